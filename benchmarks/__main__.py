@@ -1,0 +1,185 @@
+"""`python -m benchmarks`: measure, and write docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+
+from benchmarks import company, events, half_load, history, limits, memory, micro
+from benchmarks.bench import ROOT, Bench, find_tools
+from benchmarks.contest import Contest, Run
+from benchmarks.machine import disk_folder, file_system, machine, versions
+from benchmarks.report import report
+from benchmarks.results import Results
+from benchmarks.rounds import hold
+from benchmarks.targets import MEMORY_SECONDS, OPS
+
+REPORT: Final = ROOT / "docs" / "benchmarks.md"
+NOTES: Final = Path(__file__).with_name("notes.md")
+CONTESTS: Final[Mapping[Contest, Callable[[Bench], dict[str, Run]]]] = {
+    events.EVENT_C32: partial(events.runs, connections=32),
+    events.EVENT_C256: partial(events.runs, connections=256),
+    events.BATCH: events.batch_runs,
+    half_load.HALF_LOAD: half_load.runs,
+    company.COMPANY: company.runs,
+    history.THROUGHPUT: history.throughput_runs,
+    history.START: history.start_runs,
+    history.QUERIES: history.query_runs,
+    memory.MEMORY: memory.runs,
+    limits.LIMITS: limits.runs,
+    micro.MICRO: micro.runs,
+}
+"""In this order: `half_load` halves what the first has measured."""
+FILES_MAX: Final = 20_000
+"""Two thousand connections are two thousand descriptors in wrk, and as many in the daemon."""
+REPORT_HELP: Final = (
+    "where the report goes; unless given: docs/benchmarks.md for a whole run, standard output with --quick or --only"
+)
+INTERRUPTED: Final = 130
+
+
+def main() -> int:
+    """Run the command line; give the exit status."""
+    arguments = _parser().parse_args()
+    if arguments.earlier is not None:
+        _write(arguments, msgspec.json.decode(arguments.earlier.read_bytes(), type=Results))
+        return 0
+    chosen = _chosen(arguments.only)
+    with ExitStack() as stack:
+        made = tempfile.TemporaryDirectory(
+            prefix="benchmarks-", dir=disk_folder(arguments.folder), ignore_cleanup_errors=True
+        )
+        bench = _bench(arguments, Path(stack.enter_context(made)))
+        stack.callback(setattr, tempfile, "tempdir", tempfile.tempdir)
+        tempfile.tempdir = str(bench.folder)  # for the seed, which makes its own: the same disk for everyone
+        _allow_many_files(bench)
+        finished = trio.run(_measure_or_be_told, bench, chosen)
+    if not finished:
+        bench.say("stopped; no report is written")
+        return INTERRUPTED
+    _write(arguments, bench.results)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = ", ".join(contest.name for contest in CONTESTS)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the daemon and its rivals.")
+    add = parser.add_argument
+    add("--quick", action="store_true", help="one round of a second: tells whether it runs, and little else")
+    add("--only", action="append", metavar="NAME", help=f"one measurement, or those that begin so: {names}")
+    add("--rounds", type=int, default=5, metavar="N", help="rounds (default: %(default)s)")
+    add("--seconds", type=float, default=8.0, metavar="S", help="of each measurement (default: %(default)s)")
+    add("--ops", type=int, metavar="N", help=f"in the full journal (default: {OPS:,})")
+    add(
+        "--cache", type=Path, metavar="DIR", help="where the full journal is kept for the next run (default: it is not)"
+    )
+    add("--folder", type=Path, metavar="DIR", help="where temporary files go: the disk that is measured")
+    add(
+        "--from",
+        type=Path,
+        metavar="FILE",
+        dest="earlier",
+        help="measure nothing: write the report of an earlier --json",
+    )
+    add("--json", type=Path, metavar="FILE", help="keep everything that was measured there, contest by contest")
+    add("--report", type=Path, metavar="FILE", help=REPORT_HELP)
+    return parser
+
+
+def _chosen(only: list[str] | None) -> list[Contest]:
+    chosen = [contest for contest in CONTESTS if not only or contest.name.startswith(tuple(only))]
+    if not chosen:
+        sys.exit(f"no measurement is called so; there are: {', '.join(contest.name for contest in CONTESTS)}")
+    return chosen
+
+
+def _bench(arguments: argparse.Namespace, folder: Path) -> Bench:
+    quick = arguments.quick
+    cache = folder
+    if arguments.cache is not None:
+        cache = arguments.cache.resolve()
+        cache.mkdir(parents=True, exist_ok=True)
+    return Bench(
+        folder=folder,
+        cache=cache,
+        rounds=1 if quick else arguments.rounds,
+        seconds=1.0 if quick else arguments.seconds,
+        warm_seconds=1.0 if quick else 2.0,
+        memory_seconds=3.0 if quick else MEMORY_SECONDS,
+        ops=arguments.ops or (50_000 if quick else OPS),
+        results=Results(is_quick=quick),
+        json=arguments.json,
+    )
+
+
+def _allow_many_files(bench: Bench) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(FILES_MAX, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        bench.results.remark(f"the limit of open files was raised from {soft:,} to {wanted:,}")
+
+
+async def _measure_or_be_told(bench: Bench, chosen: list[Contest]) -> bool:
+    """Measure; False when SIGINT or SIGTERM came first. Either way all processes are gone, and all folders."""
+    finished = False
+
+    async def obey(task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(obey)
+        await _measure(bench, chosen)
+        finished = True
+        nursery.cancel_scope.cancel()
+    return finished
+
+
+async def _measure(bench: Bench, chosen: list[Contest]) -> None:
+    results = bench.results
+    results.date = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    results.rounds, results.seconds = bench.rounds, bench.seconds
+    results.ops, results.memory_seconds = bench.ops, bench.memory_seconds
+    results.machine = machine(bench.folder)
+    kind = file_system(bench.folder)
+    if kind in ("tmpfs", "ramfs"):
+        results.remark(f"everything was written to {kind}: that is memory, and fdatasync does nothing there")
+    has_seed = any(contest in (events.EVENT_C32, events.EVENT_C256) for contest in chosen)
+    await find_tools(bench, with_seed=has_seed)
+    results.versions = versions(bench.tools)
+    for name, why in results.absent.items():
+        bench.say(f"absent: {name}: {why}")
+    if any(contest.name.startswith("history") for contest in chosen):
+        results.machine["data of the full journal"] = f"{bench.ops:,} ops"
+    for contest in chosen:
+        await hold(bench, contest, CONTESTS[contest](bench))
+        bench.keep()
+
+
+def _write(arguments: argparse.Namespace, results: Results) -> None:
+    text = report(results, list(CONTESTS), NOTES.read_text(encoding="utf-8"))
+    is_whole = set(results.measured) == {contest.name for contest in CONTESTS} and not results.is_quick
+    target = arguments.report or (REPORT if is_whole else None)
+    if target is None:
+        print(text)
+    else:
+        target.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

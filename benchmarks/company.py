@@ -1,0 +1,81 @@
+"""Ingest while others use the daemon: a slow reader of /tail, someone who polls /stats, and a cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+import httpx
+import trio
+
+from benchmarks.bench import Bench
+from benchmarks.contest import Contest, Figure, Run
+from benchmarks.events import check_stored
+from benchmarks.load import SINGLES, press
+from benchmarks.rivals import Server, running_ours
+
+__all__ = ["ALONE", "COMPANY", "IN_COMPANY", "runs"]
+
+ALONE: Final = "alone"
+IN_COMPANY: Final = "in company"
+CONNECTIONS: Final = 32
+TAIL_BYTES: Final = 16_384
+TAIL_PAUSE_SECONDS: Final = 0.1
+"""About 450 ops a second: far slower than they come."""
+POLL_SECONDS: Final = 1.0
+
+COMPANY: Final = Contest(
+    "company",
+    "Ingest in company",
+    f"POST /event, 32 connections, wrk. In company: a reader of /tail takes {TAIL_BYTES:,} bytes every"
+    f" {TAIL_PAUSE_SECONDS:g} s (and comes back when it is dropped), /stats is polled every second, and a cycle runs"
+    " every second (OBSERVER_CYCLE=1). The clients' own processor time is taken from the same cores.",
+    (
+        Figure("per_second", "events/s", ranged=True),
+        Figure("p99_ms", "p99 ms", "{:.2f}"),
+        Figure("polls", "polls of /stats"),
+        Figure("tail_bytes", "bytes read from /tail"),
+        Figure("tails", "times connected to /tail"),
+    ),
+    against=ALONE,
+)
+
+
+def runs(bench: Bench) -> dict[str, Run]:
+    """Give the contestants."""
+    return {ALONE: partial(_alone, bench), IN_COMPANY: partial(_in_company, bench)}
+
+
+async def _alone(bench: Bench) -> Mapping[str, float]:
+    async with running_ours(bench) as server:
+        return await press(bench, server, SINGLES, CONNECTIONS)
+
+
+async def _in_company(bench: Bench) -> Mapping[str, float]:
+    counts = {"polls": 0.0, "tail_bytes": 0.0, "tails": 0.0}
+    async with running_ours(bench, environment={"OBSERVER_CYCLE": "1"}) as server, trio.open_nursery() as nursery:
+        nursery.start_soon(_poll, server, counts)
+        nursery.start_soon(_read_slowly, server, counts)
+        figures = await press(bench, server, SINGLES, CONNECTIONS)
+        nursery.cancel_scope.cancel()
+        await check_stored(server, figures["acknowledged"])
+    return {**figures, **counts}
+
+
+async def _poll(server: Server, counts: dict[str, float]) -> None:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        while True:
+            (await client.get(f"{server.url}/stats")).raise_for_status()
+            counts["polls"] += 1
+            await trio.sleep(POLL_SECONDS)
+
+
+async def _read_slowly(server: Server, counts: dict[str, float]) -> None:
+    while True:
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+            counts["tails"] += 1
+            await stream.send_all(b"GET /tail HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            while data := await stream.receive_some(TAIL_BYTES):
+                counts["tail_bytes"] += len(data)
+                await trio.sleep(TAIL_PAUSE_SECONDS)

@@ -1,0 +1,110 @@
+"""POST of events, one by one and in batches: ours, the seed, Redis, and HTTP with nothing behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from benchmarks.bench import Bench
+from benchmarks.contest import Contest, Figure, Run
+from benchmarks.load import BATCHES, SINGLES, Load, press, press_redis
+from benchmarks.payload import BATCH_EVENTS, EVENT_BYTES
+from benchmarks.rivals import Server, running_bare, running_ours, running_redis, running_the_seed
+from tests.parity.program import ProgramFailed
+
+__all__ = ["BARE", "BATCH", "EVENT_C32", "EVENT_C256", "OURS", "REDIS", "SEED", "batch_runs", "check_stored", "runs"]
+
+OURS: Final = "ours"
+SEED: Final = "the seed"
+REDIS: Final = "Redis"
+BARE: Final = "bare HTTP"
+
+_FIGURES: Final = (
+    Figure("per_second", "events/s", ranged=True),
+    Figure("p50_ms", "p50 ms", "{:.2f}"),
+    Figure("p99_ms", "p99 ms", "{:.2f}"),
+    Figure("server_cpu", "server, cores", "{:.2f}"),
+    Figure("generator_cpu", "load generator, cores", "{:.2f}"),
+    Figure("behind_ops", "ops left to catch up"),
+    Figure("not_2xx", "not 2xx"),
+    Figure("broken", "broken"),
+)
+_HOW: Final = (
+    f"Events of {EVENT_BYTES} bytes. An answer of ours means that fdatasync has returned; of the seed, that the event"
+    " is in memory; of Redis, that the append-only file was synced; of bare HTTP, nothing: it is the limit of an HTTP"
+    " loop in Python, and of wrk beside it on the same machine. Redis is driven by redis-benchmark, which is lighter"
+    " than wrk: that is in Redis's favour. The latencies here are those of a saturated server."
+)
+EVENT_C32: Final = Contest("event-c32", "POST /event, 32 connections", _HOW, _FIGURES, against=OURS)
+EVENT_C256: Final = Contest("event-c256", "POST /event, 256 connections", _HOW, _FIGURES, against=OURS)
+BATCH: Final = Contest(
+    "batch",
+    f"{BATCH_EVENTS} events a request, NDJSON, 16 connections",
+    f"POST /events with {BATCH_EVENTS} events of {EVENT_BYTES} bytes; Redis: XADD in a pipeline of {BATCH_EVENTS}.",
+    _FIGURES,
+    against=OURS,
+)
+BATCH_CONNECTIONS: Final = 16
+
+
+def runs(bench: Bench, connections: int) -> dict[str, Run]:
+    """Give the contestants of single events."""
+    return {
+        OURS: partial(_ours, bench, SINGLES, connections),
+        SEED: partial(_the_seed, bench, connections),
+        REDIS: partial(_redis, bench, connections, 1),
+        BARE: partial(_bare, bench, connections),
+    }
+
+
+def batch_runs(bench: Bench) -> dict[str, Run]:
+    """Give the contestants of batches."""
+    return {
+        OURS: partial(_ours, bench, BATCHES, BATCH_CONNECTIONS),
+        REDIS: partial(_redis, bench, BATCH_CONNECTIONS, BATCH_EVENTS),
+    }
+
+
+async def check_stored(server: Server, acknowledged: float) -> None:
+    """Compare what wrk was told with what our daemon says it holds.
+
+    :raises ProgramFailed: it holds fewer events than it acknowledged.
+    """
+    last_seq = msgspec.json.decode(await server.get("/health"))["last_seq"]
+    if last_seq < acknowledged:
+        raise ProgramFailed(f"{acknowledged:,.0f} events were acknowledged, and the journal ends at {last_seq:,}")
+
+
+async def _ours(bench: Bench, load: Load, connections: int) -> Mapping[str, float]:
+    async with running_ours(bench) as server:
+        figures = await press(bench, server, load, connections)
+        behind = await behind_ops(server)
+        await check_stored(server, figures["acknowledged"])
+        return {**figures, "behind_ops": behind}
+
+
+async def _the_seed(bench: Bench, connections: int) -> Mapping[str, float]:
+    async with running_the_seed(bench) as server:
+        return await press(bench, server, SINGLES, connections)
+
+
+async def _redis(bench: Bench, connections: int, pipeline: int) -> Mapping[str, float]:
+    bench.tool("redis-benchmark")
+    async with running_redis(bench) as server:
+        return await press_redis(bench, server, connections=connections, pipeline=pipeline)
+
+
+async def _bare(bench: Bench, connections: int) -> Mapping[str, float]:
+    async with running_bare(bench) as server:
+        return await press(bench, server, SINGLES, connections)
+
+
+async def behind_ops(server: Server) -> float:
+    """Give how far the slowest consumer of ours is behind: work that the rate just measured has put off."""
+    metrics = (await server.get("/metrics")).splitlines()
+    return max(
+        (float(line.split()[-1]) for line in metrics if line.startswith("observer_consumer_behind_ops{")), default=0
+    )

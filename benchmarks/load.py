@@ -1,0 +1,192 @@
+"""The load generators: wrk for HTTP, redis-benchmark for Redis. Both as many requests as they can, closed loop."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+from msgspec import Struct
+
+from benchmarks.bench import Bench
+from benchmarks.payload import BATCH_EVENTS, batches, events
+from benchmarks.processes import cpu_seconds, note_cpu
+from benchmarks.rivals import Server, fresh_folder, redis_says
+from tests.parity.program import ProgramFailed, end_of, own_environment, started
+
+__all__ = ["BATCHES", "SINGLES", "Load", "press", "press_redis"]
+
+LATE_SECONDS_MAX: Final = 60.0
+"""A load generator that is this late does not come back."""
+TIMEOUT_SECONDS: Final = 30
+"""Longer than the daemon ever keeps a caller waiting: what is slow shall count as slow, not vanish as a timeout."""
+REDIS_PROBE: Final = 5_000
+"""Turns of all connections' pipelines, or single commands, of the first warm-up. It tells how many fit into the time:
+redis-benchmark counts, and does not look at a clock."""
+REDIS_PROBE_MAX: Final = 100_000
+
+_SCRIPT: Final = """\
+local made, turn = {{}}, 0
+function init(args)
+  for n = 0, {count} - 1 do
+    local file = assert(io.open("{folder}/body-" .. n, "rb"))
+    made[n] = wrk.format("POST", "{path}", {{["Content-Type"] = "application/json"}}, file:read("*a"))
+    file:close()
+  end
+end
+function request()
+  turn = (turn + 1) % {count}
+  return made[turn]
+end
+function done(summary, latency, requests)
+  local errors = summary.errors
+  io.write(string.format(
+    '\\nRESULT {{"requests":%d,"us":%d,"not_2xx":%d,"broken":%d,"p50_us":%d,"p99_us":%d,"max_us":%d}}\\n',
+    summary.requests, summary.duration, errors.status, errors.connect + errors.read + errors.write + errors.timeout,
+    latency:percentile(50), latency:percentile(99), latency.max))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is sent in a request."""
+
+    path: str
+    bodies: tuple[bytes, ...]
+    events: int
+    """Events in one body."""
+
+
+SINGLES: Final = Load("/event", tuple(events()), 1)
+BATCHES: Final = Load("/events", tuple(batches()), BATCH_EVENTS)
+
+
+class _Said(Struct):
+    """What our script has wrk say at the end."""
+
+    requests: int
+    us: int
+    not_2xx: int
+    broken: int
+    p50_us: int
+    p99_us: int
+    max_us: int
+
+
+async def press(
+    bench: Bench, server: Server, load: Load, connections: int, *, seconds: float = 0.0, warm: bool = True
+) -> Mapping[str, float]:
+    """Warm up, then send as much as the server takes; give the figures.
+
+    ``per_second`` counts events in answers of status 2xx only.
+
+    :param seconds: how long; the run's usual time unless given.
+    """
+    if warm:
+        await _wrk(bench, server, load, connections, bench.warm_seconds, noted=False)
+    cpu, began = cpu_seconds(server.pid), time.perf_counter()
+    said, generators_cpu = await _wrk(bench, server, load, connections, seconds or bench.seconds)
+    took = time.perf_counter() - began
+    return {
+        "per_second": (said.requests - said.not_2xx) * load.events / (said.us / 1e6),
+        "p50_ms": said.p50_us / 1e3,
+        "p99_ms": said.p99_us / 1e3,
+        "server_cpu": (cpu_seconds(server.pid) - cpu) / took,
+        "generator_cpu": generators_cpu / took,
+        "acknowledged": float((said.requests - said.not_2xx) * load.events),
+        "not_2xx": float(said.not_2xx),
+        "broken": float(said.broken),
+    }
+
+
+async def _wrk(
+    bench: Bench, server: Server, load: Load, connections: int, seconds: float, *, noted: bool = True
+) -> tuple[_Said, float]:
+    """Run wrk, and give what it counted and its processor time."""
+    whole_seconds = max(1, round(seconds))
+    async with fresh_folder(bench, "wrk") as folder:
+        script = _write_script(folder, load)
+        command = [
+            str(bench.tool("wrk")),
+            "-t1",
+            f"-c{connections}",
+            f"-d{whole_seconds}s",
+            "--timeout",
+            f"{TIMEOUT_SECONDS}s",
+            "-s",
+            str(script),
+            server.url,
+        ]
+        if noted:
+            bench.note_command(f"wrk, {load.path}", command)
+        text, cpu = await _run(command, folder, whole_seconds + LATE_SECONDS_MAX)
+    found = re.search(r"^RESULT (\{.*\})$", text, re.MULTILINE)
+    if found is None:
+        raise ProgramFailed(f"wrk said no result: {text[-500:]}")
+    return msgspec.json.decode(found[1], type=_Said), cpu
+
+
+def _write_script(folder: Path, load: Load) -> Path:
+    for number, body in enumerate(load.bodies):
+        (folder / f"body-{number}").write_bytes(body)
+    script = folder / "load.lua"
+    text = _SCRIPT.format(folder=folder, path=load.path, count=len(load.bodies))
+    script.write_text(text, encoding="utf-8")
+    return script
+
+
+async def press_redis(bench: Bench, server: Server, *, connections: int, pipeline: int) -> Mapping[str, float]:
+    """Send the event with XADD, ``pipeline`` commands at once on each connection."""
+    probe = min(REDIS_PROBE * pipeline, REDIS_PROBE_MAX)
+    probed, _ = await _redis_benchmark(bench, server, connections, pipeline, probe)
+    warm = max(REDIS_PROBE, int(probed * bench.warm_seconds))
+    rate, _ = await _redis_benchmark(bench, server, connections, pipeline, warm)
+    count = max(REDIS_PROBE, int(rate * bench.seconds))
+    before = int((await redis_says(server.port, "XLEN ops")).removeprefix(":"))
+    cpu, began = cpu_seconds(server.pid), time.perf_counter()
+    rate, generators_cpu = await _redis_benchmark(bench, server, connections, pipeline, count)
+    took = time.perf_counter() - began
+    stored = int((await redis_says(server.port, "XLEN ops")).removeprefix(":")) - before
+    if stored < count:
+        raise ProgramFailed(f"Redis holds {stored:,} of {count:,} entries")
+    return {
+        "per_second": rate,
+        "server_cpu": (cpu_seconds(server.pid) - cpu) / took,
+        "generator_cpu": generators_cpu / took,
+        "acknowledged": float(count),
+    }
+
+
+async def _redis_benchmark(
+    bench: Bench, server: Server, connections: int, pipeline: int, count: int
+) -> tuple[float, float]:
+    options = ["-p", str(server.port), "-c", str(connections), "-P", str(pipeline), "-n", str(count), "-q"]
+    command = [str(bench.tool("redis-benchmark")), *options, "XADD", "ops", "*", "op", SINGLES.bodies[1].decode()]
+    bench.note_command(f"redis-benchmark, c={connections}", command)
+    async with fresh_folder(bench, "redis-benchmark") as folder:
+        text, cpu = await _run(command, folder, bench.seconds * 10 + LATE_SECONDS_MAX)
+    found = re.findall(r"([\d.]+) requests per second", text)
+    if not found:
+        raise ProgramFailed(f"redis-benchmark said no result: {text[-500:]}")
+    return float(found[-1]), cpu
+
+
+async def _run(command: Sequence[str], folder: Path, seconds_max: float) -> tuple[str, float]:
+    """Run a program to its end; give what it said and its processor time."""
+    log = folder / "said"
+    async with (
+        started(command, folder=folder, env=own_environment(), log=log) as process,
+        note_cpu(process.pid) as used,
+    ):
+        with trio.move_on_after(seconds_max):
+            code = await process.wait()
+            if code:
+                raise ProgramFailed(f"{Path(command[0]).name} exited with {code}: {end_of(log)}")
+            return log.read_text(encoding="utf-8", errors="replace"), used()
+    raise ProgramFailed(f"{Path(command[0]).name} did not end within {seconds_max:.0f} s")

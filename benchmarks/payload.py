@@ -1,0 +1,50 @@
+"""What is sent: events of one length, the same for every contestant."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+__all__ = ["BATCH_EVENTS", "EVENT_BYTES", "VARIATIONS", "batches", "event", "events"]
+
+EVENT_BYTES: Final = 226
+VARIATIONS: Final = 256
+"""Different events, taken in turn: together they are longer than zlib's window, so the daemon's compression gets no
+help from the repetition."""
+BATCH_EVENTS: Final = 500
+BATCHES: Final = 8
+FAILURES_ONE_IN: Final = 16
+
+_TOOLS: Final = ("search_flights", "book_reservation", "update_baggage", "cancel_order", "get_user_details")
+_CITIES: Final = ("Toledo, OH", "Denver, CO", "Austin, TX", "Boston, MA", "Fresno, CA", "Tulsa, OK", "Miami, FL")
+
+
+def event(number: int) -> dict[str, Any]:
+    """Make an event: one in `FAILURES_ONE_IN` has failed. It is `EVENT_BYTES` long as JSON."""
+    success = number % FAILURES_ONE_IN != 0
+    made: dict[str, Any] = {
+        "endpoint": f"tool:{_TOOLS[number % len(_TOOLS)]}",
+        "input_summary": f"reservation {number * 7_919 % 99_991} in {_CITIES[number % len(_CITIES)]}",
+        "success": success,
+        "duration_ms": 20 + number * 37 % 900,
+        "source": ("mcp", "bot", "scenario")[number % 3],
+    }
+    if success:
+        made["output_summary"] = f"ok, {number % 9} changed"
+    else:
+        made["error"] = f"HTTP 503 from upstream after {number % 60} s"
+    missing = EVENT_BYTES - len(msgspec.json.encode(made))
+    made["input_summary"] += (" for passenger, asked again by the agent on behalf of the user" * 3)[:missing]
+    return made
+
+
+def events() -> list[bytes]:
+    """Give all variations as JSON."""
+    return [msgspec.json.encode(event(number)) for number in range(VARIATIONS)]
+
+
+def batches() -> list[bytes]:
+    """Give bodies of `BATCH_EVENTS` events each, as NDJSON."""
+    numbers = (range(first, first + BATCH_EVENTS) for first in range(0, BATCHES * BATCH_EVENTS, BATCH_EVENTS))
+    return [b"\n".join(msgspec.json.encode(event(number)) for number in some) for some in numbers]

@@ -1,0 +1,57 @@
+"""Processor time and memory of other processes, from /proc."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import trio
+
+__all__ = ["cpu_seconds", "note_cpu", "resident_bytes", "sample_memory"]
+
+LOOK_SECONDS: Final = 0.1
+MEMORY_LOOK_SECONDS: Final = 1.0
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_USER, _SYSTEM = 11, 12
+"""Fields of /proc/<pid>/stat behind the name, which may hold anything (proc(5))."""
+
+
+def cpu_seconds(pid: int) -> float:
+    """Give the processor time that a process has used, all its threads together."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[_USER]) + int(fields[_SYSTEM])) / _TICKS
+
+
+def resident_bytes(pid: int) -> int:
+    """Give the resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * _PAGE
+
+
+@asynccontextmanager
+async def note_cpu(pid: int) -> AsyncIterator[Callable[[], float]]:
+    """Look at a process until the block ends; what is given gives the processor time at the last look."""
+    seen = 0.0
+
+    async def look() -> None:
+        nonlocal seen
+        with suppress(OSError):  # it has ended
+            while True:
+                seen = cpu_seconds(pid)
+                await trio.sleep(LOOK_SECONDS)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        yield lambda: seen
+        nursery.cancel_scope.cancel()
+
+
+async def sample_memory(pid: int, samples: list[int]) -> None:
+    """Add the resident memory of a process to the samples every second, until cancelled."""
+    while True:
+        samples.append(resident_bytes(pid))
+        await trio.sleep(MEMORY_LOOK_SECONDS)

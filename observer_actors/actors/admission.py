@@ -1,0 +1,254 @@
+"""Admission: what may wait for the disk, for how long, and what a caller hears when it may not.
+
+Backpressure begins at the persister. Ops that wait for it are bounded in number and in bytes (`Room`); a caller waits
+for room and for its commit, up to one limit, then is refused. A refused submission that the persister has not yet
+taken in hand is withdrawn: 503 then means "not stored".
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from observer_actors.errors import ObserverError, Overloaded, Stopping
+from observer_actors.op import Op
+from observer_actors.settings import AdmissionSettings
+from observer_actors.supervision import Mailbox
+
+__all__ = ["Admission", "AdmissionStatistics", "Receipt", "Room", "Submission"]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """An op is on disk, at ``seq``. ``duplicate``: it was there before, under the same id."""
+
+    seq: int
+    duplicate: bool = False
+
+
+class Submission:
+    """Ops that one caller waits for, as the persister's mailbox holds them.
+
+    :param weight: bytes, as they came in.
+    """
+
+    __slots__ = (
+        "answered",
+        "committed",
+        "error",
+        "on_done",
+        "ops",
+        "receipts",
+        "stamped",
+        "taken",
+        "waits",
+        "weight",
+        "withdrawn",
+    )
+
+    def __init__(self, ops: Sequence[Op], weight: int) -> None:
+        self.ops = ops
+        self.weight = weight
+        self.answered = trio.Event()
+        self.receipts: Sequence[Receipt] = ()
+        self.error: ObserverError | None = None
+        self.on_done: Callable[[], None] = lambda: None
+        self.taken = False
+        self.withdrawn = False
+        self.waits = False
+        """It was put into the mailbox."""
+        self.stamped: list[Op] = []
+        """The ops that got a seq: those that are no duplicates."""
+        self.committed = False
+        """The stamped ops are on disk."""
+
+    def accept(self, receipts: Sequence[Receipt]) -> None:
+        """Tell the caller that its ops are on disk."""
+        self.receipts = receipts
+        self._done()
+
+    def refuse(self, error: ObserverError) -> None:
+        """Tell the caller that its ops are not stored, and why."""
+        self.error = error
+        self._done()
+
+    def drop(self) -> None:
+        """Let go of a submission that its caller has withdrawn."""
+        self._done()
+
+    def _done(self) -> None:
+        self.answered.set()
+        self.on_done()
+        self.on_done = lambda: None
+
+
+class Room:
+    """Room for so many things of so many bytes in all; those who wait for it are served in order."""
+
+    def __init__(self, count_max: int, bytes_max: int) -> None:
+        self.count_max = count_max
+        self.bytes_max = bytes_max
+        self.count = 0
+        self.bytes = 0
+        self._waiting: deque[tuple[int, int, trio.Event]] = deque()
+
+    def fits(self, count: int, size: int) -> bool:
+        """Say whether there is room now. Anything fits into an empty room, or it never would."""
+        return self.count == 0 or (self.count + count <= self.count_max and self.bytes + size <= self.bytes_max)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for room."""
+        return len(self._waiting)
+
+    async def enter(self, count: int, size: int) -> None:
+        """Wait for room and take it; give it a deadline from outside."""
+        if not self._waiting and self.fits(count, size):
+            self._take(count, size)
+            return
+        turn = (count, size, trio.Event())
+        self._waiting.append(turn)
+        try:
+            await turn[2].wait()
+        except trio.Cancelled:
+            if turn[2].is_set():
+                self.leave(count, size)
+            else:
+                self._waiting.remove(turn)
+                self._admit()
+            raise
+
+    def leave(self, count: int, size: int) -> None:
+        """Give room back."""
+        self.count -= count
+        self.bytes -= size
+        self._admit()
+
+    def _take(self, count: int, size: int) -> None:
+        self.count += count
+        self.bytes += size
+
+    def _admit(self) -> None:
+        while self._waiting and self.fits(*self._waiting[0][:2]):
+            count, size, admitted = self._waiting.popleft()
+            self._take(count, size)
+            admitted.set()
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionStatistics:
+    """What waits, and what has been refused since the start."""
+
+    waiting_ops: int
+    waiting_ops_max: int
+    waiting_bytes: int
+    waiting_bytes_max: int
+    callers_waiting: int
+    waits: int
+    refusals: int
+
+
+class Admission:
+    """The way from a request to the persister's mailbox, and back with the receipts."""
+
+    def __init__(self, mailbox: Mailbox[Submission], settings: AdmissionSettings) -> None:
+        self._mailbox = mailbox
+        self._settings = settings
+        self._room = Room(settings.waiting_ops_max, settings.waiting_bytes_max)
+        self._waits = 0
+        self._refusals = 0
+        self._overdue = 0
+        self.closed = False
+
+    async def submit(self, ops: Sequence[Op], size: int) -> Sequence[Receipt]:
+        """Hand ops to the persister and wait until they are on disk.
+
+        :param size: bytes they take while they wait.
+        :return: one receipt for each op, in order.
+        :raises Overloaded: no room, or no answer, within the limit; nothing is stored unless the message says so.
+        :raises DiskFailed: the disk refused.
+        """
+        if self.closed:
+            self._refusals += 1
+            raise Stopping("the daemon is stopping")
+        submission = Submission(ops, size)
+        with trio.move_on_after(self._settings.wait_seconds_max):
+            await self._pass(submission)
+        if submission.answered.is_set():
+            return self._answer(submission)
+        self._refusals += 1
+        submission.withdrawn = True
+        self._note_overdue(submission)
+        waited = f"waited {self._settings.wait_seconds_max:g} s"
+        if submission.taken:
+            raise Overloaded(f"{waited} for the disk; the write may still succeed")
+        raise Overloaded(f"{waited}; nothing was stored")
+
+    @property
+    def full(self) -> bool:
+        """Whether callers have to wait."""
+        return self._room.waiting > 0
+
+    @property
+    def overdue(self) -> bool:
+        """Whether something that its caller has given up on still waits for the disk."""
+        return self._overdue > 0
+
+    def statistics(self) -> AdmissionStatistics:
+        """Give what waits now, and the counts so far."""
+        room = self._room
+        return AdmissionStatistics(
+            waiting_ops=room.count,
+            waiting_ops_max=room.count_max,
+            waiting_bytes=room.bytes,
+            waiting_bytes_max=room.bytes_max,
+            callers_waiting=room.waiting,
+            waits=self._waits,
+            refusals=self._refusals,
+        )
+
+    async def _pass(self, submission: Submission) -> None:
+        count, size = len(submission.ops), submission.weight
+        if self._room.waiting or not self._room.fits(count, size):
+            self._waits += 1
+        await self._room.enter(count, size)
+        # From here on the room is given back when the persister is done with the submission, also after we have
+        # given up: what lies in the mailbox takes memory whether or not somebody still waits for it. The persister
+        # may be done before `put` returns, so this comes first.
+        submission.on_done = lambda: self._room.leave(count, size)
+        try:
+            self._mailbox.put_nowait(submission)  # usually there is room, and no other task need have its turn
+        except trio.WouldBlock:
+            await self._put(submission)
+        submission.waits = True
+        await submission.answered.wait()
+
+    async def _put(self, submission: Submission) -> None:
+        try:
+            await self._mailbox.put(submission)
+        except trio.Cancelled:
+            submission.on_done()
+            raise
+
+    def _note_overdue(self, submission: Submission) -> None:
+        """Count a submission that lies in the mailbox, or in hand, until the persister is done with it."""
+        if not submission.waits:
+            return
+        self._overdue += 1
+        leave = submission.on_done
+
+        def done() -> None:
+            self._overdue -= 1
+            leave()
+
+        submission.on_done = done
+
+    def _answer(self, submission: Submission) -> Sequence[Receipt]:
+        if submission.error is not None:
+            self._refusals += 1
+            # One error tells all callers of a round; without this its traceback would grow with each of them.
+            raise submission.error.with_traceback(None)
+        return submission.receipts

@@ -1,0 +1,144 @@
+"""The analyzer: failures into patterns, as they come; patterns that are due to a model, once a cycle.
+
+Patterns live in memory and are saved, with the cursor that belongs to them, a moment later: SQLite's syncs must not
+compete with the journal's for every failing op. A crash loses nothing, for the cursor was not saved either.
+
+A model that fails is asked again after 1 cycle, then 2, 4 … `SKIPS_MAX`; what is due stays due meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final
+
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from observer_actors.actors.commits import Feed
+from observer_actors.actors.cycle import Cycle
+from observer_actors.actors.learned import Learned
+from observer_actors.models import Model, ModelFailed
+from observer_actors.op import iso_milliseconds
+from observer_actors.patterns import Inquiry, Pattern, apply, conclude, inquire, inquiry_message
+from observer_actors.supervision import Life
+
+__all__ = ["Analyzer", "cycles_skipped"]
+
+SAVE_S: Final = 2.0
+SAVE_BUDGET_S: Final = 1.0
+LOGGED_CHARS_MAX: Final = 4_000
+"""Characters of an answer in the log: twice what 400 tokens take."""
+SKIPS_MAX: Final = 16
+"""Cycles between two questions to a model that is away: with the seed's 30 s, eight minutes."""
+
+
+def cycles_skipped(failures: int) -> int:
+    """Give how many cycles a model is left alone after so many failures in a row: none, 1, 2, 4 … `SKIPS_MAX`."""
+    return min(SKIPS_MAX, (1 << min(failures, SKIPS_MAX)) >> 1)
+
+
+class Analyzer:
+    """The actor, and the patterns as others may read them.
+
+    :param model: None where there is none: patterns are kept all the same.
+    """
+
+    def __init__(
+        self, feed: Feed, learned: Learned, cycle: Cycle, model: Model | None, *, log: FilteringBoundLogger
+    ) -> None:
+        self._feed = feed
+        self._learned = learned
+        self._cycle = cycle
+        self._model = model
+        self._log = log
+        self._patterns: dict[str, Pattern] = {}
+        self._unsaved: dict[str, Pattern] = {}
+        self._saved_seq = 0
+        self._saving = trio.Lock()
+        self._model_failures = 0
+        self._asks_from = 0
+
+    @property
+    def patterns(self) -> Mapping[str, Pattern]:
+        """Id -> pattern, as of now."""
+        return self._patterns
+
+    async def run(self, life: Life) -> None:
+        """Serve as an actor."""
+        life.at("loading")
+        self._patterns, self._saved_seq = await self._learned.load_patterns()
+        self._unsaved, self._model_failures, self._asks_from = {}, 0, 0
+        await self._feed.open(self._saved_seq)
+        life.ready()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._follow, life)
+                nursery.start_soon(self._save_now_and_then)
+                nursery.start_soon(self._inquire_each_cycle, life)
+        finally:
+            with trio.move_on_after(SAVE_BUDGET_S, shield=True):
+                await self._save()
+
+    async def _follow(self, life: Life) -> None:
+        while True:
+            async with self._feed.take() as ops:
+                life.at("grouping")
+                changes = apply(self._patterns, ops)
+                self._note(changes)
+            life.progress()
+
+    def _note(self, changes: Mapping[str, Pattern]) -> None:
+        self._patterns.update(changes)
+        self._unsaved.update(changes)
+
+    async def _save_now_and_then(self) -> None:
+        while True:
+            await trio.sleep(SAVE_S)
+            await self._save()
+
+    async def _save(self) -> None:
+        """Save what has changed since the last time, with the cursor; what could not be saved stays unsaved."""
+        async with self._saving:
+            if self._saved_seq == self._feed.cursor and not self._unsaved:
+                return
+            changes, seq = dict(self._unsaved), self._feed.cursor
+            await self._learned.save_patterns(changes, seq)
+            self._saved_seq = seq
+            self._unsaved = {key: now for key, now in self._unsaved.items() if changes.get(key) is not now}
+
+    async def _inquire_each_cycle(self, life: Life) -> None:
+        async for number in self._cycle.each():
+            inquiry = inquire(self._patterns.values()) if self._model and number >= self._asks_from else None
+            if inquiry is not None:
+                life.at("asking")
+                await self._ask(inquiry)
+                life.progress()
+
+    async def _ask(self, inquiry: Inquiry) -> None:
+        """Show the patterns that are due to the model. When it fails, they stay due."""
+        assert self._model is not None
+        try:
+            text = await self._model.generate(inquiry.prompt)
+        except ModelFailed as error:
+            self._model_failures += 1
+            skipped = cycles_skipped(self._model_failures)
+            self._asks_from = self._cycle.number + 1 + skipped
+            self._log.warning("analysis_failed", error=str(error), patterns=len(inquiry.cases), cycles_skipped=skipped)
+            return
+        self._model_failures = 0
+        self._log.info(
+            "error_analysis", text=text[:LOGGED_CHARS_MAX], patterns=[case.pattern_id for case in inquiry.cases]
+        )
+        await self._conclude(inquiry, text)
+
+    async def _conclude(self, inquiry: Inquiry, text: str) -> None:
+        assert self._model is not None
+        created = iso_milliseconds(datetime.now(UTC))
+        decide = partial(conclude, inquiry=inquiry, text=text, model=self._model.name, created=created)
+        async with self._saving:
+            await self._learned.save_diagnosis(*decide(self._patterns), inquiry_message(inquiry, text))
+        # Once more: the patterns may have grown while that was saved.
+        _, diagnosed = decide(self._patterns)
+        self._note(diagnosed)

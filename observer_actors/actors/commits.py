@@ -1,0 +1,227 @@
+"""What has been committed, as streams that survive lag, crashes and restarts.
+
+The journal is the source of truth, and each consumer has a cursor: the last seq that it has taken in. New commits are
+offered to every consumer through a bounded channel. One that is full is passed over, never waited for: when its
+consumer comes to the gap, it reads the journal from its cursor until it has caught up.
+
+As with a mailbox, what a consumer has in hand when it crashes is handed to it again, one op at a time, and an op that
+was alone in hand at N crashes is set aside. Here the op stays in the journal; only this consumer leaves it out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from observer_actors.op import Op
+from observer_actors.supervision.mailbox import only_cancelled
+
+__all__ = ["Commits", "Feed", "FeedStatistics"]
+
+ReadJournal = Callable[[int, int], Awaitable[Sequence[Op]]]
+"""(after_seq, most) -> the ops that follow, in order; empty when there is none."""
+SetAside = Callable[[str, Op, int], Awaitable[None]]
+"""(consumer, op, crashes)"""
+
+COMMITS_WAITING_MAX: Final = 64
+"""Commits that wait for one consumer. Beyond it the journal is the queue, so this may be small."""
+OPS_WAITING_MAX: Final = 5_000
+"""Ops in those commits, unless it is one alone: a commit may hold ten thousand, and a parked consumer takes none."""
+OPS_AT_ONCE_MAX: Final = 1_000
+SET_ASIDE_MAX: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class FeedStatistics:
+    """``depth`` commits wait, ``bound`` at most; ``behind`` ops are not yet taken in."""
+
+    depth: int
+    bound: int
+    behind: int
+    passed_over: int
+    quarantined: int
+
+
+class Commits:
+    """The hub: the persister publishes, consumers follow.
+
+    :param read: reads the journal; shared by all that fell behind.
+    """
+
+    def __init__(self, read: ReadJournal, *, crashes_max: int, set_aside: SetAside) -> None:
+        self.last_seq = 0
+        self._read = read
+        self._crashes_max = crashes_max
+        self._set_aside = set_aside
+        self._feeds: list[Feed] = []
+        self._taps: list[Callable[[Sequence[Op]], None]] = []
+
+    def feed(self, name: str) -> Feed:
+        """Make the feed of a consumer; once for each, it outlives the consumer's incarnations."""
+        feed = Feed(name, self, self._read, crashes_max=self._crashes_max, set_aside=self._set_aside)
+        self._feeds.append(feed)
+        return feed
+
+    def tap(self, offer: Callable[[Sequence[Op]], None]) -> None:
+        """Have ``offer`` called with each commit; it must neither block nor raise."""
+        self._taps.append(offer)
+
+    def resume(self, last_seq: int) -> None:
+        """Say what the journal holds after it was opened."""
+        self.last_seq = max(self.last_seq, last_seq)
+        self.publish(())
+
+    def publish(self, ops: Sequence[Op]) -> None:
+        """Offer a commit to all consumers. Giving the same one twice does no harm."""
+        if ops:
+            self.last_seq = max(self.last_seq, ops[-1].seq)
+            for offer in self._taps:
+                offer(ops)
+        for feed in self._feeds:
+            feed.offer(ops)
+
+
+class Feed:
+    """One consumer's way through the journal."""
+
+    def __init__(
+        self, name: str, commits: Commits, read: ReadJournal, *, crashes_max: int, set_aside: SetAside
+    ) -> None:
+        self.name = name
+        self.cursor = 0
+        self._commits = commits
+        self._read = read
+        self._crashes_max = crashes_max
+        self._set_aside = set_aside
+        self._send, self._receive = trio.open_memory_channel[Sequence[Op]](COMMITS_WAITING_MAX)
+        self._in_hand: Sequence[Op] = ()
+        self._next: Sequence[Op] = ()
+        self._suspects = range(0)
+        self._crashes: Counter[int] = Counter()
+        self._left_out: set[int] = set()
+        self._passed_over = 0
+        self._waiting_ops = 0
+        self._moved = trio.lowlevel.ParkingLot()
+
+    def offer(self, ops: Sequence[Op]) -> None:
+        """Take a commit in, or leave it to the journal."""
+        if self._waiting_ops and self._waiting_ops + len(ops) > OPS_WAITING_MAX:
+            self._passed_over += 1
+            return
+        try:
+            self._send.send_nowait(ops)
+        except trio.WouldBlock:
+            self._passed_over += 1
+        else:
+            self._waiting_ops += len(ops)
+
+    async def open(self, cursor: int) -> None:
+        """Begin an incarnation of the consumer, which has taken in everything up to ``cursor``."""
+        self._next = ()
+        self._move(cursor)
+        left, self._in_hand = self._in_hand, ()
+        if not left:
+            return
+        self._suspects = _widened(self._suspects, left)
+        if len(left) > 1:
+            return
+        seq = left[0].seq
+        self._crashes[seq] += 1
+        if self._crashes[seq] >= self._crashes_max and len(self._left_out) < SET_ASIDE_MAX:
+            await self._set_aside(self.name, left[0], self._crashes.pop(seq))
+            self._left_out.add(seq)
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[Sequence[Op]]:
+        """Wait for the ops that follow the cursor, and hold them until the block is left without an error.
+
+        Gives at least one op; those that were set aside are not among them.
+        """
+        await trio.lowlevel.checkpoint()  # a consumer far behind takes again and again: others have their turn here
+        upto, ops = await self._next_kept()
+        self._in_hand = ops
+        try:
+            yield ops
+        except BaseException as error:
+            if only_cancelled(error):
+                self._in_hand = ()
+            raise
+        self._in_hand = ()
+        self._crashes.pop(ops[0].seq, None)
+        self._move(upto)
+
+    async def reached(self, seq: int) -> None:
+        """Wait until the consumer has taken in everything up to ``seq``; give it a deadline from outside."""
+        while self.cursor < seq:
+            await self._moved.park()
+
+    def statistics(self) -> FeedStatistics:
+        """Give how far the consumer is behind, and what went wrong so far."""
+        return FeedStatistics(
+            depth=self._send.statistics().current_buffer_used,
+            bound=COMMITS_WAITING_MAX,
+            behind=max(0, self._commits.last_seq - self.cursor),
+            passed_over=self._passed_over,
+            quarantined=len(self._left_out),
+        )
+
+    def _move(self, cursor: int) -> None:
+        self.cursor = cursor
+        self._moved.unpark_all()
+
+    async def _next_kept(self) -> tuple[int, Sequence[Op]]:
+        """Give the next ops that are not left out, and the seq up to which they reach."""
+        while True:
+            ops = await self._following()
+            kept = [op for op in ops if op.seq not in self._left_out] if self._left_out else ops
+            if kept:
+                return ops[-1].seq, kept
+            self._move(ops[-1].seq)
+
+    async def _following(self) -> Sequence[Op]:
+        """Give the next ops after the cursor: at least one, and one only while a crash is being looked into."""
+        ops = self._next if self._next and self._next[0].seq == self.cursor + 1 else await self._fetch()
+        most = OPS_AT_ONCE_MAX
+        if ops[0].seq in self._suspects:
+            most = 1
+        elif ops[0].seq < self._suspects.start:
+            most = min(most, self._suspects.start - ops[0].seq)
+        ops, self._next = ops[:most], ops[most:]
+        return ops
+
+    async def _fetch(self) -> Sequence[Op]:
+        """Give ops from the channel while they join on, else from the journal."""
+        while True:
+            ops = await self._offered()
+            if ops and ops[0].seq <= self.cursor + 1 <= ops[-1].seq:
+                return ops[self.cursor + 1 - ops[0].seq :]
+            committed = self._commits.last_seq
+            if committed <= self.cursor or (ops and ops[-1].seq <= self.cursor):
+                continue  # known already
+            found = await self._read(self.cursor, OPS_AT_ONCE_MAX)
+            if found:
+                return found
+            self._move(committed)  # deleted by retention, or damaged: there is nothing to read up to here
+
+    async def _offered(self) -> Sequence[Op]:
+        try:
+            ops = self._receive.receive_nowait()
+        except trio.WouldBlock:
+            if self._commits.last_seq > self.cursor:
+                return ()
+            ops = await self._receive.receive()
+        self._waiting_ops -= len(ops)
+        return ops
+
+
+def _widened(suspects: range, left: Sequence[Op]) -> range:
+    """Give the seqs to be taken singly after a crash with ``left`` in hand; suspects that were passed are cleared."""
+    first, end = left[0].seq, left[-1].seq + 1
+    if first >= suspects.stop:
+        return range(first, end)
+    return range(min(first, suspects.start), max(end, suspects.stop))

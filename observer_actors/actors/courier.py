@@ -1,0 +1,110 @@
+"""The courier: delivers the outbox to the gateway, in order, at least once.
+
+The head of the outbox is tried until it is delivered or refused for good (a 4xx that says that trying again cannot
+help); what follows waits. So the gateway sees what was learned in the order in which it was. Of its answers the status
+alone counts: no body is read.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+import httpx
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from observer_actors.actors.learned import Learned
+from observer_actors.settings import GatewaySettings
+from observer_actors.store import Queued
+from observer_actors.supervision import Life
+
+__all__ = ["Courier", "backoff_s"]
+
+BACKOFF_FIRST_S: Final = 1.0
+SETTLE_S: Final = 0.5
+"""Time to write down what the gateway has answered, also when the courier is being stopped: else it gets it twice."""
+_DOUBLINGS_MAX: Final = 32
+_TRY_AGAIN: Final = frozenset({408, 425, 429})
+"""4xx that say "later": Request Timeout, Too Early, Too Many Requests (RFC 9110, 8470, 6585)."""
+
+
+def backoff_s(attempts: int, most_s: float, jitter: float) -> float:
+    """Give the delay after so many failed attempts: doubling from a second, with the jitter (0 to 1) inside the cap."""
+    full = min(most_s, BACKOFF_FIRST_S * 2 ** min(max(0, attempts - 1), _DOUBLINGS_MAX))
+    return float(full * (0.5 + jitter / 2))
+
+
+class Courier:
+    """The actor.
+
+    :param jitter: gives a number from 0 to 1 for each delay.
+    """
+
+    def __init__(
+        self,
+        learned: Learned,
+        settings: GatewaySettings,
+        *,
+        log: FilteringBoundLogger,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._learned = learned
+        self._settings = settings
+        self._log = log
+        self._jitter = jitter
+
+    async def run(self, life: Life) -> None:
+        """Serve as an actor."""
+        life.ready()
+        if not self._settings.url:
+            life.at("no gateway")
+            await trio.sleep_forever()
+        async with httpx.AsyncClient(
+            base_url=self._settings.url, timeout=self._settings.timeout_seconds, trust_env=False
+        ) as client:
+            while True:
+                life.at("waiting")
+                message = await self._learned.next_message()
+                life.at("delivering")
+                answer = await self._send(client, message)
+                life.at("settling")
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + SETTLE_S):
+                    if await self._settle(message, answer):
+                        life.progress()
+
+    async def _send(self, client: httpx.AsyncClient, message: Queued) -> int | str:
+        """Try once; give the status, or what went wrong."""
+        # "close", since the body of the answer stays unread.
+        headers = {"Content-Type": "application/json", "Idempotency-Key": message.key, "Connection": "close"}
+        request = client.build_request("POST", message.path, content=message.body, headers=headers)
+        try:
+            with trio.fail_after(self._settings.timeout_seconds):
+                response = await client.send(request, stream=True)
+                await response.aclose()
+        except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError) as error:
+            return f"{type(error).__name__}: {error}".rstrip(": ")
+        return response.status_code
+
+    async def _settle(self, message: Queued, answer: int | str) -> bool:
+        """Note what became of a try; say whether the message is done with."""
+        if not isinstance(answer, int):
+            await self._again(message, answer)
+            return False
+        problem = f"status {answer}"
+        if httpx.codes.is_success(answer):
+            await self._learned.delivered(message)
+        elif httpx.codes.is_client_error(answer) and answer not in _TRY_AGAIN:
+            self._log.error("message_refused", key=message.key, error=problem)
+            await self._learned.refused(message, problem)
+        else:
+            await self._again(message, problem)
+            return False
+        return True
+
+    async def _again(self, message: Queued, error: str) -> None:
+        delay_s = backoff_s(message.attempts + 1, self._settings.retry_seconds_max, self._jitter())
+        if message.attempts == 0:
+            self._log.warning("delivery_failed", key=message.key, error=error, retry_s=round(delay_s, 1))
+        await self._learned.failed(message, error, delay_s)

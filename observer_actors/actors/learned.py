@@ -1,0 +1,163 @@
+"""The store of learned things as the actors share it: one thread at a time, opened when first needed.
+
+A file that turns out to be damaged is let go of; the actor that found it so crashes, and the next call opens the store
+anew, which puts an empty one in its place. What an actor loaded before that is not in the new file, so it may not save
+its changes there: `StoreReplaced` makes it crash too, and its next incarnation goes on from the new file's cursor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from observer_actors.patterns import Diagnosis, Outgoing, Pattern
+from observer_actors.playbook import Delta, Entry
+from observer_actors.settings import GatewaySettings
+from observer_actors.store import LEARNED_PATH, Queued, Saved, Store, StoreDamaged, StoreFailed, StoreStatistics
+
+__all__ = ["Learned", "StoreReplaced"]
+
+T = TypeVar("T")
+ANALYZER: Final = "analyzer"
+CONSOLIDATOR: Final = "consolidator"
+
+
+class StoreReplaced(StoreFailed):
+    """The file that the actor had loaded from was damaged, and another has taken its place."""
+
+    title = "store replaced"
+
+
+class Learned:
+    """What the learning actors keep.
+
+    :param gateway: without a URL nothing is queued for it.
+    :param clock: gives seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        gateway: GatewaySettings,
+        *,
+        log: FilteringBoundLogger,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = data_dir / LEARNED_PATH
+        self._gateway = gateway
+        self._log = log
+        self._clock = clock
+        self._limiter = trio.CapacityLimiter(1)
+        self._store: Store | None = None
+        self._statistics: StoreStatistics | None = None
+        self._replaced = 0
+        self._loaded: dict[str, int] = {}
+        """Consumer -> how often the file had been replaced when the consumer loaded from it."""
+        self._queued = trio.Event()
+
+    def statistics(self) -> StoreStatistics | None:
+        """Give the numbers as of the last change; None before the store was opened."""
+        return self._statistics
+
+    async def close(self) -> None:
+        """Close the file; nothing durable depends on it."""
+        store, self._store = self._store, None
+        if store is not None:
+            await trio.to_thread.run_sync(store.close, limiter=self._limiter)
+
+    async def load_patterns(self) -> tuple[dict[str, Pattern], int]:
+        """Give all patterns, and the last seq that is in them."""
+        return await self._call(lambda store: (store.patterns(), store.cursor(ANALYZER)), loads=ANALYZER)
+
+    async def save_patterns(self, changes: Mapping[str, Pattern], seq: int) -> None:
+        """Save patterns together with the last seq that is in them.
+
+        :raises StoreReplaced: the file is another than the one loaded from; so do the next two.
+        """
+        await self._call(lambda store: store.save_patterns(changes, consumer=ANALYZER, seq=seq), saves=ANALYZER)
+
+    async def save_diagnosis(self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], message: Outgoing) -> None:
+        """Save what a model said, and queue the gateway's copy, both or neither."""
+        messages = (message,) if self._gateway.url else ()
+        saved = await self._call(lambda store: store.save_diagnosis(diagnosis, changes, messages), saves=ANALYZER)
+        self._note(saved)
+
+    async def load_entries(self) -> dict[str, Entry]:
+        """Give the playbook."""
+        return await self._call(Store.entries, loads=CONSOLIDATOR)
+
+    async def save_deltas(self, deltas: Sequence[Delta]) -> None:
+        """Save changes of the playbook, and queue the gateway's copies, all or nothing."""
+        if not self._gateway.url:
+            deltas = [msgspec.structs.replace(delta, message=None) for delta in deltas]
+        seq = max(delta.entry.last_seq for delta in deltas)
+        saved = await self._call(
+            lambda store: store.save_deltas(deltas, consumer=CONSOLIDATOR, seq=seq), saves=CONSOLIDATOR
+        )
+        self._note(saved)
+
+    async def next_message(self) -> Queued:
+        """Wait until the head of the outbox is due."""
+        while True:
+            self._queued = trio.Event()  # before the look: what is queued during it is not missed
+            head = await self._call(Store.head)
+            if head is None:
+                await self._queued.wait()
+                continue
+            wait_s = head.wait_seconds(self._clock())
+            if not wait_s:
+                return head
+            await trio.sleep(wait_s)
+
+    async def delivered(self, message: Queued) -> None:
+        """Let go of a message."""
+        await self._call(lambda store: store.delivered(message.key))
+
+    async def refused(self, message: Queued, error: str) -> None:
+        """Set a message aside that the receiver will never take."""
+        await self._call(lambda store: store.refused(message.key, error))
+
+    async def failed(self, message: Queued, error: str, delay_s: float) -> None:
+        """Try a message again later."""
+        now = self._clock()
+        await self._call(lambda store: store.failed(message.key, error, now=now, next_at=now + delay_s))
+
+    def _note(self, saved: Saved) -> None:
+        if saved.dropped:
+            self._log.error("outbox_full", dropped=saved.dropped, hint="the gateway is away; the oldest were dropped")
+        if saved.queued:
+            self._queued.set()
+
+    async def _call(self, call: Callable[[Store], T], *, loads: str = "", saves: str = "") -> T:
+        work = partial(self._in_thread, call, loads, saves)
+        return await trio.to_thread.run_sync(work, limiter=self._limiter)
+
+    def _in_thread(self, call: Callable[[Store], T], loads: str, saves: str) -> T:
+        if self._store is None:
+            self._store = self._open()
+        if saves and self._loaded.get(saves) != self._replaced:
+            raise StoreReplaced(f"{self._path} was replaced; {saves} loads anew")
+        try:
+            result = call(self._store)
+            self._statistics = self._store.statistics()
+        except StoreDamaged:
+            store, self._store = self._store, None
+            store.close()
+            raise
+        if loads:
+            self._loaded[loads] = self._replaced
+        return result
+
+    def _open(self) -> Store:
+        store = Store.open(self._path, outbox_max=self._gateway.outbox_max)
+        if store.set_aside is not None:
+            self._replaced += 1
+            self._log.error("store_damaged", set_aside=str(store.set_aside), hint="patterns are learned anew")
+        return store

@@ -1,0 +1,157 @@
+"""The journal as the actors share it: opened by each incarnation of the persister, read and kept by others.
+
+Opening and maintenance (compression, retention) exclude each other: both look at the directory as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from time import time_ns
+from typing import Final, TypeVar
+
+import msgspec
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from observer_actors.errors import Overloaded
+from observer_actors.journal import Disk, JournalReader, JournalWriter, Page, Query, compact, retain
+from observer_actors.journal.catalog import Catalog
+from observer_actors.journal.files import replace_file, translated
+from observer_actors.op import Op, Seq
+from observer_actors.settings import JournalSettings
+
+__all__ = ["OpenJournal"]
+
+T = TypeVar("T")
+
+PROBE_BYTES: Final = 4_096
+READERS_MAX: Final = 4
+"""Threads that read at the same time. More would only take turns on two cores."""
+
+
+class OpenJournal:
+    """One data directory.
+
+    :param settings: gives the settings in force; retention may change while the daemon runs.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        data_dir: Path,
+        settings: Callable[[], JournalSettings],
+        *,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._disk = disk
+        self._data_dir = data_dir
+        self._settings = settings
+        self._log = log
+        self._whole = Lock()
+        self._catalog: Catalog | None = None
+        self._reader: JournalReader | None = None
+        self._limiter = trio.CapacityLimiter(READERS_MAX)
+        self._sealed = trio.Event()
+
+    def open_writer(self, unacknowledged_from: Seq | None) -> JournalWriter:
+        """Open and recover the journal for writing. Blocking; called by each incarnation of the persister."""
+        with self._whole:
+            writer = JournalWriter.open(
+                self._disk,
+                self._data_dir,
+                self._settings(),
+                now_us=_now_us,
+                unacknowledged_from=unacknowledged_from,
+            )
+            self._catalog = writer.catalog
+            self._reader = JournalReader(self._disk, self._data_dir, writer.catalog)
+        self._report(writer)
+        return writer
+
+    async def read(self, after_seq: int, most: int) -> Sequence[Op]:
+        """Give up to ``most`` ops that follow ``after_seq``, in order."""
+        return await self._in_thread(partial(self.reader.read, after_seq, most))
+
+    async def query(self, query: Query) -> Page:
+        """Find ops."""
+        return await self._in_thread(partial(self.reader.query, query))
+
+    async def get(self, seq: int) -> Op | None:
+        """Give one op, or None when there is none."""
+        return await self._in_thread(partial(self.reader.get, seq))
+
+    @property
+    def reader(self) -> JournalReader:
+        """The reader of the journal as it is open now."""
+        if self._reader is None:
+            raise Overloaded("the journal is not open yet")
+        return self._reader
+
+    def maintain(self) -> bool:
+        """Compact one segment, and delete what retention gives up; say whether there is more to do. Blocking.
+
+        One at a time: a persister that starts anew in the meantime waits for the directory.
+
+        :raises DiskFailed: the disk refuses; the next call tries the same again.
+        """
+        with self._whole:
+            if self._catalog is None:
+                return False
+            try:
+                compacted = compact(self._disk, self._data_dir, self._catalog, self._settings(), most=1)
+            finally:
+                # On a full disk compaction fails, and retention is what makes room.
+                self._retain(self._catalog)
+        for done in compacted:
+            self._log.info("segment_compacted", **msgspec.to_builtins(done))
+        return bool(compacted)
+
+    def probe(self) -> None:
+        """Try whether the disk takes a write. Blocking.
+
+        :raises DiskFailed: it does not.
+        """
+        path = self._data_dir / "_observer" / "probe"
+        with translated("trying the disk"):
+            replace_file(self._disk, path, b"\n" * PROBE_BYTES)
+            self._disk.remove(path)
+
+    def sealed(self) -> None:
+        """Say that there is a new segment to be compacted."""
+        self._sealed.set()
+
+    async def wait_sealed(self, most_s: float) -> None:
+        """Wait until a segment has been sealed since the last call, but no longer than ``most_s``."""
+        with trio.move_on_after(most_s):
+            await self._sealed.wait()
+        self._sealed = trio.Event()
+
+    async def close(self) -> None:
+        """Wait until nobody works on the directory any more, for another daemon may take it next.
+
+        Stopping the archivist leaves the segment that it is at to its thread.
+        """
+        await trio.to_thread.run_sync(self._end_maintenance, abandon_on_cancel=True)
+
+    def _end_maintenance(self) -> None:
+        with self._whole:
+            self._catalog = None
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(call, limiter=self._limiter)
+
+    def _retain(self, catalog: Catalog) -> None:
+        for gone in retain(self._disk, self._data_dir, catalog, self._settings(), now_us=_now_us()):
+            self._log.info("segment_removed", **msgspec.to_builtins(gone))
+
+    def _report(self, writer: JournalWriter) -> None:
+        report = writer.recovery
+        log = self._log.info if report.is_clean else self._log.warning
+        log("journal_opened", **msgspec.to_builtins(report))
+
+
+def _now_us() -> int:
+    return time_ns() // 1_000

@@ -1,0 +1,290 @@
+"""The persister: group commit into the journal. Nobody else writes it.
+
+One round: take all that waits (up to a bound), leave out what callers have withdrawn and what is stored already under
+the same id, give each op its seq, write and sync once, publish, answer. The steps, and what a crash at each leaves:
+
+=============  ====================================================================================================
+taken          nothing on disk; the submissions are in hand and are taken again
+stamped        the same; stamping anew gives the same seqs
+committing     part or all of the lines may be in the file: the next incarnation's writer cuts back to the first seq
+               that was not acknowledged, and the ops are written anew
+committed      on disk, and marked so in the thread that wrote: only publishing and answering are done again, and
+               consumers pass over what they know
+=============  ====================================================================================================
+
+While the disk refuses, each round is refused with its error, and the disk is tried again every second, so that the
+daemon comes back by itself also when nobody sends anything. A disk that refuses already while the journal is opened is
+waited for in the same way, but not for long: until the persister has been tried, whoever could say why does not start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import count
+from typing import Final, TypeVar
+
+import msgspec
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from observer_actors.actors.admission import Receipt, Submission
+from observer_actors.actors.commits import Commits
+from observer_actors.errors import DiskFailed
+from observer_actors.journal import JournalStatistics, JournalWriter, Sifted
+from observer_actors.op import Op, Seq
+from observer_actors.settings import JournalSettings
+from observer_actors.supervision import Drained, Life, Mailbox
+
+__all__ = ["Disk", "OpenWriter", "Persister"]
+
+T = TypeVar("T")
+OpenWriter = Callable[[Seq | None], JournalWriter]
+"""Opens the journal, recovers it, and cuts it back to the first unacknowledged seq if there is one. Blocking."""
+
+DISK_RETRY_S: Final = 1.0
+OPENING_S: Final = 10.0
+"""How long an incarnation tries to open the journal. Long enough that a disk that stays full never exhausts five
+restarts in thirty seconds: the daemon stays up, says so, and goes on when there is room."""
+AGE_CHECK_S: Final = 5.0
+
+
+class Disk:
+    """The one thread at a time that writes: calls are never abandoned half-way, and never overlap."""
+
+    def __init__(self) -> None:
+        self._limiter = trio.CapacityLimiter(1)
+
+    async def __call__(self, call: Callable[[], T]) -> T:
+        """Run a blocking call to its end."""
+        return await trio.to_thread.run_sync(call, limiter=self._limiter)
+
+
+class PersisterStatus(msgspec.Struct):
+    """What others may ask of the persister, also while it is being restarted."""
+
+    open: bool = False
+    refusing: str = ""
+    """Why the disk refuses; "" when it does not."""
+    rounds: int = 0
+    duplicates: int = 0
+    withdrawn: int = 0
+    disk_errors: int = 0
+    journal: JournalStatistics | None = None
+
+
+class Persister:
+    """The actor, as an object because its status outlives each incarnation.
+
+    :param on_seal: called after the active file was sealed; must not block.
+    :param probe: tries whether the disk takes a write again; blocking.
+    """
+
+    def __init__(
+        self,
+        mailbox: Mailbox[Submission],
+        commits: Commits,
+        open_writer: OpenWriter,
+        settings: JournalSettings,
+        *,
+        log: FilteringBoundLogger,
+        on_seal: Callable[[], None],
+        probe: Callable[[], None],
+    ) -> None:
+        self.status = PersisterStatus()
+        self._mailbox = mailbox
+        self._commits = commits
+        self._open_writer = open_writer
+        self._settings = settings
+        self._log = log
+        self._on_seal = on_seal
+        self._probe = probe
+        self._disk = Disk()
+        self._refused = trio.Event()
+
+    async def run(self, life: Life) -> None:
+        """Serve as an actor; drains."""
+        life.at("opening")
+        writer = await self._open(_first_unacknowledged(self._mailbox.in_hand))
+        try:
+            await self._mailbox.open()
+            self._commits.resume(writer.last_seq)
+            self.status.open = True
+            self.status.journal = writer.statistics()
+            life.ready()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._drain_when_told, life)
+                nursery.start_soon(self._watch_disk, writer)
+                await self._serve(writer, life)
+                nursery.cancel_scope.cancel()
+        finally:
+            self.status.open = False
+            with trio.CancelScope(shield=True):
+                await self._disk(writer.close)
+
+    async def _open(self, unacknowledged: Seq | None) -> JournalWriter:
+        """Open the journal, and wait a while for a disk that refuses.
+
+        :raises DiskFailed: it still does.
+        """
+        give_up_at = trio.current_time() + OPENING_S
+        while True:
+            try:
+                writer = await self._disk(partial(self._open_writer, unacknowledged))
+            except DiskFailed as error:
+                self._refuse((), error)
+                if trio.current_time() >= give_up_at:
+                    raise
+                await trio.sleep(DISK_RETRY_S)
+            else:
+                self._recovered()
+                return writer
+
+    async def _serve(self, writer: JournalWriter, life: Life) -> None:
+        most, bytes_max = self._settings.batch_ops_max, self._settings.batch_bytes_max
+        while True:
+            life.at("waiting")
+            try:
+                async with self._mailbox.take(most, weight_max=bytes_max) as submissions:
+                    await self._round(writer, life, submissions)
+            except Drained:
+                return
+            if writer.seal_due():
+                await self._seal(writer, life)
+
+    async def _round(self, writer: JournalWriter, life: Life, submissions: Sequence[Submission]) -> None:
+        life.at("taken")
+        fresh = self._take_up(submissions)
+        receipts = _stamp(writer, fresh)
+        life.at("stamped")
+        ops = [op for submission in fresh for op in submission.stamped]
+        if ops:
+            try:
+                await self._disk(partial(_commit, writer, ops, receipts))
+            except DiskFailed as error:
+                self._refuse(fresh, error)
+                return
+        life.at("committed")
+        if ops:
+            self._recovered()
+        self._publish_and_answer(submissions, receipts)
+        self._note_round(writer)
+        life.progress()
+
+    def _take_up(self, submissions: Sequence[Submission]) -> list[Submission]:
+        """Give what has to be written: not what is on disk already, and not what its caller has given up."""
+        fresh = []
+        for submission in submissions:
+            if submission.committed:
+                continue
+            if submission.withdrawn:
+                self.status.withdrawn += 1
+                submission.drop()
+                continue
+            submission.taken = True
+            fresh.append(submission)
+        return fresh
+
+    def _publish_and_answer(
+        self, submissions: Sequence[Submission], receipts: Mapping[Submission, Sequence[Receipt]]
+    ) -> None:
+        committed = [op for submission in submissions for op in submission.stamped if submission.committed]
+        self._commits.publish(committed)
+        for submission in submissions:
+            if submission.answered.is_set():
+                continue
+            given = receipts.get(submission) or submission.receipts
+            self.status.duplicates += sum(receipt.duplicate for receipt in given)
+            submission.accept(given)
+
+    def _refuse(self, submissions: Sequence[Submission], error: DiskFailed) -> None:
+        self.status.disk_errors += 1
+        if not self.status.refusing:
+            self._log.error("disk_refused", error=str(error), hint=error.hint)
+        self.status.refusing = str(error)
+        self._refused.set()
+        for submission in submissions:
+            submission.refuse(error)
+
+    def _recovered(self) -> None:
+        if self.status.refusing:
+            self._log.info("disk_recovered")
+        self.status.refusing = ""
+
+    def _note_round(self, writer: JournalWriter) -> None:
+        self.status.rounds += 1
+        self.status.journal = writer.statistics()
+
+    async def _seal(self, writer: JournalWriter, life: Life) -> None:
+        life.at("sealing")
+        try:
+            await self._disk(writer.seal)
+        except DiskFailed as error:
+            self._refuse((), error)
+            return
+        self._log.info("segment_sealed", last_seq=writer.last_seq)
+        self._note_round(writer)
+        self._on_seal()
+
+    async def _drain_when_told(self, life: Life) -> None:
+        await life.stopping.wait()
+        self._mailbox.drain()
+
+    async def _watch_disk(self, writer: JournalWriter) -> None:
+        """Try a disk that refuses again, and wake the loop when the active file is old enough to be sealed."""
+        while True:
+            if self.status.refusing:
+                await trio.sleep(DISK_RETRY_S)
+                await self._try_again()
+                continue
+            self._refused = trio.Event()
+            with trio.move_on_after(AGE_CHECK_S):
+                await self._refused.wait()
+            if writer.seal_due():
+                await self._mailbox.put(Submission((), 0))
+
+    async def _try_again(self) -> None:
+        try:
+            await self._disk(self._probe)
+        except DiskFailed as error:
+            self.status.refusing = str(error)
+            return
+        self._recovered()
+
+
+def _first_unacknowledged(in_hand: Sequence[Submission]) -> Seq | None:
+    """Give the first seq that an incarnation before us may have written without anybody having been told."""
+    return next(
+        (Seq(submission.stamped[0].seq) for submission in in_hand if submission.stamped and not submission.committed),
+        None,
+    )
+
+
+def _stamp(writer: JournalWriter, submissions: Sequence[Submission]) -> dict[Submission, list[Receipt]]:
+    """Give each op a seq, but an op whose id is known the receipt of the first one."""
+    sifted = writer.sift([op for submission in submissions for op in submission.ops])
+    writer.stamp(sifted.fresh)
+    positions = count()
+    receipts = {}
+    for submission in submissions:
+        submission.stamped = []
+        receipts[submission] = [_receipt(sifted, next(positions), op, submission.stamped) for op in submission.ops]
+    return receipts
+
+
+def _receipt(sifted: Sifted, position: int, op: Op, stamped: list[Op]) -> Receipt:
+    known, twin = sifted.known.get(position), sifted.twins.get(position)
+    if known is not None:
+        return Receipt(known, duplicate=True)
+    if twin is not None:
+        return Receipt(twin.seq, duplicate=True)
+    stamped.append(op)
+    return Receipt(op.seq)
+
+
+def _commit(writer: JournalWriter, ops: Sequence[Op], receipts: Mapping[Submission, Sequence[Receipt]]) -> None:
+    """Write, sync and mark, in the disk's thread: the marks tell the truth whatever interrupts the actor afterwards."""
+    writer.commit(ops)
+    for submission, given in receipts.items():
+        submission.receipts = given
+        submission.committed = True

@@ -1,0 +1,47 @@
+"""The ring keeper: holds the newest ops for those who read."""
+
+from __future__ import annotations
+
+from observer_actors.actors.commits import Commits, Feed
+from observer_actors.ring import Ring
+from observer_actors.supervision import Life
+
+__all__ = ["RingKeeper"]
+
+
+class RingKeeper:
+    """The actor, and the ring as others may read it, also while the actor is being restarted."""
+
+    def __init__(self, feed: Feed, commits: Commits, capacity: int) -> None:
+        self.ring = Ring(capacity)
+        self._feed = feed
+        self._commits = commits
+
+    async def run(self, life: Life) -> None:
+        """Serve as an actor: a fresh ring from the journal, then whatever is committed."""
+        ring = Ring(self.ring.capacity)
+        upto = self._commits.last_seq
+        await self._feed.open(max(0, upto - ring.capacity))
+        life.at("loading")
+        while self._feed.cursor < upto:
+            await self._take(ring, life)
+        self.ring = ring
+        life.ready()
+        life.at("following")
+        while True:
+            await self._take(ring, life)
+            life.progress()
+
+    async def reached(self, seq: int) -> None:
+        """Wait until the ring holds everything up to ``seq``; give it a deadline from outside."""
+        await self._feed.reached(seq)
+
+    def size_after(self, seq: int) -> int:
+        """Give the number of ops in the ring once it has taken in ``seq``, which may be a moment from now."""
+        pending = max(0, seq - self.ring.last_seq)
+        return min(self.ring.capacity, len(self.ring) + pending)
+
+    async def _take(self, ring: Ring, life: Life) -> None:
+        async with self._feed.take() as ops:
+            life.at("taking")
+            ring.push(ops)

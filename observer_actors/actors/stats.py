@@ -1,0 +1,128 @@
+"""The stats actor: counts everything ever committed, and writes the line of each cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from observer_actors.actors.commits import Commits, Feed
+from observer_actors.actors.cycle import Cycle
+from observer_actors.actors.ring_keeper import RingKeeper
+from observer_actors.errors import DiskFailed
+from observer_actors.journal.files import translated
+from observer_actors.stats import RateWindow, Stats
+from observer_actors.supervision import Life
+
+__all__ = ["StatsKeeper"]
+
+SNAPSHOT_S: Final = 30.0
+"""Ops since the last snapshot are read from the journal again at the next start: at worst half a minute's."""
+SAVE_BUDGET_S: Final = 0.5
+
+Save = Callable[[Path, bytes], None]
+"""Replaces a file atomically; blocking."""
+
+
+class StatsKeeper:
+    """The actor, and the counters as others may read them, also while it is being restarted."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        commits: Commits,
+        ring: RingKeeper,
+        cycle: Cycle,
+        *,
+        path: Path,
+        save: Save,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self.stats = Stats()
+        self._rate = RateWindow()
+        self._live_from = 0
+        self._feed = feed
+        self._commits = commits
+        self._ring = ring
+        self._cycle = cycle
+        self._path = path
+        self._save = save
+        self._log = log
+        self._saved_seq = 0
+        self._is_whole = True
+
+    async def run(self, life: Life) -> None:
+        """Serve as an actor: go on from the snapshot, and save one now and then and at the end."""
+        life.at("loading")
+        self.stats = await trio.to_thread.run_sync(self._load)
+        self._saved_seq = self.stats.last_seq
+        self._is_whole = True
+        await self._feed.open(self.stats.last_seq)
+        self._live_from = self._commits.last_seq
+        life.ready()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._follow, life)
+                nursery.start_soon(self._save_now_and_then)
+                nursery.start_soon(self._report_cycles)
+        finally:
+            with trio.move_on_after(SAVE_BUDGET_S, shield=True):
+                await self._snapshot()
+
+    def rate_per_second(self) -> float:
+        """Give the mean rate over the last minute; what was read from the journal to catch up is not in it."""
+        return self._rate.per_second(trio.current_time())
+
+    async def _follow(self, life: Life) -> None:
+        while True:
+            async with self._feed.take() as ops:
+                life.at("counting")
+                self._is_whole = False
+                self.stats.add(ops)
+                self._is_whole = True
+                self._rate.add(trio.current_time(), sum(op.seq > self._live_from for op in ops))
+            life.progress()
+
+    async def _save_now_and_then(self) -> None:
+        while True:
+            await trio.sleep(SNAPSHOT_S)
+            await self._snapshot()
+
+    async def _snapshot(self) -> None:
+        """Save the counters. A disk that refuses costs only time at the next start, so it is no failure of ours."""
+        if self.stats.last_seq == self._saved_seq or not self._is_whole:
+            return  # nothing new, or a crash has left some op half counted
+        seq, content = self.stats.last_seq, msgspec.json.encode(self.stats)
+        try:
+            with translated("saving the counters"):
+                await trio.to_thread.run_sync(self._save, self._path, content)
+        except DiskFailed as error:
+            self._log.warning("snapshot_failed", error=str(error))
+            return
+        self._saved_seq = seq
+
+    def _load(self) -> Stats:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Stats)
+        except FileNotFoundError:
+            return Stats()
+        except (OSError, msgspec.DecodeError) as error:
+            self._log.warning("snapshot_unreadable", path=str(self._path), error=str(error), hint="counting anew")
+            return Stats()
+
+    async def _report_cycles(self) -> None:
+        """Write the seed's line, once a cycle."""
+        async for number in self._cycle.each():
+            counts = self._ring.ring.statistics()
+            self._log.info(
+                "cycle",
+                cycle=number,
+                total_ops=counts.total,
+                successes=counts.successes,
+                failures=counts.failures,
+                scenario_ops=self._ring.ring.scenario_ops(),
+            )

@@ -1,0 +1,144 @@
+"""Live tails: each reader has a bounded buffer, and one that is too slow is dropped, never waited for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+import trio
+
+from observer_actors.actors.commits import Commits, ReadJournal
+from observer_actors.errors import Overloaded
+from observer_actors.op import Op
+from observer_actors.settings import TailSettings
+
+__all__ = ["Tail", "TailStatistics", "Tap"]
+
+REPLAY_OPS = 500
+
+
+class TailStatistics(msgspec.Struct):
+    """Readers now, and since the start: how many were dropped, and the ops that waited for them then."""
+
+    readers: int = 0
+    readers_max: int = 0
+    dropped: int = 0
+    dropped_ops: int = 0
+
+
+class Tap:
+    """One reader's buffer: follows `Commits` as a feed does, but gives up rather than fall behind."""
+
+    def __init__(self, ops_max: int) -> None:
+        self.dropped = False
+        self.ended = False
+        self._ops_max = ops_max
+        self._buffer: deque[Op] = deque()
+        self._more = trio.Event()
+
+    def offer(self, ops: Sequence[Op]) -> int:
+        """Take a commit in, or drop the reader: give the number of ops that it lost just now.
+
+        A reader that has read all is not slow: it gets one commit, however large.
+        """
+        if self.dropped or not ops:
+            return 0
+        lost = len(self._buffer) + len(ops)
+        self.dropped = bool(self._buffer) and lost > self._ops_max
+        if self.dropped:
+            self._buffer.clear()
+        else:
+            self._buffer.extend(ops)
+        self._more.set()
+        return lost if self.dropped else 0
+
+    def end(self) -> None:
+        """Let the reader have what is there, then end."""
+        self.ended = True
+        self._more.set()
+
+    @property
+    def over(self) -> bool:
+        """Whether there will be no more."""
+        return not self._buffer and (self.dropped or self.ended)
+
+    async def take(self) -> Op | None:
+        """Wait for the next op; None when there will be no more."""
+        while not self._buffer:
+            if self.over:
+                return None
+            self._more = trio.Event()
+            await self._more.wait()
+        return self._buffer.popleft()
+
+
+class Tail:
+    """All readers."""
+
+    def __init__(self, commits: Commits, read: ReadJournal, settings: TailSettings) -> None:
+        self.statistics = TailStatistics(readers_max=settings.readers_max)
+        self._commits = commits
+        self._read = read
+        self._settings = settings
+        self._taps: set[Tap] = set()
+        commits.tap(self._offer)
+
+    async def follow(self, after_seq: int | None, *, silence_s: float) -> AsyncGenerator[Op | None]:
+        """Give ops as they are committed, from ``after_seq`` on (out of the journal), or from now on.
+
+        Gives None after each ``silence_s`` seconds without one. Ends when the reader was dropped or the daemon stops.
+
+        :raises Overloaded: as `check_room` does.
+        """
+        with self._listening() as tap:
+            live_from = self._commits.last_seq
+            cursor = live_from if after_seq is None else min(after_seq, live_from)
+            while cursor < live_from:
+                replayed = await self._read(cursor, REPLAY_OPS)
+                if tap.ended:
+                    return  # what has been committed since would leave a gap
+                if not replayed:
+                    break
+                for op in replayed:
+                    yield op
+                cursor = replayed[-1].seq
+            while not tap.over:
+                committed: Op | None = None
+                with trio.move_on_after(silence_s):
+                    committed = await tap.take()
+                if committed is None:
+                    if not tap.over:
+                        yield None
+                elif committed.seq > cursor:  # replayed already, or published twice
+                    cursor = committed.seq
+                    yield committed
+
+    def check_room(self) -> None:
+        """Raise `Overloaded` when there are as many readers as may be."""
+        if self.statistics.readers >= self._settings.readers_max:
+            raise Overloaded(f"{self._settings.readers_max} readers already", retry_after_s=5)
+
+    def end(self) -> None:
+        """End all readers: the daemon stops."""
+        for tap in self._taps:
+            tap.end()
+
+    @contextmanager
+    def _listening(self) -> Iterator[Tap]:
+        self.check_room()  # again: many may have asked before the first of them begins
+        tap = Tap(self._settings.buffer_ops_max)
+        self._taps.add(tap)
+        self.statistics.readers += 1
+        try:
+            yield tap
+        finally:
+            self._taps.discard(tap)
+            self.statistics.readers -= 1
+
+    def _offer(self, ops: Sequence[Op]) -> None:
+        for tap in self._taps:
+            lost = tap.offer(ops)
+            self.statistics.dropped += lost > 0
+            self.statistics.dropped_ops += lost

@@ -1,0 +1,156 @@
+"""Telling the daemon about one event, and reading what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+from uuid import uuid4
+
+import msgspec
+
+from observer_actors.client._ledger import LEDGER
+from observer_actors.client._places import observer_base
+from observer_actors.client._wire import Answer, Unreachable, join, post, shown
+from observer_actors.errors import (
+    DiskFailed,
+    DiskFull,
+    EventInvalid,
+    ObserverError,
+    Overloaded,
+    Quarantined,
+    RequestInvalid,
+    RequestTooLarge,
+    Stopping,
+)
+from observer_actors.op import Op
+
+__all__ = ["EVENT_SECONDS", "Receipt", "record_external_op"]
+
+EVENT_SECONDS: Final = 10.0
+"""Twice the 5 s after which the daemon itself refuses what it could not commit."""
+_TRIES: Final = 2
+_ASSIGNED_BY_THE_WITNESS: Final = ("seq", "recorded_at")
+_DETAIL_CHARS_MAX: Final = 500
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """The daemon's answer to one event: it is on disk."""
+
+    accepted: bool
+    ring_size: int = 0
+    seq: int = 0
+    """Where the op lies in the journal; 0 from a daemon that does not say (the seed)."""
+    duplicate: bool = False
+    """The `id` was known: the op at `seq` is the one from before."""
+    notes: tuple[str, ...] = ()
+    """What the daemon changed about the event."""
+
+
+async def record_external_op(
+    event: Mapping[str, object] | Op,
+    *,
+    observer_url: str | None = None,
+    timeout_seconds: float = EVENT_SECONDS,
+) -> Receipt:
+    """Report one event, for a caller who wants to know what became of it. On trio and on asyncio.
+
+    :param event: the fields of `POST /event`. Without an ``id`` it gets one, and with it, it is sent a second time
+        when the connection breaks: it is stored once.
+    :param observer_url: base URL; by default OBSERVER_URL, else 127.0.0.1 at OBSERVER_PORT or 3800.
+    :param timeout_seconds: for all of it.
+    :raises EventInvalid: the event is no JSON, or the daemon does not take it; names the field.
+    :raises RequestTooLarge: it is above the daemon's limit.
+    :raises Overloaded: the daemon has no room or is stopping; ``retry_after_s`` says when to come back.
+    :raises DiskFailed: the daemon cannot write (`DiskFull`: until someone makes room).
+    :raises RequestInvalid: any other refusal.
+    :raises Unreachable: no answer, or none of an observer. Whether the event is stored is not known.
+    """
+    try:
+        answer = await _exchange(_encoded(event), observer_base(observer_url), timeout_seconds)
+    except ObserverError as trouble:
+        LEDGER.report_lost(trouble)
+        raise
+    LEDGER.report_accepted()
+    return answer
+
+
+async def _exchange(content: bytes, base: str, timeout_seconds: float) -> Receipt:
+    url = join(base, "event")
+    return _judge(shown(url), await post(url, content, timeout_seconds=timeout_seconds, tries=_TRIES))
+
+
+def _encoded(event: Mapping[str, object] | Op) -> bytes:
+    fields = dict(event) if isinstance(event, Mapping) else msgspec.structs.asdict(event)
+    if isinstance(event, Op):
+        fields = {
+            name: value
+            for name, value in fields.items()
+            if value is not msgspec.UNSET and name not in _ASSIGNED_BY_THE_WITNESS
+        }
+    if fields.get("id") is None:
+        fields["id"] = uuid4().hex
+    try:
+        return msgspec.json.encode(fields)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise EventInvalid(f"not JSON: {error}", hint="text, numbers, booleans, null, lists and objects") from error
+
+
+def _judge(url: str, answer: Answer) -> Receipt:
+    said = _said(answer.body)
+    if not 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's idea of success
+        raise _refusal(url, answer, said)
+    try:
+        receipt = msgspec.convert(said, Receipt)
+    except msgspec.ValidationError as error:
+        raise Unreachable(f"{url}: not an observer's answer: {error}", hint="is OBSERVER_URL right?") from error
+    if not receipt.accepted:
+        raise Unreachable(f"{url}: not accepted, and no reason given")
+    return receipt
+
+
+def _said(body: bytes) -> dict[str, Any]:
+    try:
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+_BY_TITLE: Final[Mapping[str, type[ObserverError]]] = {
+    leaf.title: leaf
+    for leaf in (
+        DiskFailed,
+        DiskFull,
+        EventInvalid,
+        Overloaded,
+        Quarantined,
+        RequestInvalid,
+        RequestTooLarge,
+        Stopping,
+    )
+}
+_BY_STATUS: Final[Mapping[int, type[ObserverError]]] = {
+    400: EventInvalid,
+    413: RequestTooLarge,
+    503: Overloaded,
+    507: DiskFull,
+}
+
+
+def _refusal(url: str, answer: Answer, said: Mapping[str, Any]) -> ObserverError:
+    """Turn a problem+json back into the leaf that it was made from; other servers' errors go by their status."""
+    fallback = RequestInvalid if answer.status < 500 else Unreachable  # noqa: PLR2004 - whose fault it is
+    leaf = _BY_TITLE.get(_text(said, "title")) or _BY_STATUS.get(answer.status, fallback)
+    detail = _text(said, "detail") or _text(said, "error") or f"{url} answered {answer.status}"
+    if issubclass(leaf, EventInvalid):
+        field = _text(said, "field")
+        return leaf(detail.removeprefix(f"{field}: "), field=field, hint=_text(said, "hint"))
+    if issubclass(leaf, Overloaded):
+        seconds = answer.retry_after
+        return leaf(detail, retry_after_s=max(1, int(seconds) if seconds.isdecimal() else 1))
+    return leaf(detail, hint=_text(said, "hint"))
+
+
+def _text(said: Mapping[str, Any], name: str) -> str:
+    value = said.get(name)
+    return value[:_DETAIL_CHARS_MAX] if isinstance(value, str) else ""

@@ -1,0 +1,119 @@
+"""What became of the calls and reports of this process: counters, and a warning once in a while.
+
+A program that makes a thousand calls a second while the daemon is away gets one line a minute, not a thousand.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import structlog
+from structlog.stdlib import BoundLogger
+
+from observer_actors.client._wire import Unreachable
+from observer_actors.errors import ObserverError
+
+__all__ = ["LEDGER", "ClientStatistics", "Ledger", "logger", "statistics"]
+
+WARNING_SECONDS: Final = 60.0
+
+
+class ClientStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts since the process started, over all its threads and event loops."""
+
+    calls: int = 0
+    """`observed` calls that came to an end; cancelled ones are not counted."""
+    calls_failed: int = 0
+    reports_accepted: int = 0
+    """Events that the daemon acknowledged, whichever function sent them."""
+    reports_refused: int = 0
+    """Events that the daemon answered with an error."""
+    reports_unanswered: int = 0
+    """Events without a usable answer: lost, or stored without our knowing."""
+    rows_lost: int = 0
+    """Verdicts that did not get their row in the knowledge base."""
+    last_trouble: str = ""
+
+
+class Ledger:
+    """Counts for one process; every method may be called from any thread.
+
+    :param clock: seconds, never going back.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._statistics = ClientStatistics()
+        self._warned_at: float | None = None
+        self._unmentioned = 0
+
+    def statistics(self) -> ClientStatistics:
+        """Give the counts as they are now."""
+        return self._statistics
+
+    def call_ended(self, *, success: bool) -> None:
+        """Count a call to the gateway."""
+        with self._lock:
+            self._add(calls=1, calls_failed=0 if success else 1)
+
+    def report_accepted(self) -> None:
+        """Count an event that is stored."""
+        with self._lock:
+            self._add(reports_accepted=1)
+
+    def report_lost(self, trouble: ObserverError) -> None:
+        """Count an event that is not known to be stored."""
+        unanswered = isinstance(trouble, Unreachable)
+        with self._lock:
+            self._add(reports_unanswered=int(unanswered), reports_refused=int(not unanswered), trouble=str(trouble))
+
+    def row_lost(self, trouble: ObserverError) -> None:
+        """Count a row that is not in the knowledge base."""
+        with self._lock:
+            self._add(rows_lost=1, trouble=str(trouble))
+
+    def warn_now_and_then(self, trouble: ObserverError) -> None:
+        """Log a lost report, unless one was logged less than a minute ago; the next line says how many were not."""
+        with self._lock:
+            now = self._clock()
+            self._unmentioned += 1
+            if self._warned_at is not None and now - self._warned_at < WARNING_SECONDS:
+                return
+            lost, self._unmentioned, self._warned_at = self._unmentioned, 0, now
+        logger().warning("report_lost", lost=lost, error=str(trouble), hint=trouble.hint)
+
+    def _add(self, *, trouble: str = "", **counts: int) -> None:
+        old = self._statistics
+        sums = {name: getattr(old, name) + count for name, count in counts.items()}
+        self._statistics = msgspec.structs.replace(old, last_trouble=trouble or old.last_trouble, **sums)
+
+
+LEDGER: Final = Ledger()
+
+
+def statistics() -> ClientStatistics:
+    """Give this process's counts: what the client kept from raising."""
+    return LEDGER.statistics()
+
+
+def logger() -> BoundLogger:
+    """Give the host's structlog, or standard logging when the host has not set structlog up.
+
+    Structlog as it comes prints to standard output, which in a program that we are a guest of may be a protocol.
+    """
+    if structlog.is_configured():
+        chosen: BoundLogger = structlog.get_logger("observer_actors.client", actor="client")
+        return chosen
+    fallback: BoundLogger = structlog.wrap_logger(
+        logging.getLogger("observer_actors.client"),
+        processors=[structlog.processors.KeyValueRenderer(key_order=["event"])],
+        wrapper_class=BoundLogger,
+        actor="client",
+    )
+    return fallback

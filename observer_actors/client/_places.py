@@ -1,0 +1,27 @@
+"""Where the gateway, the daemon and the data directory are, unless a caller says otherwise.
+
+Read from the environment at each call: a program may set it after the import. An empty variable counts as unset.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["data_directory", "gateway_base", "observer_base"]
+
+
+def gateway_base(given: str | None) -> str:
+    """Give the gateway's base URL: as given, else GATEWAY_URL, else the seed's default."""
+    return given or os.environ.get("GATEWAY_URL") or "http://localhost:3700"
+
+
+def observer_base(given: str | None) -> str:
+    """Give the daemon's base URL: as given, else OBSERVER_URL, else this machine at OBSERVER_PORT or 3800."""
+    port = os.environ.get("OBSERVER_PORT") or "3800"
+    return given or os.environ.get("OBSERVER_URL") or f"http://127.0.0.1:{port}"
+
+
+def data_directory(given: str | os.PathLike[str] | None) -> Path:
+    """Give the data directory: as given, else OBSERVER_DATA_DIR, else ``data`` in the working directory."""
+    return Path(given or os.environ.get("OBSERVER_DATA_DIR") or "data")

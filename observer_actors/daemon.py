@@ -1,0 +1,383 @@
+"""The daemon: everything put together, here and nowhere else. Read `_tree` first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from time import monotonic_ns
+from typing import Final
+
+import httpx
+import msgspec
+import trio
+
+from observer_actors import __version__
+from observer_actors.actors.admission import Admission, Submission
+from observer_actors.actors.analyzer import Analyzer
+from observer_actors.actors.archivist import Archivist
+from observer_actors.actors.commits import Commits
+from observer_actors.actors.consolidator import Consolidator
+from observer_actors.actors.courier import Courier
+from observer_actors.actors.cycle import Cycle
+from observer_actors.actors.learned import Learned
+from observer_actors.actors.open_journal import OpenJournal
+from observer_actors.actors.persister import Persister
+from observer_actors.actors.quarantine import Quarantine
+from observer_actors.actors.ring_keeper import RingKeeper
+from observer_actors.actors.stats import StatsKeeper
+from observer_actors.actors.tail import Tail
+from observer_actors.config import reload_changes
+from observer_actors.errors import ConfigInvalid, GatewayRequired
+from observer_actors.http.app import create_app
+from observer_actors.http.intake import Intake
+from observer_actors.http.server import IngestServer, address_of, open_listeners
+from observer_actors.http.views import Readiness, Views
+from observer_actors.journal import DirectoryLock, Disk, PosixDisk
+from observer_actors.journal.files import replace_file
+from observer_actors.journal.format import ChecksumWrong, Paths, decode_manifest
+from observer_actors.logs import log_lifecycle, logger, set_level
+from observer_actors.models import LakehouseModel
+from observer_actors.notify import Notifier, keep_notified
+from observer_actors.op import EventDecoder
+from observer_actors.settings import Settings
+from observer_actors.supervision import (
+    ChildSpec,
+    Events,
+    Exhausted,
+    Life,
+    Mailbox,
+    RestartPolicy,
+    Strategy,
+    Supervisor,
+)
+
+__all__ = ["Daemon", "open_daemon", "serve_until_signalled", "start_observer"]
+
+SUBMISSIONS_MAX: Final = 10_000
+"""Submissions in the persister's mailbox; ops and bytes are bounded by admission."""
+HARD_EXIT_S: Final = 5.0
+"""Beyond the sum of the stop budgets: whatever still runs then cannot be cancelled, and the process ends."""
+EXIT_HARD: Final = 70
+CLOSE_S: Final = 1.0
+ROOT_POLICY: Final = RestartPolicy(intensity=2, window_s=600.0, backoff_first_s=1.0, backoff_max_s=10.0)
+"""A branch whose own patience is exhausted is started anew twice in ten minutes; after that a new process is better."""
+
+
+class Daemon:
+    """One daemon: its parts, and its tree.
+
+    :param listeners: bound sockets; they stay the caller's.
+    :param on_step: see `Life.at`; in tests it makes actors crash.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: list[socket.socket],
+        *,
+        disk: Disk | None = None,
+        on_step: Callable[[str, str], None] = lambda _name, _step: None,
+    ) -> None:
+        self.settings = settings
+        self.addresses = [address_of(listener) for listener in listeners]
+        self.events = Events(log_lifecycle)
+        self.life = Life("root", 1, on_progress=lambda: None, on_step=on_step)
+        self._on_step = on_step
+        self._decoder = EventDecoder(settings.sources.extra)
+        self._disk = disk or PosixDisk()
+        self._build(listeners)
+
+    async def run(self, *, task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `stop` is called, then drain.
+
+        :raises GivenUp: the root's restarts are exhausted.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.cycle.run)
+            nursery.start_soon(self._say_ready, task_status)
+            try:
+                await self.root.run(self.life)
+            finally:
+                with trio.move_on_after(CLOSE_S, shield=True):
+                    await self._model_client.aclose()
+                    await self.learned.close()
+                with trio.move_on_after(HARD_EXIT_S, shield=True):
+                    await self.journal.close()
+            nursery.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """Begin to drain; again is harmless."""
+        self.life.stopping.set()
+
+    def reload(self, new: Settings) -> tuple[list[str], list[str]]:
+        """Put new settings in force where that can be done; give the names of what changed, and of what waits."""
+        now, later = reload_changes(self.settings, new)
+        self.settings = new
+        self._decoder = EventDecoder(new.sources.extra)
+        set_level(new.log.level)
+        return now, later
+
+    def readiness(self) -> Readiness:
+        """Say whether events are taken now, and if not, why."""
+        return self.views.readiness()
+
+    def rate_per_second(self) -> float:
+        """Give the mean rate of commits over the last minute."""
+        return self.stats.rate_per_second()
+
+    @property
+    def stop_seconds_max(self) -> float:
+        """The sum of the stop budgets."""
+        return self.root.as_child().stop_s
+
+    async def _say_ready(self, task_status: trio.TaskStatus[Daemon]) -> None:
+        await self.life.wait_ready()
+        logger("daemon").info("ready", last_seq=self.commits.last_seq)
+        task_status.started(self)
+
+    def _build(self, listeners: list[socket.socket]) -> None:
+        """Make the parts; each is given what it needs, and nothing else."""
+        settings, data_dir = self.settings, self.settings.data_dir
+        crashes_max = settings.supervision.crashes_before_quarantine
+        quarantine = Quarantine(data_dir, self.events, disk=self._disk, log=logger("quarantine"))
+        self.journal = OpenJournal(self._disk, data_dir, lambda: self.settings.journal, log=logger("journal"))
+        self.commits = Commits(self.journal.read, crashes_max=crashes_max, set_aside=quarantine.op)
+        self.cycle = Cycle(lambda: self.settings.cycle.seconds)
+        self.mailbox: Mailbox[Submission] = Mailbox(
+            "persister", SUBMISSIONS_MAX, events=self.events, crashes_max=crashes_max, set_aside=quarantine.submission
+        )
+        self.admission = Admission(self.mailbox, settings.admission)
+        self.persister = Persister(
+            self.mailbox,
+            self.commits,
+            self.journal.open_writer,
+            settings.journal,
+            log=logger("persister"),
+            on_seal=self.journal.sealed,
+            probe=self.journal.probe,
+        )
+        self.feeds = {name: self.commits.feed(name) for name in ("ring_keeper", "stats", "analyzer")}
+        self.ring = RingKeeper(self.feeds["ring_keeper"], self.commits, settings.ring.capacity_ops)
+        self.stats = StatsKeeper(
+            self.feeds["stats"],
+            self.commits,
+            self.ring,
+            self.cycle,
+            path=data_dir / "_observer" / "stats.json",
+            save=partial(replace_file, self._disk),
+            log=logger("stats"),
+        )
+        self.archivist = Archivist(self.journal)
+        self.learned = Learned(data_dir, settings.gateway, log=logger("store"))
+        self._model_client = httpx.AsyncClient(trust_env=False)
+        model = LakehouseModel(self._model_client, settings.model) if settings.model.lakehouse_url else None
+        self.analyzer = Analyzer(self.feeds["analyzer"], self.learned, self.cycle, model, log=logger("analyzer"))
+        self.consolidator = Consolidator(
+            self.ring, self.learned, self.cycle, every=settings.cycle.consolidate_every, log=logger("consolidator")
+        )
+        self.courier = Courier(self.learned, settings.gateway, log=logger("courier"))
+        self.tail = Tail(self.commits, self.journal.read, settings.tail)
+        self.intake = Intake(
+            self.admission,
+            lambda: self._decoder,
+            settings.listen,
+            wait_s=settings.admission.wait_seconds_max,
+            ring_size=self.ring.size_after,
+            log=logger("ingest"),
+        )
+        self.views = self._views()
+        self.ingest = IngestServer(
+            self.intake,
+            create_app(self.views),
+            listeners,
+            settings.listen,
+            wait_s=settings.admission.wait_seconds_max,
+            on_stopping=self.tail.end,
+        )
+        self.root = self._tree()
+
+    def _tree(self) -> Supervisor:
+        """Give the tree of actors."""
+        feed = {name: feed.statistics for name, feed in self.feeds.items()}
+        pipeline = self._supervisor(
+            "pipeline",
+            Strategy.REST_FOR_ONE,
+            ChildSpec(
+                "persister", self.persister.run, drains=True, stop_s=10, start_s=60, depth=self.mailbox.statistics
+            ),
+            ChildSpec("ring_keeper", self.ring.run, depth=feed["ring_keeper"]),
+            ChildSpec("stats", self.stats.run, depth=feed["stats"]),
+        )
+        upkeep = self._supervisor(
+            "upkeep",
+            Strategy.ONE_FOR_ONE,
+            ChildSpec("archivist", self.archivist.run),
+            exhausted=Exhausted.PARK,
+        )
+        learning = self._supervisor(
+            "learning",
+            Strategy.ONE_FOR_ONE,
+            ChildSpec("analyzer", self.analyzer.run, stop_s=2, depth=feed["analyzer"]),
+            ChildSpec("consolidator", self.consolidator.run),
+            ChildSpec("courier", self.courier.run),
+            exhausted=Exhausted.PARK,
+        )
+        edge = self._supervisor(
+            "edge",
+            Strategy.ONE_FOR_ONE,
+            ChildSpec("ingest", self.ingest.run, drains=True, stop_s=8),
+        )
+        branches = [branch.as_child() for branch in (pipeline, upkeep, learning, edge)]
+        return Supervisor("root", branches, events=self.events, policy=ROOT_POLICY, on_step=self._on_step)
+
+    def _supervisor(
+        self, name: str, strategy: Strategy, *children: ChildSpec, exhausted: Exhausted = Exhausted.ESCALATE
+    ) -> Supervisor:
+        supervision = self.settings.supervision
+        policy = RestartPolicy(
+            supervision.intensity,
+            supervision.window_seconds,
+            supervision.backoff_seconds_first,
+            supervision.backoff_seconds_max,
+        )
+        return Supervisor(
+            name,
+            children,
+            events=self.events,
+            strategy=strategy,
+            policy=policy,
+            exhausted=exhausted,
+            park_s=supervision.park_seconds,
+            on_step=self._on_step,
+        )
+
+    def _views(self) -> Views:
+        return Views(
+            settings=lambda: self.settings,
+            intake=self.intake,
+            admission=self.admission,
+            persister=self.persister,
+            commits=self.commits,
+            ring=self.ring,
+            stats=self.stats,
+            tail=self.tail,
+            events=self.events,
+            feeds=tuple(self.feeds.values()),
+            tree=lambda: self.root.statistics(),  # noqa: PLW0108 - the root is made after the views
+            query=self.journal.query,
+            get=self.journal.get,
+            patterns=lambda: tuple(self.analyzer.patterns.values()),
+            entries=lambda: tuple(self.consolidator.entries.values()),
+            outbox=self.learned.statistics,
+        )
+
+
+@contextmanager
+def open_daemon(settings: Settings) -> Iterator[Daemon]:
+    """Take the data directory and the address, and make a daemon that is ready to run.
+
+    :raises DataDirectoryLocked: another daemon has the directory.
+    :raises FormatUnknown: a newer version wrote it.
+    :raises AddressUnavailable: cannot listen.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(DirectoryLock(settings.data_dir))
+        _refuse_newer_format(settings.data_dir)
+        listeners = [stack.enter_context(listener) for listener in open_listeners(settings.listen)]
+        daemon = Daemon(settings, listeners)
+        logger("daemon").info(
+            "listening", url=daemon.addresses[0], version=__version__, data_dir=str(settings.data_dir.absolute())
+        )
+        yield daemon
+
+
+async def start_observer(
+    settings: Settings | None = None, *, task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run a daemon inside another trio program: ``daemon = await nursery.start(start_observer)``.
+
+    The seed's `startObserver`. Leaves signals and logging to that program. Cancelling it ends the daemon at once;
+    ``daemon.stop()`` drains. Raises what `open_daemon` and `Daemon.run` do.
+    """
+    settings = settings or Settings()
+    await _require_gateway(settings)
+    with open_daemon(settings) as daemon:
+        await daemon.run(task_status=task_status)
+
+
+async def serve_until_signalled(settings: Settings, load: Callable[[], Settings]) -> None:
+    """Run the daemon of this process: SIGTERM and SIGINT drain, SIGHUP reloads.
+
+    :param load: reads the settings again, from where they came.
+    """
+    notifier = Notifier()
+    # The receiver stays open until the very end: leaving it gives the signals their deadly default back, and a second
+    # SIGTERM would cut the drain short.
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        await _require_gateway(settings)
+        with open_daemon(settings) as daemon:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_obey, signals, daemon, load, notifier)
+                nursery.start_soon(keep_notified, notifier, daemon)
+                await daemon.run()
+                nursery.cancel_scope.cancel()
+        logger("daemon").info("stopped", last_seq=daemon.commits.last_seq)
+
+
+async def _obey(signals: AsyncIterator[int], daemon: Daemon, load: Callable[[], Settings], notifier: Notifier) -> None:
+    async for number in signals:
+        if number == signal.SIGHUP:
+            notifier.send(RELOADING="1", MONOTONIC_USEC=str(monotonic_ns() // 1_000))
+            _reload(daemon, load)
+            notifier.send(READY="1")
+        elif daemon.life.stopping.is_set():
+            logger("daemon").info("stopping_already", signal=signal.Signals(number).name)
+        else:
+            logger("daemon").info("stopping", signal=signal.Signals(number).name)
+            notifier.send(STOPPING="1", STATUS="draining")
+            _exit_hard_after(daemon.stop_seconds_max + HARD_EXIT_S)
+            daemon.stop()
+
+
+def _reload(daemon: Daemon, load: Callable[[], Settings]) -> None:
+    log = logger("daemon")
+    try:
+        now, later = daemon.reload(load())
+    except ConfigInvalid as error:
+        log.error("reload_failed", error=str(error), hint="the settings in force stay")  # noqa: TRY400 - no defect
+        return
+    log.info("reloaded", changed=now, needs_restart=later)
+
+
+def _exit_hard_after(seconds: float) -> None:
+    """End the process if it does not end by itself: what neither stops nor can be cancelled must not keep it."""
+    timer = threading.Timer(seconds, os._exit, (EXIT_HARD,))
+    timer.daemon = True
+    timer.start()
+
+
+def _refuse_newer_format(data_dir: Path) -> None:
+    """Look before the tree is started: no restart of an actor would help. Damage is the recovery's business."""
+    with suppress(FileNotFoundError, msgspec.DecodeError, ChecksumWrong):
+        decode_manifest(Paths(data_dir).manifest.read_bytes())
+
+
+async def _require_gateway(settings: Settings) -> None:
+    """Do as the seed did where that is asked for: no gateway, no observer."""
+    gateway = settings.gateway
+    if not gateway.required:
+        return
+    try:
+        async with httpx.AsyncClient(timeout=gateway.timeout_seconds, trust_env=False) as client:
+            (await client.get(gateway.url.rstrip("/") + "/health")).json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise GatewayRequired(
+            f"the gateway at {gateway.url} does not answer GET /health: {type(error).__name__}: {error}",
+            hint="start it, or leave gateway.required out",
+        ) from error

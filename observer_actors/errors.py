@@ -1,0 +1,171 @@
+"""Every error this package raises on purpose: one root, leaves that carry facts and a hint.
+
+A leaf answers three questions for whoever catches it: what is wrong (``str(error)``), what to do about it
+(``hint``), and whether trying the same thing again can help (``retryable``). ``status`` is the HTTP status
+that says the same to a caller; 4xx means the caller's fault, 5xx ours. Foreign exceptions are turned into one
+of these once, at the boundary, with ``from``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "AddressUnavailable",
+    "ConfigInvalid",
+    "DataDirectoryLocked",
+    "DiskFailed",
+    "DiskFull",
+    "EventInvalid",
+    "EventTooLarge",
+    "FormatUnknown",
+    "GatewayRequired",
+    "ObserverError",
+    "Overloaded",
+    "Quarantined",
+    "QueryInvalid",
+    "RequestInvalid",
+    "RequestTimedOut",
+    "RequestTooLarge",
+    "Stopping",
+]
+
+
+class ObserverError(Exception):
+    """Root of all errors of this package."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "internal error"
+    retryable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, detail: str, *, hint: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.hint = hint
+
+
+class EventInvalid(ObserverError):
+    """An event that cannot be taken; ``field`` names what is wrong ("" when the whole body is)."""
+
+    status = 400
+    title = "invalid event"
+
+    def __init__(self, detail: str, *, field: str = "", hint: str = "") -> None:
+        super().__init__(f"{field}: {detail}" if field else detail, hint=hint)
+        self.field = field
+
+
+class EventTooLarge(EventInvalid):
+    """One event above its limit."""
+
+    status = 413
+    title = "too large"
+
+
+class RequestInvalid(ObserverError):
+    """A request whose framing, encoding or body as a whole cannot be read."""
+
+    status = 400
+    title = "invalid request"
+
+
+class QueryInvalid(ObserverError):
+    """A query parameter that cannot be read; ``field`` names it."""
+
+    status = 400
+    title = "invalid query"
+
+    def __init__(self, detail: str, *, field: str, hint: str = "") -> None:
+        super().__init__(f"{field}: {detail}", hint=hint)
+        self.field = field
+
+
+class RequestTooLarge(ObserverError):
+    """A body, a decompressed body or an event above its limit."""
+
+    status = 413
+    title = "too large"
+
+
+class RequestTimedOut(ObserverError):
+    """A request that did not arrive in the time it may take."""
+
+    status = 408
+    title = "request timeout"
+    retryable = True
+
+
+class Overloaded(ObserverError):
+    """No room came free, or no answer from the disk, within the caller's time limit.
+
+    ``retry_after_s`` is a whole number of seconds of at least 1.
+    """
+
+    status = 503
+    title = "overloaded"
+    retryable = True
+
+    def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(detail, hint=f"send it again after {retry_after_s} s, with the same id")
+        self.retry_after_s = retry_after_s
+
+
+class Stopping(Overloaded):
+    """The daemon is draining and takes nothing new."""
+
+    title = "stopping"
+
+
+class DiskFailed(ObserverError):
+    """The disk refused a write or a sync; what was being written has been taken back."""
+
+    status = 503
+    title = "disk failed"
+    retryable = True
+    retry_after_s = 1
+
+
+class DiskFull(DiskFailed):
+    """ENOSPC or EDQUOT: nothing can be written until someone makes room."""
+
+    status = 507
+    title = "disk full"
+    retry_after_s = 5
+
+
+class Quarantined(ObserverError):
+    """The message made its actor crash again and again, and has been set aside in a file."""
+
+    status = 500
+    title = "quarantined"
+
+
+class ConfigInvalid(ObserverError):
+    """A setting that cannot be used; the process exits with 78 (EX_CONFIG), which systemd does not retry."""
+
+    exit_code = 78
+
+
+class FormatUnknown(ObserverError):
+    """The data directory was written by a newer version than this one."""
+
+    exit_code = 78
+
+
+class DataDirectoryLocked(ObserverError):
+    """Another daemon owns the data directory."""
+
+    exit_code = 75
+
+
+class AddressUnavailable(ObserverError):
+    """The address to listen on is taken or not ours."""
+
+    exit_code = 75
+
+
+class GatewayRequired(ObserverError):
+    """``gateway.required`` is set and the gateway does not answer: the seed's behaviour."""
+
+    exit_code = 69

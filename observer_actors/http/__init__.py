@@ -1,0 +1,1 @@
+"""The edge: one port, ingest and everything else that is HTTP."""

@@ -1,0 +1,400 @@
+"""The web application: routes, each a few lines over `Views` and `Intake`."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Annotated, Final, Literal, cast
+
+import msgspec
+import structlog
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from quart import Response, request
+from quart.typing import ResponseReturnValue
+from quart_schema import Info, QuartSchema, document_querystring, document_request, document_response, tag
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, RequestTimeout
+
+from observer_actors import __version__
+from observer_actors.errors import ObserverError, RequestTooLarge
+from observer_actors.http.description import Description, document_problems, document_text
+from observer_actors.http.intake import BatchAnswer, EventAnswer
+from observer_actors.http.metrics import DaemonCollector
+from observer_actors.http.queries import cursor_after, parse_ops_query, parse_seq
+from observer_actors.http.replies import PROBLEM, Problem, Reply, json_reply, problem_reply
+from observer_actors.http.sse import stream
+from observer_actors.http.views import Readiness, Views
+from observer_actors.op import Event, Op
+from observer_actors.patterns import Pattern
+from observer_actors.playbook import Entry
+from observer_actors.ring import RecentOp, RingStatistics
+from observer_actors.supervision import (
+    ActorFailed,
+    ActorParked,
+    ActorStarted,
+    ActorStatistics,
+    ActorStopped,
+    MessageQuarantined,
+    MessageRedelivered,
+    RestartScheduled,
+    RestartsExhausted,
+    ShutdownForced,
+)
+
+__all__ = ["create_app"]
+
+NOT_FOUND: Final = 404
+PATH_SHOWN_MAX: Final = 200
+ExceptionInfo = tuple[type, BaseException, TracebackType] | tuple[None, None, None]
+
+
+class Health(msgspec.Struct, frozen=True):
+    """`GET /health`: the process lives, and what an acknowledgement of it means."""
+
+    status: str
+    ops_in_ring: int
+    version: str
+    durability: str
+    last_seq: int
+
+
+class EndpointStats(msgspec.Struct, frozen=True):
+    """One endpoint, over everything ever committed. Quantiles are within 1 %."""
+
+    total: int
+    failures: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+
+
+class LifetimeStats(msgspec.Struct, frozen=True):
+    """Everything ever committed, up to `last_seq`."""
+
+    last_seq: int
+    total: int
+    successes: int
+    failures: int
+    by_source: dict[str, int]
+    per_second_1m: float
+    endpoints: dict[str, EndpointStats]
+
+
+class StatsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /stats`: the seed's keys, over the ring, and `lifetime` beside them."""
+
+    total: int
+    successes: int
+    failures: int
+    by_source: dict[str, int]
+    recent_scenario_ops: list[RecentOp]
+    lifetime: LifetimeStats
+
+
+class OpsAnswer(msgspec.Struct, frozen=True):
+    """`GET /ops`.
+
+    ``next``: the cursor of the following page, null at the end. ``complete``: false when the search stopped at its
+    limit of ops looked at before the page was full; ``next`` goes on from there.
+    """
+
+    ops: list[Op]
+    next: str | None
+    complete: bool
+
+
+class OpsParameters(msgspec.Struct, frozen=True):
+    """The parameters of `GET /ops`."""
+
+    source: str | None = None
+    endpoint: str | None = None
+    success: bool | None = None
+    since: str | None = None
+    until: str | None = None
+    after_seq: int | None = None
+    before_seq: int | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 100
+    order: Literal["newest", "oldest"] = "newest"
+    cursor: str | None = None
+
+
+AnyLifecycleEvent = (
+    ActorStarted
+    | ActorStopped
+    | ActorFailed
+    | RestartScheduled
+    | RestartsExhausted
+    | ActorParked
+    | MessageRedelivered
+    | MessageQuarantined
+    | ShutdownForced
+)
+
+
+class TreeAnswer(msgspec.Struct, frozen=True):
+    """`GET /actors`: the tree as it stands, and the newest lifecycle events."""
+
+    actors: Sequence[ActorStatistics]
+    events: Sequence[AnyLifecycleEvent]
+
+
+class FailuresAnswer(msgspec.Struct, frozen=True):
+    """`GET /failures`: what fails in the same way, most frequent first."""
+
+    failures: list[Pattern]
+
+
+class PlaybookAnswer(msgspec.Struct, frozen=True):
+    """`GET /playbook`: what worked."""
+
+    entries: list[Entry]
+
+
+class _Application(QuartTrio):
+    """Quart, with our own line for a request that failed through a fault of ours."""
+
+    def log_exception(self, exception_info: ExceptionInfo) -> None:
+        """Log a failed request: what it was stands in fields, never in the name of the event."""
+        fields = {"method": request.method, "path": request.path[:PATH_SHOWN_MAX]}
+        structlog.get_logger(actor="ingest").error("request_failed", **fields, exc_info=exception_info)
+
+
+def create_app(views: Views) -> QuartTrio:
+    """Make the application over the given views."""
+    app = _Application("observer_actors", static_folder=None)
+    settings = views.settings().listen
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # a method that we do not know is 404, as with the seed
+    app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes_max
+    app.config["BODY_TIMEOUT"] = settings.request_seconds_max
+    app.logger = logging.getLogger("observer_actors.http")  # quart's would print by itself
+    QuartSchema(
+        app,
+        info=Info(title="observer_actors", version=__version__, description="The third-party witness for AI agents."),
+        conversion_preference="msgspec",
+        openapi_provider_class=Description,
+        swagger_ui_path=None,
+        redoc_ui_path=None,
+        scalar_ui_path=None,
+    )
+    _register_errors(app)
+    _register_ingest(app, views)
+    _register_status(app, views)
+    _register_ops(app, views)
+    _register_learning(app, views)
+    return app
+
+
+def _send(reply: Reply) -> Response:
+    response = Response(reply.body, reply.status, content_type=reply.content_type)
+    for name, value in reply.headers:
+        response.headers[name] = value
+    return response
+
+
+async def _body() -> bytes:
+    body = await request.get_data(cache=False, as_text=False)
+    assert isinstance(body, bytes)
+    return body
+
+
+def _register_errors(app: QuartTrio) -> None:
+    @app.errorhandler(ObserverError)
+    async def observer_error(error: ObserverError) -> ResponseReturnValue:
+        return _send(problem_reply(error))
+
+    @app.errorhandler(HTTPException)
+    async def http_error(error: HTTPException) -> ResponseReturnValue:
+        return _send(_problem_of_http(app, error))
+
+
+def _problem_of_http(app: QuartTrio, error: HTTPException) -> Reply:
+    """Say werkzeug's errors as problems. A known path with another method is 404 too: the seed knows no 405."""
+    status, hint = error.code or 500, ""
+    if isinstance(error, RequestEntityTooLarge):
+        return problem_reply(RequestTooLarge("the body is too large", hint="send it in several requests"))
+    if isinstance(error, MethodNotAllowed):
+        status, hint = NOT_FOUND, f"{request.path} takes {', '.join(sorted(error.valid_methods or ()))}"
+    elif status == NOT_FOUND:
+        paths = [str(rule.rule) for rule in app.url_map.iter_rules() if "<" not in str(rule.rule)]
+        nearest = difflib.get_close_matches(request.path, paths, 1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "GET /openapi.json says what there is"
+    detail = {
+        NOT_FOUND: "not found",
+        408: "the body did not arrive in time",
+        500: "internal error; see the log",
+    }.get(status, str(error.description))
+    title = "request timeout" if isinstance(error, RequestTimeout) else error.name.lower()
+    problem = Problem(
+        title="not found" if status == NOT_FOUND else title,
+        status=status,
+        detail=detail,
+        error=detail,
+        hint=hint,
+    )
+    return Reply(status, msgspec.json.encode(problem), PROBLEM)
+
+
+def _register_ingest(app: QuartTrio, views: Views) -> None:
+    @app.post("/event")
+    @tag(["ingest"])
+    @document_request(Event)
+    @document_response(EventAnswer, 200)
+    @document_problems(400, 408, 413, 415, 503, 507)
+    async def post_event() -> ResponseReturnValue:
+        """Report one operation; answered once it is on disk."""
+        body = await _body()
+        return _send(await views.intake.event(body, request.headers.get("Content-Encoding", "")))
+
+    @app.post("/events")
+    @tag(["ingest"])
+    @document_request(list[Event])
+    @document_response(BatchAnswer, 200)
+    @document_problems(400, 408, 413, 415, 503, 507)
+    async def post_events() -> ResponseReturnValue:
+        """Report many: NDJSON or a JSON array, each line judged by itself."""
+        body = await _body()
+        return _send(await views.intake.batch(body, request.headers.get("Content-Encoding", "")))
+
+
+def _register_status(app: QuartTrio, views: Views) -> None:
+    registry = CollectorRegistry()
+    registry.register(DaemonCollector(views))
+
+    @app.get("/health")
+    @tag(["status"])
+    @document_response(Health, 200)
+    async def health() -> ResponseReturnValue:
+        """Say that the process lives."""
+        await views.own_writes()
+        last_seq = views.commits.last_seq
+        return _send(json_reply(Health("ok", len(views.ring.ring), __version__, "fdatasync", last_seq)))
+
+    @app.get("/ready")
+    @tag(["status"])
+    @document_response(Readiness, 200)
+    @document_response(Readiness, 503)
+    async def ready() -> ResponseReturnValue:
+        """Say whether events are taken now."""
+        readiness = views.readiness()
+        return _send(json_reply(readiness, 200 if readiness.ready else 503))
+
+    @app.get("/stats")
+    @tag(["status"])
+    @document_response(StatsAnswer, 200)
+    async def stats() -> ResponseReturnValue:
+        """Count the ring, and everything ever committed."""
+        await views.own_writes()
+        return _send(json_reply(_stats_answer(views.ring.ring.statistics(), views)))
+
+    @app.get("/metrics")
+    @tag(["status"])
+    @document_text("text/plain")
+    async def metrics() -> ResponseReturnValue:
+        """Everything that is counted, for Prometheus."""
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(registry), content_type=content_type)
+
+    @app.get("/actors")
+    @tag(["status"])
+    @document_response(TreeAnswer, 200)
+    async def actors() -> ResponseReturnValue:
+        """Show the tree: state, restarts, last error, mailbox, and since when."""
+        return _send(json_reply(TreeAnswer(views.tree(), cast("Sequence[AnyLifecycleEvent]", views.events.recent()))))
+
+
+def _register_ops(app: QuartTrio, views: Views) -> None:
+    @app.get("/ops")
+    @tag(["ops"])
+    @document_querystring(OpsParameters)
+    @document_response(OpsAnswer, 200)
+    @document_problems(400, 503)
+    async def ops() -> ResponseReturnValue:
+        """Find operations, newest first unless told otherwise."""
+        query = parse_ops_query(request.args.items(multi=True))
+        page = await views.query(query)
+        following = None if page.cursor is None else cursor_after(query, page.cursor)
+        return _send(json_reply(OpsAnswer(list(page.ops), following, page.complete)))
+
+    @app.get("/ops/<seq>")
+    @tag(["ops"])
+    @document_response(Op, 200)
+    @document_problems(400, 404, 503)
+    async def one_op(seq: str) -> ResponseReturnValue:
+        """Give one operation by its seq."""
+        found = await views.get(parse_seq(seq, "seq"))
+        if found is None:
+            raise OpUnknown(f"there is no op {int(seq)}", hint=f"the last is {views.commits.last_seq}")
+        return _send(json_reply(found))
+
+    @app.get("/tail")
+    @tag(["ops"])
+    @document_text("text/event-stream")
+    @document_problems(400, 503)
+    async def tail() -> ResponseReturnValue:
+        """Follow operations as server-sent events; goes on behind `Last-Event-ID`."""
+        after = request.headers.get("Last-Event-ID")
+        after_seq = parse_seq(after, "Last-Event-ID") if after else None
+        views.tail.check_room()
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        body = b"" if request.method == "HEAD" else stream(views.tail, after_seq)
+        response = Response(body, content_type="text/event-stream", headers=headers)
+        response.timeout = None
+        return response
+
+
+def _register_learning(app: QuartTrio, views: Views) -> None:
+    @app.get("/failures")
+    @tag(["learning"])
+    @document_response(FailuresAnswer, 200)
+    async def failures() -> ResponseReturnValue:
+        """Show what fails in the same way."""
+        patterns = sorted(views.patterns(), key=lambda pattern: (-pattern.count, pattern.id))
+        return _send(json_reply(FailuresAnswer(patterns)))
+
+    @app.get("/playbook")
+    @tag(["learning"])
+    @document_response(PlaybookAnswer, 200)
+    async def playbook() -> ResponseReturnValue:
+        """Show what worked."""
+        entries = sorted(views.entries(), key=lambda entry: (-entry.successes, entry.id))
+        return _send(json_reply(PlaybookAnswer(entries)))
+
+
+class OpUnknown(ObserverError):
+    """No op has that seq, or it has been deleted by retention."""
+
+    status = NOT_FOUND
+    title = "not found"
+
+
+def _stats_answer(ring: RingStatistics, views: Views) -> StatsAnswer:
+    stats = views.stats.stats
+    lifetime = LifetimeStats(
+        last_seq=stats.last_seq,
+        total=stats.all.successes + stats.all.failures,
+        successes=stats.all.successes,
+        failures=stats.all.failures,
+        by_source={source: tally.successes + tally.failures for source, tally in stats.sources.items()},
+        per_second_1m=round(views.stats.rate_per_second(), 3),
+        endpoints={
+            endpoint: EndpointStats(
+                total=tally.successes + tally.failures,
+                failures=tally.failures,
+                p50_ms=round(tally.latency.quantile(0.5), 3),
+                p90_ms=round(tally.latency.quantile(0.9), 3),
+                p99_ms=round(tally.latency.quantile(0.99), 3),
+            )
+            for endpoint, tally in stats.endpoints.items()
+        },
+    )
+    return StatsAnswer(
+        total=ring.total,
+        successes=ring.successes,
+        failures=ring.failures,
+        by_source=ring.by_source,
+        recent_scenario_ops=ring.recent_scenario_ops,
+        lifetime=lifetime,
+    )

@@ -1,0 +1,89 @@
+"""`/openapi.json`: what quart-schema makes of the routes, with the schemas as msgspec gives them.
+
+quart-schema keeps only the first of the schemas that a struct consists of, and its references then point nowhere.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from msgspec.json import schema_components
+from quart_schema import document_response
+from quart_schema.openapi import OpenAPIProvider
+from werkzeug.routing.rules import Rule
+
+from observer_actors.http.replies import JSON, PROBLEM, Problem
+
+__all__ = ["Description", "document_problems", "document_text"]
+
+Schema = dict[str, Any]
+Route = TypeVar("Route", bound=Callable[..., Any])
+
+OK: Final = 200
+REFERENCE: Final = "#/components/schemas/{name}"
+_TEXT: Final = "_observer_text"
+
+
+def document_text(content_type: str) -> Callable[[Route], Route]:
+    """Say that a route answers with a text of some type."""
+
+    def documented(route: Route) -> Route:
+        setattr(route, _TEXT, content_type)
+        return route
+
+    return documented
+
+
+def document_problems(*statuses: int) -> Callable[[Route], Route]:
+    """Say which problems a route answers with."""
+
+    def documented(route: Route) -> Route:
+        for status in statuses:
+            route = document_response(Problem, status)(route)
+        return route
+
+    return documented
+
+
+class Description(OpenAPIProvider):
+    """Builds the document."""
+
+    def build_paths(self, rule: Rule) -> tuple[Schema, Schema]:
+        """Describe a route, also one that answers with text."""
+        paths, components = super().build_paths(rule)
+        content_type = getattr(self._app.view_functions[rule.endpoint], _TEXT, None)
+        if content_type is not None:
+            content = {content_type: {"schema": {"type": "string"}}}
+            for path in paths.values():
+                for operation in path.values():
+                    operation["responses"][OK] = {"description": operation["summary"], "content": content}
+        return paths, components
+
+    def build_path_parameter(self, name: str, converter: Any) -> Schema:  # noqa: ANN401 - quart-schema's signature
+        """Describe a part of a path: each of ours is a seq."""
+        parameter: Schema = super().build_path_parameter(name, converter)
+        return {**parameter, "schema": {"type": "integer", "minimum": 0}}
+
+    def build_querystring_parameters(self, model: Any) -> tuple[list[Schema], Schema]:  # noqa: ANN401 - see above
+        """Describe the parameters of a query."""
+        _, components = schema_components([model], ref_template=REFERENCE)
+        properties = components[model.__name__]["properties"]
+        return [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()], {}
+
+    def build_request_body(self, model: Any, source: Any) -> tuple[Schema, Schema]:  # noqa: ANN401, ARG002 - see above
+        """Describe what a caller sends: an object, or many as an array or a line each."""
+        (schema,), components = schema_components([model], ref_template=REFERENCE)
+        for component in components.values():
+            component.pop("additionalProperties", None)  # fields that we do not know are attributes
+        content: Schema = {JSON: {"schema": schema}}
+        if "$ref" not in schema:
+            content["application/x-ndjson"] = {"schema": {"type": "string"}}
+        return {"required": True, "content": content}, components
+
+    def build_response_object(self, model: Any, headers_model: Any) -> tuple[Schema, Schema]:  # noqa: ANN401, ARG002
+        """Describe an answer."""
+        (schema,), components = schema_components([model], ref_template=REFERENCE)
+        content_type = PROBLEM if model is Problem else JSON
+        return {"description": inspect.getdoc(model) or "", "content": {content_type: {"schema": schema}}}, components

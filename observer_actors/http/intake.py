@@ -1,0 +1,249 @@
+"""What happens to an ingest request, whichever way it came in: bytes in, a `Reply` out.
+
+Transports frame requests and bound their size; everything after that is here, once.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from observer_actors.actors.admission import Admission, Receipt, Room
+from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge
+from observer_actors.http.replies import PROBLEM, Reply, json_reply, problem_reply
+from observer_actors.op import SOURCE_NOTE, EventDecoder, JudgedBatch, LineError, iso_milliseconds
+from observer_actors.settings import ListenSettings
+
+__all__ = ["BatchAnswer", "EventAnswer", "Intake", "IntakeStatistics"]
+
+INLINE_BYTES_MAX: Final = 65_536
+"""A larger body is decoded in a thread: a quarter MiB takes over a millisecond, in which nobody else is served."""
+UNPACKED_AT_ONCE_MAX: Final = 2
+UNPACKED_MAX: Final = 10_000
+GZIP_MEMBERS_MAX: Final = 10_000
+"""Members of a gzip body: empty ones are 20 bytes each, and to begin one costs as much as to inflate kilobytes."""
+GZIP_PIECE_BYTES: Final = 65_536
+ERRORS_SHOWN_MAX: Final = 1_000
+LABELS_LOGGED_MAX: Final = 1_000
+INTERNAL_ERROR: Final = 500
+
+
+class EventAnswer(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The answer to `POST /event`: the op is on disk, at `seq`."""
+
+    accepted: bool
+    ring_size: int
+    seq: int
+    duplicate: bool = False
+    notes: tuple[str, ...] = ()
+
+
+class BatchAnswer(msgspec.Struct, kw_only=True):
+    """The answer to `POST /events`: each line judged by itself; what was accepted is on disk."""
+
+    accepted: int
+    rejected: int
+    errors: list[LineError]
+    ring_size: int
+    duplicates: int = 0
+    first_seq: int | None = None
+    last_seq: int | None = None
+    errors_omitted: int = 0
+    notes: dict[str, int] = {}
+
+
+class IntakeStatistics(msgspec.Struct):
+    """What came in since the start."""
+
+    events: int = 0
+    batches: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    foreign_sources: int = 0
+
+
+class Intake:
+    """Takes events in.
+
+    :param decoder: gives the decoder in force; it changes when the settings are reloaded.
+    :param wait_s: how long a compressed body waits at most until there is room for what is in it.
+    :param ring_size: gives the size of the ring once it holds a seq.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        decoder: Callable[[], EventDecoder],
+        settings: ListenSettings,
+        *,
+        wait_s: float,
+        ring_size: Callable[[int], int],
+        log: FilteringBoundLogger,
+    ) -> None:
+        self.statistics = IntakeStatistics()
+        self._admission = admission
+        self._decoder = decoder
+        self._settings = settings
+        self._ring_size = ring_size
+        self._log = log
+        self._labels: Counter[str] = Counter()
+        self._wait_s = wait_s
+        self._unpacking = trio.CapacityLimiter(UNPACKED_AT_ONCE_MAX)
+        self._unpacked = Room(UNPACKED_MAX, settings.bodies_bytes_max)
+
+    async def event(self, body: bytes, encoding: str = "") -> Reply:
+        """Take one event in: 200 once it is on disk, else a problem."""
+        self.statistics.events += 1
+        try:
+            async with self._plain(body, encoding) as plain:
+                judged = self._decoder().one(plain, now=_now())
+                (receipt,) = await self._admission.submit((judged.op,), len(plain))
+        except ObserverError as error:
+            return self._refuse(error, 1)
+        self._count([receipt], 0)
+        self._look_at({note: 1 for note in judged.notes if note.startswith(SOURCE_NOTE)})
+        return json_reply(
+            EventAnswer(
+                accepted=True,
+                ring_size=self._ring_size(receipt.seq),
+                seq=receipt.seq,
+                duplicate=receipt.duplicate,
+                notes=judged.notes,
+            )
+        )
+
+    async def batch(self, body: bytes, encoding: str = "") -> Reply:
+        """Take many events in: 200 once the good ones are on disk, 400 when none was good."""
+        self.statistics.batches += 1
+        try:
+            async with self._plain(body, encoding) as plain:
+                judged = await self._judge(plain)
+                receipts = await self._admission.submit(judged.ops, len(plain)) if judged.ops else ()
+        except ObserverError as error:
+            return self._refuse(error, 1)
+        self._count(receipts, len(judged.errors))
+        self._look_at(judged.unknown_sources)
+        answer = self._answer(judged, receipts)
+        return json_reply(answer) if receipts else _all_rejected(answer)
+
+    async def _judge(self, body: bytes) -> JudgedBatch:
+        decoder, now, lines_max = self._decoder(), _now(), self._settings.batch_events_max
+        if len(body) <= INLINE_BYTES_MAX:
+            return decoder.many(body, now=now, lines_max=lines_max)
+        return await trio.to_thread.run_sync(lambda: decoder.many(body, now=now, lines_max=lines_max))
+
+    @asynccontextmanager
+    async def _plain(self, body: bytes, encoding: str) -> AsyncIterator[bytes]:
+        """Give the body without its encoding. A compressed one counts by what is in it, for as long as we hold it."""
+        match encoding.strip().lower():
+            case "" | "identity":
+                yield body
+            case "gzip" | "x-gzip":
+                plain = await self._unpack(body)
+                try:
+                    yield plain
+                finally:
+                    self._unpacked.leave(1, len(plain))
+            case _:
+                raise EncodingUnknown(f"Content-Encoding {encoding[:40]!a} is not known", hint="use gzip or none")
+
+    async def _unpack(self, body: bytes) -> bytes:
+        with trio.move_on_after(self._wait_s):
+            async with self._unpacking:  # also while it waits for room: this many unpacked bodies are beyond it
+                plain = await trio.to_thread.run_sync(_gunzip, body, self._settings.decompressed_bytes_max)
+                await self._unpacked.enter(1, len(plain))
+                return plain
+        raise Overloaded(f"no room to decompress the body within {self._wait_s:g} s")
+
+    def _answer(self, judged: JudgedBatch, receipts: Sequence[Receipt]) -> BatchAnswer:
+        seqs = [receipt.seq for receipt in receipts if not receipt.duplicate]
+        return BatchAnswer(
+            accepted=len(receipts),
+            rejected=len(judged.errors),
+            errors=judged.errors[:ERRORS_SHOWN_MAX],
+            errors_omitted=max(0, len(judged.errors) - ERRORS_SHOWN_MAX),
+            ring_size=self._ring_size(seqs[-1] if seqs else 0),
+            duplicates=len(receipts) - len(seqs),
+            first_seq=seqs[0] if seqs else None,
+            last_seq=seqs[-1] if seqs else None,
+            notes=judged.notes,
+        )
+
+    def _refuse(self, error: ObserverError, count: int) -> Reply:
+        if error.status < INTERNAL_ERROR:
+            self.statistics.rejected += count
+        else:
+            self.statistics.refused += count
+        return problem_reply(error)
+
+    def _count(self, receipts: Sequence[Receipt], rejected: int) -> None:
+        self.statistics.accepted += len(receipts)
+        self.statistics.rejected += rejected
+        self.statistics.duplicates += sum(receipt.duplicate for receipt in receipts)
+
+    def _look_at(self, notes: Mapping[str, int]) -> None:
+        """Count foreign sources, and log each label once."""
+        for note, count in notes.items():
+            self.statistics.foreign_sources += count
+            if note not in self._labels and len(self._labels) < LABELS_LOGGED_MAX:
+                self._log.warning("source_unknown", note=note, hint="add it to sources.extra to keep it")
+                self._labels[note] = 1
+
+
+class EncodingUnknown(RequestInvalid):
+    """A Content-Encoding that we cannot read."""
+
+    status = 415
+    title = "unknown encoding"
+
+
+def _now() -> str:
+    return iso_milliseconds(datetime.now(UTC))
+
+
+def _all_rejected(answer: BatchAnswer) -> Reply:
+    first = answer.errors[0]
+    detail = f"no line was good; line {first.line}: {first.error}"
+    problem = {
+        "type": "about:blank",
+        "title": "invalid batch",
+        "status": 400,
+        "detail": detail,
+        "error": detail,
+        "field": first.field,
+    }
+    return Reply(400, msgspec.json.encode({**problem, **msgspec.to_builtins(answer)}), PROBLEM)
+
+
+def _gunzip(body: bytes, size_max: int) -> bytes:
+    """Decompress all members of a gzip body, and no more than ``size_max`` bytes of them."""
+    parts: list[bytes] = []
+    room, at = size_max + 1, 0
+    for _ in range(GZIP_MEMBERS_MAX):
+        member = zlib.decompressobj(wbits=31)
+        while not member.eof:
+            if at == len(body):
+                raise RequestInvalid("the gzip body ends too early")
+            piece = body[at : at + GZIP_PIECE_BYTES]
+            try:
+                part = member.decompress(piece, room)
+            except zlib.error as error:
+                raise RequestInvalid(f"not gzip: {error}", hint="or leave Content-Encoding out") from error
+            at += len(piece) - len(member.unused_data) - len(member.unconsumed_tail)
+            parts.append(part)
+            room -= len(part)
+            if room <= 0:
+                raise RequestTooLarge(f"more than {size_max:,} bytes after decompression", hint="send smaller batches")
+        if at == len(body):
+            return b"".join(parts)
+    raise RequestInvalid(f"more than {GZIP_MEMBERS_MAX:,} gzip members")

@@ -1,0 +1,168 @@
+"""`/metrics`: everything that is counted, read at the moment of the scrape.
+
+Nothing on the way of an event touches a metric object; actors keep plain counters, and this collector reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from observer_actors import __version__
+from observer_actors.http.views import Views
+from observer_actors.supervision import ActorStatistics
+
+__all__ = ["DaemonCollector"]
+
+_STATES = ("starting", "running", "backing_off", "parked", "stopping", "stopped")
+
+
+class DaemonCollector(Collector):
+    """Reads the daemon's counters for prometheus_client."""
+
+    def __init__(self, views: Views) -> None:
+        self._views = views
+
+    def describe(self) -> list[Metric]:
+        """Name nothing beforehand: the registry need not scrape us to take us in."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Give all metrics as of now."""
+        yield InfoMetricFamily("observer", "What runs.", {"version": __version__})
+        yield from self._intake()
+        yield from self._waiting()
+        yield from self._journal()
+        yield from self._operations()
+        yield from self._followers()
+        yield from self._tail_and_outbox()
+        yield from self._actors()
+
+    def _intake(self) -> Iterator[Metric]:
+        counts = self._views.intake.statistics
+        yield _counter("observer_requests_event", "POST /event requests.", counts.events)
+        yield _counter("observer_requests_batch", "POST /events requests.", counts.batches)
+        yield _counter("observer_events_accepted", "Events acknowledged.", counts.accepted)
+        yield _counter("observer_events_rejected", "Events that were invalid.", counts.rejected)
+        yield _counter("observer_events_duplicate", "Events whose id was known.", counts.duplicates)
+        yield _counter("observer_ingest_refused", "Ingest requests refused for lack of room or disk.", counts.refused)
+        yield _counter("observer_sources_unknown", "Events with an unknown source.", counts.foreign_sources)
+
+    def _waiting(self) -> Iterator[Metric]:
+        waiting = self._views.admission.statistics()
+        yield _gauge("observer_waiting_ops", "Ops that wait for the disk.", waiting.waiting_ops)
+        yield _gauge("observer_waiting_ops_max", "Bound on ops that wait.", waiting.waiting_ops_max)
+        yield _gauge("observer_waiting_bytes", "Bytes that wait for the disk.", waiting.waiting_bytes)
+        yield _gauge("observer_waiting_bytes_max", "Bound on bytes that wait.", waiting.waiting_bytes_max)
+        yield _gauge("observer_callers_waiting", "Callers that wait for room.", waiting.callers_waiting)
+        yield _counter("observer_admission_waits", "Submissions that had to wait for room.", waiting.waits)
+        yield _counter("observer_admission_refusals", "Submissions refused.", waiting.refusals)
+
+    def _journal(self) -> Iterator[Metric]:
+        status = self._views.persister.status
+        yield _gauge("observer_ready", "1 while events are taken.", int(self._views.readiness().ready))
+        yield _gauge("observer_journal_last_seq", "Seq of the last committed op.", self._views.commits.last_seq)
+        yield _counter("observer_persister_rounds", "Rounds of the persister.", status.rounds)
+        yield _counter("observer_persister_withdrawn", "Submissions withdrawn before the write.", status.withdrawn)
+        yield _counter("observer_disk_errors", "Writes and syncs that the disk refused.", status.disk_errors)
+        journal = status.journal
+        if journal is None:
+            return
+        yield _gauge("observer_journal_active_bytes", "Size of the active file.", journal.active_bytes)
+        yield _gauge("observer_journal_segments", "Sealed segments.", journal.segments)
+        yield _counter("observer_journal_commits", "Group commits.", journal.commits)
+        yield _counter("observer_journal_bytes_written", "Bytes written to the journal.", journal.bytes_written)
+        yield _counter("observer_journal_seals", "Times the active file was sealed.", journal.seals)
+        yield _counter("observer_journal_repairs", "Times a failed write was taken back.", journal.repairs)
+        yield _gauge("observer_journal_sync_seconds", "Time of the last fdatasync.", journal.last_sync_us / 1e6)
+
+    def _operations(self) -> Iterator[Metric]:
+        stats = self._views.stats.stats
+        operations = CounterMetricFamily("observer_operations", "Ops ever committed.", labels=["source", "outcome"])
+        for source, tally in sorted(stats.sources.items()):
+            operations.add_metric([source, "success"], tally.successes)
+            operations.add_metric([source, "failure"], tally.failures)
+        yield operations
+        endpoints = CounterMetricFamily(
+            "observer_endpoint_operations",
+            "Ops by endpoint, the first 200 by name.",
+            labels=["endpoint", "outcome"],
+        )
+        durations = SummaryMetricFamily(
+            "observer_endpoint_duration_seconds", "Duration the callers reported.", labels=["endpoint"]
+        )
+        for endpoint, endpoint_tally in sorted(stats.endpoints.items()):
+            endpoints.add_metric([endpoint, "success"], endpoint_tally.successes)
+            endpoints.add_metric([endpoint, "failure"], endpoint_tally.failures)
+            latency = endpoint_tally.latency
+            durations.add_metric([endpoint], count_value=latency.count, sum_value=latency.sum_ms / 1e3)
+        yield endpoints
+        yield durations
+        yield _gauge("observer_ring_ops", "Ops in the ring.", len(self._views.ring.ring))
+
+    def _followers(self) -> Iterator[Metric]:
+        behind = GaugeMetricFamily("observer_consumer_behind_ops", "Ops not yet taken in.", labels=["consumer"])
+        passed_over = CounterMetricFamily(
+            "observer_consumer_passed_over",
+            "Commits left to the journal because the channel was full.",
+            labels=["consumer"],
+        )
+        quarantined = GaugeMetricFamily("observer_consumer_quarantined_ops", "Ops left out.", labels=["consumer"])
+        for feed in self._views.feeds:
+            statistics = feed.statistics()
+            behind.add_metric([feed.name], statistics.behind)
+            passed_over.add_metric([feed.name], statistics.passed_over)
+            quarantined.add_metric([feed.name], statistics.quarantined)
+        yield from (behind, passed_over, quarantined)
+
+    def _tail_and_outbox(self) -> Iterator[Metric]:
+        tail = self._views.tail.statistics
+        yield _gauge("observer_tail_readers", "Readers of /tail.", tail.readers)
+        yield _counter("observer_tail_dropped", "Readers dropped because they were too slow.", tail.dropped)
+        yield _counter("observer_tail_dropped_ops", "Ops those readers had waiting.", tail.dropped_ops)
+        outbox = self._views.outbox()
+        if outbox is None:
+            return
+        yield _gauge("observer_outbox_pending", "Messages to be delivered.", outbox.pending)
+        yield _counter("observer_outbox_delivered", "Messages delivered.", outbox.delivered)
+        yield _counter("observer_outbox_refused", "Messages the receiver refused for good.", outbox.refused)
+        yield _counter("observer_outbox_dropped", "Messages dropped because the outbox was full.", outbox.dropped)
+
+    def _actors(self) -> Iterator[Metric]:
+        states = GaugeMetricFamily("observer_actor_state", "1 for the state an actor is in.", labels=["actor", "state"])
+        restarts = CounterMetricFamily("observer_actor_restarts", "Restarts.", labels=["actor"])
+        depth = GaugeMetricFamily("observer_mailbox_depth", "Messages that wait.", labels=["actor"])
+        bound = GaugeMetricFamily("observer_mailbox_bound", "Messages that may wait.", labels=["actor"])
+        for actor in _flat(self._views.tree()):
+            for state in _STATES:
+                states.add_metric([actor.name, state], int(actor.state == state))
+            restarts.add_metric([actor.name], actor.restarts)
+            if actor.mailbox_depth is not None and actor.mailbox_bound is not None:
+                depth.add_metric([actor.name], actor.mailbox_depth)
+                bound.add_metric([actor.name], actor.mailbox_bound)
+        events = CounterMetricFamily("observer_lifecycle_events", "Lifecycle events.", labels=["event"])
+        for name, count in sorted(self._views.events.counts().items()):
+            events.add_metric([name], count)
+        yield from (states, restarts, depth, bound, events)
+
+
+def _flat(actors: Sequence[ActorStatistics]) -> Iterator[ActorStatistics]:
+    for actor in actors:
+        yield actor
+        yield from _flat(actor.children)
+
+
+def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)

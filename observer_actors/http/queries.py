@@ -1,0 +1,117 @@
+"""Query parameters into a journal query, each mistake named. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from observer_actors.errors import QueryInvalid
+from observer_actors.journal import Query
+from observer_actors.op import time_us
+
+__all__ = ["cursor_after", "parse_ops_query", "parse_seq"]
+
+LIMIT_DEFAULT: Final = 100
+LIMIT_MAX: Final = 1_000
+_CURSOR: Final = re.compile(r"(?P<order>newest|oldest)-(?P<seq>[0-9]{1,18})")
+_SEQ_DIGITS_MAX: Final = 18
+
+
+def parse_ops_query(parameters: Iterable[tuple[str, str]]) -> Query:
+    """Read the parameters of `GET /ops`.
+
+    Newest first, unless ``order=oldest`` or ``after_seq`` is given without an order.
+
+    :raises QueryInvalid: names the parameter, and the nearest known one for a name that is not known.
+    """
+    given: dict[str, str] = {}
+    for name, text in parameters:
+        if name in given:
+            raise QueryInvalid("is given more than once", field=name)
+        given[name] = text
+        if name not in _PARAMETERS:
+            nearest = difflib.get_close_matches(name, _PARAMETERS, 1)
+            hint = f"did you mean {nearest[0]}?" if nearest else "known are " + ", ".join(_PARAMETERS)
+            raise QueryInvalid("is not a parameter of /ops", field=ascii(name)[1:-1][:60], hint=hint)
+    values: dict[str, Any] = {_PARAMETERS[name][0]: _PARAMETERS[name][1](text, name) for name, text in given.items()}
+    order = values.pop("order", None)
+    newest_first = order == "newest" if order else "after_seq" not in values
+    cursor = values.pop("cursor", None)
+    if cursor is not None:
+        if order and newest_first != cursor[0]:
+            raise QueryInvalid("goes the other way", field="order", hint="keep the order that the cursor was given for")
+        newest_first, bound = cursor
+        if newest_first:
+            values["before_seq"] = min(bound, values.get("before_seq", bound))
+        else:
+            values["after_seq"] = max(bound, values.get("after_seq", bound))
+    values.setdefault("limit", LIMIT_DEFAULT)
+    return Query(newest_first=newest_first, **values)
+
+
+def cursor_after(query: Query, seq: int) -> str:
+    """Give the cursor that goes on behind ``seq``."""
+    return f"{'newest' if query.newest_first else 'oldest'}-{seq}"
+
+
+def parse_seq(text: str, name: str) -> int:
+    """Read a seq: up to 18 digits."""
+    if not (text.isascii() and text.isdigit() and len(text) <= _SEQ_DIGITS_MAX):
+        raise QueryInvalid(f"{text[:40]!a} is not a whole number from 0", field=name)
+    return int(text)
+
+
+def _text(text: str, _name: str) -> str:
+    return text
+
+
+def _boolean(text: str, name: str) -> bool:
+    try:
+        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    except KeyError:
+        raise QueryInvalid(f"{text[:40]!a} is neither true nor false", field=name) from None
+
+
+def _time(text: str, name: str) -> int:
+    time = time_us(text.replace(" ", "+"))  # a plus sign that was not percent-encoded arrives as a blank
+    if time is None:
+        time = time_us(text)
+    if time is None:
+        raise QueryInvalid(f"{text[:40]!a} is not an ISO 8601 time", field=name, hint="e.g. 2026-11-22T10:00:00Z")
+    return time
+
+
+def _limit(text: str, name: str) -> int:
+    limit = parse_seq(text, name)
+    if not 1 <= limit <= LIMIT_MAX:
+        raise QueryInvalid(f"wants 1 to {LIMIT_MAX:,}, got {limit}", field=name)
+    return limit
+
+
+def _order(text: str, name: str) -> str:
+    if text not in ("newest", "oldest"):
+        raise QueryInvalid(f"{text[:40]!a} is neither newest nor oldest", field=name)
+    return text
+
+
+def _cursor(text: str, name: str) -> tuple[bool, int]:
+    found = _CURSOR.fullmatch(text)
+    if found is None:
+        raise QueryInvalid("is not a cursor of ours", field=name, hint="give the `next` of an earlier answer back")
+    return found["order"] == "newest", int(found["seq"])
+
+
+_PARAMETERS: Final[Mapping[str, tuple[str, Callable[[str, str], Any]]]] = {
+    "source": ("source", _text),
+    "endpoint": ("endpoint", _text),
+    "success": ("success", _boolean),
+    "since": ("since_us", _time),
+    "until": ("until_us", _time),
+    "after_seq": ("after_seq", parse_seq),
+    "before_seq": ("before_seq", parse_seq),
+    "limit": ("limit", _limit),
+    "order": ("order", _order),
+    "cursor": ("cursor", _cursor),
+}

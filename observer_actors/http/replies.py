@@ -1,0 +1,66 @@
+"""Answers, whichever way they leave: JSON, and errors as `application/problem+json` (RFC 9457).
+
+Every error also has an `error` key, where the callers of the program that we replace look for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from observer_actors.errors import EventInvalid, ObserverError, QueryInvalid
+
+__all__ = ["JSON", "PROBLEM", "Problem", "Reply", "json_reply", "problem_of", "problem_reply"]
+
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
+_encoder: Final = msgspec.json.Encoder()
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """Status, body and headers of an answer; how it is sent is the transport's business."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What went wrong: `title` names the kind, `detail` this case, `field` the field, `hint` what to do."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    error: str
+    field: str = ""
+    hint: str = ""
+    retryable: bool = False
+
+
+def json_reply(content: Any, status: int = 200) -> Reply:  # noqa: ANN401 - whatever msgspec encodes
+    """Answer with JSON."""
+    return Reply(status, _encoder.encode(content))
+
+
+def problem_of(error: ObserverError) -> Problem:
+    """Say an error in the words of RFC 9457."""
+    field = error.field if isinstance(error, EventInvalid | QueryInvalid) else ""
+    return Problem(
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        error=error.detail,
+        field=field,
+        hint=error.hint,
+        retryable=error.retryable,
+    )
+
+
+def problem_reply(error: ObserverError) -> Reply:
+    """Answer with an error, and with `Retry-After` where trying again can help."""
+    retry_after_s = getattr(error, "retry_after_s", None)
+    headers = (("Retry-After", str(retry_after_s)),) if retry_after_s else ()
+    return Reply(error.status, _encoder.encode(problem_of(error)), PROBLEM, headers)

@@ -1,0 +1,128 @@
+"""The ingest actor: accepts connections, and stops doing so in good order.
+
+The listening sockets belong to the daemon and outlive each incarnation: while ingest is being restarted, connections
+wait in the kernel's backlog. Each incarnation serves duplicates of them.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import trio
+
+from observer_actors.errors import AddressUnavailable
+from observer_actors.http.bodies import BodyRoom
+from observer_actors.http.front_door import FrontDoor
+from observer_actors.http.gate import Application, Gate
+from observer_actors.http.intake import Intake
+from observer_actors.http.web import KEEP_ALIVE_S, Web
+from observer_actors.settings import ListenSettings
+from observer_actors.supervision import Life
+
+__all__ = ["IngestServer", "address_of", "open_listeners"]
+
+BACKLOG: Final = 1_024
+UNREAD_MS_MAX: Final = 30_000
+"""A client that does not read what it asked for is cut off by the kernel after this long: Hypercorn shields its sends,
+with no limit of its own."""
+GRACE_S: Final = 6.0
+"""For requests under way when the daemon stops: a little longer than a caller waits for its commit."""
+DRAIN_LOOK_S: Final = 0.01
+
+
+def open_listeners(settings: ListenSettings) -> list[socket.socket]:
+    """Bind and listen; port 0 takes a free one.
+
+    :raises AddressUnavailable: taken, not ours, or unknown.
+    """
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise AddressUnavailable(f"cannot find {settings.host!r}: {error.strerror}") from error
+    family, _, _, _, address = found[0]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS_MAX)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise AddressUnavailable(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}",
+            hint="is another daemon running? --port 0 takes a free port",
+        ) from error
+    return [listener]
+
+
+def address_of(listener: socket.socket) -> str:
+    """Give the URL that a listener answers at."""
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if listener.family == socket.AF_INET6 else host
+    return f"http://{shown}:{port}"
+
+
+class IngestServer:
+    """The actor.
+
+    :param application: the ASGI application, for all that the front door does not do itself.
+    :param on_stopping: called once when the actor is told to stop, before it waits for requests under way.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        application: Application,
+        listeners: list[socket.socket],
+        settings: ListenSettings,
+        *,
+        wait_s: float,
+        on_stopping: Callable[[], None],
+    ) -> None:
+        self._intake = intake
+        self._application = application
+        self._listeners = listeners
+        self._settings = settings
+        self._wait_s = wait_s
+        self._on_stopping = on_stopping
+
+    async def run(self, life: Life) -> None:
+        """Serve as an actor; drains: stops accepting, and finishes what is under way."""
+        settings = self._settings
+        bodies = BodyRoom(settings.bodies_bytes_max, wait_s=self._wait_s)
+        web = Web(Gate(self._application, bodies, body_bytes_max=settings.body_bytes_max))
+        door = FrontDoor(
+            self._intake,
+            bodies,
+            web.serve,
+            body_bytes_max=settings.body_bytes_max,
+            idle_s=KEEP_ALIVE_S,
+            request_s=settings.request_seconds_max,
+        )
+        async with web.started(), trio.open_nursery() as connections:
+            connections.start_soon(door.keep_time)
+            await self._accept_until_told(door, connections, life)
+            life.at("draining")
+            self._on_stopping()
+            door.drain()
+            await web.drain()
+            with trio.move_on_after(GRACE_S):
+                while door.busy or bodies.requests:  # noqa: ASYNC110 - once in a life; an event would cost each request
+                    await trio.sleep(DRAIN_LOOK_S)
+            web.abort()
+            connections.cancel_scope.cancel()
+
+    async def _accept_until_told(self, door: FrontDoor, connections: trio.Nursery, life: Life) -> None:
+        listeners = [
+            trio.SocketListener(trio.socket.from_stdlib_socket(listener.dup())) for listener in self._listeners
+        ]
+        async with trio.open_nursery() as accepting:
+            serve = partial(trio.serve_listeners, door.serve, listeners, handler_nursery=connections)
+            await accepting.start(serve)
+            life.at("serving")
+            life.ready()
+            await life.stopping.wait()
+            accepting.cancel_scope.cancel()

@@ -1,0 +1,32 @@
+"""Server-sent events (WHATWG HTML, section 9.2) from a tail."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final
+
+from observer_actors.actors.tail import Tail
+from observer_actors.errors import Overloaded
+from observer_actors.op import encode_op
+
+__all__ = ["stream"]
+
+KEEP_ALIVE_S: Final = 15.0
+"""Proxies and clients give a silent connection up after 30 to 60 seconds."""
+RETRY_MS: Final = 2_000
+
+
+async def stream(tail: Tail, after_seq: int | None) -> AsyncGenerator[bytes]:
+    """Give the bytes of the event stream, until the reader was dropped or the daemon stops."""
+    yield f"retry: {RETRY_MS}\n\n".encode()
+    try:
+        async with aclosing(tail.follow(after_seq, silence_s=KEEP_ALIVE_S)) as ops:
+            async for op in ops:
+                if op is None:
+                    yield b": still here\n\n"
+                else:
+                    yield b"id: %d\nevent: op\ndata: %b\n\n" % (op.seq, encode_op(op))
+    except Overloaded:
+        yield b": too many readers\n\n"  # they came at the same time, and the answer had begun
+    yield b"event: end\ndata: {}\n\n"

@@ -1,0 +1,79 @@
+"""What the web application sees of the daemon: views to read, and nothing to change but through `Intake`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import trio
+
+from observer_actors.actors.admission import Admission
+from observer_actors.actors.commits import Commits, Feed
+from observer_actors.actors.persister import Persister
+from observer_actors.actors.ring_keeper import RingKeeper
+from observer_actors.actors.stats import StatsKeeper
+from observer_actors.actors.tail import Tail
+from observer_actors.http.intake import Intake
+from observer_actors.journal import Page, Query
+from observer_actors.op import Op
+from observer_actors.patterns import Pattern
+from observer_actors.playbook import Entry
+from observer_actors.settings import Settings
+from observer_actors.store import StoreStatistics
+from observer_actors.supervision import ActorStatistics, Events
+
+__all__ = ["Readiness", "Views"]
+
+READ_OWN_WRITES_S: Final = 1.0
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether the daemon takes events now, and if not, why."""
+
+    ready: bool
+    reasons: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Everything that routes read."""
+
+    settings: Callable[[], Settings]
+    intake: Intake
+    admission: Admission
+    persister: Persister
+    commits: Commits
+    ring: RingKeeper
+    stats: StatsKeeper
+    tail: Tail
+    events: Events
+    feeds: Sequence[Feed]
+    tree: Callable[[], Sequence[ActorStatistics]]
+    query: Callable[[Query], Awaitable[Page]]
+    get: Callable[[int], Awaitable[Op | None]]
+    patterns: Callable[[], Sequence[Pattern]]
+    entries: Callable[[], Sequence[Entry]]
+    outbox: Callable[[], StoreStatistics | None]
+
+    async def own_writes(self) -> None:
+        """Wait a moment until the ring holds what was acknowledged before this request came."""
+        with trio.move_on_after(READ_OWN_WRITES_S):
+            await self.ring.reached(self.commits.last_seq)
+
+    def readiness(self) -> Readiness:
+        """Say whether the daemon takes events now."""
+        status = self.persister.status
+        reasons = []
+        if not status.open:
+            reasons.append("the journal is not open")
+        if status.refusing:
+            reasons.append(f"the disk refuses: {status.refusing}")
+        if self.admission.closed:
+            reasons.append("the daemon is stopping")
+        elif self.admission.full:
+            reasons.append("callers are waiting for room")
+        elif self.admission.overdue:
+            reasons.append("callers have waited for the disk in vain")
+        return Readiness(not reasons, reasons)

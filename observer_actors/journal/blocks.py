@@ -1,0 +1,256 @@
+"""Blocks: the smallest parts of the journal that are read by themselves, wherever they are stored.
+
+A `Span` says where a block lies and what it can hold; `BlockStore` finds the spans of a segment (from its side file,
+or by reading the segment when that is missing or wrong) and reads them. Safe to use from several threads.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from observer_actors.journal.catalog import Active, Segment
+from observer_actors.journal.files import Disk
+from observer_actors.journal.format import (
+    BLOCK_BYTES,
+    Block,
+    ChecksumWrong,
+    Paths,
+    SegmentEntry,
+    decode_index,
+)
+from observer_actors.journal.lines import chunks, decode_ops, event_range
+from observer_actors.journal.recovery import Mark, Scanner
+from observer_actors.op import Op
+
+__all__ = ["BlockFacts", "BlockStale", "BlockStore", "Span", "describe_block", "members", "unreadable"]
+
+_INDEXES_MAX: Final = 64
+"""Segments whose block index is held in memory: about 50 KB each."""
+_TIMES_MAX: Final = 4_096
+"""Spans of raw files whose event times are remembered."""
+
+
+class BlockStale(Exception):
+    """What was read is not the block that was looked for: the file was sealed, compressed or removed, or is damaged."""
+
+
+class Span(Struct, frozen=True):
+    """Where a block is, and which ops it may hold."""
+
+    path: Path
+    offset: int
+    stored_bytes: int
+    first_seq: int
+    last_seq: int
+    times: tuple[int, int] | None = None
+    """Earliest and latest event time, where known."""
+    crc32: int | None = None
+    """Of the plain bytes, where known; known means that the block is compacted."""
+    is_compressed: bool = False
+
+    def may_hold(self, since_us: int | None, until_us: int | None) -> bool:
+        """Tell whether an op of that time (bounds included) can be in it."""
+        if self.times is None:
+            return True
+        return (since_us is None or self.times[1] >= since_us) and (until_us is None or self.times[0] <= until_us)
+
+
+class BlockStore:
+    """Finds and reads blocks; counts what it read."""
+
+    def __init__(self, disk: Disk, data_dir: Path) -> None:
+        self._disk = disk
+        self._paths = Paths(data_dir)
+        self._spans: OrderedDict[tuple[Path, int], tuple[Span, ...]] = OrderedDict()
+        self._times: dict[tuple[int, int], tuple[int, int]] = {}
+        self.blocks_read = 0
+        self.indexes_rebuilt = 0
+
+    def spans(self, segment: Segment) -> Sequence[Span]:
+        """Give the blocks of a sealed segment in order.
+
+        :raises FileNotFoundError: it has been replaced or removed meanwhile.
+        """
+        key = (segment.path, segment.last_seq)
+        found = self._spans.get(key)
+        if found is None:
+            found = self._find(segment)
+            self._spans[key] = found
+            while len(self._spans) > _INDEXES_MAX:
+                self._spans.popitem(last=False)
+        return found if segment.entry is not None else [self._timed(span) for span in found]
+
+    def active_spans(self, active: Active) -> list[Span]:
+        """Give the durable blocks of the active file in order."""
+        marks = [mark for mark in active.marks if mark.offset < active.durable_bytes]
+        spans = _spans_between(active.path, marks, active.durable_bytes, active.last_seq)
+        return [self._timed(span) for span in spans]
+
+    def read_plain(self, span: Span) -> bytes:
+        """Give the lines of a block, as they are stored: nothing has been compared with its checksum.
+
+        :raises BlockStale: they are not there, or cannot be decompressed.
+        """
+        self.blocks_read += 1
+        try:
+            stored = self._disk.read(span.path, span.offset, span.stored_bytes)
+            if len(stored) < span.stored_bytes:
+                raise BlockStale(f"{span.path.name} ends before byte {span.offset + span.stored_bytes}")
+            return zlib.decompress(stored, wbits=31) if span.is_compressed else stored
+        except FileNotFoundError as error:
+            raise BlockStale(f"{span.path.name} is gone") from error
+        except zlib.error as error:
+            raise BlockStale(f"{span.path.name} at byte {span.offset}: {error}") from error
+
+    def read_ops(self, span: Span, *, trusting: bool = False) -> tuple[list[Op], int]:
+        """Give the ops of a block in order, and the number of bad lines passed over.
+
+        :param trusting: take what can be read although it is not as the index says: it is damaged.
+        :raises BlockStale: as `read_plain`; and, unless trusting, when the block is not the one of the index.
+        """
+        plain = self.read_plain(span)
+        ops, bad = decode_ops(plain)
+        begins = bool(ops) and ops[0].seq == span.first_seq
+        is_wanted = begins if span.crc32 is None else zlib.crc32(plain) == span.crc32
+        if not is_wanted and not trusting:
+            raise BlockStale(f"{span.path.name} at byte {span.offset}: not what the index says")
+        if span.times is None:
+            self._remember(span, ops)
+        if bad or not is_wanted or ops[-1].seq > span.last_seq:
+            ops = [op for op in ops if span.first_seq <= op.seq <= span.last_seq]
+        return ops, bad
+
+    def _remember(self, span: Span, ops: list[Op]) -> None:
+        if span.stored_bytes < BLOCK_BYTES or not ops:
+            return  # the active file's last block still grows; and small ones are quick to read
+        if len(self._times) >= _TIMES_MAX:
+            self._times.clear()
+        self._times[span.first_seq, span.last_seq] = event_range(ops)
+
+    def _timed(self, span: Span) -> Span:
+        times = self._times.get((span.first_seq, span.last_seq))
+        return span if times is None else msgspec.structs.replace(span, times=times)
+
+    def _find(self, segment: Segment) -> tuple[Span, ...]:
+        if segment.entry is None:
+            marks, end = (segment.marks, segment.bytes) if segment.marks is not None else self._scan(segment)
+            return tuple(_spans_between(segment.path, marks, end, segment.last_seq))
+        blocks = self.stored_blocks(segment.entry)
+        if blocks is None:
+            self.indexes_rebuilt += 1
+            return tuple(self._rebuilt(segment))
+        return tuple(_span(segment.path, block) for block in blocks)
+
+    def _rebuilt(self, segment: Segment) -> Iterator[Span]:
+        """Find the blocks of a segment by reading it; what stands behind damage is given as one unreadable span."""
+        end, seq = 0, segment.first_seq
+        try:
+            for part in members(self._disk, segment.path):
+                block = describe_block(*part).block
+                end, seq = part[0] + part[1], max(seq, block.last_seq + 1)
+                yield _span(segment.path, block)
+        except zlib.error:
+            yield unreadable(segment, end, seq)
+
+    def _scan(self, segment: Segment) -> tuple[Sequence[Mark], int]:
+        scanner = Scanner(segment.first_seq, segment.last_seq + 1)
+        for offset, chunk in chunks(self._disk, segment.path, 0, segment.bytes):
+            if not scanner.feed(offset, chunk):
+                break
+        return scanner.scan.marks, scanner.scan.size
+
+    def stored_blocks(self, entry: SegmentEntry) -> tuple[Block, ...] | None:
+        """Read the side file of a segment; None when it is missing, damaged, or about another file."""
+        path = self._paths.index(entry.first_seq)
+        try:
+            index = decode_index(self._disk.read(path, 0, self._disk.size(path)))
+        except (FileNotFoundError, msgspec.DecodeError, UnicodeError, ChecksumWrong):
+            return None
+        return index.blocks if index.entry == entry else None
+
+
+def _spans_between(path: Path, marks: Sequence[Mark], end: int, last_seq: int) -> Iterator[Span]:
+    for at, mark in enumerate(marks):
+        following = marks[at + 1] if at + 1 < len(marks) else Mark(end, last_seq + 1)
+        yield Span(path, mark.offset, following.offset - mark.offset, mark.first_seq, following.first_seq - 1)
+
+
+def unreadable(segment: Segment, offset: int, first_seq: int) -> Span:
+    """Stand for the rest of a segment that cannot be read: no bytes have this checksum and this length."""
+    return Span(segment.path, offset, 1, first_seq, segment.last_seq, crc32=-1, is_compressed=True)
+
+
+def _span(path: Path, block: Block) -> Span:
+    return Span(
+        path,
+        block.offset,
+        block.stored_bytes,
+        block.first_seq,
+        block.last_seq,
+        (block.min_time_us, block.max_time_us) if block.ops else None,
+        block.crc32,
+        path.suffix == ".gz",
+    )
+
+
+def members(disk: Disk, path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Cut a stored segment into its blocks by reading it: offset, stored bytes, plain bytes of each.
+
+    :raises zlib.error: a compressed segment is damaged.
+    """
+    size = disk.size(path)
+    if path.suffix != ".gz":
+        yield from ((offset, len(chunk), chunk) for offset, chunk in chunks(disk, path, 0, size))
+        return
+    offset = 0
+    while offset < size:
+        stored, plain = _member(disk, path, offset)
+        yield offset, stored, plain
+        offset += stored
+
+
+def _member(disk: Disk, path: Path, offset: int) -> tuple[int, bytes]:
+    inflate = zlib.decompressobj(wbits=31)
+    plain: list[bytes] = []
+    taken = 0
+    while not inflate.eof:
+        piece = disk.read(path, offset + taken, BLOCK_BYTES)
+        if not piece:
+            raise zlib.error("ends within a block")
+        plain.append(inflate.decompress(piece))
+        taken += len(piece) - len(inflate.unused_data)
+    return taken, b"".join(plain)
+
+
+class BlockFacts(Struct, frozen=True):
+    """A block, and what the segment's entry sums up besides."""
+
+    block: Block
+    bad: int
+    first_recorded_at: str
+    last_recorded_at: str
+
+
+def describe_block(offset: int, stored_bytes: int, plain: bytes) -> BlockFacts:
+    """Say what a block holds. One without any record says seq 0."""
+    ops, bad = decode_ops(plain)
+    first, last = event_range(ops)
+    block = Block(
+        offset=offset,
+        stored_bytes=stored_bytes,
+        plain_bytes=len(plain),
+        first_seq=ops[0].seq if ops else 0,
+        last_seq=ops[-1].seq if ops else 0,
+        ops=len(ops),
+        min_time_us=first,
+        max_time_us=last,
+        crc32=zlib.crc32(plain),
+    )
+    return BlockFacts(block, bad, ops[0].recorded_at if ops else "", ops[-1].recorded_at if ops else "")

@@ -1,0 +1,205 @@
+"""The disk as the journal sees it: a small protocol, and the real one.
+
+The protocol speaks `OSError`, as the system does; the journal turns it into `DiskFull` or `DiskFailed` once, with
+`disk_error` or `translated`. A fake with failures and crashes stands in ``tests/fakes/disk.py``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, Protocol
+
+from observer_actors.errors import DiskFailed, DiskFull
+
+__all__ = ["AppendFile", "Disk", "PosixDisk", "disk_error", "replace_file", "translated", "write_all"]
+
+FILE_MODE: Final = 0o600
+DIRECTORY_MODE: Final = 0o700
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class AppendFile(Protocol):
+    """A file open for appending. Every method may raise `OSError`."""
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append, and give the number of bytes taken: possibly fewer than given."""
+
+    def datasync(self) -> None:
+        """Return once what was written is on disk."""
+
+    def truncate(self, size: int) -> None:
+        """Cut the file to this many bytes."""
+
+    def size(self) -> int:
+        """Bytes in the file."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class Disk(Protocol):
+    """What the journal needs of a file system. Every method may raise `OSError`."""
+
+    def open_append(self, path: Path, *, create: bool) -> AppendFile:
+        """Open for appending; a missing file is made with `create`, else it is `FileNotFoundError`."""
+
+    def read(self, path: Path, offset: int, length: int) -> bytes:
+        """Give up to `length` bytes from `offset` on: fewer only at the end of the file."""
+
+    def size(self, path: Path) -> int:
+        """Bytes in the file."""
+
+    def list(self, path: Path) -> list[str]:
+        """Names in a directory, sorted; none when there is no such directory."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename, replacing the target; durable once both directories are synced."""
+
+    def remove(self, path: Path) -> None:
+        """Remove a file; durable once its directory is synced."""
+
+    def sync_directory(self, path: Path) -> None:
+        """Return once what was made, renamed and removed in this directory is on disk."""
+
+    def make_directories(self, path: Path) -> None:
+        """Make a directory and its missing parents, durably, closed to others."""
+
+
+class PosixFile:
+    """A file descriptor opened for appending."""
+
+    def __init__(self, path: Path, *, create: bool) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        self._fd = os.open(path, flags, FILE_MODE)
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append; see `AppendFile`."""
+        return os.write(self._fd, data)
+
+    def datasync(self) -> None:
+        """Sync data and size, not the times."""
+        os.fdatasync(self._fd)
+
+    def truncate(self, size: int) -> None:
+        """Cut."""
+        os.ftruncate(self._fd, size)
+
+    def size(self) -> int:
+        """Ask the system."""
+        return os.fstat(self._fd).st_size
+
+    def close(self) -> None:
+        """Close, once."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class PosixDisk:
+    """The real file system."""
+
+    def open_append(self, path: Path, *, create: bool) -> AppendFile:
+        """Open; see `Disk`."""
+        return PosixFile(path, create=create)
+
+    def read(self, path: Path, offset: int, length: int) -> bytes:
+        """Read; see `Disk`."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(fd, length, offset)
+            while data and len(data) < length:
+                more = os.pread(fd, length - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+            return data
+        finally:
+            os.close(fd)
+
+    def size(self, path: Path) -> int:
+        """Ask the system."""
+        return path.stat().st_size
+
+    def list(self, path: Path) -> list[str]:
+        """List; see `Disk`."""
+        try:
+            return sorted(entry.name for entry in path.iterdir())
+        except FileNotFoundError:
+            return []
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename, replacing."""
+        source.rename(target)
+
+    def remove(self, path: Path) -> None:
+        """Remove."""
+        path.unlink()
+
+    def sync_directory(self, path: Path) -> None:
+        """Sync a directory."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def make_directories(self, path: Path) -> None:
+        """Make each missing directory and sync the one it stands in."""
+        if path.is_dir():
+            return
+        self.make_directories(path.parent)
+        with suppress(FileExistsError):
+            path.mkdir(mode=DIRECTORY_MODE)
+        self.sync_directory(path.parent)
+
+
+def write_all(file: AppendFile, data: bytes) -> None:
+    """Append all of it, however many short writes that takes."""
+    written = file.write(data)
+    if written == len(data):
+        return
+    rest = memoryview(data)[written:]
+    while rest:
+        written = file.write(rest)
+        if written <= 0:
+            raise OSError(errno.EIO, "the disk takes no byte and gives no reason")
+        rest = rest[written:]
+
+
+def replace_file(disk: Disk, path: Path, data: bytes) -> None:
+    """Give a file new contents at once: a crash leaves the old or the new, and a return means that the new stays."""
+    temporary = path.with_name(path.name + ".tmp")
+    file = disk.open_append(temporary, create=True)
+    try:
+        file.truncate(0)
+        write_all(file, data)
+        file.datasync()
+    finally:
+        file.close()
+    disk.rename(temporary, path)
+    disk.sync_directory(path.parent)
+
+
+def disk_error(error: OSError, doing: str) -> DiskFailed:
+    """Say in our words what the system said.
+
+    :param doing: what failed, to follow "while": ``writing the journal``.
+    """
+    name = errno.errorcode.get(error.errno or 0, "error")
+    detail = f"{name} while {doing}: {error.strerror or error}"
+    if error.errno in _FULL:
+        return DiskFull(detail, hint="make room on the data directory's file system, or set a retention")
+    return DiskFailed(detail, hint="look for errors of the data directory's disk in the kernel log")
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn an `OSError` from within into `DiskFull` or `DiskFailed`."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(error, doing) from error

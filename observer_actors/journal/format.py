@@ -1,0 +1,266 @@
+"""The journal's format on disk. This header is its specification; version 1.
+
+**Where.** Everything lies under ``<data>/_observer/``; files are 0600, directories 0700.
+
+=============================================  ==========================================================
+``ops.jsonl``                                  the active file: the newest ops
+``segments/ops-<first seq, 20 digits>.jsonl``  a sealed segment, as it was when it was the active file
+``segments/ops-<first seq>.jsonl.gz``          the same, compressed
+``segments/ops-<first seq>.index.json``        block index of one segment; derived, may be deleted
+``segments/manifest.json``                     format version, and what each compacted segment must hold
+``ops.jsonl.torn-<n>``                         bytes set aside by a recovery; no part of the journal
+``lock``                                       held with flock by the daemon; holds its process id
+=============================================  ==========================================================
+
+**Lines.** One JSON object a line, ended by one newline, keys in the order of `observer_actors.op.Op`. No NUL byte
+ever stands in a file (JSON forbids it), so a hole that a crash left is recognised. ``seq`` counts from 1 without
+a gap across all files; a file's name holds the ``seq`` of its first line.
+
+**Commits.** All ops of one write-and-fdatasync carry the same ``recorded_at`` (UTC, microseconds, ``Z``: 27
+characters, so that texts sort as times), strictly later than that of the commit before: max(now, last + 1 µs), also
+across restarts and when the clock is set back. So ``recorded_at`` is the witness's time, a sorted index, and the
+identity of a commit. At most one commit is ever unacknowledged, and it is the last one of the journal. Hence the
+rule that tells a torn commit from rot:
+
+* The first bad line within the last commit, directly before it, or after it, begins a *torn tail*: nothing from
+  there on was acknowledged. It is set aside in ``ops.jsonl.torn-<n>``, and the file is cut.
+* A bad line before that is *damage* of acknowledged data: it stays where it is, is counted and reported, readers
+  skip it, and the seq goes on behind it.
+
+A line is bad when it is incomplete, is not a record, holds a NUL, or its ``seq`` or ``recorded_at`` goes backwards.
+
+**Sealing.** The active file becomes a segment by rename; then both directories are synced; then a new active file is
+made and its directory synced. After a failed fdatasync the file is first cut to its last durable byte, but that cut
+may not survive a crash. Therefore: *a segment ends before the first seq of the file that follows it*; whatever it
+holds beyond that is residue of an unacknowledged commit and no part of the journal. When the active file is empty
+or missing, the newest uncompacted segment is treated as if it were the active file.
+
+**Compaction** happens later, beside the writing: ``.jsonl.gz`` is made of independent gzip members ("blocks") of
+about 256 KiB of lines each, so that zcat reads the whole and a reader decodes one block alone. Steps: write
+``….gz.tmp``, fdatasync; write the index; rename to ``….gz``, sync the directory; replace the manifest; remove the raw
+file. Without compression the raw file stays and only index and manifest are written. A raw file that the manifest
+does not name is still to be compacted, whatever else lies beside it; a raw file beside the compressed one that the
+manifest names is a leftover. So a crash between any two steps is repaired by the next pass.
+
+**Retention** removes oldest segments first: the manifest is replaced, without them and with ``removed_through``
+raised to their last seq, then their files are removed. A file at or below ``removed_through`` is a leftover. The
+newest segment stays while the active file is empty: the journal always holds its last op, so that seq goes on.
+
+**Manifest and index** are JSON with a ``checksum``: the SHA-256 of the compact encoding of the same object with an
+empty ``checksum``. The manifest is replaced atomically (tmp, fdatasync, rename, sync of the directory). One that
+does not parse or whose checksum is wrong is set aside as ``manifest.json.damaged-<n>`` and rebuilt from the indexes
+and segments. A newer ``format`` than this one is refused, whatever else it says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from observer_actors.errors import FormatUnknown
+from observer_actors.op import time_us
+
+__all__ = [
+    "BLOCK_BYTES",
+    "FORMAT",
+    "Block",
+    "ChecksumWrong",
+    "Manifest",
+    "Paths",
+    "SegmentEntry",
+    "SegmentIndex",
+    "decode_index",
+    "decode_manifest",
+    "encode_index",
+    "encode_manifest",
+    "event_us",
+    "recorded_text",
+    "recorded_us",
+]
+
+FORMAT: Final = 1
+BLOCK_BYTES: Final = 256 * 1024
+"""Plain bytes of a block: decoded in about 1 ms, and compressed nearly as well as the whole file would be."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class SegmentEntry(Struct, frozen=True, kw_only=True):
+    """What the manifest says about one compacted segment."""
+
+    file: str
+    """Name within ``segments/``."""
+    first_seq: int
+    last_seq: int
+    ops: int
+    """Lines that are records: ``last_seq - first_seq + 1`` unless some were damaged."""
+    damaged: int = 0
+    """Bad lines found when it was compacted, and kept as they are."""
+    bytes: int
+    """Plain, before compression."""
+    stored_bytes: int
+    sha256: str
+    """Of the stored file."""
+    min_time_us: int
+    """Earliest event time, microseconds since 1970; 0 with no ops."""
+    max_time_us: int
+    first_recorded_at: str
+    last_recorded_at: str
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """The compacted segments, oldest first."""
+
+    format: int = FORMAT
+    checksum: str = ""
+    removed_through: int = 0
+    """Ops up to this seq were removed by retention."""
+    segments: tuple[SegmentEntry, ...] = ()
+
+
+class Block(Struct, frozen=True, array_like=True):
+    """One independently readable part of a stored segment: a gzip member, or as many plain lines."""
+
+    offset: int
+    stored_bytes: int
+    plain_bytes: int
+    first_seq: int
+    last_seq: int
+    ops: int
+    min_time_us: int
+    max_time_us: int
+    crc32: int
+    """Of the plain bytes."""
+
+
+class SegmentIndex(Struct, frozen=True, kw_only=True):
+    """The side file of one segment. It repeats the manifest's entry, so that a lost manifest is soon rebuilt."""
+
+    format: int = FORMAT
+    checksum: str = ""
+    entry: SegmentEntry
+    blocks: tuple[Block, ...]
+
+
+class ChecksumWrong(ValueError):
+    """The file's checksum does not fit what it says."""
+
+
+class Paths(Struct, frozen=True):
+    """Where things are, below one data directory."""
+
+    data: Path
+
+    @property
+    def observer(self) -> Path:
+        """The directory of all of it."""
+        return self.data / "_observer"
+
+    @property
+    def active(self) -> Path:
+        """The file that is being written."""
+        return self.observer / "ops.jsonl"
+
+    @property
+    def segments(self) -> Path:
+        """The directory of sealed segments."""
+        return self.observer / "segments"
+
+    @property
+    def manifest(self) -> Path:
+        """The list of compacted segments."""
+        return self.segments / "manifest.json"
+
+    @property
+    def lock(self) -> Path:
+        """The file that the daemon holds locked."""
+        return self.observer / "lock"
+
+    def raw(self, first_seq: int) -> Path:
+        """A sealed segment before compaction."""
+        return self.segments / f"ops-{first_seq:020d}.jsonl"
+
+    def compressed(self, first_seq: int) -> Path:
+        """A sealed segment after compaction."""
+        return self.segments / f"ops-{first_seq:020d}.jsonl.gz"
+
+    def index(self, first_seq: int) -> Path:
+        """The block index of a segment."""
+        return self.segments / f"ops-{first_seq:020d}.index.json"
+
+
+SEGMENT_NAME: Final = re.compile(r"ops-(?P<first_seq>\d{20})(?P<kind>\.jsonl|\.jsonl\.gz|\.index\.json)")
+
+_Sealed = TypeVar("_Sealed", Manifest, SegmentIndex)
+
+
+class _Version(Struct):
+    format: int
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Give the manifest as JSON for people and programs, its checksum filled in."""
+    return msgspec.json.format(msgspec.json.encode(_with_checksum(manifest)), indent=1) + b"\n"
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """Read a manifest.
+
+    :raises FormatUnknown: a newer version wrote it.
+    :raises msgspec.DecodeError: it is no manifest.
+    :raises ChecksumWrong: it says something else than was written.
+    """
+    version = msgspec.json.decode(data, type=_Version).format
+    if version > FORMAT:
+        raise FormatUnknown(
+            f"the journal has format {version}, this version knows formats up to {FORMAT}",
+            hint="run the newer version that wrote this data directory",
+        )
+    return _checked(msgspec.json.decode(data, type=Manifest))
+
+
+def encode_index(index: SegmentIndex) -> bytes:
+    """Give the index as JSON, its checksum filled in."""
+    return msgspec.json.encode(_with_checksum(index))
+
+
+def decode_index(data: bytes) -> SegmentIndex:
+    """Read an index.
+
+    :raises msgspec.DecodeError: it is no index.
+    :raises ChecksumWrong: it says something else than was written.
+    """
+    return _checked(msgspec.json.decode(data, type=SegmentIndex))
+
+
+def _with_checksum(value: _Sealed) -> _Sealed:
+    bare = msgspec.structs.replace(value, checksum="")
+    return msgspec.structs.replace(bare, checksum=hashlib.sha256(msgspec.json.encode(bare)).hexdigest())
+
+
+def _checked(value: _Sealed) -> _Sealed:
+    if _with_checksum(value).checksum != value.checksum:
+        raise ChecksumWrong(f"checksum is {value.checksum[:12]}…, and should be another")
+    return value
+
+
+def recorded_text(time: int) -> str:
+    """Give microseconds since 1970 as ``recorded_at`` writes them: ``2026-11-22T10:00:00.123456Z``."""
+    return (_EPOCH + timedelta(microseconds=time)).isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def recorded_us(text: str) -> int:
+    """Microseconds since 1970 of a ``recorded_at``; 0 for one that is no time."""
+    return time_us(text) or 0
+
+
+def event_us(timestamp: str, recorded_at: str) -> int:
+    """When the event happened, in microseconds since 1970; when it was recorded, if it does not say."""
+    time = time_us(timestamp)
+    return recorded_us(recorded_at) if time is None else time

@@ -1,0 +1,171 @@
+"""Judging the lines of a journal against its specification: pure. Lines go in, findings come out."""
+
+from __future__ import annotations
+
+from operator import le
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from observer_actors.journal.deduplication import IdWindow
+from observer_actors.journal.lines import RECORDED_AT_CHARS, decode_ops, decode_record, split_lines
+from observer_actors.op import Op
+
+__all__ = ["Finding", "Findings", "LineJudge", "Position", "Severity"]
+
+FINDINGS_MAX: Final = 1_000
+"""Findings that are named; a file of rubbish must not make a report of its size. The rest is counted."""
+
+Severity = Literal["damage", "notice"]
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One thing that is not as it should be, and where."""
+
+    severity: Severity
+    """``damage``: acknowledged data, or what protects it, is wrong. ``notice``: worth knowing, nothing is lost."""
+    file: str
+    """Relative to ``_observer/``."""
+    what: str
+    line: int | None = None
+    """From 1, within the file as zcat shows it."""
+    offset: int | None = None
+    """Byte where that line begins, counted as zcat shows the file."""
+
+
+class Findings:
+    """What was found so far."""
+
+    def __init__(self) -> None:
+        self.named: list[Finding] = []
+        self.counts: dict[Severity, int] = {"damage": 0, "notice": 0}
+
+    def add(self, finding: Finding) -> None:
+        """Count a finding, and keep it while there is room."""
+        self.counts[finding.severity] += 1
+        if len(self.named) < FINDINGS_MAX:
+            self.named.append(finding)
+
+    def take(self, others: Findings) -> None:
+        """Add what was found elsewhere."""
+        self.named += others.named[: FINDINGS_MAX - len(self.named)]
+        for severity, count in others.counts.items():
+            self.counts[severity] += count
+
+
+class Position(Struct):
+    """How far the journal has been judged: what one file hands on to the next."""
+
+    expected: int
+    """The next seq."""
+    ids: IdWindow
+    recorded_at: str = ""
+    ops: int = 0
+    first_seq: int = 0
+    """Of the first op met; 0 before it."""
+
+    def copy(self) -> Position:
+        """Give a position that goes its own way from here on."""
+        return msgspec.structs.replace(self, ids=self.ids.copy())
+
+
+class LineJudge:
+    """Takes the lines of one file in order.
+
+    :param last_seq: where the file ends, if it has been sealed; lines beyond are residue.
+    """
+
+    def __init__(self, file: str, position: Position, findings: Findings, last_seq: int | None) -> None:
+        self.residue_at: int | None = None
+        """Byte where the part begins that does not count."""
+        self._file = file
+        self._position = position
+        self._findings = findings
+        self._last_seq = last_seq
+        self._offset = 0
+        self._line = 0
+        self._after_bad = False
+
+    def take(self, chunk: bytes) -> None:
+        """Judge a chunk of whole lines: at once if all is well, else line by line."""
+        ops, bad = decode_ops(chunk)
+        if bad or self._after_bad or not self._fits(ops):
+            for _, line in split_lines(chunk):
+                if self.residue_at is None:
+                    self._take_line(line)
+            return
+        self._accept(ops, self._line)
+        self._offset += len(chunk)
+        self._line += len(ops)
+
+    def _fits(self, ops: list[Op]) -> bool:
+        recorded = [self._position.recorded_at, *(op.recorded_at for op in ops)]
+        expected = self._position.expected
+        return (
+            [op.seq for op in ops] == list(range(expected, expected + len(ops)))
+            and all(map(le, recorded, recorded[1:]))
+            and len(recorded[-1]) == RECORDED_AT_CHARS
+            and not self._is_beyond(expected + len(ops) - 1)
+        )
+
+    def _is_beyond(self, seq: int) -> bool:
+        return self._last_seq is not None and seq > self._last_seq
+
+    def _take_line(self, line: bytes) -> None:
+        record = decode_record(line)
+        if self._is_beyond(self._position.expected) or (isinstance(record, Op) and self._is_beyond(record.seq)):
+            self.residue_at = self._offset
+            return
+        if isinstance(record, str):
+            self._add("damage", f"bad line: {record}")
+            self._after_bad = True
+        else:
+            self._take_op(record)
+        self._offset += len(line)
+        self._line += 1
+
+    def _take_op(self, op: Op) -> None:
+        position = self._position
+        if op.seq < position.expected:
+            self._add("damage", f"seq {op.seq} comes again or too late, expected {position.expected}")
+            return
+        if op.seq > position.expected and not self._after_bad:
+            self._add("damage", f"gap: seq {position.expected} to {op.seq - 1} are missing")
+        if op.recorded_at < position.recorded_at:
+            self._add("damage", f"recorded_at of seq {op.seq} is earlier than that of the op before")
+        self._after_bad = False
+        self._accept([op], self._line)
+
+    def _accept(self, ops: list[Op], line: int) -> None:
+        position = self._position
+        if not ops:
+            return
+        ids = [(op.seq, op.id) for op in ops if isinstance(op.id, str)]
+        for seq, id_ in ids:
+            position.ids.add((), seq - 1)  # the window is counted from the op before
+            first = position.ids.known(id_)
+            if first is not None:
+                what = f"the id of seq {seq} was given to seq {first} already"
+                self._findings.add(
+                    Finding(severity="notice", file=self._file, what=what, line=line + 1 + seq - ops[0].seq)
+                )
+            position.ids.add([(seq, id_)], seq)
+        position.expected = ops[-1].seq + 1
+        position.recorded_at = max(position.recorded_at, ops[-1].recorded_at)
+        position.first_seq = position.first_seq or ops[0].seq
+        position.ops += len(ops)
+
+    def finish(self) -> None:
+        """Say what is missing at the end."""
+        position = self._position
+        if self._last_seq is None or position.expected > self._last_seq:
+            return
+        if not self._after_bad:
+            self._add("damage", f"gap: seq {position.expected} to {self._last_seq} are missing")
+        position.expected = self._last_seq + 1
+
+    def _add(self, severity: Severity, what: str) -> None:
+        self._findings.add(
+            Finding(severity=severity, file=self._file, what=what, line=self._line + 1, offset=self._offset)
+        )

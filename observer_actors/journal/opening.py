@@ -1,0 +1,192 @@
+"""Putting a data directory in order before a writer starts: the shell around `surveying` and `recovery`.
+
+Every step can be repeated: a crash between two of them leaves what the next start sees to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from observer_actors.journal.blocks import BlockStale, BlockStore
+from observer_actors.journal.catalog import Catalog, Snapshot
+from observer_actors.journal.files import Disk, replace_file, write_all
+from observer_actors.journal.format import BLOCK_BYTES, Paths, encode_manifest
+from observer_actors.journal.surveying import Survey, Tail, survey
+
+__all__ = ["DamagedLine", "Opened", "RecoveryReport", "TornTail", "open_directory", "set_aside"]
+
+REPORTED_MAX: Final = 100
+"""Damaged lines that a report names one by one; the rest is counted."""
+
+
+class TornTail(Struct, frozen=True):
+    """The end of a file that a crash left unfinished: never acknowledged, set aside."""
+
+    file: str
+    offset: int
+    bytes: int
+    reason: str
+    set_aside_as: str
+
+
+class DamagedLine(Struct, frozen=True):
+    """A bad line among acknowledged ones: left where it is."""
+
+    file: str
+    offset: int
+    reason: str
+
+
+class RecoveryReport(Struct, frozen=True, kw_only=True):
+    """Facts about one start, for the log."""
+
+    last_seq: int
+    segments: int
+    active_bytes: int
+    torn: tuple[TornTail, ...] = ()
+    unacknowledged_bytes: int = 0
+    """Cut because the caller will write those ops anew."""
+    damaged_lines: int = 0
+    damage: tuple[DamagedLine, ...] = ()
+    """The first 100 of them."""
+    manifest_problem: str = ""
+    problems: tuple[str, ...] = ()
+
+    @property
+    def is_clean(self) -> bool:
+        """Nothing was torn or damaged."""
+        return not (self.torn or self.damaged_lines or self.manifest_problem or self.problems)
+
+
+class Opened(Struct, frozen=True):
+    """A directory in order."""
+
+    catalog: Catalog
+    report: RecoveryReport
+    ids: list[tuple[int, str]]
+    """Seq and id of the newest ops, oldest first: at least the window asked for."""
+
+
+def open_directory(disk: Disk, data_dir: Path, unacknowledged_from: int | None, window_ops: int) -> Opened:
+    """Recover.
+
+    :param unacknowledged_from: ops of this seq and later were never acknowledged and will be written anew.
+    :param window_ops: how many newest ops to give the ids of.
+    :raises FormatUnknown: a newer version wrote this directory.
+    :raises OSError: the disk fails.
+    """
+    paths = Paths(data_dir)
+    disk.make_directories(paths.segments)
+    found = survey(disk, data_dir, unacknowledged_from)
+    _store_manifest(disk, paths, found)
+    # The newest file last: until it is cut, a new look at a crash in between finds the same tails again.
+    torn = [done for tail in reversed(found.tails) for done in _mend_tail(disk, paths, tail)]
+    _ready_active(disk, paths)
+    catalog = Catalog(found.snapshot)
+    return Opened(catalog, _report(found, torn), _ids(disk, data_dir, found, window_ops))
+
+
+def set_aside(disk: Disk, paths: Paths, source: Path, start: int, end: int) -> str:
+    """Copy bytes of a file to the next free ``ops.jsonl.torn-<n>``, durably, and give that name."""
+    taken = set(disk.list(paths.observer))
+    number = next(n for n in range(1, len(taken) + 2) if f"ops.jsonl.torn-{n}" not in taken)
+    target = paths.observer / f"ops.jsonl.torn-{number}"
+    file = disk.open_append(target, create=True)
+    try:
+        for offset in range(start, end, BLOCK_BYTES):
+            write_all(file, disk.read(source, offset, min(BLOCK_BYTES, end - offset)))
+        file.datasync()
+    finally:
+        file.close()
+    disk.sync_directory(paths.observer)
+    return target.name
+
+
+def _store_manifest(disk: Disk, paths: Paths, found: Survey) -> None:
+    """Write a manifest where there is none, and in the place of a damaged one, which is kept beside it."""
+    if found.manifest_problem and found.manifest_found:
+        taken = set(disk.list(paths.segments))
+        number = next(n for n in range(1, len(taken) + 2) if f"manifest.json.damaged-{n}" not in taken)
+        disk.rename(paths.manifest, paths.segments / f"manifest.json.damaged-{number}")
+    if found.manifest_problem or found.problems or not found.manifest_found:
+        replace_file(disk, paths.manifest, encode_manifest(found.snapshot.manifest))
+
+
+def _mend_tail(disk: Disk, paths: Paths, tail: Tail) -> Iterator[TornTail]:
+    """Cut a file to what is kept; an empty segment is removed, for the next file takes its first seq."""
+    keep = tail.plan.keep_bytes
+    if tail.plan.torn is not None:
+        name = set_aside(disk, paths, tail.path, keep, tail.size)
+        yield TornTail(tail.path.name, keep, tail.plan.torn_bytes, tail.plan.torn.reason, name)
+    if tail.path != paths.active and not keep:
+        disk.remove(tail.path)
+        disk.sync_directory(tail.path.parent)
+    elif keep < tail.size or tail.path != paths.active:  # the active file is synced in any case
+        file = disk.open_append(tail.path, create=False)
+        try:
+            file.truncate(keep)
+            file.datasync()
+        finally:
+            file.close()
+
+
+def _ready_active(disk: Disk, paths: Paths) -> None:
+    """Make the active file if it is missing, and see that what a killed process wrote is on disk before it counts."""
+    file = disk.open_append(paths.active, create=True)
+    try:
+        file.datasync()
+    finally:
+        file.close()
+    disk.sync_directory(paths.observer)
+
+
+def _report(found: Survey, torn: list[TornTail]) -> RecoveryReport:
+    damage = [
+        DamagedLine(tail.path.name, flaw.offset, flaw.reason) for tail in found.tails for flaw in tail.plan.damage
+    ]
+    return RecoveryReport(
+        last_seq=found.snapshot.last_seq,
+        segments=len(found.snapshot.segments),
+        active_bytes=found.snapshot.active.durable_bytes,
+        torn=tuple(torn),
+        unacknowledged_bytes=sum(tail.plan.unacknowledged_bytes for tail in found.tails),
+        damaged_lines=len(damage),
+        damage=tuple(damage[:REPORTED_MAX]),
+        manifest_problem=found.manifest_problem,
+        problems=found.problems,
+    )
+
+
+def _ids(disk: Disk, data_dir: Path, found: Survey, window_ops: int) -> list[tuple[int, str]]:
+    """Collect ids from the newest op backwards, as far as the window reaches."""
+    snapshot = found.snapshot
+    after = snapshot.last_seq - window_ops
+    newest = [pair for tail in reversed(found.tails) for pair in tail.scan.ids]
+    if not window_ops or (found.tails and _oldest(found) <= after + 1):
+        return newest
+    older = list(_older_ids(BlockStore(disk, data_dir), snapshot, _oldest(found), after))
+    return [pair for ids in reversed(older) for pair in ids] + newest
+
+
+def _oldest(found: Survey) -> int:
+    """Give the oldest seq that the tails' scans cover."""
+    return min((tail.scan.first_seq for tail in found.tails if tail.scan.good), default=found.snapshot.last_seq + 1)
+
+
+def _older_ids(store: BlockStore, snapshot: Snapshot, before: int, after: int) -> Iterator[list[tuple[int, str]]]:
+    """Give the ids of each block below `before` and above `after`, newest block first."""
+    for segment in reversed(snapshot.segments):
+        if segment.last_seq <= after:
+            return
+        for span in reversed(store.spans(segment)):
+            if span.last_seq <= after or span.first_seq >= before:
+                continue
+            try:
+                ops, _ = store.read_ops(span, trusting=True)
+            except BlockStale:
+                continue  # damaged: whatever ids it held are lost with it, and the reader counts it
+            yield [(op.seq, op.id) for op in ops if isinstance(op.id, str)]

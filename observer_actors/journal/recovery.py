@@ -1,0 +1,170 @@
+"""What the end of a journal file means: pure. Chunks of lines go in, a `Scan` comes out, and `plan` decides.
+
+The rules are those of `format`: a bad line in, directly before or behind the last commit begins a torn tail; one
+further up is damage of acknowledged data, which stays. `surveying` feeds this module, `opening` does what it says.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from msgspec import Struct, field
+
+from observer_actors.journal.lines import Head, decode_head, decode_heads, split_lines
+
+__all__ = ["Flaw", "Mark", "Plan", "Scan", "Scanner", "plan"]
+
+
+class Mark(Struct, frozen=True):
+    """From this byte on, lines hold this seq and later ones."""
+
+    offset: int
+    first_seq: int
+
+
+class Flaw(Struct, frozen=True):
+    """A place where a file does not say what it should."""
+
+    offset: int
+    reason: str
+    good_before: int
+    """Good lines before it: what decides whether it lies before the last commit."""
+    is_line: bool = True
+    """False for a gap between two good lines."""
+
+
+class Scan(Struct):
+    """What a file holds."""
+
+    size: int = 0
+    """Bytes scanned."""
+    good: int = 0
+    """Lines that are records in their place."""
+    first_seq: int = 0
+    """Of the first good line; 0 without one."""
+    last_seq: int = 0
+    first_recorded_at: str = ""
+    last_recorded_at: str = ""
+    good_before_last_commit: int = 0
+    marks: list[Mark] = field(default_factory=list)
+    """Where each chunk of the file begins, and its first seq."""
+    flaws: list[Flaw] = field(default_factory=list)
+    ids: list[tuple[int, str]] = field(default_factory=list)
+    """Seq and id of each op that carries one."""
+    beyond_at: int | None = None
+    """Offset of the first line at or beyond the bound, if one was given and reached."""
+
+
+class Plan(Struct, frozen=True):
+    """What to do about a file."""
+
+    keep_bytes: int
+    torn: Flaw | None
+    """Why everything from `keep_bytes` on is to be set aside."""
+    torn_bytes: int
+    unacknowledged_bytes: int
+    """Bytes from `keep_bytes` on that are cut because they will be written anew."""
+    damage: tuple[Flaw, ...]
+    """Stays where it is."""
+
+
+class Scanner:
+    """Takes the chunks of one file in order.
+
+    :param expected: seq of the first line; None when it is not known.
+    :param bound: lines of this seq and later do not count; the scan ends at the first of them.
+    """
+
+    def __init__(self, expected: int | None = None, bound: int | None = None) -> None:
+        self.scan = Scan(last_seq=0 if expected is None else expected - 1)
+        self._expected = expected
+        self._bound = bound
+
+    def feed(self, offset: int, chunk: bytes) -> bool:
+        """Take a chunk; False when the rest need not be read."""
+        if self._is_beyond(self._expected):
+            self.scan.beyond_at = offset
+            return False
+        heads = decode_heads(chunk)
+        if heads is not None and self._fits(heads):
+            self.scan.marks.append(Mark(offset, heads[0].seq))
+            self._absorb(heads)
+        else:
+            self._feed_lines(offset, chunk)
+        self.scan.size = offset + len(chunk) if self.scan.beyond_at is None else self.scan.beyond_at
+        return self.scan.beyond_at is None
+
+    def _is_beyond(self, seq: int | None) -> bool:
+        return self._bound is not None and seq is not None and seq >= self._bound
+
+    def _fits(self, heads: list[Head]) -> bool:
+        first = heads[0].seq
+        return (
+            (first > 0 if self._expected is None else first == self._expected)
+            and not self._is_beyond(heads[-1].seq)
+            and heads[0].recorded_at >= self.scan.last_recorded_at
+            and [head.seq for head in heads] == list(range(first, first + len(heads)))
+        )
+
+    def _absorb(self, heads: list[Head]) -> None:
+        scan = self.scan
+        last = heads[-1]
+        if not scan.good:
+            scan.first_seq, scan.first_recorded_at = heads[0].seq, heads[0].recorded_at
+        if last.recorded_at != scan.last_recorded_at:
+            scan.good_before_last_commit = scan.good + bisect_left(
+                heads, last.recorded_at, key=lambda head: head.recorded_at
+            )
+        scan.good += len(heads)
+        scan.last_seq, scan.last_recorded_at = last.seq, last.recorded_at
+        scan.ids += [(head.seq, head.id) for head in heads if head.id]
+        self._expected = last.seq + 1
+
+    def _feed_lines(self, offset: int, chunk: bytes) -> None:
+        expected = self._expected
+        for start, line in split_lines(chunk):
+            self._feed_line(offset + start, line)
+            if self.scan.beyond_at is not None:
+                break
+        first = self.scan.first_seq if expected is None else expected
+        self.scan.marks.append(Mark(offset, first))
+
+    def _feed_line(self, offset: int, line: bytes) -> None:
+        scan = self.scan
+        head = decode_head(line)
+        if self._is_beyond(self._expected) or (isinstance(head, Head) and self._is_beyond(head.seq)):
+            scan.beyond_at = offset
+        elif isinstance(head, str):
+            scan.flaws.append(Flaw(offset, head, scan.good))
+        elif self._expected is not None and head.seq < self._expected:
+            reason = f"seq {head.seq} comes again or too late, expected {self._expected}"
+            scan.flaws.append(Flaw(offset, reason, scan.good))
+        elif head.recorded_at < scan.last_recorded_at:
+            scan.flaws.append(Flaw(offset, "recorded_at goes backwards", scan.good))
+        else:
+            self._note_gap(offset, head)
+            self._absorb([head])
+
+    def _note_gap(self, offset: int, head: Head) -> None:
+        """Record a jump of seq that no bad line accounts for. Only one within a commit can come from a torn write."""
+        scan = self.scan
+        accounted = scan.flaws and scan.flaws[-1].is_line and scan.flaws[-1].good_before == scan.good
+        if self._expected is None or head.seq == self._expected or accounted:
+            return
+        reason = f"gap: seq goes from {self._expected - 1} to {head.seq}"
+        scan.flaws.append(Flaw(offset, reason, scan.good - 1, is_line=False))
+
+
+def plan(scan: Scan, size: int) -> Plan:
+    """Decide what stays of a file.
+
+    :param size: of the whole file in bytes; the scan may have ended before, at its bound.
+    """
+    if scan.beyond_at is not None:
+        # All below the bound is acknowledged, so that no flaw there can be a torn write.
+        return Plan(scan.beyond_at, None, 0, size - scan.beyond_at, tuple(scan.flaws))
+    damage = [flaw for flaw in scan.flaws if flaw.good_before < scan.good_before_last_commit]
+    torn = next((flaw for flaw in scan.flaws if flaw.good_before >= scan.good_before_last_commit), None)
+    if torn is None:
+        return Plan(size, None, 0, 0, tuple(damage))
+    return Plan(torn.offset, torn, size - torn.offset, 0, tuple(damage))

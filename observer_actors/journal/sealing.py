@@ -1,0 +1,238 @@
+"""What happens to sealed segments beside the writing: compaction and retention.
+
+Run off the commit path, in any thread; `Catalog.maintenance` lets one run at a time. Readers and the writer never wait
+for more than the swap of a snapshot. Each run first clears up what a crash has left of an earlier one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from observer_actors.journal.blocks import BlockFacts, describe_block
+from observer_actors.journal.catalog import Catalog, Segment
+from observer_actors.journal.files import AppendFile, Disk, replace_file, translated, write_all
+from observer_actors.journal.format import (
+    SEGMENT_NAME,
+    Manifest,
+    Paths,
+    SegmentEntry,
+    SegmentIndex,
+    encode_index,
+    encode_manifest,
+    recorded_us,
+)
+from observer_actors.journal.lines import chunks
+from observer_actors.journal.opening import set_aside
+from observer_actors.journal.recovery import Scanner
+from observer_actors.journal.surveying import describe_segment, index_segment
+from observer_actors.settings import JournalSettings
+
+__all__ = ["Compacted", "Removed", "compact", "retain"]
+
+_LEVEL: Final = 6
+"""zlib's default. Level 9 costs 3 times as much for 1 % on JSON lines."""
+
+
+class Compacted(Struct, frozen=True):
+    """A segment that is in the manifest now."""
+
+    entry: SegmentEntry
+    residue_bytes: int
+    """Left behind its last op by a failed commit; set aside."""
+
+
+class Removed(Struct, frozen=True):
+    """A segment that retention has removed."""
+
+    entry: SegmentEntry
+    reason: str
+
+
+def compact(
+    disk: Disk, data_dir: Path, catalog: Catalog, settings: JournalSettings, *, most: int | None = None
+) -> list[Compacted]:
+    """Compress, index and checksum raw segments, oldest first, and clear up leftovers.
+
+    :param most: do so many at most; None does all.
+
+    Memory: a few blocks. Time: about 1.5 s for 64 MiB, most of it without the interpreter's lock.
+
+    :raises DiskFailed: the disk refuses (or DiskFull). Nothing is lost; the next run begins with the same segment.
+    """
+    paths = Paths(data_dir)
+    with catalog.maintenance, translated("compacting a segment"):
+        _clear_leftovers(disk, paths, catalog)
+        _restore_indexes(disk, paths, catalog)
+        raw = [segment for segment in catalog.snapshot().segments if segment.entry is None][:most]
+        return [_compact_one(disk, paths, catalog, segment, compress=settings.compress) for segment in raw]
+
+
+def retain(disk: Disk, data_dir: Path, catalog: Catalog, settings: JournalSettings, *, now_us: int) -> list[Removed]:
+    """Remove the oldest segments that size or age no longer allow. Raw ones wait for their compaction.
+
+    :param now_us: microseconds since 1970.
+    :raises DiskFailed: the disk refuses; what is half done is finished by the next run.
+    """
+    paths = Paths(data_dir)
+    with catalog.maintenance, translated("removing old segments"):
+        removed = _beyond_retention(catalog, settings, now_us)
+        if not removed:
+            return removed
+        held = catalog.snapshot()
+        manifest = Manifest(removed_through=removed[-1].entry.last_seq, segments=held.manifest.segments[len(removed) :])
+        replace_file(disk, paths.manifest, encode_manifest(manifest))
+        catalog.replace(held.segments[: len(removed)], (), manifest)
+        _clear_leftovers(disk, paths, catalog)
+    return removed
+
+
+def _beyond_retention(catalog: Catalog, settings: JournalSettings, now_us: int) -> list[Removed]:
+    snapshot = catalog.snapshot()
+    is_active_empty = not snapshot.active.durable_bytes
+    candidates = snapshot.segments[:-1] if is_active_empty else snapshot.segments
+    stored = sum(s.bytes if s.entry is None else s.entry.stored_bytes for s in snapshot.segments)
+    removed: list[Removed] = []
+    for segment in candidates:
+        if segment.entry is None:
+            break
+        reason = _reason(segment.entry, settings, stored, now_us)
+        if not reason:
+            break
+        removed.append(Removed(segment.entry, reason))
+        stored -= segment.entry.stored_bytes
+    return removed
+
+
+def _reason(entry: SegmentEntry, settings: JournalSettings, stored: int, now_us: int) -> str:
+    if settings.retained_bytes_max and stored > settings.retained_bytes_max:
+        return f"sealed segments take {stored} bytes, {settings.retained_bytes_max} are allowed"
+    age_us = now_us - recorded_us(entry.last_recorded_at)
+    if settings.retained_seconds_max and age_us > settings.retained_seconds_max * 1_000_000:
+        return f"its last op is {age_us // 1_000_000} s old, {settings.retained_seconds_max:.0f} are allowed"
+    return ""
+
+
+def _compact_one(disk: Disk, paths: Paths, catalog: Catalog, segment: Segment, *, compress: bool) -> Compacted:
+    raw = segment.path
+    end = segment.bytes if segment.marks is not None else _end(disk, segment)
+    residue = disk.size(raw) - end
+    if residue:
+        set_aside(disk, paths, raw, end, end + residue)
+    index = _compress(disk, paths, segment, end) if compress else _leave_plain(disk, paths, segment, end)
+    held = catalog.snapshot().manifest
+    entries = sorted((*held.segments, index.entry), key=lambda entry: entry.first_seq)
+    manifest = Manifest(removed_through=held.removed_through, segments=tuple(entries))
+    replace_file(disk, paths.manifest, encode_manifest(manifest))
+    stored = Segment(
+        path=paths.segments / index.entry.file,
+        first_seq=segment.first_seq,
+        last_seq=segment.last_seq,
+        bytes=end,
+        entry=index.entry,
+    )
+    catalog.replace((segment,), (stored,), manifest)
+    if compress:
+        disk.remove(raw)
+        disk.sync_directory(paths.segments)
+    return Compacted(index.entry, residue)
+
+
+def _end(disk: Disk, segment: Segment) -> int:
+    """Find where the lines of a segment end that this process has not written."""
+    scanner = Scanner(segment.first_seq, segment.last_seq + 1)
+    for offset, chunk in chunks(disk, segment.path, 0, segment.bytes):
+        if not scanner.feed(offset, chunk):
+            break
+    return scanner.scan.size
+
+
+def _compress(disk: Disk, paths: Paths, segment: Segment, end: int) -> SegmentIndex:
+    target = paths.compressed(segment.first_seq)
+    temporary = target.with_name(target.name + ".tmp")
+    file = disk.open_append(temporary, create=True)
+    try:
+        file.truncate(0)
+        digest = sha256()
+        blocks = list(_write_members(file, digest, chunks(disk, segment.path, 0, end)))
+        file.datasync()
+    finally:
+        file.close()
+    index = describe_segment(target.name, segment.first_seq, segment.last_seq, blocks, digest.hexdigest())
+    replace_file(disk, paths.index(segment.first_seq), encode_index(index))
+    disk.rename(temporary, target)
+    disk.sync_directory(paths.segments)
+    return index
+
+
+def _write_members(file: AppendFile, digest: _Digest, pieces: Iterator[tuple[int, bytes]]) -> Iterator[BlockFacts]:
+    offset = 0
+    for _, plain in pieces:
+        deflate = zlib.compressobj(_LEVEL, wbits=31)
+        stored = deflate.compress(plain) + deflate.flush()
+        write_all(file, stored)
+        digest.update(stored)
+        yield describe_block(offset, len(stored), plain)
+        offset += len(stored)
+
+
+def _leave_plain(disk: Disk, paths: Paths, segment: Segment, end: int) -> SegmentIndex:
+    """Index a segment that stays as it is, but for its residue."""
+    if disk.size(segment.path) > end:
+        file = disk.open_append(segment.path, create=False)
+        try:
+            file.truncate(end)
+            file.datasync()
+        finally:
+            file.close()
+    index = index_segment(disk, segment.path, segment.first_seq, segment.last_seq)
+    replace_file(disk, paths.index(segment.first_seq), encode_index(index))
+    return index
+
+
+def _clear_leftovers(disk: Disk, paths: Paths, catalog: Catalog) -> None:
+    """Remove half-written files, raw files whose compressed form is in the manifest, and what retention left over."""
+    snapshot = catalog.snapshot()
+    files = {entry.first_seq: entry.file for entry in snapshot.manifest.segments}
+    leftovers = [
+        name for name in disk.list(paths.segments) if _is_leftover(name, files, snapshot.manifest.removed_through)
+    ]
+    for name in leftovers:
+        disk.remove(paths.segments / name)
+    if leftovers:
+        disk.sync_directory(paths.segments)
+
+
+def _is_leftover(name: str, files: dict[int, str], removed_through: int) -> bool:
+    if name.endswith(".tmp"):
+        return True
+    match = SEGMENT_NAME.fullmatch(name)
+    if match is None:
+        return False
+    first_seq = int(match["first_seq"])
+    if first_seq in files:
+        return match["kind"] != ".index.json" and name != files[first_seq]
+    return first_seq <= removed_through
+
+
+def _restore_indexes(disk: Disk, paths: Paths, catalog: Catalog) -> None:
+    """Write block indexes that are missing. One that is wrong is rebuilt by readers in memory, and told by `verify`."""
+    names = set(disk.list(paths.segments))
+    for segment in catalog.snapshot().segments:
+        side = paths.index(segment.first_seq)
+        if segment.entry is None or side.name in names or segment.path.name not in names:
+            continue
+        with suppress(zlib.error, ValueError):  # damaged: that is for `verify` to say
+            index = index_segment(disk, segment.path, segment.first_seq, segment.last_seq)
+            if index.entry == segment.entry:
+                replace_file(disk, side, encode_index(index))
+
+
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...

@@ -1,0 +1,307 @@
+"""Looking at a data directory: what is there, and what a recovery would do about it. Reads, and changes nothing.
+
+`opening` does what a `Survey` says before a writer starts; `look` is enough for a reader of a directory that is
+stopped, or that another process writes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from observer_actors.journal.blocks import BlockFacts, describe_block, members
+from observer_actors.journal.catalog import Active, Catalog, Segment, Snapshot
+from observer_actors.journal.files import Disk, translated
+from observer_actors.journal.format import (
+    BLOCK_BYTES,
+    SEGMENT_NAME,
+    ChecksumWrong,
+    Manifest,
+    Paths,
+    SegmentEntry,
+    SegmentIndex,
+    decode_index,
+    decode_manifest,
+)
+from observer_actors.journal.lines import chunks
+from observer_actors.journal.recovery import Plan, Scan, Scanner, plan
+
+__all__ = ["Survey", "Tail", "describe_segment", "index_segment", "look", "survey", "undisturbed_survey"]
+
+
+_LOOKS_MAX: Final = 8
+"""A writer seals and compacts far more seldom than a look takes; more means that something else is wrong."""
+
+
+class Tail(Struct, frozen=True):
+    """A file that may be the journal's end, and what to do about it."""
+
+    path: Path
+    size: int
+    scan: Scan
+    """Of what is kept."""
+    plan: Plan
+
+
+class Survey(Struct, frozen=True):
+    """What lies in a directory."""
+
+    snapshot: Snapshot
+    """As it is once the tails have been seen to."""
+    tails: tuple[Tail, ...]
+    """The active file, if there is one; then each raw segment that is the journal's end in its place."""
+    manifest_problem: str = ""
+    """Why the manifest was rebuilt; "" when it is good, or when there is none and none is missed."""
+    manifest_found: bool = False
+    problems: tuple[str, ...] = ()
+    """What else is damaged, one sentence each."""
+
+
+def look(disk: Disk, data_dir: Path) -> Catalog:
+    """Build the view of a directory without a writer; it follows what a writer in another process does.
+
+    :raises FormatUnknown: a newer version wrote it.
+    :raises DiskFailed: it cannot be read.
+    """
+
+    def reload() -> Snapshot:
+        with translated("reading the journal"):
+            return undisturbed_survey(disk, data_dir).snapshot
+
+    return Catalog(reload(), reload)
+
+
+def undisturbed_survey(disk: Disk, data_dir: Path) -> Survey:
+    """Look until nothing was sealed, compacted or removed meanwhile."""
+    directory = Paths(data_dir).segments
+    for _ in range(_LOOKS_MAX):
+        before = disk.list(directory)
+        with suppress(FileNotFoundError):
+            found = survey(disk, data_dir)
+            if disk.list(directory) == before:
+                return found
+    return survey(disk, data_dir)
+
+
+def survey(disk: Disk, data_dir: Path, unacknowledged_from: int | None = None) -> Survey:
+    """Look at a directory.
+
+    :param unacknowledged_from: ops of this seq and later will be written anew.
+    :raises FormatUnknown: a newer version wrote it.
+    :raises OSError: it cannot be read.
+    """
+    paths = Paths(data_dir)
+    manifest, found, problem = _read_manifest(disk, paths)
+    problems: list[str] = []
+    segments, entries = _segments(disk, paths, manifest, problems)
+    tails = (
+        [_tail(disk, paths.active, _expected(segments, manifest), unacknowledged_from)]
+        if _exists(disk, paths.active)
+        else []
+    )
+    while _is_empty(tails) and segments and segments[-1].entry is None:
+        last = segments.pop()
+        tails.append(_tail(disk, last.path, last.first_seq, unacknowledged_from))
+    active = _active(paths, tails, segments, manifest)
+    if tails and tails[-1].path != paths.active and tails[-1].scan.good:
+        segments.append(_raw(tails[-1].path, tails[-1]))
+    segments = _bounded(segments, active.first_seq)
+    if problem or entries != manifest.segments:
+        # Without a manifest nothing tells what retention removed from what was lost: believe in retention.
+        first = segments[0].first_seq if segments else active.first_seq
+        manifest = Manifest(removed_through=first - 1 if problem else manifest.removed_through, segments=entries)
+    snapshot = Snapshot(generation=0, segments=tuple(segments), active=active, manifest=manifest)
+    return Survey(snapshot, tuple(tails), problem, found, tuple(problems))
+
+
+def _exists(disk: Disk, path: Path) -> bool:
+    return path.name in disk.list(path.parent)
+
+
+def _read_manifest(disk: Disk, paths: Paths) -> tuple[Manifest, bool, str]:
+    """Give the manifest, whether there is a file of that name, and what is wrong with it."""
+    try:
+        data = disk.read(paths.manifest, 0, disk.size(paths.manifest))
+    except FileNotFoundError:
+        compacted = [name for name in disk.list(paths.segments) if name.endswith(".gz")]
+        return Manifest(), False, "the manifest is missing" if compacted else ""
+    try:
+        return decode_manifest(data), True, ""
+    except (msgspec.DecodeError, UnicodeError, ChecksumWrong) as error:
+        return Manifest(), True, f"the manifest is damaged: {error}"
+
+
+def _segments(
+    disk: Disk, paths: Paths, manifest: Manifest, problems: list[str]
+) -> tuple[list[Segment], tuple[SegmentEntry, ...]]:
+    """Match the manifest with the files. The last seq of a raw segment is 0: not known yet."""
+    names = set(disk.list(paths.segments))
+    found: dict[int, Segment] = {}
+    for entry in manifest.segments:
+        if entry.file in names:
+            found[entry.first_seq] = _compacted(paths, entry)
+        elif paths.raw(entry.first_seq).name not in names:
+            problems.append(f"{entry.file}, which the manifest names, is missing")
+    for first_seq, kind in _parsed(names):
+        if first_seq in found or first_seq <= manifest.removed_through:
+            continue
+        if kind == ".jsonl":
+            path = paths.raw(first_seq)
+            found[first_seq] = Segment(path=path, first_seq=first_seq, last_seq=0, bytes=disk.size(path))
+        elif kind == ".jsonl.gz" and paths.raw(first_seq).name not in names:
+            entry_or_problem = _orphan(disk, paths, first_seq)
+            if isinstance(entry_or_problem, str):
+                problems.append(entry_or_problem)
+            else:
+                found[first_seq] = _compacted(paths, entry_or_problem)
+    segments = [found[first_seq] for first_seq in sorted(found)]
+    return segments, tuple(segment.entry for segment in segments if segment.entry is not None)
+
+
+def _parsed(names: Iterable[str]) -> list[tuple[int, str]]:
+    matches = (SEGMENT_NAME.fullmatch(name) for name in names)
+    return [(int(match["first_seq"]), match["kind"]) for match in matches if match is not None]
+
+
+def _compacted(paths: Paths, entry: SegmentEntry) -> Segment:
+    path = paths.segments / entry.file
+    return Segment(path=path, first_seq=entry.first_seq, last_seq=entry.last_seq, bytes=entry.bytes, entry=entry)
+
+
+def _orphan(disk: Disk, paths: Paths, first_seq: int) -> SegmentEntry | str:
+    """Find out what a compressed segment holds that no manifest names, or say what is wrong with it."""
+    path = paths.compressed(first_seq)
+    size = disk.size(path)
+    side = paths.index(first_seq)
+    try:
+        entry = decode_index(disk.read(side, 0, disk.size(side))).entry
+        if entry.file == path.name and entry.stored_bytes == size:
+            return entry
+    except (FileNotFoundError, msgspec.DecodeError, UnicodeError, ChecksumWrong):
+        pass  # the segment itself says the same, in more time
+    try:
+        return index_segment(disk, path, first_seq).entry
+    except (zlib.error, ValueError) as error:
+        return f"{path.name} is damaged and not in the manifest: {error}"
+
+
+def index_segment(disk: Disk, path: Path, first_seq: int, last_seq: int | None = None) -> SegmentIndex:
+    """Describe a stored segment by reading it, a block at a time.
+
+    :param last_seq: where it ends, if that is known; else it ends with its last op.
+    :raises zlib.error: it cannot be decompressed.
+    :raises ValueError: where it ends is not known, and it holds no op.
+    """
+    blocks = [describe_block(offset, stored, plain) for offset, stored, plain in members(disk, path)]
+    if last_seq is None:
+        last_seq = max(facts.block.last_seq for facts in blocks)
+        if not last_seq:
+            raise ValueError("it holds no op")
+    return describe_segment(path.name, first_seq, last_seq, blocks, _sha256(disk, path))
+
+
+def describe_segment(name: str, first_seq: int, last_seq: int, blocks: list[BlockFacts], digest: str) -> SegmentIndex:
+    """Sum up the blocks of a segment."""
+    with_ops = [facts for facts in blocks if facts.block.ops]
+    entry = SegmentEntry(
+        file=name,
+        first_seq=first_seq,
+        last_seq=last_seq,
+        ops=sum(facts.block.ops for facts in blocks),
+        damaged=sum(facts.bad for facts in blocks),
+        bytes=sum(facts.block.plain_bytes for facts in blocks),
+        stored_bytes=sum(facts.block.stored_bytes for facts in blocks),
+        sha256=digest,
+        min_time_us=min((facts.block.min_time_us for facts in with_ops), default=0),
+        max_time_us=max((facts.block.max_time_us for facts in with_ops), default=0),
+        first_recorded_at=with_ops[0].first_recorded_at if with_ops else "",
+        last_recorded_at=with_ops[-1].last_recorded_at if with_ops else "",
+    )
+    return SegmentIndex(entry=entry, blocks=tuple(facts.block for facts in blocks))
+
+
+def _sha256(disk: Disk, path: Path) -> str:
+    digest = sha256()
+    offset = 0
+    while piece := disk.read(path, offset, BLOCK_BYTES):
+        digest.update(piece)
+        offset += len(piece)
+    return digest.hexdigest()
+
+
+def _expected(segments: list[Segment], manifest: Manifest) -> int | None:
+    """Give the seq that the active file should begin with; None after a raw segment, which would have to be read."""
+    if not segments:
+        return manifest.removed_through + 1 if manifest.segments or manifest.removed_through else None
+    last = segments[-1]
+    return last.last_seq + 1 if last.entry is not None else None
+
+
+def _tail(disk: Disk, path: Path, expected: int | None, unacknowledged_from: int | None) -> Tail:
+    size = disk.size(path)
+    scan = _scan(disk, path, size, expected, unacknowledged_from)
+    decided = plan(scan, size)
+    if decided.torn is not None and (decided.torn.good_before < scan.good or decided.keep_bytes == 0):
+        scan = _scan(disk, path, decided.keep_bytes, expected, unacknowledged_from)
+    scan.marks = [mark for mark in scan.marks if mark.offset < decided.keep_bytes]
+    return Tail(path, size, scan, decided)
+
+
+def _scan(disk: Disk, path: Path, size: int, expected: int | None, bound: int | None) -> Scan:
+    scanner = Scanner(expected, bound)
+    for offset, chunk in chunks(disk, path, 0, size):
+        if not scanner.feed(offset, chunk):
+            break
+    return scanner.scan
+
+
+def _is_empty(tails: list[Tail]) -> bool:
+    return not tails or not tails[-1].scan.good
+
+
+def _active(paths: Paths, tails: list[Tail], segments: list[Segment], manifest: Manifest) -> Active:
+    if tails and tails[0].path == paths.active and tails[0].scan.good:
+        scan = tails[0].scan
+        return Active(
+            path=paths.active,
+            first_seq=scan.first_seq,
+            last_seq=scan.last_seq,
+            durable_bytes=tails[0].plan.keep_bytes,
+            first_recorded_at=scan.first_recorded_at,
+            last_recorded_at=scan.last_recorded_at,
+            marks=scan.marks,
+        )
+    last_seq, recorded_at = manifest.removed_through, ""
+    if tails and tails[-1].scan.good:
+        last_seq, recorded_at = tails[-1].scan.last_seq, tails[-1].scan.last_recorded_at
+    elif segments and segments[-1].entry is not None:
+        last_seq, recorded_at = segments[-1].last_seq, segments[-1].entry.last_recorded_at
+    return Active(path=paths.active, first_seq=last_seq + 1, last_seq=last_seq, last_recorded_at=recorded_at)
+
+
+def _raw(path: Path, tail: Tail) -> Segment:
+    return Segment(
+        path=path,
+        first_seq=tail.scan.first_seq,
+        last_seq=tail.scan.last_seq,
+        bytes=tail.plan.keep_bytes,
+        marks=tuple(tail.scan.marks),
+    )
+
+
+def _bounded(segments: list[Segment], end_seq: int) -> list[Segment]:
+    """Give each raw segment its last seq: it ends where the next file begins."""
+    bounded: list[Segment] = []
+    for segment in reversed(segments):
+        last_seq = segment.last_seq or end_seq - 1
+        if last_seq >= segment.first_seq:
+            bounded.append(msgspec.structs.replace(segment, last_seq=last_seq))
+            end_seq = segment.first_seq
+    return bounded[::-1]

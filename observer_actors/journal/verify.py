@@ -1,0 +1,269 @@
+"""Checking a data directory: every line, checksum and file against the specification in `format`.
+
+Reads, and changes nothing. Works block by block on a stopped directory, and on one that a daemon writes: each file is
+judged by itself, and when files were sealed, compacted or removed meanwhile, the one in hand is judged again.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from msgspec import Struct
+
+from observer_actors.journal.blocks import BlockStore
+from observer_actors.journal.catalog import Active, Segment
+from observer_actors.journal.deduplication import IdWindow
+from observer_actors.journal.files import Disk, PosixDisk, translated
+from observer_actors.journal.format import BLOCK_BYTES, Paths, SegmentEntry
+from observer_actors.journal.judging import Finding, Findings, LineJudge, Position, Severity
+from observer_actors.journal.lines import chunks
+from observer_actors.journal.lock import directory_in_use
+from observer_actors.journal.surveying import Survey, undisturbed_survey
+
+__all__ = ["Finding", "VerifyReport", "verify"]
+
+
+class VerifyReport(Struct, frozen=True, kw_only=True):
+    """What was found."""
+
+    findings: tuple[Finding, ...]
+    """The first 1,000."""
+    damage: int
+    """All findings of that severity."""
+    notices: int
+    ops: int
+    segments: int
+    stored_bytes: int
+    first_seq: int
+    """Oldest op kept; 0 for none."""
+    last_seq: int
+    in_use: bool
+    """A daemon was writing meanwhile."""
+
+    @property
+    def is_damaged(self) -> bool:
+        """Something acknowledged is lost, doubled or unprotected."""
+        return self.damage > 0
+
+
+def verify(
+    data_dir: Path,
+    *,
+    disk: Disk | None = None,
+    in_use: bool | None = None,
+    dedup_window_ops: int = 100_000,
+    progress: Callable[[int, int], None] | None = None,
+) -> VerifyReport:
+    """Check a data directory.
+
+    :param disk: the real one unless given.
+    :param in_use: whether a daemon writes there; found out by its lock unless given.
+    :param dedup_window_ops: an id that comes twice within so many ops is worth a notice (the window is a setting, so
+        that it may have been smaller when they were written).
+    :param progress: called with bytes done and bytes in all, about once for each 256 KiB of lines.
+    :raises FormatUnknown: a newer version wrote it.
+    :raises DiskFailed: it cannot be read.
+    """
+    writing = directory_in_use(data_dir) if in_use is None else in_use
+    with translated("verifying the journal"):
+        run = _Verification(disk or PosixDisk(), data_dir, progress, in_use=writing)
+        return run.run(dedup_window_ops)
+
+
+class _Verification:
+    """One run."""
+
+    def __init__(
+        self, disk: Disk, data_dir: Path, progress: Callable[[int, int], None] | None, *, in_use: bool
+    ) -> None:
+        self._disk = disk
+        self._data_dir = data_dir
+        self._paths = Paths(data_dir)
+        self._progress = progress
+        self._in_use = in_use
+        self._findings = Findings()
+        self._bytes_done = 0
+        self._bytes_total = 0
+
+    def run(self, window_ops: int) -> VerifyReport:
+        found = self._look()
+        self._bytes_total = _total_bytes(found)
+        self._judge_manifest(found)
+        position = Position(found.snapshot.manifest.removed_through + 1, IdWindow(window_ops))
+        segments = 0
+        file: Segment | Active | None = None
+        while not isinstance(file, Active):
+            following = _following(found, 0 if file is None else file.first_seq)
+            judged = self._judge(following, position)
+            if judged is None or (isinstance(following, Active) and self._is_replaced(following)):
+                found = self._look()
+                position.expected = max(position.expected, found.snapshot.manifest.removed_through + 1)
+                continue
+            position, findings = judged
+            self._findings.take(findings)
+            segments += isinstance(following, Segment)
+            file = following
+        self._judge_surroundings(found)
+        return self._report(position, segments)
+
+    def _look(self) -> Survey:
+        return undisturbed_survey(self._disk, self._data_dir)
+
+    def _is_replaced(self, active: Active) -> bool:
+        """Tell whether the active file was sealed: what was read under its name may be its successor."""
+        return self._in_use and self._look().snapshot.active.first_seq != active.first_seq
+
+    def _judge(self, file: Segment | Active, position: Position) -> tuple[Position, Findings] | None:
+        """Judge one file; None when it is gone, because a daemon has replaced or removed it."""
+        position, findings = position.copy(), Findings()
+        try:
+            if isinstance(file, Active):
+                self._judge_plain(file.path, file.durable_bytes, None, position, findings)
+            elif file.entry is None:
+                self._judge_plain(file.path, file.bytes, file.last_seq, position, findings)
+            else:
+                self._judge_compacted(file, file.entry, position, findings)
+        except FileNotFoundError:
+            if not self._in_use:
+                raise
+            return None
+        return position, findings
+
+    def _judge_plain(self, path: Path, end: int, last_seq: int | None, position: Position, findings: Findings) -> None:
+        lines = LineJudge(self._name(path), position, findings, last_seq)
+        for _, chunk in chunks(self._disk, path, 0, end):
+            lines.take(chunk)
+            self._advance(len(chunk))
+        if lines.residue_at is not None:
+            what = "residue of a failed commit follows, which is no part of the journal"
+            findings.add(_finding("notice", self._name(path), what, lines.residue_at))
+        lines.finish()
+
+    def _judge_compacted(self, segment: Segment, entry: SegmentEntry, position: Position, findings: Findings) -> None:
+        name = self._name(segment.path)
+        lines = LineJudge(name, position, findings, segment.last_seq)
+        digest = sha256()
+        size, ops_before = 0, position.ops
+        for stored, plain, problem in _blocks(self._disk, segment.path):
+            digest.update(stored)
+            if problem:
+                findings.add(_finding("damage", name, f"a block cannot be decompressed: {problem}", size))
+            lines.take(plain)
+            size += len(stored)
+            self._advance(len(stored))
+        lines.finish()
+        if digest.hexdigest() != entry.sha256:
+            what = f"its bytes ({size}) are not those of the manifest ({entry.stored_bytes}): the SHA-256 differs"
+            findings.add(_finding("damage", name, what))
+        elif position.ops - ops_before != entry.ops:
+            what = f"holds {position.ops - ops_before} ops, and {entry.ops} by the manifest"
+            findings.add(_finding("damage", name, what))
+        if BlockStore(self._disk, self._data_dir).stored_blocks(entry) is None:
+            if self._in_use and entry not in self._look().snapshot.manifest.segments:
+                raise FileNotFoundError(f"{name} was removed")
+            what = "the block index is missing or wrong: reading is slower, nothing is lost"
+            findings.add(_finding("notice", self._name(self._paths.index(entry.first_seq)), what))
+
+    def _judge_manifest(self, found: Survey) -> None:
+        if found.manifest_problem:
+            self._findings.add(_finding("damage", self._name(self._paths.manifest), found.manifest_problem))
+        for problem in found.problems:
+            self._findings.add(_finding("damage", "segments", problem))
+
+    def _judge_surroundings(self, found: Survey) -> None:
+        """Say what stands behind the last op and beside the files. A daemon at work has such things for a moment."""
+        if not self._in_use:
+            for tail in found.tails:
+                if tail.plan.torn is not None:
+                    what = f"torn tail of {tail.plan.torn_bytes} bytes, never acknowledged: {tail.plan.torn.reason}"
+                    self._findings.add(_finding("notice", self._name(tail.path), what, tail.plan.keep_bytes))
+        for name in self._disk.list(self._paths.observer):
+            if ".torn-" in name:
+                self._findings.add(_finding("notice", name, "bytes of a torn commit, set aside by a recovery"))
+        for name in self._disk.list(self._paths.segments):
+            if ".damaged-" in name:
+                what = "a damaged manifest, set aside and rebuilt"
+                self._findings.add(_finding("notice", f"segments/{name}", what))
+
+    def _name(self, path: Path) -> str:
+        return str(path.relative_to(self._paths.observer))
+
+    def _advance(self, stored_bytes: int) -> None:
+        self._bytes_done += stored_bytes
+        if self._progress is not None:
+            self._progress(min(self._bytes_done, self._bytes_total), self._bytes_total)
+
+    def _report(self, position: Position, segments: int) -> VerifyReport:
+        return VerifyReport(
+            findings=tuple(self._findings.named),
+            damage=self._findings.counts["damage"],
+            notices=self._findings.counts["notice"],
+            ops=position.ops,
+            segments=segments,
+            stored_bytes=self._bytes_done,
+            first_seq=position.first_seq,
+            last_seq=position.expected - 1,
+            in_use=self._in_use,
+        )
+
+
+def _finding(severity: Severity, file: str, what: str, offset: int | None = None) -> Finding:
+    return Finding(severity=severity, file=file, what=what, offset=offset)
+
+
+def _following(found: Survey, first_seq: int) -> Segment | Active:
+    """Give the file behind the one that begins with this seq."""
+    later = (segment for segment in found.snapshot.segments if segment.first_seq > first_seq)
+    return next(later, found.snapshot.active)
+
+
+def _total_bytes(found: Survey) -> int:
+    segments = found.snapshot.segments
+    sealed = sum(s.bytes if s.entry is None else s.entry.stored_bytes for s in segments)
+    return sealed + found.snapshot.active.durable_bytes
+
+
+_GZIP_HEADER = b"\x1f\x8b\x08\x00"
+
+
+def _blocks(disk: Disk, path: Path) -> Iterator[tuple[bytes, bytes, str]]:
+    """Give stored bytes and lines of each block, and why it cannot be read, if it cannot.
+
+    Behind a damaged block, reading goes on with what looks like the header of the next.
+    """
+    size = disk.size(path)
+    if path.suffix != ".gz":
+        yield from ((chunk, chunk, "") for _, chunk in chunks(disk, path, 0, size))
+        return
+    rest, read = b"", 0
+    while rest or read < size:
+        while read < size and len(rest) < BLOCK_BYTES:
+            piece = disk.read(path, read, BLOCK_BYTES)
+            if not piece:
+                size = read  # it was cut since
+                break
+            rest, read = rest + piece, read + len(piece)
+        stored, plain, problem = _first_member(rest)
+        if problem and read < size and stored == len(rest):
+            piece = disk.read(path, read, BLOCK_BYTES)
+            rest, read = rest + piece, read + len(piece)
+            continue
+        yield rest[:stored], plain, problem
+        rest = rest[stored:]
+
+
+def _first_member(data: bytes) -> tuple[int, bytes, str]:
+    """Decompress the first gzip member: its length, its lines, and what is wrong with it."""
+    inflate = zlib.decompressobj(wbits=31)
+    try:
+        plain = inflate.decompress(data)
+        if inflate.eof:
+            return len(data) - len(inflate.unused_data), plain, ""
+        problem = "it ends too early"
+    except zlib.error as error:
+        problem = str(error)
+    following = data.find(_GZIP_HEADER, 1)
+    return (following if following > 0 else len(data)), b"", problem

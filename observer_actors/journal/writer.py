@@ -1,0 +1,349 @@
+"""The one writer: stamps ops, appends them to the active file, and takes back what did not become durable.
+
+Rules:
+
+* Nothing counts before fdatasync has returned; a failure leaves the journal as it was before the commit.
+* A failed fdatasync is never retried on the same file: the system may have thrown the pages away and would now
+  report success. The file is cut to its last durable byte and sealed, and the batch goes to a new one, once.
+* What cannot be mended at once is remembered as a `_Fault`, and mended before the next commit writes.
+
+Plain synchronous code for one thread at a time; `catalog` and `statistics` may be used from any.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+from typing import Self
+
+from msgspec import Struct
+
+from observer_actors.errors import DiskFailed
+from observer_actors.journal.catalog import Active, Catalog, Segment
+from observer_actors.journal.deduplication import IdWindow, Sifted
+from observer_actors.journal.files import AppendFile, Disk, disk_error, translated, write_all
+from observer_actors.journal.format import BLOCK_BYTES, Paths, recorded_text, recorded_us
+from observer_actors.journal.opening import Opened, RecoveryReport, open_directory
+from observer_actors.journal.recovery import Mark
+from observer_actors.op import Op, Seq, encode_ops
+from observer_actors.settings import JournalSettings
+
+__all__ = ["JournalStatistics", "JournalWriter"]
+
+
+class JournalStatistics(Struct, frozen=True, kw_only=True):
+    """Counters since the writer was opened, and the state it is in."""
+
+    last_seq: int
+    """Newest durable op; 0 for none."""
+    active_bytes: int
+    """Durable bytes of the active file."""
+    segments: int
+    """Sealed files, compacted or not."""
+    is_broken: bool
+    """A failure has not been mended yet; the next commit tries to."""
+    commits: int
+    commit_failures: int
+    ops_written: int
+    bytes_written: int
+    syncs: int
+    """Calls of fdatasync for commits, failed ones included."""
+    last_sync_us: int
+    """Duration of the last of them, in microseconds."""
+    seals: int
+    repairs: int
+    """Times that a failure was mended."""
+    torn_bytes: int
+    """Set aside when the writer was opened."""
+    damaged_lines: int
+    """Seen in the active file when the writer was opened."""
+    dedup_ids: int
+    """Ids in the window just now."""
+
+
+class _Fault(Enum):
+    """What must be done before the active file can be written again; each implies what stands below it."""
+
+    TAINTED = "its fdatasync failed: cut it and put a new file in its place"
+    UNCUT = "bytes of a failed commit may follow the last durable one: cut it"
+    UNFILED = "it was renamed or removed: sync the directories and make a new one"
+
+
+class JournalWriter:
+    """See the module. Made by `open`."""
+
+    def __init__(
+        self, disk: Disk, paths: Paths, settings: JournalSettings, now_us: Callable[[], int], opened: Opened
+    ) -> None:
+        self.catalog: Catalog = opened.catalog
+        """For `JournalReader`, `compact` and `retain`."""
+        self.recovery: RecoveryReport = opened.report
+        """What was found when the journal was opened."""
+        self._disk = disk
+        self._paths = paths
+        self._settings = settings
+        self._now_us = now_us
+        self._ids = IdWindow(settings.dedup_window_ops)
+        self._active = opened.catalog.snapshot().active
+        self._ids.add(opened.ids, self._active.last_seq)
+        self._last_recorded_us = recorded_us(self._active.last_recorded_at) if self._active.last_seq else 0
+        self._fault: _Fault | None = None
+        self._file: AppendFile | None = disk.open_append(paths.active, create=False)
+        self._commits = self._commit_failures = self._ops_written = self._bytes_written = 0
+        self._syncs = self._last_sync_us = self._seals = self._repairs = 0
+
+    @classmethod
+    def open(
+        cls,
+        disk: Disk,
+        data_dir: Path,
+        settings: JournalSettings,
+        *,
+        now_us: Callable[[], int],
+        unacknowledged_from: Seq | None = None,
+    ) -> Self:
+        """Recover the journal and get ready to append. The caller holds the directory's lock.
+
+        :param now_us: microseconds since 1970.
+        :param unacknowledged_from: first seq of a batch that an earlier writer of this process had in hand when it
+            failed. What the disk holds of it is cut: it will be committed anew. All before it was acknowledged.
+        :raises FormatUnknown: a newer version wrote this directory.
+        :raises DiskFailed: the disk fails; or DiskFull.
+        """
+        with translated("opening the journal"):
+            opened = open_directory(disk, data_dir, unacknowledged_from, settings.dedup_window_ops)
+            return cls(disk, Paths(data_dir), settings, now_us, opened)
+
+    @property
+    def last_seq(self) -> Seq:
+        """Newest durable op; 0 for none."""
+        return Seq(self._active.last_seq)
+
+    def known(self, id_: str) -> Seq | None:
+        """Give the seq of the op that carries this id, if it is one of the newest `dedup_window_ops`."""
+        return self._ids.known(id_)
+
+    def sift(self, ops: Sequence[Op]) -> Sifted:
+        """Separate the ops of a batch that are new from those known already and those that come twice in it."""
+        return self._ids.sift(ops)
+
+    def stamp(self, ops: Sequence[Op]) -> None:
+        """Set `seq` and `recorded_at` for the next commit. After a failed commit, the same batch is stamped anew."""
+        recorded_at = recorded_text(max(self._now_us(), self._last_recorded_us + 1))
+        for seq, op in enumerate(ops, self._active.last_seq + 1):
+            op.seq = seq
+            op.recorded_at = recorded_at
+
+    def commit(self, ops: Sequence[Op]) -> None:
+        """Return once these stamped ops are on disk; raise when none of them is.
+
+        :raises DiskFull: there is no room.
+        :raises DiskFailed: the disk refuses; what was written of the batch has been taken back, or will be before
+            the next commit writes.
+        """
+        if not ops:
+            return
+        assert ops[0].seq == self._active.last_seq + 1, "stamp the batch before its commit"
+        assert ops[-1].seq == self._active.last_seq + len(ops), "a batch is committed whole"
+        data = encode_ops(ops)
+        try:
+            self._mend()
+            self._write(data)
+        except OSError as error:
+            self._commit_failures += 1
+            # Cut now if that works; if not, the fault stays and the next commit begins with it.
+            with suppress(OSError):
+                self._mend()
+            raise disk_error(error, "writing the journal") from error
+        self._advance(ops, data)
+
+    def _write(self, data: bytes) -> None:
+        """Append and sync, in a second file if the first one's fdatasync fails."""
+        try:
+            self._append(data)
+        except OSError:
+            if self._fault is not _Fault.TAINTED:
+                raise
+            self._mend()
+            self._append(data)
+
+    def _append(self, data: bytes) -> None:
+        assert self._file is not None
+        assert self._fault is None
+        self._fault = _Fault.UNCUT
+        write_all(self._file, data)
+        self._fault = _Fault.TAINTED
+        self._syncs += 1
+        started = time.perf_counter_ns()
+        try:
+            self._file.datasync()
+        finally:
+            self._last_sync_us = (time.perf_counter_ns() - started) // 1_000
+        self._fault = None
+
+    def _advance(self, ops: Sequence[Op], data: bytes) -> None:
+        """Count a batch as durable, and let readers see it."""
+        held, last = self._active, ops[-1]
+        held.marks.extend(_marks(held, ops[0].seq, data))
+        self._active = Active(
+            path=held.path,
+            first_seq=held.first_seq,
+            last_seq=last.seq,
+            durable_bytes=held.durable_bytes + len(data),
+            first_recorded_at=held.first_recorded_at or last.recorded_at,
+            last_recorded_at=last.recorded_at,
+            marks=held.marks,
+        )
+        self._last_recorded_us = recorded_us(last.recorded_at)
+        self._ids.add([(op.seq, op.id) for op in ops if isinstance(op.id, str)], last.seq)
+        self._commits += 1
+        self._ops_written += len(ops)
+        self._bytes_written += len(data)
+        self.catalog.commit(self._active)
+
+    def _mend(self) -> None:
+        """Do what the fault asks for, as far as the disk lets us.
+
+        :raises OSError: it does not; what remains to be done is remembered.
+        """
+        if self._fault is None:
+            return
+        if self._fault is not _Fault.UNFILED:
+            self._cut()
+        if self._fault is _Fault.TAINTED:
+            self._move_away()
+        if self._fault is _Fault.UNFILED:
+            self._file_anew()
+        self._fault = None
+        self._repairs += 1
+
+    def _cut(self) -> None:
+        """Cut the file to its last durable byte, through a fresh descriptor: the old one may be what is broken."""
+        self._close_file()
+        self._file = self._disk.open_append(self._paths.active, create=False)
+        self._file.truncate(self._active.durable_bytes)
+        if self._fault is _Fault.UNCUT:
+            # Synced, so that no later crash can mix what is cut here with what is written in its place.
+            self._fault = _Fault.TAINTED
+            self._file.datasync()
+            self._fault = _Fault.UNCUT
+
+    def _move_away(self) -> None:
+        """Seal the active file; one that holds nothing durable is removed."""
+        if self._active.durable_bytes:
+            self._rename_away()
+        else:
+            self._disk.remove(self._paths.active)
+            self._fault = _Fault.UNFILED
+
+    def _rename_away(self) -> None:
+        held = self._active
+        target = self._paths.raw(held.first_seq)
+        segment = Segment(
+            path=target,
+            first_seq=held.first_seq,
+            last_seq=held.last_seq,
+            bytes=held.durable_bytes,
+            marks=tuple(held.marks),
+        )
+        fresh = Active(
+            path=held.path,
+            first_seq=held.last_seq + 1,
+            last_seq=held.last_seq,
+            last_recorded_at=held.last_recorded_at,
+        )
+        self.catalog.seal(lambda: self._disk.rename(self._paths.active, target), segment, fresh)
+        self._active = fresh
+        self._fault = _Fault.UNFILED
+        self._seals += 1
+
+    def _file_anew(self) -> None:
+        """Make the rename durable first: a new file of the old name must never stand while the old one has no other."""
+        self._close_file()
+        self._disk.sync_directory(self._paths.segments)
+        self._disk.sync_directory(self._paths.observer)
+        self._file = self._disk.open_append(self._paths.active, create=True)
+        self._disk.sync_directory(self._paths.observer)
+
+    def _close_file(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):  # all that counts in it is durable
+                file.close()
+
+    def seal_due(self) -> bool:
+        """Tell whether the active file has reached its size or its age. An empty one never has."""
+        held = self._active
+        if not held.durable_bytes:
+            return False
+        age_us = self._now_us() - recorded_us(held.first_recorded_at)
+        return (
+            held.durable_bytes >= self._settings.segment_bytes_max
+            or age_us >= self._settings.segment_seconds_max * 1_000_000
+        )
+
+    def seal(self) -> bool:
+        """Make the active file a sealed segment and begin a new one; False when it is empty.
+
+        :raises DiskFailed: the disk refuses. Nothing is lost, and the next commit mends what is half done.
+        """
+        with translated("sealing the active file"):
+            self._mend()
+            if not self._active.durable_bytes:
+                return False
+            self._rename_away()
+            self._file_anew()
+            self._fault = None
+        return True
+
+    def reconfigure(self, settings: JournalSettings) -> None:
+        """Take new settings for sealing; the window of ids stays as it was opened."""
+        self._settings = settings
+
+    def statistics(self) -> JournalStatistics:
+        """Give the counters; from any thread."""
+        return JournalStatistics(
+            last_seq=self._active.last_seq,
+            active_bytes=self._active.durable_bytes,
+            segments=len(self.catalog.snapshot().segments),
+            is_broken=self._fault is not None,
+            commits=self._commits,
+            commit_failures=self._commit_failures,
+            ops_written=self._ops_written,
+            bytes_written=self._bytes_written,
+            syncs=self._syncs,
+            last_sync_us=self._last_sync_us,
+            seals=self._seals,
+            repairs=self._repairs,
+            torn_bytes=sum(tail.bytes for tail in self.recovery.torn),
+            damaged_lines=self.recovery.damaged_lines,
+            dedup_ids=len(self._ids),
+        )
+
+    def close(self) -> None:
+        """Cut what a failed commit left, if the disk lets us, and close the file. Nothing durable depends on it."""
+        with suppress(OSError, DiskFailed):
+            self._mend()
+        self._close_file()
+
+
+def _marks(held: Active, first_seq: int, data: bytes) -> list[Mark]:
+    """Index a batch sparsely: one mark for about each `BLOCK_BYTES` of the file, at the beginning of a line."""
+    base = held.durable_bytes
+    last = held.marks[-1].offset if held.marks else -BLOCK_BYTES
+    marks: list[Mark] = []
+    seen, seq = 0, first_seq
+    if base - last >= BLOCK_BYTES:
+        marks.append(Mark(base, first_seq))
+        last = base
+    while last + BLOCK_BYTES < base + len(data):
+        at = data.find(b"\n", last + BLOCK_BYTES - base) + 1
+        if not 0 < at < len(data):
+            break
+        seq += data.count(b"\n", seen, at)
+        seen, last = at, base + at
+        marks.append(Mark(last, seq))
+    return marks

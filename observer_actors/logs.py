@@ -1,0 +1,155 @@
+"""Logs: structlog on standard error, JSON lines when it is no terminal, coloured and short on one.
+
+Every line has an event name, the actor, and what it is about as fields. Control characters in values are escaped by
+either renderer, so that no text from outside can forge a line or move a cursor.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from contextlib import suppress
+from typing import Any, Final, TextIO, cast
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from observer_actors.supervision import (
+    ActorFailed,
+    ActorParked,
+    LifecycleEvent,
+    MessageQuarantined,
+    RestartsExhausted,
+    ShutdownForced,
+)
+
+__all__ = ["configure_logs", "log_lifecycle", "logger", "set_level"]
+
+_WARNINGS: Final = (ActorFailed, ActorParked, ShutdownForced)
+_ERRORS: Final = (RestartsExhausted, MessageQuarantined)
+
+
+def configure_logs(level: str) -> None:
+    """Send our lines and those of the libraries to standard error, in one form."""
+    terminal = sys.stderr.isatty()
+    time = (
+        structlog.processors.TimeStamper("%H:%M:%S", utc=False) if terminal else structlog.processors.TimeStamper("iso")
+    )
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        time,
+        structlog.processors.format_exc_info,
+        _escape_controls,
+    ]
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(serializer=_to_json)
+    )
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
+        logger_factory=structlog.PrintLoggerFactory(_unfailing(sys.stderr)),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(_unfailing(sys.stderr))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[_name_library, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+class _Unfailing(io.TextIOBase):
+    """Where lines go; one that is not taken (a full disk, a reader that has gone) is lost, and stops no actor."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
+def _unfailing(stream: TextIO) -> TextIO:
+    return cast("TextIO", _Unfailing(stream))
+
+
+def set_level(level: str) -> None:
+    """Change the level of our own lines."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(_number(level)))
+
+
+def logger(actor: str) -> FilteringBoundLogger:
+    """Give the logger of an actor."""
+    bound: FilteringBoundLogger = structlog.get_logger(actor=actor)
+    return bound
+
+
+def log_lifecycle(event: LifecycleEvent) -> None:
+    """Write a lifecycle event; the field names are the event's."""
+    fields = msgspec.to_builtins(event)
+    name = _snake(fields.pop("type"))
+    log = logger(fields.pop("actor"))
+    if isinstance(event, _ERRORS):
+        log.error(name, **fields)
+    elif isinstance(event, _WARNINGS):
+        log.warning(name, **fields)
+    else:
+        log.info(name, **fields)
+
+
+def _number(level: str) -> int:
+    return logging.getLevelNamesMapping()[level.upper()]
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
+
+
+def _to_json(content: EventDict, **_options: Any) -> str:  # noqa: ANN401 - structlog's signature
+    return msgspec.json.encode(content, enc_hook=str).decode()
+
+
+def _name_library(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+    record = fields["_record"]
+    fields["actor"] = record.name
+    return fields
+
+
+def _escape_controls(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
+    """Make C0 and C1 controls, and marks that turn the direction of text, visible.
+
+    A traceback keeps its newlines, and is indented: no line of it looks like one of ours.
+    """
+    for name, value in fields.items():
+        if name == "exception" and isinstance(value, str):
+            fields[name] = "\n".join("    " + _visible(line) for line in value.split("\n"))
+        elif name != "_record":
+            fields[name] = _escaped(value)
+    return fields
+
+
+def _escaped(value: Any) -> Any:  # noqa: ANN401 - whatever a field holds
+    match value:
+        case str():
+            return _visible(value)
+        case list() | tuple():
+            return [_escaped(inner) for inner in value]
+        case dict():
+            return {_escaped(name): _escaped(inner) for name, inner in value.items()}
+        case _:
+            return value
+
+
+def _visible(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

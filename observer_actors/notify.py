@@ -1,0 +1,95 @@
+"""systemd's notification protocol (sd_notify(3)): datagrams to the socket that ``NOTIFY_SOCKET`` names.
+
+The watchdog is fed only while both ends of the pipeline make progress: the listener answers a request, and the
+persister takes an empty submission through its mailbox and answers it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+import httpx
+import trio
+
+from observer_actors.actors.admission import Admission
+from observer_actors.errors import ObserverError
+from observer_actors.http.views import Readiness
+from observer_actors.supervision import Life
+
+__all__ = ["Notifier", "keep_notified"]
+
+STATUS_S: Final = 5.0
+
+
+class Notifier:
+    """Tells systemd how we are; does nothing when systemd did not start us."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        address = environment.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        meant_for_us = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        microseconds = environment.get("WATCHDOG_USEC", "") if meant_for_us else ""
+        self.watchdog_s: float | None = int(microseconds) / 1e6 if microseconds.isdigit() else None
+        """Without a `WATCHDOG=1` for this long, systemd ends the process; None when nobody watches."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._address)
+
+    def send(self, **state: str) -> None:
+        """Send e.g. ``READY="1"``. A manager that is gone does not matter to us."""
+        if not self.wanted:
+            return
+        message = "\n".join(f"{name}={value}" for name, value in state.items())
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as channel:
+            try:
+                channel.sendto(message.encode(), self._address)
+            except OSError:
+                return
+
+
+class Notified(Protocol):
+    """What is said of a daemon."""
+
+    addresses: list[str]
+    admission: Admission
+    life: Life
+
+    def readiness(self) -> Readiness:
+        """Say whether events are taken."""
+
+    def rate_per_second(self) -> float:
+        """Give the rate of commits."""
+
+
+async def keep_notified(notifier: Notifier, daemon: Notified) -> None:
+    """Tell systemd when the daemon is ready, how it is, and that it makes progress."""
+    if not notifier.wanted:
+        return
+    await daemon.life.wait_ready()
+    notifier.send(READY="1", STATUS=_status(daemon), MAINPID=str(os.getpid()))
+    period_s = min(STATUS_S, notifier.watchdog_s / 3) if notifier.watchdog_s else STATUS_S
+    async with httpx.AsyncClient(trust_env=False, timeout=period_s) as client:
+        while True:
+            await trio.sleep(period_s)
+            if await _makes_progress(client, daemon):
+                notifier.send(WATCHDOG="1", STATUS=_status(daemon))
+
+
+async def _makes_progress(client: httpx.AsyncClient, daemon: Notified) -> bool:
+    try:
+        (await client.get(daemon.addresses[0] + "/health")).raise_for_status()
+        await daemon.admission.submit((), 0)
+    except (httpx.HTTPError, ObserverError):
+        return False
+    return True
+
+
+def _status(daemon: Notified) -> str:
+    readiness = daemon.readiness()
+    state = "taking events" if readiness.ready else "; ".join(readiness.reasons)
+    return f"{daemon.addresses[0]}: {state}, {daemon.rate_per_second():.1f} a second"

@@ -1,0 +1,50 @@
+"""Failure patterns: what fails in the same way, and when that is worth a model's time. Pure."""
+
+from __future__ import annotations
+
+from observer_actors.patterns.diagnosis import (
+    Case,
+    Diagnosis,
+    Inquiry,
+    Reason,
+    conclude,
+    due,
+    inquire,
+    inquiry_message,
+)
+from observer_actors.patterns.grouping import (
+    Example,
+    Pattern,
+    Scope,
+    apply,
+    bounded_endpoint,
+    error_text,
+    pattern_id,
+    stable_id,
+)
+from observer_actors.patterns.masking import ALGORITHM_VERSION, template_of
+from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message
+
+__all__ = [
+    "ALGORITHM_VERSION",
+    "Case",
+    "Diagnosis",
+    "Example",
+    "Inquiry",
+    "LogEntry",
+    "Outgoing",
+    "Pattern",
+    "Reason",
+    "Scope",
+    "apply",
+    "bounded_endpoint",
+    "conclude",
+    "due",
+    "error_text",
+    "inquire",
+    "inquiry_message",
+    "log_message",
+    "pattern_id",
+    "stable_id",
+    "template_of",
+]

@@ -1,0 +1,145 @@
+"""Counters, rates and latency over everything ever committed, in constant memory. Pure.
+
+Latency is kept in a sketch with logarithmic buckets after DDSketch (Masson, Rim, Lee: "DDSketch: a fast and
+fully-mergeable quantile sketch with relative-error guarantees", VLDB 2019): a quantile read from it is within 1 % of
+a true one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
+
+import msgspec
+
+from observer_actors.op import Op
+
+__all__ = ["LatencySketch", "RateWindow", "Stats", "Tally"]
+
+ENDPOINTS_MAX: Final = 200
+"""Endpoints counted by name; those that come later are counted together under `OTHER`. A label set that grows with
+what callers send would grow the memory of this process and of every Prometheus that reads it."""
+SOURCES_MAX: Final = 50
+OTHER: Final = "other"
+
+RELATIVE_ERROR: Final = 0.01
+_GAMMA: Final = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
+_LOG_GAMMA: Final = math.log(_GAMMA)
+SMALLEST_MS: Final = 0.001
+"""Shorter durations, negative ones too (a caller's clock may jump), count as zero."""
+LARGEST_MS: Final = 1e10
+"""About four months; longer ones count as this. Bounds a sketch to about 1,500 buckets."""
+
+
+class LatencySketch(msgspec.Struct):
+    """How long things took, in milliseconds."""
+
+    count: int = 0
+    sum_ms: float = 0.0
+    zeros: int = 0
+    buckets: dict[int, int] = msgspec.field(default_factory=dict)
+
+    def add(self, duration_ms: float) -> None:
+        """Take one duration in."""
+        self.count += 1
+        if not duration_ms > SMALLEST_MS:
+            self.zeros += 1
+            return
+        duration_ms = min(duration_ms, LARGEST_MS)
+        self.sum_ms += duration_ms
+        bucket = math.ceil(math.log(duration_ms) / _LOG_GAMMA)
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
+
+    def quantile(self, share: float) -> float:
+        """Give the duration that ``share`` (0 to 1) of them do not exceed, within 1 %; 0 when there is none."""
+        rank = share * (self.count - 1)
+        seen = self.zeros
+        if self.count == 0 or rank < seen:
+            return 0.0
+        for bucket in sorted(self.buckets):
+            seen += self.buckets[bucket]
+            if rank < seen:
+                return 2 * _GAMMA**bucket / (_GAMMA + 1)
+        return LARGEST_MS
+
+
+class Tally(msgspec.Struct):
+    """Outcomes under one label."""
+
+    successes: int = 0
+    failures: int = 0
+
+    def add(self, *, success: bool) -> None:
+        """Count one outcome."""
+        if success:
+            self.successes += 1
+        else:
+            self.failures += 1
+
+
+class EndpointTally(Tally):
+    """Outcomes and latency of one endpoint."""
+
+    latency: LatencySketch = msgspec.field(default_factory=LatencySketch)
+
+
+class Stats(msgspec.Struct):
+    """Everything counted so far, up to the op ``last_seq``. As JSON it is its own snapshot."""
+
+    last_seq: int = 0
+    all: Tally = msgspec.field(default_factory=Tally)
+    sources: dict[str, Tally] = msgspec.field(default_factory=dict)
+    endpoints: dict[str, EndpointTally] = msgspec.field(default_factory=dict)
+
+    def add(self, ops: Iterable[Op]) -> None:
+        """Count ops, in the order of their seq."""
+        for op in ops:
+            self.all.add(success=op.success)
+            source = self.sources.get(op.source) or _labelled(self.sources, op.source, SOURCES_MAX, Tally)
+            source.add(success=op.success)
+            endpoint = self.endpoints.get(op.endpoint) or _labelled(
+                self.endpoints, op.endpoint, ENDPOINTS_MAX, EndpointTally
+            )
+            endpoint.add(success=op.success)
+            endpoint.latency.add(op.duration_ms)
+            self.last_seq = op.seq
+
+
+_T = TypeVar("_T")
+
+
+def _labelled(tallies: dict[str, _T], label: str, most: int, make: Callable[[], _T]) -> _T:
+    """Give the tally of a label not seen before: a new one, or the common one when there are too many."""
+    if len(tallies) >= most:
+        label = OTHER
+    return tallies.setdefault(label, make())
+
+
+class RateWindow:
+    """Events a second, over the last ``seconds``.
+
+    Time is given from outside, in seconds on a clock that does not go back.
+    """
+
+    def __init__(self, seconds: int = 60) -> None:
+        self._seconds = seconds
+        self._counts: deque[tuple[int, int]] = deque()
+
+    def add(self, now: float, count: int) -> None:
+        """Note ``count`` events at ``now``."""
+        second = int(now)
+        if self._counts and self._counts[-1][0] == second:
+            count += self._counts.pop()[1]
+        self._counts.append((second, count))
+        self._forget(now)
+
+    def per_second(self, now: float) -> float:
+        """Give the mean rate over the window that ends at ``now``."""
+        self._forget(now)
+        return sum(count for _, count in self._counts) / self._seconds
+
+    def _forget(self, now: float) -> None:
+        while self._counts and self._counts[0][0] <= now - self._seconds:
+            self._counts.popleft()

@@ -1,0 +1,20 @@
+"""What has been learned, and what must leave this machine, in one SQLite file."""
+
+from __future__ import annotations
+
+from observer_actors.store.files import StoreBusy, StoreDamaged, StoreFailed
+from observer_actors.store.learned import LEARNED_PATH, Queued, Saved, Snapshot, Store, StoreStatistics
+from observer_actors.store.schema import MIGRATIONS
+
+__all__ = [
+    "LEARNED_PATH",
+    "MIGRATIONS",
+    "Queued",
+    "Saved",
+    "Snapshot",
+    "Store",
+    "StoreBusy",
+    "StoreDamaged",
+    "StoreFailed",
+    "StoreStatistics",
+]

@@ -1,0 +1,384 @@
+"""What has been learned, and what must leave this machine: ``<data>/_observer/learned.sqlite3``.
+
+Rules:
+
+* Whatever belongs together is saved in one transaction: the patterns and the cursor that says how far they
+  go, a diagnosis and the message that announces it. After a crash either all of it is there or nothing.
+* Saved means on disk: WAL with ``synchronous=FULL``.
+* Synchronous. The actors call it from one worker thread (``to_thread.run_sync`` with a
+  ``CapacityLimiter(1)``), never from the trio thread; a lock of its own makes it safe, not fast, if two
+  should meet.
+* The journal remains the source of truth. Patterns and entries can be made again from it, and a damaged file
+  must not take the witness down: `Store.open` sets it aside as ``learned.sqlite3.corrupt-<n>`` and begins an
+  empty one, which takes over what can still be read of the outbox, since that stands in no journal.
+  `Store.set_aside` says that it happened. Damage that shows itself later raises `StoreDamaged`; close the
+  store then, and open it again.
+* Foreign errors are translated in one place (`files.translated`).
+
+The outbox is a queue in strict order: only its head is due, a refused message is set aside, and a key that
+was ever queued is not queued again while it is remembered. A message is spoken of by its key: a file that was mended
+numbers them anew.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+import msgspec
+
+from observer_actors.patterns import Diagnosis, Outgoing, Pattern
+from observer_actors.playbook import Delta, Entry
+from observer_actors.store.files import StoreDamaged, Trace, opened, transaction, translated
+
+__all__ = [
+    "DIAGNOSES_MAX",
+    "ERROR_CHARS_MAX",
+    "LEARNED_PATH",
+    "REFUSED_MAX",
+    "REMEMBERED_MAX",
+    "Queued",
+    "Saved",
+    "Snapshot",
+    "Store",
+    "StoreStatistics",
+]
+
+Record = TypeVar("Record", Pattern, Entry, Diagnosis)
+
+LEARNED_PATH: Final = Path("_observer/learned.sqlite3")
+"""Where the file lies under the data directory."""
+REMEMBERED_MAX: Final = 10_000
+"""Keys of delivered and dropped messages that are remembered: the newest ones, about 1 MB."""
+REFUSED_MAX: Final = 1_000
+"""Refused messages that are kept with their body, for a person to look at: the newest ones."""
+DIAGNOSES_MAX: Final = 10_000
+"""Diagnoses that are kept: the newest ones, about 20 MB."""
+ERROR_CHARS_MAX: Final = 500
+"""Characters of a reason that are kept with a message."""
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The state of a consumer, as JSON, with the last op that is in it."""
+
+    seq: int
+    body: bytes
+
+
+class Saved(msgspec.Struct, frozen=True):
+    """What a save did to the outbox."""
+
+    queued: int = 0
+    """Messages that were new."""
+    dropped: int = 0
+    """Older ones that had to make room: lost to the gateway, and on purpose."""
+
+
+class Queued(msgspec.Struct, frozen=True):
+    """The head of the outbox."""
+
+    id: int
+    key: str
+    path: str
+    body: bytes
+    attempts: int
+    """Tries that failed so far."""
+    tried_at: float
+    next_at: float
+    """Seconds since 1970; not to be tried before."""
+    error: str
+    """Why the last try failed, or why it was refused; "" when neither."""
+
+    def wait_seconds(self, now: float) -> float:
+        """Say how long it must wait still: 0 when it is due, or the clock was set back since the try."""
+        return 0.0 if now < self.tried_at else max(0.0, self.next_at - now)
+
+
+class StoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """The outbox and the learned things in numbers. Totals are over the file's life, not the process's."""
+
+    patterns: int
+    diagnoses: int
+    entries: int
+    pending: int
+    """Messages that wait."""
+    refused_kept: int
+    """Refused messages that can still be looked at."""
+    delivered: int
+    """Total."""
+    refused: int
+    """Total: the gateway said it will never take them."""
+    dropped: int
+    """Total: they had to make room for newer ones."""
+    head_attempts: int
+    """Failed tries of the message that all others wait for."""
+    head_error: str
+    """Why the last of them failed; "" when none did."""
+
+
+class Store:
+    """One open file. See the head of this module for who may call it, and from where.
+
+    Any method may raise `DiskFailed`, `DiskFull`, `StoreBusy` (all worth retrying), `StoreDamaged` or
+    `StoreFailed`; nothing of what it was to save is saved then.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, *, outbox_max: int, set_aside: Path | None = None) -> None:
+        self._connection = connection
+        self._outbox_max = outbox_max
+        self._lock = threading.Lock()
+        self.set_aside: Final = set_aside
+        """Where the damaged file went that this one replaces; None when there was none."""
+
+    @classmethod
+    def open(cls, path: Path, *, outbox_max: int, trace: Trace | None = None) -> Self:
+        """Open the file, made if it is absent, and bring it to this version's tables.
+
+        :param outbox_max: messages that may wait; beyond it the oldest are dropped and counted.
+        :param trace: called with each statement just before it runs.
+        :raises FormatUnknown: a newer version wrote it.
+        """
+        connection, set_aside = opened(path, _read_all, trace)
+        return cls(connection, outbox_max=outbox_max, set_aside=set_aside)
+
+    def close(self) -> None:
+        """Close the file; its write-ahead log is folded in. A second call does nothing."""
+        with self._lock, translated():
+            self._connection.close()
+
+    # ---------------------------------------------------------------------------- cursors and snapshots
+
+    def cursor(self, consumer: str) -> int:
+        """Give the last ``seq`` that the consumer has taken in; 0 at the beginning."""
+        rows = self._rows("SELECT seq FROM cursors WHERE consumer = ?", consumer)
+        return int(rows[0][0]) if rows else 0
+
+    def save_cursor(self, consumer: str, seq: int) -> None:
+        """Move a cursor by itself, where the ops up to it changed nothing."""
+        with self._saving() as sql:
+            sql.execute(_SAVE_CURSOR, (consumer, seq))
+
+    def snapshot(self, name: str) -> Snapshot | None:
+        """Give the newest state that was saved under the name."""
+        rows = self._rows("SELECT seq, body FROM snapshots WHERE name = ?", name)
+        return Snapshot(rows[0][0], rows[0][1].encode()) if rows else None
+
+    def save_snapshot(self, name: str, snapshot: Snapshot) -> None:
+        """Save a consumer's state together with its cursor: the two are one row."""
+        with self._saving() as sql:
+            sql.execute(_SAVE_SNAPSHOT, (name, snapshot.seq, snapshot.body.decode()))
+
+    # ---------------------------------------------------------------------------- learned things
+
+    def patterns(self) -> dict[str, Pattern]:
+        """Load all patterns by id."""
+        rows = self._rows("SELECT record FROM patterns ORDER BY id")
+        return {pattern.id: pattern for pattern in _decoded(rows, Pattern)}
+
+    def save_patterns(self, changes: Mapping[str, Pattern], *, consumer: str, seq: int) -> None:
+        """Save new and changed patterns, and that the consumer has taken in all ops up to ``seq``."""
+        with self._saving() as sql:
+            sql.executemany(_SAVE_PATTERN, map(_row, changes.values()))
+            sql.execute(_SAVE_CURSOR, (consumer, seq))
+
+    def has_diagnosis(self, key: str) -> bool:
+        """Tell whether an inquiry with this evidence has been answered already."""
+        return bool(self._rows("SELECT 1 FROM diagnoses WHERE evidence = ?", key))
+
+    def diagnoses(self, *, limit: int = 100) -> list[Diagnosis]:
+        """Load the newest diagnoses, newest first."""
+        return _decoded(self._rows("SELECT record FROM diagnoses ORDER BY id DESC LIMIT ?", limit), Diagnosis)
+
+    def save_diagnosis(
+        self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], messages: Sequence[Outgoing] = ()
+    ) -> Saved:
+        """Save a diagnosis, the patterns that it is about, and the messages that announce it.
+
+        The same evidence is kept and announced once: of a second diagnosis of it only the patterns are saved, so
+        that they are not due for ever.
+        """
+        with self._saving() as sql:
+            sql.executemany(_SAVE_PATTERN, map(_row, changes.values()))
+            if not sql.execute(_SAVE_DIAGNOSIS, (diagnosis.key, _json(diagnosis))).rowcount:
+                return Saved()
+            sql.execute(_FORGET_DIAGNOSES, (DIAGNOSES_MAX,))
+            return self._enqueue(sql, messages)
+
+    def entries(self) -> dict[str, Entry]:
+        """Load the playbook by id."""
+        rows = self._rows("SELECT record FROM entries ORDER BY id")
+        return {entry.id: entry for entry in _decoded(rows, Entry)}
+
+    def save_deltas(self, deltas: Sequence[Delta], *, consumer: str, seq: int) -> Saved:
+        """Save the deltas, their messages, and that the consumer has taken in all ops up to ``seq``."""
+        with self._saving() as sql:
+            sql.executemany(_SAVE_ENTRY, [_row(delta.entry) for delta in deltas])
+            sql.execute(_SAVE_CURSOR, (consumer, seq))
+            return self._enqueue(sql, [delta.message for delta in deltas if delta.message is not None])
+
+    # ---------------------------------------------------------------------------- the outbox
+
+    def enqueue(self, messages: Sequence[Outgoing]) -> Saved:
+        """Queue messages that belong to nothing that is saved here. A remembered key is passed over."""
+        with self._saving() as sql:
+            return self._enqueue(sql, messages)
+
+    def head(self) -> Queued | None:
+        """Give the oldest message that waits, due or not; None when none waits."""
+        rows = self._rows(_HEAD)
+        return Queued(*rows[0]) if rows else None
+
+    def next_due(self, now: float) -> Queued | None:
+        """Give the oldest message that waits if it may be tried now; what follows it waits with it.
+
+        :param now: seconds since 1970.
+        """
+        head = self.head()
+        return head if head is not None and head.wait_seconds(now) == 0 else None
+
+    def delivered(self, key: str) -> bool:
+        """Note that the gateway has it. False: it was not waiting any more, but dropped in the meantime."""
+        return self._settle(key, "delivered", "")
+
+    def failed(self, key: str, error: str, *, now: float, next_at: float) -> None:
+        """Note a try that failed; the message stays the head, and is not due before ``next_at``."""
+        with self._saving() as sql:
+            sql.execute(_NOTE_FAILURE, (error[:ERROR_CHARS_MAX], now, next_at, key))
+
+    def refused(self, key: str, error: str) -> bool:
+        """Set a message aside that the gateway will never take, so that the next one has its turn."""
+        return self._settle(key, "refused", error)
+
+    def refusals(self, *, limit: int = 100) -> list[Queued]:
+        """Load the newest refused messages, newest first."""
+        return [Queued(*row) for row in self._rows(_REFUSALS, limit)]
+
+    def statistics(self) -> StoreStatistics:
+        """Count what is there."""
+        states = dict(self._rows("SELECT state, count(*) FROM outbox GROUP BY state"))
+        totals = dict(self._rows("SELECT name, n FROM counters"))
+        head = self.head()
+        return StoreStatistics(
+            patterns=self._rows("SELECT count(*) FROM patterns")[0][0],
+            diagnoses=self._rows("SELECT count(*) FROM diagnoses")[0][0],
+            entries=self._rows("SELECT count(*) FROM entries")[0][0],
+            pending=states.get("pending", 0),
+            refused_kept=states.get("refused", 0),
+            delivered=totals.get("delivered", 0),
+            refused=totals.get("refused", 0),
+            dropped=totals.get("dropped", 0),
+            head_attempts=head.attempts if head else 0,
+            head_error=head.error if head else "",
+        )
+
+    # ---------------------------------------------------------------------------- how
+
+    def _rows(self, statement: str, *values: object) -> list[Any]:
+        with self._lock, translated():
+            return self._connection.execute(statement, values).fetchall()
+
+    @contextmanager
+    def _saving(self) -> Iterator[sqlite3.Connection]:
+        """Save all that is done inside, or, when anything raises, nothing."""
+        with self._lock, translated(), transaction(self._connection) as sql:
+            yield sql
+
+    def _enqueue(self, sql: sqlite3.Connection, messages: Sequence[Outgoing]) -> Saved:
+        queued = sum(sql.execute(_ENQUEUE, (m.key, m.path, m.body)).rowcount for m in messages)
+        dropped = sql.execute(_DROP_OLDEST, (self._outbox_max,)).rowcount if queued else 0
+        if dropped:
+            sql.execute(_COUNT, ("dropped", dropped))
+            sql.execute(_FORGET_SETTLED, (REMEMBERED_MAX,))
+        return Saved(queued=queued, dropped=dropped)
+
+    def _settle(self, key: str, state: str, error: str) -> bool:
+        with self._saving() as sql:
+            if not sql.execute(_SETTLE, (state, error[:ERROR_CHARS_MAX], state, key)).rowcount:
+                return False
+            sql.execute(_COUNT, (state, 1))
+            sql.execute(_FORGET_SETTLED, (REMEMBERED_MAX,))
+            sql.execute(_FORGET_REFUSED, (REFUSED_MAX,))
+            return True
+
+
+_READ_REST: Final = (
+    "SELECT consumer, seq FROM cursors",
+    "SELECT name, seq, body FROM snapshots",
+    "SELECT name, n FROM counters",
+    "SELECT id, key, path, body, state, attempts, tried_at, next_at, error FROM outbox",
+)
+_SAVE_CURSOR: Final = (
+    "INSERT INTO cursors (consumer, seq) VALUES (?, ?) ON CONFLICT (consumer) DO UPDATE SET seq = excluded.seq"
+)
+_SAVE_SNAPSHOT: Final = (
+    "INSERT INTO snapshots (name, seq, body) VALUES (?, ?, ?)"
+    " ON CONFLICT (name) DO UPDATE SET seq = excluded.seq, body = excluded.body"
+)
+_SAVE_PATTERN: Final = (
+    "INSERT INTO patterns (id, endpoint, last_seq, record) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (id) DO UPDATE SET last_seq = excluded.last_seq, record = excluded.record"
+)
+_SAVE_ENTRY: Final = (
+    "INSERT INTO entries (id, endpoint, last_seq, record) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (id) DO UPDATE SET last_seq = excluded.last_seq, record = excluded.record"
+)
+_SAVE_DIAGNOSIS: Final = "INSERT INTO diagnoses (evidence, record) VALUES (?, ?) ON CONFLICT (evidence) DO NOTHING"
+_FORGET_DIAGNOSES: Final = (
+    "DELETE FROM diagnoses WHERE id IN (SELECT id FROM diagnoses ORDER BY id DESC LIMIT -1 OFFSET ?)"
+)
+_ENQUEUE: Final = "INSERT INTO outbox (key, path, body) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING"
+_QUEUED: Final = "SELECT id, key, path, body, attempts, tried_at, next_at, error FROM outbox"
+_HEAD: Final = _QUEUED + " WHERE state = 'pending' ORDER BY id LIMIT 1"
+_REFUSALS: Final = _QUEUED + " WHERE state = 'refused' ORDER BY id DESC LIMIT ?"
+_NOTE_FAILURE: Final = (
+    "UPDATE outbox SET attempts = attempts + 1, error = ?, tried_at = ?, next_at = ?"
+    " WHERE key = ? AND state = 'pending'"
+)
+_SETTLE: Final = (
+    "UPDATE outbox SET state = ?, error = ?, body = CASE ? WHEN 'refused' THEN body ELSE x'' END"
+    " WHERE key = ? AND state = 'pending'"
+)
+_DROP_OLDEST: Final = (
+    "UPDATE outbox SET state = 'dropped', body = x'' WHERE id IN"
+    " (SELECT id FROM outbox WHERE state = 'pending' ORDER BY id DESC LIMIT -1 OFFSET ?)"
+)
+_FORGET_SETTLED: Final = (
+    "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox"
+    " WHERE state IN ('delivered', 'dropped') ORDER BY id DESC LIMIT -1 OFFSET ?)"
+)
+_FORGET_REFUSED: Final = (
+    "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE state = 'refused' ORDER BY id DESC LIMIT -1 OFFSET ?)"
+)
+_COUNT: Final = "INSERT INTO counters (name, n) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET n = n + excluded.n"
+
+
+def _json(record: msgspec.Struct) -> str:
+    return msgspec.json.encode(record).decode()
+
+
+def _row(item: Pattern | Entry) -> tuple[str, str, int, str]:
+    return item.id, item.endpoint, item.last_seq, _json(item)
+
+
+def _read_all(connection: sqlite3.Connection) -> None:
+    """Read every table as it will be read.
+
+    :raises StoreDamaged: a record does not say what it should.
+    """
+    _decoded(connection.execute("SELECT record FROM patterns"), Pattern)
+    _decoded(connection.execute("SELECT record FROM entries"), Entry)
+    _decoded(connection.execute("SELECT record FROM diagnoses"), Diagnosis)
+    for statement in _READ_REST:
+        for _row_read in connection.execute(statement):
+            pass
+
+
+def _decoded(rows: Iterable[tuple[str]], kind: type[Record]) -> list[Record]:
+    try:
+        return [msgspec.json.decode(record, type=kind) for (record,) in rows]
+    except msgspec.DecodeError as error:
+        raise StoreDamaged(f"a record is not a {kind.__name__}: {error}") from error

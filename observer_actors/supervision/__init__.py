@@ -1,0 +1,58 @@
+"""Supervision: actors that are restarted when they fail, and mailboxes that outlive them."""
+
+from observer_actors.supervision.events import (
+    ActorFailed,
+    ActorParked,
+    ActorStarted,
+    ActorStopped,
+    Events,
+    LifecycleEvent,
+    MessageQuarantined,
+    MessageRedelivered,
+    RestartScheduled,
+    RestartsExhausted,
+    ShutdownForced,
+)
+from observer_actors.supervision.mailbox import Drained, Mailbox, MailboxStatistics
+from observer_actors.supervision.restart import RestartHistory, RestartPolicy
+from observer_actors.supervision.supervisor import (
+    ActorStatistics,
+    ChildSpec,
+    Depth,
+    Exhausted,
+    GivenUp,
+    Life,
+    Restart,
+    State,
+    Strategy,
+    Supervisor,
+)
+
+__all__ = [
+    "ActorFailed",
+    "ActorParked",
+    "ActorStarted",
+    "ActorStatistics",
+    "ActorStopped",
+    "ChildSpec",
+    "Depth",
+    "Drained",
+    "Events",
+    "Exhausted",
+    "GivenUp",
+    "Life",
+    "LifecycleEvent",
+    "Mailbox",
+    "MailboxStatistics",
+    "MessageQuarantined",
+    "MessageRedelivered",
+    "Restart",
+    "RestartHistory",
+    "RestartPolicy",
+    "RestartScheduled",
+    "RestartsExhausted",
+    "ShutdownForced",
+    "State",
+    "Strategy",
+    "Supervisor",
+]

@@ -1,0 +1,164 @@
+"""A mailbox: a bounded channel that outlives its actor, and a slot for what the actor has in hand.
+
+The rules:
+
+* The supervisor's side owns the mailbox; an incarnation of the actor only ever reads through `take`. The channel's
+  receiver is never closed while the daemon lives (closing the last one would throw the buffer away).
+* What `take` hands out stays in the slot until the ``async with`` block is left without an error. An incarnation that
+  crashes leaves it there, and the next one gets it first: singly, so that one bad message does not take its
+  neighbours with it. Being cancelled is not a crash, unless something went wrong on the way out.
+* A message that was alone in hand at N crashes is set aside: quarantined, never dropped in silence.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import trio
+
+from observer_actors.supervision.events import Events, MessageRedelivered
+
+__all__ = ["Drained", "Mailbox", "MailboxStatistics", "only_cancelled"]
+
+T = TypeVar("T")
+
+
+class Drained(Exception):
+    """The mailbox was told to drain, and nothing is left in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxStatistics:
+    """``depth`` messages wait, ``bound`` at most; ``in_hand`` are being worked on."""
+
+    depth: int
+    bound: int
+    in_hand: int
+    redelivered: int
+    quarantined: int
+
+
+class Mailbox(Generic[T]):
+    """Messages for one actor.
+
+    :param bound: messages that may wait; `put_nowait` raises `trio.WouldBlock` above it.
+    :param crashes_max: crashes with the same message in hand before it is set aside.
+    :param set_aside: called with such a message and the number of crashes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        bound: int,
+        *,
+        events: Events,
+        crashes_max: int,
+        set_aside: Callable[[T, int], Awaitable[None]],
+    ) -> None:
+        self.name = name
+        self._bound = bound
+        self._events = events
+        self._crashes_max = crashes_max
+        self._set_aside = set_aside
+        self._send, self._receive = trio.open_memory_channel[T](bound)
+        self._in_hand: list[T] = []
+        self._again: deque[T] = deque()
+        self._crashes = 0
+        self._waiting: trio.CancelScope | None = None
+        self._draining = False
+        self._redelivered = 0
+        self._quarantined = 0
+
+    def put_nowait(self, message: T) -> None:
+        """Put a message in, or raise `trio.WouldBlock` when the mailbox is full."""
+        self._send.send_nowait(message)
+
+    async def put(self, message: T) -> None:
+        """Put a message in, waiting for room; give it a deadline from outside."""
+        await self._send.send(message)
+
+    @property
+    def in_hand(self) -> tuple[T, ...]:
+        """What an incarnation is working on, or left behind, in order."""
+        return (*self._in_hand, *self._again)
+
+    async def open(self) -> None:
+        """Begin an incarnation: whatever the last one had in hand when it crashed comes first."""
+        self._draining = False
+        left = self._in_hand
+        if not left:
+            return
+        if len(left) == 1:
+            self._crashes += 1
+            if self._crashes >= self._crashes_max:
+                await self._set_aside(left[0], self._crashes)
+                self._quarantined += 1
+                self._in_hand, self._crashes = [], 0
+                return
+        self._redelivered += len(left)
+        self._events.emit(MessageRedelivered(actor=self.name, messages=len(left)))
+        self._again.extendleft(reversed(left))
+        self._in_hand = []
+
+    @asynccontextmanager
+    async def take(self, most: int = 1, *, weight_max: int = 0) -> AsyncIterator[list[T]]:
+        """Wait for messages, and hold them until the block is left without an error.
+
+        :param most: hand out up to this many, as many as are there.
+        :param weight_max: stop adding once the sum of ``message.weight`` reaches this; 0 does not look.
+        :raises Drained: `drain` was called and nothing is left.
+        """
+        self._in_hand = [self._again.popleft()] if self._again else await self._gather(most, weight_max)
+        try:
+            yield self._in_hand
+        except BaseException as error:
+            if only_cancelled(error):
+                self._again.extendleft(reversed(self._in_hand))
+                self._in_hand = []
+            raise
+        self._in_hand = []
+        self._crashes = 0
+
+    def drain(self) -> None:
+        """Have `take` hand out what is left, then raise `Drained`, rather than wait for more."""
+        self._draining = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def statistics(self) -> MailboxStatistics:
+        """Give the depth, the bound and what went wrong so far."""
+        depth = self._send.statistics().current_buffer_used + len(self._again)
+        return MailboxStatistics(depth, self._bound, len(self._in_hand), self._redelivered, self._quarantined)
+
+    async def _gather(self, most: int, weight_max: int) -> list[T]:
+        messages = [await self._first()]
+        weight = getattr(messages[0], "weight", 0)
+        while len(messages) < most and not 0 < weight_max <= weight:
+            try:
+                message = self._receive.receive_nowait()
+            except trio.WouldBlock:
+                break
+            messages.append(message)
+            weight += getattr(message, "weight", 0)
+        return messages
+
+    async def _first(self) -> T:
+        while not self._draining:
+            with trio.CancelScope() as self._waiting:
+                return await self._receive.receive()
+        await trio.lowlevel.checkpoint()
+        try:
+            return self._receive.receive_nowait()
+        except trio.WouldBlock:
+            raise Drained from None
+
+
+def only_cancelled(error: BaseException) -> bool:
+    """Say whether an error is nothing but a cancellation; inside a nursery that is a group of them."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(only_cancelled(leaf) for leaf in error.exceptions)
+    return isinstance(error, trio.Cancelled)

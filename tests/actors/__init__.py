@@ -1,0 +1,1 @@
+"""Tests of what lies between actors: the commits, admission, cycles and tails."""

@@ -1,0 +1,49 @@
+"""Ops, and a journal of them in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from observer_actors.op import Op
+
+
+def op(seq: int) -> Op:
+    return Op(
+        timestamp="",
+        endpoint="/x",
+        input_summary="",
+        success=True,
+        duration_ms=1,
+        output_summary="",
+        source="mcp",
+        seq=seq,
+    )
+
+
+def ops(first: int, last: int) -> list[Op]:
+    return [op(seq) for seq in range(first, last + 1)]
+
+
+def seqs(of: Sequence[Op]) -> list[int]:
+    return [each.seq for each in of]
+
+
+class Journal:
+    """What is committed; ``deleted`` seqs are gone by retention."""
+
+    def __init__(self) -> None:
+        self.ops: list[Op] = []
+        self.deleted: set[int] = set()
+        self.reads = 0
+
+    def append(self, count: int) -> list[Op]:
+        fresh = ops(len(self.ops) + 1, len(self.ops) + count)
+        self.ops += fresh
+        return fresh
+
+    async def read(self, after_seq: int, most: int) -> Sequence[Op]:
+        self.reads += 1
+        await trio.lowlevel.checkpoint()
+        return [each for each in self.ops[after_seq:] if each.seq not in self.deleted][:most]

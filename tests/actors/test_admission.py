@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+import trio
+import trio.testing
+
+from observer_actors.actors.admission import Admission, Receipt, Room, Submission
+from observer_actors.errors import DiskFailed, Overloaded, Stopping
+from observer_actors.settings import AdmissionSettings
+from observer_actors.supervision import Events, Mailbox
+from tests.actors.ops import ops
+from tests.supervision.injected_time import injected_time
+
+
+class World:
+    """Admission before a mailbox whose persister the test plays."""
+
+    def __init__(self, *, ops_max: int = 10, bytes_max: int = 1_000, mailbox_max: int = 100) -> None:
+        self.mailbox: Mailbox[Submission] = Mailbox(
+            "persister", mailbox_max, events=Events(), crashes_max=3, set_aside=self._set_aside
+        )
+        self.admission = Admission(
+            self.mailbox,
+            AdmissionSettings(waiting_ops_max=ops_max, waiting_bytes_max=bytes_max, wait_seconds_max=5.0),
+        )
+        self.outcomes: list[object] = []
+
+    async def _set_aside(self, _message: Submission, _crashes: int) -> None:
+        raise AssertionError
+
+    async def submit(self, count: int = 1, size: int = 10) -> None:
+        try:
+            self.outcomes.append(await self.admission.submit(ops(1, count), size))
+        except Overloaded as error:
+            self.outcomes.append(str(error))
+        except DiskFailed as error:
+            self.outcomes.append(error)
+
+    async def persist(self, *, refusing: DiskFailed | None = None, takes_s: float = 0.0) -> None:
+        while True:
+            async with self.mailbox.take() as (submission,):
+                if submission.withdrawn:
+                    submission.drop()
+                    continue
+                submission.taken = True
+                if takes_s:
+                    await trio.sleep(takes_s)
+                if refusing:
+                    submission.refuse(refusing)
+                else:
+                    submission.accept([Receipt(op.seq) for op in submission.ops])
+
+    def waiting(self) -> tuple[int, int, int]:
+        now = self.admission.statistics()
+        return now.waiting_ops, now.waiting_bytes, now.callers_waiting
+
+
+@injected_time
+async def test_room_is_given_back_also_when_the_answer_comes_before_put_returns() -> None:
+    for _ in range(20):  # the order in which trio runs tasks is random
+        world = World()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.persist)
+            await trio.testing.wait_all_tasks_blocked()
+            await world.submit()
+            nursery.cancel_scope.cancel()
+        assert world.outcomes == [[Receipt(1)]]
+        assert world.waiting() == (0, 0, 0)
+
+
+@injected_time
+async def test_without_room_callers_wait_then_are_refused_and_nothing_is_stored() -> None:
+    world = World(ops_max=1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.submit)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(world.submit)
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.admission.full
+    assert world.outcomes == ["waited 5 s; nothing was stored"] * 2
+    assert (world.admission.statistics().waits, world.admission.statistics().refusals) == (1, 2)
+    assert world.waiting() == (1, 10, 0), "what lies in the mailbox takes memory"
+    with trio.move_on_after(1):
+        await world.persist()
+    assert world.waiting() == (0, 0, 0)
+
+
+@injected_time
+async def test_a_submission_that_the_disk_is_busy_with_may_still_succeed() -> None:
+    world = World()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: world.persist(takes_s=8))
+        await world.submit()
+        assert world.outcomes == ["waited 5 s for the disk; the write may still succeed"]
+        assert world.waiting() == (1, 10, 0)
+        await trio.sleep(4)
+        assert world.waiting() == (0, 0, 0)
+        nursery.cancel_scope.cancel()
+
+
+@injected_time
+async def test_a_caller_who_gives_up_at_a_full_mailbox_leaves_no_trace() -> None:
+    world = World(mailbox_max=1)
+    world.mailbox.put_nowait(Submission((), 0))
+    await world.submit()
+    assert world.outcomes == ["waited 5 s; nothing was stored"]
+    assert world.waiting() == (0, 0, 0)
+
+
+@injected_time
+async def test_one_refusal_for_many_callers_does_not_grow_with_them() -> None:
+    world, refusal = World(), DiskFailed("EIO")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: world.persist(refusing=refusal))
+        for _ in range(50):
+            await world.submit()
+        nursery.cancel_scope.cancel()
+    assert world.outcomes == [refusal] * 50
+    depth, frame = 0, refusal.__traceback__
+    while frame:
+        depth, frame = depth + 1, frame.tb_next
+    assert depth < 5
+    assert world.waiting() == (0, 0, 0)
+
+
+@injected_time
+async def test_a_closed_admission_refuses_at_once() -> None:
+    world = World()
+    world.admission.closed = True
+    with pytest.raises(Stopping):
+        await world.admission.submit(ops(1, 1), 1)
+
+
+@injected_time
+async def test_anything_fits_into_an_empty_room_and_small_ones_do_not_overtake() -> None:
+    room = Room(10, 100)
+    await room.enter(50, 500)
+    order: list[int] = []
+
+    async def enter(number: int, count: int) -> None:
+        await room.enter(count, 1)
+        order.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number, count in enumerate([10, 1, 1]):
+            nursery.start_soon(enter, number, count)
+            await trio.testing.wait_all_tasks_blocked()
+        room.leave(50, 500)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (order, room.waiting) == ([0], 2)
+        room.leave(10, 1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (sorted(order), room.waiting) == ([0, 1, 2], 0)
+
+
+@injected_time
+async def test_when_the_first_in_line_gives_up_those_behind_it_may_enter() -> None:
+    room = Room(10, 100)
+    await room.enter(5, 5)
+    async with trio.open_nursery() as nursery:
+
+        async def give_up() -> None:
+            with trio.move_on_after(1):
+                await room.enter(9, 1)
+
+        nursery.start_soon(give_up)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(2):
+            await room.enter(5, 5)
+    assert (room.count, room.bytes, room.waiting) == (10, 10, 0)
+
+
+@injected_time
+async def test_one_who_is_let_in_and_cancelled_in_the_same_moment_gives_the_room_back() -> None:
+    room = Room(1, 100)
+    await room.enter(1, 1)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(room.enter, 1, 1)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+            room.leave(1, 1)
+    assert (room.count, room.bytes, room.waiting) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("seed", range(60))
+@injected_time
+async def test_a_room_is_never_overfull_serves_in_order_and_ends_empty(seed: int) -> None:
+    rng = random.Random(seed)
+    room = Room(rng.randint(1, 10), rng.randint(10, 100))
+    came: list[int] = []
+    entered: list[int] = []
+    inside: dict[int, tuple[int, int]] = {}
+
+    def check() -> None:
+        assert room.count == sum(count for count, _ in inside.values())
+        assert room.bytes == sum(size for _, size in inside.values())
+        assert len(inside) <= 1 or (room.count <= room.count_max and room.bytes <= room.bytes_max)
+
+    async def visit(number: int) -> None:
+        count, size = rng.randint(1, 6), rng.randint(0, 60)
+        came.append(number)
+        with trio.move_on_after(rng.expovariate(0.3)):
+            await room.enter(count, size)
+            entered.append(number)
+            inside[number] = (count, size)
+        if number in inside:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(rng.random() * 3)
+            del inside[number]
+            room.leave(count, size)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(60):
+            nursery.start_soon(visit, number)
+            await trio.testing.wait_all_tasks_blocked()
+            check()
+            await trio.sleep(rng.random())
+    assert (room.count, room.bytes, room.waiting, inside) == (0, 0, 0, {})
+    assert len(came) == 60
+
+
+@pytest.mark.parametrize("seed", range(40))
+@injected_time
+async def test_admission_gives_all_room_back_whatever_callers_and_the_disk_do(seed: int) -> None:
+    rng = random.Random(seed)
+    world = World(ops_max=rng.randint(1, 20), bytes_max=rng.randint(1, 200), mailbox_max=rng.randint(1, 5))
+
+    async def call() -> None:
+        with trio.move_on_after(rng.expovariate(0.3)):
+            await world.submit(rng.randint(1, 8), rng.randint(1, 100))
+
+    async def persist() -> None:
+        while True:
+            with trio.move_on_after(rng.expovariate(0.5)):
+                refusing = DiskFailed("EIO") if rng.random() < 0.3 else None
+                await world.persist(refusing=refusing, takes_s=rng.random() * rng.choice([0, 1, 8]))
+
+    async with trio.open_nursery() as disk:
+        disk.start_soon(persist)
+        async with trio.open_nursery() as callers:
+            for _ in range(50):
+                callers.start_soon(call)
+                await trio.sleep(rng.random())
+        await trio.sleep(200)
+        disk.cancel_scope.cancel()
+    assert world.waiting() == (0, 0, 0)

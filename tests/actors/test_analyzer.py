@@ -1,0 +1,245 @@
+"""The analyzer over a real file, between steps that a daemon cannot be held at; time is the test's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+import structlog
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from observer_actors.actors.analyzer import Analyzer, cycles_skipped
+from observer_actors.actors.commits import Commits
+from observer_actors.actors.cycle import Cycle
+from observer_actors.actors.learned import Learned
+from observer_actors.models import ModelFailed
+from observer_actors.op import Op
+from observer_actors.patterns import Diagnosis, Outgoing, Pattern, apply
+from observer_actors.settings import GatewaySettings
+from observer_actors.store import StoreBusy
+from observer_actors.supervision import Life
+
+CYCLE_S = 30.0
+WAIT_S = 10.0
+
+
+@pytest.mark.parametrize(
+    ("failures", "skipped"), [(0, 0), (1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 16), (10_000, 16)]
+)
+def test_a_model_that_is_away_is_left_alone_for_longer_and_longer(failures: int, skipped: int) -> None:
+    assert cycles_skipped(failures) == skipped
+
+
+class ScriptedModel:
+    """Fails so often, then answers."""
+
+    name = "scripted"
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.prompts: list[str] = []
+        self.asked = 0
+
+    async def generate(self, prompt: str) -> str:
+        await trio.lowlevel.checkpoint()
+        self.prompts.append(prompt)
+        self.asked += 1
+        if self.asked <= self.failures:
+            raise ModelFailed("away")
+        return f"answer {self.asked}"
+
+
+class HeldLearned(Learned):
+    """The real one, with something happening just before a save reaches the file."""
+
+    before_patterns: Callable[[], Awaitable[None]] | None = None
+    before_diagnosis: Callable[[], Awaitable[None]] | None = None
+
+    async def save_patterns(self, changes: Mapping[str, Pattern], seq: int) -> None:
+        if self.before_patterns is not None:
+            await self.before_patterns()
+        await super().save_patterns(changes, seq)
+
+    async def save_diagnosis(self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], message: Outgoing) -> None:
+        await super().save_diagnosis(diagnosis, changes, message)
+        if self.before_diagnosis is not None:
+            await self.before_diagnosis()
+
+
+class Bench:
+    """An analyzer with its feed, its file and its cycle."""
+
+    def __init__(self, data_dir: Path, model: ScriptedModel, clock: MockClock) -> None:
+        log = structlog.get_logger()
+        self.clock = clock
+        self.ops: list[Op] = []
+        self.commits = Commits(self._read, crashes_max=3, set_aside=self._set_aside)
+        self.feed = self.commits.feed("analyzer")
+        self.cycle = Cycle(lambda: CYCLE_S)
+        self.learned = HeldLearned(data_dir, GatewaySettings(url="http://gateway"), log=log)
+        self.analyzer = Analyzer(self.feed, self.learned, self.cycle, model, log=log)
+
+    async def _read(self, after_seq: int, most: int) -> Sequence[Op]:
+        await trio.lowlevel.checkpoint()
+        return self.ops[after_seq : after_seq + most]
+
+    async def _set_aside(self, consumer: str, op: Op, crashes: int) -> None:
+        raise AssertionError(f"{consumer} set {op} aside after {crashes}")
+
+    async def fail(self, *errors: str) -> None:
+        """Commit failures, and wait until they have been grouped."""
+        start = len(self.ops)
+        new = [failure(start + n, error) for n, error in enumerate(errors, start=1)]
+        self.ops += new
+        self.commits.publish(new)
+        await self.feed.reached(len(self.ops))
+
+    async def tick(self) -> None:
+        """Let a cycle begin, and wait until all that follows from it has been done."""
+        await trio.testing.wait_all_tasks_blocked()
+        number = self.cycle.number
+        self.clock.jump(CYCLE_S)
+        await self.until(lambda: self.cycle.number > number)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        deadline = monotonic() + WAIT_S
+        while not condition():
+            assert monotonic() < deadline
+            await trio.lowlevel.checkpoint()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run an incarnation, as the supervisor would."""
+        life = Life("analyzer", 1, on_progress=lambda: None, on_step=lambda _name, _step: None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.cycle.run)
+            nursery.start_soon(self.analyzer.run, life)
+            await life.wait_ready()
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def reopened(self) -> tuple[dict[str, Pattern], int]:
+        """Give what the file holds."""
+        return await self.learned.load_patterns()
+
+
+def failure(seq: int, error: str) -> Op:
+    return Op(
+        seq=seq,
+        timestamp="2026-11-22T10:00:00.000Z",
+        recorded_at=f"2026-11-22T10:00:{seq % 60:02}.000000Z",
+        endpoint="sql:run",
+        input_summary=f"query {seq}",
+        success=False,
+        duration_ms=1,
+        output_summary=error,
+        error=error,
+        source="mcp",
+    )
+
+
+@pytest.fixture
+async def make_bench(tmp_path: Path) -> AsyncIterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def make(clock: MockClock, model: ScriptedModel | None = None) -> Bench:
+        made.append(Bench(tmp_path, model or ScriptedModel(), clock))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        await bench.learned.close()
+
+
+async def test_a_model_that_fails_is_asked_again_with_a_backoff_and_what_is_due_stays_due(
+    make_bench: Callable[..., Bench], mock_clock: MockClock
+) -> None:
+    model = ScriptedModel(failures=6)
+    bench = make_bench(mock_clock, model)
+    asked_at = []
+    async with bench.running():
+        await bench.fail("disk gone")
+        for _ in range(60):
+            before = model.asked
+            await bench.tick()
+            if model.asked > before:
+                asked_at.append(bench.cycle.number)
+        await bench.until(lambda: all(pattern.diagnosed_seq for pattern in bench.analyzer.patterns.values()))
+        # Its failures are forgotten: what is new is asked at once.
+        await bench.fail("out of memory")
+        await bench.tick()
+        await bench.until(lambda: model.asked == 8)
+    assert asked_at == [1, 3, 6, 11, 20, 37, 54]
+    assert len(set(model.prompts[:7])) == 1
+
+
+async def test_failures_that_come_while_a_diagnosis_is_saved_are_counted(
+    make_bench: Callable[..., Bench], mock_clock: MockClock
+) -> None:
+    bench = make_bench(mock_clock)
+    saved = trio.Event()
+
+    async def meanwhile() -> None:
+        await bench.fail("disk 3 gone", "disk 4 gone")
+        saved.set()
+
+    bench.learned.before_diagnosis = meanwhile
+    async with bench.running():
+        await bench.fail("disk 1 gone", "disk 2 gone")
+        await bench.tick()
+        await bench.until(saved.is_set)
+        await bench.until(lambda: not bench.analyzer._saving.locked())  # noqa: SLF001 - the moment has no other sign
+    (kept,) = bench.analyzer.patterns.values()
+    assert (kept.count, kept.diagnosed_count, kept.diagnosed_seq) == (4, 2, 2)
+    patterns, seq = await bench.reopened()
+    assert (list(patterns.values()), seq) == ([kept], 4)
+
+
+async def test_what_could_not_be_saved_is_not_taken_for_saved(
+    make_bench: Callable[..., Bench], mock_clock: MockClock
+) -> None:
+    """The file is busy, the actor crashes, and by its last save, on the way out, the file is free again."""
+    bench = make_bench(mock_clock)
+    busy: list[Any] = [StoreBusy("locked")]
+
+    async def refuse_once() -> None:
+        await trio.lowlevel.checkpoint()
+        if busy:
+            raise busy.pop()
+
+    bench.learned.before_patterns = refuse_once
+    with pytest.RaisesGroup(StoreBusy, flatten_subgroups=True):
+        async with bench.running():
+            await bench.fail("disk gone", "disk gone")
+            await trio.testing.wait_all_tasks_blocked()
+            bench.clock.jump(2)
+            await trio.Event().wait()
+    assert await bench.reopened() == (apply({}, bench.ops), 2)
+
+
+async def test_a_crash_before_the_save_costs_nothing(make_bench: Callable[..., Bench], mock_clock: MockClock) -> None:
+    first = make_bench(mock_clock)
+
+    async def refuse() -> None:
+        await trio.lowlevel.checkpoint()
+        raise StoreBusy("locked")
+
+    first.learned.before_patterns = refuse
+    with pytest.RaisesGroup(StoreBusy, flatten_subgroups=True):
+        async with first.running():
+            await first.fail("disk 1 gone", "no such table", "disk 2 gone")
+            await trio.testing.wait_all_tasks_blocked()
+            first.clock.jump(2)
+            await trio.Event().wait()
+    assert await first.reopened() == ({}, 0)
+    first.learned.before_patterns = None
+    async with first.running():
+        await first.feed.reached(3)
+    assert await first.reopened() == (apply({}, first.ops), 3)

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import trio
+import trio.testing
+
+from observer_actors.actors.commits import COMMITS_WAITING_MAX, OPS_AT_ONCE_MAX, Commits, Feed
+from observer_actors.op import Op
+from tests.actors.ops import Journal, seqs
+from tests.supervision.injected_time import injected_time
+
+
+class World:
+    """A journal, its commits, and one consumer's feed."""
+
+    def __init__(self, crashes_max: int = 3) -> None:
+        self.journal = Journal()
+        self.aside: list[tuple[str, int, int]] = []
+        self.commits = Commits(self.journal.read, crashes_max=crashes_max, set_aside=self._set_aside)
+        self.feed = self.commits.feed("a")
+
+    async def _set_aside(self, consumer: str, op: Op, crashes: int) -> None:
+        self.aside.append((consumer, op.seq, crashes))
+
+    def commit(self, count: int) -> Sequence[Op]:
+        fresh = self.journal.append(count)
+        self.commits.publish(fresh)
+        return fresh
+
+
+async def take(feed: Feed) -> list[int]:
+    async with feed.take() as ops:
+        return seqs(ops)
+
+
+async def crash(feed: Feed) -> list[int]:
+    held: list[int] = []
+    with pytest.raises(ValueError, match="crashed"):  # noqa: PT012 - the crash is inside
+        async with feed.take() as ops:
+            held = seqs(ops)
+            raise ValueError("crashed")
+    return held
+
+
+@injected_time
+async def test_commits_come_in_order_without_reading_the_journal() -> None:
+    world = World()
+    world.commit(2)
+    world.commit(3)
+    assert [await take(world.feed), await take(world.feed)] == [[1, 2], [3, 4, 5]]
+    assert (world.journal.reads, world.feed.cursor) == (0, 5)
+
+
+@injected_time
+async def test_a_consumer_that_was_passed_over_catches_up_from_the_journal() -> None:
+    world = World()
+    for _ in range(COMMITS_WAITING_MAX + 20):
+        world.commit(1)
+    taken: list[int] = []
+    while world.feed.statistics().behind:
+        taken += await take(world.feed)
+    assert taken == [*range(1, COMMITS_WAITING_MAX + 21)]
+    assert world.feed.statistics().passed_over == 20
+    assert world.journal.reads == 1
+
+
+@injected_time
+async def test_what_is_still_offered_but_known_is_passed_over_without_reading_the_journal() -> None:
+    world = World()
+    for _ in range(4):
+        world.commit(1)
+    await world.feed.open(2)
+    assert [await take(world.feed), await take(world.feed)] == [[3], [4]]
+    assert world.journal.reads == 0
+
+
+@injected_time
+async def test_a_commit_published_twice_is_taken_once() -> None:
+    world = World()
+    world.commits.publish(world.commit(3))
+    assert await take(world.feed) == [1, 2, 3]
+    world.commit(1)
+    assert await take(world.feed) == [4]
+
+
+@injected_time
+async def test_after_the_journal_was_opened_consumers_read_what_it_holds() -> None:
+    world = World()
+    world.journal.append(5)
+    async with trio.open_nursery() as nursery:
+        taken: list[int] = []
+
+        async def consume() -> None:
+            taken.extend(await take(world.feed))
+
+        nursery.start_soon(consume)
+        await trio.testing.wait_all_tasks_blocked()
+        world.commits.resume(5)
+    assert taken == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("deleted", "left"), [((1, 2, 3), [4, 5]), ((3,), [1, 2, 4, 5]), ((4, 5), [1, 2, 3])])
+@injected_time
+async def test_a_hole_left_by_retention_is_stepped_over(deleted: tuple[int, ...], left: list[int]) -> None:
+    world = World()
+    world.journal.append(5)
+    world.journal.deleted |= {*deleted}
+    world.commits.resume(5)
+    taken: list[int] = []
+    with trio.move_on_after(1):
+        while True:
+            taken += await take(world.feed)
+    assert taken == left
+    assert world.feed.statistics().behind == 0
+
+
+@injected_time
+async def test_who_waits_for_a_seq_is_woken_also_when_it_is_gone() -> None:
+    world = World()
+    world.journal.append(5)
+    world.journal.deleted |= {1, 2, 3, 4, 5}
+    world.commits.resume(5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take, world.feed)
+        with trio.fail_after(1):
+            await world.feed.reached(5)
+        nursery.cancel_scope.cancel()
+
+
+@injected_time
+async def test_after_a_crash_ops_come_singly_and_the_poisonous_one_is_left_out() -> None:
+    world = World(crashes_max=2)
+    world.commit(3)
+    assert await crash(world.feed) == [1, 2, 3]
+    await world.feed.open(0)
+    assert await take(world.feed) == [1]
+    for _ in range(2):
+        assert await crash(world.feed) == [2]
+        await world.feed.open(1)
+    assert world.aside == [("a", 2, 2)]
+    assert await take(world.feed) == [3], "never an empty batch"
+    assert world.feed.cursor == 3
+
+
+@injected_time
+async def test_only_the_ops_that_were_in_hand_are_taken_singly() -> None:
+    world = World()
+    for _ in range(3):
+        world.commit(10)
+    assert [await take(world.feed) for _ in range(2)] == [[*range(1, 11)], [*range(11, 21)]]
+    assert await crash(world.feed) == [*range(21, 31)]
+    world.commit(10)
+    await world.feed.open(0)
+    taken = [await take(world.feed) for _ in range(12)]
+    assert taken == [[*range(1, 21)], *([seq] for seq in range(21, 31)), [*range(31, 41)]]
+
+
+@pytest.mark.parametrize("in_nursery", [False, True])
+@injected_time
+async def test_being_cancelled_is_no_crash_also_inside_a_nursery(*, in_nursery: bool) -> None:
+    world = World(crashes_max=1)
+    world.commit(1)
+    with trio.move_on_after(1):
+        async with world.feed.take():
+            if in_nursery:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(trio.sleep_forever)
+                    await trio.sleep_forever()
+            await trio.sleep_forever()
+    await world.feed.open(0)
+    assert world.aside == []
+    assert await take(world.feed) == [1]
+
+
+@injected_time
+async def test_a_consumer_far_behind_lets_others_have_their_turn() -> None:
+    world = World()
+    world.commit(20 * OPS_AT_ONCE_MAX)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        while world.feed.statistics().behind:
+            assert len(await take(world.feed)) <= OPS_AT_ONCE_MAX
+        nursery.cancel_scope.cancel()
+    assert turns >= 18
+
+
+@pytest.mark.parametrize("seed", range(80))
+@injected_time
+async def test_each_incarnation_sees_each_op_once_in_order_whatever_happens(  # noqa: C901 - a world in one place
+    seed: int,
+) -> None:
+    """Random commits, lag, repeated publishing, retention, crashes and cancellations, against the journal."""
+    rng = random.Random(seed)
+    crashes_max = rng.randint(1, 3)
+    world = World(crashes_max)
+    total = rng.choice([30, 300, 3_000])
+    poison = {seq for seq in range(1, total + 1) if rng.random() < 3 / total}
+    state: list[int] = []
+    durable = 0
+
+    async def produce() -> None:
+        while len(world.journal.ops) < total:
+            fresh = world.commit(min(rng.randint(1, max(2, total // 20)), total - len(world.journal.ops)))
+            if rng.random() < 0.2:
+                world.commits.publish(fresh)
+            if rng.random() < 0.1:
+                world.commits.resume(world.commits.last_seq)
+            if rng.random() < 0.5:
+                await trio.sleep(rng.random())
+
+    async def incarnation() -> None:
+        nonlocal durable
+        del state[durable:]
+        await world.feed.open(state[-1] if state else 0)
+        while True:
+            async with world.feed.take() as ops:
+                assert ops
+                if rng.random() < 0.3:
+                    await trio.sleep(rng.random())
+                if poison.intersection(seqs(ops)):
+                    raise ValueError("poison")
+                state.extend(seqs(ops))
+                if rng.random() < 0.5:
+                    durable = len(state)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(produce)
+        while world.commits.last_seq < total or world.feed.statistics().behind:
+            with trio.move_on_after(rng.expovariate(0.05) + 0.5):
+                try:
+                    await incarnation()
+                except ValueError:
+                    continue
+            world.journal.deleted |= {seq for seq in range(1, world.feed.cursor + 1) if rng.random() < 0.01}
+    kept = [seq for seq in range(1, total + 1) if seq not in poison]
+    gone = world.journal.deleted
+    assert state == sorted(set(state)), "in order, none twice"
+    assert [seq for seq in kept if seq not in gone and seq not in state] == []
+    assert not poison.intersection(state)
+    assert {seq for _, seq, _ in world.aside} <= poison

@@ -1,0 +1,303 @@
+"""The courier against a real gateway and a real file; time is the test's."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+import pytest
+import structlog
+import trio
+from structlog.testing import capture_logs
+from trio.testing import MockClock
+
+from observer_actors.actors.courier import Courier, backoff_s
+from observer_actors.actors.learned import Learned
+from observer_actors.patterns import Outgoing
+from observer_actors.playbook import Created, Entry, Kind
+from observer_actors.settings import GatewaySettings
+from observer_actors.store import LEARNED_PATH
+from observer_actors.supervision import Life
+from tests.fakes.http_peer import (
+    Bytes,
+    Close,
+    Garbage,
+    Hang,
+    HttpPeer,
+    Json,
+    Partial,
+    Reply,
+    Request,
+    Status,
+    closed_url,
+    http_peer,
+)
+
+EPOCH: Final = 1_800_000_000.0
+WAIT_S: Final = 10.0
+TIMEOUT_S: Final = 10.0
+ENTRY: Final = Entry(
+    id="e1",
+    kind=Kind.DO,
+    endpoint="sql:run",
+    text="works",
+    version=1,
+    successes=5,
+    duration_ms_total=12.5,
+    first_seq=1,
+    last_seq=9,
+    example_seqs=(1, 9),
+    inputs=("a", "b"),
+)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "full_s"), [(0, 1), (1, 1), (2, 2), (3, 4), (8, 128), (9, 256), (10, 300), (10_000, 300)]
+)
+def test_the_delay_doubles_up_to_its_cap_and_the_jitter_stays_inside(attempts: int, full_s: float) -> None:
+    assert backoff_s(attempts, 300, 1.0) == full_s
+    assert backoff_s(attempts, 300, 0.0) == full_s / 2
+    assert full_s / 2 < backoff_s(attempts, 300, 0.5) < full_s
+
+
+def test_a_cap_below_a_second_holds() -> None:
+    assert backoff_s(5, 0.2, 1.0) == 0.2
+
+
+@dataclass
+class Bench:
+    """A courier at work."""
+
+    learned: Learned
+    data_dir: Path
+    cancel: Callable[[], None]
+
+    async def queue(self, *keys: str) -> None:
+        await self.learned.save_deltas([Created(ENTRY, message(key)) for key in keys])
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Give key, state, tries that failed, and the delay after the last of them."""
+        with closing(sqlite3.connect(self.data_dir / LEARNED_PATH)) as file:
+            return file.execute("SELECT key, state, attempts, next_at - tried_at FROM outbox ORDER BY id").fetchall()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait, while trio's own time stands still, for what threads and sockets do."""
+        deadline = monotonic() + WAIT_S
+        while not condition():
+            assert monotonic() < deadline, self.rows()
+            await trio.lowlevel.checkpoint()
+
+    async def settled(self, delivered: int, refused: int = 0) -> None:
+        def told() -> bool:
+            statistics = self.learned.statistics()
+            return statistics is not None and (statistics.delivered, statistics.refused) == (delivered, refused)
+
+        await self.until(told)
+
+    async def failed(self, attempts: int) -> None:
+        def told() -> bool:
+            statistics = self.learned.statistics()
+            return statistics is not None and statistics.head_attempts == attempts
+
+        await self.until(told)
+
+
+def message(key: str) -> Outgoing:
+    return Outgoing(key=key, path="/log", body=b'{"of":"' + key.encode() + b'"}')
+
+
+def keys(gateway: HttpPeer) -> list[str]:
+    assert [request.json() for request in gateway.received("/log")] == [
+        {"of": request.headers["idempotency-key"]} for request in gateway.received("/log")
+    ]
+    return [request.headers["idempotency-key"] for request in gateway.received("/log")]
+
+
+@asynccontextmanager
+async def at_work(
+    data_dir: Path,
+    url: str,
+    *,
+    outbox_max: int = 100,
+    on_step: Callable[[str, str], None] = lambda _name, _step: None,
+) -> AsyncIterator[Bench]:
+    log = structlog.get_logger()
+    settings = GatewaySettings(url=url, timeout_seconds=TIMEOUT_S, outbox_max=outbox_max)
+    learned = Learned(data_dir, settings, log=log, clock=lambda: EPOCH + trio.current_time())
+    await learned.load_entries()
+    courier = Courier(learned, settings, log=log, jitter=lambda: 1.0)
+    life = Life("courier", 1, on_progress=lambda: None, on_step=on_step)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(courier.run, life)
+        try:
+            yield Bench(learned, data_dir, nursery.cancel_scope.cancel)
+        finally:
+            nursery.cancel_scope.cancel()
+    with trio.CancelScope(shield=True):
+        await learned.close()
+
+
+async def test_messages_arrive_once_and_in_order(tmp_path: Path, mock_clock: MockClock) -> None:  # noqa: ARG001
+    async with http_peer(Status(204)) as gateway, at_work(tmp_path, gateway.url) as bench:
+        await bench.queue("a", "b")
+        await bench.queue("c", "a")
+        await bench.settled(3)
+        assert keys(gateway) == ["a", "b", "c"]
+        assert {request.headers["content-type"] for request in gateway.requests} == {"application/json"}
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [Status(500), Status(503), Status(429), Status(408), Status(302), Garbage(), Garbage(b""), Close()],
+    ids=["500", "503", "429", "408", "302", "garbage", "nothing", "closed"],
+)
+async def test_what_may_pass_is_tried_again_with_growing_delays_and_in_order(
+    tmp_path: Path, mock_clock: MockClock, trouble: Reply
+) -> None:
+    with capture_logs() as logs:
+        async with http_peer() as gateway, at_work(tmp_path, gateway.url) as bench:
+            gateway.on("/log", *[trouble] * 4, Json({"ok": True}))
+            await bench.queue("a", "b")
+            for attempt, delay_s in enumerate([1, 2, 4, 8], start=1):
+                await bench.failed(attempt)
+                assert bench.rows() == [("a", "pending", attempt, delay_s), ("b", "pending", 0, 0)]
+                mock_clock.jump(delay_s)
+            await bench.settled(2)
+            assert keys(gateway) == ["a"] * 5 + ["b"]
+    assert [line["event"] for line in logs] == ["delivery_failed"]
+
+
+async def test_a_gateway_that_does_not_answer_is_left_after_the_time_limit(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    async with http_peer() as gateway, at_work(tmp_path, gateway.url) as bench:
+        gateway.on("/log", Hang(), Status(200))
+        await bench.queue("a")
+        await gateway.wait_requests(1)
+        mock_clock.jump(TIMEOUT_S)
+        await bench.failed(1)
+        mock_clock.jump(1)
+        await bench.settled(1)
+        assert keys(gateway) == ["a", "a"]
+
+
+async def test_a_gateway_that_comes_up_later_gets_it_all(tmp_path: Path, mock_clock: MockClock) -> None:
+    url = closed_url()
+    async with at_work(tmp_path, url) as bench:
+        await bench.queue("a", "b")
+        await bench.failed(1)
+        async with http_peer(Status(200), port=int(url.rpartition(":")[2])) as gateway:
+            mock_clock.jump(1)
+            await bench.settled(2)
+            assert keys(gateway) == ["a", "b"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 409, 413, 422])
+async def test_a_refused_message_is_set_aside_and_the_next_has_its_turn(
+    tmp_path: Path,
+    mock_clock: MockClock,  # noqa: ARG001 - no time passes
+    status: int,
+) -> None:
+    with capture_logs() as logs:
+        async with http_peer() as gateway, at_work(tmp_path, gateway.url) as bench:
+            gateway.on("/log", Status(status), Status(200))
+            await bench.queue("a", "b")
+            await bench.settled(1, refused=1)
+            assert keys(gateway) == ["a", "b"]
+            assert bench.rows() == [("a", "refused", 0, 0), ("b", "delivered", 0, 0)]
+    refused = {"event": "message_refused", "key": "a", "error": f"status {status}", "log_level": "error"}
+    assert logs == [refused]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Partial(Bytes(b"x" * 100), 10),
+        Partial(Bytes(b"x" * 100), 10, then_hang=True),
+        Bytes(b"\x1f\x8b no gzip", headers={"Content-Encoding": "gzip"}),
+        Bytes(b"x" * 10_000_000),
+    ],
+    ids=["cut short", "hangs", "not gzip", "10 MB"],
+)
+async def test_the_status_counts_and_not_the_body(
+    tmp_path: Path,
+    mock_clock: MockClock,  # noqa: ARG001 - no time passes
+    reply: Reply,
+) -> None:
+    async with http_peer(reply) as gateway, at_work(tmp_path, gateway.url) as bench:
+        await bench.queue("a", "b")
+        await bench.settled(2)
+        assert keys(gateway) == ["a", "b"]
+
+
+async def test_what_the_gateway_took_is_noted_although_the_courier_is_stopped(
+    tmp_path: Path,
+    mock_clock: MockClock,  # noqa: ARG001 - no time passes
+) -> None:
+    stops: list[Callable[[], None]] = []
+
+    def stop_before_it_is_noted(_name: str, step: str) -> None:
+        if step == "settling":
+            stops.pop()()
+
+    async with http_peer(Status(200)) as gateway:
+        async with at_work(tmp_path, gateway.url, on_step=stop_before_it_is_noted) as bench:
+            stops.append(bench.cancel)
+            await bench.queue("a")
+            await trio.Event().wait()
+        assert bench.rows() == [("a", "delivered", 0, 0)]
+        async with at_work(tmp_path, gateway.url) as bench:
+            await bench.queue("b")
+            await bench.settled(2)
+        assert keys(gateway) == ["a", "b"]
+
+
+async def test_a_request_that_is_cut_off_by_the_stop_is_sent_again_with_the_same_key(
+    tmp_path: Path,
+    mock_clock: MockClock,  # noqa: ARG001 - no time passes
+) -> None:
+    async with http_peer() as gateway:
+        stops: list[Callable[[], None]] = []
+
+        def stop(_request: Request) -> Reply:
+            stops.pop()()
+            return Hang()
+
+        gateway.on("/log", stop, Status(200))
+        async with at_work(tmp_path, gateway.url) as bench:
+            stops.append(bench.cancel)
+            await bench.queue("a", "b")
+            await trio.Event().wait()
+        async with at_work(tmp_path, gateway.url) as bench:
+            await bench.settled(2)
+        assert keys(gateway) == ["a", "a", "b"]
+
+
+async def test_beyond_the_bound_the_oldest_are_dropped_counted_and_said(tmp_path: Path, mock_clock: MockClock) -> None:
+    url = closed_url()
+    with capture_logs() as logs:
+        async with at_work(tmp_path, url, outbox_max=3) as bench:
+            await bench.queue("a")
+            await bench.failed(1)
+            await bench.queue("b", "c", "d", "e")
+            statistics = bench.learned.statistics()
+            assert statistics is not None
+            assert (statistics.pending, statistics.dropped) == (3, 2)
+            async with http_peer(Status(200), port=int(url.rpartition(":")[2])) as gateway:
+                mock_clock.jump(1)
+                await bench.settled(3)
+                assert keys(gateway) == ["c", "d", "e"]
+    full = next(line for line in logs if line["event"] == "outbox_full")
+    assert (full["log_level"], full["dropped"]) == ("error", 2)
+
+
+async def test_without_a_gateway_nothing_is_queued(tmp_path: Path, mock_clock: MockClock) -> None:  # noqa: ARG001
+    async with at_work(tmp_path, "") as bench:
+        await bench.queue("a")
+        assert bench.rows() == []
+        assert list(await bench.learned.load_entries()) == ["e1"]

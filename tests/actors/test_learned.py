@@ -1,0 +1,131 @@
+"""The store as the learning actors share it, when its file is damaged under them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import structlog
+import trio
+from structlog.testing import capture_logs
+
+from observer_actors.actors.learned import Learned, StoreReplaced
+from observer_actors.patterns import Diagnosis, Example, Outgoing, Pattern
+from observer_actors.playbook import Created, Entry, Kind
+from observer_actors.settings import GatewaySettings
+from observer_actors.store import LEARNED_PATH, StoreDamaged
+
+PATTERN = Pattern(
+    id="p1",
+    version=1,
+    endpoint="sql:run",
+    template="row <num> gone",
+    first_seq=1,
+    last_seq=7,
+    first_seen="2026-11-22T10:00:00.000000Z",
+    last_seen="2026-11-22T10:00:01.000000Z",
+    count=2,
+    examples=(Example(7, "[sql:run] x: row 7 gone"),),
+    sources={"mcp": 2},
+)
+ENTRY = Entry(
+    id="e1",
+    kind=Kind.DO,
+    endpoint="sql:run",
+    text="works",
+    version=1,
+    successes=5,
+    duration_ms_total=12.5,
+    first_seq=1,
+    last_seq=9,
+    example_seqs=(1, 9),
+    inputs=("a", "b"),
+)
+DIAGNOSIS = Diagnosis(key="k1", cases=(), text="full disk", model="m", created="2026-11-22T10:00:02.000Z")
+
+
+def message(key: str) -> Outgoing:
+    return Outgoing(key=key, path="/log", body=b"{}")
+
+
+@pytest.fixture
+async def learned(tmp_path: Path) -> AsyncIterator[Learned]:
+    made = Learned(tmp_path, GatewaySettings(url="http://gateway"), log=structlog.get_logger())
+    yield made
+    await made.close()
+
+
+async def damaged_under(learned: Learned, data_dir: Path) -> None:
+    """Have one actor find the damage, as a crash of its own."""
+    path = data_dir / LEARNED_PATH
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        page_bytes = other.execute("PRAGMA page_size").fetchone()[0]
+        page = other.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'patterns'").fetchone()[0]
+        with path.open("r+b") as file:
+            file.seek((page - 1) * page_bytes)
+            file.write(b"\xff" * page_bytes)
+        other.execute("INSERT INTO counters (name, n) VALUES ('test', 1)")  # the pages in memory count as old now
+    with pytest.raises(StoreDamaged):
+        await learned.load_patterns()
+
+
+async def test_what_was_loaded_from_a_damaged_file_is_not_saved_into_the_one_in_its_place(
+    learned: Learned, tmp_path: Path
+) -> None:
+    """The cursor would say that all is there, and the patterns that had not changed would be missing."""
+    await learned.load_patterns()
+    await learned.load_entries()
+    await learned.save_patterns({"p1": PATTERN}, 7)
+    await learned.save_deltas([Created(ENTRY, message("a"))])
+    with capture_logs() as logs:
+        await damaged_under(learned, tmp_path)
+        with pytest.raises(StoreReplaced):
+            await learned.save_patterns({}, 8)
+        with pytest.raises(StoreReplaced):
+            await learned.save_diagnosis(DIAGNOSIS, {}, message("b"))
+        with pytest.raises(StoreReplaced):
+            await learned.save_deltas([Created(ENTRY)])
+    assert [line["event"] for line in logs] == ["store_damaged"]
+    assert await learned.load_patterns() == ({}, 0)
+    await learned.save_patterns({"p1": PATTERN}, 7)
+    with pytest.raises(StoreReplaced):  # the other actor has not loaded yet
+        await learned.save_deltas([Created(ENTRY)])
+    assert await learned.load_entries() == {}
+    await learned.save_deltas([Created(ENTRY)])
+    assert await learned.load_patterns() == ({"p1": PATTERN}, 7)
+
+
+async def test_a_message_in_hand_while_the_file_is_replaced_is_noted_as_itself(
+    learned: Learned, tmp_path: Path
+) -> None:
+    """The new file numbers its messages anew."""
+    await learned.load_patterns()
+    await learned.save_patterns({"p1": PATTERN}, 7)
+    await learned.load_entries()
+    await learned.save_deltas([Created(ENTRY, message(key)) for key in "abc"])
+    await learned.delivered(await learned.next_message())
+    in_hand = await learned.next_message()
+    await damaged_under(learned, tmp_path)
+    await learned.delivered(in_hand)
+    assert (in_hand.key, (await learned.next_message()).key) == ("b", "c")
+
+
+async def test_who_waits_for_a_message_is_woken_by_it(learned: Learned) -> None:
+    await learned.load_entries()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+
+            async def deliver(count: int) -> None:
+                for _ in range(count):
+                    await learned.delivered(await learned.next_message())
+
+            nursery.start_soon(deliver, 50)
+            for number in range(50):
+                await learned.save_deltas([Created(ENTRY, message(f"m{number}"))])
+    statistics = learned.statistics()
+    assert statistics is not None
+    assert (statistics.delivered, statistics.pending) == (50, 0)

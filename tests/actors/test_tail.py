@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from observer_actors.actors.commits import Commits
+from observer_actors.actors.tail import Tail, Tap
+from observer_actors.errors import Overloaded
+from observer_actors.op import Op
+from observer_actors.settings import TailSettings
+from tests.actors.ops import Journal, ops, seqs
+from tests.supervision.injected_time import injected_time
+
+
+class World:
+    """A journal, its commits, and tails of 10 ops for 2 readers."""
+
+    def __init__(self) -> None:
+        self.journal = Journal()
+        self.commits = Commits(self.journal.read, crashes_max=3, set_aside=self._set_aside)
+        self.tail = Tail(self.commits, self.journal.read, TailSettings(readers_max=2, buffer_ops_max=10))
+
+    async def _set_aside(self, _consumer: str, _op: Op, _crashes: int) -> None:
+        raise AssertionError
+
+    def commit(self, count: int) -> list[Op]:
+        fresh = self.journal.append(count)
+        self.commits.publish(fresh)
+        return fresh
+
+    @asynccontextmanager
+    async def reader(self, after_seq: int | None = None, *, pause_s: float = 0.0) -> AsyncIterator[list[int | None]]:
+        """Collect what a reader gets; -1 when its tail ended."""
+        got: list[int | None] = []
+
+        async def read() -> None:
+            async with aclosing(self.tail.follow(after_seq, silence_s=10)) as following:
+                async for op in following:
+                    got.append(op.seq if op else None)
+                    if pause_s:
+                        await trio.sleep(pause_s)
+            got.append(-1)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            yield got
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+
+@injected_time
+async def test_a_reader_gets_what_is_committed_from_now_on_once_also_when_published_twice() -> None:
+    world = World()
+    world.commit(3)
+    async with world.reader() as got:
+        again = world.commit(2)
+        await trio.testing.wait_all_tasks_blocked()
+        world.commits.publish(again)
+        world.commit(1)
+    assert got == [4, 5, 6]
+
+
+@injected_time
+async def test_a_reader_resumes_from_the_journal_without_gap_or_repetition() -> None:
+    world = World()
+    world.commit(1_200)
+    async with world.reader(100) as got:
+        world.commit(3)
+    assert got == [*range(101, 1_204)]
+
+
+@injected_time
+async def test_a_reader_that_has_seen_another_journal_goes_on_from_now() -> None:
+    world = World()
+    world.commit(3)
+    async with world.reader(9_000) as got:
+        world.commit(2)
+    assert got == [4, 5]
+
+
+@injected_time
+async def test_silence_is_told() -> None:
+    world = World()
+    async with world.reader() as got:
+        await trio.sleep(25)
+    assert got == [None, None]
+
+
+@injected_time
+async def test_a_reader_that_is_too_slow_is_dropped_and_counted() -> None:
+    world = World()
+    async with world.reader(pause_s=1) as got:
+        for _ in range(4):
+            world.commit(4)
+        await trio.sleep(30)
+    assert (got[0], got[-1]) == (None, -1) or got == [-1]
+    assert (world.tail.statistics.dropped, world.tail.statistics.dropped_ops) == (1, 12)
+    assert world.tail.statistics.readers == 0
+
+
+@injected_time
+async def test_a_large_commit_does_not_drop_a_reader_that_has_read_all() -> None:
+    world = World()
+    async with world.reader() as got:
+        world.commit(50)
+    assert got == [*range(1, 51)]
+    assert world.tail.statistics.dropped == 0
+
+
+@injected_time
+async def test_at_the_end_readers_get_what_is_there() -> None:
+    world = World()
+    async with world.reader() as got:
+        world.commit(3)
+        world.tail.end()
+    assert [seq for seq in got if seq] == [1, 2, 3, -1]
+
+
+@injected_time
+async def test_a_replay_ends_with_the_daemon_and_leaves_no_gap() -> None:
+    world = World()
+    world.commit(2_000)
+    async with world.reader(0, pause_s=0.01) as got:
+        world.commit(1)
+        world.tail.end()
+        await trio.sleep(60)
+    assert got == [*range(1, len(got)), -1]
+    assert len(got) < 1_100
+
+
+@injected_time
+async def test_there_are_only_so_many_readers() -> None:
+    world = World()
+    async with world.reader(), world.reader():
+        with pytest.raises(Overloaded):
+            world.tail.check_room()
+    world.tail.check_room()
+
+
+@injected_time
+async def test_a_dropped_tap_takes_nothing_more() -> None:
+    tap = Tap(4)
+    assert [tap.offer(ops(1, 3)), tap.offer(ops(4, 5)), tap.offer(ops(6, 6))] == [0, 5, 0]
+    assert tap.over
+    assert await tap.take() is None
+
+
+@injected_time
+async def test_a_tap_gives_its_ops_in_order() -> None:
+    tap = Tap(4)
+    tap.offer(ops(1, 3))
+    taken = [await tap.take() for _ in range(3)]
+    assert seqs([op for op in taken if op]) == [1, 2, 3]

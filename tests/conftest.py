@@ -1,0 +1,48 @@
+"""What every test may use, and one rule: where nothing may be missing, a skipped test is a failed one."""
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Final, TypeVar
+
+import pytest
+
+ROOT: Final = Path(__file__).parent.parent
+
+NO_SKIP_VARIABLE: Final = "OBSERVER_TEST_NO_SKIP"
+"""Set to 1 by `.ci/run`, which installs all that tests can use: a skip there would hide a check."""
+
+SHARED_VARIABLE: Final = "OBSERVER_SHARED"
+"""The folder of real data; without it, `shared` beside the repository."""
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of real data, or skip: it is not part of the repository."""
+    folder = Path(os.environ.get(SHARED_VARIABLE) or ROOT.parent / "shared") / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set {SHARED_VARIABLE} to the folder that holds data/")
+    return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that skipped where nothing may be missing."""
+    return _refuse_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Fail a file that skipped as a whole where nothing may be missing."""
+    return _refuse_skip((yield))
+
+
+def _refuse_skip(report: Report) -> Report:
+    expected_to_fail = hasattr(report, "wasxfail")
+    if report.skipped and not expected_to_fail and os.environ.get(NO_SKIP_VARIABLE) == "1":
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason} (refused: {NO_SKIP_VARIABLE} is set)"
+    return report

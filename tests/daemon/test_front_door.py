@@ -1,0 +1,233 @@
+"""Both ways in are one: the same requests, through our own loop and through Hypercorn, have the same answers."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import h11
+import msgspec
+import pytest
+import trio
+
+from tests.harness import Daemon, running_daemon
+
+Way = Literal["front", "web"]
+WAYS: Final[tuple[Way, Way]] = ("front", "web")
+CONFIG: Final = "[listen]\nbody_bytes_max = 20000\nrequest_seconds_max = 1.0\nbatch_events_max = 100\n"
+
+
+class Answer(msgspec.Struct, frozen=True):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+
+class Client:
+    """One connection, spoken to in raw bytes; answers are read by h11, which is strict."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._reader = h11.Connection(h11.CLIENT)
+
+    async def send(self, data: bytes) -> None:
+        await self._stream.send_all(data)
+
+    async def answer(self) -> Answer:
+        """Read one answer; a later one on the same connection needs a reader of its own."""
+        rest = self._reader.trailing_data[0]
+        self._reader = h11.Connection(h11.CLIENT)
+        self._reader.send(h11.Request(method="POST", target="/", headers=[("host", "x")]))
+        self._reader.send(h11.EndOfMessage())
+        self._reader.receive_data(rest) if rest else None
+        head: h11.Response | None = None
+        body = b""
+        with trio.fail_after(10):
+            while True:
+                event = self._reader.next_event()
+                if event is h11.NEED_DATA:
+                    self._reader.receive_data(await self._stream.receive_some())
+                elif isinstance(event, h11.Response):
+                    head = event
+                elif isinstance(event, h11.Data):
+                    body += bytes(event.data)
+                elif isinstance(event, h11.EndOfMessage):
+                    break
+        assert head is not None
+        headers = {name.decode(): value.decode() for name, value in head.headers}
+        return Answer(head.status_code, headers, body)
+
+    async def ended(self) -> bool:
+        with trio.fail_after(10):
+            return await self._stream.receive_some() == b""
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
+    (tmp_path / "observer.toml").write_text(CONFIG)
+    async with running_daemon(tmp_path / "data", "--config", str(tmp_path / "observer.toml")) as running:
+        yield running
+
+
+@asynccontextmanager
+async def connected(daemon: Daemon, way: Way) -> AsyncIterator[Client]:
+    """Connect; a first request that is not ingest gives the connection to Hypercorn."""
+    host, port = daemon.url.removeprefix("http://").split(":")
+    async with await trio.open_tcp_stream(host, int(port)) as stream:
+        client = Client(stream)
+        if way == "web":
+            await client.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await client.answer()).status == 200
+        yield client
+
+
+def post(path: str, body: bytes, *more: str) -> bytes:
+    head = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *more]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+REQUESTS: Final = {
+    "an event": post("/event", b'{"endpoint":"a","success":true}'),
+    "an event with a note": post("/event", b'{"source":"nobody"}'),
+    "a body that is no JSON": post("/event", b"{"),
+    "an empty body": post("/event", b""),
+    "a field of a wrong type": post("/event", b'{"city":1}'),
+    "any content type": post("/event", b"{}", "Content-Type: text/plain"),
+    "a batch of lines": post("/events", b'{"endpoint":"a"}\n{"city":1}\n\n{}'),
+    "a batch in an array": post("/events", b'[{"endpoint":"a"},3]'),
+    "a batch of bad lines": post("/events", b"1\n2"),
+    "an empty batch": post("/events", b"\n"),
+    "too many lines": post("/events", b"{}\n" * 101),
+    "gzip": post("/event", gzip.compress(b'{"endpoint":"z"}'), "Content-Encoding: gzip"),
+    "what is said to be gzip": post("/event", b"{}", "Content-Encoding: gzip"),
+    "an unknown encoding": post("/event", b"{}", "Content-Encoding: br"),
+    "a query in the target": post("/event?x=1", b"{}"),
+    "a chunked body": b"POST /event HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "a slash too many": post("/event/", b"{}"),
+    "another method": b"GET /event HTTP/1.1\r\nHost: x\r\n\r\n",
+    "odd case in header names": b"POST /event HTTP/1.1\r\nhOST: x\r\ncONTENT-lENGTH: 2\r\n\r\n{}",
+    "a body above the limit": post("/events", b" " * 20_001),
+}
+"""Valid HTTP, each; what the daemon says of them is below, by comparing the ways."""
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+async def test_both_ways_give_the_same_answer(daemon: Daemon, name: str) -> None:
+    answers = []
+    for way in WAYS:
+        async with connected(daemon, way) as client:
+            await client.send(REQUESTS[name])
+            answers.append(await client.answer())
+    front, web = answers
+    assert (front.status, _comparable(front)) == (web.status, _comparable(web))
+    for header in ("content-type", "retry-after"):
+        assert front.headers.get(header) == web.headers.get(header)
+    assert {"date", "content-length"} <= front.headers.keys() & web.headers.keys()
+
+
+SMUGGLED: Final = {
+    "both lengths": b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0",
+    "two lengths that differ": b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "a signed length": b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length: +2\r\n\r\n{}",
+    "a length in a list": b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length: 2, 3\r\n\r\n{}",
+    "a folded header": b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n 2\r\nX: a\r\n b\r\n\r\n{}",
+    "a blank before the colon": b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length : 2\r\n\r\n{}",
+    "no host": b"POST /event HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
+    "two hosts": b"POST /event HTTP/1.1\r\nHost: x\r\nHost: y\r\nContent-Length: 2\r\n\r\n{}",
+    "a NUL in a header": b"POST /event HTTP/1.1\r\nHost: x\r\nX: \0\r\nContent-Length: 2\r\n\r\n{}",
+    "an unknown transfer coding": b"POST /event HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n",
+    "bare line feeds": b"POST /event HTTP/1.1\nHost: x\nContent-Length: 2\n\n{}",
+}
+
+
+@pytest.mark.parametrize("name", SMUGGLED)
+async def test_both_ways_agree_on_what_a_request_is(daemon: Daemon, name: str) -> None:
+    """Refused by both, or read the same by both."""
+    statuses = []
+    for way in WAYS:
+        async with connected(daemon, way) as client:
+            await client.send(SMUGGLED[name])
+            statuses.append((await client.answer()).status)
+    assert statuses[0] == statuses[1]
+    assert statuses[0] in (200, 400, 408, 501)
+    stored = [op.endpoint for op in daemon.ops()]
+    assert len(stored) == (2 if statuses[0] == 200 else 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_requests_in_a_pipeline_are_answered_in_order(daemon: Daemon, way: Way) -> None:
+    async with connected(daemon, way) as client:
+        requests = [post("/event", b'{"endpoint":"%d"}' % number) for number in range(20)]
+        await client.send(b"".join(requests))
+        seqs = [(await client.answer()).json["seq"] for _ in requests]
+    assert seqs == list(range(1, 21))
+    assert [op.endpoint for op in daemon.ops()] == [str(number) for number in range(20)]
+
+
+async def test_any_mixture_of_requests_goes_through_one_connection(daemon: Daemon) -> None:
+    async with connected(daemon, "front") as client:
+        await client.send(post("/event", b"{}"))
+        assert (await client.answer()).json["seq"] == 1
+        await client.send(
+            post("/events", b"{}\n{}") + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + post("/event", b"{}")
+        )
+        assert (await client.answer()).json["last_seq"] == 3
+        assert (await client.answer()).json["ops_in_ring"] == 3
+        assert (await client.answer()).json["seq"] == 4
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_request_may_come_byte_by_byte(daemon: Daemon, way: Way) -> None:
+    async with connected(daemon, way) as client:
+        for byte in post("/event", b'{"endpoint":"slow"}'):
+            await client.send(bytes([byte]))
+            await trio.lowlevel.checkpoint()
+        assert (await client.answer()).json["accepted"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_body_that_does_not_come_is_not_waited_for(daemon: Daemon, way: Way) -> None:
+    async with connected(daemon, way) as client:
+        await client.send(post("/event", b"{}")[:-1])
+        answer = await client.answer()
+    assert answer.status == 408
+    assert answer.json["error"]
+    assert daemon.ops() == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_who_expects_100_continue_is_told_to(daemon: Daemon, way: Way) -> None:
+    async with connected(daemon, way) as client:
+        head, _, body = post("/event", b"{}", "Expect: 100-continue").partition(b"\r\n\r\n")
+        await client.send(head + b"\r\n\r\n")
+        await client.send(body)
+        assert (await client.answer()).json["accepted"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_connection_close_is_obeyed(daemon: Daemon, way: Way) -> None:
+    async with connected(daemon, way) as client:
+        await client.send(post("/event", b"{}", "Connection: close"))
+        answer = await client.answer()
+        assert answer.headers["connection"] == "close"
+        assert await client.ended()
+
+
+async def test_http_1_0_is_answered_and_closed(daemon: Daemon) -> None:
+    async with connected(daemon, "front") as client:
+        await client.send(b"POST /event HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}")
+        assert (await client.answer()).json["accepted"]
+        assert await client.ended()
+
+
+def _comparable(answer: Answer) -> object:
+    """Leave out what counts up from one request to the next."""
+    content = answer.json
+    return {name: value for name, value in content.items() if name not in ("seq", "ring_size", "first_seq", "last_seq")}

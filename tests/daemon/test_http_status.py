@@ -1,0 +1,323 @@
+"""What the daemon says of itself: health, readiness, stats, actors, metrics, and the description of it all."""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.daemon.served import Served, served
+
+OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A daemon that has seen known traffic, and sees no more."""
+    with served(tmp_path_factory.mktemp("status"), "[ring]\ncapacity_ops = 20\n") as running:
+        running.events(*({"source": "mcp", "endpoint": "old", "ok": True} for _ in range(10)))
+        running.events(*({"source": "mcp", "endpoint": "sql", "ok": True, "duration_ms": 100} for _ in range(5)))
+        running.event(source="bot", error="boom", endpoint="sql", id="k")
+        running.event(source="bot", error="boom", endpoint="sql", id="k")
+        running.event(source="elsewhere")
+        for number in range(12):
+            running.event(staffer_id=f"s{number}", event_kind="fill", role="Welder", ok=number % 2 == 0)
+        assert running.ingest.post("/event", content=b'{"city":5}').status_code == 400
+        assert running.ingest.post("/events", content=b"{}\nnope").status_code == 200
+        yield running
+
+
+def families(daemon: Served, headers: Mapping[str, str]) -> list[Metric]:
+    text = daemon.client.get("/metrics", headers=headers).text
+    if not headers:
+        return list(text_string_to_metric_families(text))
+    return list(openmetrics.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+
+
+def samples(found: list[Metric]) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value for family in found for sample in family.samples
+    }
+
+
+def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    return name, frozenset(labels.items())
+
+
+# ------------------------------------------------------------------------------------------- health, readiness, stats
+
+
+def test_health_has_the_seeds_keys_and_says_what_an_answer_means(daemon: Served) -> None:
+    assert daemon.json("/health") == {
+        "status": "ok",
+        "ops_in_ring": 20,
+        "version": daemon.log.find("listening")[0]["version"],
+        "durability": "fdatasync",
+        "last_seq": 30,
+    }
+
+
+def test_ready_says_so(daemon: Served) -> None:
+    assert daemon.json("/ready") == {"ready": True, "reasons": []}
+
+
+def test_stats_has_the_seeds_keys_over_the_ring(daemon: Served) -> None:
+    stats = daemon.json("/stats")
+    assert list(stats)[:5] == ["total", "successes", "failures", "by_source", "recent_scenario_ops"]
+    assert (stats["total"], stats["successes"], stats["failures"]) == (20, 11, 9)
+    assert stats["by_source"] == {"mcp": 5, "bot": 1, "scenario": 14}
+    recent = stats["recent_scenario_ops"]
+    assert len(recent) == 10
+    assert [op.get("staffer") for op in recent] == [*(f"s{number}" for number in range(3, 12)), None]
+    assert list(recent[0]) == ["ts", "ok", "staffer", "kind", "role"]
+    assert (recent[0]["ok"], recent[0]["kind"], recent[0]["role"]) == (False, "fill", "Welder")
+
+
+def test_stats_has_everything_ever_committed_beside_the_ring(daemon: Served) -> None:
+    lifetime = daemon.json("/stats")["lifetime"]
+    assert (lifetime["last_seq"], lifetime["total"], lifetime["successes"]) == (30, 30, 21)
+    assert lifetime["by_source"] == {"mcp": 15, "bot": 1, "scenario": 14}
+    assert lifetime["endpoints"]["sql"]["total"] == 6
+    assert lifetime["endpoints"]["sql"]["failures"] == 1
+    assert lifetime["endpoints"]["sql"]["p90_ms"] == pytest.approx(100, rel=0.01)
+
+
+def test_what_was_acknowledged_is_in_the_next_answer(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        for number in range(1, 31):
+            assert daemon.event(ok=True)["ring_size"] == number
+            assert daemon.json("/stats")["total"] == number
+            assert daemon.json("/health")["ops_in_ring"] == number
+            assert daemon.json("/ops", limit=1)["ops"][0]["seq"] == number
+
+
+def test_while_the_disk_refuses_it_is_not_ready_and_says_why_and_is_again_later(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        daemon.event(ok=True)
+        with no_file_may_grow(daemon.process.pid):
+            response = daemon.ingest.post("/event", content=b"{}")
+            assert response.status_code in {503, 507}
+            assert int(response.headers["Retry-After"]) >= 1
+            assert response.json()["error"]
+            ready = daemon.client.get("/ready")
+            assert (ready.status_code, ready.json()["ready"]) == (503, False)
+            assert ready.json()["reasons"][0].startswith("the disk refuses")
+            assert daemon.json("/health")["status"] == "ok"
+        while daemon.client.get("/ready").status_code == 503:
+            daemon.ingest.post("/event", content=b"{}")
+        assert daemon.event(ok=True)["accepted"] is True
+
+
+@contextmanager
+def no_file_may_grow(pid: int) -> Iterator[None]:
+    """Make a process's writes fail as on a disk that has had enough, which takes no root."""
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_actors_shows_the_whole_tree(daemon: Served) -> None:
+    tree = daemon.json("/actors")
+    names = {branch["name"]: [child["name"] for child in branch["children"]] for branch in tree["actors"]}
+    assert names == {
+        "pipeline": ["persister", "ring_keeper", "stats"],
+        "upkeep": ["archivist"],
+        "learning": ["analyzer", "consolidator", "courier"],
+        "edge": ["ingest"],
+    }
+    persister = tree["actors"][0]["children"][0]
+    assert persister.items() >= {"state": "running", "restarts": 0, "last_error": ""}.items()
+    assert (persister["mailbox_depth"], persister["mailbox_bound"]) == (0, 10_000)
+    assert persister["since_s"] > 0
+    assert {event["type"] for event in tree["events"]} == {"ActorStarted"}
+
+
+def test_failures_and_playbook_are_lists(daemon: Served) -> None:
+    failures = daemon.json("/failures")["failures"]
+    assert {"sql", "scenario:fill"} >= {failure["endpoint"] for failure in failures}
+    assert daemon.json("/playbook") == {"entries": []}
+
+
+# ------------------------------------------------------------------------------------------- metrics
+
+
+@pytest.mark.parametrize("headers", [{}, OPENMETRICS])
+def test_metrics_are_right_after_known_traffic(daemon: Served, headers: Mapping[str, str]) -> None:
+    response = daemon.client.get("/metrics", headers=headers)
+    found = samples(families(daemon, headers))
+    assert response.headers["Content-Type"].startswith("application/openmetrics-text" if headers else "text/plain")
+    expected = {
+        key("observer_requests_event_total"): 16,
+        key("observer_requests_batch_total"): 3,
+        key("observer_events_accepted_total"): 31,
+        key("observer_events_rejected_total"): 2,
+        key("observer_events_duplicate_total"): 1,
+        key("observer_ingest_refused_total"): 0,
+        key("observer_sources_unknown_total"): 1,
+        key("observer_waiting_ops"): 0,
+        key("observer_waiting_bytes"): 0,
+        key("observer_ready"): 1,
+        key("observer_journal_last_seq"): 30,
+        key("observer_ring_ops"): 20,
+        key("observer_operations_total", source="mcp", outcome="success"): 15,
+        key("observer_operations_total", source="bot", outcome="failure"): 1,
+        key("observer_operations_total", source="scenario", outcome="success"): 6,
+        key("observer_endpoint_operations_total", endpoint="sql", outcome="success"): 5,
+        key("observer_endpoint_duration_seconds_sum", endpoint="sql"): 0.5,
+        key("observer_endpoint_duration_seconds_count", endpoint="sql"): 6,
+        key("observer_consumer_behind_ops", consumer="stats"): 0,
+        key("observer_tail_readers"): 0,
+        key("observer_actor_state", actor="persister", state="running"): 1,
+        key("observer_actor_state", actor="persister", state="parked"): 0,
+        key("observer_actor_restarts_total", actor="ingest"): 0,
+        key("observer_mailbox_depth", actor="persister"): 0,
+    }
+    assert {name: found.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("headers", [{}, OPENMETRICS])
+def test_every_metric_has_our_prefix_a_help_text_and_the_suffix_of_its_kind(
+    daemon: Served, headers: Mapping[str, str]
+) -> None:
+    found = families(daemon, headers)
+    assert len(found) > 30
+    for family in found:
+        assert all(sample.name.startswith("observer_") for sample in family.samples), family.name
+        assert family.documentation.endswith("."), family.name
+        assert family.type in {"counter", "gauge", "summary", "info"}, family.name
+        if family.type == "counter":
+            assert {sample.name for sample in family.samples} <= {f"{family.name.removesuffix('_total')}_total"}
+    names = [family.name for family in found]
+    assert len(names) == len(set(names))
+
+
+def test_labels_from_outside_cannot_break_the_format(tmp_path: Path) -> None:
+    endpoint = 'a"} 1\nobserver_forged{x="\\\u2028\x1b'
+    with served(tmp_path) as daemon:
+        daemon.event(endpoint=endpoint, ok=True)
+        assert daemon.json("/stats")["total"] == 1
+        for headers in ({}, OPENMETRICS):
+            found = samples(families(daemon, headers))
+            assert found[key("observer_endpoint_operations_total", endpoint=endpoint, outcome="success")] == 1
+            assert not any("forged" in name for name, _ in found)
+
+
+# ------------------------------------------------------------------------------------------- what is not there
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "hint"),
+    [
+        ("GET", "/", ""),
+        ("GET", "/helth", "did you mean /health?"),
+        ("POST", "/event/", "did you mean /event?"),
+        ("GET", "/nothing/like/it", "/openapi.json"),
+        ("GET", "/event", "/event takes POST"),
+        ("POST", "/health", "/health takes GET"),
+        ("DELETE", "/ops/1", "takes GET"),
+        ("OPTIONS", "/event", "/event takes POST"),
+        ("GET", "/docs", ""),
+        ("GET", "/static/x", ""),
+        ("GET", "/%ff%00%0a", ""),
+    ],
+)
+def test_anything_else_is_404_with_a_hint(daemon: Served, method: str, path: str, hint: str) -> None:
+    response = daemon.client.request(method, path)
+    assert response.status_code == 404
+    assert response.headers["Content-Type"] == "application/problem+json"
+    problem = response.json()
+    assert (problem["error"], problem["status"], problem["title"]) == ("not found", 404, "not found")
+    assert hint in problem["hint"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/stats", "/metrics", "/ops", "/ops/1", "/tail", "/openapi.json"])
+def test_head_answers_as_get_does_without_a_body(daemon: Served, path: str) -> None:
+    response = daemon.client.head(path)
+    assert (response.status_code, response.content) == (200, b"")
+    assert daemon.json("/health")["status"] == "ok"
+
+
+# ------------------------------------------------------------------------------------------- the description
+
+
+@pytest.fixture(scope="module")
+def document(daemon: Served) -> Any:
+    return daemon.json("/openapi.json")
+
+
+def every(node: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        yield from node.items()
+        for value in node.values():
+            yield from every(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from every(value)
+
+
+def test_every_route_is_described_with_its_answers(document: Any) -> None:
+    described = {
+        (path, method): set(operation["responses"])
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    ingest = {"200", "400", "408", "413", "415", "503", "507"}
+    assert document["openapi"] == "3.1.0"
+    assert described == {
+        ("/event", "post"): ingest,
+        ("/events", "post"): ingest,
+        ("/health", "get"): {"200"},
+        ("/ready", "get"): {"200", "503"},
+        ("/stats", "get"): {"200"},
+        ("/metrics", "get"): {"200"},
+        ("/actors", "get"): {"200"},
+        ("/ops", "get"): {"200", "400", "503"},
+        ("/ops/{seq}", "get"): {"200", "400", "404", "503"},
+        ("/tail", "get"): {"200", "400", "503"},
+        ("/failures", "get"): {"200"},
+        ("/playbook", "get"): {"200"},
+    }
+
+
+def test_the_description_holds_together(document: Any) -> None:
+    names = set(document["components"]["schemas"])
+    references = {value for name, value in every(document) if name == "$ref"}
+    assert references == {f"#/components/schemas/{name}" for name in names}
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
+    for operation in operations:
+        assert operation["summary"]
+        assert all(response["description"] for response in operation["responses"].values())
+        assert all(response["content"] for response in operation["responses"].values())
+    for path, methods in document["paths"].items():
+        named = {parameter["name"] for parameter in methods.get("get", {}).get("parameters", ())}
+        assert set(re.findall(r"{(\w+)}", path)) <= named
+
+
+def test_problems_are_described_under_their_own_type(document: Any) -> None:
+    answer = document["paths"]["/ops"]["get"]["responses"]["400"]["content"]
+    assert answer == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    body = document["paths"]["/events"]["post"]["requestBody"]["content"]
+    assert set(body) == {"application/json", "application/x-ndjson"}
+    assert "additionalProperties" not in document["components"]["schemas"]["Event"]
+
+
+def test_the_parameters_described_are_those_taken(daemon: Served, document: Any) -> None:
+    described = {parameter["name"] for parameter in document["paths"]["/ops"]["get"]["parameters"]}
+    known = daemon.client.get("/ops", params={"zzzzzz": "1"}).json()["hint"].removeprefix("known are ")
+    assert described == set(known.split(", "))
+
+
+def test_no_url_of_another_place_is_in_the_description(daemon: Served) -> None:
+    assert "://" not in daemon.client.get("/openapi.json").text

@@ -1,0 +1,167 @@
+"""The real daemon as a process: started on a free port, spoken to over its socket, stopped or killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import msgspec
+import trio
+
+from observer_actors.op import Op, decode_op
+
+READY_S: Final = 15.0
+STOP_S: Final = 40.0
+SEEDS_VARIABLES: Final = (
+    "OBSERVER_PORT",
+    "OBSERVER_CYCLE",
+    "GATEWAY_URL",
+    "LAKEHOUSE_URL",
+    "OBSERVER_DATA_DIR",
+)
+
+
+class Daemon:
+    """A daemon that runs, its log, and a client of it."""
+
+    def __init__(self, process: trio.Process, data_dir: Path) -> None:
+        self.process = process
+        self.data_dir = data_dir
+        self.url = ""
+        self.log: list[dict[str, Any]] = []
+        self.raw_log: list[str] = []
+        self.client = httpx.AsyncClient(trust_env=False, timeout=30)
+        self._logged = trio.Event()
+        self._log_ended = trio.Event()
+
+    async def read_log(self) -> None:
+        """Collect the log until the process ends."""
+        assert self.process.stderr is not None
+        rest = b""
+        async for chunk in self.process.stderr:
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self._take(line.decode())
+        self._log_ended.set()
+        self._logged.set()
+
+    async def log_ended(self) -> None:
+        """Wait until the whole log has been read, which is after the process has ended."""
+        with trio.fail_after(STOP_S):
+            await self._log_ended.wait()
+
+    def _take(self, line: str) -> None:
+        self.raw_log.append(line)
+        try:
+            fields = msgspec.json.decode(line)
+        except msgspec.DecodeError:
+            fields = {"event": "not_json", "text": line}
+        self.log.append(fields)
+        self._logged.set()
+        self._logged = trio.Event()
+
+    async def logged(self, event: str, *, within_s: float = READY_S, **fields: object) -> dict[str, Any]:
+        """Wait for a line of the log with this event name and these fields."""
+        with trio.fail_after(within_s):
+            while True:
+                for line in self.log:
+                    if line.get("event") == event and fields.items() <= line.items():
+                        return line
+                if self.process.returncode is not None and self._logged.is_set():
+                    raise AssertionError(f"ended without {event}:\n" + "\n".join(self.raw_log))
+                with trio.move_on_after(0.5):
+                    await self._logged.wait()
+
+    async def ready(self) -> None:
+        """Wait until it takes events."""
+        started = await self.logged("listening")
+        self.url = started["url"]
+        await self.logged("ready")
+
+    async def get(self, path: str, **options: Any) -> httpx.Response:
+        return await self.client.get(self.url + path, **options)
+
+    async def json(self, path: str, **params: Any) -> Any:
+        response = await self.get(path, params=params)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def post(self, path: str, body: object, **options: Any) -> httpx.Response:
+        content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        return await self.client.post(self.url + path, content=content, **options)
+
+    async def event(self, **fields: object) -> dict[str, Any]:
+        response = await self.post("/event", fields)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; give the exit status."""
+        self.process.send_signal(number)
+        with trio.fail_after(STOP_S):
+            return await self.process.wait()
+
+    def ops(self) -> list[Op]:
+        return journal_ops(self.data_dir)
+
+
+def journal_ops(data_dir: Path) -> list[Op]:
+    """Read the active file as anyone would."""
+    lines = (data_dir / "_observer" / "ops.jsonl").read_bytes().splitlines()
+    return [decode_op(line) for line in lines]
+
+
+@asynccontextmanager
+async def running_daemon(
+    data_dir: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    wait_ready: bool = True,
+    module: str = "observer_actors",
+) -> AsyncIterator[Daemon]:
+    """Start the daemon on a free port, and make sure that it is gone at the end."""
+    inherited = {name: value for name, value in os.environ.items() if name not in SEEDS_VARIABLES}
+    command = [
+        sys.executable,
+        "-m",
+        module,
+        "serve",
+        "--port",
+        "0",
+        "--data-dir",
+        str(data_dir),
+        *arguments,
+    ]
+    process = await trio.lowlevel.open_process(
+        command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env={**inherited, **(environment or {})}
+    )
+    daemon = Daemon(process, data_dir)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(daemon.read_log)
+        try:
+            if wait_ready:
+                await daemon.ready()
+            yield daemon
+        finally:
+            with trio.CancelScope(shield=True):
+                await daemon.client.aclose()  # first: a connection that stays open holds the drain up
+                if process.returncode is None:
+                    await _end(process)
+        nursery.cancel_scope.cancel()
+
+
+async def _end(process: trio.Process) -> None:
+    process.terminate()
+    with trio.move_on_after(STOP_S):
+        await process.wait()
+        return
+    process.kill()
+    await process.wait()

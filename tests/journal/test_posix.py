@@ -1,0 +1,135 @@
+"""The real disk: permissions, the lock, and one round trip; and what the fake has in common with it."""
+
+from __future__ import annotations
+
+import gzip
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from observer_actors.errors import DataDirectoryLocked, DiskFailed
+from observer_actors.journal import (
+    DirectoryLock,
+    JournalReader,
+    PosixDisk,
+    compact,
+    directory_in_use,
+    look,
+    retain,
+    verify,
+)
+from observer_actors.journal.files import Disk, replace_file, write_all
+from observer_actors.journal.format import Paths
+from observer_actors.settings import JournalSettings
+from tests.fakes.disk import FakeDisk
+from tests.journal.support import SMALL, START_US, commit, make_ops, open_writer, reader_of
+
+
+def test_a_journal_on_a_real_disk(tmp_path: Path) -> None:
+    disk, paths = PosixDisk(), Paths(tmp_path / "new" / "data")
+    writer = open_writer(disk, data=paths.data)
+    ops = commit(writer, make_ops(10))
+    writer.seal()
+    ops += commit(writer, make_ops(5, first=10))
+    raw = paths.raw(1).read_bytes()
+    compact(disk, paths.data, writer.catalog, SMALL)
+    assert gzip.decompress(paths.compressed(1).read_bytes()) == raw
+    assert reader_of(writer, disk, paths.data).read(0, 100) == ops
+    assert JournalReader(disk, paths.data, look(disk, paths.data)).read(0, 100) == ops
+    writer.close()
+    with paths.active.open("ab") as file:
+        file.write(b'{"torn')
+    again = open_writer(disk, data=paths.data)
+    assert (again.last_seq, len(again.recovery.torn)) == (15, 1)
+    assert (paths.observer / "ops.jsonl.torn-1").read_bytes() == b'{"torn'
+    assert not verify(paths.data).is_damaged
+    retain(disk, paths.data, again.catalog, JournalSettings(retained_bytes_max=1), now_us=START_US)
+    assert reader_of(again, disk, paths.data).read(0, 100) == ops[10:]
+    again.close()
+
+
+def test_files_and_directories_are_closed_to_others(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with DirectoryLock(data):
+        writer = open_writer(PosixDisk(), data=data)
+        commit(writer, make_ops(3))
+        writer.seal()
+        compact(PosixDisk(), data, writer.catalog, SMALL)
+        writer.close()
+    modes = {path.relative_to(tmp_path): stat.S_IMODE(path.stat().st_mode) for path in data.rglob("*")}
+    modes[Path("data")] = stat.S_IMODE(data.stat().st_mode)
+    assert len(modes) == 8
+    assert {
+        path: mode for path, mode in modes.items() if mode != (0o700 if (tmp_path / path).is_dir() else 0o600)
+    } == {}
+
+
+def test_a_second_daemon_is_told_who_holds_the_directory(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from observer_actors.journal import DirectoryLock\n"
+        "lock = DirectoryLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert directory_in_use(tmp_path)
+        with pytest.raises(DataDirectoryLocked, match=f"in use by process {holder.pid}"):
+            DirectoryLock(tmp_path)
+        holder.kill()
+    assert not directory_in_use(tmp_path)
+    with DirectoryLock(tmp_path) as lock:
+        assert directory_in_use(tmp_path)
+        lock.close()
+        assert not directory_in_use(tmp_path)
+
+
+def test_a_directory_that_cannot_be_made_is_a_failed_disk(tmp_path: Path) -> None:
+    (tmp_path / "_observer").write_text("in the way")
+    with pytest.raises(DiskFailed, match="opening the journal"):
+        open_writer(PosixDisk(), data=tmp_path)
+
+
+@pytest.fixture(params=["posix", "fake"])
+def disk(request: pytest.FixtureRequest) -> Disk:
+    return PosixDisk() if request.param == "posix" else FakeDisk()
+
+
+def test_real_and_fake_disk_do_the_same(disk: Disk, tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    disk.make_directories(folder)
+    disk.make_directories(folder)
+    with pytest.raises(FileNotFoundError):
+        disk.open_append(folder / "x", create=False)
+    file = disk.open_append(folder / "x", create=True)
+    write_all(file, b"hello world")
+    file.datasync()
+    assert (file.size(), disk.size(folder / "x")) == (11, 11)
+    file.truncate(5)
+    write_all(file, b"!")
+    file.close()
+    assert disk.read(folder / "x", 0, 100) == b"hello!"
+    assert disk.read(folder / "x", 4, 1) == b"o"
+    assert disk.read(folder / "x", 9, 1) == b""
+    replace_file(disk, folder / "y", b"first")
+    replace_file(disk, folder / "y", b"second")
+    disk.rename(folder / "x", folder / "z")
+    disk.sync_directory(folder)
+    assert disk.list(folder) == ["y", "z"]
+    assert disk.list(folder.parent) == ["b"]
+    assert disk.list(folder / "none") == []
+    disk.remove(folder / "z")
+    for call in (
+        lambda: disk.remove(folder / "z"),
+        lambda: disk.size(folder / "z"),
+        lambda: disk.read(folder / "z", 0, 1),
+        lambda: disk.rename(folder / "z", folder / "q"),
+        lambda: disk.open_append(folder / "none" / "x", create=True),
+        lambda: disk.sync_directory(folder / "none"),
+    ):
+        with pytest.raises(FileNotFoundError):
+            call()
+    assert disk.read(folder / "y", 0, 100) == b"second"

@@ -1,0 +1,280 @@
+"""Reading by seq, by time and by filter: what is found, and what is left unread."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from observer_actors.errors import DiskFailed
+from observer_actors.journal import JournalReader, JournalWriter, PosixDisk, Query, compact, look, retain
+from observer_actors.journal.format import event_us
+from observer_actors.op import Op
+from observer_actors.settings import JournalSettings
+from tests.fakes.disk import FakeDisk
+from tests.journal.support import DATA, PATHS, SMALL, START_US, commit, make_op, make_ops, open_writer, reader_of
+
+BASE_US = event_us("2026-11-22T10:00:00.000Z", "")
+
+
+def long_journal(disk: FakeDisk, *, compacted: bool = True) -> tuple[JournalWriter, list[Op]]:
+    """3,000 ops of 600 bytes: five sealed segments of two blocks each, and an active file of two."""
+    writer = open_writer(disk)
+    ops: list[Op] = []
+    for part in range(6):
+        for step in range(10):
+            ops += commit(writer, make_ops(50, first=part * 500 + step * 50, pad=400))
+        if part < 5:
+            writer.seal()
+    if compacted:
+        compact(disk, DATA, writer.catalog, SMALL)
+    return writer, ops
+
+
+def test_one_op_costs_one_block() -> None:
+    disk = FakeDisk()
+    writer, ops = long_journal(disk)
+    reader = reader_of(writer, disk)
+    assert reader.get(1_234) == ops[1_233]
+    assert reader.statistics().blocks_read == 1
+    assert (reader.get(0), reader.get(3_001), reader.get(-5)) == (None, None, None)
+    assert (reader.first_seq, reader.last_seq) == (1, 3_000)
+
+
+@pytest.mark.parametrize("compacted", [True, False])
+def test_the_newest_ops_are_found_without_reading_the_history(*, compacted: bool) -> None:
+    disk = FakeDisk()
+    writer, ops = long_journal(disk, compacted=compacted)
+    reader = reader_of(writer, disk)
+    page = reader.query(Query(limit=10))
+    assert page.ops == ops[:-11:-1]
+    assert (page.cursor, page.complete) == (2_991, True)
+    assert reader.statistics().blocks_read == 1
+
+
+def test_a_time_range_reads_the_blocks_that_can_hold_it() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    ops: list[Op] = []
+    for hour in range(10):
+        batch = make_ops(60, pad=4_600)
+        for op in batch:
+            op.timestamp = op.timestamp.replace("T10:", f"T{hour:02d}:")
+        ops += commit(writer, batch)
+        writer.seal()
+    compact(disk, DATA, writer.catalog, SMALL)
+    reader = reader_of(writer, disk)
+    since = event_us("2026-11-22T03:00:30Z", "")
+    page = reader.query(Query(since_us=since, until_us=since + 9_000_000))
+    assert [op.seq for op in page.ops] == list(range(220, 210, -1))
+    assert (page.cursor, page.complete) == (None, True)
+    assert reader.statistics().blocks_read <= 2
+
+
+def test_times_of_uncompacted_blocks_are_remembered() -> None:
+    disk = FakeDisk()
+    writer, _ = long_journal(disk, compacted=False)
+    reader = reader_of(writer, disk)
+    nothing = Query(since_us=BASE_US + 10**12)
+    assert reader.query(nothing).ops == []
+    read = reader.statistics().blocks_read
+    assert reader.query(nothing).ops == []
+    assert reader.statistics().blocks_read < read * 1.6
+
+
+def test_an_unreadable_time_counts_as_when_it_was_recorded() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    op = make_op(1)
+    op.timestamp = "yesterday"
+    commit(writer, [op])
+    reader = reader_of(writer, disk)
+    assert reader.query(Query(since_us=START_US, until_us=START_US)).ops == [op]
+    assert reader.query(Query(since_us=START_US + 1)).ops == []
+
+
+def test_a_scan_has_a_budget_and_says_where_to_go_on() -> None:
+    disk = FakeDisk()
+    writer, ops = long_journal(disk)
+    reader = reader_of(writer, disk)
+    page = reader.query(Query(endpoint="none such", scanned_ops_max=700))
+    assert (page.ops, page.complete) == ([], False)
+    assert 700 <= page.scanned <= 1_200
+    assert page.cursor == 3_001 - page.scanned
+    found: list[Op] = []
+    query: Query | None = Query(source="bot", newest_first=False, limit=400, scanned_ops_max=500)
+    while query is not None:
+        page = reader.query(query)
+        found += page.ops
+        query = None if page.cursor is None else query.continued(page.cursor)
+    assert found == [op for op in ops if op.source == "bot"]
+
+
+def test_a_limit_of_nothing_gives_nothing() -> None:
+    disk = FakeDisk()
+    writer, _ = long_journal(disk)
+    reader = reader_of(writer, disk)
+    assert reader.read(0, 0) == []
+    assert reader.query(Query(limit=0)).ops == []
+    assert reader.statistics().blocks_read == 0
+
+
+def test_bytes_that_are_not_durable_are_not_seen() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    ops = commit(writer, make_ops(2))
+    disk.fail("datasync", times=9)
+    disk.fail("truncate", times=9)
+    with pytest.raises(DiskFailed):
+        commit(writer, make_ops(2))
+    assert disk.contents(PATHS.active).count(b"\n") == 4
+    assert reader_of(writer, disk).read(0, 10) == ops
+    assert reader_of(writer, disk).query(Query()).ops == ops[::-1]
+
+
+def test_a_read_error_is_ours() -> None:
+    disk = FakeDisk()
+    writer, _ = long_journal(disk)
+    disk.fail("read")
+    with pytest.raises(DiskFailed, match="reading the journal"):
+        reader_of(writer, disk).read(0, 10)
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_a_reader_goes_on_while_files_are_sealed_compacted_and_removed(*, newest_first: bool) -> None:
+    disk = FakeDisk()
+    writer, ops = long_journal(disk, compacted=False)
+    reader = reader_of(writer, disk)
+    got: list[int] = []
+    asked = Query(newest_first=newest_first)
+    for number, part in enumerate(reader._walk(1, 3_000, asked)):  # noqa: SLF001 - to act between two blocks
+        got += [op.seq for op in part.ops]
+        if number == 0:
+            writer.seal()
+        if number == 1:
+            compact(disk, DATA, writer.catalog, SMALL)
+        if number == 3:
+            commit(writer, make_ops(5))
+    assert sorted(got) == [op.seq for op in ops]
+    assert got == sorted(got, reverse=newest_first)
+
+
+def test_a_removed_history_ends_the_walk_where_it_ends() -> None:
+    disk = FakeDisk()
+    writer, _ = long_journal(disk)
+    reader = reader_of(writer, disk)
+    walk = reader._walk(1, 3_000, Query())  # noqa: SLF001
+    got = [op.seq for op in next(walk).ops]
+    retain(disk, DATA, writer.catalog, JournalSettings(retained_bytes_max=1), now_us=START_US)
+    got += [op.seq for part in walk for op in part.ops]
+    assert got == list(range(3_000, 2_500, -1))
+    assert reader.statistics().damaged_lines == 0
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_damaged_lines_are_passed_over_and_counted(*, newest_first: bool) -> None:
+    disk = FakeDisk()
+    writer, ops = long_journal(disk, compacted=False)
+    for path, line in [(PATHS.active, 0), (PATHS.active, 7), (PATHS.raw(501), 0), (PATHS.raw(1), 499)]:
+        lines = disk.contents(path).splitlines(keepends=True)
+        lines[line] = b"#" * (len(lines[line]) - 1) + b"\n"
+        disk.plant(path, b"".join(lines))
+    reader = reader_of(writer, disk)
+    lost = {2_501, 2_508, 501, 500}
+    for _ in range(2):
+        page = reader.query(Query(limit=10_000, newest_first=newest_first))
+        assert sorted(op.seq for op in page.ops) == [op.seq for op in ops if op.seq not in lost]
+        assert reader.statistics().damaged_lines == 4
+    assert reader.get(501) is None
+
+
+def test_a_damaged_block_costs_its_own_ops_only() -> None:
+    disk = FakeDisk()
+    writer, ops = long_journal(disk)
+    stored = bytearray(disk.contents(PATHS.compressed(501)))
+    stored[300] ^= 1
+    disk.plant(PATHS.compressed(501), bytes(stored))
+    reader = reader_of(writer, disk)
+    found = [op.seq for op in reader.read(0, 10_000)]
+    lost = reader.statistics().damaged_lines
+    assert 0 < lost < 500
+    assert found == [op.seq for op in ops if not 501 <= op.seq < 501 + lost]
+    disk.remove(PATHS.index(501))
+    again = JournalReader(disk, DATA, look(disk, DATA))
+    assert [op.seq for op in again.read(1_000, 10_000)] == list(range(1_001, 3_001))
+    assert [op.seq for op in again.read(0, 600)] == [*range(1, 501), *range(1_001, 1_101)]
+
+
+def test_a_segment_that_is_gone_is_passed_over() -> None:
+    disk = FakeDisk()
+    writer, _ = long_journal(disk)
+    disk.remove(PATHS.compressed(501))
+    disk.remove(PATHS.index(501))
+    reader = reader_of(writer, disk)
+    assert [op.seq for op in reader.read(0, 10_000)] == [*range(1, 501), *range(1_001, 3_001)]
+    assert reader.statistics().damaged_lines == 500
+
+
+def test_plain_compacted_blocks_that_rot_give_what_can_be_read() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    ops = commit(writer, make_ops(5))
+    writer.seal()
+    compact(disk, DATA, writer.catalog, JournalSettings(compress=False))
+    lines = disk.contents(PATHS.raw(1)).splitlines(keepends=True)
+    lines[2] = lines[2].replace(b'"op 2"', b'"op\x002"')
+    disk.plant(PATHS.raw(1), b"".join(lines))
+    reader = reader_of(writer, disk)
+    assert reader.read(0, 10) == ops[:2] + ops[3:]
+
+
+def test_a_look_from_outside_follows_a_writer() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    ops = commit(writer, make_ops(5))
+    catalog = look(disk, DATA)
+    reader = JournalReader(disk, DATA, catalog)
+    assert reader.read(0, 100) == ops
+    writer.seal()
+    ops += commit(writer, make_ops(5, first=5))
+    compact(disk, DATA, writer.catalog, SMALL)
+    assert reader.read(0, 100) == ops[:5]
+    catalog.refresh()
+    assert reader.read(0, 100) == ops
+    writer.seal()
+    retain(disk, DATA, writer.catalog, JournalSettings(retained_bytes_max=1), now_us=START_US)
+    assert reader.read(0, 100) == ops[5:]
+
+
+def test_readers_in_threads_see_a_prefix_without_gaps_while_all_goes_on(tmp_path: Path) -> None:
+    disk = PosixDisk()
+    writer = open_writer(disk, data=tmp_path)
+    commit(writer, make_ops(1))
+    reader = reader_of(writer, disk, tmp_path)
+    wrong: list[object] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            seqs = [op.seq for op in reader.read(0, 10**6)]
+            page = [op.seq for op in reader.query(Query(limit=10**6)).ops]
+            if seqs != list(range(1, len(seqs) + 1)) or page != list(range(len(page), 0, -1)):
+                wrong.append((seqs, page))
+
+    def maintain() -> None:
+        while not stop.is_set():
+            compact(disk, tmp_path, writer.catalog, SMALL)
+
+    threads = [threading.Thread(target=target) for target in (read, read, maintain)]
+    for thread in threads:
+        thread.start()
+    for number in range(150):
+        commit(writer, make_ops(5, first=number * 5))
+        if writer.seal_due():
+            writer.seal()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert reader.statistics().damaged_lines == 0

@@ -1,0 +1,216 @@
+"""What a start makes of what a crash or rot has left: as scripts, bytes in and decisions out."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from observer_actors.errors import FormatUnknown
+from observer_actors.journal.format import Manifest, decode_manifest, encode_manifest
+from observer_actors.journal.opening import DamagedLine, TornTail
+from observer_actors.journal.recovery import Scanner, plan
+from observer_actors.op import encode_op
+from tests.fakes.disk import FakeDisk
+from tests.journal.support import PATHS, commit, everything, make_op, make_ops, open_writer
+
+
+def line(seq: int, commit_number: int) -> bytes:
+    op = make_op(seq)
+    op.seq, op.recorded_at = seq, f"2027-01-15T08:00:00.{commit_number:06d}Z"
+    return encode_op(op) + b"\n"
+
+
+A1, A2, A3, B4, B5, B6, C7 = (line(s, c) for s, c in [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2), (7, 3)])
+BAD = b'{"timestamp":"2026-\n'
+HOLE = bytes(300)
+
+# name, the file's pieces, index of the first piece set aside (None: none), indexes of damaged pieces, last seq
+CASES: list[tuple[str, list[bytes], int | None, list[int], int]] = [
+    ("empty", [], None, [], 0),
+    ("whole", [A1, A2, A3, B4, B5], None, [], 5),
+    ("a last line without its newline", [A1, A2, A3, B4[:-1]], 3, [], 3),
+    ("a last line cut short", [A1, A2, A3, B4, B5[:40]], 4, [], 4),
+    ("zeros at the end", [A1, A2, A3, HOLE], 3, [], 3),
+    ("a hole within the last commit", [A1, A2, A3, B4, HOLE + b"\n", B6], 4, [], 4),
+    ("a hole at the beginning of the last commit", [A1, A2, A3, HOLE + b'"}\n', B5, B6], 3, [], 3),
+    ("a bad line directly before the last commit", [A1, A2, BAD, B4], 2, [], 2),
+    ("a bad line two commits before the end", [A1, BAD, A3, B4, B5], None, [1], 5),
+    ("a bad first line two commits before the end", [BAD, A2, A3, B4], None, [0], 4),
+    ("a NUL in a line two commits before the end", [A1, A2[:30] + b"\0" + A2[31:], A3, B4], None, [1], 4),
+    ("damage and a torn tail", [A1, BAD, A3, B4, C7[:50]], 4, [1], 4),
+    ("a bad line between two earlier commits", [A1, A2, BAD, B4, B5, B6, C7], None, [2], 7),
+    ("only a torn commit", [A1[:20]], 0, [], 0),
+    ("only zeros", [HOLE], 0, [], 0),
+    ("a line that comes again in the last commit", [A1, A2, A3, B4, B4], 4, [], 4),
+    ("a line that comes again long before", [A1, A1, A2, A3, B4], None, [1], 4),
+    ("a gap within the last commit", [A1, A2, A3, B4, B6], 4, [], 4),
+    ("a gap between commits", [A1, A2, B4, B5], None, [2], 5),
+    ("a gap within an earlier commit", [A1, A3, B4], None, [1], 4),
+    ("recorded_at that goes backwards at the end", [A1, A2, A3, B4, line(5, 1)], 4, [], 4),
+    ("a blank line in an earlier commit", [A1, b"\n", A2, A3, B4], None, [1], 4),
+    ("two records in a line", [A1[:-1] + A2, A3, B4], None, [0], 4),
+    ("a line that is no record of ours", [A1, b'{"seq":2,"recorded_at":"soon"}\n', A3, B4], None, [1], 4),
+]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "torn", "damaged", "last_seq"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+)
+def test_a_start_decides(pieces: list[bytes], torn: int | None, damaged: list[int], last_seq: int) -> None:
+    disk = FakeDisk()
+    data = b"".join(pieces)
+    offsets = [sum(map(len, pieces[:at])) for at in range(len(pieces) + 1)]
+    disk.make_directories(PATHS.segments)
+    disk.plant(PATHS.manifest, encode_manifest(Manifest()))
+    disk.plant(PATHS.active, data)
+    writer = open_writer(disk)
+    report = writer.recovery
+    assert (report.last_seq, writer.last_seq) == (last_seq, last_seq)
+    kept = data if torn is None else data[: offsets[torn]]
+    assert disk.contents(PATHS.active) == kept
+    assert [(tail.offset, tail.bytes) for tail in report.torn] == (
+        [] if torn is None else [(offsets[torn], len(data) - offsets[torn])]
+    )
+    if torn is not None:
+        assert disk.contents(PATHS.observer / "ops.jsonl.torn-1") == data[offsets[torn] :]
+    assert [line.offset for line in report.damage] == [offsets[at] for at in damaged]
+    assert report.is_clean == (torn is None and not damaged)
+    good = everything(writer, disk)
+    commit(writer, make_ops(1))
+    assert [op.seq for op in everything(writer, disk)] == [*(op.seq for op in good), last_seq + 1]
+    again = open_writer(disk)
+    assert again.recovery.torn == ()
+    assert everything(again, disk) == everything(writer, disk)
+
+
+def test_reports_say_what_and_where() -> None:
+    disk = FakeDisk()
+    disk.make_directories(PATHS.segments)
+    disk.plant(PATHS.active, A1 + BAD + A3 + B4 + C7[:50])
+    report = open_writer(disk).recovery
+    assert report.torn == (TornTail("ops.jsonl", len(A1 + BAD + A3 + B4), 50, "incomplete", "ops.jsonl.torn-1"),)
+    [damage] = report.damage
+    assert damage == DamagedLine("ops.jsonl", len(A1), damage.reason)
+    assert damage.reason.startswith("not a record: ")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "start", "kept", "torn"),
+    [
+        ([A1, A2, A3, B4, B5], 4, 3, False),
+        ([A1, A2, A3, B4, B5[:30]], 4, 3, False),
+        ([A1, A2, A3, BAD, B5], 4, 3, False),
+        ([A1, A2, A3], 4, 3, False),
+        ([B4, B5], 4, 0, False),
+        ([A1, A2, A3, B4[:30]], 5, 3, True),
+        ([A1, BAD, A3, B4], 4, 3, False),
+    ],
+)
+def test_what_was_not_acknowledged_is_cut(*, pieces: list[bytes], start: int, kept: int, torn: bool) -> None:
+    disk = FakeDisk()
+    disk.make_directories(PATHS.segments)
+    disk.plant(PATHS.active, b"".join(pieces))
+    if start == 4 and kept == 0:
+        disk.plant(PATHS.raw(1), A1 + A2 + A3)
+    writer = open_writer(disk, unacknowledged_from=start)
+    assert disk.contents(PATHS.active) == b"".join(pieces[:kept])
+    assert writer.last_seq == 3
+    assert bool(writer.recovery.torn) == torn
+    commit(writer, make_ops(2))
+    assert everything(writer, disk)[-1].seq == 5
+
+
+@pytest.mark.parametrize("active", [None, b"", HOLE, B4[:20]])
+@pytest.mark.parametrize("residue", [b"", B4[:30], B4 + B5, B4 + HOLE + B6])
+def test_with_an_empty_active_file_the_last_raw_segment_is_the_end(active: bytes | None, residue: bytes) -> None:
+    disk = FakeDisk()
+    disk.make_directories(PATHS.segments)
+    disk.plant(PATHS.raw(1), A1 + A2 + A3 + residue)
+    if active is not None:
+        disk.plant(PATHS.active, active)
+    writer = open_writer(disk)
+    assert writer.last_seq == {B4 + B5: 5, B4 + HOLE + B6: 4}.get(residue, 3)
+    commit(writer, make_ops(1))
+    seqs = [op.seq for op in everything(open_writer(disk), disk)]
+    assert seqs == list(range(1, writer.last_seq + 1))
+
+
+def test_residue_behind_a_sealed_segment_does_not_count() -> None:
+    disk = FakeDisk()
+    disk.make_directories(PATHS.segments)
+    disk.plant(PATHS.raw(1), A1 + A2 + A3 + B4 + B5[:30])
+    disk.plant(PATHS.active, line(4, 9) + line(5, 9))
+    writer = open_writer(disk)
+    ops = everything(writer, disk)
+    assert [(op.seq, op.recorded_at[-3:]) for op in ops] == [(1, "01Z"), (2, "01Z"), (3, "01Z"), (4, "09Z"), (5, "09Z")]
+    assert writer.recovery.is_clean
+
+
+def test_a_segment_of_which_nothing_was_acknowledged_goes_away() -> None:
+    disk = FakeDisk()
+    disk.make_directories(PATHS.segments)
+    disk.plant(PATHS.raw(1), A1 + A2 + A3)
+    disk.plant(PATHS.raw(4), B4 + B5)
+    writer = open_writer(disk, unacknowledged_from=4)
+    assert writer.last_seq == 3
+    assert disk.list(PATHS.segments) == ["manifest.json", PATHS.raw(1).name]
+
+
+def test_a_newer_format_is_refused() -> None:
+    disk = FakeDisk()
+    disk.make_directories(PATHS.segments)
+    disk.plant(PATHS.manifest, b'{"format":2,"something":"new"}')
+    with pytest.raises(FormatUnknown, match="format 2"):
+        open_writer(disk)
+
+
+def test_a_new_directory_gets_a_manifest_and_an_empty_file() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    assert writer.recovery.is_clean
+    assert disk.names() == [str(PATHS.active), str(PATHS.manifest)]
+    assert decode_manifest(disk.contents(PATHS.manifest)).format == 1
+    assert disk.durable().names() == disk.names()
+
+
+def test_what_a_killed_process_wrote_is_synced_before_it_counts() -> None:
+    disk = FakeDisk()
+    commit(open_writer(disk), make_ops(1))
+    file = disk.open_append(PATHS.active, create=False)
+    file.write(line(2, 999_999))
+    assert open_writer(disk).last_seq == 2
+    assert open_writer(disk.durable()).last_seq == 2
+
+
+def test_a_scan_marks_the_file_sparsely_and_finds_the_last_commit() -> None:
+    scanner = Scanner(1)
+    assert scanner.feed(0, A1 + A2 + A3)
+    assert scanner.feed(len(A1) * 3, B4 + B5)
+    scan = scanner.scan
+    assert [(mark.offset, mark.first_seq) for mark in scan.marks] == [(0, 1), (3 * len(A1), 4)]
+    assert (scan.good, scan.good_before_last_commit, scan.size) == (5, 3, len(A1) * 3 + len(B4) * 2)
+    assert plan(scan, scan.size).keep_bytes == scan.size
+
+
+def test_a_line_longer_than_a_chunk_is_read_whole() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    ops = commit(writer, [make_op(1), make_op(2, pad=700_000), make_op(3)])
+    again = open_writer(disk)
+    assert again.last_seq == 3
+    assert everything(again, disk) == ops
+
+
+def test_a_batch_larger_than_a_block_is_indexed_within() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    commit(writer, make_ops(3))
+    ops = commit(writer, make_ops(3_000, pad=100))
+    marks = writer.catalog.snapshot().active.marks
+    assert len(marks) > 3
+    data = disk.contents(PATHS.active)
+    for mark in marks:
+        head = msgspec.json.decode(data[mark.offset : data.index(b"\n", mark.offset)])
+        assert head["seq"] == mark.first_seq
+    reader_ops = everything(writer, disk)
+    assert reader_ops[3:] == ops

@@ -1,0 +1,276 @@
+"""Compaction, retention, and a crash or an error at each of their steps."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from observer_actors.errors import DiskFailed
+from observer_actors.journal import JournalReader, JournalWriter, Query, compact, look, retain, verify
+from observer_actors.journal.format import decode_manifest
+from observer_actors.op import Op
+from observer_actors.settings import JournalSettings
+from tests.fakes.disk import FakeDisk
+from tests.journal.support import (
+    DATA,
+    PATHS,
+    SMALL,
+    START_US,
+    Clock,
+    commit,
+    everything,
+    make_ops,
+    open_writer,
+    reader_of,
+)
+
+PLAIN = msgspec.structs.replace(SMALL, compress=False)
+
+
+def three_segments(disk: FakeDisk, clock: Clock | None = None) -> tuple[JournalWriter, list[Op]]:
+    """Ops 1 to 30 in three sealed segments, 31 to 35 in the active file."""
+    writer = open_writer(disk, clock=clock)
+    ops: list[Op] = []
+    for part in range(3):
+        for step in range(2):
+            ops += commit(writer, make_ops(5, first=part * 10 + step * 5))
+        writer.seal()
+    return writer, ops + commit(writer, make_ops(5, first=30))
+
+
+def test_a_compacted_segment_is_gzip_that_holds_the_same_lines() -> None:
+    disk = FakeDisk()
+    writer, _ = three_segments(disk)
+    raw = disk.contents(PATHS.raw(11))
+    done = compact(disk, DATA, writer.catalog, SMALL)
+    assert [(c.entry.first_seq, c.entry.last_seq, c.entry.ops, c.residue_bytes) for c in done] == [
+        (1, 10, 10, 0),
+        (11, 20, 10, 0),
+        (21, 30, 10, 0),
+    ]
+    assert gzip.decompress(disk.contents(PATHS.compressed(11))) == raw
+    assert disk.list(PATHS.segments) == [
+        "manifest.json",
+        *(f"ops-{first:020d}.{kind}" for first in (1, 11, 21) for kind in ("index.json", "jsonl.gz")),
+    ]
+    assert decode_manifest(disk.contents(PATHS.manifest)).segments == tuple(c.entry for c in done)
+    assert compact(disk, DATA, writer.catalog, SMALL) == []
+
+
+def test_blocks_are_independent_members() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    ops = commit(writer, make_ops(5_000, pad=100))
+    writer.seal()
+    compact(disk, DATA, writer.catalog, SMALL)
+    spans = reader_of(writer, disk)._store.spans(writer.catalog.snapshot().segments[0])  # noqa: SLF001
+    assert len(spans) > 5
+    stored = disk.contents(PATHS.compressed(1))
+    for span in spans:
+        lines = gzip.decompress(stored[span.offset : span.offset + span.stored_bytes]).splitlines()
+        assert msgspec.json.decode(lines[0])["seq"] == span.first_seq
+    assert everything(writer, disk) == ops
+
+
+def test_without_compression_the_segment_stays_and_is_indexed() -> None:
+    disk = FakeDisk()
+    writer, ops = three_segments(disk)
+    raw = disk.contents(PATHS.raw(1))
+    compact(disk, DATA, writer.catalog, PLAIN)
+    assert disk.contents(PATHS.raw(1)) == raw
+    assert [entry.file for entry in writer.catalog.snapshot().manifest.segments] == [
+        PATHS.raw(first).name for first in (1, 11, 21)
+    ]
+    assert everything(writer, disk) == ops
+    assert everything(open_writer(disk), disk) == ops
+    assert verify(DATA, disk=disk, in_use=False).findings == ()
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_residue_is_set_aside_when_its_segment_is_compacted(*, compress: bool) -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    ops = commit(writer, make_ops(3))
+    disk.fail("datasync")
+    ops += commit(writer, make_ops(2, first=3))
+    held = disk.contents(PATHS.raw(1))
+    disk.plant(PATHS.raw(1), held + b'{"half a line')
+    [notice] = verify(DATA, disk=disk, in_use=False).findings
+    assert (notice.severity, notice.offset, notice.what) == (
+        "notice",
+        len(held),
+        "residue of a failed commit follows, which is no part of the journal",
+    )
+    again = open_writer(disk)
+    [done] = compact(disk, DATA, again.catalog, SMALL if compress else PLAIN)
+    assert done.residue_bytes == 13
+    assert disk.contents(PATHS.observer / "ops.jsonl.torn-1") == b'{"half a line'
+    assert everything(open_writer(disk), disk) == ops
+
+
+def retained(disk: FakeDisk, writer: JournalWriter, now_us: int = START_US, **given: float) -> list[int]:
+    chosen = msgspec.convert({**msgspec.to_builtins(SMALL), **given}, JournalSettings)
+    return [r.entry.first_seq for r in retain(disk, DATA, writer.catalog, chosen, now_us=now_us)]
+
+
+def test_retention_by_size_removes_the_oldest() -> None:
+    disk = FakeDisk()
+    writer, ops = three_segments(disk)
+    assert retained(disk, writer, retained_bytes_max=1) == []  # raw ones wait
+    compact(disk, DATA, writer.catalog, SMALL)
+    sizes = [entry.stored_bytes for entry in writer.catalog.snapshot().manifest.segments]
+    assert retained(disk, writer, retained_bytes_max=sum(sizes)) == []
+    assert retained(disk, writer, retained_bytes_max=sum(sizes[1:])) == [1]
+    assert everything(writer, disk) == ops[10:]
+    assert reader_of(writer, disk).first_seq == 11
+    assert retained(disk, writer, retained_bytes_max=1) == [11, 21]
+    assert everything(writer, disk) == ops[30:]
+    assert disk.list(PATHS.segments) == ["manifest.json"]
+    assert verify(DATA, disk=disk, in_use=False).findings == ()
+    assert open_writer(disk).last_seq == 35
+
+
+def test_retention_by_age_judges_the_last_op() -> None:
+    disk, clock = FakeDisk(), Clock()
+    writer, _ = three_segments(disk, clock)
+    compact(disk, DATA, writer.catalog, SMALL)
+    assert retained(disk, writer, now_us=START_US + 59 * 10**6, retained_seconds_max=60) == []
+    assert retained(disk, writer, now_us=START_US + 61 * 10**6, retained_seconds_max=60) == [1, 11, 21]
+
+
+def test_retention_keeps_the_newest_segment_while_the_active_file_is_empty() -> None:
+    disk = FakeDisk()
+    writer, _ = three_segments(disk)
+    writer.seal()
+    compact(disk, DATA, writer.catalog, SMALL)
+    assert retained(disk, writer, retained_bytes_max=1) == [1, 11, 21]
+    assert open_writer(disk).last_seq == 35
+
+
+Step = Callable[[FakeDisk, JournalWriter], object]
+STEPS: dict[str, Step] = {
+    "seal": lambda _disk, writer: writer.seal(),
+    "compact": lambda disk, writer: compact(disk, DATA, writer.catalog, SMALL),
+    "compact without compression": lambda disk, writer: compact(disk, DATA, writer.catalog, PLAIN),
+    "retain": lambda disk, writer: retained(disk, writer, retained_bytes_max=1),
+}
+
+
+def prepared(step: str) -> tuple[FakeDisk, JournalWriter, list[Op]]:
+    disk = FakeDisk()
+    writer, ops = three_segments(disk)
+    if step == "retain":
+        compact(disk, DATA, writer.catalog, SMALL)
+    return disk, writer, ops
+
+
+def calls_of(step: str) -> int:
+    disk, writer, _ = prepared(step)
+    before = disk.calls.total()
+    STEPS[step](disk, writer)
+    return disk.calls.total() - before
+
+
+EVERY_CALL = [(step, call) for step in STEPS for call in range(calls_of(step))]
+
+
+def is_as_acknowledged(found: list[Op], ops: list[Op], step: str) -> bool:
+    return found == ops or (step == "retain" and found == ops[30:])
+
+
+@pytest.mark.parametrize(("step", "call"), EVERY_CALL)
+def test_a_crash_at_every_step_loses_nothing(step: str, call: int) -> None:
+    disk, writer, ops = prepared(step)
+    disk.fail("any", after=call, times=10**6)
+    with pytest.raises(DiskFailed):
+        STEPS[step](disk, writer)
+    disk.heal()
+    for seed in range(8):
+        after = disk.durable() if seed == 0 else disk.crash(seed)
+        again = open_writer(after)
+        assert again.recovery.is_clean
+        assert is_as_acknowledged(everything(again, after), ops, step)
+        compact(after, DATA, again.catalog, SMALL)
+        retained(after, again, retained_seconds_max=10**9)
+        assert is_as_acknowledged(everything(again, after), ops, step)
+        assert verify(DATA, disk=after, in_use=False).findings == ()
+        assert not [name for name in after.names() if name.endswith(".tmp")]
+        if step == "compact":
+            assert str(PATHS.raw(1)) not in after.names()
+
+
+@pytest.mark.parametrize(("step", "call"), EVERY_CALL)
+def test_an_error_at_every_step_is_made_good_by_the_next_run(step: str, call: int) -> None:
+    disk, writer, ops = prepared(step)
+    reader = reader_of(writer, disk)
+    disk.fail("any", after=call)
+    with pytest.raises(DiskFailed):
+        STEPS[step](disk, writer)
+    assert is_as_acknowledged(reader.read(0, 100), ops, step)
+    ops += commit(writer, make_ops(2, first=35))
+    STEPS[step](disk, writer)
+    compact(disk, DATA, writer.catalog, SMALL)
+    assert is_as_acknowledged(reader.read(0, 100), ops, step)
+    assert verify(DATA, disk=disk, in_use=False).findings == ()
+
+
+def test_a_missing_manifest_is_rebuilt_from_the_block_indexes() -> None:
+    disk = FakeDisk()
+    writer, ops = three_segments(disk)
+    compact(disk, DATA, writer.catalog, SMALL)
+    before = decode_manifest(disk.contents(PATHS.manifest))
+    disk.remove(PATHS.manifest)
+    again = open_writer(disk)
+    assert again.recovery.manifest_problem == "the manifest is missing"
+    assert decode_manifest(disk.contents(PATHS.manifest)) == before
+    assert everything(again, disk) == ops
+
+
+@pytest.mark.parametrize("with_indexes", [True, False])
+def test_a_damaged_manifest_is_set_aside_and_rebuilt(*, with_indexes: bool) -> None:
+    disk = FakeDisk()
+    writer, ops = three_segments(disk)
+    compact(disk, DATA, writer.catalog, SMALL)
+    good = disk.contents(PATHS.manifest)
+    bad = good.replace(b'"ops": 10', b'"ops": 11')
+    disk.plant(PATHS.manifest, bad)
+    if not with_indexes:
+        for first in (1, 11, 21):
+            disk.plant(PATHS.index(first), b"rot")
+    again = open_writer(disk)
+    assert again.recovery.manifest_problem.startswith("the manifest is damaged: checksum")
+    assert disk.contents(PATHS.segments / "manifest.json.damaged-1") == bad
+    assert decode_manifest(disk.contents(PATHS.manifest)) == decode_manifest(good)
+    assert everything(again, disk) == ops
+    assert open_writer(disk).recovery.is_clean
+
+
+def test_missing_block_indexes_are_rebuilt_by_readers_and_written_by_the_next_compaction() -> None:
+    disk = FakeDisk()
+    writer, ops = three_segments(disk)
+    compact(disk, DATA, writer.catalog, SMALL)
+    index = disk.contents(PATHS.index(11))
+    disk.remove(PATHS.index(11))
+    disk.plant(PATHS.index(21), b"{}")
+    reader = JournalReader(disk, DATA, look(disk, DATA))
+    assert reader.read(0, 100) == ops
+    assert reader.statistics().indexes_rebuilt == 2
+    compact(disk, DATA, writer.catalog, SMALL)
+    assert disk.contents(PATHS.index(11)) == index
+
+
+def test_a_segment_that_is_all_rot_is_kept_counted_and_passed_over() -> None:
+    disk = FakeDisk()
+    _, ops = three_segments(disk)
+    disk.plant(PATHS.raw(11), b"rot\n" * 100)
+    again = open_writer(disk)
+    reader = reader_of(again, disk)
+    assert reader.read(0, 100) == ops[:10] + ops[20:]
+    assert reader.statistics().damaged_lines > 0
+    done = compact(disk, DATA, again.catalog, SMALL)
+    assert [(c.entry.ops, c.entry.damaged) for c in done] == [(10, 0), (0, 100), (10, 0)]
+    assert everything(open_writer(disk), disk) == ops[:10] + ops[20:]
+    assert reader.query(Query(newest_first=True, limit=100)).ops == (ops[:10] + ops[20:])[::-1]

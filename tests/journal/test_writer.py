@@ -1,0 +1,337 @@
+"""The writer over a disk that fails."""
+
+from __future__ import annotations
+
+import errno
+
+import msgspec
+import pytest
+
+from observer_actors.errors import DiskFailed, DiskFull
+from observer_actors.journal import compact, verify
+from observer_actors.op import decode_op
+from observer_actors.settings import JournalSettings
+from tests.fakes.disk import FakeDisk
+from tests.journal.support import (
+    DATA,
+    PATHS,
+    SMALL,
+    START_US,
+    Clock,
+    commit,
+    everything,
+    make_op,
+    make_ops,
+    open_writer,
+    reader_of,
+)
+
+
+def test_ops_of_one_commit_share_recorded_at_and_count_on() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    commit(writer, make_ops(3))
+    commit(writer, make_ops(2))
+    ops = [decode_op(line) for line in disk.contents(PATHS.active).splitlines()]
+    assert [op.seq for op in ops] == [1, 2, 3, 4, 5]
+    assert [op.recorded_at for op in ops] == ["2027-01-15T08:00:00.000000Z"] * 3 + ["2027-01-15T08:00:00.000001Z"] * 2
+
+
+def test_recorded_at_goes_on_when_the_clock_is_set_back_and_across_a_restart() -> None:
+    disk, clock = FakeDisk(), Clock()
+    commit(open_writer(disk, clock=clock), make_ops(1))
+    clock.now_us -= 10**9
+    writer = open_writer(disk, clock=clock)
+    [op] = commit(writer, make_ops(1))
+    assert op.recorded_at == "2027-01-15T08:00:00.000001Z"
+    writer.seal()
+    [op] = commit(open_writer(disk, clock=clock), make_ops(1))
+    assert op.recorded_at == "2027-01-15T08:00:00.000002Z"
+
+
+def test_an_empty_commit_touches_nothing() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    before = disk.calls.copy()
+    writer.commit([])
+    assert disk.calls == before
+
+
+def test_one_commit_is_one_write_and_one_sync() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    before = disk.calls.copy()
+    commit(writer, make_ops(500))
+    assert disk.calls - before == {"write": 1, "datasync": 1}
+
+
+def test_short_writes_are_continued() -> None:
+    disk = FakeDisk(3, short_writes=True)
+    writer = open_writer(disk)
+    ops = commit(writer, make_ops(20))
+    assert everything(writer, disk) == ops
+
+
+def test_a_full_disk_takes_nothing_of_the_batch_and_recovers_by_itself() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    kept = commit(writer, make_ops(2))
+    held = disk.contents(PATHS.active)
+    disk.quota_bytes = disk.used_bytes() + 100
+    batch = make_ops(5, first=2)
+    writer.stamp(batch)
+    with pytest.raises(DiskFull, match="ENOSPC while writing the journal"):
+        writer.commit(batch)
+    assert disk.contents(PATHS.active) == held
+    assert everything(writer, disk) == kept
+    disk.quota_bytes = None
+    commit(writer, batch)
+    assert [op.seq for op in everything(writer, disk)] == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_errors_are_told_apart(code: int) -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    disk.fail("write", code=code)
+    with pytest.raises(DiskFailed) as caught:
+        commit(writer, make_ops(1))
+    assert isinstance(caught.value, DiskFull) == (code != errno.EIO)
+
+
+def test_a_failed_fdatasync_moves_on_to_a_new_file() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    first = commit(writer, make_ops(2))
+    disk.fail("datasync")
+    second = commit(writer, make_ops(2, first=2))
+    assert disk.list(PATHS.segments) == ["manifest.json", "ops-00000000000000000001.jsonl"]
+    assert disk.contents(PATHS.raw(1)).count(b"\n") == 2
+    assert everything(writer, disk) == first + second
+    # Nothing of it depends on the poisoned file's later syncs.
+    assert everything(open_writer(disk.durable()), disk) == first + second
+    statistics = writer.statistics()
+    assert (statistics.syncs, statistics.seals, statistics.repairs, statistics.is_broken) == (3, 1, 1, False)
+
+
+def test_a_failed_fdatasync_of_an_empty_file_replaces_it() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    disk.fail("datasync")
+    ops = commit(writer, make_ops(2))
+    assert disk.list(PATHS.segments) == ["manifest.json"]
+    assert everything(open_writer(disk.durable()), disk.durable()) == ops
+
+
+def test_a_second_failed_fdatasync_refuses_the_batch_and_the_next_commit_recovers() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    first = commit(writer, make_ops(2))
+    disk.fail("datasync", times=2)
+    with pytest.raises(DiskFailed):
+        commit(writer, make_ops(2, first=2))
+    assert everything(writer, disk) == first
+    assert [op.seq for op in commit(writer, make_ops(1, first=4))] == [3]
+    disk = disk.durable()
+    assert [op.seq for op in everything(open_writer(disk), disk)] == [1, 2, 3]
+
+
+def test_while_cutting_back_fails_the_writer_is_broken_and_then_recovers_by_itself() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    first = commit(writer, make_ops(2))
+    disk.fail("write", after=0, times=1)
+    disk.fail("truncate", times=3)
+    with pytest.raises(DiskFailed):
+        commit(writer, make_ops(1))
+    assert writer.statistics().is_broken
+    with pytest.raises(DiskFailed, match="injected into truncate"):
+        commit(writer, make_ops(1))
+    assert everything(writer, disk) == first
+    second = commit(writer, make_ops(1, first=2))
+    assert everything(writer, disk) == first + second
+    assert not writer.statistics().is_broken
+    assert writer.statistics().commit_failures == 2
+
+
+@pytest.mark.parametrize("kind", ["write", "datasync", "truncate", "rename", "sync_directory", "open_append", "remove"])
+@pytest.mark.parametrize("after", range(4))
+def test_whatever_fails_a_commit_is_whole_or_not_there(kind: str, after: int) -> None:
+    disk = FakeDisk(after)
+    writer = open_writer(disk)
+    acknowledged = commit(writer, make_ops(2))
+    disk.fail("datasync")
+    disk.fail(kind, after=after, times=2)  # type: ignore[arg-type]
+    for number in range(6):
+        try:
+            acknowledged += commit(writer, make_ops(2, first=2 + 2 * number))
+            writer.seal()
+        except DiskFailed:
+            assert everything(writer, disk) == acknowledged
+    assert everything(writer, disk) == acknowledged
+    assert len(acknowledged) >= 4
+    assert not verify(DATA, disk=disk, in_use=False).findings
+    for seed in range(5):
+        after_crash = disk.crash(seed)
+        assert everything(open_writer(after_crash), after_crash) == acknowledged
+
+
+def test_sealing_is_due_by_size_or_age_and_never_for_an_empty_file() -> None:
+    disk, clock = FakeDisk(), Clock()
+    settings = JournalSettings(segment_bytes_max=1_000, segment_seconds_max=60)
+    writer = open_writer(disk, settings, clock)
+    clock.now_us += 10**12
+    assert not writer.seal_due()
+    assert not writer.seal()
+    commit(writer, make_ops(1))
+    assert not writer.seal_due()
+    clock.now_us += 60_000_000
+    assert writer.seal_due()
+    assert writer.seal()
+    commit(writer, make_ops(10))
+    assert writer.seal_due()
+    writer.reconfigure(msgspec.structs.replace(settings, segment_bytes_max=10**6))
+    assert not writer.seal_due()
+
+
+def test_a_seal_that_fails_half_way_is_mended_by_the_next_commit() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    first = commit(writer, make_ops(2))
+    disk.fail("sync_directory")
+    with pytest.raises(DiskFailed, match="sealing"):
+        writer.seal()
+    assert everything(writer, disk) == first
+    second = commit(writer, make_ops(2, first=2))
+    assert everything(writer, disk) == first + second
+    assert everything(open_writer(disk.durable()), disk.durable()) == first + second
+
+
+def test_a_seal_whose_rename_fails_changes_nothing() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    commit(writer, make_ops(2))
+    disk.fail("rename")
+    with pytest.raises(DiskFailed):
+        writer.seal()
+    assert writer.statistics().segments == 0
+    commit(writer, make_ops(2))
+    assert [op.seq for op in everything(writer, disk)] == [1, 2, 3, 4]
+
+
+def test_a_known_id_is_recognised_within_the_window_only() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk, JournalSettings(dedup_window_ops=3))
+    commit(writer, [make_op(0, id_="a")])
+    assert (writer.known("a"), writer.known("b")) == (1, None)
+    commit(writer, make_ops(2))
+    assert writer.known("a") == 1
+    commit(writer, make_ops(1))
+    assert writer.known("a") is None
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("compacted", [False, True])
+def test_the_window_survives_a_restart(*, sealed: bool, compacted: bool) -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    for number in range(100):
+        commit(writer, [make_op(number, id_=f"id-{number}")])
+        if sealed and number % 10 == 9:
+            writer.seal()
+    if compacted:
+        compact(disk, DATA, writer.catalog, SMALL)
+    again = open_writer(disk)
+    known = {number for number in range(100) if again.known(f"id-{number}") == number + 1}
+    assert known == set(range(50, 100))
+    assert again.statistics().dedup_ids == 50
+
+
+def test_a_failed_commit_makes_no_id_known() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    disk.fail("write")
+    with pytest.raises(DiskFailed):
+        commit(writer, [make_op(id_="a")])
+    assert writer.known("a") is None
+
+
+def test_a_batch_is_sifted_into_new_known_and_twins() -> None:
+    writer = open_writer(FakeDisk())
+    commit(writer, [make_op(0, id_="old")])
+    batch = [make_op(1, id_="new"), make_op(2, id_="old"), make_op(3), make_op(4, id_="new"), make_op(5)]
+    sifted = writer.sift(batch)
+    assert sifted.fresh == [batch[0], batch[2], batch[4]]
+    assert sifted.known == {1: 1}
+    assert sifted.twins == {3: batch[0]}
+    commit(writer, sifted.fresh)
+    assert sifted.twins[3].seq == 2
+
+
+def test_without_a_window_nothing_is_recognised() -> None:
+    writer = open_writer(FakeDisk(), JournalSettings(dedup_window_ops=0))
+    commit(writer, [make_op(0, id_="a")])
+    assert writer.known("a") is None
+    assert len(writer.sift([make_op(id_="a"), make_op(id_="a")]).fresh) == 2
+
+
+def test_an_id_used_again_after_its_window_counts_anew() -> None:
+    writer = open_writer(FakeDisk(), JournalSettings(dedup_window_ops=2))
+    for _ in range(3):
+        commit(writer, [make_op(id_="a")])
+        commit(writer, make_ops(2))
+    assert writer.known("a") is None
+    commit(writer, [make_op(id_="a")])
+    assert writer.known("a") == 10
+
+
+def test_statistics_tell_what_was_done() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    commit(writer, make_ops(3))
+    written = len(disk.contents(PATHS.active))
+    statistics = writer.statistics()
+    assert msgspec.structs.replace(statistics, last_sync_us=0) == type(statistics)(
+        last_seq=3,
+        active_bytes=written,
+        segments=0,
+        is_broken=False,
+        commits=1,
+        commit_failures=0,
+        ops_written=3,
+        bytes_written=written,
+        syncs=1,
+        last_sync_us=0,
+        seals=0,
+        repairs=0,
+        torn_bytes=0,
+        damaged_lines=0,
+        dedup_ids=0,
+    )
+
+
+def test_closing_takes_back_a_failed_commit_if_it_can() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    disk.fail("write", after=1)
+    disk.short_writes = True
+    disk.fail("truncate")
+    with pytest.raises(DiskFailed):
+        commit(writer, make_ops(2))
+    assert disk.contents(PATHS.active) != b""
+    writer.close()
+    writer.close()
+    assert disk.contents(PATHS.active) == b""
+
+
+def test_a_batch_stamped_again_after_a_failure_has_the_same_seqs() -> None:
+    disk, clock = FakeDisk(), Clock()
+    writer = open_writer(disk, clock=clock)
+    batch = make_ops(2)
+    writer.stamp(batch)
+    first = [(op.seq, op.recorded_at) for op in batch]
+    writer.stamp(batch)
+    assert [(op.seq, op.recorded_at) for op in batch] == first
+    clock.now_us = START_US + 5
+    commit(writer, batch)
+    assert reader_of(writer, disk).get(2) == batch[1]

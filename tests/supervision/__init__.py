@@ -1,0 +1,1 @@
+"""Tests of supervision: injected time, scripted actors."""

@@ -1,0 +1,194 @@
+"""The benchmark's arithmetic and report are right, and it says what it did not measure. No time decides a test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from benchmarks.__main__ import CONTESTS
+from benchmarks.events import BATCH, EVENT_C32, OURS, REDIS, SEED
+from benchmarks.history import FULL, FULL_COLD, START
+from benchmarks.journal_data import clone
+from benchmarks.payload import BATCH_EVENTS, EVENT_BYTES, batches, events
+from benchmarks.report import report
+from benchmarks.results import Results, Spread, spread
+from benchmarks.targets import OPS, TARGETS, Target, Verdict, judge
+from observer_actors.op import EventDecoder
+from tests.conftest import ROOT
+
+ISSUE_ROWS = 9
+NOW = "2026-11-22T10:00:00.000Z"
+
+
+def target(beginning: str) -> Target:
+    (found,) = [target for target in TARGETS if target.what.startswith(beginning)]
+    return found
+
+
+def c32(**rates: list[float | None]) -> Results:
+    names = {"ours": OURS, "seed": SEED, "redis": REDIS}
+    results = Results()
+    for name, values in rates.items():
+        for value in values:
+            results.add(EVENT_C32.name, names[name], {} if value is None else {"per_second": value})
+    return results
+
+
+def test_a_spread_is_the_median_and_both_ends_of_what_is_there() -> None:
+    assert spread([3.0, None, 1.0, 2.0]) == Spread(median=2.0, low=1.0, high=3.0, count=3)
+    assert spread([None]) is None
+
+
+def test_a_ratio_pairs_the_values_of_the_same_round_and_leaves_a_failed_round_out() -> None:
+    results = c32(ours=[100.0, None, 300.0, 90.0], seed=[50.0, 1.0, 100.0, None])
+    assert results.ratio(EVENT_C32.name, OURS, SEED, "per_second") == Spread(median=2.5, low=2.0, high=3.0, count=2)
+
+
+def test_each_row_of_the_issue_is_a_target() -> None:
+    assert len(TARGETS) == ISSUE_ROWS
+
+
+def test_a_target_with_two_conditions_is_met_only_with_both() -> None:
+    row = target("POST /event")
+    both, one = c32(ours=[100.0], seed=[100.0], redis=[110.0]), c32(ours=[100.0], seed=[100.0], redis=[112.0])
+    assert judge(row, both).verdict is Verdict.MET
+    assert judge(row, one).verdict is Verdict.MISSED
+
+
+def test_an_absent_rival_leaves_a_target_unjudged_unless_it_is_missed_anyway() -> None:
+    row = target("POST /event")
+    assert judge(row, c32(ours=[100.0], redis=[100.0])).verdict is Verdict.NOT_JUDGED
+    assert judge(row, c32(ours=[10.0], redis=[100.0])).verdict is Verdict.MISSED
+
+
+def test_either_condition_of_the_batch_target_will_do() -> None:
+    row = target("500 events")
+    results = Results()
+    results.add(BATCH.name, OURS, {"per_second": 350_000.0})
+    assert judge(row, results).verdict is Verdict.MET
+    slow = Results()
+    slow.add(BATCH.name, OURS, {"per_second": 250_000.0})
+    assert judge(row, slow).verdict is Verdict.NOT_JUDGED
+    slow.add(BATCH.name, REDIS, {"per_second": 240_000.0})
+    assert judge(row, slow).verdict is Verdict.MISSED
+
+
+def test_nothing_is_judged_that_was_measured_on_a_smaller_scale() -> None:
+    row = target("start with")
+    small, whole = Results(ops=50_000), Results(ops=OPS)
+    for results in (small, whole):
+        for contestant in (FULL, FULL_COLD):
+            results.add(START.name, contestant, {"seconds": 0.5})
+    assert judge(row, small).verdict is Verdict.NOT_JUDGED
+    assert "50,000 ops only" in judge(row, small).measured
+    assert judge(row, whole).verdict is Verdict.MET
+
+
+def test_one_slow_start_is_enough_to_miss() -> None:
+    results = Results(ops=OPS)
+    results.add(START.name, FULL, {"seconds": 0.5})
+    results.add(START.name, FULL_COLD, {"seconds": 0.5})
+    results.add(START.name, FULL_COLD, {"seconds": 1.6})
+    assert judge(target("start with"), results).verdict is Verdict.MISSED
+
+
+def test_with_nothing_measured_nothing_is_judged_and_no_number_is_shown() -> None:
+    judged = [judge(target, Results()) for target in TARGETS]
+    assert {one.verdict for one in judged} == {Verdict.NOT_JUDGED}
+    assert [one.measured for one in judged if any(sign.isdigit() for sign in one.measured)] == []
+
+
+def test_the_report_says_who_is_absent_what_failed_and_the_notes() -> None:
+    results = c32(ours=[24_000.0, 26_000.0], redis=[25_000.0, 25_000.0])
+    results.absent["the seed under Bun"] = "no npm"
+    results.remark("a round failed")
+    text = report(results, list(CONTESTS), "by hand: the time goes into parsing\n")
+    assert "* the seed under Bun: no npm" in text
+    assert "* a round failed" in text
+    assert "by hand: the time goes into parsing" in text
+    assert "| ours | 25,000 (24,000\u201326,000) | 1.00 (1.00\u20131.00) |" in text
+    assert "| Redis | 25,000 (25,000\u201325,000) | 1.00 (0.96\u20131.04) |" in text
+
+
+def test_every_contest_has_a_name_and_a_table_of_its_own() -> None:
+    names = [contest.name for contest in CONTESTS]
+    assert len(set(names)) == len(names)
+    results = Results()
+    for contest in CONTESTS:
+        results.add(contest.name, "someone", {contest.main.name: 1.0})
+    text = report(results, list(CONTESTS), "")
+    assert [contest.title for contest in CONTESTS if f"## {contest.title}\n" not in text] == []
+
+
+def test_what_is_sent_is_of_one_length_and_good() -> None:
+    decoder = EventDecoder()
+    assert {len(event) for event in events()} == {EVENT_BYTES}
+    assert [decoder.one(event, now=NOW).notes for event in events() if decoder.one(event, now=NOW).notes] == []
+    judged = [decoder.many(batch, now=NOW, lines_max=BATCH_EVENTS) for batch in batches()]
+    assert {(len(batch.ops), len(batch.errors)) for batch in judged} == {(BATCH_EVENTS, 0)}
+
+
+def test_a_copy_shares_only_files_that_never_change(tmp_path: Path) -> None:
+    names = ("ops.jsonl", "manifest.json", "ops-1.jsonl", "ops-1.jsonl.gz", "ops-1.index.json")
+    (tmp_path / "data").mkdir()
+    for name in names:
+        (tmp_path / "data" / name).write_text(name, encoding="utf-8")
+    clone(tmp_path / "data", tmp_path / "copy")
+    shared = [name for name in names if (tmp_path / "copy" / name).samefile(tmp_path / "data" / name)]
+    assert shared == ["ops-1.jsonl.gz", "ops-1.index.json"]
+    assert [(tmp_path / "copy" / name).read_text(encoding="utf-8") for name in names] == list(names)
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "benchmarks", "--quick", "--folder", str(folder), *arguments]
+
+
+def test_a_quick_run_measures_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    if not shutil.which("wrk"):
+        pytest.skip("wrk is absent")
+    folder, file = tmp_path / "work", tmp_path / "results.json"
+    given = ("--only", "event-c32", "--json", str(file), "--report", str(tmp_path / "report.md"))
+    # Without the seed: Bun would first have to be installed, and the parity check starts it too.
+    environment = {**os.environ, "OBSERVER_SHARED": str(tmp_path)}
+    subprocess.run(command(folder, *given), cwd=ROOT, env=environment, check=True, timeout=110)
+    results = msgspec.json.decode(file.read_bytes(), type=Results)
+    assert results.median(EVENT_C32.name, OURS, "acknowledged"), results.remarks
+    assert list(folder.iterdir()) == []
+
+
+def test_a_run_that_is_interrupted_cleans_up_and_writes_nothing(tmp_path: Path) -> None:
+    folder, written = tmp_path / "work", tmp_path / "report.md"
+    process = subprocess.Popen(
+        command(folder, "--only", "memory", "--report", str(written)), cwd=ROOT, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not list(folder.glob("*/ours-*/log")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+        process.wait()
+    assert list(folder.iterdir()) == []
+    assert not written.exists()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # the daemon was in the same group
+
+
+def test_without_its_tools_it_says_so_and_goes_on(tmp_path: Path) -> None:
+    environment = {**os.environ, "PATH": str(tmp_path), "OBSERVER_SHARED": str(tmp_path)}
+    given = command(tmp_path / "work", "--only", "event-c32", "--only", "limits")
+    done = subprocess.run(given, cwd=ROOT, env=environment, check=True, timeout=110, capture_output=True, text=True)
+    for absent in ("wrk", "redis-server", "redis-benchmark", "the seed under Bun"):
+        assert f"* {absent}: " in done.stdout
+    assert "| fdatasync | " in done.stdout
+    assert "| ours | \u2014 |" in done.stdout

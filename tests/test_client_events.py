@@ -1,0 +1,255 @@
+"""`record_external_op`: for callers who want to know; and what the client logs for those who do not."""
+
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping
+
+import msgspec
+import pytest
+import structlog
+
+from observer_actors.client import ClientStatistics, Receipt, Unreachable, record_external_op
+from observer_actors.client._ledger import WARNING_SECONDS, Ledger
+from observer_actors.errors import (
+    DiskFailed,
+    DiskFull,
+    EventInvalid,
+    ObserverError,
+    Overloaded,
+    Quarantined,
+    RequestInvalid,
+    RequestTooLarge,
+    Stopping,
+)
+from observer_actors.op import EventDecoder
+from tests.fakes.event_loops import RUNTIMES, Runtime
+from tests.fakes.http_peer import (
+    Bytes,
+    Close,
+    Garbage,
+    Hang,
+    HttpPeer,
+    Json,
+    Partial,
+    Reply,
+    closed_url,
+    http_peer,
+)
+
+ACCEPTED = {"accepted": True, "ring_size": 3, "seq": 9}
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    chosen: Runtime = request.param
+    return chosen
+
+
+@pytest.fixture
+async def observer() -> AsyncIterator[HttpPeer]:
+    async with http_peer() as peer:
+        peer.on("/event", Json(ACCEPTED))
+        yield peer
+
+
+async def test_an_event_is_posted_and_the_daemons_answer_comes_back(runtime: Runtime, observer: HttpPeer) -> None:
+    observer.on("/event", Json({**ACCEPTED, "duplicate": True, "notes": ["source: …"], "later": 1}))
+    event = {"source": "bot", "ok": True, "id": "mine", "city": "Köln"}
+    receipt = await runtime(lambda: record_external_op(event, observer_url=observer.url))
+    assert receipt == Receipt(accepted=True, ring_size=3, seq=9, duplicate=True, notes=("source: …",))
+    (request,) = observer.requests
+    assert (request.method, request.target, request.json()) == ("POST", "/event", event)
+
+
+async def test_the_seeds_answer_is_enough(observer: HttpPeer) -> None:
+    observer.on("/event", Json({"accepted": True, "ring_size": 3}))
+    receipt = await record_external_op({}, observer_url=observer.url)
+    assert receipt == Receipt(accepted=True, ring_size=3)
+
+
+async def test_an_event_without_an_id_gets_one_and_the_callers_mapping_stays_as_it_is(
+    observer: HttpPeer,
+) -> None:
+    event: Mapping[str, object] = {"ok": True, "id": None}
+    await record_external_op(event, observer_url=observer.url)
+    await record_external_op(event, observer_url=observer.url)
+    first, second = (request.json()["id"] for request in observer.requests)
+    assert len(first) == len(second) == 32
+    assert first != second
+    assert event == {"ok": True, "id": None}
+
+
+async def test_an_op_is_posted_without_what_the_witness_assigns(observer: HttpPeer) -> None:
+    body = b'{"ok":false,"error":"e","source":"auditor","id":"i","count":2,"tool":"x"}'
+    op = EventDecoder().one(body, now="2026-11-22T10:00:00.000Z").op
+    await record_external_op(
+        msgspec.structs.replace(op, seq=4, recorded_at="2026-11-22T10:00:00.000001Z"),
+        observer_url=observer.url,
+    )
+    judged = EventDecoder().one(observer.requests[0].body, now="")
+    assert (judged.op, judged.notes) == (op, ())
+
+
+@pytest.mark.parametrize("broken", [Close(), Garbage(), Partial(Json(ACCEPTED), 4)])
+async def test_a_broken_connection_is_tried_once_more_with_the_same_id(
+    runtime: Runtime, observer: HttpPeer, broken: Reply
+) -> None:
+    observer.on("/event", broken, Json(ACCEPTED))
+    receipt = await runtime(lambda: record_external_op({"ok": True}, observer_url=observer.url))
+    assert receipt.seq == 9
+    first, second = observer.requests
+    assert first.body == second.body
+
+
+async def test_a_connection_that_breaks_again_is_an_error(observer: HttpPeer) -> None:
+    observer.on("/event", Close())
+    with pytest.raises(Unreachable, match="Server disconnected"):
+        await record_external_op({"ok": True}, observer_url=observer.url)
+    assert len(observer.requests) == 2
+
+
+async def test_no_answer_in_time_is_unreachable(runtime: Runtime, observer: HttpPeer) -> None:
+    observer.on("/event", Hang())
+    with pytest.raises(Unreachable, match=r"/event: no answer within 0\.05 s"):
+        await runtime(lambda: record_external_op({}, observer_url=observer.url, timeout_seconds=0.05))
+
+
+async def test_nobody_there_is_unreachable_and_worth_a_retry(runtime: Runtime) -> None:
+    with pytest.raises(Unreachable) as caught:
+        await runtime(lambda: record_external_op({}, observer_url=closed_url()))
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    "reply", [Bytes(b"hello"), Bytes(), Json(["accepted"]), Json({"accepted": "yes"}), Json({"accepted": False})]
+)
+async def test_something_else_at_the_address_is_not_an_acknowledgement(observer: HttpPeer, reply: Reply) -> None:
+    observer.on("/event", reply)
+    with pytest.raises(Unreachable):
+        await record_external_op({}, observer_url=observer.url)
+
+
+def problem(error: ObserverError, field: str = "") -> dict[str, object]:
+    """What the daemon answers."""
+    return {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "error": error.detail,
+        "field": field,
+        "hint": error.hint,
+        "retryable": error.retryable,
+    }
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EventInvalid("expected `str`, got `int`", field="city", hint="send text"),
+        EventInvalid("not JSON", hint="send one object"),
+        RequestInvalid("the gzip body ends too early"),
+        RequestTooLarge("more than 5 bytes", hint="send less"),
+        Overloaded("no room", retry_after_s=7),
+        Stopping("draining"),
+        DiskFailed("EIO while writing", hint="look at the disk"),
+        DiskFull("ENOSPC while writing"),
+        Quarantined("set aside"),
+    ],
+    ids=lambda error: error.title,
+)
+async def test_a_refusal_is_raised_as_the_error_that_the_daemon_had(observer: HttpPeer, error: ObserverError) -> None:
+    field = error.field if isinstance(error, EventInvalid) else ""
+    retry_after = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Overloaded) else {}
+    observer.on("/event", Json(problem(error, field), error.status, retry_after))
+    with pytest.raises(type(error)) as caught:
+        await record_external_op({}, observer_url=observer.url)
+    assert type(caught.value) is type(error)
+    assert vars(caught.value) == vars(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (400, b'{"error":"JSON Parse error"}', EventInvalid("JSON Parse error")),
+        (401, b"", RequestInvalid("{url}/event answered 401")),
+        (404, b"not found", RequestInvalid("{url}/event answered 404")),
+        (307, b"", RequestInvalid("{url}/event answered 307")),
+        (500, b"<html>", Unreachable("{url}/event answered 500")),
+        (502, b'["x"]', Unreachable("{url}/event answered 502")),
+        (503, b'{"error":7}', Overloaded("{url}/event answered 503")),
+    ],
+)
+async def test_other_servers_refusals_go_by_their_status(
+    observer: HttpPeer, status: int, body: bytes, expected: ObserverError
+) -> None:
+    observer.on("/event", Bytes(body, status, {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}))
+    with pytest.raises(ObserverError) as caught:
+        await record_external_op({}, observer_url=observer.url)
+    assert type(caught.value) is type(expected)
+    assert str(caught.value) == str(expected).replace("{url}", observer.url)
+
+
+@pytest.mark.parametrize("value", [object(), "\ud800", {1: {2, object()}}])
+async def test_an_event_that_is_no_json_never_leaves(observer: HttpPeer, value: object) -> None:
+    with pytest.raises(EventInvalid, match="not JSON"):
+        await record_external_op({"city": value}, observer_url=observer.url)
+    assert observer.requests == []
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def unconfigured() -> Iterator[None]:
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.usefixtures("unconfigured")
+def test_lost_reports_are_logged_once_in_a_while_with_the_number_of_those_that_were_not() -> None:
+    clock = Clock()
+    ledger = Ledger(clock=clock)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(5):
+            ledger.warn_now_and_then(Unreachable("gone", hint="start it"))
+        clock.now += WARNING_SECONDS
+        ledger.warn_now_and_then(Overloaded("busy"))
+    common = {"event": "report_lost", "actor": "client", "log_level": "warning"}
+    assert lines == [
+        {**common, "lost": 1, "error": "gone", "hint": "start it"},
+        {**common, "lost": 5, "error": "busy", "hint": "send it again after 1 s, with the same id"},
+    ]
+
+
+@pytest.mark.usefixtures("unconfigured")
+def test_a_host_without_structlog_gets_the_warning_by_standard_logging_and_nothing_on_standard_output(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Ledger().warn_now_and_then(Unreachable("gone"))
+    message = "event='report_lost' actor='client' lost=1 error='gone' hint=''"
+    assert caplog.record_tuples == [("observer_actors.client", logging.WARNING, message)]
+    assert capsys.readouterr().out == ""
+
+
+def test_the_ledger_counts_by_kind() -> None:
+    ledger = Ledger()
+    ledger.call_ended(success=True)
+    ledger.call_ended(success=False)
+    ledger.report_accepted()
+    ledger.report_lost(Unreachable("gone"))
+    ledger.report_lost(Overloaded("busy"))
+    ledger.row_lost(DiskFull("no room"))
+    assert ledger.statistics() == ClientStatistics(
+        calls=2,
+        calls_failed=1,
+        reports_accepted=1,
+        reports_refused=1,
+        reports_unanswered=1,
+        rows_lost=1,
+        last_trouble="no room",
+    )

@@ -1,0 +1,182 @@
+"""Settings: flag, then environment, then file, then default; and every mistake in one line that helps."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from observer_actors.config import load_settings, reload_changes
+from observer_actors.errors import ConfigInvalid
+from observer_actors.settings import CycleSettings, LogSettings, Settings, SourcesSettings
+from tests.harness import SEEDS_VARIABLES
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "observer.toml"
+    file.write_text(text)
+    return file
+
+
+def refusal(
+    file: Path | None = None, flags: Mapping[str, object] | None = None, environment: Mapping[str, str] | None = None
+) -> ConfigInvalid:
+    with pytest.raises(ConfigInvalid) as caught:
+        load_settings(file, flags or {}, environment or {})
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_with_nothing_given_the_defaults_hold() -> None:
+    assert load_settings(None, {}, {}) == Settings()
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default(tmp_path: Path) -> None:
+    file = written(tmp_path, "[listen]\nport = 1\n[ring]\ncapacity_ops = 7\n")
+    variables = {"OBSERVER_PORT": "2"}
+
+    def port(file: Path | None, flag: int | None, environment: dict[str, str]) -> int:
+        return load_settings(file, {"listen.port": flag}, environment).listen.port
+
+    assert port(file, 3, variables) == 3
+    assert port(file, None, variables) == 2
+    assert port(file, None, {}) == 1
+    assert port(None, None, {}) == 3800
+    assert load_settings(file, {"listen.port": 3}, variables).ring.capacity_ops == 7
+    assert port(file, 0, variables) == 0
+
+
+def test_the_seeds_variables_work() -> None:
+    settings = load_settings(
+        None,
+        {},
+        {
+            "OBSERVER_PORT": "3900",
+            "OBSERVER_CYCLE": "5",
+            "GATEWAY_URL": "http://g:1",
+            "LAKEHOUSE_URL": "http://l:2",
+            "OBSERVER_DATA_DIR": "/somewhere",
+            "OBSERVER_HOST": "::1",
+        },
+    )
+    assert (settings.listen.port, settings.listen.host) == (3900, "::1")
+    assert settings.cycle.seconds == 5
+    assert (settings.gateway.url, settings.model.lakehouse_url) == ("http://g:1", "http://l:2")
+    assert settings.data_dir == Path("/somewhere")
+
+
+def test_an_empty_variable_counts_as_not_given() -> None:
+    assert load_settings(None, {}, {"OBSERVER_PORT": "", "GATEWAY_URL": ""}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ("[listen]\nprot = 1", "listen.prot is no setting", "did you mean listen.port?"),
+        ("[lisen]\nport = 1", "lisen is no setting", "did you mean listen?"),
+        ("prot = 1", "prot is no setting", ""),
+        (
+            "[journal]\nsegment_bytes = 1",
+            "journal.segment_bytes is no setting",
+            "did you mean journal.segment_bytes_max?",
+        ),
+        ("[listen]\nport = 'x'", "listen.port: Expected `int`, got `str`", ""),
+        ("[listen]\nport = 65536", "listen.port: Expected `int` <= 65535", ""),
+        ("[listen]\nport = true", "listen.port: Expected `int`, got `bool`", ""),
+        ("[cycle]\nseconds = 0", "cycle.seconds: Expected `", ""),
+        ("[cycle]\nseconds = nan", "cycle.seconds: Expected `", ""),
+        ("[cycle]\nseconds = inf", "cycle.seconds: Expected `", ""),
+        ("[sources]\nextra = 'a'", "sources.extra: Expected `array`, got `str`", ""),
+        ("[sources]\nextra = [1]", "sources.extra[0]: Expected `str`, got `int`", ""),
+        ("[log]\nlevel = 'loud'", "log.level: Expected `str` matching", ""),
+        ("listen = 5", "listen: Expected `object`, got `int`", ""),
+        ("data_dir = 5", "data_dir: Expected `str`, got `int`", ""),
+        ("[gateway]\nrequired = true", "gateway.required is set, but gateway.url is not", ""),
+        ("[listen]\nbody_bytes_max = 100\nbodies_bytes_max = 99", "no such body could ever pass", ""),
+        ("[listen", "is not TOML", ""),
+        ("\x00", "is not TOML", ""),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, said: str, hint: str) -> None:
+    error = refusal(written(tmp_path, text))
+    assert said in str(error)
+    assert hint in error.hint
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    assert f"cannot read {tmp_path / 'none'}" in str(refusal(tmp_path / "none"))
+    assert f"cannot read {tmp_path}" in str(refusal(tmp_path))
+    file = tmp_path / "latin"
+    file.write_bytes(b"a = '\xff'")
+    assert "is not TOML" in str(refusal(file))
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [("OBSERVER_PORT", "x"), ("OBSERVER_PORT", "65536"), ("OBSERVER_CYCLE", "soon"), ("OBSERVER_CYCLE", "-1"),
+     ("OBSERVER_CYCLE", "nan")],
+)  # fmt: skip
+def test_a_mistake_in_a_variable_names_the_variable(variable: str, text: str) -> None:
+    assert variable in str(refusal(environment={variable: text}))
+
+
+def test_a_mistake_in_a_flag_names_the_flag(tmp_path: Path) -> None:
+    file = written(tmp_path, "[listen]\nport = 1\n")
+    assert str(refusal(file, {"listen.port": 70_000}, {"OBSERVER_PORT": "2"})).startswith("--port: listen.port: ")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost", "0:0:0:0:0:0:0:1"])
+def test_a_loopback_address_needs_no_leave(host: str) -> None:
+    assert load_settings(None, {"listen.host": host}, {}).listen.host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "127.example.org", "localhost.example.org", ""])  # noqa: S104
+def test_any_other_address_needs_leave(host: str) -> None:
+    error = refusal(None, {"listen.host": host})
+    assert "no authentication" in str(error)
+    assert "--insecure-no-auth" in error.hint
+    assert load_settings(None, {"listen.host": host, "listen.insecure_no_auth": True}, {}).listen.host == host
+
+
+def test_a_reload_tells_what_changes_at_once_from_what_needs_a_restart() -> None:
+    new = Settings(
+        cycle=CycleSettings(seconds=5, consolidate_every=3),
+        log=LogSettings(level="debug"),
+        sources=SourcesSettings(extra=("a",)),
+        data_dir=Path("elsewhere"),
+    )
+    now, later = reload_changes(Settings(), new)
+    assert sorted(now) == ["cycle.seconds", "log.level", "sources.extra"]
+    assert sorted(later) == ["cycle.consolidate_every", "data_dir"]
+    assert reload_changes(new, new) == ([], [])
+
+
+def started(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in SEEDS_VARIABLES}
+    command = [sys.executable, "-m", "observer_actors", "serve", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, env=inherited | environment)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "environment", "said"),
+    [
+        ("[listen]\nprot = 1\n", [], {}, ["listen.prot is no setting", "  did you mean listen.port?"]),
+        ("", ["--host", "0.0.0.0"], {}, ["no authentication", "--insecure-no-auth"]),  # noqa: S104
+        ("", [], {"OBSERVER_PORT": "x"}, ["OBSERVER_PORT='x' is not a number"]),
+    ],
+)
+def test_the_process_says_it_in_one_line_and_a_hint_and_exits_78(
+    tmp_path: Path, text: str, arguments: list[str], environment: dict[str, Any], said: list[str]
+) -> None:
+    file = written(tmp_path, text)
+    ended = started("--data-dir", str(tmp_path), "--config", str(file), *arguments, **environment)
+    assert ended.returncode == 78
+    lines = ended.stderr.splitlines()
+    assert len(lines) == len(said)
+    assert lines[0].startswith("observer-actors: ")
+    assert all(part in line for part, line in zip(said, lines, strict=True))

@@ -1,0 +1,497 @@
+"""Failures into patterns: masking, grouping, and when a pattern is shown to a model."""
+
+import itertools
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from observer_actors.op import EventDecoder, Op
+from observer_actors.patterns import (
+    Inquiry,
+    Pattern,
+    Reason,
+    Scope,
+    apply,
+    bounded_endpoint,
+    conclude,
+    due,
+    error_text,
+    inquire,
+    inquiry_message,
+    pattern_id,
+    template_of,
+)
+from observer_actors.patterns.grouping import (
+    ENDPOINT_CHARS_MAX,
+    EXAMPLE_CHARS_MAX,
+    EXAMPLES_MAX,
+    OTHERS_MAX,
+    PATTERNS_MAX,
+    PATTERNS_PER_ENDPOINT_MAX,
+)
+from observer_actors.patterns.masking import TEMPLATE_CHARS_MAX, TEXT_CHARS_MAX
+
+HOUR_S = 3_600
+
+
+def failure(seq: int, error: str = "boom", *, endpoint: str = "sql:run", at_s: float = 0.0, **more: str) -> Op:
+    op = Op(
+        timestamp="when the caller likes",
+        endpoint=endpoint,
+        input_summary=f"input {seq}",
+        success=False,
+        duration_ms=1,
+        output_summary="failed",
+        error=error,
+        source="mcp",
+        seq=seq,
+        recorded_at=recorded(at_s),
+    )
+    return msgspec.structs.replace(op, **more) if more else op
+
+
+def recorded(at_s: float) -> str:
+    days, rest = divmod(at_s, 86_400)
+    hours, rest = divmod(rest, 3_600)
+    minutes, seconds = divmod(rest, 60)
+    return f"2026-11-{int(days) + 1:02}T{int(hours):02}:{int(minutes):02}:{seconds:09.6f}Z"
+
+
+def folded(*batches: Iterable[Op]) -> dict[str, Pattern]:
+    patterns: dict[str, Pattern] = {}
+    for batch in batches:
+        patterns |= apply(patterns, batch)
+    return patterns
+
+
+def only(patterns: Mapping[str, Pattern]) -> Pattern:
+    [pattern] = patterns.values()
+    return pattern
+
+
+# ------------------------------------------------------------------------------------------- masking
+
+
+@pytest.mark.parametrize(
+    ("text", "template"),
+    [
+        ("flight HAT030 not available on date 2024-05-13", "flight HAT<num> not available on date <time>"),
+        ("not enough balance in gift_card_5094406", "not enough balance in gift_card_<num>"),
+        ("total price is 1,002.50, but paid -957", "total price is <num>, but paid <num>"),
+        ("took 30s of 12.5ms, 50% of 4GB", "took <num> of <num>, <num> of <num>"),
+        ("GET https://a.example/x?id=1 -> 503", "GET <url> -> <num>"),
+        ("connect ECONNREFUSED 10.0.0.1:5432", "connect ECONNREFUSED <ip>"),
+        ("no route to fe80::1 and ::1 in std::vector", "no route to <ip> and <ip> in std::vector"),
+        ("user a.b+c@d.example is gone", "user <email> is gone"),
+        ("row 550e8400-e29b-41d4-a716-446655440000", "row <uuid>"),
+        ("at 2026-11-22T10:00:00.123Z and 10:15:30", "at <time> and <time>"),
+        ("commit 9f86d081884c7d65 at 0xDEADBEEF", "commit <hex> at <hex>"),
+        ("can't read /var/log/x.log:12, nor C:\\Temp\\x", "can't read <path>, nor <path>"),
+        ("and/or TCP/IP n/a", "and/or TCP/IP n/a"),
+        ("KeyError: 'user_id' in `f` and \"g h\"", "KeyError: <str> in <str> and <str>"),
+        ("don't and can't", "don't and can't"),
+        ('{"error": "no table users_12", "row": 42}', '{"error": "no table users_<num>", "row": <num>}'),
+        ("{'message': 'slow', 'by': 'x'}", '{"message": "slow", "by": <str>}'),
+        ('{"error": "it\'s 5 o\'clock"}', '{"error": "it\'s <num> o\'clock"}'),
+        ("  two\n\tlines  ", "two lines"),
+        ("", ""),
+    ],
+)
+def test_what_varies_gives_way_to_a_mask(text: str, template: str) -> None:
+    assert template_of(text) == template
+
+
+REPEATED = [
+    " '",
+    " 'a",
+    '"',
+    "'",
+    "\\",
+    '\\"',
+    "a",
+    "a.",
+    "/",
+    "../",
+    "1",
+    "1:",
+    "1,",
+    ":",
+    "a:",
+    "a-",
+    "a@b.",
+    "'a",
+    "`",
+    "1a",
+    '"error":"',
+    "'error':\"x",
+    "::",
+    "0x",
+    "f",
+    "'\\",
+]
+
+
+@pytest.mark.parametrize("unit", REPEATED)
+def test_no_text_takes_long(unit: str) -> None:
+    """The time is two orders of magnitude above what the slowest of them takes here."""
+    text = (unit * TEXT_CHARS_MAX)[: TEXT_CHARS_MAX - 1] + "!"
+    start = time.perf_counter()
+    template_of(text)
+    assert time.perf_counter() - start < 0.2
+
+
+@given(st.text())
+def test_a_template_is_bounded_and_always_the_same(text: str) -> None:
+    template = template_of(text)
+    assert template == template_of(text)
+    assert len(template) <= TEMPLATE_CHARS_MAX
+
+
+@given(st.text(alphabet="ab \n\t'\"5{}:,", max_size=50))
+def test_white_space_makes_no_difference(text: str) -> None:
+    assert template_of(text) == template_of("  " + "\n ".join(text.split(" ")) + "\n")
+
+
+@given(st.integers(min_value=0), st.integers(min_value=0))
+def test_numbers_make_no_difference(one: int, other: int) -> None:
+    assert template_of(f"row {one} of card_{one}") == template_of(f"row {other} of card_{other}")
+
+
+def test_only_the_head_of_a_long_text_counts() -> None:
+    head = "x " * (TEXT_CHARS_MAX // 2)
+    assert template_of(head + "one end") == template_of(head + "another end")
+
+
+def test_the_airline_errors_fall_into_their_kinds(shared_data: Path) -> None:
+    truth: dict[str, str] = json.loads((shared_data / "taubench_airline_truth.json").read_text())
+    kinds = defaultdict(set)
+    for text, kind in truth.items():
+        kinds[kind].add(template_of(text))
+    assert len(kinds) == 8
+    assert all(len(templates) == 1 for templates in kinds.values())
+    assert len(set.union(*kinds.values())) == 8
+
+
+def test_the_airline_failures_are_all_grouped(shared_data: Path) -> None:
+    body = (shared_data / "taubench_airline_ops.jsonl").read_bytes()
+    ops = EventDecoder().many(body, now=recorded(0), lines_max=10_000).ops
+    patterns = folded(numbered(ops))
+    assert sum(pattern.count for pattern in patterns.values()) == sum(not op.success for op in ops) == 189
+    verdicts = [pattern for pattern in patterns.values() if pattern.endpoint == "auditor:verdict"]
+    assert [pattern.count for pattern in verdicts] == [116]
+    assert sum(pattern.count for pattern in patterns.values() if pattern not in verdicts) == 73
+
+
+def numbered(ops: Sequence[Op]) -> list[Op]:
+    return [msgspec.structs.replace(op, seq=seq, recorded_at=recorded(seq)) for seq, op in enumerate(ops, start=1)]
+
+
+# ------------------------------------------------------------------------------------------ grouping
+
+some_ops = st.lists(
+    st.builds(
+        failure,
+        seq=st.just(0),
+        error=st.sampled_from(["row 1 gone", "row 2 gone", "no route", "", "slow: 3 s"]),
+        endpoint=st.sampled_from(["a", "b"]),
+        source=st.sampled_from(["mcp", "bot"]),
+        success=st.booleans(),
+    ),
+    max_size=40,
+).map(numbered)
+
+
+def test_a_pattern_says_what_where_how_often_and_since_when() -> None:
+    ops = [failure(3, "row 7 gone", at_s=1), failure(8, "row 9 gone", at_s=2, source="bot")]
+    assert folded(ops) == {
+        pattern_id("sql:run", "row <num> gone"): Pattern(
+            id=pattern_id("sql:run", "row <num> gone"),
+            version=1,
+            endpoint="sql:run",
+            template="row <num> gone",
+            first_seq=3,
+            last_seq=8,
+            first_seen=recorded(1),
+            last_seen=recorded(2),
+            count=2,
+            examples=tuple(only(folded([op])).examples[0] for op in ops),
+            sources={"mcp": 1, "bot": 1},
+        )
+    }
+
+
+def test_an_id_is_the_same_for_ever() -> None:
+    """Ids stand in links and in a gateway's log: this one was taken when they were first made."""
+    assert pattern_id("sql:run", "row <num> gone") == "93cc03aecfb642e7"
+    assert pattern_id("sql:run", "x") != pattern_id("sql:runx", "")
+
+
+@pytest.mark.parametrize("error", [msgspec.UNSET, None, ""])
+def test_a_failure_without_an_error_is_told_by_its_output(error: object) -> None:
+    op = failure(1)
+    op.error = error  # type: ignore[assignment]
+    op.output_summary = "task failed"
+    assert error_text(op) == "task failed"
+    assert only(folded([op])).examples[0].line == "[sql:run] input 1: task failed"
+
+
+@given(some_ops, st.randoms(use_true_random=False))
+def test_the_order_of_the_ops_makes_no_difference(ops: list[Op], random: Random) -> None:
+    shuffled = list(ops)
+    random.shuffle(shuffled)
+    assert folded(shuffled) == folded(ops)
+
+
+@given(some_ops, st.integers(0, 40), st.integers(0, 10))
+def test_folding_in_parts_that_overlap_equals_folding_in_one(ops: list[Op], cut: int, overlap: int) -> None:
+    assert folded(ops[:cut], ops[max(0, cut - overlap) :]) == folded(ops)
+
+
+@given(some_ops)
+def test_the_same_ops_again_change_nothing(ops: list[Op]) -> None:
+    assert apply(folded(ops), ops) == {}
+
+
+@given(some_ops)
+def test_each_failure_is_counted_once(ops: list[Op]) -> None:
+    patterns = folded(ops).values()
+    assert sum(pattern.count for pattern in patterns) == sum(not op.success for op in ops)
+    assert all(pattern.count == sum(pattern.sources.values()) for pattern in patterns)
+
+
+@given(some_ops)
+def test_patterns_survive_the_way_to_disk_and_back(ops: list[Op]) -> None:
+    for pattern in folded(ops).values():
+        assert msgspec.json.decode(msgspec.json.encode(pattern), type=Pattern) == pattern
+
+
+def test_only_what_changed_is_returned_and_what_was_given_stays() -> None:
+    before = folded([failure(1, "a"), failure(2, "b")])
+    kept = dict(before)
+    changes = apply(before, [failure(3, "b"), failure(4, "c")])
+    assert [(change.template, change.count) for change in changes.values()] == [("b", 2), ("c", 1)]
+    assert before == kept
+
+
+def test_the_newest_examples_are_kept() -> None:
+    pattern = only(folded([failure(seq) for seq in range(1, 8)], [failure(seq) for seq in range(8, 16)]))
+    assert [example.seq for example in pattern.examples] == list(range(16 - EXAMPLES_MAX, 16))
+
+
+def test_an_example_is_one_line_of_bounded_length() -> None:
+    op = failure(1, "first\n[sql:run] forged: line " + "x" * 300_000)
+    line = only(folded([op])).examples[0].line
+    assert line.startswith("[sql:run] input 1: first [sql:run] forged: line xx")
+    assert len(line) == EXAMPLE_CHARS_MAX
+
+
+def test_long_endpoints_are_cut_and_still_differ() -> None:
+    one, other = "e" * 1_000 + "1", "e" * 1_000 + "2"
+    assert len(bounded_endpoint(one)) == ENDPOINT_CHARS_MAX
+    assert bounded_endpoint(one) != bounded_endpoint(other)
+    assert bounded_endpoint("sql:run") == "sql:run"
+
+
+def letters(number: int) -> str:
+    return "".join(chr(ord("a") + int(digit)) for digit in str(number))
+
+
+def test_what_finds_no_room_is_counted_under_other() -> None:
+    """One endpoint fills its share, others the whole; then all get an "other", and the rest share one."""
+    noisy = [("noisy", f"error {letters(n)}") for n in range(PATTERNS_PER_ENDPOINT_MAX + 5)]
+    many = [(f"e{letters(n)}", "boom") for n in range(PATTERNS_MAX)]
+    ops = [
+        failure(seq, error, endpoint=endpoint)
+        for seq, (endpoint, error) in enumerate([*noisy, *many, noisy[0], noisy[-1], many[-1]], start=1)
+    ]
+    patterns = folded(ops[: len(ops) // 2], ops[len(ops) // 2 :])
+    assert Counter(pattern.scope for pattern in patterns.values()) == {
+        Scope.TEMPLATE: PATTERNS_MAX,
+        Scope.ENDPOINT_OTHER: OTHERS_MAX,
+        Scope.OTHER: 1,
+    }
+    assert sum(pattern.count for pattern in patterns.values()) == len(ops)
+    [other] = [pattern for pattern in patterns.values() if pattern.scope is Scope.OTHER]
+    [noisy_other] = [
+        pattern
+        for pattern in patterns.values()
+        if pattern.endpoint == "noisy" and pattern.scope is Scope.ENDPOINT_OTHER
+    ]
+    assert noisy_other.count == 5 + 1
+    # The many had room for all but their last 250; 99 of those have an "other" of their own.
+    assert other.count == PATTERNS_PER_ENDPOINT_MAX - (OTHERS_MAX - 1) + 1
+    assert patterns[pattern_id("noisy", "error a")].count == 2
+
+
+# ----------------------------------------------------------------------------------------- diagnosis
+
+
+def diagnosed(patterns: dict[str, Pattern], inquiry: Inquiry) -> dict[str, Pattern]:
+    return patterns | conclude(patterns, inquiry, "text", model="m", created=recorded(0))[1]
+
+
+def asked(patterns: dict[str, Pattern]) -> Inquiry:
+    inquiry = inquire(patterns.values())
+    assert inquiry is not None
+    return inquiry
+
+
+def test_a_new_pattern_is_due_once() -> None:
+    patterns = folded([failure(1)])
+    assert due(only(patterns)) is Reason.NEW
+    patterns = diagnosed(patterns, asked(patterns))
+    assert due(only(patterns)) is None
+    assert inquire(patterns.values()) is None
+
+
+@pytest.mark.parametrize(
+    ("at_diagnosis", "since", "expected"),
+    [
+        (1, 9, None),
+        (1, 10, Reason.ESCALATING),
+        (2, 10, Reason.ESCALATING),
+        (3, 11, None),
+        (3, 12, Reason.ESCALATING),
+    ],
+)
+def test_a_pattern_escalates_by_at_least_ten_and_by_four_times(
+    at_diagnosis: int, since: int, expected: Reason | None
+) -> None:
+    ops = [failure(seq, at_s=seq) for seq in range(1, at_diagnosis + since + 1)]
+    patterns = folded(ops[:at_diagnosis])
+    patterns = diagnosed(patterns, asked(patterns))
+    assert due(only(patterns | apply(patterns, ops[at_diagnosis:]))) is expected
+
+
+def test_a_steady_pattern_is_shown_a_logarithmic_number_of_times() -> None:
+    patterns: dict[str, Pattern] = {}
+    shown = 0
+    for seq in range(1, 5_001):
+        patterns |= apply(patterns, [failure(seq, at_s=seq)])
+        if (inquiry := inquire(patterns.values())) is not None:
+            shown += 1
+            patterns = diagnosed(patterns, inquiry)
+    assert shown == 5  # at 1, 11, 55, 275 and 1,375
+
+
+@pytest.mark.parametrize(("quiet_s", "expected"), [(HOUR_S, Reason.BACK), (HOUR_S - 1, None)])
+def test_a_pattern_is_back_after_an_hour_of_quiet(quiet_s: float, expected: Reason | None) -> None:
+    patterns = folded([failure(1), failure(2, at_s=1)])
+    patterns = diagnosed(patterns, asked(patterns))
+    patterns |= apply(patterns, [failure(3, at_s=1 + quiet_s), failure(4, at_s=2 + quiet_s)])
+    assert due(only(patterns)) is expected
+    if expected is not None:
+        patterns = diagnosed(patterns, asked(patterns))
+        assert due(only(patterns)) is None
+
+
+def test_what_fails_every_two_hours_is_not_back_each_time() -> None:
+    patterns: dict[str, Pattern] = {}
+    reasons: list[Reason] = []
+    for seq in range(1, 30):
+        patterns |= apply(patterns, [failure(seq, at_s=2 * HOUR_S * seq)])
+        if (inquiry := inquire(patterns.values())) is not None:
+            reasons.extend(case.reason for case in inquiry.cases)
+            patterns = diagnosed(patterns, inquiry)
+    assert reasons == [Reason.NEW, Reason.BACK, Reason.ESCALATING]
+
+
+def test_ops_without_a_readable_time_are_never_back() -> None:
+    patterns = folded([failure(1, recorded_at="")])
+    patterns = diagnosed(patterns, asked(patterns))
+    assert due(only(patterns | apply(patterns, [failure(2, recorded_at="")]))) is None
+
+
+def test_the_prompt_is_the_seeds() -> None:
+    patterns = folded([failure(1, "row 7 gone"), failure(2, "no route", endpoint="net:get")])
+    assert asked(patterns).prompt == (
+        "You are a system reliability observer. Analyze these recent failures and suggest fixes:\n"
+        "[sql:run] input 1: row 7 gone\n"
+        "[net:get] input 2: no route\n"
+        "For each error:\n"
+        "1. What likely caused it?\n"
+        "2. How should the agent adjust its approach?\n"
+        '3. Should this be added to the playbook as a "don\'t do this"?\n'
+        "Be specific and actionable. Under 200 words."
+    )
+
+
+def test_the_prompts_words_stand_in_the_seed(shared_data: Path) -> None:
+    seed = shared_data.parent / "seed" / "observer.ts"
+    prompt = asked(folded([failure(1)])).prompt.replace("[sql:run] input 1: boom", "${errorSummary}")
+    assert f"prompt: `{prompt}`," in seed.read_text()
+
+
+def test_the_prompt_quotes_the_last_ten_failures_and_each_pattern_once_at_least() -> None:
+    rare = failure(1, "rare")
+    patterns = folded([rare, *(failure(seq, "often") for seq in range(2, 30))])
+    inquiry = asked(patterns)
+    assert len(inquiry.failures) == 10
+    assert inquiry.failures[0] == "[sql:run] input 1: rare"
+    assert inquiry.failures[1:] == tuple(f"[sql:run] input {seq}: often" for seq in range(21, 30))
+    assert {case.pattern_id: case.seqs for case in inquiry.cases} == {
+        pattern_id("sql:run", "rare"): (1,),
+        pattern_id("sql:run", "often"): tuple(range(21, 30)),
+    }
+
+
+def test_more_patterns_than_lines_take_turns() -> None:
+    patterns = folded([failure(seq, f"error {letters(seq)}") for seq in range(1, 26)])
+    sizes = []
+    while (inquiry := inquire(patterns.values())) is not None:
+        assert len(inquiry.failures) == len(inquiry.cases)
+        sizes.append(len(inquiry.cases))
+        patterns = diagnosed(patterns, inquiry)
+    assert sizes == [10, 10, 5]
+
+
+def test_the_gateways_copy_is_the_seeds() -> None:
+    patterns = folded([failure(seq, "x" * 80) for seq in range(1, 13)])
+    message = inquiry_message(asked(patterns), "t" * 600)
+    failures = "\n".join(f"[sql:run] input {seq}: {'x' * 80}" for seq in range(3, 13))
+    assert message.path == "/log"
+    assert json.loads(message.body) == {
+        "operation": "error_analysis: 12 failures",
+        "approach": "LLM-analyzed error patterns",
+        "result": "t" * 500,
+        "context": failures[:500],
+    }
+    assert list(json.loads(message.body)) == ["operation", "approach", "result", "context"]
+
+
+def test_the_gateway_hears_of_each_failure_once() -> None:
+    ops = [failure(seq, at_s=seq) for seq in range(1, 100)]
+    patterns: dict[str, Pattern] = {}
+    announced = 0
+    for start, stop in itertools.pairwise([0, 1, 11, 55]):
+        patterns |= apply(patterns, ops[start:stop])
+        inquiry = asked(patterns)
+        announced += int(json.loads(inquiry_message(inquiry, "t").body)["operation"].split()[1])
+        patterns = diagnosed(patterns, inquiry)
+    assert announced == 55
+
+
+def test_the_same_evidence_has_the_same_key_and_more_evidence_another() -> None:
+    patterns = folded([failure(1)])
+    more = patterns | apply(patterns, [failure(2)])
+    assert asked(patterns).key == asked(dict(patterns)).key
+    assert asked(patterns).key != asked(more).key
+    assert inquiry_message(asked(patterns), "a").key == inquiry_message(asked(patterns), "b").key
+
+
+def test_failures_that_come_while_the_model_thinks_are_not_counted_as_diagnosed() -> None:
+    patterns = folded([failure(1)])
+    inquiry = asked(patterns)
+    patterns |= apply(patterns, [failure(seq, at_s=seq) for seq in range(2, 12)])
+    diagnosis, changes = conclude(patterns, inquiry, "w" * 30_000, model="m", created=recorded(9))
+    assert (diagnosis.model, diagnosis.created, len(diagnosis.text)) == ("m", recorded(9), 20_000)
+    assert only(changes).count == 11
+    assert due(only(changes)) is Reason.ESCALATING

@@ -1,0 +1,95 @@
+"""The project's own files hold together: packaging, lock, import contracts, the rule about skips."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from observer_actors import __version__
+from tests.conftest import NO_SKIP_VARIABLE, ROOT
+
+pytest_plugins = ["pytester"]
+
+PURE = ("errors", "op", "settings", "ring", "stats", "patterns", "playbook")
+PYTHONS = ("3.11", "3.12", "3.13")
+
+
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def locked() -> Iterator[Requirement]:
+    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines():
+        if line and not line.lstrip().startswith("#"):
+            yield Requirement(line)
+
+
+def test_the_version_is_a_release_number() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_lock_pins_each_dependency_once_within_its_range(python: str) -> None:
+    here = {"python_version": python, "python_full_version": f"{python}.0"}
+    pins = [pin for pin in locked() if pin.marker is None or pin.marker.evaluate(here)]
+    versions = {pin.name: str(pin.specifier).removeprefix("==") for pin in pins}
+    assert len(versions) == len(pins)
+    project = pyproject()["project"]
+    wanted = map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["dev"]])
+    assert [str(want) for want in wanted if not want.specifier.contains(versions.get(want.name, "0"))] == []
+
+
+def test_the_lock_names_no_place_to_load_from() -> None:
+    assert [str(pin) for pin in locked() if pin.url] == []
+    assert "://" not in (ROOT / "requirements.lock").read_text(encoding="utf-8")
+
+
+def test_each_pure_module_stands_under_the_pure_contract() -> None:
+    contracts = {contract["id"]: contract for contract in pyproject()["tool"]["importlinter"]["contracts"]}
+    package = ROOT / "observer_actors"
+    there = {name for name in PURE if (package / name).is_dir() or (package / f"{name}.py").is_file()}
+    assert {f"observer_actors.{name}" for name in there} == set(contracts["pure"]["source_modules"])
+
+
+SKIPPING = """
+    import pytest
+
+    def test_needs_what_is_absent():
+        pytest.skip("no such tool")
+
+    @pytest.mark.xfail
+    def test_known_to_fail():
+        assert False
+"""
+
+
+def run(pytester: pytest.Pytester, patch: pytest.MonkeyPatch, *, no_skip: str) -> pytest.RunResult:
+    patch.setenv(NO_SKIP_VARIABLE, no_skip)
+    pytester.makeconftest((ROOT / "tests" / "conftest.py").read_text(encoding="utf-8"))
+    return pytester.runpytest_inprocess("-p", "no:cov", "-p", "no:cacheprovider")
+
+
+def test_a_skip_is_a_skip_where_tools_may_be_missing(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile(SKIPPING)
+    run(pytester, monkeypatch, no_skip="").assert_outcomes(skipped=1, xfailed=1)
+
+
+def test_a_skip_is_a_failure_where_nothing_may_be_missing(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile(SKIPPING)
+    result = run(pytester, monkeypatch, no_skip="1")
+    result.assert_outcomes(failed=1, xfailed=1)
+    result.stdout.fnmatch_lines(["*no such tool (refused: OBSERVER_TEST_NO_SKIP is set)*"])
+
+
+def test_a_file_that_skips_as_a_whole_is_an_error_where_nothing_may_be_missing(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile("import pytest; pytest.importorskip('a_module_that_nobody_has')")
+    run(pytester, monkeypatch, no_skip="1").assert_outcomes(errors=1)

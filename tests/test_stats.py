@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from observer_actors.op import Op
+from observer_actors.stats import (
+    ENDPOINTS_MAX,
+    LARGEST_MS,
+    OTHER,
+    RELATIVE_ERROR,
+    SMALLEST_MS,
+    SOURCES_MAX,
+    LatencySketch,
+    RateWindow,
+    Stats,
+)
+
+ROUNDING = 1e-9
+durations = st.one_of(st.floats(SMALLEST_MS, LARGEST_MS), st.integers(1, 10_000), st.just(0.0))
+
+
+def sketch_of(values: list[float]) -> LatencySketch:
+    sketch = LatencySketch()
+    for value in values:
+        sketch.add(value)
+    return sketch
+
+
+@given(st.lists(durations, min_size=1, max_size=200), st.floats(0, 1))
+def test_a_quantile_is_within_one_percent_of_a_true_one(values: list[float], share: float) -> None:
+    true = sorted(values)[int(share * (len(values) - 1))]
+    given = sketch_of(values).quantile(share)
+    if true <= SMALLEST_MS:
+        assert given == 0.0
+    else:
+        assert abs(given - true) <= (RELATIVE_ERROR + ROUNDING) * true
+
+
+def test_an_empty_sketch_gives_zero() -> None:
+    assert LatencySketch().quantile(0.5) == 0.0
+
+
+@pytest.mark.parametrize("value", [0, -5.0, math.nan, -math.inf, SMALLEST_MS])
+def test_what_is_no_duration_counts_as_zero(value: float) -> None:
+    sketch = sketch_of([value])
+    assert (sketch.count, sketch.zeros, sketch.sum_ms, sketch.quantile(1)) == (1, 1, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("value", [math.inf, 1e300, 10**400])
+def test_what_is_too_long_counts_as_the_longest(value: float) -> None:
+    sketch = sketch_of([value])
+    assert sketch.sum_ms == LARGEST_MS
+    assert sketch.quantile(0.5) == pytest.approx(LARGEST_MS, rel=RELATIVE_ERROR)
+
+
+def test_a_sketch_has_a_bounded_number_of_buckets() -> None:
+    sketch = sketch_of([SMALLEST_MS * 1.001**n for n in range(40_000)])
+    assert len(sketch.buckets) <= 1_500
+
+
+def op(seq: int, *, endpoint: str = "/x", source: str = "mcp", success: bool = True) -> Op:
+    return Op(
+        timestamp="",
+        endpoint=endpoint,
+        input_summary="",
+        success=success,
+        duration_ms=seq,
+        output_summary="",
+        source=source,
+        seq=seq,
+    )
+
+
+def test_counters_come_back_from_their_snapshot() -> None:
+    stats = Stats()
+    stats.add([op(1), op(2, success=False, source="bot"), op(3, endpoint="/y")])
+    assert (stats.last_seq, stats.all.successes, stats.all.failures) == (3, 2, 1)
+    assert stats.endpoints["/x"].latency.count == 2
+    assert msgspec.json.decode(msgspec.json.encode(stats), type=Stats) == stats
+
+
+def test_labels_are_bounded_and_nothing_goes_uncounted() -> None:
+    stats = Stats()
+    stats.add([op(n, endpoint=f"/{n}", source=f"s{n}") for n in range(1, 1_001)])
+    assert len(stats.endpoints) == ENDPOINTS_MAX + 1
+    assert len(stats.sources) == SOURCES_MAX + 1
+    assert stats.endpoints[OTHER].successes == 1_000 - ENDPOINTS_MAX
+    assert sum(tally.successes for tally in stats.sources.values()) == 1_000
+
+
+@given(st.lists(st.tuples(st.floats(0, 20), st.integers(0, 100)), max_size=50), st.floats(0, 100))
+def test_a_rate_is_the_mean_over_the_window_to_the_second(steps: list[tuple[float, int]], later: float) -> None:
+    window, now, noted = RateWindow(10), 0.0, list[tuple[float, int]]()
+    for pause, count in steps:
+        now += pause
+        window.add(now, count)
+        noted.append((now, count))
+    now += later
+    total = window.per_second(now) * 10
+    least = sum(count for time, count in noted if now - time < 9)
+    most = sum(count for time, count in noted if now - time < 10)
+    assert least - ROUNDING <= total <= most + ROUNDING

@@ -1,0 +1,575 @@
+"""What has been learned, on disk: transactions, the outbox, mending."""
+
+import itertools
+import shutil
+import sqlite3
+import stat
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from observer_actors.errors import DiskFailed, FormatUnknown
+from observer_actors.patterns import Diagnosis, Example, Outgoing, Pattern
+from observer_actors.playbook import Created, Entry, Kind, Updated
+from observer_actors.store import (
+    LEARNED_PATH,
+    MIGRATIONS,
+    Queued,
+    Saved,
+    Snapshot,
+    Store,
+    StoreBusy,
+    StoreFailed,
+    StoreStatistics,
+    files,
+    learned,
+)
+from observer_actors.store.files import Trace
+
+OUTBOX_MAX = 3
+
+PATTERN = Pattern(
+    id="p1",
+    version=1,
+    endpoint="sql:run",
+    template="row <num> gone",
+    first_seq=1,
+    last_seq=7,
+    first_seen="2026-11-22T10:00:00.000000Z",
+    last_seen="2026-11-22T10:00:01.000000Z",
+    count=2,
+    examples=(Example(1, "[sql:run] é\x00: row 1 gone"), Example(7, "[sql:run] x: row 7 gone")),
+    sources={"mcp": 2},
+)
+ENTRY = Entry(
+    id="e1",
+    kind=Kind.DO,
+    endpoint="sql:run",
+    text="works",
+    version=1,
+    successes=5,
+    duration_ms_total=12.5,
+    first_seq=1,
+    last_seq=9,
+    example_seqs=(1, 9),
+    inputs=("a", "b"),
+)
+DIAGNOSIS = Diagnosis(key="k1", cases=(), text="full disk", model="m", created="2026-11-22T10:00:02.000Z")
+
+
+def message(key: str) -> Outgoing:
+    return Outgoing(key=key, path="/log", body=b'{"of":"' + key.encode() + b'"}')
+
+
+def keys_waiting(store: Store) -> list[str]:
+    """Take the outbox out in its order."""
+    keys = []
+    while (head := store.head()) is not None:
+        keys.append(head.key)
+        store.delivered(head.key)
+    return keys
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / LEARNED_PATH
+
+
+@pytest.fixture
+def open_store(path: Path) -> Iterator[Callable[..., Store]]:
+    """Open the one file, again and again; what is open at the end is closed."""
+    opened: list[Store] = []
+
+    def open_one(at: Path = path, *, trace: Trace | None = None) -> Store:
+        opened.append(Store.open(at, outbox_max=OUTBOX_MAX, trace=trace))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_store: Callable[..., Store]) -> Store:
+    return open_store()
+
+
+# ------------------------------------------------------------------------------------- learned things
+
+
+def test_a_new_store_is_empty(store: Store) -> None:
+    assert (store.cursor("analyzer"), store.snapshot("stats"), store.head()) == (0, None, None)
+    assert (store.patterns(), store.entries(), store.diagnoses()) == ({}, {}, [])
+    assert store.set_aside is None
+
+
+def test_only_its_owner_may_read_the_file_and_its_log(store: Store, path: Path) -> None:
+    store.save_cursor("analyzer", 1)
+    files = sorted(path.parent.iterdir())
+    assert [file.name for file in files] == [path.name, path.name + "-shm", path.name + "-wal"]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+def test_what_was_saved_is_there_after_a_restart(store: Store, open_store: Callable[..., Store]) -> None:
+    store.save_cursor("stats", 4)
+    store.save_snapshot("stats", Snapshot(5, b'{"total":"\xc3\xa9"}'))
+    store.save_snapshot("stats", Snapshot(6, b'{"total":6}'))
+    store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
+    store.save_deltas([Created(ENTRY, message("e1"))], consumer="consolidator", seq=9)
+    store.save_diagnosis(DIAGNOSIS, {}, [message("d1")])
+    store.close()
+    again = open_store()
+    assert [again.cursor(name) for name in ("stats", "analyzer", "consolidator", "other")] == [4, 7, 9, 0]
+    assert again.snapshot("stats") == Snapshot(6, b'{"total":6}')
+    assert again.patterns() == {"p1": PATTERN}
+    assert again.entries() == {"e1": ENTRY}
+    assert again.diagnoses() == [DIAGNOSIS]
+    assert keys_waiting(again) == ["e1", "d1"]
+
+
+def test_a_saved_thing_replaces_the_one_before(store: Store) -> None:
+    newer = msgspec.structs.replace(PATTERN, count=3, last_seq=8)
+    store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
+    store.save_patterns({"p1": newer}, consumer="analyzer", seq=8)
+    better = msgspec.structs.replace(ENTRY, version=2)
+    store.save_deltas([Created(ENTRY, message("1")), Updated(better)], consumer="consolidator", seq=9)
+    assert (store.patterns(), store.entries()) == ({"p1": newer}, {"e1": better})
+
+
+def test_the_same_evidence_is_diagnosed_and_announced_once(store: Store) -> None:
+    asked = msgspec.structs.replace(PATTERN, diagnosed_seq=7)
+    assert not store.has_diagnosis("k1")
+    assert store.save_diagnosis(DIAGNOSIS, {"p1": PATTERN}, [message("d1")]) == Saved(queued=1)
+    again = msgspec.structs.replace(DIAGNOSIS, text="another")
+    assert store.save_diagnosis(again, {"p1": asked}, [message("d2")]) == Saved()
+    assert store.has_diagnosis("k1")
+    assert store.diagnoses() == [DIAGNOSIS]
+    assert store.patterns() == {"p1": asked}
+    assert keys_waiting(store) == ["d1"]
+
+
+def test_the_newest_diagnoses_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learned, "DIAGNOSES_MAX", 2)
+    for key in "abcd":
+        store.save_diagnosis(msgspec.structs.replace(DIAGNOSIS, key=key), {})
+    assert [diagnosis.key for diagnosis in store.diagnoses()] == ["d", "c"]
+
+
+# ------------------------------------------------------------------------------------------- the outbox
+
+
+def test_messages_leave_in_the_order_they_came(store: Store) -> None:
+    assert store.enqueue([message("a"), message("b")]) == Saved(queued=2)
+    first = store.next_due(0)
+    assert first == Queued(1, "a", "/log", b'{"of":"a"}', 0, 0.0, 0.0, "")
+    assert store.delivered(first.key)
+    assert keys_waiting(store) == ["b"]
+
+
+def test_what_follows_a_failed_message_waits_with_it(store: Store) -> None:
+    store.enqueue([message("a"), message("b")])
+    head = store.next_due(100)
+    assert head is not None
+    store.failed(head.key, "refused connection", now=100, next_at=105)
+    assert store.next_due(104.9) is None
+    waiting = store.head()
+    assert waiting == msgspec.structs.replace(head, attempts=1, tried_at=100, next_at=105, error="refused connection")
+    assert waiting.wait_seconds(104) == 1
+    assert store.next_due(105) == waiting
+
+
+def test_a_clock_that_was_set_back_does_not_hold_messages_up(store: Store) -> None:
+    store.enqueue([message("a")])
+    store.failed("a", "down", now=10_000, next_at=10_300)
+    assert store.next_due(9_999) == store.head()
+
+
+def test_a_refused_message_is_set_aside_and_does_not_block(store: Store) -> None:
+    store.enqueue([message("a"), message("b")])
+    assert store.refused("a", "status 400")
+    assert store.refusals() == [Queued(1, "a", "/log", b'{"of":"a"}', 0, 0.0, 0.0, "status 400")]
+    assert store.enqueue([message("a")]) == Saved()
+    assert keys_waiting(store) == ["b"]
+
+
+@pytest.mark.parametrize("settle", ["delivered", "refused", "waiting"])
+def test_a_key_is_queued_once(store: Store, settle: str) -> None:
+    store.enqueue([message("a")])
+    if settle == "delivered":
+        store.delivered("a")
+    elif settle == "refused":
+        store.refused("a", "no")
+    assert store.enqueue([message("a"), message("a")]) == Saved()
+    assert store.save_diagnosis(DIAGNOSIS, {}, [message("a")]) == Saved()
+    assert store.save_deltas([Updated(ENTRY, message("a"))], consumer="c", seq=1) == Saved()
+
+
+def test_beyond_the_bound_the_oldest_is_dropped_and_counted(store: Store) -> None:
+    assert store.enqueue([message(key) for key in "abcde"]) == Saved(queued=5, dropped=2)
+    assert store.save_deltas([Created(ENTRY, message("f"))], consumer="c", seq=1) == Saved(queued=1, dropped=1)
+    assert store.statistics().dropped == 3
+    assert store.enqueue([message("a")]) == Saved()
+    assert keys_waiting(store) == ["d", "e", "f"]
+
+
+def test_a_message_that_was_dropped_while_it_was_sent_is_counted_as_dropped(store: Store) -> None:
+    store.enqueue([message("a")])
+    store.enqueue([message(key) for key in "bcd"])
+    assert not store.delivered("a")
+    assert not store.refused("a", "no")
+    assert (store.statistics().dropped, store.statistics().delivered) == (1, 0)
+
+
+def test_settled_messages_are_remembered_within_a_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learned, "REMEMBERED_MAX", 2)
+    monkeypatch.setattr(learned, "REFUSED_MAX", 1)
+    for key in "abc":
+        store.enqueue([message(key)])
+        keys_waiting(store)
+    for key in "xy":
+        store.enqueue([message(key)])
+        head = store.head()
+        assert head is not None
+        store.refused(head.key, "no")
+    assert [queued.key for queued in store.refusals()] == ["y"]
+    assert store.enqueue([message(key) for key in "bcy"]) == Saved()
+    assert store.enqueue([message("a"), message("x")]) == Saved(queued=2)
+
+
+def test_the_numbers_are_told(store: Store) -> None:
+    store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
+    store.save_deltas([Created(ENTRY, message("a"))], consumer="consolidator", seq=9)
+    store.save_diagnosis(DIAGNOSIS, {}, [message("b"), message("c")])
+    store.delivered("a")
+    store.refused("b", "status 400")
+    store.failed("c", "down", now=1, next_at=2)
+    assert store.statistics() == StoreStatistics(
+        patterns=1,
+        diagnoses=1,
+        entries=1,
+        pending=1,
+        refused_kept=1,
+        delivered=1,
+        refused=1,
+        dropped=0,
+        head_attempts=1,
+        head_error="down",
+    )
+
+
+@settings(max_examples=30, stateful_step_count=30, deadline=None)
+class OutboxMachine(RuleBasedStateMachine):
+    """The outbox and a list, side by side."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / LEARNED_PATH
+        self.store = Store.open(self.path, outbox_max=OUTBOX_MAX)
+        self.waiting: list[str] = []
+        self.ever: set[str] = set()
+        self.counts = {"delivered": 0, "refused": 0, "dropped": 0}
+
+    @rule(keys=st.lists(st.integers(0, 30).map(str), max_size=5))
+    def enqueue(self, keys: list[str]) -> None:
+        new = [key for key in dict.fromkeys(keys) if key not in self.ever]
+        self.ever.update(new)
+        self.waiting += new
+        dropped = max(0, len(self.waiting) - OUTBOX_MAX)
+        self.waiting = self.waiting[dropped:]
+        self.counts["dropped"] += dropped
+        assert self.store.enqueue([message(key) for key in keys]) == Saved(queued=len(new), dropped=dropped)
+
+    @precondition(lambda self: self.waiting)
+    @rule(outcome=st.sampled_from(["delivered", "refused", "failed"]))
+    def send(self, outcome: str) -> None:
+        head = self.store.next_due(0)
+        assert head is not None
+        if outcome == "failed":
+            self.store.failed(head.key, "down", now=0, next_at=0)
+            return
+        self.counts[outcome] += 1
+        assert self.waiting.pop(0) == head.key
+        assert self.store.delivered(head.key) if outcome == "delivered" else self.store.refused(head.key, "no")
+
+    @rule()
+    def restart(self) -> None:
+        self.store.close()
+        self.store = Store.open(self.path, outbox_max=OUTBOX_MAX)
+
+    @invariant()
+    def agree(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        head, numbers = self.store.head(), self.store.statistics()
+        assert (head.key if head else None) == (self.waiting[0] if self.waiting else None)
+        assert numbers.pending == len(self.waiting)
+        assert {name: getattr(numbers, name) for name in self.counts} == self.counts
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.store.close()
+            self.folder.cleanup()
+
+
+TestOutboxAgainstAList = OutboxMachine.TestCase
+
+
+# --------------------------------------------------------------------------------- all of it or nothing
+
+
+def everything(store: Store) -> object:
+    return (
+        store.patterns(),
+        store.entries(),
+        store.diagnoses(),
+        [store.cursor(name) for name in ("analyzer", "consolidator")],
+        store.head(),
+        store.statistics(),
+    )
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda store: store.save_patterns({"p1": PATTERN, "p2": PATTERN}, consumer="analyzer", seq=7),
+        lambda store: store.save_deltas(
+            [Created(ENTRY, message("x")), Updated(ENTRY, message("y"))], consumer="consolidator", seq=9
+        ),
+        lambda store: store.save_diagnosis(DIAGNOSIS, {"p1": PATTERN}, [message("x"), message("y")]),
+        lambda store: store.enqueue([message(key) for key in "wxyz"]),
+        lambda store: store.delivered("a"),
+        lambda store: store.refused("a", "no"),
+        lambda store: store.failed("a", "down", now=1, next_at=2),
+    ],
+    ids=["patterns", "deltas", "diagnosis", "enqueue", "delivered", "refused", "failed"],
+)
+def test_a_crash_between_any_two_statements_leaves_all_or_nothing(
+    save: Callable[[Store], object], path: Path, tmp_path: Path, open_store: Callable[..., Store]
+) -> None:
+    """The file and its log are copied just before each statement: that is what SIGKILL would leave there."""
+    copies: list[Path] = []
+    watching = False
+
+    def copy_the_files(_statement: str) -> None:
+        if watching:
+            copies.append(tmp_path / f"crash-{len(copies)}" / path.name)
+            copies[-1].parent.mkdir()
+            for suffix in ("", "-wal"):
+                shutil.copy(f"{path}{suffix}", f"{copies[-1]}{suffix}")
+
+    store = open_store(trace=copy_the_files)
+    store.enqueue([message("a"), message("b")])
+    before = everything(store)
+    watching = True
+    save(store)
+    watching = False
+    after = everything(store)
+    assert before != after
+    assert len(copies) >= 3
+    assert [everything(open_store(copy)) for copy in copies] == [before] * len(copies)
+
+
+def test_a_save_that_fails_saves_nothing(store: Store) -> None:
+    with pytest.raises(StoreFailed, match="CHECK"):
+        store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=-1)
+    assert store.patterns() == {}
+    store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
+    assert store.patterns() == {"p1": PATTERN}
+
+
+def test_two_threads_may_meet(store: Store) -> None:
+    """Each saves under a key of its own, again and again; nothing is lost."""
+
+    def save(name: str) -> None:
+        for seq in range(1, 21):
+            store.save_cursor(name, seq)
+
+    threads = [threading.Thread(target=save, args=(name,)) for name in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (store.cursor("a"), store.cursor("b")) == (20, 20)
+
+
+# ------------------------------------------------------------------------------------ versions, damage
+
+
+def test_a_file_of_a_newer_version_is_left_alone(store: Store, path: Path) -> None:
+    store.save_cursor("analyzer", 3)
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    with pytest.raises(FormatUnknown, match=r"has version"):
+        Store.open(path, outbox_max=OUTBOX_MAX)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_migration_that_was_cut_short_is_done_anew(
+    path: Path, tmp_path: Path, open_store: Callable[..., Store]
+) -> None:
+    copies = itertools.count()
+
+    def copy_the_files(_statement: str) -> None:
+        copy = tmp_path / f"crash-{next(copies)}" / path.name
+        copy.parent.mkdir()
+        for suffix in ("", "-wal"):
+            if Path(f"{path}{suffix}").exists():
+                shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+
+    whole = everything(open_store(trace=copy_the_files))
+    for folder in sorted(tmp_path.glob("crash-*")):
+        copied = open_store(folder / path.name)
+        assert (everything(copied), copied.set_aside) == (whole, None)
+    assert next(copies) > sum(map(len, MIGRATIONS))
+
+
+def damage(path: Path, table: str) -> None:
+    """Overwrite the page that a table begins with."""
+    connection = sqlite3.connect(path)
+    page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
+    page = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)).fetchone()[0]
+    connection.close()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * page_bytes)
+        file.write(b"\xff" * page_bytes)
+
+
+def with_content(open_store: Callable[..., Store]) -> None:
+    store = open_store()
+    store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
+    store.enqueue([message(key) for key in "abcd"])
+    store.delivered("b")
+    store.refused("c", "status 400")
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE patterns SET record = '{}'",
+        "INSERT INTO entries (id, endpoint, last_seq, record) VALUES ('e', 'a', 1, '[]')",
+        "INSERT INTO diagnoses (evidence, record) VALUES ('k', '{}')",
+        "UPDATE patterns SET record = CAST(x'7b22fffe' AS TEXT)",
+        "UPDATE outbox SET error = CAST(x'fffe' AS TEXT) WHERE key = 'b'",
+        "ALTER TABLE cursors RENAME TO other",
+    ],
+)
+def test_what_opens_and_cannot_be_read_is_damaged_too(
+    path: Path, open_store: Callable[..., Store], statement: str
+) -> None:
+    with_content(open_store)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+    store = open_store()
+    assert store.set_aside == path.with_name(path.name + ".corrupt-1")
+    assert (store.patterns(), store.cursor("analyzer")) == ({}, 0)
+    assert keys_waiting(store) == ["d"]
+
+
+def test_an_index_that_names_a_settled_message_as_waiting_is_damage(
+    path: Path, open_store: Callable[..., Store]
+) -> None:
+    """Such a message would be sent for ever: the index finds it, and noting its delivery changes nothing."""
+    with_content(open_store)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA writable_schema = ON")
+    other_columns = "replace(sql, 'state, id', 'key, id')"
+    connection.execute(f"UPDATE sqlite_schema SET sql = {other_columns} WHERE name = 'outbox_by_state'")  # noqa: S608
+    connection.commit()
+    connection.close()
+    store = open_store()
+    assert store.set_aside is not None
+    assert keys_waiting(store) == ["d"]
+
+
+def test_a_damaged_file_is_set_aside_and_what_can_be_read_of_the_outbox_goes_on(
+    path: Path, open_store: Callable[..., Store]
+) -> None:
+    with_content(open_store)
+    damage(path, "patterns")
+    damaged = path.read_bytes()
+    store = open_store()
+    assert store.set_aside == path.with_name(path.name + ".corrupt-1")
+    assert store.set_aside.read_bytes() == damaged
+    assert (store.patterns(), store.cursor("analyzer")) == ({}, 0)
+    assert [(queued.key, queued.error) for queued in store.refusals()] == [("c", "status 400")]
+    assert store.enqueue([message(key) for key in "abcd"]) == Saved()
+    assert keys_waiting(store) == ["d"]
+
+
+def test_a_file_that_is_no_database_is_set_aside_beside_those_before(
+    path: Path, open_store: Callable[..., Store]
+) -> None:
+    for number in (1, 2):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"no database %d " % number * 1_000)
+        store = open_store()
+        assert store.set_aside == path.with_name(f"{path.name}.corrupt-{number}")
+        assert store.set_aside.read_bytes().startswith(b"no database %d" % number)
+        store.save_cursor("analyzer", number)
+        store.close()
+    store = open_store()
+    assert (store.set_aside, store.cursor("analyzer")) == (None, 2)
+
+
+def test_a_rebuilding_that_was_cut_short_is_gone_on_with(path: Path, open_store: Callable[..., Store]) -> None:
+    with_content(open_store)
+    path.rename(path.with_name(path.name + ".rebuilt"))  # the damaged one has been renamed, the new one not yet
+    assert keys_waiting(open_store()) == ["d"]
+
+
+def test_a_rebuilding_that_was_cut_short_early_begins_anew(path: Path, open_store: Callable[..., Store]) -> None:
+    with_content(open_store)
+    damage(path, "patterns")
+    path.with_name(path.name + ".rebuilt").write_bytes(b"half")
+    assert keys_waiting(open_store()) == ["d"]
+
+
+def test_a_record_that_cannot_be_read_is_an_error_of_ours(store: Store, path: Path) -> None:
+    store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE patterns SET record = '{}'")
+    connection.close()
+    with pytest.raises(StoreFailed, match="not a Pattern"):
+        store.patterns()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskFailed):
+        Store.open(tmp_path / "file" / LEARNED_PATH, outbox_max=OUTBOX_MAX)
+
+
+def test_a_file_that_another_program_holds_is_worth_another_try(
+    path: Path, open_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "BUSY_SECONDS", 0.0)
+    store = open_store()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreBusy) as raised:
+        store.save_cursor("analyzer", 1)
+    assert raised.value.retryable
+    other.close()
+    store.save_cursor("analyzer", 1)
+    assert store.cursor("analyzer") == 1
+
+
+def test_a_closed_store_says_so(store: Store) -> None:
+    store.close()
+    store.close()
+    with pytest.raises(StoreFailed, match="closed"):
+        store.cursor("analyzer")
