@@ -45,8 +45,11 @@ CONTESTS: Final[Mapping[Contest, Callable[[Bench], dict[str, Run]]]] = {
 FILES_MAX: Final = 20_000
 """Two thousand connections are two thousand descriptors in wrk, and as many in the daemon."""
 REPORT_HELP: Final = (
-    "where the report goes; unless given: docs/benchmarks.md for a whole run, standard output with --quick or --only"
+    "where the report goes; unless given, docs/benchmarks.md for a whole run of three rounds or more, and standard"
+    " output for any other"
 )
+ROUNDS_MIN: Final = 3
+"""Fewer have no spread to speak of."""
 INTERRUPTED: Final = 130
 
 
@@ -173,12 +176,17 @@ async def _measure(bench: Bench, chosen: list[Contest]) -> None:
 
 def _write(arguments: argparse.Namespace, results: Results) -> None:
     text = report(results, list(CONTESTS), NOTES.read_text(encoding="utf-8"))
-    is_whole = set(results.measured) == {contest.name for contest in CONTESTS} and not results.is_quick
-    target = arguments.report or (REPORT if is_whole else None)
+    target = arguments.report or (REPORT if _is_whole(results) else None)
     if target is None:
         print(text)
     else:
         target.write_text(text, encoding="utf-8")
+
+
+def _is_whole(results: Results) -> bool:
+    """Tell whether a run is fit for the documentation."""
+    is_all = set(results.measured) == {contest.name for contest in CONTESTS}
+    return is_all and results.rounds >= ROUNDS_MIN and results.ops >= OPS and not results.is_quick
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ CONNECTIONS: Final = 32
 TAIL_BYTES: Final = 16_384
 TAIL_PAUSE_SECONDS: Final = 0.1
 """About 450 ops a second: far slower than they come."""
+RECEIVE_BUFFER_BYTES: Final = 65_536
+"""Or the kernel would take megabytes off the daemon's hands, and the reader were not slow for seconds."""
 POLL_SECONDS: Final = 1.0
 
 COMPANY: Final = Contest(
@@ -73,9 +75,12 @@ async def _poll(server: Server, counts: dict[str, float]) -> None:
 
 async def _read_slowly(server: Server, counts: dict[str, float]) -> None:
     while True:
-        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+        reader = trio.socket.socket()
+        reader.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        with reader:
+            await reader.connect(("127.0.0.1", server.port))
             counts["tails"] += 1
-            await stream.send_all(b"GET /tail HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-            while data := await stream.receive_some(TAIL_BYTES):
+            await reader.send(b"GET /tail HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")  # so few bytes go at once
+            while data := await reader.recv(TAIL_BYTES):
                 counts["tail_bytes"] += len(data)
                 await trio.sleep(TAIL_PAUSE_SECONDS)

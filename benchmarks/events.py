@@ -26,6 +26,7 @@ _FIGURES: Final = (
     Figure("per_second", "events/s", ranged=True),
     Figure("p50_ms", "p50 ms", "{:.2f}"),
     Figure("p99_ms", "p99 ms", "{:.2f}"),
+    Figure("cpu_us", "server, µs an event", "{:.1f}"),
     Figure("server_cpu", "server, cores", "{:.2f}"),
     Figure("generator_cpu", "load generator, cores", "{:.2f}"),
     Figure("behind_ops", "ops left to catch up"),

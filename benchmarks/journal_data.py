@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -18,9 +19,11 @@ from benchmarks.bench import Bench
 from benchmarks.contest import Unmeasured
 from benchmarks.events import behind_ops
 from benchmarks.machine import free_bytes
-from benchmarks.payload import VARIATIONS, event
+from benchmarks.payload import VARIATIONS, event, events
 from benchmarks.rivals import running_ours
+from observer_actors import __version__
 from observer_actors.journal import JournalWriter, PosixDisk, compact
+from observer_actors.journal.format import FORMAT
 from observer_actors.op import EventDecoder, Op, iso_milliseconds
 from observer_actors.settings import JournalSettings
 
@@ -36,14 +39,13 @@ LOOK_SECONDS: Final = 1.0
 SAID_EVERY: Final = 15
 """Looks between two lines about how far we are."""
 _MARK: Final = "made.json"
-_VERSION: Final = 1
 _COMPRESSED: Final = (".gz", ".index.json")
 
 
 class _Made(Struct):
     """Says that a directory is whole, and what is in it."""
 
-    version: int
+    version: str
     ops: int
     first_us: int
 
@@ -55,7 +57,7 @@ async def full_journal(bench: Bench) -> Path:
     """
     if bench.full_journal is None:
         folder = bench.cache / f"ops-{bench.ops}"
-        if not (folder / _MARK).is_file():
+        if _made(folder) is None:
             await _make(bench, folder)
         bench.full_journal = folder
     return bench.full_journal
@@ -63,15 +65,17 @@ async def full_journal(bench: Bench) -> Path:
 
 def first_time(data: Path) -> datetime:
     """Give the time of the first op; the others follow in steps of `STEP_US`."""
-    made = msgspec.json.decode((data / _MARK).read_bytes(), type=_Made)
+    made = _made(data)
+    assert made is not None
     return _moment(made.first_us)
 
 
 def clone(data: Path, target: Path) -> None:
     """Copy a data directory: sealed segments, which nobody ever changes, by link, all else byte by byte."""
+    may_link = data.stat().st_dev == target.parent.stat().st_dev
 
     def copy(source: str, destination: str) -> None:
-        if source.endswith(_COMPRESSED):
+        if may_link and source.endswith(_COMPRESSED):
             os.link(source, destination)
         else:
             shutil.copy2(source, destination)
@@ -91,6 +95,20 @@ def forget_pages(data: Path) -> None:
                 os.close(descriptor)
 
 
+def _made(folder: Path) -> _Made | None:
+    """Say what a directory holds; None when it is not whole, or another version made it."""
+    try:
+        made = msgspec.json.decode((folder / _MARK).read_bytes(), type=_Made)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+    return made if made.version == _version() else None
+
+
+def _version() -> str:
+    """What the contents depend on: the events, the format, the program."""
+    return f"{zlib.crc32(b''.join(events()))} {FORMAT} {__version__}"
+
+
 async def _make(bench: Bench, folder: Path) -> None:
     wanted, free = bench.ops * BYTES_AN_OP, free_bytes(bench.cache)
     if wanted > free:
@@ -103,7 +121,7 @@ async def _make(bench: Bench, folder: Path) -> None:
     await _write(bench, folder, first_us)
     bench.say("having the daemon take it in once")
     await _settle(bench, folder)
-    made = _Made(_VERSION, bench.ops, first_us)
+    made = _Made(_version(), bench.ops, first_us)
     (folder / _MARK).write_bytes(msgspec.json.encode(made))
 
 

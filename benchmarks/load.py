@@ -93,13 +93,16 @@ async def press(
     cpu, began = cpu_seconds(server.pid), time.perf_counter()
     said, generators_cpu = await _wrk(bench, server, load, connections, seconds or bench.seconds)
     took = time.perf_counter() - began
+    used = cpu_seconds(server.pid) - cpu
+    acknowledged = (said.requests - said.not_2xx) * load.events
     return {
-        "per_second": (said.requests - said.not_2xx) * load.events / (said.us / 1e6),
+        "per_second": acknowledged / (said.us / 1e6),
+        "cpu_us": used / max(1, acknowledged) * 1e6,
         "p50_ms": said.p50_us / 1e3,
         "p99_ms": said.p99_us / 1e3,
-        "server_cpu": (cpu_seconds(server.pid) - cpu) / took,
+        "server_cpu": used / took,
         "generator_cpu": generators_cpu / took,
-        "acknowledged": float((said.requests - said.not_2xx) * load.events),
+        "acknowledged": float(acknowledged),
         "not_2xx": float(said.not_2xx),
         "broken": float(said.broken),
     }
@@ -152,12 +155,14 @@ async def press_redis(bench: Bench, server: Server, *, connections: int, pipelin
     cpu, began = cpu_seconds(server.pid), time.perf_counter()
     rate, generators_cpu = await _redis_benchmark(bench, server, connections, pipeline, count)
     took = time.perf_counter() - began
+    used = cpu_seconds(server.pid) - cpu
     stored = int((await redis_says(server.port, "XLEN ops")).removeprefix(":")) - before
     if stored < count:
         raise ProgramFailed(f"Redis holds {stored:,} of {count:,} entries")
     return {
         "per_second": rate,
-        "server_cpu": (cpu_seconds(server.pid) - cpu) / took,
+        "cpu_us": used / count * 1e6,
+        "server_cpu": used / took,
         "generator_cpu": generators_cpu / took,
         "acknowledged": float(count),
     }

@@ -100,6 +100,7 @@ class Daemon:
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.cycle.run)
+            nursery.start_soon(self.admission.keep_time)
             nursery.start_soon(self._say_ready, task_status)
             try:
                 await self.root.run(self.life)
@@ -162,7 +163,11 @@ class Daemon:
             on_seal=self.journal.sealed,
             probe=self.journal.probe,
         )
-        self.feeds = {name: self.commits.feed(name) for name in ("ring_keeper", "stats", "analyzer")}
+        self.feeds = {
+            "ring_keeper": self.commits.feed("ring_keeper", linger_s=0.005),
+            "stats": self.commits.feed("stats", linger_s=0.02),
+            "analyzer": self.commits.feed("analyzer", linger_s=0.02),
+        }
         self.ring = RingKeeper(self.feeds["ring_keeper"], self.commits, settings.ring.capacity_ops)
         self.stats = StatsKeeper(
             self.feeds["stats"],
@@ -174,7 +179,7 @@ class Daemon:
             log=logger("stats"),
         )
         self.archivist = Archivist(self.journal)
-        self.learned = Learned(data_dir, settings.gateway, log=logger("store"))
+        self.learned = Learned(data_dir, settings.gateway, log=logger("store"), last_seq=lambda: self.commits.last_seq)
         self._model_client = httpx.AsyncClient(trust_env=False)
         model = LakehouseModel(self._model_client, settings.model) if settings.model.lakehouse_url else None
         self.analyzer = Analyzer(self.feeds["analyzer"], self.learned, self.cycle, model, log=logger("analyzer"))
@@ -188,7 +193,7 @@ class Daemon:
             lambda: self._decoder,
             settings.listen,
             wait_s=settings.admission.wait_seconds_max,
-            ring_size=self.ring.size_after,
+            ring_size=self.ring.size,
             log=logger("ingest"),
         )
         self.views = self._views()

@@ -20,7 +20,7 @@ from typing import Any, Final, NewType, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from observer_actors.errors import EventInvalid
+from observer_actors.errors import EventInvalid, EventTooLarge
 
 __all__ = [
     "ATTRS_MAX",
@@ -180,7 +180,7 @@ class EventDecoder:
         :raises EventInvalid: not JSON, not an object, or a field of a wrong type; names the field.
         """
         if len(body) > EVENT_BYTES_MAX:
-            raise EventInvalid(f"an event holds at most {EVENT_BYTES_MAX:,} bytes, this one {len(body):,}")
+            raise EventTooLarge(f"an event holds at most {EVENT_BYTES_MAX:,} bytes, this one {len(body):,}")
         body = body.removeprefix(_BYTE_ORDER_MARK)
         notes: list[str] = []
         event = _decode_event(body, notes)
@@ -192,6 +192,9 @@ class EventDecoder:
         :param lines_max: more lines than this are an error of the whole batch.
         :raises EventInvalid: no line at all, an array that is not JSON, or too many lines.
         """
+        usual = self._usual(body, now, lines_max)
+        if usual is not None:
+            return JudgedBatch(usual, [], {}, {})
         batch = JudgedBatch([], [], {}, {})
         for number, line in _split(body, lines_max):
             try:
@@ -209,6 +212,26 @@ class EventDecoder:
             raise EventInvalid("the batch is empty", hint="send one JSON object a line, or an array of objects")
         return batch
 
+    def _usual(self, body: bytes, now: str, lines_max: int) -> list[Op] | None:
+        """Judge lines of which each is a good event without anything to note, in half the time; else None.
+
+        A line that begins and ends with a brace can neither end a value that began before it nor leave one open for the
+        next line that does: with as many values as lines, each line is one value.
+        """
+        lines = body.removesuffix(b"\n").split(b"\n")
+        if (
+            not all(line[:1] == b"{" and line[-1:] == b"}" for line in lines)
+            or len(max(lines, key=len)) > EVENT_BYTES_MAX
+        ):
+            return None
+        notes: list[str] = []
+        try:
+            events = _event_decoder.decode_lines(body)
+            ops = [self._normalise(event, now, notes) for event in events]
+        except (msgspec.MsgspecError, EventInvalid, UnicodeError, RecursionError):
+            return None
+        return None if notes or len(lines) != len(ops) or len(ops) > lines_max else ops
+
     def _normalise(self, event: Event, now: str, notes: list[str]) -> Op:
         source = event.source if isinstance(event.source, str) else ""
         if source not in self._sources:
@@ -217,7 +240,7 @@ class EventDecoder:
             source = FALLBACK_SOURCE
         if event.timestamp is not None and time_us(event.timestamp) is None:
             notes.append("timestamp: not an ISO 8601 time; kept as given, found by its arrival")
-        success = _first_boolean(event.success, event.ok)
+        success = event.success if isinstance(event.success, bool) else event.ok is True
         if event.id is not None and not 0 < len(event.id) <= ID_CHARS_MAX:
             raise EventInvalid(f"wants 1 to {ID_CHARS_MAX} characters, got {len(event.id)}", field="id")
         return Op(
@@ -389,10 +412,6 @@ _LINE: Final = re.compile(rb"[^ \t\r\n][^\n]*")
 _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
 _COMMAS_MAX: Final = 1_000_000
 """An array with more commas may have so many elements that splitting it alone takes gigabytes: they are counted."""
-
-
-def _first_boolean(*candidates: object) -> bool:
-    return next((value for value in candidates if isinstance(value, bool)), False)
 
 
 def _input_summary(event: Event) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -35,14 +35,21 @@ class RingStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ring:
-    """The newest ``capacity`` ops, oldest first. Pushing one costs the same however many there are."""
+    """The newest ``capacity`` ops, oldest first. Pushing one costs the same however many there are.
 
-    def __init__(self, capacity: int) -> None:
+    :param characters_max: fewer are held when their texts together are longer than this; only ops of 30 KiB on
+        average ever meet it.
+    """
+
+    def __init__(self, capacity: int, characters_max: int = 64 * 1024 * 1024) -> None:
         self.capacity = capacity
+        self._characters_max = characters_max
+        self._characters = 0
+        self._lengths: deque[int] = deque()
         self.last_seq = 0
         self._ops: deque[Op] = deque()
         self._successes = 0
-        self._by_source: Counter[str] = Counter()
+        self._by_source: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._ops)
@@ -52,12 +59,20 @@ class Ring:
 
     def push(self, ops: Iterable[Op]) -> None:
         """Take ops in, in the order of their seq, and let go of the oldest."""
+        held, lengths, by_source = self._ops, self._lengths, self._by_source
         for op in ops:
-            if len(self._ops) >= self.capacity:
-                self._count(self._ops.popleft(), -1)
-            self._ops.append(op)
-            self._count(op, 1)
+            held.append(op)
+            length = _characters(op)
+            lengths.append(length)
+            by_source[op.source] = by_source.get(op.source, 0) + 1
+            self._successes += op.success
+            self._characters += length
             self.last_seq = op.seq
+            while len(held) > self.capacity or (self._characters > self._characters_max and len(held) > 1):
+                oldest = held.popleft()
+                by_source[oldest.source] -= 1
+                self._successes -= oldest.success
+                self._characters -= lengths.popleft()
 
     def newest_first(self) -> Iterator[Op]:
         """Give the ops, newest first."""
@@ -80,12 +95,7 @@ class Ring:
 
     def scenario_ops(self) -> int:
         """Give how many of the ops are of source scenario."""
-        return self._by_source["scenario"]
-
-    def _count(self, op: Op, change: int) -> None:
-        self._by_source[op.source] += change
-        if op.success:
-            self._successes += change
+        return self._by_source.get("scenario", 0)
 
     def _recent_scenario_ops(self) -> list[RecentOp]:
         newest: list[RecentOp] = []
@@ -103,3 +113,13 @@ class Ring:
                 if len(newest) == SCENARIO_OPS_SHOWN:
                     break
         return newest[::-1]
+
+
+def _characters(op: Op) -> int:
+    """Give the length of the texts that may be long."""
+    texts = len(op.input_summary) + len(op.output_summary) + len(op.endpoint)
+    if isinstance(op.error, str):
+        texts += len(op.error)
+    if isinstance(op.attrs, dict):
+        texts += sum(len(value) for value in op.attrs.values() if isinstance(value, str))
+    return texts

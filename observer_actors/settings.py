@@ -47,8 +47,8 @@ class ListenSettings(Section, frozen=True):
     """Largest body of a request, before decompression."""
     decompressed_bytes_max: Bytes = 32 * 1024 * 1024
     """Largest body after decompression."""
-    bodies_bytes_max: Bytes = 64 * 1024 * 1024
-    """All request bodies held in memory at once."""
+    bodies_bytes_max: Bytes = 12 * 1024 * 1024
+    """All request bodies held in memory at once. Decoded they take about five times as much."""
     batch_events_max: Count = 50_000
     """Events in one `POST /events`."""
     request_seconds_max: Seconds = 30.0
@@ -71,14 +71,15 @@ class JournalSettings(Section, frozen=True):
     """An `id` is recognised when it was given to one of this many newest ops; 0 turns it off."""
     batch_ops_max: Count = 10_000
     """Ops written with one fdatasync."""
-    batch_bytes_max: Bytes = 8 * 1024 * 1024
+    batch_bytes_max: Bytes = 2 * 1024 * 1024
 
 
 class AdmissionSettings(Section, frozen=True):
     """How much may wait for the disk, and for how long."""
 
-    waiting_ops_max: Count = 100_000
-    waiting_bytes_max: Bytes = 64 * 1024 * 1024
+    waiting_ops_max: Count = 50_000
+    waiting_bytes_max: Bytes = 12 * 1024 * 1024
+    """As they came in; decoded they take about five times as much."""
     wait_seconds_max: Seconds = 5.0
     """A caller waits at most this long for room and for its commit, then it is refused with 503."""
 

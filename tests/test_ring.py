@@ -52,3 +52,14 @@ def test_a_ring_is_the_end_of_a_list(capacity: int, pushes: list[list[tuple[str,
 
 def _count(ops: list[Op], source: str) -> int:
     return sum(kept.source == source for kept in ops)
+
+
+def test_fewer_are_held_when_their_texts_are_long() -> None:
+    ring = Ring(100, characters_max=1_000)
+    for seq in range(1, 11):
+        long = op(seq, "mcp", success=False)
+        long.error = "x" * 300
+        ring.push([long])
+    assert 1 <= len(ring) <= 3
+    assert [held.seq for held in ring] == list(range(11 - len(ring), 11))
+    assert ring.statistics().total == len(ring)

@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import inf
+from typing import Final
 
+import msgspec
 import trio
 
 from observer_actors.errors import ObserverError, Overloaded, Stopping
@@ -21,8 +25,11 @@ from observer_actors.supervision import Mailbox
 __all__ = ["Admission", "AdmissionStatistics", "Receipt", "Room", "Submission"]
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+LOOK_S: Final = 0.1
+"""How often `Admission.keep_time` looks."""
+
+
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """An op is on disk, at ``seq``. ``duplicate``: it was there before, under the same id."""
 
     seq: int
@@ -39,6 +46,7 @@ class Submission:
         "answered",
         "committed",
         "error",
+        "finished",
         "on_done",
         "ops",
         "receipts",
@@ -53,6 +61,9 @@ class Submission:
         self.ops = ops
         self.weight = weight
         self.answered = trio.Event()
+        """Wakes the caller: the submission is finished, or the caller has waited long enough."""
+        self.finished = False
+        """The persister is done with it, and has said how it went."""
         self.receipts: Sequence[Receipt] = ()
         self.error: ObserverError | None = None
         self.on_done: Callable[[], None] = lambda: None
@@ -80,6 +91,7 @@ class Submission:
         self._done()
 
     def _done(self) -> None:
+        self.finished = True
         self.answered.set()
         self.on_done()
         self.on_done = lambda: None
@@ -107,7 +119,7 @@ class Room:
     async def enter(self, count: int, size: int) -> None:
         """Wait for room and take it; give it a deadline from outside."""
         if not self._waiting and self.fits(count, size):
-            self._take(count, size)
+            self.take(count, size)
             return
         turn = (count, size, trio.Event())
         self._waiting.append(turn)
@@ -127,14 +139,15 @@ class Room:
         self.bytes -= size
         self._admit()
 
-    def _take(self, count: int, size: int) -> None:
+    def take(self, count: int, size: int) -> None:
+        """Take room that is there, out of turn."""
         self.count += count
         self.bytes += size
 
     def _admit(self) -> None:
         while self._waiting and self.fits(*self._waiting[0][:2]):
             count, size, admitted = self._waiting.popleft()
-            self._take(count, size)
+            self.take(count, size)
             admitted.set()
 
 
@@ -152,7 +165,11 @@ class AdmissionStatistics:
 
 
 class Admission:
-    """The way from a request to the persister's mailbox, and back with the receipts."""
+    """The way from a request to the persister's mailbox, and back with the receipts.
+
+    While `keep_time` runs, a caller that finds room waits without a timer of its own: at tens of thousands of
+    callers a second their timers would cost more than what they wait for.
+    """
 
     def __init__(self, mailbox: Mailbox[Submission], settings: AdmissionSettings) -> None:
         self._mailbox = mailbox
@@ -161,6 +178,9 @@ class Admission:
         self._waits = 0
         self._refusals = 0
         self._overdue = 0
+        self._keeps_time = False
+        self._timed: deque[tuple[float, Submission]] = deque()
+        """Who waits without a timer, and until when; in order, as the limit is the same for all."""
         self.closed = False
 
     async def submit(self, ops: Sequence[Op], size: int) -> Sequence[Receipt]:
@@ -175,9 +195,13 @@ class Admission:
             self._refusals += 1
             raise Stopping("the daemon is stopping")
         submission = Submission(ops, size)
-        with trio.move_on_after(self._settings.wait_seconds_max):
-            await self._pass(submission)
-        if submission.answered.is_set():
+        if self._keeps_time and self._pass_nowait(submission):
+            self._timed.append((trio.current_time() + self._settings.wait_seconds_max, submission))
+            await submission.answered.wait()
+        else:
+            with trio.move_on_after(self._settings.wait_seconds_max):
+                await self._pass(submission)
+        if submission.finished:
             return self._answer(submission)
         self._refusals += 1
         submission.withdrawn = True
@@ -186,6 +210,17 @@ class Admission:
         if submission.taken:
             raise Overloaded(f"{waited} for the disk; the write may still succeed")
         raise Overloaded(f"{waited}; nothing was stored")
+
+    async def keep_time(self) -> None:
+        """Wake callers that have waited long enough; for ever, once."""
+        self._keeps_time = True
+        try:
+            while True:
+                await trio.sleep(LOOK_S)
+                self._wake(trio.current_time())
+        finally:
+            self._keeps_time = False
+            self._wake(inf)
 
     @property
     def full(self) -> bool:
@@ -210,6 +245,25 @@ class Admission:
             refusals=self._refusals,
         )
 
+    def _wake(self, now: float) -> None:
+        timed = self._timed
+        while timed and (timed[0][1].finished or timed[0][0] <= now):
+            timed.popleft()[1].answered.set()
+
+    def _pass_nowait(self, submission: Submission) -> bool:
+        """Put it into the mailbox if there is room now."""
+        count, size = len(submission.ops), submission.weight
+        if self._room.waiting or not self._room.fits(count, size):
+            return False
+        try:
+            self._mailbox.put_nowait(submission)
+        except trio.WouldBlock:
+            return False
+        self._room.take(count, size)
+        submission.on_done = partial(self._room.leave, count, size)
+        submission.waits = True
+        return True
+
     async def _pass(self, submission: Submission) -> None:
         count, size = len(submission.ops), submission.weight
         if self._room.waiting or not self._room.fits(count, size):
@@ -218,20 +272,14 @@ class Admission:
         # From here on the room is given back when the persister is done with the submission, also after we have
         # given up: what lies in the mailbox takes memory whether or not somebody still waits for it. The persister
         # may be done before `put` returns, so this comes first.
-        submission.on_done = lambda: self._room.leave(count, size)
-        try:
-            self._mailbox.put_nowait(submission)  # usually there is room, and no other task need have its turn
-        except trio.WouldBlock:
-            await self._put(submission)
-        submission.waits = True
-        await submission.answered.wait()
-
-    async def _put(self, submission: Submission) -> None:
+        submission.on_done = partial(self._room.leave, count, size)
         try:
             await self._mailbox.put(submission)
         except trio.Cancelled:
             submission.on_done()
             raise
+        submission.waits = True
+        await submission.answered.wait()
 
     def _note_overdue(self, submission: Submission) -> None:
         """Count a submission that lies in the mailbox, or in hand, until the persister is done with it."""

@@ -28,9 +28,9 @@ ReadJournal = Callable[[int, int], Awaitable[Sequence[Op]]]
 SetAside = Callable[[str, Op, int], Awaitable[None]]
 """(consumer, op, crashes)"""
 
-COMMITS_WAITING_MAX: Final = 64
+COMMITS_WAITING_MAX: Final = 512
 """Commits that wait for one consumer. Beyond it the journal is the queue, so this may be small."""
-OPS_WAITING_MAX: Final = 5_000
+OPS_WAITING_MAX: Final = 20_000
 """Ops in those commits, unless it is one alone: a commit may hold ten thousand, and a parked consumer takes none."""
 OPS_AT_ONCE_MAX: Final = 1_000
 SET_ASIDE_MAX: Final = 10_000
@@ -61,9 +61,19 @@ class Commits:
         self._feeds: list[Feed] = []
         self._taps: list[Callable[[Sequence[Op]], None]] = []
 
-    def feed(self, name: str) -> Feed:
-        """Make the feed of a consumer; once for each, it outlives the consumer's incarnations."""
-        feed = Feed(name, self, self._read, crashes_max=self._crashes_max, set_aside=self._set_aside)
+    def feed(self, name: str, *, linger_s: float = 0.0) -> Feed:
+        """Make the feed of a consumer; once for each, it outlives the consumer's incarnations.
+
+        :param linger_s: see `Feed`.
+        """
+        feed = Feed(
+            name,
+            self,
+            self._read,
+            crashes_max=self._crashes_max,
+            set_aside=self._set_aside,
+            linger_s=linger_s,
+        )
         self._feeds.append(feed)
         return feed
 
@@ -87,10 +97,22 @@ class Commits:
 
 
 class Feed:
-    """One consumer's way through the journal."""
+    """One consumer's way through the journal.
+
+    :param linger_s: when a commit comes, wait this long for more and take them together, unless somebody waits in
+        `reached`. Under load there are thousands of commits a second, and waking for each would cost more than
+        what there is to do.
+    """
 
     def __init__(
-        self, name: str, commits: Commits, read: ReadJournal, *, crashes_max: int, set_aside: SetAside
+        self,
+        name: str,
+        commits: Commits,
+        read: ReadJournal,
+        *,
+        crashes_max: int,
+        set_aside: SetAside,
+        linger_s: float = 0.0,
     ) -> None:
         self.name = name
         self.cursor = 0
@@ -107,6 +129,8 @@ class Feed:
         self._passed_over = 0
         self._waiting_ops = 0
         self._moved = trio.lowlevel.ParkingLot()
+        self._linger_s = linger_s
+        self._hurry = trio.Event()
 
     def offer(self, ops: Sequence[Op]) -> None:
         """Take a commit in, or leave it to the journal."""
@@ -158,6 +182,7 @@ class Feed:
     async def reached(self, seq: int) -> None:
         """Wait until the consumer has taken in everything up to ``seq``; give it a deadline from outside."""
         while self.cursor < seq:
+            self._hurry.set()
             await self._moved.park()
 
     def statistics(self) -> FeedStatistics:
@@ -215,8 +240,30 @@ class Feed:
             if self._commits.last_seq > self.cursor:
                 return ()
             ops = await self._receive.receive()
+            if self._linger_s:
+                return await self._gathered(ops)
         self._waiting_ops -= len(ops)
         return ops
+
+    async def _gathered(self, ops: Sequence[Op]) -> Sequence[Op]:
+        """Give a commit and those that join on to it within a moment."""
+        if not self._moved:
+            self._hurry = trio.Event()
+        with trio.move_on_after(self._linger_s):
+            await self._hurry.wait()
+        gathered = list(ops)
+        while len(gathered) < OPS_AT_ONCE_MAX:
+            try:
+                more = self._receive.receive_nowait()
+            except trio.WouldBlock:
+                break
+            if more and gathered and more[0].seq != gathered[-1].seq + 1:
+                # What lies between was passed over; the journal has it, and this too.
+                self._waiting_ops -= len(more)
+                break
+            gathered.extend(more)
+        self._waiting_ops -= len(gathered)
+        return gathered
 
 
 def _widened(suspects: range, left: Sequence[Op]) -> range:

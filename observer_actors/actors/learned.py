@@ -39,6 +39,7 @@ class Learned:
     """What the learning actors keep.
 
     :param gateway: without a URL nothing is queued for it.
+    :param last_seq: gives the end of the journal, when the store is opened; what was learned beyond it is set aside.
     :param clock: gives seconds since 1970.
     """
 
@@ -48,11 +49,13 @@ class Learned:
         gateway: GatewaySettings,
         *,
         log: FilteringBoundLogger,
+        last_seq: Callable[[], int | None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._path = data_dir / LEARNED_PATH
         self._gateway = gateway
         self._log = log
+        self._last_seq = last_seq
         self._clock = clock
         self._limiter = trio.CapacityLimiter(1)
         self._store: Store | None = None
@@ -156,7 +159,7 @@ class Learned:
         return result
 
     def _open(self) -> Store:
-        store = Store.open(self._path, outbox_max=self._gateway.outbox_max)
+        store = Store.open(self._path, outbox_max=self._gateway.outbox_max, seq_max=self._last_seq())
         if store.set_aside is not None:
             self._replaced += 1
             self._log.error("store_damaged", set_aside=str(store.set_aside), hint="patterns are learned anew")

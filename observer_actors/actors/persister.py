@@ -67,10 +67,14 @@ class PersisterStatus(msgspec.Struct):
     refusing: str = ""
     """Why the disk refuses; "" when it does not."""
     rounds: int = 0
-    duplicates: int = 0
     withdrawn: int = 0
     disk_errors: int = 0
-    journal: JournalStatistics | None = None
+    writer: JournalWriter | None = None
+
+    @property
+    def journal(self) -> JournalStatistics | None:
+        """The writer's figures as of now; None before the journal was opened."""
+        return self.writer.statistics() if self.writer else None
 
 
 class Persister:
@@ -110,7 +114,7 @@ class Persister:
             await self._mailbox.open()
             self._commits.resume(writer.last_seq)
             self.status.open = True
-            self.status.journal = writer.statistics()
+            self.status.writer = writer
             life.ready()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._drain_when_told, life)
@@ -168,7 +172,7 @@ class Persister:
         if ops:
             self._recovered()
         self._publish_and_answer(submissions, receipts)
-        self._note_round(writer)
+        self.status.rounds += 1
         life.progress()
 
     def _take_up(self, submissions: Sequence[Submission]) -> list[Submission]:
@@ -191,11 +195,9 @@ class Persister:
         committed = [op for submission in submissions for op in submission.stamped if submission.committed]
         self._commits.publish(committed)
         for submission in submissions:
-            if submission.answered.is_set():
+            if submission.finished:
                 continue
-            given = receipts.get(submission) or submission.receipts
-            self.status.duplicates += sum(receipt.duplicate for receipt in given)
-            submission.accept(given)
+            submission.accept(receipts.get(submission) or submission.receipts)
 
     def _refuse(self, submissions: Sequence[Submission], error: DiskFailed) -> None:
         self.status.disk_errors += 1
@@ -211,10 +213,6 @@ class Persister:
             self._log.info("disk_recovered")
         self.status.refusing = ""
 
-    def _note_round(self, writer: JournalWriter) -> None:
-        self.status.rounds += 1
-        self.status.journal = writer.statistics()
-
     async def _seal(self, writer: JournalWriter, life: Life) -> None:
         life.at("sealing")
         try:
@@ -223,7 +221,6 @@ class Persister:
             self._refuse((), error)
             return
         self._log.info("segment_sealed", last_seq=writer.last_seq)
-        self._note_round(writer)
         self._on_seal()
 
     async def _drain_when_told(self, life: Life) -> None:
@@ -264,6 +261,10 @@ def _stamp(writer: JournalWriter, submissions: Sequence[Submission]) -> dict[Sub
     """Give each op a seq, but an op whose id is known the receipt of the first one."""
     sifted = writer.sift([op for submission in submissions for op in submission.ops])
     writer.stamp(sifted.fresh)
+    if not sifted.known and not sifted.twins:
+        for submission in submissions:
+            submission.stamped = list(submission.ops)
+        return {submission: [Receipt(op.seq) for op in submission.ops] for submission in submissions}
     positions = count()
     receipts = {}
     for submission in submissions:

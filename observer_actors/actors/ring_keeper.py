@@ -36,9 +36,9 @@ class RingKeeper:
         """Wait until the ring holds everything up to ``seq``; give it a deadline from outside."""
         await self._feed.reached(seq)
 
-    def size_after(self, seq: int) -> int:
-        """Give the number of ops in the ring once it has taken in ``seq``, which may be a moment from now."""
-        pending = max(0, seq - self.ring.last_seq)
+    def size(self) -> int:
+        """Give the number of ops in the ring once it has taken in all that is committed: a moment from now."""
+        pending = max(0, self._commits.last_seq - self.ring.last_seq)
         return min(self.ring.capacity, len(self.ring) + pending)
 
     async def _take(self, ring: Ring, life: Life) -> None:

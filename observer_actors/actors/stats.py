@@ -58,7 +58,13 @@ class StatsKeeper:
     async def run(self, life: Life) -> None:
         """Serve as an actor: go on from the snapshot, and save one now and then and at the end."""
         life.at("loading")
-        self.stats = await trio.to_thread.run_sync(self._load)
+        stats = await trio.to_thread.run_sync(self._load)
+        if stats.last_seq > self._commits.last_seq:
+            self._log.warning(
+                "snapshot_foreign", seq=stats.last_seq, last_seq=self._commits.last_seq, hint="counting anew"
+            )
+            stats = Stats()
+        self.stats = stats
         self._saved_seq = self.stats.last_seq
         self._is_whole = True
         await self._feed.open(self.stats.last_seq)
@@ -72,6 +78,10 @@ class StatsKeeper:
         finally:
             with trio.move_on_after(SAVE_BUDGET_S, shield=True):
                 await self._snapshot()
+
+    async def reached(self, seq: int) -> None:
+        """Wait until everything up to ``seq`` is counted; give it a deadline from outside."""
+        await self._feed.reached(seq)
 
     def rate_per_second(self) -> float:
         """Give the mean rate over the last minute; what was read from the journal to catch up is not in it."""

@@ -38,7 +38,9 @@ __all__ = ["FrontDoor", "HandOver"]
 HandOver = Callable[[trio.SocketStream, bytes], Awaitable[None]]
 """Serves the rest of a connection, of which some bytes have been read."""
 
-RECEIVE_BYTES: Final = 65_536
+RECEIVE_BYTES: Final = 8_192
+"""What a connection may hold without room for it: a whole event usually, and the beginning of a batch."""
+RECEIVE_BYTES_MAX: Final = 262_144
 HEAD_BYTES_MAX: Final = 16_384
 """A longer head is not plain. Hypercorn's own limit is the same."""
 LOOK_S: Final = 1.0
@@ -186,7 +188,7 @@ class _Connection:
             await self._take(request)
             return
         try:
-            async with self._door.bodies.hold(missing):
+            async with self._door.bodies.hold(request.end):
                 self.until = trio.current_time() + self._door.request_s
                 await self._receive(missing)
                 self.until = inf
@@ -207,7 +209,7 @@ class _Connection:
         while least > 0:
             await trio.lowlevel.wait_readable(self._descriptor)
             try:
-                part = os.read(self._descriptor, max(least, RECEIVE_BYTES))
+                part = os.read(self._descriptor, min(max(least, RECEIVE_BYTES), RECEIVE_BYTES_MAX))
             except BlockingIOError:
                 continue
             if not part:

@@ -58,9 +58,10 @@ class Views:
     outbox: Callable[[], StoreStatistics | None]
 
     async def own_writes(self) -> None:
-        """Wait a moment until the ring holds what was acknowledged before this request came."""
+        """Wait a moment until ring and counters hold what was acknowledged before this request came."""
         with trio.move_on_after(READ_OWN_WRITES_S):
             await self.ring.reached(self.commits.last_seq)
+            await self.stats.reached(self.commits.last_seq)
 
     def readiness(self) -> Readiness:
         """Say whether the daemon takes events now."""

@@ -128,7 +128,7 @@ class BlockStore:
         return ops, bad
 
     def _remember(self, span: Span, ops: list[Op]) -> None:
-        if span.stored_bytes < BLOCK_BYTES or not ops:
+        if span.stored_bytes < BLOCK_BYTES // 2 or not ops:
             return  # the active file's last block still grows; and small ones are quick to read
         if len(self._times) >= _TIMES_MAX:
             self._times.clear()

@@ -156,19 +156,31 @@ def _end(disk: Disk, segment: Segment) -> int:
 def _compress(disk: Disk, paths: Paths, segment: Segment, end: int) -> SegmentIndex:
     target = paths.compressed(segment.first_seq)
     temporary = target.with_name(target.name + ".tmp")
-    file = disk.open_append(temporary, create=True)
+    digest = sha256()
     try:
-        file.truncate(0)
-        digest = sha256()
-        blocks = list(_write_members(file, digest, chunks(disk, segment.path, 0, end)))
-        file.datasync()
-    finally:
-        file.close()
+        blocks = _write_temporary(disk, temporary, digest, chunks(disk, segment.path, 0, end))
+    except OSError:
+        with suppress(OSError):  # on a full disk this is room that the rest of the journal needs
+            disk.remove(temporary)
+        raise
     index = describe_segment(target.name, segment.first_seq, segment.last_seq, blocks, digest.hexdigest())
     replace_file(disk, paths.index(segment.first_seq), encode_index(index))
     disk.rename(temporary, target)
     disk.sync_directory(paths.segments)
     return index
+
+
+def _write_temporary(
+    disk: Disk, temporary: Path, digest: _Digest, pieces: Iterator[tuple[int, bytes]]
+) -> list[BlockFacts]:
+    file = disk.open_append(temporary, create=True)
+    try:
+        file.truncate(0)
+        blocks = list(_write_members(file, digest, pieces))
+        file.datasync()
+    finally:
+        file.close()
+    return blocks
 
 
 def _write_members(file: AppendFile, digest: _Digest, pieces: Iterator[tuple[int, bytes]]) -> Iterator[BlockFacts]:

@@ -135,14 +135,23 @@ class Store:
         """Where the damaged file went that this one replaces; None when there was none."""
 
     @classmethod
-    def open(cls, path: Path, *, outbox_max: int, trace: Trace | None = None) -> Self:
+    def open(cls, path: Path, *, outbox_max: int, seq_max: int | None = None, trace: Trace | None = None) -> Self:
         """Open the file, made if it is absent, and bring it to this version's tables.
 
         :param outbox_max: messages that may wait; beyond it the oldest are dropped and counted.
+        :param seq_max: the end of the journal. A cursor beyond it says that the file was learned from another one,
+            which makes it as useless as damage does: its consumers would pass over all that comes.
         :param trace: called with each statement just before it runs.
         :raises FormatUnknown: a newer version wrote it.
         """
-        connection, set_aside = opened(path, _read_all, trace)
+
+        def check(connection: sqlite3.Connection) -> None:
+            _read_all(connection)
+            furthest = connection.execute("SELECT max(seq) FROM cursors").fetchone()[0] or 0
+            if seq_max is not None and furthest > seq_max:
+                raise StoreDamaged(f"{path} knows ops up to {furthest}, and the journal ends at {seq_max}")
+
+        connection, set_aside = opened(path, check, trace)
         return cls(connection, outbox_max=outbox_max, set_aside=set_aside)
 
     def close(self) -> None:

@@ -248,3 +248,56 @@ async def test_admission_gives_all_room_back_whatever_callers_and_the_disk_do(se
         await trio.sleep(200)
         disk.cancel_scope.cancel()
     assert world.waiting() == (0, 0, 0)
+
+
+@injected_time
+async def test_while_time_is_kept_callers_are_refused_in_time_without_a_timer_of_their_own() -> None:
+    world = World()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.admission.keep_time)
+        await trio.testing.wait_all_tasks_blocked()
+        started = trio.current_time()
+        for _ in range(3):
+            nursery.start_soon(world.submit)
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.waiting() == (3, 30, 0)
+        while len(world.outcomes) < 3:
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(0.1)
+        assert 5.0 <= trio.current_time() - started <= 5.4
+        assert [world.admission.overdue] == [True]
+        nursery.start_soon(world.persist)
+        await trio.testing.wait_all_tasks_blocked()
+        assert world.waiting() == (0, 0, 0)
+        assert [world.admission.overdue] == [False]
+        nursery.cancel_scope.cancel()
+    assert world.outcomes == ["waited 5 s; nothing was stored"] * 3
+
+
+@injected_time
+async def test_while_time_is_kept_answers_come_and_room_is_given_back() -> None:
+    world = World(ops_max=4)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.admission.keep_time)
+        nursery.start_soon(lambda: world.persist(takes_s=0.5))
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(8):
+            nursery.start_soon(world.submit)
+        await trio.sleep(4.5)
+        nursery.cancel_scope.cancel()
+    assert world.outcomes == [[Receipt(1)]] * 8
+    assert world.waiting() == (0, 0, 0)
+
+
+@injected_time
+async def test_when_nobody_keeps_time_any_more_nobody_waits_for_ever() -> None:
+    world = World()
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as keeping:
+            keeping.start_soon(world.admission.keep_time)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(world.submit)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(world.submit)
+            keeping.cancel_scope.cancel()
+    assert world.outcomes == ["waited 5 s; nothing was stored"] * 2

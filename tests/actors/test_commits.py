@@ -16,11 +16,11 @@ from tests.supervision.injected_time import injected_time
 class World:
     """A journal, its commits, and one consumer's feed."""
 
-    def __init__(self, crashes_max: int = 3) -> None:
+    def __init__(self, crashes_max: int = 3, linger_s: float = 0.0) -> None:
         self.journal = Journal()
         self.aside: list[tuple[str, int, int]] = []
         self.commits = Commits(self.journal.read, crashes_max=crashes_max, set_aside=self._set_aside)
-        self.feed = self.commits.feed("a")
+        self.feed = self.commits.feed("a", linger_s=linger_s)
 
     async def _set_aside(self, consumer: str, op: Op, crashes: int) -> None:
         self.aside.append((consumer, op.seq, crashes))
@@ -249,3 +249,70 @@ async def test_each_incarnation_sees_each_op_once_in_order_whatever_happens(  # 
     assert [seq for seq in kept if seq not in gone and seq not in state] == []
     assert not poison.intersection(state)
     assert {seq for _, seq, _ in world.aside} <= poison
+
+
+@injected_time
+async def test_commits_that_come_within_a_moment_are_taken_together() -> None:
+    world = World(linger_s=1.0)
+    taken: list[list[int]] = []
+
+    async def consume() -> None:
+        while True:
+            taken.append(await take(world.feed))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(consume)
+        await trio.testing.wait_all_tasks_blocked()
+        world.commit(2)
+        await trio.sleep(0.5)
+        world.commit(1)
+        await trio.sleep(0.6)
+        world.commit(1)
+        await trio.sleep(2)
+        nursery.cancel_scope.cancel()
+    assert taken == [[1, 2, 3], [4]]
+    assert world.journal.reads == 0
+    assert world.feed.statistics().depth == 0
+
+
+@injected_time
+async def test_who_waits_for_a_seq_does_not_wait_for_more_commits() -> None:
+    world = World(linger_s=60.0)
+
+    async def consume() -> None:
+        while True:
+            await take(world.feed)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(consume)
+        await trio.testing.wait_all_tasks_blocked()
+        started = trio.current_time()
+        for seq in (1, 2):
+            world.commit(1)
+            await world.feed.reached(seq)
+            assert trio.current_time() == started
+        nursery.start_soon(world.feed.reached, 3)  # already waits when the commit comes
+        await trio.testing.wait_all_tasks_blocked()
+        world.commit(1)
+        await world.feed.reached(3)
+        assert trio.current_time() == started
+        nursery.cancel_scope.cancel()
+
+
+@injected_time
+async def test_a_gap_among_gathered_commits_is_filled_from_the_journal() -> None:
+    world = World(linger_s=1.0)
+    taken: list[int] = []
+
+    async def consume() -> None:
+        while len(taken) < 6:
+            taken.extend(await take(world.feed))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(consume)
+        await trio.testing.wait_all_tasks_blocked()
+        world.commit(2)
+        world.journal.append(2)  # published to nobody, as if this consumer had been passed over
+        world.commit(2)
+    assert taken == [1, 2, 3, 4, 5, 6]
+    assert world.feed.statistics().depth == 0

@@ -115,7 +115,7 @@ def test_the_same_id_again_is_acknowledged_with_the_seq_of_the_first(way: Way) -
 
 
 def test_an_event_beyond_its_size_is_refused(way: Way) -> None:
-    assert_problem(way.post("/event", b'{"city":"%b"}' % (b"x" * 262_144)), 400, says="at most 262,144 bytes")
+    assert_problem(way.post("/event", b'{"city":"%b"}' % (b"x" * 262_144)), 413, says="at most 262,144 bytes")
 
 
 # ------------------------------------------------------------------------------------------- batches

@@ -107,6 +107,24 @@ async def test_what_was_counted_goes_on_after_a_restart(tmp_path: Path) -> None:
         assert stats["total"] == stats["lifetime"]["total"] == 5 * round_
 
 
+async def test_who_takes_the_journal_away_begins_anew_with_everything(tmp_path: Path) -> None:
+    """What was counted and learned of another journal would only hide what comes: it is set aside."""
+    async with running_daemon(tmp_path) as daemon:
+        for _ in range(20):
+            await daemon.event(endpoint="a", success=False, error="old")
+        assert await daemon.stop() == 0
+    (tmp_path / "_observer" / "ops.jsonl").unlink()
+    async with running_daemon(tmp_path) as daemon:
+        assert (await daemon.event(endpoint="b", success=False, error="new"))["seq"] == 1
+        await _caught_up(daemon)
+        failures = await daemon.json("/failures")
+        stats = await daemon.json("/stats")
+        await daemon.logged("store_damaged")
+        await daemon.logged("snapshot_foreign")
+    assert [(failure["endpoint"], failure["count"]) for failure in failures["failures"]] == [("b", 1)]
+    assert stats["lifetime"]["total"] == 1
+
+
 async def test_sighup_reloads_what_can_be_reloaded_and_names_what_cannot(tmp_path: Path) -> None:
     config = tmp_path / "observer.toml"
     config.write_text('[sources]\nextra = ["crawler"]\n')

@@ -329,13 +329,13 @@ async def test_large_commits_do_not_pile_up_for_a_consumer_that_is_parked(tmp_pa
         feed = daemon.feeds["analyzer"]
         with trio.fail_after(LIMIT_S):
             async with connected(daemon.addresses[0]) as wire:
-                for n in range(12):
+                for n in range(24):
                     assert (await wire.post("/events", batch(f"b{n}", 1_000))).status == 200
             waiting = feed.statistics()
             gone = False
             await caught_up(daemon)
-    assert (waiting.behind, waiting.passed_over) == (12_000, 7)
-    assert (feed.cursor, feed.statistics().depth) == (12_000, 0)
+    assert (waiting.behind, waiting.passed_over) == (24_000, 4)
+    assert (feed.cursor, feed.statistics().depth) == (24_000, 0)
 
 
 OFFERED_CLIENTS: Final = 200
