@@ -16,7 +16,7 @@ import msgspec
 from observer_actors.errors import ConfigInvalid
 from observer_actors.settings import Settings
 
-__all__ = ["ENVIRONMENT", "load_settings", "reload_changes"]
+__all__ = ["ENVIRONMENT", "load_settings", "reload_settings"]
 
 ENVIRONMENT: Final[Mapping[str, tuple[str, type]]] = {
     "OBSERVER_PORT": ("listen.port", int),
@@ -28,6 +28,7 @@ ENVIRONMENT: Final[Mapping[str, tuple[str, type]]] = {
 }
 """The seed's variables, and those that a container needs."""
 
+_HTTP_URL: Final = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 RELOADABLE: Final = (
     "cycle.seconds",
     "journal.retained_bytes_max",
@@ -57,14 +58,21 @@ def load_settings(
     return settings
 
 
-def reload_changes(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
-    """Compare two trees: the settings that change at once, and those that need a restart; dotted names."""
+def reload_settings(old: Settings, new: Settings) -> tuple[Settings, list[str], list[str]]:
+    """Take over what can change while the daemon runs.
+
+    :return: the settings then in force, the names of those that changed, and of those that wait for a restart.
+    """
     before, after = (
         dict(_leaves(msgspec.to_builtins(old, enc_hook=str))),
         dict(_leaves(msgspec.to_builtins(new, enc_hook=str))),
     )
     changed = [name for name in after if before.get(name) != after[name]]
-    return [name for name in changed if name in RELOADABLE], [name for name in changed if name not in RELOADABLE]
+    now = [name for name in changed if name in RELOADABLE]
+    tree: dict[str, Any] = msgspec.to_builtins(old, enc_hook=str)
+    for name in now:
+        _put(tree, name, after[name])
+    return _convert(tree, lambda _name: "the settings"), now, [name for name in changed if name not in RELOADABLE]
 
 
 def _read_file(file: Path) -> dict[str, Any]:
@@ -148,6 +156,9 @@ def _check(settings: Settings) -> None:
             f"listen.host: {listen.host} can be reached from other machines, and there is no authentication",
             hint="listen on 127.0.0.1, or say --insecure-no-auth when the network is trusted",
         )
+    for name, url in (("gateway.url", settings.gateway.url), ("model.lakehouse_url", settings.model.lakehouse_url)):
+        if url and not _HTTP_URL.fullmatch(url):
+            raise ConfigInvalid(f"{name}: {url!a} is no http or https URL", hint="e.g. http://127.0.0.1:3700")
     if settings.gateway.required and not settings.gateway.url:
         raise ConfigInvalid("gateway.required is set, but gateway.url is not")
     if settings.listen.body_bytes_max > settings.listen.bodies_bytes_max:

@@ -32,8 +32,8 @@ from observer_actors.actors.quarantine import Quarantine
 from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.stats import StatsKeeper
 from observer_actors.actors.tail import Tail
-from observer_actors.config import reload_changes
-from observer_actors.errors import ConfigInvalid, GatewayRequired
+from observer_actors.config import reload_settings
+from observer_actors.errors import ConfigInvalid, DiskFailed, GatewayRequired
 from observer_actors.http.app import create_app
 from observer_actors.http.intake import Intake
 from observer_actors.http.server import IngestServer, address_of, open_listeners
@@ -118,8 +118,7 @@ class Daemon:
 
     def reload(self, new: Settings) -> tuple[list[str], list[str]]:
         """Put new settings in force where that can be done; give the names of what changed, and of what waits."""
-        now, later = reload_changes(self.settings, new)
-        self.settings = new
+        self.settings, now, later = reload_settings(self.settings, new)
         self._decoder = EventDecoder(new.sources.extra)
         set_level(new.log.level)
         return now, later
@@ -277,6 +276,7 @@ class Daemon:
             tree=lambda: self.root.statistics(),  # noqa: PLW0108 - the root is made after the views
             query=self.journal.query,
             get=self.journal.get,
+            damaged_lines=self.journal.damaged_lines,
             patterns=lambda: tuple(self.analyzer.patterns.values()),
             entries=lambda: tuple(self.consolidator.entries.values()),
             outbox=self.learned.statistics,
@@ -287,12 +287,16 @@ class Daemon:
 def open_daemon(settings: Settings) -> Iterator[Daemon]:
     """Take the data directory and the address, and make a daemon that is ready to run.
 
-    :raises DataDirectoryLocked: another daemon has the directory.
+    :raises ConfigInvalid: the directory cannot be used.
+    :raises DataDirectoryLocked: another daemon has it.
     :raises FormatUnknown: a newer version wrote it.
     :raises AddressUnavailable: cannot listen.
     """
     with ExitStack() as stack:
-        stack.enter_context(DirectoryLock(settings.data_dir))
+        try:
+            stack.enter_context(DirectoryLock(settings.data_dir))
+        except DiskFailed as error:
+            raise ConfigInvalid(f"data_dir: {settings.data_dir} cannot be used: {error}", hint=error.hint) from error
         _refuse_newer_format(settings.data_dir)
         listeners = [stack.enter_context(listener) for listener in open_listeners(settings.listen)]
         daemon = Daemon(settings, listeners)

@@ -27,7 +27,6 @@ __all__ = [
     "RequestInvalid",
     "RequestTimedOut",
     "RequestTooLarge",
-    "Stopping",
 ]
 
 
@@ -109,12 +108,6 @@ class Overloaded(ObserverError):
     def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
         super().__init__(detail, hint=f"send it again after {retry_after_s} s, with the same id")
         self.retry_after_s = retry_after_s
-
-
-class Stopping(Overloaded):
-    """The daemon is draining and takes nothing new."""
-
-    title = "stopping"
 
 
 class DiskFailed(ObserverError):

@@ -3,8 +3,9 @@
 Pure: no clock, no file, no network. The rules are those of the program that this daemon replaces, field by field:
 
 * ``null`` counts as absent wherever a field has a fallback; the fields without one are kept as given.
-* A field of a wrong type is an error that names the field. Nothing else about an event is an error: an unknown
-  source becomes ``scenario``, an unknown scalar field goes to ``attrs``, and the answer carries a note of it.
+* A field of a wrong type is an error that names the field, but for those that the seed took whatever they were
+  (`Event` marks them ``Any``). Nothing else about an event is an error: an unknown source becomes ``scenario``, an
+  outcome that is no boolean counts as false, an unknown scalar field goes to ``attrs``, and the answer carries a note.
 * The record is one JSON object with the keys in the order of `Op`'s fields.
 """
 
@@ -241,6 +242,8 @@ class EventDecoder:
         if event.timestamp is not None and time_us(event.timestamp) is None:
             notes.append("timestamp: not an ISO 8601 time; kept as given, found by its arrival")
         success = event.success if isinstance(event.success, bool) else event.ok is True
+        if not success and not isinstance(event.success, bool) and not isinstance(event.ok, bool):
+            _note_outcome(event, notes)
         if event.id is not None and not 0 < len(event.id) <= ID_CHARS_MAX:
             raise EventInvalid(f"wants 1 to {ID_CHARS_MAX} characters, got {len(event.id)}", field="id")
         return Op(
@@ -501,6 +504,12 @@ def _number(text: str, field: str) -> int | float:
 def _truth(value: object) -> bool:
     """JavaScript's idea of truth: also an empty list or object is true."""
     return not (value is None or value is False or value == "" or (isinstance(value, int | float) and value == 0))
+
+
+def _note_outcome(event: Event, notes: list[str]) -> None:
+    for name, value in (("success", event.success), ("ok", event.ok)):
+        if value is not None:
+            notes.append(f"{name}: {_shown(value)} is no boolean; counted as a failure")
 
 
 def _attributes(given: Mapping[str, Any], notes: list[str]) -> dict[str, Scalar] | UnsetType:

@@ -43,6 +43,8 @@ class ListenSettings(Section, frozen=True):
     """0 takes a free port; the first log line says which."""
     insecure_no_auth: bool = False
     """Allow an address that other machines reach, although there is no authentication yet."""
+    connections_max: Count = 10_000
+    """Fewer, if the process may not open as many files."""
     body_bytes_max: Bytes = 8 * 1024 * 1024
     """Largest body of a request, before decompression."""
     decompressed_bytes_max: Bytes = 32 * 1024 * 1024

@@ -18,7 +18,6 @@ from observer_actors.errors import (
     Quarantined,
     RequestInvalid,
     RequestTooLarge,
-    Stopping,
 )
 from observer_actors.op import EventDecoder
 from tests.fakes.event_loops import RUNTIMES, Runtime
@@ -150,7 +149,6 @@ def problem(error: ObserverError, field: str = "") -> dict[str, object]:
         RequestInvalid("the gzip body ends too early"),
         RequestTooLarge("more than 5 bytes", hint="send less"),
         Overloaded("no room", retry_after_s=7),
-        Stopping("draining"),
         DiskFailed("EIO while writing", hint="look at the disk"),
         DiskFull("ENOSPC while writing"),
         Quarantined("set aside"),

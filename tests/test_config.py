@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from observer_actors.config import load_settings, reload_changes
+from observer_actors.config import load_settings, reload_settings
 from observer_actors.errors import ConfigInvalid
 from observer_actors.settings import CycleSettings, LogSettings, Settings, SourcesSettings
 from tests.harness import SEEDS_VARIABLES
@@ -150,10 +150,13 @@ def test_a_reload_tells_what_changes_at_once_from_what_needs_a_restart() -> None
         sources=SourcesSettings(extra=("a",)),
         data_dir=Path("elsewhere"),
     )
-    now, later = reload_changes(Settings(), new)
+    in_force, now, later = reload_settings(Settings(), new)
     assert sorted(now) == ["cycle.seconds", "log.level", "sources.extra"]
     assert sorted(later) == ["cycle.consolidate_every", "data_dir"]
-    assert reload_changes(new, new) == ([], [])
+    assert (in_force.cycle, in_force.sources) == (CycleSettings(seconds=5), new.sources)
+    assert in_force.data_dir == Settings().data_dir
+    assert sorted(reload_settings(in_force, new)[2]) == sorted(later), "what waits for a restart goes on waiting"
+    assert reload_settings(new, new)[1:] == ([], [])
 
 
 def started(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
-from hypothesis import given
+from typing import Final
+
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from observer_actors.op import Op
 from observer_actors.ring import RecentOp, Ring, RingStatistics
+
+SOURCES: Final = ("mcp", "scenario", "bot")
 
 
 def op(seq: int, source: str, *, success: bool) -> Op:
@@ -21,33 +25,48 @@ def op(seq: int, source: str, *, success: bool) -> Op:
     )
 
 
-pushes = st.lists(st.lists(st.tuples(st.sampled_from(["mcp", "scenario", "bot"]), st.booleans()), max_size=9))
+class RingMachine(RuleBasedStateMachine):
+    """A ring against the end of a list."""
 
+    @initialize(capacity=st.integers(1, 20))
+    def begin(self, capacity: int) -> None:
+        self.ring = Ring(capacity)
+        self.everything: list[Op] = []
 
-@given(st.integers(1, 20), pushes)
-def test_a_ring_is_the_end_of_a_list(capacity: int, pushes: list[list[tuple[str, bool]]]) -> None:
-    ring, everything = Ring(capacity), list[Op]()
-    for batch in pushes:
-        fresh = [op(len(everything) + n, source, success=ok) for n, (source, ok) in enumerate(batch, 1)]
-        ring.push(fresh)
-        everything += fresh
-        held = everything[-capacity:]
-        scenario = [kept for kept in held if kept.source == "scenario"]
+    @rule(batch=st.lists(st.tuples(st.sampled_from(SOURCES), st.booleans()), max_size=9))
+    def push(self, batch: list[tuple[str, bool]]) -> None:
+        first = len(self.everything) + 1
+        fresh = [op(first + n, source, success=ok) for n, (source, ok) in enumerate(batch)]
+        self.ring.push(fresh)
+        self.everything += fresh
+
+    @invariant()
+    def holds_the_end_of_the_list(self) -> None:
+        ring = self.ring
+        held = self.everything[-ring.capacity :]
         assert list(ring) == held
         assert list(ring.newest_first()) == held[::-1]
         assert len(ring) == len(held)
-        assert ring.last_seq == len(everything)
+        assert ring.last_seq == len(self.everything)
         assert ring.oldest_seq == (held[0].seq if held else 1)
-        assert ring.scenario_ops() == len(scenario)
-        assert ring.statistics() == RingStatistics(
+
+    @invariant()
+    def counts_what_it_holds(self) -> None:
+        held = self.everything[-self.ring.capacity :]
+        scenario = [kept for kept in held if kept.source == "scenario"]
+        assert self.ring.scenario_ops() == len(scenario)
+        assert self.ring.statistics() == RingStatistics(
             total=len(held),
             successes=sum(kept.success for kept in held),
             failures=sum(not kept.success for kept in held),
-            by_source={source: n for source in ("mcp", "scenario", "bot") if (n := _count(held, source))},
+            by_source={source: n for source in SOURCES if (n := _count(held, source))},
             recent_scenario_ops=[
                 RecentOp(ts=kept.timestamp, ok=kept.success, staffer=kept.staffer_id) for kept in scenario[-10:]
             ],
         )
+
+
+TestRingMachine = RingMachine.TestCase
 
 
 def _count(ops: list[Op], source: str) -> int:

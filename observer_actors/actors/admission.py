@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 import trio
 
-from observer_actors.errors import ObserverError, Overloaded, Stopping
+from observer_actors.errors import ObserverError, Overloaded
 from observer_actors.op import Op
 from observer_actors.settings import AdmissionSettings
 from observer_actors.supervision import Mailbox
@@ -181,7 +181,6 @@ class Admission:
         self._keeps_time = False
         self._timed: deque[tuple[float, Submission]] = deque()
         """Who waits without a timer, and until when; in order, as the limit is the same for all."""
-        self.closed = False
 
     async def submit(self, ops: Sequence[Op], size: int) -> Sequence[Receipt]:
         """Hand ops to the persister and wait until they are on disk.
@@ -191,9 +190,6 @@ class Admission:
         :raises Overloaded: no room, or no answer, within the limit; nothing is stored unless the message says so.
         :raises DiskFailed: the disk refused.
         """
-        if self.closed:
-            self._refusals += 1
-            raise Stopping("the daemon is stopping")
         submission = Submission(ops, size)
         if self._keeps_time and self._pass_nowait(submission):
             self._timed.append((trio.current_time() + self._settings.wait_seconds_max, submission))

@@ -11,15 +11,14 @@ was alone in hand at N crashes is set aside. Here the op stays in the journal; o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from observer_actors.op import Op
-from observer_actors.supervision.mailbox import only_cancelled
+from observer_actors.supervision.mailbox import Holding, only_cancelled
 
 __all__ = ["Commits", "Feed", "FeedStatistics"]
 
@@ -122,6 +121,7 @@ class Feed:
         self._set_aside = set_aside
         self._send, self._receive = trio.open_memory_channel[Sequence[Op]](COMMITS_WAITING_MAX)
         self._in_hand: Sequence[Op] = ()
+        self._reaches = 0
         self._next: Sequence[Op] = ()
         self._suspects = range(0)
         self._crashes: Counter[int] = Counter()
@@ -160,24 +160,12 @@ class Feed:
             await self._set_aside(self.name, left[0], self._crashes.pop(seq))
             self._left_out.add(seq)
 
-    @asynccontextmanager
-    async def take(self) -> AsyncIterator[Sequence[Op]]:
+    def take(self) -> Holding[Sequence[Op]]:
         """Wait for the ops that follow the cursor, and hold them until the block is left without an error.
 
         Gives at least one op; those that were set aside are not among them.
         """
-        await trio.lowlevel.checkpoint()  # a consumer far behind takes again and again: others have their turn here
-        upto, ops = await self._next_kept()
-        self._in_hand = ops
-        try:
-            yield ops
-        except BaseException as error:
-            if only_cancelled(error):
-                self._in_hand = ()
-            raise
-        self._in_hand = ()
-        self._crashes.pop(ops[0].seq, None)
-        self._move(upto)
+        return Holding(self._hand_out, self._leave)
 
     async def reached(self, seq: int) -> None:
         """Wait until the consumer has taken in everything up to ``seq``; give it a deadline from outside."""
@@ -194,6 +182,20 @@ class Feed:
             passed_over=self._passed_over,
             quarantined=len(self._left_out),
         )
+
+    async def _hand_out(self) -> Sequence[Op]:
+        await trio.lowlevel.checkpoint()  # a consumer far behind takes again and again: others have their turn here
+        self._reaches, self._in_hand = await self._next_kept()
+        return self._in_hand
+
+    def _leave(self, error: BaseException | None) -> None:
+        """Move on; after a crash, leave what is in hand to `open`."""
+        if error is not None:
+            self._in_hand = () if only_cancelled(error) else self._in_hand
+            return
+        self._crashes.pop(self._in_hand[0].seq, None)
+        self._in_hand = ()
+        self._move(self._reaches)
 
     def _move(self, cursor: int) -> None:
         self.cursor = cursor

@@ -6,6 +6,7 @@ Opening and maintenance (compression, retention) exclude each other: both look a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from errno import ESTALE
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -53,6 +54,7 @@ class OpenJournal:
         self._whole = Lock()
         self._catalog: Catalog | None = None
         self._reader: JournalReader | None = None
+        self._damaged_told = 0
         self._limiter = trio.CapacityLimiter(READERS_MAX)
         self._sealed = trio.Event()
 
@@ -68,6 +70,7 @@ class OpenJournal:
             )
             self._catalog = writer.catalog
             self._reader = JournalReader(self._disk, self._data_dir, writer.catalog)
+            self._damaged_told = 0
         self._report(writer)
         return writer
 
@@ -110,12 +113,15 @@ class OpenJournal:
         return bool(compacted)
 
     def probe(self) -> None:
-        """Try whether the disk takes a write. Blocking.
+        """Try whether the disk takes a write, and the active file is still what it was. Blocking.
 
-        :raises DiskFailed: it does not.
+        :raises DiskFailed: it does not, or is not.
         """
         path = self._data_dir / "_observer" / "probe"
         with translated("trying the disk"):
+            active = self._catalog.snapshot().active if self._catalog else None
+            if active and self._disk.size(active.path) < active.durable_bytes:
+                raise OSError(ESTALE, "the active file was cut by somebody else")
             replace_file(self._disk, path, b"\n" * PROBE_BYTES)
             self._disk.remove(path)
 
@@ -140,8 +146,17 @@ class OpenJournal:
         with self._whole:
             self._catalog = None
 
+    def damaged_lines(self) -> int:
+        """Give how many lines, or blocks of them, could not be read since the journal was opened."""
+        return self._reader.statistics().damaged_lines if self._reader else 0
+
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await trio.to_thread.run_sync(call, limiter=self._limiter)
+        result = await trio.to_thread.run_sync(call, limiter=self._limiter)
+        damaged = self.damaged_lines()
+        if damaged > self._damaged_told:
+            self._damaged_told = damaged
+            self._log.error("journal_damaged", lines=damaged, hint="observer-actors verify says what and where")
+        return result
 
     def _retain(self, catalog: Catalog) -> None:
         for gone in retain(self._disk, self._data_dir, catalog, self._settings(), now_us=_now_us()):

@@ -20,7 +20,6 @@ from observer_actors.errors import (
     Quarantined,
     RequestInvalid,
     RequestTooLarge,
-    Stopping,
 )
 from observer_actors.op import Op
 
@@ -126,7 +125,6 @@ _BY_TITLE: Final[Mapping[str, type[ObserverError]]] = {
         Quarantined,
         RequestInvalid,
         RequestTooLarge,
-        Stopping,
     )
 }
 _BY_STATUS: Final[Mapping[int, type[ObserverError]]] = {

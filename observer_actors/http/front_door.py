@@ -29,7 +29,7 @@ import httptools
 import trio
 
 from observer_actors.errors import Overloaded, RequestTimedOut
-from observer_actors.http.bodies import BodyRoom
+from observer_actors.http.bodies import BodyHold, BodyRoom
 from observer_actors.http.intake import Intake
 from observer_actors.http.replies import Reply, problem_reply
 
@@ -40,7 +40,8 @@ HandOver = Callable[[trio.SocketStream, bytes], Awaitable[None]]
 
 RECEIVE_BYTES: Final = 8_192
 """What a connection may hold without room for it: a whole event usually, and the beginning of a batch."""
-RECEIVE_BYTES_MAX: Final = 262_144
+RECEIVE_BYTES_MAX: Final = 65_536
+"""The step in which a body takes room."""
 HEAD_BYTES_MAX: Final = 16_384
 """A longer head is not plain. Hypercorn's own limit is the same."""
 LOOK_S: Final = 1.0
@@ -58,6 +59,7 @@ class FrontDoor:
     """All connections of one incarnation of ingest.
 
     :param body_bytes_max: a longer body is not plain.
+    :param connections_max: one more is answered 503 and closed.
     :param idle_s: a connection may be silent this long between two requests.
     :param request_s: a request may take this long to arrive.
     """
@@ -69,12 +71,17 @@ class FrontDoor:
         hand_over: HandOver,
         *,
         body_bytes_max: int,
+        connections_max: int,
         idle_s: float,
         request_s: float,
     ) -> None:
         self.intake = intake
         self.bodies = bodies
         self.body_bytes_max = body_bytes_max
+        self.connections_max = connections_max
+        self.open = 0
+        """Connections, those handed over too."""
+        self.refused = 0
         self.idle_s = idle_s
         self.request_s = request_s
         self.draining = False
@@ -82,7 +89,18 @@ class FrontDoor:
         self._connections: set[_Connection] = set()
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        """Serve one connection until it ends, and close it."""
+        """Serve one connection until it ends, and close it; one too many is told so at once."""
+        self.open += 1
+        try:
+            if self.open <= self.connections_max:
+                await self._serve(stream)
+            else:
+                self.refused += 1
+                await _turn_away(stream, self.connections_max)
+        finally:
+            self.open -= 1
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
         connection = _Connection(self, stream)
         unread: bytes | None = None
         async with stream:
@@ -116,6 +134,13 @@ class FrontDoor:
     def busy(self) -> int:
         """Connections with a request under way; those handed over are not counted."""
         return sum(connection.busy for connection in self._connections)
+
+
+async def _turn_away(stream: trio.SocketStream, connections_max: int) -> None:
+    reply = problem_reply(Overloaded(f"{connections_max:,} connections already"))
+    async with stream:
+        with suppress(OSError):
+            os.write(stream.socket.fileno(), _rendered(reply, close=True))
 
 
 @dataclass(slots=True)
@@ -188,9 +213,9 @@ class _Connection:
             await self._take(request)
             return
         try:
-            async with self._door.bodies.hold(request.end):
+            async with self._door.bodies.hold(0) as held:
                 self.until = trio.current_time() + self._door.request_s
-                await self._receive(missing)
+                await self._receive(missing, held if request.end > RECEIVE_BYTES else None)
                 self.until = inf
                 await self._take(request)
         except Overloaded as error:
@@ -203,19 +228,27 @@ class _Connection:
         reply = await take(body, request.encoding)
         await self._send(reply, close=request.close or self._door.draining)
 
-    async def _receive(self, least: int) -> None:
-        """Receive so many bytes, or more, behind what is unread."""
+    async def _receive(self, least: int, held: BodyHold | None = None) -> None:
+        """Receive so many bytes, or a few more, behind what is unread.
+
+        :param held: takes room for them, step by step.
+        """
         parts = [self._unread] if self._unread else []
+        room = 0
         while least > 0:
+            if held is not None and room <= 0:
+                await held.grow(RECEIVE_BYTES_MAX)
+                room += RECEIVE_BYTES_MAX
             await trio.lowlevel.wait_readable(self._descriptor)
             try:
-                part = os.read(self._descriptor, min(max(least, RECEIVE_BYTES), RECEIVE_BYTES_MAX))
+                part = os.read(self._descriptor, RECEIVE_BYTES_MAX if held else RECEIVE_BYTES)
             except BlockingIOError:
                 continue
             if not part:
                 raise _Ended
             parts.append(part)
             least -= len(part)
+            room -= len(part)
         self._unread = parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _send(self, reply: Reply, *, close: bool) -> None:

@@ -69,6 +69,8 @@ class DaemonCollector(Collector):
     def _journal(self) -> Iterator[Metric]:
         status = self._views.persister.status
         yield _gauge("observer_ready", "1 while events are taken.", int(self._views.readiness().ready))
+        damaged = self._views.damaged_lines()
+        yield _gauge("observer_journal_damaged_lines", "Lines, or blocks of them, that cannot be read.", damaged)
         yield _gauge("observer_journal_last_seq", "Seq of the last committed op.", self._views.commits.last_seq)
         yield _counter("observer_persister_rounds", "Rounds of the persister.", status.rounds)
         yield _counter("observer_persister_withdrawn", "Submissions withdrawn before the write.", status.withdrawn)

@@ -6,7 +6,9 @@ wait in the kernel's backlog. Each incarnation serves duplicates of them.
 
 from __future__ import annotations
 
+import resource
 import socket
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -31,6 +33,8 @@ with no limit of its own."""
 GRACE_S: Final = 6.0
 """For requests under way when the daemon stops: a little longer than a caller waits for its commit."""
 DRAIN_LOOK_S: Final = 0.01
+FILES_KEPT: Final = 64
+"""Descriptors for the journal, the store and the threads that read: connections never take the last ones."""
 
 
 def open_listeners(settings: ListenSettings) -> list[socket.socket]:
@@ -65,6 +69,14 @@ def address_of(listener: socket.socket) -> str:
     return f"http://{shown}:{port}"
 
 
+def _files_max() -> int:
+    """Let the process open as many files as it may, and say how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else sys.maxsize
+
+
 class IngestServer:
     """The actor.
 
@@ -92,13 +104,14 @@ class IngestServer:
     async def run(self, life: Life) -> None:
         """Serve as an actor; drains: stops accepting, and finishes what is under way."""
         settings = self._settings
-        bodies = BodyRoom(settings.bodies_bytes_max, wait_s=self._wait_s)
-        web = Web(Gate(self._application, bodies, body_bytes_max=settings.body_bytes_max))
+        announced = BodyRoom(settings.bodies_bytes_max, wait_s=self._wait_s)
+        web = Web(Gate(self._application, announced, body_bytes_max=settings.body_bytes_max))
         door = FrontDoor(
             self._intake,
-            bodies,
+            BodyRoom(settings.bodies_bytes_max, wait_s=self._wait_s),
             web.serve,
             body_bytes_max=settings.body_bytes_max,
+            connections_max=min(settings.connections_max, _files_max() - FILES_KEPT),
             idle_s=KEEP_ALIVE_S,
             request_s=settings.request_seconds_max,
         )
@@ -110,7 +123,7 @@ class IngestServer:
             door.drain()
             await web.drain()
             with trio.move_on_after(GRACE_S):
-                while door.busy or bodies.requests:  # noqa: ASYNC110 - once in a life; an event would cost each request
+                while door.busy or announced.requests:  # noqa: ASYNC110 - once in a life; an event would cost each request
                     await trio.sleep(DRAIN_LOOK_S)
             web.abort()
             connections.cancel_scope.cancel()

@@ -53,6 +53,7 @@ class Views:
     tree: Callable[[], Sequence[ActorStatistics]]
     query: Callable[[Query], Awaitable[Page]]
     get: Callable[[int], Awaitable[Op | None]]
+    damaged_lines: Callable[[], int]
     patterns: Callable[[], Sequence[Pattern]]
     entries: Callable[[], Sequence[Entry]]
     outbox: Callable[[], StoreStatistics | None]
@@ -71,9 +72,7 @@ class Views:
             reasons.append("the journal is not open")
         if status.refusing:
             reasons.append(f"the disk refuses: {status.refusing}")
-        if self.admission.closed:
-            reasons.append("the daemon is stopping")
-        elif self.admission.full:
+        if self.admission.full:
             reasons.append("callers are waiting for room")
         elif self.admission.overdue:
             reasons.append("callers have waited for the disk in vain")

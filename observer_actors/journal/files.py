@@ -75,18 +75,31 @@ class PosixFile:
     def __init__(self, path: Path, *, create: bool) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         self._fd = os.open(path, flags, FILE_MODE)
+        self._size = os.fstat(self._fd).st_size
 
     def write(self, data: bytes | memoryview) -> int:
-        """Append; see `AppendFile`."""
-        return os.write(self._fd, data)
+        """Append; see `AppendFile`.
+
+        :raises OSError: ESTALE: the file was removed, or has another size than we gave it. What is written to a file
+            without a name would be gone with us.
+        """
+        now = os.fstat(self._fd)
+        if not now.st_nlink or now.st_size != self._size:
+            raise OSError(errno.ESTALE, "the file was removed or changed by somebody else")
+        written = os.write(self._fd, data)
+        self._size += written
+        return written
 
     def datasync(self) -> None:
         """Sync data and size, not the times."""
         os.fdatasync(self._fd)
 
     def truncate(self, size: int) -> None:
-        """Cut."""
+        """Cut; never lengthen, which would make a hole."""
+        if os.fstat(self._fd).st_size < size:
+            raise OSError(errno.ESTALE, "the file was cut by somebody else")
         os.ftruncate(self._fd, size)
+        self._size = size
 
     def size(self) -> int:
         """Ask the system."""
@@ -193,7 +206,17 @@ def disk_error(error: OSError, doing: str) -> DiskFailed:
     detail = f"{name} while {doing}: {error.strerror or error}"
     if error.errno in _FULL:
         return DiskFull(detail, hint="make room on the data directory's file system, or set a retention")
-    return DiskFailed(detail, hint="look for errors of the data directory's disk in the kernel log")
+    return DiskFailed(detail, hint=_HINTS.get(error.errno or 0, "look for errors of the disk in the kernel log"))
+
+
+_HINTS: Final = {
+    errno.ENOENT: "was the data directory, or a file in it, removed?",
+    errno.ESTALE: "was the data directory, or a file in it, removed or changed by somebody else?",
+    errno.EMFILE: "allow the process more open files (LimitNOFILE=), or lower listen.connections_max",
+    errno.EACCES: "the data directory must belong to the user that the daemon runs as",
+    errno.EROFS: "the data directory lies on a read-only file system",
+    errno.ENOTDIR: "the data directory's path leads through something that is no directory",
+}
 
 
 @contextmanager

@@ -283,6 +283,9 @@ def _active(paths: Paths, tails: list[Tail], segments: list[Segment], manifest: 
         last_seq, recorded_at = tails[-1].scan.last_seq, tails[-1].scan.last_recorded_at
     elif segments and segments[-1].entry is not None:
         last_seq, recorded_at = segments[-1].last_seq, segments[-1].entry.last_recorded_at
+    if manifest.segments and manifest.segments[-1].last_seq > last_seq:
+        # The newest segment is lost. Its seqs were acknowledged: they leave a gap, and are never given out again.
+        last_seq, recorded_at = manifest.segments[-1].last_seq, manifest.segments[-1].last_recorded_at
     return Active(path=paths.active, first_seq=last_seq + 1, last_seq=last_seq, last_recorded_at=recorded_at)
 
 

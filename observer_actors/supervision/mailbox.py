@@ -13,16 +13,17 @@ The rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
 from typing import Generic, TypeVar
 
 import trio
 
 from observer_actors.supervision.events import Events, MessageRedelivered
 
-__all__ = ["Drained", "Mailbox", "MailboxStatistics", "only_cancelled"]
+__all__ = ["Drained", "Holding", "Mailbox", "MailboxStatistics", "only_cancelled"]
 
 T = TypeVar("T")
 
@@ -104,24 +105,14 @@ class Mailbox(Generic[T]):
         self._again.extendleft(reversed(left))
         self._in_hand = []
 
-    @asynccontextmanager
-    async def take(self, most: int = 1, *, weight_max: int = 0) -> AsyncIterator[list[T]]:
+    def take(self, most: int = 1, *, weight_max: int = 0) -> Holding[list[T]]:
         """Wait for messages, and hold them until the block is left without an error.
 
         :param most: hand out up to this many, as many as are there.
         :param weight_max: stop adding once the sum of ``message.weight`` reaches this; 0 does not look.
         :raises Drained: `drain` was called and nothing is left.
         """
-        self._in_hand = [self._again.popleft()] if self._again else await self._gather(most, weight_max)
-        try:
-            yield self._in_hand
-        except BaseException as error:
-            if only_cancelled(error):
-                self._again.extendleft(reversed(self._in_hand))
-                self._in_hand = []
-            raise
-        self._in_hand = []
-        self._crashes = 0
+        return Holding(partial(self._hand_out, most, weight_max), self._leave)
 
     def drain(self) -> None:
         """Have `take` hand out what is left, then raise `Drained`, rather than wait for more."""
@@ -133,6 +124,20 @@ class Mailbox(Generic[T]):
         """Give the depth, the bound and what went wrong so far."""
         depth = self._send.statistics().current_buffer_used + len(self._again)
         return MailboxStatistics(depth, self._bound, len(self._in_hand), self._redelivered, self._quarantined)
+
+    async def _hand_out(self, most: int, weight_max: int) -> list[T]:
+        self._in_hand = [self._again.popleft()] if self._again else await self._gather(most, weight_max)
+        return self._in_hand
+
+    def _leave(self, error: BaseException | None) -> None:
+        """Clear the slot; after a crash, leave it to `open`."""
+        if error is None:
+            self._crashes = 0
+        elif only_cancelled(error):
+            self._again.extendleft(reversed(self._in_hand))
+        else:
+            return
+        self._in_hand = []
 
     async def _gather(self, most: int, weight_max: int) -> list[T]:
         messages = [await self._first()]
@@ -155,6 +160,26 @@ class Mailbox(Generic[T]):
             return self._receive.receive_nowait()
         except trio.WouldBlock:
             raise Drained from None
+
+
+class Holding(Generic[T]):
+    """What an actor has in hand, as an async context manager.
+
+    :param hand_out: waits for it and gives it.
+    :param leave: called when the block is left, with the error that it is left with, or None.
+    """
+
+    def __init__(self, hand_out: Callable[[], Awaitable[T]], leave: Callable[[BaseException | None], None]) -> None:
+        self._hand_out = hand_out
+        self._leave = leave
+
+    async def __aenter__(self) -> T:
+        return await self._hand_out()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave(error)
 
 
 def only_cancelled(error: BaseException) -> bool:

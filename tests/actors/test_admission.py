@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from observer_actors.actors.admission import Admission, Receipt, Room, Submission
-from observer_actors.errors import DiskFailed, Overloaded, Stopping
+from observer_actors.errors import DiskFailed, Overloaded
 from observer_actors.settings import AdmissionSettings
 from observer_actors.supervision import Events, Mailbox
 from tests.actors.ops import ops
@@ -123,14 +123,6 @@ async def test_one_refusal_for_many_callers_does_not_grow_with_them() -> None:
         depth, frame = depth + 1, frame.tb_next
     assert depth < 5
     assert world.waiting() == (0, 0, 0)
-
-
-@injected_time
-async def test_a_closed_admission_refuses_at_once() -> None:
-    world = World()
-    world.admission.closed = True
-    with pytest.raises(Stopping):
-        await world.admission.submit(ops(1, 1), 1)
 
 
 @injected_time
@@ -292,12 +284,11 @@ async def test_while_time_is_kept_answers_come_and_room_is_given_back() -> None:
 @injected_time
 async def test_when_nobody_keeps_time_any_more_nobody_waits_for_ever() -> None:
     world = World()
-    async with trio.open_nursery() as nursery:
-        async with trio.open_nursery() as keeping:
-            keeping.start_soon(world.admission.keep_time)
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(world.submit)
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(world.submit)
-            keeping.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery, trio.open_nursery() as keeping:
+        keeping.start_soon(world.admission.keep_time)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(world.submit)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(world.submit)
+        keeping.cancel_scope.cancel()
     assert world.outcomes == ["waited 5 s; nothing was stored"] * 2

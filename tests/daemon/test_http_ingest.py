@@ -281,25 +281,30 @@ def test_a_client_that_asks_first_is_told_to_go_on(daemon: Served) -> None:
 # ------------------------------------------------------------------------------------------- refusals
 
 
-def test_when_there_is_no_room_for_a_body_the_caller_is_told_when_to_come_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["/events", "/events?"])
+def test_when_there_is_no_room_for_a_body_the_caller_is_told_when_to_come_again(tmp_path: Path, path: str) -> None:
+    """Each way in has room of its own; the front door's is taken as bytes arrive."""
     config = """
         [listen]
-        body_bytes_max = 1000
-        bodies_bytes_max = 1000
+        body_bytes_max = 100000
+        bodies_bytes_max = 100000
         [admission]
         wait_seconds_max = 0.2
     """
+    body = b"{}\n" * 30_000
     with served(tmp_path, config) as daemon, daemon.connect() as holder:
-        holder.sendall(b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n{")
-        for client, path in ((daemon.ingest, "/event"), (daemon.client, "/event?")):
-            response = client.post(path, content=b'{"city":"%b"}' % (b"x" * 200))
-            while response.status_code == 200:  # the holder's first bytes have not been read yet
-                response = client.post(path, content=b'{"city":"%b"}' % (b"x" * 200))
-            problem = assert_problem(response, 503, says="no room for the body")
-            assert int(response.headers["Retry-After"]) >= 1
-            assert problem["retryable"] is True
-            assert "again" in problem["hint"]
+        head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body))
+        holder.sendall(head + body[:10_000])
+        client = daemon.ingest if path == "/events" else daemon.client
+        response = client.post(path, content=body)
+        while response.status_code == 200:  # the holder's first bytes have not been read yet
+            response = client.post(path, content=body)
+        problem = assert_problem(response, 503, says="no room for the body")
+        assert int(response.headers["Retry-After"]) >= 1
+        assert problem["retryable"] is True
+        assert "again" in problem["hint"]
         assert daemon.json("/health")["status"] == "ok"
+        assert daemon.ingest.post("/event", content=b'{"city":"small"}').status_code == 200
 
 
 def test_memory_stays_flat_when_many_compressed_bodies_come_at_once(tmp_path: Path) -> None:

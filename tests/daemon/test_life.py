@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -123,6 +125,81 @@ async def test_who_takes_the_journal_away_begins_anew_with_everything(tmp_path: 
         await daemon.logged("snapshot_foreign")
     assert [(failure["endpoint"], failure["count"]) for failure in failures["failures"]] == [("b", 1)]
     assert stats["lifetime"]["total"] == 1
+
+
+@pytest.mark.parametrize("how", ["the file", "the directory", "the contents"])
+async def test_nothing_is_acknowledged_once_the_journal_was_taken_away(tmp_path: Path, how: str) -> None:
+    data = tmp_path / "data"
+    async with running_daemon(data) as daemon:
+        await daemon.event(endpoint="a")
+        active = data / "_observer" / "ops.jsonl"
+        if how == "the file":
+            active.unlink()
+        elif how == "the directory":
+            shutil.rmtree(data)
+        else:
+            active.write_bytes(b"")
+        refused = await daemon.post("/event", {"endpoint": "b"})
+        assert (refused.status_code, refused.json()["title"]) == (503, "disk failed")
+        assert "somebody else" in refused.json()["detail"]
+        not_ready = await daemon.get("/ready")
+        assert not_ready.status_code == 503
+        assert "the disk refuses" in not_ready.json()["reasons"][0]
+
+
+async def test_a_seq_of_a_segment_that_was_lost_is_never_given_out_again(tmp_path: Path) -> None:
+    (tmp_path / "observer.toml").write_text("[journal]\nsegment_bytes_max = 2000\n")
+    data = tmp_path / "data"
+    async with running_daemon(data, "--config", str(tmp_path / "observer.toml")) as daemon:
+        last = 0
+        for _ in range(30):
+            last = (await daemon.event(endpoint="a", input_summary="x" * 200))["seq"]
+        segments = data / "_observer" / "segments"
+        await daemon.logged("segment_compacted")
+        assert await daemon.stop() == 0
+    (data / "_observer" / "ops.jsonl").unlink()
+    manifest = msgspec.json.decode((segments / "manifest.json").read_bytes())
+    lost = manifest["segments"][-1]
+    (segments / lost["file"]).unlink()
+    for raw in segments.glob("*.jsonl"):
+        raw.unlink()
+    async with running_daemon(data) as daemon:
+        assert lost["last_seq"] < (await daemon.event(endpoint="b"))["seq"] <= last + 1
+    verified = await trio.run_process(
+        [sys.executable, "-m", "observer_actors", "verify", "--data-dir", str(data)], capture_stdout=True, check=False
+    )
+    assert verified.returncode == 1
+    assert f"{lost['first_seq']}" in verified.stdout.decode()
+
+
+async def test_connections_that_only_announce_bodies_keep_nobody_waiting(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path) as daemon, contextlib.AsyncExitStack() as stack:
+        port = int(daemon.url.rpartition(":")[2])
+        for path in ("/events", "/events?x"):
+            for _ in range(20):
+                stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
+                await stream.send_all(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n" % path.encode())
+        slow = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
+        with trio.fail_after(3):
+            for path in ("/health", "/ready", "/ops", "/actors", "/metrics"):
+                assert (await daemon.get(path)).status_code == 200
+            await slow.send_all(b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+            await daemon.get("/health")
+            await slow.send_all(b"{}")
+            assert b" 200 " in await slow.receive_some()
+
+
+async def test_one_connection_too_many_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "observer.toml").write_text("[listen]\nconnections_max = 3\n")
+    async with running_daemon(tmp_path / "data", "--config", str(tmp_path / "observer.toml")) as daemon:
+        port = int(daemon.url.rpartition(":")[2])
+        async with contextlib.AsyncExitStack() as stack:
+            streams = [await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port)) for _ in range(4)]
+            with trio.fail_after(10):
+                assert b" 503 " in await streams[3].receive_some()
+        with trio.fail_after(10):
+            while (await daemon.get("/health")).status_code != 200:
+                await trio.lowlevel.checkpoint()
 
 
 async def test_sighup_reloads_what_can_be_reloaded_and_names_what_cannot(tmp_path: Path) -> None:

@@ -235,6 +235,16 @@ def _time_unread(difference: Difference) -> bool:
     )
 
 
+def _outcome_unread(difference: Difference) -> bool:
+    if difference.exchange is None:
+        return False
+    event = difference.exchange.event
+    return any(
+        _note(difference).startswith(f"{name}: ") and not isinstance(event.get(name), bool | None)
+        for name in ("success", "ok")
+    )
+
+
 def _assigned_left_out(difference: Difference) -> bool:
     if difference.exchange is None:
         return False
@@ -336,6 +346,9 @@ NAMED: Final = (
     Named("a bad id or bad attrs is refused", "(fields that the seed does not have)", _bad_own_field),
     Named("a given seq or recorded_at is left out", "(keys that the witness assigns)", _assigned_left_out),
     Named("a timestamp that is no time is said in the answer", "(kept as given, like the seed)", _time_unread),
+    Named(
+        "an outcome that is no boolean is said in the answer", "(counted as a failure, like the seed)", _outcome_unread
+    ),
     Named("whole numbers beyond 2^53 keep their digits", "(JavaScript rounds them)", _digits_kept),
     Named("a number beyond a double is refused", "(the seed makes null of it)", _beyond_double),
     Named("what is not Unicode is refused", "(the line is UTF-8; the seed alters it or escapes it)", _not_unicode),
