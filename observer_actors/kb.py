@@ -22,7 +22,7 @@ from observer_actors.journal.files import Disk, PosixDisk, translated
 
 __all__ = ["AuditRow", "AuditRows", "FindingCounts", "append_row", "outcomes_path", "read_audit_rows"]
 
-_DISK: Final = PosixDisk()
+_DISK: Final = PosixDisk(shared=True)
 
 
 class FindingCounts(msgspec.Struct, frozen=True):

@@ -15,12 +15,12 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, Final, NewType, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from observer_actors.ecmascript import number_text, read_number, truthy
 from observer_actors.errors import EventInvalid, EventTooLarge
 
 __all__ = [
@@ -262,8 +262,8 @@ class EventDecoder:
             city=event.city,
             state=event.state,
             count=_within_double(event.count, "count"),
-            rescue_attempted=_truth(event.rescue_attempted),
-            rescue_succeeded=_truth(event.rescue_succeeded),
+            rescue_attempted=truthy(event.rescue_attempted),
+            rescue_succeeded=truthy(event.rescue_succeeded),
             id=UNSET if event.id is None else event.id,
             attrs=_attributes(event.attrs, notes) if event.attrs else UNSET,
         )
@@ -423,22 +423,8 @@ def _input_summary(event: Event) -> str:
         for value in (event.event_kind, event.role, event.count, event.city, event.state)
     )
     if isinstance(count, float):
-        count = _as_javascript(count)
+        count = number_text(count)
     return f"{kind} {role}×{count} in {city}, {state}"
-
-
-def _as_javascript(number: float) -> str:
-    """Show a number as the seed does: 3.0 as 3, and an exponent only where JavaScript has one."""
-    size = abs(number)
-    if number.is_integer() and size < EXPONENT_FROM:
-        return str(int(number))
-    if EXPONENT_BELOW <= size < EXPONENT_FROM:
-        return format(Decimal(repr(number)), "f")
-    return repr(number).replace("e-0", "e-")
-
-
-EXPONENT_BELOW: Final = 1e-6
-EXPONENT_FROM: Final = 1e21
 
 
 def _output_summary(event: Event, *, success: bool) -> str:
@@ -471,39 +457,16 @@ def _within_double(value: _T, field: str) -> _T:
 _DOUBLE_MAX: Final = int(sys.float_info.max)
 
 
-_DECIMAL: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_RADIX: Final = re.compile(r"0([xX][0-9a-fA-F]+|[oO][0-7]+|[bB][01]+)", re.ASCII)
-_DIGITS_MAX: Final = 1_000
-_NUMBER_BLANKS: Final = (
-    " \t\n\v\f\r\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f"
-    "\u3000\ufeff"
-)
-"""White space and line ends of ECMAScript, which are not quite Python's."""
-
-
 def _number(text: str, field: str) -> int | float:
-    """Read a numeric string the way JavaScript's ``Number()`` does, an empty one as 0.
+    """Read a numeric string.
 
     :raises EventInvalid: it is no number, or not a finite one.
     """
-    digits = text.strip(_NUMBER_BLANKS)
-    if not digits:
-        return 0
-    if len(digits) <= _DIGITS_MAX:
-        if _RADIX.fullmatch(digits):
-            return _within_double(int(digits, 0), field)
-        if _DECIMAL.fullmatch(digits):
-            value = float(digits)
-            if value.is_integer():
-                return int(value)
-            if value - value == 0:  # neither infinite nor NaN
-                return value
-    raise EventInvalid(f"{_shown(text)} is not a finite number", field=field, hint="give milliseconds as a number")
-
-
-def _truth(value: object) -> bool:
-    """JavaScript's idea of truth: also an empty list or object is true."""
-    return not (value is None or value is False or value == "" or (isinstance(value, int | float) and value == 0))
+    number = read_number(text)
+    if number is None:
+        detail = f"{_shown(text)} is not a finite number"
+        raise EventInvalid(detail, field=field, hint="give milliseconds as a number")
+    return _within_double(number, field)
 
 
 def _note_outcome(event: Event, notes: list[str]) -> None:

@@ -78,11 +78,6 @@ class Ring:
         """Give the ops, newest first."""
         return reversed(self._ops)
 
-    @property
-    def oldest_seq(self) -> int:
-        """The seq of the oldest op held; one after the last when the ring is empty."""
-        return self._ops[0].seq if self._ops else self.last_seq + 1
-
     def statistics(self) -> RingStatistics:
         """Give the counts as of now."""
         return RingStatistics(

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observer_actors.client._wording import TEXT_UNITS_MAX, bounded, compact, summarize, text_of, truthy
+from observer_actors.client._wording import TEXT_UNITS_MAX, bounded, compact, summarize, text_of
+from observer_actors.ecmascript import truthy
 
 # What the seed's function gives under JavaScript, and ours must give.
 SAME_AS_THE_SEED = [

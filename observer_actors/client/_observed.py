@@ -15,7 +15,8 @@ from observer_actors.client._events import record_external_op
 from observer_actors.client._ledger import LEDGER
 from observer_actors.client._places import gateway_base
 from observer_actors.client._wire import Answer, Unreachable, join, post
-from observer_actors.client._wording import bounded, summarize, text_of, truthy
+from observer_actors.client._wording import bounded, summarize, text_of
+from observer_actors.ecmascript import truthy
 from observer_actors.errors import ObserverError
 from observer_actors.op import Op, Seq, iso_milliseconds
 

@@ -36,7 +36,7 @@ SIGNATURE_CHARS_MAX: Final = 200
 OVERALL_CHARS_MAX: Final = 64
 VERSIONS_MAX: Final = 10_000
 """Different verdicts on one signature; more is a loop somewhere, not an audit."""
-_DISK: Final = PosixDisk()
+_DISK: Final = PosixDisk(shared=True)
 
 
 class Finding(msgspec.Struct, frozen=True):

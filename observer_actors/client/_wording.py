@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import Any, Final
 
-__all__ = ["TEXT_UNITS_MAX", "bounded", "compact", "summarize", "text_of", "truthy"]
+from observer_actors.ecmascript import number_text, truthy
+
+__all__ = ["TEXT_UNITS_MAX", "bounded", "compact", "summarize", "text_of"]
 
 TEXT_UNITS_MAX: Final = 10_000
 """Longest text in an op that we make. Four such texts, every character escaped as six bytes, still fit into the
@@ -44,11 +45,6 @@ def _summary(data: dict[str, Any]) -> str:
     if truthy(sources := data.get("sources")):
         return f"{_length(sources)} sources"
     return compact(data, _SUMMARY_UNITS)
-
-
-def truthy(value: object) -> bool:
-    """Tell what JavaScript takes for true: also an empty list or object."""
-    return not (value is None or value is False or value == "" or (isinstance(value, int | float) and value == 0))
 
 
 def text_of(value: object) -> str:
@@ -128,7 +124,7 @@ def _pieces(value: object, units_max: int) -> Iterator[str | tuple[object]]:
         case bool() | None:
             yield json.dumps(value)
         case int() | float():
-            yield _number(value)
+            yield number_text(value)
         case list():
             yield "["
             for position, item in enumerate(value):
@@ -145,22 +141,3 @@ def _pieces(value: object, units_max: int) -> Iterator[str | tuple[object]]:
 
 def _quoted(text: str, units_max: int) -> str:
     return json.dumps(text[:units_max], ensure_ascii=False)
-
-
-_DECIMAL_FROM: Final = 1e-6
-_DECIMAL_BELOW: Final = 1e21
-"""Between these, ECMAScript's Number::toString writes no exponent (ECMA-262, 6.1.6.1.20)."""
-
-
-def _number(value: float) -> str:
-    """Print a number as JavaScript does, whole ones with all their digits."""
-    if isinstance(value, int):
-        return str(value)
-    if value - value != 0:
-        return "null"  # infinite: what JSON.stringify makes of 1e999
-    if value.is_integer() and abs(value) < _DECIMAL_BELOW:
-        return str(int(value))
-    if _DECIMAL_FROM <= abs(value) < _DECIMAL_BELOW:
-        return format(Decimal(repr(value)), "f")
-    mantissa, exponent = repr(value).split("e")
-    return f"{mantissa}e{int(exponent):+d}"

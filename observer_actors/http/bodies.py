@@ -1,7 +1,8 @@
 """Room for request bodies: how much of all of them may be in memory at once.
 
-The front door takes room as bytes arrive, so that a body which is only announced holds nothing. Quart reads a body by
-itself, so the gate before it takes room for all that is announced, out of a room of its own.
+A request takes room for all that it announces, before its body is read: whoever got room can then finish, and no two
+wait for each other half-read. Each way in has a room of its own, so that Quart, which reads a body by itself and in
+its own time, takes none from the front door, where a body must arrive at a minimum rate.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import trio
 from observer_actors.actors.admission import Room
 from observer_actors.errors import Overloaded
 
-__all__ = ["BodyHold", "BodyRoom"]
+__all__ = ["BodyRoom"]
 
 REQUESTS_MAX: Final = 10_000
 
@@ -34,45 +35,20 @@ class BodyRoom:
         self._wait_s = wait_s
 
     @asynccontextmanager
-    async def hold(self, size: int) -> AsyncIterator[BodyHold]:
-        """Hold room for a body of ``size`` bytes; one of none never waits.
+    async def hold(self, size: int) -> AsyncIterator[None]:
+        """Hold room for a body of ``size`` bytes; a request without one never waits.
 
         :raises Overloaded: none came free in time.
         """
-        held = BodyHold(self._room, self._wait_s)
+        count = 1 if size else 0
+        if size:
+            with trio.move_on_after(self._wait_s) as waited:
+                await self._room.enter(count, size)
+            if waited.cancelled_caught:
+                raise Overloaded(f"no room for the body within {self._wait_s:g} s")
         self.requests += 1
         try:
-            if size:
-                await held.grow(size)
-            yield held
+            yield
         finally:
             self.requests -= 1
-            held.leave()
-
-
-class BodyHold:
-    """What one request holds."""
-
-    def __init__(self, room: Room, wait_s: float) -> None:
-        self._room = room
-        self._wait_s = wait_s
-        self._count = 0
-        self._size = 0
-
-    async def grow(self, size: int) -> None:
-        """Hold ``size`` bytes more.
-
-        :raises Overloaded: none came free in time.
-        """
-        count = 0 if self._count else 1
-        with trio.move_on_after(self._wait_s) as waited:
-            await self._room.enter(count, size)
-        if waited.cancelled_caught:
-            raise Overloaded(f"no room for the body within {self._wait_s:g} s")
-        self._count += count
-        self._size += size
-
-    def leave(self) -> None:
-        """Give everything back."""
-        if self._count:
-            self._room.leave(self._count, self._size)
+            self._room.leave(count, size)

@@ -29,7 +29,7 @@ import httptools
 import trio
 
 from observer_actors.errors import Overloaded, RequestTimedOut
-from observer_actors.http.bodies import BodyHold, BodyRoom
+from observer_actors.http.bodies import BodyRoom
 from observer_actors.http.intake import Intake
 from observer_actors.http.replies import Reply, problem_reply
 
@@ -40,8 +40,11 @@ HandOver = Callable[[trio.SocketStream, bytes], Awaitable[None]]
 
 RECEIVE_BYTES: Final = 8_192
 """What a connection may hold without room for it: a whole event usually, and the beginning of a batch."""
-RECEIVE_BYTES_MAX: Final = 65_536
-"""The step in which a body takes room."""
+RECEIVE_BYTES_MAX: Final = 262_144
+STALL_S: Final = 2.0
+BODY_BYTES_A_SECOND_MIN: Final = 65_536
+"""A body holds room while it arrives. It may stand still for `STALL_S` in all, and must come at this rate besides: who
+only announces one, or trickles it, does not keep others out."""
 HEAD_BYTES_MAX: Final = 16_384
 """A longer head is not plain. Hypercorn's own limit is the same."""
 LOOK_S: Final = 1.0
@@ -213,9 +216,8 @@ class _Connection:
             await self._take(request)
             return
         try:
-            async with self._door.bodies.hold(0) as held:
-                self.until = trio.current_time() + self._door.request_s
-                await self._receive(missing, held if request.end > RECEIVE_BYTES else None)
+            async with self._door.bodies.hold(request.end if request.end > RECEIVE_BYTES else 0):
+                await self._receive(missing, at_least_by=trio.current_time() + min(STALL_S, self._door.request_s))
                 self.until = inf
                 await self._take(request)
         except Overloaded as error:
@@ -228,27 +230,26 @@ class _Connection:
         reply = await take(body, request.encoding)
         await self._send(reply, close=request.close or self._door.draining)
 
-    async def _receive(self, least: int, held: BodyHold | None = None) -> None:
+    async def _receive(self, least: int, at_least_by: float | None = None) -> None:
         """Receive so many bytes, or a few more, behind what is unread.
 
-        :param held: takes room for them, step by step.
+        :param at_least_by: when the next byte must be there; each one that comes gives time for others.
         """
         parts = [self._unread] if self._unread else []
-        room = 0
         while least > 0:
-            if held is not None and room <= 0:
-                await held.grow(RECEIVE_BYTES_MAX)
-                room += RECEIVE_BYTES_MAX
+            if at_least_by is not None:
+                self.until = at_least_by
             await trio.lowlevel.wait_readable(self._descriptor)
             try:
-                part = os.read(self._descriptor, RECEIVE_BYTES_MAX if held else RECEIVE_BYTES)
+                part = os.read(self._descriptor, min(max(least, RECEIVE_BYTES), RECEIVE_BYTES_MAX))
             except BlockingIOError:
                 continue
             if not part:
                 raise _Ended
             parts.append(part)
             least -= len(part)
-            room -= len(part)
+            if at_least_by is not None:
+                at_least_by += len(part) / BODY_BYTES_A_SECOND_MIN
         self._unread = parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _send(self, reply: Reply, *, close: bool) -> None:

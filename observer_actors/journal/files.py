@@ -72,7 +72,8 @@ class Disk(Protocol):
 class PosixFile:
     """A file descriptor opened for appending."""
 
-    def __init__(self, path: Path, *, create: bool) -> None:
+    def __init__(self, path: Path, *, create: bool, shared: bool = False) -> None:
+        self._shared = shared
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         self._fd = os.open(path, flags, FILE_MODE)
         self._size = os.fstat(self._fd).st_size
@@ -84,7 +85,7 @@ class PosixFile:
             without a name would be gone with us.
         """
         now = os.fstat(self._fd)
-        if not now.st_nlink or now.st_size != self._size:
+        if not self._shared and (not now.st_nlink or now.st_size != self._size):
             raise OSError(errno.ESTALE, "the file was removed or changed by somebody else")
         written = os.write(self._fd, data)
         self._size += written
@@ -113,11 +114,17 @@ class PosixFile:
 
 
 class PosixDisk:
-    """The real file system."""
+    """The real file system.
+
+    :param shared: other processes append to the same files, so that nothing is to be said of their size.
+    """
+
+    def __init__(self, *, shared: bool = False) -> None:
+        self._shared = shared
 
     def open_append(self, path: Path, *, create: bool) -> AppendFile:
         """Open; see `Disk`."""
-        return PosixFile(path, create=create)
+        return PosixFile(path, create=create, shared=self._shared)
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
         """Read; see `Disk`."""

@@ -299,10 +299,6 @@ class JournalWriter:
             self._fault = None
         return True
 
-    def reconfigure(self, settings: JournalSettings) -> None:
-        """Take new settings for sealing; the window of ids stays as it was opened."""
-        self._settings = settings
-
     def statistics(self) -> JournalStatistics:
         """Give the counters; from any thread."""
         return JournalStatistics(

@@ -194,10 +194,6 @@ class Store:
             sql.executemany(_SAVE_PATTERN, map(_row, changes.values()))
             sql.execute(_SAVE_CURSOR, (consumer, seq))
 
-    def has_diagnosis(self, key: str) -> bool:
-        """Tell whether an inquiry with this evidence has been answered already."""
-        return bool(self._rows("SELECT 1 FROM diagnoses WHERE evidence = ?", key))
-
     def diagnoses(self, *, limit: int = 100) -> list[Diagnosis]:
         """Load the newest diagnoses, newest first."""
         return _decoded(self._rows("SELECT record FROM diagnoses ORDER BY id DESC LIMIT ?", limit), Diagnosis)

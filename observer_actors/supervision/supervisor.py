@@ -20,6 +20,8 @@ shields itself from cancellation for ever cannot be ended from within Python: it
 daemon's hard exit or systemd's watchdog is what ends it.
 
 A supervisor is an actor: trees are made by giving `Supervisor.run` to a `ChildSpec`.
+
+One file, though a long one: contract, states and decisions are read together or not understood.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ class TroubledDisk(PosixDisk):
     """See the module. All of it may be called from any thread."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.calls: Counter[str] = Counter()
         """Calls so far, by kind, failed ones included."""
         self._errors: dict[str, int] = {}

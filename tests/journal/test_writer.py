@@ -190,8 +190,6 @@ def test_sealing_is_due_by_size_or_age_and_never_for_an_empty_file() -> None:
     assert writer.seal()
     commit(writer, make_ops(10))
     assert writer.seal_due()
-    writer.reconfigure(msgspec.structs.replace(settings, segment_bytes_max=10**6))
-    assert not writer.seal_due()
 
 
 def test_a_seal_that_fails_half_way_is_mended_by_the_next_commit() -> None:
