@@ -232,7 +232,7 @@ class Persister:
         while True:
             if self.status.refusing:
                 await trio.sleep(DISK_RETRY_S)
-                await self._try_again()
+                await self._try_again(writer)
                 continue
             self._refused = trio.Event()
             with trio.move_on_after(AGE_CHECK_S):
@@ -240,8 +240,9 @@ class Persister:
             if writer.seal_due():
                 await self._mailbox.put(Submission((), 0))
 
-    async def _try_again(self) -> None:
+    async def _try_again(self, writer: JournalWriter) -> None:
         try:
+            await self._disk(writer.mend)
             await self._disk(self._probe)
         except DiskFailed as error:
             self.status.refusing = str(error)

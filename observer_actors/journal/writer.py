@@ -204,6 +204,14 @@ class JournalWriter:
         self._bytes_written += len(data)
         self.catalog.commit(self._active)
 
+    def mend(self) -> None:
+        """Mend what a failure has left, rather than leave it to the next commit.
+
+        :raises DiskFailed: the disk does not let us.
+        """
+        with translated("mending the journal"):
+            self._mend()
+
     def _mend(self) -> None:
         """Do what the fault asks for, as far as the disk lets us.
 

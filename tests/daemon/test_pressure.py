@@ -161,6 +161,7 @@ async def test_a_single_caller_refused_by_a_disk_that_hangs_is_enough_for_not_re
         pytest.param(("write",), errno.EDQUOT, 507, id="over-quota"),
         pytest.param(("write",), errno.EIO, 503, id="write-fails"),
         pytest.param(("datasync",), errno.EIO, 503, id="sync-fails"),
+        pytest.param(("open_append", "sync_directory"), errno.EIO, 503, id="sealing-fails-half-way"),
         pytest.param(("write", "truncate", "open_append", "rename", "sync_directory"), errno.EIO, 503, id="all-fails"),
     ],
 )
