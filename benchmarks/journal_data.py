@@ -22,9 +22,10 @@ from benchmarks.machine import free_bytes
 from benchmarks.payload import VARIATIONS, event, events
 from benchmarks.rivals import running_ours
 from observer_actors import __version__
+from observer_actors.event import EventDecoder
 from observer_actors.journal import JournalWriter, PosixDisk, compact
 from observer_actors.journal.format import FORMAT
-from observer_actors.op import EventDecoder, Op, iso_milliseconds
+from observer_actors.op import Op, iso_milliseconds
 from observer_actors.settings import JournalSettings
 
 __all__ = ["STEP_US", "clone", "first_time", "forget_pages", "full_journal"]

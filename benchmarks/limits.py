@@ -16,7 +16,7 @@ from benchmarks.bench import Bench
 from benchmarks.contest import Contest, Figure, Run
 from benchmarks.payload import events
 from benchmarks.rivals import fresh_folder
-from observer_actors.op import Event
+from observer_actors.event import Event
 
 __all__ = ["LIMITS", "runs"]
 

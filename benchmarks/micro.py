@@ -16,9 +16,10 @@ from benchmarks.bench import Bench
 from benchmarks.contest import Contest, Figure, Run
 from benchmarks.payload import BATCH_EVENTS, events
 from benchmarks.rivals import fresh_folder
+from observer_actors.event import Event, EventDecoder
 from observer_actors.journal import JournalWriter, PosixDisk
 from observer_actors.journal.files import AppendFile
-from observer_actors.op import Event, EventDecoder, Op, decode_op, encode_op, encode_ops
+from observer_actors.op import Op, decode_op, encode_op, encode_ops
 from observer_actors.patterns.masking import template_of
 from observer_actors.ring import Ring
 from observer_actors.settings import JournalSettings

@@ -34,6 +34,7 @@ from observer_actors.actors.stats import StatsKeeper
 from observer_actors.actors.tail import Tail
 from observer_actors.config import reload_settings
 from observer_actors.errors import ConfigInvalid, DiskFailed, GatewayRequired
+from observer_actors.event import EventDecoder
 from observer_actors.http.app import create_app
 from observer_actors.http.intake import Intake
 from observer_actors.http.server import IngestServer, address_of, open_listeners
@@ -44,7 +45,6 @@ from observer_actors.journal.format import ChecksumWrong, Paths, decode_manifest
 from observer_actors.logs import log_lifecycle, logger, set_level
 from observer_actors.models import LakehouseModel
 from observer_actors.notify import Notifier, keep_notified
-from observer_actors.op import EventDecoder
 from observer_actors.settings import Settings
 from observer_actors.supervision import (
     ChildSpec,

@@ -8,8 +8,10 @@ a true one.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from operator import attrgetter
 from typing import Final, TypeVar
 
 import msgspec
@@ -33,6 +35,12 @@ LARGEST_MS: Final = 1e10
 """About four months; longer ones count as this. Bounds a sketch to about 1,500 buckets."""
 
 
+@lru_cache(8_192)
+def _bucket(duration_ms: float) -> int:
+    """Give the bucket of a duration. Durations in whole milliseconds are common, and come again and again."""
+    return math.ceil(math.log(duration_ms) / _LOG_GAMMA)
+
+
 class LatencySketch(msgspec.Struct):
     """How long things took, in milliseconds."""
 
@@ -41,16 +49,16 @@ class LatencySketch(msgspec.Struct):
     zeros: int = 0
     buckets: dict[int, int] = msgspec.field(default_factory=dict)
 
-    def add(self, duration_ms: float) -> None:
-        """Take one duration in."""
-        self.count += 1
+    def add(self, duration_ms: float, times: int = 1) -> None:
+        """Take a duration in that came up so many times."""
+        self.count += times
         if not duration_ms > SMALLEST_MS:
-            self.zeros += 1
+            self.zeros += times
             return
         duration_ms = min(duration_ms, LARGEST_MS)
-        self.sum_ms += duration_ms
-        bucket = math.ceil(math.log(duration_ms) / _LOG_GAMMA)
-        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
+        self.sum_ms += duration_ms * times
+        bucket = _bucket(duration_ms)
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + times
 
     def quantile(self, share: float) -> float:
         """Give the duration that ``share`` (0 to 1) of them do not exceed, within 1 %; 0 when there is none."""
@@ -71,12 +79,12 @@ class Tally(msgspec.Struct):
     successes: int = 0
     failures: int = 0
 
-    def add(self, *, success: bool) -> None:
-        """Count one outcome."""
+    def add(self, times: int, *, success: bool) -> None:
+        """Count an outcome that came up so many times."""
         if success:
-            self.successes += 1
+            self.successes += times
         else:
-            self.failures += 1
+            self.failures += times
 
 
 class EndpointTally(Tally):
@@ -93,19 +101,25 @@ class Stats(msgspec.Struct):
     sources: dict[str, Tally] = msgspec.field(default_factory=dict)
     endpoints: dict[str, EndpointTally] = msgspec.field(default_factory=dict)
 
-    def add(self, ops: Iterable[Op]) -> None:
-        """Count ops, in the order of their seq."""
-        for op in ops:
-            self.all.add(success=op.success)
-            source = self.sources.get(op.source) or _labelled(self.sources, op.source, SOURCES_MAX, Tally)
-            source.add(success=op.success)
-            endpoint = self.endpoints.get(op.endpoint) or _labelled(
-                self.endpoints, op.endpoint, ENDPOINTS_MAX, EndpointTally
+    def add(self, ops: Sequence[Op]) -> None:
+        """Count ops, in the order of their seq. Those that are alike in what is counted are counted at once."""
+        for (source, endpoint, success), times in Counter(map(_OUTCOME, ops)).items():
+            by_source = self.sources.get(source) or _labelled(self.sources, source, SOURCES_MAX, Tally)
+            by_endpoint = self.endpoints.get(endpoint) or _labelled(
+                self.endpoints, endpoint, ENDPOINTS_MAX, EndpointTally
             )
-            endpoint.add(success=op.success)
-            endpoint.latency.add(op.duration_ms)
-            self.last_seq = op.seq
+            self.all.add(times, success=success)
+            by_source.add(times, success=success)
+            by_endpoint.add(times, success=success)
+        for (endpoint, duration_ms), times in Counter(map(_LATENCY, ops)).items():
+            tally = self.endpoints.get(endpoint) or self.endpoints[OTHER]
+            tally.latency.add(duration_ms, times)
+        if ops:
+            self.last_seq = ops[-1].seq
 
+
+_OUTCOME: Final = attrgetter("source", "endpoint", "success")
+_LATENCY: Final = attrgetter("endpoint", "duration_ms")
 
 _T = TypeVar("_T")
 

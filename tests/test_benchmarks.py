@@ -21,7 +21,7 @@ from benchmarks.payload import BATCH_EVENTS, EVENT_BYTES, batches, events
 from benchmarks.report import report
 from benchmarks.results import Results, Spread, spread
 from benchmarks.targets import OPS, TARGETS, Target, Verdict, judge
-from observer_actors.op import EventDecoder
+from observer_actors.event import EventDecoder
 from tests.conftest import ROOT
 
 ISSUE_ROWS = 9

@@ -19,7 +19,7 @@ from observer_actors.errors import (
     RequestInvalid,
     RequestTooLarge,
 )
-from observer_actors.op import EventDecoder
+from observer_actors.event import EventDecoder
 from tests.fakes.event_loops import RUNTIMES, Runtime
 from tests.fakes.http_peer import (
     Bytes,

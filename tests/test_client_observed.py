@@ -13,7 +13,8 @@ import trio
 from observer_actors import client
 from observer_actors.client import Observed, observed, statistics
 from observer_actors.client import _wire as wire
-from observer_actors.op import EventDecoder, Op
+from observer_actors.event import EventDecoder
+from observer_actors.op import Op
 from tests.fakes.event_loops import RUNTIMES, Runtime, on_asyncio, on_trio
 from tests.fakes.http_peer import (
     Bytes,

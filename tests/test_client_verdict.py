@@ -30,9 +30,9 @@ from observer_actors.client import (
 from observer_actors.client import _verdict as wire
 from observer_actors.client._verdict import _stem
 from observer_actors.errors import DiskFailed, DiskFull, EventInvalid
+from observer_actors.event import EventDecoder
 from observer_actors.journal.files import AppendFile, PosixDisk
 from observer_actors.kb import append_row, outcomes_path, read_audit_rows
-from observer_actors.op import EventDecoder
 from tests.fakes.event_loops import RUNTIMES, Runtime
 from tests.fakes.http_peer import Close, HttpPeer, Json, closed_url, http_peer
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observer_actors.op import EventDecoder, Op
+from observer_actors.event import EventDecoder
+from observer_actors.op import Op
 from observer_actors.patterns import Outgoing
 from observer_actors.playbook import (
     Created,

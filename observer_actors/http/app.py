@@ -20,6 +20,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTo
 
 from observer_actors import __version__
 from observer_actors.errors import ObserverError, RequestTooLarge
+from observer_actors.event import Event
 from observer_actors.http.description import Description, document_problems, document_text
 from observer_actors.http.intake import BatchAnswer, EventAnswer
 from observer_actors.http.metrics import DaemonCollector
@@ -27,7 +28,7 @@ from observer_actors.http.queries import cursor_after, parse_ops_query, parse_se
 from observer_actors.http.replies import PROBLEM, Problem, Reply, json_reply, problem_reply
 from observer_actors.http.sse import stream
 from observer_actors.http.views import Readiness, Views
-from observer_actors.op import Event, Op
+from observer_actors.op import Op
 from observer_actors.patterns import Pattern
 from observer_actors.playbook import Entry
 from observer_actors.ring import RecentOp, RingStatistics

@@ -19,8 +19,9 @@ from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.admission import Admission, Receipt, Room
 from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge
+from observer_actors.event import SOURCE_NOTE, EventDecoder, JudgedBatch, LineError
 from observer_actors.http.replies import PROBLEM, Reply, json_reply, problem_reply
-from observer_actors.op import SOURCE_NOTE, EventDecoder, JudgedBatch, LineError, iso_milliseconds
+from observer_actors.op import iso_milliseconds
 from observer_actors.settings import ListenSettings
 
 __all__ = ["BatchAnswer", "EventAnswer", "Intake", "IntakeStatistics"]

@@ -299,8 +299,8 @@ def _processor_seconds(pid: int) -> float:
 
 def _fill(data_dir: Path, ops: int) -> None:
     """Write a journal of so many ops with the real writer, sealed and compacted as it grows."""
+    from observer_actors.event import EventDecoder  # noqa: PLC0415
     from observer_actors.journal import JournalWriter, PosixDisk, compact  # noqa: PLC0415 - for this test only
-    from observer_actors.op import EventDecoder  # noqa: PLC0415
     from observer_actors.settings import JournalSettings  # noqa: PLC0415
 
     settings = JournalSettings()

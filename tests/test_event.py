@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from observer_actors.errors import EventInvalid
-from observer_actors.op import (
+from observer_actors.event import (
     ATTR_CHARS_MAX,
     ATTRS_MAX,
     DEFAULT_SOURCES,
@@ -23,14 +23,10 @@ from observer_actors.op import (
     Event,
     EventDecoder,
     JudgedBatch,
+    JudgedEvent,
     LineError,
-    Op,
-    decode_op,
-    encode_op,
-    encode_ops,
-    iso_milliseconds,
-    time_us,
 )
+from observer_actors.op import Op, decode_op, encode_op, encode_ops, iso_milliseconds, time_us
 
 T = TypeVar("T")
 NOW: Final = "2026-11-22T10:00:00.123Z"
@@ -573,6 +569,48 @@ def test_lines_and_elements_are_judged_alike(events: list[dict[str, Any]]) -> No
     as_lines = batch(b"\n".join(lines))
     assert as_lines == batch(b"[" + b",".join(lines) + b"]")
     assert len(as_lines.ops) + len(as_lines.errors) == len(events)
+
+
+# What is within the usual form and just beyond it, field by field.
+nearly_usual = st.fixed_dictionaries(
+    {
+        "endpoint": st.sampled_from(["sql:run", "", None]),
+        "input_summary": st.sampled_from(["in", None]),
+        "success": st.sampled_from([True, False, None, 1]),
+        "source": st.sampled_from(["mcp", "bot", "nobody", None]),
+    },
+    optional={
+        "timestamp": st.sampled_from([NOW, "", "yesterday", None]),
+        "duration_ms": st.sampled_from([0, 1.5, -3, 10**400, "12", None]),
+        "output_summary": st.sampled_from(["out", "", None]),
+        "error": st.sampled_from(["timeout", "", None, 5]),
+        "count": st.sampled_from([3, 3.0, "three", 10**400, None]),
+        "rescue_attempted": st.sampled_from([True, False, 1, None]),
+        "id": st.sampled_from(["key", "", "k" * (ID_CHARS_MAX + 1), None]),
+        "attrs": st.sampled_from([{}, {"a": 1}, {"a": [1]}, {"a": 10**400}, {"a": "x" * 2_000}, None]),
+        "seq": st.just(7),
+        "own": st.just("field"),
+    },
+)
+
+
+@given(nearly_usual)
+def test_the_one_pass_way_gives_what_the_long_way_gives(event: dict[str, Any]) -> None:
+    body = json.dumps(event).encode()
+    as_it_is = judged_or_refused(lambda: decoder.one(body, now=NOW))
+    the_long_way = judged_or_refused(lambda: decoder.one(b"\xef\xbb\xbf" + body, now=NOW))  # a mark is never usual
+    assert str(as_it_is) == str(the_long_way)
+    together = judged_or_refused(lambda: batch(b"\n".join([body] * 3)))
+    assert isinstance(together, JudgedBatch)
+    assert [str(op) for op in together.ops] == ([str(as_it_is.op)] * 3 if isinstance(as_it_is, JudgedEvent) else [])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"endpoint":"a",\n"input_summary":"b","success":true,"source":"mcp"}', b'{"endpoint":"a"}{"endpoint":"b"}'],
+)
+def test_a_value_on_two_lines_and_two_values_on_one_are_no_ndjson(body: bytes) -> None:
+    assert batch(body).ops == []
 
 
 @given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)))  # noqa: DTZ001 - made aware below

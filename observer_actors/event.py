@@ -1,0 +1,497 @@
+"""What a caller may send, and the way from there to an `Op`.
+
+Pure: no clock, no file, no network. The rules are those of the program that this daemon replaces, field by field:
+
+* ``null`` counts as absent wherever a field has a fallback; the fields without one are kept as given.
+* A field of a wrong type is an error that names the field, but for those that the seed took whatever they were
+  (`Event` marks them ``Any``). Nothing else about an event is an error: an unknown source becomes ``scenario``, an
+  outcome that is no boolean counts as false, an unknown scalar field goes to ``attrs``, and the answer carries a note.
+
+An event that keeps every rule (`_Usual`) becomes an op in one pass, without a second thought; the first thing about it
+that needs one sends it the long way (`Event`), where each rule stands once. Both ways give the same op.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from observer_actors.ecmascript import number_text, read_number, truthy
+from observer_actors.errors import EventInvalid, EventTooLarge
+from observer_actors.op import MaybeText, Op, Scalar, time_us
+
+__all__ = [
+    "ATTRS_MAX",
+    "ATTR_CHARS_MAX",
+    "DEFAULT_SOURCES",
+    "EVENT_BYTES_MAX",
+    "ID_CHARS_MAX",
+    "SOURCE_NOTE",
+    "Event",
+    "EventDecoder",
+    "JudgedBatch",
+    "JudgedEvent",
+    "LineError",
+]
+
+DEFAULT_SOURCES: Final = frozenset({"mcp", "scenario", "auditor", "bot"})
+FALLBACK_SOURCE: Final = "scenario"
+ATTRS_MAX: Final = 32
+"""Attributes an op keeps. Enough for every label set seen in real traces; more would let one caller own the disk."""
+ATTR_CHARS_MAX: Final = 1_024
+ATTR_NAME_CHARS_MAX: Final = 64
+ID_CHARS_MAX: Final = 128
+SOURCE_NOTE: Final = "source: "
+NOTES_MAX: Final = 20
+"""Distinct notes in the answer to a batch: enough to learn from, and no answer that grows with the batch."""
+EVENT_BYTES_MAX: Final = 262_144
+"""One event, after decompression. A quarter MiB holds a long stack trace; whole documents belong elsewhere."""
+
+_DEFAULT_ENDPOINTS: Final[Mapping[str, str]] = {"auditor": "auditor:verdict", "bot": "bot:cycle"}
+_FALLBACK_ENDPOINT: Final = "scenario:fill"
+
+
+class Event(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /event`. `Any` marks the fields that are taken whatever their type, as the seed did."""
+
+    timestamp: str | None = None
+    endpoint: str | None = None
+    input_summary: str | None = None
+    success: Any = None
+    ok: Any = None
+    duration_ms: int | float | str | None = None
+    audit_duration_ms: int | float | str | None = None
+    output_summary: str | None = None
+    one_liner: str | None = None
+    error: MaybeText = UNSET
+    source: Any = None
+    staffer_id: MaybeText = UNSET
+    sig_hash: MaybeText = UNSET
+    event_kind: MaybeText = UNSET
+    role: MaybeText = UNSET
+    city: MaybeText = UNSET
+    state: MaybeText = UNSET
+    count: int | float | str | UnsetType | None = UNSET
+    rescue_attempted: Any = None
+    rescue_succeeded: Any = None
+    id: str | None = None
+    attrs: dict[str, Any] | None = None
+
+
+class _Usual(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """An event that is a record already, but for what the witness fills in."""
+
+    timestamp: str | None = None
+    endpoint: str
+    input_summary: str
+    success: bool
+    duration_ms: int | float = 0
+    output_summary: str | None = None
+    error: MaybeText = UNSET
+    source: str
+    staffer_id: MaybeText = UNSET
+    sig_hash: MaybeText = UNSET
+    event_kind: MaybeText = UNSET
+    role: MaybeText = UNSET
+    city: MaybeText = UNSET
+    state: MaybeText = UNSET
+    count: int | float | str | UnsetType | None = UNSET
+    rescue_attempted: bool = False
+    rescue_succeeded: bool = False
+    id: str | UnsetType = UNSET
+    attrs: dict[str, Scalar] | UnsetType = UNSET
+
+
+class JudgedEvent(msgspec.Struct, frozen=True):
+    """A good event: its op (not yet committed), and what the caller should know about how it was taken."""
+
+    op: Op
+    notes: tuple[str, ...] = ()
+
+
+class LineError(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why one line of a batch was rejected. ``line`` counts from 1; in a JSON array it is the position."""
+
+    line: int
+    error: str
+    field: str = ""
+
+
+class JudgedBatch(msgspec.Struct, frozen=True):
+    """A batch in which each line has been judged by itself."""
+
+    ops: list[Op]
+    errors: list[LineError]
+    notes: dict[str, int]
+    """Note -> number of events that it is about; those beyond a bound are counted together."""
+    unknown_sources: dict[str, int]
+    """Every note about a source that is not known -> number of events."""
+
+
+_KNOWN: Final = frozenset(Event.__struct_fields__)
+_ASSIGNED_HERE: Final = frozenset({"seq", "recorded_at"})
+_usual_decoder: Final = msgspec.json.Decoder(_Usual)
+_usual_array_decoder: Final = msgspec.json.Decoder(list[_Usual])
+_event_decoder: Final = msgspec.json.Decoder(Event)
+_object_decoder: Final = msgspec.json.Decoder()
+_array_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class EventDecoder:
+    """Turns bytes into ops, with one set of known sources.
+
+    :param sources: labels that stay as they are; any other becomes ``scenario``, with a note.
+    """
+
+    def __init__(self, sources: Iterable[str] = DEFAULT_SOURCES) -> None:
+        self._sources = frozenset(sources) | DEFAULT_SOURCES
+
+    def one(self, body: bytes, *, now: str) -> JudgedEvent:
+        """Judge one event.
+
+        :param now: the time of arrival, for an event that says no time of its own.
+        :raises EventInvalid: not JSON, not an object, or a field of a wrong type; names the field.
+        """
+        if len(body) > EVENT_BYTES_MAX:
+            raise EventTooLarge(f"an event holds at most {EVENT_BYTES_MAX:,} bytes, this one {len(body):,}")
+        try:
+            op = self._op(_usual_decoder.decode(body), now)
+        except _UNUSUAL:
+            op = None
+        return self._second_look(body, now) if op is None else JudgedEvent(op)
+
+    def many(self, body: bytes, *, now: str, lines_max: int) -> JudgedBatch:
+        """Judge each line of NDJSON, or each element of a JSON array, by itself. Blank lines are passed over.
+
+        :param lines_max: more lines than this are an error of the whole batch.
+        :raises EventInvalid: no line at all, an array that is not JSON, or too many lines.
+        """
+        usual = self._usual(body, now, lines_max)
+        if usual:
+            return JudgedBatch(usual, [], {}, {})
+        batch = JudgedBatch([], [], {}, {})
+        for number, line in _split(body, lines_max):
+            try:
+                judged = self.one(line, now=now)
+            except EventInvalid as invalid:
+                batch.errors.append(LineError(number, invalid.detail, invalid.field))
+                continue
+            batch.ops.append(judged.op)
+            for note in judged.notes:
+                if note.startswith(SOURCE_NOTE):
+                    batch.unknown_sources[note] = batch.unknown_sources.get(note, 0) + 1
+                key = note if note in batch.notes or len(batch.notes) < NOTES_MAX else "further notes"
+                batch.notes[key] = batch.notes.get(key, 0) + 1
+        if not batch.ops and not batch.errors:
+            raise EventInvalid("the batch is empty", hint="send one JSON object a line, or an array of objects")
+        return batch
+
+    def _usual(self, body: bytes, now: str, lines_max: int) -> list[Op]:
+        """Judge a batch of usual events in a sixth of the time; give none when it holds anything else.
+
+        In JSON a brace, a newline and a brace can only stand between two values, and not within one: where each newline
+        stands so, each line is one value.
+        """
+        if len(body) > EVENT_BYTES_MAX and len(max(body.split(b"\n"), key=len)) > EVENT_BYTES_MAX:
+            return []
+        try:
+            if body[:1] == b"[":
+                events = _usual_array_decoder.decode(body)
+            else:
+                events = _usual_decoder.decode_lines(body)
+                if not body.count(b"}\n{") == body.count(b"\n", 0, -1) == len(events) - 1:
+                    return []
+            ops = [op for event in events if (op := self._op(event, now)) is not None]
+        except _UNUSUAL:
+            return []
+        return ops if len(ops) == len(events) <= lines_max else []
+
+    def _op(self, event: _Usual, now: str) -> Op | None:
+        """Make the op of an event that needs no second look; None for any other."""
+        source, said, error = event.source, event.output_summary, event.error
+        if source not in self._sources or not _is_usual(event):
+            return None
+        attrs = event.attrs
+        if attrs is not UNSET:
+            notes: list[str] = []
+            attrs = _attributes(attrs, notes)
+            if notes:
+                return None
+        if said is None:
+            said = "ok" if event.success else error if isinstance(error, str) else "failed"
+        return Op(
+            now if event.timestamp is None else event.timestamp,
+            event.endpoint,
+            event.input_summary,
+            event.success,
+            event.duration_ms,
+            said,
+            error,
+            source,
+            event.staffer_id,
+            event.sig_hash,
+            event.event_kind,
+            event.role,
+            event.city,
+            event.state,
+            event.count,
+            event.rescue_attempted,
+            event.rescue_succeeded,
+            0,
+            "",
+            event.id,
+            attrs,
+        )
+
+    def _second_look(self, body: bytes, now: str) -> JudgedEvent:
+        notes: list[str] = []
+        event = _decode_event(body.removeprefix(_BYTE_ORDER_MARK), notes)
+        return JudgedEvent(self._normalise(event, now, notes), tuple(notes))
+
+    def _normalise(self, event: Event, now: str, notes: list[str]) -> Op:
+        source = event.source if isinstance(event.source, str) else ""
+        if source not in self._sources:
+            if event.source is not None:
+                notes.append(f"{SOURCE_NOTE}{_shown(event.source)} is not a known source; kept as {FALLBACK_SOURCE}")
+            source = FALLBACK_SOURCE
+        if event.timestamp is not None and time_us(event.timestamp) is None:
+            notes.append("timestamp: not an ISO 8601 time; kept as given, found by its arrival")
+        success = event.success if isinstance(event.success, bool) else event.ok is True
+        if not success and not isinstance(event.success, bool) and not isinstance(event.ok, bool):
+            _note_outcome(event, notes)
+        if event.id is not None and not 0 < len(event.id) <= ID_CHARS_MAX:
+            raise EventInvalid(f"wants 1 to {ID_CHARS_MAX} characters, got {len(event.id)}", field="id")
+        return Op(
+            timestamp=now if event.timestamp is None else event.timestamp,
+            endpoint=_DEFAULT_ENDPOINTS.get(source, _FALLBACK_ENDPOINT) if event.endpoint is None else event.endpoint,
+            input_summary=_input_summary(event) if event.input_summary is None else event.input_summary,
+            success=success,
+            duration_ms=_duration(event),
+            output_summary=_output_summary(event, success=success),
+            error=event.error,
+            source=source,
+            staffer_id=event.staffer_id,
+            sig_hash=event.sig_hash,
+            event_kind=event.event_kind,
+            role=event.role,
+            city=event.city,
+            state=event.state,
+            count=_within_double(event.count, "count"),
+            rescue_attempted=truthy(event.rescue_attempted),
+            rescue_succeeded=truthy(event.rescue_succeeded),
+            id=UNSET if event.id is None else event.id,
+            attrs=_attributes(event.attrs, notes) if event.attrs else UNSET,
+        )
+
+
+def _is_usual(event: _Usual) -> bool:
+    """Say whether the fields are within their bounds, and the time is one."""
+    if event.timestamp is not None and time_us(event.timestamp) is None:
+        return False
+    if event.id is not UNSET and not 0 < len(event.id) <= ID_CHARS_MAX:
+        return False
+    if event.count is not UNSET and isinstance(event.count, int) and not -_DOUBLE_MAX <= event.count <= _DOUBLE_MAX:
+        return False
+    return -_DOUBLE_MAX <= event.duration_ms <= _DOUBLE_MAX
+
+
+_UNUSUAL: Final = (msgspec.MsgspecError, EventInvalid, UnicodeError, RecursionError)
+"""What the one-pass way may meet: the long way says what is wrong, if anything is."""
+
+
+def _decode_event(body: bytes, notes: list[str]) -> Event:
+    """Decode the usual event in one pass, and an event with fields of its own in a second one."""
+    try:
+        return _event_decoder.decode(body)
+    except msgspec.ValidationError as error:
+        if "unknown field" not in str(error):
+            raise _field_error(error) from error
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise EventInvalid(f"not JSON: {error}", hint="send one JSON object, in UTF-8") from error
+    except RecursionError as error:
+        raise EventInvalid("nested too deeply") from error
+    return _decode_with_unknown_fields(body, notes)
+
+
+def _decode_with_unknown_fields(body: bytes, notes: list[str]) -> Event:
+    try:
+        given = _object_decoder.decode(body)
+    except msgspec.ValidationError as error:  # the only thing that it can have against JSON
+        raise EventInvalid("a number is out of range", hint="give it as a text") from error
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise EventInvalid(f"not JSON: {error}", hint="send one JSON object, in UTF-8") from error
+    except RecursionError as error:
+        raise EventInvalid("nested too deeply") from error
+    known = {name: value for name, value in given.items() if name in _KNOWN}
+    unknown = {name: value for name, value in given.items() if name not in _KNOWN}
+    for name in sorted(_ASSIGNED_HERE & unknown.keys()):
+        del unknown[name]
+        notes.append(f"{name}: assigned by the witness; the given one is left out")
+    try:
+        event = msgspec.convert(known, Event)
+    except msgspec.ValidationError as error:
+        raise _field_error(error) from error
+    event.attrs = {**(event.attrs or {}), **unknown}
+    return event
+
+
+_FIELD_PATH: Final = re.compile(r"^(?P<detail>.*?) - at `\$\.(?P<field>[^`.\[]+).*`$", re.DOTALL)
+
+
+def _field_error(error: msgspec.ValidationError) -> EventInvalid:
+    """Turn msgspec's "Expected `str`, got `int` - at `$.city`" into an error that names the field."""
+    found = _FIELD_PATH.match(str(error))
+    if found is None:
+        return EventInvalid(_lower_first(str(error)), hint="send one JSON object")
+    return EventInvalid(_lower_first(found["detail"]), field=found["field"])
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _split(body: bytes, lines_max: int) -> Iterator[tuple[int, bytes]]:
+    """Give each event of a batch with its number; an array when the first character is a bracket."""
+    body = body.removeprefix(_BYTE_ORDER_MARK)
+    is_array = body.lstrip(_BLANKS)[:1] == b"["
+    numbered = _elements(body, lines_max) if is_array else _lines(body)
+    for position, (number, line) in enumerate(numbered):
+        if position == lines_max:
+            raise _too_many(lines_max)
+        yield number, line
+
+
+def _lines(body: bytes) -> Iterator[tuple[int, bytes]]:
+    number, counted = 1, 0
+    for line in _LINE.finditer(body):
+        number += body.count(b"\n", counted, line.start())
+        counted = line.start()
+        yield number, line[0]
+
+
+def _elements(body: bytes, lines_max: int) -> Iterator[tuple[int, bytes]]:
+    if body.count(b",") > _COMMAS_MAX and _has_more_elements(body, lines_max):
+        raise _too_many(lines_max)
+    try:
+        elements = _array_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise EventInvalid(f"not a JSON array: {error}") from error
+    except RecursionError as error:
+        raise EventInvalid("nested too deeply") from error
+    return ((number, bytes(element)) for number, element in enumerate(elements, 1))
+
+
+def _has_more_elements(body: bytes, most: int) -> bool:
+    """Tell whether an array has more than ``most`` elements, without making an object of each."""
+    depth = commas = 0
+    for token in _STRUCTURE.finditer(body):
+        match token[0]:
+            case b"[" | b"{":
+                depth += 1
+            case b"]" | b"}":
+                depth -= 1
+            case b"," if depth == 1:
+                commas += 1
+                if commas == most:
+                    return True
+    return False
+
+
+def _too_many(lines_max: int) -> EventInvalid:
+    return EventInvalid(f"a batch holds at most {lines_max:,} events", hint="send it in several requests")
+
+
+_BLANKS: Final = b" \t\r\n"
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_LINE: Final = re.compile(rb"[^ \t\r\n][^\n]*")
+_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
+_COMMAS_MAX: Final = 1_000_000
+"""An array with more commas may have so many elements that splitting it alone takes gigabytes: they are counted."""
+
+
+def _input_summary(event: Event) -> str:
+    kind, role, count, city, state = (
+        "?" if value is None or value is UNSET else value
+        for value in (event.event_kind, event.role, event.count, event.city, event.state)
+    )
+    if isinstance(count, float):
+        count = number_text(count)
+    return f"{kind} {role}×{count} in {city}, {state}"
+
+
+def _output_summary(event: Event, *, success: bool) -> str:
+    for candidate in (event.output_summary, event.one_liner):
+        if candidate is not None:
+            return candidate
+    if success:
+        return "ok"
+    return event.error if isinstance(event.error, str) else "failed"
+
+
+def _duration(event: Event) -> int | float:
+    for name, value in (("duration_ms", event.duration_ms), ("audit_duration_ms", event.audit_duration_ms)):
+        if value is None:
+            continue
+        return _number(value, name) if isinstance(value, str) else _within_double(value, name)
+    return 0
+
+
+_T = TypeVar("_T")
+
+
+def _within_double(value: _T, field: str) -> _T:
+    """Refuse a whole number that other readers of JSON, and our own sums, would take for infinite."""
+    if isinstance(value, int) and not -_DOUBLE_MAX <= value <= _DOUBLE_MAX:
+        raise EventInvalid("integer value out of range", field=field)
+    return value
+
+
+_DOUBLE_MAX: Final = int(sys.float_info.max)
+
+
+def _number(text: str, field: str) -> int | float:
+    """Read a numeric string.
+
+    :raises EventInvalid: it is no number, or not a finite one.
+    """
+    number = read_number(text)
+    if number is None:
+        detail = f"{_shown(text)} is not a finite number"
+        raise EventInvalid(detail, field=field, hint="give milliseconds as a number")
+    return _within_double(number, field)
+
+
+def _note_outcome(event: Event, notes: list[str]) -> None:
+    for name, value in (("success", event.success), ("ok", event.ok)):
+        if value is not None:
+            notes.append(f"{name}: {_shown(value)} is no boolean; counted as a failure")
+
+
+def _attributes(given: Mapping[str, Any], notes: list[str]) -> dict[str, Scalar] | UnsetType:
+    """Keep what is scalar, within the bounds; say what was not kept."""
+    kept: dict[str, Scalar] = {}
+    dropped: list[str] = []
+    for name, value in given.items():
+        if len(kept) >= ATTRS_MAX or len(name) > ATTR_NAME_CHARS_MAX or isinstance(value, dict | list):
+            dropped.append(name)
+        elif isinstance(value, str) and len(value) > ATTR_CHARS_MAX:
+            kept[name] = value[:ATTR_CHARS_MAX]
+            notes.append(f"{_shown(name)}: cut to {ATTR_CHARS_MAX:,} characters")
+        else:
+            kept[name] = _within_double(value, ascii(name)[1:-1])
+    if dropped:
+        shown = ", ".join(_shown(name) for name in dropped[:3]) + (" …" if len(dropped) > 3 else "")  # noqa: PLR2004
+        bounds = f"{ATTRS_MAX} at most, under names of up to {ATTR_NAME_CHARS_MAX} characters"
+        notes.append(f"{shown}: not kept; attributes are scalars, {bounds}")
+    return kept or UNSET
+
+
+def _shown(value: object) -> str:
+    """Give what a caller sent for use in a message: short, and with nothing that a terminal would obey."""
+    text = ascii(value) if not isinstance(value, str) else '"' + ascii(value)[1:-1] + '"'
+    return text if len(text) <= 60 else text[:57] + "…"  # noqa: PLR2004
