@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Final
 
 import msgspec
 
-from observer_actors.op import MaybeText, Op
+from observer_actors.op import MaybeText, Op, Scalar
 
 __all__ = ["RecentOp", "Ring", "RingStatistics"]
 
-SCENARIO_OPS_SHOWN = 10
+SCENARIO_OPS_SHOWN: Final = 10
+PART_OPS_MAX: Final = 50
+"""Ops that are let go of together when texts are long: of the largest kind, they are 12 MiB."""
 
 
 class RecentOp(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +39,7 @@ class RingStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ring:
-    """The newest ``capacity`` ops, oldest first. Pushing one costs the same however many there are.
+    """The newest ``capacity`` ops, oldest first. Pushing is cheap, and counts are made when they are asked for.
 
     :param characters_max: fewer are held when their texts together are longer than this; only ops of 30 KiB on
         average ever meet it.
@@ -43,13 +47,14 @@ class Ring:
 
     def __init__(self, capacity: int, characters_max: int = 64 * 1024 * 1024) -> None:
         self.capacity = capacity
-        self._characters_max = characters_max
-        self._characters = 0
-        self._lengths: deque[int] = deque()
         self.last_seq = 0
-        self._ops: deque[Op] = deque()
-        self._successes = 0
-        self._by_source: dict[str, int] = {}
+        self._characters_max = characters_max
+        self._ops: deque[Op] = deque(maxlen=capacity)
+        self._parts: deque[tuple[int, int]] = deque()
+        """Ops, and characters, of each part that was pushed and of which something is still held."""
+        self._pushed = 0
+        """Ops in those parts; the oldest of them may be gone."""
+        self._characters = 0
 
     def __len__(self) -> int:
         return len(self._ops)
@@ -57,22 +62,29 @@ class Ring:
     def __iter__(self) -> Iterator[Op]:
         return iter(self._ops)
 
-    def push(self, ops: Iterable[Op]) -> None:
+    def push(self, ops: Sequence[Op]) -> None:
         """Take ops in, in the order of their seq, and let go of the oldest."""
-        held, lengths, by_source = self._ops, self._lengths, self._by_source
-        for op in ops:
-            held.append(op)
-            length = _characters(op)
-            lengths.append(length)
-            by_source[op.source] = by_source.get(op.source, 0) + 1
-            self._successes += op.success
-            self._characters += length
-            self.last_seq = op.seq
-            while len(held) > self.capacity or (self._characters > self._characters_max and len(held) > 1):
-                oldest = held.popleft()
-                by_source[oldest.source] -= 1
-                self._successes -= oldest.success
-                self._characters -= lengths.popleft()
+        for at in range(0, len(ops), PART_OPS_MAX):
+            self._push(ops[at : at + PART_OPS_MAX])
+
+    def _push(self, part: Sequence[Op]) -> None:
+        characters = _characters(part)
+        self._ops.extend(part)
+        self._parts.append((len(part), characters))
+        self._pushed += len(part)
+        self._characters += characters
+        self.last_seq = part[-1].seq
+        while self._pushed - self._parts[0][0] >= self.capacity:
+            self._forget_part()
+        while self._characters > self._characters_max and len(self._parts) > 1:
+            self._forget_part()
+            while len(self._ops) > self._pushed:
+                self._ops.popleft()
+
+    def _forget_part(self) -> None:
+        count, characters = self._parts.popleft()
+        self._pushed -= count
+        self._characters -= characters
 
     def newest_first(self) -> Iterator[Op]:
         """Give the ops, newest first."""
@@ -80,17 +92,18 @@ class Ring:
 
     def statistics(self) -> RingStatistics:
         """Give the counts as of now."""
+        successes = sum(op.success for op in self._ops)
         return RingStatistics(
             total=len(self._ops),
-            successes=self._successes,
-            failures=len(self._ops) - self._successes,
-            by_source={source: count for source, count in self._by_source.items() if count},
+            successes=successes,
+            failures=len(self._ops) - successes,
+            by_source=dict(Counter(op.source for op in self._ops)),
             recent_scenario_ops=self._recent_scenario_ops(),
         )
 
     def scenario_ops(self) -> int:
         """Give how many of the ops are of source scenario."""
-        return self._by_source.get("scenario", 0)
+        return sum(op.source == "scenario" for op in self._ops)
 
     def _recent_scenario_ops(self) -> list[RecentOp]:
         newest: list[RecentOp] = []
@@ -110,11 +123,15 @@ class Ring:
         return newest[::-1]
 
 
-def _characters(op: Op) -> int:
+_SUMMARIES: Final = tuple(map(attrgetter, ("endpoint", "input_summary", "output_summary")))
+
+
+def _characters(ops: Sequence[Op]) -> int:
     """Give the length of the texts that may be long."""
-    texts = len(op.input_summary) + len(op.output_summary) + len(op.endpoint)
-    if isinstance(op.error, str):
-        texts += len(op.error)
-    if isinstance(op.attrs, dict):
-        texts += sum(len(value) for value in op.attrs.values() if isinstance(value, str))
-    return texts
+    texts = sum(sum(map(len, map(summary, ops))) for summary in _SUMMARIES)
+    texts += sum(len(op.error) for op in ops if isinstance(op.error, str))
+    return texts + sum(_attribute_characters(op.attrs) for op in ops if isinstance(op.attrs, dict))
+
+
+def _attribute_characters(attrs: Mapping[str, Scalar]) -> int:
+    return sum(len(value) for value in attrs.values() if isinstance(value, str))

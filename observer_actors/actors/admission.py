@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import inf
 from typing import Final
 
@@ -22,79 +21,79 @@ from observer_actors.op import Op
 from observer_actors.settings import AdmissionSettings
 from observer_actors.supervision import Mailbox
 
-__all__ = ["Admission", "AdmissionStatistics", "Receipt", "Room", "Submission"]
+__all__ = ["Admission", "AdmissionStatistics", "Receipts", "Room", "Submission"]
 
 
 LOOK_S: Final = 0.1
 """How often `Admission.keep_time` looks."""
 
 
-class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """An op is on disk, at ``seq``. ``duplicate``: it was there before, under the same id."""
+class Receipts(msgspec.Struct, frozen=True, gc=False):
+    """The ops of a submission are on disk: one seq for each, in order."""
 
-    seq: int
-    duplicate: bool = False
+    seqs: Sequence[int]
+    duplicates: frozenset[int] = frozenset()
+    """Positions of those that were there before, under the same id."""
 
 
 class Submission:
     """Ops that one caller waits for, as the persister's mailbox holds them.
 
     :param weight: bytes, as they came in.
+    :param on_answered: called once: the persister is done with it, or its caller has waited long enough.
     """
 
     __slots__ = (
-        "answered",
+        "admission",
         "committed",
         "error",
         "finished",
-        "on_done",
+        "on_answered",
         "ops",
         "receipts",
         "stamped",
         "taken",
-        "waits",
         "weight",
         "withdrawn",
     )
 
-    def __init__(self, ops: Sequence[Op], weight: int) -> None:
+    def __init__(self, ops: Sequence[Op], weight: int, on_answered: Callable[[], None] = lambda: None) -> None:
         self.ops = ops
         self.weight = weight
-        self.answered = trio.Event()
-        """Wakes the caller: the submission is finished, or the caller has waited long enough."""
+        self.on_answered = on_answered
         self.finished = False
         """The persister is done with it, and has said how it went."""
-        self.receipts: Sequence[Receipt] = ()
+        self.receipts = Receipts(())
         self.error: ObserverError | None = None
-        self.on_done: Callable[[], None] = lambda: None
+        self.admission: Admission | None = None
+        """Whose room it takes."""
         self.taken = False
         self.withdrawn = False
-        self.waits = False
-        """It was put into the mailbox."""
-        self.stamped: list[Op] = []
+        self.stamped: Sequence[Op] = ()
         """The ops that got a seq: those that are no duplicates."""
         self.committed = False
         """The stamped ops are on disk."""
 
-    def accept(self, receipts: Sequence[Receipt]) -> None:
-        """Tell the caller that its ops are on disk."""
-        self.receipts = receipts
-        self._done()
+    def accept(self) -> None:
+        """Tell the caller that its ops are on disk, as the receipts say."""
+        self._finish()
 
     def refuse(self, error: ObserverError) -> None:
         """Tell the caller that its ops are not stored, and why."""
         self.error = error
-        self._done()
+        self._finish()
 
     def drop(self) -> None:
-        """Let go of a submission that its caller has withdrawn."""
-        self._done()
+        """Let go of a submission that its caller has given up."""
+        admission, self.admission = self.admission, None
+        if admission is not None:
+            admission.leave(self)
 
-    def _done(self) -> None:
+    def _finish(self) -> None:
         self.finished = True
-        self.answered.set()
-        self.on_done()
-        self.on_done = lambda: None
+        self.drop()
+        if not self.withdrawn:
+            self.on_answered()
 
 
 class Room:
@@ -182,30 +181,65 @@ class Admission:
         self._timed: deque[tuple[float, Submission]] = deque()
         """Who waits without a timer, and until when; in order, as the limit is the same for all."""
 
-    async def submit(self, ops: Sequence[Op], size: int) -> Sequence[Receipt]:
+    async def submit(self, ops: Sequence[Op], size: int) -> Receipts:
         """Hand ops to the persister and wait until they are on disk.
 
         :param size: bytes they take while they wait.
-        :return: one receipt for each op, in order.
         :raises Overloaded: no room, or no answer, within the limit; nothing is stored unless the message says so.
         :raises DiskFailed: the disk refused.
         """
-        submission = Submission(ops, size)
-        if self._keeps_time and self._pass_nowait(submission):
-            self._timed.append((trio.current_time() + self._settings.wait_seconds_max, submission))
-            await submission.answered.wait()
+        answered = trio.Event()
+        submission = self.offer(ops, size, answered.set)
+        if submission is not None:
+            await answered.wait()
         else:
-            with trio.move_on_after(self._settings.wait_seconds_max):
-                await self._pass(submission)
-        if submission.finished:
-            return self._answer(submission)
+            submission = Submission(ops, size, answered.set)
+            with trio.move_on_after(self._settings.wait_seconds_max) as limit:
+                await self._pass(submission, answered)
+            if limit.cancelled_caught:
+                self._give_up(submission)
+        return self.settle(submission)
+
+    def offer(self, ops: Sequence[Op], size: int, on_answered: Callable[[], None]) -> Submission | None:
+        """Hand ops to the persister if there is room for them now; None if not, or if nobody keeps time.
+
+        :param size: bytes they take while they wait.
+        :param on_answered: called once, later: then `settle` says how it went.
+        """
+        room = self._room
+        if not self._keeps_time or room.waiting or not room.fits(len(ops), size):
+            return None
+        submission = Submission(ops, size, on_answered)
+        try:
+            self._mailbox.put_nowait(submission)
+        except trio.WouldBlock:
+            return None
+        room.take(len(ops), size)
+        submission.admission = self
+        self._timed.append((trio.current_time() + self._settings.wait_seconds_max, submission))
+        return submission
+
+    def settle(self, submission: Submission) -> Receipts:
+        """Say how it went with an answered submission; once for each.
+
+        :raises Overloaded: no answer within the limit; nothing is stored unless the message says so.
+        :raises DiskFailed: the disk refused.
+        """
+        if submission.finished and submission.error is None:
+            return submission.receipts
         self._refusals += 1
-        submission.withdrawn = True
-        self._note_overdue(submission)
+        if submission.error is not None:
+            # One error tells all callers of a round; without this its traceback would grow with each of them.
+            raise submission.error.with_traceback(None)
         waited = f"waited {self._settings.wait_seconds_max:g} s"
         if submission.taken:
             raise Overloaded(f"{waited} for the disk; the write may still succeed")
         raise Overloaded(f"{waited}; nothing was stored")
+
+    def leave(self, submission: Submission) -> None:
+        """Give the room of a submission back; the persister is done with it."""
+        self._overdue -= submission.withdrawn
+        self._room.leave(len(submission.ops), submission.weight)
 
     async def keep_time(self) -> None:
         """Wake callers that have waited long enough; for ever, once."""
@@ -244,23 +278,18 @@ class Admission:
     def _wake(self, now: float) -> None:
         timed = self._timed
         while timed and (timed[0][1].finished or timed[0][0] <= now):
-            timed.popleft()[1].answered.set()
+            _, submission = timed.popleft()
+            if not submission.finished:
+                self._give_up(submission)
+                submission.on_answered()
 
-    def _pass_nowait(self, submission: Submission) -> bool:
-        """Put it into the mailbox if there is room now."""
-        count, size = len(submission.ops), submission.weight
-        if self._room.waiting or not self._room.fits(count, size):
-            return False
-        try:
-            self._mailbox.put_nowait(submission)
-        except trio.WouldBlock:
-            return False
-        self._room.take(count, size)
-        submission.on_done = partial(self._room.leave, count, size)
-        submission.waits = True
-        return True
+    def _give_up(self, submission: Submission) -> None:
+        """Have the persister pass over it, unless it has it in hand already."""
+        submission.withdrawn = True
+        self._overdue += submission.admission is not None
 
-    async def _pass(self, submission: Submission) -> None:
+    async def _pass(self, submission: Submission, answered: trio.Event) -> None:
+        """Wait for room, for the mailbox, and for the answer."""
         count, size = len(submission.ops), submission.weight
         if self._room.waiting or not self._room.fits(count, size):
             self._waits += 1
@@ -268,31 +297,10 @@ class Admission:
         # From here on the room is given back when the persister is done with the submission, also after we have
         # given up: what lies in the mailbox takes memory whether or not somebody still waits for it. The persister
         # may be done before `put` returns, so this comes first.
-        submission.on_done = partial(self._room.leave, count, size)
+        submission.admission = self
         try:
             await self._mailbox.put(submission)
         except trio.Cancelled:
-            submission.on_done()
+            submission.drop()
             raise
-        submission.waits = True
-        await submission.answered.wait()
-
-    def _note_overdue(self, submission: Submission) -> None:
-        """Count a submission that lies in the mailbox, or in hand, until the persister is done with it."""
-        if not submission.waits:
-            return
-        self._overdue += 1
-        leave = submission.on_done
-
-        def done() -> None:
-            self._overdue -= 1
-            leave()
-
-        submission.on_done = done
-
-    def _answer(self, submission: Submission) -> Sequence[Receipt]:
-        if submission.error is not None:
-            self._refusals += 1
-            # One error tells all callers of a round; without this its traceback would grow with each of them.
-            raise submission.error.with_traceback(None)
-        return submission.receipts
+        await answered.wait()

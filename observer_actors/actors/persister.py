@@ -19,26 +19,25 @@ waited for in the same way, but not for long: until the persister has been tried
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import count
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from observer_actors.actors.admission import Receipt, Submission
+from observer_actors.actors.admission import Receipts, Submission
 from observer_actors.actors.commits import Commits
+from observer_actors.actors.disk_thread import DiskThread
 from observer_actors.errors import DiskFailed
 from observer_actors.journal import JournalStatistics, JournalWriter, Sifted
 from observer_actors.op import Op, Seq
 from observer_actors.settings import JournalSettings
 from observer_actors.supervision import Drained, Life, Mailbox
 
-__all__ = ["Disk", "OpenWriter", "Persister"]
+__all__ = ["OpenWriter", "Persister"]
 
-T = TypeVar("T")
 OpenWriter = Callable[[Seq | None], JournalWriter]
 """Opens the journal, recovers it, and cuts it back to the first unacknowledged seq if there is one. Blocking."""
 
@@ -47,17 +46,10 @@ OPENING_S: Final = 10.0
 """How long an incarnation tries to open the journal. Long enough that a disk that stays full never exhausts five
 restarts in thirty seconds: the daemon stays up, says so, and goes on when there is room."""
 AGE_CHECK_S: Final = 5.0
-
-
-class Disk:
-    """The one thread at a time that writes: calls are never abandoned half-way, and never overlap."""
-
-    def __init__(self) -> None:
-        self._limiter = trio.CapacityLimiter(1)
-
-    async def __call__(self, call: Callable[[], T]) -> T:
-        """Run a blocking call to its end."""
-        return await trio.to_thread.run_sync(call, limiter=self._limiter)
+TURNS_BETWEEN: Final = 2
+"""Turns of the event loop between two rounds. Callers who have just been answered send again at once: within two turns
+their events are there, and share the next sync, rather than wait for it to end. Nobody waits longer for it: what comes
+to an idle persister is written at once."""
 
 
 class PersisterStatus(msgspec.Struct):
@@ -103,11 +95,14 @@ class Persister:
         self._log = log
         self._on_seal = on_seal
         self._probe = probe
-        self._disk = Disk()
         self._refused = trio.Event()
 
     async def run(self, life: Life) -> None:
         """Serve as an actor; drains."""
+        async with DiskThread.started() as self._disk:
+            await self._run(life)
+
+    async def _run(self, life: Life) -> None:
         life.at("opening")
         writer = await self._open(_first_unacknowledged(self._mailbox.in_hand))
         try:
@@ -155,23 +150,24 @@ class Persister:
                 return
             if writer.seal_due():
                 await self._seal(writer, life)
+            for _ in range(TURNS_BETWEEN):
+                await trio.lowlevel.checkpoint()
 
     async def _round(self, writer: JournalWriter, life: Life, submissions: Sequence[Submission]) -> None:
         life.at("taken")
         fresh = self._take_up(submissions)
-        receipts = _stamp(writer, fresh)
+        ops = _stamp(writer, fresh)
         life.at("stamped")
-        ops = [op for submission in fresh for op in submission.stamped]
         if ops:
             try:
-                await self._disk(partial(_commit, writer, ops, receipts))
+                await self._disk(partial(_commit, writer, ops, fresh))
             except DiskFailed as error:
                 self._refuse(fresh, error)
                 return
         life.at("committed")
         if ops:
             self._recovered()
-        self._publish_and_answer(submissions, receipts)
+        self._publish_and_answer(submissions)
         self.status.rounds += 1
         life.progress()
 
@@ -189,15 +185,11 @@ class Persister:
             fresh.append(submission)
         return fresh
 
-    def _publish_and_answer(
-        self, submissions: Sequence[Submission], receipts: Mapping[Submission, Sequence[Receipt]]
-    ) -> None:
-        committed = [op for submission in submissions for op in submission.stamped if submission.committed]
-        self._commits.publish(committed)
+    def _publish_and_answer(self, submissions: Sequence[Submission]) -> None:
+        self._commits.publish([op for submission in submissions if submission.committed for op in submission.stamped])
         for submission in submissions:
-            if submission.finished:
-                continue
-            submission.accept(receipts.get(submission) or submission.receipts)
+            if submission.taken and not submission.finished:
+                submission.accept()
 
     def _refuse(self, submissions: Sequence[Submission], error: DiskFailed) -> None:
         self.status.disk_errors += 1
@@ -258,35 +250,40 @@ def _first_unacknowledged(in_hand: Sequence[Submission]) -> Seq | None:
     )
 
 
-def _stamp(writer: JournalWriter, submissions: Sequence[Submission]) -> dict[Submission, list[Receipt]]:
-    """Give each op a seq, but an op whose id is known the receipt of the first one."""
+def _stamp(writer: JournalWriter, submissions: Sequence[Submission]) -> Sequence[Op]:
+    """Give each op a seq, but an op whose id is known that of the first one; give the ops to write."""
     sifted = writer.sift([op for submission in submissions for op in submission.ops])
     writer.stamp(sifted.fresh)
-    if not sifted.known and not sifted.twins:
-        for submission in submissions:
-            submission.stamped = list(submission.ops)
-        return {submission: [Receipt(op.seq) for op in submission.ops] for submission in submissions}
-    positions = count()
-    receipts = {}
+    if sifted.known or sifted.twins:
+        _sort_out(sifted, submissions)
+        return sifted.fresh
+    at = sifted.fresh[0].seq if sifted.fresh else 0
     for submission in submissions:
-        submission.stamped = []
-        receipts[submission] = [_receipt(sifted, next(positions), op, submission.stamped) for op in submission.ops]
-    return receipts
+        end = at + len(submission.ops)
+        submission.stamped, submission.receipts = submission.ops, Receipts(range(at, end))
+        at = end
+    return sifted.fresh
 
 
-def _receipt(sifted: Sifted, position: int, op: Op, stamped: list[Op]) -> Receipt:
-    known, twin = sifted.known.get(position), sifted.twins.get(position)
-    if known is not None:
-        return Receipt(known, duplicate=True)
-    if twin is not None:
-        return Receipt(twin.seq, duplicate=True)
-    stamped.append(op)
-    return Receipt(op.seq)
+def _sort_out(sifted: Sifted, submissions: Sequence[Submission]) -> None:
+    """Give the submissions of a batch with duplicates what is theirs."""
+    position = 0
+    for submission in submissions:
+        seqs, stamped, duplicates = [], [], set()
+        for own, op in enumerate(submission.ops):
+            seq = sifted.known.get(position)
+            twin = sifted.twins.get(position)
+            position += 1
+            if seq is None and twin is None:
+                stamped.append(op)
+            else:
+                duplicates.add(own)
+            seqs.append(seq if seq is not None else twin.seq if twin is not None else op.seq)
+        submission.stamped, submission.receipts = stamped, Receipts(seqs, frozenset(duplicates))
 
 
-def _commit(writer: JournalWriter, ops: Sequence[Op], receipts: Mapping[Submission, Sequence[Receipt]]) -> None:
+def _commit(writer: JournalWriter, ops: Sequence[Op], submissions: Sequence[Submission]) -> None:
     """Write, sync and mark, in the disk's thread: the marks tell the truth whatever interrupts the actor afterwards."""
     writer.commit(ops)
-    for submission, given in receipts.items():
-        submission.receipts = given
+    for submission in submissions:
         submission.committed = True

@@ -48,7 +48,7 @@ class Quarantine:
     async def submission(self, submission: Submission, crashes: int) -> None:
         """Set aside what the persister could not write, and tell its caller; what is on disk is just answered."""
         if submission.committed:
-            submission.accept(submission.receipts)
+            submission.accept()
             return
         # A seq that they were given on the way is free again: others get it.
         ops = [msgspec.structs.replace(op, seq=0, recorded_at="") for op in submission.ops]

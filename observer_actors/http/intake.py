@@ -17,11 +17,10 @@ import msgspec
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from observer_actors.actors.admission import Admission, Receipt, Room
+from observer_actors.actors.admission import Admission, Receipts, Room, Submission
 from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge
-from observer_actors.event import SOURCE_NOTE, EventDecoder, JudgedBatch, LineError
+from observer_actors.event import SOURCE_NOTE, EventDecoder, JudgedBatch, JudgedEvent, LineError
 from observer_actors.http.replies import PROBLEM, Reply, json_reply, problem_reply
-from observer_actors.op import iso_milliseconds
 from observer_actors.settings import ListenSettings
 
 __all__ = ["BatchAnswer", "EventAnswer", "Intake", "IntakeStatistics"]
@@ -116,20 +115,46 @@ class Intake:
             return self._refuse(error, 1)
 
     async def _event(self, body: bytes) -> Reply:
-        judged = self._decoder().one(body, now=self._now.text())
-        (receipt,) = await self._admission.submit((judged.op,), len(body))
-        self._count((receipt,), 0)
-        if judged.notes:
-            self._look_at({note: 1 for note in judged.notes if note.startswith(SOURCE_NOTE)})
-        return json_reply(
-            EventAnswer(
-                accepted=True,
-                ring_size=self._ring_size(),
-                seq=receipt.seq,
-                duplicate=receipt.duplicate,
-                notes=judged.notes,
-            )
-        )
+        event = self._decoder().one(body, now=self._now.text())
+        receipts = await self._admission.submit((event.op,), len(body))
+        self._count(receipts, 0)
+        return self._accepted(event, receipts, 0)
+
+    def judged(self, body: bytes) -> JudgedEvent | None:
+        """Judge an event; None when it is not a good one, which `event` will say in full."""
+        try:
+            return self._decoder().one(body, now=self._now.text())
+        except ObserverError:
+            return None
+
+    def offer(self, events: Sequence[JudgedEvent], size: int, on_answered: Callable[[], None]) -> Submission | None:
+        """Take single events of several callers in together, if there is room for them now; None if not.
+
+        :param size: of their bodies.
+        :param on_answered: called once, later: then `replies` gives the answers.
+        """
+        submission = self._admission.offer([event.op for event in events], size, on_answered)
+        if submission is not None:
+            self.statistics.events += len(events)
+        return submission
+
+    def replies(self, events: Sequence[JudgedEvent], submission: Submission) -> list[Reply]:
+        """Answer events that were taken in, each by itself: 200 when it is on disk, else a problem."""
+        try:
+            receipts = self._admission.settle(submission)
+        except ObserverError as error:
+            return [self._refuse(error, len(events))] * len(events)
+        self._count(receipts, 0)
+        return [self._accepted(event, receipts, position) for position, event in enumerate(events)]
+
+    def _accepted(self, event: JudgedEvent, receipts: Receipts, position: int) -> Reply:
+        seq, ring_size, notes = receipts.seqs[position], self._ring_size(), event.notes
+        if not notes and not receipts.duplicates:
+            # What msgspec would make of it, in a third of the time.
+            return Reply(200, b'{"accepted":true,"ring_size":%d,"seq":%d}' % (ring_size, seq))
+        self._look_at({note: 1 for note in notes if note.startswith(SOURCE_NOTE)})
+        duplicate = position in receipts.duplicates
+        return json_reply(EventAnswer(accepted=True, ring_size=ring_size, seq=seq, duplicate=duplicate, notes=notes))
 
     async def batch(self, body: bytes, encoding: str = "") -> Reply:
         """Take many events in: 200 once the good ones are on disk, 400 when none was good."""
@@ -137,13 +162,13 @@ class Intake:
         try:
             async with self._plain(body, encoding) as plain:
                 judged = await self._judge(plain)
-                receipts = await self._admission.submit(judged.ops, len(plain)) if judged.ops else ()
+                receipts = await self._admission.submit(judged.ops, len(plain)) if judged.ops else Receipts(())
         except ObserverError as error:
             return self._refuse(error, 1)
         self._count(receipts, len(judged.errors))
         self._look_at(judged.unknown_sources)
         answer = self._answer(judged, receipts)
-        return json_reply(answer) if receipts else _all_rejected(answer)
+        return json_reply(answer) if answer.accepted else _all_rejected(answer)
 
     async def _judge(self, body: bytes) -> JudgedBatch:
         decoder, now, lines_max = self._decoder(), self._now.text(), self._settings.batch_events_max
@@ -174,15 +199,17 @@ class Intake:
                 return plain
         raise Overloaded(f"no room to decompress the body within {self._wait_s:g} s")
 
-    def _answer(self, judged: JudgedBatch, receipts: Sequence[Receipt]) -> BatchAnswer:
-        seqs = [receipt.seq for receipt in receipts if not receipt.duplicate]
+    def _answer(self, judged: JudgedBatch, receipts: Receipts) -> BatchAnswer:
+        seqs, duplicates = receipts.seqs, receipts.duplicates
+        if duplicates:
+            seqs = [seq for position, seq in enumerate(seqs) if position not in duplicates]
         return BatchAnswer(
-            accepted=len(receipts),
+            accepted=len(receipts.seqs),
             rejected=len(judged.errors),
             errors=judged.errors[:ERRORS_SHOWN_MAX],
             errors_omitted=max(0, len(judged.errors) - ERRORS_SHOWN_MAX),
             ring_size=self._ring_size(),
-            duplicates=len(receipts) - len(seqs),
+            duplicates=len(duplicates),
             first_seq=seqs[0] if seqs else None,
             last_seq=seqs[-1] if seqs else None,
             notes=judged.notes,
@@ -195,11 +222,10 @@ class Intake:
             self.statistics.refused += count
         return problem_reply(error)
 
-    def _count(self, receipts: Sequence[Receipt], rejected: int) -> None:
-        self.statistics.accepted += len(receipts)
+    def _count(self, receipts: Receipts, rejected: int) -> None:
+        self.statistics.accepted += len(receipts.seqs)
         self.statistics.rejected += rejected
-        for receipt in receipts:
-            self.statistics.duplicates += receipt.duplicate
+        self.statistics.duplicates += len(receipts.duplicates)
 
     def _look_at(self, notes: Mapping[str, int]) -> None:
         """Count foreign sources, and log each label once."""
@@ -218,18 +244,22 @@ class EncodingUnknown(RequestInvalid):
 
 
 class _Now:
-    """The time as text, made once a millisecond: under load many events share one."""
+    """The time as text (ISO 8601, milliseconds, Z), made anew once a millisecond from that of the second."""
 
     def __init__(self) -> None:
-        self._milliseconds = 0
-        self._text = ""
+        self._milliseconds = self._second = 0
+        self._text = self._begun = ""
 
     def text(self) -> str:
         """Give the time now."""
         milliseconds = time_ns() // 1_000_000
         if milliseconds != self._milliseconds:
             self._milliseconds = milliseconds
-            self._text = iso_milliseconds(datetime.fromtimestamp(milliseconds / 1_000, UTC))
+            second, rest = divmod(milliseconds, 1_000)
+            if second != self._second:
+                self._second = second
+                self._begun = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+            self._text = f"{self._begun}{rest:03d}Z"
         return self._text
 
 

@@ -116,7 +116,7 @@ class IngestServer:
             request_s=settings.request_seconds_max,
         )
         async with web.started(), trio.open_nursery() as connections:
-            connections.start_soon(door.keep_time)
+            connections.start_soon(door.run)
             await self._accept_until_told(door, connections, life)
             life.at("draining")
             self._on_stopping()

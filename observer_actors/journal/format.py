@@ -57,6 +57,7 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -252,7 +253,13 @@ def _checked(value: _Sealed) -> _Sealed:
 
 def recorded_text(time: int) -> str:
     """Give microseconds since 1970 as ``recorded_at`` writes them: ``2026-11-22T10:00:00.123456Z``."""
-    return (_EPOCH + timedelta(microseconds=time)).isoformat(timespec="microseconds")[:26] + "Z"
+    second, rest = divmod(time, 1_000_000)
+    return f"{_second_text(second)}.{rest:06d}Z"
+
+
+@lru_cache(16)
+def _second_text(second: int) -> str:
+    return (_EPOCH + timedelta(seconds=second)).isoformat(timespec="seconds")[:19]
 
 
 def recorded_us(text: str) -> int:

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from observer_actors.actors.admission import Admission, Receipt, Room, Submission
+from observer_actors.actors.admission import Admission, Receipts, Room, Submission
 from observer_actors.errors import DiskFailed, Overloaded
 from observer_actors.settings import AdmissionSettings
 from observer_actors.supervision import Events, Mailbox
@@ -50,7 +50,8 @@ class World:
                 if refusing:
                     submission.refuse(refusing)
                 else:
-                    submission.accept([Receipt(op.seq) for op in submission.ops])
+                    submission.receipts = Receipts(range(1, 1 + len(submission.ops)))
+                    submission.accept()
 
     def waiting(self) -> tuple[int, int, int]:
         now = self.admission.statistics()
@@ -66,7 +67,7 @@ async def test_room_is_given_back_also_when_the_answer_comes_before_put_returns(
             await trio.testing.wait_all_tasks_blocked()
             await world.submit()
             nursery.cancel_scope.cancel()
-        assert world.outcomes == [[Receipt(1)]]
+        assert world.outcomes == [Receipts(range(1, 2))]
         assert world.waiting() == (0, 0, 0)
 
 
@@ -277,7 +278,7 @@ async def test_while_time_is_kept_answers_come_and_room_is_given_back() -> None:
             nursery.start_soon(world.submit)
         await trio.sleep(4.5)
         nursery.cancel_scope.cancel()
-    assert world.outcomes == [[Receipt(1)]] * 8
+    assert world.outcomes == [Receipts(range(1, 2))] * 8
     assert world.waiting() == (0, 0, 0)
 
 

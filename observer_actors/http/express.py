@@ -1,0 +1,225 @@
+"""The express lane: all connections that wait for their next event, in one task.
+
+A task of its own for each request costs more than the request: it is woken to read, woken to answer, and registered
+with the event loop in between. So connections between two requests wait here together, on one epoll that the event
+loop watches as a whole. What can be answered without waiting for anything but the disk (one whole plain event, with
+room for it) is read, submitted and answered here. Everything else is *let off*: the connection's own task, asleep until
+then, goes on with the bytes that were read, and comes back for the next request.
+
+The rules:
+
+* The events of one look at the epoll are submitted together, and answered together.
+* A rider has one request under way at most; what it sends meanwhile stays unread, and is looked at after the answer.
+* The epoll is edge-triggered: a rider is looked at when something has come, or when its last read may have left
+  something behind (``more``).
+* A rider that has left is never read from or written to: its descriptor may be somebody else's by then.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from math import inf
+from typing import Final
+
+import trio
+
+from observer_actors.actors.admission import Submission
+from observer_actors.event import JudgedEvent
+from observer_actors.http.intake import Intake
+from observer_actors.http.wire import Head, read_head, rendered
+
+__all__ = ["RECEIVE_BYTES", "Express", "Rider"]
+
+RECEIVE_BYTES: Final = 8_192
+"""What a connection may hold without room for it: a whole event usually, and the beginning of a batch."""
+AT_ONCE: Final = 32
+"""Riders looked at before others have their turn: with more, the disk would idle while all of them are read; with
+fewer, the event loop's own round would weigh more."""
+_EVENTS: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+
+
+class Rider:
+    """One connection. ``unread`` is what has been received and belongs to no answered request."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.unread = b""
+        self.unsent = b""
+        """What did not fit into the socket of an answer given in the lane."""
+        self.ended = False
+        """Nothing more is to be said on this connection."""
+        self.busy = False
+        """It has a request under way."""
+        self.until = inf
+        """When it is let go unless something happens."""
+        self.group: Group | None = None
+        """With whose events its own is under way."""
+        self.closing = False
+        self.taken = 0
+        """Bytes of ``unread`` that are under way."""
+        self.more = False
+        self.left = trio.Event()
+
+
+class Group:
+    """Events that are submitted together, and whose they are."""
+
+    __slots__ = ("events", "riders", "size", "submission")
+
+    def __init__(self) -> None:
+        self.riders: list[Rider] = []
+        self.events: list[JudgedEvent] = []
+        self.size = 0
+        self.submission: Submission | None = None
+
+
+class Express:
+    """The lane of one incarnation of ingest; `run` serves it.
+
+    :param body_bytes_max: a longer body is not plain.
+    :param idle_s: a connection may be silent this long between two requests.
+    """
+
+    def __init__(self, intake: Intake, *, body_bytes_max: int, idle_s: float) -> None:
+        self.draining = False
+        """Close each connection after its next answer."""
+        self._intake = intake
+        self._body_bytes_max = body_bytes_max
+        self._idle_s = idle_s
+        self._riders: dict[int, Rider] = {}
+        self._answered: list[Group] = []
+        self._wake = trio.lowlevel.ParkingLot()
+        self._epoll = select.epoll()
+        self._now = 0.0
+
+    async def run(self) -> None:
+        """Serve the riders, for ever."""
+        with self._epoll:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read)
+                nursery.start_soon(self._answer)
+
+    async def ride(self, rider: Rider) -> None:
+        """Answer what can be answered here; return when the rest of the connection is its own task's business.
+
+        Then ``unsent`` is to be sent first, ``ended`` says whether that was all, and ``unread`` begins a request.
+        """
+        rider.left = trio.Event()
+        rider.until = trio.current_time() + self._idle_s
+        self._riders[rider.descriptor] = rider
+        self._epoll.register(rider.descriptor, _EVENTS)
+        try:
+            await rider.left.wait()
+        finally:
+            rider.group = None
+            del self._riders[rider.descriptor]
+            if not self._epoll.closed:
+                self._epoll.unregister(rider.descriptor)
+
+    async def _read(self) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            self._now = trio.current_time()
+            group = Group()
+            for descriptor, _ in self._epoll.poll(0, AT_ONCE):
+                rider = self._riders[descriptor]
+                rider.more = True
+                self._look(rider, group)
+            self._submit(group)
+
+    def _look(self, rider: Rider, group: Group) -> None:
+        """Read what has come, unless the last request is still under way."""
+        if rider.group is not None or rider.left.is_set():
+            return
+        try:
+            data = os.read(rider.descriptor, RECEIVE_BYTES)
+        except BlockingIOError:
+            rider.more = False
+            return
+        except OSError:
+            data = b""
+        rider.more = len(data) == RECEIVE_BYTES
+        rider.unread += data
+        if data:
+            self._take(rider, group)
+        else:
+            rider.ended = True
+            rider.left.set()
+
+    def _take(self, rider: Rider, group: Group) -> None:
+        """Have the event that is there submitted with the group, or let the rider off."""
+        data = rider.unread
+        head = read_head(data, self._body_bytes_max)
+        if isinstance(head, Head) and head.single and not head.encoding and head.end <= len(data):
+            event = self._intake.judged(data[head.body_at : head.end])
+            if event is not None:
+                group.riders.append(rider)
+                group.events.append(event)
+                group.size += head.end - head.body_at
+                rider.group, rider.closing, rider.busy, rider.until = group, head.close, True, inf
+                rider.taken = head.end
+                return
+        rider.left.set()
+
+    def _submit(self, group: Group) -> None:
+        """Submit a group; without room for it, its riders are let off, and wait for room by themselves."""
+        if not group.riders:
+            return
+        group.submission = self._intake.offer(group.events, group.size, lambda: self._note_answer(group))
+        for rider in group.riders:
+            if group.submission is None:
+                rider.group = None
+                rider.left.set()
+            else:
+                rider.unread = rider.unread[rider.taken :]
+
+    def _note_answer(self, group: Group) -> None:
+        self._answered.append(group)
+        self._wake.unpark()
+
+    async def _answer(self) -> None:
+        while True:
+            if not self._answered:
+                await self._wake.park()
+            answered, self._answered = self._answered, []
+            following = Group()
+            for group in answered:
+                self._send(group, following)
+            self._submit(following)
+            await trio.lowlevel.checkpoint()
+
+    def _send(self, group: Group, following: Group) -> None:
+        """Answer a group: first all answers are made, then all are sent, for waking a client that sleeps is dear."""
+        assert group.submission is not None
+        replies = self._intake.replies(group.events, group.submission)
+        leaving = [rider.closing or self.draining for rider in group.riders]
+        answers = [rendered(reply, close=close) for reply, close in zip(replies, leaving, strict=True)]
+        for rider, answer, close in zip(group.riders, answers, leaving, strict=True):
+            if rider.group is group:
+                self._send_one(rider, answer, close=close)
+        for rider in group.riders:
+            if rider.group is group:
+                self._go_on(rider, following)
+
+    def _send_one(self, rider: Rider, answer: bytes, *, close: bool) -> None:
+        try:
+            sent = os.write(rider.descriptor, answer)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            sent, close = len(answer), True
+        rider.unsent = answer[sent:]
+        rider.ended = close
+
+    def _go_on(self, rider: Rider, following: Group) -> None:
+        """Begin with what a rider has sent meanwhile."""
+        rider.group = None
+        rider.busy = bool(rider.unread)
+        rider.until = self._now + self._idle_s
+        if rider.ended or rider.unsent:
+            rider.left.set()
+        elif rider.unread:
+            self._take(rider, following)
+        elif rider.more:
+            self._look(rider, following)

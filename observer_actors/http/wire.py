@@ -1,0 +1,151 @@
+"""The two ends of a plain request, as bytes: reading its head, and writing its answer. Pure but for the clock.
+
+A head means the same whenever it comes, so what it means is remembered: callers send the same one again and again.
+"""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+from enum import Enum
+from functools import lru_cache
+from http import HTTPStatus
+from time import time
+from typing import Final
+
+import httptools
+from msgspec import Struct
+
+from observer_actors.http.replies import Reply
+
+__all__ = ["INCOMPLETE", "Head", "Incomplete", "read_head", "rendered"]
+
+HEAD_BYTES_MAX: Final = 16_384
+"""A longer head is not plain. Hypercorn's own limit is the same."""
+REMEMBERED_BYTES_MAX: Final = 1_024
+REMEMBERED_MAX: Final = 1_024
+"""Heads remembered, and how long one may be: a MiB in all."""
+
+_HEAD_END: Final = b"\r\n\r\n"
+_EVENT: Final = b"POST /event HTTP/1.1\r\n"
+_EVENTS: Final = b"POST /events HTTP/1.1\r\n"
+_NEVER_PLAIN: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"})
+
+
+class Head(Struct, frozen=True, gc=False):
+    """A plain request, as its head announces it. ``body_at`` and ``end`` count from the beginning of the head."""
+
+    single: bool
+    """`POST /event`; else `POST /events`."""
+    encoding: str
+    close: bool
+    body_at: int
+    end: int
+
+
+class Incomplete(Enum):
+    """The type of `INCOMPLETE`."""
+
+    INCOMPLETE = "incomplete"
+
+
+INCOMPLETE: Final = Incomplete.INCOMPLETE
+"""The head has not ended yet, and may still be plain."""
+
+
+def read_head(data: bytes, body_bytes_max: int) -> Head | Incomplete | None:
+    """Read the head at the beginning of the data: a plain request, `INCOMPLETE`, or None when it is not plain.
+
+    :param body_bytes_max: a longer body is not plain.
+    """
+    body_at = data.find(_HEAD_END) + len(_HEAD_END)
+    if body_at < len(_HEAD_END):
+        return INCOMPLETE if _may_be_plain(data) else None
+    head = data[:body_at]
+    parse = _remembered if body_at <= REMEMBERED_BYTES_MAX else _parse
+    found = parse(head)
+    return found if found and found.end - body_at <= body_bytes_max else None
+
+
+def _may_be_plain(begun: bytes) -> bool:
+    if len(begun) < len(_EVENTS):
+        return _EVENT.startswith(begun) or _EVENTS.startswith(begun) or begun.startswith(_EVENT)
+    return begun.startswith((_EVENT, _EVENTS)) and len(begun) < HEAD_BYTES_MAX
+
+
+def _parse(head: bytes) -> Head | None:
+    """Parse a whole head; None when it is not plain."""
+    single = head.startswith(_EVENT)
+    if not single and not head.startswith(_EVENTS):
+        return None
+    found = _Headers()
+    try:
+        httptools.HttpRequestParser(found).feed_data(head)
+    except (httptools.HttpParserError, _NotPlain):
+        return None
+    if found.hosts != 1 or found.length < 0:
+        return None
+    return Head(single, found.encoding, found.close, len(head), len(head) + found.length)
+
+
+_remembered = lru_cache(REMEMBERED_MAX)(_parse)
+
+
+class _NotPlain(Exception):
+    """Hypercorn's case."""
+
+
+class _Headers:
+    """What the parser reports of a head."""
+
+    __slots__ = ("close", "encoding", "hosts", "length")
+
+    def __init__(self) -> None:
+        self.length = -1
+        self.encoding = ""
+        self.close = False
+        self.hosts = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header in, or raise `_NotPlain`."""
+        name = name.lower()
+        if name == b"content-length":
+            if self.length >= 0 or not value.isdigit():
+                raise _NotPlain
+            self.length = int(value)
+        elif name == b"host":
+            self.hosts += 1
+        elif name == b"content-encoding":
+            self.encoding = value.decode("latin-1")
+        elif name == b"connection":
+            self.close = value.lower() == b"close"
+            if not self.close and value.lower() != b"keep-alive":
+                raise _NotPlain
+        elif name in _NEVER_PLAIN:
+            raise _NotPlain
+
+
+_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
+
+
+def rendered(reply: Reply, *, close: bool) -> bytes:
+    """Give the reply as it goes over the wire."""
+    second = int(time())
+    return _head_of(second, reply.status, reply.content_type, len(reply.body), reply.headers, close=close) + reply.body
+
+
+@lru_cache(256)
+def _head_of(
+    second: int, status: int, content_type: str, length: int, headers: tuple[tuple[str, str], ...], *, close: bool
+) -> bytes:
+    """Give the head of an answer: within a second, answers of one length have the same."""
+    more = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers)
+    if close:
+        more += "connection: close\r\n"
+    head = (
+        f"HTTP/1.1 {status} {_REASONS[status]}\r\n"
+        f"content-type: {content_type}\r\n"
+        f"content-length: {length}\r\n"
+        f"date: {formatdate(second, usegmt=True)}\r\n"
+        f"{more}\r\n"
+    )
+    return head.encode("latin-1")
