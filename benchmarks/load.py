@@ -19,7 +19,7 @@ from benchmarks.processes import cpu_seconds, note_cpu
 from benchmarks.rivals import Server, fresh_folder, redis_says
 from tests.parity.program import ProgramFailed, end_of, own_environment, started
 
-__all__ = ["BATCHES", "SINGLES", "Load", "press", "press_redis"]
+__all__ = ["BATCHES", "SINGLES", "Load", "press", "press_redis", "run_to_its_end"]
 
 LATE_SECONDS_MAX: Final = 60.0
 """A load generator that is this late does not come back."""
@@ -128,7 +128,7 @@ async def _wrk(
         ]
         if noted:
             bench.note_command(f"wrk, {load.path}", command)
-        text, cpu = await _run(command, folder, whole_seconds + LATE_SECONDS_MAX)
+        text, cpu = await run_to_its_end(command, folder, whole_seconds + LATE_SECONDS_MAX)
     found = re.search(r"^RESULT (\{.*\})$", text, re.MULTILINE)
     if found is None:
         raise ProgramFailed(f"wrk said no result: {text[-500:]}")
@@ -175,18 +175,24 @@ async def _redis_benchmark(
     command = [str(bench.tool("redis-benchmark")), *options, "XADD", "ops", "*", "op", SINGLES.bodies[1].decode()]
     bench.note_command(f"redis-benchmark, c={connections}", command)
     async with fresh_folder(bench, "redis-benchmark") as folder:
-        text, cpu = await _run(command, folder, bench.seconds * 10 + LATE_SECONDS_MAX)
+        text, cpu = await run_to_its_end(command, folder, bench.seconds * 10 + LATE_SECONDS_MAX)
     found = re.findall(r"([\d.]+) requests per second", text)
     if not found:
         raise ProgramFailed(f"redis-benchmark said no result: {text[-500:]}")
     return float(found[-1]), cpu
 
 
-async def _run(command: Sequence[str], folder: Path, seconds_max: float) -> tuple[str, float]:
-    """Run a program to its end; give what it said and its processor time."""
+async def run_to_its_end(
+    command: Sequence[str], folder: Path, seconds_max: float, *, cwd: Path | None = None
+) -> tuple[str, float]:
+    """Run a program to its end; give what it said and its processor time.
+
+    :param folder: what it says goes there, and it runs there unless ``cwd`` is given.
+    :raises ProgramFailed: it failed, or did not end in time.
+    """
     log = folder / "said"
     async with (
-        started(command, folder=folder, env=own_environment(), log=log) as process,
+        started(command, folder=cwd or folder, env=own_environment(), log=log) as process,
         note_cpu(process.pid) as used,
     ):
         with trio.move_on_after(seconds_max):

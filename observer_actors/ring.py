@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Final
 
 import msgspec
 
-from observer_actors.op import MaybeText, Op, Scalar
+from observer_actors.op import MaybeText, Op
 
 __all__ = ["RecentOp", "Ring", "RingStatistics"]
 
@@ -124,14 +125,13 @@ class Ring:
 
 
 _SUMMARIES: Final = tuple(map(attrgetter, ("endpoint", "input_summary", "output_summary")))
+_ERROR: Final = attrgetter("error")
+_ATTRS: Final = attrgetter("attrs")
 
 
 def _characters(ops: Sequence[Op]) -> int:
     """Give the length of the texts that may be long."""
     texts = sum(sum(map(len, map(summary, ops))) for summary in _SUMMARIES)
-    texts += sum(len(op.error) for op in ops if isinstance(op.error, str))
-    return texts + sum(_attribute_characters(op.attrs) for op in ops if isinstance(op.attrs, dict))
-
-
-def _attribute_characters(attrs: Mapping[str, Scalar]) -> int:
-    return sum(len(value) for value in attrs.values() if isinstance(value, str))
+    texts += sum(map(len, filter(None, map(_ERROR, ops))))
+    attributes = chain.from_iterable(attrs.values() for attrs in filter(None, map(_ATTRS, ops)))
+    return texts + sum(len(value) for value in attributes if isinstance(value, str))

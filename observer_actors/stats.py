@@ -8,10 +8,9 @@ a true one.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from operator import attrgetter
 from typing import Final, TypeVar
 
 import msgspec
@@ -36,9 +35,11 @@ LARGEST_MS: Final = 1e10
 
 
 @lru_cache(8_192)
-def _bucket(duration_ms: float) -> int:
-    """Give the bucket of a duration. Durations in whole milliseconds are common, and come again and again."""
-    return math.ceil(math.log(duration_ms) / _LOG_GAMMA)
+def _bucket(duration_ms: float) -> int | None:
+    """Give the bucket of a duration, None for zero. Whole milliseconds are common, and come again and again."""
+    if not duration_ms > SMALLEST_MS:
+        return None
+    return math.ceil(math.log(min(duration_ms, LARGEST_MS)) / _LOG_GAMMA)
 
 
 class LatencySketch(msgspec.Struct):
@@ -49,16 +50,18 @@ class LatencySketch(msgspec.Struct):
     zeros: int = 0
     buckets: dict[int, int] = msgspec.field(default_factory=dict)
 
-    def add(self, duration_ms: float, times: int = 1) -> None:
-        """Take a duration in that came up so many times."""
-        self.count += times
-        if not duration_ms > SMALLEST_MS:
-            self.zeros += times
-            return
-        duration_ms = min(duration_ms, LARGEST_MS)
-        self.sum_ms += duration_ms * times
-        bucket = _bucket(duration_ms)
-        self.buckets[bucket] = self.buckets.get(bucket, 0) + times
+    def add(self, durations_ms: Sequence[float]) -> None:
+        """Take durations in, at least one."""
+        self.count += len(durations_ms)
+        if not SMALLEST_MS < min(durations_ms) <= max(durations_ms) <= LARGEST_MS:
+            self.sum_ms += sum(min(duration, LARGEST_MS) for duration in durations_ms if duration > SMALLEST_MS)
+        else:
+            self.sum_ms += sum(durations_ms)
+        for bucket, times in Counter(map(_bucket, durations_ms)).items():
+            if bucket is None:
+                self.zeros += times
+            else:
+                self.buckets[bucket] = self.buckets.get(bucket, 0) + times
 
     def quantile(self, share: float) -> float:
         """Give the duration that ``share`` (0 to 1) of them do not exceed, within 1 %; 0 when there is none."""
@@ -102,8 +105,12 @@ class Stats(msgspec.Struct):
     endpoints: dict[str, EndpointTally] = msgspec.field(default_factory=dict)
 
     def add(self, ops: Sequence[Op]) -> None:
-        """Count ops, in the order of their seq. Those that are alike in what is counted are counted at once."""
-        for (source, endpoint, success), times in Counter(map(_OUTCOME, ops)).items():
+        """Count ops, in the order of their seq. Those with the same labels and outcome are counted at once."""
+        alike = defaultdict[tuple[str, str, bool], list[float]](list)
+        for op in ops:
+            alike[op.source, op.endpoint, op.success].append(op.duration_ms)
+        for (source, endpoint, success), durations_ms in alike.items():
+            times = len(durations_ms)
             by_source = self.sources.get(source) or _labelled(self.sources, source, SOURCES_MAX, Tally)
             by_endpoint = self.endpoints.get(endpoint) or _labelled(
                 self.endpoints, endpoint, ENDPOINTS_MAX, EndpointTally
@@ -111,15 +118,10 @@ class Stats(msgspec.Struct):
             self.all.add(times, success=success)
             by_source.add(times, success=success)
             by_endpoint.add(times, success=success)
-        for (endpoint, duration_ms), times in Counter(map(_LATENCY, ops)).items():
-            tally = self.endpoints.get(endpoint) or self.endpoints[OTHER]
-            tally.latency.add(duration_ms, times)
+            by_endpoint.latency.add(durations_ms)
         if ops:
             self.last_seq = ops[-1].seq
 
-
-_OUTCOME: Final = attrgetter("source", "endpoint", "success")
-_LATENCY: Final = attrgetter("endpoint", "duration_ms")
 
 _T = TypeVar("_T")
 

@@ -27,7 +27,7 @@ durations = st.one_of(st.floats(SMALLEST_MS, LARGEST_MS), st.integers(1, 10_000)
 def sketch_of(values: list[float]) -> LatencySketch:
     sketch = LatencySketch()
     for value in values:
-        sketch.add(value)
+        sketch.add([value])
     return sketch
 
 

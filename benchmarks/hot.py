@@ -1,0 +1,96 @@
+"""The hot functions, each as one pass over the same events. pytest-benchmark times them: `benchmarks/test_hot.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from benchmarks.payload import BATCH_EVENTS, events
+from observer_actors.event import EventDecoder
+from observer_actors.http.replies import Reply
+from observer_actors.http.wire import read_head, rendered
+from observer_actors.journal import JournalWriter, PosixDisk
+from observer_actors.journal.files import AppendFile
+from observer_actors.op import Op, decode_op, encode_op, encode_ops
+from observer_actors.patterns.masking import template_of
+from observer_actors.ring import Ring
+from observer_actors.settings import JournalSettings
+from observer_actors.stats import Stats
+
+__all__ = ["COMMITS", "PASSES", "Pass", "commits"]
+
+Pass = Callable[[], int]
+"""Handles `BATCH_EVENTS` events, and says how many of them came out."""
+
+NOW: Final = "2026-11-22T10:00:00.000Z"
+BODIES: Final = (events() * (BATCH_EVENTS // len(events()) + 1))[:BATCH_EVENTS]
+ERRORS: Final = (
+    "HTTP 503 from https://api.example.com/flights?id=4711 after 30.2s (request 8f14e45f-ceea-467f-9575-1c0a3f2b6d11)",
+    "Error: reservation 'HATHAT' of user_0042 not found at 2026-04-22T10:11:12Z",
+    '{"error": "connect ECONNREFUSED 10.0.3.17:5432", "code": 5}',
+    "TypeError: cannot read properties of undefined (reading 'seat') at /srv/app/src/book.ts:118:23",
+)
+HEAD: Final = (
+    b"POST /event HTTP/1.1\r\nHost: 127.0.0.1:3800\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+)
+REPLY: Final = Reply(200, b'{"accepted":true,"ring_size":2000,"seq":1234567}')
+
+_decoder: Final = EventDecoder()
+_batch: Final = b"\n".join(BODIES)
+_ops: Final = [_decoder.one(body, now=NOW).op for body in BODIES]
+_lines: Final = [encode_op(op) for op in _ops]
+_requests: Final = [HEAD % len(body) + body for body in BODIES]
+_ring: Final = Ring(2_000)
+_stats: Final = Stats()
+
+
+def _push() -> int:
+    _ring.push(_ops)
+    return min(BATCH_EVENTS, len(_ring))
+
+
+def _add() -> int:
+    before = _stats.all.successes + _stats.all.failures
+    _stats.add(_ops)
+    return _stats.all.successes + _stats.all.failures - before
+
+
+PASSES: Final[Mapping[str, Pass]] = {
+    "read_head": lambda: sum(read_head(request, 1_000) is not None for request in _requests),
+    "EventDecoder.one": lambda: sum(bool(_decoder.one(body, now=NOW).op) for body in BODIES),
+    "EventDecoder.many": lambda: len(_decoder.many(_batch, now=NOW, lines_max=BATCH_EVENTS).ops),
+    "encode_ops": lambda: encode_ops(_ops).count(b"\n"),
+    "decode_op": lambda: sum(bool(decode_op(line)) for line in _lines),
+    "rendered": lambda: sum(bool(rendered(REPLY, close=False)) for _ in range(BATCH_EVENTS)),
+    "Ring.push": _push,
+    "Stats.add": _add,
+    "template_of": lambda: sum(bool(template_of(error)) for error in ERRORS * (BATCH_EVENTS // len(ERRORS))),
+}
+
+COMMITS: Final[Mapping[str, bool]] = {"stamp and commit, no sync": False, "stamp and commit, fdatasync": True}
+"""Whether the disk syncs."""
+
+
+def commits(folder: Path, *, syncs: bool) -> tuple[JournalWriter, Pass]:
+    """Open a journal; give its writer, to be closed, and a pass that commits to it."""
+    disk = PosixDisk() if syncs else _UnsyncedDisk()
+    writer = JournalWriter.open(disk, folder, JournalSettings(), now_us=lambda: 1_800_000_000_000_000)
+    return writer, partial(_commit, writer, _ops)
+
+
+def _commit(writer: JournalWriter, ops: list[Op]) -> int:
+    before = writer.last_seq
+    writer.stamp(ops)
+    writer.commit(ops)
+    return writer.last_seq - before
+
+
+class _UnsyncedDisk(PosixDisk):
+    """A disk whose fdatasync returns at once: what remains is our own work, and the write into the page cache."""
+
+    def open_append(self, path: Path, *, create: bool) -> AppendFile:
+        file = super().open_append(path, create=create)
+        file.datasync = lambda: None  # type: ignore[method-assign]
+        return file
