@@ -129,18 +129,14 @@ _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 def rendered(reply: Reply, *, close: bool) -> bytes:
     """Give the reply as it goes over the wire."""
-    second = int(time())
-    return _head_of(second, reply.status, reply.content_type, len(reply.body), reply.headers, close=close) + reply.body
+    headers = (*reply.headers, ("connection", "close")) if close else reply.headers
+    return _head_of(int(time()), reply.status, reply.content_type, len(reply.body), headers) + reply.body
 
 
 @lru_cache(256)
-def _head_of(
-    second: int, status: int, content_type: str, length: int, headers: tuple[tuple[str, str], ...], *, close: bool
-) -> bytes:
+def _head_of(second: int, status: int, content_type: str, length: int, headers: tuple[tuple[str, str], ...]) -> bytes:
     """Give the head of an answer: within a second, answers of one length have the same."""
     more = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers)
-    if close:
-        more += "connection: close\r\n"
     head = (
         f"HTTP/1.1 {status} {_REASONS[status]}\r\n"
         f"content-type: {content_type}\r\n"
