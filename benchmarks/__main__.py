@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 import trio
 
-from benchmarks import company, events, half_load, history, limits, memory, micro
+from benchmarks import company, events, grouping, half_load, history, limits, memory, micro
 from benchmarks.bench import ROOT, Bench, find_tools
 from benchmarks.contest import Contest, Run
 from benchmarks.machine import disk_folder, file_system, machine, versions
@@ -40,6 +40,7 @@ CONTESTS: Final[Mapping[Contest, Callable[[Bench], dict[str, Run]]]] = {
     memory.MEMORY: memory.runs,
     limits.LIMITS: limits.runs,
     micro.MICRO: micro.runs,
+    grouping.GROUPING: grouping.runs,
 }
 """In this order: `half_load` halves what the first has measured."""
 FILES_MAX: Final = 20_000

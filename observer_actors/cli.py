@@ -15,6 +15,7 @@ from observer_actors import __version__
 from observer_actors.config import load_settings
 from observer_actors.errors import ObserverError
 from observer_actors.logs import configure_logs
+from observer_actors.pattern_commands import app as patterns_app
 from observer_actors.settings import Settings
 
 __all__ = ["app", "main"]
@@ -24,6 +25,7 @@ app = cyclopts.App(
     help="The third-party witness for AI agents: a durable log of every outcome, and what can be learned from it.",
     version=__version__,
 )
+app.command(patterns_app)
 
 
 @app.command

@@ -24,7 +24,7 @@ from benchmarks.targets import OPS, TARGETS, Target, Verdict, judge
 from observer_actors.event import EventDecoder
 from tests.conftest import ROOT
 
-ISSUE_ROWS = 9
+ISSUE_ROWS = 9 + 4
 NOW = "2026-11-22T10:00:00.000Z"
 
 
@@ -52,7 +52,7 @@ def test_a_ratio_pairs_the_values_of_the_same_round_and_leaves_a_failed_round_ou
     assert results.ratio(EVENT_C32.name, OURS, SEED, "per_second") == Spread(median=2.5, low=2.0, high=3.0, count=2)
 
 
-def test_each_row_of_the_issue_is_a_target() -> None:
+def test_each_row_of_the_issues_is_a_target() -> None:
     assert len(TARGETS) == ISSUE_ROWS
 
 

@@ -21,7 +21,16 @@ from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.models import Model, ModelFailed
 from observer_actors.op import iso_milliseconds
-from observer_actors.patterns import Inquiry, Pattern, apply, conclude, inquire, inquiry_message
+from observer_actors.patterns import (
+    Catalogue,
+    Inquiry,
+    Pattern,
+    apply,
+    catalogue_of,
+    conclude,
+    inquire,
+    inquiry_message,
+)
 from observer_actors.supervision import Life
 
 __all__ = ["Analyzer", "cycles_skipped"]
@@ -54,7 +63,10 @@ class Analyzer:
         self._model = model
         self._log = log
         self._patterns: dict[str, Pattern] = {}
+        self._catalogue = Catalogue()
         self._unsaved: dict[str, Pattern] = {}
+        self._absorbed: set[str] = set()
+        """Patterns that are no more, and still in the store."""
         self._saved_seq = 0
         self._saving = trio.Lock()
         self._model_failures = 0
@@ -69,7 +81,8 @@ class Analyzer:
         """Serve as an actor."""
         life.at("loading")
         self._patterns, self._saved_seq = await self._learned.load_patterns()
-        self._unsaved, self._model_failures, self._asks_from = {}, 0, 0
+        self._catalogue = catalogue_of(self._patterns.values())
+        self._unsaved, self._absorbed, self._model_failures, self._asks_from = {}, set(), 0, 0
         await self._feed.open(self._saved_seq)
         life.ready()
         try:
@@ -85,13 +98,21 @@ class Analyzer:
         while True:
             async with self._feed.take() as ops:
                 life.at("grouping")
-                changes = apply(self._patterns, ops)
-                self._note(changes)
+                changes = apply(self._patterns, ops, self._catalogue)
+                self._note(changes.patterns)
+                self._forget(changes.absorbed)
             life.progress()
 
     def _note(self, changes: Mapping[str, Pattern]) -> None:
         self._patterns.update(changes)
         self._unsaved.update(changes)
+
+    def _forget(self, absorbed: Mapping[str, str]) -> None:
+        """Let go of patterns that have become part of others."""
+        for pattern in absorbed:
+            self._patterns.pop(pattern, None)
+            self._unsaved.pop(pattern, None)
+        self._absorbed |= absorbed.keys()
 
     async def _save_now_and_then(self) -> None:
         while True:
@@ -103,9 +124,10 @@ class Analyzer:
         async with self._saving:
             if self._saved_seq == self._feed.cursor and not self._unsaved:
                 return
-            changes, seq = dict(self._unsaved), self._feed.cursor
-            await self._learned.save_patterns(changes, seq)
+            changes, absorbed, seq = dict(self._unsaved), frozenset(self._absorbed), self._feed.cursor
+            await self._learned.save_patterns(changes, seq, absorbed)
             self._saved_seq = seq
+            self._absorbed -= absorbed
             self._unsaved = {key: now for key, now in self._unsaved.items() if changes.get(key) is not now}
 
     async def _inquire_each_cycle(self, life: Life) -> None:

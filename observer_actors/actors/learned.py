@@ -8,7 +8,7 @@ its changes there: `StoreReplaced` makes it crash too, and its next incarnation 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -79,12 +79,14 @@ class Learned:
         """Give all patterns, and the last seq that is in them."""
         return await self._call(lambda store: (store.patterns(), store.cursor(ANALYZER)), loads=ANALYZER)
 
-    async def save_patterns(self, changes: Mapping[str, Pattern], seq: int) -> None:
-        """Save patterns together with the last seq that is in them.
+    async def save_patterns(self, changes: Mapping[str, Pattern], seq: int, absorbed: Collection[str] = ()) -> None:
+        """Save patterns together with the last seq that is in them, and let go of those that were absorbed.
 
         :raises StoreReplaced: the file is another than the one loaded from; so do the next two.
         """
-        await self._call(lambda store: store.save_patterns(changes, consumer=ANALYZER, seq=seq), saves=ANALYZER)
+        await self._call(
+            lambda store: store.save_patterns(changes, consumer=ANALYZER, seq=seq, absorbed=absorbed), saves=ANALYZER
+        )
 
     async def save_diagnosis(self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], message: Outgoing) -> None:
         """Save what a model said, and queue the gateway's copy, both or neither."""

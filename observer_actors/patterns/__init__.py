@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from observer_actors.patterns.catalogue import Catalogue, Group, Scope, pattern_id, stable_id
 from observer_actors.patterns.diagnosis import (
     Case,
     Diagnosis,
@@ -13,14 +14,13 @@ from observer_actors.patterns.diagnosis import (
     inquiry_message,
 )
 from observer_actors.patterns.grouping import (
+    Changes,
     Example,
     Pattern,
-    Scope,
     apply,
     bounded_endpoint,
+    catalogue_of,
     error_text,
-    pattern_id,
-    stable_id,
 )
 from observer_actors.patterns.masking import ALGORITHM_VERSION, template_of
 from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message
@@ -28,8 +28,11 @@ from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message
 __all__ = [
     "ALGORITHM_VERSION",
     "Case",
+    "Catalogue",
+    "Changes",
     "Diagnosis",
     "Example",
+    "Group",
     "Inquiry",
     "LogEntry",
     "Outgoing",
@@ -38,6 +41,7 @@ __all__ = [
     "Scope",
     "apply",
     "bounded_endpoint",
+    "catalogue_of",
     "conclude",
     "due",
     "error_text",

@@ -1,56 +1,47 @@
-"""Failures grouped by endpoint and by the template of their error text. Pure.
+"""Failures grouped by endpoint and by what their error texts have in common, folded into records. Pure.
 
 The rules:
 
 * The text of a failure is its ``error``; its ``output_summary`` where that is absent, null or empty (the seed
   says ``undefined`` there).
-* An id depends on endpoint and template alone. It is the same after a restart, with more data, and under a
-  later algorithm that finds the same template.
+* Which texts belong together says `catalogue`. A pattern keeps the id that it was founded with: across restarts, with
+  more data, under a later algorithm. Where two turn out to be one, the older lives on and keeps the other's id as an
+  alias.
 * Ops are taken in by ascending ``seq``; an op at or below a pattern's ``last_seq`` is in it already and
   changes nothing. So one fold over all ops and many folds over parts of them, also overlapping ones, give the
-  same.
+  same; only whether a pattern is "back" is judged before two are joined, not anew.
 * Memory is bounded, and nothing is left uncounted: what finds no room is counted under the endpoint's "other"
   pattern, and where those are too many, under the one for all endpoints.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from enum import StrEnum
 from typing import Final
 
 import msgspec
 
 from observer_actors.op import Op, time_us
-from observer_actors.patterns.masking import ALGORITHM_VERSION, template_of
+from observer_actors.patterns.catalogue import NAMES_KEPT_MAX, Catalogue, Group, Known, Scope, stable_id
+from observer_actors.patterns.masking import ALGORITHM_VERSION
 
 __all__ = [
     "ENDPOINT_CHARS_MAX",
     "EXAMPLES_MAX",
     "EXAMPLE_CHARS_MAX",
-    "OTHERS_MAX",
-    "PATTERNS_MAX",
-    "PATTERNS_PER_ENDPOINT_MAX",
     "QUIET_TIMES_MEAN",
     "QUIET_US_MIN",
+    "Changes",
     "Example",
     "Pattern",
-    "Scope",
     "apply",
     "bounded_endpoint",
+    "catalogue_of",
     "error_text",
-    "pattern_id",
-    "stable_id",
 ]
 
-PATTERNS_MAX: Final = 1_000
-"""Patterns of all endpoints together, "other" ones aside: at most about 10 MB, and more than anyone reads."""
-PATTERNS_PER_ENDPOINT_MAX: Final = 250
-"""Patterns of one endpoint, so that one whose errors defy grouping leaves room for the rest."""
-OTHERS_MAX: Final = 100
-"""Endpoints with an "other" pattern of their own."""
+NAME_CHARS_MAX: Final = 64
 EXAMPLES_MAX: Final = 10
 """Failures the seed shows to its model."""
 EXAMPLE_CHARS_MAX: Final = 500
@@ -60,19 +51,6 @@ QUIET_US_MIN: Final = 3_600 * 1_000_000
 """A pattern is back when its failures had stopped for an hour of recorded time…"""
 QUIET_TIMES_MEAN: Final = 4
 """… and for 4 times their mean distance until then: what fails every two hours is ongoing, never "back"."""
-
-_EVERYWHERE: Final = "*"
-_OTHER_TEMPLATE: Final = "<other>"
-
-
-class Scope(StrEnum):
-    """What a pattern counts."""
-
-    TEMPLATE = "template"
-    ENDPOINT_OTHER = "endpoint-other"
-    """Failures of the endpoint that found no room for a pattern of their own."""
-    OTHER = "other"
-    """Those of endpoints that found no room even for an "other" of their own."""
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -106,32 +84,78 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     """``last_seq`` at the last diagnosis; 0: never diagnosed."""
     diagnosed_count: int = 0
     """``count`` at the last diagnosis."""
+    aliases: tuple[str, ...] = ()
+    """Ids of patterns that turned out to be this one, the first hundred."""
+    names: tuple[str, ...] = ()
+    """Some of what has stood in the places that comparison has masked: the next incarnation knows them, too."""
+    is_cut: bool = False
+    """Its text looks cut, and no whole one that begins like it has come."""
 
 
-def apply(patterns: Mapping[str, Pattern], ops: Iterable[Op]) -> dict[str, Pattern]:
+class Changes(msgspec.Struct, frozen=True):
+    """What a fold has changed."""
+
+    patterns: dict[str, Pattern]
+    """Id -> pattern of those that are new or changed."""
+    absorbed: dict[str, str]
+    """Id of a pattern that is no more -> id of the one that it has become part of."""
+
+    def onto(self, patterns: Mapping[str, Pattern]) -> dict[str, Pattern]:
+        """Give the patterns as they are with the changes."""
+        return {key: kept for key, kept in {**patterns, **self.patterns}.items() if key not in self.absorbed}
+
+
+def catalogue_of(patterns: Iterable[Pattern]) -> Catalogue:
+    """Make the catalogue that has led to these patterns."""
+    ordered = sorted(patterns, key=lambda pattern: (pattern.first_seq, pattern.id))
+    return Catalogue(
+        Known(item.id, item.endpoint, item.template, item.version, item.scope, item.names, item.is_cut, item.aliases)
+        for item in ordered
+    )
+
+
+def apply(patterns: Mapping[str, Pattern], ops: Iterable[Op], catalogue: Catalogue | None = None) -> Changes:
     """Fold the failures among the ops into the patterns.
 
     :param patterns: id -> pattern, all there are; left as they are.
-    :returns: id -> pattern of those that are new or changed.
+    :param catalogue: the one that has led to these patterns; it goes on with the ops. Made anew where none is given.
     """
-    admission = _Admission(patterns)
-    folds: dict[str, tuple[_Key, list[Op]]] = {}
-    for op in sorted((op for op in ops if not op.success), key=lambda op: op.seq):
-        key = admission.admit(bounded_endpoint(op.endpoint), template_of(error_text(op)))
-        known = patterns.get(key.id)
-        if known is None or op.seq > known.last_seq:
-            folds.setdefault(key.id, (key, []))[1].append(op)
-    return {key.id: _folded(patterns.get(key.id), key, failures) for key, failures in folds.values()}
+    catalogue = catalogue or catalogue_of(patterns.values())
+    failed = sorted((op for op in ops if not op.success), key=lambda op: op.seq)
+    placed = [(catalogue.place(bounded_endpoint(op.endpoint), error_text(op)), op) for op in failed]
+    absorbed = {one: group for one, group in catalogue.take_absorbed().items() if one in patterns}
+    folds: dict[str, tuple[Group, list[Op]]] = {group.id: (group, []) for group in absorbed.values()}
+    for group, op in placed:
+        counts = group.last()
+        folds.setdefault(counts.id, (counts, []))[1].append(op)
+    bases = {key: patterns.get(key) for key in folds}
+    for one, group in absorbed.items():
+        base = bases[group.id]
+        assert base is not None, "the oldest lives on, so it was known when the other was"
+        bases[group.id] = _joined(base, patterns[one])
+    changes = {key: _folded(bases[key], group, failures) for key, (group, failures) in folds.items()}
+    return Changes(
+        {key: changed for key, changed in changes.items() if changed is not patterns.get(key)},
+        {one: group.id for one, group in absorbed.items()},
+    )
 
 
-def pattern_id(endpoint: str, template: str) -> str:
-    """Give the id of a pattern: 16 hex digits, the same for ever."""
-    return stable_id("pattern", endpoint, template)
-
-
-def stable_id(*parts: str) -> str:
-    """Hash the parts into 16 hex digits (BLAKE2b, 64 bits): of 1,000 ids two are the same once in 10^13."""
-    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
+def _joined(one: Pattern, other: Pattern) -> Pattern:
+    first, last = min(one, other, key=lambda part: part.first_seq), max(one, other, key=lambda part: part.last_seq)
+    examples = sorted({*one.examples, *other.examples}, key=lambda example: example.seq)
+    return msgspec.structs.replace(
+        one,
+        first_seq=first.first_seq,
+        first_seen=first.first_seen,
+        last_seq=last.last_seq,
+        last_seen=last.last_seen,
+        count=one.count + other.count,
+        examples=tuple(examples[-EXAMPLES_MAX:]),
+        sources=dict(Counter(one.sources) + Counter(other.sources)),
+        back_seq=max(one.back_seq, other.back_seq),
+        diagnosed_seq=max(one.diagnosed_seq, other.diagnosed_seq),
+        diagnosed_count=one.diagnosed_count + other.diagnosed_count,
+    )
 
 
 def error_text(op: Op) -> str:
@@ -147,72 +171,54 @@ def bounded_endpoint(endpoint: str) -> str:
     return endpoint[: ENDPOINT_CHARS_MAX - len(mark)] + mark
 
 
-class _Key(msgspec.Struct, frozen=True):
-    id: str
-    scope: Scope
-    endpoint: str
-    template: str
-
-
-class _Admission:
-    """Finds the pattern of a failure while there is room for one, and an "other" afterwards."""
-
-    def __init__(self, patterns: Mapping[str, Pattern]) -> None:
-        self._ids = set(patterns)
-        self._by_scope = Counter(pattern.scope for pattern in patterns.values())
-        self._by_endpoint = Counter(
-            pattern.endpoint for pattern in patterns.values() if pattern.scope is Scope.TEMPLATE
-        )
-
-    def admit(self, endpoint: str, template: str) -> _Key:
-        own = _Key(pattern_id(endpoint, template), Scope.TEMPLATE, endpoint, template)
-        if own.id in self._ids:
-            return own
-        if self._by_scope[own.scope] < PATTERNS_MAX and self._by_endpoint[endpoint] < PATTERNS_PER_ENDPOINT_MAX:
-            self._by_endpoint[endpoint] += 1
-            return self._admitted(own)
-        other = _Key(stable_id("other", endpoint), Scope.ENDPOINT_OTHER, endpoint, _OTHER_TEMPLATE)
-        if other.id in self._ids:
-            return other
-        if self._by_scope[other.scope] < OTHERS_MAX:
-            return self._admitted(other)
-        return _Key(stable_id("other"), Scope.OTHER, _EVERYWHERE, _OTHER_TEMPLATE)
-
-    def _admitted(self, key: _Key) -> _Key:
-        self._ids.add(key.id)
-        self._by_scope[key.scope] += 1
-        return key
-
-
-def _folded(known: Pattern | None, key: _Key, failures: Sequence[Op]) -> Pattern:
-    """Take failures, ascending and all newer than the pattern, into it."""
-    new = [Example(op.seq, _line(op)) for op in failures[-EXAMPLES_MAX:]]
-    sources = Counter(op.source for op in failures)
-    first, last = failures[0], failures[-1]
+def _folded(known: Pattern | None, group: Group, failures: Sequence[Op]) -> Pattern:
+    """Take failures, ascending, into a pattern; the same one when it has them all already."""
+    since = known.last_seq if known is not None else 0
+    failures = [op for op in failures if op.seq > since]
     if known is None:
-        return Pattern(
-            id=key.id,
-            version=ALGORITHM_VERSION,
-            endpoint=key.endpoint,
-            template=key.template,
-            scope=key.scope,
-            first_seq=first.seq,
-            last_seq=last.seq,
-            first_seen=first.recorded_at,
-            last_seen=last.recorded_at,
-            count=len(failures),
-            examples=tuple(new),
-            sources=dict(sources),
-            back_seq=_back_seq(first.recorded_at, first.recorded_at, 1, failures[1:]),
-        )
+        known = _empty(group, failures[0])
+    described = _described(known, group)
+    if not failures:
+        return known if described == known else described
+    last = failures[-1]
+    new = [Example(op.seq, _line(op)) for op in failures[-EXAMPLES_MAX:]]
     return msgspec.structs.replace(
-        known,
+        described,
         last_seq=last.seq,
         last_seen=last.recorded_at,
         count=known.count + len(failures),
         examples=(*known.examples, *new)[-EXAMPLES_MAX:],
-        sources=dict(Counter(known.sources) + sources),
+        sources=dict(Counter(known.sources) + Counter(op.source for op in failures)),
         back_seq=_back_seq(known.first_seen, known.last_seen, known.count, failures) or known.back_seq,
+    )
+
+
+def _described(known: Pattern, group: Group) -> Pattern:
+    """Give the pattern with what its group has learned."""
+    return msgspec.structs.replace(
+        known,
+        template=group.template,
+        names=tuple(sorted(name[:NAME_CHARS_MAX] for name in group.names)[:NAMES_KEPT_MAX]),
+        is_cut=group.is_cut,
+        aliases=tuple(group.aliases),
+    )
+
+
+def _empty(group: Group, first: Op) -> Pattern:
+    """Give the pattern of a group before its first failure is counted."""
+    return Pattern(
+        id=group.id,
+        version=ALGORITHM_VERSION,
+        endpoint=group.endpoint,
+        template=group.template,
+        scope=group.scope,
+        first_seq=first.seq,
+        last_seq=0,
+        first_seen=first.recorded_at,
+        last_seen=first.recorded_at,
+        count=0,
+        examples=(),
+        sources={},
     )
 
 

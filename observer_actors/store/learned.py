@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
@@ -188,9 +188,12 @@ class Store:
         rows = self._rows("SELECT record FROM patterns ORDER BY id")
         return {pattern.id: pattern for pattern in _decoded(rows, Pattern)}
 
-    def save_patterns(self, changes: Mapping[str, Pattern], *, consumer: str, seq: int) -> None:
-        """Save new and changed patterns, and that the consumer has taken in all ops up to ``seq``."""
+    def save_patterns(
+        self, changes: Mapping[str, Pattern], *, consumer: str, seq: int, absorbed: Collection[str] = ()
+    ) -> None:
+        """Save new and changed patterns, let go of absorbed ones, and save that all ops up to ``seq`` are in them."""
         with self._saving() as sql:
+            sql.executemany("DELETE FROM patterns WHERE id = ?", [(key,) for key in absorbed])
             sql.executemany(_SAVE_PATTERN, map(_row, changes.values()))
             sql.execute(_SAVE_CURSOR, (consumer, seq))
 

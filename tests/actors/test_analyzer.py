@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
@@ -61,10 +61,10 @@ class HeldLearned(Learned):
     before_patterns: Callable[[], Awaitable[None]] | None = None
     before_diagnosis: Callable[[], Awaitable[None]] | None = None
 
-    async def save_patterns(self, changes: Mapping[str, Pattern], seq: int) -> None:
+    async def save_patterns(self, changes: Mapping[str, Pattern], seq: int, absorbed: Collection[str] = ()) -> None:
         if self.before_patterns is not None:
             await self.before_patterns()
-        await super().save_patterns(changes, seq)
+        await super().save_patterns(changes, seq, absorbed)
 
     async def save_diagnosis(self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], message: Outgoing) -> None:
         await super().save_diagnosis(diagnosis, changes, message)
@@ -221,7 +221,7 @@ async def test_what_could_not_be_saved_is_not_taken_for_saved(
             await trio.testing.wait_all_tasks_blocked()
             bench.clock.jump(2)
             await trio.Event().wait()
-    assert await bench.reopened() == (apply({}, bench.ops), 2)
+    assert await bench.reopened() == (apply({}, bench.ops).patterns, 2)
 
 
 async def test_a_crash_before_the_save_costs_nothing(make_bench: Callable[..., Bench], mock_clock: MockClock) -> None:
@@ -242,4 +242,4 @@ async def test_a_crash_before_the_save_costs_nothing(make_bench: Callable[..., B
     first.learned.before_patterns = None
     async with first.running():
         await first.feed.reached(3)
-    assert await first.reopened() == (apply({}, first.ops), 3)
+    assert await first.reopened() == (apply({}, first.ops).patterns, 3)

@@ -181,7 +181,7 @@ def check_consumers(outcome: Outcome) -> None:
         id_: msgspec.structs.replace(pattern, diagnosed_seq=0, diagnosed_count=0)
         for id_, pattern in outcome.patterns.items()
     }
-    assert undiagnosed == apply({}, outcome.ops)
+    assert undiagnosed == apply({}, outcome.ops).patterns
 
 
 def of_kind(outcome: Outcome, kind: type[LifecycleEvent]) -> list[str]:

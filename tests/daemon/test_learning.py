@@ -452,7 +452,7 @@ async def test_crashes_and_restarts_of_the_analyzer_give_the_patterns_of_a_clean
             await caught_up(daemon)
             patterns = dict(daemon.analyzer.patterns)
             await client.aclose()
-    assert patterns == apply({}, stored_ops(tmp_path))
+    assert patterns == apply({}, stored_ops(tmp_path)).patterns
     assert len(patterns) == 11
     async with daemon_inside(settings) as daemon:
         assert dict(daemon.analyzer.patterns) == patterns

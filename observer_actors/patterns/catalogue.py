@@ -1,0 +1,406 @@
+"""Which failures belong together: learned from what has come, so that the order matters as little as it can. Pure.
+
+A group has a shape. A text belongs to the group whose shape it fits: the same words, and any word in a masked place.
+One that fits none founds a group, which is then compared with those of its endpoint that have the same first word and
+as many words. Groups become one, of which the oldest lives on, when
+
+* **names**: they differ in one place, and there `NAMES_MIN` different words have been seen that might be names. Words
+  that programs say of themselves ("started", "failed") are no names (`shapes.is_name`); of states in capitals
+  `STATES_MIN` will do.
+* **a mask opposite a word**: where they differ, one of them is masked: "port 8080" and "port any".
+* **known names**: they differ in one place, in words that are all known as names from other groups of the endpoint.
+* **two at once**: they differ in the same two places, and each of the two has seen `NAMES_MIN` names.
+
+A shape keeps two words that say something, three beside two masks at once, and its first word is never masked.
+
+So which groups become one depends on the set of shapes that have been seen; their order decides little more than
+whose id lives on. Nothing is taken apart again. A text that was cut off belongs to the one group that begins like it,
+whichever came first; where several do, it stays by itself. Where the ideas are from, and what else was tried:
+docs/adr/0003.
+
+Bounds: `PATTERNS_MAX` groups, `PATTERNS_PER_ENDPOINT_MAX` of one endpoint; what finds no room is counted under the
+endpoint's "other", and where those are `OTHERS_MAX`, under the one for all. `SEEN_MAX` texts are remembered with their
+group, `KNOWN_MAX` names with their endpoint, `NAMES_KEPT_MAX` with a
+group, and `ALIASES_MAX` ids of groups that it has taken in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from observer_actors.patterns.masking import ANY, digits_alike
+from observer_actors.patterns.shapes import (
+    CUT_CHARS_MIN,
+    CUT_LENGTHS,
+    Shape,
+    begins,
+    constants,
+    differences,
+    fits,
+    is_name,
+    looks_cut,
+    shape_of,
+    shape_of_template,
+    without_ellipsis,
+)
+
+__all__ = [
+    "NAMES_KEPT_MAX",
+    "OTHERS_MAX",
+    "PATTERNS_MAX",
+    "PATTERNS_PER_ENDPOINT_MAX",
+    "Catalogue",
+    "Group",
+    "Known",
+    "Scope",
+    "pattern_id",
+    "stable_id",
+]
+
+PATTERNS_MAX: Final = 2_000
+"""Patterns of all endpoints together, "other" ones aside: at most about 20 MB, and more than anyone reads."""
+PATTERNS_PER_ENDPOINT_MAX: Final = 1_000
+"""Patterns of one endpoint, so that one whose errors defy grouping leaves room for the rest."""
+OTHERS_MAX: Final = 100
+"""Endpoints with an "other" pattern of their own."""
+NAMES_MIN: Final = 4
+"""Different names in one place that make it a place for names. Of 3, 4, 5 and 6 the sets at hand like 4 best, and no
+other much less (docs/adr/0003)."""
+STATES_MIN: Final = 3
+KNOWN_MIN: Final = 2
+CONSTANTS_MIN: Final = 2
+KNOWN_MAX: Final = 1_000
+NAMES_KEPT_MAX: Final = 20
+ALIASES_MAX: Final = 100
+SEEN_MAX: Final = 10_000
+SEEN_CHARS_MAX: Final = 500
+"""Longer texts are not remembered: what is remembered then takes at most about 10 MB."""
+
+_EVERYWHERE: Final = "*"
+_OTHER_TEMPLATE: Final = "<other>"
+
+
+class Scope(StrEnum):
+    """What a pattern counts."""
+
+    TEMPLATE = "template"
+    ENDPOINT_OTHER = "endpoint-other"
+    """Failures of the endpoint that found no room for a pattern of their own."""
+    OTHER = "other"
+    """Those of endpoints that found no room even for an "other" of their own."""
+
+
+def pattern_id(endpoint: str, template: str) -> str:
+    """Give the id of the pattern that was founded with this template: 16 hex digits, the same for ever."""
+    return stable_id("pattern", endpoint, template)
+
+
+def stable_id(*parts: str) -> str:
+    """Hash the parts into 16 hex digits (BLAKE2b, 64 bits): of 1,000 ids two are the same once in 10^13."""
+    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What a catalogue needs of a pattern to go on from it."""
+
+    id: str
+    endpoint: str
+    template: str
+    version: int
+    scope: Scope = Scope.TEMPLATE
+    names: tuple[str, ...] = ()
+    is_cut: bool = False
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """Failures that belong together, as they are recognised."""
+
+    id: str
+    endpoint: str
+    shape: Shape
+    scope: Scope = Scope.TEMPLATE
+    order: int = 0
+    is_cut: bool = False
+    """Its text looked cut, and no whole one has come yet."""
+    names: set[str] = field(default_factory=set)
+    """Some of what has stood in the places that were masked by comparison."""
+    aliases: list[str] = field(default_factory=list)
+    """Ids of groups that have become part of this one: the first `ALIASES_MAX`."""
+    into: Group | None = None
+    """The group that this one has become part of."""
+
+    @property
+    def template(self) -> str:
+        """What its failures have in common."""
+        return _OTHER_TEMPLATE if self.scope is not Scope.TEMPLATE else self.shape.template
+
+    def last(self) -> Group:
+        """Give the group that counts for this one."""
+        group = self
+        while group.into is not None:
+            group = group.into
+        return group
+
+
+class Catalogue:
+    """All groups.
+
+    :param known: the patterns so far, oldest first.
+    """
+
+    def __init__(self, known: Iterable[Known] = ()) -> None:
+        self._endpoints: dict[str, _Endpoint] = {}
+        self._others: dict[str, Group] = {}
+        self._seen: dict[tuple[str, str], Group] = {}
+        self._absorbed: list[Group] = []
+        self._founded = 0
+        for pattern in known:
+            self._restore(pattern)
+
+    def place(self, endpoint: str, text: str) -> Group:
+        """Give the group of a failure; it may become part of another one later (`Group.last`)."""
+        key = (endpoint, digits_alike(text))
+        group = self._seen.get(key)
+        if group is not None:
+            return group.last()
+        group = self._find(endpoint, key[1])
+        # A text that may have been cut by chance of its length is looked at again: a group of its own may have come.
+        if len(text) <= SEEN_CHARS_MAX and len(text) not in CUT_LENGTHS:
+            if len(self._seen) == SEEN_MAX:
+                self._seen.clear()
+            self._seen[key] = group
+        return group
+
+    def take_absorbed(self) -> dict[str, Group]:
+        """Give the ids of the groups that have become part of another since the last call, and that other."""
+        absorbed = {group.id: group.last() for group in self._absorbed}
+        self._absorbed.clear()
+        return absorbed
+
+    def _find(self, endpoint: str, text: str) -> Group:
+        shape = shape_of(without_ellipsis(text))
+        there = self._endpoints.get(endpoint)
+        group = there.group_of(shape, text) if there is not None else None
+        if group is not None:
+            return group
+        if not self._has_room(there):
+            return self._other(endpoint)
+        if there is None:
+            there = self._endpoints[endpoint] = _Endpoint(self._absorbed)
+        return there.found(self._group(endpoint, shape, text))
+
+    def _group(self, endpoint: str, shape: Shape, text: str) -> Group:
+        self._founded += 1
+        is_cut = looks_cut(text, shape.words)
+        return Group(pattern_id(endpoint, shape.template), endpoint, shape, order=self._founded, is_cut=is_cut)
+
+    def _has_room(self, there: _Endpoint | None) -> bool:
+        if there is not None and len(there.groups) >= PATTERNS_PER_ENDPOINT_MAX:
+            return False
+        return sum(len(endpoint.groups) for endpoint in self._endpoints.values()) < PATTERNS_MAX
+
+    def _other(self, endpoint: str) -> Group:
+        if endpoint not in self._others and len(self._others) < OTHERS_MAX:
+            self._others[endpoint] = _other_group(endpoint)
+        return self._others.get(endpoint) or self._others.setdefault(_EVERYWHERE, _other_group(_EVERYWHERE))
+
+    def _restore(self, known: Known) -> None:
+        if known.scope is not Scope.TEMPLATE:
+            self._others[known.endpoint] = _other_group(known.endpoint)
+            return
+        self._founded += 1
+        shape = shape_of_template(known.template, known.version)
+        group = Group(known.id, known.endpoint, shape, order=self._founded, is_cut=known.is_cut)
+        group.names.update(known.names)
+        group.aliases.extend(known.aliases)
+        self._endpoints.setdefault(known.endpoint, _Endpoint(self._absorbed)).restore(group)
+
+
+def _other_group(endpoint: str) -> Group:
+    if endpoint == _EVERYWHERE:
+        return Group(stable_id("other"), endpoint, Shape((), (), ()), Scope.OTHER)
+    return Group(stable_id("other", endpoint), endpoint, Shape((), (), ()), Scope.ENDPOINT_OTHER)
+
+
+class _Endpoint:
+    """The groups of one endpoint.
+
+    :param absorbed: is told of each group that has become part of another.
+    """
+
+    def __init__(self, absorbed: list[Group]) -> None:
+        self._absorbed = absorbed
+        self.groups: dict[str, Group] = {}
+        self._alike: dict[str, dict[int, list[Group]]] = defaultdict(lambda: defaultdict(list))
+        """First word -> number of words -> groups, oldest first."""
+        self._names: set[str] = set()
+
+    def group_of(self, shape: Shape, text: str) -> Group | None:
+        """Find the group of a text: of those that it fits the one that says most, else the one that it begins like."""
+        fitting = [group for group in self._same_length(shape) if _takes(group.shape.words, shape.words)]
+        if fitting:
+            best = max(fitting, key=lambda group: (constants(group.shape.words), -group.order))
+            best.shape = best.shape.agreed(shape)
+            best.is_cut = best.is_cut and looks_cut(text, shape.words)
+            self._settle(self._learn(best, shape.words))
+            return best.last()
+        is_cut = looks_cut(text, shape.words) or len(text) in CUT_LENGTHS
+        return self._whole_of(shape.words, is_cut=is_cut) if len(text) >= CUT_CHARS_MIN or is_cut else None
+
+    def found(self, group: Group) -> Group:
+        """Take a new group in, and join what now belongs together; give the one that counts."""
+        self._add(group)
+        self._settle([group])
+        return group.last()
+
+    def restore(self, group: Group) -> None:
+        """Take a group in that was there before; an older one with the same shape goes before it."""
+        self._names.update(group.names)
+        self._add(group)
+
+    def _add(self, group: Group) -> None:
+        self.groups[group.id] = group
+        self._same_length(group.shape).append(group)
+
+    def _same_length(self, shape: Shape) -> list[Group]:
+        return self._alike[shape.words[0] if shape.words else ""][len(shape.words)]
+
+    def _learn(self, group: Group, words: Sequence[str]) -> list[Group]:
+        """Note the names in a text's masked places; give the groups that hold one that was not known."""
+        places = [place for place, word in enumerate(group.shape.words) if word == ANY]
+        new = self._noted(group, (words[place] for place in places))
+        return [other for other in self.groups.values() if not new.isdisjoint(other.shape.words)] if new else []
+
+    def _noted(self, group: Group, words: Iterable[str]) -> set[str]:
+        names = {word for word in words if ANY not in word and is_name(word)}
+        if len(group.names) < NAMES_KEPT_MAX:
+            group.names |= names
+        new = names - self._names if len(self._names) < KNOWN_MAX else set()
+        self._names |= new
+        return new
+
+    def _settle(self, work: list[Group]) -> None:
+        """Join groups until none of those that have changed belongs to another."""
+        while work:
+            group = work.pop()
+            if group.into is None and (found := self._relatives(group)):
+                work += self._join([group, *found])
+
+    def _join(self, groups: list[Group]) -> list[Group]:
+        """Make one of several; give the groups to look at again."""
+        oldest, *others = sorted(groups, key=lambda group: group.order)
+        whole = max(groups, key=lambda group: len(group.shape.words))
+        for group in groups:
+            self._same_length(group.shape).remove(group)
+        same = [group for group in groups if len(group.shape.words) == len(whole.shape.words)]
+        places = {
+            place for place, words in enumerate(zip(*(g.shape.words for g in same), strict=True)) if len(set(words)) > 1
+        }
+        new = self._noted(oldest, (group.shape.words[place] for group in same for place in places))
+        oldest.shape = whole.shape.varied(places)
+        oldest.is_cut = all(group.is_cut for group in groups)
+        for group in others:
+            group.into = oldest
+            self._absorbed.append(group)
+            oldest.aliases = [*oldest.aliases, group.id, *group.aliases][:ALIASES_MAX]
+            self._noted(oldest, group.names)
+            del self.groups[group.id]
+        self._same_length(oldest.shape).append(oldest)
+        return [oldest, *(other for other in self.groups.values() if not new.isdisjoint(other.shape.words))]
+
+    def _relatives(self, group: Group) -> list[Group]:
+        """Find the groups that are one with this one."""
+        words = group.shape.words
+        by_place: dict[tuple[int, ...], list[Group]] = defaultdict(list)
+        for other in self._same_length(group.shape):
+            if other is group:
+                continue
+            theirs = other.shape.words
+            if _takes(words, theirs) or _takes(theirs, words):
+                return [other]
+            places = differences(words, theirs, 2)
+            if places:
+                if _is_masked_opposite(words, theirs, places):
+                    return [other]
+                by_place[tuple(places)].append(other)
+        return next(self._varying(words, by_place), None) or self._torn(group)
+
+    def _varying(self, words: Sequence[str], by_place: dict[tuple[int, ...], list[Group]]) -> Iterator[list[Group]]:
+        """Give groups that differ from a shape in places where names stand."""
+        for places, differing in by_place.items():
+            if constants(words, places) < CONSTANTS_MIN - 1 + len(places):
+                continue
+            others = list(differing)
+            if len(places) > 1:
+                others += [other for place in places for other in by_place.get((place,), ())]
+            if all(
+                self._is_for_names(
+                    {words[place], *(other.shape.words[place] for other in others)},
+                    behind=words[place - 1],
+                    alone=len(places) == 1,
+                )
+                for place in places
+            ):
+                yield others
+
+    def _is_for_names(self, values: set[str], *, behind: str, alone: bool) -> bool:
+        """Tell whether what has been seen in one place makes it a place for names."""
+        names = {value for value in values if is_name(value, behind)}
+        if len(names) >= NAMES_MIN:
+            return True
+        if names != values or not alone:
+            return False
+        return (len(names) >= STATES_MIN and all(name.isupper() and name.isalpha() for name in names)) or (
+            len(names) >= KNOWN_MIN and names <= self._names
+        )
+
+    def _torn(self, group: Group) -> list[Group]:
+        """Find the whole that a group is the cut beginning of, or the beginnings of a whole."""
+        whole = self._whole_of(group.shape.words, is_cut=group.is_cut, but=group) if _is_long(group) else None
+        if whole is not None:
+            return [whole]
+        of_first = self._alike[group.shape.words[0] if group.shape.words else ""]
+        return [
+            other
+            for others in of_first.values()
+            for other in others
+            if other is not group
+            and _is_long(other)
+            and begins(other.shape.words, group.shape.words, is_cut=other.is_cut)
+            and self._whole_of(other.shape.words, is_cut=other.is_cut, but=other) is group
+        ]
+
+    def _whole_of(self, words: Sequence[str], *, is_cut: bool, but: Group | None = None) -> Group | None:
+        """Find the group that begins with these words, if it is the only one."""
+        of_first = self._alike[words[0] if words else ""]
+        found = [
+            group
+            for length, groups in of_first.items()
+            if length >= len(words)
+            for group in groups
+            if group is not but and begins(words, group.shape.words, is_cut=is_cut)
+        ]
+        return found[0] if len(found) == 1 else None
+
+
+def _takes(shape: Sequence[str], words: Sequence[str]) -> bool:
+    """Tell whether a shape that says enough has these words for a case; the same words always are."""
+    return shape == words or (constants(shape) >= CONSTANTS_MIN and fits(words, shape))
+
+
+def _is_masked_opposite(words: Sequence[str], others: Sequence[str], places: Sequence[int]) -> bool:
+    is_masked = all(ANY in (words[place], others[place]) for place in places)
+    return is_masked and constants(words, places) >= CONSTANTS_MIN - 1 + len(places)
+
+
+def _is_long(group: Group) -> bool:
+    return group.is_cut or len(group.template) >= CUT_CHARS_MIN

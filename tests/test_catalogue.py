@@ -1,0 +1,305 @@
+"""Which failures belong together: what makes two shapes one, in whatever order they come, and what keeps them apart."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.scores import adjusted_rand, grouping_scores
+from observer_actors.op import Op
+from observer_actors.patterns import Catalogue, Pattern, apply, catalogue_of, pattern_id
+from observer_actors.patterns.masking import marked
+from observer_actors.patterns.shapes import is_name, shape_of, shape_of_template
+
+LOGHUB = ("Apache", "HPC", "Linux", "OpenSSH", "Spark")
+FIVE = ("alice", "bob", "carol", "dave", "erin")
+
+
+def failure(seq: int, error: str, endpoint: str = "sql:run") -> Op:
+    return Op(
+        timestamp="",
+        endpoint=endpoint,
+        input_summary="",
+        success=False,
+        duration_ms=1,
+        output_summary="failed",
+        error=error,
+        source="mcp",
+        seq=seq,
+        recorded_at=f"2026-11-22T10:{seq // 60 % 60:02}:{seq % 60:02}.000000Z",
+    )
+
+
+def templates(*texts: str) -> list[str]:
+    """Give the template of each text, once all of them are known."""
+    catalogue = Catalogue()
+    groups = [catalogue.place("", text) for text in texts]
+    return [group.last().template for group in groups]
+
+
+def is_one(*texts: str) -> bool:
+    return len(set(templates(*texts))) == 1
+
+
+def in_every_order(texts: Sequence[str]) -> list[frozenset[frozenset[str]]]:
+    """Give the groups of the texts, for each order in which they may come."""
+    found = []
+    for order in itertools.permutations(texts):
+        groups: dict[str, set[str]] = {}
+        for text, template in zip(order, templates(*order), strict=True):
+            groups.setdefault(template, set()).add(text)
+        found.append(frozenset(frozenset(group) for group in groups.values()))
+    return found
+
+
+def test_names_in_one_place_become_one_pattern_with_the_fourth() -> None:
+    texts = [f"Invalid user {name} from host" for name in FIVE]
+    assert len(set(templates(*texts[:3]))) == 3
+    assert set(templates(*texts)) == {"Invalid user <any> from host"}
+
+
+def test_words_that_programs_say_of_themselves_stay_apart() -> None:
+    states = ("started", "stopped", "paused", "resumed", "failed", "rejected")
+    assert len(set(templates(*(f"the machine was {state} by its owner" for state in states)))) == len(states)
+
+
+def test_states_in_capitals_are_values() -> None:
+    assert is_one(*(f"peer state is {state} since then" for state in ("LOOKING", "LEADING", "FOLLOWING")))
+    assert not is_one("GET is not allowed here", "POST is not allowed here", "PUT is not allowed here")
+
+
+def test_a_mask_opposite_a_word_is_the_same_place() -> None:
+    assert set(templates("bind to port 8080 failed", "bind to port any failed")) == {"bind to port <any> failed"}
+
+
+def test_names_known_from_elsewhere_are_names() -> None:
+    learned = [f"session closed for user {name}" for name in FIVE]
+    pair = ["session opened for alice again", "session opened for bob again"]
+    assert len(set(templates(*pair))) == 2
+    assert templates(*learned, *pair)[-2:] == ["session opened for <any> again"] * 2
+    assert templates(*pair, *learned)[:2] == ["session opened for <any> again"] * 2
+
+
+def test_two_places_that_vary_together_are_found() -> None:
+    pairs = [f"class {name} was bound to handler {name}Handler" for name in FIVE]
+    assert set(templates(*pairs)) == {"class <any> was bound to handler <any>"}
+
+
+def test_what_says_too_little_without_the_word_stays_apart() -> None:
+    assert len(set(templates("link up", "link ok", "link slow", "link lost", "link idle"))) == 5
+    assert len(set(templates(*(f"{name} startup succeeded" for name in FIVE)))) == 5, "the first word is never masked"
+
+
+def test_the_order_does_not_decide_what_belongs_together() -> None:
+    texts = [*(f"no such table {name} here" for name in FIVE[:4]), "no such table 17 here", "no such view alice here"]
+    assert len(set(in_every_order(texts))) == 1
+
+
+WHOLE = "could not write the snapshot of table orders to the archive: no space left on device /dev/sda1"
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        WHOLE[:70] + "...",
+        WHOLE[:66] + " [truncated]",
+        WHOLE[:72],
+    ],
+)
+def test_a_cut_text_belongs_to_the_whole_one_whichever_comes_first(cut: str) -> None:
+    assert set(templates(cut, WHOLE)) == set(templates(WHOLE, cut)) == set(templates(WHOLE))
+
+
+def test_a_long_text_that_begins_like_a_longer_one_was_cut() -> None:
+    trace = "TypeError: cannot read it " + " ".join(f"at module.{name}.call" for name in FIVE * 4)
+    for length in (200, 255, 300):
+        assert is_one(trace, trace[:length]), length
+
+
+def test_an_open_quotation_or_bracket_shows_a_cut() -> None:
+    body = 'request refused by the server {"error": "no table orders in schema", "hint": "create it", "code": 17}'
+    assert is_one(body, body[:60])
+
+
+def test_a_short_text_that_begins_like_a_longer_one_is_another() -> None:
+    assert not is_one("link error", "link error on broadcast tree")
+    one = "authentication failure; logname= uid=0 euid=0 tty=ssh ruser= rhost=203.0.113.7"
+    assert not is_one(one, one + " user=root")
+
+
+def test_what_begins_like_two_stays_by_itself() -> None:
+    begun = "the transfer of the whole archive was stopped because of..."
+    texts = [begun[:-3] + " a full disk", begun[:-3] + " the network", begun]
+    assert len(set(templates(*texts))) == 3
+
+
+# ------------------------------------------------------------------------------------------ stability
+
+some_texts = st.lists(
+    st.builds(
+        lambda head, name, tail: f"{head} user {name} {tail}",
+        st.sampled_from(["unknown", "blocked", "reset for"]),
+        st.sampled_from([*FIVE, "7", "admin"]),
+        st.sampled_from(["at port 7", "at port any", "again"]),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(some_texts, st.integers(0, 30))
+def test_a_restart_changes_nothing(texts: list[str], cut: int) -> None:
+    """What was learned is in the records: a catalogue made from them goes on as the first would have."""
+    ops = [failure(seq, text) for seq, text in enumerate(texts, start=1)]
+    whole = apply({}, ops).patterns
+    before = apply({}, ops[:cut]).patterns
+    stored = msgspec.json.decode(msgspec.json.encode(before), type=dict[str, Pattern])
+    assert apply(stored, ops[cut:]).onto(stored) == whole
+
+
+@given(some_texts)
+def test_ids_stay_when_more_comes(texts: list[str]) -> None:
+    """An id is never taken from a pattern: it is still there, or an alias of the one that it has become part of."""
+    patterns: dict[str, Pattern] = {}
+    known: set[str] = set()
+    for seq, text in enumerate(texts, start=1):
+        patterns = apply(patterns, [failure(seq, text)]).onto(patterns)
+        known |= patterns.keys()
+        answering = set(patterns).union(*(pattern.aliases for pattern in patterns.values()))
+        assert known <= answering
+
+
+@given(some_texts)
+def test_nothing_is_lost_when_patterns_become_one(texts: list[str]) -> None:
+    ops = [failure(seq, text) for seq, text in enumerate(texts, start=1)]
+    patterns: dict[str, Pattern] = {}
+    catalogue = Catalogue()
+    for op in ops:
+        patterns = apply(patterns, [op], catalogue).onto(patterns)
+    assert sum(pattern.count for pattern in patterns.values()) == len(ops)
+    assert patterns == apply({}, ops).patterns or {p.template for p in patterns.values()} == {
+        p.template for p in apply({}, ops).patterns.values()
+    }
+
+
+def test_patterns_become_one_without_an_op_of_theirs() -> None:
+    """Two wait for a name to be known; it becomes known elsewhere, and they are joined then."""
+    waiting = [failure(1, "session opened for alice again"), failure(2, "session opened for bob again")]
+    patterns = apply({}, waiting).patterns
+    assert len(patterns) == 2
+    more = [failure(seq, f"session closed for user {name}") for seq, name in enumerate(FIVE, start=3)]
+    changes = apply(patterns, more)
+    first, second = patterns
+    assert changes.absorbed == {second: first}
+    joined = changes.onto(patterns)[first]
+    assert (joined.count, joined.aliases, joined.last_seq) == (2, (second,), 2)
+
+
+def test_a_pattern_of_the_first_algorithm_goes_on_with_its_id_and_version() -> None:
+    """It was founded with a template that would be written otherwise today."""
+    template = "block blk_-<num> at <ip>:<num>, <num>"
+    old = msgspec.structs.replace(
+        next(iter(apply({}, [failure(1, "x y")]).patterns.values())),
+        id=pattern_id("sql:run", template),
+        version=1,
+        template=template,
+    )
+    changes = apply({old.id: old}, [failure(2, "block blk_-17 at 10.0.0.1:80, 5")])
+    assert [(p.id, p.version, p.count) for p in changes.patterns.values()] == [(old.id, 1, 2)]
+
+
+def test_a_new_id_depends_on_endpoint_and_template_alone() -> None:
+    [pattern] = apply({}, [failure(1, "row 7 gone")]).patterns.values()
+    assert (pattern.id, pattern.version) == (pattern_id("sql:run", "row <num> gone"), 2)
+
+
+@given(st.text(alphabet="ab 1.:/-_=,(){}[]'\"<>Z", max_size=80))
+def test_a_template_is_read_as_the_shape_that_it_was_written_from(text: str) -> None:
+    shape = shape_of(text)
+    assert shape_of_template(shape.template).words == shape.words
+
+
+def test_the_private_characters_of_a_text_are_no_harm() -> None:
+    assert templates("odd \ue000 text \ue005 here") == ["odd <any> text <time> here"]
+
+
+def test_a_catalogue_takes_bounded_memory() -> None:
+    """Twenty thousand texts that have nothing in common: one endpoint has room for so many, and the rest is counted."""
+    random = Random(7)
+    letters = "abcdefghij"
+    catalogue = Catalogue()
+    places = [
+        catalogue.place("one", " ".join("".join(random.choices(letters, k=6)) for _ in range(8))) for _ in range(20_000)
+    ]
+    assert len({group.id for group in places}) == 1_001
+    assert places[-1].template == "<other>"
+
+
+@pytest.mark.parametrize(
+    ("word", "before", "expected"),
+    [
+        ("root", "user", True),
+        ("started", "was", False),
+        ("started", "=", True),
+        ("GET", "a", False),
+        ("RED", "a", True),
+    ],
+)
+def test_a_name_is_told_from_what_programs_say_of_themselves(word: str, before: str, *, expected: bool) -> None:
+    assert is_name(word, before) is expected
+
+
+# ------------------------------------------------------------------------------------------ real data
+
+
+def loghub(shared_data: Path, name: str) -> tuple[list[str], list[str]]:
+    lines = [json.loads(line) for line in (shared_data / "loghub2k" / f"{name}.jsonl").read_text().splitlines()]
+    return [line["error"] for line in lines], [line["truth"] for line in lines]
+
+
+def ids(texts: Sequence[str]) -> list[str]:
+    catalogue = Catalogue()
+    groups = [catalogue.place("", text) for text in texts]
+    return [group.last().id for group in groups]
+
+
+@pytest.mark.parametrize("name", LOGHUB)
+def test_real_logs_fall_into_their_events(shared_data: Path, name: str) -> None:
+    texts, truth = loghub(shared_data, name)
+    accuracy, f1 = grouping_scores(truth, ids(texts))
+    assert accuracy >= 0.95
+    assert f1 >= 0.92
+
+
+@pytest.mark.parametrize("name", LOGHUB)
+def test_real_logs_fall_into_the_same_groups_in_another_order(shared_data: Path, name: str) -> None:
+    texts, _ = loghub(shared_data, name)
+    straight = ids(texts)
+    for seed in range(3):
+        order = list(range(len(texts)))
+        Random(seed).shuffle(order)
+        shuffled = dict(zip(order, ids([texts[place] for place in order]), strict=True))
+        assert adjusted_rand(straight, [shuffled[place] for place in range(len(texts))]) >= 0.98
+
+
+def test_the_airline_errors_fall_into_their_kinds_exactly(shared_data: Path) -> None:
+    truth: dict[str, str] = json.loads((shared_data / "taubench_airline_truth.json").read_text())
+    lines = (shared_data / "taubench_airline_ops.jsonl").read_text().splitlines()
+    errors = [op["error"] for op in map(json.loads, lines) if op.get("error") in truth]
+    assert len(errors) == 73
+    assert grouping_scores([truth[error] for error in errors], ids(errors)) == (1.0, 1.0)
+
+
+@given(st.text(max_size=200))
+def test_masking_a_template_again_changes_nothing_that_matters(text: str) -> None:
+    assert len(marked(text)) <= 1_000
+
+
+def test_the_catalogue_of_no_patterns_is_empty() -> None:
+    assert catalogue_of([]).place("a", "b c d").template == "b c d"

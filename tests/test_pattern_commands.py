@@ -1,0 +1,55 @@
+"""`observer-actors patterns group`: a line out for each line in."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from observer_actors.pattern_commands import InputInvalid, grouped
+
+COMMAND = [sys.executable, "-m", "observer_actors", "patterns", "group"]
+
+
+def written(*lines: bytes) -> list[dict[str, str | None]]:
+    return [json.loads(line) for line in grouped(lines)]
+
+
+def test_each_line_gets_the_pattern_that_it_has_in_the_end() -> None:
+    names = ("alice", "bob", "carol", "dave")
+    answers = written(*(json.dumps({"error": f"Invalid user {name} from 10.0.0.1"}).encode() for name in names))
+    assert {answer["template"] for answer in answers} == {"Invalid user <any> from <ip>"}
+    assert len({answer["pattern"] for answer in answers}) == 1
+
+
+def test_endpoints_are_told_apart() -> None:
+    one, other = written(b'{"endpoint":"a","error":"boom at 5"}', b'{"endpoint":"b","error":"boom at 6"}')
+    assert one["template"] == other["template"] == "boom at <num>"
+    assert one["pattern"] != other["pattern"]
+
+
+def test_what_is_no_failure_has_no_pattern_and_blank_lines_no_answer() -> None:
+    answers = written(b'{"success":true,"error":"x"}', b"\n", b"{}", b'{"output_summary":"it failed"}')
+    assert [answer["template"] for answer in answers] == [None, None, "it failed"]
+
+
+@pytest.mark.parametrize("line", [b"{", b"[]", b'{"error":5}', b'{"error":"\xff"}', b"[" * 100_000])
+def test_a_line_that_is_no_event_is_named(line: bytes) -> None:
+    with pytest.raises(InputInvalid, match=r"^line 2: "):
+        written(b'{"error":"x"}', line)
+
+
+@pytest.mark.parametrize("arguments", [[], ["-"]])
+def test_it_reads_standard_input(arguments: list[str]) -> None:
+    done = subprocess.run([*COMMAND, *arguments], input=b'{"error":"row 7 gone"}\n', capture_output=True, check=True)
+    assert json.loads(done.stdout)["template"] == "row <num> gone"
+
+
+def test_it_reads_a_file_and_says_when_it_cannot(tmp_path: Path) -> None:
+    (tmp_path / "errors.jsonl").write_text('{"error":"row 7 gone"}\n{"error":"row 8 gone"}\n')
+    done = subprocess.run([*COMMAND, str(tmp_path / "errors.jsonl")], capture_output=True, check=True)
+    assert len(done.stdout.splitlines()) == 2
+    absent = subprocess.run([*COMMAND, str(tmp_path / "absent")], capture_output=True, check=False)
+    assert absent.returncode == 65
+    assert b"No such file" in absent.stderr
