@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -126,10 +126,15 @@ async def running_daemon(
     environment: Mapping[str, str] | None = None,
     wait_ready: bool = True,
     module: str = "observer_actors",
+    prefix: Sequence[str] = (),
 ) -> AsyncIterator[Daemon]:
-    """Start the daemon on a free port, and make sure that it is gone at the end."""
+    """Start the daemon on a free port, and make sure that it is gone at the end.
+
+    :param prefix: a command that becomes the daemon, such as ``prlimit --nofile=99``: its process id is the daemon's.
+    """
     inherited = {name: value for name, value in os.environ.items() if name not in SEEDS_VARIABLES}
     command = [
+        *prefix,
         sys.executable,
         "-m",
         module,
