@@ -43,11 +43,11 @@ parity: $(TESTS) ## the program this one replaces and this one, side by side
 bench: $(TESTS) ## the benchmark, into docs/benchmarks.md; ARGS="--quick" for a short look
 	$(BIN)/python -m benchmarks $(ARGS)
 
-# What it needs and cannot find is installed where that is possible: by root, on Debian. Without it, what needs it is not run.
+# What is missing is installed where that is possible: by root, on Debian. Elsewhere the faults that need it are not run.
 faults: $(TESTS) ## faults injected into the real daemon, into docs/reliability.md; ARGS="--only kill" for one
-	@{ command -v strace && command -v cc; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; } || exit 0; \
-		command -v strace >/dev/null && command -v cc >/dev/null || \
-		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends strace build-essential >/dev/null; }
+	@for tool in strace cc; do command -v $$tool >/dev/null || missing=1; done; \
+		if [ "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && apt-get install -y -qq --no-install-recommends strace build-essential >/dev/null; fi
 	$(BIN)/python -m tests.faults $(ARGS)
 
 format: $(TESTS) ## lay out the code, and mend what can be mended

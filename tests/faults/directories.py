@@ -82,7 +82,7 @@ async def two_at_once(trial: Trial) -> None:
             refused = await _first_to_end(one, other)
             await _is_refused(refused)
             serving = other if refused is one else one
-            await serving.ready()
+            await serving.ready(within_s=LIMIT_S)
             async with trial.callers(serving):
                 await trial.more(50)
             trial.injected()

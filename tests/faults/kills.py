@@ -74,7 +74,7 @@ async def kill_at_a_system_call(trial: Trial) -> None:
 
 async def _load_once_ready(trial: Trial, daemon: Daemon) -> None:
     try:
-        await daemon.ready()
+        await daemon.ready(within_s=LIMIT_S)
     except AssertionError:
         if daemon.process.returncode is None:
             raise

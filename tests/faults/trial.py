@@ -80,6 +80,7 @@ class Trial:
             prefix=prefix,
             environment=environment,
             wait_ready=wait_ready,
+            ready_s=LIMIT_S,
         ) as daemon:
             if wait_ready:
                 self._ready_s_max = max(self._ready_s_max, trio.current_time() - started)

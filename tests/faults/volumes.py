@@ -51,7 +51,7 @@ async def _restart_on_a_full_disk(trial: Trial, room: Chamber, killed: Daemon) -
     killed.process.kill()
     await killed.process.wait()
     async with trial.daemon(prefix=room.prefix, wait_ready=False) as daemon:
-        url = (await daemon.logged("listening"))["url"]
+        url = (await daemon.logged("listening", within_s=LIMIT_S))["url"]
         with trio.fail_after(LIMIT_S):
             async with connected(url) as wire:
                 assert (await wire.post("/event", b"{}")).status in (503, 507)
