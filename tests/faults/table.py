@@ -22,9 +22,8 @@ SCENARIOS: Final = (
         injected_by="a signal",
         promised=KEPT,
         run=kills.kill_under_load,
-        rounds=22,
+        rounds=20,
         repeats=10,
-        repeats_bounded=2,
     ),
     Scenario(
         name="kill-at-call",
@@ -153,13 +152,13 @@ SCENARIOS: Final = (
         promised="it starts and takes events, no seq is given twice, and what is lost is said; what is checksummed"
         " (sealed and compacted) is never served altered",
         run=rot.corrupt_byte,
-        rounds=12,
+        rounds=8,
         repeats=9,
     ),
     Scenario(
         name="clock-jumps",
         fault="the wall clock jumps by a second to a year, forward and back",
-        injected_by="libfaketime",
+        injected_by="a preloaded library that moves what the process is told",
         promised=f"`recorded_at` never goes backwards; {KEPT}",
         run=clocks.clock_jumps,
         rounds=4,
