@@ -14,7 +14,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint types imports tests parity bench format lock clean
+.PHONY: help run test lint types imports tests parity bench faults format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,13 @@ parity: $(TESTS) ## the program this one replaces and this one, side by side
 
 bench: $(TESTS) ## the benchmark, into docs/benchmarks.md; ARGS="--quick" for a short look
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# What is missing is installed where that is possible: by root, on Debian. Elsewhere the faults that need it are not run.
+faults: $(TESTS) ## faults injected into the real daemon, into docs/reliability.md; ARGS="--only kill" for one
+	@for tool in strace cc; do command -v $$tool >/dev/null || missing=1; done; \
+		if [ "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && apt-get install -y -qq --no-install-recommends strace build-essential >/dev/null; fi
+	$(BIN)/python -m tests.faults $(ARGS)
 
 format: $(TESTS) ## lay out the code, and mend what can be mended
 	$(BIN)/ruff check --fix-only

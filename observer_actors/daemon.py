@@ -373,7 +373,7 @@ def _exit_hard_after(seconds: float) -> None:
 
 def _refuse_newer_format(data_dir: Path) -> None:
     """Look before the tree is started: no restart of an actor would help. Damage is the recovery's business."""
-    with suppress(FileNotFoundError, msgspec.DecodeError, ChecksumWrong):
+    with suppress(FileNotFoundError, msgspec.DecodeError, UnicodeError, ChecksumWrong):
         decode_manifest(Paths(data_dir).manifest.read_bytes())
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -79,11 +79,11 @@ class Daemon:
                 with trio.move_on_after(0.5):
                     await self._logged.wait()
 
-    async def ready(self) -> None:
+    async def ready(self, *, within_s: float = READY_S) -> None:
         """Wait until it takes events."""
-        started = await self.logged("listening")
+        started = await self.logged("listening", within_s=within_s)
         self.url = started["url"]
-        await self.logged("ready")
+        await self.logged("ready", within_s=within_s)
 
     async def get(self, path: str, **options: Any) -> httpx.Response:
         return await self.client.get(self.url + path, **options)
@@ -126,10 +126,17 @@ async def running_daemon(
     environment: Mapping[str, str] | None = None,
     wait_ready: bool = True,
     module: str = "observer_actors",
+    prefix: Sequence[str] = (),
+    ready_s: float = READY_S,
 ) -> AsyncIterator[Daemon]:
-    """Start the daemon on a free port, and make sure that it is gone at the end."""
+    """Start the daemon on a free port, and make sure that it is gone at the end.
+
+    :param prefix: a command that becomes the daemon, such as ``prlimit --nofile=99``: its process id is the daemon's.
+    :param ready_s: how long it may take until it takes events.
+    """
     inherited = {name: value for name, value in os.environ.items() if name not in SEEDS_VARIABLES}
     command = [
+        *prefix,
         sys.executable,
         "-m",
         module,
@@ -148,7 +155,7 @@ async def running_daemon(
         nursery.start_soon(daemon.read_log)
         try:
             if wait_ready:
-                await daemon.ready()
+                await daemon.ready(within_s=ready_s)
             yield daemon
         finally:
             with trio.CancelScope(shield=True):

@@ -214,7 +214,7 @@ def decode_manifest(data: bytes) -> Manifest:
     """Read a manifest.
 
     :raises FormatUnknown: a newer version wrote it.
-    :raises msgspec.DecodeError: it is no manifest.
+    :raises msgspec.DecodeError: it is no manifest; or UnicodeDecodeError.
     :raises ChecksumWrong: it says something else than was written.
     """
     version = msgspec.json.decode(data, type=_Version).format
@@ -234,7 +234,7 @@ def encode_index(index: SegmentIndex) -> bytes:
 def decode_index(data: bytes) -> SegmentIndex:
     """Read an index.
 
-    :raises msgspec.DecodeError: it is no index.
+    :raises msgspec.DecodeError: it is no index; or UnicodeDecodeError.
     :raises ChecksumWrong: it says something else than was written.
     """
     return _checked(msgspec.json.decode(data, type=SegmentIndex))

@@ -98,6 +98,10 @@ class Ledger:
     """Name -> the status, of what was refused and never acknowledged."""
     unanswered: set[str] = field(default_factory=set)
     """The connection broke before the answer."""
+    doubtful: set[str] = field(default_factory=set)
+    """Sent once or more without an answer that says whether it is stored, whatever was said later."""
+    answers: Counter[int] = field(default_factory=Counter)
+    """How many answers had which status."""
     _noted: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
 
     @property
@@ -115,12 +119,15 @@ class Ledger:
         for event in events:
             name = name_in(event["input_summary"])
             self.sent[name] = event
+            if name in self.unanswered:
+                self.doubtful.add(name)
             if name not in self.acknowledged:
                 self.unanswered.add(name)
 
     def note(self, events: Sequence[dict[str, Any]], answer: Answer) -> None:
         """Take in what a client was told about its events."""
         names = [name_in(event["input_summary"]) for event in events]
+        self.answers[answer.status] += 1
         self.unanswered.difference_update(names)
         if answer.status == 200:
             self._note_stored(names, answer.json)
@@ -133,6 +140,8 @@ class Ledger:
             assert answer.json["error"]
             assert answer.status == 500 or int(answer.headers["retry-after"]) >= 1
             self.refused.update(dict.fromkeys(names, answer.status))
+            if answer.status == 500 or "may still succeed" in answer.json["error"]:
+                self.doubtful.update(names)
         self._noted.unpark_all()
 
     def _note_stored(self, names: Sequence[str], answer: dict[str, Any]) -> None:
@@ -154,6 +163,7 @@ class Ledger:
         assert [name for name, count in counts.items() if count > 1] == [], "stored more than once"
         assert counts.keys() <= self.sent.keys(), "stored, but never sent"
         assert self.owed - counts.keys() == set(), "acknowledged, but lost"
+        assert (self.refused.keys() - self.doubtful - self.unanswered) & counts.keys() == set(), "refused, but stored"
         seqs = {name_in(op.input_summary): op.seq for op in ops}
         assert {name: seqs[name] for name in self.acknowledged} == self.acknowledged
         for op in ops:
@@ -164,6 +174,15 @@ class Ledger:
                 sent["input_summary"],
                 sent["success"],
             )
+        self._check_order(ops)
+
+    def _check_order(self, ops: Sequence[Op]) -> None:
+        """Each client sends one thing after another: its ops stand in the journal in that order."""
+        newest: dict[str, int] = {}
+        for op in ops:
+            client, _, number = name_in(op.input_summary).rpartition("-")
+            assert newest.get(client, 0) < int(number), f"seq {op.seq} of {client} stands behind a later one"
+            newest[client] = int(number)
 
 
 def name_in(summary: str) -> str:

@@ -1,0 +1,1 @@
+"""Data directories as each released format wrote them, and that they open in this version."""

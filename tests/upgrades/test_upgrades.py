@@ -1,0 +1,133 @@
+"""What an older version wrote opens, is verified and goes on; what a newer one wrote is refused, and not touched."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import trio
+
+from observer_actors.journal import verify
+from observer_actors.journal.format import FORMAT, Manifest, encode_manifest
+from tests.daemon.load import stored_ops
+from tests.harness import Daemon, running_daemon
+from tests.upgrades.events import EVENTS
+
+VERSIONS: Final = sorted(Path(__file__).parent.glob("v*"))
+WAIT_S: Final = 30.0
+EXIT_CONFIG: Final = 78
+
+
+@pytest.fixture(params=[pytest.param(version, id=version.name) for version in VERSIONS])
+def data_dir(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Give a copy of a kept directory."""
+    target = tmp_path / "data"
+    shutil.copytree(request.param, target)
+    return target
+
+
+def test_a_directory_is_kept_for_each_format() -> None:
+    assert [version.name for version in VERSIONS] == [f"v{number}" for number in range(1, FORMAT + 1)]
+
+
+def test_it_is_whole_before_anybody_opens_it(data_dir: Path) -> None:
+    report = verify(data_dir)
+    assert (report.findings, report.ops, report.first_seq, report.last_seq) == ((), len(EVENTS), 1, len(EVENTS))
+    ops = stored_ops(data_dir)
+    for op, event in zip(ops, EVENTS, strict=True):
+        attributes = {name: event[name] for name in ("weather", "depth") if name in event}
+        fields = {name: value for name, value in event.items() if name not in attributes}
+        assert {name: getattr(op, name) for name in fields} == fields
+        assert (op.attrs or {}) == attributes
+
+
+async def test_it_opens_and_goes_on(data_dir: Path) -> None:
+    before = stored_ops(data_dir)
+    async with running_daemon(data_dir) as daemon:
+        opened = await daemon.logged("journal_opened")
+        assert (opened["last_seq"], opened["damaged_lines"], opened["torn"]) == (len(EVENTS), 0, [])
+        again = await daemon.event(**EVENTS[0])
+        assert (again["seq"], again["duplicate"]) == (1, True)
+        assert (await daemon.event(endpoint="tool:new", success=False, error="new"))["seq"] == len(EVENTS) + 1
+        await _has_counted(daemon, len(EVENTS) + 1)
+        lifetime = (await daemon.json("/stats"))["lifetime"]
+        failures = (await daemon.json("/failures"))["failures"]
+        entries = (await daemon.json("/playbook"))["entries"]
+        page = await daemon.json("/ops", after_seq=0, limit=1000)
+        assert await daemon.stop() == 0
+        warned = [line for line in daemon.log if line.get("level") in ("warning", "error")]
+    assert warned == []
+    assert lifetime["total"] == len(EVENTS) + 1
+    assert lifetime["failures"] == sum(not event["success"] for event in EVENTS) + 1
+    assert sum(failure["count"] for failure in failures) == lifetime["failures"]
+    assert len(entries) > 0
+    assert [op["input_summary"] for op in page["ops"][:-1]] == [event["input_summary"] for event in EVENTS]
+    after = stored_ops(data_dir)
+    assert (after[:-1], after[-1].endpoint) == (before, "tool:new")
+    assert verify(data_dir).findings == ()
+
+
+async def _has_counted(daemon: Daemon, seq: int) -> None:
+    with trio.fail_after(WAIT_S):
+        while True:
+            metrics = (await daemon.get("/metrics")).text
+            behind = [line for line in metrics.splitlines() if line.startswith("observer_consumer_behind_ops{")]
+            stats = await daemon.json("/stats")
+            if all(line.endswith(" 0.0") for line in behind) and stats["lifetime"]["last_seq"] >= seq:
+                return
+            await trio.sleep(0.05)
+
+
+@pytest.mark.parametrize("command", ["serve", "verify"])
+def test_a_newer_format_is_refused_in_words_and_nothing_is_touched(data_dir: Path, command: str) -> None:
+    manifest = data_dir / "_observer" / "segments" / "manifest.json"
+    manifest.write_bytes(encode_manifest(Manifest(format=FORMAT + 1)))
+    before = _contents(data_dir)
+    done = _run(command, data_dir)
+    assert done.returncode == EXIT_CONFIG
+    assert done.stderr.splitlines() == [
+        f"observer-actors: the journal has format {FORMAT + 1}, this version knows formats up to {FORMAT}",
+        "  run the newer version that wrote this data directory",
+    ]
+    assert _contents(data_dir) == before
+
+
+def test_a_newer_format_is_refused_also_where_the_rest_of_the_manifest_is_unknown(data_dir: Path) -> None:
+    manifest = data_dir / "_observer" / "segments" / "manifest.json"
+    manifest.write_text(f'{{"format": {FORMAT + 1}, "shards": [{{"ring": 7}}], "signature": "abc"}}')
+    before = _contents(data_dir)
+    done = _run("serve", data_dir)
+    assert done.returncode == EXIT_CONFIG
+    assert f"format {FORMAT + 1}" in done.stderr
+    assert _contents(data_dir) == before
+
+
+async def test_newer_learned_things_cost_the_witness_nothing_and_are_left_alone(data_dir: Path) -> None:
+    learned = data_dir / "_observer" / "learned.sqlite3"
+    with closing(sqlite3.connect(learned)) as connection:
+        connection.execute("PRAGMA user_version = 1000")
+    before = learned.read_bytes()
+    async with running_daemon(data_dir) as daemon:
+        said: dict[str, Any] = await daemon.logged("actor_failed", actor="analyzer")
+        assert "1000" in said["error"]
+        assert (await daemon.event(endpoint="tool:new"))["seq"] == len(EVENTS) + 1
+        assert await daemon.stop() == 0
+    assert learned.read_bytes() == before
+
+
+def _run(command: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
+    arguments = ["--port", "0"] if command == "serve" else []
+    started = [sys.executable, "-m", "observer_actors", command, "--data-dir", str(data_dir), *arguments]
+    return subprocess.run(started, capture_output=True, text=True, timeout=WAIT_S, check=False)
+
+
+def _contents(data_dir: Path) -> dict[str, bytes]:
+    """Give every file but the lock, which a start makes before it looks."""
+    files = (path for path in data_dir.rglob("*") if path.is_file() and path.name != "lock")
+    return {str(path.relative_to(data_dir)): path.read_bytes() for path in files}
