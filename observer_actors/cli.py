@@ -25,13 +25,30 @@ EXIT_INTERRUPTED: Final = 130
 EXIT_READER_GONE: Final = 141
 """What a shell shows for a program that SIGPIPE ended."""
 
-COMMANDS: Final[Mapping[str, str]] = {
-    "serve": "Run the daemon in the foreground until SIGTERM or SIGINT; SIGHUP reads the configuration again.",
-    "config": "Check, show or begin a configuration.",
-    "verify": "Check a data directory: gaps, duplicates, checksums, torn tails.",
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "serve": (
+        "serve:serve",
+        "Run the daemon in the foreground until SIGTERM or SIGINT; SIGHUP reads the configuration again.",
+    ),
+    "config": ("config:app", "Check, show or begin a configuration."),
+    "stats": ("stats:stats", "Count the recent operations, and everything ever committed."),
+    "ops": ("ops:ops", "Find operations, newest first unless told otherwise."),
+    "tail": ("tail:tail", "Follow operations as they are committed, until interrupted."),
+    "failures": ("failures:failures", "Show what fails in the same way, most frequent first."),
+    "playbook": ("playbook:playbook", "Show what worked, and how often."),
+    "actors": ("actors:actors", "Show the tree of actors: state, restarts, queues, last error."),
+    "top": ("top:top", "Show rates, sources, failing patterns, the tree and its queues, live on the whole screen."),
+    "send": ("send:send", "Report one operation, from flags or, without any, from standard input (a JSON object)."),
+    "exec": ("running:exec_", "Run a command, report how it ended and how long it took, and exit as it did."),
+    "import": (
+        "importing:import_",
+        "Bring files of operations in: JSONL of any size, also compressed (.gz), also the seed's ops.jsonl.",
+    ),
+    "export": ("export:export", "Write operations out, oldest first: all of them, or those that fit the filters."),
+    "verify": ("verify:verify", "Check a data directory: gaps, duplicates, checksums, torn tails."),
+    "doctor": ("doctor:doctor", "Look at an installation, running or stopped: what is wrong, and what to do."),
 }
-"""Name -> what `--help` says of it, in this order. The module and the function have the command's name; `config` is an
-application of its own."""
+"""Name -> what it is below `observer_actors.commands`, and what `--help` says of it; in the order of `--help`."""
 
 app = cyclopts.App(
     name="observer-actors",
@@ -40,11 +57,9 @@ app = cyclopts.App(
     suppress_keyboard_interrupt=False,
     result_action="return_int_as_exit_code_else_zero",
 )
-for _position, (_name, _help) in enumerate(COMMANDS.items()):
-    _module = _name.replace("-", "_")
-    _what = "app" if _name == "config" else _module
+for _position, (_name, (_path, _help)) in enumerate(COMMANDS.items()):
     # By path: a command's module is imported when the command is asked for. `exec` must not pay for `serve`.
-    app.command(f"observer_actors.commands.{_module}:{_what}", name=_name, help=_help, sort_key=_position)
+    app.command(f"observer_actors.commands.{_path}", name=_name, help=_help, sort_key=_position)
 app.register_install_completion_command()
 
 
@@ -61,7 +76,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        status: int = app(exit_on_error=False, print_error=False)
+        status: int = app(sys.argv[1:], exit_on_error=False, print_error=False)
     except* ObserverError as errors:
         status = _told(_first(errors))
     except* CycloptsError as errors:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
 from observer_actors.config import Loaded, Places, read_settings
+from observer_actors.errors import ConfigInvalid
+from observer_actors.settings import ListenSettings
 
-__all__ = ["ConfigOptions", "JsonFlag"]
+if TYPE_CHECKING:
+    from observer_actors.commands._api import Api
+
+__all__ = ["ApiOptions", "ConfigOptions", "JsonFlag"]
+
+_ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound to; spoken to
 
 JsonFlag = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON, for programs.")]
 
@@ -46,3 +54,38 @@ class ConfigOptions:
             "listen.insecure_no_auth": self.insecure_no_auth,
         }
         return read_settings(Places(flags=flags, assignments=self.assignments, file=self.config))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiOptions:
+    """Which daemon is asked."""
+
+    url: Annotated[
+        str | None,
+        Parameter(help="The daemon: http://… or unix:///PATH; else OBSERVER_URL, else what is configured here."),
+    ] = None
+
+    def address(self, options: ConfigOptions = ConfigOptions()) -> str:
+        """Give the address.
+
+        :raises ConfigInvalid: it is not given, and the configuration cannot be used or does not say.
+        """
+        return self.url or os.environ.get("OBSERVER_URL") or configured_address(options.load().settings.listen)
+
+    def open(self) -> Api:
+        """Give the daemon, ready to be asked."""
+        from observer_actors.commands._api import Api  # noqa: PLC0415 - half a second that `exec` spends only at its end
+
+        return Api(self.address())
+
+
+def configured_address(listen: ListenSettings) -> str:
+    """Give the address at which a daemon with these settings is reached from this machine.
+
+    :raises ConfigInvalid: the port is left to the system.
+    """
+    if listen.port == 0:
+        raise ConfigInvalid("listen.port is 0: only the daemon's log says which it is", hint="give --url")
+    host = _ANY_HOST.get(listen.host, listen.host)
+    return f"http://[{host}]:{listen.port}" if ":" in host else f"http://{host}:{listen.port}"
