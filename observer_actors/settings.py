@@ -43,6 +43,12 @@ class ListenSettings(Section, frozen=True):
     """Address or name; all addresses of a name are listened on."""
     port: Annotated[int, Meta(ge=0, le=65_535)] = 3800
     """0 takes a free port; the first log line says which."""
+    tcp: bool = True
+    """Listen on host and port; without, on the Unix socket alone."""
+    unix: str = ""
+    """Path of a Unix socket to listen on too; empty: none."""
+    unix_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"
+    """Who may connect to the Unix socket: 0600 its owner alone, 0660 its group too. There is no other check."""
     insecure_no_auth: bool = False
     """Allow an address that other machines reach, although there is no authentication yet."""
     connections_max: Count = 10_000

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
+from observer_actors.addresses import UNIX
 from observer_actors.config import Loaded, Places, read_settings
 from observer_actors.errors import ConfigInvalid
 from observer_actors.settings import ListenSettings
@@ -85,6 +86,8 @@ def configured_address(listen: ListenSettings) -> str:
 
     :raises ConfigInvalid: the port is left to the system.
     """
+    if listen.unix and not listen.tcp:
+        return f"{UNIX}{listen.unix}"
     if listen.port == 0:
         raise ConfigInvalid("listen.port is 0: only the daemon's log says which it is", hint="give --url")
     host = _ANY_HOST.get(listen.host, listen.host)

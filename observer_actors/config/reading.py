@@ -111,7 +111,7 @@ _HTTP_URL: Final = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 def _troubles(settings: Settings) -> Iterator[_Trouble]:
     """Find what no single field can know."""
     listen, gateway = settings.listen, settings.gateway
-    if not listen.insecure_no_auth and not _is_loopback(listen.host):
+    if listen.tcp and not listen.insecure_no_auth and not _is_loopback(listen.host):
         yield _Trouble(
             "listen.host",
             f"listen.host: {listen.host} can be reached from other machines, and there is no authentication",
