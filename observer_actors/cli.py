@@ -1,121 +1,110 @@
-"""The command line."""
+"""The command line: which commands there are, and how each of them ends.
+
+Exit statuses: 0 done; 1 it did not go well, as the command's help says; 64 the command line cannot be understood; 69
+nobody answers; 75 the address or the directory is taken; 78 a configuration that cannot be used; 130 interrupted.
+`exec` passes on the status of what it ran.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
-from functools import partial
-from pathlib import Path
-from typing import Annotated, NoReturn
+from collections.abc import Mapping
+from typing import Final
 
 import cyclopts
-import trio
-from cyclopts import Parameter
+from cyclopts import CycloptsError
 
 from observer_actors import __version__
-from observer_actors.config import load_settings
 from observer_actors.errors import ObserverError
-from observer_actors.logs import configure_logs
-from observer_actors.pattern_commands import app as patterns_app
-from observer_actors.settings import Settings
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "main"]
+
+EXIT_USAGE: Final = 64
+EXIT_INTERRUPTED: Final = 130
+EXIT_READER_GONE: Final = 141
+"""What a shell shows for a program that SIGPIPE ended."""
+
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "serve": (
+        "serve:serve",
+        "Run the daemon in the foreground until SIGTERM or SIGINT; SIGHUP reads the configuration again.",
+    ),
+    "config": ("config:app", "Check, show or begin a configuration."),
+    "stats": ("stats:stats", "Count the recent operations, and everything ever committed."),
+    "ops": ("ops:ops", "Find operations, newest first unless told otherwise."),
+    "tail": ("tail:tail", "Follow operations as they are committed, until interrupted."),
+    "failures": ("failures:failures", "Show what fails in the same way, most frequent first."),
+    "playbook": ("playbook:playbook", "Show what worked, and how often."),
+    "actors": ("actors:actors", "Show the tree of actors: state, restarts, queues, last error."),
+    "top": ("top:top", "Show rates, sources, failing patterns, the tree and its queues, live on the whole screen."),
+    "send": ("send:send", "Report one operation, from flags or, without any, from standard input (a JSON object)."),
+    "exec": ("running:exec_", "Run a command, report how it ended and how long it took, and exit as it did."),
+    "import": (
+        "importing:import_",
+        "Bring files of operations in: JSONL of any size, also compressed (.gz), also the seed's ops.jsonl.",
+    ),
+    "export": ("export:export", "Write operations out, oldest first: all of them, or those that fit the filters."),
+    "patterns": ("patterns:app", "Group failures as the daemon does."),
+    "verify": ("verify:verify", "Check a data directory: gaps, duplicates, checksums, torn tails."),
+    "doctor": ("doctor:doctor", "Look at an installation, running or stopped: what is wrong, and what to do."),
+}
+"""Name -> what it is below `observer_actors.commands`, and what `--help` says of it; in the order of `--help`."""
 
 app = cyclopts.App(
     name="observer-actors",
     help="The third-party witness for AI agents: a durable log of every outcome, and what can be learned from it.",
     version=__version__,
+    suppress_keyboard_interrupt=False,
+    result_action="return_int_as_exit_code_else_zero",
 )
-app.command(patterns_app)
-
-
-@app.command
-def serve(
-    *,
-    host: str | None = None,
-    port: int | None = None,
-    data_dir: Path | None = None,
-    config: Path | None = None,
-    insecure_no_auth: Annotated[bool | None, Parameter(negative=())] = None,
-) -> None:
-    """Run the daemon in the foreground until SIGTERM or SIGINT; SIGHUP reads the configuration again.
-
-    Example: observer-actors serve --port 3800 --data-dir ./data
-
-    Parameters
-    ----------
-    host
-        Address to listen on; 127.0.0.1 unless set.
-    port
-        Port to listen on; 3800 unless set, and 0 takes a free one. The first log line says which.
-    data_dir
-        Where everything is kept; ./data unless set.
-    config
-        A TOML file with settings.
-    insecure_no_auth
-        Allow an address that other machines can reach, without authentication.
-    """
-    from observer_actors.daemon import serve_until_signalled  # noqa: PLC0415 - 0.3 s that `--help` need not pay
-
-    flags = {
-        "listen.host": host,
-        "listen.port": port,
-        "listen.insecure_no_auth": insecure_no_auth,
-        "data_dir": str(data_dir) if data_dir is not None else None,
-    }
-
-    def load() -> Settings:
-        return load_settings(config, flags)
-
-    settings = load()
-    configure_logs(settings.log.level)
-    trio.run(partial(serve_until_signalled, settings, load))
-
-
-@app.command
-def verify(
-    data_dir: Annotated[Path | None, Parameter(name=["--data-dir"])] = None,
-    *,
-    json: Annotated[bool, Parameter(negative=())] = False,
-) -> None:
-    """Check a data directory: gaps, duplicates, checksums, torn tails. Exits 1 on damage and says what and where.
-
-    Works on a stopped and on a running daemon's directory, and changes nothing.
-
-    Example: observer-actors verify --data-dir ./data
-
-    Parameters
-    ----------
-    data_dir
-        The directory to check; ./data unless set.
-    json
-        Print the report as one JSON object.
-    """
-    from observer_actors.verifying import verify_and_print  # noqa: PLC0415 - see `serve`
-
-    flags = {"data_dir": str(data_dir) if data_dir is not None else None}
-    sys.exit(verify_and_print(load_settings(None, flags).data_dir, as_json=json))
+for _position, (_name, (_path, _help)) in enumerate(COMMANDS.items()):
+    # By path: a command's module is imported when the command is asked for. `exec` must not pay for `serve`.
+    app.command(f"observer_actors.commands.{_path}", name=_name, help=_help, sort_key=_position)
+app.register_install_completion_command()
 
 
 def main() -> None:
     """Run the command line; errors are one line and a hint, and an exit status that says their kind."""
     try:
-        app()
+        status = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has seen enough: `observer-actors ops | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = EXIT_READER_GONE
+    sys.exit(status)
+
+
+def _run() -> int:
+    try:
+        status: int = app(sys.argv[1:], exit_on_error=False, print_error=False)
     except* ObserverError as errors:
-        _fail(_first(errors))
+        status = _told(_first(errors))
+    except* CycloptsError as errors:
+        status = _misunderstood(errors)
     except* KeyboardInterrupt:
-        sys.exit(130)
+        status = EXIT_INTERRUPTED
+    return status
 
 
-def _first(errors: BaseExceptionGroup[ObserverError]) -> ObserverError:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+def _first(errors: BaseException) -> BaseException:
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    return errors
+
+
+def _told(error: BaseException) -> int:
     assert isinstance(error, ObserverError)
-    return error
-
-
-def _fail(error: ObserverError) -> NoReturn:
     print(f"observer-actors: {error}", file=sys.stderr)
     if error.hint:
         print(f"  {error.hint}", file=sys.stderr)
-    sys.exit(error.exit_code)
+    return error.exit_code
+
+
+def _misunderstood(errors: BaseExceptionGroup[CycloptsError]) -> int:
+    print(f"observer-actors: {_first(errors)}", file=sys.stderr)
+    print(
+        "  `observer-actors --help` lists the commands, `observer-actors COMMAND --help` what one takes",
+        file=sys.stderr,
+    )
+    return EXIT_USAGE

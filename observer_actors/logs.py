@@ -24,6 +24,7 @@ from observer_actors.supervision import (
     RestartsExhausted,
     ShutdownForced,
 )
+from observer_actors.visible import visible
 
 __all__ = ["configure_logs", "log_lifecycle", "logger", "set_level"]
 
@@ -131,7 +132,7 @@ def _escape_controls(_logger: WrappedLogger, _method: str, fields: EventDict) ->
     """
     for name, value in fields.items():
         if name == "exception" and isinstance(value, str):
-            fields[name] = "\n".join("    " + _visible(line) for line in value.split("\n"))
+            fields[name] = "\n".join("    " + visible(line) for line in value.split("\n"))
         elif name != "_record":
             fields[name] = _escaped(value)
     return fields
@@ -140,16 +141,10 @@ def _escape_controls(_logger: WrappedLogger, _method: str, fields: EventDict) ->
 def _escaped(value: Any) -> Any:  # noqa: ANN401 - whatever a field holds
     match value:
         case str():
-            return _visible(value)
+            return visible(value)
         case list() | tuple():
             return [_escaped(inner) for inner in value]
         case dict():
             return {_escaped(name): _escaped(inner) for name, inner in value.items()}
         case _:
             return value
-
-
-def _visible(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

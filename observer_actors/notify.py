@@ -15,6 +15,7 @@ import httpx
 import trio
 
 from observer_actors.actors.admission import Admission
+from observer_actors.addresses import parse_address
 from observer_actors.errors import ObserverError
 from observer_actors.http.views import Readiness
 from observer_actors.supervision import Life
@@ -73,7 +74,9 @@ async def keep_notified(notifier: Notifier, daemon: Notified) -> None:
     await daemon.life.wait_ready()
     notifier.send(READY="1", STATUS=_status(daemon), MAINPID=str(os.getpid()))
     period_s = min(STATUS_S, notifier.watchdog_s / 3) if notifier.watchdog_s else STATUS_S
-    async with httpx.AsyncClient(trust_env=False, timeout=period_s) as client:
+    where = parse_address(daemon.addresses[0])
+    transport = httpx.AsyncHTTPTransport(uds=where.socket)
+    async with httpx.AsyncClient(base_url=where.base, transport=transport, trust_env=False, timeout=period_s) as client:
         while True:
             await trio.sleep(period_s)
             if await _makes_progress(client, daemon):
@@ -82,7 +85,7 @@ async def keep_notified(notifier: Notifier, daemon: Notified) -> None:
 
 async def _makes_progress(client: httpx.AsyncClient, daemon: Notified) -> bool:
     try:
-        (await client.get(daemon.addresses[0] + "/health")).raise_for_status()
+        (await client.get("/health")).raise_for_status()
         await daemon.admission.submit((), 0)
     except (httpx.HTTPError, ObserverError):
         return False

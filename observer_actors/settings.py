@@ -1,7 +1,8 @@
 """Every setting, with its default, its unit and its bounds: one frozen tree, of which each actor gets its part.
 
-The types only; `config` fills them from flags, environment and file. A setting marked ``reload`` below takes
-effect on SIGHUP; any other needs a restart.
+The types only; `config` fills them from flags, environment, credentials and files. A setting marked ``reload`` below
+takes effect on SIGHUP; any other needs a restart. The text below a setting is its documentation: it stands in the file
+that `observer-actors config default` prints.
 """
 
 from __future__ import annotations
@@ -39,12 +40,19 @@ class ListenSettings(Section, frozen=True):
     """Where the daemon listens, and what one request may cost."""
 
     host: str = "127.0.0.1"
+    """Address or name; all addresses of a name are listened on."""
     port: Annotated[int, Meta(ge=0, le=65_535)] = 3800
     """0 takes a free port; the first log line says which."""
+    tcp: bool = True
+    """Listen on host and port; without, on the Unix socket alone."""
+    unix: str = ""
+    """Path of a Unix socket to listen on too; empty: none."""
+    unix_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"
+    """Who may connect to the Unix socket: 0600 its owner alone, 0660 its group too. There is no other check."""
     insecure_no_auth: bool = False
     """Allow an address that other machines reach, although there is no authentication yet."""
     connections_max: Count = 10_000
-    """Fewer, if the process may not open as many files."""
+    """Connections open at once; fewer, if the process may not open as many files."""
     body_bytes_max: Bytes = 8 * 1024 * 1024
     """Largest body of a request, before decompression."""
     decompressed_bytes_max: Bytes = 32 * 1024 * 1024
@@ -52,7 +60,7 @@ class ListenSettings(Section, frozen=True):
     bodies_bytes_max: Bytes = 12 * 1024 * 1024
     """All request bodies held in memory at once. Decoded they take about five times as much."""
     batch_events_max: Count = 50_000
-    """Events in one `POST /events`."""
+    """Most events in one `POST /events`."""
     request_seconds_max: Seconds = 30.0
     """Time a client may take to send a body."""
 
@@ -65,6 +73,7 @@ class JournalSettings(Section, frozen=True):
     segment_seconds_max: Annotated[float, Meta(gt=0)] = 24 * 3600.0
     """Age at which the active file is sealed."""
     compress: bool = True
+    """Compress what is sealed (gzip: about a tenth of the size)."""
     retained_bytes_max: Annotated[int, Meta(ge=0)] = 0
     """Sealed segments beyond this size are deleted, oldest first; 0 keeps all. (reload)"""
     retained_seconds_max: Annotated[float, Meta(ge=0)] = 0.0
@@ -74,12 +83,14 @@ class JournalSettings(Section, frozen=True):
     batch_ops_max: Count = 10_000
     """Ops written with one fdatasync."""
     batch_bytes_max: Bytes = 2 * 1024 * 1024
+    """Bytes written with one fdatasync."""
 
 
 class AdmissionSettings(Section, frozen=True):
     """How much may wait for the disk, and for how long."""
 
     waiting_ops_max: Count = 50_000
+    """Ops that may wait for the disk; beyond it callers wait, and are then refused with 503."""
     waiting_bytes_max: Bytes = 12 * 1024 * 1024
     """As they came in; decoded they take about five times as much."""
     wait_seconds_max: Seconds = 5.0
@@ -90,12 +101,14 @@ class RingSettings(Section, frozen=True):
     """The recent ops, held in memory."""
 
     capacity_ops: Annotated[int, Meta(ge=1, le=1_000_000)] = 2_000
+    """Ops held; fewer if their texts together exceed 64 Mi characters."""
 
 
 class TailSettings(Section, frozen=True):
     """`GET /tail`."""
 
     readers_max: Count = 64
+    """One more is refused with 503."""
     buffer_ops_max: Count = 5_000
     """A reader that is further behind than this is dropped, and may come back with Last-Event-ID."""
 
@@ -104,6 +117,7 @@ class CycleSettings(Section, frozen=True):
     """The learning cycle."""
 
     seconds: Seconds = 30.0
+    """From one cycle to the next. (reload)"""
     consolidate_every: Count = 5
     """Cycles from one consolidation to the next."""
 
@@ -112,35 +126,40 @@ class GatewaySettings(Section, frozen=True):
     """The program that gets a copy of what is learned; none is needed."""
 
     url: str = ""
+    """Base URL, e.g. http://127.0.0.1:3700; empty: there is none."""
     required: bool = False
     """Exit at the start when the gateway's `GET /health` does not answer, as the seed did."""
     timeout_seconds: Seconds = 10.0
+    """For one delivery."""
     outbox_max: Count = 10_000
     """Undelivered messages kept; beyond it the oldest is dropped, counted and logged."""
     retry_seconds_max: Seconds = 300.0
+    """Longest wait between two tries to deliver a message."""
 
 
 class ModelSettings(Section, frozen=True):
     """The language model that comments on failures; none is needed."""
 
     lakehouse_url: str = ""
-    """Base of the seed's `/ai/generate`."""
+    """Base URL of the seed's `/ai/generate`; empty: there is none."""
     name: str = "qwen2.5"
+    """The model that is asked for."""
     timeout_seconds: Seconds = 60.0
+    """For one answer."""
 
 
 class SourcesSettings(Section, frozen=True):
     """Labels beside `mcp`, `scenario`, `auditor` and `bot` that an event may carry as its source."""
 
     extra: tuple[str, ...] = ()
-    """(reload)"""
+    """Any other label is kept as `scenario`, and the answer says so. (reload)"""
 
 
 class LogSettings(Section, frozen=True):
     """What goes to standard error."""
 
     level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
-    """(reload)"""
+    """debug, info, warning or error. (reload)"""
 
 
 class SupervisionSettings(Section, frozen=True):
@@ -149,17 +168,22 @@ class SupervisionSettings(Section, frozen=True):
     intensity: Count = 5
     """Restarts allowed within ``window_seconds``; one more exhausts the supervisor's patience."""
     window_seconds: Seconds = 30.0
+    """The time over which restarts are counted."""
     backoff_seconds_first: Seconds = 0.5
+    """Wait before the first restart; doubled for each further one."""
     backoff_seconds_max: Seconds = 30.0
+    """Longest wait before a restart."""
     park_seconds: Seconds = 60.0
     """A parked actor is tried again this often."""
     crashes_before_quarantine: Count = 3
+    """A message that was alone in hand at so many crashes is set aside."""
 
 
 class Settings(Section, frozen=True):
     """The whole tree."""
 
     data_dir: Path = Path("data")
+    """Where everything is kept; relative to where the daemon is started."""
     listen: ListenSettings = ListenSettings()
     journal: JournalSettings = JournalSettings()
     admission: AdmissionSettings = AdmissionSettings()

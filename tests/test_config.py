@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from observer_actors.config import load_settings, reload_settings
+from observer_actors.config import (
+    LEAVES,
+    RELOADABLE,
+    Places,
+    default_file,
+    load_settings,
+    read_settings,
+    reload_settings,
+)
 from observer_actors.errors import ConfigInvalid
 from observer_actors.settings import CycleSettings, LogSettings, Settings, SourcesSettings
 from tests.harness import SEEDS_VARIABLES
@@ -80,6 +89,7 @@ def test_an_empty_variable_counts_as_not_given() -> None:
         ("[listen]\nprot = 1", "listen.prot is no setting", "did you mean listen.port?"),
         ("[lisen]\nport = 1", "lisen is no setting", "did you mean listen?"),
         ("prot = 1", "prot is no setting", ""),
+        ("port = 1", "port is no setting", "did you mean listen.port?"),
         (
             "[journal]\nsegment_bytes = 1",
             "journal.segment_bytes is no setting",
@@ -94,7 +104,7 @@ def test_an_empty_variable_counts_as_not_given() -> None:
         ("[sources]\nextra = 'a'", "sources.extra: Expected `array`, got `str`", ""),
         ("[sources]\nextra = [1]", "sources.extra[0]: Expected `str`, got `int`", ""),
         ("[log]\nlevel = 'loud'", "log.level: Expected `str` matching", ""),
-        ("listen = 5", "listen: Expected `object`, got `int`", ""),
+        ("listen = 5", "listen is a section, not a value", "[listen]"),
         ("data_dir = 5", "data_dir: Expected `str`, got `int`", ""),
         ("[gateway]\nrequired = true", "gateway.required is set, but gateway.url is not", ""),
         ("[listen]\nbody_bytes_max = 100\nbodies_bytes_max = 99", "no such body could ever pass", ""),
@@ -157,6 +167,112 @@ def test_a_reload_tells_what_changes_at_once_from_what_needs_a_restart() -> None
     assert in_force.data_dir == Settings().data_dir
     assert sorted(reload_settings(in_force, new)[2]) == sorted(later), "what waits for a restart goes on waiting"
     assert reload_settings(new, new)[1:] == ([], [])
+
+
+def test_each_place_beats_the_ones_below_it_and_is_named(tmp_path: Path) -> None:
+    system, file, credentials = tmp_path / "system.toml", tmp_path / "mine.toml", tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "gateway.url").write_text("http://secret@gateway:1\n")
+    (credentials / "ring.capacity_ops").write_text("5")
+    (credentials / "tls-key").write_text("of another program")
+    system.write_text("[listen]\nport = 1\n[tail]\nreaders_max = 1\n[ring]\ncapacity_ops = 1\n[cycle]\nseconds = 1\n")
+    file.write_text("[listen]\nport = 2\n[tail]\nreaders_max = 2\n[ring]\ncapacity_ops = 2\n")
+    environment = {
+        "CREDENTIALS_DIRECTORY": str(credentials),
+        "OBSERVER_LISTEN__PORT": "3",
+        "OBSERVER_PORT": "4",
+        "OBSERVER_SOURCES__EXTRA": "gateway, batch",
+        "OBSERVER_JOURNAL__COMPRESS": "false",
+    }
+    places = Places(
+        flags={"listen.port": None, "data_dir": "/d"},
+        assignments=("admission.waiting_ops_max=9",),
+        environment=environment,
+        file=file,
+        system_file=system,
+    )
+    loaded = read_settings(places)
+    given = {name: origin for name, origin in loaded.origins.items() if origin != "default"}
+    assert given == {
+        "data_dir": "--data-dir",
+        "admission.waiting_ops_max": "--set admission.waiting_ops_max",
+        "listen.port": "OBSERVER_LISTEN__PORT",
+        "sources.extra": "OBSERVER_SOURCES__EXTRA",
+        "journal.compress": "OBSERVER_JOURNAL__COMPRESS",
+        "gateway.url": str(credentials / "gateway.url"),
+        "ring.capacity_ops": str(credentials / "ring.capacity_ops"),
+        "tail.readers_max": str(file),
+        "cycle.seconds": str(system),
+    }
+    settings = loaded.settings
+    assert (settings.data_dir, settings.admission.waiting_ops_max, settings.listen.port) == (Path("/d"), 9, 3)
+    assert (settings.sources.extra, settings.journal.compress) == (("gateway", "batch"), False)
+    assert (settings.gateway.url, settings.ring.capacity_ops) == ("http://secret@gateway:1", 5)
+    assert (settings.tail.readers_max, settings.cycle.seconds) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [("OBSERVER_LISEN__PORT", "OBSERVER_LISTEN__PORT"), ("OBSERVER_LISTEN__PROT", "OBSERVER_LISTEN__PORT")],
+)
+def test_a_variable_that_begins_like_ours_and_is_no_setting_is_an_error(variable: str, hint: str) -> None:
+    error = refusal(environment={variable: "1"})
+    assert str(error).startswith(f"{variable}: ")
+    assert error.hint == f"did you mean {hint}?"
+    assert load_settings(None, {}, {"OBSERVER_URL": "http://x", "LISTEN__PORT": "1"}) == Settings()
+
+
+def test_a_credential_that_begins_like_a_setting_and_is_none_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "gateway.ulr").write_text("x")
+    error = refusal(environment={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert (str(error), error.hint) == (
+        f"{tmp_path / 'gateway.ulr'}: gateway.ulr is no setting",
+        "did you mean gateway.url?",
+    )
+    (tmp_path / "gateway.ulr").rename(tmp_path / "gateway.url")
+    (tmp_path / "gateway.url").write_bytes(b"\xff")
+    assert "is no text" in str(refusal(environment={"CREDENTIALS_DIRECTORY": str(tmp_path)}))
+    assert "cannot read" in str(refusal(environment={"CREDENTIALS_DIRECTORY": str(tmp_path / "none")}))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said", "hint"),
+    [
+        ("listen.port", "--set listen.port: wants NAME=VALUE", "--set listen.port=3900"),
+        ("listen.prot=1", "--set: listen.prot is no setting", "did you mean listen.port?"),
+        ("listen.port=x", "--set listen.port='x' is not a number", ""),
+        ("listen.port=70000", "--set listen.port: listen.port: Expected `int` <= 65535", "it may be 0 to 65,535"),
+        ("sources.extra=[1", "is not TOML", ""),
+        ("sources.extra=[1]", "sources.extra[0]: Expected `str`", ""),
+        ("journal.compress=perhaps", "journal.compress: Expected `bool`", ""),
+        ("gateway.url=ftp://x", "--set gateway.url: gateway.url: ", "e.g. http"),
+    ],
+)
+def test_a_mistake_in_an_assignment_is_named(assignment: str, said: str, hint: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        read_settings(Places(assignments=(assignment,), environment={}))
+    assert said in str(caught.value)
+    assert hint in caught.value.hint
+
+
+def test_the_default_file_changes_nothing_and_uncommented_says_every_default(tmp_path: Path) -> None:
+    text = default_file()
+    assert load_settings(written(tmp_path, text), {}, {}) == Settings()
+    lines = text.splitlines()
+    settings = [line.removeprefix("# ") for line in lines if re.match(r"# [a-z_]+ = ", line)]
+    assert len(settings) == len(LEAVES)
+    uncommented = "\n".join(line if line.startswith("[") else line.removeprefix("# ") for line in lines
+                            if line.startswith("[") or re.match(r"# [a-z_]+ = ", line))  # fmt: skip
+    loaded = read_settings(Places(environment={}, file=written(tmp_path, uncommented)))
+    assert loaded.settings == Settings()
+    assert set(loaded.origins.values()) == {str(tmp_path / "observer.toml")}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_each_setting_is_explained(name: str) -> None:
+    leaf = LEAVES[name]
+    assert leaf.doc().endswith((".", "(reload)")), "the text below the setting"
+    assert ("(reload)" in leaf.doc()) == (name in RELOADABLE)
 
 
 def started(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from observer_actors.pattern_commands import InputInvalid, grouped
+from observer_actors.commands.patterns import InputInvalid, grouped
 
 COMMAND = [sys.executable, "-m", "observer_actors", "patterns", "group"]
 

@@ -55,8 +55,8 @@ async def test_what_it_shows_can_be_typed(tmp_path: Path) -> None:
 async def test_the_daemon_and_verify_take_the_flags_shown(tmp_path: Path) -> None:
     (tmp_path / "observer.toml").write_text("")
     commands = [shlex.split(command) for command, _ in _commands() if command.startswith("observer-actors")]
-    assert [command[1] for command in commands] == ["serve", "verify"]
-    serve, verify = commands
+    assert [command[1] for command in commands] == ["serve", "verify", "config"]
+    serve, verify, _ = commands
     assert [flag for flag in serve if flag.startswith("--")] == ["--host", "--port", "--data-dir", "--config"]
     config = serve[serve.index("--config") + 1]
     async with running_daemon(tmp_path / "data", "--config", str(tmp_path / config)) as daemon:

@@ -13,7 +13,19 @@ from tests.conftest import NO_SKIP_VARIABLE, ROOT
 
 pytest_plugins = ["pytester"]
 
-PURE = ("ecmascript", "errors", "event", "op", "settings", "ring", "stats", "patterns", "playbook")
+PURE = (
+    "addresses",
+    "visible",
+    "ecmascript",
+    "errors",
+    "event",
+    "op",
+    "settings",
+    "ring",
+    "stats",
+    "patterns",
+    "playbook",
+)
 PYTHONS = ("3.11", "3.12", "3.13")
 
 

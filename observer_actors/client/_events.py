@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import msgspec
 
+from observer_actors.addresses import parse_address
 from observer_actors.client._ledger import LEDGER
 from observer_actors.client._places import observer_base
 from observer_actors.client._wire import Answer, Unreachable, join, post, shown
@@ -55,7 +56,8 @@ async def record_external_op(
 
     :param event: the fields of `POST /event`. Without an ``id`` it gets one, and with it, it is sent a second time
         when the connection breaks: it is stored once.
-    :param observer_url: base URL; by default OBSERVER_URL, else 127.0.0.1 at OBSERVER_PORT or 3800.
+    :param observer_url: base URL, or ``unix:///PATH``; by default OBSERVER_URL, else 127.0.0.1 at OBSERVER_PORT or
+        3800.
     :param timeout_seconds: for all of it.
     :raises EventInvalid: the event is no JSON, or the daemon does not take it; names the field.
     :raises RequestTooLarge: it is above the daemon's limit.
@@ -74,8 +76,11 @@ async def record_external_op(
 
 
 async def _exchange(content: bytes, base: str, timeout_seconds: float) -> Receipt:
-    url = join(base, "event")
-    return _judge(shown(url), await post(url, content, timeout_seconds=timeout_seconds, tries=_TRIES))
+    where = parse_address(base)
+    url = join(where.base, "event")
+    shown_url = shown(url if where.socket is None else base)
+    answer = await post(url, content, timeout_seconds=timeout_seconds, tries=_TRIES, socket=where.socket)
+    return _judge(shown_url, answer)
 
 
 def _encoded(event: Mapping[str, object] | Op) -> bytes:

@@ -67,10 +67,12 @@ async def post(
     timeout_seconds: float,
     tries: int = 1,
     follow_redirects: bool = False,
+    socket: str | None = None,
 ) -> Answer:
     """POST JSON, and read the answer whatever its status.
 
     :param timeout_seconds: for all tries together, from the look-up of the name to the answer's last byte.
+    :param socket: path of the Unix socket that takes it there.
     :param tries: again, at once, when the connection broke; more than 1 only for what may arrive twice.
     :raises Unreachable: no answer within the limit, or one above `ANSWER_BYTES_MAX`.
     """
@@ -78,14 +80,14 @@ async def post(
         while True:
             tries -= 1
             try:
-                return await _exchange(url, content, follow_redirects=follow_redirects)
+                return await _exchange(url, content, follow_redirects=follow_redirects, socket=socket)
             except Unreachable as trouble:
                 if not (trouble.broke and tries):
                     raise
     raise Unreachable(f"{shown(url)}: no answer within {timeout_seconds:g} s")
 
 
-async def _exchange(url: str, content: bytes, *, follow_redirects: bool) -> Answer:
+async def _exchange(url: str, content: bytes, *, follow_redirects: bool, socket: str | None) -> Answer:
     certificates = await _certificates()
     raw = _Chunks()
     with _translated(url), anyio.CancelScope() as reading:
@@ -95,6 +97,7 @@ async def _exchange(url: str, content: bytes, *, follow_redirects: bool) -> Answ
                 timeout=None,  # noqa: S113 - `post` limits the whole
                 trust_env=not _is_loopback(url),
                 follow_redirects=follow_redirects,
+                transport=httpx.AsyncHTTPTransport(uds=socket, verify=certificates) if socket else None,
             ) as client,
             client.stream("POST", url, content=content, headers=_HEADERS) as response,
         ):

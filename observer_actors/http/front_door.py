@@ -74,7 +74,6 @@ class FrontDoor:
         self.connections_max = connections_max
         self.open = 0
         """Connections, those handed over too."""
-        self.refused = 0
         self.request_s = request_s
         self.draining = False
         self.express = Express(intake, body_bytes_max=body_bytes_max, idle_s=idle_s)
@@ -84,14 +83,16 @@ class FrontDoor:
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection until it ends, and close it; one too many is told so at once."""
         self.open += 1
+        self.intake.statistics.connections += 1
         try:
             if self.open <= self.connections_max:
                 await self._serve(stream)
             else:
-                self.refused += 1
+                self.intake.statistics.connections_refused += 1
                 await _turn_away(stream, self.connections_max)
         finally:
             self.open -= 1
+            self.intake.statistics.connections -= 1
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         connection = _Connection(self, stream)

@@ -71,6 +71,10 @@ class IntakeStatistics(msgspec.Struct):
     duplicates: int = 0
     refused: int = 0
     foreign_sources: int = 0
+    connections: int = 0
+    """Open now, those handed over to Hypercorn too."""
+    connections_refused: int = 0
+    """Answered 503 and closed, as there were too many."""
 
 
 class Intake:

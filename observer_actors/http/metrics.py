@@ -54,6 +54,8 @@ class DaemonCollector(Collector):
         yield _counter("observer_events_rejected", "Events that were invalid.", counts.rejected)
         yield _counter("observer_events_duplicate", "Events whose id was known.", counts.duplicates)
         yield _counter("observer_ingest_refused", "Ingest requests refused for lack of room or disk.", counts.refused)
+        yield _gauge("observer_connections", "Connections that are open.", counts.connections)
+        yield _counter("observer_connections_refused", "Connections turned away.", counts.connections_refused)
         yield _counter("observer_sources_unknown", "Events with an unknown source.", counts.foreign_sources)
 
     def _waiting(self) -> Iterator[Metric]:

@@ -15,7 +15,6 @@ from typing import Final
 
 import trio
 
-from observer_actors.errors import AddressUnavailable
 from observer_actors.http.bodies import BodyRoom
 from observer_actors.http.front_door import FrontDoor
 from observer_actors.http.gate import Application, Gate
@@ -24,49 +23,13 @@ from observer_actors.http.web import KEEP_ALIVE_S, Web
 from observer_actors.settings import ListenSettings
 from observer_actors.supervision import Life
 
-__all__ = ["IngestServer", "address_of", "open_listeners"]
+__all__ = ["IngestServer"]
 
-BACKLOG: Final = 1_024
-UNREAD_MS_MAX: Final = 30_000
-"""A client that does not read what it asked for is cut off by the kernel after this long: Hypercorn shields its sends,
-with no limit of its own."""
 GRACE_S: Final = 6.0
 """For requests under way when the daemon stops: a little longer than a caller waits for its commit."""
 DRAIN_LOOK_S: Final = 0.01
 FILES_KEPT: Final = 64
 """Descriptors for the journal, the store and the threads that read: connections never take the last ones."""
-
-
-def open_listeners(settings: ListenSettings) -> list[socket.socket]:
-    """Bind and listen; port 0 takes a free one.
-
-    :raises AddressUnavailable: taken, not ours, or unknown.
-    """
-    try:
-        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise AddressUnavailable(f"cannot find {settings.host!r}: {error.strerror}") from error
-    family, _, _, _, address = found[0]
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS_MAX)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise AddressUnavailable(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}",
-            hint="is another daemon running? --port 0 takes a free port",
-        ) from error
-    return [listener]
-
-
-def address_of(listener: socket.socket) -> str:
-    """Give the URL that a listener answers at."""
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if listener.family == socket.AF_INET6 else host
-    return f"http://{shown}:{port}"
 
 
 def _files_max() -> int:

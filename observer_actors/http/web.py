@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import trio
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -48,7 +49,7 @@ class Web:
     async def serve(self, stream: trio.SocketStream, unread: bytes) -> None:
         """Serve the rest of a connection."""
         rest = _Rest(stream, unread, self._sends)
-        server = TCPServer(self._application, self._config, self._context, ConnectionState({}), rest)  # type: ignore[arg-type]
+        server = _Server(self._application, self._config, self._context, ConnectionState({}), rest)  # type: ignore[arg-type]
         await server.run()
 
     async def drain(self) -> None:
@@ -59,6 +60,22 @@ class Web:
         """Let go of the clients that do not read: Hypercorn shields its sends, so that cancelling does not end them."""
         for scope in self._sends:
             scope.cancel()
+
+
+class _Server(TCPServer):
+    """Hypercorn's, which would wait for the next request of a client that has closed its side until the idle limit."""
+
+    _has_ended = False
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        self._has_ended = True
+        await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send; nobody is idle any more once the client has ended."""
+        if not (self._has_ended and isinstance(event, Updated)):
+            await super().protocol_send(event)
 
 
 class _Rest:

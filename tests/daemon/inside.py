@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from observer_actors.daemon import Daemon
-from observer_actors.http.server import open_listeners
+from observer_actors.http.listeners import open_listeners
 from observer_actors.journal import DirectoryLock, Disk
 from observer_actors.settings import Settings
 from observer_actors.supervision import ActorStatistics

@@ -89,7 +89,7 @@ class Log:
 
 
 @contextmanager
-def served(data_dir: Path, config: str = "", **environment: str) -> Iterator[Served]:
+def served(data_dir: Path, config: str = "", *, port: int = 0, **environment: str) -> Iterator[Served]:
     """Start the daemon on a free port, and make sure that it is gone at the end.
 
     :param config: content of the configuration file.
@@ -98,7 +98,15 @@ def served(data_dir: Path, config: str = "", **environment: str) -> Iterator[Ser
     data_dir.mkdir(exist_ok=True)
     file.write_text(config)
     process = subprocess.Popen(
-        [sys.executable, "-m", "observer_actors", "serve", "--port=0", f"--data-dir={data_dir}", f"--config={file}"],
+        [
+            sys.executable,
+            "-m",
+            "observer_actors",
+            "serve",
+            f"--port={port}",
+            f"--data-dir={data_dir}",
+            f"--config={file}",
+        ],
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         env={name: value for name, value in os.environ.items() if name not in SEEDS_VARIABLES} | environment,

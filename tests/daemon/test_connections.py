@@ -19,14 +19,7 @@ GONE_S_MAX: Final = 5.0
     "ask",
     [
         pytest.param(b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", id="front door"),
-        pytest.param(
-            b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
-            id="web",
-            marks=pytest.mark.xfail(
-                reason="Hypercorn's idle task keeps what a client has closed for keep_alive_timeout (75 s): a slot of "
-                "connections_max and a descriptor each, so that some 130 short queries a second lock everyone out"
-            ),
-        ),
+        pytest.param(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", id="web"),
     ],
 )
 async def test_a_connection_that_its_client_has_closed_is_let_go_of_at_once(tmp_path: Path, ask: bytes) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import h11
+import httpx
 import msgspec
 import pytest
 import trio
 
+from tests.daemon.test_listeners import has_ipv6
 from tests.harness import Daemon, running_daemon
 
 Way = Literal["front", "web"]
@@ -79,8 +81,31 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
 @asynccontextmanager
 async def connected(daemon: Daemon, way: Way) -> AsyncIterator[Client]:
     """Connect; a first request that is not ingest gives the connection to Hypercorn."""
-    host, port = daemon.url.removeprefix("http://").split(":")
-    async with await trio.open_tcp_stream(host, int(port)) as stream:
+    async with connected_to(daemon.url, way) as client:
+        yield client
+
+
+@asynccontextmanager
+async def every_kind_of_socket(folder: Path) -> AsyncIterator[dict[str, str]]:
+    """Run a daemon on IPv4 and a Unix socket, and one on IPv6; give the address of each kind."""
+    unix = folder / "socket"
+    (folder / "observer.toml").write_text(CONFIG)
+    config = ("--config", str(folder / "observer.toml"))
+    async with (
+        running_daemon(folder / "4", *config, "--set", f"listen.unix={unix}") as over_ipv4,
+        running_daemon(folder / "6", *config, "--host", "::1") as over_ipv6,
+    ):
+        yield {"IPv4": over_ipv4.url, "Unix": f"unix://{unix}", "IPv6": over_ipv6.url}
+
+
+@asynccontextmanager
+async def connected_to(address: str, way: Way) -> AsyncIterator[Client]:
+    if address.startswith("unix://"):
+        stream = await trio.open_unix_socket(address.removeprefix("unix://"))
+    else:
+        url = httpx.URL(address)
+        stream = await trio.open_tcp_stream(url.host, url.port or 0)
+    async with stream:
         client = Client(stream)
         if way == "web":
             await client.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -159,6 +184,33 @@ async def test_both_ways_agree_on_what_a_request_is(daemon: Daemon, name: str) -
     assert statuses[0] in (200, 400, 408, 501)
     stored = [op.endpoint for op in daemon.ops()]
     assert len(stored) == (2 if statuses[0] == 200 else 0)
+
+
+async def test_every_kind_of_socket_gives_the_same_answers_both_ways(tmp_path: Path) -> None:
+    if not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    async with every_kind_of_socket(tmp_path) as addresses:
+        for name, request in {**REQUESTS, **SMUGGLED}.items():
+            answers = {}
+            for kind, address in addresses.items():
+                for way in WAYS:
+                    async with connected_to(address, way) as client:
+                        await client.send(request)
+                        answer = await client.answer()
+                        answers[kind, way] = (answer.status, _comparable(answer) if name in REQUESTS else None)
+            assert set(map(str, answers.values())) == {str(answers["IPv4", "front"])}, name
+
+
+async def test_every_kind_of_socket_takes_a_pipeline_of_both_kinds_of_request(tmp_path: Path) -> None:
+    if not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    async with every_kind_of_socket(tmp_path) as addresses:
+        for address in addresses.values():
+            async with connected_to(address, "front") as client:
+                await client.send(post("/event", b"{}") * 3 + b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n")
+                seqs = [(await client.answer()).json["seq"] for _ in range(3)]
+                assert seqs == list(range(seqs[0], seqs[0] + 3))
+                assert (await client.answer()).status == 200
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -200,6 +200,9 @@ async def test_one_connection_too_many_is_told_so(tmp_path: Path) -> None:
         with trio.fail_after(10):
             while (await daemon.get("/health")).status_code != 200:
                 await trio.lowlevel.checkpoint()
+        metrics = (await daemon.get("/metrics")).text
+        assert "\nobserver_connections_refused_total " in metrics
+        assert "\nobserver_connections_refused_total 0.0" not in metrics
 
 
 async def test_sighup_reloads_what_can_be_reloaded_and_names_what_cannot(tmp_path: Path) -> None:

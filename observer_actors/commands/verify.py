@@ -1,4 +1,4 @@
-"""`observer-actors verify`, as a person or a program reads it."""
+"""`observer-actors verify`."""
 
 from __future__ import annotations
 
@@ -9,25 +9,42 @@ from typing import Final
 
 import msgspec
 
+from observer_actors.commands._options import ConfigOptions, JsonFlag
 from observer_actors.errors import ConfigInvalid
-from observer_actors.journal import Finding, VerifyReport, verify
+from observer_actors.journal import Finding, VerifyReport
+from observer_actors.journal import verify as verify_directory
 
-__all__ = ["verify_and_print"]
+__all__ = ["verify"]
 
 EXIT_DAMAGE: Final = 1
 PROGRESS_S: Final = 2.0
 """Nothing is said of progress before this; then a line in this time."""
 
 
-def verify_and_print(data_dir: Path, *, as_json: bool) -> int:
-    """Check the directory, print what was found, and give the exit status: 0, or 1 on damage.
+def verify(
+    data_dir: Path | None = None,
+    *,
+    config: Path | None = None,
+    json: JsonFlag = False,
+) -> int:
+    """Check a data directory: gaps, duplicates, checksums, torn tails.
 
-    :raises ConfigInvalid: there is no such directory, or nothing of ours in it.
+    Exits 1 on damage, and says what and where. Works on a stopped and on a running daemon's directory; changes nothing.
+
+    Example: observer-actors verify --data-dir ./data
+
+    Parameters
+    ----------
+    data_dir
+        The directory to check; unless given, the one that `serve` would take.
+    config
+        A TOML file with settings, as `serve` takes it.
     """
-    if not (data_dir / "_observer").is_dir():
-        raise ConfigInvalid(f"{data_dir} is no data directory", hint="--data-dir names the one that `serve` was given")
-    report = verify(data_dir, progress=_Progress())
-    print(msgspec.json.encode(report).decode() if as_json else _in_words(data_dir, report))
+    folder = ConfigOptions(config=config, data_dir=data_dir).load().settings.data_dir
+    if not (folder / "_observer").is_dir():
+        raise ConfigInvalid(f"{folder} is no data directory", hint="--data-dir names the one that `serve` was given")
+    report = verify_directory(folder, progress=_Progress())
+    print(msgspec.json.encode(report).decode() if json else _in_words(folder, report))
     return EXIT_DAMAGE if report.is_damaged else 0
 
 

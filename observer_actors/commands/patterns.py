@@ -56,7 +56,7 @@ def group(file: Annotated[str, Parameter(allow_leading_hyphen=True, show_default
     what comes later may show that two patterns are one. A line without an error, or with `success` true, has null for
     both.
 
-    Example: jq -c 'select(.success == false)' data/_observer/ops.jsonl | observer-actors patterns group
+    Example: observer-actors patterns group data/_observer/ops.jsonl
 
     Parameters
     ----------

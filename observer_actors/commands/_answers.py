@@ -1,0 +1,173 @@
+"""What the commands read of the daemon's answers.
+
+Not the structs that the daemon answers with: a command may be of another version than the daemon that it asks. It reads
+what it shows, passes over what it does not know, and has a default for what is not there.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+from observer_actors.op import Op
+
+__all__ = [
+    "ActorAnswer",
+    "ActorsAnswer",
+    "BatchAnswer",
+    "EndpointAnswer",
+    "EntryAnswer",
+    "EventAnswer",
+    "FailureAnswer",
+    "FailuresAnswer",
+    "HealthAnswer",
+    "LifetimeAnswer",
+    "OpsAnswer",
+    "PlaybookAnswer",
+    "ReadyAnswer",
+    "RejectedLine",
+    "StatsAnswer",
+]
+
+
+class HealthAnswer(Struct, frozen=True):
+    """`GET /health`."""
+
+    status: str
+    ops_in_ring: int = 0
+    version: str = ""
+    durability: str = ""
+    last_seq: int = 0
+
+
+class ReadyAnswer(Struct, frozen=True):
+    """`GET /ready`."""
+
+    ready: bool
+    reasons: tuple[str, ...] = ()
+
+
+class EndpointAnswer(Struct, frozen=True):
+    """One endpoint, over everything ever committed."""
+
+    total: int = 0
+    failures: int = 0
+    p50_ms: float = 0.0
+    p90_ms: float = 0.0
+    p99_ms: float = 0.0
+
+
+class LifetimeAnswer(Struct, frozen=True):
+    """Everything ever committed."""
+
+    last_seq: int = 0
+    total: int = 0
+    successes: int = 0
+    failures: int = 0
+    by_source: dict[str, int] = field(default_factory=dict)
+    per_second_1m: float = 0.0
+    endpoints: dict[str, EndpointAnswer] = field(default_factory=dict)
+
+
+class StatsAnswer(Struct, frozen=True):
+    """`GET /stats`."""
+
+    total: int
+    successes: int
+    failures: int
+    by_source: dict[str, int] = field(default_factory=dict)
+    lifetime: LifetimeAnswer = LifetimeAnswer()
+
+
+class OpsAnswer(Struct, frozen=True):
+    """`GET /ops`."""
+
+    ops: tuple[Op, ...]
+    next: str | None = None
+    complete: bool = True
+
+
+class ActorAnswer(Struct, frozen=True):
+    """One actor of the tree."""
+
+    name: str
+    state: str
+    since_s: float = 0.0
+    restarts: int = 0
+    step: str = ""
+    last_error: str = ""
+    mailbox_depth: int | None = None
+    mailbox_bound: int | None = None
+    strategy: str = ""
+    children: tuple[ActorAnswer, ...] = ()
+
+
+class ActorsAnswer(Struct, frozen=True):
+    """`GET /actors`."""
+
+    actors: tuple[ActorAnswer, ...]
+
+
+class FailureAnswer(Struct, frozen=True):
+    """One failure pattern."""
+
+    id: str
+    endpoint: str = ""
+    template: str = ""
+    count: int = 0
+    first_seen: str = ""
+    last_seen: str = ""
+    state: str = ""
+
+
+class FailuresAnswer(Struct, frozen=True):
+    """`GET /failures`."""
+
+    failures: tuple[FailureAnswer, ...]
+
+
+class EntryAnswer(Struct, frozen=True):
+    """One entry of the playbook."""
+
+    id: str
+    kind: str = ""
+    endpoint: str = ""
+    text: str = ""
+    version: int = 0
+    successes: int = 0
+
+
+class PlaybookAnswer(Struct, frozen=True):
+    """`GET /playbook`."""
+
+    entries: tuple[EntryAnswer, ...]
+
+
+class EventAnswer(Struct, frozen=True):
+    """`POST /event`: it is on disk."""
+
+    accepted: Literal[True]
+    seq: int = 0
+    duplicate: bool = False
+    notes: tuple[str, ...] = ()
+
+
+class RejectedLine(Struct, frozen=True):
+    """Why a line of a batch was not taken."""
+
+    line: int
+    error: str
+    field: str = ""
+
+
+class BatchAnswer(Struct, frozen=True):
+    """`POST /events`."""
+
+    accepted: int = 0
+    rejected: int = 0
+    errors: tuple[RejectedLine, ...] = ()
+    duplicates: int = 0
+    errors_omitted: int = 0
+    last_seq: int | None = None
+    notes: dict[str, int] = field(default_factory=dict)

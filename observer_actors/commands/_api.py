@@ -1,0 +1,142 @@
+"""The daemon as the commands see it, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final, Self, TypeVar
+
+import httpx
+import msgspec
+
+from observer_actors.addresses import parse_address
+from observer_actors.client import Unreachable
+from observer_actors.errors import ObserverError
+from observer_actors.visible import visible
+
+__all__ = ["Api", "Refused"]
+
+T = TypeVar("T")
+PATIENCE_S: Final = 60.0
+"""How long a request that was refused for the moment is sent again."""
+TIMEOUT_S: Final = 30.0
+_DETAIL_CHARS_MAX: Final = 500
+
+
+class Refused(ObserverError):
+    """The daemon's own answer: it did not do it, and says why."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, detail: str, *, hint: str = "", status: int = 500, body: bytes = b"") -> None:
+        super().__init__(detail, hint=hint)
+        self.answered = status
+        self.body = body
+
+
+class _Problem(msgspec.Struct, frozen=True):
+    """What we read of a problem (RFC 9457)."""
+
+    detail: str = ""
+    error: str = ""
+    hint: str = ""
+    retryable: bool = False
+
+
+class Api:
+    """A connection to one daemon. A refusal is raised as `Refused`, no answer as `Unreachable`."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        where = parse_address(address)
+        transport = httpx.HTTPTransport(uds=where.socket) if where.socket else None
+        self._client = httpx.Client(base_url=where.base, transport=transport, timeout=TIMEOUT_S, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._client.close()
+
+    def get(self, path: str, parameters: Mapping[str, object] | None = None) -> bytes:
+        """Give the body of an answer. Parameters that are None are left out."""
+        given = {name: _text(value) for name, value in (parameters or {}).items() if value is not None}
+        with self._told():
+            response = self._client.get(path, params=given)
+        return _judged(response)
+
+    def read(self, kind: type[T], path: str, parameters: Mapping[str, object] | None = None) -> T:
+        """Give an answer as a value."""
+        return self.decoded(kind, self.get(path, parameters))
+
+    def decoded(self, kind: type[T], body: bytes) -> T:
+        """Read a body.
+
+        :raises Unreachable: it is not what a daemon says.
+        """
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            hint = "is this address a daemon's, of about this version?"
+            raise Unreachable(f"{self._shown}: not an observer's answer: {error}", hint=hint) from error
+
+    def post(self, path: str, content: bytes) -> bytes:
+        """Send a body, again for a while when there is no room for the moment, and give the answer's."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            with self._told():
+                response = self._client.post(path, content=content)
+            wait_s = _seconds(response.headers.get("Retry-After"))
+            if wait_s is None or response.status_code < 500 or time.monotonic() + wait_s > until:  # noqa: PLR2004
+                return _judged(response)
+            time.sleep(wait_s)
+
+    @contextmanager
+    def lines(self, path: str, headers: Mapping[str, str]) -> Iterator[Iterator[str]]:
+        """Give the lines of an answer that does not end, as they come."""
+        timeout = httpx.Timeout(TIMEOUT_S, read=TIMEOUT_S)
+        with self._told(), self._client.stream("GET", path, headers=dict(headers), timeout=timeout) as response:
+            if response.is_error:
+                response.read()
+                _judged(response)
+            yield response.iter_lines()
+
+    @property
+    def _shown(self) -> str:
+        return visible(self.address)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            why = str(error) or type(error).__name__
+            refused = isinstance(error, httpx.ConnectError)
+            hint = "is the daemon running? --url says where; `observer-actors doctor` looks" if refused else ""
+            raise Unreachable(f"{self._shown}: {visible(why)}", hint=hint, broke=not refused) from error
+
+
+def _judged(response: httpx.Response) -> bytes:
+    if response.is_success:
+        return response.content
+    try:
+        problem = msgspec.json.decode(response.content, type=_Problem)
+    except (msgspec.MsgspecError, UnicodeError):
+        problem = _Problem()
+    detail = problem.detail or problem.error or f"{response.url} answered {response.status_code}"
+    raise Refused(
+        visible(detail[:_DETAIL_CHARS_MAX]),
+        hint=visible(problem.hint[:_DETAIL_CHARS_MAX]),
+        status=response.status_code,
+        body=response.content,
+    )
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    return float(retry_after) if retry_after and retry_after.isdecimal() else None
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - a parameter's value
+    return json.dumps(value) if isinstance(value, bool) else str(value)

@@ -1,0 +1,248 @@
+"""What `doctor` looks at. Each check gives findings, and leaves everything as it is.
+
+A finding says what is the case, and, when that is not as it should be, what to do. Checks that need the daemon get its
+answers; those of the directory and of the machine work on a stopped installation too.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+from prometheus_client.parser import text_string_to_metric_families
+
+from observer_actors import __version__
+from observer_actors.client import Unreachable
+from observer_actors.commands._answers import ActorAnswer, ActorsAnswer, HealthAnswer, ReadyAnswer
+from observer_actors.commands._api import Api, Refused
+from observer_actors.config import Loaded
+from observer_actors.journal import directory_in_use
+from observer_actors.visible import cut
+
+__all__ = ["Finding", "check_actors", "check_configuration", "check_daemon", "check_directory", "check_unit"]
+
+Level = Literal["ok", "warning", "problem"]
+
+FREE_BYTES_MIN: Final = 200_000_000
+FREE_BYTES_WANTED: Final = 2_000_000_000
+"""A day of a busy observer, and room to compress a segment in."""
+FILES_WANTED: Final = 4_096
+UNIT: Final = "observer-actors.service"
+NOT_READY: Final = 503
+ERROR_CHARS: Final = 200
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing looked at. ``advice`` is "" when nothing has to be done."""
+
+    level: Level
+    about: str
+    what: str
+    advice: str = ""
+
+
+def check_configuration(loaded: Loaded) -> Iterator[Finding]:
+    """Look at settings that can be used, and are still not wise."""
+    given = sorted({origin for origin in loaded.origins.values() if origin != "default"})
+    yield Finding("ok", "configuration", f"can be used; from {', '.join(given) or 'defaults alone'}")
+    if loaded.settings.listen.insecure_no_auth:
+        yield Finding(
+            "warning",
+            "configuration",
+            "listen.insecure_no_auth: whoever reaches the address may write and read everything",
+            "leave it out, or let nobody but the agents reach the port",
+        )
+
+
+def check_directory(data_dir: Path) -> Iterator[Finding]:
+    """Look at the data directory and its disk."""
+    observer = data_dir / "_observer"
+    if not observer.is_dir():
+        yield Finding(
+            "problem",
+            "data directory",
+            f"{data_dir.absolute()} is no data directory, or none that this user may look into",
+            "start the daemon once, or name its directory with --data-dir; under systemd, look as root",
+        )
+        return
+    yield Finding("ok", "data directory", str(data_dir.absolute()))
+    if stat.S_IMODE(observer.stat().st_mode) & 0o077:
+        yield Finding(
+            "warning", "data directory", "other users may look into it", f"chmod -R go= {observer.absolute()}"
+        )
+    yield _space(data_dir)
+    yield from _leftovers(observer)
+
+
+def _space(data_dir: Path) -> Finding:
+    free = shutil.disk_usage(data_dir).free
+    level: Level = "ok" if free >= FREE_BYTES_WANTED else "warning" if free >= FREE_BYTES_MIN else "problem"
+    advice = "" if level == "ok" else "make room, or set journal.retained_bytes_max so that old segments are deleted"
+    return Finding(level, "disk", f"{free / 1e9:,.1f} GB free", advice)
+
+
+def _leftovers(observer: Path) -> Iterator[Finding]:
+    for pattern, level, what, advice in _LEFTOVERS:
+        found = sorted(path.name for path in observer.rglob(pattern))
+        if found:
+            yield Finding(level, "journal", f"{', '.join(found[:3])}: {what}", advice)
+
+
+_LEFTOVERS: Final[tuple[tuple[str, Level, str, str], ...]] = (
+    (
+        "*.torn-*",
+        "warning",
+        "the end of a write that a crash cut short; nothing in it was acknowledged",
+        "look at it and remove it",
+    ),
+    (
+        "manifest.json.damaged-*",
+        "warning",
+        "a list of segments that could not be read, and has been made anew",
+        "run `observer-actors verify`, check the disk, and remove it",
+    ),
+    (
+        "quarantine.jsonl",
+        "warning",
+        "messages that made an actor crash again and again",
+        "look at them, report them as a defect, and remove the file",
+    ),
+)
+
+
+def check_daemon(daemon: Api, data_dir: Path) -> Iterator[Finding]:
+    """Look at the daemon that runs, or say that none does."""
+    in_use = (data_dir / "_observer").is_dir() and directory_in_use(data_dir)
+    try:
+        health = daemon.read(HealthAnswer, "/health")
+    except (Unreachable, Refused) as trouble:
+        yield _no_answer(trouble, daemon.address, in_use=in_use)
+        return
+    yield Finding("ok", "daemon", f"version {health.version} answers at {daemon.address}; last seq {health.last_seq:,}")
+    if health.version != __version__:
+        yield Finding("warning", "daemon", f"this command is version {__version__}", "restart the daemon")
+    yield _readiness(daemon)
+    yield from check_actors(daemon.read(ActorsAnswer, "/actors").actors)
+    yield from _counted(_metrics(daemon))
+    yield from _limits(data_dir / "_observer" / "lock")
+
+
+def _no_answer(trouble: Exception, address: str, *, in_use: bool) -> Finding:
+    if in_use:
+        what = f"a daemon runs on this directory, and does not answer at {address}: {trouble}"
+        return Finding("problem", "daemon", what, "give its address with --url: its log says where it listens")
+    advice = "`systemctl start observer-actors`, or `observer-actors serve`"
+    return Finding("problem", "daemon", f"none runs: {trouble}", advice)
+
+
+def _readiness(daemon: Api) -> Finding:
+    try:
+        daemon.get("/ready")
+    except Refused as refusal:
+        if refusal.answered != NOT_READY:
+            raise
+        reasons = daemon.decoded(ReadyAnswer, refusal.body).reasons
+        advice = "if it is the disk, make room or mend it: the daemon goes on by itself; else look at the load"
+        return Finding("problem", "daemon", f"takes no events: {'; '.join(reasons)}", advice)
+    return Finding("ok", "daemon", "takes events")
+
+
+def check_actors(found: tuple[ActorAnswer, ...]) -> Iterator[Finding]:
+    """Look at the tree: who does not run, and who had to be started again."""
+    for actor in found:
+        if actor.state in ("parked", "backing_off"):
+            what = f"{actor.name} is {actor.state.replace('_', ' ')}: {cut(actor.last_error, ERROR_CHARS)}"
+            yield Finding("problem", "actors", what, "the log says what happened: look for actor_failed")
+        elif actor.restarts:
+            what = f"{actor.name} was restarted {actor.restarts} times: {cut(actor.last_error, ERROR_CHARS)}"
+            yield Finding("warning", "actors", what, "it runs again; report the error as a defect")
+        yield from check_actors(actor.children)
+
+
+def _metrics(daemon: Api) -> Mapping[str, float]:
+    """Give the metrics without labels by name."""
+    text = daemon.get("/metrics").decode()
+    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    return {sample.name: sample.value for sample in samples if not sample.labels}
+
+
+_COUNTED: Final[tuple[tuple[str, Level, str, str], ...]] = (
+    (
+        "observer_journal_damaged_lines",
+        "problem",
+        "lines of the journal cannot be read",
+        "run `observer-actors verify`, check the disk, and restore the segment from a backup",
+    ),
+    (
+        "observer_disk_errors_total",
+        "warning",
+        "writes or syncs were refused by the disk since the start",
+        "nothing acknowledged is lost; check the disk and its space",
+    ),
+    (
+        "observer_ingest_refused_total",
+        "warning",
+        "requests were refused for lack of room or disk since the start",
+        "senders with an id can send again; if it goes on, look at the disk's speed",
+    ),
+    (
+        "observer_outbox_dropped_total",
+        "warning",
+        "messages for the gateway were dropped, because too many waited",
+        "let the gateway answer, or raise gateway.outbox_max",
+    ),
+    (
+        "observer_sources_unknown_total",
+        "warning",
+        "events had a source that is not known, and were kept as scenario",
+        "add it to sources.extra; the log says which",
+    ),
+)
+
+
+def _counted(metrics: Mapping[str, float]) -> Iterator[Finding]:
+    for name, level, what, advice in _COUNTED:
+        count = metrics.get(name, 0)
+        if count:
+            yield Finding(level, "counters", f"{count:,.0f} {what}", advice)
+
+
+def _limits(lock: Path) -> Iterator[Finding]:
+    """Look at the limits of the process that holds the lock; only its own user and root may."""
+    try:
+        limits = Path(f"/proc/{int(lock.read_text())}/limits").read_text()
+    except (OSError, ValueError):
+        return
+    (line,) = (line for line in limits.splitlines() if line.startswith("Max open files"))
+    hard = line.split()[4]
+    if hard.isdigit() and int(hard) < FILES_WANTED:
+        what = f"the daemon may open {hard} files only, and so hold about as many connections"
+        yield Finding("warning", "limits", what, "raise it: LimitNOFILE= in the unit, or ulimit -n")
+
+
+def check_unit() -> Iterator[Finding]:
+    """Look at what systemd says, where it runs and knows us."""
+    tool = shutil.which("systemctl")
+    if tool is None or not Path("/run/systemd/system").is_dir():
+        return
+    command = [tool, "show", UNIT, "--property=LoadState,ActiveState,Result,NRestarts,ExecMainStatus"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})  # noqa: S603
+    said = dict(line.split("=", 1) for line in ended.stdout.splitlines() if "=" in line)
+    if said.get("LoadState") != "loaded":
+        return
+    state = said.get("ActiveState", "")
+    if state == "failed":
+        what = f"{UNIT} failed: {said.get('Result')}, exit status {said.get('ExecMainStatus')}"
+        advice = f"`journalctl -u {UNIT} -n 50` says why; after mending, `systemctl restart {UNIT}`"
+        yield Finding("problem", "systemd", what, advice)
+    elif said.get("NRestarts", "0") != "0":
+        what = f"{UNIT} was restarted {said['NRestarts']} times by systemd"
+        yield Finding("warning", "systemd", what, f"`journalctl -u {UNIT}` says why")
+    else:
+        yield Finding("ok", "systemd", f"{UNIT} is {state}")

@@ -1,0 +1,76 @@
+"""Which operations: the filters of `GET /ops`, as flags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+import msgspec
+from cyclopts import Parameter
+
+from observer_actors.commands._answers import OpsAnswer
+from observer_actors.commands._api import Api
+
+__all__ = ["PAGE_OPS", "Filters", "pages", "raw_ops"]
+
+PAGE_OPS: Final = 1_000
+"""The most that the daemon gives at once."""
+_AGO: Final = re.compile(r"(?P<number>[0-9]{1,6})(?P<unit>[smhd])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Each one given must fit."""
+
+    source: Annotated[str | None, Parameter(help="Only of this source.")] = None
+    endpoint: Annotated[str | None, Parameter(help="Only of this endpoint.")] = None
+    success: Annotated[
+        bool | None, Parameter(name="--success", negative="--failed", help="Only what succeeded, or only what failed.")
+    ] = None
+    since: Annotated[str | None, Parameter(help="Not before: an ISO 8601 time, or how long ago: 90s, 15m, 2h, 7d.")] = (
+        None
+    )
+    until: Annotated[str | None, Parameter(help="Before: likewise.")] = None
+    after_seq: Annotated[int | None, Parameter(help="Only behind this seq.")] = None
+    before_seq: Annotated[int | None, Parameter(help="Only before this seq.")] = None
+
+    def parameters(self) -> dict[str, object]:
+        """Give them as the API wants them."""
+        given: dict[str, object] = {name: getattr(self, name) for name in self.__slots__}
+        now = datetime.now(UTC)
+        return given | {name: _time(given[name], now) for name in ("since", "until")}
+
+
+def _time(text: object, now: datetime) -> object:
+    found = _AGO.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        return text
+    return (now - timedelta(**{_UNITS[found["unit"]]: int(found["number"])})).isoformat()
+
+
+def pages(daemon: Api, parameters: dict[str, object], *, limit: int | None) -> Iterator[tuple[bytes, OpsAnswer]]:
+    """Give page after page, each as it came and as a value, until there are no more or the limit is reached."""
+    left, cursor = limit, None
+    while left is None or left > 0:
+        asked = {**parameters, "limit": PAGE_OPS if left is None else min(left, PAGE_OPS), "cursor": cursor}
+        body = daemon.get("/ops", asked)
+        page = daemon.decoded(OpsAnswer, body)
+        yield body, page
+        cursor = page.next
+        left = None if left is None else left - len(page.ops)
+        if cursor is None:
+            return
+
+
+def raw_ops(body: bytes) -> list[msgspec.Raw]:
+    """Give the ops of a page byte for byte, with whatever a newer daemon says of them."""
+    return msgspec.json.decode(body, type=_RawPage).ops
+
+
+class _RawPage(msgspec.Struct, frozen=True):
+    ops: list[msgspec.Raw]

@@ -1,0 +1,94 @@
+"""Flags that several commands have."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
+
+from observer_actors.addresses import UNIX
+from observer_actors.config import Loaded, Places, read_settings
+from observer_actors.errors import ConfigInvalid
+from observer_actors.settings import ListenSettings
+
+if TYPE_CHECKING:
+    from observer_actors.commands._api import Api
+
+__all__ = ["ApiOptions", "ConfigOptions", "JsonFlag"]
+
+_ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound to; spoken to
+
+JsonFlag = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON, for programs.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigOptions:
+    """What says how a daemon is configured: the same for the one that runs and for those that look at it."""
+
+    config: Annotated[
+        Path | None, Parameter(help="A TOML file with settings; above /etc/observer-actors/config.toml.")
+    ] = None
+    data_dir: Annotated[Path | None, Parameter(help="Where everything is kept; ./data unless set.")] = None
+    host: Annotated[str | None, Parameter(help="Address to listen on; 127.0.0.1 unless set.")] = None
+    port: Annotated[int | None, Parameter(help="Port to listen on; 3800 unless set, and 0 takes a free one.")] = None
+    insecure_no_auth: Annotated[
+        bool | None, Parameter(negative=(), help="Allow an address that other machines can reach.")
+    ] = None
+    assignments: Annotated[
+        tuple[str, ...],
+        Parameter(name="--set", negative=(), n_tokens=1, help="Any setting, as NAME=VALUE; may be given again."),
+    ] = ()
+
+    def load(self) -> Loaded:
+        """Read the settings anew, from all places.
+
+        :raises ConfigInvalid: one cannot be used.
+        """
+        flags = {
+            "data_dir": str(self.data_dir) if self.data_dir is not None else None,
+            "listen.host": self.host,
+            "listen.port": self.port,
+            "listen.insecure_no_auth": self.insecure_no_auth,
+        }
+        return read_settings(Places(flags=flags, assignments=self.assignments, file=self.config))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiOptions:
+    """Which daemon is asked."""
+
+    url: Annotated[
+        str | None,
+        Parameter(help="The daemon: http://… or unix:///PATH; else OBSERVER_URL, else what is configured here."),
+    ] = None
+
+    def address(self, options: ConfigOptions = ConfigOptions()) -> str:
+        """Give the address.
+
+        :raises ConfigInvalid: it is not given, and the configuration cannot be used or does not say.
+        """
+        return self.url or os.environ.get("OBSERVER_URL") or configured_address(options.load().settings.listen)
+
+    def open(self) -> Api:
+        """Give the daemon, ready to be asked."""
+        from observer_actors.commands._api import Api  # noqa: PLC0415 - half a second that `exec` spends only at its end
+
+        return Api(self.address())
+
+
+def configured_address(listen: ListenSettings) -> str:
+    """Give the address at which a daemon with these settings is reached from this machine.
+
+    :raises ConfigInvalid: the port is left to the system.
+    """
+    if listen.unix and not listen.tcp:
+        return f"{UNIX}{listen.unix}"
+    if listen.port == 0:
+        raise ConfigInvalid("listen.port is 0: only the daemon's log says which it is", hint="give --url")
+    host = _ANY_HOST.get(listen.host, listen.host)
+    return f"http://[{host}]:{listen.port}" if ":" in host else f"http://{host}:{listen.port}"

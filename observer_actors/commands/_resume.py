@@ -1,0 +1,76 @@
+"""How far files have been imported, so that an import that was cut short goes on there.
+
+One small file for each imported file and daemon, under ``$XDG_STATE_HOME/observer-actors/imports``. It holds how far
+the daemon has acknowledged, and a checksum of what stood before that place: a file that has been replaced by another is
+begun anew, one that has grown is gone on with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import ClassVar, Final
+
+import msgspec
+
+from observer_actors.errors import ObserverError
+
+__all__ = ["Progressed", "StateUnwritable", "checksum", "load", "save"]
+
+LOOKED_BACK_BYTES: Final = 4_096
+"""What a checksum covers: enough that another log with the same bytes at the same place is the same log."""
+
+
+class StateUnwritable(ObserverError):
+    """How far an import is cannot be noted."""
+
+    exit_code: ClassVar[int] = 74
+
+
+class Progressed(msgspec.Struct, frozen=True):
+    """How far a file has been imported."""
+
+    offset: int = 0
+    """Bytes acknowledged, counted after decompression."""
+    lines: int = 0
+    checksum: str = ""
+
+    def fits(self, tail: bytes) -> bool:
+        """Tell whether a file is still the one that was imported, by what stands before the offset."""
+        return checksum(tail) == self.checksum
+
+
+def checksum(tail: bytes) -> str:
+    """Give the checksum of what stands before an offset: `LOOKED_BACK_BYTES`, or all from the beginning."""
+    return hashlib.sha256(tail).hexdigest()
+
+
+def load(file: Path, address: str) -> Progressed:
+    """Give how far a file had been imported into a daemon; nothing when that is not known."""
+    try:
+        return msgspec.json.decode(_path(file, address).read_bytes(), type=Progressed)
+    except (OSError, msgspec.MsgspecError):
+        return Progressed()
+
+
+def save(file: Path, address: str, progressed: Progressed) -> None:
+    """Note how far it is; replaced as a whole.
+
+    :raises StateUnwritable: it cannot be noted.
+    """
+    path = _path(file, address)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = path.with_suffix(".tmp")
+        made.write_bytes(msgspec.json.encode(progressed))
+        made.replace(path)
+    except OSError as error:
+        hint = "set XDG_STATE_HOME to a folder that can be written"
+        raise StateUnwritable(f"cannot note how far it is in {path}: {error.strerror}", hint=hint) from error
+
+
+def _path(file: Path, address: str) -> Path:
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    key = hashlib.sha256(f"{file.resolve()}\0{address}".encode()).hexdigest()[:32]
+    return Path(base) / "observer-actors" / "imports" / f"{key}.json"

@@ -1,0 +1,121 @@
+"""What a person sees: lines and tables, coloured on a terminal, plain elsewhere; no text from outside forges them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final, Self
+
+from msgspec import UNSET
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from observer_actors.op import Op
+from observer_actors.visible import cut, visible
+
+__all__ = ["LongWork", "compact", "console", "op_line", "print_json", "table", "told"]
+
+PLAIN_WIDTH: Final = 4_096
+"""Where output goes to a file or a pipe, no line is folded."""
+PROGRESS_S: Final = 2.0
+"""Nothing is said of progress before this; where it is not a terminal, then a line in this time."""
+_THOUSANDS: Final = ((1e9, "G"), (1e6, "M"), (1e4, "k"))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Give the screen; what is printed on it is taken as it is, never as markup."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PLAIN_WIDTH
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+
+
+def print_json(body: bytes) -> None:
+    """Print an answer of the daemon as it came."""
+    sys.stdout.write(body.decode() + "\n")
+
+
+def told(text: str) -> None:
+    """Say something beside the answer."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, numbers: Sequence[str] = ()) -> Table:
+    """Lay out rows; the columns named in ``numbers`` go to the right. Texts are shown as they are."""
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        grid.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(cell if isinstance(cell, Text) else Text(visible(cell)) for cell in row))
+    return grid
+
+
+def compact(number: float) -> str:
+    """Write a number in at most five characters or so: ``950``, ``12.3k``, ``4.5M``."""
+    for size, letter in _THOUSANDS:
+        if number >= size:
+            return f"{number / (1e3 if letter == 'k' else size):.1f}{letter}"
+    return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:.1f}"  # noqa: PLR2004
+
+
+def op_line(op: Op, *, characters: int = 160) -> Text:
+    """Give an op as one line: when, seq, outcome, source, endpoint, how long, and what came out."""
+    outcome = ("ok  ", "green") if op.success else ("FAIL", "bold red")
+    error = op.error if isinstance(op.error, str) else ""
+    said = error if error and not op.success else op.output_summary
+    summary = op.input_summary if op.error is UNSET and said == "ok" else f"{op.input_summary} → {said}"
+    return Text.assemble(
+        (cut(op.timestamp[:19].replace("T", " "), 19), "dim"),
+        f"  {op.seq:>8}  ",
+        outcome,
+        "  ",
+        (cut(op.source, 12), "cyan"),
+        "  ",
+        (cut(op.endpoint, 60), "bold"),
+        f"  {op.duration_ms:g} ms  ",
+        cut(summary, characters),
+    )
+
+
+class LongWork:
+    """Says how far something is, once it takes longer than a moment: a bar on a terminal, elsewhere a line at times.
+
+    On standard error, so that output stays parsable.
+
+    :param doing: what is being done, e.g. ``importing``.
+    """
+
+    def __init__(self, doing: str, unit: str) -> None:
+        self._doing = doing
+        self._unit = unit
+        self._next = time.monotonic() + PROGRESS_S
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: float, total: float) -> None:
+        """Take in how much is done, of how much (0: nobody knows)."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        if sys.stderr.isatty():
+            self._show(done, total)
+        else:
+            self._next = now + PROGRESS_S
+            share = f"{done / total:4.0%} of {compact(total)}" if total else compact(done)
+            told(f"{self._doing}: {share} {self._unit}")
+
+    def _show(self, done: float, total: float) -> None:
+        if self._bar is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=console(stderr=True), transient=True)
+            self._bar.add_task(self._doing)
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=done, total=total or None)

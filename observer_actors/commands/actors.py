@@ -1,0 +1,61 @@
+"""`observer-actors actors`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.text import Text
+from rich.tree import Tree
+
+from observer_actors.commands._answers import ActorAnswer, ActorsAnswer
+from observer_actors.commands._options import ApiOptions, JsonFlag
+from observer_actors.commands._screen import console, print_json
+from observer_actors.visible import cut, visible
+
+__all__ = ["actors", "tree_of"]
+
+STYLES: Final = {"running": "green", "parked": "bold red", "backing_off": "yellow", "stopped": "red"}
+ERROR_CHARS: Final = 120
+
+
+def actors(api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:  # noqa: B008 - frozen
+    """Show the tree of actors: state, restarts, queues, last error.
+
+    Example: observer-actors actors
+    """
+    with api.open() as daemon:
+        body = daemon.get("/actors")
+        answer = daemon.decoded(ActorsAnswer, body)
+    if json:
+        print_json(body)
+    else:
+        console().print(tree_of(answer.actors))
+
+
+def tree_of(found: tuple[ActorAnswer, ...]) -> Tree:
+    """Lay the tree out, an actor a line."""
+    root = Tree(Text("root", "bold"))
+    for actor in found:
+        _grow(root, actor)
+    return root
+
+
+def _grow(branch: Tree, actor: ActorAnswer) -> None:
+    grown = branch.add(_line(actor))
+    for child in actor.children:
+        _grow(grown, child)
+
+
+def _line(actor: ActorAnswer) -> Text:
+    line = Text.assemble((visible(actor.name), "bold"), "  ", (visible(actor.state), STYLES.get(actor.state, "")))
+    if actor.strategy:
+        line.append(f"  {visible(actor.strategy)}", "dim")
+    if actor.restarts:
+        line.append(f"  {actor.restarts} restarts", "yellow")
+    if actor.mailbox_depth is not None and actor.mailbox_bound:
+        line.append(
+            f"  {actor.mailbox_depth:,} of {actor.mailbox_bound:,} waiting", "" if actor.mailbox_depth else "dim"
+        )
+    if actor.last_error:
+        line.append(f"  {cut(actor.last_error, ERROR_CHARS)}", "red")
+    return line

@@ -1,0 +1,80 @@
+"""`observer-actors config check | show | default`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import cyclopts
+import msgspec
+
+from observer_actors.commands._options import ConfigOptions, JsonFlag
+from observer_actors.config import LEAVES, Loaded, default_file, leaves_of, toml_value
+
+__all__ = ["app"]
+
+app = cyclopts.App(name="config", help="Check, show or begin a configuration.")
+
+_PASSWORD: Final = re.compile(r"(?<=://)[^/@]*@")
+HIDDEN: Final = "•••"
+
+
+class ShownSetting(msgspec.Struct, frozen=True):
+    """One setting as it is in force; a secret's value is hidden."""
+
+    name: str
+    value: Any
+    origin: str
+    default: Any
+
+
+@app.command
+def check(options: ConfigOptions = ConfigOptions()) -> None:  # noqa: B008 - frozen
+    """Look for mistakes; exits 78 when there is one, and says where it is and what was probably meant.
+
+    Takes the flags of `serve`, and reads what `serve` would read.
+
+    Example: observer-actors config check --config observer.toml
+    """
+    loaded = options.load()
+    given = sum(origin != "default" for origin in loaded.origins.values())
+    print(f"the configuration is good: {given} of {len(LEAVES)} settings are given, the others have their defaults")
+
+
+@app.command
+def show(options: ConfigOptions = ConfigOptions(), *, json: JsonFlag = False) -> None:  # noqa: B008 - frozen
+    """Show each setting that `serve` would use, and where its value comes from.
+
+    Example: observer-actors config show --config observer.toml
+    """
+    settings = _shown(options.load())
+    print(msgspec.json.encode(settings).decode() if json else _in_words(settings))
+
+
+@app.command
+def default() -> None:
+    """Print a commented file with every setting and its default.
+
+    Example: observer-actors config default > observer.toml
+    """
+    print(default_file(), end="")
+
+
+def _shown(loaded: Loaded) -> list[ShownSetting]:
+    values = leaves_of(loaded.settings)
+    return [
+        ShownSetting(name, _public(values[name], secret=leaf.is_secret), loaded.origins[name], leaf.default)
+        for name, leaf in LEAVES.items()
+    ]
+
+
+def _public(value: Any, *, secret: bool) -> Any:  # noqa: ANN401 - a setting's value
+    if not isinstance(value, str):
+        return value
+    return HIDDEN if secret and value else _PASSWORD.sub(f"{HIDDEN}@", value)
+
+
+def _in_words(settings: list[ShownSetting]) -> str:
+    rows = [(f"{setting.name} = {toml_value(setting.value)}", setting.origin) for setting in settings]
+    width = max(len(left) for left, _ in rows)
+    return "\n".join(f"{left:<{width}}  # {origin}" for left, origin in rows)

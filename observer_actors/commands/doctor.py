@@ -1,0 +1,71 @@
+"""`observer-actors doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+from rich.text import Text
+
+from observer_actors.commands._api import Api
+from observer_actors.commands._checks import (
+    Finding,
+    check_configuration,
+    check_daemon,
+    check_directory,
+    check_unit,
+)
+from observer_actors.commands._options import ApiOptions, ConfigOptions, JsonFlag
+from observer_actors.commands._screen import console
+from observer_actors.errors import ConfigInvalid
+from observer_actors.visible import visible
+
+__all__ = ["doctor"]
+
+EXIT_PROBLEM: Final = 1
+_MARKS: Final = {"ok": ("ok     ", "green"), "warning": ("warning", "yellow"), "problem": ("PROBLEM", "bold red")}
+
+
+def doctor(
+    options: ConfigOptions = ConfigOptions(),  # noqa: B008 - frozen
+    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    *,
+    json: JsonFlag = False,
+) -> int:
+    """Look at an installation, running or stopped: what is wrong, and what to do.
+
+    Changes nothing. Takes the flags of `serve`, so that it looks where `serve` would. Exits 1 when there is a problem.
+
+    Example: observer-actors doctor --data-dir ./data
+    """
+    findings = list(_findings(options, api))
+    if json:
+        print(msgspec.json.encode(findings).decode())
+    else:
+        screen = console()
+        for finding in findings:
+            screen.print(_line(finding), soft_wrap=True)
+    return EXIT_PROBLEM if any(finding.level == "problem" for finding in findings) else 0
+
+
+def _findings(options: ConfigOptions, api: ApiOptions) -> Iterator[Finding]:
+    try:
+        loaded = options.load()
+        address = api.address(options)
+    except ConfigInvalid as error:
+        yield Finding("problem", "configuration", str(error), error.hint or "correct it: `serve` refuses it too")
+        return
+    yield from check_configuration(loaded)
+    yield from check_directory(loaded.settings.data_dir)
+    with Api(address) as daemon:
+        yield from check_daemon(daemon, loaded.settings.data_dir)
+    yield from check_unit()
+
+
+def _line(finding: Finding) -> Text:
+    mark = _MARKS[finding.level]
+    line = Text.assemble(mark, "  ", (finding.about, "bold"), f": {visible(finding.what)}")
+    if finding.advice:
+        line.append(f"\n         {visible(finding.advice)}", "dim")
+    return line

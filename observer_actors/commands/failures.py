@@ -1,0 +1,48 @@
+"""`observer-actors failures`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+from rich.table import Table
+
+from observer_actors.commands._answers import FailureAnswer, FailuresAnswer
+from observer_actors.commands._options import ApiOptions, JsonFlag
+from observer_actors.commands._screen import console, print_json, table
+
+__all__ = ["failures", "table_of"]
+
+
+def failures(
+    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    *,
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 20,
+    json: JsonFlag = False,
+) -> None:
+    """Show what fails in the same way, most frequent first.
+
+    Example: observer-actors failures
+
+    Parameters
+    ----------
+    limit
+        Most patterns to show; `--json` gives all.
+    """
+    with api.open() as daemon:
+        body = daemon.get("/failures")
+        answer = daemon.decoded(FailuresAnswer, body)
+    if json:
+        print_json(body)
+    elif answer.failures:
+        console().print(table_of(answer.failures[:limit]))
+    else:
+        print("nothing has failed")
+
+
+def table_of(found: Iterable[FailureAnswer]) -> Table:
+    """Lay patterns out, one a line."""
+    columns = ("count", "last seen", "endpoint", "pattern", "id")
+    rows = [(f"{one.count:,}", one.last_seen[:19], one.endpoint, one.template, one.id) for one in found]
+    return table(columns, rows, numbers=("count",))

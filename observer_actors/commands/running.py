@@ -1,0 +1,161 @@
+"""`observer-actors exec`: any command, with a witness."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Annotated, Any, Final
+from uuid import uuid4
+
+import msgspec
+from cyclopts import Parameter
+
+from observer_actors.commands._options import ApiOptions
+from observer_actors.commands._screen import told
+from observer_actors.errors import ObserverError
+
+__all__ = ["exec_"]
+
+EXIT_NOT_EXECUTABLE: Final = 126
+EXIT_NOT_FOUND: Final = 127
+EXIT_SIGNALLED: Final = 128
+"""Plus the signal's number: all three as in a shell."""
+COMMAND_CHARS_MAX: Final = 500
+KEPT_BYTES: Final = 8_192
+"""The end of standard error that is looked at for what went wrong."""
+ERROR_CHARS_MAX: Final = 500
+_PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    seconds: float
+    said: str
+    """The last line of its standard error; "" when that was a terminal's."""
+
+
+def exec_(
+    *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    endpoint: str,
+    source: str = "bot",
+    description: str | None = None,
+    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+) -> int:
+    """Run a command, report how it ended and how long it took, and exit as it did.
+
+    Its inputs and outputs are its own. On a failure, the last line of its standard error is reported too, unless that
+    is a terminal. That the report cannot be delivered is said on standard error, and changes nothing else.
+
+    Example: observer-actors exec --endpoint backup -- tar -cf /tmp/etc.tar /etc/hostname
+
+    Parameters
+    ----------
+    command
+        The command and its arguments, behind `--`.
+    endpoint
+        The name that it is reported under.
+    source
+        Who ran it: mcp, scenario, auditor, bot, or a label of your own.
+    description
+        What it was for; unless given, the command line.
+    """
+    if not command:
+        raise NoCommand("no command given", hint="observer-actors exec --endpoint NAME -- COMMAND…")
+    outcome = _run(command)
+    event = _event(outcome, command, endpoint, source, description)
+    try:
+        with api.open() as daemon:
+            daemon.post("/event", msgspec.json.encode(event))
+    except ObserverError as trouble:
+        told(f"observer-actors: not reported: {trouble}")
+    return outcome.status
+
+
+class NoCommand(ObserverError):
+    """There is nothing to run."""
+
+    exit_code = 64
+
+
+def _event(
+    outcome: Outcome, command: tuple[str, ...], endpoint: str, source: str, description: str | None
+) -> dict[str, Any]:
+    event: dict[str, Any] = {
+        "endpoint": endpoint,
+        "source": source,
+        "success": outcome.status == 0,
+        "duration_ms": round(outcome.seconds * 1e3, 3),
+        "input_summary": description or shlex.join(command)[:COMMAND_CHARS_MAX],
+        "output_summary": f"exit status {outcome.status}",
+        "attrs": {"exit_status": outcome.status, "command": command[0][:COMMAND_CHARS_MAX]},
+        "id": uuid4().hex,
+    }
+    if outcome.status != 0:
+        said = f": {outcome.said}" if outcome.said else ""
+        event["error"] = f"exit status {outcome.status}{said}"[:ERROR_CHARS_MAX]
+    return event
+
+
+def _run(command: tuple[str, ...]) -> Outcome:
+    began = time.monotonic()
+    pipe = None if sys.stderr.isatty() else subprocess.PIPE
+    try:
+        process = subprocess.Popen(command, stderr=pipe)  # noqa: S603 - to run what one is given is the point
+    except OSError as error:
+        told(f"observer-actors: {command[0]}: {error.strerror}")
+        status = EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else EXIT_NOT_EXECUTABLE
+        return Outcome(status, time.monotonic() - began, error.strerror or "")
+    with _signals_to(process):
+        kept = _Kept(process.stderr) if process.stderr is not None else None
+        status = process.wait()
+        seconds = time.monotonic() - began
+    said = kept.last_line() if kept is not None else ""
+    return Outcome(status if status >= 0 else EXIT_SIGNALLED - status, seconds, said)
+
+
+class _Kept:
+    """Passes a command's standard error on as it comes, and keeps the end of it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._end = b""
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with self._stream:
+            while chunk := os.read(self._stream.fileno(), 65_536):
+                sys.stderr.buffer.write(chunk)
+                sys.stderr.buffer.flush()
+                self._end = (self._end + chunk)[-KEPT_BYTES:]
+
+    def last_line(self) -> str:
+        """Give the last line that is not blank. What something left in the background says later is not waited for."""
+        self._thread.join(1.0)
+        lines = [line for line in self._end.decode(errors="replace").splitlines() if line.strip()]
+        return lines[-1].strip() if lines else ""
+
+
+@contextmanager
+def _signals_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Pass signals on, and leave Ctrl-C to the command, which gets it from the terminal as we do: we outlive it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *_PASSED_ON)}
+    signal.signal(signal.SIGINT, lambda *_: None)
+    for number in _PASSED_ON:
+        signal.signal(number, lambda which, _frame: process.send_signal(which))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

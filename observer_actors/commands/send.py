@@ -1,0 +1,98 @@
+"""`observer-actors send`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+from uuid import uuid4
+
+import msgspec
+from cyclopts import Parameter
+
+from observer_actors.commands._answers import EventAnswer
+from observer_actors.commands._options import ApiOptions, JsonFlag
+from observer_actors.commands._screen import print_json, told
+from observer_actors.errors import EventInvalid
+from observer_actors.visible import visible
+
+__all__ = ["send"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFlags:
+    """The fields of an event."""
+
+    endpoint: Annotated[str | None, Parameter(help="What was called.")] = None
+    source: Annotated[str | None, Parameter(help="mcp, scenario, auditor, bot, or a label of your own.")] = None
+    success: Annotated[
+        bool | None,
+        Parameter(name="--success", negative="--failed", help="The outcome; unless given, a failure if --error is."),
+    ] = None
+    duration_ms: Annotated[float | None, Parameter(help="How long it took.")] = None
+    input_summary: Annotated[str | None, Parameter(name="--input", help="What went in.")] = None
+    output_summary: Annotated[str | None, Parameter(name="--output", help="What came out.")] = None
+    error: Annotated[str | None, Parameter(help="What went wrong.")] = None
+    id: Annotated[str | None, Parameter(help="Your key: sent again, it is stored once. One is made unless given.")] = (
+        None
+    )
+    attributes: Annotated[
+        tuple[str, ...],
+        Parameter(name="--attr", negative=(), n_tokens=1, help="Anything else, as NAME=VALUE; may be given again."),
+    ] = ()
+
+    def event(self) -> dict[str, Any]:
+        """Give the event; empty when no flag was given.
+
+        :raises EventInvalid: an attribute that is no NAME=VALUE.
+        """
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        pairs = [_pair(text) for text in given.pop("attributes")]
+        event = {name: value for name, value in given.items() if value is not None}
+        if pairs:
+            event["attrs"] = dict(pairs)
+        return event
+
+
+def send(flags: EventFlags = EventFlags(), api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:  # noqa: B008
+    """Report one operation, from flags or, without any, from standard input (a JSON object).
+
+    It is on disk when the command exits 0. An id makes sure that it is stored once, however often it is sent.
+
+    Example: observer-actors send --endpoint sql:run --error "timeout after 30 s"
+    """
+    event = flags.event() or _from_stdin()
+    event.setdefault("id", uuid4().hex)
+    if flags.event() and "success" not in event:
+        event["success"] = "error" not in event
+    with api.open() as daemon:
+        body = daemon.post("/event", msgspec.json.encode(event))
+        answer = daemon.decoded(EventAnswer, body)
+    if json:
+        print_json(body)
+        return
+    print(f"{'known already' if answer.duplicate else 'stored'} as op {answer.seq}")
+    for note in answer.notes:
+        told(f"  {visible(note)}")
+
+
+def _from_stdin() -> dict[str, Any]:
+    if sys.stdin.isatty():
+        raise EventInvalid(
+            "no event given", hint="give flags, e.g. --endpoint NAME, or a JSON object on standard input"
+        )
+    try:
+        event = msgspec.json.decode(sys.stdin.buffer.read())
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise EventInvalid(f"standard input is not JSON: {error}", hint="one JSON object; many: `import -`") from error
+    if not isinstance(event, dict):
+        raise EventInvalid("standard input is no JSON object", hint="one JSON object; many: `import -`")
+    return event
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise EventInvalid(f"--attr {visible(text)}: wants NAME=VALUE")
+    return name, value

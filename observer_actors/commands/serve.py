@@ -1,0 +1,30 @@
+"""`observer-actors serve`."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import trio
+
+from observer_actors.commands._options import ConfigOptions
+from observer_actors.logs import configure_logs
+from observer_actors.settings import Settings
+
+__all__ = ["serve"]
+
+
+def serve(options: ConfigOptions = ConfigOptions()) -> None:  # noqa: B008 - frozen
+    """Run the daemon in the foreground until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+
+    The first line of the log says where it listens.
+
+    Example: observer-actors serve --port 3800 --data-dir ./data
+    """
+    from observer_actors.daemon import serve_until_signalled  # noqa: PLC0415 - 0.3 s that `--help` need not pay
+
+    def load() -> Settings:
+        return options.load().settings
+
+    settings = load()
+    configure_logs(settings.log.level)
+    trio.run(partial(serve_until_signalled, settings, load))

@@ -1,0 +1,23 @@
+"""Where settings come from, and what is wrong with them. `layers` says which place beats which."""
+
+from observer_actors.config.default_file import default_file, toml_value
+from observer_actors.config.layers import ENVIRONMENT, SYSTEM_FILE, Places
+from observer_actors.config.reading import Loaded, load_settings, read_settings
+from observer_actors.config.reloading import RELOADABLE, reload_settings
+from observer_actors.config.schema import LEAVES, Leaf, leaves_of
+
+__all__ = [
+    "ENVIRONMENT",
+    "LEAVES",
+    "RELOADABLE",
+    "SYSTEM_FILE",
+    "Leaf",
+    "Loaded",
+    "Places",
+    "default_file",
+    "leaves_of",
+    "load_settings",
+    "read_settings",
+    "reload_settings",
+    "toml_value",
+]

@@ -1,0 +1,159 @@
+"""The places that settings come from.
+
+What stands further up beats what stands below:
+
+1. flags: ``--port``, and ``--set listen.port=3900`` for any setting;
+2. the environment: ``OBSERVER_LISTEN__PORT`` for any setting (two underscores where the name has a dot), and the
+   variables of `ENVIRONMENT`. A list is separated by commas. An empty variable counts as not given;
+3. credentials: a file of ``$CREDENTIALS_DIRECTORY`` that has the name of a setting (systemd's ``LoadCredential=``);
+4. the file that ``--config`` names;
+5. `SYSTEM_FILE`;
+6. the default.
+
+A name that is no setting is an error in each of them. Of the environment and the credentials, which are not ours alone,
+only names that begin like one of ours are looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from observer_actors.config.schema import LEAVES, SECTIONS, nearest_name
+from observer_actors.errors import ConfigInvalid
+
+__all__ = ["ENVIRONMENT", "SYSTEM_FILE", "Given", "Places", "layers"]
+
+SYSTEM_FILE: Final = Path("/etc/observer-actors/config.toml")
+PREFIX: Final = "OBSERVER_"
+ENVIRONMENT: Final[Mapping[str, str]] = {
+    "OBSERVER_PORT": "listen.port",
+    "OBSERVER_HOST": "listen.host",
+    "OBSERVER_CYCLE": "cycle.seconds",
+    "GATEWAY_URL": "gateway.url",
+    "LAKEHOUSE_URL": "model.lakehouse_url",
+}
+"""The seed's variables, and short names that a container likes."""
+CREDENTIAL_BYTES_MAX: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One setting as some place gives it. ``origin`` is what its giver would call the place."""
+
+    name: str
+    value: Any
+    origin: str
+    is_text: bool = False
+    """Whether it comes from a place that knows nothing but text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where to look.
+
+    :param flags: dotted name -> value; None counts as not given.
+    :param assignments: ``NAME=VALUE`` each.
+    """
+
+    flags: Mapping[str, object] = field(default_factory=dict)
+    assignments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    file: Path | None = None
+    system_file: Path = SYSTEM_FILE
+
+
+def layers(places: Places) -> Iterator[Given]:
+    """Give all that is given, the weakest first: what comes later wins.
+
+    :raises ConfigInvalid: a file that cannot be read, or a name that is no setting.
+    """
+    if places.system_file.is_file():
+        yield from _file(places.system_file)
+    if places.file is not None:
+        yield from _file(places.file)
+    yield from _credentials(places.environment.get("CREDENTIALS_DIRECTORY", ""))
+    yield from _environment(places.environment)
+    for name, value in places.flags.items():
+        if value is not None:
+            yield Given(name, value, "--" + name.rpartition(".")[2].replace("_", "-"))
+    for assignment in places.assignments:
+        yield _assigned(assignment)
+
+
+def _file(file: Path) -> Iterator[Given]:
+    try:
+        tree = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigInvalid(f"cannot read {file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"{file} is not TOML: {error}") from error
+    yield from _flat(tree, str(file))
+
+
+def _flat(tree: Mapping[str, Any], origin: str, prefix: str = "") -> Iterator[Given]:
+    for key, value in tree.items():
+        name = prefix + key
+        if name in LEAVES:
+            yield Given(name, value, origin)
+        elif name not in SECTIONS:
+            raise _unknown(name, origin)
+        elif isinstance(value, dict):
+            yield from _flat(value, origin, f"{name}.")
+        else:
+            raise ConfigInvalid(
+                f"{origin}: {name} is a section, not a value", hint=f"write [{name}] above its settings"
+            )
+
+
+def _credentials(directory: str) -> Iterator[Given]:
+    if not directory:
+        return
+    try:
+        files = sorted(Path(directory).iterdir())
+        for file in files:
+            if file.name in LEAVES:
+                with file.open("rb") as stream:
+                    text = stream.read(CREDENTIAL_BYTES_MAX).decode().removesuffix("\n")
+                yield Given(file.name, text, str(file), is_text=True)
+            elif file.name.partition(".")[0] in SECTIONS:
+                raise _unknown(file.name, str(file))
+    except OSError as error:
+        raise ConfigInvalid(f"cannot read the credentials in {directory}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(f"a credential in {directory} is no text: {error}") from error
+
+
+def _environment(environment: Mapping[str, str]) -> Iterator[Given]:
+    """The variables with a name of their own first: the systematic name says more exactly what is meant."""
+    for variable, name in ENVIRONMENT.items():
+        if environment.get(variable):
+            yield Given(name, environment[variable], variable, is_text=True)
+    for variable, text in environment.items():
+        name = variable.removeprefix(PREFIX).lower().replace("__", ".")
+        if not text or not variable.startswith(PREFIX):
+            continue
+        if name in LEAVES:
+            yield Given(name, text, variable, is_text=True)
+        elif "." in name:
+            nearest = nearest_name(name)
+            hint = f"did you mean {PREFIX}{nearest.upper().replace('.', '__')}?" if nearest else ""
+            raise ConfigInvalid(f"{variable}: {name} is no setting", hint=hint)
+
+
+def _assigned(assignment: str) -> Given:
+    name, equals, text = assignment.partition("=")
+    if not equals:
+        raise ConfigInvalid(f"--set {assignment}: wants NAME=VALUE", hint="e.g. --set listen.port=3900")
+    if name not in LEAVES:
+        raise _unknown(name, "--set")
+    return Given(name, text, f"--set {name}", is_text=True)
+
+
+def _unknown(name: str, origin: str) -> ConfigInvalid:
+    nearest = nearest_name(name)
+    return ConfigInvalid(f"{origin}: {name} is no setting", hint=f"did you mean {nearest}?" if nearest else "")

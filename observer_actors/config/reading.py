@@ -1,0 +1,137 @@
+"""The settings put together from their layers, each value with the place that it came from."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec import inspect as types
+
+from observer_actors.config.layers import Given, Places, layers
+from observer_actors.config.schema import LEAVES, Leaf, convert, settings_from
+from observer_actors.errors import ConfigInvalid
+from observer_actors.settings import Settings
+
+__all__ = ["DEFAULT_ORIGIN", "Loaded", "load_settings", "read_settings"]
+
+DEFAULT_ORIGIN: Final = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings, and for each by its dotted name the place that it came from."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+def read_settings(places: Places) -> Loaded:
+    """Put the settings together.
+
+    :raises ConfigInvalid: names the setting, where it came from, and what is wrong.
+    """
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(LEAVES, DEFAULT_ORIGIN)
+    for given in layers(places):
+        values[given.name] = _value(given)
+        origins[given.name] = given.origin
+    settings = settings_from({name: msgspec.to_builtins(value, enc_hook=str) for name, value in values.items()})
+    for trouble in _troubles(settings):
+        origin = origins[trouble.name]
+        told = trouble.detail if origin == DEFAULT_ORIGIN else f"{origin}: {trouble.detail}"
+        raise ConfigInvalid(told, hint=trouble.hint)
+    return Loaded(settings, origins)
+
+
+def load_settings(
+    file: Path | None, flags: Mapping[str, object], environment: Mapping[str, str] = os.environ
+) -> Settings:
+    """Put the settings together, for those who do not ask where they came from; see `read_settings`."""
+    return read_settings(Places(flags=flags, environment=environment, file=file)).settings
+
+
+_PATH: Final = re.compile(r"^(?P<detail>.*?) - at `\$(?P<path>[^`]*)`$", re.DOTALL)
+
+
+def _value(given: Given) -> Any:  # noqa: ANN401 - the setting's own type
+    leaf = LEAVES[given.name]
+    value = _from_text(leaf, given) if given.is_text else given.value
+    try:
+        return convert(leaf, value, strict=not given.is_text)
+    except msgspec.ValidationError as error:
+        if given.is_text and isinstance(leaf.kind, types.IntType | types.FloatType) and not _is_number(given.value):
+            raise ConfigInvalid(f"{given.origin}={given.value!r} is not a number") from error
+        found = _PATH.match(str(error))
+        where, detail = (found["path"], found["detail"]) if found else ("", str(error))
+        raise ConfigInvalid(f"{given.origin}: {given.name}{where}: {detail}", hint=_allowed(leaf)) from error
+
+
+def _allowed(leaf: Leaf) -> str:
+    return f"it may be {leaf.bounds()}" if leaf.bounds() else ""
+
+
+def _from_text(leaf: Leaf, given: Given) -> object:
+    """Split what stands for a list; msgspec makes the rest of a text."""
+    if not isinstance(leaf.kind, types.VarTupleType | types.ListType | types.DictType):
+        return given.value
+    text = given.value.strip()
+    if not text.startswith(("[", "{")):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigInvalid(f"{given.origin}: {given.name}: {text!r} is not TOML: {error}") from error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    name: str
+    detail: str
+    hint: str = ""
+
+
+_HTTP_URL: Final = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
+
+
+def _troubles(settings: Settings) -> Iterator[_Trouble]:
+    """Find what no single field can know."""
+    listen, gateway = settings.listen, settings.gateway
+    if listen.tcp and not listen.insecure_no_auth and not _is_loopback(listen.host):
+        yield _Trouble(
+            "listen.host",
+            f"listen.host: {listen.host} can be reached from other machines, and there is no authentication",
+            "listen on 127.0.0.1, or say --insecure-no-auth when the network is trusted",
+        )
+    for name, url in (("gateway.url", gateway.url), ("model.lakehouse_url", settings.model.lakehouse_url)):
+        if url and not _HTTP_URL.fullmatch(url):
+            yield _Trouble(name, f"{name}: {url!a} is no http or https URL", "e.g. http://127.0.0.1:3700")
+    if gateway.required and not gateway.url:
+        yield _Trouble("gateway.required", "gateway.required is set, but gateway.url is not")
+    if listen.body_bytes_max > listen.bodies_bytes_max:
+        yield _Trouble(
+            "listen.body_bytes_max",
+            "listen.body_bytes_max is above listen.bodies_bytes_max: no such body could ever pass",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches an address. A name says nothing about that, whatever it begins with."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,30 @@
+"""What takes effect on SIGHUP, and what waits for a restart."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from observer_actors.config.schema import leaves_of, settings_from
+from observer_actors.settings import Settings
+
+__all__ = ["RELOADABLE", "reload_settings"]
+
+RELOADABLE: Final = (
+    "cycle.seconds",
+    "journal.retained_bytes_max",
+    "journal.retained_seconds_max",
+    "log.level",
+    "sources.extra",
+)
+
+
+def reload_settings(old: Settings, new: Settings) -> tuple[Settings, list[str], list[str]]:
+    """Take over what can change while the daemon runs.
+
+    :return: the settings then in force, the names of those that changed, and of those that wait for a restart.
+    """
+    before, after = leaves_of(old), leaves_of(new)
+    changed = [name for name in after if before[name] != after[name]]
+    now = [name for name in changed if name in RELOADABLE]
+    in_force = settings_from(before | {name: after[name] for name in now})
+    return in_force, now, [name for name in changed if name not in RELOADABLE]

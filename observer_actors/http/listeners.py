@@ -1,0 +1,169 @@
+"""The sockets that the daemon listens on: those that systemd hands over, else those that the settings say.
+
+Socket activation (sd_listen_fds(3)) keeps them open while the daemon is restarted: connections wait in their backlog,
+and none is refused. What is handed over replaces host, port and Unix socket of the settings.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import stat
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+from typing import Any, Final
+
+from observer_actors.addresses import UNIX
+from observer_actors.errors import AddressUnavailable, ConfigInvalid
+from observer_actors.settings import ListenSettings
+
+__all__ = ["address_of", "open_listeners", "remove_unix_socket"]
+
+BACKLOG: Final = 1_024
+UNREAD_MS_MAX: Final = 30_000
+"""A client that does not read what it asked for is cut off by the kernel after this long: Hypercorn shields its sends,
+with no limit of its own."""
+FIRST_FD: Final = 3
+"""SD_LISTEN_FDS_START."""
+_NAMES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+_NOT_HERE: Final = (97, 99)
+"""EAFNOSUPPORT, EADDRNOTAVAIL: a name may have an address of a kind that this machine does not have."""
+
+
+def open_listeners(settings: ListenSettings, environment: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
+    """Take over what systemd hands over, or bind and listen; port 0 takes a free one.
+
+    :param environment: what it says of handed-over sockets is taken out of it: no child shall take them for its own.
+    :raises AddressUnavailable: taken, not ours, or unknown.
+    :raises ConfigInvalid: nothing to listen on, or a handed-over socket that the settings do not allow.
+    """
+    handed_over = _handed_over(environment)
+    if handed_over:
+        for listener in handed_over:
+            _prepare(listener, settings)
+        return handed_over
+    listeners: list[socket.socket] = []
+    try:
+        listeners += _bind_name(settings) if settings.tcp else []
+        listeners += [_bind_unix(Path(settings.unix), int(settings.unix_mode, 8))] if settings.unix else []
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    if not listeners:
+        raise ConfigInvalid("listen.tcp is off, and listen.unix is not set: nothing to listen on")
+    return listeners
+
+
+def address_of(listener: socket.socket) -> str:
+    """Give the address that a listener answers at, as `observer_actors.addresses` reads it."""
+    if listener.family == socket.AF_UNIX:
+        return f"{UNIX}{listener.getsockname()}"
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if listener.family == socket.AF_INET6 else host
+    return f"http://{shown}:{port}"
+
+
+def remove_unix_socket(path: str) -> None:
+    """Remove the file of a Unix socket that we bound; one that is gone is as good."""
+    if path:
+        Path(path).unlink(missing_ok=True)
+
+
+def _handed_over(environment: MutableMapping[str, str]) -> list[socket.socket]:
+    told = {name: environment.pop(name, "") for name in _NAMES}
+    if told["LISTEN_PID"] != str(os.getpid()) or not told["LISTEN_FDS"].isdecimal():
+        return []
+    found = [socket.socket(fileno=fd) for fd in range(FIRST_FD, FIRST_FD + int(told["LISTEN_FDS"]))]
+    for listener in found:
+        listener.set_inheritable(False)
+    return found
+
+
+def _prepare(listener: socket.socket, settings: ListenSettings) -> None:
+    """Refuse what we cannot serve, and what the settings would refuse too."""
+    families = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+    listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if listener.family not in families or listener.type != socket.SOCK_STREAM or not listens:
+        raise ConfigInvalid(
+            f"systemd hands over a socket that is none to listen on: {listener}",
+            hint="use ListenStream= with an address or a path, and Accept=no",
+        )
+    if listener.family == socket.AF_UNIX:
+        return
+    host = listener.getsockname()[0]
+    if not settings.insecure_no_auth and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        raise ConfigInvalid(
+            f"systemd hands over {address_of(listener)}, which other machines reach, and there is no authentication",
+            hint="let ListenStream= say 127.0.0.1, or set listen.insecure_no_auth when the network is trusted",
+        )
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS_MAX)
+
+
+def _bind_name(settings: ListenSettings) -> list[socket.socket]:
+    """Listen on each address of the name, all on one port; a kind of address that this machine lacks is left out."""
+    bound: list[socket.socket] = []
+    failed: OSError | None = None
+    for family, address in _addresses(settings):
+        port = bound[0].getsockname()[1] if bound else settings.port
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            _listen(listener, (address[0], port, *address[2:]))
+            bound.append(listener)
+        except OSError as error:
+            listener.close()
+            failed = error
+            if error.errno not in _NOT_HERE:
+                break
+    if bound and (failed is None or failed.errno in _NOT_HERE):
+        return bound
+    assert failed is not None, "getaddrinfo gives an address or raises"
+    for listener in bound:
+        listener.close()
+    raise AddressUnavailable(
+        f"cannot listen on {settings.host} port {settings.port}: {failed.strerror}",
+        hint="is another daemon running? --port 0 takes a free port",
+    ) from failed
+
+
+def _addresses(settings: ListenSettings) -> Iterator[tuple[socket.AddressFamily, tuple[Any, ...]]]:
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise AddressUnavailable(f"cannot find {settings.host!r}: {error.strerror}") from error
+    yield from dict.fromkeys((family, address) for family, _, _, _, address in found)
+
+
+def _listen(listener: socket.socket, address: tuple[Any, ...]) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS_MAX)
+    listener.bind(address)
+    listener.listen(BACKLOG)
+
+
+def _bind_unix(path: Path, mode: int) -> socket.socket:
+    """Listen on a Unix socket; what a daemon that was killed left lying is removed, what another uses is not."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
+            path.unlink()
+        before = os.umask(0o777)  # nobody may connect before the mode is as it shall be
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        path.chmod(mode)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise AddressUnavailable(
+            f"cannot listen on {path}: {error.strerror or error}",
+            hint="is another daemon running, or the folder missing?",
+        ) from error
+    return listener
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(path)) == 0

@@ -1,0 +1,46 @@
+"""`config check | show | default`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from observer_actors.config import LEAVES
+from tests.commands.typed import answered, typed
+
+
+def test_check_says_good_or_exits_78_and_says_why(tmp_path: Path) -> None:
+    file = tmp_path / "observer.toml"
+    file.write_text("[ring]\ncapacity_ops = 7\n")
+    good = typed("config", "check", "--config", str(file), "--port", "0")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert "the configuration is good: 2 of " in good.stdout
+    file.write_text("[ring]\ncapacity = 7\n")
+    bad = typed("config", "check", "--config", str(file))
+    assert (bad.returncode, bad.stdout) == (78, "")
+    assert bad.stderr.splitlines() == [
+        f"observer-actors: {file}: ring.capacity is no setting",
+        "  did you mean ring.capacity_ops?",
+    ]
+
+
+def test_show_says_each_value_and_where_it_comes_from_but_no_password(tmp_path: Path) -> None:
+    gateway = "http://me:secret@gateway:1"
+    answer = answered("config", "show", "--port", "0", GATEWAY_URL=gateway, OBSERVER_TAIL__READERS_MAX="3")
+    settings = {entry["name"]: entry for entry in answer}
+    assert list(settings) == list(LEAVES)
+    assert settings["listen.port"] == {"name": "listen.port", "value": 0, "origin": "--port", "default": 3800}
+    assert settings["tail.readers_max"]["origin"] == "OBSERVER_TAIL__READERS_MAX"
+    assert settings["gateway.url"]["value"] == "http://•••@gateway:1"
+    assert settings["ring.capacity_ops"]["origin"] == "default"
+    shown = typed("config", "show", GATEWAY_URL=gateway, OBSERVER_TAIL__READERS_MAX="3")
+    assert "secret" not in shown.stdout
+    assert "# OBSERVER_TAIL__READERS_MAX" in shown.stdout
+    again = tmp_path / "again.toml"
+    again.write_text(shown.stdout.replace("•••@", ""))
+    assert typed("config", "check", "--config", str(again)).returncode == 0, "what it prints is a configuration"
+
+
+def test_default_prints_a_file_that_can_be_used(tmp_path: Path) -> None:
+    file = tmp_path / "observer.toml"
+    file.write_text(typed("config", "default").stdout)
+    assert typed("config", "check", "--config", str(file)).stdout.startswith("the configuration is good: 0 of ")

@@ -1,0 +1,105 @@
+"""`doctor`: what is wrong with an installation, and what to do; and `verify`, which looks deeper at the journal."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from observer_actors.commands import _checks
+from observer_actors.commands._answers import ActorAnswer
+from tests.commands.typed import Ended, typed
+from tests.daemon.served import Served, served
+
+
+def findings(*arguments: str) -> tuple[int, dict[str, list[dict[str, Any]]]]:
+    """Give the exit status, and the findings by level."""
+    ended = typed("doctor", "--json", *arguments)
+    found: dict[str, list[dict[str, Any]]] = {"ok": [], "warning": [], "problem": []}
+    for finding in msgspec.json.decode(ended.stdout):
+        found[finding["level"]].append(finding)
+        assert bool(finding["advice"]) == (finding["level"] != "ok"), "what to do, for all that is not well"
+    return ended.returncode, found
+
+
+def where(daemon: Served) -> tuple[str, ...]:
+    return "--data-dir", str(daemon.data_dir), "--url", daemon.url
+
+
+def test_of_a_daemon_that_is_well_it_finds_nothing(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        status, found = findings(*where(daemon))
+        assert (status, found["warning"], found["problem"]) == (0, [], [])
+        assert "daemon: takes events" in typed("doctor", *where(daemon)).stdout
+
+
+def test_it_tells_a_stopped_daemon_from_one_that_is_elsewhere(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        _, elsewhere = findings("--data-dir", str(tmp_path), "--port", "9")
+    status, stopped = findings("--data-dir", str(tmp_path), "--port", "9")
+    assert status == 1
+    assert "a daemon runs on this directory, and does not answer" in elsewhere["problem"][0]["what"]
+    assert "none runs" in stopped["problem"][0]["what"]
+    assert "systemctl start" in stopped["problem"][0]["advice"]
+    assert daemon.process.returncode == 0
+
+
+def test_a_bad_configuration_and_a_missing_directory(tmp_path: Path) -> None:
+    status, bad = findings("--set", "listen.prot=1")
+    assert (status, bad["problem"][0]["advice"]) == (1, "did you mean listen.port?")
+    status, none = findings("--data-dir", str(tmp_path / "none"), "--port", "9")
+    assert status == 1
+    assert "is no data directory" in none["problem"][0]["what"]
+
+
+def test_what_has_been_left_lying_and_who_may_read(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        observer = tmp_path / "_observer"
+        (observer / "ops.jsonl.torn-1").write_text("x")
+        (observer / "quarantine.jsonl").write_text("{}\n")
+        observer.chmod(0o755)
+        daemon.event(source="odd")
+        status, found = findings(*where(daemon), "--insecure-no-auth")
+    assert (status, found["problem"]) == (0, [])
+    told = "\n".join(finding["what"] for finding in found["warning"])
+    for part in ("torn-1", "quarantine.jsonl", "other users", "insecure_no_auth", "1 events had a source"):
+        assert part in told
+
+
+def test_a_disk_that_is_filling_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "_observer").mkdir(mode=0o700)
+    free = shutil.disk_usage(tmp_path).free
+    monkeypatch.setattr(_checks, "FREE_BYTES_WANTED", free * 2)
+    assert [finding.level for finding in _checks.check_directory(tmp_path)] == ["ok", "warning"]
+    monkeypatch.setattr(_checks, "FREE_BYTES_MIN", free * 2)
+    assert [finding.level for finding in _checks.check_directory(tmp_path)] == ["ok", "problem"]
+
+
+def test_actors_that_fail_are_named() -> None:
+    tree = msgspec.convert(
+        [{"name": "root", "state": "running", "children": [
+            {"name": "courier", "state": "parked", "last_error": "no\x1bway", "restarts": 6},
+            {"name": "stats", "state": "running", "last_error": "once", "restarts": 1}]}],
+        tuple[ActorAnswer, ...],
+    )  # fmt: skip
+    found = [(finding.level, finding.what) for finding in _checks.check_actors(tree)]
+    assert found == [("problem", "courier is parked: no\\x1bway"), ("warning", "stats was restarted 1 times: once")]
+
+
+def ended_with(ended: Ended, status: int, said: str) -> None:
+    assert (ended.returncode, said in ended.stdout + ended.stderr) == (status, True), ended
+
+
+def test_verify_says_good_or_exits_1_on_damage(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        daemon.events(*({"endpoint": str(number)} for number in range(5)))
+        daemon.event(endpoint="last")
+        ended_with(typed("verify", str(tmp_path)), 0, "no damage; 6 ops")
+    file = tmp_path / "_observer" / "ops.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([lines[0], b"x" * 10 + b"\n", *lines[2:]]))
+    ended_with(typed("verify", "--data-dir", str(tmp_path)), 1, "damaged")
+    ended_with(typed("verify", "--data-dir", str(tmp_path / "none")), 78, "is no data directory")

@@ -1,0 +1,150 @@
+"""`import`: every line once, whatever cuts it short."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from observer_actors.commands import importing
+from observer_actors.commands._screen import LongWork
+from tests.commands.typed import COMMAND, answered, environment, typed
+from tests.daemon.served import Served, served
+
+SEEDS_LINE: Final = (
+    '{"timestamp":"2026-11-22T10:00:00.123Z","endpoint":"scenario:fill","input_summary":"fill Welder×3 in Ada, OK",'
+    '"success":true,"duration_ms":5,"output_summary":"ok","source":"scenario","rescue_attempted":false,'
+    '"rescue_succeeded":false}'
+)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Served]:
+    with served(tmp_path / "data") as daemon:
+        yield daemon
+
+
+def events(count: int, **fields: object) -> list[str]:
+    return [
+        json.dumps({"endpoint": "i", "input_summary": str(number), "success": True, **fields})
+        for number in range(count)
+    ]
+
+
+def stored(daemon: Served) -> list[dict[str, Any]]:
+    lines = (daemon.data_dir / "_observer" / "ops.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def imported(daemon: Served, *arguments: str, stdin: str = "") -> Any:
+    return answered("import", *arguments, "--url", daemon.url, stdin=stdin)
+
+
+def test_lines_come_in_order_with_their_own_times_and_once(fresh: Served, tmp_path: Path) -> None:
+    file = tmp_path / "ops.jsonl"
+    file.write_text("\n".join([SEEDS_LINE, "", *events(11_000)]) + "\n")
+    result = imported(fresh, str(file))
+    assert result == {"lines": 11_002, "accepted": 11_001, "duplicates": 0, "rejected": 0, "resumed_lines": 0}
+    ops = stored(fresh)
+    assert [op["input_summary"] for op in ops[1:]] == [str(number) for number in range(11_000)]
+    kept = {name: value for name, value in ops[0].items() if name not in ("seq", "recorded_at", "id")}
+    assert kept == json.loads(SEEDS_LINE)
+
+    again = imported(fresh, str(file))
+    assert again == {"lines": 0, "accepted": 0, "duplicates": 0, "rejected": 0, "resumed_lines": 11_002}
+    known = imported(fresh, str(file), "--from-start")
+    assert (known["accepted"], known["duplicates"]) == (11_001, 11_001), "they have the ids that they had"
+    assert len(stored(fresh)) == 11_001
+
+
+def test_a_file_that_grew_is_gone_on_with_and_one_that_was_replaced_is_begun_anew(
+    fresh: Served, tmp_path: Path
+) -> None:
+    file = tmp_path / "ops.jsonl"
+    lines = events(5)
+    file.write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])
+    first = typed("import", str(file), "--url", fresh.url)
+    assert (first.returncode, first.stdout) == (0, "3 ops are in\n")
+    assert "the last line is not complete" in first.stderr
+    file.write_text("\n".join(lines))
+    assert imported(fresh, str(file))["resumed_lines"] == 3
+    assert [op["input_summary"] for op in stored(fresh)] == ["0", "1", "2", "3", "4"]
+    file.write_text("\n".join(events(5, endpoint="another")) + "\n")
+    assert imported(fresh, str(file)) == {"lines": 5, "accepted": 5, "duplicates": 0, "rejected": 0, "resumed_lines": 0}
+
+
+def test_a_line_that_is_bad_is_named_and_the_others_come_in(fresh: Served, tmp_path: Path) -> None:
+    file = tmp_path / "ops.jsonl"
+    good = events(3)
+    bad = ["no json", '{"city": 5}', "[]", "{}", '{"id":null,"endpoint":"n"}', '{"a":{"id":1}}']
+    file.write_text("\n".join([good[0], *bad, *good[1:]]) + "\n")
+    ended = typed("import", str(file), "--url", fresh.url)
+    assert (ended.returncode, ended.stdout) == (1, "6 ops are in, 3 lines were rejected\n")
+    assert [line.partition(": ")[0] for line in ended.stderr.splitlines()] == [f"{file}:{n}" for n in (2, 3, 4)]
+    assert "city: " in ended.stderr
+    only_bad = tmp_path / "bad.jsonl"
+    only_bad.write_text("x\n" * 50)
+    ended = typed("import", str(only_bad), "--url", fresh.url)
+    assert (ended.returncode, ended.stdout) == (1, "0 ops are in, 50 lines were rejected\n")
+    assert len(ended.stderr.splitlines()) == importing.SHOWN_ERRORS_MAX + 1
+
+
+def test_a_compressed_file_and_standard_input(fresh: Served, tmp_path: Path) -> None:
+    file = tmp_path / "ops.jsonl.gz"
+    whole = "".join(line + "\n" for line in events(20))
+    file.write_bytes(gzip.compress(whole.encode()))
+    assert imported(fresh, str(file))["accepted"] == 20
+    assert imported(fresh, str(file))["resumed_lines"] == 20
+    assert imported(fresh, "-", stdin=whole)["accepted"] == 20
+    assert imported(fresh, "-", stdin=whole)["accepted"] == 20
+    assert len(stored(fresh)) == 60, "what comes from standard input is new each time"
+    file.write_bytes(gzip.compress(whole.encode())[:-20])
+    ended = typed("import", str(file), "--from-start", "--url", fresh.url)
+    assert (ended.returncode, "cannot read" in ended.stderr) == (66, True)
+    assert typed("import", str(tmp_path / "none"), "--url", fresh.url).returncode == 66
+
+
+def test_a_daemon_that_takes_less_at_once_gets_less_at_once(tmp_path: Path) -> None:
+    config = "[listen]\nbody_bytes_max = 4_000\n"
+    with served(tmp_path / "data", config) as daemon:
+        file = tmp_path / "ops.jsonl"
+        long = json.dumps({"endpoint": "i", "input_summary": "x" * 5_000})
+        file.write_text("\n".join([*events(200), long, *events(1)]) + "\n")
+        ended = typed("import", str(file), "--url", daemon.url)
+        assert (ended.returncode, ended.stdout) == (1, "201 ops are in, 1 lines were rejected\n")
+        assert f"{file}:201: " in ended.stderr
+        assert len(stored(daemon)) == 201
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_an_import_that_is_killed_goes_on_and_stores_nothing_twice(fresh: Served, tmp_path: Path, round_: int) -> None:
+    file = tmp_path / "ops.jsonl"
+    count = 60_000
+    file.write_text("\n".join(events(count)) + "\n")
+    command = [*COMMAND, "import", str(file), "--url", fresh.url]
+    importer = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
+    while fresh.json("/health")["last_seq"] < 5_000 * (1 + 2 * round_):
+        pass
+    importer.send_signal(signal.SIGKILL)
+    importer.wait()
+    imported(fresh, str(file))
+    assert [op["input_summary"] for op in stored(fresh)] == [str(number) for number in range(count)]
+
+
+def test_progress_is_told_when_it_takes_long(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([0.0, 1.0, 2.5, 2.6, 5.0])
+    monkeypatch.setattr("observer_actors.commands._screen.time.monotonic", lambda: next(times))
+    with LongWork("importing", "bytes") as progress:
+        progress(1, 10)
+        progress(5, 10)
+        progress(6, 10)
+        progress(7, 0)
+    assert capfd.readouterr().err.splitlines() == ["importing:  50% of 10 bytes", "importing: 7 bytes"]

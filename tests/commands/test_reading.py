@@ -1,0 +1,188 @@
+"""The commands that read: for a person in words, for a program with `--json` as the daemon says it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+import subprocess
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from observer_actors.commands._screen import compact
+from observer_actors.commands._sse import Message, messages
+from tests.commands.typed import COMMAND, answered, environment, typed
+from tests.daemon.served import Served, served
+
+HOSTILE: Final = "\x1b[31mred\n2026 forged\u202e [bold]"
+READING: Final = (
+    (("stats",), "/stats"),
+    (("failures",), "/failures"),
+    (("playbook",), "/playbook"),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _events(daemon: Served) -> None:
+    for number in range(6):
+        daemon.event(endpoint="read:ok", source="bot", success=True, input_summary=f"in {number}", duration_ms=2)
+    daemon.event(endpoint="read:bad", source="mcp", success=False, error=HOSTILE, input_summary=HOSTILE)
+
+
+@pytest.mark.parametrize(("arguments", "path"), READING)
+def test_json_is_what_the_daemon_says(daemon: Served, arguments: tuple[str, ...], path: str) -> None:
+    def lasting(answer: Any) -> Any:
+        return {key: value for key, value in answer.items() if key != "lifetime"}
+
+    assert lasting(answered(*arguments, "--url", daemon.url)) == lasting(daemon.json(path))
+
+    branches = [branch["name"] for branch in answered("actors", "--url", daemon.url)["actors"]]
+    assert branches == ["pipeline", "upkeep", "learning", "edge"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("stats",), ["in the ring", "a second in the last minute", "read:ok", "bot"]),
+        (("failures",), ["read:bad", "[bold]"]),
+        (("playbook",), ["read:ok", "do"]),
+        (("actors",), ["persister", "one_for_one", "of 10,000 waiting"]),
+        (("top", "--once"), ["taking events", "sources", "read:bad", "failing patterns", "ring_keeper"]),
+        (("ops", "--limit", "900"), ["in 5", "FAIL", "read:bad"]),
+    ],
+)
+def test_in_words(daemon: Served, arguments: tuple[str, ...], said: list[str]) -> None:
+    for cycle in (5, 6):  # consolidation comes with every fifth
+        daemon.log.wait("cycle", cycle=cycle)
+    ended = typed(*arguments, "--url", daemon.url)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    for part in said:
+        assert part in ended.stdout
+    assert "\x1b" not in ended.stdout, "plain where it is no terminal, whatever was reported"
+    assert not any(line.startswith("2026 forged") for line in ended.stdout.splitlines())
+
+
+def test_ops_filters_as_the_api_does_and_knows_how_long_ago(daemon: Served) -> None:
+    found = answered("ops", "--endpoint", "read:ok", "--since", "1h", "--limit", "3", "--url", daemon.url)
+    assert [op["input_summary"] for op in found] == ["in 5", "in 4", "in 3"]
+    oldest = answered("ops", "--endpoint", "read:ok", "--order", "oldest", "--limit", "1", "--url", daemon.url)
+    assert [op["input_summary"] for op in oldest] == ["in 0"]
+    assert answered("ops", "--failed", "--source", "mcp", "--url", daemon.url)[0]["error"] == HOSTILE
+    assert answered("ops", "--until", "1d", "--url", daemon.url) == []
+    refused = typed("ops", "--since", "yesterday", "--url", daemon.url)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "since: 'yesterday' is not an ISO 8601 time" in refused.stderr
+
+
+def test_a_page_is_no_limit(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        daemon.events(*({"endpoint": "many", "input_summary": str(number)} for number in range(2_300)))
+        found = answered("ops", "--limit", "2200", "--url", daemon.url)
+        assert [op["seq"] for op in found] == list(range(2_300, 100, -1))
+        lines = typed("export", "--url", daemon.url).stdout
+        assert lines == (tmp_path / "_observer" / "ops.jsonl").read_text(), "byte for byte the journal"
+
+
+def test_export_as_csv_can_be_read_by_others(daemon: Served, tmp_path: Path) -> None:
+    daemon.event(
+        endpoint="csv", source="bot", success=True, input_summary='a "quoted"\nline, with comma', tenant="t", n=5
+    )
+    file = tmp_path / "out.csv"
+    ended = typed("export", "--endpoint", "csv", "--format", "csv", "--output", str(file), "--url", daemon.url)
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert f"1 ops in {file}" in ended.stderr
+    (row,) = csv.DictReader(io.StringIO(file.read_text(), newline=""))
+    assert (row["endpoint"], row["success"], row["input_summary"]) == ("csv", "true", 'a "quoted"\nline, with comma')
+    assert (row["error"], json.loads(row["attrs"])) == ("", {"tenant": "t", "n": 5})
+    refused = typed("export", "--output", str(tmp_path), "--url", daemon.url)
+    assert (refused.returncode, "cannot write" in refused.stderr) == (74, True)
+
+
+def test_nobody_there_is_told_in_two_lines_and_exits_69() -> None:
+    ended = typed("stats", "--url", "http://127.0.0.1:9")
+    assert (ended.returncode, ended.stdout) == (69, "")
+    assert ended.stderr.splitlines()[0].startswith("observer-actors: http://127.0.0.1:9: ")
+    assert "is the daemon running?" in ended.stderr.splitlines()[1]
+
+
+def test_the_address_comes_from_the_environment_or_from_the_configuration(daemon: Served) -> None:
+    total = daemon.json("/stats")["lifetime"]["total"]
+    assert answered("stats", OBSERVER_URL=daemon.url)["lifetime"]["total"] >= total
+    assert answered("stats", OBSERVER_PORT=str(daemon.port))["lifetime"]["total"] >= total
+    unknown = typed("stats", OBSERVER_PORT="0")
+    assert (unknown.returncode, "give --url" in unknown.stderr) == (78, True)
+
+
+# ------------------------------------------------------------------------------------------------------- tail
+
+
+def test_tail_begins_with_the_newest_and_ends_after_so_many(daemon: Served) -> None:
+    seqs = [daemon.event(endpoint="tailed", success=number % 2 == 0)["seq"] for number in range(4)]
+    lines = typed("tail", "--lines", "3", "--count", "3", "--json", "--url", daemon.url).stdout.splitlines()
+    assert [json.loads(line)["seq"] for line in lines] == seqs[1:]
+    failed = typed("tail", "--lines", "4", "--count", "2", "--failed", "--url", daemon.url).stdout
+    assert failed.count("FAIL") == 2
+
+
+def test_tail_follows_over_a_restart_of_the_daemon(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    with served(tmp_path) as first:
+        first.event(endpoint="a")
+        command = [*COMMAND, "tail", "--lines", "1", "--count", "3", "--json", "--url", first.url]
+        following = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+        request.addfinalizer(partial(end, following))
+        assert seq_of(following) == 1
+        first.event(endpoint="b")
+        assert seq_of(following) == 2
+    assert following.stderr is not None
+    assert b"trying again" in following.stderr.readline()
+    with served(tmp_path, port=first.port) as second:
+        second.event(endpoint="c")
+        assert seq_of(following) == 3
+        assert following.wait(20) == 0
+
+
+def seq_of(following: subprocess.Popen[bytes]) -> int:
+    assert following.stdout is not None
+    seq: int = json.loads(following.stdout.readline())["seq"]
+    return seq
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def test_tail_ends_quietly_when_interrupted(daemon: Served) -> None:
+    command = [*COMMAND, "tail", "--lines", "1", "--json", "--url", daemon.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()) as following:
+        assert following.stdout is not None
+        following.stdout.readline()
+        following.send_signal(signal.SIGINT)
+        _, error = following.communicate(timeout=20)
+    assert (following.returncode, error) == (130, b"")
+
+
+def test_messages_of_an_event_stream() -> None:
+    lines = ["retry: 5", "", ": comment", "", "id: 7", "event: op", "data: {", "data:}", "", "data:x", "", "data: cut"]
+    assert list(messages(lines)) == [Message("op", "{\n}", "7"), Message("message", "x", "")]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (0.25, "0.2"),
+        (7, "7"),
+        (950.4, "950"),
+        (9_999, "9,999"),
+        (12_345, "12.3k"),
+        (4.5e6, "4.5M"),
+        (2e9, "2.0G"),
+    ],
+)
+def test_numbers_stay_short(number: float, text: str) -> None:
+    assert compact(number) == text

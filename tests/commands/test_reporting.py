@@ -1,0 +1,168 @@
+"""The commands that report: `send`, and `exec`, which is as if the command had been run without it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.commands.typed import COMMAND, Ended, answered, environment, typed, typed_for_real
+from tests.daemon.served import Served
+
+NOBODY: Final = "http://127.0.0.1:9"
+
+
+def newest(daemon: Served, endpoint: str) -> dict[str, Any]:
+    op: dict[str, Any] = daemon.json("/ops", endpoint=endpoint, limit=1)["ops"][0]
+    return op
+
+
+def test_send_takes_flags(daemon: Served) -> None:
+    flags = ["--endpoint", "s:flags", "--source", "mcp", "--duration-ms", "12.5", "--input", "in", "--output", "out",
+             "--id", "mine", "--attr", "tenant=t=1", "--attr", "n=2"]  # fmt: skip
+    first = answered("send", *flags, "--url", daemon.url)
+    op = newest(daemon, "s:flags")
+    assert first["seq"] == op["seq"]
+    assert (op["success"], op["source"], op["duration_ms"], op["id"]) == (True, "mcp", 12.5, "mine")
+    assert (op["input_summary"], op["output_summary"], op["attrs"]) == ("in", "out", {"tenant": "t=1", "n": "2"})
+    again = typed("send", *flags, "--url", daemon.url)
+    assert again.stdout == f"known already as op {op['seq']}\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "success"),
+    [(["--error", "x"], False), (["--failed"], False), ([], True), (["--error", "x", "--success"], True)],
+)
+def test_send_counts_an_error_as_a_failure_unless_told_otherwise(
+    daemon: Served,
+    flags: list[str],
+    success: bool,  # noqa: FBT001 - a table's column
+) -> None:
+    ended = typed("send", "--endpoint", "s:outcome", *flags, "--url", daemon.url)
+    assert ended.returncode == 0, ended.stderr
+    assert newest(daemon, "s:outcome")["success"] is success
+
+
+def test_send_takes_an_object_from_standard_input_as_it_is(daemon: Served) -> None:
+    ended = typed("send", "--url", daemon.url, stdin='{"endpoint":"s:stdin","ok":true,"source":"odd\\u001b","k":1}')
+    assert ended.returncode == 0
+    assert ended.stdout.startswith("stored as op ")
+    assert 'source: "odd\\x1b" is not a known source' in ended.stderr
+    op = newest(daemon, "s:stdin")
+    assert (op["success"], op["attrs"], len(op["id"])) == (True, {"k": 1}, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "said"),
+    [
+        ([], "", "standard input is not JSON"),
+        ([], "[1]", "standard input is no JSON object"),
+        ([], '{"duration_ms": "soon"}', "duration_ms: "),
+        (["--attr", "x"], "", "--attr x: wants NAME=VALUE"),
+    ],
+)
+def test_an_event_that_cannot_be_taken_is_told_and_exits_1(
+    daemon: Served, arguments: list[str], stdin: str, said: str
+) -> None:
+    ended = typed("send", *arguments, "--url", daemon.url, stdin=stdin)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert said in ended.stderr
+    assert len(ended.stderr.splitlines()) <= 2
+
+
+# ------------------------------------------------------------------------------------------------------- exec
+
+
+def executed(daemon: Served, endpoint: str, *command: str, stdin: str = "", flags: tuple[str, ...] = ()) -> Ended:
+    return typed_for_real("exec", "--endpoint", endpoint, *flags, "--url", daemon.url, "--", *command, stdin=stdin)
+
+
+def test_exec_passes_everything_on_and_reports_a_success(daemon: Served) -> None:
+    ended = executed(daemon, "x:ok", "sh", "-c", "cat; echo aside >&2", stdin="through\n")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "through\n", "aside\n")
+    op = newest(daemon, "x:ok")
+    assert (op["success"], op["source"], op["output_summary"]) == (True, "bot", "exit status 0")
+    assert op["input_summary"] == "sh -c 'cat; echo aside >&2'"
+    assert op["attrs"] == {"exit_status": 0, "command": "sh"}
+    assert "error" not in op
+
+
+def test_exec_reports_a_failure_with_its_last_words_and_exits_as_the_command_did(daemon: Served) -> None:
+    ended = executed(daemon, "x:bad", "sh", "-c", "echo first >&2; echo; echo 'the disk is gone' >&2; exit 7",
+                     flags=("--source", "mcp", "--description", "the nightly one"))  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (7, "first\nthe disk is gone\n")
+    op = newest(daemon, "x:bad")
+    assert (op["success"], op["error"], op["source"]) == (False, "exit status 7: the disk is gone", "mcp")
+    assert op["input_summary"] == "the nightly one"
+
+
+def test_exec_says_how_long_it_took(daemon: Served) -> None:
+    executed(daemon, "x:slow", "sleep", "0.3")
+    assert 300 <= newest(daemon, "x:slow")["duration_ms"] < 3_000
+
+
+@pytest.mark.parametrize(
+    ("command", "status"), [(["no-such-command-anywhere", "--flag"], 127), (["/etc/hostname"], 126), (["/etc"], 126)]
+)
+def test_exec_reports_a_command_that_cannot_be_run_with_a_shells_status(
+    daemon: Served, command: list[str], status: int
+) -> None:
+    ended = executed(daemon, "x:none", *command)
+    assert ended.returncode == status
+    assert command[0] in ended.stderr
+    assert newest(daemon, "x:none")["attrs"]["exit_status"] == status
+
+
+def test_exec_reports_a_command_that_a_signal_ended(daemon: Served) -> None:
+    assert executed(daemon, "x:killed", "sh", "-c", "kill -9 $$").returncode == 137
+    assert newest(daemon, "x:killed")["error"] == "exit status 137"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_exec_passes_signals_on_and_outlives_the_command(daemon: Served, number: int) -> None:
+    script = "trap 'echo told; exit 5' TERM HUP; echo ready; while :; do sleep 0.05; done"
+    command = [*COMMAND, "exec", "--endpoint", "x:told", "--url", daemon.url, "--", "sh", "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
+        running.send_signal(number)
+        assert running.stdout.readline() == b"told\n"
+        assert running.wait(20) == 5
+    assert newest(daemon, "x:told")["attrs"]["exit_status"] == 5
+
+
+def test_exec_leaves_a_terminal_to_the_command(daemon: Served) -> None:
+    ours, theirs = pty.openpty()
+    script = "test -t 2 && echo yes; echo words >&2; exit 3"
+    command = [*COMMAND, "exec", "--endpoint", "x:tty", "--url", daemon.url, "--", "sh", "-c", script]
+    ended = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=theirs, stdin=subprocess.DEVNULL, check=False, env=environment()
+    )
+    os.close(theirs)
+    assert (ended.returncode, ended.stdout) == (3, b"yes\n")
+    assert os.read(ours, 100) == b"words\r\n"
+    os.close(ours)
+    assert newest(daemon, "x:tty")["error"] == "exit status 3"
+
+
+def test_exec_does_not_depend_on_the_daemon(tmp_path: Path) -> None:
+    ended = typed_for_real(
+        "exec", "--endpoint", "x", "--url", NOBODY, "--", sys.executable, "-c", "print(5); exit(4)", cwd=tmp_path
+    )
+    assert (ended.returncode, ended.stdout) == (4, "5\n")
+    assert ended.stderr.startswith(f"observer-actors: not reported: {NOBODY}")
+    nothing = typed_for_real("exec", "--endpoint", "x", "--url", NOBODY)
+    assert (nothing.returncode, "no command given" in nothing.stderr) == (64, True)
+
+
+def test_exec_takes_options_of_the_command_as_its_own(daemon: Served) -> None:
+    ended = executed(daemon, "x:flags", "printf", "%s|", "--endpoint", "--url", "-x", "--", "--help")
+    assert ended.stdout == "--endpoint|--url|-x|--|--help|"
+    assert json.loads(json.dumps(newest(daemon, "x:flags")))["success"]

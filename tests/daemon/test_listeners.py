@@ -1,0 +1,206 @@
+"""Where the daemon can be reached: every address of a name, a Unix socket, and the sockets that systemd hands over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+import trio
+
+from observer_actors.client import record_external_op
+from observer_actors.errors import AddressUnavailable, ConfigInvalid
+from observer_actors.http.listeners import address_of, open_listeners
+from observer_actors.settings import ListenSettings
+from tests.commands.typed import answered, environment, typed
+from tests.harness import journal_ops, running_daemon
+
+READY_S: Final = 20.0
+
+
+@contextmanager
+def listening(**settings: Any) -> Iterator[list[str]]:
+    listeners = open_listeners(ListenSettings(**settings), {})
+    try:
+        yield [address_of(listener) for listener in listeners]
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def has_ipv6() -> bool:
+    with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("host", ["::1", "localhost"])
+def test_ipv6_and_every_address_of_a_name(host: str) -> None:
+    if not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with listening(host=host, port=0) as addresses:
+        ports = {address.rpartition(":")[2] for address in addresses}
+        assert len(ports) == 1, "one port for all of them"
+        assert f"http://[::1]:{ports.pop()}" in addresses or host == "localhost"
+        for address in addresses:
+            with socket.create_connection((httpx.URL(address).host, httpx.URL(address).port or 0), timeout=5):
+                pass
+
+
+def test_an_address_that_is_taken_or_unknown_is_told() -> None:
+    with listening(port=0) as (address,), pytest.raises(AddressUnavailable, match="in use"):
+        open_listeners(ListenSettings(port=httpx.URL(address).port or 0), {})
+    with pytest.raises(AddressUnavailable, match="cannot find"):
+        open_listeners(ListenSettings(host="no.such.name.invalid"), {})
+    with pytest.raises(ConfigInvalid, match="nothing to listen on"):
+        open_listeners(ListenSettings(tcp=False), {})
+
+
+def test_a_unix_socket_has_its_mode_from_the_first_moment(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with listening(tcp=False, unix=str(path), unix_mode="0600") as addresses:
+        assert addresses == [f"unix://{path}"]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with pytest.raises(AddressUnavailable, match="in use"):
+            open_listeners(ListenSettings(tcp=False, unix=str(path)), {})
+    assert path.exists(), "as a daemon that was killed leaves it"
+    with listening(tcp=False, unix=str(path)):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    path.unlink()
+    path.write_text("a file of somebody's")
+    with pytest.raises(AddressUnavailable):
+        open_listeners(ListenSettings(tcp=False, unix=str(path)), {})
+    assert path.read_text() == "a file of somebody's"
+    with pytest.raises(AddressUnavailable, match="too long"):
+        open_listeners(ListenSettings(tcp=False, unix=str(tmp_path / ("x" * 120))), {})
+
+
+async def test_everything_works_over_a_unix_socket_alone(tmp_path: Path) -> None:
+    path = tmp_path / "observer.sock"
+    unix = ("--set", "listen.tcp=false", "--set", f"listen.unix={path}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as plain:
+        plain.bind(str(tmp_path / "notify"))
+        notified = trio.socket.from_stdlib_socket(plain)
+        variables = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "300000"}
+        async with running_daemon(tmp_path / "data", *unix, environment=variables) as daemon:
+            assert daemon.url == f"unix://{path}"
+            with trio.fail_after(READY_S):
+                while b"WATCHDOG=1" not in await notified.recv(4_096):
+                    pass
+            receipt = await record_external_op({"endpoint": "u"}, observer_url=daemon.url)
+            assert receipt.seq == 1
+            sent = await trio.to_thread.run_sync(lambda: answered("send", "--endpoint", "v", "--url", daemon.url))
+            assert sent["seq"] == 2
+            stats = await trio.to_thread.run_sync(lambda: answered("stats", OBSERVER_URL=daemon.url))
+            assert stats["total"] == 2
+            variables = {"OBSERVER_LISTEN__TCP": "false", "OBSERVER_LISTEN__UNIX": str(path)}
+            shown = await trio.to_thread.run_sync(lambda: typed("ops", **variables))  # type: ignore[arg-type]
+            assert len(shown.stdout.splitlines()) == 2, "what is configured here says where"
+            assert await daemon.stop() == 0
+    assert not path.exists()
+
+
+# --------------------------------------------------------------------------------------------- socket activation
+
+
+def start_with(listener: socket.socket, data_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start the daemon as systemd would: the socket is descriptor 3, and it is told so."""
+    script = f'export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=http; exec "$@" 3<&{listener.fileno()}'
+    command = [sys.executable, "-m", "observer_actors", "serve", "--data-dir", str(data_dir), *arguments]
+    return subprocess.Popen(
+        ["bash", "-c", script, "bash", *command],
+        pass_fds=[listener.fileno()],
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        env=environment(),
+    )
+
+
+def bound(host: str = "127.0.0.1") -> socket.socket:
+    return socket.create_server((host, 0), backlog=1_024)
+
+
+def ended(process: subprocess.Popen[bytes]) -> tuple[int, str]:
+    _, error = process.communicate(timeout=READY_S)
+    return process.returncode, error.decode()
+
+
+def test_a_socket_of_systemd_is_served_and_no_connection_is_lost_across_a_restart(tmp_path: Path) -> None:
+    with bound() as listener:
+        port = listener.getsockname()[1]
+        trouble: list[str] = []
+        acknowledged: list[str] = []
+        done = threading.Event()
+
+        def report(sender: int) -> None:
+            number = 0
+            while not done.is_set():
+                key = f"{sender}-{number}"
+                try:  # a connection each: what is kept alive may be closed between two requests
+                    answer = httpx.post(f"http://127.0.0.1:{port}/event", json={"id": key}, timeout=READY_S)
+                    answer.raise_for_status()
+                except httpx.HTTPError as error:
+                    trouble.append(f"{key}: {error!r}")
+                    return
+                acknowledged.append(key)
+                number += 1
+
+        processes = [start_with(listener, tmp_path, "--port", "1")]
+        senders = [threading.Thread(target=report, args=[sender]) for sender in range(4)]
+        for sender in senders:
+            sender.start()
+        for restart in range(3):
+            wait_for_more(acknowledged, trouble)
+            processes[-1].send_signal(signal.SIGTERM)
+            status, error = ended(processes[-1])
+            assert (restart, status, trouble) == (restart, 0, []), error
+            processes.append(start_with(listener, tmp_path, "--port", "1"))
+        wait_for_more(acknowledged, trouble)
+        done.set()
+        for sender in senders:
+            sender.join()
+        processes[-1].send_signal(signal.SIGTERM)
+        assert (ended(processes[-1])[0], trouble) == (0, [])
+    assert sorted(str(op.id) for op in journal_ops(tmp_path)) == sorted(acknowledged)
+
+
+def wait_for_more(acknowledged: list[str], trouble: list[str]) -> None:
+    """Wait until some more have been acknowledged, or something has gone wrong."""
+    wanted = len(acknowledged) + 20
+    while len(acknowledged) < wanted and not trouble:
+        threading.Event().wait(0.01)
+
+
+def test_a_handed_over_address_that_others_reach_needs_leave(tmp_path: Path) -> None:
+    with bound("0.0.0.0") as listener:  # noqa: S104 - that it is refused is the point
+        refused = start_with(listener, tmp_path)
+        status, error = ended(refused)
+        assert (status, "which other machines reach" in error, "ListenStream=" in error) == (78, True, True)
+
+
+def test_a_handed_over_socket_that_is_none_to_listen_on_is_refused(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        status, error = ended(start_with(datagrams, tmp_path))
+    assert (status, "none to listen on" in error) == (78, True)
+
+
+def test_sockets_that_are_meant_for_another_process_are_left_alone() -> None:
+    variables = {"LISTEN_PID": str(os.getpid() + 1), "LISTEN_FDS": "1", "PATH": "/bin"}
+    listeners = open_listeners(ListenSettings(port=0), variables)
+    assert address_of(listeners[0]).startswith("http://127.0.0.1:")
+    assert variables == {"PATH": "/bin"}, "no child shall take them for its own"
+    for listener in listeners:
+        listener.close()
