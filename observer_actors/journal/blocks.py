@@ -25,7 +25,7 @@ from observer_actors.journal.format import (
     SegmentEntry,
     decode_index,
 )
-from observer_actors.journal.lines import chunks, decode_ops, event_range
+from observer_actors.journal.lines import chunks, decode_ops, decode_times, event_range
 from observer_actors.journal.recovery import Mark, Scanner
 from observer_actors.op import Op
 
@@ -240,7 +240,7 @@ class BlockFacts(Struct, frozen=True):
 
 def describe_block(offset: int, stored_bytes: int, plain: bytes) -> BlockFacts:
     """Say what a block holds. One without any record says seq 0."""
-    ops, bad = decode_ops(plain)
+    ops, bad = decode_times(plain)
     first, last = event_range(ops)
     block = Block(
         offset=offset,

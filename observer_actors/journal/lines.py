@@ -6,7 +6,7 @@ Both decode a chunk in one call, and look at single lines only when that fails.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import attrgetter, le
 from pathlib import Path
 from typing import Final, TypeVar
@@ -21,11 +21,13 @@ from observer_actors.op import Op
 __all__ = [
     "RECORDED_AT_CHARS",
     "Head",
+    "Times",
     "chunks",
     "decode_head",
     "decode_heads",
     "decode_ops",
     "decode_record",
+    "decode_times",
     "event_range",
     "split_lines",
 ]
@@ -41,7 +43,16 @@ class Head(Struct):
     id: str = ""
 
 
+class Times(Struct, gc=False):
+    """What the index of a block must know of a line."""
+
+    timestamp: str
+    seq: int
+    recorded_at: str
+
+
 _heads: Final = msgspec.json.Decoder(Head)
+_times: Final = msgspec.json.Decoder(Times)
 _ops: Final = msgspec.json.Decoder(Op)
 
 
@@ -121,32 +132,44 @@ def _decode_line(decoder: msgspec.json.Decoder[_Record], line: bytes) -> _Record
 
 def decode_ops(chunk: bytes) -> tuple[list[Op], int]:
     """Decode whole records; give them and the number of bad lines among them."""
+    return _decode_lines(_ops, chunk)
+
+
+def decode_times(chunk: bytes) -> tuple[list[Times], int]:
+    """Decode of each record what the index needs, in a third of the time; with the number of bad lines."""
+    return _decode_lines(_times, chunk)
+
+
+_Whole = TypeVar("_Whole", Times, Op)
+
+
+def _decode_lines(decoder: msgspec.json.Decoder[_Whole], chunk: bytes) -> tuple[list[_Whole], int]:
     try:
-        ops = _ops.decode_lines(chunk)
+        records = decoder.decode_lines(chunk)
     except (msgspec.DecodeError, UnicodeError):
-        return _decode_singly(chunk)
-    if len(ops) != chunk.count(b"\n"):
-        return _decode_singly(chunk)
-    return ops, 0
+        return _decode_singly(decoder, chunk)
+    if len(records) != chunk.count(b"\n"):
+        return _decode_singly(decoder, chunk)
+    return records, 0
 
 
-def _decode_singly(chunk: bytes) -> tuple[list[Op], int]:
-    ops: list[Op] = []
+def _decode_singly(decoder: msgspec.json.Decoder[_Whole], chunk: bytes) -> tuple[list[_Whole], int]:
+    records: list[_Whole] = []
     bad = 0
     for _, line in split_lines(chunk):
         try:
-            op = _ops.decode(line)
+            record = decoder.decode(line)
         except (msgspec.DecodeError, UnicodeError):
             bad += 1
         else:
-            ops.append(op)
-    return ops, bad
+            records.append(record)
+    return records, bad
 
 
 _TIMES: Final = attrgetter("timestamp", "recorded_at")
 
 
-def event_range(ops: list[Op]) -> tuple[int, int]:
+def event_range(ops: Sequence[Op | Times]) -> tuple[int, int]:
     """Earliest and latest event time in microseconds since 1970; (0, 0) for none."""
     # Under load many ops share a millisecond, and a commit.
     times = [event_us(*pair) for pair in set(map(_TIMES, ops))]
