@@ -47,6 +47,7 @@ from observer_actors.journal.format import ChecksumWrong, Paths, decode_manifest
 from observer_actors.logs import log_lifecycle, logger, set_level
 from observer_actors.models import LakehouseModel
 from observer_actors.notify import Notifier, keep_notified
+from observer_actors.secrets import Secrets
 from observer_actors.settings import Settings
 from observer_actors.supervision import (
     ChildSpec,
@@ -91,7 +92,7 @@ class Daemon:
         self.events = Events(log_lifecycle)
         self.life = Life("root", 1, on_progress=lambda: None, on_step=on_step)
         self._on_step = on_step
-        self._decoder = EventDecoder(settings.sources.extra)
+        self._decoder = _decoder(settings)
         self._disk = disk or PosixDisk()
         self._build(listeners)
 
@@ -121,7 +122,7 @@ class Daemon:
     def reload(self, new: Settings) -> tuple[list[str], list[str]]:
         """Put new settings in force where that can be done; give the names of what changed, and of what waits."""
         self.settings, now, later = reload_settings(self.settings, new)
-        self._decoder = EventDecoder(new.sources.extra)
+        self._decoder = _decoder(self.settings)
         set_level(new.log.level)
         return now, later
 
@@ -283,6 +284,10 @@ class Daemon:
             entries=lambda: tuple(self.consolidator.entries.values()),
             outbox=self.learned.statistics,
         )
+
+
+def _decoder(settings: Settings) -> EventDecoder:
+    return EventDecoder(settings.sources.extra, Secrets(settings.secrets.extra))
 
 
 @contextmanager

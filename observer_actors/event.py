@@ -24,6 +24,7 @@ from msgspec import UNSET, UnsetType
 from observer_actors.ecmascript import number_text, read_number, truthy
 from observer_actors.errors import EventInvalid, EventTooLarge
 from observer_actors.op import MaybeText, Op, Scalar, time_us
+from observer_actors.secrets import Secrets
 
 __all__ = [
     "ATTRS_MAX",
@@ -112,6 +113,8 @@ class JudgedEvent(msgspec.Struct, frozen=True):
 
     op: Op
     notes: tuple[str, ...] = ()
+    redacted: dict[str, int] = {}
+    """Kind of secret -> how many of it were taken out."""
 
 
 class LineError(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -131,6 +134,8 @@ class JudgedBatch(msgspec.Struct, frozen=True):
     """Note -> number of events that it is about; those beyond a bound are counted together."""
     unknown_sources: dict[str, int]
     """Every note about a source that is not known -> number of events."""
+    redacted: dict[str, int] = {}
+    """Kind of secret -> how many of it were taken out."""
 
 
 _KNOWN: Final = frozenset(Event.__struct_fields__)
@@ -146,10 +151,12 @@ class EventDecoder:
     """Turns bytes into ops, with one set of known sources.
 
     :param sources: labels that stay as they are; any other becomes ``scenario``, with a note.
+    :param secrets: what is taken out of an event before anything else is done with it.
     """
 
-    def __init__(self, sources: Iterable[str] = DEFAULT_SOURCES) -> None:
+    def __init__(self, sources: Iterable[str] = DEFAULT_SOURCES, secrets: Secrets | None = None) -> None:
         self._sources = frozenset(sources) | DEFAULT_SOURCES
+        self._secrets = secrets or Secrets()
 
     def one(self, body: bytes, *, now: str) -> JudgedEvent:
         """Judge one event.
@@ -159,6 +166,8 @@ class EventDecoder:
         """
         if len(body) > EVENT_BYTES_MAX:
             raise EventTooLarge(f"an event holds at most {EVENT_BYTES_MAX:,} bytes, this one {len(body):,}")
+        if self._secrets.may_be_in(body):
+            return self._without_secrets(body, now)
         try:
             op = self._op(_usual_decoder.decode(body), now)
         except _UNUSUAL:
@@ -174,7 +183,7 @@ class EventDecoder:
         usual = self._usual(body, now, lines_max)
         if usual:
             return JudgedBatch(usual, [], {}, {})
-        batch = JudgedBatch([], [], {}, {})
+        batch = JudgedBatch([], [], {}, {}, {})
         for number, line in _split(body, lines_max):
             try:
                 judged = self.one(line, now=now)
@@ -187,6 +196,8 @@ class EventDecoder:
                     batch.unknown_sources[note] = batch.unknown_sources.get(note, 0) + 1
                 key = note if note in batch.notes or len(batch.notes) < NOTES_MAX else "further notes"
                 batch.notes[key] = batch.notes.get(key, 0) + 1
+            for kind, times in judged.redacted.items():
+                batch.redacted[kind] = batch.redacted.get(kind, 0) + times
         if not batch.ops and not batch.errors:
             raise EventInvalid("the batch is empty", hint="send one JSON object a line, or an array of objects")
         return batch
@@ -197,6 +208,8 @@ class EventDecoder:
         In JSON a brace, a newline and a brace can only stand between two values, and not within one: where each newline
         stands so, each line is one value.
         """
+        if self._secrets.may_be_in(body):
+            return []
         if len(body) > EVENT_BYTES_MAX and len(max(body.split(b"\n"), key=len)) > EVENT_BYTES_MAX:
             return []
         try:
@@ -247,6 +260,15 @@ class EventDecoder:
             event.id,
             attrs,
         )
+
+    def _without_secrets(self, body: bytes, now: str) -> JudgedEvent:
+        """Judge an event in which a secret may be."""
+        cleaned, found = self._secrets.taken_out(_decode_object(body.removeprefix(_BYTE_ORDER_MARK)))
+        judged = self._second_look(msgspec.json.encode(cleaned), now)
+        if not found:
+            return judged
+        kinds = ", ".join(f"{kind} ({times})" for kind, times in sorted(found.items()))
+        return JudgedEvent(judged.op, (*judged.notes, f"secrets were taken out: {kinds}"), dict(found))
 
     def _second_look(self, body: bytes, now: str) -> JudgedEvent:
         notes: list[str] = []
@@ -318,15 +340,21 @@ def _decode_event(body: bytes, notes: list[str]) -> Event:
     return _decode_with_unknown_fields(body, notes)
 
 
-def _decode_with_unknown_fields(body: bytes, notes: list[str]) -> Event:
+def _decode_object(body: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
     try:
-        given = _object_decoder.decode(body)
+        return _object_decoder.decode(body)
     except msgspec.ValidationError as error:  # the only thing that it can have against JSON
         raise EventInvalid("a number is out of range", hint="give it as a text") from error
     except (msgspec.DecodeError, UnicodeError) as error:
         raise EventInvalid(f"not JSON: {error}", hint="send one JSON object, in UTF-8") from error
     except RecursionError as error:
         raise EventInvalid("nested too deeply") from error
+
+
+def _decode_with_unknown_fields(body: bytes, notes: list[str]) -> Event:
+    given = _decode_object(body)
+    if not isinstance(given, dict):
+        raise EventInvalid("expected `object`", hint="send one JSON object")
     known = {name: value for name, value in given.items() if name in _KNOWN}
     unknown = {name: value for name, value in given.items() if name not in _KNOWN}
     for name in sorted(_ASSIGNED_HERE & unknown.keys()):

@@ -21,6 +21,7 @@ __all__ = [
     "LogSettings",
     "ModelSettings",
     "RingSettings",
+    "SecretsSettings",
     "Settings",
     "SourcesSettings",
     "SupervisionSettings",
@@ -155,6 +156,13 @@ class SourcesSettings(Section, frozen=True):
     """Any other label is kept as `scenario`, and the answer says so. (reload)"""
 
 
+class SecretsSettings(Section, frozen=True):
+    """What is taken out of events before they are stored, beside keys, passwords, PEM blocks and card numbers."""
+
+    extra: tuple[str, ...] = ()
+    """`KIND=EXPRESSION` each (RE2): what its last group matches, or all of it, becomes `[redacted:KIND]`. (reload)"""
+
+
 class LogSettings(Section, frozen=True):
     """What goes to standard error."""
 
@@ -193,5 +201,6 @@ class Settings(Section, frozen=True):
     gateway: GatewaySettings = GatewaySettings()
     model: ModelSettings = ModelSettings()
     sources: SourcesSettings = SourcesSettings()
+    secrets: SecretsSettings = SecretsSettings()
     log: LogSettings = LogSettings()
     supervision: SupervisionSettings = SupervisionSettings()

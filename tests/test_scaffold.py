@@ -20,6 +20,7 @@ PURE = (
     "errors",
     "event",
     "op",
+    "secrets",
     "settings",
     "ring",
     "stats",

@@ -17,6 +17,7 @@ from msgspec import inspect as types
 from observer_actors.config.layers import Given, Places, layers
 from observer_actors.config.schema import LEAVES, Leaf, convert, settings_from
 from observer_actors.errors import ConfigInvalid
+from observer_actors.secrets import RuleInvalid, Secrets
 from observer_actors.settings import Settings
 
 __all__ = ["DEFAULT_ORIGIN", "Loaded", "load_settings", "read_settings"]
@@ -122,6 +123,10 @@ def _troubles(settings: Settings) -> Iterator[_Trouble]:
             yield _Trouble(name, f"{name}: {url!a} is no http or https URL", "e.g. http://127.0.0.1:3700")
     if gateway.required and not gateway.url:
         yield _Trouble("gateway.required", "gateway.required is set, but gateway.url is not")
+    try:
+        Secrets(settings.secrets.extra)
+    except RuleInvalid as error:
+        yield _Trouble("secrets.extra", f"secrets.extra: {error.detail}", error.hint)
     if listen.body_bytes_max > listen.bodies_bytes_max:
         yield _Trouble(
             "listen.body_bytes_max",

@@ -14,6 +14,7 @@ RELOADABLE: Final = (
     "journal.retained_bytes_max",
     "journal.retained_seconds_max",
     "log.level",
+    "secrets.extra",
     "sources.extra",
 )
 

@@ -54,6 +54,10 @@ class DaemonCollector(Collector):
         yield _counter("observer_events_rejected", "Events that were invalid.", counts.rejected)
         yield _counter("observer_events_duplicate", "Events whose id was known.", counts.duplicates)
         yield _counter("observer_ingest_refused", "Ingest requests refused for lack of room or disk.", counts.refused)
+        redacted = CounterMetricFamily("observer_secrets_redacted", "Secrets taken out, by kind.", labels=["kind"])
+        for kind, times in sorted(counts.redacted.items()):
+            redacted.add_metric([kind], times)
+        yield redacted
         yield _gauge("observer_connections", "Connections that are open.", counts.connections)
         yield _counter("observer_connections_refused", "Connections turned away.", counts.connections_refused)
         yield _counter("observer_sources_unknown", "Events with an unknown source.", counts.foreign_sources)
