@@ -58,7 +58,9 @@ def _add() -> int:
 
 
 PASSES: Final[Mapping[str, Pass]] = {
-    "read_head": lambda: sum(read_head(request, 1_000) is not None for request in _requests),
+    "read_head": lambda: sum(
+        read_head(request, body_bytes_max=1_000, head_bytes_max=1_000) is not None for request in _requests
+    ),
     "EventDecoder.one": lambda: sum(bool(_decoder.one(body, now=NOW).op) for body in BODIES),
     "EventDecoder.many": lambda: len(_decoder.many(_batch, now=NOW, lines_max=BATCH_EVENTS).ops),
     "encode_ops": lambda: encode_ops(_ops).count(b"\n"),

@@ -46,6 +46,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "export": ("export:export", "Write operations out, oldest first: all of them, or those that fit the filters."),
     "patterns": ("patterns:app", "Group failures as the daemon does."),
+    "token": (
+        "token:token",
+        "Make a token: shown once, and the line for `auth.tokens_file` that holds its hash alone.",
+    ),
     "verify": ("verify:verify", "Check a data directory: gaps, duplicates, checksums, torn tails."),
     "doctor": ("doctor:doctor", "Look at an installation, running or stopped: what is wrong, and what to do."),
 }

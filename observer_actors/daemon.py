@@ -37,6 +37,7 @@ from observer_actors.config import reload_settings
 from observer_actors.errors import ConfigInvalid, DiskFailed, GatewayRequired
 from observer_actors.event import EventDecoder
 from observer_actors.http.app import create_app
+from observer_actors.http.guard import Guard
 from observer_actors.http.intake import Intake
 from observer_actors.http.listeners import address_of, open_listeners, remove_unix_socket
 from observer_actors.http.server import IngestServer
@@ -59,6 +60,7 @@ from observer_actors.supervision import (
     Strategy,
     Supervisor,
 )
+from observer_actors.tokens import Tokens, TokensInvalid
 
 __all__ = ["Daemon", "open_daemon", "serve_until_signalled", "start_observer"]
 
@@ -88,11 +90,12 @@ class Daemon:
         on_step: Callable[[str, str], None] = lambda _name, _step: None,
     ) -> None:
         self.settings = settings
-        self.addresses = [address_of(listener) for listener in listeners]
+        self.addresses = [address_of(listener, tls=bool(settings.listen.tls_cert)) for listener in listeners]
         self.events = Events(log_lifecycle)
         self.life = Life("root", 1, on_progress=lambda: None, on_step=on_step)
         self._on_step = on_step
         self._decoder = _decoder(settings)
+        self._guard = _guard(settings)
         self._disk = disk or PosixDisk()
         self._build(listeners)
 
@@ -122,7 +125,7 @@ class Daemon:
     def reload(self, new: Settings) -> tuple[list[str], list[str]]:
         """Put new settings in force where that can be done; give the names of what changed, and of what waits."""
         self.settings, now, later = reload_settings(self.settings, new)
-        self._decoder = _decoder(self.settings)
+        self._decoder, self._guard = _decoder(self.settings), _guard(self.settings)
         set_level(new.log.level)
         return now, later
 
@@ -203,6 +206,7 @@ class Daemon:
             self.intake,
             create_app(self.views),
             listeners,
+            lambda: self._guard,
             settings.listen,
             wait_s=settings.admission.wait_seconds_max,
             on_stopping=self.tail.end,
@@ -286,8 +290,29 @@ class Daemon:
         )
 
 
+def _guard(settings: Settings) -> Guard:
+    return Guard(settings.listen.hosts, read_tokens(settings.auth.tokens_file) if settings.auth.tokens_file else None)
+
+
+def read_tokens(path: str) -> Tokens:
+    """Read the file of tokens.
+
+    :raises ConfigInvalid: it cannot be read, or a line of it.
+    """
+    try:
+        return Tokens.read(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, TokensInvalid) as error:
+        hint = error.hint if isinstance(error, TokensInvalid) else "one line each: NAME SCOPES TOKEN"
+        raise ConfigInvalid(f"auth.tokens_file: {path}: {error}", hint=hint) from error
+
+
 def _decoder(settings: Settings) -> EventDecoder:
-    return EventDecoder(settings.sources.extra, Secrets(settings.secrets.extra))
+    return EventDecoder(
+        settings.sources.extra,
+        Secrets(settings.secrets.extra),
+        fields_max=settings.listen.fields_max,
+        depth_max=settings.listen.depth_max,
+    )
 
 
 @contextmanager
@@ -305,7 +330,10 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
         except DiskFailed as error:
             raise ConfigInvalid(f"data_dir: {settings.data_dir} cannot be used: {error}", hint=error.hint) from error
         _refuse_newer_format(settings.data_dir)
-        listeners = [stack.enter_context(listener) for listener in open_listeners(settings.listen)]
+        listeners = [
+            stack.enter_context(listener)
+            for listener in open_listeners(settings.listen, needs_token=bool(settings.auth.tokens_file))
+        ]
         daemon = Daemon(settings, listeners)
         if f"{UNIX}{settings.listen.unix}" in daemon.addresses:
             stack.callback(remove_unix_socket, settings.listen.unix)

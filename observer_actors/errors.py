@@ -17,6 +17,7 @@ __all__ = [
     "DiskFailed",
     "DiskFull",
     "EventInvalid",
+    "EventTooComplex",
     "EventTooLarge",
     "FormatUnknown",
     "GatewayRequired",
@@ -60,6 +61,13 @@ class EventTooLarge(EventInvalid):
 
     status = 413
     title = "too large"
+
+
+class EventTooComplex(EventInvalid):
+    """One event with more fields, or deeper nesting, than is taken."""
+
+    status = 422
+    title = "too complex"
 
 
 class RequestInvalid(ObserverError):

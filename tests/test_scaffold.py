@@ -21,6 +21,8 @@ PURE = (
     "event",
     "op",
     "secrets",
+    "batch",
+    "tokens",
     "settings",
     "ring",
     "stats",

@@ -112,12 +112,15 @@ _HTTP_URL: Final = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 def _troubles(settings: Settings) -> Iterator[_Trouble]:
     """Find what no single field can know."""
     listen, gateway = settings.listen, settings.gateway
-    if listen.tcp and not listen.insecure_no_auth and not _is_loopback(listen.host):
+    is_guarded = bool(settings.auth.tokens_file) or listen.insecure_no_auth
+    if listen.tcp and not is_guarded and not _is_loopback(listen.host):
         yield _Trouble(
             "listen.host",
-            f"listen.host: {listen.host} can be reached from other machines, and there is no authentication",
-            "listen on 127.0.0.1, or say --insecure-no-auth when the network is trusted",
+            f"listen.host: {listen.host} can be reached from other machines, and no tokens are set",
+            "listen on 127.0.0.1, or set auth.tokens_file; --insecure-no-auth does without when the network is trusted",
         )
+    if bool(listen.tls_key) > bool(listen.tls_cert):
+        yield _Trouble("listen.tls_key", "listen.tls_key is set, but listen.tls_cert is not")
     for name, url in (("gateway.url", gateway.url), ("model.lakehouse_url", settings.model.lakehouse_url)):
         if url and not _HTTP_URL.fullmatch(url):
             yield _Trouble(name, f"{name}: {url!a} is no http or https URL", "e.g. http://127.0.0.1:3700")

@@ -70,7 +70,7 @@ async def following(daemon: Daemon, after: int | None = None) -> AsyncIterator[R
     """Follow over HTTP/1.0, where the body is what comes, in no chunks."""
     async with await trio.open_tcp_stream("127.0.0.1", port_of(daemon)) as connection:
         resume = "" if after is None else f"Last-Event-ID: {after}\r\n"
-        await connection.send_all(f"GET /tail HTTP/1.0\r\nHost: x\r\n{resume}\r\n".encode())
+        await connection.send_all(f"GET /tail HTTP/1.0\r\nHost: localhost\r\n{resume}\r\n".encode())
         reader = Reader(connection)
         head = (await reader.until(b"\r\n\r\n") or "").lower()
         assert head.startswith("http/1.1 200 ")
@@ -175,7 +175,7 @@ async def test_readers_that_come_all_at_once_are_no_more_than_may_be(tmp_path: P
                 for _ in range(20)
             ]
             for stream in streams:
-                await stream.send_all(b"GET /tail HTTP/1.1\r\nHost: x\r\n\r\n")
+                await stream.send_all(b"GET /tail HTTP/1.1\r\nHost: localhost\r\n\r\n")
             with trio.fail_after(READ_S):
                 answers = [bytes(await stream.receive_some(12)) for stream in streams]
             assert set(answers) <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}
@@ -189,7 +189,7 @@ async def a_reader_that_does_not_read(daemon: Daemon) -> AsyncIterator[None]:
     deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     with deaf:
         deaf.connect(("127.0.0.1", port_of(daemon)))
-        deaf.sendall(b"GET /tail HTTP/1.1\r\nHost: x\r\n\r\n")
+        deaf.sendall(b"GET /tail HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await until_readers(daemon, 1)
         yield
 
