@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from observer_actors.http.replies import Reply
 
-__all__ = ["INCOMPLETE", "Head", "LENGTH_DIGITS_MAX", "Incomplete", "read_head", "rendered"]
+__all__ = ["INCOMPLETE", "LENGTH_DIGITS_MAX", "Head", "Incomplete", "read_head", "rendered"]
 
 LENGTH_DIGITS_MAX: Final = 18
 """A longer length is the gate's case: the same limit there."""
