@@ -6,8 +6,9 @@ Both decode a chunk in one call, and look at single lines only when that fails.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from operator import le
+from operator import attrgetter, le
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -31,6 +32,10 @@ __all__ = [
 ]
 
 RECORDED_AT_CHARS: Final = 27
+_RECORDED_AT: Final = re.compile(
+    r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z"
+)
+"""What has rotted to a text that is no time would sort anywhere, and the next commit could not follow it."""
 
 
 class Head(Struct):
@@ -41,6 +46,11 @@ class Head(Struct):
     id: str = ""
 
 
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What msgspec raises for bytes that are no record: no JSON or no such struct, no UTF-8, nested without end."""
+
+_seq: Final = attrgetter("seq")
+_recorded_at: Final = attrgetter("recorded_at")
 _heads: Final = msgspec.json.Decoder(Head)
 _ops: Final = msgspec.json.Decoder(Op)
 
@@ -82,13 +92,15 @@ def decode_heads(chunk: bytes) -> list[Head] | None:
     """Decode a chunk of whole lines; None when any of them is bad, or the times go backwards."""
     try:
         heads = _heads.decode_lines(chunk)
-    except (msgspec.DecodeError, UnicodeError):
+    except _UNREADABLE:
         return None
     if len(heads) != chunk.count(b"\n") or not heads:
         return None
     recorded = [head.recorded_at for head in heads]
     if len(min(recorded, key=len)) != RECORDED_AT_CHARS or not all(map(le, recorded, recorded[1:])):
         return None
+    if not _RECORDED_AT.fullmatch(recorded[0]) or not _RECORDED_AT.fullmatch(recorded[-1]):
+        return None  # what lies between two times, in order, does no harm
     return heads
 
 
@@ -112,9 +124,9 @@ def _decode_line(decoder: msgspec.json.Decoder[_Record], line: bytes) -> _Record
         return "holds NUL bytes"
     try:
         record = decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except _UNREADABLE as error:
         return f"not a record: {error}"
-    if record.seq <= 0 or len(record.recorded_at) != RECORDED_AT_CHARS:
+    if record.seq <= 0 or not _RECORDED_AT.fullmatch(record.recorded_at):
         return "not a record: no seq or recorded_at of its own"
     return record
 
@@ -123,23 +135,29 @@ def decode_ops(chunk: bytes) -> tuple[list[Op], int]:
     """Decode whole records; give them and the number of bad lines among them."""
     try:
         ops = _ops.decode_lines(chunk)
-    except (msgspec.DecodeError, UnicodeError):
+    except _UNREADABLE:
         return _decode_singly(chunk)
-    if len(ops) != chunk.count(b"\n"):
+    if len(ops) != chunk.count(b"\n") or not _are_records(ops):
         return _decode_singly(chunk)
     return ops, 0
+
+
+def _are_records(ops: list[Op]) -> bool:
+    """Tell whether each has a place in the journal: JSON of another kind may decode, with the defaults of an `Op`."""
+    if not ops:
+        return True
+    return min(map(_seq, ops)) > 0 and len(min(map(_recorded_at, ops), key=len)) == RECORDED_AT_CHARS
 
 
 def _decode_singly(chunk: bytes) -> tuple[list[Op], int]:
     ops: list[Op] = []
     bad = 0
     for _, line in split_lines(chunk):
-        try:
-            op = _ops.decode(line)
-        except (msgspec.DecodeError, UnicodeError):
+        record = decode_record(line)
+        if isinstance(record, str):
             bad += 1
         else:
-            ops.append(op)
+            ops.append(record)
     return ops, bad
 
 
