@@ -165,7 +165,7 @@ class Ledger:
         assert self.owed - counts.keys() == set(), "acknowledged, but lost"
         assert (self.refused.keys() - self.doubtful - self.unanswered) & counts.keys() == set(), "refused, but stored"
         seqs = {name_in(op.input_summary): op.seq for op in ops}
-        assert {name: seqs[name] for name in self.acknowledged} == self.acknowledged
+        assert {name: seqs[name] for name in self.acknowledged} == self.acknowledged, "stored under another seq"
         for op in ops:
             sent = self.sent[name_in(op.input_summary)]
             assert op.id == sent.get("id", UNSET)
@@ -173,7 +173,7 @@ class Ledger:
                 sent["endpoint"],
                 sent["input_summary"],
                 sent["success"],
-            )
+            ), "stored otherwise than sent"
         self._check_order(ops)
 
     def _check_order(self, ops: Sequence[Op]) -> None:
