@@ -134,11 +134,11 @@ class Ledger:
             for name in names:
                 self.refused.pop(name, None)
         else:
-            assert answer.status in (500, 503, 507), answer.body
+            assert answer.status in (408, 500, 503, 507), answer.body
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.json["status"] == answer.status
             assert answer.json["error"]
-            assert answer.status == 500 or int(answer.headers["retry-after"]) >= 1
+            assert answer.status in (408, 500) or int(answer.headers["retry-after"]) >= 1
             self.refused.update(dict.fromkeys(names, answer.status))
             if answer.status == 500 or "may still succeed" in answer.json["error"]:
                 self.doubtful.update(names)

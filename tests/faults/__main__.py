@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=2, metavar="N", help="rounds at the same time (default: %(default)s)")
     add("--repeats", type=int, metavar="N", help="run one round of one fault with so many injections, and no more")
     add("--folder", type=Path, metavar="DIR", help="where the data directories lie: on a real disk")
+    add("--keep", type=Path, metavar="FILE", help="keep results there, and run none again that has been kept")
     add(
         "--report",
         type=Path,
@@ -77,17 +78,31 @@ async def _run_in_time(scenario: Scenario, trial: Trial) -> None:
         await scenario.run(trial)
 
 
+def _run_all(scenario: Scenario, arguments: argparse.Namespace, folder: Path) -> Result:
+    return run_rounds(
+        scenario, seed=arguments.seed, share=arguments.share, jobs=arguments.jobs, folder=folder, say=print
+    )
+
+
+def _kept(file: Path | None) -> dict[str, Result]:
+    """Give the results of a campaign that was broken off, but for what has to be run again."""
+    if file is None or not file.exists():
+        return {}
+    results = msgspec.json.decode(file.read_bytes(), type=list[Result])
+    return {result.scenario: result for result in results if not result.broken and not result.unavailable}
+
+
 def _campaign(chosen: list[Scenario], arguments: argparse.Namespace, folder: Path) -> int:
     date = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     facts = {**machine(folder), **versions({})}
+    earlier = _kept(arguments.keep)
     results: list[Result] = []
     for scenario in chosen:
         print(f"{scenario.name} …", flush=True)
-        results.append(
-            run_rounds(
-                scenario, seed=arguments.seed, share=arguments.share, jobs=arguments.jobs, folder=folder, say=print
-            )
-        )
+        results.append(earlier.get(scenario.name) or _run_all(scenario, arguments, folder))
+        if arguments.keep is not None:
+            kept = {**earlier, **{result.scenario: result for result in results}}
+            arguments.keep.write_bytes(msgspec.json.encode(list(kept.values())))
     text = report(chosen, results, date=date, seed=arguments.seed, facts=facts)
     is_whole = len(chosen) == len(SCENARIOS) and arguments.share >= 1
     target = arguments.report or (REPORT if is_whole else None)
