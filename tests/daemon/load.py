@@ -140,7 +140,8 @@ class Ledger:
             assert answer.json["error"]
             assert answer.status in (408, 500) or int(answer.headers["retry-after"]) >= 1
             self.refused.update(dict.fromkeys(names, answer.status))
-            if answer.status == 500 or "may still succeed" in answer.json["error"]:
+            # 408: while the daemon drains, a request that has just come in may be told so, and be stored all the same.
+            if answer.status in (408, 500) or "may still succeed" in answer.json["error"]:
                 self.doubtful.update(names)
         self._noted.unpark_all()
 
@@ -163,7 +164,8 @@ class Ledger:
         assert [name for name, count in counts.items() if count > 1] == [], "stored more than once"
         assert counts.keys() <= self.sent.keys(), "stored, but never sent"
         assert self.owed - counts.keys() == set(), "acknowledged, but lost"
-        assert (self.refused.keys() - self.doubtful - self.unanswered) & counts.keys() == set(), "refused, but stored"
+        refused = self.refused.keys() - self.doubtful - self.unanswered
+        assert {name: self.refused[name] for name in refused & counts.keys()} == {}, "refused, but stored"
         seqs = {name_in(op.input_summary): op.seq for op in ops}
         assert {name: seqs[name] for name in self.acknowledged} == self.acknowledged, "stored under another seq"
         for op in ops:
