@@ -44,11 +44,12 @@ bench: $(TESTS) ## the benchmark, into docs/benchmarks.md; ARGS="--quick" for a 
 	$(BIN)/python -m benchmarks $(ARGS)
 
 # What is missing is installed where that is possible: by root, on Debian. Elsewhere the faults that need it are not run.
-faults: $(TESTS) ## faults injected into the real daemon, into docs/reliability.md; ARGS="--only kill" for one
+faults: $(TESTS) ## faults into the real daemon, into docs/reliability.md, and fuzzing; ARGS="--only kill" for one
 	@for tool in strace cc; do command -v $$tool >/dev/null || missing=1; done; \
 		if [ "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			apt-get update -qq && apt-get install -y -qq --no-install-recommends strace build-essential >/dev/null; fi
 	$(BIN)/python -m tests.faults $(ARGS)
+	OBSERVER_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -q --timeout 1800 tests/fuzz
 
 format: $(TESTS) ## lay out the code, and mend what can be mended
 	$(BIN)/ruff check --fix-only

@@ -14,7 +14,6 @@ from time import monotonic_ns
 from typing import Final
 
 import httpx
-import msgspec
 import trio
 
 from observer_actors import __version__
@@ -44,7 +43,7 @@ from observer_actors.http.server import IngestServer
 from observer_actors.http.views import Readiness, Views
 from observer_actors.journal import DirectoryLock, Disk, PosixDisk
 from observer_actors.journal.files import replace_file
-from observer_actors.journal.format import ChecksumWrong, Paths, decode_manifest
+from observer_actors.journal.format import UNREADABLE, Paths, decode_manifest
 from observer_actors.logs import log_lifecycle, logger, set_level
 from observer_actors.models import LakehouseModel
 from observer_actors.notify import Notifier, keep_notified
@@ -414,7 +413,7 @@ def _exit_hard_after(seconds: float) -> None:
 
 def _refuse_newer_format(data_dir: Path) -> None:
     """Look before the tree is started: no restart of an actor would help. Damage is the recovery's business."""
-    with suppress(FileNotFoundError, msgspec.DecodeError, UnicodeError, ChecksumWrong):
+    with suppress(FileNotFoundError, *UNREADABLE):
         decode_manifest(Paths(data_dir).manifest.read_bytes())
 
 
