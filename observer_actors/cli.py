@@ -46,6 +46,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "export": ("export:export", "Write operations out, oldest first: all of them, or those that fit the filters."),
     "verify": ("verify:verify", "Check a data directory: gaps, duplicates, checksums, torn tails."),
+    "install-service": ("service:install_service", "Print the systemd units with the right paths, or install them."),
     "doctor": ("doctor:doctor", "Look at an installation, running or stopped: what is wrong, and what to do."),
 }
 """Name -> what it is below `observer_actors.commands`, and what `--help` says of it; in the order of `--help`."""
