@@ -14,7 +14,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint types imports tests parity bench format lock clean
+.PHONY: help run test lint types imports tests parity bench docs format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ parity: $(TESTS) ## the program this one replaces and this one, side by side
 
 bench: $(TESTS) ## the benchmark, into docs/benchmarks.md; ARGS="--quick" for a short look
 	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(TESTS) ## remake the pages that are made from the code
+	$(BIN)/python -m tests.metrics_page
 
 format: $(TESTS) ## lay out the code, and mend what can be mended
 	$(BIN)/ruff check --fix-only

@@ -27,7 +27,7 @@ from observer_actors.supervision import (
     RestartsExhausted,
     ShutdownForced,
 )
-from observer_actors.visible import visible
+from observer_actors.visible import snake, visible
 
 __all__ = ["configure_journald", "configure_logs", "log_lifecycle", "logger", "set_level"]
 
@@ -137,7 +137,7 @@ def logger(actor: str) -> FilteringBoundLogger:
 def log_lifecycle(event: LifecycleEvent) -> None:
     """Write a lifecycle event; the field names are the event's."""
     fields = msgspec.to_builtins(event)
-    name = _snake(fields.pop("type"))
+    name = snake(fields.pop("type"))
     log = logger(fields.pop("actor"))
     if isinstance(event, _ERRORS):
         log.error(name, **fields)
@@ -149,10 +149,6 @@ def log_lifecycle(event: LifecycleEvent) -> None:
 
 def _number(level: str) -> int:
     return logging.getLevelNamesMapping()[level.upper()]
-
-
-def _snake(name: str) -> str:
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
 
 
 def _to_json(content: EventDict, **_options: Any) -> str:  # noqa: ANN401 - structlog's signature
