@@ -15,7 +15,7 @@ from typing import Final
 import cyclopts
 from cyclopts import CycloptsError
 
-from observer_actors import __version__
+from observer_actors.commit import version_line
 from observer_actors.errors import ObserverError
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -54,7 +54,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
 app = cyclopts.App(
     name="observer-actors",
     help="The third-party witness for AI agents: a durable log of every outcome, and what can be learned from it.",
-    version=__version__,
+    version=version_line,
     suppress_keyboard_interrupt=False,
     result_action="return_int_as_exit_code_else_zero",
 )
