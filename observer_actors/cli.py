@@ -1,8 +1,8 @@
 """The command line: which commands there are, and how each of them ends.
 
-Exit statuses: 0 done; 1 it did not go well, as the command's help says; 64 the command line cannot be understood; 69
-nobody answers; 75 the address or the directory is taken; 78 a configuration that cannot be used; 130 interrupted.
-`exec` passes on the status of what it ran.
+Exit statuses, as in sysexits.h: 0 done; 1 it did not go well, as the command's help says; 64 the command line cannot be
+understood; 66 a file cannot be read, 74 or written; 69 nobody answers; 75 the address or the directory is taken; 77 no
+permission; 78 a configuration that cannot be used; 130 interrupted. `exec` passes on the status of what it ran.
 """
 
 from __future__ import annotations

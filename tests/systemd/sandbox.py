@@ -4,7 +4,8 @@ Applies to itself what a unit asks for and a process can do alone, then becomes 
 but for the state directory (ProtectSystem=strict), no capability (CapabilityBoundingSet=), NoNewPrivileges, the system
 call filter, the address families, no memory that can be written and run, LimitNOFILE, UMask. Not applied, as only the
 manager can: DynamicUser, PrivateUsers, the address filter of the control group, and ProtectHome where Python lies in
-a home directory. Needs root, libseccomp and systemd-analyze.
+a home directory; and where mount namespaces are not allowed, the read-only file system. Needs libseccomp and
+systemd-analyze.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Unit:
 def main() -> None:
     unit, state = Unit(Path(sys.argv[1])), Path(sys.argv[2])
     assert unit.one("ProtectSystem") == "strict"
-    _protect_files(state)
+    if may_make_namespaces():
+        _protect_files(state)
     files = min(int(unit.one("LimitNOFILE")), resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     os.umask(int(unit.one("UMask"), 8))
@@ -80,6 +82,11 @@ def main() -> None:
         load()
     os.environ["STATE_DIRECTORY"] = str(state)
     os.execv(sys.argv[3], sys.argv[3:])  # noqa: S606 - to become the command is the point
+
+
+def may_make_namespaces() -> bool:
+    """Tell whether this process may see the file system in a way of its own; in many containers it may not."""
+    return subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode == 0
 
 
 def _protect_files(state: Path) -> None:
