@@ -32,12 +32,11 @@ from observer_actors.actors.quarantine import Quarantine
 from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.stats import StatsKeeper
 from observer_actors.actors.tail import Tail
-from observer_actors.addresses import UNIX
 from observer_actors.config import reload_settings
 from observer_actors.errors import ConfigInvalid, DiskFailed, GatewayRequired
 from observer_actors.http.app import create_app
 from observer_actors.http.intake import Intake
-from observer_actors.http.listeners import address_of, open_listeners, remove_unix_socket
+from observer_actors.http.listeners import address_of, open_listeners, remove_unix_sockets
 from observer_actors.http.server import IngestServer
 from observer_actors.http.views import Readiness, Views
 from observer_actors.journal import DirectoryLock, Disk, PosixDisk
@@ -302,8 +301,7 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
         _refuse_newer_format(settings.data_dir)
         listeners = [stack.enter_context(listener) for listener in open_listeners(settings.listen)]
         daemon = Daemon(settings, listeners)
-        if f"{UNIX}{settings.listen.unix}" in daemon.addresses:
-            stack.callback(remove_unix_socket, settings.listen.unix)
+        stack.callback(remove_unix_sockets, listeners)
         logger("daemon").info(
             "listening",
             url=daemon.addresses[0],

@@ -10,7 +10,7 @@ import ipaddress
 import os
 import socket
 import stat
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from observer_actors.addresses import UNIX
 from observer_actors.errors import AddressUnavailable, ConfigInvalid
 from observer_actors.settings import ListenSettings
 
-__all__ = ["address_of", "open_listeners", "remove_unix_socket"]
+__all__ = ["address_of", "open_listeners", "remove_unix_sockets"]
 
 BACKLOG: Final = 1_024
 UNREAD_MS_MAX: Final = 30_000
@@ -65,10 +65,15 @@ def address_of(listener: socket.socket) -> str:
     return f"http://{shown}:{port}"
 
 
-def remove_unix_socket(path: str) -> None:
-    """Remove the file of a Unix socket that we bound; one that is gone is as good."""
-    if path:
-        Path(path).unlink(missing_ok=True)
+def remove_unix_sockets(listeners: Iterable[socket.socket]) -> None:
+    """Remove the files of those Unix sockets that we bound ourselves; those of systemd are systemd's."""
+    for listener in listeners:
+        if isinstance(listener, _BoundHere):
+            Path(listener.getsockname()).unlink(missing_ok=True)
+
+
+class _BoundHere(socket.socket):
+    """A Unix socket whose file is ours."""
 
 
 def _handed_over(environment: MutableMapping[str, str]) -> list[socket.socket]:
@@ -144,7 +149,7 @@ def _listen(listener: socket.socket, address: tuple[Any, ...]) -> None:
 
 def _bind_unix(path: Path, mode: int) -> socket.socket:
     """Listen on a Unix socket; what a daemon that was killed left lying is removed, what another uses is not."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = _BoundHere(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
             path.unlink()

@@ -95,7 +95,7 @@ async def test_everything_works_over_a_unix_socket_alone(tmp_path: Path) -> None
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as plain:
         plain.bind(str(tmp_path / "notify"))
         notified = trio.socket.from_stdlib_socket(plain)
-        variables = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "300000"}
+        variables = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "6000000"}
         async with running_daemon(tmp_path / "data", *unix, environment=variables) as daemon:
             assert daemon.url == f"unix://{path}"
             with trio.fail_after(READY_S):
@@ -183,6 +183,19 @@ def wait_for_more(acknowledged: list[str], trouble: list[str]) -> None:
     wanted = len(acknowledged) + 20
     while len(acknowledged) < wanted and not trouble:
         threading.Event().wait(0.01)
+
+
+def test_a_unix_socket_of_systemd_stays_where_it_is(tmp_path: Path) -> None:
+    """Also when the settings name the same one: systemd's file is not ours to remove."""
+    path = tmp_path / "http.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        running = start_with(listener, tmp_path / "data", "--set", f"listen.unix={path}")
+        assert answered("send", "--endpoint", "a", "--url", f"unix://{path}")["seq"] == 1
+        running.send_signal(signal.SIGTERM)
+        assert ended(running)[0] == 0
+        assert path.exists()
 
 
 def test_a_handed_over_address_that_others_reach_needs_leave(tmp_path: Path) -> None:
