@@ -36,7 +36,7 @@ from observer_actors.config import reload_settings
 from observer_actors.errors import ConfigInvalid, DiskFailed, GatewayRequired
 from observer_actors.http.app import create_app
 from observer_actors.http.intake import Intake
-from observer_actors.http.listeners import address_of, open_listeners, remove_unix_sockets
+from observer_actors.http.listeners import address_of, serving_sockets
 from observer_actors.http.server import IngestServer
 from observer_actors.http.views import Readiness, Views
 from observer_actors.journal import DirectoryLock, Disk, PosixDisk
@@ -299,9 +299,7 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
         except DiskFailed as error:
             raise ConfigInvalid(f"data_dir: {settings.data_dir} cannot be used: {error}", hint=error.hint) from error
         _refuse_newer_format(settings.data_dir)
-        listeners = [stack.enter_context(listener) for listener in open_listeners(settings.listen)]
-        daemon = Daemon(settings, listeners)
-        stack.callback(remove_unix_sockets, listeners)
+        daemon = Daemon(settings, stack.enter_context(serving_sockets(settings.listen)))
         logger("daemon").info(
             "listening",
             url=daemon.addresses[0],

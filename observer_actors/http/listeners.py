@@ -10,7 +10,8 @@ import ipaddress
 import os
 import socket
 import stat
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from observer_actors.addresses import UNIX
 from observer_actors.errors import AddressUnavailable, ConfigInvalid
 from observer_actors.settings import ListenSettings
 
-__all__ = ["address_of", "open_listeners", "remove_unix_sockets"]
+__all__ = ["address_of", "open_listeners", "serving_sockets"]
 
 BACKLOG: Final = 1_024
 UNREAD_MS_MAX: Final = 30_000
@@ -56,6 +57,22 @@ def open_listeners(settings: ListenSettings, environment: MutableMapping[str, st
     return listeners
 
 
+@contextmanager
+def serving_sockets(
+    settings: ListenSettings, environment: MutableMapping[str, str] = os.environ
+) -> Iterator[list[socket.socket]]:
+    """Listen as `open_listeners` does for as long as the block runs; then close, and remove the Unix socket's file.
+
+    A file that systemd made is left to systemd, also when the settings name the same one.
+    """
+    is_handed_over = environment.get("LISTEN_PID") == str(os.getpid())
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(listener) for listener in open_listeners(settings, environment)]
+        if settings.unix and not is_handed_over:
+            stack.callback(Path(settings.unix).unlink, missing_ok=True)
+        yield listeners
+
+
 def address_of(listener: socket.socket) -> str:
     """Give the address that a listener answers at, as `observer_actors.addresses` reads it."""
     if listener.family == socket.AF_UNIX:
@@ -63,17 +80,6 @@ def address_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if listener.family == socket.AF_INET6 else host
     return f"http://{shown}:{port}"
-
-
-def remove_unix_sockets(listeners: Iterable[socket.socket]) -> None:
-    """Remove the files of those Unix sockets that we bound ourselves; those of systemd are systemd's."""
-    for listener in listeners:
-        if isinstance(listener, _BoundHere):
-            Path(listener.getsockname()).unlink(missing_ok=True)
-
-
-class _BoundHere(socket.socket):
-    """A Unix socket whose file is ours."""
 
 
 def _handed_over(environment: MutableMapping[str, str]) -> list[socket.socket]:
@@ -149,7 +155,7 @@ def _listen(listener: socket.socket, address: tuple[Any, ...]) -> None:
 
 def _bind_unix(path: Path, mode: int) -> socket.socket:
     """Listen on a Unix socket; what a daemon that was killed left lying is removed, what another uses is not."""
-    listener = _BoundHere(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
             path.unlink()
