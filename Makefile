@@ -14,7 +14,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint types imports tests parity bench faults format lock clean
+.PHONY: help run test lint types imports tests parity bench faults docs format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ faults: $(TESTS) ## faults into the real daemon, into docs/reliability.md, and f
 			apt-get update -qq && apt-get install -y -qq --no-install-recommends strace build-essential >/dev/null; fi
 	$(BIN)/python -m tests.faults $(ARGS)
 	OBSERVER_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -q --timeout 1800 tests/fuzz
+
+docs: $(TESTS) ## remake the pages that are made from the code
+	$(BIN)/python -m tests.metrics_page
 
 format: $(TESTS) ## lay out the code, and mend what can be mended
 	$(BIN)/ruff check --fix-only

@@ -31,14 +31,13 @@ from observer_actors.actors.quarantine import Quarantine
 from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.stats import StatsKeeper
 from observer_actors.actors.tail import Tail
-from observer_actors.addresses import UNIX
 from observer_actors.config import reload_settings
 from observer_actors.errors import ConfigInvalid, DiskFailed, GatewayRequired
 from observer_actors.event import EventDecoder
 from observer_actors.http.app import create_app
 from observer_actors.http.guard import Guard
 from observer_actors.http.intake import Intake
-from observer_actors.http.listeners import address_of, open_listeners, remove_unix_socket
+from observer_actors.http.listeners import address_of, serving_sockets
 from observer_actors.http.server import IngestServer
 from observer_actors.http.views import Readiness, Views
 from observer_actors.journal import DirectoryLock, Disk, PosixDisk
@@ -329,13 +328,8 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
         except DiskFailed as error:
             raise ConfigInvalid(f"data_dir: {settings.data_dir} cannot be used: {error}", hint=error.hint) from error
         _refuse_newer_format(settings.data_dir)
-        listeners = [
-            stack.enter_context(listener)
-            for listener in open_listeners(settings.listen, needs_token=bool(settings.auth.tokens_file))
-        ]
-        daemon = Daemon(settings, listeners)
-        if f"{UNIX}{settings.listen.unix}" in daemon.addresses:
-            stack.callback(remove_unix_socket, settings.listen.unix)
+        sockets = serving_sockets(settings.listen, needs_token=bool(settings.auth.tokens_file))
+        daemon = Daemon(settings, stack.enter_context(sockets))
         logger("daemon").info(
             "listening",
             url=daemon.addresses[0],

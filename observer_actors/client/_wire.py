@@ -13,14 +13,14 @@ import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Final
+from typing import Final
 
 import anyio
 import anyio.to_thread
 import httpx
 import msgspec
 
-from observer_actors.errors import ObserverError
+from observer_actors.errors import Unreachable
 
 __all__ = ["ANSWER_BYTES_MAX", "Answer", "Unreachable", "join", "post", "shown"]
 
@@ -31,20 +31,6 @@ _HEADERS: Final = {
     "Accept": "application/json",
     "User-Agent": "observer-actors",
 }
-
-
-class Unreachable(ObserverError):
-    """Nobody there, no answer in time, or none that can be used."""
-
-    status: ClassVar[int] = 502
-    title = "unreachable"
-    retryable: ClassVar[bool] = True
-    exit_code: ClassVar[int] = 69
-
-    def __init__(self, detail: str, *, hint: str = "", broke: bool = False) -> None:
-        super().__init__(detail, hint=hint)
-        self.broke = broke
-        """The connection was made and broke: the request may have been carried out."""
 
 
 class Answer(msgspec.Struct, frozen=True):

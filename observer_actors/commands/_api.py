@@ -13,8 +13,7 @@ import httpx
 import msgspec
 
 from observer_actors.addresses import parse_address
-from observer_actors.client import Unreachable
-from observer_actors.errors import ObserverError
+from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.visible import visible
 
 __all__ = ["Api", "Refused"]

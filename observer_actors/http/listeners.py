@@ -12,6 +12,7 @@ import socket
 import ssl
 import stat
 from collections.abc import Iterator, MutableMapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from observer_actors.addresses import UNIX
 from observer_actors.errors import AddressUnavailable, ConfigInvalid
 from observer_actors.settings import ListenSettings
 
-__all__ = ["address_of", "open_listeners", "remove_unix_socket", "tls_context"]
+__all__ = ["address_of", "open_listeners", "serving_sockets", "tls_context"]
 
 BACKLOG: Final = 1_024
 UNREAD_MS_MAX: Final = 30_000
@@ -60,6 +61,24 @@ def open_listeners(
     return listeners
 
 
+@contextmanager
+def serving_sockets(
+    settings: ListenSettings, environment: MutableMapping[str, str] = os.environ, *, needs_token: bool = False
+) -> Iterator[list[socket.socket]]:
+    """Listen as `open_listeners` does for as long as the block runs; then close, and remove the Unix socket's file.
+
+    A file that systemd made is left to systemd, also when the settings name the same one.
+    """
+    is_handed_over = environment.get("LISTEN_PID") == str(os.getpid())
+    with ExitStack() as stack:
+        listeners = [
+            stack.enter_context(listener) for listener in open_listeners(settings, environment, needs_token=needs_token)
+        ]
+        if settings.unix and not is_handed_over:
+            stack.callback(Path(settings.unix).unlink, missing_ok=True)
+        yield listeners
+
+
 def address_of(listener: socket.socket, *, tls: bool = False) -> str:
     """Give the address that a listener answers at, as `observer_actors.addresses` reads it."""
     if listener.family == socket.AF_UNIX:
@@ -87,12 +106,6 @@ def tls_context(settings: ListenSettings) -> ssl.SSLContext | None:
             hint="PEM files; the key without a passphrase, readable by the daemon's user",
         ) from error
     return context
-
-
-def remove_unix_socket(path: str) -> None:
-    """Remove the file of a Unix socket that we bound; one that is gone is as good."""
-    if path:
-        Path(path).unlink(missing_ok=True)
 
 
 def _handed_over(environment: MutableMapping[str, str]) -> list[socket.socket]:

@@ -5,7 +5,9 @@ Nothing on the way of an event touches a metric object; actors keep plain counte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -15,13 +17,17 @@ from prometheus_client.core import (
     SummaryMetricFamily,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from observer_actors import __version__
 from observer_actors.http.views import Views
+from observer_actors.ring import Ring
 from observer_actors.supervision import ActorStatistics
+from observer_actors.visible import snake
 
 __all__ = ["DaemonCollector"]
 
+_TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _STATES = ("starting", "running", "backing_off", "parked", "stopping", "stopped")
 
 
@@ -107,9 +113,10 @@ class DaemonCollector(Collector):
         durations = SummaryMetricFamily(
             "observer_endpoint_duration_seconds", "Duration the callers reported.", labels=["endpoint"]
         )
+        failed = _newest_failures(self._views.ring.ring)
         for endpoint, endpoint_tally in sorted(stats.endpoints.items()):
             endpoints.add_metric([endpoint, "success"], endpoint_tally.successes)
-            endpoints.add_metric([endpoint, "failure"], endpoint_tally.failures)
+            endpoints.add_metric([endpoint, "failure"], endpoint_tally.failures, exemplar=failed.get(endpoint))
             latency = endpoint_tally.latency
             durations.add_metric([endpoint], count_value=latency.count, sum_value=latency.sum_ms / 1e3)
         yield endpoints
@@ -158,7 +165,7 @@ class DaemonCollector(Collector):
                 bound.add_metric([actor.name], actor.mailbox_bound)
         events = CounterMetricFamily("observer_lifecycle_events", "Lifecycle events.", labels=["event"])
         for name, count in sorted(self._views.events.counts().items()):
-            events.add_metric([name], count)
+            events.add_metric([snake(name)], count)
         yield from (states, restarts, depth, bound, events)
 
 
@@ -166,6 +173,22 @@ def _flat(actors: Sequence[ActorStatistics]) -> Iterator[ActorStatistics]:
     for actor in actors:
         yield actor
         yield from _flat(actor.children)
+
+
+def _newest_failures(ring: Ring) -> dict[str, Exemplar]:
+    """Give the newest failure of each endpoint in the ring: from a graph to the op, and to the caller's trace.
+
+    Only OpenMetrics carries exemplars, and only 128 characters of each: a seq, and a trace id (32 of them).
+    """
+    found: dict[str, Exemplar] = {}
+    for op in ring.newest_first():
+        if not op.success and op.endpoint not in found:
+            labels = {"seq": str(op.seq)}
+            trace_id = op.attrs.get("trace_id") if isinstance(op.attrs, dict) else None
+            if isinstance(trace_id, str) and _TRACE_ID.fullmatch(trace_id):
+                labels["trace_id"] = trace_id
+            found[op.endpoint] = Exemplar(labels, 1.0)
+    return found
 
 
 def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
