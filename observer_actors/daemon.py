@@ -181,12 +181,22 @@ class Daemon:
         self.learned = Learned(data_dir, settings.gateway, log=logger("store"), last_seq=lambda: self.commits.last_seq)
         self._model_client = httpx.AsyncClient(trust_env=False)
         model = LakehouseModel(self._model_client, settings.model) if settings.model.lakehouse_url else None
-        self.analyzer = Analyzer(self.feeds["analyzer"], self.learned, self.cycle, model, log=logger("analyzer"))
+        self.tail = Tail(self.commits, self.journal.read, settings.tail)
+        self.analyzer = Analyzer(
+            self.feeds["analyzer"],
+            self.learned,
+            self.cycle,
+            model,
+            log=logger("analyzer"),
+            settings=settings.failures,
+            announce=self.tail.announce,
+        )
         self.consolidator = Consolidator(
             self.ring, self.learned, self.cycle, every=settings.cycle.consolidate_every, log=logger("consolidator")
         )
-        self.courier = Courier(self.learned, settings.gateway, log=logger("courier"))
-        self.tail = Tail(self.commits, self.journal.read, settings.tail)
+        self.courier = Courier(
+            self.learned, settings.gateway, log=logger("courier"), has_webhook=bool(settings.failures.webhook_url)
+        )
         self.intake = Intake(
             self.admission,
             lambda: self._decoder,
@@ -277,7 +287,7 @@ class Daemon:
             query=self.journal.query,
             get=self.journal.get,
             damaged_lines=self.journal.damaged_lines,
-            patterns=lambda: tuple(self.analyzer.patterns.values()),
+            analyzer=self.analyzer,
             entries=lambda: tuple(self.consolidator.entries.values()),
             outbox=self.learned.statistics,
         )

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 __all__ = [
     "AdmissionSettings",
     "CycleSettings",
+    "FailuresSettings",
     "GatewaySettings",
     "JournalSettings",
     "ListenSettings",
@@ -129,6 +130,15 @@ class ModelSettings(Section, frozen=True):
     timeout_seconds: Seconds = 60.0
 
 
+class FailuresSettings(Section, frozen=True):
+    """What is done about failure patterns."""
+
+    webhook_url: Annotated[str, Meta(pattern=r"^(https?://[^\s/?#]+([/?#]\S*)?)?$")] = ""
+    """Is sent a JSON object (`StateChanged`) by POST for each change of a pattern's state."""
+    webhook_states: tuple[str, ...] = ("new", "escalating", "regressed")
+    """The states that are worth a message."""
+
+
 class SourcesSettings(Section, frozen=True):
     """Labels beside `mcp`, `scenario`, `auditor` and `bot` that an event may carry as its source."""
 
@@ -168,6 +178,7 @@ class Settings(Section, frozen=True):
     cycle: CycleSettings = CycleSettings()
     gateway: GatewaySettings = GatewaySettings()
     model: ModelSettings = ModelSettings()
+    failures: FailuresSettings = FailuresSettings()
     sources: SourcesSettings = SourcesSettings()
     log: LogSettings = LogSettings()
     supervision: SupervisionSettings = SupervisionSettings()

@@ -8,7 +8,8 @@ A model that fails is asked again after 1 cycle, then 2, 4 … `SKIPS_MAX`; what
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -19,23 +20,27 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.commits import Feed
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
+from observer_actors.actors.standings import Standings
 from observer_actors.models import Model, ModelFailed
 from observer_actors.op import iso_milliseconds
 from observer_actors.patterns import (
     Catalogue,
     Inquiry,
     Pattern,
+    StateChanged,
     apply,
     catalogue_of,
     conclude,
     inquire,
     inquiry_message,
 )
+from observer_actors.settings import FailuresSettings
 from observer_actors.supervision import Life
 
 __all__ = ["Analyzer", "cycles_skipped"]
 
 SAVE_S: Final = 2.0
+REVIEW_S: Final = 10.0
 SAVE_BUDGET_S: Final = 1.0
 LOGGED_CHARS_MAX: Final = 4_000
 """Characters of an answer in the log: twice what 400 tokens take."""
@@ -52,10 +57,21 @@ class Analyzer:
     """The actor, and the patterns as others may read them.
 
     :param model: None where there is none: patterns are kept all the same.
+    :param clock: gives seconds since 1970.
+    :param announce: is shown each change of a pattern's state.
     """
 
     def __init__(
-        self, feed: Feed, learned: Learned, cycle: Cycle, model: Model | None, *, log: FilteringBoundLogger
+        self,
+        feed: Feed,
+        learned: Learned,
+        cycle: Cycle,
+        model: Model | None,
+        *,
+        log: FilteringBoundLogger,
+        settings: FailuresSettings | None = None,
+        clock: Callable[[], float] = time.time,
+        announce: Callable[[StateChanged], None] = lambda _change: None,
     ) -> None:
         self._feed = feed
         self._learned = learned
@@ -71,6 +87,9 @@ class Analyzer:
         self._saving = trio.Lock()
         self._model_failures = 0
         self._asks_from = 0
+        self.standings: Final = Standings(
+            learned, settings or FailuresSettings(), log=log, clock=clock, announce=announce
+        )
 
     @property
     def patterns(self) -> Mapping[str, Pattern]:
@@ -83,16 +102,19 @@ class Analyzer:
         self._patterns, self._saved_seq = await self._learned.load_patterns()
         self._catalogue = catalogue_of(self._patterns.values())
         self._unsaved, self._absorbed, self._model_failures, self._asks_from = {}, set(), 0, 0
+        await self.standings.load()
         await self._feed.open(self._saved_seq)
         life.ready()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow, life)
                 nursery.start_soon(self._save_now_and_then)
+                nursery.start_soon(self._review_now_and_then)
                 nursery.start_soon(self._inquire_each_cycle, life)
         finally:
             with trio.move_on_after(SAVE_BUDGET_S, shield=True):
                 await self._save()
+                await self.standings.save()
 
     async def _follow(self, life: Life) -> None:
         while True:
@@ -101,6 +123,7 @@ class Analyzer:
                 changes = apply(self._patterns, ops, self._catalogue)
                 self._note(changes.patterns)
                 self._forget(changes.absorbed)
+                self.standings.review(changes.patterns.values())
             life.progress()
 
     def _note(self, changes: Mapping[str, Pattern]) -> None:
@@ -113,11 +136,13 @@ class Analyzer:
             self._patterns.pop(pattern, None)
             self._unsaved.pop(pattern, None)
         self._absorbed |= absorbed.keys()
+        self.standings.absorb(absorbed)
 
     async def _save_now_and_then(self) -> None:
         while True:
             await trio.sleep(SAVE_S)
             await self._save()
+            await self.standings.save()
 
     async def _save(self) -> None:
         """Save what has changed since the last time, with the cursor; what could not be saved stays unsaved."""
@@ -129,6 +154,13 @@ class Analyzer:
             self._saved_seq = seq
             self._absorbed -= absorbed
             self._unsaved = {key: now for key, now in self._unsaved.items() if changes.get(key) is not now}
+
+    async def _review_now_and_then(self) -> None:
+        """Notice what time alone changes: quiet, and a spike that is over."""
+        while True:
+            self.standings.review(tuple(self._patterns.values()))
+            await self.standings.save()
+            await trio.sleep(REVIEW_S)
 
     async def _inquire_each_cycle(self, life: Life) -> None:
         async for number in self._cycle.each():

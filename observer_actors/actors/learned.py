@@ -20,7 +20,18 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.patterns import Diagnosis, Outgoing, Pattern
 from observer_actors.playbook import Delta, Entry
 from observer_actors.settings import GatewaySettings
-from observer_actors.store import LEARNED_PATH, Queued, Saved, Store, StoreDamaged, StoreFailed, StoreStatistics
+from observer_actors.store import (
+    LEARNED_PATH,
+    STANDINGS,
+    Lane,
+    Queued,
+    Saved,
+    Snapshot,
+    Store,
+    StoreDamaged,
+    StoreFailed,
+    StoreStatistics,
+)
 
 __all__ = ["Learned", "StoreReplaced"]
 
@@ -63,7 +74,8 @@ class Learned:
         self._replaced = 0
         self._loaded: dict[str, int] = {}
         """Consumer -> how often the file had been replaced when the consumer loaded from it."""
-        self._queued = trio.Event()
+        self._queued = 0
+        self._more = trio.lowlevel.ParkingLot()
 
     def statistics(self) -> StoreStatistics | None:
         """Give the numbers as of the last change; None before the store was opened."""
@@ -94,6 +106,16 @@ class Learned:
         saved = await self._call(lambda store: store.save_diagnosis(diagnosis, changes, messages), saves=ANALYZER)
         self._note(saved)
 
+    async def load_standings(self) -> bytes | None:
+        """Give how the patterns stood when that was last saved; None at the beginning."""
+        snapshot = await self._call(lambda store: store.snapshot(STANDINGS))
+        return None if snapshot is None else snapshot.body
+
+    async def save_standings(self, body: bytes, messages: Sequence[Outgoing]) -> None:
+        """Save how the patterns stand, and queue what the webhook is told, both or neither."""
+        saved = await self._call(lambda store: store.save_standings(Snapshot(0, body), messages), saves=ANALYZER)
+        self._note(saved)
+
     async def load_entries(self) -> dict[str, Entry]:
         """Give the playbook."""
         return await self._call(Store.entries, loads=CONSOLIDATOR)
@@ -108,13 +130,14 @@ class Learned:
         )
         self._note(saved)
 
-    async def next_message(self) -> Queued:
-        """Wait until the head of the outbox is due."""
+    async def next_message(self, lane: Lane = Lane.ANY) -> Queued:
+        """Wait until the head of a lane of the outbox is due."""
         while True:
-            self._queued = trio.Event()  # before the look: what is queued during it is not missed
-            head = await self._call(Store.head)
+            queued = self._queued  # before the look: what is queued during it is not missed
+            head = await self._call(lambda store: store.head(lane))
             if head is None:
-                await self._queued.wait()
+                while queued == self._queued:
+                    await self._more.park()
                 continue
             wait_s = head.wait_seconds(self._clock())
             if not wait_s:
@@ -138,7 +161,8 @@ class Learned:
         if saved.dropped:
             self._log.error("outbox_full", dropped=saved.dropped, hint="the gateway is away; the oldest were dropped")
         if saved.queued:
-            self._queued.set()
+            self._queued += 1
+            self._more.unpark_all()
 
     async def _call(self, call: Callable[[Store], T], *, loads: str = "", saves: str = "") -> T:
         work = partial(self._in_thread, call, loads, saves)

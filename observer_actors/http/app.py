@@ -21,6 +21,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTo
 from observer_actors import __version__
 from observer_actors.errors import ObserverError, RequestTooLarge
 from observer_actors.http.description import Description, document_problems, document_text
+from observer_actors.http.failures import register_failures
 from observer_actors.http.intake import BatchAnswer, EventAnswer
 from observer_actors.http.metrics import DaemonCollector
 from observer_actors.http.queries import cursor_after, parse_ops_query, parse_seq
@@ -28,7 +29,6 @@ from observer_actors.http.replies import PROBLEM, Problem, Reply, json_reply, pr
 from observer_actors.http.sse import stream
 from observer_actors.http.views import Readiness, Views
 from observer_actors.op import Event, Op
-from observer_actors.patterns import Pattern
 from observer_actors.playbook import Entry
 from observer_actors.ring import RecentOp, RingStatistics
 from observer_actors.supervision import (
@@ -141,12 +141,6 @@ class TreeAnswer(msgspec.Struct, frozen=True):
     events: Sequence[AnyLifecycleEvent]
 
 
-class FailuresAnswer(msgspec.Struct, frozen=True):
-    """`GET /failures`: what fails in the same way, most frequent first."""
-
-    failures: list[Pattern]
-
-
 class PlaybookAnswer(msgspec.Struct, frozen=True):
     """`GET /playbook`: what worked."""
 
@@ -183,6 +177,7 @@ def create_app(views: Views) -> QuartTrio:
     _register_ingest(app, views)
     _register_status(app, views)
     _register_ops(app, views)
+    register_failures(app, views, _send)
     _register_learning(app, views)
     return app
 
@@ -346,14 +341,6 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
 
 
 def _register_learning(app: QuartTrio, views: Views) -> None:
-    @app.get("/failures")
-    @tag(["learning"])
-    @document_response(FailuresAnswer, 200)
-    async def failures() -> ResponseReturnValue:
-        """Show what fails in the same way."""
-        patterns = sorted(views.patterns(), key=lambda pattern: (-pattern.count, pattern.id))
-        return _send(json_reply(FailuresAnswer(patterns)))
-
     @app.get("/playbook")
     @tag(["learning"])
     @document_response(PlaybookAnswer, 200)

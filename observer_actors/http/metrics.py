@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from observer_actors import __version__
 from observer_actors.http.views import Views
+from observer_actors.patterns import State
 from observer_actors.supervision import ActorStatistics
 
 __all__ = ["DaemonCollector"]
@@ -43,6 +44,7 @@ class DaemonCollector(Collector):
         yield from self._journal()
         yield from self._operations()
         yield from self._followers()
+        yield from self._patterns()
         yield from self._tail_and_outbox()
         yield from self._actors()
 
@@ -124,6 +126,18 @@ class DaemonCollector(Collector):
             passed_over.add_metric([feed.name], statistics.passed_over)
             quarantined.add_metric([feed.name], statistics.quarantined)
         yield from (behind, passed_over, quarantined)
+
+    def _patterns(self) -> Iterator[Metric]:
+        standings = self._views.analyzer.standings
+        patterns = GaugeMetricFamily("observer_patterns", "Failure patterns.", labels=["state"])
+        changes = CounterMetricFamily("observer_pattern_changes", "Patterns that came into a state.", labels=["state"])
+        counts = standings.counts()
+        for state in State:
+            patterns.add_metric([state], counts.get(state, 0))
+            changes.add_metric([state], standings.changes[state])
+        yield from (patterns, changes)
+        dropped = standings.dropped
+        yield _counter("observer_webhook_dropped", "Messages for the webhook let go before they were saved.", dropped)
 
     def _tail_and_outbox(self) -> Iterator[Metric]:
         tail = self._views.tail.statistics

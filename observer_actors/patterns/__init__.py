@@ -22,23 +22,32 @@ from observer_actors.patterns.grouping import (
     catalogue_of,
     error_text,
 )
+from observer_actors.patterns.history import History, series
 from observer_actors.patterns.masking import ALGORITHM_VERSION, template_of
-from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message
+from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message, webhook_message
+from observer_actors.patterns.states import Action, Note, Standing, State, StateChanged, acted, judged, merged
 
 __all__ = [
     "ALGORITHM_VERSION",
+    "Action",
     "Case",
     "Catalogue",
     "Changes",
     "Diagnosis",
     "Example",
     "Group",
+    "History",
     "Inquiry",
     "LogEntry",
+    "Note",
     "Outgoing",
     "Pattern",
     "Reason",
     "Scope",
+    "Standing",
+    "State",
+    "StateChanged",
+    "acted",
     "apply",
     "bounded_endpoint",
     "catalogue_of",
@@ -47,8 +56,12 @@ __all__ = [
     "error_text",
     "inquire",
     "inquiry_message",
+    "judged",
     "log_message",
+    "merged",
     "pattern_id",
+    "series",
     "stable_id",
     "template_of",
+    "webhook_message",
 ]
