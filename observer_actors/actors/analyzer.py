@@ -22,15 +22,17 @@ from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.standings import Standings
 from observer_actors.models import Model, ModelFailed
-from observer_actors.op import iso_milliseconds
+from observer_actors.op import Op, iso_milliseconds
 from observer_actors.patterns import (
     Catalogue,
     Inquiry,
     Pattern,
     StateChanged,
     apply,
+    bounded_endpoint,
     catalogue_of,
     conclude,
+    error_text,
     inquire,
     inquiry_message,
 )
@@ -95,6 +97,10 @@ class Analyzer:
     def patterns(self) -> Mapping[str, Pattern]:
         """Id -> pattern, as of now."""
         return self._patterns
+
+    def pattern_of(self, op: Op) -> str:
+        """Give the id of the pattern that a failed op belongs to, or would."""
+        return self._catalogue.place(bounded_endpoint(op.endpoint), error_text(op)).id
 
     async def run(self, life: Life) -> None:
         """Serve as an actor."""

@@ -14,11 +14,12 @@ from quart_trio import QuartTrio
 
 from observer_actors.errors import ObserverError, QueryInvalid, RequestInvalid
 from observer_actors.http.description import document_problems
+from observer_actors.http.evidence import contrast_of
 from observer_actors.http.queries import Parameter, parse_limit, parse_parameters, parse_text, parse_time
 from observer_actors.http.replies import Reply, json_reply
 from observer_actors.http.views import Views
 from observer_actors.op import Op, time_us
-from observer_actors.patterns import Action, Example, Note, Pattern, Scope, Standing, State, series
+from observer_actors.patterns import Action, Contrast, Example, Note, Pattern, Scope, Standing, State, series
 from observer_actors.patterns.history import DAY_US, HOUR_US, MINUTE_US
 from observer_actors.patterns.states import NOTE_CHARS_MAX
 from observer_actors.playbook import Entry
@@ -76,6 +77,8 @@ class FailureDetail(Failure, frozen=True, kw_only=True):
     history: Series
     ops: list[Op]
     """The newest failures, as far as the journal still has them."""
+    contrast: list[Contrast]
+    """What sets the newest failures apart from the newest successes at this endpoint."""
     notes: tuple[Note, ...]
     lessons: list[Entry]
     """What is known to work at this endpoint."""
@@ -219,6 +222,7 @@ async def _detail(views: Views, pattern: Pattern) -> FailureDetail:
             series(history.days, now_us // DAY_US, DAYS_SHOWN),
         ),
         ops=[op for op in found if op is not None],
+        contrast=await contrast_of(views, pattern),
         notes=() if standing is None else standing.notes,
         lessons=[entry for entry in views.entries() if entry.endpoint == pattern.endpoint],
     )

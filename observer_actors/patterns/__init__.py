@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from observer_actors.patterns.catalogue import Catalogue, Group, Scope, pattern_id, stable_id
+from observer_actors.patterns.contrast import Contrast, contrasts, features
 from observer_actors.patterns.diagnosis import (
     Case,
     Diagnosis,
@@ -33,6 +34,7 @@ __all__ = [
     "Case",
     "Catalogue",
     "Changes",
+    "Contrast",
     "Diagnosis",
     "Example",
     "Group",
@@ -52,8 +54,10 @@ __all__ = [
     "bounded_endpoint",
     "catalogue_of",
     "conclude",
+    "contrasts",
     "due",
     "error_text",
+    "features",
     "inquire",
     "inquiry_message",
     "judged",

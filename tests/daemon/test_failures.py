@@ -68,6 +68,27 @@ async def test_one_is_shown_with_its_ops_and_its_history(tmp_path: Path) -> None
         assert (absent.status_code, absent.json()["detail"]) == (404, "there is no pattern '0000'")
 
 
+async def test_what_sets_the_failures_apart_is_shown(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path) as daemon:
+        events = [{"endpoint": "sql:run", "ok": True, "attrs": {"version": "1.0"}} for _ in range(40)]
+        events += [
+            {"endpoint": "sql:run", "ok": False, "error": f"row {n} gone", "attrs": {"version": "2.0"}}
+            for n in range(10)
+        ]
+        events += [{"endpoint": "sql:run", "ok": False, "error": "another one", "attrs": {"version": "1.0"}}] * 3
+        assert (await daemon.post("/events", events)).status_code == 200
+        found = {pattern["template"]: pattern["id"] for pattern in await failures(daemon, 13)}
+        [contrast] = (await daemon.json(f"/failures/{found['row <num> gone']}"))["contrast"]
+        assert (contrast["feature"], contrast["value"]) == ("attrs.version", "2.0")
+        assert [contrast[name] for name in ("failing_with", "failing", "succeeding_with", "succeeding")] == [
+            10,
+            10,
+            0,
+            40,
+        ]
+        assert (await daemon.json(f"/failures/{found['another one']}"))["contrast"] == []
+
+
 async def test_a_pattern_is_found_by_the_id_that_it_had_before_it_became_part_of_another(tmp_path: Path) -> None:
     async with running_daemon(tmp_path) as daemon:
         await fail(daemon, "Invalid user alice here", "Invalid user bob here")
