@@ -13,7 +13,7 @@ from tests.conftest import NO_SKIP_VARIABLE, ROOT
 
 pytest_plugins = ["pytester"]
 
-PURE = ("ecmascript", "errors", "op", "settings", "ring", "stats", "patterns", "playbook")
+PURE = ("ecmascript", "errors", "op", "settings", "ring", "stats", "doubt", "patterns", "playbook")
 PYTHONS = ("3.11", "3.12", "3.13")
 
 

@@ -21,6 +21,7 @@ from observer_actors.actors.commits import Feed
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.standings import Standings
+from observer_actors.doubt import Doubts
 from observer_actors.models import Model, ModelFailed
 from observer_actors.op import Op, iso_milliseconds
 from observer_actors.patterns import (
@@ -82,6 +83,7 @@ class Analyzer:
         self._log = log
         self._patterns: dict[str, Pattern] = {}
         self._catalogue = Catalogue()
+        self.doubts = Doubts()
         self._unsaved: dict[str, Pattern] = {}
         self._absorbed: set[str] = set()
         """Patterns that are no more, and still in the store."""
@@ -108,6 +110,7 @@ class Analyzer:
         self._patterns, self._saved_seq = await self._learned.load_patterns()
         self._catalogue = catalogue_of(self._patterns.values())
         self._unsaved, self._absorbed, self._model_failures, self._asks_from = {}, set(), 0, 0
+        self.doubts = await self._learned.load_doubts()
         await self.standings.load()
         await self._feed.open(self._saved_seq)
         life.ready()
@@ -126,6 +129,7 @@ class Analyzer:
         while True:
             async with self._feed.take() as ops:
                 life.at("grouping")
+                self.doubts.add(ops)
                 changes = apply(self._patterns, ops, self._catalogue)
                 self._note(changes.patterns)
                 self._forget(changes.absorbed)
@@ -156,7 +160,7 @@ class Analyzer:
             if self._saved_seq == self._feed.cursor and not self._unsaved:
                 return
             changes, absorbed, seq = dict(self._unsaved), frozenset(self._absorbed), self._feed.cursor
-            await self._learned.save_patterns(changes, seq, absorbed)
+            await self._learned.save_patterns(changes, seq, absorbed, self.doubts)
             self._saved_seq = seq
             self._absorbed -= absorbed
             self._unsaved = {key: now for key, now in self._unsaved.items() if changes.get(key) is not now}

@@ -17,7 +17,8 @@ import msgspec
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from observer_actors.patterns import Diagnosis, Outgoing, Pattern
+from observer_actors.doubt import Doubts
+from observer_actors.patterns import Diagnosis, Outgoing, Pattern, Standing
 from observer_actors.playbook import Delta, Entry
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import (
@@ -37,6 +38,7 @@ __all__ = ["Learned", "StoreReplaced"]
 
 T = TypeVar("T")
 ANALYZER: Final = "analyzer"
+DOUBTS: Final = "doubts"
 CONSOLIDATOR: Final = "consolidator"
 
 
@@ -91,13 +93,27 @@ class Learned:
         """Give all patterns, and the last seq that is in them."""
         return await self._call(lambda store: (store.patterns(), store.cursor(ANALYZER)), loads=ANALYZER)
 
-    async def save_patterns(self, changes: Mapping[str, Pattern], seq: int, absorbed: Collection[str] = ()) -> None:
-        """Save patterns together with the last seq that is in them, and let go of those that were absorbed.
+    async def load_doubts(self) -> Doubts:
+        """Give what was counted up to the same seq."""
+        return await self._call(lambda store: store.state(DOUBTS, Doubts)) or Doubts()
+
+    async def save_patterns(
+        self,
+        changes: Mapping[str, Pattern],
+        seq: int,
+        absorbed: Collection[str] = (),
+        doubts: Doubts | None = None,
+    ) -> None:
+        """Save patterns and doubts together with the last seq that is in them, and let go of those that were absorbed.
 
         :raises StoreReplaced: the file is another than the one loaded from; so do the next two.
         """
+        snapshots = {} if doubts is None else {DOUBTS: Snapshot(seq, msgspec.json.encode(doubts))}
         await self._call(
-            lambda store: store.save_patterns(changes, consumer=ANALYZER, seq=seq, absorbed=absorbed), saves=ANALYZER
+            lambda store: store.save_patterns(
+                changes, consumer=ANALYZER, seq=seq, absorbed=absorbed, snapshots=snapshots
+            ),
+            saves=ANALYZER,
         )
 
     async def save_diagnosis(self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], message: Outgoing) -> None:
@@ -106,14 +122,14 @@ class Learned:
         saved = await self._call(lambda store: store.save_diagnosis(diagnosis, changes, messages), saves=ANALYZER)
         self._note(saved)
 
-    async def load_standings(self) -> bytes | None:
-        """Give how the patterns stood when that was last saved; None at the beginning."""
-        snapshot = await self._call(lambda store: store.snapshot(STANDINGS))
-        return None if snapshot is None else snapshot.body
+    async def load_standings(self) -> dict[str, Standing]:
+        """Give how the patterns stood when that was last saved."""
+        return await self._call(lambda store: store.state(STANDINGS, dict[str, Standing])) or {}
 
-    async def save_standings(self, body: bytes, messages: Sequence[Outgoing]) -> None:
+    async def save_standings(self, standings: Mapping[str, Standing], messages: Sequence[Outgoing]) -> None:
         """Save how the patterns stand, and queue what the webhook is told, both or neither."""
-        saved = await self._call(lambda store: store.save_standings(Snapshot(0, body), messages), saves=ANALYZER)
+        snapshot = Snapshot(0, msgspec.json.encode(standings))
+        saved = await self._call(lambda store: store.save_standings(snapshot, messages), saves=ANALYZER)
         self._note(saved)
 
     async def load_entries(self) -> dict[str, Entry]:

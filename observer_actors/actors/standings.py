@@ -35,7 +35,6 @@ __all__ = ["Standings"]
 
 UNSENT_MAX: Final = 1_000
 """Messages that wait to be saved; more than that means that the disk is away, and the oldest are let go and counted."""
-_Saved = dict[str, Standing]
 
 
 class Standings:
@@ -78,8 +77,7 @@ class Standings:
 
     async def load(self) -> None:
         """Go on from what was saved."""
-        saved = await self._learned.load_standings()
-        self._standings = msgspec.json.decode(saved, type=_Saved) if saved is not None else {}
+        self._standings = await self._learned.load_standings()
         self._unsent, self._is_saved = [], True
 
     def absorb(self, absorbed: Mapping[str, str]) -> None:
@@ -115,7 +113,7 @@ class Standings:
             unsent, self._unsent = self._unsent, []
             done = False
             try:
-                await self._learned.save_standings(msgspec.json.encode(self._standings), unsent)
+                await self._learned.save_standings(self._standings, unsent)
                 done = True
             finally:
                 if not done:

@@ -21,6 +21,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTo
 from observer_actors import __version__
 from observer_actors.errors import ObserverError, RequestTooLarge
 from observer_actors.http.description import Description, document_problems, document_text
+from observer_actors.http.doubt import DoubtAnswer, DoubtfulOp, doubt_answer, marked_op
 from observer_actors.http.failures import register_failures
 from observer_actors.http.intake import BatchAnswer, EventAnswer
 from observer_actors.http.metrics import DaemonCollector
@@ -28,7 +29,7 @@ from observer_actors.http.queries import cursor_after, parse_ops_query, parse_se
 from observer_actors.http.replies import PROBLEM, Problem, Reply, json_reply, problem_reply
 from observer_actors.http.sse import stream
 from observer_actors.http.views import Readiness, Views
-from observer_actors.op import Event, Op
+from observer_actors.op import Event
 from observer_actors.playbook import Entry
 from observer_actors.ring import RecentOp, RingStatistics
 from observer_actors.supervision import (
@@ -92,6 +93,7 @@ class StatsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     by_source: dict[str, int]
     recent_scenario_ops: list[RecentOp]
     lifetime: LifetimeStats
+    doubt: DoubtAnswer
 
 
 class OpsAnswer(msgspec.Struct, frozen=True):
@@ -101,7 +103,7 @@ class OpsAnswer(msgspec.Struct, frozen=True):
     limit of ops looked at before the page was full; ``next`` goes on from there.
     """
 
-    ops: list[Op]
+    ops: list[DoubtfulOp]
     next: str | None
     complete: bool
 
@@ -311,18 +313,18 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
         query = parse_ops_query(request.args.items(multi=True))
         page = await views.query(query)
         following = None if page.cursor is None else cursor_after(query, page.cursor)
-        return _send(json_reply(OpsAnswer(list(page.ops), following, page.complete)))
+        return _send(json_reply(OpsAnswer([marked_op(op) for op in page.ops], following, page.complete)))
 
     @app.get("/ops/<seq>")
     @tag(["ops"])
-    @document_response(Op, 200)
+    @document_response(DoubtfulOp, 200)
     @document_problems(400, 404, 503)
     async def one_op(seq: str) -> ResponseReturnValue:
         """Give one operation by its seq."""
         found = await views.get(parse_seq(seq, "seq"))
         if found is None:
             raise OpUnknown(f"there is no op {int(seq)}", hint=f"the last is {views.commits.last_seq}")
-        return _send(json_reply(found))
+        return _send(json_reply(marked_op(found)))
 
     @app.get("/tail")
     @tag(["ops"])
@@ -384,4 +386,5 @@ def _stats_answer(ring: RingStatistics, views: Views) -> StatsAnswer:
         by_source=ring.by_source,
         recent_scenario_ops=ring.recent_scenario_ops,
         lifetime=lifetime,
+        doubt=doubt_answer(views.analyzer.doubts),
     )

@@ -14,6 +14,7 @@ from quart_trio import QuartTrio
 
 from observer_actors.errors import ObserverError, QueryInvalid, RequestInvalid
 from observer_actors.http.description import document_problems
+from observer_actors.http.doubt import DoubtAnswer, doubt_answer
 from observer_actors.http.evidence import contrast_of
 from observer_actors.http.queries import Parameter, parse_limit, parse_parameters, parse_text, parse_time
 from observer_actors.http.replies import Reply, json_reply
@@ -89,6 +90,7 @@ class FailuresAnswer(msgspec.Struct, frozen=True):
 
     failures: list[Failure]
     total: int
+    doubt: DoubtAnswer
 
 
 class FailuresParameters(msgspec.Struct, frozen=True):
@@ -182,7 +184,7 @@ def _answer(views: Views, given: Mapping[str, Any], now_us: int) -> FailuresAnsw
     ]
     kept = [failure for failure in shown if _passes(failure, given)]
     kept.sort(key=_SORTS[given.get("sort", "impact")], reverse=True)
-    return FailuresAnswer(kept[: given.get("limit", LIMIT_DEFAULT)], len(kept))
+    return FailuresAnswer(kept[: given.get("limit", LIMIT_DEFAULT)], len(kept), doubt_answer(views.analyzer.doubts))
 
 
 def _passes(failure: Failure, given: Mapping[str, Any]) -> bool:

@@ -45,6 +45,7 @@ class DaemonCollector(Collector):
         yield from self._operations()
         yield from self._followers()
         yield from self._patterns()
+        yield from self._doubts()
         yield from self._tail_and_outbox()
         yield from self._actors()
 
@@ -138,6 +139,25 @@ class DaemonCollector(Collector):
         yield from (patterns, changes)
         dropped = standings.dropped
         yield _counter("observer_webhook_dropped", "Messages for the webhook let go before they were saved.", dropped)
+
+    def _doubts(self) -> Iterator[Metric]:
+        doubts = self._views.analyzer.doubts
+        for kind, labels in (("source", doubts.sources), ("endpoint", doubts.endpoints)):
+            claims = CounterMetricFamily(
+                f"observer_{kind}_claims",
+                "Ops that claimed success: all, those whose output says otherwise, those whose run has a verdict, and"
+                " those whose run's verdict was a failure.",
+                labels=[kind, "doubt"],
+            )
+            for label, counts in sorted(labels.items()):
+                for doubt in ("claimed", "suspect", "judged", "refuted"):
+                    claims.add_metric([label, doubt], getattr(counts, doubt))
+            yield claims
+        yield _counter("observer_runs_judged", "Runs with a verdict.", doubts.runs_judged)
+        yield _counter("observer_runs_failed", "Runs whose verdict was a failure.", doubts.runs_failed)
+        # Not a counter: a run is silent until a failed op of it comes late.
+        silent = doubts.runs_silent
+        yield _gauge("observer_runs_silent", "Failed runs of which no op had said that it failed.", silent)
 
     def _tail_and_outbox(self) -> Iterator[Metric]:
         tail = self._views.tail.statistics

@@ -29,6 +29,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Self, TypeVar
 
 import msgspec
@@ -52,6 +53,7 @@ __all__ = [
     "StoreStatistics",
 ]
 
+T = TypeVar("T")
 Record = TypeVar("Record", Pattern, Entry, Diagnosis)
 
 LEARNED_PATH: Final = Path("_observer/learned.sqlite3")
@@ -192,6 +194,17 @@ class Store:
         rows = self._rows("SELECT seq, body FROM snapshots WHERE name = ?", name)
         return Snapshot(rows[0][0], rows[0][1].encode()) if rows else None
 
+    def state(self, name: str, kind: type[T]) -> T | None:
+        """Give the newest state that was saved under the name, read.
+
+        :raises StoreDamaged: it is none.
+        """
+        snapshot = self.snapshot(name)
+        try:
+            return None if snapshot is None else msgspec.json.decode(snapshot.body, type=kind)
+        except msgspec.DecodeError as error:
+            raise StoreDamaged(f"the snapshot {name} cannot be read: {error}") from error
+
     def save_snapshot(self, name: str, snapshot: Snapshot) -> None:
         """Save a consumer's state together with its cursor: the two are one row."""
         with self._saving() as sql:
@@ -211,10 +224,20 @@ class Store:
         return {pattern.id: pattern for pattern in _decoded(rows, Pattern)}
 
     def save_patterns(
-        self, changes: Mapping[str, Pattern], *, consumer: str, seq: int, absorbed: Collection[str] = ()
+        self,
+        changes: Mapping[str, Pattern],
+        *,
+        consumer: str,
+        seq: int,
+        absorbed: Collection[str] = (),
+        snapshots: Mapping[str, Snapshot] = MappingProxyType({}),
     ) -> None:
-        """Save new and changed patterns, let go of absorbed ones, and save that all ops up to ``seq`` are in them."""
+        """Save new and changed patterns, let go of absorbed ones, and save that all ops up to ``seq`` are in them.
+
+        :param snapshots: name -> what else the consumer has made of those ops.
+        """
         with self._saving() as sql:
+            sql.executemany(_SAVE_SNAPSHOT, [(name, s.seq, s.body.decode()) for name, s in snapshots.items()])
             sql.executemany("DELETE FROM patterns WHERE id = ?", [(key,) for key in absorbed])
             sql.executemany(_SAVE_PATTERN, map(_row, changes.values()))
             sql.execute(_SAVE_CURSOR, (consumer, seq))

@@ -156,6 +156,31 @@ async def test_a_change_of_state_is_logged_counted_streamed_and_sent(tmp_path: P
             assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
 
 
+async def test_claims_of_success_are_doubted_where_there_is_reason(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path) as daemon:
+        await daemon.event(endpoint="tool", ok=True, output_summary='{"isError": true}', run="r1")
+        await daemon.event(endpoint="tool", ok=True, output_summary="fine", run="r1")
+        await daemon.event(source="auditor", ok=False, one_liner="not done", run="r1")
+        await failures(daemon, 1)
+        ops = (await daemon.json("/ops", order="oldest"))["ops"]
+        assert [op.get("suspect") for op in ops] == ["the output is an object with an error", None, None]
+        assert "suspect" not in (await daemon.json("/ops/2"))
+        assert all("suspect" not in line for line in (tmp_path / "_observer" / "ops.jsonl").read_text().splitlines())
+        for path in ("/stats", "/failures"):
+            doubt = (await daemon.json(path))["doubt"]
+            assert doubt["runs"] == {"judged": 1, "failed": 1, "silent": 1, "silent_share": 1.0}
+            claims = {"claimed": 2, "suspect": 1, "judged": 2, "refuted": 2, "suspect_share": 0.5, "refuted_share": 1.0}
+            assert doubt["by_endpoint"] == {"tool": claims}
+        assert (
+            'observer_endpoint_claims_total{doubt="suspect",endpoint="tool"} 1.0' in (await daemon.get("/metrics")).text
+        )
+        daemon.process.kill()
+        await daemon.process.wait()
+    async with running_daemon(tmp_path) as daemon:
+        await failures(daemon, 1)
+        assert (await daemon.json("/stats"))["doubt"]["runs"]["silent"] == 1
+
+
 async def _until(lines: Any, wanted: str) -> Any:
     async for line in lines:
         yield line
