@@ -20,7 +20,20 @@ from observer_actors.http.queries import Parameter, parse_limit, parse_parameter
 from observer_actors.http.replies import Reply, json_reply
 from observer_actors.http.views import Views
 from observer_actors.op import Op, time_us
-from observer_actors.patterns import Action, Contrast, Example, Note, Pattern, Scope, Standing, State, series
+from observer_actors.patterns import (
+    Action,
+    Cause,
+    Contrast,
+    Example,
+    Note,
+    Pattern,
+    Ruling,
+    Scope,
+    Standing,
+    State,
+    rule,
+    series,
+)
 from observer_actors.patterns.history import DAY_US, HOUR_US, MINUTE_US
 from observer_actors.patterns.states import NOTE_CHARS_MAX
 from observer_actors.playbook import Entry
@@ -58,6 +71,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     impact_ms: float
     """`wasted_ms` and a second an operation."""
     sources: dict[str, int]
+    ruling: Ruling
+    """The likely cause by rules, and what an agent should do differently."""
     spark: list[int]
     """Failures in each of the last 24 hours, oldest first, by the time of the event."""
     examples: tuple[Example, ...]
@@ -99,6 +114,7 @@ class FailuresParameters(msgspec.Struct, frozen=True):
     endpoint: str | None = None
     source: str | None = None
     state: State | None = None
+    cause: Cause | None = None
     text: str | None = None
     since: str | None = None
     until: str | None = None
@@ -192,6 +208,7 @@ def _passes(failure: Failure, given: Mapping[str, Any]) -> bool:
     return (
         given.get("endpoint") in (None, failure.endpoint)
         and given.get("state") in (None, failure.state)
+        and given.get("cause") in (None, failure.ruling.cause)
         and ("source" not in given or given["source"] in failure.sources)
         and given.get("text", "").casefold() in failure.template.casefold()
         and ("since" not in given or (last_us is not None and last_us >= given["since"]))
@@ -207,6 +224,7 @@ def _fields(pattern: Pattern, standing: Standing | None, now_us: int) -> dict[st
         "state_since_us": standing.since_us,
         "muted": standing.muted,
         "impact_ms": pattern.wasted_ms + OP_COST_MS * pattern.count,
+        "ruling": rule(pattern),
         "spark": series(pattern.history.hours, now_us // HOUR_US, SPARK_HOURS),
     }
 
@@ -256,6 +274,7 @@ _PARAMETERS: Final[Mapping[str, Parameter]] = {
     "endpoint": ("endpoint", parse_text),
     "source": ("source", parse_text),
     "state": ("state", _one_of(State)),
+    "cause": ("cause", _one_of(Cause)),
     "text": ("text", parse_text),
     "since": ("since", parse_time),
     "until": ("until", parse_time),

@@ -27,12 +27,14 @@ from observer_actors.patterns.history import History, series
 from observer_actors.patterns.masking import ALGORITHM_VERSION, template_of
 from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message, webhook_message
 from observer_actors.patterns.states import Action, Note, Standing, State, StateChanged, acted, judged, merged
+from observer_actors.patterns.taxonomy import Cause, Ruling, rule
 
 __all__ = [
     "ALGORITHM_VERSION",
     "Action",
     "Case",
     "Catalogue",
+    "Cause",
     "Changes",
     "Contrast",
     "Diagnosis",
@@ -45,6 +47,7 @@ __all__ = [
     "Outgoing",
     "Pattern",
     "Reason",
+    "Ruling",
     "Scope",
     "Standing",
     "State",
@@ -64,6 +67,7 @@ __all__ = [
     "log_message",
     "merged",
     "pattern_id",
+    "rule",
     "series",
     "stable_id",
     "template_of",

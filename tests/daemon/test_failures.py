@@ -42,6 +42,7 @@ async def test_what_costs_most_comes_first_and_filters_choose(tmp_path: Path) ->
             ({"endpoint": "disk"}, ["the disk is slow"]),
             ({"source": "bot"}, ["the disk is slow"]),
             ({"text": "ROW"}, ["row <num> gone"]),
+            ({"cause": "timeout"}, ["the disk is slow"]),
             ({"state": "escalating"}, []),
             ({"limit": 1, "sort": "last_seen"}, ["the disk is slow"]),
             ({"until": "2020-01-01T00:00:00Z"}, []),
