@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observer_actors.http.evidence import SAMPLE_OPS, comparable
+from observer_actors.actors.evidence import SAMPLE_OPS, comparable
 from observer_actors.op import Op
 from observer_actors.patterns.contrast import RATE, contrasts, features, mid_p
 

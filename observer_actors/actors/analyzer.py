@@ -18,6 +18,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.commits import Feed
+from observer_actors.actors.consultant import Consultant
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.standings import Standings
@@ -26,9 +27,11 @@ from observer_actors.models import Model, ModelFailed
 from observer_actors.op import Op, iso_milliseconds
 from observer_actors.patterns import (
     Catalogue,
+    Diagnosis,
     Inquiry,
     Pattern,
     StateChanged,
+    Statement,
     apply,
     bounded_endpoint,
     catalogue_of,
@@ -62,9 +65,10 @@ class Analyzer:
     :param model: None where there is none: patterns are kept all the same.
     :param clock: gives seconds since 1970.
     :param announce: is shown each change of a pattern's state.
+    :param consultant: asks about each pattern by itself; where there is one, ``model`` is not asked.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - an actor gets everything it needs as arguments
         self,
         feed: Feed,
         learned: Learned,
@@ -75,6 +79,7 @@ class Analyzer:
         settings: FailuresSettings | None = None,
         clock: Callable[[], float] = time.time,
         announce: Callable[[StateChanged], None] = lambda _change: None,
+        consultant: Consultant | None = None,
     ) -> None:
         self._feed = feed
         self._learned = learned
@@ -91,6 +96,9 @@ class Analyzer:
         self._saving = trio.Lock()
         self._model_failures = 0
         self._asks_from = 0
+        self.consultant: Final = consultant
+        self._diagnoses: dict[str, Diagnosis] = {}
+        """Pattern -> what was said of it last."""
         self.standings: Final = Standings(
             learned, settings or FailuresSettings(), log=log, clock=clock, announce=announce
         )
@@ -99,6 +107,10 @@ class Analyzer:
     def patterns(self) -> Mapping[str, Pattern]:
         """Id -> pattern, as of now."""
         return self._patterns
+
+    def diagnosis_of(self, pattern: str) -> Diagnosis | None:
+        """Give what a model said last of a pattern; None when none has."""
+        return self._diagnoses.get(pattern)
 
     def pattern_of(self, op: Op) -> str:
         """Give the id of the pattern that a failed op belongs to, or would."""
@@ -111,6 +123,9 @@ class Analyzer:
         self._catalogue = catalogue_of(self._patterns.values())
         self._unsaved, self._absorbed, self._model_failures, self._asks_from = {}, set(), 0, 0
         self.doubts = await self._learned.load_doubts()
+        self._diagnoses = {}
+        for diagnosis in reversed(await self._learned.load_diagnoses()):
+            self._remember(diagnosis)
         await self.standings.load()
         await self._feed.open(self._saved_seq)
         life.ready()
@@ -145,6 +160,7 @@ class Analyzer:
         for pattern in absorbed:
             self._patterns.pop(pattern, None)
             self._unsaved.pop(pattern, None)
+            self._diagnoses.pop(pattern, None)
         self._absorbed |= absorbed.keys()
         self.standings.absorb(absorbed)
 
@@ -174,6 +190,11 @@ class Analyzer:
 
     async def _inquire_each_cycle(self, life: Life) -> None:
         async for number in self._cycle.each():
+            if self.consultant is not None:
+                life.at("consulting")
+                await self._consult(self.consultant)
+                life.progress()
+                continue
             inquiry = inquire(self._patterns.values()) if self._model and number >= self._asks_from else None
             if inquiry is not None:
                 life.at("asking")
@@ -195,14 +216,25 @@ class Analyzer:
         self._log.info(
             "error_analysis", text=text[:LOGGED_CHARS_MAX], patterns=[case.pattern_id for case in inquiry.cases]
         )
-        await self._conclude(inquiry, text)
+        await self._conclude(inquiry, text, self._model.name)
 
-    async def _conclude(self, inquiry: Inquiry, text: str) -> None:
-        assert self._model is not None
+    async def _consult(self, consultant: Consultant) -> None:
+        """Ask about the patterns that are due, each by itself."""
+        known = {found.key: found.statement for found in self._diagnoses.values() if found.statement is not None}
+        for inquiry, statement in await consultant.consult(tuple(self._patterns.values()), known):
+            await self._conclude(inquiry, statement.text, consultant.name, statement)
+
+    def _remember(self, diagnosis: Diagnosis) -> None:
+        for case in diagnosis.cases:
+            if case.pattern_id in self._patterns:
+                self._diagnoses[case.pattern_id] = diagnosis
+
+    async def _conclude(self, inquiry: Inquiry, text: str, model: str, statement: Statement | None = None) -> None:
         created = iso_milliseconds(datetime.now(UTC))
-        decide = partial(conclude, inquiry=inquiry, text=text, model=self._model.name, created=created)
+        decide = partial(conclude, inquiry=inquiry, text=text, model=model, created=created, statement=statement)
         async with self._saving:
             await self._learned.save_diagnosis(*decide(self._patterns), inquiry_message(inquiry, text))
         # Once more: the patterns may have grown while that was saved.
-        _, diagnosed = decide(self._patterns)
+        diagnosis, diagnosed = decide(self._patterns)
         self._note(diagnosed)
+        self._remember(diagnosis)

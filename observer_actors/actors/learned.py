@@ -39,6 +39,8 @@ __all__ = ["Learned", "StoreReplaced"]
 T = TypeVar("T")
 ANALYZER: Final = "analyzer"
 DOUBTS: Final = "doubts"
+DIAGNOSES_LOADED_MAX: Final = 2_000
+"""As many as there are patterns."""
 CONSOLIDATOR: Final = "consolidator"
 
 
@@ -115,6 +117,10 @@ class Learned:
             ),
             saves=ANALYZER,
         )
+
+    async def load_diagnoses(self) -> list[Diagnosis]:
+        """Give what models have said, newest first, `DIAGNOSES_LOADED_MAX` at most."""
+        return await self._call(lambda store: store.diagnoses(limit=DIAGNOSES_LOADED_MAX))
 
     async def save_diagnosis(self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], message: Outgoing) -> None:
         """Save what a model said, and queue the gateway's copy, both or neither."""

@@ -12,10 +12,10 @@ from quart.typing import ResponseReturnValue
 from quart_schema import document_querystring, document_request, document_response, tag
 from quart_trio import QuartTrio
 
+from observer_actors.actors.evidence import contrast_of
 from observer_actors.errors import ObserverError, QueryInvalid, RequestInvalid
 from observer_actors.http.description import document_problems
 from observer_actors.http.doubt import DoubtAnswer, doubt_answer
-from observer_actors.http.evidence import contrast_of
 from observer_actors.http.queries import Parameter, parse_limit, parse_parameters, parse_text, parse_time
 from observer_actors.http.replies import Reply, json_reply
 from observer_actors.http.views import Views
@@ -24,6 +24,7 @@ from observer_actors.patterns import (
     Action,
     Cause,
     Contrast,
+    Diagnosis,
     Example,
     Note,
     Pattern,
@@ -93,6 +94,8 @@ class FailureDetail(Failure, frozen=True, kw_only=True):
     history: Series
     ops: list[Op]
     """The newest failures, as far as the journal still has them."""
+    diagnosis: Diagnosis | None
+    """What a model said of it last: commentary, of which each claim names ops."""
     contrast: list[Contrast]
     """What sets the newest failures apart from the newest successes at this endpoint."""
     notes: tuple[Note, ...]
@@ -242,7 +245,8 @@ async def _detail(views: Views, pattern: Pattern) -> FailureDetail:
             series(history.days, now_us // DAY_US, DAYS_SHOWN),
         ),
         ops=[op for op in found if op is not None],
-        contrast=await contrast_of(views, pattern),
+        diagnosis=views.analyzer.diagnosis_of(pattern.id),
+        contrast=await contrast_of(views.query, views.analyzer.pattern_of, pattern),
         notes=() if standing is None else standing.notes,
         lessons=[entry for entry in views.entries() if entry.endpoint == pattern.endpoint],
     )

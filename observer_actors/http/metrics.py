@@ -46,6 +46,7 @@ class DaemonCollector(Collector):
         yield from self._followers()
         yield from self._patterns()
         yield from self._doubts()
+        yield from self._consultations()
         yield from self._tail_and_outbox()
         yield from self._actors()
 
@@ -139,6 +140,24 @@ class DaemonCollector(Collector):
         yield from (patterns, changes)
         dropped = standings.dropped
         yield _counter("observer_webhook_dropped", "Messages for the webhook let go before they were saved.", dropped)
+
+    def _consultations(self) -> Iterator[Metric]:
+        consultant = self._views.analyzer.consultant
+        if consultant is None:
+            return
+        counts = consultant.statistics
+        yield _counter("observer_model_questions", "Questions put to the model.", counts.asked)
+        yield _counter("observer_model_failures", "Questions without an answer.", counts.failed)
+        yield _counter("observer_model_unusable", "Answers that were not in the agreed form.", counts.unusable)
+        yield _counter("observer_model_refusals", "Questions not put: budget or circuit breaker.", counts.refused)
+        yield _counter("observer_model_tokens", "Tokens of questions and answers.", counts.tokens)
+        claims = CounterMetricFamily("observer_model_claims", "Claims of the model.", labels=["outcome"])
+        claims.add_metric(["kept"], counts.claims_kept)
+        claims.add_metric(["thrown_out"], counts.claims_thrown_out)
+        yield claims
+        total = counts.claims_kept + counts.claims_thrown_out
+        rate = counts.claims_thrown_out / total if total else 0.0
+        yield _gauge("observer_model_fabrication_ratio", "Share of claims without an op that was shown.", rate)
 
     def _doubts(self) -> Iterator[Metric]:
         doubts = self._views.analyzer.doubts

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from observer_actors.patterns.catalogue import Catalogue, Group, Scope, pattern_id, stable_id
+from observer_actors.patterns.consultation import SCHEMA, SYSTEM, AnswerUnusable, inquire_about, read_statement
 from observer_actors.patterns.contrast import Contrast, contrasts, features
 from observer_actors.patterns.diagnosis import (
     Case,
+    Claim,
     Diagnosis,
     Inquiry,
     Reason,
+    Statement,
     conclude,
     due,
     inquire,
@@ -31,11 +34,15 @@ from observer_actors.patterns.taxonomy import Cause, Ruling, rule
 
 __all__ = [
     "ALGORITHM_VERSION",
+    "SCHEMA",
+    "SYSTEM",
     "Action",
+    "AnswerUnusable",
     "Case",
     "Catalogue",
     "Cause",
     "Changes",
+    "Claim",
     "Contrast",
     "Diagnosis",
     "Example",
@@ -52,6 +59,7 @@ __all__ = [
     "Standing",
     "State",
     "StateChanged",
+    "Statement",
     "acted",
     "apply",
     "bounded_endpoint",
@@ -62,11 +70,13 @@ __all__ = [
     "error_text",
     "features",
     "inquire",
+    "inquire_about",
     "inquiry_message",
     "judged",
     "log_message",
     "merged",
     "pattern_id",
+    "read_statement",
     "rule",
     "series",
     "stable_id",

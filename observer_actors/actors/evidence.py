@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
 
-from observer_actors.http.views import Views
-from observer_actors.journal import Query
+from observer_actors.journal import Page, Query
 from observer_actors.op import Op
 from observer_actors.patterns import Contrast, Pattern, Scope, contrasts, features
 from observer_actors.patterns.contrast import FAILING_MIN, OPS_MAX
 
-__all__ = ["comparable", "contrast_of"]
+__all__ = ["Search", "comparable", "contrast_of"]
 
 SAMPLE_OPS: Final = OPS_MAX // 2
 YIELD_EVERY: Final = 100
 """Ops that are placed before others have their turn: about a millisecond."""
 
 
-async def contrast_of(views: Views, pattern: Pattern) -> list[Contrast]:
+Search = Callable[[Query], Awaitable[Page]]
+
+
+async def contrast_of(search: Search, pattern_of: Callable[[Op], str], pattern: Pattern) -> list[Contrast]:
     """Say what sets a pattern's failures apart from the successes at the same endpoint; empty where nothing does."""
     if pattern.scope is Scope.OTHER:
         return []
-    failed = await views.query(Query(endpoint=pattern.endpoint, success=False, limit=SAMPLE_OPS, newest_first=True))
-    went_well = await views.query(Query(endpoint=pattern.endpoint, success=True, limit=SAMPLE_OPS, newest_first=True))
+    failed = await search(Query(endpoint=pattern.endpoint, success=False, limit=SAMPLE_OPS, newest_first=True))
+    went_well = await search(Query(endpoint=pattern.endpoint, success=True, limit=SAMPLE_OPS, newest_first=True))
     own = []
     for number, op in enumerate(failed.ops):
         if number % YIELD_EVERY == 0:
             await trio.lowlevel.checkpoint()
-        if views.analyzer.pattern_of(op) == pattern.id:
+        if pattern_of(op) == pattern.id:
             own.append(op)
     return await trio.to_thread.run_sync(_compare, own, tuple(went_well.ops))
 
