@@ -22,8 +22,10 @@ from observer_actors.actors.analyzer import Analyzer
 from observer_actors.actors.archivist import Archivist
 from observer_actors.actors.commits import Commits
 from observer_actors.actors.consolidator import Consolidator
+from observer_actors.actors.consultant import Consultant
 from observer_actors.actors.courier import Courier
 from observer_actors.actors.cycle import Cycle
+from observer_actors.actors.evidence import contrast_of
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.open_journal import OpenJournal
 from observer_actors.actors.persister import Persister
@@ -44,7 +46,7 @@ from observer_actors.journal import DirectoryLock, Disk, PosixDisk
 from observer_actors.journal.files import replace_file
 from observer_actors.journal.format import UNREADABLE, Paths, decode_manifest
 from observer_actors.logs import log_lifecycle, logger, set_level
-from observer_actors.models import LakehouseModel
+from observer_actors.models import ChatModel, LakehouseModel, OllamaModel, OpenAIModel
 from observer_actors.notify import Notifier, keep_notified
 from observer_actors.secrets import Secrets
 from observer_actors.settings import Settings
@@ -185,12 +187,23 @@ class Daemon:
         self.learned = Learned(data_dir, settings.gateway, log=logger("store"), last_seq=lambda: self.commits.last_seq)
         self._model_client = httpx.AsyncClient(trust_env=False)
         model = LakehouseModel(self._model_client, settings.model) if settings.model.lakehouse_url else None
-        self.analyzer = Analyzer(self.feeds["analyzer"], self.learned, self.cycle, model, log=logger("analyzer"))
+        self.tail = Tail(self.commits, self.journal.read, settings.tail)
+        self.analyzer = Analyzer(
+            self.feeds["analyzer"],
+            self.learned,
+            self.cycle,
+            model,
+            log=logger("analyzer"),
+            settings=settings.failures,
+            announce=self.tail.announce,
+            consultant=self._consultant(),
+        )
         self.consolidator = Consolidator(
             self.ring, self.learned, self.cycle, every=settings.cycle.consolidate_every, log=logger("consolidator")
         )
-        self.courier = Courier(self.learned, settings.gateway, log=logger("courier"))
-        self.tail = Tail(self.commits, self.journal.read, settings.tail)
+        self.courier = Courier(
+            self.learned, settings.gateway, log=logger("courier"), has_webhook=bool(settings.failures.webhook_url)
+        )
         self.intake = Intake(
             self.admission,
             lambda: self._decoder,
@@ -210,6 +223,23 @@ class Daemon:
             on_stopping=self.tail.end,
         )
         self.root = self._tree()
+
+    def _consultant(self) -> Consultant | None:
+        """Give who asks the model about single patterns; None where no model is named."""
+        settings = self.settings.diagnosis
+        if not settings.backend:
+            return None
+        model: ChatModel
+        if settings.backend == "ollama":
+            model = OllamaModel(self._model_client, settings)
+        else:
+            model = OpenAIModel(self._model_client, settings, api_key=_api_key(settings.api_key_file))
+        return Consultant(
+            model,
+            settings,
+            lambda pattern: contrast_of(self.journal.query, self.analyzer.pattern_of, pattern),
+            log=logger("analyzer"),
+        )
 
     def _tree(self) -> Supervisor:
         """Give the tree of actors."""
@@ -282,7 +312,7 @@ class Daemon:
             query=self.journal.query,
             get=self.journal.get,
             damaged_lines=self.journal.damaged_lines,
-            patterns=lambda: tuple(self.analyzer.patterns.values()),
+            analyzer=self.analyzer,
             entries=lambda: tuple(self.consolidator.entries.values()),
             outbox=self.learned.statistics,
         )
@@ -403,6 +433,15 @@ def _exit_hard_after(seconds: float) -> None:
     timer = threading.Timer(seconds, os._exit, (EXIT_HARD,))
     timer.daemon = True
     timer.start()
+
+
+def _api_key(file: str) -> str:
+    if not file:
+        return ""
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"diagnosis.api_key_file: cannot read {file}: {error}") from error
 
 
 def _refuse_newer_format(data_dir: Path) -> None:

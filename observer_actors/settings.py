@@ -16,6 +16,8 @@ __all__ = [
     "AdmissionSettings",
     "AuthSettings",
     "CycleSettings",
+    "DiagnosisSettings",
+    "FailuresSettings",
     "GatewaySettings",
     "JournalSettings",
     "ListenSettings",
@@ -181,6 +183,34 @@ class ModelSettings(Section, frozen=True):
     """For one answer."""
 
 
+class DiagnosisSettings(Section, frozen=True):
+    """The language model that is asked about one pattern at a time, for its evidence; none is needed."""
+
+    backend: Annotated[str, Meta(pattern="^(openai|ollama)?$")] = ""
+    """"openai" is any server with that API, also llama.cpp's; "" asks none."""
+    url: Annotated[str, Meta(pattern=r"^(https?://[^\s/?#]+(/[^\s?#]*)?)?$")] = ""
+    """The base: for "openai" mostly ending in /v1."""
+    model: str = ""
+    api_key_file: str = ""
+    """A file that holds the key, and nothing else."""
+    timeout_seconds: Seconds = 60.0
+    answer_tokens_max: Count = 400
+    concurrency_max: Annotated[int, Meta(ge=1, le=16)] = 2
+    retries_max: Annotated[int, Meta(ge=0, le=5)] = 1
+    """Within one question; a pattern that got no answer stays due."""
+    calls_per_hour_max: Annotated[int, Meta(ge=1, le=10_000)] = 60
+    tokens_per_hour_max: Count = 200_000
+
+
+class FailuresSettings(Section, frozen=True):
+    """What is done about failure patterns."""
+
+    webhook_url: Annotated[str, Meta(pattern=r"^(https?://[^\s/?#]+([/?#]\S*)?)?$")] = ""
+    """Is sent a JSON object (`StateChanged`) by POST for each change of a pattern's state."""
+    webhook_states: tuple[str, ...] = ("new", "escalating", "regressed")
+    """The states that are worth a message."""
+
+
 class SourcesSettings(Section, frozen=True):
     """Labels beside `mcp`, `scenario`, `auditor` and `bot` that an event may carry as its source."""
 
@@ -233,6 +263,8 @@ class Settings(Section, frozen=True):
     cycle: CycleSettings = CycleSettings()
     gateway: GatewaySettings = GatewaySettings()
     model: ModelSettings = ModelSettings()
+    failures: FailuresSettings = FailuresSettings()
+    diagnosis: DiagnosisSettings = DiagnosisSettings()
     sources: SourcesSettings = SourcesSettings()
     secrets: SecretsSettings = SecretsSettings()
     log: LogSettings = LogSettings()

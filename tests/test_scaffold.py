@@ -26,6 +26,7 @@ PURE = (
     "settings",
     "ring",
     "stats",
+    "doubt",
     "patterns",
     "playbook",
 )

@@ -21,6 +21,7 @@ from prometheus_client.samples import Exemplar
 
 from observer_actors import __version__
 from observer_actors.http.views import Views
+from observer_actors.patterns import State
 from observer_actors.ring import Ring
 from observer_actors.supervision import ActorStatistics
 from observer_actors.visible import snake
@@ -49,6 +50,9 @@ class DaemonCollector(Collector):
         yield from self._journal()
         yield from self._operations()
         yield from self._followers()
+        yield from self._patterns()
+        yield from self._doubts()
+        yield from self._consultations()
         yield from self._tail_and_outbox()
         yield from self._actors()
 
@@ -137,6 +141,55 @@ class DaemonCollector(Collector):
             passed_over.add_metric([feed.name], statistics.passed_over)
             quarantined.add_metric([feed.name], statistics.quarantined)
         yield from (behind, passed_over, quarantined)
+
+    def _patterns(self) -> Iterator[Metric]:
+        standings = self._views.analyzer.standings
+        patterns = GaugeMetricFamily("observer_patterns", "Failure patterns.", labels=["state"])
+        changes = CounterMetricFamily("observer_pattern_changes", "Patterns that came into a state.", labels=["state"])
+        counts = standings.counts()
+        for state in State:
+            patterns.add_metric([state], counts.get(state, 0))
+            changes.add_metric([state], standings.changes[state])
+        yield from (patterns, changes)
+        dropped = standings.dropped
+        yield _counter("observer_webhook_dropped", "Messages for the webhook let go before they were saved.", dropped)
+
+    def _consultations(self) -> Iterator[Metric]:
+        consultant = self._views.analyzer.consultant
+        if consultant is None:
+            return
+        counts = consultant.statistics
+        yield _counter("observer_model_questions", "Questions put to the model.", counts.asked)
+        yield _counter("observer_model_failures", "Questions without an answer.", counts.failed)
+        yield _counter("observer_model_unusable", "Answers that were not in the agreed form.", counts.unusable)
+        yield _counter("observer_model_refusals", "Questions not put: budget or circuit breaker.", counts.refused)
+        yield _counter("observer_model_tokens", "Tokens of questions and answers.", counts.tokens)
+        claims = CounterMetricFamily("observer_model_claims", "Claims of the model.", labels=["outcome"])
+        claims.add_metric(["kept"], counts.claims_kept)
+        claims.add_metric(["thrown_out"], counts.claims_thrown_out)
+        yield claims
+        total = counts.claims_kept + counts.claims_thrown_out
+        rate = counts.claims_thrown_out / total if total else 0.0
+        yield _gauge("observer_model_fabrication_ratio", "Share of claims without an op that was shown.", rate)
+
+    def _doubts(self) -> Iterator[Metric]:
+        doubts = self._views.analyzer.doubts
+        for kind, labels in (("source", doubts.sources), ("endpoint", doubts.endpoints)):
+            claims = CounterMetricFamily(
+                f"observer_{kind}_claims",
+                "Ops that claimed success: all, those whose output says otherwise, those whose run has a verdict, and"
+                " those whose run's verdict was a failure.",
+                labels=[kind, "doubt"],
+            )
+            for label, counts in sorted(labels.items()):
+                for doubt in ("claimed", "suspect", "judged", "refuted"):
+                    claims.add_metric([label, doubt], getattr(counts, doubt))
+            yield claims
+        yield _counter("observer_runs_judged", "Runs with a verdict.", doubts.runs_judged)
+        yield _counter("observer_runs_failed", "Runs whose verdict was a failure.", doubts.runs_failed)
+        # Not a counter: a run is silent until a failed op of it comes late.
+        silent = doubts.runs_silent
+        yield _gauge("observer_runs_silent", "Failed runs of which no op had said that it failed.", silent)
 
     def _tail_and_outbox(self) -> Iterator[Metric]:
         tail = self._views.tail.statistics
