@@ -8,7 +8,6 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from time import monotonic_ns
 from typing import Final
@@ -31,6 +30,7 @@ from observer_actors.actors.persister import Persister
 from observer_actors.actors.quarantine import Quarantine
 from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.stats import StatsKeeper
+from observer_actors.actors.surroundings import Surroundings
 from observer_actors.actors.tail import Tail
 from observer_actors.addresses import UNIX
 from observer_actors.config import reload_settings
@@ -42,7 +42,6 @@ from observer_actors.http.listeners import address_of, open_listeners, remove_un
 from observer_actors.http.server import IngestServer
 from observer_actors.http.views import Readiness, Views
 from observer_actors.journal import DirectoryLock, Disk, PosixDisk
-from observer_actors.journal.files import replace_file
 from observer_actors.journal.format import ChecksumWrong, Paths, decode_manifest
 from observer_actors.logs import log_lifecycle, logger, set_level
 from observer_actors.models import LakehouseModel
@@ -75,6 +74,7 @@ class Daemon:
     """One daemon: its parts, and its tree.
 
     :param listeners: bound sockets; they stay the caller's.
+    :param around: threads, time, chance and network; by default the real ones.
     :param on_step: see `Life.at`; in tests it makes actors crash.
     """
 
@@ -84,6 +84,7 @@ class Daemon:
         listeners: list[socket.socket],
         *,
         disk: Disk | None = None,
+        around: Surroundings | None = None,
         on_step: Callable[[str, str], None] = lambda _name, _step: None,
     ) -> None:
         self.settings = settings
@@ -93,6 +94,7 @@ class Daemon:
         self._on_step = on_step
         self._decoder = EventDecoder(settings.sources.extra)
         self._disk = disk or PosixDisk()
+        self._around = around or Surroundings()
         self._build(listeners)
 
     async def run(self, *, task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED) -> None:
@@ -145,10 +147,12 @@ class Daemon:
 
     def _build(self, listeners: list[socket.socket]) -> None:
         """Make the parts; each is given what it needs, and nothing else."""
-        settings, data_dir = self.settings, self.settings.data_dir
+        settings, data_dir, around = self.settings, self.settings.data_dir, self._around
         crashes_max = settings.supervision.crashes_before_quarantine
-        quarantine = Quarantine(data_dir, self.events, disk=self._disk, log=logger("quarantine"))
-        self.journal = OpenJournal(self._disk, data_dir, lambda: self.settings.journal, log=logger("journal"))
+        quarantine = Quarantine(data_dir, self.events, disk=self._disk, log=logger("quarantine"), around=around)
+        self.journal = OpenJournal(
+            self._disk, data_dir, lambda: self.settings.journal, log=logger("journal"), around=around
+        )
         self.commits = Commits(self.journal.read, crashes_max=crashes_max, set_aside=quarantine.op)
         self.cycle = Cycle(lambda: self.settings.cycle.seconds)
         self.mailbox: Mailbox[Submission] = Mailbox(
@@ -163,6 +167,7 @@ class Daemon:
             log=logger("persister"),
             on_seal=self.journal.sealed,
             probe=self.journal.probe,
+            disk_thread=around.disk_thread,
         )
         self.feeds = {
             "ring_keeper": self.commits.feed("ring_keeper", linger_s=0.005),
@@ -176,18 +181,23 @@ class Daemon:
             self.ring,
             self.cycle,
             path=data_dir / "_observer" / "stats.json",
-            save=partial(replace_file, self._disk),
+            disk=self._disk,
+            in_thread=around.in_thread,
             log=logger("stats"),
         )
-        self.archivist = Archivist(self.journal)
-        self.learned = Learned(data_dir, settings.gateway, log=logger("store"), last_seq=lambda: self.commits.last_seq)
-        self._model_client = httpx.AsyncClient(trust_env=False)
+        self.archivist = Archivist(self.journal, around.in_thread)
+        self.learned = Learned(
+            data_dir, settings.gateway, log=logger("store"), last_seq=lambda: self.commits.last_seq, around=around
+        )
+        self._model_client = httpx.AsyncClient(trust_env=False, transport=around.transport)
         model = LakehouseModel(self._model_client, settings.model) if settings.model.lakehouse_url else None
-        self.analyzer = Analyzer(self.feeds["analyzer"], self.learned, self.cycle, model, log=logger("analyzer"))
+        self.analyzer = Analyzer(
+            self.feeds["analyzer"], self.learned, self.cycle, model, log=logger("analyzer"), time_ns=around.time_ns
+        )
         self.consolidator = Consolidator(
             self.ring, self.learned, self.cycle, every=settings.cycle.consolidate_every, log=logger("consolidator")
         )
-        self.courier = Courier(self.learned, settings.gateway, log=logger("courier"))
+        self.courier = Courier(self.learned, settings.gateway, log=logger("courier"), around=around)
         self.tail = Tail(self.commits, self.journal.read, settings.tail)
         self.intake = Intake(
             self.admission,
@@ -240,7 +250,14 @@ class Daemon:
             ChildSpec("ingest", self.ingest.run, drains=True, stop_s=8),
         )
         branches = [branch.as_child() for branch in (pipeline, upkeep, learning, edge)]
-        return Supervisor("root", branches, events=self.events, policy=ROOT_POLICY, on_step=self._on_step)
+        return Supervisor(
+            "root",
+            branches,
+            events=self.events,
+            policy=ROOT_POLICY,
+            jitter=self._around.chance,
+            on_step=self._on_step,
+        )
 
     def _supervisor(
         self, name: str, strategy: Strategy, *children: ChildSpec, exhausted: Exhausted = Exhausted.ESCALATE
@@ -260,6 +277,7 @@ class Daemon:
             policy=policy,
             exhausted=exhausted,
             park_s=supervision.park_seconds,
+            jitter=self._around.chance,
             on_step=self._on_step,
         )
 

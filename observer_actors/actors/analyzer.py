@@ -8,8 +8,8 @@ A model that fails is asked again after 1 cycle, then 2, 4 … `SKIPS_MAX`; what
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -19,8 +19,8 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.commits import Feed
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
+from observer_actors.actors.surroundings import now_text
 from observer_actors.models import Model, ModelFailed
-from observer_actors.op import iso_milliseconds
 from observer_actors.patterns import (
     Catalogue,
     Inquiry,
@@ -55,13 +55,21 @@ class Analyzer:
     """
 
     def __init__(
-        self, feed: Feed, learned: Learned, cycle: Cycle, model: Model | None, *, log: FilteringBoundLogger
+        self,
+        feed: Feed,
+        learned: Learned,
+        cycle: Cycle,
+        model: Model | None,
+        *,
+        log: FilteringBoundLogger,
+        time_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._feed = feed
         self._learned = learned
         self._cycle = cycle
         self._model = model
         self._log = log
+        self._time_ns = time_ns
         self._patterns: dict[str, Pattern] = {}
         self._catalogue = Catalogue()
         self._unsaved: dict[str, Pattern] = {}
@@ -157,7 +165,7 @@ class Analyzer:
 
     async def _conclude(self, inquiry: Inquiry, text: str) -> None:
         assert self._model is not None
-        created = iso_milliseconds(datetime.now(UTC))
+        created = now_text(self._time_ns)
         decide = partial(conclude, inquiry=inquiry, text=text, model=self._model.name, created=created)
         async with self._saving:
             await self._learned.save_diagnosis(*decide(self._patterns), inquiry_message(inquiry, text))

@@ -7,8 +7,6 @@ alone counts: no body is read.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
 from typing import Final
 
 import httpx
@@ -16,6 +14,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.learned import Learned
+from observer_actors.actors.surroundings import Surroundings
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import Queued
 from observer_actors.supervision import Life
@@ -37,10 +36,7 @@ def backoff_s(attempts: int, most_s: float, jitter: float) -> float:
 
 
 class Courier:
-    """The actor.
-
-    :param jitter: gives a number from 0 to 1 for each delay.
-    """
+    """The actor."""
 
     def __init__(
         self,
@@ -48,12 +44,12 @@ class Courier:
         settings: GatewaySettings,
         *,
         log: FilteringBoundLogger,
-        jitter: Callable[[], float] = random.random,
+        around: Surroundings | None = None,
     ) -> None:
         self._learned = learned
         self._settings = settings
         self._log = log
-        self._jitter = jitter
+        self._around = around or Surroundings()
 
     async def run(self, life: Life) -> None:
         """Serve as an actor."""
@@ -62,7 +58,10 @@ class Courier:
             life.at("no gateway")
             await trio.sleep_forever()
         async with httpx.AsyncClient(
-            base_url=self._settings.url, timeout=self._settings.timeout_seconds, trust_env=False
+            base_url=self._settings.url,
+            timeout=self._settings.timeout_seconds,
+            trust_env=False,
+            transport=self._around.transport,
         ) as client:
             while True:
                 life.at("waiting")
@@ -104,7 +103,7 @@ class Courier:
         return True
 
     async def _again(self, message: Queued, error: str) -> None:
-        delay_s = backoff_s(message.attempts + 1, self._settings.retry_seconds_max, self._jitter())
+        delay_s = backoff_s(message.attempts + 1, self._settings.retry_seconds_max, self._around.chance())
         if message.attempts == 0:
             self._log.warning("delivery_failed", key=message.key, error=error, retry_s=round(delay_s, 1))
         await self._learned.failed(message, error, delay_s)

@@ -7,7 +7,6 @@ its changes there: `StoreReplaced` makes it crash too, and its next incarnation 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ import msgspec
 import trio
 from structlog.typing import FilteringBoundLogger
 
+from observer_actors.actors.surroundings import Surroundings
 from observer_actors.patterns import Diagnosis, Outgoing, Pattern
 from observer_actors.playbook import Delta, Entry
 from observer_actors.settings import GatewaySettings
@@ -40,7 +40,6 @@ class Learned:
 
     :param gateway: without a URL nothing is queued for it.
     :param last_seq: gives the end of the journal, when the store is opened; what was learned beyond it is set aside.
-    :param clock: gives seconds since 1970.
     """
 
     def __init__(
@@ -50,13 +49,13 @@ class Learned:
         *,
         log: FilteringBoundLogger,
         last_seq: Callable[[], int | None] = lambda: None,
-        clock: Callable[[], float] = time.time,
+        around: Surroundings | None = None,
     ) -> None:
         self._path = data_dir / LEARNED_PATH
         self._gateway = gateway
         self._log = log
         self._last_seq = last_seq
-        self._clock = clock
+        self._around = around or Surroundings()
         self._limiter = trio.CapacityLimiter(1)
         self._store: Store | None = None
         self._statistics: StoreStatistics | None = None
@@ -73,7 +72,7 @@ class Learned:
         """Close the file; nothing durable depends on it."""
         store, self._store = self._store, None
         if store is not None:
-            await trio.to_thread.run_sync(store.close, limiter=self._limiter)
+            await self._around.in_thread(store.close, limiter=self._limiter)
 
     async def load_patterns(self) -> tuple[dict[str, Pattern], int]:
         """Give all patterns, and the last seq that is in them."""
@@ -134,6 +133,9 @@ class Learned:
         now = self._clock()
         await self._call(lambda store: store.failed(message.key, error, now=now, next_at=now + delay_s))
 
+    def _clock(self) -> float:
+        return self._around.time_ns() / 1e9
+
     def _note(self, saved: Saved) -> None:
         if saved.dropped:
             self._log.error("outbox_full", dropped=saved.dropped, hint="the gateway is away; the oldest were dropped")
@@ -142,7 +144,7 @@ class Learned:
 
     async def _call(self, call: Callable[[Store], T], *, loads: str = "", saves: str = "") -> T:
         work = partial(self._in_thread, call, loads, saves)
-        return await trio.to_thread.run_sync(work, limiter=self._limiter)
+        return await self._around.in_thread(work, limiter=self._limiter)
 
     def _in_thread(self, call: Callable[[Store], T], loads: str, saves: str) -> T:
         if self._store is None:

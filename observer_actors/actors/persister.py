@@ -30,6 +30,7 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.admission import Receipts, Submission
 from observer_actors.actors.commits import Commits
 from observer_actors.actors.disk_thread import DiskThread
+from observer_actors.actors.surroundings import StartDiskThread
 from observer_actors.errors import DiskFailed
 from observer_actors.journal import JournalStatistics, JournalWriter, Sifted
 from observer_actors.op import Op, Seq
@@ -74,6 +75,7 @@ class Persister:
 
     :param on_seal: called after the active file was sealed; must not block.
     :param probe: tries whether the disk takes a write again; blocking.
+    :param disk_thread: starts what each incarnation runs its blocking calls in.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Persister:
         log: FilteringBoundLogger,
         on_seal: Callable[[], None],
         probe: Callable[[], None],
+        disk_thread: StartDiskThread = DiskThread.started,
     ) -> None:
         self.status = PersisterStatus()
         self._mailbox = mailbox
@@ -95,11 +98,12 @@ class Persister:
         self._log = log
         self._on_seal = on_seal
         self._probe = probe
+        self._disk_thread = disk_thread
         self._refused = trio.Event()
 
     async def run(self, life: Life) -> None:
         """Serve as an actor; drains."""
-        async with DiskThread.started() as self._disk:
+        async with self._disk_thread() as self._disk:
             await self._run(life)
 
     async def _run(self, life: Life) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,8 +13,10 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.commits import Commits, Feed
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.ring_keeper import RingKeeper
+from observer_actors.actors.surroundings import InThread
 from observer_actors.errors import DiskFailed
-from observer_actors.journal.files import translated
+from observer_actors.journal import Disk
+from observer_actors.journal.files import replace_file, translated
 from observer_actors.stats import RateWindow, Stats
 from observer_actors.supervision import Life
 
@@ -23,9 +25,6 @@ __all__ = ["StatsKeeper"]
 SNAPSHOT_S: Final = 30.0
 """Ops since the last snapshot are read from the journal again at the next start: at worst half a minute's."""
 SAVE_BUDGET_S: Final = 0.5
-
-Save = Callable[[Path, bytes], None]
-"""Replaces a file atomically; blocking."""
 
 
 class StatsKeeper:
@@ -39,7 +38,8 @@ class StatsKeeper:
         cycle: Cycle,
         *,
         path: Path,
-        save: Save,
+        disk: Disk,
+        in_thread: InThread,
         log: FilteringBoundLogger,
     ) -> None:
         self.stats = Stats()
@@ -50,7 +50,8 @@ class StatsKeeper:
         self._ring = ring
         self._cycle = cycle
         self._path = path
-        self._save = save
+        self._disk = disk
+        self._in_thread = in_thread
         self._log = log
         self._saved_seq = 0
         self._is_whole = True
@@ -58,7 +59,7 @@ class StatsKeeper:
     async def run(self, life: Life) -> None:
         """Serve as an actor: go on from the snapshot, and save one now and then and at the end."""
         life.at("loading")
-        stats = await trio.to_thread.run_sync(self._load)
+        stats = await self._in_thread(self._load)
         if stats.last_seq > self._commits.last_seq:
             self._log.warning(
                 "snapshot_foreign", seq=stats.last_seq, last_seq=self._commits.last_seq, hint="counting anew"
@@ -109,7 +110,7 @@ class StatsKeeper:
         seq, content = self.stats.last_seq, msgspec.json.encode(self.stats)
         try:
             with translated("saving the counters"):
-                await trio.to_thread.run_sync(self._save, self._path, content)
+                await self._in_thread(partial(replace_file, self._disk, self._path, content))
         except DiskFailed as error:
             self._log.warning("snapshot_failed", error=str(error))
             return
@@ -117,7 +118,8 @@ class StatsKeeper:
 
     def _load(self) -> Stats:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Stats)
+            content = self._disk.read(self._path, 0, self._disk.size(self._path))
+            return msgspec.json.decode(content, type=Stats)
         except FileNotFoundError:
             return Stats()
         except (OSError, msgspec.DecodeError) as error:
