@@ -187,7 +187,11 @@ class Daemon:
         )
         self.archivist = Archivist(self.journal, around.in_thread)
         self.learned = Learned(
-            data_dir, settings.gateway, log=logger("store"), last_seq=lambda: self.commits.last_seq, around=around
+            data_dir,
+            settings.gateway,
+            log=logger("store"),
+            last_seq=lambda: self.commits.last_seq if self.commits.is_open else None,
+            around=around,
         )
         self._model_client = httpx.AsyncClient(trust_env=False, transport=around.transport)
         model = LakehouseModel(self._model_client, settings.model) if settings.model.lakehouse_url else None

@@ -39,7 +39,7 @@ class Learned:
     """What the learning actors keep.
 
     :param gateway: without a URL nothing is queued for it.
-    :param last_seq: gives the end of the journal, when the store is opened; what was learned beyond it is set aside.
+    :param last_seq: gives the end of the journal, None while it is not known; what was learned beyond it is set aside.
     """
 
     def __init__(
@@ -59,6 +59,8 @@ class Learned:
         self._limiter = trio.CapacityLimiter(1)
         self._store: Store | None = None
         self._statistics: StoreStatistics | None = None
+        self._is_compared = False
+        """The store was opened when the end of the journal was known."""
         self._replaced = 0
         self._loaded: dict[str, int] = {}
         """Consumer -> how often the file had been replaced when the consumer loaded from it."""
@@ -147,8 +149,13 @@ class Learned:
         return await self._around.in_thread(work, limiter=self._limiter)
 
     def _in_thread(self, call: Callable[[Store], T], loads: str, saves: str) -> T:
+        end = self._last_seq()
+        if self._store is not None and not self._is_compared and end is not None:
+            store, self._store = self._store, None
+            store.close()
         if self._store is None:
-            self._store = self._open()
+            self._store = self._open(end)
+            self._is_compared = end is not None
         if saves and self._loaded.get(saves) != self._replaced:
             raise StoreReplaced(f"{self._path} was replaced; {saves} loads anew")
         try:
@@ -162,8 +169,8 @@ class Learned:
             self._loaded[loads] = self._replaced
         return result
 
-    def _open(self) -> Store:
-        store = Store.open(self._path, outbox_max=self._gateway.outbox_max, seq_max=self._last_seq())
+    def _open(self, end: int | None) -> Store:
+        store = Store.open(self._path, outbox_max=self._gateway.outbox_max, seq_max=end)
         if store.set_aside is not None:
             self._replaced += 1
             self._log.error("store_damaged", set_aside=str(store.set_aside), hint="patterns are learned anew")
