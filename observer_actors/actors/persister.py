@@ -110,6 +110,8 @@ class Persister:
         life.at("opening")
         writer = await self._open(_first_unacknowledged(self._mailbox.in_hand))
         try:
+            # Before anything of it is set aside: who watches live is told by nobody else.
+            self._publish(self._mailbox.in_hand)
             await self._mailbox.open()
             self._commits.resume(writer.last_seq)
             self.status.open = True
@@ -190,10 +192,13 @@ class Persister:
         return fresh
 
     def _publish_and_answer(self, submissions: Sequence[Submission]) -> None:
-        self._commits.publish([op for submission in submissions if submission.committed for op in submission.stamped])
+        self._publish(submissions)
         for submission in submissions:
             if submission.taken and not submission.finished:
                 submission.accept()
+
+    def _publish(self, submissions: Sequence[Submission]) -> None:
+        self._commits.publish([op for submission in submissions if submission.committed for op in submission.stamped])
 
     def _refuse(self, submissions: Sequence[Submission], error: DiskFailed) -> None:
         self.status.disk_errors += 1
