@@ -16,7 +16,7 @@ SEEDS ?= 2000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint types imports tests parity bench faults format lock clean
+.PHONY: help run test lint types imports tests parity bench faults docs format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,12 +46,16 @@ bench: $(TESTS) ## the benchmark, into docs/benchmarks.md; ARGS="--quick" for a 
 	$(BIN)/python -m benchmarks $(ARGS)
 
 # What is missing is installed where that is possible: by root, on Debian. Elsewhere the faults that need it are not run.
-faults: $(TESTS) ## thousands of simulated runs, then faults injected into the real daemon, into docs/reliability.md
+faults: $(TESTS) ## thousands of simulated runs, faults into the real daemon, into docs/reliability.md, and fuzzing
 	@for tool in strace cc; do command -v $$tool >/dev/null || missing=1; done; \
 		if [ "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			apt-get update -qq && apt-get install -y -qq --no-install-recommends strace build-essential >/dev/null; fi
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 	$(BIN)/python -m tests.faults $(ARGS)
+	OBSERVER_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -q --timeout 1800 tests/fuzz
+
+docs: $(TESTS) ## remake the pages that are made from the code
+	$(BIN)/python -m tests.metrics_page
 
 format: $(TESTS) ## lay out the code, and mend what can be mended
 	$(BIN)/ruff check --fix-only

@@ -1,8 +1,8 @@
 """The command line: which commands there are, and how each of them ends.
 
-Exit statuses: 0 done; 1 it did not go well, as the command's help says; 64 the command line cannot be understood; 69
-nobody answers; 75 the address or the directory is taken; 78 a configuration that cannot be used; 130 interrupted.
-`exec` passes on the status of what it ran.
+Exit statuses, as in sysexits.h: 0 done; 1 it did not go well, as the command's help says; 64 the command line cannot be
+understood; 66 a file cannot be read, 74 or written; 69 nobody answers; 75 the address or the directory is taken; 77 no
+permission; 78 a configuration that cannot be used; 130 interrupted. `exec` passes on the status of what it ran.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 import cyclopts
 from cyclopts import CycloptsError
 
-from observer_actors import __version__
+from observer_actors.commit import version_line
 from observer_actors.errors import ObserverError
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -46,7 +46,12 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "export": ("export:export", "Write operations out, oldest first: all of them, or those that fit the filters."),
     "patterns": ("patterns:app", "Group failures as the daemon does."),
+    "token": (
+        "token:token",
+        "Make a token: shown once, and the line for `auth.tokens_file` that holds its hash alone.",
+    ),
     "verify": ("verify:verify", "Check a data directory: gaps, duplicates, checksums, torn tails."),
+    "install-service": ("service:install_service", "Print the systemd units with the right paths, or install them."),
     "doctor": ("doctor:doctor", "Look at an installation, running or stopped: what is wrong, and what to do."),
 }
 """Name -> what it is below `observer_actors.commands`, and what `--help` says of it; in the order of `--help`."""
@@ -54,7 +59,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
 app = cyclopts.App(
     name="observer-actors",
     help="The third-party witness for AI agents: a durable log of every outcome, and what can be learned from it.",
-    version=__version__,
+    version=version_line,
     suppress_keyboard_interrupt=False,
     result_action="return_int_as_exit_code_else_zero",
 )

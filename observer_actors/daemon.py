@@ -13,7 +13,6 @@ from time import monotonic_ns
 from typing import Final
 
 import httpx
-import msgspec
 import trio
 
 from observer_actors import __version__
@@ -22,8 +21,10 @@ from observer_actors.actors.analyzer import Analyzer
 from observer_actors.actors.archivist import Archivist
 from observer_actors.actors.commits import Commits
 from observer_actors.actors.consolidator import Consolidator
+from observer_actors.actors.consultant import Consultant
 from observer_actors.actors.courier import Courier
 from observer_actors.actors.cycle import Cycle
+from observer_actors.actors.evidence import contrast_of
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.open_journal import OpenJournal
 from observer_actors.actors.persister import Persister
@@ -32,20 +33,21 @@ from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.stats import StatsKeeper
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.actors.tail import Tail
-from observer_actors.addresses import UNIX
 from observer_actors.config import reload_settings
 from observer_actors.errors import ConfigInvalid, DiskFailed, GatewayRequired
 from observer_actors.event import EventDecoder
 from observer_actors.http.app import create_app
+from observer_actors.http.guard import Guard
 from observer_actors.http.intake import Intake
-from observer_actors.http.listeners import address_of, open_listeners, remove_unix_socket
+from observer_actors.http.listeners import address_of, serving_sockets
 from observer_actors.http.server import IngestServer
 from observer_actors.http.views import Readiness, Views
 from observer_actors.journal import DirectoryLock, Disk, PosixDisk
-from observer_actors.journal.format import ChecksumWrong, Paths, decode_manifest
+from observer_actors.journal.format import UNREADABLE, Paths, decode_manifest
 from observer_actors.logs import log_lifecycle, logger, set_level
-from observer_actors.models import LakehouseModel
+from observer_actors.models import ChatModel, LakehouseModel, OllamaModel, OpenAIModel
 from observer_actors.notify import Notifier, keep_notified
+from observer_actors.secrets import Secrets
 from observer_actors.settings import Settings
 from observer_actors.supervision import (
     ChildSpec,
@@ -57,6 +59,7 @@ from observer_actors.supervision import (
     Strategy,
     Supervisor,
 )
+from observer_actors.tokens import Tokens, TokensInvalid
 
 __all__ = ["Daemon", "open_daemon", "serve_until_signalled", "start_observer"]
 
@@ -88,11 +91,12 @@ class Daemon:
         on_step: Callable[[str, str], None] = lambda _name, _step: None,
     ) -> None:
         self.settings = settings
-        self.addresses = [address_of(listener) for listener in listeners]
+        self.addresses = [address_of(listener, tls=bool(settings.listen.tls_cert)) for listener in listeners]
         self.events = Events(log_lifecycle)
         self.life = Life("root", 1, on_progress=lambda: None, on_step=on_step)
         self._on_step = on_step
-        self._decoder = EventDecoder(settings.sources.extra)
+        self._decoder = _decoder(settings)
+        self._guard = _guard(settings)
         self._disk = disk or PosixDisk()
         self._around = around or Surroundings()
         self._build(listeners)
@@ -123,7 +127,7 @@ class Daemon:
     def reload(self, new: Settings) -> tuple[list[str], list[str]]:
         """Put new settings in force where that can be done; give the names of what changed, and of what waits."""
         self.settings, now, later = reload_settings(self.settings, new)
-        self._decoder = EventDecoder(new.sources.extra)
+        self._decoder, self._guard = _decoder(self.settings), _guard(self.settings)
         set_level(new.log.level)
         return now, later
 
@@ -195,14 +199,28 @@ class Daemon:
         )
         self._model_client = httpx.AsyncClient(trust_env=False, transport=around.transport)
         model = LakehouseModel(self._model_client, settings.model) if settings.model.lakehouse_url else None
+        self.tail = Tail(self.commits, self.journal.read, settings.tail)
         self.analyzer = Analyzer(
-            self.feeds["analyzer"], self.learned, self.cycle, model, log=logger("analyzer"), time_ns=around.time_ns
+            self.feeds["analyzer"],
+            self.learned,
+            self.cycle,
+            model,
+            log=logger("analyzer"),
+            settings=settings.failures,
+            clock=around.seconds,
+            announce=self.tail.announce,
+            consultant=self._consultant(),
         )
         self.consolidator = Consolidator(
             self.ring, self.learned, self.cycle, every=settings.cycle.consolidate_every, log=logger("consolidator")
         )
-        self.courier = Courier(self.learned, settings.gateway, log=logger("courier"), around=around)
-        self.tail = Tail(self.commits, self.journal.read, settings.tail)
+        self.courier = Courier(
+            self.learned,
+            settings.gateway,
+            log=logger("courier"),
+            has_webhook=bool(settings.failures.webhook_url),
+            around=around,
+        )
         self.intake = Intake(
             self.admission,
             lambda: self._decoder,
@@ -216,11 +234,29 @@ class Daemon:
             self.intake,
             create_app(self.views),
             listeners,
+            lambda: self._guard,
             settings.listen,
             wait_s=settings.admission.wait_seconds_max,
             on_stopping=self.tail.end,
         )
         self.root = self._tree()
+
+    def _consultant(self) -> Consultant | None:
+        """Give who asks the model about single patterns; None where no model is named."""
+        settings = self.settings.diagnosis
+        if not settings.backend:
+            return None
+        model: ChatModel
+        if settings.backend == "ollama":
+            model = OllamaModel(self._model_client, settings)
+        else:
+            model = OpenAIModel(self._model_client, settings, api_key=_api_key(settings.api_key_file))
+        return Consultant(
+            model,
+            settings,
+            lambda pattern: contrast_of(self.journal.query, self.analyzer.pattern_of, pattern),
+            log=logger("analyzer"),
+        )
 
     def _tree(self) -> Supervisor:
         """Give the tree of actors."""
@@ -301,10 +337,35 @@ class Daemon:
             query=self.journal.query,
             get=self.journal.get,
             damaged_lines=self.journal.damaged_lines,
-            patterns=lambda: tuple(self.analyzer.patterns.values()),
+            analyzer=self.analyzer,
             entries=lambda: tuple(self.consolidator.entries.values()),
             outbox=self.learned.statistics,
         )
+
+
+def _guard(settings: Settings) -> Guard:
+    return Guard(settings.listen.hosts, read_tokens(settings.auth.tokens_file) if settings.auth.tokens_file else None)
+
+
+def read_tokens(path: str) -> Tokens:
+    """Read the file of tokens.
+
+    :raises ConfigInvalid: it cannot be read, or a line of it.
+    """
+    try:
+        return Tokens.read(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, TokensInvalid) as error:
+        hint = error.hint if isinstance(error, TokensInvalid) else "one line each: NAME SCOPES TOKEN"
+        raise ConfigInvalid(f"auth.tokens_file: {path}: {error}", hint=hint) from error
+
+
+def _decoder(settings: Settings) -> EventDecoder:
+    return EventDecoder(
+        settings.sources.extra,
+        Secrets(settings.secrets.extra),
+        fields_max=settings.listen.fields_max,
+        depth_max=settings.listen.depth_max,
+    )
 
 
 @contextmanager
@@ -322,10 +383,8 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
         except DiskFailed as error:
             raise ConfigInvalid(f"data_dir: {settings.data_dir} cannot be used: {error}", hint=error.hint) from error
         _refuse_newer_format(settings.data_dir)
-        listeners = [stack.enter_context(listener) for listener in open_listeners(settings.listen)]
-        daemon = Daemon(settings, listeners)
-        if f"{UNIX}{settings.listen.unix}" in daemon.addresses:
-            stack.callback(remove_unix_socket, settings.listen.unix)
+        sockets = serving_sockets(settings.listen, needs_token=bool(settings.auth.tokens_file))
+        daemon = Daemon(settings, stack.enter_context(sockets))
         logger("daemon").info(
             "listening",
             url=daemon.addresses[0],
@@ -401,9 +460,18 @@ def _exit_hard_after(seconds: float) -> None:
     timer.start()
 
 
+def _api_key(file: str) -> str:
+    if not file:
+        return ""
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"diagnosis.api_key_file: cannot read {file}: {error}") from error
+
+
 def _refuse_newer_format(data_dir: Path) -> None:
     """Look before the tree is started: no restart of an actor would help. Damage is the recovery's business."""
-    with suppress(FileNotFoundError, msgspec.DecodeError, UnicodeError, ChecksumWrong):
+    with suppress(FileNotFoundError, *UNREADABLE):
         decode_manifest(Paths(data_dir).manifest.read_bytes())
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "DiskFailed",
     "DiskFull",
     "EventInvalid",
+    "EventTooComplex",
     "EventTooLarge",
     "FormatUnknown",
     "GatewayRequired",
@@ -27,6 +28,7 @@ __all__ = [
     "RequestInvalid",
     "RequestTimedOut",
     "RequestTooLarge",
+    "Unreachable",
 ]
 
 
@@ -60,6 +62,13 @@ class EventTooLarge(EventInvalid):
 
     status = 413
     title = "too large"
+
+
+class EventTooComplex(EventInvalid):
+    """One event with more fields, or deeper nesting, than is taken."""
+
+    status = 422
+    title = "too complex"
 
 
 class RequestInvalid(ObserverError):
@@ -162,3 +171,17 @@ class GatewayRequired(ObserverError):
     """``gateway.required`` is set and the gateway does not answer: the seed's behaviour."""
 
     exit_code = 69
+
+
+class Unreachable(ObserverError):
+    """Nobody there, no answer in time, or none that can be used."""
+
+    status = 502
+    title = "unreachable"
+    retryable = True
+    exit_code = 69
+
+    def __init__(self, detail: str, *, hint: str = "", broke: bool = False) -> None:
+        super().__init__(detail, hint=hint)
+        self.broke = broke
+        """The connection was made and broke: the request may have been carried out."""

@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from observer_actors.batch import BYTE_ORDER_MARK, split
 from observer_actors.ecmascript import number_text, read_number, truthy
-from observer_actors.errors import EventInvalid, EventTooLarge
+from observer_actors.errors import EventInvalid, EventTooComplex, EventTooLarge
 from observer_actors.op import MaybeText, Op, Scalar, time_us
+from observer_actors.secrets import Secrets
 
 __all__ = [
     "ATTRS_MAX",
@@ -46,6 +48,8 @@ ATTRS_MAX: Final = 32
 ATTR_CHARS_MAX: Final = 1_024
 ATTR_NAME_CHARS_MAX: Final = 64
 ID_CHARS_MAX: Final = 128
+FIELDS_MAX: Final = 256
+DEPTH_MAX: Final = 32
 SOURCE_NOTE: Final = "source: "
 NOTES_MAX: Final = 20
 """Distinct notes in the answer to a batch: enough to learn from, and no answer that grows with the batch."""
@@ -112,6 +116,8 @@ class JudgedEvent(msgspec.Struct, frozen=True):
 
     op: Op
     notes: tuple[str, ...] = ()
+    redacted: dict[str, int] = {}
+    """Kind of secret -> how many of it were taken out."""
 
 
 class LineError(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -131,6 +137,8 @@ class JudgedBatch(msgspec.Struct, frozen=True):
     """Note -> number of events that it is about; those beyond a bound are counted together."""
     unknown_sources: dict[str, int]
     """Every note about a source that is not known -> number of events."""
+    redacted: dict[str, int] = {}
+    """Kind of secret -> how many of it were taken out."""
 
 
 _KNOWN: Final = frozenset(Event.__struct_fields__)
@@ -139,17 +147,29 @@ _usual_decoder: Final = msgspec.json.Decoder(_Usual)
 _usual_array_decoder: Final = msgspec.json.Decoder(list[_Usual])
 _event_decoder: Final = msgspec.json.Decoder(Event)
 _object_decoder: Final = msgspec.json.Decoder()
-_array_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class EventDecoder:
     """Turns bytes into ops, with one set of known sources.
 
     :param sources: labels that stay as they are; any other becomes ``scenario``, with a note.
+    :param secrets: what is taken out of an event before anything else is done with it.
+    :param fields_max: fields of an event, those within its values too.
+    :param depth_max: nesting of an event: 1 is one object with nothing but scalars in it.
     """
 
-    def __init__(self, sources: Iterable[str] = DEFAULT_SOURCES) -> None:
+    def __init__(
+        self,
+        sources: Iterable[str] = DEFAULT_SOURCES,
+        secrets: Secrets | None = None,
+        *,
+        fields_max: int = FIELDS_MAX,
+        depth_max: int = DEPTH_MAX,
+    ) -> None:
         self._sources = frozenset(sources) | DEFAULT_SOURCES
+        self._secrets = secrets or Secrets()
+        self._fields_max = fields_max
+        self._depth_max = depth_max
 
     def one(self, body: bytes, *, now: str) -> JudgedEvent:
         """Judge one event.
@@ -159,6 +179,8 @@ class EventDecoder:
         """
         if len(body) > EVENT_BYTES_MAX:
             raise EventTooLarge(f"an event holds at most {EVENT_BYTES_MAX:,} bytes, this one {len(body):,}")
+        if self._secrets.may_be_in(body):
+            return self._without_secrets(body, now)
         try:
             op = self._op(_usual_decoder.decode(body), now)
         except _UNUSUAL:
@@ -174,8 +196,8 @@ class EventDecoder:
         usual = self._usual(body, now, lines_max)
         if usual:
             return JudgedBatch(usual, [], {}, {})
-        batch = JudgedBatch([], [], {}, {})
-        for number, line in _split(body, lines_max):
+        batch = JudgedBatch([], [], {}, {}, {})
+        for number, line in split(body, lines_max):
             try:
                 judged = self.one(line, now=now)
             except EventInvalid as invalid:
@@ -187,6 +209,8 @@ class EventDecoder:
                     batch.unknown_sources[note] = batch.unknown_sources.get(note, 0) + 1
                 key = note if note in batch.notes or len(batch.notes) < NOTES_MAX else "further notes"
                 batch.notes[key] = batch.notes.get(key, 0) + 1
+            for kind, times in judged.redacted.items():
+                batch.redacted[kind] = batch.redacted.get(kind, 0) + times
         if not batch.ops and not batch.errors:
             raise EventInvalid("the batch is empty", hint="send one JSON object a line, or an array of objects")
         return batch
@@ -197,6 +221,8 @@ class EventDecoder:
         In JSON a brace, a newline and a brace can only stand between two values, and not within one: where each newline
         stands so, each line is one value.
         """
+        if self._secrets.may_be_in(body):
+            return []
         if len(body) > EVENT_BYTES_MAX and len(max(body.split(b"\n"), key=len)) > EVENT_BYTES_MAX:
             return []
         try:
@@ -248,10 +274,60 @@ class EventDecoder:
             attrs,
         )
 
+    def _without_secrets(self, body: bytes, now: str) -> JudgedEvent:
+        """Judge an event in which a secret may be."""
+        given = self._decode_object(body.removeprefix(BYTE_ORDER_MARK))
+        cleaned, found = self._secrets.taken_out(given)
+        judged = self._second_look(msgspec.json.encode(cleaned), now)
+        if not found:
+            return judged
+        kinds = ", ".join(f"{kind} ({times})" for kind, times in sorted(found.items()))
+        return JudgedEvent(judged.op, (*judged.notes, f"secrets were taken out: {kinds}"), dict(found))
+
     def _second_look(self, body: bytes, now: str) -> JudgedEvent:
         notes: list[str] = []
-        event = _decode_event(body.removeprefix(_BYTE_ORDER_MARK), notes)
+        event = self._decode_event(body.removeprefix(BYTE_ORDER_MARK), notes)
         return JudgedEvent(self._normalise(event, now, notes), tuple(notes))
+
+    def _decode_event(self, body: bytes, notes: list[str]) -> Event:
+        """Decode an event with fields of the record alone in one pass, and one with fields of its own in a second."""
+        try:
+            event = _event_decoder.decode(body)
+        except msgspec.ValidationError as error:
+            if "unknown field" not in str(error):
+                raise _field_error(error) from error
+        except (msgspec.DecodeError, UnicodeError) as error:
+            raise EventInvalid(f"not JSON: {error}", hint="send one JSON object, in UTF-8") from error
+        except RecursionError as error:
+            raise EventInvalid("nested too deeply") from error
+        else:
+            self._measure([event.attrs, event.success, event.ok, event.source])
+            return event
+        return _with_unknown_fields(self._decode_object(body), notes)
+
+    def _decode_object(self, body: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
+        try:
+            given = _object_decoder.decode(body)
+        except msgspec.ValidationError as error:  # the only thing that it can have against JSON
+            raise EventInvalid("a number is out of range", hint="give it as a text") from error
+        except (msgspec.DecodeError, UnicodeError) as error:
+            raise EventInvalid(f"not JSON: {error}", hint="send one JSON object, in UTF-8") from error
+        except RecursionError as error:
+            raise EventInvalid("nested too deeply") from error
+        self._measure(given)
+        return given
+
+    def _measure(self, value: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+        """Refuse what has too many fields, or is nested too deeply."""
+        depth, fields, level = 0, 0, [value]
+        while level := [part for part in level if isinstance(part, dict | list) and part]:
+            depth += 1
+            fields += sum(len(part) for part in level if isinstance(part, dict))
+            if depth > self._depth_max:
+                raise EventTooComplex(f"is nested more than {self._depth_max} levels deep")
+            if fields > self._fields_max:
+                raise EventTooComplex(f"has more than {self._fields_max} fields")
+            level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
 
     def _normalise(self, event: Event, now: str, notes: list[str]) -> Op:
         source = event.source if isinstance(event.source, str) else ""
@@ -304,29 +380,9 @@ _UNUSUAL: Final = (msgspec.MsgspecError, EventInvalid, UnicodeError, RecursionEr
 """What the one-pass way may meet: the long way says what is wrong, if anything is."""
 
 
-def _decode_event(body: bytes, notes: list[str]) -> Event:
-    """Decode the usual event in one pass, and an event with fields of its own in a second one."""
-    try:
-        return _event_decoder.decode(body)
-    except msgspec.ValidationError as error:
-        if "unknown field" not in str(error):
-            raise _field_error(error) from error
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise EventInvalid(f"not JSON: {error}", hint="send one JSON object, in UTF-8") from error
-    except RecursionError as error:
-        raise EventInvalid("nested too deeply") from error
-    return _decode_with_unknown_fields(body, notes)
-
-
-def _decode_with_unknown_fields(body: bytes, notes: list[str]) -> Event:
-    try:
-        given = _object_decoder.decode(body)
-    except msgspec.ValidationError as error:  # the only thing that it can have against JSON
-        raise EventInvalid("a number is out of range", hint="give it as a text") from error
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise EventInvalid(f"not JSON: {error}", hint="send one JSON object, in UTF-8") from error
-    except RecursionError as error:
-        raise EventInvalid("nested too deeply") from error
+def _with_unknown_fields(given: Any, notes: list[str]) -> Event:  # noqa: ANN401 - whatever JSON holds
+    if not isinstance(given, dict):
+        raise EventInvalid("expected `object`", hint="send one JSON object")
     known = {name: value for name, value in given.items() if name in _KNOWN}
     unknown = {name: value for name, value in given.items() if name not in _KNOWN}
     for name in sorted(_ASSIGNED_HERE & unknown.keys()):
@@ -353,65 +409,6 @@ def _field_error(error: msgspec.ValidationError) -> EventInvalid:
 
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-def _split(body: bytes, lines_max: int) -> Iterator[tuple[int, bytes]]:
-    """Give each event of a batch with its number; an array when the first character is a bracket."""
-    body = body.removeprefix(_BYTE_ORDER_MARK)
-    is_array = body.lstrip(_BLANKS)[:1] == b"["
-    numbered = _elements(body, lines_max) if is_array else _lines(body)
-    for position, (number, line) in enumerate(numbered):
-        if position == lines_max:
-            raise _too_many(lines_max)
-        yield number, line
-
-
-def _lines(body: bytes) -> Iterator[tuple[int, bytes]]:
-    number, counted = 1, 0
-    for line in _LINE.finditer(body):
-        number += body.count(b"\n", counted, line.start())
-        counted = line.start()
-        yield number, line[0]
-
-
-def _elements(body: bytes, lines_max: int) -> Iterator[tuple[int, bytes]]:
-    if body.count(b",") > _COMMAS_MAX and _has_more_elements(body, lines_max):
-        raise _too_many(lines_max)
-    try:
-        elements = _array_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise EventInvalid(f"not a JSON array: {error}") from error
-    except RecursionError as error:
-        raise EventInvalid("nested too deeply") from error
-    return ((number, bytes(element)) for number, element in enumerate(elements, 1))
-
-
-def _has_more_elements(body: bytes, most: int) -> bool:
-    """Tell whether an array has more than ``most`` elements, without making an object of each."""
-    depth = commas = 0
-    for token in _STRUCTURE.finditer(body):
-        match token[0]:
-            case b"[" | b"{":
-                depth += 1
-            case b"]" | b"}":
-                depth -= 1
-            case b"," if depth == 1:
-                commas += 1
-                if commas == most:
-                    return True
-    return False
-
-
-def _too_many(lines_max: int) -> EventInvalid:
-    return EventInvalid(f"a batch holds at most {lines_max:,} events", hint="send it in several requests")
-
-
-_BLANKS: Final = b" \t\r\n"
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-_LINE: Final = re.compile(rb"[^ \t\r\n][^\n]*")
-_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
-_COMMAS_MAX: Final = 1_000_000
-"""An array with more commas may have so many elements that splitting it alone takes gigabytes: they are counted."""
 
 
 def _input_summary(event: Event) -> str:

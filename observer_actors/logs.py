@@ -1,4 +1,4 @@
-"""Logs: structlog on standard error, JSON lines when it is no terminal, coloured and short on one.
+"""Logs: structlog on standard error, JSON lines when it is no terminal, coloured and short on one; fields in journald.
 
 Every line has an event name, the actor, and what it is about as fields. Control characters in values are escaped by
 either renderer, so that no text from outside can forge a line or move a cursor.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, TextIO, cast
 
@@ -16,6 +18,7 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from observer_actors.journald import JournalSocket, encode, is_journald
 from observer_actors.supervision import (
     ActorFailed,
     ActorParked,
@@ -24,16 +27,19 @@ from observer_actors.supervision import (
     RestartsExhausted,
     ShutdownForced,
 )
-from observer_actors.visible import visible
+from observer_actors.visible import snake, visible
 
-__all__ = ["configure_logs", "log_lifecycle", "logger", "set_level"]
+__all__ = ["configure_journald", "configure_logs", "log_lifecycle", "logger", "set_level"]
 
 _WARNINGS: Final = (ActorFailed, ActorParked, ShutdownForced)
 _ERRORS: Final = (RestartsExhausted, MessageQuarantined)
 
 
-def configure_logs(level: str) -> None:
-    """Send our lines and those of the libraries to standard error, in one form."""
+def configure_logs(level: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Send our lines and those of the libraries to standard error in one form, or to journald when that reads it."""
+    if is_journald(sys.stderr.fileno(), environment):
+        configure_journald(level, JournalSocket())
+        return
     terminal = sys.stderr.isatty()
     time = (
         structlog.processors.TimeStamper("%H:%M:%S", utc=False) if terminal else structlog.processors.TimeStamper("iso")
@@ -61,6 +67,40 @@ def configure_logs(level: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def configure_journald(level: str, journal: JournalSocket) -> None:
+    """Send our lines and those of the libraries to journald, field by field."""
+    shared: list[Processor] = [structlog.stdlib.add_log_level, structlog.processors.format_exc_info, _escape_controls]
+    structlog.configure(
+        processors=[*shared, lambda _logger, _method, fields: ((encode(fields),), {})],
+        wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
+        logger_factory=lambda *_: _ToJournald(journal),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[_JournaldHandler(journal)], level=logging.WARNING, force=True)
+
+
+class _ToJournald:
+    """What structlog calls in the end: every level goes the same way, for the message says which it is."""
+
+    def __init__(self, journal: JournalSocket) -> None:
+        self.debug = self.info = self.warning = self.error = self.critical = journal.send
+
+
+class _JournaldHandler(logging.Handler):
+    """The libraries' lines."""
+
+    def __init__(self, journal: JournalSocket) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one."""
+        fields: EventDict = {"event": record.getMessage(), "actor": record.name, "level": record.levelname.lower()}
+        if record.exc_info:
+            fields["exception"] = logging.Formatter().formatException(record.exc_info)
+        self._journal.send(encode(_escape_controls(None, "", fields)))
 
 
 class _Unfailing(io.TextIOBase):
@@ -97,7 +137,7 @@ def logger(actor: str) -> FilteringBoundLogger:
 def log_lifecycle(event: LifecycleEvent) -> None:
     """Write a lifecycle event; the field names are the event's."""
     fields = msgspec.to_builtins(event)
-    name = _snake(fields.pop("type"))
+    name = snake(fields.pop("type"))
     log = logger(fields.pop("actor"))
     if isinstance(event, _ERRORS):
         log.error(name, **fields)
@@ -109,10 +149,6 @@ def log_lifecycle(event: LifecycleEvent) -> None:
 
 def _number(level: str) -> int:
     return logging.getLevelNamesMapping()[level.upper()]
-
-
-def _snake(name: str) -> str:
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
 
 
 def _to_json(content: EventDict, **_options: Any) -> str:  # noqa: ANN401 - structlog's signature

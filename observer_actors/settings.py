@@ -8,19 +8,23 @@ that `observer-actors config default` prints.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 __all__ = [
     "AdmissionSettings",
+    "AuthSettings",
     "CycleSettings",
+    "DiagnosisSettings",
+    "FailuresSettings",
     "GatewaySettings",
     "JournalSettings",
     "ListenSettings",
     "LogSettings",
     "ModelSettings",
     "RingSettings",
+    "SecretsSettings",
     "Settings",
     "SourcesSettings",
     "SupervisionSettings",
@@ -48,11 +52,29 @@ class ListenSettings(Section, frozen=True):
     unix: str = ""
     """Path of a Unix socket to listen on too; empty: none."""
     unix_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"
-    """Who may connect to the Unix socket: 0600 its owner alone, 0660 its group too. There is no other check."""
+    """Who may connect to the Unix socket: 0600 its owner alone, 0660 its group too."""
+    unix_scopes: tuple[Literal["ingest", "read", "admin"], ...] = ("ingest", "read")
+    """What users of the Unix socket may do, but root and the daemon's own user, who may do everything."""
+    hosts: tuple[str, ...] = ()
+    """Names, beside addresses, `localhost` and this machine's, that a request's `Host` may say. (reload)"""
+    tls_cert: str = ""
+    """File with the certificate chain (PEM): with it, the port speaks TLS alone."""
+    tls_key: str = ""
+    """File with the key (PEM)."""
     insecure_no_auth: bool = False
-    """Allow an address that other machines reach, although there is no authentication yet."""
+    """Allow an address that other machines reach without tokens."""
     connections_max: Count = 10_000
-    """Connections open at once; fewer, if the process may not open as many files."""
+    """Connections open at once, else 503; fewer, if the process may not open as many files."""
+    connections_per_address_max: Count = 10_000
+    """Connections open at once from one address, else 429."""
+    requests_per_connection_max: Count = 1_000_000
+    """The answer to the last one closes the connection."""
+    head_bytes_max: Annotated[int, Meta(ge=1_024, le=65_536)] = 16_384
+    """Largest head of a request, else 431."""
+    fields_max: Count = 256
+    """Most fields in an event, those in its values too, else 422."""
+    depth_max: Annotated[int, Meta(ge=1, le=200)] = 32
+    """Deepest nesting in an event, else 422."""
     body_bytes_max: Bytes = 8 * 1024 * 1024
     """Largest body of a request, before decompression."""
     decompressed_bytes_max: Bytes = 32 * 1024 * 1024
@@ -61,8 +83,21 @@ class ListenSettings(Section, frozen=True):
     """All request bodies held in memory at once. Decoded they take about five times as much."""
     batch_events_max: Count = 50_000
     """Most events in one `POST /events`."""
+    idle_seconds_max: Seconds = 75.0
+    """Time a connection may be silent between two requests."""
+    head_seconds_max: Seconds = 10.0
+    """Time a client may take to send the head of a request."""
     request_seconds_max: Seconds = 30.0
-    """Time a client may take to send a body."""
+    """Time a client may take to send a body, else 408."""
+    answer_seconds_max: Seconds = 30.0
+    """Time a client may take to read an answer; then it is let go."""
+
+
+class AuthSettings(Section, frozen=True):
+    """Who may use the port."""
+
+    tokens_file: str = ""
+    """File of tokens, a line each: `NAME SCOPES TOKEN`; read again on SIGHUP. Empty: whoever reaches the port."""
 
 
 class JournalSettings(Section, frozen=True):
@@ -148,11 +183,46 @@ class ModelSettings(Section, frozen=True):
     """For one answer."""
 
 
+class DiagnosisSettings(Section, frozen=True):
+    """The language model that is asked about one pattern at a time, for its evidence; none is needed."""
+
+    backend: Annotated[str, Meta(pattern="^(openai|ollama)?$")] = ""
+    """"openai" is any server with that API, also llama.cpp's; "" asks none."""
+    url: Annotated[str, Meta(pattern=r"^(https?://[^\s/?#]+(/[^\s?#]*)?)?$")] = ""
+    """The base: for "openai" mostly ending in /v1."""
+    model: str = ""
+    api_key_file: str = ""
+    """A file that holds the key, and nothing else."""
+    timeout_seconds: Seconds = 60.0
+    answer_tokens_max: Count = 400
+    concurrency_max: Annotated[int, Meta(ge=1, le=16)] = 2
+    retries_max: Annotated[int, Meta(ge=0, le=5)] = 1
+    """Within one question; a pattern that got no answer stays due."""
+    calls_per_hour_max: Annotated[int, Meta(ge=1, le=10_000)] = 60
+    tokens_per_hour_max: Count = 200_000
+
+
+class FailuresSettings(Section, frozen=True):
+    """What is done about failure patterns."""
+
+    webhook_url: Annotated[str, Meta(pattern=r"^(https?://[^\s/?#]+([/?#]\S*)?)?$")] = ""
+    """Is sent a JSON object (`StateChanged`) by POST for each change of a pattern's state."""
+    webhook_states: tuple[str, ...] = ("new", "escalating", "regressed")
+    """The states that are worth a message."""
+
+
 class SourcesSettings(Section, frozen=True):
     """Labels beside `mcp`, `scenario`, `auditor` and `bot` that an event may carry as its source."""
 
     extra: tuple[str, ...] = ()
     """Any other label is kept as `scenario`, and the answer says so. (reload)"""
+
+
+class SecretsSettings(Section, frozen=True):
+    """What is taken out of events before they are stored, beside keys, passwords, PEM blocks and card numbers."""
+
+    extra: tuple[str, ...] = ()
+    """`KIND=EXPRESSION` each (RE2): what its last group matches, or all of it, becomes `[redacted:KIND]`. (reload)"""
 
 
 class LogSettings(Section, frozen=True):
@@ -185,6 +255,7 @@ class Settings(Section, frozen=True):
     data_dir: Path = Path("data")
     """Where everything is kept; relative to where the daemon is started."""
     listen: ListenSettings = ListenSettings()
+    auth: AuthSettings = AuthSettings()
     journal: JournalSettings = JournalSettings()
     admission: AdmissionSettings = AdmissionSettings()
     ring: RingSettings = RingSettings()
@@ -192,6 +263,9 @@ class Settings(Section, frozen=True):
     cycle: CycleSettings = CycleSettings()
     gateway: GatewaySettings = GatewaySettings()
     model: ModelSettings = ModelSettings()
+    failures: FailuresSettings = FailuresSettings()
+    diagnosis: DiagnosisSettings = DiagnosisSettings()
     sources: SourcesSettings = SourcesSettings()
+    secrets: SecretsSettings = SecretsSettings()
     log: LogSettings = LogSettings()
     supervision: SupervisionSettings = SupervisionSettings()

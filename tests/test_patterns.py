@@ -37,6 +37,7 @@ from observer_actors.patterns.grouping import (
     EXAMPLE_CHARS_MAX,
     EXAMPLES_MAX,
 )
+from observer_actors.patterns.history import History, added
 from observer_actors.patterns.masking import TEMPLATE_CHARS_MAX, TEXT_CHARS_MAX
 
 HOUR_S = 3_600
@@ -224,6 +225,8 @@ def test_a_pattern_says_what_where_how_often_and_since_when() -> None:
             count=2,
             examples=tuple(only(folded([op])).examples[0] for op in ops),
             sources={"mcp": 1, "bot": 1},
+            history=added(History(), ops),
+            wasted_ms=2,
         )
     }
 

@@ -20,9 +20,13 @@ PURE = (
     "errors",
     "event",
     "op",
+    "secrets",
+    "batch",
+    "tokens",
     "settings",
     "ring",
     "stats",
+    "doubt",
     "patterns",
     "playbook",
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
@@ -17,25 +18,35 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.commits import Feed
+from observer_actors.actors.consultant import Consultant
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
-from observer_actors.actors.surroundings import now_text
+from observer_actors.actors.standings import Standings
+from observer_actors.doubt import Doubts
 from observer_actors.models import Model, ModelFailed
+from observer_actors.op import Op, iso_milliseconds
 from observer_actors.patterns import (
     Catalogue,
+    Diagnosis,
     Inquiry,
     Pattern,
+    StateChanged,
+    Statement,
     apply,
+    bounded_endpoint,
     catalogue_of,
     conclude,
+    error_text,
     inquire,
     inquiry_message,
 )
+from observer_actors.settings import FailuresSettings
 from observer_actors.supervision import Life
 
 __all__ = ["Analyzer", "cycles_skipped"]
 
 SAVE_S: Final = 2.0
+REVIEW_S: Final = 10.0
 SAVE_BUDGET_S: Final = 1.0
 LOGGED_CHARS_MAX: Final = 4_000
 """Characters of an answer in the log: twice what 400 tokens take."""
@@ -52,9 +63,12 @@ class Analyzer:
     """The actor, and the patterns as others may read them.
 
     :param model: None where there is none: patterns are kept all the same.
+    :param clock: gives seconds since 1970.
+    :param announce: is shown each change of a pattern's state.
+    :param consultant: asks about each pattern by itself; where there is one, ``model`` is not asked.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - an actor gets everything it needs as arguments
         self,
         feed: Feed,
         learned: Learned,
@@ -62,16 +76,20 @@ class Analyzer:
         model: Model | None,
         *,
         log: FilteringBoundLogger,
-        time_ns: Callable[[], int] = time.time_ns,
+        settings: FailuresSettings | None = None,
+        clock: Callable[[], float] = time.time,
+        announce: Callable[[StateChanged], None] = lambda _change: None,
+        consultant: Consultant | None = None,
     ) -> None:
         self._feed = feed
         self._learned = learned
         self._cycle = cycle
         self._model = model
         self._log = log
-        self._time_ns = time_ns
+        self._clock = clock
         self._patterns: dict[str, Pattern] = {}
         self._catalogue = Catalogue()
+        self.doubts = Doubts()
         self._unsaved: dict[str, Pattern] = {}
         self._absorbed: set[str] = set()
         """Patterns that are no more, and still in the store."""
@@ -79,11 +97,25 @@ class Analyzer:
         self._saving = trio.Lock()
         self._model_failures = 0
         self._asks_from = 0
+        self.consultant: Final = consultant
+        self._diagnoses: dict[str, Diagnosis] = {}
+        """Pattern -> what was said of it last."""
+        self.standings: Final = Standings(
+            learned, settings or FailuresSettings(), log=log, clock=clock, announce=announce
+        )
 
     @property
     def patterns(self) -> Mapping[str, Pattern]:
         """Id -> pattern, as of now."""
         return self._patterns
+
+    def diagnosis_of(self, pattern: str) -> Diagnosis | None:
+        """Give what a model said last of a pattern; None when none has."""
+        return self._diagnoses.get(pattern)
+
+    def pattern_of(self, op: Op) -> str:
+        """Give the id of the pattern that a failed op belongs to, or would."""
+        return self._catalogue.place(bounded_endpoint(op.endpoint), error_text(op)).id
 
     async def run(self, life: Life) -> None:
         """Serve as an actor."""
@@ -91,24 +123,33 @@ class Analyzer:
         self._patterns, self._saved_seq = await self._learned.load_patterns()
         self._catalogue = catalogue_of(self._patterns.values())
         self._unsaved, self._absorbed, self._model_failures, self._asks_from = {}, set(), 0, 0
+        self.doubts = await self._learned.load_doubts()
+        self._diagnoses = {}
+        for diagnosis in reversed(await self._learned.load_diagnoses()):
+            self._remember(diagnosis)
+        await self.standings.load()
         await self._feed.open(self._saved_seq)
         life.ready()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow, life)
                 nursery.start_soon(self._save_now_and_then)
+                nursery.start_soon(self._review_now_and_then)
                 nursery.start_soon(self._inquire_each_cycle, life)
         finally:
             with trio.move_on_after(SAVE_BUDGET_S, shield=True):
                 await self._save()
+                await self.standings.save()
 
     async def _follow(self, life: Life) -> None:
         while True:
             async with self._feed.take() as ops:
                 life.at("grouping")
+                self.doubts.add(ops)
                 changes = apply(self._patterns, ops, self._catalogue)
                 self._note(changes.patterns)
                 self._forget(changes.absorbed)
+                self.standings.review(changes.patterns.values())
             life.progress()
 
     def _note(self, changes: Mapping[str, Pattern]) -> None:
@@ -120,12 +161,15 @@ class Analyzer:
         for pattern in absorbed:
             self._patterns.pop(pattern, None)
             self._unsaved.pop(pattern, None)
+            self._diagnoses.pop(pattern, None)
         self._absorbed |= absorbed.keys()
+        self.standings.absorb(absorbed)
 
     async def _save_now_and_then(self) -> None:
         while True:
             await trio.sleep(SAVE_S)
             await self._save()
+            await self.standings.save()
 
     async def _save(self) -> None:
         """Save what has changed since the last time, with the cursor; what could not be saved stays unsaved."""
@@ -133,13 +177,25 @@ class Analyzer:
             if self._saved_seq == self._feed.cursor and not self._unsaved:
                 return
             changes, absorbed, seq = dict(self._unsaved), frozenset(self._absorbed), self._feed.cursor
-            await self._learned.save_patterns(changes, seq, absorbed)
+            await self._learned.save_patterns(changes, seq, absorbed, self.doubts)
             self._saved_seq = seq
             self._absorbed -= absorbed
             self._unsaved = {key: now for key, now in self._unsaved.items() if changes.get(key) is not now}
 
+    async def _review_now_and_then(self) -> None:
+        """Notice what time alone changes: quiet, and a spike that is over."""
+        while True:
+            self.standings.review(tuple(self._patterns.values()))
+            await self.standings.save()
+            await trio.sleep(REVIEW_S)
+
     async def _inquire_each_cycle(self, life: Life) -> None:
         async for number in self._cycle.each():
+            if self.consultant is not None:
+                life.at("consulting")
+                await self._consult(self.consultant)
+                life.progress()
+                continue
             inquiry = inquire(self._patterns.values()) if self._model and number >= self._asks_from else None
             if inquiry is not None:
                 life.at("asking")
@@ -161,14 +217,25 @@ class Analyzer:
         self._log.info(
             "error_analysis", text=text[:LOGGED_CHARS_MAX], patterns=[case.pattern_id for case in inquiry.cases]
         )
-        await self._conclude(inquiry, text)
+        await self._conclude(inquiry, text, self._model.name)
 
-    async def _conclude(self, inquiry: Inquiry, text: str) -> None:
-        assert self._model is not None
-        created = now_text(self._time_ns)
-        decide = partial(conclude, inquiry=inquiry, text=text, model=self._model.name, created=created)
+    async def _consult(self, consultant: Consultant) -> None:
+        """Ask about the patterns that are due, each by itself."""
+        known = {found.key: found.statement for found in self._diagnoses.values() if found.statement is not None}
+        for inquiry, statement in await consultant.consult(tuple(self._patterns.values()), known):
+            await self._conclude(inquiry, statement.text, consultant.name, statement)
+
+    def _remember(self, diagnosis: Diagnosis) -> None:
+        for case in diagnosis.cases:
+            if case.pattern_id in self._patterns:
+                self._diagnoses[case.pattern_id] = diagnosis
+
+    async def _conclude(self, inquiry: Inquiry, text: str, model: str, statement: Statement | None = None) -> None:
+        created = iso_milliseconds(datetime.fromtimestamp(self._clock(), UTC))
+        decide = partial(conclude, inquiry=inquiry, text=text, model=model, created=created, statement=statement)
         async with self._saving:
             await self._learned.save_diagnosis(*decide(self._patterns), inquiry_message(inquiry, text))
         # Once more: the patterns may have grown while that was saved.
-        _, diagnosed = decide(self._patterns)
+        diagnosis, diagnosed = decide(self._patterns)
         self._note(diagnosed)
+        self._remember(diagnosis)

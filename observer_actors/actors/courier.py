@@ -1,4 +1,4 @@
-"""The courier: delivers the outbox to the gateway, in order, at least once.
+"""The courier: delivers the outbox to the gateway and to the webhook, each in order, at least once.
 
 The head of the outbox is tried until it is delivered or refused for good (a 4xx that says that trying again cannot
 help); what follows waits. So the gateway sees what was learned in the order in which it was. Of its answers the status
@@ -16,7 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.settings import GatewaySettings
-from observer_actors.store import Queued
+from observer_actors.store import Lane, Queued
 from observer_actors.supervision import Life
 
 __all__ = ["Courier", "backoff_s"]
@@ -36,7 +36,10 @@ def backoff_s(attempts: int, most_s: float, jitter: float) -> float:
 
 
 class Courier:
-    """The actor."""
+    """The actor.
+
+    :param has_webhook: one is configured; its messages name the whole URL.
+    """
 
     def __init__(
         self,
@@ -44,34 +47,44 @@ class Courier:
         settings: GatewaySettings,
         *,
         log: FilteringBoundLogger,
+        has_webhook: bool = False,
         around: Surroundings | None = None,
     ) -> None:
         self._learned = learned
         self._settings = settings
         self._log = log
+        self._lanes = {Lane.GATEWAY: bool(settings.url), Lane.WEBHOOK: has_webhook}
         self._around = around or Surroundings()
 
     async def run(self, life: Life) -> None:
         """Serve as an actor."""
         life.ready()
-        if not self._settings.url:
+        lanes = [lane for lane, has_receiver in self._lanes.items() if has_receiver]
+        if not lanes:
             life.at("no gateway")
             await trio.sleep_forever()
-        async with httpx.AsyncClient(
-            base_url=self._settings.url,
-            timeout=self._settings.timeout_seconds,
-            trust_env=False,
-            transport=self._around.transport,
-        ) as client:
-            while True:
-                life.at("waiting")
-                message = await self._learned.next_message()
-                life.at("delivering")
-                answer = await self._send(client, message)
-                life.at("settling")
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + SETTLE_S):
-                    if await self._settle(message, answer):
-                        life.progress()
+        async with (
+            httpx.AsyncClient(
+                base_url=self._settings.url,
+                timeout=self._settings.timeout_seconds,
+                trust_env=False,
+                transport=self._around.transport,
+            ) as client,
+            trio.open_nursery() as nursery,
+        ):
+            for lane in lanes:
+                nursery.start_soon(self._deliver, client, lane, life)
+
+    async def _deliver(self, client: httpx.AsyncClient, lane: Lane, life: Life) -> None:
+        while True:
+            life.at("waiting")
+            message = await self._learned.next_message(lane)
+            life.at("delivering")
+            answer = await self._send(client, message)
+            life.at("settling")
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + SETTLE_S):
+                if await self._settle(message, answer):
+                    life.progress()
 
     async def _send(self, client: httpx.AsyncClient, message: Queued) -> int | str:
         """Try once; give the status, or what went wrong."""

@@ -17,15 +17,30 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.surroundings import Surroundings
-from observer_actors.patterns import Diagnosis, Outgoing, Pattern
+from observer_actors.doubt import Doubts
+from observer_actors.patterns import Diagnosis, Outgoing, Pattern, Standing
 from observer_actors.playbook import Delta, Entry
 from observer_actors.settings import GatewaySettings
-from observer_actors.store import LEARNED_PATH, Queued, Saved, Store, StoreDamaged, StoreFailed, StoreStatistics
+from observer_actors.store import (
+    LEARNED_PATH,
+    STANDINGS,
+    Lane,
+    Queued,
+    Saved,
+    Snapshot,
+    Store,
+    StoreDamaged,
+    StoreFailed,
+    StoreStatistics,
+)
 
 __all__ = ["Learned", "StoreReplaced"]
 
 T = TypeVar("T")
 ANALYZER: Final = "analyzer"
+DOUBTS: Final = "doubts"
+DIAGNOSES_LOADED_MAX: Final = 2_000
+"""As many as there are patterns."""
 CONSOLIDATOR: Final = "consolidator"
 
 
@@ -64,7 +79,8 @@ class Learned:
         self._replaced = 0
         self._loaded: dict[str, int] = {}
         """Consumer -> how often the file had been replaced when the consumer loaded from it."""
-        self._queued = trio.Event()
+        self._queued = 0
+        self._more = trio.lowlevel.ParkingLot()
 
     def statistics(self) -> StoreStatistics | None:
         """Give the numbers as of the last change; None before the store was opened."""
@@ -80,19 +96,47 @@ class Learned:
         """Give all patterns, and the last seq that is in them."""
         return await self._call(lambda store: (store.patterns(), store.cursor(ANALYZER)), loads=ANALYZER)
 
-    async def save_patterns(self, changes: Mapping[str, Pattern], seq: int, absorbed: Collection[str] = ()) -> None:
-        """Save patterns together with the last seq that is in them, and let go of those that were absorbed.
+    async def load_doubts(self) -> Doubts:
+        """Give what was counted up to the same seq."""
+        return await self._call(lambda store: store.state(DOUBTS, Doubts)) or Doubts()
+
+    async def save_patterns(
+        self,
+        changes: Mapping[str, Pattern],
+        seq: int,
+        absorbed: Collection[str] = (),
+        doubts: Doubts | None = None,
+    ) -> None:
+        """Save patterns and doubts together with the last seq that is in them, and let go of those that were absorbed.
 
         :raises StoreReplaced: the file is another than the one loaded from; so do the next two.
         """
+        snapshots = {} if doubts is None else {DOUBTS: Snapshot(seq, msgspec.json.encode(doubts))}
         await self._call(
-            lambda store: store.save_patterns(changes, consumer=ANALYZER, seq=seq, absorbed=absorbed), saves=ANALYZER
+            lambda store: store.save_patterns(
+                changes, consumer=ANALYZER, seq=seq, absorbed=absorbed, snapshots=snapshots
+            ),
+            saves=ANALYZER,
         )
+
+    async def load_diagnoses(self) -> list[Diagnosis]:
+        """Give what models have said, newest first, `DIAGNOSES_LOADED_MAX` at most."""
+        return await self._call(lambda store: store.diagnoses(limit=DIAGNOSES_LOADED_MAX))
 
     async def save_diagnosis(self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], message: Outgoing) -> None:
         """Save what a model said, and queue the gateway's copy, both or neither."""
         messages = (message,) if self._gateway.url else ()
         saved = await self._call(lambda store: store.save_diagnosis(diagnosis, changes, messages), saves=ANALYZER)
+        self._note(saved)
+
+    async def load_standings(self) -> dict[str, Standing]:
+        """Give how the patterns stood when that was last saved."""
+        return await self._call(lambda store: store.state(STANDINGS, dict[str, Standing])) or {}
+
+    async def save_standings(self, standings: Mapping[str, Standing], messages: Sequence[Outgoing]) -> None:
+        """Save how the patterns stand, and queue what the webhook is told, both or neither."""
+        snapshot = Snapshot(0, msgspec.json.encode(standings))
+        saved = await self._call(lambda store: store.save_standings(snapshot, messages), saves=ANALYZER)
         self._note(saved)
 
     async def load_entries(self) -> dict[str, Entry]:
@@ -109,13 +153,14 @@ class Learned:
         )
         self._note(saved)
 
-    async def next_message(self) -> Queued:
-        """Wait until the head of the outbox is due."""
+    async def next_message(self, lane: Lane = Lane.ANY) -> Queued:
+        """Wait until the head of a lane of the outbox is due."""
         while True:
-            self._queued = trio.Event()  # before the look: what is queued during it is not missed
-            head = await self._call(Store.head)
+            queued = self._queued  # before the look: what is queued during it is not missed
+            head = await self._call(lambda store: store.head(lane))
             if head is None:
-                await self._queued.wait()
+                while queued == self._queued:
+                    await self._more.park()
                 continue
             wait_s = head.wait_seconds(self._clock())
             if not wait_s:
@@ -136,13 +181,14 @@ class Learned:
         await self._call(lambda store: store.failed(message.key, error, now=now, next_at=now + delay_s))
 
     def _clock(self) -> float:
-        return self._around.time_ns() / 1e9
+        return self._around.seconds()
 
     def _note(self, saved: Saved) -> None:
         if saved.dropped:
             self._log.error("outbox_full", dropped=saved.dropped, hint="the gateway is away; the oldest were dropped")
         if saved.queued:
-            self._queued.set()
+            self._queued += 1
+            self._more.unpark_all()
 
     async def _call(self, call: Callable[[Store], T], *, loads: str = "", saves: str = "") -> T:
         work = partial(self._in_thread, call, loads, saves)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -107,7 +108,7 @@ class StatsKeeper:
         """Save the counters. A disk that refuses costs only time at the next start, so it is no failure of ours."""
         if self.stats.last_seq == self._saved_seq or not self._is_whole:
             return  # nothing new, or a crash has left some op half counted
-        seq, content = self.stats.last_seq, msgspec.json.encode(self.stats)
+        seq, content = self.stats.last_seq, _write_snapshot(self.stats)
         try:
             with translated("saving the counters"):
                 await self._in_thread(partial(replace_file, self._disk, self._path, content))
@@ -118,11 +119,10 @@ class StatsKeeper:
 
     def _load(self) -> Stats:
         try:
-            content = self._disk.read(self._path, 0, self._disk.size(self._path))
-            return msgspec.json.decode(content, type=Stats)
+            return _read_snapshot(self._disk.read(self._path, 0, self._disk.size(self._path)))
         except FileNotFoundError:
             return Stats()
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeError, SnapshotRotten) as error:
             self._log.warning("snapshot_unreadable", path=str(self._path), error=str(error), hint="counting anew")
             return Stats()
 
@@ -138,3 +138,27 @@ class StatsKeeper:
                 failures=counts.failures,
                 scenario_ops=self._ring.ring.scenario_ops(),
             )
+
+
+class SnapshotRotten(Exception):
+    """The snapshot is not what was written."""
+
+
+class _Snapshot(msgspec.Struct, frozen=True):
+    """The file: the counters, and what they must add up to."""
+
+    stats: msgspec.Raw
+    crc32: int
+
+
+def _write_snapshot(stats: Stats) -> bytes:
+    content = msgspec.json.encode(stats)
+    return msgspec.json.encode(_Snapshot(msgspec.Raw(content), zlib.crc32(content)))
+
+
+def _read_snapshot(content: bytes) -> Stats:
+    """Read the file; one without a checksum, as earlier versions wrote it, is counted anew."""
+    snapshot = msgspec.json.decode(content, type=_Snapshot)
+    if zlib.crc32(bytes(snapshot.stats)) != snapshot.crc32:
+        raise SnapshotRotten("its checksum is another")
+    return msgspec.json.decode(snapshot.stats, type=Stats)

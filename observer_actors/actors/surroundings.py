@@ -65,6 +65,10 @@ class Surroundings:
     chance: Callable[[], float] = random.random
     transport: httpx.AsyncBaseTransport | None = None
 
+    def seconds(self) -> float:
+        """Give the time of day: seconds since 1970."""
+        return self.time_ns() / 1e9
+
 
 def now_text(time_ns: Callable[[], int]) -> str:
     """Give the time as text (ISO 8601, milliseconds, Z)."""

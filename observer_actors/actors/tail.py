@@ -12,6 +12,7 @@ import trio
 from observer_actors.actors.commits import Commits, ReadJournal
 from observer_actors.errors import Overloaded
 from observer_actors.op import Op
+from observer_actors.patterns import StateChanged
 from observer_actors.settings import TailSettings
 
 __all__ = ["Tail", "TailStatistics", "Tap"]
@@ -35,10 +36,10 @@ class Tap:
         self.dropped = False
         self.ended = False
         self._ops_max = ops_max
-        self._buffer: deque[Op] = deque()
+        self._buffer: deque[Op | StateChanged] = deque()
         self._more = trio.Event()
 
-    def offer(self, ops: Sequence[Op]) -> int:
+    def offer(self, ops: Sequence[Op | StateChanged]) -> int:
         """Take a commit in, or drop the reader: give the number of ops that it lost just now.
 
         A reader that has read all is not slow: it gets one commit, however large.
@@ -64,8 +65,8 @@ class Tap:
         """Whether there will be no more."""
         return not self._buffer and (self.dropped or self.ended)
 
-    async def take(self) -> Op | None:
-        """Wait for the next op; None when there will be no more."""
+    async def take(self) -> Op | StateChanged | None:
+        """Wait for the next op, or change of a pattern's state; None when there will be no more."""
         while not self._buffer:
             if self.over:
                 return None
@@ -85,8 +86,10 @@ class Tail:
         self._taps: set[Tap] = set()
         commits.tap(self._offer)
 
-    async def follow(self, after_seq: int | None, *, silence_s: float) -> AsyncGenerator[Op | None]:
+    async def follow(self, after_seq: int | None, *, silence_s: float) -> AsyncGenerator[Op | StateChanged | None]:
         """Give ops as they are committed, from ``after_seq`` on (out of the journal), or from now on.
+
+        And, as they happen, changes of patterns' states; those are not repeated out of the journal.
 
         Gives None after each ``silence_s`` seconds without one. Ends when the reader was dropped or the daemon stops.
 
@@ -105,12 +108,14 @@ class Tail:
                     yield op
                 cursor = replayed[-1].seq
             while not tap.over:
-                committed: Op | None = None
+                committed: Op | StateChanged | None = None
                 with trio.move_on_after(silence_s):
                     committed = await tap.take()
                 if committed is None:
                     if not tap.over:
                         yield None
+                elif isinstance(committed, StateChanged):
+                    yield committed
                 elif committed.seq > cursor:  # replayed already, or published twice
                     cursor = committed.seq
                     yield committed
@@ -139,7 +144,11 @@ class Tail:
             self._taps.discard(tap)
             self.statistics.readers -= 1
 
-    def _offer(self, ops: Sequence[Op]) -> None:
+    def announce(self, change: StateChanged) -> None:
+        """Show a change of a pattern's state to all readers."""
+        self._offer((change,))
+
+    def _offer(self, ops: Sequence[Op | StateChanged]) -> None:
         for tap in self._taps:
             lost = tap.offer(ops)
             self.statistics.dropped += lost > 0

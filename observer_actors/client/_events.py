@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 from uuid import uuid4
@@ -79,7 +80,8 @@ async def _exchange(content: bytes, base: str, timeout_seconds: float) -> Receip
     where = parse_address(base)
     url = join(where.base, "event")
     shown_url = shown(url if where.socket is None else base)
-    answer = await post(url, content, timeout_seconds=timeout_seconds, tries=_TRIES, socket=where.socket)
+    token = os.environ.get("OBSERVER_TOKEN", "")
+    answer = await post(url, content, timeout_seconds=timeout_seconds, tries=_TRIES, socket=where.socket, token=token)
     return _judge(shown_url, answer)
 
 

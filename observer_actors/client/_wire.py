@@ -13,14 +13,14 @@ import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Final
+from typing import Final
 
 import anyio
 import anyio.to_thread
 import httpx
 import msgspec
 
-from observer_actors.errors import ObserverError
+from observer_actors.errors import Unreachable
 
 __all__ = ["ANSWER_BYTES_MAX", "Answer", "Unreachable", "join", "post", "shown"]
 
@@ -31,20 +31,6 @@ _HEADERS: Final = {
     "Accept": "application/json",
     "User-Agent": "observer-actors",
 }
-
-
-class Unreachable(ObserverError):
-    """Nobody there, no answer in time, or none that can be used."""
-
-    status: ClassVar[int] = 502
-    title = "unreachable"
-    retryable: ClassVar[bool] = True
-    exit_code: ClassVar[int] = 69
-
-    def __init__(self, detail: str, *, hint: str = "", broke: bool = False) -> None:
-        super().__init__(detail, hint=hint)
-        self.broke = broke
-        """The connection was made and broke: the request may have been carried out."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -68,11 +54,13 @@ async def post(
     tries: int = 1,
     follow_redirects: bool = False,
     socket: str | None = None,
+    token: str = "",
 ) -> Answer:
     """POST JSON, and read the answer whatever its status.
 
     :param timeout_seconds: for all tries together, from the look-up of the name to the answer's last byte.
     :param socket: path of the Unix socket that takes it there.
+    :param token: sent as a bearer token.
     :param tries: again, at once, when the connection broke; more than 1 only for what may arrive twice.
     :raises Unreachable: no answer within the limit, or one above `ANSWER_BYTES_MAX`.
     """
@@ -80,15 +68,16 @@ async def post(
         while True:
             tries -= 1
             try:
-                return await _exchange(url, content, follow_redirects=follow_redirects, socket=socket)
+                return await _exchange(url, content, follow_redirects=follow_redirects, socket=socket, token=token)
             except Unreachable as trouble:
                 if not (trouble.broke and tries):
                     raise
     raise Unreachable(f"{shown(url)}: no answer within {timeout_seconds:g} s")
 
 
-async def _exchange(url: str, content: bytes, *, follow_redirects: bool, socket: str | None) -> Answer:
+async def _exchange(url: str, content: bytes, *, follow_redirects: bool, socket: str | None, token: str) -> Answer:
     certificates = await _certificates()
+    headers = {**_HEADERS, "Authorization": f"Bearer {token}"} if token else _HEADERS
     raw = _Chunks()
     with _translated(url), anyio.CancelScope() as reading:
         async with (
@@ -99,7 +88,7 @@ async def _exchange(url: str, content: bytes, *, follow_redirects: bool, socket:
                 follow_redirects=follow_redirects,
                 transport=httpx.AsyncHTTPTransport(uds=socket, verify=certificates) if socket else None,
             ) as client,
-            client.stream("POST", url, content=content, headers=_HEADERS) as response,
+            client.stream("POST", url, content=content, headers=headers) as response,
         ):
             # Anything raised in this loop, or by httpx's own decompression above it, would abandon the nested
             # generators to the garbage collector, which trio reports. Cancelling ends the innermost first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,8 +13,7 @@ import httpx
 import msgspec
 
 from observer_actors.addresses import parse_address
-from observer_actors.client import Unreachable
-from observer_actors.errors import ObserverError
+from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.visible import visible
 
 __all__ = ["Api", "Refused"]
@@ -52,7 +52,14 @@ class Api:
         self.address = address
         where = parse_address(address)
         transport = httpx.HTTPTransport(uds=where.socket) if where.socket else None
-        self._client = httpx.Client(base_url=where.base, transport=transport, timeout=TIMEOUT_S, trust_env=False)
+        token = os.environ.get("OBSERVER_TOKEN", "")
+        self._client = httpx.Client(
+            base_url=where.base,
+            transport=transport,
+            timeout=TIMEOUT_S,
+            trust_env=False,
+            headers={"Authorization": f"Bearer {token}"} if token else None,
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -18,10 +18,10 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from observer_actors import __version__
-from observer_actors.client import Unreachable
 from observer_actors.commands._answers import ActorAnswer, ActorsAnswer, HealthAnswer, ReadyAnswer
 from observer_actors.commands._api import Api, Refused
 from observer_actors.config import Loaded
+from observer_actors.errors import Unreachable
 from observer_actors.journal import directory_in_use
 from observer_actors.visible import cut
 

@@ -9,10 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Annotated, Any, Final
+from types import FrameType
+from typing import IO, Annotated, Any, Final, Self
 from uuid import uuid4
 
 import msgspec
@@ -20,9 +19,10 @@ from cyclopts import Parameter
 
 from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._screen import told
+from observer_actors.commands._trace import trace_attributes
 from observer_actors.errors import ObserverError
 
-__all__ = ["exec_"]
+__all__ = ["Signals", "exec_"]
 
 EXIT_NOT_EXECUTABLE: Final = 126
 EXIT_NOT_FOUND: Final = 127
@@ -55,7 +55,8 @@ def exec_(
     """Run a command, report how it ended and how long it took, and exit as it did.
 
     Its inputs and outputs are its own. On a failure, the last line of its standard error is reported too, unless that
-    is a terminal. That the report cannot be delivered is said on standard error, and changes nothing else.
+    is a terminal. A trace that TRACEPARENT names is carried on. That the report cannot be delivered is said on standard
+    error, and changes nothing else.
 
     Example: observer-actors exec --endpoint backup -- tar -cf /tmp/etc.tar /etc/hostname
 
@@ -98,7 +99,7 @@ def _event(
         "duration_ms": round(outcome.seconds * 1e3, 3),
         "input_summary": description or shlex.join(command)[:COMMAND_CHARS_MAX],
         "output_summary": f"exit status {outcome.status}",
-        "attrs": {"exit_status": outcome.status, "command": command[0][:COMMAND_CHARS_MAX]},
+        "attrs": {"exit_status": outcome.status, "command": command[0][:COMMAND_CHARS_MAX], **trace_attributes()},
         "id": uuid4().hex,
     }
     if outcome.status != 0:
@@ -110,18 +111,54 @@ def _event(
 def _run(command: tuple[str, ...]) -> Outcome:
     began = time.monotonic()
     pipe = None if sys.stderr.isatty() else subprocess.PIPE
-    try:
-        process = subprocess.Popen(command, stderr=pipe)  # noqa: S603 - to run what one is given is the point
-    except OSError as error:
-        told(f"observer-actors: {command[0]}: {error.strerror}")
-        status = EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else EXIT_NOT_EXECUTABLE
-        return Outcome(status, time.monotonic() - began, error.strerror or "")
-    with _signals_to(process):
+    with Signals() as signals:
+        try:
+            process = subprocess.Popen(command, stderr=pipe)  # noqa: S603 - to run what one is given is the point
+        except OSError as error:
+            told(f"observer-actors: {command[0]}: {error.strerror}")
+            status = EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else EXIT_NOT_EXECUTABLE
+            return Outcome(status, time.monotonic() - began, error.strerror or "")
+        signals.go_to(process)
         kept = _Kept(process.stderr) if process.stderr is not None else None
         status = process.wait()
         seconds = time.monotonic() - began
     said = kept.last_line() if kept is not None else ""
     return Outcome(status if status >= 0 else EXIT_SIGNALLED - status, seconds, said)
+
+
+class Signals:
+    """Passes signals on, and leaves Ctrl-C to the command, which gets it from the terminal as we do: we outlive it.
+
+    In force before the command is started: a signal that comes in between is passed on then.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, *_PASSED_ON):
+            self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def go_to(self, process: subprocess.Popen[bytes]) -> None:
+        """Say who gets them."""
+        self._process = process
+        for number in self._early:
+            process.send_signal(number)
+
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            return
+        if self._process is None:
+            self._early.append(number)
+        else:
+            self._process.send_signal(number)
 
 
 class _Kept:
@@ -145,17 +182,3 @@ class _Kept:
         self._thread.join(1.0)
         lines = [line for line in self._end.decode(errors="replace").splitlines() if line.strip()]
         return lines[-1].strip() if lines else ""
-
-
-@contextmanager
-def _signals_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Pass signals on, and leave Ctrl-C to the command, which gets it from the terminal as we do: we outlive it."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *_PASSED_ON)}
-    signal.signal(signal.SIGINT, lambda *_: None)
-    for number in _PASSED_ON:
-        signal.signal(number, lambda which, _frame: process.send_signal(which))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

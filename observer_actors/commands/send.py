@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from observer_actors.commands._answers import EventAnswer
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import print_json, told
+from observer_actors.commands._trace import trace_attributes
 from observer_actors.errors import EventInvalid
 from observer_actors.visible import visible
 
@@ -50,8 +51,8 @@ class EventFlags:
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         pairs = [_pair(text) for text in given.pop("attributes")]
         event = {name: value for name, value in given.items() if value is not None}
-        if pairs:
-            event["attrs"] = dict(pairs)
+        if event or pairs:
+            event["attrs"] = trace_attributes() | dict(pairs)
         return event
 
 
@@ -59,6 +60,7 @@ def send(flags: EventFlags = EventFlags(), api: ApiOptions = ApiOptions(), *, js
     """Report one operation, from flags or, without any, from standard input (a JSON object).
 
     It is on disk when the command exits 0. An id makes sure that it is stored once, however often it is sent.
+    A trace that TRACEPARENT names is carried on, where flags make the event.
 
     Example: observer-actors send --endpoint sql:run --error "timeout after 30 s"
     """

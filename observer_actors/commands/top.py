@@ -15,13 +15,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from observer_actors.client import Unreachable
 from observer_actors.commands._answers import ActorsAnswer, FailuresAnswer, HealthAnswer, ReadyAnswer, StatsAnswer
 from observer_actors.commands._api import Api, Refused
 from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._screen import compact, console, table
 from observer_actors.commands.actors import tree_of
 from observer_actors.commands.failures import table_of
+from observer_actors.errors import Unreachable
 from observer_actors.visible import visible
 
 __all__ = ["top"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from observer_actors.commands._options import ConfigOptions, JsonFlag
+from observer_actors.commands._screen import LongWork
 from observer_actors.errors import ConfigInvalid
 from observer_actors.journal import Finding, VerifyReport
 from observer_actors.journal import verify as verify_directory
@@ -17,8 +16,6 @@ from observer_actors.journal import verify as verify_directory
 __all__ = ["verify"]
 
 EXIT_DAMAGE: Final = 1
-PROGRESS_S: Final = 2.0
-"""Nothing is said of progress before this; then a line in this time."""
 
 
 def verify(
@@ -43,24 +40,10 @@ def verify(
     folder = ConfigOptions(config=config, data_dir=data_dir).load().settings.data_dir
     if not (folder / "_observer").is_dir():
         raise ConfigInvalid(f"{folder} is no data directory", hint="--data-dir names the one that `serve` was given")
-    report = verify_directory(folder, progress=_Progress())
+    with LongWork("verifying", "bytes") as progress:
+        report = verify_directory(folder, progress=progress)
     print(msgspec.json.encode(report).decode() if json else _in_words(folder, report))
     return EXIT_DAMAGE if report.is_damaged else 0
-
-
-class _Progress:
-    """Says how far it is, once it takes longer than a moment; on standard error, so that output stays parsable."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + PROGRESS_S
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + PROGRESS_S
-        share = f"{done / total:4.0%}" if total else ""
-        print(f"verifying: {share} of {total / 1e6:,.0f} MB", file=sys.stderr)
 
 
 def _in_words(data_dir: Path, report: VerifyReport) -> str:

@@ -6,6 +6,7 @@ What stands further up beats what stands below:
 2. the environment: ``OBSERVER_LISTEN__PORT`` for any setting (two underscores where the name has a dot), and the
    variables of `ENVIRONMENT`. A list is separated by commas. An empty variable counts as not given;
 3. credentials: a file of ``$CREDENTIALS_DIRECTORY`` that has the name of a setting (systemd's ``LoadCredential=``);
+   an empty one counts as not given;
 4. the file that ``--config`` names;
 5. `SYSTEM_FILE`;
 6. the default.
@@ -119,7 +120,8 @@ def _credentials(directory: str) -> Iterator[Given]:
             if file.name in LEAVES:
                 with file.open("rb") as stream:
                     text = stream.read(CREDENTIAL_BYTES_MAX).decode().removesuffix("\n")
-                yield Given(file.name, text, str(file), is_text=True)
+                if text:
+                    yield Given(file.name, text, str(file), is_text=True)
             elif file.name.partition(".")[0] in SECTIONS:
                 raise _unknown(file.name, str(file))
     except OSError as error:

@@ -17,6 +17,7 @@ from msgspec import inspect as types
 from observer_actors.config.layers import Given, Places, layers
 from observer_actors.config.schema import LEAVES, Leaf, convert, settings_from
 from observer_actors.errors import ConfigInvalid
+from observer_actors.secrets import RuleInvalid, Secrets
 from observer_actors.settings import Settings
 
 __all__ = ["DEFAULT_ORIGIN", "Loaded", "load_settings", "read_settings"]
@@ -111,17 +112,24 @@ _HTTP_URL: Final = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 def _troubles(settings: Settings) -> Iterator[_Trouble]:
     """Find what no single field can know."""
     listen, gateway = settings.listen, settings.gateway
-    if listen.tcp and not listen.insecure_no_auth and not _is_loopback(listen.host):
+    is_guarded = bool(settings.auth.tokens_file) or listen.insecure_no_auth
+    if listen.tcp and not is_guarded and not _is_loopback(listen.host):
         yield _Trouble(
             "listen.host",
-            f"listen.host: {listen.host} can be reached from other machines, and there is no authentication",
-            "listen on 127.0.0.1, or say --insecure-no-auth when the network is trusted",
+            f"listen.host: {listen.host} can be reached from other machines, and no tokens are set",
+            "listen on 127.0.0.1, or set auth.tokens_file; --insecure-no-auth does without when the network is trusted",
         )
+    if bool(listen.tls_key) > bool(listen.tls_cert):
+        yield _Trouble("listen.tls_key", "listen.tls_key is set, but listen.tls_cert is not")
     for name, url in (("gateway.url", gateway.url), ("model.lakehouse_url", settings.model.lakehouse_url)):
         if url and not _HTTP_URL.fullmatch(url):
             yield _Trouble(name, f"{name}: {url!a} is no http or https URL", "e.g. http://127.0.0.1:3700")
     if gateway.required and not gateway.url:
         yield _Trouble("gateway.required", "gateway.required is set, but gateway.url is not")
+    try:
+        Secrets(settings.secrets.extra)
+    except RuleInvalid as error:
+        yield _Trouble("secrets.extra", f"secrets.extra: {error.detail}", error.hint)
     if listen.body_bytes_max > listen.bodies_bytes_max:
         yield _Trouble(
             "listen.body_bytes_max",

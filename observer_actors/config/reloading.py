@@ -13,7 +13,9 @@ RELOADABLE: Final = (
     "cycle.seconds",
     "journal.retained_bytes_max",
     "journal.retained_seconds_max",
+    "listen.hosts",
     "log.level",
+    "secrets.extra",
     "sources.extra",
 )
 

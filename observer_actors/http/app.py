@@ -22,14 +22,14 @@ from observer_actors import __version__
 from observer_actors.errors import ObserverError, RequestTooLarge
 from observer_actors.event import Event
 from observer_actors.http.description import Description, document_problems, document_text
+from observer_actors.http.doubt import DoubtAnswer, DoubtfulOp, doubt_answer, marked_op
+from observer_actors.http.failures import register_failures
 from observer_actors.http.intake import BatchAnswer, EventAnswer
 from observer_actors.http.metrics import DaemonCollector
 from observer_actors.http.queries import cursor_after, parse_ops_query, parse_seq
 from observer_actors.http.replies import PROBLEM, Problem, Reply, json_reply, problem_reply
 from observer_actors.http.sse import stream
 from observer_actors.http.views import Readiness, Views
-from observer_actors.op import Op
-from observer_actors.patterns import Pattern
 from observer_actors.playbook import Entry
 from observer_actors.ring import RecentOp, RingStatistics
 from observer_actors.supervision import (
@@ -93,6 +93,7 @@ class StatsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     by_source: dict[str, int]
     recent_scenario_ops: list[RecentOp]
     lifetime: LifetimeStats
+    doubt: DoubtAnswer
 
 
 class OpsAnswer(msgspec.Struct, frozen=True):
@@ -102,7 +103,7 @@ class OpsAnswer(msgspec.Struct, frozen=True):
     limit of ops looked at before the page was full; ``next`` goes on from there.
     """
 
-    ops: list[Op]
+    ops: list[DoubtfulOp]
     next: str | None
     complete: bool
 
@@ -142,12 +143,6 @@ class TreeAnswer(msgspec.Struct, frozen=True):
     events: Sequence[AnyLifecycleEvent]
 
 
-class FailuresAnswer(msgspec.Struct, frozen=True):
-    """`GET /failures`: what fails in the same way, most frequent first."""
-
-    failures: list[Pattern]
-
-
 class PlaybookAnswer(msgspec.Struct, frozen=True):
     """`GET /playbook`: what worked."""
 
@@ -184,6 +179,7 @@ def create_app(views: Views) -> QuartTrio:
     _register_ingest(app, views)
     _register_status(app, views)
     _register_ops(app, views)
+    register_failures(app, views, _send)
     _register_learning(app, views)
     return app
 
@@ -317,18 +313,18 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
         query = parse_ops_query(request.args.items(multi=True))
         page = await views.query(query)
         following = None if page.cursor is None else cursor_after(query, page.cursor)
-        return _send(json_reply(OpsAnswer(list(page.ops), following, page.complete)))
+        return _send(json_reply(OpsAnswer([marked_op(op) for op in page.ops], following, page.complete)))
 
     @app.get("/ops/<seq>")
     @tag(["ops"])
-    @document_response(Op, 200)
+    @document_response(DoubtfulOp, 200)
     @document_problems(400, 404, 503)
     async def one_op(seq: str) -> ResponseReturnValue:
         """Give one operation by its seq."""
         found = await views.get(parse_seq(seq, "seq"))
         if found is None:
             raise OpUnknown(f"there is no op {int(seq)}", hint=f"the last is {views.commits.last_seq}")
-        return _send(json_reply(found))
+        return _send(json_reply(marked_op(found)))
 
     @app.get("/tail")
     @tag(["ops"])
@@ -347,14 +343,6 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
 
 
 def _register_learning(app: QuartTrio, views: Views) -> None:
-    @app.get("/failures")
-    @tag(["learning"])
-    @document_response(FailuresAnswer, 200)
-    async def failures() -> ResponseReturnValue:
-        """Show what fails in the same way."""
-        patterns = sorted(views.patterns(), key=lambda pattern: (-pattern.count, pattern.id))
-        return _send(json_reply(FailuresAnswer(patterns)))
-
     @app.get("/playbook")
     @tag(["learning"])
     @document_response(PlaybookAnswer, 200)
@@ -398,4 +386,5 @@ def _stats_answer(ring: RingStatistics, views: Views) -> StatsAnswer:
         by_source=ring.by_source,
         recent_scenario_ops=ring.recent_scenario_ops,
         lifetime=lifetime,
+        doubt=doubt_answer(views.analyzer.doubts),
     )

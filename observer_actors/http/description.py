@@ -62,9 +62,10 @@ class Description(OpenAPIProvider):
         return paths, components
 
     def build_path_parameter(self, name: str, converter: Any) -> Schema:  # noqa: ANN401 - quart-schema's signature
-        """Describe a part of a path: each of ours is a seq."""
+        """Describe a part of a path: a seq, or a text."""
         parameter: Schema = super().build_path_parameter(name, converter)
-        return {**parameter, "schema": {"type": "integer", "minimum": 0}}
+        schema = {"type": "integer", "minimum": 0} if name == "seq" else {"type": "string"}
+        return {**parameter, "schema": schema}
 
     def build_querystring_parameters(self, model: Any) -> tuple[list[Schema], Schema]:  # noqa: ANN401 - see above
         """Describe the parameters of a query."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Callable
 from math import inf
 from typing import Final
 
@@ -26,8 +27,10 @@ import trio
 
 from observer_actors.actors.admission import Submission
 from observer_actors.event import JudgedEvent
+from observer_actors.http.guard import Guard, Peer
 from observer_actors.http.intake import Intake
 from observer_actors.http.wire import Head, read_head, rendered
+from observer_actors.settings import ListenSettings
 
 __all__ = ["RECEIVE_BYTES", "Express", "Rider"]
 
@@ -42,8 +45,11 @@ _EVENTS: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 class Rider:
     """One connection. ``unread`` is what has been received and belongs to no answered request."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, peer: Peer) -> None:
         self.descriptor = descriptor
+        self.peer = peer
+        self.requests = 0
+        """Taken on this connection."""
         self.unread = b""
         self.unsent = b""
         """What did not fit into the socket of an answer given in the lane."""
@@ -77,16 +83,15 @@ class Group:
 class Express:
     """The lane of one incarnation of ingest; `run` serves it.
 
-    :param body_bytes_max: a longer body is not plain.
-    :param idle_s: a connection may be silent this long between two requests.
+    :param guard: gives the guard in force; it changes when the settings are reloaded.
     """
 
-    def __init__(self, intake: Intake, *, body_bytes_max: int, idle_s: float) -> None:
+    def __init__(self, intake: Intake, guard: Callable[[], Guard], settings: ListenSettings) -> None:
         self.draining = False
         """Close each connection after its next answer."""
         self._intake = intake
-        self._body_bytes_max = body_bytes_max
-        self._idle_s = idle_s
+        self._guard = guard
+        self._settings = settings
         self._riders: dict[int, Rider] = {}
         self._answered: list[Group] = []
         self._wake = trio.lowlevel.ParkingLot()
@@ -106,7 +111,7 @@ class Express:
         Then ``unsent`` is to be sent first, ``ended`` says whether that was all, and ``unread`` begins a request.
         """
         rider.left = trio.Event()
-        rider.until = trio.current_time() + self._idle_s
+        rider.until = trio.current_time() + self._settings.idle_seconds_max
         self._riders[rider.descriptor] = rider
         self._epoll.register(rider.descriptor, _EVENTS)
         try:
@@ -150,17 +155,25 @@ class Express:
     def _take(self, rider: Rider, group: Group) -> None:
         """Have the event that is there submitted with the group, or let the rider off."""
         data = rider.unread
-        head = read_head(data, self._body_bytes_max)
-        if isinstance(head, Head) and head.single and not head.encoding and head.end <= len(data):
+        settings = self._settings
+        head = read_head(data, body_bytes_max=settings.body_bytes_max, head_bytes_max=settings.head_bytes_max)
+        if isinstance(head, Head) and self._is_for_the_lane(rider, head):
             event = self._intake.judged(data[head.body_at : head.end])
             if event is not None:
                 group.riders.append(rider)
                 group.events.append(event)
                 group.size += head.end - head.body_at
-                rider.group, rider.closing, rider.busy, rider.until = group, head.close, True, inf
+                rider.requests += 1
+                rider.closing = head.close or rider.requests >= settings.requests_per_connection_max
+                rider.group, rider.busy, rider.until = group, True, inf
                 rider.taken = head.end
                 return
         rider.left.set()
+
+    def _is_for_the_lane(self, rider: Rider, head: Head) -> bool:
+        if not head.single or head.encoding or head.end > len(rider.unread):
+            return False
+        return self._guard().refusal(rider.peer, "POST", head.path, head.host, head.authorization) is None
 
     def _submit(self, group: Group) -> None:
         """Submit a group; without room for it, its riders are let off, and wait for room by themselves."""
@@ -216,7 +229,7 @@ class Express:
         """Begin with what a rider has sent meanwhile."""
         rider.group = None
         rider.busy = bool(rider.unread)
-        rider.until = self._now + self._idle_s
+        rider.until = self._now + self._settings.idle_seconds_max
         if rider.ended or rider.unsent:
             rider.left.set()
         elif rider.unread:

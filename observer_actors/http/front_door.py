@@ -18,6 +18,8 @@ Both ways give the body to the same `Intake`. The requests of a connection are t
 from __future__ import annotations
 
 import os
+import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from math import inf
@@ -25,16 +27,19 @@ from typing import Final
 
 import trio
 
-from observer_actors.errors import Overloaded, RequestTimedOut
+from observer_actors.errors import ObserverError, Overloaded, RequestTimedOut
 from observer_actors.http.bodies import BodyRoom
 from observer_actors.http.express import RECEIVE_BYTES, Express, Rider
+from observer_actors.http.guard import PEER, Guard, Peer, peer_of
 from observer_actors.http.intake import Intake
 from observer_actors.http.replies import Reply, problem_reply
-from observer_actors.http.wire import INCOMPLETE, Head, read_head, rendered
+from observer_actors.http.wire import INCOMPLETE, Head, Incomplete, read_head, rendered
+from observer_actors.settings import ListenSettings
+from observer_actors.tokens import Scope
 
 __all__ = ["FrontDoor", "HandOver"]
 
-HandOver = Callable[[trio.SocketStream, bytes], Awaitable[None]]
+HandOver = Callable[[trio.SocketStream | trio.SSLStream[trio.SocketStream], bytes], Awaitable[None]]
 """Serves the rest of a connection, of which some bytes have been read."""
 
 RECEIVE_BYTES_MAX: Final = 262_144
@@ -44,17 +49,14 @@ BODY_BYTES_A_SECOND_MIN: Final = 65_536
 only announces one, or trickles it, does not keep others out."""
 LOOK_S: Final = 1.0
 """How often time limits are looked at."""
-SEND_S_MAX: Final = 30.0
-"""A client that does not read its answers is let go."""
 
 
 class FrontDoor:
     """All connections of one incarnation of ingest.
 
-    :param body_bytes_max: a longer body is not plain.
+    :param guard: gives the guard in force; it changes when the settings are reloaded.
     :param connections_max: one more is answered 503 and closed.
-    :param idle_s: a connection may be silent this long between two requests.
-    :param request_s: a request may take this long to arrive.
+    :param tls: with it, TCP connections speak TLS, and are Hypercorn's from the start.
     """
 
     def __init__(
@@ -62,40 +64,65 @@ class FrontDoor:
         intake: Intake,
         bodies: BodyRoom,
         hand_over: HandOver,
+        guard: Callable[[], Guard],
+        settings: ListenSettings,
         *,
-        body_bytes_max: int,
         connections_max: int,
-        idle_s: float,
-        request_s: float,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.intake = intake
         self.bodies = bodies
-        self.body_bytes_max = body_bytes_max
-        self.connections_max = connections_max
+        self.guard = guard
+        self.settings = settings
         self.open = 0
         """Connections, those handed over too."""
-        self.request_s = request_s
         self.draining = False
-        self.express = Express(intake, body_bytes_max=body_bytes_max, idle_s=idle_s)
+        self.express = Express(intake, guard, settings)
         self._hand_over = hand_over
+        self._connections_max = connections_max
+        self._tls = tls
         self._connections: set[_Connection] = set()
+        self._by_address: Counter[str] = Counter()
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection until it ends, and close it; one too many is told so at once."""
+        try:
+            peer = peer_of(stream, map(Scope, self.settings.unix_scopes))
+        except OSError:  # it has gone already
+            await trio.aclose_forcefully(stream)
+            return
         self.open += 1
+        self._by_address[peer.address] += 1
         self.intake.statistics.connections += 1
         try:
-            if self.open <= self.connections_max:
-                await self._serve(stream)
+            refusal = self._one_too_many(peer)
+            if refusal is None:
+                PEER.set(peer)
+                await self._serve(stream, peer)
             else:
                 self.intake.statistics.connections_refused += 1
-                await _turn_away(stream, self.connections_max)
+                await _turn_away(stream, refusal)
         finally:
             self.open -= 1
+            self._by_address -= Counter([peer.address])
             self.intake.statistics.connections -= 1
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
-        connection = _Connection(self, stream)
+    def _one_too_many(self, peer: Peer) -> ObserverError | None:
+        if self.open > self._connections_max:
+            return Overloaded(f"{self._connections_max:,} connections already")
+        most = self.settings.connections_per_address_max
+        if peer.address and self._by_address[peer.address] > most:
+            return TooManyConnections(f"{most:,} connections from {peer.address} already")
+        return None
+
+    async def _serve(self, stream: trio.SocketStream, peer: Peer) -> None:
+        if self._tls is not None and peer.address:
+            async with stream:
+                encrypted = trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
+                with suppress(OSError, trio.BrokenResourceError):  # the client is gone, or speaks no TLS
+                    await self._hand_over(encrypted, b"")
+            return
+        connection = _Connection(self, stream, peer)
         unread: bytes | None = None
         async with stream:
             self._connections.add(connection)
@@ -136,11 +163,18 @@ class FrontDoor:
         return sum(connection.busy for connection in self._connections)
 
 
-async def _turn_away(stream: trio.SocketStream, connections_max: int) -> None:
-    reply = problem_reply(Overloaded(f"{connections_max:,} connections already"))
+class TooManyConnections(ObserverError):
+    """One address has more connections than it may."""
+
+    status = 429
+    title = "too many connections"
+    retryable = True
+
+
+async def _turn_away(stream: trio.SocketStream, refusal: ObserverError) -> None:
     async with stream:
         with suppress(OSError):
-            os.write(stream.socket.fileno(), rendered(reply, close=True))
+            os.write(stream.socket.fileno(), rendered(problem_reply(refusal), close=True))
 
 
 class _Connection(Rider):
@@ -149,8 +183,8 @@ class _Connection(Rider):
     Reads and writes go to the descriptor: it is ready when we are told so, and a small answer always fits.
     """
 
-    def __init__(self, door: FrontDoor, stream: trio.SocketStream) -> None:
-        super().__init__(stream.socket.fileno())
+    def __init__(self, door: FrontDoor, stream: trio.SocketStream, peer: Peer) -> None:
+        super().__init__(stream.socket.fileno(), peer)
         self.scope = trio.CancelScope()
         self._answering = False
         self._door = door
@@ -183,26 +217,33 @@ class _Connection(Rider):
 
     async def _head(self) -> Head | None:
         """Give the next request once its head is there; None when it is not plain."""
-        door = self._door
+        settings = self._door.settings
         self.busy, self._answering = True, False
-        self.until = trio.current_time() + door.request_s
-        head = read_head(self.unread, door.body_bytes_max)
+        self.until = trio.current_time() + settings.head_seconds_max
+        head: Head | Incomplete | None = INCOMPLETE
         while head is INCOMPLETE:
-            if not await self._receive(1):
+            head = read_head(
+                self.unread, body_bytes_max=settings.body_bytes_max, head_bytes_max=settings.head_bytes_max
+            )
+            if head is INCOMPLETE and not await self._receive(1):
                 return None
-            head = read_head(self.unread, door.body_bytes_max)
         self.until = inf
         return head if isinstance(head, Head) else None
 
     async def _answer(self, head: Head) -> None:
         """Wait for the body, while there is room for it, and answer."""
+        refusal = self._door.guard().refusal(self.peer, "POST", head.path, head.host, head.authorization)
+        if refusal is not None:
+            await self._send(problem_reply(refusal), close=True)
+            return
+        self.requests += 1
         missing = head.end - len(self.unread)
         if missing <= 0:
             await self._take(head)
             return
         try:
             async with self._door.bodies.hold(head.end if head.end > RECEIVE_BYTES else 0):
-                by = trio.current_time() + min(STALL_S, self._door.request_s)
+                by = trio.current_time() + min(STALL_S, self._door.settings.request_seconds_max)
                 if await self._receive(missing, at_least_by=by):
                     self.until = inf
                     await self._take(head)
@@ -214,7 +255,8 @@ class _Connection(Rider):
         self.unread = self.unread[head.end :]
         take = self._door.intake.event if head.single else self._door.intake.batch
         reply = await take(body, head.encoding)
-        await self._send(reply, close=head.close or self._door.draining)
+        spent = self.requests >= self._door.settings.requests_per_connection_max
+        await self._send(reply, close=head.close or spent or self._door.draining)
 
     async def _receive(self, least: int, at_least_by: float | None = None) -> bool:
         """Receive so many bytes, or a few more, behind what is unread; say False when the client has ended instead.
@@ -254,7 +296,7 @@ class _Connection(Rider):
 
     async def _send_rest(self, data: bytes) -> None:
         self._answering = True
-        self.until = trio.current_time() + SEND_S_MAX
+        self.until = trio.current_time() + self._door.settings.answer_seconds_max
         await self._stream.send_all(data)
         self.until, self.unsent = inf, b""
 

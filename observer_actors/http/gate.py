@@ -1,4 +1,4 @@
-"""The gate before the web application: how much of all request bodies may be in memory at once.
+"""The gate before the web application: who is let in (`guard`), and how much of all bodies may be in memory at once.
 
 Quart reads a body to its end whether or not the handler wants it. A request passes the gate, and its body is read,
 only when there is room for all of it: for what `Content-Length` says, or for the most that is allowed when it says
@@ -14,7 +14,9 @@ import trio
 
 from observer_actors.errors import ObserverError, RequestInvalid, RequestTooLarge
 from observer_actors.http.bodies import BodyRoom
+from observer_actors.http.guard import PEER, Guard
 from observer_actors.http.replies import Reply, problem_reply
+from observer_actors.http.wire import LENGTH_DIGITS_MAX
 
 __all__ = ["Application", "Gate"]
 
@@ -24,17 +26,33 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Any, Any], Awaitable[None]]
 
-LENGTH_DIGITS_MAX: Final = 18
 CLOSING_S: Final = 5.0
 """Over HTTP/2 the end of an answer waits until the client has room for it."""
 _BODYLESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
+class HeadTooLarge(RequestInvalid):
+    """The line and the headers of a request above their limit."""
+
+    status = 431
+    title = "head too large"
+
+
 class Gate:
     """An ASGI application around another one."""
 
-    def __init__(self, application: Application, bodies: BodyRoom, *, body_bytes_max: int) -> None:
+    def __init__(
+        self,
+        application: Application,
+        bodies: BodyRoom,
+        guard: Callable[[], Guard],
+        *,
+        head_bytes_max: int,
+        body_bytes_max: int,
+    ) -> None:
+        self._head_bytes_max = head_bytes_max
         self._application = application
+        self._guard = guard
         self._bodies = bodies
         self._body_bytes_max = body_bytes_max
 
@@ -43,11 +61,23 @@ class Gate:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers.setdefault("host", headers.get(":authority", ""))
         try:
+            refusal = self._guard().refusal_by_headers(PEER.get(), scope["method"], scope["path"], headers)
+            if refusal is not None:
+                raise refusal
+            self._measure(scope)
             async with self._bodies.hold(self._announced(scope)):
                 await self._application(scope, receive, _closing(send))
         except ObserverError as error:  # the application lets none out: it is the gate's
             await _answer(problem_reply(error), send)
+
+    def _measure(self, scope: Message) -> None:
+        """Refuse a head above its limit: Hypercorn only looks at how much of an unfinished one it holds."""
+        line = len(scope["method"]) + len(scope["raw_path"]) + len(scope["query_string"])
+        if line + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > self._head_bytes_max:
+            raise HeadTooLarge(f"the head of a request holds at most {self._head_bytes_max:,} bytes")
 
     def _announced(self, scope: Message) -> int:
         headers = dict(scope["headers"])

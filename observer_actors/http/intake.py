@@ -71,6 +71,8 @@ class IntakeStatistics(msgspec.Struct):
     duplicates: int = 0
     refused: int = 0
     foreign_sources: int = 0
+    redacted: Counter[str] = msgspec.field(default_factory=Counter)
+    """Secrets that were taken out, by kind."""
     connections: int = 0
     """Open now, those handed over to Hypercorn too."""
     connections_refused: int = 0
@@ -156,6 +158,7 @@ class Intake:
         if not notes and not receipts.duplicates:
             # What msgspec would make of it, in a third of the time.
             return Reply(200, b'{"accepted":true,"ring_size":%d,"seq":%d}' % (ring_size, seq))
+        self.statistics.redacted.update(event.redacted)
         self._look_at({note: 1 for note in notes if note.startswith(SOURCE_NOTE)})
         duplicate = position in receipts.duplicates
         return json_reply(EventAnswer(accepted=True, ring_size=ring_size, seq=seq, duplicate=duplicate, notes=notes))
@@ -171,6 +174,7 @@ class Intake:
             return self._refuse(error, 1)
         self._count(receipts, len(judged.errors))
         self._look_at(judged.unknown_sources)
+        self.statistics.redacted.update(judged.redacted)
         answer = self._answer(judged, receipts)
         return json_reply(answer) if answer.accepted else _all_rejected(answer)
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import ssl
 import stat
 from collections.abc import Iterator, MutableMapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +20,7 @@ from observer_actors.addresses import UNIX
 from observer_actors.errors import AddressUnavailable, ConfigInvalid
 from observer_actors.settings import ListenSettings
 
-__all__ = ["address_of", "open_listeners", "remove_unix_socket"]
+__all__ = ["address_of", "open_listeners", "serving_sockets", "tls_context"]
 
 BACKLOG: Final = 1_024
 UNREAD_MS_MAX: Final = 30_000
@@ -31,9 +33,12 @@ _NOT_HERE: Final = (97, 99)
 """EAFNOSUPPORT, EADDRNOTAVAIL: a name may have an address of a kind that this machine does not have."""
 
 
-def open_listeners(settings: ListenSettings, environment: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
+def open_listeners(
+    settings: ListenSettings, environment: MutableMapping[str, str] = os.environ, *, needs_token: bool = False
+) -> list[socket.socket]:
     """Take over what systemd hands over, or bind and listen; port 0 takes a free one.
 
+    :param needs_token: whoever comes needs a token: any address will do.
     :param environment: what it says of handed-over sockets is taken out of it: no child shall take them for its own.
     :raises AddressUnavailable: taken, not ours, or unknown.
     :raises ConfigInvalid: nothing to listen on, or a handed-over socket that the settings do not allow.
@@ -41,7 +46,7 @@ def open_listeners(settings: ListenSettings, environment: MutableMapping[str, st
     handed_over = _handed_over(environment)
     if handed_over:
         for listener in handed_over:
-            _prepare(listener, settings)
+            _prepare(listener, is_guarded=needs_token or settings.insecure_no_auth)
         return handed_over
     listeners: list[socket.socket] = []
     try:
@@ -56,19 +61,51 @@ def open_listeners(settings: ListenSettings, environment: MutableMapping[str, st
     return listeners
 
 
-def address_of(listener: socket.socket) -> str:
+@contextmanager
+def serving_sockets(
+    settings: ListenSettings, environment: MutableMapping[str, str] = os.environ, *, needs_token: bool = False
+) -> Iterator[list[socket.socket]]:
+    """Listen as `open_listeners` does for as long as the block runs; then close, and remove the Unix socket's file.
+
+    A file that systemd made is left to systemd, also when the settings name the same one.
+    """
+    is_handed_over = environment.get("LISTEN_PID") == str(os.getpid())
+    with ExitStack() as stack:
+        listeners = [
+            stack.enter_context(listener) for listener in open_listeners(settings, environment, needs_token=needs_token)
+        ]
+        if settings.unix and not is_handed_over:
+            stack.callback(Path(settings.unix).unlink, missing_ok=True)
+        yield listeners
+
+
+def address_of(listener: socket.socket, *, tls: bool = False) -> str:
     """Give the address that a listener answers at, as `observer_actors.addresses` reads it."""
     if listener.family == socket.AF_UNIX:
         return f"{UNIX}{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if listener.family == socket.AF_INET6 else host
-    return f"http://{shown}:{port}"
+    return f"{'https' if tls else 'http'}://{shown}:{port}"
 
 
-def remove_unix_socket(path: str) -> None:
-    """Remove the file of a Unix socket that we bound; one that is gone is as good."""
-    if path:
-        Path(path).unlink(missing_ok=True)
+def tls_context(settings: ListenSettings) -> ssl.SSLContext | None:
+    """Give what TLS needs, None without it.
+
+    :raises ConfigInvalid: the certificate or the key cannot be used.
+    """
+    if not settings.tls_cert:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key or None)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigInvalid(
+            f"listen.tls_cert: {settings.tls_cert} and its key cannot be used: {error}",
+            hint="PEM files; the key without a passphrase, readable by the daemon's user",
+        ) from error
+    return context
 
 
 def _handed_over(environment: MutableMapping[str, str]) -> list[socket.socket]:
@@ -81,7 +118,7 @@ def _handed_over(environment: MutableMapping[str, str]) -> list[socket.socket]:
     return found
 
 
-def _prepare(listener: socket.socket, settings: ListenSettings) -> None:
+def _prepare(listener: socket.socket, *, is_guarded: bool) -> None:
     """Refuse what we cannot serve, and what the settings would refuse too."""
     families = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
     listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
@@ -93,10 +130,10 @@ def _prepare(listener: socket.socket, settings: ListenSettings) -> None:
     if listener.family == socket.AF_UNIX:
         return
     host = listener.getsockname()[0]
-    if not settings.insecure_no_auth and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+    if not is_guarded and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
         raise ConfigInvalid(
-            f"systemd hands over {address_of(listener)}, which other machines reach, and there is no authentication",
-            hint="let ListenStream= say 127.0.0.1, or set listen.insecure_no_auth when the network is trusted",
+            f"systemd hands over {address_of(listener)}, which other machines reach, without tokens",
+            hint="let ListenStream= say 127.0.0.1, or set auth.tokens_file",
         )
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS_MAX)
 

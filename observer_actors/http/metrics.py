@@ -5,7 +5,9 @@ Nothing on the way of an event touches a metric object; actors keep plain counte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -15,13 +17,18 @@ from prometheus_client.core import (
     SummaryMetricFamily,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from observer_actors import __version__
 from observer_actors.http.views import Views
+from observer_actors.patterns import State
+from observer_actors.ring import Ring
 from observer_actors.supervision import ActorStatistics
+from observer_actors.visible import snake
 
 __all__ = ["DaemonCollector"]
 
+_TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _STATES = ("starting", "running", "backing_off", "parked", "stopping", "stopped")
 
 
@@ -43,6 +50,9 @@ class DaemonCollector(Collector):
         yield from self._journal()
         yield from self._operations()
         yield from self._followers()
+        yield from self._patterns()
+        yield from self._doubts()
+        yield from self._consultations()
         yield from self._tail_and_outbox()
         yield from self._actors()
 
@@ -54,6 +64,10 @@ class DaemonCollector(Collector):
         yield _counter("observer_events_rejected", "Events that were invalid.", counts.rejected)
         yield _counter("observer_events_duplicate", "Events whose id was known.", counts.duplicates)
         yield _counter("observer_ingest_refused", "Ingest requests refused for lack of room or disk.", counts.refused)
+        redacted = CounterMetricFamily("observer_secrets_redacted", "Secrets taken out, by kind.", labels=["kind"])
+        for kind, times in sorted(counts.redacted.items()):
+            redacted.add_metric([kind], times)
+        yield redacted
         yield _gauge("observer_connections", "Connections that are open.", counts.connections)
         yield _counter("observer_connections_refused", "Connections turned away.", counts.connections_refused)
         yield _counter("observer_sources_unknown", "Events with an unknown source.", counts.foreign_sources)
@@ -103,9 +117,10 @@ class DaemonCollector(Collector):
         durations = SummaryMetricFamily(
             "observer_endpoint_duration_seconds", "Duration the callers reported.", labels=["endpoint"]
         )
+        failed = _newest_failures(self._views.ring.ring)
         for endpoint, endpoint_tally in sorted(stats.endpoints.items()):
             endpoints.add_metric([endpoint, "success"], endpoint_tally.successes)
-            endpoints.add_metric([endpoint, "failure"], endpoint_tally.failures)
+            endpoints.add_metric([endpoint, "failure"], endpoint_tally.failures, exemplar=failed.get(endpoint))
             latency = endpoint_tally.latency
             durations.add_metric([endpoint], count_value=latency.count, sum_value=latency.sum_ms / 1e3)
         yield endpoints
@@ -126,6 +141,55 @@ class DaemonCollector(Collector):
             passed_over.add_metric([feed.name], statistics.passed_over)
             quarantined.add_metric([feed.name], statistics.quarantined)
         yield from (behind, passed_over, quarantined)
+
+    def _patterns(self) -> Iterator[Metric]:
+        standings = self._views.analyzer.standings
+        patterns = GaugeMetricFamily("observer_patterns", "Failure patterns.", labels=["state"])
+        changes = CounterMetricFamily("observer_pattern_changes", "Patterns that came into a state.", labels=["state"])
+        counts = standings.counts()
+        for state in State:
+            patterns.add_metric([state], counts.get(state, 0))
+            changes.add_metric([state], standings.changes[state])
+        yield from (patterns, changes)
+        dropped = standings.dropped
+        yield _counter("observer_webhook_dropped", "Messages for the webhook let go before they were saved.", dropped)
+
+    def _consultations(self) -> Iterator[Metric]:
+        consultant = self._views.analyzer.consultant
+        if consultant is None:
+            return
+        counts = consultant.statistics
+        yield _counter("observer_model_questions", "Questions put to the model.", counts.asked)
+        yield _counter("observer_model_failures", "Questions without an answer.", counts.failed)
+        yield _counter("observer_model_unusable", "Answers that were not in the agreed form.", counts.unusable)
+        yield _counter("observer_model_refusals", "Questions not put: budget or circuit breaker.", counts.refused)
+        yield _counter("observer_model_tokens", "Tokens of questions and answers.", counts.tokens)
+        claims = CounterMetricFamily("observer_model_claims", "Claims of the model.", labels=["outcome"])
+        claims.add_metric(["kept"], counts.claims_kept)
+        claims.add_metric(["thrown_out"], counts.claims_thrown_out)
+        yield claims
+        total = counts.claims_kept + counts.claims_thrown_out
+        rate = counts.claims_thrown_out / total if total else 0.0
+        yield _gauge("observer_model_fabrication_ratio", "Share of claims without an op that was shown.", rate)
+
+    def _doubts(self) -> Iterator[Metric]:
+        doubts = self._views.analyzer.doubts
+        for kind, labels in (("source", doubts.sources), ("endpoint", doubts.endpoints)):
+            claims = CounterMetricFamily(
+                f"observer_{kind}_claims",
+                "Ops that claimed success: all, those whose output says otherwise, those whose run has a verdict, and"
+                " those whose run's verdict was a failure.",
+                labels=[kind, "doubt"],
+            )
+            for label, counts in sorted(labels.items()):
+                for doubt in ("claimed", "suspect", "judged", "refuted"):
+                    claims.add_metric([label, doubt], getattr(counts, doubt))
+            yield claims
+        yield _counter("observer_runs_judged", "Runs with a verdict.", doubts.runs_judged)
+        yield _counter("observer_runs_failed", "Runs whose verdict was a failure.", doubts.runs_failed)
+        # Not a counter: a run is silent until a failed op of it comes late.
+        silent = doubts.runs_silent
+        yield _gauge("observer_runs_silent", "Failed runs of which no op had said that it failed.", silent)
 
     def _tail_and_outbox(self) -> Iterator[Metric]:
         tail = self._views.tail.statistics
@@ -154,7 +218,7 @@ class DaemonCollector(Collector):
                 bound.add_metric([actor.name], actor.mailbox_bound)
         events = CounterMetricFamily("observer_lifecycle_events", "Lifecycle events.", labels=["event"])
         for name, count in sorted(self._views.events.counts().items()):
-            events.add_metric([name], count)
+            events.add_metric([snake(name)], count)
         yield from (states, restarts, depth, bound, events)
 
 
@@ -162,6 +226,22 @@ def _flat(actors: Sequence[ActorStatistics]) -> Iterator[ActorStatistics]:
     for actor in actors:
         yield actor
         yield from _flat(actor.children)
+
+
+def _newest_failures(ring: Ring) -> dict[str, Exemplar]:
+    """Give the newest failure of each endpoint in the ring: from a graph to the op, and to the caller's trace.
+
+    Only OpenMetrics carries exemplars, and only 128 characters of each: a seq, and a trace id (32 of them).
+    """
+    found: dict[str, Exemplar] = {}
+    for op in ring.newest_first():
+        if not op.success and op.endpoint not in found:
+            labels = {"seq": str(op.seq)}
+            trace_id = op.attrs.get("trace_id") if isinstance(op.attrs, dict) else None
+            if isinstance(trace_id, str) and _TRACE_ID.fullmatch(trace_id):
+                labels["trace_id"] = trace_id
+            found[op.endpoint] = Exemplar(labels, 1.0)
+    return found
 
 
 def _counter(name: str, text: str, value: float) -> CounterMetricFamily:

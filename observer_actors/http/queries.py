@@ -11,7 +11,19 @@ from observer_actors.errors import QueryInvalid
 from observer_actors.journal import Query
 from observer_actors.op import time_us
 
-__all__ = ["cursor_after", "parse_ops_query", "parse_seq"]
+__all__ = [
+    "Parameter",
+    "cursor_after",
+    "parse_limit",
+    "parse_ops_query",
+    "parse_parameters",
+    "parse_seq",
+    "parse_text",
+    "parse_time",
+]
+
+Parameter = tuple[str, Callable[[str, str], Any]]
+"""The field that a parameter fills, and what reads its text, given its name for an error."""
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1_000
@@ -26,16 +38,7 @@ def parse_ops_query(parameters: Iterable[tuple[str, str]]) -> Query:
 
     :raises QueryInvalid: names the parameter, and the nearest known one for a name that is not known.
     """
-    given: dict[str, str] = {}
-    for name, text in parameters:
-        if name in given:
-            raise QueryInvalid("is given more than once", field=name)
-        given[name] = text
-        if name not in _PARAMETERS:
-            nearest = difflib.get_close_matches(name, _PARAMETERS, 1)
-            hint = f"did you mean {nearest[0]}?" if nearest else "known are " + ", ".join(_PARAMETERS)
-            raise QueryInvalid("is not a parameter of /ops", field=ascii(name)[1:-1][:60], hint=hint)
-    values: dict[str, Any] = {_PARAMETERS[name][0]: _PARAMETERS[name][1](text, name) for name, text in given.items()}
+    values = parse_parameters(parameters, _PARAMETERS, "/ops")
     order = values.pop("order", None)
     newest_first = order == "newest" if order else "after_seq" not in values
     cursor = values.pop("cursor", None)
@@ -51,6 +54,25 @@ def parse_ops_query(parameters: Iterable[tuple[str, str]]) -> Query:
     return Query(newest_first=newest_first, **values)
 
 
+def parse_parameters(
+    parameters: Iterable[tuple[str, str]], known: Mapping[str, Parameter], path: str
+) -> dict[str, Any]:
+    """Read the parameters of a query: name of the field -> value.
+
+    :raises QueryInvalid: names the parameter, and the nearest known one for a name that is not known.
+    """
+    given: dict[str, str] = {}
+    for name, text in parameters:
+        if name in given:
+            raise QueryInvalid("is given more than once", field=name)
+        given[name] = text
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {nearest[0]}?" if nearest else "known are " + ", ".join(known)
+            raise QueryInvalid(f"is not a parameter of {path}", field=ascii(name)[1:-1][:60], hint=hint)
+    return {known[name][0]: known[name][1](text, name) for name, text in given.items()}
+
+
 def cursor_after(query: Query, seq: int) -> str:
     """Give the cursor that goes on behind ``seq``."""
     return f"{'newest' if query.newest_first else 'oldest'}-{seq}"
@@ -63,7 +85,8 @@ def parse_seq(text: str, name: str) -> int:
     return int(text)
 
 
-def _text(text: str, _name: str) -> str:
+def parse_text(text: str, _name: str) -> str:
+    """Take a text as it is."""
     return text
 
 
@@ -74,7 +97,8 @@ def _boolean(text: str, name: str) -> bool:
         raise QueryInvalid(f"{text[:40]!a} is neither true nor false", field=name) from None
 
 
-def _time(text: str, name: str) -> int:
+def parse_time(text: str, name: str) -> int:
+    """Read an ISO 8601 time as microseconds since 1970."""
     time = time_us(text.replace(" ", "+"))  # a plus sign that was not percent-encoded arrives as a blank
     if time is None:
         time = time_us(text)
@@ -83,7 +107,8 @@ def _time(text: str, name: str) -> int:
     return time
 
 
-def _limit(text: str, name: str) -> int:
+def parse_limit(text: str, name: str) -> int:
+    """Read how many are wanted: 1 to `LIMIT_MAX`."""
     limit = parse_seq(text, name)
     if not 1 <= limit <= LIMIT_MAX:
         raise QueryInvalid(f"wants 1 to {LIMIT_MAX:,}, got {limit}", field=name)
@@ -103,15 +128,15 @@ def _cursor(text: str, name: str) -> tuple[bool, int]:
     return found["order"] == "newest", int(found["seq"])
 
 
-_PARAMETERS: Final[Mapping[str, tuple[str, Callable[[str, str], Any]]]] = {
-    "source": ("source", _text),
-    "endpoint": ("endpoint", _text),
+_PARAMETERS: Final[Mapping[str, Parameter]] = {
+    "source": ("source", parse_text),
+    "endpoint": ("endpoint", parse_text),
     "success": ("success", _boolean),
-    "since": ("since_us", _time),
-    "until": ("until_us", _time),
+    "since": ("since_us", parse_time),
+    "until": ("until_us", parse_time),
     "after_seq": ("after_seq", parse_seq),
     "before_seq": ("before_seq", parse_seq),
-    "limit": ("limit", _limit),
+    "limit": ("limit", parse_limit),
     "order": ("order", _order),
     "cursor": ("cursor", _cursor),
 }

@@ -18,8 +18,10 @@ import trio
 from observer_actors.http.bodies import BodyRoom
 from observer_actors.http.front_door import FrontDoor
 from observer_actors.http.gate import Application, Gate
+from observer_actors.http.guard import Guard
 from observer_actors.http.intake import Intake
-from observer_actors.http.web import KEEP_ALIVE_S, Web
+from observer_actors.http.listeners import tls_context
+from observer_actors.http.web import Web
 from observer_actors.settings import ListenSettings
 from observer_actors.supervision import Life
 
@@ -43,6 +45,7 @@ def _files_max() -> int:
 class IngestServer:
     """The actor.
 
+    :param guard: gives the guard in force.
     :param application: the ASGI application, for all that the front door does not do itself.
     :param on_stopping: called once when the actor is told to stop, before it waits for requests under way.
     """
@@ -52,6 +55,7 @@ class IngestServer:
         intake: Intake,
         application: Application,
         listeners: list[socket.socket],
+        guard: Callable[[], Guard],
         settings: ListenSettings,
         *,
         wait_s: float,
@@ -60,6 +64,7 @@ class IngestServer:
         self._intake = intake
         self._application = application
         self._listeners = listeners
+        self._guard = guard
         self._settings = settings
         self._wait_s = wait_s
         self._on_stopping = on_stopping
@@ -68,15 +73,22 @@ class IngestServer:
         """Serve as an actor; drains: stops accepting, and finishes what is under way."""
         settings = self._settings
         announced = BodyRoom(settings.bodies_bytes_max, wait_s=self._wait_s)
-        web = Web(Gate(self._application, announced, body_bytes_max=settings.body_bytes_max))
+        gate = Gate(
+            self._application,
+            announced,
+            self._guard,
+            head_bytes_max=settings.head_bytes_max,
+            body_bytes_max=settings.body_bytes_max,
+        )
+        web = Web(gate, settings)
         door = FrontDoor(
             self._intake,
             BodyRoom(settings.bodies_bytes_max, wait_s=self._wait_s),
             web.serve,
-            body_bytes_max=settings.body_bytes_max,
+            self._guard,
+            settings,
             connections_max=min(settings.connections_max, _files_max() - FILES_KEPT),
-            idle_s=KEEP_ALIVE_S,
-            request_s=settings.request_seconds_max,
+            tls=tls_context(settings),
         )
         async with web.started(), trio.open_nursery() as connections:
             connections.start_soon(door.run)

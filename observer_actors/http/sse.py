@@ -6,9 +6,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
+import msgspec
+
 from observer_actors.actors.tail import Tail
 from observer_actors.errors import Overloaded
 from observer_actors.op import encode_op
+from observer_actors.patterns import StateChanged
 
 __all__ = ["stream"]
 
@@ -25,6 +28,10 @@ async def stream(tail: Tail, after_seq: int | None) -> AsyncGenerator[bytes]:
             async for op in ops:
                 if op is None:
                     yield b": still here\n\n"
+                elif isinstance(op, StateChanged):
+                    yield b"event: pattern\ndata: %b\n\n" % msgspec.json.encode(
+                        op
+                    )  # without an id: it is in no journal
                 else:
                     yield b"id: %d\nevent: op\ndata: %b\n\n" % (op.seq, encode_op(op))
     except Overloaded:

@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from observer_actors.actors.admission import Admission
+from observer_actors.actors.analyzer import Analyzer
 from observer_actors.actors.commits import Commits, Feed
 from observer_actors.actors.persister import Persister
 from observer_actors.actors.ring_keeper import RingKeeper
@@ -18,7 +19,6 @@ from observer_actors.actors.tail import Tail
 from observer_actors.http.intake import Intake
 from observer_actors.journal import Page, Query
 from observer_actors.op import Op
-from observer_actors.patterns import Pattern
 from observer_actors.playbook import Entry
 from observer_actors.settings import Settings
 from observer_actors.store import StoreStatistics
@@ -54,7 +54,7 @@ class Views:
     query: Callable[[Query], Awaitable[Page]]
     get: Callable[[int], Awaitable[Op | None]]
     damaged_lines: Callable[[], int]
-    patterns: Callable[[], Sequence[Pattern]]
+    analyzer: Analyzer
     entries: Callable[[], Sequence[Entry]]
     outbox: Callable[[], StoreStatistics | None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any
 
 import trio
 from hypercorn.config import Config
@@ -16,11 +16,9 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
-__all__ = ["Web"]
+from observer_actors.settings import ListenSettings
 
-KEEP_ALIVE_S: Final = 75
-SEND_S_MAX: Final = 30.0
-"""A client that does not read what it asked for is let go."""
+__all__ = ["Web"]
 
 
 class Web:
@@ -29,9 +27,10 @@ class Web:
     :param application: the ASGI application.
     """
 
-    def __init__(self, application: Any) -> None:  # noqa: ANN401 - ASGI has no type that Hypercorn and ours agree on
+    def __init__(self, application: Any, settings: ListenSettings) -> None:  # noqa: ANN401 - ASGI has no common type
         self._application = wrap_app(application, 0, "asgi")
-        self._config = _config()
+        self._config = _config(settings)
+        self._send_s_max = settings.answer_seconds_max
         self._context = WorkerContext(None)
         self._sends: set[trio.CancelScope] = set()
 
@@ -46,9 +45,10 @@ class Web:
             await lifespan.wait_for_shutdown()
             nursery.cancel_scope.cancel()
 
-    async def serve(self, stream: trio.SocketStream, unread: bytes) -> None:
+    async def serve(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], unread: bytes) -> None:
         """Serve the rest of a connection."""
-        rest = _Rest(stream, unread, self._sends)
+        of_kind = _Rest if isinstance(stream, trio.SocketStream) else _EncryptedRest
+        rest = of_kind(stream, unread, self._sends, self._send_s_max)  # type: ignore[arg-type]  # as just looked at
         server = _Server(self._application, self._config, self._context, ConnectionState({}), rest)  # type: ignore[arg-type]
         await server.run()
 
@@ -78,20 +78,25 @@ class _Server(TCPServer):
             await super().protocol_send(event)
 
 
-class _Rest:
+class _Ours:
     """A stream of which some bytes have been read: they come first. What Hypercorn uses of a stream, and no more."""
 
-    def __init__(self, stream: trio.SocketStream, unread: bytes, sends: set[trio.CancelScope]) -> None:
+    def __init__(
+        self,
+        stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
+        unread: bytes,
+        sends: set[trio.CancelScope],
+        send_s_max: float,
+    ) -> None:
         self._stream = stream
         self._unread = unread
         self._sends = sends
-        self.socket = stream.socket
-        self.send_eof = stream.send_eof
+        self._send_s_max = send_s_max
         self.aclose = stream.aclose
 
     async def send_all(self, data: bytes) -> None:
         """Send; a client that does not read is cut off."""
-        with trio.move_on_after(SEND_S_MAX) as scope:
+        with trio.move_on_after(self._send_s_max) as scope:
             self._sends.add(scope)
             try:
                 await self._stream.send_all(data)
@@ -110,11 +115,44 @@ class _Rest:
         return await self._stream.receive_some(max_bytes)
 
 
-def _config() -> Config:
+class _Rest(_Ours):
+    """Over plain TCP or a Unix socket."""
+
+    def __init__(
+        self, stream: trio.SocketStream, unread: bytes, sends: set[trio.CancelScope], send_s_max: float
+    ) -> None:
+        super().__init__(stream, unread, sends, send_s_max)
+        self.socket = stream.socket
+        self.send_eof = stream.send_eof
+
+
+class _EncryptedRest(_Ours):
+    """Over TLS. Hypercorn tells it by `do_handshake`."""
+
+    def __init__(
+        self,
+        stream: trio.SSLStream[trio.SocketStream],
+        unread: bytes,
+        sends: set[trio.CancelScope],
+        send_s_max: float,
+    ) -> None:
+        super().__init__(stream, unread, sends, send_s_max)
+        self.transport_stream = stream.transport_stream
+        self.do_handshake = stream.do_handshake
+        self._encrypted = stream
+
+    def selected_alpn_protocol(self) -> str | None:
+        """Give what was agreed on; after the handshake."""
+        return self._encrypted.selected_alpn_protocol()  # type: ignore[no-any-return]  # trio hands it through untyped
+
+
+def _config(settings: ListenSettings) -> Config:
     config = Config()
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn")
-    config.keep_alive_timeout = KEEP_ALIVE_S
-    config.keep_alive_max_requests = 1_000_000
+    config.keep_alive_timeout = settings.idle_seconds_max
+    config.keep_alive_max_requests = settings.requests_per_connection_max
+    config.h11_max_incomplete_size = settings.head_bytes_max
+    config.ssl_handshake_timeout = settings.head_seconds_max
     config.include_server_header = False
     return config

@@ -17,10 +17,10 @@ from msgspec import Struct
 
 from observer_actors.http.replies import Reply
 
-__all__ = ["INCOMPLETE", "Head", "Incomplete", "read_head", "rendered"]
+__all__ = ["INCOMPLETE", "LENGTH_DIGITS_MAX", "Head", "Incomplete", "read_head", "rendered"]
 
-HEAD_BYTES_MAX: Final = 16_384
-"""A longer head is not plain. Hypercorn's own limit is the same."""
+LENGTH_DIGITS_MAX: Final = 18
+"""A longer length is the gate's case: the same limit there."""
 REMEMBERED_BYTES_MAX: Final = 1_024
 REMEMBERED_MAX: Final = 1_024
 """Heads remembered, and how long one may be: a MiB in all."""
@@ -28,7 +28,10 @@ REMEMBERED_MAX: Final = 1_024
 _HEAD_END: Final = b"\r\n\r\n"
 _EVENT: Final = b"POST /event HTTP/1.1\r\n"
 _EVENTS: Final = b"POST /events HTTP/1.1\r\n"
-_NEVER_PLAIN: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"})
+_MEANINGFUL: Final = frozenset({b"content-length", b"host", b"content-encoding", b"connection", b"authorization"})
+_NEVER_PLAIN: Final = frozenset(
+    {b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"origin", b"sec-fetch-site"}
+)
 
 
 class Head(Struct, frozen=True, gc=False):
@@ -38,8 +41,15 @@ class Head(Struct, frozen=True, gc=False):
     """`POST /event`; else `POST /events`."""
     encoding: str
     close: bool
+    host: str
+    authorization: str
     body_at: int
     end: int
+
+    @property
+    def path(self) -> str:
+        """What it is for."""
+        return "/event" if self.single else "/events"
 
 
 class Incomplete(Enum):
@@ -52,16 +62,20 @@ INCOMPLETE: Final = Incomplete.INCOMPLETE
 """The head has not ended yet, and may still be plain."""
 
 
-def read_head(data: bytes, body_bytes_max: int) -> Head | Incomplete | None:
+def read_head(data: bytes, *, body_bytes_max: int, head_bytes_max: int) -> Head | Incomplete | None:
     """Read the head at the beginning of the data: a plain request, `INCOMPLETE`, or None when it is not plain.
 
     :param body_bytes_max: a longer body is not plain.
+    :param head_bytes_max: nor is a longer head.
     """
     body_at = data.find(_HEAD_END) + len(_HEAD_END)
     if body_at < len(_HEAD_END):
-        return INCOMPLETE if _may_be_plain(data) else None
+        return INCOMPLETE if len(data) < head_bytes_max and _may_be_plain(data) else None
+    if body_at > head_bytes_max:
+        return None
     head = data[:body_at]
-    parse = _remembered if body_at <= REMEMBERED_BYTES_MAX else _parse
+    # What holds a token is not kept.
+    parse = _remembered if body_at <= REMEMBERED_BYTES_MAX and b"\nauthorization:" not in head.lower() else _parse
     found = parse(head)
     return found if found and found.end - body_at <= body_bytes_max else None
 
@@ -69,7 +83,7 @@ def read_head(data: bytes, body_bytes_max: int) -> Head | Incomplete | None:
 def _may_be_plain(begun: bytes) -> bool:
     if len(begun) < len(_EVENTS):
         return _EVENT.startswith(begun) or _EVENTS.startswith(begun) or begun.startswith(_EVENT)
-    return begun.startswith((_EVENT, _EVENTS)) and len(begun) < HEAD_BYTES_MAX
+    return begun.startswith((_EVENT, _EVENTS))
 
 
 def _parse(head: bytes) -> Head | None:
@@ -77,14 +91,29 @@ def _parse(head: bytes) -> Head | None:
     single = head.startswith(_EVENT)
     if not single and not head.startswith(_EVENTS):
         return None
-    found = _Headers()
+    headers = _Headers()
     try:
-        httptools.HttpRequestParser(found).feed_data(head)
+        httptools.HttpRequestParser(headers).feed_data(head)
     except (httptools.HttpParserError, _NotPlain):
         return None
-    if found.hosts != 1 or found.length < 0:
+    said = headers.said
+    length, connection = said.get(b"content-length", b""), said.get(b"connection", b"keep-alive").lower()
+    if (
+        b"host" not in said
+        or not length.isdigit()
+        or len(length) > LENGTH_DIGITS_MAX
+        or connection not in (b"keep-alive", b"close")
+    ):
         return None
-    return Head(single, found.encoding, found.close, len(head), len(head) + found.length)
+    return Head(
+        single=single,
+        encoding=said.get(b"content-encoding", b"").decode("latin-1"),
+        close=connection == b"close",
+        host=said[b"host"].decode("latin-1"),
+        authorization=said.get(b"authorization", b"").decode("latin-1"),
+        body_at=len(head),
+        end=len(head) + int(length),
+    )
 
 
 _remembered = lru_cache(REMEMBERED_MAX)(_parse)
@@ -95,33 +124,20 @@ class _NotPlain(Exception):
 
 
 class _Headers:
-    """What the parser reports of a head."""
+    """What the parser reports of a head: the headers that mean something here, each at most once."""
 
-    __slots__ = ("close", "encoding", "hosts", "length")
+    __slots__ = ("said",)
 
     def __init__(self) -> None:
-        self.length = -1
-        self.encoding = ""
-        self.close = False
-        self.hosts = 0
+        self.said: dict[bytes, bytes] = {}
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header in, or raise `_NotPlain`."""
         name = name.lower()
-        if name == b"content-length":
-            if self.length >= 0 or not value.isdigit():
-                raise _NotPlain
-            self.length = int(value)
-        elif name == b"host":
-            self.hosts += 1
-        elif name == b"content-encoding":
-            self.encoding = value.decode("latin-1")
-        elif name == b"connection":
-            self.close = value.lower() == b"close"
-            if not self.close and value.lower() != b"keep-alive":
-                raise _NotPlain
-        elif name in _NEVER_PLAIN:
+        if name in _NEVER_PLAIN or name in self.said:
             raise _NotPlain
+        if name in _MEANINGFUL:
+            self.said[name] = value
 
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}

@@ -19,8 +19,8 @@ from observer_actors.journal.catalog import Active, Segment
 from observer_actors.journal.files import Disk
 from observer_actors.journal.format import (
     BLOCK_BYTES,
+    UNREADABLE,
     Block,
-    ChecksumWrong,
     Paths,
     SegmentEntry,
     decode_index,
@@ -123,8 +123,12 @@ class BlockStore:
             raise BlockStale(f"{span.path.name} at byte {span.offset}: not what the index says")
         if span.times is None:
             self._remember(span, ops)
-        if bad or not is_wanted or ops[-1].seq > span.last_seq:
-            ops = [op for op in ops if span.first_seq <= op.seq <= span.last_seq]
+        seqs = [op.seq for op in ops]
+        if (
+            seqs != list(range(span.first_seq, span.first_seq + len(ops)))
+            or len(ops) > span.last_seq - span.first_seq + 1
+        ):
+            ops = list(_in_place(ops, span))
         return ops, bad
 
     def _remember(self, span: Span, ops: list[Op]) -> None:
@@ -171,9 +175,18 @@ class BlockStore:
         path = self._paths.index(entry.first_seq)
         try:
             index = decode_index(self._disk.read(path, 0, self._disk.size(path)))
-        except (FileNotFoundError, msgspec.DecodeError, UnicodeError, ChecksumWrong):
+        except (FileNotFoundError, *UNREADABLE):
             return None
         return index.blocks if index.entry == entry else None
+
+
+def _in_place(ops: list[Op], span: Span) -> Iterator[Op]:
+    """Give the ops that a damaged block holds in their place: none twice, and none of another block."""
+    expected = span.first_seq
+    for op in ops:
+        if expected <= op.seq <= span.last_seq:
+            yield op
+            expected = op.seq + 1
 
 
 def _spans_between(path: Path, marks: Sequence[Mark], end: int, last_seq: int) -> Iterator[Span]:

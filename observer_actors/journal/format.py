@@ -28,6 +28,7 @@ rule that tells a torn commit from rot:
   skip it, and the seq goes on behind it.
 
 A line is bad when it is incomplete, is not a record, holds a NUL, or its ``seq`` or ``recorded_at`` goes backwards.
+When two lines follow all but the one before them, it is that one whose ``recorded_at`` is wrong.
 
 **Sealing.** The active file becomes a segment by rename; then both directories are synced; then a new active file is
 made and its directory synced. After a failed fdatasync the file is first cut to its last durable byte, but that cut
@@ -70,6 +71,7 @@ from observer_actors.op import time_us
 __all__ = [
     "BLOCK_BYTES",
     "FORMAT",
+    "UNREADABLE",
     "Block",
     "ChecksumWrong",
     "Manifest",
@@ -153,6 +155,11 @@ class ChecksumWrong(ValueError):
     """The file's checksum does not fit what it says."""
 
 
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError, ChecksumWrong)
+"""What `decode_manifest` and `decode_index` raise for bytes that are none: no JSON or no such struct, no UTF-8, nested
+without end, or not what was written."""
+
+
 class Paths(Struct, frozen=True):
     """Where things are, below one data directory."""
 
@@ -214,8 +221,7 @@ def decode_manifest(data: bytes) -> Manifest:
     """Read a manifest.
 
     :raises FormatUnknown: a newer version wrote it.
-    :raises msgspec.DecodeError: it is no manifest; or UnicodeDecodeError.
-    :raises ChecksumWrong: it says something else than was written.
+    :raises ChecksumWrong: it says something else than was written; or any other of `UNREADABLE`.
     """
     version = msgspec.json.decode(data, type=_Version).format
     if version > FORMAT:
@@ -234,8 +240,7 @@ def encode_index(index: SegmentIndex) -> bytes:
 def decode_index(data: bytes) -> SegmentIndex:
     """Read an index.
 
-    :raises msgspec.DecodeError: it is no index; or UnicodeDecodeError.
-    :raises ChecksumWrong: it says something else than was written.
+    :raises ChecksumWrong: it says something else than was written; or any other of `UNREADABLE`.
     """
     return _checked(msgspec.json.decode(data, type=SegmentIndex))
 

@@ -152,7 +152,7 @@ class LineJudge:
                 )
             position.ids.add([(seq, id_)], seq)
         position.expected = ops[-1].seq + 1
-        position.recorded_at = max(position.recorded_at, ops[-1].recorded_at)
+        position.recorded_at = ops[-1].recorded_at  # also an earlier one: who rotted to a later time is told once
         position.first_seq = position.first_seq or ops[0].seq
         position.ops += len(ops)
 

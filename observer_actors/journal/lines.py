@@ -6,6 +6,7 @@ Both decode a chunk in one call, and look at single lines only when that fails.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from operator import attrgetter, le
 from pathlib import Path
@@ -33,6 +34,10 @@ __all__ = [
 ]
 
 RECORDED_AT_CHARS: Final = 27
+_RECORDED_AT: Final = re.compile(
+    r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z"
+)
+"""What has rotted to a text that is no time would sort anywhere, and the next commit could not follow it."""
 
 
 class Head(Struct):
@@ -51,6 +56,11 @@ class Times(Struct, gc=False):
     recorded_at: str
 
 
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What msgspec raises for bytes that are no record: no JSON or no such struct, no UTF-8, nested without end."""
+
+_seq: Final = attrgetter("seq")
+_recorded_at: Final = attrgetter("recorded_at")
 _heads: Final = msgspec.json.Decoder(Head)
 _times: Final = msgspec.json.Decoder(Times)
 _ops: Final = msgspec.json.Decoder(Op)
@@ -93,13 +103,15 @@ def decode_heads(chunk: bytes) -> list[Head] | None:
     """Decode a chunk of whole lines; None when any of them is bad, or the times go backwards."""
     try:
         heads = _heads.decode_lines(chunk)
-    except (msgspec.DecodeError, UnicodeError):
+    except _UNREADABLE:
         return None
     if len(heads) != chunk.count(b"\n") or not heads:
         return None
     recorded = [head.recorded_at for head in heads]
     if len(min(recorded, key=len)) != RECORDED_AT_CHARS or not all(map(le, recorded, recorded[1:])):
         return None
+    if not _RECORDED_AT.fullmatch(recorded[0]) or not _RECORDED_AT.fullmatch(recorded[-1]):
+        return None  # what lies between two times, in order, does no harm
     return heads
 
 
@@ -113,7 +125,7 @@ def decode_record(line: bytes) -> Op | str:
     return _decode_line(_ops, line)
 
 
-_Record = TypeVar("_Record", Head, Op)
+_Record = TypeVar("_Record", Head, Times, Op)
 
 
 def _decode_line(decoder: msgspec.json.Decoder[_Record], line: bytes) -> _Record | str:
@@ -123,9 +135,9 @@ def _decode_line(decoder: msgspec.json.Decoder[_Record], line: bytes) -> _Record
         return "holds NUL bytes"
     try:
         record = decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except _UNREADABLE as error:
         return f"not a record: {error}"
-    if record.seq <= 0 or len(record.recorded_at) != RECORDED_AT_CHARS:
+    if record.seq <= 0 or not _RECORDED_AT.fullmatch(record.recorded_at):
         return "not a record: no seq or recorded_at of its own"
     return record
 
@@ -146,20 +158,26 @@ _Whole = TypeVar("_Whole", Times, Op)
 def _decode_lines(decoder: msgspec.json.Decoder[_Whole], chunk: bytes) -> tuple[list[_Whole], int]:
     try:
         records = decoder.decode_lines(chunk)
-    except (msgspec.DecodeError, UnicodeError):
+    except _UNREADABLE:
         return _decode_singly(decoder, chunk)
-    if len(records) != chunk.count(b"\n"):
+    if len(records) != chunk.count(b"\n") or not _are_records(records):
         return _decode_singly(decoder, chunk)
     return records, 0
+
+
+def _are_records(records: Sequence[Times | Op]) -> bool:
+    """Tell whether each has a place in the journal: JSON of another kind may decode, with the defaults of an `Op`."""
+    if not records:
+        return True
+    return min(map(_seq, records)) > 0 and len(min(map(_recorded_at, records), key=len)) == RECORDED_AT_CHARS
 
 
 def _decode_singly(decoder: msgspec.json.Decoder[_Whole], chunk: bytes) -> tuple[list[_Whole], int]:
     records: list[_Whole] = []
     bad = 0
     for _, line in split_lines(chunk):
-        try:
-            record = decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeError):
+        record = _decode_line(decoder, line)
+        if isinstance(record, str):
             bad += 1
         else:
             records.append(record)

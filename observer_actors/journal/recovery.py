@@ -68,8 +68,25 @@ class Plan(Struct, frozen=True):
     """Stays where it is."""
 
 
+class _Before(Struct, frozen=True):
+    """How it stood before the newest commit: what it is put back to when that turns out to be one line that rotted."""
+
+    recorded_at: str = ""
+    good_before_last_commit: int = 0
+
+
+class _Doubt(Struct, frozen=True):
+    """A line that is in its place but for its time, which is earlier than that of the line before."""
+
+    offset: int
+    head: Head
+
+
 class Scanner:
     """Takes the chunks of one file in order.
+
+    When `recorded_at` goes backwards, one of two lines is wrong, and the line after them decides which: if it follows
+    the second, the first has rotted to a later time. Else one changed byte would make all behind it a torn tail.
 
     :param expected: seq of the first line; None when it is not known.
     :param bound: lines of this seq and later do not count; the scan ends at the first of them.
@@ -79,6 +96,10 @@ class Scanner:
         self.scan = Scan(last_seq=0 if expected is None else expected - 1)
         self._expected = expected
         self._bound = bound
+        self._before = _Before()
+        self._last_at = 0
+        """Where the last good line begins."""
+        self._doubt: _Doubt | None = None
 
     def feed(self, offset: int, chunk: bytes) -> bool:
         """Take a chunk; False when the rest need not be read."""
@@ -88,7 +109,7 @@ class Scanner:
         heads = decode_heads(chunk)
         if heads is not None and self._fits(heads):
             self.scan.marks.append(Mark(offset, heads[0].seq))
-            self._absorb(heads)
+            self._absorb(heads, offset + chunk.rfind(b"\n", 0, -1) + 1)
         else:
             self._feed_lines(offset, chunk)
         self.scan.size = offset + len(chunk) if self.scan.beyond_at is None else self.scan.beyond_at
@@ -106,15 +127,19 @@ class Scanner:
             and [head.seq for head in heads] == list(range(first, first + len(heads)))
         )
 
-    def _absorb(self, heads: list[Head]) -> None:
+    def _absorb(self, heads: list[Head], last_at: int) -> None:
         scan = self.scan
+        self._last_at = last_at
         last = heads[-1]
         if not scan.good:
             scan.first_seq, scan.first_recorded_at = heads[0].seq, heads[0].recorded_at
         if last.recorded_at != scan.last_recorded_at:
-            scan.good_before_last_commit = scan.good + bisect_left(
-                heads, last.recorded_at, key=lambda head: head.recorded_at
-            )
+            begins = _begin_of(last.recorded_at, heads)
+            before = heads[begins - 1].recorded_at if begins else scan.last_recorded_at
+            if before != scan.last_recorded_at:
+                scan.good_before_last_commit = scan.good + _begin_of(before, heads)
+            self._before = _Before(before, scan.good_before_last_commit)
+            scan.good_before_last_commit = scan.good + begins
         scan.good += len(heads)
         scan.last_seq, scan.last_recorded_at = last.seq, last.recorded_at
         scan.ids += [(head.seq, head.id) for head in heads if head.id]
@@ -131,9 +156,13 @@ class Scanner:
 
     def _feed_line(self, offset: int, line: bytes) -> None:
         scan = self.scan
+        doubt, self._doubt = self._doubt, None
         head = decode_head(line)
         if self._is_beyond(self._expected) or (isinstance(head, Head) and self._is_beyond(head.seq)):
             scan.beyond_at = offset
+        elif isinstance(head, Head) and doubt is not None and self._confirms(doubt.head, head):
+            self._take_back_the_last(doubt)
+            self._absorb([head], offset)
         elif isinstance(head, str):
             scan.flaws.append(Flaw(offset, head, scan.good))
         elif self._expected is not None and head.seq < self._expected:
@@ -141,9 +170,29 @@ class Scanner:
             scan.flaws.append(Flaw(offset, reason, scan.good))
         elif head.recorded_at < scan.last_recorded_at:
             scan.flaws.append(Flaw(offset, "recorded_at goes backwards", scan.good))
+            self._doubt = _Doubt(offset, head) if head.seq == self._expected else None
         else:
             self._note_gap(offset, head)
-            self._absorb([head])
+            self._absorb([head], offset)
+
+    def _confirms(self, doubted: Head, head: Head) -> bool:
+        """Tell whether this line follows one that went backwards, and both follow all but the last good line."""
+        is_one_line = self.scan.good - self.scan.good_before_last_commit == 1
+        return (
+            is_one_line
+            and head.seq == doubted.seq + 1
+            and self._before.recorded_at <= doubted.recorded_at <= head.recorded_at < self.scan.last_recorded_at
+        )
+
+    def _take_back_the_last(self, doubt: _Doubt) -> None:
+        """The last good line is the one that is wrong, and the doubted one is good."""
+        scan = self.scan
+        scan.good -= 1
+        scan.good_before_last_commit = self._before.good_before_last_commit
+        scan.last_recorded_at = self._before.recorded_at
+        reason = f"recorded_at of seq {scan.last_seq} is later than that of the lines after it"
+        scan.flaws[-1] = Flaw(self._last_at, reason, scan.good)
+        self._absorb([doubt.head], doubt.offset)
 
     def _note_gap(self, offset: int, head: Head) -> None:
         """Record a jump of seq that no bad line accounts for. Only one within a commit can come from a torn write."""
@@ -153,6 +202,10 @@ class Scanner:
             return
         reason = f"gap: seq goes from {self._expected - 1} to {head.seq}"
         scan.flaws.append(Flaw(offset, reason, scan.good - 1, is_line=False))
+
+
+def _begin_of(recorded_at: str, heads: list[Head]) -> int:
+    return bisect_left(heads, recorded_at, key=lambda head: head.recorded_at)
 
 
 def plan(scan: Scan, size: int) -> Plan:

@@ -22,7 +22,7 @@ from observer_actors.journal.files import Disk, translated
 from observer_actors.journal.format import (
     BLOCK_BYTES,
     SEGMENT_NAME,
-    ChecksumWrong,
+    UNREADABLE,
     Manifest,
     Paths,
     SegmentEntry,
@@ -134,7 +134,7 @@ def _read_manifest(disk: Disk, paths: Paths) -> tuple[Manifest, bool, str]:
         return Manifest(), False, "the manifest is missing" if compacted else ""
     try:
         return decode_manifest(data), True, ""
-    except (msgspec.DecodeError, UnicodeError, ChecksumWrong) as error:
+    except UNREADABLE as error:
         return Manifest(), True, f"the manifest is damaged: {error}"
 
 
@@ -184,7 +184,7 @@ def _orphan(disk: Disk, paths: Paths, first_seq: int) -> SegmentEntry | str:
         entry = decode_index(disk.read(side, 0, disk.size(side))).entry
         if entry.file == path.name and entry.stored_bytes == size:
             return entry
-    except (FileNotFoundError, msgspec.DecodeError, UnicodeError, ChecksumWrong):
+    except (FileNotFoundError, *UNREADABLE):
         pass  # the segment itself says the same, in more time
     try:
         return index_segment(disk, path, first_seq).entry

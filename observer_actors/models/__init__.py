@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from observer_actors.models.model import Model, ModelFailed
+from observer_actors.models.chat import OllamaModel, OpenAIModel
+from observer_actors.models.guard import Breaker, Budget
+from observer_actors.models.model import ChatModel, ChatReply, Model, ModelFailed, ModelRefused
 from observer_actors.models.seed import LakehouseModel
 
-__all__ = ["LakehouseModel", "Model", "ModelFailed"]
+__all__ = [
+    "Breaker",
+    "Budget",
+    "ChatModel",
+    "ChatReply",
+    "LakehouseModel",
+    "Model",
+    "ModelFailed",
+    "ModelRefused",
+    "OllamaModel",
+    "OpenAIModel",
+]

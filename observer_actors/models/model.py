@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
 
 from observer_actors.errors import ObserverError
 
-__all__ = ["Model", "ModelFailed"]
+__all__ = ["ChatModel", "ChatReply", "Model", "ModelFailed", "ModelRefused"]
 
 
 class ModelFailed(ObserverError):
@@ -15,6 +18,18 @@ class ModelFailed(ObserverError):
     status = 502
     title = "model failed"
     retryable = True
+
+
+class ModelRefused(ModelFailed):
+    """The server answered with another status than 2xx.
+
+    ``wait_s`` is how long it asks to be left alone, 0 when it does not say.
+    """
+
+    def __init__(self, detail: str, http_status: int, wait_s: float = 0.0) -> None:
+        super().__init__(detail)
+        self.http_status = http_status
+        self.wait_s = wait_s
 
 
 class Model(Protocol):
@@ -26,6 +41,27 @@ class Model(Protocol):
 
     async def generate(self, prompt: str) -> str:
         """Give the model's words on the prompt: not empty, and of bounded length.
+
+        :raises ModelFailed: there are none, within the backend's time limit.
+        """
+
+
+class ChatReply(msgspec.Struct, frozen=True):
+    """A model's words, and the tokens that question and answer took."""
+
+    text: str
+    tokens: int
+
+
+class ChatModel(Protocol):
+    """Something that answers a question in JSON."""
+
+    @property
+    def name(self) -> str:
+        """What stands beside its words as their author."""
+
+    async def chat(self, system: str, prompt: str, schema: Mapping[str, Any]) -> ChatReply:
+        """Give the model's words: not empty, of bounded length, and after the schema as far as the server can.
 
         :raises ModelFailed: there are none, within the backend's time limit.
         """

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from observer_actors.patterns.catalogue import Catalogue, Group, Scope, pattern_id, stable_id
+from observer_actors.patterns.consultation import SCHEMA, SYSTEM, AnswerUnusable, inquire_about, read_statement
+from observer_actors.patterns.contrast import Contrast, contrasts, features
 from observer_actors.patterns.diagnosis import (
     Case,
+    Claim,
     Diagnosis,
     Inquiry,
     Reason,
+    Statement,
     conclude,
     due,
     inquire,
@@ -22,33 +26,60 @@ from observer_actors.patterns.grouping import (
     catalogue_of,
     error_text,
 )
+from observer_actors.patterns.history import History, series
 from observer_actors.patterns.masking import ALGORITHM_VERSION, template_of
-from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message
+from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message, webhook_message
+from observer_actors.patterns.states import Action, Note, Standing, State, StateChanged, acted, judged, merged
+from observer_actors.patterns.taxonomy import Cause, Ruling, rule
 
 __all__ = [
     "ALGORITHM_VERSION",
+    "SCHEMA",
+    "SYSTEM",
+    "Action",
+    "AnswerUnusable",
     "Case",
     "Catalogue",
+    "Cause",
     "Changes",
+    "Claim",
+    "Contrast",
     "Diagnosis",
     "Example",
     "Group",
+    "History",
     "Inquiry",
     "LogEntry",
+    "Note",
     "Outgoing",
     "Pattern",
     "Reason",
+    "Ruling",
     "Scope",
+    "Standing",
+    "State",
+    "StateChanged",
+    "Statement",
+    "acted",
     "apply",
     "bounded_endpoint",
     "catalogue_of",
     "conclude",
+    "contrasts",
     "due",
     "error_text",
+    "features",
     "inquire",
+    "inquire_about",
     "inquiry_message",
+    "judged",
     "log_message",
+    "merged",
     "pattern_id",
+    "read_statement",
+    "rule",
+    "series",
     "stable_id",
     "template_of",
+    "webhook_message",
 ]

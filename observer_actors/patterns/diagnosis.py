@@ -26,6 +26,7 @@ import msgspec
 from observer_actors.patterns.catalogue import stable_id
 from observer_actors.patterns.grouping import Example, Pattern
 from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message
+from observer_actors.patterns.taxonomy import Cause
 
 __all__ = [
     "CASES_MAX",
@@ -33,9 +34,11 @@ __all__ = [
     "ESCALATION_TIMES",
     "LINES_MAX",
     "Case",
+    "Claim",
     "Diagnosis",
     "Inquiry",
     "Reason",
+    "Statement",
     "conclude",
     "due",
     "inquire",
@@ -85,6 +88,29 @@ class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str
 
 
+class Claim(msgspec.Struct, frozen=True):
+    """Something that a model says, and the ops that it rests on."""
+
+    text: str
+    ops: tuple[int, ...]
+
+
+class Statement(msgspec.Struct, frozen=True, kw_only=True):
+    """What is taken of a model's answer, where it was asked for its evidence."""
+
+    cause: Cause
+    claims: tuple[Claim, ...]
+    advice: str
+    thrown_out: int = 0
+    """Claims that named no op, or one that was not shown."""
+
+    @property
+    def text(self) -> str:
+        """The answer in words."""
+        claims = [f"{claim.text} (ops {', '.join(map(str, claim.ops))})" for claim in self.claims]
+        return "\n".join([f"Cause: {self.cause}", *claims, self.advice])
+
+
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """What a model said about an inquiry."""
 
@@ -95,6 +121,8 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     created: str
     """ISO 8601."""
+    statement: Statement | None = None
+    """Where the model was asked for its evidence; each claim names ops that were shown to it."""
 
 
 def due(pattern: Pattern) -> Reason | None:
@@ -126,7 +154,13 @@ def inquire(patterns: Iterable[Pattern]) -> Inquiry | None:
 
 
 def conclude(
-    patterns: Mapping[str, Pattern], inquiry: Inquiry, text: str, *, model: str, created: str
+    patterns: Mapping[str, Pattern],
+    inquiry: Inquiry,
+    text: str,
+    *,
+    model: str,
+    created: str,
+    statement: Statement | None = None,
 ) -> tuple[Diagnosis, dict[str, Pattern]]:
     """Take in a model's answer.
 
@@ -134,7 +168,12 @@ def conclude(
     :returns: the diagnosis, and id -> pattern of those that count as diagnosed by it.
     """
     diagnosis = Diagnosis(
-        key=inquiry.key, cases=inquiry.cases, text=text[:TEXT_CHARS_MAX], model=model, created=created
+        key=inquiry.key,
+        cases=inquiry.cases,
+        text=text[:TEXT_CHARS_MAX],
+        model=model,
+        created=created,
+        statement=statement,
     )
     diagnosed = {
         case.pattern_id: msgspec.structs.replace(

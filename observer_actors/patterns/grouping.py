@@ -24,6 +24,7 @@ import msgspec
 
 from observer_actors.op import Op, time_us
 from observer_actors.patterns.catalogue import NAMES_KEPT_MAX, Catalogue, Group, Known, Scope, stable_id
+from observer_actors.patterns.history import History, added, joined
 from observer_actors.patterns.masking import ALGORITHM_VERSION
 
 __all__ = [
@@ -78,6 +79,10 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     """The newest `EXAMPLES_MAX`, oldest first."""
     sources: dict[str, int]
     """Failures by source. Never changed in place."""
+    history: History = History()
+    """Failures by time of event."""
+    wasted_ms: float = 0.0
+    """The time that the failures took, as reported; negative durations count as none."""
     back_seq: int = 0
     """The newest failure that came after a quiet time (`QUIET_US_MIN`, `QUIET_TIMES_MEAN`); 0: none has."""
     diagnosed_seq: int = 0
@@ -152,6 +157,8 @@ def _joined(one: Pattern, other: Pattern) -> Pattern:
         count=one.count + other.count,
         examples=tuple(examples[-EXAMPLES_MAX:]),
         sources=dict(Counter(one.sources) + Counter(other.sources)),
+        history=joined(one.history, other.history),
+        wasted_ms=one.wasted_ms + other.wasted_ms,
         back_seq=max(one.back_seq, other.back_seq),
         diagnosed_seq=max(one.diagnosed_seq, other.diagnosed_seq),
         diagnosed_count=one.diagnosed_count + other.diagnosed_count,
@@ -189,8 +196,16 @@ def _folded(known: Pattern | None, group: Group, failures: Sequence[Op]) -> Patt
         count=known.count + len(failures),
         examples=(*known.examples, *new)[-EXAMPLES_MAX:],
         sources=dict(Counter(known.sources) + Counter(op.source for op in failures)),
+        history=added(known.history, failures),
+        wasted_ms=_wasted_ms(known.wasted_ms, failures),
         back_seq=_back_seq(known.first_seen, known.last_seen, known.count, failures) or known.back_seq,
     )
+
+
+def _wasted_ms(before: float, failures: Sequence[Op]) -> float:
+    for op in failures:  # one by one: the same sum, however the failures are divided into folds
+        before += max(0.0, op.duration_ms)
+    return before
 
 
 def _described(known: Pattern, group: Group) -> Pattern:

@@ -1,4 +1,4 @@
-"""What the gateway is to be told: decided here, queued by the store, sent by the courier."""
+"""What the gateway and the webhook are to be told: decided here, queued by the store, sent by the courier."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["GATEWAY_LOG_PATH", "LogEntry", "Outgoing", "log_message"]
+__all__ = ["GATEWAY_LOG_PATH", "LogEntry", "Outgoing", "log_message", "webhook_message"]
 
 GATEWAY_LOG_PATH: Final = "/log"
 
@@ -21,10 +21,11 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
-    """A message for the gateway. The same ``key`` is queued once, however often it is handed in."""
+    """A message. The same ``key`` is queued once, however often it is handed in."""
 
     key: str
     path: str
+    """Where it goes: a path of the gateway's, or the whole URL of another receiver."""
     body: bytes
     """JSON, in UTF-8."""
 
@@ -32,3 +33,8 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
 def log_message(key: str, entry: LogEntry) -> Outgoing:
     """Wrap an entry of the gateway's log."""
     return Outgoing(key=key, path=GATEWAY_LOG_PATH, body=msgspec.json.encode(entry))
+
+
+def webhook_message(url: str, key: str, content: msgspec.Struct) -> Outgoing:
+    """Wrap what a webhook is told."""
+    return Outgoing(key=key, path=url, body=msgspec.json.encode(content))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from observer_actors.store.files import StoreBusy, StoreDamaged, StoreFailed
-from observer_actors.store.learned import LEARNED_PATH, Queued, Saved, Snapshot, Store, StoreStatistics
+from observer_actors.store.learned import LEARNED_PATH, STANDINGS, Lane, Queued, Saved, Snapshot, Store, StoreStatistics
 from observer_actors.store.schema import MIGRATIONS
 
 __all__ = [
     "LEARNED_PATH",
     "MIGRATIONS",
+    "STANDINGS",
+    "Lane",
     "Queued",
     "Saved",
     "Snapshot",

@@ -15,7 +15,8 @@ Rules:
   store then, and open it again.
 * Foreign errors are translated in one place (`files.translated`).
 
-The outbox is a queue in strict order: only its head is due, a refused message is set aside, and a key that
+The outbox is a queue in strict order, one for each receiver (`Lane`): only its head is due, a refused message is set
+aside, and a key that
 was ever queued is not queued again while it is remembered. A message is spoken of by its key: a file that was mended
 numbers them anew.
 """
@@ -26,7 +27,9 @@ import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Self, TypeVar
 
 import msgspec
@@ -41,6 +44,8 @@ __all__ = [
     "LEARNED_PATH",
     "REFUSED_MAX",
     "REMEMBERED_MAX",
+    "STANDINGS",
+    "Lane",
     "Queued",
     "Saved",
     "Snapshot",
@@ -48,6 +53,7 @@ __all__ = [
     "StoreStatistics",
 ]
 
+T = TypeVar("T")
 Record = TypeVar("Record", Pattern, Entry, Diagnosis)
 
 LEARNED_PATH: Final = Path("_observer/learned.sqlite3")
@@ -60,6 +66,18 @@ DIAGNOSES_MAX: Final = 10_000
 """Diagnoses that are kept: the newest ones, about 20 MB."""
 ERROR_CHARS_MAX: Final = 500
 """Characters of a reason that are kept with a message."""
+
+
+STANDINGS: Final = "standings"
+"""The snapshot that holds how the patterns stand."""
+
+
+class Lane(StrEnum):
+    """Messages that wait for one another, as a GLOB of their path: one receiver that is away delays no other's."""
+
+    ANY = "*"
+    GATEWAY = "/*"
+    WEBHOOK = "http*"
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -176,10 +194,27 @@ class Store:
         rows = self._rows("SELECT seq, body FROM snapshots WHERE name = ?", name)
         return Snapshot(rows[0][0], rows[0][1].encode()) if rows else None
 
+    def state(self, name: str, kind: type[T]) -> T | None:
+        """Give the newest state that was saved under the name, read.
+
+        :raises StoreDamaged: it is none.
+        """
+        snapshot = self.snapshot(name)
+        try:
+            return None if snapshot is None else msgspec.json.decode(snapshot.body, type=kind)
+        except msgspec.DecodeError as error:
+            raise StoreDamaged(f"the snapshot {name} cannot be read: {error}") from error
+
     def save_snapshot(self, name: str, snapshot: Snapshot) -> None:
         """Save a consumer's state together with its cursor: the two are one row."""
         with self._saving() as sql:
             sql.execute(_SAVE_SNAPSHOT, (name, snapshot.seq, snapshot.body.decode()))
+
+    def save_standings(self, snapshot: Snapshot, messages: Sequence[Outgoing]) -> Saved:
+        """Save how the patterns stand, and the messages that announce what has changed, both or neither."""
+        with self._saving() as sql:
+            sql.execute(_SAVE_SNAPSHOT, (STANDINGS, snapshot.seq, snapshot.body.decode()))
+            return self._enqueue(sql, messages)
 
     # ---------------------------------------------------------------------------- learned things
 
@@ -189,10 +224,20 @@ class Store:
         return {pattern.id: pattern for pattern in _decoded(rows, Pattern)}
 
     def save_patterns(
-        self, changes: Mapping[str, Pattern], *, consumer: str, seq: int, absorbed: Collection[str] = ()
+        self,
+        changes: Mapping[str, Pattern],
+        *,
+        consumer: str,
+        seq: int,
+        absorbed: Collection[str] = (),
+        snapshots: Mapping[str, Snapshot] = MappingProxyType({}),
     ) -> None:
-        """Save new and changed patterns, let go of absorbed ones, and save that all ops up to ``seq`` are in them."""
+        """Save new and changed patterns, let go of absorbed ones, and save that all ops up to ``seq`` are in them.
+
+        :param snapshots: name -> what else the consumer has made of those ops.
+        """
         with self._saving() as sql:
+            sql.executemany(_SAVE_SNAPSHOT, [(name, s.seq, s.body.decode()) for name, s in snapshots.items()])
             sql.executemany("DELETE FROM patterns WHERE id = ?", [(key,) for key in absorbed])
             sql.executemany(_SAVE_PATTERN, map(_row, changes.values()))
             sql.execute(_SAVE_CURSOR, (consumer, seq))
@@ -235,9 +280,9 @@ class Store:
         with self._saving() as sql:
             return self._enqueue(sql, messages)
 
-    def head(self) -> Queued | None:
-        """Give the oldest message that waits, due or not; None when none waits."""
-        rows = self._rows(_HEAD)
+    def head(self, lane: Lane = Lane.ANY) -> Queued | None:
+        """Give the oldest message of a lane that waits, due or not; None when none waits."""
+        rows = self._rows(_HEAD, lane.value)
         return Queued(*rows[0]) if rows else None
 
     def next_due(self, now: float) -> Queued | None:
@@ -340,7 +385,7 @@ _FORGET_DIAGNOSES: Final = (
 )
 _ENQUEUE: Final = "INSERT INTO outbox (key, path, body) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING"
 _QUEUED: Final = "SELECT id, key, path, body, attempts, tried_at, next_at, error FROM outbox"
-_HEAD: Final = _QUEUED + " WHERE state = 'pending' ORDER BY id LIMIT 1"
+_HEAD: Final = _QUEUED + " WHERE state = 'pending' AND path GLOB ? ORDER BY id LIMIT 1"
 _REFUSALS: Final = _QUEUED + " WHERE state = 'refused' ORDER BY id DESC LIMIT ?"
 _NOTE_FAILURE: Final = (
     "UPDATE outbox SET attempts = attempts + 1, error = ?, tried_at = ?, next_at = ?"

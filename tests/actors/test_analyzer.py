@@ -18,6 +18,7 @@ from observer_actors.actors.analyzer import Analyzer, cycles_skipped
 from observer_actors.actors.commits import Commits
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
+from observer_actors.doubt import Doubts
 from observer_actors.models import ModelFailed
 from observer_actors.op import Op
 from observer_actors.patterns import Diagnosis, Outgoing, Pattern, apply
@@ -61,10 +62,16 @@ class HeldLearned(Learned):
     before_patterns: Callable[[], Awaitable[None]] | None = None
     before_diagnosis: Callable[[], Awaitable[None]] | None = None
 
-    async def save_patterns(self, changes: Mapping[str, Pattern], seq: int, absorbed: Collection[str] = ()) -> None:
+    async def save_patterns(
+        self,
+        changes: Mapping[str, Pattern],
+        seq: int,
+        absorbed: Collection[str] = (),
+        doubts: Doubts | None = None,
+    ) -> None:
         if self.before_patterns is not None:
             await self.before_patterns()
-        await super().save_patterns(changes, seq, absorbed)
+        await super().save_patterns(changes, seq, absorbed, doubts)
 
     async def save_diagnosis(self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], message: Outgoing) -> None:
         await super().save_diagnosis(diagnosis, changes, message)

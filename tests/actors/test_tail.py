@@ -11,6 +11,7 @@ from observer_actors.actors.commits import Commits
 from observer_actors.actors.tail import Tail, Tap
 from observer_actors.errors import Overloaded
 from observer_actors.op import Op
+from observer_actors.patterns import State, StateChanged
 from observer_actors.settings import TailSettings
 from tests.actors.ops import Journal, ops, seqs
 from tests.supervision.injected_time import injected_time
@@ -41,7 +42,7 @@ class World:
         async def read() -> None:
             async with aclosing(self.tail.follow(after_seq, silence_s=10)) as following:
                 async for op in following:
-                    got.append(op.seq if op else None)
+                    got.append(op.last_seq if isinstance(op, StateChanged) else op.seq if op else None)
                     if pause_s:
                         await trio.sleep(pause_s)
             got.append(-1)
@@ -170,4 +171,19 @@ async def test_a_tap_gives_its_ops_in_order() -> None:
     tap = Tap(4)
     tap.offer(ops(1, 3))
     taken = [await tap.take() for _ in range(3)]
-    assert seqs([op for op in taken if op]) == [1, 2, 3]
+    assert seqs([op for op in taken if isinstance(op, Op)]) == [1, 2, 3]
+
+
+CHANGE = StateChanged(
+    pattern="p", endpoint="e", template="t", was=None, state=State.NEW, at="2026-11-22T10:00:00Z", count=1, last_seq=99
+)
+
+
+@injected_time
+async def test_a_change_of_state_comes_between_the_ops() -> None:
+    world = World()
+    async with world.reader() as got:
+        world.commit(1)
+        world.tail.announce(CHANGE)
+        world.commit(1)
+    assert got == [1, 99, 2]

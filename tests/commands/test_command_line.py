@@ -9,7 +9,7 @@ from typing import Any
 import cyclopts
 import pytest
 
-from observer_actors.cli import COMMANDS
+from observer_actors.cli import COMMANDS, app
 from tests.commands.typed import COMMAND, environment, typed, typed_for_real
 
 
@@ -32,6 +32,19 @@ def test_each_command_says_what_it_does_and_shows_an_example(name: str, function
     assert f"Example: observer-actors {name}" in text
     if name in COMMANDS:
         assert text.splitlines()[0] == COMMANDS[name][1], "what the list of commands says"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help(name: str) -> None:
+    ended = typed(name, "--help")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert COMMANDS[name][1].split(".")[0].split()[0] in ended.stdout
+
+
+def test_a_shell_can_complete_commands_and_their_flags() -> None:
+    script = app.generate_completion(shell="bash")  # noqa: S604 - starts none
+    for name in (*COMMANDS, "--endpoint", "--data-dir"):
+        assert name in script
 
 
 def test_help_lists_all_commands_without_loading_the_daemon() -> None:

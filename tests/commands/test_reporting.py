@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import pytest
 
+from observer_actors.commands._trace import trace_attributes
+from observer_actors.commands.running import Signals
 from tests.commands.typed import COMMAND, Ended, answered, environment, typed, typed_for_real
 from tests.daemon.served import Served
 
@@ -77,6 +79,33 @@ def test_an_event_that_cannot_be_taken_is_told_and_exits_1(
     assert len(ended.stderr.splitlines()) <= 2
 
 
+TRACE: Final = {"trace_id": "0af7651916cd43dd8448eb211c80319c", "span_id": "b7ad6b7169203331"}
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "attributes"),
+    [
+        (f"00-{TRACE['trace_id']}-{TRACE['span_id']}-01", TRACE),
+        (f"cc-{TRACE['trace_id']}-{TRACE['span_id']}-01-more", TRACE),
+        (f"00-{'0' * 32}-{TRACE['span_id']}-01", {}),
+        (f"00-{TRACE['trace_id']}-{'0' * 16}-01", {}),
+        (f"00-{TRACE['trace_id'].upper()}-{TRACE['span_id']}-01", {}),
+        ("none", {}),
+        ("", {}),
+    ],
+)
+def test_a_trace_of_the_caller_is_carried_on(traceparent: str, attributes: dict[str, str]) -> None:
+    assert trace_attributes({"TRACEPARENT": traceparent}) == attributes
+
+
+def test_send_and_exec_carry_the_trace_of_their_environment(daemon: Served) -> None:
+    traceparent = f"00-{TRACE['trace_id']}-{TRACE['span_id']}-01"
+    typed("send", "--endpoint", "t:send", "--url", daemon.url, TRACEPARENT=traceparent)
+    assert newest(daemon, "t:send")["attrs"] == TRACE
+    typed_for_real("exec", "--endpoint", "t:exec", "--url", daemon.url, "--", "true", TRACEPARENT=traceparent)
+    assert newest(daemon, "t:exec")["attrs"] == TRACE | {"exit_status": 0, "command": "true"}
+
+
 # ------------------------------------------------------------------------------------------------------- exec
 
 
@@ -123,6 +152,14 @@ def test_exec_reports_a_command_that_cannot_be_run_with_a_shells_status(
 def test_exec_reports_a_command_that_a_signal_ended(daemon: Served) -> None:
     assert executed(daemon, "x:killed", "sh", "-c", "kill -9 $$").returncode == 137
     assert newest(daemon, "x:killed")["error"] == "exit status 137"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_exec_passes_a_signal_on_that_comes_before_the_command_has_started(number: int) -> None:
+    with Signals() as signals:
+        os.kill(os.getpid(), number)
+        signals.go_to(sleeping := subprocess.Popen(["sleep", "60"]))
+        assert sleeping.wait(20) == -number
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

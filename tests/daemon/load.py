@@ -134,13 +134,14 @@ class Ledger:
             for name in names:
                 self.refused.pop(name, None)
         else:
-            assert answer.status in (500, 503, 507), answer.body
+            assert answer.status in (408, 500, 503, 507), answer.body
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.json["status"] == answer.status
             assert answer.json["error"]
-            assert answer.status == 500 or int(answer.headers["retry-after"]) >= 1
+            assert answer.status in (408, 500) or int(answer.headers["retry-after"]) >= 1
             self.refused.update(dict.fromkeys(names, answer.status))
-            if answer.status == 500 or "may still succeed" in answer.json["error"]:
+            # 408: while the daemon drains, a request that has just come in may be told so, and be stored all the same.
+            if answer.status in (408, 500) or "may still succeed" in answer.json["error"]:
                 self.doubtful.update(names)
         self._noted.unpark_all()
 
@@ -163,9 +164,10 @@ class Ledger:
         assert [name for name, count in counts.items() if count > 1] == [], "stored more than once"
         assert counts.keys() <= self.sent.keys(), "stored, but never sent"
         assert self.owed - counts.keys() == set(), "acknowledged, but lost"
-        assert (self.refused.keys() - self.doubtful - self.unanswered) & counts.keys() == set(), "refused, but stored"
+        refused = self.refused.keys() - self.doubtful - self.unanswered
+        assert {name: self.refused[name] for name in refused & counts.keys()} == {}, "refused, but stored"
         seqs = {name_in(op.input_summary): op.seq for op in ops}
-        assert {name: seqs[name] for name in self.acknowledged} == self.acknowledged
+        assert {name: seqs[name] for name in self.acknowledged} == self.acknowledged, "stored under another seq"
         for op in ops:
             sent = self.sent[name_in(op.input_summary)]
             assert op.id == sent.get("id", UNSET)
@@ -173,7 +175,7 @@ class Ledger:
                 sent["endpoint"],
                 sent["input_summary"],
                 sent["success"],
-            )
+            ), "stored otherwise than sent"
         self._check_order(ops)
 
     def _check_order(self, ops: Sequence[Op]) -> None:

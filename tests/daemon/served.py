@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -89,16 +89,20 @@ class Log:
 
 
 @contextmanager
-def served(data_dir: Path, config: str = "", *, port: int = 0, **environment: str) -> Iterator[Served]:
+def served(
+    data_dir: Path, config: str = "", *, port: int = 0, before: Sequence[str] = (), **environment: str
+) -> Iterator[Served]:
     """Start the daemon on a free port, and make sure that it is gone at the end.
 
     :param config: content of the configuration file.
+    :param before: a command that becomes the daemon.
     """
     file = data_dir / "observer.toml"
     data_dir.mkdir(exist_ok=True)
     file.write_text(config)
     process = subprocess.Popen(
         [
+            *before,
             sys.executable,
             "-m",
             "observer_actors",

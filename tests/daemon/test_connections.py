@@ -18,8 +18,8 @@ GONE_S_MAX: Final = 5.0
 @pytest.mark.parametrize(
     "ask",
     [
-        pytest.param(b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", id="front door"),
-        pytest.param(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", id="web"),
+        pytest.param(b"POST /event HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}", id="front door"),
+        pytest.param(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", id="web"),
     ],
 )
 async def test_a_connection_that_its_client_has_closed_is_let_go_of_at_once(tmp_path: Path, ask: bytes) -> None:

@@ -19,6 +19,7 @@ from tests.harness import Daemon, running_daemon
 
 Way = Literal["front", "web"]
 WAYS: Final[tuple[Way, Way]] = ("front", "web")
+START: Final = b"POST /event HTTP/1.1\r\nHost: localhost\r\n"
 CONFIG: Final = "[listen]\nbody_bytes_max = 20000\nrequest_seconds_max = 1.0\nbatch_events_max = 100\n"
 
 
@@ -108,13 +109,13 @@ async def connected_to(address: str, way: Way) -> AsyncIterator[Client]:
     async with stream:
         client = Client(stream)
         if way == "web":
-            await client.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            await client.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert (await client.answer()).status == 200
         yield client
 
 
 def post(path: str, body: bytes, *more: str) -> bytes:
-    head = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *more]
+    head = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *more]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
@@ -134,10 +135,10 @@ REQUESTS: Final = {
     "what is said to be gzip": post("/event", b"{}", "Content-Encoding: gzip"),
     "an unknown encoding": post("/event", b"{}", "Content-Encoding: br"),
     "a query in the target": post("/event?x=1", b"{}"),
-    "a chunked body": b"POST /event HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "a chunked body": START + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     "a slash too many": post("/event/", b"{}"),
-    "another method": b"GET /event HTTP/1.1\r\nHost: x\r\n\r\n",
-    "odd case in header names": b"POST /event HTTP/1.1\r\nhOST: x\r\ncONTENT-lENGTH: 2\r\n\r\n{}",
+    "another method": b"GET /event HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "odd case in header names": b"POST /event HTTP/1.1\r\nhOST: localhost\r\ncONTENT-lENGTH: 2\r\n\r\n{}",
     "a body above the limit": post("/events", b" " * 20_001),
 }
 """Valid HTTP, each; what the daemon says of them is below, by comparing the ways."""
@@ -158,17 +159,27 @@ async def test_both_ways_give_the_same_answer(daemon: Daemon, name: str) -> None
 
 
 SMUGGLED: Final = {
-    "both lengths": b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0",
-    "two lengths that differ": b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
-    "a signed length": b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length: +2\r\n\r\n{}",
-    "a length in a list": b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length: 2, 3\r\n\r\n{}",
-    "a folded header": b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n 2\r\nX: a\r\n b\r\n\r\n{}",
-    "a blank before the colon": b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length : 2\r\n\r\n{}",
+    "both lengths": START + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0",
+    "two lengths that differ": START + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "a signed length": START + b"Content-Length: +2\r\n\r\n{}",
+    "a length in a list": START + b"Content-Length: 2, 3\r\n\r\n{}",
+    "a folded header": START + b"Content-Length:\r\n 2\r\nX: a\r\n b\r\n\r\n{}",
+    "a blank before the colon": START + b"Content-Length : 2\r\n\r\n{}",
     "no host": b"POST /event HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
-    "two hosts": b"POST /event HTTP/1.1\r\nHost: x\r\nHost: y\r\nContent-Length: 2\r\n\r\n{}",
-    "a NUL in a header": b"POST /event HTTP/1.1\r\nHost: x\r\nX: \0\r\nContent-Length: 2\r\n\r\n{}",
-    "an unknown transfer coding": b"POST /event HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n",
-    "bare line feeds": b"POST /event HTTP/1.1\nHost: x\nContent-Length: 2\n\n{}",
+    "two hosts": START + b"Host: localhost\r\nContent-Length: 2\r\n\r\n{}",
+    "a NUL in a header": START + b"X: \0\r\nContent-Length: 2\r\n\r\n{}",
+    "an unknown transfer coding": START + b"Transfer-Encoding: x\r\n\r\n0\r\n\r\n",
+    "the same length twice": START + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "a length in hex": START + b"Content-Length: 0x2\r\n\r\n{}",
+    "a length of nothing": START + b"Content-Length:\r\n\r\n{}",
+    "a length of many digits": START + b"Content-Length: 00000000000000000002\r\n\r\n{}",
+    "a chunk with an extension": START + b"Transfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\n\r\n",
+    "a signed chunk size": START + b"Transfer-Encoding: chunked\r\n\r\n+2\r\n{}\r\n0\r\n\r\n",
+    "chunked, and then something": START + b"Transfer-Encoding: chunked, identity\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "chunked in odd case": START + b"Transfer-Encoding: ChUnKeD\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "a vertical tab before chunked": START + b"Transfer-Encoding: \x0bchunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "a line feed in a header": START + b"X: a\nContent-Length: 2\r\n\r\n{}",
+    "bare line feeds": b"POST /event HTTP/1.1\nHost: localhost\nContent-Length: 2\n\n{}",
 }
 
 
@@ -207,7 +218,7 @@ async def test_every_kind_of_socket_takes_a_pipeline_of_both_kinds_of_request(tm
     async with every_kind_of_socket(tmp_path) as addresses:
         for address in addresses.values():
             async with connected_to(address, "front") as client:
-                await client.send(post("/event", b"{}") * 3 + b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n")
+                await client.send(post("/event", b"{}") * 3 + b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 seqs = [(await client.answer()).json["seq"] for _ in range(3)]
                 assert seqs == list(range(seqs[0], seqs[0] + 3))
                 assert (await client.answer()).status == 200
@@ -223,12 +234,23 @@ async def test_requests_in_a_pipeline_are_answered_in_order(daemon: Daemon, way:
     assert [op.endpoint for op in daemon.ops()] == [str(number) for number in range(20)]
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_halves_of_requests_that_come_together_are_put_together(daemon: Daemon, way: Way) -> None:
+    async with connected(daemon, way) as client:
+        stream = b"".join(post("/event", b'{"endpoint":"%d"}' % number) for number in range(6))
+        for at in range(0, len(stream), 50):  # no piece ends where a request does
+            await client.send(stream[at : at + 50])
+            await trio.lowlevel.checkpoint()
+        assert [(await client.answer()).json["seq"] for _ in range(6)] == list(range(1, 7))
+    assert [op.endpoint for op in daemon.ops()] == [str(number) for number in range(6)]
+
+
 async def test_any_mixture_of_requests_goes_through_one_connection(daemon: Daemon) -> None:
     async with connected(daemon, "front") as client:
         await client.send(post("/event", b"{}"))
         assert (await client.answer()).json["seq"] == 1
         await client.send(
-            post("/events", b"{}\n{}") + b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + post("/event", b"{}")
+            post("/events", b"{}\n{}") + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" + post("/event", b"{}")
         )
         assert (await client.answer()).json["last_seq"] == 3
         assert (await client.answer()).json["ops_in_ring"] == 3

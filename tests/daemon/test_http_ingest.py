@@ -20,6 +20,7 @@ from tests.daemon.served import Served, served
 BODY_BYTES_MAX: Final = 300_000
 PLAIN_BYTES_MAX: Final = 600_000
 EVENTS_MAX: Final = 500
+START: Final = b"POST /event HTTP/1.1\r\nHost: localhost\r\n"
 CONFIG: Final = f"""
 [listen]
 body_bytes_max = {BODY_BYTES_MAX}
@@ -231,7 +232,7 @@ def test_no_encoding_may_be_said(way: Way, encoding: str) -> None:
 
 
 def test_a_body_beyond_the_limit_is_refused_before_it_is_read(way: Way) -> None:
-    head = b"POST /events%b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    head = b"POST /events%b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
     answer = way.daemon.exchange(head % (way.query.encode(), BODY_BYTES_MAX + 1))
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b'"error":"a body holds at most 300,000 bytes, this one 300,001"' in answer
@@ -252,7 +253,7 @@ def test_a_chunked_body_is_read(daemon: Served) -> None:
 
 
 def test_a_body_that_does_not_come_in_time_is_refused_and_the_connection_closed(way: Way) -> None:
-    head = f"POST /event{way.query} HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n"
+    head = f"POST /event{way.query} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n"
     answer = way.daemon.exchange(head.encode() + b'{"city":')
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"application/problem+json" in answer
@@ -262,7 +263,9 @@ def test_a_body_that_does_not_come_in_time_is_refused_and_the_connection_closed(
 def test_a_client_that_leaves_in_the_middle_of_its_body_stores_nothing(way: Way) -> None:
     before = way.daemon.json("/health")["last_seq"]
     with way.daemon.connect() as connection:
-        connection.sendall(f"POST /event{way.query} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{{".encode())
+        connection.sendall(
+            f"POST /event{way.query} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{".encode()
+        )
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(65_536):
             pass
@@ -270,7 +273,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_stores_nothing(way: Way)
 
 
 def test_a_client_that_asks_first_is_told_to_go_on(daemon: Served) -> None:
-    head = b"POST /event HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+    head = START + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
     with daemon.connect() as connection:
         connection.sendall(head)
         assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")
@@ -293,7 +296,7 @@ def test_when_there_is_no_room_for_a_body_the_caller_is_told_when_to_come_again(
     """
     body = b"{}\n" * 30_000
     with served(tmp_path, config) as daemon, daemon.connect() as holder:
-        head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body))
+        head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body))
         holder.sendall(head + body[:10_000])
         client = daemon.ingest if path == "/events" else daemon.client
         response = client.post(path, content=body)

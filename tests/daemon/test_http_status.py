@@ -285,7 +285,9 @@ def test_every_route_is_described_with_its_answers(document: Any) -> None:
         ("/ops", "get"): {"200", "400", "503"},
         ("/ops/{seq}", "get"): {"200", "400", "404", "503"},
         ("/tail", "get"): {"200", "400", "503"},
-        ("/failures", "get"): {"200"},
+        ("/failures", "get"): {"200", "400"},
+        ("/failures/{pattern}", "get"): {"200", "404", "503"},
+        ("/failures/{pattern}", "post"): {"200", "400", "404", "503", "507"},
         ("/playbook", "get"): {"200"},
     }
 

@@ -18,9 +18,9 @@ from observer_actors.settings import ListenSettings, Settings
 from observer_actors.supervision import ActorStatistics
 from tests.daemon.served import Served, served
 
-HEAD = b"Host: x\r\nConnection: close\r\n"
+HEAD = b"Host: localhost\r\nConnection: close\r\n"
 WEBSOCKET = (
-    b"Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 )
 
@@ -93,7 +93,7 @@ def test_requests_in_a_row_are_answered_in_order_whichever_way_each_takes(daemon
     plain, web = b"POST /event HTTP/1.1\r\n", b"POST /event?a=1 HTTP/1.1\r\n"
     lines = [plain, plain, web, plain, web, plain]
     requests = [
-        line + b"Host: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        line + b"Host: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         for line, body in zip(lines, posts, strict=True)
     ]
     answer = daemon.exchange(b"".join(requests) + b"GET /ops?limit=6 HTTP/1.1\r\n" + HEAD + b"\r\n")
@@ -107,8 +107,8 @@ def test_an_idle_connection_does_not_delay_the_stop(tmp_path: Path) -> None:
     with served(tmp_path) as daemon:
         plain, web = daemon.connect(), daemon.connect()
         with plain, web:
-            plain.sendall(b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
-            web.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            plain.sendall(b"POST /event HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
+            web.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert status(plain.recv(65_536)) == status(web.recv(65_536)) == 200
             daemon.process.terminate()
             assert daemon.process.wait(4) == 0

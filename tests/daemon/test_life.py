@@ -51,7 +51,7 @@ async def test_a_request_under_way_is_finished_though_two_signals_came(tmp_path:
         port = int(daemon.url.rpartition(":")[2])
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         body = b'{"endpoint":"late"}'
-        head = b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        head = b"POST /event HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
         await stream.send_all(head + body[:5])
         await daemon.event(endpoint="early")  # by now the first bytes of the other one have been read
         daemon.process.send_signal(signal.SIGTERM)
@@ -178,12 +178,14 @@ async def test_connections_that_only_announce_bodies_keep_nobody_waiting(tmp_pat
         for path in ("/events", "/events?x"):
             for _ in range(20):
                 stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
-                await stream.send_all(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n" % path.encode())
+                await stream.send_all(
+                    b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000000\r\n\r\n" % path.encode()
+                )
         slow = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
         with trio.fail_after(3):
             for path in ("/health", "/ready", "/ops", "/actors", "/metrics"):
                 assert (await daemon.get(path)).status_code == 200
-            await slow.send_all(b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+            await slow.send_all(b"POST /event HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n")
             await daemon.get("/health")
             await slow.send_all(b"{}")
             assert b" 200 " in await slow.receive_some()

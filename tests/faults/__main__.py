@@ -17,7 +17,7 @@ from benchmarks.machine import disk_folder, machine, versions
 from tests.conftest import ROOT
 from tests.faults.campaign import EXIT_UNAVAILABLE, Result, run_rounds
 from tests.faults.report import report
-from tests.faults.scenario import Scenario, Unavailable
+from tests.faults.scenario import ROUND_SECONDS_MAX, Scenario, Unavailable
 from tests.faults.table import SCENARIOS
 from tests.faults.trial import Trial
 
@@ -42,8 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--only", action="append", metavar="NAME", help=f"one fault: {', '.join(one.name for one in SCENARIOS)}")
     add("--seed", type=int, default=1, metavar="N", help="decides what is chosen at random (default: %(default)s)")
     add("--share", type=float, default=1.0, metavar="X", help="of the rounds of a whole campaign (default: all)")
+    add("--jobs", type=int, default=2, metavar="N", help="rounds at the same time (default: %(default)s)")
     add("--repeats", type=int, metavar="N", help="run one round of one fault with so many injections, and no more")
     add("--folder", type=Path, metavar="DIR", help="where the data directories lie: on a real disk")
+    add("--keep", type=Path, metavar="FILE", help="keep results there, and run none again that has been kept")
     add(
         "--report",
         type=Path,
@@ -60,7 +62,7 @@ def _one_round(scenario: Scenario, seed: int, repeats: int, folder: Path) -> int
     trial = Trial(place, seed, repeats)
     absent = ""
     try:
-        trio.run(scenario.run, trial)
+        trio.run(_run_in_time, scenario, trial)
     except* Unavailable as error:
         absent = str(error.exceptions[0])
     if absent:
@@ -71,13 +73,36 @@ def _one_round(scenario: Scenario, seed: int, repeats: int, folder: Path) -> int
     return 0
 
 
+async def _run_in_time(scenario: Scenario, trial: Trial) -> None:
+    with trio.fail_after(ROUND_SECONDS_MAX):
+        await scenario.run(trial)
+
+
+def _run_all(scenario: Scenario, arguments: argparse.Namespace, folder: Path) -> Result:
+    return run_rounds(
+        scenario, seed=arguments.seed, share=arguments.share, jobs=arguments.jobs, folder=folder, say=print
+    )
+
+
+def _kept(file: Path | None) -> dict[str, Result]:
+    """Give the results of a campaign that was broken off, but for what has to be run again."""
+    if file is None or not file.exists():
+        return {}
+    results = msgspec.json.decode(file.read_bytes(), type=list[Result])
+    return {result.scenario: result for result in results if not result.broken and not result.unavailable}
+
+
 def _campaign(chosen: list[Scenario], arguments: argparse.Namespace, folder: Path) -> int:
     date = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
     facts = {**machine(folder), **versions({})}
+    earlier = _kept(arguments.keep)
     results: list[Result] = []
     for scenario in chosen:
         print(f"{scenario.name} …", flush=True)
-        results.append(run_rounds(scenario, seed=arguments.seed, share=arguments.share, folder=folder, say=print))
+        results.append(earlier.get(scenario.name) or _run_all(scenario, arguments, folder))
+        if arguments.keep is not None:
+            kept = {**earlier, **{result.scenario: result for result in results}}
+            arguments.keep.write_bytes(msgspec.json.encode(list(kept.values())))
     text = report(chosen, results, date=date, seed=arguments.seed, facts=facts)
     is_whole = len(chosen) == len(SCENARIOS) and arguments.share >= 1
     target = arguments.report or (REPORT if is_whole else None)

@@ -15,9 +15,9 @@ from tests.harness import Daemon
 __all__ = ["read_nothing"]
 
 ASKS: Final = (
-    b"GET /ops?limit=1000 HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET /tail?after_seq=0 HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /ops?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /tail?after_seq=0 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
 )
 REQUESTS: Final = 2_000
 """Pipelined on one connection: far more answers than sockets hold."""

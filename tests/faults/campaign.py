@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -20,6 +22,8 @@ __all__ = ["EXIT_UNAVAILABLE", "Result", "Round", "replay_command", "run_rounds"
 
 EXIT_UNAVAILABLE: Final = 69
 SEED_MAX: Final = 2**31
+END_SECONDS_MAX: Final = 120.0
+"""A round ends itself, and what it has started; one that does not is ended."""
 SHOWN_CHARS_MAX: Final = 6_000
 
 
@@ -48,17 +52,22 @@ def replay_command(round_: Round) -> str:
     return f"python -m tests.faults --only {round_.scenario} --seed {round_.seed} --repeats {round_.repeats}"
 
 
-def run_rounds(scenario: Scenario, *, seed: int, share: float, folder: Path, say: Callable[[str], None]) -> Result:
+def run_rounds(
+    scenario: Scenario, *, seed: int, share: float, jobs: int, folder: Path, say: Callable[[str], None]
+) -> Result:
     """Run a scenario's rounds.
 
     :param seed: of the campaign; each round has its own, which it decides.
     :param share: of the rounds of a whole campaign; one is run at least.
+    :param jobs: rounds that run at the same time.
     :param folder: on the disk where the data directories are to lie.
     """
     started = time.monotonic()
     result = Result(scenario.name)
-    for round_ in _rounds(scenario, seed, max(1, round(scenario.rounds * share))):
-        done = _run(round_, folder)
+    rounds = list(_rounds(scenario, seed, max(1, round(scenario.rounds * share))))
+    with ThreadPoolExecutor(jobs) as pool:
+        ended = list(pool.map(partial(_run, folder=folder), rounds))
+    for round_, done in zip(rounds, ended, strict=True):
         if done.returncode == EXIT_UNAVAILABLE:
             return Result(scenario.name, unavailable=done.stdout.strip())
         if done.returncode == 0:
@@ -76,10 +85,12 @@ def _rounds(scenario: Scenario, seed: int, count: int) -> Iterator[Round]:
         yield Round(scenario.name, chance.randrange(SEED_MAX), scenario.repeats)
 
 
-def _run(round_: Round, folder: Path) -> subprocess.CompletedProcess[str]:
+def _run(round_: Round, *, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.faults", "--only", round_.scenario]
     command += ["--seed", str(round_.seed), "--repeats", str(round_.repeats), "--folder", str(folder)]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=ROUND_SECONDS_MAX, check=False, cwd=ROOT)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=ROUND_SECONDS_MAX + END_SECONDS_MAX, check=False, cwd=ROOT
+        )
     except subprocess.TimeoutExpired as late:
         return subprocess.CompletedProcess(command, 1, "", f"no end within {late.timeout:.0f} s")

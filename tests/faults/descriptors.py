@@ -18,7 +18,7 @@ FILES_MAX: Final = 160
 CONNECTIONS: Final = 220
 KEPT: Final = 64
 """What the daemon keeps for itself, as it says in its settings."""
-REFUSED_EVENT: Final = b"POST /event HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n["
+REFUSED_EVENT: Final = b"POST /event HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n["
 """Answered 400, and the connection stays open: nothing is stored that no caller knows of."""
 HELD_S_MAX: Final = 2.5
 

@@ -21,6 +21,7 @@ def line(seq: int, commit_number: int) -> bytes:
 
 
 A1, A2, A3, B4, B5, B6, C7 = (line(s, c) for s, c in [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2), (7, 3)])
+C7_LATE = line(6, 3)
 BAD = b'{"timestamp":"2026-\n'
 HOLE = bytes(300)
 
@@ -47,6 +48,11 @@ CASES: list[tuple[str, list[bytes], int | None, list[int], int]] = [
     ("a gap between commits", [A1, A2, B4, B5], None, [2], 5),
     ("a gap within an earlier commit", [A1, A3, B4], None, [1], 4),
     ("recorded_at that goes backwards at the end", [A1, A2, A3, B4, line(5, 1)], 4, [], 4),
+    ("recorded_at that has rotted to a later time", [A1, A2, line(3, 900_000), B4, B5, C7_LATE], None, [2], 6),
+    ("the same within a commit", [A1, line(2, 900_000), A3, B4, B5], None, [1], 5),
+    ("the same in the first line", [line(1, 900_000), A2, A3, B4], None, [0], 4),
+    ("the same in the last line but one", [A1, A2, A3, line(4, 900_000), B5], 4, [], 4),
+    ("recorded_at that has rotted to no time", [A1, A2.replace(b"T08:00", b"T0x:00"), A3, B4], None, [1], 4),
     ("a blank line in an earlier commit", [A1, b"\n", A2, A3, B4], None, [1], 4),
     ("two records in a line", [A1[:-1] + A2, A3, B4], None, [0], 4),
     ("a line that is no record of ours", [A1, b'{"seq":2,"recorded_at":"soon"}\n', A3, B4], None, [1], 4),

@@ -181,6 +181,13 @@ def test_an_offset_says_where_the_line_begins() -> None:
     )
 
 
+def test_a_time_that_has_rotted_to_a_later_one_is_told_once() -> None:
+    disk = prepared()
+    edit(PATHS.active, replaced(1, b'recorded_at":"2', b'recorded_at":"3'))(disk)
+    [finding] = check(disk).findings
+    assert (finding.line, finding.what) == (3, "recorded_at of seq 23 is earlier than that of the op before")
+
+
 def test_an_id_that_comes_twice_is_a_notice_within_the_window() -> None:
     disk = FakeDisk()
     writer = open_writer(disk)

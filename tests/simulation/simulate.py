@@ -44,8 +44,6 @@ SMALL_BOUNDS: Final[Mapping[ModuleType, Mapping[str, int]]] = {
 }
 STUCK_S: Final = 1_000.0
 """Virtual seconds after which a run is ended: something waits for ever."""
-NEVER: Final = frozenset({"journal_damaged", "snapshot_foreign", "store_damaged"})
-"""Events of the log: no fault here rots a byte, or takes a file away."""
 MEMORY: Final = Path("/dev/shm")  # noqa: S108 - SQLite's file lies there, for speed
 
 
@@ -97,8 +95,7 @@ def _determined(seed: int, log: Processor) -> Iterator[None]:
 
 def _log_into(run: Run, folder: str, _logger: WrappedLogger, level: str, fields: EventDict) -> EventDict:
     """Put a line of the daemon's log into the trace."""
-    if fields["event"] in NEVER:
-        run.never_seen.append(str(fields["event"]))
+    run.take_log(str(fields["event"]), str(fields.get("actor", "")))
     run.note(f"{level} {sorted(fields.items())}".replace(folder, "DATA"))
     raise structlog.DropEvent
 

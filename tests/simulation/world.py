@@ -18,7 +18,6 @@ from observer_actors.actors.surroundings import Surroundings
 from observer_actors.journal import JournalReader, look
 from observer_actors.op import Op
 from observer_actors.store import LEARNED_PATH
-from observer_actors.supervision import MessageQuarantined
 from tests.daemon.inside import Crash, leaves
 from tests.daemon.load import Ledger
 from tests.simulation.callers import POISON, Caller, Habits
@@ -74,8 +73,6 @@ class World:
         self.disk = disk
         self.disk.on_death = self._die_at_the_disk
         self.bounds = Bounds()
-        self.left_out: set[str] = set()
-        """Consumers that have left out an op that made them crash again and again."""
         self.process: Process | None = None
         self.first_stored_at: float | None = None
         """When an op was stored for the first time after the trouble."""
@@ -130,15 +127,17 @@ class World:
                 calling.cancel_scope.cancel()
             process = await self._settle(callers)
             ops = self._stored()
-            check_settled(process.daemon, ops, self.left_out, self.network)
+            check_settled(process.daemon, ops, self.run.left_out, self.network)
             self._is_over = True
+            self.run.forced.clear()  # a disk that is slow for long has its price
             process.stop()
             with trio.fail_after(process.daemon.stop_seconds_max):
                 await process.over.wait()
             nursery.cancel_scope.cancel()
         assert not self.bounds.broken, self.bounds.broken
         assert not self.run.never_seen, f"in the log: {self.run.never_seen}"
-        assert check_after(self.plan.settings.data_dir, self.disk, process.daemon, self.ledger) == ops
+        assert not self.run.forced, f"had to be forced to stop: {self.run.forced}"
+        assert check_after(self.plan.settings.data_dir, self.disk, self.ledger) == ops
         self.run.counts["ops"] = len(ops)
 
     def _caller(self, number: int, habits: Habits) -> Caller:
@@ -334,11 +333,6 @@ class World:
         self.run.note(f"a process is over: dead {process.is_dead}, gave up {process.gave_up}")
         if process.gave_up:
             self.run.count("gave up")
-        self.left_out |= {
-            event.actor
-            for event in process.daemon.events.recent()
-            if isinstance(event, MessageQuarantined) and event.actor != "persister"
-        }
 
 
 def _has_poison(process: Process) -> bool:

@@ -1,0 +1,143 @@
+"""The consultant: asks a model about the patterns that are due, one at a time, and keeps what it has evidence for.
+
+A part of the analyzer. What it may cost is bounded: patterns a cycle, questions at a time, retries, calls and tokens an
+hour; a model that fails is left alone for longer and longer (`models.guard`). A question that gets no answer leaves its
+pattern due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final
+
+import msgspec
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from observer_actors.models import Breaker, Budget, ChatModel, ChatReply, ModelFailed, ModelRefused
+from observer_actors.patterns import (
+    SCHEMA,
+    SYSTEM,
+    AnswerUnusable,
+    Contrast,
+    Inquiry,
+    Pattern,
+    Reason,
+    Statement,
+    due,
+    inquire_about,
+    read_statement,
+    rule,
+)
+from observer_actors.settings import DiagnosisSettings
+
+__all__ = ["Consultant", "ConsultantStatistics"]
+
+PATTERNS_A_CYCLE: Final = 5
+RETRY_S: Final = 1.0
+_OUR_FAULT: Final = range(400, 500)
+"""Statuses after which the same question gets the same answer; but for 408 and 429."""
+_LATER: Final = frozenset({408, 429})
+
+ContrastOf = Callable[[Pattern], Awaitable[list[Contrast]]]
+
+
+class ConsultantStatistics(msgspec.Struct):
+    """Counts since the start."""
+
+    asked: int = 0
+    failed: int = 0
+    """Questions without an answer."""
+    unusable: int = 0
+    """Answers that were no object after the schema."""
+    refused: int = 0
+    """Questions that were not put: the budget is spent, or the model is left alone."""
+    tokens: int = 0
+    claims_kept: int = 0
+    claims_thrown_out: int = 0
+    """Made up: they named no op, or one that was not shown."""
+
+
+class Consultant:
+    """Asks, within the bounds of its settings.
+
+    :param contrast: says what sets a pattern's failures apart.
+    """
+
+    def __init__(
+        self, model: ChatModel, settings: DiagnosisSettings, contrast: ContrastOf, *, log: FilteringBoundLogger
+    ) -> None:
+        self.name: Final = model.name
+        self.statistics: Final = ConsultantStatistics()
+        self._model = model
+        self._settings = settings
+        self._contrast = contrast
+        self._log = log
+        self._budget = Budget(settings.calls_per_hour_max, settings.tokens_per_hour_max)
+        self._breaker = Breaker()
+        self._limiter = trio.CapacityLimiter(settings.concurrency_max)
+
+    async def consult(
+        self, patterns: Iterable[Pattern], known: Mapping[str, Statement]
+    ) -> list[tuple[Inquiry, Statement]]:
+        """Ask about those that are due, most failures first.
+
+        :param known: key of an inquiry -> what was answered: the same evidence is not asked about twice.
+        """
+        waiting = [(pattern, reason) for pattern in patterns if (reason := due(pattern)) is not None]
+        waiting.sort(key=lambda item: (item[0].diagnosed_count - item[0].count, item[0].id))
+        answered: list[tuple[Inquiry, Statement]] = []
+
+        async def one(pattern: Pattern, reason: Reason) -> None:
+            async with self._limiter:
+                inquiry = inquire_about(pattern, reason, rule(pattern), await self._contrast(pattern))
+                statement = known.get(inquiry.key) or await self._ask(inquiry)
+                if statement is not None:
+                    answered.append((inquiry, statement))
+
+        async with trio.open_nursery() as nursery:
+            for pattern, reason in waiting[:PATTERNS_A_CYCLE]:
+                nursery.start_soon(one, pattern, reason)
+        return answered
+
+    async def _ask(self, inquiry: Inquiry) -> Statement | None:
+        """Put one question; None when there is no usable answer."""
+        for attempt in range(self._settings.retries_max + 1):
+            now = trio.current_time()
+            if not (self._breaker.admits(now) and self._budget.take(now)):
+                self.statistics.refused += 1
+                return None
+            self.statistics.asked += 1
+            try:
+                reply = await self._model.chat(SYSTEM, inquiry.prompt, SCHEMA)
+            except ModelFailed as error:
+                if not self._goes_on_after(error) or attempt == self._settings.retries_max:
+                    self._log.warning("consultation_failed", error=str(error), patterns=[inquiry.cases[0].pattern_id])
+                    return None
+                await trio.sleep(RETRY_S * 2**attempt)
+            else:
+                return self._read(inquiry, reply)
+        return None
+
+    def _goes_on_after(self, error: ModelFailed) -> bool:
+        self.statistics.failed += 1
+        status = error.http_status if isinstance(error, ModelRefused) else 0
+        self._breaker.failed(trio.current_time(), error.wait_s if isinstance(error, ModelRefused) else 0.0)
+        return status not in _OUR_FAULT or status in _LATER
+
+    def _read(self, inquiry: Inquiry, reply: ChatReply) -> Statement | None:
+        statistics, pattern = self.statistics, inquiry.cases[0].pattern_id
+        self._budget.spend(reply.tokens)
+        statistics.tokens += reply.tokens
+        try:
+            statement = read_statement(reply.text, inquiry.cases[0].seqs)
+        except AnswerUnusable as error:
+            statistics.unusable += 1
+            self._breaker.failed(trio.current_time())
+            self._log.warning("consultation_unusable", error=str(error), patterns=[pattern])
+            return None
+        self._breaker.succeeded()
+        statistics.claims_kept += len(statement.claims)
+        statistics.claims_thrown_out += statement.thrown_out
+        self._log.info("consultation", patterns=[pattern], cause=statement.cause, thrown_out=statement.thrown_out)
+        return statement

@@ -1,0 +1,63 @@
+"""What a pattern's contrast is computed from: the newest ops at its endpoint, out of the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import trio
+
+from observer_actors.journal import Page, Query
+from observer_actors.op import Op
+from observer_actors.patterns import Contrast, Pattern, Scope, contrasts, features
+from observer_actors.patterns.contrast import FAILING_MIN, OPS_MAX
+
+__all__ = ["Search", "comparable", "contrast_of"]
+
+SAMPLE_OPS: Final = OPS_MAX // 2
+YIELD_EVERY: Final = 100
+"""Ops that are placed before others have their turn: about a millisecond."""
+
+
+Search = Callable[[Query], Awaitable[Page]]
+
+
+async def contrast_of(search: Search, pattern_of: Callable[[Op], str], pattern: Pattern) -> list[Contrast]:
+    """Say what sets a pattern's failures apart from the successes at the same endpoint; empty where nothing does."""
+    if pattern.scope is Scope.OTHER:
+        return []
+    failed = await search(Query(endpoint=pattern.endpoint, success=False, limit=SAMPLE_OPS, newest_first=True))
+    went_well = await search(Query(endpoint=pattern.endpoint, success=True, limit=SAMPLE_OPS, newest_first=True))
+    own = []
+    for number, op in enumerate(failed.ops):
+        if number % YIELD_EVERY == 0:
+            await trio.lowlevel.checkpoint()
+        if pattern_of(op) == pattern.id:
+            own.append(op)
+    return await trio.to_thread.run_sync(_compare, own, tuple(went_well.ops))
+
+
+def comparable(failing: Sequence[Op], succeeding: Sequence[Op]) -> tuple[Sequence[Op], Sequence[Op], bool]:
+    """Restrict two samples, newest first, to the time that both cover; say whether that could be done.
+
+    A full sample says nothing of what was before it. Where too little is left, all is kept, and times must not be
+    compared.
+    """
+    if not failing or not succeeding:
+        return failing, succeeding, False
+    full = [ops for ops in (failing, succeeding) if len(ops) == SAMPLE_OPS]
+    since = max((ops[-1].seq for ops in full), default=0)
+    shared = [[op for op in ops if op.seq >= since] for ops in (failing, succeeding)]
+    if len(shared[0]) < FAILING_MIN:
+        return failing, succeeding, False
+    return shared[0], shared[1], True
+
+
+def _compare(failing: Sequence[Op], succeeding: Sequence[Op]) -> list[Contrast]:
+    failing, succeeding, with_times = comparable(failing, succeeding)
+    samples = [[features(op) for op in ops] for ops in (failing, succeeding)]
+    if not with_times:
+        for sample in samples:
+            for found in sample:
+                found.pop("hour", None)
+    return contrasts(*samples)

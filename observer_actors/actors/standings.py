@@ -1,0 +1,152 @@
+"""How the patterns stand: judged as failures and time go on, changed by persons, and told to whoever wants to know.
+
+A part of the analyzer. What changes is logged, counted, shown on `/tail`, and queued for the webhook in the same
+transaction in which the standing is saved, so that it is told once. What a person does is saved before it is answered.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from observer_actors.actors.learned import Learned
+from observer_actors.op import iso_milliseconds
+from observer_actors.patterns import (
+    Action,
+    Outgoing,
+    Pattern,
+    Standing,
+    State,
+    StateChanged,
+    acted,
+    judged,
+    merged,
+    webhook_message,
+)
+from observer_actors.settings import FailuresSettings
+
+__all__ = ["Standings"]
+
+UNSENT_MAX: Final = 1_000
+"""Messages that wait to be saved; more than that means that the disk is away, and the oldest are let go and counted."""
+
+
+class Standings:
+    """The standing of each pattern.
+
+    :param clock: gives seconds since 1970.
+    :param announce: is shown each change.
+    """
+
+    def __init__(
+        self,
+        learned: Learned,
+        settings: FailuresSettings,
+        *,
+        log: FilteringBoundLogger,
+        clock: Callable[[], float],
+        announce: Callable[[StateChanged], None],
+    ) -> None:
+        self._learned = learned
+        self._settings = settings
+        self._log = log
+        self._clock = clock
+        self._announce = announce
+        self._standings: dict[str, Standing] = {}
+        self._unsent: list[Outgoing] = []
+        self._is_saved = True
+        self._saving = trio.Lock()
+        self.changes: Counter[State] = Counter()
+        """Changes since the start, by the state that was come into."""
+        self.dropped = 0
+        """Messages for the webhook that were let go before they were saved."""
+
+    def get(self, pattern: str) -> Standing | None:
+        """Give the standing of a pattern; None before it was judged."""
+        return self._standings.get(pattern)
+
+    def counts(self) -> Mapping[State, int]:
+        """Count the patterns by state."""
+        return Counter(standing.state for standing in self._standings.values())
+
+    async def load(self) -> None:
+        """Go on from what was saved."""
+        self._standings = await self._learned.load_standings()
+        self._unsent, self._is_saved = [], True
+
+    def absorb(self, absorbed: Mapping[str, str]) -> None:
+        """Let go of patterns that have become part of others; what a person wrote is kept."""
+        for one, other in absorbed.items():
+            standing = self._standings.pop(one, None)
+            if standing is not None:
+                self._standings[other] = merged(self._standings.get(other, standing), standing)
+                self._is_saved = False
+
+    def review(self, patterns: Iterable[Pattern]) -> None:
+        """Judge patterns as of now."""
+        now_us = self._now_us()
+        for pattern in patterns:
+            known = self._standings.get(pattern.id)
+            self._take(pattern, known, judged(pattern, known, now_us), now_us)
+
+    async def act(self, pattern: Pattern, action: Action, text: str) -> Standing:
+        """Do what a person asks for; it is on disk when this returns."""
+        now_us = self._now_us()
+        known = self._standings.get(pattern.id) or judged(pattern, None, now_us)
+        now = acted(pattern, known, action, text, now_us)
+        self._take(pattern, known, now, now_us)
+        await self.save()
+        return now
+
+    async def save(self) -> None:
+        """Save what has changed, and queue what is to be told of it."""
+        async with self._saving:
+            if self._is_saved:
+                return
+            self._is_saved = True
+            unsent, self._unsent = self._unsent, []
+            done = False
+            try:
+                await self._learned.save_standings(self._standings, unsent)
+                done = True
+            finally:
+                if not done:
+                    self._is_saved = False
+                    self._unsent = [*unsent, *self._unsent]
+
+    def _take(self, pattern: Pattern, known: Standing | None, now: Standing, now_us: int) -> None:
+        if now is known:
+            return
+        self._standings[pattern.id] = now
+        self._is_saved = False
+        if known is None or now.state is not known.state:
+            self._tell(pattern, None if known is None else known.state, now.state, now_us)
+
+    def _tell(self, pattern: Pattern, was: State | None, state: State, now_us: int) -> None:
+        change = StateChanged(
+            pattern=pattern.id,
+            endpoint=pattern.endpoint,
+            template=pattern.template,
+            was=was,
+            state=state,
+            at=iso_milliseconds(datetime.fromtimestamp(now_us / 1e6, UTC)),
+            count=pattern.count,
+            last_seq=pattern.last_seq,
+        )
+        self.changes[state] += 1
+        self._log.info("pattern_state", **msgspec.to_builtins(change))
+        self._announce(change)
+        if self._settings.webhook_url and state in self._settings.webhook_states:
+            key = f"pattern_state:{pattern.id}:{state}:{now_us}"
+            self._unsent.append(webhook_message(self._settings.webhook_url, key, change))
+            self.dropped += max(0, len(self._unsent) - UNSENT_MAX)
+            del self._unsent[:-UNSENT_MAX]
+
+    def _now_us(self) -> int:
+        return int(self._clock() * 1e6)

@@ -1,0 +1,75 @@
+"""A batch's body, cut into its events: lines of NDJSON, or the elements of a JSON array. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from observer_actors.errors import EventInvalid
+
+__all__ = ["BYTE_ORDER_MARK", "split"]
+
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+_array_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def split(body: bytes, lines_max: int) -> Iterator[tuple[int, bytes]]:
+    """Give each event of a batch with its number; an array when the first character is a bracket."""
+    body = body.removeprefix(BYTE_ORDER_MARK)
+    is_array = body.lstrip(_BLANKS)[:1] == b"["
+    numbered = _elements(body, lines_max) if is_array else _lines(body)
+    for position, (number, line) in enumerate(numbered):
+        if position == lines_max:
+            raise _too_many(lines_max)
+        yield number, line
+
+
+def _lines(body: bytes) -> Iterator[tuple[int, bytes]]:
+    number, counted = 1, 0
+    for line in _LINE.finditer(body):
+        number += body.count(b"\n", counted, line.start())
+        counted = line.start()
+        yield number, line[0]
+
+
+def _elements(body: bytes, lines_max: int) -> Iterator[tuple[int, bytes]]:
+    if body.count(b",") > _COMMAS_MAX and _has_more_elements(body, lines_max):
+        raise _too_many(lines_max)
+    try:
+        elements = _array_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise EventInvalid(f"not a JSON array: {error}") from error
+    except RecursionError as error:
+        raise EventInvalid("nested too deeply") from error
+    return ((number, bytes(element)) for number, element in enumerate(elements, 1))
+
+
+def _has_more_elements(body: bytes, most: int) -> bool:
+    """Tell whether an array has more than ``most`` elements, without making an object of each."""
+    depth = commas = 0
+    for token in _STRUCTURE.finditer(body):
+        match token[0]:
+            case b"[" | b"{":
+                depth += 1
+            case b"]" | b"}":
+                depth -= 1
+            case b"," if depth == 1:
+                commas += 1
+                if commas == most:
+                    return True
+    return False
+
+
+def _too_many(lines_max: int) -> EventInvalid:
+    return EventInvalid(f"a batch holds at most {lines_max:,} events", hint="send it in several requests")
+
+
+_BLANKS: Final = b" \t\r\n"
+_LINE: Final = re.compile(rb"[^ \t\r\n][^\n]*")
+_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
+_COMMAS_MAX: Final = 1_000_000
+"""An array with more commas may have so many elements that splitting it alone takes gigabytes: they are counted."""

@@ -1,0 +1,252 @@
+"""The witness's doubt: operations that claim success, and what speaks against it. Pure.
+
+Nothing that was reported is changed. An op is *suspect* when it says ``success: true`` and its own words say otherwise
+(`suspicion`). It is *refuted* when the verdict on its run was a failure; a run is *silent* when its verdict was a
+failure and none of its ops had said so. A verdict is an op of source ``auditor``; it belongs to the ops that carry
+the same run: the first of ``attrs.run``, ``attrs.run_id``, ``attrs.trace_id``, ``attrs.traceId`` and ``sig_hash``
+that an op has. Whichever comes first, the ops or the verdict; of two verdicts on a run the first counts.
+
+Bounds: the newest `RUNS_MAX` runs, with `RUN_LABELS_MAX` endpoints each; `ENDPOINTS_MAX` endpoints and `SOURCES_MAX`
+sources by name, the others together as "other".
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from observer_actors.op import Op
+
+__all__ = ["Claims", "Doubts", "Run", "run_of", "suspicion"]
+
+RUNS_MAX: Final = 1_000
+RUN_LABELS_MAX: Final = 50
+ENDPOINTS_MAX: Final = 200
+SOURCES_MAX: Final = 50
+OTHER: Final = "other"
+LOOKED_AT_CHARS_MAX: Final = 4_096
+RUN_CHARS_MAX: Final = 200
+PLAIN_CHARS_MAX: Final = 100
+_AUDITOR: Final = "auditor"
+_RUN_ATTRS: Final = ("run", "run_id", "trace_id", "traceId")
+
+_BEGINS: Final = re.compile(
+    r"""\s*(?:
+      (?P<error>(?:[\w.]*(?:error|exception)|fatal|failed|failure)\s*:)
+    | (?P<http>HTTP(?:/\d(?:\.\d)?)?\s+[45]\d\d\b)
+    | (?P<json>\{\s*"(?:error|errors|err|isError)"\s*:\s*(?!null|false|""|\[\]|\{\}|0\b))
+    )""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_TRACEBACK: Final = "Traceback (most recent call last)"
+_AT_WORD: Final = {
+    "exit": re.compile(
+        r"(?<!\w)exit(?:[ _](?:code|status)\b|ed(?: with)?(?: (?:code|status))?|(?=[:=]))[ :=]+[1-9]\d{0,2}\b"
+    ),
+    "status": re.compile(r"(?<!\w)status(?:[ _]code)? ?[:=] ?[45]\d\d\b"),
+}
+"""What may begin with a word: to look for the word first costs a tenth of what looking for the pattern does."""
+_REASONS: Final = {
+    "error": "the output begins with an error",
+    "http": "the output begins with an HTTP error status",
+    "json": "the output is an object with an error",
+    "traceback": "the output holds a traceback",
+    "exit": "the output names an exit code that is not 0",
+    "status": "the output names an HTTP error status",
+}
+_HTTP_ERRORS: Final = range(400, 600)
+_FAILED_WORDS: Final = frozenset({"error", "failed", "failure"})
+
+
+class _Output(msgspec.Struct):
+    """What is read of an output that is a JSON object; the rest is passed over."""
+
+    error: Any = None
+    errors: Any = None
+    isError: Any = None  # noqa: N815 - MCP's name
+    success: Any = None
+    ok: Any = None
+    status: Any = None
+    status_code: Any = None
+    exit_code: Any = None
+
+
+_decode_output: Final = msgspec.json.Decoder(_Output).decode
+
+
+def suspicion(op: Op) -> str | None:
+    """Say what in a successful op's own words speaks against its success; None where nothing does."""
+    if not op.success:
+        return None
+    if op.error:
+        return "it carries an error"
+    return _suspicion_of(op.output_summary)
+
+
+def _suspicion_of(text: str) -> str | None:
+    if text.startswith("{") and text.endswith("}"):
+        try:
+            return _of_object(_decode_output(text))
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            pass  # cut off, or no JSON after all: the beginning still says something
+    begins = _BEGINS.match(text)
+    if begins is not None:
+        return _REASONS[begins.lastgroup or ""]
+    if _TRACEBACK in text:
+        return _REASONS["traceback"]
+    return next((_REASONS[word] for word, pattern in _AT_WORD.items() if _is_there(text, word, pattern)), None)
+
+
+def _is_there(text: str, word: str, pattern: re.Pattern[str]) -> bool:
+    place = text.find(word, 0, LOOKED_AT_CHARS_MAX)
+    while place >= 0:
+        if pattern.match(text, place):
+            return True
+        place = text.find(word, place + 1, LOOKED_AT_CHARS_MAX)
+    return False
+
+
+def run_of(op: Op) -> str | None:
+    """Give the run that an op belongs to; None when it does not say."""
+    if isinstance(op.attrs, dict):
+        for name in _RUN_ATTRS:
+            value = op.attrs.get(name)
+            if value not in (None, ""):
+                return f"{name}:{value}"[:RUN_CHARS_MAX]
+    return f"sig_hash:{op.sig_hash}"[:RUN_CHARS_MAX] if op.sig_hash else None
+
+
+class Claims(msgspec.Struct):
+    """Successes under one label."""
+
+    claimed: int = 0
+    """Ops that said they had succeeded."""
+    suspect: int = 0
+    judged: int = 0
+    """Those of them whose run has a verdict."""
+    refuted: int = 0
+    """Those whose run's verdict was a failure."""
+
+
+class Run(msgspec.Struct):
+    """One run, as far as it has come."""
+
+    verdict: bool | None = None
+    failed: int = 0
+    """Ops that said they had failed."""
+    claims: dict[str, int] = msgspec.field(default_factory=dict)
+    """Source, a line end, and endpoint -> ops that claimed success, while there is no verdict."""
+
+
+class Doubts(msgspec.Struct):
+    """All that has been counted so far. As JSON it is its own snapshot."""
+
+    sources: dict[str, Claims] = msgspec.field(default_factory=dict)
+    endpoints: dict[str, Claims] = msgspec.field(default_factory=dict)
+    reasons: dict[str, int] = msgspec.field(default_factory=dict)
+    runs_judged: int = 0
+    runs_failed: int = 0
+    runs_silent: int = 0
+    runs: dict[str, Run] = msgspec.field(default_factory=dict)
+    """The newest ones, oldest first."""
+
+    def add(self, ops: Iterable[Op]) -> None:
+        """Take ops in, in the order of their seq."""
+        claimed: Counter[tuple[str, str]] = Counter()
+        plain: dict[str, str | None] = {}  # most outputs of a batch are few short texts
+        for op in ops:
+            if op.source == _AUDITOR:
+                self._judge(op)
+                continue
+            if op.success:
+                claimed[op.source, op.endpoint] += 1
+                text = op.output_summary
+                if op.error or len(text) > PLAIN_CHARS_MAX or text not in plain:
+                    reason = suspicion(op)
+                    if not op.error:
+                        plain[text] = reason
+                else:
+                    reason = plain[text]
+                if reason is not None:
+                    self._suspect(op, reason)
+            key = run_of(op)
+            if key is not None:
+                self._join(op, self._run(key))
+        for (source, endpoint), count in claimed.items():
+            for claims in self._labels(source, endpoint):
+                claims.claimed += count
+
+    def _suspect(self, op: Op, reason: str) -> None:
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        for claims in self._labels(op.source, op.endpoint):
+            claims.suspect += 1
+
+    def _join(self, op: Op, run: Run) -> None:
+        """Note what an op has claimed with its run, or with the verdict that is known already."""
+        if not op.success:
+            self.runs_silent -= run.verdict is False and not run.failed
+            run.failed += 1
+        elif run.verdict is not None:
+            self._count(op.source, op.endpoint, 1, refuted=not run.verdict)
+        else:
+            label = f"{op.source}\n{op.endpoint}"
+            if label in run.claims or len(run.claims) < RUN_LABELS_MAX:
+                run.claims[label] = run.claims.get(label, 0) + 1
+
+    def _judge(self, op: Op) -> None:
+        key = run_of(op)
+        if key is None:
+            return
+        run = self._run(key)
+        if run.verdict is not None:
+            return
+        run.verdict = op.success
+        self.runs_judged += 1
+        self.runs_failed += not op.success
+        self.runs_silent += not op.success and not run.failed
+        for label, count in run.claims.items():
+            source, _, endpoint = label.partition("\n")
+            self._count(source, endpoint, count, refuted=not op.success)
+        run.claims = {}
+
+    def _count(self, source: str, endpoint: str, count: int, *, refuted: bool) -> None:
+        for claims in self._labels(source, endpoint):
+            claims.judged += count
+            claims.refuted += count if refuted else 0
+
+    def _labels(self, source: str, endpoint: str) -> tuple[Claims, Claims]:
+        by_source, by_endpoint = self.sources.get(source), self.endpoints.get(endpoint)
+        return (
+            by_source or _labelled(self.sources, source, SOURCES_MAX),
+            by_endpoint or _labelled(self.endpoints, endpoint, ENDPOINTS_MAX),
+        )
+
+    def _run(self, key: str) -> Run:
+        run = self.runs.get(key)
+        if run is None:
+            if len(self.runs) >= RUNS_MAX:
+                del self.runs[next(iter(self.runs))]
+            run = self.runs[key] = Run()
+        return run
+
+
+def _labelled(claims: dict[str, Claims], label: str, most: int) -> Claims:
+    return claims.setdefault(label if len(claims) < most else OTHER, Claims())
+
+
+def _of_object(output: _Output) -> str | None:
+    if output.error or output.errors or output.isError is True:
+        return _REASONS["json"]
+    if output.success is False or output.ok is False:
+        return "the output says that it did not succeed"
+    if isinstance(output.status, str) and output.status.lower() in _FAILED_WORDS:
+        return "the output says that it did not succeed"
+    if any(isinstance(code, int) and code in _HTTP_ERRORS for code in (output.status, output.status_code)):
+        return _REASONS["status"]
+    if isinstance(output.exit_code, int) and not isinstance(output.exit_code, bool) and output.exit_code != 0:
+        return _REASONS["exit"]
+    return None

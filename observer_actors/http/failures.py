@@ -1,0 +1,287 @@
+"""`/failures`: what fails in the same way, since when, in which state; and what a person can do with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from quart import Response, request
+from quart.typing import ResponseReturnValue
+from quart_schema import document_querystring, document_request, document_response, tag
+from quart_trio import QuartTrio
+
+from observer_actors.actors.evidence import contrast_of
+from observer_actors.errors import ObserverError, QueryInvalid, RequestInvalid
+from observer_actors.http.description import document_problems
+from observer_actors.http.doubt import DoubtAnswer, doubt_answer
+from observer_actors.http.queries import Parameter, parse_limit, parse_parameters, parse_text, parse_time
+from observer_actors.http.replies import Reply, json_reply
+from observer_actors.http.views import Views
+from observer_actors.op import Op, time_us
+from observer_actors.patterns import (
+    Action,
+    Cause,
+    Contrast,
+    Diagnosis,
+    Example,
+    Note,
+    Pattern,
+    Ruling,
+    Scope,
+    Standing,
+    State,
+    rule,
+    series,
+)
+from observer_actors.patterns.history import DAY_US, HOUR_US, MINUTE_US
+from observer_actors.patterns.states import NOTE_CHARS_MAX
+from observer_actors.playbook import Entry
+
+__all__ = ["register_failures"]
+
+SPARK_HOURS: Final = 24
+MINUTES_SHOWN: Final = 60
+HOURS_SHOWN: Final = 48
+DAYS_SHOWN: Final = 30
+LIMIT_DEFAULT: Final = 100
+OP_COST_MS: Final = 1_000.0
+"""What a failed operation costs beside the time it took: a turn of the agent that has to think again."""
+NOT_FOUND: Final = 404
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """A pattern of failures, and how it stands."""
+
+    id: str
+    version: int
+    endpoint: str
+    template: str
+    scope: Scope
+    state: State
+    state_since_us: int
+    """Microseconds since 1970."""
+    muted: bool
+    first_seq: int
+    last_seq: int
+    first_seen: str
+    last_seen: str
+    count: int
+    wasted_ms: float
+    impact_ms: float
+    """`wasted_ms` and a second an operation."""
+    sources: dict[str, int]
+    ruling: Ruling
+    """The likely cause by rules, and what an agent should do differently."""
+    spark: list[int]
+    """Failures in each of the last 24 hours, oldest first, by the time of the event."""
+    examples: tuple[Example, ...]
+    aliases: tuple[str, ...]
+
+
+class Series(msgspec.Struct, frozen=True):
+    """Failures by time of event, oldest first; the last window is the one that is under way."""
+
+    minutes: list[int]
+    hours: list[int]
+    days: list[int]
+
+
+class FailureDetail(Failure, frozen=True, kw_only=True):
+    """`GET /failures/{id}`."""
+
+    history: Series
+    ops: list[Op]
+    """The newest failures, as far as the journal still has them."""
+    diagnosis: Diagnosis | None
+    """What a model said of it last: commentary, of which each claim names ops."""
+    contrast: list[Contrast]
+    """What sets the newest failures apart from the newest successes at this endpoint."""
+    notes: tuple[Note, ...]
+    lessons: list[Entry]
+    """What is known to work at this endpoint."""
+
+
+class FailuresAnswer(msgspec.Struct, frozen=True):
+    """`GET /failures`: what fails in the same way; `total` counts what the filters let through."""
+
+    failures: list[Failure]
+    total: int
+    doubt: DoubtAnswer
+
+
+class FailuresParameters(msgspec.Struct, frozen=True):
+    """The parameters of `GET /failures`; `since` and `until` ask for the newest failure."""
+
+    endpoint: str | None = None
+    source: str | None = None
+    state: State | None = None
+    cause: Cause | None = None
+    text: str | None = None
+    since: str | None = None
+    until: str | None = None
+    sort: Literal["impact", "count", "wasted", "last_seen", "first_seen"] = "impact"
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = LIMIT_DEFAULT
+
+
+class Act(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /failures/{id}`; `note` may stand beside any action, and must beside `note`."""
+
+    action: Action
+    note: Annotated[str, msgspec.Meta(max_length=NOTE_CHARS_MAX)] = ""
+
+
+class FailureUnknown(ObserverError):
+    """No pattern has that id."""
+
+    status = NOT_FOUND
+    title = "not found"
+
+
+Send = Callable[[Reply], Response]
+
+
+def register_failures(app: QuartTrio, views: Views, send: Send) -> None:
+    """Add the routes."""
+
+    @app.get("/failures")
+    @tag(["learning"])
+    @document_querystring(FailuresParameters)
+    @document_response(FailuresAnswer, 200)
+    @document_problems(400)
+    async def failures() -> ResponseReturnValue:
+        """Show what fails in the same way, what costs most first unless told otherwise."""
+        given = parse_parameters(request.args.items(multi=True), _PARAMETERS, "/failures")
+        return send(json_reply(_answer(views, given, _now_us())))
+
+    @app.get("/failures/<pattern>")
+    @tag(["learning"])
+    @document_response(FailureDetail, 200)
+    @document_problems(404, 503)
+    async def one_failure(pattern: str) -> ResponseReturnValue:
+        """Show one pattern with its newest failures, its history, and what is known to work."""
+        return send(json_reply(await _detail(views, _found(views, pattern))))
+
+    @app.post("/failures/<pattern>")
+    @tag(["learning"])
+    @document_request(Act)
+    @document_response(Failure, 200)
+    @document_problems(400, 404, 503, 507)
+    async def act_on_failure(pattern: str) -> ResponseReturnValue:
+        """Resolve, mute or unmute a pattern, or note something; answered once it is on disk."""
+        found = _found(views, pattern)
+        act = _act(await request.get_data(cache=False, as_text=False))
+        standing = await views.analyzer.standings.act(found, act.action, act.note)
+        return send(json_reply(Failure(**_fields(found, standing, _now_us()))))
+
+
+def _act(body: Any) -> Act:  # noqa: ANN401 - quart's bytes
+    try:
+        act = msgspec.json.decode(body, type=Act)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        hint = '{"action": "resolve"}; or "mute", "unmute", or "note" with a "note"'
+        raise RequestInvalid(f"the body: {error}", hint=hint) from error
+    if act.action is Action.NOTE and not act.note.strip():
+        raise RequestInvalid("note: is empty", hint='{"action": "note", "note": "…"}')
+    return act
+
+
+def _found(views: Views, key: str) -> Pattern:
+    """Find a pattern by its id, or by that of one that has become part of it."""
+    patterns = views.analyzer.patterns
+    found = patterns.get(key) or next((p for p in patterns.values() if key in p.aliases), None)
+    if found is None:
+        raise FailureUnknown(f"there is no pattern {key[:40]!a}", hint="GET /failures lists them")
+    return found
+
+
+def _answer(views: Views, given: Mapping[str, Any], now_us: int) -> FailuresAnswer:
+    shown = [
+        Failure(**_fields(pattern, views.analyzer.standings.get(pattern.id), now_us))
+        for pattern in views.analyzer.patterns.values()
+    ]
+    kept = [failure for failure in shown if _passes(failure, given)]
+    kept.sort(key=_SORTS[given.get("sort", "impact")], reverse=True)
+    return FailuresAnswer(kept[: given.get("limit", LIMIT_DEFAULT)], len(kept), doubt_answer(views.analyzer.doubts))
+
+
+def _passes(failure: Failure, given: Mapping[str, Any]) -> bool:
+    last_us = time_us(failure.last_seen)
+    return (
+        given.get("endpoint") in (None, failure.endpoint)
+        and given.get("state") in (None, failure.state)
+        and given.get("cause") in (None, failure.ruling.cause)
+        and ("source" not in given or given["source"] in failure.sources)
+        and given.get("text", "").casefold() in failure.template.casefold()
+        and ("since" not in given or (last_us is not None and last_us >= given["since"]))
+        and ("until" not in given or (last_us is not None and last_us < given["until"]))
+    )
+
+
+def _fields(pattern: Pattern, standing: Standing | None, now_us: int) -> dict[str, Any]:
+    standing = standing or Standing()
+    return {
+        **{name: getattr(pattern, name) for name in Failure.__struct_fields__ if hasattr(pattern, name)},
+        "state": standing.state,
+        "state_since_us": standing.since_us,
+        "muted": standing.muted,
+        "impact_ms": pattern.wasted_ms + OP_COST_MS * pattern.count,
+        "ruling": rule(pattern),
+        "spark": series(pattern.history.hours, now_us // HOUR_US, SPARK_HOURS),
+    }
+
+
+async def _detail(views: Views, pattern: Pattern) -> FailureDetail:
+    now_us = _now_us()
+    standing = views.analyzer.standings.get(pattern.id)
+    history = pattern.history
+    found = [await views.get(example.seq) for example in reversed(pattern.examples)]
+    return FailureDetail(
+        **_fields(pattern, standing, now_us),
+        history=Series(
+            series(history.minutes, now_us // MINUTE_US, MINUTES_SHOWN),
+            series(history.hours, now_us // HOUR_US, HOURS_SHOWN),
+            series(history.days, now_us // DAY_US, DAYS_SHOWN),
+        ),
+        ops=[op for op in found if op is not None],
+        diagnosis=views.analyzer.diagnosis_of(pattern.id),
+        contrast=await contrast_of(views.query, views.analyzer.pattern_of, pattern),
+        notes=() if standing is None else standing.notes,
+        lessons=[entry for entry in views.entries() if entry.endpoint == pattern.endpoint],
+    )
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000
+
+
+def _one_of(names: Iterable[str]) -> Callable[[str, str], str]:
+    known: Sequence[str] = tuple(names)
+
+    def parse(text: str, name: str) -> str:
+        if text not in known:
+            raise QueryInvalid(f"{text[:40]!a} is none of {', '.join(known)}", field=name)
+        return text
+
+    return parse
+
+
+_SORTS: Final[Mapping[str, Callable[[Failure], Any]]] = {
+    "impact": lambda failure: (failure.impact_ms, failure.last_seq),
+    "count": lambda failure: (failure.count, failure.last_seq),
+    "wasted": lambda failure: (failure.wasted_ms, failure.last_seq),
+    "last_seen": lambda failure: failure.last_seq,
+    "first_seen": lambda failure: failure.first_seq,
+}
+_PARAMETERS: Final[Mapping[str, Parameter]] = {
+    "endpoint": ("endpoint", parse_text),
+    "source": ("source", parse_text),
+    "state": ("state", _one_of(State)),
+    "cause": ("cause", _one_of(Cause)),
+    "text": ("text", parse_text),
+    "since": ("since", parse_time),
+    "until": ("until", parse_time),
+    "sort": ("sort", _one_of(_SORTS)),
+    "limit": ("limit", parse_limit),
+}

@@ -1,0 +1,169 @@
+"""The guard: who is let in, and for what. Decides without I/O; both ways in ask it before they read a body.
+
+* ``Host`` must name this daemon: an address, ``localhost``, the machine's own name, or one of `listen.hosts`. A web
+  page whose own name was made to point here (DNS rebinding) says its own name, and is refused with 421.
+* A browser says where a request comes from (``Origin``, ``Sec-Fetch-Site``). Unless that is this daemon's own page, the
+  request is refused with 403: no web page may post to, or read from, a daemon on somebody's laptop.
+* With tokens, each request but `/health` and `/ready` needs one with the scope that it takes: 401, 403.
+* Over a Unix socket, which no browser reaches, the kernel says who is there: root and the daemon's own user may do
+  everything, anybody else whom the socket's mode lets in what `listen.unix_scopes` says.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Final
+
+import trio
+from msgspec import Struct
+
+from observer_actors.errors import ObserverError
+from observer_actors.tokens import ALL_SCOPES, Scope, Tokens
+
+__all__ = ["PEER", "Guard", "Peer", "peer_of"]
+
+_OPEN_PATHS: Final = frozenset({"/health", "/ready"})
+_INGEST_PATHS: Final = frozenset({"/event", "/events"})
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_CREDENTIALS: Final = struct.Struct("3i")
+"""struct ucred: pid, uid, gid."""
+HOST_SHOWN_MAX: Final = 100
+
+
+class HostUnknown(ObserverError):
+    """The request is for somebody else."""
+
+    status = 421
+    title = "misdirected request"
+
+
+class OriginForeign(ObserverError):
+    """A web page of somebody else's asks."""
+
+    status = 403
+    title = "foreign origin"
+
+
+class TokenMissing(ObserverError):
+    """No token, or none that is known."""
+
+    status = 401
+    title = "token needed"
+
+
+class ScopeMissing(ObserverError):
+    """The token, or the user, may not do that."""
+
+    status = 403
+    title = "not allowed"
+
+
+class Peer(Struct, frozen=True):
+    """Who is at the other end of a connection."""
+
+    address: str
+    """IP address; "" over a Unix socket."""
+    scopes: frozenset[Scope] | None = None
+    """What it may do without a token; None: as the request's token says."""
+
+
+PEER: ContextVar[Peer] = ContextVar("peer")
+"""The peer of the connection that the running task serves: ASGI has no place for a user."""
+
+
+class Guard:
+    """The rules of one configuration.
+
+    :param hosts: names beside addresses, `localhost` and the machine's own.
+    :param tokens: None: whoever reaches the port may do everything.
+    """
+
+    def __init__(self, hosts: Iterable[str], tokens: Tokens | None) -> None:
+        self._hosts = frozenset(host.lower() for host in (*hosts, "localhost", socket.gethostname()))
+        self._tokens = tokens
+        self._names_us = lru_cache(256)(self._is_ours)
+
+    def refusal(self, peer: Peer, method: str, path: str, host: str, authorization: str) -> ObserverError | None:
+        """Say why a request is refused that does not come from a browser; None when it is not."""
+        if peer.scopes is None and not self._names_us(host):
+            return HostUnknown(
+                f"{host[:HOST_SHOWN_MAX]!a} is not a name of this daemon",
+                hint="use its address, or add the name to listen.hosts",
+            )
+        return self._unscoped(peer, _scope_of(method, path), authorization)
+
+    def refusal_by_headers(
+        self, peer: Peer, method: str, path: str, headers: Mapping[str, str]
+    ) -> ObserverError | None:
+        """Say why a request is refused, whoever sent it; None when it is not.
+
+        :param headers: by names in lower case.
+        """
+        host = headers.get("host", "")
+        origin = headers.get("origin")
+        if origin is not None and origin.lower().partition("://")[2] != host.lower():
+            return OriginForeign(f"a page of {origin[:HOST_SHOWN_MAX]!a} asks", hint="no web page may use this daemon")
+        site = headers.get("sec-fetch-site", "none")
+        follows_link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        if site not in ("none", "same-origin") and not follows_link:
+            return OriginForeign("a page of another site asks", hint="no web page may use this daemon")
+        return self.refusal(peer, method, path, host, headers.get("authorization", ""))
+
+    def _is_ours(self, host: str) -> bool:
+        name = _without_port(host).lower()
+        try:
+            ipaddress.ip_address(name.partition("%")[0])
+        except ValueError:
+            return name.removesuffix(".") in self._hosts
+        return True
+
+    def _unscoped(self, peer: Peer, scope: Scope | None, authorization: str) -> ObserverError | None:
+        if scope is None:
+            return None
+        granted, who = peer.scopes, "this user"
+        if granted is None:
+            if self._tokens is None:
+                return None
+            kind, _, presented = authorization.partition(" ")
+            token = self._tokens.find(presented.strip()) if kind.lower() == "bearer" else None
+            if token is None:
+                return TokenMissing("a token is needed" if not authorization else "the token is not known")
+            granted, who = token.scopes, f"the token {token.name!a}"
+        if scope in granted or Scope.ADMIN in granted:
+            return None
+        return ScopeMissing(f"{who} may not do that: it takes the scope {scope}")
+
+
+def _scope_of(method: str, path: str) -> Scope | None:
+    if method == "POST" and path in _INGEST_PATHS:
+        return Scope.INGEST
+    if method in _READING:
+        return None if path in _OPEN_PATHS else Scope.READ
+    return Scope.ADMIN
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    name, colon, port = host.rpartition(":")
+    return name if colon and (port.isdigit() or not port) else host
+
+
+def peer_of(stream: trio.SocketStream, unix_scopes: Iterable[Scope]) -> Peer:
+    """Say who is at the other end.
+
+    :param unix_scopes: for users of a Unix socket other than root and our own.
+    :raises OSError: nobody any more.
+    """
+    if stream.socket.family != socket.AF_UNIX:
+        return Peer(stream.socket.getpeername()[0])
+    raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    assert isinstance(raw, bytes)
+    _, uid, _ = _CREDENTIALS.unpack(raw)
+    return Peer("", ALL_SCOPES if uid in (0, os.geteuid()) else frozenset(unix_scopes))

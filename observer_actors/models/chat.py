@@ -1,0 +1,144 @@
+"""Models behind a chat API: any OpenAI-compatible server (llama.cpp's, vLLM, LM Studio, OpenAI), and Ollama's own.
+
+The answer is asked for as JSON after a schema. An OpenAI-compatible server that knows none answers 400 or 422; it is
+asked without one from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+import httpx
+import msgspec
+
+from observer_actors.models.exchange import exchange
+from observer_actors.models.model import ChatReply, ModelFailed, ModelRefused
+from observer_actors.settings import DiagnosisSettings
+
+__all__ = ["OllamaModel", "OpenAIModel"]
+
+TEMPERATURE: Final = 0.2
+_NO_SCHEMA: Final = frozenset({400, 422})
+_CHARS_A_TOKEN: Final = 4
+"""What is counted against the budget where a server does not count itself."""
+
+Schema = Mapping[str, Any]
+T = TypeVar("T")
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+
+
+class _Usage(msgspec.Struct):
+    total_tokens: int = 0
+
+
+class _Completion(msgspec.Struct):
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+
+class _OllamaAnswer(msgspec.Struct):
+    message: _Message
+    prompt_eval_count: int = 0
+    eval_count: int = 0
+
+
+class OpenAIModel:
+    """``POST {url}/chat/completions``.
+
+    :param api_key: sent as a bearer token unless it is empty.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, settings: DiagnosisSettings, *, api_key: str = "") -> None:
+        self.name: Final = settings.model
+        self._client = client
+        self._settings = settings
+        self._url = settings.url.rstrip("/") + "/chat/completions"
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._knows_schemas = True
+
+    async def chat(self, system: str, prompt: str, schema: Schema) -> ChatReply:
+        """Ask, and give the words of the first choice.
+
+        :raises ModelFailed: there are none.
+        """
+        try:
+            answer = await self._ask(system, prompt, schema if self._knows_schemas else None)
+        except ModelRefused as refused:
+            if refused.http_status not in _NO_SCHEMA or not self._knows_schemas:
+                raise
+            self._knows_schemas = False
+            answer = await self._ask(system, prompt, None)
+        return _read(answer, system + prompt, self._url)
+
+    async def _ask(self, system: str, prompt: str, schema: Schema | None) -> bytes:
+        request: dict[str, Any] = {
+            "model": self.name,
+            "messages": _messages(system, prompt),
+            "max_tokens": self._settings.answer_tokens_max,
+            "temperature": TEMPERATURE,
+        }
+        if schema is not None:
+            described = {"name": "diagnosis", "schema": schema, "strict": True}
+            request["response_format"] = {"type": "json_schema", "json_schema": described}
+        timeout_s = self._settings.timeout_seconds
+        return await exchange(self._client, self._url, request, timeout_s=timeout_s, headers=self._headers)
+
+
+class OllamaModel:
+    """``POST {url}/api/chat``."""
+
+    def __init__(self, client: httpx.AsyncClient, settings: DiagnosisSettings) -> None:
+        self.name: Final = settings.model
+        self._client = client
+        self._settings = settings
+        self._url = settings.url.rstrip("/") + "/api/chat"
+
+    async def chat(self, system: str, prompt: str, schema: Schema) -> ChatReply:
+        """Ask, and give the words of the message.
+
+        :raises ModelFailed: there are none.
+        """
+        request = {
+            "model": self.name,
+            "messages": _messages(system, prompt),
+            "stream": False,
+            "format": schema,
+            "options": {"temperature": TEMPERATURE, "num_predict": self._settings.answer_tokens_max},
+        }
+        body = await exchange(self._client, self._url, request, timeout_s=self._settings.timeout_seconds)
+        answer = _decoded(body, _OllamaAnswer, self._url)
+        tokens = answer.prompt_eval_count + answer.eval_count
+        return _reply(answer.message.content, tokens, system + prompt, self._url)
+
+
+def _messages(system: str, prompt: str) -> list[dict[str, str]]:
+    return [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+
+
+def _read(body: bytes, asked: str, url: str) -> ChatReply:
+    answer = _decoded(body, _Completion, url)
+    if not answer.choices:
+        raise ModelFailed(f"{url}: an answer without a choice")
+    tokens = answer.usage.total_tokens if answer.usage is not None else 0
+    return _reply(answer.choices[0].message.content, tokens, asked, url)
+
+
+def _reply(text: str | None, tokens: int, asked: str, url: str) -> ChatReply:
+    if not text or not text.strip():
+        raise ModelFailed(f"{url}: an answer without words")
+    return ChatReply(text, tokens if tokens > 0 else (len(asked) + len(text)) // _CHARS_A_TOKEN)
+
+
+def _decoded(body: bytes, kind: type[T], url: str) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ModelFailed(f"{url}: not an answer: {error}") from error

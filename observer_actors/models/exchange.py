@@ -1,0 +1,73 @@
+"""One request to a model's server: bounded in time and in bytes, and its troubles told as `ModelFailed`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import httpx
+import msgspec
+import trio
+
+from observer_actors.models.model import ModelFailed, ModelRefused
+
+__all__ = ["ANSWER_BYTES_MAX", "exchange"]
+
+ANSWER_BYTES_MAX: Final = 1024 * 1024
+"""Many times what 400 tokens take; a server that sends more is not what we think it is."""
+_HTTP_OK: Final = range(200, 300)
+_RETRY_AFTER_S_MAX: Final = 3_600.0
+
+
+async def exchange(
+    client: httpx.AsyncClient,
+    url: str,
+    request: object,
+    *,
+    timeout_s: float,
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
+    """POST a request as JSON and give the body of the answer, `ANSWER_BYTES_MAX` at most.
+
+    :param timeout_s: for the whole exchange.
+    :raises ModelRefused: a status that is not 2xx.
+    :raises ModelFailed: no answer in time, or one that is too long.
+    """
+    # Uncompressed: what is counted is then what arrives.
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **(headers or {})}
+    try:
+        with trio.fail_after(timeout_s):
+            async with client.stream(
+                "POST",
+                url,
+                content=msgspec.json.encode(request),
+                headers=headers,
+                timeout=None,  # the limit holds for the whole exchange
+            ) as response:
+                if response.status_code not in _HTTP_OK:
+                    raise ModelRefused(f"{url}: status {response.status_code}", response.status_code, _wait_s(response))
+                return await _body(url, response)
+    except trio.TooSlowError as error:
+        raise ModelFailed(f"{url}: no answer within {timeout_s:g} s") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ModelFailed(f"{url}: {type(error).__name__}: {error}") from error
+
+
+async def _body(url: str, response: httpx.Response) -> bytes:
+    body = bytearray()
+    with trio.CancelScope() as reading:
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > ANSWER_BYTES_MAX:
+                # httpx nests generators that close only when what they wait for ends or raises; leaving the loop would
+                # abandon them.
+                reading.cancel()
+    if len(body) > ANSWER_BYTES_MAX:
+        raise ModelFailed(f"{url}: an answer of more than {ANSWER_BYTES_MAX:,} bytes")
+    return bytes(body)
+
+
+def _wait_s(response: httpx.Response) -> float:
+    """Give the seconds that a server asks us to wait; 0 when it does not say, or in a form that we do not read."""
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), _RETRY_AFTER_S_MAX) if text.isascii() and text.isdigit() else 0.0

@@ -1,0 +1,67 @@
+"""What keeps a model from costing too much: a budget an hour, and a circuit breaker. Pure; time is given in seconds."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+__all__ = ["Breaker", "Budget"]
+
+HOUR_S: Final = 3_600.0
+FAILURES_MAX: Final = 3
+OPEN_S_FIRST: Final = 60.0
+OPEN_S_MAX: Final = 1_800.0
+_DOUBLINGS_MAX: Final = 16
+
+
+class Budget:
+    """Calls and tokens within any hour: a call is let through while both have room, and its tokens count when known."""
+
+    def __init__(self, calls_max: int, tokens_max: int) -> None:
+        self._calls_max = calls_max
+        self._tokens_max = tokens_max
+        self._spent: deque[list[float]] = deque()
+        """Time and tokens of each call, oldest first: at most ``calls_max``."""
+
+    def take(self, now: float) -> bool:
+        """Take a call, if there is room for one."""
+        while self._spent and self._spent[0][0] <= now - HOUR_S:
+            self._spent.popleft()
+        tokens = sum(call[1] for call in self._spent)
+        if len(self._spent) >= self._calls_max or tokens >= self._tokens_max:
+            return False
+        self._spent.append([now, 0.0])
+        return True
+
+    def spend(self, tokens: int) -> None:
+        """Note what the calls under way have used."""
+        if self._spent:
+            self._spent[-1][1] += tokens
+
+
+class Breaker:
+    """Leaves a model alone after `FAILURES_MAX` failures in a row: `OPEN_S_FIRST`, doubled up to `OPEN_S_MAX`."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._opened = 0
+        self._until = 0.0
+
+    def admits(self, now: float) -> bool:
+        """Tell whether the model may be asked now; after a pause one question decides."""
+        return now >= self._until
+
+    def succeeded(self) -> None:
+        """Note an answer."""
+        self._failures = self._opened = 0
+
+    def failed(self, now: float, wait_s: float = 0.0) -> None:
+        """Note a failure.
+
+        :param wait_s: as long as the server asks to be left alone.
+        """
+        self._failures += 1
+        if self._failures >= FAILURES_MAX:
+            wait_s = max(wait_s, min(OPEN_S_MAX, OPEN_S_FIRST * 2 ** min(self._opened, _DOUBLINGS_MAX)))
+            self._opened += 1
+        self._until = max(self._until, now + wait_s)

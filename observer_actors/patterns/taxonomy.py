@@ -1,0 +1,235 @@
+"""The likely cause of a pattern by rules alone, and what an agent should do differently. Pure.
+
+Every pattern gets one, with a confidence, or "unknown". A rule is a cause, words that speak for it, and how sure they
+make us; the surest rule that fits counts, of several equally sure ones the first. HTTP status codes are read from the
+examples, since they are masked in the template.
+
+The confidences are judgements, from "the words can hardly mean anything else" (0.9) to "often" (0.5); the tests hold
+each rule to messages as real programs write them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from observer_actors.patterns.grouping import Pattern
+
+__all__ = ["ADVICE", "Cause", "Ruling", "rule"]
+
+
+class Cause(StrEnum):
+    """Why operations fail."""
+
+    TIMEOUT = "timeout"
+    RATE_LIMIT = "rate_limit"
+    QUOTA = "quota"
+    AUTHENTICATION = "authentication"
+    PERMISSION = "permission"
+    NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
+    RESOURCE = "resource"
+    NETWORK = "network"
+    UPSTREAM = "upstream"
+    CANCELLED = "cancelled"
+    BUG = "bug"
+    UNAVAILABLE = "unavailable"
+    """What was asked for cannot be had: sold out, not enough of it, not possible in this state."""
+    VALIDATION = "validation"
+    UNKNOWN = "unknown"
+
+
+ADVICE: Final = {
+    Cause.TIMEOUT: "Ask for less at a time, or allow more time; look whether it happened before trying again.",
+    Cause.RATE_LIMIT: "Wait as long as the answer says, then go slower; do not try again at once.",
+    Cause.QUOTA: "Stop calling it and tell a person: trying again cannot help until the quota is raised or renewed.",
+    Cause.AUTHENTICATION: "Do not try again with the same credentials; renew them, or tell a person.",
+    Cause.PERMISSION: "Do not try again: use something that is allowed, or ask a person for the permission.",
+    Cause.NOT_FOUND: "Look up what exists before naming it; do not guess names or ids.",
+    Cause.CONFLICT: "Read the present state first, then decide anew; it may have been done already.",
+    Cause.RESOURCE: "Ask for less at a time, and tell whoever runs it that it is out of memory, disk or handles.",
+    Cause.NETWORK: "Try again after a pause that grows; if that fails too, use another way or tell a person.",
+    Cause.UPSTREAM: "Try again after a pause that grows: the fault is on the other side.",
+    Cause.CANCELLED: "Find out who cancelled it; do not start it again by itself.",
+    Cause.BUG: "Do not try the same call again: tell whoever maintains it, and go another way meanwhile.",
+    Cause.UNAVAILABLE: "Check what is available before asking for it, and offer an alternative.",
+    Cause.VALIDATION: "Compare the arguments with the tool's description and mend them before calling again.",
+    Cause.UNKNOWN: "Read the examples.",
+}
+
+
+class Ruling(msgspec.Struct, frozen=True):
+    """What the rules say."""
+
+    cause: Cause
+    confidence: float
+    """From 0 to 1."""
+    advice: str
+    because: str
+    """The words that decided it; "" when none did."""
+
+
+@dataclass(frozen=True)
+class _Rule:
+    cause: Cause
+    confidence: float
+    words: re.Pattern[str]
+
+
+def _rule(cause: Cause, confidence: float, words: str) -> _Rule:
+    return _Rule(cause, confidence, re.compile(words, re.IGNORECASE))
+
+
+_RULES: Final = (
+    _rule(
+        Cause.RATE_LIMIT,
+        0.9,
+        r"rate.?limit|too many requests|throttl|RESOURCE_EXHAUSTED|overloaded_error"
+        r"|slow down",
+    ),
+    _rule(
+        Cause.QUOTA,
+        0.9,
+        r"quota|insufficient (?:credits?|funds)|billing|usage limit|spending limit"
+        r"|disk limit exceeded",
+    ),
+    _rule(Cause.TIMEOUT, 0.9, r"time[d ]?[ -]?out|deadline|ETIMEDOUT|too slow|took too long|no answer within"),
+    _rule(
+        Cause.RESOURCE,
+        0.9,
+        r"out of memory|\bOOM\b|MemoryError|no space left|ENOSPC|disk full"
+        r"|too many open files|EMFILE",
+    ),
+    _rule(
+        Cause.AUTHENTICATION,
+        0.9,
+        r"unauthori[sz]ed|unauthenticated|not authenticated|authentication (?:fail|required|error)"
+        r"|failed to authenticate"
+        r"|(?:invalid|expired|missing|bad|wrong|revoked) (?:\w+ )?(?:api.?key|token|credentials?|password|signature)"
+        r"|(?:token|session|credentials?) (?:has |have |is |are )?(?:expired|revoked|invalid)|failed password"
+        r"|login failed",
+    ),
+    _rule(
+        Cause.PERMISSION,
+        0.9,
+        r"forbidden|permission|access (?:is )?denied|not (?:allowed|permitted|authori[sz]ed)|EACCES|EPERM"
+        r"|insufficient (?:privilege|scope)|read-only",
+    ),
+    _rule(
+        Cause.NETWORK,
+        0.9,
+        r"ECONN\w+|EPIPE|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN"
+        r"|connection (?:was )?(?:refused|reset|closed|aborted|lost)"
+        r"|connection error|connect failed|broken pipe|no route to host|unreachable|name resolution|getaddrinfo"
+        r"|\bDNS\b"
+        r"|socket hang up|(?:TLS|SSL)\b|certificate (?:verify|has expired|is not valid)|handshake",
+    ),
+    _rule(
+        Cause.BUG,
+        0.9,
+        r"traceback|AttributeError|\bKeyError|IndexError|NameError|UnboundLocalError|ZeroDivisionError|AssertionError"
+        r"|NullPointer|nil pointer|segmentation fault|segfault|cannot read propert|undefined is not|is not a function"
+        r"|NoneType|index out of (?:range|bounds)|stack overflow|maximum recursion|panicked|unhandled exception"
+        r"|list index|object has no attribute|not implemented|NotImplementedError",
+    ),
+    _rule(
+        Cause.CONFLICT,
+        0.85,
+        r"conflict|already (?:exists|in use|taken|been|booked|running)|duplicate|unique constraint|version mismatch"
+        r"|deadlock|is locked|stale|optimistic lock|etag",
+    ),
+    _rule(
+        Cause.NOT_FOUND,
+        0.85,
+        r"not.?found|no such|does ?n[o']t exist|doesn't exist|do not exist"
+        r"|unknown (?:table|column|user|id|tool|function|model)"
+        r"|ENOENT|no (?:row|record|result|match)s? (?:for|found|with)|(?:is|was) gone"
+        r"|undefined (?:table|column|variable)",
+    ),
+    _rule(
+        Cause.UNAVAILABLE,
+        0.8,
+        r"not enough|sold out|(?:is|are|was)?\s?not available|insufficient (?:balance|stock|seats|inventory|amount)"
+        r"|out of stock|no longer available"
+        r"|(?:can ?not|cannot|can't) be (?:used|changed|modified|cancelled|refunded)",
+    ),
+    _rule(Cause.CANCELLED, 0.8, r"cancell?ed|interrupted|SIGTERM|SIGINT|context canceled|aborted by"),
+    _rule(
+        Cause.UPSTREAM,
+        0.8,
+        r"bad gateway|service unavailable|internal server error|gateway time|upstream|temporarily unavailable"
+        r"|server error",
+    ),
+    _rule(
+        Cause.VALIDATION,
+        0.7,
+        r"invalid|validation|schema|malformed|parse error|syntax error|bad request|unprocessable"
+        r"|missing (?:required|field|arg)"
+        r"|is required|required (?:field|parameter|argument|propert)"
+        r"|unexpected (?:token|keyword|argument|end|field|type)"
+        r"|expected\b.{0,80}\b(?:got|but|found)|must (?:be|not|have|contain|match)|should be|TypeError"
+        r"|ValueError|out of range"
+        r"|wrong type|does ?n[o']t (?:add up|match)|does not (?:add up|match)"
+        r"|too (?:long|large|short|small|many)|cannot (?:parse|convert|decode)"
+        r"|JSON|unsupported|not supported|illegal",
+    ),
+    _rule(Cause.TIMEOUT, 0.5, r"\bslow\b"),
+    _rule(Cause.UPSTREAM, 0.5, r"unavailable"),
+)
+_BY_STATUS: Final = {
+    400: Cause.VALIDATION,
+    401: Cause.AUTHENTICATION,
+    402: Cause.QUOTA,
+    403: Cause.PERMISSION,
+    404: Cause.NOT_FOUND,
+    408: Cause.TIMEOUT,
+    409: Cause.CONFLICT,
+    410: Cause.NOT_FOUND,
+    412: Cause.CONFLICT,
+    413: Cause.VALIDATION,
+    415: Cause.VALIDATION,
+    422: Cause.VALIDATION,
+    423: Cause.CONFLICT,
+    429: Cause.RATE_LIMIT,
+    499: Cause.CANCELLED,
+    500: Cause.UPSTREAM,
+    502: Cause.UPSTREAM,
+    503: Cause.UPSTREAM,
+    504: Cause.TIMEOUT,
+    507: Cause.RESOURCE,
+}
+"""RFC 9110, 6585 and 4918; 499 is nginx's."""
+_STATUS_CONFIDENCE: Final = 0.85
+_STATUS: Final = re.compile(
+    r"(?:\bHTTP(?:/[\d.]+)?|\bstatus(?:[ _]code)?|\bcode|\berror)\W{0,4}(?P<status>[45]\d\d)\b", re.IGNORECASE
+)
+_MASK: Final = re.compile(r"<\w+>")
+
+
+def rule(pattern: Pattern) -> Ruling:
+    """Say what the rules make of a pattern."""
+    return _ruled(pattern.template, _status(example.line for example in pattern.examples))
+
+
+@lru_cache(maxsize=2_048)
+def _ruled(template: str, status: int | None) -> Ruling:
+    text = _MASK.sub("…", template)
+    found = [(item.confidence, item.cause, match[0]) for item in _RULES if (match := item.words.search(text))]
+    if status in _BY_STATUS:
+        found.append((_STATUS_CONFIDENCE, _BY_STATUS[status], f"status {status}"))
+    if not found:
+        return Ruling(Cause.UNKNOWN, 0.0, ADVICE[Cause.UNKNOWN], "")
+    confidence, cause, because = max(found, key=lambda item: item[0])
+    return Ruling(cause, confidence, ADVICE[cause], because)
+
+
+def _status(lines: Iterable[str]) -> int | None:
+    """Give the HTTP status that all examples name; None when they name several, or none."""
+    named = {int(match["status"]) for line in lines if (match := _STATUS.search(line))}
+    return named.pop() if len(named) == 1 else None

@@ -1,0 +1,127 @@
+"""Tokens: who may do what. The file holds them or, better, their hashes; the process keeps only hashes. Pure.
+
+A line of the file: a name, the scopes with commas between, and the token or ``sha256:`` and its hash in hex. ``#``
+begins a comment. Several lines may be in force: to rotate a token, add the new one, let callers change, remove the old.
+
+    # name     scopes         token
+    gateway    ingest         sha256:6ca13d52ca70c883e0f0bb101e425a89e8624de51db2d2392593af6a84118090
+    grafana    read           sha256:…
+    me         admin          sha256:…
+
+``admin`` may do everything.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from enum import StrEnum
+from hashlib import sha256
+from typing import Final
+
+from msgspec import Struct
+
+from observer_actors.errors import ObserverError
+
+__all__ = ["ALL_SCOPES", "Scope", "Token", "Tokens", "TokensInvalid", "hash_of", "new_token"]
+
+TOKEN_CHARS_MIN: Final = 20
+"""A shorter token can be guessed: the hash is a fast one, as tokens are random and not words."""
+PREFIX: Final = "sha256:"
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class Scope(StrEnum):
+    """What a caller may do."""
+
+    INGEST = "ingest"
+    READ = "read"
+    ADMIN = "admin"
+
+
+ALL_SCOPES: Final = frozenset(Scope)
+
+
+class TokensInvalid(ObserverError):
+    """A file of tokens that cannot be read; it says which line, and nothing of a token."""
+
+    title = "invalid tokens"
+    exit_code = 78
+
+
+class Token(Struct, frozen=True):
+    """One line of the file."""
+
+    name: str
+    scopes: frozenset[Scope]
+    digest: bytes
+
+
+class Tokens:
+    """All tokens in force."""
+
+    def __init__(self, tokens: Iterable[Token]) -> None:
+        self._tokens = tuple(tokens)
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    @classmethod
+    def read(cls, text: str) -> Tokens:
+        """Read the content of a file.
+
+        :raises TokensInvalid: a line is none, a name comes twice, or there is no token at all.
+        """
+        lines = [(number, line.partition("#")[0].split()) for number, line in enumerate(text.splitlines(), 1)]
+        tokens = [_token(number, words) for number, words in lines if words]
+        if not tokens:
+            raise TokensInvalid(
+                "holds no token", hint="a line each: NAME SCOPES TOKEN; `observer-actors token` makes one"
+            )
+        names = [token.name for token in tokens]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise TokensInvalid(
+                f"the name {twice[:40]!a} comes twice", hint="a name each, to tell them apart in the log"
+            )
+        return cls(tokens)
+
+    def find(self, presented: str) -> Token | None:
+        """Give the token that was presented, if it is one. Takes the same time whichever it is, and if it is none."""
+        digest = sha256(presented.encode("utf-8", "surrogateescape")).digest()
+        found = None
+        for token in self._tokens:
+            if hmac.compare_digest(token.digest, digest):
+                found = token
+        return found
+
+
+def new_token() -> str:
+    """Make a token: 256 random bits."""
+    return "oa_" + secrets.token_urlsafe(32)
+
+
+def hash_of(token: str) -> str:
+    """Give what stands for a token in the file."""
+    return PREFIX + sha256(token.encode()).hexdigest()
+
+
+def _token(number: int, words: list[str]) -> Token:
+    try:
+        name, scopes, secret = words
+    except ValueError:
+        raise TokensInvalid(f"line {number}: wants NAME SCOPES TOKEN, has {len(words)} words") from None
+    try:
+        granted = frozenset(map(Scope, scopes.split(",")))
+    except ValueError:
+        raise TokensInvalid(f"line {number}: scopes are {', '.join(Scope)}, with commas between") from None
+    if secret.startswith(PREFIX):
+        digest = secret.removeprefix(PREFIX)
+        if not _HASH.fullmatch(digest):
+            raise TokensInvalid(f"line {number}: after {PREFIX} come 64 hexadecimal digits")
+        return Token(name, granted, bytes.fromhex(digest))
+    if len(secret) < TOKEN_CHARS_MIN:
+        raise TokensInvalid(f"line {number}: a token has at least {TOKEN_CHARS_MIN} characters")
+    return Token(name, granted, sha256(secret.encode()).digest())

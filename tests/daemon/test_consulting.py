@@ -1,0 +1,160 @@
+"""A real daemon and a model behind a chat API: asked once for its evidence; one that hangs or lies harms nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.lowlevel
+
+from tests.fakes.http_peer import Bytes, Close, Garbage, Hang, HttpPeer, Json, Reply, Status, http_peer
+from tests.harness import Daemon, running_daemon
+
+CHAT = "/v1/chat/completions"
+
+
+def completion(content: str) -> Reply:
+    return Json({"choices": [{"message": {"role": "assistant", "content": content}}], "usage": {"total_tokens": 321}})
+
+
+def statement(*claims: tuple[str, list[int]]) -> str:
+    return json.dumps(
+        {"cause": "not_found", "claims": [{"text": t, "ops": o} for t, o in claims], "advice": "look first"}
+    )
+
+
+def configured(tmp_path: Path, peer: HttpPeer, *, backend: str = "openai", more: str = "") -> str:
+    config = tmp_path / "observer.toml"
+    (tmp_path / "key").write_text("secret\n")
+    url = peer.url + ("/v1" if backend == "openai" else "")
+    config.write_text(
+        f'[cycle]\nseconds = 0.2\n[diagnosis]\nbackend = "{backend}"\nurl = "{url}"\nmodel = "m"\n'
+        f'api_key_file = "{tmp_path / "key"}"\ntimeout_seconds = 1.0\n{more}\n'
+    )
+    return str(config)
+
+
+async def fail_and_find(daemon: Daemon) -> str:
+    await daemon.event(endpoint="sql:run", ok=False, error="row 1 gone")
+    with trio.fail_after(10):
+        while not (found := (await daemon.json("/failures"))["failures"]):
+            await trio.lowlevel.checkpoint()
+    key: str = found[0]["id"]
+    return key
+
+
+async def diagnosed(daemon: Daemon, key: str) -> dict[str, Any]:
+    with trio.fail_after(15):
+        while (found := (await daemon.json(f"/failures/{key}"))["diagnosis"]) is None:
+            await trio.lowlevel.checkpoint()
+    answer: dict[str, Any] = found
+    return answer
+
+
+async def metric(daemon: Daemon, name: str) -> float:
+    lines = (await daemon.get("/metrics")).text.splitlines()
+    return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + " "))
+
+
+async def test_a_pattern_is_asked_about_once_and_what_is_made_up_is_thrown_out(tmp_path: Path) -> None:
+    async with http_peer() as peer:
+        peer.on(CHAT, completion(statement(("the row was deleted", [1]), ("it was Tuesday", [42]))))
+        async with running_daemon(tmp_path / "data", "--config", configured(tmp_path, peer)) as daemon:
+            key = await fail_and_find(daemon)
+            found = await diagnosed(daemon, key)
+            assert found["statement"]["claims"] == [{"text": "the row was deleted", "ops": [1]}]
+            assert (found["statement"]["cause"], found["statement"]["thrown_out"], found["model"]) == (
+                "not_found",
+                1,
+                "m",
+            )
+            assert await metric(daemon, "observer_model_fabrication_ratio") == 0.5
+            assert await metric(daemon, "observer_model_tokens_total") == 321
+            [request] = peer.received(CHAT)
+            asked = request.json()
+            assert request.headers["authorization"] == "Bearer secret"
+            assert asked["response_format"]["json_schema"]["schema"]["required"] == ["cause", "claims", "advice"]
+            assert [message["role"] for message in asked["messages"]] == ["system", "user"]
+            assert "op 1: " in asked["messages"][1]["content"]
+            await daemon.stop()
+        async with running_daemon(tmp_path / "data", "--config", configured(tmp_path, peer)) as daemon:
+            assert (await diagnosed(daemon, key))["statement"] == found["statement"]
+            await _cycles(daemon, 3)
+            assert len(peer.received(CHAT)) == 1
+
+
+async def _cycles(daemon: Daemon, count: int) -> None:
+    """Wait until so many more cycles have been logged."""
+    before = sum(line.get("event") == "cycle" for line in daemon.log)
+    with trio.fail_after(10):
+        while sum(line.get("event") == "cycle" for line in daemon.log) < before + count:
+            await trio.lowlevel.checkpoint()
+
+
+async def test_a_server_that_knows_no_schema_is_asked_without(tmp_path: Path) -> None:
+    async with http_peer() as peer:
+        peer.on(CHAT, Status(400), completion("```json\n" + statement(("x", [1])) + "\n```"))
+        async with running_daemon(tmp_path / "data", "--config", configured(tmp_path, peer)) as daemon:
+            await diagnosed(daemon, await fail_and_find(daemon))
+            first, second = peer.received(CHAT)
+            assert ("response_format" in first.json(), "response_format" in second.json()) == (True, False)
+
+
+async def test_ollama_is_spoken_to_in_its_own_way(tmp_path: Path) -> None:
+    async with http_peer() as peer:
+        peer.on(
+            "/api/chat", Json({"message": {"content": statement(("x", [1]))}, "prompt_eval_count": 5, "eval_count": 6})
+        )
+        config = configured(tmp_path, peer, backend="ollama")
+        async with running_daemon(tmp_path / "data", "--config", config) as daemon:
+            await diagnosed(daemon, await fail_and_find(daemon))
+            [request] = peer.received("/api/chat")
+            assert (request.json()["stream"], request.json()["format"]["type"]) == (False, "object")
+            assert await metric(daemon, "observer_model_tokens_total") == 11
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Hang(),
+        Close(),
+        Garbage(),
+        Status(429),
+        Status(503),
+        completion("I have no idea"),
+        completion(""),
+        Json({"choices": []}),
+        Json([1, 2, 3]),
+        Bytes(b"x" * 2_000_000),
+    ],
+    ids=lambda reply: type(reply).__name__,
+)
+async def test_a_model_that_fails_harms_nothing_and_is_left_alone(tmp_path: Path, reply: Reply) -> None:
+    async with http_peer() as peer:
+        peer.on(CHAT, reply)
+        config = configured(tmp_path, peer, more="retries_max = 0")
+        async with running_daemon(tmp_path / "data", "--config", config) as daemon:
+            key = await fail_and_find(daemon)
+            with trio.fail_after(20):
+                while await metric(daemon, "observer_model_refusals_total") == 0:
+                    await trio.lowlevel.checkpoint()
+            assert await metric(daemon, "observer_model_questions_total") == 3
+            assert (await daemon.json(f"/failures/{key}"))["diagnosis"] is None
+            await daemon.event(endpoint="sql:run", ok=True)
+            assert all(actor["restarts"] == 0 for actor in (await daemon.json("/actors"))["actors"])
+
+
+async def test_the_budget_of_an_hour_is_kept(tmp_path: Path) -> None:
+    async with http_peer() as peer:
+        peer.on(CHAT, completion(statement(("x", [1]))))
+        config = configured(tmp_path, peer, more="calls_per_hour_max = 1")
+        async with running_daemon(tmp_path / "data", "--config", config) as daemon:
+            await diagnosed(daemon, await fail_and_find(daemon))
+            await daemon.event(endpoint="other", ok=False, error="no route to host")
+            with trio.fail_after(10):
+                while await metric(daemon, "observer_model_refusals_total") == 0:
+                    await trio.lowlevel.checkpoint()
+            assert len(peer.received(CHAT)) == 1

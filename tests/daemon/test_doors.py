@@ -1,0 +1,280 @@
+"""The doors of the real daemon: who is let in, how much one caller may take, and that both ways in agree on it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+import trio
+
+from observer_actors.tokens import hash_of
+from tests.daemon.test_front_door import WAYS, Client, Way, connected_to, post
+from tests.harness import Daemon, running_daemon
+
+INGEST: Final = "a-token-that-may-only-report-things"
+READ: Final = "a-token-that-may-only-look-at-things"
+ADMIN: Final = "a-token-that-may-do-just-everything"
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - that is what is tested
+GOOD: Final = b'{"endpoint":"a","success":true}'
+
+
+@asynccontextmanager
+async def guarded(folder: Path, *arguments: str, tokens: str = "") -> AsyncIterator[Daemon]:
+    file = folder / "tokens"
+    file.write_text(tokens or f"i ingest {hash_of(INGEST)}\nr read {READ}\na admin {ADMIN}\n")
+    async with running_daemon(folder / "data", "--set", f"auth.tokens_file={file}", *arguments) as daemon:
+        yield daemon
+
+
+async def answers(daemon: Daemon, request: bytes) -> list[int]:
+    """Give the statuses of the same request both ways in."""
+    statuses = []
+    for way in WAYS:
+        async with connected_to(daemon.url, way) as client:
+            await client.send(request)
+            statuses.append((await client.answer()).status)
+    return statuses
+
+
+async def test_a_token_with_the_scope_is_needed_both_ways_in(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as daemon:
+        for token, reports, looks in (
+            (INGEST, 200, 403),
+            (READ, 403, 200),
+            (ADMIN, 200, 200),
+            ("no such token", 401, 401),
+        ):
+            bearer = f"Authorization: Bearer {token}"
+            assert await answers(daemon, post("/event", GOOD, bearer)) == [reports] * 2
+            assert await answers(daemon, post("/events", GOOD, bearer)) == [reports] * 2
+            seen = await daemon.get("/stats", headers={"Authorization": f"Bearer {token}"})
+            assert seen.status_code == looks
+        assert await answers(daemon, post("/event", GOOD)) == [401, 401]
+        assert await answers(daemon, post("/event", GOOD, f"Authorization: Basic {INGEST}")) == [401, 401]
+        assert (await daemon.get("/health")).status_code == 200
+    assert len(daemon.ops()) == 8
+    assert INGEST not in "".join(daemon.raw_log)
+
+
+async def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as daemon:
+        (tmp_path / "tokens").write_text(f"new ingest {READ}x\nold ingest {INGEST}\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        await daemon.logged("reloaded")
+        for token in (f"{READ}x", INGEST):
+            assert await answers(daemon, post("/event", GOOD, f"Authorization: Bearer {token}")) == [200, 200]
+        (tmp_path / "tokens").write_text(f"new ingest {READ}x\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        with trio.fail_after(10):
+            while await answers(daemon, post("/event", GOOD, f"Authorization: Bearer {INGEST}")) != [401, 401]:
+                await trio.lowlevel.checkpoint()
+        (tmp_path / "tokens").write_text("nonsense\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        await daemon.logged("reload_failed")
+        assert await answers(daemon, post("/event", GOOD, f"Authorization: Bearer {READ}x")) == [200, 200]
+
+
+async def test_another_address_than_loopback_takes_tokens_or_an_explicit_word(tmp_path: Path) -> None:
+    process = await trio.run_process(
+        [
+            sys.executable,
+            "-m",
+            "observer_actors",
+            "serve",
+            "--host",
+            EVERYWHERE,
+            "--port",
+            "0",
+            "--data-dir",
+            str(tmp_path / "d"),
+        ],
+        check=False,
+        capture_stderr=True,
+    )
+    assert process.returncode == 78
+    assert b"no tokens are set" in process.stderr
+    async with guarded(tmp_path, "--host", EVERYWHERE) as daemon:
+        port = daemon.url.rpartition(":")[2]
+        assert (await daemon.client.get(f"http://127.0.0.1:{port}/health")).status_code == 200
+        assert (await daemon.client.get(f"http://127.0.0.1:{port}/stats")).status_code == 401
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (("Host: evil.example",), 421),
+        (("Host: localhost", "Origin: http://evil.example"), 403),
+        (("Host: localhost", "Sec-Fetch-Site: cross-site"), 403),
+        (("Host: observer.example:3800",), 200),
+    ],
+)
+async def test_a_browser_is_no_client(tmp_path: Path, way: Way, headers: tuple[str, ...], status: int) -> None:
+    async with running_daemon(tmp_path, "--set", 'listen.hosts=["observer.example"]') as daemon:
+        async with connected_to(daemon.url, way) as client:
+            head = ["POST /event HTTP/1.1", *headers, f"Content-Length: {len(GOOD)}"]
+            await client.send("\r\n".join(head).encode() + b"\r\n\r\n" + GOOD)
+            answer = await client.answer()
+        assert answer.status == status
+        assert answer.json["hint"] if status != 200 else answer.json["accepted"]
+        reading = await daemon.get("/ops", headers=dict(header.split(": ", 1) for header in headers))
+        assert reading.status_code == status
+        assert len(daemon.ops()) == (status == 200)
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate of our own with the openssl that the machine has."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    return cert, key
+
+
+async def test_with_a_certificate_the_whole_port_speaks_tls(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    tls = ("--set", f"listen.tls_cert={cert}", "--set", f"listen.tls_key={key}")
+    trust = ssl.create_default_context(cafile=str(cert))
+    async with running_daemon(tmp_path / "data", *tls, wait_ready=False) as daemon:
+        url = (await daemon.logged("listening"))["url"]
+        assert url.startswith("https://")
+        await daemon.logged("ready")
+        async with httpx.AsyncClient(verify=trust, trust_env=False) as client:
+            assert (await client.post(f"{url}/event", content=GOOD)).json()["seq"] == 1
+            assert (await client.post(f"{url}/events", content=GOOD)).json()["last_seq"] == 2
+            assert (await client.get(f"{url}/health")).json()["last_seq"] == 2
+        async with await trio.open_tcp_stream("127.0.0.1", int(url.rpartition(":")[2])) as plain:
+            await plain.send_all(post("/event", GOOD))
+            with trio.fail_after(15):
+                assert b"accepted" not in await _rest(plain)
+        assert len(daemon.ops()) == 2
+
+
+async def _rest(stream: trio.SocketStream) -> bytes:
+    received = b""
+    try:
+        async for part in stream:
+            received += bytes(part)
+    except trio.BrokenResourceError:
+        pass
+    return received
+
+
+async def test_over_a_unix_socket_the_daemons_own_user_needs_no_token(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    async with guarded(tmp_path, "--set", f"listen.unix={path}") as daemon:
+        for way in WAYS:
+            async with connected_to(f"unix://{path}", way) as client:
+                await client.send(post("/event", GOOD))
+                assert (await client.answer()).status == 200
+        assert len(daemon.ops()) == 2
+
+
+LIMITS: Final = """
+[listen]
+connections_per_address_max = 3
+requests_per_connection_max = 2
+head_bytes_max = 2048
+body_bytes_max = 5000
+decompressed_bytes_max = 6000
+fields_max = 10
+depth_max = 3
+head_seconds_max = 1
+request_seconds_max = 1
+"""
+
+
+@pytest.fixture
+async def limited(tmp_path: Path) -> AsyncIterator[Daemon]:
+    (tmp_path / "observer.toml").write_text(LIMITS)
+    async with running_daemon(tmp_path / "data", "--config", str(tmp_path / "observer.toml")) as daemon:
+        yield daemon
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"a":{"b":{"c":1}}}', 200),
+        (b'{"a":{"b":{"c":{"d":1}}}}', 422),
+        (b'{"attrs":{"b":{"c":{"d":1}}}}', 422),
+        (b"{" + b",".join(b'"f%d":1' % n for n in range(10)) + b"}", 200),
+        (b"{" + b",".join(b'"f%d":1' % n for n in range(11)) + b"}", 422),
+        (b'{"error":"' + b"x" * 5_000 + b'"}', 413),
+    ],
+)
+async def test_what_an_event_may_be(limited: Daemon, body: bytes, status: int) -> None:
+    assert await answers(limited, post("/event", body)) == [status] * 2
+
+
+async def test_a_head_above_its_limit_is_431(limited: Daemon) -> None:
+    assert await answers(limited, post("/event", GOOD, "X: " + "x" * 2_100)) == [431] * 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_last_request_that_a_connection_may_make_closes_it(limited: Daemon, way: Way) -> None:
+    async with connected_to(limited.url, way) as client:
+        first = 1 if way == "web" else 2  # the way in has taken one
+        for left in range(first, 0, -1):
+            await client.send(post("/event", GOOD))
+            answer = await client.answer()
+            assert answer.status == 200
+            assert (answer.headers.get("connection") == "close") == (left == 1)
+        assert await client.ended()
+
+
+async def test_one_address_has_only_so_many_connections(limited: Daemon) -> None:
+    port = int(limited.url.rpartition(":")[2])
+    await limited.client.aclose()  # the harness has one open
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port)) for _ in range(6)]
+        with trio.fail_after(10):
+            refused = await opened[-1].receive_some()
+        assert b" 429 " in refused
+        assert b"127.0.0.1" in refused
+
+
+async def test_a_slow_head_holds_nothing_for_long(limited: Daemon) -> None:
+    """Through the web framework an unfinished head is idle time: see below."""
+    async with connected_to(limited.url, "front") as client:
+        await client.send(b"POST /event HTTP/1.1\r\nHost: localhost\r\nX:")
+        with trio.fail_after(10):
+            assert (await client.answer()).status == 408
+            assert await client.ended()
+
+
+async def test_idle_time_ends(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path, "--set", "listen.idle_seconds_max=0.5") as daemon:
+        for way in WAYS:
+            async with connected_to(daemon.url, way) as client:
+                await client.send(b"GET /hea")
+                await _ended_somehow(client)
+
+
+async def _ended_somehow(client: Client) -> None:
+    with trio.fail_after(10):
+        try:
+            assert await client.ended()
+        except (trio.BrokenResourceError, AssertionError):
+            return
+
+
+async def test_files_and_folders_are_the_owners_alone(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    async with running_daemon(data, environment={"OBSERVER_CYCLE": "0.1"}) as daemon:
+        await daemon.event(success=False, error="timeout")
+        await daemon.logged("cycle")
+    found = [data, *data.rglob("*")]
+    assert len(found) > 4
+    for path in found:
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path

@@ -1,0 +1,58 @@
+"""`docs/metrics.md`, made from what a daemon says of itself: ``python -m tests.metrics_page``, or ``make docs``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.conftest import ROOT
+from tests.daemon.served import Served, served
+
+PAGE: Final = ROOT / "docs" / "metrics.md"
+_HEAD: Final = """\
+# Metrics
+
+What `GET /metrics` gives, in Prometheus's text format, or in OpenMetrics for those who ask for it (then the failures
+of an endpoint carry an exemplar: the seq of the newest one, and its `trace_id` if the caller gave one). This page is
+made by `make docs` from a daemon that runs; a test holds that it is complete.
+
+Labels are bounded: 200 endpoints and 50 sources, the rest is counted under `other`. Rules and a dashboard that use
+these names lie in [`monitoring/`](monitoring/).
+
+| metric | kind | labels | meaning |
+|---|---|---|---|
+"""
+
+
+def families(daemon: Served) -> list[Metric]:
+    """Give everything that the daemon counts, after one event of each outcome."""
+    daemon.event(endpoint="e", success=True)
+    daemon.event(endpoint="e", success=False, error="x")
+    daemon.json("/stats")
+    return list(text_string_to_metric_families(daemon.client.get("/metrics").text))
+
+
+def page(found: Iterable[Metric]) -> str:
+    """Give the page."""
+    return _HEAD + "".join(_row(family) for family in sorted(found, key=lambda family: family.name))
+
+
+def _row(family: Metric) -> str:
+    suffix = "_total" if family.type == "counter" else ""
+    labels = sorted({label for sample in family.samples for label in sample.labels})
+    shown = ", ".join(f"`{label}`" for label in labels)
+    return f"| `{family.name}{suffix}` | {family.type} | {shown} | {family.documentation} |\n"
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder) / "data") as daemon:
+        PAGE.write_text(page(families(daemon)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

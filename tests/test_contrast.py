@@ -1,0 +1,191 @@
+"""What sets failing operations apart: planted causes are found, and chance is not taken for one."""
+
+import math
+from collections import Counter
+from fractions import Fraction
+from random import Random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from observer_actors.actors.evidence import SAMPLE_OPS, comparable
+from observer_actors.op import Op
+from observer_actors.patterns.contrast import RATE, contrasts, features, mid_p
+
+SEEDS = 2_000
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.data())
+def test_the_p_value_is_exact(failing: int, succeeding: int, data: st.DataObject) -> None:
+    """Against whole numbers, without a logarithm."""
+    total = failing + succeeding
+    with_ = data.draw(st.integers(0, total))
+    observed = data.draw(st.integers(max(0, failing + with_ - total), min(failing, with_)))
+    ways = {
+        count: math.comb(with_, count) * math.comb(total - with_, failing - count)
+        for count in range(max(0, failing + with_ - total), min(failing, with_) + 1)
+    }
+    expected = Fraction(ways[observed], 2) + sum(ways[count] for count in ways if count > observed)
+    assert mid_p(observed, failing, with_, total) == pytest.approx(float(expected / sum(ways.values())), abs=1e-9)
+
+
+def noise(random: Random, count: int) -> list[dict[str, str]]:
+    """Give ops whose features have nothing to do with anything; some have few values, one has many."""
+    return [
+        {
+            "source": random.choice(("mcp", "bot")),
+            "role": random.choice(("welder", "nurse", "cook", "clerk")),
+            "city": random.choice([f"city {n}" for n in range(12)]),
+            "hour": f"{random.randrange(24):02}",
+            "attrs.region": random.choice(("eu", "us", "us", "us")),
+            "attrs.run": f"run {random.randrange(40)}",
+        }
+        for _ in range(count)
+    ]
+
+
+def test_in_pure_noise_less_is_found_than_is_promised() -> None:
+    """Whatever is found there is false, so the share of seeds with a finding is the false discovery rate."""
+    false = 0
+    for seed in range(SEEDS):
+        random = Random(seed)
+        false += bool(contrasts(noise(random, random.randint(5, 60)), noise(random, random.randint(5, 200))))
+    # Three standard errors above the promise would be .0646: a rate at its bound stays below it.
+    assert false / SEEDS <= RATE + 3 * math.sqrt(RATE * (1 - RATE) / SEEDS)
+    assert false > 0, "so cautious that it never says anything"
+
+
+def test_beside_a_true_cause_the_rate_holds_too() -> None:
+    shares = []
+    found = 0
+    for seed in range(500):
+        random = Random(seed)
+        failing, succeeding = noise(random, 40), noise(random, 160)
+        for op in failing[:30]:
+            op["attrs.region"] = "moon"
+        results = contrasts(failing, succeeding)
+        true = [item for item in results if (item.feature, item.value) == ("attrs.region", "moon")]
+        found += bool(true)
+        shares.append((len(results) - len(true)) / max(1, len(results)))
+    assert found == 500
+    assert sum(shares) / len(shares) <= RATE
+
+
+def test_a_planted_cause_is_found_with_its_effect() -> None:
+    random = Random(1)
+    failing, succeeding = noise(random, 50), noise(random, 300)
+    for number, op in enumerate(failing):
+        op["attrs.region"] = "eu" if number < 45 else "us"
+    [first, *_] = contrasts(failing, succeeding)
+    assert (first.feature, first.value, first.failing_with, first.failing, first.succeeding) == (
+        "attrs.region",
+        "eu",
+        45,
+        50,
+        300,
+    )
+    assert first.low < first.odds_ratio < first.high
+    assert first.low > 5
+    assert first.p <= first.q <= RATE
+
+
+def test_two_causes_are_both_found() -> None:
+    random = Random(2)
+    failing, succeeding = noise(random, 80), noise(random, 300)
+    for op in failing[:40]:
+        op["role"] = "pilot"
+    for op in failing[40:]:
+        op["city"] = "Atlantis"
+    assert {(item.feature, item.value) for item in contrasts(failing, succeeding)[:2]} == {
+        ("role", "pilot"),
+        ("city", "Atlantis"),
+    }
+
+
+def test_what_stands_for_the_same_ops_is_one_finding() -> None:
+    random = Random(3)
+    failing, succeeding = noise(random, 60), noise(random, 200)
+    for op in failing[:50]:
+        op |= {"attrs.version": "2.1", "attrs.build": "77", "city": "Atlantis"}
+    [found] = [item for item in contrasts(failing, succeeding) if item.p < 1e-6]
+    named = {found.value, *(value.value for value in found.also)}
+    assert named == {"2.1", "77", "Atlantis"}
+
+
+def test_what_is_nothing_once_the_cause_is_held_fixed_is_no_finding_of_its_own() -> None:
+    """A version fails, and is used in two cities: the cities are frequent because the version is."""
+    of_their_own = 0
+    for seed in range(200):
+        random = Random(seed)
+        failing, succeeding = noise(random, 100), noise(random, 400)
+        for op in [*failing[:90], *succeeding[:40]]:
+            op["attrs.version"] = "2.1"
+            op["city"] = random.choice(("Atlantis", "Lemuria"))
+        for op in [*failing[90:], *succeeding[40:]]:
+            op["attrs.version"] = "2.0"
+        first, *others = contrasts(failing, succeeding)
+        assert (first.feature, first.value) == ("attrs.version", "2.1")
+        of_their_own += any(item.feature == "city" for item in others)
+    assert of_their_own <= 200 * RATE
+
+
+@pytest.mark.parametrize(("failing", "succeeding"), [(4, 100), (100, 4), (0, 0)])
+def test_nothing_is_said_below_the_stated_evidence(failing: int, succeeding: int) -> None:
+    assert contrasts([{"role": "pilot"}] * failing, [{"role": "cook"}] * succeeding) == []
+
+
+def test_a_value_of_two_failing_ops_is_no_finding_however_rare_it_is() -> None:
+    failing = [{"role": "pilot"}] * 2 + [{"role": "cook"}] * 5
+    assert contrasts(failing, [{"role": "cook"}] * 2_000) == []
+
+
+def test_what_all_have_sets_nobody_apart() -> None:
+    assert contrasts([{"endpoint": "a"}] * 50, [{"endpoint": "a"}] * 50) == []
+
+
+def test_the_features_of_an_op() -> None:
+    op = Op(
+        timestamp="2026-11-22T17:05:00Z",
+        endpoint="sql:run",
+        input_summary="",
+        success=False,
+        duration_ms=2_500,
+        output_summary="",
+        source="mcp",
+        role="welder",
+        city=None,
+        attrs={"retry": True, "model": "m" * 500, "none": None, "n": 1.5},
+    )
+    assert features(op) == {
+        "endpoint": "sql:run",
+        "source": "mcp",
+        "role": "welder",
+        "hour": "17",
+        "duration": "1 to 10 s",
+        "attrs.retry": "true",
+        "attrs.model": "m" * 200,
+        "attrs.n": "1.5",
+    }
+    bands = [features(msgspec.structs.replace(op, duration_ms=ms))["duration"] for ms in (-1, 9.9, 10, 59_999, 60_000)]
+    assert Counter(bands) == {"below 10 ms": 2, "10 to 100 ms": 1, "10 to 60 s": 1, "60 s and longer": 1}
+
+
+def test_samples_are_compared_over_the_time_that_both_cover() -> None:
+    """A full sample says nothing of what was before it."""
+
+    def sample(*seqs: int) -> list[Op]:
+        op = Op(
+            timestamp="", endpoint="a", input_summary="", success=True, duration_ms=1, output_summary="", source="mcp"
+        )
+        return [msgspec.structs.replace(op, seq=seq) for seq in reversed(seqs)]
+
+    full = sample(*range(5_001, 5_001 + SAMPLE_OPS))
+    recent, rare = sample(4_000, *range(5_100, 5_110)), sample(4_000, 4_001)
+    failing, succeeding, with_times = comparable(recent, full)
+    assert ([op.seq for op in failing], with_times) == ([*range(5_109, 5_099, -1)], True)
+    assert list(succeeding) == full
+    assert comparable(rare, full) == (rare, full, False)
+    assert comparable(rare, recent) == (rare, recent, False), "too few in any case"
+    assert comparable(recent, rare) == (recent, rare, True), "neither is full"

@@ -1,0 +1,147 @@
+"""Claims of success, and what speaks against them: the op's own words, and the verdict on its run."""
+
+import json
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from observer_actors.doubt import ENDPOINTS_MAX, RUNS_MAX, Claims, Doubts, run_of, suspicion
+from observer_actors.event import EventDecoder
+from observer_actors.op import Op
+
+
+def op(**fields: object) -> Op:
+    made = EventDecoder().one(msgspec.json.encode({"success": True, "endpoint": "sql:run", **fields}), now="").op
+    return msgspec.structs.replace(made, seq=1)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        '{"error": "no such table"}',
+        '{"content": [], "isError": true}',
+        '{"success": false}',
+        '{"ok": false, "rows": []}',
+        '{"status": "failed"}',
+        '{"status": 503}',
+        '{"status_code": 404, "body": ""}',
+        '{"exit_code": 2}',
+        '{"error": "cut off in the mid',
+        "Error: no seats",
+        "java.io.IOException: broken pipe",
+        "ValueError: invalid literal",
+        "failed: no route",
+        "HTTP 502 from upstream",
+        "HTTP/1.1 404 Not Found",
+        "it said: Traceback (most recent call last): …",
+        "make: exit code 2",
+        "done, exited with status 1",
+        "upstream status: 503",
+    ],
+)
+def test_a_success_whose_words_say_otherwise_is_suspect(output: str) -> None:
+    assert suspicion(op(output_summary=output)) is not None
+    assert suspicion(op(output_summary=output, success=False)) is None, "it says so itself"
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "ok",
+        "0 errors: all good",
+        '{"error": null, "rows": 3}',
+        '{"error": "", "errors": []}',
+        '{"isError": false, "ok": true}',
+        '{"status": "available", "seats": 404}',
+        '{"status": 200}',
+        '{"exit_code": 0}',
+        '[{"status": "cancelled"}]',
+        "exit code 0",
+        "status: 200",
+        "error handling was added",
+        "the exit 3 of the motorway",
+    ],
+)
+def test_a_plain_success_is_not(output: str) -> None:
+    assert suspicion(op(output_summary=output)) is None
+
+
+def test_a_success_that_carries_an_error_is_suspect() -> None:
+    assert suspicion(op(error="boom")) == "it carries an error"
+    assert suspicion(op(error=None)) is None
+
+
+@given(st.text(max_size=300))
+def test_any_output_is_looked_at_quickly_and_without_a_crash(output: str) -> None:
+    assert suspicion(op(output_summary=output)) in {None, suspicion(op(output_summary=output))}
+
+
+def test_the_run_is_the_first_that_an_op_names() -> None:
+    assert run_of(op(run="r1", sig_hash="s")) == "run:r1"
+    assert run_of(op(trace_id="t1", sig_hash="s")) == "trace_id:t1"
+    assert run_of(op(sig_hash="s")) == "sig_hash:s"
+    assert run_of(op()) is None
+
+
+def verdict(run: str, *, ok: bool) -> Op:
+    return op(source="auditor", endpoint="auditor:verdict", success=ok, run=run)
+
+
+def test_a_run_that_failed_without_a_word_is_silent_whichever_comes_first() -> None:
+    ops = [op(run="a"), op(run="a"), op(run="b"), op(run="b", success=False), op(run="c")]
+    verdicts = [verdict("a", ok=False), verdict("b", ok=False), verdict("c", ok=True)]
+    expected = (3, 2, 1, Claims(claimed=4, judged=4, refuted=3))
+    for seed in range(20):
+        order = [*ops, *verdicts]
+        Random(seed).shuffle(order)
+        doubts = Doubts()
+        doubts.add(order)
+        assert (doubts.runs_judged, doubts.runs_failed, doubts.runs_silent, doubts.endpoints["sql:run"]) == expected
+
+
+def test_a_second_verdict_on_a_run_changes_nothing() -> None:
+    doubts = Doubts()
+    doubts.add([op(run="a"), verdict("a", ok=False), verdict("a", ok=True)])
+    assert (doubts.runs_judged, doubts.runs_failed, doubts.endpoints["sql:run"].refuted) == (1, 1, 1)
+
+
+def test_suspects_are_counted_by_source_endpoint_and_reason() -> None:
+    doubts = Doubts()
+    doubts.add([op(output_summary="Error: x", source="bot"), op(output_summary="Error: x"), op()])
+    assert doubts.endpoints == {"sql:run": Claims(claimed=3, suspect=2)}
+    assert doubts.sources == {"bot": Claims(claimed=1, suspect=1), "scenario": Claims(claimed=2, suspect=1)}
+    assert doubts.reasons == {"the output begins with an error": 2}
+
+
+@given(st.lists(st.integers(0, 9), max_size=40), st.integers(0, 40))
+def test_counting_in_parts_is_counting_in_one_also_across_a_restart(numbers: list[int], cut: int) -> None:
+    ops = [op(run=str(n % 3), success=n % 2 == 0, source="auditor" if n > 7 else "mcp") for n in numbers]
+    whole, parts = Doubts(), Doubts()
+    whole.add(ops)
+    parts.add(ops[:cut])
+    parts = msgspec.json.decode(msgspec.json.encode(parts), type=Doubts)
+    parts.add(ops[cut:])
+    assert parts == whole
+
+
+def test_it_takes_bounded_memory() -> None:
+    doubts = Doubts()
+    doubts.add([op(run=f"r{n}", endpoint=f"e{n}") for n in range(RUNS_MAX + 500)])
+    assert len(doubts.runs) == RUNS_MAX
+    assert len(doubts.endpoints) == ENDPOINTS_MAX + 1
+    assert doubts.endpoints["other"].claimed == RUNS_MAX + 500 - ENDPOINTS_MAX
+
+
+def test_of_the_failed_airline_episodes_most_had_no_tool_error(shared_data: Path) -> None:
+    body = (shared_data / "taubench_airline_ops.jsonl").read_bytes()
+    ops = EventDecoder().many(body, now="2026-11-22T10:00:00.000Z", lines_max=10_000).ops
+    doubts = Doubts()
+    doubts.add(ops)
+    assert (doubts.runs_judged, doubts.runs_failed, doubts.runs_silent) == (200, 116, 89)
+    tool_errors = sum('"Error:' in line for line in body.decode().splitlines() if '"success": true' in line)
+    assert sum(claims.suspect for claims in doubts.sources.values()) == tool_errors == 0
+    assert json.loads(msgspec.json.encode(doubts))["sources"]["scenario"]["claimed"] == 1_091

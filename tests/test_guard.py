@@ -1,0 +1,115 @@
+"""Who is let in, as a table; the same over real sockets, both ways in: tests/daemon/test_doors.py."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from observer_actors.http.guard import Guard, Peer
+from observer_actors.tokens import ALL_SCOPES, Scope, Tokens
+
+TCP: Final = Peer("192.0.2.1")
+TOKEN: Final = {scope: f"a-token-for-{scope.value}-and-nothing-else" for scope in Scope}
+TOKENS: Final = Tokens.read("\n".join(f"{scope.value} {scope.value} {token}" for scope, token in TOKEN.items()))
+OPEN: Final = Guard(["observer.example"], None)
+GUARDED: Final = Guard([], TOKENS)
+
+
+def status(guard: Guard, method: str = "GET", path: str = "/stats", peer: Peer = TCP, /, **headers: str) -> int:
+    named = {"host": "127.0.0.1:3800"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    refusal = guard.refusal_by_headers(peer, method, path, named)
+    return refusal.status if refusal else 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.0.0.1:3800",
+        "[::1]:3800",
+        "[fe80::1%25eth0]",
+        "192.0.2.7",
+        "localhost",
+        "LOCALHOST:1",
+        "localhost.",
+        "observer.example:3800",
+    ],
+)
+def test_a_host_that_is_ours(host: str) -> None:
+    assert status(OPEN, host=host) == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "evil.example",
+        "evil.example:3800",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "x@localhost",
+        "::1",
+    ],
+)
+def test_a_host_that_is_somebody_elses_is_misdirected(host: str) -> None:
+    assert status(OPEN, host=host) == 421
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"origin": "http://127.0.0.1:3800"}, 200),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://127.0.0.1:9999"}, 403),
+        ({"sec_fetch_site": "same-origin"}, 200),
+        ({"sec_fetch_site": "none"}, 200),
+        ({"sec_fetch_site": "cross-site"}, 403),
+        ({"sec_fetch_site": "same-site"}, 403),
+        ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}, 200),
+    ],
+)
+def test_a_page_of_another_site_is_refused_and_a_link_may_be_followed(headers: dict[str, str], expected: int) -> None:
+    assert status(OPEN, **headers) == expected
+    if "sec_fetch_mode" in headers:
+        assert status(OPEN, "POST", "/event", **headers) == 403
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [
+        ("POST", "/event", Scope.INGEST),
+        ("POST", "/events", Scope.INGEST),
+        ("GET", "/stats", Scope.READ),
+        ("HEAD", "/ops", Scope.READ),
+        ("GET", "/event", Scope.READ),
+        ("POST", "/failures/1", Scope.ADMIN),
+        ("DELETE", "/stats", Scope.ADMIN),
+    ],
+)
+def test_each_route_takes_a_scope_and_admin_has_all(method: str, path: str, scope: Scope) -> None:
+    for held, token in TOKEN.items():
+        expected = 200 if held in (scope, Scope.ADMIN) else 403
+        assert status(GUARDED, method, path, authorization=f"Bearer {token}") == expected
+    for wrong in ("", "Bearer", "Bearer nobody", f"Basic {TOKEN[scope]}", TOKEN[scope]):
+        assert status(GUARDED, method, path, authorization=wrong) == 401
+    assert status(OPEN, method, path) == 200
+
+
+def test_health_and_readiness_are_open() -> None:
+    assert status(GUARDED, "GET", "/health") == status(GUARDED, "GET", "/ready") == 200
+    assert status(GUARDED, "GET", "/health", host="evil.example") == 421
+
+
+def test_over_a_unix_socket_the_user_counts_and_the_host_does_not() -> None:
+    ourselves, other = Peer("", ALL_SCOPES), Peer("", frozenset({Scope.READ}))
+    assert status(GUARDED, "POST", "/event", ourselves, host="anything") == 200
+    assert status(GUARDED, "GET", "/stats", other, host="anything") == 200
+    assert status(GUARDED, "POST", "/event", other) == 403
+
+
+def test_what_is_refused_is_told_without_the_token() -> None:
+    refusal = GUARDED.refusal(TCP, "POST", "/event", "localhost", "Bearer wrong-token-that-nobody-has")
+    assert refusal is not None
+    assert "wrong-token" not in f"{refusal} {refusal.hint}"

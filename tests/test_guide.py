@@ -1,0 +1,183 @@
+"""Every command of the user's guide, typed in the order of its page, by bash, against a real daemon.
+
+What a test may not do to the machine that it runs on is done below a folder of its own: the guide's paths and its port
+are exchanged, and four programs are stood in for. `systemctl` starts, stops, restarts and reloads a real daemon;
+`journalctl` prints its log; `pipx` and `systemd-sysusers` do nothing, and refuse what they should not be asked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from observer_actors.cli import COMMANDS
+from tests.commands.typed import environment
+from tests.conftest import ROOT
+
+GUIDE: Final = ROOT / "docs" / "guide"
+PAGES: Final = sorted(path.name for path in GUIDE.glob("*.md") if path.name != "README.md")
+COMMAND_S: Final = 60
+MOVED: Final = ("/var/lib/observer-actors", "/var/backups", "/etc/observer-actors")
+ENDLESS: Final = ("observer-actors serve",)
+"""Started, asked, and stopped again: it does not end by itself."""
+
+OBSERVER_ACTORS: Final = """
+case "$*" in
+    install-service*--install*) exec {python} -m observer_actors "$@" --root {root} --executable /bin/true ;;
+    install-service*) exec {python} -m observer_actors "$@" --executable /bin/true ;;
+    --install-completion) exec {python} -m observer_actors "$@" --shell bash --output {root}/completion ;;
+    *) exec {python} -m observer_actors "$@" ;;
+esac
+"""
+SYSTEMCTL: Final = """
+verb=$1; shift
+[ "$1" = --now ] && shift
+for unit in "$@"; do
+    case "$unit" in observer-actors|observer-actors.service|observer-actors.socket) ;; *) exit 5 ;; esac
+done
+stop() {{
+    kill "$(cat {root}/pid)" && tail --pid="$(cat {root}/pid)" -f /dev/null && rm {root}/pid
+}}
+start() {{
+    {python} -m observer_actors serve --data-dir {root}/var/lib/observer-actors --port {port} \\
+        --config {root}/etc/observer-actors/config.toml 2>>{root}/log </dev/null >/dev/null &
+    echo $! >{root}/pid
+    until curl -sf http://127.0.0.1:{port}/ready >/dev/null; do sleep 0.1; kill -0 $! || exit 1; done
+}}
+case "$verb" in
+    daemon-reload|status) ;;
+    enable|start) [ -e {root}/pid ] || start ;;
+    stop) stop ;;
+    restart) stop; start ;;
+    reload) kill -HUP "$(cat {root}/pid)" ;;
+    *) exit 2 ;;
+esac
+"""
+JOURNALCTL: Final = """
+for argument in "$@"; do
+    case "$argument" in -u|observer-actors|-n|20|50|ACTOR=persister|EVENT=actor_failed|-o|json) ;; *) exit 2 ;; esac
+done
+cat {root}/log
+"""
+PIPX: Final = 'case "$*" in "install --global observer-actors"|"upgrade --global observer-actors") ;; *) exit 2 ;; esac'
+SYSUSERS: Final = "test -f {root}/etc/sysusers.d/$1"
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of the commands: our programs first, and a daemon that runs."""
+    for tool in ("curl", "jq", "gzip", "bash"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    programs = {
+        "observer-actors": OBSERVER_ACTORS,
+        "systemctl": SYSTEMCTL,
+        "journalctl": JOURNALCTL,
+        "pipx": PIPX,
+        "systemd-sysusers": SYSUSERS,
+    }
+    for name, text in programs.items():
+        file = tmp_path / "bin" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("#!/bin/bash\nset -e\n" + text.format(python=sys.executable, root=tmp_path, port=port))
+        file.chmod(0o755)
+    for folder in ("etc/observer-actors", "etc/sysusers.d"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "etc/observer-actors/config.toml").write_text("")
+    (tmp_path / "etc/sysusers.d/observer-actors.conf").write_text("")
+    variables = environment(
+        PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        PYTHONPATH=str(ROOT),
+        OBSERVER_URL=f"http://127.0.0.1:{port}",
+        XDG_STATE_HOME=str(tmp_path / "state"),
+        HOME=str(tmp_path),
+    )
+    yield variables
+    if (tmp_path / "pid").exists():
+        bash("systemctl stop observer-actors", tmp_path, variables)
+
+
+def shown(page: str) -> list[tuple[str, str]]:
+    """Give each command of a page with the output that is shown under it."""
+    found = []
+    for block in re.findall(r"```console\n(.*?)```", (GUIDE / page).read_text(encoding="utf-8"), re.DOTALL):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            found.append((command.strip(), output.strip()))
+    return found
+
+
+def bash(command: str, folder: Path, variables: dict[str, str]) -> str:
+    for path in MOVED:
+        command = command.replace(path, f"{folder}{path}")
+    command = command.replace("http://127.0.0.1:3800", variables["OBSERVER_URL"])
+    ended = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=folder,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        timeout=COMMAND_S,
+    )
+    assert ended.returncode == 0, f"{command}\n{ended.stdout}{ended.stderr}"
+    return ended.stdout.strip()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_can_be_typed(page: str, tmp_path: Path, surroundings: dict[str, str]) -> None:
+    if page != "install.md":  # where it begins with a daemon that has been installed, and has something to show
+        bash("systemctl start observer-actors", tmp_path, surroundings)
+        bash("observer-actors send --endpoint a --failed --id a", tmp_path, surroundings)
+        bash("observer-actors send --endpoint b --id b", tmp_path, surroundings)
+    (tmp_path / "old-ops.jsonl").write_text('{"endpoint":"old","success":true}\n' * 3)
+    commands = shown(page)
+    assert commands
+    for command, output in commands:
+        if command.startswith(ENDLESS):
+            check_serves(command, tmp_path, surroundings)
+            continue
+        said = bash(command, tmp_path, surroundings)
+        if output:
+            assert re.fullmatch(re.escape(output).replace("…", ".*"), said, re.DOTALL), command
+
+
+def check_serves(command: str, folder: Path, variables: dict[str, str]) -> None:
+    words = [*shlex.split(command), "--port", "0"]
+    process = subprocess.Popen(words, cwd=folder, env=variables, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    while b'"ready"' not in (line := process.stderr.readline()):
+        assert line, command
+    process.terminate()
+    process.communicate(timeout=COMMAND_S)
+    assert process.returncode == 0
+
+
+def test_the_guide_covers_every_command() -> None:
+    text = "".join((GUIDE / page).read_text(encoding="utf-8") for page in PAGES)
+    assert [name for name in COMMANDS if f"observer-actors {name}" not in text] == []
+
+
+def test_every_link_of_the_documentation_leads_somewhere() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    links = [
+        (page, target)
+        for page in pages
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
+        if "://" not in target
+    ]
+    assert links
+    assert [f"{page.name}: {target}" for page, target in links if not (page.parent / target).exists()] == []

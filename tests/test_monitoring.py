@@ -1,0 +1,160 @@
+"""What is said about metrics and logs is complete, and what uses them names only what there is."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+
+from observer_actors.supervision.events import LifecycleEvent
+from observer_actors.visible import snake
+from tests.conftest import ROOT
+from tests.daemon.served import Served, served
+from tests.metrics_page import PAGE, families, page
+
+MONITORING: Final = ROOT / "docs" / "monitoring"
+OPENMETRICS: Final = {"Accept": "application/openmetrics-text"}
+TRACE_ID: Final = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("data")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def promtool() -> str:
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    return tool
+
+
+@pytest.fixture(scope="module")
+def names(daemon: Served) -> set[str]:
+    """Every name that a query may use."""
+    return {sample.name for family in families(daemon) for sample in family.samples} | {"up"}
+
+
+def checked(promtool: str, *arguments: str, given: str = "") -> None:
+    ended = subprocess.run([promtool, "check", *arguments], input=given, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stderr == ""
+
+
+def test_the_page_of_metrics_is_complete(daemon: Served) -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(families(daemon)), "`make docs` makes it anew"
+
+
+def test_promtool_has_nothing_against_the_metrics(daemon: Served, promtool: str) -> None:
+    families(daemon)
+    checked(promtool, "metrics", given=daemon.client.get("/metrics").text)
+
+
+def test_promtool_has_nothing_against_the_rules(promtool: str) -> None:
+    checked(promtool, "rules", str(MONITORING / "alerts.yml"))
+
+
+def queried(expression: str) -> set[str]:
+    """Give the metrics that an expression names."""
+    without_labels = re.sub(r"\{[^}]*\}|\[[^]]*\]|by \([^)]*\)", "", expression)
+    return set(re.findall(r"\b(observer_[a-z_]+|up)\b", without_labels))
+
+
+def test_each_alert_names_metrics_that_there_are_and_says_what_to_do(names: set[str]) -> None:
+    text = (MONITORING / "alerts.yml").read_text(encoding="utf-8")
+    alerts = re.split(r"^      - alert: ", text, flags=re.MULTILINE)[1:]
+    assert len(alerts) >= 10
+    for alert in alerts:
+        name = alert.splitlines()[0]
+        expression = alert.partition("expr:")[2].partition("labels:")[0]
+        assert queried(expression), name
+        assert queried(expression) <= names, name
+        assert len(alert.partition("action: ")[2]) > 40, name
+        assert "severity: page" in alert or "severity: ticket" in alert, name
+
+
+def panels(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for panel in board["panels"]:
+        yield panel
+        yield from panel.get("panels", [])
+
+
+def test_each_panel_of_the_dashboard_names_metrics_that_there_are(names: set[str]) -> None:
+    board = json.loads((MONITORING / "grafana.json").read_text(encoding="utf-8"))
+    shown: set[str] = set()
+    for panel in panels(board):
+        for target in panel.get("targets", []):
+            assert queried(target["expr"]), panel["title"]
+            assert queried(target["expr"]) <= names, panel["title"]
+            shown |= queried(target["expr"])
+    assert len({panel["id"] for panel in panels(board)}) == len(list(panels(board)))
+    assert len(shown) > 15
+
+
+def test_a_failure_leads_to_its_op_and_to_the_callers_trace(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        daemon.event(endpoint="a", success=False, error="x", trace_id=TRACE_ID)
+        daemon.event(endpoint="b", success=False, error="x", trace_id='no"trace')
+        daemon.event(endpoint="b", success=True)
+        daemon.json("/stats")
+        text = daemon.client.get("/metrics", headers=OPENMETRICS).text
+        found: list[Metric] = list(openmetrics(text))  # type: ignore[no-untyped-call]
+        (endpoints,) = (family for family in found if family.name == "observer_endpoint_operations")
+    exemplars = {
+        (sample.labels["endpoint"], sample.labels["outcome"]): sample.exemplar.labels if sample.exemplar else None
+        for sample in endpoints.samples
+    }
+    assert exemplars == {
+        ("a", "success"): None,
+        ("a", "failure"): {"seq": "1", "trace_id": TRACE_ID},
+        ("b", "success"): None,
+        ("b", "failure"): {"seq": "2"},
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------- logs
+
+
+def logged() -> Iterator[str]:
+    """Give the name of every line that the daemon may write."""
+    for kind in LifecycleEvent.__subclasses__():
+        yield snake(kind.__name__)
+    for file in (ROOT / "observer_actors").rglob("*.py"):
+        if "commands" in file.parts or "client" in file.parts:
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in ("debug", "info", "warning", "error")
+                and node.args
+                and isinstance(node.args[0], ast.Constant)
+                and isinstance(node.args[0].value, str)
+            ):
+                yield node.args[0].value
+
+
+def test_the_page_of_logs_explains_every_line() -> None:
+    text = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")
+    explained = set(re.findall(r"^\| `([a-z_]+)` \|", text, re.MULTILINE))
+    assert explained == {name for name in logged() if re.fullmatch("[a-z_]+", name)}
+
+
+def test_no_line_is_written_for_an_event(tmp_path: Path) -> None:
+    with served(tmp_path, OBSERVER_CYCLE="3600") as daemon:
+        lines = len(daemon.log.lines)
+        for number in range(50):
+            daemon.event(endpoint="quiet", success=number % 2 == 0)
+        daemon.json("/stats")
+        assert len(daemon.log.lines) == lines

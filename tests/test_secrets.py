@@ -1,0 +1,189 @@
+"""Secrets never reach the disk: what is found, what is left alone, and what it costs in truth on real data."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from observer_actors.errors import EventInvalid
+from observer_actors.event import EventDecoder
+from observer_actors.op import encode_op
+from observer_actors.secrets import KINDS, RuleInvalid, Secrets
+
+NOW: Final = "2026-11-22T10:00:00.123Z"
+secrets: Final = Secrets()
+decoder: Final = EventDecoder()
+
+# Made up, each; the shapes are those that the providers document.
+JWT: Final = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N"
+PEM: Final = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\nq0Yx\n-----END RSA PRIVATE KEY-----"
+SECRET: Final = {
+    "private_key": [PEM, PEM.replace("RSA ", ""), PEM.partition("\n-----END")[0]],
+    "jwt": [JWT],
+    "api_key": [
+        "sk-proj-abcdefghijklmnopqrstuv",
+        "sk_live_abcdefghijklmnop1234",
+        "ghp_abcdefghijklmnopqrstuvwxyz0123456789",
+        "github_pat_abcdefghijklmnopqrstuvwxyz",
+        "glpat-abcdefghij0123456789",
+        "AKIAIOSFODNN7EXAMPLE",
+        "AIzaSyabcdefghijklmnopqrstuvwxyz0123456",
+        "xoxb-123456789012-abcdefghij",
+        "hf_abcdefghijklmnopqrstuvwxyzabcdefgh",
+    ],
+    "card": ["4111 1111 1111 1111", "4111111111111111", "5500-0000-0000-0004", "378282246310005"],
+}
+IN_CONTEXT: Final = {
+    "bearer": ("Authorization: Bearer {}", "abcdefghijklmnop0123"),
+    "url_password": ("postgres://bob:{}@db/orders", "s3cret!"),
+    "password": ("login failed with password={} at the gate", "hunter2"),
+}
+NO_SECRET: Final = (
+    "password: must be longer than eight letters",
+    "invalid token: expired",
+    "tokens: 512, max_tokens=400",
+    "the secret of success",
+    "order 4111111111111112 of 1717171717171",
+    "sha256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "id 8f14e45f-ceea-467f-9575-1c0a3f2b6d11, sk-1",
+    "https://example.com:8080/path?x=1@2",
+    "ask-me-anything-about-this-and-that",
+)
+
+
+def stored(event: object) -> tuple[dict[str, Any], dict[str, int]]:
+    """Give the record as it stands on disk, and what was taken out."""
+    judged = decoder.one(msgspec.json.encode(event), now=NOW)
+    return msgspec.json.decode(encode_op(judged.op)), judged.redacted
+
+
+@pytest.mark.parametrize(("kind", "secret"), [(kind, secret) for kind in SECRET for secret in SECRET[kind]])
+@pytest.mark.parametrize("field", ["error", "input_summary", "endpoint", "timestamp", "source", "own"])
+def test_a_secret_in_any_field_is_replaced_by_a_marker_that_names_its_kind(kind: str, secret: str, field: str) -> None:
+    record, found = stored({field: f"before {secret} after"})
+    text = json.dumps(record)
+    assert secret not in text
+    assert secret[:12] not in text
+    assert found == {kind: 1}
+    if field not in ("source", "own"):
+        assert (
+            record[field]
+            == f"before [redacted:{kind}]{'' if kind == 'private_key' and 'END' not in secret else ' after'}"
+        )
+
+
+@pytest.mark.parametrize("kind", IN_CONTEXT)
+def test_what_stands_around_a_secret_stays(kind: str) -> None:
+    around, secret = IN_CONTEXT[kind]
+    record, found = stored({"error": around.format(secret)})
+    assert record["error"] == around.format(f"[redacted:{kind}]")
+    assert found == {kind: 1}
+
+
+def test_each_kind_has_an_example_here() -> None:
+    assert {*SECRET, *IN_CONTEXT} == set(KINDS)
+
+
+@pytest.mark.parametrize("text", NO_SECRET)
+def test_what_only_looks_like_one_is_left_alone(text: str) -> None:
+    found: Counter[str] = Counter()
+    assert secrets.text(text, found) == text
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "name", ["password", "db_password", "API_KEY", "apiKey", "Authorization", "cookie", "client-secret"]
+)
+def test_a_field_whose_name_says_secret_is_one(name: str) -> None:
+    record, found = stored({name: "x", "attrs": {"inner": "kept"}})
+    assert record["attrs"] == {"inner": "kept", name: "[redacted:password]"}
+    assert found == {"password": 1}
+
+
+def test_names_of_fields_are_looked_at_too() -> None:
+    record, _ = stored({"attrs": {"sk-proj-abcdefghijklmnopqrstuv": 1}})
+    assert record["attrs"] == {"[redacted:api_key]": 1}
+
+
+def test_escapes_hide_nothing() -> None:
+    for body in (
+        rb'{"error":"\u0073k-proj-abcdefghijklmnopqrstuv"}',
+        rb'{"error":"s\u006B-proj-abcdefghijklmnopqrstuv"}',
+    ):
+        assert decoder.one(body, now=NOW).op.error == "[redacted:api_key]"
+    nested = json.dumps({"error": json.dumps({"password": "hunter2"})}).encode()
+    assert "hunter2" not in str(decoder.one(nested, now=NOW).op)
+
+
+def test_the_answer_says_what_was_taken_out_and_a_batch_counts_it() -> None:
+    judged = decoder.one(json.dumps({"error": f"{JWT} and {JWT}"}).encode(), now=NOW)
+    assert judged.notes == ("secrets were taken out: jwt (2)",)
+    lines = [json.dumps({"error": text}).encode() for text in (JWT, "fine", "pwd=123456")]
+    batch = decoder.many(b"\n".join(lines), now=NOW, lines_max=10)
+    assert batch.redacted == {"jwt": 1, "password": 1}
+    assert [op.error for op in batch.ops] == ["[redacted:jwt]", "fine", "pwd=[redacted:password]"]
+
+
+def test_an_id_that_holds_a_secret_is_refused_and_not_shown() -> None:
+    with pytest.raises(EventInvalid, match="holds a secret") as caught:
+        stored({"id": JWT})
+    assert caught.value.field == "id"
+    assert JWT[:12] not in str(caught.value)
+
+
+def test_an_operator_adds_rules_and_is_told_of_bad_ones() -> None:
+    own = EventDecoder(secrets=Secrets([r"ticket=\bTICKET-(\d+)"]))
+    assert own.one(b'{"error":"see TICKET-4711"}', now=NOW).op.error == "see TICKET-[redacted:ticket]"
+    for bad in (r"back=(a)\1", "no name", "=x", "two words=x", "empty=x*"):
+        with pytest.raises(RuleInvalid):
+            Secrets([bad])
+
+
+@given(st.text(max_size=200), st.sampled_from([secret for some in SECRET.values() for secret in some]))
+def test_a_secret_is_found_wherever_it_stands(text: str, secret: str) -> None:
+    around = f"{text} {secret} {text}"
+    assume("-----BEGIN" not in text)
+    assert secret not in secrets.text(around, Counter())
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_looking_changes_nothing_where_nothing_is(value: Any) -> None:
+    cleaned, found = secrets.taken_out(value)
+    assert found or cleaned == value
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "taubench_airline_ops.jsonl",
+        "loghub2k/Apache.jsonl",
+        "loghub2k/HPC.jsonl",
+        "loghub2k/Linux.jsonl",
+        "loghub2k/OpenSSH.jsonl",
+        "loghub2k/Spark.jsonl",
+    ],
+)
+def test_nothing_is_taken_out_of_real_data(shared_data: Path, name: str) -> None:
+    """Measured: no false positive in these 11,364 lines, which hold no secret."""
+    found: Counter[str] = Counter()
+    for line in (shared_data / name).read_bytes().splitlines():
+        found += secrets.taken_out(msgspec.json.decode(line))[1]
+    assert found == {}
+
+
+def test_a_body_is_searched_whatever_it_is() -> None:
+    for body in (b"\xff\xfe\x00", b"", b"[", b"{" * 10_000):
+        assert not secrets.may_be_in(body)
+    assert secrets.may_be_in(b"\xff AKIAIOSFODNN7EXAMPLE \xff")

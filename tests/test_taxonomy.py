@@ -1,0 +1,96 @@
+"""The cause of a failure by rules: messages as real programs write them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from observer_actors.op import Op
+from observer_actors.patterns import Cause, Ruling, apply, rule
+from observer_actors.patterns.taxonomy import ADVICE
+
+
+def ruled(error: str) -> Ruling:
+    op = Op(
+        timestamp="",
+        endpoint="tool",
+        input_summary="",
+        success=False,
+        duration_ms=1,
+        output_summary="",
+        error=error,
+        source="mcp",
+        seq=1,
+    )
+    [pattern] = apply({}, [op]).patterns.values()
+    return rule(pattern)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        ("timeout after 30 s", Cause.TIMEOUT),
+        ("context deadline exceeded", Cause.TIMEOUT),
+        ("HTTP 504 from upstream", Cause.TIMEOUT),
+        ("HTTP 429: please wait", Cause.RATE_LIMIT),
+        ("Rate limit reached for gpt-4 in organization org-1", Cause.RATE_LIMIT),
+        ("You exceeded your current quota, please check your plan and billing details", Cause.QUOTA),
+        ("Incorrect request: invalid API key provided", Cause.AUTHENTICATION),
+        ("401 Unauthorized", Cause.AUTHENTICATION),
+        ("status code 403", Cause.PERMISSION),
+        ("EACCES: permission denied, open '/etc/shadow'", Cause.PERMISSION),
+        ('relation "users_12" does not exist', Cause.NOT_FOUND),
+        ("Error: user mia_li_3668 not found", Cause.NOT_FOUND),
+        ("duplicate key value violates unique constraint", Cause.CONFLICT),
+        ("database is locked", Cause.CONFLICT),
+        ("OSError: [Errno 28] No space left on device", Cause.RESOURCE),
+        ("connect ECONNREFUSED 10.0.0.1:5432", Cause.NETWORK),
+        ("certificate verify failed: self signed certificate", Cause.NETWORK),
+        ("502 Bad Gateway", Cause.UPSTREAM),
+        ("HTTP 503 from https://api.example.com/flights", Cause.UPSTREAM),
+        ("the operation was cancelled", Cause.CANCELLED),
+        ("TypeError: cannot read properties of undefined (reading 'seat')", Cause.BUG),
+        ("KeyError: 'user_id'", Cause.BUG),
+        ("Expected `str`, got `int` - at `$.error`", Cause.VALIDATION),
+        ("missing required argument: date", Cause.VALIDATION),
+        ("Error: payment amount does not add up, total price is 1002, but paid 957", Cause.VALIDATION),
+        ("Error: not enough seats on flight HAT088", Cause.UNAVAILABLE),
+        ("Error: certificate cannot be used to update reservation", Cause.UNAVAILABLE),
+        ("it did something odd", Cause.UNKNOWN),
+        ("", Cause.UNKNOWN),
+    ],
+)
+def test_a_message_has_its_cause(error: str, cause: Cause) -> None:
+    ruling = ruled(error)
+    assert ruling.cause is cause
+    assert (ruling.confidence > 0) is (cause is not Cause.UNKNOWN)
+    assert ruling.advice == ADVICE[cause]
+
+
+def test_each_cause_has_advice() -> None:
+    assert set(ADVICE) == set(Cause)
+
+
+def test_a_status_counts_only_when_all_examples_name_it() -> None:
+    def op(seq: int, status: int) -> Op:
+        return Op(
+            timestamp="",
+            endpoint="tool",
+            input_summary="",
+            success=False,
+            duration_ms=1,
+            output_summary="",
+            error=f"HTTP {status} here",
+            source="mcp",
+            seq=seq,
+        )
+
+    [same] = apply({}, [op(1, 404), op(2, 404)]).patterns.values()
+    [mixed] = apply({}, [op(1, 404), op(2, 503)]).patterns.values()
+    assert (rule(same).cause, rule(same).because) == (Cause.NOT_FOUND, "status 404")
+    assert rule(mixed).cause is Cause.UNKNOWN
+
+
+def test_no_airline_error_is_unknown(shared_data: Path) -> None:
+    texts = json.loads((shared_data / "taubench_airline_truth.json").read_text())
+    assert [text for text in texts if ruled(text).cause is Cause.UNKNOWN] == []

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from observer_actors.tokens import Scope, Tokens, TokensInvalid, hash_of, new_token
+
+LONG = "a-token-of-enough-characters"
+
+
+def test_tokens_are_found_by_what_was_presented_and_only_hashes_are_kept() -> None:
+    made = new_token()
+    tokens = Tokens.read(f"# who may do what\ngateway ingest,read {LONG}   # the old one\n\nme admin {hash_of(made)}\n")
+    assert len(tokens) == 2
+    found = tokens.find(LONG)
+    assert found is not None
+    assert (found.name, found.scopes) == ("gateway", frozenset({Scope.INGEST, Scope.READ}))
+    found = tokens.find(made)
+    assert found is not None
+    assert (found.name, found.scopes) == ("me", frozenset({Scope.ADMIN}))
+    for wrong in ("", LONG[:-1], LONG + "x", hash_of(made), hash_of(LONG)):
+        assert tokens.find(wrong) is None
+    assert LONG not in repr(vars(tokens))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "holds no token"),
+        ("# nothing\n", "holds no token"),
+        (f"x ingest {LONG}\ny {LONG}", "line 2: wants NAME SCOPES TOKEN, has 2 words"),
+        (f"x write {LONG}", "line 1: scopes are ingest, read, admin"),
+        ("x read short", "line 1: a token has at least 20 characters"),
+        ("x read sha256:abc", "line 1: after sha256: come 64 hexadecimal digits"),
+        (f"x read {LONG}\nx admin {LONG}1", "comes twice"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_which_line_and_no_token(text: str, says: str) -> None:
+    with pytest.raises(TokensInvalid, match=says) as caught:
+        Tokens.read(text)
+    assert LONG not in str(caught.value)
+
+
+def test_no_two_tokens_are_the_same() -> None:
+    assert len({new_token() for _ in range(100)}) == 100
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        tokens = Tokens.read(text)
+    except TokensInvalid:
+        return
+    assert tokens.find(text) is None or len(tokens) == 1
