@@ -11,6 +11,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --con
 
 # More arguments for what a target starts: make run ARGS="--port 3900"
 ARGS ?=
+# Runs of the simulation in `make faults`: about two a second; 0 leaves it out.
+SEEDS ?= 2000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -44,10 +46,11 @@ bench: $(TESTS) ## the benchmark, into docs/benchmarks.md; ARGS="--quick" for a 
 	$(BIN)/python -m benchmarks $(ARGS)
 
 # What is missing is installed where that is possible: by root, on Debian. Elsewhere the faults that need it are not run.
-faults: $(TESTS) ## faults into the real daemon, into docs/reliability.md, and fuzzing; ARGS="--only kill" for one
+faults: $(TESTS) ## thousands of simulated runs, faults into the real daemon, into docs/reliability.md, and fuzzing
 	@for tool in strace cc; do command -v $$tool >/dev/null || missing=1; done; \
 		if [ "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			apt-get update -qq && apt-get install -y -qq --no-install-recommends strace build-essential >/dev/null; fi
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 	$(BIN)/python -m tests.faults $(ARGS)
 	OBSERVER_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -q --timeout 1800 tests/fuzz
 

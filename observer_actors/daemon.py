@@ -8,7 +8,6 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from time import monotonic_ns
 from typing import Final
@@ -33,6 +32,7 @@ from observer_actors.actors.persister import Persister
 from observer_actors.actors.quarantine import Quarantine
 from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.stats import StatsKeeper
+from observer_actors.actors.surroundings import Surroundings
 from observer_actors.actors.tail import Tail
 from observer_actors.config import reload_settings
 from observer_actors.errors import ConfigInvalid, DiskFailed, GatewayRequired
@@ -44,7 +44,6 @@ from observer_actors.http.listeners import address_of, serving_sockets
 from observer_actors.http.server import IngestServer
 from observer_actors.http.views import Readiness, Views
 from observer_actors.journal import DirectoryLock, Disk, PosixDisk
-from observer_actors.journal.files import replace_file
 from observer_actors.journal.format import UNREADABLE, Paths, decode_manifest
 from observer_actors.logs import log_lifecycle, logger, set_level
 from observer_actors.models import ChatModel, LakehouseModel, OllamaModel, OpenAIModel
@@ -79,6 +78,7 @@ class Daemon:
     """One daemon: its parts, and its tree.
 
     :param listeners: bound sockets; they stay the caller's.
+    :param around: threads, time, chance and network; by default the real ones.
     :param on_step: see `Life.at`; in tests it makes actors crash.
     """
 
@@ -88,6 +88,7 @@ class Daemon:
         listeners: list[socket.socket],
         *,
         disk: Disk | None = None,
+        around: Surroundings | None = None,
         on_step: Callable[[str, str], None] = lambda _name, _step: None,
     ) -> None:
         self.settings = settings
@@ -98,6 +99,7 @@ class Daemon:
         self._decoder = _decoder(settings)
         self._guard = _guard(settings)
         self._disk = disk or PosixDisk()
+        self._around = around or Surroundings()
         self._build(listeners)
 
     async def run(self, *, task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED) -> None:
@@ -150,10 +152,12 @@ class Daemon:
 
     def _build(self, listeners: list[socket.socket]) -> None:
         """Make the parts; each is given what it needs, and nothing else."""
-        settings, data_dir = self.settings, self.settings.data_dir
+        settings, data_dir, around = self.settings, self.settings.data_dir, self._around
         crashes_max = settings.supervision.crashes_before_quarantine
-        quarantine = Quarantine(data_dir, self.events, disk=self._disk, log=logger("quarantine"))
-        self.journal = OpenJournal(self._disk, data_dir, lambda: self.settings.journal, log=logger("journal"))
+        quarantine = Quarantine(data_dir, self.events, disk=self._disk, log=logger("quarantine"), around=around)
+        self.journal = OpenJournal(
+            self._disk, data_dir, lambda: self.settings.journal, log=logger("journal"), around=around
+        )
         self.commits = Commits(self.journal.read, crashes_max=crashes_max, set_aside=quarantine.op)
         self.cycle = Cycle(lambda: self.settings.cycle.seconds)
         self.mailbox: Mailbox[Submission] = Mailbox(
@@ -168,6 +172,7 @@ class Daemon:
             log=logger("persister"),
             on_seal=self.journal.sealed,
             probe=self.journal.probe,
+            disk_thread=around.disk_thread,
         )
         self.feeds = {
             "ring_keeper": self.commits.feed("ring_keeper", linger_s=0.005),
@@ -181,12 +186,19 @@ class Daemon:
             self.ring,
             self.cycle,
             path=data_dir / "_observer" / "stats.json",
-            save=partial(replace_file, self._disk),
+            disk=self._disk,
+            in_thread=around.in_thread,
             log=logger("stats"),
         )
-        self.archivist = Archivist(self.journal)
-        self.learned = Learned(data_dir, settings.gateway, log=logger("store"), last_seq=lambda: self.commits.last_seq)
-        self._model_client = httpx.AsyncClient(trust_env=False)
+        self.archivist = Archivist(self.journal, around.in_thread)
+        self.learned = Learned(
+            data_dir,
+            settings.gateway,
+            log=logger("store"),
+            last_seq=lambda: self.commits.last_seq if self.commits.is_open else None,
+            around=around,
+        )
+        self._model_client = httpx.AsyncClient(trust_env=False, transport=around.transport)
         model = LakehouseModel(self._model_client, settings.model) if settings.model.lakehouse_url else None
         self.local_model = (
             LocalModel(self._model_client, settings.diagnosis, log=logger("model"))
@@ -201,6 +213,7 @@ class Daemon:
             model,
             log=logger("analyzer"),
             settings=settings.failures,
+            clock=around.seconds,
             announce=self.tail.announce,
             consultant=self._consultant(),
         )
@@ -208,7 +221,11 @@ class Daemon:
             self.ring, self.learned, self.cycle, every=settings.cycle.consolidate_every, log=logger("consolidator")
         )
         self.courier = Courier(
-            self.learned, settings.gateway, log=logger("courier"), has_webhook=bool(settings.failures.webhook_url)
+            self.learned,
+            settings.gateway,
+            log=logger("courier"),
+            has_webhook=bool(settings.failures.webhook_url),
+            around=around,
         )
         self.intake = Intake(
             self.admission,
@@ -282,7 +299,14 @@ class Daemon:
             ChildSpec("ingest", self.ingest.run, drains=True, stop_s=8),
         )
         branches = [branch.as_child() for branch in (pipeline, upkeep, learning, edge)]
-        return Supervisor("root", branches, events=self.events, policy=ROOT_POLICY, on_step=self._on_step)
+        return Supervisor(
+            "root",
+            branches,
+            events=self.events,
+            policy=ROOT_POLICY,
+            jitter=self._around.chance,
+            on_step=self._on_step,
+        )
 
     def _supervisor(
         self, name: str, strategy: Strategy, *children: ChildSpec, exhausted: Exhausted = Exhausted.ESCALATE
@@ -302,6 +326,7 @@ class Daemon:
             policy=policy,
             exhausted=exhausted,
             park_s=supervision.park_seconds,
+            jitter=self._around.chance,
             on_step=self._on_step,
         )
 

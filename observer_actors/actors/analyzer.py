@@ -86,6 +86,7 @@ class Analyzer:
         self._cycle = cycle
         self._model = model
         self._log = log
+        self._clock = clock
         self._patterns: dict[str, Pattern] = {}
         self._catalogue = Catalogue()
         self.doubts = Doubts()
@@ -233,7 +234,7 @@ class Analyzer:
                 self._diagnoses[case.pattern_id] = diagnosis
 
     async def _conclude(self, inquiry: Inquiry, text: str, model: str, statement: Statement | None = None) -> None:
-        created = iso_milliseconds(datetime.now(UTC))
+        created = iso_milliseconds(datetime.fromtimestamp(self._clock(), UTC))
         decide = partial(conclude, inquiry=inquiry, text=text, model=model, created=created, statement=statement)
         async with self._saving:
             await self._learned.save_diagnosis(*decide(self._patterns), inquiry_message(inquiry, text))

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-import trio
-
 from observer_actors.actors.open_journal import OpenJournal
+from observer_actors.actors.surroundings import InThread
 from observer_actors.supervision import Life
 
 __all__ = ["Archivist"]
@@ -21,8 +20,9 @@ LOOK_S: Final = 60.0
 class Archivist:
     """The actor."""
 
-    def __init__(self, journal: OpenJournal) -> None:
+    def __init__(self, journal: OpenJournal, in_thread: InThread) -> None:
         self._journal = journal
+        self._in_thread = in_thread
 
     async def run(self, life: Life) -> None:
         """Serve as an actor. What is half done when it is stopped or crashes is finished by the next pass."""
@@ -31,7 +31,7 @@ class Archivist:
             life.at("maintaining")
             # Abandoned when we are stopped: a pass may take seconds, and one that is cut short by the end of the
             # process is finished by the next.
-            more = await trio.to_thread.run_sync(self._journal.maintain, abandon_on_cancel=True)
+            more = await self._in_thread(self._journal.maintain, abandon_on_cancel=True)
             life.progress()
             if not more:
                 life.at("waiting")

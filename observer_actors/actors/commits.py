@@ -54,6 +54,8 @@ class Commits:
 
     def __init__(self, read: ReadJournal, *, crashes_max: int, set_aside: SetAside) -> None:
         self.last_seq = 0
+        self.is_open = False
+        """Whether the journal has been opened in this process, and so `last_seq` is known."""
         self._read = read
         self._crashes_max = crashes_max
         self._set_aside = set_aside
@@ -83,6 +85,7 @@ class Commits:
     def resume(self, last_seq: int) -> None:
         """Say what the journal holds after it was opened."""
         self.last_seq = max(self.last_seq, last_seq)
+        self.is_open = True
         self.publish(())
 
     def publish(self, ops: Sequence[Op]) -> None:

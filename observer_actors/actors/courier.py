@@ -7,8 +7,6 @@ alone counts: no body is read.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
 from typing import Final
 
 import httpx
@@ -16,6 +14,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.learned import Learned
+from observer_actors.actors.surroundings import Surroundings
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import Lane, Queued
 from observer_actors.supervision import Life
@@ -40,7 +39,6 @@ class Courier:
     """The actor.
 
     :param has_webhook: one is configured; its messages name the whole URL.
-    :param jitter: gives a number from 0 to 1 for each delay.
     """
 
     def __init__(
@@ -50,13 +48,13 @@ class Courier:
         *,
         log: FilteringBoundLogger,
         has_webhook: bool = False,
-        jitter: Callable[[], float] = random.random,
+        around: Surroundings | None = None,
     ) -> None:
         self._learned = learned
         self._settings = settings
         self._log = log
         self._lanes = {Lane.GATEWAY: bool(settings.url), Lane.WEBHOOK: has_webhook}
-        self._jitter = jitter
+        self._around = around or Surroundings()
 
     async def run(self, life: Life) -> None:
         """Serve as an actor."""
@@ -67,7 +65,10 @@ class Courier:
             await trio.sleep_forever()
         async with (
             httpx.AsyncClient(
-                base_url=self._settings.url, timeout=self._settings.timeout_seconds, trust_env=False
+                base_url=self._settings.url,
+                timeout=self._settings.timeout_seconds,
+                trust_env=False,
+                transport=self._around.transport,
             ) as client,
             trio.open_nursery() as nursery,
         ):
@@ -115,7 +116,7 @@ class Courier:
         return True
 
     async def _again(self, message: Queued, error: str) -> None:
-        delay_s = backoff_s(message.attempts + 1, self._settings.retry_seconds_max, self._jitter())
+        delay_s = backoff_s(message.attempts + 1, self._settings.retry_seconds_max, self._around.chance())
         if message.attempts == 0:
             self._log.warning("delivery_failed", key=message.key, error=error, retry_s=round(delay_s, 1))
         await self._learned.failed(message, error, delay_s)

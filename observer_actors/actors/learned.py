@@ -7,7 +7,6 @@ its changes there: `StoreReplaced` makes it crash too, and its next incarnation 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ import msgspec
 import trio
 from structlog.typing import FilteringBoundLogger
 
+from observer_actors.actors.surroundings import Surroundings
 from observer_actors.doubt import Doubts
 from observer_actors.patterns import Diagnosis, Outgoing, Pattern, Standing
 from observer_actors.playbook import Delta, Entry
@@ -54,8 +54,7 @@ class Learned:
     """What the learning actors keep.
 
     :param gateway: without a URL nothing is queued for it.
-    :param last_seq: gives the end of the journal, when the store is opened; what was learned beyond it is set aside.
-    :param clock: gives seconds since 1970.
+    :param last_seq: gives the end of the journal, None while it is not known; what was learned beyond it is set aside.
     """
 
     def __init__(
@@ -65,16 +64,18 @@ class Learned:
         *,
         log: FilteringBoundLogger,
         last_seq: Callable[[], int | None] = lambda: None,
-        clock: Callable[[], float] = time.time,
+        around: Surroundings | None = None,
     ) -> None:
         self._path = data_dir / LEARNED_PATH
         self._gateway = gateway
         self._log = log
         self._last_seq = last_seq
-        self._clock = clock
+        self._around = around or Surroundings()
         self._limiter = trio.CapacityLimiter(1)
         self._store: Store | None = None
         self._statistics: StoreStatistics | None = None
+        self._is_compared = False
+        """The store was opened when the end of the journal was known."""
         self._replaced = 0
         self._loaded: dict[str, int] = {}
         """Consumer -> how often the file had been replaced when the consumer loaded from it."""
@@ -89,7 +90,7 @@ class Learned:
         """Close the file; nothing durable depends on it."""
         store, self._store = self._store, None
         if store is not None:
-            await trio.to_thread.run_sync(store.close, limiter=self._limiter)
+            await self._around.in_thread(store.close, limiter=self._limiter)
 
     async def load_patterns(self) -> tuple[dict[str, Pattern], int]:
         """Give all patterns, and the last seq that is in them."""
@@ -179,6 +180,9 @@ class Learned:
         now = self._clock()
         await self._call(lambda store: store.failed(message.key, error, now=now, next_at=now + delay_s))
 
+    def _clock(self) -> float:
+        return self._around.seconds()
+
     def _note(self, saved: Saved) -> None:
         if saved.dropped:
             self._log.error("outbox_full", dropped=saved.dropped, hint="the gateway is away; the oldest were dropped")
@@ -188,11 +192,16 @@ class Learned:
 
     async def _call(self, call: Callable[[Store], T], *, loads: str = "", saves: str = "") -> T:
         work = partial(self._in_thread, call, loads, saves)
-        return await trio.to_thread.run_sync(work, limiter=self._limiter)
+        return await self._around.in_thread(work, limiter=self._limiter)
 
     def _in_thread(self, call: Callable[[Store], T], loads: str, saves: str) -> T:
+        end = self._last_seq()
+        if self._store is not None and not self._is_compared and end is not None:
+            store, self._store = self._store, None
+            store.close()
         if self._store is None:
-            self._store = self._open()
+            self._store = self._open(end)
+            self._is_compared = end is not None
         if saves and self._loaded.get(saves) != self._replaced:
             raise StoreReplaced(f"{self._path} was replaced; {saves} loads anew")
         try:
@@ -206,8 +215,8 @@ class Learned:
             self._loaded[loads] = self._replaced
         return result
 
-    def _open(self) -> Store:
-        store = Store.open(self._path, outbox_max=self._gateway.outbox_max, seq_max=self._last_seq())
+    def _open(self, end: int | None) -> Store:
+        store = Store.open(self._path, outbox_max=self._gateway.outbox_max, seq_max=end)
         if store.set_aside is not None:
             self._replaced += 1
             self._log.error("store_damaged", set_aside=str(store.set_aside), hint="patterns are learned anew")

@@ -10,13 +10,13 @@ from errno import ESTALE
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from time import time_ns
 from typing import Final, TypeVar
 
 import msgspec
 import trio
 from structlog.typing import FilteringBoundLogger
 
+from observer_actors.actors.surroundings import Surroundings
 from observer_actors.errors import Overloaded
 from observer_actors.journal import Disk, JournalReader, JournalWriter, Page, Query, compact, retain
 from observer_actors.journal.catalog import Catalog
@@ -46,7 +46,9 @@ class OpenJournal:
         settings: Callable[[], JournalSettings],
         *,
         log: FilteringBoundLogger,
+        around: Surroundings,
     ) -> None:
+        self._around = around
         self._disk = disk
         self._data_dir = data_dir
         self._settings = settings
@@ -65,7 +67,7 @@ class OpenJournal:
                 self._disk,
                 self._data_dir,
                 self._settings(),
-                now_us=_now_us,
+                now_us=self._now_us,
                 unacknowledged_from=unacknowledged_from,
             )
             self._catalog = writer.catalog
@@ -140,7 +142,7 @@ class OpenJournal:
 
         Stopping the archivist leaves the segment that it is at to its thread.
         """
-        await trio.to_thread.run_sync(self._end_maintenance, abandon_on_cancel=True)
+        await self._around.in_thread(self._end_maintenance, abandon_on_cancel=True)
 
     def _end_maintenance(self) -> None:
         with self._whole:
@@ -151,7 +153,7 @@ class OpenJournal:
         return self._reader.statistics().damaged_lines if self._reader else 0
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        result = await trio.to_thread.run_sync(call, limiter=self._limiter)
+        result = await self._around.in_thread(call, limiter=self._limiter)
         damaged = self.damaged_lines()
         if damaged > self._damaged_told:
             self._damaged_told = damaged
@@ -159,7 +161,7 @@ class OpenJournal:
         return result
 
     def _retain(self, catalog: Catalog) -> None:
-        for gone in retain(self._disk, self._data_dir, catalog, self._settings(), now_us=_now_us()):
+        for gone in retain(self._disk, self._data_dir, catalog, self._settings(), now_us=self._now_us()):
             self._log.info("segment_removed", **msgspec.to_builtins(gone))
 
     def _report(self, writer: JournalWriter) -> None:
@@ -167,6 +169,5 @@ class OpenJournal:
         log = self._log.info if report.is_clean else self._log.warning
         log("journal_opened", **msgspec.to_builtins(report))
 
-
-def _now_us() -> int:
-    return time_ns() // 1_000
+    def _now_us(self) -> int:
+        return self._around.time_ns() // 1_000

@@ -30,6 +30,7 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.admission import Receipts, Submission
 from observer_actors.actors.commits import Commits
 from observer_actors.actors.disk_thread import DiskThread
+from observer_actors.actors.surroundings import StartDiskThread
 from observer_actors.errors import DiskFailed
 from observer_actors.journal import JournalStatistics, JournalWriter, Sifted
 from observer_actors.op import Op, Seq
@@ -74,6 +75,7 @@ class Persister:
 
     :param on_seal: called after the active file was sealed; must not block.
     :param probe: tries whether the disk takes a write again; blocking.
+    :param disk_thread: starts what each incarnation runs its blocking calls in.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Persister:
         log: FilteringBoundLogger,
         on_seal: Callable[[], None],
         probe: Callable[[], None],
+        disk_thread: StartDiskThread = DiskThread.started,
     ) -> None:
         self.status = PersisterStatus()
         self._mailbox = mailbox
@@ -95,17 +98,20 @@ class Persister:
         self._log = log
         self._on_seal = on_seal
         self._probe = probe
+        self._disk_thread = disk_thread
         self._refused = trio.Event()
 
     async def run(self, life: Life) -> None:
         """Serve as an actor; drains."""
-        async with DiskThread.started() as self._disk:
+        async with self._disk_thread() as self._disk:
             await self._run(life)
 
     async def _run(self, life: Life) -> None:
         life.at("opening")
         writer = await self._open(_first_unacknowledged(self._mailbox.in_hand))
         try:
+            # Before anything of it is set aside: who watches live is told by nobody else.
+            self._publish(self._mailbox.in_hand)
             await self._mailbox.open()
             self._commits.resume(writer.last_seq)
             self.status.open = True
@@ -186,10 +192,13 @@ class Persister:
         return fresh
 
     def _publish_and_answer(self, submissions: Sequence[Submission]) -> None:
-        self._commits.publish([op for submission in submissions if submission.committed for op in submission.stamped])
+        self._publish(submissions)
         for submission in submissions:
             if submission.taken and not submission.finished:
                 submission.accept()
+
+    def _publish(self, submissions: Sequence[Submission]) -> None:
+        self._commits.publish([op for submission in submissions if submission.committed for op in submission.stamped])
 
     def _refuse(self, submissions: Sequence[Submission], error: DiskFailed) -> None:
         self.status.disk_errors += 1

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
-import trio
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.admission import Submission
+from observer_actors.actors.surroundings import Surroundings, now_text
 from observer_actors.errors import DiskFailed, Quarantined
 from observer_actors.journal import Disk
 from observer_actors.journal.files import translated, write_all
-from observer_actors.op import Op, iso_milliseconds
+from observer_actors.op import Op
 from observer_actors.supervision import Events, MessageQuarantined
 
 __all__ = ["Quarantine", "QuarantinedMessage"]
@@ -39,11 +39,14 @@ class Quarantine:
     A disk that refuses does not keep a message in its actor's way: it is set aside all the same, and the log has it.
     """
 
-    def __init__(self, data_dir: Path, events: Events, *, disk: Disk, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, data_dir: Path, events: Events, *, disk: Disk, log: FilteringBoundLogger, around: Surroundings
+    ) -> None:
         self._path = data_dir / "_observer" / "quarantine.jsonl"
         self._events = events
         self._disk = disk
         self._log = log
+        self._around = around
 
     async def submission(self, submission: Submission, crashes: int) -> None:
         """Set aside what the persister could not write, and tell its caller; what is on disk is just answered."""
@@ -60,10 +63,10 @@ class Quarantine:
         await self._keep(consumer, (op,), crashes)
 
     async def _keep(self, actor: str, ops: Sequence[Op], crashes: int) -> None:
-        message = QuarantinedMessage(actor, iso_milliseconds(datetime.now(UTC)), crashes, ops)
+        message = QuarantinedMessage(actor, now_text(self._around.time_ns), crashes, ops)
         line = msgspec.json.encode(message)
         try:
-            await trio.to_thread.run_sync(append_line, self._disk, self._path, line)
+            await self._around.in_thread(partial(append_line, self._disk, self._path, line))
         except DiskFailed as error:
             shown = line[:LINE_LOGGED_BYTES_MAX].decode(errors="replace")
             self._log.error("quarantine_not_written", error=str(error), line=shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +14,10 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.commits import Commits, Feed
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.ring_keeper import RingKeeper
+from observer_actors.actors.surroundings import InThread
 from observer_actors.errors import DiskFailed
-from observer_actors.journal.files import translated
+from observer_actors.journal import Disk
+from observer_actors.journal.files import replace_file, translated
 from observer_actors.stats import RateWindow, Stats
 from observer_actors.supervision import Life
 
@@ -24,9 +26,6 @@ __all__ = ["StatsKeeper"]
 SNAPSHOT_S: Final = 30.0
 """Ops since the last snapshot are read from the journal again at the next start: at worst half a minute's."""
 SAVE_BUDGET_S: Final = 0.5
-
-Save = Callable[[Path, bytes], None]
-"""Replaces a file atomically; blocking."""
 
 
 class StatsKeeper:
@@ -40,7 +39,8 @@ class StatsKeeper:
         cycle: Cycle,
         *,
         path: Path,
-        save: Save,
+        disk: Disk,
+        in_thread: InThread,
         log: FilteringBoundLogger,
     ) -> None:
         self.stats = Stats()
@@ -51,7 +51,8 @@ class StatsKeeper:
         self._ring = ring
         self._cycle = cycle
         self._path = path
-        self._save = save
+        self._disk = disk
+        self._in_thread = in_thread
         self._log = log
         self._saved_seq = 0
         self._is_whole = True
@@ -59,7 +60,7 @@ class StatsKeeper:
     async def run(self, life: Life) -> None:
         """Serve as an actor: go on from the snapshot, and save one now and then and at the end."""
         life.at("loading")
-        stats = await trio.to_thread.run_sync(self._load)
+        stats = await self._in_thread(self._load)
         if stats.last_seq > self._commits.last_seq:
             self._log.warning(
                 "snapshot_foreign", seq=stats.last_seq, last_seq=self._commits.last_seq, hint="counting anew"
@@ -110,7 +111,7 @@ class StatsKeeper:
         seq, content = self.stats.last_seq, _write_snapshot(self.stats)
         try:
             with translated("saving the counters"):
-                await trio.to_thread.run_sync(self._save, self._path, content)
+                await self._in_thread(partial(replace_file, self._disk, self._path, content))
         except DiskFailed as error:
             self._log.warning("snapshot_failed", error=str(error))
             return
@@ -118,7 +119,7 @@ class StatsKeeper:
 
     def _load(self) -> Stats:
         try:
-            return _read_snapshot(self._path.read_bytes())
+            return _read_snapshot(self._disk.read(self._path, 0, self._disk.size(self._path)))
         except FileNotFoundError:
             return Stats()
         except (OSError, msgspec.MsgspecError, UnicodeError, SnapshotRotten) as error:

@@ -121,7 +121,9 @@ class Tail:
                     yield committed
 
     def check_room(self) -> None:
-        """Raise `Overloaded` when there are as many readers as may be."""
+        """Raise `Overloaded` when there are as many readers as may be, or nobody knows yet where the journal ends."""
+        if not self._commits.is_open:
+            raise Overloaded("the journal is not open yet")
         if self.statistics.readers >= self._settings.readers_max:
             raise Overloaded(f"{self._settings.readers_max} readers already", retry_after_s=5)
 

@@ -196,14 +196,18 @@ def _write_members(file: AppendFile, digest: _Digest, pieces: Iterator[tuple[int
 
 
 def _leave_plain(disk: Disk, paths: Paths, segment: Segment, end: int) -> SegmentIndex:
-    """Index a segment that stays as it is, but for its residue."""
-    if disk.size(segment.path) > end:
-        file = disk.open_append(segment.path, create=False)
-        try:
+    """Index a segment that stays as it is, but for its residue.
+
+    Synced also when there is none: a writer whose fdatasync failed has cut the file, and left it at that. A loss of
+    power would bring back what was cut.
+    """
+    file = disk.open_append(segment.path, create=False)
+    try:
+        if file.size() > end:
             file.truncate(end)
-            file.datasync()
-        finally:
-            file.close()
+        file.datasync()
+    finally:
+        file.close()
     index = index_segment(disk, segment.path, segment.first_seq, segment.last_seq)
     replace_file(disk, paths.index(segment.first_seq), encode_index(index))
     return index

@@ -382,6 +382,11 @@ class Supervisor:
                 await child.spec.run(life)
         except Exception as error:  # noqa: BLE001 - see above; cancellation is no Exception and passes through
             child.error = error
+        except BaseExceptionGroup as group:
+            # We were cancelled, and it failed on its way out: the first goes on, the second is recorded.
+            child.error, cancelled = group.split(Exception)
+            assert cancelled is not None, "a group of errors alone is an Exception"
+            raise cancelled from None
         finally:
             child.exited.set()
             self._wake()

@@ -18,6 +18,7 @@ from trio.testing import MockClock
 
 from observer_actors.actors.courier import Courier, backoff_s
 from observer_actors.actors.learned import Learned
+from observer_actors.actors.surroundings import Surroundings
 from observer_actors.patterns import Outgoing
 from observer_actors.playbook import Created, Entry, Kind
 from observer_actors.settings import GatewaySettings
@@ -127,10 +128,11 @@ async def at_work(
     on_step: Callable[[str, str], None] = lambda _name, _step: None,
 ) -> AsyncIterator[Bench]:
     log = structlog.get_logger()
+    around = Surroundings(time_ns=lambda: int((EPOCH + trio.current_time()) * 1e9), chance=lambda: 1.0)
     settings = GatewaySettings(url=url, timeout_seconds=TIMEOUT_S, outbox_max=outbox_max)
-    learned = Learned(data_dir, settings, log=log, clock=lambda: EPOCH + trio.current_time())
+    learned = Learned(data_dir, settings, log=log, around=around)
     await learned.load_entries()
-    courier = Courier(learned, settings, log=log, jitter=lambda: 1.0)
+    courier = Courier(learned, settings, log=log, around=around)
     life = Life("courier", 1, on_progress=lambda: None, on_step=on_step)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(courier.run, life)

@@ -129,3 +129,30 @@ async def test_who_waits_for_a_message_is_woken_by_it(learned: Learned) -> None:
     statistics = learned.statistics()
     assert statistics is not None
     assert (statistics.delivered, statistics.pending) == (50, 0)
+
+
+async def test_a_store_that_is_opened_before_the_journal_is_compared_with_it_later_and_not_doubted_meanwhile(
+    tmp_path: Path,
+) -> None:
+    ends: list[int | None] = [9]
+    settings = GatewaySettings()
+    learned = Learned(tmp_path, settings, log=structlog.get_logger(), last_seq=lambda: ends[-1])
+    await learned.load_patterns()
+    await learned.save_patterns({"p1": PATTERN}, 7)
+    await learned.close()
+
+    ends.append(None)  # the next process, whose disk has not let it open the journal yet
+    learned = Learned(tmp_path, settings, log=structlog.get_logger(), last_seq=lambda: ends[-1])
+    assert await learned.load_patterns() == ({"p1": PATTERN}, 7)
+    ends.append(9)
+    assert await learned.load_patterns() == ({"p1": PATTERN}, 7)
+    await learned.close()
+
+    ends.append(None)
+    learned = Learned(tmp_path, settings, log=structlog.get_logger(), last_seq=lambda: ends[-1])
+    await learned.load_patterns()
+    ends.append(3)  # it is another journal
+    with pytest.raises(StoreReplaced):
+        await learned.save_patterns({"p1": PATTERN}, 8)
+    assert await learned.load_patterns() == ({}, 0)
+    await learned.close()

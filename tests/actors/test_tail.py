@@ -23,6 +23,7 @@ class World:
     def __init__(self) -> None:
         self.journal = Journal()
         self.commits = Commits(self.journal.read, crashes_max=3, set_aside=self._set_aside)
+        self.commits.resume(0)
         self.tail = Tail(self.commits, self.journal.read, TailSettings(readers_max=2, buffer_ops_max=10))
 
     async def _set_aside(self, _consumer: str, _op: Op, _crashes: int) -> None:
@@ -132,6 +133,20 @@ async def test_a_replay_ends_with_the_daemon_and_leaves_no_gap() -> None:
         await trio.sleep(60)
     assert got == [*range(1, len(got)), -1]
     assert len(got) < 1_100
+
+
+@injected_time
+async def test_a_reader_is_refused_until_the_journal_is_open() -> None:
+    world = World()
+    world.commits = Commits(world.journal.read, crashes_max=3, set_aside=world._set_aside)  # noqa: SLF001 - its own
+    world.tail = Tail(world.commits, world.journal.read, TailSettings())
+    world.journal.append(5)
+    with pytest.raises(Overloaded):  # where it would go on from is not known: what lies between would be left out
+        await anext(world.tail.follow(3, silence_s=10))
+    world.commits.resume(5)
+    async with world.reader(3) as got:
+        world.commit(1)
+    assert got == [4, 5, 6]
 
 
 @injected_time

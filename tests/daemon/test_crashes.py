@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -234,6 +234,29 @@ async def test_a_persister_that_crashes_again_on_its_way_back_loses_nothing(tmp_
     failed = [event.step for event in outcome.events if isinstance(event, ActorFailed)]
     assert failed == [step, "opening", step]
     assert of_kind(outcome, MessageRedelivered)[0] == "persister"
+
+
+async def test_a_live_reader_sees_what_is_on_disk_also_when_its_submission_is_set_aside(tmp_path: Path) -> None:
+    crashes = Crashes({("persister", "taken"): (1,), ("persister", "committed"): (1,), ("persister", "stamped"): (2,)})
+    seen: list[int] = []
+    async with daemon_inside(quick_settings(tmp_path), on_step=crashes) as daemon:
+
+        async def read() -> None:
+            async with aclosing(daemon.tail.follow(None, silence_s=LOAD_S)) as ops:
+                async for op in ops:
+                    assert isinstance(op, Op)
+                    seen.append(op.seq)
+
+        with trio.fail_after(LOAD_S):
+            async with trio.open_nursery() as nursery, connected(daemon.addresses[0]) as wire:
+                nursery.start_soon(read)
+                await trio.testing.wait_all_tasks_blocked()
+                for seq in (1, 2):
+                    answer = await wire.post("/event", b"{}")
+                    assert (answer.status, answer.json["seq"]) == (200, seq)
+                await eventually(lambda: 2 in seen)
+                nursery.cancel_scope.cancel()
+    assert seen == [1, 2]
 
 
 async def test_an_actor_that_crashes_while_it_stops_spoils_nothing(tmp_path: Path) -> None:

@@ -267,6 +267,7 @@ async def test_a_silent_stream_is_kept_alive(autojump_clock: trio.testing.MockCl
         raise AssertionError
 
     commits = Commits(read, crashes_max=3, set_aside=set_aside)
+    commits.resume(0)
     tail = Tail(commits, read, TailSettings())
     began = autojump_clock.current_time()
     async with aclosing(stream(tail, None)) as parts:

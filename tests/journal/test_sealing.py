@@ -274,3 +274,18 @@ def test_a_segment_that_is_all_rot_is_kept_counted_and_passed_over() -> None:
     assert [(c.entry.ops, c.entry.damaged) for c in done] == [(10, 0), (0, 100), (10, 0)]
     assert everything(open_writer(disk), disk) == ops[:10] + ops[20:]
     assert reader.query(Query(newest_first=True, limit=100)).ops == (ops[:10] + ops[20:])[::-1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_was_cut_before_a_plain_segment_was_described_stays_cut_when_power_fails(seed: int) -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk, PLAIN)
+    ops = commit(writer, make_ops(5))
+    disk.fail("datasync")
+    ops += commit(writer, make_ops(5, first=5))  # into a second file: the first is cut, and never synced again
+    compact(disk, DATA, writer.catalog, PLAIN)
+    after = disk.crash(seed)
+    open_writer(after, PLAIN).close()
+    report = verify(DATA, disk=after, in_use=False)
+    assert [finding.what for finding in report.findings if finding.severity == "damage"] == []
+    assert report.ops == len(ops)

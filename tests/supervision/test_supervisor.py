@@ -4,6 +4,7 @@ import gc
 
 import pytest
 import trio
+import trio.testing
 
 from observer_actors.supervision import (
     ActorFailed,
@@ -482,3 +483,28 @@ async def test_a_thousand_restarts_leave_nothing_behind() -> None:
         lives = sum(isinstance(thing, Life) and thing.name == "a" for thing in gc.get_objects())
         assert tree.supervisor.statistics()[0].restarts == 1_000
         assert lives <= 2
+
+
+@injected_time
+async def test_an_actor_that_fails_because_its_supervisor_was_cancelled_is_recorded_and_nothing_else_is_let_out() -> (
+    None
+):
+    async def fails_on_its_way_out(life: Life) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            life.ready()
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("late")
+
+    inner = Tree(ChildSpec("a", fails_on_its_way_out), name="inner")
+    tree = Tree(inner.supervisor.as_child())
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tree.supervisor.run, tree.life)
+            await tree.life.wait_ready()
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    assert inner.told(ActorStopped) == [ActorStopped(actor="a", error="ValueError: late")]
+    assert tree.told(ActorStopped) == [ActorStopped(actor="inner")]

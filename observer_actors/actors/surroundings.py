@@ -1,0 +1,75 @@
+"""What the daemon has around it besides its disk: threads, the time of day, chance and the network.
+
+As they are in the real process. A simulation gives others, on a clock and a seed of its own (`tests/simulation`).
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol, TypeVar
+
+import httpx
+import trio
+
+from observer_actors.actors.disk_thread import DiskThread
+from observer_actors.op import iso_milliseconds
+
+__all__ = ["InThread", "OneByOne", "StartDiskThread", "Surroundings", "now_text"]
+
+T = TypeVar("T")
+
+
+class InThread(Protocol):
+    """Runs a blocking call where it holds nobody up; as `trio.to_thread.run_sync` does, which is the real one."""
+
+    async def __call__(
+        self,
+        call: Callable[[], T],
+        /,
+        *,
+        abandon_on_cancel: bool = False,
+        limiter: trio.CapacityLimiter | None = None,
+    ) -> T:
+        """Give what the call gives; raise what it raises."""
+
+
+class OneByOne(Protocol):
+    """Runs blocking calls one at a time, each to its end; as `DiskThread` does, which is the real one."""
+
+    async def __call__(self, call: Callable[[], T]) -> T:
+        """Give what the call gives; raise what it raises."""
+
+
+StartDiskThread = Callable[[], AbstractAsyncContextManager[OneByOne]]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """See the module.
+
+    :param in_thread: for calls that may run beside each other.
+    :param disk_thread: starts the thread of an incarnation of the persister.
+    :param time_ns: nanoseconds since 1970.
+    :param chance: gives a number from 0 to 1: the jitter of delays.
+    :param transport: how HTTP requests leave; None is httpx's own.
+    """
+
+    in_thread: InThread = trio.to_thread.run_sync  # type: ignore[assignment]  # it takes arguments too
+    disk_thread: StartDiskThread = DiskThread.started
+    time_ns: Callable[[], int] = time.time_ns
+    chance: Callable[[], float] = random.random
+    transport: httpx.AsyncBaseTransport | None = None
+
+    def seconds(self) -> float:
+        """Give the time of day: seconds since 1970."""
+        return self.time_ns() / 1e9
+
+
+def now_text(time_ns: Callable[[], int]) -> str:
+    """Give the time as text (ISO 8601, milliseconds, Z)."""
+    return iso_milliseconds(datetime.fromtimestamp(time_ns() / 1e9, UTC))

@@ -1,0 +1,126 @@
+"""What must be true of a run, whatever has happened in it.
+
+While it runs: every queue stays within its bound (`Bounds`), and every caller is answered in time (`callers`).
+When all is well again: within `CALM_S` every actor serves, every op that callers still owe is stored, every consumer
+and the outbox are where a run without faults would be (`check_settled`). Then the daemon drains within its budget, and
+the journal on its disk is held against everything that any caller was ever told (`check_after`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from observer_actors.actors.commits import Feed
+from observer_actors.daemon import Daemon
+from observer_actors.journal import Disk, JournalReader, look, verify
+from observer_actors.op import Op
+from observer_actors.patterns import Pattern, apply
+from observer_actors.playbook import Entry, consolidate
+from observer_actors.stats import Stats
+from tests.daemon.inside import leaves
+from tests.daemon.load import Ledger
+from tests.simulation.network import Network
+
+__all__ = ["Bounds", "all_serve", "check_after", "check_settled", "has_caught_up"]
+
+
+class Bounds:
+    """Looks at the queues, again and again, and remembers the first that was beyond its bound."""
+
+    def __init__(self) -> None:
+        self.broken = ""
+        self.most: dict[str, int] = {}
+        """Queue -> the most that has waited in it."""
+
+    def look(self, daemon: Daemon) -> None:
+        """Look now."""
+        mailbox, admission, outbox = (
+            daemon.mailbox.statistics(),
+            daemon.admission.statistics(),
+            daemon.learned.statistics(),
+        )
+        # What comes back after a crash lies beside the channel, and was counted by admission all along.
+        self._within("mailbox", mailbox.depth, mailbox.bound + daemon.settings.journal.batch_ops_max)
+        if admission.waiting_ops > 12:  # one batch always fits into an empty room
+            self._within("waiting ops", admission.waiting_ops, admission.waiting_ops_max)
+        if admission.waiting_bytes > 3_000:
+            self._within("waiting bytes", admission.waiting_bytes, admission.waiting_bytes_max)
+        for name, feed in daemon.feeds.items():
+            self._within(f"commits for {name}", feed.statistics().depth, feed.statistics().bound)
+        self._within("ring", len(daemon.ring.ring), daemon.settings.ring.capacity_ops)
+        if outbox is not None:
+            self._within("outbox", outbox.pending, daemon.settings.gateway.outbox_max)
+
+    def _within(self, name: str, depth: int, bound: int) -> None:
+        self.most[name] = max(depth, self.most.get(name, 0))
+        if depth > bound and not self.broken:
+            self.broken = f"{name}: {depth} wait, {bound} may"
+
+
+def all_serve(daemon: Daemon) -> bool:
+    """Say whether every actor runs."""
+    return all(actor.state == "running" for actor in leaves(daemon).values())
+
+
+def has_caught_up(daemon: Daemon) -> bool:
+    """Say whether every consumer has taken in all that is committed, and nothing waits for the gateway."""
+    outbox = daemon.learned.statistics()
+    return _reached(daemon.feeds, daemon.commits.last_seq) and outbox is not None and not outbox.pending
+
+
+def _reached(feeds: Mapping[str, Feed], seq: int) -> bool:
+    return all(feed.cursor >= seq for feed in feeds.values())
+
+
+def check_settled(daemon: Daemon, ops: Sequence[Op], left_out: set[str], network: Network) -> None:
+    """Compare the consumers with what a run without faults makes of the same ops.
+
+    :param left_out: consumers that have left out an op that made them crash: they lack it, as was promised.
+    """
+    if not left_out & {"ring_keeper"}:
+        assert list(daemon.ring.ring) == list(ops[-daemon.settings.ring.capacity_ops :]), "the ring is another"
+        expected = {delta.entry.id: delta.entry for delta in consolidate(ops, {})}
+        assert _evidence(daemon.consolidator.entries) == _evidence(expected), "the playbook is another"
+    if "stats" not in left_out:
+        stats = Stats()
+        stats.add(ops)
+        assert msgspec.to_builtins(daemon.stats.stats) == msgspec.to_builtins(stats), "the counters are others"
+    if "analyzer" not in left_out:
+        assert _undiagnosed(daemon.analyzer.patterns) == _undiagnosed(apply({}, ops).patterns), (
+            "the patterns are others"
+        )
+    _check_gateway(network)
+
+
+def _evidence(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Leave out what depends on when an entry was looked at: how often, and when the gateway was told."""
+    return {key: msgspec.structs.replace(entry, version=1, sent_successes=0) for key, entry in entries.items()}
+
+
+def _undiagnosed(patterns: Mapping[str, Pattern]) -> dict[str, Pattern]:
+    return {
+        key: msgspec.structs.replace(pattern, diagnosed_seq=0, diagnosed_count=0) for key, pattern in patterns.items()
+    }
+
+
+def _check_gateway(network: Network) -> None:
+    """The same key is always the same message: who remembers keys has each message once."""
+    bodies: dict[str, bytes] = {}
+    for key, body in network.received:
+        assert bodies.setdefault(key, body) == body, f"{key} came with two bodies"
+
+
+def check_after(data_dir: Path, disk: Disk, ledger: Ledger) -> list[Op]:
+    """Look at what a drained daemon has left; give the ops."""
+    ops = JournalReader(disk, data_dir, look(disk, data_dir)).read(0, 10**9)
+    ledger.check(ops)
+    times = [op.recorded_at for op in ops]
+    assert times == sorted(times), "recorded_at goes back"
+    report = verify(data_dir, disk=disk, in_use=False)
+    damage = [finding for finding in report.findings if finding.severity == "damage"]
+    assert damage == [], f"verify finds damage: {damage}"
+    assert (report.ops, report.last_seq) == (len(ops), len(ops))
+    return ops
