@@ -65,7 +65,8 @@ class Gate:
             await self._application(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        headers.setdefault("host", headers.get(":authority", ""))
+        # HTTP/2 says it so, and HTTP/1.0, which no browser speaks, need not say it.
+        headers.setdefault("host", headers.get(":authority", "localhost" if scope["http_version"] == "1.0" else ""))
         try:
             refusal = self._guard().refusal_by_headers(PEER.get(), scope["method"], scope["path"], headers)
             if refusal is not None:

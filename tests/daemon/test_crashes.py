@@ -244,7 +244,8 @@ async def test_a_live_reader_sees_what_is_on_disk_also_when_its_submission_is_se
         async def read() -> None:
             async with aclosing(daemon.tail.follow(None, silence_s=LOAD_S)) as ops:
                 async for op in ops:
-                    assert isinstance(op, Op)
+                    if not isinstance(op, Op):  # a failure pattern that is new is told too
+                        continue
                     seen.append(op.seq)
 
         with trio.fail_after(LOAD_S):
