@@ -26,6 +26,7 @@ from observer_actors.actors.courier import Courier
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.evidence import contrast_of
 from observer_actors.actors.learned import Learned
+from observer_actors.actors.local_model import LocalModel
 from observer_actors.actors.open_journal import OpenJournal
 from observer_actors.actors.persister import Persister
 from observer_actors.actors.quarantine import Quarantine
@@ -199,6 +200,11 @@ class Daemon:
         )
         self._model_client = httpx.AsyncClient(trust_env=False, transport=around.transport)
         model = LakehouseModel(self._model_client, settings.model) if settings.model.lakehouse_url else None
+        self.local_model = (
+            LocalModel(self._model_client, settings.diagnosis, log=logger("model"))
+            if settings.diagnosis.backend == "llama.cpp"
+            else None
+        )
         self.tail = Tail(self.commits, self.journal.read, settings.tail)
         self.analyzer = Analyzer(
             self.feeds["analyzer"],
@@ -247,7 +253,9 @@ class Daemon:
         if not settings.backend:
             return None
         model: ChatModel
-        if settings.backend == "ollama":
+        if self.local_model is not None:
+            model = self.local_model
+        elif settings.backend == "ollama":
             model = OllamaModel(self._model_client, settings)
         else:
             model = OpenAIModel(self._model_client, settings, api_key=_api_key(settings.api_key_file))
@@ -282,6 +290,7 @@ class Daemon:
             ChildSpec("analyzer", self.analyzer.run, stop_s=2, depth=feed["analyzer"]),
             ChildSpec("consolidator", self.consolidator.run),
             ChildSpec("courier", self.courier.run),
+            *([ChildSpec("model", self.local_model.run, stop_s=2)] if self.local_model is not None else []),
             exhausted=Exhausted.PARK,
         )
         edge = self._supervisor(

@@ -186,20 +186,26 @@ class ModelSettings(Section, frozen=True):
 class DiagnosisSettings(Section, frozen=True):
     """The language model that is asked about one pattern at a time, for its evidence; none is needed."""
 
-    backend: Annotated[str, Meta(pattern="^(openai|ollama)?$")] = ""
-    """"openai" is any server with that API, also llama.cpp's; "" asks none."""
+    backend: Annotated[str, Meta(pattern=r"^(openai|ollama|llama\.cpp)?$")] = ""
+    """"openai" is any server with that API, "llama.cpp" a child process of ours; "" asks none."""
     url: Annotated[str, Meta(pattern=r"^(https?://[^\s/?#]+(/[^\s?#]*)?)?$")] = ""
     """The base: for "openai" mostly ending in /v1."""
     model: str = ""
+    """The model's name; for "llama.cpp" the path of a GGUF file."""
     api_key_file: str = ""
     """A file that holds the key, and nothing else."""
     timeout_seconds: Seconds = 60.0
+    """Time for one answer."""
     answer_tokens_max: Count = 400
+    """Longest answer that is asked for."""
     concurrency_max: Annotated[int, Meta(ge=1, le=16)] = 2
+    """Questions under way at once."""
     retries_max: Annotated[int, Meta(ge=0, le=5)] = 1
     """Within one question; a pattern that got no answer stays due."""
     calls_per_hour_max: Annotated[int, Meta(ge=1, le=10_000)] = 60
+    """Most questions in an hour."""
     tokens_per_hour_max: Count = 200_000
+    """Most tokens in an hour, those of questions and answers together."""
 
 
 class FailuresSettings(Section, frozen=True):

@@ -148,7 +148,7 @@ def test_a_loopback_address_needs_no_leave(host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "127.example.org", "localhost.example.org", ""])  # noqa: S104
 def test_any_other_address_needs_leave(host: str) -> None:
     error = refusal(None, {"listen.host": host})
-    assert "no authentication" in str(error)
+    assert "no tokens are set" in str(error)
     assert "--insecure-no-auth" in error.hint
     assert load_settings(None, {"listen.host": host, "listen.insecure_no_auth": True}, {}).listen.host == host
 
@@ -285,7 +285,7 @@ def started(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
     ("text", "arguments", "environment", "said"),
     [
         ("[listen]\nprot = 1\n", [], {}, ["listen.prot is no setting", "  did you mean listen.port?"]),
-        ("", ["--host", "0.0.0.0"], {}, ["no authentication", "--insecure-no-auth"]),  # noqa: S104
+        ("", ["--host", "0.0.0.0"], {}, ["no tokens are set", "--insecure-no-auth"]),  # noqa: S104
         ("", [], {"OBSERVER_PORT": "x"}, ["OBSERVER_PORT='x' is not a number"]),
     ],
 )

@@ -137,6 +137,7 @@ def bash(command: str, folder: Path, variables: dict[str, str]) -> str:
     return ended.stdout.strip()
 
 
+@pytest.mark.timeout(300)  # a page is some twenty programs, one after the other
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_can_be_typed(page: str, tmp_path: Path, surroundings: dict[str, str]) -> None:
     if page != "install.md":  # where it begins with a daemon that has been installed, and has something to show

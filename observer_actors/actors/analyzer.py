@@ -185,7 +185,10 @@ class Analyzer:
     async def _review_now_and_then(self) -> None:
         """Notice what time alone changes: quiet, and a spike that is over."""
         while True:
-            self.standings.review(tuple(self._patterns.values()))
+            for pattern in tuple(self._patterns):
+                if (current := self._patterns.get(pattern)) is not None:  # it may have been absorbed meanwhile
+                    self.standings.review((current,))
+                await trio.lowlevel.checkpoint()  # two thousand in one go would keep the sockets waiting
             await self.standings.save()
             await trio.sleep(REVIEW_S)
 

@@ -157,8 +157,11 @@ def _write_snapshot(stats: Stats) -> bytes:
 
 
 def _read_snapshot(content: bytes) -> Stats:
-    """Read the file; one without a checksum, as earlier versions wrote it, is counted anew."""
-    snapshot = msgspec.json.decode(content, type=_Snapshot)
+    """Read the file; earlier versions wrote the counters alone."""
+    try:
+        snapshot = msgspec.json.decode(content, type=_Snapshot)
+    except msgspec.ValidationError:
+        return msgspec.json.decode(content, type=Stats)
     if zlib.crc32(bytes(snapshot.stats)) != snapshot.crc32:
         raise SnapshotRotten("its checksum is another")
     return msgspec.json.decode(snapshot.stats, type=Stats)

@@ -96,7 +96,7 @@ def _program(given: Path | None, *, user: bool) -> Path:
     if not (found.is_file() and os.access(found, os.X_OK)):
         raise ConfigInvalid(f"{found} is no program", hint="--executable says where observer-actors is")
     program = found.absolute()
-    needed = (program, program.resolve()) if given else (program, program.resolve(), Path(sys.prefix))
+    needed = [program, program.resolve(), *([] if given else (Path(sys.prefix), Path(sys.base_prefix)))]
     hidden = [path for path in needed if path.as_posix().startswith(HOMES)]
     if hidden and not user:
         raise ConfigInvalid(

@@ -197,26 +197,31 @@ def _found(views: Views, key: str) -> Pattern:
 
 
 def _answer(views: Views, given: Mapping[str, Any], now_us: int) -> FailuresAnswer:
-    shown = [
-        Failure(**_fields(pattern, views.analyzer.standings.get(pattern.id), now_us))
-        for pattern in views.analyzer.patterns.values()
-    ]
-    kept = [failure for failure in shown if _passes(failure, given)]
+    standings = views.analyzer.standings
+    kept = [p for p in views.analyzer.patterns.values() if _passes(p, standings.get(p.id), given)]
     kept.sort(key=_SORTS[given.get("sort", "impact")], reverse=True)
-    return FailuresAnswer(kept[: given.get("limit", LIMIT_DEFAULT)], len(kept), doubt_answer(views.analyzer.doubts))
-
-
-def _passes(failure: Failure, given: Mapping[str, Any]) -> bool:
-    last_us = time_us(failure.last_seen)
-    return (
-        given.get("endpoint") in (None, failure.endpoint)
-        and given.get("state") in (None, failure.state)
-        and given.get("cause") in (None, failure.ruling.cause)
-        and ("source" not in given or given["source"] in failure.sources)
-        and given.get("text", "").casefold() in failure.template.casefold()
-        and ("since" not in given or (last_us is not None and last_us >= given["since"]))
-        and ("until" not in given or (last_us is not None and last_us < given["until"]))
+    shown = kept[: given.get("limit", LIMIT_DEFAULT)]
+    return FailuresAnswer(
+        [Failure(**_fields(pattern, standings.get(pattern.id), now_us)) for pattern in shown],
+        len(kept),
+        doubt_answer(views.analyzer.doubts),
     )
+
+
+def _passes(pattern: Pattern, standing: Standing | None, given: Mapping[str, Any]) -> bool:
+    return (
+        given.get("endpoint") in (None, pattern.endpoint)
+        and given.get("state") in (None, (standing or Standing()).state)
+        and ("source" not in given or given["source"] in pattern.sources)
+        and ("text" not in given or given["text"].casefold() in pattern.template.casefold())
+        and ("since" not in given or (time_us(pattern.last_seen) or 0) >= given["since"])
+        and ("until" not in given or (time_us(pattern.last_seen) or 0) < given["until"])
+        and ("cause" not in given or given["cause"] == rule(pattern).cause)
+    )
+
+
+def _impact_ms(pattern: Pattern) -> float:
+    return pattern.wasted_ms + OP_COST_MS * pattern.count
 
 
 def _fields(pattern: Pattern, standing: Standing | None, now_us: int) -> dict[str, Any]:
@@ -226,7 +231,7 @@ def _fields(pattern: Pattern, standing: Standing | None, now_us: int) -> dict[st
         "state": standing.state,
         "state_since_us": standing.since_us,
         "muted": standing.muted,
-        "impact_ms": pattern.wasted_ms + OP_COST_MS * pattern.count,
+        "impact_ms": _impact_ms(pattern),
         "ruling": rule(pattern),
         "spark": series(pattern.history.hours, now_us // HOUR_US, SPARK_HOURS),
     }
@@ -267,12 +272,12 @@ def _one_of(names: Iterable[str]) -> Callable[[str, str], str]:
     return parse
 
 
-_SORTS: Final[Mapping[str, Callable[[Failure], Any]]] = {
-    "impact": lambda failure: (failure.impact_ms, failure.last_seq),
-    "count": lambda failure: (failure.count, failure.last_seq),
-    "wasted": lambda failure: (failure.wasted_ms, failure.last_seq),
-    "last_seen": lambda failure: failure.last_seq,
-    "first_seen": lambda failure: failure.first_seq,
+_SORTS: Final[Mapping[str, Callable[[Pattern], Any]]] = {
+    "impact": lambda pattern: (_impact_ms(pattern), pattern.last_seq),
+    "count": lambda pattern: (pattern.count, pattern.last_seq),
+    "wasted": lambda pattern: (pattern.wasted_ms, pattern.last_seq),
+    "last_seen": lambda pattern: pattern.last_seq,
+    "first_seen": lambda pattern: pattern.first_seq,
 }
 _PARAMETERS: Final[Mapping[str, Parameter]] = {
     "endpoint": ("endpoint", parse_text),

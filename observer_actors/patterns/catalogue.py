@@ -7,7 +7,8 @@ as many words. Groups become one, of which the oldest lives on, when
 * **names**: they differ in one place, and there `NAMES_MIN` different words have been seen that might be names. Words
   that programs say of themselves ("started", "failed") are no names (`shapes.is_name`); of states in capitals
   `STATES_MIN` will do.
-* **a mask opposite a word**: where they differ, one of them is masked: "port 8080" and "port any".
+* **a mask opposite a word**: where they differ, one of them is masked: "port 8080" and "port any". Such places count as
+  the same in the other rules.
 * **known names**: they differ in one place, in words that are all known as names from other groups of the endpoint.
 * **two at once**: they differ in the same two places, and each of the two has seen `NAMES_MIN` names.
 
@@ -65,7 +66,8 @@ __all__ = [
 ]
 
 PATTERNS_MAX: Final = 2_000
-"""Patterns of all endpoints together, "other" ones aside: at most about 20 MB, and more than anyone reads."""
+"""Patterns of all endpoints together, "other" ones aside: more than anyone reads, and at most about 50 MB with their
+examples and histories."""
 PATTERNS_PER_ENDPOINT_MAX: Final = 1_000
 """Patterns of one endpoint, so that one whose errors defy grouping leaves room for the rest."""
 OTHERS_MAX: Final = 100
@@ -76,6 +78,10 @@ other much less (docs/adr/0003)."""
 STATES_MIN: Final = 3
 KNOWN_MIN: Final = 2
 CONSTANTS_MIN: Final = 2
+PLACES_MAX: Final = 2
+"""Places that may vary together."""
+DIFFERENCES_MAX: Final = 4
+"""Those, and as many where one of two shapes is masked."""
 KNOWN_MAX: Final = 1_000
 NAMES_KEPT_MAX: Final = 20
 ALIASES_MAX: Final = 100
@@ -327,11 +333,15 @@ class _Endpoint:
             theirs = other.shape.words
             if _takes(words, theirs) or _takes(theirs, words):
                 return [other]
-            places = differences(words, theirs, 2)
-            if places:
-                if _is_masked_opposite(words, theirs, places):
-                    return [other]
-                by_place[tuple(places)].append(other)
+            places = differences(words, theirs, DIFFERENCES_MAX)
+            if places is None:
+                continue
+            # Where one of them is masked they do not differ: what the other has there is a case of it.
+            apart = tuple(place for place in places if ANY not in (words[place], theirs[place]))
+            if not apart and constants(words, places) >= CONSTANTS_MIN - 1 + len(places):
+                return [other]
+            if 1 <= len(apart) <= PLACES_MAX:
+                by_place[apart].append(other)
         return next(self._varying(words, by_place), None) or self._torn(group)
 
     def _varying(self, words: Sequence[str], by_place: dict[tuple[int, ...], list[Group]]) -> Iterator[list[Group]]:
@@ -395,11 +405,6 @@ class _Endpoint:
 def _takes(shape: Sequence[str], words: Sequence[str]) -> bool:
     """Tell whether a shape that says enough has these words for a case; the same words always are."""
     return shape == words or (constants(shape) >= CONSTANTS_MIN and fits(words, shape))
-
-
-def _is_masked_opposite(words: Sequence[str], others: Sequence[str], places: Sequence[int]) -> bool:
-    is_masked = all(ANY in (words[place], others[place]) for place in places)
-    return is_masked and constants(words, places) >= CONSTANTS_MIN - 1 + len(places)
 
 
 def _is_long(group: Group) -> bool:

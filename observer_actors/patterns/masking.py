@@ -133,7 +133,7 @@ _VARYING: Final = re.compile(
 
 _ID: Final = re.compile(rf"[\w.\-]*{_M}(?:[\w.\-+:/@#$~]*{_M})+[\w\-]*(?:\.\w[\w\-]*)*")
 """A word with several masks, and what clings to it."""
-_HOST_NAME: Final = re.compile(rf"(?:[\w\-]+\.)*[\w\-]*{_M}[\w\-]*(?:\.[\w\-]*[a-z][\w\-]*){{2,}}", re.IGNORECASE)
+_HOST_NAME: Final = re.compile(rf"(?:[\w\-]+\.)*[\w\-]*{_M}[\w\-]*(?:\.[\w\-$]*[a-z][\w\-$]*){{2,}}", re.IGNORECASE)
 """A dotted name that varies in one place, with two labels or more behind it: ``dsl-17.example.nl``."""
 _LIST: Final = re.compile(
     rf"[\[(]?{_M}(?:[,;/|\\~#+\-]+{_M})+[\])]?|\[{_M}(?:[\s,;\\]+{_M})+\]|{_M}(?:[\s,;/|\\~#+\-\[\]]+{_M}){{2,}}"
