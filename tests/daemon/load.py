@@ -51,7 +51,7 @@ class Wire:
         """
         if self._http.states[h11.CLIENT] is not h11.IDLE:
             raise trio.BrokenResourceError("the daemon has closed this connection")
-        headers = [("Host", "x"), ("Content-Length", str(len(body)))]
+        headers = [("Host", "localhost"), ("Content-Length", str(len(body)))]
         events: list[h11.Event] = [
             h11.Request(method="POST", target=path, headers=headers),
             h11.Data(data=body),
