@@ -13,5 +13,6 @@ FAILED: Final = {
     1: "a disk that refuses delays the opening of the journal: the store was set aside as learned from another one",
     65: "a process ends while an actor fails: the actor's error was let out of the tree",
     95: "the persister crashes three times with what is on disk in hand: a live reader never saw it",
+    3073: "a file is cut and not synced, then described as it is, then power fails: its checksum was wrong",
     1241: "a batch is refused, its cut fails, the process ends: it was stored, and its caller had been told otherwise",
 }
