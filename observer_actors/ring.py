@@ -46,7 +46,7 @@ class Ring:
         average ever meet it.
     """
 
-    def __init__(self, capacity: int, characters_max: int = 64 * 1024 * 1024) -> None:
+    def __init__(self, capacity: int, characters_max: int = 16 * 1024 * 1024) -> None:
         self.capacity = capacity
         self.last_seq = 0
         self._characters_max = characters_max

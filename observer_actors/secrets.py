@@ -41,6 +41,10 @@ class _Rule(Struct, frozen=True):
     accepts: Callable[[str, str], bool] = _always
 
 
+def _has_digit(_match: str, value: str) -> bool:
+    return any(letter.isdigit() for letter in value)
+
+
 def _passes_luhn(_match: str, number: str) -> bool:
     """Check the last digit as ISO/IEC 7812-1 has it."""
     digits = [int(digit) for digit in number if digit.isdigit()]
@@ -50,50 +54,66 @@ def _passes_luhn(_match: str, number: str) -> bool:
 
 VALUE_CHARS_MIN: Final = 3
 PROSE_CHARS_MAX: Final = 16
+_WORDS: Final = frozenset({"true", "false", "null", "none", "yes", "no", "accepted", "rejected", "required", "missing"})
 
 
 def _is_no_prose(match: str, value: str) -> bool:
-    """Tell `password=hunter2` from "password: must be longer" and from "tokens: 512"."""
-    if len(value) < VALUE_CHARS_MIN or value.startswith("[redacted"):
+    """Tell `password=hunter2` from "password: must be longer", "tokens: 512" and `PWD=/home/me`."""
+    if len(value) < VALUE_CHARS_MIN or value.startswith("[redacted") or not _may_be_secret(match, value):
         return False
-    if value.isdigit() and "pass" not in match.lower() and "pwd" not in match.lower():
-        return False
-    said_in_prose = ": " in match and '"' not in match and "'" not in match
+    said_in_prose = (": " in match or "token=" in match.lower()) and '"' not in match and "'" not in match
     return not (said_in_prose and value.strip(".!?").isalpha() and len(value) < PROSE_CHARS_MAX)
 
 
+def _may_be_secret(name: str, value: str) -> bool:
+    """Say whether a value under a telling name is one that must be hidden: no word, no count, no path."""
+    name = name.lower()
+    if value.lower() in _WORDS or (value.isdigit() and "pass" not in name and "pwd" not in name):
+        return False
+    if "pwd" in name and value.startswith(("/", "~")):
+        return False
+    return "pass" in name or "pwd" in name or "secret" in name or " " not in value
+
+
+_EDGE: Final = r"(?:\b|\\[bfnrt]|\\u[0-9a-fA-F]{4})"
+"""Where a word begins, also behind an escape of JSON that has not been decoded, or that stands in a text of JSON."""
 _NAMES: Final = (
-    "password|passwd|passphrase|pwd|secret|api[_-]?key|access[_-]?key|private[_-]?key|auth[_-]?key|account[_-]?key"
-    "|token|credential"
+    "password|passwd|passphrase|passcode|pwd|secret[_-]?key|secret|api[_-]?key|access[_-]?key|private[_-]?key(?:[_-]pem)?"
+    "|auth[_-]?key|account[_-]?key|token|credential"
 )
 _RULES: Final = (
-    _Rule("private_key", r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\z)"),
-    _Rule("jwt", r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?"),
+    _Rule(
+        "private_key",
+        r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|\z)",
+    ),
+    _Rule("jwt", _EDGE + r"(eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?)"),
     _Rule(
         "api_key",
-        r"\b(?:sk-[A-Za-z0-9_-]{16,}|[srp]k_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9+/=]{16,}"
+        _EDGE + r"(sk-(?:proj-|ant-|or-)?[A-Za-z0-9_]{16,}[A-Za-z0-9_-]*|[srp]k_(?:live|test)_[A-Za-z0-9]{16,}"
+        r"|whsec_[A-Za-z0-9+/=]{16,}"
         r"|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}"
         r"|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{30,}|ya29\.[A-Za-z0-9_-]{20,}"
-        r"|xox[abeoprs]-[A-Za-z0-9-]{10,}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"
+        r"|xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"
         r"|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|dop_v1_[a-f0-9]{40,})",
     ),
-    _Rule("bearer", r"(?i)\b(?:bearer|basic|authorization[\"'\\]*\s*[:=]\s*[\"'\\]*token)\s+([A-Za-z0-9._~+/=-]{16,})"),
-    _Rule("url_password", r"://[^/\s:@\"'\\]+:([^/\s@\"'\\]+)@"),
-    _Rule(
-        "password", rf"(?i)(?:\b|_)(?:{_NAMES})s?[\"'\\]*\s*[:=]\s*[\"'\\]*([^\s\"'\\,;&<>(){{}}\[\]]+)", _is_no_prose
-    ),
+    _Rule("bearer", rf"(?i){_EDGE}(?:bearer|basic)\s+([A-Za-z0-9._~+/=-]{{16,}})", _has_digit),
+    _Rule("bearer", r"(?i)authorization[\"'\\]*\s*[:=]\s*[\"'\\]*(?:[a-z]+\s+)?([A-Za-z0-9._~+/=-]{8,})"),
+    _Rule("cookie", rf"(?i){_EDGE}(?:set-)?cookie:\s*([^\s\"'\\;]{{8,}})"),
+    _Rule("url_password", r":\\?/\\?/[^/\s:@\"'\\]+:([^/\s\"'\\]+)@"),
+    _Rule("password", rf"(?i)(?:{_NAMES})s?[\"'\\]*\s*[:=]\s*[\"'\\]*([^\s\"'\\,;&<>(){{}}\[\]]+)", _is_no_prose),
     _Rule(
         "card",
-        r"\b(?:4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6011|65\d{2})(?:[ -]?\d{4}){3}\b|\b3[47]\d{2}[ -]?\d{6}[ -]?\d{5}\b",
+        _EDGE + r"((?:4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6011|64[4-9]\d|65\d{2}|35\d{2})(?:[ .-]?\d{4}){3}"
+        r"|3[47]\d{2}[ .-]?\d{6}[ .-]?\d{5})(?:\b|[a-z_])",
         _passes_luhn,
     ),
 )
-KINDS: Final = tuple(rule.kind for rule in _RULES)
+KINDS: Final = tuple(dict.fromkeys(rule.kind for rule in _RULES))
 """What is looked for without rules of the operator's own."""
 
-_NAMED: Final = rf"(?i)(?:.*[_-])?(?:{_NAMES}|authorization|cookie)s?"
-"""A field of this name is secret, whatever stands in it."""
-_NAMED_IN_BODY: Final = r"(?i)(?:authorization|cookie)s?[\"\\]*\s*:"
+_NAMED: Final = rf"(?i).*(?:{_NAMES}|authorization|cookie|[_-]pass)s?|pass"
+"""A field of this name is secret, unless its value is one that nobody would hide."""
+_NAMED_IN_BODY: Final = rf"(?i)(?:{_NAMES}|authorization|cookie|[\"_-]pass)s?[\"\\]*\s*:"
 _HIDDEN: Final = r"\\u00[2-7]"
 """An escape for a letter that needs none: what it hides is seen only when it is decoded."""
 NAMED_KIND: Final = "password"
@@ -141,16 +161,20 @@ class Secrets:
         return text
 
     def _cleaned(self, value: Any, found: Counter[str]) -> Any:  # noqa: ANN401 - whatever JSON holds
-        if isinstance(value, str):
-            return self.text(value, found)
-        if isinstance(value, list):
-            return [self._cleaned(element, found) for element in value]
-        if isinstance(value, dict):
-            return {self.text(name, found): self._field(name, held, found) for name, held in value.items()}
+        match value:
+            case str():
+                return self.text(value, found)
+            case list():
+                return [self._cleaned(element, found) for element in value]
+            case dict():
+                return {self.text(name, found): self._field(name, held, found) for name, held in value.items()}
+            case int() if not isinstance(value, bool) and (shown := self.text(str(value), found)) != str(value):
+                return shown
         return value
 
     def _field(self, name: str, value: Any, found: Counter[str]) -> Any:  # noqa: ANN401 - see above
-        if isinstance(value, str) and value and self._named.fullmatch(name):
+        is_scalar = isinstance(value, str | int) and not isinstance(value, bool)
+        if is_scalar and value != "" and self._named.fullmatch(name) and _may_be_secret(name, str(value)):
             found[NAMED_KIND] += 1
             return _marker(NAMED_KIND)
         return self._cleaned(value, found)

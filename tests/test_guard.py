@@ -49,6 +49,9 @@ def test_a_host_that_is_ours(host: str) -> None:
         "localhost.evil.example",
         "127.0.0.1.evil.example",
         "x@localhost",
+        "[localhost]evil.example",
+        "[127.0.0.1]evil.example",
+        "[::1",
         "::1",
     ],
 )

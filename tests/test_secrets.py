@@ -41,11 +41,16 @@ SECRET: Final = {
     "card": ["4111 1111 1111 1111", "4111111111111111", "5500-0000-0000-0004", "378282246310005"],
 }
 IN_CONTEXT: Final = {
+    "cookie": ("Set-Cookie: {}; path=/", "session=abc123def456"),
     "bearer": ("Authorization: Bearer {}", "abcdefghijklmnop0123"),
     "url_password": ("postgres://bob:{}@db/orders", "s3cret!"),
     "password": ("login failed with password={} at the gate", "hunter2"),
 }
 NO_SECRET: Final = (
+    "PWD=/home/project",
+    "basic authentication-required",
+    "sk-learn-contrib-package-something",
+    "token=EOF unexpected",
     "password: must be longer than eight letters",
     "invalid token: expired",
     "tokens: 512, max_tokens=400",
@@ -99,7 +104,22 @@ def test_what_only_looks_like_one_is_left_alone(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["password", "db_password", "API_KEY", "apiKey", "Authorization", "cookie", "client-secret"]
+    "name",
+    [
+        "accessToken",
+        "clientSecret",
+        "userPassword",
+        "PGPASSWORD",
+        "DB_PASS",
+        "secret_key",
+        "password",
+        "db_password",
+        "API_KEY",
+        "apiKey",
+        "Authorization",
+        "cookie",
+        "client-secret",
+    ],
 )
 def test_a_field_whose_name_says_secret_is_one(name: str) -> None:
     record, found = stored({name: "x", "attrs": {"inner": "kept"}})
@@ -107,9 +127,48 @@ def test_a_field_whose_name_says_secret_is_one(name: str) -> None:
     assert found == {"password": 1}
 
 
+@pytest.mark.parametrize(
+    "attrs",
+    [
+        {"prompt_tokens": 512},
+        {"prompt_tokens": "512"},
+        {"has_password": "true"},
+        {"cookies": "accepted"},
+        {"pwd": "/home/x"},
+    ],
+)
+def test_a_field_that_nobody_would_hide_is_left_alone(attrs: dict[str, object]) -> None:
+    record, found = stored({"attrs": attrs})
+    assert record["attrs"] == attrs
+    assert not found
+
+
 def test_names_of_fields_are_looked_at_too() -> None:
     record, _ = stored({"attrs": {"sk-proj-abcdefghijklmnopqrstuv": 1}})
     assert record["attrs"] == {"[redacted:api_key]": 1}
+
+
+ALL: Final = [secret for some in SECRET.values() for secret in some]
+BEFORE: Final = ["", "x\n", "x\t", "x\r\n", "\u94a5", "a.b:", '"', "\\", "x\\n", "(", "é"]
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("as_ascii", [True, False])
+@pytest.mark.parametrize("as_text", [True, False])
+def test_what_stands_before_a_secret_and_how_it_is_written_does_not_hide_it(
+    before: str, *, as_ascii: bool, as_text: bool
+) -> None:
+    """A body is searched before it is decoded: what is found then must be what is found afterwards."""
+    for secret in (*ALL, "password=hunter22", "https://user:hunter22@host/x"):
+        text = before + secret
+        inner = json.dumps({"log": text}, ensure_ascii=as_ascii) if as_text else text
+        body = json.dumps({"error": inner, "success": False, "source": "mcp"}, ensure_ascii=as_ascii)
+        for written in (body, body.replace("/", "\\/")):
+            op = decoder.one(written.encode(), now=NOW).op
+            kept = (
+                "hunter22" if "hunter22" in secret else secret.partition("\n")[0] if "BEGIN" not in secret else "MIIEow"
+            )
+            assert kept not in str(op.error), (text, written)
 
 
 def test_escapes_hide_nothing() -> None:

@@ -65,6 +65,8 @@ class Rider:
         self.taken = 0
         """Bytes of ``unread`` that are under way."""
         self.more = False
+        self.is_half_closed = False
+        """The client sends no more: behind what it has sent comes the end, of which nothing will tell us again."""
         self.left = trio.Event()
 
 
@@ -127,9 +129,10 @@ class Express:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             self._now = trio.current_time()
             group = Group()
-            for descriptor, _ in self._epoll.poll(0, AT_ONCE):
+            for descriptor, events in self._epoll.poll(0, AT_ONCE):
                 rider = self._riders[descriptor]
                 rider.more = True
+                rider.is_half_closed |= bool(events & (select.EPOLLRDHUP | select.EPOLLHUP))
                 self._look(rider, group)
             self._submit(group)
 
@@ -144,7 +147,7 @@ class Express:
             return
         except OSError:
             data = b""
-        rider.more = len(data) == RECEIVE_BYTES
+        rider.more = len(data) == RECEIVE_BYTES or rider.is_half_closed
         rider.unread += data
         if data:
             self._take(rider, group)

@@ -150,7 +150,8 @@ def _scope_of(method: str, path: str) -> Scope | None:
 
 def _without_port(host: str) -> str:
     if host.startswith("["):
-        return host[1:].partition("]")[0]
+        name, bracket, port = host[1:].partition("]")
+        return name if bracket and (not port or (port[1:].isdigit() and port[0] == ":")) else ""
     name, colon, port = host.rpartition(":")
     return name if colon and (port.isdigit() or not port) else host
 

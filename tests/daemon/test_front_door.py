@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -291,6 +292,18 @@ async def test_connection_close_is_obeyed(daemon: Daemon, way: Way) -> None:
         await client.send(post("/event", b"{}", "Connection: close"))
         answer = await client.answer()
         assert answer.headers["connection"] == "close"
+        assert await client.ended()
+
+
+async def test_who_ends_with_a_request_is_answered_and_let_go_of(daemon: Daemon) -> None:
+    """The request and the end in one segment: the end is told once, with the request. Hypercorn may not answer then."""
+    host, port = daemon.url.removeprefix("http://").split(":")
+    async with await trio.open_tcp_stream(host, int(port)) as stream:
+        client = Client(stream)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        await client.send(post("/event", b"{}"))
+        stream.socket.shutdown(socket.SHUT_WR)
+        assert (await client.answer()).status == 200
         assert await client.ended()
 
 

@@ -57,8 +57,8 @@ def status(answer: bytes) -> int:
         (b"POST /event HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: gzip\r\n\r\n{}", 501),
         (b"POST /event HTTP/1.1\r\nBad Header: x\r\n" + HEAD + b"\r\n", 400),
         (b"CONNECT a:1 HTTP/1.1\r\n" + HEAD + b"\r\n", 404),
-        (b"GET /health HTTP/1.1\r\nHost: a b/<>\r\nConnection: close\r\n\r\n", 200),
-        (b"GET /health HTTP/1.1\r\n" + WEBSOCKET + b"\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nHost: a b/<>\r\nConnection: close\r\n\r\n", 421),
+        (b"GET /health HTTP/1.1\r\n" + WEBSOCKET + b"\r\n", 403),
     ],
 )
 def test_a_malformed_request_is_refused_and_the_connection_closed(
