@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --con
 
 # More arguments for what a target starts: make run ARGS="--port 3900"
 ARGS ?=
-# Runs of the simulation in `make faults`: about two a second; 0 leaves it out.
+# Runs of the simulation in `make faults`: one or two a second; 0 leaves it out.
 SEEDS ?= 2000
 
 .DEFAULT_GOAL := help

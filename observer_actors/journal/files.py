@@ -204,13 +204,14 @@ def replace_file(disk: Disk, path: Path, data: bytes) -> None:
     disk.sync_directory(path.parent)
 
 
-def disk_error(error: OSError, doing: str) -> DiskFailed:
+def disk_error(error: OSError, doing: str, then: str = "") -> DiskFailed:
     """Say in our words what the system said.
 
     :param doing: what failed, to follow "while": ``writing the journal``.
+    :param then: what that may lead to, with the punctuation before it.
     """
     name = errno.errorcode.get(error.errno or 0, "error")
-    detail = f"{name} while {doing}: {error.strerror or error}"
+    detail = f"{name} while {doing}: {error.strerror or error}{then}"
     if error.errno in _FULL:
         return DiskFull(detail, hint="make room on the data directory's file system, or set a retention")
     return DiskFailed(detail, hint=_HINTS.get(error.errno or 0, "look for errors of the disk in the kernel log"))

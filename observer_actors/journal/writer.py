@@ -91,6 +91,8 @@ class JournalWriter:
         self._ids.add(opened.ids, self._active.last_seq)
         self._last_recorded_us = recorded_us(self._active.last_recorded_at) if self._active.last_seq else 0
         self._fault: _Fault | None = None
+        self._may_return = False
+        """Bytes of the batch are in a file, and their cut is not on disk: the next writer may find them."""
         self._file: AppendFile | None = disk.open_append(paths.active, create=False)
         self._commits = self._commit_failures = self._ops_written = self._bytes_written = 0
         self._syncs = self._last_sync_us = self._seals = self._repairs = 0
@@ -142,13 +144,15 @@ class JournalWriter:
 
         :raises DiskFull: there is no room.
         :raises DiskFailed: the disk refuses; what was written of the batch has been taken back, or will be before
-            the next commit writes.
+            the next commit writes. Where that is not on disk yet, the process may end before it is, and the batch may
+            be found after all: the error says so.
         """
         if not ops:
             return
         assert ops[0].seq == self._active.last_seq + 1, "stamp the batch before its commit"
         assert ops[-1].seq == self._active.last_seq + len(ops), "a batch is committed whole"
         data = encode_ops(ops)
+        self._may_return = False
         try:
             self._mend()
             self._write(data)
@@ -157,7 +161,8 @@ class JournalWriter:
             # Cut now if that works; if not, the fault stays and the next commit begins with it.
             with suppress(OSError):
                 self._mend()
-            raise disk_error(error, "writing the journal") from error
+            then = "; the write may still succeed" if self._may_return else ""
+            raise disk_error(error, "writing the journal", then) from error
         self._advance(ops, data)
 
     def _write(self, data: bytes) -> None:
@@ -174,6 +179,7 @@ class JournalWriter:
         assert self._file is not None
         assert self._fault is None
         self._fault = _Fault.UNCUT
+        self._may_return = True
         write_all(self._file, data)
         self._fault = _Fault.TAINTED
         self._syncs += 1
@@ -238,6 +244,12 @@ class JournalWriter:
             self._fault = _Fault.TAINTED
             self._file.datasync()
             self._fault = _Fault.UNCUT
+            self._may_return = False
+            return
+        with suppress(OSError):
+            # For the cut alone: no bytes are asked of a file whose fdatasync failed.
+            self._file.datasync()
+            self._may_return = False
 
     def _move_away(self) -> None:
         """Seal the active file; one that holds nothing durable is removed."""

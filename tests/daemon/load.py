@@ -165,7 +165,8 @@ class Ledger:
         assert counts.keys() <= self.sent.keys(), "stored, but never sent"
         assert self.owed - counts.keys() == set(), "acknowledged, but lost"
         refused = self.refused.keys() - self.doubtful - self.unanswered
-        assert {name: self.refused[name] for name in refused & counts.keys()} == {}, "refused, but stored"
+        wrong = {name: self.refused[name] for name in sorted(refused & counts.keys())}
+        assert wrong == {}, f"refused, but stored: {wrong}"
         seqs = {name_in(op.input_summary): op.seq for op in ops}
         assert {name: seqs[name] for name in self.acknowledged} == self.acknowledged, "stored under another seq"
         for op in ops:

@@ -89,6 +89,34 @@ def test_a_full_disk_takes_nothing_of_the_batch_and_recovers_by_itself() -> None
     assert [op.seq for op in everything(writer, disk)] == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_a_refused_batch_whose_cut_is_not_on_disk_may_come_back_and_the_error_says_so() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    disk.fail("datasync", times=9)
+    disk.fail("truncate", times=9)
+    batch = make_ops(2)
+    writer.stamp(batch)
+    with pytest.raises(DiskFailed, match=r"; the write may still succeed$"):
+        writer.commit(batch)
+    disk.heal()
+    assert open_writer(disk).last_seq == 2, "the process was killed before it could cut"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_refused_batch_of_which_the_error_does_not_say_so_does_not_come_back(seed: int) -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    commit(writer, make_ops(1))
+    disk.fail("datasync")
+    disk.fail("open_append", after=1)  # the first file can be cut, and a second one cannot be made
+    batch = make_ops(2, first=1)
+    writer.stamp(batch)
+    with pytest.raises(DiskFailed) as refused:
+        writer.commit(batch)
+    assert "may still succeed" not in str(refused.value)
+    assert open_writer(disk.crash(seed)).last_seq == 1
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
 def test_errors_are_told_apart(code: int) -> None:
     disk = FakeDisk()
@@ -127,7 +155,7 @@ def test_a_second_failed_fdatasync_refuses_the_batch_and_the_next_commit_recover
     disk = FakeDisk()
     writer = open_writer(disk)
     first = commit(writer, make_ops(2))
-    disk.fail("datasync", times=2)
+    disk.fail("datasync", times=3)  # of the batch, of its cut, and of the batch in a second file
     with pytest.raises(DiskFailed):
         commit(writer, make_ops(2, first=2))
     assert everything(writer, disk) == first

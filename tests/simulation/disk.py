@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 
 from tests.fakes.disk import FakeDisk, Kind
 from tests.simulation.turns import pause
 
-__all__ = ["Defect", "SimulatedDisk"]
+__all__ = ["Defect", "Killed", "SimulatedDisk"]
 
 
 class Defect(Exception):
     """No error of the disk: something that nobody has foreseen."""
+
+
+class Killed(Defect):
+    """What a dead process gets. No `OSError`: a sync that is cut off has not failed, and loses nothing."""
 
 
 class SimulatedDisk(FakeDisk):
@@ -36,12 +39,12 @@ class SimulatedDisk(FakeDisk):
         """Take a moment; then count a call, and fail if that is due."""
         pause()
         if self._is_dead:
-            raise OSError(errno.EIO, "this process is no more")
+            raise Killed("this process is no more")
         self._happened(kind)
         self.death_after = _sooner(self.death_after)
         if self.death_after == 0:
             self.on_death()
-            raise OSError(errno.EIO, "this process is no more")
+            raise Killed("this process is no more")
         self.defect_after = _sooner(self.defect_after)
         if self.defect_after == 0:
             self.defect_after = None

@@ -16,7 +16,7 @@ from tests.simulation.run import Broken
 from tests.simulation.seeds import FAILED
 from tests.simulation.simulate import simulate
 
-SEEDS: Final = 16
+SEEDS: Final = 12
 FIRST: Final = int(os.environ.get("OBSERVER_SIMULATION_FIRST", "1"))
 """Another one runs other seeds."""
 UNPLUGGED: Final = range(1, 30)
