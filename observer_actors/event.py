@@ -167,7 +167,7 @@ class EventDecoder:
         depth_max: int = DEPTH_MAX,
     ) -> None:
         self._sources = frozenset(sources) | DEFAULT_SOURCES
-        self._secrets = secrets or Secrets()
+        self.secrets = secrets or Secrets()
         self._fields_max = fields_max
         self._depth_max = depth_max
 
@@ -179,7 +179,7 @@ class EventDecoder:
         """
         if len(body) > EVENT_BYTES_MAX:
             raise EventTooLarge(f"an event holds at most {EVENT_BYTES_MAX:,} bytes, this one {len(body):,}")
-        if self._secrets.may_be_in(body):
+        if self.secrets.may_be_in(body):
             return self._without_secrets(body, now)
         try:
             op = self._op(_usual_decoder.decode(body), now)
@@ -221,7 +221,7 @@ class EventDecoder:
         In JSON a brace, a newline and a brace can only stand between two values, and not within one: where each newline
         stands so, each line is one value.
         """
-        if self._secrets.may_be_in(body):
+        if self.secrets.may_be_in(body):
             return []
         if len(body) > EVENT_BYTES_MAX and len(max(body.split(b"\n"), key=len)) > EVENT_BYTES_MAX:
             return []
@@ -277,7 +277,7 @@ class EventDecoder:
     def _without_secrets(self, body: bytes, now: str) -> JudgedEvent:
         """Judge an event in which a secret may be."""
         given = self._decode_object(body.removeprefix(BYTE_ORDER_MARK))
-        cleaned, found = self._secrets.taken_out(given)
+        cleaned, found = self.secrets.taken_out(given)
         judged = self._second_look(msgspec.json.encode(cleaned), now)
         if not found:
             return judged

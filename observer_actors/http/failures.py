@@ -172,7 +172,7 @@ def register_failures(app: QuartTrio, views: Views, send: Send) -> None:
         """Resolve, mute or unmute a pattern, or note something; answered once it is on disk."""
         found = _found(views, pattern)
         act = _act(await request.get_data(cache=False, as_text=False))
-        standing = await views.analyzer.standings.act(found, act.action, act.note)
+        standing = await views.analyzer.standings.act(found, act.action, views.intake.without_secrets(act.note))
         return send(json_reply(Failure(**_fields(found, standing, _now_us()))))
 
 

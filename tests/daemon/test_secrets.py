@@ -23,13 +23,16 @@ async def test_no_file_and_no_log_line_holds_a_secret(tmp_path: Path) -> None:
             await daemon.post("/event", gzip.compress(event), headers={"Content-Encoding": "gzip"}),
             await daemon.post("/event?by=web", event),
         ]
+        (pattern, *_) = (await daemon.json("/failures"))["failures"]
+        noted = {"action": "note", "note": f"it was {SECRET}"}
+        answers.append(await daemon.post(f"/failures/{pattern['id']}", json.dumps(noted).encode()))
         refused = await daemon.post("/event", json.dumps({"id": SECRET}).encode())
         seen = [await daemon.get(path) for path in ("/ops", "/failures", "/stats", "/metrics")]
         for answer in (*answers, refused, *seen):
             assert SECRET not in answer.text
-        assert [answer.status_code for answer in answers] == [200] * 5
+        assert [answer.status_code for answer in answers] == [200] * 6
         assert refused.status_code == 400
-        assert 'observer_secrets_redacted_total{kind="api_key"} 21.0' in seen[-1].text
+        assert 'observer_secrets_redacted_total{kind="api_key"} 22.0' in seen[-1].text
     files = [file for file in data.rglob("*") if file.is_file()]
     assert len(files) > 3
     for file in files:
