@@ -48,8 +48,8 @@ __all__ = ["World"]
 
 RESTART_S: Final = 1.0
 """As systemd would wait, roughly."""
-CALM_S: Final = 60.0
-"""Virtual seconds in which a daemon that is let alone must have recovered from anything."""
+CALM_S: Final = 30.0
+"""Virtual seconds in which a daemon that is let alone must have recovered: twice the longest ever seen."""
 INTERLEAVED: Final = 0.2
 """The part of all blocking calls that others come between."""
 AFTERWARDS_S: Final = 3.0
@@ -74,8 +74,6 @@ class World:
         self.disk.on_death = self._die_at_the_disk
         self.bounds = Bounds()
         self.process: Process | None = None
-        self.first_stored_at: float | None = None
-        """When an op was stored for the first time after the trouble."""
         self._is_over = False
         self._turn = trio.Event()
         """Another process serves."""
@@ -107,8 +105,6 @@ class World:
         """Note what a caller was told."""
         self.run.note(f"told {what} after {seconds:.9f}")
         self.run.count("answers")
-        if not self._is_troubled and self.first_stored_at is None and '"accepted":' in what:
-            self.first_stored_at = trio.current_time()
 
     # ----------------------------------------------------------------------------------------- the course
 
