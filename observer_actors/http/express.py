@@ -124,6 +124,21 @@ class Express:
             if not self._epoll.closed:
                 self._epoll.unregister(rider.descriptor)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody rides."""
+        return not self._riders
+
+    def let_go(self) -> None:
+        """Take what has come, and let go of those that are silent."""
+        group = Group()
+        for rider in list(self._riders.values()):
+            self._look(rider, group)
+            if rider.group is None and not rider.left.is_set():
+                rider.ended = True
+                rider.left.set()
+        self._submit(group)
+
     async def _read(self) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())

@@ -47,6 +47,8 @@ STALL_S: Final = 2.0
 BODY_BYTES_A_SECOND_MIN: Final = 65_536
 """A body holds room while it arrives. It may stand still for `STALL_S` in all, and must come at this rate besides: who
 only announces one, or trickles it, does not keep others out."""
+LAST_REQUESTS_S: Final = 0.2
+"""A client of ours sends its next request within milliseconds."""
 LOOK_S: Final = 1.0
 """How often time limits are looked at."""
 
@@ -77,6 +79,7 @@ class FrontDoor:
         self.open = 0
         """Connections, those handed over too."""
         self.draining = False
+        self.letting_go = False
         self.express = Express(intake, guard, settings)
         self._hand_over = hand_over
         self._connections_max = connections_max
@@ -150,12 +153,16 @@ class FrontDoor:
                 if now > connection.until:
                     connection.scope.cancel()
 
-    def drain(self) -> None:
-        """Let go of silent connections at once, and of each other one after the request that it has begun."""
-        self.draining = self.express.draining = True
-        for connection in self._connections:
-            if not connection.busy:
-                connection.scope.cancel()
+    async def drain(self) -> None:
+        """End each connection with its next answer; after a moment, let go of those that are silent.
+
+        Who has just been answered may be sending again: closed at once, it would not know whether we have it.
+        """
+        self.express.draining = self.draining = True
+        if not self.express.is_empty:
+            await trio.sleep(LAST_REQUESTS_S)
+        self.letting_go = True
+        self.express.let_go()
 
     @property
     def busy(self) -> int:
@@ -196,7 +203,7 @@ class _Connection(Rider):
         :raises OSError: the client is gone.
         """
         with self.scope:
-            while not self.ended and not self._door.draining:
+            while not self.ended and (self.unread or not self._door.letting_go):
                 if not self.unread:
                     await self._ride()
                     continue

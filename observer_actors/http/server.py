@@ -95,8 +95,8 @@ class IngestServer:
             await self._accept_until_told(door, connections, life)
             life.at("draining")
             self._on_stopping()
-            door.drain()
             await web.drain()
+            await door.drain()
             with trio.move_on_after(GRACE_S):
                 while door.busy or announced.requests:  # noqa: ASYNC110 - once in a life; an event would cost each request
                     await trio.sleep(DRAIN_LOOK_S)

@@ -76,7 +76,7 @@ class Log:
         for line in pipe:
             with self._more:
                 self.raw.append(line)
-                self.lines.append(msgspec.json.decode(line))
+                self.lines.append(_fields(line))
                 self._more.notify_all()
 
     def wait(self, event: str, **fields: object) -> dict[str, Any]:
@@ -86,6 +86,15 @@ class Log:
 
     def find(self, event: str, **fields: object) -> list[dict[str, Any]]:
         return [line for line in self.lines if line["event"] == event and fields.items() <= line.items()]
+
+
+def _fields(line: bytes) -> dict[str, Any]:
+    """Read a line; what is none of the daemon's (a loader's complaint, say) is an error of its own."""
+    try:
+        fields: dict[str, Any] = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return {"event": "no line of the log", "level": "error", "text": line.decode(errors="replace")}
+    return fields
 
 
 @contextmanager

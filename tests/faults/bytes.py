@@ -67,7 +67,8 @@ async def corrupt_byte(trial: Trial) -> None:
         shutil.copytree(whole, trial.data)
         path = kind.choose(Paths(trial.data), trial.chance)
         if not path.stat().st_size:  # the active file, directly after it was sealed
-            continue
+            kind = KINDS[(KINDS.index(kind) + 1) % len(KINDS)]
+            path = kind.choose(Paths(trial.data), trial.chance)
         what = _change_a_byte(path, trial.chance)
         report = verify(trial.data)
         async with trial.daemon() as daemon:
