@@ -25,7 +25,7 @@ from observer_actors.journal.format import (
     SegmentEntry,
     decode_index,
 )
-from observer_actors.journal.lines import chunks, decode_ops, decode_times, event_range
+from observer_actors.journal.lines import Times, chunks, decode_ops, decode_times, event_range
 from observer_actors.journal.recovery import Mark, Scanner
 from observer_actors.op import Op
 
@@ -131,7 +131,21 @@ class BlockStore:
             ops = list(_in_place(ops, span))
         return ops, bad
 
-    def _remember(self, span: Span, ops: list[Op]) -> None:
+    def with_times(self, span: Span) -> Span:
+        """Look at the times of a block of which none are known: a third of the work of reading its ops.
+
+        A block that cannot be read, or is another by now, is given back as it is: whoever reads it will tell.
+        """
+        try:
+            times, _ = decode_times(self.read_plain(span))
+        except BlockStale:
+            return span
+        if not times or times[0].seq != span.first_seq:
+            return span
+        self._remember(span, times)
+        return msgspec.structs.replace(span, times=event_range(times))
+
+    def _remember(self, span: Span, ops: Sequence[Op | Times]) -> None:
         if span.stored_bytes < BLOCK_BYTES // 2 or not ops:
             return  # the active file's last block still grows; and small ones are quick to read
         if len(self._times) >= _TIMES_MAX:
