@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
@@ -86,7 +87,7 @@ async def running_ours(
 async def running_the_seed(bench: Bench) -> AsyncIterator[Server]:
     """Run the program that ours replaces, under Bun, with a gateway that answers and no cycle."""
     bun, program = bench.tool("bun"), bench.tool("seed")
-    bench.note_command("the seed", ["bun", "run", program])
+    bench.note_command("the seed", ["bun", "run", os.path.relpath(program, ROOT)])
     with running_gateway() as gateway:
         async with running_seed(bun, program, gateway_url=gateway.url) as seed:
             yield Server(int(seed.base_url.rpartition(":")[2]), seed.process.pid, 0.0)
