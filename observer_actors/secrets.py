@@ -75,12 +75,14 @@ def _may_be_secret(name: str, value: str) -> bool:
     return "pass" in name or "pwd" in name or "secret" in name or " " not in value
 
 
-_EDGE: Final = r"(?:\b|\\[bfnrt]|\\u[0-9a-fA-F]{4})"
+_ESCAPES: Final = r"\\[bfnrt]|\\u[0-9a-fA-F]{4}"
+_EDGE: Final = rf"(?:\b|{_ESCAPES})"
 """Where a word begins, also behind an escape of JSON that has not been decoded, or that stands in a text of JSON."""
 _NAMES: Final = (
     "password|passwd|passphrase|passcode|pwd|secret[_-]?key|secret|api[_-]?key|access[_-]?key|private[_-]?key(?:[_-]pem)?"
     "|auth[_-]?key|account[_-]?key|token|credential"
 )
+_CARD: Final = r"4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6011|64[4-9]\d|65\d{2}|35\d{2}"
 _RULES: Final = (
     _Rule(
         "private_key",
@@ -103,10 +105,11 @@ _RULES: Final = (
     _Rule("password", rf"(?i)(?:{_NAMES})s?[\"'\\]*\s*[:=]\s*[\"'\\]*([^\s\"'\\,;&<>(){{}}\[\]]+)", _is_no_prose),
     _Rule(
         "card",
-        _EDGE + r"((?:4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6011|64[4-9]\d|65\d{2}|35\d{2})(?:[ .-]?\d{4}){3}"
-        r"|3[47]\d{2}[ .-]?\d{6}[ .-]?\d{5})(?:\b|[a-z_])",
+        _EDGE + rf"((?:{_CARD})(?:[ .]?\d{{4}}){{3}}|3[47]\d{{2}}[ .-]?\d{{6}}[ .-]?\d{{5}})(?:\b|_)",
         _passes_luhn,
     ),
+    # With hyphens it may stand in no longer run of them: a UUID has such groups too.
+    _Rule("card", rf"(?:^|[^\w-]|{_ESCAPES})((?:{_CARD})(?:-\d{{4}}){{3}})(?:\b|_)", _passes_luhn),
 )
 KINDS: Final = tuple(dict.fromkeys(rule.kind for rule in _RULES))
 """What is looked for without rules of the operator's own."""

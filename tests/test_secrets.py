@@ -58,6 +58,8 @@ NO_SECRET: Final = (
     "order 4111111111111112 of 1717171717171",
     "sha256 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
     "id 8f14e45f-ceea-467f-9575-1c0a3f2b6d11, sk-1",
+    "id 8f14e45f-4539-1488-0343-64671c0a3f2b",  # a number that a card could have, in a UUID
+    "id 4539148803436467ab12cd34",  # and where a number of hexadecimal digits begins
     "https://example.com:8080/path?x=1@2",
     "ask-me-anything-about-this-and-that",
 )

@@ -81,6 +81,7 @@ def main() -> None:
     for load in (_families(unit.one("RestrictAddressFamilies").split()), _system_calls(unit.all("SystemCallFilter"))):
         load()
     os.environ["STATE_DIRECTORY"] = str(state)
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)  # its file would lie where nothing can be written
     os.execv(sys.argv[3], sys.argv[3:])  # noqa: S606 - to become the command is the point
 
 
