@@ -133,6 +133,13 @@ def test_an_open_quotation_or_bracket_shows_a_cut() -> None:
     assert is_one(body, body[:60])
 
 
+def test_a_text_may_be_cut_within_a_value_of_several_words() -> None:
+    assert is_one(
+        "connection from 84.102.20.2 refused at Sun Jul 24 02:38:22 2005",
+        "connection from 84.102.20.2 refused at Sun Jul 24 0...",
+    )
+
+
 def test_a_short_text_that_begins_like_a_longer_one_is_another() -> None:
     assert not is_one("link error", "link error on broadcast tree")
     one = "authentication failure; logname= uid=0 euid=0 tty=ssh ruser= rhost=203.0.113.7"

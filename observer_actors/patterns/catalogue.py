@@ -40,6 +40,7 @@ from observer_actors.patterns.masking import ANY, digits_alike
 from observer_actors.patterns.shapes import (
     CUT_CHARS_MIN,
     CUT_LENGTHS,
+    CUT_TAIL_WORDS_MAX,
     Shape,
     begins,
     constants,
@@ -404,15 +405,16 @@ class _Endpoint:
         return sorted(beginnings, key=_order)
 
     def _whole_of(self, words: Sequence[str], *, is_cut: bool, but: Group | None = None) -> Group | None:
-        """Find the group that begins with these words, if it is the only one."""
+        """Find the group that begins with these words, if it is the only one; rather one that is no shorter."""
         of_first = self._alike[words[0] if words else ""]
         found = [
             group
             for length, groups in of_first.items()
-            if length >= len(words)
+            if length > len(words) - CUT_TAIL_WORDS_MAX
             for group in groups
             if group is not but and begins(words, group.shape.words, is_cut=is_cut)
         ]
+        found = [group for group in found if len(group.shape.words) >= len(words)] or found
         return found[0] if len(found) == 1 else None
 
 
