@@ -234,6 +234,10 @@ def _problem_of_http(app: QuartTrio, error: HTTPException) -> Reply:
     return Reply(status, msgspec.json.encode(problem), PROBLEM)
 
 
+def _about_body() -> tuple[str, str]:
+    return request.headers.get("Content-Encoding", ""), request.headers.get("traceparent", "")
+
+
 def _register_ingest(app: QuartTrio, views: Views) -> None:
     @app.post("/event")
     @tag(["ingest"])
@@ -243,7 +247,7 @@ def _register_ingest(app: QuartTrio, views: Views) -> None:
     async def post_event() -> ResponseReturnValue:
         """Report one operation; answered once it is on disk."""
         body = await _body()
-        return _send(await views.intake.event(body, request.headers.get("Content-Encoding", "")))
+        return _send(await views.intake.event(body, *_about_body()))
 
     @app.post("/events")
     @tag(["ingest"])
@@ -253,7 +257,7 @@ def _register_ingest(app: QuartTrio, views: Views) -> None:
     async def post_events() -> ResponseReturnValue:
         """Report many: NDJSON or a JSON array, each line judged by itself."""
         body = await _body()
-        return _send(await views.intake.batch(body, request.headers.get("Content-Encoding", "")))
+        return _send(await views.intake.batch(body, *_about_body()))
 
 
 def _register_status(app: QuartTrio, views: Views) -> None:
