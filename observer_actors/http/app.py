@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, cast
 
 import msgspec
 import structlog
+from msgspec import UNSET, UnsetType
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from quart import Response, request
@@ -26,7 +27,7 @@ from observer_actors.http.doubt import DoubtAnswer, DoubtfulOp, doubt_answer, ma
 from observer_actors.http.failures import register_failures
 from observer_actors.http.intake import BatchAnswer, EventAnswer
 from observer_actors.http.metrics import DaemonCollector
-from observer_actors.http.queries import cursor_after, parse_ops_query, parse_seq
+from observer_actors.http.queries import CURSOR, SEQ_DIGITS_MAX, cursor_after, parse_ops_query, parse_seq
 from observer_actors.http.replies import PROBLEM, Problem, Reply, json_reply, problem_reply
 from observer_actors.http.sse import stream
 from observer_actors.http.views import Readiness, Views
@@ -108,19 +109,23 @@ class OpsAnswer(msgspec.Struct, frozen=True):
     complete: bool
 
 
+Seq = Annotated[int, msgspec.Meta(ge=0, lt=10**SEQ_DIGITS_MAX)]
+Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+
+
 class OpsParameters(msgspec.Struct, frozen=True):
     """The parameters of `GET /ops`."""
 
-    source: str | None = None
-    endpoint: str | None = None
-    success: bool | None = None
-    since: str | None = None
-    until: str | None = None
-    after_seq: int | None = None
-    before_seq: int | None = None
+    source: str | UnsetType = UNSET
+    endpoint: str | UnsetType = UNSET
+    success: bool | UnsetType = UNSET
+    since: Time | UnsetType = UNSET
+    until: Time | UnsetType = UNSET
+    after_seq: Seq | UnsetType = UNSET
+    before_seq: Seq | UnsetType = UNSET
     limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 100
-    order: Literal["newest", "oldest"] = "newest"
-    cursor: str | None = None
+    order: Literal["newest", "oldest"] | UnsetType = UNSET
+    cursor: Annotated[str, msgspec.Meta(pattern=CURSOR.pattern)] | UnsetType = UNSET
 
 
 AnyLifecycleEvent = (
@@ -243,7 +248,7 @@ def _register_ingest(app: QuartTrio, views: Views) -> None:
     @tag(["ingest"])
     @document_request(Event)
     @document_response(EventAnswer, 200)
-    @document_problems(400, 408, 413, 415, 503, 507)
+    @document_problems(400, 408, 413, 415, 422, 431, 503, 507)
     async def post_event() -> ResponseReturnValue:
         """Report one operation; answered once it is on disk."""
         body = await _body()
@@ -251,9 +256,9 @@ def _register_ingest(app: QuartTrio, views: Views) -> None:
 
     @app.post("/events")
     @tag(["ingest"])
-    @document_request(list[Event])
+    @document_request(Annotated[list[Event], msgspec.Meta(min_length=1)])
     @document_response(BatchAnswer, 200)
-    @document_problems(400, 408, 413, 415, 503, 507)
+    @document_problems(400, 408, 413, 415, 422, 431, 503, 507)
     async def post_events() -> ResponseReturnValue:
         """Report many: NDJSON or a JSON array, each line judged by itself."""
         body = await _body()
