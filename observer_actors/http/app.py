@@ -45,6 +45,7 @@ from observer_actors.supervision import (
     RestartsExhausted,
     ShutdownForced,
 )
+from observer_actors.visible import visible_json
 
 __all__ = ["create_app"]
 
@@ -236,7 +237,7 @@ def _problem_of_http(app: QuartTrio, error: HTTPException) -> Reply:
         error=detail,
         hint=hint,
     )
-    return Reply(status, msgspec.json.encode(problem), PROBLEM)
+    return Reply(status, visible_json(msgspec.json.encode(problem)), PROBLEM)
 
 
 def _about_body() -> tuple[str, str]:

@@ -25,6 +25,7 @@ from observer_actors.http.replies import PROBLEM, Reply, json_reply, problem_rep
 from observer_actors.op import Op, Scalar
 from observer_actors.settings import ListenSettings
 from observer_actors.trace import trace_attributes
+from observer_actors.visible import visible_json
 
 __all__ = ["BatchAnswer", "EventAnswer", "Intake", "IntakeStatistics"]
 
@@ -308,7 +309,7 @@ def _all_rejected(answer: BatchAnswer) -> Reply:
         "error": detail,
         "field": first.field,
     }
-    return Reply(400, msgspec.json.encode({**problem, **msgspec.to_builtins(answer)}), PROBLEM)
+    return Reply(400, visible_json(msgspec.json.encode({**problem, **msgspec.to_builtins(answer)})), PROBLEM)
 
 
 def _gunzip(body: bytes, size_max: int) -> bytes:
