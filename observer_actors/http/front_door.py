@@ -28,7 +28,7 @@ from typing import Final
 import trio
 
 from observer_actors.errors import ObserverError, Overloaded, RequestTimedOut
-from observer_actors.http.bodies import BodyRoom
+from observer_actors.http.bodies import Arrival, BodyRoom
 from observer_actors.http.express import RECEIVE_BYTES, Express, Rider
 from observer_actors.http.guard import PEER, Guard, Peer, peer_of
 from observer_actors.http.intake import Intake
@@ -43,10 +43,6 @@ HandOver = Callable[[trio.SocketStream | trio.SSLStream[trio.SocketStream], byte
 """Serves the rest of a connection, of which some bytes have been read."""
 
 RECEIVE_BYTES_MAX: Final = 262_144
-STALL_S: Final = 2.0
-BODY_BYTES_A_SECOND_MIN: Final = 65_536
-"""A body holds room while it arrives. It may stand still for `STALL_S` in all, and must come at this rate besides: who
-only announces one, or trickles it, does not keep others out."""
 LAST_REQUESTS_S: Final = 0.2
 """A client of ours sends its next request within milliseconds."""
 LOOK_S: Final = 1.0
@@ -250,8 +246,7 @@ class _Connection(Rider):
             return
         try:
             async with self._door.bodies.hold(head.end if head.end > RECEIVE_BYTES else 0):
-                by = trio.current_time() + min(STALL_S, self._door.settings.request_seconds_max)
-                if await self._receive(missing, at_least_by=by):
+                if await self._receive(missing, Arrival(self._door.settings.request_seconds_max)):
                     self.until = inf
                     await self._take(head)
         except Overloaded as error:
@@ -265,15 +260,12 @@ class _Connection(Rider):
         spent = self.requests >= self._door.settings.requests_per_connection_max
         await self._send(reply, close=head.close or spent or self._door.draining)
 
-    async def _receive(self, least: int, at_least_by: float | None = None) -> bool:
-        """Receive so many bytes, or a few more, behind what is unread; say False when the client has ended instead.
-
-        :param at_least_by: when the next byte must be there; each one that comes gives time for others.
-        """
+    async def _receive(self, least: int, arrival: Arrival | None = None) -> bool:
+        """Receive so many bytes, or a few more, behind what is unread; say False when the client has ended instead."""
         parts = [self.unread]
         while least > 0:
-            if at_least_by is not None:
-                self.until = at_least_by
+            if arrival is not None:
+                self.until = arrival.by
             await trio.lowlevel.wait_readable(self.descriptor)
             try:
                 part = os.read(self.descriptor, min(max(least, RECEIVE_BYTES), RECEIVE_BYTES_MAX))
@@ -284,8 +276,8 @@ class _Connection(Rider):
                 return False
             parts.append(part)
             least -= len(part)
-            if at_least_by is not None:
-                at_least_by += len(part) / BODY_BYTES_A_SECOND_MIN
+            if arrival is not None:
+                arrival.came(len(part))
         self.unread = b"".join(parts)
         return True
 
