@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Event, Updated
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.lifespan import Lifespan
-from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
@@ -29,6 +29,10 @@ from observer_actors.http.wire import rendered
 from observer_actors.settings import ListenSettings
 
 __all__ = ["Web"]
+
+
+HALF_CLOSED_S: Final = 5.0
+"""A client that has closed its side may still wait for its answer; most have gone."""
 
 
 class Web:
@@ -73,20 +77,36 @@ class Web:
 
 
 class _Server(TCPServer):
-    """Hypercorn's, which would wait for the next request of a client that has closed its side until the idle limit."""
+    """Hypercorn's, which would cancel the request of a client that has closed its side, or wait for another one."""
 
+    stream: _Ours
     _has_ended = False
-    stream: _Ours  # type: ignore[assignment]  # what Hypercorn uses of a stream
+
+    def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 - Hypercorn's
+        super().__init__(*arguments)
+        self._answered = trio.Event()
 
     async def _read_data(self) -> None:
-        await super()._read_data()
-        self._has_ended = True
+        try:
+            while data := await self.stream.receive_some(MAX_RECV):
+                self._answered = trio.Event()
+                await self.protocol.handle(RawData(bytes(data)))
+            self._has_ended = True
+            await self.protocol.handle(RawData(b""))
+            if not self.stream.is_idle:
+                with trio.move_on_after(HALF_CLOSED_S):
+                    await self._answered.wait()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._has_ended = True
+        await self.protocol.handle(Closed())
         await self.idle_task.stop()
 
     async def protocol_send(self, event: Event) -> None:
         """Send; nobody is idle any more once the client has ended."""
         if isinstance(event, Updated):
             self.stream.idle(is_idle=event.idle, begun=event.idle and self._has_begun())
+        if isinstance(event, Closed) or (isinstance(event, Updated) and event.idle):
+            self._answered.set()
         if not (self._has_ended and isinstance(event, Updated)):
             await super().protocol_send(event)
 
@@ -106,7 +126,7 @@ class _Ours:
         sends: set[trio.CancelScope],
         settings: ListenSettings,
     ) -> None:
-        self._is_idle = True
+        self.is_idle = True
         self._head_by = inf
         self._receiving = trio.CancelScope()
         self._stream = stream
@@ -129,7 +149,7 @@ class _Ours:
 
     def idle(self, *, is_idle: bool, begun: bool) -> None:
         """Say whether no request is under way, and whether one has begun then all the same."""
-        self._is_idle = is_idle
+        self.is_idle = is_idle
         self._expect_head(begun=begun)
 
     def _expect_head(self, *, begun: bool) -> None:
@@ -150,7 +170,7 @@ class _Ours:
                     rendered(problem_reply(RequestTimedOut("the head did not arrive in time")), close=True)
                 )
                 raise trio.BrokenResourceError("the client does not send")
-        if self._is_idle and self._head_by == inf:
+        if self.is_idle and self._head_by == inf:
             self._expect_head(begun=True)
         return data
 
