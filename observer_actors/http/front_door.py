@@ -32,6 +32,7 @@ from observer_actors.http.bodies import Arrival, BodyRoom
 from observer_actors.http.express import RECEIVE_BYTES, Express, Rider
 from observer_actors.http.guard import PEER, Guard, Peer, peer_of
 from observer_actors.http.intake import Intake
+from observer_actors.http.lingering import linger
 from observer_actors.http.replies import Reply, problem_reply
 from observer_actors.http.wire import INCOMPLETE, Head, Incomplete, read_head, rendered
 from observer_actors.settings import ListenSettings
@@ -133,6 +134,8 @@ class FrontDoor:
                 self._connections.discard(connection)
             if unread is not None:
                 await self._hand_over(stream, unread)
+            elif connection.is_refused:
+                await linger(stream)
 
     async def run(self) -> None:
         """Serve the express lane, and keep time; for ever."""
@@ -178,6 +181,7 @@ async def _turn_away(stream: trio.SocketStream, refusal: ObserverError) -> None:
     async with stream:
         with suppress(OSError):
             os.write(stream.socket.fileno(), rendered(problem_reply(refusal), close=True))
+        await linger(stream)
 
 
 class _Connection(Rider):
@@ -189,6 +193,8 @@ class _Connection(Rider):
     def __init__(self, door: FrontDoor, stream: trio.SocketStream, peer: Peer) -> None:
         super().__init__(stream.socket.fileno(), peer)
         self.scope = trio.CancelScope()
+        self.is_refused = False
+        """The last request was answered before all of it was read."""
         self._answering = False
         self._door = door
         self._stream = stream
@@ -237,7 +243,7 @@ class _Connection(Rider):
         """Wait for the body, while there is room for it, and answer."""
         refusal = self._door.guard().refusal(self.peer, "POST", head.path, head.host, head.authorization)
         if refusal is not None:
-            await self._send(problem_reply(refusal), close=True)
+            await self._refuse(refusal)
             return
         self.requests += 1
         missing = head.end - len(self.unread)
@@ -250,7 +256,11 @@ class _Connection(Rider):
                     self.until = inf
                     await self._take(head)
         except Overloaded as error:
-            await self._send(problem_reply(error), close=True)
+            await self._refuse(error)
+
+    async def _refuse(self, error: ObserverError) -> None:
+        self.is_refused = True
+        await self._send(problem_reply(error), close=True)
 
     async def _take(self, head: Head) -> None:
         body = self.unread[head.body_at : head.end]
@@ -301,6 +311,7 @@ class _Connection(Rider):
 
     async def _say_too_late(self) -> None:
         """Tell a client whose request did not come in time, if it listens."""
+        self.is_refused = True
         reply = problem_reply(RequestTimedOut("the request did not arrive in time"))
         with suppress(OSError):
             os.write(self.descriptor, rendered(reply, close=True))

@@ -24,6 +24,7 @@ from hypercorn.utils import wrap_app
 from observer_actors.errors import RequestInvalid, RequestTimedOut
 from observer_actors.http.bodies import BYTES_A_SECOND_MIN
 from observer_actors.http.gate import HeadTooLarge
+from observer_actors.http.lingering import end, linger
 from observer_actors.http.replies import problem_reply
 from observer_actors.http.wire import rendered
 from observer_actors.settings import ListenSettings
@@ -63,7 +64,7 @@ class Web:
         """Serve the rest of a connection."""
         of_kind = _Rest if isinstance(stream, trio.SocketStream) else _EncryptedRest
         rest = of_kind(stream, unread, self._sends, self._settings)  # type: ignore[arg-type]  # as just looked at
-        server = _Server(self._application, self._config, self._context, ConnectionState({}), rest)  # type: ignore[arg-type]
+        server = _Server(self._application, self._config, self._context, ConnectionState({}), rest)
         await server.run()
 
     async def drain(self) -> None:
@@ -79,7 +80,7 @@ class Web:
 class _Server(TCPServer):
     """Hypercorn's, which would cancel the request of a client that has closed its side, or wait for another one."""
 
-    stream: _Ours
+    stream: _Ours  # type: ignore[assignment]  # what Hypercorn uses of a stream
     _has_ended = False
 
     def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 - Hypercorn's
@@ -89,11 +90,11 @@ class _Server(TCPServer):
     async def _read_data(self) -> None:
         try:
             while data := await self.stream.receive_some(MAX_RECV):
-                self._answered = trio.Event()
                 await self.protocol.handle(RawData(bytes(data)))
             self._has_ended = True
             await self.protocol.handle(RawData(b""))
             if not self.stream.is_idle:
+                self._answered = trio.Event()
                 with trio.move_on_after(HALF_CLOSED_S):
                     await self._answered.wait()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -103,10 +104,11 @@ class _Server(TCPServer):
 
     async def protocol_send(self, event: Event) -> None:
         """Send; nobody is idle any more once the client has ended."""
-        if isinstance(event, Updated):
-            self.stream.idle(is_idle=event.idle, begun=event.idle and self._has_begun())
-        if isinstance(event, Closed) or (isinstance(event, Updated) and event.idle):
-            self._answered.set()
+        if isinstance(event, Updated | Closed):
+            is_idle = isinstance(event, Closed) or event.idle
+            self.stream.idle(is_idle=is_idle, begun=is_idle and self._has_begun())
+            if is_idle:
+                self._answered.set()
         if not (self._has_ended and isinstance(event, Updated)):
             await super().protocol_send(event)
 
@@ -129,11 +131,15 @@ class _Ours:
         self.is_idle = True
         self._head_by = inf
         self._receiving = trio.CancelScope()
+        self._is_closing = False
         self._stream = stream
         self._unread = unread
         self._sends = sends
         self._settings = settings
-        self.aclose = stream.aclose
+
+    async def aclose(self) -> None:
+        """Close; again is harmless."""
+        await self._stream.aclose()
 
     async def send_all(self, data: bytes) -> None:
         """Send; a client that does not read is cut off."""
@@ -165,6 +171,8 @@ class _Ours:
         else:
             with trio.CancelScope(deadline=self._head_by) as self._receiving:
                 data = await self._stream.receive_some(max_bytes)
+            if self._receiving.cancelled_caught and self._is_closing:
+                raise trio.ClosedResourceError
             if self._receiving.cancelled_caught:
                 await self.send_all(
                     rendered(problem_reply(RequestTimedOut("the head did not arrive in time")), close=True)
@@ -183,7 +191,21 @@ class _Rest(_Ours):
     ) -> None:
         super().__init__(stream, unread, sends, settings)
         self.socket = stream.socket
-        self.send_eof = stream.send_eof
+        self._plain = stream
+
+    async def send_eof(self) -> None:
+        """Say that no more is sent."""
+        end(self._plain)
+
+    async def aclose(self) -> None:
+        """Close, kindly. Whoever receives now is told that it is closed."""
+        if not self._is_closing:
+            self._is_closing = True
+            self._receiving.cancel()
+            with trio.CancelScope(shield=True):  # Hypercorn closes from within what it cancels; `linger` has a limit
+                await trio.lowlevel.checkpoint()
+                await linger(self._plain)
+        await super().aclose()
 
 
 class _EncryptedRest(_Ours):
