@@ -14,6 +14,8 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from observer_actors.patterns import stable_id
+from observer_actors.visible import visible
 from tests.daemon.served import Served, served
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
@@ -209,7 +211,8 @@ def test_labels_from_outside_cannot_break_the_format(tmp_path: Path) -> None:
         assert daemon.json("/stats")["total"] == 1
         for headers in ({}, OPENMETRICS):
             found = samples(families(daemon, headers))
-            assert found[key("observer_endpoint_operations_total", endpoint=endpoint, outcome="success")] == 1
+            label = f"{visible(endpoint)}#{stable_id('label', endpoint)}"
+            assert found[key("observer_endpoint_operations_total", endpoint=label, outcome="success")] == 1
             assert not any("forged" in name for name, _ in found)
 
 
