@@ -42,8 +42,8 @@ def exposure(advice_id: str, *exposed: str, control: tuple[str, ...] = (), run: 
     return op(own=exposure_attrs(given))
 
 
-def verdict(success: bool, **attrs: str) -> Op:  # noqa: FBT001
-    return op(success, source="auditor", **attrs)
+def verdict(success: bool, **names: str) -> Op:  # noqa: FBT001
+    return op(success, source="auditor", own=None, **names)
 
 
 def after(*ops: Op) -> Trials:
