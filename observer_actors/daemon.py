@@ -30,6 +30,7 @@ from observer_actors.actors.local_model import LocalModel
 from observer_actors.actors.open_journal import OpenJournal
 from observer_actors.actors.persister import Persister
 from observer_actors.actors.quarantine import Quarantine
+from observer_actors.actors.recorder import Recorder
 from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.stats import StatsKeeper
 from observer_actors.actors.surroundings import Surroundings
@@ -164,6 +165,7 @@ class Daemon:
             "persister", SUBMISSIONS_MAX, events=self.events, crashes_max=crashes_max, set_aside=quarantine.submission
         )
         self.admission = Admission(self.mailbox, settings.admission)
+        self.recorder = Recorder(self.admission, around.time_ns)
         self.persister = Persister(
             self.mailbox,
             self.commits,
@@ -335,6 +337,7 @@ class Daemon:
             settings=lambda: self.settings,
             intake=self.intake,
             admission=self.admission,
+            recorder=self.recorder,
             persister=self.persister,
             commits=self.commits,
             ring=self.ring,
