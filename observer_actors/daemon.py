@@ -17,6 +17,7 @@ import trio
 
 from observer_actors import __version__
 from observer_actors.actors.admission import Admission, Submission
+from observer_actors.actors.adviser import Adviser
 from observer_actors.actors.analyzer import Analyzer
 from observer_actors.actors.archivist import Archivist
 from observer_actors.actors.commits import Commits
@@ -49,8 +50,10 @@ from observer_actors.journal.format import UNREADABLE, Paths, decode_manifest
 from observer_actors.logs import log_lifecycle, logger, set_level
 from observer_actors.models import ChatModel, LakehouseModel, OllamaModel, OpenAIModel
 from observer_actors.notify import Notifier, keep_notified
+from observer_actors.playbook.trial import Trials
 from observer_actors.secrets import Secrets
 from observer_actors.settings import Settings
+from observer_actors.store import Shelf
 from observer_actors.supervision import (
     ChildSpec,
     Events,
@@ -222,6 +225,10 @@ class Daemon:
         self.consolidator = Consolidator(
             self.ring, self.learned, self.cycle, every=settings.cycle.consolidate_every, log=logger("consolidator")
         )
+        self.trials = Trials()
+        self.adviser = Adviser(
+            Shelf(), self.recorder, self.trials.drawn, settings=lambda: self.settings.advice, around=around
+        )
         self.courier = Courier(
             self.learned,
             settings.gateway,
@@ -338,6 +345,7 @@ class Daemon:
             intake=self.intake,
             admission=self.admission,
             recorder=self.recorder,
+            adviser=self.adviser,
             persister=self.persister,
             commits=self.commits,
             ring=self.ring,
