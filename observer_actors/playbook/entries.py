@@ -63,7 +63,8 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
     version: int
     seq: int
     what: str
-    """"created", "evidence", "merged", "state", "mark", "support" or "corroboration", several joined by "+"."""
+    """"created", "evidence", "merged", "state", "mark", "suspended"; "corroboration" and "support" stand behind
+    "evidence" where they have changed with it, joined by "+"."""
     text: str = ""
     """The new text; "" where it is as before."""
     state: str = ""
@@ -91,6 +92,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     """What an agent is told, in one or two sentences. Every word of it is corroborated, as the entry is."""
     state: State = State.CANDIDATE
+    reason: str = ""
+    """Why it is in this state; "" for one that was never in another."""
     mark: Mark = Mark.NONE
     version: int = 1
     """From 1; each change adds one."""
