@@ -8,12 +8,12 @@ import random
 import msgspec
 import pytest
 
+from observer_actors.event import OWN_SOURCE
 from observer_actors.op import Op, Scalar
 from observer_actors.playbook import trial as module
 from observer_actors.playbook.lift import Arm, Sides, Trial
 from observer_actors.playbook.trial import (
     ADVICE_ENDPOINT,
-    OBSERVER,
     Exposure,
     Trials,
     exposure_attrs,
@@ -31,7 +31,7 @@ def op(success: bool = True, *, source: str = "mcp", own: dict[str, Scalar] | No
         success=success,
         duration_ms=1,
         output_summary="",
-        source=source if own is None else OBSERVER,
+        source=source if own is None else OWN_SOURCE,
         seq=next(SEQ),
         attrs=attrs if own is None else own,
     )

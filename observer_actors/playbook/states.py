@@ -19,14 +19,14 @@ than to be harmed. So the two have different bars, and between them nothing chan
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Final
 
 import msgspec
 
+from observer_actors.playbook.entries import Entry, Mark, State
 from observer_actors.playbook.lift import Trial, lift
 
-__all__ = ["ALPHA", "ALPHA_HARM", "HANDED_OUT", "EntryState", "Ruling", "Standing", "judged", "ruled", "share_of"]
+__all__ = ["ALPHA", "ALPHA_HARM", "Standing", "judged", "share_of"]
 
 ALPHA: Final = 0.05
 """The chance that an entry's interval ever misses the truth; it is also what is shown."""
@@ -42,103 +42,64 @@ CANDIDATE_SHARE: Final = 0.5
 """The control's share while an entry is a candidate: even arms tell the most."""
 
 
-class EntryState(StrEnum):
-    """How an entry stands."""
+class Standing(msgspec.Struct, frozen=True):
+    """Where the trial of an entry has led, and why."""
 
-    CANDIDATE = "candidate"
-    ACTIVE = "active"
-    WITHHELD = "withheld"
-    RETIRED = "retired"
-
-
-HANDED_OUT: Final = frozenset({EntryState.CANDIDATE, EntryState.ACTIVE})
-
-
-class Ruling(StrEnum):
-    """What a person has said of an entry; it stands above the interval."""
-
-    PINNED = "pinned"
-    """Handed out as an active one is, whatever the interval says."""
-    WITHHELD = "withheld"
-    """Given to nobody."""
-
-
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an entry stands, and why."""
-
-    state: EntryState = EntryState.CANDIDATE
+    state: State = State.CANDIDATE
     reason: str = ""
     """Why it is in this state; empty for one that was never in another."""
-    since_seq: int = 0
-    """The op that brought it there."""
     tries: int = 1
     """Its trials so far, the present one too."""
     evidence_then: int = 0
     """Its evidence when it was withheld."""
-    ruling: Ruling | None = None
-    """What a person has said."""
-
-    @property
-    def effective(self) -> EntryState:
-        """How it is treated: by the person's word, if there is one."""
-        if self.ruling is None:
-            return self.state
-        return EntryState.ACTIVE if self.ruling is Ruling.PINNED else EntryState.WITHHELD
 
 
-def judged(standing: Standing, trial: Trial, *, evidence: int, seq: int) -> Standing:
+def judged(standing: Standing, trial: Trial, evidence: int) -> Standing:
     """Say where an entry stands now; the same object when nothing changes.
 
-    A person's ruling does not stop the judging: it stands above it, and when it is taken back the state is true.
+    A person's mark does not stop the judging: it stands above it, and when it is taken back the state is true. Where
+    ``tries`` has grown, the caller begins a new trial (`Trials.restart`).
 
     :param evidence: how many ops speak for the entry; a withheld one is tried again when they have grown by half.
-    :param seq: of the op that is being taken in.
     """
     match standing.state:
-        case EntryState.RETIRED:
+        case State.RETIRED:
             return standing
-        case EntryState.WITHHELD:
-            return _tried_again(standing, evidence, seq)
+        case State.WITHHELD:
+            return _tried_again(standing, evidence)
     against = _against(standing.state, trial)
     if against:
-        state = EntryState.RETIRED if standing.tries >= TRIES_MAX else EntryState.WITHHELD
-        return _moved(standing, state, against, seq, evidence_then=evidence)
+        state = State.RETIRED if standing.tries >= TRIES_MAX else State.WITHHELD
+        return Standing(state, against, standing.tries, evidence)
     low = lift(trial, ALPHA).low
-    if standing.state is EntryState.CANDIDATE and low > 0:
-        return _moved(standing, EntryState.ACTIVE, "it helps", seq)
-    if standing.state is EntryState.ACTIVE and low < SLACK:
-        return _moved(standing, EntryState.CANDIDATE, "it may no longer help", seq)
+    if standing.state is State.CANDIDATE and low > 0:
+        return Standing(State.ACTIVE, "it helps", standing.tries)
+    if standing.state is State.ACTIVE and low < SLACK:
+        return Standing(State.CANDIDATE, "it may no longer help", standing.tries)
     return standing
 
 
-def ruled(standing: Standing, ruling: Ruling | None, *, seq: int) -> Standing:
-    """Put a person's word above the interval; None takes it back."""
-    return msgspec.structs.replace(standing, ruling=ruling, since_seq=seq)
-
-
-def share_of(standing: Standing, active_share: float) -> float:
+def share_of(entry: Entry, active_share: float) -> float:
     """Give the control's share of the runs of an entry that is handed out.
 
-    :param active_share: that of an active one (`advice.control_share`).
+    :param active_share: that of an active or pinned one (`advice.control_share`).
     """
-    return active_share if standing.effective is EntryState.ACTIVE else max(active_share, CANDIDATE_SHARE)
+    if entry.mark is Mark.PINNED or entry.state is State.ACTIVE:
+        return active_share
+    return max(active_share, CANDIDATE_SHARE)
 
 
-def _against(state: EntryState, trial: Trial) -> str:
+def _against(state: State, trial: Trial) -> str:
     """Say what speaks against handing an entry out; empty where nothing does."""
     if lift(trial, ALPHA_HARM).high < 0:
         return "it does harm"
     runs = trial.exposed.total + trial.control.total
-    if state is EntryState.CANDIDATE and runs >= RUNS_WITHOUT_USE_MAX and lift(trial, ALPHA).low <= 0:
+    if state is State.CANDIDATE and runs >= RUNS_WITHOUT_USE_MAX and lift(trial, ALPHA).low <= 0:
         return f"no use shown in {runs:,} runs"
     return ""
 
 
-def _tried_again(standing: Standing, evidence: int, seq: int) -> Standing:
+def _tried_again(standing: Standing, evidence: int) -> Standing:
     if 2 * evidence < 3 * max(1, standing.evidence_then):
         return standing
-    return _moved(standing, EntryState.CANDIDATE, "its evidence has grown", seq, tries=standing.tries + 1)
-
-
-def _moved(standing: Standing, state: EntryState, reason: str, seq: int, **also: int) -> Standing:
-    return msgspec.structs.replace(standing, state=state, reason=reason, since_seq=seq, **also)
+    return Standing(State.CANDIDATE, "its evidence has grown", standing.tries + 1)

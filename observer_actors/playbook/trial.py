@@ -5,7 +5,7 @@ The rules:
 * A run is *drawn* for an entry when the entry would be part of an answer to it: into the control with the chance
   ``share``, by a hash of entry and run (`in_control`), and else it is exposed. Once drawn a run stays where it is, also
   when the share changes. A request without a run is a run of its own, under its advice id.
-* A draw stands in the journal as an op of source `OBSERVER` and endpoint `ADVICE_ENDPOINT` (`exposure_attrs`), before
+* A draw stands in the journal as an op of source `OWN_SOURCE` and endpoint `ADVICE_ENDPOINT` (`exposure_attrs`), before
   the agent has its answer. `Trials` is a fold over the journal: clock and chance have no part in it.
 * The outcome of a run is its verdict: an op of source ``auditor`` that names the run, or an advice id of it. Where
   there is none it is, for each entry, the last op with an advice id for whose answer the entry was drawn. What comes
@@ -26,13 +26,13 @@ from typing import Final, TypeVar
 import msgspec
 
 from observer_actors.doubt import run_of
+from observer_actors.event import OWN_SOURCE
 from observer_actors.op import Op, Scalar
 from observer_actors.playbook.lift import Arm, Sides, Trial
 
 __all__ = [
     "ADVICE_ENDPOINT",
     "ADVICE_ID",
-    "OBSERVER",
     "Exposure",
     "Trials",
     "exposure_attrs",
@@ -40,8 +40,6 @@ __all__ = [
     "run_name",
 ]
 
-OBSERVER: Final = "observer"
-"""The source of what the daemon itself puts into the journal; no caller may use it."""
 ADVICE_ENDPOINT: Final = "observer:advice"
 ADVICE_ID: Final = "advice_id"
 """The attribute by which an op says which advice it had."""
@@ -121,7 +119,7 @@ class Trials(msgspec.Struct):
 
     def add(self, op: Op) -> Collection[str]:
         """Take the next op in, and give the ids of the entries whose counts it has changed."""
-        if op.source == OBSERVER:
+        if op.source == OWN_SOURCE:
             if op.endpoint == ADVICE_ENDPOINT:
                 self._expose(_exposure(op))
             return ()
