@@ -36,6 +36,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     scope: dict[str, str] = {}
     succeeded: int
     failed: int
+    doubtful: int = 0
     runs: int
     sources: tuple[str, ...]
     corroborated: bool

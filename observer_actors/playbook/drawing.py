@@ -100,7 +100,7 @@ def draw_avoid(endpoint: Endpoint, root: str, failure: Failure, corroboration: C
     if count < FAILURES_MIN:
         return Draft(key, Kind.AVOID, endpoint.name, None)
     ruling = failure.ruling()
-    parts = [f"`{endpoint.name}` fails with “{_cut(failure.text)}” ({count:,} of {endpoint.calls:,} calls)."]
+    parts = [f"`{endpoint.name}` fails with “{_cut(failure.text)}” ({count:,} of {endpoint.all_calls:,} calls)."]
     if ruling.cause is not Cause.UNKNOWN:
         parts.append(ruling.advice)
     found = against_successes(endpoint, failure.values, count, corroboration)
@@ -227,6 +227,7 @@ def _evidence(  # noqa: PLR0913 - what an entry has
         text=" ".join(parts),
         succeeded=witnesses.count if succeeded is None else succeeded,
         failed=endpoint.bad.count if failed is None else failed,
+        doubtful=witnesses.doubtful,
         runs=len(witnesses.runs),
         sources=tuple(sorted(witnesses.sources)),
         corroborated=witnesses.suffice(corroboration),

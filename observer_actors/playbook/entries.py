@@ -57,7 +57,7 @@ class Mark(StrEnum):
     """Not handed out any more."""
 
 
-class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+class Change(msgspec.Struct, frozen=True):
     """One version of an entry: the op that caused it, and what it changed."""
 
     version: int
@@ -98,8 +98,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 1
     """From 1; each change adds one."""
     succeeded: int = 0
-    """Ops, or for a recipe runs, that speak of success; a success in a run that was judged failed is none."""
+    """What speaks of success: ops, tries to go on after a failure, or runs that were judged good."""
     failed: int = 0
+    doubtful: int = 0
+    """Successes in runs that were judged failed: they count for nothing."""
     runs: int = 0
     """Different runs that its evidence comes from, as far as they are counted (`evidence.WITNESSES_MAX`)."""
     sources: tuple[str, ...] = ()

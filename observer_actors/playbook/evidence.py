@@ -166,6 +166,11 @@ class Endpoint(msgspec.Struct):
         """Successes and failures that count."""
         return self.ok.count + self.bad.count
 
+    @property
+    def all_calls(self) -> int:
+        """Those, and the successes in runs that were judged failed."""
+        return self.calls + self.ok.doubtful
+
     def values(self) -> int:
         """Give how much room the values take."""
         return sum(len(values) for values in self.features.values() if values)

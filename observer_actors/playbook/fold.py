@@ -171,7 +171,7 @@ class Playbook:
         if name is None:
             return False
         self._room.left += self.endpoints.pop(name).values()
-        self._touch(Section.ENDPOINT, name)
+        self.kept.gone(Section.ENDPOINT, name)
         self.meta.left.endpoints += 1
         for entry in self.ledger.at(name):
             self.ledger.forget(entry.id)
@@ -223,7 +223,7 @@ class Playbook:
     def _keep_runs_bounded(self) -> None:
         for run in self.runs.forget_oldest():
             self.meta.left.runs += not run.judge
-            self._touch(Section.RUN, run.name)
+            self.kept.gone(Section.RUN, run.name)
 
     def _failure(self, endpoint: Endpoint, op: Op) -> str:
         """Give the text that a failure counts as, with room made for it if there can be."""
@@ -266,7 +266,14 @@ class Playbook:
         for step in run.steps:
             for endpoint in self._known(step.endpoint):
                 endpoint.reviewed(step, (AUDITOR,) if step.source == run.source else (), is_bad=run.is_bad)
-        own = [step for step in run.steps if step.source == run.source]
+        self._judge_ways(run, [step for step in run.steps if step.source == run.source])
+        for name in dict.fromkeys(step.endpoint for step in run.steps):
+            for endpoint in self._known(name):
+                self._touch(Section.ENDPOINT, name)
+                self._draw_what_is_due(endpoint)
+
+    def _judge_ways(self, run: Run, own: Sequence[Step]) -> None:
+        """Take in what a verdict says of how the steps of whoever the run belongs to followed each other."""
         for number, step in enumerate(own):
             if (found := way_from_failure(own[:number], step)) is not None:
                 for endpoint in self._known(step.endpoint):
@@ -274,10 +281,6 @@ class Playbook:
         for name, seq, before in habits(own):
             for endpoint in self._known(name):
                 endpoint.judged(run.number, (run.source, AUDITOR), seq, before, good=run.good)
-        for name in dict.fromkeys(step.endpoint for step in run.steps):
-            for endpoint in self._known(name):
-                self._touch(Section.ENDPOINT, name)
-                self._draw_what_is_due(endpoint)
 
     def _known(self, name: str) -> tuple[Endpoint, ...]:
         """Give an endpoint; nothing where it has been forgotten."""
@@ -395,10 +398,11 @@ class Playbook:
         """Give one part of the state, as it is now."""
         part = self._part(section, key)
         if part is None:
-            self.kept.born.pop((section, key), None)
             return Row(section, key, 0, b"")
         seq = getattr(part, "last_seq", None) if section in _BY_LAST_SEQ else None
-        return Row(section, key, self.kept.born[section, key] if seq is None else seq, msgspec.json.encode(part))
+        return Row(
+            section, key, self.kept.born.get((section, key), 0) if seq is None else seq, msgspec.json.encode(part)
+        )
 
     def rows(self) -> list[Row]:
         """Give all of the state."""

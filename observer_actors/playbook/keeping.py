@@ -42,9 +42,14 @@ class Kept:
         """The seq that made a part, for those that are restored in that order."""
 
     def touch(self, section: Section, key: str, seq: int) -> None:
-        """Note that a part was made, changed or removed by an op."""
+        """Note that a part was made or changed by an op."""
         self._changed[section, key] = None
         self.born.setdefault((section, key), seq)
+
+    def gone(self, section: Section, key: str) -> None:
+        """Note that a part is no more; one of the same name is another one."""
+        self._changed[section, key] = None
+        self.born.pop((section, key), None)
 
     def take(self) -> list[tuple[Section, str]]:
         """Give what has changed since the last call."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Final
 
-
 from observer_actors.op import Op
 from observer_actors.playbook.decisions import Action, Decision, marked
 from observer_actors.playbook.deltas import (
@@ -137,9 +136,9 @@ class Ledger:
         if not self._by_endpoint[entry.endpoint]:
             del self._by_endpoint[entry.endpoint]
         if self.standings.pop(entry.id, None) is not None:
-            self._touch(Section.STANDING, entry.id)
+            self._kept.gone(Section.STANDING, entry.id)
         self.trials.forget(entry.id)
-        self._touch(Section.TRIAL_ENTRY, entry.id)
+        self._kept.gone(Section.TRIAL_ENTRY, entry.id)
 
     # -------------------------------------------------------------------------------------------------- trials
 
@@ -167,9 +166,9 @@ class Ledger:
         if advice in trials.advices:
             self._touch(Section.TRIAL_ADVICE, advice)
         if oldest[0] not in trials.runs:
-            self._touch(Section.TRIAL_RUN, oldest[0])
+            self._kept.gone(Section.TRIAL_RUN, oldest[0])
         if oldest[1] not in trials.advices:
-            self._touch(Section.TRIAL_ADVICE, oldest[1])
+            self._kept.gone(Section.TRIAL_ADVICE, oldest[1])
 
     def _judge(self, key: str) -> None:
         """See where an entry stands now."""
@@ -218,9 +217,12 @@ class Ledger:
     def _do(self, delta: Delta) -> None:
         apply(self.entries, delta)
         self._deltas.append(delta)
+        if isinstance(delta, Forgotten):
+            self._kept.gone(Section.ENTRY, delta.id)
+            return
         self._touch(Section.ENTRY, delta.entry.id if isinstance(delta, Created) else delta.id)
         if isinstance(delta, Merged):
-            self._touch(Section.ENTRY, delta.other)
+            self._kept.gone(Section.ENTRY, delta.other)
 
     def _touch(self, section: Section, key: str = "") -> None:
         self._kept.touch(section, key, self._seq)
