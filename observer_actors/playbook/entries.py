@@ -57,13 +57,14 @@ class Mark(StrEnum):
     """Not handed out any more."""
 
 
-class Change(msgspec.Struct, frozen=True, omit_defaults=True):
+class Change(msgspec.Struct, frozen=True):
     """One version of an entry: the op that caused it, and what it changed."""
 
     version: int
     seq: int
     what: str
-    """"created", "evidence", "merged", "state", "mark", "support" or "corroboration", several joined by "+"."""
+    """"created", "evidence", "merged", "state", "mark", "suspended"; "corroboration" and "support" stand behind
+    "evidence" where they have changed with it, joined by "+"."""
     text: str = ""
     """The new text; "" where it is as before."""
     state: str = ""
@@ -91,12 +92,16 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     """What an agent is told, in one or two sentences. Every word of it is corroborated, as the entry is."""
     state: State = State.CANDIDATE
+    reason: str = ""
+    """Why it is in this state; "" for one that was never in another."""
     mark: Mark = Mark.NONE
     version: int = 1
     """From 1; each change adds one."""
     succeeded: int = 0
-    """Ops, or for a recipe runs, that speak of success; a success in a run that was judged failed is none."""
+    """What speaks of success: ops, tries to go on after a failure, or runs that were judged good."""
     failed: int = 0
+    doubtful: int = 0
+    """Successes in runs that were judged failed: they count for nothing."""
     runs: int = 0
     """Different runs that its evidence comes from, as far as they are counted (`evidence.WITNESSES_MAX`)."""
     sources: tuple[str, ...] = ()
