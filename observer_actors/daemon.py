@@ -17,6 +17,7 @@ import trio
 
 from observer_actors import __version__
 from observer_actors.actors.admission import Admission, Submission
+from observer_actors.actors.adviser import Adviser
 from observer_actors.actors.analyzer import Analyzer
 from observer_actors.actors.archivist import Archivist
 from observer_actors.actors.commits import Commits
@@ -30,6 +31,7 @@ from observer_actors.actors.local_model import LocalModel
 from observer_actors.actors.open_journal import OpenJournal
 from observer_actors.actors.persister import Persister
 from observer_actors.actors.quarantine import Quarantine
+from observer_actors.actors.recorder import Recorder
 from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.stats import StatsKeeper
 from observer_actors.actors.surroundings import Surroundings
@@ -48,8 +50,10 @@ from observer_actors.journal.format import UNREADABLE, Paths, decode_manifest
 from observer_actors.logs import log_lifecycle, logger, set_level
 from observer_actors.models import ChatModel, LakehouseModel, OllamaModel, OpenAIModel
 from observer_actors.notify import Notifier, keep_notified
+from observer_actors.playbook.trial import Trials
 from observer_actors.secrets import Secrets
 from observer_actors.settings import Settings
+from observer_actors.store import Shelf
 from observer_actors.supervision import (
     ChildSpec,
     Events,
@@ -164,6 +168,7 @@ class Daemon:
             "persister", SUBMISSIONS_MAX, events=self.events, crashes_max=crashes_max, set_aside=quarantine.submission
         )
         self.admission = Admission(self.mailbox, settings.admission)
+        self.recorder = Recorder(self.admission, around.time_ns)
         self.persister = Persister(
             self.mailbox,
             self.commits,
@@ -219,6 +224,10 @@ class Daemon:
         )
         self.consolidator = Consolidator(
             self.ring, self.learned, self.cycle, every=settings.cycle.consolidate_every, log=logger("consolidator")
+        )
+        self.trials = Trials()
+        self.adviser = Adviser(
+            Shelf(), self.recorder, self.trials.drawn, settings=lambda: self.settings.advice, around=around
         )
         self.courier = Courier(
             self.learned,
@@ -335,6 +344,8 @@ class Daemon:
             settings=lambda: self.settings,
             intake=self.intake,
             admission=self.admission,
+            recorder=self.recorder,
+            adviser=self.adviser,
             persister=self.persister,
             commits=self.commits,
             ring=self.ring,

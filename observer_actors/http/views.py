@@ -10,9 +10,11 @@ import msgspec
 import trio
 
 from observer_actors.actors.admission import Admission
+from observer_actors.actors.adviser import Adviser
 from observer_actors.actors.analyzer import Analyzer
 from observer_actors.actors.commits import Commits, Feed
 from observer_actors.actors.persister import Persister
+from observer_actors.actors.recorder import Recorder
 from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.stats import StatsKeeper
 from observer_actors.actors.tail import Tail
@@ -43,6 +45,8 @@ class Views:
     settings: Callable[[], Settings]
     intake: Intake
     admission: Admission
+    recorder: Recorder
+    adviser: Adviser
     persister: Persister
     commits: Commits
     ring: RingKeeper

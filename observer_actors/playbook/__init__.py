@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from observer_actors.playbook.consolidation import consolidate, endpoints_left_out
-from observer_actors.playbook.entries import Created, Delta, Entry, Kind, Updated, entry_id
+from observer_actors.playbook.consolidation import (
+    Created,
+    Delta,
+    Entry,
+    Updated,
+    consolidate,
+    endpoints_left_out,
+)
+from observer_actors.playbook.entries import Kind, entry_id
 
 __all__ = [
     "Created",

@@ -19,8 +19,8 @@ from typing import Final
 import msgspec
 
 from observer_actors.op import Op
-from observer_actors.patterns import LogEntry, Outgoing, bounded_endpoint, log_message
-from observer_actors.playbook.entries import Created, Delta, Entry, Kind, Updated, entry_id
+from observer_actors.patterns import LogEntry, Outgoing, bounded_endpoint, log_message, stable_id
+from observer_actors.playbook.entries import Kind
 
 __all__ = [
     "ENDPOINT_SUCCESSES_MIN",
@@ -28,6 +28,10 @@ __all__ = [
     "EXAMPLES_MAX",
     "INPUTS_MAX",
     "SUCCESSES_MIN",
+    "Created",
+    "Delta",
+    "Entry",
+    "Updated",
     "consolidate",
     "endpoints_left_out",
 ]
@@ -42,6 +46,52 @@ ENTRIES_MAX: Final = 1_000
 """Endpoints that get an entry, first come, first served: about 2 MB. Those beyond are counted, not kept."""
 DURATION_MS_MAX: Final = 1e15
 """A longer duration (30,000 years) is a caller's mistake, and must not make the sum infinite."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One piece of advice, with its evidence."""
+
+    id: str
+    kind: Kind
+    endpoint: str
+    text: str
+    version: int
+    """From 1; each update adds one."""
+    successes: int
+    """Successes taken in so far, each once, also those that have left the ring since."""
+    duration_ms_total: float
+    """The sum of their durations."""
+    first_seq: int
+    last_seq: int
+    """The newest op that is in the counts: only newer ones are added."""
+    example_seqs: tuple[int, ...]
+    """The newest `consolidation.EXAMPLES_MAX`, oldest first."""
+    inputs: tuple[str, ...]
+    """Input summaries of the newest `consolidation.INPUTS_MAX` successes, oldest first, each cut."""
+    sent_successes: int = 0
+    """``successes`` as the gateway was last told; 0: never."""
+
+    @property
+    def avg_duration_ms(self) -> float:
+        """The mean of the durations."""
+        return self.duration_ms_total / self.successes
+
+
+class Created(msgspec.Struct, frozen=True):
+    """A new entry, and the message that tells the gateway."""
+
+    entry: Entry
+    message: Outgoing | None = None
+
+
+class Updated(msgspec.Struct, frozen=True):
+    """An entry as its evidence has it now; a message when the gateway's copy has become stale."""
+
+    entry: Entry
+    message: Outgoing | None = None
+
+
+Delta = Created | Updated
 
 
 def consolidate(ops: Sequence[Op], entries: Mapping[str, Entry]) -> list[Delta]:
@@ -78,7 +128,7 @@ def _by_entry(ops: Sequence[Op]) -> dict[str, list[Op]]:
     ids: dict[str, str] = {}
     for op in sorted((op for op in ops if op.success), key=lambda op: op.seq):
         if op.endpoint not in ids:
-            ids[op.endpoint] = entry_id(Kind.DO, bounded_endpoint(op.endpoint))
+            ids[op.endpoint] = stable_id("entry", "do", bounded_endpoint(op.endpoint))
         groups.setdefault(ids[op.endpoint], []).append(op)
     return groups
 
