@@ -9,16 +9,9 @@ from __future__ import annotations
 from observer_actors.client._events import Receipt, record_external_op
 from observer_actors.client._ledger import ClientStatistics, statistics
 from observer_actors.client._observed import Observed, observed
-from observer_actors.client._verdict import (
-    Finding,
-    Severity,
-    Verdict,
-    VerdictReport,
-    audit_history,
-    report_verdict,
-)
+from observer_actors.client._verdict import Verdict, VerdictReport, audit_history, report_verdict
 from observer_actors.client._wire import Unreachable
-from observer_actors.kb import AuditRow, FindingCounts
+from observer_actors.kb.rows import AuditRow, Finding, FindingCounts, Severity
 
 __all__ = [
     "AuditRow",

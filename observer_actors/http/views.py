@@ -12,6 +12,7 @@ import trio
 from observer_actors.actors.admission import Admission
 from observer_actors.actors.analyzer import Analyzer
 from observer_actors.actors.commits import Commits, Feed
+from observer_actors.actors.librarian import Librarian
 from observer_actors.actors.persister import Persister
 from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.stats import StatsKeeper
@@ -24,7 +25,7 @@ from observer_actors.settings import Settings
 from observer_actors.store import StoreStatistics
 from observer_actors.supervision import ActorStatistics, Events
 
-__all__ = ["Readiness", "Views"]
+__all__ = ["READ_OWN_WRITES_S", "Readiness", "Views"]
 
 READ_OWN_WRITES_S: Final = 1.0
 
@@ -55,6 +56,7 @@ class Views:
     get: Callable[[int], Awaitable[Op | None]]
     damaged_lines: Callable[[], int]
     analyzer: Analyzer
+    librarian: Librarian
     entries: Callable[[], Sequence[Entry]]
     outbox: Callable[[], StoreStatistics | None]
 
