@@ -21,16 +21,9 @@ if TYPE_CHECKING:
     from observer_actors.client._observer import Observer
     from observer_actors.client._operation import Operation
     from observer_actors.client._outbox import ObserverStatistics
-    from observer_actors.client._verdict import (
-        Finding,
-        Severity,
-        Verdict,
-        VerdictReport,
-        audit_history,
-        report_verdict,
-    )
+    from observer_actors.client._verdict import Verdict, VerdictReport, audit_history, report_verdict
     from observer_actors.errors import Unreachable
-    from observer_actors.kb import AuditRow, FindingCounts
+    from observer_actors.kb.rows import AuditRow, Finding, FindingCounts, Severity
 
 __all__ = [
     "Advice",
@@ -61,16 +54,16 @@ _HOMES: Final = {
     "Advice": _HERE + "_advice",
     "AdviceEntry": _HERE + "_advice",
     "AsyncObserver": _HERE + "_async_observer",
-    "AuditRow": "observer_actors.kb",
+    "AuditRow": "observer_actors.kb.rows",
     "ClientStatistics": _HERE + "_ledger",
-    "Finding": _HERE + "_verdict",
-    "FindingCounts": "observer_actors.kb",
+    "Finding": "observer_actors.kb.rows",
+    "FindingCounts": "observer_actors.kb.rows",
     "Observed": _HERE + "_observed",
     "Observer": _HERE + "_observer",
     "ObserverStatistics": _HERE + "_outbox",
     "Operation": _HERE + "_operation",
     "Receipt": _HERE + "_events",
-    "Severity": _HERE + "_verdict",
+    "Severity": "observer_actors.kb.rows",
     "Unreachable": "observer_actors.errors",
     "Verdict": _HERE + "_verdict",
     "VerdictReport": _HERE + "_verdict",

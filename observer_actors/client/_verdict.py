@@ -14,7 +14,7 @@ import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 from uuid import uuid4
 
 import anyio.to_thread
@@ -26,34 +26,15 @@ from observer_actors.client._places import data_directory
 from observer_actors.client._wording import bounded
 from observer_actors.errors import DiskFailed, EventInvalid, ObserverError
 from observer_actors.journal.files import FILE_MODE, PosixDisk, translated
-from observer_actors.kb import AuditRow, FindingCounts, append_row, read_audit_rows
+from observer_actors.kb.files import append_row, read_audit_rows, recently_told
+from observer_actors.kb.rows import OVERALL_CHARS_MAX, SIGNATURE_CHARS_MAX, AuditRow, Finding, FindingCounts, Severity
 from observer_actors.op import iso_milliseconds
 
 __all__ = ["Finding", "Severity", "Verdict", "VerdictReport", "audit_history", "report_verdict"]
 
-Severity = Literal["info", "warn", "block"]
-SIGNATURE_CHARS_MAX: Final = 200
-OVERALL_CHARS_MAX: Final = 64
 VERSIONS_MAX: Final = 10_000
 """Different verdicts on one signature; more is a loop somewhere, not an audit."""
 _DISK: Final = PosixDisk(shared=True)
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that an audit found.
-
-    :raises EventInvalid: an unknown severity.
-    """
-
-    severity: Severity
-    title: str
-    file: str = ""
-    line: int | None = None
-    """From 1; None when it is about the whole file, or about none."""
-
-    def __post_init__(self) -> None:
-        if self.severity not in get_args(Severity):
-            raise EventInvalid(f"wants info, warn or block, got {self.severity!r:.40}", field="severity")
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,7 +183,9 @@ def _row(verdict: Verdict) -> AuditRow:
 
 
 def _record(data_dir: Path, verdict: Verdict, repeated: bool) -> None:  # noqa: FBT001 - called through to_thread
-    """Append the row, unless a report of the same verdict has done so."""
+    """Append the row, unless a report of the same verdict has done so, or the daemon on this machine just has."""
+    if recently_told(data_dir, verdict.id):
+        return
     if repeated and any(row.id == verdict.id for row in read_audit_rows(data_dir, verdict.signature).rows):
         return
     append_row(data_dir, _row(verdict))

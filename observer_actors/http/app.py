@@ -26,6 +26,7 @@ from observer_actors.http.description import Description, document_problems, doc
 from observer_actors.http.doubt import DoubtAnswer, DoubtfulOp, doubt_answer, marked_op
 from observer_actors.http.failures import register_failures
 from observer_actors.http.intake import BatchAnswer, EventAnswer
+from observer_actors.http.kb import register_kb
 from observer_actors.http.metrics import DaemonCollector
 from observer_actors.http.queries import cursor_after, parse_ops_query, parse_seq
 from observer_actors.http.replies import PROBLEM, Problem, Reply, json_reply, problem_reply
@@ -182,6 +183,7 @@ def create_app(views: Views) -> QuartTrio:
     _register_ops(app, views)
     register_failures(app, views, _send)
     register_advice(app, views, _send)
+    register_kb(app, views, _send)
     _register_learning(app, views)
     return app
 

@@ -13,6 +13,7 @@ from observer_actors.actors.admission import Admission
 from observer_actors.actors.adviser import Adviser
 from observer_actors.actors.analyzer import Analyzer
 from observer_actors.actors.commits import Commits, Feed
+from observer_actors.actors.librarian import Librarian
 from observer_actors.actors.persister import Persister
 from observer_actors.actors.recorder import Recorder
 from observer_actors.actors.ring_keeper import RingKeeper
@@ -26,7 +27,7 @@ from observer_actors.settings import Settings
 from observer_actors.store import StoreStatistics
 from observer_actors.supervision import ActorStatistics, Events
 
-__all__ = ["Readiness", "Views"]
+__all__ = ["READ_OWN_WRITES_S", "Readiness", "Views"]
 
 READ_OWN_WRITES_S: Final = 1.0
 
@@ -59,6 +60,7 @@ class Views:
     get: Callable[[int], Awaitable[Op | None]]
     damaged_lines: Callable[[], int]
     analyzer: Analyzer
+    librarian: Librarian
     entries: Callable[[], Sequence[Entry]]
     outbox: Callable[[], StoreStatistics | None]
 

@@ -133,7 +133,7 @@ def test_actors_shows_the_whole_tree(daemon: Served) -> None:
     assert names == {
         "pipeline": ["persister", "ring_keeper", "stats"],
         "upkeep": ["archivist"],
-        "learning": ["analyzer", "consolidator", "courier"],
+        "learning": ["analyzer", "consolidator", "librarian", "courier"],
         "edge": ["ingest"],
     }
     persister = tree["actors"][0]["children"][0]
@@ -289,6 +289,8 @@ def test_every_route_is_described_with_its_answers(document: Any) -> None:
         ("/failures/{pattern}", "get"): {"200", "404", "503"},
         ("/failures/{pattern}", "post"): {"200", "400", "404", "503", "507"},
         ("/playbook", "get"): {"200"},
+        ("/kb/outcomes", "get"): {"200", "400", "503"},
+        ("/kb/history", "get"): {"200", "400", "503"},
     }
 
 
