@@ -53,7 +53,7 @@ from observer_actors.logs import log_lifecycle, logger, set_level
 from observer_actors.mcp import Mount
 from observer_actors.models import ChatModel, LakehouseModel, OllamaModel, OpenAIModel
 from observer_actors.notify import Notifier, keep_notified
-from observer_actors.playbook.trial import Trials
+from observer_actors.playbook import Corroboration
 from observer_actors.secrets import Secrets
 from observer_actors.settings import Settings
 from observer_actors.store import Shelf
@@ -188,6 +188,7 @@ class Daemon:
             "analyzer": self.commits.feed("analyzer", linger_s=0.02),
             # An auditor on this machine appends its own row just after the answer: mostly it is there first.
             "librarian": self.commits.feed("librarian", linger_s=0.03),
+            "consolidator": self.commits.feed("consolidator", linger_s=0.02),
         }
         self.ring = RingKeeper(self.feeds["ring_keeper"], self.commits, settings.ring.capacity_ops)
         self.stats = StatsKeeper(
@@ -227,12 +228,23 @@ class Daemon:
             announce=self.tail.announce,
             consultant=self._consultant(),
         )
+        self.shelf = Shelf()
         self.consolidator = Consolidator(
-            self.ring, self.learned, self.cycle, every=settings.cycle.consolidate_every, log=logger("consolidator")
+            self.feeds["consolidator"],
+            self.learned,
+            self.shelf,
+            self.cycle,
+            self.journal.read,
+            every=settings.cycle.consolidate_every,
+            log=logger("consolidator"),
+            corroboration=Corroboration(settings.playbook.runs_min, settings.playbook.sources_min),
         )
-        self.trials = Trials()
         self.adviser = Adviser(
-            Shelf(), self.recorder, self.trials.drawn, settings=lambda: self.settings.advice, around=around
+            self.shelf,
+            self.recorder,
+            self.consolidator.drawn,
+            settings=lambda: self.settings.advice,
+            around=around,
         )
         self.librarian = Librarian(
             self.feeds["librarian"],
@@ -311,8 +323,8 @@ class Daemon:
             "learning",
             Strategy.ONE_FOR_ONE,
             ChildSpec("analyzer", self.analyzer.run, stop_s=2, depth=feed["analyzer"]),
-            ChildSpec("consolidator", self.consolidator.run),
             ChildSpec("librarian", self.librarian.run, stop_s=2, depth=feed["librarian"]),
+            ChildSpec("consolidator", self.consolidator.run, stop_s=2, depth=feed["consolidator"]),
             ChildSpec("courier", self.courier.run),
             *([ChildSpec("model", self.local_model.run, stop_s=2)] if self.local_model is not None else []),
             exhausted=Exhausted.PARK,
@@ -374,7 +386,7 @@ class Daemon:
             damaged_lines=self.journal.damaged_lines,
             analyzer=self.analyzer,
             librarian=self.librarian,
-            entries=lambda: tuple(self.consolidator.entries.values()),
+            consolidator=self.consolidator,
             outbox=self.learned.statistics,
         )
 

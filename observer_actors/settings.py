@@ -24,6 +24,7 @@ __all__ = [
     "ListenSettings",
     "LogSettings",
     "ModelSettings",
+    "PlaybookSettings",
     "RingSettings",
     "SecretsSettings",
     "Settings",
@@ -225,6 +226,15 @@ class FailuresSettings(Section, frozen=True):
     """The states that are worth a message."""
 
 
+class PlaybookSettings(Section, frozen=True):
+    """What it takes until an entry of the playbook may be handed out."""
+
+    runs_min: Annotated[int, Meta(ge=1, le=8)] = 2
+    """Different runs that its evidence comes from; ops of one source that name no run are one run."""
+    sources_min: Annotated[int, Meta(ge=1, le=8)] = 2
+    """Sources whose word it is; a verdict counts for the ops of its run. 1 trusts what one source says alone."""
+
+
 class SourcesSettings(Section, frozen=True):
     """Labels beside `mcp`, `scenario`, `auditor` and `bot` that an event may carry as its source."""
 
@@ -280,6 +290,7 @@ class Settings(Section, frozen=True):
     model: ModelSettings = ModelSettings()
     failures: FailuresSettings = FailuresSettings()
     diagnosis: DiagnosisSettings = DiagnosisSettings()
+    playbook: PlaybookSettings = PlaybookSettings()
     sources: SourcesSettings = SourcesSettings()
     secrets: SecretsSettings = SecretsSettings()
     log: LogSettings = LogSettings()

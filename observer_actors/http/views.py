@@ -13,6 +13,7 @@ from observer_actors.actors.admission import Admission
 from observer_actors.actors.adviser import Adviser
 from observer_actors.actors.analyzer import Analyzer
 from observer_actors.actors.commits import Commits, Feed
+from observer_actors.actors.consolidator import Consolidator
 from observer_actors.actors.librarian import Librarian
 from observer_actors.actors.persister import Persister
 from observer_actors.actors.recorder import Recorder
@@ -22,7 +23,6 @@ from observer_actors.actors.tail import Tail
 from observer_actors.http.intake import Intake
 from observer_actors.journal import Page, Query
 from observer_actors.op import Op
-from observer_actors.playbook import Entry
 from observer_actors.settings import Settings
 from observer_actors.store import StoreStatistics
 from observer_actors.supervision import ActorStatistics, Events
@@ -61,7 +61,7 @@ class Views:
     damaged_lines: Callable[[], int]
     analyzer: Analyzer
     librarian: Librarian
-    entries: Callable[[], Sequence[Entry]]
+    consolidator: Consolidator
     outbox: Callable[[], StoreStatistics | None]
 
     async def own_writes(self) -> None:

@@ -51,6 +51,8 @@ from observer_actors.playbook.witnesses import WITNESSES_MAX, Corroboration, Wit
 
 __all__ = ["ENDPOINTS_MAX", "Left", "Playbook"]
 
+VERSION: Final = 1
+"""Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew."""
 ENDPOINTS_MAX: Final = 1_000
 """Endpoints with evidence. One more takes the place of the one that was quiet for longest among those of which nothing
 is corroborated."""
@@ -84,6 +86,9 @@ class Meta(msgspec.Struct):
     """What belongs to no endpoint, run or entry."""
 
     corroboration: Corroboration
+    version: int = VERSION
+    first_seq: int = 0
+    """The first op of all that was taken in; 0: none was."""
     successes: int = 0
     """Of all callers, as the seed counts them."""
     sources: list[str] = []
@@ -122,14 +127,23 @@ class Playbook:
 
     @property
     def outdated(self) -> bool:
-        """Whether something was revoked that is still in the counts."""
+        """Whether it has to be made anew: something was revoked that still counts, or the rules are others."""
         return self.meta.outdated
+
+    def set_rules(self, corroboration: Corroboration) -> None:
+        """Have it made anew if it was made by other rules; until then no entry of it is handed out."""
+        if (self.meta.corroboration, self.meta.version) != (corroboration, VERSION):
+            self.meta.outdated = True
+            self.ledger.begin(self.cursor)
+            self.ledger.suspend(None)
+            self._touch(Section.META)
 
     def take(self, op: Op) -> list[Delta]:
         """Take the next op in; give what it has changed. One that was taken in before changes nothing."""
         if op.seq <= self.cursor:
             return []
         self.cursor = op.seq
+        self.meta.first_seq = self.meta.first_seq or op.seq
         deltas = self.ledger.begin(op.seq)
         if op.source == OWN_SOURCE:
             self._take_own(op)

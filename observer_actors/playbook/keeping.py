@@ -38,6 +38,7 @@ class Kept:
 
     def __init__(self) -> None:
         self._changed: dict[tuple[Section, str], None] = {}
+        self._taken: dict[tuple[Section, str], None] = {}
         self.born: dict[tuple[Section, str], int] = {}
         """The seq that made a part, for those that are restored in that order."""
 
@@ -52,13 +53,14 @@ class Kept:
         self.born.pop((section, key), None)
 
     def take(self) -> list[tuple[Section, str]]:
-        """Give what has changed since the last call."""
-        changed, self._changed = list(self._changed), {}
-        return changed
+        """Give what has changed and was not saved; it is given again until `saved` is called."""
+        self._taken |= self._changed
+        self._changed = {}
+        return list(self._taken)
 
-    def again(self, parts: list[tuple[Section, str]]) -> None:
-        """Take back that parts were saved."""
-        self._changed = dict.fromkeys([*parts, *self._changed])
+    def saved(self) -> None:
+        """Note that what was given last is saved, as it was then or later."""
+        self._taken = {}
 
     def __bool__(self) -> bool:
-        return bool(self._changed)
+        return bool(self._changed) or bool(self._taken)

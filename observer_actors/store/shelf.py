@@ -65,6 +65,10 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def ids(self) -> set[str]:
+        """Give the ids of what is there."""
+        return set(self._kept)
+
     def put(self, entry: Entry) -> None:
         """Take an entry in as it is now; one that may not be handed out is taken away."""
         known = self._kept.get(entry.id)

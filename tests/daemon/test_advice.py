@@ -17,7 +17,7 @@ from observer_actors.op import Op
 from observer_actors.playbook.entries import Entry, Kind, State
 from observer_actors.playbook.trial import in_control
 from observer_actors.settings import AdmissionSettings, ListenSettings, Settings
-from tests.daemon.inside import daemon_inside
+from tests.daemon.inside import caught_up, daemon_inside
 from tests.fakes.troubled_disk import TroubledDisk
 
 
@@ -117,8 +117,7 @@ async def test_a_run_that_was_drawn_stays_when_the_share_changes(tmp_path: Path)
     async with advising(tmp_path, entry(state=State.CANDIDATE)) as (daemon, client):
         params = {"endpoint": "sql:run", "run": run}
         assert (await client.get("/advice", params=params)).json()["entries"] == []
-        for op in await exposures(daemon):
-            daemon.trials.add(op)
+        await caught_up(daemon)
         daemon.adviser.shelf.put(entry())
         assert (await client.get("/advice", params=params)).json()["entries"] == []
 

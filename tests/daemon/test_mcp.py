@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import trio
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
-from mcp_types import CallToolResult, TextContent
+from mcp_types import CallToolResult, TextContent, TextResourceContents
 
 from observer_actors.client import Finding, Observer, Verdict
 from tests.commands.typed import environment, typed_for_real
@@ -74,6 +75,15 @@ async def called(client: Client, tool: str, **arguments: Any) -> Any:
     return result.structured_content
 
 
+async def listed(client: Client) -> Any:
+    """They are grouped just after they are acknowledged."""
+    while True:
+        failures = await called(client, "list_failures", endpoint="sql:run", limit=1)
+        if failures["failures"]:
+            return failures
+        await trio.sleep(0.02)
+
+
 async def refused(client: Client, tool: str, **arguments: Any) -> str:
     result = await client.call_tool(tool, arguments)
     assert result.is_error
@@ -93,8 +103,7 @@ async def test_an_agent_asks_reports_and_looks_up(connect: Connect, daemon: Serv
         op = daemon.json(f"/ops/{seq}")
         assert (op["source"], op["success"], op["error"]) == ("mcp", False, "timeout after 30 s")
         assert op["attrs"] == {"run": "r1", "advice_id": advice["advice_id"], "n": 3}
-        while not (failures := await called(client, "list_failures", endpoint="sql:run", limit=1))["failures"]:
-            await trio.sleep(0.02)  # they are grouped just after they are acknowledged
+        failures = await listed(client)
         assert failures["failures"][0]["endpoint"] == "sql:run"
 
 
@@ -112,6 +121,35 @@ async def test_the_history_of_audits(connect: Connect, daemon: Served, tmp_path:
         assert history["similar"]["refused"] >= 1
         audits = await called(client, "list_audits", signature="pr7-7fe47bab", limit=1)
         assert audits["outcomes"][0]["overall"] == "request_changes"
+
+
+async def test_the_entries_of_the_playbook_are_resources(connect: Connect, daemon: Served) -> None:
+    def learned() -> list[Any]:
+        if not daemon.json("/playbook", endpoint="learn:this")["entries"]:
+            for source in ("mcp", "bot"):
+                for number in range(12):
+                    failed = {"success": False, "error": "timeout after 30 s"} if number % 2 else {"success": True}
+                    attrs = {"run": f"{source}-{number}"}
+                    given = "select 1 limit 5" if failed["success"] else "select 1"
+                    daemon.event(endpoint="learn:this", source=source, input_summary=given, attrs=attrs, **failed)
+        while not (entries := daemon.json("/playbook", endpoint="learn:this")["entries"]):
+            time.sleep(0.05)
+        return list(entries)
+
+    with trio.fail_after(CONNECTED_S):
+        entries = await trio.to_thread.run_sync(learned)
+    async with connect(daemon.url) as client:
+        (template,) = (await client.list_resource_templates()).resource_templates
+        assert template.uri_template == "playbook://entries/{id}"
+        resources = {resource.name: resource for resource in (await client.list_resources()).resources}
+        resource = resources[entries[0]["id"]]
+        assert "at learn:this" in str(resource.title)
+        (contents,) = (await client.read_resource(resource.uri)).contents
+        assert isinstance(contents, TextResourceContents)
+        entry = msgspec.json.decode(contents.text)
+        assert (entry["id"], entry["endpoint"]) == (resource.name, "learn:this")
+        with pytest.raises(MCPError, match="no entry"):
+            await client.read_resource("playbook://entries/unknown")
 
 
 async def test_what_is_wrong_is_said_to_the_agent(connect: Connect, daemon: Served) -> None:
