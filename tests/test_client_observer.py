@@ -356,6 +356,7 @@ async def test_what_follows_in_the_run_carries_the_advice_it_was_given() -> None
             "input": ['{"q":1}'],
             "role": ["clerk"],
             "run": ["r1"],
+            "source": ["bot"],
             "limit": ["1"],
         }
         lines = b"".join(request.body for request in peer.received("/events")).splitlines()
@@ -366,6 +367,30 @@ async def test_what_follows_in_the_run_carries_the_advice_it_was_given() -> None
 def _attrs(line: bytes) -> dict[str, Any]:
     attrs: dict[str, Any] = msgspec.json.decode(line).get("attrs", {})
     return attrs
+
+
+def test_a_real_daemon_is_told_what_its_advice_came_to(daemon: Served) -> None:
+    for source in ("mcp", "bot"):
+        with Observer(daemon.url, source=source) as taught:
+            for number in range(10):
+                with taught.run(f"{source}-{number}"), taught.operation("teach:this", input_summary="select 1") as op:
+                    if number % 2:
+                        op.fail("timeout after 30 s")
+    while not daemon.json("/playbook", endpoint="teach:this")["entries"]:
+        time.sleep(0.05)
+    advised = {}
+    with Observer(daemon.url, advice_seconds=LONG_S) as observer:
+        for number in range(40):  # half of the runs get a candidate, half are its control
+            with observer.run(f"asking-{number}") as run:
+                advice = observer.advice("teach:this", input="select 1")
+                advised[run] = advice.advice_id
+                with observer.operation("teach:this", input_summary="select 1", attrs={"told": bool(advice)}):
+                    pass
+    assert observer.statistics().advice_failed == 0
+    ops = [op for op in journal_ops(daemon.data_dir) if isinstance(op.attrs, dict) and "told" in op.attrs]
+    assert {op.attrs["run"]: op.attrs["advice_id"] for op in ops if isinstance(op.attrs, dict)} == advised
+    assert all(advised.values())
+    assert {op.attrs["told"] for op in ops if isinstance(op.attrs, dict)} == {True, False}
 
 
 async def test_advice_comes_within_its_limit_or_not_at_all_and_who_hangs_is_not_asked_each_time() -> None:

@@ -290,10 +290,13 @@ def test_advice_is_read_and_anything_else_is_none() -> None:
 
 
 def test_the_request_names_what_is_known_and_no_more() -> None:
-    question = ask("sql:run", {"q": "a b"}, role="r&d", run="1", task=None, limit=2)
-    assert question.target == "/advice?endpoint=sql%3Arun&input=%7B%22q%22%3A%22a+b%22%7D&role=r%26d&run=1&limit=2"
+    question = ask("sql:run", {"q": "a b"}, role="r&d", run="1", task=None, source="bot", limit=2)
+    assert (
+        question.target
+        == "/advice?endpoint=sql%3Arun&input=%7B%22q%22%3A%22a+b%22%7D&role=r%26d&run=1&source=bot&limit=2"
+    )
     assert (question.endpoint, question.run) == ("sql:run", "1")
-    long = ask("", "x" * 9_000, role="", run="", task="", limit=1)
+    long = ask("", "x" * 9_000, role="", run="", task="", source="", limit=1)
     assert long.target == f"/advice?input={'x' * INPUT_CHARS_MAX}&limit=1"
 
 

@@ -59,7 +59,9 @@ class Question(NamedTuple):
     run: str
 
 
-def ask(endpoint: object, given: object, *, role: object, run: object, task: object, limit: int) -> Question:
+def ask(
+    endpoint: object, given: object, *, role: object, run: object, task: object, source: str, limit: int
+) -> Question:
     """Put a question in the words of the request.
 
     :param run: "" for the run of the block around us.
@@ -70,6 +72,7 @@ def ask(endpoint: object, given: object, *, role: object, run: object, task: obj
         "role": text(role),
         "run": text(run) or CURRENT_RUN.get(),
         "task": text(task),
+        "source": source,
     }
     query = {name: value for name, value in asked.items() if value}
     return Question("/advice?" + urlencode({**query, "limit": str(limit)}), asked["endpoint"], asked["run"])

@@ -186,7 +186,7 @@ class Recorder:
 
     def _question(self, endpoint: str, given: object, **more: Any) -> Question | None:  # noqa: ANN401 - as `ask` has them
         """Put the question; None when it is not to be asked now, or cannot be."""
-        return None if self._patience.is_over() else attempt(None, ask, endpoint, given, **more)
+        return None if self._patience.is_over() else attempt(None, ask, endpoint, given, source=self._source, **more)
 
     def _advised_by(self, question: Question, advice: Advice | None, *, took_s: float) -> Advice:
         """Count an answer about advice, and keep which run it was for."""

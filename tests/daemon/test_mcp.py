@@ -37,6 +37,7 @@ Connect = Callable[[str], AbstractAsyncContextManager[Client]]
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with served(tmp_path_factory.mktemp("mcp") / "data") as running:
         yield running
+    assert [line for line in running.log.lines if line["level"] in ("warning", "error")] == []
 
 
 def over_stdio(url: str, **variables: str) -> StdioServerParameters:
