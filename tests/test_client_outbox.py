@@ -155,6 +155,7 @@ def test_waiting_ends_with_a_full_batch_with_hurry_and_with_the_close() -> None:
     assert outbox.wait(60) == []
     outbox.put(event())
     assert len(outbox.wait(60)) == 1
+    outbox.pause(60)
 
 
 SETTLED: Final = {"accept": {"accepted": 1}, "refuse": {"refused": 1}, "abandon": {"abandoned": 1}}
