@@ -17,6 +17,7 @@ import trio
 
 from observer_actors import __version__
 from observer_actors.actors.admission import Admission, Submission
+from observer_actors.actors.adviser import Adviser
 from observer_actors.actors.analyzer import Analyzer
 from observer_actors.actors.archivist import Archivist
 from observer_actors.actors.commits import Commits
@@ -52,6 +53,7 @@ from observer_actors.notify import Notifier, keep_notified
 from observer_actors.playbook import Corroboration
 from observer_actors.secrets import Secrets
 from observer_actors.settings import Settings
+from observer_actors.store import Shelf
 from observer_actors.supervision import (
     ChildSpec,
     Events,
@@ -221,14 +223,23 @@ class Daemon:
             announce=self.tail.announce,
             consultant=self._consultant(),
         )
+        self.shelf = Shelf()
         self.consolidator = Consolidator(
             self.feeds["consolidator"],
             self.learned,
+            self.shelf,
             self.cycle,
             self.journal.read,
             every=settings.cycle.consolidate_every,
             log=logger("consolidator"),
             corroboration=Corroboration(settings.playbook.runs_min, settings.playbook.sources_min),
+        )
+        self.adviser = Adviser(
+            self.shelf,
+            self.recorder,
+            self.consolidator.drawn,
+            settings=lambda: self.settings.advice,
+            around=around,
         )
         self.courier = Courier(
             self.learned,
@@ -346,6 +357,7 @@ class Daemon:
             intake=self.intake,
             admission=self.admission,
             recorder=self.recorder,
+            adviser=self.adviser,
             persister=self.persister,
             commits=self.commits,
             ring=self.ring,

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 
 __all__ = [
     "AdmissionSettings",
+    "AdviceSettings",
     "AuthSettings",
     "CycleSettings",
     "DiagnosisSettings",
@@ -209,6 +210,13 @@ class DiagnosisSettings(Section, frozen=True):
     """Most tokens in an hour, those of questions and answers together."""
 
 
+class AdviceSettings(Section, frozen=True):
+    """What agents are told that ask (`GET /advice`)."""
+
+    control_share: Annotated[float, Meta(ge=0.01, le=0.9)] = 0.1
+    """Share of runs that go without an entry, to be compared with; 0.5 or more while it is a candidate. (reload)"""
+
+
 class FailuresSettings(Section, frozen=True):
     """What is done about failure patterns."""
 
@@ -277,6 +285,7 @@ class Settings(Section, frozen=True):
     ring: RingSettings = RingSettings()
     tail: TailSettings = TailSettings()
     cycle: CycleSettings = CycleSettings()
+    advice: AdviceSettings = AdviceSettings()
     gateway: GatewaySettings = GatewaySettings()
     model: ModelSettings = ModelSettings()
     failures: FailuresSettings = FailuresSettings()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -25,10 +24,8 @@ def entry(name: str, text: str = "", *, endpoint: str = "sql:run", **fields: Any
 
 
 @pytest.fixture
-def shelf() -> Iterator[Shelf]:
-    shelf = Shelf()
-    yield shelf
-    shelf.close()
+def shelf() -> Shelf:
+    return Shelf()
 
 
 def found(shelf: Shelf, endpoint: str = "sql:run", text: str = "", limit: int = 3, **given: str) -> list[str]:
@@ -105,7 +102,6 @@ def test_nothing_in_a_query_is_read_as_syntax(text: str) -> None:
     shelf.put(entry("e", "near and or not body place words column"))
     for query in (text, f'"{text}', f"body : {text}*", f"NEAR({text}, 2) AND NOT words"):
         assert found(shelf, text=query) == ["e"]
-    shelf.close()
 
 
 @given(st.text(alphabet=st.characters(), max_size=50), st.text(alphabet=st.characters(), max_size=50))
@@ -116,7 +112,6 @@ def test_any_text_of_an_entry_can_be_kept_found_and_dropped(words: str, endpoint
     assert [match.entry for match in shelf.find(endpoint, words)] == [one]
     shelf.drop("e")
     assert shelf.find(endpoint, words) == []
-    shelf.close()
 
 
 def test_what_is_ranked_for_one_answer_is_bounded_and_the_best_is_among_it(shelf: Shelf) -> None:

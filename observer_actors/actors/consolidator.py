@@ -21,6 +21,8 @@ from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.op import Op
 from observer_actors.playbook import Corroboration, Entry, Left, Playbook, Row, copies
+from observer_actors.playbook.deltas import Delta, touched
+from observer_actors.store import Shelf
 from observer_actors.supervision import Life
 
 __all__ = ["Consolidator"]
@@ -48,6 +50,7 @@ class Consolidator:
         self,
         feed: Feed,
         learned: Learned,
+        shelf: Shelf,
         cycle: Cycle,
         read: ReadJournal,
         *,
@@ -57,6 +60,7 @@ class Consolidator:
     ) -> None:
         self._feed = feed
         self._learned = learned
+        self._shelf = shelf
         self._cycle = cycle
         self._read = read
         self._every = every
@@ -81,6 +85,10 @@ class Consolidator:
         """Id -> entry, as of now."""
         return self._playbook.entries
 
+    def drawn(self, run: str, entry: str) -> bool | None:
+        """Say whether a run is exposed to an entry, by their names; None when it has not been drawn."""
+        return self._playbook.ledger.trials.drawn(run, entry)
+
     async def reached(self, seq: int) -> None:
         """Wait until everything up to ``seq`` is in the playbook; give it a deadline from outside."""
         await self._feed.reached(seq)
@@ -95,6 +103,7 @@ class Consolidator:
         playbook.set_rules(self._corroboration)
         self._playbook, self._saved_seq, self._is_new = playbook, playbook.cursor, False
         self._turn = trio.Lock()
+        await self._stock()
         await self._feed.open(playbook.cursor)
         life.ready()
         try:
@@ -115,10 +124,28 @@ class Consolidator:
                 for part in _parts(ops, OPS_AT_ONCE):
                     async with self._turn:
                         for op in part:
-                            self._playbook.take(op)
+                            self._show(self._playbook.take(op))
                     if part[-1] is not ops[-1]:
                         await trio.sleep(PAUSE_S)
             life.progress()
+
+    def _show(self, deltas: Sequence[Delta]) -> None:
+        """Bring the shelf up to date with what has changed."""
+        for key in {key for delta in deltas for key in touched(delta)}:
+            entry = self._playbook.entries.get(key)
+            if entry is None:
+                self._shelf.drop(key)
+            else:
+                self._shelf.put(entry)
+
+    async def _stock(self) -> None:
+        """Put on the shelf what the playbook holds, and nothing else."""
+        for key in self._shelf.ids() - self._playbook.entries.keys():
+            self._shelf.drop(key)
+        for number, entry in enumerate(tuple(self._playbook.entries.values()), start=1):
+            self._shelf.put(entry)
+            if number % ROWS_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
 
     async def _save_now_and_then(self) -> None:
         while True:
@@ -188,6 +215,7 @@ class Consolidator:
             while at < self._playbook.cursor:
                 at = await self._catch_up(anew, at)
             before, self._playbook, self._is_new = len(self._playbook.entries), anew, True
+            await self._stock()
         self._log.info("playbook_made_anew", entries=len(anew.entries), entries_before=before, last_seq=anew.cursor)
 
     async def _catch_up(self, anew: Playbook, at: int) -> int:

@@ -21,6 +21,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTo
 from observer_actors import __version__
 from observer_actors.errors import ObserverError, RequestTooLarge
 from observer_actors.event import Event
+from observer_actors.http.advice import register_advice
 from observer_actors.http.description import Description, document_problems, document_text
 from observer_actors.http.doubt import DoubtAnswer, DoubtfulOp, doubt_answer, marked_op
 from observer_actors.http.failures import register_failures
@@ -175,6 +176,7 @@ def create_app(views: Views) -> QuartTrio:
     _register_ops(app, views)
     register_failures(app, views, _send)
     register_playbook(app, views, _send)
+    register_advice(app, views, _send)
     return app
 
 

@@ -10,6 +10,7 @@ import msgspec
 import trio
 
 from observer_actors.actors.admission import Admission
+from observer_actors.actors.adviser import Adviser
 from observer_actors.actors.analyzer import Analyzer
 from observer_actors.actors.commits import Commits, Feed
 from observer_actors.actors.consolidator import Consolidator
@@ -45,6 +46,7 @@ class Views:
     intake: Intake
     admission: Admission
     recorder: Recorder
+    adviser: Adviser
     persister: Persister
     commits: Commits
     ring: RingKeeper

@@ -25,6 +25,7 @@ __all__ = [
     "Tried",
     "Updated",
     "apply",
+    "touched",
 ]
 
 
@@ -116,6 +117,16 @@ class Forgotten(msgspec.Struct, frozen=True):
 
 
 Delta = Created | Updated | Tried | Moved | Marked | Noted | Merged | Suspended | Forgotten
+
+
+def touched(delta: Delta) -> tuple[str, ...]:
+    """Give the ids of the entries that a delta has made, changed or removed."""
+    match delta:
+        case Created(entry):
+            return (entry.id,)
+        case Merged(key, _, other):
+            return key, other
+    return (delta.id,)
 
 
 def apply(entries: MutableMapping[str, Entry], delta: Delta) -> None:

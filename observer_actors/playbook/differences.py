@@ -5,7 +5,9 @@ calls have more often? Fisher's test, one-sided, with the mid-P value; of all va
 if that is `P_MAX` at most after Bonferroni's correction for how many were tested, and the shares differ by `SHARE_MIN`.
 A value that is absent from an input counts as a value.
 
-Its words may come to stand in advice. So the difference is told only as far as `Corroboration` holds for its values.
+Only counts for which `Corroboration` holds are compared, value by value: what one source alone reports can neither come
+to stand in advice nor hide what others have seen. Among the differences that are significant one that can be told
+in full goes before one that says only what fails.
 """
 
 from __future__ import annotations
@@ -63,21 +65,23 @@ def against_successes(
     :param failing: feature and value -> how many of the failures have it.
     :param count: all of these failures.
     """
-    succeeding = endpoint.ok.count
-    if count < FAILING_MIN or succeeding < SUCCEEDING_MIN:
-        return None
     found = []
     tests = 0
-    for feature, sides in _sides(endpoint, failing, count):
+    for feature, sides in _sides(endpoint, failing, corroboration):
+        failed, succeeded = min(count, sum(side.failed for side in sides)), sum(side.succeeded for side in sides)
+        if failed < FAILING_MIN or succeeded < SUCCEEDING_MIN:
+            continue
         for side in sides:
             tests += 1
-            if side.failed / count - side.succeeded / succeeding >= SHARE_MIN:
-                p = chance_p(side.failed, count, side.succeeded, succeeding)
+            if side.failed / failed - side.succeeded / succeeded >= SHARE_MIN:
+                p = chance_p(min(side.failed, failed), failed, side.succeeded, succeeded)
                 found.append((p, not feature.endswith(KIND), feature, side, sides))
-    if not found:
-        return None
-    p, _, feature, side, sides = min(found, key=lambda item: (*item[:3], item[3].value))
-    return _told(endpoint, feature, side, sides, corroboration) if p * tests <= P_MAX else None
+    told = [
+        difference
+        for p, _, feature, side, sides in sorted(found, key=lambda item: (*item[:3], item[3].value))
+        if p * tests <= P_MAX and (difference := _told(endpoint, feature, side, sides, corroboration)) is not None
+    ]
+    return next((one for one in told if one.works is not None), told[0] if told else None)
 
 
 def of_all_failures(endpoint: Endpoint, corroboration: Corroboration) -> Difference | None:
@@ -100,23 +104,36 @@ def chance_p(with_one: int, one: int, with_other: int, other: int) -> float:
     return math.erfc((with_one - one * with_ / total) / math.sqrt(2 * variance)) / 2 if variance else 1.0
 
 
-def _sides(endpoint: Endpoint, failing: Mapping[str, int], count: int) -> Iterator[tuple[str, list[Side]]]:
-    """Give the features, each with its values as they succeed and fail."""
+def _side(name: str, text: str, value: Value, failing: Mapping[str, int], corroboration: Corroboration) -> Side:
+    """Count the calls with a value, as far as there are enough witnesses for either outcome."""
+    return Side(
+        text,
+        value.ok.count if value.ok.suffice(corroboration) else 0,
+        failing.get(feature_key((name, text)), 0) if value.bad.suffice(corroboration) else 0,
+    )
+
+
+def _sides(
+    endpoint: Endpoint, failing: Mapping[str, int], corroboration: Corroboration
+) -> Iterator[tuple[str, list[Side]]]:
+    """Give the features, each with its values as they succeed and fail. Calls without it are no part of that."""
+    shapes = [
+        _side(SHAPE, text, value, failing, corroboration)
+        for text, value in (endpoint.features.get(SHAPE) or {}).items()
+    ]
     for name, values in endpoint.features.items():
         if values is None:
             continue
-        sides = [
-            Side(text, value.ok.count, failing.get(feature_key((name, text)), 0)) for text, value in values.items()
-        ]
+        sides = [_side(name, text, value, failing, corroboration) for text, value in values.items()]
         if name.endswith(KIND):
-            sides.append(
-                Side(
-                    ABSENT,
-                    max(0, endpoint.ok.count - sum(side.succeeded for side in sides)),
-                    max(0, count - sum(side.failed for side in sides)),
-                )
-            )
+            without = [side for side in shapes if not _has(side.value, name.removesuffix(KIND))]
+            sides.append(Side(ABSENT, sum(side.succeeded for side in without), sum(side.failed for side in without)))
         yield name, sides
+
+
+def _has(shape: str, name: str) -> bool:
+    """Say whether an input of this shape has, or may have, a field of this name."""
+    return not shape.startswith("{") or shape.endswith("…}") or name in shape[1:-1].split(", ")
 
 
 def _told(

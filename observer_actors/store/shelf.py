@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import weakref
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Iterator
@@ -57,15 +58,16 @@ class Shelf:
         """Word -> entries that have it."""
         self._rows = 0
         self._database = sqlite3.connect(":memory:", isolation_level=None)
+        weakref.finalize(self, self._database.close)
         self._database.execute(_TABLE)
         self._database.execute(_RANK)
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def close(self) -> None:
-        """Let go of the memory."""
-        self._database.close()
+    def ids(self) -> set[str]:
+        """Give the ids of what is there."""
+        return set(self._kept)
 
     def put(self, entry: Entry) -> None:
         """Take an entry in as it is now; one that may not be handed out is taken away."""
