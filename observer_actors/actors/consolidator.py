@@ -110,7 +110,7 @@ class Consolidator:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow, life)
                 nursery.start_soon(self._save_now_and_then)
-                nursery.start_soon(self._tell_now_and_then, self._feed.statistics().behind + playbook.cursor)
+                nursery.start_soon(self._tell_now_and_then)
                 nursery.start_soon(self._make_anew_when_outdated)
         finally:
             with trio.move_on_after(SAVE_BUDGET_S, shield=True):
@@ -183,11 +183,10 @@ class Consolidator:
 
     # ------------------------------------------------------------------------------------------- the gateway
 
-    async def _tell_now_and_then(self, from_seq: int) -> None:
-        """Tell the gateway, once all that was in the journal at the start is in the playbook."""
+    async def _tell_now_and_then(self) -> None:
+        """Tell the gateway, once all that is in the journal by then is in the playbook: of a batch it is told once."""
         async for _ in self._cycle.each(self._every):
-            if self._playbook.cursor < from_seq:
-                continue
+            await self._feed.reached(self._feed.cursor + self._feed.statistics().behind)
             due = copies(self._playbook.endpoints.values(), self._playbook.meta.successes, self._told)
             if not due:
                 continue

@@ -195,12 +195,21 @@ class Learned:
         if saved.dropped:
             self._log.error("outbox_full", dropped=saved.dropped, hint="the gateway is away; the oldest were dropped")
         if saved.queued:
-            self._queued += 1
-            self._more.unpark_all()
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have those look who wait for a message."""
+        self._queued += 1
+        self._more.unpark_all()
 
     async def _call(self, call: Callable[[Store], T], *, loads: str = "", saves: str = "") -> T:
         work = partial(self._in_thread, call, loads, saves)
-        return await self._around.in_thread(work, limiter=self._limiter)
+        replaced = self._replaced
+        try:
+            return await self._around.in_thread(work, limiter=self._limiter)
+        finally:
+            if self._replaced != replaced:
+                self._wake()  # the new file may have taken over messages that nobody was told of
 
     def _in_thread(self, call: Callable[[Store], T], loads: str, saves: str) -> T:
         end = self._last_seq()

@@ -65,16 +65,16 @@ def against_successes(
     :param failing: feature and value -> how many of the failures have it.
     :param count: all of these failures.
     """
-    succeeding, count = _witnessed_totals(endpoint, failing, count, corroboration)
-    if count < FAILING_MIN or succeeding < SUCCEEDING_MIN:
-        return None
     found = []
     tests = 0
-    for feature, sides in _sides(endpoint, failing, (succeeding, count), corroboration):
+    for feature, sides in _sides(endpoint, failing, corroboration):
+        failed, succeeded = min(count, sum(side.failed for side in sides)), sum(side.succeeded for side in sides)
+        if failed < FAILING_MIN or succeeded < SUCCEEDING_MIN:
+            continue
         for side in sides:
             tests += 1
-            if side.failed / count - side.succeeded / succeeding >= SHARE_MIN:
-                p = chance_p(side.failed, count, side.succeeded, succeeding)
+            if side.failed / failed - side.succeeded / succeeded >= SHARE_MIN:
+                p = chance_p(min(side.failed, failed), failed, side.succeeded, succeeded)
                 found.append((p, not feature.endswith(KIND), feature, side, sides))
     told = [
         difference
@@ -104,15 +104,6 @@ def chance_p(with_one: int, one: int, with_other: int, other: int) -> float:
     return math.erfc((with_one - one * with_ / total) / math.sqrt(2 * variance)) / 2 if variance else 1.0
 
 
-def _witnessed_totals(
-    endpoint: Endpoint, failing: Mapping[str, int], count: int, corroboration: Corroboration
-) -> tuple[int, int]:
-    """Give how many successes, and how many of the failures, have an input that enough witnesses have used so."""
-    shapes = endpoint.features.get(SHAPE) or {}
-    sides = [_side(SHAPE, text, value, failing, corroboration) for text, value in shapes.items()]
-    return sum(side.succeeded for side in sides), min(count, sum(side.failed for side in sides))
-
-
 def _side(name: str, text: str, value: Value, failing: Mapping[str, int], corroboration: Corroboration) -> Side:
     """Count the calls with a value, as far as there are enough witnesses for either outcome."""
     return Side(
@@ -123,25 +114,26 @@ def _side(name: str, text: str, value: Value, failing: Mapping[str, int], corrob
 
 
 def _sides(
-    endpoint: Endpoint, failing: Mapping[str, int], totals: tuple[int, int], corroboration: Corroboration
+    endpoint: Endpoint, failing: Mapping[str, int], corroboration: Corroboration
 ) -> Iterator[tuple[str, list[Side]]]:
-    """Give the features, each with its values as they succeed and fail.
-
-    :param totals: successes and failures, of which those without a feature have none of its values.
-    """
+    """Give the features, each with its values as they succeed and fail. Calls without it are no part of that."""
+    shapes = [
+        _side(SHAPE, text, value, failing, corroboration)
+        for text, value in (endpoint.features.get(SHAPE) or {}).items()
+    ]
     for name, values in endpoint.features.items():
         if values is None:
             continue
         sides = [_side(name, text, value, failing, corroboration) for text, value in values.items()]
         if name.endswith(KIND):
-            sides.append(
-                Side(
-                    ABSENT,
-                    max(0, totals[0] - sum(side.succeeded for side in sides)),
-                    max(0, totals[1] - sum(side.failed for side in sides)),
-                )
-            )
+            without = [side for side in shapes if not _has(side.value, name.removesuffix(KIND))]
+            sides.append(Side(ABSENT, sum(side.succeeded for side in without), sum(side.failed for side in without)))
         yield name, sides
+
+
+def _has(shape: str, name: str) -> bool:
+    """Say whether an input of this shape has, or may have, a field of this name."""
+    return not shape.startswith("{") or shape.endswith("…}") or name in shape[1:-1].split(", ")
 
 
 def _told(

@@ -413,10 +413,11 @@ class Playbook:
         part = self._part(section, key)
         if part is None:
             return Row(section, key, 0, b"")
-        seq = getattr(part, "last_seq", None) if section in _BY_LAST_SEQ else None
-        return Row(
-            section, key, self.kept.born.get((section, key), 0) if seq is None else seq, msgspec.json.encode(part)
-        )
+        if section is Section.META:
+            seq = 0
+        else:
+            seq = getattr(part, "last_seq", 0) if section in _BY_LAST_SEQ else self.kept.born.get((section, key), 0)
+        return Row(section, key, seq, msgspec.json.encode(part))
 
     def rows(self) -> list[Row]:
         """Give all of the state."""

@@ -44,7 +44,7 @@ _NO_FEATURES: Final = frozenset({"run", "run_id", "trace_id", "traceId", "span_i
 """Attributes that name the op's place and say nothing of its kind."""
 _NAME: Final = re.compile(r"[A-Za-z_][\w.\-]{0,39}", re.ASCII)
 _VALUE: Final = re.compile(r"[\w.\-+:/@#%, ]{1,40}")
-_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|["{}\[\]:,]|[^\s{}\[\]:,"]+')
 _KINDS: Final = tuple(
     (kind, re.compile(pattern, re.ASCII))
     for kind, pattern in (
@@ -145,6 +145,8 @@ def _before_the_cut(text: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     depth, name, wants_value = 0, "", False
     for part in _TOKEN.findall(text):
+        if part == '"':  # a text that was cut
+            break
         if depth == 1 and wants_value and part != ":":
             found[name] = _scalar(part)
             wants_value = False
