@@ -57,7 +57,7 @@ def run(runner: str, folder: Path, program: str, url: str) -> Any:
 
 
 AGENT: Final = """
-const observer = new Observer();
+const observer = new Observer({ adviceMs: 10_000 });
 const advice = await observer.advice("sql:run", { input: { q: 1 }, run: "r1" });
 await observer.operation("sql:run", { input: { q: 1 }, run: "r1", role: "clerk" }, async (op) => {
   op.output = "3 rows";
@@ -69,7 +69,7 @@ try {
   if (!(error instanceof RangeError)) throw error;
 }
 await observer.operation("sql:run", {}, (op) => { op.error = { code: 7 }; op.attrs.odd = 12n as any; });
-const sent = await observer.close();
+const sent = await observer.close(10_000);
 console.log(JSON.stringify({ sent, counts: observer.counts, advice }));
 """
 
