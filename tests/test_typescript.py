@@ -118,6 +118,17 @@ def test_what_could_not_be_sent_is_sent_later_and_stored_once(runner: str, tmp_p
     assert len(ids) == len(set(ids)) == 700
 
 
+def test_the_snippet_of_the_guide_runs(runner: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "guide" / "agents.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```typescript\n(.*?)```", page, re.DOTALL)
+    program = snippet.replace('import { Observer } from "./observer.ts";\n', "")
+    assert program != snippet
+    with served(tmp_path / "data") as daemon:
+        run(runner, tmp_path, program + 'console.log("null");\n', daemon.url)
+        (op,) = daemon.json("/ops", endpoint="sql:run")["ops"]
+    assert (op["success"], op["attrs"]["run"]) == (True, "episode-19")
+
+
 def _written(folder: Path, program: str) -> str:
     file = folder / "later.ts"
     file.write_text(f'import {{ Observer }} from "{EXAMPLE}";\n{program}')
