@@ -24,8 +24,10 @@ import trio
 from observer_actors.client import Finding, Observer, ObserverStatistics, Verdict
 from observer_actors.client._ledger import NowAndThen
 from observer_actors.client._outbox import BATCH_EVENTS_MAX
+from observer_actors.client._plain import _certificates
 from tests.conftest import ROOT
 from tests.daemon.served import Served, served
+from tests.daemon.test_doors import certificate
 from tests.fakes.http_peer import Bytes, Close, Garbage, Hang, Json, Partial, Reply, Status, closed_url, http_peer
 from tests.harness import journal_ops
 
@@ -179,6 +181,21 @@ def test_over_a_unix_socket_and_with_a_token(tmp_path: Path, monkeypatch: pytest
         assert by_token.flush(LONG_S)
         by_token.close()
         assert by_token.statistics().accepted == 1
+
+
+def test_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cert, key = certificate(tmp_path)
+    with served(tmp_path / "data", f'[listen]\ntls_cert = "{cert}"\ntls_key = "{key}"\n') as daemon:
+        unknown = Observer(daemon.url, linger_seconds=0)
+        with unknown.operation("tls"):
+            pass
+        while "certificate" not in unknown.statistics().last_trouble:
+            assert not unknown.flush(0.3)
+        _certificates.cache_clear()
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        assert unknown.flush(LONG_S)
+        unknown.close()
+    _certificates.cache_clear()
 
 
 def test_a_daemon_that_is_killed_and_started_again_under_load_gets_each_event_once(tmp_path: Path) -> None:
