@@ -37,6 +37,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "failures": ("failures:failures", "Show what fails in the same way, most frequent first."),
     "playbook": ("playbook:app", "Show what is known to work and to fail, and decide what is handed out."),
     "revoke": ("revoke:revoke", "Take back all that the playbook has from a source, a run or a staffer."),
+    "advice": (
+        "advice:advice",
+        "Get what helps with an operation, as Markdown for a prompt; nothing when there is nothing to say.",
+    ),
     "actors": ("actors:actors", "Show the tree of actors: state, restarts, queues, last error."),
     "top": ("top:top", "Show rates, sources, failing patterns, the tree and its queues, live on the whole screen."),
     "send": ("send:send", "Report one operation, from flags or, without any, from standard input (a JSON object)."),
