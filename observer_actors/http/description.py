@@ -27,7 +27,7 @@ _TEXT: Final = "_observer_text"
 
 
 def document_text(content_type: str) -> Callable[[Route], Route]:
-    """Say that a route answers with a text of some type."""
+    """Say that a route answers with a text of some type: alone, or beside the JSON that it is said to answer with."""
 
     def documented(route: Route) -> Route:
         setattr(route, _TEXT, content_type)
@@ -58,7 +58,8 @@ class Description(OpenAPIProvider):
             content = {content_type: {"schema": {"type": "string"}}}
             for path in paths.values():
                 for operation in path.values():
-                    operation["responses"][OK] = {"description": operation["summary"], "content": content}
+                    answer = operation["responses"].get(OK, {"description": operation["summary"], "content": {}})
+                    operation["responses"][OK] = {**answer, "content": {**answer["content"], **content}}
         return paths, components
 
     def build_path_parameter(self, name: str, converter: Any) -> Schema:  # noqa: ANN401 - quart-schema's signature
