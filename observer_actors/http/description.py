@@ -6,48 +6,34 @@ quart-schema keeps only the first of the schemas that a struct consists of, and 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from msgspec.json import schema_components
 from quart_schema import document_response
 from quart_schema.openapi import OpenAPIProvider
-from quart_schema.validation import (
-    QUART_SCHEMA_QUERYSTRING_ATTRIBUTE,
-    QUART_SCHEMA_REQUEST_ATTRIBUTE,
-    QUART_SCHEMA_RESPONSE_ATTRIBUTE,
-)
 from werkzeug.routing.rules import Rule
 
 from observer_actors.http.replies import JSON, PROBLEM, Problem
-from observer_actors.http.schemas import Schema, Schemas
 
-__all__ = ["Description", "document_also", "document_problems", "document_text"]
+__all__ = ["Description", "document_problems", "document_text"]
 
+Schema = dict[str, Any]
 Route = TypeVar("Route", bound=Callable[..., Any])
 
 OK: Final = 200
 GUARDS: Final = (401, 403, 421, 429)
 """What any route answers with to those whom the guard does not let in: see `guard`, and `FrontDoor` for 429."""
+REFERENCE: Final = "#/components/schemas/{name}"
 _TEXT: Final = "_observer_text"
-_ALSO: Final = "_observer_also"
 _COMPRESSED: Final = "May be compressed: `Content-Encoding: gzip`."
 
 
 def document_text(content_type: str) -> Callable[[Route], Route]:
-    """Say that a route answers with a text of some type."""
+    """Say that a route answers with a text of some type: alone, or beside the JSON that it is said to answer with."""
 
     def documented(route: Route) -> Route:
         setattr(route, _TEXT, content_type)
-        return route
-
-    return documented
-
-
-def document_also(content_type: str) -> Callable[[Route], Route]:
-    """Say that a route answers with a text of some type too, for those who ask for it."""
-
-    def documented(route: Route) -> Route:
-        setattr(route, _ALSO, content_type)
         return route
 
     return documented
@@ -67,38 +53,26 @@ def document_problems(*statuses: int) -> Callable[[Route], Route]:
 class Description(OpenAPIProvider):
     """Builds the document."""
 
-    _schemas: Schemas
-
     def schema(self) -> Schema:
-        """Build it: the schemas of all routes first."""
-        self._schemas = Schemas(dict.fromkeys([Problem, *self._models()]))
+        """Build it; under one name stands one schema."""
+        self._known: dict[str, Schema] = {}
         document: Schema = super().schema()
         return document
-
-    def _models(self) -> Iterator[Any]:
-        """Give everything that routes take and answer with."""
-        for rule in self.generate_rules():
-            route = self._app.view_functions[rule.endpoint]
-            yield from (model for model, _ in getattr(route, QUART_SCHEMA_RESPONSE_ATTRIBUTE, {}).values())
-            taken = getattr(route, QUART_SCHEMA_REQUEST_ATTRIBUTE, None)
-            asked = getattr(route, QUART_SCHEMA_QUERYSTRING_ATTRIBUTE, None)
-            yield from [taken[0]] if taken is not None else []
-            yield from [asked] if asked is not None else []
 
     def build_paths(self, rule: Rule) -> tuple[Schema, Schema]:
         """Describe a route, also one that answers with text."""
         paths, components = super().build_paths(rule)
         problem, more = self.build_response_object(Problem, None)
         components |= more
-        route = self._app.view_functions[rule.endpoint]
-        text, also = getattr(route, _TEXT, None), getattr(route, _ALSO, None)
+        for name, schema in components.items():
+            assert self._known.setdefault(name, schema) == schema, f"two things are called {name}"
+        content_type = getattr(self._app.view_functions[rule.endpoint], _TEXT, None)
         for operation in (operation for path in paths.values() for operation in path.values()):
             operation["responses"] |= dict.fromkeys(GUARDS, problem)
-            if text is not None:
-                content = {text: {"schema": {"type": "string"}}}
-                operation["responses"][OK] = {"description": operation["summary"], "content": content}
-            if also is not None:
-                operation["responses"][OK]["content"][also] = {"schema": {"type": "string"}}
+            if content_type is not None:
+                content = {content_type: {"schema": {"type": "string"}}}
+                answer = operation["responses"].get(OK, {"description": operation["summary"], "content": {}})
+                operation["responses"][OK] = {**answer, "content": {**answer["content"], **content}}
         return paths, components
 
     def operation_id(self, method: str, path: str, func: Callable[..., Any]) -> str | None:
@@ -115,14 +89,13 @@ class Description(OpenAPIProvider):
 
     def build_querystring_parameters(self, model: Any) -> tuple[list[Schema], Schema]:  # noqa: ANN401 - see above
         """Describe the parameters of a query."""
-        properties = self._schemas.component(model)["properties"]
-        _, components = self._schemas.of(model)
-        components = {name: schema for name, schema in components.items() if schema.get("properties") != properties}
+        _, components = schema_components([model], ref_template=REFERENCE)
+        properties = components.pop(model.__name__)["properties"]
         return [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()], components
 
     def build_request_body(self, model: Any, source: Any) -> tuple[Schema, Schema]:  # noqa: ANN401, ARG002 - see above
         """Describe what a caller sends: an object, or many as an array or a line each."""
-        schema, components = self._schemas.of(model)
+        (schema,), components = schema_components([model], ref_template=REFERENCE)
         for component in components.values():
             component.pop("additionalProperties", None)  # fields that we do not know are attributes
         content: Schema = {JSON: {"schema": schema}}
@@ -132,6 +105,6 @@ class Description(OpenAPIProvider):
 
     def build_response_object(self, model: Any, headers_model: Any) -> tuple[Schema, Schema]:  # noqa: ANN401, ARG002
         """Describe an answer."""
-        schema, components = self._schemas.of(model)
+        (schema,), components = schema_components([model], ref_template=REFERENCE)
         content_type = PROBLEM if model is Problem else JSON
         return {"description": inspect.getdoc(model) or "", "content": {content_type: {"schema": schema}}}, components
