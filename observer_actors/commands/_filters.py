@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from observer_actors.commands._answers import OpsAnswer
 from observer_actors.commands._api import Api
 
-__all__ = ["PAGE_OPS", "Filters", "pages", "raw_ops"]
+__all__ = ["PAGE_OPS", "Filters", "moment", "pages", "raw_ops"]
 
 PAGE_OPS: Final = 1_000
 """The most that the daemon gives at once."""
@@ -42,15 +42,15 @@ class Filters:
     def parameters(self) -> dict[str, object]:
         """Give them as the API wants them."""
         given: dict[str, object] = {name: getattr(self, name) for name in self.__slots__}
-        now = datetime.now(UTC)
-        return given | {name: _time(given[name], now) for name in ("since", "until")}
+        return given | {name: moment(given[name]) for name in ("since", "until")}
 
 
-def _time(text: object, now: datetime) -> object:
+def moment(text: object) -> object:
+    """Give a time that was said as how long ago as the time itself, and anything else as it is."""
     found = _AGO.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         return text
-    return (now - timedelta(**{_UNITS[found["unit"]]: int(found["number"])})).isoformat()
+    return (datetime.now(UTC) - timedelta(**{_UNITS[found["unit"]]: int(found["number"])})).isoformat()
 
 
 def pages(daemon: Api, parameters: dict[str, object], *, limit: int | None) -> Iterator[tuple[bytes, OpsAnswer]]:
