@@ -105,10 +105,11 @@ def _still_imported(files: Mapping[str, Facts], changes: Sequence[Change]) -> It
     if not gone:
         return
     now, before = Modules(files), Modules([*files, *gone])
+    lost = {path for path in gone if not now.has_another(path, before)}
     for path, facts in files.items():
         for name in sorted(facts.imports - facts.optional):
-            lost = (set(before.imported(name, path)) & set(gone)) if not _is_there(now, name, path, files) else set()
-            yield from (Finding("block", f"{shown(path)} still imports it", shown(file)) for file in sorted(lost))
+            missing = set() if _is_there(now, name, path, files) else lost.intersection(before.imported(name, path))
+            yield from (Finding("block", f"{shown(path)} still imports it", shown(file)) for file in sorted(missing))
 
 
 def _is_there(now: Modules, name: str, by: str, files: Mapping[str, Facts]) -> bool:
@@ -151,7 +152,8 @@ def _orphaned(inventory: Inventory, changes: Sequence[Change], files: Mapping[st
         if change.what != "added" and change.path.endswith(".py"):
             facts = facts_of(change.before)
             named = {file for name in facts.imports for file in modules.imported(name, change.path)}
-            named |= {file for name in facts.names for file in modules.named(name, change.path)}
+            for name in facts.names:
+                named.update(modules.named(name, change.path), modules.inside(name))
             for path in sorted((named & dead) - new - {change.path}):
                 yield Finding("warn", f"nothing imports it any more: {shown(change.path)} did", shown(path))
 

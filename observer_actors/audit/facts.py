@@ -18,6 +18,8 @@ __all__ = ["Facts", "facts_of"]
 
 SUMMARY_CHARS_MAX: Final = 160
 STRING_CHARS_MAX: Final = 200
+NAME_CHARS_MAX: Final = 400
+"""A longer name of a module is none that a file system could hold."""
 _DOTTED: Final = re.compile(r"([A-Za-z_]\w*(?:\.\w+)+)(?::\w+)?")
 _PREFIX: Final = re.compile(r"(?:[A-Za-z_]\w*\.)+")
 _SCRIPT: Final = re.compile(r"[\w./-]*\w/[\w-]+\.py")
@@ -73,7 +75,7 @@ def _facts(tree: ast.Module) -> Facts:
                 names.add(text)
     return Facts(
         summary=_summary(tree),
-        imports=frozenset(imports),
+        imports=frozenset(name for name in imports if len(name) <= NAME_CHARS_MAX),
         optional=frozenset(optional),
         names=frozenset(names),
         binds=frozenset(name for statement in tree.body for name in _bound(statement)),

@@ -78,8 +78,6 @@ class Inventory(msgspec.Struct, frozen=True):
     """All of them, by path."""
 
     items: Mapping[str, Item]
-    importers: Mapping[str, frozenset[str]]
-    """File -> the files that name it."""
 
 
 def is_read(path: str) -> bool:
@@ -101,12 +99,14 @@ class Modules:
         self._paths = frozenset(path for path in paths if path.endswith(".py"))
         self._files: dict[str, set[str]] = {}
         packages = {_folder(path) for path in self._paths if PurePosixPath(path).name == "__init__.py"}
+        self._names: dict[str, set[str]] = {}
         self._inside: dict[str, set[str]] = {}
         """``a.b.`` -> what lies directly in it."""
         self._called: dict[str, list[str]] = {}
         for path in sorted(self._paths):
             self._called.setdefault(PurePosixPath(path).name, []).append(path)
-            for name in _names_of(path, packages):
+            self._names[path] = _names_of(path, packages)
+            for name in self._names[path]:
                 self._files.setdefault(name, set()).add(path)
                 self._inside.setdefault(name.rpartition(".")[0] + ".", set()).add(path)
 
@@ -122,24 +122,36 @@ class Modules:
             yield from beside or files
 
     def named(self, name: str, by: str = "") -> Iterator[str]:
-        """Give the files that a string means: a path, a module with at least one dot, or all that begins with it."""
+        """Give the files that a string means: a path, or a module with at least one dot."""
         if name.endswith(".py"):
             yield from self.at(name)
-        elif name.endswith("."):
-            yield from self._inside.get(name, ())
-        else:
+        elif not name.endswith("."):
             found = [*self.imported(name, by)]
             if any(self._files.get(name.rsplit(".", back)[0]) for back in range(min(2, name.count(".")))):
                 yield from found
 
+    def inside(self, package: str) -> Iterable[str]:
+        """Give what lies directly in a package, whose name ends in a dot."""
+        return self._inside.get(package, ())
+
+    def has_another(self, path: str, before: Modules) -> bool:
+        """Say whether a module that was at this path lies elsewhere now."""
+        return any(name in self._files for name in before._names.get(path, ()))
+
     def at(self, path: str) -> Iterator[str]:
-        """Give the files that a path means that may lack its beginning; a bare name must be the only one of it."""
-        path = path.removeprefix("./").lstrip("/")
-        found = [file for file in self._called.get(PurePosixPath(path).name, ()) if f"/{file}".endswith(f"/{path}")]
-        if "/" in path or len(found) == 1:
+        """Give the files that a path means that may lack its beginning; a bare name must be the only one of it.
+
+        An absolute path may have more of a beginning: where the tree lies when it is in use.
+        """
+        ends = f"/{path.removeprefix('./').lstrip('/')}"
+        called = self._called.get(PurePosixPath(path).name, ())
+        found = [file for file in called if f"/{file}".endswith(ends)]
+        if path.startswith("/") and not found:
+            found = [file for file in called if ends.endswith(f"/{file}")]
+        if ends.count("/") > 1 or len(found) == 1:
             yield from found
-        elif path in self._paths:
-            yield path
+        elif ends[1:] in found:
+            yield ends[1:]
 
     def run(self, module: str) -> Iterator[str]:
         """Give the files that ``python -m`` runs."""
@@ -192,7 +204,7 @@ def take_inventory(files: Mapping[str, Facts], texts: Mapping[str, str]) -> Inve
         if path.partition("/")[0] in served or not by_hand.get(path, "").startswith("run by"):
             entries.setdefault(path, "python -m")
     reached = [
-        (kind, _reach(roots, reaches))
+        (kind, _reach(roots, reaches, modules))
         for kind, roots in (
             (Kind.PRODUCTION, entries), (Kind.MANUAL, by_hand), (Kind.DOCUMENTED, documented), (Kind.TESTS, tests),
         )
@@ -211,23 +223,21 @@ def take_inventory(files: Mapping[str, Facts], texts: Mapping[str, str]) -> Inve
         )
         for path, facts in sorted(files.items())
     }
-    importers: dict[str, set[str]] = {}
-    for path, others in reaches.items():
-        for other in others:
-            importers.setdefault(other, set()).add(path)
-    return Inventory(items, {path: frozenset(others) for path, others in importers.items()})
+    return Inventory(items)
 
 
 def _reached_by(path: str, facts: Facts, modules: Modules) -> set[str]:
     found = {file for name in facts.imports for file in modules.imported(name, path)}
+    found |= {name for name in facts.names if name.endswith(".")}  # a whole package: too many to be written out here
     return found | {file for name in facts.names for file in modules.named(name, path)}
 
 
-def _reach(roots: Iterable[str], reaches: Mapping[str, set[str]]) -> set[str]:
+def _reach(roots: Iterable[str], reaches: Mapping[str, set[str]], modules: Modules) -> set[str]:
     found = set(roots)
     waiting = deque(found)
     while waiting:
-        new = reaches.get(waiting.popleft(), set()) - found
+        place = waiting.popleft()
+        new = set(modules.inside(place) if place.endswith(".") else reaches.get(place, ())) - found
         found |= new
         waiting.extend(new)
     return found

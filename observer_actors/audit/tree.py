@@ -100,11 +100,12 @@ def changes(tree: Tree, git: Git, base: str) -> list[Change]:
     wanted = {before[path].name for path in (*changed, *deleted) if path in before and _is_small(before[path])}
     contents = dict(git.contents(sorted(wanted)))
     old = {path: contents.get(blob.name, b"") for path, blob in before.items()}
-    return [
+    found = [
         *(Change(path, "deleted", old[path]) for path in deleted),
         *(Change(path, "modified", old[path], _added(tree.files[path], old[path])) for path in changed if path in old),
         *(Change(path, "added", b"", _added(tree.files[path], b"")) for path in changed if path not in old),
     ]
+    return sorted(found, key=lambda change: change.path)
 
 
 def _is_small(blob: Blob) -> bool:
