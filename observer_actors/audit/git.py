@@ -8,10 +8,12 @@ network. Each command has a time limit and a bound on what it may say.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -102,6 +104,7 @@ class Git:
                 process = subprocess.Popen(  # noqa: S603 - see `_SAFE`
                     ["git", *_SAFE, "-C", str(self._folder), *arguments],  # noqa: S607 - the one that people use
                     stdin=questions, stdout=subprocess.PIPE, stderr=complaints, env=self._environment,
+                    start_new_session=True,
                 )  # fmt: skip
             except OSError as error:
                 raise AuditFailed(f"git cannot be started: {error.strerror}", hint="install git") from error
@@ -115,7 +118,7 @@ class Git:
 
 def _bounded(process: subprocess.Popen[bytes], command: str) -> bytes:
     assert process.stdout is not None
-    timer = threading.Timer(COMMAND_SECONDS_MAX, process.kill)
+    timer = threading.Timer(COMMAND_SECONDS_MAX, _kill, (process,))
     timer.start()
     try:
         with process.stdout as output:
@@ -125,11 +128,18 @@ def _bounded(process: subprocess.Popen[bytes], command: str) -> bytes:
             process.wait()
     finally:
         timer.cancel()
-        process.kill()
+        _kill(process)
         process.wait()
     if process.returncode < 0:
         raise AuditFailed(f"git {command} has been stopped after {COMMAND_SECONDS_MAX:g} s")
     return said
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a command and what it has started, unless it has ended and been waited for."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _blobs(said: bytes) -> Iterator[tuple[str, Blob]]:

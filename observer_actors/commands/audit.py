@@ -24,8 +24,11 @@ __all__ = ["audit_"]
 EXITS: Final = {"approve": 0, "request_changes": 1, "block": 2}
 
 
-class Unwritten(ObserverError):
-    """The verdict is not on disk."""
+HISTORY_ROWS: Final = 5
+
+
+class DataUnusable(ObserverError):
+    """The data directory cannot be read or written."""
 
     exit_code: ClassVar[int] = 74
 
@@ -47,7 +50,8 @@ def audit_(
     what earlier audits of the same, or of other commits of the same branch, came to. Nothing of the repository is
     run. The verdict is written below the data directory, told to the daemon, and added to the knowledge base.
 
-    Exits 0 for approve, 1 for request_changes, 2 for block; 66 when there is nothing that can be audited.
+    Exits 0 for approve, 1 for request_changes, 2 for block; 66 when there is nothing that can be audited, 74 when the
+    data directory cannot be used.
 
     Example: observer-actors audit --base origin/main --dry-run
 
@@ -84,7 +88,11 @@ def _history(api: ApiOptions, audited: Audited, data_dir: Path | None) -> AuditH
         with api.open() as daemon:
             return daemon.read(AuditHistory, "/kb/history", parameters)
     except ObserverError:
-        return OutcomesIndex(data_directory(data_dir)).history(audited.signature, newest=5)
+        index = OutcomesIndex(data_directory(data_dir))
+    try:
+        return index.history(audited.signature, newest=HISTORY_ROWS)
+    except DiskFailed as error:
+        raise DataUnusable(f"the history cannot be read: {error}", hint=error.hint) from error
 
 
 def _report(outcome: Audit, api: ApiOptions, data_dir: Path | None) -> None:
@@ -94,6 +102,6 @@ def _report(outcome: Audit, api: ApiOptions, data_dir: Path | None) -> None:
     try:
         troubles = trio.run(report)
     except DiskFailed as error:
-        raise Unwritten(f"the verdict is not on disk: {error}", hint=error.hint or "--data-dir says where") from error
+        raise DataUnusable(f"the verdict is not on disk: {error}", hint=error.hint) from error
     for trouble in troubles:
         told(visible(trouble))
