@@ -17,6 +17,7 @@ import trio
 
 from observer_actors import __version__
 from observer_actors.actors.admission import Admission, Submission
+from observer_actors.actors.adviser import Adviser
 from observer_actors.actors.analyzer import Analyzer
 from observer_actors.actors.archivist import Archivist
 from observer_actors.actors.commits import Commits
@@ -31,6 +32,7 @@ from observer_actors.actors.local_model import LocalModel
 from observer_actors.actors.open_journal import OpenJournal
 from observer_actors.actors.persister import Persister
 from observer_actors.actors.quarantine import Quarantine
+from observer_actors.actors.recorder import Recorder
 from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.stats import StatsKeeper
 from observer_actors.actors.surroundings import Surroundings
@@ -50,8 +52,10 @@ from observer_actors.kb import OutcomesIndex
 from observer_actors.logs import log_lifecycle, logger, set_level
 from observer_actors.models import ChatModel, LakehouseModel, OllamaModel, OpenAIModel
 from observer_actors.notify import Notifier, keep_notified
+from observer_actors.playbook import Corroboration
 from observer_actors.secrets import Secrets
 from observer_actors.settings import Settings
+from observer_actors.store import Shelf
 from observer_actors.supervision import (
     ChildSpec,
     Events,
@@ -166,6 +170,7 @@ class Daemon:
             "persister", SUBMISSIONS_MAX, events=self.events, crashes_max=crashes_max, set_aside=quarantine.submission
         )
         self.admission = Admission(self.mailbox, settings.admission)
+        self.recorder = Recorder(self.admission, around.time_ns)
         self.persister = Persister(
             self.mailbox,
             self.commits,
@@ -180,6 +185,7 @@ class Daemon:
             "ring_keeper": self.commits.feed("ring_keeper", linger_s=0.005),
             "stats": self.commits.feed("stats", linger_s=0.02),
             "analyzer": self.commits.feed("analyzer", linger_s=0.02),
+            "consolidator": self.commits.feed("consolidator", linger_s=0.02),
             # An auditor on this machine appends its own row just after the answer: mostly it is there first.
             "librarian": self.commits.feed("librarian", linger_s=0.03),
         }
@@ -221,8 +227,23 @@ class Daemon:
             announce=self.tail.announce,
             consultant=self._consultant(),
         )
+        self.shelf = Shelf()
         self.consolidator = Consolidator(
-            self.ring, self.learned, self.cycle, every=settings.cycle.consolidate_every, log=logger("consolidator")
+            self.feeds["consolidator"],
+            self.learned,
+            self.shelf,
+            self.cycle,
+            self.journal.read,
+            every=settings.cycle.consolidate_every,
+            log=logger("consolidator"),
+            corroboration=Corroboration(settings.playbook.runs_min, settings.playbook.sources_min),
+        )
+        self.adviser = Adviser(
+            self.shelf,
+            self.recorder,
+            self.consolidator.drawn,
+            settings=lambda: self.settings.advice,
+            around=around,
         )
         self.librarian = Librarian(
             self.feeds["librarian"],
@@ -301,7 +322,7 @@ class Daemon:
             "learning",
             Strategy.ONE_FOR_ONE,
             ChildSpec("analyzer", self.analyzer.run, stop_s=2, depth=feed["analyzer"]),
-            ChildSpec("consolidator", self.consolidator.run),
+            ChildSpec("consolidator", self.consolidator.run, stop_s=2, depth=feed["consolidator"]),
             ChildSpec("librarian", self.librarian.run, stop_s=2, depth=feed["librarian"]),
             ChildSpec("courier", self.courier.run),
             *([ChildSpec("model", self.local_model.run, stop_s=2)] if self.local_model is not None else []),
@@ -349,6 +370,8 @@ class Daemon:
             settings=lambda: self.settings,
             intake=self.intake,
             admission=self.admission,
+            recorder=self.recorder,
+            adviser=self.adviser,
             persister=self.persister,
             commits=self.commits,
             ring=self.ring,
@@ -361,8 +384,8 @@ class Daemon:
             get=self.journal.get,
             damaged_lines=self.journal.damaged_lines,
             analyzer=self.analyzer,
+            consolidator=self.consolidator,
             librarian=self.librarian,
-            entries=lambda: tuple(self.consolidator.entries.values()),
             outbox=self.learned.statistics,
         )
 

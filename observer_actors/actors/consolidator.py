@@ -1,62 +1,233 @@
-"""The consolidator: every few cycles, what worked among the recent ops becomes entries of the playbook."""
+"""The consolidator: the journal's fold into the playbook, and the gateway's copy of what works.
+
+It follows the journal with a feed of its own, a few ops at a time: others have their turn in between, and under load it
+falls behind, for the journal waits for it. The playbook lives in memory; what has changed is saved, with the cursor
+that belongs to it, a moment later. A crash loses nothing, for the cursor was not saved either.
+
+When evidence is revoked the playbook is made anew from the journal, beside the one that goes on being served, in which
+the entries that may be touched are suspended; then one takes the other's place.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
+import trio
 from structlog.typing import FilteringBoundLogger
 
+from observer_actors.actors.commits import Feed, ReadJournal
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
-from observer_actors.actors.ring_keeper import RingKeeper
-from observer_actors.playbook import Created, Entry, consolidate, endpoints_left_out
+from observer_actors.op import Op
+from observer_actors.playbook import Corroboration, Entry, Left, Playbook, Row, copies
+from observer_actors.playbook.deltas import Delta, touched
+from observer_actors.store import Shelf
 from observer_actors.supervision import Life
 
 __all__ = ["Consolidator"]
 
+OPS_AT_ONCE: Final = 20
+"""Taken in before others have their turn: about a millisecond."""
+PAUSE_S: Final = 0.003
+"""Between two such turns: the playbook takes a quarter of a processor at most, and some 5,000 ops a second."""
+ROWS_AT_ONCE: Final = 20
+SAVE_S: Final = 2.0
+SAVE_BUDGET_S: Final = 1.0
+LOOK_S: Final = 0.5
+"""How often it looks whether the playbook has to be made anew."""
+READ_OPS: Final = 1_000
+
 
 class Consolidator:
-    """The actor, and the entries as others may read them.
+    """The actor, and the playbook as others may read it.
 
-    :param every: cycles from one consolidation to the next.
+    :param read: reads the journal, for making the playbook anew.
+    :param every: cycles from one look at what the gateway should be told to the next.
     """
 
     def __init__(
-        self, ring: RingKeeper, learned: Learned, cycle: Cycle, *, every: int, log: FilteringBoundLogger
+        self,
+        feed: Feed,
+        learned: Learned,
+        shelf: Shelf,
+        cycle: Cycle,
+        read: ReadJournal,
+        *,
+        every: int,
+        log: FilteringBoundLogger,
+        corroboration: Corroboration = Corroboration(),  # noqa: B008 - frozen
     ) -> None:
-        self._ring = ring
+        self._feed = feed
         self._learned = learned
+        self._shelf = shelf
         self._cycle = cycle
+        self._read = read
         self._every = every
         self._log = log
-        self._entries: dict[str, Entry] = {}
+        self._corroboration = corroboration
+        self._playbook = Playbook(corroboration)
+        self._told: dict[str, int] = {}
+        self._turn = trio.Lock()
+        """Whoever changes the playbook, or reads all of it, has it."""
+        self._saved_seq = 0
+        self._is_new = False
+        """The playbook was made anew, and none of it is saved."""
+        self._left = Left()
+
+    @property
+    def playbook(self) -> Playbook:
+        """The playbook as of now; another object once it was made anew."""
+        return self._playbook
 
     @property
     def entries(self) -> Mapping[str, Entry]:
         """Id -> entry, as of now."""
-        return self._entries
+        return self._playbook.entries
+
+    def drawn(self, run: str, entry: str) -> bool | None:
+        """Say whether a run is exposed to an entry, by their names; None when it has not been drawn."""
+        return self._playbook.ledger.trials.drawn(run, entry)
+
+    async def reached(self, seq: int) -> None:
+        """Wait until everything up to ``seq`` is in the playbook; give it a deadline from outside."""
+        await self._feed.reached(seq)
 
     async def run(self, life: Life) -> None:
         """Serve as an actor."""
         life.at("loading")
-        self._entries = await self._learned.load_entries()
+        playbook = await self._learned.load_playbook()
+        self._told = await self._learned.load_told()
+        if not playbook.cursor:
+            playbook = Playbook(self._corroboration)
+        playbook.set_rules(self._corroboration)
+        self._playbook, self._saved_seq, self._is_new = playbook, playbook.cursor, False
+        self._turn = trio.Lock()
+        await self._stock()
+        await self._feed.open(playbook.cursor)
         life.ready()
-        life.at("waiting")
-        async for _ in self._cycle.each(self._every):
-            life.at("consolidating")
-            await self._consolidate()
-            life.progress()
-            life.at("waiting")
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._follow, life)
+                nursery.start_soon(self._save_now_and_then)
+                nursery.start_soon(self._tell_now_and_then)
+                nursery.start_soon(self._make_anew_when_outdated)
+        finally:
+            with trio.move_on_after(SAVE_BUDGET_S, shield=True):
+                await self._save()
 
-    async def _consolidate(self) -> None:
-        ops = list(self._ring.ring)
-        deltas = consolidate(ops, self._entries)
-        left_out = endpoints_left_out(ops, self._entries)
-        if left_out:
-            self._log.warning("entries_full", endpoints_left_out=left_out)
-        if not deltas:
-            return
-        await self._learned.save_deltas(deltas)
-        self._entries.update((delta.entry.id, delta.entry) for delta in deltas)
-        created = sum(isinstance(delta, Created) for delta in deltas)
-        self._log.info("consolidated", created=created, updated=len(deltas) - created)
+    async def _follow(self, life: Life) -> None:
+        while True:
+            life.at("waiting")
+            async with self._feed.take() as ops:
+                life.at("consolidating")
+                for part in _parts(ops, OPS_AT_ONCE):
+                    async with self._turn:
+                        for op in part:
+                            self._show(self._playbook.take(op))
+                    if part[-1] is not ops[-1]:
+                        await trio.sleep(PAUSE_S)
+            life.progress()
+
+    def _show(self, deltas: Sequence[Delta]) -> None:
+        """Bring the shelf up to date with what has changed."""
+        for key in {key for delta in deltas for key in touched(delta)}:
+            entry = self._playbook.entries.get(key)
+            if entry is None:
+                self._shelf.drop(key)
+            else:
+                self._shelf.put(entry)
+
+    async def _stock(self) -> None:
+        """Put on the shelf what the playbook holds, and nothing else."""
+        for key in self._shelf.ids() - self._playbook.entries.keys():
+            self._shelf.drop(key)
+        for number, entry in enumerate(tuple(self._playbook.entries.values()), start=1):
+            self._shelf.put(entry)
+            if number % ROWS_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+
+    async def _save_now_and_then(self) -> None:
+        while True:
+            await trio.sleep(SAVE_S)
+            await self._save()
+
+    async def _save(self) -> None:
+        """Save what has changed since the last time, with the cursor; what could not be saved stays unsaved."""
+        async with self._turn:
+            playbook, whole = self._playbook, self._is_new
+            if playbook.cursor == self._saved_seq and not whole:
+                return
+            seq = playbook.cursor
+            rows = await self._rows(playbook, whole=whole)
+        await self._learned.save_playbook(rows, seq, whole=whole)
+        if playbook is self._playbook:
+            playbook.kept.saved()
+            self._saved_seq, self._is_new = seq, False
+        self._warn_of_bounds(playbook.meta.left)
+
+    async def _rows(self, playbook: Playbook, *, whole: bool) -> list[Row]:
+        changed = playbook.kept.take()
+        rows = []
+        for number, part in enumerate(list(playbook.parts()) if whole else changed, start=1):
+            rows.append(playbook.row(*part))
+            if number % ROWS_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+        return rows
+
+    def _warn_of_bounds(self, left: Left) -> None:
+        before, now = self._left, Left(left.ops, left.endpoints, left.entries, left.values, left.runs)
+        if (now.ops, now.entries) > (before.ops, before.entries):
+            self._log.warning("entries_full", ops_left_out=now.ops, entries_left_out=now.entries)
+        self._left = now
+
+    # ------------------------------------------------------------------------------------------- the gateway
+
+    async def _tell_now_and_then(self) -> None:
+        """Tell the gateway, once all that is in the journal by then is in the playbook: of a batch it is told once."""
+        async for _ in self._cycle.each(self._every):
+            await self._feed.reached(self._feed.cursor + self._feed.statistics().behind)
+            due = copies(self._playbook.endpoints.values(), self._playbook.meta.successes, self._told)
+            if not due:
+                continue
+            await self._learned.save_told(due)
+            created = sum(copy.endpoint not in self._told for copy in due)
+            self._told |= {copy.endpoint: copy.successes for copy in due}
+            self._log.info("consolidated", created=created, updated=len(due) - created)
+
+    # ---------------------------------------------------------------------------------------------- made anew
+
+    async def _make_anew_when_outdated(self) -> None:
+        while True:
+            if self._playbook.outdated:
+                await self._make_anew()
+            await trio.sleep(LOOK_S)
+
+    async def _make_anew(self) -> None:
+        """Fold the whole journal once more, with what has been revoked known; then let it take the old one's place."""
+        revocations = self._playbook.meta.revocations
+        anew = Playbook(self._corroboration, revocations)
+        self._log.info("playbook_outdated", revocations=len(revocations), last_seq=self._playbook.cursor)
+        at = 0
+        while at < self._playbook.cursor:
+            at = await self._catch_up(anew, at)
+        async with self._turn:
+            while at < self._playbook.cursor:
+                at = await self._catch_up(anew, at)
+            before, self._playbook, self._is_new = len(self._playbook.entries), anew, True
+            await self._stock()
+        self._log.info("playbook_made_anew", entries=len(anew.entries), entries_before=before, last_seq=anew.cursor)
+
+    async def _catch_up(self, anew: Playbook, at: int) -> int:
+        """Take the next ops in, and give how far it is now; what cannot be read is passed over."""
+        end = self._playbook.cursor
+        ops = [op for op in await self._read(at, READ_OPS) if op.seq <= end]
+        for part in _parts(ops, OPS_AT_ONCE):
+            for op in part:
+                anew.take(op)
+            await trio.sleep(PAUSE_S)
+        return ops[-1].seq if ops else end
+
+
+def _parts(ops: Sequence[Op], most: int) -> list[Sequence[Op]]:
+    return [ops[at : at + most] for at in range(0, len(ops), most)]

@@ -21,17 +21,18 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTo
 from observer_actors import __version__
 from observer_actors.errors import ObserverError, RequestTooLarge
 from observer_actors.event import Event
+from observer_actors.http.advice import register_advice
 from observer_actors.http.description import Description, document_problems, document_text
 from observer_actors.http.doubt import DoubtAnswer, DoubtfulOp, doubt_answer, marked_op
 from observer_actors.http.failures import register_failures
 from observer_actors.http.intake import BatchAnswer, EventAnswer
 from observer_actors.http.kb import register_kb
 from observer_actors.http.metrics import DaemonCollector
+from observer_actors.http.playbook import register_playbook
 from observer_actors.http.queries import cursor_after, parse_ops_query, parse_seq
 from observer_actors.http.replies import PROBLEM, Problem, Reply, json_reply, problem_reply
 from observer_actors.http.sse import stream
 from observer_actors.http.views import Readiness, Views
-from observer_actors.playbook import Entry
 from observer_actors.ring import RecentOp, RingStatistics
 from observer_actors.supervision import (
     ActorFailed,
@@ -144,12 +145,6 @@ class TreeAnswer(msgspec.Struct, frozen=True):
     events: Sequence[AnyLifecycleEvent]
 
 
-class PlaybookAnswer(msgspec.Struct, frozen=True):
-    """`GET /playbook`: what worked."""
-
-    entries: list[Entry]
-
-
 class _Application(QuartTrio):
     """Quart, with our own line for a request that failed through a fault of ours."""
 
@@ -181,8 +176,9 @@ def create_app(views: Views) -> QuartTrio:
     _register_status(app, views)
     _register_ops(app, views)
     register_failures(app, views, _send)
+    register_playbook(app, views, _send)
+    register_advice(app, views, _send)
     register_kb(app, views, _send)
-    _register_learning(app, views)
     return app
 
 
@@ -342,16 +338,6 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
         response = Response(body, content_type="text/event-stream", headers=headers)
         response.timeout = None
         return response
-
-
-def _register_learning(app: QuartTrio, views: Views) -> None:
-    @app.get("/playbook")
-    @tag(["learning"])
-    @document_response(PlaybookAnswer, 200)
-    async def playbook() -> ResponseReturnValue:
-        """Show what worked."""
-        entries = sorted(views.entries(), key=lambda entry: (-entry.successes, entry.id))
-        return _send(json_reply(PlaybookAnswer(entries)))
 
 
 class OpUnknown(ObserverError):

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from observer_actors import __version__
+from observer_actors.actors.adviser import ANSWERS
 from observer_actors.http.views import Views
 from observer_actors.patterns import State
 from observer_actors.ring import Ring
@@ -50,6 +51,7 @@ class DaemonCollector(Collector):
         yield from self._journal()
         yield from self._operations()
         yield from self._followers()
+        yield from self._advice()
         yield from self._patterns()
         yield from self._doubts()
         yield from self._consultations()
@@ -141,6 +143,18 @@ class DaemonCollector(Collector):
             passed_over.add_metric([feed.name], statistics.passed_over)
             quarantined.add_metric([feed.name], statistics.quarantined)
         yield from (behind, passed_over, quarantined)
+
+    def _advice(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "observer_advice_requests",
+            "Requests for advice: entries were given, all were held back for the control, there was nothing to say, or"
+            " it could not be journalled.",
+            labels=["answer"],
+        )
+        counts = self._views.adviser.statistics.requests
+        for answer in ANSWERS:
+            requests.add_metric([answer], counts[answer])
+        yield requests
 
     def _patterns(self) -> Iterator[Metric]:
         standings = self._views.analyzer.standings

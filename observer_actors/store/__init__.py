@@ -5,6 +5,7 @@ from __future__ import annotations
 from observer_actors.store.files import StoreBusy, StoreDamaged, StoreFailed
 from observer_actors.store.learned import LEARNED_PATH, STANDINGS, Lane, Queued, Saved, Snapshot, Store, StoreStatistics
 from observer_actors.store.schema import MIGRATIONS
+from observer_actors.store.shelf import Shelf
 
 __all__ = [
     "LEARNED_PATH",
@@ -13,6 +14,7 @@ __all__ = [
     "Lane",
     "Queued",
     "Saved",
+    "Shelf",
     "Snapshot",
     "Store",
     "StoreBusy",

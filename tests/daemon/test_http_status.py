@@ -146,7 +146,10 @@ def test_actors_shows_the_whole_tree(daemon: Served) -> None:
 def test_failures_and_playbook_are_lists(daemon: Served) -> None:
     failures = daemon.json("/failures")["failures"]
     assert {"sql", "scenario:fill"} >= {failure["endpoint"] for failure in failures}
-    assert daemon.json("/playbook") == {"entries": []}
+    playbook = daemon.json("/playbook")
+    assert {entry["endpoint"] for entry in playbook["entries"]} <= {"sql", "old", "scenario:fill"}
+    assert (playbook["total"], playbook["outdated"]) == (len(playbook["entries"]), False)
+    assert playbook["left"] == {"ops": 0, "endpoints": 0, "entries": 0, "values": 0, "runs": 0}
 
 
 # ------------------------------------------------------------------------------------------- metrics
@@ -288,7 +291,10 @@ def test_every_route_is_described_with_its_answers(document: Any) -> None:
         ("/failures", "get"): {"200", "400"},
         ("/failures/{pattern}", "get"): {"200", "404", "503"},
         ("/failures/{pattern}", "post"): {"200", "400", "404", "503", "507"},
-        ("/playbook", "get"): {"200"},
+        ("/playbook", "get"): {"200", "400", "503"},
+        ("/playbook/{entry}", "get"): {"200", "404", "503"},
+        ("/playbook/{entry}", "post"): {"200", "400", "404", "503", "507"},
+        ("/playbook/revoke", "post"): {"200", "400", "503", "507"},
         ("/kb/outcomes", "get"): {"200", "400", "503"},
         ("/kb/history", "get"): {"200", "400", "503"},
     }
