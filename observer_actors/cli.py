@@ -41,6 +41,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "top": ("top:top", "Show rates, sources, failing patterns, the tree and its queues, live on the whole screen."),
     "send": ("send:send", "Report one operation, from flags or, without any, from standard input (a JSON object)."),
     "exec": ("running:exec_", "Run a command, report how it ended and how long it took, and exit as it did."),
+    "mcp": (
+        "mcp:mcp",
+        "Speak the Model Context Protocol over standard input and output, for a program that runs agents.",
+    ),
     "import": (
         "importing:import_",
         "Bring files of operations in: JSONL of any size, also compressed (.gz), also the seed's ops.jsonl.",

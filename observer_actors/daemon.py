@@ -50,6 +50,7 @@ from observer_actors.journal import DirectoryLock, Disk, PosixDisk
 from observer_actors.journal.format import UNREADABLE, Paths, decode_manifest
 from observer_actors.kb import OutcomesIndex
 from observer_actors.logs import log_lifecycle, logger, set_level
+from observer_actors.mcp import Mount
 from observer_actors.models import ChatModel, LakehouseModel, OllamaModel, OpenAIModel
 from observer_actors.notify import Notifier, keep_notified
 from observer_actors.playbook import Corroboration
@@ -272,7 +273,7 @@ class Daemon:
         self.views = self._views()
         self.ingest = IngestServer(
             self.intake,
-            create_app(self.views),
+            Mount(create_app(self.views), lambda: self._guard, seconds_max=settings.listen.request_seconds_max),
             listeners,
             lambda: self._guard,
             settings.listen,

@@ -21,7 +21,7 @@ import anyio.to_thread
 import msgspec
 
 from observer_actors.client._events import EVENT_SECONDS, Receipt, record_external_op
-from observer_actors.client._ledger import LEDGER, logger
+from observer_actors.client._ledger import LEDGER, warn
 from observer_actors.client._places import data_directory
 from observer_actors.client._wording import bounded
 from observer_actors.errors import DiskFailed, EventInvalid, ObserverError
@@ -123,7 +123,7 @@ async def report_verdict(
     try:
         receipt = await record_external_op(_event(verdict), observer_url=observer_url, timeout_seconds=timeout_seconds)
     except ObserverError as trouble:
-        logger().warning("verdict_not_posted", signature=verdict.signature, error=str(trouble), hint=trouble.hint)
+        warn("verdict_not_posted", signature=verdict.signature, error=str(trouble), hint=trouble.hint)
         troubles.append(f"not posted: {trouble}")
     recorded = False
     try:
@@ -131,7 +131,7 @@ async def report_verdict(
         recorded = True
     except DiskFailed as trouble:
         LEDGER.row_lost(trouble)
-        logger().warning("verdict_not_recorded", signature=verdict.signature, error=str(trouble), hint=trouble.hint)
+        warn("verdict_not_recorded", signature=verdict.signature, error=str(trouble), hint=trouble.hint)
         troubles.append(f"not recorded: {trouble}")
     return VerdictReport(path=path, repeated=repeated, receipt=receipt, recorded=recorded, troubles=tuple(troubles))
 
@@ -146,7 +146,7 @@ def audit_history(data_dir: str | os.PathLike[str] | None = None, signature: str
     """
     rows, damaged = read_audit_rows(data_directory(data_dir), signature)
     if damaged:
-        logger().warning("knowledge_base_damaged", lines=damaged)
+        warn("knowledge_base_damaged", lines=damaged)
     return rows
 
 

@@ -14,7 +14,15 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from quart import Response, request
 from quart.typing import ResponseReturnValue
-from quart_schema import Info, QuartSchema, document_querystring, document_request, document_response, tag
+from quart_schema import (
+    HttpSecurityScheme,
+    Info,
+    QuartSchema,
+    document_querystring,
+    document_request,
+    document_response,
+    tag,
+)
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, RequestTimeout
 
@@ -167,6 +175,8 @@ def create_app(views: Views) -> QuartTrio:
         info=Info(title="observer_actors", version=__version__, description="The third-party witness for AI agents."),
         conversion_preference="msgspec",
         openapi_provider_class=Description,
+        security_schemes={"token": HttpSecurityScheme(scheme="bearer")},
+        security=[{}, {"token": []}],  # where `auth.tokens_file` is set, each route but /health and /ready takes one
         swagger_ui_path=None,
         redoc_ui_path=None,
         scalar_ui_path=None,

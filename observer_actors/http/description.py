@@ -16,7 +16,7 @@ from werkzeug.routing.rules import Rule
 
 from observer_actors.http.replies import JSON, PROBLEM, Problem
 
-__all__ = ["Description", "document_problems", "document_text"]
+__all__ = ["Description", "document_also", "document_problems", "document_text"]
 
 Schema = dict[str, Any]
 Route = TypeVar("Route", bound=Callable[..., Any])
@@ -24,6 +24,8 @@ Route = TypeVar("Route", bound=Callable[..., Any])
 OK: Final = 200
 REFERENCE: Final = "#/components/schemas/{name}"
 _TEXT: Final = "_observer_text"
+_ALSO: Final = "_observer_also"
+_COMPRESSED: Final = "May be compressed: `Content-Encoding: gzip`."
 
 
 def document_text(content_type: str) -> Callable[[Route], Route]:
@@ -31,6 +33,16 @@ def document_text(content_type: str) -> Callable[[Route], Route]:
 
     def documented(route: Route) -> Route:
         setattr(route, _TEXT, content_type)
+        return route
+
+    return documented
+
+
+def document_also(content_type: str) -> Callable[[Route], Route]:
+    """Say that a route answers with a text of some type too, for those who ask for it."""
+
+    def documented(route: Route) -> Route:
+        setattr(route, _ALSO, content_type)
         return route
 
     return documented
@@ -53,13 +65,21 @@ class Description(OpenAPIProvider):
     def build_paths(self, rule: Rule) -> tuple[Schema, Schema]:
         """Describe a route, also one that answers with text."""
         paths, components = super().build_paths(rule)
-        content_type = getattr(self._app.view_functions[rule.endpoint], _TEXT, None)
-        if content_type is not None:
-            content = {content_type: {"schema": {"type": "string"}}}
-            for path in paths.values():
-                for operation in path.values():
-                    operation["responses"][OK] = {"description": operation["summary"], "content": content}
+        route = self._app.view_functions[rule.endpoint]
+        text, also = getattr(route, _TEXT, None), getattr(route, _ALSO, None)
+        for operation in (operation for path in paths.values() for operation in path.values()):
+            if text is not None:
+                content = {text: {"schema": {"type": "string"}}}
+                operation["responses"][OK] = {"description": operation["summary"], "content": content}
+            if also is not None:
+                operation["responses"][OK]["content"][also] = {"schema": {"type": "string"}}
         return paths, components
+
+    def operation_id(self, method: str, path: str, func: Callable[..., Any]) -> str | None:
+        """Name an operation as generated clients call it: `get_ops`, `post_event`."""
+        name: str | None = super().operation_id(method, path, func)
+        twice = f"{method.lower()}_" * 2
+        return name.removeprefix(twice[: len(twice) // 2]) if name is not None and name.startswith(twice) else name
 
     def build_path_parameter(self, name: str, converter: Any) -> Schema:  # noqa: ANN401 - quart-schema's signature
         """Describe a part of a path: a seq, or a text."""
@@ -81,7 +101,7 @@ class Description(OpenAPIProvider):
         content: Schema = {JSON: {"schema": schema}}
         if "$ref" not in schema:
             content["application/x-ndjson"] = {"schema": {"type": "string"}}
-        return {"required": True, "content": content}, components
+        return {"required": True, "description": _COMPRESSED, "content": content}, components
 
     def build_response_object(self, model: Any, headers_model: Any) -> tuple[Schema, Schema]:  # noqa: ANN401, ARG002
         """Describe an answer."""

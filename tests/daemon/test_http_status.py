@@ -315,6 +315,19 @@ def test_the_description_holds_together(document: Any) -> None:
         assert set(re.findall(r"{(\w+)}", path)) <= named
 
 
+def test_clients_can_be_generated_from_the_description(document: Any) -> None:
+    operations = {
+        operation["operationId"]: operation for path in document["paths"].values() for operation in path.values()
+    }
+    assert {"post_event", "post_events", "get_ops", "get_one_op", "get_advice"} <= operations.keys()
+    assert not [name for name in operations if re.match(r"(get|post)_\1_", name)]
+    assert document["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
+    assert document["security"] == [{}, {"token": []}]
+    assert "gzip" in operations["post_events"]["requestBody"]["description"]
+    answers = operations["get_advice"]["responses"]["200"]["content"]
+    assert set(answers) == {"application/json", "text/markdown"}
+
+
 def test_problems_are_described_under_their_own_type(document: Any) -> None:
     answer = document["paths"]["/ops"]["get"]["responses"]["400"]["content"]
     assert answer == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
