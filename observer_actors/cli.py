@@ -36,7 +36,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "tail": ("tail:tail", "Follow operations as they are committed, until interrupted."),
     "failures": ("failures:failures", "Show what fails in the same way, most frequent first."),
     "playbook": ("playbook:playbook", "Show what worked, and how often."),
-    "audits": ("audits:audits", "Show what auditors found, and what is known of a signature and of similar ones."),
+    "audits": (
+        "audits:audits",
+        "Show what auditors found, newest first; or what is known of one signature and of similar ones.",
+    ),
     "actors": ("actors:actors", "Show the tree of actors: state, restarts, queues, last error."),
     "top": ("top:top", "Show rates, sources, failing patterns, the tree and its queues, live on the whole screen."),
     "send": ("send:send", "Report one operation, from flags or, without any, from standard input (a JSON object)."),
@@ -51,7 +54,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "export": ("export:export", "Write operations out, oldest first: all of them, or those that fit the filters."),
     "patterns": ("patterns:app", "Group failures as the daemon does."),
-    "audit": ("audit:audit_", "Audit a Python repository: inventory, change, history; and remember the verdict."),
+    "audit": ("audit:audit_", "Audit a Python repository, and remember the verdict."),
     "token": (
         "token:token",
         "Make a token: shown once, and the line for `auth.tokens_file` that holds its hash alone.",

@@ -25,7 +25,7 @@ def audits(
     limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=100))] = 20,
     json: JsonFlag = False,
 ) -> None:
-    """Show what auditors found, newest first; of one signature, and of similar ones, also summed up.
+    """Show what auditors found, newest first; or what is known of one signature and of similar ones.
 
     Example: observer-actors audits pr6-7fe47bab
 
