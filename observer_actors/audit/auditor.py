@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from observer_actors.audit.checks import Change, check, overall_of
-from observer_actors.audit.facts import facts_of
+from observer_actors.audit.facts import Facts, facts_of
 from observer_actors.audit.git import AuditFailed, Git
 from observer_actors.audit.inventory import Inventory, Kind, is_read, take_inventory
 from observer_actors.audit.page import summary_page
@@ -26,6 +28,9 @@ __all__ = ["Audit", "Audited", "audit", "judge", "signature_of"]
 
 COMMIT_DIGITS: Final = 8
 ONE_LINER_FINDINGS: Final = 3
+READING_SECONDS_MAX: Final = 300.0
+"""For all files; one of a megabyte, made for it, takes some seconds."""
+PARSING_BYTES_MAX: Final = 1024 * 1024 * 1024
 _BASES: Final = ("origin/HEAD", "origin/main", "main", "origin/master", "master")
 _PULL_REQUEST: Final = re.compile(r"refs/pull/(\d+)/.*")
 _NO_SIGNATURE: Final = re.compile(r"[^A-Za-z0-9._/@#+-]+")
@@ -85,7 +90,8 @@ def audit(root: Path, *, base: str = "", signature: str = "", environment: Mappi
     started = time.monotonic()
     git = find_git(root)
     tree = read_tree(root, git)
-    facts = {path: facts_of(data) for path, data in tree.files.items() if path.endswith(".py")}
+    with _memory_bounded():
+        facts = _facts(tree.files, started + READING_SECONDS_MAX)
     texts = {path: data.decode("utf-8", "replace") for path, data in tree.files.items() if is_read(path)}
     inventory = take_inventory(facts, texts)
     head = git.commit("HEAD") if git else ""
@@ -105,6 +111,25 @@ def audit(root: Path, *, base: str = "", signature: str = "", environment: Mappi
         findings=check(inventory, facts, changed, sorted(tree.left_out)),
         seconds=time.monotonic() - started,
     )
+
+
+def _facts(files: Mapping[str, bytes], until: float) -> dict[str, Facts]:
+    late = Facts(error="not read: the files before it took too long")
+    python = ((path, data) for path, data in files.items() if path.endswith(".py"))
+    return {path: facts_of(data) if time.monotonic() < until else late for path, data in python}
+
+
+@contextmanager
+def _memory_bounded() -> Iterator[None]:
+    """Let memory grow by so much and no further: to Python's parser, a megabyte may be worth terabytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    now = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    bound = now + PARSING_BYTES_MAX
+    resource.setrlimit(resource.RLIMIT_AS, (bound if soft == resource.RLIM_INFINITY else min(soft, bound), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def judge(audited: Audited, history: AuditHistory) -> Audit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 from observer_actors.audit import AuditFailed, audit, inventory_page, judge
+from observer_actors.audit import auditor as auditor_module
 from observer_actors.audit import git as git_module
 from observer_actors.audit import tree as tree_module
 from observer_actors.audit.inventory import Kind
@@ -218,3 +220,21 @@ def test_every_file_of_a_damaged_tree_is_in_the_inventory(tmp_path: Path) -> Non
     assert len(items) == 6
     assert items["m4.py"].kind is Kind.MANUAL
     assert sum(bool(item.error) for item in items.values()) >= 4
+
+
+def test_what_would_take_all_memory_is_no_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.py").write_text("import " + ".".join(["a"] * 300_000))
+    (tmp_path / "b.py").write_text("import os\n")
+    monkeypatch.setattr(auditor_module, "PARSING_BYTES_MAX", 256 * 1024 * 1024)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    items = audit(tmp_path, environment={}).inventory.items
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    assert ("cannot be parsed" in items["a.py"].error, items["b.py"].error) == (True, "")
+
+
+def test_what_takes_too_long_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.py").write_text("import os\n")
+    monkeypatch.setattr(auditor_module, "READING_SECONDS_MAX", -1.0)
+    assert (
+        audit(tmp_path, environment={}).inventory.items["a.py"].error == "not read: the files before it took too long"
+    )
