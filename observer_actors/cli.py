@@ -36,6 +36,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "tail": ("tail:tail", "Follow operations as they are committed, until interrupted."),
     "failures": ("failures:failures", "Show what fails in the same way, most frequent first."),
     "playbook": ("playbook:playbook", "Show what worked, and how often."),
+    "advice": (
+        "advice:advice",
+        "Get what helps with an operation, as Markdown for a prompt; nothing when there is nothing to say.",
+    ),
     "audits": (
         "audits:audits",
         "Show what auditors found, newest first; or what is known of one signature and of similar ones.",

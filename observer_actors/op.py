@@ -12,6 +12,8 @@ from typing import Final, NewType
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from observer_actors.visible import visible_json
+
 __all__ = ["MaybeText", "Op", "Scalar", "Seq", "decode_op", "encode_op", "encode_ops", "iso_milliseconds", "time_us"]
 
 Seq = NewType("Seq", int)
@@ -65,12 +67,12 @@ _encoder: Final = msgspec.json.Encoder()
 
 def encode_op(op: Op) -> bytes:
     """Give the op as one JSON object, without a newline."""
-    return _encoder.encode(op)
+    return visible_json(_encoder.encode(op))
 
 
 def encode_ops(ops: Iterable[Op]) -> bytes:
     """Give the ops as the journal holds them: one JSON object a line, each ended by a newline."""
-    return _encoder.encode_lines(ops)
+    return visible_json(_encoder.encode_lines(ops))
 
 
 def decode_op(line: bytes | memoryview) -> Op:

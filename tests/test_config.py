@@ -107,6 +107,8 @@ def test_an_empty_variable_counts_as_not_given() -> None:
         ("listen = 5", "listen is a section, not a value", "[listen]"),
         ("data_dir = 5", "data_dir: Expected `str`, got `int`", ""),
         ("[gateway]\nrequired = true", "gateway.required is set, but gateway.url is not", ""),
+        ("[diagnosis]\nbackend = 'openai'\nmodel = 'm'", "diagnosis.url is not set", ""),
+        ("[diagnosis]\nbackend = 'llama.cpp'", "diagnosis.model is not set", ""),
         ("[listen]\nbody_bytes_max = 100\nbodies_bytes_max = 99", "no such body could ever pass", ""),
         ("[listen", "is not TOML", ""),
         ("\x00", "is not TOML", ""),

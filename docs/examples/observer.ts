@@ -113,7 +113,7 @@ export class Observer {
       if (!answer.ok || !said.advice_id) return nothing();
       if (about.run) this.remember(about.run, said.advice_id);
       const entries = said.entries ?? [];
-      return { adviceId: said.advice_id, entries, text: entries.map((entry) => `- ${entry.text}`).join("\n") };
+      return { adviceId: said.advice_id, entries, text: entries.map(quoted).join("\n") };
     } catch {
       return nothing();
     }
@@ -219,6 +219,11 @@ export class Observer {
 
 function nothing(): Advice {
   return { adviceId: "", entries: [], text: "" };
+}
+
+/** For a prompt: what agents reported is data, so it is quoted, and stays on its line. */
+function quoted(entry: AdviceEntry): string {
+  return `- ${entry.kind} at ${JSON.stringify(entry.endpoint)}: ${JSON.stringify(entry.text)}`;
 }
 
 function sleep(ms: number): Promise<void> {

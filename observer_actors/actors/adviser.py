@@ -55,6 +55,10 @@ class AdviserStatistics(msgspec.Struct):
 
     requests: Counter[str] = msgspec.field(default_factory=Counter)
     """By what came of them: one of `ANSWERS`."""
+    exposed: int = 0
+    """Entries handed out."""
+    control: int = 0
+    """Entries held back."""
 
 
 class Adviser:
@@ -110,6 +114,8 @@ class Adviser:
             self.statistics.requests["refused"] += 1
             raise
         self.statistics.requests["given" if exposed else "held back"] += 1
+        self.statistics.exposed += len(exposed)
+        self.statistics.control += len(exposure.control)
         return Advice(advice_id, exposed)
 
     def _is_exposed(self, entry: Entry, run: str) -> bool:

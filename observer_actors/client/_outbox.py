@@ -124,7 +124,7 @@ class Outbox:
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._closed)
             self._changed.wait_for(self._is_due, linger_s)
-            self._hurried = False
+            self._hurried = self._closed
             return self._take()
 
     def hurry(self, *, close: bool = False) -> None:

@@ -29,6 +29,8 @@ REQUEST_SECONDS: Final = 10.0
 FLUSH_PAUSE_S: Final = 0.2
 CLOSING_PAUSE_S: Final = 0.1
 """Between two tries while somebody waits for us."""
+COUNTING_S: Final = 0.1
+"""When the time is over, the thread has this long to count what it gives up; only a name that is looked up takes it."""
 
 
 class Sender:
@@ -88,7 +90,7 @@ class Sender:
         if thread is None:  # nothing was ever sent, or the interpreter starts no thread any more
             self._run()
         elif thread is not threading.current_thread():
-            thread.join(max(0.0, self._left_s()))
+            thread.join(max(0.0, self._left_s()) + COUNTING_S)
 
     def _start(self) -> None:
         with self._lock:

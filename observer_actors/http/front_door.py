@@ -261,7 +261,7 @@ class _Connection(Rider):
         body = self.unread[head.body_at : head.end]
         self.unread = self.unread[head.end :]
         take = self._door.intake.event if head.single else self._door.intake.batch
-        reply = await take(body, head.encoding)
+        reply = await take(body, head.encoding, head.trace)
         spent = self.requests >= self._door.settings.requests_per_connection_max
         await self._send(reply, close=head.close or spent or self._door.draining)
 

@@ -286,6 +286,23 @@ async def test_a_body_that_does_not_come_is_not_waited_for(daemon: Daemon, way: 
 
 
 @pytest.mark.parametrize("way", WAYS)
+async def test_the_trace_that_a_caller_names_is_kept_with_each_op_that_names_none(daemon: Daemon, way: Way) -> None:
+    header = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    mine = {"trace_id": "0af7651916cd43dd8448eb211c80319c", "span_id": "b7ad6b7169203331"}
+    many = b'{"endpoint":"a","attrs":{"x":1}}\n{"endpoint":"a","trace_id":"own"}'
+    async with connected(daemon, way) as client:
+        for request in (
+            post("/event", b"{}", header),
+            post("/events", many, header),
+            post("/event", b"{}", header[:-9]),
+        ):
+            await client.send(request)
+            assert (await client.answer()).status == 200
+    kept = [op.get("attrs") for op in (await daemon.json("/ops", order="oldest"))["ops"]]
+    assert kept == [mine, {"x": 1, **mine}, {"trace_id": "own"}, None]
+
+
+@pytest.mark.parametrize("way", WAYS)
 async def test_who_expects_100_continue_is_told_to(daemon: Daemon, way: Way) -> None:
     async with connected(daemon, way) as client:
         head, _, body = post("/event", b"{}", "Expect: 100-continue").partition(b"\r\n\r\n")
