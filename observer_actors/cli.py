@@ -35,7 +35,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "ops": ("ops:ops", "Find operations, newest first unless told otherwise."),
     "tail": ("tail:tail", "Follow operations as they are committed, until interrupted."),
     "failures": ("failures:failures", "Show what fails in the same way, most frequent first."),
-    "playbook": ("playbook:playbook", "Show what worked, and how often."),
+    "playbook": ("playbook:app", "Show what is known to work and to fail, and decide what is handed out."),
+    "revoke": ("revoke:revoke", "Take back all that the playbook has from a source, a run or a staffer."),
     "advice": (
         "advice:advice",
         "Get what helps with an operation, as Markdown for a prompt; nothing when there is nothing to say.",

@@ -22,6 +22,7 @@ from observer_actors.patterns import Diagnosis, Outgoing, Pattern, Standing
 from observer_actors.playbook import Copy, Playbook, Row
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import (
+    CONSOLIDATOR,
     LEARNED_PATH,
     STANDINGS,
     Lane,
@@ -41,7 +42,6 @@ ANALYZER: Final = "analyzer"
 DOUBTS: Final = "doubts"
 DIAGNOSES_LOADED_MAX: Final = 2_000
 """As many as there are patterns."""
-CONSOLIDATOR: Final = "consolidator"
 
 
 class StoreReplaced(StoreFailed):

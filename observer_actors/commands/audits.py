@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated
 
 from cyclopts import Parameter, validators
 
 from observer_actors.commands._answers import AuditAnswer, HistoryAnswer, OutcomesAnswer, TallyAnswer
-from observer_actors.commands._filters import moment
+from observer_actors.commands._filters import time_given
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import console, print_json, table
 from observer_actors.visible import visible
@@ -46,7 +47,12 @@ def audits(
             history = daemon.decoded(HistoryAnswer, body)
             rows = history.newest
         else:
-            wanted = {"kind": "audit", "overall": overall, "since": moment(since), "limit": limit}
+            wanted = {
+                "kind": "audit",
+                "overall": overall,
+                "since": time_given(since, datetime.now(UTC)),
+                "limit": limit,
+            }
             body = daemon.get("/kb/outcomes", wanted)
             history = None
             rows = daemon.decoded(OutcomesAnswer, body).outcomes

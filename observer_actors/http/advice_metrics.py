@@ -68,8 +68,8 @@ def _of_entries(entries: Iterable[Entry]) -> Iterator[Metric]:
             runs.add_metric([stands, name, "success"], arm.succeeded)
             runs.add_metric([stands, name, "failure"], arm.failed)
         found = lift(sides, ALPHA)
-        if found.estimate is not None:
-            for bound, value in (("low", found.low), ("estimate", found.estimate), ("high", found.high)):
+        for bound, value in (("low", found.low), ("estimate", found.estimate), ("high", found.high)):
+            if value is not None:
                 shown.add_metric([stands, bound], value)
     yield from (number, runs, shown)
 

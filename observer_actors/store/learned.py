@@ -37,8 +37,10 @@ import msgspec
 from observer_actors.patterns import Diagnosis, Outgoing, Pattern
 from observer_actors.playbook import Copy, Playbook, Row, Section
 from observer_actors.store.files import StoreDamaged, Trace, opened, transaction, translated
+from observer_actors.store.reading import PLAYBOOK, playbook_rows
 
 __all__ = [
+    "CONSOLIDATOR",
     "DIAGNOSES_MAX",
     "ERROR_CHARS_MAX",
     "LEARNED_PATH",
@@ -56,6 +58,8 @@ __all__ = [
 T = TypeVar("T")
 Record = TypeVar("Record", Pattern, Diagnosis)
 
+CONSOLIDATOR: Final = "consolidator"
+"""The consumer that makes the playbook."""
 LEARNED_PATH: Final = Path("_observer/learned.sqlite3")
 """Where the file lies under the data directory."""
 REMEMBERED_MAX: Final = 10_000
@@ -263,7 +267,7 @@ class Store:
 
     def playbook(self, consumer: str) -> Playbook:
         """Load the playbook, as far as the consumer had come."""
-        return _restored(_playbook(self._rows(_PLAYBOOK)), self.cursor(consumer))
+        return _restored(playbook_rows(self._rows(PLAYBOOK)), self.cursor(consumer))
 
     def save_playbook(self, rows: Sequence[Row], *, consumer: str, seq: int, whole: bool = False) -> None:
         """Save what has changed of the playbook, and that all ops up to ``seq`` are in it.
@@ -394,7 +398,6 @@ _SAVE_PATTERN: Final = (
     "INSERT INTO patterns (id, endpoint, last_seq, record) VALUES (?, ?, ?, ?)"
     " ON CONFLICT (id) DO UPDATE SET last_seq = excluded.last_seq, record = excluded.record"
 )
-_PLAYBOOK: Final = "SELECT section, key, seq, record FROM playbook"
 _SAVE_PART: Final = (
     "INSERT INTO playbook (section, key, seq, record) VALUES (?, ?, ?, ?)"
     " ON CONFLICT (section, key) DO UPDATE SET seq = excluded.seq, record = excluded.record"
@@ -448,22 +451,11 @@ def _read_all(connection: sqlite3.Connection) -> None:
     :raises StoreDamaged: a record does not say what it should.
     """
     _decoded(connection.execute("SELECT record FROM patterns"), Pattern)
-    _restored(_playbook(connection.execute(_PLAYBOOK)))
+    _restored(playbook_rows(connection.execute(PLAYBOOK)))
     _decoded(connection.execute("SELECT record FROM diagnoses"), Diagnosis)
     for statement in _READ_REST:
         for _row_read in connection.execute(statement):
             pass
-
-
-def _playbook(rows: Iterable[tuple[str, str, int, str]]) -> list[Row]:
-    """Read the rows of the playbook.
-
-    :raises StoreDamaged: one is of a kind that nobody knows.
-    """
-    try:
-        return [Row(Section(section), key, seq, record.encode()) for section, key, seq, record in rows]
-    except ValueError as error:
-        raise StoreDamaged(f"a part of the playbook is unknown: {error}") from error
 
 
 def _restored(rows: Iterable[Row], seq: int = 0) -> Playbook:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from observer_actors.playbook.trial import in_control
 from tests.commands.typed import answered, typed
 from tests.daemon.served import Served
@@ -21,7 +23,7 @@ def test_what_two_sources_have_seen_is_told_in_markdown_or_json(daemon: Served) 
             for number in range(20)
         )
     )
-    entries: list[dict[str, object]] = []
+    entries: list[dict[str, Any]] = []
     while not entries:
         entries = [one for one in daemon.json("/playbook", endpoint="advice:dates")["entries"] if one["handed_out"]]
     ids = [str(one["id"]) for one in entries]
