@@ -4,7 +4,7 @@
 |---|---|
 | a changed file is no Python; a merge conflict was left; a deleted file is still imported | block |
 | a secret in an added line (keys, tokens, passwords in URLs); in a test or a document | block; warn |
-| what may be a password, quoted, in an added line; in a test or a document | warn; nothing |
+| what may be a password or a token, quoted, in an added line; in a test or a document | warn; nothing |
 | a new file that nothing imports, or one that the change has left without an importer | warn |
 | production code was changed, and no test | warn |
 | files that nothing imports, that are no Python or were not looked at, and what earlier audits said | info |
@@ -35,10 +35,10 @@ PATH_CHARS_MAX: Final = 200
 NAMED_MAX: Final = 5
 FINDINGS_OF_A_KIND_MAX: Final = 50
 """More of the same say nothing more."""
-_CERTAIN: Final = frozenset({"private_key", "jwt", "api_key", "bearer", "url_password"})
+_CERTAIN: Final = frozenset({"private_key", "jwt", "api_key", "url_password"})
 """Secrets that are known by what they look like. The other kinds are what code and tests are full of."""
 _PROSE: Final = (".md", ".rst", ".txt")
-_QUOTED: Final = re.compile(r"[\"']\[redacted:password\][\"']")
+_QUOTED: Final = re.compile(r"[\"'][^\"']*\[redacted:(?:password|bearer)\][\"']")
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -131,7 +131,7 @@ def _secrets(changes: Sequence[Change]) -> Iterator[Finding]:
                     "warn" if made_up else "block", f"a secret: {', '.join(certain)}", shown(change.path), number
                 )
             elif not made_up and _QUOTED.search(clean):
-                yield Finding("warn", "what may be a password", shown(change.path), number)
+                yield Finding("warn", "what may be a password or a token", shown(change.path), number)
 
 
 def _dead(inventory: Inventory, changes: Sequence[Change]) -> Iterator[Finding]:

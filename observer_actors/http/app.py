@@ -174,7 +174,8 @@ def create_app(views: Views) -> QuartTrio:
     settings = views.settings().listen
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # a method that we do not know is 404, as with the seed
     app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes_max
-    app.config["BODY_TIMEOUT"] = settings.request_seconds_max
+    app.config["BODY_TIMEOUT"] = None  # the gate has its own limit,
+    app.config["RESPONSE_TIMEOUT"] = None  # and so has `web`
     app.logger = logging.getLogger("observer_actors.http")  # quart's would print by itself
     QuartSchema(
         app,

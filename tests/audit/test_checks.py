@@ -121,12 +121,25 @@ def test_secrets_in_added_lines_are_found_and_not_repeated(repository: Repositor
     assert found == [
         ("block", "a secret: api_key", "deploy.env", 2),
         ("warn", "a secret: url_password", "docs/x.md", 1),
-        ("warn", "what may be a password", "shop/orders.py", 1),
+        ("warn", "what may be a password or a token", "shop/orders.py", 1),
         ("warn", "a secret: api_key", "tests/test_orders.py", 1),
     ]
     outcome = judge(audited, history_of([], "x"))
     assert KEY not in outcome.markdown + outcome.verdict.one_liner
     assert outcome.verdict.overall == "block"
+
+
+def test_code_that_only_talks_of_secrets_is_let_be(repository: Repository) -> None:
+    lines = (
+        "self._authorization = authorization",
+        "headers = {'Authorization': f'Bearer {token}'}",
+        "def login(password: str, token: str = ''): ...",
+        "password = getpass('password: ')",
+        "api_key=settings.api_key_file,",
+        "token = hashlib.sha256(b'x').hexdigest()",
+    )
+    repository.commit({"shop/orders.py": "\n".join(lines)} | TESTED)
+    assert [one for one in said(repository) if "no Python" not in one[1]] == []
 
 
 def test_what_was_there_before_is_not_of_the_change(tmp_path: Path) -> None:

@@ -45,6 +45,9 @@ class Client:
     async def send(self, data: bytes) -> None:
         await self._stream.send_all(data)
 
+    async def end(self) -> None:
+        await self._stream.send_eof()
+
     async def answer(self) -> Answer:
         """Read one answer; a later one on the same connection needs a reader of its own."""
         rest = self._reader.trailing_data[0]
@@ -321,7 +324,7 @@ async def test_connection_close_is_obeyed(daemon: Daemon, way: Way) -> None:
 
 
 async def test_who_ends_with_a_request_is_answered_and_let_go_of(daemon: Daemon) -> None:
-    """The request and the end in one segment: the end is told once, with the request. Hypercorn may not answer then."""
+    """The request and the end in one segment: the end is told once, with the request."""
     host, port = daemon.url.removeprefix("http://").split(":")
     async with await trio.open_tcp_stream(host, int(port)) as stream:
         client = Client(stream)
@@ -330,6 +333,18 @@ async def test_who_ends_with_a_request_is_answered_and_let_go_of(daemon: Daemon)
         stream.socket.shutdown(socket.SHUT_WR)
         assert (await client.answer()).status == 200
         assert await client.ended()
+
+
+@pytest.mark.parametrize("asked", ["an event", "a page"])
+async def test_who_ends_with_a_request_of_the_web_framework_is_answered_too(daemon: Daemon, asked: str) -> None:
+    chunked = START + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    request = chunked if asked == "an event" else b"GET /stats HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for _ in range(20):
+        async with connected(daemon, "front") as client:
+            await client.send(request)
+            await client.end()
+            assert (await client.answer()).status == 200
+            assert await client.ended()
 
 
 async def test_http_1_0_is_answered_and_closed(daemon: Daemon) -> None:
