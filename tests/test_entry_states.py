@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from observer_actors.playbook.entries import Entry, Kind, Mark, State
-from observer_actors.playbook.lift import Arm, Trial, lift
+from observer_actors.playbook.lift import Arm, Sides, Trial, lift
 from observer_actors.playbook.states import (
     ALPHA,
     RUNS_WITHOUT_USE_MAX,
@@ -72,6 +72,11 @@ def test_a_withheld_entry_is_tried_again_when_its_evidence_has_grown_by_half_and
             assert standing.state is State.CANDIDATE
     assert standing.state is State.RETIRED
     assert judged(standing, Trial(), 10**6) is standing
+
+
+def test_an_active_entry_that_does_harm_of_late_is_withheld_whatever_it_did_before() -> None:
+    late = msgspec.structs.replace(Trial(Arm(900, 90), Arm(60, 50)), recent=Sides(Arm(10, 80), Arm(12, 1)))
+    assert judged(ACTIVE, late, 7) == Standing(State.WITHHELD, "it does harm now", evidence_then=7)
 
 
 def test_half_of_a_candidates_runs_are_control_and_of_an_active_or_pinned_ones_as_many_as_is_set() -> None:

@@ -55,12 +55,16 @@ def after(*ops: Op) -> Trials:
 
 def test_an_event_with_the_advice_id_is_the_outcome() -> None:
     trials = after(exposure("a1", "e"), op(success=False, advice_id="a1"))
-    assert trials.trial("e") == Trial(exposed=Arm(0, 1), by_source={"mcp": Sides(exposed=Arm(0, 1))})
+    assert trials.trial("e") == Trial(
+        exposed=Arm(0, 1), by_source={"mcp": Sides(exposed=Arm(0, 1))}, recent=Sides(exposed=Arm(0, 1))
+    )
 
 
 def test_what_was_held_back_counts_for_the_control() -> None:
     trials = after(exposure("a1", control=("e",)), op(advice_id="a1"))
-    assert trials.trial("e") == Trial(control=Arm(1, 0), by_source={"mcp": Sides(control=Arm(1, 0))})
+    assert trials.trial("e") == Trial(
+        control=Arm(1, 0), by_source={"mcp": Sides(control=Arm(1, 0))}, recent=Sides(control=Arm(1, 0))
+    )
 
 
 @pytest.mark.parametrize("name", ["run", "run_id", "trace_id"])
@@ -78,7 +82,9 @@ def test_a_run_counts_once_and_is_corrected_by_what_comes_later() -> None:
     assert trials.trial("e").exposed == Arm(1, 0)
     assert trials.add(verdict(success=False, run="r")) == ["e"]
     assert trials.add(verdict(success=False, run="r")) == []
-    assert trials.trial("e") == Trial(exposed=Arm(0, 1), by_source={"mcp": Sides(exposed=Arm(0, 1))})
+    assert trials.trial("e") == Trial(
+        exposed=Arm(0, 1), by_source={"mcp": Sides(exposed=Arm(0, 1))}, recent=Sides(exposed=Arm(0, 1))
+    )
 
 
 def test_a_report_counts_for_the_entries_of_its_own_answer_alone() -> None:
@@ -97,7 +103,8 @@ def test_a_run_that_was_drawn_stays_where_it_is() -> None:
     )
     assert trials.drawn("r", "e") is True
     assert trials.drawn("r", "f") is None
-    assert trials.trial("e") == Trial(exposed=Arm(1, 0), by_source={"unknown": Sides(exposed=Arm(1, 0))})
+    sides = Sides(exposed=Arm(1, 0))
+    assert trials.trial("e") == Trial(exposed=Arm(1, 0), by_source={"unknown": sides}, recent=sides)
 
 
 def test_fixed_and_broken_compare_the_last_outcomes_of_a_task_in_both_arms() -> None:
@@ -158,6 +165,17 @@ def test_by_source_is_the_source_of_the_request_or_of_the_runs_first_op() -> Non
         *(verdict(success=True, run=run) for run in "rqp"),
     )
     assert set(trials.trial("e").by_source) == {"bot", "scenario", "unknown"}
+
+
+def test_the_recent_counts_begin_anew_and_a_correction_finds_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WINDOW_RUNS", 3)
+    ops = [exposure(f"a{number}", "e", run=f"r{number}") for number in range(5)]
+    trials = after(*ops, *(verdict(success=True, run=f"r{number}") for number in range(5)))
+    assert trials.trial("e").recent == Sides(exposed=Arm(2, 0))
+    trials.add(verdict(success=False, run="r0"))
+    assert (trials.trial("e").exposed, trials.trial("e").recent) == (Arm(4, 1), Sides(exposed=Arm(2, 1)))
+    trials.add(verdict(success=False, run="r4"))
+    assert (trials.trial("e").exposed, trials.trial("e").recent) == (Arm(3, 2), Sides(exposed=Arm(1, 2)))
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ the entries that may be touched are suspended; then one takes the other's place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import trio
@@ -27,10 +27,14 @@ from observer_actors.supervision import Life
 
 __all__ = ["Consolidator"]
 
-OPS_AT_ONCE: Final = 20
-"""Taken in before others have their turn: about a millisecond."""
+TURN_S: Final = 0.001
+"""So long it takes ops in before others have their turn."""
+LOOK_OPS: Final = 8
+"""Ops between two looks at the clock."""
 PAUSE_S: Final = 0.003
-"""Between two such turns: the playbook takes a quarter of a processor at most, and some 5,000 ops a second."""
+"""Between two such turns while others are at work: then the playbook takes about a quarter of a processor."""
+BUSY_S: Final = 0.000_3
+"""Others are at work when a turn of theirs takes longer than this."""
 ROWS_AT_ONCE: Final = 20
 SAVE_S: Final = 2.0
 SAVE_BUDGET_S: Final = 1.0
@@ -121,13 +125,16 @@ class Consolidator:
             life.at("waiting")
             async with self._feed.take() as ops:
                 life.at("consolidating")
-                for part in _parts(ops, OPS_AT_ONCE):
+                taken = 0
+                while taken < len(ops):
                     async with self._turn:
-                        for op in part:
-                            self._show(self._playbook.take(op))
-                    if part[-1] is not ops[-1]:
-                        await trio.sleep(PAUSE_S)
+                        taken = self._take(ops, taken)
+                    await _let_others()
             life.progress()
+
+    def _take(self, ops: Sequence[Op], taken: int) -> int:
+        """Take ops in for one turn; give how many are taken then."""
+        return _take_turn(self._playbook, ops, taken, self._show)
 
     def _show(self, deltas: Sequence[Delta]) -> None:
         """Bring the shelf up to date with what has changed."""
@@ -222,12 +229,30 @@ class Consolidator:
         """Take the next ops in, and give how far it is now; what cannot be read is passed over."""
         end = self._playbook.cursor
         ops = [op for op in await self._read(at, READ_OPS) if op.seq <= end]
-        for part in _parts(ops, OPS_AT_ONCE):
-            for op in part:
-                anew.take(op)
-            await trio.sleep(PAUSE_S)
+        taken = 0
+        while taken < len(ops):
+            taken = _take_turn(anew, ops, taken, lambda _deltas: None)
+            await _let_others()
         return ops[-1].seq if ops else end
 
 
-def _parts(ops: Sequence[Op], most: int) -> list[Sequence[Op]]:
-    return [ops[at : at + most] for at in range(0, len(ops), most)]
+async def _let_others() -> None:
+    """Let others have their turn, and a while longer when they make use of it."""
+    before = trio.current_time()
+    await trio.lowlevel.checkpoint()
+    if trio.current_time() - before > BUSY_S:
+        await trio.sleep(PAUSE_S)
+
+
+def _take_turn(playbook: Playbook, ops: Sequence[Op], taken: int, show: Callable[[Sequence[Delta]], None]) -> int:
+    """Take ops into a playbook for one turn, and give how many are taken then.
+
+    :param show: is given what each has changed.
+    """
+    end = trio.current_time() + TURN_S
+    while taken < len(ops):
+        show(playbook.take(ops[taken]))
+        taken += 1
+        if taken % LOOK_OPS == 0 and trio.current_time() >= end:
+            break
+    return taken

@@ -17,6 +17,7 @@ from msgspec import inspect as types
 from observer_actors.config.layers import Given, Places, layers
 from observer_actors.config.schema import LEAVES, Leaf, convert, settings_from
 from observer_actors.errors import ConfigInvalid
+from observer_actors.event import OWN_SOURCE
 from observer_actors.secrets import RuleInvalid, Secrets
 from observer_actors.settings import Settings
 
@@ -135,6 +136,8 @@ def _troubles(settings: Settings) -> Iterator[_Trouble]:
         Secrets(settings.secrets.extra)
     except RuleInvalid as error:
         yield _Trouble("secrets.extra", f"secrets.extra: {error.detail}", error.hint)
+    if OWN_SOURCE in settings.sources.extra:
+        yield _Trouble("sources.extra", f"sources.extra: {OWN_SOURCE} is what the daemon itself writes", "name another")
     if listen.body_bytes_max > listen.bodies_bytes_max:
         yield _Trouble(
             "listen.body_bytes_max",

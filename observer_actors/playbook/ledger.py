@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from observer_actors.event import OWN_SOURCE
 from observer_actors.op import Op
 from observer_actors.playbook.decisions import Action, Decision, marked
 from observer_actors.playbook.deltas import (
@@ -144,6 +145,8 @@ class Ledger:
 
     def take(self, op: Op) -> None:
         """Take in what an op says of who got an entry, and of how it went."""
+        if not self.trials.runs and op.source != OWN_SOURCE:
+            return  # nobody has been handed anything
         run, advice = _named(op)
         oldest = [next(iter(self.trials.runs), ""), next(iter(self.trials.advices), "")]
         asked = self.trials.advices.get(advice)
@@ -165,9 +168,9 @@ class Ledger:
                         self._touch(Section.TRIAL_ENTRY, entry)
         if advice in trials.advices:
             self._touch(Section.TRIAL_ADVICE, advice)
-        if oldest[0] not in trials.runs:
+        if oldest[0] and oldest[0] not in trials.runs:
             self._kept.gone(Section.TRIAL_RUN, oldest[0])
-        if oldest[1] not in trials.advices:
+        if oldest[1] and oldest[1] not in trials.advices:
             self._kept.gone(Section.TRIAL_ADVICE, oldest[1])
 
     def _judge(self, key: str) -> None:

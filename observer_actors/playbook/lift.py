@@ -73,6 +73,8 @@ class Trial(msgspec.Struct, frozen=True):
     broken: int = 0
     """Tasks that succeeded without it and fail with it."""
     by_source: dict[str, Sides] = {}
+    recent: Sides = Sides()
+    """The newest of these runs, `trial.WINDOW_RUNS` at most: what was long true may be so no more."""
 
 
 class Lift(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@
         ▲  ▲                                     │
         │  └───────────low < SLACK───────────────┤
         │                                        │
-        │     high < 0, or no use shown          │
+        │     high < 0, or no use shown          │              for an active one also of late
         ├──────────────► withheld ◄──────────────┘              nobody gets it
         │                   │ its evidence has grown by half
         └───────────────────┤                                   a new trial: the counts start from nothing
@@ -93,6 +93,8 @@ def _against(state: State, trial: Trial) -> str:
     """Say what speaks against handing an entry out; empty where nothing does."""
     if lift(trial, ALPHA_HARM).high < 0:
         return "it does harm"
+    if state is State.ACTIVE and lift(trial.recent, ALPHA).high < 0:
+        return "it does harm now"
     runs = trial.exposed.total + trial.control.total
     if state is State.CANDIDATE and runs >= RUNS_WITHOUT_USE_MAX and lift(trial, ALPHA).low <= 0:
         return f"no use shown in {runs:,} runs"

@@ -290,7 +290,7 @@ async def test_it_is_ready_soon_and_idles_cheaply(tmp_path: Path, ops: int) -> N
 
 async def _caught_up(daemon: Process) -> None:
     """Wait until every consumer has taken in what is on disk: after a first start over a foreign journal, all of it."""
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         while True:
             metrics = (await daemon.get("/metrics")).text
             behind = [line for line in metrics.splitlines() if line.startswith("observer_consumer_behind_ops{")]

@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--to", type=Path, default=PAGE, metavar="FILE", help="the page (default: docs/loop.md)")
     given = parser.parse_args()
-    plan = Plan(per_tool=given.tasks, rounds_on=given.rounds, seed=given.seed)
+    plan = Plan(per_tool=given.tasks, rounds_on=given.rounds, seed=given.seed, rounds_later=2 * given.rounds)
     with tempfile.TemporaryDirectory() as directory:
         results = campaign(plan, Path(directory), say=lambda line: print(line, flush=True))
     facts = {"Python": platform.python_version(), "observer_actors": __version__}

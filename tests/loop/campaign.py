@@ -15,9 +15,11 @@ from tests.daemon.served import Served, served
 from tests.loop.fleet import Agents, Episode, Poisoner
 from tests.loop.world import TOOLS, Task, tasks
 
-__all__ = ["Arm", "Comparison", "Plan", "Results", "campaign", "compared", "mcnemar"]
+__all__ = ["LATER_OFF", "LATER_ON", "Arm", "Comparison", "Plan", "Results", "campaign", "compared", "mcnemar"]
 
 POISONED_AFTER: Final = ("off 1", "on 1")
+LATER_OFF: Final = "changed, off"
+LATER_ON: Final = "changed, on"
 QUIET_S: Final = 0.5
 """Until the daemon has taken in what it was told: longer than any of its followers lingers."""
 
@@ -34,6 +36,8 @@ class Plan:
     rounds_on: int = 8
     seed: int = 1
     poison_rounds: int = 40
+    rounds_later: int = 0
+    """With advice, after one tool's rule has turned into its opposite."""
 
 
 @dataclass
@@ -111,6 +115,7 @@ class _Order:
     report: Served | None = None
     ask: Served | None = None
     rounds: int = 1
+    later: bool = False
 
 
 def _arms(plan: Plan, *, main: Served, empty: Served, fresh: Served) -> list[_Order]:
@@ -125,7 +130,19 @@ def _arms(plan: Plan, *, main: Served, empty: Served, fresh: Served) -> list[_Or
         _Order("unseen, off", unseen, three),
         _Order("unseen, empty playbook", unseen, three, ask=empty),
         _Order("unseen, on", unseen, three, main, main),
+        *_later(plan, known, main),
         _Order("fresh", known, one, fresh, fresh, rounds=plan.rounds_on),
+    ]
+
+
+def _later(plan: Plan, known: Sequence[Task], main: Served) -> list[_Order]:
+    """Give the arms after the change: of the tools whose rule has changed."""
+    if not plan.rounds_later:
+        return []
+    work, seed = [task for task in known if TOOLS[task.tool].later], plan.seed + 3
+    return [
+        _Order(LATER_OFF, work, seed, rounds=5, later=True),
+        _Order(LATER_ON, work, seed, main, main, rounds=plan.rounds_later, later=True),
     ]
 
 
@@ -133,7 +150,7 @@ def _worked(order: _Order) -> Arm:
     began = time.monotonic()
     report = order.report.ingest if order.report else None
     ask = order.ask.client if order.ask else None
-    episodes = Agents(order.name, order.seed, report, ask).work(order.work, order.rounds)
+    episodes = Agents(order.name, order.seed, report, ask, later=order.later).work(order.work, order.rounds)
     return Arm(order.name, episodes, time.monotonic() - began)
 
 

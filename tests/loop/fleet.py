@@ -12,7 +12,7 @@ from typing import Final
 import httpx
 
 from tests.loop.reading import chosen, read
-from tests.loop.world import HELPERS, TOOLS, Input, Outcome, Task, Tool
+from tests.loop.world import HELPERS, TOOLS, Input, Outcome, Rule, Task, Tool
 
 __all__ = ["Agents", "Episode", "Poisoner"]
 
@@ -50,13 +50,17 @@ class Agents:
 
     :param report: the daemon that is told; None: nobody is.
     :param ask: the daemon that is asked for advice; None: none is.
+    :param later: the world has changed.
     """
 
-    def __init__(self, name: str, seed: int, report: httpx.Client | None, ask: httpx.Client | None) -> None:
+    def __init__(
+        self, name: str, seed: int, report: httpx.Client | None, ask: httpx.Client | None, *, later: bool = False
+    ) -> None:
         self._name = name
         self._seed = seed
         self._report = report
         self._ask = ask
+        self._later = later
         self._chance = self._world = random.Random()
 
     def work(self, tasks: Sequence[Task], rounds: int = 1) -> list[Episode]:
@@ -95,7 +99,7 @@ class Agents:
         return self._call(task, tool.name, self._chance.choice(ways), called, events)
 
     def _call(self, task: Task, name: str, given: Input, called: list[str], events: list[dict[str, object]]) -> Outcome:
-        answer = HELPERS[name] if name in HELPERS else TOOLS[name].answer
+        answer = HELPERS[name] if name in HELPERS else self._rule(TOOLS[name])
         outcome = answer(task, given, called, self._world.random())
         called.append(name)
         events.append(
@@ -109,6 +113,9 @@ class Agents:
             }
         )
         return outcome
+
+    def _rule(self, tool: Tool) -> Rule:
+        return tool.later if self._later and tool.later else tool.answer
 
     def _advice(self, task: Task, run: str, source: str, way: Input) -> str:
         if self._ask is None:

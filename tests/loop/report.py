@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from tests.loop.campaign import Comparison, Results, compared
+from tests.loop.campaign import LATER_OFF, LATER_ON, Comparison, Results, compared
 from tests.loop.world import TOOLS
 
 __all__ = ["COMPARISONS", "report"]
@@ -46,6 +46,7 @@ def report(results: Results, *, date: str, facts: Mapping[str, str]) -> str:
         _compared(results),
         _by_tool(results),
         _entries(results.entries),
+        *_changed(results),
         _first_help(results),
         _poison(results),
         "## Machine and versions\n\n" + "\n".join(f"* {name}: {fact}" for name, fact in facts.items()),
@@ -128,6 +129,28 @@ def _rate(arm: Mapping[str, int]) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _changed(results: Results) -> list[str]:
+    """Say what comes of advice that was true once."""
+    if LATER_ON not in results.arms:
+        return []
+    without, with_it = (results.arms[name].episodes for name in (LATER_OFF, LATER_ON))
+    lines = [
+        "## When the world changes",
+        "",
+        "The rule of `geo:route` turns into its opposite: the unit that worked fails, and one that failed works.",
+        f"Without advice {sum(not one.done for one in without):,} of {len(without):,} runs fail. With it, in the order",
+        "in which they came:",
+        "",
+        "| runs | failed | that did what they had read |",
+        "|---|---:|---:|",
+    ]
+    for at in range(0, len(with_it), 100):
+        part = with_it[at : at + 100]
+        failed, followed = sum(not one.done for one in part), sum(one.followed for one in part)
+        lines.append(f"| {at + 1:,} to {at + len(part):,} | {failed:,} of {len(part):,} | {followed:,} |")
+    return ["\n".join(lines)]
 
 
 def _first_help(results: Results) -> str:

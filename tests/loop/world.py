@@ -65,6 +65,8 @@ class Tool:
     """Tools that an agent has at hand, and may call before this one."""
     failure: str
     """What goes wrong, for the report."""
+    later: Rule | None = None
+    """The rule after the world has changed; None: the same."""
 
 
 def share_of(*parts: object) -> float:
@@ -139,6 +141,12 @@ def _route(_task: Task, given: Input, _called: Sequence[str], _chance: float) ->
     return _good("route of 12 legs")
 
 
+def _route_later(_task: Task, given: Input, _called: Sequence[str], _chance: float) -> Outcome:
+    if given.get("unit") != "mi":
+        return _bad("RoutingError: no graph for the requested metric")
+    return _good("route of 12 legs")
+
+
 def _refund_ways(task: Task) -> list[Input]:
     return [{"order": f"A-{10_000 + task.number}", "amount": 20 + task.number % 50}]
 
@@ -179,7 +187,15 @@ TOOLS: Final[Mapping[str, Tool]] = {
     for tool in (
         _tool("flights:search", ("travel", "desk"), _flight_ways, _flight, "dates in another form", weights=(5, 2, 3)),
         _tool("crm:find", ("desk", "sales"), _user_ways, _user, "the wrong key", weights=(6, 3, 2)),
-        _tool("geo:route", ("travel", "fleet"), _route_ways, _route, "the wrong unit", weights=(6, 3, 1)),
+        _tool(
+            "geo:route",
+            ("travel", "fleet"),
+            _route_ways,
+            _route,
+            "the wrong unit",
+            weights=(6, 3, 1),
+            later=_route_later,
+        ),
         _tool(
             "orders:refund",
             ("desk", "sales"),
