@@ -14,10 +14,10 @@ from observer_actors.audit import Audit, Audited, audit, inventory_page, judge
 from observer_actors.client import report_verdict
 from observer_actors.client._places import data_directory
 from observer_actors.commands._options import ApiOptions, JsonFlag
-from observer_actors.commands._screen import told
+from observer_actors.commands._screen import print_json, told
 from observer_actors.errors import DiskFailed, ObserverError
 from observer_actors.kb import AuditHistory, OutcomesIndex
-from observer_actors.visible import visible
+from observer_actors.visible import visible, visible_json
 
 __all__ = ["audit_"]
 
@@ -77,7 +77,10 @@ def audit_(
     outcome = judge(audited, _history(api, audited, data_dir))
     if not dry_run:
         _report(outcome, api, data_dir)
-    sys.stdout.write(msgspec.json.encode(outcome.as_json()).decode() + "\n" if json else outcome.markdown)
+    if json:
+        print_json(visible_json(msgspec.json.encode(outcome.as_json())))
+    else:
+        sys.stdout.write(outcome.markdown)
     return EXITS[outcome.verdict.overall]
 
 
