@@ -186,9 +186,9 @@ class Daemon:
             "ring_keeper": self.commits.feed("ring_keeper", linger_s=0.005),
             "stats": self.commits.feed("stats", linger_s=0.02),
             "analyzer": self.commits.feed("analyzer", linger_s=0.02),
+            "consolidator": self.commits.feed("consolidator", linger_s=0.02),
             # An auditor on this machine appends its own row just after the answer: mostly it is there first.
             "librarian": self.commits.feed("librarian", linger_s=0.03),
-            "consolidator": self.commits.feed("consolidator", linger_s=0.02),
         }
         self.ring = RingKeeper(self.feeds["ring_keeper"], self.commits, settings.ring.capacity_ops)
         self.stats = StatsKeeper(
@@ -386,8 +386,8 @@ class Daemon:
             get=self.journal.get,
             damaged_lines=self.journal.damaged_lines,
             analyzer=self.analyzer,
-            librarian=self.librarian,
             consolidator=self.consolidator,
+            librarian=self.librarian,
             outbox=self.learned.statistics,
         )
 

@@ -23,6 +23,7 @@ from typing import Final
 import pytest
 
 from observer_actors.cli import COMMANDS
+from tests.audit.repository import Repository
 from tests.commands.typed import environment
 from tests.conftest import ROOT
 
@@ -87,7 +88,7 @@ SYSUSERS: Final = "test -f {root}/etc/sysusers.d/$1"
 @pytest.fixture
 def surroundings(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of the commands: our programs first, and a daemon that runs."""
-    for tool in ("curl", "jq", "gzip", "bash"):
+    for tool in ("curl", "jq", "gzip", "bash", "git"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -157,6 +158,10 @@ def test_every_command_can_be_typed(page: str, tmp_path: Path, surroundings: dic
         bash("systemctl start observer-actors", tmp_path, surroundings)
         bash("observer-actors send --endpoint a --failed --id a", tmp_path, surroundings)
         bash("observer-actors send --endpoint b --id b", tmp_path, surroundings)
+    if page == "audit.md":  # a branch of a small project
+        repository = Repository(tmp_path / "shop")
+        repository.branch()
+        repository.commit({"shop/orders.py": "def place(): ...\n", "tests/test_orders.py": "from shop import orders\n"})
     (tmp_path / "old-ops.jsonl").write_text('{"endpoint":"old","success":true}\n' * 3)
     commands = shown(page)
     assert commands

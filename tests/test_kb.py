@@ -321,3 +321,10 @@ def test_reading_piece_by_piece_finds_what_reading_at_once_does(
     assert index.find(ALL) == whole
     audits = [each for each in whole.rows if isinstance(each, AuditRow)]
     assert audits[::-1] == read_audit_rows(folder).rows
+
+
+def test_what_a_terminal_would_obey_is_escaped_in_the_file(tmp_path: Path) -> None:
+    hostile = "\x1b[31m\x7f\x9b\u202e\u2028 end"
+    append_row(tmp_path, row(1, one_liner=hostile))
+    assert outcomes_path(tmp_path).read_bytes().isascii()
+    assert read_audit_rows(tmp_path).rows == [row(1, one_liner=hostile)]

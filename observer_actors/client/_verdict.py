@@ -29,6 +29,7 @@ from observer_actors.journal.files import FILE_MODE, PosixDisk, translated
 from observer_actors.kb.files import append_row, read_audit_rows, recently_told
 from observer_actors.kb.rows import OVERALL_CHARS_MAX, SIGNATURE_CHARS_MAX, AuditRow, Finding, FindingCounts, Severity
 from observer_actors.op import iso_milliseconds
+from observer_actors.visible import visible_json
 
 __all__ = ["Finding", "Severity", "Verdict", "VerdictReport", "audit_history", "report_verdict"]
 
@@ -218,7 +219,7 @@ def _encoded(verdict: Verdict) -> bytes:
         "duration_ms": verdict.duration_ms,
         "timestamp": verdict.timestamp,
     }
-    return msgspec.json.format(msgspec.json.encode(contents), indent=2) + b"\n"
+    return visible_json(msgspec.json.format(msgspec.json.encode(contents), indent=2)) + b"\n"
 
 
 def _write_new(path: Path, data: bytes) -> None:

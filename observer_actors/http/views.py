@@ -60,8 +60,8 @@ class Views:
     get: Callable[[int], Awaitable[Op | None]]
     damaged_lines: Callable[[], int]
     analyzer: Analyzer
-    librarian: Librarian
     consolidator: Consolidator
+    librarian: Librarian
     outbox: Callable[[], StoreStatistics | None]
 
     async def own_writes(self) -> None:

@@ -23,6 +23,7 @@ import msgspec
 
 from observer_actors.journal.files import AppendFile, Disk, PosixDisk, translated
 from observer_actors.kb.rows import AuditRow, AuditRows, decode_row
+from observer_actors.visible import visible_json
 
 __all__ = ["append_row", "append_rows", "outcomes_path", "read_audit_rows", "recently_told"]
 
@@ -57,7 +58,7 @@ def append_rows(data_dir: Path, rows: Sequence[AuditRow], *, disk: Disk = _DISK)
             size = file.size()
             torn = bool(size) and disk.read(path, size - 1, 1) != b"\n"
             for row in rows:
-                _append(file, b"\n" * torn + msgspec.json.encode(row) + b"\n")
+                _append(file, b"\n" * torn + visible_json(msgspec.json.encode(row)) + b"\n")
                 torn = False
             file.datasync()
         finally:
