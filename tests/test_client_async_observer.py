@@ -112,6 +112,23 @@ async def test_a_host_that_is_cancelled_still_sends_what_is_left_and_is_cancelle
     assert [event["endpoint"] for event in events(peer)] == ["before"]
 
 
+async def test_what_was_on_its_way_when_the_host_was_cancelled_is_sent_again(runtime: Runtime, peer: HttpPeer) -> None:
+    peer.on("/events", Hang(), accepted)
+
+    async def agent() -> AsyncObserver:
+        with anyio.move_on_after(0.5):
+            async with AsyncObserver(peer.url, linger_seconds=0, close_seconds=LONG_S) as observer:
+                with observer.operation("a"):
+                    pass
+                await anyio.sleep_forever()
+        return observer
+
+    observer = await runtime(agent)
+    assert observer.statistics().accepted == 1
+    first, second = peer.received("/events")
+    assert first.body == second.body
+
+
 async def test_an_asyncio_task_that_is_cancelled_ends_cancelled(peer: HttpPeer) -> None:
     async def agent() -> None:
         async with AsyncObserver(peer.url, linger_seconds=60) as observer:

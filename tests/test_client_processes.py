@@ -142,6 +142,34 @@ def test_a_child_process_reports_what_is_its_own_and_its_parent_the_rest(daemon:
     assert names(daemon, "fork-") == sorted(["fork-before", "fork-after", *(f"fork-child-{n}" for n in range(10))])
 
 
+def test_a_signal_handler_and_a_finalizer_may_report_in_the_middle_of_a_report(daemon: Served) -> None:
+    ended = run_script(
+        """
+        import gc, signal
+        def report(name):
+            with obs.operation("within-" + name, run="r"):
+                pass
+        class Finalized:
+            def __init__(self):
+                self.me = self
+            def __del__(self):
+                report("finalizer")
+        signal.signal(signal.SIGALRM, lambda number, frame: report("handler"))
+        gc.set_threshold(7)
+        signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            with obs.operation("within-main", attrs={"it": Finalized() and 1}):
+                pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert obs.flush(20)
+        """,
+        daemon.url,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert set(names(daemon, "within-")) == {"within-main", "within-handler", "within-finalizer"}
+
+
 def test_the_import_is_cheap_and_the_host_gets_no_event_loop_and_no_http_client() -> None:
     heavy = "('anyio', 'asyncio', 'httpx', 'structlog', 'trio', 'quart', 'ssl', 'h11', 'http')"
     ended = run_script(

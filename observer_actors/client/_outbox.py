@@ -90,7 +90,7 @@ class Outbox:
 
     def renew(self) -> None:
         """Begin anew, in a child process: what waits is its parent's to send."""
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition(threading.RLock())  # a signal handler or a finalizer may report too
         self._queue: deque[tuple[OutgoingEvent, int]] = deque()
         self._chars = 0
         self._counts: dict[str, int] = dict.fromkeys(ObserverStatistics.__struct_fields__[:-1], 0)

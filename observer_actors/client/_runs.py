@@ -29,7 +29,7 @@ class Advised:
 
     def renew(self) -> None:
         """Begin with a lock of our own, in a child process; what is known stays."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as in `Outbox`
 
     def note(self, run: str, endpoint: str, advice_id: str) -> None:
         """Remember that a run was advised on an endpoint."""

@@ -40,7 +40,7 @@ class Sender:
     :param close_s: how long closing may take.
     """
 
-    _lock: threading.Lock
+    _lock: threading.RLock
     _thread: threading.Thread | None
     _runs: bool
     _deadline: float | None
@@ -143,7 +143,7 @@ class Sender:
 
     def renew(self) -> None:
         """Begin anew, in a child process."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as in `Outbox`
         self._thread = None
         self._runs = False
         self._deadline = None
