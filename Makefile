@@ -16,7 +16,7 @@ SEEDS ?= 2000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint types imports tests parity bench faults docs format lock clean
+.PHONY: help run test lint types imports tests parity bench faults loop docs format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,8 +54,13 @@ faults: $(TESTS) ## thousands of simulated runs, faults into the real daemon, in
 	$(BIN)/python -m tests.faults $(ARGS)
 	OBSERVER_FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest -q --timeout 1800 tests/fuzz
 
+loop: $(TESTS) ## a simulated fleet with advice and without, into docs/loop.md
+	$(BIN)/python -m tests.loop $(ARGS)
+
 docs: $(TESTS) ## remake the pages that are made from the code
 	$(BIN)/python -m tests.metrics_page
+	$(BIN)/observer-actors audit --inventory > docs/PYTHON_INVENTORY.md.new
+	mv docs/PYTHON_INVENTORY.md.new docs/PYTHON_INVENTORY.md
 
 format: $(TESTS) ## lay out the code, and mend what can be mended
 	$(BIN)/ruff check --fix-only

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 import trio
 
-from benchmarks import company, events, grouping, half_load, history, limits, memory, micro
+from benchmarks import advice, company, events, grouping, half_load, history, limits, memory, micro
 from benchmarks.bench import ROOT, Bench, find_tools
 from benchmarks.contest import Contest, Run
 from benchmarks.machine import disk_folder, file_system, machine, versions
@@ -37,6 +37,7 @@ CONTESTS: Final[Mapping[Contest, Callable[[Bench], dict[str, Run]]]] = {
     history.THROUGHPUT: history.throughput_runs,
     history.START: history.start_runs,
     history.QUERIES: history.query_runs,
+    advice.ADVICE: advice.runs,
     memory.MEMORY: memory.runs,
     limits.LIMITS: limits.runs,
     micro.MICRO: micro.runs,

@@ -17,6 +17,7 @@ import trio
 
 from observer_actors import __version__
 from observer_actors.actors.admission import Admission, Submission
+from observer_actors.actors.adviser import Adviser
 from observer_actors.actors.analyzer import Analyzer
 from observer_actors.actors.archivist import Archivist
 from observer_actors.actors.commits import Commits
@@ -26,10 +27,12 @@ from observer_actors.actors.courier import Courier
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.evidence import contrast_of
 from observer_actors.actors.learned import Learned
+from observer_actors.actors.librarian import Librarian
 from observer_actors.actors.local_model import LocalModel
 from observer_actors.actors.open_journal import OpenJournal
 from observer_actors.actors.persister import Persister
 from observer_actors.actors.quarantine import Quarantine
+from observer_actors.actors.recorder import Recorder
 from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.stats import StatsKeeper
 from observer_actors.actors.surroundings import Surroundings
@@ -45,11 +48,15 @@ from observer_actors.http.server import IngestServer
 from observer_actors.http.views import Readiness, Views
 from observer_actors.journal import DirectoryLock, Disk, PosixDisk
 from observer_actors.journal.format import UNREADABLE, Paths, decode_manifest
+from observer_actors.kb import OutcomesIndex
 from observer_actors.logs import log_lifecycle, logger, set_level
+from observer_actors.mcp import Mount
 from observer_actors.models import ChatModel, LakehouseModel, OllamaModel, OpenAIModel
 from observer_actors.notify import Notifier, keep_notified
+from observer_actors.playbook import Corroboration
 from observer_actors.secrets import Secrets
 from observer_actors.settings import Settings
+from observer_actors.store import Shelf
 from observer_actors.supervision import (
     ChildSpec,
     Events,
@@ -100,7 +107,7 @@ class Daemon:
         self._guard = _guard(settings)
         self._disk = disk or PosixDisk()
         self._around = around or Surroundings()
-        self._build(listeners)
+        self._build(listeners, disk)
 
     async def run(self, *, task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop` is called, then drain.
@@ -150,7 +157,7 @@ class Daemon:
         logger("daemon").info("ready", last_seq=self.commits.last_seq)
         task_status.started(self)
 
-    def _build(self, listeners: list[socket.socket]) -> None:
+    def _build(self, listeners: list[socket.socket], disk: Disk | None) -> None:
         """Make the parts; each is given what it needs, and nothing else."""
         settings, data_dir, around = self.settings, self.settings.data_dir, self._around
         crashes_max = settings.supervision.crashes_before_quarantine
@@ -164,6 +171,7 @@ class Daemon:
             "persister", SUBMISSIONS_MAX, events=self.events, crashes_max=crashes_max, set_aside=quarantine.submission
         )
         self.admission = Admission(self.mailbox, settings.admission)
+        self.recorder = Recorder(self.admission, around.time_ns)
         self.persister = Persister(
             self.mailbox,
             self.commits,
@@ -178,6 +186,9 @@ class Daemon:
             "ring_keeper": self.commits.feed("ring_keeper", linger_s=0.005),
             "stats": self.commits.feed("stats", linger_s=0.02),
             "analyzer": self.commits.feed("analyzer", linger_s=0.02),
+            "consolidator": self.commits.feed("consolidator", linger_s=0.02),
+            # An auditor on this machine appends its own row just after the answer: mostly it is there first.
+            "librarian": self.commits.feed("librarian", linger_s=0.03),
         }
         self.ring = RingKeeper(self.feeds["ring_keeper"], self.commits, settings.ring.capacity_ops)
         self.stats = StatsKeeper(
@@ -217,8 +228,33 @@ class Daemon:
             announce=self.tail.announce,
             consultant=self._consultant(),
         )
+        self.shelf = Shelf()
         self.consolidator = Consolidator(
-            self.ring, self.learned, self.cycle, every=settings.cycle.consolidate_every, log=logger("consolidator")
+            self.feeds["consolidator"],
+            self.learned,
+            self.shelf,
+            self.cycle,
+            self.journal.read,
+            every=settings.cycle.consolidate_every,
+            log=logger("consolidator"),
+            corroboration=Corroboration(settings.playbook.runs_min, settings.playbook.sources_min),
+        )
+        self.adviser = Adviser(
+            self.shelf,
+            self.recorder,
+            self.consolidator.entry,
+            self.consolidator.drawn,
+            settings=lambda: self.settings.advice,
+            around=around,
+        )
+        self.librarian = Librarian(
+            self.feeds["librarian"],
+            self.commits,
+            OutcomesIndex(data_dir, disk),
+            path=data_dir / "_observer" / "librarian.json",
+            disk=self._disk,
+            in_thread=around.in_thread,
+            log=logger("librarian"),
         )
         self.courier = Courier(
             self.learned,
@@ -238,7 +274,7 @@ class Daemon:
         self.views = self._views()
         self.ingest = IngestServer(
             self.intake,
-            create_app(self.views),
+            Mount(create_app(self.views), lambda: self._guard, seconds_max=settings.listen.request_seconds_max),
             listeners,
             lambda: self._guard,
             settings.listen,
@@ -288,7 +324,8 @@ class Daemon:
             "learning",
             Strategy.ONE_FOR_ONE,
             ChildSpec("analyzer", self.analyzer.run, stop_s=2, depth=feed["analyzer"]),
-            ChildSpec("consolidator", self.consolidator.run),
+            ChildSpec("consolidator", self.consolidator.run, stop_s=2, depth=feed["consolidator"]),
+            ChildSpec("librarian", self.librarian.run, stop_s=2, depth=feed["librarian"]),
             ChildSpec("courier", self.courier.run),
             *([ChildSpec("model", self.local_model.run, stop_s=2)] if self.local_model is not None else []),
             exhausted=Exhausted.PARK,
@@ -335,6 +372,8 @@ class Daemon:
             settings=lambda: self.settings,
             intake=self.intake,
             admission=self.admission,
+            recorder=self.recorder,
+            adviser=self.adviser,
             persister=self.persister,
             commits=self.commits,
             ring=self.ring,
@@ -347,7 +386,8 @@ class Daemon:
             get=self.journal.get,
             damaged_lines=self.journal.damaged_lines,
             analyzer=self.analyzer,
-            entries=lambda: tuple(self.consolidator.entries.values()),
+            consolidator=self.consolidator,
+            librarian=self.librarian,
             outbox=self.learned.statistics,
         )
 

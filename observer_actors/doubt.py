@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from observer_actors.event import OWN_SOURCE
 from observer_actors.op import Op
 
 __all__ = ["Claims", "Doubts", "Run", "run_of", "suspicion"]
@@ -32,6 +33,8 @@ LOOKED_AT_CHARS_MAX: Final = 4_096
 RUN_CHARS_MAX: Final = 200
 PLAIN_CHARS_MAX: Final = 100
 _AUDITOR: Final = "auditor"
+_NO_CLAIMS: Final = frozenset({_AUDITOR, OWN_SOURCE})
+"""Sources whose ops claim nothing about an agent's own work."""
 _RUN_ATTRS: Final = ("run", "run_id", "trace_id", "traceId")
 
 _BEGINS: Final = re.compile(
@@ -159,7 +162,7 @@ class Doubts(msgspec.Struct):
         claimed: Counter[tuple[str, str]] = Counter()
         plain: dict[str, str | None] = {}  # most outputs of a batch are few short texts
         for op in ops:
-            if op.source == _AUDITOR:
+            if op.source in _NO_CLAIMS:
                 self._judge(op)
                 continue
             if op.success:
@@ -198,7 +201,7 @@ class Doubts(msgspec.Struct):
                 run.claims[label] = run.claims.get(label, 0) + 1
 
     def _judge(self, op: Op) -> None:
-        key = run_of(op)
+        key = run_of(op) if op.source == _AUDITOR else None
         if key is None:
             return
         run = self._run(key)

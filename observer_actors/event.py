@@ -33,6 +33,7 @@ __all__ = [
     "DEFAULT_SOURCES",
     "EVENT_BYTES_MAX",
     "ID_CHARS_MAX",
+    "OWN_SOURCE",
     "SOURCE_NOTE",
     "Event",
     "EventDecoder",
@@ -43,6 +44,8 @@ __all__ = [
 
 DEFAULT_SOURCES: Final = frozenset({"mcp", "scenario", "auditor", "bot"})
 FALLBACK_SOURCE: Final = "scenario"
+OWN_SOURCE: Final = "observer"
+"""What the daemon itself writes: no caller's event is kept under it, whatever the settings say."""
 ATTRS_MAX: Final = 32
 """Attributes an op keeps. Enough for every label set seen in real traces; more would let one caller own the disk."""
 ATTR_CHARS_MAX: Final = 1_024
@@ -169,7 +172,7 @@ class EventDecoder:
         fields_max: int = FIELDS_MAX,
         depth_max: int = DEPTH_MAX,
     ) -> None:
-        self._sources = frozenset(sources) | DEFAULT_SOURCES
+        self._sources = (frozenset(sources) | DEFAULT_SOURCES) - {OWN_SOURCE}
         self.secrets = secrets or Secrets()
         self._fields_max = fields_max
         self._depth_max = depth_max

@@ -1,4 +1,7 @@
-"""The recent operations, held in memory, with the counts that `/stats` gives over them. Pure."""
+"""The recent operations, held in memory, with the counts that `/stats` gives over them. Pure.
+
+What the daemon itself has put into the journal (`event.OWN_SOURCE`) is not held: nobody has reported it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from observer_actors.event import OWN_SOURCE
 from observer_actors.op import MaybeText, Op, characters
 
 __all__ = ["RecentOp", "Ring", "RingStatistics"]
@@ -63,8 +67,11 @@ class Ring:
 
     def push(self, ops: Sequence[Op]) -> None:
         """Take ops in, in the order of their seq, and let go of the oldest."""
-        for at in range(0, len(ops), PART_OPS_MAX):
-            self._push(ops[at : at + PART_OPS_MAX])
+        reported = [op for op in ops if op.source != OWN_SOURCE]
+        for at in range(0, len(reported), PART_OPS_MAX):
+            self._push(reported[at : at + PART_OPS_MAX])
+        if ops:
+            self.last_seq = ops[-1].seq
 
     def _push(self, part: Sequence[Op]) -> None:
         texts = characters(part)
@@ -72,7 +79,6 @@ class Ring:
         self._parts.append((len(part), texts))
         self._pushed += len(part)
         self._characters += texts
-        self.last_seq = part[-1].seq
         while self._pushed - self._parts[0][0] >= self.capacity:
             self._forget_part()
         while self._characters > self._characters_max and len(self._parts) > 1:

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 
 __all__ = [
     "AdmissionSettings",
+    "AdviceSettings",
     "AuthSettings",
     "CycleSettings",
     "DiagnosisSettings",
@@ -23,6 +24,7 @@ __all__ = [
     "ListenSettings",
     "LogSettings",
     "ModelSettings",
+    "PlaybookSettings",
     "RingSettings",
     "SecretsSettings",
     "Settings",
@@ -210,6 +212,13 @@ class DiagnosisSettings(Section, frozen=True):
     """Most tokens in an hour, those of questions and answers together."""
 
 
+class AdviceSettings(Section, frozen=True):
+    """What agents are told that ask (`GET /advice`)."""
+
+    control_share: Annotated[float, Meta(ge=0.01, le=0.9)] = 0.1
+    """Share of runs that go without an entry, to be compared with; 0.5 or more while it is a candidate. (reload)"""
+
+
 class FailuresSettings(Section, frozen=True):
     """What is done about failure patterns."""
 
@@ -217,6 +226,15 @@ class FailuresSettings(Section, frozen=True):
     """Is sent a JSON object (`StateChanged`) by POST for each change of a pattern's state."""
     webhook_states: tuple[str, ...] = ("new", "escalating", "regressed")
     """The states that are worth a message."""
+
+
+class PlaybookSettings(Section, frozen=True):
+    """What it takes until an entry of the playbook may be handed out."""
+
+    runs_min: Annotated[int, Meta(ge=1, le=8)] = 2
+    """Different runs that its evidence comes from; ops of one source that name no run are one run."""
+    sources_min: Annotated[int, Meta(ge=1, le=8)] = 2
+    """Sources whose word it is; a verdict counts for the ops of its run. 1 trusts what one source says alone."""
 
 
 class SourcesSettings(Section, frozen=True):
@@ -269,10 +287,12 @@ class Settings(Section, frozen=True):
     ring: RingSettings = RingSettings()
     tail: TailSettings = TailSettings()
     cycle: CycleSettings = CycleSettings()
+    advice: AdviceSettings = AdviceSettings()
     gateway: GatewaySettings = GatewaySettings()
     model: ModelSettings = ModelSettings()
     failures: FailuresSettings = FailuresSettings()
     diagnosis: DiagnosisSettings = DiagnosisSettings()
+    playbook: PlaybookSettings = PlaybookSettings()
     sources: SourcesSettings = SourcesSettings()
     secrets: SecretsSettings = SecretsSettings()
     log: LogSettings = LogSettings()

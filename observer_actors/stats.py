@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from observer_actors.event import OWN_SOURCE
 from observer_actors.op import Op
 
 __all__ = ["LatencySketch", "RateWindow", "Stats", "Tally"]
@@ -97,7 +98,10 @@ class EndpointTally(Tally):
 
 
 class Stats(msgspec.Struct):
-    """Everything counted so far, up to the op ``last_seq``. As JSON it is its own snapshot."""
+    """Everything counted so far, up to the op ``last_seq``. As JSON it is its own snapshot.
+
+    What the daemon itself has put into the journal (`event.OWN_SOURCE`) is counted under its source alone.
+    """
 
     last_seq: int = 0
     all: Tally = msgspec.field(default_factory=Tally)
@@ -112,11 +116,13 @@ class Stats(msgspec.Struct):
         for (source, endpoint, success), durations_ms in alike.items():
             times = len(durations_ms)
             by_source = self.sources.get(source) or _labelled(self.sources, source, SOURCES_MAX, Tally)
+            by_source.add(times, success=success)
+            if source == OWN_SOURCE:
+                continue
             by_endpoint = self.endpoints.get(endpoint) or _labelled(
                 self.endpoints, endpoint, ENDPOINTS_MAX, EndpointTally
             )
             self.all.add(times, success=success)
-            by_source.add(times, success=success)
             by_endpoint.add(times, success=success)
             by_endpoint.latency.add(durations_ms)
         if ops:

@@ -1,96 +1,516 @@
-"""Successes into playbook entries."""
+"""The playbook's fold: evidence into entries, verdicts, corroboration, recipes, revocation, bounds."""
+
+from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from observer_actors.event import EventDecoder
 from observer_actors.op import Op
-from observer_actors.patterns import Outgoing
 from observer_actors.playbook import (
+    Action,
+    Corroboration,
     Created,
-    Delta,
+    Decision,
     Entry,
+    Forgotten,
     Kind,
+    Mark,
+    Merged,
+    Of,
+    Playbook,
+    Revocation,
+    State,
     Updated,
-    consolidate,
-    endpoints_left_out,
+    copies,
     entry_id,
 )
-from observer_actors.playbook.consolidation import ENTRIES_MAX, EXAMPLES_MAX
+from observer_actors.playbook import fold as fold_module
+from observer_actors.playbook import runs as runs_module
+from observer_actors.playbook.evidence import FAILURES_MAX, FEATURES_MAX, VALUES_MAX
+from observer_actors.playbook.inputs import features, kind_of
+from tests.playbook_ops import ALONE, call, decided, deltas, exposed, fold, journals, numbered, revoked, verdict
+
+BOTH = Corroboration()
 
 
-def success(seq: int, endpoint: str = "sql:run", *, ms: float = 10, given: str = "", ok: bool = True) -> Op:
-    return Op(
-        timestamp="2026-11-22T10:00:00.000Z",
-        endpoint=endpoint,
-        input_summary=given or f"input {seq}",
-        success=ok,
-        duration_ms=ms,
-        output_summary="ok",
-        source="mcp",
-        seq=seq,
+def texts(playbook: Playbook, kind: Kind, endpoint: str = "sql:run") -> list[str]:
+    return [entry.text for entry in playbook.ledger.at(endpoint) if entry.kind is kind]
+
+
+def only(playbook: Playbook, kind: Kind, endpoint: str = "sql:run") -> Entry:
+    [entry] = [entry for entry in playbook.ledger.at(endpoint) if entry.kind is kind]
+    return entry
+
+
+def in_runs(ops: list[Op], *, source: str = "mcp") -> list[Op]:
+    """Put each op into a run of its own."""
+    return [msgspec.structs.replace(op, source=source, attrs={"run": f"{source}-{n}"}) for n, op in enumerate(ops)]
+
+
+# ------------------------------------------------------------------------------------------------ what entries say
+
+
+def test_an_endpoint_that_works_is_an_entry_with_its_rate_its_times_and_its_input() -> None:
+    ops = [call(ms=10 * n, given='{"a":1}', run=f"r{n}") for n in range(1, 10)]
+    ops.append(call(error="it broke", run="r1"))
+    entry = only(fold(numbered(ops)), Kind.DO)
+    assert entry.id == entry_id(Kind.DO, "sql:run")
+    assert entry.text == (
+        "`sql:run` works: 9 of 9 calls succeeded (70 to 100 %). Half of them took up to 46 ms, 95 % up to 79 ms."
+        " Input that works: `{a}` (9 of 9)."
+    )
+    assert (entry.succeeded, entry.failed, entry.runs, entry.sources) == (9, 0, 8, ("mcp",))
+    assert entry.example_seqs == (5, 6, 7, 8, 9)
+    assert [change.seq for change in entry.history] == [3, 4, 6, 9]
+
+
+def test_a_failure_is_an_entry_with_its_cause_and_what_works_instead() -> None:
+    good = [call("book", given='{"date":"2026-11-22"}', run=f"g{n}") for n in range(12)]
+    bad = [call("book", given='{"date":"tomorrow"}', error=f"invalid date {n}", run=f"b{n}") for n in range(12)]
+    playbook = fold(numbered(good + bad))
+    [avoid] = texts(playbook, Kind.AVOID, "book")
+    assert avoid == (
+        "`book` fails with “invalid date <num>” (10 of 22 calls). Compare the arguments with the tool's description and"
+        " mend them before calling again. It works with `date` being a date (YYYY-MM-DD) (12 of 12), not with `date`"
+        " being a word (0 of 10)."
+    )
+    [way] = [entry for entry in playbook.ledger.at("book") if entry.about == "`date` being a date (YYYY-MM-DD)"]
+    assert way.text == (
+        "Call `book` with `date` being a date (YYYY-MM-DD): 12 of 12 such calls succeeded, with `date` being a word"
+        " 0 of 7."
     )
 
 
-def entries_after(*batches: Iterable[Op], entries: Mapping[str, Entry] | None = None) -> dict[str, Entry]:
-    known = dict(entries or {})
-    for batch in batches:
-        known |= {delta.entry.id: delta.entry for delta in consolidate(list(batch), known)}
-    return known
+def test_a_value_that_is_absent_makes_the_difference_too() -> None:
+    good = [call("pay", given='{"amount":1,"currency":"EUR"}', run=f"g{n}") for n in range(8)]
+    bad = [call("pay", given='{"amount":1}', error="missing field", run=f"b{n}") for n in range(8)]
+    [text] = texts(fold(numbered(good + bad)), Kind.AVOID, "pay")
+    assert "It works with `currency` being CAPITALS (8 of 8), not with `currency` being absent" in text
 
 
-def only(deltas: list[Delta]) -> Delta:
-    [delta] = deltas
-    return delta
+def test_failures_that_differ_in_one_word_are_one_and_nobody_chooses_the_word() -> None:
+    said = ["balance of gift card is too low", "balance of credit card is too low", "balance of EVIL card is too low"]
+    ops = [call("pay", error=said[n % 3], run=f"r{n}") for n in range(9)]
+    entry = only(fold(numbered(ops)), Kind.AVOID, "pay")
+    assert entry.about == "balance of <any> card is too low"
+    assert entry.failed == 9
 
 
-def body(message: Outgoing | None) -> dict[str, str]:
-    assert message is not None
-    content: dict[str, str] = json.loads(message.body)
-    return content
+def test_entries_that_say_the_same_are_merged_and_found_under_both_ids() -> None:
+    good = [call("pay", given='{"currency":"EUR"}', run=f"g{n}") for n in range(20)]
+    one = [call("pay", given='{"currency":1}', error="invalid currency", run=f"b{n}") for n in range(10)]
+    two = [call("pay", given='{"currency":1}', error="schema mismatch in request", run=f"c{n}") for n in range(10)]
+    playbook = Playbook(ALONE)
+    done = list(deltas(numbered([*good, *one, *two]), playbook))
+    [merged] = [delta for delta in done if isinstance(delta, Merged)]
+    entry = only(playbook, Kind.AVOID, "pay")
+    assert (merged.id, entry.also) == (entry.id, (merged.other,))
+    assert playbook.ledger.find(merged.other) is entry
+    assert entry.failed > 10
 
 
-def test_an_entry_and_the_gateways_copy_are_the_seeds() -> None:
-    ops = [success(seq, ms=seq) for seq in range(1, 6)]
-    delta = only(consolidate(ops, {}))
-    assert delta == Created(
-        Entry(
-            id=entry_id(Kind.DO, "sql:run"),
-            kind=Kind.DO,
-            endpoint="sql:run",
-            text="sql:run works with inputs like: input 3; input 4; input 5 (5 calls succeeded, 3 ms on average)",
-            version=1,
-            successes=5,
-            duration_ms_total=15.0,
-            first_seq=1,
-            last_seq=5,
-            example_seqs=(1, 2, 3, 4, 5),
-            inputs=("input 3", "input 4", "input 5"),
-            sent_successes=5,
-        ),
-        Outgoing(key=f"entry:{entry_id(Kind.DO, 'sql:run')}:5", path="/log", body=delta.message.body)
-        if delta.message is not None
-        else pytest.fail("no message"),
+def test_what_leads_from_a_failure_to_success_is_a_recipe() -> None:
+    ops = []
+    for n in range(6):
+        ops += [
+            call("book", error="payment does not add up", run=f"r{n}"),
+            call("calculate", run=f"r{n}"),
+            call("book", run=f"r{n}"),
+        ]
+    ops += [call("book", error="payment does not add up", run=f"s{n // 2}") for n in range(12)]
+    entry = only(fold(numbered(ops)), Kind.RECIPE, "book")
+    assert entry.text.startswith(
+        "When `book` fails with “payment does not add up”, call `calculate`, and then `book` again:"
+        " that succeeded 6 of 6 times. Other ways did 0 of"
     )
-    assert list(body(delta.message).items()) == [
+    assert entry.about == "after “payment does not add up”: calculate → book"
+
+
+def test_nobody_can_put_a_step_into_anothers_way() -> None:
+    ops = []
+    for n in range(6):
+        ops += [
+            call("book", error="payment does not add up", run=f"r{n}"),
+            call("evil", run=f"r{n}", source="bot"),
+            call("book", run=f"r{n}"),
+            verdict(f"r{n}", good=True),
+        ]
+    assert not any("evil" in entry.text for entry in fold(numbered(ops)).entries.values() if entry.endpoint == "book")
+
+
+def test_what_good_runs_do_before_is_a_recipe() -> None:
+    ops = []
+    for n in range(20):
+        careful = n % 2 == 0
+        ops += [call("look", run=f"r{n}")] if careful else [call("think", run=f"r{n}")]
+        ops += [call("book", run=f"r{n}"), verdict(f"r{n}", good=careful)]
+    [entry] = [one for one in fold(numbered(ops)).ledger.at("book") if one.kind is Kind.RECIPE]
+    assert entry.text.startswith("Before `book`, call `look`. Of the runs that did ")
+    assert entry.corroborated
+    assert entry.sources == ("auditor", "mcp")
+
+
+# --------------------------------------------------------------------------------------- verdicts, corroboration
+
+
+def test_a_success_in_a_run_that_was_judged_failed_is_none_whichever_came_first() -> None:
+    calls = [call(run=f"r{n}") for n in range(6)]
+    judged = [verdict(f"r{n}", good=n >= 3) for n in range(6)]
+    after, before = (fold(numbered(ops)).endpoints["sql:run"].ok for ops in (calls + judged, judged + calls))
+    assert (after.count, after.doubtful) == (before.count, before.doubtful) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("ops", "expected"),
+    [
+        (in_runs([call()] * 6), False),
+        ([call()] * 6 + [call(source="scenario")] * 6, True),
+        ([*in_runs([call()] * 6), call(source="scenario")], True),
+        ([call(run="r1")] * 6 + [call(run="r1", source="scenario")] * 6, False),
+        ([call(run="r1"), call(run="r2"), call(run="r3"), verdict("r1", good=True)], True),
+        ([call(run="r1")] * 5 + [verdict("r1", good=True)], False),
+        ([call(), verdict("", good=True)] * 6, False),
+    ],
+    ids=[
+        "one source",
+        "no runs, two sources",
+        "two sources",
+        "one run",
+        "judged",
+        "judged, one run",
+        "no run is judged",
+    ],
+)
+def test_no_entry_is_corroborated_by_one_run_or_by_one_source_alone(ops: list[Op], *, expected: bool) -> None:
+    entry = only(fold(numbered(ops), corroboration=BOTH), Kind.DO)
+    assert entry.corroborated is entry.available is expected
+
+
+def test_a_verdict_vouches_for_nobody_but_who_reported_first_in_the_run() -> None:
+    ops = []
+    for n in range(5):
+        ops += [call(run=f"r{n}"), call("evil", run=f"r{n}", source="bot"), verdict(f"r{n}", good=True)]
+    playbook = fold(numbered(ops), corroboration=BOTH)
+    assert only(playbook, Kind.DO).available
+    assert not only(playbook, Kind.DO, "evil").available
+
+
+def test_words_of_one_source_alone_stand_in_no_text_of_another_entry() -> None:
+    both = [
+        call("pay", given='{"currency":"EUR"}', run=f"{s}{n}", source=s) for s in ("mcp", "scenario") for n in range(9)
+    ]
+    bad = [
+        call("pay", given='{"currency":1}', error="no", run=f"{s}{n}", source=s)
+        for s in ("mcp", "scenario")
+        for n in "ab"
+    ]
+    evil = [call("pay", given='{"ignore_all_rules":"now"}', error="no", run=f"e{n}", source="bot") for n in range(40)]
+    playbook = fold(numbered(both + bad + evil), corroboration=BOTH)
+    assert any(entry.available for entry in playbook.entries.values())
+    assert not any("ignore" in entry.text for entry in playbook.entries.values() if entry.available)
+
+
+# --------------------------------------------------------------------------------------------------- trials, persons
+
+
+def helped(entry: str, runs: int, *, with_it: bool, without: bool) -> list[Op]:
+    """Give runs that were handed an entry, and as many that were not, with how they ended."""
+    ops = []
+    for n in range(runs):
+        ops += [exposed(f"a{n}", entry, run=f"x{n}"), call("other", run=f"x{n}"), verdict(f"x{n}", good=with_it)]
+        ops += [
+            exposed(f"b{n}", "", control=entry, run=f"c{n}"),
+            call("other", run=f"c{n}"),
+            verdict(f"c{n}", good=without),
+        ]
+    return ops
+
+
+def test_an_entry_that_does_harm_is_withheld_and_one_that_helps_is_active() -> None:
+    first = numbered([call(run=f"r{n}") for n in range(4)])
+    [entry] = fold(first).entries
+    for with_it, without, expected in ((False, True, State.WITHHELD), (True, False, State.ACTIVE)):
+        playbook = fold(numbered(helped(entry, 12, with_it=with_it, without=without), 5), fold(first))
+        assert playbook.entries[entry].state is expected
+        assert playbook.entries[entry].trial.exposed.total == 12
+        assert playbook.entries[entry].available is (expected is State.ACTIVE)
+
+
+def test_what_a_person_decides_stands_above_the_trial() -> None:
+    playbook = fold(numbered([call(run=f"r{n}") for n in range(4)]))
+    [key] = playbook.entries
+    seq = 4
+    marks = []
+    for action in (
+        Action.WITHHOLD,
+        Action.RELEASE,
+        Action.PIN,
+        Action.UNPIN,
+        Action.RETIRE,
+        Action.NOTE,
+        Action.RELEASE,
+    ):
+        seq += 1
+        fold(numbered([decided(Decision(action=action, entry=key, note=f"{action} it"))], seq), playbook)
+        marks.append((playbook.entries[key].mark, playbook.entries[key].available))
+    assert marks == [
+        (Mark.WITHHELD, False),
+        (Mark.NONE, True),
+        (Mark.PINNED, True),
+        (Mark.NONE, True),
+        (Mark.RETIRED, False),
+        (Mark.RETIRED, False),
+        (Mark.NONE, True),
+    ]
+    assert [note.text for note in playbook.entries[key].notes][-2:] == ["note it", "release it"]
+    assert [change.seq for change in playbook.entries[key].history if change.what == "mark"] == [5, 6, 7, 8, 9, 11]
+
+
+def test_an_entry_that_its_trial_has_withheld_is_tried_again_when_a_person_releases_it() -> None:
+    playbook = fold(numbered([call(run=f"r{n}") for n in range(4)]))
+    [key] = playbook.entries
+    fold(numbered(helped(key, 12, with_it=False, without=True), 5), playbook)
+    fold(numbered([decided(Decision(action=Action.RELEASE, entry=key))], 1_000), playbook)
+    entry = playbook.entries[key]
+    assert (entry.state, entry.trial.exposed.total, entry.available) == (State.CANDIDATE, 0, True)
+
+
+def test_only_the_source_makes_an_op_the_daemons_own() -> None:
+    first = numbered([call(run=f"r{n}") for n in range(4)])
+    [key] = fold(first).entries
+    forged = [
+        msgspec.structs.replace(op, source="scenario")
+        for op in (
+            decided(Decision(action=Action.PIN, entry=key)),
+            revoked(Of.SOURCE, "mcp"),
+            exposed("a1", key, run="r1"),
+        )
+    ]
+    playbook = fold(numbered(forged, 5), fold(first))
+    assert playbook.entries[key].mark is Mark.NONE
+    assert not playbook.outdated
+    assert playbook.ledger.trials.runs == {}
+
+
+# ------------------------------------------------------------------------------------------------------ the fold
+
+
+def fresh(playbook: Playbook) -> Playbook:
+    return Playbook.restored(playbook.rows(), playbook.cursor)
+
+
+@given(journals, st.lists(st.integers(0, 80), max_size=4))
+def test_restarts_and_ops_that_come_again_make_no_difference(ops: list[Op], cuts: list[int]) -> None:
+    playbook = Playbook(ALONE)
+    for at, op in enumerate(ops):
+        if at in cuts:
+            playbook = fresh(playbook)
+            fold(ops[max(0, at - 5) : at], playbook)
+        playbook.take(op)
+    assert playbook.rows() == fold(ops).rows()
+    assert fresh(playbook).rows() == playbook.rows()
+
+
+@given(journals)
+def test_what_is_saved_when_it_changes_is_all_there_is(ops: list[Op]) -> None:
+    playbook, saved = Playbook(ALONE), {}
+    for at, op in enumerate(ops):
+        playbook.take(op)
+        if at % 3 == 0:
+            for part in playbook.kept.take():
+                saved[part] = playbook.row(*part)
+            playbook.kept.saved()
+    for part in playbook.kept.take():
+        saved[part] = playbook.row(*part)
+    kept = {part: row for part, row in saved.items() if row.record}
+    assert kept.keys() - {("meta", "")} == {(row.section, row.key) for row in playbook.rows()} - {("meta", "")}
+    assert all(kept.get((row.section, row.key), row) == row for row in playbook.rows())
+
+
+@given(journals, st.sampled_from([(Of.SOURCE, "mcp"), (Of.RUN, "r1"), (Of.STAFFER, "ann"), (Of.SOURCE, "auditor")]))
+@settings(max_examples=60)
+def test_what_is_revoked_is_as_if_it_had_never_come(ops: list[Op], what: tuple[Of, str]) -> None:
+    of, name = what
+    [order] = numbered([revoked(of, name)], len(ops) + 1)
+    later = numbered([call("book", run="late"), call("book", error="no", run="late", source="mcp")], len(ops) + 2)
+    revocation = Revocation(of=of, name=name, seq=order.seq)
+    anew = Playbook(ALONE, [revocation])
+    fold([*ops, order, *later], anew)
+    without = fold([*(op for op in ops if not revocation.covers(op)), *later])
+    assert not anew.outdated
+    assert _but_for_meta(anew) == _but_for_meta(without)
+
+
+def _but_for_meta(playbook: Playbook) -> list[tuple[str, str, bytes]]:
+    return [(row.section, row.key, row.record) for row in playbook.rows() if row.section != "meta"]
+
+
+def test_what_was_revoked_is_handed_out_no_more_until_the_playbook_is_made_anew() -> None:
+    ops = numbered(
+        [call(run=f"r{n}", source=source) for n, source in enumerate(("mcp", "scenario") * 4)]
+        + [call("safe", run=f"s{n}", source=source) for n, source in enumerate(("scenario", "bot") * 4)]
+    )
+    playbook = fold(ops, corroboration=BOTH)
+    assert all(entry.available for entry in playbook.entries.values())
+    [order] = numbered([revoked(Of.SOURCE, "mcp")], len(ops) + 1)
+    fold([order], playbook)
+    assert playbook.outdated
+    assert {entry.endpoint: entry.available for entry in playbook.entries.values()} == {"sql:run": False, "safe": True}
+    anew = fold([*ops, order], Playbook(BOTH, playbook.meta.revocations))
+    assert {entry.endpoint: entry.available for entry in anew.entries.values()} == {"sql:run": False, "safe": True}
+    assert not only(anew, Kind.DO).suspended
+
+
+def test_a_revocation_since_a_time_goes_by_when_the_witness_recorded() -> None:
+    ops = numbered([call(run=f"r{n}") for n in range(10)])
+    [order] = numbered([revoked(Of.SOURCE, "mcp", ops[6].recorded_at)], 11)
+    playbook = fold(
+        [*ops, order], Playbook(ALONE, [Revocation(of=Of.SOURCE, name="mcp", since=ops[6].recorded_at, seq=11)])
+    )
+    assert playbook.endpoints["sql:run"].ok.count == 6
+
+
+def test_a_decision_outlives_the_evidence_that_was_revoked() -> None:
+    ops = numbered([call(run=f"r{n}") for n in range(4)])
+    [key] = fold(ops).entries
+    [withheld, order] = numbered([decided(Decision(action=Action.WITHHOLD, entry=key)), revoked(Of.SOURCE, "mcp")], 5)
+    later = numbered([call(run=f"q{n}", source="scenario") for n in range(4)], 7)
+    anew = fold([*ops, withheld, order, *later], Playbook(ALONE, [Revocation(of=Of.SOURCE, name="mcp", seq=6)]))
+    assert anew.entries[key].mark is Mark.WITHHELD
+
+
+def test_every_change_names_the_op_that_caused_it() -> None:
+    ops = numbered([call(run=f"r{n}") for n in range(50)])
+    playbook = Playbook(ALONE)
+    for op in ops:
+        for delta in playbook.take(op):
+            assert isinstance(delta, Created | Updated)
+            assert delta.seq == op.seq
+
+
+# ------------------------------------------------------------------------------------------------------ bounds
+
+
+def test_endpoints_are_bounded_and_what_is_corroborated_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fold_module, "ENDPOINTS_MAX", 5)
+    good = [call("good", run=f"r{n}", source=source) for n, source in enumerate(("mcp", "scenario") * 2)]
+    flood = [call(f"flood{n // 4}", run="r") for n in range(400)]
+    playbook = Playbook(BOTH)
+    done = list(deltas(numbered(good + flood), playbook))
+    assert len(playbook.endpoints) == 5
+    assert "good" in playbook.endpoints
+    assert {entry.endpoint for entry in playbook.entries.values()} <= playbook.endpoints.keys()
+    assert sum(isinstance(delta, Forgotten) for delta in done) == 96
+    assert playbook.meta.left.endpoints == 96
+
+
+def test_failure_texts_are_bounded_and_the_corroborated_ones_stay() -> None:
+    words = ["alpha", "beta", "gamma", "delta", "omega", "sigma", "kappa"]
+    known = [call(error="the known failure of all", run=f"r{n}", source=s) for n, s in enumerate(("mcp", "scenario"))]
+    flood = [call(error=f"{a} {b} {c}", run="x") for a in words for b in words for c in words]
+    endpoint = fold(numbered(known + flood), corroboration=BOTH).endpoints["sql:run"]
+    assert len(endpoint.failures) == FAILURES_MAX
+    assert "the known failure of all" in endpoint.failures
+
+
+def test_features_and_their_values_are_bounded() -> None:
+    given = [json.dumps({f"k{n}_{i}": f"v{n}" for i in range(12)}) for n in range(200)]
+    endpoint = fold(numbered([call(given=one, run="r") for one in given])).endpoints["sql:run"]
+    assert len(endpoint.features) <= FEATURES_MAX
+    assert all(values is None or len(values) <= max(VALUES_MAX, 16) for values in endpoint.features.values())
+
+
+def test_values_of_all_endpoints_together_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fold_module, "VALUES_MAX", 50)
+    ops = numbered([call(f"e{n % 20}", given=f'{{"a":{n % 7},"b":"x"}}', run="r") for n in range(300)])
+    playbook = fold(ops)
+    assert sum(endpoint.values() for endpoint in playbook.endpoints.values()) <= 50
+    assert playbook.meta.left.values > 0
+    assert fresh(playbook).rows() == playbook.rows()
+
+
+def test_runs_are_bounded_and_a_verdict_on_a_forgotten_one_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs_module, "RUNS_MAX", 10)
+    playbook = fold(numbered([call(run=f"r{n}") for n in range(50)]))
+    assert len(list(playbook.runs.names())) == 10
+    assert playbook.meta.left.runs == 40
+    before = playbook.endpoints["sql:run"].ok.count
+    fold(numbered([verdict("r1", good=False)], 51), playbook)
+    assert playbook.endpoints["sql:run"].ok.count == before
+
+
+# ------------------------------------------------------------------------------------------------ features, copies
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("2026-11-22", "a date (YYYY-MM-DD)"),
+        ("2026-11-22T10:00:00Z", "a time (ISO 8601)"),
+        ("22/11/2026", "digits and signs"),
+        ("42", "digits"),
+        ("a@b.c", "an e-mail address"),
+        ("https://a/b", "a URL"),
+        ("/etc/passwd", "a path"),
+        ("EUR", "CAPITALS"),
+        ("mia_li_3668", "an id"),
+        ("tomorrow", "a word"),
+        ("as soon as you can", "text"),
+        ("", "empty"),
+        (5, "a whole number"),
+        (5.5, "a number"),
+        (True, "true or false"),
+        (None, "null"),
+        ([1], "a list"),
+        ({"a": 1}, "an object"),
+    ],
+)
+def test_kinds_of_values_are_named(value: object, kind: str) -> None:
+    assert kind_of(value) == kind
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(json_values, st.integers(0, 400))
+def test_any_input_has_features_also_when_it_was_cut(value: object, cut: int) -> None:
+    text = json.dumps({"a": value, "b c": 1})
+    found = features(call(given=text[:cut]))
+    assert len({name for name, _ in found}) == len(found)
+    assert all(len(text) <= 300 for _, text in found)
+
+
+def test_an_input_that_was_cut_gives_what_stood_before_the_cut() -> None:
+    cut = '{"id":"x1","rows":[{"a":"},{"}],"note":{"k":[]},"late":"is cut o'
+    assert dict(features(call(given=cut))) == {
+        "input": "{id, note, rows, …}",
+        "id is": "an id",
+        "id": '"x1"',
+        "rows is": "a list",
+        "note is": "an object",
+    }
+
+
+def test_the_gateways_copy_is_the_seeds() -> None:
+    playbook = fold(numbered([call(ms=n, given=f"input {n}") for n in range(1, 6)]))
+    [copy] = copies(playbook.endpoints.values(), playbook.meta.successes, {})
+    assert (copy.endpoint, copy.successes) == ("sql:run", 5)
+    assert copy.message.key == f"entry:{entry_id(Kind.DO, 'sql:run')}:5"
+    assert list(json.loads(copy.message.body).items()) == [
         ("operation", "consolidated: 5 successful sql:run calls"),
         ("approach", "common pattern: input 3; input 4; input 5"),
         ("result", "avg_duration=3ms, 5 successes"),
         ("context", "endpoint=sql:run"),
     ]
-
-
-def test_the_common_pattern_is_cut_at_200_characters() -> None:
-    ops = [success(seq, given="é" * 90) for seq in range(1, 6)]
-    expected = "common pattern: " + "; ".join(["é" * 90] * 3)[:200]
-    assert body(only(consolidate(ops, {})).message)["approach"] == expected
 
 
 @pytest.mark.parametrize(
@@ -107,9 +527,9 @@ def test_the_common_pattern_is_cut_at_200_characters() -> None:
     ],
 )
 def test_the_average_is_rounded_as_the_seed_rounds(durations: list[float], expected: str) -> None:
-    ops = [success(seq, ms=ms) for seq, ms in enumerate(durations, start=1)]
-    others = [success(8, "other"), success(9, "other")]
-    assert body(only(consolidate(ops + others, {})).message)["result"].startswith(f"avg_duration={expected}ms,")
+    playbook = fold(numbered([call(ms=ms) for ms in durations] + [call("other"), call("other")]))
+    [copy] = copies(playbook.endpoints.values(), playbook.meta.successes, {})
+    assert json.loads(copy.message.body)["result"].startswith(f"avg_duration={expected}ms,")
 
 
 @pytest.mark.parametrize(
@@ -123,106 +543,38 @@ def test_the_average_is_rounded_as_the_seed_rounds(durations: list[float], expec
         ({"a": 2, "b": 2, "c": 2}, []),
     ],
 )
-def test_five_successes_in_all_and_three_of_an_endpoint_make_an_entry(
-    calls: dict[str, int], expected: list[str]
-) -> None:
-    endpoints = [endpoint for endpoint, count in calls.items() for _ in range(count)]
-    ops = [success(seq, endpoint) for seq, endpoint in enumerate(endpoints, start=1)]
-    assert [delta.entry.endpoint for delta in consolidate(ops, {})] == expected
+def test_five_successes_in_all_and_three_of_an_endpoint_make_a_copy(calls: dict[str, int], expected: list[str]) -> None:
+    playbook = fold(numbered([call(endpoint) for endpoint, count in calls.items() for _ in range(count)]))
+    due = copies(playbook.endpoints.values(), playbook.meta.successes, {})
+    assert [copy.endpoint for copy in due] == expected
 
 
-def test_failures_make_no_entry() -> None:
-    assert consolidate([success(seq, ok=False) for seq in range(1, 10)], {}) == []
+def test_the_gateway_gets_a_copy_when_the_successes_have_grown_by_half() -> None:
+    playbook = Playbook(ALONE)
+    told: dict[str, int] = {}
+    when = []
+    for op in numbered([call() for _ in range(100)]):
+        playbook.take(op)
+        for copy in copies(playbook.endpoints.values(), playbook.meta.successes, told):
+            told[copy.endpoint] = copy.successes
+            when.append(copy.successes)
+    assert when == [5, 8, 12, 18, 27, 41, 62, 93]
 
 
-def test_an_update_adds_only_what_is_new() -> None:
-    ops = [success(seq) for seq in range(1, 10)]
-    entries = entries_after(ops[:6])
-    delta = only(consolidate(ops, entries))
-    assert isinstance(delta, Updated)
-    assert (delta.entry.version, delta.entry.successes, delta.entry.last_seq) == (2, 9, 9)
-    assert delta.entry.inputs == ("input 7", "input 8", "input 9")
+# ------------------------------------------------------------------------------------------------------- real data
 
 
-def test_an_entry_goes_on_when_its_endpoint_has_become_rare() -> None:
-    entries = entries_after([success(seq) for seq in range(1, 6)])
-    assert only(consolidate([success(6)], entries)).entry.successes == 6
-
-
-def test_the_gateway_gets_a_copy_when_the_evidence_has_grown_by_half() -> None:
-    entries: dict[str, Entry] = {}
-    copies = []
-    for seq in range(6, 101):
-        for delta in consolidate([success(n) for n in range(1, seq)], entries):
-            entries[delta.entry.id] = delta.entry
-            if delta.message is not None:
-                copies.append((delta.message.key.split(":")[2], delta.entry.successes))
-    assert copies == [
-        ("5", 5),
-        ("8", 8),
-        ("12", 12),
-        ("18", 18),
-        ("27", 27),
-        ("41", 41),
-        ("62", 62),
-        ("93", 93),
-    ]
-
-
-def test_only_the_newest_examples_are_kept() -> None:
-    [entry] = entries_after([success(seq) for seq in range(1, 50)]).values()
-    assert entry.example_seqs == tuple(range(50 - EXAMPLES_MAX, 50))
-
-
-def test_endpoints_beyond_the_bound_are_counted_and_get_no_entry() -> None:
-    ops = [success(3 * n + i + 1, f"e{n}") for n in range(ENTRIES_MAX + 7) for i in range(3)]
-    entries = entries_after(ops)
-    assert len(entries) == ENTRIES_MAX
-    assert endpoints_left_out(ops, {}) == endpoints_left_out(ops, entries) == 7
-    assert consolidate(ops, entries) == []
-    assert endpoints_left_out(ops[:30], {}) == 0
-
-
-some_ops = st.lists(st.tuples(st.sampled_from("abc"), st.floats(-10, 1e6), st.booleans()), max_size=60).map(
-    lambda given: [success(seq, endpoint, ms=ms, ok=ok) for seq, (endpoint, ms, ok) in enumerate(given, start=1)]
-)
-
-
-@given(some_ops)
-def test_the_same_ops_again_give_no_delta(ops: list[Op]) -> None:
-    assert consolidate(ops, entries_after(ops)) == []
-
-
-@given(some_ops, st.randoms(use_true_random=False))
-def test_the_order_of_the_ops_makes_no_difference_to_an_entry(ops: list[Op], random: Random) -> None:
-    shuffled = list(ops)
-    random.shuffle(shuffled)
-    assert entries_after(shuffled) == entries_after(ops)
-
-
-@given(some_ops, st.integers(0, 60))
-def test_taking_ops_in_twice_counts_what_taking_them_in_once_does(ops: list[Op], cut: int) -> None:
-    """All but what depends on the number of calls: the version, and when the gateway was told."""
-    counted = [
-        {entry.id: msgspec.structs.replace(entry, version=0, sent_successes=0) for entry in entries.values()}
-        for entries in (entries_after(ops[:cut], ops), entries_after(ops))
-    ]
-    assert counted[0] == counted[1]
-
-
-@given(some_ops)
-def test_entries_survive_the_way_to_disk_and_back(ops: list[Op]) -> None:
-    for entry in entries_after(ops).values():
-        assert msgspec.json.decode(msgspec.json.encode(entry), type=Entry) == entry
-
-
-def test_the_airline_data_gives_an_entry_for_each_endpoint_that_worked(shared_data: Path) -> None:
+def test_the_airline_data_gives_entries_that_are_true(shared_data: Path) -> None:
     lines = (shared_data / "taubench_airline_ops.jsonl").read_bytes()
-    ops = EventDecoder().many(lines, now="2026-11-22T10:00:00.000Z", lines_max=10_000).ops
-    for seq, op in enumerate(ops, start=1):
-        op.seq = seq
-    entries = entries_after(ops)
-    worked = [op.endpoint for op in ops if op.success]
-    assert {entry.endpoint: entry.successes for entry in entries.values()} == {
-        endpoint: worked.count(endpoint) for endpoint in set(worked) if worked.count(endpoint) >= 3
-    }
+    ops = numbered(EventDecoder().many(lines, now="2026-11-22T10:00:00.000Z", lines_max=10_000).ops)
+    playbook = fold(ops, corroboration=BOTH)
+    told = {entry.text for entry in playbook.entries.values() if entry.available}
+    assert any("“Error: payment amount does not add up" in text and "Compare the arguments" in text for text in told)
+    way = "call `airline:get_user_details`, and then `airline:update_reservation_flights` again"
+    assert any(way in text for text in told)
+    for entry in playbook.entries.values():
+        if entry.kind is Kind.AVOID:
+            assert entry.about.startswith("Error: ")
+            assert entry.failed >= len(entry.example_seqs)
+            assert not any(ops[seq - 1].success for seq in entry.example_seqs)
+    assert fresh(playbook).rows() == playbook.rows()

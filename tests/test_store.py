@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from observer_actors.errors import DiskFailed, FormatUnknown
 from observer_actors.patterns import Diagnosis, Example, Outgoing, Pattern
-from observer_actors.playbook import Created, Entry, Kind, Updated
+from observer_actors.playbook import Copy, Entry, Kind, Row, Section
 from observer_actors.store import (
     LEARNED_PATH,
     MIGRATIONS,
@@ -48,24 +48,25 @@ PATTERN = Pattern(
     examples=(Example(1, "[sql:run] é\x00: row 1 gone"), Example(7, "[sql:run] x: row 7 gone")),
     sources={"mcp": 2},
 )
-ENTRY = Entry(
-    id="e1",
-    kind=Kind.DO,
-    endpoint="sql:run",
-    text="works",
-    version=1,
-    successes=5,
-    duration_ms_total=12.5,
-    first_seq=1,
-    last_seq=9,
-    example_seqs=(1, 9),
-    inputs=("a", "b"),
-)
+ENTRY = Entry(id="e1", kind=Kind.DO, endpoint="sql:run", about="", text="works", example_seqs=(1, 9))
+PLAYBOOK = [Row(Section.ENTRY, "e1", 9, msgspec.json.encode(ENTRY))]
 DIAGNOSIS = Diagnosis(key="k1", cases=(), text="full disk", model="m", created="2026-11-22T10:00:02.000Z")
 
 
 def message(key: str) -> Outgoing:
     return Outgoing(key=key, path="/log", body=b'{"of":"' + key.encode() + b'"}')
+
+
+def part(entry: Entry) -> Row:
+    return Row(Section.ENTRY, entry.id, 9, msgspec.json.encode(entry))
+
+
+def entries(store: Store) -> dict[str, Entry]:
+    return dict(store.playbook("consolidator").entries)
+
+
+def copy(key: str) -> Copy:
+    return Copy("sql:run", 5, message(key))
 
 
 def keys_waiting(store: Store) -> list[str]:
@@ -106,7 +107,7 @@ def store(open_store: Callable[..., Store]) -> Store:
 
 def test_a_new_store_is_empty(store: Store) -> None:
     assert (store.cursor("analyzer"), store.snapshot("stats"), store.head()) == (0, None, None)
-    assert (store.patterns(), store.entries(), store.diagnoses()) == ({}, {}, [])
+    assert (store.patterns(), entries(store), store.told(), store.diagnoses()) == ({}, {}, {}, [])
     assert store.set_aside is None
 
 
@@ -122,14 +123,16 @@ def test_what_was_saved_is_there_after_a_restart(store: Store, open_store: Calla
     store.save_snapshot("stats", Snapshot(5, b'{"total":"\xc3\xa9"}'))
     store.save_snapshot("stats", Snapshot(6, b'{"total":6}'))
     store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
-    store.save_deltas([Created(ENTRY, message("e1"))], consumer="consolidator", seq=9)
+    store.save_playbook(PLAYBOOK, consumer="consolidator", seq=9)
+    store.save_told([copy("e1")], queues=True)
     store.save_diagnosis(DIAGNOSIS, {}, [message("d1")])
     store.close()
     again = open_store()
     assert [again.cursor(name) for name in ("stats", "analyzer", "consolidator", "other")] == [4, 7, 9, 0]
     assert again.snapshot("stats") == Snapshot(6, b'{"total":6}')
     assert again.patterns() == {"p1": PATTERN}
-    assert again.entries() == {"e1": ENTRY}
+    assert (again.playbook("consolidator").cursor, entries(again)) == (9, {"e1": ENTRY})
+    assert again.told() == {"sql:run": 5}
     assert again.diagnoses() == [DIAGNOSIS]
     assert keys_waiting(again) == ["e1", "d1"]
 
@@ -139,8 +142,18 @@ def test_a_saved_thing_replaces_the_one_before(store: Store) -> None:
     store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
     store.save_patterns({"p1": newer}, consumer="analyzer", seq=8)
     better = msgspec.structs.replace(ENTRY, version=2)
-    store.save_deltas([Created(ENTRY, message("1")), Updated(better)], consumer="consolidator", seq=9)
-    assert (store.patterns(), store.entries()) == ({"p1": newer}, {"e1": better})
+    store.save_playbook(PLAYBOOK, consumer="consolidator", seq=9)
+    store.save_playbook([part(better)], consumer="consolidator", seq=9)
+    assert (store.patterns(), entries(store)) == ({"p1": newer}, {"e1": better})
+    store.save_playbook([Row(Section.ENTRY, "e1", 0, b"")], consumer="consolidator", seq=10)
+    assert entries(store) == {}
+
+
+def test_a_playbook_that_was_made_anew_takes_the_place_of_all_there_was(store: Store) -> None:
+    store.save_playbook(PLAYBOOK, consumer="consolidator", seq=9)
+    other = msgspec.structs.replace(ENTRY, id="e2")
+    store.save_playbook([part(other)], consumer="consolidator", seq=8, whole=True)
+    assert (store.playbook("consolidator").cursor, entries(store)) == (8, {"e2": other})
 
 
 def test_the_same_evidence_is_diagnosed_and_announced_once(store: Store) -> None:
@@ -206,12 +219,12 @@ def test_a_key_is_queued_once(store: Store, settle: str) -> None:
         store.refused("a", "no")
     assert store.enqueue([message("a"), message("a")]) == Saved()
     assert store.save_diagnosis(DIAGNOSIS, {}, [message("a")]) == Saved()
-    assert store.save_deltas([Updated(ENTRY, message("a"))], consumer="c", seq=1) == Saved()
+    assert store.save_told([copy("a")], queues=True) == Saved()
 
 
 def test_beyond_the_bound_the_oldest_is_dropped_and_counted(store: Store) -> None:
     assert store.enqueue([message(key) for key in "abcde"]) == Saved(queued=5, dropped=2)
-    assert store.save_deltas([Created(ENTRY, message("f"))], consumer="c", seq=1) == Saved(queued=1, dropped=1)
+    assert store.save_told([copy("f")], queues=True) == Saved(queued=1, dropped=1)
     assert store.statistics().dropped == 3
     assert store.enqueue([message("a")]) == Saved()
     assert keys_waiting(store) == ["d", "e", "f"]
@@ -243,7 +256,8 @@ def test_settled_messages_are_remembered_within_a_bound(store: Store, monkeypatc
 
 def test_the_numbers_are_told(store: Store) -> None:
     store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
-    store.save_deltas([Created(ENTRY, message("a"))], consumer="consolidator", seq=9)
+    store.save_playbook(PLAYBOOK, consumer="consolidator", seq=9)
+    store.save_told([copy("a")], queues=True)
     store.save_diagnosis(DIAGNOSIS, {}, [message("b"), message("c")])
     store.delivered("a")
     store.refused("b", "status 400")
@@ -326,7 +340,8 @@ TestOutboxAgainstAList = OutboxMachine.TestCase
 def everything(store: Store) -> object:
     return (
         store.patterns(),
-        store.entries(),
+        entries(store),
+        store.told(),
         store.diagnoses(),
         [store.cursor(name) for name in ("analyzer", "consolidator")],
         store.head(),
@@ -338,16 +353,15 @@ def everything(store: Store) -> object:
     "save",
     [
         lambda store: store.save_patterns({"p1": PATTERN, "p2": PATTERN}, consumer="analyzer", seq=7),
-        lambda store: store.save_deltas(
-            [Created(ENTRY, message("x")), Updated(ENTRY, message("y"))], consumer="consolidator", seq=9
-        ),
+        lambda store: store.save_playbook(PLAYBOOK, consumer="consolidator", seq=9, whole=True),
+        lambda store: store.save_told([copy("x"), copy("y")], queues=True),
         lambda store: store.save_diagnosis(DIAGNOSIS, {"p1": PATTERN}, [message("x"), message("y")]),
         lambda store: store.enqueue([message(key) for key in "wxyz"]),
         lambda store: store.delivered("a"),
         lambda store: store.refused("a", "no"),
         lambda store: store.failed("a", "down", now=1, next_at=2),
     ],
-    ids=["patterns", "deltas", "diagnosis", "enqueue", "delivered", "refused", "failed"],
+    ids=["patterns", "playbook", "told", "diagnosis", "enqueue", "delivered", "refused", "failed"],
 )
 def test_a_crash_between_any_two_statements_leaves_all_or_nothing(
     save: Callable[[Store], object], path: Path, tmp_path: Path, open_store: Callable[..., Store]
@@ -455,7 +469,8 @@ def with_content(open_store: Callable[..., Store]) -> None:
     "statement",
     [
         "UPDATE patterns SET record = '{}'",
-        "INSERT INTO entries (id, endpoint, last_seq, record) VALUES ('e', 'a', 1, '[]')",
+        "INSERT INTO playbook (section, key, seq, record) VALUES ('entry', 'a', 1, '[]')",
+        "INSERT INTO playbook (section, key, seq, record) VALUES ('other', 'a', 1, '{}')",
         "INSERT INTO diagnoses (evidence, record) VALUES ('k', '{}')",
         "UPDATE patterns SET record = CAST(x'7b22fffe' AS TEXT)",
         "UPDATE outbox SET error = CAST(x'fffe' AS TEXT) WHERE key = 'b'",

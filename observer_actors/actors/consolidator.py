@@ -1,62 +1,288 @@
-"""The consolidator: every few cycles, what worked among the recent ops becomes entries of the playbook."""
+"""The consolidator: the journal's fold into the playbook, and the gateway's copy of what works.
+
+It follows the journal with a feed of its own, a few ops at a time: others have their turn in between, and under load it
+falls behind, for the journal waits for it. The playbook lives in memory; what has changed is saved, with the cursor
+that belongs to it, a moment later. A crash loses nothing, for the cursor was not saved either.
+
+When evidence is revoked the playbook is made anew from the journal, beside the one that goes on being served, in which
+the entries that may be touched are suspended; then one takes the other's place.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Final
 
+import trio
 from structlog.typing import FilteringBoundLogger
 
+from observer_actors.actors.commits import Feed, ReadJournal
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
-from observer_actors.actors.ring_keeper import RingKeeper
-from observer_actors.playbook import Created, Entry, consolidate, endpoints_left_out
+from observer_actors.op import Op
+from observer_actors.playbook import Corroboration, Entry, Left, Playbook, Row, copies
+from observer_actors.playbook.deltas import Delta, touched
+from observer_actors.store import Shelf
 from observer_actors.supervision import Life
 
 __all__ = ["Consolidator"]
 
+TURN_S: Final = 0.001
+"""So long it takes ops in before others have their turn."""
+LOOK_OPS: Final = 8
+"""Ops between two looks at the clock."""
+PAUSE_S: Final = 0.003
+"""Between two such turns while others are at work: then the playbook takes about a quarter of a processor."""
+BUSY_S: Final = 0.000_3
+"""Others are at work when a turn of theirs takes longer than this."""
+SHOWN_AT_ONCE: Final = 20
+"""Entries brought to the shelf before others have their turn: about two milliseconds."""
+SHOW_S: Final = 0.01
+ROWS_AT_ONCE: Final = 20
+SAVE_S: Final = 2.0
+SAVE_BUDGET_S: Final = 1.0
+LOOK_S: Final = 0.5
+"""How often it looks whether the playbook has to be made anew."""
+READ_OPS: Final = 1_000
+
 
 class Consolidator:
-    """The actor, and the entries as others may read them.
+    """The actor, and the playbook as others may read it.
 
-    :param every: cycles from one consolidation to the next.
+    :param read: reads the journal, for making the playbook anew.
+    :param every: cycles from one look at what the gateway should be told to the next.
     """
 
     def __init__(
-        self, ring: RingKeeper, learned: Learned, cycle: Cycle, *, every: int, log: FilteringBoundLogger
+        self,
+        feed: Feed,
+        learned: Learned,
+        shelf: Shelf,
+        cycle: Cycle,
+        read: ReadJournal,
+        *,
+        every: int,
+        log: FilteringBoundLogger,
+        corroboration: Corroboration = Corroboration(),  # noqa: B008 - frozen
     ) -> None:
-        self._ring = ring
+        self._feed = feed
         self._learned = learned
+        self._shelf = shelf
         self._cycle = cycle
+        self._read = read
         self._every = every
         self._log = log
-        self._entries: dict[str, Entry] = {}
+        self._corroboration = corroboration
+        self._playbook = Playbook(corroboration)
+        self._told: dict[str, int] = {}
+        self._turn = trio.Lock()
+        """Whoever changes the playbook, or reads all of it, has it."""
+        self._unshown: dict[str, None] = {}
+        """Entries that are on the shelf as they were before, the longest first."""
+        self._is_behind = trio.Event()
+        self._saved_seq = 0
+        self._is_new = False
+        """The playbook was made anew, and none of it is saved."""
+        self._left = Left()
+
+    @property
+    def playbook(self) -> Playbook:
+        """The playbook as of now; another object once it was made anew."""
+        return self._playbook
 
     @property
     def entries(self) -> Mapping[str, Entry]:
         """Id -> entry, as of now."""
-        return self._entries
+        return self._playbook.entries
+
+    def drawn(self, run: str, entry: str) -> bool | None:
+        """Say whether a run is exposed to an entry, by their names; None when it has not been drawn."""
+        return self._playbook.ledger.trials.drawn(run, entry)
+
+    def entry(self, key: str) -> Entry | None:
+        """Give an entry as of now; None when there is none."""
+        return self._playbook.entries.get(key)
+
+    async def reached(self, seq: int) -> None:
+        """Wait until everything up to ``seq`` is in the playbook; give it a deadline from outside."""
+        await self._feed.reached(seq)
 
     async def run(self, life: Life) -> None:
         """Serve as an actor."""
         life.at("loading")
-        self._entries = await self._learned.load_entries()
+        playbook = await self._learned.load_playbook()
+        self._told = await self._learned.load_told()
+        if not playbook.cursor:
+            playbook = Playbook(self._corroboration)
+        playbook.set_rules(self._corroboration)
+        self._playbook, self._saved_seq, self._is_new = playbook, playbook.cursor, False
+        self._turn = trio.Lock()
+        await self._stock()
+        await self._feed.open(playbook.cursor)
         life.ready()
-        life.at("waiting")
-        async for _ in self._cycle.each(self._every):
-            life.at("consolidating")
-            await self._consolidate()
-            life.progress()
-            life.at("waiting")
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._follow, life)
+                nursery.start_soon(self._show_the_rest)
+                nursery.start_soon(self._save_now_and_then)
+                nursery.start_soon(self._tell_now_and_then)
+                nursery.start_soon(self._make_anew_when_outdated)
+        finally:
+            with trio.move_on_after(SAVE_BUDGET_S, shield=True):
+                await self._save()
 
-    async def _consolidate(self) -> None:
-        ops = list(self._ring.ring)
-        deltas = consolidate(ops, self._entries)
-        left_out = endpoints_left_out(ops, self._entries)
-        if left_out:
-            self._log.warning("entries_full", endpoints_left_out=left_out)
-        if not deltas:
-            return
-        await self._learned.save_deltas(deltas)
-        self._entries.update((delta.entry.id, delta.entry) for delta in deltas)
-        created = sum(isinstance(delta, Created) for delta in deltas)
-        self._log.info("consolidated", created=created, updated=len(deltas) - created)
+    async def _follow(self, life: Life) -> None:
+        while True:
+            life.at("waiting")
+            async with self._feed.take() as ops:
+                life.at("consolidating")
+                taken = 0
+                while taken < len(ops):
+                    async with self._turn:
+                        taken = self._take(ops, taken)
+                    await _let_others()
+            life.progress()
+
+    def _take(self, ops: Sequence[Op], taken: int) -> int:
+        """Take ops in for one turn; give how many are taken then."""
+        taken = _take_turn(self._playbook, ops, taken, self._note)
+        self._show()
+        return taken
+
+    def _note(self, deltas: Sequence[Delta]) -> None:
+        for delta in deltas:
+            self._unshown.update(dict.fromkeys(touched(delta)))
+
+    def _show(self) -> None:
+        """Bring some of what has changed to the shelf; what was changed again meanwhile only once."""
+        for key in list(islice(self._unshown, SHOWN_AT_ONCE)):
+            del self._unshown[key]
+            entry = self._playbook.entries.get(key)
+            if entry is None:
+                self._shelf.drop(key)
+            else:
+                self._shelf.put(entry)
+        if self._unshown:
+            self._is_behind.set()
+
+    async def _show_the_rest(self) -> None:
+        """Bring the rest to the shelf, when more has changed than has its turn at once."""
+        while True:
+            await self._is_behind.wait()
+            self._is_behind = trio.Event()
+            self._show()
+            await trio.sleep(SHOW_S)
+
+    async def _stock(self) -> None:
+        """Put on the shelf what the playbook holds, and nothing else."""
+        self._unshown = {}
+        for key in self._shelf.ids() - self._playbook.entries.keys():
+            self._shelf.drop(key)
+        for number, entry in enumerate(tuple(self._playbook.entries.values()), start=1):
+            self._shelf.put(entry)
+            if number % ROWS_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+
+    async def _save_now_and_then(self) -> None:
+        while True:
+            await trio.sleep(SAVE_S)
+            await self._save()
+
+    async def _save(self) -> None:
+        """Save what has changed since the last time, with the cursor; what could not be saved stays unsaved."""
+        async with self._turn:
+            playbook, whole = self._playbook, self._is_new
+            if playbook.cursor == self._saved_seq and not whole:
+                return
+            seq = playbook.cursor
+            rows = await self._rows(playbook, whole=whole)
+        await self._learned.save_playbook(rows, seq, whole=whole)
+        if playbook is self._playbook:
+            playbook.kept.saved()
+            self._saved_seq, self._is_new = seq, False
+        self._warn_of_bounds(playbook.meta.left)
+
+    async def _rows(self, playbook: Playbook, *, whole: bool) -> list[Row]:
+        changed = playbook.kept.take()
+        rows = []
+        for number, part in enumerate(list(playbook.parts()) if whole else changed, start=1):
+            rows.append(playbook.row(*part))
+            if number % ROWS_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+        return rows
+
+    def _warn_of_bounds(self, left: Left) -> None:
+        before, now = self._left, Left(left.ops, left.endpoints, left.entries, left.values, left.runs)
+        if (now.ops, now.entries) > (before.ops, before.entries):
+            self._log.warning("entries_full", ops_left_out=now.ops, entries_left_out=now.entries)
+        self._left = now
+
+    # ------------------------------------------------------------------------------------------- the gateway
+
+    async def _tell_now_and_then(self) -> None:
+        """Tell the gateway, once all that is in the journal by then is in the playbook: of a batch it is told once."""
+        async for _ in self._cycle.each(self._every):
+            await self._feed.reached(self._feed.cursor + self._feed.statistics().behind)
+            due = copies(self._playbook.endpoints.values(), self._playbook.meta.successes, self._told)
+            if not due:
+                continue
+            await self._learned.save_told(due)
+            created = sum(copy.endpoint not in self._told for copy in due)
+            self._told |= {copy.endpoint: copy.successes for copy in due}
+            self._log.info("consolidated", created=created, updated=len(due) - created)
+
+    # ---------------------------------------------------------------------------------------------- made anew
+
+    async def _make_anew_when_outdated(self) -> None:
+        while True:
+            if self._playbook.outdated:
+                await self._make_anew()
+            await trio.sleep(LOOK_S)
+
+    async def _make_anew(self) -> None:
+        """Fold the whole journal once more, with what has been revoked known; then let it take the old one's place."""
+        revocations = self._playbook.meta.revocations
+        anew = Playbook(self._corroboration, revocations)
+        self._log.info("playbook_outdated", revocations=len(revocations), last_seq=self._playbook.cursor)
+        at = 0
+        while at < self._playbook.cursor:
+            at = await self._catch_up(anew, at)
+        async with self._turn:
+            while at < self._playbook.cursor:
+                at = await self._catch_up(anew, at)
+            before, self._playbook, self._is_new = len(self._playbook.entries), anew, True
+            await self._stock()
+        self._log.info("playbook_made_anew", entries=len(anew.entries), entries_before=before, last_seq=anew.cursor)
+
+    async def _catch_up(self, anew: Playbook, at: int) -> int:
+        """Take the next ops in, and give how far it is now; what cannot be read is passed over."""
+        end = self._playbook.cursor
+        ops = [op for op in await self._read(at, READ_OPS) if op.seq <= end]
+        taken = 0
+        while taken < len(ops):
+            taken = _take_turn(anew, ops, taken, lambda _deltas: None)
+            await _let_others()
+        return ops[-1].seq if ops else end
+
+
+async def _let_others() -> None:
+    """Let others have their turn, and a while longer when they make use of it."""
+    before = trio.current_time()
+    await trio.lowlevel.checkpoint()
+    if trio.current_time() - before > BUSY_S:
+        await trio.sleep(PAUSE_S)
+
+
+def _take_turn(playbook: Playbook, ops: Sequence[Op], taken: int, show: Callable[[Sequence[Delta]], None]) -> int:
+    """Take ops into a playbook for one turn, and give how many are taken then.
+
+    :param show: is given what each has changed.
+    """
+    end = trio.current_time() + TURN_S
+    while taken < len(ops):
+        show(playbook.take(ops[taken]))
+        taken += 1
+        if taken % LOOK_OPS == 0 and trio.current_time() >= end:
+            break
+    return taken

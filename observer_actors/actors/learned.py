@@ -19,9 +19,10 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.doubt import Doubts
 from observer_actors.patterns import Diagnosis, Outgoing, Pattern, Standing
-from observer_actors.playbook import Delta, Entry
+from observer_actors.playbook import Copy, Playbook, Row
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import (
+    CONSOLIDATOR,
     LEARNED_PATH,
     STANDINGS,
     Lane,
@@ -41,7 +42,6 @@ ANALYZER: Final = "analyzer"
 DOUBTS: Final = "doubts"
 DIAGNOSES_LOADED_MAX: Final = 2_000
 """As many as there are patterns."""
-CONSOLIDATOR: Final = "consolidator"
 
 
 class StoreReplaced(StoreFailed):
@@ -139,19 +139,27 @@ class Learned:
         saved = await self._call(lambda store: store.save_standings(snapshot, messages), saves=ANALYZER)
         self._note(saved)
 
-    async def load_entries(self) -> dict[str, Entry]:
-        """Give the playbook."""
-        return await self._call(Store.entries, loads=CONSOLIDATOR)
+    async def load_playbook(self) -> Playbook:
+        """Give the playbook as it was last saved."""
+        return await self._call(lambda store: store.playbook(CONSOLIDATOR), loads=CONSOLIDATOR)
 
-    async def save_deltas(self, deltas: Sequence[Delta]) -> None:
-        """Save changes of the playbook, and queue the gateway's copies, all or nothing."""
-        if not self._gateway.url:
-            deltas = [msgspec.structs.replace(delta, message=None) for delta in deltas]
-        seq = max(delta.entry.last_seq for delta in deltas)
-        saved = await self._call(
-            lambda store: store.save_deltas(deltas, consumer=CONSOLIDATOR, seq=seq), saves=CONSOLIDATOR
+    async def save_playbook(self, rows: Sequence[Row], seq: int, *, whole: bool = False) -> None:
+        """Save what has changed of the playbook, with the last seq that is in it.
+
+        :param whole: the rows are all there is.
+        """
+        await self._call(
+            lambda store: store.save_playbook(rows, consumer=CONSOLIDATOR, seq=seq, whole=whole), saves=CONSOLIDATOR
         )
-        self._note(saved)
+
+    async def load_told(self) -> dict[str, int]:
+        """Give what the gateway has been told: endpoint -> successes."""
+        return await self._call(Store.told)
+
+    async def save_told(self, copies: Sequence[Copy]) -> None:
+        """Save what the gateway is told, and queue it, all or nothing."""
+        queues = bool(self._gateway.url)
+        self._note(await self._call(lambda store: store.save_told(copies, queues=queues), saves=CONSOLIDATOR))
 
     async def next_message(self, lane: Lane = Lane.ANY) -> Queued:
         """Wait until the head of a lane of the outbox is due."""
@@ -187,12 +195,21 @@ class Learned:
         if saved.dropped:
             self._log.error("outbox_full", dropped=saved.dropped, hint="the gateway is away; the oldest were dropped")
         if saved.queued:
-            self._queued += 1
-            self._more.unpark_all()
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have those look who wait for a message."""
+        self._queued += 1
+        self._more.unpark_all()
 
     async def _call(self, call: Callable[[Store], T], *, loads: str = "", saves: str = "") -> T:
         work = partial(self._in_thread, call, loads, saves)
-        return await self._around.in_thread(work, limiter=self._limiter)
+        replaced = self._replaced
+        try:
+            return await self._around.in_thread(work, limiter=self._limiter)
+        finally:
+            if self._replaced != replaced:
+                self._wake()  # the new file may have taken over messages that nobody was told of
 
     def _in_thread(self, call: Callable[[Store], T], loads: str, saves: str) -> T:
         end = self._last_seq()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from observer_actors.actors.commits import Commits, Feed
 from observer_actors.ring import Ring
 from observer_actors.supervision import Life
 
 __all__ = ["RingKeeper"]
+
+LOADED_SHARE: Final = 2
+"""Ops read at the start, by the capacity: among them may be as many that the ring does not hold."""
 
 
 class RingKeeper:
@@ -21,7 +26,7 @@ class RingKeeper:
         """Serve as an actor: a fresh ring from the journal, then whatever is committed."""
         ring = Ring(self.ring.capacity)
         upto = self._commits.last_seq
-        await self._feed.open(max(0, upto - ring.capacity))
+        await self._feed.open(max(0, upto - LOADED_SHARE * ring.capacity))
         life.at("loading")
         while self._feed.cursor < upto:
             await self._take(ring, life)

@@ -15,19 +15,25 @@ from observer_actors.op import Op
 __all__ = [
     "ActorAnswer",
     "ActorsAnswer",
+    "AuditAnswer",
     "BatchAnswer",
     "EndpointAnswer",
     "EntryAnswer",
+    "EntryDetailAnswer",
     "EventAnswer",
     "FailureAnswer",
     "FailuresAnswer",
     "HealthAnswer",
+    "HistoryAnswer",
     "LifetimeAnswer",
     "OpsAnswer",
+    "OutcomesAnswer",
     "PlaybookAnswer",
     "ReadyAnswer",
     "RejectedLine",
+    "RevokedAnswer",
     "StatsAnswer",
+    "TallyAnswer",
 ]
 
 
@@ -127,6 +133,29 @@ class FailuresAnswer(Struct, frozen=True):
     failures: tuple[FailureAnswer, ...]
 
 
+class ArmAnswer(Struct, frozen=True):
+    """How the runs of one arm ended."""
+
+    succeeded: int = 0
+    failed: int = 0
+
+
+class TrialAnswer(Struct, frozen=True):
+    """What the uses of an entry have come to."""
+
+    exposed: ArmAnswer = ArmAnswer()
+    control: ArmAnswer = ArmAnswer()
+    fixed: int = 0
+    broken: int = 0
+
+
+class LiftAnswer(Struct, frozen=True):
+    """Exposed less control."""
+
+    low: float = -1.0
+    high: float = 1.0
+
+
 class EntryAnswer(Struct, frozen=True):
     """One entry of the playbook."""
 
@@ -135,13 +164,119 @@ class EntryAnswer(Struct, frozen=True):
     endpoint: str = ""
     text: str = ""
     version: int = 0
-    successes: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    state: str = ""
+    mark: str = ""
+    handed_out: bool = False
+    corroborated: bool = False
+    supported: bool = True
+    suspended: bool = False
+
+
+class ChangeAnswer(Struct, frozen=True):
+    """One version of an entry."""
+
+    version: int
+    seq: int
+    what: str = ""
+    state: str = ""
+
+
+class NoteAnswer(Struct, frozen=True):
+    """What a person has noted."""
+
+    time: str = ""
+    text: str = ""
+
+
+class PatternReference(Struct, frozen=True):
+    """A pattern of failures, and ops of an entry that belong to it."""
+
+    id: str
+    template: str = ""
+    seqs: tuple[int, ...] = ()
+
+
+class VerdictAnswer(Struct, frozen=True):
+    """What was judged of a run."""
+
+    run: str
+    good: bool
+    seq: int = 0
+    seqs: tuple[int, ...] = ()
+
+
+class EntryDetailAnswer(EntryAnswer, frozen=True):
+    """`GET /playbook/{id}`."""
+
+    runs: int = 0
+    sources: tuple[str, ...] = ()
+    trial: TrialAnswer = TrialAnswer()
+    lift: LiftAnswer = LiftAnswer()
+    example_seqs: tuple[int, ...] = ()
+    contrary_seqs: tuple[int, ...] = ()
+    history: tuple[ChangeAnswer, ...] = ()
+    notes: tuple[NoteAnswer, ...] = ()
+    patterns: tuple[PatternReference, ...] = ()
+    verdicts: tuple[VerdictAnswer, ...] = ()
 
 
 class PlaybookAnswer(Struct, frozen=True):
     """`GET /playbook`."""
 
     entries: tuple[EntryAnswer, ...]
+    total: int = 0
+    outdated: bool = False
+
+
+class RevokedAnswer(Struct, frozen=True):
+    """`POST /playbook/revoke`."""
+
+    seq: int
+    suspended: int = 0
+
+
+class FindingsAnswer(Struct, frozen=True):
+    """Findings by severity."""
+
+    info: int = 0
+    warn: int = 0
+    block: int = 0
+
+
+class AuditAnswer(Struct, frozen=True):
+    """One audit's outcome."""
+
+    signature: str
+    overall: str = ""
+    one_liner: str = ""
+    timestamp: str = ""
+    findings: FindingsAnswer = FindingsAnswer()
+
+
+class OutcomesAnswer(Struct, frozen=True):
+    """`GET /kb/outcomes`."""
+
+    outcomes: tuple[AuditAnswer, ...]
+
+
+class TallyAnswer(Struct, frozen=True):
+    """Audits, counted."""
+
+    audits: int = 0
+    refused: int = 0
+    overall: dict[str, int] = field(default_factory=dict)
+    last: str = ""
+
+
+class HistoryAnswer(Struct, frozen=True):
+    """`GET /kb/history`."""
+
+    stem: str
+    same: TallyAnswer
+    similar: TallyAnswer
+    newest: tuple[AuditAnswer, ...] = ()
 
 
 class EventAnswer(Struct, frozen=True):

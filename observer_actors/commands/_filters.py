@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from observer_actors.commands._answers import OpsAnswer
 from observer_actors.commands._api import Api
 
-__all__ = ["PAGE_OPS", "Filters", "pages", "raw_ops"]
+__all__ = ["PAGE_OPS", "Filters", "pages", "raw_ops", "time_given"]
 
 PAGE_OPS: Final = 1_000
 """The most that the daemon gives at once."""
@@ -43,11 +43,12 @@ class Filters:
         """Give them as the API wants them."""
         given: dict[str, object] = {name: getattr(self, name) for name in self.__slots__}
         now = datetime.now(UTC)
-        return given | {name: _time(given[name], now) for name in ("since", "until")}
+        return given | {name: time_given(getattr(self, name), now) for name in ("since", "until")}
 
 
-def _time(text: object, now: datetime) -> object:
-    found = _AGO.fullmatch(text) if isinstance(text, str) else None
+def time_given(text: str | None, now: datetime) -> str | None:
+    """Give a time as the API wants it: as it was given, but for one that says how long ago."""
+    found = _AGO.fullmatch(text) if text is not None else None
     if found is None:
         return text
     return (now - timedelta(**{_UNITS[found["unit"]]: int(found["number"])})).isoformat()

@@ -1,27 +1,229 @@
-"""`observer-actors playbook`."""
+"""`observer-actors playbook`: what is known to work and to fail, whence, and what a person decides of it."""
 
 from __future__ import annotations
 
-from observer_actors.commands._answers import PlaybookAnswer
-from observer_actors.commands._options import ApiOptions, JsonFlag
-from observer_actors.commands._screen import console, print_json, table
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Final, Literal
 
-__all__ = ["playbook"]
+import cyclopts
+import msgspec
+from cyclopts import Parameter, validators
+
+from observer_actors.commands._answers import EntryAnswer, EntryDetailAnswer, PlaybookAnswer
+from observer_actors.commands._options import ApiOptions, ConfigOptions, JsonFlag
+from observer_actors.commands._screen import LongWork, console, print_json, table
+from observer_actors.visible import visible
+
+__all__ = ["app"]
+
+app = cyclopts.App(name="playbook", help="Show what is known to work and to fail, and decide what is handed out.")
+
+EXIT_DIFFERENT: Final = 1
+Id = Annotated[str, Parameter(help="The entry's id, as the list shows it.")]
+Note = Annotated[str, Parameter(help="Why; kept with the entry.")]
 
 
-def playbook(api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:  # noqa: B008 - frozen
-    """Show what worked, and how often.
+@app.default
+def playbook(
+    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    *,
+    endpoint: str | None = None,
+    kind: Literal["do", "avoid", "recipe"] | None = None,
+    handed_out: Annotated[bool | None, Parameter(negative="--held-back")] = None,
+    seq: int | None = None,
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=1_000))] = 100,
+    json: JsonFlag = False,
+) -> None:
+    """Show what is known to work and to fail, the most evidence first.
 
     Example: observer-actors playbook
+
+    Parameters
+    ----------
+    endpoint
+        Only of this endpoint.
+    kind
+        Only these.
+    handed_out
+        Only what agents may be given, or only what they may not.
+    seq
+        Only what this op, or the run that it judges, is evidence of.
+    limit
+        Most entries to show.
     """
+    asked = {"endpoint": endpoint, "kind": kind, "handed_out": handed_out, "seq": seq, "limit": limit}
     with api.open() as daemon:
-        body = daemon.get("/playbook")
+        body = daemon.get("/playbook", asked)
         answer = daemon.decoded(PlaybookAnswer, body)
     if json:
         print_json(body)
         return
     if not answer.entries:
-        print("nothing has worked often enough yet")
+        print("nothing is known that is asked for")
         return
-    rows = [(f"{one.successes:,}", one.kind, one.endpoint, one.text, one.id) for one in answer.entries]
-    console().print(table(("successes", "kind", "endpoint", "text", "id"), rows, numbers=("successes",)))
+    columns = ("succeeded", "failed", "handed out", "kind", "endpoint", "text", "id")
+    console().print(table(columns, map(_cells, answer.entries), numbers=("succeeded", "failed")))
+    if answer.total > len(answer.entries):
+        print(f"{answer.total - len(answer.entries):,} more; --limit shows them")
+    if answer.outdated:
+        print("evidence was revoked: the playbook is being made anew")
+
+
+@app.command
+def show(entry: Id, api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:  # noqa: B008 - frozen
+    """Show one entry: where it comes from, what its uses have come to, and how it became what it is.
+
+    Example: observer-actors playbook show 8d7b13ab5acc1357
+    """
+    with api.open() as daemon:
+        body = daemon.get(f"/playbook/{entry}")
+        answer = daemon.decoded(EntryDetailAnswer, body)
+    if json:
+        print_json(body)
+    else:
+        print("\n".join(_in_words(answer)))
+
+
+@app.command
+def pin(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:  # noqa: B008
+    """Hand an entry out whatever its trial says, as long as it is corroborated.
+
+    Example: observer-actors playbook pin 8d7b13ab5acc1357 --note "known to be right"
+    """
+    _decide(api, entry, "pin", note, json=json)
+
+
+@app.command
+def unpin(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:  # noqa: B008
+    """Let an entry's trial decide again.
+
+    Example: observer-actors playbook unpin 8d7b13ab5acc1357
+    """
+    _decide(api, entry, "unpin", note, json=json)
+
+
+@app.command
+def withhold(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:  # noqa: B008
+    """Hand an entry out no more until it is released.
+
+    Example: observer-actors playbook withhold 8d7b13ab5acc1357 --note "looks wrong"
+    """
+    _decide(api, entry, "withhold", note, json=json)
+
+
+@app.command
+def release(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:  # noqa: B008
+    """Take back what was decided; one that its trial has withheld or retired is tried again.
+
+    Example: observer-actors playbook release 8d7b13ab5acc1357
+    """
+    _decide(api, entry, "release", note, json=json)
+
+
+@app.command
+def retire(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:  # noqa: B008
+    """Hand an entry out no more.
+
+    Example: observer-actors playbook retire 8d7b13ab5acc1357 --note "the tool is gone"
+    """
+    _decide(api, entry, "retire", note, json=json)
+
+
+@app.command
+def note(entry: Id, text: str, api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:  # noqa: B008
+    """Note something with an entry.
+
+    Example: observer-actors playbook note 8d7b13ab5acc1357 "see the incident of May"
+    """
+    _decide(api, entry, "note", text, json=json)
+
+
+@app.command
+def check(data_dir: Path | None = None, *, config: Path | None = None, json: JsonFlag = False) -> int:
+    """Make the playbook anew from the journal, and compare it with what is stored, byte for byte.
+
+    Exits 1 when they differ, or cannot be compared. Works on a stopped and on a running daemon's directory; changes
+    nothing.
+
+    Example: observer-actors playbook check --data-dir ./data
+
+    Parameters
+    ----------
+    data_dir
+        The directory to check; unless given, the one that `serve` would take.
+    config
+        A TOML file with settings, as `serve` takes it.
+    """
+    from observer_actors.commands._rebuild import rebuilt  # noqa: PLC0415 - the other commands need none of it
+
+    folder = ConfigOptions(config=config, data_dir=data_dir).load().settings.data_dir
+    with LongWork("making the playbook anew", "ops") as progress:
+        report = rebuilt(folder, progress)
+    if json:
+        print(msgspec.json.encode(report).decode())
+    elif report.is_same:
+        print(
+            f"{folder}: the same to the byte; {report.entries:,} entries in {report.parts:,} parts,"
+            f" {report.bytes:,} bytes, from seq {report.first_seq:,} to {report.last_seq:,}"
+        )
+    else:
+        print("\n".join([f"{folder}: {report.problem or 'not the same'}", *report.different]))
+    return 0 if report.is_same else EXIT_DIFFERENT
+
+
+def _decide(api: ApiOptions, entry: str, action: str, note: str, *, json: bool) -> None:
+    with api.open() as daemon:
+        body = daemon.post(f"/playbook/{entry}", msgspec.json.encode({"action": action, "note": note}))
+        answer = daemon.decoded(EntryAnswer, body)
+    if json:
+        print_json(body)
+    else:
+        print(f"{visible(answer.id)}: {_standing(answer)}")
+
+
+def _cells(entry: EntryAnswer) -> tuple[str, ...]:
+    numbers = f"{entry.succeeded:,}", f"{entry.failed:,}"
+    return (*numbers, _standing(entry), entry.kind, entry.endpoint, entry.text, entry.id)
+
+
+def _standing(entry: EntryAnswer) -> str:
+    """Say whether an entry is handed out, and why not."""
+    if entry.handed_out:
+        return entry.mark or entry.state
+    if entry.suspended:
+        return "no: revoked"
+    if not entry.corroborated:
+        return "no: uncorroborated"
+    if not entry.supported:
+        return "no: unsupported"
+    return f"no: {entry.mark or entry.state}"
+
+
+def _in_words(entry: EntryDetailAnswer) -> Iterable[str]:
+    yield visible(entry.text)
+    yield ""
+    yield f"{entry.kind} of {visible(entry.endpoint)}, version {entry.version}, handed out: {_standing(entry)}"
+    sources = ", ".join(map(visible, entry.sources)) or "none"
+    yield f"evidence: {entry.succeeded:,} succeeded, {entry.failed:,} failed; {entry.runs} runs; sources {sources}"
+    trial = entry.trial
+    yield (
+        f"uses: exposed {trial.exposed.succeeded:,} of {trial.exposed.succeeded + trial.exposed.failed:,} succeeded,"
+        f" control {trial.control.succeeded:,} of {trial.control.succeeded + trial.control.failed:,};"
+        f" fixed {trial.fixed:,}, broken {trial.broken:,}; lift {entry.lift.low:+.2f} to {entry.lift.high:+.2f}"
+    )
+    yield f"shown by ops: {_seqs(entry.example_seqs)}; against: {_seqs(entry.contrary_seqs)}"
+    for pattern in entry.patterns:
+        yield f"pattern {pattern.id}: {visible(pattern.template)} (ops {_seqs(pattern.seqs)})"
+    for verdict in entry.verdicts:
+        judged = "good" if verdict.good else "failed"
+        yield f"run {visible(verdict.run)}: judged {judged} by op {verdict.seq} (ops {_seqs(verdict.seqs)})"
+    for change in entry.history:
+        state = f" {change.state}" if change.state else ""
+        yield f"version {change.version} by op {change.seq}: {change.what}{state}"
+    for noted in entry.notes:
+        yield f"note of {noted.time}: {visible(noted.text)}"
+
+
+def _seqs(seqs: Iterable[int]) -> str:
+    return ", ".join(map(str, seqs)) or "none"

@@ -10,6 +10,7 @@ from observer_actors.settings import Settings
 __all__ = ["RELOADABLE", "reload_settings"]
 
 RELOADABLE: Final = (
+    "advice.control_share",
     "cycle.seconds",
     "journal.retained_bytes_max",
     "journal.retained_seconds_max",

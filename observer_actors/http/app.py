@@ -15,23 +15,33 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from quart import Response, request
 from quart.typing import ResponseReturnValue
-from quart_schema import Info, QuartSchema, document_querystring, document_request, document_response, tag
+from quart_schema import (
+    HttpSecurityScheme,
+    Info,
+    QuartSchema,
+    document_querystring,
+    document_request,
+    document_response,
+    tag,
+)
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, RequestTimeout
 
 from observer_actors import __version__
 from observer_actors.errors import ObserverError, RequestTooLarge
 from observer_actors.event import Event
+from observer_actors.http.advice import register_advice
 from observer_actors.http.description import Description, document_problems, document_text
 from observer_actors.http.doubt import DoubtAnswer, DoubtfulOp, doubt_answer, marked_op
 from observer_actors.http.failures import register_failures
 from observer_actors.http.intake import BatchAnswer, EventAnswer
+from observer_actors.http.kb import register_kb
 from observer_actors.http.metrics import DaemonCollector
+from observer_actors.http.playbook import register_playbook
 from observer_actors.http.queries import CURSOR, SEQ_DIGITS_MAX, cursor_after, parse_ops_query, parse_seq
 from observer_actors.http.replies import PROBLEM, Problem, Reply, json_reply, problem_reply
 from observer_actors.http.sse import stream
 from observer_actors.http.views import Readiness, Views
-from observer_actors.playbook import Entry
 from observer_actors.ring import RecentOp, RingStatistics
 from observer_actors.supervision import (
     ActorFailed,
@@ -149,12 +159,6 @@ class TreeAnswer(msgspec.Struct, frozen=True):
     events: Sequence[AnyLifecycleEvent]
 
 
-class PlaybookAnswer(msgspec.Struct, frozen=True):
-    """`GET /playbook`: what worked."""
-
-    entries: list[Entry]
-
-
 class _Application(QuartTrio):
     """Quart, with our own line for a request that failed through a fault of ours."""
 
@@ -178,6 +182,8 @@ def create_app(views: Views) -> QuartTrio:
         info=Info(title="observer_actors", version=__version__, description="The third-party witness for AI agents."),
         conversion_preference="msgspec",
         openapi_provider_class=Description,
+        security_schemes={"token": HttpSecurityScheme(scheme="bearer")},
+        security=[{}, {"token": []}],  # where `auth.tokens_file` is set, each route but /health and /ready takes one
         swagger_ui_path=None,
         redoc_ui_path=None,
         scalar_ui_path=None,
@@ -187,7 +193,9 @@ def create_app(views: Views) -> QuartTrio:
     _register_status(app, views)
     _register_ops(app, views)
     register_failures(app, views, _send)
-    _register_learning(app, views)
+    register_playbook(app, views, _send)
+    register_advice(app, views, _send)
+    register_kb(app, views, _send)
     return app
 
 
@@ -351,16 +359,6 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
         response = Response(body, content_type="text/event-stream", headers=headers)
         response.timeout = None
         return response
-
-
-def _register_learning(app: QuartTrio, views: Views) -> None:
-    @app.get("/playbook")
-    @tag(["learning"])
-    @document_response(PlaybookAnswer, 200)
-    async def playbook() -> ResponseReturnValue:
-        """Show what worked."""
-        entries = sorted(views.entries(), key=lambda entry: (-entry.successes, entry.id))
-        return _send(json_reply(PlaybookAnswer(entries)))
 
 
 class OpUnknown(ObserverError):

@@ -37,7 +37,7 @@ from observer_actors.patterns import (
 )
 from observer_actors.patterns.history import DAY_US, HOUR_US, MINUTE_US
 from observer_actors.patterns.states import NOTE_CHARS_MAX
-from observer_actors.playbook import Entry
+from observer_actors.playbook import Entry, Kind
 
 __all__ = ["register_failures"]
 
@@ -100,7 +100,7 @@ class FailureDetail(Failure, frozen=True, kw_only=True):
     """What sets the newest failures apart from the newest successes at this endpoint."""
     notes: tuple[Note, ...]
     lessons: list[Entry]
-    """What is known to work at this endpoint."""
+    """The entries of the playbook that come from these failures, then what is known to work at this endpoint."""
 
 
 class FailuresAnswer(msgspec.Struct, frozen=True):
@@ -253,8 +253,23 @@ async def _detail(views: Views, pattern: Pattern) -> FailureDetail:
         diagnosis=views.analyzer.diagnosis_of(pattern.id),
         contrast=await contrast_of(views.query, views.analyzer.pattern_of, pattern),
         notes=() if standing is None else standing.notes,
-        lessons=[entry for entry in views.entries() if entry.endpoint == pattern.endpoint],
+        lessons=await _lessons(views, pattern),
     )
+
+
+async def _lessons(views: Views, pattern: Pattern) -> list[Entry]:
+    """Give the entries that come from a pattern's failures, and those that say what works."""
+    entries = views.consolidator.playbook.ledger.at(pattern.endpoint)
+    own = [entry for entry in entries if entry.kind is Kind.AVOID and await _comes_from(views, entry, pattern)]
+    return [*own, *(entry for entry in entries if entry.kind is not Kind.AVOID)]
+
+
+async def _comes_from(views: Views, entry: Entry, pattern: Pattern) -> bool:
+    shown = {example.seq for example in pattern.examples}
+    if not shown.isdisjoint(entry.example_seqs):
+        return True
+    op = await views.get(entry.example_seqs[-1]) if entry.example_seqs else None
+    return op is not None and views.analyzer.pattern_of(op) == pattern.id
 
 
 def _now_us() -> int:

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from observer_actors import __version__
+from observer_actors.http.advice_metrics import advice_metrics
 from observer_actors.http.views import Views
 from observer_actors.patterns import State, stable_id
 from observer_actors.ring import Ring
@@ -50,6 +51,7 @@ class DaemonCollector(Collector):
         yield from self._journal()
         yield from self._operations()
         yield from self._followers()
+        yield from advice_metrics(self._views)
         yield from self._patterns()
         yield from self._doubts()
         yield from self._consultations()
@@ -196,6 +198,8 @@ class DaemonCollector(Collector):
         yield _gauge("observer_tail_readers", "Readers of /tail.", tail.readers)
         yield _counter("observer_tail_dropped", "Readers dropped because they were too slow.", tail.dropped)
         yield _counter("observer_tail_dropped_ops", "Ops those readers had waiting.", tail.dropped_ops)
+        written = self._views.librarian.rows_written
+        yield _counter("observer_audit_rows", "Verdicts whose row in the knowledge base the daemon wrote.", written)
         outbox = self._views.outbox()
         if outbox is None:
             return

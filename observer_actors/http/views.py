@@ -10,21 +10,24 @@ import msgspec
 import trio
 
 from observer_actors.actors.admission import Admission
+from observer_actors.actors.adviser import Adviser
 from observer_actors.actors.analyzer import Analyzer
 from observer_actors.actors.commits import Commits, Feed
+from observer_actors.actors.consolidator import Consolidator
+from observer_actors.actors.librarian import Librarian
 from observer_actors.actors.persister import Persister
+from observer_actors.actors.recorder import Recorder
 from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.stats import StatsKeeper
 from observer_actors.actors.tail import Tail
 from observer_actors.http.intake import Intake
 from observer_actors.journal import Page, Query
 from observer_actors.op import Op
-from observer_actors.playbook import Entry
 from observer_actors.settings import Settings
 from observer_actors.store import StoreStatistics
 from observer_actors.supervision import ActorStatistics, Events
 
-__all__ = ["Readiness", "Views"]
+__all__ = ["READ_OWN_WRITES_S", "Readiness", "Views"]
 
 READ_OWN_WRITES_S: Final = 1.0
 
@@ -43,6 +46,8 @@ class Views:
     settings: Callable[[], Settings]
     intake: Intake
     admission: Admission
+    recorder: Recorder
+    adviser: Adviser
     persister: Persister
     commits: Commits
     ring: RingKeeper
@@ -55,7 +60,8 @@ class Views:
     get: Callable[[int], Awaitable[Op | None]]
     damaged_lines: Callable[[], int]
     analyzer: Analyzer
-    entries: Callable[[], Sequence[Entry]]
+    consolidator: Consolidator
+    librarian: Librarian
     outbox: Callable[[], StoreStatistics | None]
 
     async def own_writes(self) -> None:

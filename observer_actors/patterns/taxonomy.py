@@ -21,7 +21,7 @@ import msgspec
 
 from observer_actors.patterns.grouping import Pattern
 
-__all__ = ["ADVICE", "Cause", "Ruling", "rule"]
+__all__ = ["ADVICE", "Cause", "Ruling", "rule", "ruled", "status_in"]
 
 
 class Cause(StrEnum):
@@ -214,11 +214,15 @@ _MASK: Final = re.compile(r"<\w+>")
 
 def rule(pattern: Pattern) -> Ruling:
     """Say what the rules make of a pattern."""
-    return _ruled(pattern.template, _status(example.line for example in pattern.examples))
+    return ruled(pattern.template, _status(example.line for example in pattern.examples))
 
 
 @lru_cache(maxsize=2_048)
-def _ruled(template: str, status: int | None) -> Ruling:
+def ruled(template: str, status: int | None) -> Ruling:
+    """Say what the rules make of a masked text.
+
+    :param status: the HTTP status that all texts with this mask name.
+    """
     text = _MASK.sub("…", template)
     found = [(item.confidence, item.cause, match[0]) for item in _RULES if (match := item.words.search(text))]
     if status in _BY_STATUS:
@@ -229,7 +233,13 @@ def _ruled(template: str, status: int | None) -> Ruling:
     return Ruling(cause, confidence, ADVICE[cause], because)
 
 
+def status_in(text: str) -> int | None:
+    """Give the HTTP status that a text names; None when it names none."""
+    found = _STATUS.search(text)
+    return int(found["status"]) if found else None
+
+
 def _status(lines: Iterable[str]) -> int | None:
     """Give the HTTP status that all examples name; None when they name several, or none."""
-    named = {int(match["status"]) for line in lines if (match := _STATUS.search(line))}
+    named = {status for line in lines if (status := status_in(line)) is not None}
     return named.pop() if len(named) == 1 else None

@@ -1,69 +1,168 @@
-"""Entries of the playbook, and the deltas that make and change them: nothing is rewritten wholesale."""
+"""Entries of the playbook: one piece of advice each, with its evidence, its trial, and what became of it.
+
+An entry is never written as a whole by anybody: `deltas` make and change it, each caused by one op.
+"""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
-from observer_actors.patterns import Outgoing, stable_id
+from observer_actors.patterns import stable_id
+from observer_actors.playbook.lift import Trial
 
-__all__ = ["Created", "Delta", "Entry", "Kind", "Updated", "entry_id"]
+__all__ = [
+    "CHANGES_KEPT",
+    "NOTES_KEPT",
+    "Change",
+    "Entry",
+    "EntryNote",
+    "EntryState",
+    "Kind",
+    "Mark",
+    "State",
+    "entry_id",
+]
+
+CHANGES_KEPT: Final = 20
+"""Changes that an entry remembers: the first one, and the newest others."""
+NOTES_KEPT: Final = 20
+"""Notes of persons that an entry keeps: the newest."""
 
 
 class Kind(StrEnum):
     """What an entry advises."""
 
     DO = "do"
-    """This worked."""
+    """This works."""
+    AVOID = "avoid"
+    """This fails, and why."""
+    RECIPE = "recipe"
+    """These steps succeed together."""
+
+
+class EntryState(StrEnum):
+    """What the trial has come to (`states`)."""
+
+    CANDIDATE = "candidate"
+    """Handed out, half of the runs being control."""
+    ACTIVE = "active"
+    """Handed out, a small share being control."""
+    WITHHELD = "withheld"
+    """Not handed out for now."""
+    RETIRED = "retired"
+    """Not handed out any more."""
+
+
+State = EntryState
+"""Under its whole name it does not stand for a pattern's state in `/openapi.json`."""
+
+
+class Mark(StrEnum):
+    """What a person has decided of an entry: it goes before the state."""
+
+    NONE = ""
+    PINNED = "pinned"
+    """Handed out whatever its trial says."""
+    WITHHELD = "withheld"
+    """Not handed out until a person releases it."""
+    RETIRED = "retired"
+    """Not handed out any more."""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One version of an entry: the op that caused it, and what it changed."""
+
+    version: int
+    seq: int
+    what: str
+    """"created", "evidence", "merged", "state", "mark", "suspended"; "corroboration" and "support" stand behind
+    "evidence" where they have changed with it, joined by "+"."""
+    text: str = ""
+    """The new text; "" where it is as before."""
+    state: str = ""
+    """The new state or mark; "" where both are as before."""
+
+
+class EntryNote(msgspec.Struct, frozen=True):
+    """What a person has noted."""
+
+    seq: int
+    time: str
+    text: str
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One piece of advice, with its evidence."""
+    """One piece of advice, with its evidence as of the newest version."""
 
     id: str
     kind: Kind
     endpoint: str
+    about: str
+    """What it is about at the endpoint: a way to call it, a failure's masked text, the steps of a recipe."""
+    scope: dict[str, str] = {}
+    """Attributes of the ops that it is for: name -> value. Empty: any."""
     text: str
-    version: int
-    """From 1; each update adds one."""
-    successes: int
-    """Successes taken in so far, each once, also those that have left the ring since."""
-    duration_ms_total: float
-    """The sum of their durations."""
-    first_seq: int
-    last_seq: int
-    """The newest op that is in the counts: only newer ones are added."""
-    example_seqs: tuple[int, ...]
-    """The newest `consolidation.EXAMPLES_MAX`, oldest first."""
-    inputs: tuple[str, ...]
-    """Input summaries of the newest `consolidation.INPUTS_MAX` successes, oldest first, each cut."""
-    sent_successes: int = 0
-    """``successes`` as the gateway was last told; 0: never."""
+    """What an agent is told, in one or two sentences. Every word of it is corroborated, as the entry is."""
+    state: State = State.CANDIDATE
+    reason: str = ""
+    """Why it is in this state; "" for one that was never in another."""
+    mark: Mark = Mark.NONE
+    version: int = 1
+    """From 1; each change adds one."""
+    succeeded: int = 0
+    """What speaks of success: ops, tries to go on after a failure, or runs that were judged good."""
+    failed: int = 0
+    doubtful: int = 0
+    """Successes in runs that were judged failed: they count for nothing."""
+    runs: int = 0
+    """Different runs that its evidence comes from, as far as they are counted (`evidence.WITNESSES_MAX`)."""
+    sources: tuple[str, ...] = ()
+    """Sources that speak for it, as far as they are counted; a verdict counts for the ops of its run."""
+    corroborated: bool = False
+    """Enough runs and sources speak for it: otherwise it is never handed out, whatever its state or mark."""
+    supported: bool = True
+    """The evidence still shows what the entry says."""
+    suspended: bool = False
+    """Some of its evidence has been revoked; not handed out until the playbook has been made anew."""
+    example_seqs: tuple[int, ...] = ()
+    """The newest ops that show it, oldest first."""
+    contrary_seqs: tuple[int, ...] = ()
+    """The newest ops that ended the other way: for an `avoid` what worked at the endpoint."""
+    first_seq: int = 0
+    last_seq: int = 0
+    """Of its evidence."""
+    also: tuple[str, ...] = ()
+    """Ids of entries that said the same and have become part of this one."""
+    trial: Trial = Trial()
+    history: tuple[Change, ...] = ()
+    notes: tuple[EntryNote, ...] = ()
 
     @property
-    def avg_duration_ms(self) -> float:
-        """The mean of the durations."""
-        return self.duration_ms_total / self.successes
+    def available(self) -> bool:
+        """Whether it may be handed out at all: by its evidence, by persons, by its trial, in this order."""
+        if not self.corroborated or not self.supported or self.suspended:
+            return False
+        if self.mark is not Mark.NONE:
+            return self.mark is Mark.PINNED
+        return self.state in {State.CANDIDATE, State.ACTIVE}
+
+    def changed(self, seq: int, what: str, **fields: object) -> Entry:
+        """Give the next version.
+
+        :param seq: the op that caused it.
+        """
+        version = self.version + 1
+        text = str(fields["text"]) if fields.get("text", self.text) != self.text else ""
+        state = next((str(fields[name]) for name in ("mark", "state") if name in fields), "")
+        history = (*self.history, Change(version, seq, what, text, state))
+        if len(history) > CHANGES_KEPT:
+            history = (history[0], *history[-CHANGES_KEPT + 1 :])
+        return msgspec.structs.replace(self, version=version, history=history, **fields)
 
 
-class Created(msgspec.Struct, frozen=True):
-    """A new entry, and the message that tells the gateway."""
-
-    entry: Entry
-    message: Outgoing | None = None
-
-
-class Updated(msgspec.Struct, frozen=True):
-    """An entry as its evidence has it now; a message when the gateway's copy has become stale."""
-
-    entry: Entry
-    message: Outgoing | None = None
-
-
-Delta = Created | Updated
-
-
-def entry_id(kind: Kind, endpoint: str) -> str:
+def entry_id(kind: Kind, endpoint: str, about: str = "") -> str:
     """Give the id of an entry: 16 hex digits, the same for ever."""
-    return stable_id("entry", kind.value, endpoint)
+    return stable_id("entry", kind.value, endpoint, about) if about else stable_id("entry", kind.value, endpoint)

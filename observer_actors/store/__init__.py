@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from observer_actors.store.files import StoreBusy, StoreDamaged, StoreFailed
-from observer_actors.store.learned import LEARNED_PATH, STANDINGS, Lane, Queued, Saved, Snapshot, Store, StoreStatistics
+from observer_actors.store.learned import (
+    CONSOLIDATOR,
+    LEARNED_PATH,
+    STANDINGS,
+    Lane,
+    Queued,
+    Saved,
+    Snapshot,
+    Store,
+    StoreStatistics,
+)
+from observer_actors.store.reading import read_playbook
 from observer_actors.store.schema import MIGRATIONS
+from observer_actors.store.shelf import Shelf
 
 __all__ = [
+    "CONSOLIDATOR",
     "LEARNED_PATH",
     "MIGRATIONS",
     "STANDINGS",
     "Lane",
     "Queued",
     "Saved",
+    "Shelf",
     "Snapshot",
     "Store",
     "StoreBusy",
     "StoreDamaged",
     "StoreFailed",
     "StoreStatistics",
+    "read_playbook",
 ]

@@ -35,10 +35,12 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 from observer_actors.patterns import Diagnosis, Outgoing, Pattern
-from observer_actors.playbook import Delta, Entry
+from observer_actors.playbook import Copy, Playbook, Row, Section
 from observer_actors.store.files import StoreDamaged, Trace, opened, transaction, translated
+from observer_actors.store.reading import PLAYBOOK, playbook_rows
 
 __all__ = [
+    "CONSOLIDATOR",
     "DIAGNOSES_MAX",
     "ERROR_CHARS_MAX",
     "LEARNED_PATH",
@@ -54,8 +56,10 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Record = TypeVar("Record", Pattern, Entry, Diagnosis)
+Record = TypeVar("Record", Pattern, Diagnosis)
 
+CONSOLIDATOR: Final = "consolidator"
+"""The consumer that makes the playbook."""
 LEARNED_PATH: Final = Path("_observer/learned.sqlite3")
 """Where the file lies under the data directory."""
 REMEMBERED_MAX: Final = 10_000
@@ -261,17 +265,35 @@ class Store:
             sql.execute(_FORGET_DIAGNOSES, (DIAGNOSES_MAX,))
             return self._enqueue(sql, messages)
 
-    def entries(self) -> dict[str, Entry]:
-        """Load the playbook by id."""
-        rows = self._rows("SELECT record FROM entries ORDER BY id")
-        return {entry.id: entry for entry in _decoded(rows, Entry)}
+    def playbook(self, consumer: str) -> Playbook:
+        """Load the playbook, as far as the consumer had come."""
+        return _restored(playbook_rows(self._rows(PLAYBOOK)), self.cursor(consumer))
 
-    def save_deltas(self, deltas: Sequence[Delta], *, consumer: str, seq: int) -> Saved:
-        """Save the deltas, their messages, and that the consumer has taken in all ops up to ``seq``."""
+    def save_playbook(self, rows: Sequence[Row], *, consumer: str, seq: int, whole: bool = False) -> None:
+        """Save what has changed of the playbook, and that all ops up to ``seq`` are in it.
+
+        :param whole: the rows are all there is; what stood there before goes.
+        """
         with self._saving() as sql:
-            sql.executemany(_SAVE_ENTRY, [_row(delta.entry) for delta in deltas])
+            if whole:
+                sql.execute("DELETE FROM playbook")
+            sql.executemany(_FORGET_PART, [(row.section.value, row.key) for row in rows if not row.record])
+            kept = [(row.section.value, row.key, row.seq, row.record.decode()) for row in rows if row.record]
+            sql.executemany(_SAVE_PART, kept)
             sql.execute(_SAVE_CURSOR, (consumer, seq))
-            return self._enqueue(sql, [delta.message for delta in deltas if delta.message is not None])
+
+    def told(self) -> dict[str, int]:
+        """Load what the gateway has been told: endpoint -> successes."""
+        return dict(self._rows("SELECT endpoint, successes FROM told"))
+
+    def save_told(self, copies: Sequence[Copy], *, queues: bool) -> Saved:
+        """Save what the gateway is told, and queue it.
+
+        :param queues: False where there is no gateway.
+        """
+        with self._saving() as sql:
+            sql.executemany(_SAVE_TOLD, [(copy.endpoint, copy.successes) for copy in copies])
+            return self._enqueue(sql, [copy.message for copy in copies]) if queues else Saved()
 
     # ---------------------------------------------------------------------------- the outbox
 
@@ -318,7 +340,7 @@ class Store:
         return StoreStatistics(
             patterns=self._rows("SELECT count(*) FROM patterns")[0][0],
             diagnoses=self._rows("SELECT count(*) FROM diagnoses")[0][0],
-            entries=self._rows("SELECT count(*) FROM entries")[0][0],
+            entries=self._rows("SELECT count(*) FROM playbook WHERE section = ?", Section.ENTRY.value)[0][0],
             pending=states.get("pending", 0),
             refused_kept=states.get("refused", 0),
             delivered=totals.get("delivered", 0),
@@ -362,6 +384,7 @@ _READ_REST: Final = (
     "SELECT consumer, seq FROM cursors",
     "SELECT name, seq, body FROM snapshots",
     "SELECT name, n FROM counters",
+    "SELECT endpoint, successes FROM told",
     "SELECT id, key, path, body, state, attempts, tried_at, next_at, error FROM outbox",
 )
 _SAVE_CURSOR: Final = (
@@ -375,9 +398,14 @@ _SAVE_PATTERN: Final = (
     "INSERT INTO patterns (id, endpoint, last_seq, record) VALUES (?, ?, ?, ?)"
     " ON CONFLICT (id) DO UPDATE SET last_seq = excluded.last_seq, record = excluded.record"
 )
-_SAVE_ENTRY: Final = (
-    "INSERT INTO entries (id, endpoint, last_seq, record) VALUES (?, ?, ?, ?)"
-    " ON CONFLICT (id) DO UPDATE SET last_seq = excluded.last_seq, record = excluded.record"
+_SAVE_PART: Final = (
+    "INSERT INTO playbook (section, key, seq, record) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (section, key) DO UPDATE SET seq = excluded.seq, record = excluded.record"
+)
+_FORGET_PART: Final = "DELETE FROM playbook WHERE section = ? AND key = ?"
+_SAVE_TOLD: Final = (
+    "INSERT INTO told (endpoint, successes) VALUES (?, ?)"
+    " ON CONFLICT (endpoint) DO UPDATE SET successes = excluded.successes"
 )
 _SAVE_DIAGNOSIS: Final = "INSERT INTO diagnoses (evidence, record) VALUES (?, ?) ON CONFLICT (evidence) DO NOTHING"
 _FORGET_DIAGNOSES: Final = (
@@ -413,7 +441,7 @@ def _json(record: msgspec.Struct) -> str:
     return msgspec.json.encode(record).decode()
 
 
-def _row(item: Pattern | Entry) -> tuple[str, str, int, str]:
+def _row(item: Pattern) -> tuple[str, str, int, str]:
     return item.id, item.endpoint, item.last_seq, _json(item)
 
 
@@ -423,11 +451,18 @@ def _read_all(connection: sqlite3.Connection) -> None:
     :raises StoreDamaged: a record does not say what it should.
     """
     _decoded(connection.execute("SELECT record FROM patterns"), Pattern)
-    _decoded(connection.execute("SELECT record FROM entries"), Entry)
+    _restored(playbook_rows(connection.execute(PLAYBOOK)))
     _decoded(connection.execute("SELECT record FROM diagnoses"), Diagnosis)
     for statement in _READ_REST:
         for _row_read in connection.execute(statement):
             pass
+
+
+def _restored(rows: Iterable[Row], seq: int = 0) -> Playbook:
+    try:
+        return Playbook.restored(rows, seq)
+    except msgspec.DecodeError as error:
+        raise StoreDamaged(f"a part of the playbook is not what it should be: {error}") from error
 
 
 def _decoded(rows: Iterable[tuple[str]], kind: type[Record]) -> list[Record]:

@@ -54,4 +54,19 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         # Totals, since rows are forgotten.
         "CREATE TABLE counters (name TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     ),
+    (
+        # The playbook as the fold over the journal that it is now. What the gateway has been told stays true.
+        """CREATE TABLE playbook (
+            section TEXT NOT NULL,
+            key TEXT NOT NULL,
+            seq INTEGER NOT NULL,
+            record TEXT NOT NULL CHECK (json_valid(record)),
+            PRIMARY KEY (section, key)
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE TABLE told (endpoint TEXT PRIMARY KEY, successes INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+        """INSERT INTO told SELECT endpoint, max(json_extract(record, '$.sent_successes')) FROM entries
+            WHERE json_extract(record, '$.sent_successes') > 0 GROUP BY endpoint""",
+        "DROP TABLE entries",
+        "DELETE FROM cursors WHERE consumer = 'consolidator'",
+    ),
 )

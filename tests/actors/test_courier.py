@@ -20,7 +20,7 @@ from observer_actors.actors.courier import Courier, backoff_s
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.patterns import Outgoing
-from observer_actors.playbook import Created, Entry, Kind
+from observer_actors.playbook import Copy
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import LEARNED_PATH
 from observer_actors.supervision import Life
@@ -42,19 +42,6 @@ from tests.fakes.http_peer import (
 EPOCH: Final = 1_800_000_000.0
 WAIT_S: Final = 10.0
 TIMEOUT_S: Final = 10.0
-ENTRY: Final = Entry(
-    id="e1",
-    kind=Kind.DO,
-    endpoint="sql:run",
-    text="works",
-    version=1,
-    successes=5,
-    duration_ms_total=12.5,
-    first_seq=1,
-    last_seq=9,
-    example_seqs=(1, 9),
-    inputs=("a", "b"),
-)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +66,7 @@ class Bench:
     cancel: Callable[[], None]
 
     async def queue(self, *keys: str) -> None:
-        await self.learned.save_deltas([Created(ENTRY, message(key)) for key in keys])
+        await self.learned.save_told([Copy("sql:run", 5, message(key)) for key in keys])
 
     def rows(self) -> list[tuple[Any, ...]]:
         """Give key, state, tries that failed, and the delay after the last of them."""
@@ -131,7 +118,7 @@ async def at_work(
     around = Surroundings(time_ns=lambda: int((EPOCH + trio.current_time()) * 1e9), chance=lambda: 1.0)
     settings = GatewaySettings(url=url, timeout_seconds=TIMEOUT_S, outbox_max=outbox_max)
     learned = Learned(data_dir, settings, log=log, around=around)
-    await learned.load_entries()
+    await learned.load_playbook()
     courier = Courier(learned, settings, log=log, around=around)
     life = Life("courier", 1, on_progress=lambda: None, on_step=on_step)
     async with trio.open_nursery() as nursery:
@@ -302,4 +289,4 @@ async def test_without_a_gateway_nothing_is_queued(tmp_path: Path, mock_clock: M
     async with at_work(tmp_path, "") as bench:
         await bench.queue("a")
         assert bench.rows() == []
-        assert list(await bench.learned.load_entries()) == ["e1"]
+        assert await bench.learned.load_told() == {"sql:run": 5}

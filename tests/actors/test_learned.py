@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 import structlog
 import trio
@@ -14,7 +15,7 @@ from structlog.testing import capture_logs
 
 from observer_actors.actors.learned import Learned, StoreReplaced
 from observer_actors.patterns import Diagnosis, Example, Outgoing, Pattern
-from observer_actors.playbook import Created, Entry, Kind
+from observer_actors.playbook import Copy, Entry, Kind, Row, Section
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import LEARNED_PATH, StoreDamaged
 
@@ -31,24 +32,17 @@ PATTERN = Pattern(
     examples=(Example(7, "[sql:run] x: row 7 gone"),),
     sources={"mcp": 2},
 )
-ENTRY = Entry(
-    id="e1",
-    kind=Kind.DO,
-    endpoint="sql:run",
-    text="works",
-    version=1,
-    successes=5,
-    duration_ms_total=12.5,
-    first_seq=1,
-    last_seq=9,
-    example_seqs=(1, 9),
-    inputs=("a", "b"),
-)
+ENTRY = Entry(id="e1", kind=Kind.DO, endpoint="sql:run", about="", text="works")
+PLAYBOOK = [Row(Section.ENTRY, "e1", 9, msgspec.json.encode(ENTRY))]
 DIAGNOSIS = Diagnosis(key="k1", cases=(), text="full disk", model="m", created="2026-11-22T10:00:02.000Z")
 
 
 def message(key: str) -> Outgoing:
     return Outgoing(key=key, path="/log", body=b"{}")
+
+
+def copy(key: str) -> Copy:
+    return Copy("sql:run", 5, message(key))
 
 
 @pytest.fixture
@@ -78,9 +72,9 @@ async def test_what_was_loaded_from_a_damaged_file_is_not_saved_into_the_one_in_
 ) -> None:
     """The cursor would say that all is there, and the patterns that had not changed would be missing."""
     await learned.load_patterns()
-    await learned.load_entries()
+    await learned.load_playbook()
     await learned.save_patterns({"p1": PATTERN}, 7)
-    await learned.save_deltas([Created(ENTRY, message("a"))])
+    await learned.save_told([copy("a")])
     with capture_logs() as logs:
         await damaged_under(learned, tmp_path)
         with pytest.raises(StoreReplaced):
@@ -88,14 +82,14 @@ async def test_what_was_loaded_from_a_damaged_file_is_not_saved_into_the_one_in_
         with pytest.raises(StoreReplaced):
             await learned.save_diagnosis(DIAGNOSIS, {}, message("b"))
         with pytest.raises(StoreReplaced):
-            await learned.save_deltas([Created(ENTRY)])
+            await learned.save_playbook(PLAYBOOK, 9)
     assert [line["event"] for line in logs] == ["store_damaged"]
     assert await learned.load_patterns() == ({}, 0)
     await learned.save_patterns({"p1": PATTERN}, 7)
     with pytest.raises(StoreReplaced):  # the other actor has not loaded yet
-        await learned.save_deltas([Created(ENTRY)])
-    assert await learned.load_entries() == {}
-    await learned.save_deltas([Created(ENTRY)])
+        await learned.save_playbook(PLAYBOOK, 9)
+    assert (await learned.load_playbook()).entries == {}
+    await learned.save_playbook(PLAYBOOK, 9)
     assert await learned.load_patterns() == ({"p1": PATTERN}, 7)
 
 
@@ -105,8 +99,8 @@ async def test_a_message_in_hand_while_the_file_is_replaced_is_noted_as_itself(
     """The new file numbers its messages anew."""
     await learned.load_patterns()
     await learned.save_patterns({"p1": PATTERN}, 7)
-    await learned.load_entries()
-    await learned.save_deltas([Created(ENTRY, message(key)) for key in "abc"])
+    await learned.load_playbook()
+    await learned.save_told([copy(key) for key in "abc"])
     await learned.delivered(await learned.next_message())
     in_hand = await learned.next_message()
     await damaged_under(learned, tmp_path)
@@ -115,7 +109,7 @@ async def test_a_message_in_hand_while_the_file_is_replaced_is_noted_as_itself(
 
 
 async def test_who_waits_for_a_message_is_woken_by_it(learned: Learned) -> None:
-    await learned.load_entries()
+    await learned.load_playbook()
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
 
@@ -125,7 +119,7 @@ async def test_who_waits_for_a_message_is_woken_by_it(learned: Learned) -> None:
 
             nursery.start_soon(deliver, 50)
             for number in range(50):
-                await learned.save_deltas([Created(ENTRY, message(f"m{number}"))])
+                await learned.save_told([copy(f"m{number}")])
     statistics = learned.statistics()
     assert statistics is not None
     assert (statistics.delivered, statistics.pending) == (50, 0)

@@ -135,7 +135,7 @@ def test_actors_shows_the_whole_tree(daemon: Served) -> None:
     assert names == {
         "pipeline": ["persister", "ring_keeper", "stats"],
         "upkeep": ["archivist"],
-        "learning": ["analyzer", "consolidator", "courier"],
+        "learning": ["analyzer", "consolidator", "librarian", "courier"],
         "edge": ["ingest"],
     }
     persister = tree["actors"][0]["children"][0]
@@ -148,7 +148,10 @@ def test_actors_shows_the_whole_tree(daemon: Served) -> None:
 def test_failures_and_playbook_are_lists(daemon: Served) -> None:
     failures = daemon.json("/failures")["failures"]
     assert {"sql", "scenario:fill"} >= {failure["endpoint"] for failure in failures}
-    assert daemon.json("/playbook") == {"entries": []}
+    playbook = daemon.json("/playbook")
+    assert {entry["endpoint"] for entry in playbook["entries"]} <= {"sql", "old", "scenario:fill"}
+    assert (playbook["total"], playbook["outdated"]) == (len(playbook["entries"]), False)
+    assert playbook["left"] == {"ops": 0, "endpoints": 0, "entries": 0, "values": 0, "runs": 0}
 
 
 # ------------------------------------------------------------------------------------------- metrics
@@ -294,7 +297,13 @@ def test_every_route_is_described_with_its_answers(document: Any) -> None:
         ("/failures", "get"): {"200", "400"},
         ("/failures/{pattern}", "get"): {"200", "404", "503"},
         ("/failures/{pattern}", "post"): {"200", "400", "404", "503", "507"},
-        ("/playbook", "get"): {"200"},
+        ("/advice", "get"): {"200", "400", "503", "507"},
+        ("/playbook", "get"): {"200", "400", "503"},
+        ("/playbook/{entry}", "get"): {"200", "404", "503"},
+        ("/playbook/{entry}", "post"): {"200", "400", "404", "503", "507"},
+        ("/playbook/revoke", "post"): {"200", "400", "503", "507"},
+        ("/kb/outcomes", "get"): {"200", "400", "503"},
+        ("/kb/history", "get"): {"200", "400", "503"},
     }
 
 
@@ -311,6 +320,19 @@ def test_the_description_holds_together(document: Any) -> None:
     for path, methods in document["paths"].items():
         named = {parameter["name"] for parameter in methods.get("get", {}).get("parameters", ())}
         assert set(re.findall(r"{(\w+)}", path)) <= named
+
+
+def test_clients_can_be_generated_from_the_description(document: Any) -> None:
+    operations = {
+        operation["operationId"]: operation for path in document["paths"].values() for operation in path.values()
+    }
+    assert {"post_event", "post_events", "get_ops", "get_one_op", "get_advice"} <= operations.keys()
+    assert not [name for name in operations if re.match(r"(get|post)_\1_", name)]
+    assert document["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
+    assert document["security"] == [{}, {"token": []}]
+    assert "gzip" in operations["post_events"]["requestBody"]["description"]
+    answers = operations["get_advice"]["responses"]["200"]["content"]
+    assert set(answers) == {"application/json", "text/markdown"}
 
 
 def test_problems_are_described_under_their_own_type(document: Any) -> None:

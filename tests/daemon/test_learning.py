@@ -159,8 +159,8 @@ async def test_a_restart_sends_nothing_again(start: Callable[..., Any], number: 
             await cycles(daemon, 5)
             assert [request.body for request in peer.requests] == before
             assert await counts(daemon) == dict.fromkeys(ENDPOINTS, 2)
-            entries = (await daemon.json("/playbook"))["entries"]
-            assert {entry["endpoint"]: entry["successes"] for entry in entries} == dict.fromkeys(ENDPOINTS, 5)
+            entries = (await daemon.json("/playbook", kind="do"))["entries"]
+            assert {entry["endpoint"] for entry in entries} == set(ENDPOINTS)
             # New evidence is told, also after the restart.
             await report(daemon, "sql:run", successes=3)
             await settled(daemon, peer, len(told(peer)) + 1)
@@ -286,7 +286,7 @@ async def test_a_file_that_is_damaged_at_the_start_is_learned_anew_and_nothing_i
         async with start(peer.url) as daemon:
             await learn_three(daemon)
             await settled(daemon, peer, 3)
-        damage(daemon.data_dir / LEARNED_PATH, "patterns", "entries", "cursors")
+        damage(daemon.data_dir / LEARNED_PATH, "patterns", "playbook", "cursors")
         async with start(peer.url) as daemon:
             said = await daemon.logged("store_damaged")
             assert (said["level"], said["actor"]) == ("error", "store")
@@ -317,7 +317,7 @@ async def test_damage_while_it_runs_is_mended_and_the_patterns_are_all_there_aga
         await learn_three(daemon)
         await settled(daemon, peer, 3)
         path = daemon.data_dir / LEARNED_PATH
-        damage(path, "patterns", "entries", "diagnoses")
+        damage(path, "patterns", "playbook", "diagnoses")
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             # The daemon's pages of the file now count as old, and it reads them again.
             other.execute("INSERT INTO counters (name, n) VALUES ('test', 1)")

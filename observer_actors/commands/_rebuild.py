@@ -1,0 +1,89 @@
+"""The playbook made anew from a data directory's journal, beside the one that is stored there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from observer_actors.errors import ConfigInvalid
+from observer_actors.journal import JournalReader, PosixDisk, look
+from observer_actors.op import Op
+from observer_actors.playbook import Playbook, Row
+from observer_actors.store import CONSOLIDATOR, LEARNED_PATH, read_playbook
+
+__all__ = ["Rebuilt", "rebuilt"]
+
+READ_OPS: Final = 5_000
+SHOWN_MAX: Final = 20
+
+
+class Rebuilt(msgspec.Struct, frozen=True, kw_only=True):
+    """How the two compare."""
+
+    is_same: bool
+    first_seq: int
+    last_seq: int
+    entries: int
+    parts: int
+    bytes: int
+    problem: str = ""
+    """Why they cannot be compared; "" when they can."""
+    different: tuple[str, ...] = ()
+    """Parts that are not the same, the first `SHOWN_MAX`."""
+
+
+def rebuilt(data_dir: Path, progress: Callable[[int, int], None]) -> Rebuilt:
+    """Make the playbook anew, up to the op that the stored one has come to.
+
+    :param progress: is told how many ops are done, and of how many.
+    :raises ConfigInvalid: there is no stored playbook.
+    """
+    path = data_dir / LEARNED_PATH
+    if not path.exists():
+        raise ConfigInvalid(f"{data_dir} holds no playbook", hint="--data-dir names the one that `serve` was given")
+    rows, last_seq = read_playbook(path, CONSOLIDATOR)
+    stored = Playbook.restored(rows, last_seq)
+    reader = JournalReader(PosixDisk(), data_dir, look(PosixDisk(), data_dir))
+    problem = _problem(stored, reader.first_seq)
+    anew = Playbook(stored.meta.corroboration, stored.meta.revocations)
+    if not problem:
+        for op in _ops(reader, last_seq, progress):
+            anew.take(op)
+    different = [] if problem else _different(sorted(rows, key=lambda row: (row.section, row.key)), anew.rows())
+    return Rebuilt(
+        is_same=not problem and not different,
+        first_seq=stored.meta.first_seq,
+        last_seq=last_seq,
+        entries=len(stored.entries),
+        parts=len(rows),
+        bytes=sum(len(row.record) for row in rows),
+        problem=problem,
+        different=tuple(different[:SHOWN_MAX]),
+    )
+
+
+def _problem(stored: Playbook, first_seq: int) -> str:
+    if stored.outdated:
+        return "evidence was revoked, and the daemon has not made the playbook anew yet"
+    if stored.meta.first_seq and first_seq > stored.meta.first_seq:
+        return f"the journal begins at seq {first_seq:,}, the playbook was begun at {stored.meta.first_seq:,}"
+    return ""
+
+
+def _ops(reader: JournalReader, last_seq: int, progress: Callable[[int, int], None]) -> Iterator[Op]:
+    at = 0
+    while at < last_seq and (ops := reader.read(at, min(READ_OPS, last_seq - at))):
+        at = ops[-1].seq
+        yield from (op for op in ops if op.seq <= last_seq)
+        progress(at, last_seq)
+
+
+def _different(stored: Sequence[Row], anew: Sequence[Row]) -> list[str]:
+    before, after = ({(row.section, row.key): row for row in rows} for rows in (stored, anew))
+    parts = sorted({*before, *after})
+    return [
+        f"{section} {key}".strip() for section, key in parts if before.get((section, key)) != after.get((section, key))
+    ]

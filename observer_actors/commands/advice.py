@@ -1,0 +1,68 @@
+"""`observer-actors advice`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from cyclopts import Parameter, validators
+
+from observer_actors.commands._options import ApiOptions, JsonFlag
+from observer_actors.commands._screen import print_json
+
+__all__ = ["advice"]
+
+LIMIT_MAX: Final = 3
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskFlags:
+    """What it is asked for."""
+
+    input: Annotated[str | None, Parameter(help="What it is to be called with.")] = None
+    role: Annotated[str | None, Parameter(help="Of the agent.")] = None
+    run: Annotated[
+        str | None, Parameter(help="The episode that the call belongs to: all of it gets an entry, or none of it.")
+    ] = None
+    task: Annotated[
+        str | None, Parameter(help="What the episode is about: outcomes of the same task are compared.")
+    ] = None
+    source: Annotated[str | None, Parameter(help="The source under which the run reports.")] = None
+    limit: Annotated[int, Parameter(help="Most entries.", validator=validators.Number(gte=1, lte=LIMIT_MAX))] = 1
+
+
+def advice(
+    endpoint: str,
+    flags: AskFlags = AskFlags(),
+    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    *,
+    json: JsonFlag = False,
+) -> None:
+    """Get what helps with an operation, as Markdown for a prompt; nothing when there is nothing to say.
+
+    A part of the runs gets nothing on purpose, so that it can be measured whether advice helps.
+
+    Example: observer-actors advice sql:run --input "SELECT 1" --run "$RUN"
+
+    Parameters
+    ----------
+    endpoint
+        What is about to be called.
+    """
+    given = {
+        "endpoint": endpoint,
+        "input": flags.input,
+        "role": flags.role,
+        "run": flags.run,
+        "task": flags.task,
+        "source": flags.source,
+        "limit": flags.limit,
+        "format": "json" if json else "markdown",
+    }
+    with api.open() as daemon:
+        body = daemon.get("/advice", given)
+    if json:
+        print_json(body)
+    else:
+        print(body.decode(), end="")

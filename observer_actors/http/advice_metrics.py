@@ -1,0 +1,86 @@
+"""The part of `/metrics` about the playbook and advice. Labels are bounded: entries are counted by how they stand."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from observer_actors.actors.adviser import ANSWERS
+from observer_actors.http.views import Views
+from observer_actors.playbook.entries import Entry, Mark, State
+from observer_actors.playbook.lift import Arm, Sides, lift
+from observer_actors.playbook.states import ALPHA
+
+__all__ = ["advice_metrics"]
+
+UNCORROBORATED: Final = "uncorroborated"
+UNSUPPORTED: Final = "unsupported"
+STANDS: Final = (UNCORROBORATED, UNSUPPORTED, *State, Mark.PINNED)
+"""How an entry may stand: a person's word goes before the state, and without evidence neither counts."""
+
+
+def advice_metrics(views: Views) -> Iterator[Metric]:
+    """Give what is counted of the playbook, and of advice."""
+    counts = views.adviser.statistics
+    requests = CounterMetricFamily(
+        "observer_advice_requests",
+        "Requests for advice: entries were given, all were held back for the control, there was nothing to say, or it"
+        " could not be journalled.",
+        labels=["answer"],
+    )
+    for answer in ANSWERS:
+        requests.add_metric([answer], counts.requests[answer])
+    yield requests
+    uses = CounterMetricFamily("observer_advice_entries", "Entries handed out, and held back.", labels=["arm"])
+    uses.add_metric(["exposed"], counts.exposed)
+    uses.add_metric(["control"], counts.control)
+    yield uses
+    yield from _of_entries(views.consolidator.entries.values())
+
+
+def _of_entries(entries: Iterable[Entry]) -> Iterator[Metric]:
+    standing: Counter[str] = Counter()
+    outcomes: dict[str, Sides] = defaultdict(Sides)
+    for entry in entries:
+        stands = _stands(entry)
+        standing[stands] += 1
+        sides = outcomes[stands]
+        outcomes[stands] = Sides(_sum(sides.exposed, entry.trial.exposed), _sum(sides.control, entry.trial.control))
+    number = GaugeMetricFamily("observer_playbook_entries", "Entries, by how they stand.", labels=["state"])
+    runs = GaugeMetricFamily(
+        "observer_advice_runs",
+        "Runs with an outcome in the present trials of entries: a run counts once for each entry.",
+        labels=["state", "arm", "outcome"],
+    )
+    shown = GaugeMetricFamily(
+        "observer_advice_lift",
+        "Success rate of exposed runs less that of the control, all entries of a state together, and its always-valid"
+        " 95 % interval.",
+        labels=["state", "bound"],
+    )
+    for stands in STANDS:
+        number.add_metric([stands], standing[stands])
+        sides = outcomes[stands]
+        for name, arm in (("exposed", sides.exposed), ("control", sides.control)):
+            runs.add_metric([stands, name, "success"], arm.succeeded)
+            runs.add_metric([stands, name, "failure"], arm.failed)
+        found = lift(sides, ALPHA)
+        for bound, value in (("low", found.low), ("estimate", found.estimate), ("high", found.high)):
+            if value is not None:
+                shown.add_metric([stands, bound], value)
+    yield from (number, runs, shown)
+
+
+def _stands(entry: Entry) -> str:
+    if not entry.corroborated:
+        return UNCORROBORATED
+    if not entry.supported or entry.suspended:
+        return UNSUPPORTED
+    return entry.mark or entry.state
+
+
+def _sum(one: Arm, other: Arm) -> Arm:
+    return Arm(one.succeeded + other.succeeded, one.failed + other.failed)

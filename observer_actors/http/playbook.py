@@ -1,0 +1,327 @@
+"""`/playbook`: what is known to work and to fail, whence, whether it helps; and what a person decides of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Final
+
+import msgspec
+import trio
+from quart import Response, request
+from quart.typing import ResponseReturnValue
+from quart_schema import document_querystring, document_request, document_response, tag
+from quart_trio import QuartTrio
+
+from observer_actors.doubt import suspicion
+from observer_actors.errors import ObserverError, QueryInvalid, RequestInvalid
+from observer_actors.http.description import document_problems
+from observer_actors.http.queries import Parameter, parse_limit, parse_parameters, parse_seq, parse_text
+from observer_actors.http.replies import Reply, json_reply
+from observer_actors.http.views import Views
+from observer_actors.op import Op, time_us
+from observer_actors.patterns import bounded_endpoint
+from observer_actors.playbook import Action, Decision, Entry, Kind, Left, Of, Revocation, State, decision_attrs
+from observer_actors.playbook.decisions import NOTE_CHARS_MAX, PLAYBOOK_ENDPOINT
+from observer_actors.playbook.lift import Lift, lift
+from observer_actors.playbook.runs import AUDITOR
+from observer_actors.playbook.states import ALPHA
+from observer_actors.playbook.trial import run_name
+
+__all__ = ["EntryUnknown", "ShownEntry", "register_playbook", "shown"]
+
+LIMIT_DEFAULT: Final = 100
+DECIDED_S: Final = 5.0
+"""A decision is on disk when it is answered; so long the answer waits for the playbook to take it in."""
+NAME_CHARS_MAX: Final = 200
+NOT_FOUND: Final = 404
+
+Send = Callable[[Reply], Response]
+
+
+class ShownEntry(Entry, frozen=True, kw_only=True):
+    """An entry, whether it is handed out, and what its uses have come to."""
+
+    handed_out: bool
+    """By its evidence, by what a person has decided, and by its trial."""
+    lift: Lift
+    """Exposed less control, with its always-valid 95 % interval."""
+
+
+class PlaybookAnswer(msgspec.Struct, frozen=True):
+    """`GET /playbook`; `total` counts what the filters let through."""
+
+    entries: list[ShownEntry]
+    total: int
+    last_seq: int
+    """All ops up to it are in the entries."""
+    outdated: bool
+    """Something was revoked, and the playbook is being made anew; what it may touch is not handed out meanwhile."""
+    left: Left
+    """What found no room, and was counted only."""
+
+
+class PlaybookParameters(msgspec.Struct, frozen=True):
+    """The parameters of `GET /playbook`; `seq` asks for the entries that an op, or a verdict's run, is evidence of."""
+
+    endpoint: str | None = None
+    kind: Kind | None = None
+    state: State | None = None
+    handed_out: bool | None = None
+    text: str | None = None
+    seq: int | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = LIMIT_DEFAULT
+
+
+class PatternReference(msgspec.Struct, frozen=True):
+    """A pattern of failures that ops of an entry belong to."""
+
+    id: str
+    template: str
+    seqs: list[int]
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What was judged of a run that ops of an entry belong to."""
+
+    run: str
+    good: bool
+    seq: int
+    """Of the verdict."""
+    seqs: list[int]
+
+
+class EntryDetail(ShownEntry, frozen=True, kw_only=True):
+    """`GET /playbook/{id}`: the entry with where it comes from, as far as the journal still has it."""
+
+    ops: list[Op]
+    """Those that show it, then those that ended the other way, each oldest first."""
+    patterns: list[PatternReference]
+    """The failures among them, by the pattern that they belong to."""
+    verdicts: list[Verdict]
+    """On the runs of those ops, as far as they are remembered."""
+    suspect: list[int]
+    """Ops among them that claim a success which their own words speak against."""
+
+
+class Decide(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /playbook/{id}`; `note` may stand beside any action, and must beside `note`."""
+
+    action: Action
+    note: Annotated[str, msgspec.Meta(max_length=NOTE_CHARS_MAX)] = ""
+
+
+class Revoke(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /playbook/revoke`: all that came from a source, a run or a staffer, recorded since a time."""
+
+    of: Of
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS_MAX)]
+    since: Annotated[str, msgspec.Meta(max_length=NAME_CHARS_MAX)] = ""
+    note: Annotated[str, msgspec.Meta(max_length=NOTE_CHARS_MAX)] = ""
+
+
+class Revoked(msgspec.Struct, frozen=True):
+    """The revocation is on disk, and the playbook is being made anew."""
+
+    seq: int
+    suspended: int
+    """Entries that it may touch: not handed out until that is done."""
+
+
+class EntryUnknown(ObserverError):
+    """No entry has that id."""
+
+    status = NOT_FOUND
+    title = "not found"
+
+
+def register_playbook(app: QuartTrio, views: Views, send: Send) -> None:
+    """Add the routes."""
+
+    @app.get("/playbook")
+    @tag(["learning"])
+    @document_querystring(PlaybookParameters)
+    @document_response(PlaybookAnswer, 200)
+    @document_problems(400, 503)
+    async def playbook() -> ResponseReturnValue:
+        """Show what is known to work and to fail, the most evidence first."""
+        given = parse_parameters(request.args.items(multi=True), _PARAMETERS, "/playbook")
+        return send(json_reply(await _answer(views, given)))
+
+    @app.get("/playbook/<entry>")
+    @tag(["learning"])
+    @document_response(EntryDetail, 200)
+    @document_problems(404, 503)
+    async def one_entry(entry: str) -> ResponseReturnValue:
+        """Show one entry with the ops, patterns and verdicts that it comes from, and its history."""
+        return send(json_reply(await _detail(views, _found(views, entry))))
+
+    @app.post("/playbook/<entry>")
+    @tag(["learning"])
+    @document_request(Decide)
+    @document_response(ShownEntry, 200)
+    @document_problems(400, 404, 503, 507)
+    async def decide_on_entry(entry: str) -> ResponseReturnValue:
+        """Pin, unpin, withhold, release or retire an entry, or note something; answered once it is on disk."""
+        found = _found(views, entry)
+        decided = _decoded(await request.get_data(cache=False, as_text=False), Decide, '{"action": "withhold"}')
+        if decided.action is Action.NOTE and not decided.note.strip():
+            raise RequestInvalid("note: is empty", hint='{"action": "note", "note": "…"}')
+        note = views.intake.without_secrets(decided.note)
+        await _record(views, Decision(action=decided.action, entry=found.id, note=note))
+        return send(json_reply(shown(_found(views, entry))))
+
+    @app.post("/playbook/revoke")
+    @tag(["learning"])
+    @document_request(Revoke)
+    @document_response(Revoked, 200)
+    @document_problems(400, 503, 507)
+    async def revoke() -> ResponseReturnValue:
+        """Take back all that came from a source, a run or a staffer; answered once it is on disk."""
+        asked = _decoded(await request.get_data(cache=False, as_text=False), Revoke, '{"of": "source", "name": "…"}')
+        if asked.since and time_us(asked.since) is None:
+            raise RequestInvalid("since: is not an ISO 8601 time", hint="e.g. 2026-11-22T10:00:00Z")
+        note = views.intake.without_secrets(asked.note)
+        seq = await _record(views, Revocation(of=asked.of, name=asked.name, since=asked.since, note=note))
+        suspended = sum(entry.suspended for entry in views.consolidator.entries.values())
+        return send(json_reply(Revoked(seq, suspended)))
+
+
+Body = Decide | Revoke
+
+
+def _decoded(body: Any, kind: type[Body], example: str) -> Any:  # noqa: ANN401 - quart's bytes, and one of two
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise RequestInvalid(f"the body: {error}", hint=example) from error
+
+
+async def _record(views: Views, decided: Decision | Revocation) -> int:
+    """Write a decision down, and wait a while until the playbook has taken it in."""
+    seq = await views.recorder.record(PLAYBOOK_ENDPOINT, decision_attrs(decided))
+    with trio.move_on_after(DECIDED_S):
+        await views.consolidator.reached(seq)
+    return seq
+
+
+def shown(entry: Entry) -> ShownEntry:
+    """Give an entry with what follows from it."""
+    return ShownEntry(**_fields(entry))
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    fields = {name: getattr(entry, name) for name in Entry.__struct_fields__}
+    return {**fields, "handed_out": entry.available, "lift": lift(entry.trial, ALPHA)}
+
+
+def _found(views: Views, key: str) -> Entry:
+    """Find an entry by its id, or by that of one that has become part of it."""
+    found = views.consolidator.playbook.ledger.find(key)
+    if found is None:
+        raise EntryUnknown(f"there is no entry {key[:40]!a}", hint="GET /playbook lists them")
+    return found
+
+
+async def _answer(views: Views, given: Mapping[str, Any]) -> PlaybookAnswer:
+    playbook = views.consolidator.playbook
+    entries: Sequence[Entry] = tuple(playbook.entries.values())
+    if "seq" in given:
+        op = await views.get(given["seq"])
+        entries = () if op is None else _evidenced(views, op)
+    kept = [entry for entry in entries if _passes(entry, given)]
+    kept.sort(key=lambda entry: (-entry.succeeded - entry.failed, entry.id))
+    return PlaybookAnswer(
+        entries=[shown(entry) for entry in kept[: given.get("limit", LIMIT_DEFAULT)]],
+        total=len(kept),
+        last_seq=playbook.cursor,
+        outdated=playbook.outdated,
+        left=playbook.meta.left,
+    )
+
+
+def _evidenced(views: Views, op: Op) -> list[Entry]:
+    """Give the entries that an op is an example of; for a verdict those of its run's ops."""
+    playbook = views.consolidator.playbook
+    where = {bounded_endpoint(op.endpoint): {op.seq}}
+    if op.source == AUDITOR and (run := playbook.runs.get(run_name(op))) is not None:
+        where = {}
+        for step in run.steps:
+            where.setdefault(step.endpoint, set()).add(step.seq)
+    return [
+        entry
+        for endpoint, seqs in where.items()
+        for entry in playbook.ledger.at(endpoint)
+        if not seqs.isdisjoint((*entry.example_seqs, *entry.contrary_seqs))
+    ]
+
+
+def _passes(entry: Entry, given: Mapping[str, Any]) -> bool:
+    return (
+        given.get("endpoint") in (None, entry.endpoint)
+        and given.get("kind") in (None, entry.kind)
+        and given.get("state") in (None, entry.state)
+        and given.get("handed_out") in (None, entry.available)
+        and ("text" not in given or given["text"].casefold() in entry.text.casefold())
+    )
+
+
+async def _detail(views: Views, entry: Entry) -> EntryDetail:
+    found = [await views.get(seq) for seq in (*entry.example_seqs, *entry.contrary_seqs)]
+    ops = [op for op in found if op is not None]
+    return EntryDetail(
+        **_fields(entry),
+        ops=ops,
+        patterns=_patterns(views, ops),
+        verdicts=_verdicts(views, ops),
+        suspect=[op.seq for op in ops if suspicion(op)],
+    )
+
+
+def _patterns(views: Views, ops: Iterable[Op]) -> list[PatternReference]:
+    seqs: dict[str, list[int]] = {}
+    for op in ops:
+        if not op.success:
+            seqs.setdefault(views.analyzer.pattern_of(op), []).append(op.seq)
+    patterns = views.analyzer.patterns
+    return [PatternReference(key, patterns[key].template, where) for key, where in seqs.items() if key in patterns]
+
+
+def _verdicts(views: Views, ops: Iterable[Op]) -> list[Verdict]:
+    runs = views.consolidator.playbook.runs
+    seqs: dict[str, list[int]] = {}
+    for op in ops:
+        name = run_name(op)
+        if name:
+            seqs.setdefault(name, []).append(op.seq)
+    known = [(runs.get(name), where) for name, where in seqs.items()]
+    return [
+        Verdict(run.name, run.good, run.verdict_seq, where)
+        for run, where in known
+        if run is not None and run.verdict_seq
+    ]
+
+
+def _one_of(known: type[Kind | State]) -> Callable[[str, str], str]:
+    def parse(text: str, name: str) -> str:
+        if text not in list(known):
+            raise QueryInvalid(f"{text[:40]!a} is none of {', '.join(known)}", field=name)
+        return text
+
+    return parse
+
+
+def _boolean(text: str, name: str) -> bool:
+    if text not in {"true", "false"}:
+        raise QueryInvalid(f"{text[:40]!a} is neither true nor false", field=name)
+    return text == "true"
+
+
+_PARAMETERS: Final[Mapping[str, Parameter]] = {
+    "endpoint": ("endpoint", parse_text),
+    "kind": ("kind", _one_of(Kind)),
+    "state": ("state", _one_of(State)),
+    "handed_out": ("handed_out", _boolean),
+    "text": ("text", parse_text),
+    "seq": ("seq", parse_seq),
+    "limit": ("limit", parse_limit),
+}

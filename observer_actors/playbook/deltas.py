@@ -1,0 +1,167 @@
+"""What happens to entries, one small thing at a time, each caused by one op. Pure.
+
+`apply` makes the next state of the playbook of the one before and a delta; nothing else changes an entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+
+import msgspec
+
+from observer_actors.playbook.entries import NOTES_KEPT, Change, Entry, EntryNote, Mark, State
+from observer_actors.playbook.lift import Trial
+
+__all__ = [
+    "Created",
+    "Delta",
+    "Evidence",
+    "Forgotten",
+    "Marked",
+    "Merged",
+    "Moved",
+    "Noted",
+    "Suspended",
+    "Tried",
+    "Updated",
+    "apply",
+    "touched",
+]
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What an entry is drawn from, as `Entry` has it."""
+
+    about: str
+    text: str
+    scope: dict[str, str] = {}
+    succeeded: int
+    failed: int
+    doubtful: int = 0
+    runs: int
+    sources: tuple[str, ...]
+    corroborated: bool
+    supported: bool = True
+    example_seqs: tuple[int, ...]
+    contrary_seqs: tuple[int, ...]
+    first_seq: int
+    last_seq: int
+
+
+class Created(msgspec.Struct, frozen=True):
+    """A new entry."""
+
+    entry: Entry
+    seq: int
+
+
+class Updated(msgspec.Struct, frozen=True):
+    """Its evidence has changed."""
+
+    id: str
+    seq: int
+    evidence: Evidence
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """The outcome of a use has come, or another one."""
+
+    id: str
+    trial: Trial
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """Its trial has come to something."""
+
+    id: str
+    seq: int
+    state: State
+    reason: str
+
+
+class Marked(msgspec.Struct, frozen=True):
+    """A person has decided."""
+
+    id: str
+    seq: int
+    mark: Mark
+
+
+class Noted(msgspec.Struct, frozen=True):
+    """A person has noted something."""
+
+    id: str
+    note: EntryNote
+
+
+class Merged(msgspec.Struct, frozen=True):
+    """Another entry said the same, and has become part of this one."""
+
+    id: str
+    seq: int
+    other: str
+
+
+class Suspended(msgspec.Struct, frozen=True):
+    """Some of its evidence has been revoked."""
+
+    id: str
+    seq: int
+
+
+class Forgotten(msgspec.Struct, frozen=True):
+    """Its evidence is gone, or shows it no longer."""
+
+    id: str
+    seq: int
+
+
+Delta = Created | Updated | Tried | Moved | Marked | Noted | Merged | Suspended | Forgotten
+
+
+def touched(delta: Delta) -> tuple[str, ...]:
+    """Give the ids of the entries that a delta has made, changed or removed."""
+    match delta:
+        case Created(entry):
+            return (entry.id,)
+        case Merged(key, _, other):
+            return key, other
+    return (delta.id,)
+
+
+def apply(entries: MutableMapping[str, Entry], delta: Delta) -> None:
+    """Make or change the one entry that the delta is about; no other is touched."""
+    match delta:
+        case Created(entry, seq):
+            created = Change(entry.version, seq, "created", entry.text, entry.mark)
+            entries[entry.id] = msgspec.structs.replace(entry, history=(created,))
+        case Forgotten(key):
+            del entries[key]
+        case Updated(key, seq, evidence):
+            entries[key] = _updated(entries[key], seq, evidence)
+        case Tried(key, trial):
+            entries[key] = msgspec.structs.replace(entries[key], trial=trial)
+        case Moved(key, seq, state, reason):
+            entries[key] = entries[key].changed(seq, "state", state=state, reason=reason)
+        case Marked(key, seq, mark):
+            entries[key] = entries[key].changed(seq, "mark", mark=mark)
+        case Noted(key, note):
+            notes = (*entries[key].notes, note)[-NOTES_KEPT:]
+            entries[key] = msgspec.structs.replace(entries[key], notes=notes)
+        case Merged(key, seq, other):
+            also = (*entries[key].also, other, *entries.pop(other).also)
+            entries[key] = entries[key].changed(seq, "merged", also=also)
+        case Suspended(key, seq):
+            entries[key] = entries[key].changed(seq, "suspended", suspended=True)
+
+
+def _updated(entry: Entry, seq: int, evidence: Evidence) -> Entry:
+    what = [
+        name
+        for name, one, other in (
+            ("corroboration", entry.corroborated, evidence.corroborated),
+            ("support", entry.supported, evidence.supported),
+        )
+        if one != other
+    ]
+    return entry.changed(seq, "+".join(["evidence", *what]), **msgspec.structs.asdict(evidence))

@@ -1,0 +1,170 @@
+"""What sets the calls that fail apart from those that succeed, by the counts that an endpoint keeps. Pure.
+
+The same question as `patterns.contrast` asks of ops, asked of counts: is there a value of a feature that the failing
+calls have more often? Fisher's test, one-sided, with the mid-P value; of all values the one with the lowest P counts,
+if that is `P_MAX` at most after Bonferroni's correction for how many were tested, and the shares differ by `SHARE_MIN`.
+A value that is absent from an input counts as a value.
+
+Only counts for which `Corroboration` holds are compared, value by value: what one source alone reports can neither come
+to stand in advice nor hide what others have seen. Among the differences that are significant one that can be told
+in full goes before one that says only what fails.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from observer_actors.patterns.contrast import mid_p
+from observer_actors.playbook.evidence import Endpoint, Value, feature_key
+from observer_actors.playbook.inputs import ABSENT, KIND, SHAPE
+from observer_actors.playbook.witnesses import Corroboration
+
+__all__ = ["Difference", "Side", "against_successes", "chance_p", "of_all_failures"]
+
+P_MAX: Final = 0.01
+SHARE_MIN: Final = 0.4
+FAILING_MIN: Final = 3
+SUCCEEDING_MIN: Final = 3
+EXACT_MAX: Final = 100
+"""Terms of the exact test; beyond it the normal approximation is as good, and as fast with a million ops."""
+
+
+class Side(NamedTuple):
+    """The calls that have one value."""
+
+    value: str
+    succeeded: int
+    failed: int
+
+    @property
+    def calls(self) -> int:
+        """All of them."""
+        return self.succeeded + self.failed
+
+
+class Difference(NamedTuple):
+    """A feature of which one value fails, and what is known to work instead."""
+
+    feature: str
+    fails: Side
+    works: Side | None
+    """None where no other value has been seen to work by enough witnesses."""
+    others: Side
+    """The calls that have not the failing value."""
+    tells_fails: bool
+    """Enough witnesses have used the failing value: it may be named."""
+
+
+def against_successes(
+    endpoint: Endpoint, failing: Mapping[str, int], count: int, corroboration: Corroboration
+) -> Difference | None:
+    """Find what sets some failures apart from the successes.
+
+    :param failing: feature and value -> how many of the failures have it.
+    :param count: all of these failures.
+    """
+    found = []
+    tests = 0
+    for feature, sides in _sides(endpoint, failing, corroboration):
+        failed, succeeded = min(count, sum(side.failed for side in sides)), sum(side.succeeded for side in sides)
+        if failed < FAILING_MIN or succeeded < SUCCEEDING_MIN:
+            continue
+        for side in sides:
+            tests += 1
+            if side.failed / failed - side.succeeded / succeeded >= SHARE_MIN:
+                p = chance_p(min(side.failed, failed), failed, side.succeeded, succeeded)
+                found.append((p, not feature.endswith(KIND), feature, side, sides))
+    told = [
+        difference
+        for p, _, feature, side, sides in sorted(found, key=lambda item: (*item[:3], item[3].value))
+        if p * tests <= P_MAX and (difference := _told(endpoint, feature, side, sides, corroboration)) is not None
+    ]
+    return next((one for one in told if one.works is not None), told[0] if told else None)
+
+
+def of_all_failures(endpoint: Endpoint, corroboration: Corroboration) -> Difference | None:
+    """Find what sets all failures of an endpoint apart from its successes."""
+    failing = {
+        feature_key((name, text)): value.bad.count
+        for name, values in endpoint.features.items()
+        for text, value in (values or {}).items()
+        if value.bad.count
+    }
+    return against_successes(endpoint, failing, endpoint.bad.count, corroboration)
+
+
+def chance_p(with_one: int, one: int, with_other: int, other: int) -> float:
+    """Give the one-sided P of so many of the first group having a value, if that had nothing to do with the group."""
+    with_, total = with_one + with_other, one + other
+    if min(one, with_) - with_one <= EXACT_MAX:
+        return mid_p(with_one, one, with_, total)
+    variance = one * other * with_ * (total - with_) / (total * total * (total - 1))
+    return math.erfc((with_one - one * with_ / total) / math.sqrt(2 * variance)) / 2 if variance else 1.0
+
+
+def _side(name: str, text: str, value: Value, failing: Mapping[str, int], corroboration: Corroboration) -> Side:
+    """Count the calls with a value, as far as there are enough witnesses for either outcome."""
+    return Side(
+        text,
+        value.ok.count if value.ok.suffice(corroboration) else 0,
+        failing.get(feature_key((name, text)), 0) if value.bad.suffice(corroboration) else 0,
+    )
+
+
+def _sides(
+    endpoint: Endpoint, failing: Mapping[str, int], corroboration: Corroboration
+) -> Iterator[tuple[str, list[Side]]]:
+    """Give the features, each with its values as they succeed and fail. Calls without it are no part of that."""
+    shapes = [
+        _side(SHAPE, text, value, failing, corroboration)
+        for text, value in (endpoint.features.get(SHAPE) or {}).items()
+    ]
+    for name, values in endpoint.features.items():
+        if values is None:
+            continue
+        sides = [_side(name, text, value, failing, corroboration) for text, value in values.items()]
+        if name.endswith(KIND):
+            without = [side for side in shapes if not _has(side.value, name.removesuffix(KIND))]
+            sides.append(Side(ABSENT, sum(side.succeeded for side in without), sum(side.failed for side in without)))
+        yield name, sides
+
+
+def _has(shape: str, name: str) -> bool:
+    """Say whether an input of this shape has, or may have, a field of this name."""
+    return not shape.startswith("{") or shape.endswith("…}") or name in shape[1:-1].split(", ")
+
+
+def _told(
+    endpoint: Endpoint, feature: str, fails: Side, sides: list[Side], corroboration: Corroboration
+) -> Difference | None:
+    """Give the difference as far as it may be told; None where nothing of it may."""
+    values = endpoint.features[feature] or {}
+    working = [
+        side
+        for side in sides
+        if side.value != fails.value
+        and side.succeeded * fails.calls > fails.succeeded * side.calls
+        and _is_witnessed(values, side.value, corroboration, feature)
+    ]
+    works = max(working, key=lambda side: (side.succeeded, side.value), default=None)
+    tells = fails.value == ABSENT or (
+        (value := values.get(fails.value)) is not None
+        and (value.bad.suffice(corroboration) or value.ok.suffice(corroboration))
+    )
+    if works is None and not tells:
+        return None
+    if feature != SHAPE and not any(
+        v.ok.suffice(corroboration) or v.bad.suffice(corroboration) for v in values.values()
+    ):
+        return None  # the feature's name is a caller's word, too
+    others = Side("", sum(s.succeeded for s in sides) - fails.succeeded, sum(s.failed for s in sides) - fails.failed)
+    return Difference(feature, fails, works, others, tells)
+
+
+def _is_witnessed(values: Mapping[str, Value], text: str, corroboration: Corroboration, feature: str) -> bool:
+    value = values.get(text)
+    if value is None:
+        return text == ABSENT and feature.endswith(KIND)
+    return value.ok.suffice(corroboration)

@@ -1,0 +1,286 @@
+"""Entries out of evidence: what an endpoint's counts show, in words for an agent. Pure.
+
+What is drawn:
+
+* `do`: an endpoint that works (`SUCCESSES_MIN`), how often with Wilson's interval, how fast, and with which input; and
+  the way to call it, where that makes the difference (`differences`).
+* `avoid`: a failure (`FAILURES_MIN`) with its likely cause, what to do about it, and what works where this fails.
+* `recipe`: the steps after which a call succeeds that had failed (`RECOVERIES_MIN`, in `RECOVERY_RATE_MIN` of the
+  tries); and the step that runs judged good have before a call, and bad ones have not (Fisher, `HABIT_P_MAX`,
+  Bonferroni).
+
+A word of a caller stands in a text only where it is corroborated by itself, or is what the entry is about: that is
+handed out only when it is corroborated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from observer_actors.patterns.taxonomy import Cause
+from observer_actors.playbook.deltas import Evidence
+from observer_actors.playbook.differences import Difference, Side, against_successes, chance_p, of_all_failures
+from observer_actors.playbook.entries import Kind, entry_id
+from observer_actors.playbook.evidence import Endpoint, Failure, Habit, Recovery, recovery_key
+from observer_actors.playbook.inputs import KIND, SHAPE
+from observer_actors.playbook.witnesses import Corroboration, Witnesses
+
+__all__ = ["Draft", "draw_avoid", "draw_do", "draw_habit", "draw_recovery", "draw_way", "ids_about", "wilson"]
+
+SUCCESSES_MIN: Final = 3
+"""The seed's."""
+FAILURES_MIN: Final = 2
+RECOVERIES_MIN: Final = 3
+RECOVERY_RATE_MIN: Final = 0.5
+HABIT_RUNS_MIN: Final = 5
+HABIT_P_MAX: Final = 0.01
+HABIT_SHARE_MIN: Final = 0.2
+RETRIES_MIN: Final = 3
+FAILURE_CHARS_MAX: Final = 160
+_Z: Final = 1.959964
+"""Of the standard normal distribution, for 95 %."""
+_PASSES: Final = frozenset({Cause.TIMEOUT, Cause.NETWORK, Cause.UPSTREAM, Cause.RATE_LIMIT, Cause.RESOURCE})
+"""Causes that may be gone the next time."""
+
+
+class Draft(NamedTuple):
+    """An entry as its evidence has it; without evidence there is nothing to say."""
+
+    id: str
+    kind: Kind
+    endpoint: str
+    evidence: Evidence | None
+    said: str = ""
+    """What makes the difference, as one text: two drafts that say the same are one."""
+
+
+def draw_do(endpoint: Endpoint, corroboration: Corroboration) -> Draft:
+    """Say that an endpoint works, how often, how fast, and with what."""
+    key = entry_id(Kind.DO, endpoint.name)
+    ok, calls = endpoint.ok.count, endpoint.calls
+    if ok < SUCCESSES_MIN or 2 * ok < calls:
+        return Draft(key, Kind.DO, endpoint.name, None)
+    low, high = wilson(ok, calls)
+    parts = [f"`{endpoint.name}` works: {ok:,} of {calls:,} calls succeeded ({_percent(low)} to {_percent(high)} %)."]
+    half, most = endpoint.quantile_ms(0.5), endpoint.quantile_ms(0.95)
+    if most > 1:
+        parts.append(f"Half of them took up to {_ms(half)}, 95 % up to {_ms(most)}.")
+    shape = _usual_shape(endpoint, corroboration)
+    if shape:
+        parts.append(shape)
+    return Draft(key, Kind.DO, endpoint.name, _evidence(endpoint, endpoint.ok, corroboration, "", parts))
+
+
+def draw_way(endpoint: Endpoint, corroboration: Corroboration) -> Draft:
+    """Say how to call an endpoint, where that makes the difference."""
+    key = entry_id(Kind.DO, endpoint.name, "way")
+    found = of_all_failures(endpoint, corroboration)
+    if found is None or found.works is None:
+        return Draft(key, Kind.DO, endpoint.name, None)
+    works, fails = found.works, found.fails
+    instead = f", with {_phrase(found.feature, fails)} {_of(fails)}" if found.tells_fails else ""
+    parts = [
+        f"Call `{endpoint.name}` with {_phrase(found.feature, works)}: {_of(works)} such calls succeeded{instead}.",
+    ]
+    value = (endpoint.features[found.feature] or {}).get(works.value)
+    witnesses = endpoint.ok if value is None else value.ok
+    about = _phrase(found.feature, works)
+    evidence = _evidence(
+        endpoint, witnesses, corroboration, about, parts, succeeded=works.succeeded, failed=works.failed
+    )
+    return Draft(key, Kind.DO, endpoint.name, evidence, said=_said(found))
+
+
+def draw_avoid(endpoint: Endpoint, root: str, failure: Failure, corroboration: Corroboration) -> Draft:
+    """Say how an endpoint fails, why, what to do about it, and what works."""
+    key = entry_id(Kind.AVOID, endpoint.name, root)
+    count = failure.witnesses.count
+    if count < FAILURES_MIN:
+        return Draft(key, Kind.AVOID, endpoint.name, None)
+    ruling = failure.ruling()
+    parts = [f"`{endpoint.name}` fails with “{_cut(failure.text)}” ({count:,} of {endpoint.all_calls:,} calls)."]
+    if ruling.cause is not Cause.UNKNOWN:
+        parts.append(ruling.advice)
+    found = against_successes(endpoint, failure.values, count, corroboration)
+    if found is not None:
+        parts.append(_difference(found))
+    again = endpoint.recoveries.get(root)
+    if again is not None and again.bad >= RETRIES_MIN and again.bad > 2 * again.ok.count:
+        parts.append(f"Called again at once it failed {again.bad:,} of {again.bad + again.ok.count:,} times.")
+    evidence = _evidence(
+        endpoint,
+        failure.witnesses,
+        corroboration,
+        failure.text,
+        parts,
+        succeeded=endpoint.ok.count,
+        failed=count,
+        examples=failure.seqs,
+        contrary=endpoint.ok_seqs,
+    )
+    return Draft(
+        key, Kind.AVOID, endpoint.name, evidence, said="" if found is None else f"{ruling.cause}\n{_said(found)}"
+    )
+
+
+def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corroboration) -> Draft:
+    """Say what leads from a failure to success."""
+    key = entry_id(Kind.RECIPE, endpoint.name, recovery_key(recovery.failure, recovery.steps))
+    nothing = Draft(key, Kind.RECIPE, endpoint.name, None)
+    ok, tries = recovery.ok.count, recovery.ok.count + recovery.bad
+    failure = endpoint.failures.get(recovery.failure)
+    if failure is None or ok < RECOVERIES_MIN or ok < RECOVERY_RATE_MIN * tries:
+        return nothing
+    if not recovery.steps and failure.ruling().cause not in _PASSES:
+        return nothing
+    others = [one for one in endpoint.recoveries.values() if one.failure == recovery.failure and one is not recovery]
+    others_ok, others_tries = sum(o.ok.count for o in others), sum(o.ok.count + o.bad for o in others)
+    if others_ok * tries > ok * others_tries:
+        return nothing  # other ways work better
+    steps = " then ".join(f"`{step}`" for step in recovery.steps)
+    way = f"call {steps}, and then `{endpoint.name}` again" if steps else f"call `{endpoint.name}` again"
+    parts = [
+        f"When `{endpoint.name}` fails with “{_cut(failure.text)}”, {way}: that succeeded {ok:,} of {tries:,} times."
+    ]
+    if others_tries >= RETRIES_MIN:
+        parts.append(f"Other ways did {others_ok:,} of {others_tries:,} times.")
+    about = f"after “{_cut(failure.text)}”: {' → '.join((*recovery.steps, endpoint.name))}"
+    evidence = _evidence(
+        endpoint,
+        recovery.ok,
+        corroboration,
+        about,
+        parts,
+        failed=recovery.bad,
+        examples=recovery.seqs,
+        contrary=recovery.contrary_seqs,
+    )
+    return Draft(key, Kind.RECIPE, endpoint.name, evidence)
+
+
+def draw_habit(endpoint: Endpoint, other: str, habit: Habit, corroboration: Corroboration) -> Draft:
+    """Say which endpoint to call before, where runs that did were judged better."""
+    key = entry_id(Kind.RECIPE, endpoint.name, f"before\n{other}")
+    nothing = Draft(key, Kind.RECIPE, endpoint.name, None)
+    good, bad = habit.good.count, habit.bad
+    without_good, without_bad = endpoint.judged_good - good, endpoint.judged_bad - bad
+    with_, without = good + bad, without_good + without_bad
+    if min(with_, without) < HABIT_RUNS_MIN or good < HABIT_RUNS_MIN:
+        return nothing
+    if good / with_ - without_good / without < HABIT_SHARE_MIN:
+        return nothing
+    if chance_p(good, endpoint.judged_good, bad, endpoint.judged_bad) * len(endpoint.habits) > HABIT_P_MAX:
+        return nothing
+    parts = [
+        f"Before `{endpoint.name}`, call `{other}`.",
+        f"Of the runs that did {good:,} of {with_:,} were judged good, of the others {without_good:,} of {without:,}.",
+    ]
+    evidence = _evidence(
+        endpoint,
+        habit.good,
+        corroboration,
+        f"{other} → {endpoint.name}",
+        parts,
+        failed=bad,
+        examples=habit.seqs,
+        contrary=habit.contrary_seqs,
+    )
+    return Draft(key, Kind.RECIPE, endpoint.name, evidence)
+
+
+def ids_about(endpoint: Endpoint, failure: str) -> list[str]:
+    """Give the ids of the entries about a failure: the first says how it fails, the others how to go on."""
+    ways = [key for key, recovery in endpoint.recoveries.items() if recovery.failure == failure]
+    return [
+        entry_id(Kind.AVOID, endpoint.name, failure),
+        *(entry_id(Kind.RECIPE, endpoint.name, way) for way in ways),
+    ]
+
+
+def wilson(succeeded: int, total: int) -> tuple[float, float]:
+    """Give Wilson's 95 % interval of a proportion (1927)."""
+    if not total:
+        return 0.0, 1.0
+    rate, spread = succeeded / total, _Z * _Z / total
+    middle = (rate + spread / 2) / (1 + spread)
+    width = math.sqrt(rate * (1 - rate) * spread + spread * spread / 4) / (1 + spread)
+    return max(0.0, middle - width), min(1.0, middle + width)
+
+
+def _evidence(  # noqa: PLR0913 - what an entry has
+    endpoint: Endpoint,
+    witnesses: Witnesses,
+    corroboration: Corroboration,
+    about: str,
+    parts: Iterable[str],
+    *,
+    succeeded: int | None = None,
+    failed: int | None = None,
+    examples: Iterable[int] | None = None,
+    contrary: Iterable[int] | None = None,
+) -> Evidence:
+    examples = tuple(endpoint.ok_seqs if examples is None else examples)
+    return Evidence(
+        about=about,
+        text=" ".join(parts),
+        succeeded=witnesses.count if succeeded is None else succeeded,
+        failed=endpoint.bad.count if failed is None else failed,
+        doubtful=witnesses.doubtful,
+        runs=len(witnesses.runs),
+        sources=tuple(sorted(witnesses.sources)),
+        corroborated=witnesses.suffice(corroboration),
+        example_seqs=examples,
+        contrary_seqs=tuple(endpoint.bad_seqs if contrary is None else contrary),
+        first_seq=witnesses.first_seq,
+        last_seq=examples[-1] if examples else endpoint.last_seq,
+    )
+
+
+def _usual_shape(endpoint: Endpoint, corroboration: Corroboration) -> str:
+    """Say which input succeeds most, where enough witnesses have used it."""
+    shapes = endpoint.features.get(SHAPE) or {}
+    best = max(shapes, key=lambda shape: (shapes[shape].ok.count, shape), default="")
+    if not best or not shapes[best].ok.suffice(corroboration):
+        return ""
+    value = shapes[best]
+    return f"Input that works: `{best}` ({value.ok.count:,} of {value.ok.count + value.bad.count:,})."
+
+
+def _difference(found: Difference) -> str:
+    fails, works = found.fails, found.works
+    if works is None:
+        return (
+            f"Calls with {_phrase(found.feature, fails)} succeeded {_of(fails)} times, all others {_of(found.others)}."
+        )
+    worked = f"It works with {_phrase(found.feature, works)} ({_of(works)})"
+    return f"{worked}, not with {_phrase(found.feature, fails)} ({_of(fails)})." if found.tells_fails else f"{worked}."
+
+
+def _said(found: Difference) -> str:
+    return "\n".join((found.feature, found.works.value if found.works else "", found.fails.value))
+
+
+def _phrase(feature: str, side: Side) -> str:
+    if feature == SHAPE:
+        return f"the input `{side.value}`"
+    if feature.endswith(KIND):
+        return f"`{feature.removesuffix(KIND)}` being {side.value}"
+    return f"`{feature}` being {side.value}"
+
+
+def _of(side: Side) -> str:
+    return f"{side.succeeded:,} of {side.calls:,}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}"
+
+
+def _ms(value: float) -> str:
+    return f"{value / 1000:.1f} s" if value >= 1_000 else f"{value:.0f} ms"  # noqa: PLR2004 - milliseconds in a second
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= FAILURE_CHARS_MAX else text[: FAILURE_CHARS_MAX - 1] + "…"

@@ -1,0 +1,399 @@
+"""What has been seen at one endpoint, in bounded memory. Pure.
+
+An endpoint counts its successes and failures, by feature (`inputs`) too; its failures by masked text; what was done
+between a failure and the next call in the same run (*recoveries*); and which endpoints were called before it in runs
+that were judged (*habits*). Each count knows its witnesses.
+
+Failures whose masked texts differ in one word of `ALIKE_WORDS_MIN` or more, and have the same likely cause, are one.
+
+What finds no room is counted, not kept. What one failure text more would take from others goes at the cost of the one
+that has been quiet for longest among those that nothing corroborates; what is corroborated stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from observer_actors.patterns.taxonomy import Ruling, ruled
+from observer_actors.playbook.inputs import SHAPE, Feature
+from observer_actors.playbook.runs import Step
+from observer_actors.playbook.witnesses import Corroboration, Witnesses
+
+__all__ = [
+    "Drawn",
+    "Endpoint",
+    "Failure",
+    "Habit",
+    "Recovery",
+    "Room",
+    "Value",
+    "feature_key",
+    "recovery_key",
+]
+
+EXAMPLES_MAX: Final = 5
+FEATURES_MAX: Final = 30
+"""Features of an endpoint, by name."""
+VALUES_MAX: Final = 8
+"""Values of a feature; one that has more says nothing, and its values are forgotten."""
+SHAPES_MAX: Final = 16
+"""Shapes of an endpoint's input; one more is not kept."""
+FAILURES_MAX: Final = 24
+FAILURE_VALUES_MAX: Final = 60
+"""Values that the failures of one text had."""
+ALIASES_MAX: Final = 100
+ALIKE_WORDS_MIN: Final = 5
+RECOVERIES_MAX: Final = 24
+HABITS_MAX: Final = 24
+DURATION_MS_MAX: Final = 1e10
+_DURATION_LOG: Final = math.log(1.2)
+"""Durations are counted in steps of 20 %: a quantile is right within 10 %."""
+
+
+class Room(msgspec.Struct):
+    """Room for values of features, shared by all endpoints; what finds none is counted."""
+
+    left: int
+    refused: int = 0
+
+    def take(self) -> bool:
+        """Take room for one."""
+        if self.left <= 0:
+            self.refused += 1
+            return False
+        self.left -= 1
+        return True
+
+
+class Drawn(msgspec.Struct, array_like=True):
+    """What an entry was last drawn from."""
+
+    count: int = 0
+    corroborated: bool = False
+
+
+class Value(msgspec.Struct, array_like=True):
+    """The calls that had one value of a feature."""
+
+    ok: Witnesses
+    bad: Witnesses
+
+
+class Failure(msgspec.Struct):
+    """Failures with one masked text."""
+
+    text: str
+    """With ``<any>`` where the texts that it stands for differ."""
+    witnesses: Witnesses
+    joins: bool = False
+    """It stands for several texts."""
+    status: int = 0
+    """The HTTP status that all of them named; 0: none, or different ones."""
+    values: dict[str, int] = {}
+    """Feature and value (`feature_key`) -> how many of them had it."""
+    seqs: list[int] = []
+    drawn: Drawn = msgspec.field(default_factory=Drawn)
+    said: str = ""
+    """What sets it apart, as it was last drawn: one that says the same is merged with it."""
+
+    def ruling(self) -> Ruling:
+        """Give the likely cause, and what to do about it."""
+        return ruled(self.text, self.status or None)
+
+
+class Recovery(msgspec.Struct):
+    """What was done between a failure and the next call of the endpoint by the same source, in the same run."""
+
+    failure: str
+    steps: tuple[str, ...]
+    """Endpoints; empty: it was called again at once."""
+    ok: Witnesses
+    bad: int = 0
+    """Calls that failed again."""
+    seqs: list[int] = []
+    contrary_seqs: list[int] = []
+    drawn: Drawn = msgspec.field(default_factory=Drawn)
+
+
+class Habit(msgspec.Struct):
+    """Judged runs that called this endpoint after another one."""
+
+    good: Witnesses
+    bad: int = 0
+    seqs: list[int] = []
+    contrary_seqs: list[int] = []
+    drawn: Drawn = msgspec.field(default_factory=Drawn)
+
+
+class Endpoint(msgspec.Struct):
+    """All there is of one endpoint."""
+
+    name: str
+    first_seq: int
+    last_seq: int = 0
+    ok: Witnesses = msgspec.field(default_factory=Witnesses)
+    bad: Witnesses = msgspec.field(default_factory=Witnesses)
+    ok_seqs: list[int] = []
+    bad_seqs: list[int] = []
+    durations: dict[int, int] = {}
+    """Of successes: step -> how many."""
+    features: dict[str, dict[str, Value] | None] = {}
+    """Name -> value -> calls; None for one that has too many values."""
+    failures: dict[str, Failure] = {}
+    """By masked text, the one that was quiet for longest first."""
+    aliases: dict[str, str] = {}
+    """Masked text -> the one that it counts as."""
+    recoveries: dict[str, Recovery] = {}
+    habits: dict[str, Habit] = {}
+    judged_good: int = 0
+    """Judged runs that called it."""
+    judged_bad: int = 0
+    drawn: Drawn = msgspec.field(default_factory=Drawn)
+    corroborated: bool = False
+    """Something of it is, or was: it is not forgotten."""
+    successes: int = 0
+    """Ops that said so, whatever was judged: the gateway's copy counts like the seed."""
+    duration_ms_total: float = 0.0
+    inputs: list[str] = []
+    success_seq: int = 0
+
+    @property
+    def calls(self) -> int:
+        """Successes and failures that count."""
+        return self.ok.count + self.bad.count
+
+    @property
+    def all_calls(self) -> int:
+        """Those, and the successes in runs that were judged failed."""
+        return self.calls + self.ok.doubtful
+
+    def values(self) -> int:
+        """Give how much room the values take."""
+        return sum(len(values) for values in self.features.values() if values)
+
+    def succeeded(self, step: Step, run: int, sources: tuple[str, ...], room: Room, *, is_doubtful: bool) -> None:
+        """Count a success."""
+        self.ok.add(step.seq, run, sources, is_doubtful=is_doubtful)
+        if not is_doubtful:
+            noted(self.ok_seqs, step.seq)
+        for value in self._values(step.features, room):
+            value.ok.add(step.seq, run, sources, is_doubtful=is_doubtful)
+
+    def took(self, duration_ms: float) -> None:
+        """Note how long a success took."""
+        place = round(math.log(min(duration_ms, DURATION_MS_MAX)) / _DURATION_LOG) if duration_ms > 1 else 0
+        self.durations[place] = self.durations.get(place, 0) + 1
+
+    def quantile_ms(self, share: float) -> float:
+        """Give the duration that ``share`` of the successes did not exceed, within 10 %."""
+        rank, seen = share * (sum(self.durations.values()) - 1), 0
+        for place in sorted(self.durations):
+            seen += self.durations[place]
+            if rank < seen:
+                return float(1.2**place)
+        return 0.0
+
+    def failed(self, step: Step, run: int, sources: tuple[str, ...], room: Room) -> Failure | None:
+        """Count a failure; give the one that it counts for, if that is kept."""
+        self.bad.add(step.seq, run, sources)
+        noted(self.bad_seqs, step.seq)
+        for value in self._values(step.features, room):
+            value.bad.add(step.seq, run, sources)
+        failure = self.failures.pop(step.failure, None)
+        if failure is None:
+            return None
+        self.failures[step.failure] = failure
+        failure.witnesses.add(step.seq, run, sources)
+        noted(failure.seqs, step.seq)
+        for feature in step.features:
+            key = feature_key(feature)
+            if key in failure.values or len(failure.values) < FAILURE_VALUES_MAX:
+                failure.values[key] = failure.values.get(key, 0) + 1
+        return failure
+
+    def known_as(self, masked: str, status: int) -> str:
+        """Give the text that a failure's masked text counts as; "" for one that is new."""
+        masked = self.aliases.get(masked, masked)
+        known = self.failures.get(masked)
+        if known is not None:
+            known.status = known.status if known.status == status else 0
+            return masked
+        if len(self.aliases) < ALIASES_MAX:
+            for root, failure in self.failures.items():
+                if (text := _joint(failure, masked, status)) is not None:
+                    self.aliases[masked] = root
+                    failure.text, failure.joins = text, True
+                    return root
+        return ""
+
+    def has_room(self) -> bool:
+        """Say whether one failure text more can be kept."""
+        return len(self.failures) < FAILURES_MAX
+
+    def found(self, masked: str, status: int) -> None:
+        """Keep a failure text that is new."""
+        self.failures[masked] = Failure(masked, Witnesses(), status=status)
+
+    def quiet_failure(self, corroboration: Corroboration) -> str:
+        """Give the one that was quiet for longest of those that nothing corroborates; "" where all are."""
+        return next((t for t, one in self.failures.items() if not one.witnesses.suffice(corroboration)), "")
+
+    def forget_failure(self, text: str) -> None:
+        """Forget a failure, and what is known of recovering from it."""
+        del self.failures[text]
+        self.recoveries = {key: one for key, one in self.recoveries.items() if one.failure != text}
+        self.aliases = {alias: root for alias, root in self.aliases.items() if root != text}
+
+    def merge_failures(self, text: str, other: str) -> None:
+        """Take the failures of another text for those of the first."""
+        one, two = self.failures[text], self.failures.pop(other)
+        one.witnesses = one.witnesses.joined(two.witnesses)
+        one.status = one.status if one.status == two.status else 0
+        one.seqs = sorted({*one.seqs, *two.seqs})[-EXAMPLES_MAX:]
+        for key, count in two.values.items():
+            if key in one.values or len(one.values) < FAILURE_VALUES_MAX:
+                one.values[key] = one.values.get(key, 0) + count
+        self.aliases = {alias: text if root == other else root for alias, root in self.aliases.items()}
+        if len(self.aliases) < ALIASES_MAX:
+            self.aliases[other] = text
+
+    def recovered(
+        self, failed: Step, step: Step, path: tuple[str, ...], run: int, sources: tuple[str, ...]
+    ) -> Recovery | None:
+        """Count how a call went that followed a failed one, if there is room."""
+        key = recovery_key(failed.failure, path)
+        recovery = self.recoveries.get(key)
+        if recovery is None:
+            if len(self.recoveries) >= RECOVERIES_MAX or failed.failure not in self.failures:
+                return None
+            recovery = self.recoveries[key] = Recovery(failed.failure, path, Witnesses())
+        if step.ok:
+            recovery.ok.add(step.seq, run, sources)
+            noted(recovery.seqs, step.seq)
+        else:
+            recovery.bad += 1
+            noted(recovery.contrary_seqs, step.seq)
+        return recovery
+
+    def vouch_recovery(self, failure: str, path: tuple[str, ...], seq: int, judge: tuple[str, ...]) -> None:
+        """Note that a judged run speaks for how a call went that followed a failure."""
+        recovery = self.recoveries.get(recovery_key(failure, path))
+        if recovery is not None and seq >= recovery.ok.first_seq > 0:
+            recovery.ok.vouch(judge)
+
+    def judged(self, run: int, sources: tuple[str, ...], seq: int, before: Iterable[str], *, good: bool) -> None:
+        """Count a judged run that has called this endpoint.
+
+        :param seq: its first op here.
+        :param before: the endpoints that it had called before.
+        """
+        self.judged_good += good
+        self.judged_bad += not good
+        for name in before:
+            habit = self.habits.get(name)
+            if habit is None:
+                if len(self.habits) >= HABITS_MAX:
+                    continue
+                habit = self.habits[name] = Habit(Witnesses())
+            if good:
+                habit.good.add(seq, run, sources)
+                noted(habit.seqs, seq)
+            else:
+                habit.bad += 1
+                noted(habit.contrary_seqs, seq)
+
+    def reviewed(self, step: Step, judge: tuple[str, ...], *, is_bad: bool) -> None:
+        """Take in what was judged of the run of an op that was counted before.
+
+        :param judge: whose word the verdict is; none where it speaks for nobody.
+        """
+        parts = [self.ok if step.ok else self.bad]
+        for name, text in step.features:
+            value = (self.features.get(name) or {}).get(text)
+            if value is not None:
+                parts.append(value.ok if step.ok else value.bad)
+        failure = self.failures.get(self.aliases.get(step.failure, step.failure))
+        if failure is not None and not step.ok:
+            parts.append(failure.witnesses)
+        for witnesses in parts:
+            if step.ok and is_bad:
+                witnesses.doubt(step.seq)
+            elif step.seq >= witnesses.first_seq > 0:
+                witnesses.vouch(judge)
+
+    def _values(self, features: Iterable[Feature], room: Room) -> list[Value]:
+        """Give the values to count, made where there is room for them."""
+        found = []
+        for name, text in features:
+            values = self.features.get(name, _NOTHING)
+            if values is _NOTHING:
+                if len(self.features) >= FEATURES_MAX:
+                    continue
+                values = self.features[name] = {}
+            if values is None:
+                continue
+            value = values.get(text)
+            if value is None:
+                value = self._value(name, text, values, room)
+                if value is None:
+                    continue
+            found.append(value)
+        return found
+
+    def _value(self, name: str, text: str, values: dict[str, Value], room: Room) -> Value | None:
+        if name == SHAPE:
+            if len(values) >= SHAPES_MAX:
+                return None
+        elif len(values) >= VALUES_MAX:
+            room.left += len(values)
+            self.features[name] = None
+            return None
+        if not room.take():
+            return None
+        value = values[text] = Value(Witnesses(), Witnesses())
+        return value
+
+
+_NOTHING: Final[dict[str, Value]] = {}
+
+
+def recovery_key(failure: str, path: Iterable[str]) -> str:
+    """Give what a recovery is known by."""
+    return "\n".join((failure, *path))
+
+
+def feature_key(feature: Feature) -> str:
+    """Give a feature with its value as one text."""
+    return f"{feature[0]}\n{feature[1]}"
+
+
+def noted(seqs: list[int], seq: int) -> None:
+    """Keep the newest examples, oldest first."""
+    seqs.append(seq)
+    if len(seqs) > EXAMPLES_MAX:
+        del seqs[0]
+
+
+def _joint(failure: Failure, masked: str, status: int) -> str | None:
+    """Give the text that a failure has together with another masked text; None where they do not say the same.
+
+    The word in which they differ is in neither's word any more, so that whoever came first cannot choose it.
+    """
+    words, others = failure.text.split(), masked.split()
+    if len(words) != len(others) or len(words) < ALIKE_WORDS_MIN:
+        return None
+    places = [n for n, (a, b) in enumerate(zip(words, others, strict=True)) if a not in (b, _ANY)]
+    if len(places) > (0 if failure.joins else 1):
+        return None
+    if failure.ruling().cause != ruled(masked, status or None).cause:
+        return None
+    for place in places:
+        words[place] = _ANY
+    return " ".join(words)
+
+
+_ANY: Final = "<any>"

@@ -1,0 +1,501 @@
+"""The playbook as a fold over the journal: one op after the other, in the order of their seq. Pure.
+
+The rules:
+
+* Nothing but the ops decides: no clock, no chance, and not how they are divided into calls. So the same journal gives
+  the same bytes (`Playbook.rows`), today, after a restart, and on another machine.
+* What callers report is evidence (`evidence`); an auditor's verdict says what the evidence of its run is worth
+  (`runs`). From evidence that has grown by half since the last time, or that has become corroborated, entries are drawn
+  (`drawing`).
+* What the daemon itself has put into the journal says who got which entry, and what a person has decided (`trial`,
+  `decisions`). Its source says that it is so; no caller can use it.
+* What was revoked is passed over as if it had never come. Counts cannot be taken back one by one, so a revocation that
+  was not known at the beginning leaves the fold `outdated`: entries that it may touch are suspended, and a new fold
+  that knows of it takes its place. The one that knows of all of them gives the bytes that count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, Self
+
+import msgspec
+
+from observer_actors.event import OWN_SOURCE
+from observer_actors.op import Op
+from observer_actors.patterns import bounded_endpoint, error_text, template_of
+from observer_actors.patterns.taxonomy import status_in
+from observer_actors.playbook.decisions import Decision, Of, Revocation, decision_in
+from observer_actors.playbook.deltas import Delta
+from observer_actors.playbook.drawing import (
+    FAILURES_MIN,
+    RECOVERIES_MIN,
+    SUCCESSES_MIN,
+    draw_avoid,
+    draw_do,
+    draw_habit,
+    draw_recovery,
+    draw_way,
+    ids_about,
+)
+from observer_actors.playbook.entries import Entry, Mark
+from observer_actors.playbook.evidence import Drawn, Endpoint, Failure, Room
+from observer_actors.playbook.inputs import features
+from observer_actors.playbook.keeping import Kept, Row, Section
+from observer_actors.playbook.ledger import Ledger
+from observer_actors.playbook.runs import AUDITOR, Run, Runs, Step, habits, way_from_failure
+from observer_actors.playbook.states import Standing
+from observer_actors.playbook.trial import ADVICE_ENDPOINT, Asked, EntryTrial, run_name
+from observer_actors.playbook.trial import Run as TrialRun
+from observer_actors.playbook.witnesses import WITNESSES_MAX, Corroboration, Witnesses
+
+__all__ = ["ENDPOINTS_MAX", "Left", "Playbook"]
+
+VERSION: Final = 1
+"""Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew."""
+ENDPOINTS_MAX: Final = 1_000
+"""Endpoints with evidence. One more takes the place of the one that was quiet for longest among those of which nothing
+is corroborated."""
+VALUES_MAX: Final = 60_000
+"""Values of features, of all endpoints together: about 40 MB."""
+SOURCES_MAX: Final = 50
+REVOCATIONS_MAX: Final = 1_000
+OTHER: Final = "other"
+INPUTS_MAX: Final = 3
+INPUT_CHARS_MAX: Final = 200
+"""These two are the seed's."""
+ERROR_CHARS_MAX: Final = 2_000
+DURATION_MS_MAX: Final = 1e15
+"""A longer duration (30,000 years) is a caller's mistake, and must not make the sum infinite."""
+
+
+class Left(msgspec.Struct):
+    """What found no room, and was counted only."""
+
+    ops: int = 0
+    """Ops of endpoints beyond the bound."""
+    endpoints: int = 0
+    """Endpoints that made room for others."""
+    entries: int = 0
+    values: int = 0
+    runs: int = 0
+    """Runs that were forgotten before a verdict came."""
+
+
+class Meta(msgspec.Struct):
+    """What belongs to no endpoint, run or entry."""
+
+    corroboration: Corroboration
+    version: int = VERSION
+    first_seq: int = 0
+    """The first op of all that was taken in; 0: none was."""
+    successes: int = 0
+    """Of all callers, as the seed counts them."""
+    sources: list[str] = []
+    revocations: list[Revocation] = []
+    outdated: bool = False
+    marks: dict[str, Mark] = {}
+    left: Left = msgspec.field(default_factory=Left)
+
+
+class Playbook:
+    """The fold.
+
+    :param revocations: those that stand in the journal, as far as they are known: what they cover is passed over.
+    """
+
+    def __init__(
+        self,
+        corroboration: Corroboration = Corroboration(),  # noqa: B008 - frozen
+        revocations: Sequence[Revocation] = (),
+    ) -> None:
+        self.cursor = 0
+        self.endpoints: dict[str, Endpoint] = {}
+        """By name, the one that was quiet for longest first."""
+        self.runs = Runs()
+        self.kept = Kept()
+        self.ledger = Ledger(self.kept)
+        self.meta = Meta(corroboration)
+        self._room = Room(VALUES_MAX)
+        self._ahead = list(revocations)
+        """Known revocations that have not come yet."""
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """Id -> entry."""
+        return self.ledger.entries
+
+    @property
+    def outdated(self) -> bool:
+        """Whether it has to be made anew: something was revoked that still counts, or the rules are others."""
+        return self.meta.outdated
+
+    def set_rules(self, corroboration: Corroboration) -> None:
+        """Have it made anew if it was made by other rules; until then no entry of it is handed out."""
+        if (self.meta.corroboration, self.meta.version) != (corroboration, VERSION):
+            self.meta.outdated = True
+            self.ledger.begin(self.cursor)
+            self.ledger.suspend(None)
+            self._touch(Section.META)
+
+    def take(self, op: Op) -> list[Delta]:
+        """Take the next op in; give what it has changed. One that was taken in before changes nothing."""
+        if op.seq <= self.cursor:
+            return []
+        self.cursor = op.seq
+        self.meta.first_seq = self.meta.first_seq or op.seq
+        deltas = self.ledger.begin(op.seq)
+        if op.source == OWN_SOURCE:
+            self._take_own(op)
+        elif not self._is_revoked(op):
+            self._take_reported(op)
+        return deltas
+
+    # ------------------------------------------------------------------------------------- what callers report
+
+    def _take_reported(self, op: Op) -> None:
+        endpoint = self._endpoint(op)
+        if endpoint is None:
+            self.meta.left.ops += 1
+        else:
+            self._count_like_the_seed(endpoint, op)
+            if op.source != AUDITOR:
+                self._learn(endpoint, op)
+            self._touch(Section.ENDPOINT, endpoint.name)
+        if op.source == AUDITOR:
+            self._judge(op)
+        self.ledger.take(op)
+        self.meta.left.entries = self.ledger.left_out
+        self._touch(Section.META)
+
+    def _endpoint(self, op: Op) -> Endpoint | None:
+        """Give the endpoint of an op, as the one that was used last; None when there is no room for it."""
+        name = bounded_endpoint(op.endpoint)
+        endpoint = self.endpoints.pop(name, None)
+        if endpoint is None:
+            if len(self.endpoints) >= ENDPOINTS_MAX and not self._forget_an_endpoint():
+                return None
+            endpoint = Endpoint(name, op.seq)
+        endpoint.last_seq = op.seq
+        self.endpoints[name] = endpoint
+        return endpoint
+
+    def _forget_an_endpoint(self) -> bool:
+        name = next((name for name, one in self.endpoints.items() if not one.corroborated), None)
+        if name is None:
+            return False
+        self._room.left += self.endpoints.pop(name).values()
+        self.kept.gone(Section.ENDPOINT, name)
+        self.meta.left.endpoints += 1
+        for entry in self.ledger.at(name):
+            self.ledger.forget(entry.id)
+        return True
+
+    def _count_like_the_seed(self, endpoint: Endpoint, op: Op) -> None:
+        if not op.success:
+            return
+        self.meta.successes += 1
+        endpoint.successes += 1
+        endpoint.success_seq = op.seq
+        endpoint.duration_ms_total += float(min(max(op.duration_ms, -DURATION_MS_MAX), DURATION_MS_MAX))
+        endpoint.inputs = [*endpoint.inputs, op.input_summary[:INPUT_CHARS_MAX]][-INPUTS_MAX:]
+
+    def _learn(self, endpoint: Endpoint, op: Op) -> None:
+        """Take in what an op shows of its endpoint, and draw what has to be drawn anew."""
+        source, name = self._source(op.source), run_name(op)
+        run = self._reached(name, op.seq) if name else None
+        failure = "" if op.success else self._failure(endpoint, op)
+        step = Step(op.seq, endpoint.name, source, op.success, features(op), failure)
+        number = run.number if run else -1 - self.meta.sources.index(source)
+        words = run.word_for(source) if run else (source,)
+        if op.success:
+            endpoint.succeeded(step, number, words, self._room, is_doubtful=run is not None and run.is_bad)
+            endpoint.took(op.duration_ms)
+        elif (failed := endpoint.failed(step, number, words, self._room)) is not None:
+            self._draw_failure(endpoint, failure, failed)
+        if run is not None:
+            self._recover(endpoint, run, step, words)
+            self.runs.add(run, step)
+            self._keep_runs_bounded()
+        self.meta.left.values = self._room.refused
+        self._draw_if_grown(endpoint)
+
+    def _source(self, name: str) -> str:
+        """Give the name under which a source is a witness: beyond `SOURCES_MAX` all are one."""
+        sources = self.meta.sources
+        if name in sources:
+            return name
+        name = name if len(sources) < SOURCES_MAX else OTHER
+        if name not in sources:
+            sources.append(name)
+        return name
+
+    def _reached(self, name: str, seq: int) -> Run:
+        self._touch(Section.RUN, name)
+        return self.runs.reached(name, seq)
+
+    def _keep_runs_bounded(self) -> None:
+        for run in self.runs.forget_oldest():
+            self.meta.left.runs += not run.judge
+            self.kept.gone(Section.RUN, run.name)
+
+    def _failure(self, endpoint: Endpoint, op: Op) -> str:
+        """Give the text that a failure counts as, with room made for it if there can be."""
+        text = error_text(op)[:ERROR_CHARS_MAX]
+        masked, status = template_of(text), status_in(text) or 0
+        root = endpoint.known_as(masked, status)
+        if root:
+            return root
+        if not endpoint.has_room():
+            quiet = endpoint.quiet_failure(self.meta.corroboration)
+            if not quiet:
+                return masked
+            for key in ids_about(endpoint, quiet):
+                self.ledger.forget(key)
+            endpoint.forget_failure(quiet)
+        endpoint.found(masked, status)
+        return masked
+
+    def _recover(self, endpoint: Endpoint, run: Run, step: Step, words: tuple[str, ...]) -> None:
+        found = way_from_failure(run.steps, step)
+        if found is None:
+            return
+        recovery = endpoint.recovered(found[0], step, found[1], run.number, words)
+        if recovery is not None and _is_due(recovery.drawn, recovery.ok, RECOVERIES_MIN, self.meta.corroboration):
+            recovery.drawn = Drawn(recovery.ok.count, recovery.ok.suffice(self.meta.corroboration))
+            self.ledger.write(draw_recovery(endpoint, recovery, self.meta.corroboration))
+
+    # ------------------------------------------------------------------------------------------------ verdicts
+
+    def _judge(self, op: Op) -> None:
+        """Take a verdict in: what the evidence of its run is worth, and which habits the run had."""
+        name = run_name(op)
+        if not name:
+            return
+        run = self._reached(name, op.seq)
+        self._keep_runs_bounded()
+        if run.judge:
+            return
+        run.judge, run.good, run.verdict_seq = AUDITOR, op.success, op.seq
+        for step in run.steps:
+            for endpoint in self._known(step.endpoint):
+                endpoint.reviewed(step, (AUDITOR,) if step.source == run.source else (), is_bad=run.is_bad)
+        self._judge_ways(run, [step for step in run.steps if step.source == run.source])
+        for name in dict.fromkeys(step.endpoint for step in run.steps):
+            for endpoint in self._known(name):
+                self._touch(Section.ENDPOINT, name)
+                self._draw_what_is_due(endpoint)
+
+    def _judge_ways(self, run: Run, own: Sequence[Step]) -> None:
+        """Take in what a verdict says of how the steps of whoever the run belongs to followed each other."""
+        for number, step in enumerate(own):
+            if (found := way_from_failure(own[:number], step)) is not None:
+                for endpoint in self._known(step.endpoint):
+                    endpoint.vouch_recovery(found[0].failure, found[1], step.seq, (AUDITOR,))
+        for name, seq, before in habits(own):
+            for endpoint in self._known(name):
+                endpoint.judged(run.number, (run.source, AUDITOR), seq, before, good=run.good)
+
+    def _known(self, name: str) -> tuple[Endpoint, ...]:
+        """Give an endpoint; nothing where it has been forgotten."""
+        endpoint = self.endpoints.get(name)
+        return () if endpoint is None else (endpoint,)
+
+    # ------------------------------------------------------------------------------------------------- drawing
+
+    def _draw_what_is_due(self, endpoint: Endpoint) -> None:
+        """Draw what has become corroborated by a verdict."""
+        corroboration = self.meta.corroboration
+        for text, failure in tuple(endpoint.failures.items()):
+            if endpoint.failures.get(text) is failure:
+                self._draw_failure(endpoint, text, failure)
+        for recovery in endpoint.recoveries.values():
+            if _is_due(recovery.drawn, recovery.ok, RECOVERIES_MIN, corroboration):
+                recovery.drawn = Drawn(recovery.ok.count, recovery.ok.suffice(corroboration))
+                self.ledger.write(draw_recovery(endpoint, recovery, corroboration))
+        self._draw_if_grown(endpoint)
+
+    def _draw_failure(self, endpoint: Endpoint, text: str, failure: Failure) -> None:
+        if _is_due(failure.drawn, failure.witnesses, FAILURES_MIN, self.meta.corroboration):
+            self._draw_avoid(endpoint, text, failure)
+
+    def _draw_if_grown(self, endpoint: Endpoint) -> None:
+        """Draw all there is of an endpoint, when its evidence has grown by half or become corroborated."""
+        corroboration = self.meta.corroboration
+        count = endpoint.calls + endpoint.judged_good + endpoint.judged_bad
+        enough = endpoint.ok.suffice(corroboration)
+        if count < max(SUCCESSES_MIN, _grown(endpoint.drawn.count)) and enough == endpoint.drawn.corroborated:
+            return
+        endpoint.drawn = Drawn(count, enough)
+        endpoint.corroborated |= enough
+        self.ledger.write(draw_do(endpoint, corroboration))
+        self.ledger.write(draw_way(endpoint, corroboration))
+        for text, failure in tuple(endpoint.failures.items()):
+            if endpoint.failures.get(text) is failure:
+                self._draw_avoid(endpoint, text, failure)
+        for recovery in endpoint.recoveries.values():
+            self.ledger.write(draw_recovery(endpoint, recovery, corroboration))
+        for other, habit in endpoint.habits.items():
+            self.ledger.write(draw_habit(endpoint, other, habit, corroboration))
+
+    def _draw_avoid(self, endpoint: Endpoint, text: str, failure: Failure) -> None:
+        """Draw a failure; where another one says the same, the older lives on."""
+        corroboration = self.meta.corroboration
+        enough = failure.witnesses.suffice(corroboration)
+        failure.drawn = Drawn(failure.witnesses.count, enough)
+        endpoint.corroborated |= enough
+        draft = draw_avoid(endpoint, text, failure, corroboration)
+        failure.said = draft.said if enough else ""
+        self.ledger.write(draft)
+        same = [root for root, one in endpoint.failures.items() if failure.said and one.said == failure.said]
+        if len(same) < 2:  # noqa: PLR2004 - alone
+            return
+        root = min(same, key=lambda one: endpoint.failures[one].witnesses.first_seq)
+        for other in same:
+            if other != root:
+                self.ledger.merge(ids_about(endpoint, root)[0], ids_about(endpoint, other)[0])
+                endpoint.merge_failures(root, other)
+        self.ledger.write(draw_avoid(endpoint, root, endpoint.failures[root], corroboration))
+
+    # --------------------------------------------------------------------------------- what the daemon has said
+
+    def _take_own(self, op: Op) -> None:
+        decided = decision_in(op)
+        if isinstance(decided, Revocation):
+            self._revoke(decided)
+        elif isinstance(decided, Decision):
+            self.ledger.decide(decided, op)
+        elif op.endpoint == ADVICE_ENDPOINT and not self._is_revoked(op):
+            self.ledger.take(op)
+        self.meta.marks = self.ledger.marks
+        self._touch(Section.META)
+
+    def _revoke(self, revocation: Revocation) -> None:
+        known = next((one for one in self._ahead if one.seq == revocation.seq), None)
+        self.meta.revocations = [*self.meta.revocations, revocation][-REVOCATIONS_MAX:]
+        if known is not None:
+            self._ahead.remove(known)
+            return
+        self.meta.outdated = True
+        self.ledger.suspend(self._touched_by(revocation))
+
+    def _touched_by(self, revocation: Revocation) -> set[str] | None:
+        """Give the endpoints whose evidence may come from what was revoked; None when it may be any."""
+        if revocation.of is not Of.SOURCE or revocation.name == AUDITOR or OTHER in self.meta.sources:
+            return None
+        return {name for name, one in self.endpoints.items() if _may_come_from(one, revocation.name)}
+
+    def _is_revoked(self, op: Op) -> bool:
+        return bool(self._ahead) and any(revocation.covers(op) for revocation in self._ahead)
+
+    # ---------------------------------------------------------------------------------------------------- rows
+
+    def _touch(self, section: Section, key: str = "") -> None:
+        self.kept.touch(section, key, self.cursor)
+
+    def parts(self) -> Iterator[tuple[Section, str]]:
+        """Give all parts of the state, in a fixed order."""
+        yield Section.META, ""
+        for section, names in (
+            (Section.ENDPOINT, self.endpoints),
+            (Section.RUN, self.runs.names()),
+            (Section.ENTRY, self.ledger.entries),
+            (Section.STANDING, self.ledger.standings),
+            (Section.TRIAL_RUN, self.ledger.trials.runs),
+            (Section.TRIAL_ADVICE, self.ledger.trials.advices),
+            (Section.TRIAL_ENTRY, self.ledger.trials.entries),
+        ):
+            for name in names:
+                yield section, name
+
+    def row(self, section: Section, key: str) -> Row:
+        """Give one part of the state, as it is now."""
+        part = self._part(section, key)
+        if part is None:
+            return Row(section, key, 0, b"")
+        if section is Section.META:
+            seq = 0
+        else:
+            seq = getattr(part, "last_seq", 0) if section in _BY_LAST_SEQ else self.kept.born.get((section, key), 0)
+        return Row(section, key, seq, msgspec.json.encode(part))
+
+    def rows(self) -> list[Row]:
+        """Give all of the state."""
+        return [self.row(section, key) for section, key in sorted(self.parts())]
+
+    def _part(self, section: Section, key: str) -> msgspec.Struct | None:
+        match section:
+            case Section.META:
+                return self.meta
+            case Section.ENDPOINT:
+                return self.endpoints.get(key)
+            case Section.RUN:
+                return self.runs.get(key)
+            case Section.ENTRY:
+                return self.ledger.entries.get(key)
+            case Section.STANDING:
+                return self.ledger.standings.get(key)
+            case Section.TRIAL_RUN:
+                return self.ledger.trials.runs.get(key)
+            case Section.TRIAL_ADVICE:
+                return self.ledger.trials.advices.get(key)
+            case Section.TRIAL_ENTRY:
+                return self.ledger.trials.entries.get(key)
+
+    @classmethod
+    def restored(cls, rows: Iterable[Row], cursor: int) -> Self:
+        """Go on from what was saved.
+
+        :param cursor: the last op that is in it.
+        :raises msgspec.DecodeError: a row is not what it should be.
+        """
+        playbook = cls()
+        playbook.cursor = cursor
+        for row in sorted(rows, key=lambda row: (row.seq, row.section, row.key)):
+            playbook._restore(row)
+        playbook.ledger.marks = playbook.meta.marks
+        playbook.ledger.left_out = playbook.meta.left.entries
+        taken = sum(endpoint.values() for endpoint in playbook.endpoints.values())
+        playbook._room = Room(VALUES_MAX - taken, playbook.meta.left.values)
+        return playbook
+
+    def _restore(self, row: Row) -> None:
+        self.kept.born[row.section, row.key] = row.seq
+        ledger, record, key = self.ledger, row.record, row.key
+        match row.section:
+            case Section.META:
+                self.meta = msgspec.json.decode(record, type=Meta)
+            case Section.ENDPOINT:
+                self.endpoints[key] = msgspec.json.decode(record, type=Endpoint)
+            case Section.RUN:
+                self.runs.restore(msgspec.json.decode(record, type=Run))
+            case Section.ENTRY:
+                ledger.restore(msgspec.json.decode(record, type=Entry))
+            case Section.STANDING:
+                ledger.standings[key] = msgspec.json.decode(record, type=Standing)
+            case Section.TRIAL_RUN:
+                ledger.trials.runs[key] = msgspec.json.decode(record, type=TrialRun)
+            case Section.TRIAL_ADVICE:
+                ledger.trials.advices[key] = msgspec.json.decode(record, type=Asked)
+            case Section.TRIAL_ENTRY:
+                ledger.trials.entries[key] = msgspec.json.decode(record, type=EntryTrial)
+
+
+_BY_LAST_SEQ: Final = frozenset({Section.ENDPOINT, Section.RUN})
+"""Sections whose parts are in the order of their last use; the others are in that in which they were made."""
+
+
+def _grown(count: int) -> int:
+    """Give the count from which on evidence is drawn again: half as much more."""
+    return count + max(1, count // 2)
+
+
+def _is_due(drawn: Drawn, witnesses: Witnesses, least: int, corroboration: Corroboration) -> bool:
+    if witnesses.count < least:
+        return False
+    return witnesses.count >= _grown(drawn.count) or drawn.corroborated != witnesses.suffice(corroboration)
+
+
+def _may_come_from(endpoint: Endpoint, source: str) -> bool:
+    witnesses = (endpoint.ok, endpoint.bad)
+    return any(source in one.sources or len(one.sources) >= WITNESSES_MAX for one in witnesses)

@@ -1,0 +1,167 @@
+"""What may set one call of an endpoint apart from another: its input's shape, and its attributes. Pure.
+
+A *feature* is a name and a value:
+
+* ``("input", "{date, origin}")``: the names in an input that is a JSON object, or else its masked words;
+* ``("date is", "a date (YYYY-MM-DD)")``: the kind of one of its values;
+* ``("date", '"2024-05-20"')``: the value itself, where it is short;
+* ``("role", "welder")``: an attribute of the op.
+
+An input that was cut off gives what stood before the cut. Names and values are a caller's words: they are kept short
+and plain, since they may come to stand in advice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+
+from observer_actors.op import Op
+from observer_actors.patterns import template_of
+from observer_actors.patterns.masking import digits_alike
+
+__all__ = ["ABSENT", "KIND", "SHAPE", "Feature", "features", "kind_of"]
+
+Feature = tuple[str, str]
+
+SHAPE: Final = "input"
+KIND: Final = " is"
+"""Ends the name of a feature that gives a value's kind."""
+ABSENT: Final = "absent"
+"""The kind of a value that is not there; never given by `features`, but counted from the rest."""
+FIELDS_MAX: Final = 12
+"""Fields of an input that are looked at, and as many attributes."""
+INPUT_CHARS_MAX: Final = 4_000
+SHAPE_CHARS_MAX: Final = 200
+VALUE_CHARS_MAX: Final = 40
+
+_ATTRIBUTES: Final = ("role", "city", "state", "event_kind")
+_NO_FEATURES: Final = frozenset({"run", "run_id", "trace_id", "traceId", "span_id", "spanId", "advice_id"})
+"""Attributes that name the op's place and say nothing of its kind."""
+_NAME: Final = re.compile(r"[A-Za-z_][\w.\-]{0,39}", re.ASCII)
+_VALUE: Final = re.compile(r"[\w.\-+:/@#%, ]{1,40}")
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|["{}\[\]:,]|[^\s{}\[\]:,"]+')
+_KINDS: Final = tuple(
+    (kind, re.compile(pattern, re.ASCII))
+    for kind, pattern in (
+        ("a date (YYYY-MM-DD)", r"\d{4}-\d\d-\d\d"),
+        ("a time (ISO 8601)", r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*"),
+        ("digits", r"[+\-]?\d+(?:\.\d+)?"),
+        ("digits and signs", r"[\d\s./:\-+()]+"),
+        ("an e-mail address", r"[^@\s]+@[^@\s]+\.[^@\s]+"),
+        ("a URL", r"[a-z][a-z0-9+.\-]*://\S+"),
+        ("a path", r"[~.]{0,2}/\S*"),
+        ("CAPITALS", r"[A-Z][A-Z_]+"),
+        ("an id", r"(?=\S*\d)[\w.\-]+"),
+        ("a word", r"[\w.\-]+"),
+    )
+)
+
+
+def features(op: Op) -> tuple[Feature, ...]:
+    """Give the features of an op, each name once, in a fixed order."""
+    return tuple({**_input_features(op.input_summary), **dict(_attributes(op))}.items())
+
+
+def kind_of(value: Any) -> str:  # noqa: ANN401 - whatever JSON holds
+    """Name the kind of a JSON value in words that fit behind "is"."""
+    if isinstance(value, str):
+        return _kind_of_text(value) if value else "empty"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, bool):
+        return "true or false"
+    return "null" if value is None else _PLAIN.get(type(value), "an object")
+
+
+_PLAIN: Final = {int: "a whole number", float: "a number"}
+
+
+@lru_cache(maxsize=4_096)
+def _kind_of_text(text: str) -> str:
+    if len(text) > 10 * VALUE_CHARS_MAX:
+        return "text"
+    return next((kind for kind, pattern in _KINDS if pattern.fullmatch(text)), "text")
+
+
+def _attributes(op: Op) -> Iterator[Feature]:
+    for name in _ATTRIBUTES:
+        value = getattr(op, name)
+        if isinstance(value, str) and _VALUE.fullmatch(value):
+            yield name, value
+    if isinstance(op.attrs, dict):
+        for name, attribute in tuple(op.attrs.items())[:FIELDS_MAX]:
+            shown = _shown(attribute)
+            if shown is not None and name not in _NO_FEATURES and _NAME.fullmatch(name):
+                yield f"attrs.{name}", shown.strip('"')
+
+
+def _input_features(text: str) -> dict[str, str]:
+    if not text.startswith("{"):
+        return {SHAPE: _masked(digits_alike(text[:SHAPE_CHARS_MAX]))}
+    given, is_whole = _object(text)
+    fields = [(name, value) for name, value in given.items() if _NAME.fullmatch(name)][:FIELDS_MAX]
+    names = ", ".join(sorted(name for name, _ in fields))[:SHAPE_CHARS_MAX]
+    found = {SHAPE: f"{{{names}}}" if is_whole else f"{{{names}, …}}"}
+    for name, value in fields:
+        found[name + KIND] = kind_of(value)
+        shown = _shown(value)
+        if shown is not None:
+            found[name] = shown
+    return found
+
+
+@lru_cache(maxsize=4_096)
+def _masked(text: str) -> str:
+    return template_of(text)
+
+
+def _shown(value: object) -> str | None:
+    """Give a short scalar as JSON writes it; None for anything else."""
+    if isinstance(value, str):
+        return f'"{value}"' if _VALUE.fullmatch(value) else None
+    if isinstance(value, bool | int | float):
+        shown = msgspec.json.encode(value).decode()
+        return shown if len(shown) <= VALUE_CHARS_MAX else None
+    return None
+
+
+def _object(text: str) -> tuple[dict[str, Any], bool]:
+    """Read a JSON object, or of one that was cut off what stands before the cut; say whether it was whole."""
+    if text.endswith("}") and len(text) <= INPUT_CHARS_MAX:
+        try:
+            return msgspec.json.decode(text, type=dict[str, Any]), True
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            pass
+    return _before_the_cut(text[:INPUT_CHARS_MAX]), False
+
+
+def _before_the_cut(text: str) -> dict[str, Any]:
+    """Give the fields of the outermost object, those that are no scalars as an empty list or object."""
+    found: dict[str, Any] = {}
+    depth, name, wants_value = 0, "", False
+    for part in _TOKEN.findall(text):
+        if part == '"':  # a text that was cut
+            break
+        if depth == 1 and wants_value and part != ":":
+            found[name] = _scalar(part)
+            wants_value = False
+        elif depth == 1 and part.startswith('"'):
+            name, wants_value = part[1:-1], True
+        depth += (part in "{[") - (part in "}]") if len(part) == 1 else 0
+        if depth == 0:
+            break
+    return found
+
+
+def _scalar(part: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+    if part in {"{", "["}:
+        return {} if part == "{" else []
+    try:
+        return msgspec.json.decode(part)
+    except (msgspec.DecodeError, UnicodeError):
+        return None

@@ -1,0 +1,238 @@
+"""The entries, and all that happens to them: drawn from evidence, tried, decided about. Pure.
+
+Every change is a delta (`deltas`), and is caused by the op in hand.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from observer_actors.event import OWN_SOURCE
+from observer_actors.op import Op
+from observer_actors.playbook.decisions import Action, Decision, marked
+from observer_actors.playbook.deltas import (
+    Created,
+    Delta,
+    Evidence,
+    Forgotten,
+    Marked,
+    Merged,
+    Moved,
+    Noted,
+    Suspended,
+    Tried,
+    Updated,
+    apply,
+)
+from observer_actors.playbook.drawing import Draft
+from observer_actors.playbook.entries import Entry, EntryNote, Mark, State
+from observer_actors.playbook.keeping import Kept, Section
+from observer_actors.playbook.states import Standing, judged
+from observer_actors.playbook.trial import ADVICE_ID, Trials, run_name
+
+__all__ = ["ENTRIES_MAX", "Ledger"]
+
+ENTRIES_MAX: Final = 10_000
+MARKS_MAX: Final = 1_000
+"""Decisions about entries that are not there, or not yet: the oldest is forgotten."""
+
+
+class Ledger:
+    """All entries.
+
+    :param kept: is told what has changed.
+    """
+
+    def __init__(self, kept: Kept) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.trials = Trials()
+        self.standings: dict[str, Standing] = {}
+        self.marks: dict[str, Mark] = {}
+        """Entry -> what a person has decided of one that is not there: without what was revoked it may come later."""
+        self.left_out = 0
+        """Drafts that found no room."""
+        self._kept = kept
+        self._by_endpoint: dict[str, dict[str, None]] = {}
+        self._merged: dict[str, str] = {}
+        self._deltas: list[Delta] = []
+        self._seq = 0
+
+    def begin(self, seq: int) -> list[Delta]:
+        """Begin with an op; give the list that its deltas go to."""
+        self._seq, self._deltas = seq, []
+        return self._deltas
+
+    def restore(self, entry: Entry) -> None:
+        """Take an entry in as it was."""
+        self.entries[entry.id] = entry
+        self._by_endpoint.setdefault(entry.endpoint, {})[entry.id] = None
+        self._merged.update(dict.fromkeys(entry.also, entry.id))
+
+    def find(self, key: str) -> Entry | None:
+        """Give an entry by its id, or by that of one that has become part of it."""
+        return self.entries.get(self._merged.get(key, key))
+
+    def at(self, endpoint: str) -> list[Entry]:
+        """Give the entries of an endpoint, in the order in which they were made."""
+        return [self.entries[key] for key in self._by_endpoint.get(endpoint, ())]
+
+    # ------------------------------------------------------------------------------------------------ evidence
+
+    def write(self, draft: Draft) -> None:
+        """Make or change the entry of a draft; where there is nothing to say any more, forget it."""
+        known, evidence = self.entries.get(draft.id), draft.evidence
+        if evidence is None:
+            if known is not None:
+                self._lose_support(known)
+        elif known is None:
+            self._create(draft, evidence)
+        elif any(getattr(known, name) != getattr(evidence, name) for name in evidence.__struct_fields__):
+            self._do(Updated(known.id, self._seq, evidence))
+            self._judge(known.id)
+
+    def merge(self, key: str, other: str) -> None:
+        """Make an entry part of another that says the same."""
+        if key not in self.entries or other not in self.entries:
+            return
+        self._leave(self.entries[other])
+        self._do(Merged(key, self._seq, other))
+        self._merged.update(dict.fromkeys(self.entries[key].also, key))
+
+    def forget(self, key: str) -> None:
+        """Forget an entry with its evidence."""
+        entry = self.entries.get(key)
+        if entry is None:
+            return
+        self._leave(entry)
+        self._merged = {one: root for one, root in self._merged.items() if root != key}
+        self._do(Forgotten(key, self._seq))
+
+    def suspend(self, endpoints: set[str] | None) -> None:
+        """Hand out no entry of these endpoints, or none at all, until the playbook has been made anew."""
+        for entry in tuple(self.entries.values()):
+            if not entry.suspended and (endpoints is None or entry.endpoint in endpoints):
+                self._do(Suspended(entry.id, self._seq))
+
+    def _create(self, draft: Draft, evidence: Evidence) -> None:
+        if len(self.entries) >= ENTRIES_MAX:
+            self.left_out += 1
+            return
+        fields = {name: getattr(evidence, name) for name in evidence.__struct_fields__}
+        mark = self.marks.pop(draft.id, Mark.NONE)
+        entry = Entry(id=draft.id, kind=draft.kind, endpoint=draft.endpoint, mark=mark, **fields)
+        self._by_endpoint.setdefault(entry.endpoint, {})[entry.id] = None
+        self._do(Created(entry, self._seq))
+
+    def _lose_support(self, entry: Entry) -> None:
+        """Keep an entry that was used or decided about, so that what is known of it is not lost; forget any other."""
+        used = entry.trial.exposed.total or entry.trial.control.total or entry.state is not State.CANDIDATE
+        if not used and not entry.mark and not entry.notes:
+            self.forget(entry.id)
+        elif entry.supported:
+            fields = {name: getattr(entry, name) for name in Evidence.__struct_fields__}
+            self._do(Updated(entry.id, self._seq, Evidence(**{**fields, "supported": False})))
+
+    def _leave(self, entry: Entry) -> None:
+        self._by_endpoint[entry.endpoint].pop(entry.id, None)
+        if not self._by_endpoint[entry.endpoint]:
+            del self._by_endpoint[entry.endpoint]
+        if self.standings.pop(entry.id, None) is not None:
+            self._kept.gone(Section.STANDING, entry.id)
+        self.trials.forget(entry.id)
+        self._kept.gone(Section.TRIAL_ENTRY, entry.id)
+
+    # -------------------------------------------------------------------------------------------------- trials
+
+    def take(self, op: Op) -> None:
+        """Take in what an op says of who got an entry, and of how it went."""
+        if not self.trials.runs and op.source != OWN_SOURCE:
+            return  # nobody has been handed anything
+        run, advice = _named(op)
+        oldest = [next(iter(self.trials.runs), ""), next(iter(self.trials.advices), "")]
+        asked = self.trials.advices.get(advice)
+        changed = self.trials.add(op)
+        self._touch_trials(run or advice, asked.run if asked else "", advice, oldest)
+        for key in changed:
+            self._touch(Section.TRIAL_ENTRY, key)
+            if key in self.entries:
+                self._do(Tried(key, self.trials.trial(key)))
+                self._judge(key)
+
+    def _touch_trials(self, run: str, asked: str, advice: str, oldest: list[str]) -> None:
+        trials = self.trials
+        for name in {run, asked} - {""}:
+            if name in trials.runs:
+                self._touch(Section.TRIAL_RUN, name)
+                for entry in trials.runs[name].draws:
+                    if (Section.TRIAL_ENTRY, entry) not in self._kept.born:
+                        self._touch(Section.TRIAL_ENTRY, entry)
+        if advice in trials.advices:
+            self._touch(Section.TRIAL_ADVICE, advice)
+        if oldest[0] and oldest[0] not in trials.runs:
+            self._kept.gone(Section.TRIAL_RUN, oldest[0])
+        if oldest[1] and oldest[1] not in trials.advices:
+            self._kept.gone(Section.TRIAL_ADVICE, oldest[1])
+
+    def _judge(self, key: str) -> None:
+        """See where an entry stands now."""
+        entry = self.entries[key]
+        before = self.standings.get(key, Standing())
+        after = judged(before, entry.trial, entry.succeeded + entry.failed)
+        if after is not before:
+            self._stand(key, before, after)
+
+    def _stand(self, key: str, before: Standing, after: Standing) -> None:
+        self.standings[key] = after
+        self._touch(Section.STANDING, key)
+        if after.tries != before.tries:
+            self.trials.restart(key)
+            self._touch(Section.TRIAL_ENTRY, key)
+            self._do(Tried(key, self.trials.trial(key)))
+        self._do(Moved(key, self._seq, after.state, after.reason))
+
+    # ----------------------------------------------------------------------------------------------- decisions
+
+    def decide(self, decision: Decision, op: Op) -> None:
+        """Take in what a person has decided of an entry."""
+        entry = self.find(decision.entry)
+        if entry is None:
+            self._remember(decision)
+            return
+        if decision.note:
+            self._do(Noted(entry.id, EntryNote(op.seq, op.recorded_at, decision.note)))
+        mark = marked(entry.mark, decision.action)
+        if mark is not entry.mark:
+            self._do(Marked(entry.id, self._seq, mark))
+        before = self.standings.get(entry.id, Standing())
+        if decision.action is Action.RELEASE and before.state in {State.WITHHELD, State.RETIRED}:
+            self._stand(entry.id, before, Standing(State.CANDIDATE, "a person has released it", before.tries + 1))
+
+    def _remember(self, decision: Decision) -> None:
+        mark = marked(self.marks.pop(decision.entry, Mark.NONE), decision.action)
+        if mark is not Mark.NONE:
+            self.marks[decision.entry] = mark
+        if len(self.marks) > MARKS_MAX:
+            del self.marks[next(iter(self.marks))]
+        self._touch(Section.META)
+
+    # ----------------------------------------------------------------------------------------------------- how
+
+    def _do(self, delta: Delta) -> None:
+        apply(self.entries, delta)
+        self._deltas.append(delta)
+        if isinstance(delta, Forgotten):
+            self._kept.gone(Section.ENTRY, delta.id)
+            return
+        self._touch(Section.ENTRY, delta.entry.id if isinstance(delta, Created) else delta.id)
+        if isinstance(delta, Merged):
+            self._kept.gone(Section.ENTRY, delta.other)
+
+    def _touch(self, section: Section, key: str = "") -> None:
+        self._kept.touch(section, key, self._seq)
+
+
+def _named(op: Op) -> tuple[str, str]:
+    """Give the run and the advice id that an op names, each "" where it names none."""
+    attrs = op.attrs if isinstance(op.attrs, dict) else {}
+    advice = attrs.get(ADVICE_ID)
+    return run_name(op), advice if isinstance(advice, str) else ""

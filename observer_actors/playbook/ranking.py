@@ -1,0 +1,82 @@
+"""Which entries to hand out, and in which order. Pure.
+
+The rules:
+
+* An entry is for one endpoint. Asked about an endpoint, no entry of another is given: what works there shows nothing
+  here.
+* An entry may be for ops with certain attributes. Where the request says otherwise it is not given. The more of them
+  the request agrees with, the earlier it goes; one whose attributes the request leaves unsaid goes behind the others.
+* Then the `worth` of an entry (its evidence, and what it was measured to do) and how well its words match the input's,
+  the best match being 1, count in one sum. Where all is equal the older entry goes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from observer_actors.playbook.entries import Entry, Mark, State
+from observer_actors.playbook.lift import lift
+from observer_actors.playbook.states import ALPHA
+
+__all__ = ["LIMIT_MAX", "Match", "fit", "ranked", "worth"]
+
+LIMIT_MAX: Final = 3
+"""Most entries in an answer: more of them dilute a prompt, and each other's measurement."""
+EVIDENCE_HALF: Final = 10
+"""Ops at which evidence counts half of what it can."""
+EVIDENCE_WEIGHT: Final = 0.5
+TRUSTED_WEIGHT: Final = 0.5
+"""What it counts that the interval, or a person, speaks for an entry."""
+AGREES: Final = 1.0
+UNSAID: Final = -0.5
+
+
+class Match(msgspec.Struct, frozen=True):
+    """An entry and how well its words match the input's."""
+
+    entry: Entry
+    text: float = 0.0
+    """Higher is better, from 0: no word in common."""
+    worth: float | None = None
+    """`worth` of the entry, where it is known already."""
+
+
+def ranked(matches: Iterable[Match], given: Mapping[str, str], limit: int) -> list[Entry]:
+    """Give the best entries, best first.
+
+    :param given: the attributes that the request says, by name (role, city, state, ``attrs.*``).
+    """
+    fitting = [(match, share) for match in matches if (share := fit(match.entry, given)) is not None]
+    best = max((match.text for match, _ in fitting), default=0.0) or 1.0
+
+    def key(item: tuple[Match, float]) -> tuple[float, float, int, str]:
+        match, share = item
+        value = worth(match.entry) if match.worth is None else match.worth
+        return -share, -(value + match.text / best), match.entry.first_seq, match.entry.id
+
+    return [match.entry for match, _ in sorted(fitting, key=key)[:limit]]
+
+
+def fit(entry: Entry, given: Mapping[str, str]) -> float | None:
+    """Say how well the request fits what an entry is for: 0 for any request; None when it says otherwise."""
+    total = 0.0
+    for name, value in entry.scope.items():
+        if name in given and given[name] != value:
+            return None
+        total += AGREES if name in given else UNSAID
+    return total
+
+
+def worth(entry: Entry) -> float:
+    """Say what an entry is worth without knowing the request: from -1 to 2.
+
+    Its evidence, what speaks for it, and its lift: the middle of the interval, which is near 0 while little is known.
+    """
+    seen = entry.succeeded + entry.failed
+    evidence = EVIDENCE_WEIGHT * seen / (seen + EVIDENCE_HALF)
+    trusted = TRUSTED_WEIGHT * (entry.state is State.ACTIVE or entry.mark is Mark.PINNED)
+    shown = lift(entry.trial, ALPHA)
+    return evidence + trusted + (shown.low + shown.high) / 2

@@ -1,0 +1,148 @@
+"""The runs that are remembered: their steps, and what an outside checker has judged of them. Pure.
+
+A verdict is an op of source `AUDITOR` that names a run (`trial.run_name`); the first one counts. It vouches for the
+steps of whoever reported first in the run, and for nobody else's: who adds ops to the run of another gains nothing by
+its verdict. A success in a run that was judged failed is no success, whoever reported it. A verdict comes before or
+after the ops.
+
+Bounds: the `RUNS_MAX` runs that have had an op last, with `STEPS_MAX` steps each, `STEPS_ALL_MAX` in all. A verdict on
+a run that has been forgotten changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from observer_actors.playbook.inputs import Feature
+
+__all__ = ["AUDITOR", "PATH_MAX", "Run", "Runs", "Step", "habits", "way_from_failure"]
+
+AUDITOR: Final = "auditor"
+RUNS_MAX: Final = 2_000
+STEPS_MAX: Final = 60
+STEPS_ALL_MAX: Final = 20_000
+PATH_MAX: Final = 3
+"""Endpoints between a failure and the next call; a longer way says little about what helped."""
+
+
+class Step(msgspec.Struct, array_like=True, frozen=True):
+    """One op of a run, as far as evidence has come from it."""
+
+    seq: int
+    endpoint: str
+    source: str
+    ok: bool
+    features: tuple[Feature, ...] = ()
+    failure: str = ""
+    """Its masked text."""
+
+
+class Run(msgspec.Struct):
+    """One run."""
+
+    name: str
+    number: int
+    """The seq of its first op."""
+    last_seq: int
+    source: str = ""
+    """Who reported first in it; "" while only a verdict has come."""
+    judge: str = ""
+    """Who has judged it; "": nobody."""
+    good: bool = False
+    verdict_seq: int = 0
+    steps: list[Step] = []
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it was judged failed."""
+        return bool(self.judge) and not self.good
+
+    def word_for(self, source: str) -> tuple[str, ...]:
+        """Give the sources that speak for an op of a source in this run."""
+        if self.judge and source == self.source and source != self.judge:
+            return source, self.judge
+        return (source,)
+
+
+class Runs:
+    """All of them, the one whose last op is oldest first."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, Run] = {}
+        self._steps = 0
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._runs
+
+    def get(self, name: str) -> Run | None:
+        """Give a run that is remembered."""
+        return self._runs.get(name)
+
+    def restore(self, run: Run) -> None:
+        """Take a run in as it was; by ascending ``last_seq``."""
+        self._runs[run.name] = run
+        self._steps += len(run.steps)
+
+    def reached(self, name: str, seq: int) -> Run:
+        """Give the run that an op belongs to."""
+        run = self._runs.pop(name, None) or Run(name, seq, seq)
+        run.last_seq = seq
+        self._runs[name] = run
+        return run
+
+    def add(self, run: Run, step: Step) -> None:
+        """Note a step, if there is room for it in the run."""
+        run.source = run.source or step.source
+        if len(run.steps) < STEPS_MAX:
+            run.steps.append(step)
+            self._steps += 1
+
+    def names(self) -> Iterable[str]:
+        """Give the names of all runs."""
+        return self._runs
+
+    def forget_oldest(self) -> list[Run]:
+        """Keep the bounds; give the runs that were forgotten."""
+        gone = []
+        while len(self._runs) > RUNS_MAX or (self._steps > STEPS_ALL_MAX and len(self._runs) > 1):
+            name, run = next(iter(self._runs.items()))
+            del self._runs[name]
+            self._steps -= len(run.steps)
+            gone.append(run)
+        return gone
+
+
+def way_from_failure(steps: Sequence[Step], step: Step) -> tuple[Step, tuple[str, ...]] | None:
+    """Give the failure that a step comes after, and the endpoints that succeeded in between, each once in a row.
+
+    Of the steps of the same source alone: nobody can put a step into another's way. None where the call before it at
+    its endpoint did not fail, or lies too far back.
+
+    :param steps: those of the run before it.
+    """
+    path: list[str] = []
+    for before in reversed(steps):
+        if before.source != step.source:
+            continue
+        if before.endpoint == step.endpoint:
+            return None if before.ok else (before, tuple(reversed(path)))
+        if before.ok and (not path or path[-1] != before.endpoint):
+            path.append(before.endpoint)
+            if len(path) > PATH_MAX:
+                return None
+    return None
+
+
+def habits(steps: Sequence[Step]) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+    """Give each endpoint that a run has called, its first op, and the endpoints that had succeeded before."""
+    called: dict[str, None] = {}
+    succeeded: dict[str, None] = {}
+    for step in steps:
+        if step.endpoint not in called:
+            yield step.endpoint, step.seq, tuple(succeeded)
+            called[step.endpoint] = None
+        if step.ok:
+            succeeded[step.endpoint] = None

@@ -1,0 +1,107 @@
+"""What becomes of an entry: from its trial, by rules with hysteresis, unless a person has said otherwise. Pure.
+
+    candidate ──low > 0──────────────────────► active          half of its runs are control │ a tenth
+        ▲  ▲                                     │
+        │  └───────────low < SLACK───────────────┤
+        │                                        │
+        │     high < 0, or no use shown          │              for an active one also of late
+        ├──────────────► withheld ◄──────────────┘              nobody gets it
+        │                   │ its evidence has grown by half
+        └───────────────────┤                                   a new trial: the counts start from nothing
+                            │ withheld for the `TRIES_MAX`th time
+                            ▼
+                         retired                                nobody gets it, for good
+
+``low`` and ``high`` are the ends of the always-valid interval of the lift (`lift`). To be kept as helpful an entry has
+to show it at `ALPHA`; to be withheld it is enough to be harmful at `ALPHA_HARM`: to go without some help costs less
+than to be harmed. So the two have different bars, and between them nothing changes: that is the hysteresis.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from observer_actors.playbook.entries import Entry, Mark, State
+from observer_actors.playbook.lift import Trial, lift
+
+__all__ = ["ALPHA", "ALPHA_HARM", "Standing", "judged", "share_of"]
+
+ALPHA: Final = 0.05
+"""The chance that an entry's interval ever misses the truth; it is also what is shown."""
+ALPHA_HARM: Final = 0.2
+"""The same, for withholding."""
+SLACK: Final = -0.05
+"""An active entry is on trial again when it may cost more than 5 points."""
+RUNS_WITHOUT_USE_MAX: Final = 1_000
+"""Runs with an outcome, both arms together, by which a candidate has to have shown that it helps. One that lifts by 20
+points nearly always has, one by 15 points three times of four."""
+TRIES_MAX: Final = 3
+CANDIDATE_SHARE: Final = 0.5
+"""The control's share while an entry is a candidate: even arms tell the most."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where the trial of an entry has led, and why."""
+
+    state: State = State.CANDIDATE
+    reason: str = ""
+    """Why it is in this state; empty for one that was never in another."""
+    tries: int = 1
+    """Its trials so far, the present one too."""
+    evidence_then: int = 0
+    """Its evidence when it was withheld."""
+
+
+def judged(standing: Standing, trial: Trial, evidence: int) -> Standing:
+    """Say where an entry stands now; the same object when nothing changes.
+
+    A person's mark does not stop the judging: it stands above it, and when it is taken back the state is true. Where
+    ``tries`` has grown, the caller begins a new trial (`Trials.restart`).
+
+    :param evidence: how many ops speak for the entry; a withheld one is tried again when they have grown by half.
+    """
+    match standing.state:
+        case State.RETIRED:
+            return standing
+        case State.WITHHELD:
+            return _tried_again(standing, evidence)
+    against = _against(standing.state, trial)
+    if against:
+        state = State.RETIRED if standing.tries >= TRIES_MAX else State.WITHHELD
+        return Standing(state, against, standing.tries, evidence)
+    low = lift(trial, ALPHA).low
+    if standing.state is State.CANDIDATE and low > 0:
+        return Standing(State.ACTIVE, "it helps", standing.tries)
+    if standing.state is State.ACTIVE and low < SLACK:
+        return Standing(State.CANDIDATE, "it may no longer help", standing.tries)
+    return standing
+
+
+def share_of(entry: Entry, active_share: float) -> float:
+    """Give the control's share of the runs of an entry that is handed out.
+
+    :param active_share: that of an active or pinned one (`advice.control_share`).
+    """
+    if entry.mark is Mark.PINNED or entry.state is State.ACTIVE:
+        return active_share
+    return max(active_share, CANDIDATE_SHARE)
+
+
+def _against(state: State, trial: Trial) -> str:
+    """Say what speaks against handing an entry out; empty where nothing does."""
+    if lift(trial, ALPHA_HARM).high < 0:
+        return "it does harm"
+    if state is State.ACTIVE and lift(trial.recent, ALPHA).high < 0:
+        return "it does harm now"
+    runs = trial.exposed.total + trial.control.total
+    if state is State.CANDIDATE and runs >= RUNS_WITHOUT_USE_MAX and lift(trial, ALPHA).low <= 0:
+        return f"no use shown in {runs:,} runs"
+    return ""
+
+
+def _tried_again(standing: Standing, evidence: int) -> Standing:
+    if 2 * evidence < 3 * max(1, standing.evidence_then):
+        return standing
+    return Standing(State.CANDIDATE, "its evidence has grown", standing.tries + 1)

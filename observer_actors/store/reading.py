@@ -1,0 +1,39 @@
+"""The playbook's state as a file has it, for who only looks: nothing is opened for writing, mended or made."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+from observer_actors.playbook import Row, Section
+from observer_actors.store.files import StoreDamaged, translated
+
+__all__ = ["playbook_rows", "read_playbook"]
+
+PLAYBOOK = "SELECT section, key, seq, record FROM playbook"
+
+
+def read_playbook(path: Path, consumer: str) -> tuple[list[Row], int]:
+    """Give the rows, and the last op that is in them; also while a daemon writes the file.
+
+    :raises StoreFailed: there is no such file, or it is not what it should be.
+    """
+    with translated(), closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as file:
+        file.execute("BEGIN")  # both are of the same moment
+        rows = playbook_rows(file.execute(PLAYBOOK).fetchall())
+        found = file.execute("SELECT seq FROM cursors WHERE consumer = ?", (consumer,)).fetchone()
+    return rows, found[0] if found else 0
+
+
+def playbook_rows(rows: Iterable[tuple[str, str, int, str]]) -> list[Row]:
+    """Read the rows of the playbook's table.
+
+    :raises StoreDamaged: one is of a kind that nobody knows.
+    """
+    try:
+        return [Row(Section(section), key, seq, record.encode()) for section, key, seq, record in rows]
+    except ValueError as error:
+        raise StoreDamaged(f"a part of the playbook is unknown: {error}") from error

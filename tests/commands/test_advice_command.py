@@ -1,0 +1,53 @@
+"""`observer-actors advice`, and the whole way to it: what two sources report becomes an entry, and is handed out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from observer_actors.playbook.trial import in_control
+from tests.commands.typed import answered, typed
+from tests.daemon.served import Served
+
+
+def test_what_two_sources_have_seen_is_told_in_markdown_or_json(daemon: Served) -> None:
+    daemon.events(
+        *(
+            {
+                "endpoint": "advice:dates",
+                "source": ("mcp", "bot")[number % 2],
+                "input_summary": f'{{"date":"2026-05-{10 + number}"}}' if number < 10 else f'{{"date":"May {number}"}}',
+                "success": number < 10,
+                **({} if number < 10 else {"error": "unknown form of date"}),
+                "attrs": {"run": f"before-{number}"},
+            }
+            for number in range(20)
+        )
+    )
+    entries: list[dict[str, Any]] = []
+    while not entries:
+        entries = [one for one in daemon.json("/playbook", endpoint="advice:dates")["entries"] if one["handed_out"]]
+    ids = [str(one["id"]) for one in entries]
+    run = next(run for run in map(str, range(99_999)) if not any(in_control(one, run, 0.5) for one in ids))
+
+    asked = ("advice", "advice:dates", "--input", '{"date":"May 3"}', "--run", run, "--url", daemon.url, "--limit", "3")
+    said = typed(*asked)
+    assert said.returncode == 0
+    assert said.stdout.startswith("## Advice\n")
+    assert "`date` being a date (YYYY-MM-DD)" in said.stdout
+    told = answered(*asked)
+    assert {one["id"] for one in told["entries"]} <= set(ids)
+    daemon.event(endpoint="advice:dates", source="mcp", success=True, attrs={"advice_id": told["advice_id"]})
+
+    while not any(one["trial"]["exposed"]["succeeded"] for one in entries):
+        entries = daemon.json("/playbook", endpoint="advice:dates")["entries"]
+    metrics = daemon.client.get("/metrics").text
+    assert 'observer_advice_runs{arm="exposed",outcome="success",state="candidate"}' in metrics
+
+
+def test_nothing_to_say_is_nothing(daemon: Served) -> None:
+    said = typed("advice", "no:such", "--url", daemon.url)
+    assert (said.returncode, said.stdout) == (0, "")
+
+
+def test_more_than_three_is_refused_before_anybody_is_asked() -> None:
+    assert typed("advice", "x", "--limit", "4", "--url", "http://127.0.0.1:9").returncode == 64

@@ -1,0 +1,213 @@
+"""The playbook in a real daemon: whence its entries come, decisions, revocation, and the same bytes again."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from observer_actors.commands._rebuild import rebuilt
+from tests.commands.typed import answered, typed
+from tests.daemon.served import Served, served
+
+WAIT_S: Final = 20.0
+ERROR: Final = "payment amount does not add up, total is {}"
+
+
+def an_episode(number: int, source: str = "scenario", *, good: bool = True) -> Iterator[dict[str, Any]]:
+    """Give what an agent reports of one run in which it books, and how an auditor judges it."""
+    run = f"{source}-{number}"
+    about = {"source": source, "run": run, "staffer_id": f"agent-{source}", "duration_ms": 20}
+    yield {**about, "endpoint": "book", "success": False, "error": ERROR.format(number), "input_summary": '{"n":1}'}
+    yield {**about, "endpoint": "calculate", "success": True, "input_summary": '{"sum":"1 + 2"}'}
+    yield {**about, "endpoint": "book", "success": True, "input_summary": '{"n":1}'}
+    yield {"source": "auditor", "run": run, "ok": good, "one_liner": "as expected" if good else "failed"}
+
+
+def report(daemon: Served, *, episodes: int, source: str = "scenario") -> None:
+    daemon.events(*(event for number in range(episodes) for event in an_episode(number, source)))
+
+
+def until(condition: Callable[[], object]) -> None:
+    limit = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+def caught_up(daemon: Served) -> Any:
+    """Give the playbook, once it holds all that was acknowledged."""
+    last_seq = daemon.json("/health")["last_seq"]
+    until(lambda: daemon.json("/playbook")["last_seq"] >= last_seq)
+    return daemon.json("/playbook")
+
+
+def by_kind(answer: Any, kind: str, endpoint: str = "book") -> dict[str, Any]:
+    [entry] = [entry for entry in answer["entries"] if (entry["kind"], entry["endpoint"]) == (kind, endpoint)]
+    return dict(entry)
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("playbook")) as started:
+        report(started, episodes=6)
+        caught_up(started)
+        yield started
+
+
+def test_entries_are_drawn_from_what_was_reported_and_judged(daemon: Served) -> None:
+    answer = caught_up(daemon)
+    avoid, recipe = by_kind(answer, "avoid"), by_kind(answer, "recipe")
+    assert avoid["text"].startswith("`book` fails with “payment amount does not add up, total is <num>” (")
+    assert recipe["text"].startswith("When `book` fails with “payment amount does not add up, total is <num>”, call")
+    assert avoid["sources"] == recipe["sources"] == ["auditor", "scenario"]
+    assert avoid["handed_out"]
+    assert (avoid["lift"]["low"], avoid["lift"]["high"]) == (-1.0, 1.0)
+    assert answer["total"] == len(answer["entries"])
+
+
+def test_the_filters_let_through_what_they_say(daemon: Served) -> None:
+    def kinds(**asked: object) -> set[str]:
+        return {entry["kind"] for entry in daemon.json("/playbook", **asked)["entries"]}
+
+    assert kinds(kind="avoid") == {"avoid"}
+    assert kinds(endpoint="calculate") == {"do"}
+    assert kinds(text="DOES NOT ADD UP") == {"avoid", "recipe"}
+    assert kinds(handed_out="false") == set()
+    assert len(daemon.json("/playbook", limit=1)["entries"]) == 1
+    for name, wrong in (("kind", "cure"), ("handed_out", "perhaps"), ("seq", "x"), ("limit", "0")):
+        assert daemon.client.get("/playbook", params={name: wrong}).status_code == 400
+
+
+def test_log_pattern_entry_and_verdict_lead_to_each_other(daemon: Served) -> None:
+    avoid = by_kind(caught_up(daemon), "avoid")
+    detail = daemon.json(f"/playbook/{avoid['id']}")
+    assert [op["seq"] for op in detail["ops"]] == detail["example_seqs"] + detail["contrary_seqs"]
+    [pattern] = detail["patterns"]
+    assert pattern["seqs"] == detail["example_seqs"]
+    for verdict in detail["verdicts"]:
+        judged = daemon.json(f"/ops/{verdict['seq']}")
+        assert (judged["source"], judged["attrs"]["run"], judged["success"]) == ("auditor", verdict["run"], True)
+        assert avoid["id"] in ids(daemon.json("/playbook", seq=verdict["seq"]))
+    assert {seq for verdict in detail["verdicts"] for seq in verdict["seqs"]} == {op["seq"] for op in detail["ops"]}
+    assert detail["history"][0]["what"] == "created"
+    assert all(daemon.json(f"/ops/{change['seq']}")["attrs"]["run"] for change in detail["history"])
+    # And back.
+    lessons = daemon.json(f"/failures/{pattern['id']}")["lessons"]
+    assert lessons[0]["id"] == avoid["id"]
+    assert avoid["id"] in ids(daemon.json("/playbook", seq=detail["example_seqs"][-1]))
+    assert ids(daemon.json("/playbook", seq=10**9)) == []
+
+
+def ids(answer: Any) -> list[str]:
+    return [entry["id"] for entry in answer["entries"]]
+
+
+def test_what_a_person_decides_is_in_the_journal_and_is_done(daemon: Served) -> None:
+    recipe = by_kind(caught_up(daemon), "recipe")
+    url = ("--url", daemon.url)
+    for action, standing in (
+        ("withhold", "no: withheld"),
+        ("release", "candidate"),
+        ("retire", "no: retired"),
+        ("release", "candidate"),
+        ("pin", "pinned"),
+        ("unpin", "candidate"),
+    ):
+        said = typed("playbook", action, recipe["id"], "--note", f"{action}: password=hunter2secret", *url)
+        assert (said.stdout, said.stderr) == (f"{recipe['id']}: {standing}\n", "")
+    assert typed("playbook", "note", recipe["id"], "look again", *url).returncode == 0
+    detail = answered("playbook", "show", recipe["id"], *url)
+    assert [note["text"] for note in detail["notes"]][-1] == "look again"
+    assert "hunter2secret" not in str(detail["notes"])
+    marks = [(change["seq"], change["state"]) for change in detail["history"] if change["what"] == "mark"]
+    assert [state for _, state in marks] == ["withheld", "", "retired", "", "pinned", ""]
+    op = daemon.json(f"/ops/{marks[0][0]}")
+    assert (op["source"], op["endpoint"], op["attrs"]["action"]) == ("observer", "observer:playbook", "withhold")
+    words = typed("playbook", "show", recipe["id"], *url).stdout
+    assert "shown by ops: " in words
+    assert re.search(r"^run scenario-\d: judged good by op \d+", words, re.MULTILINE)
+    assert re.search(r"^note of .*: look again$", words, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/playbook/0123456789abcdef", '{"action": "pin"}', 404),
+        ("/playbook/ENTRY", '{"action": "burn"}', 400),
+        ("/playbook/ENTRY", '{"action": "note"}', 400),
+        ("/playbook/ENTRY", "no JSON", 400),
+        ("/playbook/revoke", '{"of": "planet", "name": "x"}', 400),
+        ("/playbook/revoke", '{"of": "source", "name": ""}', 400),
+        ("/playbook/revoke", '{"of": "source", "name": "x", "since": "yesterday"}', 400),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_words(daemon: Served, path: str, body: str, status: int) -> None:
+    entry = by_kind(caught_up(daemon), "avoid")["id"]
+    answer = daemon.client.post(path.replace("ENTRY", entry), content=body)
+    assert answer.status_code == status
+    assert answer.json()["hint"]
+
+
+def test_the_stored_playbook_is_what_the_journal_gives_to_the_byte_also_after_a_kill(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        report(daemon, episodes=20)
+        before = caught_up(daemon)["entries"]
+        time.sleep(2.5)  # it is saved every two seconds
+        daemon.process.send_signal(signal.SIGKILL)
+        daemon.process.wait()
+    with served(tmp_path) as daemon:
+        assert caught_up(daemon)["entries"] == before
+        report(daemon, episodes=3, source="bot")
+        after = caught_up(daemon)
+    report_ = rebuilt(tmp_path, lambda _done, _total: None)
+    assert (report_.is_same, report_.problem, report_.different) == (True, "", ())
+    assert (report_.entries, report_.last_seq) == (after["total"], after["last_seq"])
+    said = typed("playbook", "check", "--data-dir", str(tmp_path))
+    assert (said.returncode, "the same to the byte" in said.stdout) == (0, True)
+
+
+def test_what_is_revoked_is_gone_from_the_playbook_and_stays_gone(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        report(daemon, episodes=6)
+        report(daemon, episodes=6, source="bot")
+        daemon.events(*({"endpoint": "poisoned", "source": "bot", "success": True, "run": f"p{n}"} for n in range(9)))
+        assert by_kind(caught_up(daemon), "do", "poisoned")["handed_out"] is False, "one source alone says so"
+        said = typed("revoke", "--source", "bot", "--note", "its key was stolen", "--url", daemon.url)
+        assert (said.returncode, said.stderr) == (0, "")
+        assert re.fullmatch(r"revoked by op \d+; \d+ entries are held back until .*\n", said.stdout)
+        made = daemon.log.wait("playbook_made_anew")
+        assert made["entries"] < made["entries_before"]
+        answer = caught_up(daemon)
+        assert not answer["outdated"]
+        assert "poisoned" not in {entry["endpoint"] for entry in answer["entries"]}
+        assert all("bot" not in entry["sources"] for entry in answer["entries"])
+        assert by_kind(answer, "avoid")["handed_out"]
+        assert by_kind(answer, "avoid")["failed"] <= 6
+    with served(tmp_path) as daemon:
+        assert [entry["id"] for entry in caught_up(daemon)["entries"]] == [entry["id"] for entry in answer["entries"]]
+    report_ = rebuilt(tmp_path, lambda _done, _total: None)
+    assert (report_.is_same, report_.problem, report_.different) == (True, "", ())
+
+
+@pytest.mark.parametrize("arguments", [(), ("--source", "a", "--run", "b")])
+def test_a_revocation_names_one_thing(arguments: tuple[str, ...]) -> None:
+    ended = typed("revoke", *arguments, "--url", "http://127.0.0.1:1")
+    assert (ended.returncode, ended.stderr.splitlines()[0]) == (
+        78,
+        "observer-actors: wants one of --source, --run and --staffer",
+    )
+
+
+def test_other_rules_make_the_playbook_anew(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        report(daemon, episodes=6)
+        assert by_kind(caught_up(daemon), "avoid")["handed_out"]
+    with served(tmp_path, "[playbook]\nsources_min = 3\n") as daemon:
+        daemon.log.wait("playbook_made_anew")
+        assert not any(entry["handed_out"] for entry in caught_up(daemon)["entries"])

@@ -1,0 +1,119 @@
+"""States of entries: the rules as a table, and what they do to entries that help, do nothing, or do harm."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+
+from observer_actors.playbook.entries import Entry, Kind, Mark, State
+from observer_actors.playbook.lift import Arm, Sides, Trial, lift
+from observer_actors.playbook.states import (
+    ALPHA,
+    RUNS_WITHOUT_USE_MAX,
+    SLACK,
+    TRIES_MAX,
+    Standing,
+    judged,
+    share_of,
+)
+
+HELPS = Trial(Arm(95, 5), Arm(50, 50))
+HARMS = Trial(Arm(50, 50), Arm(95, 5))
+NOTHING = Trial(Arm(30, 20), Arm(30, 20))
+USELESS = Trial(Arm(300, 200), Arm(301, 199))
+CANDIDATE, ACTIVE, WITHHELD, RETIRED = (Standing(state) for state in State)
+
+
+@pytest.mark.parametrize(
+    ("standing", "trial", "state"),
+    [
+        (CANDIDATE, Trial(), State.CANDIDATE),
+        (CANDIDATE, NOTHING, State.CANDIDATE),
+        (CANDIDATE, HELPS, State.ACTIVE),
+        (CANDIDATE, HARMS, State.WITHHELD),
+        (CANDIDATE, USELESS, State.WITHHELD),
+        (ACTIVE, HELPS, State.ACTIVE),
+        (ACTIVE, NOTHING, State.CANDIDATE),
+        (ACTIVE, HARMS, State.WITHHELD),
+        (WITHHELD, HELPS, State.WITHHELD),
+        (RETIRED, HELPS, State.RETIRED),
+    ],
+)
+def test_where_a_trial_leads(standing: Standing, trial: Trial, state: State) -> None:
+    standing = Standing(standing.state, evidence_then=10)
+    assert judged(standing, trial, 10).state is state
+
+
+def test_nothing_moves_between_the_two_bars() -> None:
+    weak = Trial(Arm(2_000, 1_000), Arm(1_950, 1_050))
+    assert SLACK < lift(weak, ALPHA).low < 0
+    assert judged(ACTIVE, weak, 1) is ACTIVE
+    small = Trial(Arm(10, 10), Arm(12, 8))
+    assert judged(CANDIDATE, small, 1) is CANDIDATE
+
+
+def test_a_change_says_why() -> None:
+    assert judged(CANDIDATE, HARMS, 12) == Standing(State.WITHHELD, "it does harm", evidence_then=12)
+    assert judged(CANDIDATE, USELESS, 12).reason == f"no use shown in {RUNS_WITHOUT_USE_MAX:,} runs"
+
+
+def test_a_withheld_entry_is_tried_again_when_its_evidence_has_grown_by_half_and_retired_at_the_last_try() -> None:
+    standing, evidence = CANDIDATE, 8
+    for number in range(1, TRIES_MAX + 1):
+        assert standing.tries == number
+        standing = judged(standing, HARMS, evidence)
+        if number < TRIES_MAX:
+            assert standing.state is State.WITHHELD
+            assert judged(standing, Trial(), evidence * 3 // 2 - 1) is standing
+            evidence = evidence * 3 // 2
+            standing = judged(standing, HARMS, evidence)
+            assert standing.state is State.CANDIDATE
+    assert standing.state is State.RETIRED
+    assert judged(standing, Trial(), 10**6) is standing
+
+
+def test_an_active_entry_that_does_harm_of_late_is_withheld_whatever_it_did_before() -> None:
+    late = msgspec.structs.replace(Trial(Arm(900, 90), Arm(60, 50)), recent=Sides(Arm(10, 80), Arm(12, 1)))
+    assert judged(ACTIVE, late, 7) == Standing(State.WITHHELD, "it does harm now", evidence_then=7)
+
+
+def test_half_of_a_candidates_runs_are_control_and_of_an_active_or_pinned_ones_as_many_as_is_set() -> None:
+    entry = Entry(id="e", kind=Kind.DO, endpoint="sql:run", about="", text="")
+    assert share_of(entry, 0.1) == 0.5
+    assert share_of(entry, 0.7) == 0.7
+    assert share_of(msgspec.structs.replace(entry, state=State.ACTIVE), 0.1) == 0.1
+    assert share_of(msgspec.structs.replace(entry, mark=Mark.PINNED), 0.1) == 0.1
+
+
+def life(with_it: float, without_it: float, seed: int, runs: int) -> tuple[Standing, int]:
+    """Use one entry until it is out of use: its last standing, and the runs that were drawn until then."""
+    chance = random.Random(seed)
+    counts = {(exposed, outcome): 0 for exposed in (True, False) for outcome in (True, False)}
+    standing = CANDIDATE
+    for number in range(1, runs + 1):
+        exposed = chance.random() >= (0.1 if standing.state is State.ACTIVE else 0.5)
+        counts[exposed, chance.random() < (with_it if exposed else without_it)] += 1
+        trial = Trial(Arm(counts[True, True], counts[True, False]), Arm(counts[False, True], counts[False, False]))
+        standing = judged(standing, trial, 1)
+        if standing.state is State.WITHHELD:
+            return standing, number
+    return standing, runs
+
+
+@pytest.mark.parametrize(("cost", "runs_max"), [(0.3, 300), (0.2, 900)])
+def test_a_harmful_entry_is_withheld_within_so_many_runs(cost: float, runs_max: int) -> None:
+    ends = [life(0.8 - cost, 0.8, seed, 2 * runs_max) for seed in range(20)]
+    assert all(standing.reason == "it does harm" for standing, _ in ends)
+    assert sum(runs <= runs_max for _, runs in ends) >= 19
+
+
+def test_a_useless_entry_is_not_kept_as_helpful() -> None:
+    ends = [life(0.7, 0.7, seed, RUNS_WITHOUT_USE_MAX) for seed in range(20)]
+    assert all(standing.state is State.WITHHELD for standing, _ in ends)
+
+
+def test_an_entry_that_cures_is_active_soon_and_stays_so() -> None:
+    ends = [(life(0.95, 0.5, seed, 200), life(0.95, 0.5, seed, 400)) for seed in range(10)]
+    assert all(standing.state is State.ACTIVE for end in ends for standing, _ in end)

@@ -1,0 +1,225 @@
+"""Trials, as scripts: exposures, reports and verdicts in, counts out."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import msgspec
+import pytest
+
+from observer_actors.event import OWN_SOURCE
+from observer_actors.op import Op, Scalar
+from observer_actors.playbook import trial as module
+from observer_actors.playbook.lift import Arm, Sides, Trial
+from observer_actors.playbook.trial import (
+    ADVICE_ENDPOINT,
+    Exposure,
+    Trials,
+    exposure_attrs,
+    in_control,
+)
+
+SEQ = itertools.count(1)
+
+
+def op(success: bool = True, *, source: str = "mcp", own: dict[str, Scalar] | None = None, **attrs: Scalar) -> Op:  # noqa: FBT001, FBT002
+    return Op(
+        timestamp="2026-11-22T10:00:00.000Z",
+        endpoint="sql:run" if own is None else ADVICE_ENDPOINT,
+        input_summary="",
+        success=success,
+        duration_ms=1,
+        output_summary="",
+        source=source if own is None else OWN_SOURCE,
+        seq=next(SEQ),
+        attrs=attrs if own is None else own,
+    )
+
+
+def exposure(advice_id: str, *exposed: str, control: tuple[str, ...] = (), run: str = "", task: str = "") -> Op:
+    given = Exposure(advice_id=advice_id, run=run, task=task, exposed=exposed, control=control)
+    return op(own=exposure_attrs(given))
+
+
+def verdict(success: bool, **names: str) -> Op:  # noqa: FBT001
+    return op(success, source="auditor", own=None, **names)
+
+
+def after(*ops: Op) -> Trials:
+    trials = Trials()
+    for one in ops:
+        trials.add(one)
+    return trials
+
+
+def test_an_event_with_the_advice_id_is_the_outcome() -> None:
+    trials = after(exposure("a1", "e"), op(success=False, advice_id="a1"))
+    assert trials.trial("e") == Trial(
+        exposed=Arm(0, 1), by_source={"mcp": Sides(exposed=Arm(0, 1))}, recent=Sides(exposed=Arm(0, 1))
+    )
+
+
+def test_what_was_held_back_counts_for_the_control() -> None:
+    trials = after(exposure("a1", control=("e",)), op(advice_id="a1"))
+    assert trials.trial("e") == Trial(
+        control=Arm(1, 0), by_source={"mcp": Sides(control=Arm(1, 0))}, recent=Sides(control=Arm(1, 0))
+    )
+
+
+@pytest.mark.parametrize("name", ["run", "run_id", "trace_id"])
+def test_the_verdict_on_the_run_stands_above_the_reports_whichever_comes_first(name: str) -> None:
+    shown, report, judged = exposure("a1", "e", run="r"), op(advice_id="a1"), verdict(success=False, **{name: "r"})
+    for order in ((shown, report, judged), (shown, judged, report)):
+        assert after(*order).trial("e").exposed == Arm(0, 1)
+
+
+def test_a_run_counts_once_and_is_corrected_by_what_comes_later() -> None:
+    ops = [exposure("a1", "e", run="r"), exposure("a2", "e", run="r")]
+    trials = after(*ops, op(advice_id="a1"), op(success=False, advice_id="a2"))
+    assert trials.trial("e").exposed == Arm(0, 1)
+    trials.add(verdict(success=True, run="r"))
+    assert trials.trial("e").exposed == Arm(1, 0)
+    assert trials.add(verdict(success=False, run="r")) == ["e"]
+    assert trials.add(verdict(success=False, run="r")) == []
+    assert trials.trial("e") == Trial(
+        exposed=Arm(0, 1), by_source={"mcp": Sides(exposed=Arm(0, 1))}, recent=Sides(exposed=Arm(0, 1))
+    )
+
+
+def test_a_report_counts_for_the_entries_of_its_own_answer_alone() -> None:
+    trials = after(
+        exposure("a1", "e", run="r"),
+        exposure("a2", "f", run="r"),
+        op(success=False, advice_id="a1"),
+        op(advice_id="a2"),
+    )
+    assert (trials.trial("e").exposed, trials.trial("f").exposed) == (Arm(0, 1), Arm(1, 0))
+
+
+def test_a_run_that_was_drawn_stays_where_it_is() -> None:
+    trials = after(
+        exposure("a1", "e", run="r"), exposure("a2", control=("e",), run="r"), verdict(success=True, run="r")
+    )
+    assert trials.drawn("r", "e") is True
+    assert trials.drawn("r", "f") is None
+    sides = Sides(exposed=Arm(1, 0))
+    assert trials.trial("e") == Trial(exposed=Arm(1, 0), by_source={"unknown": sides}, recent=sides)
+
+
+def test_fixed_and_broken_compare_the_last_outcomes_of_a_task_in_both_arms() -> None:
+    ops = []
+    for number, (task, exposed, outcome) in enumerate(
+        [
+            ("cured", False, False),
+            ("cured", True, True),
+            ("spoilt", True, False),
+            ("spoilt", False, True),
+            ("same", True, True),
+            ("same", False, True),
+            ("once", True, True),
+            ("again", False, True),
+            ("again", True, True),
+            ("again", False, False),
+        ]
+    ):
+        entries = ("e",) if exposed else ()
+        held = () if exposed else ("e",)
+        ops += [exposure(f"a{number}", *entries, control=held, task=task), op(outcome, advice_id=f"a{number}")]
+    trial = after(*ops).trial("e")
+    assert (trial.fixed, trial.broken) == (2, 1)
+
+
+def test_a_new_trial_starts_from_nothing_and_runs_of_the_old_one_stay_out() -> None:
+    trials = after(exposure("a1", "e", run="old"), exposure("a2", "e", run="older"), verdict(success=True, run="old"))
+    trials.restart("e")
+    trials.add(verdict(success=True, run="older"))
+    trials.add(verdict(success=False, run="old"))
+    assert trials.trial("e") == Trial()
+    trials.add(exposure("a3", "e", run="new"))
+    trials.add(verdict(success=False, run="new"))
+    assert trials.trial("e").exposed == Arm(0, 1)
+
+
+def test_ops_of_no_run_that_was_drawn_change_nothing() -> None:
+    trials = after(exposure("a1", "e", run="r"))
+    for other in (op(), op(run="q"), op(advice_id="a9"), verdict(success=True, run="q"), op(advice_id=7)):
+        assert trials.add(other) == ()
+    assert trials.trial("e") == trials.trial("unknown") == Trial()
+
+
+def test_an_entry_that_is_forgotten_counts_no_more() -> None:
+    trials = after(exposure("a1", "e", run="r"))
+    trials.forget("e")
+    assert trials.add(verdict(success=True, run="r")) == []
+    assert trials.trial("e") == Trial()
+
+
+def test_by_source_is_the_source_of_the_request_or_of_the_runs_first_op() -> None:
+    asked = Exposure(advice_id="a1", run="r", asked_by="bot", exposed=("e",))
+    trials = after(
+        op(own=exposure_attrs(asked)),
+        exposure("a2", "e", run="q"),
+        op(source="scenario", run="q"),
+        exposure("a3", "e", run="p"),
+        *(verdict(success=True, run=run) for run in "rqp"),
+    )
+    assert set(trials.trial("e").by_source) == {"bot", "scenario", "unknown"}
+
+
+def test_the_recent_counts_begin_anew_and_a_correction_finds_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WINDOW_RUNS", 3)
+    ops = [exposure(f"a{number}", "e", run=f"r{number}") for number in range(5)]
+    trials = after(*ops, *(verdict(success=True, run=f"r{number}") for number in range(5)))
+    assert trials.trial("e").recent == Sides(exposed=Arm(2, 0))
+    trials.add(verdict(success=False, run="r0"))
+    assert (trials.trial("e").exposed, trials.trial("e").recent) == (Arm(4, 1), Sides(exposed=Arm(2, 1)))
+    trials.add(verdict(success=False, run="r4"))
+    assert (trials.trial("e").exposed, trials.trial("e").recent) == (Arm(3, 2), Sides(exposed=Arm(1, 2)))
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, most in {"RUNS_MAX": 3, "ADVICES_MAX": 4, "DRAWS_MAX": 2, "TASKS_MAX": 2, "SOURCES_MAX": 1}.items():
+        monkeypatch.setattr(module, name, most)
+    trials = Trials()
+    for number in range(10):
+        trials.add(exposure(f"a{number}", "e", "f", "g", run=f"r{number}", task=f"t{number}"))
+        trials.add(op(source=f"s{number}", run=f"r{number}", advice_id=f"a{number}"))
+    assert list(trials.runs) == ["r7", "r8", "r9"]
+    assert list(trials.advices) == ["a6", "a7", "a8", "a9"]
+    assert list(trials.runs["r9"].draws) == ["e", "f"]
+    assert list(trials.entries["e"].tasks) == ["t8", "t9"]
+    assert set(trials.trial("e").by_source) == {"s0", "other"}
+    assert trials.trial("e").exposed == Arm(10, 0)
+
+
+def test_a_snapshot_goes_on_as_what_it_was_taken_of() -> None:
+    chance = random.Random(7)
+    ops: list[Op] = []
+    for number in range(300):
+        run = f"r{chance.randrange(40)}"
+        held = in_control("e", run, 0.5)
+        ops.append(
+            exposure(f"a{number}", *(() if held else ("e",)), control=("e",) if held else (), run=run, task=run[:2])
+        )
+        ops.append(op(chance.random() < 0.5, advice_id=f"a{chance.randrange(number + 1)}"))
+        ops.append(verdict(chance.random() < 0.5, run=f"r{chance.randrange(80)}"))
+    whole, half = after(*ops), after(*ops[:451])
+    again = msgspec.json.decode(msgspec.json.encode(half), type=Trials)
+    for one in ops[451:]:
+        again.add(one)
+    assert again == whole
+    assert msgspec.json.encode(again) == msgspec.json.encode(whole)
+    trial = whole.trial("e")
+    assert trial.exposed.total + trial.control.total == sum(
+        run.draws["e"].counted is not None for run in whole.runs.values()
+    )
+
+
+def test_the_draw_is_even_and_independent_between_entries() -> None:
+    runs = [f"run-{number}" for number in range(20_000)]
+    one, other = ([in_control(entry, run, 0.3) for run in runs] for entry in ("one", "other"))
+    assert sum(one) == pytest.approx(6_000, abs=250)
+    assert sum(a and b for a, b in zip(one, other, strict=True)) == pytest.approx(1_800, abs=150)
+    assert not any(in_control("one", run, 0.0) for run in runs)
+    assert all(in_control("one", run, 1.0) for run in runs)
