@@ -224,6 +224,14 @@ def test_a_variable_that_begins_like_ours_and_is_no_setting_is_an_error(variable
     assert load_settings(None, {}, {"OBSERVER_URL": "http://x", "LISTEN__PORT": "1"}) == Settings()
 
 
+def test_a_credential_of_a_setting_that_names_a_file_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "auth.tokens_file").write_text("a ingest sha256:...\n")
+    (tmp_path / "listen.tls_key").write_text("\n")
+    settings = load_settings(None, {}, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert settings.auth.tokens_file == str(tmp_path / "auth.tokens_file")
+    assert settings.listen.tls_key == ""
+
+
 def test_a_credential_that_begins_like_a_setting_and_is_none_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "gateway.ulr").write_text("x")
     error = refusal(environment={"CREDENTIALS_DIRECTORY": str(tmp_path)})

@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from observer_actors.tokens import hash_of
+from tests.commands.typed import typed
 from tests.daemon.test_front_door import WAYS, Client, Way, connected_to, post
 from tests.harness import Daemon, running_daemon
 
@@ -31,6 +32,7 @@ GOOD: Final = b'{"endpoint":"a","success":true}'
 async def guarded(folder: Path, *arguments: str, tokens: str = "") -> AsyncIterator[Daemon]:
     file = folder / "tokens"
     file.write_text(tokens or f"i ingest {hash_of(INGEST)}\nr read {READ}\na admin {ADMIN}\n")
+    file.chmod(0o600)
     async with running_daemon(folder / "data", "--set", f"auth.tokens_file={file}", *arguments) as daemon:
         yield daemon
 
@@ -63,6 +65,16 @@ async def test_a_token_with_the_scope_is_needed_both_ways_in(tmp_path: Path) -> 
         assert (await daemon.get("/health")).status_code == 200
     assert len(daemon.ops()) == 8
     assert INGEST not in "".join(daemon.raw_log)
+
+
+async def test_a_file_of_tokens_that_everybody_may_read_is_told_of(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as daemon:
+        (tmp_path / "tokens").chmod(0o604)
+        daemon.process.send_signal(signal.SIGHUP)
+        assert (await daemon.logged("tokens_exposed"))["file"] == str(tmp_path / "tokens")
+        named = str(tmp_path / "tokens")
+        told = typed("doctor", "--data-dir", str(tmp_path / "data"), OBSERVER_AUTH__TOKENS_FILE=named).stdout
+        assert "every user may read" in told
 
 
 async def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
