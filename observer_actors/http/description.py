@@ -22,6 +22,8 @@ Schema = dict[str, Any]
 Route = TypeVar("Route", bound=Callable[..., Any])
 
 OK: Final = 200
+GUARDS: Final = (401, 403, 421, 429)
+"""What any route answers with to those whom the guard does not let in: see `guard`, and `FrontDoor` for 429."""
 REFERENCE: Final = "#/components/schemas/{name}"
 _TEXT: Final = "_observer_text"
 
@@ -53,6 +55,11 @@ class Description(OpenAPIProvider):
     def build_paths(self, rule: Rule) -> tuple[Schema, Schema]:
         """Describe a route, also one that answers with text."""
         paths, components = super().build_paths(rule)
+        problem, more = self.build_response_object(Problem, None)
+        components |= more
+        for path in paths.values():
+            for operation in path.values():
+                operation["responses"] |= dict.fromkeys(GUARDS, problem)
         content_type = getattr(self._app.view_functions[rule.endpoint], _TEXT, None)
         if content_type is not None:
             content = {content_type: {"schema": {"type": "string"}}}
