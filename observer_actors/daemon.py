@@ -242,6 +242,7 @@ class Daemon:
         self.adviser = Adviser(
             self.shelf,
             self.recorder,
+            self.consolidator.entry,
             self.consolidator.drawn,
             settings=lambda: self.settings.advice,
             around=around,

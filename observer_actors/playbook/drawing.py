@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from observer_actors.patterns.taxonomy import Cause
 from observer_actors.playbook.deltas import Evidence
-from observer_actors.playbook.differences import Difference, Side, against_successes, chance_p, of_all_failures
+from observer_actors.playbook.differences import Counts, Difference, Side, against_successes, chance_p, of_all_failures
 from observer_actors.playbook.entries import Kind, entry_id
 from observer_actors.playbook.evidence import Endpoint, Failure, Habit, Recovery, recovery_key
 from observer_actors.playbook.inputs import KIND, SHAPE
@@ -73,10 +73,11 @@ def draw_do(endpoint: Endpoint, corroboration: Corroboration) -> Draft:
     return Draft(key, Kind.DO, endpoint.name, _evidence(endpoint, endpoint.ok, corroboration, "", parts))
 
 
-def draw_way(endpoint: Endpoint, corroboration: Corroboration) -> Draft:
+def draw_way(counts: Counts) -> Draft:
     """Say how to call an endpoint, where that makes the difference."""
+    endpoint, corroboration = counts.endpoint, counts.corroboration
     key = entry_id(Kind.DO, endpoint.name, "way")
-    found = of_all_failures(endpoint, corroboration)
+    found = of_all_failures(counts)
     if found is None or found.works is None:
         return Draft(key, Kind.DO, endpoint.name, None)
     works, fails = found.works, found.fails
@@ -93,8 +94,9 @@ def draw_way(endpoint: Endpoint, corroboration: Corroboration) -> Draft:
     return Draft(key, Kind.DO, endpoint.name, evidence, said=_said(found))
 
 
-def draw_avoid(endpoint: Endpoint, root: str, failure: Failure, corroboration: Corroboration) -> Draft:
+def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
     """Say how an endpoint fails, why, what to do about it, and what works."""
+    endpoint, corroboration = counts.endpoint, counts.corroboration
     key = entry_id(Kind.AVOID, endpoint.name, root)
     count = failure.witnesses.count
     if count < FAILURES_MIN:
@@ -103,7 +105,8 @@ def draw_avoid(endpoint: Endpoint, root: str, failure: Failure, corroboration: C
     parts = [f"`{endpoint.name}` fails with “{_cut(failure.text)}” ({count:,} of {endpoint.all_calls:,} calls)."]
     if ruling.cause is not Cause.UNKNOWN:
         parts.append(ruling.advice)
-    found = against_successes(endpoint, failure.values, count, corroboration)
+    enough = failure.witnesses.suffice(corroboration)
+    found = against_successes(counts, failure.values, count) if enough else None
     if found is not None:
         parts.append(_difference(found))
     again = endpoint.recoveries.get(root)

@@ -33,7 +33,7 @@ KIND: Final = " is"
 """Ends the name of a feature that gives a value's kind."""
 ABSENT: Final = "absent"
 """The kind of a value that is not there; never given by `features`, but counted from the rest."""
-FIELDS_MAX: Final = 12
+FIELDS_MAX: Final = 8
 """Fields of an input that are looked at, and as many attributes."""
 INPUT_CHARS_MAX: Final = 4_000
 SHAPE_CHARS_MAX: Final = 200
