@@ -53,7 +53,7 @@ async def test_operations_are_reported_in_the_background_with_their_run_and_its_
     peer.on("/advice", Json({"advice_id": "adv", "entries": [{"id": "e", "text": "look first"}]}))
 
     async def agent() -> AsyncObserver:
-        async with AsyncObserver(peer.url) as observer:
+        async with AsyncObserver(peer.url, advice_seconds=LONG_S) as observer:
             with observer.run("r"):
                 assert "`look first`" in str(await observer.advice("sql:run", input="q"))
                 with observer.operation("sql:run", input_summary="q") as op:

@@ -24,8 +24,10 @@ import trio
 from observer_actors.client import Finding, Observer, ObserverStatistics, Verdict
 from observer_actors.client._ledger import NowAndThen
 from observer_actors.client._outbox import BATCH_EVENTS_MAX
+from observer_actors.client._plain import _certificates
 from tests.conftest import ROOT
 from tests.daemon.served import Served, served
+from tests.daemon.test_doors import certificate
 from tests.fakes.http_peer import Bytes, Close, Garbage, Hang, Json, Partial, Reply, Status, closed_url, http_peer
 from tests.harness import journal_ops
 
@@ -173,12 +175,27 @@ def test_over_a_unix_socket_and_with_a_token(tmp_path: Path, monkeypatch: pytest
         by_token = Observer(daemon.url)
         with by_token.operation("token"):
             pass
-        assert not by_token.flush(0.3)
-        assert "token" in by_token.statistics().last_trouble
+        while "token" not in by_token.statistics().last_trouble:
+            assert not by_token.flush(0.3)
         monkeypatch.setenv("OBSERVER_TOKEN", token)  # it can be put right: nothing was lost
         assert by_token.flush(LONG_S)
         by_token.close()
         assert by_token.statistics().accepted == 1
+
+
+def test_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cert, key = certificate(tmp_path)
+    with served(tmp_path / "data", f'[listen]\ntls_cert = "{cert}"\ntls_key = "{key}"\n') as daemon:
+        unknown = Observer(daemon.url, linger_seconds=0)
+        with unknown.operation("tls"):
+            pass
+        while "certificate" not in unknown.statistics().last_trouble:
+            assert not unknown.flush(0.3)
+        _certificates.cache_clear()
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        assert unknown.flush(LONG_S)
+        unknown.close()
+    _certificates.cache_clear()
 
 
 def test_a_daemon_that_is_killed_and_started_again_under_load_gets_each_event_once(tmp_path: Path) -> None:
@@ -333,7 +350,7 @@ async def test_what_follows_in_the_run_carries_the_advice_it_was_given() -> None
         peer.on("/events", lambda request: Json({"accepted": request.body.count(b"\n"), "rejected": 0}))
 
         def agent() -> None:
-            with Observer(peer.url) as observer, observer.run("r1"):
+            with Observer(peer.url, advice_seconds=LONG_S) as observer, observer.run("r1"):
                 with observer.operation("before"):
                     pass
                 advice = observer.advice("sql:run", input={"q": 1}, role="clerk")
@@ -405,7 +422,7 @@ async def test_advice_comes_within_its_limit_or_not_at_all_and_who_hangs_is_not_
             return time.monotonic() - began
 
         assert 0.2 <= await trio.to_thread.run_sync(ask) < 1
-        took = [await trio.to_thread.run_sync(ask) for _ in range(20)]
+        took = [await trio.to_thread.run_sync(ask) for _ in range(5)]
         assert max(took) < 0.1
         assert observer.statistics().advice_asked == 1
 
@@ -453,11 +470,21 @@ def test_a_verdict_is_reported_before_it_returns(daemon: Served, observer: Obser
 # ---------------------------------------------------------------------------- the ends and beginnings of processes
 
 
-def run_script(script: str, url: str, *, timeout: float = 20) -> subprocess.CompletedProcess[str]:
-    """Run a program that has `obs`, an observer."""
-    head = "import os, sys, threading, time\nfrom observer_actors import Observer\nobs = Observer(sys.argv[1])\n"
+HEAD: Final = """
+import atexit, os, sys, threading, time
+ended = time.monotonic()
+atexit.register(lambda: print(time.monotonic() - ended))  # the first to come is the last to be called
+from observer_actors import Observer
+obs = Observer(sys.argv[1], close_seconds=float(sys.argv[2]))
+"""
+
+
+def run_script(
+    script: str, url: str, *, timeout: float = LONG_S, close_s: float = 20
+) -> subprocess.CompletedProcess[str]:
+    """Run a program that has `obs`, an observer; it says how long its end took after it set `ended`."""
     return subprocess.run(
-        [sys.executable, "-c", head + textwrap.dedent(script), url],
+        [sys.executable, "-c", HEAD + textwrap.dedent(script), url, str(close_s)],
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -490,7 +517,6 @@ def test_what_is_left_is_sent_at_the_end_of_the_interpreter(daemon: Served, endi
 def test_an_event_that_is_made_when_the_interpreter_ends_is_sent_too(daemon: Served) -> None:
     ended = run_script(
         """
-        import atexit
         def late():
             with obs.operation("late-1"):
                 pass
@@ -507,13 +533,14 @@ def test_a_daemon_that_is_away_or_hangs_delays_the_end_no_longer_than_the_limit(
         with obs.operation("a"):
             pass
         time.sleep(0.8)
+        ended = time.monotonic()
         """
     with socket_that_hangs() as hanging:
         for url in (closed_url(), hanging):
-            began = time.monotonic()
-            ended = run_script(script, url)
-            assert ended.returncode == 0
-            assert time.monotonic() - began < 2.0 + 0.8 + 2.5, "two seconds, and what Python takes to start and end"
+            said = run_script(script, url, close_s=0.5)
+            assert said.returncode == 0
+            assert len(said.stderr.splitlines()) == ("events_not_taken" in said.stderr), "one line of the log, or none"
+            assert 0.3 < float(said.stdout) < 1.5
 
 
 @contextmanager

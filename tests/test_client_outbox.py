@@ -247,6 +247,51 @@ def test_a_batch_that_is_too_large_goes_in_halves_down_to_the_one_event_that_is(
     assert (taken, refused) == ([one.id for one in events if one is not large], 1)
 
 
+class Witness:
+    """A daemon as far as the client sees it: it knows ids, and what it says may get lost."""
+
+    def __init__(self, events_max: int) -> None:
+        self.stored: list[str] = []
+        self._events_max = events_max
+
+    def answer(self, content: bytes, mood: str) -> Answer | None:
+        ids = [msgspec.json.decode(line)["id"] for line in content.splitlines()]
+        if mood == "deaf":
+            return None
+        if mood == "busy":
+            return problem(503, retryable=True)
+        if mood == "garbled":
+            return Answer(200, b"<html>")
+        if len(ids) > self._events_max:
+            return problem(413)
+        known = len([one for one in ids if one in self.stored])
+        self.stored += [one for one in ids if one not in self.stored]
+        said = {"accepted": len(ids), "rejected": 0, "duplicates": known}
+        return None if mood == "mute" else Answer(200, msgspec.json.encode(said))
+
+
+@given(
+    st.integers(1, 20),
+    st.integers(1, 8),
+    st.lists(st.sampled_from(["well", "deaf", "busy", "garbled", "mute"]), max_size=20),
+)
+def test_whatever_a_daemon_does_each_event_is_stored_once_and_counted_once(
+    events: int, events_max: int, moods: list[str]
+) -> None:
+    outbox, witness, backoff = Outbox(100), Witness(events_max), Backoff()
+    for _ in range(events):
+        outbox.put(event())
+    batch = outbox.take()
+    delivery = Delivery(batch, backoff)
+    while delivery.left:
+        answer = witness.answer(delivery.content(), moods.pop() if moods else "well")
+        counts, _ = delivery.unanswered("no answer") if answer is None else delivery.answered(answer)
+        outbox.count(trouble=delivery.trouble, **counts)
+    assert witness.stored == [one.id for one in batch]
+    found = outbox.statistics()
+    assert (found.accepted, found.waiting, found.refused) == (events, 0, 0)
+
+
 def test_what_is_sent_again_is_the_same() -> None:
     delivery = Delivery([event(), event()], Backoff())
     before = delivery.content()

@@ -57,7 +57,7 @@ def run(runner: str, folder: Path, program: str, url: str) -> Any:
 
 
 AGENT: Final = """
-const observer = new Observer();
+const observer = new Observer({ adviceMs: 10_000 });
 const advice = await observer.advice("sql:run", { input: { q: 1 }, run: "r1" });
 await observer.operation("sql:run", { input: { q: 1 }, run: "r1", role: "clerk" }, async (op) => {
   op.output = "3 rows";
@@ -69,7 +69,7 @@ try {
   if (!(error instanceof RangeError)) throw error;
 }
 await observer.operation("sql:run", {}, (op) => { op.error = { code: 7 }; op.attrs.odd = 12n as any; });
-const sent = await observer.close();
+const sent = await observer.close(10_000);
 console.log(JSON.stringify({ sent, counts: observer.counts, advice }));
 """
 
@@ -116,6 +116,17 @@ def test_what_could_not_be_sent_is_sent_later_and_stored_once(runner: str, tmp_p
     assert (said["counts"]["events"], said["counts"]["accepted"], said["counts"]["dropped"]) == (700, 700, 0)
     ids = [op.id for op in journal_ops(tmp_path / "data") if op.endpoint == "load"]
     assert len(ids) == len(set(ids)) == 700
+
+
+def test_the_snippet_of_the_guide_runs(runner: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "guide" / "agents.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```typescript\n(.*?)```", page, re.DOTALL)
+    program = snippet.replace('import { Observer } from "./observer.ts";\n', "")
+    assert program != snippet
+    with served(tmp_path / "data") as daemon:
+        run(runner, tmp_path, program + 'console.log("null");\n', daemon.url)
+        (op,) = daemon.json("/ops", endpoint="sql:run")["ops"]
+    assert (op["success"], op["attrs"]["run"]) == (True, "episode-19")
 
 
 def _written(folder: Path, program: str) -> str:

@@ -19,6 +19,7 @@ __all__ = ["ATTRS_MAX", "ATTR_CHARS_MAX", "TEXT_CHARS_MAX", "error_text", "scala
 TEXT_CHARS_MAX: Final = 10_000
 """As in `_wording`: four such texts fit into an event, however they are escaped."""
 ATTRS_MAX: Final = 32
+ATTR_NAME_CHARS_MAX: Final = 64
 ATTR_CHARS_MAX: Final = 1_024
 ERRORS_SHOWN_MAX: Final = 3
 """Of the errors in an exception group."""
@@ -64,7 +65,7 @@ def scalars(attributes: Mapping[str, object], known: Mapping[str, Scalar]) -> di
     for name, value in attributes.items():
         if len(found) >= ATTRS_MAX:
             break
-        found[text(name)] = scalar(value)
+        found[text(name)[:ATTR_NAME_CHARS_MAX]] = scalar(value)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 
 import trio
 
@@ -20,7 +21,13 @@ def mcp(api: ApiOptions = ApiOptions()) -> None:  # noqa: B008 - frozen
 
     Example: observer-actors mcp --url http://127.0.0.1:3800 </dev/null
     """
-    trio.run(_serve, api.address())
+    address = api.address()
+    # Whoever waits for a line of standard input cannot be told to stop; there is nothing to save either.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        trio.run(_serve, address)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def _serve(address: str) -> None:

@@ -16,7 +16,7 @@ from werkzeug.routing.rules import Rule
 
 from observer_actors.http.replies import JSON, PROBLEM, Problem
 
-__all__ = ["Description", "document_also", "document_problems", "document_text"]
+__all__ = ["Description", "document_problems", "document_text"]
 
 Schema = dict[str, Any]
 Route = TypeVar("Route", bound=Callable[..., Any])
@@ -26,25 +26,14 @@ GUARDS: Final = (401, 403, 421, 429)
 """What any route answers with to those whom the guard does not let in: see `guard`, and `FrontDoor` for 429."""
 REFERENCE: Final = "#/components/schemas/{name}"
 _TEXT: Final = "_observer_text"
-_ALSO: Final = "_observer_also"
 _COMPRESSED: Final = "May be compressed: `Content-Encoding: gzip`."
 
 
 def document_text(content_type: str) -> Callable[[Route], Route]:
-    """Say that a route answers with a text of some type."""
+    """Say that a route answers with a text of some type: alone, or beside the JSON that it is said to answer with."""
 
     def documented(route: Route) -> Route:
         setattr(route, _TEXT, content_type)
-        return route
-
-    return documented
-
-
-def document_also(content_type: str) -> Callable[[Route], Route]:
-    """Say that a route answers with a text of some type too, for those who ask for it."""
-
-    def documented(route: Route) -> Route:
-        setattr(route, _ALSO, content_type)
         return route
 
     return documented
@@ -64,20 +53,26 @@ def document_problems(*statuses: int) -> Callable[[Route], Route]:
 class Description(OpenAPIProvider):
     """Builds the document."""
 
+    def schema(self) -> Schema:
+        """Build it; under one name stands one schema."""
+        self._known: dict[str, Schema] = {}
+        document: Schema = super().schema()
+        return document
+
     def build_paths(self, rule: Rule) -> tuple[Schema, Schema]:
         """Describe a route, also one that answers with text."""
         paths, components = super().build_paths(rule)
         problem, more = self.build_response_object(Problem, None)
         components |= more
-        route = self._app.view_functions[rule.endpoint]
-        text, also = getattr(route, _TEXT, None), getattr(route, _ALSO, None)
+        for name, schema in components.items():
+            assert self._known.setdefault(name, schema) == schema, f"two things are called {name}"
+        content_type = getattr(self._app.view_functions[rule.endpoint], _TEXT, None)
         for operation in (operation for path in paths.values() for operation in path.values()):
             operation["responses"] |= dict.fromkeys(GUARDS, problem)
-            if text is not None:
-                content = {text: {"schema": {"type": "string"}}}
-                operation["responses"][OK] = {"description": operation["summary"], "content": content}
-            if also is not None:
-                operation["responses"][OK]["content"][also] = {"schema": {"type": "string"}}
+            if content_type is not None:
+                content = {content_type: {"schema": {"type": "string"}}}
+                answer = operation["responses"].get(OK, {"description": operation["summary"], "content": {}})
+                operation["responses"][OK] = {**answer, "content": {**answer["content"], **content}}
         return paths, components
 
     def operation_id(self, method: str, path: str, func: Callable[..., Any]) -> str | None:
@@ -95,8 +90,8 @@ class Description(OpenAPIProvider):
     def build_querystring_parameters(self, model: Any) -> tuple[list[Schema], Schema]:  # noqa: ANN401 - see above
         """Describe the parameters of a query."""
         _, components = schema_components([model], ref_template=REFERENCE)
-        properties = components[model.__name__]["properties"]
-        return [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()], {}
+        properties = components.pop(model.__name__)["properties"]
+        return [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()], components
 
     def build_request_body(self, model: Any, source: Any) -> tuple[Schema, Schema]:  # noqa: ANN401, ARG002 - see above
         """Describe what a caller sends: an object, or many as an array or a line each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -220,6 +221,12 @@ def test_only_post_is_taken_and_what_is_no_request_is_refused(daemon: Served) ->
     assert daemon.json("/health")["status"] == "ok"
 
 
+def test_a_request_that_does_not_arrive_is_given_up(tmp_path: Path) -> None:
+    with served(tmp_path / "data", "[listen]\nrequest_seconds_max = 1\n") as daemon:
+        head = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+        assert daemon.exchange(head).startswith(b"HTTP/1.1 408")
+
+
 # ------------------------------------------------------------------------------------------- without the extra
 
 
@@ -251,6 +258,22 @@ def test_the_daemon_does_not_load_the_sdk_before_it_is_asked() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment(PYTHONPATH=str(ROOT))
     )
     assert ended.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_ends_when_it_is_told_to(number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "observer_actors", "mcp", "--url", closed_url()]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment(PYTHONPATH=str(ROOT))) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+        message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+        process.stdin.write(msgspec.json.encode(message) + b"\n")
+        process.stdin.flush()
+        assert msgspec.json.decode(process.stdout.readline())["id"] == 1
+        process.send_signal(number)
+        assert process.wait(CONNECTED_S) == -number
 
 
 def test_the_command_ends_with_its_input() -> None:
