@@ -36,7 +36,7 @@ from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.stats import StatsKeeper
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.actors.tail import Tail
-from observer_actors.config import reload_settings
+from observer_actors.config import is_for_all, reload_settings
 from observer_actors.errors import ConfigInvalid, DiskFailed, GatewayRequired
 from observer_actors.event import EventDecoder
 from observer_actors.http.app import create_app
@@ -237,6 +237,7 @@ class Daemon:
         self.adviser = Adviser(
             self.shelf,
             self.recorder,
+            self.consolidator.entry,
             self.consolidator.drawn,
             settings=lambda: self.settings.advice,
             around=around,
@@ -385,6 +386,8 @@ def read_tokens(path: str) -> Tokens:
     :raises ConfigInvalid: it cannot be read, or a line of it.
     """
     try:
+        if is_for_all(Path(path)):
+            logger("daemon").warning("tokens_exposed", file=path, hint="every user may read it: chmod o= it")
         return Tokens.read(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeError, TokensInvalid) as error:
         hint = error.hint if isinstance(error, TokensInvalid) else "one line each: NAME SCOPES TOKEN"

@@ -7,7 +7,7 @@ import re
 from decimal import Decimal
 from typing import Final
 
-__all__ = ["number_text", "read_number", "truthy"]
+__all__ = ["NUMERIC_PATTERN", "number_text", "read_number", "truthy"]
 
 _PLAIN_FROM: Final = 1e-6
 _PLAIN_BELOW: Final = 1e21
@@ -22,6 +22,11 @@ _BLANKS: Final = (
 """White space and line ends of ECMAScript, which are not quite Python's."""
 _DECIMAL: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _RADIX: Final = re.compile(r"0([xX][0-9a-fA-F]+|[oO][0-7]+|[bB][01]+)", re.ASCII)
+
+NUMERIC_PATTERN: Final = (
+    r"^[ \t\n\r]*([+-]?([0-9]{1,200}\.?[0-9]{0,200}|\.[0-9]{1,200})([eE][+-]?[0-9]{1,2})?)?[ \t\n\r]*$"
+)
+"""What `read_number` takes, but for what nobody sends: other white space, other radices, large exponents."""
 
 
 def truthy(value: object) -> bool:

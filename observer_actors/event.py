@@ -16,13 +16,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from observer_actors.batch import BYTE_ORDER_MARK, split
-from observer_actors.ecmascript import number_text, read_number, truthy
+from observer_actors.ecmascript import NUMERIC_PATTERN, number_text, read_number, truthy
 from observer_actors.errors import EventInvalid, EventTooComplex, EventTooLarge
 from observer_actors.op import MaybeText, Op, Scalar, time_us
 from observer_actors.secrets import Secrets
@@ -63,6 +63,9 @@ _DEFAULT_ENDPOINTS: Final[Mapping[str, str]] = {"auditor": "auditor:verdict", "b
 _FALLBACK_ENDPOINT: Final = "scenario:fill"
 
 
+NumericText = Annotated[str, Meta(extra_json_schema={"pattern": NUMERIC_PATTERN})]
+
+
 class Event(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The body of `POST /event`. `Any` marks the fields that are taken whatever their type, as the seed did."""
 
@@ -71,8 +74,8 @@ class Event(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     input_summary: str | None = None
     success: Any = None
     ok: Any = None
-    duration_ms: int | float | str | None = None
-    audit_duration_ms: int | float | str | None = None
+    duration_ms: int | float | NumericText | None = None
+    audit_duration_ms: int | float | NumericText | None = None
     output_summary: str | None = None
     one_liner: str | None = None
     error: MaybeText = UNSET
@@ -86,7 +89,7 @@ class Event(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     count: int | float | str | UnsetType | None = UNSET
     rescue_attempted: Any = None
     rescue_succeeded: Any = None
-    id: str | None = None
+    id: Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": ID_CHARS_MAX})] | None = None
     attrs: dict[str, Any] | None = None
 
 

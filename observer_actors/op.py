@@ -5,14 +5,29 @@ Pure: no clock, no file, no network. The record is one JSON object with the keys
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import chain
+from operator import attrgetter
 from typing import Final, NewType
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-__all__ = ["MaybeText", "Op", "Scalar", "Seq", "decode_op", "encode_op", "encode_ops", "iso_milliseconds", "time_us"]
+from observer_actors.visible import visible_json
+
+__all__ = [
+    "MaybeText",
+    "Op",
+    "Scalar",
+    "Seq",
+    "characters",
+    "decode_op",
+    "encode_op",
+    "encode_ops",
+    "iso_milliseconds",
+    "time_us",
+]
 
 Seq = NewType("Seq", int)
 """Position of an op in the journal: from 1, without a gap."""
@@ -65,12 +80,12 @@ _encoder: Final = msgspec.json.Encoder()
 
 def encode_op(op: Op) -> bytes:
     """Give the op as one JSON object, without a newline."""
-    return _encoder.encode(op)
+    return visible_json(_encoder.encode(op))
 
 
 def encode_ops(ops: Iterable[Op]) -> bytes:
     """Give the ops as the journal holds them: one JSON object a line, each ended by a newline."""
-    return _encoder.encode_lines(ops)
+    return visible_json(_encoder.encode_lines(ops))
 
 
 def decode_op(line: bytes | memoryview) -> Op:
@@ -79,6 +94,19 @@ def decode_op(line: bytes | memoryview) -> Op:
     :raises msgspec.DecodeError: the line is not a record (the journal's reader counts it as damage).
     """
     return _op_decoder.decode(line)
+
+
+_ALWAYS_TEXTS: Final = tuple(map(attrgetter, ("endpoint", "input_summary", "output_summary")))
+_TEXTS: Final = tuple(map(attrgetter, ("error", "staffer_id", "sig_hash", "event_kind", "role", "city", "state")))
+_ATTRS: Final = attrgetter("attrs")
+
+
+def characters(ops: Sequence[Op]) -> int:
+    """Give the length of the texts of the ops, together: what they take in memory grows with it."""
+    texts = sum(sum(map(len, map(text, ops))) for text in _ALWAYS_TEXTS)
+    texts += sum(sum(map(len, filter(None, map(text, ops)))) for text in _TEXTS)
+    attributes = chain.from_iterable(attrs.values() for attrs in filter(None, map(_ATTRS, ops)))
+    return texts + sum(len(value) for value in attributes if isinstance(value, str))
 
 
 def iso_milliseconds(time: datetime) -> str:

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from itertools import chain
-from operator import attrgetter
 from typing import Final
 
 import msgspec
 
 from observer_actors.event import OWN_SOURCE
-from observer_actors.op import MaybeText, Op
+from observer_actors.op import MaybeText, Op, characters
 
 __all__ = ["RecentOp", "Ring", "RingStatistics"]
 
@@ -76,11 +74,11 @@ class Ring:
             self.last_seq = ops[-1].seq
 
     def _push(self, part: Sequence[Op]) -> None:
-        characters = _characters(part)
+        texts = characters(part)
         self._ops.extend(part)
-        self._parts.append((len(part), characters))
+        self._parts.append((len(part), texts))
         self._pushed += len(part)
-        self._characters += characters
+        self._characters += texts
         while self._pushed - self._parts[0][0] >= self.capacity:
             self._forget_part()
         while self._characters > self._characters_max and len(self._parts) > 1:
@@ -128,16 +126,3 @@ class Ring:
                 if len(newest) == SCENARIO_OPS_SHOWN:
                     break
         return newest[::-1]
-
-
-_SUMMARIES: Final = tuple(map(attrgetter, ("endpoint", "input_summary", "output_summary")))
-_ERROR: Final = attrgetter("error")
-_ATTRS: Final = attrgetter("attrs")
-
-
-def _characters(ops: Sequence[Op]) -> int:
-    """Give the length of the texts that may be long."""
-    texts = sum(sum(map(len, map(summary, ops))) for summary in _SUMMARIES)
-    texts += sum(map(len, filter(None, map(_ERROR, ops))))
-    attributes = chain.from_iterable(attrs.values() for attrs in filter(None, map(_ATTRS, ops)))
-    return texts + sum(len(value) for value in attributes if isinstance(value, str))

@@ -83,6 +83,8 @@ class ListenSettings(Section, frozen=True):
     """Largest body after decompression."""
     bodies_bytes_max: Bytes = 12 * 1024 * 1024
     """All request bodies held in memory at once. Decoded they take about five times as much."""
+    answers_bytes_max: Bytes = 32 * 1024 * 1024
+    """All answers that are being sent at once, but those to events; beyond it 503."""
     batch_events_max: Count = 50_000
     """Most events in one `POST /events`."""
     idle_seconds_max: Seconds = 75.0
@@ -90,9 +92,9 @@ class ListenSettings(Section, frozen=True):
     head_seconds_max: Seconds = 10.0
     """Time a client may take to send the head of a request."""
     request_seconds_max: Seconds = 30.0
-    """Time a client may take to send a body, else 408."""
+    """Time a client may take to send a body, else 408; after 2 s it must also come at 64 KiB a second."""
     answer_seconds_max: Seconds = 30.0
-    """Time a client may take to read an answer; then it is let go."""
+    """Time a client may take to read an answer, and a second more for each 64 KiB; then it is let go."""
 
 
 class AuthSettings(Section, frozen=True):

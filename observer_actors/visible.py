@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["cut", "snake", "visible"]
+import re
+from typing import Final
+
+__all__ = ["cut", "snake", "visible", "visible_json"]
+
+_HIDDEN: Final = tuple(
+    map(
+        re.compile,
+        (rb"\x7f", rb"\xc2[\x80-\x9f]", rb"\xd8\x9c", rb"\xe2\x80[\x8e\x8f\xa8-\xae]", rb"\xe2\x81[\xa6-\xa9]"),
+    )
+)
+"""DEL, C1 controls, marks and overrides of direction, line and paragraph separators, in UTF-8. Each begins with a byte
+of its own: four searches for one byte are ten times as fast as one for any of four."""
 
 
 def visible(text: str) -> str:
@@ -10,6 +22,22 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def visible_json(data: bytes) -> bytes:
+    """Write in JSON what a terminal or an editor would obey as an escape: the same texts for whoever parses it.
+
+    C0 controls are escaped in any JSON.
+    """
+    if data.isascii() and b"\x7f" not in data:
+        return data
+    for expression in _HIDDEN:
+        data = expression.sub(_escaped, data)
+    return data
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(found[0].decode())
 
 
 def cut(text: str, characters: int) -> str:

@@ -108,6 +108,8 @@ def test_an_empty_variable_counts_as_not_given() -> None:
         ("listen = 5", "listen is a section, not a value", "[listen]"),
         ("data_dir = 5", "data_dir: Expected `str`, got `int`", ""),
         ("[gateway]\nrequired = true", "gateway.required is set, but gateway.url is not", ""),
+        ("[diagnosis]\nbackend = 'openai'\nmodel = 'm'", "diagnosis.url is not set", ""),
+        ("[diagnosis]\nbackend = 'llama.cpp'", "diagnosis.model is not set", ""),
         ("[listen]\nbody_bytes_max = 100\nbodies_bytes_max = 99", "no such body could ever pass", ""),
         ("[listen", "is not TOML", ""),
         ("\x00", "is not TOML", ""),
@@ -221,6 +223,14 @@ def test_a_variable_that_begins_like_ours_and_is_no_setting_is_an_error(variable
     assert str(error).startswith(f"{variable}: ")
     assert error.hint == f"did you mean {hint}?"
     assert load_settings(None, {}, {"OBSERVER_URL": "http://x", "LISTEN__PORT": "1"}) == Settings()
+
+
+def test_a_credential_of_a_setting_that_names_a_file_is_that_file(tmp_path: Path) -> None:
+    (tmp_path / "auth.tokens_file").write_text("a ingest sha256:...\n")
+    (tmp_path / "listen.tls_key").write_text("\n")
+    settings = load_settings(None, {}, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert settings.auth.tokens_file == str(tmp_path / "auth.tokens_file")
+    assert settings.listen.tls_key == ""
 
 
 def test_a_credential_that_begins_like_a_setting_and_is_none_is_an_error(tmp_path: Path) -> None:

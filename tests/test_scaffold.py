@@ -23,6 +23,7 @@ PURE = (
     "secrets",
     "batch",
     "tokens",
+    "trace",
     "settings",
     "ring",
     "stats",

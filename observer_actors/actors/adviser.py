@@ -6,7 +6,7 @@ Not an actor: it has no task of its own. An answer is given once it is in the jo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -16,7 +16,7 @@ from observer_actors.actors.surroundings import Surroundings
 from observer_actors.errors import ObserverError
 from observer_actors.patterns import stable_id
 from observer_actors.playbook.entries import Entry
-from observer_actors.playbook.ranking import ranked
+from observer_actors.playbook.ranking import Match, ranked
 from observer_actors.playbook.states import share_of
 from observer_actors.playbook.trial import ADVICE_ENDPOINT, Exposure, exposure_attrs, in_control
 from observer_actors.settings import AdviceSettings
@@ -64,6 +64,7 @@ class AdviserStatistics(msgspec.Struct):
 class Adviser:
     """See the module.
 
+    :param entry: gives an entry as it is now; what is on the shelf may be a moment old.
     :param drawn: says whether a run is exposed to an entry, by their names; None when it has not been drawn.
     """
 
@@ -71,6 +72,7 @@ class Adviser:
         self,
         shelf: Shelf,
         recorder: Recorder,
+        entry: Callable[[str], Entry | None],
         drawn: Callable[[str, str], bool | None],
         *,
         settings: Callable[[], AdviceSettings],
@@ -79,6 +81,7 @@ class Adviser:
         self.shelf = shelf
         self.statistics = AdviserStatistics()
         self._recorder = recorder
+        self._entry = entry
         self._drawn = drawn
         self._settings = settings
         self._secret = f"{around.time_ns()} {around.chance()} {around.chance()}"
@@ -92,7 +95,8 @@ class Adviser:
         """
         self._asked += 1
         advice_id = stable_id("advice", self._secret, str(self._asked))
-        best = ranked(self.shelf.find(wanted.endpoint, wanted.input), wanted.given, wanted.limit)
+        found = self.shelf.find(wanted.endpoint, wanted.input)
+        best = ranked(self._available(found), wanted.given, wanted.limit)
         if not best:
             self.statistics.requests["nothing"] += 1
             return Advice(advice_id)
@@ -117,6 +121,13 @@ class Adviser:
         self.statistics.exposed += len(exposed)
         self.statistics.control += len(exposure.control)
         return Advice(advice_id, exposed)
+
+    def _available(self, found: Iterable[Match]) -> Iterator[Match]:
+        """Give what was found as it is now, if it may be handed out now."""
+        for match in found:
+            entry = self._entry(match.entry.id)
+            if entry is not None and entry.available:
+                yield Match(entry, match.text, match.worth)
 
     def _is_exposed(self, entry: Entry, run: str) -> bool:
         known = self._drawn(run, entry.id)

@@ -31,6 +31,8 @@ COMMITS_WAITING_MAX: Final = 512
 """Commits that wait for one consumer. Beyond it the journal is the queue, so this may be small."""
 OPS_WAITING_MAX: Final = 20_000
 """Ops in those commits, unless it is one alone: a commit may hold ten thousand, and a parked consumer takes none."""
+BYTES_WAITING_MAX: Final = 16 * 1024 * 1024
+"""What those ops were in the requests that brought them, unless it is one commit alone."""
 OPS_AT_ONCE_MAX: Final = 1_000
 SET_ASIDE_MAX: Final = 10_000
 
@@ -60,7 +62,7 @@ class Commits:
         self._crashes_max = crashes_max
         self._set_aside = set_aside
         self._feeds: list[Feed] = []
-        self._taps: list[Callable[[Sequence[Op]], None]] = []
+        self._taps: list[Callable[[Sequence[Op], int], None]] = []
 
     def feed(self, name: str, *, linger_s: float = 0.0) -> Feed:
         """Make the feed of a consumer; once for each, it outlives the consumer's incarnations.
@@ -78,8 +80,8 @@ class Commits:
         self._feeds.append(feed)
         return feed
 
-    def tap(self, offer: Callable[[Sequence[Op]], None]) -> None:
-        """Have ``offer`` called with each commit; it must neither block nor raise."""
+    def tap(self, offer: Callable[[Sequence[Op], int], None]) -> None:
+        """Have ``offer`` called with each commit and its size, as of `publish`; it must neither block nor raise."""
         self._taps.append(offer)
 
     def resume(self, last_seq: int) -> None:
@@ -88,14 +90,17 @@ class Commits:
         self.is_open = True
         self.publish(())
 
-    def publish(self, ops: Sequence[Op]) -> None:
-        """Offer a commit to all consumers. Giving the same one twice does no harm."""
+    def publish(self, ops: Sequence[Op], size: int = 0) -> None:
+        """Offer a commit to all consumers. Giving the same one twice does no harm.
+
+        :param size: bytes of the requests that brought the ops.
+        """
         if ops:
             self.last_seq = max(self.last_seq, ops[-1].seq)
             for offer in self._taps:
-                offer(ops)
+                offer(ops, size)
         for feed in self._feeds:
-            feed.offer(ops)
+            feed.offer(ops, size)
 
 
 class Feed:
@@ -122,7 +127,7 @@ class Feed:
         self._read = read
         self._crashes_max = crashes_max
         self._set_aside = set_aside
-        self._send, self._receive = trio.open_memory_channel[Sequence[Op]](COMMITS_WAITING_MAX)
+        self._send, self._receive = trio.open_memory_channel[tuple[Sequence[Op], int]](COMMITS_WAITING_MAX)
         self._in_hand: Sequence[Op] = ()
         self._reaches = 0
         self._next: Sequence[Op] = ()
@@ -130,22 +135,24 @@ class Feed:
         self._crashes: Counter[int] = Counter()
         self._left_out: set[int] = set()
         self._passed_over = 0
-        self._waiting_ops = 0
+        self._waiting_ops = self._waiting_bytes = 0
         self._moved = trio.lowlevel.ParkingLot()
         self._linger_s = linger_s
         self._hurry = trio.Event()
 
-    def offer(self, ops: Sequence[Op]) -> None:
+    def offer(self, ops: Sequence[Op], size: int) -> None:
         """Take a commit in, or leave it to the journal."""
-        if self._waiting_ops and self._waiting_ops + len(ops) > OPS_WAITING_MAX:
+        has_room = self._waiting_ops + len(ops) <= OPS_WAITING_MAX and self._waiting_bytes + size <= BYTES_WAITING_MAX
+        if self._waiting_ops and not has_room:
             self._passed_over += 1
             return
         try:
-            self._send.send_nowait(ops)
+            self._send.send_nowait((ops, size))
         except trio.WouldBlock:
             self._passed_over += 1
         else:
             self._waiting_ops += len(ops)
+            self._waiting_bytes += size
 
     async def open(self, cursor: int) -> None:
         """Begin an incarnation of the consumer, which has taken in everything up to ``cursor``."""
@@ -240,14 +247,17 @@ class Feed:
 
     async def _offered(self) -> Sequence[Op]:
         try:
-            ops = self._receive.receive_nowait()
+            return self._received(self._receive.receive_nowait())
         except trio.WouldBlock:
             if self._commits.last_seq > self.cursor:
                 return ()
-            ops = await self._receive.receive()
-            if self._linger_s:
-                return await self._gathered(ops)
+        ops = self._received(await self._receive.receive())
+        return await self._gathered(ops) if self._linger_s else ops
+
+    def _received(self, commit: tuple[Sequence[Op], int]) -> Sequence[Op]:
+        ops, size = commit
         self._waiting_ops -= len(ops)
+        self._waiting_bytes -= size
         return ops
 
     async def _gathered(self, ops: Sequence[Op]) -> Sequence[Op]:
@@ -259,15 +269,12 @@ class Feed:
         gathered = list(ops)
         while len(gathered) < OPS_AT_ONCE_MAX:
             try:
-                more = self._receive.receive_nowait()
+                more = self._received(self._receive.receive_nowait())
             except trio.WouldBlock:
                 break
             if more and gathered and more[0].seq != gathered[-1].seq + 1:
-                # What lies between was passed over; the journal has it, and this too.
-                self._waiting_ops -= len(more)
-                break
+                break  # what lies between was passed over; the journal has it, and this too
             gathered.extend(more)
-        self._waiting_ops -= len(gathered)
         return gathered
 
 

@@ -11,6 +11,7 @@ the entries that may be touched are suspended; then one takes the other's place.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 import trio
@@ -35,6 +36,9 @@ PAUSE_S: Final = 0.003
 """Between two such turns while others are at work: then the playbook takes about a quarter of a processor."""
 BUSY_S: Final = 0.000_3
 """Others are at work when a turn of theirs takes longer than this."""
+SHOWN_AT_ONCE: Final = 20
+"""Entries brought to the shelf before others have their turn: about two milliseconds."""
+SHOW_S: Final = 0.01
 ROWS_AT_ONCE: Final = 20
 SAVE_S: Final = 2.0
 SAVE_BUDGET_S: Final = 1.0
@@ -74,6 +78,9 @@ class Consolidator:
         self._told: dict[str, int] = {}
         self._turn = trio.Lock()
         """Whoever changes the playbook, or reads all of it, has it."""
+        self._unshown: dict[str, None] = {}
+        """Entries that are on the shelf as they were before, the longest first."""
+        self._is_behind = trio.Event()
         self._saved_seq = 0
         self._is_new = False
         """The playbook was made anew, and none of it is saved."""
@@ -92,6 +99,10 @@ class Consolidator:
     def drawn(self, run: str, entry: str) -> bool | None:
         """Say whether a run is exposed to an entry, by their names; None when it has not been drawn."""
         return self._playbook.ledger.trials.drawn(run, entry)
+
+    def entry(self, key: str) -> Entry | None:
+        """Give an entry as of now; None when there is none."""
+        return self._playbook.entries.get(key)
 
     async def reached(self, seq: int) -> None:
         """Wait until everything up to ``seq`` is in the playbook; give it a deadline from outside."""
@@ -113,6 +124,7 @@ class Consolidator:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow, life)
+                nursery.start_soon(self._show_the_rest)
                 nursery.start_soon(self._save_now_and_then)
                 nursery.start_soon(self._tell_now_and_then)
                 nursery.start_soon(self._make_anew_when_outdated)
@@ -134,19 +146,37 @@ class Consolidator:
 
     def _take(self, ops: Sequence[Op], taken: int) -> int:
         """Take ops in for one turn; give how many are taken then."""
-        return _take_turn(self._playbook, ops, taken, self._show)
+        taken = _take_turn(self._playbook, ops, taken, self._note)
+        self._show()
+        return taken
 
-    def _show(self, deltas: Sequence[Delta]) -> None:
-        """Bring the shelf up to date with what has changed."""
-        for key in {key for delta in deltas for key in touched(delta)}:
+    def _note(self, deltas: Sequence[Delta]) -> None:
+        for delta in deltas:
+            self._unshown.update(dict.fromkeys(touched(delta)))
+
+    def _show(self) -> None:
+        """Bring some of what has changed to the shelf; what was changed again meanwhile only once."""
+        for key in list(islice(self._unshown, SHOWN_AT_ONCE)):
+            del self._unshown[key]
             entry = self._playbook.entries.get(key)
             if entry is None:
                 self._shelf.drop(key)
             else:
                 self._shelf.put(entry)
+        if self._unshown:
+            self._is_behind.set()
+
+    async def _show_the_rest(self) -> None:
+        """Bring the rest to the shelf, when more has changed than has its turn at once."""
+        while True:
+            await self._is_behind.wait()
+            self._is_behind = trio.Event()
+            self._show()
+            await trio.sleep(SHOW_S)
 
     async def _stock(self) -> None:
         """Put on the shelf what the playbook holds, and nothing else."""
+        self._unshown = {}
         for key in self._shelf.ids() - self._playbook.entries.keys():
             self._shelf.drop(key)
         for number, entry in enumerate(tuple(self._playbook.entries.values()), start=1):

@@ -198,7 +198,9 @@ class Persister:
                 submission.accept()
 
     def _publish(self, submissions: Sequence[Submission]) -> None:
-        self._commits.publish([op for submission in submissions if submission.committed for op in submission.stamped])
+        committed = [submission for submission in submissions if submission.committed]
+        ops = [op for submission in committed for op in submission.stamped]
+        self._commits.publish(ops, sum(submission.weight for submission in committed))
 
     def _refuse(self, submissions: Sequence[Submission], error: DiskFailed) -> None:
         self.status.disk_errors += 1

@@ -18,6 +18,8 @@ from observer_actors.settings import TailSettings
 __all__ = ["Tail", "TailStatistics", "Tap"]
 
 REPLAY_OPS = 500
+BYTES_WAITING_MAX = 4 * 1024 * 1024
+"""What the ops that wait for one reader were in the requests that brought them, unless it is one commit alone."""
 
 
 class TailStatistics(msgspec.Struct):
@@ -36,10 +38,12 @@ class Tap:
         self.dropped = False
         self.ended = False
         self._ops_max = ops_max
-        self._buffer: deque[Op | StateChanged] = deque()
+        self._buffer: deque[tuple[Op | StateChanged, int]] = deque()
+        """Each with its share of the size of its commit."""
+        self._bytes = 0
         self._more = trio.Event()
 
-    def offer(self, ops: Sequence[Op | StateChanged]) -> int:
+    def offer(self, ops: Sequence[Op | StateChanged], size: int = 0) -> int:
         """Take a commit in, or drop the reader: give the number of ops that it lost just now.
 
         A reader that has read all is not slow: it gets one commit, however large.
@@ -47,11 +51,13 @@ class Tap:
         if self.dropped or not ops:
             return 0
         lost = len(self._buffer) + len(ops)
-        self.dropped = bool(self._buffer) and lost > self._ops_max
+        share = size // len(ops)
+        self._bytes += share * len(ops)
+        self.dropped = bool(self._buffer) and (lost > self._ops_max or self._bytes > BYTES_WAITING_MAX)
         if self.dropped:
             self._buffer.clear()
         else:
-            self._buffer.extend(ops)
+            self._buffer.extend((op, share) for op in ops)
         self._more.set()
         return lost if self.dropped else 0
 
@@ -72,7 +78,9 @@ class Tap:
                 return None
             self._more = trio.Event()
             await self._more.wait()
-        return self._buffer.popleft()
+        op, share = self._buffer.popleft()
+        self._bytes -= share
+        return op
 
 
 class Tail:
@@ -148,8 +156,8 @@ class Tail:
         """Show a change of a pattern's state to all readers."""
         self._offer((change,))
 
-    def _offer(self, ops: Sequence[Op | StateChanged]) -> None:
+    def _offer(self, ops: Sequence[Op | StateChanged], size: int = 0) -> None:
         for tap in self._taps:
-            lost = tap.offer(ops)
+            lost = tap.offer(ops, size)
             self.statistics.dropped += lost > 0
             self.statistics.dropped_ops += lost

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from observer_actors import __version__
 from observer_actors.commands._answers import ActorAnswer, ActorsAnswer, HealthAnswer, ReadyAnswer
 from observer_actors.commands._api import Api, Refused
-from observer_actors.config import Loaded
+from observer_actors.config import SECRET_FILES, Loaded, is_for_all, leaves_of
 from observer_actors.errors import Unreachable
 from observer_actors.journal import directory_in_use
 from observer_actors.visible import cut
@@ -58,6 +58,11 @@ def check_configuration(loaded: Loaded) -> Iterator[Finding]:
             "listen.insecure_no_auth: whoever reaches the address may write and read everything",
             "leave it out, or let nobody but the agents reach the port",
         )
+    values = leaves_of(loaded.settings)
+    for name in sorted(SECRET_FILES - {"listen.tls_cert"}):
+        path = values[name]
+        if path and is_for_all(Path(path)):
+            yield Finding("warning", "configuration", f"{name}: every user may read {path}", f"chmod o= {path}")
 
 
 def check_directory(data_dir: Path) -> Iterator[Finding]:

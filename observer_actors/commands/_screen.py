@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from observer_actors.op import Op
-from observer_actors.visible import cut, visible
+from observer_actors.visible import cut, visible, visible_json
 
 __all__ = ["LongWork", "compact", "console", "op_line", "print_json", "table", "told"]
 
@@ -33,8 +33,8 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_json(body: bytes) -> None:
-    """Print an answer of the daemon as it came."""
-    sys.stdout.write(body.decode() + "\n")
+    """Print JSON, with nothing in it that a terminal would obey."""
+    sys.stdout.write(visible_json(body).decode() + "\n")
 
 
 def told(text: str) -> None:

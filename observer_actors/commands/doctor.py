@@ -17,7 +17,7 @@ from observer_actors.commands._checks import (
     check_unit,
 )
 from observer_actors.commands._options import ApiOptions, ConfigOptions, JsonFlag
-from observer_actors.commands._screen import console
+from observer_actors.commands._screen import console, print_json
 from observer_actors.errors import ConfigInvalid
 from observer_actors.visible import visible
 
@@ -41,7 +41,7 @@ def doctor(
     """
     findings = list(_findings(options, api))
     if json:
-        print(msgspec.json.encode(findings).decode())
+        print_json(msgspec.json.encode(findings))
     else:
         screen = console()
         for finding in findings:

@@ -18,11 +18,14 @@ from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._screen import LongWork, told
 from observer_actors.errors import ObserverError
 from observer_actors.op import Op
+from observer_actors.visible import visible, visible_json
 
 __all__ = ["export"]
 
 COLUMNS: Final = Op.__struct_fields__
 """Of CSV: the fields of an op in the journal's order; `attrs` is JSON in one cell."""
+FORMULA_BEGINS: Final = ("=", "+", "-", "@", "\t", "\r")
+"""A text that begins so is a formula to a spreadsheet, unless a quote stands before it (OWASP, CSV Injection)."""
 
 
 class FileRefused(ObserverError):
@@ -40,7 +43,8 @@ def export(
 ) -> None:
     """Write operations out, oldest first: all of them, or those that fit the filters.
 
-    JSONL is byte for byte what the journal holds, and can be imported again.
+    JSONL is byte for byte what the journal holds, and can be imported again. CSV is for spreadsheets: what cannot be
+    printed is escaped, and texts that would be formulas begin with a quote.
 
     Example: observer-actors export --since 7d --format csv --output week.csv
 
@@ -88,7 +92,10 @@ def _cell(value: Any) -> str | float:  # noqa: ANN401 - a field of an op
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return value if isinstance(value, str | int | float) else msgspec.json.encode(value).decode()
+    if isinstance(value, int | float):
+        return value
+    text = visible(value) if isinstance(value, str) else visible_json(msgspec.json.encode(value)).decode()
+    return "'" + text if text.startswith(FORMULA_BEGINS) else text
 
 
 def _opened(path: Path) -> TextIO:

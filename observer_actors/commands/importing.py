@@ -25,7 +25,7 @@ from observer_actors.commands import _resume
 from observer_actors.commands._answers import BatchAnswer, RejectedLine
 from observer_actors.commands._api import Api, Refused
 from observer_actors.commands._options import ApiOptions, JsonFlag
-from observer_actors.commands._screen import LongWork, told
+from observer_actors.commands._screen import LongWork, print_json, told
 from observer_actors.errors import ObserverError
 from observer_actors.visible import visible
 
@@ -84,7 +84,10 @@ def import_(
     with api.open() as daemon, LongWork("importing", "bytes") as progress:
         for file in files:
             _import_file(daemon, _Source(file), result, progress, from_start=from_start)
-    print(msgspec.json.encode(result).decode() if json else _in_words(result))
+    if json:
+        print_json(msgspec.json.encode(result))
+    else:
+        print(_in_words(result))
     return EXIT_REJECTED if result.rejected else 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Literal
 
 import msgspec
@@ -10,7 +9,7 @@ from cyclopts import Parameter, validators
 
 from observer_actors.commands._filters import Filters, pages, raw_ops
 from observer_actors.commands._options import ApiOptions, JsonFlag
-from observer_actors.commands._screen import console, op_line
+from observer_actors.commands._screen import console, op_line, print_json
 
 __all__ = ["ops"]
 
@@ -47,4 +46,4 @@ def ops(
             for op in page.ops:
                 screen.print(op_line(op), soft_wrap=True)
     if json:
-        sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+        print_json(msgspec.json.encode(found))

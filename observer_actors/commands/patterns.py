@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from observer_actors.errors import ObserverError
 from observer_actors.patterns import Catalogue, Group, bounded_endpoint
+from observer_actors.visible import visible_json
 
 __all__ = ["InputInvalid", "app", "grouped"]
 
@@ -85,7 +86,7 @@ def grouped(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _written(group_of: Group) -> bytes:
-    return msgspec.json.encode(GroupedLine(group_of.id, group_of.template)) + b"\n"
+    return visible_json(msgspec.json.encode(GroupedLine(group_of.id, group_of.template))) + b"\n"
 
 
 def _place(catalogue: Catalogue, line: Line) -> Group | None:

@@ -19,8 +19,8 @@ from cyclopts import Parameter
 
 from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._screen import told
-from observer_actors.commands._trace import trace_attributes
 from observer_actors.errors import ObserverError
+from observer_actors.trace import trace_attributes
 
 __all__ = ["Signals", "exec_"]
 
@@ -99,7 +99,11 @@ def _event(
         "duration_ms": round(outcome.seconds * 1e3, 3),
         "input_summary": description or shlex.join(command)[:COMMAND_CHARS_MAX],
         "output_summary": f"exit status {outcome.status}",
-        "attrs": {"exit_status": outcome.status, "command": command[0][:COMMAND_CHARS_MAX], **trace_attributes()},
+        "attrs": {
+            "exit_status": outcome.status,
+            "command": command[0][:COMMAND_CHARS_MAX],
+            **trace_attributes(os.environ.get("TRACEPARENT", "")),
+        },
         "id": uuid4().hex,
     }
     if outcome.status != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
@@ -13,8 +14,8 @@ from cyclopts import Parameter
 from observer_actors.commands._answers import EventAnswer
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import print_json, told
-from observer_actors.commands._trace import trace_attributes
 from observer_actors.errors import EventInvalid
+from observer_actors.trace import trace_attributes
 from observer_actors.visible import visible
 
 __all__ = ["send"]
@@ -52,7 +53,7 @@ class EventFlags:
         pairs = [_pair(text) for text in given.pop("attributes")]
         event = {name: value for name, value in given.items() if value is not None}
         if event or pairs:
-            event["attrs"] = trace_attributes() | dict(pairs)
+            event["attrs"] = trace_attributes(os.environ.get("TRACEPARENT", "")) | dict(pairs)
         return event
 
 

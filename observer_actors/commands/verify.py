@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from observer_actors.commands._options import ConfigOptions, JsonFlag
-from observer_actors.commands._screen import LongWork
+from observer_actors.commands._screen import LongWork, print_json
 from observer_actors.errors import ConfigInvalid
 from observer_actors.journal import Finding, VerifyReport
 from observer_actors.journal import verify as verify_directory
@@ -42,7 +42,10 @@ def verify(
         raise ConfigInvalid(f"{folder} is no data directory", hint="--data-dir names the one that `serve` was given")
     with LongWork("verifying", "bytes") as progress:
         report = verify_directory(folder, progress=progress)
-    print(msgspec.json.encode(report).decode() if json else _in_words(folder, report))
+    if json:
+        print_json(msgspec.json.encode(report))
+    else:
+        print(_in_words(folder, report))
     return EXIT_DAMAGE if report.is_damaged else 0
 
 

@@ -5,16 +5,19 @@ from observer_actors.config.layers import ENVIRONMENT, SYSTEM_FILE, Places
 from observer_actors.config.reading import Loaded, load_settings, read_settings
 from observer_actors.config.reloading import RELOADABLE, reload_settings
 from observer_actors.config.schema import LEAVES, Leaf, leaves_of
+from observer_actors.config.secret_files import SECRET_FILES, is_for_all
 
 __all__ = [
     "ENVIRONMENT",
     "LEAVES",
     "RELOADABLE",
+    "SECRET_FILES",
     "SYSTEM_FILE",
     "Leaf",
     "Loaded",
     "Places",
     "default_file",
+    "is_for_all",
     "leaves_of",
     "load_settings",
     "read_settings",

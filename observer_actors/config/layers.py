@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from observer_actors.config.schema import LEAVES, SECTIONS, nearest_name
+from observer_actors.config.secret_files import SECRET_FILES
 from observer_actors.errors import ConfigInvalid
 
 __all__ = ["ENVIRONMENT", "SYSTEM_FILE", "Given", "Places", "layers"]
@@ -120,8 +121,8 @@ def _credentials(directory: str) -> Iterator[Given]:
             if file.name in LEAVES:
                 with file.open("rb") as stream:
                     text = stream.read(CREDENTIAL_BYTES_MAX).decode().removesuffix("\n")
-                if text:
-                    yield Given(file.name, text, str(file), is_text=True)
+                if text.strip():
+                    yield Given(file.name, str(file) if file.name in SECRET_FILES else text, str(file), is_text=True)
             elif file.name.partition(".")[0] in SECTIONS:
                 raise _unknown(file.name, str(file))
     except OSError as error:

@@ -127,6 +127,11 @@ def _troubles(settings: Settings) -> Iterator[_Trouble]:
             yield _Trouble(name, f"{name}: {url!a} is no http or https URL", "e.g. http://127.0.0.1:3700")
     if gateway.required and not gateway.url:
         yield _Trouble("gateway.required", "gateway.required is set, but gateway.url is not")
+    diagnosis = settings.diagnosis
+    if diagnosis.backend in ("openai", "ollama") and not diagnosis.url:
+        yield _Trouble("diagnosis.backend", f"diagnosis.backend is {diagnosis.backend}, but diagnosis.url is not set")
+    if diagnosis.backend and not diagnosis.model:
+        yield _Trouble("diagnosis.backend", f"diagnosis.backend is {diagnosis.backend}, but diagnosis.model is not set")
     try:
         Secrets(settings.secrets.extra)
     except RuleInvalid as error:

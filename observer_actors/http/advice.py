@@ -13,7 +13,7 @@ from quart_trio import QuartTrio
 
 from observer_actors.actors.adviser import Advice, Wanted
 from observer_actors.errors import QueryInvalid
-from observer_actors.http.description import document_problems
+from observer_actors.http.description import document_problems, document_text
 from observer_actors.http.queries import Parameter, parse_parameters, parse_seq
 from observer_actors.http.replies import Reply, json_reply
 from observer_actors.http.views import Views
@@ -84,6 +84,7 @@ def register_advice(app: QuartTrio, views: Views, send: Callable[[Reply], Respon
     @tag(["learning"])
     @document_querystring(AdviceParameters)
     @document_response(AdviceAnswer, 200)
+    @document_text(MARKDOWN)
     @document_problems(400, 503, 507)
     async def advice() -> ResponseReturnValue:
         """Give what helps with an operation, as JSON or, for a prompt, as Markdown.

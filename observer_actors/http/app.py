@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, cast
 
 import msgspec
 import structlog
+from msgspec import UNSET, UnsetType
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from quart import Response, request
@@ -28,7 +29,7 @@ from observer_actors.http.failures import register_failures
 from observer_actors.http.intake import BatchAnswer, EventAnswer
 from observer_actors.http.metrics import DaemonCollector
 from observer_actors.http.playbook import register_playbook
-from observer_actors.http.queries import cursor_after, parse_ops_query, parse_seq
+from observer_actors.http.queries import CURSOR, SEQ_DIGITS_MAX, cursor_after, parse_ops_query, parse_seq
 from observer_actors.http.replies import PROBLEM, Problem, Reply, json_reply, problem_reply
 from observer_actors.http.sse import stream
 from observer_actors.http.views import Readiness, Views
@@ -45,6 +46,7 @@ from observer_actors.supervision import (
     RestartsExhausted,
     ShutdownForced,
 )
+from observer_actors.visible import visible_json
 
 __all__ = ["create_app"]
 
@@ -109,19 +111,23 @@ class OpsAnswer(msgspec.Struct, frozen=True):
     complete: bool
 
 
+Seq = Annotated[int, msgspec.Meta(ge=0, lt=10**SEQ_DIGITS_MAX)]
+Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+
+
 class OpsParameters(msgspec.Struct, frozen=True):
     """The parameters of `GET /ops`."""
 
-    source: str | None = None
-    endpoint: str | None = None
-    success: bool | None = None
-    since: str | None = None
-    until: str | None = None
-    after_seq: int | None = None
-    before_seq: int | None = None
+    source: str | UnsetType = UNSET
+    endpoint: str | UnsetType = UNSET
+    success: bool | UnsetType = UNSET
+    since: Time | UnsetType = UNSET
+    until: Time | UnsetType = UNSET
+    after_seq: Seq | UnsetType = UNSET
+    before_seq: Seq | UnsetType = UNSET
     limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 100
-    order: Literal["newest", "oldest"] = "newest"
-    cursor: str | None = None
+    order: Literal["newest", "oldest"] | UnsetType = UNSET
+    cursor: Annotated[str, msgspec.Meta(pattern=CURSOR.pattern)] | UnsetType = UNSET
 
 
 AnyLifecycleEvent = (
@@ -159,7 +165,8 @@ def create_app(views: Views) -> QuartTrio:
     settings = views.settings().listen
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # a method that we do not know is 404, as with the seed
     app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes_max
-    app.config["BODY_TIMEOUT"] = settings.request_seconds_max
+    app.config["BODY_TIMEOUT"] = None  # the gate has its own limit,
+    app.config["RESPONSE_TIMEOUT"] = None  # and so has `web`
     app.logger = logging.getLogger("observer_actors.http")  # quart's would print by itself
     QuartSchema(
         app,
@@ -227,7 +234,11 @@ def _problem_of_http(app: QuartTrio, error: HTTPException) -> Reply:
         error=detail,
         hint=hint,
     )
-    return Reply(status, msgspec.json.encode(problem), PROBLEM)
+    return Reply(status, visible_json(msgspec.json.encode(problem)), PROBLEM)
+
+
+def _about_body() -> tuple[str, str]:
+    return request.headers.get("Content-Encoding", ""), request.headers.get("traceparent", "")
 
 
 def _register_ingest(app: QuartTrio, views: Views) -> None:
@@ -235,21 +246,21 @@ def _register_ingest(app: QuartTrio, views: Views) -> None:
     @tag(["ingest"])
     @document_request(Event)
     @document_response(EventAnswer, 200)
-    @document_problems(400, 408, 413, 415, 503, 507)
+    @document_problems(400, 408, 413, 415, 422, 431, 503, 507)
     async def post_event() -> ResponseReturnValue:
         """Report one operation; answered once it is on disk."""
         body = await _body()
-        return _send(await views.intake.event(body, request.headers.get("Content-Encoding", "")))
+        return _send(await views.intake.event(body, *_about_body()))
 
     @app.post("/events")
     @tag(["ingest"])
-    @document_request(list[Event])
+    @document_request(Annotated[list[Event], msgspec.Meta(min_length=1)])
     @document_response(BatchAnswer, 200)
-    @document_problems(400, 408, 413, 415, 503, 507)
+    @document_problems(400, 408, 413, 415, 422, 431, 503, 507)
     async def post_events() -> ResponseReturnValue:
         """Report many: NDJSON or a JSON array, each line judged by itself."""
         body = await _body()
-        return _send(await views.intake.batch(body, request.headers.get("Content-Encoding", "")))
+        return _send(await views.intake.batch(body, *_about_body()))
 
 
 def _register_status(app: QuartTrio, views: Views) -> None:

@@ -2,7 +2,7 @@
 
 A request takes room for all that it announces, before its body is read: whoever got room can then finish, and no two
 wait for each other half-read. Each way in has a room of its own, so that Quart, which reads a body by itself and in
-its own time, takes none from the front door, where a body must arrive at a minimum rate.
+its own time, takes none from the front door. Both ways a body must arrive at a minimum rate (`Arrival`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,29 @@ import trio
 from observer_actors.actors.admission import Room
 from observer_actors.errors import Overloaded
 
-__all__ = ["BodyRoom"]
+__all__ = ["Arrival", "BodyRoom"]
 
 REQUESTS_MAX: Final = 10_000
+STALL_S: Final = 2.0
+BYTES_A_SECOND_MIN: Final = 65_536
+"""A body holds room while it arrives. It may stand still for `STALL_S` in all, and must come at this rate besides: who
+only announces one, or trickles it, does not keep others out."""
+
+
+class Arrival:
+    """When the next bytes of a body must be there: by ``by`` (trio's clock), which bytes that come put off.
+
+    :param seconds_max: for the whole body.
+    """
+
+    def __init__(self, seconds_max: float) -> None:
+        now = trio.current_time()
+        self._end = now + seconds_max
+        self.by = min(now + STALL_S, self._end)
+
+    def came(self, count: int) -> None:
+        """Note that so many bytes have come."""
+        self.by = min(self.by + count / BYTES_A_SECOND_MIN, self._end)
 
 
 class BodyRoom:

@@ -22,12 +22,14 @@ Schema = dict[str, Any]
 Route = TypeVar("Route", bound=Callable[..., Any])
 
 OK: Final = 200
+GUARDS: Final = (401, 403, 421, 429)
+"""What any route answers with to those whom the guard does not let in: see `guard`, and `FrontDoor` for 429."""
 REFERENCE: Final = "#/components/schemas/{name}"
 _TEXT: Final = "_observer_text"
 
 
 def document_text(content_type: str) -> Callable[[Route], Route]:
-    """Say that a route answers with a text of some type."""
+    """Say that a route answers with a text of some type: alone, or beside the JSON that it is said to answer with."""
 
     def documented(route: Route) -> Route:
         setattr(route, _TEXT, content_type)
@@ -53,12 +55,18 @@ class Description(OpenAPIProvider):
     def build_paths(self, rule: Rule) -> tuple[Schema, Schema]:
         """Describe a route, also one that answers with text."""
         paths, components = super().build_paths(rule)
+        problem, more = self.build_response_object(Problem, None)
+        components |= more
+        for path in paths.values():
+            for operation in path.values():
+                operation["responses"] |= dict.fromkeys(GUARDS, problem)
         content_type = getattr(self._app.view_functions[rule.endpoint], _TEXT, None)
         if content_type is not None:
             content = {content_type: {"schema": {"type": "string"}}}
             for path in paths.values():
                 for operation in path.values():
-                    operation["responses"][OK] = {"description": operation["summary"], "content": content}
+                    answer = operation["responses"].get(OK, {"description": operation["summary"], "content": {}})
+                    operation["responses"][OK] = {**answer, "content": {**answer["content"], **content}}
         return paths, components
 
     def build_path_parameter(self, name: str, converter: Any) -> Schema:  # noqa: ANN401 - quart-schema's signature

@@ -28,10 +28,11 @@ from typing import Final
 import trio
 
 from observer_actors.errors import ObserverError, Overloaded, RequestTimedOut
-from observer_actors.http.bodies import BodyRoom
+from observer_actors.http.bodies import Arrival, BodyRoom
 from observer_actors.http.express import RECEIVE_BYTES, Express, Rider
 from observer_actors.http.guard import PEER, Guard, Peer, peer_of
 from observer_actors.http.intake import Intake
+from observer_actors.http.lingering import linger
 from observer_actors.http.replies import Reply, problem_reply
 from observer_actors.http.wire import INCOMPLETE, Head, Incomplete, read_head, rendered
 from observer_actors.settings import ListenSettings
@@ -43,10 +44,6 @@ HandOver = Callable[[trio.SocketStream | trio.SSLStream[trio.SocketStream], byte
 """Serves the rest of a connection, of which some bytes have been read."""
 
 RECEIVE_BYTES_MAX: Final = 262_144
-STALL_S: Final = 2.0
-BODY_BYTES_A_SECOND_MIN: Final = 65_536
-"""A body holds room while it arrives. It may stand still for `STALL_S` in all, and must come at this rate besides: who
-only announces one, or trickles it, does not keep others out."""
 LAST_REQUESTS_S: Final = 0.2
 """A client of ours sends its next request within milliseconds."""
 LOOK_S: Final = 1.0
@@ -137,6 +134,8 @@ class FrontDoor:
                 self._connections.discard(connection)
             if unread is not None:
                 await self._hand_over(stream, unread)
+            elif connection.is_refused:
+                await linger(stream)
 
     async def run(self) -> None:
         """Serve the express lane, and keep time; for ever."""
@@ -182,6 +181,7 @@ async def _turn_away(stream: trio.SocketStream, refusal: ObserverError) -> None:
     async with stream:
         with suppress(OSError):
             os.write(stream.socket.fileno(), rendered(problem_reply(refusal), close=True))
+        await linger(stream)
 
 
 class _Connection(Rider):
@@ -193,6 +193,8 @@ class _Connection(Rider):
     def __init__(self, door: FrontDoor, stream: trio.SocketStream, peer: Peer) -> None:
         super().__init__(stream.socket.fileno(), peer)
         self.scope = trio.CancelScope()
+        self.is_refused = False
+        """The last request was answered before all of it was read."""
         self._answering = False
         self._door = door
         self._stream = stream
@@ -241,7 +243,7 @@ class _Connection(Rider):
         """Wait for the body, while there is room for it, and answer."""
         refusal = self._door.guard().refusal(self.peer, "POST", head.path, head.host, head.authorization)
         if refusal is not None:
-            await self._send(problem_reply(refusal), close=True)
+            await self._refuse(refusal)
             return
         self.requests += 1
         missing = head.end - len(self.unread)
@@ -250,30 +252,30 @@ class _Connection(Rider):
             return
         try:
             async with self._door.bodies.hold(head.end if head.end > RECEIVE_BYTES else 0):
-                by = trio.current_time() + min(STALL_S, self._door.settings.request_seconds_max)
-                if await self._receive(missing, at_least_by=by):
+                if await self._receive(missing, Arrival(self._door.settings.request_seconds_max)):
                     self.until = inf
                     await self._take(head)
         except Overloaded as error:
-            await self._send(problem_reply(error), close=True)
+            await self._refuse(error)
+
+    async def _refuse(self, error: ObserverError) -> None:
+        self.is_refused = True
+        await self._send(problem_reply(error), close=True)
 
     async def _take(self, head: Head) -> None:
         body = self.unread[head.body_at : head.end]
         self.unread = self.unread[head.end :]
         take = self._door.intake.event if head.single else self._door.intake.batch
-        reply = await take(body, head.encoding)
+        reply = await take(body, head.encoding, head.trace)
         spent = self.requests >= self._door.settings.requests_per_connection_max
         await self._send(reply, close=head.close or spent or self._door.draining)
 
-    async def _receive(self, least: int, at_least_by: float | None = None) -> bool:
-        """Receive so many bytes, or a few more, behind what is unread; say False when the client has ended instead.
-
-        :param at_least_by: when the next byte must be there; each one that comes gives time for others.
-        """
+    async def _receive(self, least: int, arrival: Arrival | None = None) -> bool:
+        """Receive so many bytes, or a few more, behind what is unread; say False when the client has ended instead."""
         parts = [self.unread]
         while least > 0:
-            if at_least_by is not None:
-                self.until = at_least_by
+            if arrival is not None:
+                self.until = arrival.by
             await trio.lowlevel.wait_readable(self.descriptor)
             try:
                 part = os.read(self.descriptor, min(max(least, RECEIVE_BYTES), RECEIVE_BYTES_MAX))
@@ -284,8 +286,8 @@ class _Connection(Rider):
                 return False
             parts.append(part)
             least -= len(part)
-            if at_least_by is not None:
-                at_least_by += len(part) / BODY_BYTES_A_SECOND_MIN
+            if arrival is not None:
+                arrival.came(len(part))
         self.unread = b"".join(parts)
         return True
 
@@ -309,6 +311,7 @@ class _Connection(Rider):
 
     async def _say_too_late(self) -> None:
         """Tell a client whose request did not come in time, if it listens."""
+        self.is_refused = True
         reply = problem_reply(RequestTimedOut("the request did not arrive in time"))
         with suppress(OSError):
             os.write(self.descriptor, rendered(reply, close=True))

@@ -1,8 +1,11 @@
-"""The gate before the web application: who is let in (`guard`), and how much of all bodies may be in memory at once.
+"""The gate before the web application: who is let in (`guard`), and how much may be in memory at once.
 
 Quart reads a body to its end whether or not the handler wants it. A request passes the gate, and its body is read,
 only when there is room for all of it: for what `Content-Length` says, or for the most that is allowed when it says
-nothing. Until then the bytes stay in the socket, and TCP holds the sender back.
+nothing. Until then the bytes stay in the socket, and TCP holds the sender back. An answer leaves only when there is
+room for it among those that are being sent: readers that do not read cost a bounded amount of memory.
+
+HTTP/1 only: over HTTP/2 one connection can begin a hundred answers and read none.
 """
 
 from __future__ import annotations
@@ -12,8 +15,9 @@ from typing import Any, Final
 
 import trio
 
-from observer_actors.errors import ObserverError, RequestInvalid, RequestTooLarge
-from observer_actors.http.bodies import BodyRoom
+from observer_actors.actors.admission import Room
+from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTimedOut, RequestTooLarge
+from observer_actors.http.bodies import REQUESTS_MAX, Arrival, BodyRoom
 from observer_actors.http.guard import PEER, Guard
 from observer_actors.http.replies import Reply, problem_reply
 from observer_actors.http.wire import LENGTH_DIGITS_MAX
@@ -26,8 +30,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Any, Any], Awaitable[None]]
 
-CLOSING_S: Final = 5.0
-"""Over HTTP/2 the end of an answer waits until the client has room for it."""
 _BODYLESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -38,8 +40,19 @@ class HeadTooLarge(RequestInvalid):
     title = "head too large"
 
 
+class VersionRefused(ObserverError):
+    """A version of HTTP that is not spoken here."""
+
+    status = 505
+    title = "HTTP version not supported"
+
+
 class Gate:
-    """An ASGI application around another one."""
+    """An ASGI application around another one.
+
+    :param answers_bytes_max: of all answers that are being sent.
+    :param body_seconds_max: time for a body to arrive.
+    """
 
     def __init__(
         self,
@@ -49,12 +62,16 @@ class Gate:
         *,
         head_bytes_max: int,
         body_bytes_max: int,
+        body_seconds_max: float,
+        answers_bytes_max: int,
     ) -> None:
         self._head_bytes_max = head_bytes_max
         self._application = application
         self._guard = guard
         self._bodies = bodies
         self._body_bytes_max = body_bytes_max
+        self._body_seconds_max = body_seconds_max
+        self._answers = Room(REQUESTS_MAX, answers_bytes_max)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -65,17 +82,23 @@ class Gate:
             await self._application(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        # HTTP/2 says it so, and HTTP/1.0, which no browser speaks, need not say it.
-        headers.setdefault("host", headers.get(":authority", "localhost" if scope["http_version"] == "1.0" else ""))
+        failure: ObserverError | None = None
+        if scope["http_version"] == "1.0":  # which no browser speaks, and need not say it
+            headers.setdefault("host", "localhost")
         try:
+            if scope["http_version"].startswith("2"):
+                raise VersionRefused("HTTP/2 is not spoken here", hint="use HTTP/1.1")
             refusal = self._guard().refusal_by_headers(PEER.get(), scope["method"], scope["path"], headers)
             if refusal is not None:
                 raise refusal
             self._measure(scope)
             async with self._bodies.hold(self._announced(scope)):
-                await self._application(scope, receive, _closing(send))
-        except ObserverError as error:  # the application lets none out: it is the gate's
-            await _answer(problem_reply(error), send)
+                arriving = _Arriving(receive, self._body_seconds_max)
+                await self._application(scope, arriving, _Answering(send, self._answers))
+        except* ObserverError as errors:  # the application lets none out: they are the gate's
+            failure = _first(errors)
+        if failure is not None:
+            await _answer(problem_reply(failure), send)
 
     def _measure(self, scope: Message) -> None:
         """Refuse a head above its limit: Hypercorn only looks at how much of an unfinished one it holds."""
@@ -100,21 +123,65 @@ class Gate:
         return int(length)
 
 
-def _closing(send: Send) -> Send:
-    """Keep the end of an answer from being cancelled.
+class _Arriving:
+    """Gives the application what arrives of a body, and has no patience with one that does not.
 
-    As soon as Hypercorn has the end, it tells the application that the client is gone; Quart then cancels the request,
-    and with it Hypercorn, which is just about to close the connection or to make it idle.
+    :raises RequestTimedOut: from within the application, which passes it on.
     """
 
-    async def send_whole(message: Message) -> None:
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            with trio.move_on_after(CLOSING_S, shield=True):
-                await send(message)
-        else:
-            await send(message)
+    def __init__(self, receive: Receive, seconds_max: float) -> None:
+        self._receive = receive
+        self._arrival: Arrival | None = Arrival(seconds_max)
 
-    return send_whole
+    async def __call__(self) -> Message:
+        if self._arrival is None:
+            return await self._receive()
+        with trio.move_on_at(self._arrival.by):
+            message = await self._receive()
+            self._arrival.came(len(message.get("body", b"")))
+            if not message.get("more_body", False):
+                self._arrival = None
+            return message
+        raise RequestTimedOut("the request did not arrive in time")
+
+
+class _Answering:
+    """Sends an answer on, while there is room for it.
+
+    :raises Overloaded: there is none, and nothing of the answer has been sent.
+    """
+
+    def __init__(self, send: Send, room: Room) -> None:
+        self._send = send
+        self._room = room
+        self._start: Message | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] != "http.response.body":
+            self._start = message
+            return
+        size = len(message.get("body", b""))
+        if self._start is not None and not self._room.fits(1, size):
+            raise Overloaded("too many answers are being sent that nobody reads")
+        await self._room.enter(1, size)
+        try:
+            start, self._start = self._start, None
+            if start is not None:
+                await self._send(start)
+            # As soon as Hypercorn has the end, it tells the application that the client is gone; Quart then cancels the
+            # request, and with it Hypercorn, which is just about to close the connection or to make it idle.
+            with trio.CancelScope(shield=not message.get("more_body", False)):
+                await self._send(message)
+        finally:
+            self._room.leave(1, size)
+
+
+def _first(errors: BaseExceptionGroup[ObserverError]) -> ObserverError:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, ObserverError)
+    return error
 
 
 async def _answer(reply: Reply, send: Send) -> None:

@@ -15,13 +15,17 @@ from typing import Final
 
 import msgspec
 import trio
+from msgspec import UNSET, UnsetType
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.admission import Admission, Receipts, Room, Submission
 from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge
-from observer_actors.event import SOURCE_NOTE, EventDecoder, JudgedBatch, JudgedEvent, LineError
+from observer_actors.event import ATTRS_MAX, SOURCE_NOTE, EventDecoder, JudgedBatch, JudgedEvent, LineError
 from observer_actors.http.replies import PROBLEM, Reply, json_reply, problem_reply
+from observer_actors.op import Op, Scalar
 from observer_actors.settings import ListenSettings
+from observer_actors.trace import trace_attributes
+from observer_actors.visible import visible_json
 
 __all__ = ["BatchAnswer", "EventAnswer", "Intake", "IntakeStatistics"]
 
@@ -109,20 +113,23 @@ class Intake:
         self._unpacking = trio.CapacityLimiter(UNPACKED_AT_ONCE_MAX)
         self._unpacked = Room(UNPACKED_MAX, settings.bodies_bytes_max)
 
-    async def event(self, body: bytes, encoding: str = "") -> Reply:
-        """Take one event in: 200 once it is on disk, else a problem."""
+    async def event(self, body: bytes, encoding: str = "", trace: str = "") -> Reply:
+        """Take one event in: 200 once it is on disk, else a problem.
+
+        :param trace: a `traceparent` of the caller's, for events that name no trace themselves.
+        """
         self.statistics.events += 1
         try:
             if not encoding:
-                return await self._event(body)
+                return await self._event(body, trace)
             async with self._plain(body, encoding) as plain:
-                return await self._event(plain)
+                return await self._event(plain, trace)
         except ObserverError as error:
             return self._refuse(error, 1)
 
-    async def _event(self, body: bytes) -> Reply:
+    async def _event(self, body: bytes, trace: str) -> Reply:
         event = self._decoder().one(body, now=self._now.text())
-        receipts = await self._admission.submit((event.op,), len(body))
+        receipts = await self._admission.submit(_traced((event.op,), trace), len(body))
         self._count(receipts, 0)
         return self._accepted(event, receipts, 0)
 
@@ -167,13 +174,14 @@ class Intake:
         """Give a text that is no event, and is kept all the same, without its secrets."""
         return self._decoder().secrets.text(text, self.statistics.redacted)
 
-    async def batch(self, body: bytes, encoding: str = "") -> Reply:
-        """Take many events in: 200 once the good ones are on disk, 400 when none was good."""
+    async def batch(self, body: bytes, encoding: str = "", trace: str = "") -> Reply:
+        """Take many events in: 200 once the good ones are on disk, 400 when none was good; ``trace`` as of `event`."""
         self.statistics.batches += 1
         try:
             async with self._plain(body, encoding) as plain:
                 judged = await self._judge(plain)
-                receipts = await self._admission.submit(judged.ops, len(plain)) if judged.ops else Receipts(())
+                ops = _traced(judged.ops, trace)
+                receipts = await self._admission.submit(ops, len(plain)) if ops else Receipts(())
         except ObserverError as error:
             return self._refuse(error, 1)
         self._count(receipts, len(judged.errors))
@@ -248,6 +256,21 @@ class Intake:
                 self._labels[note] = 1
 
 
+def _traced(ops: Sequence[Op], trace: str) -> Sequence[Op]:
+    """Give the ops with the caller's trace, where they name none and have room for it."""
+    attributes = trace_attributes(trace) if trace else {}
+    if not attributes:
+        return ops
+    return [msgspec.structs.replace(op, attrs=_with_trace(op.attrs, attributes)) for op in ops]
+
+
+def _with_trace(attrs: dict[str, Scalar] | UnsetType, trace: dict[str, str]) -> dict[str, Scalar] | UnsetType:
+    if attrs is UNSET:
+        return {**trace}
+    has_room = "trace_id" not in attrs and len(attrs.keys() | trace.keys()) <= ATTRS_MAX
+    return {**attrs, **trace} if has_room else attrs
+
+
 class EncodingUnknown(RequestInvalid):
     """A Content-Encoding that we cannot read."""
 
@@ -286,7 +309,7 @@ def _all_rejected(answer: BatchAnswer) -> Reply:
         "error": detail,
         "field": first.field,
     }
-    return Reply(400, msgspec.json.encode({**problem, **msgspec.to_builtins(answer)}), PROBLEM)
+    return Reply(400, visible_json(msgspec.json.encode({**problem, **msgspec.to_builtins(answer)})), PROBLEM)
 
 
 def _gunzip(body: bytes, size_max: int) -> bytes:

@@ -22,10 +22,10 @@ from prometheus_client.samples import Exemplar
 from observer_actors import __version__
 from observer_actors.http.advice_metrics import advice_metrics
 from observer_actors.http.views import Views
-from observer_actors.patterns import State
+from observer_actors.patterns import State, stable_id
 from observer_actors.ring import Ring
 from observer_actors.supervision import ActorStatistics
-from observer_actors.visible import snake
+from observer_actors.visible import snake, visible
 
 __all__ = ["DaemonCollector"]
 
@@ -108,8 +108,8 @@ class DaemonCollector(Collector):
         stats = self._views.stats.stats
         operations = CounterMetricFamily("observer_operations", "Ops ever committed.", labels=["source", "outcome"])
         for source, tally in sorted(stats.sources.items()):
-            operations.add_metric([source, "success"], tally.successes)
-            operations.add_metric([source, "failure"], tally.failures)
+            operations.add_metric([_label(source), "success"], tally.successes)
+            operations.add_metric([_label(source), "failure"], tally.failures)
         yield operations
         endpoints = CounterMetricFamily(
             "observer_endpoint_operations",
@@ -121,10 +121,10 @@ class DaemonCollector(Collector):
         )
         failed = _newest_failures(self._views.ring.ring)
         for endpoint, endpoint_tally in sorted(stats.endpoints.items()):
-            endpoints.add_metric([endpoint, "success"], endpoint_tally.successes)
-            endpoints.add_metric([endpoint, "failure"], endpoint_tally.failures, exemplar=failed.get(endpoint))
-            latency = endpoint_tally.latency
-            durations.add_metric([endpoint], count_value=latency.count, sum_value=latency.sum_ms / 1e3)
+            label, latency = _label(endpoint), endpoint_tally.latency
+            endpoints.add_metric([label, "success"], endpoint_tally.successes)
+            endpoints.add_metric([label, "failure"], endpoint_tally.failures, exemplar=failed.get(endpoint))
+            durations.add_metric([label], count_value=latency.count, sum_value=latency.sum_ms / 1e3)
         yield endpoints
         yield durations
         yield _gauge("observer_ring_ops", "Ops in the ring.", len(self._views.ring.ring))
@@ -185,7 +185,7 @@ class DaemonCollector(Collector):
             )
             for label, counts in sorted(labels.items()):
                 for doubt in ("claimed", "suspect", "judged", "refuted"):
-                    claims.add_metric([label, doubt], getattr(counts, doubt))
+                    claims.add_metric([_label(label), doubt], getattr(counts, doubt))
             yield claims
         yield _counter("observer_runs_judged", "Runs with a verdict.", doubts.runs_judged)
         yield _counter("observer_runs_failed", "Runs whose verdict was a failure.", doubts.runs_failed)
@@ -222,6 +222,11 @@ class DaemonCollector(Collector):
         for name, count in sorted(self._views.events.counts().items()):
             events.add_metric([snake(name)], count)
         yield from (states, restarts, depth, bound, events)
+
+
+def _label(text: str) -> str:
+    """Give a caller's text as a label: what cannot be printed is escaped, and a hash tells it from what looks so."""
+    return text if text.isprintable() else f"{visible(text)}#{stable_id('label', text)}"
 
 
 def _flat(actors: Sequence[ActorStatistics]) -> Iterator[ActorStatistics]:

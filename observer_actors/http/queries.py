@@ -12,6 +12,8 @@ from observer_actors.journal import Query
 from observer_actors.op import time_us
 
 __all__ = [
+    "CURSOR",
+    "SEQ_DIGITS_MAX",
     "Parameter",
     "cursor_after",
     "parse_limit",
@@ -27,8 +29,8 @@ Parameter = tuple[str, Callable[[str, str], Any]]
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1_000
-_CURSOR: Final = re.compile(r"(?P<order>newest|oldest)-(?P<seq>[0-9]{1,18})")
-_SEQ_DIGITS_MAX: Final = 18
+CURSOR: Final = re.compile(r"^(?P<order>newest|oldest)-(?P<seq>[0-9]{1,18})$")
+SEQ_DIGITS_MAX: Final = 18
 
 
 def parse_ops_query(parameters: Iterable[tuple[str, str]]) -> Query:
@@ -80,7 +82,7 @@ def cursor_after(query: Query, seq: int) -> str:
 
 def parse_seq(text: str, name: str) -> int:
     """Read a seq: up to 18 digits."""
-    if not (text.isascii() and text.isdigit() and len(text) <= _SEQ_DIGITS_MAX):
+    if not (text.isascii() and text.isdigit() and len(text) <= SEQ_DIGITS_MAX):
         raise QueryInvalid(f"{text[:40]!a} is not a whole number from 0", field=name)
     return int(text)
 
@@ -122,7 +124,7 @@ def _order(text: str, name: str) -> str:
 
 
 def _cursor(text: str, name: str) -> tuple[bool, int]:
-    found = _CURSOR.fullmatch(text)
+    found = CURSOR.fullmatch(text)
     if found is None:
         raise QueryInvalid("is not a cursor of ours", field=name, hint="give the `next` of an earlier answer back")
     return found["order"] == "newest", int(found["seq"])

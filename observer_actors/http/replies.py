@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from observer_actors.errors import EventInvalid, ObserverError, QueryInvalid
+from observer_actors.visible import visible_json
 
 __all__ = ["JSON", "PROBLEM", "Problem", "Reply", "json_reply", "problem_of", "problem_reply"]
 
@@ -42,7 +43,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def json_reply(content: Any, status: int = 200) -> Reply:  # noqa: ANN401 - whatever msgspec encodes
     """Answer with JSON."""
-    return Reply(status, _encoder.encode(content))
+    return Reply(status, visible_json(_encoder.encode(content)))
 
 
 def problem_of(error: ObserverError) -> Problem:

@@ -79,6 +79,8 @@ class IngestServer:
             self._guard,
             head_bytes_max=settings.head_bytes_max,
             body_bytes_max=settings.body_bytes_max,
+            body_seconds_max=settings.request_seconds_max,
+            answers_bytes_max=settings.answers_bytes_max,
         )
         web = Web(gate, settings)
         door = FrontDoor(

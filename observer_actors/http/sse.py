@@ -12,6 +12,7 @@ from observer_actors.actors.tail import Tail
 from observer_actors.errors import Overloaded
 from observer_actors.op import encode_op
 from observer_actors.patterns import StateChanged
+from observer_actors.visible import visible_json
 
 __all__ = ["stream"]
 
@@ -29,9 +30,8 @@ async def stream(tail: Tail, after_seq: int | None) -> AsyncGenerator[bytes]:
                 if op is None:
                     yield b": still here\n\n"
                 elif isinstance(op, StateChanged):
-                    yield b"event: pattern\ndata: %b\n\n" % msgspec.json.encode(
-                        op
-                    )  # without an id: it is in no journal
+                    # Without an id: it is in no journal.
+                    yield b"event: pattern\ndata: %b\n\n" % visible_json(msgspec.json.encode(op))
                 else:
                     yield b"id: %d\nevent: op\ndata: %b\n\n" % (op.seq, encode_op(op))
     except Overloaded:

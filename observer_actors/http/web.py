@@ -1,24 +1,39 @@
-"""The other way in: Hypercorn, one connection at a time, each handed over with the bytes that have been read of it."""
+"""The other way in: Hypercorn, one connection at a time, each handed over with the bytes that have been read of it.
+
+What Hypercorn leaves open is kept here: time for a head, time for an answer, and what its own refusals say.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from math import inf
+from typing import Any, Final
 
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Event, Updated
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.lifespan import Lifespan
-from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
+from observer_actors.errors import RequestInvalid, RequestTimedOut
+from observer_actors.http.bodies import BYTES_A_SECOND_MIN
+from observer_actors.http.gate import HeadTooLarge
+from observer_actors.http.lingering import end, linger
+from observer_actors.http.replies import problem_reply
+from observer_actors.http.wire import rendered
 from observer_actors.settings import ListenSettings
 
 __all__ = ["Web"]
+
+
+HALF_CLOSED_S: Final = 5.0
+"""A client that has closed its side may still wait for its answer; most have gone."""
 
 
 class Web:
@@ -30,7 +45,7 @@ class Web:
     def __init__(self, application: Any, settings: ListenSettings) -> None:  # noqa: ANN401 - ASGI has no common type
         self._application = wrap_app(application, 0, "asgi")
         self._config = _config(settings)
-        self._send_s_max = settings.answer_seconds_max
+        self._settings = settings
         self._context = WorkerContext(None)
         self._sends: set[trio.CancelScope] = set()
 
@@ -48,8 +63,8 @@ class Web:
     async def serve(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], unread: bytes) -> None:
         """Serve the rest of a connection."""
         of_kind = _Rest if isinstance(stream, trio.SocketStream) else _EncryptedRest
-        rest = of_kind(stream, unread, self._sends, self._send_s_max)  # type: ignore[arg-type]  # as just looked at
-        server = _Server(self._application, self._config, self._context, ConnectionState({}), rest)  # type: ignore[arg-type]
+        rest = of_kind(stream, unread, self._sends, self._settings)  # type: ignore[arg-type]  # as just looked at
+        server = _Server(self._application, self._config, self._context, ConnectionState({}), rest)
         await server.run()
 
     async def drain(self) -> None:
@@ -63,19 +78,44 @@ class Web:
 
 
 class _Server(TCPServer):
-    """Hypercorn's, which would wait for the next request of a client that has closed its side until the idle limit."""
+    """Hypercorn's, which would cancel the request of a client that has closed its side, or wait for another one."""
 
+    stream: _Ours  # type: ignore[assignment]  # what Hypercorn uses of a stream
     _has_ended = False
 
+    def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 - Hypercorn's
+        super().__init__(*arguments)
+        self._answered = trio.Event()
+
     async def _read_data(self) -> None:
-        await super()._read_data()
-        self._has_ended = True
+        try:
+            while data := await self.stream.receive_some(MAX_RECV):
+                await self.protocol.handle(RawData(bytes(data)))
+            self._has_ended = True
+            await self.protocol.handle(RawData(b""))
+            if not self.stream.is_idle:
+                self._answered = trio.Event()
+                with trio.move_on_after(HALF_CLOSED_S):
+                    await self._answered.wait()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._has_ended = True
+        await self.protocol.handle(Closed())
         await self.idle_task.stop()
 
     async def protocol_send(self, event: Event) -> None:
         """Send; nobody is idle any more once the client has ended."""
+        if isinstance(event, Updated | Closed):
+            is_idle = isinstance(event, Closed) or event.idle
+            self.stream.idle(is_idle=is_idle, begun=is_idle and self._has_begun())
+            if is_idle:
+                self._answered.set()
         if not (self._has_ended and isinstance(event, Updated)):
             await super().protocol_send(event)
+
+    def _has_begun(self) -> bool:
+        """Whether bytes of the next request are there already: sent while the one before was being answered."""
+        protocol = self.protocol.protocol
+        return isinstance(protocol, H11Protocol) and bool(protocol.connection.trailing_data[0])
 
 
 class _Ours:
@@ -86,44 +126,86 @@ class _Ours:
         stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
         unread: bytes,
         sends: set[trio.CancelScope],
-        send_s_max: float,
+        settings: ListenSettings,
     ) -> None:
+        self.is_idle = True
+        self._head_by = inf
+        self._receiving = trio.CancelScope()
+        self._is_closing = False
         self._stream = stream
         self._unread = unread
         self._sends = sends
-        self._send_s_max = send_s_max
-        self.aclose = stream.aclose
+        self._settings = settings
+
+    async def aclose(self) -> None:
+        """Close; again is harmless."""
+        await self._stream.aclose()
 
     async def send_all(self, data: bytes) -> None:
         """Send; a client that does not read is cut off."""
-        with trio.move_on_after(self._send_s_max) as scope:
+        with trio.move_on_after(self._settings.answer_seconds_max + len(data) / BYTES_A_SECOND_MIN) as scope:
             self._sends.add(scope)
             try:
-                await self._stream.send_all(data)
+                await self._stream.send_all(_said(data))
             finally:
                 self._sends.discard(scope)
         if scope.cancelled_caught:
             await trio.aclose_forcefully(self._stream)
             raise trio.BrokenResourceError("the client does not read")
 
+    def idle(self, *, is_idle: bool, begun: bool) -> None:
+        """Say whether no request is under way, and whether one has begun then all the same."""
+        self.is_idle = is_idle
+        self._expect_head(begun=begun)
+
+    def _expect_head(self, *, begun: bool) -> None:
+        self._head_by = trio.current_time() + self._settings.head_seconds_max if begun else inf
+        self._receiving.deadline = self._head_by
+
     async def receive_some(self, max_bytes: int) -> bytes | bytearray:
         """Give what was read before, then what comes."""
         if self._unread:
-            first, self._unread = self._unread[:max_bytes], self._unread[max_bytes:]
+            data: bytes | bytearray = self._unread[:max_bytes]
+            self._unread = self._unread[max_bytes:]
             await trio.lowlevel.checkpoint()
-            return first
-        return await self._stream.receive_some(max_bytes)
+        else:
+            with trio.CancelScope(deadline=self._head_by) as self._receiving:
+                data = await self._stream.receive_some(max_bytes)
+            if self._receiving.cancelled_caught and self._is_closing:
+                raise trio.ClosedResourceError
+            if self._receiving.cancelled_caught:
+                await self.send_all(
+                    rendered(problem_reply(RequestTimedOut("the head did not arrive in time")), close=True)
+                )
+                raise trio.BrokenResourceError("the client does not send")
+        if self.is_idle and self._head_by == inf:
+            self._expect_head(begun=True)
+        return data
 
 
 class _Rest(_Ours):
     """Over plain TCP or a Unix socket."""
 
     def __init__(
-        self, stream: trio.SocketStream, unread: bytes, sends: set[trio.CancelScope], send_s_max: float
+        self, stream: trio.SocketStream, unread: bytes, sends: set[trio.CancelScope], settings: ListenSettings
     ) -> None:
-        super().__init__(stream, unread, sends, send_s_max)
+        super().__init__(stream, unread, sends, settings)
         self.socket = stream.socket
-        self.send_eof = stream.send_eof
+        self._plain = stream
+
+    async def send_eof(self) -> None:
+        """Say that no more is sent."""
+        end(self._plain)
+
+    async def aclose(self) -> None:
+        """Close, kindly. Whoever receives now is told that it is closed."""
+        if not self._is_closing:
+            self._is_closing = True
+            self._receiving.cancel()
+            with trio.CancelScope(shield=True):  # Hypercorn closes from within what it cancels; `linger` has a limit
+                await trio.lowlevel.checkpoint()
+                await linger(self._plain)
+        await super().aclose()
 
 
 class _EncryptedRest(_Ours):
@@ -134,9 +216,9 @@ class _EncryptedRest(_Ours):
         stream: trio.SSLStream[trio.SocketStream],
         unread: bytes,
         sends: set[trio.CancelScope],
-        send_s_max: float,
+        settings: ListenSettings,
     ) -> None:
-        super().__init__(stream, unread, sends, send_s_max)
+        super().__init__(stream, unread, sends, settings)
         self.transport_stream = stream.transport_stream
         self.do_handshake = stream.do_handshake
         self._encrypted = stream
@@ -144,6 +226,20 @@ class _EncryptedRest(_Ours):
     def selected_alpn_protocol(self) -> str | None:
         """Give what was agreed on; after the handshake."""
         return self._encrypted.selected_alpn_protocol()  # type: ignore[no-any-return]  # trio hands it through untyped
+
+
+def _said(data: bytes) -> bytes:
+    """Give what is sent: Hypercorn's own refusals, which say nothing, in our words."""
+    for refusal, begin in _REFUSALS.items():
+        if data.startswith(begin) and b"\r\ncontent-length: 0\r\n" in data:
+            return rendered(problem_reply(refusal), close=True)
+    return data
+
+
+_REFUSALS: Final = {
+    RequestInvalid("what was sent is no HTTP/1.1 request", hint="RFC 9112 says what one is"): b"HTTP/1.1 400 ",
+    HeadTooLarge("the head of the request is too long"): b"HTTP/1.1 431 ",
+}
 
 
 def _config(settings: ListenSettings) -> Config:

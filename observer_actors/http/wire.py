@@ -28,7 +28,9 @@ REMEMBERED_MAX: Final = 1_024
 _HEAD_END: Final = b"\r\n\r\n"
 _EVENT: Final = b"POST /event HTTP/1.1\r\n"
 _EVENTS: Final = b"POST /events HTTP/1.1\r\n"
-_MEANINGFUL: Final = frozenset({b"content-length", b"host", b"content-encoding", b"connection", b"authorization"})
+_MEANINGFUL: Final = frozenset(
+    {b"content-length", b"host", b"content-encoding", b"connection", b"authorization", b"traceparent"}
+)
 _NEVER_PLAIN: Final = frozenset(
     {b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"origin", b"sec-fetch-site"}
 )
@@ -43,6 +45,8 @@ class Head(Struct, frozen=True, gc=False):
     close: bool
     host: str
     authorization: str
+    trace: str
+    """`traceparent`."""
     body_at: int
     end: int
 
@@ -74,10 +78,14 @@ def read_head(data: bytes, *, body_bytes_max: int, head_bytes_max: int) -> Head 
     if body_at > head_bytes_max:
         return None
     head = data[:body_at]
-    # What holds a token is not kept.
-    parse = _remembered if body_at <= REMEMBERED_BYTES_MAX and b"\nauthorization:" not in head.lower() else _parse
-    found = parse(head)
+    found = _remembered(head) if _is_remembered(head) else _parse(head)
     return found if found and found.end - body_at <= body_bytes_max else None
+
+
+def _is_remembered(head: bytes) -> bool:
+    """Say whether a head may be kept: not what holds a token, nor what comes but once."""
+    lower = head.lower()
+    return len(head) <= REMEMBERED_BYTES_MAX and b"\nauthorization:" not in lower and b"\ntraceparent:" not in lower
 
 
 def _may_be_plain(begun: bytes) -> bool:
@@ -111,6 +119,7 @@ def _parse(head: bytes) -> Head | None:
         close=connection == b"close",
         host=said[b"host"].decode("latin-1"),
         authorization=said.get(b"authorization", b"").decode("latin-1"),
+        trace=said.get(b"traceparent", b"").decode("latin-1"),
         body_at=len(head),
         end=len(head) + int(length),
     )

@@ -19,12 +19,14 @@ from observer_actors.journal.blocks import BlockStale, BlockStore, Span, unreada
 from observer_actors.journal.catalog import Catalog, Segment, Snapshot
 from observer_actors.journal.files import Disk, translated
 from observer_actors.journal.format import event_us
-from observer_actors.op import Op, Seq
+from observer_actors.op import Op, Seq, characters
 
 __all__ = ["JournalReader", "Page", "Query", "ReaderStatistics"]
 
 SCANNED_OPS_MAX: Final = 200_000
 """Ops that one query looks at: about 0.2 s. A filter that matches nothing must not hold a thread for minutes."""
+PAGE_CHARACTERS_MAX: Final = 2 * 1024 * 1024
+"""Texts of one page, together: ops of more than 2,000 characters make the page shorter than asked for."""
 _RETRIES_MAX: Final = 16
 """New snapshots taken for one walk without getting on. Files change a few times a minute at most."""
 _DAMAGED_PLACES_MAX: Final = 10_000
@@ -121,17 +123,20 @@ class JournalReader:
         return found[0] if found and found[0].seq == seq else None
 
     def read(self, after_seq: int, limit: int) -> list[Op]:
-        """Give up to `limit` ops that follow a seq, in order; fewer only when there are no more.
+        """Give up to `limit` ops that follow a seq, in order; fewer when texts are long, none at the end.
 
         :raises DiskFailed: the disk cannot be read.
         """
         ops: list[Op] = []
+        texts = 0
         if limit <= 0:
             return ops
         with translated("reading the journal"):
             for part in self._walk(after_seq + 1, self.last_seq, Query(newest_first=False)):
-                ops += part.ops[: limit - len(ops)]
-                if len(ops) == limit:
+                following = part.ops[: limit - len(ops)]
+                ops += following
+                texts += characters(following)
+                if len(ops) == limit or texts >= PAGE_CHARACTERS_MAX:
                     break
         return ops
 
@@ -253,9 +258,9 @@ def _seq(op: Op) -> int:
 
 
 def _collect(query: Query, parts: Iterator[_Part]) -> Page:
-    """Filter until the limit or the budget is reached."""
+    """Filter until the limit or the budget is reached, or the page is full of text."""
     found: list[Op] = []
-    scanned = 0
+    scanned = texts = 0
     if query.limit <= 0:
         return Page(ops=found, cursor=None, complete=True, scanned=0)
     for part in parts:
@@ -263,7 +268,8 @@ def _collect(query: Query, parts: Iterator[_Part]) -> Page:
             if not query.fits(op):
                 continue
             found.append(op)
-            if len(found) == query.limit:
+            texts += characters((op,))
+            if len(found) == query.limit or texts >= PAGE_CHARACTERS_MAX:
                 return Page(ops=found, cursor=Seq(op.seq), complete=True, scanned=scanned + position)
         scanned += len(part.ops)
         if scanned >= query.scanned_ops_max and part.low <= part.high:

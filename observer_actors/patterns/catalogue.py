@@ -21,13 +21,13 @@ docs/adr/0003.
 
 Bounds: `PATTERNS_MAX` groups, `PATTERNS_PER_ENDPOINT_MAX` of one endpoint; what finds no room is counted under the
 endpoint's "other", and where those are `OTHERS_MAX`, under the one for all. `SEEN_MAX` texts are remembered with their
-group, `KNOWN_MAX` names with their endpoint, `NAMES_KEPT_MAX` with a
-group, and `ALIASES_MAX` ids of groups that it has taken in.
+group, `NAMES_KEPT_MAX` names with a group, and `ALIASES_MAX` ids of groups that it has taken in.
 """
 
 from __future__ import annotations
 
 import hashlib
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +40,7 @@ from observer_actors.patterns.masking import ANY, digits_alike
 from observer_actors.patterns.shapes import (
     CUT_CHARS_MIN,
     CUT_LENGTHS,
+    CUT_TAIL_WORDS_MAX,
     Shape,
     begins,
     constants,
@@ -82,8 +83,8 @@ PLACES_MAX: Final = 2
 """Places that may vary together."""
 DIFFERENCES_MAX: Final = 4
 """Those, and as many where one of two shapes is masked."""
-KNOWN_MAX: Final = 1_000
 NAMES_KEPT_MAX: Final = 20
+NAME_CHARS_MAX: Final = 64
 ALIASES_MAX: Final = 100
 SEEN_MAX: Final = 10_000
 SEEN_CHARS_MAX: Final = 500
@@ -166,7 +167,9 @@ class Catalogue:
     def __init__(self, known: Iterable[Known] = ()) -> None:
         self._endpoints: dict[str, _Endpoint] = {}
         self._others: dict[str, Group] = {}
-        self._seen: dict[tuple[str, str], Group] = {}
+        self._seen: dict[tuple[str, str], tuple[Group, int]] = {}
+        """Text -> group, and how often the endpoint had changed: after a change it is looked at again, as it would be
+        after a restart."""
         self._absorbed: list[Group] = []
         self._founded = 0
         for pattern in known:
@@ -175,15 +178,15 @@ class Catalogue:
     def place(self, endpoint: str, text: str) -> Group:
         """Give the group of a failure; it may become part of another one later (`Group.last`)."""
         key = (endpoint, digits_alike(text))
-        group = self._seen.get(key)
-        if group is not None:
-            return group.last()
+        seen = self._seen.get(key)
+        if seen is not None and seen[1] == self._changes(endpoint):
+            return seen[0]
         group = self._find(endpoint, key[1])
         # A text that may have been cut by chance of its length is looked at again: a group of its own may have come.
         if len(text) <= SEEN_CHARS_MAX and len(text) not in CUT_LENGTHS:
             if len(self._seen) == SEEN_MAX:
                 self._seen.clear()
-            self._seen[key] = group
+            self._seen[key] = (group, self._changes(endpoint))
         return group
 
     def take_absorbed(self) -> dict[str, Group]:
@@ -191,6 +194,10 @@ class Catalogue:
         absorbed = {group.id: group.last() for group in self._absorbed}
         self._absorbed.clear()
         return absorbed
+
+    def _changes(self, endpoint: str) -> int:
+        there = self._endpoints.get(endpoint)
+        return 0 if there is None else there.changes
 
     def _find(self, endpoint: str, text: str) -> Group:
         shape = shape_of(without_ellipsis(text))
@@ -249,6 +256,8 @@ class _Endpoint:
         self._alike: dict[str, dict[int, list[Group]]] = defaultdict(lambda: defaultdict(list))
         """First word -> number of words -> groups, oldest first."""
         self._names: set[str] = set()
+        self.changes = 0
+        """How often a group was founded, or became part of another."""
 
     def group_of(self, shape: Shape, text: str) -> Group | None:
         """Find the group of a text: of those that it fits the one that says most, else the one that it begins like."""
@@ -274,8 +283,9 @@ class _Endpoint:
         self._add(group)
 
     def _add(self, group: Group) -> None:
+        self.changes += 1
         self.groups[group.id] = group
-        self._same_length(group.shape).append(group)
+        insort(self._same_length(group.shape), group, key=_order)
 
     def _same_length(self, shape: Shape) -> list[Group]:
         return self._alike[shape.words[0] if shape.words else ""][len(shape.words)]
@@ -287,10 +297,10 @@ class _Endpoint:
         return [other for other in self.groups.values() if not new.isdisjoint(other.shape.words)] if new else []
 
     def _noted(self, group: Group, words: Iterable[str]) -> set[str]:
-        names = {word for word in words if ANY not in word and is_name(word)}
-        if len(group.names) < NAMES_KEPT_MAX:
-            group.names |= names
-        new = names - self._names if len(self._names) < KNOWN_MAX else set()
+        names = {word for word in words if ANY not in word and len(word) <= NAME_CHARS_MAX and is_name(word)}
+        kept = set(sorted(names - group.names)[: NAMES_KEPT_MAX - len(group.names)])
+        group.names |= kept
+        new = kept - self._names
         self._names |= new
         return new
 
@@ -313,6 +323,8 @@ class _Endpoint:
         }
         new = self._noted(oldest, (group.shape.words[place] for group in same for place in places))
         oldest.shape = whole.shape.varied(places)
+        for group in same:
+            oldest.shape = oldest.shape.agreed(group.shape)
         oldest.is_cut = all(group.is_cut for group in groups)
         for group in others:
             group.into = oldest
@@ -320,7 +332,9 @@ class _Endpoint:
             oldest.aliases = [*oldest.aliases, group.id, *group.aliases][:ALIASES_MAX]
             self._noted(oldest, group.names)
             del self.groups[group.id]
-        self._same_length(oldest.shape).append(oldest)
+        self._names = set().union(*(group.names for group in self.groups.values()))
+        self.changes += 1
+        insort(self._same_length(oldest.shape), oldest, key=_order)
         return [oldest, *(other for other in self.groups.values() if not new.isdisjoint(other.shape.words))]
 
     def _relatives(self, group: Group) -> list[Group]:
@@ -379,7 +393,7 @@ class _Endpoint:
         if whole is not None:
             return [whole]
         of_first = self._alike[group.shape.words[0] if group.shape.words else ""]
-        return [
+        beginnings = [
             other
             for others in of_first.values()
             for other in others
@@ -388,18 +402,24 @@ class _Endpoint:
             and begins(other.shape.words, group.shape.words, is_cut=other.is_cut)
             and self._whole_of(other.shape.words, is_cut=other.is_cut, but=other) is group
         ]
+        return sorted(beginnings, key=_order)
 
     def _whole_of(self, words: Sequence[str], *, is_cut: bool, but: Group | None = None) -> Group | None:
-        """Find the group that begins with these words, if it is the only one."""
+        """Find the group that begins with these words, if it is the only one; rather one that is no shorter."""
         of_first = self._alike[words[0] if words else ""]
         found = [
             group
             for length, groups in of_first.items()
-            if length >= len(words)
+            if length > len(words) - CUT_TAIL_WORDS_MAX
             for group in groups
             if group is not but and begins(words, group.shape.words, is_cut=is_cut)
         ]
+        found = [group for group in found if len(group.shape.words) >= len(words)] or found
         return found[0] if len(found) == 1 else None
+
+
+def _order(group: Group) -> int:
+    return group.order
 
 
 def _takes(shape: Sequence[str], words: Sequence[str]) -> bool:

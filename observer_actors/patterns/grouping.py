@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 
 from observer_actors.op import Op, time_us
-from observer_actors.patterns.catalogue import NAMES_KEPT_MAX, Catalogue, Group, Known, Scope, stable_id
+from observer_actors.patterns.catalogue import Catalogue, Group, Known, Scope, stable_id
 from observer_actors.patterns.history import History, added, joined
 from observer_actors.patterns.masking import ALGORITHM_VERSION
 
@@ -42,7 +42,6 @@ __all__ = [
     "error_text",
 ]
 
-NAME_CHARS_MAX: Final = 64
 EXAMPLES_MAX: Final = 10
 """Failures the seed shows to its model."""
 EXAMPLE_CHARS_MAX: Final = 500
@@ -213,7 +212,7 @@ def _described(known: Pattern, group: Group) -> Pattern:
     return msgspec.structs.replace(
         known,
         template=group.template,
-        names=tuple(sorted(name[:NAME_CHARS_MAX] for name in group.names)[:NAMES_KEPT_MAX]),
+        names=tuple(sorted(group.names)),
         is_cut=group.is_cut,
         aliases=tuple(group.aliases),
     )

@@ -24,6 +24,7 @@ from observer_actors.patterns.masking import (
 __all__ = [
     "CUT_CHARS_MIN",
     "CUT_LENGTHS",
+    "CUT_TAIL_WORDS_MAX",
     "Shape",
     "begins",
     "constants",
@@ -200,7 +201,8 @@ def begins(words: Sequence[str], whole: Sequence[str], *, is_cut: bool) -> bool:
     :param is_cut: it looks cut by itself; else only an end within a word says so.
     """
     last = len(words) - 1
-    if last < CUT_WORDS_MIN - 1 or len(whole) < len(words) or constants(words) < CUT_WORDS_MIN - 1:
+    beyond = len(words) - len(whole)
+    if last < CUT_WORDS_MIN - 1 or beyond >= CUT_TAIL_WORDS_MAX or constants(words) < CUT_WORDS_MIN - 1:
         return False
     for place, (word, other) in enumerate(zip(words, whole, strict=False)):
         if word == other or (other == ANY and is_word(word)):
@@ -210,7 +212,7 @@ def begins(words: Sequence[str], whole: Sequence[str], *, is_cut: bool) -> bool:
         # A quoted text, a list or an address that was cut within is no mask, and has more words than its mask.
         behind_mask = ANY in (other, whole[place - 1]) and last - place < CUT_TAIL_WORDS_MAX
         return is_cut and place >= CUT_WORDS_MIN - 1 and behind_mask
-    return is_cut and len(whole) > len(words)
+    return is_cut and (beyond < 0 or (beyond > 0 and whole[-1] == ANY))
 
 
 def _is_torn(word: str, whole: str, *, is_last: bool) -> bool:

@@ -35,7 +35,7 @@ NOTE_CHARS_MAX: Final = 1_000
 REVOKE: Final = "revoke"
 
 
-class Action(StrEnum):
+class EntryAction(StrEnum):
     """What a person can do with an entry."""
 
     PIN = "pin"
@@ -48,6 +48,10 @@ class Action(StrEnum):
     RETIRE = "retire"
     """Hand it out no more."""
     NOTE = "note"
+
+
+Action = EntryAction
+"""Under its whole name it does not stand for what is done with a pattern in `/openapi.json`."""
 
 
 class Of(StrEnum):

@@ -13,7 +13,18 @@ import msgspec
 from observer_actors.patterns import stable_id
 from observer_actors.playbook.lift import Trial
 
-__all__ = ["CHANGES_KEPT", "NOTES_KEPT", "Change", "Entry", "EntryNote", "Kind", "Mark", "State", "entry_id"]
+__all__ = [
+    "CHANGES_KEPT",
+    "NOTES_KEPT",
+    "Change",
+    "Entry",
+    "EntryNote",
+    "EntryState",
+    "Kind",
+    "Mark",
+    "State",
+    "entry_id",
+]
 
 CHANGES_KEPT: Final = 20
 """Changes that an entry remembers: the first one, and the newest others."""
@@ -32,7 +43,7 @@ class Kind(StrEnum):
     """These steps succeed together."""
 
 
-class State(StrEnum):
+class EntryState(StrEnum):
     """What the trial has come to (`states`)."""
 
     CANDIDATE = "candidate"
@@ -43,6 +54,10 @@ class State(StrEnum):
     """Not handed out for now."""
     RETIRED = "retired"
     """Not handed out any more."""
+
+
+State = EntryState
+"""Under its whole name it does not stand for a pattern's state in `/openapi.json`."""
 
 
 class Mark(StrEnum):

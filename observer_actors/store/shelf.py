@@ -57,7 +57,8 @@ class Shelf:
         self._frequency: Counter[str] = Counter()
         """Word -> entries that have it."""
         self._rows = 0
-        self._database = sqlite3.connect(":memory:", isolation_level=None)
+        # Used in one thread, but the garbage collector may close it in another.
+        self._database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         weakref.finalize(self, self._database.close)
         self._database.execute(_TABLE)
         self._database.execute(_RANK)

@@ -162,8 +162,15 @@ async def test_there_are_only_so_many_readers() -> None:
 async def test_a_dropped_tap_takes_nothing_more() -> None:
     tap = Tap(4)
     assert [tap.offer(ops(1, 3)), tap.offer(ops(4, 5)), tap.offer(ops(6, 6))] == [0, 5, 0]
+
     assert tap.over
     assert await tap.take() is None
+
+
+async def test_a_reader_of_long_ops_is_dropped_sooner() -> None:
+    tap = Tap(1_000)
+    assert [tap.offer(ops(1, 3), 30_000_000), tap.offer(ops(4, 4), 10)] == [0, 4]
+    assert tap.dropped
 
 
 @injected_time

@@ -96,7 +96,7 @@ def test_export_as_csv_can_be_read_by_others(daemon: Served, tmp_path: Path) -> 
     assert (ended.returncode, ended.stdout) == (0, "")
     assert f"1 ops in {file}" in ended.stderr
     (row,) = csv.DictReader(io.StringIO(file.read_text(), newline=""))
-    assert (row["endpoint"], row["success"], row["input_summary"]) == ("csv", "true", 'a "quoted"\nline, with comma')
+    assert (row["endpoint"], row["success"], row["input_summary"]) == ("csv", "true", 'a "quoted"\\nline, with comma')
     assert (row["error"], json.loads(row["attrs"])) == ("", {"tenant": "t", "n": 5})
     refused = typed("export", "--output", str(tmp_path), "--url", daemon.url)
     assert (refused.returncode, "cannot write" in refused.stderr) == (74, True)

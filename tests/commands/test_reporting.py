@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from observer_actors.commands._trace import trace_attributes
 from observer_actors.commands.running import Signals
+from observer_actors.trace import trace_attributes
 from tests.commands.typed import COMMAND, Ended, answered, environment, typed, typed_for_real
 from tests.daemon.served import Served
 
@@ -95,7 +95,7 @@ TRACE: Final = {"trace_id": "0af7651916cd43dd8448eb211c80319c", "span_id": "b7ad
     ],
 )
 def test_a_trace_of_the_caller_is_carried_on(traceparent: str, attributes: dict[str, str]) -> None:
-    assert trace_attributes({"TRACEPARENT": traceparent}) == attributes
+    assert trace_attributes(traceparent) == attributes
 
 
 def test_send_and_exec_carry_the_trace_of_their_environment(daemon: Served) -> None:

@@ -49,9 +49,15 @@ async def advising(
     )
     async with daemon_inside(settings, disk=disk) as daemon:
         for one in entries:
-            daemon.adviser.shelf.put(one)
+            put(daemon, one)
         async with httpx.AsyncClient(base_url=daemon.addresses[0], trust_env=False) as client:
             yield daemon, client
+
+
+def put(daemon: Daemon, one: Entry) -> None:
+    """Have an entry as if it had been drawn from evidence."""
+    daemon.consolidator.playbook.ledger.restore(one)
+    daemon.adviser.shelf.put(one)
 
 
 async def exposures(daemon: Daemon) -> Sequence[Op]:
@@ -118,7 +124,7 @@ async def test_a_run_that_was_drawn_stays_when_the_share_changes(tmp_path: Path)
         params = {"endpoint": "sql:run", "run": run}
         assert (await client.get("/advice", params=params)).json()["entries"] == []
         await caught_up(daemon)
-        daemon.adviser.shelf.put(entry())
+        put(daemon, entry())
         assert (await client.get("/advice", params=params)).json()["entries"] == []
 
 
@@ -169,6 +175,15 @@ async def test_a_mistake_is_named(tmp_path: Path, params: dict[str, str], field:
     async with advising(tmp_path) as (_daemon, client):
         response = await client.get("/advice", params=params)
     assert (response.status_code, response.json()["field"]) == (400, field)
+
+
+async def test_what_is_withheld_a_moment_ago_is_handed_out_no_more(tmp_path: Path) -> None:
+    run = run_of("e", 0.1, control=False)
+    async with advising(tmp_path, entry()) as (daemon, client):
+        daemon.consolidator.playbook.ledger.restore(entry(state=State.WITHHELD))  # the shelf has it as it was
+        answer = (await client.get("/advice", params={"endpoint": "sql:run", "run": run})).json()
+        assert answer["entries"] == []
+        assert len(await exposures(daemon)) == 0
 
 
 async def test_what_cannot_be_journalled_is_not_handed_out(tmp_path: Path) -> None:

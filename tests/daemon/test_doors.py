@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from observer_actors.tokens import hash_of
+from tests.commands.typed import typed
 from tests.daemon.test_front_door import WAYS, Client, Way, connected_to, post
 from tests.harness import Daemon, running_daemon
 
@@ -31,6 +32,7 @@ GOOD: Final = b'{"endpoint":"a","success":true}'
 async def guarded(folder: Path, *arguments: str, tokens: str = "") -> AsyncIterator[Daemon]:
     file = folder / "tokens"
     file.write_text(tokens or f"i ingest {hash_of(INGEST)}\nr read {READ}\na admin {ADMIN}\n")
+    file.chmod(0o600)
     async with running_daemon(folder / "data", "--set", f"auth.tokens_file={file}", *arguments) as daemon:
         yield daemon
 
@@ -63,6 +65,16 @@ async def test_a_token_with_the_scope_is_needed_both_ways_in(tmp_path: Path) -> 
         assert (await daemon.get("/health")).status_code == 200
     assert len(daemon.ops()) == 8
     assert INGEST not in "".join(daemon.raw_log)
+
+
+async def test_a_file_of_tokens_that_everybody_may_read_is_told_of(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as daemon:
+        (tmp_path / "tokens").chmod(0o604)
+        daemon.process.send_signal(signal.SIGHUP)
+        assert (await daemon.logged("tokens_exposed"))["file"] == str(tmp_path / "tokens")
+        named = str(tmp_path / "tokens")
+        told = typed("doctor", "--data-dir", str(tmp_path / "data"), OBSERVER_AUTH__TOKENS_FILE=named).stdout
+        assert "every user may read" in told
 
 
 async def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
@@ -244,13 +256,64 @@ async def test_one_address_has_only_so_many_connections(limited: Daemon) -> None
         assert b"127.0.0.1" in refused
 
 
-async def test_a_slow_head_holds_nothing_for_long(limited: Daemon) -> None:
-    """Through the web framework an unfinished head is idle time: see below."""
-    async with connected_to(limited.url, "front") as client:
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_slow_head_holds_nothing_for_long(limited: Daemon, way: Way) -> None:
+    async with connected_to(limited.url, way) as client:
         await client.send(b"POST /event HTTP/1.1\r\nHost: localhost\r\nX:")
         with trio.fail_after(10):
             assert (await client.answer()).status == 408
             assert await client.ended()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_body_that_stands_still_gives_its_room_back(tmp_path: Path, way: Way) -> None:
+    """Both ask for all the room that there is; the second has it when the first is no longer waited for."""
+    async with running_daemon(tmp_path, "--set", "listen.bodies_bytes_max=8388608") as daemon:
+        announced = b"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8388000\r\n\r\n"
+        async with connected_to(daemon.url, way) as stalled, connected_to(daemon.url, way) as other:
+            await stalled.send(announced + b"\n" * 9_000)
+            await trio.sleep(0.2)
+            await other.send(announced + b'{"endpoint":"a"}' + b"\n" * (8_388_000 - 16))
+            assert (await stalled.answer()).status == 408
+            assert (await other.answer()).status == 200
+
+
+async def test_readers_that_do_not_read_cost_a_bounded_amount_of_memory(tmp_path: Path) -> None:
+    async with (
+        running_daemon(tmp_path, "--set", "listen.answers_bytes_max=5000000") as daemon,
+        AsyncExitStack() as stack,
+    ):
+        for number in range(30):
+            await daemon.event(endpoint="long", input_summary=f"{number:200000}", success=True)
+        page = await daemon.json("/ops", limit=1000)
+        assert 2_000_000 < sum(len(op["input_summary"]) for op in page["ops"]) < 2_500_000
+        rest = await daemon.json("/ops", limit=1000, cursor=page["next"])
+        statuses = []
+        for _ in range(4):
+            client = await stack.enter_async_context(connected_to(daemon.url, "web"))
+            await client.send(b"GET /ops?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await trio.sleep(0.5)
+            statuses.append((await daemon.get("/ops", params={"limit": 1000})).status_code)
+        assert statuses[0] == 200
+        assert statuses[-1] == 503
+        assert (await daemon.get("/health")).status_code == 200
+    assert len({op["seq"] for op in page["ops"] + rest["ops"]}) == len(page["ops"]) + len(rest["ops"])
+
+
+async def test_http_2_is_not_spoken(limited: Daemon) -> None:
+    async with httpx.AsyncClient(http1=False, http2=True, trust_env=False) as client:
+        assert (await client.get(limited.url + "/ops")).status_code == 505
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"), [(b"GET /ops HTTP/1.1\r\nHost : x\r\n\r\n", 400), (b"GET /" + b"x" * 40_000, 431)]
+)
+async def test_what_is_no_request_is_told_so(limited: Daemon, request_: bytes, status: int) -> None:
+    async with connected_to(limited.url, "web") as client:
+        await client.send(request_)
+        answer = await client.answer()
+        assert (answer.status, answer.json["status"]) == (status, status)
+        assert answer.json["error"]
 
 
 async def test_idle_time_ends(tmp_path: Path) -> None:

@@ -45,6 +45,9 @@ class Client:
     async def send(self, data: bytes) -> None:
         await self._stream.send_all(data)
 
+    async def end(self) -> None:
+        await self._stream.send_eof()
+
     async def answer(self) -> Answer:
         """Read one answer; a later one on the same connection needs a reader of its own."""
         rest = self._reader.trailing_data[0]
@@ -286,6 +289,23 @@ async def test_a_body_that_does_not_come_is_not_waited_for(daemon: Daemon, way: 
 
 
 @pytest.mark.parametrize("way", WAYS)
+async def test_the_trace_that_a_caller_names_is_kept_with_each_op_that_names_none(daemon: Daemon, way: Way) -> None:
+    header = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    mine = {"trace_id": "0af7651916cd43dd8448eb211c80319c", "span_id": "b7ad6b7169203331"}
+    many = b'{"endpoint":"a","attrs":{"x":1}}\n{"endpoint":"a","trace_id":"own"}'
+    async with connected(daemon, way) as client:
+        for request in (
+            post("/event", b"{}", header),
+            post("/events", many, header),
+            post("/event", b"{}", header[:-9]),
+        ):
+            await client.send(request)
+            assert (await client.answer()).status == 200
+    kept = [op.get("attrs") for op in (await daemon.json("/ops", order="oldest"))["ops"]]
+    assert kept == [mine, {"x": 1, **mine}, {"trace_id": "own"}, None]
+
+
+@pytest.mark.parametrize("way", WAYS)
 async def test_who_expects_100_continue_is_told_to(daemon: Daemon, way: Way) -> None:
     async with connected(daemon, way) as client:
         head, _, body = post("/event", b"{}", "Expect: 100-continue").partition(b"\r\n\r\n")
@@ -304,7 +324,7 @@ async def test_connection_close_is_obeyed(daemon: Daemon, way: Way) -> None:
 
 
 async def test_who_ends_with_a_request_is_answered_and_let_go_of(daemon: Daemon) -> None:
-    """The request and the end in one segment: the end is told once, with the request. Hypercorn may not answer then."""
+    """The request and the end in one segment: the end is told once, with the request."""
     host, port = daemon.url.removeprefix("http://").split(":")
     async with await trio.open_tcp_stream(host, int(port)) as stream:
         client = Client(stream)
@@ -313,6 +333,18 @@ async def test_who_ends_with_a_request_is_answered_and_let_go_of(daemon: Daemon)
         stream.socket.shutdown(socket.SHUT_WR)
         assert (await client.answer()).status == 200
         assert await client.ended()
+
+
+@pytest.mark.parametrize("asked", ["an event", "a page"])
+async def test_who_ends_with_a_request_of_the_web_framework_is_answered_too(daemon: Daemon, asked: str) -> None:
+    chunked = START + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    request = chunked if asked == "an event" else b"GET /stats HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for _ in range(20):
+        async with connected(daemon, "front") as client:
+            await client.send(request)
+            await client.end()
+            assert (await client.answer()).status == 200
+            assert await client.ended()
 
 
 async def test_http_1_0_is_answered_and_closed(daemon: Daemon) -> None:

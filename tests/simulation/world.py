@@ -307,7 +307,7 @@ class World:
             transport=Line(self.network, lambda: process.is_dead),
         )
         process = self.process = Process(self.plan.settings, self._listener, self.disk, around, on_step=self._step)
-        process.daemon.commits.tap(lambda ops: self.run.note(f"commits {ops[0].seq} to {ops[-1].seq}"))
+        process.daemon.commits.tap(lambda ops, _size: self.run.note(f"commits {ops[0].seq} to {ops[-1].seq}"))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(process.run)
             nursery.start_soon(self._announce, process)

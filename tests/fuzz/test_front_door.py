@@ -1,0 +1,78 @@
+"""The port: requests whose bytes were changed. Both ways in see the same ones, and store the same events."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.daemon.served import Served, served
+from tests.daemon.test_front_door import REQUESTS, SMUGGLED, START
+from tests.fuzz.examples import Change, changed, changes, fuzzed
+
+CONFIG: Final = (
+    "[listen]\nbody_bytes_max = 20000\nhead_seconds_max = 0.5\nrequest_seconds_max = 0.5\nbatch_events_max = 100\n"
+)
+PIPELINES: Final = (
+    *REQUESTS.values(),
+    *SMUGGLED.values(),
+    REQUESTS["an event"] * 3,
+    REQUESTS["a batch of lines"] + REQUESTS["another method"] + REQUESTS["an event"],
+    START + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}" + REQUESTS["an event"],
+)
+STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+REFUSED: Final = 400
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("data"), CONFIG) as one:
+        yield one
+        for line in one.log.lines:
+            assert line["level"] != "error", "\n".join(map(str, line.values()))
+
+
+def said(daemon: Served, data: bytes, cut: float, *, first: bytes = b"") -> list[int]:
+    """Send bytes in two pieces, and the end; give the statuses that come back."""
+    url = httpx.URL(daemon.url)
+    with socket.create_connection((url.host, url.port or 0), timeout=10) as connection:
+        answer = b""
+        if first:
+            connection.sendall(first)
+            connection.recv(65_536)
+        at = int(cut * len(data))
+        try:
+            for piece in filter(None, (data[:at], data[at:])):
+                connection.sendall(piece)
+            connection.shutdown(socket.SHUT_WR)
+            while part := connection.recv(65_536):
+                answer += part
+        except OSError:  # refused, and closed, before all of it was read
+            pass
+    return [int(status) for status in STATUS.findall(answer) if status != b"100"]
+
+
+def stored(daemon: Served) -> int:
+    return int(daemon.json("/health")["last_seq"])
+
+
+@given(st.sampled_from(PIPELINES), changes, st.floats(0, 1))
+@fuzzed(150)
+def test_changed_requests_are_the_same_both_ways(daemon: Served, data: bytes, todo: list[Change], cut: float) -> None:
+    data = changed(data, todo)[:60_000]
+    before = stored(daemon)
+    front = said(daemon, data, cut)
+    between = stored(daemon)
+    web = said(daemon, data, cut, first=b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (_complete(front), between - before) == (_complete(web), stored(daemon) - between), (data, front, web)
+
+
+def _complete(statuses: list[int]) -> list[int]:
+    """Leave out how the last request was refused: of one that did not come whole several things are wrong."""
+    return statuses[:-1] if statuses and statuses[-1] >= REFUSED else statuses
