@@ -4,8 +4,8 @@ What is drawn:
 
 * `do`: an endpoint that works (`SUCCESSES_MIN`), how often with Wilson's interval, how fast, and with which input; and
   the way to call it, where that makes the difference (`differences`).
-* `avoid`: a failure (`FAILURES_MIN`) with its likely cause, what to do about it, and what works where this fails. Where an
-  attribute of the op sets it apart, and nearly all of it has that (`SCOPE_SHARE_MIN`), it is for such ops alone.
+* `avoid`: a failure (`FAILURES_MIN`) with its likely cause, what to do about it, and what works where this fails. Where
+  an attribute of the op sets it apart, and nearly all of it has that (`SCOPE_SHARE_MIN`), it is for such ops alone.
 * `recipe`: the steps after which a call succeeds that had failed (`RECOVERIES_MIN`, in `RECOVERY_RATE_MIN` of the
   tries); and the step that runs judged good have before a call, and bad ones have not (Fisher, `HABIT_P_MAX`,
   Bonferroni).
