@@ -132,17 +132,21 @@ def _troubles(settings: Settings) -> Iterator[_Trouble]:
         yield _Trouble("diagnosis.backend", f"diagnosis.backend is {diagnosis.backend}, but diagnosis.url is not set")
     if diagnosis.backend and not diagnosis.model:
         yield _Trouble("diagnosis.backend", f"diagnosis.backend is {diagnosis.backend}, but diagnosis.model is not set")
+    yield from _troubles_with_extras(settings)
+    if listen.body_bytes_max > listen.bodies_bytes_max:
+        yield _Trouble(
+            "listen.body_bytes_max",
+            "listen.body_bytes_max is above listen.bodies_bytes_max: no such body could ever pass",
+        )
+
+
+def _troubles_with_extras(settings: Settings) -> Iterator[_Trouble]:
     try:
         Secrets(settings.secrets.extra)
     except RuleInvalid as error:
         yield _Trouble("secrets.extra", f"secrets.extra: {error.detail}", error.hint)
     if OWN_SOURCE in settings.sources.extra:
         yield _Trouble("sources.extra", f"sources.extra: {OWN_SOURCE} is what the daemon itself writes", "name another")
-    if listen.body_bytes_max > listen.bodies_bytes_max:
-        yield _Trouble(
-            "listen.body_bytes_max",
-            "listen.body_bytes_max is above listen.bodies_bytes_max: no such body could ever pass",
-        )
 
 
 def _is_loopback(host: str) -> bool:
