@@ -15,6 +15,7 @@ import trio
 
 from benchmarks.bench import Bench
 from benchmarks.contest import Contest, Figure, Run
+from benchmarks.processes import cpu_seconds
 from benchmarks.rivals import Server, running_ours
 from tests.parity.program import ProgramFailed
 
@@ -43,6 +44,7 @@ ADVICE: Final = Contest(
         Figure("p50_ms", "p50 ms", "{:.2f}"),
         Figure("max_ms", "max ms", "{:.2f}"),
         Figure("per_second", "answers/s"),
+        Figure("cpu_ms", "the daemon's processor ms an answer", "{:.2f}"),
         Figure("entries", "entries"),
     ),
     once=True,
@@ -60,6 +62,7 @@ async def _asked(bench: Bench) -> Mapping[str, float]:
         entries = await _learnt(server, client)
         chance = Random(7)
         took: list[float] = []
+        cpu = cpu_seconds(server.pid)
         for number in range(int(bench.seconds * REQUESTS_A_SECOND)):
             words = " ".join(chance.choice(_FIRST + _THEN) for _ in range(20))
             endpoint = f"tool:{chance.randrange(ENDPOINTS)}"
@@ -68,12 +71,14 @@ async def _asked(bench: Bench) -> Mapping[str, float]:
             response = await client.get(f"{server.url}/advice?{query}")
             took.append((time.perf_counter() - began) * 1e3)
             response.raise_for_status()
+        cpu = cpu_seconds(server.pid) - cpu
         took.sort()
         return {
             "p99_ms": took[int(len(took) * 0.99)],
             "p50_ms": took[len(took) // 2],
             "max_ms": took[-1],
             "per_second": len(took) / sum(took) * 1e3,
+            "cpu_ms": cpu / len(took) * 1e3,
             "entries": entries,
         }
 

@@ -24,7 +24,7 @@ from benchmarks.targets import OPS, TARGETS, Target, Verdict, judge
 from observer_actors.event import EventDecoder
 from tests.conftest import ROOT
 
-ISSUE_ROWS = 9 + 4
+ISSUE_ROWS = 9 + 4 + 1
 NOW = "2026-11-22T10:00:00.000Z"
 
 

@@ -145,3 +145,12 @@ def test_of_the_failed_airline_episodes_most_had_no_tool_error(shared_data: Path
     tool_errors = sum('"Error:' in line for line in body.decode().splitlines() if '"success": true' in line)
     assert sum(claims.suspect for claims in doubts.sources.values()) == tool_errors == 0
     assert json.loads(msgspec.json.encode(doubts))["sources"]["scenario"]["claimed"] == 1_091
+
+
+def test_what_the_daemon_notes_itself_claims_nothing_and_judges_nothing() -> None:
+    doubts = Doubts()
+    own = [
+        msgspec.structs.replace(op(run=run, success=ok), source="observer") for run, ok in (("r", False), ("q", True))
+    ]
+    doubts.add([op(run="r", endpoint="e", source="mcp"), *own])
+    assert (list(doubts.sources), list(doubts.endpoints), doubts.runs_judged) == (["mcp"], ["e"], 0)

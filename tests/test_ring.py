@@ -81,3 +81,12 @@ def test_fewer_are_held_when_their_texts_are_long() -> None:
     assert 1 <= len(ring) <= 3
     assert [held.seq for held in ring] == list(range(11 - len(ring), 11))
     assert ring.statistics().total == len(ring)
+
+
+def test_what_the_daemon_notes_itself_is_not_held_but_counts_as_seen() -> None:
+    ring = Ring(3)
+    ring.push([op(1, "mcp", success=True), op(2, "observer", success=True), op(3, "observer", success=True)])
+    assert ([held.seq for held in ring], ring.last_seq) == ([1], 3)
+    ring.push([op(4, "observer", success=True)])
+    assert (len(ring), ring.last_seq) == (1, 4)
+    assert ring.statistics().by_source == {"mcp": 1}

@@ -105,3 +105,10 @@ def test_a_rate_is_the_mean_over_the_window_to_the_second(steps: list[tuple[floa
     least = sum(count for time, count in noted if now - time < 9)
     most = sum(count for time, count in noted if now - time < 10)
     assert least - ROUNDING <= total <= most + ROUNDING
+
+
+def test_what_the_daemon_notes_itself_is_counted_under_its_source_alone() -> None:
+    stats = Stats()
+    stats.add([op(1), op(2, source="observer", endpoint="observer:advice")])
+    assert (stats.last_seq, stats.all.successes, list(stats.endpoints)) == (2, 1, ["/x"])
+    assert {source: tally.successes for source, tally in stats.sources.items()} == {"mcp": 1, "observer": 1}

@@ -13,7 +13,8 @@ in full goes before one that says only what fails.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
 from observer_actors.patterns.contrast import mid_p
@@ -21,7 +22,7 @@ from observer_actors.playbook.evidence import Endpoint, Value, feature_key
 from observer_actors.playbook.inputs import ABSENT, KIND, SHAPE
 from observer_actors.playbook.witnesses import Corroboration
 
-__all__ = ["Difference", "Side", "against_successes", "chance_p", "of_all_failures"]
+__all__ = ["Counts", "Difference", "Side", "against_successes", "chance_p", "of_all_failures"]
 
 P_MAX: Final = 0.01
 SHARE_MIN: Final = 0.4
@@ -57,9 +58,57 @@ class Difference(NamedTuple):
     """Enough witnesses have used the failing value: it may be named."""
 
 
-def against_successes(
-    endpoint: Endpoint, failing: Mapping[str, int], count: int, corroboration: Corroboration
-) -> Difference | None:
+class Feature(NamedTuple):
+    """One feature of an endpoint's calls, as far as there are enough witnesses for either outcome of a value."""
+
+    name: str
+    values: tuple[tuple[str, str, int, bool], ...]
+    """Value, its key among the failures, successes that count, whether failures count."""
+    absent: tuple[tuple[str, int, bool], ...]
+    """Shapes of inputs without it: key, successes, whether failures count."""
+
+    def sides(self, failing: Mapping[str, int]) -> list[Side]:
+        """Give its values as they succeed and fail. Calls of which it is not known are no part of that."""
+        sides = [Side(text, ok, failing.get(key, 0) if counts else 0) for text, key, ok, counts in self.values]
+        if self.name.endswith(KIND):
+            failed = sum(failing.get(key, 0) for key, _, counts in self.absent if counts)
+            sides.append(Side(ABSENT, sum(ok for _, ok, _ in self.absent), failed))
+        return sides
+
+
+class Counts:
+    """The counts of an endpoint that may be compared; made once for all that is drawn at one op."""
+
+    def __init__(self, endpoint: Endpoint, corroboration: Corroboration) -> None:
+        self.endpoint = endpoint
+        self.corroboration = corroboration
+
+    @cached_property
+    def features(self) -> list[Feature]:
+        """Give those of which anything counts."""
+        endpoint, corroboration = self.endpoint, self.corroboration
+        shapes = [
+            (_names_of(text), feature_key((SHAPE, text)), *_counted(value, corroboration))
+            for text, value in (endpoint.features.get(SHAPE) or {}).items()
+        ]
+        return [
+            Feature(
+                name,
+                tuple(
+                    (text, feature_key((name, text)), *_counted(value, corroboration)) for text, value in values.items()
+                ),
+                tuple(
+                    (key, ok, counts)
+                    for names, key, ok, counts in shapes
+                    if names is not None and name.removesuffix(KIND) not in names
+                ),
+            )
+            for name, values in endpoint.features.items()
+            if values
+        ]
+
+
+def against_successes(counts: Counts, failing: Mapping[str, int], count: int) -> Difference | None:
     """Find what sets some failures apart from the successes.
 
     :param failing: feature and value -> how many of the failures have it.
@@ -67,32 +116,34 @@ def against_successes(
     """
     found = []
     tests = 0
-    for feature, sides in _sides(endpoint, failing, corroboration):
+    for feature in counts.features:
+        sides = feature.sides(failing)
         failed, succeeded = min(count, sum(side.failed for side in sides)), sum(side.succeeded for side in sides)
         if failed < FAILING_MIN or succeeded < SUCCEEDING_MIN:
             continue
+        tests += len(sides)
         for side in sides:
-            tests += 1
             if side.failed / failed - side.succeeded / succeeded >= SHARE_MIN:
                 p = chance_p(min(side.failed, failed), failed, side.succeeded, succeeded)
-                found.append((p, not feature.endswith(KIND), feature, side, sides))
+                found.append((p, not feature.name.endswith(KIND), feature.name, side, sides))
     told = [
         difference
-        for p, _, feature, side, sides in sorted(found, key=lambda item: (*item[:3], item[3].value))
-        if p * tests <= P_MAX and (difference := _told(endpoint, feature, side, sides, corroboration)) is not None
+        for p, _, name, side, sides in sorted(found, key=lambda item: (*item[:3], item[3].value))
+        if p * tests <= P_MAX
+        and (difference := _told(counts.endpoint, name, side, sides, counts.corroboration)) is not None
     ]
     return next((one for one in told if one.works is not None), told[0] if told else None)
 
 
-def of_all_failures(endpoint: Endpoint, corroboration: Corroboration) -> Difference | None:
+def of_all_failures(counts: Counts) -> Difference | None:
     """Find what sets all failures of an endpoint apart from its successes."""
     failing = {
         feature_key((name, text)): value.bad.count
-        for name, values in endpoint.features.items()
+        for name, values in counts.endpoint.features.items()
         for text, value in (values or {}).items()
         if value.bad.count
     }
-    return against_successes(endpoint, failing, endpoint.bad.count, corroboration)
+    return against_successes(counts, failing, counts.endpoint.bad.count)
 
 
 def chance_p(with_one: int, one: int, with_other: int, other: int) -> float:
@@ -104,36 +155,17 @@ def chance_p(with_one: int, one: int, with_other: int, other: int) -> float:
     return math.erfc((with_one - one * with_ / total) / math.sqrt(2 * variance)) / 2 if variance else 1.0
 
 
-def _side(name: str, text: str, value: Value, failing: Mapping[str, int], corroboration: Corroboration) -> Side:
-    """Count the calls with a value, as far as there are enough witnesses for either outcome."""
-    return Side(
-        text,
-        value.ok.count if value.ok.suffice(corroboration) else 0,
-        failing.get(feature_key((name, text)), 0) if value.bad.suffice(corroboration) else 0,
-    )
+def _counted(value: Value, corroboration: Corroboration) -> tuple[int, bool]:
+    """Give the successes with a value that count, and whether its failures do."""
+    return value.ok.count if value.ok.suffice(corroboration) else 0, value.bad.suffice(corroboration)
 
 
-def _sides(
-    endpoint: Endpoint, failing: Mapping[str, int], corroboration: Corroboration
-) -> Iterator[tuple[str, list[Side]]]:
-    """Give the features, each with its values as they succeed and fail. Calls without it are no part of that."""
-    shapes = [
-        _side(SHAPE, text, value, failing, corroboration)
-        for text, value in (endpoint.features.get(SHAPE) or {}).items()
-    ]
-    for name, values in endpoint.features.items():
-        if values is None:
-            continue
-        sides = [_side(name, text, value, failing, corroboration) for text, value in values.items()]
-        if name.endswith(KIND):
-            without = [side for side in shapes if not _has(side.value, name.removesuffix(KIND))]
-            sides.append(Side(ABSENT, sum(side.succeeded for side in without), sum(side.failed for side in without)))
-        yield name, sides
-
-
-def _has(shape: str, name: str) -> bool:
-    """Say whether an input of this shape has, or may have, a field of this name."""
-    return not shape.startswith("{") or shape.endswith("…}") or name in shape[1:-1].split(", ")
+@lru_cache(maxsize=1_024)
+def _names_of(shape: str) -> frozenset[str] | None:
+    """Give the names of the fields in inputs of a shape; None where there may be others."""
+    if not shape.startswith("{") or shape.endswith("…}"):
+        return None
+    return frozenset(shape[1:-1].split(", "))
 
 
 def _told(

@@ -69,14 +69,14 @@ class Room(msgspec.Struct):
         return True
 
 
-class Drawn(msgspec.Struct, array_like=True):
+class Drawn(msgspec.Struct, array_like=True, gc=False):
     """What an entry was last drawn from."""
 
     count: int = 0
     corroborated: bool = False
 
 
-class Value(msgspec.Struct, array_like=True):
+class Value(msgspec.Struct, array_like=True, gc=False):
     """The calls that had one value of a feature."""
 
     ok: Witnesses
@@ -118,6 +118,11 @@ class Recovery(msgspec.Struct):
     contrary_seqs: list[int] = []
     drawn: Drawn = msgspec.field(default_factory=Drawn)
 
+    @property
+    def tries(self) -> int:
+        """How often it was tried."""
+        return self.ok.count + self.bad
+
 
 class Habit(msgspec.Struct):
     """Judged runs that called this endpoint after another one."""
@@ -153,6 +158,8 @@ class Endpoint(msgspec.Struct):
     """Judged runs that called it."""
     judged_bad: int = 0
     drawn: Drawn = msgspec.field(default_factory=Drawn)
+    due: list[str] = []
+    """What has to be drawn anew still."""
     corroborated: bool = False
     """Something of it is, or was: it is not forgotten."""
     successes: int = 0

@@ -27,6 +27,7 @@ from observer_actors.patterns import bounded_endpoint, error_text, template_of
 from observer_actors.patterns.taxonomy import status_in
 from observer_actors.playbook.decisions import Decision, Of, Revocation, decision_in
 from observer_actors.playbook.deltas import Delta
+from observer_actors.playbook.differences import Counts
 from observer_actors.playbook.drawing import (
     FAILURES_MIN,
     RECOVERIES_MIN,
@@ -39,7 +40,7 @@ from observer_actors.playbook.drawing import (
     ids_about,
 )
 from observer_actors.playbook.entries import Entry, Mark
-from observer_actors.playbook.evidence import Drawn, Endpoint, Failure, Room
+from observer_actors.playbook.evidence import Drawn, Endpoint, Failure, Recovery, Room
 from observer_actors.playbook.inputs import features
 from observer_actors.playbook.keeping import Kept, Row, Section
 from observer_actors.playbook.ledger import Ledger
@@ -61,6 +62,10 @@ VALUES_MAX: Final = 60_000
 SOURCES_MAX: Final = 50
 REVOCATIONS_MAX: Final = 1_000
 OTHER: Final = "other"
+DO, WAY, FAILURE, RECOVERY, HABIT = "d", "w", "f", "r", "h"
+"""What can be drawn of an endpoint; behind the last three stands which."""
+DRAWN_AT_ONCE: Final = 3
+"""Things drawn of an endpoint at one op, beside the failure or the recovery in hand."""
 INPUTS_MAX: Final = 3
 INPUT_CHARS_MAX: Final = 200
 """These two are the seed's."""
@@ -211,8 +216,10 @@ class Playbook:
         if op.success:
             endpoint.succeeded(step, number, words, self._room, is_doubtful=run is not None and run.is_bad)
             endpoint.took(op.duration_ms)
-        elif (failed := endpoint.failed(step, number, words, self._room)) is not None:
-            self._draw_failure(endpoint, failure, failed)
+        elif (failed := endpoint.failed(step, number, words, self._room)) is not None and _is_due(
+            failed.drawn, failed.witnesses, FAILURES_MIN, self.meta.corroboration
+        ):
+            self._draw_avoid(endpoint, failure, failed, Counts(endpoint, self.meta.corroboration))
         if run is not None:
             self._recover(endpoint, run, step, words)
             self.runs.add(run, step)
@@ -261,9 +268,8 @@ class Playbook:
         if found is None:
             return
         recovery = endpoint.recovered(found[0], step, found[1], run.number, words)
-        if recovery is not None and _is_due(recovery.drawn, recovery.ok, RECOVERIES_MIN, self.meta.corroboration):
-            recovery.drawn = Drawn(recovery.ok.count, recovery.ok.suffice(self.meta.corroboration))
-            self.ledger.write(draw_recovery(endpoint, recovery, self.meta.corroboration))
+        if recovery is not None and _is_recovery_due(recovery, self.meta.corroboration):
+            self._draw_recovery(endpoint, recovery)
 
     # ------------------------------------------------------------------------------------------------ verdicts
 
@@ -304,47 +310,60 @@ class Playbook:
     # ------------------------------------------------------------------------------------------------- drawing
 
     def _draw_what_is_due(self, endpoint: Endpoint) -> None:
-        """Draw what has become corroborated by a verdict."""
+        """Draw what has become corroborated by a verdict, before what has only grown."""
         corroboration = self.meta.corroboration
-        for text, failure in tuple(endpoint.failures.items()):
-            if endpoint.failures.get(text) is failure:
-                self._draw_failure(endpoint, text, failure)
-        for recovery in endpoint.recoveries.values():
-            if _is_due(recovery.drawn, recovery.ok, RECOVERIES_MIN, corroboration):
-                recovery.drawn = Drawn(recovery.ok.count, recovery.ok.suffice(corroboration))
-                self.ledger.write(draw_recovery(endpoint, recovery, corroboration))
+        failures = [
+            FAILURE + text
+            for text, one in endpoint.failures.items()
+            if _is_due(one.drawn, one.witnesses, FAILURES_MIN, corroboration)
+        ]
+        recoveries = [
+            RECOVERY + key for key, one in endpoint.recoveries.items() if _is_recovery_due(one, corroboration)
+        ]
+        endpoint.due = list(dict.fromkeys((*failures, *recoveries, *endpoint.due)))
         self._draw_if_grown(endpoint)
 
-    def _draw_failure(self, endpoint: Endpoint, text: str, failure: Failure) -> None:
-        if _is_due(failure.drawn, failure.witnesses, FAILURES_MIN, self.meta.corroboration):
-            self._draw_avoid(endpoint, text, failure)
-
     def _draw_if_grown(self, endpoint: Endpoint) -> None:
-        """Draw all there is of an endpoint, when its evidence has grown by half or become corroborated."""
-        corroboration = self.meta.corroboration
-        count = endpoint.calls + endpoint.judged_good + endpoint.judged_bad
-        enough = endpoint.ok.suffice(corroboration)
-        if count < max(SUCCESSES_MIN, _grown(endpoint.drawn.count)) and enough == endpoint.drawn.corroborated:
-            return
-        endpoint.drawn = Drawn(count, enough)
-        endpoint.corroborated |= enough
-        self.ledger.write(draw_do(endpoint, corroboration))
-        self.ledger.write(draw_way(endpoint, corroboration))
-        for text, failure in tuple(endpoint.failures.items()):
-            if endpoint.failures.get(text) is failure:
-                self._draw_avoid(endpoint, text, failure)
-        for recovery in endpoint.recoveries.values():
-            self.ledger.write(draw_recovery(endpoint, recovery, corroboration))
-        for other, habit in endpoint.habits.items():
-            self.ledger.write(draw_habit(endpoint, other, habit, corroboration))
+        """Draw all there is of an endpoint, when its evidence has grown by half or become corroborated.
 
-    def _draw_avoid(self, endpoint: Endpoint, text: str, failure: Failure) -> None:
+        A few at each op: an endpoint may have many.
+        """
+        count = endpoint.calls + endpoint.judged_good + endpoint.judged_bad
+        enough = endpoint.ok.suffice(self.meta.corroboration)
+        if count >= max(SUCCESSES_MIN, _grown(endpoint.drawn.count)) or enough != endpoint.drawn.corroborated:
+            endpoint.drawn = Drawn(count, enough)
+            endpoint.corroborated |= enough
+            endpoint.due = list(dict.fromkeys((DO, WAY, *endpoint.due, *_all_of(endpoint))))
+        if endpoint.due:
+            now, endpoint.due = endpoint.due[:DRAWN_AT_ONCE], endpoint.due[DRAWN_AT_ONCE:]
+            counts = Counts(endpoint, self.meta.corroboration)
+            for what in now:
+                self._draw(endpoint, what, counts)
+
+    def _draw(self, endpoint: Endpoint, what: str, counts: Counts) -> None:
+        """Draw one thing, if it is there still."""
+        corroboration, key = self.meta.corroboration, what[1:]
+        if what == DO:
+            self.ledger.write(draw_do(endpoint, corroboration))
+        elif what == WAY:
+            self.ledger.write(draw_way(counts))
+        elif what[0] == FAILURE and key in endpoint.failures:
+            self._draw_avoid(endpoint, key, endpoint.failures[key], counts)
+        elif what[0] == RECOVERY and key in endpoint.recoveries:
+            self._draw_recovery(endpoint, endpoint.recoveries[key])
+        elif what[0] == HABIT:
+            self.ledger.write(draw_habit(endpoint, key, endpoint.habits[key], corroboration))
+
+    def _draw_recovery(self, endpoint: Endpoint, recovery: Recovery) -> None:
+        recovery.drawn = Drawn(recovery.tries, recovery.ok.suffice(self.meta.corroboration))
+        self.ledger.write(draw_recovery(endpoint, recovery, self.meta.corroboration))
+
+    def _draw_avoid(self, endpoint: Endpoint, text: str, failure: Failure, counts: Counts) -> None:
         """Draw a failure; where another one says the same, the older lives on."""
-        corroboration = self.meta.corroboration
-        enough = failure.witnesses.suffice(corroboration)
+        enough = failure.witnesses.suffice(self.meta.corroboration)
         failure.drawn = Drawn(failure.witnesses.count, enough)
         endpoint.corroborated |= enough
-        draft = draw_avoid(endpoint, text, failure, corroboration)
+        draft = draw_avoid(counts, text, failure)
         failure.said = draft.said if enough else ""
         self.ledger.write(draft)
         same = [root for root, one in endpoint.failures.items() if failure.said and one.said == failure.said]
@@ -355,7 +374,7 @@ class Playbook:
             if other != root:
                 self.ledger.merge(ids_about(endpoint, root)[0], ids_about(endpoint, other)[0])
                 endpoint.merge_failures(root, other)
-        self.ledger.write(draw_avoid(endpoint, root, endpoint.failures[root], corroboration))
+        self.ledger.write(draw_avoid(counts, root, endpoint.failures[root]))
 
     # --------------------------------------------------------------------------------- what the daemon has said
 
@@ -485,6 +504,12 @@ _BY_LAST_SEQ: Final = frozenset({Section.ENDPOINT, Section.RUN})
 """Sections whose parts are in the order of their last use; the others are in that in which they were made."""
 
 
+def _all_of(endpoint: Endpoint) -> Iterator[str]:
+    yield from (FAILURE + text for text in endpoint.failures)
+    yield from (RECOVERY + key for key in endpoint.recoveries)
+    yield from (HABIT + other for other in endpoint.habits)
+
+
 def _grown(count: int) -> int:
     """Give the count from which on evidence is drawn again: half as much more."""
     return count + max(1, count // 2)
@@ -494,6 +519,15 @@ def _is_due(drawn: Drawn, witnesses: Witnesses, least: int, corroboration: Corro
     if witnesses.count < least:
         return False
     return witnesses.count >= _grown(drawn.count) or drawn.corroborated != witnesses.suffice(corroboration)
+
+
+def _is_recovery_due(recovery: Recovery, corroboration: Corroboration) -> bool:
+    """Say whether a way was tried half as often again, whatever came of it."""
+    if recovery.ok.count < RECOVERIES_MIN:
+        return False
+    return recovery.tries >= _grown(recovery.drawn.count) or recovery.drawn.corroborated != recovery.ok.suffice(
+        corroboration
+    )
 
 
 def _may_come_from(endpoint: Endpoint, source: str) -> bool:

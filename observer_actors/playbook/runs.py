@@ -28,7 +28,7 @@ PATH_MAX: Final = 3
 """Endpoints between a failure and the next call; a longer way says little about what helped."""
 
 
-class Step(msgspec.Struct, array_like=True, frozen=True):
+class Step(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One op of a run, as far as evidence has come from it."""
 
     seq: int

@@ -24,15 +24,15 @@ class Corroboration(msgspec.Struct, frozen=True):
     sources_min: int = 2
 
 
-class Witnesses(msgspec.Struct, array_like=True):
-    """What speaks for one thing."""
+class Witnesses(msgspec.Struct, array_like=True, gc=False):
+    """What speaks for one thing. There are many: the garbage collector need not look at them."""
 
     count: int = 0
     """Ops."""
     doubtful: int = 0
     """Successes in runs that were judged failed: they count for nothing, and are in no other number."""
-    runs: list[int] = []
-    sources: list[str] = []
+    runs: tuple[int, ...] = ()
+    sources: tuple[str, ...] = ()
     first_seq: int = 0
     """An op before it is not in these counts."""
 
@@ -42,20 +42,20 @@ class Witnesses(msgspec.Struct, array_like=True):
         :param sources: whose word it is: that of who reported it, and of who has judged its run.
         """
         if not self.first_seq:
-            self.first_seq, self.runs, self.sources = seq, [], []
+            self.first_seq = seq
         if is_doubtful:
             self.doubtful += 1
             return
         self.count += 1
         if run not in self.runs and len(self.runs) < WITNESSES_MAX:
-            self.runs.append(run)
+            self.runs = (*self.runs, run)
         self.vouch(sources)
 
     def vouch(self, sources: Iterable[str]) -> None:
         """Note whose word it is, too."""
         for source in sources:
             if source not in self.sources and len(self.sources) < WITNESSES_MAX:
-                self.sources.append(source)
+                self.sources = (*self.sources, source)
 
     def doubt(self, seq: int) -> None:
         """Take a success back whose run was judged failed, if it is in these counts."""
@@ -76,7 +76,7 @@ class Witnesses(msgspec.Struct, array_like=True):
         return Witnesses(
             self.count + other.count,
             self.doubtful + other.doubtful,
-            list(dict.fromkeys((*self.runs, *other.runs)))[:WITNESSES_MAX],
-            list(dict.fromkeys((*self.sources, *other.sources)))[:WITNESSES_MAX],
+            tuple(dict.fromkeys((*self.runs, *other.runs)))[:WITNESSES_MAX],
+            tuple(dict.fromkeys((*self.sources, *other.sources)))[:WITNESSES_MAX],
             min(filter(None, (self.first_seq, other.first_seq)), default=0),
         )
