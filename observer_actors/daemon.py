@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -471,6 +472,8 @@ async def serve_until_signalled(settings: Settings, load: Callable[[], Settings]
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         await _require_gateway(settings)
         with open_daemon(settings) as daemon:
+            # What has been loaded stays: to look through it for garbage again and again would stop everything for 50 ms.
+            gc.freeze()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_obey, signals, daemon, load, notifier)
                 nursery.start_soon(keep_notified, notifier, daemon)
