@@ -19,7 +19,7 @@ from observer_actors.config.schema import LEAVES, Leaf, convert, settings_from
 from observer_actors.errors import ConfigInvalid
 from observer_actors.event import OWN_SOURCE
 from observer_actors.secrets import RuleInvalid, Secrets
-from observer_actors.settings import Settings
+from observer_actors.settings import DiagnosisSettings, Settings
 
 __all__ = ["DEFAULT_ORIGIN", "Loaded", "load_settings", "read_settings"]
 
@@ -127,11 +127,7 @@ def _troubles(settings: Settings) -> Iterator[_Trouble]:
             yield _Trouble(name, f"{name}: {url!a} is no http or https URL", "e.g. http://127.0.0.1:3700")
     if gateway.required and not gateway.url:
         yield _Trouble("gateway.required", "gateway.required is set, but gateway.url is not")
-    diagnosis = settings.diagnosis
-    if diagnosis.backend in ("openai", "ollama") and not diagnosis.url:
-        yield _Trouble("diagnosis.backend", f"diagnosis.backend is {diagnosis.backend}, but diagnosis.url is not set")
-    if diagnosis.backend and not diagnosis.model:
-        yield _Trouble("diagnosis.backend", f"diagnosis.backend is {diagnosis.backend}, but diagnosis.model is not set")
+    yield from _troubles_of_diagnosis(settings.diagnosis)
     yield from _troubles_with_extras(settings)
     if listen.body_bytes_max > listen.bodies_bytes_max:
         yield _Trouble(
@@ -147,6 +143,13 @@ def _troubles_with_extras(settings: Settings) -> Iterator[_Trouble]:
         yield _Trouble("secrets.extra", f"secrets.extra: {error.detail}", error.hint)
     if OWN_SOURCE in settings.sources.extra:
         yield _Trouble("sources.extra", f"sources.extra: {OWN_SOURCE} is what the daemon itself writes", "name another")
+
+
+def _troubles_of_diagnosis(diagnosis: DiagnosisSettings) -> Iterator[_Trouble]:
+    if diagnosis.backend in ("openai", "ollama") and not diagnosis.url:
+        yield _Trouble("diagnosis.backend", f"diagnosis.backend is {diagnosis.backend}, but diagnosis.url is not set")
+    if diagnosis.backend and not diagnosis.model:
+        yield _Trouble("diagnosis.backend", f"diagnosis.backend is {diagnosis.backend}, but diagnosis.model is not set")
 
 
 def _is_loopback(host: str) -> bool:
