@@ -103,6 +103,7 @@ def test_an_empty_variable_counts_as_not_given() -> None:
         ("[cycle]\nseconds = inf", "cycle.seconds: Expected `", ""),
         ("[sources]\nextra = 'a'", "sources.extra: Expected `array`, got `str`", ""),
         ("[sources]\nextra = [1]", "sources.extra[0]: Expected `str`, got `int`", ""),
+        ("[sources]\nextra = ['observer']", "observer is what the daemon itself writes", "name another"),
         ("[log]\nlevel = 'loud'", "log.level: Expected `str` matching", ""),
         ("listen = 5", "listen is a section, not a value", "[listen]"),
         ("data_dir = 5", "data_dir: Expected `str`, got `int`", ""),

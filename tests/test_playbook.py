@@ -94,6 +94,16 @@ def test_a_value_that_is_absent_makes_the_difference_too() -> None:
     assert "It works with `currency` being CAPITALS (8 of 8), not with `currency` being absent" in text
 
 
+def test_a_failure_that_an_attribute_sets_apart_is_for_such_ops_alone() -> None:
+    good = [call("shift", run=f"g{n}", team="north") for n in range(10)]
+    bad = [call("shift", error="no room", run=f"b{n}", team="south") for n in range(10)]
+    playbook = fold(numbered(good + bad))
+    entry = only(playbook, Kind.AVOID, "shift")
+    assert entry.scope == {"attrs.team": "south"}
+    assert "It works with `attrs.team` being north (10 of 10), not with `attrs.team` being south (0 of" in entry.text
+    assert [one.about for one in playbook.ledger.at("shift") if one.kind is Kind.DO] == [""], "nobody chooses a team"
+
+
 def test_failures_that_differ_in_one_word_are_one_and_nobody_chooses_the_word() -> None:
     said = ["balance of gift card is too low", "balance of credit card is too low", "balance of EVIL card is too low"]
     ops = [call("pay", error=said[n % 3], run=f"r{n}") for n in range(9)]

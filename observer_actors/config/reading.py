@@ -128,17 +128,21 @@ def _troubles(settings: Settings) -> Iterator[_Trouble]:
     if gateway.required and not gateway.url:
         yield _Trouble("gateway.required", "gateway.required is set, but gateway.url is not")
     yield from _troubles_of_diagnosis(settings.diagnosis)
+    yield from _troubles_with_extras(settings)
+    if listen.body_bytes_max > listen.bodies_bytes_max:
+        yield _Trouble(
+            "listen.body_bytes_max",
+            "listen.body_bytes_max is above listen.bodies_bytes_max: no such body could ever pass",
+        )
+
+
+def _troubles_with_extras(settings: Settings) -> Iterator[_Trouble]:
     try:
         Secrets(settings.secrets.extra)
     except RuleInvalid as error:
         yield _Trouble("secrets.extra", f"secrets.extra: {error.detail}", error.hint)
     if OWN_SOURCE in settings.sources.extra:
         yield _Trouble("sources.extra", f"sources.extra: {OWN_SOURCE} is what the daemon itself writes", "name another")
-    if listen.body_bytes_max > listen.bodies_bytes_max:
-        yield _Trouble(
-            "listen.body_bytes_max",
-            "listen.body_bytes_max is above listen.bodies_bytes_max: no such body could ever pass",
-        )
 
 
 def _troubles_of_diagnosis(diagnosis: DiagnosisSettings) -> Iterator[_Trouble]:

@@ -4,7 +4,8 @@ What is drawn:
 
 * `do`: an endpoint that works (`SUCCESSES_MIN`), how often with Wilson's interval, how fast, and with which input; and
   the way to call it, where that makes the difference (`differences`).
-* `avoid`: a failure (`FAILURES_MIN`) with its likely cause, what to do about it, and what works where this fails.
+* `avoid`: a failure (`FAILURES_MIN`) with its likely cause, what to do about it, and what works where this fails. Where
+  an attribute of the op sets it apart, and nearly all of it has that (`SCOPE_SHARE_MIN`), it is for such ops alone.
 * `recipe`: the steps after which a call succeeds that had failed (`RECOVERIES_MIN`, in `RECOVERY_RATE_MIN` of the
   tries); and the step that runs judged good have before a call, and bad ones have not (Fisher, `HABIT_P_MAX`,
   Bonferroni).
@@ -24,7 +25,7 @@ from observer_actors.playbook.deltas import Evidence
 from observer_actors.playbook.differences import Counts, Difference, Side, against_successes, chance_p, of_all_failures
 from observer_actors.playbook.entries import Kind, entry_id
 from observer_actors.playbook.evidence import Endpoint, Failure, Habit, Recovery, recovery_key
-from observer_actors.playbook.inputs import KIND, SHAPE
+from observer_actors.playbook.inputs import KIND, SHAPE, is_attribute
 from observer_actors.playbook.witnesses import Corroboration, Witnesses
 
 __all__ = ["Draft", "draw_avoid", "draw_do", "draw_habit", "draw_recovery", "draw_way", "ids_about", "wilson"]
@@ -38,6 +39,7 @@ HABIT_RUNS_MIN: Final = 5
 HABIT_P_MAX: Final = 0.01
 HABIT_SHARE_MIN: Final = 0.2
 RETRIES_MIN: Final = 3
+SCOPE_SHARE_MIN: Final = 0.9
 FAILURE_CHARS_MAX: Final = 160
 _Z: Final = 1.959964
 """Of the standard normal distribution, for 95 %."""
@@ -78,7 +80,7 @@ def draw_way(counts: Counts) -> Draft:
     endpoint, corroboration = counts.endpoint, counts.corroboration
     key = entry_id(Kind.DO, endpoint.name, "way")
     found = of_all_failures(counts)
-    if found is None or found.works is None:
+    if found is None or found.works is None or is_attribute(found.feature):
         return Draft(key, Kind.DO, endpoint.name, None)
     works, fails = found.works, found.fails
     instead = f", with {_phrase(found.feature, fails)} {_of(fails)}" if found.tells_fails else ""
@@ -122,6 +124,7 @@ def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
         failed=count,
         examples=failure.seqs,
         contrary=endpoint.ok_seqs,
+        scope=_scope(found, count),
     )
     return Draft(
         key, Kind.AVOID, endpoint.name, evidence, said="" if found is None else f"{ruling.cause}\n{_said(found)}"
@@ -132,16 +135,16 @@ def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corrobo
     """Say what leads from a failure to success."""
     key = entry_id(Kind.RECIPE, endpoint.name, recovery_key(recovery.failure, recovery.steps))
     nothing = Draft(key, Kind.RECIPE, endpoint.name, None)
-    ok, tries = recovery.ok.count, recovery.ok.count + recovery.bad
+    ok, tries = recovery.ok.count, recovery.tries
     failure = endpoint.failures.get(recovery.failure)
     if failure is None or ok < RECOVERIES_MIN or ok < RECOVERY_RATE_MIN * tries:
         return nothing
     if not recovery.steps and failure.ruling().cause not in _PASSES:
         return nothing
     others = [one for one in endpoint.recoveries.values() if one.failure == recovery.failure and one is not recovery]
-    others_ok, others_tries = sum(o.ok.count for o in others), sum(o.ok.count + o.bad for o in others)
-    if others_ok * tries > ok * others_tries:
-        return nothing  # other ways work better
+    others_ok, others_tries = sum(o.ok.count for o in others), sum(o.tries for o in others)
+    if others_tries and others_ok * tries >= ok * others_tries:
+        return nothing  # other ways work as well
     steps = " then ".join(f"`{step}`" for step in recovery.steps)
     way = f"call {steps}, and then `{endpoint.name}` again" if steps else f"call `{endpoint.name}` again"
     parts = [
@@ -223,11 +226,13 @@ def _evidence(  # noqa: PLR0913 - what an entry has
     failed: int | None = None,
     examples: Iterable[int] | None = None,
     contrary: Iterable[int] | None = None,
+    scope: dict[str, str] | None = None,
 ) -> Evidence:
     examples = tuple(endpoint.ok_seqs if examples is None else examples)
     return Evidence(
         about=about,
         text=" ".join(parts),
+        scope=scope or {},
         succeeded=witnesses.count if succeeded is None else succeeded,
         failed=endpoint.bad.count if failed is None else failed,
         doubtful=witnesses.doubtful,
@@ -239,6 +244,13 @@ def _evidence(  # noqa: PLR0913 - what an entry has
         first_seq=witnesses.first_seq,
         last_seq=examples[-1] if examples else endpoint.last_seq,
     )
+
+
+def _scope(found: Difference | None, count: int) -> dict[str, str]:
+    """Give the attribute that nearly all of the failures have, and that sets them apart: elsewhere it does not fail."""
+    if found is None or not found.tells_fails or not is_attribute(found.feature):
+        return {}
+    return {found.feature: found.fails.value} if found.fails.failed >= SCOPE_SHARE_MIN * count else {}
 
 
 def _usual_shape(endpoint: Endpoint, corroboration: Corroboration) -> str:

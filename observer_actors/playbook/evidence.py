@@ -118,6 +118,11 @@ class Recovery(msgspec.Struct):
     contrary_seqs: list[int] = []
     drawn: Drawn = msgspec.field(default_factory=Drawn)
 
+    @property
+    def tries(self) -> int:
+        """How often it was tried."""
+        return self.ok.count + self.bad
+
 
 class Habit(msgspec.Struct):
     """Judged runs that called this endpoint after another one."""

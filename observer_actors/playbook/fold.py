@@ -268,7 +268,7 @@ class Playbook:
         if found is None:
             return
         recovery = endpoint.recovered(found[0], step, found[1], run.number, words)
-        if recovery is not None and _is_due(recovery.drawn, recovery.ok, RECOVERIES_MIN, self.meta.corroboration):
+        if recovery is not None and _is_recovery_due(recovery, self.meta.corroboration):
             self._draw_recovery(endpoint, recovery)
 
     # ------------------------------------------------------------------------------------------------ verdicts
@@ -318,9 +318,7 @@ class Playbook:
             if _is_due(one.drawn, one.witnesses, FAILURES_MIN, corroboration)
         ]
         recoveries = [
-            RECOVERY + key
-            for key, one in endpoint.recoveries.items()
-            if _is_due(one.drawn, one.ok, RECOVERIES_MIN, corroboration)
+            RECOVERY + key for key, one in endpoint.recoveries.items() if _is_recovery_due(one, corroboration)
         ]
         endpoint.due = list(dict.fromkeys((*failures, *recoveries, *endpoint.due)))
         self._draw_if_grown(endpoint)
@@ -357,7 +355,7 @@ class Playbook:
             self.ledger.write(draw_habit(endpoint, key, endpoint.habits[key], corroboration))
 
     def _draw_recovery(self, endpoint: Endpoint, recovery: Recovery) -> None:
-        recovery.drawn = Drawn(recovery.ok.count, recovery.ok.suffice(self.meta.corroboration))
+        recovery.drawn = Drawn(recovery.tries, recovery.ok.suffice(self.meta.corroboration))
         self.ledger.write(draw_recovery(endpoint, recovery, self.meta.corroboration))
 
     def _draw_avoid(self, endpoint: Endpoint, text: str, failure: Failure, counts: Counts) -> None:
@@ -521,6 +519,15 @@ def _is_due(drawn: Drawn, witnesses: Witnesses, least: int, corroboration: Corro
     if witnesses.count < least:
         return False
     return witnesses.count >= _grown(drawn.count) or drawn.corroborated != witnesses.suffice(corroboration)
+
+
+def _is_recovery_due(recovery: Recovery, corroboration: Corroboration) -> bool:
+    """Say whether a way was tried half as often again, whatever came of it."""
+    if recovery.ok.count < RECOVERIES_MIN:
+        return False
+    return recovery.tries >= _grown(recovery.drawn.count) or recovery.drawn.corroborated != recovery.ok.suffice(
+        corroboration
+    )
 
 
 def _may_come_from(endpoint: Endpoint, source: str) -> bool:

@@ -24,7 +24,7 @@ from observer_actors.op import Op
 from observer_actors.patterns import template_of
 from observer_actors.patterns.masking import digits_alike
 
-__all__ = ["ABSENT", "KIND", "SHAPE", "Feature", "features", "kind_of"]
+__all__ = ["ABSENT", "KIND", "SHAPE", "Feature", "features", "is_attribute", "kind_of"]
 
 Feature = tuple[str, str]
 
@@ -65,6 +65,11 @@ _KINDS: Final = tuple(
 def features(op: Op) -> tuple[Feature, ...]:
     """Give the features of an op, each name once, in a fixed order."""
     return tuple({**_input_features(op.input_summary), **dict(_attributes(op))}.items())
+
+
+def is_attribute(name: str) -> bool:
+    """Say whether a feature is an attribute of the op: what it is about, and nothing that a caller chooses."""
+    return name in _ATTRIBUTES or name.startswith("attrs.")
 
 
 def kind_of(value: Any) -> str:  # noqa: ANN401 - whatever JSON holds
