@@ -9,7 +9,18 @@ import msgspec
 from hypothesis import strategies as st
 
 from observer_actors.op import Op, Scalar
-from observer_actors.playbook import Corroboration, Decision, Delta, Of, Playbook, Revocation, decision_attrs
+from observer_actors.playbook import (
+    Action,
+    Corroboration,
+    Decision,
+    Delta,
+    Kind,
+    Of,
+    Playbook,
+    Revocation,
+    decision_attrs,
+    entry_id,
+)
 from observer_actors.playbook.decisions import PLAYBOOK_ENDPOINT
 from observer_actors.playbook.trial import ADVICE_ENDPOINT
 
@@ -134,6 +145,25 @@ _CALLS = st.builds(
     st.sampled_from(("", "ann")),
 )
 _VERDICTS = st.builds(lambda run, good: verdict(run, good=good), _RUNS, st.booleans())
-_OPS = st.one_of(_CALLS, _CALLS, _CALLS, _CALLS, _VERDICTS)
+_ENTRIES = st.sampled_from((entry_id(Kind.DO, "book"), entry_id(Kind.AVOID, "book", "invalid date")))
+_EXPOSURES = st.builds(
+    lambda advice, entry, run, is_control: exposed(
+        advice, "" if is_control else entry, control=entry if is_control else "", run=run
+    ),
+    st.sampled_from(("a1", "a2", "a3")),
+    _ENTRIES,
+    _RUNS,
+    st.booleans(),
+)
+_REPORTS = st.builds(
+    lambda advice, error, run: call("book", error=error, run=run, advice_id=advice),
+    st.sampled_from(("a1", "a2", "a3")),
+    _ERRORS,
+    _RUNS,
+)
+_DECISIONS = st.builds(
+    lambda action, entry: decided(Decision(action=action, entry=entry, note="so")), st.sampled_from(Action), _ENTRIES
+)
+_OPS = st.one_of(*[_CALLS] * 8, *[_VERDICTS] * 2, _EXPOSURES, _REPORTS, _DECISIONS)
 journals: Final = st.lists(_OPS, min_size=0, max_size=80).map(numbered)
-"""Journals of agents in a few runs, and of an auditor."""
+"""Journals of agents in a few runs, of an auditor, and of what the daemon and persons add to them."""

@@ -448,7 +448,7 @@ def test_values_of_all_endpoints_together_are_bounded_and_counted(monkeypatch: p
 def test_runs_are_bounded_and_a_verdict_on_a_forgotten_one_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs_module, "RUNS_MAX", 10)
     playbook = fold(numbered([call(run=f"r{n}") for n in range(50)]))
-    assert len(list(playbook.runs.names())) == 10
+    assert len(playbook.runs.by_name) == 10
     assert playbook.meta.left.runs == 40
     before = playbook.endpoints["sql:run"].ok.count
     fold(numbered([verdict("r1", good=False)], 51), playbook)

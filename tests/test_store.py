@@ -7,6 +7,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -154,6 +155,20 @@ def test_a_playbook_that_was_made_anew_takes_the_place_of_all_there_was(store: S
     other = msgspec.structs.replace(ENTRY, id="e2")
     store.save_playbook([part(other)], consumer="consolidator", seq=8, whole=True)
     assert (store.playbook("consolidator").cursor, entries(store)) == (8, {"e2": other})
+
+
+def test_what_the_gateway_was_told_by_an_older_version_stays_told(path: Path, open_store: Callable[..., Store]) -> None:
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        for statement in MIGRATIONS[0]:
+            old.execute(statement)
+        old.execute("PRAGMA user_version = 1")
+        record = '{"id":"e1","endpoint":"sql:run","successes":9,"sent_successes":8}'
+        old.execute("INSERT INTO entries VALUES ('e1', 'sql:run', 9, ?)", (record,))
+        old.execute("INSERT INTO cursors VALUES ('consolidator', 9)")
+    store = open_store()
+    assert (store.set_aside, store.told(), store.cursor("consolidator")) == (None, {"sql:run": 8}, 0)
+    assert entries(store) == {}
 
 
 def test_the_same_evidence_is_diagnosed_and_announced_once(store: Store) -> None:

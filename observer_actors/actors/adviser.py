@@ -26,7 +26,6 @@ __all__ = ["ANSWERS", "Advice", "Adviser", "AdviserStatistics", "Wanted"]
 
 ANSWERS: Final = ("given", "held back", "nothing", "refused")
 """What can come of a request."""
-SUMMARY_CHARS_MAX: Final = 200
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,9 +110,7 @@ class Adviser:
             control=tuple(entry.id for entry in best if entry not in exposed),
         )
         try:
-            await self._recorder.record(
-                ADVICE_ENDPOINT, exposure_attrs(exposure), summary=wanted.endpoint[:SUMMARY_CHARS_MAX]
-            )
+            await self._recorder.record(ADVICE_ENDPOINT, exposure_attrs(exposure), summary=best[0].endpoint)
         except ObserverError:
             self.statistics.requests["refused"] += 1
             raise

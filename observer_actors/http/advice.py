@@ -93,8 +93,12 @@ def register_advice(app: QuartTrio, views: Views, send: Callable[[Reply], Respon
         """
         given = parse_parameters(request.args.items(multi=True), _PARAMETERS, "/advice")
         as_text = given.pop("format", _accepted()) == "markdown"
-        found = await views.adviser.advise(_wanted(given))
-        return send(_markdown(found) if as_text else json_reply(_answer(found)))
+        wanted = _wanted(given, views.intake.without_secrets)
+        # A HEAD is no use of an entry: nothing is handed out, so nothing is written down.
+        found = Advice("") if request.method == "HEAD" else await views.adviser.advise(wanted)
+        response = send(_markdown(found) if as_text else json_reply(_answer(found)))
+        response.headers["Cache-Control"] = "no-store"
+        return response
 
 
 def _accepted() -> str:
@@ -102,7 +106,11 @@ def _accepted() -> str:
     return "markdown" if best == MARKDOWN else "json"
 
 
-def _wanted(given: Mapping[str, Any]) -> Wanted:
+def _wanted(given: Mapping[str, Any], clean: Callable[[str], str]) -> Wanted:
+    """Read a request.
+
+    :param clean: takes secrets out of what goes into the journal.
+    """
     if not given.get("endpoint") and not given.get("input"):
         raise QueryInvalid(
             "nor input is given", field="endpoint", hint="say what is about to be called: ?endpoint=sql:run"
@@ -110,8 +118,9 @@ def _wanted(given: Mapping[str, Any]) -> Wanted:
     about = {name: given[name] for name in ("role", "city", "state") if name in given}
     for name, value in given.get("attrs", {}).items():
         about |= {name: value, f"attrs.{name}": value}
-    plain = {name: given[name] for name in ("endpoint", "input", "run", "task", "source", "limit") if name in given}
-    return Wanted(given=about, **plain)
+    plain = {name: given[name] for name in ("endpoint", "input", "limit") if name in given}
+    kept: dict[str, Any] = {name: clean(given[name]) for name in ("run", "task", "source") if name in given}
+    return Wanted(given=about, **plain, **kept)
 
 
 def _answer(found: Advice) -> AdviceAnswer:

@@ -14,6 +14,7 @@ from quart_trio import QuartTrio
 
 from observer_actors.doubt import suspicion
 from observer_actors.errors import ObserverError, QueryInvalid, RequestInvalid
+from observer_actors.event import OWN_SOURCE
 from observer_actors.http.description import document_problems
 from observer_actors.http.queries import Parameter, parse_limit, parse_parameters, parse_seq, parse_text
 from observer_actors.http.replies import Reply, json_reply
@@ -22,6 +23,7 @@ from observer_actors.op import Op, time_us
 from observer_actors.patterns import bounded_endpoint
 from observer_actors.playbook import Action, Decision, Entry, Kind, Left, Of, Revocation, State, decision_attrs
 from observer_actors.playbook.decisions import NOTE_CHARS_MAX, PLAYBOOK_ENDPOINT
+from observer_actors.playbook.fold import REVOCATIONS_MAX
 from observer_actors.playbook.lift import Lift, lift
 from observer_actors.playbook.runs import AUDITOR
 from observer_actors.playbook.states import ALPHA
@@ -180,6 +182,10 @@ def register_playbook(app: QuartTrio, views: Views, send: Send) -> None:
         asked = _decoded(await request.get_data(cache=False, as_text=False), Revoke, '{"of": "source", "name": "…"}')
         if asked.since and time_us(asked.since) is None:
             raise RequestInvalid("since: is not an ISO 8601 time", hint="e.g. 2026-11-22T10:00:00Z")
+        if asked.of is Of.SOURCE and asked.name == OWN_SOURCE:
+            raise RequestInvalid(f"name: {OWN_SOURCE} is the daemon itself", hint="name the source of an event")
+        if len(views.consolidator.playbook.meta.revocations) >= REVOCATIONS_MAX:
+            raise RequestInvalid(f"there are {REVOCATIONS_MAX:,} revocations already")
         note = views.intake.without_secrets(asked.note)
         seq = await _record(views, Revocation(of=asked.of, name=asked.name, since=asked.since, note=note))
         suspended = sum(entry.suspended for entry in views.consolidator.entries.values())

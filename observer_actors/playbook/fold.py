@@ -27,20 +27,10 @@ from observer_actors.patterns import bounded_endpoint, error_text, template_of
 from observer_actors.patterns.taxonomy import status_in
 from observer_actors.playbook.decisions import Decision, Of, Revocation, decision_in
 from observer_actors.playbook.deltas import Delta
-from observer_actors.playbook.differences import Counts
-from observer_actors.playbook.drawing import (
-    FAILURES_MIN,
-    RECOVERIES_MIN,
-    SUCCESSES_MIN,
-    draw_avoid,
-    draw_do,
-    draw_habit,
-    draw_recovery,
-    draw_way,
-    ids_about,
-)
+from observer_actors.playbook.drawer import Drawer
+from observer_actors.playbook.drawing import ids_about
 from observer_actors.playbook.entries import Entry, Mark
-from observer_actors.playbook.evidence import Drawn, Endpoint, Failure, Recovery, Room
+from observer_actors.playbook.evidence import Endpoint, Room
 from observer_actors.playbook.inputs import features
 from observer_actors.playbook.keeping import Kept, Row, Section
 from observer_actors.playbook.ledger import Ledger
@@ -48,9 +38,9 @@ from observer_actors.playbook.runs import AUDITOR, Run, Runs, Step, habits, way_
 from observer_actors.playbook.states import Standing
 from observer_actors.playbook.trial import ADVICE_ENDPOINT, Asked, EntryTrial, run_name
 from observer_actors.playbook.trial import Run as TrialRun
-from observer_actors.playbook.witnesses import WITNESSES_MAX, Corroboration, Witnesses
+from observer_actors.playbook.witnesses import WITNESSES_MAX, Corroboration
 
-__all__ = ["ENDPOINTS_MAX", "Left", "Playbook"]
+__all__ = ["ENDPOINTS_MAX", "REVOCATIONS_MAX", "Left", "Playbook"]
 
 VERSION: Final = 1
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew."""
@@ -61,11 +51,8 @@ VALUES_MAX: Final = 60_000
 """Values of features, of all endpoints together: about 40 MB."""
 SOURCES_MAX: Final = 50
 REVOCATIONS_MAX: Final = 1_000
+"""None is ever forgotten, or what it took back would come again; a further one is refused where it is asked for."""
 OTHER: Final = "other"
-DO, WAY, FAILURE, RECOVERY, HABIT = "d", "w", "f", "r", "h"
-"""What can be drawn of an endpoint; behind the last three stands which."""
-DRAWN_AT_ONCE: Final = 3
-"""Things drawn of an endpoint at one op, beside the failure or the recovery in hand."""
 INPUTS_MAX: Final = 3
 INPUT_CHARS_MAX: Final = 200
 """These two are the seed's."""
@@ -121,6 +108,7 @@ class Playbook:
         self.kept = Kept()
         self.ledger = Ledger(self.kept)
         self.meta = Meta(corroboration)
+        self._drawer = Drawer(self.ledger, lambda: self.meta.corroboration)
         self._room = Room(VALUES_MAX)
         self._ahead = list(revocations)
         """Known revocations that have not come yet."""
@@ -216,16 +204,14 @@ class Playbook:
         if op.success:
             endpoint.succeeded(step, number, words, self._room, is_doubtful=run is not None and run.is_bad)
             endpoint.took(op.duration_ms)
-        elif (failed := endpoint.failed(step, number, words, self._room)) is not None and _is_due(
-            failed.drawn, failed.witnesses, FAILURES_MIN, self.meta.corroboration
-        ):
-            self._draw_avoid(endpoint, failure, failed, Counts(endpoint, self.meta.corroboration))
+        elif (failed := endpoint.failed(step, number, words, self._room)) is not None:
+            self._drawer.failed(endpoint, failure, failed)
         if run is not None:
             self._recover(endpoint, run, step, words)
             self.runs.add(run, step)
             self._keep_runs_bounded()
         self.meta.left.values = self._room.refused
-        self._draw_if_grown(endpoint)
+        self._drawer.grown(endpoint)
 
     def _source(self, name: str) -> str:
         """Give the name under which a source is a witness: beyond `SOURCES_MAX` all are one."""
@@ -268,8 +254,8 @@ class Playbook:
         if found is None:
             return
         recovery = endpoint.recovered(found[0], step, found[1], run.number, words)
-        if recovery is not None and _is_recovery_due(recovery, self.meta.corroboration):
-            self._draw_recovery(endpoint, recovery)
+        if recovery is not None:
+            self._drawer.recovered(endpoint, recovery)
 
     # ------------------------------------------------------------------------------------------------ verdicts
 
@@ -290,7 +276,7 @@ class Playbook:
         for name in dict.fromkeys(step.endpoint for step in run.steps):
             for endpoint in self._known(name):
                 self._touch(Section.ENDPOINT, name)
-                self._draw_what_is_due(endpoint)
+                self._drawer.judged(endpoint)
 
     def _judge_ways(self, run: Run, own: Sequence[Step]) -> None:
         """Take in what a verdict says of how the steps of whoever the run belongs to followed each other."""
@@ -307,75 +293,6 @@ class Playbook:
         endpoint = self.endpoints.get(name)
         return () if endpoint is None else (endpoint,)
 
-    # ------------------------------------------------------------------------------------------------- drawing
-
-    def _draw_what_is_due(self, endpoint: Endpoint) -> None:
-        """Draw what has become corroborated by a verdict, before what has only grown."""
-        corroboration = self.meta.corroboration
-        failures = [
-            FAILURE + text
-            for text, one in endpoint.failures.items()
-            if _is_due(one.drawn, one.witnesses, FAILURES_MIN, corroboration)
-        ]
-        recoveries = [
-            RECOVERY + key for key, one in endpoint.recoveries.items() if _is_recovery_due(one, corroboration)
-        ]
-        endpoint.due = list(dict.fromkeys((*failures, *recoveries, *endpoint.due)))
-        self._draw_if_grown(endpoint)
-
-    def _draw_if_grown(self, endpoint: Endpoint) -> None:
-        """Draw all there is of an endpoint, when its evidence has grown by half or become corroborated.
-
-        A few at each op: an endpoint may have many.
-        """
-        count = endpoint.calls + endpoint.judged_good + endpoint.judged_bad
-        enough = endpoint.ok.suffice(self.meta.corroboration)
-        if count >= max(SUCCESSES_MIN, _grown(endpoint.drawn.count)) or enough != endpoint.drawn.corroborated:
-            endpoint.drawn = Drawn(count, enough)
-            endpoint.corroborated |= enough
-            endpoint.due = list(dict.fromkeys((DO, WAY, *endpoint.due, *_all_of(endpoint))))
-        if endpoint.due:
-            now, endpoint.due = endpoint.due[:DRAWN_AT_ONCE], endpoint.due[DRAWN_AT_ONCE:]
-            counts = Counts(endpoint, self.meta.corroboration)
-            for what in now:
-                self._draw(endpoint, what, counts)
-
-    def _draw(self, endpoint: Endpoint, what: str, counts: Counts) -> None:
-        """Draw one thing, if it is there still."""
-        corroboration, key = self.meta.corroboration, what[1:]
-        if what == DO:
-            self.ledger.write(draw_do(endpoint, corroboration))
-        elif what == WAY:
-            self.ledger.write(draw_way(counts))
-        elif what[0] == FAILURE and key in endpoint.failures:
-            self._draw_avoid(endpoint, key, endpoint.failures[key], counts)
-        elif what[0] == RECOVERY and key in endpoint.recoveries:
-            self._draw_recovery(endpoint, endpoint.recoveries[key])
-        elif what[0] == HABIT:
-            self.ledger.write(draw_habit(endpoint, key, endpoint.habits[key], corroboration))
-
-    def _draw_recovery(self, endpoint: Endpoint, recovery: Recovery) -> None:
-        recovery.drawn = Drawn(recovery.tries, recovery.ok.suffice(self.meta.corroboration))
-        self.ledger.write(draw_recovery(endpoint, recovery, self.meta.corroboration))
-
-    def _draw_avoid(self, endpoint: Endpoint, text: str, failure: Failure, counts: Counts) -> None:
-        """Draw a failure; where another one says the same, the older lives on."""
-        enough = failure.witnesses.suffice(self.meta.corroboration)
-        failure.drawn = Drawn(failure.witnesses.count, enough)
-        endpoint.corroborated |= enough
-        draft = draw_avoid(counts, text, failure)
-        failure.said = draft.said if enough else ""
-        self.ledger.write(draft)
-        same = [root for root, one in endpoint.failures.items() if failure.said and one.said == failure.said]
-        if len(same) < 2:  # noqa: PLR2004 - alone
-            return
-        root = min(same, key=lambda one: endpoint.failures[one].witnesses.first_seq)
-        for other in same:
-            if other != root:
-                self.ledger.merge(ids_about(endpoint, root)[0], ids_about(endpoint, other)[0])
-                endpoint.merge_failures(root, other)
-        self.ledger.write(draw_avoid(counts, root, endpoint.failures[root]))
-
     # --------------------------------------------------------------------------------- what the daemon has said
 
     def _take_own(self, op: Op) -> None:
@@ -391,7 +308,9 @@ class Playbook:
 
     def _revoke(self, revocation: Revocation) -> None:
         known = next((one for one in self._ahead if one.seq == revocation.seq), None)
-        self.meta.revocations = [*self.meta.revocations, revocation][-REVOCATIONS_MAX:]
+        if len(self.meta.revocations) >= REVOCATIONS_MAX:
+            return
+        self.meta.revocations = [*self.meta.revocations, revocation]
         if known is not None:
             self._ahead.remove(known)
             return
@@ -415,17 +334,9 @@ class Playbook:
     def parts(self) -> Iterator[tuple[Section, str]]:
         """Give all parts of the state, in a fixed order."""
         yield Section.META, ""
-        for section, names in (
-            (Section.ENDPOINT, self.endpoints),
-            (Section.RUN, self.runs.names()),
-            (Section.ENTRY, self.ledger.entries),
-            (Section.STANDING, self.ledger.standings),
-            (Section.TRIAL_RUN, self.ledger.trials.runs),
-            (Section.TRIAL_ADVICE, self.ledger.trials.advices),
-            (Section.TRIAL_ENTRY, self.ledger.trials.entries),
-        ):
-            for name in names:
-                yield section, name
+        for section, (parts, _) in self._tables().items():
+            for key in parts:
+                yield section, key
 
     def row(self, section: Section, key: str) -> Row:
         """Give one part of the state, as it is now."""
@@ -443,23 +354,20 @@ class Playbook:
         return [self.row(section, key) for section, key in sorted(self.parts())]
 
     def _part(self, section: Section, key: str) -> msgspec.Struct | None:
-        match section:
-            case Section.META:
-                return self.meta
-            case Section.ENDPOINT:
-                return self.endpoints.get(key)
-            case Section.RUN:
-                return self.runs.get(key)
-            case Section.ENTRY:
-                return self.ledger.entries.get(key)
-            case Section.STANDING:
-                return self.ledger.standings.get(key)
-            case Section.TRIAL_RUN:
-                return self.ledger.trials.runs.get(key)
-            case Section.TRIAL_ADVICE:
-                return self.ledger.trials.advices.get(key)
-            case Section.TRIAL_ENTRY:
-                return self.ledger.trials.entries.get(key)
+        return self.meta if section is Section.META else self._tables()[section][0].get(key)
+
+    def _tables(self) -> dict[Section, tuple[Mapping[str, msgspec.Struct], type[msgspec.Struct]]]:
+        """Give the parts of each section but the first, by key, and what they are."""
+        ledger = self.ledger
+        return {
+            Section.ENDPOINT: (self.endpoints, Endpoint),
+            Section.RUN: (self.runs.by_name, Run),
+            Section.ENTRY: (ledger.entries, Entry),
+            Section.STANDING: (ledger.standings, Standing),
+            Section.TRIAL_RUN: (ledger.trials.runs, TrialRun),
+            Section.TRIAL_ADVICE: (ledger.trials.advices, Asked),
+            Section.TRIAL_ENTRY: (ledger.trials.entries, EntryTrial),
+        }
 
     @classmethod
     def restored(cls, rows: Iterable[Row], cursor: int) -> Self:
@@ -480,54 +388,22 @@ class Playbook:
 
     def _restore(self, row: Row) -> None:
         self.kept.born[row.section, row.key] = row.seq
-        ledger, record, key = self.ledger, row.record, row.key
-        match row.section:
-            case Section.META:
-                self.meta = msgspec.json.decode(record, type=Meta)
-            case Section.ENDPOINT:
-                self.endpoints[key] = msgspec.json.decode(record, type=Endpoint)
-            case Section.RUN:
-                self.runs.restore(msgspec.json.decode(record, type=Run))
-            case Section.ENTRY:
-                ledger.restore(msgspec.json.decode(record, type=Entry))
-            case Section.STANDING:
-                ledger.standings[key] = msgspec.json.decode(record, type=Standing)
-            case Section.TRIAL_RUN:
-                ledger.trials.runs[key] = msgspec.json.decode(record, type=TrialRun)
-            case Section.TRIAL_ADVICE:
-                ledger.trials.advices[key] = msgspec.json.decode(record, type=Asked)
-            case Section.TRIAL_ENTRY:
-                ledger.trials.entries[key] = msgspec.json.decode(record, type=EntryTrial)
+        if row.section is Section.META:
+            self.meta = msgspec.json.decode(row.record, type=Meta)
+            return
+        parts, kind = self._tables()[row.section]
+        part = msgspec.json.decode(row.record, type=kind)
+        if isinstance(part, Entry):
+            self.ledger.restore(part)
+        elif isinstance(part, Run):
+            self.runs.restore(part)
+        else:
+            assert isinstance(parts, dict)
+            parts[row.key] = part
 
 
 _BY_LAST_SEQ: Final = frozenset({Section.ENDPOINT, Section.RUN})
 """Sections whose parts are in the order of their last use; the others are in that in which they were made."""
-
-
-def _all_of(endpoint: Endpoint) -> Iterator[str]:
-    yield from (FAILURE + text for text in endpoint.failures)
-    yield from (RECOVERY + key for key in endpoint.recoveries)
-    yield from (HABIT + other for other in endpoint.habits)
-
-
-def _grown(count: int) -> int:
-    """Give the count from which on evidence is drawn again: half as much more."""
-    return count + max(1, count // 2)
-
-
-def _is_due(drawn: Drawn, witnesses: Witnesses, least: int, corroboration: Corroboration) -> bool:
-    if witnesses.count < least:
-        return False
-    return witnesses.count >= _grown(drawn.count) or drawn.corroborated != witnesses.suffice(corroboration)
-
-
-def _is_recovery_due(recovery: Recovery, corroboration: Corroboration) -> bool:
-    """Say whether a way was tried half as often again, whatever came of it."""
-    if recovery.ok.count < RECOVERIES_MIN:
-        return False
-    return recovery.tries >= _grown(recovery.drawn.count) or recovery.drawn.corroborated != recovery.ok.suffice(
-        corroboration
-    )
 
 
 def _may_come_from(endpoint: Endpoint, source: str) -> bool:

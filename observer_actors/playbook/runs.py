@@ -11,7 +11,7 @@ a run that has been forgotten changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -100,8 +100,9 @@ class Runs:
             run.steps.append(step)
             self._steps += 1
 
-    def names(self) -> Iterable[str]:
-        """Give the names of all runs."""
+    @property
+    def by_name(self) -> Mapping[str, Run]:
+        """All runs, the one whose last op is oldest first."""
         return self._runs
 
     def forget_oldest(self) -> list[Run]:

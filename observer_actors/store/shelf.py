@@ -150,12 +150,16 @@ def _rank(entry: Entry) -> _Rank:
 
 def _place(endpoint: str) -> str:
     """Give one word that stands for an endpoint."""
-    return f"e{stable_id('place', endpoint)}"
+    return f"e{stable_id('place', _encodable(endpoint))}"
 
 
 def _body(entry: Entry) -> str:
-    words = " ".join((entry.endpoint, entry.about, entry.text, *entry.scope.values()))
-    return words.encode("utf-8", "replace").decode()
+    return _encodable(" ".join((entry.endpoint, entry.about, entry.text, *entry.scope.values())))
+
+
+def _encodable(text: str) -> str:
+    """Give a text without halves of characters, which neither SQLite nor a hash takes."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _words(text: str) -> set[str]:

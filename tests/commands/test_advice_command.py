@@ -10,7 +10,7 @@ from tests.daemon.served import Served
 
 
 def test_what_two_sources_have_seen_is_told_in_markdown_or_json(daemon: Served) -> None:
-    daemon.events(
+    last_seq = daemon.events(
         *(
             {
                 "endpoint": "advice:dates",
@@ -22,10 +22,10 @@ def test_what_two_sources_have_seen_is_told_in_markdown_or_json(daemon: Served) 
             }
             for number in range(20)
         )
-    )
-    entries: list[dict[str, Any]] = []
-    while not entries:
-        entries = [one for one in daemon.json("/playbook", endpoint="advice:dates")["entries"] if one["handed_out"]]
+    )["last_seq"]
+    while daemon.json("/playbook", limit=1)["last_seq"] < last_seq:
+        pass
+    entries: list[dict[str, Any]] = daemon.json("/playbook", endpoint="advice:dates", handed_out="true")["entries"]
     ids = [str(one["id"]) for one in entries]
     run = next(run for run in map(str, range(99_999)) if not any(in_control(one, run, 0.5) for one in ids))
 

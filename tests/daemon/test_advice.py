@@ -198,6 +198,24 @@ async def test_what_cannot_be_journalled_is_not_handed_out(tmp_path: Path) -> No
         assert daemon.adviser.statistics.requests == {"refused": 1}
 
 
+async def test_a_head_is_no_use_and_no_answer_is_kept_by_a_cache(tmp_path: Path) -> None:
+    async with advising(tmp_path, entry()) as (daemon, client):
+        head = await client.head("/advice", params={"endpoint": "sql:run"})
+        assert len(await exposures(daemon)) == 0
+        answer = await client.get("/advice", params={"endpoint": "sql:run"})
+        assert len(await exposures(daemon)) == 1
+    assert (head.status_code, head.content) == (200, b"")
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_secrets_in_the_names_of_a_run_do_not_reach_the_journal(tmp_path: Path) -> None:
+    secret = "ghp_" + "a1B2" * 9
+    async with advising(tmp_path, entry()) as (daemon, client):
+        await client.get("/advice", params={"endpoint": "sql:run", "run": f"run {secret}", "task": secret})
+        (op,) = await exposures(daemon)
+    assert secret not in str(op)
+
+
 async def test_what_the_daemon_notes_itself_distorts_no_figure(tmp_path: Path) -> None:
     async with advising(tmp_path, entry()) as (daemon, client):
         await client.post("/event", json={"endpoint": "sql:run", "ok": True, "source": "bot"})

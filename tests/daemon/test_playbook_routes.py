@@ -144,6 +144,7 @@ def test_what_a_person_decides_is_in_the_journal_and_is_done(daemon: Served) -> 
         ("/playbook/ENTRY", "no JSON", 400),
         ("/playbook/revoke", '{"of": "planet", "name": "x"}', 400),
         ("/playbook/revoke", '{"of": "source", "name": ""}', 400),
+        ("/playbook/revoke", '{"of": "source", "name": "observer"}', 400),
         ("/playbook/revoke", '{"of": "source", "name": "x", "since": "yesterday"}', 400),
     ],
 )

@@ -107,14 +107,14 @@ def _entries(entries: Iterable[Mapping[str, Any]]) -> str:
         f"{len(entries):,} entries: {stand}, and {alone:,} for which no second source or run speaks: nobody is told",
         f"of them. {len(tried):,} were tried; these are all of them, the most used first.",
         "",
-        "| entry | state | with it | without | fixed | broken |",
-        "|---|---|---:|---:|---:|---:|",
+        "| entry | state | with it | without | lift, 95 % | fixed | broken |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
     for entry in sorted(tried, key=_runs_of, reverse=True):
         trial = entry["trial"]
         lines.append(
             f"| {entry['kind']}: {_cell(entry['text'])} | {entry['state']} | {_rate(trial['exposed'])}"
-            f" | {_rate(trial['control'])} | {trial['fixed']:,} | {trial['broken']:,} |"
+            f" | {_rate(trial['control'])} | {_lift(entry['lift'])} | {trial['fixed']:,} | {trial['broken']:,} |"
         )
     return "\n".join(lines)
 
@@ -125,6 +125,12 @@ def _runs_of(entry: Mapping[str, Any]) -> int:
 
 def _rate(arm: Mapping[str, int]) -> str:
     return f"{arm['succeeded']:,} of {arm['succeeded'] + arm['failed']:,}"
+
+
+def _lift(found: Mapping[str, Any]) -> str:
+    if found["estimate"] is None:
+        return ""
+    return f"{found['estimate']:+.2f} ({found['low']:+.2f} to {found['high']:+.2f})"
 
 
 def _cell(text: str) -> str:

@@ -23,6 +23,7 @@ IMPATIENT_S: Final = 0.3
 """The mean time after which a caller that breaks the connection does so."""
 SLACK_S: Final = 0.05
 ENDPOINTS: Final = ("tool:search", "tool:book", "tool:cancel")
+RUN_EVENTS: Final = 7
 POISON: Final = "tool:poison"
 STARTED: Final = "2026-01-01T00:00:00.000Z"
 MAY_BE_STORED: Final = 500
@@ -136,7 +137,10 @@ class Caller:
             "success": success,
             "duration_ms": chance.randint(1, 900),
             "source": chance.choice(("mcp", "bot", "scenario")),
+            "run": f"{self._name}-{self._count // RUN_EVENTS}",
         }
+        if self._count % RUN_EVENTS == RUN_EVENTS - 1:
+            event["source"] = "auditor"  # the verdict on the run
         if self._habits.retries:
             event["id"] = f"{self._name}-{self._count}"
         if not success:

@@ -1,0 +1,147 @@
+"""When the evidence of an endpoint is drawn into entries: what has grown by half, or has become corroborated. Pure.
+
+The failure or the way back in hand is drawn at once, all else a few things at each op of the endpoint, which may have
+many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from observer_actors.playbook.differences import Counts
+from observer_actors.playbook.drawing import (
+    FAILURES_MIN,
+    RECOVERIES_MIN,
+    SUCCESSES_MIN,
+    draw_avoid,
+    draw_do,
+    draw_habit,
+    draw_recovery,
+    draw_way,
+    ids_about,
+)
+from observer_actors.playbook.evidence import Drawn, Endpoint, Failure, Recovery
+from observer_actors.playbook.ledger import Ledger
+from observer_actors.playbook.witnesses import Corroboration, Witnesses
+
+__all__ = ["Drawer"]
+
+DO, WAY, FAILURE, RECOVERY, HABIT = "d", "w", "f", "r", "h"
+"""What can be drawn of an endpoint; behind the last three stands which."""
+DRAWN_AT_ONCE: Final = 3
+"""Things drawn of an endpoint at one op, beside the failure or the recovery in hand."""
+
+
+class Drawer:
+    """Draws entries into the ledger.
+
+    :param corroboration: gives what it takes now.
+    """
+
+    def __init__(self, ledger: Ledger, corroboration: Callable[[], Corroboration]) -> None:
+        self._ledger = ledger
+        self._corroboration = corroboration
+
+    def failed(self, endpoint: Endpoint, text: str, failure: Failure) -> None:
+        """Draw a failure that has just come again, if it is due."""
+        if _is_due(failure.drawn, failure.witnesses, FAILURES_MIN, self._corroboration()):
+            self._draw_avoid(endpoint, text, failure, Counts(endpoint, self._corroboration()))
+
+    def recovered(self, endpoint: Endpoint, recovery: Recovery) -> None:
+        """Draw a way back that has just been tried again, if it is due."""
+        if _is_recovery_due(recovery, self._corroboration()):
+            self._draw_recovery(endpoint, recovery)
+
+    def judged(self, endpoint: Endpoint) -> None:
+        """Draw what has become corroborated by a verdict, before what has only grown."""
+        corroboration = self._corroboration()
+        failures = [
+            FAILURE + text
+            for text, one in endpoint.failures.items()
+            if _is_due(one.drawn, one.witnesses, FAILURES_MIN, corroboration)
+        ]
+        recoveries = [
+            RECOVERY + key for key, one in endpoint.recoveries.items() if _is_recovery_due(one, corroboration)
+        ]
+        endpoint.due = list(dict.fromkeys((*failures, *recoveries, *endpoint.due)))
+        self.grown(endpoint)
+
+    def grown(self, endpoint: Endpoint) -> None:
+        """Draw all there is of an endpoint, when its evidence has grown by half or become corroborated.
+
+        A few at each op: an endpoint may have many.
+        """
+        count = endpoint.calls + endpoint.judged_good + endpoint.judged_bad
+        enough = endpoint.ok.suffice(self._corroboration())
+        if count >= max(SUCCESSES_MIN, _grown(endpoint.drawn.count)) or enough != endpoint.drawn.corroborated:
+            endpoint.drawn = Drawn(count, enough)
+            endpoint.corroborated |= enough
+            endpoint.due = list(dict.fromkeys((DO, WAY, *endpoint.due, *_all_of(endpoint))))
+        if endpoint.due:
+            now, endpoint.due = endpoint.due[:DRAWN_AT_ONCE], endpoint.due[DRAWN_AT_ONCE:]
+            counts = Counts(endpoint, self._corroboration())
+            for what in now:
+                self._draw(endpoint, what, counts)
+
+    def _draw(self, endpoint: Endpoint, what: str, counts: Counts) -> None:
+        """Draw one thing, if it is there still."""
+        corroboration, key = self._corroboration(), what[1:]
+        if what == DO:
+            self._ledger.write(draw_do(endpoint, corroboration))
+        elif what == WAY:
+            self._ledger.write(draw_way(counts))
+        elif what[0] == FAILURE and key in endpoint.failures:
+            self._draw_avoid(endpoint, key, endpoint.failures[key], counts)
+        elif what[0] == RECOVERY and key in endpoint.recoveries:
+            self._draw_recovery(endpoint, endpoint.recoveries[key])
+        elif what[0] == HABIT:
+            self._ledger.write(draw_habit(endpoint, key, endpoint.habits[key], corroboration))
+
+    def _draw_recovery(self, endpoint: Endpoint, recovery: Recovery) -> None:
+        recovery.drawn = Drawn(recovery.tries, recovery.ok.suffice(self._corroboration()))
+        self._ledger.write(draw_recovery(endpoint, recovery, self._corroboration()))
+
+    def _draw_avoid(self, endpoint: Endpoint, text: str, failure: Failure, counts: Counts) -> None:
+        """Draw a failure; where another one says the same, the older lives on."""
+        enough = failure.witnesses.suffice(self._corroboration())
+        failure.drawn = Drawn(failure.witnesses.count, enough)
+        endpoint.corroborated |= enough
+        draft = draw_avoid(counts, text, failure)
+        failure.said = draft.said if enough else ""
+        self._ledger.write(draft)
+        same = [root for root, one in endpoint.failures.items() if failure.said and one.said == failure.said]
+        if len(same) < 2:  # noqa: PLR2004 - alone
+            return
+        root = min(same, key=lambda one: endpoint.failures[one].witnesses.first_seq)
+        for other in same:
+            if other != root:
+                self._ledger.merge(ids_about(endpoint, root)[0], ids_about(endpoint, other)[0])
+                endpoint.merge_failures(root, other)
+        self._ledger.write(draw_avoid(counts, root, endpoint.failures[root]))
+
+
+def _all_of(endpoint: Endpoint) -> Iterator[str]:
+    yield from (FAILURE + text for text in endpoint.failures)
+    yield from (RECOVERY + key for key in endpoint.recoveries)
+    yield from (HABIT + other for other in endpoint.habits)
+
+
+def _grown(count: int) -> int:
+    """Give the count from which on evidence is drawn again: half as much more."""
+    return count + max(1, count // 2)
+
+
+def _is_due(drawn: Drawn, witnesses: Witnesses, least: int, corroboration: Corroboration) -> bool:
+    if witnesses.count < least:
+        return False
+    return witnesses.count >= _grown(drawn.count) or drawn.corroborated != witnesses.suffice(corroboration)
+
+
+def _is_recovery_due(recovery: Recovery, corroboration: Corroboration) -> bool:
+    """Say whether a way was tried half as often again, whatever came of it."""
+    if recovery.ok.count < RECOVERIES_MIN:
+        return False
+    return recovery.tries >= _grown(recovery.drawn.count) or recovery.drawn.corroborated != recovery.ok.suffice(
+        corroboration
+    )
