@@ -59,6 +59,8 @@ loop: $(TESTS) ## a simulated fleet with advice and without, into docs/loop.md
 
 docs: $(TESTS) ## remake the pages that are made from the code
 	$(BIN)/python -m tests.metrics_page
+	$(BIN)/observer-actors audit --inventory > docs/PYTHON_INVENTORY.md.new
+	mv docs/PYTHON_INVENTORY.md.new docs/PYTHON_INVENTORY.md
 
 format: $(TESTS) ## lay out the code, and mend what can be mended
 	$(BIN)/ruff check --fix-only

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.payload import BATCH_EVENTS, events
+from observer_actors.client import Observer
 from observer_actors.event import EventDecoder
 from observer_actors.http.replies import Reply
 from observer_actors.http.wire import read_head, rendered
@@ -20,7 +21,7 @@ from observer_actors.secrets import Secrets
 from observer_actors.settings import JournalSettings
 from observer_actors.stats import Stats
 
-__all__ = ["COMMITS", "PASSES", "Pass", "commits"]
+__all__ = ["COMMITS", "HOSTS", "PASSES", "Pass", "commits"]
 
 Pass = Callable[[], int]
 """Handles `BATCH_EVENTS` events, and says how many of them came out."""
@@ -75,6 +76,34 @@ PASSES: Final[Mapping[str, Pass]] = {
     "Secrets.may_be_in": lambda: sum(not _secrets.may_be_in(body) for body in BODIES),
     "Catalogue.place": lambda: sum(bool(_catalogue.place("tool", text)) for text in _texts),
 }
+
+_away: Final = Observer("http://127.0.0.1:9", queue_events_max=BATCH_EVENTS, close_seconds=0)
+"""Nobody is there: what is measured is what a host pays, with a full queue, and with a thread that tries in vain."""
+
+
+def _operations() -> int:
+    before = _away.statistics().events
+    for _ in range(BATCH_EVENTS):
+        with _away.operation("sql:run", input_summary="select count(*) from workers") as op:
+            op.output_summary = "3 rows"
+    return _away.statistics().events - before
+
+
+def _operations_of_a_run() -> int:
+    before = _away.statistics().events
+    with _away.run("r"):
+        for number in range(BATCH_EVENTS):
+            given = {"query": "select count(*) from workers", "limit": 10}
+            with _away.operation("sql:run", input_summary=given, attrs={"attempt": number}) as op:
+                op.fail("timeout after 30 s")
+    return _away.statistics().events - before
+
+
+HOSTS: Final[Mapping[str, Pass]] = {
+    "Observer.operation": _operations,
+    "Observer.operation, JSON, attributes, a run": _operations_of_a_run,
+}
+"""Each by its own pass over as many operations as there are events."""
 
 COMMITS: Final[Mapping[str, bool]] = {"stamp and commit, no sync": False, "stamp and commit, fdatasync": True}
 """Whether the disk syncs."""

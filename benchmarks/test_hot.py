@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.hot import COMMITS, PASSES, commits
+from benchmarks.hot import COMMITS, HOSTS, PASSES, commits
 from benchmarks.payload import BATCH_EVENTS
 
 
@@ -23,3 +23,8 @@ def test_a_commit_holds_every_event(benchmark: BenchmarkFixture, name: str, tmp_
         assert benchmark(commit) == BATCH_EVENTS
     finally:
         writer.close()
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_a_host_reports_every_operation(benchmark: BenchmarkFixture, name: str) -> None:
+    assert benchmark(HOSTS[name]) == BATCH_EVENTS

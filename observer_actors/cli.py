@@ -41,16 +41,25 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "advice:advice",
         "Get what helps with an operation, as Markdown for a prompt; nothing when there is nothing to say.",
     ),
+    "audits": (
+        "audits:audits",
+        "Show what auditors found, newest first; or what is known of one signature and of similar ones.",
+    ),
     "actors": ("actors:actors", "Show the tree of actors: state, restarts, queues, last error."),
     "top": ("top:top", "Show rates, sources, failing patterns, the tree and its queues, live on the whole screen."),
     "send": ("send:send", "Report one operation, from flags or, without any, from standard input (a JSON object)."),
     "exec": ("running:exec_", "Run a command, report how it ended and how long it took, and exit as it did."),
+    "mcp": (
+        "mcp:mcp",
+        "Speak the Model Context Protocol over standard input and output, for a program that runs agents.",
+    ),
     "import": (
         "importing:import_",
         "Bring files of operations in: JSONL of any size, also compressed (.gz), also the seed's ops.jsonl.",
     ),
     "export": ("export:export", "Write operations out, oldest first: all of them, or those that fit the filters."),
     "patterns": ("patterns:app", "Group failures as the daemon does."),
+    "audit": ("audit:audit_", "Audit a Python repository, and remember the verdict."),
     "token": (
         "token:token",
         "Make a token: shown once, and the line for `auth.tokens_file` that holds its hash alone.",

@@ -27,6 +27,7 @@ from observer_actors.actors.courier import Courier
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.evidence import contrast_of
 from observer_actors.actors.learned import Learned
+from observer_actors.actors.librarian import Librarian
 from observer_actors.actors.local_model import LocalModel
 from observer_actors.actors.open_journal import OpenJournal
 from observer_actors.actors.persister import Persister
@@ -47,7 +48,9 @@ from observer_actors.http.server import IngestServer
 from observer_actors.http.views import Readiness, Views
 from observer_actors.journal import DirectoryLock, Disk, PosixDisk
 from observer_actors.journal.format import UNREADABLE, Paths, decode_manifest
+from observer_actors.kb import OutcomesIndex
 from observer_actors.logs import log_lifecycle, logger, set_level
+from observer_actors.mcp import Mount
 from observer_actors.models import ChatModel, LakehouseModel, OllamaModel, OpenAIModel
 from observer_actors.notify import Notifier, keep_notified
 from observer_actors.playbook import Corroboration
@@ -104,7 +107,7 @@ class Daemon:
         self._guard = _guard(settings)
         self._disk = disk or PosixDisk()
         self._around = around or Surroundings()
-        self._build(listeners)
+        self._build(listeners, disk)
 
     async def run(self, *, task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop` is called, then drain.
@@ -154,7 +157,7 @@ class Daemon:
         logger("daemon").info("ready", last_seq=self.commits.last_seq)
         task_status.started(self)
 
-    def _build(self, listeners: list[socket.socket]) -> None:
+    def _build(self, listeners: list[socket.socket], disk: Disk | None) -> None:
         """Make the parts; each is given what it needs, and nothing else."""
         settings, data_dir, around = self.settings, self.settings.data_dir, self._around
         crashes_max = settings.supervision.crashes_before_quarantine
@@ -184,6 +187,8 @@ class Daemon:
             "stats": self.commits.feed("stats", linger_s=0.02),
             "analyzer": self.commits.feed("analyzer", linger_s=0.02),
             "consolidator": self.commits.feed("consolidator", linger_s=0.02),
+            # An auditor on this machine appends its own row just after the answer: mostly it is there first.
+            "librarian": self.commits.feed("librarian", linger_s=0.03),
         }
         self.ring = RingKeeper(self.feeds["ring_keeper"], self.commits, settings.ring.capacity_ops)
         self.stats = StatsKeeper(
@@ -242,6 +247,15 @@ class Daemon:
             settings=lambda: self.settings.advice,
             around=around,
         )
+        self.librarian = Librarian(
+            self.feeds["librarian"],
+            self.commits,
+            OutcomesIndex(data_dir, disk),
+            path=data_dir / "_observer" / "librarian.json",
+            disk=self._disk,
+            in_thread=around.in_thread,
+            log=logger("librarian"),
+        )
         self.courier = Courier(
             self.learned,
             settings.gateway,
@@ -260,7 +274,7 @@ class Daemon:
         self.views = self._views()
         self.ingest = IngestServer(
             self.intake,
-            create_app(self.views),
+            Mount(create_app(self.views), lambda: self._guard, seconds_max=settings.listen.request_seconds_max),
             listeners,
             lambda: self._guard,
             settings.listen,
@@ -311,6 +325,7 @@ class Daemon:
             Strategy.ONE_FOR_ONE,
             ChildSpec("analyzer", self.analyzer.run, stop_s=2, depth=feed["analyzer"]),
             ChildSpec("consolidator", self.consolidator.run, stop_s=2, depth=feed["consolidator"]),
+            ChildSpec("librarian", self.librarian.run, stop_s=2, depth=feed["librarian"]),
             ChildSpec("courier", self.courier.run),
             *([ChildSpec("model", self.local_model.run, stop_s=2)] if self.local_model is not None else []),
             exhausted=Exhausted.PARK,
@@ -372,6 +387,7 @@ class Daemon:
             damaged_lines=self.journal.damaged_lines,
             analyzer=self.analyzer,
             consolidator=self.consolidator,
+            librarian=self.librarian,
             outbox=self.learned.statistics,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from tests.conftest import ROOT
 from tests.daemon.served import Served, served
 
 PAGE: Final = ROOT / "docs" / "metrics.md"
+CAUGHT_UP_S: Final = 10.0
 _HEAD: Final = """\
 # Metrics
 
@@ -30,14 +32,17 @@ these names lie in [`monitoring/`](monitoring/).
 
 
 def families(daemon: Served) -> list[Metric]:
-    """Give everything that the daemon counts, after one event of each outcome."""
+    """Give everything that the daemon counts, after one event of each outcome that every consumer has taken in."""
     daemon.event(endpoint="e", success=True)
     daemon.event(endpoint="e", success=False, error="x")
-    daemon.json("/stats")
-    text = ""
-    while "observer_endpoint_claims_total{" not in text:  # the analyzer comes last
-        text = daemon.client.get("/metrics").text
-    return list(text_string_to_metric_families(text))
+    until = time.monotonic() + CAUGHT_UP_S
+    while True:
+        found = list(text_string_to_metric_families(daemon.client.get("/metrics").text))
+        (behind,) = (family for family in found if family.name == "observer_consumer_behind_ops")
+        if not any(sample.value for sample in behind.samples):
+            return found
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def page(found: Iterable[Metric]) -> str:

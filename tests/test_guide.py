@@ -7,6 +7,7 @@ are exchanged, and four programs are stood in for. `systemctl` starts, stops, re
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -21,6 +23,7 @@ from typing import Final
 import pytest
 
 from observer_actors.cli import COMMANDS
+from tests.audit.repository import Repository
 from tests.commands.typed import environment
 from tests.conftest import ROOT
 
@@ -69,6 +72,15 @@ for argument in "$@"; do
 done
 cat {root}/log
 """
+AGENTS_PROGRAM: Final = """
+[ "$1 $2" = "mcp add" ]; shift 2
+case "$1 $2" in
+    "--transport http") exec curl -sf "$4" --json '{{"jsonrpc":"2.0","id":1,"method":"tools/list"}}' -o {root}/tools ;;
+    *" --") shift 2; exec "$@" </dev/null ;;
+    *) exit 2 ;;
+esac
+"""
+"""As `claude` and `codex` take it: what they are told to start is started, or asked."""
 PIPX: Final = 'case "$*" in "install --global observer-actors"|"upgrade --global observer-actors") ;; *) exit 2 ;; esac'
 SYSUSERS: Final = "test -f {root}/etc/sysusers.d/$1"
 
@@ -76,7 +88,7 @@ SYSUSERS: Final = "test -f {root}/etc/sysusers.d/$1"
 @pytest.fixture
 def surroundings(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of the commands: our programs first, and a daemon that runs."""
-    for tool in ("curl", "jq", "gzip", "bash"):
+    for tool in ("curl", "jq", "gzip", "bash", "git"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -86,6 +98,8 @@ def surroundings(tmp_path: Path) -> Iterator[dict[str, str]]:
         "systemctl": SYSTEMCTL,
         "journalctl": JOURNALCTL,
         "pipx": PIPX,
+        "claude": AGENTS_PROGRAM,
+        "codex": AGENTS_PROGRAM,
         "systemd-sysusers": SYSUSERS,
     }
     for name, text in programs.items():
@@ -144,6 +158,10 @@ def test_every_command_can_be_typed(page: str, tmp_path: Path, surroundings: dic
         bash("systemctl start observer-actors", tmp_path, surroundings)
         bash("observer-actors send --endpoint a --failed --id a", tmp_path, surroundings)
         bash("observer-actors send --endpoint b --id b", tmp_path, surroundings)
+    if page == "audit.md":  # a branch of a small project
+        repository = Repository(tmp_path / "shop")
+        repository.branch()
+        repository.commit({"shop/orders.py": "def place(): ...\n", "tests/test_orders.py": "from shop import orders\n"})
     (tmp_path / "old-ops.jsonl").write_text('{"endpoint":"old","success":true}\n' * 3)
     commands = shown(page)
     assert commands
@@ -154,6 +172,40 @@ def test_every_command_can_be_typed(page: str, tmp_path: Path, surroundings: dic
         said = bash(command, tmp_path, surroundings)
         if output:
             assert re.fullmatch(re.escape(output).replace("…", ".*"), said, re.DOTALL), command
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (GUIDE / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(blocks("agents.md", "python"))))
+def test_every_snippet_of_python_runs_and_what_it_reports_arrives(
+    number: int, tmp_path: Path, surroundings: dict[str, str]
+) -> None:
+    snippet = blocks("agents.md", "python")[number]
+    bash("systemctl start observer-actors", tmp_path, surroundings)
+    (tmp_path / "agent.py").write_text(snippet)
+    said = bash(f"{sys.executable} -W error agent.py", tmp_path, surroundings)
+    ops = json.loads(bash("observer-actors ops --json", tmp_path, surroundings))
+    expected = {"flush()": (1, "True"), "observed_as": (2, ""), "AsyncObserver": (1, ""), "nobody is there": (0, "1 …")}
+    (count, printed), *more = (value for sign, value in expected.items() if sign in snippet)
+    assert not more
+    assert len(ops) - sum(op["endpoint"] == "observer:advice" for op in ops) == count
+    assert re.fullmatch(re.escape(printed).replace("…", ".*"), said), said
+
+
+def test_what_programs_are_told_to_start_or_to_ask_answers(tmp_path: Path, surroundings: dict[str, str]) -> None:
+    bash("systemctl start observer-actors", tmp_path, surroundings)
+    found = [json.loads(block) for block in blocks("mcp.md", "json")]
+    found += [tomllib.loads(block) for block in blocks("mcp.md", "toml")]
+    servers = [server for file in found for section in file.values() for server in section.values()]
+    assert len(servers) == 6
+    for server in servers:
+        if "url" in server:
+            bash(f"claude mcp add --transport http x {server['url']}", tmp_path, surroundings)
+            assert "get_advice" in (tmp_path / "tools").read_text()
+        else:
+            bash(shlex.join([server["command"], *server["args"]]), tmp_path, surroundings)
 
 
 def check_serves(command: str, folder: Path, variables: dict[str, str]) -> None:

@@ -6,19 +6,18 @@ A program that makes a thousand calls a second while the daemon is away gets one
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-import structlog
-from structlog.stdlib import BoundLogger
 
-from observer_actors.client._wire import Unreachable
-from observer_actors.errors import ObserverError
+from observer_actors.client._forks import renewed_after_fork
+from observer_actors.errors import ObserverError, Unreachable
 
-__all__ = ["LEDGER", "ClientStatistics", "Ledger", "logger", "statistics"]
+__all__ = ["LEDGER", "ClientStatistics", "Ledger", "NowAndThen", "statistics", "warn"]
 
 WARNING_SECONDS: Final = 60.0
 
@@ -40,6 +39,25 @@ class ClientStatistics(msgspec.Struct, frozen=True, kw_only=True):
     last_trouble: str = ""
 
 
+class NowAndThen:
+    """Says yes once in `WARNING_SECONDS`.
+
+    :param clock: seconds, never going back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said_at: float | None = None
+
+    def is_due(self) -> bool:
+        """Say whether it is time."""
+        now = self._clock()
+        if self._said_at is not None and now - self._said_at < WARNING_SECONDS:
+            return False
+        self._said_at = now
+        return True
+
+
 class Ledger:
     """Counts for one process; every method may be called from any thread.
 
@@ -47,11 +65,15 @@ class Ledger:
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._lock = threading.Lock()
+        self._warnings = NowAndThen(clock)
         self._statistics = ClientStatistics()
-        self._warned_at: float | None = None
         self._unmentioned = 0
+        self.renew()
+        renewed_after_fork(self)
+
+    def renew(self) -> None:
+        """Begin with a lock of our own, in a child process; the counts go on."""
+        self._lock = threading.Lock()
 
     def statistics(self) -> ClientStatistics:
         """Give the counts as they are now."""
@@ -81,12 +103,11 @@ class Ledger:
     def warn_now_and_then(self, trouble: ObserverError) -> None:
         """Log a lost report, unless one was logged less than a minute ago; the next line says how many were not."""
         with self._lock:
-            now = self._clock()
             self._unmentioned += 1
-            if self._warned_at is not None and now - self._warned_at < WARNING_SECONDS:
+            if not self._warnings.is_due():
                 return
-            lost, self._unmentioned, self._warned_at = self._unmentioned, 0, now
-        logger().warning("report_lost", lost=lost, error=str(trouble), hint=trouble.hint)
+            lost, self._unmentioned = self._unmentioned, 0
+        warn("report_lost", lost=lost, error=str(trouble), hint=trouble.hint)
 
     def _add(self, *, trouble: str = "", **counts: int) -> None:
         old = self._statistics
@@ -102,18 +123,14 @@ def statistics() -> ClientStatistics:
     return LEDGER.statistics()
 
 
-def logger() -> BoundLogger:
-    """Give the host's structlog, or standard logging when the host has not set structlog up.
+def warn(event: str, **fields: object) -> None:
+    """Log to the host's structlog, or to standard logging when the host has not set structlog up.
 
     Structlog as it comes prints to standard output, which in a program that we are a guest of may be a protocol.
     """
-    if structlog.is_configured():
-        chosen: BoundLogger = structlog.get_logger("observer_actors.client", actor="client")
-        return chosen
-    fallback: BoundLogger = structlog.wrap_logger(
-        logging.getLogger("observer_actors.client"),
-        processors=[structlog.processors.KeyValueRenderer(key_order=["event"])],
-        wrapper_class=BoundLogger,
-        actor="client",
-    )
-    return fallback
+    structlog: Any = sys.modules.get("structlog")  # whoever has set it up has imported it
+    if structlog is not None and structlog.is_configured():
+        structlog.get_logger("observer_actors.client", actor="client").warning(event, **fields)
+        return
+    said = {"event": event, "actor": "client", **fields}
+    logging.getLogger("observer_actors.client").warning(" ".join(f"{name}={value!r}" for name, value in said.items()))

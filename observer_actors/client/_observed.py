@@ -20,7 +20,7 @@ from observer_actors.ecmascript import truthy
 from observer_actors.errors import ObserverError
 from observer_actors.op import Op, Seq, iso_milliseconds
 
-__all__ = ["CALL_SECONDS", "REPORT_SECONDS", "Observed", "observed"]
+__all__ = ["CALL_SECONDS", "REPORT_SECONDS", "Observed", "called", "observed"]
 
 CALL_SECONDS: Final = 300.0
 """What Bun's fetch, and so the program that we replace, waits for an answer."""
@@ -73,11 +73,24 @@ async def observed(
     :param timeout_seconds: for the gateway's whole answer.
     :param report_seconds: for the report, on top of that.
     """
+    observed = await called(endpoint, body, description, gateway_url=gateway_url, timeout_seconds=timeout_seconds)
+    await _report(observed.op, observer_url, report_seconds)
+    return observed
+
+
+async def called(
+    endpoint: str,
+    body: object,
+    description: str,
+    *,
+    gateway_url: str | None = None,
+    timeout_seconds: float = CALL_SECONDS,
+) -> Observed:
+    """Call the gateway and judge the answer, for those who report it in their own way."""
     started = anyio.current_time()
     result = await _call(join(gateway_base(gateway_url), endpoint), body, timeout_seconds)
     op = _op(endpoint, description, result, duration_ms=round((anyio.current_time() - started) * 1000))
     LEDGER.call_ended(success=op.success)
-    await _report(op, observer_url, report_seconds)
     return Observed(result.data, op)
 
 

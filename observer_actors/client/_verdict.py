@@ -14,46 +14,28 @@ import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 from uuid import uuid4
 
 import anyio.to_thread
 import msgspec
 
 from observer_actors.client._events import EVENT_SECONDS, Receipt, record_external_op
-from observer_actors.client._ledger import LEDGER, logger
+from observer_actors.client._ledger import LEDGER, warn
 from observer_actors.client._places import data_directory
 from observer_actors.client._wording import bounded
 from observer_actors.errors import DiskFailed, EventInvalid, ObserverError
 from observer_actors.journal.files import FILE_MODE, PosixDisk, translated
-from observer_actors.kb import AuditRow, FindingCounts, append_row, read_audit_rows
+from observer_actors.kb.files import append_row, read_audit_rows, recently_told
+from observer_actors.kb.rows import OVERALL_CHARS_MAX, SIGNATURE_CHARS_MAX, AuditRow, Finding, FindingCounts, Severity
 from observer_actors.op import iso_milliseconds
+from observer_actors.visible import visible_json
 
 __all__ = ["Finding", "Severity", "Verdict", "VerdictReport", "audit_history", "report_verdict"]
 
-Severity = Literal["info", "warn", "block"]
-SIGNATURE_CHARS_MAX: Final = 200
-OVERALL_CHARS_MAX: Final = 64
 VERSIONS_MAX: Final = 10_000
 """Different verdicts on one signature; more is a loop somewhere, not an audit."""
 _DISK: Final = PosixDisk(shared=True)
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that an audit found.
-
-    :raises EventInvalid: an unknown severity.
-    """
-
-    severity: Severity
-    title: str
-    file: str = ""
-    line: int | None = None
-    """From 1; None when it is about the whole file, or about none."""
-
-    def __post_init__(self) -> None:
-        if self.severity not in get_args(Severity):
-            raise EventInvalid(f"wants info, warn or block, got {self.severity!r:.40}", field="severity")
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,7 +124,7 @@ async def report_verdict(
     try:
         receipt = await record_external_op(_event(verdict), observer_url=observer_url, timeout_seconds=timeout_seconds)
     except ObserverError as trouble:
-        logger().warning("verdict_not_posted", signature=verdict.signature, error=str(trouble), hint=trouble.hint)
+        warn("verdict_not_posted", signature=verdict.signature, error=str(trouble), hint=trouble.hint)
         troubles.append(f"not posted: {trouble}")
     recorded = False
     try:
@@ -150,7 +132,7 @@ async def report_verdict(
         recorded = True
     except DiskFailed as trouble:
         LEDGER.row_lost(trouble)
-        logger().warning("verdict_not_recorded", signature=verdict.signature, error=str(trouble), hint=trouble.hint)
+        warn("verdict_not_recorded", signature=verdict.signature, error=str(trouble), hint=trouble.hint)
         troubles.append(f"not recorded: {trouble}")
     return VerdictReport(path=path, repeated=repeated, receipt=receipt, recorded=recorded, troubles=tuple(troubles))
 
@@ -165,7 +147,7 @@ def audit_history(data_dir: str | os.PathLike[str] | None = None, signature: str
     """
     rows, damaged = read_audit_rows(data_directory(data_dir), signature)
     if damaged:
-        logger().warning("knowledge_base_damaged", lines=damaged)
+        warn("knowledge_base_damaged", lines=damaged)
     return rows
 
 
@@ -202,7 +184,9 @@ def _row(verdict: Verdict) -> AuditRow:
 
 
 def _record(data_dir: Path, verdict: Verdict, repeated: bool) -> None:  # noqa: FBT001 - called through to_thread
-    """Append the row, unless a report of the same verdict has done so."""
+    """Append the row, unless a report of the same verdict has done so, or the daemon on this machine just has."""
+    if recently_told(data_dir, verdict.id):
+        return
     if repeated and any(row.id == verdict.id for row in read_audit_rows(data_dir, verdict.signature).rows):
         return
     append_row(data_dir, _row(verdict))
@@ -235,7 +219,7 @@ def _encoded(verdict: Verdict) -> bytes:
         "duration_ms": verdict.duration_ms,
         "timestamp": verdict.timestamp,
     }
-    return msgspec.json.format(msgspec.json.encode(contents), indent=2) + b"\n"
+    return visible_json(msgspec.json.format(msgspec.json.encode(contents), indent=2)) + b"\n"
 
 
 def _write_new(path: Path, data: bytes) -> None:

@@ -18,11 +18,11 @@ from typing import Final
 import anyio
 import anyio.to_thread
 import httpx
-import msgspec
 
+from observer_actors.client._delivery import Answer
 from observer_actors.errors import Unreachable
 
-__all__ = ["ANSWER_BYTES_MAX", "Answer", "Unreachable", "join", "post", "shown"]
+__all__ = ["ANSWER_BYTES_MAX", "Answer", "Unreachable", "get", "join", "post", "shown"]
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 """An answer is held in memory as a whole; a larger one is a failed call."""
@@ -31,14 +31,6 @@ _HEADERS: Final = {
     "Accept": "application/json",
     "User-Agent": "observer-actors",
 }
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """Status, headers that matter, and the body after decompression."""
-
-    status: int
-    body: bytes
-    retry_after: str = ""
 
 
 def join(base: str, path: str) -> str:
@@ -75,7 +67,16 @@ async def post(
     raise Unreachable(f"{shown(url)}: no answer within {timeout_seconds:g} s")
 
 
-async def _exchange(url: str, content: bytes, *, follow_redirects: bool, socket: str | None, token: str) -> Answer:
+async def get(url: str, *, timeout_seconds: float, socket: str | None = None, token: str = "") -> Answer:
+    """GET, and read the answer whatever its status; as `post`."""
+    with anyio.move_on_after(timeout_seconds):
+        return await _exchange(url, b"", method="GET", follow_redirects=False, socket=socket, token=token)
+    raise Unreachable(f"{shown(url)}: no answer within {timeout_seconds:g} s")
+
+
+async def _exchange(
+    url: str, content: bytes, *, method: str = "POST", follow_redirects: bool, socket: str | None, token: str
+) -> Answer:
     certificates = await _certificates()
     headers = {**_HEADERS, "Authorization": f"Bearer {token}"} if token else _HEADERS
     raw = _Chunks()
@@ -88,7 +89,7 @@ async def _exchange(url: str, content: bytes, *, follow_redirects: bool, socket:
                 follow_redirects=follow_redirects,
                 transport=httpx.AsyncHTTPTransport(uds=socket, verify=certificates) if socket else None,
             ) as client,
-            client.stream("POST", url, content=content, headers=headers) as response,
+            client.stream(method, url, content=content, headers=headers) as response,
         ):
             # Anything raised in this loop, or by httpx's own decompression above it, would abandon the nested
             # generators to the garbage collector, which trio reports. Cancelling ends the innermost first.

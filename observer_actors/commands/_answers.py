@@ -15,6 +15,7 @@ from observer_actors.op import Op
 __all__ = [
     "ActorAnswer",
     "ActorsAnswer",
+    "AuditAnswer",
     "BatchAnswer",
     "EndpointAnswer",
     "EntryAnswer",
@@ -23,13 +24,16 @@ __all__ = [
     "FailureAnswer",
     "FailuresAnswer",
     "HealthAnswer",
+    "HistoryAnswer",
     "LifetimeAnswer",
     "OpsAnswer",
+    "OutcomesAnswer",
     "PlaybookAnswer",
     "ReadyAnswer",
     "RejectedLine",
     "RevokedAnswer",
     "StatsAnswer",
+    "TallyAnswer",
 ]
 
 
@@ -231,6 +235,48 @@ class RevokedAnswer(Struct, frozen=True):
 
     seq: int
     suspended: int = 0
+
+
+class FindingsAnswer(Struct, frozen=True):
+    """Findings by severity."""
+
+    info: int = 0
+    warn: int = 0
+    block: int = 0
+
+
+class AuditAnswer(Struct, frozen=True):
+    """One audit's outcome."""
+
+    signature: str
+    overall: str = ""
+    one_liner: str = ""
+    timestamp: str = ""
+    findings: FindingsAnswer = FindingsAnswer()
+
+
+class OutcomesAnswer(Struct, frozen=True):
+    """`GET /kb/outcomes`."""
+
+    outcomes: tuple[AuditAnswer, ...]
+
+
+class TallyAnswer(Struct, frozen=True):
+    """Audits, counted."""
+
+    audits: int = 0
+    refused: int = 0
+    overall: dict[str, int] = field(default_factory=dict)
+    last: str = ""
+
+
+class HistoryAnswer(Struct, frozen=True):
+    """`GET /kb/history`."""
+
+    stem: str
+    same: TallyAnswer
+    similar: TallyAnswer
+    newest: tuple[AuditAnswer, ...] = ()
 
 
 class EventAnswer(Struct, frozen=True):

@@ -15,7 +15,15 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from quart import Response, request
 from quart.typing import ResponseReturnValue
-from quart_schema import Info, QuartSchema, document_querystring, document_request, document_response, tag
+from quart_schema import (
+    HttpSecurityScheme,
+    Info,
+    QuartSchema,
+    document_querystring,
+    document_request,
+    document_response,
+    tag,
+)
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, RequestTimeout
 
@@ -27,6 +35,7 @@ from observer_actors.http.description import Description, document_problems, doc
 from observer_actors.http.doubt import DoubtAnswer, DoubtfulOp, doubt_answer, marked_op
 from observer_actors.http.failures import register_failures
 from observer_actors.http.intake import BatchAnswer, EventAnswer
+from observer_actors.http.kb import register_kb
 from observer_actors.http.metrics import DaemonCollector
 from observer_actors.http.playbook import register_playbook
 from observer_actors.http.queries import CURSOR, SEQ_DIGITS_MAX, cursor_after, parse_ops_query, parse_seq
@@ -173,6 +182,8 @@ def create_app(views: Views) -> QuartTrio:
         info=Info(title="observer_actors", version=__version__, description="The third-party witness for AI agents."),
         conversion_preference="msgspec",
         openapi_provider_class=Description,
+        security_schemes={"token": HttpSecurityScheme(scheme="bearer")},
+        security=[{}, {"token": []}],  # where `auth.tokens_file` is set, each route but /health and /ready takes one
         swagger_ui_path=None,
         redoc_ui_path=None,
         scalar_ui_path=None,
@@ -184,6 +195,7 @@ def create_app(views: Views) -> QuartTrio:
     register_failures(app, views, _send)
     register_playbook(app, views, _send)
     register_advice(app, views, _send)
+    register_kb(app, views, _send)
     return app
 
 

@@ -26,6 +26,7 @@ GUARDS: Final = (401, 403, 421, 429)
 """What any route answers with to those whom the guard does not let in: see `guard`, and `FrontDoor` for 429."""
 REFERENCE: Final = "#/components/schemas/{name}"
 _TEXT: Final = "_observer_text"
+_COMPRESSED: Final = "May be compressed: `Content-Encoding: gzip`."
 
 
 def document_text(content_type: str) -> Callable[[Route], Route]:
@@ -52,22 +53,33 @@ def document_problems(*statuses: int) -> Callable[[Route], Route]:
 class Description(OpenAPIProvider):
     """Builds the document."""
 
+    def schema(self) -> Schema:
+        """Build it; under one name stands one schema."""
+        self._known: dict[str, Schema] = {}
+        document: Schema = super().schema()
+        return document
+
     def build_paths(self, rule: Rule) -> tuple[Schema, Schema]:
         """Describe a route, also one that answers with text."""
         paths, components = super().build_paths(rule)
         problem, more = self.build_response_object(Problem, None)
         components |= more
-        for path in paths.values():
-            for operation in path.values():
-                operation["responses"] |= dict.fromkeys(GUARDS, problem)
+        for name, schema in components.items():
+            assert self._known.setdefault(name, schema) == schema, f"two things are called {name}"
         content_type = getattr(self._app.view_functions[rule.endpoint], _TEXT, None)
-        if content_type is not None:
-            content = {content_type: {"schema": {"type": "string"}}}
-            for path in paths.values():
-                for operation in path.values():
-                    answer = operation["responses"].get(OK, {"description": operation["summary"], "content": {}})
-                    operation["responses"][OK] = {**answer, "content": {**answer["content"], **content}}
+        for operation in (operation for path in paths.values() for operation in path.values()):
+            operation["responses"] |= dict.fromkeys(GUARDS, problem)
+            if content_type is not None:
+                content = {content_type: {"schema": {"type": "string"}}}
+                answer = operation["responses"].get(OK, {"description": operation["summary"], "content": {}})
+                operation["responses"][OK] = {**answer, "content": {**answer["content"], **content}}
         return paths, components
+
+    def operation_id(self, method: str, path: str, func: Callable[..., Any]) -> str | None:
+        """Name an operation as generated clients call it: `get_ops`, `post_event`."""
+        name: str | None = super().operation_id(method, path, func)
+        twice = f"{method.lower()}_" * 2
+        return name.removeprefix(twice[: len(twice) // 2]) if name is not None and name.startswith(twice) else name
 
     def build_path_parameter(self, name: str, converter: Any) -> Schema:  # noqa: ANN401 - quart-schema's signature
         """Describe a part of a path: a seq, or a text."""
@@ -78,8 +90,8 @@ class Description(OpenAPIProvider):
     def build_querystring_parameters(self, model: Any) -> tuple[list[Schema], Schema]:  # noqa: ANN401 - see above
         """Describe the parameters of a query."""
         _, components = schema_components([model], ref_template=REFERENCE)
-        properties = components[model.__name__]["properties"]
-        return [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()], {}
+        properties = components.pop(model.__name__)["properties"]
+        return [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()], components
 
     def build_request_body(self, model: Any, source: Any) -> tuple[Schema, Schema]:  # noqa: ANN401, ARG002 - see above
         """Describe what a caller sends: an object, or many as an array or a line each."""
@@ -89,7 +101,7 @@ class Description(OpenAPIProvider):
         content: Schema = {JSON: {"schema": schema}}
         if "$ref" not in schema:
             content["application/x-ndjson"] = {"schema": {"type": "string"}}
-        return {"required": True, "content": content}, components
+        return {"required": True, "description": _COMPRESSED, "content": content}, components
 
     def build_response_object(self, model: Any, headers_model: Any) -> tuple[Schema, Schema]:  # noqa: ANN401, ARG002
         """Describe an answer."""

@@ -30,6 +30,8 @@ __all__ = ["PEER", "Guard", "Peer", "peer_of"]
 
 _OPEN_PATHS: Final = frozenset({"/health", "/ready"})
 _INGEST_PATHS: Final = frozenset({"/event", "/events"})
+_MCP_PATH: Final = "/mcp"
+"""What its tools do is asked about once more, each by itself."""
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CREDENTIALS: Final = struct.Struct("3i")
 """struct ucred: pid, uid, gid."""
@@ -143,7 +145,7 @@ class Guard:
 def _scope_of(method: str, path: str) -> Scope | None:
     if method == "POST" and path in _INGEST_PATHS:
         return Scope.INGEST
-    if method in _READING:
+    if method in _READING or path == _MCP_PATH:
         return None if path in _OPEN_PATHS else Scope.READ
     return Scope.ADMIN
 

@@ -198,6 +198,8 @@ class DaemonCollector(Collector):
         yield _gauge("observer_tail_readers", "Readers of /tail.", tail.readers)
         yield _counter("observer_tail_dropped", "Readers dropped because they were too slow.", tail.dropped)
         yield _counter("observer_tail_dropped_ops", "Ops those readers had waiting.", tail.dropped_ops)
+        written = self._views.librarian.rows_written
+        yield _counter("observer_audit_rows", "Verdicts whose row in the knowledge base the daemon wrote.", written)
         outbox = self._views.outbox()
         if outbox is None:
             return

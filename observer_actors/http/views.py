@@ -14,6 +14,7 @@ from observer_actors.actors.adviser import Adviser
 from observer_actors.actors.analyzer import Analyzer
 from observer_actors.actors.commits import Commits, Feed
 from observer_actors.actors.consolidator import Consolidator
+from observer_actors.actors.librarian import Librarian
 from observer_actors.actors.persister import Persister
 from observer_actors.actors.recorder import Recorder
 from observer_actors.actors.ring_keeper import RingKeeper
@@ -26,7 +27,7 @@ from observer_actors.settings import Settings
 from observer_actors.store import StoreStatistics
 from observer_actors.supervision import ActorStatistics, Events
 
-__all__ = ["Readiness", "Views"]
+__all__ = ["READ_OWN_WRITES_S", "Readiness", "Views"]
 
 READ_OWN_WRITES_S: Final = 1.0
 
@@ -60,6 +61,7 @@ class Views:
     damaged_lines: Callable[[], int]
     analyzer: Analyzer
     consolidator: Consolidator
+    librarian: Librarian
     outbox: Callable[[], StoreStatistics | None]
 
     async def own_writes(self) -> None:

@@ -131,6 +131,7 @@ class _Ours:
         self.is_idle = True
         self._head_by = inf
         self._receiving = trio.CancelScope()
+        self._is_receiving = False
         self._is_closing = False
         self._stream = stream
         self._unread = unread
@@ -164,13 +165,19 @@ class _Ours:
 
     async def receive_some(self, max_bytes: int) -> bytes | bytearray:
         """Give what was read before, then what comes."""
+        if self._is_closing:
+            raise trio.ClosedResourceError
         if self._unread:
             data: bytes | bytearray = self._unread[:max_bytes]
             self._unread = self._unread[max_bytes:]
             await trio.lowlevel.checkpoint()
         else:
-            with trio.CancelScope(deadline=self._head_by) as self._receiving:
-                data = await self._stream.receive_some(max_bytes)
+            self._is_receiving = True
+            try:
+                with trio.CancelScope(deadline=self._head_by) as self._receiving:
+                    data = await self._stream.receive_some(max_bytes)
+            finally:
+                self._is_receiving = False
             if self._receiving.cancelled_caught and self._is_closing:
                 raise trio.ClosedResourceError
             if self._receiving.cancelled_caught:
@@ -203,7 +210,8 @@ class _Rest(_Ours):
             self._is_closing = True
             self._receiving.cancel()
             with trio.CancelScope(shield=True):  # Hypercorn closes from within what it cancels; `linger` has a limit
-                await trio.lowlevel.checkpoint()
+                while self._is_receiving:
+                    await trio.lowlevel.checkpoint()
                 await linger(self._plain)
         await super().aclose()
 

@@ -82,6 +82,8 @@ STEPS: Final = {
     ("consolidator", "loading"): "rare",
     ("consolidator", "waiting"): "rare",
     ("consolidator", "consolidating"): "rare",
+    ("librarian", "loading"): "rare",
+    ("librarian", "filing"): "often",
     ("courier", "waiting"): "rare",
     ("courier", "delivering"): "rare",
     ("courier", "settling"): "rare",

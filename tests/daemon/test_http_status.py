@@ -14,6 +14,8 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from observer_actors.patterns import stable_id
+from observer_actors.visible import visible
 from tests.daemon.served import Served, served
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
@@ -133,7 +135,7 @@ def test_actors_shows_the_whole_tree(daemon: Served) -> None:
     assert names == {
         "pipeline": ["persister", "ring_keeper", "stats"],
         "upkeep": ["archivist"],
-        "learning": ["analyzer", "consolidator", "courier"],
+        "learning": ["analyzer", "consolidator", "librarian", "courier"],
         "edge": ["ingest"],
     }
     persister = tree["actors"][0]["children"][0]
@@ -212,7 +214,8 @@ def test_labels_from_outside_cannot_break_the_format(tmp_path: Path) -> None:
         assert daemon.json("/stats")["total"] == 1
         for headers in ({}, OPENMETRICS):
             found = samples(families(daemon, headers))
-            assert found[key("observer_endpoint_operations_total", endpoint=endpoint, outcome="success")] == 1
+            label = f"{visible(endpoint)}#{stable_id('label', endpoint)}"
+            assert found[key("observer_endpoint_operations_total", endpoint=label, outcome="success")] == 1
             assert not any("forged" in name for name, _ in found)
 
 
@@ -283,7 +286,6 @@ def test_every_route_is_described_with_its_answers(document: Any) -> None:
     assert described == {
         ("/event", "post"): ingest,
         ("/events", "post"): ingest,
-        ("/advice", "get"): {"200", "400", "503", "507"},
         ("/health", "get"): {"200"},
         ("/ready", "get"): {"200", "503"},
         ("/stats", "get"): {"200"},
@@ -295,10 +297,13 @@ def test_every_route_is_described_with_its_answers(document: Any) -> None:
         ("/failures", "get"): {"200", "400"},
         ("/failures/{pattern}", "get"): {"200", "404", "503"},
         ("/failures/{pattern}", "post"): {"200", "400", "404", "503", "507"},
+        ("/advice", "get"): {"200", "400", "503", "507"},
         ("/playbook", "get"): {"200", "400", "503"},
         ("/playbook/{entry}", "get"): {"200", "404", "503"},
         ("/playbook/{entry}", "post"): {"200", "400", "404", "503", "507"},
         ("/playbook/revoke", "post"): {"200", "400", "503", "507"},
+        ("/kb/outcomes", "get"): {"200", "400", "503"},
+        ("/kb/history", "get"): {"200", "400", "503"},
     }
 
 
@@ -315,6 +320,19 @@ def test_the_description_holds_together(document: Any) -> None:
     for path, methods in document["paths"].items():
         named = {parameter["name"] for parameter in methods.get("get", {}).get("parameters", ())}
         assert set(re.findall(r"{(\w+)}", path)) <= named
+
+
+def test_clients_can_be_generated_from_the_description(document: Any) -> None:
+    operations = {
+        operation["operationId"]: operation for path in document["paths"].values() for operation in path.values()
+    }
+    assert {"post_event", "post_events", "get_ops", "get_one_op", "get_advice"} <= operations.keys()
+    assert not [name for name in operations if re.match(r"(get|post)_\1_", name)]
+    assert document["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
+    assert document["security"] == [{}, {"token": []}]
+    assert "gzip" in operations["post_events"]["requestBody"]["description"]
+    answers = operations["get_advice"]["responses"]["200"]["content"]
+    assert set(answers) == {"application/json", "text/markdown"}
 
 
 def test_problems_are_described_under_their_own_type(document: Any) -> None:

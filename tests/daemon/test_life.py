@@ -43,7 +43,9 @@ async def test_a_signal_drains_and_exits_0(tmp_path: Path, number: signal.Signal
         assert await daemon.stop(number) == 0
         stopped = [line["actor"] for line in daemon.log if line["event"] == "actor_stopped"]
     leaves = [name for name in stopped if name not in ("edge", "learning", "upkeep", "pipeline")]
-    assert leaves == ["ingest", "courier", "consolidator", "analyzer", "archivist", "stats", "ring_keeper", "persister"]
+    assert leaves == [
+        "ingest", "courier", "librarian", "consolidator", "analyzer", "archivist", "stats", "ring_keeper", "persister",
+    ]  # fmt: skip
 
 
 async def test_a_request_under_way_is_finished_though_two_signals_came(tmp_path: Path) -> None:

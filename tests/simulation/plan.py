@@ -204,6 +204,7 @@ def _crash_chance(chance: Random, severity: float) -> dict[str, float]:
     """A few actors crash now and then, or many of them seldom."""
     names = (
         "persister", "ring_keeper", "stats", "archivist", "analyzer", "consolidator", "courier", "ingest",
+        "librarian",
     )  # fmt: skip
     if not severity or chance.random() < 0.3:
         return {}

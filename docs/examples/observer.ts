@@ -1,0 +1,247 @@
+// A client for agents in TypeScript, to copy and to change. It has no dependencies: Node 22.18 and later run it as it is
+// (the types are stripped), and so do Bun and Deno.
+//
+//     const observer = new Observer({ source: "bot" });
+//     const advice = await observer.advice("sql:run", { input: "select 1", run: "episode-1" });
+//     const rows = await observer.operation("sql:run", { input: "select 1", run: "episode-1" }, async (op) => {
+//       const rows = await query(`${prompt}\n${advice.text}`);
+//       op.output = `${rows.length} rows`;
+//       return rows;
+//     });
+//     await observer.close();
+//
+// It never hurts its host: what is reported waits in a bounded queue (the oldest goes first, and is counted), batches are
+// sent again with the same ids while the daemon is away, and nothing but the host's own errors is ever thrown.
+
+export interface Options {
+  url?: string; // the daemon; else OBSERVER_URL, else http://127.0.0.1:3800
+  token?: string; // else OBSERVER_TOKEN
+  source?: string; // who reports: mcp, scenario, auditor, bot, or a label that the daemon knows
+  queueMax?: number; // events that wait at most
+  lingerMs?: number; // how long an event waits for others to go with it
+  adviceMs?: number; // how long advice may take
+}
+
+export interface About {
+  input?: unknown; // a text, or what is shown as JSON
+  run?: string; // one name for a whole episode
+  role?: string;
+  attrs?: Record<string, string | number | boolean | null>;
+  adviceId?: string; // by default what the run was advised
+}
+
+export interface Operation {
+  output?: unknown;
+  error?: unknown; // set it to make the operation a failure without throwing
+  attrs: Record<string, string | number | boolean | null>;
+}
+
+export interface AdviceEntry {
+  id: string;
+  kind: "do" | "avoid" | "recipe";
+  endpoint: string;
+  text: string;
+}
+
+export interface Advice {
+  adviceId: string; // there also without entries: then this run is the control, and its outcome counts
+  entries: AdviceEntry[];
+  text: string; // for a prompt; "" when there is nothing to say
+}
+
+interface Outgoing {
+  id: string;
+  line: string;
+}
+
+const BATCH_MAX = 500;
+const TEXT_MAX = 10_000; // characters of a text; four such fit into the 256 KiB of an event
+const REQUEST_MS = 10_000;
+const BACKOFF_MS = { min: 500, max: 30_000 };
+const RUNS_MAX = 1_000;
+const FINAL = new Set([400, 413, 422]); // answers about the events themselves: sending them again changes nothing
+
+export class Observer {
+  readonly counts = { events: 0, accepted: 0, refused: 0, dropped: 0, retries: 0 };
+  private readonly url: string;
+  private readonly token: string;
+  private readonly source: string;
+  private readonly queueMax: number;
+  private readonly lingerMs: number;
+  private readonly adviceMs: number;
+  private readonly queue: Outgoing[] = [];
+  private readonly advised = new Map<string, string>();
+  private readonly ids = crypto.randomUUID();
+  private failures = 0;
+  private sending: Promise<void> | undefined;
+  private hurry: () => void = () => {};
+
+  constructor(options: Options = {}) {
+    const env = (globalThis as { process?: { env: Record<string, string | undefined> } }).process?.env ?? {};
+    this.url = (options.url || env.OBSERVER_URL || "http://127.0.0.1:3800").replace(/\/+$/, "");
+    this.token = options.token ?? env.OBSERVER_TOKEN ?? "";
+    this.source = options.source ?? "bot";
+    this.queueMax = options.queueMax ?? 10_000;
+    this.lingerMs = options.lingerMs ?? 500;
+    this.adviceMs = options.adviceMs ?? 250;
+  }
+
+  /** Do something, and report how long it took and how it ended. What it throws is reported, and thrown on. */
+  async operation<T>(endpoint: string, about: About, work: (op: Operation) => T | Promise<T>): Promise<T> {
+    const op: Operation = { attrs: { ...about.attrs } };
+    const adviceId = about.adviceId ?? this.advised.get(about.run ?? "");
+    const began = performance.now();
+    try {
+      return await work(op);
+    } catch (error) {
+      op.error = error;
+      throw error;
+    } finally {
+      this.report(endpoint, about, op, adviceId, performance.now() - began);
+    }
+  }
+
+  /** Ask what is known about what is about to be done. Nothing, when no answer comes in time. */
+  async advice(endpoint: string, about: About = {}): Promise<Advice> {
+    const query = new URLSearchParams({ endpoint, source: this.source });
+    if (about.input !== undefined) query.set("input", text(about.input).slice(0, 2_000));
+    if (about.run) query.set("run", about.run);
+    if (about.role) query.set("role", about.role);
+    try {
+      const answer = await this.fetch(`/advice?${query}`, this.adviceMs);
+      const said = (await answer.json()) as { advice_id?: string; entries?: AdviceEntry[] };
+      if (!answer.ok || !said.advice_id) return nothing();
+      if (about.run) this.remember(about.run, said.advice_id);
+      const entries = said.entries ?? [];
+      return { adviceId: said.advice_id, entries, text: entries.map(quoted).join("\n") };
+    } catch {
+      return nothing();
+    }
+  }
+
+  /** Send what is there; true when all of it is accepted or refused within the limit. */
+  async flush(ms = 2_000): Promise<boolean> {
+    const until = performance.now() + ms;
+    while (this.sending && performance.now() < until) {
+      this.hurry();
+      await Promise.race([this.sending, sleep(Math.min(200, until - performance.now()))]);
+    }
+    return this.sending === undefined;
+  }
+
+  /** Send what is left, within the limit: call it before the program ends. */
+  async close(ms = 2_000): Promise<boolean> {
+    return await this.flush(ms);
+  }
+
+  private report(endpoint: string, about: About, op: Operation, adviceId: string | undefined, tookMs: number): void {
+    const failed = op.error !== undefined;
+    const id = `${this.ids}-${++this.counts.events}`;
+    const event = {
+      id,
+      timestamp: new Date().toISOString(),
+      source: this.source,
+      endpoint: text(endpoint),
+      input_summary: text(about.input ?? ""),
+      success: !failed,
+      duration_ms: Math.round(tookMs * 1_000) / 1_000,
+      output_summary: op.output === undefined ? undefined : text(op.output),
+      error: failed ? text(op.error) : undefined,
+      role: about.role,
+      attrs: scalars({ run: about.run, advice_id: adviceId, ...op.attrs }),
+    };
+    this.queue.push({ id, line: JSON.stringify(event) });
+    while (this.queue.length > this.queueMax) {
+      this.queue.shift();
+      this.counts.dropped++;
+    }
+    this.sending ??= this.sendAll().finally(() => (this.sending = undefined));
+  }
+
+  private async sendAll(): Promise<void> {
+    await this.pause(this.lingerMs);
+    while (this.queue.length > 0) await this.deliver(this.queue.splice(0, BATCH_MAX));
+  }
+
+  private async deliver(batch: Outgoing[]): Promise<void> {
+    const body = batch.map((event) => event.line).join("\n");
+    for (;;) {
+      let waitMs = 0;
+      try {
+        const answer = await this.fetch("/events", REQUEST_MS, body);
+        const said = (await answer.json()) as { accepted?: number; rejected?: number; detail?: string };
+        if (answer.ok && said.accepted !== undefined) {
+          this.failures = 0;
+          this.counts.accepted += said.accepted;
+          this.counts.refused += said.rejected ?? 0;
+          return;
+        }
+        if (FINAL.has(answer.status) && said.detail !== undefined) {
+          this.counts.refused += batch.length;
+          return;
+        }
+        waitMs = 1_000 * Number(answer.headers.get("Retry-After") ?? 0) || 0;
+      } catch {
+        // nobody there, no answer in time, or none of an observer: it is sent again, and known by its ids
+      }
+      this.counts.retries++;
+      const step = Math.min(BACKOFF_MS.max, BACKOFF_MS.min * 2 ** this.failures++);
+      await this.pause(Math.max(waitMs, step * (0.5 + Math.random() / 2)));
+    }
+  }
+
+  private fetch(path: string, ms: number, body?: string): Promise<Response> {
+    const headers: Record<string, string> = { Accept: "application/json" };
+    if (this.token) headers.Authorization = `Bearer ${this.token}`;
+    if (body !== undefined) headers["Content-Type"] = "application/x-ndjson";
+    const method = body === undefined ? "GET" : "POST";
+    return fetch(this.url + path, { method, headers, body, signal: AbortSignal.timeout(ms) });
+  }
+
+  private remember(run: string, adviceId: string): void {
+    this.advised.delete(run);
+    this.advised.set(run, adviceId);
+    if (this.advised.size > RUNS_MAX) this.advised.delete(this.advised.keys().next().value as string);
+  }
+
+  /** Wait, unless somebody hurries; keeps no process alive. */
+  private pause(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      (timer as { unref?: () => void }).unref?.();
+      this.hurry = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}
+
+function nothing(): Advice {
+  return { adviceId: "", entries: [], text: "" };
+}
+
+/** For a prompt: what agents reported is data, so it is quoted, and stays on its line. */
+function quoted(entry: AdviceEntry): string {
+  return `- ${entry.kind} at ${JSON.stringify(entry.endpoint)}: ${JSON.stringify(entry.text)}`;
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, Math.max(0, ms)));
+}
+
+function scalars(values: Record<string, unknown>): Record<string, unknown> {
+  const isScalar = (value: unknown) => value === null || ["string", "number", "boolean", "undefined"].includes(typeof value);
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, isScalar(value) ? value : text(value)]));
+}
+
+/** Show whatever a host hands over as a text; never throws. */
+function text(value: unknown): string {
+  try {
+    const shown = value instanceof Error ? `${value.name}: ${value.message}` : value;
+    const said = typeof shown === "string" ? shown : (JSON.stringify(shown) ?? String(shown));
+    return said.length > TEXT_MAX ? `${said.slice(0, TEXT_MAX - 1)}…` : said;
+  } catch {
+    return `<${typeof value}>`;
+  }
+}

@@ -1,0 +1,149 @@
+"""The librarian: each verdict that is committed becomes a row of the knowledge base, once.
+
+The file is shared with auditors, who append their own rows: the ids make the two one. Its cursor is saved now and
+then; what is read again after a crash is found in the file by its id. A disk that refuses is no fault of the verdict in
+hand: it is tried again, and nothing waits for it but this actor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from observer_actors.actors.commits import Commits, Feed
+from observer_actors.actors.surroundings import InThread
+from observer_actors.errors import DiskFailed
+from observer_actors.journal.files import Disk, replace_file, translated
+from observer_actors.kb import AuditHistory, AuditRow, OutcomeFilter, OutcomePage, OutcomesIndex, verdict_row
+from observer_actors.supervision import Life
+
+__all__ = ["Librarian"]
+
+SAVE_S: Final = 10.0
+SAVE_BUDGET_S: Final = 1.0
+RETRY_S_FIRST: Final = 1.0
+RETRY_S_MAX: Final = 30.0
+
+
+class _Cursor(msgspec.Struct, frozen=True):
+    """The file that keeps the cursor: every verdict up to ``seq`` has its row."""
+
+    seq: int
+
+
+class Librarian:
+    """The actor, and the knowledge base as others may ask it.
+
+    :param path: where the cursor is kept.
+    :param disk: for the cursor; the index has its own.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        commits: Commits,
+        index: OutcomesIndex,
+        *,
+        path: Path,
+        disk: Disk,
+        in_thread: InThread,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._feed = feed
+        self._commits = commits
+        self._index = index
+        self._path = path
+        self._disk = disk
+        self._in_thread = in_thread
+        self._log = log
+        self._one_at_a_time = trio.CapacityLimiter(1)
+        self._saved_seq = 0
+        self.rows_written = 0
+
+    async def run(self, life: Life) -> None:
+        """Serve as an actor."""
+        life.at("loading")
+        self._saved_seq = await self._in_thread(self._load)
+        if self._saved_seq > self._commits.last_seq:
+            self._saved_seq = 0  # of another journal; what is read again is in the file already
+        await self._feed.open(self._saved_seq)
+        life.ready()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._follow, life)
+                nursery.start_soon(self._save_now_and_then)
+        finally:
+            with trio.move_on_after(SAVE_BUDGET_S, shield=True):
+                await self._save()
+
+    async def reached(self, seq: int) -> None:
+        """Wait until every verdict up to ``seq`` has its row; give it a deadline from outside."""
+        await self._feed.reached(seq)
+
+    async def find(self, wanted: OutcomeFilter) -> OutcomePage:
+        """Find rows.
+
+        :raises DiskFailed: there is a file and it cannot be read.
+        """
+        return await self._in_thread(partial(self._index.find, wanted), limiter=self._one_at_a_time)
+
+    async def history(self, signature: str, *, newest: int) -> AuditHistory:
+        """Sum up what audits of this signature, and of similar ones, came to. Raises as `find` does."""
+        return await self._in_thread(
+            partial(self._index.history, signature, newest=newest), limiter=self._one_at_a_time
+        )
+
+    async def _follow(self, life: Life) -> None:
+        while True:
+            async with self._feed.take() as ops:
+                life.at("filing")
+                # The source first: under load it is all that is looked at.
+                rows = [row for op in ops if op.source == "auditor" and (row := verdict_row(op)) is not None]
+                if rows:
+                    await self._file(rows)
+            life.progress()
+
+    async def _file(self, rows: Sequence[AuditRow]) -> None:
+        wait_s = RETRY_S_FIRST
+        while True:
+            try:
+                written = await self._in_thread(partial(self._index.add, rows), limiter=self._one_at_a_time)
+            except DiskFailed as error:
+                self._log.warning("knowledge_base_refused", error=str(error), rows=len(rows), retry_s=wait_s)
+                await trio.sleep(wait_s)
+                wait_s = min(RETRY_S_MAX, 2 * wait_s)
+            else:
+                self.rows_written += written
+                return
+
+    async def _save_now_and_then(self) -> None:
+        while True:
+            await trio.sleep(SAVE_S)
+            await self._save()
+
+    async def _save(self) -> None:
+        """Save the cursor. A disk that refuses costs only time at the next start, so it is no failure of ours."""
+        seq = self._feed.cursor
+        if seq == self._saved_seq:
+            return
+        try:
+            with translated("saving the librarian's cursor"):
+                content = msgspec.json.encode(_Cursor(seq))
+                await self._in_thread(partial(replace_file, self._disk, self._path, content))
+        except DiskFailed as error:
+            self._log.warning("snapshot_failed", error=str(error))
+            return
+        self._saved_seq = seq
+
+    def _load(self) -> int:
+        """Read the cursor; what cannot be read is 0, and then all verdicts are looked at again."""
+        try:
+            return msgspec.json.decode(self._disk.read(self._path, 0, self._disk.size(self._path)), type=_Cursor).seq
+        except (OSError, msgspec.MsgspecError, UnicodeError):
+            return 0

@@ -1,0 +1,145 @@
+"""What one Python file says of itself, by its syntax tree; nothing of it is imported or run. Pure.
+
+Names of modules are kept as they are written: ``a.b.c``, or with leading dots when they are relative. ``from a import
+b`` gives ``a.b``, which may be a module or no more than a name in one.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+__all__ = ["Facts", "facts_of"]
+
+SUMMARY_CHARS_MAX: Final = 160
+STRING_CHARS_MAX: Final = 200
+NAME_CHARS_MAX: Final = 400
+"""A longer name of a module is none that a file system could hold."""
+_DOTTED: Final = re.compile(r"([A-Za-z_]\w*(?:\.\w+)+)(?::\w+)?")
+_PREFIX: Final = re.compile(r"(?:[A-Za-z_]\w*\.)+")
+_SCRIPT: Final = re.compile(r"[\w./-]*\w/[\w-]+\.py")
+_NO_MODULE: Final = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """One file."""
+
+    summary: str = ""
+    """The first line of its docstring."""
+    imports: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
+    """Those of ``imports`` that it can do without: a missing module is caught."""
+    names: frozenset[str] = frozenset()
+    """Modules (``a.b``), the beginnings of such (``a.b.``) and scripts (``a/b.py``) that stand in strings."""
+    binds: frozenset[str] = frozenset()
+    """What it defines at its top level; ``*`` when that cannot be known."""
+    is_script: bool = False
+    """It has an ``if __name__ == "__main__"``."""
+    error: str = ""
+    """Why it is no Python for the Python that runs this; everything else is empty then."""
+    line: int | None = None
+    """Of the error."""
+
+
+def facts_of(source: bytes) -> Facts:
+    """Read a file's bytes, in whatever encoding they say they have."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source)
+        return _facts(tree)
+    except SyntaxError as error:
+        return Facts(error=(error.msg or "invalid syntax")[:SUMMARY_CHARS_MAX], line=error.lineno)
+    except (ValueError, RecursionError, MemoryError) as error:  # a zero byte; nesting that no reader could follow
+        return Facts(error=f"cannot be parsed: {str(error)[:SUMMARY_CHARS_MAX] or type(error).__name__}")
+
+
+def _facts(tree: ast.Module) -> Facts:
+    imports: set[str] = set()
+    optional: set[str] = set()
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import() | ast.ImportFrom():
+                imports.update(_imported(node))
+            case ast.Try() if any(map(_catches_import, node.handlers)):
+                optional.update(name for statement in node.body for name in _imported_below(statement))
+            case ast.Constant(value=str(text)) if len(text) <= STRING_CHARS_MAX:
+                names.update(_named(text))
+            case ast.JoinedStr(values=[ast.Constant(value=str(text)), *_]) if _PREFIX.fullmatch(text):
+                names.add(text)
+    return Facts(
+        summary=_summary(tree),
+        imports=frozenset(name for name in imports if len(name) <= NAME_CHARS_MAX),
+        optional=frozenset(optional),
+        names=frozenset(names),
+        binds=frozenset(name for statement in tree.body for name in _bound(statement)),
+        is_script=any(map(_is_main, tree.body)),
+    )
+
+
+def _summary(tree: ast.Module) -> str:
+    text = (ast.get_docstring(tree) or "").strip()
+    return text.partition("\n")[0][:SUMMARY_CHARS_MAX]
+
+
+def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    base = "." * node.level + (node.module or "")
+    for alias in node.names:
+        joint = "" if base.endswith(".") or not base else "."
+        yield base if alias.name == "*" else f"{base}{joint}{alias.name}"
+
+
+def _imported_below(statement: ast.stmt) -> Iterator[str]:
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from _imported(node)
+
+
+def _catches_import(handler: ast.ExceptHandler) -> bool:
+    caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(kind is None or (isinstance(kind, ast.Name) and kind.id in _NO_MODULE) for kind in caught)
+
+
+def _named(text: str) -> Iterator[str]:
+    if text.endswith(".py"):
+        yield from [text] if _SCRIPT.fullmatch(text) else []
+    elif found := _DOTTED.fullmatch(text):
+        yield found[1]
+    elif _PREFIX.fullmatch(text):
+        yield text
+
+
+def _bound(statement: ast.stmt) -> Iterator[str]:
+    match statement:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            yield "*" if name == "__getattr__" else name
+        case ast.Import() | ast.ImportFrom():
+            yield from (alias.asname or alias.name.partition(".")[0] for alias in statement.names)
+        case ast.Assign() | ast.AnnAssign():
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+        case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While() | ast.Match():
+            yield "*"
+
+
+def _is_main(statement: ast.stmt) -> bool:
+    match statement:
+        case ast.If(test=ast.Compare(left=left, ops=[ast.Eq()], comparators=[right])):
+            return {_text(left), _text(right)} == {"__name__", "__main__"}
+    return False
+
+
+def _text(node: ast.expr) -> str:
+    match node:
+        case ast.Name(id=text) | ast.Constant(value=str(text)):
+            return text
+    return ""

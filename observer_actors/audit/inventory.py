@@ -1,0 +1,302 @@
+"""Every Python file of a tree, and what becomes of it. Pure.
+
+Each file is of one kind, the first of these that holds:
+
+* *tests*: its name or folder says so;
+* *production*: reached by imports from an entry point: scripts and entry points of ``pyproject.toml`` and
+  ``setup.cfg``, ``ExecStart`` of systemd's units, and ``__main__.py`` of a package that no Makefile or CI runs;
+* *manual*: has an ``if __name__ == "__main__"``, is run by a Makefile, by CI or by a tool that knows its name, or is
+  reached from such a file;
+* *documented*: named in the README or below ``docs``;
+* *tests* again: only tests reach it;
+* *dead*: nothing reaches it.
+
+Besides ``import``, a string is a way to a module: ``"a.b"``, ``"a/b.py"``, and ``f"a.b.{name}"`` to all that lies
+directly in ``a.b``. What is put together otherwise at run time is not seen: such a file looks dead, and is worth a word
+in the docs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Final
+
+import msgspec
+
+from observer_actors.audit.facts import Facts
+from observer_actors.audit.scripts import scripts_of
+
+__all__ = ["Inventory", "Item", "Kind", "Modules", "is_read", "is_test", "take_inventory"]
+
+PAGE: Final = "PYTHON_INVENTORY.md"
+"""The page that is made of all this names every file: it is no document."""
+_TEST_FOLDERS: Final = frozenset({"tests", "test"})
+_BY_TOOLS: Final = {
+    "setup.py": "pip", "hatch_build.py": "hatchling", "noxfile.py": "nox", "conf.py": "sphinx", "manage.py": "django",
+    "wsgi.py": "a web server", "asgi.py": "a web server", "fabfile.py": "fabric", "tasks.py": "invoke",
+}  # fmt: skip
+_BUILD: Final = re.compile(
+    r"(?:.*/)?(?:GNUmakefile|[Mm]akefile|[Jj]ustfile|Procfile|Dockerfile[^/]*|tox\.ini|[^/]+\.(?:mk|sh))"
+    r"|\.(?:ci|github|circleci)/.*|\.gitlab-ci\.yml|\.pre-commit-config\.yaml|Jenkinsfile|azure-pipelines\.yml"
+)
+_SETTINGS: Final = re.compile(r"(?:.*/)?(?:pyproject\.toml|setup\.cfg)")
+_UNIT: Final = re.compile(r"(?:.*/)?[^/]+\.service")
+_DOCUMENT: Final = re.compile(r"(?:README|CONTRIBUTING)[^/]*|(?:.*/)?docs?/.*\.(?:md|rst|txt)")
+_PATH: Final = re.compile(r"[\w./-]*\w\.py\b")
+_RUN_MODULE: Final = re.compile(r"-m[ \t]+([A-Za-z_][\w.]*)")
+_DOTTED: Final = re.compile(r"\b[A-Za-z_]\w*(?:\.\w+)+\b")
+_EXEC: Final = re.compile(r"^Exec[A-Z]\w*=(.*)$", re.MULTILINE)
+
+
+class Kind(StrEnum):
+    """What becomes of a file."""
+
+    PRODUCTION = "production"
+    MANUAL = "manual"
+    DOCUMENTED = "documented"
+    TESTS = "tests"
+    DEAD = "dead"
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """One file. ``why``: what makes it what it is; "" when others import it. ``documented``: where it is named."""
+
+    path: str
+    kind: Kind
+    summary: str = ""
+    why: str = ""
+    documented: str = ""
+    error: str = ""
+    line: int | None = None
+
+
+class Inventory(msgspec.Struct, frozen=True):
+    """All of them, by path."""
+
+    items: Mapping[str, Item]
+
+
+def is_read(path: str) -> bool:
+    """Say whether a file that is no Python has a say in this."""
+    return any(pattern.fullmatch(path) for pattern in (_BUILD, _SETTINGS, _UNIT, _DOCUMENT)) and not path.endswith(PAGE)
+
+
+def is_test(path: str) -> bool:
+    """Say whether name or folder make it a test."""
+    pure = PurePosixPath(path)
+    named = pure.name.startswith("test_") or pure.name.endswith("_test.py") or pure.name == "conftest.py"
+    return named or not _TEST_FOLDERS.isdisjoint(pure.parts[:-1])
+
+
+class Modules:
+    """Which file a module's name means, given all files of the tree."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._paths = frozenset(path for path in paths if path.endswith(".py"))
+        self._files: dict[str, set[str]] = {}
+        packages = {_folder(path) for path in self._paths if PurePosixPath(path).name == "__init__.py"}
+        self._names: dict[str, set[str]] = {}
+        self._inside: dict[str, set[str]] = {}
+        """``a.b.`` -> what lies directly in it."""
+        self._called: dict[str, list[str]] = {}
+        for path in sorted(self._paths):
+            self._called.setdefault(PurePosixPath(path).name, []).append(path)
+            self._names[path] = _names_of(path, packages)
+            for name in self._names[path]:
+                self._files.setdefault(name, set()).add(path)
+                self._inside.setdefault(name.rpartition(".")[0] + ".", set()).add(path)
+
+    def imported(self, name: str, by: str) -> Iterator[str]:
+        """Give the files that importing a name runs: each package on the way, and the module if it is one."""
+        if name.startswith("."):
+            yield from self._relative(name, by)
+            return
+        parts = name.split(".")
+        for end in range(1, len(parts) + 1):
+            files = self._files.get(".".join(parts[:end]), set())
+            beside = {file for file in files if _folder(file) == _folder(by)}
+            yield from beside or files
+
+    def named(self, name: str, by: str = "") -> Iterator[str]:
+        """Give the files that a string means: a path, or a module with at least one dot."""
+        if name.endswith(".py"):
+            yield from self.at(name)
+        elif not name.endswith("."):
+            found = [*self.imported(name, by)]
+            if any(self._files.get(name.rsplit(".", back)[0]) for back in range(min(2, name.count(".")))):
+                yield from found
+
+    def inside(self, package: str) -> Iterable[str]:
+        """Give what lies directly in a package, whose name ends in a dot."""
+        return self._inside.get(package, ())
+
+    def has_another(self, path: str, before: Modules) -> bool:
+        """Say whether a module that was at this path lies elsewhere now."""
+        return any(name in self._files for name in before._names.get(path, ()))
+
+    def at(self, path: str) -> Iterator[str]:
+        """Give the files that a path means that may lack its beginning; a bare name must be the only one of it.
+
+        An absolute path may have more of a beginning: where the tree lies when it is in use.
+        """
+        ends = f"/{path.removeprefix('./').lstrip('/')}"
+        called = self._called.get(PurePosixPath(path).name, ())
+        found = [file for file in called if f"/{file}".endswith(ends)]
+        if path.startswith("/") and not found:
+            found = [file for file in called if ends.endswith(f"/{file}")]
+        if ends.count("/") > 1 or len(found) == 1:
+            yield from found
+        elif ends[1:] in found:
+            yield ends[1:]
+
+    def run(self, module: str) -> Iterator[str]:
+        """Give the files that ``python -m`` runs."""
+        yield from self.imported(module, "")
+        yield from self._files.get(f"{module}.__main__", ())
+
+    def _relative(self, name: str, by: str) -> Iterator[str]:
+        bare = name.lstrip(".")
+        folder = PurePosixPath(_folder(by))
+        for _ in range(len(name) - len(bare) - 1):
+            folder = folder.parent
+        steps = ["", *bare.split(".")] if bare else [""]
+        for end in range(1, len(steps) + 1):
+            place = str(folder.joinpath(*steps[:end]))
+            place = "" if place == "." else place
+            yield from {f"{place}.py", f"{place}/__init__.py".lstrip("/")} & self._paths
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _names_of(path: str, packages: set[str]) -> set[str]:
+    parts = path.removesuffix(".py").split("/")
+    if parts[-1] == "__init__":
+        parts.pop()
+    top = _folder(path)
+    while top and top in packages:
+        top = _folder(top)
+    below = len(top.split("/")) if top else 0
+    starts = {0, below} | ({1} if parts[:1] == ["src"] else set())
+    return {".".join(parts[start:]) for start in starts} - {""}
+
+
+def take_inventory(files: Mapping[str, Facts], texts: Mapping[str, str]) -> Inventory:
+    """Say of each file what becomes of it.
+
+    :param files: path -> facts, of every Python file.
+    :param texts: path -> text, of the others for which `is_read` holds.
+    """
+    modules = Modules(files)
+    reaches = {path: _reached_by(path, facts, modules) - {path} for path, facts in files.items()}
+    documented = _documented(texts, modules)
+    tests = dict.fromkeys(filter(is_test, files), "")
+    entries = {path: why for path, why in _entries(texts, modules) if path not in tests}
+    by_hand = {path: why for path, why in _by_hand(files, texts, modules) if path not in tests}
+    mains = [path for path in files if PurePosixPath(path).name == "__main__.py" and path not in tests]
+    served = {path.partition("/")[0] for path in entries}
+    for path in mains:
+        if path.partition("/")[0] in served or not by_hand.get(path, "").startswith("run by"):
+            entries.setdefault(path, "python -m")
+    reached = [
+        (kind, _reach(roots, reaches, modules))
+        for kind, roots in (
+            (Kind.PRODUCTION, entries), (Kind.MANUAL, by_hand), (Kind.DOCUMENTED, documented), (Kind.TESTS, tests),
+        )
+    ]  # fmt: skip
+    kinds = {path: _kind(path, reached, tests) for path in files}
+    kinds |= {path: _of_package(path, kinds) for path, kind in kinds.items() if kind is Kind.DEAD}
+    items = {
+        path: Item(
+            path=path,
+            kind=kinds[path],
+            summary=facts.summary,
+            why=entries.get(path) or by_hand.get(path) or _why(path, kinds[path], tests),
+            documented=documented.get(path, ""),
+            error=facts.error,
+            line=facts.line,
+        )
+        for path, facts in sorted(files.items())
+    }
+    return Inventory(items)
+
+
+def _reached_by(path: str, facts: Facts, modules: Modules) -> set[str]:
+    found = {file for name in facts.imports for file in modules.imported(name, path)}
+    found |= {name for name in facts.names if name.endswith(".")}  # a whole package: too many to be written out here
+    return found | {file for name in facts.names for file in modules.named(name, path)}
+
+
+def _reach(roots: Iterable[str], reaches: Mapping[str, set[str]], modules: Modules) -> set[str]:
+    found = set(roots)
+    waiting = deque(found)
+    while waiting:
+        place = waiting.popleft()
+        new = set(modules.inside(place) if place.endswith(".") else reaches.get(place, ())) - found
+        found |= new
+        waiting.extend(new)
+    return found
+
+
+def _kind(path: str, reached: Iterable[tuple[Kind, set[str]]], tests: Mapping[str, str]) -> Kind:
+    if path in tests:
+        return Kind.TESTS
+    return next((kind for kind, files in reached if path in files), Kind.DEAD)
+
+
+def _of_package(path: str, kinds: Mapping[str, Kind]) -> Kind:
+    """Give an ``__init__.py`` the kind of what lies below it: whoever runs that by its path does not import this."""
+    if PurePosixPath(path).name != "__init__.py":
+        return Kind.DEAD
+    below = {kind for file, kind in kinds.items() if file.startswith(_folder(path) + "/")}
+    return next((kind for kind in Kind if kind in below), Kind.DEAD)
+
+
+def _why(path: str, kind: Kind, tests: Mapping[str, str]) -> str:
+    return "only tests reach it" if kind is Kind.TESTS and path not in tests else ""
+
+
+def _documented(texts: Mapping[str, str], modules: Modules) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for page, text in sorted(texts.items()):
+        if _DOCUMENT.fullmatch(page):
+            files = {file for name in set(_PATH.findall(text)) for file in modules.at(name)}
+            files |= {file for name in set(_DOTTED.findall(text)) for file in modules.named(name)
+                      if PurePosixPath(file).name != "__init__.py"}  # fmt: skip
+            for file in files:
+                found.setdefault(file, page)
+    return found
+
+
+def _entries(texts: Mapping[str, str], modules: Modules) -> Iterator[tuple[str, str]]:
+    settings = ((path, text) for path, text in texts.items() if _SETTINGS.fullmatch(path))
+    for name, target in (script for path, text in settings for script in scripts_of(path, text)):
+        yield from ((file, f"script {name}") for file in modules.imported(target.partition(":")[0].strip(), "")
+                    if PurePosixPath(file).name != "__init__.py")  # fmt: skip
+    for unit, text in texts.items():
+        if _UNIT.fullmatch(unit):
+            for command in _EXEC.findall(text):
+                yield from ((file, f"unit {unit}") for file in _run_by(command, modules))
+
+
+def _by_hand(files: Mapping[str, Facts], texts: Mapping[str, str], modules: Modules) -> Iterator[tuple[str, str]]:
+    yield from ((path, "has a __main__ guard") for path, facts in files.items() if facts.is_script)
+    named = ((path, _BY_TOOLS.get(PurePosixPath(path).name)) for path in files)
+    yield from ((path, f"run by {tool}") for path, tool in named if tool)
+    for path, text in sorted(texts.items()):
+        if _BUILD.fullmatch(path):
+            yield from ((file, f"run by {path}") for file in _run_by(text, modules))
+
+
+def _run_by(text: str, modules: Modules) -> Iterator[str]:
+    finders: tuple[tuple[re.Pattern[str], Callable[[str], Iterator[str]]], ...] = (
+        (_PATH, modules.at), (_RUN_MODULE, modules.run),
+    )  # fmt: skip
+    for pattern, find in finders:
+        for name in set(pattern.findall(text)):
+            yield from find(name)

@@ -1,0 +1,185 @@
+"""`AsyncObserver`: for programs on trio or asyncio that want no thread: a task of theirs sends what there is."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+from anyio.abc import TaskGroup
+
+from observer_actors.addresses import Address, parse_address
+from observer_actors.client._advice import Advice, read_advice
+from observer_actors.client._delivery import Answer, Backoff, Delivery
+from observer_actors.client._guest import attempted
+from observer_actors.client._ledger import NowAndThen
+from observer_actors.client._observed import Observed, called
+from observer_actors.client._observer import ADVICE_SECONDS, CLOSE_SECONDS, LINGER_SECONDS
+from observer_actors.client._places import observer_base
+from observer_actors.client._recorder import QUEUE_EVENTS_MAX, Recorder
+from observer_actors.client._sender import CLOSING_PAUSE_S, FLUSH_PAUSE_S, REQUEST_SECONDS, warn_of
+from observer_actors.client._verdict import Verdict, VerdictReport, report_verdict
+from observer_actors.client._wire import get, join, post
+
+__all__ = ["AsyncObserver"]
+
+LOOK_S: Final = 0.01
+"""Between two looks at the counts while somebody waits for them."""
+
+
+class AsyncObserver(Recorder):
+    """As `Observer`, within ``async with``: at its end what is left is sent within ``close_seconds``.
+
+    Its task raises nothing and its block's own exceptions come out as they are, in no group.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        source: str = "bot",
+        queue_events_max: int = QUEUE_EVENTS_MAX,
+        linger_seconds: float = LINGER_SECONDS,
+        close_seconds: float = CLOSE_SECONDS,
+        advice_seconds: float = ADVICE_SECONDS,
+    ) -> None:
+        super().__init__(source=source, queue_events_max=queue_events_max)
+        self._url = url
+        self._linger_s = linger_seconds
+        self._close_s = close_seconds
+        self._advice_s = advice_seconds
+        self._backoff = Backoff()
+        self._warnings = NowAndThen()
+        self._group: TaskGroup | None = None
+        self._has_task = False
+        self._in_hand: Delivery | None = None
+
+    async def __aenter__(self) -> Self:
+        self._hurried = anyio.Event()
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._has_task = True
+        self._group.start_soon(self._send_all)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._group is not None, "entered before it is left"
+        group, self._group = self._group, None
+        until = anyio.current_time() + self._close_s
+        with anyio.CancelScope(shield=True):  # a host that is being cancelled waits no longer than this either
+            await self._flushed(self._close_s)
+        group.cancel_scope.shield = True
+        group.cancel_scope.cancel()
+        await group.__aexit__(None, None, None)
+        with anyio.move_on_after(max(0.0, until - anyio.current_time()), shield=True):
+            await self._send_rest()
+        self._outbox.count(abandoned=self._outbox.statistics().waiting)
+        while self._outbox.take():
+            pass
+
+    async def advice(
+        self,
+        endpoint: str = "",
+        *,
+        input: object = "",  # noqa: A002 - as the parameter of the request is called
+        role: str = "",
+        run: str = "",
+        task: str = "",
+        limit: int = 1,
+    ) -> Advice:
+        """Ask what is known about an operation that is about to be done, as `Observer.advice` does."""
+        question = self._question(endpoint, input, role=role, run=run, task=task, limit=limit)
+        if question is None:
+            return Advice()
+        began = anyio.current_time()
+        advice = await attempted(self._ask(question.target))
+        if isinstance(advice, Exception):
+            advice = None
+        return self._advised_by(question, advice, took_s=anyio.current_time() - began)
+
+    async def observed(
+        self, endpoint: str, body: object, description: str, *, gateway_url: str | None = None, run: str = ""
+    ) -> Observed:
+        """POST ``body`` to the gateway, and report the outcome, as `observer_actors.client.observed` does.
+
+        What it reports waits in the queue, so that the ``seq`` of its op is 0.
+        """
+        observed = await called(endpoint, body, description, gateway_url=gateway_url)
+        self._report_op(observed.op, run)
+        return observed
+
+    async def report_verdict(
+        self, verdict: Verdict, *, data_dir: str | os.PathLike[str] | None = None
+    ) -> VerdictReport:
+        """Write a verdict, tell the daemon, and add a row to the knowledge base, before it returns.
+
+        :raises DiskFailed: the verdict is not on disk, which an auditor has to know.
+        """
+        return await report_verdict(verdict, data_dir=data_dir, observer_url=self._url)
+
+    async def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """Send what is there; say whether all of it is accepted or refused within the limit."""
+        return await self._flushed(seconds)
+
+    async def _flushed(self, seconds: float) -> bool:
+        events = self._outbox.statistics().events
+        until = anyio.current_time() + seconds
+        while not self._is_over(events) and (left_s := until - anyio.current_time()) > 0:
+            self._hurried.set()
+            with anyio.move_on_after(min(FLUSH_PAUSE_S, left_s)):
+                while not self._is_over(events):  # noqa: ASYNC110 - any thread may settle it: by dropping
+                    await anyio.sleep(LOOK_S)
+        return self._outbox.is_settled(events)
+
+    def _is_over(self, events: int) -> bool:
+        return self._outbox.is_settled(events) or not self._has_task
+
+    async def _send_all(self) -> None:
+        try:
+            while True:
+                await self._pause(self._linger_s)
+                await self._send_rest()
+        finally:
+            self._has_task = False
+
+    async def _send_rest(self) -> None:
+        """Send what is in hand, then what is in the queue. When it is cancelled, what is in hand stays there."""
+        while self._in_hand is not None or (batch := self._outbox.take()):
+            self._in_hand = self._in_hand or Delivery(batch, self._backoff)
+            await self._deliver(self._in_hand)
+            self._in_hand = None
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        while delivery.left:
+            answer = await attempted(self._post(delivery.content()))
+            if isinstance(answer, Exception):
+                counts, pause_s = delivery.unanswered(str(answer))
+            else:
+                counts, pause_s = delivery.answered(answer)
+            self._outbox.count(trouble=delivery.trouble, **counts)
+            if delivery.trouble and self._warnings.is_due():
+                warn_of(delivery.trouble, self._outbox)
+            await self._pause(pause_s if self._has_task else min(pause_s, CLOSING_PAUSE_S))
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but no longer than until somebody hurries."""
+        with anyio.move_on_after(seconds):
+            await self._hurried.wait()
+        if self._hurried.is_set():
+            self._hurried = anyio.Event()
+
+    async def _post(self, content: bytes) -> Answer:
+        where, token = self._where()
+        url = join(where.base, "events")
+        return await post(url, content, timeout_seconds=REQUEST_SECONDS, socket=where.socket, token=token)
+
+    async def _ask(self, target: str) -> Advice | None:
+        where, token = self._where()
+        url = join(where.base, target)
+        return read_advice(await get(url, timeout_seconds=self._advice_s, socket=where.socket, token=token))
+
+    def _where(self) -> tuple[Address, str]:
+        return parse_address(observer_base(self._url)), os.environ.get("OBSERVER_TOKEN", "")

@@ -1,0 +1,148 @@
+"""One batch on its way: what to send, and what the answer means. Pure; the sync and the async observer share it.
+
+| the daemon | what happens |
+|---|---|
+| 200 | counted as it says; lines that it rejects are refused for good |
+| 413, more than one event | sent again in halves |
+| 400, 413 or 422, or 5xx that is not retryable, each with a problem as an observer makes it | refused for good |
+| anything else; no answer; none of an observer's | sent again, with the same ids: after `Retry-After`, or backoff |
+
+A token that is not known is none of the events' faults: it can be put right while they wait.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from observer_actors.client._outbox import OutgoingEvent
+
+__all__ = ["Answer", "Backoff", "Delivery"]
+
+BACKOFF_S_MIN: Final = 0.5
+BACKOFF_S_MAX: Final = 30.0
+RETRY_AFTER_S_MAX: Final = 300.0
+"""A daemon asks for seconds; whoever asks for more than this is not a daemon."""
+_TROUBLE_CHARS_MAX: Final = 500
+_OK: Final = 200
+_TOO_LARGE: Final = 413
+_ABOUT_THE_EVENTS: Final = frozenset({400, 413, 422})
+_SERVER_ERROR: Final = 500
+_encoder: Final = msgspec.json.Encoder()
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Status, headers that matter, and the body after decompression."""
+
+    status: int
+    body: bytes
+    retry_after: str = ""
+
+
+class _BatchAnswer(msgspec.Struct, frozen=True):
+    """What we read of the answer to `POST /events`."""
+
+    accepted: int
+    rejected: int
+    duplicates: int = 0
+    errors: tuple[_LineError, ...] = ()
+
+
+class _LineError(msgspec.Struct, frozen=True):
+    error: str = ""
+
+
+class _Problem(msgspec.Struct, frozen=True):
+    """What we read of a problem (RFC 9457)."""
+
+    detail: str
+    retryable: bool = False
+
+
+class Backoff:
+    """How long to wait after each failure in a row: doubling, with jitter, from `BACKOFF_S_MIN` to `BACKOFF_S_MAX`.
+
+    :param chance: gives a number from 0 to 1.
+    """
+
+    def __init__(self, chance: Callable[[], float] = random.random) -> None:
+        self._chance = chance
+        self._failures = 0
+
+    def succeeded(self) -> None:
+        """Begin again with the shortest."""
+        self._failures = 0
+
+    def seconds(self) -> float:
+        """Count a failure, and say how long to wait: between half of the step and all of it."""
+        step: float = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2 ** min(self._failures, 10))
+        self._failures += 1
+        return step * (0.5 + self._chance() / 2)
+
+
+class Delivery:
+    """A batch, until each of its events is accepted or refused."""
+
+    def __init__(self, batch: list[OutgoingEvent], backoff: Backoff) -> None:
+        self._parts = [batch]
+        self._backoff = backoff
+        self.trouble = ""
+        """What the last answer was, if it was not a good one."""
+
+    @property
+    def left(self) -> int:
+        """Events that are not settled."""
+        return sum(map(len, self._parts))
+
+    def content(self) -> bytes:
+        """Give the body of the next request."""
+        return _encoder.encode_lines(self._parts[0])
+
+    def answered(self, answer: Answer) -> tuple[dict[str, int], float]:
+        """Take an answer in: give what is to be counted, and how many seconds to wait before the next request."""
+        if answer.status == _OK:
+            return self._taken(answer)
+        if answer.status == _TOO_LARGE and len(self._parts[0]) > 1:
+            part = self._parts.pop(0)
+            self._parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
+            return {}, 0.0
+        problem = _problem(answer)
+        if problem is not None and _is_final(answer.status, problem):
+            self.trouble = problem.detail
+            return {"refused": len(self._parts.pop(0))}, 0.0
+        seconds = answer.retry_after
+        asked_s = min(float(seconds), RETRY_AFTER_S_MAX) if seconds.isdecimal() else 0.0
+        return self.unanswered(problem.detail if problem else f"answered {answer.status}", asked_s)
+
+    def unanswered(self, trouble: str, asked_s: float = 0.0) -> tuple[dict[str, int], float]:
+        """Take in that no answer came, or none that settles anything."""
+        self.trouble = trouble
+        return {"retries": 1}, max(asked_s, self._backoff.seconds())
+
+    def _taken(self, answer: Answer) -> tuple[dict[str, int], float]:
+        try:
+            said = msgspec.json.decode(answer.body, type=_BatchAnswer)
+        except (msgspec.MsgspecError, UnicodeError):
+            return self.unanswered("not an observer's answer")
+        sent = len(self._parts[0])
+        if said.accepted + said.rejected != sent:
+            return self.unanswered("an answer about other events than were sent")
+        self._parts.pop(0)
+        self._backoff.succeeded()
+        self.trouble = said.errors[0].error[:_TROUBLE_CHARS_MAX] if said.errors else ""
+        return {"accepted": said.accepted, "duplicates": said.duplicates, "refused": said.rejected}, 0.0
+
+
+def _is_final(status: int, problem: _Problem) -> bool:
+    return status in _ABOUT_THE_EVENTS or (status >= _SERVER_ERROR and not problem.retryable)
+
+
+def _problem(answer: Answer) -> _Problem | None:
+    try:
+        problem = msgspec.json.decode(answer.body, type=_Problem)
+    except (msgspec.MsgspecError, UnicodeError):
+        return None
+    return _Problem(problem.detail[:_TROUBLE_CHARS_MAX], problem.retryable)

@@ -1,0 +1,30 @@
+"""The one place where the client catches whatever comes: it is a guest in somebody else's program."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
+
+__all__ = ["attempt", "attempted"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def attempt(otherwise: T, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Give what a call gives, or something else instead of any error: a fault of ours, or what `__str__` raised.
+
+    Cancellation and the like are no `Exception`, and pass through.
+    """
+    try:
+        return call(*arguments, **named)
+    except Exception:  # noqa: BLE001 - a report is never worth its host's own work
+        return otherwise
+
+
+async def attempted(call: Awaitable[T]) -> T | Exception:
+    """Give what a call gives, or the error that it raised: a task of ours must not end its host's nursery."""
+    try:
+        return await call
+    except Exception as error:  # noqa: BLE001 - as above
+        return error

@@ -1,0 +1,154 @@
+"""`Observer`: for programs without an event loop, or with any: what it has to send is sent by a thread of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+from observer_actors.client._advice import Advice, read_advice
+from observer_actors.client._delivery import Answer
+from observer_actors.client._guest import attempt
+from observer_actors.client._places import observer_base
+from observer_actors.client._recorder import QUEUE_EVENTS_MAX, Recorder
+from observer_actors.client._sender import Sender
+
+if TYPE_CHECKING:
+    import os
+
+    from observer_actors.client._observed import Observed
+    from observer_actors.client._verdict import Verdict, VerdictReport
+
+__all__ = ["ADVICE_SECONDS", "CLOSE_SECONDS", "LINGER_SECONDS", "Observer"]
+
+T = TypeVar("T")
+
+LINGER_SECONDS: Final = 0.5
+CLOSE_SECONDS: Final = 2.0
+ADVICE_SECONDS: Final = 0.25
+"""Fifty times what the daemon takes at its slowest; beyond it, an agent does better without."""
+
+
+class Observer(Recorder):
+    """Reports what a program does, and asks for advice. One for a whole program; any thread may use it.
+
+    It never hurts its host: what it is told waits in a bounded queue (the oldest goes first, and is counted) until a
+    daemon thread has sent it, again and again with the same id while the daemon is away. None of its methods raises,
+    but for `report_verdict`, nor waits longer than is said.
+
+    At the end of the interpreter what is left is sent within ``close_seconds``. A process that ends otherwise
+    (`os._exit`, a signal, a child of `multiprocessing`) calls `close` itself.
+
+    :param url: the daemon: ``http://…`` or ``unix:///PATH``; by default OBSERVER_URL, else 127.0.0.1 at OBSERVER_PORT
+        or 3800. A token is taken from OBSERVER_TOKEN. Both are read anew for each request.
+    :param source: who reports: mcp, scenario, auditor, bot, or a label that the daemon knows (`sources.extra`).
+    :param queue_events_max: events that wait at most.
+    :param linger_seconds: how long an event waits for others to go with it.
+    :param close_seconds: how long the end of the program may take longer for what is left.
+    :param advice_seconds: how long `advice` may take.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        source: str = "bot",
+        queue_events_max: int = QUEUE_EVENTS_MAX,
+        linger_seconds: float = LINGER_SECONDS,
+        close_seconds: float = CLOSE_SECONDS,
+        advice_seconds: float = ADVICE_SECONDS,
+    ) -> None:
+        super().__init__(source=source, queue_events_max=queue_events_max)
+        self._url = url
+        self._advice_s = advice_seconds
+        self._sender = Sender(
+            self._outbox, partial(_send, url), linger_s=max(0.0, linger_seconds), close_s=max(0.0, close_seconds)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def advice(
+        self,
+        endpoint: str = "",
+        *,
+        input: object = "",  # noqa: A002 - as the parameter of the request is called
+        role: str = "",
+        run: str = "",
+        task: str = "",
+        limit: int = 1,
+    ) -> Advice:
+        """Ask what is known about an operation that is about to be done.
+
+        The operations of the same run that follow carry its ``advice_id``, so that the outcome comes back by itself.
+
+        :param run: by default that of the `run` block around it. Whether advice is given or held back is drawn by run.
+        :returns: an empty one when there is nothing to say, and when no answer came within ``advice_seconds``.
+        """
+        question = self._question(endpoint, input, role=role, run=run, task=task, limit=limit)
+        if question is None:
+            return Advice()
+        began = time.monotonic()
+        advice = attempt(None, _ask, self._url, question.target, self._advice_s)
+        return self._advised_by(question, advice, took_s=time.monotonic() - began)
+
+    def observed(
+        self, endpoint: str, body: object, description: str, *, gateway_url: str | None = None, run: str = ""
+    ) -> Observed:
+        """POST ``body`` to the gateway, and report the outcome, as `observer_actors.client.observed` does; blocks.
+
+        What it reports waits in the queue, so that the ``seq`` of its op is 0.
+        """
+        from observer_actors.client._observed import called  # noqa: PLC0415 - httpx, for those who call a gateway
+
+        observed = _to_end(partial(called, endpoint, body, description, gateway_url=gateway_url))
+        self._report_op(observed.op, run)
+        return observed
+
+    def report_verdict(self, verdict: Verdict, *, data_dir: str | os.PathLike[str] | None = None) -> VerdictReport:
+        """Write a verdict, tell the daemon, and add a row to the knowledge base; blocks until that is done.
+
+        :raises DiskFailed: the verdict is not on disk, which an auditor has to know.
+        """
+        from observer_actors.client._verdict import report_verdict  # noqa: PLC0415 - as above
+
+        return _to_end(partial(report_verdict, verdict, data_dir=data_dir, observer_url=self._url))
+
+    def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """Send what is there; say whether all of it is accepted or refused within the limit."""
+        return self._sender.flush(seconds)
+
+    def close(self) -> None:
+        """Send what is left, within ``close_seconds``, and end the thread."""
+        self._sender.close()
+
+    def _queued(self) -> None:
+        self._sender.start()
+
+
+def _send(url: str | None, content: bytes, seconds: float) -> Answer:
+    from observer_actors.client._plain import exchange  # noqa: PLC0415 - loaded in the thread
+
+    return exchange(observer_base(url), "POST", "/events", content=content, seconds=seconds)
+
+
+def _ask(url: str | None, target: str, seconds: float) -> Advice | None:
+    from observer_actors.client._plain import exchange  # noqa: PLC0415 - for those who ask
+
+    return read_advice(exchange(observer_base(url), "GET", target, seconds=seconds))
+
+
+def _to_end(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine to its end, also where an event loop runs already: in a thread of its own."""
+    import asyncio  # noqa: PLC0415 - as above
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - as above
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(call())).result()

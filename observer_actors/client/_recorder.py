@@ -1,0 +1,202 @@
+"""What both observers have: operations become events in the outbox. No I/O, and nothing of it raises into the host."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final, ParamSpec, TypeVar, cast
+from uuid import uuid4
+
+from msgspec import UNSET
+
+from observer_actors.client._advice import Advice, Patience, Question, ask
+from observer_actors.client._guest import attempt
+from observer_actors.client._operation import Operation
+from observer_actors.client._outbox import ObserverStatistics, Outbox, OutgoingEvent, new_id
+from observer_actors.client._runs import CURRENT_RUN, Advised
+from observer_actors.client._texts import error_text, scalars, text
+from observer_actors.op import Op, Scalar, iso_milliseconds
+
+__all__ = ["QUEUE_EVENTS_MAX", "Recorder"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+QUEUE_EVENTS_MAX: Final = 10_000
+"""A quarter of an hour of an agent that does ten things a second."""
+SLOW_S: Final = 0.05
+"""An answer about advice, or none, that took longer is one that the host has waited for."""
+_NO_ATTRS: Final[Mapping[str, object]] = {}
+
+
+class Recorder:
+    """Makes events of operations.
+
+    :param source: of events that do not say one.
+    """
+
+    def __init__(self, *, source: str, queue_events_max: int) -> None:
+        self._source = text(source)
+        self._outbox = Outbox(queue_events_max)
+        self._advised = Advised()
+        self._patience = Patience()
+
+    def operation(
+        self,
+        endpoint: str,
+        *,
+        input_summary: object = "",
+        run: str = "",
+        role: str = "",
+        advice_id: str = "",
+        source: str = "",
+        attrs: Mapping[str, object] = _NO_ATTRS,
+    ) -> Operation:
+        """Report what is done in a ``with`` block: how long it took, whether it went well, and what went wrong.
+
+        :param endpoint: what is called, such as ``sql:run``.
+        :param input_summary: what goes in: a text, or what is shown as JSON; 10,000 characters are kept.
+        :param run: of which it is a step; by default that of the `run` block around it.
+        :param advice_id: the advice that it follows; by default what its run was given.
+        :param attrs: 32 scalars at most; what is none is made a text.
+        """
+        operation = Operation(self, endpoint, input_summary, source)
+        operation.run = run
+        operation.role = role
+        operation.advice_id = advice_id
+        if attrs is not _NO_ATTRS:
+            attempt(None, operation.attrs.update, attrs)
+        return operation
+
+    @contextmanager
+    def run(self, name: str = "") -> Iterator[str]:
+        """Let what this task or thread does in the block belong to one run: operations, and the advice for them.
+
+        :param name: of the run; one is made unless it is given.
+        """
+        name = text(name) or uuid4().hex
+        before = CURRENT_RUN.set(name)
+        try:
+            yield name
+        finally:
+            CURRENT_RUN.reset(before)
+
+    def observed_as(
+        self,
+        endpoint: str,
+        *,
+        input_summary: Callable[..., object] | str = "",
+        output_summary: Callable[[Any], object] | str | None = None,
+    ) -> Callable[[Callable[P, T]], Callable[P, T]]:
+        """Decorate a function, or a coroutine function: each call of it is an operation.
+
+        :param input_summary: made of the call's arguments, if it is a function.
+        :param output_summary: made of what the call returns, if it is a function.
+        """
+
+        def begin(*arguments: Any, **named: Any) -> Operation:  # noqa: ANN401 - whatever the function takes
+            summary = attempt("", input_summary, *arguments, **named) if callable(input_summary) else input_summary
+            return self.operation(endpoint, input_summary=summary)
+
+        def end(operation: Operation, result: object) -> None:
+            said = attempt(None, output_summary, result) if callable(output_summary) else output_summary
+            operation.output_summary = said
+
+        def decorate(function: Callable[P, T]) -> Callable[P, T]:
+            @functools.wraps(function)
+            def called(*arguments: P.args, **named: P.kwargs) -> T:
+                with begin(*arguments, **named) as operation:
+                    result = function(*arguments, **named)
+                    end(operation, result)
+                    return result
+
+            @functools.wraps(function)
+            async def awaited(*arguments: P.args, **named: P.kwargs) -> Any:  # noqa: ANN401 - what the coroutine gives
+                with begin(*arguments, **named) as operation:
+                    result = await cast("Any", function(*arguments, **named))
+                    end(operation, result)
+                    return result
+
+            return cast("Callable[P, T]", awaited) if inspect.iscoroutinefunction(function) else called
+
+        return decorate
+
+    def statistics(self) -> ObserverStatistics:
+        """Give the counts: what became of everything that this observer was told."""
+        return self._outbox.statistics()
+
+    def begun(self, operation: Operation) -> None:
+        """See what run an operation belongs to, and what that run was advised. Called by `Operation`."""
+        attempt(None, self._place, operation)
+
+    def ended(self, operation: Operation, seconds: float, error: BaseException | None) -> None:
+        """Report an operation. Called by `Operation`."""
+        if error is not None and not isinstance(error, Exception):
+            self._outbox.count(cancelled=1)
+            return
+        event = attempt(None, self._event, operation, seconds, error)
+        if event is None:
+            self._outbox.count(unusable=1)
+            return
+        self._outbox.put(event)
+        self._queued()
+
+    def _report_op(self, op: Op, run: str) -> None:
+        """Queue what `observed` has made of a call."""
+        operation = self.operation(op.endpoint, input_summary=op.input_summary, run=run, source=op.source)
+        operation.output_summary = op.output_summary
+        operation.failure = None if op.success else op.error
+        if op.attrs is not UNSET:
+            operation.attrs.update(op.attrs)
+        self.begun(operation)
+        self.ended(operation, op.duration_ms / 1e3, None)
+
+    def _queued(self) -> None:
+        """See to it that somebody sends it."""
+
+    def _place(self, operation: Operation) -> None:
+        operation.run = operation.run or CURRENT_RUN.get()
+        if operation.run and not operation.advice_id:
+            operation.advice_id = self._advised.advice_id(operation.run, operation.endpoint)
+
+    def _event(self, operation: Operation, seconds: float, error: BaseException | None) -> OutgoingEvent:
+        failure = error_text(error) if error is not None else operation.failure
+        said = operation.output_summary
+        known: dict[str, Scalar] = {}
+        if operation.run:
+            known["run"] = text(operation.run)
+        if operation.advice_id:
+            known["advice_id"] = text(operation.advice_id)
+        return OutgoingEvent(
+            new_id(),
+            iso_milliseconds(datetime.now(UTC)),
+            text(operation.source) or self._source,
+            text(operation.endpoint),
+            text(operation.input_summary),
+            failure is None,
+            round(seconds * 1e3, 3),
+            None if said is None else text(said),
+            UNSET if failure is None else text(failure) or "failed",
+            text(operation.role) if operation.role else UNSET,
+            scalars(operation.attrs, known) if known or operation.attrs else UNSET,
+        )
+
+    def _question(self, endpoint: str, given: object, **more: Any) -> Question | None:  # noqa: ANN401 - as `ask` has them
+        """Put the question; None when it is not to be asked now, or cannot be."""
+        return None if self._patience.is_over() else attempt(None, ask, endpoint, given, source=self._source, **more)
+
+    def _advised_by(self, question: Question, advice: Advice | None, *, took_s: float) -> Advice:
+        """Count an answer about advice, and keep which run it was for."""
+        if advice is None:
+            if took_s > SLOW_S:  # who refuses at once costs nothing to be asked again
+                self._patience.failed()
+            self._outbox.count(advice_asked=1, advice_failed=1)
+            return Advice()
+        self._patience.answered()
+        self._outbox.count(advice_asked=1)
+        if question.run and advice.advice_id:
+            self._advised.note(question.run, question.endpoint, advice.advice_id)
+        return advice

@@ -1,0 +1,170 @@
+"""The thread that sends what is in an outbox, and what happens to it when the process forks or ends.
+
+It is started by the first event, and is a daemon thread: it keeps no process alive. At the end of the interpreter each
+sender has a time limit to send what is left; a child process begins with an empty outbox and without a thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Final
+
+from observer_actors.client._delivery import Answer, Backoff, Delivery
+from observer_actors.client._forks import renewed_after_fork
+from observer_actors.client._ledger import NowAndThen, warn
+from observer_actors.client._outbox import Outbox, OutgoingEvent
+from observer_actors.errors import Unreachable
+
+__all__ = ["CLOSING_PAUSE_S", "FLUSH_PAUSE_S", "REQUEST_SECONDS", "Sender", "warn_of"]
+
+Exchange = Callable[[bytes, float], Answer]
+"""Sends a batch, within so many seconds; raises `Unreachable`."""
+
+REQUEST_SECONDS: Final = 10.0
+"""Twice what the daemon itself takes before it refuses."""
+FLUSH_PAUSE_S: Final = 0.2
+CLOSING_PAUSE_S: Final = 0.1
+"""Between two tries while somebody waits for us."""
+COUNTING_S: Final = 0.1
+"""When the time is over, the thread has this long to count what it gives up; only a name that is looked up takes it."""
+
+
+class Sender:
+    """Sends batches in the background, one after the other.
+
+    :param linger_s: how long an event waits for others to go with it.
+    :param close_s: how long closing may take.
+    """
+
+    _lock: threading.RLock
+    _thread: threading.Thread | None
+    _runs: bool
+    _deadline: float | None
+    """None until it is closed."""
+
+    def __init__(self, outbox: Outbox, exchange: Exchange, *, linger_s: float, close_s: float) -> None:
+        self._outbox = outbox
+        self._exchange = exchange
+        self._linger_s = linger_s
+        self._close_s = close_s
+        self._backoff = Backoff()
+        self._warnings = NowAndThen()
+        self.renew()
+        renewed_after_fork(self)
+        _living.add(self)
+
+    def start(self) -> None:
+        """Make sure that somebody sends."""
+        if not self._runs:
+            self._start()
+
+    def flush(self, seconds: float) -> bool:
+        """Send what is there, and try more often; say whether all of it is settled within the limit."""
+        deadline = time.monotonic() + seconds
+        events = self._outbox.statistics().events
+        while (left_s := deadline - time.monotonic()) > 0:
+            self._outbox.hurry()
+            if self._outbox.wait_settled(events, min(FLUSH_PAUSE_S, left_s)):
+                return True
+        return self._outbox.is_settled(events)
+
+    def close(self) -> None:
+        """Send what is left within the limit, and end. What comes later is sent by whoever closes again."""
+        self.end()
+        self.wait_ended()
+
+    def end(self) -> None:
+        """Begin to close."""
+        with self._lock:
+            self._deadline = time.monotonic() + self._close_s
+        self._outbox.hurry(close=True)
+
+    def wait_ended(self) -> None:
+        """Wait until it is closed, or its time is over."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is None:  # nothing was ever sent, or the interpreter starts no thread any more
+            self._run()
+        elif thread is not threading.current_thread():
+            thread.join(max(0.0, self._left_s()) + COUNTING_S)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._runs or self._deadline is not None:
+                return
+            thread = threading.Thread(target=self._run, name="observer-actors", daemon=True)
+            self._runs = True
+            try:
+                thread.start()
+            except RuntimeError:  # no thread to be had, or the interpreter ends: closing sends it
+                self._runs = False
+                return
+            self._thread = thread
+
+    def _run(self) -> None:
+        try:
+            while batch := self._outbox.wait(self._linger_s):
+                self._deliver(batch)
+        finally:
+            self._runs = False
+
+    def _deliver(self, batch: list[OutgoingEvent]) -> None:
+        delivery = Delivery(batch, self._backoff)
+        while delivery.left:
+            left_s = self._left_s()
+            if left_s <= 0:
+                self._outbox.count(abandoned=delivery.left)
+                return
+            try:
+                counts, pause_s = delivery.answered(self._exchange(delivery.content(), min(REQUEST_SECONDS, left_s)))
+            except Unreachable as trouble:
+                counts, pause_s = delivery.unanswered(str(trouble))
+            self._outbox.count(trouble=delivery.trouble, **counts)
+            if delivery.trouble:
+                self._warn(delivery.trouble)
+            if pause_s:
+                self._pause(pause_s)
+
+    def _pause(self, seconds: float) -> None:
+        self._outbox.pause(seconds)
+        if self._deadline is not None:
+            time.sleep(min(CLOSING_PAUSE_S, max(0.0, self._left_s())))
+
+    def _left_s(self) -> float:
+        return float("inf") if self._deadline is None else self._deadline - time.monotonic()
+
+    def _warn(self, trouble: str) -> None:
+        if self._deadline is None and self._warnings.is_due():
+            warn_of(trouble, self._outbox)
+
+    def renew(self) -> None:
+        """Begin anew, in a child process."""
+        self._lock = threading.RLock()  # as in `Outbox`
+        self._thread = None
+        self._runs = False
+        self._deadline = None
+
+
+def warn_of(trouble: str, outbox: Outbox) -> None:
+    """Log that events are not taken."""
+    counts = outbox.statistics()
+    warn("events_not_taken", error=trouble, waiting=counts.waiting, refused=counts.refused, dropped=counts.dropped)
+
+
+_living: Final[weakref.WeakSet[Sender]] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """Let all end at the same time, so that their limits do not add up."""
+    senders = list(_living)
+    for sender in senders:
+        sender.end()
+    for sender in senders:
+        sender.wait_ended()
+
+
+atexit.register(_close_all)

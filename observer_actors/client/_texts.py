@@ -1,0 +1,99 @@
+"""Whatever a host hands us, as the texts and scalars of an event. Pure; nothing here raises.
+
+A snapshot: it is made in the caller's thread, so that what the host changes later is not what was reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from observer_actors.client._guest import attempt
+from observer_actors.op import Scalar
+
+__all__ = ["ATTRS_MAX", "ATTR_CHARS_MAX", "TEXT_CHARS_MAX", "error_text", "scalar", "scalars", "text"]
+
+TEXT_CHARS_MAX: Final = 10_000
+"""As in `_wording`: four such texts fit into an event, however they are escaped."""
+ATTRS_MAX: Final = 32
+ATTR_NAME_CHARS_MAX: Final = 64
+ATTR_CHARS_MAX: Final = 1_024
+ERRORS_SHOWN_MAX: Final = 3
+"""Of the errors in an exception group."""
+_INTEGERS: Final = range(-(2**63), 2**64)
+"""What JSON readers, ours too, take for a whole number."""
+
+
+def text(value: object) -> str:
+    """Give a text as it is, None as "", and anything else as JSON, or as it shows itself; cut to `TEXT_CHARS_MAX`."""
+    if type(value) is str and len(value) <= TEXT_CHARS_MAX and value.isascii():
+        return value
+    if type(value) is not str:
+        value = "" if value is None else attempt("", _json, value) or shown(value)
+    if len(value) > TEXT_CHARS_MAX:
+        value = value[: TEXT_CHARS_MAX - 1] + "…"
+    return value if value.isascii() else _encodable(value)
+
+
+def shown(value: object) -> str:
+    """Give `str(value)`, or at least what kind of value it is."""
+    return attempt("", str, value) or f"<{type(value).__name__}>"
+
+
+def error_text(error: BaseException) -> str:
+    """Say an exception as ``ValueError: no such row``; of a group, the errors that are in it."""
+    errors = list(islice(_leaves(error), ERRORS_SHOWN_MAX))
+    return text("; ".join(map(_named, errors)))
+
+
+def scalar(value: object) -> Scalar:
+    """Give an attribute's value: what is no scalar is made a text."""
+    if value is None or type(value) is bool or type(value) is float:
+        return value
+    if type(value) is int and value in _INTEGERS:
+        return value
+    said = text(value)
+    return said if len(said) <= ATTR_CHARS_MAX else said[: ATTR_CHARS_MAX - 1] + "…"
+
+
+def scalars(attributes: Mapping[str, object], known: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Give the first `ATTRS_MAX` attributes, the known ones first."""
+    found: dict[str, Scalar] = dict(known)
+    for name, value in attributes.items():
+        if len(found) >= ATTRS_MAX:
+            break
+        found[text(name)[:ATTR_NAME_CHARS_MAX]] = scalar(value)
+    return found
+
+
+def _json(value: object) -> str:
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bytes | bytearray):
+        return bytes(value).decode("utf-8", "replace")
+    said = _encoder.encode(value)
+    return str(msgspec.json.decode(said)) if said.startswith(b'"') else said.decode()
+
+
+_encoder: Final = msgspec.json.Encoder(enc_hook=shown)
+
+
+def _encodable(value: str) -> str:
+    """Join halves of characters that came apart, and replace those without another half: an event is UTF-8."""
+    return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _named(error: BaseException) -> str:
+    said = attempt("", str, error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

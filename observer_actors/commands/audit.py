@@ -1,0 +1,110 @@
+"""`observer-actors audit`: an auditor that remembers, of Python repositories."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, ClassVar, Final
+
+import msgspec
+import trio
+from cyclopts import Parameter
+
+from observer_actors.audit import Audit, Audited, audit, inventory_page, judge
+from observer_actors.client import report_verdict
+from observer_actors.client._places import data_directory
+from observer_actors.commands._options import ApiOptions, JsonFlag
+from observer_actors.commands._screen import print_json, told
+from observer_actors.errors import DiskFailed, ObserverError
+from observer_actors.kb import AuditHistory, OutcomesIndex
+from observer_actors.visible import visible, visible_json
+
+__all__ = ["audit_"]
+
+EXITS: Final = {"approve": 0, "request_changes": 1, "block": 2}
+
+
+HISTORY_ROWS: Final = 5
+
+
+class DataUnusable(ObserverError):
+    """The data directory cannot be read or written."""
+
+    exit_code: ClassVar[int] = 74
+
+
+def audit_(
+    path: Path = Path(),
+    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    *,
+    base: str = "",
+    signature: str = "",
+    data_dir: Path | None = None,
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    inventory: Annotated[bool, Parameter(negative=())] = False,
+    json: JsonFlag = False,
+) -> int:
+    """Audit a Python repository, and remember the verdict.
+
+    Takes an inventory of every Python file, checks what has changed since BASE against it, committed or not, and says
+    what earlier audits of the same, or of other commits of the same branch, came to. Nothing of the repository is
+    run. The verdict is written below the data directory, told to the daemon, and added to the knowledge base.
+
+    Exits 0 for approve, 1 for request_changes, 2 for block; 66 when there is nothing that can be audited, 74 when the
+    data directory cannot be used.
+
+    Example: observer-actors audit --base origin/main --dry-run
+
+    Parameters
+    ----------
+    path
+        The folder; only what lies in it is looked at.
+    base
+        What to compare with: a branch, a tag, a commit; else what CI names, else the main branch.
+    signature
+        What the audit is filed under, such as pr6-7fe47bab; else made of what CI or git say.
+    data_dir
+        Where the verdict is kept, and the history when the daemon is away; else OBSERVER_DATA_DIR, else ./data.
+    dry_run
+        Write nothing and tell nobody.
+    inventory
+        Give the inventory alone, as a page of Markdown: no verdict.
+    """
+    audited = audit(path, base=base, signature=signature)
+    if inventory:
+        sys.stdout.write(inventory_page(audited.inventory))
+        return 0
+    outcome = judge(audited, _history(api, audited, data_dir))
+    if not dry_run:
+        _report(outcome, api, data_dir)
+    if json:
+        print_json(visible_json(msgspec.json.encode(outcome.as_json())))
+    else:
+        sys.stdout.write(outcome.markdown)
+    return EXITS[outcome.verdict.overall]
+
+
+def _history(api: ApiOptions, audited: Audited, data_dir: Path | None) -> AuditHistory:
+    """Ask the daemon; when it is away, read the file."""
+    parameters = {"sig": audited.signature}
+    try:
+        with api.open() as daemon:
+            return daemon.read(AuditHistory, "/kb/history", parameters)
+    except ObserverError:
+        index = OutcomesIndex(data_directory(data_dir))
+    try:
+        return index.history(audited.signature, newest=HISTORY_ROWS)
+    except DiskFailed as error:
+        raise DataUnusable(f"the history cannot be read: {error}", hint=error.hint) from error
+
+
+def _report(outcome: Audit, api: ApiOptions, data_dir: Path | None) -> None:
+    async def report() -> tuple[str, ...]:
+        return (await report_verdict(outcome.verdict, data_dir=data_dir, observer_url=api.address())).troubles
+
+    try:
+        troubles = trio.run(report)
+    except DiskFailed as error:
+        raise DataUnusable(f"the verdict is not on disk: {error}", hint=error.hint) from error
+    for trouble in troubles:
+        told(visible(trouble))

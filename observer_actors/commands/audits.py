@@ -1,0 +1,85 @@
+"""`observer-actors audits`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+
+from observer_actors.commands._answers import AuditAnswer, HistoryAnswer, OutcomesAnswer, TallyAnswer
+from observer_actors.commands._filters import time_given
+from observer_actors.commands._options import ApiOptions, JsonFlag
+from observer_actors.commands._screen import console, print_json, table
+from observer_actors.visible import visible
+
+__all__ = ["audits"]
+
+
+def audits(
+    signature: str | None = None,
+    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    *,
+    overall: str | None = None,
+    since: str | None = None,
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=100))] = 20,
+    json: JsonFlag = False,
+) -> None:
+    """Show what auditors found, newest first; or what is known of one signature and of similar ones.
+
+    Example: observer-actors audits pr6-7fe47bab
+
+    Parameters
+    ----------
+    signature
+        What was audited. Similar are other commits of the same pull request or branch.
+    overall
+        Only these verdicts: approve, request_changes … Not with a signature.
+    since
+        Not before: an ISO 8601 time, or how long ago: 90s, 15m, 2h, 7d. Not with a signature.
+    limit
+        Most audits to show.
+    """
+    with api.open() as daemon:
+        if signature is not None:
+            body = daemon.get("/kb/history", {"sig": signature, "limit": limit})
+            history = daemon.decoded(HistoryAnswer, body)
+            rows = history.newest
+        else:
+            wanted = {
+                "kind": "audit",
+                "overall": overall,
+                "since": time_given(since, datetime.now(UTC)),
+                "limit": limit,
+            }
+            body = daemon.get("/kb/outcomes", wanted)
+            history = None
+            rows = daemon.decoded(OutcomesAnswer, body).outcomes
+    if json:
+        print_json(body)
+        return
+    if history is not None:
+        print(_summed_up("the same signature", history.same))
+        print(_summed_up(f"similar ones ({visible(history.stem)})", history.similar))
+    _show(rows)
+
+
+def _summed_up(who: str, tally: TallyAnswer) -> str:
+    if not tally.audits:
+        return f"{who}: no audits"
+    verdicts = ", ".join(f"{count} {visible(overall)}" for overall, count in tally.overall.items())
+    return f"{who}: {tally.audits} audits, {tally.refused} refused ({verdicts}), last {visible(tally.last[:19])}"
+
+
+def _show(rows: Sequence[AuditAnswer]) -> None:
+    if not rows:
+        print("no audits")
+        return
+    columns = ("when", "signature", "verdict", "info", "warn", "block", "why")
+    lines = [(row.timestamp[:19], row.signature, row.overall, *map(str, _counts(row)), row.one_liner) for row in rows]
+    console().print(table(columns, lines, numbers=("info", "warn", "block")))
+
+
+def _counts(row: AuditAnswer) -> tuple[int, int, int]:
+    return row.findings.info, row.findings.warn, row.findings.block

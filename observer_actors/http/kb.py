@@ -1,0 +1,118 @@
+"""`/kb`: what auditors found, and what is known of what they looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Final
+
+import msgspec
+import trio
+from quart import Response, request
+from quart.typing import ResponseReturnValue
+from quart_schema import document_querystring, document_response, tag
+from quart_trio import QuartTrio
+
+from observer_actors.errors import QueryInvalid
+from observer_actors.http.description import document_problems
+from observer_actors.http.queries import Parameter, parse_limit, parse_parameters, parse_seq, parse_text, parse_time
+from observer_actors.http.replies import Reply, json_reply
+from observer_actors.http.views import READ_OWN_WRITES_S, Views
+from observer_actors.kb import AuditHistory, OutcomeFilter, OutcomeRow
+from observer_actors.kb.rows import SIGNATURE_CHARS_MAX
+
+__all__ = ["register_kb"]
+
+NEWEST_DEFAULT: Final = 5
+NEWEST_MAX: Final = 100
+
+
+class OutcomesAnswer(msgspec.Struct, frozen=True):
+    """`GET /kb/outcomes`, newest first.
+
+    ``next``: the cursor of the following page, null at the end. ``complete``: false when older rows are no longer
+    held and were not looked at. ``damaged``: lines that could not be read.
+    """
+
+    outcomes: Sequence[OutcomeRow]
+    next: str | None
+    complete: bool
+    damaged: int
+
+
+class OutcomesParameters(msgspec.Struct, frozen=True):
+    """The parameters of `GET /kb/outcomes`; `since` by the time that the row itself says."""
+
+    signature: str | None = None
+    kind: str | None = None
+    overall: str | None = None
+    since: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 100
+    cursor: str | None = None
+
+
+class HistoryParameters(msgspec.Struct, frozen=True):
+    """The parameters of `GET /kb/history`: a signature, and how many of the newest audits are given as they are."""
+
+    sig: str
+    limit: Annotated[int, msgspec.Meta(ge=1, le=NEWEST_MAX)] = NEWEST_DEFAULT
+
+
+def register_kb(app: QuartTrio, views: Views, send: Callable[[Reply], Response]) -> None:
+    """Add the routes."""
+
+    @app.get("/kb/outcomes")
+    @tag(["audits"])
+    @document_querystring(OutcomesParameters)
+    @document_response(OutcomesAnswer, 200)
+    @document_problems(400, 503)
+    async def outcomes() -> ResponseReturnValue:
+        """Find what auditors found, newest first."""
+        values = parse_parameters(request.args.items(multi=True), _OUTCOMES, "/kb/outcomes")
+        await _own_writes(views)
+        page = await views.librarian.find(OutcomeFilter(**values))
+        following = None if page.before is None else str(page.before)
+        return send(json_reply(OutcomesAnswer(page.rows, following, page.complete, page.damaged)))
+
+    @app.get("/kb/history")
+    @tag(["audits"])
+    @document_querystring(HistoryParameters)
+    @document_response(AuditHistory, 200)
+    @document_problems(400, 503)
+    async def history() -> ResponseReturnValue:
+        """Sum up what audits of a signature, and of similar ones (the same pull request or branch), came to."""
+        values = parse_parameters(request.args.items(multi=True), _HISTORY, "/kb/history")
+        if not values.get("sig"):
+            raise QueryInvalid("is missing", field="sig", hint="a signature such as pr6-7fe47bab")
+        await _own_writes(views)
+        newest = values.get("limit", NEWEST_DEFAULT)
+        return send(json_reply(await views.librarian.history(values["sig"], newest=newest)))
+
+
+async def _own_writes(views: Views) -> None:
+    """Wait a moment until what was acknowledged before this request has its row."""
+    with trio.move_on_after(READ_OWN_WRITES_S):
+        await views.librarian.reached(views.commits.last_seq)
+
+
+def _signature(text: str, name: str) -> str:
+    if len(text) > SIGNATURE_CHARS_MAX:
+        raise QueryInvalid(f"is longer than {SIGNATURE_CHARS_MAX} characters", field=name)
+    return text
+
+
+def _few(text: str, name: str) -> int:
+    limit = parse_limit(text, name)
+    if limit > NEWEST_MAX:
+        raise QueryInvalid(f"wants 1 to {NEWEST_MAX}, got {limit}", field=name)
+    return limit
+
+
+_OUTCOMES: Final[Mapping[str, Parameter]] = {
+    "signature": ("signature", _signature),
+    "kind": ("kind", parse_text),
+    "overall": ("overall", parse_text),
+    "since": ("since_us", parse_time),
+    "limit": ("limit", parse_limit),
+    "cursor": ("before", parse_seq),
+}
+_HISTORY: Final[Mapping[str, Parameter]] = {"sig": ("sig", _signature), "limit": ("limit", _few)}

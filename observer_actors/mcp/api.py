@@ -1,0 +1,74 @@
+"""The daemon's HTTP API, as the tools use it: over a socket, or within the daemon."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import httpx
+import msgspec
+
+from observer_actors.addresses import parse_address
+from observer_actors.errors import ObserverError, Unreachable
+from observer_actors.mcp.tools import Call
+
+__all__ = ["Api", "Refused", "outside"]
+
+SECONDS: Final = 10.0
+
+
+class Refused(ObserverError):
+    """The daemon's own answer: it did not do it, and says why."""
+
+    def __init__(self, detail: str, *, hint: str = "", answered: int = 0) -> None:
+        super().__init__(detail, hint=hint)
+        self.answered = answered
+
+
+class _Problem(msgspec.Struct, frozen=True):
+    """What we read of a problem (RFC 9457)."""
+
+    detail: str
+    hint: str = ""
+
+
+class Api:
+    """Carries calls out; used within ``async with``."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def carry_out(self, call: Call) -> bytes:
+        """Give the body of a good answer.
+
+        :raises Refused: it is not one.
+        :raises Unreachable: there is none.
+        """
+        try:
+            answer = await self._client.request(
+                call.method, call.path, params=call.parameters, content=call.content or None
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unreachable(
+                f"the daemon does not answer: {str(error) or type(error).__name__}", hint="is it running?"
+            ) from error
+        if answer.is_success:
+            return answer.content
+        try:
+            problem = msgspec.json.decode(answer.content, type=_Problem)
+        except (msgspec.MsgspecError, UnicodeError):
+            problem = _Problem(f"the daemon answered {answer.status_code}")
+        raise Refused(problem.detail, hint=problem.hint, answered=answer.status_code)
+
+
+def outside(address: str) -> httpx.AsyncClient:
+    """Give a client of a daemon elsewhere; the token is taken from OBSERVER_TOKEN."""
+    where = parse_address(address)
+    token = os.environ.get("OBSERVER_TOKEN", "")
+    return httpx.AsyncClient(
+        base_url=where.base,
+        transport=httpx.AsyncHTTPTransport(uds=where.socket) if where.socket else None,
+        timeout=SECONDS,
+        trust_env=False,
+        headers={"Authorization": f"Bearer {token}"} if token else None,
+    )

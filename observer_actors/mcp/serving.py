@@ -1,0 +1,169 @@
+"""The protocol itself, by the SDK: importing this takes a second.
+
+Over HTTP each request stands for itself: no session is kept, and nothing waits for a client that went away.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+import msgspec
+from mcp.server import Server, ServerRequestContext
+from mcp.server.stdio import stdio_server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    INVALID_PARAMS,
+    CallToolRequestParams,
+    CallToolResult,
+    ListResourcesResult,
+    ListResourceTemplatesResult,
+    ListToolsResult,
+    PaginatedRequestParams,
+    ReadResourceRequestParams,
+    ReadResourceResult,
+    Resource,
+    ResourceTemplate,
+    TextContent,
+    TextResourceContents,
+    ToolAnnotations,
+)
+from mcp_types import Tool as ToolDescription
+
+from observer_actors import __version__
+from observer_actors.errors import ObserverError
+from observer_actors.mcp.api import Api
+from observer_actors.mcp.tools import ENTRY_URI, TOOLS, entry_call, entry_uri, input_schema, list_entries
+
+__all__ = ["serve_request", "serve_stdio"]
+
+INSTRUCTIONS: Final = (
+    "A witness of what agents do. Before an operation that may fail, ask get_advice; after it, report_outcome with the"
+    " advice_id. Use one name of your own as `run` for the whole episode."
+)
+JSON: Final = "application/json"
+logging.getLogger("mcp").setLevel(logging.WARNING)  # it logs each request at "info"
+Context = ServerRequestContext[Any]
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    """What we read of an entry in `GET /playbook`."""
+
+    id: str
+    kind: str
+    endpoint: str
+    text: str
+
+
+class _Playbook(msgspec.Struct, frozen=True):
+    entries: list[_Entry]
+
+
+class _Handlers:
+    """What the protocol asks for, of one daemon."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def tools(self, _context: Context, _params: PaginatedRequestParams | None) -> ListToolsResult:
+        return ListToolsResult(
+            tools=[
+                ToolDescription(
+                    name=name,
+                    title=tool.title,
+                    description=tool.description,
+                    input_schema=input_schema(tool),
+                    annotations=ToolAnnotations(
+                        read_only_hint=not tool.writes, destructive_hint=False, open_world_hint=False
+                    ),
+                )
+                for name, tool in TOOLS.items()
+            ]
+        )
+
+    async def call(self, _context: Context, params: CallToolRequestParams) -> CallToolResult:
+        tool = TOOLS.get(params.name)
+        if tool is None:
+            raise MCPError(INVALID_PARAMS, f"there is no tool {params.name[:100]!a}")
+        try:
+            given = msgspec.convert(params.arguments or {}, tool.arguments)
+            body = await self._api.carry_out(tool.call(given))
+        except msgspec.ValidationError as error:
+            return _said(f"the arguments: {error}", is_error=True)
+        except ObserverError as error:
+            return _said(f"{error}; {error.hint}" if error.hint else str(error), is_error=True)
+        return CallToolResult(
+            content=[TextContent(type="text", text=body.decode())], structured_content=msgspec.json.decode(body)
+        )
+
+    async def resources(self, _context: Context, _params: PaginatedRequestParams | None) -> ListResourcesResult:
+        try:
+            playbook = msgspec.json.decode(await self._api.carry_out(list_entries()), type=_Playbook)
+        except ObserverError as error:
+            raise MCPError(INVALID_PARAMS, str(error)) from error
+        return ListResourcesResult(
+            resources=[
+                Resource(
+                    uri=entry_uri(entry.id),
+                    name=entry.id,
+                    title=f"{entry.kind} at {entry.endpoint}",
+                    description=entry.text,
+                    mime_type=JSON,
+                )
+                for entry in playbook.entries
+            ]
+        )
+
+    async def templates(self, _context: Context, _params: PaginatedRequestParams | None) -> ListResourceTemplatesResult:
+        template = ResourceTemplate(
+            uri_template=ENTRY_URI + "{id}",
+            name="playbook-entry",
+            title="An entry of the playbook",
+            description="One entry with the operations, failures and verdicts that it comes from, and its history.",
+            mime_type=JSON,
+        )
+        return ListResourceTemplatesResult(resource_templates=[template])
+
+    async def read(self, _context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
+        call = entry_call(str(params.uri))
+        if call is None:
+            raise MCPError(INVALID_PARAMS, f"there is no resource {str(params.uri)[:100]!a}")
+        try:
+            body = await self._api.carry_out(call)
+        except ObserverError as error:
+            raise MCPError(INVALID_PARAMS, str(error)) from error
+        return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=JSON, text=body.decode())])
+
+
+def _said(text: str, *, is_error: bool) -> CallToolResult:
+    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=is_error)
+
+
+def _server(api: Api) -> Server[Any]:
+    handlers = _Handlers(api)
+    return Server(
+        "observer-actors",
+        version=__version__,
+        title="observer_actors",
+        instructions=INSTRUCTIONS,
+        on_list_tools=handlers.tools,
+        on_call_tool=handlers.call,
+        on_list_resources=handlers.resources,
+        on_list_resource_templates=handlers.templates,
+        on_read_resource=handlers.read,
+    )
+
+
+async def serve_stdio(api: Api) -> None:
+    """Speak the protocol over standard input and output until the input ends."""
+    server = _server(api)
+    async with stdio_server() as (read, write):
+        await server.run(read, write, server.create_initialization_options())
+
+
+async def serve_request(api: Api, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI has no common type
+    """Answer one request of streamable HTTP, with JSON."""
+    manager = StreamableHTTPSessionManager(_server(api), json_response=True, stateless=True)
+    async with manager.run():
+        await manager.handle_request(scope, receive, send)

@@ -1,0 +1,252 @@
+"""A planted fault each, in a real repository: what the auditor says of it, and what it makes of the whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from observer_actors.audit import AuditFailed, audit, judge
+from observer_actors.audit.checks import overall_of
+from observer_actors.kb import AuditRow, Finding, FindingCounts, history_of
+from tests.audit.repository import Repository
+
+KEY = "AKIA" + "Q3EGRIWXF5ZCT7LM"
+TESTED = {"tests/test_orders.py": "from shop import orders\n\n\ndef test_more():\n    orders.place()\n"}
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    made = Repository(tmp_path / "shop")
+    made.branch()
+    return made
+
+
+def said(repository: Repository, **options: str) -> list[tuple[str, str, str]]:
+    """Give what is worth a warning, and more than that."""
+    findings = audit(repository.root, environment={}, **options).findings
+    return [(one.severity, one.title, one.file) for one in findings if one.severity != "info"]
+
+
+def test_a_change_without_a_fault_is_approved(repository: Repository) -> None:
+    assert said(repository) == []
+    repository.commit({"shop/orders.py": '"""Orders."""\n\n\ndef place():\n    return 1\n'} | TESTED)
+    audited = audit(repository.root, environment={})
+    assert (audited.findings, audited.changed, audited.uncommitted) == ([], 2, False)
+    assert judge(audited, history_of([], "x")).verdict.overall == "approve"
+
+
+def test_a_new_file_that_nothing_imports(repository: Repository) -> None:
+    new = {"shop/forgotten.py": "x = 1\n", "shop/used.py": "", "shop/orders.py": "from shop import used\n"}
+    repository.commit(new | TESTED)
+    assert said(repository) == [("warn", "a new file that nothing imports", "shop/forgotten.py")]
+
+
+def test_a_file_that_the_change_leaves_without_an_importer(repository: Repository) -> None:
+    repository.commit(
+        {"shop/cli.py": '"""The command line."""\n\n\ndef main():\n    pass\n', "tests/test_orders.py": ""}
+    )
+    titles = [title for _, title, file in said(repository) if file == "shop/orders.py"]
+    assert titles == [f"nothing imports it any more: {by} did" for by in ("shop/cli.py", "tests/test_orders.py")]
+
+
+@pytest.mark.parametrize("replaced", [{}, {"shop/orders/__init__.py": "def place(): ...\n"}])
+def test_a_deleted_file_that_is_still_imported(repository: Repository, replaced: dict[str, str]) -> None:
+    repository.commit(without=("shop/orders.py",))
+    repository.commit(replaced | TESTED)
+    expected = [("block", f"{by} still imports it", "shop/orders.py") for by in ("shop/cli.py", "tests/test_orders.py")]
+    assert said(repository) == ([] if replaced else expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "try:\n    from shop import orders\nexcept ImportError:\n    orders = None\n",
+        "import os\n",
+    ],
+)
+def test_a_deleted_file_that_nobody_needs(repository: Repository, text: str) -> None:
+    repository.commit({"shop/cli.py": text, "tests/test_orders.py": text}, without=("shop/orders.py",))
+    assert said(repository) == []
+
+
+def test_a_deleted_file_whose_name_its_package_defines(repository: Repository) -> None:
+    repository.commit({"shop/__init__.py": "class orders:\n    place = print\n"} | TESTED, without=("shop/orders.py",))
+    assert said(repository) == []
+
+
+def test_production_without_a_test(repository: Repository) -> None:
+    repository.commit({"shop/orders.py": "def place():\n    return 2\n"})
+    assert said(repository) == [("warn", "production code was changed, and no test: shop/orders.py", "")]
+
+
+def test_a_project_without_tests_is_not_asked_for_them(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, {"m/__main__.py": "x = 1\n"})
+    repository.branch()
+    repository.commit({"m/__main__.py": "x = 2\n"})
+    assert said(repository) == []
+
+
+def test_what_is_no_python_any_more(repository: Repository) -> None:
+    repository.commit({"shop/orders.py": "def place(:\n"} | TESTED)
+    (finding,) = [one for one in audit(repository.root, environment={}).findings if one.severity == "block"]
+    assert finding == Finding("block", "no Python: invalid syntax", "shop/orders.py", 1)
+
+
+def test_what_was_no_python_before_is_only_told(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, {"old.py": "print 'x'\n", "docs/x.md": "old.py"})
+    repository.branch()
+    repository.commit({"README": "x"})
+    findings = audit(tmp_path, environment={}).findings
+    assert [(one.severity, one.title) for one in findings] == [("info", "no Python, and not of this change: old.py")]
+
+
+def test_a_merge_conflict_in_any_text(repository: Repository) -> None:
+    conflict = "a\n<<<<<<< HEAD\nb\n=======\nc\n>>>>>>> work\n"
+    repository.commit({"notes.txt": conflict, "docs/x.rst": "Title\n=======\n"})
+    assert said(repository) == [("block", "a merge conflict was left", "notes.txt")]
+
+
+def test_secrets_in_added_lines_are_found_and_not_repeated(repository: Repository) -> None:
+    repository.commit(
+        {
+            "deploy.env": f"REGION=eu\nKEY={KEY}\n",
+            "shop/orders.py": 'password = "correct-horse-7"\ntoken = get_token()\npassword = os.environ["P"]\n',
+            "tests/test_orders.py": f'KEY = "{KEY}"\npassword = "hunter2-x"\n',
+            "docs/x.md": "http://me:secret@127.0.0.1\n",
+        }
+    )
+    audited = audit(repository.root, environment={})
+    found = [(one.severity, one.title, one.file, one.line) for one in audited.findings if one.severity != "info"]
+    assert found == [
+        ("block", "a secret: api_key", "deploy.env", 2),
+        ("warn", "a secret: url_password", "docs/x.md", 1),
+        ("warn", "what may be a password or a token", "shop/orders.py", 1),
+        ("warn", "a secret: api_key", "tests/test_orders.py", 1),
+    ]
+    outcome = judge(audited, history_of([], "x"))
+    assert KEY not in outcome.markdown + outcome.verdict.one_liner
+    assert outcome.verdict.overall == "block"
+
+
+def test_code_that_only_talks_of_secrets_is_let_be(repository: Repository) -> None:
+    lines = (
+        "self._authorization = authorization",
+        "headers = {'Authorization': f'Bearer {token}'}",
+        "def login(password: str, token: str = ''): ...",
+        "password = getpass('password: ')",
+        "api_key=settings.api_key_file,",
+        "token = hashlib.sha256(b'x').hexdigest()",
+    )
+    repository.commit({"shop/orders.py": "\n".join(lines)} | TESTED)
+    assert [one for one in said(repository) if "no Python" not in one[1]] == []
+
+
+def test_what_was_there_before_is_not_of_the_change(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, {"deploy.env": f"KEY={KEY}\nA=1\n"})
+    repository.branch()
+    repository.commit({"deploy.env": f"A=1\nKEY={KEY}\nB=2\n"})
+    assert said(repository) == []
+
+
+def test_what_is_not_committed_is_of_the_change(repository: Repository) -> None:
+    repository.write({".gitignore": "ignored.py\n", "ignored.py": "", "shop/new.py": "", "shop/orders.py": "x = 1\n"})
+    audited = audit(repository.root, environment={})
+    assert audited.uncommitted
+    assert audited.signature.endswith("-dirty")
+    assert "ignored.py" not in audited.inventory.items
+    assert ("warn", "a new file that nothing imports", "shop/new.py") in said(repository)
+
+
+def test_the_change_is_what_the_branch_did_and_not_what_happened_on_main_meanwhile(repository: Repository) -> None:
+    repository.git("switch", "-q", "main")
+    repository.commit({"shop/of_main.py": ""})
+    repository.git("switch", "-q", "work")
+    repository.commit(TESTED)
+    assert audit(repository.root, environment={}).changed == 1
+    assert audit(repository.root, base="main", environment={}).changed == 1
+
+
+def test_a_folder_of_a_repository_is_audited_by_itself(repository: Repository) -> None:
+    repository.commit({"part/a.py": "", "part/b.py": "import a\n", "other/x.py": ""})
+    audited = audit(repository.root / "part", base="main", environment={})
+    assert (sorted(audited.inventory.items), audited.changed) == (["a.py", "b.py"], 2)
+
+
+def test_where_there_is_no_git_there_is_an_inventory(tmp_path: Path) -> None:
+    for path in ("a.py", ".hidden/b.py", "env/pyvenv.cfg", "env/lib/c.py", "node_modules/d.py", ".ci/e.py"):
+        (tmp_path / path).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / path).write_text("")
+    audited = audit(tmp_path, environment={})
+    assert sorted(audited.inventory.items) == [".ci/e.py", "a.py"]
+    assert (audited.base, audited.changed) == ("", 0)
+    assert audited.signature == audit(tmp_path, environment={}).signature
+    assert audited.signature.startswith(tmp_path.name.replace("[", "_").replace("]", "_")[:20])
+    with pytest.raises(AuditFailed, match="no git repository"):
+        audit(tmp_path, base="main", environment={})
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({}, "work"),
+        ({"GITHUB_REF": "refs/pull/6/merge", "GITHUB_HEAD_REF": "x"}, "pr6"),
+        ({"CI_MERGE_REQUEST_IID": "12"}, "pr12"),
+        ({"CHANGE_ID": "3"}, "pr3"),
+        ({"GITHUB_HEAD_REF": "feature/a b"}, "feature/a_b"),
+    ],
+)
+def test_the_signature_says_what_was_audited(repository: Repository, environment: dict[str, str], name: str) -> None:
+    commit = repository.commit(TESTED)
+    assert audit(repository.root, environment=environment).signature == f"{name}-{commit[:8]}"
+    assert audit(repository.root, signature="mine", environment=environment).signature == "mine"
+
+
+@pytest.mark.parametrize("base", ["nowhere", "--output=x", "-h", "main:shop", "", "$(touch x)"])
+def test_a_base_that_is_no_commit_is_an_error(repository: Repository, base: str) -> None:
+    if not base:
+        assert audit(repository.root, base=base, environment={}).base
+        return
+    with pytest.raises(AuditFailed, match="is no commit here"):
+        audit(repository.root, base=base, environment={})
+    assert sorted(path.name for path in repository.root.iterdir()) == [".git", "pyproject.toml", "shop", "tests"]
+
+
+def test_histories_without_a_common_commit(repository: Repository) -> None:
+    repository.git("switch", "-q", "--orphan", "other")
+    repository.commit({"a.py": ""})
+    assert audit(repository.root, environment={}).base == ""
+    with pytest.raises(AuditFailed, match="nothing in common"):
+        audit(repository.root, base="main", environment={})
+
+
+def test_a_repository_without_a_commit(tmp_path: Path) -> None:
+    made = Repository.__new__(Repository)
+    made.root = tmp_path
+    made.git("init", "-q")
+    made.write({"a.py": ""})
+    assert sorted(audit(tmp_path, environment={}).inventory.items) == ["a.py"]
+
+
+def test_what_earlier_audits_said_is_named(repository: Repository) -> None:
+    audited = audit(repository.root, signature="pr6-7fe47bab", environment={})
+    rows = [
+        AuditRow(kind="audit", signature="pr6-7fe47bab", overall="block", one_liner="a key in deploy.env", id=str(n),
+                 findings=FindingCounts(0, 0, 1))
+        for n in range(2)
+    ]  # fmt: skip
+    outcome = judge(audited, history_of(rows, audited.signature))
+    expected = "pr6-7fe47bab was refused twice in 2 earlier audits; last for: a key in deploy.env"
+    assert outcome.verdict.findings == (Finding("info", expected),)
+    assert expected in outcome.markdown
+    assert expected in outcome.verdict.one_liner
+    assert outcome.verdict.overall == "approve", "history alone condemns nobody"
+
+
+@pytest.mark.parametrize(
+    ("severities", "overall"),
+    [("", "approve"), ("i", "approve"), ("iw", "request_changes"), ("wb", "block"), ("b", "block")],
+)
+def test_the_gravest_finding_decides(severities: str, overall: str) -> None:
+    names = {"i": "info", "w": "warn", "b": "block"}
+    assert overall_of([Finding(names[letter], "t") for letter in severities]) == overall  # type: ignore[arg-type]

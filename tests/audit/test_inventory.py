@@ -1,0 +1,232 @@
+"""What becomes of each Python file: pure, from texts."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from observer_actors.audit import audit, inventory_page
+from observer_actors.audit.facts import Facts, facts_of
+from observer_actors.audit.inventory import Inventory, Kind, Modules, take_inventory
+from tests.conftest import ROOT
+
+GUARD = 'if __name__ == "__main__":\n    pass\n'
+
+
+def inventory(files: Mapping[str, str]) -> Inventory:
+    python = {path: facts_of(text.encode()) for path, text in files.items() if path.endswith(".py")}
+    return take_inventory(python, {path: text for path, text in files.items() if not path.endswith(".py")})
+
+
+def kinds(files: Mapping[str, str]) -> dict[str, str]:
+    return {path: item.kind.value for path, item in inventory(files).items.items()}
+
+
+SCRIPT = {"pyproject.toml": '[project.scripts]\nrun = "a.cli:main"\n', "a/__init__.py": ""}
+
+
+@pytest.mark.parametrize(
+    ("files", "reached"),
+    [
+        ({"a/cli.py": "import a.b", "a/b.py": "from . import c", "a/c.py": ""}, ["a/b.py", "a/c.py"]),
+        ({"a/cli.py": "from a.b import c", "a/b/__init__.py": "", "a/b/c.py": ""}, ["a/b/__init__.py", "a/b/c.py"]),
+        ({"a/cli.py": "from .b.c import *", "a/b/__init__.py": "", "a/b/c.py": "from ..d import x", "a/d.py": ""},
+         ["a/b/__init__.py", "a/b/c.py", "a/d.py"]),
+        ({"a/cli.py": "def f():\n    if x:\n        from a import b", "a/b.py": ""}, ["a/b.py"]),
+        ({"a/cli.py": "if TYPE_CHECKING:\n    import a.b", "a/b.py": ""}, ["a/b.py"]),
+        ({"a/cli.py": 'load("a.b:main")', "a/b.py": ""}, ["a/b.py"]),
+        ({"a/cli.py": 'load("a.b.Class")', "a/b.py": ""}, ["a/b.py"]),
+        ({"a/cli.py": 'run(["x", "a/b.py"])', "a/b.py": ""}, ["a/b.py"]),
+        ({"a/cli.py": 'load(f"a.c.{name}")', "a/c/__init__.py": "", "a/c/d.py": "", "a/c/e.py": "from a.c import d"},
+         ["a/c/d.py", "a/c/e.py"]),
+        ({"a/cli.py": "import \\\n    a.b as c, os", "a/b.py": ""}, ["a/b.py"]),
+    ],
+)  # fmt: skip
+def test_what_an_entry_point_reaches_is_production(files: dict[str, str], reached: list[str]) -> None:
+    found = kinds(SCRIPT | files | {"a/never.py": ""})
+    assert {path: found[path] for path in ["a/cli.py", *reached]} == dict.fromkeys(["a/cli.py", *reached], "production")
+    assert found["a/never.py"] == "dead"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("pyproject.toml", '[project.gui-scripts]\nx = "m"\n'),
+        ("pyproject.toml", '[project.entry-points."a.b"]\nx = "m:X"\n'),
+        ("pyproject.toml", '[tool.poetry.scripts]\nx = "m:f"\n'),
+        ("setup.cfg", "[options.entry_points]\nconsole_scripts =\n    x = m:f\n"),
+        ("systemd/x.service", "[Service]\nExecStart=/usr/bin/python3 -u -m m --flag\n"),
+        ("systemd/x.service", "[Service]\nExecStartPre=/opt/app/m.py\n"),
+    ],
+)
+def test_every_kind_of_entry_point(path: str, text: str) -> None:
+    assert kinds({path: text, "m.py": "import n", "n.py": ""}) == {"m.py": "production", "n.py": "production"}
+    assert kinds({path: "[x", "m.py": ""}) == {"m.py": "dead"}
+
+
+def test_a_main_is_production_unless_make_or_ci_run_it() -> None:
+    assert kinds({"p/__init__.py": "", "p/__main__.py": "import p.q", "p/q.py": ""})["p/q.py"] == "production"
+    files = {"Makefile": "bench:\n\tpython -m p\n", "p/__init__.py": "", "p/__main__.py": "import p.q", "p/q.py": ""}
+    assert set(kinds(files).values()) == {"manual"}
+    assert kinds({"tests/__main__.py": "", "p.py": ""}) == {"tests/__main__.py": "tests", "p.py": "dead"}
+
+
+def test_manual_documented_tests_and_dead() -> None:
+    files = {
+        "tool.py": "import helper\n" + GUARD,
+        "helper.py": "",
+        "setup.py": "",
+        "scripts/__init__.py": "",
+        "scripts/by_make.py": "",
+        "scripts/by_ci.py": "",
+        "scripts/by_shell.py": "",
+        "Makefile": "x:\n\tpython scripts/by_make.py\n",
+        ".ci/run": "python ./scripts/by_ci.py",
+        "deploy.sh": "python3 -m scripts.by_shell",
+        "docs/use.md": "Load `examples/shown.py`, or `examples.named`.",
+        "docs/PYTHON_INVENTORY.md": "examples/listed.py",
+        "examples/shown.py": "",
+        "examples/named.py": "",
+        "examples/listed.py": "",
+        "tests/test_x.py": "import only_tested\n",
+        "tests/support.py": "",
+        "only_tested.py": "",
+        "conftest.py": "",
+        "x_test.py": "",
+    }
+    del files["docs/PYTHON_INVENTORY.md"]  # `is_read` leaves it out, below
+    assert kinds(files) == {
+        "tool.py": "manual",
+        "helper.py": "manual",
+        "setup.py": "manual",
+        "scripts/__init__.py": "manual",
+        "scripts/by_make.py": "manual",
+        "scripts/by_ci.py": "manual",
+        "scripts/by_shell.py": "manual",
+        "examples/shown.py": "documented",
+        "examples/named.py": "documented",
+        "examples/listed.py": "dead",
+        "tests/test_x.py": "tests",
+        "tests/support.py": "tests",
+        "only_tested.py": "tests",
+        "conftest.py": "tests",
+        "x_test.py": "tests",
+    }
+    items = inventory(files).items
+    assert items["only_tested.py"].why == "only tests reach it"
+    assert items["scripts/by_make.py"].why == "run by Makefile"
+    assert items["examples/shown.py"].documented == "docs/use.md"
+
+
+def test_names_mean_files_as_python_finds_them() -> None:
+    modules = Modules(["src/p/__init__.py", "src/p/m.py", "scripts/m.py", "scripts/run.py", "space/deep/m.py"])
+    assert set(modules.imported("p.m", "src/p/__init__.py")) == {"src/p/__init__.py", "src/p/m.py"}
+    assert set(modules.imported("m", "scripts/run.py")) == {"scripts/m.py"}, "beside a script"
+    assert set(modules.imported("space.deep.m", "scripts/run.py")) == {"space/deep/m.py"}, "a namespace"
+    assert set(modules.imported("json.decoder", "scripts/run.py")) == set()
+    assert set(modules.imported("....x", "scripts/run.py")) == set()
+    assert set(modules.at("m.py")) == set(), "which of them?"
+    assert set(modules.at("deep/m.py")) == {"space/deep/m.py"}
+
+
+def test_facts() -> None:
+    facts = facts_of(
+        b'"""First line.\n\nMore."""\ntry:\n    import fast\nexcept ImportError:\n    fast = None\n'
+        b"from a import b, c as d\nx: int = 1\nclass K: ...\n" + GUARD.encode()
+    )
+    assert facts == Facts(
+        summary="First line.",
+        imports=frozenset({"fast", "a.b", "a.c"}),
+        optional=frozenset({"fast"}),
+        binds=frozenset({"*", "b", "d", "x", "K"}),
+        is_script=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        (b"def f(:\n", "invalid syntax"),
+        (b"x = 1\x00", "null"),
+        (b"# -*- coding: klingon -*-\n", "klingon"),
+        (b"# coding: utf-8\nx = '\xff'", "utf-8"),
+        (b"\xff\xfex\x00", ""),
+        (b"(" * 100_000, ""),
+        (b"-" * 200_000 + b"1", ""),
+        (b"x = " + b"[" * 3_000 + b"]" * 3_000, ""),
+        (b"a" + b".a" * 200_000, ""),
+        (b"1" + b"+1" * 200_000, ""),
+        (b"x = " + b"9" * 10_000, ""),
+        (b"if x:\n" + b"".join(b" " * n + b"if x:\n" for n in range(1, 2_000)), ""),
+        (b"f'{" * 500, ""),
+    ],
+)
+def test_what_is_no_python_says_why_and_harms_nobody(source: bytes, error: str) -> None:
+    facts = facts_of(source)
+    assert error in facts.error
+    assert facts.error or facts.imports == frozenset()
+    assert facts.error.isprintable()
+
+
+def test_every_declared_encoding_is_read() -> None:
+    assert facts_of("# coding: latin-1\n'''Stück'''\nimport a.b".encode("latin-1")).summary == "Stück"
+    assert facts_of("\ufeff'''Stück'''\nimport a.b".encode()).imports == {"a.b"}
+    assert facts_of(b"'''\\d'''").error == "", "a warning is none of our business"
+
+
+paths = st.lists(st.sampled_from("ab"), min_size=1, max_size=3).map(lambda parts: "/".join(parts) + ".py")
+lines = st.sampled_from(
+    ["import a", "import a.b", "from . import a", "from .. import b", "from .a.b import *", "x = 'a.b'"]
+)
+
+
+@given(st.dictionaries(paths, st.lists(lines).map("\n".join), max_size=8))
+def test_any_tree_has_an_inventory_of_each_file(files: dict[str, str]) -> None:
+    found = inventory(files)
+    assert set(found.items) == set(files)
+    assert {path: item.kind for path, item in found.items.items() if item.kind is Kind.PRODUCTION} == {}
+    assert inventory_page(found) == inventory_page(inventory(dict(sorted(files.items())))), "in any order"
+
+
+def test_a_large_tree_takes_a_moment() -> None:
+    facts = Facts(imports=frozenset({f"p.m{n}" for n in range(50)}), names=frozenset({"p.m1", "x/m2.py", "p."}))
+    files = {"p/__init__.py": Facts(), **{f"p/m{n}.py": facts for n in range(3_000)}}
+    text = "\n".join(f"p/m{n}.py and p.m{n}" for n in range(3_000))
+    started = time.monotonic()
+    take_inventory(files, {"docs/all.md": text, "Makefile": text})
+    assert time.monotonic() - started < 10
+
+
+# ------------------------------------------------------------------------------------------ this project
+
+
+@pytest.fixture(scope="module")
+def ours() -> Inventory:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    return audit(ROOT).inventory
+
+
+def test_this_project_has_no_dead_file_and_what_it_serves_is_production(ours: Inventory) -> None:
+    assert [item.path for item in ours.items.values() if item.kind is Kind.DEAD or item.error] == []
+    served = [item for item in ours.items.values() if item.path.startswith("observer_actors/")]
+    assert {item.kind for item in served} == {Kind.PRODUCTION}
+    assert ours.items["observer_actors/cli.py"].why == "script observer-actors"
+
+
+def test_the_page_of_the_inventory_is_fresh(ours: Inventory) -> None:
+    page = (ROOT / "docs" / "PYTHON_INVENTORY.md").read_text(encoding="utf-8")
+    assert page == inventory_page(ours), "`make docs` makes it anew"
+    assert re.search(r"^\| `librarian\.py` \| The librarian: .* \|", page, re.MULTILINE)
+
+
+def test_an_audit_of_this_project_takes_seconds(ours: Inventory) -> None:
+    assert ours.items
+    started = time.process_time()
+    audit(ROOT)
+    assert time.process_time() - started < 5

@@ -1,0 +1,281 @@
+"""The Model Context Protocol, spoken by the SDK's own client over both transports and in both eras, on trio."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx2
+import msgspec
+import pytest
+import trio
+from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import CallToolResult, TextContent, TextResourceContents
+
+from observer_actors.client import Finding, Observer, Verdict
+from tests.commands.typed import environment, typed_for_real
+from tests.conftest import ROOT
+from tests.daemon.served import Served, served
+from tests.fakes.http_peer import closed_url
+
+CONNECTED_S: Final = 60
+TOOLS: Final = ["get_advice", "report_outcome", "list_failures", "audit_history", "list_audits"]
+TOKEN: Final = "oa_" + "r" * 40
+HELLO: Final = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+HEADERS: Final = {"Accept": "application/json, text/event-stream"}
+
+Connect = Callable[[str], AbstractAsyncContextManager[Client]]
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("mcp") / "data") as running:
+        yield running
+    assert [line for line in running.log.lines if line["level"] in ("warning", "error")] == []
+
+
+def over_stdio(url: str, **variables: str) -> StdioServerParameters:
+    command = ["-m", "observer_actors", "mcp", "--url", url]
+    env = environment(PYTHONPATH=str(ROOT), **variables)
+    return StdioServerParameters(command=sys.executable, args=command, env=env)
+
+
+TWO: Final = ("http, auto", "stdio, legacy")
+ALL: Final = (*TWO, "http, legacy", "stdio, auto")
+
+
+@pytest.fixture(params=TWO)
+def connect(request: pytest.FixtureRequest) -> Connect:
+    transport, mode = request.param.split(", ")
+
+    @asynccontextmanager
+    async def connected(url: str) -> AsyncIterator[Client]:
+        with trio.fail_after(CONNECTED_S):
+            async with Client(f"{url}/mcp" if transport == "http" else over_stdio(url), mode=mode) as client:
+                yield client
+
+    return connected
+
+
+def said(result: CallToolResult) -> str:
+    (part,) = result.content
+    assert isinstance(part, TextContent)
+    return part.text
+
+
+async def called(client: Client, tool: str, **arguments: Any) -> Any:
+    result = await client.call_tool(tool, arguments)
+    assert not result.is_error, result.content
+    assert msgspec.json.decode(said(result)) == result.structured_content
+    return result.structured_content
+
+
+async def listed(client: Client) -> Any:
+    """They are grouped just after they are acknowledged."""
+    while True:
+        failures = await called(client, "list_failures", endpoint="sql:run", limit=1)
+        if failures["failures"]:
+            return failures
+        await trio.sleep(0.02)
+
+
+async def refused(client: Client, tool: str, **arguments: Any) -> str:
+    result = await client.call_tool(tool, arguments)
+    assert result.is_error
+    return said(result)
+
+
+@pytest.mark.parametrize("connect", ALL, indirect=True)
+async def test_an_agent_asks_reports_and_looks_up(connect: Connect, daemon: Served) -> None:
+    async with connect(daemon.url) as client:
+        tools = (await client.list_tools()).tools
+        assert [tool.name for tool in tools] == TOOLS
+        assert all(tool.input_schema["type"] == "object" and tool.description for tool in tools)
+        advice = await called(client, "get_advice", endpoint="sql:run", input="select 1", run="r1")
+        assert advice["entries"] == []
+        given = {"endpoint": "sql:run", "success": False, "error": "timeout after 30 s", "run": "r1"}
+        seq = (await called(client, "report_outcome", **given, advice_id=advice["advice_id"], attrs={"n": 3}))["seq"]
+        op = daemon.json(f"/ops/{seq}")
+        assert (op["source"], op["success"], op["error"]) == ("mcp", False, "timeout after 30 s")
+        assert op["attrs"] == {"run": "r1", "advice_id": advice["advice_id"], "n": 3}
+        failures = await listed(client)
+        assert failures["failures"][0]["endpoint"] == "sql:run"
+
+
+async def test_the_history_of_audits(connect: Connect, daemon: Served, tmp_path: Path) -> None:
+    def audit() -> None:
+        verdict = Verdict(
+            signature="pr7-7fe47bab", overall="request_changes", one_liner="no", findings=(Finding("block", "x"),)
+        )
+        with Observer(daemon.url) as observer:
+            assert observer.report_verdict(verdict, data_dir=tmp_path).receipt
+
+    await trio.to_thread.run_sync(audit)
+    async with connect(daemon.url) as client:
+        history = await called(client, "audit_history", signature="pr7-00000000")
+        assert history["similar"]["refused"] >= 1
+        audits = await called(client, "list_audits", signature="pr7-7fe47bab", limit=1)
+        assert audits["outcomes"][0]["overall"] == "request_changes"
+
+
+async def test_the_entries_of_the_playbook_are_resources(connect: Connect, daemon: Served) -> None:
+    def learned() -> list[Any]:
+        if not daemon.json("/playbook", endpoint="learn:this")["entries"]:
+            for source in ("mcp", "bot"):
+                for number in range(12):
+                    failed = {"success": False, "error": "timeout after 30 s"} if number % 2 else {"success": True}
+                    attrs = {"run": f"{source}-{number}"}
+                    given = "select 1 limit 5" if failed["success"] else "select 1"
+                    daemon.event(endpoint="learn:this", source=source, input_summary=given, attrs=attrs, **failed)
+        while not (entries := daemon.json("/playbook", endpoint="learn:this")["entries"]):
+            time.sleep(0.05)
+        return list(entries)
+
+    with trio.fail_after(CONNECTED_S):
+        entries = await trio.to_thread.run_sync(learned)
+    async with connect(daemon.url) as client:
+        (template,) = (await client.list_resource_templates()).resource_templates
+        assert template.uri_template == "playbook://entries/{id}"
+        resources = {resource.name: resource for resource in (await client.list_resources()).resources}
+        resource = resources[entries[0]["id"]]
+        assert "at learn:this" in str(resource.title)
+        (contents,) = (await client.read_resource(resource.uri)).contents
+        assert isinstance(contents, TextResourceContents)
+        entry = msgspec.json.decode(contents.text)
+        assert (entry["id"], entry["endpoint"]) == (resource.name, "learn:this")
+        with pytest.raises(MCPError, match="no entry"):
+            await client.read_resource("playbook://entries/unknown")
+
+
+async def test_what_is_wrong_is_said_to_the_agent(connect: Connect, daemon: Served) -> None:
+    async with connect(daemon.url) as client:
+        assert "endpoint" in await refused(client, "get_advice")
+        assert "limit" in await refused(client, "list_failures", limit=0)
+        assert "unknown field" in await refused(client, "list_failures", wish="x")
+        assert "state" in await refused(client, "list_failures", state="sad")
+        with pytest.raises(MCPError, match="there is no tool 'nothing'"):
+            await client.call_tool("nothing", {})
+        with pytest.raises(MCPError, match="no resource"):
+            await client.read_resource("playbook://nowhere/x")
+
+
+async def test_a_daemon_that_is_away_is_an_error_of_the_tool_and_no_end_of_the_server() -> None:
+    with trio.fail_after(CONNECTED_S):
+        async with Client(over_stdio(closed_url())) as client:
+            for _ in range(2):
+                assert "the daemon does not answer" in await refused(client, "list_failures")
+
+
+# ------------------------------------------------------------------------------------------------ doors
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "tokens").write_text(f"reader read {TOKEN}\nboth read,ingest {TOKEN}2\nwriter ingest {TOKEN}3\n")
+    with served(folder / "data", f'[auth]\ntokens_file = "{folder}/tokens"\n') as running:
+        yield running
+
+
+@pytest.mark.parametrize("transport", ["http", "stdio"])
+async def test_a_tool_may_do_what_its_callers_token_may(guarded: Served, transport: str) -> None:
+    async def reported(token: str) -> Any:
+        with trio.fail_after(CONNECTED_S):
+            async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as http:
+                by_http = streamable_http_client(f"{guarded.url}/mcp", http_client=http)
+                by_stdio = over_stdio(guarded.url, OBSERVER_TOKEN=token)
+                async with Client(by_http if transport == "http" else by_stdio) as client:
+                    await called(client, "list_failures")
+                    return await client.call_tool("report_outcome", {"endpoint": "a", "success": True})
+
+    result = await reported(TOKEN)
+    assert result.is_error
+    assert "it takes the scope ingest" in result.content[0].text
+    assert not (await reported(TOKEN + "2")).is_error
+
+
+def test_the_guard_stands_before_it(guarded: Served, daemon: Served) -> None:
+    def status(running: Served, **headers: str) -> int:
+        return running.client.post("/mcp", json=HELLO, headers={**HEADERS, **headers}).status_code
+
+    assert status(guarded) == 401
+    assert status(guarded, Authorization=f"Bearer {TOKEN}3") == 403
+    assert status(guarded, Authorization=f"Bearer {TOKEN}") == 200
+    assert status(daemon, Origin="http://evil.example") == 403
+    assert status(daemon, Host="evil.example") == 421
+
+
+def test_only_post_is_taken_and_what_is_no_request_is_refused(daemon: Served) -> None:
+    for method in ("GET", "DELETE", "PUT", "HEAD"):
+        assert daemon.client.request(method, "/mcp").status_code == 405
+    assert daemon.client.post("/mcp", content=b"{", headers=HEADERS).status_code == 400
+    assert daemon.client.post("/mcp", json=HELLO).status_code == 200
+    assert daemon.client.post("/mcp/", json=HELLO).status_code == 404
+    assert daemon.json("/health")["status"] == "ok"
+
+
+def test_a_request_that_does_not_arrive_is_given_up(tmp_path: Path) -> None:
+    with served(tmp_path / "data", "[listen]\nrequest_seconds_max = 1\n") as daemon:
+        head = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+        assert daemon.exchange(head).startswith(b"HTTP/1.1 408")
+
+
+# ------------------------------------------------------------------------------------------- without the extra
+
+
+@pytest.fixture
+def without_the_extra(tmp_path: Path) -> str:
+    """A folder that hides the SDK."""
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "mcp.py").write_text("raise ModuleNotFoundError('no mcp')\n")
+    return f"{tmp_path / 'hidden'}:{ROOT}"
+
+
+def test_without_the_extra_the_daemon_says_what_to_install(tmp_path: Path, without_the_extra: str) -> None:
+    with served(tmp_path / "data", PYTHONPATH=without_the_extra) as daemon:
+        for answer in (daemon.client.post("/mcp", json=HELLO), daemon.client.get("/mcp")):
+            assert answer.status_code == 404
+            assert "observer-actors[mcp]" in answer.json()["hint"]
+        assert daemon.event(endpoint="a")["accepted"]
+
+
+def test_without_the_extra_the_command_says_what_to_install(without_the_extra: str) -> None:
+    ended = typed_for_real("mcp", "--url", closed_url(), PYTHONPATH=without_the_extra)
+    assert ended.returncode == 69
+    assert "observer-actors[mcp]" in ended.stderr
+
+
+def test_the_daemon_does_not_load_the_sdk_before_it_is_asked() -> None:
+    code = "import sys, observer_actors.daemon, observer_actors.commands.serve; print([*{'mcp'} & set(sys.modules)])"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment(PYTHONPATH=str(ROOT))
+    )
+    assert ended.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_ends_when_it_is_told_to(number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "observer_actors", "mcp", "--url", closed_url()]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment(PYTHONPATH=str(ROOT))) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+        message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+        process.stdin.write(msgspec.json.encode(message) + b"\n")
+        process.stdin.flush()
+        assert msgspec.json.decode(process.stdout.readline())["id"] == 1
+        process.send_signal(number)
+        assert process.wait(CONNECTED_S) == -number
+
+
+def test_the_command_ends_with_its_input() -> None:
+    ended = typed_for_real("mcp", "--url", closed_url(), PYTHONPATH=str(ROOT))
+    assert (ended.returncode, ended.stdout) == (0, "")

@@ -1,0 +1,245 @@
+"""`AsyncObserver`, on trio and on asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import msgspec
+import pytest
+import trio
+
+from observer_actors.client import AsyncObserver, ObserverStatistics, Verdict
+from tests.daemon.served import served
+from tests.fakes.event_loops import RUNTIMES, Runtime
+from tests.fakes.http_peer import Close, Garbage, Hang, HttpPeer, Json, Reply, Request, Status, closed_url, http_peer
+from tests.harness import journal_ops
+
+LONG_S: Final = 30.0
+
+
+def accepted(request: Request) -> Reply:
+    return Json({"accepted": request.body.count(b"\n"), "rejected": 0})
+
+
+def events(peer: HttpPeer) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(line) for request in peer.received("/events") for line in request.body.splitlines()]
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    chosen: Runtime = request.param
+    return chosen
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[HttpPeer]:
+    async with http_peer() as made:
+        made.on("/events", accepted)
+        yield made
+
+
+async def test_operations_are_reported_in_the_background_with_their_run_and_its_advice(
+    runtime: Runtime, peer: HttpPeer
+) -> None:
+    peer.on("/advice", Json({"advice_id": "adv", "entries": [{"id": "e", "text": "look first"}]}))
+
+    async def agent() -> AsyncObserver:
+        async with AsyncObserver(peer.url, advice_seconds=LONG_S) as observer:
+            with observer.run("r"):
+                assert "`look first`" in str(await observer.advice("sql:run", input="q"))
+                with observer.operation("sql:run", input_summary="q") as op:
+                    await anyio.sleep(0.02)
+                    op.output_summary = "3 rows"
+
+            @observer.observed_as("later")
+            async def later() -> None:
+                await anyio.lowlevel.checkpoint()
+                raise LookupError("nobody")
+
+            with pytest.raises(LookupError):
+                await later()
+            assert await observer.flush(LONG_S)
+            await anyio.to_thread.run_sync(from_a_thread, observer)
+        return observer
+
+    def from_a_thread(observer: AsyncObserver) -> None:
+        with observer.operation("thread"):
+            pass
+
+    observer = await runtime(agent)
+    assert (observer.statistics().events, observer.statistics().accepted) == (3, 3)
+    first, second, third = events(peer)
+    assert (first["success"], first["output_summary"]) == (True, "3 rows")
+    assert first["attrs"] == {"run": "r", "advice_id": "adv"}
+    assert first["duration_ms"] >= 20
+    assert (second["error"], third["endpoint"]) == ("LookupError: nobody", "thread")
+
+
+async def test_what_is_raised_in_the_block_comes_out_as_it_is(runtime: Runtime, peer: HttpPeer) -> None:
+    async def agent() -> None:
+        async with AsyncObserver(peer.url) as observer:
+            with observer.operation("a"):
+                raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        await runtime(agent)
+    assert [event["error"] for event in events(peer)] == ["ValueError: mine"]
+
+
+async def test_a_host_that_is_cancelled_still_sends_what_is_left_and_is_cancelled(
+    runtime: Runtime, peer: HttpPeer
+) -> None:
+    async def agent() -> bool:
+        with anyio.move_on_after(0.1) as scope:
+            async with AsyncObserver(peer.url, linger_seconds=60) as observer:
+                with observer.operation("before"):
+                    pass
+                with observer.operation("cancelled"):
+                    await anyio.sleep_forever()
+        assert (observer.statistics().accepted, observer.statistics().cancelled) == (1, 1)
+        return scope.cancelled_caught
+
+    assert await runtime(agent)
+    assert [event["endpoint"] for event in events(peer)] == ["before"]
+
+
+async def test_what_was_on_its_way_when_the_host_was_cancelled_is_sent_again(runtime: Runtime, peer: HttpPeer) -> None:
+    peer.on("/events", Hang(), accepted)
+
+    async def agent() -> AsyncObserver:
+        with anyio.move_on_after(0.5):
+            async with AsyncObserver(peer.url, linger_seconds=0, close_seconds=LONG_S) as observer:
+                with observer.operation("a"):
+                    pass
+                await anyio.sleep_forever()
+        return observer
+
+    observer = await runtime(agent)
+    assert observer.statistics().accepted == 1
+    first, second = peer.received("/events")
+    assert first.body == second.body
+
+
+async def test_an_asyncio_task_that_is_cancelled_ends_cancelled(peer: HttpPeer) -> None:
+    async def agent() -> None:
+        async with AsyncObserver(peer.url, linger_seconds=60) as observer:
+            with observer.operation("before"):
+                pass
+            await asyncio.sleep(60)
+
+    async def host() -> bool:
+        task = asyncio.create_task(agent())
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert await trio.to_thread.run_sync(lambda: asyncio.run(host()))
+    assert [event["endpoint"] for event in events(peer)] == ["before"]
+
+
+@pytest.mark.parametrize(
+    "trouble", [Hang(), Close(), Garbage(), Status(503), Json([])], ids=lambda one: type(one).__name__
+)
+async def test_a_daemon_in_trouble_costs_the_end_its_limit_and_nothing_else(
+    runtime: Runtime, peer: HttpPeer, trouble: Reply
+) -> None:
+    peer.on("/events", trouble)
+    peer.on("/advice", trouble)
+
+    async def agent() -> AsyncObserver:
+        async with AsyncObserver(peer.url, linger_seconds=0, close_seconds=0.3, advice_seconds=0.2) as observer:
+            with observer.operation("a"):
+                pass
+            began = time.monotonic()
+            assert not await observer.advice("a")
+            assert time.monotonic() - began < 2
+        return observer
+
+    with trio.fail_after(LONG_S):
+        began = time.monotonic()
+        observer = await runtime(agent)
+        assert time.monotonic() - began < 5
+    counts = observer.statistics()
+    assert (counts.events, counts.abandoned, counts.waiting) == (1, 1, 0)
+
+
+async def test_an_event_is_sent_again_with_its_id_when_the_daemon_is_back(runtime: Runtime, peer: HttpPeer) -> None:
+    peer.on("/events", Close(), Json({"detail": "no room", "retryable": True}, 503, {"Retry-After": "30"}), accepted)
+
+    async def agent() -> AsyncObserver:
+        async with AsyncObserver(peer.url, linger_seconds=0) as observer:
+            with observer.operation("a"):
+                pass
+            assert await observer.flush(LONG_S)
+        return observer
+
+    observer = await runtime(agent)
+    assert len({event["id"] for event in events(peer)}) == 1
+    assert (observer.statistics().accepted, observer.statistics().retries) == (1, 2)
+
+
+async def test_nobody_there_and_no_address_hurt_nobody(runtime: Runtime) -> None:
+    async def agent(url: str) -> None:
+        async with AsyncObserver(url, linger_seconds=0, close_seconds=0.2) as observer:
+            with observer.operation("a"):
+                pass
+            assert not await observer.advice("a")
+        assert observer.statistics().abandoned == 1
+
+    for url in (closed_url(), "nonsense", "http://[::1", "unix:///nowhere"):
+        await runtime(lambda url=url: agent(url))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_a_daemon_that_is_killed_and_started_again_gets_each_event_once(backend: str, tmp_path: Path) -> None:
+    data, stop = tmp_path / "data", threading.Event()
+    found: list[ObserverStatistics] = []
+
+    async def agent(url: str) -> None:
+        async with AsyncObserver(url, linger_seconds=0.02, close_seconds=LONG_S) as observer:
+            while not stop.is_set():
+                with observer.operation("load"):
+                    await anyio.sleep(0.002)
+        found.append(observer.statistics())
+
+    with served(data) as first:
+        host = threading.Thread(target=lambda: anyio.run(agent, first.url, backend=backend))
+        host.start()
+        time.sleep(0.4)
+        first.process.send_signal(signal.SIGKILL)
+        first.process.wait()
+    with served(data, port=first.port):
+        time.sleep(0.4)
+        stop.set()
+        host.join(LONG_S)
+    (counts,) = found
+    ids = [op.id for op in journal_ops(data)]
+    assert len(ids) == len(set(ids)) == counts.events == counts.accepted > 50
+    assert counts.retries > 0
+
+
+async def test_the_gateway_and_the_auditors_wire(runtime: Runtime, peer: HttpPeer, tmp_path: Path) -> None:
+    peer.on("/sql", Json({"rows": [1]}))
+    peer.on("/event", Json({"accepted": True, "ring_size": 1, "seq": 4}))
+
+    async def agent() -> Any:
+        async with AsyncObserver(peer.url) as observer:
+            data, op = await observer.observed("/sql", {}, "count", gateway_url=peer.url, run="r")
+            assert (data, op.success, op.seq) == ({"rows": [1]}, True, 0)
+            return await observer.report_verdict(
+                Verdict(signature="s", overall="approve", one_liner="fine"), data_dir=tmp_path
+            )
+
+    report = await runtime(agent)
+    assert report.receipt.seq == 4
+    assert [event["attrs"] for event in events(peer)] == [{"run": "r"}]

@@ -1,0 +1,460 @@
+"""`Observer` with real daemons, and with peers that hang, refuse, lie and go away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+import trio
+
+from observer_actors.client import Finding, Observer, ObserverStatistics, Verdict
+from observer_actors.client._ledger import NowAndThen
+from observer_actors.client._outbox import BATCH_EVENTS_MAX
+from observer_actors.client._plain import _certificates
+from tests.daemon.served import Served, served
+from tests.daemon.test_doors import certificate
+from tests.fakes.http_peer import Bytes, Close, Garbage, Hang, Json, Partial, Reply, Status, closed_url, http_peer
+from tests.harness import journal_ops
+
+LONG_S: Final = 30.0
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("observer") / "data") as running:
+        yield running
+
+
+@pytest.fixture
+def observer(daemon: Served) -> Iterator[Observer]:
+    with Observer(daemon.url, linger_seconds=0.01) as made:
+        yield made
+
+
+def reported(daemon: Served, observer: Observer, count: int) -> list[dict[str, Any]]:
+    """Give the ops that an observer has just reported, oldest first."""
+    assert observer.flush(LONG_S)
+    assert observer.statistics().accepted == count
+    return list(reversed(daemon.json("/ops", limit=count)["ops"]))
+
+
+# --------------------------------------------------------------------------------------------------- events
+
+
+def test_time_outcome_and_error_are_taken_by_themselves(daemon: Served, observer: Observer) -> None:
+    with observer.operation("sql:run", input_summary={"q": "select 1"}, role="clerk", attrs={"table": "w"}) as op:
+        time.sleep(0.02)
+        op.output_summary = "3 rows"
+        op.attrs["rows"] = 3
+    with observer.operation("sql:run") as op:
+        op.fail("no rows")
+    with pytest.raises(ZeroDivisionError), observer.operation("sql:run", run="r7", source="mcp"):
+        _ = 1 / 0
+    good, said, raised = reported(daemon, observer, 3)
+    assert (good["success"], good["output_summary"], good["input_summary"]) == (True, "3 rows", '{"q":"select 1"}')
+    assert (good["role"], good["attrs"], good["source"]) == ("clerk", {"table": "w", "rows": 3}, "bot")
+    assert 20 <= good["duration_ms"] < 1_000
+    assert (said["success"], said["error"]) == (False, "no rows")
+    assert (raised["success"], raised["error"]) == (False, "ZeroDivisionError: division by zero")
+    assert (raised["source"], raised["attrs"]) == ("mcp", {"run": "r7"})
+
+
+def test_what_is_cancelled_or_interrupted_is_not_judged(observer: Observer) -> None:
+    for leaving in (KeyboardInterrupt, asyncio.CancelledError, GeneratorExit):
+        with pytest.raises(leaving), observer.operation("a"):
+            raise leaving
+    assert observer.statistics() == ObserverStatistics(cancelled=3)
+
+
+def test_a_run_is_that_of_the_block_around_it(daemon: Served, observer: Observer) -> None:
+    with observer.run("outer"):
+        with observer.operation("a"):
+            pass
+        with observer.run() as made, observer.operation("a"):
+            pass
+        with observer.operation("a", run="given"):
+            pass
+    with observer.operation("a"):
+        pass
+    ops = reported(daemon, observer, 4)
+    assert [op.get("attrs", {}).get("run") for op in ops] == ["outer", made, "given", None]
+    assert len(made) == 32
+
+
+def test_functions_and_coroutine_functions_are_decorated(daemon: Served, observer: Observer) -> None:
+    @observer.observed_as("double", input_summary=lambda number: f"double {number}", output_summary=str)
+    def double(number: int) -> int:
+        """Doubles."""
+        return number * 2
+
+    @observer.observed_as("later", input_summary=lambda: 1 / 0, output_summary="fine")
+    async def later(error: Exception | None = None) -> str:
+        await asyncio.sleep(0)
+        if error:
+            raise error
+        return "done"
+
+    assert (double(4), double.__doc__) == (8, "Doubles.")
+    assert asyncio.run(later()) == "done"
+    with pytest.raises(OSError, match="gone"):
+        asyncio.run(later(OSError("gone")))
+    ops = reported(daemon, observer, 3)
+    assert [(op["endpoint"], op["input_summary"], op["output_summary"]) for op in ops] == [
+        ("double", "double 4", "8"),
+        ("later", "", "fine"),
+        ("later", "", "OSError: gone"),
+    ]
+
+
+class Hostile:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("no")
+
+
+def test_nothing_that_a_host_hands_over_makes_it_raise(observer: Observer) -> None:
+    with observer.operation(Hostile(), input_summary=Hostile(), attrs={"a": Hostile(), "b": "\ud800"}) as op:  # type: ignore[arg-type]
+        op.output_summary = [Hostile()]
+    with observer.operation("a", attrs=7) as op:  # type: ignore[arg-type]
+        op.attrs = 3  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="mine"), observer.operation("a", run=Hostile()):  # type: ignore[arg-type]
+        raise ValueError("mine")
+    with observer.operation("a") as op:
+        op.fail(Hostile())
+    observer.advice(Hostile(), input=Hostile(), run=Hostile(), limit=Hostile())  # type: ignore[arg-type]
+    counts = observer.statistics()
+    assert counts.events + counts.unusable == 4
+    assert observer.flush(LONG_S)
+    assert observer.statistics().refused == 0
+
+
+def test_threads_hammer_and_each_event_arrives_once(daemon: Served, observer: Observer) -> None:
+    def work(thread: int) -> None:
+        for number in range(400):
+            with observer.operation("hammer", attrs={"n": f"{thread}-{number}"}):
+                pass
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert observer.flush(LONG_S)
+    counts = observer.statistics()
+    assert (counts.events, counts.accepted, counts.dropped, counts.duplicates) == (3_200, 3_200, 0, 0)
+    ops = [op for op in journal_ops(daemon.data_dir) if op.endpoint == "hammer"]
+    assert len({op.attrs["n"] for op in ops if isinstance(op.attrs, dict)}) == len(ops) == 3_200
+
+
+def test_over_a_unix_socket_and_with_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = "oa_" + "x" * 40
+    (tmp_path / "tokens").write_text(f"agent ingest,read {token}\n")
+    config = f'[listen]\nunix = "{tmp_path}/http.sock"\n[auth]\ntokens_file = "{tmp_path}/tokens"\n'
+    with served(tmp_path / "data", config) as daemon:
+        monkeypatch.delenv("OBSERVER_TOKEN", raising=False)
+        with Observer(f"unix://{tmp_path}/http.sock") as by_socket, by_socket.operation("socket"):
+            pass
+        assert by_socket.statistics().accepted == 1
+        by_token = Observer(daemon.url)
+        with by_token.operation("token"):
+            pass
+        while "token" not in by_token.statistics().last_trouble:
+            assert not by_token.flush(0.3)
+        monkeypatch.setenv("OBSERVER_TOKEN", token)  # it can be put right: nothing was lost
+        assert by_token.flush(LONG_S)
+        by_token.close()
+        assert by_token.statistics().accepted == 1
+
+
+def test_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cert, key = certificate(tmp_path)
+    with served(tmp_path / "data", f'[listen]\ntls_cert = "{cert}"\ntls_key = "{key}"\n') as daemon:
+        unknown = Observer(daemon.url, linger_seconds=0)
+        with unknown.operation("tls"):
+            pass
+        while "certificate" not in unknown.statistics().last_trouble:
+            assert not unknown.flush(0.3)
+        _certificates.cache_clear()
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        assert unknown.flush(LONG_S)
+        unknown.close()
+    _certificates.cache_clear()
+
+
+def test_a_daemon_that_is_killed_and_started_again_under_load_gets_each_event_once(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    stop = threading.Event()
+    with served(data) as first:
+        observer = Observer(first.url, linger_seconds=0.02, queue_events_max=1_000_000)
+
+        def work() -> None:
+            while not stop.is_set():
+                with observer.operation("load"):
+                    time.sleep(0.0005)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        first.process.send_signal(signal.SIGKILL)
+        first.process.wait()
+    for _ in range(2):
+        with served(data, port=first.port) as again:
+            time.sleep(0.7)
+            again.process.send_signal(signal.SIGKILL)
+            again.process.wait()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    with served(data, port=first.port):
+        assert observer.flush(LONG_S)
+        observer.close()
+    counts = observer.statistics()
+    assert (counts.waiting, counts.dropped, counts.refused, counts.abandoned) == (0, 0, 0, 0)
+    ids = [op.id for op in journal_ops(data)]
+    assert len(ids) == len(set(ids)) == counts.events == counts.accepted > 500
+    assert counts.retries > 0
+
+
+# -------------------------------------------------------------------------------------------------- trouble
+
+ACCEPTED: Final = {"accepted": 1, "rejected": 0, "errors": [], "ring_size": 1}
+BUSY: Final = Json({"title": "overloaded", "detail": "no room", "retryable": True}, 503, {"Retry-After": "1"})
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("observer_actors.client._sender.REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr("observer_actors.client._delivery.BACKOFF_S_MIN", 0.05)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        BUSY,
+        Hang(),
+        Close(),
+        Garbage(),
+        Status(500),
+        Bytes(b"<html>hello</html>"),
+        Json({"accepted": 5, "rejected": 0}),
+        Partial(Json(ACCEPTED), 5),
+        Partial(Json(ACCEPTED), 5, then_hang=True),
+        Bytes(b"x" * 3_000_000),
+    ],
+    ids=lambda reply: type(reply).__name__,
+)
+async def test_an_event_is_sent_again_with_its_id_until_it_is_taken(trouble: Reply) -> None:
+    async with http_peer() as peer:
+        peer.on("/events", trouble, trouble, Json(ACCEPTED))
+        observer = Observer(peer.url, linger_seconds=0)
+        with observer.operation("a"):
+            pass
+        with trio.fail_after(LONG_S):
+            requests = await peer.wait_requests(3, "/events")
+            assert await trio.to_thread.run_sync(observer.flush, LONG_S)
+        await trio.to_thread.run_sync(observer.close)
+        assert len({request.body for request in requests}) == 1
+        assert observer.statistics().accepted == 1
+        assert observer.statistics().retries == 2
+
+
+async def test_retry_after_is_honoured_and_flush_tries_sooner() -> None:
+    async with http_peer() as peer:
+        peer.on("/events", Json({"detail": "no room", "retryable": True}, 503, {"Retry-After": "60"}), Json(ACCEPTED))
+        observer = Observer(peer.url, linger_seconds=0)
+        with observer.operation("a"):
+            pass
+        await peer.wait_requests(1)
+        await trio.sleep(0.3)
+        assert len(peer.requests) == 1
+        assert await trio.to_thread.run_sync(observer.flush, LONG_S)
+        await trio.to_thread.run_sync(observer.close)
+
+
+def test_a_full_queue_drops_the_oldest_and_counts_them() -> None:
+    observer = Observer(closed_url(), queue_events_max=10, close_seconds=0)
+    for number in range(1_000):
+        with observer.operation(str(number)):
+            pass
+    counts = observer.statistics()
+    assert counts.events == 1_000
+    assert counts.dropped + counts.waiting == 1_000
+    assert counts.waiting <= 10 + BATCH_EVENTS_MAX
+    observer.close()
+    assert "refused" in counts.last_trouble or not counts.last_trouble
+
+
+def test_a_daemon_that_is_away_costs_one_line_of_the_log_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    observer = Observer(closed_url(), linger_seconds=0)
+    with caplog.at_level(logging.DEBUG, "observer_actors.client"):
+        for _ in range(5):
+            with observer.operation("a"):
+                pass
+            observer.flush(0.3)
+    observer.close()
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "observer_actors.client"]
+    assert line.startswith("event='events_not_taken' actor='client' error='http://127.0.0.1:")
+    assert observer.statistics().retries > 2
+    now = 0.0
+    seldom = NowAndThen(lambda: now)
+    assert seldom.is_due()
+    now = 59.0
+    assert not seldom.is_due()
+    now = 60.0
+    assert seldom.is_due()
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "ftp://x", "http://", "http://[::1", "http://h:99999", "unix:///nowhere", ""]
+)
+def test_an_address_that_is_none_hurts_nobody(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OBSERVER_URL", closed_url())
+    observer = Observer(url, linger_seconds=0, close_seconds=0.2)
+    with observer.operation("a"):
+        pass
+    assert not observer.advice("a")
+    assert not observer.flush(0.2)
+    observer.close()
+    counts = observer.statistics()
+    assert counts.abandoned + counts.waiting == 1
+    assert counts.advice_failed == 1
+    assert counts.last_trouble
+
+
+# --------------------------------------------------------------------------------------------------- advice
+
+
+async def test_what_follows_in_the_run_carries_the_advice_it_was_given() -> None:
+    entry = {"id": "e1", "kind": "do", "text": "add LIMIT", "endpoint": "sql:run"}
+    async with http_peer() as peer:
+        peer.on("/advice", Json({"advice_id": "adv1", "entries": [entry]}), Json({"advice_id": "adv2", "entries": []}))
+        peer.on("/events", lambda request: Json({"accepted": request.body.count(b"\n"), "rejected": 0}))
+
+        def agent() -> None:
+            with Observer(peer.url, advice_seconds=LONG_S) as observer, observer.run("r1"):
+                with observer.operation("before"):
+                    pass
+                advice = observer.advice("sql:run", input={"q": 1}, role="clerk")
+                assert str(advice).endswith("- **Do** at `sql:run`: `add LIMIT`")
+                assert advice.advice_id == "adv1"
+                with observer.operation("sql:run"):
+                    pass
+                assert not observer.advice("http:get")
+                for endpoint in ("http:get", "sql:run", "other"):
+                    with observer.operation(endpoint):
+                        pass
+                with observer.operation("sql:run", run="another"):
+                    pass
+                with observer.operation("sql:run", run="another", advice_id="by hand"):
+                    pass
+
+        await trio.to_thread.run_sync(agent)
+        asked = peer.received("/advice")[0].query
+        assert asked == {
+            "endpoint": ["sql:run"],
+            "input": ['{"q":1}'],
+            "role": ["clerk"],
+            "run": ["r1"],
+            "source": ["bot"],
+            "limit": ["1"],
+        }
+        lines = b"".join(request.body for request in peer.received("/events")).splitlines()
+        advised = [_attrs(line).get("advice_id") for line in lines]
+        assert advised == [None, "adv1", "adv2", "adv1", "adv2", None, "by hand"]
+
+
+def _attrs(line: bytes) -> dict[str, Any]:
+    attrs: dict[str, Any] = msgspec.json.decode(line).get("attrs", {})
+    return attrs
+
+
+def test_a_real_daemon_is_told_what_its_advice_came_to(daemon: Served) -> None:
+    for source in ("mcp", "bot"):
+        with Observer(daemon.url, source=source) as taught:
+            for number in range(10):
+                with taught.run(f"{source}-{number}"), taught.operation("teach:this", input_summary="select 1") as op:
+                    if number % 2:
+                        op.fail("timeout after 30 s")
+    while not daemon.json("/playbook", endpoint="teach:this")["entries"]:
+        time.sleep(0.05)
+    advised = {}
+    with Observer(daemon.url, advice_seconds=LONG_S) as observer:
+        for number in range(40):  # half of the runs get a candidate, half are its control
+            with observer.run(f"asking-{number}") as run:
+                advice = observer.advice("teach:this", input="select 1")
+                advised[run] = advice.advice_id
+                with observer.operation("teach:this", input_summary="select 1", attrs={"told": bool(advice)}):
+                    pass
+    assert observer.statistics().advice_failed == 0
+    ops = [op for op in journal_ops(daemon.data_dir) if isinstance(op.attrs, dict) and "told" in op.attrs]
+    assert {op.attrs["run"]: op.attrs["advice_id"] for op in ops if isinstance(op.attrs, dict)} == advised
+    assert all(advised.values())
+    assert {op.attrs["told"] for op in ops if isinstance(op.attrs, dict)} == {True, False}
+
+
+async def test_advice_comes_within_its_limit_or_not_at_all_and_who_hangs_is_not_asked_each_time() -> None:
+    async with http_peer() as peer:
+        peer.on("/advice", Hang())
+        observer = Observer(peer.url, advice_seconds=0.2)
+
+        def ask() -> float:
+            began = time.monotonic()
+            assert not observer.advice("a", run="r")
+            return time.monotonic() - began
+
+        assert 0.2 <= await trio.to_thread.run_sync(ask) < 1
+        took = [await trio.to_thread.run_sync(ask) for _ in range(5)]
+        assert max(took) < 0.1
+        assert observer.statistics().advice_asked == 1
+
+
+@pytest.mark.parametrize("reply", [Status(404), Status(503), Json([]), Garbage(), Close()])
+async def test_an_answer_that_is_no_advice_is_none(reply: Reply) -> None:
+    async with http_peer() as peer:
+        peer.on("/advice", reply)
+        observer = Observer(peer.url)
+        assert not await trio.to_thread.run_sync(observer.advice, "a")
+        assert observer.statistics().advice_failed == 1
+
+
+# ---------------------------------------------------------------------------------------- gateway and verdicts
+
+
+async def test_a_call_to_the_gateway_is_observed_in_any_thread_also_within_a_loop() -> None:
+    async with http_peer() as peer:
+        peer.on("/sql", Json({"rows": [1, 2]}))
+        peer.on("/events", lambda request: Json({"accepted": request.body.count(b"\n"), "rejected": 0}))
+
+        async def within_a_loop(observer: Observer) -> Any:
+            return observer.observed("/sql", {"q": 1}, "count", gateway_url=peer.url, run="r")
+
+        with Observer(peer.url, linger_seconds=0) as observer:
+            data, op = await trio.to_thread.run_sync(lambda: asyncio.run(within_a_loop(observer)))
+            assert (data, op.success) == ({"rows": [1, 2]}, True)
+            data, op = await trio.to_thread.run_sync(
+                lambda: observer.observed("/sql", {"q": 1}, "count", gateway_url=closed_url())
+            )
+            assert "error" in data
+            assert await trio.to_thread.run_sync(observer.flush, LONG_S)
+        lines = b"".join(request.body for request in peer.received("/events")).splitlines()
+        assert [_attrs(line) for line in lines] == [{"run": "r"}, {}]
+
+
+def test_a_verdict_is_reported_before_it_returns(daemon: Served, observer: Observer, tmp_path: Path) -> None:
+    verdict = Verdict(signature="pr1", overall="approve", one_liner="fine", findings=(Finding("info", "x"),))
+    report = observer.report_verdict(verdict, data_dir=tmp_path)
+    assert report.recorded
+    assert report.receipt is not None
+    assert daemon.json(f"/ops/{report.receipt.seq}")["sig_hash"] == "pr1"

@@ -1,0 +1,184 @@
+"""`Observer` where processes begin and end: at the end of the interpreter, after a fork, at the import."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.daemon.served import Served, served
+from tests.fakes.http_peer import closed_url
+from tests.harness import journal_ops
+
+LONG_S: Final = 30.0
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("processes") / "data") as running:
+        yield running
+
+
+HEAD: Final = """
+import atexit, os, sys, threading, time
+ended = time.monotonic()
+atexit.register(lambda: print(time.monotonic() - ended))  # the first to come is the last to be called
+from observer_actors import Observer
+obs = Observer(sys.argv[1], close_seconds=float(sys.argv[2]))
+"""
+
+
+def run_script(
+    script: str, url: str, *, timeout: float = LONG_S, close_s: float = 20
+) -> subprocess.CompletedProcess[str]:
+    """Run a program that has `obs`, an observer; it says how long its end took after it set `ended`."""
+    return subprocess.run(
+        [sys.executable, "-c", HEAD + textwrap.dedent(script), url, str(close_s)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def names(daemon: Served, prefix: str) -> list[str]:
+    return sorted(op.endpoint for op in journal_ops(daemon.data_dir) if op.endpoint.startswith(prefix))
+
+
+@pytest.mark.parametrize("ending", ["", "sys.exit(3)", "raise ValueError('the host has its own troubles')"])
+def test_what_is_left_is_sent_at_the_end_of_the_interpreter(daemon: Served, ending: str) -> None:
+    name = f"exit-{len(ending)}-"
+    ended = run_script(
+        f"""
+        for number in range(1_200):
+            with obs.operation("{name}" + str(number)):
+                pass
+        {ending}
+        """,
+        daemon.url,
+    )
+    assert len(names(daemon, name)) == 1_200
+    assert ended.returncode == {"": 0, "sys.exit(3)": 3}.get(ending, 1)
+    assert ("ValueError" in ended.stderr) == ("raise" in ending)
+
+
+def test_an_event_that_is_made_when_the_interpreter_ends_is_sent_too(daemon: Served) -> None:
+    ended = run_script(
+        """
+        def late():
+            with obs.operation("late-1"):
+                pass
+        atexit.register(late)
+        """,
+        daemon.url,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert names(daemon, "late-") == ["late-1"]
+
+
+def test_a_daemon_that_is_away_or_hangs_delays_the_end_no_longer_than_the_limit() -> None:
+    script = """
+        with obs.operation("a"):
+            pass
+        time.sleep(0.8)
+        ended = time.monotonic()
+        """
+    with socket_that_hangs() as hanging:
+        for url in (closed_url(), hanging):
+            said = run_script(script, url, close_s=0.5)
+            assert said.returncode == 0
+            assert len(said.stderr.splitlines()) == ("events_not_taken" in said.stderr), "one line of the log, or none"
+            assert 0.3 < float(said.stdout) < 1.5
+
+
+@contextmanager
+def socket_that_hangs() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_child_process_reports_what_is_its_own_and_its_parent_the_rest(daemon: Served) -> None:
+    ended = run_script(
+        """
+        import warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        stop = threading.Event()
+        def busy():  # so that locks are held when it forks
+            while not stop.is_set():
+                obs.statistics()
+        threads = [threading.Thread(target=busy) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        with obs.operation("fork-before"):
+            pass
+        children = []
+        for number in range(10):
+            child = os.fork()
+            if not child:
+                assert obs.statistics().events == 0
+                with obs.operation(f"fork-child-{number}"):
+                    pass
+                obs.close()
+                os._exit(0 if obs.statistics().accepted == 1 else 9)
+            children.append(child)
+        with obs.operation("fork-after"):
+            pass
+        assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 10
+        stop.set()
+        """,
+        daemon.url,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert names(daemon, "fork-") == sorted(["fork-before", "fork-after", *(f"fork-child-{n}" for n in range(10))])
+
+
+def test_a_signal_handler_and_a_finalizer_may_report_in_the_middle_of_a_report(daemon: Served) -> None:
+    ended = run_script(
+        """
+        import gc, signal
+        def report(name):
+            with obs.operation("within-" + name, run="r"):
+                pass
+        class Finalized:
+            def __init__(self):
+                self.me = self
+            def __del__(self):
+                report("finalizer")
+        signal.signal(signal.SIGALRM, lambda number, frame: report("handler"))
+        gc.set_threshold(7)
+        signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            with obs.operation("within-main", attrs={"it": Finalized() and 1}):
+                pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert obs.flush(20)
+        """,
+        daemon.url,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert set(names(daemon, "within-")) == {"within-main", "within-handler", "within-finalizer"}
+
+
+def test_the_import_is_cheap_and_the_host_gets_no_event_loop_and_no_http_client() -> None:
+    heavy = "('anyio', 'asyncio', 'httpx', 'structlog', 'trio', 'quart', 'ssl', 'h11', 'http')"
+    ended = run_script(
+        f"""
+        with obs.operation("a"):
+            pass
+        found = sorted(name for name in sys.modules if name.partition(".")[0] in {heavy})
+        os._exit(len(found) and print(found, file=sys.stderr, flush=True) or 0)
+        """,
+        "http://127.0.0.1:9",
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -1,0 +1,151 @@
+"""The example for TypeScript does what it says, with a real daemon: run by Node 22.18 or later, else by Bun."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+import trio
+
+from tests.conftest import ROOT
+from tests.daemon.served import Served, served
+from tests.fakes.http_peer import closed_url
+from tests.harness import journal_ops
+from tests.parity.bun import INSTALL_SECONDS_MAX, Unavailable, installed_bun
+
+EXAMPLE: Final = ROOT / "docs" / "examples" / "observer.ts"
+STRIPS_TYPES: Final = (22, 18)
+"""Node's first release on that line that does so unasked."""
+PROGRAM_S: Final = 60
+
+
+@pytest.fixture(scope="module")
+def runner() -> str:
+    """A program that runs TypeScript."""
+    node = shutil.which("node")
+    if node is not None:
+        said = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+        found = re.match(r"v(\d+)\.(\d+)", said)
+        if found and (int(found[1]), int(found[2])) >= STRIPS_TYPES:
+            return node
+    try:
+        return str(trio.run(installed_bun, ROOT / ".parity"))
+    except Unavailable as why:
+        pytest.skip(f"no Node of 22.18 or later, and no Bun: {why}")
+
+
+def run(runner: str, folder: Path, program: str, url: str) -> Any:
+    file = folder / "agent.ts"
+    file.write_text(f'import {{ Observer }} from "{EXAMPLE}";\n{program}')
+    ended = subprocess.run(
+        [runner, str(file)],
+        capture_output=True,
+        text=True,
+        timeout=PROGRAM_S,
+        check=False,
+        env={**os.environ, "OBSERVER_URL": url},
+    )
+    assert ended.returncode == 0, ended.stderr
+    return msgspec.json.decode(ended.stdout)
+
+
+AGENT: Final = """
+const observer = new Observer({ adviceMs: 10_000 });
+const advice = await observer.advice("sql:run", { input: { q: 1 }, run: "r1" });
+await observer.operation("sql:run", { input: { q: 1 }, run: "r1", role: "clerk" }, async (op) => {
+  op.output = "3 rows";
+  op.attrs.rows = 3;
+});
+try {
+  await observer.operation("sql:run", { run: "r1" }, () => { throw new RangeError("mine"); });
+} catch (error) {
+  if (!(error instanceof RangeError)) throw error;
+}
+await observer.operation("sql:run", {}, (op) => { op.error = { code: 7 }; op.attrs.odd = 12n as any; });
+const sent = await observer.close(10_000);
+console.log(JSON.stringify({ sent, counts: observer.counts, advice }));
+"""
+
+
+@pytest.mark.timeout(INSTALL_SECONDS_MAX + 120)
+def test_it_reports_and_asks(runner: str, tmp_path: Path) -> None:
+    with served(tmp_path / "data") as daemon:
+        said = run(runner, tmp_path, AGENT, daemon.url)
+        good, thrown, failed = reversed(daemon.json("/ops", endpoint="sql:run")["ops"])
+    assert said["sent"]
+    assert said["counts"] == {"events": 3, "accepted": 3, "refused": 0, "dropped": 0, "retries": 0}
+    assert said["advice"]["entries"] == []
+    assert (good["success"], good["input_summary"], good["output_summary"]) == (True, '{"q":1}', "3 rows")
+    assert (good["role"], good["source"]) == ("clerk", "bot")
+    assert good["attrs"] == {"run": "r1", "advice_id": said["advice"]["adviceId"], "rows": 3}
+    assert (thrown["success"], thrown["error"]) == (False, "RangeError: mine")
+    assert (failed["error"], failed["attrs"]["odd"]) == ('{"code":7}', "<bigint>")
+
+
+def test_what_could_not_be_sent_is_sent_later_and_stored_once(runner: str, tmp_path: Path) -> None:
+    def restarted(daemon: Served) -> None:
+        daemon.process.send_signal(signal.SIGKILL)
+        daemon.process.wait()
+
+    program = """
+    import { spawnSync } from "node:child_process";
+    const observer = new Observer({ lingerMs: 1 });
+    for (let n = 0; n < 700; n++) await observer.operation("load", {}, () => {});
+    const first = await observer.flush(200);
+    console.log(JSON.stringify({ first, second: await observer.close(20_000), counts: observer.counts }));
+    """
+    with served(tmp_path / "data") as daemon:
+        url = daemon.url
+        restarted(daemon)
+    process = subprocess.Popen(
+        [runner, _written(tmp_path, program)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OBSERVER_URL": url},
+        text=True,
+    )
+    with served(tmp_path / "data", port=daemon.port):
+        said = msgspec.json.decode(process.communicate(timeout=PROGRAM_S)[0])
+    assert said["second"]
+    assert (said["counts"]["events"], said["counts"]["accepted"], said["counts"]["dropped"]) == (700, 700, 0)
+    ids = [op.id for op in journal_ops(tmp_path / "data") if op.endpoint == "load"]
+    assert len(ids) == len(set(ids)) == 700
+
+
+def test_the_snippet_of_the_guide_runs(runner: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "guide" / "agents.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```typescript\n(.*?)```", page, re.DOTALL)
+    program = snippet.replace('import { Observer } from "./observer.ts";\n', "")
+    assert program != snippet
+    with served(tmp_path / "data") as daemon:
+        run(runner, tmp_path, program + 'console.log("null");\n', daemon.url)
+        (op,) = daemon.json("/ops", endpoint="sql:run")["ops"]
+    assert (op["success"], op["attrs"]["run"]) == (True, "episode-19")
+
+
+def _written(folder: Path, program: str) -> str:
+    file = folder / "later.ts"
+    file.write_text(f'import {{ Observer }} from "{EXAMPLE}";\n{program}')
+    return str(file)
+
+
+def test_a_daemon_that_is_away_hurts_nobody(runner: str, tmp_path: Path) -> None:
+    program = """
+    const observer = new Observer({ queueMax: 10, lingerMs: 1 });
+    const began = performance.now();
+    for (let n = 0; n < 100; n++) await observer.operation("a", {}, () => {});
+    const advice = await observer.advice("a");
+    const sent = await observer.close(300);
+    console.log(JSON.stringify({ advice, sent, counts: observer.counts, tookMs: performance.now() - began }));
+    """
+    said = run(runner, tmp_path, program, closed_url())
+    assert (said["sent"], said["advice"]) == (False, {"adviceId": "", "entries": [], "text": ""})
+    assert said["counts"]["accepted"] == 0
+    assert said["counts"]["dropped"] >= 80
+    assert said["tookMs"] < 5_000
