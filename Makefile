@@ -36,8 +36,8 @@ types: $(TESTS) ## mypy, strict
 imports: $(TESTS) ## imports flow one way
 	$(BIN)/lint-imports --no-cache
 
-tests: $(TESTS) ## the tests, with branch coverage; ARGS="-k journal" for some
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+tests: $(TESTS) ## the tests, with branch coverage, a file a core; ARGS="-k journal" for some
+	$(BIN)/python -m pytest --cov --cov-report=term --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 parity: $(TESTS) ## the program this one replaces and this one, side by side
 	$(BIN)/python -m tests.parity $(ARGS)
