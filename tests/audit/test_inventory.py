@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Mapping
 
@@ -229,4 +230,5 @@ def test_an_audit_of_this_project_takes_seconds(ours: Inventory) -> None:
     assert ours.items
     started = time.process_time()
     audit(ROOT)
-    assert time.process_time() - started < 5
+    # Where coverage traces each call, it takes three times as long.
+    assert time.process_time() - started < (5 if sys.gettrace() is None else 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import signal
 from collections.abc import Iterator
 from functools import partial
@@ -19,7 +20,7 @@ from observer_actors.settings import ListenSettings, Settings, SupervisionSettin
 from observer_actors.supervision import MessageQuarantined
 from observer_actors.tokens import Scope, hash_of, new_token
 from tests.daemon.inside import Crashes, caught_up, daemon_inside, eventually
-from tests.daemon.load import connected
+from tests.daemon.load import connected, stored_ops
 from tests.daemon.served import Served, served
 from tests.fakes.troubled_disk import TroubledDisk
 from tests.harness import running_daemon
@@ -81,7 +82,8 @@ async def test_an_auditor_on_this_machine_and_the_daemon_write_one_row(daemon: S
         assert report.recorded
     assert len(await trio.to_thread.run_sync(partial(outcomes, daemon, overall="block"))) == 8
     lines = [line for line in outcomes_path(daemon.data_dir).read_bytes().splitlines() if b'"both-' in line]
-    assert [msgspec.json.decode(line)["id"] for line in lines] == [verdict.id for verdict in verdicts]
+    # Mostly a line each; in the moment between a look and a write the other may write too, and readers count it once.
+    assert list(dict.fromkeys(msgspec.json.decode(line)["id"] for line in lines)) == [each.id for each in verdicts]
     history = await trio.to_thread.run_sync(partial(daemon.json, "/kb/history", sig="both-0000007", limit=2))
     assert (history["stem"], history["same"]["audits"], history["similar"]["audits"]) == ("both", 1, 7)
     assert history["similar"]["overall"] == {"block": 7}
@@ -154,19 +156,26 @@ def settings_for(data_dir: Path) -> Settings:
 
 
 async def test_crashes_of_the_librarian_lose_no_row_and_tell_none_twice(tmp_path: Path) -> None:
-    crashes = Crashes({("librarian", "filing"): (1, 2, 4, 7), ("librarian", "loading"): (2, 3)})
-    async with daemon_inside(settings_for(tmp_path), on_step=crashes) as daemon:
-        async with connected(daemon.addresses[0]) as wire:
-            for number in range(10):
+    crashes = Crashes({("librarian", "filing"): (1, 2, 4, 6), ("librarian", "loading"): (2, 3)})
+
+    async def report(url: str) -> None:
+        async with connected(url) as wire:
+            for number in itertools.count():
                 answer = await wire.post("/event", msgspec.json.encode(event(number)))
                 assert answer.status == 200
-        await crashes.wait_happened()
+
+    async with daemon_inside(settings_for(tmp_path), on_step=crashes) as daemon:
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(report, daemon.addresses[0])
+                await crashes.wait_happened()
+                nursery.cancel_scope.cancel()
         await caught_up(daemon)
         quarantined = [each for each in daemon.events.recent() if isinstance(each, MessageQuarantined)]
     assert quarantined == []
     rows, damaged = read_audit_rows(tmp_path)
-    assert ([row.id for row in rows], damaged) == ([f"audit-{n}" for n in range(10)], 0)
-    assert len(outcomes_path(tmp_path).read_bytes().splitlines()) == 10
+    assert ([row.id for row in rows], damaged) == ([op.id for op in stored_ops(tmp_path)], 0)
+    assert len(outcomes_path(tmp_path).read_bytes().splitlines()) == len(rows) > 5
 
 
 async def test_a_disk_that_refuses_holds_up_nobody_and_the_row_comes_when_it_takes_it(
@@ -187,3 +196,13 @@ async def test_a_disk_that_refuses_holds_up_nobody_and_the_row_comes_when_it_tak
         await caught_up(daemon)
         assert daemon.librarian.rows_written == 3
     assert len(read_audit_rows(tmp_path).rows) == 3
+
+
+async def test_a_cursor_of_another_journal_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "_observer").mkdir()
+    (tmp_path / "_observer" / "librarian.json").write_bytes(b'{"seq":999}')
+    async with daemon_inside(settings_for(tmp_path)) as daemon:
+        async with connected(daemon.addresses[0]) as wire:
+            assert (await wire.post("/event", msgspec.json.encode(event(1)))).status == 200
+        await caught_up(daemon)
+    assert [row.id for row in read_audit_rows(tmp_path).rows] == ["audit-1"]
