@@ -19,7 +19,7 @@ from observer_actors.config.schema import LEAVES, Leaf, convert, settings_from
 from observer_actors.errors import ConfigInvalid
 from observer_actors.event import OWN_SOURCE
 from observer_actors.secrets import RuleInvalid, Secrets
-from observer_actors.settings import DiagnosisSettings, Settings
+from observer_actors.settings import DiagnosisSettings, ListenSettings, Settings
 
 __all__ = ["DEFAULT_ORIGIN", "Loaded", "load_settings", "read_settings"]
 
@@ -112,8 +112,35 @@ _HTTP_URL: Final = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 
 def _troubles(settings: Settings) -> Iterator[_Trouble]:
     """Find what no single field can know."""
-    listen, gateway = settings.listen, settings.gateway
-    is_guarded = bool(settings.auth.tokens_file) or listen.insecure_no_auth
+    yield from _of_listening(settings.listen, has_tokens=bool(settings.auth.tokens_file))
+    gateway = settings.gateway
+    for name, url in (("gateway.url", gateway.url), ("model.lakehouse_url", settings.model.lakehouse_url)):
+        if url and not _HTTP_URL.fullmatch(url):
+            yield _Trouble(name, f"{name}: {url!a} is no http or https URL", "e.g. http://127.0.0.1:3700")
+    if gateway.required and not gateway.url:
+        yield _Trouble("gateway.required", "gateway.required is set, but gateway.url is not")
+    yield from _troubles_of_diagnosis(settings.diagnosis)
+    yield from _troubles_with_extras(settings)
+
+
+def _troubles_with_extras(settings: Settings) -> Iterator[_Trouble]:
+    try:
+        Secrets(settings.secrets.extra)
+    except RuleInvalid as error:
+        yield _Trouble("secrets.extra", f"secrets.extra: {error.detail}", error.hint)
+    if OWN_SOURCE in settings.sources.extra:
+        yield _Trouble("sources.extra", f"sources.extra: {OWN_SOURCE} is what the daemon itself writes", "name another")
+
+
+def _troubles_of_diagnosis(diagnosis: DiagnosisSettings) -> Iterator[_Trouble]:
+    if diagnosis.backend in ("openai", "ollama") and not diagnosis.url:
+        yield _Trouble("diagnosis.backend", f"diagnosis.backend is {diagnosis.backend}, but diagnosis.url is not set")
+    if diagnosis.backend and not diagnosis.model:
+        yield _Trouble("diagnosis.backend", f"diagnosis.backend is {diagnosis.backend}, but diagnosis.model is not set")
+
+
+def _of_listening(listen: ListenSettings, *, has_tokens: bool) -> Iterator[_Trouble]:
+    is_guarded = has_tokens or listen.insecure_no_auth
     if listen.tcp and not is_guarded and not _is_loopback(listen.host):
         yield _Trouble(
             "listen.host",
@@ -122,30 +149,11 @@ def _troubles(settings: Settings) -> Iterator[_Trouble]:
         )
     if bool(listen.tls_key) > bool(listen.tls_cert):
         yield _Trouble("listen.tls_key", "listen.tls_key is set, but listen.tls_cert is not")
-    for name, url in (("gateway.url", gateway.url), ("model.lakehouse_url", settings.model.lakehouse_url)):
-        if url and not _HTTP_URL.fullmatch(url):
-            yield _Trouble(name, f"{name}: {url!a} is no http or https URL", "e.g. http://127.0.0.1:3700")
-    if gateway.required and not gateway.url:
-        yield _Trouble("gateway.required", "gateway.required is set, but gateway.url is not")
-    yield from _troubles_of_diagnosis(settings.diagnosis)
-    try:
-        Secrets(settings.secrets.extra)
-    except RuleInvalid as error:
-        yield _Trouble("secrets.extra", f"secrets.extra: {error.detail}", error.hint)
-    if OWN_SOURCE in settings.sources.extra:
-        yield _Trouble("sources.extra", f"sources.extra: {OWN_SOURCE} is what the daemon itself writes", "name another")
     if listen.body_bytes_max > listen.bodies_bytes_max:
         yield _Trouble(
             "listen.body_bytes_max",
             "listen.body_bytes_max is above listen.bodies_bytes_max: no such body could ever pass",
         )
-
-
-def _troubles_of_diagnosis(diagnosis: DiagnosisSettings) -> Iterator[_Trouble]:
-    if diagnosis.backend in ("openai", "ollama") and not diagnosis.url:
-        yield _Trouble("diagnosis.backend", f"diagnosis.backend is {diagnosis.backend}, but diagnosis.url is not set")
-    if diagnosis.backend and not diagnosis.model:
-        yield _Trouble("diagnosis.backend", f"diagnosis.backend is {diagnosis.backend}, but diagnosis.model is not set")
 
 
 def _is_loopback(host: str) -> bool:
