@@ -297,6 +297,7 @@ def test_every_route_is_described_with_its_answers(document: Any) -> None:
         ("/failures", "get"): {"200", "400"},
         ("/failures/{pattern}", "get"): {"200", "404", "503"},
         ("/failures/{pattern}", "post"): {"200", "400", "404", "503", "507"},
+        ("/advice", "get"): {"200", "400", "503", "507"},
         ("/playbook", "get"): {"200", "400", "503"},
         ("/playbook/{entry}", "get"): {"200", "404", "503"},
         ("/playbook/{entry}", "post"): {"200", "400", "404", "503", "507"},
