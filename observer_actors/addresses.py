@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+from urllib.parse import urlsplit
+
 from msgspec import Struct
 
-__all__ = ["UNIX", "Address", "parse_address"]
+from observer_actors.errors import ObserverError
+
+__all__ = ["UNIX", "Address", "AddressInvalid", "parse_address"]
 
 UNIX = "unix://"
+
+
+class AddressInvalid(ObserverError):
+    """A text that is no address."""
+
+    title = "invalid address"
+    exit_code: ClassVar[int] = 64
 
 
 class Address(Struct, frozen=True):
@@ -20,7 +32,16 @@ class Address(Struct, frozen=True):
 
 
 def parse_address(text: str) -> Address:
-    """Read an address; anything that does not begin with ``unix://`` is taken for an HTTP URL."""
+    """Read an address; anything that does not begin with ``unix://`` is taken for an HTTP URL.
+
+    :raises AddressInvalid: it cannot be one.
+    """
     if text.startswith(UNIX):
         return Address("http://localhost", text.removeprefix(UNIX))
+    try:
+        is_url = urlsplit(text).scheme in ("http", "https") and text.isprintable() and text.encode()
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise AddressInvalid(f"{text[:80]!a} is no address", hint="e.g. http://127.0.0.1:3800 or unix:///run/x.sock")
     return Address(text.rstrip("/"))

@@ -7,9 +7,11 @@ permission; 78 a configuration that cannot be used; 130 interrupted. `exec` pass
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import cyclopts
@@ -21,7 +23,9 @@ from observer_actors.errors import ObserverError
 __all__ = ["COMMANDS", "app", "main"]
 
 EXIT_USAGE: Final = 64
+EXIT_OUTPUT: Final = 74
 EXIT_INTERRUPTED: Final = 130
+_OUTPUT_LOST: Final = frozenset({errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG, errno.EDQUOT})
 EXIT_READER_GONE: Final = 141
 """What a shell shows for a program that SIGPIPE ended."""
 
@@ -85,13 +89,25 @@ app.register_install_completion_command()
 
 def main() -> None:
     """Run the command line; errors are one line and a hint, and an exit status that says their kind."""
+    if sys.stdout is None:  # closed: what would have been printed is for nobody
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
     try:
         status = _run()
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has seen enough: `observer-actors ops | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = EXIT_READER_GONE
+        status = _let_go_of_output(EXIT_READER_GONE)
+    except OSError as error:
+        if error.errno not in _OUTPUT_LOST:
+            raise
+        print(f"observer-actors: cannot write the output: {error.strerror}", file=sys.stderr)
+        status = _let_go_of_output(EXIT_OUTPUT)
     sys.exit(status)
+
+
+def _let_go_of_output(status: int) -> int:
+    """Have nothing more written at the exit, which would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
 
 
 def _run() -> int:
@@ -101,6 +117,8 @@ def _run() -> int:
         status = _told(_first(errors))
     except* CycloptsError as errors:
         status = _misunderstood(errors)
+    except* UnicodeEncodeError as errors:
+        status = _not_utf8(errors)
     except* KeyboardInterrupt:
         status = EXIT_INTERRUPTED
     return status
@@ -118,6 +136,11 @@ def _told(error: BaseException) -> int:
     if error.hint:
         print(f"  {error.hint}", file=sys.stderr)
     return error.exit_code
+
+
+def _not_utf8(errors: BaseExceptionGroup[UnicodeEncodeError]) -> int:
+    print(f"observer-actors: an argument or a variable is no UTF-8: {_first(errors)}", file=sys.stderr)
+    return EXIT_USAGE
 
 
 def _misunderstood(errors: BaseExceptionGroup[CycloptsError]) -> int:

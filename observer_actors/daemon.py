@@ -44,7 +44,7 @@ from observer_actors.event import EventDecoder
 from observer_actors.http.app import create_app
 from observer_actors.http.guard import Guard
 from observer_actors.http.intake import Intake
-from observer_actors.http.listeners import address_of, serving_sockets
+from observer_actors.http.listeners import address_of, serving_sockets, tls_context
 from observer_actors.http.server import IngestServer
 from observer_actors.http.views import Readiness, Views
 from observer_actors.journal import DirectoryLock, Disk, PosixDisk
@@ -70,10 +70,12 @@ from observer_actors.supervision import (
 )
 from observer_actors.tokens import Tokens, TokensInvalid
 
-__all__ = ["Daemon", "open_daemon", "serve_until_signalled", "start_observer"]
+__all__ = ["Daemon", "check_files", "open_daemon", "serve_until_signalled", "start_observer"]
 
 SUBMISSIONS_MAX: Final = 10_000
 """Submissions in the persister's mailbox; ops and bytes are bounded by admission."""
+ANALYZED_AT_ONCE: Final = 100
+"""Ops: to group a failure that is like no other takes a millisecond."""
 HARD_EXIT_S: Final = 5.0
 """Beyond the sum of the stop budgets: whatever still runs then cannot be cancelled, and the process ends."""
 EXIT_HARD: Final = 70
@@ -186,7 +188,7 @@ class Daemon:
         self.feeds = {
             "ring_keeper": self.commits.feed("ring_keeper", linger_s=0.005),
             "stats": self.commits.feed("stats", linger_s=0.02),
-            "analyzer": self.commits.feed("analyzer", linger_s=0.02),
+            "analyzer": self.commits.feed("analyzer", linger_s=0.02, at_once_max=ANALYZED_AT_ONCE),
             "consolidator": self.commits.feed("consolidator", linger_s=0.02),
             # An auditor on this machine appends its own row just after the answer: mostly it is there first.
             "librarian": self.commits.feed("librarian", linger_s=0.03),
@@ -424,7 +426,7 @@ def _decoder(settings: Settings) -> EventDecoder:
 def open_daemon(settings: Settings) -> Iterator[Daemon]:
     """Take the data directory and the address, and make a daemon that is ready to run.
 
-    :raises ConfigInvalid: the directory cannot be used.
+    :raises ConfigInvalid: the directory, or a file that the settings name, cannot be used.
     :raises DataDirectoryLocked: another daemon has it.
     :raises FormatUnknown: a newer version wrote it.
     :raises AddressUnavailable: cannot listen.
@@ -435,6 +437,7 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
         except DiskFailed as error:
             raise ConfigInvalid(f"data_dir: {settings.data_dir} cannot be used: {error}", hint=error.hint) from error
         _refuse_newer_format(settings.data_dir)
+        check_files(settings)  # here, where it ends the process, and not in an actor, which would be restarted
         sockets = serving_sockets(settings.listen, needs_token=bool(settings.auth.tokens_file))
         daemon = Daemon(settings, stack.enter_context(sockets))
         logger("daemon").info(
@@ -517,6 +520,17 @@ def _exit_hard_after(seconds: float) -> None:
     timer = threading.Timer(seconds, os._exit, (EXIT_HARD,))
     timer.daemon = True
     timer.start()
+
+
+def check_files(settings: Settings) -> None:
+    """Read each file that the settings name.
+
+    :raises ConfigInvalid: one cannot be used.
+    """
+    if settings.auth.tokens_file:
+        read_tokens(settings.auth.tokens_file)
+    _api_key(settings.diagnosis.api_key_file)
+    tls_context(settings.listen)
 
 
 def _api_key(file: str) -> str:

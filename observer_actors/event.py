@@ -56,6 +56,8 @@ DEPTH_MAX: Final = 32
 SOURCE_NOTE: Final = "source: "
 NOTES_MAX: Final = 20
 """Distinct notes in the answer to a batch: enough to learn from, and no answer that grows with the batch."""
+BATCH_SECRETS_MAX: Final = 10_000
+"""To take one out costs some 20 µs: a batch of nothing else must not keep a thread for minutes."""
 EVENT_BYTES_MAX: Final = 262_144
 """One event, after decompression. A quarter MiB holds a long stack trace; whole documents belong elsewhere."""
 
@@ -217,6 +219,10 @@ class EventDecoder:
                 batch.notes[key] = batch.notes.get(key, 0) + 1
             for kind, times in judged.redacted.items():
                 batch.redacted[kind] = batch.redacted.get(kind, 0) + times
+            if judged.redacted and sum(batch.redacted.values()) > BATCH_SECRETS_MAX:
+                raise EventTooComplex(
+                    f"the batch holds more than {BATCH_SECRETS_MAX:,} secrets", hint="send less at once"
+                )
         if not batch.ops and not batch.errors:
             raise EventInvalid("the batch is empty", hint="send one JSON object a line, or an array of objects")
         return batch

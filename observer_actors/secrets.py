@@ -17,7 +17,7 @@ from typing import Any, Final
 import re2
 from msgspec import Struct
 
-from observer_actors.errors import EventInvalid, ObserverError
+from observer_actors.errors import EventInvalid, EventTooComplex, ObserverError
 
 __all__ = ["KINDS", "RuleInvalid", "Secrets"]
 
@@ -121,6 +121,8 @@ _HIDDEN: Final = r"\\u00[2-7]"
 """An escape for a letter that needs none: what it hides is seen only when it is decoded."""
 NAMED_KIND: Final = "password"
 OPERATORS_NAME_CHARS_MAX: Final = 40
+SECRETS_MAX: Final = 1_000
+"""In one event: nobody's; to take each out would hold up others."""
 
 
 class Secrets:
@@ -146,6 +148,7 @@ class Secrets:
     def taken_out(self, event: Any) -> tuple[Any, Counter[str]]:  # noqa: ANN401 - whatever JSON holds
         """Give a decoded event without its secrets, and how many of each kind were in it.
 
+        :raises EventTooComplex: there are more than `SECRETS_MAX`.
         :raises EventInvalid: the secret is in the event's `id`: a marker in its place would make other events its
             duplicates.
         """
@@ -223,4 +226,6 @@ def _replaced(rule: _Rule, expression: Any, text: str, found: Counter[str]) -> s
         parts += (text[upto:start], _marker(rule.kind))
         upto = end
         found[rule.kind] += 1
+        if found.total() > SECRETS_MAX:
+            raise EventTooComplex(f"holds more than {SECRETS_MAX:,} secrets")
     return "".join((*parts, text[upto:]))

@@ -225,6 +225,26 @@ def test_a_variable_that_begins_like_ours_and_is_no_setting_is_an_error(variable
     assert load_settings(None, {}, {"OBSERVER_URL": "http://x", "LISTEN__PORT": "1"}) == Settings()
 
 
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("OBSERVER_PROT", "OBSERVER_PORT"),
+        ("OBSERVER_LISTEN_PORT", "OBSERVER_LISTEN__PORT"),
+        ("OBSERVER_DATADIR", "OBSERVER_DATA_DIR"),
+    ],
+)
+def test_a_variable_that_is_nearly_one_of_ours_is_a_slip_of_the_pen(variable: str, meant: str) -> None:
+    error = refusal(environment={variable: "3"})
+    assert variable in str(error)
+    assert meant in error.hint
+    load_settings(None, {}, {"OBSERVER_URL": "http://x", "OBSERVER_TOKEN": "x", "OBSERVER_HOME": "x"})
+
+
+def test_no_password_is_told(tmp_path: Path) -> None:
+    (tmp_path / "gateway.url").write_text("http://user:hunter2@127.0.0.1:3700?x")
+    assert "hunter2" not in str(refusal(environment={"CREDENTIALS_DIRECTORY": str(tmp_path)}))
+
+
 def test_a_credential_of_a_setting_that_names_a_file_is_that_file(tmp_path: Path) -> None:
     (tmp_path / "auth.tokens_file").write_text("a ingest sha256:...\n")
     (tmp_path / "listen.tls_key").write_text("\n")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from observer_actors.errors import EventInvalid
+from observer_actors.errors import EventInvalid, EventTooComplex
 from observer_actors.event import EventDecoder
 from observer_actors.op import encode_op
 from observer_actors.secrets import KINDS, RuleInvalid, Secrets
@@ -190,6 +190,15 @@ def test_the_answer_says_what_was_taken_out_and_a_batch_counts_it() -> None:
     batch = decoder.many(b"\n".join(lines), now=NOW, lines_max=10)
     assert batch.redacted == {"jwt": 1, "password": 1}
     assert [op.error for op in batch.ops] == ["[redacted:jwt]", "fine", "pwd=[redacted:password]"]
+
+
+def test_what_is_full_of_secrets_is_refused() -> None:
+    full = {"error": " ".join(["password=a1b2"] * 1_001)}
+    with pytest.raises(EventTooComplex, match="more than 1,000"):
+        decoder.one(msgspec.json.encode(full), now=NOW)
+    half = msgspec.json.encode({"error": " ".join(["password=a1b2"] * 500)})
+    with pytest.raises(EventTooComplex, match="more than 10,000"):
+        decoder.many(b"\n".join([half] * 21), now=NOW, lines_max=100)
 
 
 def test_an_id_that_holds_a_secret_is_refused_and_not_shown() -> None:

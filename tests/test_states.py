@@ -141,6 +141,7 @@ def test_the_newest_notes_are_kept() -> None:
         standing = acted(pattern, standing, Action.NOTE, f"note {number}", START_US + number)
     assert [note.text for note in standing.notes] == [f"note {number}" for number in range(5, 25)]
     assert merged(Standing(), standing).notes == standing.notes
+    assert merged(Standing(), Standing(muted=True)).muted, "nobody has taken it back"
 
 
 def test_the_time_is_the_callers_unless_it_cannot_be() -> None:

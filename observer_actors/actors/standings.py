@@ -33,6 +33,10 @@ from observer_actors.settings import FailuresSettings
 
 __all__ = ["Standings"]
 
+LOGGED_A_MINUTE_MAX: Final = 30
+"""Changes that get a line of the log; the others of a minute are counted in one."""
+MINUTE_US: Final = 60_000_000
+
 UNSENT_MAX: Final = 1_000
 """Messages that wait to be saved; more than that means that the disk is away, and the oldest are let go and counted."""
 
@@ -62,6 +66,7 @@ class Standings:
         self._unsent: list[Outgoing] = []
         self._is_saved = True
         self._saving = trio.Lock()
+        self._minute = self._logged = self._omitted = 0
         self.changes: Counter[State] = Counter()
         """Changes since the start, by the state that was come into."""
         self.dropped = 0
@@ -91,6 +96,7 @@ class Standings:
     def review(self, patterns: Iterable[Pattern]) -> None:
         """Judge patterns as of now."""
         now_us = self._now_us()
+        self._begin_minute(now_us)
         for pattern in patterns:
             known = self._standings.get(pattern.id)
             self._take(pattern, known, judged(pattern, known, now_us), now_us)
@@ -140,13 +146,25 @@ class Standings:
             last_seq=pattern.last_seq,
         )
         self.changes[state] += 1
-        self._log.info("pattern_state", **msgspec.to_builtins(change))
+        self._begin_minute(now_us)
+        if self._logged < LOGGED_A_MINUTE_MAX:
+            self._logged += 1
+            self._log.info("pattern_state", **msgspec.to_builtins(change))
+        else:
+            self._omitted += 1
         self._announce(change)
         if self._settings.webhook_url and state in self._settings.webhook_states:
             key = f"pattern_state:{pattern.id}:{state}:{now_us}"
             self._unsent.append(webhook_message(self._settings.webhook_url, key, change))
             self.dropped += max(0, len(self._unsent) - UNSENT_MAX)
             del self._unsent[:-UNSENT_MAX]
+
+    def _begin_minute(self, now_us: int) -> None:
+        if now_us // MINUTE_US == self._minute:
+            return
+        if self._omitted:
+            self._log.info("pattern_states_omitted", changes=self._omitted, hint="observer-actors failures shows all")
+        self._minute, self._logged, self._omitted = now_us // MINUTE_US, 0, 0
 
     def _now_us(self) -> int:
         return int(self._clock() * 1e6)

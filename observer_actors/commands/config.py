@@ -37,6 +37,9 @@ def check(options: ConfigOptions = ConfigOptions()) -> None:  # noqa: B008 - fro
     Example: observer-actors config check --config observer.toml
     """
     loaded = options.load()
+    from observer_actors.daemon import check_files  # noqa: PLC0415 - with all that it needs: for this command alone
+
+    check_files(loaded.settings)
     given = sum(origin != "default" for origin in loaded.origins.values())
     print(f"the configuration is good: {given} of {len(LEAVES)} settings are given, the others have their defaults")
 

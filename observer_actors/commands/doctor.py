@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -18,12 +19,14 @@ from observer_actors.commands._checks import (
 )
 from observer_actors.commands._options import ApiOptions, ConfigOptions, JsonFlag
 from observer_actors.commands._screen import console, print_json
+from observer_actors.config import DEFAULT_ORIGIN, Loaded
 from observer_actors.errors import ConfigInvalid
 from observer_actors.visible import visible
 
 __all__ = ["doctor"]
 
 EXIT_PROBLEM: Final = 1
+SERVICE_DATA: Final = Path("/var/lib/observer-actors")
 _MARKS: Final = {"ok": ("ok     ", "green"), "warning": ("warning", "yellow"), "problem": ("PROBLEM", "bold red")}
 
 
@@ -57,10 +60,18 @@ def _findings(options: ConfigOptions, api: ApiOptions) -> Iterator[Finding]:
         yield Finding("problem", "configuration", str(error), error.hint or "correct it: `serve` refuses it too")
         return
     yield from check_configuration(loaded)
-    yield from check_directory(loaded.settings.data_dir)
+    data_dir = _data_dir(loaded)
+    yield from check_directory(data_dir)
     with Api(address) as daemon:
-        yield from check_daemon(daemon, loaded.settings.data_dir)
+        yield from check_daemon(daemon, data_dir)
     yield from check_unit()
+
+
+def _data_dir(loaded: Loaded) -> Path:
+    """Give the directory to look at: without another word, the service's, if there is one and none here."""
+    given = loaded.settings.data_dir
+    is_default = loaded.origins["data_dir"] == DEFAULT_ORIGIN
+    return SERVICE_DATA if is_default and not given.is_dir() and SERVICE_DATA.is_dir() else given
 
 
 def _line(finding: Finding) -> Text:

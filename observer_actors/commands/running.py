@@ -89,6 +89,11 @@ class NoCommand(ObserverError):
     exit_code = 64
 
 
+def _text(given: str) -> str:
+    """Give an argument as a text; one that is no UTF-8 has other characters in it then."""
+    return os.fsencode(given).decode(errors="replace")
+
+
 def _event(
     outcome: Outcome, command: tuple[str, ...], endpoint: str, source: str, description: str | None
 ) -> dict[str, Any]:
@@ -97,11 +102,11 @@ def _event(
         "source": source,
         "success": outcome.status == 0,
         "duration_ms": round(outcome.seconds * 1e3, 3),
-        "input_summary": description or shlex.join(command)[:COMMAND_CHARS_MAX],
+        "input_summary": _text(description or shlex.join(command))[:COMMAND_CHARS_MAX],
         "output_summary": f"exit status {outcome.status}",
         "attrs": {
             "exit_status": outcome.status,
-            "command": command[0][:COMMAND_CHARS_MAX],
+            "command": _text(command[0])[:COMMAND_CHARS_MAX],
             **trace_attributes(os.environ.get("TRACEPARENT", "")),
         },
         "id": uuid4().hex,

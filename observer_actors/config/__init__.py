@@ -2,12 +2,13 @@
 
 from observer_actors.config.default_file import default_file, toml_value
 from observer_actors.config.layers import ENVIRONMENT, SYSTEM_FILE, Places
-from observer_actors.config.reading import Loaded, load_settings, read_settings
+from observer_actors.config.reading import DEFAULT_ORIGIN, Loaded, load_settings, read_settings
 from observer_actors.config.reloading import RELOADABLE, reload_settings
 from observer_actors.config.schema import LEAVES, Leaf, leaves_of
 from observer_actors.config.secret_files import SECRET_FILES, is_for_all
 
 __all__ = [
+    "DEFAULT_ORIGIN",
     "ENVIRONMENT",
     "LEAVES",
     "RELOADABLE",

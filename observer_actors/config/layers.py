@@ -12,7 +12,7 @@ What stands further up beats what stands below:
 6. the default.
 
 A name that is no setting is an error in each of them. Of the environment and the credentials, which are not ours alone,
-only names that begin like one of ours are looked at.
+only names that begin like one of ours, or look very much like one, are looked at.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +41,8 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
     "LAKEHOUSE_URL": "model.lakehouse_url",
 }
 """The seed's variables, and short names that a container likes."""
+NEAR_MISS: Final = 0.85
+"""A variable that looks this much like one of ours (difflib's ratio) is a slip; any other is somebody else's."""
 CREDENTIAL_BYTES_MAX: Final = 65_536
 
 
@@ -144,8 +147,17 @@ def _environment(environment: Mapping[str, str]) -> Iterator[Given]:
             yield Given(name, text, variable, is_text=True)
         elif "." in name:
             nearest = nearest_name(name)
-            hint = f"did you mean {PREFIX}{nearest.upper().replace('.', '__')}?" if nearest else ""
+            hint = f"did you mean {_variable(nearest)}?" if nearest else ""
             raise ConfigInvalid(f"{variable}: {name} is no setting", hint=hint)
+        elif variable not in ENVIRONMENT and (close := get_close_matches(variable, _VARIABLES, 1, cutoff=NEAR_MISS)):
+            raise ConfigInvalid(f"{variable} is no setting", hint=f"did you mean {close[0]}?")
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper().replace(".", "__")
+
+
+_VARIABLES: Final = (*ENVIRONMENT, *map(_variable, LEAVES))
 
 
 def _assigned(assignment: str) -> Given:

@@ -116,7 +116,9 @@ def _troubles(settings: Settings) -> Iterator[_Trouble]:
     gateway = settings.gateway
     for name, url in (("gateway.url", gateway.url), ("model.lakehouse_url", settings.model.lakehouse_url)):
         if url and not _HTTP_URL.fullmatch(url):
-            yield _Trouble(name, f"{name}: {url!a} is no http or https URL", "e.g. http://127.0.0.1:3700")
+            yield _Trouble(
+                name, f"{name}: {_without_password(url)!a} is no http or https URL", "e.g. http://127.0.0.1:3700"
+            )
     if gateway.required and not gateway.url:
         yield _Trouble("gateway.required", "gateway.required is set, but gateway.url is not")
     yield from _troubles_of_diagnosis(settings.diagnosis)
@@ -154,6 +156,10 @@ def _of_listening(listen: ListenSettings, *, has_tokens: bool) -> Iterator[_Trou
             "listen.body_bytes_max",
             "listen.body_bytes_max is above listen.bodies_bytes_max: no such body could ever pass",
         )
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(?<=//).*@", "…@", url)
 
 
 def _is_loopback(host: str) -> bool:

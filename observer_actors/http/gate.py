@@ -98,7 +98,10 @@ class Gate:
         except* ObserverError as errors:  # the application lets none out: they are the gate's
             failure = _first(errors)
         if failure is not None:
-            await _answer(problem_reply(failure), send)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_pass_over, receive)
+                await _answer(problem_reply(failure), send)
+                nursery.cancel_scope.cancel()
 
     def _measure(self, scope: Message) -> None:
         """Refuse a head above its limit: Hypercorn only looks at how much of an unfinished one it holds."""
@@ -182,6 +185,12 @@ def _first(errors: BaseExceptionGroup[ObserverError]) -> ObserverError:
         error = error.exceptions[0]
     assert isinstance(error, ObserverError)
     return error
+
+
+async def _pass_over(receive: Receive) -> None:
+    """Take what still comes of a refused body: in Hypercorn's queue, the end of the request would wait behind it."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _answer(reply: Reply, send: Send) -> None:

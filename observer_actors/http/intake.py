@@ -37,7 +37,7 @@ GZIP_MEMBERS_MAX: Final = 10_000
 """Members of a gzip body: empty ones are 20 bytes each, and to begin one costs as much as to inflate kilobytes."""
 GZIP_PIECE_BYTES: Final = 65_536
 ERRORS_SHOWN_MAX: Final = 1_000
-LABELS_LOGGED_MAX: Final = 1_000
+LABELS_LOGGED_MAX: Final = 50
 INTERNAL_ERROR: Final = 500
 
 

@@ -11,9 +11,11 @@ from contextlib import asynccontextmanager
 from math import inf
 from typing import Any, Final
 
+import h11
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
@@ -77,6 +79,18 @@ class Web:
             scope.cancel()
 
 
+class _Patient(h11.Connection):
+    """Hypercorn's connection, which takes no offence at what comes behind the last request.
+
+    It would be refused with 400 while the answer to that request is being made: the caller would be told that nothing
+    was stored, and it was.
+    """
+
+    def next_event(self) -> Any:  # noqa: ANN401 - h11's
+        """Give the next event; behind the last request there is none."""
+        return h11.NEED_DATA if self.their_state is h11.MUST_CLOSE else super().next_event()
+
+
 class _Server(TCPServer):
     """Hypercorn's, which would cancel the request of a client that has closed its side, or wait for another one."""
 
@@ -88,9 +102,15 @@ class _Server(TCPServer):
         self._answered = trio.Event()
 
     async def _read_data(self) -> None:
+        # ProtocolWrapper has made one of its own, which nothing has been read by yet.
+        protocol = self.protocol.protocol
+        assert isinstance(protocol, H11Protocol)
+        protocol.connection = _Patient(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
         try:
             while data := await self.stream.receive_some(MAX_RECV):
                 await self.protocol.handle(RawData(bytes(data)))
+                if isinstance(self.protocol.protocol, H2Protocol):
+                    raise trio.BrokenResourceError("HTTP/2 is not spoken here")
             self._has_ended = True
             await self.protocol.handle(RawData(b""))
             if not self.stream.is_idle:

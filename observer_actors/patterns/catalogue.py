@@ -398,8 +398,8 @@ class _Endpoint:
             for others in of_first.values()
             for other in others
             if other is not group
-            and _is_long(other)
             and begins(other.shape.words, group.shape.words, is_cut=other.is_cut)
+            and _is_long(other)
             and self._whole_of(other.shape.words, is_cut=other.is_cut, but=other) is group
         ]
         return sorted(beginnings, key=_order)
@@ -424,7 +424,7 @@ def _order(group: Group) -> int:
 
 def _takes(shape: Sequence[str], words: Sequence[str]) -> bool:
     """Tell whether a shape that says enough has these words for a case; the same words always are."""
-    return shape == words or (constants(shape) >= CONSTANTS_MIN and fits(words, shape))
+    return fits(words, shape) and (shape == words or constants(shape) >= CONSTANTS_MIN)
 
 
 def _is_long(group: Group) -> bool:

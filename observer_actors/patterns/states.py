@@ -141,9 +141,9 @@ def acted(pattern: Pattern, standing: Standing, action: Action, text: str, now_u
 
 
 def merged(one: Standing, other: Standing) -> Standing:
-    """Give the standing of two patterns that turned out to be one: the older one's, with both's notes."""
+    """Give the standing of two patterns that turned out to be one: the older one's; both's notes; muted if any was."""
     notes = tuple(sorted((*one.notes, *other.notes), key=lambda note: note.at_us))[-NOTES_MAX:]
-    return msgspec.structs.replace(one, notes=notes)
+    return msgspec.structs.replace(one, notes=notes, muted=one.muted or other.muted)
 
 
 def _state(pattern: Pattern, known: Standing, now_us: int) -> State:

@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -300,9 +300,31 @@ async def test_readers_that_do_not_read_cost_a_bounded_amount_of_memory(tmp_path
     assert len({op["seq"] for op in page["ops"] + rest["ops"]}) == len(page["ops"]) + len(rest["ops"])
 
 
+async def test_whoever_begins_http_2_is_let_go_of(tmp_path: Path) -> None:
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
+    async with running_daemon(tmp_path) as daemon, connected_to(daemon.url, "front") as client:
+        await client.send(preface)
+        with trio.fail_after(10):
+            while not await client.ended():
+                pass
+
+
+async def test_who_is_refused_and_still_drips_is_let_go_of(tmp_path: Path) -> None:
+    async with (
+        running_daemon(tmp_path, "--set", "listen.bodies_bytes_max=8388608") as daemon,
+        AsyncExitStack() as stack,
+    ):
+        clients = [await stack.enter_async_context(connected_to(daemon.url, "web")) for _ in range(3)]
+        for client in clients:
+            await client.send(b"POST /event HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        with trio.fail_after(20), suppress(trio.BrokenResourceError):
+            while True:
+                await clients[-1].send(b"1\r\n \r\n")
+                await trio.sleep(0.1)
+
+
 async def test_http_2_is_not_spoken(limited: Daemon) -> None:
-    async with httpx.AsyncClient(http1=False, http2=True, trust_env=False) as client:
-        assert (await client.get(limited.url + "/ops")).status_code == 505
+    assert await answers(limited, b"GET /ops HTTP/2.0\r\nHost: localhost\r\n\r\n") == [505] * 2
 
 
 @pytest.mark.parametrize(

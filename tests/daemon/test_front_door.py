@@ -306,6 +306,15 @@ async def test_the_trace_that_a_caller_names_is_kept_with_each_op_that_names_non
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("path", ["/event", "/events"])
+async def test_what_comes_behind_the_last_request_changes_nothing(daemon: Daemon, way: Way, path: str) -> None:
+    async with connected(daemon, way) as client:
+        await client.send(post(path, b"{}", "Connection: close") + b"\r\nmore")
+        assert (await client.answer()).status == 200
+        assert await client.ended()
+
+
+@pytest.mark.parametrize("way", WAYS)
 async def test_who_expects_100_continue_is_told_to(daemon: Daemon, way: Way) -> None:
     async with connected(daemon, way) as client:
         head, _, body = post("/event", b"{}", "Expect: 100-continue").partition(b"\r\n\r\n")
