@@ -4,17 +4,18 @@ Nothing that was reported is changed. An op is *suspect* when it says ``success:
 (`suspicion`). It is *refuted* when the verdict on its run was a failure; a run is *silent* when its verdict was a
 failure and none of its ops had said so. A verdict is an op of source ``auditor``; it belongs to the ops that carry
 the same run: the first of ``attrs.run``, ``attrs.run_id``, ``attrs.trace_id``, ``attrs.traceId`` and ``sig_hash``
-that an op has. Whichever comes first, the ops or the verdict; of two verdicts on a run the first counts.
+that an op has. Its others lead to that run too, for those who name one of them alone: the newest run that had it.
+Whichever comes first, the ops or the verdict; of two verdicts on a run the first counts.
 
-Bounds: the newest `RUNS_MAX` runs, with `RUN_LABELS_MAX` endpoints each; `ENDPOINTS_MAX` endpoints and `SOURCES_MAX`
-sources by name, the others together as "other".
+Bounds: the newest `RUNS_MAX` runs, with `RUN_LABELS_MAX` endpoints each, and `OTHER_IDS_MAX` ids that lead to one;
+`ENDPOINTS_MAX` endpoints and `SOURCES_MAX` sources by name, the others together as "other".
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +26,7 @@ from observer_actors.op import Op
 __all__ = ["Claims", "Doubts", "Run", "run_of", "suspicion"]
 
 RUNS_MAX: Final = 1_000
+OTHER_IDS_MAX: Final = 2_000
 RUN_LABELS_MAX: Final = 50
 ENDPOINTS_MAX: Final = 200
 SOURCES_MAX: Final = 50
@@ -39,8 +41,12 @@ _RUN_ATTRS: Final = ("run", "run_id", "trace_id", "traceId")
 
 _BEGINS: Final = re.compile(
     r"""\s*(?:
-      (?P<error>(?:[\w.]*(?:error|exception)|fatal|failed|failure)\s*:)
-    | (?P<http>HTTP(?:/\d(?:\.\d)?)?\s+[45]\d\d\b)
+      (?P<error>(?:[\w.]*(?:error|exception)|fatal|failed|failure)\s*:(?!\s*(?:none|null|nil|false|ok|0)\b))
+    | (?P<http>HTTP(?:/\d(?:\.\d)?)?\s+(?:status:?\s+)?[45]\d\d\b)
+    | (?P<status>status(?:\s+code)?\s*[:=]\s*[45]\d\d\b)
+    | (?P<phrase>[45]\d\d\s+(?:bad\ request|unauthorized|forbidden|not\ found|method\ not\ allowed|conflict|gone
+        |unprocessable|too\ many\ requests|internal\ server\ error|bad\ gateway|service\ unavailable|gateway\ time))
+    | (?P<exit>exit\ (?:code|status)\s*:?\s+-?[1-9]\d{0,2}\b)
     | (?P<json>\{\s*"(?:error|errors|err|isError)"\s*:\s*(?!null|false|""|\[\]|\{\}|0\b))
     )""",
     re.VERBOSE | re.IGNORECASE,
@@ -56,12 +62,14 @@ _AT_WORD: Final = {
 _REASONS: Final = {
     "error": "the output begins with an error",
     "http": "the output begins with an HTTP error status",
+    "phrase": "the output begins with an HTTP error status",
     "json": "the output is an object with an error",
     "traceback": "the output holds a traceback",
     "exit": "the output names an exit code that is not 0",
     "status": "the output names an HTTP error status",
 }
 _HTTP_ERRORS: Final = range(400, 600)
+EXIT_DIGITS_MAX: Final = 6
 _FAILED_WORDS: Final = frozenset({"error", "failed", "failure"})
 
 
@@ -75,10 +83,19 @@ class _Output(msgspec.Struct):
     ok: Any = None
     status: Any = None
     status_code: Any = None
+    statusCode: Any = None  # noqa: N815 - as programs in JavaScript write it
     exit_code: Any = None
+    exitCode: Any = None  # noqa: N815 - as above
+    returncode: Any = None
+    message: Any = None
+    detail: Any = None
+    reason: Any = None
+    result: Any = None
 
 
 _decode_output: Final = msgspec.json.Decoder(_Output).decode
+_decode_outputs: Final = msgspec.json.Decoder(list[_Output]).decode
+_NO_ERROR: Final = frozenset({"", "0", "none", "null", "nil", "false", "no", "ok"})
 
 
 def suspicion(op: Op) -> str | None:
@@ -91,11 +108,14 @@ def suspicion(op: Op) -> str | None:
 
 
 def _suspicion_of(text: str) -> str | None:
-    if text.startswith("{") and text.endswith("}"):
-        try:
-            return _of_object(_decode_output(text))
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            pass  # cut off, or no JSON after all: the beginning still says something
+    text = text.strip()
+    try:
+        if text.startswith("{") and text.endswith("}"):
+            return _of_object(_decode_output(text), is_alone=text.count('":') == 1)
+        if text.startswith("[{") and text.endswith("}]"):
+            return next(filter(None, map(_of_object, _decode_outputs(text))), None)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        pass  # cut off, or no JSON after all: the beginning still says something
     begins = _BEGINS.match(text)
     if begins is not None:
         return _REASONS[begins.lastgroup or ""]
@@ -115,12 +135,17 @@ def _is_there(text: str, word: str, pattern: re.Pattern[str]) -> bool:
 
 def run_of(op: Op) -> str | None:
     """Give the run that an op belongs to; None when it does not say."""
+    return next(_ids_of(op), None)
+
+
+def _ids_of(op: Op) -> Iterator[str]:
     if isinstance(op.attrs, dict):
         for name in _RUN_ATTRS:
             value = op.attrs.get(name)
             if value not in (None, ""):
-                return f"{name}:{value}"[:RUN_CHARS_MAX]
-    return f"sig_hash:{op.sig_hash}"[:RUN_CHARS_MAX] if op.sig_hash else None
+                yield f"{name}:{value}"[:RUN_CHARS_MAX]
+    if op.sig_hash:
+        yield f"sig_hash:{op.sig_hash}"[:RUN_CHARS_MAX]
 
 
 class Claims(msgspec.Struct):
@@ -156,6 +181,8 @@ class Doubts(msgspec.Struct):
     runs_silent: int = 0
     runs: dict[str, Run] = msgspec.field(default_factory=dict)
     """The newest ones, oldest first."""
+    other_ids: dict[str, str] = msgspec.field(default_factory=dict)
+    """Id of an op that is not the first it has -> the run, by its first."""
 
     def add(self, ops: Iterable[Op]) -> None:
         """Take ops in, in the order of their seq."""
@@ -176,7 +203,7 @@ class Doubts(msgspec.Struct):
                     reason = plain[text]
                 if reason is not None:
                     self._suspect(op, reason)
-            key = run_of(op)
+            key = self._key(op)
             if key is not None:
                 self._join(op, self._run(key))
         for (source, endpoint), count in claimed.items():
@@ -201,7 +228,7 @@ class Doubts(msgspec.Struct):
                 run.claims[label] = run.claims.get(label, 0) + 1
 
     def _judge(self, op: Op) -> None:
-        key = run_of(op) if op.source == _AUDITOR else None
+        key = self._key(op) if op.source == _AUDITOR else None
         if key is None:
             return
         run = self._run(key)
@@ -228,6 +255,19 @@ class Doubts(msgspec.Struct):
             by_endpoint or _labelled(self.endpoints, endpoint, ENDPOINTS_MAX),
         )
 
+    def _key(self, op: Op) -> str | None:
+        """Give the run of an op, and note its other ids."""
+        ids = _ids_of(op)
+        key = next(ids, None)
+        if key is None or (key not in self.runs and key in self.other_ids):
+            return key and self.other_ids[key]
+        for other in ids:
+            self.other_ids.pop(other, None)
+            self.other_ids[other] = key
+        while len(self.other_ids) > OTHER_IDS_MAX:
+            del self.other_ids[next(iter(self.other_ids))]
+        return key
+
     def _run(self, key: str) -> Run:
         run = self.runs.get(key)
         if run is None:
@@ -241,15 +281,37 @@ def _labelled(claims: dict[str, Claims], label: str, most: int) -> Claims:
     return claims.setdefault(label if len(claims) < most else OTHER, Claims())
 
 
-def _of_object(output: _Output) -> str | None:
-    if output.error or output.errors or output.isError is True:
+def _of_object(output: _Output, *, is_alone: bool = False) -> str | None:
+    """Say what speaks against a success in an object.
+
+    :param is_alone: it has one field.
+    """
+    if _is_error(output.error) or _is_error(output.errors) or output.isError is True:
+        return _REASONS["json"]
+    if isinstance(output.result, dict) and (
+        output.result.get("isError") is True or _is_error(output.result.get("error"))
+    ):
         return _REASONS["json"]
     if output.success is False or output.ok is False:
         return "the output says that it did not succeed"
-    if isinstance(output.status, str) and output.status.lower() in _FAILED_WORDS:
+    # A status may be that of what was asked about, unless it is all that there is, or something says why.
+    says_why = is_alone or bool(output.message or output.detail or output.reason)
+    if isinstance(output.status, str) and output.status.lower() in _FAILED_WORDS and says_why:
         return "the output says that it did not succeed"
-    if any(isinstance(code, int) and code in _HTTP_ERRORS for code in (output.status, output.status_code)):
+    codes = [output.status_code, output.statusCode, *([output.status] if says_why else [])]
+    if any(_number(code) in _HTTP_ERRORS for code in codes):
         return _REASONS["status"]
-    if isinstance(output.exit_code, int) and not isinstance(output.exit_code, bool) and output.exit_code != 0:
-        return _REASONS["exit"]
-    return None
+    return _REASONS["exit"] if any(map(_number, (output.exit_code, output.exitCode, output.returncode))) else None
+
+
+def _is_error(value: Any) -> bool:  # noqa: ANN401 - whatever JSON holds
+    """Tell an error from what says that there is none."""
+    if isinstance(value, str):
+        return value.strip().lower() not in _NO_ERROR
+    return bool(value) and not (isinstance(value, dict) and value.get("code") == 0)
+
+
+def _number(value: Any) -> int:  # noqa: ANN401 - whatever JSON holds
+    if isinstance(value, str) and value.lstrip("-").isdecimal() and len(value) < EXIT_DIGITS_MAX:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

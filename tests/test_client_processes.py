@@ -18,7 +18,7 @@ from tests.daemon.served import Served, served
 from tests.fakes.http_peer import closed_url
 from tests.harness import journal_ops
 
-LONG_S: Final = 30.0
+LONG_S: Final = 90.0
 
 
 @pytest.fixture(scope="module")

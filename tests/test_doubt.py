@@ -103,6 +103,44 @@ def test_a_run_that_failed_without_a_word_is_silent_whichever_comes_first() -> N
         assert (doubts.runs_judged, doubts.runs_failed, doubts.runs_silent, doubts.endpoints["sql:run"]) == expected
 
 
+def test_a_verdict_may_name_any_id_of_a_run() -> None:
+    doubts = Doubts()
+    judged = op(source="auditor", endpoint="auditor:verdict", success=False, trace_id="t1")
+    doubts.add([op(run="a", trace_id="t1"), op(run="b", trace_id="t2"), judged])
+    assert (doubts.runs_judged, doubts.endpoints["sql:run"].judged, doubts.endpoints["sql:run"].refuted) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "500 Internal Server Error",
+        "Exit code 1\nls: no such file",
+        '{"id": 1, "error": "boom"}\n',
+        '[{"error": "boom"}]',
+        '{"result": {"isError": true}}',
+        '{"exitCode": 1}',
+        "HTTP status 500",
+    ],
+)
+def test_other_forms_of_failing_are_seen_too(output: str) -> None:
+    assert suspicion(op(output_summary=output)) is not None
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "Failed: 0, passed: 12",
+        "Error: none",
+        '{"error": "none", "rows": 3}',
+        '{"error": {"code": 0}}',
+        '{"status": 450, "seats": 3}',
+        '{"status": "failed", "job": "j1"}',
+    ],
+)
+def test_what_only_looks_like_failing_is_not(output: str) -> None:
+    assert suspicion(op(output_summary=output)) is None
+
+
 def test_a_second_verdict_on_a_run_changes_nothing() -> None:
     doubts = Doubts()
     doubts.add([op(run="a"), verdict("a", ok=False), verdict("a", ok=True)])

@@ -48,12 +48,17 @@ class Breaker:
         self._until = 0.0
 
     def admits(self, now: float) -> bool:
-        """Tell whether the model may be asked now; after a pause one question decides."""
-        return now >= self._until
+        """Tell whether the model may be asked now; after a pause one question decides, and others wait for it."""
+        if now < self._until:
+            return False
+        if self._failures >= FAILURES_MAX:
+            self._until = now + OPEN_S_FIRST
+        return True
 
     def succeeded(self) -> None:
         """Note an answer."""
         self._failures = self._opened = 0
+        self._until = 0.0
 
     def failed(self, now: float, wait_s: float = 0.0) -> None:
         """Note a failure.

@@ -11,6 +11,7 @@ commentary, never a fact.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -86,20 +87,35 @@ def inquire_about(pattern: Pattern, reason: Reason, ruling: Ruling, contrasts: S
 
 
 def read_statement(text: str, seqs: Sequence[int]) -> Statement:
-    """Take of an answer what it has evidence for.
+    """Take of an answer what it has evidence for: claims that name ops that were shown, and no others in their words.
+
+    A cause and advice rest on such claims: without any they are not taken, nor is advice that names other ops.
 
     :param seqs: the ops that were shown.
     :raises AnswerUnusable: it is no such object.
     """
     answer = _decoded(text)
     shown = set(seqs)
-    kept = [claim for claim in answer.claims if claim.ops and shown.issuperset(claim.ops) and claim.text.strip()]
+    kept = [
+        claim
+        for claim in answer.claims
+        if claim.ops and shown.issuperset(claim.ops) and claim.text.strip() and _cited(claim.text) <= shown
+    ]
+    advice = answer.advice if kept and _cited(answer.advice) <= shown else ""
     return Statement(
-        cause=Cause(answer.cause) if answer.cause in set(Cause) else Cause.UNKNOWN,
+        cause=Cause(answer.cause) if kept and answer.cause in set(Cause) else Cause.UNKNOWN,
         claims=tuple(Claim(claim.text[:CLAIM_CHARS_MAX], claim.ops) for claim in kept[:CLAIMS_MAX]),
-        advice=answer.advice[:CLAIM_CHARS_MAX],
-        thrown_out=len(answer.claims) - len(kept),
+        advice=advice[:CLAIM_CHARS_MAX],
+        thrown_out=len(answer.claims) - len(kept) + (advice != answer.advice),
     )
+
+
+_CITED: Final = re.compile(r"\bops?\b[ #:]{0,3}(\d{1,18})", re.IGNORECASE)
+
+
+def _cited(text: str) -> set[int]:
+    """Give the ops that a text names."""
+    return set(map(int, _CITED.findall(text)))
 
 
 def _decoded(text: str) -> _Answer:

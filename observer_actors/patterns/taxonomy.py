@@ -103,7 +103,7 @@ _RULES: Final = (
     _rule(
         Cause.RESOURCE,
         0.9,
-        r"out of memory|\bOOM\b|MemoryError|no space left|ENOSPC|disk full"
+        r"out of memory|\bOOM(?:Killed)?\b|connection slots|MemoryError|no space left|ENOSPC|disk full"
         r"|too many open files|EMFILE",
     ),
     _rule(
@@ -127,6 +127,7 @@ _RULES: Final = (
         r"ECONN\w+|EPIPE|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN"
         r"|connection (?:was )?(?:refused|reset|closed|aborted|lost)"
         r"|connection error|connect failed|broken pipe|no route to host|unreachable|name resolution|getaddrinfo"
+        r"|name or service not known"
         r"|\bDNS\b"
         r"|socket hang up|(?:TLS|SSL)\b|certificate (?:verify|has expired|is not valid)|handshake",
     ),
@@ -175,6 +176,7 @@ _RULES: Final = (
         r"|unexpected (?:token|keyword|argument|end|field|type)"
         r"|expected\b.{0,80}\b(?:got|but|found)|must (?:be|not|have|contain|match)|should be|TypeError"
         r"|ValueError|out of range"
+        r"|Expecting (?:value|property name|',' delimiter)|context length"
         r"|wrong type|does ?n[o']t (?:add up|match)|does not (?:add up|match)"
         r"|too (?:long|large|short|small|many)|cannot (?:parse|convert|decode)"
         r"|JSON|unsupported|not supported|illegal",

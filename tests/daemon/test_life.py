@@ -264,7 +264,7 @@ async def test_the_daemon_runs_inside_another_trio_program(tmp_path: Path) -> No
     assert answer.json()["seq"] == 1
 
 
-@pytest.mark.parametrize("ops", [0, 1_000_000])
+@pytest.mark.parametrize("ops", [0, 200_000])
 async def test_it_is_ready_soon_and_idles_cheaply(tmp_path: Path, ops: int) -> None:
     """The promise is 1.5 s, 120 MB and 1 %; asserted with room, for a busy machine must not decide a test."""
     if ops:
