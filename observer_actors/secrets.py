@@ -10,6 +10,7 @@ as `password`, and `:` or `=`). They do not guess by entropy: hashes, ids and ba
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -57,6 +58,9 @@ PROSE_CHARS_MAX: Final = 16
 _WORDS: Final = frozenset({"true", "false", "null", "none", "yes", "no", "accepted", "rejected", "required", "missing"})
 
 
+_COUNT: Final = re.compile(r"\d[\d_.,/]*[kKmM]?")
+
+
 def _is_no_prose(match: str, value: str) -> bool:
     """Tell `password=hunter2` from "password: must be longer", "tokens: 512" and `PWD=/home/me`."""
     if len(value) < VALUE_CHARS_MIN or value.startswith("[redacted") or not _may_be_secret(match, value):
@@ -68,7 +72,7 @@ def _is_no_prose(match: str, value: str) -> bool:
 def _may_be_secret(name: str, value: str) -> bool:
     """Say whether a value under a telling name is one that must be hidden: no word, no count, no path."""
     name = name.lower()
-    if value.lower() in _WORDS or (value.isdigit() and "pass" not in name and "pwd" not in name):
+    if value.lower() in _WORDS or (_COUNT.fullmatch(value) and "pass" not in name and "pwd" not in name):
         return False
     if "pwd" in name and value.startswith(("/", "~")):
         return False
@@ -82,6 +86,9 @@ _NAMES: Final = (
     "password|passwd|passphrase|passcode|pwd|secret[_-]?key|secret|api[_-]?key|access[_-]?key|private[_-]?key(?:[_-]pem)?"
     "|auth[_-]?key|account[_-]?key|token|credential"
 )
+_ENDS: Final = r"s?(?:[_-]?(?:confirm(?:ation)?|value|prod|dev|test|old|new|again|\d{1,3}))?"
+"""What may follow such a name and leave it one."""
+_IS: Final = r"[\"'\\]*\s*(?:=>|:=|[:=>])\s*[\"'\\(\[]*"
 _CARD: Final = r"4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6011|64[4-9]\d|65\d{2}|35\d{2}"
 _RULES: Final = (
     _Rule(
@@ -91,21 +98,25 @@ _RULES: Final = (
     _Rule("jwt", _EDGE + r"(eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?)"),
     _Rule(
         "api_key",
-        _EDGE + r"(sk-(?:proj-|ant-|or-)?[A-Za-z0-9_]{16,}[A-Za-z0-9_-]*|[srp]k_(?:live|test)_[A-Za-z0-9]{16,}"
-        r"|whsec_[A-Za-z0-9+/=]{16,}"
+        _EDGE
+        + r"(sk-(?:proj|ant|or|svcacct|admin)-[A-Za-z0-9_]{16,}[A-Za-z0-9_-]*|[srp]k_(?:live|test)_[A-Za-z0-9]{16,}"
+        r"|whsec_[A-Za-z0-9+/=]{16,}|gsk_[A-Za-z0-9]{20,}|xai-[A-Za-z0-9]{20,}|glrt-[A-Za-z0-9_-]{16,}"
         r"|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}"
         r"|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{30,}|ya29\.[A-Za-z0-9_-]{20,}"
         r"|xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"
         r"|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|dop_v1_[a-f0-9]{40,})",
     ),
+    _Rule("api_key", _EDGE + r"(sk-[A-Za-z0-9]{16,}[A-Za-z0-9_-]*)", _has_digit),
+    _Rule("api_key", r"hooks\.slack\.com\\?/services\\?/([A-Za-z0-9/\\]{20,})"),
     _Rule("bearer", rf"(?i){_EDGE}(?:bearer|basic)\s+([A-Za-z0-9._~+/=-]{{16,}})", _has_digit),
     _Rule("bearer", r"(?i)authorization[\"'\\]*\s*[:=]\s*[\"'\\]*(?:[a-z]+\s+)?([A-Za-z0-9._~+/=-]{8,})"),
     _Rule("cookie", rf"(?i){_EDGE}(?:set-)?cookie:\s*([^\s\"'\\;]{{8,}})"),
-    _Rule("url_password", r":\\?/\\?/[^/\s:@\"'\\]+:([^/\s\"'\\]+)@"),
-    _Rule("password", rf"(?i)(?:{_NAMES})s?[\"'\\]*\s*[:=]\s*[\"'\\]*([^\s\"'\\,;&<>(){{}}\[\]]+)", _is_no_prose),
+    _Rule("url_password", r":\\?/\\?/[^/\s:@\"'\\]*:([^/\s\"'\\]+)@"),
+    _Rule("password", rf"(?i)(?:{_NAMES}|[a-z]_pass){_ENDS}{_IS}([^\s\"'\\,;&<>(){{}}\[\]]+)", _is_no_prose),
     _Rule(
         "card",
-        _EDGE + rf"((?:{_CARD})(?:[ .]?\d{{4}}){{3}}|3[47]\d{{2}}[ .-]?\d{{6}}[ .-]?\d{{5}})(?:\b|_)",
+        _EDGE + rf"((?:{_CARD})(?:[ .]?\d{{4}}){{3}}|3[47]\d{{2}}[ .-]?\d{{6}}[ .-]?\d{{5}}"
+        r"|3(?:0[0-5]|[68]\d)\d{11})(?:\b|_)",
         _passes_luhn,
     ),
     # With hyphens it may stand in no longer run of them: a UUID has such groups too.
@@ -114,11 +125,13 @@ _RULES: Final = (
 KINDS: Final = tuple(dict.fromkeys(rule.kind for rule in _RULES))
 """What is looked for without rules of the operator's own."""
 
-_NAMED: Final = rf"(?i).*(?:{_NAMES}|authorization|cookie|[_-]pass)s?|pass"
+_NAMED: Final = rf"(?i).*(?:{_NAMES}|authorization|cookie|[_-]pass){_ENDS}|pass"
 """A field of this name is secret, unless its value is one that nobody would hide."""
-_NAMED_IN_BODY: Final = rf"(?i)(?:{_NAMES}|authorization|cookie|[\"_-]pass)s?[\"\\]*\s*:"
+_NAMED_IN_BODY: Final = rf"(?i)(?:{_NAMES}|authorization|cookie|[\"_-]pass){_ENDS}[\"\\]*\s*:"
 _HIDDEN: Final = r"\\u00[2-7]"
 """An escape for a letter that needs none: what it hides is seen only when it is decoded."""
+_SURELY: Final = re.compile("pass|pwd|secret|api.?key", re.IGNORECASE)
+"""`tokens` and `credentials` may be a list of anything."""
 NAMED_KIND: Final = "password"
 OPERATORS_NAME_CHARS_MAX: Final = 40
 SECRETS_MAX: Final = 1_000
@@ -174,16 +187,26 @@ class Secrets:
                 return [self._cleaned(element, found) for element in value]
             case dict():
                 return {self.text(name, found): self._field(name, held, found) for name, held in value.items()}
-            case int() if not isinstance(value, bool) and (shown := self.text(str(value), found)) != str(value):
-                return shown
+            case int() | float() if not isinstance(value, bool):
+                whole = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+                return value if (shown := self.text(whole, found)) == whole else shown
         return value
 
     def _field(self, name: str, value: Any, found: Counter[str]) -> Any:  # noqa: ANN401 - see above
-        is_scalar = isinstance(value, str | int) and not isinstance(value, bool)
-        if is_scalar and value != "" and self._named.fullmatch(name) and _may_be_secret(name, str(value)):
-            found[NAMED_KIND] += 1
-            return _marker(NAMED_KIND)
-        return self._cleaned(value, found)
+        if value in ("", None) or isinstance(value, bool) or not self._named.fullmatch(name):
+            return self._cleaned(value, found)
+        if isinstance(value, list | dict):
+            return self._within(name, value, found) if _SURELY.search(name) else self._cleaned(value, found)
+        if not _may_be_secret(name, str(value)):
+            return self._cleaned(value, found)
+        found[NAMED_KIND] += 1
+        return _marker(NAMED_KIND)
+
+    def _within(self, name: str, value: list[Any] | dict[str, Any], found: Counter[str]) -> Any:  # noqa: ANN401 - see above
+        """Take the secrets out of what stands under a telling name: each text in it is one."""
+        if isinstance(value, list):
+            return [self._field(name, element, found) for element in value]
+        return {self.text(inner, found): self._field(name, held, found) for inner, held in value.items()}
 
 
 def _operators(text: str) -> _Rule:

@@ -192,6 +192,40 @@ def test_the_answer_says_what_was_taken_out_and_a_batch_counts_it() -> None:
     assert [op.error for op in batch.ops] == ["[redacted:jwt]", "fine", "pwd=[redacted:password]"]
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"error": "DB_PASS=hunter2x"},
+        {"error": "password => 'hunter2x'"},
+        {"error": 'password := "hunter2x"'},
+        {"error": "<password>hunter2x</password>"},
+        {"error": "passwordConfirm=hunter2x"},
+        {"error": "redis://:hunter2x@localhost/0"},
+        {"error": "used sk-svcacct-hunter2xhunter2xhunter2x here"},
+        {"error": "used gsk_hunter2xhunter2xhunter2xhunter2x here"},
+        {"own": {"password": ["hunter2x"]}, "error": '{"password":["hunter2x"]}'},
+        {"password1": "hunter2x"},
+        {"attrs": {"api_key_prod": "hunter2x"}},
+    ],
+)
+def test_other_ways_to_write_a_secret_are_seen_too(event: dict[str, Any]) -> None:
+    record, found = stored(event)
+    assert "hunter2x" not in str(record)
+    assert found
+
+
+def test_a_number_with_a_point_may_be_a_card() -> None:
+    record, found = stored({"attrs": {"number": 4111111111111111.0}})
+    assert (record["attrs"]["number"], found) == ("[redacted:card]", {"card": 1})
+
+
+@pytest.mark.parametrize(
+    "text", ["tokens=12k", "sk-estimator_validation_check", "num_tokens: 10_000", "password_min_length=8"]
+)
+def test_other_texts_without_a_secret_stay(text: str) -> None:
+    assert stored({"error": text})[0]["error"] == text
+
+
 def test_what_is_full_of_secrets_is_refused() -> None:
     full = {"error": " ".join(["password=a1b2"] * 1_001)}
     with pytest.raises(EventTooComplex, match="more than 1,000"):
