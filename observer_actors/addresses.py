@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from observer_actors.errors import ObserverError
 
-__all__ = ["UNIX", "Address", "AddressInvalid", "parse_address"]
+__all__ = ["UNIX", "Address", "AddressInvalid", "check_address", "parse_address"]
 
 UNIX = "unix://"
 
@@ -32,16 +32,20 @@ class Address(Struct, frozen=True):
 
 
 def parse_address(text: str) -> Address:
-    """Read an address; anything that does not begin with ``unix://`` is taken for an HTTP URL.
-
-    :raises AddressInvalid: it cannot be one.
-    """
+    """Read an address; anything that does not begin with ``unix://`` is taken for an HTTP URL."""
     if text.startswith(UNIX):
         return Address("http://localhost", text.removeprefix(UNIX))
+    return Address(text.rstrip("/"))
+
+
+def check_address(text: str) -> None:
+    """Refuse what cannot be an address.
+
+    :raises AddressInvalid: it is none.
+    """
     try:
-        is_url = urlsplit(text).scheme in ("http", "https") and text.isprintable() and text.encode()
+        is_url = urlsplit(text).scheme in ("http", "https") and text.isprintable() and bool(text.encode())
     except ValueError:
         is_url = False
-    if not is_url:
+    if not is_url and not text.startswith(UNIX):
         raise AddressInvalid(f"{text[:80]!a} is no address", hint="e.g. http://127.0.0.1:3800 or unix:///run/x.sock")
-    return Address(text.rstrip("/"))

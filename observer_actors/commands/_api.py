@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Self, TypeVar
 import httpx
 import msgspec
 
-from observer_actors.addresses import parse_address
+from observer_actors.addresses import check_address, parse_address
 from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.visible import visible
 
@@ -50,6 +50,7 @@ class Api:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        check_address(address)
         where = parse_address(address)
         transport = httpx.HTTPTransport(uds=where.socket) if where.socket else None
         token = os.environ.get("OBSERVER_TOKEN", "")

@@ -312,7 +312,8 @@ def test_when_there_is_no_room_for_a_body_the_caller_is_told_when_to_come_again(
 
 def test_memory_stays_flat_when_many_compressed_bodies_come_at_once(tmp_path: Path) -> None:
     body = gzip.compress(b"{}\n" + b" " * (24 * 1024 * 1024))
-    with served(tmp_path) as daemon, ThreadPoolExecutor(20) as pool:
+    patient = "[admission]\nwait_seconds_max = 60\n"
+    with served(tmp_path, patient) as daemon, ThreadPoolExecutor(20) as pool:
         answers = pool.map(
             lambda _: httpx.post(daemon.url + "/events", content=body, headers=GZIP, timeout=60), range(20)
         )
