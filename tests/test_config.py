@@ -240,6 +240,12 @@ def test_a_variable_that_is_nearly_one_of_ours_is_a_slip_of_the_pen(variable: st
     load_settings(None, {}, {"OBSERVER_URL": "http://x", "OBSERVER_TOKEN": "x", "OBSERVER_HOME": "x"})
 
 
+@pytest.mark.parametrize("name", ["listn.port", "gatewayurl"])
+def test_a_credential_that_is_nearly_a_setting_is_a_slip_of_the_pen(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("x")
+    assert f"{name} is no setting" in str(refusal(environment={"CREDENTIALS_DIRECTORY": str(tmp_path)}))
+
+
 def test_no_password_is_told(tmp_path: Path) -> None:
     (tmp_path / "gateway.url").write_text("http://user:hunter2@127.0.0.1:3700?x")
     assert "hunter2" not in str(refusal(environment={"CREDENTIALS_DIRECTORY": str(tmp_path)}))

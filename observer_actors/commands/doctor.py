@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -53,17 +54,20 @@ def doctor(
 
 
 def _findings(options: ConfigOptions, api: ApiOptions) -> Iterator[Finding]:
+    loaded, address = None, api.url or os.environ.get("OBSERVER_URL")
     try:
         loaded = options.load()
         address = api.address(options)
     except ConfigInvalid as error:
         yield Finding("problem", "configuration", str(error), error.hint or "correct it: `serve` refuses it too")
-        return
-    yield from check_configuration(loaded)
-    data_dir = _data_dir(loaded)
-    yield from check_directory(data_dir)
-    with Api(address) as daemon:
-        yield from check_daemon(daemon, data_dir)
+    if loaded is not None:
+        yield from check_configuration(loaded)
+    data_dir = _data_dir(loaded) if loaded is not None else options.data_dir
+    if data_dir is not None:
+        yield from check_directory(data_dir)
+    if address:
+        with Api(address) as daemon:
+            yield from check_daemon(daemon, data_dir or SERVICE_DATA)
     yield from check_unit()
 
 

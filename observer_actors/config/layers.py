@@ -126,7 +126,7 @@ def _credentials(directory: str) -> Iterator[Given]:
                     text = stream.read(CREDENTIAL_BYTES_MAX).decode().removesuffix("\n")
                 if text.strip():
                     yield Given(file.name, str(file) if file.name in SECRET_FILES else text, str(file), is_text=True)
-            elif file.name.partition(".")[0] in SECTIONS:
+            elif file.name.partition(".")[0] in SECTIONS or get_close_matches(file.name, LEAVES, 1, cutoff=NEAR_MISS):
                 raise _unknown(file.name, str(file))
     except OSError as error:
         raise ConfigInvalid(f"cannot read the credentials in {directory}: {error.strerror}") from error

@@ -55,6 +55,15 @@ def test_a_bad_configuration_and_a_missing_directory(tmp_path: Path) -> None:
     assert "is no data directory" in none["problem"][0]["what"]
 
 
+def test_with_a_bad_configuration_the_rest_is_looked_at_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("[")
+    with served(tmp_path / "data") as daemon:
+        status, found = findings(*where(daemon), "--config", str(tmp_path / "bad.toml"))
+    assert status == 1
+    assert [finding["about"] for finding in found["problem"]] == ["configuration"]
+    assert {"data directory", "daemon"} <= {finding["about"] for level in found.values() for finding in level}
+
+
 def test_what_has_been_left_lying_and_who_may_read(tmp_path: Path) -> None:
     with served(tmp_path) as daemon:
         observer = tmp_path / "_observer"
