@@ -17,7 +17,8 @@ from observer_actors.errors import ConfigInvalid, ObserverError
 __all__ = ["install_service", "unit_files"]
 
 NAME: Final = "observer-actors"
-PATH_IN_UNITS: Final = f"/usr/local/bin/{NAME}"
+PATH_IN_UNITS: Final = f"/usr/bin/env {NAME}"
+"""What the units run as they are; installed, they name the program itself."""
 HOMES: Final = ("/home", "/root", "/run/user")
 """What `ProtectHome=yes` hides."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import signal
 import stat
@@ -48,6 +49,16 @@ def installed(tmp_path: Path) -> Path:
 def test_systemd_verifies_the_units_without_a_word(analyze: str, installed: Path) -> None:
     files = [str(installed / "etc/systemd/system" / name) for name in UNITS]
     ended = subprocess.run([analyze, "verify", *files], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("folder", ["systemd", "systemd/user"])
+def test_systemd_verifies_the_units_as_they_are_without_a_word(analyze: str, folder: str, tmp_path: Path) -> None:
+    files = [str(ROOT / folder / name) for name in UNITS]
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(tmp_path)}
+    mode = ["--user"] if folder.endswith("user") else []
+    command = [analyze, *mode, "verify", *files]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
