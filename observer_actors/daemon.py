@@ -162,6 +162,13 @@ class Daemon:
 
     def _build(self, listeners: list[socket.socket], disk: Disk | None) -> None:
         """Make the parts; each is given what it needs, and nothing else."""
+        self._build_pipeline()
+        self._build_learning(disk)
+        self._build_edge(listeners)
+        self.root = self._tree()
+
+    def _build_pipeline(self) -> None:
+        """Make what brings events to the disk, and what follows it at once; the archivist too."""
         settings, data_dir, around = self.settings, self.settings.data_dir, self._around
         crashes_max = settings.supervision.crashes_before_quarantine
         quarantine = Quarantine(data_dir, self.events, disk=self._disk, log=logger("quarantine"), around=around)
@@ -205,6 +212,11 @@ class Daemon:
             log=logger("stats"),
         )
         self.archivist = Archivist(self.journal, around.in_thread)
+        self.tail = Tail(self.commits, self.journal.read, settings.tail)
+
+    def _build_learning(self, disk: Disk | None) -> None:
+        """Make what learns from the journal, and what is asked about it."""
+        settings, data_dir, around = self.settings, self.settings.data_dir, self._around
         self.learned = Learned(
             data_dir,
             settings.gateway,
@@ -219,7 +231,6 @@ class Daemon:
             if settings.diagnosis.backend == "llama.cpp"
             else None
         )
-        self.tail = Tail(self.commits, self.journal.read, settings.tail)
         self.analyzer = Analyzer(
             self.feeds["analyzer"],
             self.learned,
@@ -266,6 +277,10 @@ class Daemon:
             has_webhook=bool(settings.failures.webhook_url),
             around=around,
         )
+
+    def _build_edge(self, listeners: list[socket.socket]) -> None:
+        """Make what talks to callers."""
+        settings = self.settings
         self.intake = Intake(
             self.admission,
             lambda: self._decoder,
@@ -284,7 +299,6 @@ class Daemon:
             wait_s=settings.admission.wait_seconds_max,
             on_stopping=self.tail.end,
         )
-        self.root = self._tree()
 
     def _consultant(self) -> Consultant | None:
         """Give who asks the model about single patterns; None where no model is named."""

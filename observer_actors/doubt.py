@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import msgspec
 
-from observer_actors.event import OWN_SOURCE
+from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.op import Op
 
 __all__ = ["Claims", "Doubts", "Run", "run_of", "suspicion"]
@@ -34,8 +34,7 @@ OTHER: Final = "other"
 LOOKED_AT_CHARS_MAX: Final = 4_096
 RUN_CHARS_MAX: Final = 200
 PLAIN_CHARS_MAX: Final = 100
-_AUDITOR: Final = "auditor"
-_NO_CLAIMS: Final = frozenset({_AUDITOR, OWN_SOURCE})
+_NO_CLAIMS: Final = frozenset({AUDITOR, OWN_SOURCE})
 """Sources whose ops claim nothing about an agent's own work."""
 _RUN_ATTRS: Final = ("run", "run_id", "trace_id", "traceId")
 
@@ -228,7 +227,7 @@ class Doubts(msgspec.Struct):
                 run.claims[label] = run.claims.get(label, 0) + 1
 
     def _judge(self, op: Op) -> None:
-        key = self._key(op) if op.source == _AUDITOR else None
+        key = self._key(op) if op.source == AUDITOR else None
         if key is None:
             return
         run = self._run(key)

@@ -30,6 +30,7 @@ from observer_actors.secrets import Secrets
 __all__ = [
     "ATTRS_MAX",
     "ATTR_CHARS_MAX",
+    "AUDITOR",
     "DEFAULT_SOURCES",
     "EVENT_BYTES_MAX",
     "ID_CHARS_MAX",
@@ -42,7 +43,9 @@ __all__ = [
     "LineError",
 ]
 
-DEFAULT_SOURCES: Final = frozenset({"mcp", "scenario", "auditor", "bot"})
+AUDITOR: Final = "auditor"
+"""Whose events are verdicts."""
+DEFAULT_SOURCES: Final = frozenset({"mcp", "scenario", AUDITOR, "bot"})
 FALLBACK_SOURCE: Final = "scenario"
 OWN_SOURCE: Final = "observer"
 """What the daemon itself writes: no caller's event is kept under it, whatever the settings say."""
@@ -61,7 +64,7 @@ BATCH_SECRETS_MAX: Final = 10_000
 EVENT_BYTES_MAX: Final = 262_144
 """One event, after decompression. A quarter MiB holds a long stack trace; whole documents belong elsewhere."""
 
-_DEFAULT_ENDPOINTS: Final[Mapping[str, str]] = {"auditor": "auditor:verdict", "bot": "bot:cycle"}
+_DEFAULT_ENDPOINTS: Final[Mapping[str, str]] = {AUDITOR: "auditor:verdict", "bot": "bot:cycle"}
 _FALLBACK_ENDPOINT: Final = "scenario:fill"
 
 

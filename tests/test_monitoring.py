@@ -160,3 +160,22 @@ def test_no_line_is_written_for_an_event(tmp_path: Path) -> None:
             daemon.event(endpoint="quiet", success=number % 2 == 0)
         daemon.json("/stats")
         assert len(daemon.log.lines) == lines
+
+
+def test_failures_of_which_each_is_another_write_few_lines(tmp_path: Path) -> None:
+    words = [
+        f"{first}{second}ng" for first in "bcdfghklmnprst" for second in ("a", "e", "i", "o", "u", "ai", "ou", "ie")
+    ]
+    with served(tmp_path, OBSERVER_CYCLE="3600") as daemon:
+        daemon.events(
+            *(
+                {"endpoint": f"tool:{word}", "source": word, "success": False, "error": f"{word} broke"}
+                for word in words
+            )
+        )
+        while len(daemon.json("/failures", limit=1000)["failures"]) < len(words):
+            pass
+        logged = [line["event"] for line in daemon.log.lines]
+    assert len(words) > 100
+    assert 0 < logged.count("pattern_state") <= 60, "30 a minute, and a minute may end meanwhile"
+    assert logged.count("source_unknown") == 50

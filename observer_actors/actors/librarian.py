@@ -19,6 +19,7 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.commits import Commits, Feed
 from observer_actors.actors.surroundings import InThread
 from observer_actors.errors import DiskFailed
+from observer_actors.event import AUDITOR
 from observer_actors.journal.files import Disk, replace_file, translated
 from observer_actors.kb import AuditHistory, AuditRow, OutcomeFilter, OutcomePage, OutcomesIndex, verdict_row
 from observer_actors.supervision import Life
@@ -104,7 +105,7 @@ class Librarian:
             async with self._feed.take() as ops:
                 life.at("filing")
                 # The source first: under load it is all that is looked at.
-                rows = [row for op in ops if op.source == "auditor" and (row := verdict_row(op)) is not None]
+                rows = [row for op in ops if op.source == AUDITOR and (row := verdict_row(op)) is not None]
                 if rows:
                     await self._file(rows)
             life.progress()

@@ -6,7 +6,6 @@ They are of source `observer`, which no caller may use: an event that says so is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from msgspec import UNSET
 
@@ -15,12 +14,7 @@ from observer_actors.actors.surroundings import now_text
 from observer_actors.event import OWN_SOURCE
 from observer_actors.op import Op, Scalar, encode_op
 
-__all__ = ["ADVICE_ENDPOINT", "PLAYBOOK_ENDPOINT", "Recorder"]
-
-ADVICE_ENDPOINT: Final = "observer:advice"
-"""Entries were handed out, or held back."""
-PLAYBOOK_ENDPOINT: Final = "observer:playbook"
-"""A person has decided something of an entry, or revoked evidence."""
+__all__ = ["Recorder"]
 
 
 class Recorder:

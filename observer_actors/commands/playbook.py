@@ -60,7 +60,7 @@ def playbook(
         print_json(body)
         return
     if not answer.entries:
-        print("nothing is known that is asked for")
+        print("there is no such entry: nothing has been learned yet, or the filters leave nothing")
         return
     columns = ("succeeded", "failed", "handed out", "kind", "endpoint", "text", "id")
     console().print(table(columns, map(_cells, answer.entries), numbers=("succeeded", "failed")))

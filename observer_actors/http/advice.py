@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -14,7 +15,7 @@ from quart_trio import QuartTrio
 from observer_actors.actors.adviser import Advice, Wanted
 from observer_actors.errors import QueryInvalid
 from observer_actors.http.description import document_problems, document_text
-from observer_actors.http.queries import Parameter, parse_parameters, parse_seq
+from observer_actors.http.queries import Parameter, parse_limit, parse_parameters
 from observer_actors.http.replies import Reply, json_reply
 from observer_actors.http.views import Views
 from observer_actors.playbook.entries import Entry, Kind
@@ -113,7 +114,7 @@ def _wanted(given: Mapping[str, Any], clean: Callable[[str], str]) -> Wanted:
     """
     if not given.get("endpoint") and not given.get("input"):
         raise QueryInvalid(
-            "nor input is given", field="endpoint", hint="say what is about to be called: ?endpoint=sql:run"
+            "is missing, and so is input", field="endpoint", hint="say what is about to be called: ?endpoint=sql:run"
         )
     about = {name: given[name] for name in ("role", "city", "state") if name in given}
     for name, value in given.get("attrs", {}).items():
@@ -157,13 +158,6 @@ def _name(text: str, name: str) -> str:
     return _text(text, name)
 
 
-def _limit(text: str, name: str) -> int:
-    limit = parse_seq(text, name)
-    if not 1 <= limit <= LIMIT_MAX:
-        raise QueryInvalid(f"wants 1 to {LIMIT_MAX}, got {limit}", field=name)
-    return limit
-
-
 def _format(text: str, name: str) -> str:
     if text not in ("json", "markdown"):
         raise QueryInvalid(f"{text[:40]!a} is neither json nor markdown", field=name)
@@ -190,6 +184,6 @@ _PARAMETERS: Final[Mapping[str, Parameter]] = {
     "run": ("run", _name),
     "task": ("task", _name),
     "source": ("source", _name),
-    "limit": ("limit", _limit),
+    "limit": ("limit", partial(parse_limit, most=LIMIT_MAX)),
     "format": ("format", _format),
 }

@@ -14,7 +14,7 @@ from quart_trio import QuartTrio
 
 from observer_actors.doubt import suspicion
 from observer_actors.errors import ObserverError, QueryInvalid, RequestInvalid
-from observer_actors.event import OWN_SOURCE
+from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.http.description import document_problems
 from observer_actors.http.queries import Parameter, parse_limit, parse_parameters, parse_seq, parse_text
 from observer_actors.http.replies import Reply, json_reply
@@ -25,7 +25,6 @@ from observer_actors.playbook import Action, Decision, Entry, Kind, Left, Of, Re
 from observer_actors.playbook.decisions import NOTE_CHARS_MAX, PLAYBOOK_ENDPOINT
 from observer_actors.playbook.fold import REVOCATIONS_MAX
 from observer_actors.playbook.lift import Lift, lift
-from observer_actors.playbook.runs import AUDITOR
 from observer_actors.playbook.states import ALPHA
 from observer_actors.playbook.trial import run_name
 

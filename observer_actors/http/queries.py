@@ -109,11 +109,11 @@ def parse_time(text: str, name: str) -> int:
     return time
 
 
-def parse_limit(text: str, name: str) -> int:
-    """Read how many are wanted: 1 to `LIMIT_MAX`."""
+def parse_limit(text: str, name: str, most: int = LIMIT_MAX) -> int:
+    """Read how many are wanted: 1 to ``most``."""
     limit = parse_seq(text, name)
-    if not 1 <= limit <= LIMIT_MAX:
-        raise QueryInvalid(f"wants 1 to {LIMIT_MAX:,}, got {limit}", field=name)
+    if not 1 <= limit <= most:
+        raise QueryInvalid(f"wants 1 to {most:,}, got {limit}", field=name)
     return limit
 
 

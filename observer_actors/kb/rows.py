@@ -8,6 +8,7 @@ from typing import Final, Literal, NamedTuple, get_args
 import msgspec
 
 from observer_actors.errors import EventInvalid
+from observer_actors.event import AUDITOR
 from observer_actors.op import Op
 
 __all__ = [
@@ -30,7 +31,6 @@ ONE_LINER_CHARS_MAX: Final = 1_000
 FINDINGS_MAX: Final = 1_000_000
 MADE_ID: Final = "op-"
 """What the id of a row begins with that was made from a verdict without one."""
-_AUDITOR: Final = "auditor"
 _VERDICT: Final = "auditor:verdict"
 
 
@@ -103,7 +103,7 @@ def verdict_row(op: Op) -> AuditRow | None:
     """
     signature, attrs = op.sig_hash, op.attrs if isinstance(op.attrs, dict) else {}
     said = attrs.get("overall")
-    if op.source != _AUDITOR or not (isinstance(signature, str) and signature):
+    if op.source != AUDITOR or not (isinstance(signature, str) and signature):
         return None
     overall = said[:OVERALL_CHARS_MAX] if isinstance(said, str) else ""
     if op.endpoint != _VERDICT and not overall:

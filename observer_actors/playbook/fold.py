@@ -21,7 +21,7 @@ from typing import Final, Self
 
 import msgspec
 
-from observer_actors.event import OWN_SOURCE
+from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.op import Op
 from observer_actors.patterns import bounded_endpoint, error_text, template_of
 from observer_actors.patterns.taxonomy import status_in
@@ -34,7 +34,7 @@ from observer_actors.playbook.evidence import Endpoint, Room
 from observer_actors.playbook.inputs import features
 from observer_actors.playbook.keeping import Kept, Row, Section
 from observer_actors.playbook.ledger import Ledger
-from observer_actors.playbook.runs import AUDITOR, Run, Runs, Step, habits, way_from_failure
+from observer_actors.playbook.runs import Run, Runs, Step, habits, way_from_failure
 from observer_actors.playbook.states import Standing
 from observer_actors.playbook.trial import ADVICE_ENDPOINT, Asked, EntryTrial, run_name
 from observer_actors.playbook.trial import Run as TrialRun

@@ -18,9 +18,8 @@ import msgspec
 
 from observer_actors.playbook.inputs import Feature
 
-__all__ = ["AUDITOR", "PATH_MAX", "Run", "Runs", "Step", "habits", "way_from_failure"]
+__all__ = ["PATH_MAX", "Run", "Runs", "Step", "habits", "way_from_failure"]
 
-AUDITOR: Final = "auditor"
 RUNS_MAX: Final = 2_000
 STEPS_MAX: Final = 60
 STEPS_ALL_MAX: Final = 20_000

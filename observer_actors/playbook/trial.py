@@ -26,7 +26,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from observer_actors.doubt import run_of
-from observer_actors.event import OWN_SOURCE
+from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.op import Op, Scalar
 from observer_actors.playbook.lift import Arm, Sides, Trial
 
@@ -54,7 +54,6 @@ no sooner, and 30 points of harm are found later."""
 SOURCES_MAX: Final = 20
 OTHER: Final = "other"
 UNKNOWN: Final = "unknown"
-AUDITOR: Final = "auditor"
 
 _T = TypeVar("_T")
 
