@@ -317,6 +317,12 @@ def test_backoff_doubles_with_jitter_inside_the_cap_and_begins_again_after_a_suc
     assert all(BACKOFF_S_MIN / 2 <= chance.seconds() <= BACKOFF_S_MAX for _ in range(100))
 
 
+def test_the_hosts_random_numbers_are_the_same_with_a_client_and_without() -> None:
+    before = random.getstate()
+    assert 0 < Backoff().seconds() <= BACKOFF_S_MAX
+    assert random.getstate() == before
+
+
 # ---------------------------------------------------------------------------------------------------- advice
 
 

@@ -62,13 +62,18 @@ class _Problem(msgspec.Struct, frozen=True):
     retryable: bool = False
 
 
+_CHANCE: Final = random.SystemRandom()
+"""Not the host's own series: a seeded host draws what it would without a client, and hosts with one seed do not all come
+back at the same moment."""
+
+
 class Backoff:
     """How long to wait after each failure in a row: doubling, with jitter, from `BACKOFF_S_MIN` to `BACKOFF_S_MAX`.
 
     :param chance: gives a number from 0 to 1.
     """
 
-    def __init__(self, chance: Callable[[], float] = random.random) -> None:
+    def __init__(self, chance: Callable[[], float] = _CHANCE.random) -> None:
         self._chance = chance
         self._failures = 0
 
