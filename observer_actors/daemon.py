@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic_ns
 from typing import Final
@@ -41,6 +42,7 @@ from observer_actors.actors.tail import Tail
 from observer_actors.config import is_for_all, reload_settings
 from observer_actors.errors import ConfigInvalid, DiskFailed, GatewayRequired
 from observer_actors.event import EventDecoder
+from observer_actors.http.advice import answer_advice
 from observer_actors.http.app import create_app
 from observer_actors.http.guard import Guard
 from observer_actors.http.intake import Intake
@@ -296,6 +298,7 @@ class Daemon:
             listeners,
             lambda: self._guard,
             settings.listen,
+            advise=partial(answer_advice, self.views),
             wait_s=settings.admission.wait_seconds_max,
             on_stopping=self.tail.end,
         )

@@ -63,8 +63,8 @@ class _Problem(msgspec.Struct, frozen=True):
 
 
 _CHANCE: Final = random.SystemRandom()
-"""Not the host's own series: a seeded host draws what it would without a client, and hosts with one seed do not all come
-back at the same moment."""
+"""Not the host's own series: a seeded host draws what it would without a client, and hosts with the same seed come back
+at different moments."""
 
 
 class Backoff:

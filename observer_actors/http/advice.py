@@ -5,29 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import parse_qsl
 
 import msgspec
 from quart import Response, request
 from quart.typing import ResponseReturnValue
 from quart_schema import document_querystring, document_response, tag
 from quart_trio import QuartTrio
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
 
 from observer_actors.actors.adviser import Advice, Wanted
-from observer_actors.errors import QueryInvalid
+from observer_actors.errors import ObserverError, QueryInvalid
 from observer_actors.http.description import document_problems, document_text
 from observer_actors.http.queries import Parameter, parse_limit, parse_parameters
-from observer_actors.http.replies import Reply, json_reply
+from observer_actors.http.replies import Reply, json_reply, problem_reply
 from observer_actors.http.views import Views
 from observer_actors.playbook.entries import Entry, Kind
 from observer_actors.playbook.markdown import as_markdown
 from observer_actors.playbook.ranking import LIMIT_MAX
 
-__all__ = ["AdviceAnswer", "register_advice"]
+__all__ = ["AdviceAnswer", "answer_advice", "register_advice"]
 
 NAME_CHARS_MAX: Final = 128
 """Of a run, a task, a source: what their attribute in the journal can hold, with room to spare."""
 MARKDOWN: Final = "text/markdown"
 ADVICE_ID_HEADER: Final = "Advice-Id"
+UNCACHED: Final = (("Cache-Control", "no-store"),)
 
 
 class AdviceEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,18 +96,32 @@ def register_advice(app: QuartTrio, views: Views, send: Callable[[Reply], Respon
 
         What is handed out, and held back for comparison, is in the journal before the answer is sent.
         """
-        given = parse_parameters(request.args.items(multi=True), _PARAMETERS, "/advice")
-        as_text = given.pop("format", _accepted()) == "markdown"
+        query = request.query_string.decode("latin-1")
+        accept = request.headers.get("Accept", "")
+        return send(await answer_advice(views, query, accept, is_use=request.method != "HEAD"))
+
+
+async def answer_advice(views: Views, query: str, accept: str, *, is_use: bool = True) -> Reply:
+    """Answer a request for advice, whichever way it came in: what is wrong with it, or with the disk, too.
+
+    :param query: as it stands in the request's target.
+    :param accept: the header; empty: JSON.
+    :param is_use: nothing is handed out otherwise, so nothing is written down.
+    """
+    try:
+        given = parse_parameters(parse_qsl(query, keep_blank_values=True), _PARAMETERS, "/advice")
+        as_text = given.pop("format", _accepted(accept)) == "markdown"
         wanted = _wanted(given, views.intake.without_secrets)
-        # A HEAD is no use of an entry: nothing is handed out, so nothing is written down.
-        found = Advice("") if request.method == "HEAD" else await views.adviser.advise(wanted)
-        response = send(_markdown(found) if as_text else json_reply(_answer(found)))
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        found = await views.adviser.advise(wanted) if is_use else Advice("")
+    except ObserverError as error:
+        return problem_reply(error)
+    return _markdown(found) if as_text else json_reply(_answer(found), headers=UNCACHED)
 
 
-def _accepted() -> str:
-    best = request.accept_mimetypes.best_match(["application/json", MARKDOWN], "application/json")
+def _accepted(accept: str) -> str:
+    if not accept or accept == "*/*":
+        return "json"
+    best = parse_accept_header(accept, MIMEAccept).best_match(["application/json", MARKDOWN], "application/json")
     return "markdown" if best == MARKDOWN else "json"
 
 
@@ -144,7 +162,7 @@ def _shown(entry: Entry) -> AdviceEntry:
 
 
 def _markdown(found: Advice) -> Reply:
-    headers = ((ADVICE_ID_HEADER, found.advice_id),)
+    headers = (*UNCACHED, (ADVICE_ID_HEADER, found.advice_id))
     return Reply(200, as_markdown(found.entries).encode("utf-8", "replace"), f"{MARKDOWN}; charset=utf-8", headers)
 
 

@@ -189,7 +189,7 @@ class Express:
         rider.left.set()
 
     def _is_for_the_lane(self, rider: Rider, head: Head) -> bool:
-        if not head.single or head.encoding or head.trace or head.end > len(rider.unread):
+        if head.path != "/event" or head.encoding or head.trace or head.end > len(rider.unread):
             return False
         return self._guard().refusal(rider.peer, "POST", head.path, head.host, head.authorization) is None
 

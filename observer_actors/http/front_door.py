@@ -1,10 +1,11 @@
-"""The front door: one port for everything. Ingest is handled here; whatever else comes is Hypercorn's.
+"""The front door: one port for everything. What agents wait for is handled here; whatever else comes is Hypercorn's.
 
 A `POST /event` through the web framework costs some 600 µs of processor time. So the door looks at the head of each
 request before anyone else does:
 
-* A *plain* ingest request is parsed by httptools (llhttp) and answered here. Plain means: exactly one of two request
-  lines, one ``Host``, one ``Content-Length``, and neither ``Transfer-Encoding`` nor ``Expect`` nor ``Upgrade``.
+* A *plain* request is parsed by httptools (llhttp) and answered here. Plain means: `POST /event`, `POST /events` or
+  `GET /advice?…`, one ``Host``, one ``Content-Length`` with POST and none with GET, and neither ``Transfer-Encoding``
+  nor ``Expect`` nor ``Upgrade`` nor what only browsers say.
 * Anything else, and anything that llhttp will not have, goes to Hypercorn with every byte that has been read of it,
   and the rest of its connection with it. So what is wrong with a request, and where one ends that is not plain, is
   only ever decided there: there are no two opinions for a smuggler to play off against each other.
@@ -12,7 +13,8 @@ request before anyone else does:
 Between two requests a connection waits in the express lane (`express`), where single events are answered without ever
 waking the connection's own task; what has to wait for anything but the disk is that task's, here.
 
-Both ways give the body to the same `Intake`. The requests of a connection are taken, and so answered, in order.
+Both ways give what was asked to the same `Intake`, or the same `Advise`. The requests of a connection are taken, and
+so answered, in order.
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ from observer_actors.http.wire import INCOMPLETE, Head, Incomplete, read_head, r
 from observer_actors.settings import ListenSettings
 from observer_actors.tokens import Scope
 
-__all__ = ["FrontDoor", "HandOver"]
+__all__ = ["Advise", "FrontDoor", "HandOver"]
+
+Advise = Callable[[str, str], Awaitable[Reply]]
+"""Answers `GET /advice`, given its query and its ``Accept`` header."""
 
 HandOver = Callable[[trio.SocketStream | trio.SSLStream[trio.SocketStream], bytes], Awaitable[None]]
 """Serves the rest of a connection, of which some bytes have been read."""
@@ -66,10 +71,12 @@ class FrontDoor:
         guard: Callable[[], Guard],
         settings: ListenSettings,
         *,
+        advise: Advise,
         connections_max: int,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.intake = intake
+        self.advise = advise
         self.bodies = bodies
         self.guard = guard
         self.settings = settings
@@ -241,7 +248,7 @@ class _Connection(Rider):
 
     async def _answer(self, head: Head) -> None:
         """Wait for the body, while there is room for it, and answer."""
-        refusal = self._door.guard().refusal(self.peer, "POST", head.path, head.host, head.authorization)
+        refusal = self._door.guard().refusal(self.peer, head.method, head.path, head.host, head.authorization)
         if refusal is not None:
             await self._refuse(refusal)
             return
@@ -265,8 +272,12 @@ class _Connection(Rider):
     async def _take(self, head: Head) -> None:
         body = self.unread[head.body_at : head.end]
         self.unread = self.unread[head.end :]
-        take = self._door.intake.event if head.single else self._door.intake.batch
-        reply = await take(body, head.encoding, head.trace)
+        if head.path == "/event":
+            reply = await self._door.intake.event(body, head.encoding, head.trace)
+        elif head.path == "/events":
+            reply = await self._door.intake.batch(body, head.encoding, head.trace)
+        else:
+            reply = await self._door.advise(head.query, head.accept)
         spent = self.requests >= self._door.settings.requests_per_connection_max
         await self._send(reply, close=head.close or spent or self._door.draining)
 

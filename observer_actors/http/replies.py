@@ -41,9 +41,13 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retryable: bool = False
 
 
-def json_reply(content: Any, status: int = 200) -> Reply:  # noqa: ANN401 - whatever msgspec encodes
+def json_reply(
+    content: Any,  # noqa: ANN401 - whatever msgspec encodes
+    status: int = 200,
+    headers: tuple[tuple[str, str], ...] = (),
+) -> Reply:
     """Answer with JSON."""
-    return Reply(status, visible_json(_encoder.encode(content)))
+    return Reply(status, visible_json(_encoder.encode(content)), headers=headers)
 
 
 def problem_of(error: ObserverError) -> Problem:

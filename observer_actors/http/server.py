@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from observer_actors.http.bodies import BodyRoom
-from observer_actors.http.front_door import FrontDoor
+from observer_actors.http.front_door import Advise, FrontDoor
 from observer_actors.http.gate import Application, Gate
 from observer_actors.http.guard import Guard
 from observer_actors.http.intake import Intake
@@ -58,10 +58,12 @@ class IngestServer:
         guard: Callable[[], Guard],
         settings: ListenSettings,
         *,
+        advise: Advise,
         wait_s: float,
         on_stopping: Callable[[], None],
     ) -> None:
         self._intake = intake
+        self._advise = advise
         self._application = application
         self._listeners = listeners
         self._guard = guard
@@ -89,6 +91,7 @@ class IngestServer:
             web.serve,
             self._guard,
             settings,
+            advise=self._advise,
             connections_max=min(settings.connections_max, _files_max() - FILES_KEPT),
             tls=tls_context(settings),
         )

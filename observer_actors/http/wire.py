@@ -5,6 +5,7 @@ A head means the same whenever it comes, so what it means is remembered: callers
 
 from __future__ import annotations
 
+import re
 from email.utils import formatdate
 from enum import Enum
 from functools import lru_cache
@@ -26,10 +27,10 @@ REMEMBERED_MAX: Final = 1_024
 """Heads remembered, and how long one may be: a MiB in all."""
 
 _HEAD_END: Final = b"\r\n\r\n"
-_EVENT: Final = b"POST /event HTTP/1.1\r\n"
-_EVENTS: Final = b"POST /events HTTP/1.1\r\n"
+_BEGINNINGS: Final = (b"POST /event HTTP/1.1\r\n", b"POST /events HTTP/1.1\r\n", b"GET /advice?")
+_ADVICE_LINE: Final = re.compile(rb"GET /advice\?([!-\"$-~]*) HTTP/1\.1\r\n")
 _MEANINGFUL: Final = frozenset(
-    {b"content-length", b"host", b"content-encoding", b"connection", b"authorization", b"traceparent"}
+    {b"content-length", b"host", b"content-encoding", b"connection", b"authorization", b"traceparent", b"accept"}
 )
 _NEVER_PLAIN: Final = frozenset(
     {b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"origin", b"sec-fetch-site"}
@@ -39,8 +40,11 @@ _NEVER_PLAIN: Final = frozenset(
 class Head(Struct, frozen=True, gc=False):
     """A plain request, as its head announces it. ``body_at`` and ``end`` count from the beginning of the head."""
 
-    single: bool
-    """`POST /event`; else `POST /events`."""
+    method: str
+    path: str
+    query: str
+    """What follows the question mark of `GET /advice`."""
+    accept: str
     encoding: str
     close: bool
     host: str
@@ -49,11 +53,6 @@ class Head(Struct, frozen=True, gc=False):
     """`traceparent`."""
     body_at: int
     end: int
-
-    @property
-    def path(self) -> str:
-        """What it is for."""
-        return "/event" if self.single else "/events"
 
 
 class Incomplete(Enum):
@@ -85,19 +84,22 @@ def read_head(data: bytes, *, body_bytes_max: int, head_bytes_max: int) -> Head 
 def _is_remembered(head: bytes) -> bool:
     """Say whether a head may be kept: not what holds a token, nor what comes but once."""
     lower = head.lower()
-    return len(head) <= REMEMBERED_BYTES_MAX and b"\nauthorization:" not in lower and b"\ntraceparent:" not in lower
+    return (
+        len(head) <= REMEMBERED_BYTES_MAX
+        and head.startswith(b"POST")
+        and b"\nauthorization:" not in lower
+        and b"\ntraceparent:" not in lower
+    )
 
 
 def _may_be_plain(begun: bytes) -> bool:
-    if len(begun) < len(_EVENTS):
-        return _EVENT.startswith(begun) or _EVENTS.startswith(begun) or begun.startswith(_EVENT)
-    return begun.startswith((_EVENT, _EVENTS))
+    return begun.startswith(_BEGINNINGS) or any(line.startswith(begun) for line in _BEGINNINGS)
 
 
 def _parse(head: bytes) -> Head | None:
     """Parse a whole head; None when it is not plain."""
-    single = head.startswith(_EVENT)
-    if not single and not head.startswith(_EVENTS):
+    target = _target(head)
+    if target is None:
         return None
     headers = _Headers()
     try:
@@ -105,24 +107,44 @@ def _parse(head: bytes) -> Head | None:
     except (httptools.HttpParserError, _NotPlain):
         return None
     said = headers.said
-    length, connection = said.get(b"content-length", b""), said.get(b"connection", b"keep-alive").lower()
-    if (
-        b"host" not in said
-        or not length.isdigit()
-        or len(length) > LENGTH_DIGITS_MAX
-        or connection not in (b"keep-alive", b"close")
-    ):
+    connection = said.get(b"connection", b"keep-alive").lower()
+    length = _length(target[0], said.get(b"content-length"))
+    if b"host" not in said or length is None or connection not in (b"keep-alive", b"close"):
         return None
+    method, path, query = target
     return Head(
-        single=single,
+        method=method,
+        path=path,
+        query=query,
+        accept=said.get(b"accept", b"").decode("latin-1"),
         encoding=said.get(b"content-encoding", b"").decode("latin-1"),
         close=connection == b"close",
         host=said[b"host"].decode("latin-1"),
         authorization=said.get(b"authorization", b"").decode("latin-1"),
         trace=said.get(b"traceparent", b"").decode("latin-1"),
         body_at=len(head),
-        end=len(head) + int(length),
+        end=len(head) + length,
     )
+
+
+def _target(head: bytes) -> tuple[str, str, str] | None:
+    """Give method, path and query of one of the three request lines."""
+    event, events, _ = _BEGINNINGS
+    if head.startswith(event):
+        return "POST", "/event", ""
+    if head.startswith(events):
+        return "POST", "/events", ""
+    advice = _ADVICE_LINE.match(head)
+    return ("GET", "/advice", advice[1].decode("ascii")) if advice else None
+
+
+def _length(method: str, announced: bytes | None) -> int | None:
+    """Give the length of a body; None when it is not plain: none with POST, or one with GET."""
+    if method == "GET":
+        return 0 if announced is None else None
+    if announced is None or not announced.isdigit() or len(announced) > LENGTH_DIGITS_MAX:
+        return None
+    return int(announced)
 
 
 _remembered = lru_cache(REMEMBERED_MAX)(_parse)

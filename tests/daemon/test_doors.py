@@ -18,7 +18,7 @@ import trio
 
 from observer_actors.tokens import hash_of
 from tests.commands.typed import typed
-from tests.daemon.test_front_door import WAYS, Client, Way, connected_to, post
+from tests.daemon.test_front_door import WAYS, Client, Way, connected_to, get, post
 from tests.harness import Daemon, running_daemon
 
 INGEST: Final = "a-token-that-may-only-report-things"
@@ -58,6 +58,7 @@ async def test_a_token_with_the_scope_is_needed_both_ways_in(tmp_path: Path) -> 
             bearer = f"Authorization: Bearer {token}"
             assert await answers(daemon, post("/event", GOOD, bearer)) == [reports] * 2
             assert await answers(daemon, post("/events", GOOD, bearer)) == [reports] * 2
+            assert await answers(daemon, get("/advice?endpoint=a", bearer)) == [looks] * 2
             seen = await daemon.get("/stats", headers={"Authorization": f"Bearer {token}"})
             assert seen.status_code == looks
         assert await answers(daemon, post("/event", GOOD)) == [401, 401]
@@ -138,6 +139,9 @@ async def test_a_browser_is_no_client(tmp_path: Path, way: Way, headers: tuple[s
             answer = await client.answer()
         assert answer.status == status
         assert answer.json["hint"] if status != 200 else answer.json["accepted"]
+        async with connected_to(daemon.url, way) as client:
+            await client.send("\r\n".join(["GET /advice?endpoint=a HTTP/1.1", *headers, "", ""]).encode())
+            assert (await client.answer()).status == status
         reading = await daemon.get("/ops", headers=dict(header.split(": ", 1) for header in headers))
         assert reading.status_code == status
         assert len(daemon.ops()) == (status == 200)

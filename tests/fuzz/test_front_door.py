@@ -24,6 +24,7 @@ PIPELINES: Final = (
     *SMUGGLED.values(),
     REQUESTS["an event"] * 3,
     REQUESTS["a batch of lines"] + REQUESTS["another method"] + REQUESTS["an event"],
+    REQUESTS["an event"] + REQUESTS["advice"] * 2 + REQUESTS["advice as the header has it"] + REQUESTS["an event"],
     START + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}" + REQUESTS["an event"],
 )
 STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ")
