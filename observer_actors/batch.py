@@ -65,7 +65,11 @@ def _has_more_elements(body: bytes, most: int) -> bool:
 
 
 def _too_many(lines_max: int) -> EventInvalid:
-    return EventInvalid(f"a batch holds at most {lines_max:,} events", hint="send it in several requests")
+    return EventInvalid(
+        f"a batch holds at most {lines_max:,} events",
+        hint="send it in several requests",
+        limit="listen.batch_events_max",
+    )
 
 
 _BLANKS: Final = b" \t\r\n"

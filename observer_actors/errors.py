@@ -33,17 +33,18 @@ __all__ = [
 
 
 class ObserverError(Exception):
-    """Root of all errors of this package."""
+    """Root of all errors of this package; ``limit`` names the setting of the limit that was met, if one was."""
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "internal error"
     retryable: ClassVar[bool] = False
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, detail: str, *, hint: str = "") -> None:
+    def __init__(self, detail: str, *, hint: str = "", limit: str = "") -> None:
         super().__init__(detail)
         self.detail = detail
         self.hint = hint
+        self.limit = limit
 
 
 class EventInvalid(ObserverError):
@@ -52,8 +53,8 @@ class EventInvalid(ObserverError):
     status = 400
     title = "invalid event"
 
-    def __init__(self, detail: str, *, field: str = "", hint: str = "") -> None:
-        super().__init__(f"{field}: {detail}" if field else detail, hint=hint)
+    def __init__(self, detail: str, *, field: str = "", hint: str = "", limit: str = "") -> None:
+        super().__init__(f"{field}: {detail}" if field else detail, hint=hint, limit=limit)
         self.field = field
 
 
@@ -114,8 +115,8 @@ class Overloaded(ObserverError):
     title = "overloaded"
     retryable = True
 
-    def __init__(self, detail: str, *, retry_after_s: int = 1) -> None:
-        super().__init__(detail, hint=f"send it again after {retry_after_s} s, with the same id")
+    def __init__(self, detail: str, *, retry_after_s: int = 1, limit: str = "") -> None:
+        super().__init__(detail, hint=f"send it again after {retry_after_s} s, with the same id", limit=limit)
         self.retry_after_s = retry_after_s
 
 

@@ -339,9 +339,9 @@ class EventDecoder:
             depth += 1
             fields += sum(len(part) for part in level if isinstance(part, dict))
             if depth > self._depth_max:
-                raise EventTooComplex(f"is nested more than {self._depth_max} levels deep")
+                raise EventTooComplex(f"is nested more than {self._depth_max} levels deep", limit="listen.depth_max")
             if fields > self._fields_max:
-                raise EventTooComplex(f"has more than {self._fields_max} fields")
+                raise EventTooComplex(f"has more than {self._fields_max} fields", limit="listen.fields_max")
             level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
 
     def _normalise(self, event: Event, now: str, notes: list[str]) -> Op:

@@ -77,6 +77,7 @@ def test_a_page_of_another_site_is_refused_and_a_link_may_be_followed(headers: d
     assert status(OPEN, **headers) == expected
     if "sec_fetch_mode" in headers:
         assert status(OPEN, "POST", "/event", **headers) == 403
+        assert status(OPEN, "GET", "/advice", **headers) == 403
 
 
 @pytest.mark.parametrize(

@@ -233,8 +233,8 @@ class Admission:
             raise submission.error.with_traceback(None)
         waited = f"waited {self._settings.wait_seconds_max:g} s"
         if submission.taken:
-            raise Overloaded(f"{waited} for the disk; the write may still succeed")
-        raise Overloaded(f"{waited}; nothing was stored")
+            raise Overloaded(f"{waited} for the disk; the write may still succeed", limit="admission.wait_seconds_max")
+        raise Overloaded(f"{waited}; nothing was stored", limit="admission.wait_seconds_max")
 
     def leave(self, submission: Submission) -> None:
         """Give the room of a submission back; the persister is done with it."""

@@ -133,7 +133,7 @@ class Tail:
         if not self._commits.is_open:
             raise Overloaded("the journal is not open yet")
         if self.statistics.readers >= self._settings.readers_max:
-            raise Overloaded(f"{self._settings.readers_max} readers already", retry_after_s=5)
+            raise Overloaded(f"{self._settings.readers_max} readers already", retry_after_s=5, limit="tail.readers_max")
 
     def end(self) -> None:
         """End all readers: the daemon stops."""

@@ -226,7 +226,9 @@ def _problem_of_http(app: QuartTrio, error: HTTPException) -> Reply:
     """Say werkzeug's errors as problems. A known path with another method is 404 too: the seed knows no 405."""
     status, hint = error.code or 500, ""
     if isinstance(error, RequestEntityTooLarge):
-        return problem_reply(RequestTooLarge("the body is too large", hint="send it in several requests"))
+        return problem_reply(
+            RequestTooLarge("the body is too large", hint="send it in several requests", limit="listen.body_bytes_max")
+        )
     if isinstance(error, MethodNotAllowed):
         status, hint = NOT_FOUND, f"{request.path} takes {', '.join(sorted(error.valid_methods or ()))}"
     elif status == NOT_FOUND:

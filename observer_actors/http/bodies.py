@@ -14,15 +14,25 @@ from typing import Final
 import trio
 
 from observer_actors.actors.admission import Room
-from observer_actors.errors import Overloaded
+from observer_actors.errors import Overloaded, RequestTimedOut
 
-__all__ = ["Arrival", "BodyRoom"]
+__all__ = ["Arrival", "BodyRoom", "body_late", "head_late"]
 
 REQUESTS_MAX: Final = 10_000
 STALL_S: Final = 2.0
 BYTES_A_SECOND_MIN: Final = 65_536
 """A body holds room while it arrives. It may stand still for `STALL_S` in all, and must come at this rate besides: who
 only announces one, or trickles it, does not keep others out."""
+
+
+def head_late() -> RequestTimedOut:
+    """Give the error of a head that did not come in time."""
+    return RequestTimedOut("the head did not arrive in time", limit="listen.head_seconds_max")
+
+
+def body_late() -> RequestTimedOut:
+    """Give the error of a body that did not come in time."""
+    return RequestTimedOut("the body did not arrive in time", limit="listen.request_seconds_max")
 
 
 class Arrival:
@@ -65,7 +75,7 @@ class BodyRoom:
             with trio.move_on_after(self._wait_s) as waited:
                 await self._room.enter(count, size)
             if waited.cancelled_caught:
-                raise Overloaded(f"no room for the body within {self._wait_s:g} s")
+                raise Overloaded(f"no room for the body within {self._wait_s:g} s", limit="listen.bodies_bytes_max")
         self.requests += 1
         try:
             yield

@@ -29,8 +29,8 @@ from typing import Final
 
 import trio
 
-from observer_actors.errors import ObserverError, Overloaded, RequestTimedOut
-from observer_actors.http.bodies import Arrival, BodyRoom
+from observer_actors.errors import ObserverError, Overloaded
+from observer_actors.http.bodies import Arrival, BodyRoom, body_late, head_late
 from observer_actors.http.express import RECEIVE_BYTES, Express, Rider
 from observer_actors.http.guard import PEER, Guard, Peer, peer_of
 from observer_actors.http.intake import Intake
@@ -116,10 +116,12 @@ class FrontDoor:
 
     def _one_too_many(self, peer: Peer) -> ObserverError | None:
         if self.open > self._connections_max:
-            return Overloaded(f"{self._connections_max:,} connections already")
+            return Overloaded(f"{self._connections_max:,} connections already", limit="listen.connections_max")
         most = self.settings.connections_per_address_max
         if peer.address and self._by_address[peer.address] > most:
-            return TooManyConnections(f"{most:,} connections from {peer.address} already")
+            return TooManyConnections(
+                f"{most:,} connections from {peer.address} already", limit="listen.connections_per_address_max"
+            )
         return None
 
     async def _serve(self, stream: trio.SocketStream, peer: Peer) -> None:
@@ -203,6 +205,7 @@ class _Connection(Rider):
         self.is_refused = False
         """The last request was answered before all of it was read."""
         self._answering = False
+        self._expects_body = False
         self._door = door
         self._stream = stream
 
@@ -234,7 +237,7 @@ class _Connection(Rider):
     async def _head(self) -> Head | None:
         """Give the next request once its head is there; None when it is not plain."""
         settings = self._door.settings
-        self.busy, self._answering = True, False
+        self.busy, self._answering, self._expects_body = True, False, False
         self.until = trio.current_time() + settings.head_seconds_max
         head: Head | Incomplete | None = INCOMPLETE
         while head is INCOMPLETE:
@@ -257,6 +260,7 @@ class _Connection(Rider):
         if missing <= 0:
             await self._take(head)
             return
+        self._expects_body = True
         try:
             async with self._door.bodies.hold(head.end if head.end > RECEIVE_BYTES else 0):
                 if await self._receive(missing, Arrival(self._door.settings.request_seconds_max)):
@@ -323,6 +327,6 @@ class _Connection(Rider):
     async def _say_too_late(self) -> None:
         """Tell a client whose request did not come in time, if it listens."""
         self.is_refused = True
-        reply = problem_reply(RequestTimedOut("the request did not arrive in time"))
+        reply = problem_reply(body_late() if self._expects_body else head_late())
         with suppress(OSError):
             os.write(self.descriptor, rendered(reply, close=True))

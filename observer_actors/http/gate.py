@@ -16,8 +16,8 @@ from typing import Any, Final
 import trio
 
 from observer_actors.actors.admission import Room
-from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTimedOut, RequestTooLarge
-from observer_actors.http.bodies import REQUESTS_MAX, Arrival, BodyRoom
+from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge
+from observer_actors.http.bodies import REQUESTS_MAX, Arrival, BodyRoom, body_late
 from observer_actors.http.guard import PEER, Guard
 from observer_actors.http.replies import Reply, problem_reply
 from observer_actors.http.wire import LENGTH_DIGITS_MAX
@@ -107,7 +107,9 @@ class Gate:
         """Refuse a head above its limit: Hypercorn only looks at how much of an unfinished one it holds."""
         line = len(scope["method"]) + len(scope["raw_path"]) + len(scope["query_string"])
         if line + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > self._head_bytes_max:
-            raise HeadTooLarge(f"the head of a request holds at most {self._head_bytes_max:,} bytes")
+            raise HeadTooLarge(
+                f"the head of a request holds at most {self._head_bytes_max:,} bytes", limit="listen.head_bytes_max"
+            )
 
     def _announced(self, scope: Message) -> int:
         headers = dict(scope["headers"])
@@ -122,6 +124,7 @@ class Gate:
             raise RequestTooLarge(
                 f"a body holds at most {largest:,} bytes, this one {int(length):,}",
                 hint="send it in several requests, or compress it",
+                limit="listen.body_bytes_max",
             )
         return int(length)
 
@@ -145,7 +148,7 @@ class _Arriving:
             if not message.get("more_body", False):
                 self._arrival = None
             return message
-        raise RequestTimedOut("the request did not arrive in time")
+        raise body_late()
 
 
 class _Answering:
@@ -165,7 +168,7 @@ class _Answering:
             return
         size = len(message.get("body", b""))
         if self._start is not None and not self._room.fits(1, size):
-            raise Overloaded("too many answers are being sent that nobody reads")
+            raise Overloaded("too many answers are being sent that nobody reads", limit="listen.answers_bytes_max")
         await self._room.enter(1, size)
         try:
             start, self._start = self._start, None

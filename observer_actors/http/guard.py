@@ -32,6 +32,8 @@ _OPEN_PATHS: Final = frozenset({"/health", "/ready"})
 _INGEST_PATHS: Final = frozenset({"/event", "/events"})
 _MCP_PATH: Final = "/mcp"
 """What its tools do is asked about once more, each by itself."""
+_LEAVES_A_TRACE: Final = frozenset({"/advice"})
+"""What GET writes to the journal: a link on somebody's page must not."""
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CREDENTIALS: Final = struct.Struct("3i")
 """struct ucred: pid, uid, gid."""
@@ -112,7 +114,7 @@ class Guard:
         if origin is not None and origin.lower().partition("://")[2] != host.lower():
             return OriginForeign(f"a page of {origin[:HOST_SHOWN_MAX]!a} asks", hint="no web page may use this daemon")
         site = headers.get("sec-fetch-site", "none")
-        follows_link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+        follows_link = method == "GET" and path not in _LEAVES_A_TRACE and headers.get("sec-fetch-mode") == "navigate"
         if site not in ("none", "same-origin") and not follows_link:
             return OriginForeign("a page of another site asks", hint="no web page may use this daemon")
         return self.refusal(peer, method, path, host, headers.get("authorization", ""))

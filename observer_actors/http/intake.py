@@ -217,7 +217,9 @@ class Intake:
                 plain = await trio.to_thread.run_sync(_gunzip, body, self._settings.decompressed_bytes_max)
                 await self._unpacked.enter(1, len(plain))
                 return plain
-        raise Overloaded(f"no room to decompress the body within {self._wait_s:g} s")
+        raise Overloaded(
+            f"no room to decompress the body within {self._wait_s:g} s", limit="admission.wait_seconds_max"
+        )
 
     def _answer(self, judged: JudgedBatch, receipts: Receipts) -> BatchAnswer:
         seqs, duplicates = receipts.seqs, receipts.duplicates
@@ -330,7 +332,11 @@ def _gunzip(body: bytes, size_max: int) -> bytes:
             parts.append(part)
             room -= len(part)
             if room <= 0:
-                raise RequestTooLarge(f"more than {size_max:,} bytes after decompression", hint="send smaller batches")
+                raise RequestTooLarge(
+                    f"more than {size_max:,} bytes after decompression",
+                    hint="send smaller batches",
+                    limit="listen.decompressed_bytes_max",
+                )
         if at == len(body):
             return b"".join(parts)
     raise RequestInvalid(f"more than {GZIP_MEMBERS_MAX:,} gzip members")

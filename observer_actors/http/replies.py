@@ -29,7 +29,10 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What went wrong: `title` names the kind, `detail` this case, `field` the field, `hint` what to do."""
+    """What went wrong: `title` names the kind, `detail` this case, `field` the field, `hint` what to do.
+
+    `limit` is the setting of the limit that was met.
+    """
 
     type: str = "about:blank"
     title: str
@@ -38,6 +41,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str
     field: str = ""
     hint: str = ""
+    limit: str = ""
     retryable: bool = False
 
 
@@ -60,6 +64,7 @@ def problem_of(error: ObserverError) -> Problem:
         error=error.detail,
         field=field,
         hint=error.hint,
+        limit=error.limit,
         retryable=error.retryable,
     )
 

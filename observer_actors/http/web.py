@@ -23,8 +23,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
-from observer_actors.errors import RequestInvalid, RequestTimedOut
-from observer_actors.http.bodies import BYTES_A_SECOND_MIN
+from observer_actors.errors import RequestInvalid
+from observer_actors.http.bodies import BYTES_A_SECOND_MIN, head_late
 from observer_actors.http.gate import HeadTooLarge
 from observer_actors.http.lingering import end, linger
 from observer_actors.http.replies import problem_reply
@@ -201,9 +201,7 @@ class _Ours:
             if self._receiving.cancelled_caught and self._is_closing:
                 raise trio.ClosedResourceError
             if self._receiving.cancelled_caught:
-                await self.send_all(
-                    rendered(problem_reply(RequestTimedOut("the head did not arrive in time")), close=True)
-                )
+                await self.send_all(rendered(problem_reply(head_late()), close=True))
                 raise trio.BrokenResourceError("the client does not send")
         if self.is_idle and self._head_by == inf:
             self._expect_head(begun=True)
@@ -266,7 +264,7 @@ def _said(data: bytes) -> bytes:
 
 _REFUSALS: Final = {
     RequestInvalid("what was sent is no HTTP/1.1 request", hint="RFC 9112 says what one is"): b"HTTP/1.1 400 ",
-    HeadTooLarge("the head of the request is too long"): b"HTTP/1.1 431 ",
+    HeadTooLarge("the head of the request is too long", limit="listen.head_bytes_max"): b"HTTP/1.1 431 ",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import signal
 import ssl
@@ -204,6 +205,7 @@ requests_per_connection_max = 2
 head_bytes_max = 2048
 body_bytes_max = 5000
 decompressed_bytes_max = 6000
+batch_events_max = 3
 fields_max = 10
 depth_max = 3
 head_seconds_max = 1
@@ -233,8 +235,25 @@ async def test_what_an_event_may_be(limited: Daemon, body: bytes, status: int) -
     assert await answers(limited, post("/event", body)) == [status] * 2
 
 
-async def test_a_head_above_its_limit_is_431(limited: Daemon) -> None:
-    assert await answers(limited, post("/event", GOOD, "X: " + "x" * 2_100)) == [431] * 2
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("request_", "status", "limit"),
+    [
+        (post("/event", GOOD, "X: " + "x" * 2_100), 431, "head_bytes_max"),
+        (post("/event", b"x" * 5_001), 413, "body_bytes_max"),
+        (post("/event", gzip.compress(b" " * 6_001), "Content-Encoding: gzip"), 413, "decompressed_bytes_max"),
+        (post("/event", b'{"a":{"b":{"c":{"d":1}}}}'), 422, "depth_max"),
+        (post("/event", b"{" + b",".join(b'"f%d":1' % n for n in range(11)) + b"}"), 422, "fields_max"),
+        (post("/events", b"{}\n" * 4), 400, "batch_events_max"),
+        (b"POST /event HTTP/1.1\r\nHost: localhost\r\nX:", 408, "head_seconds_max"),
+        (b"POST /event HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{", 408, "request_seconds_max"),
+    ],
+)
+async def test_each_limit_says_which_it_is(limited: Daemon, way: Way, request_: bytes, status: int, limit: str) -> None:
+    async with connected_to(limited.url, way) as client:
+        await client.send(request_)
+        answer = await client.answer()
+    assert (answer.status, answer.json["limit"]) == (status, f"listen.{limit}")
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -257,6 +276,7 @@ async def test_one_address_has_only_so_many_connections(limited: Daemon) -> None
         with trio.fail_after(10):
             refused = await opened[-1].receive_some()
         assert b" 429 " in refused
+        assert b'"limit":"listen.connections_per_address_max"' in refused
         assert b"127.0.0.1" in refused
 
 
