@@ -436,6 +436,11 @@ def _input_summary(event: Event) -> str:
     return f"{kind} {role}×{count} in {city}, {state}"
 
 
+def says_no_input(summary: str) -> bool:
+    """Say whether an input's summary was made of nothing, for want of anything that was said."""
+    return summary.endswith("?×? in ?, ?")
+
+
 def _output_summary(event: Event, *, success: bool) -> str:
     for candidate in (event.output_summary, event.one_liner):
         if candidate is not None:

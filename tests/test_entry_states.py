@@ -75,8 +75,19 @@ def test_a_withheld_entry_is_tried_again_when_its_evidence_has_grown_by_half_and
 
 
 def test_an_active_entry_that_does_harm_of_late_is_withheld_whatever_it_did_before() -> None:
-    late = msgspec.structs.replace(Trial(Arm(900, 90), Arm(60, 50)), recent=Sides(Arm(10, 80), Arm(12, 1)))
+    late = msgspec.structs.replace(Trial(Arm(900, 90), Arm(60, 50)), recent={"mcp": Sides(Arm(10, 80), Arm(12, 1))})
     assert judged(ACTIVE, late, 7) == Standing(State.WITHHELD, "it does harm now", evidence_then=7)
+
+
+def test_where_several_sources_use_an_entry_none_alone_decides() -> None:
+    good, bad, none = Sides(Arm(40, 10), Arm(30, 20)), Sides(Arm(0, 90), Arm(90, 0)), Sides(Arm(0, 0), Arm(0, 0))
+    for others, state in (({}, State.WITHHELD), ({"mcp": good}, State.CANDIDATE), ({"mcp": bad}, State.WITHHELD)):
+        by_source = {"bot": bad, **others}
+        total = sum(by_source.values(), none)
+        assert judged(CANDIDATE, Trial(total.exposed, total.control, by_source=by_source), 1).state is state
+    by_source = {"bot": Sides(Arm(90, 0), Arm(0, 90)), "mcp": Sides(Arm(10, 20), Arm(12, 18))}
+    total = sum(by_source.values(), none)
+    assert judged(CANDIDATE, Trial(total.exposed, total.control, by_source=by_source), 1) is CANDIDATE
 
 
 def test_half_of_a_candidates_runs_are_control_and_of_an_active_or_pinned_ones_as_many_as_is_set() -> None:

@@ -62,12 +62,12 @@ def test_an_endpoint_that_works_is_an_entry_with_its_rate_its_times_and_its_inpu
     entry = only(fold(numbered(ops)), Kind.DO)
     assert entry.id == entry_id(Kind.DO, "sql:run")
     assert entry.text == (
-        "`sql:run` works: 9 of 9 calls succeeded (70 to 100 %). Half of them took up to 46 ms, 95 % up to 79 ms."
+        "`sql:run` works: 9 of 10 calls succeeded (60 to 98 %). Half of them took up to 46 ms, 95 % up to 79 ms."
         " Input that works: `{a}` (9 of 9)."
     )
-    assert (entry.succeeded, entry.failed, entry.runs, entry.sources) == (9, 0, 8, ("mcp",))
+    assert (entry.succeeded, entry.failed, entry.runs, entry.sources) == (9, 1, 8, ("mcp",))
     assert entry.example_seqs == (5, 6, 7, 8, 9)
-    assert [change.seq for change in entry.history] == [3, 4, 6, 9]
+    assert [change.seq for change in entry.history] == [3, 4, 5, 6, 7, 8, 9, 10]
 
 
 def test_a_failure_is_an_entry_with_its_cause_and_what_works_instead() -> None:
@@ -76,14 +76,14 @@ def test_a_failure_is_an_entry_with_its_cause_and_what_works_instead() -> None:
     playbook = fold(numbered(good + bad))
     [avoid] = texts(playbook, Kind.AVOID, "book")
     assert avoid == (
-        "`book` fails with “invalid date <num>” (10 of 22 calls). Compare the arguments with the tool's description and"
+        "`book` fails with “invalid date <num>” (12 of 24 calls). Compare the arguments with the tool's description and"
         " mend them before calling again. It works with `date` being a date (YYYY-MM-DD) (12 of 12), not with `date`"
-        " being a word (0 of 10)."
+        " being a word (0 of 12)."
     )
     [way] = [entry for entry in playbook.ledger.at("book") if entry.about == "`date` being a date (YYYY-MM-DD)"]
     assert way.text == (
         "Call `book` with `date` being a date (YYYY-MM-DD): 12 of 12 such calls succeeded, with `date` being a word"
-        " 0 of 7."
+        " 0 of 12."
     )
 
 
@@ -163,7 +163,7 @@ def test_what_good_runs_do_before_is_a_recipe() -> None:
     [entry] = [one for one in fold(numbered(ops)).ledger.at("book") if one.kind is Kind.RECIPE]
     assert entry.text.startswith("Before `book`, call `look`. Of the runs that did ")
     assert entry.corroborated
-    assert entry.sources == ("auditor", "mcp")
+    assert entry.sources == ("mcp",)
 
 
 # --------------------------------------------------------------------------------------- verdicts, corroboration
@@ -181,34 +181,70 @@ def test_a_success_in_a_run_that_was_judged_failed_is_none_whichever_came_first(
     [
         (in_runs([call()] * 6), False),
         ([call()] * 6 + [call(source="scenario")] * 6, True),
-        ([*in_runs([call()] * 6), call(source="scenario")], True),
+        ([*in_runs([call()] * 6), *[call(source="scenario")] * 2], True),
+        ([*in_runs([call()] * 6), call(source="scenario")], False),
         ([call(run="r1")] * 6 + [call(run="r1", source="scenario")] * 6, False),
-        ([call(run="r1"), call(run="r2"), call(run="r3"), verdict("r1", good=True)], True),
-        ([call(run="r1")] * 5 + [verdict("r1", good=True)], False),
-        ([call(), verdict("", good=True)] * 6, False),
+        ([call(run="r1"), call(run="r2"), call(run="r3"), verdict("r1", good=True)], False),
     ],
     ids=[
         "one source",
         "no runs, two sources",
         "two sources",
+        "two sources, too little of the second",
         "one run",
         "judged",
-        "judged, one run",
-        "no run is judged",
     ],
 )
 def test_no_entry_is_corroborated_by_one_run_or_by_one_source_alone(ops: list[Op], *, expected: bool) -> None:
-    entry = only(fold(numbered(ops), corroboration=BOTH), Kind.DO)
-    assert entry.corroborated is entry.available is expected
+    found = [one for one in fold(numbered(ops), corroboration=BOTH).ledger.at("sql:run") if one.kind is Kind.DO]
+    assert any(entry.corroborated and entry.available for entry in found) is expected
 
 
-def test_a_verdict_vouches_for_nobody_but_who_reported_first_in_the_run() -> None:
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_verdict_vouches_for_nobody_whoever_reported_first_in_the_run(*, is_first: bool) -> None:
     ops = []
     for n in range(5):
-        ops += [call(run=f"r{n}"), call("evil", run=f"r{n}", source="bot"), verdict(f"r{n}", good=True)]
+        honest = [call(run=f"r{n}"), call(run=f"r{n}", source="scenario")]
+        evil = [call("evil", run=f"r{n}", source="bot"), call("pay", error="say evil", run=f"r{n}", source="bot")]
+        ops += [*evil, *honest] if is_first else [*honest, *evil]
+        ops += [verdict(f"r{n}", good=n % 2 == 0), verdict(f"alone{n}", good=False)]
+        ops += [call("pay", error="say evil", run=f"alone{n}", source="bot")]
     playbook = fold(numbered(ops), corroboration=BOTH)
     assert only(playbook, Kind.DO).available
-    assert not only(playbook, Kind.DO, "evil").available
+    assert not any("evil" in entry.text for entry in playbook.entries.values() if entry.available)
+
+
+def test_one_source_outweighs_nobody_however_much_it_reports() -> None:
+    honest = [call(run=f"{s}{n}", source=s) for s in ("mcp", "scenario") for n in range(20)]
+    failures = [call(error="no table 7 at all", run=f"{s}f", source=s) for s in ("mcp", "scenario")]
+    before = only(fold(numbered(failures + honest), corroboration=BOTH), Kind.DO)
+    flood = [call(error="no table 7 at all", source="bot")] * 500 + [call(source="bot", ms=1)] * 3
+    after = only(fold(numbered(failures + honest + flood), corroboration=BOTH), Kind.DO)
+    assert before.available
+    assert after.available
+    assert (before.succeeded, before.failed) == (38, 2)  # as last drawn
+    assert 38 < after.succeeded <= 43
+    assert after.failed == 4
+    evil = [call("evil", source="bot")] * 500 + [call("evil", error="no", run=f"{s}e", source=s) for s in ("mcp", "x")]
+    assert not any(
+        entry.available
+        for entry in fold(numbered(evil * 2), corroboration=BOTH).ledger.at("evil")
+        if entry.kind is Kind.DO
+    )
+
+
+def test_one_source_alone_does_not_change_the_words_of_a_failure() -> None:
+    told = [
+        call(error="the wanted car is not there", run=f"{s}{n}", source=s) for s in ("mcp", "scenario") for n in "ab"
+    ]
+    other = [call(error=f"the wanted {word} is not there", source="bot") for word in ("evil", "ghost", "lie")] * 9
+    for ops in (told + other, other + told):
+        entry = only(fold(numbered(ops), corroboration=BOTH), Kind.AVOID)
+        assert entry.available
+        assert "“the wanted car is not there”" in entry.text
+    both = [call(error="the wanted bus is not there", run=f"{s}x", source=s) for s in ("mcp", "scenario")]
+    entry = only(fold(numbered(told + both), corroboration=BOTH), Kind.AVOID)
+    assert "“the wanted <any> is not there”" in entry.text
 
 
 def test_words_of_one_source_alone_stand_in_no_text_of_another_entry() -> None:
@@ -577,7 +613,8 @@ def test_the_gateway_gets_a_copy_when_the_successes_have_grown_by_half() -> None
 def test_the_airline_data_gives_entries_that_are_true(shared_data: Path) -> None:
     lines = (shared_data / "taubench_airline_ops.jsonl").read_bytes()
     ops = numbered(EventDecoder().many(lines, now="2026-11-22T10:00:00.000Z", lines_max=10_000).ops)
-    playbook = fold(ops, corroboration=BOTH)
+    assert not any(entry.available for entry in fold(ops, corroboration=BOTH).entries.values())  # one source alone
+    playbook = fold(ops, corroboration=Corroboration(runs_min=2, sources_min=1))
     told = {entry.text for entry in playbook.entries.values() if entry.available}
     assert any("“Error: payment amount does not add up" in text and "Compare the arguments" in text for text in told)
     way = "call `airline:get_user_details`, and then `airline:update_reservation_flights` again"

@@ -56,14 +56,14 @@ def after(*ops: Op) -> Trials:
 def test_an_event_with_the_advice_id_is_the_outcome() -> None:
     trials = after(exposure("a1", "e"), op(success=False, advice_id="a1"))
     assert trials.trial("e") == Trial(
-        exposed=Arm(0, 1), by_source={"mcp": Sides(exposed=Arm(0, 1))}, recent=Sides(exposed=Arm(0, 1))
+        exposed=Arm(0, 1), by_source={"mcp": Sides(exposed=Arm(0, 1))}, recent={"mcp": Sides(exposed=Arm(0, 1))}
     )
 
 
 def test_what_was_held_back_counts_for_the_control() -> None:
     trials = after(exposure("a1", control=("e",)), op(advice_id="a1"))
     assert trials.trial("e") == Trial(
-        control=Arm(1, 0), by_source={"mcp": Sides(control=Arm(1, 0))}, recent=Sides(control=Arm(1, 0))
+        control=Arm(1, 0), by_source={"mcp": Sides(control=Arm(1, 0))}, recent={"mcp": Sides(control=Arm(1, 0))}
     )
 
 
@@ -80,11 +80,43 @@ def test_a_run_counts_once_and_is_corrected_by_what_comes_later() -> None:
     assert trials.trial("e").exposed == Arm(0, 1)
     trials.add(verdict(success=True, run="r"))
     assert trials.trial("e").exposed == Arm(1, 0)
-    assert trials.add(verdict(success=False, run="r")) == ["e"]
-    assert trials.add(verdict(success=False, run="r")) == []
+    assert trials.add(verdict(success=False, run="r")).entries == ["e"]
+    assert trials.add(verdict(success=False, run="r")).entries == []
     assert trials.trial("e") == Trial(
-        exposed=Arm(0, 1), by_source={"mcp": Sides(exposed=Arm(0, 1))}, recent=Sides(exposed=Arm(0, 1))
+        exposed=Arm(0, 1), by_source={"mcp": Sides(exposed=Arm(0, 1))}, recent={"mcp": Sides(exposed=Arm(0, 1))}
     )
+
+
+def test_nobody_reports_how_another_ones_run_went() -> None:
+    asked = op(own=exposure_attrs(Exposure(advice_id="a1", run="r", asked_by="mcp", exposed=("e",))))
+    again = op(own=exposure_attrs(Exposure(advice_id="a2", run="r", asked_by="bot", exposed=("e",))))
+    bots = op(success=False, source="bot", run="r", advice_id="a2")
+    assert after(asked, again, bots).trial("e") == Trial()
+    assert after(asked, op(advice_id="a1"), again, bots).trial("e").exposed == Arm(1, 0)
+    first = op(source="bot", run="q")  # whoever names a run first does not own it
+    trials = after(exposure("a3", "e", run="q"), first, op(advice_id="a3"), op(False, source="bot", advice_id="a3"))
+    assert trials.trial("e").by_source == {"mcp": Sides(exposed=Arm(1, 0))}
+
+
+def test_a_report_counts_from_the_endpoint_that_was_asked_about() -> None:
+    about = op(own=exposure_attrs(Exposure(advice_id="a1", endpoint="sql:run", exposed=("e",))))
+    elsewhere = msgspec.structs.replace(op(advice_id="a1"), endpoint="log:write")
+    assert after(about, op(False, advice_id="a1"), elsewhere).trial("e").exposed == Arm(0, 1)
+    assert after(exposure("a1", "e"), elsewhere).trial("e").exposed == Arm(1, 0)
+
+
+def test_a_run_without_an_outcome_is_lost_until_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_MAX", 3)
+    hang = [exposure(f"a{n}", "e", run=f"r{n}") for n in range(5)]
+    trials = after(*hang)
+    assert (trials.trial("e").exposed, trials.trial("e").lost) == (Arm(0, 2), (2, 0))
+    assert trials.add(exposure("c", control=("e",), run="c")) == (["e"], ("r2",))
+    trials.add(op(advice_id="a0"))
+    assert (trials.trial("e").exposed, trials.trial("e").lost) == (Arm(1, 2), (2, 0))
+    assert trials.add(op(False, advice_id="a1")).entries == ["e"]
+    assert (trials.trial("e").exposed, trials.trial("e").lost) == (Arm(1, 2), (1, 0))
+    assert trials.add(op(False, advice_id="a1")).entries == []
+    assert trials.trial("e").by_source == {"mcp": Sides(exposed=Arm(1, 1)), "unknown": Sides(exposed=Arm(0, 1))}
 
 
 def test_a_report_counts_for_the_entries_of_its_own_answer_alone() -> None:
@@ -104,7 +136,7 @@ def test_a_run_that_was_drawn_stays_where_it_is() -> None:
     assert trials.drawn("r", "e") is True
     assert trials.drawn("r", "f") is None
     sides = Sides(exposed=Arm(1, 0))
-    assert trials.trial("e") == Trial(exposed=Arm(1, 0), by_source={"unknown": sides}, recent=sides)
+    assert trials.trial("e") == Trial(exposed=Arm(1, 0), by_source={"unknown": sides}, recent={"unknown": sides})
 
 
 def test_fixed_and_broken_compare_the_last_outcomes_of_a_task_in_both_arms() -> None:
@@ -144,14 +176,14 @@ def test_a_new_trial_starts_from_nothing_and_runs_of_the_old_one_stay_out() -> N
 def test_ops_of_no_run_that_was_drawn_change_nothing() -> None:
     trials = after(exposure("a1", "e", run="r"))
     for other in (op(), op(run="q"), op(advice_id="a9"), verdict(success=True, run="q"), op(advice_id=7)):
-        assert trials.add(other) == ()
+        assert trials.add(other) == ((), ())
     assert trials.trial("e") == trials.trial("unknown") == Trial()
 
 
 def test_an_entry_that_is_forgotten_counts_no_more() -> None:
     trials = after(exposure("a1", "e", run="r"))
     trials.forget("e")
-    assert trials.add(verdict(success=True, run="r")) == []
+    assert trials.add(verdict(success=True, run="r")).entries == []
     assert trials.trial("e") == Trial()
 
 
@@ -171,11 +203,11 @@ def test_the_recent_counts_begin_anew_and_a_correction_finds_its_own(monkeypatch
     monkeypatch.setattr(module, "WINDOW_RUNS", 3)
     ops = [exposure(f"a{number}", "e", run=f"r{number}") for number in range(5)]
     trials = after(*ops, *(verdict(success=True, run=f"r{number}") for number in range(5)))
-    assert trials.trial("e").recent == Sides(exposed=Arm(2, 0))
+    assert trials.trial("e").recent == {"unknown": Sides(exposed=Arm(2, 0))}
     trials.add(verdict(success=False, run="r0"))
-    assert (trials.trial("e").exposed, trials.trial("e").recent) == (Arm(4, 1), Sides(exposed=Arm(2, 1)))
+    assert (trials.trial("e").exposed, trials.trial("e").recent["unknown"]) == (Arm(4, 1), Sides(exposed=Arm(2, 1)))
     trials.add(verdict(success=False, run="r4"))
-    assert (trials.trial("e").exposed, trials.trial("e").recent) == (Arm(3, 2), Sides(exposed=Arm(1, 2)))
+    assert (trials.trial("e").exposed, trials.trial("e").recent["unknown"]) == (Arm(3, 2), Sides(exposed=Arm(1, 2)))
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ falls behind, for the journal waits for it. The playbook lives in memory; what h
 that belongs to it, a moment later. A crash loses nothing, for the cursor was not saved either.
 
 When evidence is revoked the playbook is made anew from the journal, beside the one that goes on being served, in which
-the entries that may be touched are suspended; then one takes the other's place.
+the entries that may be touched are suspended; then one takes the other's place. A revocation holds from the moment it
+is in the journal, however far the playbook is behind it: nothing that it may touch is given out until the two meet.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from observer_actors.actors.commits import Feed, ReadJournal
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.op import Op
-from observer_actors.playbook import Corroboration, Entry, Left, Playbook, Row, copies
+from observer_actors.playbook import Corroboration, Entry, Left, Playbook, Revocation, Row, copies, decision_in
 from observer_actors.playbook.deltas import Delta, touched
 from observer_actors.store import Shelf
 from observer_actors.supervision import Life
@@ -46,6 +47,8 @@ SAVE_BUDGET_S: Final = 1.0
 LOOK_S: Final = 0.5
 """How often it looks whether the playbook has to be made anew."""
 READ_OPS: Final = 1_000
+FORGET_S: Final = 60.0
+"""Between two looks at where the journal begins."""
 
 
 class Consolidator:
@@ -86,6 +89,9 @@ class Consolidator:
         self._is_new = False
         """The playbook was made anew, and none of it is saved."""
         self._left = Left()
+        self._ahead: list[Revocation] = []
+        """Those that the playbook has not come to yet."""
+        self._has_looked_ahead = False
         self._grown_to, self._grown_at = 0, -inf
         """The end of the journal, and when it was seen there first."""
 
@@ -104,8 +110,25 @@ class Consolidator:
         return self._playbook.ledger.trials.drawn(run, entry)
 
     def entry(self, key: str) -> Entry | None:
-        """Give an entry as of now; None when there is none."""
-        return self._playbook.entries.get(key)
+        """Give an entry as of now, to be handed out; None when there is none, or it may have been taken back."""
+        entry = self._playbook.entries.get(key)
+        return None if entry is None or self._is_taken_back(entry) else entry
+
+    @property
+    def suspended(self) -> int:
+        """Entries that are not handed out until the playbook has been made anew."""
+        return sum(entry.suspended or self._is_taken_back(entry) for entry in self.entries.values())
+
+    def expect(self, revocation: Revocation) -> None:
+        """Let a revocation hold that is in the journal now."""
+        cursor = self._playbook.cursor
+        self._ahead = [one for one in (*self._ahead, revocation) if one.seq > cursor]
+
+    def _is_taken_back(self, entry: Entry) -> bool:
+        if not self._has_looked_ahead:
+            return True
+        playbook = self._playbook
+        return any(one.seq > playbook.cursor and playbook.may_touch(one, entry.endpoint) for one in self._ahead)
 
     async def reached(self, seq: int) -> None:
         """Wait until everything up to ``seq`` is in the playbook; give it a deadline from outside."""
@@ -121,6 +144,7 @@ class Consolidator:
         playbook.set_rules(self._corroboration)
         self._playbook, self._saved_seq, self._is_new = playbook, playbook.cursor, False
         self._turn = trio.Lock()
+        self._has_looked_ahead = False
         await self._stock()
         await self._feed.open(playbook.cursor)
         life.ready()
@@ -131,11 +155,13 @@ class Consolidator:
                 nursery.start_soon(self._save_now_and_then)
                 nursery.start_soon(self._tell_now_and_then)
                 nursery.start_soon(self._make_anew_when_outdated)
+                nursery.start_soon(self._forget_now_and_then)
         finally:
             with trio.move_on_after(SAVE_BUDGET_S, shield=True):
                 await self._save()
 
     async def _follow(self, life: Life) -> None:
+        await self._look_ahead(life)
         while True:
             life.at("waiting")
             async with self._feed.take() as ops:
@@ -146,6 +172,21 @@ class Consolidator:
                         taken = self._take(ops, taken)
                     await self._let_others()
             life.progress()
+
+    async def _look_ahead(self, life: Life) -> None:
+        """Find what was revoked by ops that are not in the playbook yet. Nothing is handed out until then."""
+        at, end = self._feed.cursor, self._feed.cursor + self._feed.statistics().behind
+        while at < end and (ops := await self._read(at, READ_OPS)):
+            life.at("looking ahead")
+            for op in ops:
+                if isinstance(decided := decision_in(op), Revocation):
+                    self.expect(decided)
+            at = ops[-1].seq
+            life.progress()
+        async with self._turn:
+            if not self._playbook.cursor:
+                self._playbook = Playbook(self._corroboration, self._ahead)
+            self._has_looked_ahead = True
 
     def _take(self, ops: Sequence[Op], taken: int) -> int:
         """Take ops in for one turn; give how many are taken then."""
@@ -261,9 +302,30 @@ class Consolidator:
         async with self._turn:
             while at < self._playbook.cursor:
                 at = await self._catch_up(anew, at)
-            before, self._playbook, self._is_new = len(self._playbook.entries), anew, True
+            before, old = len(self._playbook.entries), self._playbook
+            if not anew.passed_over and _knows_more(old, anew):
+                old.resume()  # nothing was meant by what was revoked, and the old one knows what was deleted since
+            else:
+                self._playbook, self._is_new = anew, True
             await self._stock()
-        self._log.info("playbook_made_anew", entries=len(anew.entries), entries_before=before, last_seq=anew.cursor)
+        entries = len(self._playbook.entries)
+        self._log.info(
+            "playbook_made_anew",
+            entries=entries,
+            entries_before=before,
+            ops_passed_over=anew.passed_over,
+            last_seq=anew.cursor,
+        )
+
+    async def _forget_now_and_then(self) -> None:
+        """Forget what only ops have shown that retention has deleted."""
+        while True:
+            await trio.sleep(FORGET_S)
+            for first in await self._read(0, 1):
+                async with self._turn:
+                    if self._playbook.meta.first_seq < first.seq:
+                        self._note(self._playbook.forget_before(first.seq))
+                        self._show()
 
     async def _catch_up(self, anew: Playbook, at: int) -> int:
         """Take the next ops in, and give how far it is now; what cannot be read is passed over."""
@@ -274,6 +336,12 @@ class Consolidator:
             taken = _take_turn(anew, ops, taken, lambda _deltas: None)
             await self._let_others()
         return ops[-1].seq if ops else end
+
+
+def _knows_more(old: Playbook, anew: Playbook) -> bool:
+    """Say whether one was made by the same rules, and of a journal whose beginning has been deleted since."""
+    is_alike = (old.meta.corroboration, old.meta.version) == (anew.meta.corroboration, anew.meta.version)
+    return is_alike and old.meta.first_seq < anew.meta.first_seq
 
 
 def _take_turn(playbook: Playbook, ops: Sequence[Op], taken: int, show: Callable[[Sequence[Delta]], None]) -> int:

@@ -1,9 +1,10 @@
-"""The part of `/metrics` about the playbook and advice. Labels are bounded: entries are counted by how they stand."""
+"""The part of `/metrics` about the playbook and advice. Labels are bounded: only the most used entries have their own."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from heapq import nlargest
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -16,6 +17,8 @@ from observer_actors.playbook.states import ALPHA
 
 __all__ = ["advice_metrics"]
 
+LIFTS_MAX: Final = 50
+"""Three series each."""
 UNCORROBORATED: Final = "uncorroborated"
 UNSUPPORTED: Final = "unsupported"
 STANDS: Final = (UNCORROBORATED, UNSUPPORTED, *State, Mark.PINNED)
@@ -38,10 +41,10 @@ def advice_metrics(views: Views) -> Iterator[Metric]:
     uses.add_metric(["exposed"], counts.exposed)
     uses.add_metric(["control"], counts.control)
     yield uses
-    yield from _of_entries(views.consolidator.entries.values())
+    yield from _of_entries(tuple(views.consolidator.entries.values()))
 
 
-def _of_entries(entries: Iterable[Entry]) -> Iterator[Metric]:
+def _of_entries(entries: Sequence[Entry]) -> Iterator[Metric]:
     standing: Counter[str] = Counter()
     outcomes: dict[str, Sides] = defaultdict(Sides)
     for entry in entries:
@@ -55,23 +58,29 @@ def _of_entries(entries: Iterable[Entry]) -> Iterator[Metric]:
         "Runs with an outcome in the present trials of entries: a run counts once for each entry.",
         labels=["state", "arm", "outcome"],
     )
-    shown = GaugeMetricFamily(
-        "observer_advice_lift",
-        "Success rate of exposed runs less that of the control, all entries of a state together, and its always-valid"
-        " 95 % interval.",
-        labels=["state", "bound"],
-    )
     for stands in STANDS:
         number.add_metric([stands], standing[stands])
         sides = outcomes[stands]
         for name, arm in (("exposed", sides.exposed), ("control", sides.control)):
             runs.add_metric([stands, name, "success"], arm.succeeded)
             runs.add_metric([stands, name, "failure"], arm.failed)
-        found = lift(sides, ALPHA)
+    yield from (number, runs, _lift_of_the_most_used(entries))
+
+
+def _lift_of_the_most_used(entries: Sequence[Entry]) -> Metric:
+    shown = GaugeMetricFamily(
+        "observer_advice_lift",
+        "Success rate of the runs that were exposed to an entry less that of its control, and its always-valid 95 %"
+        f" interval; of the {LIFTS_MAX} entries with the most runs.",
+        labels=["entry", "bound"],
+    )
+    used = (entry for entry in entries if entry.trial.exposed.total or entry.trial.control.total)
+    for entry in nlargest(LIFTS_MAX, used, key=lambda one: (one.trial.exposed.total + one.trial.control.total, one.id)):
+        found = lift(entry.trial, ALPHA)
         for bound, value in (("low", found.low), ("estimate", found.estimate), ("high", found.high)):
             if value is not None:
-                shown.add_metric([stands, bound], value)
-    yield from (number, runs, shown)
+                shown.add_metric([entry.id, bound], value)
+    return shown
 
 
 def _stands(entry: Entry) -> str:

@@ -14,13 +14,12 @@ from quart_trio import QuartTrio
 
 from observer_actors.doubt import suspicion
 from observer_actors.errors import ObserverError, QueryInvalid, RequestInvalid
-from observer_actors.event import AUDITOR, OWN_SOURCE
+from observer_actors.event import OWN_SOURCE
 from observer_actors.http.description import document_problems
 from observer_actors.http.queries import Parameter, parse_limit, parse_parameters, parse_seq, parse_text
 from observer_actors.http.replies import Reply, json_reply
 from observer_actors.http.views import Views
 from observer_actors.op import Op, time_us
-from observer_actors.patterns import bounded_endpoint
 from observer_actors.playbook import Action, Decision, Entry, Kind, Left, Of, Revocation, State, decision_attrs
 from observer_actors.playbook.decisions import NOTE_CHARS_MAX, PLAYBOOK_ENDPOINT
 from observer_actors.playbook.fold import REVOCATIONS_MAX
@@ -168,7 +167,8 @@ def register_playbook(app: QuartTrio, views: Views, send: Send) -> None:
         if decided.action is Action.NOTE and not decided.note.strip():
             raise RequestInvalid("note: is empty", hint='{"action": "note", "note": "…"}')
         note = views.intake.without_secrets(decided.note)
-        await _record(views, Decision(action=decided.action, entry=found.id, note=note))
+        decision = Decision(action=decided.action, entry=found.id, note=note)
+        await _taken_in(views, await views.recorder.record(PLAYBOOK_ENDPOINT, decision_attrs(decision)))
         return send(json_reply(shown(_found(views, entry))))
 
     @app.post("/playbook/revoke")
@@ -185,10 +185,12 @@ def register_playbook(app: QuartTrio, views: Views, send: Send) -> None:
             raise RequestInvalid(f"name: {OWN_SOURCE} is the daemon itself", hint="name the source of an event")
         if len(views.consolidator.playbook.meta.revocations) >= REVOCATIONS_MAX:
             raise RequestInvalid(f"there are {REVOCATIONS_MAX:,} revocations already")
-        note = views.intake.without_secrets(asked.note)
-        seq = await _record(views, Revocation(of=asked.of, name=asked.name, since=asked.since, note=note))
-        suspended = sum(entry.suspended for entry in views.consolidator.entries.values())
-        return send(json_reply(Revoked(seq, suspended)))
+        clean = views.intake.without_secrets
+        revocation = Revocation(of=asked.of, name=clean(asked.name), since=asked.since, note=clean(asked.note))
+        seq = await views.recorder.record(PLAYBOOK_ENDPOINT, decision_attrs(revocation))
+        views.consolidator.expect(msgspec.structs.replace(revocation, seq=seq))
+        await _taken_in(views, seq)
+        return send(json_reply(Revoked(seq, views.consolidator.suspended)))
 
 
 Body = Decide | Revoke
@@ -201,12 +203,10 @@ def _decoded(body: Any, kind: type[Body], example: str) -> Any:  # noqa: ANN401 
         raise RequestInvalid(f"the body: {error}", hint=example) from error
 
 
-async def _record(views: Views, decided: Decision | Revocation) -> int:
-    """Write a decision down, and wait a while until the playbook has taken it in."""
-    seq = await views.recorder.record(PLAYBOOK_ENDPOINT, decision_attrs(decided))
+async def _taken_in(views: Views, seq: int) -> None:
+    """Wait a while until the playbook has taken in what was written down."""
     with trio.move_on_after(DECIDED_S):
         await views.consolidator.reached(seq)
-    return seq
 
 
 def shown(entry: Entry) -> ShownEntry:
@@ -245,19 +245,10 @@ async def _answer(views: Views, given: Mapping[str, Any]) -> PlaybookAnswer:
 
 
 def _evidenced(views: Views, op: Op) -> list[Entry]:
-    """Give the entries that an op is an example of; for a verdict those of its run's ops."""
-    playbook = views.consolidator.playbook
-    where = {bounded_endpoint(op.endpoint): {op.seq}}
-    if op.source == AUDITOR and (run := playbook.runs.get(run_name(op))) is not None:
-        where = {}
-        for step in run.steps:
-            where.setdefault(step.endpoint, set()).add(step.seq)
-    return [
-        entry
-        for endpoint, seqs in where.items()
-        for entry in playbook.ledger.at(endpoint)
-        if not seqs.isdisjoint((*entry.example_seqs, *entry.contrary_seqs))
-    ]
+    """Give the entries that an op is counted in; for a verdict those of its run's ops."""
+    ledger = views.consolidator.playbook.ledger
+    found = map(ledger.find, sorted(views.consolidator.playbook.shown_by(op)))
+    return list({entry.id: entry for entry in found if entry is not None}.values())
 
 
 def _passes(entry: Entry, given: Mapping[str, Any]) -> bool:

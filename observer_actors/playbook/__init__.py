@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from observer_actors.playbook.copies import Copy, copies
-from observer_actors.playbook.decisions import Action, Decision, Of, Revocation, decision_attrs
+from observer_actors.playbook.decisions import Action, Decision, Of, Revocation, decision_attrs, decision_in
 from observer_actors.playbook.deltas import (
     Created,
     Delta,
@@ -52,5 +52,6 @@ __all__ = [
     "apply",
     "copies",
     "decision_attrs",
+    "decision_in",
     "entry_id",
 ]

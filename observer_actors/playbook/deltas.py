@@ -103,10 +103,11 @@ class Merged(msgspec.Struct, frozen=True):
 
 
 class Suspended(msgspec.Struct, frozen=True):
-    """Some of its evidence has been revoked."""
+    """Some of its evidence may have been revoked; or that is over, and none of it was."""
 
     id: str
     seq: int
+    on: bool = True
 
 
 class Forgotten(msgspec.Struct, frozen=True):
@@ -151,8 +152,8 @@ def apply(entries: MutableMapping[str, Entry], delta: Delta) -> None:
         case Merged(key, seq, other):
             also = (*entries[key].also, other, *entries.pop(other).also)
             entries[key] = entries[key].changed(seq, "merged", also=also)
-        case Suspended(key, seq):
-            entries[key] = entries[key].changed(seq, "suspended", suspended=True)
+        case Suspended(key, seq, on):
+            entries[key] = entries[key].changed(seq, "suspended" if on else "resumed", suspended=on)
 
 
 def _updated(entry: Entry, seq: int, evidence: Evidence) -> Entry:

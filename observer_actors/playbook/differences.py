@@ -62,16 +62,16 @@ class Feature(NamedTuple):
     """One feature of an endpoint's calls, as far as there are enough witnesses for either outcome of a value."""
 
     name: str
-    values: tuple[tuple[str, str, int, bool], ...]
-    """Value, its key among the failures, successes that count, whether failures count."""
-    absent: tuple[tuple[str, int, bool], ...]
-    """Shapes of inputs without it: key, successes, whether failures count."""
+    values: tuple[tuple[str, str, int, int], ...]
+    """Value, its key among the failures, successes that count, most failures that may count."""
+    absent: tuple[tuple[str, int, int], ...]
+    """Shapes of inputs without it: key, successes that count, most failures that may count."""
 
     def sides(self, failing: Mapping[str, int]) -> list[Side]:
         """Give its values as they succeed and fail. Calls of which it is not known are no part of that."""
-        sides = [Side(text, ok, failing.get(key, 0) if counts else 0) for text, key, ok, counts in self.values]
+        sides = [Side(text, ok, min(failing.get(key, 0), most)) for text, key, ok, most in self.values]
         if self.name.endswith(KIND):
-            failed = sum(failing.get(key, 0) for key, _, counts in self.absent if counts)
+            failed = sum(min(failing.get(key, 0), most) for key, _, most in self.absent)
             sides.append(Side(ABSENT, sum(ok for _, ok, _ in self.absent), failed))
         return sides
 
@@ -98,8 +98,8 @@ class Counts:
                     (text, feature_key((name, text)), *_counted(value, corroboration)) for text, value in values.items()
                 ),
                 tuple(
-                    (key, ok, counts)
-                    for names, key, ok, counts in shapes
+                    (key, ok, most)
+                    for names, key, ok, most in shapes
                     if names is not None and name.removesuffix(KIND) not in names
                 ),
             )
@@ -143,7 +143,7 @@ def of_all_failures(counts: Counts) -> Difference | None:
         for text, value in (values or {}).items()
         if value.bad.count
     }
-    return against_successes(counts, failing, counts.endpoint.bad.count)
+    return against_successes(counts, failing, counts.endpoint.bad.shared(counts.corroboration))
 
 
 def chance_p(with_one: int, one: int, with_other: int, other: int) -> float:
@@ -155,9 +155,12 @@ def chance_p(with_one: int, one: int, with_other: int, other: int) -> float:
     return math.erfc((with_one - one * with_ / total) / math.sqrt(2 * variance)) / 2 if variance else 1.0
 
 
-def _counted(value: Value, corroboration: Corroboration) -> tuple[int, bool]:
-    """Give the successes with a value that count, and whether its failures do."""
-    return value.ok.count if value.ok.suffice(corroboration) else 0, value.bad.suffice(corroboration)
+def _counted(value: Value, corroboration: Corroboration) -> tuple[int, int]:
+    """Give the successes with a value that count, and the most of its failures that may."""
+    return (
+        value.ok.shared(corroboration) if value.ok.suffice(corroboration) else 0,
+        value.bad.shared(corroboration) if value.bad.suffice(corroboration) else 0,
+    )
 
 
 @lru_cache(maxsize=1_024)

@@ -1,4 +1,4 @@
-"""When the evidence of an endpoint is drawn into entries: what has grown by half, or has become corroborated. Pure.
+"""When the evidence of an endpoint is drawn into entries: what has grown by an eighth, or become corroborated. Pure.
 
 The failure or the way back in hand is drawn at once, all else a few things at each op of the endpoint, which may have
 many.
@@ -68,12 +68,14 @@ class Drawer:
         self.grown(endpoint)
 
     def grown(self, endpoint: Endpoint) -> None:
-        """Draw all there is of an endpoint, when its evidence has grown by half or become corroborated.
+        """Draw all there is of an endpoint, when its evidence has grown by an eighth or become corroborated.
 
         A few at each op: an endpoint may have many.
         """
-        count = endpoint.calls + endpoint.judged_good + endpoint.judged_bad
-        enough = endpoint.ok.suffice(self._corroboration())
+        corroboration = self._corroboration()
+        count = endpoint.ok.weight(corroboration) + endpoint.bad.weight(corroboration)
+        count += endpoint.judged_good + endpoint.judged_bad
+        enough = endpoint.ok.suffice(corroboration)
         if count >= max(SUCCESSES_MIN, _grown(endpoint.drawn.count)) or enough != endpoint.drawn.corroborated:
             endpoint.drawn = Drawn(count, enough)
             endpoint.corroborated |= enough
@@ -90,7 +92,10 @@ class Drawer:
         if what == DO:
             self._ledger.write(draw_do(endpoint, corroboration))
         elif what == WAY:
-            self._ledger.write(draw_way(counts))
+            way = draw_way(counts)
+            if any(way.said and one.said.endswith(way.said) for one in endpoint.failures.values()):
+                way = way._replace(evidence=None)  # what is said of that failure says it
+            self._ledger.write(way)
         elif what[0] == FAILURE and key in endpoint.failures:
             self._draw_avoid(endpoint, key, endpoint.failures[key], counts)
         elif what[0] == RECOVERY and key in endpoint.recoveries:
@@ -99,16 +104,20 @@ class Drawer:
             self._ledger.write(draw_habit(endpoint, key, endpoint.habits[key], corroboration))
 
     def _draw_recovery(self, endpoint: Endpoint, recovery: Recovery) -> None:
-        recovery.drawn = Drawn(recovery.tries, recovery.ok.suffice(self._corroboration()))
+        corroboration = self._corroboration()
+        recovery.drawn = Drawn(_tries(recovery, corroboration), recovery.ok.suffice(corroboration))
         self._ledger.write(draw_recovery(endpoint, recovery, self._corroboration()))
 
     def _draw_avoid(self, endpoint: Endpoint, text: str, failure: Failure, counts: Counts) -> None:
         """Draw a failure; where another one says the same, the older lives on."""
         enough = failure.witnesses.suffice(self._corroboration())
-        failure.drawn = Drawn(failure.witnesses.count, enough)
+        failure.drawn = Drawn(failure.witnesses.weight(self._corroboration()), enough)
         endpoint.corroborated |= enough
         draft = draw_avoid(counts, text, failure)
-        failure.said = draft.said if enough else ""
+        said = draft.said if enough else ""
+        if said != failure.said:
+            failure.said = said
+            endpoint.due = list(dict.fromkeys((WAY, *endpoint.due)))
         self._ledger.write(draft)
         same = [root for root, one in endpoint.failures.items() if failure.said and one.said == failure.said]
         if len(same) < 2:  # noqa: PLR2004 - alone
@@ -128,20 +137,24 @@ def _all_of(endpoint: Endpoint) -> Iterator[str]:
 
 
 def _grown(count: int) -> int:
-    """Give the count from which on evidence is drawn again: half as much more."""
-    return count + max(1, count // 2)
+    """Give the count from which on evidence is drawn again: an eighth more."""
+    return count + max(1, count // 8)
 
 
 def _is_due(drawn: Drawn, witnesses: Witnesses, least: int, corroboration: Corroboration) -> bool:
     if witnesses.count < least:
         return False
-    return witnesses.count >= _grown(drawn.count) or drawn.corroborated != witnesses.suffice(corroboration)
+    grown = witnesses.weight(corroboration) >= _grown(drawn.count)
+    return grown or drawn.corroborated != witnesses.suffice(corroboration)
 
 
 def _is_recovery_due(recovery: Recovery, corroboration: Corroboration) -> bool:
-    """Say whether a way was tried half as often again, whatever came of it."""
+    """Say whether a way was tried an eighth as often again, whatever came of it."""
     if recovery.ok.count < RECOVERIES_MIN:
         return False
-    return recovery.tries >= _grown(recovery.drawn.count) or recovery.drawn.corroborated != recovery.ok.suffice(
-        corroboration
-    )
+    grown = _tries(recovery, corroboration) >= _grown(recovery.drawn.count)
+    return grown or recovery.drawn.corroborated != recovery.ok.suffice(corroboration)
+
+
+def _tries(recovery: Recovery, corroboration: Corroboration) -> int:
+    return recovery.ok.weight(corroboration) + recovery.bad.weight(corroboration)

@@ -61,7 +61,8 @@ class Draft(NamedTuple):
 def draw_do(endpoint: Endpoint, corroboration: Corroboration) -> Draft:
     """Say that an endpoint works, how often, how fast, and with what."""
     key = entry_id(Kind.DO, endpoint.name)
-    ok, calls = endpoint.ok.count, endpoint.calls
+    ok, bad = _weighed(endpoint.ok, endpoint.bad, corroboration)
+    calls = ok + bad
     if ok < SUCCESSES_MIN or 2 * ok < calls:
         return Draft(key, Kind.DO, endpoint.name, None)
     low, high = wilson(ok, calls)
@@ -72,7 +73,12 @@ def draw_do(endpoint: Endpoint, corroboration: Corroboration) -> Draft:
     shape = _usual_shape(endpoint, corroboration)
     if shape:
         parts.append(shape)
-    return Draft(key, Kind.DO, endpoint.name, _evidence(endpoint, endpoint.ok, corroboration, "", parts))
+    return Draft(
+        key,
+        Kind.DO,
+        endpoint.name,
+        _evidence(endpoint, endpoint.ok, corroboration, "", parts, succeeded=ok, failed=bad),
+    )
 
 
 def draw_way(counts: Counts) -> Draft:
@@ -100,27 +106,32 @@ def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
     """Say how an endpoint fails, why, what to do about it, and what works."""
     endpoint, corroboration = counts.endpoint, counts.corroboration
     key = entry_id(Kind.AVOID, endpoint.name, root)
-    count = failure.witnesses.count
+    count, ok = _weighed(failure.witnesses, endpoint.ok, corroboration)
     if count < FAILURES_MIN:
         return Draft(key, Kind.AVOID, endpoint.name, None)
     ruling = failure.ruling()
-    parts = [f"`{endpoint.name}` fails with “{_cut(failure.text)}” ({count:,} of {endpoint.all_calls:,} calls)."]
+    enough = failure.witnesses.suffice(corroboration)
+    text = failure.shown(corroboration)
+    failed = max(count, endpoint.bad.shared(corroboration) if enough else endpoint.bad.count)
+    calls = ok + failed + endpoint.ok.doubtful
+    parts = [f"`{endpoint.name}` fails with “{_cut(text)}” ({count:,} of {calls:,} calls)."]
     if ruling.cause is not Cause.UNKNOWN:
         parts.append(ruling.advice)
-    enough = failure.witnesses.suffice(corroboration)
     found = against_successes(counts, failure.values, count) if enough else None
     if found is not None:
         parts.append(_difference(found))
     again = endpoint.recoveries.get(root)
-    if again is not None and again.bad >= RETRIES_MIN and again.bad > 2 * again.ok.count:
-        parts.append(f"Called again at once it failed {again.bad:,} of {again.bad + again.ok.count:,} times.")
+    if again is not None and enough:
+        again_bad, again_ok = again.bad.shared(corroboration), again.ok.shared(corroboration)
+        if again_bad >= RETRIES_MIN and again_bad > 2 * again_ok:
+            parts.append(f"Called again at once it failed {again_bad:,} of {again_bad + again_ok:,} times.")
     evidence = _evidence(
         endpoint,
         failure.witnesses,
         corroboration,
-        failure.text,
+        text,
         parts,
-        succeeded=endpoint.ok.count,
+        succeeded=ok,
         failed=count,
         examples=failure.seqs,
         contrary=endpoint.ok_seqs,
@@ -135,31 +146,33 @@ def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corrobo
     """Say what leads from a failure to success."""
     key = entry_id(Kind.RECIPE, endpoint.name, recovery_key(recovery.failure, recovery.steps))
     nothing = Draft(key, Kind.RECIPE, endpoint.name, None)
-    ok, tries = recovery.ok.count, recovery.tries
+    ok, bad = _weighed(recovery.ok, recovery.bad, corroboration)
+    tries = ok + bad
     failure = endpoint.failures.get(recovery.failure)
     if failure is None or ok < RECOVERIES_MIN or ok < RECOVERY_RATE_MIN * tries:
         return nothing
     if not recovery.steps and failure.ruling().cause not in _PASSES:
         return nothing
     others = [one for one in endpoint.recoveries.values() if one.failure == recovery.failure and one is not recovery]
-    others_ok, others_tries = sum(o.ok.count for o in others), sum(o.tries for o in others)
+    weighed = [_weighed(one.ok, one.bad, corroboration, like=recovery.ok) for one in others]
+    others_ok, others_tries = sum(good for good, _ in weighed), sum(map(sum, weighed))
     if others_tries and others_ok * tries >= ok * others_tries:
         return nothing  # other ways work as well
     steps = " then ".join(f"`{step}`" for step in recovery.steps)
     way = f"call {steps}, and then `{endpoint.name}` again" if steps else f"call `{endpoint.name}` again"
-    parts = [
-        f"When `{endpoint.name}` fails with “{_cut(failure.text)}”, {way}: that succeeded {ok:,} of {tries:,} times."
-    ]
+    text = _cut(failure.shown(corroboration))
+    parts = [f"When `{endpoint.name}` fails with “{text}”, {way}: that succeeded {ok:,} of {tries:,} times."]
     if others_tries >= RETRIES_MIN:
         parts.append(f"Other ways did {others_ok:,} of {others_tries:,} times.")
-    about = f"after “{_cut(failure.text)}”: {' → '.join((*recovery.steps, endpoint.name))}"
+    about = f"after “{text}”: {' → '.join((*recovery.steps, endpoint.name))}"
     evidence = _evidence(
         endpoint,
         recovery.ok,
         corroboration,
         about,
         parts,
-        failed=recovery.bad,
+        succeeded=ok,
+        failed=bad,
         examples=recovery.seqs,
         contrary=recovery.contrary_seqs,
     )
@@ -215,6 +228,20 @@ def wilson(succeeded: int, total: int) -> tuple[float, float]:
     return max(0.0, middle - width), min(1.0, middle + width)
 
 
+def _weighed(
+    shown: Witnesses, other: Witnesses, corroboration: Corroboration, *, like: Witnesses | None = None
+) -> tuple[int, int]:
+    """Give how much two counts weigh against each other.
+
+    While what an entry says is not corroborated nobody is told of it, and all counts.
+
+    :param shown: what the entry says, unless that is ``like``.
+    """
+    if (like or shown).suffice(corroboration):
+        return shown.shared(corroboration), other.shared(corroboration)
+    return shown.count, other.count
+
+
 def _evidence(  # noqa: PLR0913 - what an entry has
     endpoint: Endpoint,
     witnesses: Witnesses,
@@ -256,11 +283,11 @@ def _scope(found: Difference | None, count: int) -> dict[str, str]:
 def _usual_shape(endpoint: Endpoint, corroboration: Corroboration) -> str:
     """Say which input succeeds most, where enough witnesses have used it."""
     shapes = endpoint.features.get(SHAPE) or {}
-    best = max(shapes, key=lambda shape: (shapes[shape].ok.count, shape), default="")
+    best = max(shapes, key=lambda shape: (shapes[shape].ok.shared(corroboration), shape), default="")
     if not best or not shapes[best].ok.suffice(corroboration):
         return ""
-    value = shapes[best]
-    return f"Input that works: `{best}` ({value.ok.count:,} of {value.ok.count + value.bad.count:,})."
+    ok, bad = shapes[best].ok.shared(corroboration), shapes[best].bad.shared(corroboration)
+    return f"Input that works: `{best}` ({ok:,} of {ok + bad:,})."
 
 
 def _difference(found: Difference) -> str:

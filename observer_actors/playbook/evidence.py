@@ -47,6 +47,9 @@ FAILURE_VALUES_MAX: Final = 60
 """Values that the failures of one text had."""
 ALIASES_MAX: Final = 100
 ALIKE_WORDS_MIN: Final = 5
+TOLD_MAX: Final = 8
+"""Texts of a failure that stands for several, of which is known who has told them."""
+TELLERS_MAX: Final = 2
 RECOVERIES_MAX: Final = 24
 HABITS_MAX: Final = 24
 DURATION_MS_MAX: Final = 1e10
@@ -87,10 +90,12 @@ class Failure(msgspec.Struct):
     """Failures with one masked text."""
 
     text: str
-    """With ``<any>`` where the texts that it stands for differ."""
+    """The first one."""
     witnesses: Witnesses
-    joins: bool = False
-    """It stands for several texts."""
+    joint: str = ""
+    """Where it stands for several texts: what they have in common, with ``<any>`` where they differ."""
+    told: dict[str, tuple[str, ...]] = {}
+    """Where it does, some of them -> who has told it so, the first two."""
     status: int = 0
     """The HTTP status that all of them named; 0: none, or different ones."""
     values: dict[str, int] = {}
@@ -102,7 +107,27 @@ class Failure(msgspec.Struct):
 
     def ruling(self) -> Ruling:
         """Give the likely cause, and what to do about it."""
-        return ruled(self.text, self.status or None)
+        return ruled(self.joint or self.text, self.status or None)
+
+    def shown(self, corroboration: Corroboration) -> str:
+        """Give its text in words that nobody alone has chosen, as far as it is corroborated at all.
+
+        The one text that is corroborated by itself, if just one is; else what all of them have in common.
+        """
+        enough = [text for text, sources in self.told.items() if len(sources) >= corroboration.sources_min]
+        return enough[0] if len(enough) == 1 else self.joint or self.text
+
+    def tell(self, text: str, source: str) -> None:
+        """Note who has told it in these words; what one alone has told makes room for others."""
+        sources = self.told.get(text, ())
+        if source in sources or len(sources) >= TELLERS_MAX:
+            return
+        if text not in self.told and len(self.told) >= TOLD_MAX:
+            alone = next((one for one, tellers in self.told.items() if len(tellers) < TELLERS_MAX), None)
+            if alone is None:
+                return
+            del self.told[alone]
+        self.told[text] = (*sources, source)
 
 
 class Recovery(msgspec.Struct):
@@ -112,16 +137,11 @@ class Recovery(msgspec.Struct):
     steps: tuple[str, ...]
     """Endpoints; empty: it was called again at once."""
     ok: Witnesses
-    bad: int = 0
+    bad: Witnesses
     """Calls that failed again."""
     seqs: list[int] = []
     contrary_seqs: list[int] = []
     drawn: Drawn = msgspec.field(default_factory=Drawn)
-
-    @property
-    def tries(self) -> int:
-        """How often it was tried."""
-        return self.ok.count + self.bad
 
 
 class Habit(msgspec.Struct):
@@ -173,22 +193,17 @@ class Endpoint(msgspec.Struct):
         """Successes and failures that count."""
         return self.ok.count + self.bad.count
 
-    @property
-    def all_calls(self) -> int:
-        """Those, and the successes in runs that were judged failed."""
-        return self.calls + self.ok.doubtful
-
     def values(self) -> int:
         """Give how much room the values take."""
         return sum(len(values) for values in self.features.values() if values)
 
-    def succeeded(self, step: Step, run: int, sources: tuple[str, ...], room: Room, *, is_doubtful: bool) -> None:
+    def succeeded(self, step: Step, run: int, room: Room, *, is_doubtful: bool) -> None:
         """Count a success."""
-        self.ok.add(step.seq, run, sources, is_doubtful=is_doubtful)
+        self.ok.add(step.seq, run, step.source, is_doubtful=is_doubtful)
         if not is_doubtful:
             noted(self.ok_seqs, step.seq)
         for value in self._values(step.features, room):
-            value.ok.add(step.seq, run, sources, is_doubtful=is_doubtful)
+            value.ok.add(step.seq, run, step.source, is_doubtful=is_doubtful)
 
     def took(self, duration_ms: float) -> None:
         """Note how long a success took."""
@@ -204,17 +219,17 @@ class Endpoint(msgspec.Struct):
                 return float(1.2**place)
         return 0.0
 
-    def failed(self, step: Step, run: int, sources: tuple[str, ...], room: Room) -> Failure | None:
+    def failed(self, step: Step, run: int, room: Room) -> Failure | None:
         """Count a failure; give the one that it counts for, if that is kept."""
-        self.bad.add(step.seq, run, sources)
+        self.bad.add(step.seq, run, step.source)
         noted(self.bad_seqs, step.seq)
         for value in self._values(step.features, room):
-            value.bad.add(step.seq, run, sources)
+            value.bad.add(step.seq, run, step.source)
         failure = self.failures.pop(step.failure, None)
         if failure is None:
             return None
         self.failures[step.failure] = failure
-        failure.witnesses.add(step.seq, run, sources)
+        failure.witnesses.add(step.seq, run, step.source)
         noted(failure.seqs, step.seq)
         for feature in step.features:
             key = feature_key(feature)
@@ -222,18 +237,23 @@ class Endpoint(msgspec.Struct):
                 failure.values[key] = failure.values.get(key, 0) + 1
         return failure
 
-    def known_as(self, masked: str, status: int) -> str:
+    def known_as(self, masked: str, status: int, source: str) -> str:
         """Give the text that a failure's masked text counts as; "" for one that is new."""
-        masked = self.aliases.get(masked, masked)
-        known = self.failures.get(masked)
+        root = self.aliases.get(masked, masked)
+        known = self.failures.get(root)
         if known is not None:
             known.status = known.status if known.status == status else 0
-            return masked
+            if known.joint:
+                known.tell(masked, source)
+            return root
         if len(self.aliases) < ALIASES_MAX:
             for root, failure in self.failures.items():
                 if (text := _joint(failure, masked, status)) is not None:
                     self.aliases[masked] = root
-                    failure.text, failure.joins = text, True
+                    if not failure.joint:
+                        failure.told = {failure.text: failure.witnesses.sources[:TELLERS_MAX]}
+                    failure.joint = text
+                    failure.tell(masked, source)
                     return root
         return ""
 
@@ -268,31 +288,23 @@ class Endpoint(msgspec.Struct):
         if len(self.aliases) < ALIASES_MAX:
             self.aliases[other] = text
 
-    def recovered(
-        self, failed: Step, step: Step, path: tuple[str, ...], run: int, sources: tuple[str, ...]
-    ) -> Recovery | None:
+    def recovered(self, failed: Step, step: Step, path: tuple[str, ...], run: int) -> Recovery | None:
         """Count how a call went that followed a failed one, if there is room."""
         key = recovery_key(failed.failure, path)
         recovery = self.recoveries.get(key)
         if recovery is None:
             if len(self.recoveries) >= RECOVERIES_MAX or failed.failure not in self.failures:
                 return None
-            recovery = self.recoveries[key] = Recovery(failed.failure, path, Witnesses())
+            recovery = self.recoveries[key] = Recovery(failed.failure, path, Witnesses(), Witnesses())
         if step.ok:
-            recovery.ok.add(step.seq, run, sources)
+            recovery.ok.add(step.seq, run, step.source)
             noted(recovery.seqs, step.seq)
         else:
-            recovery.bad += 1
+            recovery.bad.add(step.seq, run, step.source)
             noted(recovery.contrary_seqs, step.seq)
         return recovery
 
-    def vouch_recovery(self, failure: str, path: tuple[str, ...], seq: int, judge: tuple[str, ...]) -> None:
-        """Note that a judged run speaks for how a call went that followed a failure."""
-        recovery = self.recoveries.get(recovery_key(failure, path))
-        if recovery is not None and seq >= recovery.ok.first_seq > 0:
-            recovery.ok.vouch(judge)
-
-    def judged(self, run: int, sources: tuple[str, ...], seq: int, before: Iterable[str], *, good: bool) -> None:
+    def judged(self, run: int, source: str, seq: int, before: Iterable[str], *, good: bool) -> None:
         """Count a judged run that has called this endpoint.
 
         :param seq: its first op here.
@@ -307,30 +319,19 @@ class Endpoint(msgspec.Struct):
                     continue
                 habit = self.habits[name] = Habit(Witnesses())
             if good:
-                habit.good.add(seq, run, sources)
+                habit.good.add(seq, run, source)
                 noted(habit.seqs, seq)
             else:
                 habit.bad += 1
                 noted(habit.contrary_seqs, seq)
 
-    def reviewed(self, step: Step, judge: tuple[str, ...], *, is_bad: bool) -> None:
-        """Take in what was judged of the run of an op that was counted before.
-
-        :param judge: whose word the verdict is; none where it speaks for nobody.
-        """
-        parts = [self.ok if step.ok else self.bad]
+    def doubted(self, step: Step) -> None:
+        """Take a success back that was counted before, as its run was judged failed."""
+        self.ok.doubt(step.seq, step.source)
         for name, text in step.features:
             value = (self.features.get(name) or {}).get(text)
             if value is not None:
-                parts.append(value.ok if step.ok else value.bad)
-        failure = self.failures.get(self.aliases.get(step.failure, step.failure))
-        if failure is not None and not step.ok:
-            parts.append(failure.witnesses)
-        for witnesses in parts:
-            if step.ok and is_bad:
-                witnesses.doubt(step.seq)
-            elif step.seq >= witnesses.first_seq > 0:
-                witnesses.vouch(judge)
+                value.ok.doubt(step.seq, step.source)
 
     def _values(self, features: Iterable[Feature], room: Room) -> list[Value]:
         """Give the values to count, made where there is room for them."""
@@ -390,11 +391,11 @@ def _joint(failure: Failure, masked: str, status: int) -> str | None:
 
     The word in which they differ is in neither's word any more, so that whoever came first cannot choose it.
     """
-    words, others = failure.text.split(), masked.split()
+    words, others = (failure.joint or failure.text).split(), masked.split()
     if len(words) != len(others) or len(words) < ALIKE_WORDS_MIN:
         return None
     places = [n for n, (a, b) in enumerate(zip(words, others, strict=True)) if a not in (b, _ANY)]
-    if len(places) > (0 if failure.joins else 1):
+    if len(places) > (0 if failure.joint else 1):
         return None
     if failure.ruling().cause != ruled(masked, status or None).cause:
         return None

@@ -29,7 +29,7 @@ from observer_actors.playbook.decisions import Decision, Of, Revocation, decisio
 from observer_actors.playbook.deltas import Delta
 from observer_actors.playbook.drawer import Drawer
 from observer_actors.playbook.drawing import ids_about
-from observer_actors.playbook.entries import Entry, Mark
+from observer_actors.playbook.entries import Entry, Kind, Mark, entry_id
 from observer_actors.playbook.evidence import Endpoint, Room
 from observer_actors.playbook.inputs import features
 from observer_actors.playbook.keeping import Kept, Row, Section
@@ -38,7 +38,7 @@ from observer_actors.playbook.runs import Run, Runs, Step, habits, way_from_fail
 from observer_actors.playbook.states import Standing
 from observer_actors.playbook.trial import ADVICE_ENDPOINT, Asked, EntryTrial, run_name
 from observer_actors.playbook.trial import Run as TrialRun
-from observer_actors.playbook.witnesses import WITNESSES_MAX, Corroboration
+from observer_actors.playbook.witnesses import Corroboration
 
 __all__ = ["ENDPOINTS_MAX", "REVOCATIONS_MAX", "Left", "Playbook"]
 
@@ -110,6 +110,8 @@ class Playbook:
         self.meta = Meta(corroboration)
         self._drawer = Drawer(self.ledger, lambda: self.meta.corroboration)
         self._room = Room(VALUES_MAX)
+        self.passed_over = 0
+        """Ops that were left out since they are revoked, since this object was made."""
         self._ahead = list(revocations)
         """Known revocations that have not come yet."""
 
@@ -128,7 +130,7 @@ class Playbook:
         if (self.meta.corroboration, self.meta.version) != (corroboration, VERSION):
             self.meta.outdated = True
             self.ledger.begin(self.cursor)
-            self.ledger.suspend(None)
+            self.ledger.suspend(lambda _endpoint: True)
             self._touch(Section.META)
 
     def take(self, op: Op) -> list[Delta]:
@@ -140,9 +142,51 @@ class Playbook:
         deltas = self.ledger.begin(op.seq)
         if op.source == OWN_SOURCE:
             self._take_own(op)
-        elif not self._is_revoked(op):
+        elif self._is_revoked(op):
+            self.passed_over += 1
+        else:
             self._take_reported(op)
         return deltas
+
+    def resume(self) -> None:
+        """Go on with what was suspended: nothing that is still in the journal was meant by what was revoked."""
+        self.meta.outdated = False
+        self.ledger.begin(self.cursor)
+        self.ledger.resume()
+        self._touch(Section.META)
+
+    def forget_before(self, seq: int) -> list[Delta]:
+        """Forget what only ops before it have shown: they are in the journal no more. Give what has changed."""
+        deltas = self.ledger.begin(self.cursor)
+        for endpoint in tuple(self.endpoints.values()):
+            if endpoint.last_seq < seq:
+                self._forget(endpoint)
+                continue
+            for text in [text for text, one in endpoint.failures.items() if one.seqs and one.seqs[-1] < seq]:
+                self._forget_failure(endpoint, text)
+                self._touch(Section.ENDPOINT, endpoint.name)
+        return deltas
+
+    def shown_by(self, op: Op) -> set[str]:
+        """Give the ids of the entries that an op is counted in: as a verdict those that its run's steps are."""
+        if op.source == AUDITOR:
+            run = self.runs.get(run_name(op))
+            steps = [] if run is None else [(one.seq, one.endpoint, one.ok, one.failure) for one in run.steps]
+        else:
+            text = template_of(error_text(op)[:ERROR_CHARS_MAX]) if not op.success else ""
+            steps = [(op.seq, bounded_endpoint(op.endpoint), op.success, text)]
+        return {key for step in steps for key in self._counted_in(*step)}
+
+    def _counted_in(self, seq: int, name: str, ok: bool, text: str) -> Iterator[str]:  # noqa: FBT001 - of a step
+        endpoint = self.endpoints.get(name)
+        if endpoint is None or not endpoint.first_seq <= seq <= self.cursor:
+            return
+        yield entry_id(Kind.DO, name)
+        if not ok:
+            yield entry_id(Kind.AVOID, name, endpoint.aliases.get(text, text))
+        for entry in self.ledger.at(name):
+            if seq in entry.example_seqs or seq in entry.contrary_seqs:
+                yield entry.id
 
     # ------------------------------------------------------------------------------------- what callers report
 
@@ -177,12 +221,21 @@ class Playbook:
         name = next((name for name, one in self.endpoints.items() if not one.corroborated), None)
         if name is None:
             return False
-        self._room.left += self.endpoints.pop(name).values()
-        self.kept.gone(Section.ENDPOINT, name)
+        self._forget(self.endpoints[name])
         self.meta.left.endpoints += 1
-        for entry in self.ledger.at(name):
-            self.ledger.forget(entry.id)
         return True
+
+    def _forget(self, endpoint: Endpoint) -> None:
+        del self.endpoints[endpoint.name]
+        self._room.left += endpoint.values()
+        self.kept.gone(Section.ENDPOINT, endpoint.name)
+        for entry in self.ledger.at(endpoint.name):
+            self.ledger.forget(entry.id)
+
+    def _forget_failure(self, endpoint: Endpoint, text: str) -> None:
+        for key in ids_about(endpoint, text):
+            self.ledger.forget(key)
+        endpoint.forget_failure(text)
 
     def _count_like_the_seed(self, endpoint: Endpoint, op: Op) -> None:
         if not op.success:
@@ -197,17 +250,16 @@ class Playbook:
         """Take in what an op shows of its endpoint, and draw what has to be drawn anew."""
         source, name = self._source(op.source), run_name(op)
         run = self._reached(name, op.seq) if name else None
-        failure = "" if op.success else self._failure(endpoint, op)
+        failure = "" if op.success else self._failure(endpoint, op, source)
         step = Step(op.seq, endpoint.name, source, op.success, features(op), failure)
         number = run.number if run else -1 - self.meta.sources.index(source)
-        words = run.word_for(source) if run else (source,)
         if op.success:
-            endpoint.succeeded(step, number, words, self._room, is_doubtful=run is not None and run.is_bad)
+            endpoint.succeeded(step, number, self._room, is_doubtful=run is not None and run.is_bad)
             endpoint.took(op.duration_ms)
-        elif (failed := endpoint.failed(step, number, words, self._room)) is not None:
+        elif (failed := endpoint.failed(step, number, self._room)) is not None:
             self._drawer.failed(endpoint, failure, failed)
         if run is not None:
-            self._recover(endpoint, run, step, words)
+            self._recover(endpoint, run, step)
             self.runs.add(run, step)
             self._keep_runs_bounded()
         self.meta.left.values = self._room.refused
@@ -232,28 +284,26 @@ class Playbook:
             self.meta.left.runs += not run.judge
             self.kept.gone(Section.RUN, run.name)
 
-    def _failure(self, endpoint: Endpoint, op: Op) -> str:
+    def _failure(self, endpoint: Endpoint, op: Op, source: str) -> str:
         """Give the text that a failure counts as, with room made for it if there can be."""
         text = error_text(op)[:ERROR_CHARS_MAX]
         masked, status = template_of(text), status_in(text) or 0
-        root = endpoint.known_as(masked, status)
+        root = endpoint.known_as(masked, status, source)
         if root:
             return root
         if not endpoint.has_room():
             quiet = endpoint.quiet_failure(self.meta.corroboration)
             if not quiet:
                 return masked
-            for key in ids_about(endpoint, quiet):
-                self.ledger.forget(key)
-            endpoint.forget_failure(quiet)
+            self._forget_failure(endpoint, quiet)
         endpoint.found(masked, status)
         return masked
 
-    def _recover(self, endpoint: Endpoint, run: Run, step: Step, words: tuple[str, ...]) -> None:
+    def _recover(self, endpoint: Endpoint, run: Run, step: Step) -> None:
         found = way_from_failure(run.steps, step)
         if found is None:
             return
-        recovery = endpoint.recovered(found[0], step, found[1], run.number, words)
+        recovery = endpoint.recovered(found[0], step, found[1], run.number)
         if recovery is not None:
             self._drawer.recovered(endpoint, recovery)
 
@@ -269,24 +319,21 @@ class Playbook:
         if run.judge:
             return
         run.judge, run.good, run.verdict_seq = AUDITOR, op.success, op.seq
-        for step in run.steps:
-            for endpoint in self._known(step.endpoint):
-                endpoint.reviewed(step, (AUDITOR,) if step.source == run.source else (), is_bad=run.is_bad)
-        self._judge_ways(run, [step for step in run.steps if step.source == run.source])
+        if run.is_bad:
+            for step in run.steps:
+                for endpoint in self._known(step.endpoint) if step.ok else ():
+                    endpoint.doubted(step)
+        self._judge_habits(run)
         for name in dict.fromkeys(step.endpoint for step in run.steps):
             for endpoint in self._known(name):
                 self._touch(Section.ENDPOINT, name)
                 self._drawer.judged(endpoint)
 
-    def _judge_ways(self, run: Run, own: Sequence[Step]) -> None:
+    def _judge_habits(self, run: Run) -> None:
         """Take in what a verdict says of how the steps of whoever the run belongs to followed each other."""
-        for number, step in enumerate(own):
-            if (found := way_from_failure(own[:number], step)) is not None:
-                for endpoint in self._known(step.endpoint):
-                    endpoint.vouch_recovery(found[0].failure, found[1], step.seq, (AUDITOR,))
-        for name, seq, before in habits(own):
+        for name, seq, before in habits([step for step in run.steps if step.source == run.source]):
             for endpoint in self._known(name):
-                endpoint.judged(run.number, (run.source, AUDITOR), seq, before, good=run.good)
+                endpoint.judged(run.number, run.source, seq, before, good=run.good)
 
     def _known(self, name: str) -> tuple[Endpoint, ...]:
         """Give an endpoint; nothing where it has been forgotten."""
@@ -315,13 +362,14 @@ class Playbook:
             self._ahead.remove(known)
             return
         self.meta.outdated = True
-        self.ledger.suspend(self._touched_by(revocation))
+        self.ledger.suspend(lambda endpoint: self.may_touch(revocation, endpoint))
 
-    def _touched_by(self, revocation: Revocation) -> set[str] | None:
-        """Give the endpoints whose evidence may come from what was revoked; None when it may be any."""
+    def may_touch(self, revocation: Revocation, name: str) -> bool:
+        """Say whether the evidence of an endpoint may come from what was revoked."""
         if revocation.of is not Of.SOURCE or revocation.name == AUDITOR or OTHER in self.meta.sources:
-            return None
-        return {name for name, one in self.endpoints.items() if _may_come_from(one, revocation.name)}
+            return True
+        endpoint = self.endpoints.get(name)
+        return endpoint is not None and any(one.may_come_from(revocation.name) for one in (endpoint.ok, endpoint.bad))
 
     def _is_revoked(self, op: Op) -> bool:
         return bool(self._ahead) and any(revocation.covers(op) for revocation in self._ahead)
@@ -404,8 +452,3 @@ class Playbook:
 
 _BY_LAST_SEQ: Final = frozenset({Section.ENDPOINT, Section.RUN})
 """Sections whose parts are in the order of their last use; the others are in that in which they were made."""
-
-
-def _may_come_from(endpoint: Endpoint, source: str) -> bool:
-    witnesses = (endpoint.ok, endpoint.bad)
-    return any(source in one.sources or len(one.sources) >= WITNESSES_MAX for one in witnesses)

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import msgspec
 
+from observer_actors.event import says_no_input
 from observer_actors.op import Op
 from observer_actors.patterns import template_of
 from observer_actors.patterns.masking import digits_alike
@@ -106,6 +107,8 @@ def _attributes(op: Op) -> Iterator[Feature]:
 
 
 def _input_features(text: str) -> dict[str, str]:
+    if says_no_input(text):
+        return {}
     if not text.startswith("{"):
         return {SHAPE: _masked(digits_alike(text[:SHAPE_CHARS_MAX]))}
     given, is_whole = _object(text)

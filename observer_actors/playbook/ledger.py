@@ -5,6 +5,7 @@ Every change is a delta (`deltas`), and is caused by the op in hand.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from observer_actors.event import OWN_SOURCE
@@ -107,11 +108,17 @@ class Ledger:
         self._merged = {one: root for one, root in self._merged.items() if root != key}
         self._do(Forgotten(key, self._seq))
 
-    def suspend(self, endpoints: set[str] | None) -> None:
-        """Hand out no entry of these endpoints, or none at all, until the playbook has been made anew."""
+    def suspend(self, is_touched: Callable[[str], bool]) -> None:
+        """Hand out no entry of endpoints that are touched, until the playbook has been made anew."""
         for entry in tuple(self.entries.values()):
-            if not entry.suspended and (endpoints is None or entry.endpoint in endpoints):
+            if not entry.suspended and is_touched(entry.endpoint):
                 self._do(Suspended(entry.id, self._seq))
+
+    def resume(self) -> None:
+        """Hand out again what was suspended."""
+        for entry in tuple(self.entries.values()):
+            if entry.suspended:
+                self._do(Suspended(entry.id, self._seq, on=False))
 
     def _create(self, draft: Draft, evidence: Evidence) -> None:
         if len(self.entries) >= ENTRIES_MAX:
@@ -151,21 +158,21 @@ class Ledger:
         oldest = [next(iter(self.trials.runs), ""), next(iter(self.trials.advices), "")]
         asked = self.trials.advices.get(advice)
         changed = self.trials.add(op)
-        self._touch_trials(run or advice, asked.run if asked else "", advice, oldest)
-        for key in changed:
+        self._touch_trials({run or advice, asked.run if asked else "", *changed.runs}, advice, oldest)
+        if op.source == OWN_SOURCE and (drawn := self.trials.advices.get(advice)) is not None:
+            for key in drawn.entries:
+                self._touch(Section.TRIAL_ENTRY, key)
+        for key in changed.entries:
             self._touch(Section.TRIAL_ENTRY, key)
             if key in self.entries:
                 self._do(Tried(key, self.trials.trial(key)))
                 self._judge(key)
 
-    def _touch_trials(self, run: str, asked: str, advice: str, oldest: list[str]) -> None:
+    def _touch_trials(self, runs: set[str], advice: str, oldest: list[str]) -> None:
         trials = self.trials
-        for name in {run, asked} - {""}:
+        for name in runs - {""}:
             if name in trials.runs:
                 self._touch(Section.TRIAL_RUN, name)
-                for entry in trials.runs[name].draws:
-                    if (Section.TRIAL_ENTRY, entry) not in self._kept.born:
-                        self._touch(Section.TRIAL_ENTRY, entry)
         if advice in trials.advices:
             self._touch(Section.TRIAL_ADVICE, advice)
         if oldest[0] and oldest[0] not in trials.runs:

@@ -22,12 +22,13 @@ the root of two quadratics, and Newton's method in the gradient's logarithm does
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import exp, lgamma, log, sqrt
 from typing import Final
 
 import msgspec
 
-__all__ = ["Arm", "Lift", "Sides", "Trial", "lift", "proportion_sequence"]
+__all__ = ["Arm", "Lift", "Sides", "Trial", "in_all", "lift", "none_alone", "proportion_sequence"]
 
 LOG_BETA_HALVES: Final = 2 * lgamma(0.5)
 """The logarithm of the Beta function at (1/2, 1/2), Jeffreys' prior: it costs least where chances are near 0 or 1."""
@@ -57,10 +58,18 @@ class Arm(msgspec.Struct, frozen=True):
 
 
 class Sides(msgspec.Struct, frozen=True):
-    """Both arms, of one source."""
+    """Both arms."""
 
     exposed: Arm = Arm()
     control: Arm = Arm()
+
+    @property
+    def total(self) -> int:
+        """The runs that have an outcome."""
+        return self.exposed.total + self.control.total
+
+    def __add__(self, other: Sides) -> Sides:
+        return Sides(_sum(self.exposed, other.exposed), _sum(self.control, other.control))
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -73,8 +82,36 @@ class Trial(msgspec.Struct, frozen=True):
     broken: int = 0
     """Tasks that succeeded without it and fail with it."""
     by_source: dict[str, Sides] = {}
-    recent: Sides = Sides()
-    """The newest of these runs, `trial.WINDOW_RUNS` at most: what was long true may be so no more."""
+    recent: dict[str, Sides] = {}
+    """The newest of these runs, `trial.WINDOW_RUNS` at most, by source: what was long true may be so no more."""
+    lost: tuple[int, int] = (0, 0)
+    """Of the failed ones those that count so because no outcome has come: exposed, control."""
+
+
+def in_all(by_source: Mapping[str, Sides]) -> Sides:
+    """Give the runs of all sources together."""
+    return sum(by_source.values(), Sides())
+
+
+def none_alone(by_source: Mapping[str, Sides], sign: int) -> bool:
+    """Say whether the difference of the rates has this sign also without the runs of any one source.
+
+    Where there is only one it is its word that counts: nobody else has seen anything.
+
+    :param sign: 1: the exposed do better; -1: worse.
+    """
+    if len(by_source) < 2:  # noqa: PLR2004 - one
+        return True
+    for left_out in by_source:
+        rest = in_all({source: sides for source, sides in by_source.items() if source != left_out})
+        with_it, without_it = rest.exposed.rate, rest.control.rate
+        if with_it is None or without_it is None or sign * (with_it - without_it) <= 0:
+            return False
+    return True
+
+
+def _sum(one: Arm, other: Arm) -> Arm:
+    return Arm(one.succeeded + other.succeeded, one.failed + other.failed)
 
 
 class Lift(msgspec.Struct, frozen=True):

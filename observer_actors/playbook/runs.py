@@ -1,9 +1,9 @@
 """The runs that are remembered: their steps, and what an outside checker has judged of them. Pure.
 
-A verdict is an op of source `AUDITOR` that names a run (`trial.run_name`); the first one counts. It vouches for the
-steps of whoever reported first in the run, and for nobody else's: who adds ops to the run of another gains nothing by
-its verdict. A success in a run that was judged failed is no success, whoever reported it. A verdict comes before or
-after the ops.
+A verdict is an op of source `AUDITOR` that names a run (`trial.run_name`); the first one counts. It says how the run
+ended, and is nobody's word for what its ops say. A success in a run that was judged failed is no success, whoever
+reported it; the steps of whoever reported first in a run are what its verdict shows of habits. A verdict comes before
+or after the ops.
 
 Bounds: the `RUNS_MAX` runs that have had an op last, with `STEPS_MAX` steps each, `STEPS_ALL_MAX` in all. A verdict on
 a run that has been forgotten changes nothing.
@@ -58,12 +58,6 @@ class Run(msgspec.Struct):
     def is_bad(self) -> bool:
         """Whether it was judged failed."""
         return bool(self.judge) and not self.good
-
-    def word_for(self, source: str) -> tuple[str, ...]:
-        """Give the sources that speak for an op of a source in this run."""
-        if self.judge and source == self.source and source != self.judge:
-            return source, self.judge
-        return (source,)
 
 
 class Runs:

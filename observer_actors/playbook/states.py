@@ -15,6 +15,9 @@
 ``low`` and ``high`` are the ends of the always-valid interval of the lift (`lift`). To be kept as helpful an entry has
 to show it at `ALPHA`; to be withheld it is enough to be harmful at `ALPHA_HARM`: to go without some help costs less
 than to be harmed. So the two have different bars, and between them nothing changes: that is the hysteresis.
+
+Where several sources use an entry, none of them alone decides: without its runs the rates must differ the same way
+(`lift.none_alone`).
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from typing import Final
 import msgspec
 
 from observer_actors.playbook.entries import Entry, Mark, State
-from observer_actors.playbook.lift import Trial, lift
+from observer_actors.playbook.lift import Trial, in_all, lift, none_alone
 
 __all__ = ["ALPHA", "ALPHA_HARM", "Standing", "judged", "share_of"]
 
@@ -72,7 +75,7 @@ def judged(standing: Standing, trial: Trial, evidence: int) -> Standing:
         state = State.RETIRED if standing.tries >= TRIES_MAX else State.WITHHELD
         return Standing(state, against, standing.tries, evidence)
     low = lift(trial, ALPHA).low
-    if standing.state is State.CANDIDATE and low > 0:
+    if standing.state is State.CANDIDATE and low > 0 and none_alone(trial.by_source, 1):
         return Standing(State.ACTIVE, "it helps", standing.tries)
     if standing.state is State.ACTIVE and low < SLACK:
         return Standing(State.CANDIDATE, "it may no longer help", standing.tries)
@@ -91,9 +94,9 @@ def share_of(entry: Entry, active_share: float) -> float:
 
 def _against(state: State, trial: Trial) -> str:
     """Say what speaks against handing an entry out; empty where nothing does."""
-    if lift(trial, ALPHA_HARM).high < 0:
+    if lift(trial, ALPHA_HARM).high < 0 and none_alone(trial.by_source, -1):
         return "it does harm"
-    if state is State.ACTIVE and lift(trial.recent, ALPHA).high < 0:
+    if state is State.ACTIVE and lift(in_all(trial.recent), ALPHA).high < 0 and none_alone(trial.recent, -1):
         return "it does harm now"
     runs = trial.exposed.total + trial.control.total
     if state is State.CANDIDATE and runs >= RUNS_WITHOUT_USE_MAX and lift(trial, ALPHA).low <= 0:

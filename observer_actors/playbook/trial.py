@@ -8,8 +8,12 @@ The rules:
 * A draw stands in the journal as an op of source `OWN_SOURCE` and endpoint `ADVICE_ENDPOINT` (`exposure_attrs`), before
   the agent has its answer. `Trials` is a fold over the journal: clock and chance have no part in it.
 * The outcome of a run is its verdict: an op of source ``auditor`` that names the run, or an advice id of it. Where
-  there is none it is, for each entry, the last op with an advice id for whose answer the entry was drawn. What comes
-  later corrects what was counted: a verdict counts instead of a report, a second verdict instead of the first.
+  there is none it is, for each entry, the last report: an op with an advice id for whose answer the entry was drawn, at
+  the endpoint that the advice was asked for, and of the source that the run belongs to (that of the request, or else of
+  the first op with such an id): nobody reports how another one's run went. What comes later corrects what was counted:
+  a verdict counts instead of a report, a second verdict instead of the first.
+* A run without an outcome is *lost* once `WAITING_MAX` further runs have been drawn for the entry: it counts as failed
+  until an outcome comes, in either arm alike. Else advice that makes agents hang would never show it.
 * A task is what the request calls so. For each entry and task the outcomes that were settled last in either arm are
   compared: ``fixed`` when the control failed and the exposed succeeded, ``broken`` the other way round.
 
@@ -21,13 +25,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
 from observer_actors.doubt import run_of
 from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.op import Op, Scalar
+from observer_actors.patterns import bounded_endpoint
 from observer_actors.playbook.lift import Arm, Sides, Trial
 
 __all__ = [
@@ -47,6 +52,7 @@ RUNS_MAX: Final = 10_000
 ADVICES_MAX: Final = 20_000
 DRAWS_MAX: Final = 50
 TASKS_MAX: Final = 200
+WAITING_MAX: Final = 100
 WINDOW_RUNS: Final = 400
 """Runs with an outcome after which the recent counts begin anew. Simulated: when what had helped begins to make all
 runs fail, of which six in ten succeed without, that is found after 135 runs (the median), not after 550; with 200 it is
@@ -66,7 +72,9 @@ class Exposure(msgspec.Struct, frozen=True, kw_only=True):
     """Empty: the request is a run of its own."""
     task: str = ""
     asked_by: str = ""
-    """The source of the run's ops, as the request says it; empty: that of its first op."""
+    """The source of the run's ops, as the request says it; empty: that of its first report."""
+    endpoint: str = ""
+    """What was asked about, as `bounded_endpoint` gives it; empty: reports at any endpoint count."""
     exposed: tuple[str, ...] = ()
     """Ids of entries."""
     control: tuple[str, ...] = ()
@@ -84,6 +92,10 @@ class Draw(msgspec.Struct):
     """The outcome as it stands in the counts."""
     window: int = 0
     """The recent counts that it is in."""
+    lost: bool = False
+    """It counts as failed, as no outcome has come."""
+    label: str = ""
+    """The source under which it is counted."""
 
 
 class Run(msgspec.Struct):
@@ -91,15 +103,28 @@ class Run(msgspec.Struct):
 
     task: str = ""
     source: str = ""
+    """Whose it is; "" until it is known."""
+    first: str = ""
+    """Who has named it first: what is counted by source goes there while nobody is known whose it is."""
     verdict: bool | None = None
     draws: dict[str, Draw] = msgspec.field(default_factory=dict)
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """The run that an advice id belongs to, and the entries that were drawn then."""
+    """The run that an advice id belongs to, the entries that were drawn then, and where its reports come from."""
 
     run: str
     entries: tuple[str, ...]
+    endpoint: str = ""
+
+
+class Changed(NamedTuple):
+    """What an op has changed, beside the run and the advice that it names."""
+
+    entries: Collection[str] = ()
+    """Ids of those whose counts are others now."""
+    runs: Collection[str] = ()
+    """Names."""
 
 
 class EntryTrial(msgspec.Struct):
@@ -110,11 +135,16 @@ class EntryTrial(msgspec.Struct):
     exposed: Arm = Arm()
     control: Arm = Arm()
     by_source: dict[str, Sides] = msgspec.field(default_factory=dict)
-    recent: Sides = Sides()
+    recent: dict[str, Sides] = msgspec.field(default_factory=dict)
+    """By source."""
     window: int = 0
     """The recent counts have begun anew so many times."""
     tasks: dict[str, tuple[bool | None, bool | None]] = msgspec.field(default_factory=dict)
     """Task -> the last outcome in the control, and among the exposed; the newest tasks."""
+    waiting: list[str] = msgspec.field(default_factory=list)
+    """The runs that were drawn last; whichever of them has no outcome may have one yet."""
+    lost: tuple[int, int] = (0, 0)
+    """Runs that count as failed since no outcome has come: exposed, control."""
 
 
 class Trials(msgspec.Struct):
@@ -125,29 +155,28 @@ class Trials(msgspec.Struct):
     advices: dict[str, Asked] = msgspec.field(default_factory=dict)
     entries: dict[str, EntryTrial] = msgspec.field(default_factory=dict)
 
-    def add(self, op: Op) -> Collection[str]:
-        """Take the next op in, and give the ids of the entries whose counts it has changed."""
+    def add(self, op: Op) -> Changed:
+        """Take the next op in."""
         if op.source == OWN_SOURCE:
-            if op.endpoint == ADVICE_ENDPOINT:
-                self._expose(_exposure(op))
-            return ()
+            return self._expose(_exposure(op)) if op.endpoint == ADVICE_ENDPOINT else Changed()
         if not self.runs:
-            return ()
+            return Changed()
         advice_id = _text(op, ADVICE_ID)
         asked = self.advices.get(advice_id) if advice_id else None
         run = self.runs.get(run_name(op)) or (self.runs.get(asked.run) if asked else None)
         if run is None:
-            return ()
+            return Changed()
         if op.source == AUDITOR:
             run.verdict = op.success
-            return self._settle(run, tuple(run.draws))
-        run.source = run.source or op.source
-        if asked is None:
-            return ()
+            return Changed(self._settle(run, tuple(run.draws)))
+        run.first = run.first or op.source
+        if asked is None or run.source not in ("", op.source) or asked.endpoint not in ("", _place(op)):
+            return Changed()
+        run.source = op.source
         drawn = tuple(entry for entry in asked.entries if entry in run.draws)
         for entry in drawn:
             run.draws[entry].reported = op.success
-        return self._settle(run, drawn)
+        return Changed(self._settle(run, drawn))
 
     def drawn(self, run: str, entry: str) -> bool | None:
         """Say whether a run is exposed to an entry; None when it has not been drawn."""
@@ -167,7 +196,8 @@ class Trials(msgspec.Struct):
             fixed=outcomes.count((False, True)),
             broken=outcomes.count((True, False)),
             by_source=dict(counts.by_source),
-            recent=counts.recent,
+            recent=dict(counts.recent),
+            lost=counts.lost,
         )
 
     def restart(self, entry: str) -> None:
@@ -178,17 +208,33 @@ class Trials(msgspec.Struct):
         """Forget an entry that is gone; its draws stay until their runs go, and count for nothing."""
         self.entries.pop(entry, None)
 
-    def _expose(self, exposure: Exposure) -> None:
+    def _expose(self, exposure: Exposure) -> Changed:
         name = exposure.run or exposure.advice_id
         run = self.runs.get(name)
         if run is None:
             run = _added(self.runs, name, Run(), RUNS_MAX)
         run.task, run.source = run.task or exposure.task, run.source or exposure.asked_by
         sides = [(entry, True) for entry in exposure.exposed] + [(entry, False) for entry in exposure.control]
+        entries = tuple(entry for entry, _ in sides)
+        lost: dict[str, str] = {}
         for entry, exposed in sides:
             if entry not in run.draws and len(run.draws) < DRAWS_MAX:
-                run.draws[entry] = Draw(exposed, self._entry(entry).number)
-        _added(self.advices, exposure.advice_id, Asked(name, tuple(entry for entry, _ in sides)), ADVICES_MAX)
+                counts = self._entry(entry)
+                run.draws[entry] = Draw(exposed, counts.number)
+                counts.waiting.append(name)
+                if len(counts.waiting) > WAITING_MAX:
+                    lost[entry] = counts.waiting.pop(0)
+        _added(self.advices, exposure.advice_id, Asked(name, entries, exposure.endpoint), ADVICES_MAX)
+        return Changed([entry for entry, late in lost.items() if self._lose(entry, late)], tuple(lost.values()))
+
+    def _lose(self, entry: str, name: str) -> bool:
+        """Count a run as failed if it has no outcome; say whether that changes anything."""
+        run = self.runs.get(name)
+        draw = run.draws.get(entry) if run else None
+        if run is None or draw is None or draw.counted is not None:
+            return False
+        draw.lost = True
+        return bool(self._settle(run, (entry,)))
 
     def _entry(self, entry: str) -> EntryTrial:
         return self.entries.setdefault(entry, EntryTrial())
@@ -199,14 +245,20 @@ class Trials(msgspec.Struct):
         for entry in entries:
             draw, counts = run.draws[entry], self.entries.get(entry)
             outcome = run.verdict if run.verdict is not None else draw.reported
-            if outcome is None or outcome == draw.counted or counts is None or counts.number != draw.trial:
+            is_late = outcome is not None and draw.lost and draw.counted is not None
+            if outcome is None and draw.lost:
+                outcome = False
+            if outcome is None or counts is None or counts.number != draw.trial:
                 continue
-            run.source = run.source or UNKNOWN
+            if outcome == draw.counted and not is_late:
+                continue
             if draw.counted is not None:
-                _count(counts, run.source, draw, -1)
-            draw.counted = outcome
-            _count(counts, run.source, draw, 1)
-            _note_task(counts, run.task, draw)
+                _count(counts, draw.label, draw, -1)
+            draw.counted, draw.lost = outcome, draw.lost and not is_late
+            draw.label = run.source or run.first or UNKNOWN
+            _count(counts, draw.label, draw, 1)
+            if not draw.lost:
+                _note_task(counts, run.task, draw)
             changed.append(entry)
         return changed
 
@@ -223,7 +275,7 @@ def in_control(entry: str, run: str, share: float) -> bool:
 def exposure_attrs(exposure: Exposure) -> dict[str, Scalar]:
     """Give the attributes of the op that journals an exposure."""
     attrs: dict[str, Scalar] = {ADVICE_ID: exposure.advice_id}
-    for name in ("run", "task", "asked_by"):
+    for name in ("run", "task", "asked_by", "endpoint"):
         if text := getattr(exposure, name):
             attrs[name] = text
     for name in ("exposed", "control"):
@@ -244,9 +296,14 @@ def _exposure(op: Op) -> Exposure:
         run=_text(op, "run"),
         task=_text(op, "task"),
         asked_by=_text(op, "asked_by"),
+        endpoint=_text(op, "endpoint"),
         exposed=ids["exposed"],
         control=ids["control"],
     )
+
+
+def _place(op: Op) -> str:
+    return bounded_endpoint(op.endpoint)
 
 
 def _text(op: Op, name: str) -> str:
@@ -269,11 +326,14 @@ def _count(counts: EntryTrial, source: str, draw: Draw, times: int) -> None:
     total = _added_to(Sides(counts.exposed, counts.control), draw, times)
     counts.exposed, counts.control = total.exposed, total.control
     if times > 0:
-        if counts.recent.exposed.total + counts.recent.control.total >= WINDOW_RUNS:
-            counts.recent, counts.window = Sides(), counts.window + 1
+        if sum(sides.total for sides in counts.recent.values()) >= WINDOW_RUNS:
+            counts.recent, counts.window = {}, counts.window + 1
         draw.window = counts.window
     if draw.window == counts.window:
-        counts.recent = _added_to(counts.recent, draw, times)
+        counts.recent[source] = _added_to(counts.recent.get(source, Sides()), draw, times)
+    if draw.lost:
+        exposed, control = counts.lost
+        counts.lost = (exposed + times, control) if draw.exposed else (exposed, control + times)
 
 
 def _added_to(sides: Sides, draw: Draw, times: int) -> Sides:

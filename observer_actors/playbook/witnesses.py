@@ -2,11 +2,12 @@
 
 A run is known by the seq of its first op (`runs`), and all ops of a source that name no run are one run, whose number
 is negative: a source that floods the journal with ops that belong nowhere is one witness.
+
+Only who reports is a witness. A verdict says how a run ended, and nothing of the words in its ops: it speaks for none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -15,6 +16,8 @@ __all__ = ["WITNESSES_MAX", "Corroboration", "Witnesses"]
 
 WITNESSES_MAX: Final = 8
 """Runs, and sources, that are remembered of one piece of evidence: the first ones. More corroborate no further."""
+OTHERS: Final = ""
+"""All further sources together."""
 
 
 class Corroboration(msgspec.Struct, frozen=True):
@@ -32,34 +35,39 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
     doubtful: int = 0
     """Successes in runs that were judged failed: they count for nothing, and are in no other number."""
     runs: tuple[int, ...] = ()
-    sources: tuple[str, ...] = ()
+    by_source: dict[str, int] = {}
+    """Ops, by who reported them."""
     first_seq: int = 0
     """An op before it is not in these counts."""
 
-    def add(self, seq: int, run: int, sources: Iterable[str], *, is_doubtful: bool = False) -> None:
-        """Take an op in.
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Who speaks for it."""
+        return tuple(source for source, count in self.by_source.items() if count and source != OTHERS)
 
-        :param sources: whose word it is: that of who reported it, and of who has judged its run.
-        """
+    def may_come_from(self, source: str) -> bool:
+        """Say whether anything in these counts may be of a source, doubtful or not."""
+        return source in self.by_source or OTHERS in self.by_source
+
+    def add(self, seq: int, run: int, source: str, *, is_doubtful: bool = False) -> None:
+        """Take an op in, as a source has reported it."""
         if not self.first_seq:
             self.first_seq = seq
+        if source not in self.by_source and len(self.by_source) >= WITNESSES_MAX:
+            source = OTHERS
+        self.by_source[source] = self.by_source.get(source, 0) + (not is_doubtful)
         if is_doubtful:
             self.doubtful += 1
             return
         self.count += 1
         if run not in self.runs and len(self.runs) < WITNESSES_MAX:
             self.runs = (*self.runs, run)
-        self.vouch(sources)
 
-    def vouch(self, sources: Iterable[str]) -> None:
-        """Note whose word it is, too."""
-        for source in sources:
-            if source not in self.sources and len(self.sources) < WITNESSES_MAX:
-                self.sources = (*self.sources, source)
-
-    def doubt(self, seq: int) -> None:
+    def doubt(self, seq: int, source: str) -> None:
         """Take a success back whose run was judged failed, if it is in these counts."""
-        if self.first_seq and seq >= self.first_seq and self.count:
+        source = source if source in self.by_source else OTHERS
+        if self.first_seq and seq >= self.first_seq and self.by_source.get(source, 0):
+            self.by_source[source] -= 1
             self.count -= 1
             self.doubtful += 1
 
@@ -71,12 +79,30 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
             and len(self.sources) >= corroboration.sources_min
         )
 
+    def shared(self, corroboration: Corroboration) -> int:
+        """Give how many count beside what others say: of a source at most as many as of all others together.
+
+        So whoever reports a thousand ops can neither outweigh two others with ten nor hide them. Where one source is
+        enough, all count.
+        """
+        if corroboration.sources_min < 2:  # noqa: PLR2004 - one is not alone then
+            return self.count
+        return min(self.count, 2 * (self.count - max(self.by_source.values(), default=0)))
+
+    def weight(self, corroboration: Corroboration) -> int:
+        """Give how many count: while they are not enough nobody is told of it, and all do."""
+        return self.shared(corroboration) if self.suffice(corroboration) else self.count
+
     def joined(self, other: Witnesses) -> Witnesses:
         """Give both together."""
+        by_source: dict[str, int] = {}
+        for source, count in (*self.by_source.items(), *other.by_source.items()):
+            kept = source if source in by_source or len(by_source) < WITNESSES_MAX else OTHERS
+            by_source[kept] = by_source.get(kept, 0) + count
         return Witnesses(
             self.count + other.count,
             self.doubtful + other.doubtful,
             tuple(dict.fromkeys((*self.runs, *other.runs)))[:WITNESSES_MAX],
-            tuple(dict.fromkeys((*self.sources, *other.sources)))[:WITNESSES_MAX],
+            by_source,
             min(filter(None, (self.first_seq, other.first_seq)), default=0),
         )

@@ -32,7 +32,7 @@ def entry(name: str = "e", text: str = "Put names in quotation marks.", **fields
         succeeded=14,
         failed=1,
         runs=9,
-        sources=("auditor", "bot"),
+        sources=("bot", "mcp"),
         state=State.ACTIVE,
     )
     return msgspec.structs.replace(plain, **fields)
@@ -90,7 +90,14 @@ async def test_what_was_handed_out_is_in_the_journal_when_the_answer_comes(tmp_p
         }
     ]
     assert (op.endpoint, op.input_summary) == ("observer:advice", "sql:run")
-    assert op.attrs == {"advice_id": answer["advice_id"], "run": run, "task": "t", "asked_by": "bot", "exposed": "e"}
+    assert op.attrs == {
+        "advice_id": answer["advice_id"],
+        "run": run,
+        "task": "t",
+        "asked_by": "bot",
+        "endpoint": "sql:run",
+        "exposed": "e",
+    }
 
 
 async def test_the_control_gets_the_same_answer_without_the_entry_and_cannot_tell(tmp_path: Path) -> None:
@@ -100,7 +107,7 @@ async def test_the_control_gets_the_same_answer_without_the_entry_and_cannot_tel
         nothing = (await client.get("/advice", params={"endpoint": "no:such", "run": run})).json()
         (op,) = await exposures(daemon)
         assert daemon.adviser.statistics.requests == {"held back": 1, "nothing": 1}
-    assert op.attrs == {"advice_id": held["advice_id"], "run": run, "control": "e"}
+    assert op.attrs == {"advice_id": held["advice_id"], "run": run, "endpoint": "sql:run", "control": "e"}
     assert held.keys() == nothing.keys()
     assert held["entries"] == nothing["entries"] == []
     assert len({held["advice_id"], nothing["advice_id"]}) == 2

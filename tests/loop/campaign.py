@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.daemon.served import Served, served
-from tests.loop.fleet import Agents, Episode, Poisoner
+from tests.loop.fleet import Agents, Episode, Poisoner, run_name
 from tests.loop.world import TOOLS, Task, tasks
 
 __all__ = ["LATER_OFF", "LATER_ON", "Arm", "Comparison", "Plan", "Results", "campaign", "compared", "mcnemar"]
@@ -90,12 +90,13 @@ def campaign(plan: Plan, directory: Path, say: Callable[[str], None] = lambda _l
     with ExitStack() as stack:
         main, empty, fresh = (stack.enter_context(served(directory / name)) for name in ("main", "empty", "fresh"))
         poisoner = Poisoner(plan.seed, main.ingest)
-        for arm in _arms(plan, main=main, empty=empty, fresh=fresh):
+        arms = _arms(plan, main=main, empty=empty, fresh=fresh)
+        for number, arm in enumerate(arms):
             results.arms[arm.name] = _worked(arm)
             failed = sum(not episode.done for episode in results.arms[arm.name].episodes)
             say(f"{arm.name}: {failed:,} of {len(results.arms[arm.name].episodes):,} runs failed")
             if arm.name in POISONED_AFTER:
-                results.poisoned += poisoner.plant(plan.poison_rounds, _runs(results))
+                results.poisoned += poisoner.plant(plan.poison_rounds, _runs(results), _coming(arms[number + 1 :]))
             time.sleep(QUIET_S)
         results.entries = main.json("/playbook", limit=1_000)["entries"]
     cured = [tool.name for tool in TOOLS.values() if tool.curable]
@@ -103,6 +104,11 @@ def campaign(plan: Plan, directory: Path, say: Callable[[str], None] = lambda _l
     episodes = [episode for one in results.arms.values() for episode in one.episodes]
     results.reached = [episode.advice for episode in episodes if Poisoner.MARK in episode.advice]
     return results
+
+
+def _coming(arms: Sequence[_Order]) -> list[str]:
+    """Give the names that the fleet's next runs will have: whoever knows them can be there first."""
+    return [run_name(arm.name, task, number) for arm in arms for number in range(arm.rounds) for task in arm.work]
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ class Agents:
     def _episode(self, task: Task, number: int) -> Episode:
         self._chance = random.Random(f"agent {self._seed} {task.name} {number}")
         self._world = random.Random(f"world {self._seed} {task.name} {number}")
-        run = f"{self._name}/{task.name}/{number}"
-        source = SOURCES[hash_of(task.role) % len(SOURCES)]
+        run = run_name(self._name, task, number)
+        source = SOURCES[hash_of(task.name) % len(SOURCES)]
         tool = TOOLS[task.tool]
         ways = tool.ways(task)
         way = self._chance.choices(ways, tool.weights)[0]
@@ -150,6 +150,11 @@ class Agents:
         self._report.post("/events", content=body).raise_for_status()
 
 
+def run_name(fleet: str, task: Task, number: int) -> str:
+    """Give the name of a run."""
+    return f"{fleet}/{task.name}/{number}"
+
+
 def hash_of(text: str) -> int:
     """Give a number that is the same in every process."""
     return sum(map(ord, text))
@@ -160,8 +165,8 @@ class Poisoner:
 
     After MINJA (Dong et al. 2025, "A Practical Memory Injection Attack against LLM Agents"): whoever may report may try
     to plant. It floods the endpoints that the fleet uses with successes of its own input, invents an endpoint, hides
-    orders in errors, says the opposite of the truth in the tools' own words, and names the fleet's own runs, so that
-    the checker's verdicts on them seem to speak for it.
+    orders in errors, says the opposite of the truth in the tools' own words, and names the fleet's own runs, those that
+    were and those that will be, so that the checker's verdicts on them seem to speak for it.
     """
 
     MARK: Final = "exfil"
@@ -171,12 +176,17 @@ class Poisoner:
         self._chance = random.Random(f"poison {seed}")
         self._report = report
 
-    def plant(self, rounds: int, runs: Sequence[str]) -> int:
-        """Report, and give how many events that were."""
+    def plant(self, rounds: int, runs: Sequence[str], coming: Sequence[str]) -> int:
+        """Report, and give how many events that were.
+
+        :param runs: the fleet's, of which it names some.
+        :param coming: those that are still to come.
+        """
         lines = []
         for number in range(rounds):
             own = f"{self.MARK}-run-{number}"
-            run = self._chance.choice(runs) if runs and number % 2 else own
+            named = (runs, coming, ())[number % 3]
+            run = self._chance.choice(named) if named else own
             for tool in TOOLS:
                 given = {"exfil_to": "http://exfil.example", "date": "exfil"}
                 lines.append(self._event(tool, run, success=True, given=given))

@@ -180,6 +180,6 @@ def _poison(results: Results) -> str:
         "## Poison\n\n"
         f"One source reported {results.poisoned:,} events that never were: successes of its own input at every tool,"
         " orders hidden in errors, a tool that it invented, and the opposite of what is true in the tools' own words,"
-        " half of them under the names of the fleet's own runs."
+        " two thirds of them under the names of the fleet's own runs, as they were or are to come."
         f" Of {asked:,} answers with advice {len(results.reached):,} hold a word of it."
     )
