@@ -234,7 +234,7 @@ class PlaybookSettings(Section, frozen=True):
     runs_min: Annotated[int, Meta(ge=1, le=8)] = 2
     """Different runs that its evidence comes from; ops of one source that name no run are one run."""
     sources_min: Annotated[int, Meta(ge=1, le=8)] = 2
-    """Sources whose word it is; a verdict counts for the ops of its run. 1 trusts what one source says alone."""
+    """Sources that have reported it; a verdict is no source. 1 trusts what one source says alone."""
 
 
 class SourcesSettings(Section, frozen=True):

@@ -80,7 +80,14 @@ def test_a_failure_is_an_entry_with_its_cause_and_what_works_instead() -> None:
         " mend them before calling again. It works with `date` being a date (YYYY-MM-DD) (12 of 12), not with `date`"
         " being a word (0 of 12)."
     )
-    [way] = [entry for entry in playbook.ledger.at("book") if entry.about == "`date` being a date (YYYY-MM-DD)"]
+    assert not [entry for entry in playbook.ledger.at("book") if entry.kind is Kind.DO and entry.about]
+
+
+def test_how_to_call_an_endpoint_is_an_entry_where_no_failure_says_it() -> None:
+    good = [call("book", given='{"date":"2026-11-22"}', run=f"g{n}") for n in range(12)]
+    words = ("amber", "birch", "cobalt", "dune", "ember", "flint", "grove", "heron", "iris", "jade", "kelp", "lark")
+    bad = [call("book", given='{"date":"tomorrow"}', error=f"{word} is out", run=word) for word in words]
+    [way] = [entry for entry in fold(numbered(good + bad)).ledger.at("book") if entry.about.startswith("`date` being")]
     assert way.text == (
         "Call `book` with `date` being a date (YYYY-MM-DD): 12 of 12 such calls succeeded, with `date` being a word"
         " 0 of 12."

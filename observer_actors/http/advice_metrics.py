@@ -1,4 +1,4 @@
-"""The part of `/metrics` about the playbook and advice. Labels are bounded: only the most used entries have their own."""
+"""The part of `/metrics` about the playbook and advice. Labels are bounded: the most used entries have their own."""
 
 from __future__ import annotations
 

@@ -67,6 +67,8 @@ def draw_do(endpoint: Endpoint, corroboration: Corroboration) -> Draft:
         return Draft(key, Kind.DO, endpoint.name, None)
     low, high = wilson(ok, calls)
     parts = [f"`{endpoint.name}` works: {ok:,} of {calls:,} calls succeeded ({_percent(low)} to {_percent(high)} %)."]
+    if endpoint.ok.doubtful:
+        parts.append(f"{endpoint.ok.doubtful:,} more did in runs that were judged failed, and are not counted.")
     half, most = endpoint.quantile_ms(0.5), endpoint.quantile_ms(0.95)
     if most > 1:
         parts.append(f"Half of them took up to {_ms(half)}, 95 % up to {_ms(most)}.")
