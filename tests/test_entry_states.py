@@ -85,6 +85,8 @@ def test_where_several_sources_use_an_entry_none_alone_decides() -> None:
         by_source = {"bot": bad, **others}
         total = sum(by_source.values(), none)
         assert judged(CANDIDATE, Trial(total.exposed, total.control, by_source=by_source), 1).state is state
+    hang = {"bot": Sides(Arm(0, 0), Arm(150, 0)), "unknown": Sides(Arm(0, 90), Arm(0, 0))}
+    assert judged(CANDIDATE, Trial(Arm(0, 90), Arm(150, 0), by_source=hang), 1).state is State.WITHHELD
     by_source = {"bot": Sides(Arm(90, 0), Arm(0, 90)), "mcp": Sides(Arm(10, 20), Arm(12, 18))}
     total = sum(by_source.values(), none)
     assert judged(CANDIDATE, Trial(total.exposed, total.control, by_source=by_source), 1) is CANDIDATE

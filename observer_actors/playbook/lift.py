@@ -28,8 +28,10 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["Arm", "Lift", "Sides", "Trial", "in_all", "lift", "none_alone", "proportion_sequence"]
+__all__ = ["UNKNOWN", "Arm", "Lift", "Sides", "Trial", "in_all", "lift", "none_alone", "proportion_sequence"]
 
+UNKNOWN: Final = "unknown"
+"""Stands for the source of runs of which it is not known."""
 LOG_BETA_HALVES: Final = 2 * lgamma(0.5)
 """The logarithm of the Beta function at (1/2, 1/2), Jeffreys' prior: it costs least where chances are near 0 or 1."""
 TOLERANCE: Final = 1e-6
@@ -96,13 +98,15 @@ def in_all(by_source: Mapping[str, Sides]) -> Sides:
 def none_alone(by_source: Mapping[str, Sides], sign: int) -> bool:
     """Say whether the difference of the rates has this sign also without the runs of any one source.
 
-    Where there is only one it is its word that counts: nobody else has seen anything.
+    Where there is only one it is its word that counts: nobody else has seen anything. Runs of which nobody knows whose
+    they are (`UNKNOWN`) are nobody's word.
 
     :param sign: 1: the exposed do better; -1: worse.
     """
-    if len(by_source) < 2:  # noqa: PLR2004 - one
+    sources = by_source.keys() - {UNKNOWN}
+    if len(sources) < 2:  # noqa: PLR2004 - one
         return True
-    for left_out in by_source:
+    for left_out in sources:
         rest = in_all({source: sides for source, sides in by_source.items() if source != left_out})
         with_it, without_it = rest.exposed.rate, rest.control.rate
         if with_it is None or without_it is None or sign * (with_it - without_it) <= 0:

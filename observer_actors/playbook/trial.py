@@ -33,7 +33,7 @@ from observer_actors.doubt import run_of
 from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.op import Op, Scalar
 from observer_actors.patterns import bounded_endpoint
-from observer_actors.playbook.lift import Arm, Sides, Trial
+from observer_actors.playbook.lift import UNKNOWN, Arm, Sides, Trial
 
 __all__ = [
     "ADVICE_ENDPOINT",
@@ -59,7 +59,6 @@ runs fail, of which six in ten succeed without, that is found after 135 runs (th
 no sooner, and 30 points of harm are found later."""
 SOURCES_MAX: Final = 20
 OTHER: Final = "other"
-UNKNOWN: Final = "unknown"
 
 _T = TypeVar("_T")
 
