@@ -146,10 +146,14 @@ def test_a_short_text_that_begins_like_a_longer_one_is_another() -> None:
     assert not is_one(one, one + " user=root")
 
 
-def test_what_begins_like_two_stays_by_itself() -> None:
+def test_what_begins_like_two_belongs_to_the_one_it_has_most_in_common_with_and_then_to_the_oldest() -> None:
     begun = "the transfer of the whole archive was stopped because of..."
     texts = [begun[:-3] + " a full disk", begun[:-3] + " the network", begun]
-    assert len(set(templates(*texts))) == 3
+    assert templates(*texts) == [texts[0], texts[1], texts[0]]
+    users = [f"no password for {name} from the outside at port 7" for name in FIVE]
+    invalid = [f"no password for invalid user {name} from the outside at port 7" for name in FIVE]
+    found = templates(*users, *invalid, "no password for invalid user amber from the out...")
+    assert found[-1] == found[-2] != found[0]
 
 
 # ------------------------------------------------------------------------------------------ stability

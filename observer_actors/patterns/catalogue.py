@@ -15,9 +15,8 @@ as many words. Groups become one, of which the oldest lives on, when
 A shape keeps two words that say something, three beside two masks at once, and its first word is never masked.
 
 So which groups become one depends on the set of shapes that have been seen; their order decides little more than
-whose id lives on. Nothing is taken apart again. A text that was cut off belongs to the one group that begins like it,
-whichever came first; where several do, it stays by itself. Where the ideas are from, and what else was tried:
-docs/adr/0003.
+whose id lives on. Nothing is taken apart again. A text that was cut off belongs to the group that begins like it, most
+of all and then the oldest where several do. Where the ideas are from, and what else was tried: docs/adr/0003.
 
 Bounds: `PATTERNS_MAX` groups, `PATTERNS_PER_ENDPOINT_MAX` of one endpoint; what finds no room is counted under the
 endpoint's "other", and where those are `OTHERS_MAX`, under the one for all. `SEEN_MAX` texts are remembered with their
@@ -405,7 +404,11 @@ class _Endpoint:
         return sorted(beginnings, key=_order)
 
     def _whole_of(self, words: Sequence[str], *, is_cut: bool, but: Group | None = None) -> Group | None:
-        """Find the group that begins with these words, if it is the only one; rather one that is no shorter."""
+        """Find the group that begins with these words; rather one that is no shorter.
+
+        Where several do, of what looks cut the one counts that has most of the words for its own, the oldest first:
+        which it was nobody can tell, and a pattern for each place at which a text was cut would help nobody.
+        """
         of_first = self._alike[words[0] if words else ""]
         found = [
             group
@@ -415,7 +418,14 @@ class _Endpoint:
             if group is not but and begins(words, group.shape.words, is_cut=is_cut)
         ]
         found = [group for group in found if len(group.shape.words) >= len(words)] or found
+        if len(found) > 1 and is_cut:
+            whole = [group for group in found if not group.is_cut] or found
+            return max(whole, key=lambda group: (_in_common(words, group.shape.words), -group.order))
         return found[0] if len(found) == 1 else None
+
+
+def _in_common(words: Sequence[str], whole: Sequence[str]) -> int:
+    return sum(word == other for word, other in zip(words, whole, strict=False))
 
 
 def _order(group: Group) -> int:
