@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -21,6 +21,7 @@ from observer_actors.audit.inventory import Inventory, Kind, is_read, take_inven
 from observer_actors.audit.page import summary_page
 from observer_actors.audit.tree import changes, find_git, read_tree
 from observer_actors.client import Verdict
+from observer_actors.errors import ObserverError
 from observer_actors.kb.history import AuditHistory, told
 from observer_actors.kb.rows import SIGNATURE_CHARS_MAX, Finding
 
@@ -34,6 +35,12 @@ PARSING_BYTES_MAX: Final = 1024 * 1024 * 1024
 _BASES: Final = ("origin/HEAD", "origin/main", "main", "origin/master", "master")
 _PULL_REQUEST: Final = re.compile(r"refs/pull/(\d+)/.*")
 _NO_SIGNATURE: Final = re.compile(r"[^A-Za-z0-9._/@#+-]+")
+
+
+class SignatureUnusable(ObserverError):
+    """A signature under which no audit can be filed."""
+
+    exit_code: ClassVar[int] = 64
 
 
 class Audited(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,8 +93,14 @@ def audit(root: Path, *, base: str = "", signature: str = "", environment: Mappi
     :param base: a revision; by default what CI names, else the main branch, else nothing.
     :param signature: by default made of the pull request that CI names, or the branch, and the commit.
     :raises AuditFailed: no folder, no such revision, or more than can be looked at.
+    :raises SignatureUnusable: no audit could be filed under it.
     """
     started = time.monotonic()
+    if len(signature) > SIGNATURE_CHARS_MAX or not signature.isprintable():
+        raise SignatureUnusable(
+            f"--signature wants at most {SIGNATURE_CHARS_MAX} printable characters, got {signature!a:.60}",
+            hint="such as pr6-7fe47bab; leave it out, and it is made of what CI or git say",
+        )
     git = find_git(root)
     tree = read_tree(root, git)
     with _memory_bounded():

@@ -176,9 +176,10 @@ def _summed_up(inventory: Inventory, changes: Sequence[Change], left_out: Sequen
     others = [item for item in inventory.items.values() if item.path not in new]
     yield from _told("nothing imports", [item for item in others if item.kind is Kind.DEAD])
     yield from _told("no Python, and not of this change", [item for item in others if item.error])
-    python = [path for path in left_out if path.endswith(".py")]
+    python = [path for path in left_out if path.endswith((".py", "/"))]
     if python:
-        yield Finding("info", f"not looked at (a link, no plain file, or too large): {_named(python)}")
+        what = "a link, no plain file, a submodule, or too large"
+        yield Finding("info", f"not looked at ({what}): {_named(python)}")
 
 
 def _told(what: str, items: Sequence[Item]) -> Iterator[Finding]:

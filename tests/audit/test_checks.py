@@ -180,6 +180,13 @@ def test_a_folder_of_a_repository_is_audited_by_itself(repository: Repository) -
     assert (sorted(audited.inventory.items), audited.changed) == (["a.py", "b.py"], 2)
 
 
+def test_the_folder_that_one_is_in_may_be_such_a_folder(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository.root / "shop")
+    assert audit(Path(), environment={}).head
+
+
 def test_where_there_is_no_git_there_is_an_inventory(tmp_path: Path) -> None:
     for path in ("a.py", ".hidden/b.py", "env/pyvenv.cfg", "env/lib/c.py", "node_modules/d.py", ".ci/e.py"):
         (tmp_path / path).parent.mkdir(exist_ok=True, parents=True)
