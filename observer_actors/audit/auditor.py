@@ -121,7 +121,7 @@ def audit(root: Path, *, base: str = "", signature: str = "", environment: Mappi
         changed=len(changed),
         uncommitted=pending,
         inventory=inventory,
-        findings=check(inventory, facts, changed, sorted(tree.left_out)),
+        findings=check(inventory, facts, changed, sorted(tree.left_out), [*tree.files, *tree.left_out]),
         seconds=time.monotonic() - started,
     )
 

@@ -15,8 +15,9 @@ One ``block`` makes the verdict ``block``, else one ``warn`` makes it ``request_
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Final, Literal
@@ -24,7 +25,7 @@ from typing import Final, Literal
 import msgspec
 
 from observer_actors.audit.facts import Facts, facts_of
-from observer_actors.audit.inventory import Inventory, Item, Kind, Modules, is_test
+from observer_actors.audit.inventory import Inventory, Item, Kind, Modules, is_test, reached_from
 from observer_actors.kb.rows import Finding
 from observer_actors.secrets import Secrets
 from observer_actors.visible import cut
@@ -38,6 +39,13 @@ FINDINGS_OF_A_KIND_MAX: Final = 50
 """More of the same say nothing more."""
 _CERTAIN: Final = frozenset({"private_key", "jwt", "api_key", "url_password"})
 """Secrets that are known by what they look like. The other kinds are what code and tests are full of."""
+_COMPILED: Final = (".so", ".pyd", ".pyx", ".c", ".cc", ".cpp", ".cxx", ".rs")
+"""With the stem of a module: its source as an extension, or the extension itself."""
+_SETTINGS: Final = re.compile(
+    r"(?:.*/)?(?:pyproject\.toml|setup\.(?:cfg|py)|Pipfile|environment\.ya?ml|meson\.build|CMakeLists\.txt|\.gitignore"
+    r"|[^/]*requirements[^/]*\.(?:txt|in)|requirements/[^/]+\.(?:txt|in))"
+)
+"""Where a change says that something takes a module's place: a dependency, a build, what is generated and ignored."""
 _PROSE: Final = (".md", ".rst", ".txt")
 _QUOTED: Final = re.compile(r"[\"'][^\"']*\[redacted:(?:password|bearer)\][\"']")
 
@@ -63,21 +71,26 @@ def shown(path: str) -> str:
 
 
 def check(
-    inventory: Inventory, files: Mapping[str, Facts], changes: Sequence[Change], left_out: Sequence[str] = ()
+    inventory: Inventory,
+    files: Mapping[str, Facts],
+    changes: Sequence[Change],
+    left_out: Sequence[str],
+    paths: Iterable[str],
 ) -> list[Finding]:
     """Say what is to be said, the gravest first.
 
     :param files: of the tree as it is now.
     :param changes: empty where there is nothing to compare with.
     :param left_out: what could not be looked at.
+    :param paths: of all files, Python or not.
     """
     found: list[Finding] = []
     for part in (
         _no_python(inventory, changes),
         _conflicts(changes),
-        _still_imported(files, changes),
+        _still_imported(files, changes, paths),
         _secrets(changes),
-        _dead(inventory, changes),
+        _dead(inventory, changes, files),
         _orphaned(inventory, changes, files),
         _untested(inventory, changes),
         _summed_up(inventory, changes, left_out),
@@ -101,19 +114,90 @@ def _conflicts(changes: Sequence[Change]) -> Iterator[Finding]:
             yield Finding("block", "a merge conflict was left", shown(change.path), begins[0])
 
 
-def _still_imported(files: Mapping[str, Facts], changes: Sequence[Change]) -> Iterator[Finding]:
-    gone = [change.path for change in changes if change.what == "deleted" and change.path.endswith(".py")]
-    if not gone:
-        return
-    now, before = Modules(files), Modules([*files, *gone])
-    lost = {path for path in gone if not now.has_another(path, before)}
-    for path, facts in files.items():
-        for name in sorted(facts.imports - facts.optional):
-            missing = lost.intersection(before.imported(name, path))
-            if missing and _is_defined(now, name, path, files):
-                # `from a import b` may want a name of a package; what stands before the last dot must be a module.
-                missing &= set(before.imported(name.rpartition(".")[0], path))
-            yield from (Finding("block", f"{shown(path)} still imports it", shown(file)) for file in sorted(missing))
+class _Gone(msgspec.Struct, frozen=True):
+    """What a change has deleted, and nothing in the tree stands for."""
+
+    now: Modules
+    before: Modules
+    files: frozenset[str]
+    replaceable: frozenset[str]
+    """Those of ``files`` for which something may stand that is not in the tree."""
+
+    def missing(self, name: str, by: str, facts: Mapping[str, Facts]) -> dict[str, bool]:
+        """Give those that importing a name needs, and of each whether that is certain."""
+        missing = self.files.intersection(self.before.imported(name, by))
+        if not missing or self._is_of_python(name, by):
+            return {}
+        if _is_defined(self.now, name, by, facts):
+            # `from a import b` may want a name of a package; what stands before the last dot must be a module.
+            missing &= set(self.before.imported(name.rpartition(".")[0], by))
+        certain = self.before.resolved(name, by) - self.replaceable
+        sure = not _is_of_library(name)
+        return {file: sure and file in certain for file in missing if not self._is_namespace(name, by, file)}
+
+    def _is_of_python(self, name: str, by: str) -> bool:
+        """``import json`` means the standard library's, unless the tree has one still."""
+        top = name.partition(".")[0]
+        return _is_of_library(name) and not any(self.now.imported(top, by)) and not self.now.is_namespace(top)
+
+    def _is_namespace(self, name: str, by: str, file: str) -> bool:
+        """Say whether a folder of that name will do: `import a`, `import a.b` with an ``a/b.py``."""
+        folder = _module(file)
+        if not self.now.is_namespace(folder):
+            return False
+        is_itself = name.rpartition(".")[2] in ("", PurePosixPath(folder).name)
+        return is_itself or any(other.startswith(f"{folder}/") for other in self.now.imported(name, by))
+
+
+def _still_imported(files: Mapping[str, Facts], changes: Sequence[Change], paths: Iterable[str]) -> Iterator[Finding]:
+    gone = _gone(files, changes, paths)
+    for path, facts in files.items() if gone.files else ():
+        found: dict[str, bool] = {}
+        for name in facts.imports - facts.optional:
+            for file, certain in gone.missing(name, path, files).items():
+                found[file] = found.get(file, False) or certain
+        for file, certain in sorted(found.items()):
+            said = "still imports it" if certain else "may still import it"
+            yield Finding("block" if certain else "warn", f"{shown(path)} {said}", shown(file))
+
+
+def _gone(files: Mapping[str, Facts], changes: Sequence[Change], paths: Iterable[str]) -> _Gone:
+    deleted = [change.path for change in changes if change.what == "deleted" and change.path.endswith(".py")]
+    now, before = Modules(files), Modules([*files, *deleted])
+    compiled: set[str] = set()
+    stubs: set[str] = set()
+    for path in paths if deleted else ():
+        if path.endswith(_COMPILED):
+            compiled.add(_stem(path))
+        elif path.endswith(".pyi"):
+            stubs.add(_stem(path))
+    lost = frozenset(path for path in deleted if not now.has_another(path, before) and not _stems(path) & compiled)
+    settings = "\n".join(line for change in changes if _SETTINGS.fullmatch(change.path) for _, line in change.added)
+    replaceable = frozenset(path for path in lost if _stems(path) & stubs or _is_named(path, settings))
+    return _Gone(now, before, lost, replaceable)
+
+
+def _is_named(path: str, settings: str) -> bool:
+    name = re.escape(PurePosixPath(_module(path)).name)
+    return re.search(rf"(?i)(?:\b|_|py){name}\b", settings) is not None
+
+
+def _is_of_library(name: str) -> bool:
+    return name.partition(".")[0] in sys.stdlib_module_names
+
+
+def _module(path: str) -> str:
+    """Give the folder that a module has, or would have as a package."""
+    return path.removesuffix("/__init__.py").removesuffix(".py")
+
+
+def _stem(path: str) -> str:
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + name.partition(".")[0]
+
+
+def _stems(path: str) -> set[str]:
+    return {_stem(path), _module(path)}
 
 
 def _is_defined(now: Modules, name: str, by: str, files: Mapping[str, Facts]) -> bool:
@@ -138,11 +222,12 @@ def _secrets(changes: Sequence[Change]) -> Iterator[Finding]:
                 yield Finding("warn", "what may be a password or a token", shown(change.path), number)
 
 
-def _dead(inventory: Inventory, changes: Sequence[Change]) -> Iterator[Finding]:
-    for change in changes:
-        item = inventory.items.get(change.path)
-        if change.what == "added" and item is not None and item.kind is Kind.DEAD:
-            yield Finding("warn", "a new file that nothing imports", shown(change.path))
+def _dead(inventory: Inventory, changes: Sequence[Change], files: Mapping[str, Facts]) -> Iterator[Finding]:
+    new = {change.path for change in changes if change.what == "added"}
+    dead = [path for path in sorted(new) if path in inventory.items and inventory.items[path].kind is Kind.DEAD]
+    # What is dead because the older files that import it are is not the change's fault.
+    reached = reached_from(files.keys() - new, files) if dead else ()
+    yield from (Finding("warn", "a new file that nothing imports", shown(path)) for path in dead if path not in reached)
 
 
 def _orphaned(inventory: Inventory, changes: Sequence[Change], files: Mapping[str, Facts]) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Final
@@ -30,7 +30,7 @@ import msgspec
 from observer_actors.audit.facts import Facts
 from observer_actors.audit.scripts import scripts_of
 
-__all__ = ["Inventory", "Item", "Kind", "Modules", "is_read", "is_test", "take_inventory"]
+__all__ = ["Inventory", "Item", "Kind", "Modules", "is_read", "is_test", "reached_from", "take_inventory"]
 
 PAGE: Final = "PYTHON_INVENTORY.md"
 """The page that is made of all this names every file: it is no document."""
@@ -99,6 +99,8 @@ class Modules:
         self._paths = frozenset(path for path in paths if path.endswith(".py"))
         self._files: dict[str, set[str]] = {}
         packages = {_folder(path) for path in self._paths if PurePosixPath(path).name == "__init__.py"}
+        self._packages = packages
+        self._folders = {str(folder) for path in self._paths for folder in PurePosixPath(path).parents} - {"."}
         self._names: dict[str, set[str]] = {}
         self._inside: dict[str, set[str]] = {}
         """``a.b.`` -> what lies directly in it."""
@@ -111,15 +113,32 @@ class Modules:
                 self._inside.setdefault(name.rpartition(".")[0] + ".", set()).add(path)
 
     def imported(self, name: str, by: str) -> Iterator[str]:
-        """Give the files that importing a name runs: each package on the way, and the module if it is one."""
-        if name.startswith("."):
-            yield from self._relative(name, by)
+        """Give the files that importing a name may run: each package on the way, and the module if it is one."""
+        found = self.resolved(name, by)
+        yield from found
+        if found or name.startswith("."):
             return
+        # Somebody may have put another folder on the path.
         parts = name.split(".")
-        for end in range(1, len(parts) + 1):
-            files = self._files.get(".".join(parts[:end]), set())
-            beside = {file for file in files if _folder(file) == _folder(by)}
-            yield from beside or files
+        above = {file for folder in PurePosixPath(by).parents for file in self._along(str(folder), parts)}
+        yield from above.union(*(self._files.get(".".join(parts[:end]), ()) for end in range(1, len(parts) + 1)))
+
+    def resolved(self, name: str, by: str) -> set[str]:
+        """Give those of them that Python itself finds: from the importer's own package or folder, the root, or ``src``.
+
+        As there, the first module or package of that name is the one, and folders without an ``__init__.py`` are one.
+        """
+        if name.startswith("."):
+            return set(self._relative(name, by))
+        parts = name.split(".")
+        places = (self._home(by), "", "src")
+        whole = (place for place in places if any(self._along(place, parts[:1])))
+        place = next(whole, None)
+        return {file for one in (places if place is None else (place,)) for file in self._along(one, parts)}
+
+    def is_namespace(self, folder: str) -> bool:
+        """Say whether a folder is a package because there are modules in it, without an ``__init__.py``."""
+        return folder in self._folders and folder not in self._packages
 
     def named(self, name: str, by: str = "") -> Iterator[str]:
         """Give the files that a string means: a path, or a module with at least one dot."""
@@ -163,11 +182,23 @@ class Modules:
         folder = PurePosixPath(_folder(by))
         for _ in range(len(name) - len(bare) - 1):
             folder = folder.parent
-        steps = ["", *bare.split(".")] if bare else [""]
-        for end in range(1, len(steps) + 1):
-            place = str(folder.joinpath(*steps[:end]))
-            place = "" if place == "." else place
-            yield from {f"{place}.py", f"{place}/__init__.py".lstrip("/")} & self._paths
+        yield from {str(folder / "__init__.py")} & self._paths
+        yield from self._along(str(folder), bare.split(".")) if bare else ()
+
+    def _along(self, place: str, parts: Sequence[str]) -> Iterator[str]:
+        """Give the files on the way of a name, from a folder on."""
+        for part in parts:
+            place = part if place in ("", ".") else f"{place}/{part}"
+            yield from {f"{place}.py", f"{place}/__init__.py"} & self._paths
+            if place not in self._folders:
+                return
+
+    def _home(self, by: str) -> str:
+        """Give the folder that is on the path when a file runs: its own, or the one that its package lies in."""
+        folder = _folder(by)
+        while folder and folder in self._packages:
+            folder = _folder(folder)
+        return folder
 
 
 def _folder(path: str) -> str:
@@ -224,6 +255,12 @@ def take_inventory(files: Mapping[str, Facts], texts: Mapping[str, str]) -> Inve
         for path, facts in sorted(files.items())
     }
     return Inventory(items)
+
+
+def reached_from(roots: Iterable[str], files: Mapping[str, Facts]) -> set[str]:
+    """Give what some files reach by imports, and they themselves."""
+    modules = Modules(files)
+    return _reach(roots, {path: _reached_by(path, facts, modules) for path, facts in files.items()}, modules)
 
 
 def _reached_by(path: str, facts: Facts, modules: Modules) -> set[str]:

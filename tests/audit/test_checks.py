@@ -82,6 +82,67 @@ def test_no_package_defines_a_module_that_is_imported_from(repository: Repositor
     assert said(repository) == [("block", "shop/cli.py still imports it", "shop/orders.py")]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        # The standard library's, and what only looks like it.
+        ({"tools/json.py": "", "shop/a.py": "import json\nfrom json.decoder import x\n"}, {}, []),
+        ({"scripts/logging.py": "", "scripts/run.py": "import logging\n"}, {}, []),
+        ({"logging.py": "", "run.py": "import logging.handlers\n"}, {}, []),
+        ({"shop/json.py": "", "shop/a.py": "import json\n"}, {}, []),
+        ({"shop/json.py": "", "shop/a.py": "from . import json\n"}, {}, [("block", "shop/a.py still imports it")]),
+        ({"shop/json.py": "", "shop/a.py": "import shop.json\n"}, {}, [("block", "shop/a.py still imports it")]),
+        ({"code/a.py": "", "code/__init__.py": "", "b.py": "from code import a\n"}, {},
+         [("warn", "b.py may still import it")]),
+        # A bare name, from where it is found and from elsewhere.
+        ({"scripts/helper.py": "", "scripts/run.py": "import helper\n"}, {},
+         [("block", "scripts/run.py still imports it")]),
+        ({"scripts/helper.py": "", "other/run.py": "import helper\n"}, {},
+         [("warn", "other/run.py may still import it")]),
+        ({"src/p/a.py": "", "src/p/__init__.py": "", "c/t.py": "from p.a import x, y\n"}, {},
+         [("block", "c/t.py still imports it")]),
+        ({"b/p/a.py": "", "b/p/__init__.py": "", "b/p/c.py": "from p import a\n"}, {},
+         [("block", "b/p/c.py still imports it")]),
+        # What the change says that takes its place.
+        ({"yaml.py": "", "run.py": "import yaml\n"}, {"requirements/dev.txt": "PyYAML>=6\n"},
+         [("warn", "run.py may still import it")]),
+        ({"a.py": "", "run.py": "import a\n"}, {"requirements.txt": "extra\n"}, [("block", "run.py still imports it")]),
+        ({"p/_version.py": "", "p/__init__.py": "", "p/c.py": "from p import _version\n"},
+         {".gitignore": "_version.py"}, [("warn", "p/c.py may still import it")]),
+        # Namespace packages.
+        ({"b.py": "", "a.py": "import b.c\nfrom b.c import x\nimport b\n"}, {"b/c.py": ""}, []),
+        ({"x/b.py": "", "x/a.py": "import b.c\n"}, {"x/b/c.py": ""}, []),
+        ({"p/b.py": "", "p/__init__.py": "", "p/a.py": "from .b.c import x\n"}, {"p/b/c.py": ""}, []),
+        ({"b.py": "", "a.py": "from b import place\n"}, {"b/c.py": ""}, [("block", "a.py still imports it")]),
+        ({"p/__init__.py": "", "p/b.py": "", "a.py": "from p import b\nimport p\n"}, {}, []),
+        ({"p/__init__.py": "", "p/b.py": "", "a.py": "from p import name\n"}, {}, [("block", "a.py still imports it")]),
+        # Another language.
+        ({"p/b.py": "", "p/__init__.py": "", "a.py": "import p.b\n"}, {"p/b.pyx": ""}, []),
+        ({"p/b.py": "", "p/__init__.py": "", "a.py": "import p.b\n"}, {"p/b.cpython-311-x86_64-linux-gnu.so": ""}, []),
+        ({"p/b.py": "", "p/__init__.py": "", "p/b.c": "", "a.py": "import p.b\n"}, {}, []),
+        ({"p/b.py": "", "p/__init__.py": "", "a.py": "import p.b\n"}, {"p/b.pyi": ""},
+         [("warn", "a.py may still import it")]),
+    ],
+)  # fmt: skip
+def test_only_what_is_certain_blocks_a_deletion(
+    tmp_path: Path, before: dict[str, str], after: dict[str, str], expected: list[tuple[str, str]]
+) -> None:
+    """The first file is the one that is deleted."""
+    repository = Repository(tmp_path, before | {"README": "x"})
+    repository.branch()
+    repository.commit(without=(next(iter(before)),))
+    repository.commit(after)
+    found = [(severity, title) for severity, title, _ in said(repository) if "still import" in title]
+    assert found == expected
+
+
+def test_a_new_file_that_an_older_one_imports_is_not_called_unimported(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, {"a.py": "", "x/a.py": ""})
+    repository.branch()
+    repository.commit({"a.py": "import b.c\n", "b/c.py": "", "x/a.py": "import b.d\n", "x/b/d.py": "", "x/e.py": ""})
+    assert said(repository) == [("warn", "a new file that nothing imports", "x/e.py")]
+
+
 def test_production_without_a_test(repository: Repository) -> None:
     repository.commit({"shop/orders.py": "def place():\n    return 2\n"})
     assert said(repository) == [("warn", "production code was changed, and no test: shop/orders.py", "")]

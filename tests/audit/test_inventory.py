@@ -46,6 +46,9 @@ SCRIPT = {"pyproject.toml": '[project.scripts]\nrun = "a.cli:main"\n', "a/__init
         ({"a/cli.py": 'load(f"a.c.{name}")', "a/c/__init__.py": "", "a/c/d.py": "", "a/c/e.py": "from a.c import d"},
          ["a/c/d.py", "a/c/e.py"]),
         ({"a/cli.py": "import \\\n    a.b as c, os", "a/b.py": ""}, ["a/b.py"]),
+        ({"a/cli.py": "import a.b.c", "a/b/c.py": ""}, ["a/b/c.py"]),
+        ({"a/cli.py": 'run("x/run.py")', "x/run.py": "import b.c", "x/b/c.py": "import b.d", "x/b/d.py": ""},
+         ["x/run.py", "x/b/c.py", "x/b/d.py"]),
     ],
 )  # fmt: skip
 def test_what_an_entry_point_reaches_is_production(files: dict[str, str], reached: list[str]) -> None:
