@@ -15,7 +15,7 @@ from typing import ClassVar, Final
 import msgspec
 
 from observer_actors.audit.checks import Change, check, overall_of
-from observer_actors.audit.facts import Facts, facts_of
+from observer_actors.audit.facts import Facts, facts_of, is_python
 from observer_actors.audit.git import AuditFailed, Git
 from observer_actors.audit.inventory import Inventory, Kind, is_read, take_inventory
 from observer_actors.audit.page import summary_page
@@ -127,8 +127,8 @@ def audit(root: Path, *, base: str = "", signature: str = "", environment: Mappi
 
 
 def _facts(files: Mapping[str, bytes], until: float) -> dict[str, Facts]:
-    late = Facts(error="not read: the files before it took too long")
-    python = ((path, data) for path, data in files.items() if path.endswith(".py"))
+    late = Facts(error="not read: the files before it took too long", is_read=False)
+    python = ((path, data) for path, data in files.items() if is_python(path, data))
     return {path: facts_of(data) if time.monotonic() < until else late for path, data in python}
 
 

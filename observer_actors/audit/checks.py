@@ -24,7 +24,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from observer_actors.audit.facts import Facts, facts_of
+from observer_actors.audit.facts import Facts, facts_of, is_python
 from observer_actors.audit.inventory import Inventory, Item, Kind, Modules, is_test, reached_from
 from observer_actors.kb.rows import Finding
 from observer_actors.secrets import Secrets
@@ -238,7 +238,7 @@ def _orphaned(inventory: Inventory, changes: Sequence[Change], files: Mapping[st
     new = {change.path for change in changes if change.what == "added"}
     modules = Modules([*files, *(change.path for change in changes)])
     for change in changes:
-        if change.what != "added" and change.path.endswith(".py"):
+        if change.what != "added" and is_python(change.path, change.before):
             facts = facts_of(change.before)
             named = {file for name in facts.imports for file in modules.imported(name, change.path)}
             for name in facts.names:

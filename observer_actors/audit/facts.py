@@ -14,7 +14,9 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["Facts", "facts_of"]
+from observer_actors.audit.scripts import Settings, settings_in
+
+__all__ = ["Facts", "facts_of", "is_python"]
 
 SUMMARY_CHARS_MAX: Final = 160
 STRING_CHARS_MAX: Final = 200
@@ -23,6 +25,8 @@ NAME_CHARS_MAX: Final = 400
 _DOTTED: Final = re.compile(r"([A-Za-z_]\w*(?:\.\w+)+)(?::\w+)?")
 _PREFIX: Final = re.compile(r"(?:[A-Za-z_]\w*\.)+")
 _SCRIPT: Final = re.compile(r"[\w./-]*\w/[\w-]+\.py")
+_SHEBANG: Final = re.compile(rb"#![^\n]*\b(?:python|pypy|uv run)")
+_TEMPLATES: Final = (".in", ".j2", ".jinja", ".jinja2", ".mako", ".template", ".tmpl", ".tpl")
 _NO_MODULE: Final = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 
 
@@ -40,35 +44,52 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What it defines at its top level; ``*`` when that cannot be known."""
     is_script: bool = False
     """It has an ``if __name__ == "__main__"``."""
+    is_program: bool = False
+    """Its first line names Python as what runs it."""
+    settings: Settings = Settings()
+    """What it gives to ``setup()``."""
     error: str = ""
-    """Why it is no Python for the Python that runs this; everything else is empty then."""
+    """Why it is no Python for the Python that runs this; but for ``is_program`` everything else is empty then."""
     line: int | None = None
     """Of the error."""
+    is_read: bool = True
+    """Not when time or memory had an end first, so that nobody knows whether it is Python."""
+
+
+def is_python(path: str, source: bytes) -> bool:
+    """Say whether a file is Python, or says that it is."""
+    return path.endswith(".py") or (not path.endswith(_TEMPLATES) and _SHEBANG.match(source) is not None)
 
 
 def facts_of(source: bytes) -> Facts:
     """Read a file's bytes, in whatever encoding they say they have."""
+    is_program = _SHEBANG.match(source) is not None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
-        return _facts(tree)
+        return _facts(tree, is_program=is_program)
     except SyntaxError as error:
-        return Facts(error=(error.msg or "invalid syntax")[:SUMMARY_CHARS_MAX], line=error.lineno)
+        said = (error.msg or "invalid syntax")[:SUMMARY_CHARS_MAX]
+        return Facts(error=said, line=error.lineno, is_program=is_program)
     except (ValueError, RecursionError, MemoryError) as error:  # a zero byte; nesting that no reader could follow
-        return Facts(error=f"cannot be parsed: {str(error)[:SUMMARY_CHARS_MAX] or type(error).__name__}")
+        said = f"cannot be parsed: {str(error)[:SUMMARY_CHARS_MAX] or type(error).__name__}"
+        return Facts(error=said, is_program=is_program, is_read=isinstance(error, ValueError))
 
 
-def _facts(tree: ast.Module) -> Facts:
+def _facts(tree: ast.Module, *, is_program: bool) -> Facts:
     imports: set[str] = set()
     optional: set[str] = set()
     names: set[str] = set()
+    settings = Settings()
     for node in ast.walk(tree):
         match node:
             case ast.Import() | ast.ImportFrom():
                 imports.update(_imported(node))
             case ast.Try() if any(map(_catches_import, node.handlers)):
                 optional.update(name for statement in node.body for name in _imported_below(statement))
+            case ast.Call(func=ast.Name(id="setup") | ast.Attribute(attr="setup")):
+                settings = settings_in(node)
             case ast.Constant(value=str(text)) if len(text) <= STRING_CHARS_MAX:
                 names.update(_named(text))
             case ast.JoinedStr(values=[ast.Constant(value=str(text)), *_]) if _PREFIX.fullmatch(text):
@@ -80,6 +101,8 @@ def _facts(tree: ast.Module) -> Facts:
         names=frozenset(names),
         binds=frozenset(name for statement in tree.body for name in _bound(statement)),
         is_script=any(map(_is_main, tree.body)),
+        is_program=is_program,
+        settings=settings,
     )
 
 

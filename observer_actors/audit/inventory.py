@@ -1,12 +1,12 @@
-"""Every Python file of a tree, and what becomes of it. Pure.
+"""Every Python file of a tree, and what becomes of it: ``.py``, and scripts whose first line names Python. Pure.
 
 Each file is of one kind, the first of these that holds:
 
 * *tests*: its name or folder says so;
-* *production*: reached by imports from an entry point: scripts and entry points of ``pyproject.toml`` and
-  ``setup.cfg``, ``ExecStart`` of systemd's units, and ``__main__.py`` of a package that no Makefile or CI runs;
-* *manual*: has an ``if __name__ == "__main__"``, is run by a Makefile, by CI or by a tool that knows its name, or is
-  reached from such a file;
+* *production*: reached by imports from an entry point: scripts and entry points of ``pyproject.toml``, ``setup.cfg``
+  and ``setup.py``, ``ExecStart`` of systemd's units, and ``__main__.py`` of a package that no Makefile or CI runs;
+* *manual*: has an ``if __name__ == "__main__"``, begins with ``#!`` and a Python, is run by a Makefile, by CI or by a
+  tool that knows its name, or is reached from such a file;
 * *documented*: named in the README or below ``docs``;
 * *tests* again: only tests reach it;
 * *dead*: nothing reaches it.
@@ -28,7 +28,7 @@ from typing import Final
 import msgspec
 
 from observer_actors.audit.facts import Facts
-from observer_actors.audit.scripts import scripts_of
+from observer_actors.audit.scripts import Settings, settings_of
 
 __all__ = ["Inventory", "Item", "Kind", "Modules", "is_read", "is_test", "reached_from", "take_inventory"]
 
@@ -47,6 +47,7 @@ _SETTINGS: Final = re.compile(r"(?:.*/)?(?:pyproject\.toml|setup\.cfg)")
 _UNIT: Final = re.compile(r"(?:.*/)?[^/]+\.service")
 _DOCUMENT: Final = re.compile(r"(?:README|CONTRIBUTING)[^/]*|(?:.*/)?docs?/.*\.(?:md|rst|txt)")
 _PATH: Final = re.compile(r"[\w./-]*\w\.py\b")
+_PROGRAM: Final = re.compile(r"[\w.-]*/[\w./-]*\w")
 _RUN_MODULE: Final = re.compile(r"-m[ \t]+([A-Za-z_][\w.]*)")
 _DOTTED: Final = re.compile(r"\b[A-Za-z_]\w*(?:\.\w+)+\b")
 _EXEC: Final = re.compile(r"^Exec[A-Z]\w*=(.*)$", re.MULTILINE)
@@ -75,9 +76,10 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Inventory(msgspec.Struct, frozen=True):
-    """All of them, by path."""
+    """All of them, by path. ``settings``: what the project's own say, by path."""
 
     items: Mapping[str, Item]
+    settings: Mapping[str, Settings]
 
 
 def is_read(path: str) -> bool:
@@ -96,7 +98,8 @@ class Modules:
     """Which file a module's name means, given all files of the tree."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        self._paths = frozenset(path for path in paths if path.endswith(".py"))
+        every = frozenset(paths)
+        self._paths = frozenset(path for path in every if path.endswith(".py"))
         self._files: dict[str, set[str]] = {}
         packages = {_folder(path) for path in self._paths if PurePosixPath(path).name == "__init__.py"}
         self._packages = packages
@@ -105,8 +108,9 @@ class Modules:
         self._inside: dict[str, set[str]] = {}
         """``a.b.`` -> what lies directly in it."""
         self._called: dict[str, list[str]] = {}
-        for path in sorted(self._paths):
+        for path in sorted(every):
             self._called.setdefault(PurePosixPath(path).name, []).append(path)
+        for path in sorted(self._paths):
             self._names[path] = _names_of(path, packages)
             for name in self._names[path]:
                 self._files.setdefault(name, set()).add(path)
@@ -226,8 +230,10 @@ def take_inventory(files: Mapping[str, Facts], texts: Mapping[str, str]) -> Inve
     modules = Modules(files)
     reaches = {path: _reached_by(path, facts, modules) - {path} for path, facts in files.items()}
     documented = _documented(texts, modules)
+    settings = {path: settings_of(path, text) for path, text in texts.items() if _SETTINGS.fullmatch(path)}
+    settings |= {path: facts.settings for path, facts in files.items() if PurePosixPath(path).name == "setup.py"}
     tests = dict.fromkeys(filter(is_test, files), "")
-    entries = {path: why for path, why in _entries(texts, modules) if path not in tests}
+    entries = {path: why for path, why in _entries(settings, texts, modules) if path not in tests}
     by_hand = {path: why for path, why in _by_hand(files, texts, modules) if path not in tests}
     mains = [path for path in files if PurePosixPath(path).name == "__main__.py" and path not in tests]
     served = {path.partition("/")[0] for path in entries}
@@ -254,7 +260,7 @@ def take_inventory(files: Mapping[str, Facts], texts: Mapping[str, str]) -> Inve
         )
         for path, facts in sorted(files.items())
     }
-    return Inventory(items)
+    return Inventory(items, settings)
 
 
 def reached_from(roots: Iterable[str], files: Mapping[str, Facts]) -> set[str]:
@@ -310,11 +316,14 @@ def _documented(texts: Mapping[str, str], modules: Modules) -> dict[str, str]:
     return found
 
 
-def _entries(texts: Mapping[str, str], modules: Modules) -> Iterator[tuple[str, str]]:
-    settings = ((path, text) for path, text in texts.items() if _SETTINGS.fullmatch(path))
-    for name, target in (script for path, text in settings for script in scripts_of(path, text)):
-        yield from ((file, f"script {name}") for file in modules.imported(target.partition(":")[0].strip(), "")
-                    if PurePosixPath(file).name != "__init__.py")  # fmt: skip
+def _entries(settings: Mapping[str, Settings], texts: Mapping[str, str], modules: Modules) -> Iterator[tuple[str, str]]:
+    for path, entry in ((path, entry) for path, said in settings.items() for entry in said.entries):
+        why = f"script {entry.name}" if entry.name else f"installed by {path}"
+        if entry.is_path:
+            yield from ((file, why) for file in modules.at(f"./{PurePosixPath(path).parent / entry.target}"))
+        else:
+            yield from ((file, why) for file in modules.imported(entry.target.partition(":")[0].strip(), path)
+                        if PurePosixPath(file).name != "__init__.py")  # fmt: skip
     for unit, text in texts.items():
         if _UNIT.fullmatch(unit):
             for command in _EXEC.findall(text):
@@ -322,6 +331,7 @@ def _entries(texts: Mapping[str, str], modules: Modules) -> Iterator[tuple[str, 
 
 
 def _by_hand(files: Mapping[str, Facts], texts: Mapping[str, str], modules: Modules) -> Iterator[tuple[str, str]]:
+    yield from ((path, "names Python in its first line") for path, facts in files.items() if facts.is_program)
     yield from ((path, "has a __main__ guard") for path, facts in files.items() if facts.is_script)
     named = ((path, _BY_TOOLS.get(PurePosixPath(path).name)) for path in files)
     yield from ((path, f"run by {tool}") for path, tool in named if tool)
@@ -332,7 +342,7 @@ def _by_hand(files: Mapping[str, Facts], texts: Mapping[str, str], modules: Modu
 
 def _run_by(text: str, modules: Modules) -> Iterator[str]:
     finders: tuple[tuple[re.Pattern[str], Callable[[str], Iterator[str]]], ...] = (
-        (_PATH, modules.at), (_RUN_MODULE, modules.run),
+        (_PATH, modules.at), (_PROGRAM, modules.at), (_RUN_MODULE, modules.run),
     )  # fmt: skip
     for pattern, find in finders:
         for name in set(pattern.findall(text)):
