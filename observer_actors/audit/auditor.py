@@ -113,6 +113,8 @@ def audit(root: Path, *, base: str = "", signature: str = "", environment: Mappi
         raise AuditFailed(f"{root} is no git repository: there is nothing to compare with", hint="leave --base out")
     changed: list[Change] = changes(tree, git, parted) if git and parted else []
     pending = bool(git and head and (changed if parted == head else changes(tree, git, head)))
+    with _memory_bounded():
+        findings = check(inventory, facts, changed, sorted(tree.left_out), [*tree.files, *tree.left_out])
     name = signature or signature_of(root, git, head, tree.files, environment) + "-dirty" * pending
     return Audited(
         signature=name,
@@ -121,7 +123,7 @@ def audit(root: Path, *, base: str = "", signature: str = "", environment: Mappi
         changed=len(changed),
         uncommitted=pending,
         inventory=inventory,
-        findings=check(inventory, facts, changed, sorted(tree.left_out), [*tree.files, *tree.left_out]),
+        findings=findings,
         seconds=time.monotonic() - started,
     )
 

@@ -3,11 +3,16 @@
 | finding | severity |
 |---|---|
 | a changed file is no Python; a merge conflict was left; a deleted file is still imported | block |
+| a changed file that the Python at hand cannot read, but another may; a deletion that may be missed | warn |
 | a secret in an added line (keys, tokens, passwords in URLs); in a test or a document | block; warn |
 | what may be a password or a token, quoted, in an added line; in a test or a document | warn; nothing |
 | a new file that nothing imports, or one that the change has left without an importer | warn |
 | production code was changed, and no test | warn |
-| files that nothing imports, that are no Python or were not looked at, and what earlier audits said | info |
+| files of an unchanged tree that cannot be read | warn |
+| files that nothing imports, that cannot be read or were not looked at, and what earlier audits said | info |
+
+A changed file is certainly no Python when the project's ``requires-python`` includes the Python at hand, the file could
+be read before, and its name is for no other Python. Test data may be no Python, or show a merge conflict.
 
 One ``block`` makes the verdict ``block``, else one ``warn`` makes it ``request_changes``, else it is ``approve``.
 """
@@ -24,9 +29,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from observer_actors.audit.facts import Facts, facts_of, is_python
-from observer_actors.audit.inventory import Inventory, Item, Kind, Modules, is_test, reached_from
-from observer_actors.kb.rows import Finding
+from observer_actors.audit.facts import PARSER, Facts, facts_of, is_python
+from observer_actors.audit.inventory import Inventory, Item, Kind, Modules, is_data, is_test, reached_from
+from observer_actors.audit.scripts import includes
+from observer_actors.kb.rows import Finding, Severity
 from observer_actors.secrets import Secrets
 from observer_actors.visible import cut
 
@@ -46,6 +52,8 @@ _SETTINGS: Final = re.compile(
     r"|[^/]*requirements[^/]*\.(?:txt|in)|requirements/[^/]+\.(?:txt|in))"
 )
 """Where a change says that something takes a module's place: a dependency, a build, what is generated and ignored."""
+_PROJECT: Final = ("pyproject.toml", "setup.cfg", "setup.py")
+_OF_ANOTHER: Final = re.compile(r"py_?3\d+")
 _PROSE: Final = (".md", ".rst", ".txt")
 _QUOTED: Final = re.compile(r"[\"'][^\"']*\[redacted:(?:password|bearer)\][\"']")
 
@@ -86,7 +94,7 @@ def check(
     """
     found: list[Finding] = []
     for part in (
-        _no_python(inventory, changes),
+        _no_python(inventory, files, changes),
         _conflicts(changes),
         _still_imported(files, changes, paths),
         _secrets(changes),
@@ -100,18 +108,40 @@ def check(
     return sorted(found, key=lambda finding: grave.index(finding.severity))
 
 
-def _no_python(inventory: Inventory, changes: Sequence[Change]) -> Iterator[Finding]:
+def _no_python(inventory: Inventory, files: Mapping[str, Facts], changes: Sequence[Change]) -> Iterator[Finding]:
     for change in changes:
-        item = inventory.items.get(change.path)
-        if item is not None and item.error:
-            yield Finding("block", f"no Python: {item.error}", shown(change.path), item.line)
+        facts = files.get(change.path)
+        if facts is None or not facts.error:
+            continue
+        place, line = shown(change.path), facts.line
+        if not facts.is_read:
+            yield Finding("warn", facts.error, place, line)
+        elif is_data(change.path):
+            yield Finding("info", f"test data, and no Python: {facts.error}", place, line)
+        elif _is_for_this_python(inventory, change):
+            yield Finding("block", f"no Python: {facts.error}", place, line)
+        else:
+            yield Finding("warn", f"not parsed by {PARSER}, with which the auditor runs: {facts.error}", place, line)
+
+
+def _is_for_this_python(inventory: Inventory, change: Change) -> bool:
+    """Say whether it is certain that the Python at hand must read a file; newer syntax may be meant for a newer one."""
+    wanted = next(filter(None, (_required(inventory, str(one)) for one in PurePosixPath(change.path).parents)), "")
+    is_ours = includes(wanted, sys.version_info[:2]) and not _OF_ANOTHER.search(change.path)
+    return bool(is_ours) and not facts_of(change.before).error
+
+
+def _required(inventory: Inventory, folder: str) -> str:
+    places = (inventory.settings.get(str(PurePosixPath(folder, name))) for name in _PROJECT)
+    return next((place.requires_python for place in places if place and place.requires_python), "")
 
 
 def _conflicts(changes: Sequence[Change]) -> Iterator[Finding]:
     for change in changes:
         begins = [number for number, line in change.added if line.startswith("<<<<<<< ")]
         if begins and any(line.startswith(">>>>>>> ") for _, line in change.added):
-            yield Finding("block", "a merge conflict was left", shown(change.path), begins[0])
+            severity: Severity = "info" if is_data(change.path) else "block"
+            yield Finding(severity, "a merge conflict was left", shown(change.path), begins[0])
 
 
 class _Gone(msgspec.Struct, frozen=True):
@@ -153,9 +183,10 @@ def _still_imported(files: Mapping[str, Facts], changes: Sequence[Change], paths
     gone = _gone(files, changes, paths)
     for path, facts in files.items() if gone.files else ():
         found: dict[str, bool] = {}
+        may_be_none = bool(facts.error) or is_data(path)
         for name in facts.imports - facts.optional:
             for file, certain in gone.missing(name, path, files).items():
-                found[file] = found.get(file, False) or certain
+                found[file] = found.get(file, False) or (certain and not may_be_none)
         for file, certain in sorted(found.items()):
             said = "still imports it" if certain else "may still import it"
             yield Finding("block" if certain else "warn", f"{shown(path)} {said}", shown(file))
@@ -260,16 +291,20 @@ def _summed_up(inventory: Inventory, changes: Sequence[Change], left_out: Sequen
     new = {change.path for change in changes}
     others = [item for item in inventory.items.values() if item.path not in new]
     yield from _told("nothing imports", [item for item in others if item.kind is Kind.DEAD])
-    yield from _told("no Python, and not of this change", [item for item in others if item.error])
+    broken = [item for item in others if item.error and not is_data(item.path)]
+    if changes:
+        yield from _told(f"not parsed by {PARSER}, and not of this change", broken)
+    else:  # then the tree itself is what is audited
+        yield from _told(f"not parsed by {PARSER}", broken, "warn")
     python = [path for path in left_out if path.endswith((".py", "/"))]
     if python:
         what = "a link, no plain file, a submodule, or too large"
         yield Finding("info", f"not looked at ({what}): {_named(python)}")
 
 
-def _told(what: str, items: Sequence[Item]) -> Iterator[Finding]:
+def _told(what: str, items: Sequence[Item], severity: Severity = "info") -> Iterator[Finding]:
     if items:
-        yield Finding("info", f"{what}: {_named([item.path for item in items])}")
+        yield Finding(severity, f"{what}: {_named([item.path for item in items])}")
 
 
 def _named(paths: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Final
@@ -16,7 +17,10 @@ import msgspec
 
 from observer_actors.audit.scripts import Settings, settings_in
 
-__all__ = ["Facts", "facts_of", "is_python"]
+__all__ = ["PARSER", "Facts", "facts_of", "is_python"]
+
+PARSER: Final = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
+"""What all files are read with: newer syntax is none to it."""
 
 SUMMARY_CHARS_MAX: Final = 160
 STRING_CHARS_MAX: Final = 200
@@ -25,6 +29,9 @@ NAME_CHARS_MAX: Final = 400
 _DOTTED: Final = re.compile(r"([A-Za-z_]\w*(?:\.\w+)+)(?::\w+)?")
 _PREFIX: Final = re.compile(r"(?:[A-Za-z_]\w*\.)+")
 _SCRIPT: Final = re.compile(r"[\w./-]*\w/[\w-]+\.py")
+_IMPORT: Final = re.compile(
+    r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]*(\([^)]{0,2000}\)|[^(#\n]*)|import[ \t]+([^#\n]*))", re.MULTILINE
+)
 _SHEBANG: Final = re.compile(rb"#![^\n]*\b(?:python|pypy|uv run)")
 _TEMPLATES: Final = (".in", ".j2", ".jinja", ".jinja2", ".mako", ".template", ".tmpl", ".tpl")
 _NO_MODULE: Final = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
@@ -49,7 +56,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings = Settings()
     """What it gives to ``setup()``."""
     error: str = ""
-    """Why it is no Python for the Python that runs this; but for ``is_program`` everything else is empty then."""
+    """Why it is no Python for the Python that runs this.
+
+    Everything else is empty then, but for ``is_program``, and ``imports``: what looks like one.
+    """
     line: int | None = None
     """Of the error."""
     is_read: bool = True
@@ -71,7 +81,7 @@ def facts_of(source: bytes) -> Facts:
         return _facts(tree, is_program=is_program)
     except SyntaxError as error:
         said = (error.msg or "invalid syntax")[:SUMMARY_CHARS_MAX]
-        return Facts(error=said, line=error.lineno, is_program=is_program)
+        return Facts(error=said, line=error.lineno, is_program=is_program, imports=_guessed(source))
     except (ValueError, RecursionError, MemoryError) as error:  # a zero byte; nesting that no reader could follow
         said = f"cannot be parsed: {str(error)[:SUMMARY_CHARS_MAX] or type(error).__name__}"
         return Facts(error=said, is_program=is_program, is_read=isinstance(error, ValueError))
@@ -119,6 +129,16 @@ def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
     for alias in node.names:
         joint = "" if base.endswith(".") or not base else "."
         yield base if alias.name == "*" else f"{base}{joint}{alias.name}"
+
+
+def _guessed(source: bytes) -> frozenset[str]:
+    """Give what a file seems to import that is no Python, or newer Python: it keeps other files alive, no more."""
+    found: set[str] = set()
+    for module, names, modules in _IMPORT.findall(source.decode("utf-8", "replace")):
+        joint = "" if not module or module.endswith(".") else "."
+        words = (part.split() for part in (names.strip("()\n") or modules).split(","))
+        found.update(module + joint + part[0].strip("*") for part in words if part)
+    return frozenset(name.rstrip(".") for name in found if name.strip(".") and len(name) <= NAME_CHARS_MAX)
 
 
 def _imported_below(statement: ast.stmt) -> Iterator[str]:

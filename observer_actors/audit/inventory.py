@@ -30,11 +30,15 @@ import msgspec
 from observer_actors.audit.facts import Facts
 from observer_actors.audit.scripts import Settings, settings_of
 
-__all__ = ["Inventory", "Item", "Kind", "Modules", "is_read", "is_test", "reached_from", "take_inventory"]
+__all__ = ["Inventory", "Item", "Kind", "Modules", "is_data", "is_read", "is_test", "reached_from", "take_inventory"]
 
 PAGE: Final = "PYTHON_INVENTORY.md"
 """The page that is made of all this names every file: it is no document."""
 _TEST_FOLDERS: Final = frozenset({"tests", "test"})
+_TEST_DATA: Final = re.compile(
+    r"(?:.*/)?(?:tests?/(?:.*/)?(?:data|fixtures?|cases|resources|samples|snippets|inputs?|outputs?|expected)"
+    r"|test[_-]?data)/.*|.*\{\{.*"
+)
 _BY_TOOLS: Final = {
     "setup.py": "pip", "hatch_build.py": "hatchling", "noxfile.py": "nox", "conf.py": "sphinx", "manage.py": "django",
     "wsgi.py": "a web server", "asgi.py": "a web server", "fabfile.py": "fabric", "tasks.py": "invoke",
@@ -92,6 +96,11 @@ def is_test(path: str) -> bool:
     pure = PurePosixPath(path)
     named = pure.name.startswith("test_") or pure.name.endswith("_test.py") or pure.name == "conftest.py"
     return named or not _TEST_FOLDERS.isdisjoint(pure.parts[:-1])
+
+
+def is_data(path: str) -> bool:
+    """Say whether a file is there for tests to read, or a template of a project: it need not be Python."""
+    return _TEST_DATA.fullmatch(path) is not None
 
 
 class Modules:

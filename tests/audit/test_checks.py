@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from observer_actors.audit import AuditFailed, audit, judge
+from observer_actors.audit import AuditFailed, audit, inventory_page, judge
 from observer_actors.audit.checks import overall_of
 from observer_actors.kb import AuditRow, Finding, FindingCounts, history_of
 from tests.audit.repository import Repository
@@ -161,12 +163,74 @@ def test_what_is_no_python_any_more(repository: Repository) -> None:
     assert finding == Finding("block", "no Python: invalid syntax", "shop/orders.py", 1)
 
 
+NOW = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+@pytest.mark.parametrize(
+    ("before", "path", "severity"),
+    [
+        ({"setup.py": f"setup(python_requires='>={NOW}')"}, "a.py", "block"),
+        ({"setup.cfg": "[options]\npython_requires = >=3\n"}, "bin/tool", "block"),
+        ({"pyproject.toml": "[project]\nname = 'x'\n"}, "a.py", "warn"),
+        ({"pyproject.toml": "[project]\nrequires-python = '>=3.99'\n"}, "a.py", "warn"),
+        ({"pyproject.toml": "[project]\nrequires-python = '<3'\n"}, "a.py", "warn"),
+        ({"a/setup.py": "setup(python_requires='>=3')", "pyproject.toml": "[project]\nrequires-python = '<3'\n"},
+         "a/b/c.py", "block"),
+        ({"setup.py": "setup(python_requires='>=3')"}, "a_py399.py", "warn"),
+        ({"setup.py": "setup(python_requires='>=3')", "a.py": "kind X = int\n"}, "a.py", "warn"),
+        ({"setup.py": "setup(python_requires='>=3')", "a.py": "X = int\n"}, "a.py", "block"),
+        ({"setup.py": "setup(python_requires='>=3')"}, "tests/data/a.py", ""),
+        ({"setup.py": "setup(python_requires='>=3')"}, "test_data/a.py", ""),
+        ({"setup.py": "setup(python_requires='>=3')"}, "{{cookiecutter.name}}/a.py", ""),
+        ({"setup.py": "setup(python_requires='>=3')"}, "tests/test_a.py", "block"),
+    ],
+)  # fmt: skip
+def test_syntax_may_be_newer_than_the_auditor(tmp_path: Path, before: dict[str, str], path: str, severity: str) -> None:
+    repository = Repository(tmp_path, before)
+    repository.branch()
+    repository.commit({path: "#!/usr/bin/env python3\ntype X = = int\n"})
+    titles = {
+        "block": "no Python: invalid syntax",
+        "warn": f"not parsed by Python {NOW}, with which the auditor runs: invalid syntax",
+    }
+    assert said(repository) == ([(severity, titles[severity], path)] if severity else [])
+
+
+def test_what_a_file_in_newer_syntax_imports_is_not_dead(repository: Repository) -> None:
+    new = {"shop/orders.py": "from . import (\n    a,\n    b,\n)\nimport shop.c as x, os\nkind X = int\n"}
+    repository.commit(new | {f"shop/{name}.py": "" for name in "abcd"} | TESTED)
+    assert [file for _, title, file in said(repository) if "nothing imports" in title] == ["shop/d.py"]
+    repository.git("branch", "--force", "main")
+    repository.commit(without=("shop/a.py",))
+    assert ("warn", "shop/orders.py may still import it", "shop/a.py") in said(repository)
+
+
+def test_a_merge_conflict_and_imports_in_test_data(repository: Repository) -> None:
+    conflict = "<<<<<<< HEAD\nb\n=======\nc\n>>>>>>> work\n"
+    data = {"tests/fixtures/x.txt": conflict, "tests/fixtures/y.py": "from shop.orders import place\n"}
+    others = {"shop/cli.py": "def main(): ...\n", "tests/test_orders.py": ""}
+    repository.commit(data | others, without=("shop/orders.py",))
+    assert said(repository) == [("warn", "tests/fixtures/y.py may still import it", "shop/orders.py")]
+
+
+@pytest.mark.parametrize("with_git", [True, False])
+def test_a_tree_that_has_not_changed_is_looked_at_itself(tmp_path: Path, *, with_git: bool) -> None:
+    repository = Repository(tmp_path, {"old.py": "print 'x'\n", "tests/data/bad.py": "print 'x'\n"})
+    if not with_git:
+        shutil.rmtree(tmp_path / ".git")
+    assert said(repository) == [("warn", f"not parsed by Python {NOW}: old.py", "")]
+    page = inventory_page(audit(tmp_path, environment={}).inventory)
+    assert f"\nPython {NOW} cannot read 2 of them: `old.py`, `tests/data/bad.py`.\n" in page
+
+
 def test_what_was_no_python_before_is_only_told(tmp_path: Path) -> None:
     repository = Repository(tmp_path, {"old.py": "print 'x'\n", "docs/x.md": "old.py"})
     repository.branch()
     repository.commit({"README": "x"})
     findings = audit(tmp_path, environment={}).findings
-    assert [(one.severity, one.title) for one in findings] == [("info", "no Python, and not of this change: old.py")]
+    assert [(one.severity, one.title) for one in findings] == [
+        ("info", f"not parsed by Python {NOW}, and not of this change: old.py")
+    ]
 
 
 def test_a_merge_conflict_in_any_text(repository: Repository) -> None:

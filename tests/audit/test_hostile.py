@@ -272,9 +272,26 @@ def test_what_would_take_all_memory_is_no_python(tmp_path: Path, monkeypatch: py
     assert ("cannot be parsed" in items["a.py"].error, items["b.py"].error) == (True, "")
 
 
+def test_what_would_take_all_memory_is_not_parsed_as_it_was_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = Repository(tmp_path, {"a.py": "import " + ".".join(["a"] * 300_000), "b.py": ""})
+    repository.branch()
+    repository.commit({"a.py": "import os\n"})
+    monkeypatch.setattr(auditor_module, "PARSING_BYTES_MAX", 256 * 1024 * 1024)
+    audit(tmp_path, environment={})
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert own < 2 * 1024 * 1024 * 1024
+
+
 def test_what_takes_too_long_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.py").write_text("import os\n")
     monkeypatch.setattr(auditor_module, "READING_SECONDS_MAX", -1.0)
-    assert (
-        audit(tmp_path, environment={}).inventory.items["a.py"].error == "not read: the files before it took too long"
-    )
+    said = "not read: the files before it took too long"
+    assert audit(tmp_path, environment={}).inventory.items["a.py"].error == said
+    repository = Repository(tmp_path / "this", {"pyproject.toml": "[project]\nrequires-python = '>=3'\n"})
+    repository.branch()
+    repository.commit({"a.py": "import os\n"})
+    findings = audit(repository.root, environment={}).findings
+    assert ("warn", said) in {(one.severity, one.title) for one in findings}
+    assert "block" not in {one.severity for one in findings}
