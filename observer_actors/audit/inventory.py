@@ -27,7 +27,7 @@ from typing import Final
 
 import msgspec
 
-from observer_actors.audit.facts import Facts
+from observer_actors.audit.facts import NAME_CHARS_MAX, Facts
 from observer_actors.audit.scripts import Settings, settings_of
 
 __all__ = ["Inventory", "Item", "Kind", "Modules", "is_data", "is_read", "is_test", "reached_from", "take_inventory"]
@@ -35,10 +35,11 @@ __all__ = ["Inventory", "Item", "Kind", "Modules", "is_data", "is_read", "is_tes
 PAGE: Final = "PYTHON_INVENTORY.md"
 """The page that is made of all this names every file: it is no document."""
 _TEST_FOLDERS: Final = frozenset({"tests", "test"})
-_TEST_DATA: Final = re.compile(
-    r"(?:.*/)?(?:tests?/(?:.*/)?(?:data|fixtures?|cases|resources|samples|snippets|inputs?|outputs?|expected)"
-    r"|test[_-]?data)/.*|.*\{\{.*"
-)
+_DATA_FOLDERS: Final = frozenset({
+    "data", "fixture", "fixtures", "cases", "resources", "samples", "snippets", "input", "inputs", "output", "outputs",
+    "expected",
+})  # fmt: skip
+_TEST_DATA_FOLDERS: Final = frozenset({"testdata", "test_data", "test-data"})
 _BY_TOOLS: Final = {
     "setup.py": "pip", "hatch_build.py": "hatchling", "noxfile.py": "nox", "conf.py": "sphinx", "manage.py": "django",
     "wsgi.py": "a web server", "asgi.py": "a web server", "fabfile.py": "fabric", "tasks.py": "invoke",
@@ -50,8 +51,9 @@ _BUILD: Final = re.compile(
 _SETTINGS: Final = re.compile(r"(?:.*/)?(?:pyproject\.toml|setup\.cfg)")
 _UNIT: Final = re.compile(r"(?:.*/)?[^/]+\.service")
 _DOCUMENT: Final = re.compile(r"(?:README|CONTRIBUTING)[^/]*|(?:.*/)?docs?/.*\.(?:md|rst|txt)")
-_PATH: Final = re.compile(r"[\w./-]*\w\.py\b")
-_PROGRAM: Final = re.compile(r"[\w.-]*/[\w./-]*\w")
+# From the beginning of a word: from each place in it, a long one would take hours.
+_PATH: Final = re.compile(r"(?<![\w./-])[\w./-]*\w\.py\b")
+_PROGRAM: Final = re.compile(r"(?<![\w./-])[\w.-]*/[\w./-]*\w")
 _RUN_MODULE: Final = re.compile(r"-m[ \t]+([A-Za-z_][\w.]*)")
 _DOTTED: Final = re.compile(r"\b[A-Za-z_]\w*(?:\.\w+)+\b")
 _EXEC: Final = re.compile(r"^Exec[A-Z]\w*=(.*)$", re.MULTILINE)
@@ -100,7 +102,10 @@ def is_test(path: str) -> bool:
 
 def is_data(path: str) -> bool:
     """Say whether a file is there for tests to read, or a template of a project: it need not be Python."""
-    return _TEST_DATA.fullmatch(path) is not None
+    folders = path.split("/")[:-1]
+    within = next((number for number, folder in enumerate(folders) if folder in _TEST_FOLDERS), len(folders))
+    is_read_by_tests = not (_TEST_DATA_FOLDERS.isdisjoint(folders) and _DATA_FOLDERS.isdisjoint(folders[within:]))
+    return is_read_by_tests or "{{" in path
 
 
 class Modules:
@@ -112,7 +117,10 @@ class Modules:
         self._files: dict[str, set[str]] = {}
         packages = {_folder(path) for path in self._paths if PurePosixPath(path).name == "__init__.py"}
         self._packages = packages
-        self._folders = {str(folder) for path in self._paths for folder in PurePosixPath(path).parents} - {"."}
+        self._folders: set[str] = set()
+        self._holders: dict[str, set[str]] = {}
+        """What a name begins with -> the folders that hold such a module or folder."""
+        self._above = ("", frozenset[str]())
         self._names: dict[str, set[str]] = {}
         self._inside: dict[str, set[str]] = {}
         """``a.b.`` -> what lies directly in it."""
@@ -120,27 +128,39 @@ class Modules:
         for path in sorted(every):
             self._called.setdefault(PurePosixPath(path).name, []).append(path)
         for path in sorted(self._paths):
+            self._hold(path)
             self._names[path] = _names_of(path, packages)
             for name in self._names[path]:
                 self._files.setdefault(name, set()).add(path)
                 self._inside.setdefault(name.rpartition(".")[0] + ".", set()).add(path)
 
+    def _hold(self, path: str) -> None:
+        folder, _, name = path.removesuffix(".py").rpartition("/")
+        self._holders.setdefault(name, set()).add(folder)
+        while folder and folder not in self._folders:
+            self._folders.add(folder)
+            folder, _, name = folder.rpartition("/")
+            self._holders.setdefault(name, set()).add(folder)
+
     def imported(self, name: str, by: str) -> Iterator[str]:
         """Give the files that importing a name may run: each package on the way, and the module if it is one."""
         found = self.resolved(name, by)
         yield from found
-        if found or name.startswith("."):
+        if found or name.startswith(".") or len(name) > NAME_CHARS_MAX:
             return
         # Somebody may have put another folder on the path.
         parts = name.split(".")
-        above = {file for folder in PurePosixPath(by).parents for file in self._along(str(folder), parts)}
-        yield from above.union(*(self._files.get(".".join(parts[:end]), ()) for end in range(1, len(parts) + 1)))
+        above = self._holders.get(parts[0], set()) & self._folders_above(by)
+        nearest = self._along(max(above, key=len), parts) if above else ()
+        yield from {*nearest}.union(*(self._files.get(".".join(parts[:end]), ()) for end in range(1, len(parts) + 1)))
 
     def resolved(self, name: str, by: str) -> set[str]:
         """Give those of them that Python itself finds: from the importer's own package or folder, the root, or ``src``.
 
         As there, the first module or package of that name is the one, and folders without an ``__init__.py`` are one.
         """
+        if len(name) > NAME_CHARS_MAX:
+            return set()
         if name.startswith("."):
             return set(self._relative(name, by))
         parts = name.split(".")
@@ -205,6 +225,13 @@ class Modules:
             yield from {f"{place}.py", f"{place}/__init__.py"} & self._paths
             if place not in self._folders:
                 return
+
+    def _folders_above(self, by: str) -> frozenset[str]:
+        """Give all folders that a file lies in. One file asks many times, and some paths are deep."""
+        folder = _folder(by)
+        if self._above[0] != folder:
+            self._above = (folder, frozenset(map(str, PurePosixPath(by).parents)))
+        return self._above[1]
 
     def _home(self, by: str) -> str:
         """Give the folder that is on the path when a file runs: its own, or the one that its package lies in."""

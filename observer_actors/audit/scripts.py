@@ -16,7 +16,7 @@ import msgspec
 
 __all__ = ["Entry", "Settings", "includes", "settings_in", "settings_of"]
 
-_CLAUSE: Final = re.compile(r"(>=|<=|==|!=|~=|>|<|\^)?\s*(\d+)(?:\.(\d+))?(?:\.[\d*]+)*")
+_CLAUSE: Final = re.compile(r"(>=|<=|==|!=|~=|>|<|\^)?\s*(\d{1,4})(?:\.(\d{1,4}))?(?:\.[\d*]+)*")
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ def settings_of(path: str, text: str) -> Settings:
     """Read a file's text; one that cannot be read says nothing."""
     try:
         return _of_setup_cfg(text) if path.endswith(".cfg") else _of_toml(tomllib.loads(text))
-    except (configparser.Error, tomllib.TOMLDecodeError, RecursionError):
+    except (configparser.Error, ValueError, RecursionError):  # of TOML also a number of too many digits
         return Settings()
 
 

@@ -284,6 +284,32 @@ def test_any_tree_has_an_inventory_of_each_file(files: dict[str, str]) -> None:
     assert inventory_page(found) == inventory_page(inventory(dict(sorted(files.items())))), "in any order"
 
 
+def test_deep_paths_and_long_names_take_a_moment() -> None:
+    deep = "t/" * 2_000
+    imports = frozenset({f"m{n}.x" for n in range(20_000)} | {f"t.x{n}" for n in range(2_000)})
+    files = {f"{deep}a.py": Facts(imports=imports), "b.py": Facts()}
+    name = ".".join(["a"] * 200_000)
+    texts = {"docs/x.md": name, "Makefile": f"-m {name}", "pyproject.toml": f"[project.scripts]\nx = '{name}'\n"}
+    started = time.monotonic()
+    take_inventory(files, texts)
+    facts_of(b"!\n" + b"from a import (\n" * 60_000)
+    assert time.monotonic() - started < 10
+
+
+@given(st.text("abc[]=.,:'\"\n (){}_9\\"), st.sampled_from(["pyproject.toml", "setup.cfg"]))
+def test_any_settings_can_be_read(text: str, path: str) -> None:
+    headed = {"pyproject.toml": "[project.scripts]\n", "setup.cfg": "[options]\nscripts =\n"}[path]
+    for whole in (text, headed + text):
+        includes(settings_of(path, whole).requires_python, (3, 11))
+    facts_of(f"setup(scripts={text})".encode())
+
+
+def test_numbers_of_any_length_can_be_read() -> None:
+    digits = "9" * 5_000
+    assert settings_of("pyproject.toml", f"x = {digits}").entries == ()
+    assert includes(f">={digits}", (3, 11)) is None
+
+
 def test_a_large_tree_takes_a_moment() -> None:
     facts = Facts(imports=frozenset({f"p.m{n}" for n in range(50)}), names=frozenset({"p.m1", "x/m2.py", "p."}))
     files = {"p/__init__.py": Facts(), **{f"p/m{n}.py": facts for n in range(3_000)}}
