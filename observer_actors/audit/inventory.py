@@ -19,6 +19,7 @@ in the docs.
 from __future__ import annotations
 
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -145,14 +146,17 @@ class Modules:
     def imported(self, name: str, by: str) -> Iterator[str]:
         """Give the files that importing a name may run: each package on the way, and the module if it is one."""
         found = self.resolved(name, by)
-        yield from found
         if found or name.startswith(".") or len(name) > NAME_CHARS_MAX:
+            yield from found
             return
         # Somebody may have put another folder on the path.
         parts = name.split(".")
         above = self._holders.get(parts[0], set()) & self._folders_above(by)
-        nearest = self._along(max(above, key=len), parts) if above else ()
-        yield from {*nearest}.union(*(self._files.get(".".join(parts[:end]), ()) for end in range(1, len(parts) + 1)))
+        found.update(self._along(max(above, key=len), parts) if above else ())
+        # `import json` is the standard library's, `import json.ours` is not.
+        if parts[0] not in sys.stdlib_module_names or (len(parts) > 1 and ".".join(parts[:2]) in self._files):
+            found.update(*(self._files.get(".".join(parts[:end]), ()) for end in range(1, len(parts) + 1)))
+        yield from found
 
     def resolved(self, name: str, by: str) -> set[str]:
         """Give those of them that Python itself finds: from the importer's own package or folder, the root, or ``src``.

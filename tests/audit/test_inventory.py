@@ -214,6 +214,13 @@ def test_manual_documented_tests_and_dead() -> None:
     assert items["examples/shown.py"].documented == "docs/use.md"
 
 
+def test_the_standard_library_is_not_taken_for_a_file_of_another_folder() -> None:
+    files = {"run.py": "import json, code.ours\nfrom queue import x\n" + GUARD, "tools/json.py": ""}
+    files |= {"lib/code/__init__.py": "", "lib/code/ours.py": "", "queue.py": ""}
+    found = kinds(files)
+    assert [path for path, kind in found.items() if kind == "dead"] == ["tools/json.py"]
+
+
 def test_names_mean_files_as_python_finds_them() -> None:
     modules = Modules(["src/p/__init__.py", "src/p/m.py", "scripts/m.py", "scripts/run.py", "space/deep/m.py"])
     assert set(modules.imported("p.m", "src/p/__init__.py")) == {"src/p/__init__.py", "src/p/m.py"}
