@@ -10,17 +10,18 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
 from observer_actors.audit.checks import Change, check, overall_of
-from observer_actors.audit.facts import Facts, facts_of
+from observer_actors.audit.facts import Facts, facts_of, is_python
 from observer_actors.audit.git import AuditFailed, Git
 from observer_actors.audit.inventory import Inventory, Kind, is_read, take_inventory
 from observer_actors.audit.page import summary_page
 from observer_actors.audit.tree import changes, find_git, read_tree
 from observer_actors.client import Verdict
+from observer_actors.errors import ObserverError
 from observer_actors.kb.history import AuditHistory, told
 from observer_actors.kb.rows import SIGNATURE_CHARS_MAX, Finding
 
@@ -34,6 +35,12 @@ PARSING_BYTES_MAX: Final = 1024 * 1024 * 1024
 _BASES: Final = ("origin/HEAD", "origin/main", "main", "origin/master", "master")
 _PULL_REQUEST: Final = re.compile(r"refs/pull/(\d+)/.*")
 _NO_SIGNATURE: Final = re.compile(r"[^A-Za-z0-9._/@#+-]+")
+
+
+class SignatureUnusable(ObserverError):
+    """A signature under which no audit can be filed."""
+
+    exit_code: ClassVar[int] = 64
 
 
 class Audited(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,8 +93,14 @@ def audit(root: Path, *, base: str = "", signature: str = "", environment: Mappi
     :param base: a revision; by default what CI names, else the main branch, else nothing.
     :param signature: by default made of the pull request that CI names, or the branch, and the commit.
     :raises AuditFailed: no folder, no such revision, or more than can be looked at.
+    :raises SignatureUnusable: no audit could be filed under it.
     """
     started = time.monotonic()
+    if len(signature) > SIGNATURE_CHARS_MAX or not signature.isprintable():
+        raise SignatureUnusable(
+            f"--signature wants at most {SIGNATURE_CHARS_MAX} printable characters, got {signature!a:.60}",
+            hint="such as pr6-7fe47bab; leave it out, and it is made of what CI or git say",
+        )
     git = find_git(root)
     tree = read_tree(root, git)
     with _memory_bounded():
@@ -100,6 +113,8 @@ def audit(root: Path, *, base: str = "", signature: str = "", environment: Mappi
         raise AuditFailed(f"{root} is no git repository: there is nothing to compare with", hint="leave --base out")
     changed: list[Change] = changes(tree, git, parted) if git and parted else []
     pending = bool(git and head and (changed if parted == head else changes(tree, git, head)))
+    with _memory_bounded():
+        findings = check(inventory, facts, changed, sorted(tree.left_out), [*tree.files, *tree.left_out])
     name = signature or signature_of(root, git, head, tree.files, environment) + "-dirty" * pending
     return Audited(
         signature=name,
@@ -108,14 +123,14 @@ def audit(root: Path, *, base: str = "", signature: str = "", environment: Mappi
         changed=len(changed),
         uncommitted=pending,
         inventory=inventory,
-        findings=check(inventory, facts, changed, sorted(tree.left_out)),
+        findings=findings,
         seconds=time.monotonic() - started,
     )
 
 
 def _facts(files: Mapping[str, bytes], until: float) -> dict[str, Facts]:
-    late = Facts(error="not read: the files before it took too long")
-    python = ((path, data) for path, data in files.items() if path.endswith(".py"))
+    late = Facts(error="not read: the files before it took too long", is_read=False)
+    python = ((path, data) for path, data in files.items() if is_python(path, data))
     return {path: facts_of(data) if time.monotonic() < until else late for path, data in python}
 
 

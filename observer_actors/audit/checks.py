@@ -3,11 +3,16 @@
 | finding | severity |
 |---|---|
 | a changed file is no Python; a merge conflict was left; a deleted file is still imported | block |
+| a changed file that the Python at hand cannot read, but another may; a deletion that may be missed | warn |
 | a secret in an added line (keys, tokens, passwords in URLs); in a test or a document | block; warn |
 | what may be a password or a token, quoted, in an added line; in a test or a document | warn; nothing |
 | a new file that nothing imports, or one that the change has left without an importer | warn |
 | production code was changed, and no test | warn |
-| files that nothing imports, that are no Python or were not looked at, and what earlier audits said | info |
+| files of an unchanged tree that cannot be read | warn |
+| files that nothing imports, that cannot be read or were not looked at, and what earlier audits said | info |
+
+A changed file is certainly no Python when the project's ``requires-python`` includes the Python at hand, the file could
+be read before, and its name is for no other Python. Test data may be no Python, or show a merge conflict.
 
 One ``block`` makes the verdict ``block``, else one ``warn`` makes it ``request_changes``, else it is ``approve``.
 """
@@ -15,17 +20,19 @@ One ``block`` makes the verdict ``block``, else one ``warn`` makes it ``request_
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Final, Literal
 
 import msgspec
 
-from observer_actors.audit.facts import Facts, facts_of
-from observer_actors.audit.inventory import Inventory, Item, Kind, Modules, is_test
-from observer_actors.kb.rows import Finding
+from observer_actors.audit.facts import PARSER, Facts, facts_of, is_python
+from observer_actors.audit.inventory import Inventory, Item, Kind, Modules, is_data, is_test, reached_from
+from observer_actors.audit.scripts import includes
+from observer_actors.kb.rows import Finding, Severity
 from observer_actors.secrets import Secrets
 from observer_actors.visible import cut
 
@@ -38,6 +45,15 @@ FINDINGS_OF_A_KIND_MAX: Final = 50
 """More of the same say nothing more."""
 _CERTAIN: Final = frozenset({"private_key", "jwt", "api_key", "url_password"})
 """Secrets that are known by what they look like. The other kinds are what code and tests are full of."""
+_COMPILED: Final = (".so", ".pyd", ".pyx", ".c", ".cc", ".cpp", ".cxx", ".rs")
+"""With the stem of a module: its source as an extension, or the extension itself."""
+_SETTINGS: Final = re.compile(
+    r"(?:.*/)?(?:pyproject\.toml|setup\.(?:cfg|py)|Pipfile|environment\.ya?ml|meson\.build|CMakeLists\.txt|\.gitignore"
+    r"|[^/]*requirements[^/]*\.(?:txt|in)|requirements/[^/]+\.(?:txt|in))"
+)
+"""Where a change says that something takes a module's place: a dependency, a build, what is generated and ignored."""
+_PROJECT: Final = ("pyproject.toml", "setup.cfg", "setup.py")
+_OF_ANOTHER: Final = re.compile(r"py_?3\d+")
 _PROSE: Final = (".md", ".rst", ".txt")
 _QUOTED: Final = re.compile(r"[\"'][^\"']*\[redacted:(?:password|bearer)\][\"']")
 
@@ -63,21 +79,26 @@ def shown(path: str) -> str:
 
 
 def check(
-    inventory: Inventory, files: Mapping[str, Facts], changes: Sequence[Change], left_out: Sequence[str] = ()
+    inventory: Inventory,
+    files: Mapping[str, Facts],
+    changes: Sequence[Change],
+    left_out: Sequence[str],
+    paths: Iterable[str],
 ) -> list[Finding]:
     """Say what is to be said, the gravest first.
 
     :param files: of the tree as it is now.
     :param changes: empty where there is nothing to compare with.
     :param left_out: what could not be looked at.
+    :param paths: of all files, Python or not.
     """
     found: list[Finding] = []
     for part in (
-        _no_python(inventory, changes),
+        _no_python(inventory, files, changes),
         _conflicts(changes),
-        _still_imported(files, changes),
+        _still_imported(files, changes, paths),
         _secrets(changes),
-        _dead(inventory, changes),
+        _dead(inventory, changes, files),
         _orphaned(inventory, changes, files),
         _untested(inventory, changes),
         _summed_up(inventory, changes, left_out),
@@ -87,33 +108,127 @@ def check(
     return sorted(found, key=lambda finding: grave.index(finding.severity))
 
 
-def _no_python(inventory: Inventory, changes: Sequence[Change]) -> Iterator[Finding]:
+def _no_python(inventory: Inventory, files: Mapping[str, Facts], changes: Sequence[Change]) -> Iterator[Finding]:
     for change in changes:
-        item = inventory.items.get(change.path)
-        if item is not None and item.error:
-            yield Finding("block", f"no Python: {item.error}", shown(change.path), item.line)
+        facts = files.get(change.path)
+        if facts is None or not facts.error:
+            continue
+        place, line = shown(change.path), facts.line
+        if not facts.is_read:
+            yield Finding("warn", facts.error, place, line)
+        elif is_data(change.path):
+            yield Finding("info", f"test data, and no Python: {facts.error}", place, line)
+        elif _is_for_this_python(inventory, change):
+            yield Finding("block", f"no Python: {facts.error}", place, line)
+        else:
+            yield Finding("warn", f"not parsed by {PARSER}, with which the auditor runs: {facts.error}", place, line)
+
+
+def _is_for_this_python(inventory: Inventory, change: Change) -> bool:
+    """Say whether it is certain that the Python at hand must read a file; newer syntax may be meant for a newer one."""
+    wanted = next(filter(None, (_required(inventory, str(one)) for one in PurePosixPath(change.path).parents)), "")
+    is_ours = includes(wanted, sys.version_info[:2]) and not _OF_ANOTHER.search(change.path)
+    return bool(is_ours) and not facts_of(change.before).error
+
+
+def _required(inventory: Inventory, folder: str) -> str:
+    places = (inventory.settings.get(str(PurePosixPath(folder, name))) for name in _PROJECT)
+    return next((place.requires_python for place in places if place and place.requires_python), "")
 
 
 def _conflicts(changes: Sequence[Change]) -> Iterator[Finding]:
     for change in changes:
         begins = [number for number, line in change.added if line.startswith("<<<<<<< ")]
         if begins and any(line.startswith(">>>>>>> ") for _, line in change.added):
-            yield Finding("block", "a merge conflict was left", shown(change.path), begins[0])
+            severity: Severity = "info" if is_data(change.path) else "block"
+            yield Finding(severity, "a merge conflict was left", shown(change.path), begins[0])
 
 
-def _still_imported(files: Mapping[str, Facts], changes: Sequence[Change]) -> Iterator[Finding]:
-    gone = [change.path for change in changes if change.what == "deleted" and change.path.endswith(".py")]
-    if not gone:
-        return
-    now, before = Modules(files), Modules([*files, *gone])
-    lost = {path for path in gone if not now.has_another(path, before)}
-    for path, facts in files.items():
-        for name in sorted(facts.imports - facts.optional):
-            missing = lost.intersection(before.imported(name, path))
-            if missing and _is_defined(now, name, path, files):
-                # `from a import b` may want a name of a package; what stands before the last dot must be a module.
-                missing &= set(before.imported(name.rpartition(".")[0], path))
-            yield from (Finding("block", f"{shown(path)} still imports it", shown(file)) for file in sorted(missing))
+class _Gone(msgspec.Struct, frozen=True):
+    """What a change has deleted, and nothing in the tree stands for."""
+
+    now: Modules
+    before: Modules
+    files: frozenset[str]
+    replaceable: frozenset[str]
+    """Those of ``files`` for which something may stand that is not in the tree."""
+
+    def missing(self, name: str, by: str, facts: Mapping[str, Facts]) -> dict[str, bool]:
+        """Give those that importing a name needs, and of each whether that is certain."""
+        missing = self.files.intersection(self.before.imported(name, by))
+        if not missing or self._is_of_python(name, by):
+            return {}
+        if _is_defined(self.now, name, by, facts):
+            # `from a import b` may want a name of a package; what stands before the last dot must be a module.
+            missing &= set(self.before.imported(name.rpartition(".")[0], by))
+        certain = self.before.resolved(name, by) - self.replaceable
+        sure = not _is_of_library(name)
+        return {file: sure and file in certain for file in missing if not self._is_namespace(name, by, file)}
+
+    def _is_of_python(self, name: str, by: str) -> bool:
+        """``import json`` means the standard library's, unless the tree has one still."""
+        top = name.partition(".")[0]
+        return _is_of_library(name) and not any(self.now.imported(top, by)) and not self.now.is_namespace(top)
+
+    def _is_namespace(self, name: str, by: str, file: str) -> bool:
+        """Say whether a folder of that name will do: `import a`, `import a.b` with an ``a/b.py``."""
+        folder = _module(file)
+        if not self.now.is_namespace(folder):
+            return False
+        is_itself = name.rpartition(".")[2] in ("", PurePosixPath(folder).name)
+        return is_itself or any(other.startswith(f"{folder}/") for other in self.now.imported(name, by))
+
+
+def _still_imported(files: Mapping[str, Facts], changes: Sequence[Change], paths: Iterable[str]) -> Iterator[Finding]:
+    gone = _gone(files, changes, paths)
+    for path, facts in files.items() if gone.files else ():
+        found: dict[str, bool] = {}
+        may_be_none = bool(facts.error) or is_data(path)
+        for name in facts.imports - facts.optional:
+            for file, certain in gone.missing(name, path, files).items():
+                found[file] = found.get(file, False) or (certain and not may_be_none)
+        for file, certain in sorted(found.items()):
+            said = "still imports it" if certain else "may still import it"
+            yield Finding("block" if certain else "warn", f"{shown(path)} {said}", shown(file))
+
+
+def _gone(files: Mapping[str, Facts], changes: Sequence[Change], paths: Iterable[str]) -> _Gone:
+    deleted = [change.path for change in changes if change.what == "deleted" and change.path.endswith(".py")]
+    now, before = Modules(files), Modules([*files, *deleted])
+    compiled: set[str] = set()
+    stubs: set[str] = set()
+    for path in paths if deleted else ():
+        if path.endswith(_COMPILED):
+            compiled.add(_stem(path))
+        elif path.endswith(".pyi"):
+            stubs.add(_stem(path))
+    lost = frozenset(path for path in deleted if not now.has_another(path, before) and not _stems(path) & compiled)
+    settings = "\n".join(line for change in changes if _SETTINGS.fullmatch(change.path) for _, line in change.added)
+    replaceable = frozenset(path for path in lost if _stems(path) & stubs or _is_named(path, settings))
+    return _Gone(now, before, lost, replaceable)
+
+
+def _is_named(path: str, settings: str) -> bool:
+    name = re.escape(PurePosixPath(_module(path)).name)
+    return re.search(rf"(?i)(?:\b|_|py){name}\b", settings) is not None
+
+
+def _is_of_library(name: str) -> bool:
+    return name.partition(".")[0] in sys.stdlib_module_names
+
+
+def _module(path: str) -> str:
+    """Give the folder that a module has, or would have as a package."""
+    return path.removesuffix("/__init__.py").removesuffix(".py")
+
+
+def _stem(path: str) -> str:
+    folder, slash, name = path.rpartition("/")
+    return folder + slash + name.partition(".")[0]
+
+
+def _stems(path: str) -> set[str]:
+    return {_stem(path), _module(path)}
 
 
 def _is_defined(now: Modules, name: str, by: str, files: Mapping[str, Facts]) -> bool:
@@ -138,11 +253,12 @@ def _secrets(changes: Sequence[Change]) -> Iterator[Finding]:
                 yield Finding("warn", "what may be a password or a token", shown(change.path), number)
 
 
-def _dead(inventory: Inventory, changes: Sequence[Change]) -> Iterator[Finding]:
-    for change in changes:
-        item = inventory.items.get(change.path)
-        if change.what == "added" and item is not None and item.kind is Kind.DEAD:
-            yield Finding("warn", "a new file that nothing imports", shown(change.path))
+def _dead(inventory: Inventory, changes: Sequence[Change], files: Mapping[str, Facts]) -> Iterator[Finding]:
+    new = {change.path for change in changes if change.what == "added"}
+    dead = [path for path in sorted(new) if path in inventory.items and inventory.items[path].kind is Kind.DEAD]
+    # What is dead because the older files that import it are is not the change's fault.
+    reached = reached_from(files.keys() - new, files) if dead else ()
+    yield from (Finding("warn", "a new file that nothing imports", shown(path)) for path in dead if path not in reached)
 
 
 def _orphaned(inventory: Inventory, changes: Sequence[Change], files: Mapping[str, Facts]) -> Iterator[Finding]:
@@ -153,7 +269,7 @@ def _orphaned(inventory: Inventory, changes: Sequence[Change], files: Mapping[st
     new = {change.path for change in changes if change.what == "added"}
     modules = Modules([*files, *(change.path for change in changes)])
     for change in changes:
-        if change.what != "added" and change.path.endswith(".py"):
+        if change.what != "added" and is_python(change.path, change.before):
             facts = facts_of(change.before)
             named = {file for name in facts.imports for file in modules.imported(name, change.path)}
             for name in facts.names:
@@ -175,15 +291,20 @@ def _summed_up(inventory: Inventory, changes: Sequence[Change], left_out: Sequen
     new = {change.path for change in changes}
     others = [item for item in inventory.items.values() if item.path not in new]
     yield from _told("nothing imports", [item for item in others if item.kind is Kind.DEAD])
-    yield from _told("no Python, and not of this change", [item for item in others if item.error])
-    python = [path for path in left_out if path.endswith(".py")]
+    broken = [item for item in others if item.error and not is_data(item.path)]
+    if changes:
+        yield from _told(f"not parsed by {PARSER}, and not of this change", broken)
+    else:  # then the tree itself is what is audited
+        yield from _told(f"not parsed by {PARSER}", broken, "warn")
+    python = [path for path in left_out if path.endswith((".py", "/"))]
     if python:
-        yield Finding("info", f"not looked at (a link, no plain file, or too large): {_named(python)}")
+        what = "a link, no plain file, a submodule, or too large"
+        yield Finding("info", f"not looked at ({what}): {_named(python)}")
 
 
-def _told(what: str, items: Sequence[Item]) -> Iterator[Finding]:
+def _told(what: str, items: Sequence[Item], severity: Severity = "info") -> Iterator[Finding]:
     if items:
-        yield Finding("info", f"{what}: {_named([item.path for item in items])}")
+        yield Finding(severity, f"{what}: {_named([item.path for item in items])}")
 
 
 def _named(paths: Sequence[str]) -> str:

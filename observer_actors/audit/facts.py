@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
-__all__ = ["Facts", "facts_of"]
+from observer_actors.audit.scripts import Settings, settings_in
+
+__all__ = ["NAME_CHARS_MAX", "PARSER", "Facts", "facts_of", "is_python"]
+
+PARSER: Final = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
+"""What all files are read with: newer syntax is none to it."""
 
 SUMMARY_CHARS_MAX: Final = 160
 STRING_CHARS_MAX: Final = 200
@@ -23,6 +29,11 @@ NAME_CHARS_MAX: Final = 400
 _DOTTED: Final = re.compile(r"([A-Za-z_]\w*(?:\.\w+)+)(?::\w+)?")
 _PREFIX: Final = re.compile(r"(?:[A-Za-z_]\w*\.)+")
 _SCRIPT: Final = re.compile(r"[\w./-]*\w/[\w-]+\.py")
+_IMPORT: Final = re.compile(
+    r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]*(\([^)]{0,2000}\)|[^(#\n]*)|import[ \t]+([^#\n]*))", re.MULTILINE
+)
+_SHEBANG: Final = re.compile(rb"#![^\n]*\b(?:python|pypy|uv run)")
+_TEMPLATES: Final = (".in", ".j2", ".jinja", ".jinja2", ".mako", ".template", ".tmpl", ".tpl")
 _NO_MODULE: Final = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 
 
@@ -40,35 +51,55 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What it defines at its top level; ``*`` when that cannot be known."""
     is_script: bool = False
     """It has an ``if __name__ == "__main__"``."""
+    is_program: bool = False
+    """Its first line names Python as what runs it."""
+    settings: Settings = Settings()
+    """What it gives to ``setup()``."""
     error: str = ""
-    """Why it is no Python for the Python that runs this; everything else is empty then."""
+    """Why it is no Python for the Python that runs this.
+
+    Everything else is empty then, but for ``is_program``, and ``imports``: what looks like one.
+    """
     line: int | None = None
     """Of the error."""
+    is_read: bool = True
+    """Not when time or memory had an end first, so that nobody knows whether it is Python."""
+
+
+def is_python(path: str, source: bytes) -> bool:
+    """Say whether a file is Python, or says that it is."""
+    return path.endswith(".py") or (not path.endswith(_TEMPLATES) and _SHEBANG.match(source) is not None)
 
 
 def facts_of(source: bytes) -> Facts:
     """Read a file's bytes, in whatever encoding they say they have."""
+    is_program = _SHEBANG.match(source) is not None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
-        return _facts(tree)
+        return _facts(tree, is_program=is_program)
     except SyntaxError as error:
-        return Facts(error=(error.msg or "invalid syntax")[:SUMMARY_CHARS_MAX], line=error.lineno)
+        said = (error.msg or "invalid syntax")[:SUMMARY_CHARS_MAX]
+        return Facts(error=said, line=error.lineno, is_program=is_program, imports=_guessed(source))
     except (ValueError, RecursionError, MemoryError) as error:  # a zero byte; nesting that no reader could follow
-        return Facts(error=f"cannot be parsed: {str(error)[:SUMMARY_CHARS_MAX] or type(error).__name__}")
+        said = f"cannot be parsed: {str(error)[:SUMMARY_CHARS_MAX] or type(error).__name__}"
+        return Facts(error=said, is_program=is_program, is_read=isinstance(error, ValueError))
 
 
-def _facts(tree: ast.Module) -> Facts:
+def _facts(tree: ast.Module, *, is_program: bool) -> Facts:
     imports: set[str] = set()
     optional: set[str] = set()
     names: set[str] = set()
+    settings = Settings()
     for node in ast.walk(tree):
         match node:
             case ast.Import() | ast.ImportFrom():
                 imports.update(_imported(node))
             case ast.Try() if any(map(_catches_import, node.handlers)):
                 optional.update(name for statement in node.body for name in _imported_below(statement))
+            case ast.Call(func=ast.Name(id="setup") | ast.Attribute(attr="setup")):
+                settings = settings_in(node)
             case ast.Constant(value=str(text)) if len(text) <= STRING_CHARS_MAX:
                 names.update(_named(text))
             case ast.JoinedStr(values=[ast.Constant(value=str(text)), *_]) if _PREFIX.fullmatch(text):
@@ -80,6 +111,8 @@ def _facts(tree: ast.Module) -> Facts:
         names=frozenset(names),
         binds=frozenset(name for statement in tree.body for name in _bound(statement)),
         is_script=any(map(_is_main, tree.body)),
+        is_program=is_program,
+        settings=settings,
     )
 
 
@@ -96,6 +129,16 @@ def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
     for alias in node.names:
         joint = "" if base.endswith(".") or not base else "."
         yield base if alias.name == "*" else f"{base}{joint}{alias.name}"
+
+
+def _guessed(source: bytes) -> frozenset[str]:
+    """Give what a file seems to import that is no Python, or newer Python: it keeps other files alive, no more."""
+    found: set[str] = set()
+    for module, names, modules in _IMPORT.findall(source.decode("utf-8", "replace")):
+        joint = "" if not module or module.endswith(".") else "."
+        words = (part.split() for part in (names.strip("()\n") or modules).split(","))
+        found.update(module + joint + part[0].strip("*") for part in words if part)
+    return frozenset(name.rstrip(".") for name in found if name.strip(".") and len(name) <= NAME_CHARS_MAX)
 
 
 def _imported_below(statement: ast.stmt) -> Iterator[str]:

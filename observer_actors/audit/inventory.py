@@ -1,12 +1,12 @@
-"""Every Python file of a tree, and what becomes of it. Pure.
+"""Every Python file of a tree, and what becomes of it: ``.py``, and scripts whose first line names Python. Pure.
 
 Each file is of one kind, the first of these that holds:
 
 * *tests*: its name or folder says so;
-* *production*: reached by imports from an entry point: scripts and entry points of ``pyproject.toml`` and
-  ``setup.cfg``, ``ExecStart`` of systemd's units, and ``__main__.py`` of a package that no Makefile or CI runs;
-* *manual*: has an ``if __name__ == "__main__"``, is run by a Makefile, by CI or by a tool that knows its name, or is
-  reached from such a file;
+* *production*: reached by imports from an entry point: scripts and entry points of ``pyproject.toml``, ``setup.cfg``
+  and ``setup.py``, ``ExecStart`` of systemd's units, and ``__main__.py`` of a package that no Makefile or CI runs;
+* *manual*: has an ``if __name__ == "__main__"``, begins with ``#!`` and a Python, is run by a Makefile, by CI or by a
+  tool that knows its name, or is reached from such a file;
 * *documented*: named in the README or below ``docs``;
 * *tests* again: only tests reach it;
 * *dead*: nothing reaches it.
@@ -19,22 +19,28 @@ in the docs.
 from __future__ import annotations
 
 import re
+import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Final
 
 import msgspec
 
-from observer_actors.audit.facts import Facts
-from observer_actors.audit.scripts import scripts_of
+from observer_actors.audit.facts import NAME_CHARS_MAX, Facts
+from observer_actors.audit.scripts import Settings, settings_of
 
-__all__ = ["Inventory", "Item", "Kind", "Modules", "is_read", "is_test", "take_inventory"]
+__all__ = ["Inventory", "Item", "Kind", "Modules", "is_data", "is_read", "is_test", "reached_from", "take_inventory"]
 
 PAGE: Final = "PYTHON_INVENTORY.md"
 """The page that is made of all this names every file: it is no document."""
 _TEST_FOLDERS: Final = frozenset({"tests", "test"})
+_DATA_FOLDERS: Final = frozenset({
+    "data", "fixture", "fixtures", "cases", "resources", "samples", "snippets", "input", "inputs", "output", "outputs",
+    "expected",
+})  # fmt: skip
+_TEST_DATA_FOLDERS: Final = frozenset({"testdata", "test_data", "test-data"})
 _BY_TOOLS: Final = {
     "setup.py": "pip", "hatch_build.py": "hatchling", "noxfile.py": "nox", "conf.py": "sphinx", "manage.py": "django",
     "wsgi.py": "a web server", "asgi.py": "a web server", "fabfile.py": "fabric", "tasks.py": "invoke",
@@ -46,7 +52,9 @@ _BUILD: Final = re.compile(
 _SETTINGS: Final = re.compile(r"(?:.*/)?(?:pyproject\.toml|setup\.cfg)")
 _UNIT: Final = re.compile(r"(?:.*/)?[^/]+\.service")
 _DOCUMENT: Final = re.compile(r"(?:README|CONTRIBUTING)[^/]*|(?:.*/)?docs?/.*\.(?:md|rst|txt)")
-_PATH: Final = re.compile(r"[\w./-]*\w\.py\b")
+# From the beginning of a word: from each place in it, a long one would take hours.
+_PATH: Final = re.compile(r"(?<![\w./-])[\w./-]*\w\.py\b")
+_PROGRAM: Final = re.compile(r"(?<![\w./-])[\w.-]*/[\w./-]*\w")
 _RUN_MODULE: Final = re.compile(r"-m[ \t]+([A-Za-z_][\w.]*)")
 _DOTTED: Final = re.compile(r"\b[A-Za-z_]\w*(?:\.\w+)+\b")
 _EXEC: Final = re.compile(r"^Exec[A-Z]\w*=(.*)$", re.MULTILINE)
@@ -75,9 +83,10 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Inventory(msgspec.Struct, frozen=True):
-    """All of them, by path."""
+    """All of them, by path. ``settings``: what the project's own say, by path."""
 
     items: Mapping[str, Item]
+    settings: Mapping[str, Settings]
 
 
 def is_read(path: str) -> bool:
@@ -92,34 +101,81 @@ def is_test(path: str) -> bool:
     return named or not _TEST_FOLDERS.isdisjoint(pure.parts[:-1])
 
 
+def is_data(path: str) -> bool:
+    """Say whether a file is there for tests to read, or a template of a project: it need not be Python."""
+    folders = path.split("/")[:-1]
+    within = next((number for number, folder in enumerate(folders) if folder in _TEST_FOLDERS), len(folders))
+    is_read_by_tests = not (_TEST_DATA_FOLDERS.isdisjoint(folders) and _DATA_FOLDERS.isdisjoint(folders[within:]))
+    return is_read_by_tests or "{{" in path
+
+
 class Modules:
     """Which file a module's name means, given all files of the tree."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        self._paths = frozenset(path for path in paths if path.endswith(".py"))
+        every = frozenset(paths)
+        self._paths = frozenset(path for path in every if path.endswith(".py"))
         self._files: dict[str, set[str]] = {}
         packages = {_folder(path) for path in self._paths if PurePosixPath(path).name == "__init__.py"}
+        self._packages = packages
+        self._folders: set[str] = set()
+        self._holders: dict[str, set[str]] = {}
+        """What a name begins with -> the folders that hold such a module or folder."""
+        self._above = ("", frozenset[str]())
         self._names: dict[str, set[str]] = {}
         self._inside: dict[str, set[str]] = {}
         """``a.b.`` -> what lies directly in it."""
         self._called: dict[str, list[str]] = {}
-        for path in sorted(self._paths):
+        for path in sorted(every):
             self._called.setdefault(PurePosixPath(path).name, []).append(path)
+        for path in sorted(self._paths):
+            self._hold(path)
             self._names[path] = _names_of(path, packages)
             for name in self._names[path]:
                 self._files.setdefault(name, set()).add(path)
                 self._inside.setdefault(name.rpartition(".")[0] + ".", set()).add(path)
 
+    def _hold(self, path: str) -> None:
+        folder, _, name = path.removesuffix(".py").rpartition("/")
+        self._holders.setdefault(name, set()).add(folder)
+        while folder and folder not in self._folders:
+            self._folders.add(folder)
+            folder, _, name = folder.rpartition("/")
+            self._holders.setdefault(name, set()).add(folder)
+
     def imported(self, name: str, by: str) -> Iterator[str]:
-        """Give the files that importing a name runs: each package on the way, and the module if it is one."""
-        if name.startswith("."):
-            yield from self._relative(name, by)
+        """Give the files that importing a name may run: each package on the way, and the module if it is one."""
+        found = self.resolved(name, by)
+        if found or name.startswith(".") or len(name) > NAME_CHARS_MAX:
+            yield from found
             return
+        # Somebody may have put another folder on the path.
         parts = name.split(".")
-        for end in range(1, len(parts) + 1):
-            files = self._files.get(".".join(parts[:end]), set())
-            beside = {file for file in files if _folder(file) == _folder(by)}
-            yield from beside or files
+        above = self._holders.get(parts[0], set()) & self._folders_above(by)
+        found.update(self._along(max(above, key=len), parts) if above else ())
+        # `import json` is the standard library's, `import json.ours` is not.
+        if parts[0] not in sys.stdlib_module_names or (len(parts) > 1 and ".".join(parts[:2]) in self._files):
+            found.update(*(self._files.get(".".join(parts[:end]), ()) for end in range(1, len(parts) + 1)))
+        yield from found
+
+    def resolved(self, name: str, by: str) -> set[str]:
+        """Give those of them that Python itself finds: from the importer's own package or folder, the root, or ``src``.
+
+        As there, the first module or package of that name is the one, and folders without an ``__init__.py`` are one.
+        """
+        if len(name) > NAME_CHARS_MAX:
+            return set()
+        if name.startswith("."):
+            return set(self._relative(name, by))
+        parts = name.split(".")
+        places = (self._home(by), "", "src")
+        whole = (place for place in places if any(self._along(place, parts[:1])))
+        place = next(whole, None)
+        return {file for one in (places if place is None else (place,)) for file in self._along(one, parts)}
+
+    def is_namespace(self, folder: str) -> bool:
+        """Say whether a folder is a package because there are modules in it, without an ``__init__.py``."""
+        return folder in self._folders and folder not in self._packages
 
     def named(self, name: str, by: str = "") -> Iterator[str]:
         """Give the files that a string means: a path, or a module with at least one dot."""
@@ -163,11 +219,30 @@ class Modules:
         folder = PurePosixPath(_folder(by))
         for _ in range(len(name) - len(bare) - 1):
             folder = folder.parent
-        steps = ["", *bare.split(".")] if bare else [""]
-        for end in range(1, len(steps) + 1):
-            place = str(folder.joinpath(*steps[:end]))
-            place = "" if place == "." else place
-            yield from {f"{place}.py", f"{place}/__init__.py".lstrip("/")} & self._paths
+        yield from {str(folder / "__init__.py")} & self._paths
+        yield from self._along(str(folder), bare.split(".")) if bare else ()
+
+    def _along(self, place: str, parts: Sequence[str]) -> Iterator[str]:
+        """Give the files on the way of a name, from a folder on."""
+        for part in parts:
+            place = part if place in ("", ".") else f"{place}/{part}"
+            yield from {f"{place}.py", f"{place}/__init__.py"} & self._paths
+            if place not in self._folders:
+                return
+
+    def _folders_above(self, by: str) -> frozenset[str]:
+        """Give all folders that a file lies in. One file asks many times, and some paths are deep."""
+        folder = _folder(by)
+        if self._above[0] != folder:
+            self._above = (folder, frozenset(map(str, PurePosixPath(by).parents)))
+        return self._above[1]
+
+    def _home(self, by: str) -> str:
+        """Give the folder that is on the path when a file runs: its own, or the one that its package lies in."""
+        folder = _folder(by)
+        while folder and folder in self._packages:
+            folder = _folder(folder)
+        return folder
 
 
 def _folder(path: str) -> str:
@@ -195,8 +270,10 @@ def take_inventory(files: Mapping[str, Facts], texts: Mapping[str, str]) -> Inve
     modules = Modules(files)
     reaches = {path: _reached_by(path, facts, modules) - {path} for path, facts in files.items()}
     documented = _documented(texts, modules)
+    settings = {path: settings_of(path, text) for path, text in texts.items() if _SETTINGS.fullmatch(path)}
+    settings |= {path: facts.settings for path, facts in files.items() if PurePosixPath(path).name == "setup.py"}
     tests = dict.fromkeys(filter(is_test, files), "")
-    entries = {path: why for path, why in _entries(texts, modules) if path not in tests}
+    entries = {path: why for path, why in _entries(settings, texts, modules) if path not in tests}
     by_hand = {path: why for path, why in _by_hand(files, texts, modules) if path not in tests}
     mains = [path for path in files if PurePosixPath(path).name == "__main__.py" and path not in tests]
     served = {path.partition("/")[0] for path in entries}
@@ -223,7 +300,13 @@ def take_inventory(files: Mapping[str, Facts], texts: Mapping[str, str]) -> Inve
         )
         for path, facts in sorted(files.items())
     }
-    return Inventory(items)
+    return Inventory(items, settings)
+
+
+def reached_from(roots: Iterable[str], files: Mapping[str, Facts]) -> set[str]:
+    """Give what some files reach by imports, and they themselves."""
+    modules = Modules(files)
+    return _reach(roots, {path: _reached_by(path, facts, modules) for path, facts in files.items()}, modules)
 
 
 def _reached_by(path: str, facts: Facts, modules: Modules) -> set[str]:
@@ -273,11 +356,14 @@ def _documented(texts: Mapping[str, str], modules: Modules) -> dict[str, str]:
     return found
 
 
-def _entries(texts: Mapping[str, str], modules: Modules) -> Iterator[tuple[str, str]]:
-    settings = ((path, text) for path, text in texts.items() if _SETTINGS.fullmatch(path))
-    for name, target in (script for path, text in settings for script in scripts_of(path, text)):
-        yield from ((file, f"script {name}") for file in modules.imported(target.partition(":")[0].strip(), "")
-                    if PurePosixPath(file).name != "__init__.py")  # fmt: skip
+def _entries(settings: Mapping[str, Settings], texts: Mapping[str, str], modules: Modules) -> Iterator[tuple[str, str]]:
+    for path, entry in ((path, entry) for path, said in settings.items() for entry in said.entries):
+        why = f"script {entry.name}" if entry.name else f"installed by {path}"
+        if entry.is_path:
+            yield from ((file, why) for file in modules.at(f"./{PurePosixPath(path).parent / entry.target}"))
+        else:
+            yield from ((file, why) for file in modules.imported(entry.target.partition(":")[0].strip(), path)
+                        if PurePosixPath(file).name != "__init__.py")  # fmt: skip
     for unit, text in texts.items():
         if _UNIT.fullmatch(unit):
             for command in _EXEC.findall(text):
@@ -285,6 +371,7 @@ def _entries(texts: Mapping[str, str], modules: Modules) -> Iterator[tuple[str, 
 
 
 def _by_hand(files: Mapping[str, Facts], texts: Mapping[str, str], modules: Modules) -> Iterator[tuple[str, str]]:
+    yield from ((path, "names Python in its first line") for path, facts in files.items() if facts.is_program)
     yield from ((path, "has a __main__ guard") for path, facts in files.items() if facts.is_script)
     named = ((path, _BY_TOOLS.get(PurePosixPath(path).name)) for path in files)
     yield from ((path, f"run by {tool}") for path, tool in named if tool)
@@ -295,7 +382,7 @@ def _by_hand(files: Mapping[str, Facts], texts: Mapping[str, str], modules: Modu
 
 def _run_by(text: str, modules: Modules) -> Iterator[str]:
     finders: tuple[tuple[re.Pattern[str], Callable[[str], Iterator[str]]], ...] = (
-        (_PATH, modules.at), (_RUN_MODULE, modules.run),
+        (_PATH, modules.at), (_PROGRAM, modules.at), (_RUN_MODULE, modules.run),
     )  # fmt: skip
     for pattern, find in finders:
         for name in set(pattern.findall(text)):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
+from observer_actors.audit.facts import PARSER
 from observer_actors.audit.inventory import Inventory, Item, Kind
 from observer_actors.kb.rows import Finding
 from observer_actors.visible import visible
@@ -33,7 +34,9 @@ def inventory_page(inventory: Inventory) -> str:
     """Give the page: grouped by kind, then by folder, a line each."""
     items = inventory.items.values()
     counts = [f"| {_linked(kind)} | {sum(item.kind is kind for item in items)} | {_MEANINGS[kind]} |" for kind in Kind]
-    return _HEAD + "\n".join(counts) + "\n" + "".join(_section(kind, inventory) for kind in Kind)
+    broken = [_code(item.path) for item in items if item.error]
+    told = f"\n{PARSER} cannot read {len(broken)} of them: {', '.join(broken)}.\n" if broken else ""
+    return _HEAD + "\n".join(counts) + "\n" + told + "".join(_section(kind, inventory) for kind in Kind)
 
 
 def _linked(kind: Kind) -> str:
@@ -61,7 +64,7 @@ def _row(item: Item) -> str:
 
 def _note(item: Item) -> str:
     documented = f"named in {item.documented}" if item.documented else ""
-    return "; ".join(filter(None, (f"no Python: {item.error}" if item.error else "", item.why, documented)))
+    return "; ".join(filter(None, (f"not parsed: {item.error}" if item.error else "", item.why, documented)))
 
 
 def summary_page(title: str, verdict: str, about: Sequence[str], findings: Sequence[Finding]) -> str:

@@ -7,13 +7,14 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import msgspec
 
 from observer_actors.audit.checks import Change
 from observer_actors.audit.git import AuditFailed, Blob, Git
+from observer_actors.visible import cut
 
 __all__ = ["Tree", "changes", "find_git", "read_tree"]
 
@@ -25,24 +26,35 @@ _NOT_WALKED: Final = frozenset({"node_modules", "__pycache__", "build", "dist", 
 
 
 class Tree(msgspec.Struct, frozen=True):
-    """What was read. ``left_out``: links, files that are no plain ones, and what is too large."""
+    """What was read.
+
+    ``left_out``: links, files that are no plain ones, and what is too large; with a slash at the end a submodule, or
+    another repository that lies in the tree.
+    """
 
     files: dict[str, bytes]
     left_out: frozenset[str]
 
 
 def find_git(root: Path) -> Git | None:
-    """Give the repository that a folder lies in; None when it lies in none."""
-    return Git(root) if any((folder / ".git").exists() for folder in (root, *root.parents)) else None
+    """Give the repository that a folder lies in; None when it lies in none.
+
+    :raises AuditFailed: it is no folder.
+    """
+    try:
+        is_there, here = root.is_dir(), root.resolve()
+        if not is_there:
+            raise AuditFailed(f"{root} is no folder")
+        return Git(root) if any((folder / ".git").exists() for folder in (here, *here.parents)) else None
+    except (OSError, RuntimeError) as error:  # not ours to enter; a loop of links
+        raise AuditFailed(f"{cut(str(root), 100)} cannot be read: {getattr(error, 'strerror', error)}") from error
 
 
 def read_tree(root: Path, git: Git | None) -> Tree:
     """Read a tree.
 
-    :raises AuditFailed: it is no folder, or more than anybody could audit.
+    :raises AuditFailed: it is more than anybody could audit.
     """
-    if not root.is_dir():
-        raise AuditFailed(f"{root} is no folder")
     paths = git.files() if git else list(_walked(root))
     if len(paths) > FILES_MAX:
         raise AuditFailed(f"more than {FILES_MAX:,} files", hint="name a folder of it")
@@ -59,7 +71,7 @@ def read_tree(root: Path, git: Git | None) -> Tree:
             files[path] = data
             read += len(data)
         elif os.path.lexists(root / path):
-            left_out.add(path)
+            left_out.add(f"{path.rstrip('/')}/" if _is_folder(root / path) else path)
     return Tree(files, frozenset(left_out))
 
 
@@ -79,22 +91,32 @@ def _lies_inside(folder: Path, root: Path) -> bool:
     return os.path.realpath(folder) == os.path.normpath(os.path.join(os.path.realpath(root), folder.relative_to(root)))  # noqa: PTH118
 
 
+def _is_folder(path: Path) -> bool:
+    """Git names a folder as if it were a file when it is a submodule, or another repository."""
+    return path.is_dir() and not path.is_symlink()
+
+
 def _read(path: Path) -> bytes | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError):
         return None
-    with os.fdopen(fd, "rb") as file:
+    try:
         about = os.fstat(fd)
         if not stat.S_ISREG(about.st_mode) or about.st_size > FILE_BYTES_MAX:
             return None
-        data = file.read(FILE_BYTES_MAX + 1)
+        with open(fd, "rb", closefd=False) as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
     return data if len(data) <= FILE_BYTES_MAX else None
 
 
 def changes(tree: Tree, git: Git, base: str) -> list[Change]:
     """Compare the tree as it lies there, committed or not, with a commit."""
-    before = {path: blob for path, blob in git.tree(base).items() if path not in tree.left_out}
+    before = {path: blob for path, blob in git.tree(base).items() if not _is_left_out(path, tree.left_out)}
     changed = [path for path, data in tree.files.items() if not _is_same(data, before.get(path))]
     deleted = [path for path in before if path not in tree.files]
     wanted = {before[path].name for path in (*changed, *deleted) if path in before and _is_small(before[path])}
@@ -106,6 +128,12 @@ def changes(tree: Tree, git: Git, base: str) -> list[Change]:
         *(Change(path, "added", b"", _added(tree.files[path], b"")) for path in changed if path not in old),
     ]
     return sorted(found, key=lambda change: change.path)
+
+
+def _is_left_out(path: str, left_out: frozenset[str]) -> bool:
+    """Say whether nobody looked at it: also what lay where a submodule or a link is now may still be there."""
+    above = [str(folder) for folder in PurePosixPath(path).parents]
+    return path in left_out or any(folder in left_out or f"{folder}/" in left_out for folder in above)
 
 
 def _is_small(blob: Blob) -> bool:

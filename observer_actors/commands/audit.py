@@ -50,8 +50,8 @@ def audit_(
     what earlier audits of the same, or of other commits of the same branch, came to. Nothing of the repository is
     run. The verdict is written below the data directory, told to the daemon, and added to the knowledge base.
 
-    Exits 0 for approve, 1 for request_changes, 2 for block; 66 when there is nothing that can be audited, 74 when the
-    data directory cannot be used.
+    Exits 0 for approve, 1 for request_changes, 2 for block; 64 when the signature cannot be used, 66 when there is
+    nothing that can be audited, 74 when the data directory cannot be used.
 
     Example: observer-actors audit --base origin/main --dry-run
 

@@ -10,7 +10,7 @@ from typing import Final
 __all__ = ["PROJECT", "Repository"]
 
 PROJECT: Final = {
-    "pyproject.toml": '[project]\nname = "shop"\n\n[project.scripts]\nshop = "shop.cli:main"\n',
+    "pyproject.toml": '[project]\nrequires-python = ">=3.8"\n\n[project.scripts]\nshop = "shop.cli:main"\n',
     "shop/__init__.py": '"""The shop."""\n',
     "shop/cli.py": '"""The command line."""\n\nfrom shop import orders\n\n\ndef main():\n    orders.place()\n',
     "shop/orders.py": '"""Orders."""\n\n\ndef place():\n    pass\n',

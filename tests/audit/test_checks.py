@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from observer_actors.audit import AuditFailed, audit, judge
+from observer_actors.audit import AuditFailed, audit, inventory_page, judge
 from observer_actors.audit.checks import overall_of
 from observer_actors.kb import AuditRow, Finding, FindingCounts, history_of
 from tests.audit.repository import Repository
@@ -82,6 +84,67 @@ def test_no_package_defines_a_module_that_is_imported_from(repository: Repositor
     assert said(repository) == [("block", "shop/cli.py still imports it", "shop/orders.py")]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        # The standard library's, and what only looks like it.
+        ({"tools/json.py": "", "shop/a.py": "import json\nfrom json.decoder import x\n"}, {}, []),
+        ({"scripts/logging.py": "", "scripts/run.py": "import logging\n"}, {}, []),
+        ({"logging.py": "", "run.py": "import logging.handlers\n"}, {}, []),
+        ({"shop/json.py": "", "shop/a.py": "import json\n"}, {}, []),
+        ({"shop/json.py": "", "shop/a.py": "from . import json\n"}, {}, [("block", "shop/a.py still imports it")]),
+        ({"shop/json.py": "", "shop/a.py": "import shop.json\n"}, {}, [("block", "shop/a.py still imports it")]),
+        ({"code/a.py": "", "code/__init__.py": "", "b.py": "from code import a\n"}, {},
+         [("warn", "b.py may still import it")]),
+        # A bare name, from where it is found and from elsewhere.
+        ({"scripts/helper.py": "", "scripts/run.py": "import helper\n"}, {},
+         [("block", "scripts/run.py still imports it")]),
+        ({"scripts/helper.py": "", "other/run.py": "import helper\n"}, {},
+         [("warn", "other/run.py may still import it")]),
+        ({"src/p/a.py": "", "src/p/__init__.py": "", "c/t.py": "from p.a import x, y\n"}, {},
+         [("block", "c/t.py still imports it")]),
+        ({"b/p/a.py": "", "b/p/__init__.py": "", "b/p/c.py": "from p import a\n"}, {},
+         [("block", "b/p/c.py still imports it")]),
+        # What the change says that takes its place.
+        ({"yaml.py": "", "run.py": "import yaml\n"}, {"requirements/dev.txt": "PyYAML>=6\n"},
+         [("warn", "run.py may still import it")]),
+        ({"a.py": "", "run.py": "import a\n"}, {"requirements.txt": "extra\n"}, [("block", "run.py still imports it")]),
+        ({"p/_version.py": "", "p/__init__.py": "", "p/c.py": "from p import _version\n"},
+         {".gitignore": "_version.py"}, [("warn", "p/c.py may still import it")]),
+        # Namespace packages.
+        ({"b.py": "", "a.py": "import b.c\nfrom b.c import x\nimport b\n"}, {"b/c.py": ""}, []),
+        ({"x/b.py": "", "x/a.py": "import b.c\n"}, {"x/b/c.py": ""}, []),
+        ({"p/b.py": "", "p/__init__.py": "", "p/a.py": "from .b.c import x\n"}, {"p/b/c.py": ""}, []),
+        ({"b.py": "", "a.py": "from b import place\n"}, {"b/c.py": ""}, [("block", "a.py still imports it")]),
+        ({"p/__init__.py": "", "p/b.py": "", "a.py": "from p import b\nimport p\n"}, {}, []),
+        ({"p/__init__.py": "", "p/b.py": "", "a.py": "from p import name\n"}, {}, [("block", "a.py still imports it")]),
+        # Another language.
+        ({"p/b.py": "", "p/__init__.py": "", "a.py": "import p.b\n"}, {"p/b.pyx": ""}, []),
+        ({"p/b.py": "", "p/__init__.py": "", "a.py": "import p.b\n"}, {"p/b.cpython-311-x86_64-linux-gnu.so": ""}, []),
+        ({"p/b.py": "", "p/__init__.py": "", "p/b.c": "", "a.py": "import p.b\n"}, {}, []),
+        ({"p/b.py": "", "p/__init__.py": "", "a.py": "import p.b\n"}, {"p/b.pyi": ""},
+         [("warn", "a.py may still import it")]),
+    ],
+)  # fmt: skip
+def test_only_what_is_certain_blocks_a_deletion(
+    tmp_path: Path, before: dict[str, str], after: dict[str, str], expected: list[tuple[str, str]]
+) -> None:
+    """The first file is the one that is deleted."""
+    repository = Repository(tmp_path, before | {"README": "x"})
+    repository.branch()
+    repository.commit(without=(next(iter(before)),))
+    repository.commit(after)
+    found = [(severity, title) for severity, title, _ in said(repository) if "still import" in title]
+    assert found == expected
+
+
+def test_a_new_file_that_an_older_one_imports_is_not_called_unimported(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, {"a.py": "", "x/a.py": ""})
+    repository.branch()
+    repository.commit({"a.py": "import b.c\n", "b/c.py": "", "x/a.py": "import b.d\n", "x/b/d.py": "", "x/e.py": ""})
+    assert said(repository) == [("warn", "a new file that nothing imports", "x/e.py")]
+
+
 def test_production_without_a_test(repository: Repository) -> None:
     repository.commit({"shop/orders.py": "def place():\n    return 2\n"})
     assert said(repository) == [("warn", "production code was changed, and no test: shop/orders.py", "")]
@@ -100,12 +163,74 @@ def test_what_is_no_python_any_more(repository: Repository) -> None:
     assert finding == Finding("block", "no Python: invalid syntax", "shop/orders.py", 1)
 
 
+NOW = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+@pytest.mark.parametrize(
+    ("before", "path", "severity"),
+    [
+        ({"setup.py": f"setup(python_requires='>={NOW}')"}, "a.py", "block"),
+        ({"setup.cfg": "[options]\npython_requires = >=3\n"}, "bin/tool", "block"),
+        ({"pyproject.toml": "[project]\nname = 'x'\n"}, "a.py", "warn"),
+        ({"pyproject.toml": "[project]\nrequires-python = '>=3.99'\n"}, "a.py", "warn"),
+        ({"pyproject.toml": "[project]\nrequires-python = '<3'\n"}, "a.py", "warn"),
+        ({"a/setup.py": "setup(python_requires='>=3')", "pyproject.toml": "[project]\nrequires-python = '<3'\n"},
+         "a/b/c.py", "block"),
+        ({"setup.py": "setup(python_requires='>=3')"}, "a_py399.py", "warn"),
+        ({"setup.py": "setup(python_requires='>=3')", "a.py": "kind X = int\n"}, "a.py", "warn"),
+        ({"setup.py": "setup(python_requires='>=3')", "a.py": "X = int\n"}, "a.py", "block"),
+        ({"setup.py": "setup(python_requires='>=3')"}, "tests/data/a.py", ""),
+        ({"setup.py": "setup(python_requires='>=3')"}, "test_data/a.py", ""),
+        ({"setup.py": "setup(python_requires='>=3')"}, "{{cookiecutter.name}}/a.py", ""),
+        ({"setup.py": "setup(python_requires='>=3')"}, "tests/test_a.py", "block"),
+    ],
+)  # fmt: skip
+def test_syntax_may_be_newer_than_the_auditor(tmp_path: Path, before: dict[str, str], path: str, severity: str) -> None:
+    repository = Repository(tmp_path, before)
+    repository.branch()
+    repository.commit({path: "#!/usr/bin/env python3\ntype X = = int\n"})
+    titles = {
+        "block": "no Python: invalid syntax",
+        "warn": f"not parsed by Python {NOW}, with which the auditor runs: invalid syntax",
+    }
+    assert said(repository) == ([(severity, titles[severity], path)] if severity else [])
+
+
+def test_what_a_file_in_newer_syntax_imports_is_not_dead(repository: Repository) -> None:
+    new = {"shop/orders.py": "from . import (\n    a,\n    b,\n)\nimport shop.c as x, os\nkind X = int\n"}
+    repository.commit(new | {f"shop/{name}.py": "" for name in "abcd"} | TESTED)
+    assert [file for _, title, file in said(repository) if "nothing imports" in title] == ["shop/d.py"]
+    repository.git("branch", "--force", "main")
+    repository.commit(without=("shop/a.py",))
+    assert ("warn", "shop/orders.py may still import it", "shop/a.py") in said(repository)
+
+
+def test_a_merge_conflict_and_imports_in_test_data(repository: Repository) -> None:
+    conflict = "<<<<<<< HEAD\nb\n=======\nc\n>>>>>>> work\n"
+    data = {"tests/fixtures/x.txt": conflict, "tests/fixtures/y.py": "from shop.orders import place\n"}
+    others = {"shop/cli.py": "def main(): ...\n", "tests/test_orders.py": ""}
+    repository.commit(data | others, without=("shop/orders.py",))
+    assert said(repository) == [("warn", "tests/fixtures/y.py may still import it", "shop/orders.py")]
+
+
+@pytest.mark.parametrize("with_git", [True, False])
+def test_a_tree_that_has_not_changed_is_looked_at_itself(tmp_path: Path, *, with_git: bool) -> None:
+    repository = Repository(tmp_path, {"old.py": "print 'x'\n", "tests/data/bad.py": "print 'x'\n"})
+    if not with_git:
+        shutil.rmtree(tmp_path / ".git")
+    assert said(repository) == [("warn", f"not parsed by Python {NOW}: old.py", "")]
+    page = inventory_page(audit(tmp_path, environment={}).inventory)
+    assert f"\nPython {NOW} cannot read 2 of them: `old.py`, `tests/data/bad.py`.\n" in page
+
+
 def test_what_was_no_python_before_is_only_told(tmp_path: Path) -> None:
     repository = Repository(tmp_path, {"old.py": "print 'x'\n", "docs/x.md": "old.py"})
     repository.branch()
     repository.commit({"README": "x"})
     findings = audit(tmp_path, environment={}).findings
-    assert [(one.severity, one.title) for one in findings] == [("info", "no Python, and not of this change: old.py")]
+    assert [(one.severity, one.title) for one in findings] == [
+        ("info", f"not parsed by Python {NOW}, and not of this change: old.py")
+    ]
 
 
 def test_a_merge_conflict_in_any_text(repository: Repository) -> None:
@@ -178,6 +303,13 @@ def test_a_folder_of_a_repository_is_audited_by_itself(repository: Repository) -
     repository.commit({"part/a.py": "", "part/b.py": "import a\n", "other/x.py": ""})
     audited = audit(repository.root / "part", base="main", environment={})
     assert (sorted(audited.inventory.items), audited.changed) == (["a.py", "b.py"], 2)
+
+
+def test_the_folder_that_one_is_in_may_be_such_a_folder(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository.root / "shop")
+    assert audit(Path(), environment={}).head
 
 
 def test_where_there_is_no_git_there_is_an_inventory(tmp_path: Path) -> None:

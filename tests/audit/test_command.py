@@ -117,6 +117,14 @@ def test_what_cannot_be_audited_exits_66(repository: Repository, arguments: tupl
     assert (ended.returncode, ended.stdout) == (66, "")
 
 
+@pytest.mark.parametrize("signature", ["x" * 201, "two\nlines"])
+def test_a_signature_that_cannot_be_used_exits_64(repository: Repository, signature: str) -> None:
+    ended = typed("audit", str(repository.root), "--dry-run", "--url", AWAY, "--signature", signature)
+    assert (ended.returncode, ended.stdout) == (64, "")
+    assert "  such as pr6-7fe47bab; leave it out" in ended.stderr
+    assert typed("audit", str(repository.root), "--dry-run", "--url", AWAY, "--signature", "x" * 200).returncode == 0
+
+
 def test_the_inventory_is_a_page(repository: Repository) -> None:
     ended = typed("audit", "--inventory", "--url", AWAY, cwd=repository.root)
     assert ended.returncode == 0

@@ -134,6 +134,44 @@ def walkable(root: Path, tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.parametrize("is_checked_out", [True, False])
+def test_a_submodule_is_not_looked_at(tmp_path: Path, *, is_checked_out: bool) -> None:
+    other = Repository(tmp_path / "other", {"x.py": ""})
+    repository = Repository(tmp_path / "this", {"a.py": "from lib import x\n", "lib/x.py": ""})
+    repository.branch()
+    repository.commit(without=("lib/x.py",))
+    (repository.root / "lib").rmdir()
+    repository.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(other.root), "lib")
+    if not is_checked_out:
+        repository.git("submodule", "--quiet", "deinit", "--force", "lib")
+    Repository(repository.root / "nested", {"y.py": ""})
+    audited = audit(repository.root, environment={})
+    assert list(audited.inventory.items) == ["a.py"]
+    assert [one.title for one in audited.findings if one.severity != "info"] == [], "lib/x.py may be in there"
+    assert "not looked at (a link, no plain file, a submodule, or too large): lib/, nested/" in {
+        one.title for one in audited.findings
+    }
+
+
+def test_what_lay_behind_a_link_is_not_called_deleted(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "this", {"a.py": "from lib import x\n", "lib/x.py": ""})
+    repository.branch()
+    (repository.root / "lib/x.py").unlink()
+    (repository.root / "lib").rmdir()
+    (repository.root / "lib").symlink_to(tmp_path)
+    repository.commit()
+    assert [one for one in audit(repository.root, environment={}).findings if one.severity != "info"] == []
+
+
+def test_a_folder_in_place_of_a_file_is_no_file(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "this", {"shop/a.py": "from . import b\n", "shop/b.py": ""})
+    (repository.root / "shop/b.py").unlink()
+    (repository.root / "shop/b.py").mkdir()
+    assert ("block", "shop/b.py") in {
+        (one.severity, one.file) for one in audit(repository.root, environment={}).findings
+    }
+
+
 def test_names_and_texts_forge_nothing(tmp_path: Path) -> None:
     names = ("new\nline.py", "bell\x07.py", "pipe|`.py", "turn\u202e.py", "-rf.py", "$(touch x).py")
     repository = Repository(tmp_path / "evil", {"README": "x"})
@@ -209,6 +247,8 @@ def test_far_too_many_files_are_refused_and_far_too_many_bytes_left_out(
         audit(tmp_path, environment={})
     with pytest.raises(AuditFailed, match="is no folder"):
         audit(tmp_path / "m1.py", environment={})
+    with pytest.raises(AuditFailed, match="cannot be read"):
+        audit(tmp_path / ("m" * 5_000), environment={})
 
 
 def test_every_file_of_a_damaged_tree_is_in_the_inventory(tmp_path: Path) -> None:
@@ -232,9 +272,26 @@ def test_what_would_take_all_memory_is_no_python(tmp_path: Path, monkeypatch: py
     assert ("cannot be parsed" in items["a.py"].error, items["b.py"].error) == (True, "")
 
 
+def test_what_would_take_all_memory_is_not_parsed_as_it_was_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = Repository(tmp_path, {"a.py": "import " + ".".join(["a"] * 300_000), "b.py": ""})
+    repository.branch()
+    repository.commit({"a.py": "import os\n"})
+    monkeypatch.setattr(auditor_module, "PARSING_BYTES_MAX", 256 * 1024 * 1024)
+    audit(tmp_path, environment={})
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert own < 2 * 1024 * 1024 * 1024
+
+
 def test_what_takes_too_long_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.py").write_text("import os\n")
     monkeypatch.setattr(auditor_module, "READING_SECONDS_MAX", -1.0)
-    assert (
-        audit(tmp_path, environment={}).inventory.items["a.py"].error == "not read: the files before it took too long"
-    )
+    said = "not read: the files before it took too long"
+    assert audit(tmp_path, environment={}).inventory.items["a.py"].error == said
+    repository = Repository(tmp_path / "this", {"pyproject.toml": "[project]\nrequires-python = '>=3'\n"})
+    repository.branch()
+    repository.commit({"a.py": "import os\n"})
+    findings = audit(repository.root, environment={}).findings
+    assert ("warn", said) in {(one.severity, one.title) for one in findings}
+    assert "block" not in {one.severity for one in findings}

@@ -12,16 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observer_actors.audit import audit, inventory_page
-from observer_actors.audit.facts import Facts, facts_of
+from observer_actors.audit.facts import Facts, facts_of, is_python
 from observer_actors.audit.inventory import Inventory, Kind, Modules, take_inventory
+from observer_actors.audit.scripts import includes, settings_of
 from tests.conftest import ROOT
 
 GUARD = 'if __name__ == "__main__":\n    pass\n'
 
 
 def inventory(files: Mapping[str, str]) -> Inventory:
-    python = {path: facts_of(text.encode()) for path, text in files.items() if path.endswith(".py")}
-    return take_inventory(python, {path: text for path, text in files.items() if not path.endswith(".py")})
+    python = {path: facts_of(text.encode()) for path, text in files.items() if is_python(path, text.encode())}
+    return take_inventory(python, {path: text for path, text in files.items() if path not in python})
 
 
 def kinds(files: Mapping[str, str]) -> dict[str, str]:
@@ -46,6 +47,9 @@ SCRIPT = {"pyproject.toml": '[project.scripts]\nrun = "a.cli:main"\n', "a/__init
         ({"a/cli.py": 'load(f"a.c.{name}")', "a/c/__init__.py": "", "a/c/d.py": "", "a/c/e.py": "from a.c import d"},
          ["a/c/d.py", "a/c/e.py"]),
         ({"a/cli.py": "import \\\n    a.b as c, os", "a/b.py": ""}, ["a/b.py"]),
+        ({"a/cli.py": "import a.b.c", "a/b/c.py": ""}, ["a/b/c.py"]),
+        ({"a/cli.py": 'run("x/run.py")', "x/run.py": "import b.c", "x/b/c.py": "import b.d", "x/b/d.py": ""},
+         ["x/run.py", "x/b/c.py", "x/b/d.py"]),
     ],
 )  # fmt: skip
 def test_what_an_entry_point_reaches_is_production(files: dict[str, str], reached: list[str]) -> None:
@@ -61,6 +65,11 @@ def test_what_an_entry_point_reaches_is_production(files: dict[str, str], reache
         ("pyproject.toml", '[project.entry-points."a.b"]\nx = "m:X"\n'),
         ("pyproject.toml", '[tool.poetry.scripts]\nx = "m:f"\n'),
         ("setup.cfg", "[options.entry_points]\nconsole_scripts =\n    x = m:f\n"),
+        ("setup.cfg", "[options]\npy_modules = k, m\n"),
+        ("setup.cfg", "[options]\nscripts =\n    ./m.py\n"),
+        ("pyproject.toml", '[tool.poetry.plugins.a]\nx = "m:f"\n'),
+        ("pyproject.toml", '[tool.setuptools]\npy-modules = ["m"]\n'),
+        ("pyproject.toml", '[tool.setuptools]\nscript-files = ["m.py"]\n'),
         ("systemd/x.service", "[Service]\nExecStart=/usr/bin/python3 -u -m m --flag\n"),
         ("systemd/x.service", "[Service]\nExecStartPre=/opt/app/m.py\n"),
     ],
@@ -68,6 +77,87 @@ def test_what_an_entry_point_reaches_is_production(files: dict[str, str], reache
 def test_every_kind_of_entry_point(path: str, text: str) -> None:
     assert kinds({path: text, "m.py": "import n", "n.py": ""}) == {"m.py": "production", "n.py": "production"}
     assert kinds({path: "[x", "m.py": ""}) == {"m.py": "dead"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        'entry_points={"console_scripts": ["x = m:f"]}',
+        'entry_points={"console_scripts": ["y = k"] + ["x=m"]}',
+        'entry_points="[console_scripts]\\nx = m:f\\n"',
+        'entry_points="""\n[gui_scripts]\nx = m:f\n"""',
+        'scripts=["bin/k", "./m.py"]',
+        'py_modules=["m"]',
+    ],
+)
+def test_what_a_setup_py_installs(given: str) -> None:
+    for call in ("from setuptools import setup\nsetup(", "import setuptools\nsetuptools.setup(name='p', "):
+        files = {"a/setup.py": f"{call}{given})\n", "a/m.py": "import n", "a/n.py": "", "m/m.py": ""}
+        expected = {"a/setup.py": "manual", "a/m.py": "production", "a/n.py": "production", "m/m.py": "dead"}
+        assert kinds(files) == expected
+        assert (
+            kinds(files | {"a/setup.py": "setup(**given, py_modules=found())\nother(py_modules=['m'])"})["a/m.py"]
+            == "dead"
+        )
+
+
+def test_a_script_is_python_when_its_first_line_says_so() -> None:
+    files = {
+        "bin/tool": "#!/usr/bin/env python3\nimport used\n",
+        "bin/served": "#!/opt/venv/bin/python -u\nimport of_served\n",
+        "bin/new": "#!/usr/bin/env -S uv run --script\n",
+        "hand.py": "#! /usr/bin/python3.11\n",
+        "x.service": "[Service]\nExecStart=/opt/app/bin/served --now\n",
+        "tests/run": "#!/usr/bin/env python3\n",
+        "used.py": "",
+        "of_served.py": "",
+        "bin/shell": "#!/bin/sh\nexec python3 x\n",
+        "bin/tool.in": "#!@PYTHON@ python\n",
+        "text": "python\n",
+    }
+    assert kinds(files) == {
+        "bin/tool": "manual",
+        "bin/served": "production",
+        "bin/new": "manual",
+        "hand.py": "manual",
+        "tests/run": "tests",
+        "used.py": "manual",
+        "of_served.py": "production",
+    }
+    assert inventory({"hand.py": "#!/usr/bin/env python\nx = (\n"}).items["hand.py"].kind is Kind.MANUAL
+    assert inventory(files).items["bin/tool"].why == "names Python in its first line"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (">=3.11", True),
+        (">=3.11,<3.14", True),
+        (">= 3.8.1 , <4.0", True),
+        ("~=3.9", True),
+        ("^3.10", True),
+        ("==3.11.*", True),
+        ("3.11", True),
+        ("!=3.9.*,>=3", True),
+        (">=3.12", False),
+        ("<3", False),
+        ("<=3.10", False),
+        (">=2.7,!=3.11.*", False),
+        ("", None),
+        (">=3.8 || 2.7", None),
+        ("three", None),
+    ],
+)
+def test_which_python_a_project_wants(wanted: str, *, expected: bool | None) -> None:
+    assert includes(wanted, (3, 11)) is expected
+
+
+def test_where_a_project_says_which_python_it_wants() -> None:
+    assert settings_of("pyproject.toml", '[project]\nrequires-python = ">=3"').requires_python == ">=3"
+    assert settings_of("pyproject.toml", '[tool.poetry.dependencies]\npython = "^3.9"').requires_python == "^3.9"
+    assert settings_of("pyproject.toml", "[project]\nrequires-python = 3").requires_python == ""
+    assert settings_of("setup.cfg", "[options]\npython_requires = >=3.8\n").requires_python == ">=3.8"
+    assert facts_of(b"setup(python_requires='>=3.8')").settings.requires_python == ">=3.8"
 
 
 def test_a_main_is_production_unless_make_or_ci_run_it() -> None:
@@ -122,6 +212,13 @@ def test_manual_documented_tests_and_dead() -> None:
     assert items["only_tested.py"].why == "only tests reach it"
     assert items["scripts/by_make.py"].why == "run by Makefile"
     assert items["examples/shown.py"].documented == "docs/use.md"
+
+
+def test_the_standard_library_is_not_taken_for_a_file_of_another_folder() -> None:
+    files = {"run.py": "import json, code.ours\nfrom queue import x\n" + GUARD, "tools/json.py": ""}
+    files |= {"lib/code/__init__.py": "", "lib/code/ours.py": "", "queue.py": ""}
+    found = kinds(files)
+    assert [path for path, kind in found.items() if kind == "dead"] == ["tools/json.py"]
 
 
 def test_names_mean_files_as_python_finds_them() -> None:
@@ -192,6 +289,32 @@ def test_any_tree_has_an_inventory_of_each_file(files: dict[str, str]) -> None:
     assert set(found.items) == set(files)
     assert {path: item.kind for path, item in found.items.items() if item.kind is Kind.PRODUCTION} == {}
     assert inventory_page(found) == inventory_page(inventory(dict(sorted(files.items())))), "in any order"
+
+
+def test_deep_paths_and_long_names_take_a_moment() -> None:
+    deep = "t/" * 2_000
+    imports = frozenset({f"m{n}.x" for n in range(20_000)} | {f"t.x{n}" for n in range(2_000)})
+    files = {f"{deep}a.py": Facts(imports=imports), "b.py": Facts()}
+    name = ".".join(["a"] * 200_000)
+    texts = {"docs/x.md": name, "Makefile": f"-m {name}", "pyproject.toml": f"[project.scripts]\nx = '{name}'\n"}
+    started = time.monotonic()
+    take_inventory(files, texts)
+    facts_of(b"!\n" + b"from a import (\n" * 60_000)
+    assert time.monotonic() - started < 10
+
+
+@given(st.text("abc[]=.,:'\"\n (){}_9\\"), st.sampled_from(["pyproject.toml", "setup.cfg"]))
+def test_any_settings_can_be_read(text: str, path: str) -> None:
+    headed = {"pyproject.toml": "[project.scripts]\n", "setup.cfg": "[options]\nscripts =\n"}[path]
+    for whole in (text, headed + text):
+        includes(settings_of(path, whole).requires_python, (3, 11))
+    facts_of(f"setup(scripts={text})".encode())
+
+
+def test_numbers_of_any_length_can_be_read() -> None:
+    digits = "9" * 5_000
+    assert settings_of("pyproject.toml", f"x = {digits}").entries == ()
+    assert includes(f">={digits}", (3, 11)) is None
 
 
 def test_a_large_tree_takes_a_moment() -> None:
