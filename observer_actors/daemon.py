@@ -76,8 +76,6 @@ __all__ = ["Daemon", "check_files", "open_daemon", "serve_until_signalled", "sta
 
 SUBMISSIONS_MAX: Final = 10_000
 """Submissions in the persister's mailbox; ops and bytes are bounded by admission."""
-ANALYZED_AT_ONCE: Final = 100
-"""Ops: to group a failure that is like no other takes a millisecond."""
 HARD_EXIT_S: Final = 5.0
 """Beyond the sum of the stop budgets: whatever still runs then cannot be cancelled, and the process ends."""
 EXIT_HARD: Final = 70
@@ -197,7 +195,7 @@ class Daemon:
         self.feeds = {
             "ring_keeper": self.commits.feed("ring_keeper", linger_s=0.005),
             "stats": self.commits.feed("stats", linger_s=0.02),
-            "analyzer": self.commits.feed("analyzer", linger_s=0.02, at_once_max=ANALYZED_AT_ONCE),
+            "analyzer": self.commits.feed("analyzer", linger_s=0.02),
             "consolidator": self.commits.feed("consolidator", linger_s=0.02),
             # An auditor on this machine appends its own row just after the answer: mostly it is there first.
             "librarian": self.commits.feed("librarian", linger_s=0.03),

@@ -64,11 +64,10 @@ class Commits:
         self._feeds: list[Feed] = []
         self._taps: list[Callable[[Sequence[Op], int], None]] = []
 
-    def feed(self, name: str, *, linger_s: float = 0.0, at_once_max: int = OPS_AT_ONCE_MAX) -> Feed:
+    def feed(self, name: str, *, linger_s: float = 0.0) -> Feed:
         """Make the feed of a consumer; once for each, it outlives the consumer's incarnations.
 
         :param linger_s: see `Feed`.
-        :param at_once_max: ops that the consumer gets at once; between two times others have their turn.
         """
         feed = Feed(
             name,
@@ -77,7 +76,6 @@ class Commits:
             crashes_max=self._crashes_max,
             set_aside=self._set_aside,
             linger_s=linger_s,
-            at_once_max=at_once_max,
         )
         self._feeds.append(feed)
         return feed
@@ -122,10 +120,8 @@ class Feed:
         crashes_max: int,
         set_aside: SetAside,
         linger_s: float = 0.0,
-        at_once_max: int = OPS_AT_ONCE_MAX,
     ) -> None:
         self.name = name
-        self._at_once_max = at_once_max
         self.cursor = 0
         self._commits = commits
         self._read = read
@@ -227,7 +223,7 @@ class Feed:
     async def _following(self) -> Sequence[Op]:
         """Give the next ops after the cursor: at least one, and one only while a crash is being looked into."""
         ops = self._next if self._next and self._next[0].seq == self.cursor + 1 else await self._fetch()
-        most = self._at_once_max
+        most = OPS_AT_ONCE_MAX
         if ops[0].seq in self._suspects:
             most = 1
         elif ops[0].seq < self._suspects.start:

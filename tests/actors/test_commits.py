@@ -77,15 +77,6 @@ async def test_what_is_still_offered_but_known_is_passed_over_without_reading_th
     assert world.journal.reads == 0
 
 
-@injected_time
-async def test_a_consumer_gets_no_more_at_once_than_it_wants() -> None:
-    world = World()
-    feed = world.commits.feed("b", at_once_max=2)
-    await feed.open(0)
-    world.commit(5)
-    assert [await take(feed) for _ in range(3)] == [[1, 2], [3, 4], [5]]
-
-
 async def test_a_commit_published_twice_is_taken_once() -> None:
     world = World()
     world.commits.publish(world.commit(3))
