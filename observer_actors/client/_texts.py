@@ -5,6 +5,7 @@ A snapshot: it is made in the caller's thread, so that what the host changes lat
 
 from __future__ import annotations
 
+import encodings.utf_16_le  # noqa: F401 - the first text that is not ASCII would import it
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Final
