@@ -372,7 +372,38 @@ async def test_what_follows_in_the_run_carries_the_advice_it_was_given() -> None
         }
         lines = b"".join(request.body for request in peer.received("/events")).splitlines()
         advised = [_attrs(line).get("advice_id") for line in lines]
-        assert advised == [None, "adv1", "adv2", "adv1", "adv2", None, "by hand"]
+        assert advised == [None, "adv1", "adv2", "adv1", None, None, "by hand"]
+
+
+async def test_what_follows_outside_of_a_run_carries_the_advice_too() -> None:
+    async with http_peer() as peer:
+        peer.on("/advice", *(Json({"advice_id": f"adv{number}", "entries": []}) for number in (1, 2)), Status(503))
+        peer.on("/events", lambda request: Json({"accepted": request.body.count(b"\n"), "rejected": 0}))
+
+        def agent() -> None:
+            with Observer(peer.url, advice_seconds=LONG_S) as observer:
+
+                def report(*endpoints: str) -> None:
+                    for endpoint in endpoints:
+                        with observer.operation(endpoint):
+                            pass
+
+                observer.advice("sql:run")
+                report("sql:run", "log:write", "sql:run")
+                with observer.run(), observer.operation("sql:run"):  # which has a draw of its own
+                    pass
+                observer.advice(input="select 1")
+                report("log:write", "log:write")
+                elsewhere = threading.Thread(target=report, args=["sql:run"])
+                elsewhere.start()
+                elsewhere.join()
+                observer.advice("sql:run")  # which is not answered
+                report("sql:run")
+
+        await trio.to_thread.run_sync(agent)
+        lines = b"".join(request.body for request in peer.received("/events")).splitlines()
+        advised = [_attrs(line).get("advice_id") for line in lines]
+        assert advised == ["adv1", None, "adv1", None, "adv2", None, None, None]
 
 
 def _attrs(line: bytes) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from contextvars import Context, copy_context
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from observer_actors.client._outbox import (
     OutgoingEvent,
     new_id,
 )
-from observer_actors.client._runs import RUN_ENDPOINTS_MAX, RUNS_MAX, Advised
+from observer_actors.client._runs import ENDPOINTS_MAX, RUNS_MAX, Advised
 from observer_actors.client._texts import ATTR_CHARS_MAX, ATTRS_MAX, TEXT_CHARS_MAX, error_text, scalar, scalars, text
 from observer_actors.event import EventDecoder
 
@@ -369,22 +370,51 @@ def test_who_does_not_answer_in_time_is_left_alone_for_longer_and_longer() -> No
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
 
 
-def test_a_run_has_the_advice_on_its_endpoint_else_the_last_that_it_was_given() -> None:
+@pytest.mark.parametrize("run", ["r", ""])
+def test_an_operation_has_the_advice_on_its_endpoint_and_no_other(run: str) -> None:
+    advised, other = Advised(), Advised()
+    assert advised.advice_id(run, "a") == ""
+    advised.note(run, "a", "1")
+    advised.note(run, "b", "2")
+    assert [advised.advice_id(run, endpoint) for endpoint in ("a", "b", "c", "a")] == ["1", "2", "", "1"]
+    advised.note(run, "a", "3")
+    assert advised.advice_id(run, "a") == "3"
+    assert advised.advice_id("other", "a") == other.advice_id(run, "a") == ""
+
+
+@pytest.mark.parametrize("run", ["r", ""])
+def test_advice_on_no_endpoint_is_that_of_the_next_operation_alone(run: str) -> None:
     advised = Advised()
-    assert advised.advice_id("r", "a") == ""
-    advised.note("r", "a", "1")
-    advised.note("r", "b", "2")
-    assert [advised.advice_id("r", endpoint) for endpoint in ("a", "b", "c")] == ["1", "2", "2"]
-    advised.note("r", "a", "3")
-    assert advised.advice_id("r", "c") == "3"
-    assert advised.advice_id("other", "a") == ""
+    advised.note(run, "a", "1")
+    advised.note(run, "", "2")
+    assert [advised.advice_id(run, endpoint) for endpoint in ("a", "a", "b")] == ["2", "1", ""]
 
 
-def test_what_is_remembered_of_runs_has_a_bound() -> None:
+def test_what_was_advised_outside_of_a_run_is_known_to_this_context_and_what_it_starts() -> None:
+    advised, found = Advised(), {}
+
+    def within(name: str) -> None:
+        found[name] = advised.advice_id("", "a")
+        advised.note("", "a", name)
+
+    advised.note("", "a", "here")
+    advised.note("", "", "next")
+    contexts = [copy_context(), copy_context()]
+    contexts[0].run(within, "first")
+    contexts[1].run(within, "second")
+    Context().run(within, "elsewhere")
+    assert found == {"first": "next", "second": "here", "elsewhere": ""}
+    assert advised.advice_id("", "a") == "here"
+    advised.forget("a")
+    assert advised.advice_id("", "a") == ""
+
+
+def test_what_is_remembered_of_advice_has_a_bound() -> None:
     advised = Advised()
     for number in range(RUNS_MAX + 1):
         advised.note(str(number), "a", "x")
     assert [advised.advice_id(run, "a") for run in ("0", "1")] == ["", "x"]
-    for number in range(RUN_ENDPOINTS_MAX + 1):
-        advised.note("r", str(number), str(number))
-    assert advised.advice_id("r", "0") == str(RUN_ENDPOINTS_MAX)
+    for run in ("r", ""):
+        for number in range(ENDPOINTS_MAX + 1):
+            advised.note(run, str(number), str(number))
+        assert [advised.advice_id(run, endpoint) for endpoint in ("0", "1")] == ["", "1"]

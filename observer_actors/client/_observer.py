@@ -90,7 +90,9 @@ class Observer(Recorder):
     ) -> Advice:
         """Ask what is known about an operation that is about to be done.
 
-        The operations of the same run that follow carry its ``advice_id``, so that the outcome comes back by itself.
+        The operations at this endpoint that follow carry its ``advice_id``, so that the outcome comes back by itself:
+        those of the same run, or, outside of any, those of this task or thread until it asks again. Without an
+        endpoint, it is the next operation alone.
 
         :param run: by default that of the `run` block around it. Whether advice is given or held back is drawn by run.
         :returns: an empty one when there is nothing to say, and when no answer came within ``advice_seconds``.

@@ -53,7 +53,7 @@ class Operation:
         self.run = ""
         """The run that it belongs to; by default that of the block that `Observer.run` has opened."""
         self.advice_id = ""
-        """The advice that it followed; by default what its run was given."""
+        """The advice that it followed; by default what was advised on its endpoint, in its run."""
         self.attrs: dict[str, object] = {}
         """Scalars to be kept with it."""
 

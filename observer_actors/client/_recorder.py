@@ -60,7 +60,7 @@ class Recorder:
         :param endpoint: what is called, such as ``sql:run``.
         :param input_summary: what goes in: a text, or what is shown as JSON; 10,000 characters are kept.
         :param run: of which it is a step; by default that of the `run` block around it.
-        :param advice_id: the advice that it follows; by default what its run was given.
+        :param advice_id: the advice that it follows; by default what was advised on its endpoint, in its run.
         :param attrs: 32 scalars at most; what is none is made a text.
         """
         operation = Operation(self, endpoint, input_summary, source)
@@ -129,7 +129,7 @@ class Recorder:
         return self._outbox.statistics()
 
     def begun(self, operation: Operation) -> None:
-        """See what run an operation belongs to, and what that run was advised. Called by `Operation`."""
+        """See what run an operation belongs to, and what was advised on it there. Called by `Operation`."""
         attempt(None, self._place, operation)
 
     def ended(self, operation: Operation, seconds: float, error: BaseException | None) -> None:
@@ -159,8 +159,8 @@ class Recorder:
 
     def _place(self, operation: Operation) -> None:
         operation.run = operation.run or CURRENT_RUN.get()
-        if operation.run and not operation.advice_id:
-            operation.advice_id = self._advised.advice_id(operation.run, operation.endpoint)
+        if not operation.advice_id:
+            operation.advice_id = self._advised.advice_id(text(operation.run), text(operation.endpoint))
 
     def _event(self, operation: Operation, seconds: float, error: BaseException | None) -> OutgoingEvent:
         failure = error_text(error) if error is not None else operation.failure
@@ -186,10 +186,13 @@ class Recorder:
 
     def _question(self, endpoint: str, given: object, **more: Any) -> Question | None:  # noqa: ANN401 - as `ask` has them
         """Put the question; None when it is not to be asked now, or cannot be."""
-        return None if self._patience.is_over() else attempt(None, ask, endpoint, given, source=self._source, **more)
+        question = attempt(None, ask, endpoint, given, source=self._source, **more)
+        if question is not None and not question.run:
+            self._advised.forget(question.endpoint)
+        return None if self._patience.is_over() else question
 
     def _advised_by(self, question: Question, advice: Advice | None, *, took_s: float) -> Advice:
-        """Count an answer about advice, and keep which run it was for."""
+        """Count an answer about advice, and keep what it was for."""
         if advice is None:
             if took_s > SLOW_S:  # who refuses at once costs nothing to be asked again
                 self._patience.failed()
@@ -197,6 +200,6 @@ class Recorder:
             return Advice()
         self._patience.answered()
         self._outbox.count(advice_asked=1)
-        if question.run and advice.advice_id:
+        if advice.advice_id:
             self._advised.note(question.run, question.endpoint, advice.advice_id)
         return advice
