@@ -11,7 +11,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def attempt(otherwise: T, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+def attempt(otherwise: T, call: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T:
     """Give what a call gives, or something else instead of any error: a fault of ours, or what `__str__` raised.
 
     Cancellation and the like are no `Exception`, and pass through.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,6 +11,7 @@ from uuid import uuid4
 from msgspec import UNSET
 
 from observer_actors.client._advice import Advice, Patience, Question, ask
+from observer_actors.client._decorated import decorated
 from observer_actors.client._guest import attempt
 from observer_actors.client._operation import Operation
 from observer_actors.client._outbox import ObserverStatistics, Outbox, OutgoingEvent, new_id
@@ -91,10 +90,13 @@ class Recorder:
         input_summary: Callable[..., object] | str = "",
         output_summary: Callable[[Any], object] | str | None = None,
     ) -> Callable[[Callable[P, T]], Callable[P, T]]:
-        """Decorate a function, or a coroutine function: each call of it is an operation.
+        """Decorate what can be called: each call of it is an operation.
+
+        What a coroutine function, a generator or an asynchronous generator does is an operation from its first step to
+        its last: until it is exhausted or closed, or raises.
 
         :param input_summary: made of the call's arguments, if it is a function.
-        :param output_summary: made of what the call returns, if it is a function.
+        :param output_summary: made of what the call returns, if it is a function; an async generator gives None.
         """
 
         def begin(*arguments: Any, **named: Any) -> Operation:  # noqa: ANN401 - whatever the function takes
@@ -106,21 +108,7 @@ class Recorder:
             operation.output_summary = said
 
         def decorate(function: Callable[P, T]) -> Callable[P, T]:
-            @functools.wraps(function)
-            def called(*arguments: P.args, **named: P.kwargs) -> T:
-                with begin(*arguments, **named) as operation:
-                    result = function(*arguments, **named)
-                    end(operation, result)
-                    return result
-
-            @functools.wraps(function)
-            async def awaited(*arguments: P.args, **named: P.kwargs) -> Any:  # noqa: ANN401 - what the coroutine gives
-                with begin(*arguments, **named) as operation:
-                    result = await cast("Any", function(*arguments, **named))
-                    end(operation, result)
-                    return result
-
-            return cast("Callable[P, T]", awaited) if inspect.iscoroutinefunction(function) else called
+            return cast("Callable[P, T]", decorated(function, begin, end))
 
         return decorate
 
