@@ -411,6 +411,12 @@ def _attrs(line: bytes) -> dict[str, Any]:
     return attrs
 
 
+def test_a_real_daemon_is_asked_about_any_text(daemon: Served) -> None:
+    with Observer(daemon.url, advice_seconds=LONG_S) as observer:
+        for endpoint, given in (("sql:run", "客" * 2_000), ("客" * 1_000, "😀" * 2_000), ("", {"客": ["é"] * 9_000})):
+            assert observer.advice(endpoint, input=given, run="客" * 128).advice_id
+
+
 def test_a_real_daemon_is_told_what_its_advice_came_to(daemon: Served) -> None:
     for source in ("mcp", "bot"):
         with Observer(daemon.url, source=source) as taught:

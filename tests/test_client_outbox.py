@@ -7,6 +7,7 @@ import threading
 from contextvars import Context, copy_context
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import parse_qs, quote_plus, urlsplit
 
 import msgspec
 import pytest
@@ -354,6 +355,19 @@ def test_the_request_names_what_is_known_and_no_more() -> None:
     assert (question.endpoint, question.run) == ("sql:run", "1")
     long = ask("", "x" * 9_000, role="", run="", task="", source="", limit=1)
     assert long.target == f"/advice?input={'x' * INPUT_CHARS_MAX}&limit=1"
+
+
+@pytest.mark.parametrize("character", ["客", "😀", "é", "%", " ", "x"])
+def test_a_request_fits_into_the_head_of_one_whatever_it_is_about(character: str) -> None:
+    many = character * 10_000
+    for endpoint, name in (("a", ""), (many, ""), (many, character * 128)):
+        target = ask(endpoint, many, role=name, run=name, task=name, source="bot", limit=1).target
+        assert len(target) <= 12_020
+        (said,) = parse_qs(urlsplit(target).query)["input"]
+        assert said == character * len(said)
+        assert len(quote_plus(said)) <= 8_000
+    (said,) = parse_qs(urlsplit(ask("a", many, role="", run="", task="", source="", limit=1).target).query)["input"]
+    assert len(said) == min(INPUT_CHARS_MAX, 8_000 // len(quote_plus(character)))
 
 
 def test_who_does_not_answer_in_time_is_left_alone_for_longer_and_longer() -> None:

@@ -10,6 +10,8 @@ from uuid import uuid4
 import msgspec
 from msgspec import Meta
 
+from observer_actors.client._texts import advice_query
+
 __all__ = ["ENTRY_URI", "TOOLS", "Call", "Tool", "entry_call", "entry_uri", "input_schema", "list_entries"]
 
 ENTRY_URI: Final = "playbook://entries/"
@@ -97,7 +99,8 @@ class Tool(msgspec.Struct, frozen=True):
 
 
 def _advice(given: GetAdvice) -> Call:
-    return _get("/advice", given)
+    call = _get("/advice", given)
+    return msgspec.structs.replace(call, parameters=advice_query(call.parameters))
 
 
 def _outcome(given: ReportOutcome) -> Call:

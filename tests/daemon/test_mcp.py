@@ -109,6 +109,13 @@ async def test_an_agent_asks_reports_and_looks_up(connect: Connect, daemon: Serv
         assert failures["failures"][0]["endpoint"] == "sql:run"
 
 
+async def test_advice_on_any_text_is_given(connect: Connect, daemon: Served) -> None:
+    async with connect(daemon.url) as client:
+        for endpoint, given in (("sql:run", "客" * 10_000), ("😀" * 1_000, "é" * 10_000), ("sql:run", '"' * 10_000)):
+            names = dict.fromkeys(("run", "role", "task"), "客" * 128)
+            assert (await called(client, "get_advice", endpoint=endpoint, input=given, **names))["advice_id"]
+
+
 async def test_the_history_of_audits(connect: Connect, daemon: Served, tmp_path: Path) -> None:
     def audit() -> None:
         verdict = Verdict(
