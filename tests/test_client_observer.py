@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -136,6 +139,103 @@ def test_nothing_that_a_host_hands_over_makes_it_raise(observer: Observer) -> No
     assert counts.events + counts.unusable == 4
     assert observer.flush(LONG_S)
     assert observer.statistics().refused == 0
+
+
+class Worse:
+    """Raises whatever it is told to, whatever it is asked."""
+
+    def __init__(self, leaving: type[BaseException]) -> None:
+        self._leaving = leaving
+
+    def __str__(self) -> str:
+        raise self._leaving
+
+    def __bool__(self) -> bool:
+        raise self._leaving
+
+
+class WorseError(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    "leaving", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, RecursionError]
+)
+def test_nothing_that_is_handed_over_takes_the_place_of_the_hosts_own_error(
+    observer: Observer, leaving: type[BaseException]
+) -> None:
+    worse: Any = Worse(leaving)
+
+    def summary(*_: object) -> object:
+        raise leaving
+
+    @observer.observed_as("a", input_summary=summary, output_summary=summary)
+    def called() -> int:
+        return 7
+
+    assert called() == 7
+    for given in (
+        {"input_summary": worse},
+        {"run": worse},
+        {"role": worse},
+        {"attrs": {"a": worse}},
+        {"endpoint": worse},
+    ):
+        with pytest.raises(WorseError), observer.operation(**{"endpoint": "a", **given}):
+            raise WorseError
+    with observer.operation("a") as operation:
+        operation.output_summary = [worse, Finding("info", "x")]
+        operation.fail(worse)
+    observer.advice("a", input=worse)
+    observer.advice(worse, role=worse)
+    counts = observer.statistics()
+    assert (counts.events + counts.unusable, counts.cancelled) == (7, 0)
+
+
+def test_a_full_stack_is_the_hosts_own_trouble(observer: Observer) -> None:
+    def at(depth: int) -> None:
+        if depth:
+            at(depth - 1)
+        else:
+            with observer.operation("a", input_summary=[1]):
+                entered.append(True)
+                raise ValueError("mine")
+
+    depth = sys.getrecursionlimit() - len(inspect.stack())
+    for left in range(60):
+        entered: list[bool] = []
+        try:
+            at(depth - left)
+        except ValueError:
+            continue
+        except RecursionError as error:
+            names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+            assert not entered or "ended" not in names
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_a_report_is_obeyed(observer: Observer, number: signal.Signals) -> None:
+    class Signalled:
+        asked = 0
+
+        def __str__(self) -> str:
+            self.asked += 1
+            if self.asked == 1:
+                signal.raise_signal(number)
+            return "said"
+
+    def stop(*_: object) -> None:
+        raise SystemExit(3)
+
+    before = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else stop)
+    try:
+        with pytest.raises((KeyboardInterrupt, SystemExit)), observer.operation("a", input_summary=Signalled()):
+            pass
+    finally:
+        signal.signal(number, before)
 
 
 def test_threads_hammer_and_each_event_arrives_once(daemon: Served, observer: Observer) -> None:

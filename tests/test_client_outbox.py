@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
+import time
+from collections import deque
+from collections.abc import Callable
 from contextvars import Context, copy_context
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qs, quote_plus, urlsplit
@@ -16,6 +20,7 @@ from hypothesis import strategies as st
 
 from observer_actors.client import Advice, AdviceEntry
 from observer_actors.client._advice import INPUT_CHARS_MAX, Patience, ask, read_advice
+from observer_actors.client._beginning import beginning
 from observer_actors.client._delivery import BACKOFF_S_MAX, BACKOFF_S_MIN, RETRY_AFTER_S_MAX, Answer, Backoff, Delivery
 from observer_actors.client._outbox import (
     BATCH_CHARS_MAX,
@@ -70,7 +75,68 @@ def test_any_value_is_shown_as_a_text(value: object, said: str) -> None:
 def test_what_refers_to_itself_is_shown_as_what_it_is() -> None:
     loop: list[object] = []
     loop.append(loop)
-    assert text(loop) == "[[...]]"
+    assert text(loop) == '["…"]'
+    assert text([loop, 1]) == '[["…"],1]'
+
+
+@dataclass
+class Rows:
+    rows: object
+
+
+class Found(msgspec.Struct):
+    rows: object
+
+
+HUGE: Final[dict[str, Callable[[], object]]] = {
+    "list": lambda: list(range(10_000_000)),
+    "of texts": lambda: ["x" * 100] * 300_000,
+    "of lists": lambda: [[1, "a"]] * 1_000_000,
+    "set": lambda: set(range(1_000_000)),
+    "dict": lambda: dict.fromkeys(range(1_000_000), "x"),
+    "views": lambda: dict.fromkeys(range(1_000_000), "x").values(),
+    "deque": lambda: deque(range(1_000_000)),
+    "dataclass": lambda: Rows(Rows(list(range(1_000_000)))),
+    "struct": lambda: {"found": Found(("x",) * 1_000_000)},
+    "bytes": lambda: "客".encode() * 10_000_000,
+    "text": lambda: "客" * 10_000_000,
+    "within": lambda: [["x" * 30_000_000], {"y" * 30_000_000: 1}],
+    "error": lambda: OSError("x" * 30_000_000),
+}
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_of_a_huge_value_no_more_is_looked_at_than_is_shown(kind: str) -> None:
+    value = HUGE[kind]()
+    took = []
+    said = ""
+    for _ in range(5):
+        began = time.perf_counter()
+        said = error_text(value) if isinstance(value, Exception) else text(value)
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.05
+    assert len(said) == TEXT_CHARS_MAX
+    assert said.endswith("…")
+    if not isinstance(value, set | deque | type({}.values()) | Exception):
+        assert said[:200] == (said if isinstance(value, str) else _whole(value))[:200]
+
+
+def _whole(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else msgspec.json.encode(value).decode()
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers(0, 9) | st.text(max_size=3),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=2), inner),
+    )
+)
+def test_what_is_short_is_shown_as_it_is_and_of_the_rest_the_beginning(value: object) -> None:
+    whole = msgspec.json.encode(value).decode()
+    assert beginning(value, len(whole) + 8) is value
+    for chars in range(0, len(whole), 7):
+        copied = msgspec.json.encode(beginning(value, chars)).decode()
+        assert copied[: chars // 2] == whole[: chars // 2]
 
 
 def test_attributes_are_scalars_within_the_daemons_bounds() -> None:

@@ -69,4 +69,7 @@ class Operation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._reporter.ended(self, perf_counter() - self._began, error)
+        try:
+            self._reporter.ended(self, perf_counter() - self._began, error)
+        except Exception:  # noqa: BLE001 - the stack may be so full that even counting it is too much
+            return

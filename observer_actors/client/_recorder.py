@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from observer_actors.client._advice import Advice, Patience, Question, ask
 from observer_actors.client._decorated import decorated
-from observer_actors.client._guest import attempt
+from observer_actors.client._guest import attempt_of_host
 from observer_actors.client._operation import Operation
 from observer_actors.client._outbox import ObserverStatistics, Outbox, OutgoingEvent, new_id
 from observer_actors.client._runs import CURRENT_RUN, Advised
@@ -67,7 +67,7 @@ class Recorder:
         operation.role = role
         operation.advice_id = advice_id
         if attrs is not _NO_ATTRS:
-            attempt(None, operation.attrs.update, attrs)
+            attempt_of_host(None, operation.attrs.update, attrs)
         return operation
 
     @contextmanager
@@ -100,11 +100,13 @@ class Recorder:
         """
 
         def begin(*arguments: Any, **named: Any) -> Operation:  # noqa: ANN401 - whatever the function takes
-            summary = attempt("", input_summary, *arguments, **named) if callable(input_summary) else input_summary
+            summary = (
+                attempt_of_host("", input_summary, *arguments, **named) if callable(input_summary) else input_summary
+            )
             return self.operation(endpoint, input_summary=summary)
 
         def end(operation: Operation, result: object) -> None:
-            said = attempt(None, output_summary, result) if callable(output_summary) else output_summary
+            said = attempt_of_host(None, output_summary, result) if callable(output_summary) else output_summary
             operation.output_summary = said
 
         def decorate(function: Callable[P, T]) -> Callable[P, T]:
@@ -118,14 +120,14 @@ class Recorder:
 
     def begun(self, operation: Operation) -> None:
         """See what run an operation belongs to, and what was advised on it there. Called by `Operation`."""
-        attempt(None, self._place, operation)
+        attempt_of_host(None, self._place, operation)
 
     def ended(self, operation: Operation, seconds: float, error: BaseException | None) -> None:
         """Report an operation. Called by `Operation`."""
         if error is not None and not isinstance(error, Exception):
             self._outbox.count(cancelled=1)
             return
-        event = attempt(None, self._event, operation, seconds, error)
+        event = attempt_of_host(None, self._event, operation, seconds, error)
         if event is None:
             self._outbox.count(unusable=1)
             return
@@ -174,7 +176,7 @@ class Recorder:
 
     def _question(self, endpoint: str, given: object, **more: Any) -> Question | None:  # noqa: ANN401 - as `ask` has them
         """Put the question; None when it is not to be asked now, or cannot be."""
-        question = attempt(None, ask, endpoint, given, source=self._source, **more)
+        question = attempt_of_host(None, ask, endpoint, given, source=self._source, **more)
         if question is not None and not question.run:
             self._advised.forget(question.endpoint)
         return None if self._patience.is_over() else question

@@ -14,7 +14,8 @@ from urllib.parse import quote_plus, unquote_plus, urlencode
 
 import msgspec
 
-from observer_actors.client._guest import attempt
+from observer_actors.client._beginning import beginning
+from observer_actors.client._guest import attempt_of_host
 from observer_actors.op import Scalar
 
 __all__ = [
@@ -48,15 +49,15 @@ def text(value: object) -> str:
     if type(value) is str and len(value) <= TEXT_CHARS_MAX and value.isascii():
         return value
     if type(value) is not str:
-        value = "" if value is None else attempt("", _json, value) or shown(value)
+        value = "" if value is None else _said(value)
     if len(value) > TEXT_CHARS_MAX:
         value = value[: TEXT_CHARS_MAX - 1] + "…"
     return value if value.isascii() else _encodable(value)
 
 
 def shown(value: object) -> str:
-    """Give `str(value)`, or at least what kind of value it is."""
-    return attempt("", str, value) or f"<{type(value).__name__}>"
+    """Give the beginning of `str(value)`, or at least what kind of value it is."""
+    return attempt_of_host("", _beginning_of_str, value) or f"<{type(value).__name__}>"
 
 
 def error_text(error: BaseException) -> str:
@@ -107,6 +108,17 @@ def advice_query(asked: Mapping[str, str]) -> dict[str, str]:
     return query
 
 
+def _said(value: object) -> str:
+    enough = attempt_of_host(None, beginning, value, TEXT_CHARS_MAX)
+    if enough is None:  # it changes under our hands, or does not let itself be looked at
+        return f"<{type(value).__name__}>"
+    return attempt_of_host("", _json, enough) or shown(enough)
+
+
+def _beginning_of_str(value: object) -> str:
+    return str(value)[: TEXT_CHARS_MAX + 1]
+
+
 def _json(value: object) -> str:
     if isinstance(value, str):
         return str(value)
@@ -133,5 +145,5 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _named(error: BaseException) -> str:
-    said = attempt("", str, error)
+    said = attempt_of_host("", _beginning_of_str, error)
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
