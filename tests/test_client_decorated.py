@@ -151,6 +151,29 @@ async def test_an_asynchronous_generator_cleans_up_before_it_is_over(seen: Seen,
     assert seen.outcomes() == [(True, "None"), (False, "OSError: mine")]
 
 
+async def test_an_asynchronous_generator_that_is_left_is_closed_with_its_loop(
+    seen: Seen, caplog: pytest.LogCaptureFixture
+) -> None:
+    held: list[object] = []
+
+    @seen.observed
+    async def left() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await slept()
+            held.append("cleaned")
+
+    async def agent() -> None:
+        held.append(generator := left())
+        await anext(generator)
+
+    await trio.to_thread.run_sync(lambda: asyncio.run(agent()))
+    assert held[1:] == ["cleaned"]
+    assert caplog.records == []
+    assert seen.outcomes() == [(True, None)]
+
+
 async def slept() -> None:
     try:
         asyncio.get_running_loop()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any, Final
 
@@ -88,7 +89,7 @@ def _streamed(function: Function, begin: Begin, end: End) -> Function:
     async def streamed(*arguments: object, **named: object) -> AsyncGenerator[Any, Any]:
         with _Stream(begin(*arguments, **named)) as operation:
             inner = function(*arguments, **named)
-            step = inner.asend(None)
+            step = _begun(inner)
             while True:  # as `yield from` would, if there were one here
                 try:
                     item = await step
@@ -104,6 +105,16 @@ def _streamed(function: Function, begin: Begin, end: End) -> Function:
             end(operation, None)
 
     return streamed
+
+
+def _begun(inner: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
+    """Give the first step of a generator that is ours to close: a loop that ends would close it as well, meanwhile."""
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return inner.asend(None)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 class _Stream:
