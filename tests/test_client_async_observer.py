@@ -84,6 +84,20 @@ async def test_operations_are_reported_in_the_background_with_their_run_and_its_
     assert (second["error"], third["endpoint"]) == ("LookupError: nobody", "thread")
 
 
+async def test_what_follows_outside_of_a_run_carries_the_advice_too(runtime: Runtime, peer: HttpPeer) -> None:
+    peer.on("/advice", Json({"advice_id": "adv", "entries": []}))
+
+    async def agent() -> None:
+        async with AsyncObserver(peer.url, advice_seconds=LONG_S) as observer:
+            await observer.advice("sql:run")
+            for endpoint in ("log:write", "sql:run"):
+                with observer.operation(endpoint):
+                    await anyio.lowlevel.checkpoint()
+
+    await runtime(agent)
+    assert [event.get("attrs") for event in events(peer)] == [None, {"advice_id": "adv"}]
+
+
 async def test_what_is_raised_in_the_block_comes_out_as_it_is(runtime: Runtime, peer: HttpPeer) -> None:
     async def agent() -> None:
         async with AsyncObserver(peer.url) as observer:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -136,6 +139,103 @@ def test_nothing_that_a_host_hands_over_makes_it_raise(observer: Observer) -> No
     assert counts.events + counts.unusable == 4
     assert observer.flush(LONG_S)
     assert observer.statistics().refused == 0
+
+
+class Worse:
+    """Raises whatever it is told to, whatever it is asked."""
+
+    def __init__(self, leaving: type[BaseException]) -> None:
+        self._leaving = leaving
+
+    def __str__(self) -> str:
+        raise self._leaving
+
+    def __bool__(self) -> bool:
+        raise self._leaving
+
+
+class WorseError(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    "leaving", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, RecursionError]
+)
+def test_nothing_that_is_handed_over_takes_the_place_of_the_hosts_own_error(
+    observer: Observer, leaving: type[BaseException]
+) -> None:
+    worse: Any = Worse(leaving)
+
+    def summary(*_: object) -> object:
+        raise leaving
+
+    @observer.observed_as("a", input_summary=summary, output_summary=summary)
+    def called() -> int:
+        return 7
+
+    assert called() == 7
+    for given in (
+        {"input_summary": worse},
+        {"run": worse},
+        {"role": worse},
+        {"attrs": {"a": worse}},
+        {"endpoint": worse},
+    ):
+        with pytest.raises(WorseError), observer.operation(**{"endpoint": "a", **given}):
+            raise WorseError
+    with observer.operation("a") as operation:
+        operation.output_summary = [worse, Finding("info", "x")]
+        operation.fail(worse)
+    observer.advice("a", input=worse)
+    observer.advice(worse, role=worse)
+    counts = observer.statistics()
+    assert (counts.events + counts.unusable, counts.cancelled) == (7, 0)
+
+
+def test_a_full_stack_is_the_hosts_own_trouble(observer: Observer) -> None:
+    def at(depth: int) -> None:
+        if depth:
+            at(depth - 1)
+        else:
+            with observer.operation("a", input_summary=[1]):
+                entered.append(True)
+                raise ValueError("mine")
+
+    depth = sys.getrecursionlimit() - len(inspect.stack())
+    for left in range(60):
+        entered: list[bool] = []
+        try:
+            at(depth - left)
+        except ValueError:
+            continue
+        except RecursionError as error:
+            names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+            assert not entered or "ended" not in names
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_a_report_is_obeyed(observer: Observer, number: signal.Signals) -> None:
+    class Signalled:
+        asked = 0
+
+        def __str__(self) -> str:
+            self.asked += 1
+            if self.asked == 1:
+                signal.raise_signal(number)
+            return "said"
+
+    def stop(*_: object) -> None:
+        raise SystemExit(3)
+
+    before = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else stop)
+    try:
+        with pytest.raises((KeyboardInterrupt, SystemExit)), observer.operation("a", input_summary=Signalled()):
+            pass
+    finally:
+        signal.signal(number, before)
 
 
 def test_threads_hammer_and_each_event_arrives_once(daemon: Served, observer: Observer) -> None:
@@ -372,12 +472,49 @@ async def test_what_follows_in_the_run_carries_the_advice_it_was_given() -> None
         }
         lines = b"".join(request.body for request in peer.received("/events")).splitlines()
         advised = [_attrs(line).get("advice_id") for line in lines]
-        assert advised == [None, "adv1", "adv2", "adv1", "adv2", None, "by hand"]
+        assert advised == [None, "adv1", "adv2", "adv1", None, None, "by hand"]
+
+
+async def test_what_follows_outside_of_a_run_carries_the_advice_too() -> None:
+    async with http_peer() as peer:
+        peer.on("/advice", *(Json({"advice_id": f"adv{number}", "entries": []}) for number in (1, 2)), Status(503))
+        peer.on("/events", lambda request: Json({"accepted": request.body.count(b"\n"), "rejected": 0}))
+
+        def agent() -> None:
+            with Observer(peer.url, advice_seconds=LONG_S) as observer:
+
+                def report(*endpoints: str) -> None:
+                    for endpoint in endpoints:
+                        with observer.operation(endpoint):
+                            pass
+
+                observer.advice("sql:run")
+                report("sql:run", "log:write", "sql:run")
+                with observer.run(), observer.operation("sql:run"):  # which has a draw of its own
+                    pass
+                observer.advice(input="select 1")
+                report("log:write", "log:write")
+                elsewhere = threading.Thread(target=report, args=["sql:run"])
+                elsewhere.start()
+                elsewhere.join()
+                observer.advice("sql:run")  # which is not answered
+                report("sql:run")
+
+        await trio.to_thread.run_sync(agent)
+        lines = b"".join(request.body for request in peer.received("/events")).splitlines()
+        advised = [_attrs(line).get("advice_id") for line in lines]
+        assert advised == ["adv1", None, "adv1", None, "adv2", None, None, None]
 
 
 def _attrs(line: bytes) -> dict[str, Any]:
     attrs: dict[str, Any] = msgspec.json.decode(line).get("attrs", {})
     return attrs
+
+
+def test_a_real_daemon_is_asked_about_any_text(daemon: Served) -> None:
+    with Observer(daemon.url, advice_seconds=LONG_S) as observer:
+        for endpoint, given in (("sql:run", "客" * 2_000), ("客" * 1_000, "😀" * 2_000), ("", {"客": ["é"] * 9_000})):
+            assert observer.advice(endpoint, input=given, run="客" * 128).advice_id
 
 
 def test_a_real_daemon_is_told_what_its_advice_came_to(daemon: Served) -> None:

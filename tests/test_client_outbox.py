@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import random
 import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import parse_qs, quote_plus, urlsplit
 
 import msgspec
 import pytest
@@ -14,6 +20,7 @@ from hypothesis import strategies as st
 
 from observer_actors.client import Advice, AdviceEntry
 from observer_actors.client._advice import INPUT_CHARS_MAX, Patience, ask, read_advice
+from observer_actors.client._beginning import beginning
 from observer_actors.client._delivery import BACKOFF_S_MAX, BACKOFF_S_MIN, RETRY_AFTER_S_MAX, Answer, Backoff, Delivery
 from observer_actors.client._outbox import (
     BATCH_CHARS_MAX,
@@ -24,7 +31,7 @@ from observer_actors.client._outbox import (
     OutgoingEvent,
     new_id,
 )
-from observer_actors.client._runs import RUN_ENDPOINTS_MAX, RUNS_MAX, Advised
+from observer_actors.client._runs import ENDPOINTS_MAX, RUNS_MAX, Advised
 from observer_actors.client._texts import ATTR_CHARS_MAX, ATTRS_MAX, TEXT_CHARS_MAX, error_text, scalar, scalars, text
 from observer_actors.event import EventDecoder
 
@@ -68,7 +75,68 @@ def test_any_value_is_shown_as_a_text(value: object, said: str) -> None:
 def test_what_refers_to_itself_is_shown_as_what_it_is() -> None:
     loop: list[object] = []
     loop.append(loop)
-    assert text(loop) == "[[...]]"
+    assert text(loop) == '["…"]'
+    assert text([loop, 1]) == '[["…"],1]'
+
+
+@dataclass
+class Rows:
+    rows: object
+
+
+class Found(msgspec.Struct):
+    rows: object
+
+
+HUGE: Final[dict[str, Callable[[], object]]] = {
+    "list": lambda: list(range(10_000_000)),
+    "of texts": lambda: ["x" * 100] * 300_000,
+    "of lists": lambda: [[1, "a"]] * 1_000_000,
+    "set": lambda: set(range(1_000_000)),
+    "dict": lambda: dict.fromkeys(range(1_000_000), "x"),
+    "views": lambda: dict.fromkeys(range(1_000_000), "x").values(),
+    "deque": lambda: deque(range(1_000_000)),
+    "dataclass": lambda: Rows(Rows(list(range(1_000_000)))),
+    "struct": lambda: {"found": Found(("x",) * 1_000_000)},
+    "bytes": lambda: "客".encode() * 10_000_000,
+    "text": lambda: "客" * 10_000_000,
+    "within": lambda: [["x" * 30_000_000], {"y" * 30_000_000: 1}],
+    "error": lambda: OSError("x" * 30_000_000),
+}
+
+
+@pytest.mark.parametrize("kind", HUGE)
+def test_of_a_huge_value_no_more_is_looked_at_than_is_shown(kind: str) -> None:
+    value = HUGE[kind]()
+    took = []
+    said = ""
+    for _ in range(5):
+        began = time.perf_counter()
+        said = error_text(value) if isinstance(value, Exception) else text(value)
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.05
+    assert len(said) == TEXT_CHARS_MAX
+    assert said.endswith("…")
+    if not isinstance(value, set | deque | type({}.values()) | Exception):
+        assert said[:200] == (said if isinstance(value, str) else _whole(value))[:200]
+
+
+def _whole(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else msgspec.json.encode(value).decode()
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers(0, 9) | st.text(max_size=3),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=2), inner),
+    )
+)
+def test_what_is_short_is_shown_as_it_is_and_of_the_rest_the_beginning(value: object) -> None:
+    whole = msgspec.json.encode(value).decode()
+    assert beginning(value, len(whole) + 8) is value
+    for chars in range(0, len(whole), 7):
+        copied = msgspec.json.encode(beginning(value, chars)).decode()
+        assert copied[: chars // 2] == whole[: chars // 2]
 
 
 def test_attributes_are_scalars_within_the_daemons_bounds() -> None:
@@ -355,6 +423,19 @@ def test_the_request_names_what_is_known_and_no_more() -> None:
     assert long.target == f"/advice?input={'x' * INPUT_CHARS_MAX}&limit=1"
 
 
+@pytest.mark.parametrize("character", ["客", "😀", "é", "%", " ", "x"])
+def test_a_request_fits_into_the_head_of_one_whatever_it_is_about(character: str) -> None:
+    many = character * 10_000
+    for endpoint, name in (("a", ""), (many, ""), (many, character * 128)):
+        target = ask(endpoint, many, role=name, run=name, task=name, source="bot", limit=1).target
+        assert len(target) <= 12_020
+        (said,) = parse_qs(urlsplit(target).query)["input"]
+        assert said == character * len(said)
+        assert len(quote_plus(said)) <= 8_000
+    (said,) = parse_qs(urlsplit(ask("a", many, role="", run="", task="", source="", limit=1).target).query)["input"]
+    assert len(said) == min(INPUT_CHARS_MAX, 8_000 // len(quote_plus(character)))
+
+
 def test_who_does_not_answer_in_time_is_left_alone_for_longer_and_longer() -> None:
     now = [0.0]
     patience = Patience(lambda: now[0])
@@ -369,22 +450,51 @@ def test_who_does_not_answer_in_time_is_left_alone_for_longer_and_longer() -> No
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
 
 
-def test_a_run_has_the_advice_on_its_endpoint_else_the_last_that_it_was_given() -> None:
+@pytest.mark.parametrize("run", ["r", ""])
+def test_an_operation_has_the_advice_on_its_endpoint_and_no_other(run: str) -> None:
+    advised, other = Advised(), Advised()
+    assert advised.advice_id(run, "a") == ""
+    advised.note(run, "a", "1")
+    advised.note(run, "b", "2")
+    assert [advised.advice_id(run, endpoint) for endpoint in ("a", "b", "c", "a")] == ["1", "2", "", "1"]
+    advised.note(run, "a", "3")
+    assert advised.advice_id(run, "a") == "3"
+    assert advised.advice_id("other", "a") == other.advice_id(run, "a") == ""
+
+
+@pytest.mark.parametrize("run", ["r", ""])
+def test_advice_on_no_endpoint_is_that_of_the_next_operation_alone(run: str) -> None:
     advised = Advised()
-    assert advised.advice_id("r", "a") == ""
-    advised.note("r", "a", "1")
-    advised.note("r", "b", "2")
-    assert [advised.advice_id("r", endpoint) for endpoint in ("a", "b", "c")] == ["1", "2", "2"]
-    advised.note("r", "a", "3")
-    assert advised.advice_id("r", "c") == "3"
-    assert advised.advice_id("other", "a") == ""
+    advised.note(run, "a", "1")
+    advised.note(run, "", "2")
+    assert [advised.advice_id(run, endpoint) for endpoint in ("a", "a", "b")] == ["2", "1", ""]
 
 
-def test_what_is_remembered_of_runs_has_a_bound() -> None:
+def test_what_was_advised_outside_of_a_run_is_known_to_this_context_and_what_it_starts() -> None:
+    advised, found = Advised(), {}
+
+    def within(name: str) -> None:
+        found[name] = advised.advice_id("", "a")
+        advised.note("", "a", name)
+
+    advised.note("", "a", "here")
+    advised.note("", "", "next")
+    contexts = [copy_context(), copy_context()]
+    contexts[0].run(within, "first")
+    contexts[1].run(within, "second")
+    Context().run(within, "elsewhere")
+    assert found == {"first": "next", "second": "here", "elsewhere": ""}
+    assert advised.advice_id("", "a") == "here"
+    advised.forget("a")
+    assert advised.advice_id("", "a") == ""
+
+
+def test_what_is_remembered_of_advice_has_a_bound() -> None:
     advised = Advised()
     for number in range(RUNS_MAX + 1):
         advised.note(str(number), "a", "x")
     assert [advised.advice_id(run, "a") for run in ("0", "1")] == ["", "x"]
-    for number in range(RUN_ENDPOINTS_MAX + 1):
-        advised.note("r", str(number), str(number))
-    assert advised.advice_id("r", "0") == str(RUN_ENDPOINTS_MAX)
+    for run in ("r", ""):
+        for number in range(ENDPOINTS_MAX + 1):
+            advised.note(run, str(number), str(number))
+        assert [advised.advice_id(run, endpoint) for endpoint in ("0", "1")] == ["", "1"]

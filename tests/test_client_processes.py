@@ -147,6 +147,82 @@ def test_a_child_process_reports_what_is_its_own_and_its_parent_the_rest(daemon:
     assert names(daemon, "fork-") == sorted(["fork-before", "fork-after", *(f"fork-child-{n}" for n in range(10))])
 
 
+IMPORTED: Final = """
+class Spy:
+    def find_spec(self, name, path=None, target=None):
+        if watched or threading.current_thread() is not threading.main_thread():
+            print("imported:", threading.current_thread().name, name, file=sys.stderr)
+watched = False
+sys.meta_path.insert(0, Spy())
+"""
+"""Says what is imported in a thread, and while `watched`."""
+
+
+def test_no_thread_of_ours_imports_anything_and_neither_does_advice(daemon: Served) -> None:
+    ended = run_script(
+        IMPORTED
+        + f"""
+watched = True
+with obs.operation("importing-é") as op:
+    op.output_summary = {{"ü": "客"}}
+assert obs.flush(20)
+obs.advice("importing", input="客")
+watched = False
+obs.observed("/sql", {{}}, "", gateway_url="{daemon.url.replace("127.0.0.1", "localhost")}")
+""",
+        daemon.url.replace("127.0.0.1", "localhost"),
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_no_thread_of_an_async_observer_imports_anything(daemon: Served) -> None:
+    ended = run_script(
+        IMPORTED
+        + """
+import trio
+from observer_actors import AsyncObserver
+async def agent():
+    async with AsyncObserver(sys.argv[1]) as asynchronous:
+        await asynchronous.advice("importing", input="客")
+        with asynchronous.operation("importing-async"):
+            pass
+trio.run(agent)
+""",
+        daemon.url.replace("127.0.0.1", "localhost"),
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("working", ["obs.advice('a')", "str(Advice('a', (AdviceEntry('e'),)))"])
+def test_a_fork_at_any_moment_leaves_a_child_that_can_ask_and_report(working: str) -> None:
+    # Each round is a process of its own, in which nothing has been imported that comes later.
+    script = f"""
+        import signal
+        for number in range(12):
+            generation = os.fork()
+            if not generation:
+                from observer_actors.client import Advice, AdviceEntry
+                obs = Observer("http://127.0.0.1:9", linger_seconds=0, close_seconds=0.1)
+                with obs.operation("a"):
+                    pass
+                threading.Thread(target=lambda: {working}, daemon=True).start()
+                time.sleep(0.002 * number)
+                child = os.fork()
+                if not child:
+                    signal.alarm(5)
+                    obs.advice("a")
+                    str(Advice("a", (AdviceEntry("e"),)))
+                    with obs.operation("b"):
+                        pass
+                    obs.close()
+                    os._exit(0)
+                os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0)
+            assert os.waitstatus_to_exitcode(os.waitpid(generation, 0)[1]) == 0, number
+        """
+    ended = run_script(script, closed_url())
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_a_signal_handler_and_a_finalizer_may_report_in_the_middle_of_a_report(daemon: Served) -> None:
     ended = run_script(
         """
@@ -176,7 +252,7 @@ def test_a_signal_handler_and_a_finalizer_may_report_in_the_middle_of_a_report(d
 
 
 def test_the_import_is_cheap_and_the_host_gets_no_event_loop_and_no_http_client() -> None:
-    heavy = "('anyio', 'asyncio', 'httpx', 'structlog', 'trio', 'quart', 'ssl', 'h11', 'http')"
+    heavy = "('anyio', 'asyncio', 'httpx', 'structlog', 'trio', 'quart', 'http')"
     ended = run_script(
         f"""
         with obs.operation("a"):

@@ -89,6 +89,50 @@ def test_it_reports_and_asks(runner: str, tmp_path: Path) -> None:
     assert (failed["error"], failed["attrs"]["odd"]) == ('{"code":7}', "<bigint>")
 
 
+def test_an_operation_reports_the_advice_on_its_endpoint_and_no_other(runner: str, tmp_path: Path) -> None:
+    program = """
+    const observer = new Observer({ adviceMs: 10_000 });
+    const [a, b] = [{ run: "r1" }, { run: "r2" }];
+    const given = await observer.advice("sql:run", a);
+    const next = await observer.advice("", { input: "客".repeat(2_000), ...b });
+    for (const endpoint of ["log:write", "sql:run", "sql:run"]) await observer.operation(endpoint, a, () => {});
+    for (const endpoint of ["log:write", "sql:run"]) await observer.operation(endpoint, b, () => {});
+    await observer.operation("sql:run", {}, () => {});
+    await observer.close(10_000);
+    console.log(JSON.stringify([given.adviceId, next.adviceId]));
+    """
+    with served(tmp_path / "data") as daemon:
+        given, following = run(runner, tmp_path, program, daemon.url)
+    ops = [op for op in journal_ops(tmp_path / "data") if op.source == "bot"]
+    advised = [op.attrs.get("advice_id") if isinstance(op.attrs, dict) else None for op in ops]
+    assert given
+    assert following
+    assert advised == [None, given, given, following, None, None]
+
+
+def test_what_a_host_hands_over_never_takes_the_place_of_its_own_error(runner: str, tmp_path: Path) -> None:
+    program = """
+    const observer = new Observer({ lingerMs: 1 });
+    const odd = { get name(): string { throw new Error("getter"); } };
+    const hostile = [
+      (op: any) => { op.attrs = { get a() { throw new Error("getter"); } }; throw new RangeError("mine"); },
+      (op: any) => { op.attrs = 1n; op.output = odd; throw new RangeError("mine"); },
+    ];
+    const said: string[] = [];
+    for (const work of hostile) {
+      try {
+        await observer.operation(1n as any, { role: 7n as any, run: 7n as any, input: odd }, work);
+      } catch (error) {
+        said.push((error as Error).message);
+      }
+    }
+    const advice = await observer.advice(Symbol("x") as any, { input: odd });
+    await observer.close(100);
+    console.log(JSON.stringify({ said, advice: advice.text }));
+    """
+    assert run(runner, tmp_path, program, closed_url()) == {"said": ["mine", "mine"], "advice": ""}
+
+
 def test_what_could_not_be_sent_is_sent_later_and_stored_once(runner: str, tmp_path: Path) -> None:
     def restarted(daemon: Served) -> None:
         daemon.process.send_signal(signal.SIGKILL)

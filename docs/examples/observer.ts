@@ -27,7 +27,7 @@ export interface About {
   run?: string; // one name for a whole episode
   role?: string;
   attrs?: Record<string, string | number | boolean | null>;
-  adviceId?: string; // by default what the run was advised
+  adviceId?: string; // by default what the run was advised on this endpoint; outside of a run, give it yourself
 }
 
 export interface Operation {
@@ -58,7 +58,9 @@ const BATCH_MAX = 500;
 const TEXT_MAX = 10_000; // characters of a text; four such fit into the 256 KiB of an event
 const REQUEST_MS = 10_000;
 const BACKOFF_MS = { min: 500, max: 30_000 };
-const RUNS_MAX = 1_000;
+const INPUT_MAX = 2_000; // characters of an input, in a URL: enough to match words by
+const INPUT_BYTES_MAX = 8_000; // of these, as a URL writes them: the head of a request holds 16 KiB
+const ADVISED_MAX = 1_000;
 const FINAL = new Set([400, 413, 422]); // answers about the events themselves: sending them again changes nothing
 
 export class Observer {
@@ -89,7 +91,7 @@ export class Observer {
   /** Do something, and report how long it took and how it ended. What it throws is reported, and thrown on. */
   async operation<T>(endpoint: string, about: About, work: (op: Operation) => T | Promise<T>): Promise<T> {
     const op: Operation = { attrs: { ...about.attrs } };
-    const adviceId = about.adviceId ?? this.advised.get(about.run ?? "");
+    const adviceId = about.adviceId ?? this.adviceId(about.run, endpoint);
     const began = performance.now();
     try {
       return await work(op);
@@ -97,21 +99,28 @@ export class Observer {
       op.error = error;
       throw error;
     } finally {
-      this.report(endpoint, about, op, adviceId, performance.now() - began);
+      try {
+        this.report(endpoint, about, op, adviceId, performance.now() - began);
+      } catch {
+        // what the host handed over cannot even be looked at: its own error, or what it made, is worth more
+      }
     }
   }
 
-  /** Ask what is known about what is about to be done. Nothing, when no answer comes in time. */
+  /**
+   * Ask what is known about what is about to be done. Nothing, when no answer comes in time. The operations of the run at
+   * this endpoint report its id; when it is "", the next operation of the run alone.
+   */
   async advice(endpoint: string, about: About = {}): Promise<Advice> {
-    const query = new URLSearchParams({ endpoint, source: this.source });
-    if (about.input !== undefined) query.set("input", text(about.input).slice(0, 2_000));
-    if (about.run) query.set("run", about.run);
-    if (about.role) query.set("role", about.role);
     try {
+      const query = new URLSearchParams({ endpoint, source: this.source });
+      if (about.input !== undefined) query.set("input", beginning(text(about.input)));
+      if (about.run) query.set("run", about.run);
+      if (about.role) query.set("role", about.role);
       const answer = await this.fetch(`/advice?${query}`, this.adviceMs);
       const said = (await answer.json()) as { advice_id?: string; entries?: AdviceEntry[] };
       if (!answer.ok || !said.advice_id) return nothing();
-      if (about.run) this.remember(about.run, said.advice_id);
+      if (about.run) this.remember(text([about.run, endpoint]), said.advice_id);
       const entries = said.entries ?? [];
       return { adviceId: said.advice_id, entries, text: entries.map(quoted).join("\n") };
     } catch {
@@ -136,7 +145,7 @@ export class Observer {
 
   private report(endpoint: string, about: About, op: Operation, adviceId: string | undefined, tookMs: number): void {
     const failed = op.error !== undefined;
-    const id = `${this.ids}-${++this.counts.events}`;
+    const id = `${this.ids}-${this.counts.events + 1}`;
     const event = {
       id,
       timestamp: new Date().toISOString(),
@@ -147,10 +156,11 @@ export class Observer {
       duration_ms: Math.round(tookMs * 1_000) / 1_000,
       output_summary: op.output === undefined ? undefined : text(op.output),
       error: failed ? text(op.error) : undefined,
-      role: about.role,
+      role: about.role === undefined ? undefined : text(about.role),
       attrs: scalars({ run: about.run, advice_id: adviceId, ...op.attrs }),
     };
     this.queue.push({ id, line: JSON.stringify(event) });
+    this.counts.events++;
     while (this.queue.length > this.queueMax) {
       this.queue.shift();
       this.counts.dropped++;
@@ -198,10 +208,17 @@ export class Observer {
     return fetch(this.url + path, { method, headers, body, signal: AbortSignal.timeout(ms) });
   }
 
-  private remember(run: string, adviceId: string): void {
-    this.advised.delete(run);
-    this.advised.set(run, adviceId);
-    if (this.advised.size > RUNS_MAX) this.advised.delete(this.advised.keys().next().value as string);
+  private remember(what: string, adviceId: string): void {
+    this.advised.delete(what);
+    this.advised.set(what, adviceId);
+    if (this.advised.size > ADVISED_MAX) this.advised.delete(this.advised.keys().next().value as string);
+  }
+
+  private adviceId(run: string | undefined, endpoint: string): string | undefined {
+    const next = text([run, ""]);
+    const adviceId = this.advised.get(next) ?? this.advised.get(text([run, endpoint]));
+    this.advised.delete(next);
+    return adviceId;
   }
 
   /** Wait, unless somebody hurries; keeps no process alive. */
@@ -224,6 +241,19 @@ function nothing(): Advice {
 /** For a prompt: what agents reported is data, so it is quoted, and stays on its line. */
 function quoted(entry: AdviceEntry): string {
   return `- ${entry.kind} at ${JSON.stringify(entry.endpoint)}: ${JSON.stringify(entry.text)}`;
+}
+
+/** The beginning of an input that fits into a URL; never half a character. */
+function beginning(input: string): string {
+  let bytes = 0;
+  let end = 0;
+  for (const character of input.slice(0, INPUT_MAX)) {
+    const point = character.codePointAt(0) as number;
+    bytes += 3 * (point < 0x80 ? 1 : point < 0x800 ? 2 : point < 0x10000 ? 3 : 4); // "%20" for each byte
+    if (bytes > INPUT_BYTES_MAX) break;
+    end += character.length;
+  }
+  return input.slice(0, end);
 }
 
 function sleep(ms: number): Promise<void> {

@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from observer_actors.client._forks import IMPORTING
+
 if TYPE_CHECKING:
     from observer_actors.client._advice import Advice, AdviceEntry
     from observer_actors.client._async_observer import AsyncObserver
@@ -78,6 +80,7 @@ _HOMES: Final = {
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - functions and classes of several types
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    with IMPORTING:
+        value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -10,8 +10,9 @@ from urllib.parse import urlencode
 import msgspec
 
 from observer_actors.client._delivery import Answer
+from observer_actors.client._forks import IMPORTING
 from observer_actors.client._runs import CURRENT_RUN
-from observer_actors.client._texts import text
+from observer_actors.client._texts import advice_query, text
 
 __all__ = ["Advice", "AdviceEntry", "Patience", "Question", "ask", "read_advice"]
 
@@ -54,7 +55,8 @@ class Advice(msgspec.Struct, frozen=True):
         """Give the entries as Markdown for a prompt, one a line, quoted as the daemon quotes them."""
         if not self.entries:
             return ""
-        from observer_actors.playbook.markdown import code_span  # noqa: PLC0415 - for those who get advice
+        with IMPORTING:
+            from observer_actors.playbook.markdown import code_span  # noqa: PLC0415 - for those who get advice
 
         lines = [
             f"- **{entry.kind.capitalize()}** at {code_span(entry.endpoint, ENDPOINT_CHARS_MAX)}:"
@@ -88,8 +90,8 @@ def ask(
         "task": text(task),
         "source": source,
     }
-    query = {name: value for name, value in asked.items() if value}
-    return Question("/advice?" + urlencode({**query, "limit": str(limit)}), asked["endpoint"], asked["run"])
+    query = urlencode(advice_query({**asked, "limit": str(limit)}))
+    return Question(f"/advice?{query}", asked["endpoint"], asked["run"])
 
 
 def read_advice(answer: Answer) -> Advice | None:

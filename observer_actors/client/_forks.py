@@ -1,12 +1,17 @@
-"""What has to begin anew in a child process: a lock may be held there by a thread that did not come along."""
+"""A fork: what has to begin anew in the child, where a thread that did not come along may hold a lock for ever."""
 
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Final, Protocol
 
-__all__ = ["Renewable", "renewed_after_fork"]
+__all__ = ["IMPORTING", "Renewable", "renewed_after_fork"]
+
+IMPORTING: Final = threading.RLock()
+"""Held while something is imported that not every host needs: a fork waits for it, as an import that it cuts short
+could never be done in the child. What our own threads need is imported before there are any."""
 
 
 class Renewable(Protocol):
@@ -29,4 +34,5 @@ def _renew_all() -> None:
         thing.renew()
 
 
+os.register_at_fork(before=IMPORTING.acquire, after_in_parent=IMPORTING.release, after_in_child=IMPORTING.release)
 os.register_at_fork(after_in_child=_renew_all)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
-__all__ = ["attempt", "attempted"]
+__all__ = ["attempt", "attempt_of_host", "attempted"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def attempt(otherwise: T, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+def attempt(otherwise: T, call: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T:
     """Give what a call gives, or something else instead of any error: a fault of ours, or what `__str__` raised.
 
     Cancellation and the like are no `Exception`, and pass through.
@@ -20,6 +20,24 @@ def attempt(otherwise: T, call: Callable[P, T], *arguments: P.args, **named: P.k
         return call(*arguments, **named)
     except Exception:  # noqa: BLE001 - a report is never worth its host's own work
         return otherwise
+
+
+def attempt_of_host(otherwise: T, call: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T:
+    """As `attempt`, around code of the host's (a ``__str__``, say), which may raise what is no `Exception` as well.
+
+    The like comes from outside, too: from a handler of SIGINT or SIGTERM, and has to be obeyed. But from there it comes
+    once, and what the host's code raises it raises again.
+    """
+    try:
+        return call(*arguments, **named)
+    except Exception:  # noqa: BLE001 - as above
+        return otherwise
+    except BaseException:
+        try:
+            attempt(otherwise, call, *arguments, **named)
+        except BaseException:  # noqa: BLE001 - as above
+            return otherwise
+        raise
 
 
 async def attempted(call: Awaitable[T]) -> T | Exception:

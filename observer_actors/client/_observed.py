@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.utf_8_sig  # noqa: F401 - the first answer would import it, in the thread that `Observer` calls from
 import json
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, NoReturn

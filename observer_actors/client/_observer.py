@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from observer_actors.client._advice import Advice, read_advice
 from observer_actors.client._delivery import Answer
+from observer_actors.client._forks import IMPORTING
 from observer_actors.client._guest import attempt
 from observer_actors.client._places import observer_base
+from observer_actors.client._plain import exchange
 from observer_actors.client._recorder import QUEUE_EVENTS_MAX, Recorder
 from observer_actors.client._sender import Sender
 
@@ -87,7 +90,9 @@ class Observer(Recorder):
     ) -> Advice:
         """Ask what is known about an operation that is about to be done.
 
-        The operations of the same run that follow carry its ``advice_id``, so that the outcome comes back by itself.
+        The operations at this endpoint that follow carry its ``advice_id``, so that the outcome comes back by itself:
+        those of the same run, or, outside of any, those of this task or thread until it asks again. Without an
+        endpoint, it is the next operation alone.
 
         :param run: by default that of the `run` block around it. Whether advice is given or held back is drawn by run.
         :returns: an empty one when there is nothing to say, and when no answer came within ``advice_seconds``.
@@ -106,7 +111,8 @@ class Observer(Recorder):
 
         What it reports waits in the queue, so that the ``seq`` of its op is 0.
         """
-        from observer_actors.client._observed import called  # noqa: PLC0415 - httpx, for those who call a gateway
+        with IMPORTING:
+            from observer_actors.client._observed import called  # noqa: PLC0415 - httpx, for those who call a gateway
 
         observed = _to_end(partial(called, endpoint, body, description, gateway_url=gateway_url))
         self._report_op(observed.op, run)
@@ -117,7 +123,8 @@ class Observer(Recorder):
 
         :raises DiskFailed: the verdict is not on disk, which an auditor has to know.
         """
-        from observer_actors.client._verdict import report_verdict  # noqa: PLC0415 - as above
+        with IMPORTING:
+            from observer_actors.client._verdict import report_verdict  # noqa: PLC0415 - as above
 
         return _to_end(partial(report_verdict, verdict, data_dir=data_dir, observer_url=self._url))
 
@@ -134,21 +141,20 @@ class Observer(Recorder):
 
 
 def _send(url: str | None, content: bytes, seconds: float) -> Answer:
-    from observer_actors.client._plain import exchange  # noqa: PLC0415 - loaded in the thread
-
     return exchange(observer_base(url), "POST", "/events", content=content, seconds=seconds)
 
 
 def _ask(url: str | None, target: str, seconds: float) -> Advice | None:
-    from observer_actors.client._plain import exchange  # noqa: PLC0415 - for those who ask
-
     return read_advice(exchange(observer_base(url), "GET", target, seconds=seconds))
 
 
 def _to_end(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine to its end, also where an event loop runs already: in a thread of its own."""
-    import asyncio  # noqa: PLC0415 - as above
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - as above
+    with IMPORTING:
+        import asyncio  # noqa: PLC0415 - as above
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - as above
+
+        import_module("anyio._backends._asyncio")  # anyio would, in that thread
 
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(lambda: asyncio.run(call())).result()

@@ -53,7 +53,7 @@ class Operation:
         self.run = ""
         """The run that it belongs to; by default that of the block that `Observer.run` has opened."""
         self.advice_id = ""
-        """The advice that it followed; by default what its run was given."""
+        """The advice that it followed; by default what was advised on its endpoint, in its run."""
         self.attrs: dict[str, object] = {}
         """Scalars to be kept with it."""
 
@@ -69,4 +69,7 @@ class Operation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._reporter.ended(self, perf_counter() - self._began, error)
+        try:
+            self._reporter.ended(self, perf_counter() - self._began, error)
+        except Exception:  # noqa: BLE001 - the stack may be so full that even counting it is too much
+            return

@@ -6,6 +6,7 @@ The time limit holds for everything but the look-up of a name, for which the sys
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - looking a host up would import it, in the thread
 import functools
 import os
 import socket

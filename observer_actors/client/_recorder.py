@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,7 +11,8 @@ from uuid import uuid4
 from msgspec import UNSET
 
 from observer_actors.client._advice import Advice, Patience, Question, ask
-from observer_actors.client._guest import attempt
+from observer_actors.client._decorated import decorated
+from observer_actors.client._guest import attempt_of_host
 from observer_actors.client._operation import Operation
 from observer_actors.client._outbox import ObserverStatistics, Outbox, OutgoingEvent, new_id
 from observer_actors.client._runs import CURRENT_RUN, Advised
@@ -60,7 +59,7 @@ class Recorder:
         :param endpoint: what is called, such as ``sql:run``.
         :param input_summary: what goes in: a text, or what is shown as JSON; 10,000 characters are kept.
         :param run: of which it is a step; by default that of the `run` block around it.
-        :param advice_id: the advice that it follows; by default what its run was given.
+        :param advice_id: the advice that it follows; by default what was advised on its endpoint, in its run.
         :param attrs: 32 scalars at most; what is none is made a text.
         """
         operation = Operation(self, endpoint, input_summary, source)
@@ -68,7 +67,7 @@ class Recorder:
         operation.role = role
         operation.advice_id = advice_id
         if attrs is not _NO_ATTRS:
-            attempt(None, operation.attrs.update, attrs)
+            attempt_of_host(None, operation.attrs.update, attrs)
         return operation
 
     @contextmanager
@@ -91,36 +90,27 @@ class Recorder:
         input_summary: Callable[..., object] | str = "",
         output_summary: Callable[[Any], object] | str | None = None,
     ) -> Callable[[Callable[P, T]], Callable[P, T]]:
-        """Decorate a function, or a coroutine function: each call of it is an operation.
+        """Decorate what can be called: each call of it is an operation.
+
+        What a coroutine function, a generator or an asynchronous generator does is an operation from its first step to
+        its last: until it is exhausted or closed, or raises.
 
         :param input_summary: made of the call's arguments, if it is a function.
-        :param output_summary: made of what the call returns, if it is a function.
+        :param output_summary: made of what the call returns, if it is a function; an async generator gives None.
         """
 
         def begin(*arguments: Any, **named: Any) -> Operation:  # noqa: ANN401 - whatever the function takes
-            summary = attempt("", input_summary, *arguments, **named) if callable(input_summary) else input_summary
+            summary = (
+                attempt_of_host("", input_summary, *arguments, **named) if callable(input_summary) else input_summary
+            )
             return self.operation(endpoint, input_summary=summary)
 
         def end(operation: Operation, result: object) -> None:
-            said = attempt(None, output_summary, result) if callable(output_summary) else output_summary
+            said = attempt_of_host(None, output_summary, result) if callable(output_summary) else output_summary
             operation.output_summary = said
 
         def decorate(function: Callable[P, T]) -> Callable[P, T]:
-            @functools.wraps(function)
-            def called(*arguments: P.args, **named: P.kwargs) -> T:
-                with begin(*arguments, **named) as operation:
-                    result = function(*arguments, **named)
-                    end(operation, result)
-                    return result
-
-            @functools.wraps(function)
-            async def awaited(*arguments: P.args, **named: P.kwargs) -> Any:  # noqa: ANN401 - what the coroutine gives
-                with begin(*arguments, **named) as operation:
-                    result = await cast("Any", function(*arguments, **named))
-                    end(operation, result)
-                    return result
-
-            return cast("Callable[P, T]", awaited) if inspect.iscoroutinefunction(function) else called
+            return cast("Callable[P, T]", decorated(function, begin, end))
 
         return decorate
 
@@ -129,15 +119,15 @@ class Recorder:
         return self._outbox.statistics()
 
     def begun(self, operation: Operation) -> None:
-        """See what run an operation belongs to, and what that run was advised. Called by `Operation`."""
-        attempt(None, self._place, operation)
+        """See what run an operation belongs to, and what was advised on it there. Called by `Operation`."""
+        attempt_of_host(None, self._place, operation)
 
     def ended(self, operation: Operation, seconds: float, error: BaseException | None) -> None:
         """Report an operation. Called by `Operation`."""
         if error is not None and not isinstance(error, Exception):
             self._outbox.count(cancelled=1)
             return
-        event = attempt(None, self._event, operation, seconds, error)
+        event = attempt_of_host(None, self._event, operation, seconds, error)
         if event is None:
             self._outbox.count(unusable=1)
             return
@@ -159,8 +149,8 @@ class Recorder:
 
     def _place(self, operation: Operation) -> None:
         operation.run = operation.run or CURRENT_RUN.get()
-        if operation.run and not operation.advice_id:
-            operation.advice_id = self._advised.advice_id(operation.run, operation.endpoint)
+        if not operation.advice_id:
+            operation.advice_id = self._advised.advice_id(text(operation.run), text(operation.endpoint))
 
     def _event(self, operation: Operation, seconds: float, error: BaseException | None) -> OutgoingEvent:
         failure = error_text(error) if error is not None else operation.failure
@@ -186,10 +176,13 @@ class Recorder:
 
     def _question(self, endpoint: str, given: object, **more: Any) -> Question | None:  # noqa: ANN401 - as `ask` has them
         """Put the question; None when it is not to be asked now, or cannot be."""
-        return None if self._patience.is_over() else attempt(None, ask, endpoint, given, source=self._source, **more)
+        question = attempt_of_host(None, ask, endpoint, given, source=self._source, **more)
+        if question is not None and not question.run:
+            self._advised.forget(question.endpoint)
+        return None if self._patience.is_over() else question
 
     def _advised_by(self, question: Question, advice: Advice | None, *, took_s: float) -> Advice:
-        """Count an answer about advice, and keep which run it was for."""
+        """Count an answer about advice, and keep what it was for."""
         if advice is None:
             if took_s > SLOW_S:  # who refuses at once costs nothing to be asked again
                 self._patience.failed()
@@ -197,6 +190,6 @@ class Recorder:
             return Advice()
         self._patience.answered()
         self._outbox.count(advice_asked=1)
-        if question.run and advice.advice_id:
+        if advice.advice_id:
             self._advised.note(question.run, question.endpoint, advice.advice_id)
         return advice

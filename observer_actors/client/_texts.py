@@ -5,22 +5,39 @@ A snapshot: it is made in the caller's thread, so that what the host changes lat
 
 from __future__ import annotations
 
+import encodings.utf_16_le  # noqa: F401 - the first text that is not ASCII would import it
+import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Final
+from urllib.parse import quote_plus, unquote_plus, urlencode
 
 import msgspec
 
-from observer_actors.client._guest import attempt
+from observer_actors.client._beginning import beginning
+from observer_actors.client._guest import attempt_of_host
 from observer_actors.op import Scalar
 
-__all__ = ["ATTRS_MAX", "ATTR_CHARS_MAX", "TEXT_CHARS_MAX", "error_text", "scalar", "scalars", "text"]
+__all__ = [
+    "ATTRS_MAX",
+    "ATTR_CHARS_MAX",
+    "TEXT_CHARS_MAX",
+    "advice_query",
+    "error_text",
+    "in_a_url",
+    "scalar",
+    "scalars",
+    "text",
+]
 
 TEXT_CHARS_MAX: Final = 10_000
 """As in `_wording`: four such texts fit into an event, however they are escaped."""
 ATTRS_MAX: Final = 32
 ATTR_NAME_CHARS_MAX: Final = 64
 ATTR_CHARS_MAX: Final = 1_024
+QUERY_BYTES_MAX: Final = 12_000
+ENDPOINT_BYTES_MAX: Final = 4_000
+INPUT_BYTES_MAX: Final = 8_000
 ERRORS_SHOWN_MAX: Final = 3
 """Of the errors in an exception group."""
 _INTEGERS: Final = range(-(2**63), 2**64)
@@ -32,15 +49,15 @@ def text(value: object) -> str:
     if type(value) is str and len(value) <= TEXT_CHARS_MAX and value.isascii():
         return value
     if type(value) is not str:
-        value = "" if value is None else attempt("", _json, value) or shown(value)
+        value = "" if value is None else _said(value)
     if len(value) > TEXT_CHARS_MAX:
         value = value[: TEXT_CHARS_MAX - 1] + "…"
     return value if value.isascii() else _encodable(value)
 
 
 def shown(value: object) -> str:
-    """Give `str(value)`, or at least what kind of value it is."""
-    return attempt("", str, value) or f"<{type(value).__name__}>"
+    """Give the beginning of `str(value)`, or at least what kind of value it is."""
+    return attempt_of_host("", _beginning_of_str, value) or f"<{type(value).__name__}>"
 
 
 def error_text(error: BaseException) -> str:
@@ -69,6 +86,39 @@ def scalars(attributes: Mapping[str, object], known: Mapping[str, Scalar]) -> di
     return found
 
 
+def in_a_url(value: str, bytes_max: int) -> str:
+    """Give as much of a text as takes no more than so many bytes when a URL quotes it; never half a character."""
+    quoted = quote_plus(value[:bytes_max], errors="replace")
+    if len(quoted) <= bytes_max:
+        return value[:bytes_max]
+    return unquote_plus(re.sub("%.?$", "", quoted[:bytes_max]), errors="ignore")
+
+
+def advice_query(asked: Mapping[str, str]) -> dict[str, str]:
+    """Give the parameters of a request for advice: what is not empty, the input cut to the room that the others leave.
+
+    The head of a request holds 16,384 bytes, and a character that is not ASCII takes up to twelve in a URL.
+    """
+    query = {name: value for name, value in asked.items() if value}
+    if "endpoint" in query:
+        query["endpoint"] = in_a_url(query["endpoint"], ENDPOINT_BYTES_MAX)
+    if "input" in query:
+        room = QUERY_BYTES_MAX - len(urlencode({**query, "input": ""}, errors="replace"))
+        query["input"] = in_a_url(query["input"], max(0, min(INPUT_BYTES_MAX, room)))
+    return query
+
+
+def _said(value: object) -> str:
+    enough = attempt_of_host(None, beginning, value, TEXT_CHARS_MAX)
+    if enough is None:  # it changes under our hands, or does not let itself be looked at
+        return f"<{type(value).__name__}>"
+    return attempt_of_host("", _json, enough) or shown(enough)
+
+
+def _beginning_of_str(value: object) -> str:
+    return str(value)[: TEXT_CHARS_MAX + 1]
+
+
 def _json(value: object) -> str:
     if isinstance(value, str):
         return str(value)
@@ -95,5 +145,5 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _named(error: BaseException) -> str:
-    said = attempt("", str, error)
+    said = attempt_of_host("", _beginning_of_str, error)
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

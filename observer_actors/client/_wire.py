@@ -7,6 +7,7 @@ it first, and a program may have several, one after the other or at once.
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - what a thread of the exchange would import, is imported before
 import functools
 import ipaddress
 import re
@@ -17,6 +18,8 @@ from typing import Final
 
 import anyio
 import anyio.to_thread
+import certifi  # noqa: F401 - as above
+import httpcore  # noqa: F401 - as above
 import httpx
 
 from observer_actors.client._delivery import Answer

@@ -4,33 +4,46 @@ from __future__ import annotations
 
 import importlib
 import signal
+from typing import Final
 
 import trio
 
 from observer_actors.commands._options import ApiOptions
+from observer_actors.errors import ConfigInvalid
+from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.mcp import McpAbsent
 
 __all__ = ["mcp"]
 
+_NO_AGENTS: Final = ("", AUDITOR, OWN_SOURCE)
+"""Who judges what agents do is none of them."""
 
-def mcp(api: ApiOptions = ApiOptions()) -> None:  # noqa: B008 - frozen
+
+def mcp(*, source: str = "mcp", api: ApiOptions = ApiOptions()) -> None:  # noqa: B008 - frozen
     """Speak the Model Context Protocol over standard input and output, for a program that runs agents.
 
     Its tools ask for advice, report outcomes, list failures and look earlier audits up. It needs the extra:
     pip install 'observer-actors[mcp]'.
 
     Example: observer-actors mcp --url http://127.0.0.1:3800 </dev/null
+
+    Parameters
+    ----------
+    source
+        Who reports: mcp, scenario, bot, or a label that the daemon knows (`sources.extra`).
     """
+    if source in _NO_AGENTS:
+        raise ConfigInvalid(f"--source: {source!a} is no agent", hint="mcp, scenario, bot, or a label of sources.extra")
     address = api.address()
     # Whoever waits for a line of standard input cannot be told to stop; there is nothing to save either.
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        trio.run(_serve, address)
+        trio.run(_serve, address, source)
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-async def _serve(address: str) -> None:
+async def _serve(address: str, source: str) -> None:
     from observer_actors.mcp.api import Api, outside  # noqa: PLC0415 - half a second
 
     try:
@@ -39,4 +52,4 @@ async def _serve(address: str) -> None:
         hint = "pip install 'observer-actors[mcp]'"
         raise McpAbsent("the Model Context Protocol needs an extra that is not installed", hint=hint) from error
     async with outside(address) as client:
-        await serving.serve_stdio(Api(client))
+        await serving.serve_stdio(Api(client), source)

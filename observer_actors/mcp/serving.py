@@ -34,7 +34,7 @@ from mcp_types import Tool as ToolDescription
 from observer_actors import __version__
 from observer_actors.errors import ObserverError
 from observer_actors.mcp.api import Api
-from observer_actors.mcp.tools import ENTRY_URI, TOOLS, entry_call, entry_uri, input_schema, list_entries
+from observer_actors.mcp.tools import ENTRY_URI, SOURCE, TOOLS, entry_call, entry_uri, input_schema, list_entries
 
 __all__ = ["serve_request", "serve_stdio"]
 
@@ -61,10 +61,11 @@ class _Playbook(msgspec.Struct, frozen=True):
 
 
 class _Handlers:
-    """What the protocol asks for, of one daemon."""
+    """What the protocol asks for, of one daemon, by one source."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, source: str) -> None:
         self._api = api
+        self._source = source
 
     async def tools(self, _context: Context, _params: PaginatedRequestParams | None) -> ListToolsResult:
         return ListToolsResult(
@@ -88,7 +89,7 @@ class _Handlers:
             raise MCPError(INVALID_PARAMS, f"there is no tool {params.name[:100]!a}")
         try:
             given = msgspec.convert(params.arguments or {}, tool.arguments)
-            body = await self._api.carry_out(tool.call(given))
+            body = await self._api.carry_out(tool.call(given, self._source))
         except msgspec.ValidationError as error:
             return _said(f"the arguments: {error}", is_error=True)
         except ObserverError as error:
@@ -140,8 +141,8 @@ def _said(text: str, *, is_error: bool) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=text)], is_error=is_error)
 
 
-def _server(api: Api) -> Server[Any]:
-    handlers = _Handlers(api)
+def _server(api: Api, source: str = SOURCE) -> Server[Any]:
+    handlers = _Handlers(api, source)
     return Server(
         "observer-actors",
         version=__version__,
@@ -155,9 +156,9 @@ def _server(api: Api) -> Server[Any]:
     )
 
 
-async def serve_stdio(api: Api) -> None:
-    """Speak the protocol over standard input and output until the input ends."""
-    server = _server(api)
+async def serve_stdio(api: Api, source: str) -> None:
+    """Speak the protocol over standard input and output until the input ends; what is reported is that source's."""
+    server = _server(api, source)
     async with stdio_server() as (read, write):
         await server.run(read, write, server.create_initialization_options())
 

@@ -10,8 +10,12 @@ from uuid import uuid4
 import msgspec
 from msgspec import Meta
 
-__all__ = ["ENTRY_URI", "TOOLS", "Call", "Tool", "entry_call", "entry_uri", "input_schema", "list_entries"]
+from observer_actors.client._texts import advice_query
 
+__all__ = ["ENTRY_URI", "SOURCE", "TOOLS", "Call", "Tool", "entry_call", "entry_uri", "input_schema", "list_entries"]
+
+SOURCE: Final = "mcp"
+"""Who reports, unless the operator of a server over standard input and output says otherwise."""
 ENTRY_URI: Final = "playbook://entries/"
 ENTRIES_MAX: Final = 1_000
 Text = Annotated[str, Meta(max_length=10_000)]
@@ -56,7 +60,6 @@ class ReportOutcome(Arguments, frozen=True):
     run: Annotated[Name, Meta(description="The name of this episode.")] = ""
     advice_id: Annotated[Name, Meta(description="From get_advice, also when it gave no entries.")] = ""
     role: Annotated[Name, Meta(description="In which role you acted.")] = ""
-    source: Annotated[Name, Meta(description="Who reports; a label that the daemon knows.")] = "mcp"
     attrs: Annotated[dict[str, Scalar], Meta(max_length=30, description="Anything else that is worth keeping.")] = {}
 
 
@@ -92,18 +95,20 @@ class Tool(msgspec.Struct, frozen=True):
     title: str
     description: str
     arguments: type[Arguments]
-    call: Callable[[Any], Call]
+    call: Callable[[Any, str], Call]
+    """Takes the arguments, and who reports: not the model's to choose, or one agent could be two witnesses."""
     writes: bool = False
 
 
-def _advice(given: GetAdvice) -> Call:
-    return _get("/advice", given)
+def _advice(given: GetAdvice, _source: str) -> Call:
+    call = _get("/advice", given)
+    return msgspec.structs.replace(call, parameters=advice_query(call.parameters))
 
 
-def _outcome(given: ReportOutcome) -> Call:
+def _outcome(given: ReportOutcome, source: str) -> Call:
     event: dict[str, Any] = {
         "id": uuid4().hex,
-        "source": given.source,
+        "source": source,
         "endpoint": given.endpoint,
         "success": given.success,
         "duration_ms": given.duration_ms,
@@ -114,15 +119,15 @@ def _outcome(given: ReportOutcome) -> Call:
     return Call("POST", "/event", content=msgspec.json.encode(event))
 
 
-def _failures(given: ListFailures) -> Call:
+def _failures(given: ListFailures, _source: str) -> Call:
     return _get("/failures", given)
 
 
-def _history(given: AuditHistory) -> Call:
+def _history(given: AuditHistory, _source: str) -> Call:
     return Call("GET", "/kb/history", {"sig": given.signature, "limit": str(given.limit)})
 
 
-def _audits(given: ListAudits) -> Call:
+def _audits(given: ListAudits, _source: str) -> Call:
     return _get("/kb/outcomes", given)
 
 

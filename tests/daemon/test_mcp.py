@@ -41,8 +41,8 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     assert [line for line in running.log.lines if line["level"] in ("warning", "error")] == []
 
 
-def over_stdio(url: str, **variables: str) -> StdioServerParameters:
-    command = ["-m", "observer_actors", "mcp", "--url", url]
+def over_stdio(url: str, *options: str, **variables: str) -> StdioServerParameters:
+    command = ["-m", "observer_actors", "mcp", "--url", url, *options]
     env = environment(PYTHONPATH=str(ROOT), **variables)
     return StdioServerParameters(command=sys.executable, args=command, env=env)
 
@@ -107,6 +107,37 @@ async def test_an_agent_asks_reports_and_looks_up(connect: Connect, daemon: Serv
         assert op["attrs"] == {"run": "r1", "advice_id": advice["advice_id"], "n": 3}
         failures = await listed(client)
         assert failures["failures"][0]["endpoint"] == "sql:run"
+
+
+async def test_an_agent_does_not_choose_who_reports(connect: Connect, daemon: Served) -> None:
+    async with connect(daemon.url) as client:
+        (tool,) = (tool for tool in (await client.list_tools()).tools if tool.name == "report_outcome")
+        assert "source" not in tool.input_schema["properties"]
+        given = {"endpoint": "auditor:verdict", "success": True}
+        assert "source" in await refused(client, "report_outcome", **given, source="auditor")
+        seq = (await called(client, "report_outcome", **given, attrs={"source": "auditor"}))["seq"]
+        assert daemon.json(f"/ops/{seq}")["source"] == "mcp"
+
+
+async def test_the_operator_chooses_who_reports_over_standard_input(daemon: Served) -> None:
+    with trio.fail_after(CONNECTED_S):
+        async with Client(over_stdio(daemon.url, "--source", "bot")) as client:
+            seq = (await called(client, "report_outcome", endpoint="a", success=True))["seq"]
+    assert daemon.json(f"/ops/{seq}")["source"] == "bot"
+
+
+@pytest.mark.parametrize("source", ["auditor", "observer", ""])
+def test_no_operator_makes_an_agent_the_auditor(source: str) -> None:
+    ended = typed_for_real("mcp", "--url", closed_url(), "--source", source, PYTHONPATH=str(ROOT))
+    assert ended.returncode == 78
+    assert f"'{source}' is no agent" in ended.stderr
+
+
+async def test_advice_on_any_text_is_given(connect: Connect, daemon: Served) -> None:
+    async with connect(daemon.url) as client:
+        for endpoint, given in (("sql:run", "客" * 10_000), ("😀" * 1_000, "é" * 10_000), ("sql:run", '"' * 10_000)):
+            names = dict.fromkeys(("run", "role", "task"), "客" * 128)
+            assert (await called(client, "get_advice", endpoint=endpoint, input=given, **names))["advice_id"]
 
 
 async def test_the_history_of_audits(connect: Connect, daemon: Served, tmp_path: Path) -> None:
