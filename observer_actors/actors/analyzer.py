@@ -119,6 +119,10 @@ class Analyzer:
         """Give the id of the pattern that a failed op belongs to, or would."""
         return self._catalogue.place(bounded_endpoint(op.endpoint), error_text(op)).id
 
+    async def reached(self, seq: int) -> None:
+        """Wait until every failure up to ``seq`` is in its pattern; give it a deadline from outside."""
+        await self._feed.reached(seq)
+
     async def run(self, life: Life) -> None:
         """Serve as an actor."""
         life.at("loading")

@@ -286,7 +286,7 @@ def _register_status(app: QuartTrio, views: Views) -> None:
     @document_response(Health, 200)
     async def health() -> ResponseReturnValue:
         """Say that the process lives."""
-        await views.own_writes()
+        await views.own_writes(views.ring, views.stats)
         last_seq = views.commits.last_seq
         return _send(json_reply(Health("ok", len(views.ring.ring), __version__, "fdatasync", last_seq)))
 
@@ -304,7 +304,7 @@ def _register_status(app: QuartTrio, views: Views) -> None:
     @document_response(StatsAnswer, 200)
     async def stats() -> ResponseReturnValue:
         """Count the ring, and everything ever committed."""
-        await views.own_writes()
+        await views.own_writes(views.ring, views.stats)
         return _send(json_reply(_stats_answer(views.ring.ring.statistics(), views)))
 
     @app.get("/metrics")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Final
 
 import msgspec
-import trio
 from quart import Response, request
 from quart.typing import ResponseReturnValue
 from quart_schema import document_querystring, document_response, tag
@@ -16,7 +15,7 @@ from observer_actors.errors import QueryInvalid
 from observer_actors.http.description import document_problems
 from observer_actors.http.queries import Parameter, parse_limit, parse_parameters, parse_seq, parse_text, parse_time
 from observer_actors.http.replies import Reply, json_reply
-from observer_actors.http.views import READ_OWN_WRITES_S, Views
+from observer_actors.http.views import Views
 from observer_actors.kb import AuditHistory, OutcomeFilter, OutcomeRow
 from observer_actors.kb.rows import SIGNATURE_CHARS_MAX
 
@@ -68,7 +67,7 @@ def register_kb(app: QuartTrio, views: Views, send: Callable[[Reply], Response])
     async def outcomes() -> ResponseReturnValue:
         """Find what auditors found, newest first."""
         values = parse_parameters(request.args.items(multi=True), _OUTCOMES, "/kb/outcomes")
-        await _own_writes(views)
+        await views.own_writes(views.librarian)
         page = await views.librarian.find(OutcomeFilter(**values))
         following = None if page.before is None else str(page.before)
         return send(json_reply(OutcomesAnswer(page.rows, following, page.complete, page.damaged)))
@@ -83,15 +82,9 @@ def register_kb(app: QuartTrio, views: Views, send: Callable[[Reply], Response])
         values = parse_parameters(request.args.items(multi=True), _HISTORY, "/kb/history")
         if not values.get("sig"):
             raise QueryInvalid("is missing", field="sig", hint="a signature such as pr6-7fe47bab")
-        await _own_writes(views)
+        await views.own_writes(views.librarian)
         newest = values.get("limit", NEWEST_DEFAULT)
         return send(json_reply(await views.librarian.history(values["sig"], newest=newest)))
-
-
-async def _own_writes(views: Views) -> None:
-    """Wait a moment until what was acknowledged before this request has its row."""
-    with trio.move_on_after(READ_OWN_WRITES_S):
-        await views.librarian.reached(views.commits.last_seq)
 
 
 def _signature(text: str, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 import trio
@@ -27,7 +27,7 @@ from observer_actors.settings import Settings
 from observer_actors.store import StoreStatistics
 from observer_actors.supervision import ActorStatistics, Events
 
-__all__ = ["READ_OWN_WRITES_S", "Readiness", "Views"]
+__all__ = ["Readiness", "Views"]
 
 READ_OWN_WRITES_S: Final = 1.0
 
@@ -37,6 +37,13 @@ class Readiness(msgspec.Struct, frozen=True):
 
     ready: bool
     reasons: list[str]
+
+
+class Consumer(Protocol):
+    """Who follows the journal."""
+
+    async def reached(self, seq: int) -> None:
+        """Wait until everything up to ``seq`` is taken in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +71,12 @@ class Views:
     librarian: Librarian
     outbox: Callable[[], StoreStatistics | None]
 
-    async def own_writes(self) -> None:
-        """Wait a moment until ring and counters hold what was acknowledged before this request came."""
+    async def own_writes(self, *consumers: Consumer) -> None:
+        """Wait a moment until consumers have taken in what was acknowledged before this request came."""
+        last_seq = self.commits.last_seq
         with trio.move_on_after(READ_OWN_WRITES_S):
-            await self.ring.reached(self.commits.last_seq)
-            await self.stats.reached(self.commits.last_seq)
+            for consumer in consumers:
+                await consumer.reached(last_seq)
 
     def readiness(self) -> Readiness:
         """Say whether the daemon takes events now."""
