@@ -344,6 +344,10 @@ class EventDecoder:
                 raise EventTooComplex(f"has more than {self._fields_max} fields", limit="listen.fields_max")
             level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
 
+    def known_source(self, label: str) -> str:
+        """Give the source under which an op with this label is kept."""
+        return label if label in self._sources else FALLBACK_SOURCE
+
     def _normalise(self, event: Event, now: str, notes: list[str]) -> Op:
         source = event.source if isinstance(event.source, str) else ""
         if source not in self._sources:

@@ -632,3 +632,70 @@ def test_the_airline_data_gives_entries_that_are_true(shared_data: Path) -> None
             assert entry.failed >= len(entry.example_seqs)
             assert not any(ops[seq - 1].success for seq in entry.example_seqs)
     assert fresh(playbook).rows() == playbook.rows()
+
+
+# ------------------------------------------------------------------------------------------------- one source alone
+
+
+def honest(endpoint: str = "api", *, field: str = "mode", works: str = "fast", fails: str = "slow") -> list[Op]:
+    """Give what two sources report of an endpoint where one value works and another fails."""
+    return [
+        call(
+            endpoint,
+            given=f'{{"{field}":"{works if n % 2 else fails}"}}',
+            error="" if n % 2 else "the engine has stalled badly",
+            run=f"{source}{endpoint}{n}",
+            source=source,
+        )
+        for source in ("mcp", "scenario")
+        for n in range(20)
+    ]
+
+
+def told(playbook: Playbook, endpoint: str = "api") -> list[str]:
+    return [entry.text for entry in playbook.ledger.at(endpoint) if entry.available]
+
+
+def evil(n: int, given: str, error: str = "", endpoint: str = "api") -> Op:
+    return call(endpoint, given=given, error=error, run=f"evil{n}", source="bot")
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        [evil(n, f'{{"mode":"kind {n}"}}') for n in range(80)],
+        [evil(n, f'{{"junk{n}":"{n}"}}') for n in range(80)],
+        [evil(n, '{"mode":"fast"}', "the engine has stalled badly") for n in range(80)],
+        [evil(n, '{"mode":"x"}', f"{'abcdefghij'[n % 10]} {'klmnopqrst'[n // 10]} is out") for n in range(80)],
+        [evil(0, '{"mode":"slow"}', "the engine has stalled badly HTTP 404")] * 9,
+    ],
+    ids=["values", "features", "the same failure elsewhere", "failures", "statuses"],
+)
+@pytest.mark.parametrize("place", [0, 20, 40])
+def test_what_two_have_shown_is_told_whatever_a_third_reports(flood: list[Op], place: int) -> None:
+    ops = honest()
+    texts_ = told(fold(numbered(ops[:place] + flood + ops[place:]), corroboration=BOTH))
+    assert any(
+        'It works with `mode` being "fast"' in text and 'not with `mode` being "slow"' in text for text in texts_
+    )
+    assert not any("junk" in text or "kind" in text for text in texts_)
+
+
+def test_what_is_drawn_while_something_is_revoked_waits_until_all_is_made_anew() -> None:
+    said = [call(error="words of one", run=f"evil{n}", source="bot") for n in range(3)]
+    playbook = fold(numbered([*said, revoked(Of.SOURCE, "bot")]), corroboration=BOTH)
+    fold(numbered([call(error="words of one", run=f"g{n}") for n in range(3)], first=10), playbook)
+    assert told(playbook, "sql:run") == []
+    again = Playbook.restored(playbook.rows(), playbook.cursor)
+    fold(numbered([call("new", run=f"{s}{n}", source=s) for s in ("a", "b") for n in range(9)], first=20), again)
+    assert told(again, "new") == []
+
+
+def test_a_later_revocation_of_the_same_takes_the_place_of_the_earlier_one() -> None:
+    ops = numbered([call(source="bot"), revoked(Of.SOURCE, "bot"), call(source="bot"), revoked(Of.SOURCE, "bot")])
+    playbook = fold(ops)
+    assert [one.seq for one in playbook.meta.revocations] == [4]
+    anew = fold(ops, Playbook(ALONE, playbook.meta.revocations))
+    assert not anew.outdated
+    assert anew.passed_over == 2
+    assert [one.seq for one in anew.meta.revocations] == [4]

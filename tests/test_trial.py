@@ -107,7 +107,9 @@ def test_a_report_counts_from_the_endpoint_that_was_asked_about() -> None:
 
 def test_a_run_without_an_outcome_is_lost_until_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WAITING_MAX", 3)
-    hang = [exposure(f"a{n}", "e", run=f"r{n}") for n in range(5)]
+    silent = [exposure(f"s{n}", "e", run=f"s{n}") for n in range(9)]
+    assert after(*silent).trial("e") == Trial()  # who only asks is nobody
+    hang = [one for n in range(5) for one in (exposure(f"a{n}", "e", run=f"r{n}"), op(run=f"r{n}", source="bot"))]
     trials = after(*hang)
     assert (trials.trial("e").exposed, trials.trial("e").lost) == (Arm(0, 2), (2, 0))
     assert trials.add(exposure("c", control=("e",), run="c")) == (["e"], ("r2",))
@@ -116,7 +118,7 @@ def test_a_run_without_an_outcome_is_lost_until_one_comes(monkeypatch: pytest.Mo
     assert trials.add(op(False, advice_id="a1")).entries == ["e"]
     assert (trials.trial("e").exposed, trials.trial("e").lost) == (Arm(1, 2), (1, 0))
     assert trials.add(op(False, advice_id="a1")).entries == []
-    assert trials.trial("e").by_source == {"mcp": Sides(exposed=Arm(1, 1)), "unknown": Sides(exposed=Arm(0, 1))}
+    assert trials.trial("e").by_source == {"mcp": Sides(exposed=Arm(1, 1)), "bot": Sides(exposed=Arm(0, 1))}
 
 
 def test_a_report_counts_for_the_entries_of_its_own_answer_alone() -> None:

@@ -83,7 +83,7 @@ class Adviser:
         self._entry = entry
         self._drawn = drawn
         self._settings = settings
-        self._secret = f"{around.time_ns()} {around.chance()} {around.chance()}"
+        self.secret = f"{around.time_ns()} {around.chance()} {around.chance()}"
         self._asked = 0
 
     async def advise(self, wanted: Wanted) -> Advice:
@@ -93,7 +93,7 @@ class Adviser:
         :raises DiskFailed: the disk refused; the same.
         """
         self._asked += 1
-        advice_id = stable_id("advice", self._secret, str(self._asked))
+        advice_id = stable_id("advice", self.secret, str(self._asked))
         found = self.shelf.find(wanted.endpoint, wanted.input)
         best = ranked(self._available(found), wanted.given, wanted.limit)
         if not best:
@@ -131,4 +131,4 @@ class Adviser:
         known = self._drawn(run, entry.id)
         if known is not None:
             return known
-        return not in_control(entry.id, run, share_of(entry, self._settings().control_share))
+        return not in_control(entry.id, run, share_of(entry, self._settings().control_share), self.secret)

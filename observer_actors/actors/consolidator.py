@@ -124,6 +124,15 @@ class Consolidator:
         cursor = self._playbook.cursor
         self._ahead = [one for one in (*self._ahead, revocation) if one.seq > cursor]
 
+    @property
+    def revocations(self) -> int:
+        """How many there are, those that the playbook has not come to yet among them."""
+        return len(self._playbook.meta.revocations) + len(self._ahead)
+
+    def hands_out(self, entry: Entry) -> bool:
+        """Say whether an entry may be handed out now."""
+        return entry.available and not self._is_taken_back(entry)
+
     def _is_taken_back(self, entry: Entry) -> bool:
         if not self._has_looked_ahead:
             return True
@@ -303,10 +312,10 @@ class Consolidator:
             while at < self._playbook.cursor:
                 at = await self._catch_up(anew, at)
             before, old = len(self._playbook.entries), self._playbook
-            if not anew.passed_over and _knows_more(old, anew):
-                old.resume()  # nothing was meant by what was revoked, and the old one knows what was deleted since
-            else:
+            if anew.passed_over or not _knows_more(old, anew) or any(map(old.may_hold, old.undone)):
                 self._playbook, self._is_new = anew, True
+            else:
+                old.resume()  # nothing was meant by what was revoked, and the old one knows what was deleted since
             await self._stock()
         entries = len(self._playbook.entries)
         self._log.info(

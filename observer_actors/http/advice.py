@@ -18,6 +18,7 @@ from werkzeug.http import parse_accept_header
 from observer_actors.actors.adviser import Advice, Wanted
 from observer_actors.errors import ObserverError, QueryInvalid
 from observer_actors.http.description import document_problems, document_text
+from observer_actors.http.intake import Intake
 from observer_actors.http.queries import Parameter, parse_limit, parse_parameters
 from observer_actors.http.replies import Reply, json_reply, problem_reply
 from observer_actors.http.views import Views
@@ -111,7 +112,7 @@ async def answer_advice(views: Views, query: str, accept: str, *, is_use: bool =
     try:
         given = parse_parameters(parse_qsl(query, keep_blank_values=True), _PARAMETERS, "/advice")
         as_text = given.pop("format", _accepted(accept)) == "markdown"
-        wanted = _wanted(given, views.intake.without_secrets)
+        wanted = _wanted(given, views.intake)
         found = await views.adviser.advise(wanted) if is_use else Advice("")
     except ObserverError as error:
         return problem_reply(error)
@@ -125,11 +126,8 @@ def _accepted(accept: str) -> str:
     return "markdown" if best == MARKDOWN else "json"
 
 
-def _wanted(given: Mapping[str, Any], clean: Callable[[str], str]) -> Wanted:
-    """Read a request.
-
-    :param clean: takes secrets out of what goes into the journal.
-    """
+def _wanted(given: Mapping[str, Any], intake: Intake) -> Wanted:
+    """Read a request: without secrets in what goes into the journal, and with the source that its reports will have."""
     if not given.get("endpoint") and not given.get("input"):
         raise QueryInvalid(
             "is missing, and so is input", field="endpoint", hint="say what is about to be called: ?endpoint=sql:run"
@@ -138,7 +136,9 @@ def _wanted(given: Mapping[str, Any], clean: Callable[[str], str]) -> Wanted:
     for name, value in given.get("attrs", {}).items():
         about |= {name: value, f"attrs.{name}": value}
     plain = {name: given[name] for name in ("endpoint", "input", "limit") if name in given}
-    kept: dict[str, Any] = {name: clean(given[name]) for name in ("run", "task", "source") if name in given}
+    kept: dict[str, Any] = {name: intake.without_secrets(given[name]) for name in ("run", "task") if name in given}
+    if given.get("source"):
+        kept["source"] = intake.known_source(given["source"])
     return Wanted(given=about, **plain, **kept)
 
 

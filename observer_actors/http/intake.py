@@ -174,6 +174,10 @@ class Intake:
         """Give a text that is no event, and is kept all the same, without its secrets."""
         return self._decoder().secrets.text(text, self.statistics.redacted)
 
+    def known_source(self, label: str) -> str:
+        """Give the source under which an op with this label would be kept."""
+        return self._decoder().known_source(label)
+
     async def batch(self, body: bytes, encoding: str = "", trace: str = "") -> Reply:
         """Take many events in: 200 once the good ones are on disk, 400 when none was good; ``trace`` as of `event`."""
         self.statistics.batches += 1

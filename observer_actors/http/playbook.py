@@ -136,6 +136,7 @@ class EntryUnknown(ObserverError):
 
 def register_playbook(app: QuartTrio, views: Views, send: Send) -> None:
     """Add the routes."""
+    one_at_a_time = trio.Lock()
 
     @app.get("/playbook")
     @tag(["learning"])
@@ -169,7 +170,7 @@ def register_playbook(app: QuartTrio, views: Views, send: Send) -> None:
         note = views.intake.without_secrets(decided.note)
         decision = Decision(action=decided.action, entry=found.id, note=note)
         await _taken_in(views, await views.recorder.record(PLAYBOOK_ENDPOINT, decision_attrs(decision)))
-        return send(json_reply(shown(_found(views, entry))))
+        return send(json_reply(shown(views, _found(views, entry))))
 
     @app.post("/playbook/revoke")
     @tag(["learning"])
@@ -183,12 +184,13 @@ def register_playbook(app: QuartTrio, views: Views, send: Send) -> None:
             raise RequestInvalid("since: is not an ISO 8601 time", hint="e.g. 2026-11-22T10:00:00Z")
         if asked.of is Of.SOURCE and asked.name == OWN_SOURCE:
             raise RequestInvalid(f"name: {OWN_SOURCE} is the daemon itself", hint="name the source of an event")
-        if len(views.consolidator.playbook.meta.revocations) >= REVOCATIONS_MAX:
-            raise RequestInvalid(f"there are {REVOCATIONS_MAX:,} revocations already")
         clean = views.intake.without_secrets
         revocation = Revocation(of=asked.of, name=clean(asked.name), since=asked.since, note=clean(asked.note))
-        seq = await views.recorder.record(PLAYBOOK_ENDPOINT, decision_attrs(revocation))
-        views.consolidator.expect(msgspec.structs.replace(revocation, seq=seq))
+        async with one_at_a_time:
+            if views.consolidator.revocations >= REVOCATIONS_MAX:
+                raise RequestInvalid(f"there are {REVOCATIONS_MAX:,} revocations already")
+            seq = await views.recorder.record(PLAYBOOK_ENDPOINT, decision_attrs(revocation))
+            views.consolidator.expect(msgspec.structs.replace(revocation, seq=seq))
         await _taken_in(views, seq)
         return send(json_reply(Revoked(seq, views.consolidator.suspended)))
 
@@ -209,14 +211,14 @@ async def _taken_in(views: Views, seq: int) -> None:
         await views.consolidator.reached(seq)
 
 
-def shown(entry: Entry) -> ShownEntry:
+def shown(views: Views, entry: Entry) -> ShownEntry:
     """Give an entry with what follows from it."""
-    return ShownEntry(**_fields(entry))
+    return ShownEntry(**_fields(views, entry))
 
 
-def _fields(entry: Entry) -> dict[str, Any]:
+def _fields(views: Views, entry: Entry) -> dict[str, Any]:
     fields = {name: getattr(entry, name) for name in Entry.__struct_fields__}
-    return {**fields, "handed_out": entry.available, "lift": lift(entry.trial, ALPHA)}
+    return {**fields, "handed_out": views.consolidator.hands_out(entry), "lift": lift(entry.trial, ALPHA)}
 
 
 def _found(views: Views, key: str) -> Entry:
@@ -233,10 +235,10 @@ async def _answer(views: Views, given: Mapping[str, Any]) -> PlaybookAnswer:
     if "seq" in given:
         op = await views.get(given["seq"])
         entries = () if op is None else _evidenced(views, op)
-    kept = [entry for entry in entries if _passes(entry, given)]
+    kept = [entry for entry in entries if _passes(views, entry, given)]
     kept.sort(key=lambda entry: (-entry.succeeded - entry.failed, entry.id))
     return PlaybookAnswer(
-        entries=[shown(entry) for entry in kept[: given.get("limit", LIMIT_DEFAULT)]],
+        entries=[shown(views, entry) for entry in kept[: given.get("limit", LIMIT_DEFAULT)]],
         total=len(kept),
         last_seq=playbook.cursor,
         outdated=playbook.outdated,
@@ -251,12 +253,12 @@ def _evidenced(views: Views, op: Op) -> list[Entry]:
     return list({entry.id: entry for entry in found if entry is not None}.values())
 
 
-def _passes(entry: Entry, given: Mapping[str, Any]) -> bool:
+def _passes(views: Views, entry: Entry, given: Mapping[str, Any]) -> bool:
     return (
         given.get("endpoint") in (None, entry.endpoint)
         and given.get("kind") in (None, entry.kind)
         and given.get("state") in (None, entry.state)
-        and given.get("handed_out") in (None, entry.available)
+        and given.get("handed_out") in (None, views.consolidator.hands_out(entry))
         and ("text" not in given or given["text"].casefold() in entry.text.casefold())
     )
 
@@ -265,7 +267,7 @@ async def _detail(views: Views, entry: Entry) -> EntryDetail:
     found = [await views.get(seq) for seq in (*entry.example_seqs, *entry.contrary_seqs)]
     ops = [op for op in found if op is not None]
     return EntryDetail(
-        **_fields(entry),
+        **_fields(views, entry),
         ops=ops,
         patterns=_patterns(views, ops),
         verdicts=_verdicts(views, ops),

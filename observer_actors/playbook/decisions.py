@@ -90,6 +90,12 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         recorded, since = time_us(op.recorded_at), time_us(self.since)
         return recorded is None or since is None or recorded >= since
 
+    def takes_in(self, other: Revocation) -> bool:
+        """Say whether this one takes back all that another does: the same, or the same once more and in full."""
+        if self.seq == other.seq:
+            return True
+        return (self.of, self.name, self.since) == (other.of, other.name, "") and self.seq > other.seq
+
     def _named(self, op: Op) -> str | None:
         if self.of is Of.SOURCE:
             return op.source

@@ -111,15 +111,16 @@ def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
     count, ok = _weighed(failure.witnesses, endpoint.ok, corroboration)
     if count < FAILURES_MIN:
         return Draft(key, Kind.AVOID, endpoint.name, None)
-    ruling = failure.ruling()
+    ruling = failure.ruling(corroboration)
     enough = failure.witnesses.suffice(corroboration)
     text = failure.shown(corroboration)
     failed = max(count, endpoint.bad.shared(corroboration) if enough else endpoint.bad.count)
-    calls = ok + failed + endpoint.ok.doubtful
+    calls = ok + failed + min(endpoint.ok.doubtful, ok + failed)
     parts = [f"`{endpoint.name}` fails with “{_cut(text)}” ({count:,} of {calls:,} calls)."]
     if ruling.cause is not Cause.UNKNOWN:
         parts.append(ruling.advice)
-    found = against_successes(counts, failure.values, count) if enough else None
+    values = {key: tally.shared(corroboration) for key, tally in failure.values.items()}
+    found = against_successes(counts, values, count) if enough else None
     if found is not None:
         parts.append(_difference(found))
     again = endpoint.recoveries.get(root)
@@ -153,7 +154,7 @@ def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corrobo
     failure = endpoint.failures.get(recovery.failure)
     if failure is None or ok < RECOVERIES_MIN or ok < RECOVERY_RATE_MIN * tries:
         return nothing
-    if not recovery.steps and failure.ruling().cause not in _PASSES:
+    if not recovery.steps and failure.ruling(corroboration).cause not in _PASSES:
         return nothing
     others = [one for one in endpoint.recoveries.values() if one.failure == recovery.failure and one is not recovery]
     weighed = [_weighed(one.ok, one.bad, corroboration, like=recovery.ok) for one in others]

@@ -13,7 +13,9 @@ that has been quiet for longest among those that nothing corroborates; what is c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import reduce
 from typing import Final
 
 import msgspec
@@ -21,7 +23,7 @@ import msgspec
 from observer_actors.patterns.taxonomy import Ruling, ruled
 from observer_actors.playbook.inputs import SHAPE, Feature
 from observer_actors.playbook.runs import Step
-from observer_actors.playbook.witnesses import Corroboration, Witnesses
+from observer_actors.playbook.witnesses import Corroboration, Tally, Witnesses
 
 __all__ = [
     "Drawn",
@@ -39,7 +41,10 @@ EXAMPLES_MAX: Final = 5
 FEATURES_MAX: Final = 30
 """Features of an endpoint, by name."""
 VALUES_MAX: Final = 8
-"""Values of a feature; one that has more says nothing, and its values are forgotten."""
+"""Values of a feature. What one source alone has used makes room; one of which more than one source has used so many
+more says nothing, and its values are forgotten."""
+STRAYS_MAX: Final = 64
+"""Values of a source for which others made room, in a feature; further ones are passed over."""
 SHAPES_MAX: Final = 16
 """Shapes of an endpoint's input; one more is not kept."""
 FAILURES_MAX: Final = 24
@@ -50,6 +55,7 @@ ALIKE_WORDS_MIN: Final = 5
 TOLD_MAX: Final = 8
 """Texts of a failure that stands for several, of which is known who has told them."""
 TELLERS_MAX: Final = 2
+STATUSES_MAX: Final = 4
 RECOVERIES_MAX: Final = 24
 HABITS_MAX: Final = 24
 DURATION_MS_MAX: Final = 1e10
@@ -96,18 +102,24 @@ class Failure(msgspec.Struct):
     """Where it stands for several texts: what they have in common, with ``<any>`` where they differ."""
     told: dict[str, tuple[str, ...]] = {}
     """Where it does, some of them -> who has told it so, the first two."""
-    status: int = 0
-    """The HTTP status that all of them named; 0: none, or different ones."""
-    values: dict[str, int] = {}
+    statuses: dict[int, Tally] = {}
+    """HTTP status that they named, 0: none -> how many; the first few."""
+    values: dict[str, Tally] = {}
     """Feature and value (`feature_key`) -> how many of them had it."""
     seqs: list[int] = []
     drawn: Drawn = msgspec.field(default_factory=Drawn)
     said: str = ""
     """What sets it apart, as it was last drawn: one that says the same is merged with it."""
 
-    def ruling(self) -> Ruling:
+    def status(self, corroboration: Corroboration) -> int:
+        """Give the HTTP status that most of them named; 0: none, or different ones."""
+        counts = {status: one.shared(corroboration) or one.count / 2 for status, one in self.statuses.items()}
+        most = max(counts, key=lambda status: (counts[status], -status), default=0)
+        return most if 2 * counts.get(most, 0) > sum(counts.values()) else 0
+
+    def ruling(self, corroboration: Corroboration) -> Ruling:
         """Give the likely cause, and what to do about it."""
-        return ruled(self.joint or self.text, self.status or None)
+        return ruled(self.joint or self.text, self.status(corroboration) or None)
 
     def shown(self, corroboration: Corroboration) -> str:
         """Give its text in words that nobody alone has chosen, as far as it is corroborated at all.
@@ -116,6 +128,11 @@ class Failure(msgspec.Struct):
         """
         enough = [text for text, sources in self.told.items() if len(sources) >= corroboration.sources_min]
         return enough[0] if len(enough) == 1 else self.joint or self.text
+
+    def named(self, status: int, source: str) -> None:
+        """Note the HTTP status that one of them named."""
+        if status in self.statuses or len(self.statuses) < STATUSES_MAX:
+            self.statuses.setdefault(status, Tally()).add(source)
 
     def tell(self, text: str, source: str) -> None:
         """Note who has told it in these words; what one alone has told makes room for others."""
@@ -168,6 +185,8 @@ class Endpoint(msgspec.Struct):
     """Of successes: step -> how many."""
     features: dict[str, dict[str, Value] | None] = {}
     """Name -> value -> calls; None for one that has too many values."""
+    strays: dict[str, Tally] = {}
+    """Name of a feature that is full -> further values that have come; "" -> further features."""
     failures: dict[str, Failure] = {}
     """By masked text, the one that was quiet for longest first."""
     aliases: dict[str, str] = {}
@@ -202,7 +221,7 @@ class Endpoint(msgspec.Struct):
         self.ok.add(step.seq, run, step.source, is_doubtful=is_doubtful)
         if not is_doubtful:
             noted(self.ok_seqs, step.seq)
-        for value in self._values(step.features, room):
+        for value in self._values(step, room):
             value.ok.add(step.seq, run, step.source, is_doubtful=is_doubtful)
 
     def took(self, duration_ms: float) -> None:
@@ -223,7 +242,7 @@ class Endpoint(msgspec.Struct):
         """Count a failure; give the one that it counts for, if that is kept."""
         self.bad.add(step.seq, run, step.source)
         noted(self.bad_seqs, step.seq)
-        for value in self._values(step.features, room):
+        for value in self._values(step, room):
             value.bad.add(step.seq, run, step.source)
         failure = self.failures.pop(step.failure, None)
         if failure is None:
@@ -233,26 +252,27 @@ class Endpoint(msgspec.Struct):
         noted(failure.seqs, step.seq)
         for feature in step.features:
             key = feature_key(feature)
-            if key in failure.values or len(failure.values) < FAILURE_VALUES_MAX:
-                failure.values[key] = failure.values.get(key, 0) + 1
+            if key in failure.values or len(failure.values) < FAILURE_VALUES_MAX or _forget_alone(failure.values):
+                failure.values.setdefault(key, Tally()).add(step.source)
         return failure
 
-    def known_as(self, masked: str, status: int, source: str) -> str:
+    def known_as(self, masked: str, status: int, source: str, corroboration: Corroboration) -> str:
         """Give the text that a failure's masked text counts as; "" for one that is new."""
         root = self.aliases.get(masked, masked)
         known = self.failures.get(root)
         if known is not None:
-            known.status = known.status if known.status == status else 0
+            known.named(status, source)
             if known.joint:
                 known.tell(masked, source)
             return root
         if len(self.aliases) < ALIASES_MAX:
             for root, failure in self.failures.items():
-                if (text := _joint(failure, masked, status)) is not None:
+                if (text := _joint(failure, masked, status, corroboration)) is not None:
                     self.aliases[masked] = root
                     if not failure.joint:
                         failure.told = {failure.text: failure.witnesses.sources[:TELLERS_MAX]}
                     failure.joint = text
+                    failure.named(status, source)
                     failure.tell(masked, source)
                     return root
         return ""
@@ -261,13 +281,19 @@ class Endpoint(msgspec.Struct):
         """Say whether one failure text more can be kept."""
         return len(self.failures) < FAILURES_MAX
 
-    def found(self, masked: str, status: int) -> None:
+    def found(self, masked: str, status: int, source: str) -> None:
         """Keep a failure text that is new."""
-        self.failures[masked] = Failure(masked, Witnesses(), status=status)
+        failure = self.failures[masked] = Failure(masked, Witnesses())
+        failure.named(status, source)
 
     def quiet_failure(self, corroboration: Corroboration) -> str:
-        """Give the one that was quiet for longest of those that nothing corroborates; "" where all are."""
-        return next((t for t, one in self.failures.items() if not one.witnesses.suffice(corroboration)), "")
+        """Give the one that makes room; "" where all are corroborated.
+
+        Of the source that has most of them alone, so that none can crowd out another; of those the quietest.
+        """
+        return _of_the_greediest(
+            {text: one.witnesses for text, one in self.failures.items() if not one.witnesses.suffice(corroboration)}
+        )
 
     def forget_failure(self, text: str) -> None:
         """Forget a failure, and what is known of recovering from it."""
@@ -279,11 +305,14 @@ class Endpoint(msgspec.Struct):
         """Take the failures of another text for those of the first."""
         one, two = self.failures[text], self.failures.pop(other)
         one.witnesses = one.witnesses.joined(two.witnesses)
-        one.status = one.status if one.status == two.status else 0
+        for status, tally in two.statuses.items():
+            known = one.statuses.get(status)
+            if known is not None or len(one.statuses) < STATUSES_MAX:
+                one.statuses[status] = tally if known is None else known.joined(tally)
         one.seqs = sorted({*one.seqs, *two.seqs})[-EXAMPLES_MAX:]
-        for key, count in two.values.items():
+        for key, tally in two.values.items():
             if key in one.values or len(one.values) < FAILURE_VALUES_MAX:
-                one.values[key] = one.values.get(key, 0) + count
+                one.values[key] = one.values[key].joined(tally) if key in one.values else tally
         self.aliases = {alias: text if root == other else root for alias, root in self.aliases.items()}
         if len(self.aliases) < ALIASES_MAX:
             self.aliases[other] = text
@@ -293,7 +322,7 @@ class Endpoint(msgspec.Struct):
         key = recovery_key(failed.failure, path)
         recovery = self.recoveries.get(key)
         if recovery is None:
-            if len(self.recoveries) >= RECOVERIES_MAX or failed.failure not in self.failures:
+            if failed.failure not in self.failures or not self._has_room_for_a_recovery():
                 return None
             recovery = self.recoveries[key] = Recovery(failed.failure, path, Witnesses(), Witnesses())
         if step.ok:
@@ -325,6 +354,14 @@ class Endpoint(msgspec.Struct):
                 habit.bad += 1
                 noted(habit.contrary_seqs, seq)
 
+    def _has_room_for_a_recovery(self) -> bool:
+        """Say whether there is room, made where one source alone has tried."""
+        if len(self.recoveries) >= RECOVERIES_MAX:
+            tried = {key: one.ok.joined(one.bad) for key, one in self.recoveries.items()}
+            greedy = _of_the_greediest({key: who for key, who in tried.items() if len(who.sources) < TELLERS_MAX})
+            self.recoveries.pop(greedy, None)
+        return len(self.recoveries) < RECOVERIES_MAX
+
     def doubted(self, step: Step) -> None:
         """Take a success back that was counted before, as its run was judged failed."""
         self.ok.doubt(step.seq, step.source)
@@ -333,40 +370,94 @@ class Endpoint(msgspec.Struct):
             if value is not None:
                 value.ok.doubt(step.seq, step.source)
 
-    def _values(self, features: Iterable[Feature], room: Room) -> list[Value]:
+    def _values(self, step: Step, room: Room) -> list[Value]:
         """Give the values to count, made where there is room for them."""
         found = []
-        for name, text in features:
+        for name, text in step.features:
             values = self.features.get(name, _NOTHING)
             if values is _NOTHING:
-                if len(self.features) >= FEATURES_MAX:
+                if len(self.features) >= FEATURES_MAX and not self._forget_a_feature(step.source, room):
                     continue
                 values = self.features[name] = {}
             if values is None:
                 continue
             value = values.get(text)
             if value is None:
-                value = self._value(name, text, values, room)
+                value = self._value(name, text, step.source, room)
                 if value is None:
                     continue
             found.append(value)
         return found
 
-    def _value(self, name: str, text: str, values: dict[str, Value], room: Room) -> Value | None:
-        if name == SHAPE:
-            if len(values) >= SHAPES_MAX:
+    def _value(self, name: str, text: str, source: str, room: Room) -> Value | None:
+        """Make a value, if there is room for it among those of its feature."""
+        values = self.features[name]
+        assert values is not None
+        most = SHAPES_MAX if name == SHAPE else VALUES_MAX
+        if len(values) >= most:
+            strays = self.strays.setdefault(name, Tally())
+            if source == strays.leader and strays.lead >= STRAYS_MAX:
                 return None
-        elif len(values) >= VALUES_MAX:
-            room.left += len(values)
-            self.features[name] = None
-            return None
+            strays.add(source)
+            if name != SHAPE and strays.count - strays.lead > most:  # not one source alone says that it may be anything
+                room.left += len(values)
+                self.features[name] = None
+                return None
+            if not _forget_a_value(values, room):
+                return None
         if not room.take():
             return None
         value = values[text] = Value(Witnesses(), Witnesses())
         return value
 
+    def _forget_a_feature(self, source: str, room: Room) -> bool:
+        """Make room for a feature of a source, at the cost of one that one source alone has used."""
+        strays = self.strays.setdefault("", Tally())
+        if source == strays.leader and strays.lead >= STRAYS_MAX:
+            return False
+        strays.add(source)
+        used = {
+            name: reduce(Witnesses.joined, [part for one in values.values() for part in (one.ok, one.bad)], Witnesses())
+            for name, values in self.features.items()
+            if values is not None
+        }
+        alone = {name: who for name, who in used.items() if len(who.sources) < TELLERS_MAX}
+        if not alone:
+            return False
+        name = _of_the_greediest(alone)
+        room.left += len(self.features.pop(name) or ())
+        self.strays.pop(name, None)
+        return True
+
 
 _NOTHING: Final[dict[str, Value]] = {}
+
+
+def _of_the_greediest(items: Mapping[str, Witnesses]) -> str:
+    """Give the first of those that are of the source that has most of them; "" where there are none."""
+    whose = {key: next(iter(who.by_source), "") for key, who in items.items()}
+    most = Counter(whose.values()).most_common(1)
+    return next((key for key, source in whose.items() if most and source == most[0][0]), "")
+
+
+def _forget_a_value(values: dict[str, Value], room: Room) -> bool:
+    """Make room among values, at the cost of what one source alone has used."""
+    used = {text: one.ok.joined(one.bad) for text, one in values.items()}
+    alone = {text: who for text, who in used.items() if len(who.sources) < TELLERS_MAX}
+    if not alone:
+        return False
+    del values[_of_the_greediest(alone)]
+    room.left += 1
+    return True
+
+
+def _forget_alone(tallies: dict[str, Tally]) -> bool:
+    """Make room at the cost of what one source alone has counted."""
+    alone = next((key for key, one in tallies.items() if one.lead == one.count), None)
+    if alone is None:
+        return False
+    del tallies[alone]
+    return True
 
 
 def recovery_key(failure: str, path: Iterable[str]) -> str:
@@ -386,7 +477,7 @@ def noted(seqs: list[int], seq: int) -> None:
         del seqs[0]
 
 
-def _joint(failure: Failure, masked: str, status: int) -> str | None:
+def _joint(failure: Failure, masked: str, status: int, corroboration: Corroboration) -> str | None:
     """Give the text that a failure has together with another masked text; None where they do not say the same.
 
     The word in which they differ is in neither's word any more, so that whoever came first cannot choose it.
@@ -397,7 +488,7 @@ def _joint(failure: Failure, masked: str, status: int) -> str | None:
     places = [n for n, (a, b) in enumerate(zip(words, others, strict=True)) if a not in (b, _ANY)]
     if len(places) > (0 if failure.joint else 1):
         return None
-    if failure.ruling().cause != ruled(masked, status or None).cause:
+    if failure.ruling(corroboration).cause != ruled(masked, status or None).cause:
         return None
     for place in places:
         words[place] = _ANY

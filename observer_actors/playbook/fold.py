@@ -112,6 +112,8 @@ class Playbook:
         self._room = Room(VALUES_MAX)
         self.passed_over = 0
         """Ops that were left out since they are revoked, since this object was made."""
+        self.undone: list[Revocation] = []
+        """Revocations that it is to be made anew for."""
         self._ahead = list(revocations)
         """Known revocations that have not come yet."""
 
@@ -150,7 +152,7 @@ class Playbook:
 
     def resume(self) -> None:
         """Go on with what was suspended: nothing that is still in the journal was meant by what was revoked."""
-        self.meta.outdated = False
+        self.meta.outdated, self.undone = False, []
         self.ledger.begin(self.cursor)
         self.ledger.resume()
         self._touch(Section.META)
@@ -288,7 +290,7 @@ class Playbook:
         """Give the text that a failure counts as, with room made for it if there can be."""
         text = error_text(op)[:ERROR_CHARS_MAX]
         masked, status = template_of(text), status_in(text) or 0
-        root = endpoint.known_as(masked, status, source)
+        root = endpoint.known_as(masked, status, source, self.meta.corroboration)
         if root:
             return root
         if not endpoint.has_room():
@@ -296,7 +298,7 @@ class Playbook:
             if not quiet:
                 return masked
             self._forget_failure(endpoint, quiet)
-        endpoint.found(masked, status)
+        endpoint.found(masked, status, source)
         return masked
 
     def _recover(self, endpoint: Endpoint, run: Run, step: Step) -> None:
@@ -354,15 +356,21 @@ class Playbook:
         self._touch(Section.META)
 
     def _revoke(self, revocation: Revocation) -> None:
-        known = next((one for one in self._ahead if one.seq == revocation.seq), None)
+        known = next((one for one in self._ahead if one.takes_in(revocation)), None)
+        self.meta.revocations = [one for one in self.meta.revocations if not revocation.takes_in(one)]
         if len(self.meta.revocations) >= REVOCATIONS_MAX:
             return
         self.meta.revocations = [*self.meta.revocations, revocation]
         if known is not None:
-            self._ahead.remove(known)
+            self._ahead = [one for one in self._ahead if one.seq != revocation.seq]
             return
         self.meta.outdated = True
+        self.undone.append(revocation)
         self.ledger.suspend(lambda endpoint: self.may_touch(revocation, endpoint))
+
+    def may_hold(self, revocation: Revocation) -> bool:
+        """Say whether anything here may come from what was revoked."""
+        return revocation.of is not Of.SOURCE or any(self.may_touch(revocation, name) for name in self.endpoints)
 
     def may_touch(self, revocation: Revocation, name: str) -> bool:
         """Say whether the evidence of an endpoint may come from what was revoked."""
@@ -430,6 +438,8 @@ class Playbook:
             playbook._restore(row)
         playbook.ledger.marks = playbook.meta.marks
         playbook.ledger.left_out = playbook.meta.left.entries
+        playbook.ledger.suspends = playbook.meta.outdated
+        playbook.undone = playbook.meta.revocations if playbook.meta.outdated else []
         taken = sum(endpoint.values() for endpoint in playbook.endpoints.values())
         playbook._room = Room(VALUES_MAX - taken, playbook.meta.left.values)
         return playbook

@@ -5,6 +5,7 @@ Every change is a delta (`deltas`), and is caused by the op in hand.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Callable
 from typing import Final
 
@@ -24,6 +25,7 @@ from observer_actors.playbook.deltas import (
     Tried,
     Updated,
     apply,
+    touched,
 )
 from observer_actors.playbook.drawing import Draft
 from observer_actors.playbook.entries import Entry, EntryNote, Mark, State
@@ -52,7 +54,13 @@ class Ledger:
         """Entry -> what a person has decided of one that is not there: without what was revoked it may come later."""
         self.left_out = 0
         """Drafts that found no room."""
+        self.suspends = False
+        """What is new is suspended, too: its evidence may be what is to be left out."""
         self._kept = kept
+        self._alone: dict[str, list[tuple[int, str]]] = {}
+        """Source -> the entries that it alone speaks for, by the op that made them, and by id."""
+        self._of_one: dict[str, tuple[str, tuple[int, str]]] = {}
+        """Entry -> where it stands there."""
         self._by_endpoint: dict[str, dict[str, None]] = {}
         self._merged: dict[str, str] = {}
         self._deltas: list[Delta] = []
@@ -68,6 +76,7 @@ class Ledger:
         self.entries[entry.id] = entry
         self._by_endpoint.setdefault(entry.endpoint, {})[entry.id] = None
         self._merged.update(dict.fromkeys(entry.also, entry.id))
+        self._note_alone(entry.id)
 
     def find(self, key: str) -> Entry | None:
         """Give an entry by its id, or by that of one that has become part of it."""
@@ -110,25 +119,51 @@ class Ledger:
 
     def suspend(self, is_touched: Callable[[str], bool]) -> None:
         """Hand out no entry of endpoints that are touched, until the playbook has been made anew."""
+        self.suspends = True
         for entry in tuple(self.entries.values()):
             if not entry.suspended and is_touched(entry.endpoint):
                 self._do(Suspended(entry.id, self._seq))
 
     def resume(self) -> None:
         """Hand out again what was suspended."""
+        self.suspends = False
         for entry in tuple(self.entries.values()):
             if entry.suspended:
                 self._do(Suspended(entry.id, self._seq, on=False))
 
     def _create(self, draft: Draft, evidence: Evidence) -> None:
-        if len(self.entries) >= ENTRIES_MAX:
+        if len(self.entries) >= ENTRIES_MAX and not self._make_room():
             self.left_out += 1
             return
         fields = {name: getattr(evidence, name) for name in evidence.__struct_fields__}
         mark = self.marks.pop(draft.id, Mark.NONE)
-        entry = Entry(id=draft.id, kind=draft.kind, endpoint=draft.endpoint, mark=mark, **fields)
+        entry = Entry(
+            id=draft.id, kind=draft.kind, endpoint=draft.endpoint, mark=mark, suspended=self.suspends, **fields
+        )
         self._by_endpoint.setdefault(entry.endpoint, {})[entry.id] = None
         self._do(Created(entry, self._seq))
+
+    def _make_room(self) -> bool:
+        """Forget an entry that one source alone speaks for: of the source that has most of them, the oldest."""
+        if not self._alone:
+            return False
+        source = max(self._alone, key=lambda one: (len(self._alone[one]), one))
+        self.forget(self._alone[source][0][1])
+        self.left_out += 1
+        return True
+
+    def _note_alone(self, key: str) -> None:
+        """Keep account of the entries that one source alone speaks for."""
+        before, entry = self._of_one.pop(key, None), self.entries.get(key)
+        if before is not None:
+            source, place = before
+            del self._alone[source][bisect_left(self._alone[source], place)]
+            if not self._alone[source]:
+                del self._alone[source]
+        if entry is not None and _is_alone(entry):
+            place = (entry.history[0].seq if entry.history else 0, key)
+            insort(self._alone.setdefault(entry.sources[0], []), place)
+            self._of_one[key] = entry.sources[0], place
 
     def _lose_support(self, entry: Entry) -> None:
         """Keep an entry that was used or decided about, so that what is known of it is not lost; forget any other."""
@@ -161,7 +196,8 @@ class Ledger:
         self._touch_trials({run or advice, asked.run if asked else "", *changed.runs}, advice, oldest)
         if op.source == OWN_SOURCE and (drawn := self.trials.advices.get(advice)) is not None:
             for key in drawn.entries:
-                self._touch(Section.TRIAL_ENTRY, key)
+                if key in self.trials.entries:
+                    self._touch(Section.TRIAL_ENTRY, key)
         for key in changed.entries:
             self._touch(Section.TRIAL_ENTRY, key)
             if key in self.entries:
@@ -227,6 +263,8 @@ class Ledger:
     def _do(self, delta: Delta) -> None:
         apply(self.entries, delta)
         self._deltas.append(delta)
+        for key in touched(delta):
+            self._note_alone(key)
         if isinstance(delta, Forgotten):
             self._kept.gone(Section.ENTRY, delta.id)
             return
@@ -236,6 +274,11 @@ class Ledger:
 
     def _touch(self, section: Section, key: str = "") -> None:
         self._kept.touch(section, key, self._seq)
+
+
+def _is_alone(entry: Entry) -> bool:
+    is_used = entry.trial.exposed.total or entry.trial.control.total or entry.state is not State.CANDIDATE
+    return len(entry.sources) == 1 and not entry.corroborated and not is_used and not entry.mark and not entry.notes
 
 
 def _named(op: Op) -> tuple[str, str]:

@@ -23,12 +23,23 @@ the root of two quadratics, and Newton's method in the gradient's logarithm does
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import exp, lgamma, log, sqrt
+from math import exp, inf, lgamma, log, sqrt
 from typing import Final
 
 import msgspec
 
-__all__ = ["UNKNOWN", "Arm", "Lift", "Sides", "Trial", "in_all", "lift", "none_alone", "proportion_sequence"]
+__all__ = [
+    "UNKNOWN",
+    "Arm",
+    "Lift",
+    "Sides",
+    "Trial",
+    "in_all",
+    "lift",
+    "none_alone",
+    "proportion_sequence",
+    "runs_beside_any",
+]
 
 UNKNOWN: Final = "unknown"
 """Stands for the source of runs of which it is not known."""
@@ -112,6 +123,12 @@ def none_alone(by_source: Mapping[str, Sides], sign: int) -> bool:
         if with_it is None or without_it is None or sign * (with_it - without_it) <= 0:
             return False
     return True
+
+
+def runs_beside_any(by_source: Mapping[str, Sides]) -> float:
+    """Give how many runs are left without the source that has most of them; where there is only one source, no end."""
+    sources = [sides.total for source, sides in by_source.items() if source != UNKNOWN]
+    return in_all(by_source).total - max(sources) if len(sources) > 1 else inf
 
 
 def _sum(one: Arm, other: Arm) -> Arm:

@@ -27,7 +27,7 @@ from typing import Final
 import msgspec
 
 from observer_actors.playbook.entries import Entry, Mark, State
-from observer_actors.playbook.lift import Trial, in_all, lift, none_alone
+from observer_actors.playbook.lift import Trial, in_all, lift, none_alone, runs_beside_any
 
 __all__ = ["ALPHA", "ALPHA_HARM", "Standing", "judged", "share_of"]
 
@@ -40,6 +40,8 @@ SLACK: Final = -0.05
 RUNS_WITHOUT_USE_MAX: Final = 1_000
 """Runs with an outcome, both arms together, by which a candidate has to have shown that it helps. One that lifts by 20
 points nearly always has, one by 15 points three times of four."""
+RUNS_OF_OTHERS_MIN: Final = 250
+"""Of those, where several sources use the entry, so many have to be left without any one of them."""
 TRIES_MAX: Final = 3
 CANDIDATE_SHARE: Final = 0.5
 """The control's share while an entry is a candidate: even arms tell the most."""
@@ -99,7 +101,8 @@ def _against(state: State, trial: Trial) -> str:
     if state is State.ACTIVE and lift(in_all(trial.recent), ALPHA).high < 0 and none_alone(trial.recent, -1):
         return "it does harm now"
     runs = trial.exposed.total + trial.control.total
-    if state is State.CANDIDATE and runs >= RUNS_WITHOUT_USE_MAX and lift(trial, ALPHA).low <= 0:
+    is_tried = runs >= RUNS_WITHOUT_USE_MAX and runs_beside_any(trial.by_source) >= RUNS_OF_OTHERS_MIN
+    if state is State.CANDIDATE and is_tried and lift(trial, ALPHA).low <= 0:
         return f"no use shown in {runs:,} runs"
     return ""
 

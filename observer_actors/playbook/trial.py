@@ -13,7 +13,9 @@ The rules:
   the first op with such an id): nobody reports how another one's run went. What comes later corrects what was counted:
   a verdict counts instead of a report, a second verdict instead of the first.
 * A run without an outcome is *lost* once `WAITING_MAX` further runs have been drawn for the entry: it counts as failed
-  until an outcome comes, in either arm alike. Else advice that makes agents hang would never show it.
+  until an outcome comes, in either arm alike. Else advice that makes agents hang would never show it. But only a run
+  that an op has named since: of one that has only asked nobody knows whether it was ever begun, and who may ask is not
+  yet who may report.
 * A task is what the request calls so. For each entry and task the outcomes that were settled last in either arm are
   compared: ``fixed`` when the control failed and the exposed succeeded, ``broken`` the other way round.
 
@@ -230,7 +232,7 @@ class Trials(msgspec.Struct):
         """Count a run as failed if it has no outcome; say whether that changes anything."""
         run = self.runs.get(name)
         draw = run.draws.get(entry) if run else None
-        if run is None or draw is None or draw.counted is not None:
+        if run is None or draw is None or draw.counted is not None or not run.first:
             return False
         draw.lost = True
         return bool(self._settle(run, (entry,)))
@@ -262,12 +264,13 @@ class Trials(msgspec.Struct):
         return changed
 
 
-def in_control(entry: str, run: str, share: float) -> bool:
+def in_control(entry: str, run: str, share: float, secret: str = "") -> bool:
     """Draw a run: for the same entry and run always alike, for two entries each by itself.
 
     :param share: the chance of the control, 0 to 1.
+    :param secret: who knows it can choose names of runs that fall on one side.
     """
-    digest = hashlib.blake2b(f"{entry}\n{run}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{secret}{entry}\n{run}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest) < share * 2.0**64
 
 

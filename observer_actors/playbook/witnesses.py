@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["WITNESSES_MAX", "Corroboration", "Witnesses"]
+__all__ = ["WITNESSES_MAX", "Corroboration", "Tally", "Witnesses"]
 
 WITNESSES_MAX: Final = 8
 """Runs, and sources, that are remembered of one piece of evidence: the first ones. More corroborate no further."""
@@ -25,6 +25,39 @@ class Corroboration(msgspec.Struct, frozen=True):
 
     runs_min: int = 2
     sources_min: int = 2
+
+
+class Tally(msgspec.Struct, array_like=True, gc=False):
+    """A count of which is known how far one source leads all others together, in little memory.
+
+    By the majority vote of Boyer & Moore (1981, "MJRTY"): the lead is never less than it is in truth, and no more when
+    one source has most of the count from the beginning. So `shared` is never more than that of `Witnesses`.
+    """
+
+    count: int = 0
+    lead: int = 0
+    leader: str = ""
+
+    def add(self, source: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if source == self.leader:
+            self.lead += 1
+        elif self.lead:
+            self.lead -= 1
+        else:
+            self.leader, self.lead = source, 1
+
+    def shared(self, corroboration: Corroboration) -> int:
+        """Give how many count: of a source at most as many as of all others together."""
+        return self.count if corroboration.sources_min < 2 else self.count - self.lead  # noqa: PLR2004 - alone
+
+    def joined(self, other: Tally) -> Tally:
+        """Give both together."""
+        if self.leader == other.leader:
+            return Tally(self.count + other.count, self.lead + other.lead, self.leader)
+        more, less = (self, other) if self.lead >= other.lead else (other, self)
+        return Tally(self.count + other.count, more.lead - less.lead, more.leader)
 
 
 class Witnesses(msgspec.Struct, array_like=True, gc=False):

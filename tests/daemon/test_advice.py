@@ -48,6 +48,7 @@ async def advising(
         admission=AdmissionSettings(wait_seconds_max=wait_s),
     )
     async with daemon_inside(settings, disk=disk) as daemon:
+        daemon.adviser.secret = ""  # so that a test knows which run is drawn for what
         for one in entries:
             put(daemon, one)
         async with httpx.AsyncClient(base_url=daemon.addresses[0], trust_env=False) as client:
