@@ -25,7 +25,15 @@ from tests.playbook_ops import call, decided, exposed, numbered, revoked, verdic
 
 SEEDS: Final = 60
 TINY: Final = {
-    trial: {"RUNS_MAX": 12, "ADVICES_MAX": 15, "WAITING_MAX": 4, "WINDOW_RUNS": 10, "TASKS_MAX": 4, "SOURCES_MAX": 3},
+    trial: {
+        "RUNS_MAX": 12,
+        "ADVICES_MAX": 15,
+        "DRAWS_MAX": 2,
+        "WAITING_MAX": 4,
+        "WINDOW_RUNS": 10,
+        "TASKS_MAX": 4,
+        "SOURCES_MAX": 3,
+    },
     fold: {"ENDPOINTS_MAX": 4, "VALUES_MAX": 40, "SOURCES_MAX": 4},
     evidence: {"FEATURES_MAX": 4, "VALUES_MAX": 3, "SHAPES_MAX": 3, "FAILURES_MAX": 3, "ALIASES_MAX": 4}
     | {"RECOVERIES_MAX": 3, "HABITS_MAX": 3, "STRAYS_MAX": 5, "TOLD_MAX": 2, "FAILURE_VALUES_MAX": 6},
