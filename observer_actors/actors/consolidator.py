@@ -23,7 +23,7 @@ from observer_actors.actors.commits import Feed, ReadJournal
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.op import Op
-from observer_actors.playbook import Corroboration, Entry, Left, Playbook, Revocation, Row, copies, decision_in
+from observer_actors.playbook import Corroboration, Entry, Left, Playbook, Revocation, Row, copies
 from observer_actors.playbook.deltas import Delta, touched
 from observer_actors.store import Shelf
 from observer_actors.supervision import Life
@@ -91,7 +91,8 @@ class Consolidator:
         self._left = Left()
         self._ahead: list[Revocation] = []
         """Those that the playbook has not come to yet."""
-        self._has_looked_ahead = False
+        self._from_seq = 0
+        """Up to here the journal has to be in the playbook before anything is handed out: it may hold revocations."""
         self._grown_to, self._grown_at = 0, -inf
         """The end of the journal, and when it was seen there first."""
 
@@ -134,9 +135,9 @@ class Consolidator:
         return entry.available and not self._is_taken_back(entry)
 
     def _is_taken_back(self, entry: Entry) -> bool:
-        if not self._has_looked_ahead:
-            return True
         playbook = self._playbook
+        if playbook.cursor < self._from_seq:
+            return True
         return any(one.seq > playbook.cursor and playbook.may_touch(one, entry.endpoint) for one in self._ahead)
 
     async def reached(self, seq: int) -> None:
@@ -153,9 +154,9 @@ class Consolidator:
         playbook.set_rules(self._corroboration)
         self._playbook, self._saved_seq, self._is_new = playbook, playbook.cursor, False
         self._turn = trio.Lock()
-        self._has_looked_ahead = False
         await self._stock()
         await self._feed.open(playbook.cursor)
+        self._from_seq = playbook.cursor + self._feed.statistics().behind
         life.ready()
         try:
             async with trio.open_nursery() as nursery:
@@ -170,7 +171,6 @@ class Consolidator:
                 await self._save()
 
     async def _follow(self, life: Life) -> None:
-        await self._look_ahead(life)
         while True:
             life.at("waiting")
             async with self._feed.take() as ops:
@@ -181,21 +181,6 @@ class Consolidator:
                         taken = self._take(ops, taken)
                     await self._let_others()
             life.progress()
-
-    async def _look_ahead(self, life: Life) -> None:
-        """Find what was revoked by ops that are not in the playbook yet. Nothing is handed out until then."""
-        at, end = self._feed.cursor, self._feed.cursor + self._feed.statistics().behind
-        while at < end and (ops := await self._read(at, READ_OPS)):
-            life.at("looking ahead")
-            for op in ops:
-                if isinstance(decided := decision_in(op), Revocation):
-                    self.expect(decided)
-            at = ops[-1].seq
-            life.progress()
-        async with self._turn:
-            if not self._playbook.cursor:
-                self._playbook = Playbook(self._corroboration, self._ahead)
-            self._has_looked_ahead = True
 
     def _take(self, ops: Sequence[Op], taken: int) -> int:
         """Take ops in for one turn; give how many are taken then."""

@@ -73,13 +73,14 @@ class Drawer:
         A few at each op: an endpoint may have many.
         """
         corroboration = self._corroboration()
-        count = endpoint.ok.weight(corroboration) + endpoint.bad.weight(corroboration)
-        count += endpoint.judged_good + endpoint.judged_bad
         enough = endpoint.ok.suffice(corroboration)
-        if count >= max(SUCCESSES_MIN, _grown(endpoint.drawn.count)) or enough != endpoint.drawn.corroborated:
-            endpoint.drawn = Drawn(count, enough)
-            endpoint.corroborated |= enough
-            endpoint.due = list(dict.fromkeys((DO, WAY, *endpoint.due, *_all_of(endpoint))))
+        judged, due = endpoint.judged_good + endpoint.judged_bad, max(SUCCESSES_MIN, _grown(endpoint.drawn.count))
+        if endpoint.calls + judged >= due or enough != endpoint.drawn.corroborated:
+            count = endpoint.ok.weight(corroboration) + endpoint.bad.weight(corroboration) + judged
+            if count >= due or enough != endpoint.drawn.corroborated:
+                endpoint.drawn = Drawn(count, enough)
+                endpoint.corroborated |= enough
+                endpoint.due = list(dict.fromkeys((DO, WAY, *endpoint.due, *_all_of(endpoint))))
         if endpoint.due:
             now, endpoint.due = endpoint.due[:DRAWN_AT_ONCE], endpoint.due[DRAWN_AT_ONCE:]
             counts = Counts(endpoint, self._corroboration())

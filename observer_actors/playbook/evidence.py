@@ -398,11 +398,12 @@ class Endpoint(msgspec.Struct):
             strays = self.strays.setdefault(name, Tally())
             if source == strays.leader and strays.lead >= STRAYS_MAX:
                 return None
-            strays.add(source)
-            if name != SHAPE and strays.count - strays.lead > most:  # not one source alone says that it may be anything
-                room.left += len(values)
-                self.features[name] = None
+            if strays.count - strays.lead > most:  # not one source alone says that it may be anything
+                if name != SHAPE:
+                    room.left += len(values)
+                    self.features[name] = None
                 return None
+            strays.add(source)
             if not _forget_a_value(values, room):
                 return None
         if not room.take():

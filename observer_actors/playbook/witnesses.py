@@ -106,11 +106,10 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
 
     def suffice(self, corroboration: Corroboration) -> bool:
         """Say whether they are enough."""
-        return (
-            self.count > 0
-            and len(self.runs) >= corroboration.runs_min
-            and len(self.sources) >= corroboration.sources_min
-        )
+        if not self.count or len(self.runs) < corroboration.runs_min:
+            return False
+        counts = self.by_source.values()
+        return len(counts) - list(counts).count(0) - (self.by_source.get(OTHERS, 0) > 0) >= corroboration.sources_min
 
     def shared(self, corroboration: Corroboration) -> int:
         """Give how many count beside what others say: of a source at most as many as of all others together.
