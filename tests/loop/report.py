@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from observer_actors.playbook import State
 from tests.loop.campaign import LATER_OFF, LATER_ON, Comparison, Results, compared
 from tests.loop.world import TOOLS
 
@@ -100,7 +101,7 @@ def _entries(entries: Iterable[Mapping[str, Any]]) -> str:
     tried = [entry for entry in entries if _runs_of(entry)]
     states = Counter(entry["state"] for entry in entries if entry["corroborated"])
     alone = sum(not entry["corroborated"] for entry in entries)
-    stand = ", ".join(f"{count:,} {state}" for state, count in sorted(states.items()))
+    stand = ", ".join(f"{states[state]:,} {state}" for state in State)
     lines = [
         "## Entries",
         "",
