@@ -316,8 +316,10 @@ class Daemon:
         return Consultant(
             model,
             settings,
+            self.learned,
             lambda pattern: contrast_of(self.journal.query, self.analyzer.pattern_of, pattern),
             log=logger("analyzer"),
+            clock=self._around.seconds,
         )
 
     def _tree(self) -> Supervisor:

@@ -128,6 +128,13 @@ def test_a_long_text_that_begins_like_a_longer_one_was_cut() -> None:
         assert is_one(trace, trace[:length]), length
 
 
+def test_two_words_and_an_ellipsis_are_enough() -> None:
+    for cut in ("Got ass...", "Connection closed..."):
+        assert is_one("Got assigned task 7" if cut[0] == "G" else "Connection closed by 10.1.2.3 [preauth]", cut)
+    assert not is_one("Got assigned task 7", "Got asked..."), "another word"
+    assert not is_one("Got assigned task 7", "Got..."), "one word could be anything"
+
+
 def test_an_open_quotation_or_bracket_shows_a_cut() -> None:
     body = 'request refused by the server {"error": "no table orders in schema", "hint": "create it", "code": 17}'
     assert is_one(body, body[:60])

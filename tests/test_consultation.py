@@ -135,6 +135,20 @@ def test_a_budget_holds_within_any_hour() -> None:
     assert budget.take(2 * HOUR_S + 2) is True
 
 
+def test_what_was_spent_is_spent_also_for_a_budget_that_goes_on_from_it() -> None:
+    budget = Budget(calls_max=3, tokens_max=1_000)
+    assert budget.take(5.0)
+    budget.spend(1_000)
+    later = Budget(calls_max=3, tokens_max=1_000, spent=budget.spent)
+    assert [later.take(6.0), later.take(HOUR_S + 6)] == [False, True]
+
+
+def test_a_clock_that_was_set_back_closes_no_budget() -> None:
+    budget = Budget(calls_max=1, tokens_max=1_000)
+    assert budget.take(9 * HOUR_S)
+    assert budget.take(1.0)
+
+
 def test_a_model_that_fails_is_left_alone_for_longer_and_longer() -> None:
     breaker = Breaker()
     for _ in range(2):

@@ -134,6 +134,8 @@ class Analyzer:
         for diagnosis in reversed(await self._learned.load_diagnoses()):
             self._remember(diagnosis)
         await self.standings.load()
+        if self.consultant is not None:
+            await self.consultant.load()
         await self._feed.open(self._saved_seq)
         life.ready()
         try:

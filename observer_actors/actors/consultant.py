@@ -1,8 +1,8 @@
 """The consultant: asks a model about the patterns that are due, one at a time, and keeps what it has evidence for.
 
-A part of the analyzer. What it may cost is bounded: patterns a cycle, questions at a time, retries, calls and tokens an
-hour; a model that fails is left alone for longer and longer (`models.guard`). A question that gets no answer leaves its
-pattern due.
+A part of the analyzer. What it may cost is bounded: patterns a cycle, questions at a time, retries, calls and tokens
+an hour, also across restarts; a model that fails is left alone for longer and longer (`models.guard`). A question that
+gets no answer leaves its pattern due.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 import trio
 from structlog.typing import FilteringBoundLogger
 
+from observer_actors.actors.learned import Learned
 from observer_actors.models import Breaker, Budget, ChatModel, ChatReply, ModelFailed, ModelRefused
 from observer_actors.patterns import (
     SCHEMA,
@@ -61,21 +62,37 @@ class ConsultantStatistics(msgspec.Struct):
 class Consultant:
     """Asks, within the bounds of its settings.
 
+    :param learned: keeps what was spent.
     :param contrast: says what sets a pattern's failures apart.
+    :param clock: gives seconds since 1970.
     """
 
     def __init__(
-        self, model: ChatModel, settings: DiagnosisSettings, contrast: ContrastOf, *, log: FilteringBoundLogger
+        self,
+        model: ChatModel,
+        settings: DiagnosisSettings,
+        learned: Learned,
+        contrast: ContrastOf,
+        *,
+        log: FilteringBoundLogger,
+        clock: Callable[[], float],
     ) -> None:
         self.name: Final = model.name
         self.statistics: Final = ConsultantStatistics()
         self._model = model
         self._settings = settings
+        self._learned = learned
+        self._clock = clock
         self._contrast = contrast
         self._log = log
         self._budget = Budget(settings.calls_per_hour_max, settings.tokens_per_hour_max)
         self._breaker = Breaker()
         self._limiter = trio.CapacityLimiter(settings.concurrency_max)
+
+    async def load(self) -> None:
+        """Go on from what was spent before."""
+        settings, spent = self._settings, await self._learned.load_model_calls()
+        self._budget = Budget(settings.calls_per_hour_max, settings.tokens_per_hour_max, spent)
 
     async def consult(
         self, patterns: Iterable[Pattern], known: Mapping[str, Statement]
@@ -103,10 +120,10 @@ class Consultant:
     async def _ask(self, inquiry: Inquiry) -> Statement | None:
         """Put one question; None when there is no usable answer."""
         for attempt in range(self._settings.retries_max + 1):
-            now = trio.current_time()
-            if not (self._breaker.admits(now) and self._budget.take(now)):
+            if not (self._breaker.admits(trio.current_time()) and self._budget.take(self._clock())):
                 self.statistics.refused += 1
                 return None
+            await self._learned.save_model_calls(self._budget.spent)  # before: what ends the process was spent too
             self.statistics.asked += 1
             try:
                 reply = await self._model.chat(SYSTEM, inquiry.prompt, SCHEMA)
@@ -116,6 +133,8 @@ class Consultant:
                     return None
                 await trio.sleep(RETRY_S * 2**attempt)
             else:
+                self._budget.spend(reply.tokens)
+                await self._learned.save_model_calls(self._budget.spent)
                 return self._read(inquiry, reply)
         return None
 
@@ -127,7 +146,6 @@ class Consultant:
 
     def _read(self, inquiry: Inquiry, reply: ChatReply) -> Statement | None:
         statistics, pattern = self.statistics, inquiry.cases[0].pattern_id
-        self._budget.spend(reply.tokens)
         statistics.tokens += reply.tokens
         try:
             statement = read_statement(reply.text, inquiry.cases[0].seqs)

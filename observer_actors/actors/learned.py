@@ -18,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.doubt import Doubts
+from observer_actors.models import Call
 from observer_actors.patterns import Diagnosis, Outgoing, Pattern, Standing
 from observer_actors.playbook import Copy, Playbook, Row
 from observer_actors.settings import GatewaySettings
@@ -40,6 +41,7 @@ __all__ = ["Learned", "StoreReplaced"]
 T = TypeVar("T")
 ANALYZER: Final = "analyzer"
 DOUBTS: Final = "doubts"
+MODEL_CALLS: Final = "model_calls"
 DIAGNOSES_LOADED_MAX: Final = 2_000
 """As many as there are patterns."""
 
@@ -138,6 +140,15 @@ class Learned:
         snapshot = Snapshot(0, msgspec.json.encode(standings))
         saved = await self._call(lambda store: store.save_standings(snapshot, messages), saves=ANALYZER)
         self._note(saved)
+
+    async def load_model_calls(self) -> list[Call]:
+        """Give the calls to a model that still count, oldest first."""
+        return await self._call(lambda store: store.state(MODEL_CALLS, list[Call])) or []
+
+    async def save_model_calls(self, calls: Sequence[Call]) -> None:
+        """Save the calls to a model that still count: what was spent stays spent after a restart."""
+        snapshot = Snapshot(0, msgspec.json.encode(calls))
+        await self._call(lambda store: store.save_snapshot(MODEL_CALLS, snapshot))
 
     async def load_playbook(self) -> Playbook:
         """Give the playbook as it was last saved."""

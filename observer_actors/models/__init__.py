@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from observer_actors.models.chat import OllamaModel, OpenAIModel
-from observer_actors.models.guard import Breaker, Budget
+from observer_actors.models.guard import Breaker, Budget, Call
 from observer_actors.models.model import ChatModel, ChatReply, Model, ModelFailed, ModelRefused
 from observer_actors.models.seed import LakehouseModel
 
 __all__ = [
     "Breaker",
     "Budget",
+    "Call",
     "ChatModel",
     "ChatReply",
     "LakehouseModel",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-__all__ = ["Breaker", "Budget"]
+import msgspec
+
+__all__ = ["Breaker", "Budget", "Call"]
 
 HOUR_S: Final = 3_600.0
 FAILURES_MAX: Final = 3
@@ -14,29 +17,46 @@ OPEN_S_MAX: Final = 1_800.0
 _DOUBLINGS_MAX: Final = 16
 
 
-class Budget:
-    """Calls and tokens within any hour: a call is let through while both have room, and its tokens count when known."""
+class Call(msgspec.Struct):
+    """A question that was put to a model."""
 
-    def __init__(self, calls_max: int, tokens_max: int) -> None:
+    at: float
+    """Seconds since 1970."""
+    tokens: int = 0
+
+
+class Budget:
+    """Calls and tokens within any hour: a call is let through while both have room, and its tokens count when known.
+
+    Time is seconds since 1970, since what was spent outlives the process. A call that a clock that was set back leaves
+    more than an hour ahead counts no more.
+
+    :param spent: the calls of before, oldest first.
+    """
+
+    def __init__(self, calls_max: int, tokens_max: int, spent: Iterable[Call] = ()) -> None:
         self._calls_max = calls_max
         self._tokens_max = tokens_max
-        self._spent: deque[list[float]] = deque()
-        """Time and tokens of each call, oldest first: at most ``calls_max``."""
+        self._spent: deque[Call] = deque(spent, maxlen=calls_max)
+
+    @property
+    def spent(self) -> Sequence[Call]:
+        """The calls that count, oldest first: at most ``calls_max``."""
+        return tuple(self._spent)
 
     def take(self, now: float) -> bool:
         """Take a call, if there is room for one."""
-        while self._spent and self._spent[0][0] <= now - HOUR_S:
-            self._spent.popleft()
-        tokens = sum(call[1] for call in self._spent)
+        self._spent = deque((call for call in self._spent if abs(now - call.at) < HOUR_S), maxlen=self._calls_max)
+        tokens = sum(call.tokens for call in self._spent)
         if len(self._spent) >= self._calls_max or tokens >= self._tokens_max:
             return False
-        self._spent.append([now, 0.0])
+        self._spent.append(Call(now))
         return True
 
     def spend(self, tokens: int) -> None:
         """Note what the calls under way have used."""
         if self._spent:
-            self._spent[-1][1] += tokens
+            self._spent[-1].tokens += tokens
 
 
 class Breaker:

@@ -95,7 +95,7 @@ _ENDINGS: Final = frozenset({"s", "es", "ed", "d", "ing", "ly", "er", "al", "abl
 _OPEN_ENDS: Final = tuple("-/([{,#\\_&+@<")
 """No text ends so."""
 CUT_WORDS_MIN: Final = 3
-"""Words of a beginning, two of which say something."""
+"""Words of a beginning, two of which say something; one less where it is seen to be cut."""
 CUT_TAIL_WORDS_MAX: Final = 12
 """Words that the torn end of a masked text may have been taken apart into."""
 _CLOSED_BY: Final = {"(": ")", "[": "]", "{": "}"}
@@ -207,9 +207,10 @@ def begins(words: Sequence[str], whole: Sequence[str], *, is_cut: bool) -> bool:
     """
     last = len(words) - 1
     beyond = len(words) - len(whole)
-    if words[:1] != whole[:1] or (len(words) > 1 < len(whole) and whole[1] not in (words[1], ANY)):
+    if words[:1] != whole[:1] or (len(words) > 2 and len(whole) > 1 and whole[1] not in (words[1], ANY)):  # noqa: PLR2004
         return False  # what the loop below would find, of nearly all, at a fraction of the cost
-    if last < CUT_WORDS_MIN - 1 or beyond >= CUT_TAIL_WORDS_MAX or constants(words) < CUT_WORDS_MIN - 1:
+    fewest = CUT_WORDS_MIN - 1 if is_cut else CUT_WORDS_MIN
+    if len(words) < fewest or beyond >= CUT_TAIL_WORDS_MAX or constants(words) < CUT_WORDS_MIN - 1:
         return False
     for place, (word, other) in enumerate(zip(words, whole, strict=False)):
         if word == other or (other == ANY and is_word(word)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,15 @@ async def test_the_budget_of_an_hour_is_kept(tmp_path: Path) -> None:
         async with running_daemon(tmp_path / "data", "--config", config) as daemon:
             await diagnosed(daemon, await fail_and_find(daemon))
             await daemon.event(endpoint="other", ok=False, error="no route to host")
-            with trio.fail_after(10):
-                while await metric(daemon, "observer_model_refusals_total") == 0:
-                    await trio.lowlevel.checkpoint()
+            await _refusal(daemon)
             assert len(peer.received(CHAT)) == 1
+            assert await daemon.stop(signal.SIGKILL) == -signal.SIGKILL
+        async with running_daemon(tmp_path / "data", "--config", config) as daemon:
+            await _refusal(daemon)
+            assert len(peer.received(CHAT)) == 1, "what was spent stays spent"
+
+
+async def _refusal(daemon: Daemon) -> None:
+    with trio.fail_after(10):
+        while await metric(daemon, "observer_model_refusals_total") == 0:
+            await trio.lowlevel.checkpoint()
