@@ -30,43 +30,63 @@ class RuleInvalid(ObserverError):
     exit_code = 78
 
 
-def _always(_match: str, _value: str) -> bool:
+class _Found(Struct, frozen=True):
+    """What a rule has found: all that matched, the secret in it, and what stands behind that."""
+
+    match: str
+    value: str
+    behind: str
+
+
+def _always(_found: _Found) -> bool:
     return True
 
 
 class _Rule(Struct, frozen=True):
-    """``pattern``: the secret is what its last group holds, or all of it. ``accepts`` sees the match and the secret."""
+    """``pattern``: the secret is what its last group holds, or all of it, where ``accepts`` does."""
 
     kind: str
     pattern: str
-    accepts: Callable[[str, str], bool] = _always
+    accepts: Callable[[_Found], bool] = _always
 
 
-def _has_digit(_match: str, value: str) -> bool:
-    return any(letter.isdigit() for letter in value)
+def _has_digit(found: _Found) -> bool:
+    return any(letter.isdigit() for letter in found.value)
 
 
-def _passes_luhn(_match: str, number: str) -> bool:
+def _passes_luhn(found: _Found) -> bool:
     """Check the last digit as ISO/IEC 7812-1 has it."""
-    digits = [int(digit) for digit in number if digit.isdigit()]
+    digits = [int(digit) for digit in found.value if digit.isdigit()]
     doubled = [digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2]]  # noqa: PLR2004 - above 4 it has two digits
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
 
 VALUE_CHARS_MIN: Final = 3
 PROSE_CHARS_MAX: Final = 16
+BEHIND_CHARS: Final = 40
 _WORDS: Final = frozenset({"true", "false", "null", "none", "yes", "no", "accepted", "rejected", "required", "missing"})
-
-
+_SAID_OF_PASSWORDS: Final = frozenset(
+    """
+    blank changed denied disabled empty enabled expired failed hidden incorrect invalid mismatch mismatched ok optional
+    prompted redacted refused reset short string text unchanged unknown unset updated weak wrong
+    """.split()  # noqa: SIM905 - a list of quoted words is harder to read
+)
+_GOES_ON: Final = re.compile(r"[ \t]+(?![\w.-]+\s*[:=])\w")
+"""Another word, which names no value of its own: prose."""
 _COUNT: Final = re.compile(r"\d[\d_.,/]*[kKmM]?")
 
 
-def _is_no_prose(match: str, value: str) -> bool:
+def _is_no_prose(found: _Found) -> bool:
     """Tell `password=hunter2` from "password: must be longer", "tokens: 512" and `PWD=/home/me`."""
+    match, value = found.match.lower(), found.value
     if len(value) < VALUE_CHARS_MIN or value.startswith("[redacted") or not _may_be_secret(match, value):
         return False
-    said_in_prose = (": " in match or "token=" in match.lower()) and '"' not in match and "'" not in match
-    return not (said_in_prose and value.strip(".!?").isalpha() and len(value) < PROSE_CHARS_MAX)
+    word = value.strip(".!?").lower()
+    may_be_prose = (": " in match or "token=" in match) and '"' not in match and "'" not in match
+    if not may_be_prose or not word.isalpha() or len(value) >= PROSE_CHARS_MAX:
+        return True
+    is_password = "pass" in match or "pwd" in match
+    return is_password and word not in _SAID_OF_PASSWORDS and not _GOES_ON.match(found.behind)
 
 
 def _may_be_secret(name: str, value: str) -> bool:
@@ -244,7 +264,7 @@ def _replaced(rule: _Rule, expression: Any, text: str, found: Counter[str]) -> s
     for match in expression.finditer(text):
         group = expression.groups if expression.groups and match.group(expression.groups) is not None else 0
         start, end = match.span(group)
-        if start < upto or not rule.accepts(match.group(0), text[start:end]):
+        if start < upto or not rule.accepts(_Found(match.group(0), text[start:end], text[end : end + BEHIND_CHARS])):
             continue
         parts += (text[upto:start], _marker(rule.kind))
         upto = end

@@ -405,10 +405,10 @@ def test_a_text_that_is_not_unicode_is_refused(name: str, text: bytes) -> None:
 
 
 def test_an_op_is_one_line_of_raw_utf8_but_for_what_a_terminal_obeys() -> None:
-    text = "\u2028\u2029\x00\x7f\x85\U0001f600\ufeff"
+    text = "\u2028\u2029\x00\x7f\x85\U0001f600\ufeff\U000e0041"
     line = encode_ops([decoder.one(msgspec.json.encode({"city": text}), now=NOW).op])
     assert line.count(b"\n") == 1
-    assert b"\\u2028\\u2029\\u0000\\u007f\\u0085" + "\U0001f600\ufeff".encode() in line
+    assert b"\\u2028\\u2029\\u0000\\u007f\\u0085" + "\U0001f600".encode() + b"\\ufeff\\udb40\\udc41" in line
     assert decode_op(line).city == text
 
 

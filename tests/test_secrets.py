@@ -52,6 +52,10 @@ NO_SECRET: Final = (
     "sk-learn-contrib-package-something",
     "token=EOF unexpected",
     "password: must be longer than eight letters",
+    "password: incorrect",
+    "Password: Incorrect.",
+    "bad password: wrong length: 3",
+    "unexpected token: identifier",
     "invalid token: expired",
     "tokens: 512, max_tokens=400",
     "the secret of success",
@@ -96,6 +100,15 @@ def test_what_stands_around_a_secret_stays(kind: str) -> None:
 
 def test_each_kind_has_an_example_here() -> None:
     assert {*SECRET, *IN_CONTEXT} == set(KINDS)
+
+
+@pytest.mark.parametrize(
+    "around", ["password: {}", "Password: {}\nUser: bob", "passphrase: {}, user: bob", "pwd: {} user=bob"]
+)
+def test_a_single_word_may_be_a_password(around: str) -> None:
+    found: Counter[str] = Counter()
+    assert secrets.text(around.format("swordfish"), found) == around.format("[redacted:password]")
+    assert found == {"password": 1}
 
 
 @pytest.mark.parametrize("text", NO_SECRET)

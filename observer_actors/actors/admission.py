@@ -115,13 +115,19 @@ class Room:
         """How many wait for room."""
         return len(self._waiting)
 
-    async def enter(self, count: int, size: int) -> None:
-        """Wait for room and take it; give it a deadline from outside."""
-        if not self._waiting and self.fits(count, size):
+    async def enter(self, count: int, size: int, *, first: bool = False) -> None:
+        """Wait for room and take it; give it a deadline from outside.
+
+        :param first: before all who wait already: for who is inside and needs more to come to an end.
+        """
+        if (first or not self._waiting) and self.fits(count, size):
             self.take(count, size)
             return
         turn = (count, size, trio.Event())
-        self._waiting.append(turn)
+        if first:
+            self._waiting.appendleft(turn)
+        else:
+            self._waiting.append(turn)
         try:
             await turn[2].wait()
         except trio.Cancelled:

@@ -1,8 +1,10 @@
 """Room for request bodies: how much of all of them may be in memory at once.
 
 A request takes room for all that it announces, before its body is read: whoever got room can then finish, and no two
-wait for each other half-read. Each way in has a room of its own, so that Quart, which reads a body by itself and in
-its own time, takes none from the front door. Both ways a body must arrive at a minimum rate (`Arrival`).
+wait for each other half-read. One that announces no length takes a little, and more as it comes (`Held.grow`): many
+small ones fit in at once; two large ones may wait for each other, but not for long, and then hear 503. Each way in has
+a room of its own, so that Quart, which reads a body by itself and in its own time, takes none from the front door.
+Both ways a body must arrive at a minimum rate (`Arrival`).
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ import trio
 from observer_actors.actors.admission import Room
 from observer_actors.errors import Overloaded, RequestTimedOut
 
-__all__ = ["Arrival", "BodyRoom", "body_late", "head_late"]
+__all__ = ["UNANNOUNCED_BYTES", "Arrival", "BodyRoom", "Held", "body_late", "head_late"]
 
 REQUESTS_MAX: Final = 10_000
+UNANNOUNCED_BYTES: Final = 131_072
+"""What a body without a length takes at first: twice what Hypercorn reads at once."""
 STALL_S: Final = 2.0
 BYTES_A_SECOND_MIN: Final = 65_536
 """A body holds room while it arrives. It may stand still for `STALL_S` in all, and must come at this rate besides: who
@@ -50,6 +54,47 @@ class Arrival:
         """Note that so many bytes have come."""
         self.by = min(self.by + count / BYTES_A_SECOND_MIN, self._end)
 
+    def waited(self, seconds: float) -> None:
+        """Note that nobody looked for so long: that is not the sender's fault."""
+        self.by = min(self.by + seconds, self._end)
+
+
+class Held:
+    """The room that one request holds."""
+
+    def __init__(self, room: Room, count: int, size: int, *, wait_s: float) -> None:
+        self._room = room
+        self._count = count
+        self._wait_s = wait_s
+        self.size = size
+        """Bytes."""
+
+    async def enter(self) -> None:
+        """Wait for room, and take it; a request without a body never waits.
+
+        :raises Overloaded: none came free in time.
+        """
+        if self.size:
+            await self._enter(self._count, self.size, first=False)
+
+    async def grow(self, size: int) -> None:
+        """Take more, until it is room for ``size`` bytes in all.
+
+        :raises Overloaded: none came free in time.
+        """
+        await self._enter(0, size - self.size, first=True)
+        self.size = size
+
+    def leave(self) -> None:
+        """Give it back."""
+        self._room.leave(self._count, self.size)
+
+    async def _enter(self, count: int, size: int, *, first: bool) -> None:
+        with trio.move_on_after(self._wait_s) as waited:
+            await self._room.enter(count, size, first=first)
+        if waited.cancelled_caught:
+            raise Overloaded(f"no room for the body within {self._wait_s:g} s", limit="listen.bodies_bytes_max")
+
 
 class BodyRoom:
     """The room of one way in.
@@ -65,20 +110,16 @@ class BodyRoom:
         self._wait_s = wait_s
 
     @asynccontextmanager
-    async def hold(self, size: int) -> AsyncIterator[None]:
+    async def hold(self, size: int) -> AsyncIterator[Held]:
         """Hold room for a body of ``size`` bytes; a request without one never waits.
 
         :raises Overloaded: none came free in time.
         """
-        count = 1 if size else 0
-        if size:
-            with trio.move_on_after(self._wait_s) as waited:
-                await self._room.enter(count, size)
-            if waited.cancelled_caught:
-                raise Overloaded(f"no room for the body within {self._wait_s:g} s", limit="listen.bodies_bytes_max")
+        held = Held(self._room, 1 if size else 0, size, wait_s=self._wait_s)
+        await held.enter()
         self.requests += 1
         try:
-            yield
+            yield held
         finally:
             self.requests -= 1
-            self._room.leave(count, size)
+            held.leave()

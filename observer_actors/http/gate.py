@@ -1,8 +1,8 @@
 """The gate before the web application: who is let in (`guard`), and how much may be in memory at once.
 
 Quart reads a body to its end whether or not the handler wants it. A request passes the gate, and its body is read,
-only when there is room for all of it: for what `Content-Length` says, or for the most that is allowed when it says
-nothing. Until then the bytes stay in the socket, and TCP holds the sender back. An answer leaves only when there is
+only when there is room for all of it: for what `Content-Length` says, or, when nothing says it, for what comes, as it
+comes. Until then the bytes stay in the socket, and TCP holds the sender back. An answer leaves only when there is
 room for it among those that are being sent: readers that do not read cost a bounded amount of memory.
 
 HTTP/1 only: over HTTP/2 one connection can begin a hundred answers and read none.
@@ -17,7 +17,7 @@ import trio
 
 from observer_actors.actors.admission import Room
 from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge
-from observer_actors.http.bodies import REQUESTS_MAX, Arrival, BodyRoom, body_late
+from observer_actors.http.bodies import REQUESTS_MAX, UNANNOUNCED_BYTES, Arrival, BodyRoom, Held, body_late
 from observer_actors.http.guard import PEER, Guard
 from observer_actors.http.replies import Reply, problem_reply
 from observer_actors.http.wire import LENGTH_DIGITS_MAX
@@ -92,8 +92,8 @@ class Gate:
             if refusal is not None:
                 raise refusal
             self._measure(scope)
-            async with self._bodies.hold(self._announced(scope)):
-                arriving = _Arriving(receive, self._body_seconds_max)
+            async with self._bodies.hold(self._announced(scope)) as held:
+                arriving = _Arriving(receive, held, self._body_bytes_max, self._body_seconds_max)
                 await self._application(scope, arriving, _Answering(send, self._answers))
         except* ObserverError as errors:  # the application lets none out: they are the gate's
             failure = _first(errors)
@@ -117,7 +117,7 @@ class Gate:
         length = headers.get(b"content-length")
         if length is None:
             chunked = b"transfer-encoding" in headers or scope["method"] not in _BODYLESS
-            return largest if chunked else 0
+            return min(UNANNOUNCED_BYTES, largest) if chunked else 0
         if not length.isdigit() or len(length) > LENGTH_DIGITS_MAX:
             raise RequestInvalid(f"Content-Length {ascii(length[:40])[1:]} is no length")
         if int(length) > largest:
@@ -130,25 +130,36 @@ class Gate:
 
 
 class _Arriving:
-    """Gives the application what arrives of a body, and has no patience with one that does not.
+    """Gives the application what arrives of a body, while there is room; it has no patience with one that stalls.
 
-    :raises RequestTimedOut: from within the application, which passes it on.
+    :raises RequestTimedOut, Overloaded: from within the application, which passes it on.
     """
 
-    def __init__(self, receive: Receive, seconds_max: float) -> None:
+    def __init__(self, receive: Receive, held: Held, bytes_max: int, seconds_max: float) -> None:
         self._receive = receive
+        self._held = held
+        self._bytes_max = bytes_max
+        self._came = 0
         self._arrival: Arrival | None = Arrival(seconds_max)
 
     async def __call__(self) -> Message:
         if self._arrival is None:
             return await self._receive()
+        message: Message = None
         with trio.move_on_at(self._arrival.by):
             message = await self._receive()
-            self._arrival.came(len(message.get("body", b"")))
-            if not message.get("more_body", False):
-                self._arrival = None
-            return message
-        raise body_late()
+        if message is None:
+            raise body_late()
+        size = len(message.get("body", b""))
+        self._arrival.came(size)
+        self._came += size
+        if not message.get("more_body", False):
+            self._arrival = None
+        elif self._came > self._held.size // 2 and self._held.size < self._bytes_max:
+            began = trio.current_time()
+            await self._held.grow(min(2 * self._held.size, self._bytes_max))  # for what comes next
+            self._arrival.waited(trio.current_time() - began)
+        return message
 
 
 class _Answering:

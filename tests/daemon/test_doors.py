@@ -333,18 +333,51 @@ async def test_whoever_begins_http_2_is_let_go_of(tmp_path: Path) -> None:
                 pass
 
 
-async def test_who_is_refused_and_still_drips_is_let_go_of(tmp_path: Path) -> None:
+CHUNKED: Final = b"POST /events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("head", [CHUNKED, CHUNKED.replace(b"Transfer-Encoding: chunked", b"Content-Length: 8388608")])
+async def test_who_is_refused_and_still_drips_is_let_go_of(tmp_path: Path, head: bytes) -> None:
     async with (
         running_daemon(tmp_path, "--set", "listen.bodies_bytes_max=8388608") as daemon,
         AsyncExitStack() as stack,
     ):
         clients = [await stack.enter_async_context(connected_to(daemon.url, "web")) for _ in range(3)]
         for client in clients:
-            await client.send(b"POST /event HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+            await client.send(head)
         with trio.fail_after(20), suppress(trio.BrokenResourceError):
             while True:
                 await clients[-1].send(b"1\r\n \r\n")
                 await trio.sleep(0.1)
+
+
+async def test_bodies_without_a_length_take_room_for_what_has_come(tmp_path: Path) -> None:
+    settings = ("--set", "listen.bodies_bytes_max=8388608", "--set", "listen.connections_per_address_max=100")
+    async with running_daemon(tmp_path, *settings) as daemon, AsyncExitStack() as stack:
+        for _ in range(30):
+            client = await stack.enter_async_context(connected_to(daemon.url, "web"))
+            await client.send(CHUNKED + b"3\r\n{}\n\r\n")
+        async with connected_to(daemon.url, "web") as client:
+            await client.send(CHUNKED + b"3\r\n{}\n\r\n0\r\n\r\n")
+            with trio.fail_after(1.5):
+                assert (await client.answer()).status == 200
+
+
+async def test_bodies_without_a_length_that_wait_for_each_other_do_so_for_a_while(tmp_path: Path) -> None:
+    settings = ("listen.bodies_bytes_max=1048576", "listen.body_bytes_max=1048576", "admission.wait_seconds_max=0.5")
+    more = b"30000\r\n" + b"{}\n" * 65_536 + b"\r\n"
+    async with running_daemon(tmp_path, *(part for one in settings for part in ("--set", one))) as daemon:
+        async with connected_to(daemon.url, "web") as one, connected_to(daemon.url, "web") as other:
+            for client in (one, other):
+                await client.send(CHUNKED + more)
+            for client in (one, other):
+                with suppress(trio.BrokenResourceError):
+                    await client.send(more * 2)
+            with trio.fail_after(10):
+                statuses = {(await client.answer()).status for client in (one, other)}
+        assert 503 in statuses
+        assert statuses <= {503, 408}
+        assert (await daemon.post("/events", b'{"city":"a"}')).status_code == 200
 
 
 async def test_http_2_is_not_spoken(limited: Daemon) -> None:
