@@ -58,6 +58,13 @@ class Example(msgspec.Struct, frozen=True):
 
     seq: int
     line: str
+    error_at: int = 0
+    """Where the error begins in the line; 0 where an older version wrote it, and did not say."""
+
+    @property
+    def error(self) -> str:
+        """The error by itself; "" where that is not known."""
+        return self.line[self.error_at :] if self.error_at else ""
 
 
 class Pattern(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,7 +194,7 @@ def _folded(known: Pattern | None, group: Group, failures: Sequence[Op]) -> Patt
     if not failures:
         return known if described == known else described
     last = failures[-1]
-    new = [Example(op.seq, _line(op)) for op in failures[-EXAMPLES_MAX:]]
+    new = [_example(op) for op in failures[-EXAMPLES_MAX:]]
     return msgspec.structs.replace(
         described,
         last_seq=last.seq,
@@ -253,9 +260,10 @@ def _back_seq(first_seen: str, last_seen: str, count: int, failures: Sequence[Op
     return back
 
 
-def _line(op: Op) -> str:
+def _example(op: Op) -> Example:
     """Give ``[endpoint] input_summary: error`` as one line: an error cannot forge the line of another."""
     # Cut before and after: a field may hold 256 KiB, and joining its words may not.
     parts = (op.endpoint, op.input_summary, error_text(op))
     endpoint, given, error = (" ".join(part[: 2 * EXAMPLE_CHARS_MAX].split()) for part in parts)
-    return f"[{endpoint}] {given}: {error}"[:EXAMPLE_CHARS_MAX]
+    before = f"[{endpoint}] {given}: "
+    return Example(op.seq, f"{before}{error}"[:EXAMPLE_CHARS_MAX], len(before))

@@ -1,8 +1,8 @@
 """The likely cause of a pattern by rules alone, and what an agent should do differently. Pure.
 
 Every pattern gets one, with a confidence, or "unknown". A rule is a cause, words that speak for it, and how sure they
-make us; the surest rule that fits counts, of several equally sure ones the first. HTTP status codes are read from the
-examples, since they are masked in the template.
+make us; the surest rule that fits counts, of several equally sure ones the first. What a template masks is
+read from the examples: an HTTP status, and words in quotes, which count where all examples lead to the same cause.
 
 The confidences are judgements, from "the words can hardly mean anything else" (0.9) to "often" (0.5); the tests hold
 each rule to messages as real programs write them.
@@ -96,40 +96,41 @@ _RULES: Final = (
     _rule(
         Cause.QUOTA,
         0.9,
-        r"quota|insufficient (?:credits?|funds)|billing|usage limit|spending limit"
+        r"quota(?!tion)|insufficient (?:credits?|funds)|billing(?! (?:address|name))|usage limit|spending limit"
         r"|disk limit exceeded",
     ),
-    _rule(Cause.TIMEOUT, 0.9, r"time[d ]?[ -]?out|deadline|ETIMEDOUT|too slow|took too long|no answer within"),
+    _rule(Cause.TIMEOUT, 0.9, r"time[d ]?[ -]?out|deadline|\bETIMEDOUT\b|too slow|took too long|no answer within"),
     _rule(
         Cause.RESOURCE,
         0.9,
-        r"out of memory|\bOOM(?:Killed)?\b|connection slots|MemoryError|no space left|ENOSPC|disk full"
-        r"|too many open files|EMFILE",
+        r"out of memory|\bOOM(?:Killed)?\b|connection slots|MemoryError|no space left|\bENOSPC\b|disk full"
+        r"|too many open files|\bEMFILE\b",
     ),
     _rule(
         Cause.AUTHENTICATION,
         0.9,
         r"unauthori[sz]ed|unauthenticated|not authenticated|authentication (?:fail|required|error)"
         r"|failed to authenticate"
-        r"|(?:invalid|expired|missing|bad|wrong|revoked) (?:\w+ )?(?:api.?key|token|credentials?|password|signature)"
-        r"|(?:token|session|credentials?) (?:has |have |is |are )?(?:expired|revoked|invalid)|failed password"
+        r"|(?:invalid|expired|missing|bad|wrong|revoked|incorrect) (?:\w+ )?(?:api.?key|token|credentials?|password)"
+        r"|(?:invalid|expired|missing|bad|wrong) (?:\w+ )?signature"
+        r"|(?:token|session|credentials?|JWT) (?:has |have |is |are )?(?:expired|revoked|invalid)|failed password"
         r"|login failed",
     ),
     _rule(
         Cause.PERMISSION,
         0.9,
-        r"forbidden|permission|access (?:is )?denied|not (?:allowed|permitted|authori[sz]ed)|EACCES|EPERM"
+        r"forbidden|permission|access (?:is )?denied|not (?:allowed|permitted|authori[sz]ed)|\bEACCES\b|\bEPERM\b"
         r"|insufficient (?:privilege|scope)|read-only",
     ),
     _rule(
         Cause.NETWORK,
         0.9,
-        r"ECONN\w+|EPIPE|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN"
+        r"\b(?:ECONN\w+|EPIPE|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN)\b"
         r"|connection (?:was )?(?:refused|reset|closed|aborted|lost)"
         r"|connection error|connect failed|broken pipe|no route to host|unreachable|name resolution|getaddrinfo"
         r"|name or service not known"
         r"|\bDNS\b"
-        r"|socket hang up|(?:TLS|SSL)\b|certificate (?:verify|has expired|is not valid)|handshake",
+        r"|socket hang up|\b(?:TLS|SSL)\b|certificate (?:verify|has expired|is not valid)|handshake",
     ),
     _rule(
         Cause.BUG,
@@ -143,14 +144,14 @@ _RULES: Final = (
         Cause.CONFLICT,
         0.85,
         r"conflict|already (?:exists|in use|taken|been|booked|running)|duplicate|unique constraint|version mismatch"
-        r"|deadlock|is locked|stale|optimistic lock|etag",
+        r"|deadlock|is locked|\bstale\b|optimistic lock|\betag\b",
     ),
     _rule(
         Cause.NOT_FOUND,
         0.85,
         r"not.?found|no such|does ?n[o']t exist|doesn't exist|do not exist"
         r"|unknown (?:table|column|user|id|tool|function|model)"
-        r"|ENOENT|no (?:row|record|result|match)s? (?:for|found|with)|(?:is|was) gone"
+        r"|\bENOENT\b|no (?:row|record|result|match)s? (?:for|found|with)|(?:is|was) gone"
         r"|undefined (?:table|column|variable)",
     ),
     _rule(
@@ -165,7 +166,7 @@ _RULES: Final = (
         Cause.UPSTREAM,
         0.8,
         r"bad gateway|service unavailable|internal server error|gateway time|upstream|temporarily unavailable"
-        r"|server error",
+        r"|server error|\boverloaded\b",
     ),
     _rule(
         Cause.VALIDATION,
@@ -207,7 +208,10 @@ _BY_STATUS: Final = {
     507: Cause.RESOURCE,
 }
 """RFC 9110, 6585 and 4918; 499 is nginx's."""
+_SERVER_ERRORS: Final = range(500, 600)
 _STATUS_CONFIDENCE: Final = 0.85
+_QUOTED_CONFIDENCE: Final = 0.8
+"""At most: what is quoted may be a name."""
 _STATUS: Final = re.compile(
     r"(?:\bHTTP(?:/[\d.]+)?|\bstatus(?:[ _]code)?|\bcode|\berror)\W{0,4}(?P<status>[45]\d\d)\b", re.IGNORECASE
 )
@@ -216,19 +220,28 @@ _MASK: Final = re.compile(r"<\w+>")
 
 def rule(pattern: Pattern) -> Ruling:
     """Say what the rules make of a pattern."""
-    return ruled(pattern.template, _status(example.line for example in pattern.examples))
+    ruling = ruled(pattern.template, _status(example.line for example in pattern.examples))
+    if ruling.confidence >= _QUOTED_CONFIDENCE:
+        return ruling
+    shown = [ruled(example.error, None) for example in pattern.examples]
+    if not shown or len({one.cause for one in shown}) > 1:
+        return ruling
+    confidence = min(_QUOTED_CONFIDENCE, *(one.confidence for one in shown))
+    return msgspec.structs.replace(shown[-1], confidence=confidence) if confidence > ruling.confidence else ruling
 
 
-@lru_cache(maxsize=2_048)
-def ruled(template: str, status: int | None) -> Ruling:
-    """Say what the rules make of a masked text.
+@lru_cache(maxsize=8_192)
+def ruled(text: str, status: int | None) -> Ruling:
+    """Say what the rules make of a text.
 
+    :param text: masked, or as it came.
     :param status: the HTTP status that all texts with this mask name.
     """
-    text = _MASK.sub("…", template)
+    text = _MASK.sub("…", text)
     found = [(item.confidence, item.cause, match[0]) for item in _RULES if (match := item.words.search(text))]
-    if status in _BY_STATUS:
-        found.append((_STATUS_CONFIDENCE, _BY_STATUS[status], f"status {status}"))
+    by_status = _BY_STATUS.get(status or 0, Cause.UPSTREAM if status in _SERVER_ERRORS else None)
+    if by_status is not None:
+        found.append((_STATUS_CONFIDENCE, by_status, f"status {status}"))
     if not found:
         return Ruling(Cause.UNKNOWN, 0.0, ADVICE[Cause.UNKNOWN], "")
     confidence, cause, because = max(found, key=lambda item: item[0])
