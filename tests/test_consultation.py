@@ -104,14 +104,44 @@ def test_a_claim_without_an_op_that_was_shown_is_thrown_out_and_counted() -> Non
     assert statement.text == "Cause: timeout\ntrue (ops 7)\nwait"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "as ops 7, 777777 and 8 show",
+        "operation 555555 shows this",
+        "op number 444444 shows",
+        "see #333333",
+        "op_222222 failed",
+        "seq 222222",
+        "Ops [7, 8, 99]",
+        "ops 7 to 99",
+        "operations 7/99",
+    ],
+)
+def test_a_claim_whose_words_name_an_op_that_was_not_shown_is_thrown_out(text: str) -> None:
+    statement = read_statement(answer((text, [7]), ("true", [8])), [7, 8])
+    assert (statement.claims, statement.thrown_out) == ((Claim("true", (8,)),), 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["3 of 40 failed within 30 s", "the op took 30 s", "HTTP 404", "option 99", "ops 7 and 8"]
+)
+def test_other_numbers_in_a_claim_are_no_ops(text: str) -> None:
+    assert len(read_statement(answer((text, [7])), [7, 8]).claims) == 1
+
+
+def test_a_claim_whose_ops_are_no_list_of_numbers_is_thrown_out_alone() -> None:
+    claims = [{"text": "x", "ops": ops} for ops in ("7", 7.5, ["7"], [7.0], [True], None, [7, 7])]
+    statement = read_statement(json.dumps({"cause": "timeout", "claims": [*claims, {"text": "y"}]}), [7, 1])
+    assert (statement.claims, statement.thrown_out) == ((Claim("x", (7,)),), 7)
+
+
 def test_an_answer_in_a_fence_is_read_and_a_cause_that_is_none_is_unknown() -> None:
     statement = read_statement("Sure!\n```json\n" + answer(("x", [7]), cause="gremlins") + "\n```", [7])
     assert (statement.cause, len(statement.claims)) == (Cause.UNKNOWN, 1)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "no idea", "}{", '{"claims": 5}', '{"claims": [{"text": "x"}]}', "{" * 5_000 + "}"]
-)
+@pytest.mark.parametrize("text", ["", "no idea", "}{", '{"claims": 5}', '{"claims": [{"text": 5}]}', "{" * 5_000 + "}"])
 def test_garbage_is_no_answer(text: str) -> None:
     with pytest.raises(AnswerUnusable):
         read_statement(text, [7])
@@ -163,6 +193,16 @@ def test_a_model_that_fails_is_left_alone_for_longer_and_longer() -> None:
     breaker.succeeded()
     breaker.failed(181.0)
     assert breaker.admits(181.0)
+
+
+def test_questions_under_way_when_it_opens_do_not_open_it_once_more() -> None:
+    breaker = Breaker()
+    for _ in range(5):
+        breaker.failed(0.0)
+    assert breaker.admits(60.0)
+    breaker.failed(60.0)
+    breaker.failed(60.0)
+    assert [breaker.admits(at) for at in (179.0, 180.0)] == [False, True]
 
 
 def test_a_server_that_asks_to_be_left_alone_is() -> None:

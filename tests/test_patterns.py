@@ -21,6 +21,8 @@ from observer_actors.patterns import (
     Pattern,
     Reason,
     Scope,
+    Standing,
+    State,
     apply,
     bounded_endpoint,
     conclude,
@@ -350,6 +352,7 @@ def asked(patterns: dict[str, Pattern]) -> Inquiry:
 def test_a_new_pattern_is_due_once() -> None:
     patterns = folded([failure(1)])
     assert due(only(patterns)) is Reason.NEW
+    assert due(only(patterns), Standing(state=State.MUTED)) is None
     patterns = diagnosed(patterns, asked(patterns))
     assert due(only(patterns)) is None
     assert inquire(patterns.values()) is None
@@ -394,6 +397,21 @@ def test_a_pattern_is_back_after_an_hour_of_quiet(quiet_s: float, expected: Reas
     if expected is not None:
         patterns = diagnosed(patterns, asked(patterns))
         assert due(only(patterns)) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"), [(State.ESCALATING, Reason.ESCALATING), (State.REGRESSED, Reason.BACK), (State.ONGOING, None)]
+)
+def test_a_pattern_is_due_once_for_each_time_that_its_state_says_so(state: State, reason: Reason | None) -> None:
+    patterns = folded([failure(1)])
+    patterns = diagnosed(patterns, asked(patterns))
+    patterns = apply(patterns, [failure(2)]).onto(patterns)
+    standing = Standing(state=state, since_seq=2)
+    assert due(only(patterns), standing) is reason
+    if reason is not None:
+        inquiry = inquire(patterns.values(), lambda _pattern: standing)
+        assert inquiry is not None
+        assert due(only(diagnosed(patterns, inquiry)), standing) is None
 
 
 def test_what_fails_every_two_hours_is_not_back_each_time() -> None:

@@ -66,6 +66,35 @@ def test_a_pattern_is_new_for_a_day_and_ongoing_after_that() -> None:
     assert state_of(pattern, 2 * DAY_US) is State.ONGOING
 
 
+def test_a_spike_lasts_until_the_rate_falls_or_an_hour_is_over() -> None:
+    times = [*every(MINUTE_US, HOUR_US), *every(6 * SECOND_US, 3 * HOUR_US, HOUR_US)]
+    pattern = pattern_of(times[:1])
+    standing = judged(pattern, None, START_US)
+    seen = []
+    for minute in range(180):
+        at_us = (minute + 1) * MINUTE_US
+        pattern = pattern_of([time for time in times[1:] if at_us - MINUTE_US <= time < at_us] or [at_us - 1], pattern)
+        standing = judged(pattern, standing, START_US + at_us - 1)
+        seen.append(standing.state)
+    assert [state for one, state in zip(["", *seen], seen, strict=False) if one is not state] == [
+        State.NEW,
+        State.ESCALATING,
+        State.NEW,
+    ]
+    assert 60 <= seen.count(State.ESCALATING) <= 62
+    assert seen.index(State.ESCALATING) <= 62
+    fallen = judged(pattern, msgspec.structs.replace(standing, state=State.ESCALATING, usual=30), standing.since_us)
+    assert fallen.state is State.NEW
+
+
+def test_resolving_leaves_what_is_muted_muted() -> None:
+    pattern = pattern_of([0])
+    muted = acted(pattern, judged(pattern, None, START_US), Action.MUTE, "", START_US)
+    resolved = acted(pattern, muted, Action.RESOLVE, "", START_US + 1)
+    assert (resolved.state, resolved.resolved_seq) == (State.MUTED, 1)
+    assert acted(pattern, resolved, Action.UNMUTE, "", START_US + 2).state is State.RESOLVED
+
+
 @pytest.mark.parametrize(("quiet_us", "state"), [(HOUR_US - 1, State.NEW), (HOUR_US, State.RESOLVED)])
 def test_an_hour_of_quiet_resolves_it(quiet_us: int, state: State) -> None:
     assert state_of(pattern_of([0, SECOND_US]), SECOND_US + quiet_us) is state

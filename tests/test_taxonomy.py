@@ -9,6 +9,12 @@ from observer_actors.op import Op
 from observer_actors.patterns import Cause, Ruling, apply, rule
 from observer_actors.patterns.taxonomy import ADVICE
 
+REFUSED = (
+    "HTTPConnectionPool(host='db', port=80): Max retries exceeded with url: / (Caused by NewConnectionError("
+    "'<urllib3.connection.HTTPConnection object at 0x7f>: Failed to establish a new connection: [Errno 111]"
+    " Connection refused'))"
+)
+
 
 def ruled(error: str) -> Ruling:
     op = Op(
@@ -68,12 +74,7 @@ def ruled(error: str) -> Ruling:
         ("JWT expired", Cause.AUTHENTICATION),
         ("Incorrect API key provided", Cause.AUTHENTICATION),
         ("Error code: 529 - overloaded", Cause.UPSTREAM),
-        (
-            "HTTPConnectionPool(host='db', port=80): Max retries exceeded with url: / (Caused by NewConnectionError('"
-            + "<urllib3.connection.HTTPConnection object at 0x7f>: Failed to establish a new connection: [Errno 111]"
-            + " Connection refused'))",
-            Cause.NETWORK,
-        ),
+        (REFUSED, Cause.NETWORK),
         ("it did something odd", Cause.UNKNOWN),
         ("", Cause.UNKNOWN),
     ],

@@ -209,7 +209,8 @@ class Analyzer:
                 await self._consult(self.consultant)
                 life.progress()
                 continue
-            inquiry = inquire(self._patterns.values()) if self._model and number >= self._asks_from else None
+            is_time = self._model and number >= self._asks_from
+            inquiry = inquire(self._patterns.values(), self.standings.get) if is_time else None
             if inquiry is not None:
                 life.at("asking")
                 await self._ask(inquiry)
@@ -235,7 +236,7 @@ class Analyzer:
     async def _consult(self, consultant: Consultant) -> None:
         """Ask about the patterns that are due, each by itself."""
         known = {found.key: found.statement for found in self._diagnoses.values() if found.statement is not None}
-        for inquiry, statement in await consultant.consult(tuple(self._patterns.values()), known):
+        for inquiry, statement in await consultant.consult(tuple(self._patterns.values()), self.standings.get, known):
             await self._conclude(inquiry, statement.text, consultant.name, statement)
 
     def _remember(self, diagnosis: Diagnosis) -> None:

@@ -2,7 +2,8 @@
 
 A part of the analyzer. What it may cost is bounded: patterns a cycle, questions at a time, retries, calls and tokens
 an hour, also across restarts; a model that fails is left alone for longer and longer (`models.guard`). A question that
-gets no answer leaves its pattern due.
+gets no answer leaves its pattern due: its turn comes again after all others', and, where the answer was of no use,
+after a pause that grows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.learned import Learned
-from observer_actors.models import Breaker, Budget, ChatModel, ChatReply, ModelFailed, ModelRefused
+from observer_actors.models import Breaker, Budget, ChatModel, ChatReply, ModelFailed, ModelRefused, SchemaRefused
 from observer_actors.patterns import (
     SCHEMA,
     SYSTEM,
@@ -24,6 +25,7 @@ from observer_actors.patterns import (
     Inquiry,
     Pattern,
     Reason,
+    Standing,
     Statement,
     due,
     inquire_about,
@@ -36,6 +38,10 @@ __all__ = ["Consultant", "ConsultantStatistics"]
 
 PATTERNS_A_CYCLE: Final = 5
 RETRY_S: Final = 1.0
+PAUSE_S_FIRST: Final = 60.0
+PAUSE_S_MAX: Final = 1_800.0
+"""Before a pattern whose answer was of no use is asked about again; doubled each time."""
+_DOUBLINGS_MAX: Final = 16
 _OUR_FAULT: Final = range(400, 500)
 """Statuses after which the same question gets the same answer; but for 408 and 429."""
 _LATER: Final = frozenset({408, 429})
@@ -57,6 +63,16 @@ class ConsultantStatistics(msgspec.Struct):
     claims_kept: int = 0
     claims_thrown_out: int = 0
     """Made up: they named no op, or one that was not shown."""
+
+
+class _Unanswered(msgspec.Struct, frozen=True):
+    """How often a pattern was asked about without an answer, and until when it is left alone (trio's clock)."""
+
+    times: int = 0
+    until: float = 0.0
+
+
+_NONE: Final = _Unanswered()
 
 
 class Consultant:
@@ -88,6 +104,8 @@ class Consultant:
         self._budget = Budget(settings.calls_per_hour_max, settings.tokens_per_hour_max)
         self._breaker = Breaker()
         self._limiter = trio.CapacityLimiter(settings.concurrency_max)
+        self._unanswered: dict[str, _Unanswered] = {}
+        """By pattern."""
 
     async def load(self) -> None:
         """Go on from what was spent before."""
@@ -95,14 +113,20 @@ class Consultant:
         self._budget = Budget(settings.calls_per_hour_max, settings.tokens_per_hour_max, spent)
 
     async def consult(
-        self, patterns: Iterable[Pattern], known: Mapping[str, Statement]
+        self,
+        patterns: Iterable[Pattern],
+        standing: Callable[[str], Standing | None],
+        known: Mapping[str, Statement],
     ) -> list[tuple[Inquiry, Statement]]:
-        """Ask about those that are due, most failures first.
+        """Ask about those that are due: those that were asked about least often in vain, most failures first.
 
         :param known: key of an inquiry -> what was answered: the same evidence is not asked about twice.
         """
-        waiting = [(pattern, reason) for pattern in patterns if (reason := due(pattern)) is not None]
-        waiting.sort(key=lambda item: (item[0].diagnosed_count - item[0].count, item[0].id))
+        now, unanswered = trio.current_time(), self._unanswered
+        waiting = [(found, reason) for found in patterns if (reason := due(found, standing(found.id))) is not None]
+        self._unanswered = {pattern.id: unanswered[pattern.id] for pattern, _ in waiting if pattern.id in unanswered}
+        waiting = [item for item in waiting if unanswered.get(item[0].id, _NONE).until <= now]
+        waiting.sort(key=lambda item: (unanswered.get(item[0].id, _NONE).times, -item[0].undiagnosed, item[0].id))
         answered: list[tuple[Inquiry, Statement]] = []
 
         async def one(pattern: Pattern, reason: Reason) -> None:
@@ -110,6 +134,7 @@ class Consultant:
                 inquiry = inquire_about(pattern, reason, rule(pattern), await self._contrast(pattern))
                 statement = known.get(inquiry.key) or await self._ask(inquiry)
                 if statement is not None:
+                    self._unanswered.pop(pattern.id, None)
                     answered.append((inquiry, statement))
 
         async with trio.open_nursery() as nursery:
@@ -119,24 +144,41 @@ class Consultant:
 
     async def _ask(self, inquiry: Inquiry) -> Statement | None:
         """Put one question; None when there is no usable answer."""
-        for attempt in range(self._settings.retries_max + 1):
+        attempts, failure = 0, ""
+        while attempts <= self._settings.retries_max:
             if not (self._breaker.admits(trio.current_time()) and self._budget.take(self._clock())):
                 self.statistics.refused += 1
-                return None
+                break
             await self._learned.save_model_calls(self._budget.spent)  # before: what ends the process was spent too
             self.statistics.asked += 1
             try:
                 reply = await self._model.chat(SYSTEM, inquiry.prompt, SCHEMA)
+            except SchemaRefused:
+                continue
             except ModelFailed as error:
-                if not self._goes_on_after(error) or attempt == self._settings.retries_max:
-                    self._log.warning("consultation_failed", error=str(error), patterns=[inquiry.cases[0].pattern_id])
-                    return None
-                await trio.sleep(RETRY_S * 2**attempt)
+                failure, attempts = str(error), attempts + 1
+                if not self._goes_on_after(error):
+                    break
+                if attempts <= self._settings.retries_max:
+                    await trio.sleep(RETRY_S * 2 ** (attempts - 1))
             else:
                 self._budget.spend(reply.tokens)
                 await self._learned.save_model_calls(self._budget.spent)
                 return self._read(inquiry, reply)
+        if failure:
+            self._note_unanswered(inquiry)
+            self._log.warning("consultation_failed", error=failure, patterns=[inquiry.cases[0].pattern_id])
         return None
+
+    def _note_unanswered(self, inquiry: Inquiry, *, pause: bool = False) -> None:
+        """Let others have their turn before this one.
+
+        :param pause: it will get no better answer soon.
+        """
+        pattern = inquiry.cases[0].pattern_id
+        times = self._unanswered.get(pattern, _NONE).times + 1
+        pause_s = min(PAUSE_S_MAX, PAUSE_S_FIRST * 2 ** min(times - 1, _DOUBLINGS_MAX)) if pause else 0.0
+        self._unanswered[pattern] = _Unanswered(times, trio.current_time() + pause_s)
 
     def _goes_on_after(self, error: ModelFailed) -> bool:
         self.statistics.failed += 1
@@ -152,6 +194,7 @@ class Consultant:
         except AnswerUnusable as error:
             statistics.unusable += 1
             self._breaker.failed(trio.current_time())
+            self._note_unanswered(inquiry, pause=True)
             self._log.warning("consultation_unusable", error=str(error), patterns=[pattern])
             return None
         self._breaker.succeeded()

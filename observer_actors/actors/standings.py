@@ -153,7 +153,8 @@ class Standings:
         else:
             self._omitted += 1
         self._announce(change)
-        if self._settings.webhook_url and state in self._settings.webhook_states:
+        is_news = was is not State.MUTED  # what a person has just unmuted they know
+        if self._settings.webhook_url and state in self._settings.webhook_states and is_news:
             key = f"pattern_state:{pattern.id}:{state}:{now_us}"
             self._unsent.append(webhook_message(self._settings.webhook_url, key, change))
             self.dropped += max(0, len(self._unsent) - UNSENT_MAX)

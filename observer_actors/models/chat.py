@@ -1,7 +1,7 @@
 """Models behind a chat API: any OpenAI-compatible server (llama.cpp's, vLLM, LM Studio, OpenAI), and Ollama's own.
 
 The answer is asked for as JSON after a schema. An OpenAI-compatible server that knows none answers 400 or 422; it is
-asked without one from then on.
+asked without one from then on, unless that is refused likewise: then it was the question.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import httpx
 import msgspec
 
 from observer_actors.models.exchange import exchange
-from observer_actors.models.model import ChatReply, ModelFailed, ModelRefused
+from observer_actors.models.model import ChatReply, ModelFailed, ModelRefused, SchemaRefused
 from observer_actors.settings import DiagnosisSettings
 
 __all__ = ["OllamaModel", "OpenAIModel"]
@@ -62,20 +62,26 @@ class OpenAIModel:
         self._settings = settings
         self._url = settings.url.rstrip("/") + "/chat/completions"
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._knows_schemas = True
+        self._asks_with_schema = True
+        self._is_sure = False
+        """Whether it knows schemas has been seen."""
 
     async def chat(self, system: str, prompt: str, schema: Schema) -> ChatReply:
         """Ask, and give the words of the first choice.
 
+        :raises SchemaRefused: there are none, as the server may know no schemas.
         :raises ModelFailed: there are none.
         """
         try:
-            answer = await self._ask(system, prompt, schema if self._knows_schemas else None)
+            answer = await self._ask(system, prompt, schema if self._asks_with_schema else None)
         except ModelRefused as refused:
-            if refused.http_status not in _NO_SCHEMA or not self._knows_schemas:
+            if refused.http_status not in _NO_SCHEMA or self._is_sure:
                 raise
-            self._knows_schemas = False
-            answer = await self._ask(system, prompt, None)
+            self._asks_with_schema = not self._asks_with_schema
+            if not self._asks_with_schema:
+                raise SchemaRefused(str(refused)) from refused
+            raise
+        self._is_sure = True
         return _read(answer, system + prompt, self._url)
 
     async def _ask(self, system: str, prompt: str, schema: Schema | None) -> bytes:

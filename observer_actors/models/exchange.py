@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 import httpx
@@ -68,6 +70,13 @@ async def _body(url: str, response: httpx.Response) -> bytes:
 
 
 def _wait_s(response: httpx.Response) -> float:
-    """Give the seconds that a server asks us to wait; 0 when it does not say, or in a form that we do not read."""
+    """Give the seconds that a server asks us to wait (RFC 9110, 10.2.3); 0 when it does not say."""
     text = response.headers.get("Retry-After", "")
-    return min(float(text), _RETRY_AFTER_S_MAX) if text.isascii() and text.isdigit() else 0.0
+    if text.isascii() and text.isdigit():
+        return min(float(text), _RETRY_AFTER_S_MAX)
+    try:
+        said = response.headers.get("Date")
+        now = parsedate_to_datetime(said) if said else datetime.now(UTC)
+        return min(max(0.0, (parsedate_to_datetime(text) - now).total_seconds()), _RETRY_AFTER_S_MAX)
+    except (TypeError, ValueError):  # no date, or one without a zone beside one with
+        return 0.0

@@ -66,6 +66,8 @@ class Breaker:
         self._failures = 0
         self._opened = 0
         self._until = 0.0
+        self._is_tried = False
+        """Open, and one question is under way that decides."""
 
     def admits(self, now: float) -> bool:
         """Tell whether the model may be asked now; after a pause one question decides, and others wait for it."""
@@ -73,20 +75,23 @@ class Breaker:
             return False
         if self._failures >= FAILURES_MAX:
             self._until = now + OPEN_S_FIRST
+            self._is_tried = True
         return True
 
     def succeeded(self) -> None:
         """Note an answer."""
         self._failures = self._opened = 0
         self._until = 0.0
+        self._is_tried = False
 
     def failed(self, now: float, wait_s: float = 0.0) -> None:
-        """Note a failure.
+        """Note a failure. Those of questions that were under way when it opened do not open it once more.
 
         :param wait_s: as long as the server asks to be left alone.
         """
         self._failures += 1
-        if self._failures >= FAILURES_MAX:
+        if self._failures == FAILURES_MAX or self._is_tried:
             wait_s = max(wait_s, min(OPEN_S_MAX, OPEN_S_FIRST * 2 ** min(self._opened, _DOUBLINGS_MAX)))
             self._opened += 1
+            self._is_tried = False
         self._until = max(self._until, now + wait_s)

@@ -9,7 +9,7 @@ import msgspec
 
 from observer_actors.errors import ObserverError
 
-__all__ = ["ChatModel", "ChatReply", "Model", "ModelFailed", "ModelRefused"]
+__all__ = ["ChatModel", "ChatReply", "Model", "ModelFailed", "ModelRefused", "SchemaRefused"]
 
 
 class ModelFailed(ObserverError):
@@ -30,6 +30,10 @@ class ModelRefused(ModelFailed):
         super().__init__(detail)
         self.http_status = http_status
         self.wait_s = wait_s
+
+
+class SchemaRefused(ModelFailed):
+    """The server may not know schemas: the same question is to be put once more, now without one."""
 
 
 class Model(Protocol):

@@ -61,9 +61,14 @@ class AnswerUnusable(ValueError):
     """The answer is no object after the schema."""
 
 
+class _Claim(msgspec.Struct):
+    text: str = ""
+    ops: Any = None
+
+
 class _Answer(msgspec.Struct):
     cause: str = ""
-    claims: list[Claim] = []
+    claims: list[_Claim] = []
     advice: str = ""
 
 
@@ -74,7 +79,7 @@ def inquire_about(pattern: Pattern, reason: Reason, ruling: Ruling, contrasts: S
         pattern_id=pattern.id,
         reason=reason,
         seqs=seqs,
-        failures=pattern.count - pattern.diagnosed_count,
+        failures=pattern.undiagnosed,
         count=pattern.count,
         last_seq=pattern.last_seq,
     )
@@ -97,25 +102,35 @@ def read_statement(text: str, seqs: Sequence[int]) -> Statement:
     answer = _decoded(text)
     shown = set(seqs)
     kept = [
-        claim
+        Claim(claim.text[:CLAIM_CHARS_MAX], tuple(dict.fromkeys(claim.ops)))
         for claim in answer.claims
-        if claim.ops and shown.issuperset(claim.ops) and claim.text.strip() and _cited(claim.text) <= shown
+        if _rests_on(claim.ops, shown) and claim.text.strip() and _cited(claim.text[:CLAIM_CHARS_MAX]) <= shown
     ]
-    advice = answer.advice if kept and _cited(answer.advice) <= shown else ""
+    advice = answer.advice if kept and _cited(answer.advice[:CLAIM_CHARS_MAX]) <= shown else ""
     return Statement(
         cause=Cause(answer.cause) if kept and answer.cause in set(Cause) else Cause.UNKNOWN,
-        claims=tuple(Claim(claim.text[:CLAIM_CHARS_MAX], claim.ops) for claim in kept[:CLAIMS_MAX]),
+        claims=tuple(kept[:CLAIMS_MAX]),
         advice=advice[:CLAIM_CHARS_MAX],
         thrown_out=len(answer.claims) - len(kept) + (advice != answer.advice),
     )
 
 
-_CITED: Final = re.compile(r"\bops?\b[ #:]{0,3}(\d{1,18})", re.IGNORECASE)
+_NAMED_OPS: Final = re.compile(
+    r"(?:\b(?:op|operation|seq)s?(?![a-z])[\s_#:.(\[]*(?:(?:numbers?|nos?|ids?|seqs?)\b[\s#:.]*)?|\#)"
+    r"(?P<list>\d{1,18}(?:[\s,;#&/)(\]\[\u2013-]*(?:\b(?:and|or|to|through|op|ops)\b)?[\s#]*\d{1,18}\b)*)",
+    re.IGNORECASE,
+)
+"""``op 7``, ``ops 7, 8 and 9``, ``operation number 7``, ``#7``, ``seq_7``."""
+_NUMBER: Final = re.compile(r"\d+")
 
 
 def _cited(text: str) -> set[int]:
     """Give the ops that a text names."""
-    return set(map(int, _CITED.findall(text)))
+    return {int(number) for found in _NAMED_OPS.finditer(text) for number in _NUMBER.findall(found["list"])}
+
+
+def _rests_on(ops: Any, shown: set[int]) -> bool:  # noqa: ANN401 - whatever a model wrote
+    return isinstance(ops, list) and bool(ops) and all(type(op) is int and op in shown for op in ops)
 
 
 def _decoded(text: str) -> _Answer:

@@ -3,21 +3,21 @@
 A pattern is due when it is
 
 * **new**: never diagnosed;
-* **back**: since the last diagnosis it failed again after a quiet time of at least an hour of recorded time,
-  and of at least 4 times its mean distance between failures until then (`grouping.QUIET_US_MIN`,
-  `QUIET_TIMES_MEAN`);
-* **escalating**: it has failed since the last diagnosis at least 10 times, and at least 4 times as often as
-  in all the time before it. So a pattern with n failures and no quiet time is shown about log5(n) times in
-  all.
+* **back**: since the last diagnosis its state has become regressed, or it failed again after a quiet time of at least
+  an hour of recorded time, and of at least 4 times its mean distance between failures until then
+  (`grouping.QUIET_US_MIN`, `QUIET_TIMES_MEAN`);
+* **escalating**: since the last diagnosis its state has become escalating, or it has failed at least 10 times, and
+  at least 4 times as often as in all the time before it: there is much more to go by. So a pattern with n failures,
+  no spike and no quiet time is shown about log5(n) times in all.
 
-Never in between, and never twice with the same evidence: `Inquiry.key` is a hash of it.
+Never in between, never while it is muted, and never twice with the same evidence: `Inquiry.key` is a hash of it.
 
 The prompt's words and lines are the seed's (`observer.ts`, `analyzeErrors`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -26,6 +26,7 @@ import msgspec
 from observer_actors.patterns.catalogue import stable_id
 from observer_actors.patterns.grouping import Example, Pattern
 from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message
+from observer_actors.patterns.states import Standing, State
 from observer_actors.patterns.taxonomy import Cause
 
 __all__ = [
@@ -125,27 +126,34 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """Where the model was asked for its evidence; each claim names ops that were shown to it."""
 
 
-def due(pattern: Pattern) -> Reason | None:
+def due(pattern: Pattern, standing: Standing | None = None) -> Reason | None:
     """Say why the pattern is to be shown to a model now; None when it is not."""
+    state = standing.state if standing is not None else State.NEW
+    if state is State.MUTED:
+        return None
     if not pattern.diagnosed_seq:
         return Reason.NEW
-    if pattern.back_seq > pattern.diagnosed_seq:
+    is_recent = standing is not None and standing.since_seq > pattern.diagnosed_seq
+    if pattern.back_seq > pattern.diagnosed_seq or (is_recent and state is State.REGRESSED):
         return Reason.BACK
-    since = pattern.count - pattern.diagnosed_count
-    if since >= max(ESCALATION_FAILURES_MIN, ESCALATION_TIMES * pattern.diagnosed_count):
+    if is_recent and state is State.ESCALATING:
+        return Reason.ESCALATING
+    if pattern.undiagnosed >= max(ESCALATION_FAILURES_MIN, ESCALATION_TIMES * pattern.diagnosed_count):
         return Reason.ESCALATING
     return None
 
 
-def inquire(patterns: Iterable[Pattern]) -> Inquiry | None:
+def inquire(
+    patterns: Iterable[Pattern], standing: Callable[[str], Standing | None] = lambda _pattern: None
+) -> Inquiry | None:
     """Put the patterns that are due into one prompt; None when none is.
 
     At most `CASES_MAX` patterns, those with the most failures since their last diagnosis first.
     """
-    reasons = [(pattern, reason) for pattern in patterns if (reason := due(pattern)) is not None]
+    reasons = [(found, reason) for found in patterns if (reason := due(found, standing(found.id))) is not None]
     if not reasons:
         return None
-    reasons.sort(key=lambda item: (item[0].diagnosed_count - item[0].count, item[0].id))
+    reasons.sort(key=lambda item: (-item[0].undiagnosed, item[0].id))
     chosen = reasons[:CASES_MAX]
     quoted = _quoted([pattern for pattern, _ in chosen])
     cases = tuple(_case(pattern, reason, quoted) for pattern, reason in chosen)
@@ -219,7 +227,7 @@ def _case(pattern: Pattern, reason: Reason, quoted: Iterable[Example]) -> Case:
         pattern_id=pattern.id,
         reason=reason,
         seqs=tuple(example.seq for example in quoted if example.seq in own),
-        failures=pattern.count - pattern.diagnosed_count,
+        failures=pattern.undiagnosed,
         count=pattern.count,
         last_seq=pattern.last_seq,
     )

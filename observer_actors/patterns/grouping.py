@@ -102,6 +102,11 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     is_cut: bool = False
     """Its text looks cut, and no whole one that begins like it has come."""
 
+    @property
+    def undiagnosed(self) -> int:
+        """Failures since the last diagnosis."""
+        return self.count - self.diagnosed_count
+
 
 class Changes(msgspec.Struct, frozen=True):
     """What a fold has changed."""

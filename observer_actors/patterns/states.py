@@ -7,7 +7,8 @@ muted          a person said so, and has not taken it back
 resolved       a person said so, or it has not failed for an hour and for 4 times its mean distance between failures;
                it has not failed since
 escalating     in the last 5 minutes at least 10 failures, and at least 4 times as many as are usual in 5 minutes:
-               the higher of the mean of the hour and of the day before. It is 15 minutes old or older
+               the higher of the mean of the hour and of the day before. It is 15 minutes old or older. It stays so for
+               an hour, unless the last 5 minutes hold less than half of that
 regressed      it failed again after it was resolved, less than a day ago
 new            it was first seen less than a day ago, and has not been resolved since
 ongoing        anything else
@@ -89,6 +90,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: State = State.NEW
     since_us: int = 0
     """When it came into this state."""
+    since_seq: int = 0
+    """The pattern's ``last_seq`` then."""
+    usual: float = 0.0
+    """Failures in 5 minutes that were usual when it last began to escalate."""
     muted: bool = False
     resolved_seq: int = 0
     """The pattern's ``last_seq`` when it was last resolved; 0: never."""
@@ -122,8 +127,14 @@ def judged(pattern: Pattern, standing: Standing | None, now_us: int) -> Standing
     state = _state(pattern, known, now_us)
     if state is known.state:
         return known
-    resolved_seq = pattern.last_seq if state is State.RESOLVED else known.resolved_seq
-    return msgspec.structs.replace(known, state=state, since_us=now_us, resolved_seq=resolved_seq)
+    return msgspec.structs.replace(
+        known,
+        state=state,
+        since_us=now_us,
+        since_seq=pattern.last_seq,
+        resolved_seq=pattern.last_seq if state is State.RESOLVED else known.resolved_seq,
+        usual=_usual(pattern, now_us) if state is State.ESCALATING else known.usual,
+    )
 
 
 def acted(pattern: Pattern, standing: Standing, action: Action, text: str, now_us: int) -> Standing:
@@ -132,9 +143,11 @@ def acted(pattern: Pattern, standing: Standing, action: Action, text: str, now_u
         notes = (*standing.notes, Note(now_us, text[:NOTE_CHARS_MAX]))[-NOTES_MAX:]
         standing = msgspec.structs.replace(standing, notes=notes)
     if action is Action.RESOLVE:
-        standing = msgspec.structs.replace(
-            standing, muted=False, state=State.RESOLVED, since_us=now_us, resolved_seq=pattern.last_seq
-        )
+        standing = msgspec.structs.replace(standing, resolved_seq=pattern.last_seq)
+        if not standing.muted:
+            standing = msgspec.structs.replace(
+                standing, state=State.RESOLVED, since_us=now_us, since_seq=pattern.last_seq
+            )
     elif action is not Action.NOTE:
         standing = msgspec.structs.replace(standing, muted=action is Action.MUTE)
     return judged(pattern, standing, now_us)
@@ -152,7 +165,7 @@ def _state(pattern: Pattern, known: Standing, now_us: int) -> State:
     is_same = pattern.last_seq <= known.resolved_seq
     if is_same or _is_quiet(pattern, now_us):
         return State.RESOLVED
-    if _is_escalating(pattern, now_us):
+    if _is_escalating(pattern, known, now_us):
         return State.ESCALATING
     if known.regressed_us and now_us - known.regressed_us < REGRESSED_US:
         return State.REGRESSED
@@ -170,22 +183,32 @@ def _is_quiet(pattern: Pattern, now_us: int) -> bool:
     return now_us - last >= max(QUIET_US_MIN, QUIET_TIMES_MEAN * mean_us)
 
 
-def _is_escalating(pattern: Pattern, now_us: int) -> bool:
-    """Compare the newest minutes with the hour and the day before them."""
+def _is_escalating(pattern: Pattern, known: Standing, now_us: int) -> bool:
+    minute = now_us // MINUTE_US
+    recent = _sum(pattern.history.minutes, minute - SPIKE_MINUTES + 1, minute)
+    if known.state is State.ESCALATING and now_us - known.since_us < HOUR_US:
+        return 2 * recent >= max(SPIKE_FAILURES_MIN, SPIKE_TIMES * known.usual)
+    if recent < SPIKE_FAILURES_MIN or _age_minutes(pattern, minute) < SPIKE_AGE_MINUTES_MIN:
+        return False
+    return recent >= SPIKE_TIMES * _usual(pattern, now_us)
+
+
+def _usual(pattern: Pattern, now_us: int) -> float:
+    """Give how many failures are usual in `SPIKE_MINUTES`, of a pattern of `SPIKE_AGE_MINUTES_MIN`."""
     minute, hour = now_us // MINUTE_US, now_us // HOUR_US
     minutes, hours = pattern.history.minutes, pattern.history.hours
-    recent = _sum(minutes, minute - SPIKE_MINUTES + 1, minute)
-    first = time_us(pattern.first_seen)
-    if recent < SPIKE_FAILURES_MIN or first is None:
-        return False
-    age_minutes = minute - first // MINUTE_US
-    if age_minutes < SPIKE_AGE_MINUTES_MIN:
-        return False
+    age_minutes = _age_minutes(pattern, minute)
     spike_from = minute - SPIKE_MINUTES + 1
     hour_before = _sum(minutes, spike_from - 60, spike_from - 1) / min(60, age_minutes - SPIKE_MINUTES + 1)
-    age_hours = hour - first // HOUR_US
+    age_hours = hour - (minute - age_minutes) * MINUTE_US // HOUR_US
     day_before = _sum(hours, hour - 24, hour - 1) / (min(24, age_hours) * 60) if age_hours else 0.0
-    return recent >= SPIKE_TIMES * SPIKE_MINUTES * max(hour_before, day_before)
+    return SPIKE_MINUTES * max(hour_before, day_before)
+
+
+def _age_minutes(pattern: Pattern, minute: int) -> int:
+    """Give the age in whole minutes of the clock; 0 where it is not known."""
+    first = time_us(pattern.first_seen)
+    return 0 if first is None else minute - first // MINUTE_US
 
 
 def _sum(windows: Mapping[int, int], first: int, last: int) -> int:

@@ -125,7 +125,6 @@ async def test_ollama_is_spoken_to_in_its_own_way(tmp_path: Path) -> None:
         Garbage(),
         Status(429),
         Status(503),
-        completion("I have no idea"),
         completion(""),
         Json({"choices": []}),
         Json([1, 2, 3]),
@@ -146,6 +145,21 @@ async def test_a_model_that_fails_harms_nothing_and_is_left_alone(tmp_path: Path
             assert (await daemon.json(f"/failures/{key}"))["diagnosis"] is None
             await daemon.event(endpoint="sql:run", ok=True)
             assert all(actor["restarts"] == 0 for actor in (await daemon.json("/actors"))["actors"])
+
+
+async def test_a_question_whose_answer_is_of_no_use_keeps_no_other_from_being_asked(tmp_path: Path) -> None:
+    async with http_peer() as peer:
+        peer.on(CHAT, completion("I have no idea"), completion(statement(("x", [1]))))
+        config = configured(tmp_path, peer, more="concurrency_max = 1")
+        async with running_daemon(tmp_path / "data", "--config", config) as daemon:
+            events = [{"endpoint": f"e{number}", "success": False, "error": "x"} for number in range(7)]
+            await daemon.post("/events", [*events, *events[:1]])
+            with trio.fail_after(20):
+                while await metric(daemon, "observer_model_questions_total") < 7:
+                    await trio.lowlevel.checkpoint()
+            await _cycles(daemon, 3)
+            asked = [request.json()["messages"][1]["content"] for request in peer.received(CHAT)]
+            assert len(asked) == len({question.splitlines()[0] for question in asked}) == 7, "each once"
 
 
 async def test_the_budget_of_an_hour_is_kept(tmp_path: Path) -> None:
