@@ -3,7 +3,7 @@
 Nothing that was reported is changed. An op is *suspect* when it says ``success: true`` and its own words say otherwise
 (`suspicion`). It is *refuted* when the verdict on its run was a failure; a run is *silent* when its verdict was a
 failure and none of its ops had said so. A verdict is an op of source ``auditor``; it belongs to the ops that carry
-the same run: the first of ``attrs.run``, ``attrs.run_id``, ``attrs.trace_id``, ``attrs.traceId`` and ``sig_hash``
+the same run: the first of ``attrs.run`` (or ``run_id``), ``attrs.trace_id`` (or ``traceId``) and ``sig_hash``
 that an op has. Its others lead to that run too, for those who name one of them alone: the newest run that had it.
 Whichever comes first, the ops or the verdict; of two verdicts on a run the first counts.
 
@@ -32,34 +32,46 @@ ENDPOINTS_MAX: Final = 200
 SOURCES_MAX: Final = 50
 OTHER: Final = "other"
 LOOKED_AT_CHARS_MAX: Final = 4_096
-RUN_CHARS_MAX: Final = 200
+"""Of a long output, the first and the last ones: exit codes stand at the end."""
+RUN_CHARS_MAX: Final = 1_040
+"""An attribute's value, and its name."""
 PLAIN_CHARS_MAX: Final = 100
 _NO_CLAIMS: Final = frozenset({AUDITOR, OWN_SOURCE})
 """Sources whose ops claim nothing about an agent's own work."""
-_RUN_ATTRS: Final = ("run", "run_id", "trace_id", "traceId")
+_RUN_ATTRS: Final = (("run", "run"), ("run_id", "run"), ("trace_id", "trace_id"), ("traceId", "trace_id"))
+"""An attribute's name, and that of what it is an id of."""
 
+_ERROR_STATUS: Final = r"(?:4(?:0\d|1[0-8]|2[1-9]|31|51)|5(?:0\d|1[01]|2\d))"
+"""Those that are assigned, and what proxies use: 450 may be a number of anything."""
 _BEGINS: Final = re.compile(
-    r"""\s*(?:
-      (?P<error>(?:[\w.]*(?:error|exception)|fatal|failed|failure)\s*:(?!\s*(?:none|null|nil|false|ok|0)\b))
-    | (?P<http>HTTP(?:/\d(?:\.\d)?)?\s+(?:status:?\s+)?[45]\d\d\b)
-    | (?P<status>status(?:\s+code)?\s*[:=]\s*[45]\d\d\b)
+    rf"""\s*(?:
+      (?P<error>(?:(?:tool|api|an?|the|unexpected|internal|fatal)\s+){{0,3}}
+        (?:[\w.]*(?:error|exception)|fatal|failed|failure)
+        (?:\s+(?:occurred|executing|calling|running|invoking|while)\b[^:\n]{{0,100}})?
+        \s*:(?!\s*(?:none|null|nil|false|ok|0)\b))
+    | (?P<bare>error\s*$ | <(?:tool_use_)?error>)
+    | (?P<http>HTTP(?:/\d(?:\.\d)?)?\s+(?:status:?\s+|error:?\s+)?[45]\d\d\b)
+    | (?P<status>status(?:\s+code)?\s*[:=]\s*{_ERROR_STATUS}\b)
     | (?P<phrase>[45]\d\d\s+(?:bad\ request|unauthorized|forbidden|not\ found|method\ not\ allowed|conflict|gone
-        |unprocessable|too\ many\ requests|internal\ server\ error|bad\ gateway|service\ unavailable|gateway\ time))
-    | (?P<exit>exit\ (?:code|status)\s*:?\s+-?[1-9]\d{0,2}\b)
-    | (?P<json>\{\s*"(?:error|errors|err|isError)"\s*:\s*(?!null|false|""|\[\]|\{\}|0\b))
+        |unprocessable|too\ many\ requests|internal\ server\ error|bad\ gateway|service\ unavailable|gateway\ time-?out)
+        (?=\s*(?:$|[\n:.,;<({{-])))
+    | (?P<exit>exit\ (?:code|status)\s*:?\s+-?[1-9]\d{{0,2}}\b)
+    | (?P<json>\{{\s*"(?:error|errors|err|isError)"\s*:\s*(?!null|false|""|\[\]|\{{\}}|0\b))
     )""",
     re.VERBOSE | re.IGNORECASE,
 )
 _TRACEBACK: Final = "Traceback (most recent call last)"
 _AT_WORD: Final = {
     "exit": re.compile(
-        r"(?<!\w)exit(?:[ _](?:code|status)\b|ed(?: with)?(?: (?:code|status))?|(?=[:=]))[ :=]+[1-9]\d{0,2}\b"
+        r"(?<!\w)exit(?:[ _](?:code|status)\b|ed(?: with)?(?: (?:a )?non-?zero)?(?: (?:exit )?(?:code|status))?"
+        r"|(?=[:=]))[ :=]+[1-9]\d{0,2}\b"
     ),
-    "status": re.compile(r"(?<!\w)status(?:[ _]code)? ?[:=] ?[45]\d\d\b"),
+    "status": re.compile(rf"(?<!\w)status(?: ?[:=] ?|[ _]code ?[ :=] ?){_ERROR_STATUS}\b"),
 }
 """What may begin with a word: to look for the word first costs a tenth of what looking for the pattern does."""
 _REASONS: Final = {
     "error": "the output begins with an error",
+    "bare": "the output begins with an error",
     "http": "the output begins with an HTTP error status",
     "phrase": "the output begins with an HTTP error status",
     "json": "the output is an object with an error",
@@ -77,6 +89,9 @@ class _Output(msgspec.Struct):
 
     error: Any = None
     errors: Any = None
+    Error: Any = None
+    error_message: Any = None
+    errorMessage: Any = None  # noqa: N815 - as AWS Lambda writes it
     isError: Any = None  # noqa: N815 - MCP's name
     success: Any = None
     ok: Any = None
@@ -85,6 +100,7 @@ class _Output(msgspec.Struct):
     statusCode: Any = None  # noqa: N815 - as programs in JavaScript write it
     exit_code: Any = None
     exitCode: Any = None  # noqa: N815 - as above
+    exit_status: Any = None
     returncode: Any = None
     message: Any = None
     detail: Any = None
@@ -92,6 +108,7 @@ class _Output(msgspec.Struct):
     result: Any = None
 
 
+_FENCED: Final = re.compile(r"```(?:json)?\s*([\[{].*[\]}])\s*```", re.DOTALL | re.IGNORECASE)
 _decode_output: Final = msgspec.json.Decoder(_Output).decode
 _decode_outputs: Final = msgspec.json.Decoder(list[_Output]).decode
 _NO_ERROR: Final = frozenset({"", "0", "none", "null", "nil", "false", "no", "ok"})
@@ -107,7 +124,9 @@ def suspicion(op: Op) -> str | None:
 
 
 def _suspicion_of(text: str) -> str | None:
-    text = text.strip()
+    text = text.strip().removeprefix("\ufeff")
+    if text.startswith("```") and (fenced := _FENCED.fullmatch(text)) is not None:
+        text = fenced[1]
     try:
         if text.startswith("{") and text.endswith("}"):
             return _of_object(_decode_output(text), is_alone=text.count('":') == 1)
@@ -124,11 +143,13 @@ def _suspicion_of(text: str) -> str | None:
 
 
 def _is_there(text: str, word: str, pattern: re.Pattern[str]) -> bool:
-    place = text.find(word, 0, LOOKED_AT_CHARS_MAX)
+    if len(text) > 2 * LOOKED_AT_CHARS_MAX:
+        text = f"{text[:LOOKED_AT_CHARS_MAX]}\n{text[-LOOKED_AT_CHARS_MAX:]}"
+    place = text.find(word)
     while place >= 0:
         if pattern.match(text, place):
             return True
-        place = text.find(word, place + 1, LOOKED_AT_CHARS_MAX)
+        place = text.find(word, place + 1)
     return False
 
 
@@ -139,10 +160,10 @@ def run_of(op: Op) -> str | None:
 
 def _ids_of(op: Op) -> Iterator[str]:
     if isinstance(op.attrs, dict):
-        for name in _RUN_ATTRS:
+        for name, kind in _RUN_ATTRS:
             value = op.attrs.get(name)
             if value not in (None, ""):
-                yield f"{name}:{value}"[:RUN_CHARS_MAX]
+                yield f"{kind}:{value}"[:RUN_CHARS_MAX]
     if op.sig_hash:
         yield f"sig_hash:{op.sig_hash}"[:RUN_CHARS_MAX]
 
@@ -167,6 +188,16 @@ class Run(msgspec.Struct):
     """Ops that said they had failed."""
     claims: dict[str, int] = msgspec.field(default_factory=dict)
     """Source, a line end, and endpoint -> ops that claimed success, while there is no verdict."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has failed and none of its ops had said so."""
+        return self.verdict is False and not self.failed
+
+    def claim(self, label: str, count: int) -> None:
+        """Note claims, if there is room for their label."""
+        if label in self.claims or len(self.claims) < RUN_LABELS_MAX:
+            self.claims[label] = self.claims.get(label, 0) + count
 
 
 class Doubts(msgspec.Struct):
@@ -217,14 +248,12 @@ class Doubts(msgspec.Struct):
     def _join(self, op: Op, run: Run) -> None:
         """Note what an op has claimed with its run, or with the verdict that is known already."""
         if not op.success:
-            self.runs_silent -= run.verdict is False and not run.failed
+            self.runs_silent -= run.is_silent
             run.failed += 1
         elif run.verdict is not None:
             self._count(op.source, op.endpoint, 1, refuted=not run.verdict)
         else:
-            label = f"{op.source}\n{op.endpoint}"
-            if label in run.claims or len(run.claims) < RUN_LABELS_MAX:
-                run.claims[label] = run.claims.get(label, 0) + 1
+            run.claim(f"{op.source}\n{op.endpoint}", 1)
 
     def _judge(self, op: Op) -> None:
         key = self._key(op) if op.source == AUDITOR else None
@@ -236,10 +265,14 @@ class Doubts(msgspec.Struct):
         run.verdict = op.success
         self.runs_judged += 1
         self.runs_failed += not op.success
-        self.runs_silent += not op.success and not run.failed
+        self.runs_silent += run.is_silent
+        self._count_claims(run, refuted=not op.success)
+
+    def _count_claims(self, run: Run, *, refuted: bool) -> None:
+        """Count what a run's ops have claimed, now that there is a verdict."""
         for label, count in run.claims.items():
             source, _, endpoint = label.partition("\n")
-            self._count(source, endpoint, count, refuted=not op.success)
+            self._count(source, endpoint, count, refuted=refuted)
         run.claims = {}
 
     def _count(self, source: str, endpoint: str, count: int, *, refuted: bool) -> None:
@@ -261,11 +294,34 @@ class Doubts(msgspec.Struct):
         if key is None or (key not in self.runs and key in self.other_ids):
             return key and self.other_ids[key]
         for other in ids:
+            if other == key:
+                continue
+            if other in self.runs:  # those who came before named it alone
+                self._unite(key, other)
             self.other_ids.pop(other, None)
             self.other_ids[other] = key
         while len(self.other_ids) > OTHER_IDS_MAX:
             del self.other_ids[next(iter(self.other_ids))]
         return key
+
+    def _unite(self, key: str, other: str) -> None:
+        """Make one run of two that turn out to be one; of two verdicts the first run's counts."""
+        part = self.runs.pop(other)
+        run = self.runs.get(key)
+        if run is None:
+            self.runs[key] = part
+            return
+        self.runs_silent -= run.is_silent + part.is_silent
+        if part.verdict is not None and run.verdict is not None:
+            self.runs_judged -= 1
+            self.runs_failed -= not part.verdict
+        elif (verdict := run.verdict if part.verdict is None else part.verdict) is not None:
+            self._count_claims(run if run.verdict is None else part, refuted=not verdict)
+            run.verdict = verdict
+        run.failed += part.failed
+        for label, count in part.claims.items():
+            run.claim(label, count)
+        self.runs_silent += run.is_silent
 
     def _run(self, key: str) -> Run:
         run = self.runs.get(key)
@@ -285,13 +341,14 @@ def _of_object(output: _Output, *, is_alone: bool = False) -> str | None:
 
     :param is_alone: it has one field.
     """
-    if _is_error(output.error) or _is_error(output.errors) or output.isError is True:
+    errors = (output.error, output.errors, output.Error, output.error_message, output.errorMessage)
+    if any(map(_is_error, errors)) or _is(output.isError, value=True):
         return _REASONS["json"]
     if isinstance(output.result, dict) and (
-        output.result.get("isError") is True or _is_error(output.result.get("error"))
+        _is(output.result.get("isError"), value=True) or _is_error(output.result.get("error"))
     ):
         return _REASONS["json"]
-    if output.success is False or output.ok is False:
+    if _is(output.success, value=False) or _is(output.ok, value=False):
         return "the output says that it did not succeed"
     # A status may be that of what was asked about, unless it is all that there is, or something says why.
     says_why = is_alone or bool(output.message or output.detail or output.reason)
@@ -300,7 +357,13 @@ def _of_object(output: _Output, *, is_alone: bool = False) -> str | None:
     codes = [output.status_code, output.statusCode, *([output.status] if says_why else [])]
     if any(_number(code) in _HTTP_ERRORS for code in codes):
         return _REASONS["status"]
-    return _REASONS["exit"] if any(map(_number, (output.exit_code, output.exitCode, output.returncode))) else None
+    codes_of_exit = (output.exit_code, output.exitCode, output.exit_status, output.returncode)
+    return _REASONS["exit"] if any(map(_number, codes_of_exit)) else None
+
+
+def _is(said: Any, *, value: bool) -> bool:  # noqa: ANN401 - whatever JSON holds
+    """Tell a boolean, also one that was written as a text."""
+    return said is value or (isinstance(said, str) and said.lower() == str(value).lower())
 
 
 def _is_error(value: Any) -> bool:  # noqa: ANN401 - whatever JSON holds

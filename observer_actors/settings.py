@@ -219,12 +219,16 @@ class AdviceSettings(Section, frozen=True):
     """Share of runs that go without an entry, to be compared with; 0.5 or more while it is a candidate. (reload)"""
 
 
+PatternState = Literal["new", "ongoing", "escalating", "resolved", "regressed", "muted"]
+"""How a failure pattern stands (docs/failures.md)."""
+
+
 class FailuresSettings(Section, frozen=True):
     """What is done about failure patterns."""
 
     webhook_url: Annotated[str, Meta(pattern=r"^(https?://[^\s/?#]+([/?#]\S*)?)?$")] = ""
     """Is sent a JSON object (`StateChanged`) by POST for each change of a pattern's state."""
-    webhook_states: tuple[str, ...] = ("new", "escalating", "regressed")
+    webhook_states: tuple[PatternState, ...] = ("new", "escalating", "regressed")
     """The states that are worth a message."""
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.scores import adjusted_rand, grouping_scores
 from observer_actors.op import Op
 from observer_actors.patterns import Catalogue, Pattern, apply, catalogue_of, pattern_id
-from observer_actors.patterns.masking import marked
+from observer_actors.patterns.masking import ALGORITHM_VERSION, marked
 from observer_actors.patterns.shapes import is_name, shape_of, shape_of_template
 
 LOGHUB = ("Apache", "HPC", "Linux", "OpenSSH", "Spark")
@@ -115,6 +115,12 @@ WHOLE = "could not write the snapshot of table orders to the archive: no space l
     [
         WHOLE[:70] + "...",
         WHOLE[:66] + " [truncated]",
+        WHOLE[:60] + "... (truncated)",
+        WHOLE[:61] + "...<truncated>",
+        WHOLE[:62] + " ...[output truncated]",
+        WHOLE[:63] + "... (truncated 400 chars)",
+        WHOLE[:64] + "... [400 more chars]",
+        WHOLE[:65] + "[...]",
         WHOLE[:72],
     ],
 )
@@ -238,9 +244,22 @@ def test_a_pattern_of_the_first_algorithm_goes_on_with_its_id_and_version() -> N
     assert [(p.id, p.version, p.count) for p in changes.patterns.values()] == [(old.id, 1, 2)]
 
 
+def test_a_pattern_of_the_second_algorithm_goes_on_with_what_it_has_learned() -> None:
+    """Since then relative paths and durations in words are masked too."""
+    template = "no user <any> in src/app.py within <num> minutes"
+    old = msgspec.structs.replace(
+        next(iter(apply({}, [failure(1, "x y")]).patterns.values())),
+        id=pattern_id("sql:run", template),
+        version=2,
+        template=template,
+    )
+    changes = apply({old.id: old}, [failure(2, "no user mallory in lib/other.py within 7 hours")])
+    assert [(p.id, p.version, p.count) for p in changes.patterns.values()] == [(old.id, 2, 2)]
+
+
 def test_a_new_id_depends_on_endpoint_and_template_alone() -> None:
     [pattern] = apply({}, [failure(1, "row 7 gone")]).patterns.values()
-    assert (pattern.id, pattern.version) == (pattern_id("sql:run", "row <num> gone"), 2)
+    assert (pattern.id, pattern.version) == (pattern_id("sql:run", "row <num> gone"), ALGORITHM_VERSION)
 
 
 @given(st.text(alphabet="ab 1.:/-_=,(){}[]'\"<>Z", max_size=80))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from observer_actors.actors.evidence import SAMPLE_OPS, comparable
 from observer_actors.op import Op
-from observer_actors.patterns.contrast import RATE, contrasts, features, mid_p
+from observer_actors.patterns.contrast import ABSENT, RATE, contrasts, features, mid_p
 
 SEEDS = 2_000
 
@@ -55,6 +55,34 @@ def test_in_pure_noise_less_is_found_than_is_promised() -> None:
     # Three standard errors above the promise would be .0646: a rate at its bound stays below it.
     assert false / SEEDS <= RATE + 3 * math.sqrt(RATE * (1 - RATE) / SEEDS)
     assert false > 0, "so cautious that it never says anything"
+
+
+@pytest.mark.parametrize(("failing", "succeeding", "share"), [(50, 50, 0.5), (20, 20, 0.2), (20, 60, 0.3)])
+def test_a_single_feature_of_two_values_is_found_by_chance_as_rarely_as_promised(
+    failing: int, succeeding: int, share: float
+) -> None:
+    """By exact enumeration: of two values the mid-P has its largest error."""
+
+    def chance(count: int, of: int) -> float:
+        return math.comb(of, count) * share**count * (1 - share) ** (of - count)
+
+    found = 0.0
+    for with_ in range(failing + 1):
+        for also in range(succeeding + 1):
+            weight = chance(with_, failing) * chance(also, succeeding)
+            if weight > 1e-9 and contrasts(two_valued(with_, failing), two_valued(also, succeeding)):
+                found += weight
+    assert found <= RATE
+
+
+def two_valued(with_: int, of: int) -> list[dict[str, str]]:
+    return [{"city": "a" if number < with_ else "b"} for number in range(of)]
+
+
+def test_the_absence_of_an_attribute_may_be_what_sets_apart() -> None:
+    succeeding = [{"city": "a", "attrs.tenant": str(number)} for number in range(50)]
+    [found] = contrasts([{"city": "a"}] * 20, succeeding)
+    assert (found.feature, found.value, found.failing_with, found.succeeding_with) == ("attrs.tenant", ABSENT, 20, 0)
 
 
 def test_beside_a_true_cause_the_rate_holds_too() -> None:

@@ -120,6 +120,23 @@ def test_a_verdict_may_name_any_id_of_a_run() -> None:
         '{"result": {"isError": true}}',
         '{"exitCode": 1}',
         "HTTP status 500",
+        "Request failed with status code 500",
+        "HTTP error 503",
+        "the command exited with non-zero status 1",
+        "Error executing tool search: boom",
+        "Tool error: x",
+        "An error occurred: x",
+        "An error occurred (AccessDenied) when calling the operation: x",
+        "Error",
+        "<tool_use_error>x</tool_use_error>",
+        '```json\n{"error":"x"}\n```',
+        '\ufeff{"error":"x"}',
+        '{"Error":"x"}',
+        '{"errorMessage":"x","errorType":"y"}',
+        '{"isError":"true"}',
+        '{"success":"false"}',
+        '{"exit_status":1}',
+        "x" * 9_000 + " exit code 1",
     ],
 )
 def test_other_forms_of_failing_are_seen_too(output: str) -> None:
@@ -135,10 +152,34 @@ def test_other_forms_of_failing_are_seen_too(output: str) -> None:
         '{"error": {"code": 0}}',
         '{"status": 450, "seats": 3}',
         '{"status": "failed", "job": "j1"}',
+        "status: 450 items",
+        "404 Not Found pages are served by nginx",
+        "Errors were not found",
+        "an error budget of 3: fine",
     ],
 )
 def test_what_only_looks_like_failing_is_not(output: str) -> None:
     assert suspicion(op(output_summary=output)) is None
+
+
+def test_a_run_is_one_by_whatever_its_ops_and_its_verdict_name_it_in_any_order() -> None:
+    ops = [
+        op(run="a", trace_id="t"),
+        op(trace_id="t"),
+        op(traceId="t", success=False),
+        op(run_id="a"),
+        op(run="a", sig_hash="s"),
+        op(sig_hash="s"),
+        op(source="auditor", endpoint="auditor:verdict", success=False, run="a", trace_id="t", sig_hash="s"),
+    ]
+    for seed in range(200):
+        order = list(ops)
+        Random(seed).shuffle(order)
+        doubts = Doubts()
+        doubts.add(order)
+        counts = (doubts.runs_judged, doubts.runs_failed, doubts.runs_silent, len(doubts.runs))
+        assert counts == (1, 1, 0, 1), seed
+        assert doubts.endpoints["sql:run"] == Claims(claimed=5, judged=5, refuted=5), seed
 
 
 def test_a_second_verdict_on_a_run_changes_nothing() -> None:

@@ -13,7 +13,10 @@ COMMAND = [sys.executable, "-m", "observer_actors", "patterns", "group"]
 
 
 def written(*lines: bytes) -> list[dict[str, str | None]]:
-    return [json.loads(line) for line in grouped(lines)]
+    invalid: list[InputInvalid] = []
+    found = [json.loads(line) for line in grouped(lines, invalid)]
+    assert not invalid
+    return found
 
 
 def test_each_line_gets_the_pattern_that_it_has_in_the_end() -> None:
@@ -29,15 +32,25 @@ def test_endpoints_are_told_apart() -> None:
     assert one["pattern"] != other["pattern"]
 
 
-def test_what_is_no_failure_has_no_pattern_and_blank_lines_no_answer() -> None:
+def test_what_is_no_failure_has_no_pattern() -> None:
     answers = written(b'{"success":true,"error":"x"}', b"\n", b"{}", b'{"output_summary":"it failed"}')
-    assert [answer["template"] for answer in answers] == [None, None, "it failed"]
+    assert [answer["template"] for answer in answers] == [None, None, None, "it failed"]
 
 
 @pytest.mark.parametrize("line", [b"{", b"[]", b'{"error":5}', b'{"error":"\xff"}', b"[" * 100_000])
-def test_a_line_that_is_no_event_is_named(line: bytes) -> None:
-    with pytest.raises(InputInvalid, match=r"^line 2: "):
-        written(b'{"error":"x"}', line)
+def test_a_line_that_is_no_event_is_named_and_costs_no_other(line: bytes) -> None:
+    invalid: list[InputInvalid] = []
+    answers = [
+        json.loads(answer)["template"] for answer in grouped([b'{"error":"x"}', line, b'{"error":"y"}'], invalid)
+    ]
+    assert answers == ["x", None, "y"]
+    assert [str(error)[:8] for error in invalid] == ["line 2: "]
+
+
+def test_the_command_ends_with_65_where_a_line_is_none() -> None:
+    done = subprocess.run(COMMAND, input=b'{"error":"x"}\n{"err', capture_output=True, check=False)
+    assert (done.returncode, len(done.stdout.splitlines())) == (65, 2)
+    assert b"line 2: " in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [[], ["-"]])

@@ -40,7 +40,7 @@ from observer_actors.patterns.grouping import (
     EXAMPLES_MAX,
 )
 from observer_actors.patterns.history import History, added
-from observer_actors.patterns.masking import TEMPLATE_CHARS_MAX, TEXT_CHARS_MAX
+from observer_actors.patterns.masking import ALGORITHM_VERSION, TEMPLATE_CHARS_MAX, TEXT_CHARS_MAX
 
 HOUR_S = 3_600
 
@@ -98,6 +98,13 @@ def only(patterns: Mapping[str, Pattern]) -> Pattern:
         ("at 2026-11-22T10:00:00.123Z and 10:15:30", "at <time> and <time>"),
         ("commit 9f86d081884c7d65 at 0xDEADBEEF", "commit <hex> at <hex>"),
         ("can't read /var/log/x.log:12, nor C:\\Temp\\x", "can't read <path>, nor <path>"),
+        ("can't read src/app/main.py:12, nor a/b.txt.", "can't read <path>, nor <path>."),
+        ("open \\\\server\\share\\f failed", "open <path> failed"),
+        (
+            "read/write and TCP/IP, application/json, org/apache/Foo",
+            "read/write and TCP/IP, application/json, org/apache/Foo",
+        ),
+        ("no answer within 5 minutes, or 1 hour, but 30s", "no answer within <num>, or <num>, but <num>"),
         ("and/or TCP/IP n/a", "and/or TCP/IP n/a"),
         ("KeyError: 'user_id' in `f` and \"g h\"", "KeyError: <str> in <str> and <str>"),
         ("don't and can't", "don't and can't"),
@@ -217,7 +224,7 @@ def test_a_pattern_says_what_where_how_often_and_since_when() -> None:
     assert folded(ops) == {
         pattern_id("sql:run", "row <num> gone"): Pattern(
             id=pattern_id("sql:run", "row <num> gone"),
-            version=2,
+            version=ALGORITHM_VERSION,
             endpoint="sql:run",
             template="row <num> gone",
             first_seq=3,
@@ -307,6 +314,14 @@ def test_long_endpoints_are_cut_and_still_differ() -> None:
 
 def letters(number: int) -> str:
     return "".join(chr(ord("a") + int(digit)) for digit in str(number))
+
+
+def test_endpoints_whose_errors_defy_grouping_leave_room_for_others() -> None:
+    noisy = [(f"noisy {end}", f"error {letters(n)}") for end in range(4) for n in range(PATTERNS_PER_ENDPOINT_MAX + 5)]
+    ops = [failure(seq, error, endpoint=endpoint) for seq, (endpoint, error) in enumerate([*noisy, ("new", "boom")], 1)]
+    patterns = folded(ops).values()
+    of = Counter(pattern.endpoint for pattern in patterns if pattern.scope is Scope.TEMPLATE)
+    assert of == {"noisy 0": 1_000, "noisy 1": 500, "noisy 2": 250, "noisy 3": 125, "new": 1}
 
 
 def test_what_finds_no_room_is_counted_under_other() -> None:

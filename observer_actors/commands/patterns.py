@@ -54,8 +54,8 @@ def group(file: Annotated[str, Parameter(allow_leading_hyphen=True, show_default
     """Print one JSON object a line of input: `pattern`, the id, and `template`.
 
     The input is JSONL with `error`, and `endpoint` where there is one. All of it is read before anything is written:
-    what comes later may show that two patterns are one. A line without an error, or with `success` true, has null for
-    both.
+    what comes later may show that two patterns are one. A line without an error, a blank one, and one with `success`
+    true have null for both. So has one that is no JSON object; the exit status is then 65, and the first is named.
 
     Example: observer-actors patterns group data/_observer/ops.jsonl
 
@@ -64,23 +64,28 @@ def group(file: Annotated[str, Parameter(allow_leading_hyphen=True, show_default
     file
         The file to read; standard input when it is - or absent.
     """
+    invalid: list[InputInvalid] = []
     with ExitStack() as stack:
         try:
             lines = sys.stdin.buffer if file == STANDARD_INPUT else stack.enter_context(Path(file).open("rb"))
-            written = grouped(lines)
+            written = grouped(lines, invalid)
         except OSError as error:
             raise InputInvalid(f"cannot read {file}: {error.strerror}") from error
     sys.stdout.buffer.writelines(written)
     sys.stdout.buffer.flush()
+    if invalid:
+        others = f" (and {len(invalid) - 1:,} more)" if len(invalid) > 1 else ""
+        raise InputInvalid(f"{invalid[0]}{others}", hint="one JSON object a line, with a text as error")
 
 
-def grouped(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Group the failures of a file and give what is written for each; blank lines are passed over.
+def grouped(lines: Iterable[bytes], invalid: list[InputInvalid]) -> Iterator[bytes]:
+    """Group the failures of a file and give what is written for each line.
 
-    :raises InputInvalid: a line is no JSON object, or a field of it has another type than it should.
+    :param invalid: takes what is wrong with lines that are no JSON object, or have a field of another type than they
+        should.
     """
     catalogue = Catalogue()
-    groups = [_place(catalogue, line) for line in _read(lines)]
+    groups = [None if line is None else _place(catalogue, line) for line in _read(lines, invalid)]
     found = {group_of: _written(group_of.last()) for group_of in dict.fromkeys(groups) if group_of is not None}
     return (_NO_FAILURE if group_of is None else found[group_of] for group_of in groups)
 
@@ -96,13 +101,14 @@ def _place(catalogue: Catalogue, line: Line) -> Group | None:
     return catalogue.place(bounded_endpoint(line.endpoint or ""), text)
 
 
-def _read(lines: Iterable[bytes]) -> Iterator[Line]:
+def _read(lines: Iterable[bytes], invalid: list[InputInvalid]) -> Iterator[Line | None]:
     decode = msgspec.json.Decoder(Line).decode
     for number, line in enumerate(lines, start=1):
         if not line.strip():
+            yield None
             continue
         try:
             yield decode(line)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            hint = "one JSON object a line, with a text as error"
-            raise InputInvalid(f"line {number}: {error}", hint=hint) from error
+            invalid.append(InputInvalid(f"line {number}: {error}"))
+            yield None

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 from observer_actors import __version__
+from observer_actors.actors.consultant import ConsultantStatistics
 from observer_actors.http.advice_metrics import advice_metrics
 from observer_actors.http.views import Views
 from observer_actors.patterns import State, stable_id
@@ -158,9 +159,7 @@ class DaemonCollector(Collector):
 
     def _consultations(self) -> Iterator[Metric]:
         consultant = self._views.analyzer.consultant
-        if consultant is None:
-            return
-        counts = consultant.statistics
+        counts = consultant.statistics if consultant is not None else ConsultantStatistics()
         yield _counter("observer_model_questions", "Questions put to the model.", counts.asked)
         yield _counter("observer_model_failures", "Questions without an answer.", counts.failed)
         yield _counter("observer_model_unusable", "Answers that were not in the agreed form.", counts.unusable)

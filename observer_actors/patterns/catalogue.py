@@ -18,7 +18,8 @@ So which groups become one depends on the set of shapes that have been seen; the
 whose id lives on. Nothing is taken apart again. A text that was cut off belongs to the group that begins like it, most
 of all and then the oldest where several do. Where the ideas are from, and what else was tried: docs/adr/0003.
 
-Bounds: `PATTERNS_MAX` groups, `PATTERNS_PER_ENDPOINT_MAX` of one endpoint; what finds no room is counted under the
+Bounds: `PATTERNS_MAX` groups, `PATTERNS_PER_ENDPOINT_MAX` of one endpoint, and no more than are left: so there is room
+for endpoints to come. What finds none is counted under the
 endpoint's "other", and where those are `OTHERS_MAX`, under the one for all. `SEEN_MAX` texts are remembered with their
 group, `NAMES_KEPT_MAX` names with a group, and `ALIASES_MAX` ids of groups that it has taken in.
 """
@@ -216,9 +217,9 @@ class Catalogue:
         return Group(pattern_id(endpoint, shape.template), endpoint, shape, order=self._founded, is_cut=is_cut)
 
     def _has_room(self, there: _Endpoint | None) -> bool:
-        if there is not None and len(there.groups) >= PATTERNS_PER_ENDPOINT_MAX:
-            return False
-        return sum(len(endpoint.groups) for endpoint in self._endpoints.values()) < PATTERNS_MAX
+        own = 0 if there is None else len(there.groups)
+        left = PATTERNS_MAX - sum(len(endpoint.groups) for endpoint in self._endpoints.values())
+        return own < min(PATTERNS_PER_ENDPOINT_MAX, left)
 
     def _other(self, endpoint: str) -> Group:
         if endpoint not in self._others and len(self._others) < OTHERS_MAX:

@@ -9,7 +9,9 @@ The rules:
 * What cannot come out significant, whatever its split, is not tested (Tarone 1990): it only would dilute the rest.
   That is decided by the margins alone, so it cannot favour a result.
 * The false discovery rate is held at `RATE` by the procedure of Benjamini and Hochberg (1995), over all tests of a
-  pattern.
+  pattern. It works at `LEVEL`, a little below: at .05 a single feature of two values would be found in 5.7 % of samples
+  of 50 and 50, by exact enumeration, as the mid-P is right on average only.
+* An attribute that some of the ops lack has the value `ABSENT` there.
 * Nothing is said of fewer than `FAILING_MIN` failing or `SUCCEEDING_MIN` succeeding ops, nor of a value that fewer than
   `WITH_MIN` failing ones have.
 * Of findings that stand for the same ops, or that disappear once a stronger one is held fixed, only the strongest is a
@@ -33,6 +35,7 @@ from observer_actors.op import Op
 from observer_actors.patterns.history import event_time_us
 
 __all__ = [
+    "ABSENT",
     "FAILING_MIN",
     "OPS_MAX",
     "RATE",
@@ -46,6 +49,7 @@ __all__ = [
 ]
 
 RATE: Final = 0.05
+LEVEL: Final = 0.042
 FAILING_MIN: Final = 5
 SUCCEEDING_MIN: Final = 5
 WITH_MIN: Final = 3
@@ -53,6 +57,9 @@ OPS_MAX: Final = 2_000
 """Ops that are compared: the newest ones."""
 SHOWN_MAX: Final = 10
 ALSO_MAX: Final = 10
+ABSENT: Final = "(absent)"
+OPTIONAL_MAX: Final = 100
+"""Attributes, the most frequent ones, whose absence is looked at."""
 SAME_OPS: Final = 0.9
 """Jaccard index from which two values stand for the same ops."""
 HELD_FIXED_P: Final = 0.01
@@ -69,6 +76,8 @@ _BANDS_MS: Final = (
 )
 _LONGEST: Final = "60 s and longer"
 _NAMED: Final = ("source", "role", "city", "state", "event_kind")
+
+ATTRIBUTE: Final = "attrs."
 
 Features = Mapping[str, str]
 
@@ -113,7 +122,7 @@ def features(op: Op) -> dict[str, str]:
         found["hour"] = f"{datetime.fromtimestamp(time_us // 1_000_000, UTC):%H}"
     found["duration"] = next((name for bound, name in _BANDS_MS if op.duration_ms < bound), _LONGEST)
     if isinstance(op.attrs, dict):
-        found |= {f"attrs.{name}": _text(value) for name, value in op.attrs.items() if value is not None}
+        found |= {f"{ATTRIBUTE}{name}": _text(value) for name, value in op.attrs.items() if value is not None}
     return found
 
 
@@ -121,6 +130,8 @@ def contrasts(failing: Sequence[Features], succeeding: Sequence[Features]) -> li
     """Find what sets the failing ops apart, strongest first, `SHOWN_MAX` at most."""
     if len(failing) < FAILING_MIN or len(succeeding) < SUCCEEDING_MIN:
         return []
+    optional = _optional(failing, succeeding)
+    failing, succeeding = ([{**optional, **op} for op in ops] for ops in (failing, succeeding))
     tested = sorted(_tested(failing, succeeding), key=lambda item: item.p)
     found = _folded(_discovered(tested, len(tested)), failing, succeeding)
     # Once more: what says the same as another is no finding beside which a weaker one may pass.
@@ -140,13 +151,20 @@ def mid_p(failing_with: int, failing: int, with_: int, total: int) -> float:
     return min(1.0, observed / 2 + more)
 
 
+def _optional(failing: Sequence[Features], succeeding: Sequence[Features]) -> Features:
+    """Give the attributes that some of the ops lack, as those that lack them have them."""
+    held = Counter(name for ops in (failing, succeeding) for op in ops for name in op if name.startswith(ATTRIBUTE))
+    total = len(failing) + len(succeeding)
+    return {name: ABSENT for name, count in held.most_common(OPTIONAL_MAX) if WITH_MIN <= count < total}
+
+
 def _tested(failing: Sequence[Features], succeeding: Sequence[Features]) -> Iterator[Contrast]:
     in_failing = Counter(item for op in failing for item in op.items())
     in_succeeding = Counter(item for op in succeeding for item in op.items())
     total = len(failing) + len(succeeding)
     for (feature, value), count in in_failing.items():
         with_ = count + in_succeeding[feature, value]
-        if with_ == total or mid_p(min(len(failing), with_), len(failing), with_, total) > RATE:
+        if with_ == total or mid_p(min(len(failing), with_), len(failing), with_, total) > LEVEL:
             continue
         yield _contrast(feature, value, count, len(failing), with_ - count, len(succeeding))
 
@@ -171,13 +189,13 @@ def _contrast(feature: str, value: str, a: int, failing: int, c: int, succeeding
 
 
 def _discovered(items: Sequence[Contrast], tests: int) -> list[Contrast]:
-    """Give what is found at `RATE` in so many tests, in the order given: by ascending p."""
+    """Give what is found at `LEVEL` in so many tests, in the order given: by ascending p."""
     q = 1.0
     found = []
     for rank in range(len(items), 0, -1):
         item = items[rank - 1]
         q = min(q, item.p * tests / rank)
-        if q <= RATE and item.failing_with >= WITH_MIN:
+        if q <= LEVEL and item.failing_with >= WITH_MIN:
             found.append(msgspec.structs.replace(item, q=q))
     return found[::-1]
 

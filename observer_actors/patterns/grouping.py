@@ -45,6 +45,7 @@ __all__ = [
 EXAMPLES_MAX: Final = 10
 """Failures the seed shows to its model."""
 EXAMPLE_CHARS_MAX: Final = 500
+WASTED_MS_MAX: Final = 86_400_000.0
 """Characters of an example: the gateway's copy is cut at 500, and would not show more."""
 ENDPOINT_CHARS_MAX: Final = 200
 QUIET_US_MIN: Final = 3_600 * 1_000_000
@@ -88,7 +89,7 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     history: History = History()
     """Failures by time of event."""
     wasted_ms: float = 0.0
-    """The time that the failures took, as reported; negative durations count as none."""
+    """The time that the failures took, as reported: of each none if it is negative, and a day at most."""
     back_seq: int = 0
     """The newest failure that came after a quiet time (`QUIET_US_MIN`, `QUIET_TIMES_MEAN`); 0: none has."""
     diagnosed_seq: int = 0
@@ -215,7 +216,7 @@ def _folded(known: Pattern | None, group: Group, failures: Sequence[Op]) -> Patt
 
 def _wasted_ms(before: float, failures: Sequence[Op]) -> float:
     for op in failures:  # one by one: the same sum, however the failures are divided into folds
-        before += max(0.0, op.duration_ms)
+        before += min(max(0.0, op.duration_ms), WASTED_MS_MAX)
     return before
 
 

@@ -40,7 +40,7 @@ __all__ = [
     "write_template",
 ]
 
-ALGORITHM_VERSION: Final = 2
+ALGORITHM_VERSION: Final = 3
 """Kept in the record of each pattern, so that a later grouping can tell its own from the older ones."""
 TEXT_CHARS_MAX: Final = 2_000
 """Characters of an error that are looked at: a message and the head of its stack trace, not a dump."""
@@ -119,14 +119,17 @@ _VARYING: Final = re.compile(
     | (?P<host>(?<![\w.\-/@])(?:
           (?:[a-z0-9_][a-z0-9_\-]{{0,62}}\.){{1,8}}(?:{_HOST_ENDS})\.?(?::\d{{1,5}})?(?![\w\-]|\.\w)
         | (?:[a-z0-9_][a-z0-9_\-]{{0,62}}\.){{1,8}}(?!(?:{_FILE_ENDS}):)[a-z][a-z0-9\-]{{1,62}}:\d{{1,5}}(?![\w.\-])))
-    | (?P<path>(?<![\w/<>.~])(?:~|\.{{1,2}})?(?:/[\w.@%+=~\-]+)+(?::\d+)*/? | (?<!\w)[a-z]:\\[^\s"'<>|]+)
+    | (?P<path>(?<![\w/<>.~])(?:~|\.{{1,2}})?(?:/[\w.@%+=~\-]+)+(?::\d+)*/? | (?<!\w)[a-z]:\\[^\s"'<>|]+
+        | (?<![\w/<>.~@:\-])[\w.][\w.\-]{{0,63}}(?:/[\w.@%+=~\-]{{1,64}}){{0,20}}/[\w@%+=~\-]{{1,64}}
+          (?:\.[\w\-]{{1,32}}){{0,3}}\.(?:{_FILE_ENDS})(?::\d+)*(?![\w/])
+        | (?<![\w\\])\\\\[\w.\-]{{1,64}}(?:\\[\w.$@%+=~\-]{{1,64}}){{1,20}})
     | (?P<hex>(?<![0-9a-z])(?:0x[0-9a-f]+|(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{{8,}})(?![0-9a-z]))
     | (?P<value>(?:(?<=[=:])|(?<=[=:][ ]))(?:true|false|null|none|nil|undefined)\b(?![ ]?\w))
     )
     # A number with what clings to it: one letter before (E42, node-D0), sign, decimals, groups of digits, per cent, a
-    # unit (30s, 4.5 GB), or the rest of a mixed identifier (3f9x2).
+    # unit (30s, 4.5 GB, 5 minutes), or the rest of a mixed identifier (3f9x2).
     | (?P<num>(?:(?<![a-z0-9.)\]])[+\-]|(?<![\w<>])[<>]|(?<![a-z0-9])[a-z](?=\d))?\d+(?:[.,:]\d+)*
-        (?:%|[a-z0-9]+|[ ](?:[kmgtp]?i?b|ms|us|ns|secs?)\b)?)
+        (?:%|[a-z0-9]+|[ ](?:[kmgtp]?i?b|ms|us|ns|s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?|days?)\b)?)
     """,
     re.VERBOSE | re.IGNORECASE,
 )

@@ -89,7 +89,15 @@ CUT_CHARS_SURE: Final = 200
 CUT_LENGTHS: Final = frozenset({80, 100, 120, 127, 128, 140, 150, 160})
 """Where programs like to cut shorter ones. A whole text may have such a length by chance: it counts for that one
 alone."""
-_ELLIPSIS: Final = re.compile(r"\s*(?:\.\.\.|…|\[?\(?<?truncated>?\)?\]?|\[\.\.\.\])\s*$", re.IGNORECASE)
+_ELLIPSIS: Final = re.compile(
+    r"""\s*(?:
+      (?:\.\.\.|…)?\s*[\[(<](?:[^\[\]()<>]{0,40}\s)?(?:\.\.\.|…|(?:truncated|omitted|clipped|snip)\b
+        |more\s(?:char|byte|line|word))[^\[\]()<>]{0,40}[\])>]
+    | (?:\.\.\.|…)\s*(?:truncated)?
+    )\s*$""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""``...``, ``[truncated]``, ``... (truncated 400 chars)``, ``…[400 more bytes]``."""
 _ENDINGS: Final = frozenset({"s", "es", "ed", "d", "ing", "ly", "er", "al", "able", "ion", "ions", "ment"})
 """What makes another word of a word: "error" is no "errors" that was cut."""
 _OPEN_ENDS: Final = tuple("-/([{,#\\_&+@<")
@@ -99,6 +107,10 @@ CUT_WORDS_MIN: Final = 3
 CUT_TAIL_WORDS_MAX: Final = 12
 """Words that the torn end of a masked text may have been taken apart into."""
 _CLOSED_BY: Final = {"(": ")", "[": "]", "{": "}"}
+
+
+_WITHOUT_ANY: Final = 1
+"""The version that had masks only for what its own words say; ``<any>`` is none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +148,10 @@ def shape_of(text: str) -> Shape:
 
 def shape_of_template(template: str, version: int = ALGORITHM_VERSION) -> Shape:
     """Give the shape that has this template; what an older algorithm wrote is masked as we would."""
-    return _shape(read_template(template) if version == ALGORITHM_VERSION else marked(text_like(template)))
+    if version == ALGORITHM_VERSION:
+        return _shape(read_template(template))
+    text = text_like(template)
+    return _shape(marked(text if version == _WITHOUT_ANY else read_template(text)))
 
 
 def _shape(text: str) -> Shape:
