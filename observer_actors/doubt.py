@@ -289,10 +289,10 @@ class Doubts(msgspec.Struct):
 
     def _key(self, op: Op) -> str | None:
         """Give the run of an op, and note its other ids."""
-        ids = _ids_of(op)
-        key = next(ids, None)
-        if key is None or (key not in self.runs and key in self.other_ids):
-            return key and self.other_ids[key]
+        ids = tuple(_ids_of(op))
+        if not ids:
+            return None
+        key = ids[0] if ids[0] in self.runs else self.other_ids.get(ids[0], ids[0])
         for other in ids:
             if other == key:
                 continue

@@ -182,6 +182,13 @@ def test_a_run_is_one_by_whatever_its_ops_and_its_verdict_name_it_in_any_order()
         assert doubts.endpoints["sql:run"] == Claims(claimed=5, judged=5, refuted=5), seed
 
 
+def test_an_id_leads_to_the_run_also_by_way_of_another_id() -> None:
+    doubts = Doubts()
+    judged = op(source="auditor", endpoint="auditor:verdict", success=False, sig_hash="s")
+    doubts.add([op(run="a", trace_id="t"), op(trace_id="t", sig_hash="s"), judged])
+    assert (len(doubts.runs), doubts.endpoints["sql:run"].refuted) == (1, 2)
+
+
 def test_a_second_verdict_on_a_run_changes_nothing() -> None:
     doubts = Doubts()
     doubts.add([op(run="a"), verdict("a", ok=False), verdict("a", ok=True)])
