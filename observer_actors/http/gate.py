@@ -5,7 +5,7 @@ only when there is room for all of it: for what `Content-Length` says, or, when 
 comes. Until then the bytes stay in the socket, and TCP holds the sender back. An answer leaves only when there is
 room for it among those that are being sent: readers that do not read cost a bounded amount of memory.
 
-HTTP/1 only: over HTTP/2 one connection can begin a hundred answers and read none.
+HTTP/1 only (`web` sees to it): over HTTP/2 one connection can begin a hundred answers and read none.
 """
 
 from __future__ import annotations
@@ -40,13 +40,6 @@ class HeadTooLarge(RequestInvalid):
     title = "head too large"
 
 
-class VersionRefused(ObserverError):
-    """A version of HTTP that is not spoken here."""
-
-    status = 505
-    title = "HTTP version not supported"
-
-
 class Gate:
     """An ASGI application around another one.
 
@@ -75,9 +68,6 @@ class Gate:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "websocket":  # there is none here, and the guard is not asked about one
-            await send({"type": "websocket.close", "code": 1008})
-            return
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
@@ -86,8 +76,6 @@ class Gate:
         if scope["http_version"] == "1.0":  # which no browser speaks, and need not say it
             headers.setdefault("host", "localhost")
         try:
-            if scope["http_version"].startswith("2"):
-                raise VersionRefused("HTTP/2 is not spoken here", hint="use HTTP/1.1")
             refusal = self._guard().refusal_by_headers(PEER.get(), scope["method"], scope["path"], headers)
             if refusal is not None:
                 raise refusal
