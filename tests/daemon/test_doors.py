@@ -148,6 +148,63 @@ async def test_a_browser_is_no_client(tmp_path: Path, way: Way, headers: tuple[s
         assert len(daemon.ops()) == (status == 200)
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://localhost:3800/event", "localhost", 200),
+        ("HTTP://127.0.0.1/event?x=1", "127.0.0.1", 200),
+        ("http://localhost/event", "evil.example", 200),  # RFC 9112, 3.2.2: what the target names counts
+        ("http://evil.example/event", "localhost", 421),
+        ("http://localhost@evil.example/event", "localhost", 421),
+        ("http://evil.example?/event", "localhost", 421),
+        ("http:///event", "localhost", 421),
+        ("http://localhost", "localhost", 404),
+        ("ftp://localhost/event", "localhost", 400),
+        ("event", "localhost", 400),
+    ],
+)
+async def test_a_target_that_names_a_host_is_for_that_host(
+    tmp_path: Path, way: Way, target: str, host: str, status: int
+) -> None:
+    async with guarded(tmp_path) as daemon, connected_to(daemon.url, way) as client:
+        head = f"POST {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(GOOD)}\r\n"
+        bearer = ADMIN if status == 404 else INGEST
+        await client.send(f"{head}Authorization: Bearer {bearer}\r\n\r\n".encode() + GOOD)
+        assert (await client.answer()).status == status
+        assert len(daemon.ops()) == (status == 200)
+
+
+@pytest.mark.parametrize("header", ["Host: localhost", "Origin: http://localhost", f"Authorization: Bearer {INGEST}"])
+async def test_what_says_who_asks_is_said_once(tmp_path: Path, header: str) -> None:
+    async with guarded(tmp_path) as daemon:
+        rest = [] if header.startswith("Auth") else [f"Authorization: Bearer {INGEST}"]
+        twice = [header] if header.startswith("Host") else [header, header]
+        assert await answers(daemon, post("/event", GOOD, *twice, *rest)) == [400, 400]
+        assert await answers(daemon, get("/advice?endpoint=a", *twice, *rest)) == [400, 400]
+        assert daemon.ops() == []
+
+
+async def test_every_answer_tells_a_browser_to_take_it_for_what_it_is_and_not_to_frame_it(limited: Daemon) -> None:
+    for request_ in (
+        get("/stats"),
+        get("/openapi.json"),
+        get("/nothing"),
+        get("/advice?endpoint=a"),
+        get("/tail", "Connection: close").replace(b"GET", b"HEAD").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        get("/stats", "Sec-Fetch-Site: cross-site"),
+        post("/event", GOOD),
+        post("/events", GOOD),
+        b"nothing\r\n\r\n",
+    ):
+        for way in WAYS:
+            async with connected_to(limited.url, way) as client:
+                await client.send(request_)
+                headers = (await client.answer()).headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["x-frame-options"] == "DENY"
+
+
 def certificate(folder: Path) -> tuple[Path, Path]:
     """Make a certificate of our own with the openssl that the machine has."""
     if shutil.which("openssl") is None:

@@ -52,7 +52,7 @@ def status(answer: bytes) -> int:
         (b"POST /event HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{}\r\n0\r\n\r\n", 400),
         (b"POST /event HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: gzip\r\n\r\n{}", 501),
         (b"POST /event HTTP/1.1\r\nBad Header: x\r\n" + HEAD + b"\r\n", 400),
-        (b"CONNECT a:1 HTTP/1.1\r\n" + HEAD + b"\r\n", 404),
+        (b"CONNECT a:1 HTTP/1.1\r\n" + HEAD + b"\r\n", 400),
         (b"GET /health HTTP/1.1\r\nHost: a b/<>\r\nConnection: close\r\n\r\n", 421),
     ],
 )
