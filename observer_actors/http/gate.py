@@ -205,19 +205,21 @@ def _headers(scope: Message) -> dict[str, str]:
 
 
 def _by_path(scope: Message, headers: dict[str, str]) -> Message:
-    """Give a request whose target names a host as one to that host, whatever ``Host`` says (RFC 9112, 3.2.2).
+    """Give a request as it is understood: its path as Quart reads it, to which more slashes at the beginning are one.
+
+    A target that names a host is for that host, whatever ``Host`` says (RFC 9112, 3.2.2).
 
     :raises RequestInvalid: the target is neither a path nor such a one.
     """
-    target = scope["raw_path"]
-    if target.startswith(b"/"):
-        return scope
-    found = _WITH_HOST.fullmatch(target)
-    if found is None:
-        raise RequestInvalid("the target of a request is a path, or begins with http:// or https://")
-    headers["host"] = found[1].decode("latin-1")
-    path = found[2] or b"/"
-    return {**scope, "raw_path": path, "path": unquote(path.decode("latin-1"))}
+    target, path = scope["raw_path"], scope["path"]
+    if not target.startswith(b"/"):
+        found = _WITH_HOST.fullmatch(target)
+        if found is None:
+            raise RequestInvalid("the target of a request is a path, or begins with http:// or https://")
+        headers["host"] = found[1].decode("latin-1")
+        target = found[2] or b"/"
+        path = unquote(target.decode("latin-1"))
+    return {**scope, "raw_path": target, "path": "/" + path.lstrip("/")}
 
 
 def _first(errors: BaseExceptionGroup[ObserverError]) -> ObserverError:

@@ -175,6 +175,15 @@ async def test_a_target_that_names_a_host_is_for_that_host(
         assert len(daemon.ops()) == (status == 200)
 
 
+@pytest.mark.parametrize("path", ["/advice", "//advice", "/%2Fadvice", "/%61dvice", "http://localhost//advice"])
+async def test_no_link_on_a_foreign_page_leaves_a_trace(tmp_path: Path, path: str) -> None:
+    link = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
+    async with running_daemon(tmp_path) as daemon:
+        assert await answers(daemon, get(f"{path}?endpoint=a", *link)) == [403, 403]
+        assert await answers(daemon, get(f"{path}?endpoint=a")) == [200, 200]
+        assert await answers(daemon, get("/stats", *link)) == [200, 200]
+
+
 @pytest.mark.parametrize("header", ["Host: localhost", "Origin: http://localhost", f"Authorization: Bearer {INGEST}"])
 async def test_what_says_who_asks_is_said_once(tmp_path: Path, header: str) -> None:
     async with guarded(tmp_path) as daemon:
