@@ -28,7 +28,7 @@ def status(guard: Guard, method: str = "GET", path: str = "/stats", peer: Peer =
         "127.0.0.1",
         "127.0.0.1:3800",
         "[::1]:3800",
-        "[fe80::1%25eth0]",
+        "[fe80::1]",
         "192.0.2.7",
         "localhost",
         "LOCALHOST:1",
@@ -53,6 +53,9 @@ def test_a_host_that_is_ours(host: str) -> None:
         "[127.0.0.1]evil.example",
         "[::1",
         "::1",
+        "192.0.2.7%evil.example",
+        "[fe80::1%25eth0]",
+        "[fe80::1%evil]:3800",
     ],
 )
 def test_a_host_that_is_somebody_elses_is_misdirected(host: str) -> None:
@@ -70,12 +73,16 @@ def test_a_host_that_is_somebody_elses_is_misdirected(host: str) -> None:
         ({"sec_fetch_site": "none"}, 200),
         ({"sec_fetch_site": "cross-site"}, 403),
         ({"sec_fetch_site": "same-site"}, 403),
-        ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}, 200),
+        ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}, 200),
+        ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "iframe"}, 403),
+        ({"sec_fetch_site": "same-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "frame"}, 403),
+        ({"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}, 403),
+        ({"sec_fetch_site": "same-origin", "sec_fetch_mode": "navigate", "sec_fetch_dest": "iframe"}, 200),
     ],
 )
 def test_a_page_of_another_site_is_refused_and_a_link_may_be_followed(headers: dict[str, str], expected: int) -> None:
     assert status(OPEN, **headers) == expected
-    if "sec_fetch_mode" in headers:
+    if headers.get("sec_fetch_site") == "cross-site":
         assert status(OPEN, "POST", "/event", **headers) == 403
         assert status(OPEN, "GET", "/advice", **headers) == 403
 

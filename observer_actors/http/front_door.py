@@ -45,8 +45,8 @@ __all__ = ["Advise", "FrontDoor", "HandOver"]
 Advise = Callable[[str, str], Awaitable[Reply]]
 """Answers `GET /advice`, given its query and its ``Accept`` header."""
 
-HandOver = Callable[[trio.SocketStream | trio.SSLStream[trio.SocketStream], bytes], Awaitable[None]]
-"""Serves the rest of a connection, of which some bytes have been read."""
+HandOver = Callable[[trio.SocketStream | trio.SSLStream[trio.SocketStream], bytes, int], Awaitable[None]]
+"""Serves the rest of a connection, given the bytes that have been read of it, and how many requests it has made."""
 
 RECEIVE_BYTES_MAX: Final = 262_144
 LAST_REQUESTS_S: Final = 0.2
@@ -129,7 +129,7 @@ class FrontDoor:
             async with stream:
                 encrypted = trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
                 with suppress(OSError, trio.BrokenResourceError):  # the client is gone, or speaks no TLS
-                    await self._hand_over(encrypted, b"")
+                    await self._hand_over(encrypted, b"", 0)
             return
         connection = _Connection(self, stream, peer)
         unread: bytes | None = None
@@ -142,7 +142,7 @@ class FrontDoor:
             finally:
                 self._connections.discard(connection)
             if unread is not None:
-                await self._hand_over(stream, unread)
+                await self._hand_over(stream, unread, connection.requests)
             elif connection.is_refused:
                 await linger(stream)
 

@@ -5,13 +5,15 @@ only when there is room for all of it: for what `Content-Length` says, or, when 
 comes. Until then the bytes stay in the socket, and TCP holds the sender back. An answer leaves only when there is
 room for it among those that are being sent: readers that do not read cost a bounded amount of memory.
 
-HTTP/1 only: over HTTP/2 one connection can begin a hundred answers and read none.
+HTTP/1 only (`web` sees to it): over HTTP/2 one connection can begin a hundred answers and read none.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
+from urllib.parse import unquote
 
 import trio
 
@@ -19,7 +21,7 @@ from observer_actors.actors.admission import Room
 from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge
 from observer_actors.http.bodies import REQUESTS_MAX, UNANNOUNCED_BYTES, Arrival, BodyRoom, Held, body_late
 from observer_actors.http.guard import PEER, Guard
-from observer_actors.http.replies import Reply, problem_reply
+from observer_actors.http.replies import FOR_BROWSERS, Reply, problem_reply
 from observer_actors.http.wire import LENGTH_DIGITS_MAX
 
 __all__ = ["Application", "Gate"]
@@ -31,6 +33,10 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Any, Any], Awaitable[None]]
 
 _BODYLESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_SAID_ONCE: Final = frozenset({"authorization", "host", "origin", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site"})
+"""What the guard asks for."""
+_WITH_HOST: Final = re.compile(rb"https?://([^/]*)(/.*)?", re.IGNORECASE)
+_FOR_BROWSERS: Final = [(name.encode(), value.encode()) for name, value in FOR_BROWSERS]
 
 
 class HeadTooLarge(RequestInvalid):
@@ -38,13 +44,6 @@ class HeadTooLarge(RequestInvalid):
 
     status = 431
     title = "head too large"
-
-
-class VersionRefused(ObserverError):
-    """A version of HTTP that is not spoken here."""
-
-    status = 505
-    title = "HTTP version not supported"
 
 
 class Gate:
@@ -75,19 +74,13 @@ class Gate:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "websocket":  # there is none here, and the guard is not asked about one
-            await send({"type": "websocket.close", "code": 1008})
-            return
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         failure: ObserverError | None = None
-        if scope["http_version"] == "1.0":  # which no browser speaks, and need not say it
-            headers.setdefault("host", "localhost")
         try:
-            if scope["http_version"].startswith("2"):
-                raise VersionRefused("HTTP/2 is not spoken here", hint="use HTTP/1.1")
+            headers = _headers(scope)
+            scope = _by_path(scope, headers)
             refusal = self._guard().refusal_by_headers(PEER.get(), scope["method"], scope["path"], headers)
             if refusal is not None:
                 raise refusal
@@ -115,9 +108,11 @@ class Gate:
         headers = dict(scope["headers"])
         largest = self._body_bytes_max
         length = headers.get(b"content-length")
+        is_chunked = b"transfer-encoding" in headers
         if length is None:
-            chunked = b"transfer-encoding" in headers or scope["method"] not in _BODYLESS
-            return min(UNANNOUNCED_BYTES, largest) if chunked else 0
+            return min(UNANNOUNCED_BYTES, largest) if is_chunked or scope["method"] not in _BODYLESS else 0
+        if is_chunked:  # whoever stands between may have read it by its length (RFC 9112, 6.1)
+            raise RequestInvalid("a request has a Content-Length or a Transfer-Encoding, not both")
         if not length.isdigit() or len(length) > LENGTH_DIGITS_MAX:
             raise RequestInvalid(f"Content-Length {ascii(length[:40])[1:]} is no length")
         if int(length) > largest:
@@ -175,7 +170,7 @@ class _Answering:
 
     async def __call__(self, message: Message) -> None:
         if message["type"] != "http.response.body":
-            self._start = message
+            self._start = {**message, "headers": [*message["headers"], *_FOR_BROWSERS]}
             return
         size = len(message.get("body", b""))
         if self._start is not None and not self._room.fits(1, size):
@@ -193,6 +188,40 @@ class _Answering:
             self._room.leave(1, size)
 
 
+def _headers(scope: Message) -> dict[str, str]:
+    """Give the headers of a request, by names in lower case.
+
+    :raises RequestInvalid: two answers to what the guard asks.
+    """
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name = raw_name.decode("latin-1")
+        if name in headers and name in _SAID_ONCE:
+            raise RequestInvalid(f"a request has one {name.title()} at most")
+        headers[name] = raw_value.decode("latin-1")
+    if scope["http_version"] == "1.0":  # which no browser speaks, and need not say it
+        headers.setdefault("host", "localhost")
+    return headers
+
+
+def _by_path(scope: Message, headers: dict[str, str]) -> Message:
+    """Give a request as it is understood: its path as Quart reads it, to which more slashes at the beginning are one.
+
+    A target that names a host is for that host, whatever ``Host`` says (RFC 9112, 3.2.2).
+
+    :raises RequestInvalid: the target is neither a path nor such a one.
+    """
+    target, path = scope["raw_path"], scope["path"]
+    if not target.startswith(b"/"):
+        found = _WITH_HOST.fullmatch(target)
+        if found is None:
+            raise RequestInvalid("the target of a request is a path, or begins with http:// or https://")
+        headers["host"] = found[1].decode("latin-1")
+        target = found[2] or b"/"
+        path = unquote(target.decode("latin-1"))
+    return {**scope, "raw_path": target, "path": "/" + path.lstrip("/")}
+
+
 def _first(errors: BaseExceptionGroup[ObserverError]) -> ObserverError:
     error: BaseException = errors
     while isinstance(error, BaseExceptionGroup):
@@ -208,7 +237,12 @@ async def _pass_over(receive: Receive) -> None:
 
 
 async def _answer(reply: Reply, send: Send) -> None:
-    headers = [("content-type", reply.content_type), ("content-length", str(len(reply.body))), *reply.headers]
+    headers = [
+        ("content-type", reply.content_type),
+        ("content-length", str(len(reply.body))),
+        *reply.headers,
+        *FOR_BROWSERS,
+    ]
     raw = [(name.lower().encode(), value.encode()) for name, value in headers]
     await send({"type": "http.response.start", "status": reply.status, "headers": [*raw, (b"connection", b"close")]})
     await send({"type": "http.response.body", "body": reply.body, "more_body": False})

@@ -3,7 +3,8 @@
 * ``Host`` must name this daemon: an address, ``localhost``, the machine's own name, or one of `listen.hosts`. A web
   page whose own name was made to point here (DNS rebinding) says its own name, and is refused with 421.
 * A browser says where a request comes from (``Origin``, ``Sec-Fetch-Site``). Unless that is this daemon's own page, the
-  request is refused with 403: no web page may post to, or read from, a daemon on somebody's laptop.
+  request is refused with 403: no web page may post to, read from, or frame a daemon on somebody's laptop. Following a
+  link in a window of its own is no page's doing.
 * With tokens, each request but `/health` and `/ready` needs one with the scope that it takes: 401, 403.
 * Over a Unix socket, which no browser reaches, the kernel says who is there: root and the daemon's own user may do
   everything, anybody else whom the socket's mode lets in what `listen.unix_scopes` says.
@@ -114,18 +115,15 @@ class Guard:
         if origin is not None and origin.lower().partition("://")[2] != host.lower():
             return OriginForeign(f"a page of {origin[:HOST_SHOWN_MAX]!a} asks", hint="no web page may use this daemon")
         site = headers.get("sec-fetch-site", "none")
-        follows_link = method == "GET" and path not in _LEAVES_A_TRACE and headers.get("sec-fetch-mode") == "navigate"
+        in_a_window = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
+        follows_link = method == "GET" and path not in _LEAVES_A_TRACE and in_a_window
         if site not in ("none", "same-origin") and not follows_link:
             return OriginForeign("a page of another site asks", hint="no web page may use this daemon")
         return self.refusal(peer, method, path, host, headers.get("authorization", ""))
 
     def _is_ours(self, host: str) -> bool:
-        name = _without_port(host).lower()
-        try:
-            ipaddress.ip_address(name.partition("%")[0])
-        except ValueError:
-            return name.removesuffix(".") in self._hosts
-        return True
+        name = _without_port(host).lower().removesuffix(".")
+        return name in self._hosts or _is_address(name)
 
     def _unscoped(self, peer: Peer, scope: Scope | None, authorization: str) -> ObserverError | None:
         if scope is None:
@@ -150,6 +148,14 @@ def _scope_of(method: str, path: str) -> Scope | None:
     if method in _READING or path == _MCP_PATH:
         return None if path in _OPEN_PATHS else Scope.READ
     return Scope.ADMIN
+
+
+def _is_address(name: str) -> bool:
+    """Say whether it is an IP address; one with a zone, which means nothing to anybody else, is none."""
+    try:
+        return "%" not in name and bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
 
 
 def _without_port(host: str) -> str:

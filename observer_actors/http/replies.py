@@ -12,10 +12,12 @@ import msgspec
 from observer_actors.errors import EventInvalid, ObserverError, QueryInvalid
 from observer_actors.visible import visible_json
 
-__all__ = ["JSON", "PROBLEM", "Problem", "Reply", "json_reply", "problem_of", "problem_reply"]
+__all__ = ["FOR_BROWSERS", "JSON", "PROBLEM", "Problem", "Reply", "json_reply", "problem_of", "problem_reply"]
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
+FOR_BROWSERS: Final = (("x-content-type-options", "nosniff"), ("x-frame-options", "DENY"))
+"""In each answer: it is what it says that it is, and no page may show it as a part of itself."""
 _encoder: Final = msgspec.json.Encoder()
 
 

@@ -15,7 +15,6 @@ import h11
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
@@ -23,7 +22,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
-from observer_actors.errors import RequestInvalid
+from observer_actors.errors import ObserverError, RequestInvalid
 from observer_actors.http.bodies import BYTES_A_SECOND_MIN, head_late
 from observer_actors.http.gate import HeadTooLarge
 from observer_actors.http.lingering import end, linger
@@ -62,11 +61,13 @@ class Web:
             await lifespan.wait_for_shutdown()
             nursery.cancel_scope.cancel()
 
-    async def serve(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], unread: bytes) -> None:
-        """Serve the rest of a connection."""
+    async def serve(
+        self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], unread: bytes, requests: int
+    ) -> None:
+        """Serve the rest of a connection that has made so many requests."""
         of_kind = _Rest if isinstance(stream, trio.SocketStream) else _EncryptedRest
         rest = of_kind(stream, unread, self._sends, self._settings)  # type: ignore[arg-type]  # as just looked at
-        server = _Server(self._application, self._config, self._context, ConnectionState({}), rest)
+        server = _Server(requests, self._application, self._config, self._context, ConnectionState({}), rest)
         await server.run()
 
     async def drain(self) -> None:
@@ -79,16 +80,46 @@ class Web:
             scope.cancel()
 
 
-class _Patient(h11.Connection):
-    """Hypercorn's connection, which takes no offence at what comes behind the last request.
+class VersionRefused(ObserverError):
+    """A version of HTTP that is not spoken here."""
 
-    It would be refused with 400 while the answer to that request is being made: the caller would be told that nothing
-    was stored, and it was.
+    status = 505
+    title = "HTTP version not supported"
+
+
+class _Patient(h11.Connection):
+    """Hypercorn's connection, which speaks HTTP/1 alone, and takes no offence at what comes behind the last request.
+
+    That would be refused with 400 while the answer to that request is being made: the caller would be told that nothing
+    was stored, and it was. So it is dropped.
     """
 
+    def receive_data(self, data: bytes) -> None:
+        """Take in what has come."""
+        if not data or self.their_state is not h11.MUST_CLOSE:
+            super().receive_data(data)
+
     def next_event(self) -> Any:  # noqa: ANN401 - h11's
-        """Give the next event; behind the last request there is none."""
-        return h11.NEED_DATA if self.their_state is h11.MUST_CLOSE else super().next_event()
+        """Give the next event; behind the last request there is none.
+
+        :raises h11.RemoteProtocolError: as h11, and of HTTP/2, which Hypercorn would go on to speak.
+        """
+        if self.their_state is h11.MUST_CLOSE:
+            return h11.NEED_DATA
+        event = super().next_event()
+        if not isinstance(event, h11.Request):
+            return event
+        if not event.http_version.startswith(b"1."):
+            raise h11.RemoteProtocolError("not spoken here", error_status_hint=VersionRefused.status)
+        return _without_upgrade(event)
+
+
+def _without_upgrade(request: h11.Request) -> h11.Request:
+    """Give a request without its offer of another protocol, which Hypercorn would take (RFC 9110, 7.8: nobody must)."""
+    headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
+    if len(headers) == len(request.headers):
+        return request
+    return h11.Request(method=request.method, target=request.target, headers=headers, http_version=request.http_version)
 
 
 class _Server(TCPServer):
@@ -97,8 +128,9 @@ class _Server(TCPServer):
     stream: _Ours  # type: ignore[assignment]  # what Hypercorn uses of a stream
     _has_ended = False
 
-    def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 - Hypercorn's
+    def __init__(self, requests: int, *arguments: Any) -> None:  # noqa: ANN401 - Hypercorn's
         super().__init__(*arguments)
+        self._requests = requests
         self._answered = trio.Event()
 
     async def _read_data(self) -> None:
@@ -106,11 +138,10 @@ class _Server(TCPServer):
         protocol = self.protocol.protocol
         assert isinstance(protocol, H11Protocol)
         protocol.connection = _Patient(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+        protocol.keep_alive_requests = self._requests
         try:
             while data := await self.stream.receive_some(MAX_RECV):
                 await self.protocol.handle(RawData(bytes(data)))
-                if isinstance(self.protocol.protocol, H2Protocol):
-                    raise trio.BrokenResourceError("HTTP/2 is not spoken here")
             self._has_ended = True
             await self.protocol.handle(RawData(b""))
             if not self.stream.is_idle:
@@ -265,6 +296,7 @@ def _said(data: bytes) -> bytes:
 _REFUSALS: Final = {
     RequestInvalid("what was sent is no HTTP/1.1 request", hint="RFC 9112 says what one is"): b"HTTP/1.1 400 ",
     HeadTooLarge("the head of the request is too long", limit="listen.head_bytes_max"): b"HTTP/1.1 431 ",
+    VersionRefused("that version of HTTP is not spoken here", hint="use HTTP/1.1"): b"HTTP/1.1 505 ",
 }
 
 

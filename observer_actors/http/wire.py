@@ -16,7 +16,7 @@ from typing import Final
 import httptools
 from msgspec import Struct
 
-from observer_actors.http.replies import Reply
+from observer_actors.http.replies import FOR_BROWSERS, Reply
 
 __all__ = ["INCOMPLETE", "LENGTH_DIGITS_MAX", "Head", "Incomplete", "read_head", "rendered"]
 
@@ -183,7 +183,7 @@ def rendered(reply: Reply, *, close: bool) -> bytes:
 @lru_cache(256)
 def _head_of(second: int, status: int, content_type: str, length: int, headers: tuple[tuple[str, str], ...]) -> bytes:
     """Give the head of an answer: within a second, answers of one length have the same."""
-    more = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers)
+    more = "".join(f"{name.lower()}: {value}\r\n" for name, value in (*FOR_BROWSERS, *headers))
     head = (
         f"HTTP/1.1 {status} {_REASONS[status]}\r\n"
         f"content-type: {content_type}\r\n"

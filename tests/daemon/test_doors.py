@@ -148,6 +148,72 @@ async def test_a_browser_is_no_client(tmp_path: Path, way: Way, headers: tuple[s
         assert len(daemon.ops()) == (status == 200)
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://localhost:3800/event", "localhost", 200),
+        ("HTTP://127.0.0.1/event?x=1", "127.0.0.1", 200),
+        ("http://localhost/event", "evil.example", 200),  # RFC 9112, 3.2.2: what the target names counts
+        ("http://evil.example/event", "localhost", 421),
+        ("http://localhost@evil.example/event", "localhost", 421),
+        ("http://evil.example?/event", "localhost", 421),
+        ("http:///event", "localhost", 421),
+        ("http://localhost", "localhost", 404),
+        ("ftp://localhost/event", "localhost", 400),
+        ("event", "localhost", 400),
+    ],
+)
+async def test_a_target_that_names_a_host_is_for_that_host(
+    tmp_path: Path, way: Way, target: str, host: str, status: int
+) -> None:
+    async with guarded(tmp_path) as daemon, connected_to(daemon.url, way) as client:
+        head = f"POST {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(GOOD)}\r\n"
+        bearer = ADMIN if status == 404 else INGEST
+        await client.send(f"{head}Authorization: Bearer {bearer}\r\n\r\n".encode() + GOOD)
+        assert (await client.answer()).status == status
+        assert len(daemon.ops()) == (status == 200)
+
+
+@pytest.mark.parametrize("path", ["/advice", "//advice", "/%2Fadvice", "/%61dvice", "http://localhost//advice"])
+async def test_no_link_on_a_foreign_page_leaves_a_trace(tmp_path: Path, path: str) -> None:
+    link = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
+    async with running_daemon(tmp_path) as daemon:
+        assert await answers(daemon, get(f"{path}?endpoint=a", *link)) == [403, 403]
+        assert await answers(daemon, get(f"{path}?endpoint=a")) == [200, 200]
+        assert await answers(daemon, get("/stats", *link)) == [200, 200]
+
+
+@pytest.mark.parametrize("header", ["Host: localhost", "Origin: http://localhost", f"Authorization: Bearer {INGEST}"])
+async def test_what_says_who_asks_is_said_once(tmp_path: Path, header: str) -> None:
+    async with guarded(tmp_path) as daemon:
+        rest = [] if header.startswith("Auth") else [f"Authorization: Bearer {INGEST}"]
+        twice = [header] if header.startswith("Host") else [header, header]
+        assert await answers(daemon, post("/event", GOOD, *twice, *rest)) == [400, 400]
+        assert await answers(daemon, get("/advice?endpoint=a", *twice, *rest)) == [400, 400]
+        assert daemon.ops() == []
+
+
+async def test_every_answer_tells_a_browser_to_take_it_for_what_it_is_and_not_to_frame_it(limited: Daemon) -> None:
+    for request_ in (
+        get("/stats"),
+        get("/openapi.json"),
+        get("/nothing"),
+        get("/advice?endpoint=a"),
+        get("/tail", "Connection: close").replace(b"GET", b"HEAD").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        get("/stats", "Sec-Fetch-Site: cross-site"),
+        post("/event", GOOD),
+        post("/events", GOOD),
+        b"nothing\r\n\r\n",
+    ):
+        for way in WAYS:
+            async with connected_to(limited.url, way) as client:
+                await client.send(request_)
+                headers = (await client.answer()).headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["x-frame-options"] == "DENY"
+
+
 def certificate(folder: Path) -> tuple[Path, Path]:
     """Make a certificate of our own with the openssl that the machine has."""
     if shutil.which("openssl") is None:
@@ -268,6 +334,14 @@ async def test_the_last_request_that_a_connection_may_make_closes_it(limited: Da
         assert await client.ended()
 
 
+async def test_the_requests_that_a_connection_has_made_are_counted_whichever_way_each_took(limited: Daemon) -> None:
+    async with connected_to(limited.url, "front") as client:
+        await client.send(post("/event", GOOD) + get("/health") * 3)
+        assert (await client.answer()).headers.get("connection") is None
+        assert (await client.answer()).headers["connection"] == "close"
+        assert await client.ended()
+
+
 async def test_one_address_has_only_so_many_connections(limited: Daemon) -> None:
     port = int(limited.url.rpartition(":")[2])
     await limited.client.aclose()  # the harness has one open
@@ -324,13 +398,66 @@ async def test_readers_that_do_not_read_cost_a_bounded_amount_of_memory(tmp_path
     assert len({op["seq"] for op in page["ops"] + rest["ops"]}) == len(page["ops"]) + len(rest["ops"])
 
 
-async def test_whoever_begins_http_2_is_let_go_of(tmp_path: Path) -> None:
-    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
-    async with running_daemon(tmp_path) as daemon, connected_to(daemon.url, "front") as client:
-        await client.send(preface)
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_whoever_begins_http_2_is_told_not_to_and_let_go_of(tmp_path: Path, way: Way) -> None:
+    async with running_daemon(tmp_path) as daemon, connected_to(daemon.url, way) as client:
+        await client.send(PREFACE)
+        assert (await client.answer()).status == 505
+        assert await client.ended()
+
+
+UPGRADES: Final = {
+    "h2c": ("Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"),
+    "websocket": ("Connection: Upgrade", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("protocol", UPGRADES)
+async def test_an_offer_of_another_protocol_is_passed_over(tmp_path: Path, way: Way, protocol: str) -> None:
+    """The request is answered as if there were none, and the connection is as good as any other, and ends like one."""
+    asked = get("/health", f"Upgrade: {protocol}", *UPGRADES[protocol])
+    reported = post("/event", GOOD, f"Upgrade: {protocol}", *UPGRADES[protocol])
+    async with running_daemon(tmp_path, "--set", "listen.head_seconds_max=1") as daemon:
+        for _ in range(3):
+            async with connected_to(daemon.url, way) as client:
+                await client.send(asked + reported)
+                assert [(await client.answer()).status for _ in range(2)] == [200, 200]
+                await client.send(asked.replace(b"localhost", b"evil") + PREFACE)
+                assert (await client.answer()).status == 421
+        async with connected_to(daemon.url, way) as client:
+            await client.send(asked + PREFACE)
+            assert [(await client.answer()).status for _ in range(2)] == [200, 505]
+            assert await client.ended()
         with trio.fail_after(10):
-            while not await client.ended():
-                pass
+            while "observer_connections 1.0\n" not in (await daemon.get("/metrics")).text:
+                await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("line", ["GET /tail HTTP/1.0", "GET /tail HTTP/1.1\r\nHost: localhost\r\nConnection: close"])
+async def test_what_comes_behind_the_last_request_is_not_kept(tmp_path: Path, line: str) -> None:
+    async with running_daemon(tmp_path) as daemon:
+        host, port = daemon.url.removeprefix("http://").split(":")
+        async with await trio.open_tcp_stream(host, int(port)) as stream:
+            await stream.send_all(f"{line}\r\n\r\n".encode())
+            with trio.fail_after(30):
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+                before = _resident_bytes(daemon)
+                for _ in range(256):
+                    await stream.send_all(b"x" * 262_144)
+                assert _resident_bytes(daemon) < before + 16 * 1024 * 1024
+                await daemon.event(endpoint="told of all the same")
+                received = b""
+                while b"told of all the same" not in received:
+                    received += await stream.receive_some()
+
+
+def _resident_bytes(daemon: Daemon) -> int:
+    status = Path(f"/proc/{daemon.process.pid}/status").read_text(encoding="ascii")
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
 CHUNKED: Final = b"POST /events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -195,6 +195,8 @@ async def test_both_ways_give_the_same_answer(shared: Served, name: str) -> None
 
 SMUGGLED: Final = {
     "both lengths": START + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0",
+    "both lengths, and both right": START
+    + b"Content-Length: 12\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     "two lengths that differ": START + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
     "a signed length": START + b"Content-Length: +2\r\n\r\n{}",
     "a length in a list": START + b"Content-Length: 2, 3\r\n\r\n{}",
@@ -230,6 +232,15 @@ async def test_both_ways_agree_on_what_a_request_is(shared: Served, name: str) -
     assert statuses[0] == statuses[1]
     assert statuses[0] in (200, 400, 408, 501)
     assert shared.json("/health")["last_seq"] - before == (2 if statuses[0] == 200 else 0)
+
+
+async def test_a_request_with_both_lengths_is_refused_and_closes_the_connection(shared: Served) -> None:
+    """RFC 9112, 6.1: whoever stands between may have read it in the other way."""
+    for way in WAYS:
+        async with connected_to(shared.url, way) as client:
+            await client.send(SMUGGLED["both lengths, and both right"] + get("/health"))
+            assert (await client.answer()).status == 400
+            assert await client.ended()
 
 
 async def test_every_kind_of_socket_gives_the_same_answers_both_ways(tmp_path: Path) -> None:

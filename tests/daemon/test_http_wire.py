@@ -19,10 +19,6 @@ from observer_actors.supervision import ActorStatistics
 from tests.daemon.served import Served, served
 
 HEAD = b"Host: localhost\r\nConnection: close\r\n"
-WEBSOCKET = (
-    b"Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
-)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +38,7 @@ def status(answer: bytes) -> int:
     [
         (b"\x00\x01\x02\r\n\r\n", 400),
         (b"GET\r\n\r\n", 400),
-        (b"POST /event HTTP/9.9\r\n" + HEAD + b"\r\n", 400),
+        (b"POST /event HTTP/9.9\r\n" + HEAD + b"\r\n", 505),
         (b"GET /health HTTP/1.1\r\n\r\n", 400),  # no Host
         (b"GET /\xff HTTP/1.1\r\n" + HEAD + b"\r\n", 400),
         (b"GET /health HTTP/1.1\r\n" + HEAD + b"X: " + b"a" * 100_000 + b"\r\n\r\n", 431),
@@ -56,9 +52,8 @@ def status(answer: bytes) -> int:
         (b"POST /event HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{}\r\n0\r\n\r\n", 400),
         (b"POST /event HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: gzip\r\n\r\n{}", 501),
         (b"POST /event HTTP/1.1\r\nBad Header: x\r\n" + HEAD + b"\r\n", 400),
-        (b"CONNECT a:1 HTTP/1.1\r\n" + HEAD + b"\r\n", 404),
+        (b"CONNECT a:1 HTTP/1.1\r\n" + HEAD + b"\r\n", 400),
         (b"GET /health HTTP/1.1\r\nHost: a b/<>\r\nConnection: close\r\n\r\n", 421),
-        (b"GET /health HTTP/1.1\r\n" + WEBSOCKET + b"\r\n", 403),
     ],
 )
 def test_a_malformed_request_is_refused_and_the_connection_closed(
