@@ -49,9 +49,9 @@ from observer_actors.http.intake import Intake
 from observer_actors.http.listeners import address_of, serving_sockets, tls_context
 from observer_actors.http.server import IngestServer
 from observer_actors.http.views import Readiness, Views
-from observer_actors.journal import DirectoryLock, Disk, PosixDisk
+from observer_actors.journal import DirectoryLock, Disk, PosixDisk, refuse_foreign
 from observer_actors.journal.format import UNREADABLE, Paths, decode_manifest
-from observer_actors.kb import OutcomesIndex
+from observer_actors.kb import OutcomesIndex, outcomes_path
 from observer_actors.logs import log_lifecycle, logger, set_level
 from observer_actors.mcp import Mount
 from observer_actors.models import ChatModel, LakehouseModel, OllamaModel, OpenAIModel
@@ -449,11 +449,7 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
     :raises AddressUnavailable: cannot listen.
     """
     with ExitStack() as stack:
-        try:
-            stack.enter_context(DirectoryLock(settings.data_dir))
-        except DiskFailed as error:
-            raise ConfigInvalid(f"data_dir: {settings.data_dir} cannot be used: {error}", hint=error.hint) from error
-        _refuse_newer_format(settings.data_dir)
+        _take_directory(stack, settings)
         check_files(settings)  # here, where it ends the process, and not in an actor, which would be restarted
         sockets = serving_sockets(settings.listen, needs_token=bool(settings.auth.tokens_file))
         daemon = Daemon(settings, stack.enter_context(sockets))
@@ -465,6 +461,17 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
             data_dir=str(settings.data_dir.absolute()),
         )
         yield daemon
+
+
+def _take_directory(stack: ExitStack, settings: Settings) -> None:
+    """Look it over, lock it, and look into it: before the tree is started, for no restart of an actor would help."""
+    data_dir = settings.data_dir
+    try:
+        refuse_foreign(data_dir, outcomes_path(data_dir), socket=settings.listen.unix)
+        stack.enter_context(DirectoryLock(data_dir))
+        _refuse_newer_format(data_dir)
+    except DiskFailed as error:
+        raise ConfigInvalid(f"data_dir: {data_dir} cannot be used: {error}", hint=error.hint) from error
 
 
 async def start_observer(
@@ -560,8 +567,8 @@ def _api_key(file: str) -> str:
 
 
 def _refuse_newer_format(data_dir: Path) -> None:
-    """Look before the tree is started: no restart of an actor would help. Damage is the recovery's business."""
-    with suppress(FileNotFoundError, *UNREADABLE):
+    """Refuse what a newer version wrote. Damage is the recovery's business, and a disk that refuses the persister's."""
+    with suppress(OSError, *UNREADABLE):
         decode_manifest(Paths(data_dir).manifest.read_bytes())
 
 

@@ -81,7 +81,7 @@ def opened(path: Path, check: Check, trace: Trace | None = None) -> tuple[sqlite
 def _connected(path: Path, check: Check, trace: Trace | None = None) -> sqlite3.Connection:
     """Open or make the file, look it over, and bring it to this version's tables."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     os.close(descriptor)  # SQLite gives its other files the mode of this one
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
