@@ -59,7 +59,7 @@ from observer_actors.notify import Notifier, keep_notified
 from observer_actors.playbook import Corroboration
 from observer_actors.secrets import Secrets
 from observer_actors.settings import Settings
-from observer_actors.store import Shelf
+from observer_actors.store import LEARNED_PATH, Shelf, refuse_newer
 from observer_actors.supervision import (
     ChildSpec,
     Events,
@@ -470,6 +470,7 @@ def _take_directory(stack: ExitStack, settings: Settings) -> None:
         refuse_foreign(data_dir, outcomes_path(data_dir), socket=settings.listen.unix)
         stack.enter_context(DirectoryLock(data_dir))
         _refuse_newer_format(data_dir)
+        refuse_newer(data_dir / LEARNED_PATH)
     except DiskFailed as error:
         raise ConfigInvalid(f"data_dir: {data_dir} cannot be used: {error}", hint=error.hint) from error
 
