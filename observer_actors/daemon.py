@@ -49,7 +49,7 @@ from observer_actors.http.intake import Intake
 from observer_actors.http.listeners import address_of, serving_sockets, tls_context
 from observer_actors.http.server import IngestServer
 from observer_actors.http.views import Readiness, Views
-from observer_actors.journal import DirectoryLock, Disk, PosixDisk, refuse_foreign
+from observer_actors.journal import DirectoryLock, Disk, PosixDisk, close_to_others, refuse_foreign
 from observer_actors.journal.format import UNREADABLE, Paths, decode_manifest
 from observer_actors.kb import OutcomesIndex, outcomes_path
 from observer_actors.logs import log_lifecycle, logger, set_level
@@ -471,8 +471,22 @@ def _take_directory(stack: ExitStack, settings: Settings) -> None:
         stack.enter_context(DirectoryLock(data_dir))
         _refuse_newer_format(data_dir)
         refuse_newer(data_dir / LEARNED_PATH)
+        _close_to_others(data_dir)
     except DiskFailed as error:
         raise ConfigInvalid(f"data_dir: {data_dir} cannot be used: {error}", hint=error.hint) from error
+
+
+def _close_to_others(data_dir: Path) -> None:
+    """See that no other user may look into what is ours, and say what had to be done, or could not be."""
+    log, found = logger("daemon"), close_to_others(data_dir)
+    if found.closed:
+        hint = "other users may have read them"
+        log.warning("modes_tightened", paths=len(found.closed), first=found.closed[0], hint=hint)
+    if found.open:
+        hint = "other users may look into them: chmod go= them, as their owner"
+        log.warning("modes_open", paths=len(found.open), first=found.open[0], hint=hint)
+    if found.is_directory_open:
+        log.warning("data_dir_open", hint=f"if other users have no business there: chmod go= {data_dir.absolute()}")
 
 
 async def start_observer(

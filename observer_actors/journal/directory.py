@@ -47,7 +47,7 @@ def refuse_foreign(data_dir: Path, *shared: Path, socket: str = "") -> None:
     folders = (paths.observer, paths.segments, *(path.parent for path in shared))
     with translated("looking over the data directory"):
         for path in chain(folders, _entries(paths), shared):  # a folder before what stands in it
-            for mode in _modes(path):
+            for mode in (found.st_mode for found in _found(path)):
                 if stat.S_ISREG(mode) and path in folders:
                     raise ConfigInvalid(f"data_dir: {path} is a file, and must be a folder", hint=_HINT)
                 if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or _is_socket(path, mode, socket)):
@@ -55,12 +55,14 @@ def refuse_foreign(data_dir: Path, *shared: Path, socket: str = "") -> None:
 
 
 class Closed(Struct, frozen=True):
-    """What was open to other users."""
+    """What other users could look into."""
 
     closed: tuple[str, ...]
-    """Paths that are no more."""
+    """Paths that they no longer can."""
     open: tuple[str, ...]
-    """Paths that still are: they belong to somebody else, or the file system refuses."""
+    """Paths that they still can: these belong to somebody else, or the file system refuses."""
+    is_directory_open: bool
+    """So is the data directory itself, which may be on purpose: it is left as it is."""
 
 
 def close_to_others(data_dir: Path) -> Closed:
@@ -68,19 +70,26 @@ def close_to_others(data_dir: Path) -> Closed:
 
     :raises DiskFailed: they cannot be looked at.
     """
-    paths, closed, left = Paths(data_dir), [], []
+    paths = Paths(data_dir)
+    closed: list[str] = []
+    left: list[str] = []
     with translated("looking over the data directory"):
         for path in (paths.observer, *_entries(paths)):
-            for mode in _modes(path):
-                if not mode & OTHERS or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                    continue
-                try:
-                    path.chmod(stat.S_IMODE(mode) & ~OTHERS)
-                except OSError:
-                    left.append(str(path))
-                else:
-                    closed.append(str(path))
-    return Closed(tuple(closed), tuple(left))
+            for found in _found(path):
+                mode = found.st_mode
+                if mode & OTHERS and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                    is_closed = found.st_uid == os.geteuid() and _is_set(path, stat.S_IMODE(mode) & ~OTHERS)
+                    (closed if is_closed else left).append(str(path))
+        is_open = bool(data_dir.stat().st_mode & OTHERS)
+    return Closed(tuple(closed), tuple(left), is_open)
+
+
+def _is_set(path: Path, mode: int) -> bool:
+    try:
+        path.chmod(mode)
+    except OSError:
+        return False
+    return True
 
 
 def _entries(paths: Paths) -> Iterator[Path]:
@@ -90,10 +99,10 @@ def _entries(paths: Paths) -> Iterator[Path]:
             yield from sorted(folder.iterdir())
 
 
-def _modes(path: Path) -> Iterator[int]:
-    """Give the mode of what stands there; none when nothing does: a daemon that runs renames and removes."""
+def _found(path: Path) -> Iterator[os.stat_result]:
+    """Say what stands there, if anything does: a daemon that runs renames and removes."""
     with suppress(FileNotFoundError):
-        yield path.lstat().st_mode
+        yield path.lstat()
 
 
 def _is_socket(path: Path, mode: int, socket: str) -> bool:

@@ -424,6 +424,46 @@ async def test_files_and_folders_are_the_owners_alone(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
 
 
+async def test_what_others_could_read_of_an_existing_directory_is_closed_to_them(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    async with running_daemon(data) as daemon:
+        assert "modes_tightened" not in [line["event"] for line in daemon.log]
+        await daemon.event(endpoint="a")
+        assert await daemon.stop() == 0
+    data.chmod(0o750)
+    open_to_others = {data / "_observer": 0o2775, data / "_observer" / "segments": 0o755}
+    open_to_others |= {data / "_observer" / name: 0o644 for name in ("ops.jsonl", "learned.sqlite3", "own-notes")}
+    open_to_others[data / "_observer" / "segments" / "kept-read-only"] = 0o444
+    for path, mode in open_to_others.items():
+        path.touch()
+        path.chmod(mode)
+    async with running_daemon(data) as daemon:
+        said = await daemon.logged("modes_tightened", level="warning")
+        assert (said["paths"], said["first"]) == (len(open_to_others), str(data / "_observer"))
+        assert str(data) in (await daemon.logged("data_dir_open", level="warning"))["hint"]
+        assert (await daemon.event(endpoint="a"))["seq"] == 2
+        assert await daemon.stop() == 0
+    modes = {path: path.stat().st_mode & 0o777 for path in open_to_others}
+    assert modes == {path: mode & 0o700 for path, mode in open_to_others.items()}
+    assert data.stat().st_mode & 0o777 == 0o750, "an operator may share it on purpose"
+
+
+async def test_what_cannot_be_closed_to_others_is_told_of_and_refuses_nothing(tmp_path: Path) -> None:
+    """A file of another user in the daemon's directory: only that user may change its mode."""
+    if os.geteuid() != 0:
+        pytest.skip("giving a file to another user takes root")
+    data = tmp_path / "data"
+    (data / "_observer").mkdir(parents=True, mode=0o700)
+    foreign = data / "_observer" / "foreign"
+    foreign.touch(0o644)
+    os.chown(foreign, 65_534, 65_534)
+    async with running_daemon(data) as daemon:
+        said = await daemon.logged("modes_open", level="warning")
+        assert (said["paths"], said["first"]) == (1, str(foreign))
+        assert (await daemon.event(endpoint="a"))["seq"] == 1
+    assert foreign.stat().st_mode & 0o777 == 0o644
+
+
 @pytest.mark.parametrize(
     "name", ["_observer/ops.jsonl", "_observer/lock", "_observer/segments/manifest.json", "_kb/outcomes.jsonl"]
 )

@@ -38,6 +38,8 @@ def data_dir(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Give a copy of a kept directory."""
     target = tmp_path / "data"
     shutil.copytree(request.param, target)
+    for path in (target, *target.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)  # as it was written: git keeps no modes
     return target
 
 
