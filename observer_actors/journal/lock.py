@@ -73,7 +73,7 @@ def _taken(fd: int) -> bool:
 def directory_in_use(data_dir: Path) -> bool:
     """Tell whether a daemon runs on this directory just now."""
     try:
-        fd = os.open(Paths(data_dir).lock, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(Paths(data_dir).lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would hang us
     except FileNotFoundError:
         return False
     try:

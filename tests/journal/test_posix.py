@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import stat
 import subprocess
 import sys
@@ -120,6 +121,17 @@ def test_what_others_keep_beside_is_their_business(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to("elsewhere")
     refuse_foreign(tmp_path, tmp_path / "_kb" / "outcomes.jsonl")
+
+
+def test_a_fifo_in_the_place_of_the_lock_hangs_nobody_who_asks(tmp_path: Path) -> None:
+    lock = Paths(tmp_path).lock
+    lock.parent.mkdir()
+    os.mkfifo(lock)
+    code = (
+        "import sys; from pathlib import Path; from observer_actors.journal import directory_in_use\n"
+        "sys.exit(directory_in_use(Path(sys.argv[1])))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=20)
 
 
 def test_no_file_is_written_through_a_link(tmp_path: Path) -> None:
