@@ -49,9 +49,9 @@ from observer_actors.http.intake import Intake
 from observer_actors.http.listeners import address_of, serving_sockets, tls_context
 from observer_actors.http.server import IngestServer
 from observer_actors.http.views import Readiness, Views
-from observer_actors.journal import DirectoryLock, Disk, PosixDisk
+from observer_actors.journal import DirectoryLock, Disk, PosixDisk, close_to_others, refuse_foreign
 from observer_actors.journal.format import UNREADABLE, Paths, decode_manifest
-from observer_actors.kb import OutcomesIndex
+from observer_actors.kb import OutcomesIndex, outcomes_path
 from observer_actors.logs import log_lifecycle, logger, set_level
 from observer_actors.mcp import Mount
 from observer_actors.models import ChatModel, LakehouseModel, OllamaModel, OpenAIModel
@@ -59,7 +59,7 @@ from observer_actors.notify import Notifier, keep_notified
 from observer_actors.playbook import Corroboration
 from observer_actors.secrets import Secrets
 from observer_actors.settings import Settings
-from observer_actors.store import Shelf
+from observer_actors.store import LEARNED_PATH, Shelf, refuse_newer
 from observer_actors.supervision import (
     ChildSpec,
     Events,
@@ -451,11 +451,7 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
     :raises AddressUnavailable: cannot listen.
     """
     with ExitStack() as stack:
-        try:
-            stack.enter_context(DirectoryLock(settings.data_dir))
-        except DiskFailed as error:
-            raise ConfigInvalid(f"data_dir: {settings.data_dir} cannot be used: {error}", hint=error.hint) from error
-        _refuse_newer_format(settings.data_dir)
+        _take_directory(stack, settings)
         check_files(settings)  # here, where it ends the process, and not in an actor, which would be restarted
         sockets = serving_sockets(settings.listen, needs_token=bool(settings.auth.tokens_file))
         daemon = Daemon(settings, stack.enter_context(sockets))
@@ -467,6 +463,32 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
             data_dir=str(settings.data_dir.absolute()),
         )
         yield daemon
+
+
+def _take_directory(stack: ExitStack, settings: Settings) -> None:
+    """Look it over, lock it, and look into it: before the tree is started, for no restart of an actor would help."""
+    data_dir = settings.data_dir
+    try:
+        refuse_foreign(data_dir, outcomes_path(data_dir), socket=settings.listen.unix)
+        stack.enter_context(DirectoryLock(data_dir))
+        _refuse_newer_format(data_dir)
+        refuse_newer(data_dir / LEARNED_PATH)
+        _close_to_others(data_dir)
+    except DiskFailed as error:
+        raise ConfigInvalid(f"data_dir: {data_dir} cannot be used: {error}", hint=error.hint) from error
+
+
+def _close_to_others(data_dir: Path) -> None:
+    """See that no other user may look into what is ours, and say what had to be done, or could not be."""
+    log, found = logger("daemon"), close_to_others(data_dir)
+    if found.closed:
+        hint = "other users may have read them"
+        log.warning("modes_tightened", paths=len(found.closed), first=found.closed[0], hint=hint)
+    if found.open:
+        hint = "other users may look into them: chmod go= them, as their owner"
+        log.warning("modes_open", paths=len(found.open), first=found.open[0], hint=hint)
+    if found.is_directory_open:
+        log.warning("data_dir_open", hint=f"if other users have no business there: chmod go= {data_dir.absolute()}")
 
 
 async def start_observer(
@@ -567,8 +589,8 @@ def _api_key(file: str) -> str:
 
 
 def _refuse_newer_format(data_dir: Path) -> None:
-    """Look before the tree is started: no restart of an actor would help. Damage is the recovery's business."""
-    with suppress(FileNotFoundError, *UNREADABLE):
+    """Refuse what a newer version wrote. Damage is the recovery's business, and a disk that refuses the persister's."""
+    with suppress(OSError, *UNREADABLE):
         decode_manifest(Paths(data_dir).manifest.read_bytes())
 
 

@@ -17,6 +17,7 @@ from observer_actors.journal import Disk
 from observer_actors.journal.files import translated, write_all
 from observer_actors.op import Op
 from observer_actors.supervision import Events, MessageQuarantined
+from observer_actors.visible import visible_json
 
 __all__ = ["Quarantine", "QuarantinedMessage"]
 
@@ -64,7 +65,7 @@ class Quarantine:
 
     async def _keep(self, actor: str, ops: Sequence[Op], crashes: int) -> None:
         message = QuarantinedMessage(actor, now_text(self._around.time_ns), crashes, ops)
-        line = msgspec.json.encode(message)
+        line = visible_json(msgspec.json.encode(message))
         try:
             await self._around.in_thread(partial(append_line, self._disk, self._path, line))
         except DiskFailed as error:

@@ -20,6 +20,7 @@ from observer_actors.journal import Disk
 from observer_actors.journal.files import replace_file, translated
 from observer_actors.stats import RateWindow, Stats
 from observer_actors.supervision import Life
+from observer_actors.visible import visible_json
 
 __all__ = ["StatsKeeper"]
 
@@ -152,7 +153,7 @@ class _Snapshot(msgspec.Struct, frozen=True):
 
 
 def _write_snapshot(stats: Stats) -> bytes:
-    content = msgspec.json.encode(stats)
+    content = visible_json(msgspec.json.encode(stats))
     return msgspec.json.encode(_Snapshot(msgspec.Raw(content), zlib.crc32(content)))
 
 

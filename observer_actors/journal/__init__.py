@@ -2,6 +2,7 @@
 
 from observer_actors.journal.catalog import Catalog, Snapshot
 from observer_actors.journal.deduplication import Sifted
+from observer_actors.journal.directory import Closed, close_to_others, refuse_foreign
 from observer_actors.journal.files import Disk, PosixDisk
 from observer_actors.journal.format import SegmentEntry
 from observer_actors.journal.lock import DirectoryLock, directory_in_use
@@ -14,6 +15,7 @@ from observer_actors.journal.writer import JournalStatistics, JournalWriter
 
 __all__ = [
     "Catalog",
+    "Closed",
     "Compacted",
     "DamagedLine",
     "DirectoryLock",
@@ -33,9 +35,11 @@ __all__ = [
     "Snapshot",
     "TornTail",
     "VerifyReport",
+    "close_to_others",
     "compact",
     "directory_in_use",
     "look",
+    "refuse_foreign",
     "retain",
     "verify",
 ]

@@ -70,11 +70,11 @@ class Disk(Protocol):
 
 
 class PosixFile:
-    """A file descriptor opened for appending."""
+    """A file descriptor opened for appending; a symbolic link is refused (ELOOP)."""
 
     def __init__(self, path: Path, *, create: bool, shared: bool = False) -> None:
         self._shared = shared
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
         self._fd = os.open(path, flags, FILE_MODE)
         self._size = os.fstat(self._fd).st_size
 
@@ -223,6 +223,7 @@ _HINTS: Final = {
     errno.EMFILE: "allow the process more open files (LimitNOFILE=), or lower listen.connections_max",
     errno.EACCES: "the data directory must belong to the user that the daemon runs as",
     errno.EROFS: "the data directory lies on a read-only file system",
+    errno.ELOOP: "no file in the data directory may be a symbolic link",
     errno.ENOTDIR: "the data directory's path leads through something that is no directory",
 }
 

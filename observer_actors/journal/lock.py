@@ -31,7 +31,7 @@ class DirectoryLock:
         paths = Paths(data_dir)
         with translated("opening the lock file"):
             PosixDisk().make_directories(paths.observer)
-            self._fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+            self._fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
         if not _taken(self._fd):
             holder = os.pread(self._fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
             self.close()
@@ -73,7 +73,7 @@ def _taken(fd: int) -> bool:
 def directory_in_use(data_dir: Path) -> bool:
     """Tell whether a daemon runs on this directory just now."""
     try:
-        fd = os.open(Paths(data_dir).lock, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(Paths(data_dir).lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would hang us
     except FileNotFoundError:
         return False
     try:

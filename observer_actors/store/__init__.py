@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from observer_actors.store.files import StoreBusy, StoreDamaged, StoreFailed
+from observer_actors.store.files import StoreBusy, StoreDamaged, StoreFailed, refuse_newer
 from observer_actors.store.learned import (
     CONSOLIDATOR,
     LEARNED_PATH,
@@ -34,4 +34,5 @@ __all__ = [
     "StoreFailed",
     "StoreStatistics",
     "read_playbook",
+    "refuse_newer",
 ]

@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from observer_actors.errors import DiskFailed, DiskFull, FormatUnknown, ObserverError
 from observer_actors.store.schema import MIGRATIONS
@@ -26,6 +27,7 @@ __all__ = [
     "StoreFailed",
     "Trace",
     "opened",
+    "refuse_newer",
     "transaction",
     "translated",
 ]
@@ -78,10 +80,24 @@ def opened(path: Path, check: Check, trace: Trace | None = None) -> tuple[sqlite
             return _connected(path, check, trace), set_aside
 
 
+def refuse_newer(path: Path) -> None:
+    """Look at the version of a file that nobody has open; nothing is changed, but for SQLite's index of its log.
+
+    No file is fine, and so is one that cannot be read: what to do about that is for `opened`.
+
+    :raises FormatUnknown: a newer version wrote it.
+    """
+    # Without a log the file is all there is, and nothing has to be made beside it to read it.
+    alone = "" if _named(path, "-wal").exists() else "&immutable=1"
+    name = f"file:{quote(str(path.absolute()))}?mode=ro{alone}"
+    with suppress(sqlite3.Error), closing(sqlite3.connect(name, uri=True, timeout=BUSY_SECONDS)) as connection:
+        _known_version(connection, path)
+
+
 def _connected(path: Path, check: Check, trace: Trace | None = None) -> sqlite3.Connection:
     """Open or make the file, look it over, and bring it to this version's tables."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     os.close(descriptor)  # SQLite gives its other files the mode of this one
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
@@ -105,17 +121,22 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if verdict != "ok":
         raise StoreDamaged(f"{path}: {verdict}")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(MIGRATIONS):
-        raise FormatUnknown(
-            f"{path} has version {version}, this program knows up to {len(MIGRATIONS)}",
-            hint="run the newer program again, or move the file away: it is learned anew from the journal",
-        )
+    version = _known_version(connection, path)
     for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
         with transaction(connection) as sql:
             for statement in statements:
                 sql.execute(statement)
             sql.execute(f"PRAGMA user_version = {number}")
+
+
+def _known_version(connection: sqlite3.Connection, path: Path) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise FormatUnknown(
+            f"{path} has version {version}, this program knows up to {len(MIGRATIONS)}",
+            hint="run the newer program again, or move the file away: it is learned anew from the journal",
+        )
+    return version
 
 
 @contextmanager

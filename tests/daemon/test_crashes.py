@@ -293,7 +293,7 @@ async def test_a_poison_message_is_quarantined_and_its_neighbours_in_the_batch_a
 
     async def post(id_: str) -> None:
         async with connected(daemon.addresses[0]) as wire:
-            answers[id_] = await wire.post("/event", msgspec.json.encode({"endpoint": "a", "id": id_}))
+            answers[id_] = await wire.post("/event", msgspec.json.encode({"endpoint": "a\u202e\x7f", "id": id_}))
 
     async with daemon_inside(quick_settings(tmp_path), disk=disk, on_step=crash_with_poison) as daemon:
         with trio.fail_after(LOAD_S):
@@ -319,6 +319,8 @@ async def test_a_poison_message_is_quarantined_and_its_neighbours_in_the_batch_a
     (kept,) = quarantined(tmp_path)
     assert (kept["actor"], kept["crashes"], [op["id"] for op in kept["ops"]]) == ("persister", 3, ["poison"])
     assert kept["ops"][0]["seq"] == 0, "it has no place in the journal"
+    assert kept["ops"][0]["endpoint"] == "a\u202e\x7f"
+    assert rb'"a\u202e\u007f"' in (tmp_path / "_observer" / "quarantine.jsonl").read_bytes(), "as an escape"
     happened = [e for e in daemon.events.recent() if isinstance(e, MessageQuarantined)]
     assert happened == [MessageQuarantined(actor="persister", crashes=3, message="1 ops, id poison")]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -547,3 +549,122 @@ async def test_files_and_folders_are_the_owners_alone(tmp_path: Path) -> None:
     assert len(found) > 4
     for path in found:
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+
+
+async def test_what_others_could_read_of_an_existing_directory_is_closed_to_them(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    async with running_daemon(data) as daemon:
+        assert "modes_tightened" not in [line["event"] for line in daemon.log]
+        await daemon.event(endpoint="a")
+        assert await daemon.stop() == 0
+    data.chmod(0o750)
+    open_to_others = {data / "_observer": 0o2775, data / "_observer" / "segments": 0o755}
+    open_to_others |= {data / "_observer" / name: 0o644 for name in ("ops.jsonl", "learned.sqlite3", "own-notes")}
+    open_to_others[data / "_observer" / "segments" / "kept-read-only"] = 0o444
+    for path, mode in open_to_others.items():
+        path.touch()
+        path.chmod(mode)
+    async with running_daemon(data) as daemon:
+        said = await daemon.logged("modes_tightened", level="warning")
+        assert (said["paths"], said["first"]) == (len(open_to_others), str(data / "_observer"))
+        assert str(data) in (await daemon.logged("data_dir_open", level="warning"))["hint"]
+        assert (await daemon.event(endpoint="a"))["seq"] == 2
+        assert await daemon.stop() == 0
+    modes = {path: path.stat().st_mode & 0o777 for path in open_to_others}
+    assert modes == {path: mode & 0o700 for path, mode in open_to_others.items()}
+    assert data.stat().st_mode & 0o777 == 0o750, "an operator may share it on purpose"
+
+
+async def test_what_cannot_be_closed_to_others_is_told_of_and_refuses_nothing(tmp_path: Path) -> None:
+    """A file of another user in the daemon's directory: only that user may change its mode."""
+    if os.geteuid() != 0:
+        pytest.skip("giving a file to another user takes root")
+    data = tmp_path / "data"
+    (data / "_observer").mkdir(parents=True, mode=0o700)
+    foreign = data / "_observer" / "foreign"
+    foreign.touch(0o644)
+    os.chown(foreign, 65_534, 65_534)
+    async with running_daemon(data) as daemon:
+        said = await daemon.logged("modes_open", level="warning")
+        assert (said["paths"], said["first"]) == (1, str(foreign))
+        assert (await daemon.event(endpoint="a"))["seq"] == 1
+    assert foreign.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    "name", ["_observer/ops.jsonl", "_observer/lock", "_observer/segments/manifest.json", "_kb/outcomes.jsonl"]
+)
+async def test_no_file_leads_out_of_the_data_directory(tmp_path: Path, name: str) -> None:
+    outside, link = tmp_path / "outside", tmp_path / "data" / name
+    outside.write_bytes(b"somebody else's\n")
+    outside.chmod(0o644)
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    await _is_refused(tmp_path / "data", f"{link} is a symbolic link")
+    assert (outside.read_bytes(), outside.stat().st_mode & 0o777) == (b"somebody else's\n", 0o644)
+
+
+@pytest.mark.parametrize("name", ["_observer/learned.sqlite3", "_observer/lock"])
+async def test_nothing_is_made_outside_the_data_directory(tmp_path: Path, name: str) -> None:
+    outside, link = tmp_path / "outside", tmp_path / "data" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    await _is_refused(tmp_path / "data", f"{link} is a symbolic link")
+    assert not outside.exists()
+
+
+@pytest.mark.parametrize("name", ["_observer", "_observer/segments", "_kb"])
+async def test_no_folder_leads_out_of_the_data_directory(tmp_path: Path, name: str) -> None:
+    outside, link = tmp_path / "outside", tmp_path / "data" / name
+    outside.mkdir()
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    await _is_refused(tmp_path / "data", f"{link} is a symbolic link")
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["_observer", "_observer/stats.json", "_observer/ops.jsonl"])
+async def test_nothing_in_the_data_directory_hangs_who_opens_it(tmp_path: Path, name: str) -> None:
+    fifo = tmp_path / "data" / name
+    fifo.parent.mkdir(parents=True)
+    os.mkfifo(fifo)
+    await _is_refused(tmp_path / "data", f"{fifo} is a FIFO")
+
+
+@pytest.mark.parametrize("name", ["_observer", "_observer/segments"])
+async def test_a_file_in_the_place_of_a_folder_is_told_in_words(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "data" / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"in the way")
+    await _is_refused(tmp_path / "data", f"{file} is a file, and must be a folder")
+    assert file.read_bytes() == b"in the way"
+
+
+async def test_a_socket_is_refused_but_the_one_that_a_killed_daemon_left(tmp_path: Path) -> None:
+    place = tmp_path / "data" / "_observer" / "socket"
+    place.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(place))
+    await _is_refused(tmp_path / "data", f"{place} is a socket")
+    async with running_daemon(tmp_path / "data", "--set", f"listen.unix={place}") as daemon:
+        assert (await daemon.event(endpoint="a"))["seq"] == 1
+
+
+async def test_the_data_directory_itself_may_be_reached_through_links(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "data").mkdir(parents=True)
+    (tmp_path / "volume").symlink_to("disk")
+    (tmp_path / "link").symlink_to("volume/data")
+    for seq in (1, 2):
+        async with running_daemon(tmp_path / "link") as daemon:
+            assert (await daemon.event(endpoint="a"))["seq"] == seq
+            assert await daemon.stop() == 0
+    assert (tmp_path / "disk" / "data" / "_observer" / "ops.jsonl").stat().st_size > 0
+
+
+async def _is_refused(data_dir: Path, why: str) -> None:
+    command = [sys.executable, "-m", "observer_actors", "serve", "--port", "0", "--data-dir", str(data_dir)]
+    with trio.fail_after(20):
+        ended = await trio.run_process(command, capture_stderr=True, check=False)
+    lines = ended.stderr.decode().splitlines()
+    assert (ended.returncode, lines[0]) == (78, f"observer-actors: data_dir: {why}")
+    assert "move it away" in lines[1]

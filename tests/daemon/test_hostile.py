@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,7 @@ import pytest
 from observer_actors.op import decode_op
 from tests.commands.typed import typed
 from tests.daemon.served import Served, served
+from tests.harness import running_daemon
 
 HOSTILE: Final = "\x1b[2J\x9b31m\x7f\u202e\u2066\u200f\u2028\x85\r\n\x00é\u2019×"
 FORBIDDEN: Final = [bytes([code]) for code in (*range(10), *range(11, 32), 127)] + [
@@ -50,6 +53,25 @@ def test_the_journal_holds_none_and_gives_the_text_back(daemon: Served) -> None:
     assert is_harmless(data)
     assert "é\u2019×" in data.decode()
     assert decode_op(data.splitlines()[0]).endpoint == HOSTILE
+
+
+async def test_no_file_of_json_holds_any_and_the_counters_give_the_text_back(tmp_path: Path) -> None:
+    (tmp_path / "observer.toml").write_text("[journal]\nsegment_bytes_max = 2000\n")
+    started = partial(running_daemon, tmp_path / "data", "--config", str(tmp_path / "observer.toml"))
+    async with started() as daemon:
+        for number in range(10):
+            await daemon.event(endpoint=HOSTILE, success=False, error=HOSTILE, source=HOSTILE, id=f"{HOSTILE}{number}")
+        await daemon.event(source="auditor", sig_hash=HOSTILE, one_liner=HOSTILE, overall="approve")
+        await daemon.json("/kb/outcomes")  # has waited for the row
+        await daemon.logged("segment_compacted")
+        assert await daemon.stop() == 0
+    files = {path.name: path.read_bytes() for path in (tmp_path / "data").rglob("*.json*")}
+    assert files.keys() >= {"ops.jsonl", "manifest.json", "stats.json", "librarian.json", "outcomes.jsonl"}
+    contents = {name: gzip.decompress(data) if name.endswith(".gz") else data for name, data in files.items()}
+    assert [name for name, data in contents.items() if not is_harmless(data)] == []
+    async with started() as daemon:
+        assert HOSTILE in (await daemon.json("/stats"))["lifetime"]["endpoints"]
+        assert not [line for line in daemon.log if line["event"] == "snapshot_unreadable"]
 
 
 @pytest.mark.parametrize("path", ["/ops", "/ops/1", "/failures", "/stats", "/metrics", "/playbook"])

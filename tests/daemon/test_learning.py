@@ -19,6 +19,7 @@ import trio
 from observer_actors.patterns import Pattern, apply
 from observer_actors.settings import CycleSettings, ListenSettings, RingSettings, Settings, SupervisionSettings
 from observer_actors.store import LEARNED_PATH
+from tests.daemon.elsewhere import PATH_VARIABLE
 from tests.daemon.inside import Crashes, caught_up, daemon_inside
 from tests.daemon.load import stored_ops
 from tests.fakes.http_peer import (
@@ -372,13 +373,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-async def test_a_full_disk_under_the_file_stops_no_event_and_is_got_over(
-    start: Callable[..., Any], tmp_path: Path, small_disk: Path
-) -> None:
-    path = tmp_path / "data" / LEARNED_PATH
-    path.parent.mkdir(parents=True)
-    path.symlink_to(small_disk / path.name)
-    async with start() as daemon:
+async def test_a_full_disk_under_the_file_stops_no_event_and_is_got_over(tmp_path: Path, small_disk: Path) -> None:
+    config, elsewhere = tmp_path / "config.toml", {PATH_VARIABLE: str(small_disk / LEARNED_PATH.name)}
+    config.write_text(CONFIG)
+    async with running_daemon(
+        tmp_path / "data", "--config", str(config), module="tests.daemon.elsewhere", environment=elsewhere
+    ) as daemon:
         await learn_three(daemon)
         await daemon.logged("consolidated")
         ballast = small_disk / "ballast"

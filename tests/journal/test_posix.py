@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from observer_actors.errors import DataDirectoryLocked, DiskFailed
+from observer_actors.errors import ConfigInvalid, DataDirectoryLocked, DiskFailed
 from observer_actors.journal import (
     DirectoryLock,
     JournalReader,
@@ -18,6 +20,7 @@ from observer_actors.journal import (
     compact,
     directory_in_use,
     look,
+    refuse_foreign,
     retain,
     verify,
 )
@@ -85,6 +88,57 @@ def test_a_second_daemon_is_told_who_holds_the_directory(tmp_path: Path) -> None
         assert directory_in_use(tmp_path)
         lock.close()
         assert not directory_in_use(tmp_path)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, None], ids=["folder", "file", "nothing"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_observer/learned.sqlite3-wal",
+        "_observer/librarian.json.tmp",
+        "_observer/ops.jsonl.torn-1",
+        "_observer/segments",
+        "_observer/segments/ops-00000000000000000001.jsonl",
+        "_kb",
+        "_kb/outcomes.jsonl",
+    ],
+)
+def test_a_link_to_whatever_it_be_is_refused(tmp_path: Path, name: str, make: Callable[[Path], None] | None) -> None:
+    data, outside = tmp_path / "data", tmp_path / "outside"
+    link = data / name
+    link.parent.mkdir(parents=True)
+    refuse_foreign(data, data / "_kb" / "outcomes.jsonl")
+    if make is not None:
+        make(outside)
+    link.symlink_to(outside)
+    with pytest.raises(ConfigInvalid, match=f"{name} is a symbolic link"):
+        refuse_foreign(data, data / "_kb" / "outcomes.jsonl")
+
+
+def test_what_others_keep_beside_is_their_business(tmp_path: Path) -> None:
+    """Other programs' files in the data directory, and folders that the daemon never looks into."""
+    for name in ("_kb/error_corrections.jsonl", "_auditor", "_observer/old/ops.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to("elsewhere")
+    refuse_foreign(tmp_path, tmp_path / "_kb" / "outcomes.jsonl")
+
+
+def test_a_fifo_in_the_place_of_the_lock_hangs_nobody_who_asks(tmp_path: Path) -> None:
+    lock = Paths(tmp_path).lock
+    lock.parent.mkdir()
+    os.mkfifo(lock)
+    code = (
+        "import sys; from pathlib import Path; from observer_actors.journal import directory_in_use\n"
+        "sys.exit(directory_in_use(Path(sys.argv[1])))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=20)
+
+
+def test_no_file_is_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError, match="symbolic links"):
+        PosixDisk().open_append(tmp_path / "link", create=True)
+    assert not (tmp_path / "outside").exists()
 
 
 def test_a_directory_that_cannot_be_made_is_a_failed_disk(tmp_path: Path) -> None:

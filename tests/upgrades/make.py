@@ -1,7 +1,8 @@
 """`python -m tests.upgrades.make FOLDER`: have today's daemon write the directory that later versions must open.
 
 Run it once for each new format, by the last commit that writes the old one, and keep what it makes: a directory that
-was made anew shows nothing. It holds sealed and compacted segments, an active file, counters, and learned things.
+was made anew shows nothing. It holds sealed and compacted segments, an active file, counters, learned things, and what
+waits for a gateway (in all but ``v1``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ segment_bytes_max = 6_000
 [cycle]
 seconds = 0.2
 consolidate_every = 1
+
+[gateway]
+url = "http://127.0.0.1:9"  # nobody is there: what it is to be told waits
 """
 SEGMENTS: Final = 2
 WAIT_S: Final = 30.0

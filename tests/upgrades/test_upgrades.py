@@ -8,20 +8,29 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 import trio
 
 from observer_actors.journal import verify
-from observer_actors.journal.format import FORMAT, Manifest, encode_manifest
+from observer_actors.journal.format import FORMAT, Manifest, decode_manifest, encode_manifest
+from observer_actors.store import MIGRATIONS
 from tests.daemon.load import stored_ops
+from tests.fakes.http_peer import Status, http_peer
 from tests.harness import Daemon, running_daemon
 from tests.upgrades.events import EVENTS
 
 VERSIONS: Final = sorted(Path(__file__).parent.glob("v*"))
 WAIT_S: Final = 30.0
 EXIT_CONFIG: Final = 78
+SHARED_MEMORY: Final = "_observer/learned.sqlite3-shm"
+KILLED: Final = """
+import os, sqlite3, sys
+file = sqlite3.connect(sys.argv[1], isolation_level=None)
+file.execute("PRAGMA user_version = 1000")
+os._exit(0)
+"""
 
 
 @pytest.fixture(params=[pytest.param(version, id=version.name) for version in VERSIONS])
@@ -29,11 +38,16 @@ def data_dir(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Give a copy of a kept directory."""
     target = tmp_path / "data"
     shutil.copytree(request.param, target)
+    for path in (target, *target.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)  # as it was written: git keeps no modes
     return target
 
 
 def test_a_directory_is_kept_for_each_format() -> None:
-    assert [version.name for version in VERSIONS] == [f"v{number}" for number in range(1, FORMAT + 1)]
+    """``v<format of the journal>``, and where the file of learned things came to another, ``-store-<its version>``."""
+    kept = [(_journal_format(version), _store_version(version)) for version in VERSIONS]
+    assert {journal for journal, _ in kept} == set(range(1, FORMAT + 1))
+    assert {store for _, store in kept} == set(range(1, len(MIGRATIONS) + 1))
 
 
 def test_it_is_whole_before_anybody_opens_it(data_dir: Path) -> None:
@@ -108,17 +122,73 @@ def test_a_newer_format_is_refused_also_where_the_rest_of_the_manifest_is_unknow
     assert _contents(data_dir) == before
 
 
-async def test_newer_learned_things_cost_the_witness_nothing_and_are_left_alone(data_dir: Path) -> None:
+@pytest.mark.parametrize("is_logged", [False, True], ids=["in-the-file", "in-its-log"])
+def test_newer_learned_things_are_refused_in_words_and_nothing_is_touched(data_dir: Path, is_logged: bool) -> None:  # noqa: FBT001
+    """Also what a newer version that was killed has left in the write-ahead log."""
     learned = data_dir / "_observer" / "learned.sqlite3"
-    with closing(sqlite3.connect(learned)) as connection:
-        connection.execute("PRAGMA user_version = 1000")
-    before = learned.read_bytes()
+    if is_logged:
+        subprocess.run([sys.executable, "-c", KILLED, str(learned)], check=True)
+        assert learned.with_name("learned.sqlite3-wal").stat().st_size > 0
+    else:
+        with closing(sqlite3.connect(learned)) as connection:
+            connection.execute("PRAGMA user_version = 1000")
+    before = _contents(data_dir)
+    done = _run("serve", data_dir)
+    assert done.returncode == EXIT_CONFIG
+    assert done.stderr.splitlines() == [
+        f"observer-actors: {learned} has version 1000, this program knows up to {len(MIGRATIONS)}",
+        "  run the newer program again, or move the file away: it is learned anew from the journal",
+    ]
+    after = _contents(data_dir)
+    for contents in (before, after):
+        contents.pop(SHARED_MEMORY, None)  # SQLite's index of the log: made anew by whoever opens the file
+    assert after == before
+
+
+async def test_who_moves_newer_learned_things_away_learns_them_anew(data_dir: Path) -> None:
+    learned = data_dir / "_observer" / "learned.sqlite3"
+    learned.rename(data_dir / "learned.sqlite3")
     async with running_daemon(data_dir) as daemon:
-        said: dict[str, Any] = await daemon.logged("actor_failed", actor="analyzer")
-        assert "1000" in said["error"]
-        assert (await daemon.event(endpoint="tool:new"))["seq"] == len(EVENTS) + 1
-        assert await daemon.stop() == 0
-    assert learned.read_bytes() == before
+        await _has_counted(daemon, len(EVENTS))
+        failures = (await daemon.json("/failures"))["failures"]
+    assert sum(failure["count"] for failure in failures) == sum(not event["success"] for event in EVENTS)
+
+
+async def test_what_was_learned_is_there_again(data_dir: Path) -> None:
+    """Also what waits for the gateway: each message of it arrives, once."""
+    patterns, entries, waiting = _learned(data_dir)
+    async with http_peer(Status(200)) as gateway:
+        async with running_daemon(data_dir, environment={"GATEWAY_URL": gateway.url}) as daemon:
+            assert {failure["id"] for failure in (await daemon.json("/failures"))["failures"]} >= patterns
+            assert {entry["id"] for entry in (await daemon.json("/playbook"))["entries"]} >= entries
+            with trio.fail_after(WAIT_S):
+                await gateway.wait_requests(len(waiting), "/log")
+            assert await daemon.stop() == 0
+        delivered = [(request.headers["idempotency-key"], request.body) for request in gateway.received("/log")]
+    assert delivered[: len(waiting)] == waiting
+    assert len({key for key, _ in delivered}) == len(delivered)
+
+
+def _learned(data_dir: Path) -> tuple[set[str], set[str], list[tuple[str, bytes]]]:
+    """Read patterns, entries and messages that wait, as the file's own version wrote them."""
+    with closing(sqlite3.connect(data_dir / "_observer" / "learned.sqlite3")) as file:
+        version = file.execute("PRAGMA user_version").fetchone()[0]
+        patterns = {id_ for (id_,) in file.execute("SELECT id FROM patterns")}
+        waiting = file.execute("SELECT key, body FROM outbox WHERE state = 'pending' ORDER BY id").fetchall()
+        # What version 1 held was of another kind, and is learned anew.
+        found = file.execute("SELECT key FROM playbook WHERE section = 'entry'").fetchall() if version > 1 else []
+    assert patterns
+    assert version == 1 or (found and waiting)
+    return patterns, {id_ for (id_,) in found}, waiting
+
+
+def _journal_format(data_dir: Path) -> int:
+    return decode_manifest((data_dir / "_observer" / "segments" / "manifest.json").read_bytes()).format
+
+
+def _store_version(data_dir: Path) -> int:
+    """Read it from the file's head, for a connection would make files beside it."""
+    return int.from_bytes((data_dir / "_observer" / "learned.sqlite3").read_bytes()[60:64], "big")
 
 
 def _run(command: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
