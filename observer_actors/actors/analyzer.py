@@ -45,7 +45,7 @@ from observer_actors.supervision import Life
 
 __all__ = ["Analyzer", "cycles_skipped"]
 
-FAILURES_AT_ONCE: Final = 25
+FAILURES_AT_ONCE: Final = 10
 """Before others have their turn: to group a failure that is like no other takes a millisecond."""
 SAVE_S: Final = 2.0
 REVIEW_S: Final = 10.0

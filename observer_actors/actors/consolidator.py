@@ -30,17 +30,17 @@ from observer_actors.supervision import Life
 
 __all__ = ["Consolidator"]
 
-TURN_S: Final = 0.000_5
+TURN_S: Final = 0.000_25
 """So long it takes ops in before others have their turn."""
-LOOK_OPS: Final = 4
+LOOK_OPS: Final = 2
 """Ops between two looks at the clock."""
-PAUSE_S: Final = 0.005
+PAUSE_S: Final = 0.002_5
 """Between two turns while events come in: the playbook takes a tenth of a processor then, for 3,000 ops a second."""
 RECENT_S: Final = 0.05
 """Events come in when the journal has grown within this time."""
-SHOWN_AT_ONCE: Final = 20
-"""Entries brought to the shelf before others have their turn: about two milliseconds."""
-SHOW_S: Final = 0.01
+SHOWN_AT_ONCE: Final = 5
+"""Entries brought to the shelf before others have their turn: about half a millisecond."""
+SHOW_S: Final = 0.002_5
 ROWS_AT_ONCE: Final = 20
 SAVE_S: Final = 2.0
 SAVE_BUDGET_S: Final = 1.0

@@ -184,8 +184,11 @@ def _record(line: bytes, exchange: Exchange) -> dict[str, Any]:
 
 
 _STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_NEEDLESS_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\(u(?!00[01]|007f|00[89]|061c|200[ef]|202[89a-e]|206[6-9])|/)")
-"""Ours escapes what a terminal obeys too: a difference that is wanted, and the same text for whoever reads JSON."""
+_NEEDLESS_ESCAPE: Final = re.compile(
+    rb"(?<!\\)(?:\\\\)*\\(u(?!00[01]|007f|00[89]|00ad|061c|200[b-f]|202[89a-e]|206|feff|db40|d[cd])|/)"
+)
+"""Ours escapes what a terminal obeys, or nobody sees, too: a difference that is wanted, and the same text for whoever
+reads JSON."""
 
 
 def _form(line: bytes) -> str:
