@@ -201,6 +201,7 @@ class Express:
         for rider in group.riders:
             if group.submission is None:
                 rider.group = None
+                rider.requests -= 1  # who takes it in now counts it
                 rider.left.set()
             else:
                 rider.unread = rider.unread[rider.taken :]

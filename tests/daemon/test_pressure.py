@@ -33,7 +33,7 @@ from observer_actors.stats import Stats
 from observer_actors.supervision import ActorFailed
 from tests.daemon.crashing import PLAN_VARIABLE
 from tests.daemon.inside import Crash, caught_up, daemon_inside, eventually
-from tests.daemon.load import Answer, Ledger, clients, connected, name_in, settle, stored_ops
+from tests.daemon.load import Answer, Ledger, Wire, clients, connected, name_in, settle, stored_ops
 from tests.fakes.troubled_disk import Kind, TroubledDisk
 from tests.harness import running_daemon
 
@@ -134,6 +134,34 @@ async def test_callers_of_a_disk_that_hangs_wait_and_are_refused_and_what_was_wi
     assert after["observer_admission_waits_total"] > 20
     assert after["observer_admission_refusals_total"] == after["observer_ingest_refused_total"] == 41
     assert after["observer_persister_withdrawn_total"] > 0
+
+
+async def test_an_event_that_waited_for_room_is_one_request_of_its_connection(tmp_path: Path) -> None:
+    disk = TroubledDisk()
+    settings = settings_for(tmp_path, waiting_ops_max=1, wait_seconds_max=30)
+    settings = msgspec.structs.replace(settings, listen=ListenSettings(port=0, requests_per_connection_max=2))
+    answers: list[Answer] = []
+
+    async with daemon_inside(settings, disk=disk) as daemon:
+        with trio.fail_after(LIMIT_S):
+            disk.hold()
+            async with (
+                connected(daemon.addresses[0]) as first,
+                connected(daemon.addresses[0]) as waits,
+                trio.open_nursery() as nursery,
+            ):
+
+                async def post(wire: Wire, name: str) -> None:
+                    answers.append(await wire.post("/event", msgspec.json.encode({"id": name})))
+
+                nursery.start_soon(post, first, "first")
+                await trio.to_thread.run_sync(disk.wait_held)
+                nursery.start_soon(post, waits, "waits")
+                await eventually(lambda: daemon.admission.statistics().callers_waiting == 1)
+                disk.release()
+                await eventually(lambda: len(answers) == 2)
+                await post(waits, "its second")
+    assert [answer.status for answer in answers] == [200] * 3
 
 
 async def test_a_single_caller_refused_by_a_disk_that_hangs_is_enough_for_not_ready(tmp_path: Path) -> None:
