@@ -54,6 +54,16 @@ def _has_digit(found: _Found) -> bool:
     return any(letter.isdigit() for letter in found.value)
 
 
+_KEYS_RUN: Final = re.compile(r"[A-Za-z0-9]{16}")
+
+
+def _is_key(found: _Found) -> bool:
+    """Tell a key from a name in kebab case: 16 characters without a hyphen, or digits and letters of both cases."""
+    value = found.value
+    mixed = _has_digit(found) and value != value.lower() and value != value.upper()
+    return mixed or _KEYS_RUN.search(value) is not None
+
+
 def _passes_luhn(found: _Found) -> bool:
     """Check the last digit as ISO/IEC 7812-1 has it."""
     digits = [int(digit) for digit in found.value if digit.isdigit()]
@@ -118,14 +128,14 @@ _RULES: Final = (
     _Rule("jwt", _EDGE + r"(eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?)"),
     _Rule(
         "api_key",
-        _EDGE
-        + r"(sk-(?:proj|ant|or|svcacct|admin)-[A-Za-z0-9_]{16,}[A-Za-z0-9_-]*|[srp]k_(?:live|test)_[A-Za-z0-9]{16,}"
+        _EDGE + r"([srp]k_(?:live|test)_[A-Za-z0-9]{16,}"
         r"|whsec_[A-Za-z0-9+/=]{16,}|gsk_[A-Za-z0-9]{20,}|xai-[A-Za-z0-9]{20,}|glrt-[A-Za-z0-9_-]{16,}"
         r"|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}"
         r"|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{30,}|ya29\.[A-Za-z0-9_-]{20,}"
         r"|xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"
         r"|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|dop_v1_[a-f0-9]{40,})",
     ),
+    _Rule("api_key", _EDGE + r"(sk-(?:proj|ant|or|svcacct|admin)-[A-Za-z0-9_-]{16,})", _is_key),
     _Rule("api_key", _EDGE + r"(sk-[A-Za-z0-9]{16,}[A-Za-z0-9_-]*)", _has_digit),
     _Rule("api_key", r"hooks\.slack\.com\\?/services\\?/([A-Za-z0-9/\\]{20,})"),
     _Rule("bearer", rf"(?i){_EDGE}(?:bearer|basic)\s+([A-Za-z0-9._~+/=-]{{16,}})", _has_digit),

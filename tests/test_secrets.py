@@ -29,6 +29,9 @@ SECRET: Final = {
     "jwt": [JWT],
     "api_key": [
         "sk-proj-abcdefghijklmnopqrstuv",
+        "sk-proj-Ab1-cD2_eF3gH4iJ5kL6mN7oP8",
+        "sk-ant-api03-R2D2aa-b_c4D5e6F7g8H9i0J1k2L3m4N5o6P7q8R9s0T",
+        "sk-or-v1-0123456789abcdef0123456789abcdef",
         "sk_live_abcdefghijklmnop1234",
         "ghp_abcdefghijklmnopqrstuvwxyz0123456789",
         "github_pat_abcdefghijklmnopqrstuvwxyz",
@@ -66,6 +69,7 @@ NO_SECRET: Final = (
     "id 4539148803436467ab12cd34",  # and where a number of hexadecimal digits begins
     "https://example.com:8080/path?x=1@2",
     "ask-me-anything-about-this-and-that",
+    "sk-admin-panel-v2-container, sk-proj-Settings-page-title",
 )
 
 
