@@ -200,6 +200,56 @@ def test_escapes_hide_nothing() -> None:
     assert "hunter2" not in str(decoder.one(nested, now=NOW).op)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "got Bearer ab1/cd2/ef3/gh4/ij5/kl6 refused",
+        "got Bearer\tab1cd2ef3gh4ij5kl6 refused",
+        "Authorization:\n\tBearer\nab1cd2ef3gh4ij5kl6",
+        "got whsec_abcd123/efgh456/ijkl789/mnop",
+        "password:\n\thunter2x",
+        "C:\\password\\=hunter2x",
+        "café-4711 and \\/ Straße",
+        "\N{GRINNING FACE}café-4711",
+    ],
+)
+def test_however_json_writes_a_text_its_secret_is_seen(text: str) -> None:
+    """The search before decoding sees what the search after it would."""
+    own = EventDecoder(secrets=Secrets([r"staff=café-\d+"]))
+    plain = json.dumps({"error": text})
+    ways = [
+        plain,
+        plain.replace("/", "\\/"),
+        json.dumps({"error": text}, ensure_ascii=False),
+        json.dumps({"error": text}, ensure_ascii=False).replace("/", "\\/"),
+        '{"error":"' + "".join(f"\\u{ord(letter):04X}" for letter in text if ord(letter) < 0x10000) + '"}',
+    ]
+    for body in ways:
+        judged = own.one(body.encode(), now=NOW)
+        assert sum(judged.redacted.values()) == 1, (body, judged.op.error)
+        assert own.many((body + "\n" + body).encode(), now=NOW, lines_max=2).redacted == dict.fromkeys(
+            judged.redacted, 2
+        )
+
+
+@given(st.text(max_size=50), st.sampled_from(ALL))
+def test_the_search_before_decoding_overlooks_nothing(text: str, secret: str) -> None:
+    whole = f"{text} {secret}"
+    for as_ascii in (True, False):
+        for body in (json.dumps(whole, ensure_ascii=as_ascii), json.dumps(json.dumps(whole, ensure_ascii=as_ascii))):
+            written = body.encode("utf-8", "replace")
+            assert secrets.may_be_in(written)
+            assert secrets.may_be_in(written.replace(b"/", b"\\/"))
+
+
+def test_a_secret_is_found_anywhere_in_a_large_body() -> None:
+    piece = b'{"error":"fine \\n\\u00e9 \\/"}\n'
+    for before in range(9_990, 10_010):
+        body = piece * before + b'{"error":"pass\\u0077ord=hunter2x"}\n' + piece * 5_000
+        assert secrets.may_be_in(body)
+    assert not secrets.may_be_in(piece * 20_000)
+
+
 def test_the_answer_says_what_was_taken_out_and_a_batch_counts_it() -> None:
     judged = decoder.one(json.dumps({"error": f"{JWT} and {JWT}"}).encode(), now=NOW)
     assert judged.notes == ("secrets were taken out: jwt (2)",)
