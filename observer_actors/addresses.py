@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import re
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from observer_actors.errors import ObserverError
 
-__all__ = ["UNIX", "Address", "AddressInvalid", "check_address", "parse_address"]
+__all__ = ["UNIX", "Address", "AddressInvalid", "check_address", "parse_address", "without_password"]
 
 UNIX = "unix://"
 
@@ -36,6 +37,14 @@ def parse_address(text: str) -> Address:
     if text.startswith(UNIX):
         return Address("http://localhost", text.removeprefix(UNIX))
     return Address(text.rstrip("/"))
+
+
+_LOGIN: Final = re.compile(r"(?<=//).*@")
+
+
+def without_password(url: str) -> str:
+    """Give a URL for use in a message: user and password are hidden, also where they hold a slash or an ``@``."""
+    return _LOGIN.sub("•••@", url)
 
 
 def check_address(text: str) -> None:

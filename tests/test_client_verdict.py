@@ -113,6 +113,10 @@ def test_a_finding_has_one_of_three_severities() -> None:
         Finding(severity, "title")
 
 
+def texts_below(directory: Path) -> list[str]:
+    return [file.read_text() for file in directory.rglob("*") if file.is_file()]
+
+
 SECRET = "sk-proj-abcdefghijklmnopqrstuv"  # made up
 
 
@@ -122,7 +126,7 @@ async def test_no_secret_of_a_verdict_is_written_or_sent(tmp_path: Path, observe
     report = await report_verdict(verdict, data_dir=tmp_path)
     again = await report_verdict(verdict, data_dir=tmp_path)
     assert (report.repeated, again.repeated, again.path) == (False, True, report.path)
-    files = [file.read_text() for file in tmp_path.rglob("*") if file.is_file()]
+    files = texts_below(tmp_path)
     sent = [request.body.decode() for request in observer.requests]
     assert len(files) > 1
     assert len(sent) == 2
@@ -138,7 +142,7 @@ async def test_a_verdict_whose_name_holds_a_secret_is_refused(tmp_path: Path, fi
     with pytest.raises(EventInvalid, match="holds a secret") as refused:
         await report_verdict(msgspec.convert(named, Verdict), data_dir=tmp_path)
     assert (refused.value.field, SECRET in str(refused.value)) == (field, False)
-    assert not list(tmp_path.iterdir())
+    assert not texts_below(tmp_path)
 
 
 async def test_a_verdict_goes_to_disk_to_the_daemon_and_into_the_knowledge_base(
