@@ -209,7 +209,10 @@ _PAIR: Final = r"[^\s\"'\\;=]+=[^\s\"'\\;]*"
 _CARD: Final = r"4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6011|64[4-9]\d|65\d{2}|62\d{2}|35\d{2}"
 _GAP: Final = r"(?:[ .+\t\n\x{a0}\x{2007}\x{2009}\x{2011}\x{2013}\x{202f}]|  |\r\n|%20)?"
 _RULES: Final = (
-    _Rule("private_key", rf"(?s){_PEM_BEGINS}.*?{_PEM_ENDS}|(?:{_PEM_BEGINS}|Private-Lines: \d+){_PEM_LINES}"),
+    _Rule(
+        "private_key",
+        rf"(?s){_PEM_BEGINS}(?:[^-]|-{{1,3}}[^-])*{_PEM_ENDS}|(?:{_PEM_BEGINS}|Private-Lines: \d+){_PEM_LINES}",
+    ),
     _Rule("jwt", _JOINED + r"(eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?)"),
     _Rule("api_key", _JOINED + r"(sk-(?:proj|ant|or|svcacct|admin)-[A-Za-z0-9_-]{16,})", _is_key),
     _Rule(
@@ -258,8 +261,8 @@ _RULES: Final = (
     ),
     _Rule(
         "password",
-        rf"(?i)(?:{_ALONE}--?(?:[\w-]*-)?(?:{_NAMES})(?:[ \t]+|[\"'],\s*)|\bcurl\s(?:[^\n]*\s)?(?:-u|--user)[ =]*"
-        rf"[\"'\\]*[^\s:\"'\\]*:|\b(?:mysql|mariadb)\w*\s(?:[^\n]*\s)?-p|\bsshpass\s+-p\s*)"
+        rf"(?i)(?:{_ALONE}--?(?:[\w-]*-)?(?:{_NAMES})(?:[ \t]+|[\"'],\s*)|\bcurl\s(?:[^\n]*?\s)??(?:-u|--user)[ =]*"
+        rf"[\"'\\]*[^\s:\"'\\]*:|\b(?:mysql|mariadb)\w*\s(?:[^\n]*?\s)??-p|\bsshpass\s+-p\s*)"
         r"[\"'\\]*([^\s\"'\\-][^\s\"'\\]*)",
         _is_argument,
     ),

@@ -321,6 +321,7 @@ def test_the_answer_says_what_was_taken_out_and_a_batch_counts_it() -> None:
         {"error": "subprocess.run(['tool', '--api-token', 'hunter2x'])"},
         {"error": "mysql -u root -phunter2x"},
         {"error": "curl -s -u joe:hunter2x https://db"},
+        {"error": "curl -u joe:hunter2x https://db; curl -u joe:other1 https://db"},
         {"error": "Cookie: a=b12345678; session=hunter2x"},
         {"error": "{'Cookie': 'session=hunter2x'}"},
         {"error": "Bearer%20hunter2xhunter2xhunter2x"},
