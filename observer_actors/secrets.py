@@ -139,12 +139,16 @@ _SAID_OF_PASSWORDS: Final = frozenset(
 _GOES_ON: Final = re.compile(r"[ \t]+(?![\w.-]+\s*[:=])\w")
 """Another word, which names no value of its own: prose."""
 _COUNT: Final = re.compile(r"\d[\d_.,/]*[kKmM]?")
-_VARIABLE: Final = re.compile(r"\$\{?[A-Z_][A-Z0-9_]*\}?|<[\w -]*>")
+_VARIABLE: Final = re.compile(r"\$\{?[A-Z_][A-Z0-9_]*\}?|<[\w -]*>|\{+[\w. ]*\}+|%\(\w+\)s")
 _FILE: Final = re.compile(r"[\w.~-]*(?:/[\w.-]+)+\.(?:json|pem|key|crt|ya?ml|toml|txt|env|ini)")
 
 
 def _is_quoted(found: _Found) -> bool:
-    """Take all that is quoted, whatever its letters are."""
+    """Take all that is quoted; but a quote may be the end of a prompt, too: `"Password: ", stream`."""
+    return not found.value.startswith(_BEHIND_A_QUOTE) and _is_value(found)
+
+
+def _is_value(found: _Found) -> bool:
     value = found.value
     if len(value) < VALUE_CHARS_MIN or value.startswith(_TAKEN_OUT):
         return False
@@ -154,7 +158,7 @@ def _is_quoted(found: _Found) -> bool:
 def _is_no_prose(found: _Found) -> bool:
     """Tell `password=hunter2` from "password: must be longer", "tokens: 512" and `PWD=/home/me`."""
     name, value = found.name, found.value
-    if not _is_quoted(found) or name.startswith("unexpected"):
+    if not _is_value(found) or name.startswith("unexpected"):
         return False
     word = value.strip(".!?").lower()
     may_be_prose = (": " in name or "token=" in name) and '"' not in name and "'" not in name
@@ -196,7 +200,7 @@ _NAMES: Final = (
 _ENDS: Final = r"s?(?:[_-]?(?:confirm(?:ation)?|value|prod|dev|test|old|new|again|\d{1,3}))?"
 """What may follow such a name and leave it one."""
 _NAMED_SO: Final = rf"(?i)(?:unexpected\s+)?(?:{_NAMES}|[a-z]_pass){_ENDS}"
-_IS: Final = rf"{_NAMED_SO}[\"'\\]*\s*(?:=>|:=|==|[:=>])\s*[(\[]*"
+_IS: Final = rf"{_NAMED_SO}[\"'\\]*\s*(?:=>|:=|[:=>])\s*[(\[]*"
 _BLANK: Final = r"(?:\s|\\[nrt]|%20)"
 _PEM_BEGINS: Final = r"-{4,5} ?BEGIN(?:[A-Z0-9 +]|%20)*PRIVATE(?:[ +]|%20)KEY(?:(?:[ +]|%20)BLOCK)? ?-{4,5}"
 _PEM_ENDS: Final = r"-{4,5} ?END(?:[A-Z0-9 +]|%20)*KEY(?:(?:[ +]|%20)BLOCK)? ?-{4,5}"
@@ -250,8 +254,8 @@ _RULES: Final = (
     ),
     _Rule("url_password", r"(?i)%3a%2f%2f[^\s%/]*%3a([^\s/\"'\\&=]+?)%40", _is_no_port),
     # What is quoted goes to its closing quote, to the end of the line, or to where the text was cut.
-    _Rule("password", _IS + r'[bru]?"((?:[^"\\\n]|\\.)+)(?:"|\n|\\?\z)', _is_quoted),
-    _Rule("password", _IS + r"[bru]?'((?:[^'\\\n]|\\.)+)(?:'|\n|\\?\z)", _is_quoted),
+    _Rule("password", _IS + r'[bu]?"((?:[^"\\\n]|\\.)+)(?:"|\n|\\?\z)', _is_quoted),
+    _Rule("password", _IS + r"[bu]?'((?:[^'\\\n]|\\.)+)(?:'|\n|\\?\z)", _is_quoted),
     _Rule("password", _IS + r"\\+[\"']([^\"'\\\n]+)", _is_quoted),
     _Rule("password", _IS + r"[\\(\[]*([^\s\"'\\,;&<>(){}\[\]]+)", _is_no_prose),
     _Rule(
@@ -283,6 +287,7 @@ _NAMED: Final = rf"(?i).*(?:{_NAMES}|authorization|cookie|[_-]pass){_ENDS}|pass"
 _NAMED_IN_BODY: Final = rf"(?i)(?:{_NAMES}|authorization|cookie|[\"_-]pass){_ENDS}[\"\\]*\s*:"
 _INVISIBLE: Final = r"[\x{ad}\x{200b}\x{2060}\x{feff}]"
 """Without width: who reads a key does not see that it is in two."""
+_BEHIND_A_QUOTE: Final = tuple(" ,;:.)}]")
 _TAKEN_OUT: Final = ("[redacted", "redacted:")
 _SURELY: Final = re.compile("pass|pwd|secret|api.?key", re.IGNORECASE)
 """`tokens` and `credentials` may be a list of anything."""

@@ -95,6 +95,8 @@ NO_SECRET: Final = (
     "credential=path/to/creds.json",
     "password=$PGPASSWORD, then PASSWORD=${DB_PASSWORD} and password=<your password>",
     "cookie: disabled_by_user",
+    "def win_getpass(prompt='Password: ', stream=None): wait for \"Password:\" and then",
+    "if token == 'async' or token == first_token: fail(f'token: \"{token}\"')",
     "Basic understanding_of_http2_x, basic authentication1234",
     "Bearer AuthenticationFilterException",
     "-----BEGIN PRIVATE KEY----- is expected, but the file began with something else",
