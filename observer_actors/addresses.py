@@ -53,8 +53,9 @@ def check_address(text: str) -> None:
     :raises AddressInvalid: it is none.
     """
     try:
-        is_url = urlsplit(text).scheme in ("http", "https") and text.isprintable() and bool(text.encode())
+        parts = urlsplit(text)
+        is_url = parts.scheme in ("http", "https") and parts.port != 0 and text.isprintable() and bool(text.encode())
     except ValueError:
         is_url = False
     if not is_url and not text.startswith(UNIX):
-        raise AddressInvalid(f"{text[:80]!a} is no address", hint="e.g. http://127.0.0.1:3800 or unix:///run/x.sock")
+        raise AddressInvalid(f"{without_password(text)[:80]!a} is no address", hint="e.g. http://127.0.0.1:3800 or unix:///run/x.sock")

@@ -64,6 +64,16 @@ def test_a_password_that_makes_a_url_none_is_refused_and_not_told() -> None:
     assert "hun" not in bad.stderr
 
 
+@pytest.mark.parametrize(
+    "url", ["http://me:hunter2@127.0.0.1:1", "http://me:hun/ter2@127.0.0.1:1", "ftp://me:hunter2@h"]
+)
+def test_no_command_tells_the_password_of_its_address(url: str) -> None:
+    asked = typed("stats", "--url", url)
+    assert asked.returncode != 0
+    assert "•••@" in asked.stderr or r"\u2022@" in asked.stderr
+    assert "hun" not in asked.stdout + asked.stderr
+
+
 def test_default_prints_a_file_that_can_be_used(tmp_path: Path) -> None:
     file = tmp_path / "observer.toml"
     file.write_text(typed("config", "default").stdout)
