@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import re
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from observer_actors.errors import ObserverError
 
-__all__ = ["UNIX", "Address", "AddressInvalid", "check_address", "parse_address"]
+__all__ = ["UNIX", "Address", "AddressInvalid", "check_address", "parse_address", "without_password"]
 
 UNIX = "unix://"
 
@@ -38,14 +39,23 @@ def parse_address(text: str) -> Address:
     return Address(text.rstrip("/"))
 
 
+_LOGIN: Final = re.compile(r"(?<=//).*@")
+
+
+def without_password(url: str) -> str:
+    """Give a URL for use in a message: user and password are hidden, also where they hold a slash or an ``@``."""
+    return _LOGIN.sub("•••@", url)
+
+
 def check_address(text: str) -> None:
     """Refuse what cannot be an address.
 
     :raises AddressInvalid: it is none.
     """
     try:
-        is_url = urlsplit(text).scheme in ("http", "https") and text.isprintable() and bool(text.encode())
+        parts = urlsplit(text)
+        is_url = parts.scheme in ("http", "https") and parts.port != 0 and text.isprintable() and bool(text.encode())
     except ValueError:
         is_url = False
     if not is_url and not text.startswith(UNIX):
-        raise AddressInvalid(f"{text[:80]!a} is no address", hint="e.g. http://127.0.0.1:3800 or unix:///run/x.sock")
+        raise AddressInvalid(f"{without_password(text)[:80]!a} is no address", hint="e.g. http://127.0.0.1:3800 or unix:///run/x.sock")

@@ -39,6 +39,7 @@ from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.stats import StatsKeeper
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.actors.tail import Tail
+from observer_actors.addresses import without_password
 from observer_actors.config import is_for_all, reload_settings
 from observer_actors.errors import ConfigInvalid, DiskFailed, GatewayRequired
 from observer_actors.event import EventDecoder
@@ -276,7 +277,7 @@ class Daemon:
             self.learned,
             settings.gateway,
             log=logger("courier"),
-            has_webhook=bool(settings.failures.webhook_url),
+            webhook_url=settings.failures.webhook_url,
             around=around,
         )
 
@@ -603,7 +604,8 @@ async def _require_gateway(settings: Settings) -> None:
         async with httpx.AsyncClient(timeout=gateway.timeout_seconds, trust_env=False) as client:
             (await client.get(gateway.url.rstrip("/") + "/health")).json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        where = without_password(gateway.url)
         raise GatewayRequired(
-            f"the gateway at {gateway.url} does not answer GET /health: {type(error).__name__}: {error}",
+            f"the gateway at {where} does not answer GET /health: {type(error).__name__}: {error}",
             hint="start it, or leave gateway.required out",
         ) from error

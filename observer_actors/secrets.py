@@ -1,8 +1,9 @@
 """Secrets in what callers send: found, and replaced by a marker before anything else sees them. Pure.
 
-A body is searched as it came, in one pass of an automaton (RE2) that holds every rule: about half a microsecond an
-event. Only a body in which something may be is decoded, and its texts are looked at one by one, names included, at any
-depth. RE2 takes time in proportion to the text, whatever the rules are: an operator's rule cannot stall the daemon.
+A body is searched before it is decoded, in one pass of an automaton (RE2) that holds every rule: about half a
+microsecond an event, and one to three more for one whose JSON has escapes. Only a body in which something may be is
+decoded, and its texts are looked at one by one, names included, at any depth. RE2 takes time in proportion to the text,
+whatever the rules are: an operator's rule cannot stall the daemon.
 
 The rules know what a key *looks like* (the prefixes that providers give theirs), or what stands before it (a name such
 as `password`, and `:` or `=`). They do not guess by entropy: hashes, ids and base64 are what agents' texts are full of.
@@ -10,7 +11,9 @@ as `password`, and `:` or `=`). They do not guess by entropy: hashes, ids and ba
 
 from __future__ import annotations
 
+import codecs
 import re
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -31,11 +34,17 @@ class RuleInvalid(ObserverError):
 
 
 class _Found(Struct, frozen=True):
-    """What a rule has found: all that matched, the secret in it, and what stands behind that."""
+    """What a rule has found: all that matched, the secret in it, and what stands on both sides of that."""
 
     match: str
     value: str
+    before: str
     behind: str
+
+    @property
+    def name(self) -> str:
+        """What stands before the secret within the match, in lower case."""
+        return self.match.rpartition(self.value)[0].lower()
 
 
 def _always(_found: _Found) -> bool:
@@ -54,16 +63,72 @@ def _has_digit(found: _Found) -> bool:
     return any(letter.isdigit() for letter in found.value)
 
 
-def _passes_luhn(found: _Found) -> bool:
-    """Check the last digit as ISO/IEC 7812-1 has it."""
-    digits = [int(digit) for digit in found.value if digit.isdigit()]
+_KEYS_RUN: Final = re.compile(r"[A-Za-z0-9]{16}")
+
+
+def _is_key(found: _Found) -> bool:
+    """Tell a key from a name in kebab case: 16 characters without a hyphen, or digits and letters of both cases."""
+    value = found.value
+    mixed = _has_digit(found) and value != value.lower() and value != value.upper()
+    return mixed or _KEYS_RUN.search(value) is not None
+
+
+_CAMEL: Final = re.compile(r"[a-z]*(?:[A-Z]+[a-z]{2,})+[A-Z]*")
+
+
+def _is_bearer(found: _Found) -> bool:
+    """Tell a token from the words behind "bearer": it has a digit, or many letters in no order of a name's."""
+    value = found.value
+    if _has_digit(found):
+        return True
+    capitals = sum(letter.isupper() for letter in value)
+    is_name = _CAMEL.fullmatch(value) is not None and capitals <= len(value) // 3
+    return value.isalpha() and len(value) >= BEARER_LETTERS_MIN and 0 < capitals < len(value) and not is_name
+
+
+def _is_basic(found: _Found) -> bool:
+    """Read it, as far as it goes: a user, a colon, and a password."""
+    given = found.value.rstrip("=")
+    try:
+        read = b64decode(given[: len(given) // 4 * 4]).decode()
+    except ValueError:
+        return False
+    return ":" in read and read.isprintable()
+
+
+def _is_cookie(found: _Found) -> bool:
+    return len(found.value) >= COOKIE_CHARS_MIN
+
+
+def _is_no_port(found: _Found) -> bool:
+    return not found.value.replace("%", "/").partition("/")[0].isdigit()
+
+
+_GAPS: Final = re.compile(r"\D+")
+
+
+def _is_card(found: _Found) -> bool:
+    """Check the last digit as ISO/IEC 7812-1 has it; and that numbers in columns or lines are four, and no more."""
+    text = found.value.replace("%20", " ")
+    gaps = set(_GAPS.findall(text))
+    if len(gaps) > 1:
+        return False
+    if gaps & {"\t", "\n", "\r\n", "  ", "+"}:
+        gap = gaps.pop()
+        before, behind = found.before.removesuffix(gap), found.behind.removeprefix(gap)
+        if (before != found.before and before[-1:].isdigit()) or (behind != found.behind and behind[:1].isdigit()):
+            return False
+    digits = [int(digit) for digit in text if digit.isdigit()]
     doubled = [digit * 2 - 9 * (digit > 4) for digit in digits[-2::-2]]  # noqa: PLR2004 - above 4 it has two digits
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
 
 VALUE_CHARS_MIN: Final = 3
 PROSE_CHARS_MAX: Final = 16
-BEHIND_CHARS: Final = 40
+AROUND_CHARS: Final = 40
+BEARER_LETTERS_MIN: Final = 20
+COOKIE_CHARS_MIN: Final = 8
+ARGUMENT_CHARS_MIN: Final = 6
 _WORDS: Final = frozenset({"true", "false", "null", "none", "yes", "no", "accepted", "rejected", "required", "missing"})
 _SAID_OF_PASSWORDS: Final = frozenset(
     """
@@ -74,73 +139,145 @@ _SAID_OF_PASSWORDS: Final = frozenset(
 _GOES_ON: Final = re.compile(r"[ \t]+(?![\w.-]+\s*[:=])\w")
 """Another word, which names no value of its own: prose."""
 _COUNT: Final = re.compile(r"\d[\d_.,/]*[kKmM]?")
+_VARIABLE: Final = re.compile(r"\$\{?[A-Z_][A-Z0-9_]*\}?|<[\w -]*>|\{+[\w. ]*\}+|%\(\w+\)s")
+_FILE: Final = re.compile(r"[\w.~-]*(?:/[\w.-]+)+\.(?:json|pem|key|crt|ya?ml|toml|txt|env|ini)")
+
+
+def _is_quoted(found: _Found) -> bool:
+    """Take all that is quoted; but a quote may be the end of a prompt, too: `"Password: ", stream`."""
+    return not found.value.startswith(_BEHIND_A_QUOTE) and _is_value(found)
+
+
+def _is_value(found: _Found) -> bool:
+    value = found.value
+    if len(value) < VALUE_CHARS_MIN or value.startswith(_TAKEN_OUT):
+        return False
+    return _may_be_secret(found.name, value)
 
 
 def _is_no_prose(found: _Found) -> bool:
     """Tell `password=hunter2` from "password: must be longer", "tokens: 512" and `PWD=/home/me`."""
-    match, value = found.match.lower(), found.value
-    if len(value) < VALUE_CHARS_MIN or value.startswith("[redacted") or not _may_be_secret(match, value):
+    name, value = found.name, found.value
+    if not _is_value(found) or name.startswith("unexpected"):
         return False
     word = value.strip(".!?").lower()
-    may_be_prose = (": " in match or "token=" in match) and '"' not in match and "'" not in match
+    may_be_prose = (": " in name or "token=" in name) and '"' not in name and "'" not in name
     if not may_be_prose or not word.isalpha() or len(value) >= PROSE_CHARS_MAX:
         return True
-    is_password = "pass" in match or "pwd" in match
+    is_password = "pass" in name or "pwd" in name
     return is_password and word not in _SAID_OF_PASSWORDS and not _GOES_ON.match(found.behind)
 
 
+def _is_argument(found: _Found) -> bool:
+    """Tell `--token ab12cd` from "use --token to log in": where no command says so, a secret has a digit."""
+    name, value = found.name, found.value
+    if not _may_be_secret(name, value) or "--no-" in name:
+        return False
+    return "curl" in name or "sshpass" in name or (len(value) >= ARGUMENT_CHARS_MIN and _has_digit(found))
+
+
 def _may_be_secret(name: str, value: str) -> bool:
-    """Say whether a value under a telling name is one that must be hidden: no word, no count, no path."""
+    """Say whether a value under a telling name is one that must be hidden: no word, no count, no path, no variable."""
     name = name.lower()
     if value.lower() in _WORDS or (_COUNT.fullmatch(value) and "pass" not in name and "pwd" not in name):
         return False
-    if "pwd" in name and value.startswith(("/", "~")):
+    if _VARIABLE.fullmatch(value) or _FILE.fullmatch(value) or ("pwd" in name and value.startswith(("/", "~"))):
         return False
     return "pass" in name or "pwd" in name or "secret" in name or " " not in value
 
 
-_ESCAPES: Final = r"\\[bfnrt]|\\u[0-9a-fA-F]{4}"
+_ESCAPES: Final = r"\\[bfnrt]|\\u[0-9a-fA-F]{4}|%[0-9a-fA-F]{2}"
 _EDGE: Final = rf"(?:\b|{_ESCAPES})"
-"""Where a word begins, also behind an escape of JSON that has not been decoded, or that stands in a text of JSON."""
+"""Where a word begins, also behind an escape: of JSON that stands in a text, or of a URL."""
+_JOINED: Final = rf"(?:\b|[_\d]|{_ESCAPES})"
+"""For what is taken for nothing else: also where it is joined to a name or a number."""
+_ALONE: Final = rf"(?:^|[^\w-]|{_ESCAPES})"
+"""For what may be the end of an id or of a name with hyphens."""
 _NAMES: Final = (
     "password|passwd|passphrase|passcode|pwd|secret[_-]?key|secret|api[_-]?key|access[_-]?key|private[_-]?key(?:[_-]pem)?"
     "|auth[_-]?key|account[_-]?key|token|credential"
 )
 _ENDS: Final = r"s?(?:[_-]?(?:confirm(?:ation)?|value|prod|dev|test|old|new|again|\d{1,3}))?"
 """What may follow such a name and leave it one."""
-_IS: Final = r"[\"'\\]*\s*(?:=>|:=|[:=>])\s*[\"'\\(\[]*"
-_CARD: Final = r"4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6011|64[4-9]\d|65\d{2}|35\d{2}"
+_NAMED_SO: Final = rf"(?i)(?:unexpected\s+)?(?:{_NAMES}|[a-z]_pass){_ENDS}"
+_IS: Final = rf"{_NAMED_SO}[\"'\\]*\s*(?:=>|:=|[:=>])\s*[(\[]*"
+_BLANK: Final = r"(?:\s|\\[nrt]|%20)"
+_PEM_BEGINS: Final = r"-{4,5} ?BEGIN(?:[A-Z0-9 +]|%20)*PRIVATE(?:[ +]|%20)KEY(?:(?:[ +]|%20)BLOCK)? ?-{4,5}"
+_PEM_ENDS: Final = r"-{4,5} ?END(?:[A-Z0-9 +]|%20)*KEY(?:(?:[ +]|%20)BLOCK)? ?-{4,5}"
+_PEM_LINES: Final = (
+    r"(?:(?:\s|\\+[nr])*[A-Z][A-Za-z-]+: [^\n\\]*(?:\n|\\+n))*"
+    r"(?:(?:\s|\\+[nr]|[\"',])*[A-Za-z0-9+/=%]{16,})+(?:(?:\n|\\+n)[A-Za-z0-9+/=]+)?"
+)
+"""Without an end: headers, long words of base64, and a short one in the next line."""
+_PAIR: Final = r"[^\s\"'\\;=]+=[^\s\"'\\;]*"
+_CARD: Final = r"4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6011|64[4-9]\d|65\d{2}|62\d{2}|35\d{2}"
+_GAP: Final = r"(?:[ .+\t\n\x{a0}\x{2007}\x{2009}\x{2011}\x{2013}\x{202f}]|  |\r\n|%20)?"
 _RULES: Final = (
     _Rule(
         "private_key",
-        r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|\z)",
+        rf"(?s){_PEM_BEGINS}(?:[^-]|-{{1,3}}[^-])*{_PEM_ENDS}|(?:{_PEM_BEGINS}|Private-Lines: \d+){_PEM_LINES}",
     ),
-    _Rule("jwt", _EDGE + r"(eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?)"),
+    _Rule("jwt", _JOINED + r"(eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?)"),
+    _Rule("api_key", _JOINED + r"(sk-(?:proj|ant|or|svcacct|admin)-[A-Za-z0-9_-]{16,})", _is_key),
     _Rule(
         "api_key",
-        _EDGE
-        + r"(sk-(?:proj|ant|or|svcacct|admin)-[A-Za-z0-9_]{16,}[A-Za-z0-9_-]*|[srp]k_(?:live|test)_[A-Za-z0-9]{16,}"
-        r"|whsec_[A-Za-z0-9+/=]{16,}|gsk_[A-Za-z0-9]{20,}|xai-[A-Za-z0-9]{20,}|glrt-[A-Za-z0-9_-]{16,}"
-        r"|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}"
-        r"|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{30,}|ya29\.[A-Za-z0-9_-]{20,}"
-        r"|xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"
-        r"|hf_[A-Za-z0-9]{30,}|npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|dop_v1_[a-f0-9]{40,})",
+        _JOINED + r"(gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}"
+        r"|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{30,})",
     ),
     _Rule("api_key", _EDGE + r"(sk-[A-Za-z0-9]{16,}[A-Za-z0-9_-]*)", _has_digit),
+    _Rule(
+        "api_key",
+        _EDGE + r"([srp]k_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9+/=]{16,}|ya29\.[A-Za-z0-9_-]{20,}"
+        r"|gsk_[A-Za-z0-9]{20,}|xai-[A-Za-z0-9]{20,}|pplx-[A-Za-z0-9]{40,}|hf_[A-Za-z0-9]{30,}|r8_[A-Za-z0-9]{37}"
+        r"|xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}|(?:bot)?\d{8,10}:AA[A-Za-z0-9_-]{33}"
+        r"|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}|SK[0-9a-f]{32}|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}"
+        r"|npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|glrt-[A-Za-z0-9_-]{16,}|lin_api_[A-Za-z0-9]{40}"
+        r"|ntn_[A-Za-z0-9]{40,}|PMAK-[A-Za-z0-9]{24}-[A-Za-z0-9]{34}|NRAK-[A-Z0-9]{27}|oa_[A-Za-z0-9_-]{43}"
+        r"|dop_v1_[a-f0-9]{40,}|dapi[0-9a-f]{32}|dp\.[a-z]{2,5}\.[A-Za-z0-9]{40,}|hvs\.[A-Za-z0-9_-]{24,}"
+        r"|GOCSPX-[A-Za-z0-9_-]{28}|AGE-SECRET-KEY-1[A-Z0-9]{58})",
+    ),
+    _Rule("api_key", _ALONE + r"(key-[0-9a-f]{32})\b"),
     _Rule("api_key", r"hooks\.slack\.com\\?/services\\?/([A-Za-z0-9/\\]{20,})"),
-    _Rule("bearer", rf"(?i){_EDGE}(?:bearer|basic)\s+([A-Za-z0-9._~+/=-]{{16,}})", _has_digit),
+    _Rule("api_key", r"(?i)\bsig=([A-Za-z0-9+/%]{43,}(?:%3d|=))"),
+    _Rule("bearer", rf"(?i){_EDGE}bearer{_BLANK}+([A-Za-z0-9._~+/=-]{{16,}})", _is_bearer),
+    _Rule("bearer", rf"(?i){_EDGE}basic{_BLANK}+([A-Za-z0-9+/]{{8,}}={{0,2}})", _is_basic),
     _Rule("bearer", r"(?i)authorization[\"'\\]*\s*[:=]\s*[\"'\\]*(?:[a-z]+\s+)?([A-Za-z0-9._~+/=-]{8,})"),
-    _Rule("cookie", rf"(?i){_EDGE}(?:set-)?cookie:\s*([^\s\"'\\;]{{8,}})"),
+    _Rule("cookie", rf"(?i){_EDGE}set-cookie[\"'\\]*:\s*[\"'\\]*({_PAIR})", _is_cookie),
+    _Rule("cookie", rf"(?i){_ALONE}cookie[\"'\\]*:\s*[\"'\\]*({_PAIR}(?:;\s*{_PAIR})*)", _is_cookie),
     _Rule("url_password", r":\\?/\\?/[^/\s:@\"'\\]*:([^/\s\"'\\]+)@"),
-    _Rule("password", rf"(?i)(?:{_NAMES}|[a-z]_pass){_ENDS}{_IS}([^\s\"'\\,;&<>(){{}}\[\]]+)", _is_no_prose),
+    # With a slash in it, where what stands before is no port: a page's address may have an @ too.
+    _Rule(
+        "url_password",
+        r"(?i)(?:postgres(?:ql)?|mysql|mariadb|mongodb|amqps?|rediss?)(?:\+\w+)?:\\?/\\?/[^/\s:@\"'\\]*:"
+        r"([^\s\"'\\@]*/[^\s\"'\\@]*)@",
+        _is_no_port,
+    ),
+    _Rule("url_password", r"(?i)%3a%2f%2f[^\s%/]*%3a([^\s/\"'\\&=]+?)%40", _is_no_port),
+    # What is quoted goes to its closing quote, to the end of the line, or to where the text was cut.
+    _Rule("password", _IS + r'[bu]?"((?:[^"\\\n]|\\.)+)(?:"|\n|\\?\z)', _is_quoted),
+    _Rule("password", _IS + r"[bu]?'((?:[^'\\\n]|\\.)+)(?:'|\n|\\?\z)", _is_quoted),
+    _Rule("password", _IS + r"\\+[\"']([^\"'\\\n]+)", _is_quoted),
+    _Rule("password", _IS + r"[\\(\[]*([^\s\"'\\,;&<>(){}\[\]]+)", _is_no_prose),
+    _Rule(
+        "password",
+        _NAMED_SO + r"(?:%2[27])*%3[ad](?:%2[027]|\+)*((?:[\w.~!*+-]|%(?:[13-9a-f][0-9a-f]|2[13-589a-f]))+)",
+        _is_no_prose,
+    ),
+    _Rule(
+        "password",
+        rf"(?i)(?:{_ALONE}--?(?:[\w-]*-)?(?:{_NAMES})(?:[ \t]+|[\"'],\s*)|\bcurl\s(?:[^\n]*?\s)??(?:-u|--user)[ =]*"
+        rf"[\"'\\]*[^\s:\"'\\]*:|\b(?:mysql|mariadb)\w*\s(?:[^\n]*?\s)??-p|\bsshpass\s+-p\s*)"
+        r"[\"'\\]*([^\s\"'\\-][^\s\"'\\]*)",
+        _is_argument,
+    ),
     _Rule(
         "card",
-        _EDGE + rf"((?:{_CARD})(?:[ .]?\d{{4}}){{3}}|3[47]\d{{2}}[ .-]?\d{{6}}[ .-]?\d{{5}}"
+        rf"(?:{_EDGE}|(?i:card))((?:{_CARD})(?:{_GAP}\d{{4}}){{3}}|3[47]\d{{2}}(?:-|{_GAP})\d{{6}}(?:-|{_GAP})\d{{5}}"
         r"|3(?:0[0-5]|[68]\d)\d{11})(?:\b|_)",
-        _passes_luhn,
+        _is_card,
     ),
     # With hyphens it may stand in no longer run of them: a UUID has such groups too.
-    _Rule("card", rf"(?:^|[^\w-]|{_ESCAPES})((?:{_CARD})(?:-\d{{4}}){{3}})(?:\b|_)", _passes_luhn),
+    _Rule("card", rf"{_ALONE}((?:{_CARD})(?:-\d{{4}}){{3}})(?:\b|_)", _is_card),
 )
 KINDS: Final = tuple(dict.fromkeys(rule.kind for rule in _RULES))
 """What is looked for without rules of the operator's own."""
@@ -148,12 +285,17 @@ KINDS: Final = tuple(dict.fromkeys(rule.kind for rule in _RULES))
 _NAMED: Final = rf"(?i).*(?:{_NAMES}|authorization|cookie|[_-]pass){_ENDS}|pass"
 """A field of this name is secret, unless its value is one that nobody would hide."""
 _NAMED_IN_BODY: Final = rf"(?i)(?:{_NAMES}|authorization|cookie|[\"_-]pass){_ENDS}[\"\\]*\s*:"
-_HIDDEN: Final = r"\\u00[2-7]"
-"""An escape for a letter that needs none: what it hides is seen only when it is decoded."""
+_INVISIBLE: Final = r"[\x{ad}\x{200b}\x{2060}\x{feff}]"
+"""Without width: who reads a key does not see that it is in two."""
+_BEHIND_A_QUOTE: Final = tuple(" ,;:.)}]")
+_TAKEN_OUT: Final = ("[redacted", "redacted:")
 _SURELY: Final = re.compile("pass|pwd|secret|api.?key", re.IGNORECASE)
 """`tokens` and `credentials` may be a list of anything."""
 NAMED_KIND: Final = "password"
 OPERATORS_NAME_CHARS_MAX: Final = 40
+_BACKSLASH: Final = ord("\\")
+PIECE_BYTES: Final = 1024 * 1024
+OVERLAP_BYTES: Final = 16 * 1024
 SECRETS_MAX: Final = 1_000
 """In one event: nobody's; to take each out would hold up others."""
 
@@ -168,15 +310,20 @@ class Secrets:
     def __init__(self, extra: Iterable[str] = ()) -> None:
         rules = (*_RULES, *map(_operators, extra))
         self._rules = [(rule, _compiled(rule)) for rule in rules]
+        self._invisible = re2.compile(_INVISIBLE)
         self._named = re2.compile(_NAMED)
         self._any = re2.Set.SearchSet(_options())
-        for pattern in (*(rule.pattern for rule in rules), _NAMED_IN_BODY, _HIDDEN):
+        for pattern in (*(rule.pattern for rule in rules), _NAMED_IN_BODY, _INVISIBLE):
             self._any.Add(pattern)
         self._any.Compile()
 
     def may_be_in(self, body: bytes) -> bool:
         """Say whether a body has to be looked at. It need not be JSON, nor UTF-8."""
-        return bool(self._any.Match(body))
+        if _BACKSLASH not in body:
+            return bool(self._any.Match(body))
+        if len(body) <= PIECE_BYTES:
+            return bool(self._any.Match(_without_escapes(body)))
+        return any(self._any.Match(_without_escapes(piece)) for piece in _pieces(body))
 
     def taken_out(self, event: Any) -> tuple[Any, Counter[str]]:  # noqa: ANN401 - whatever JSON holds
         """Give a decoded event without its secrets, and how many of each kind were in it.
@@ -195,6 +342,14 @@ class Secrets:
         """Give a text without its secrets, and count them."""
         if not self._any.Match(text.encode("utf-8", "replace")):
             return text
+        text = self._by_rules(text, found)
+        if text.isascii() or (bare := self._invisible.sub("", text)) == text:
+            return text
+        before = found.total()
+        cleaned = self._by_rules(bare, found)
+        return cleaned if found.total() > before else text
+
+    def _by_rules(self, text: str, found: Counter[str]) -> str:
         for rule, expression in self._rules:
             text = _replaced(rule, expression, text, found)
         return text
@@ -213,7 +368,7 @@ class Secrets:
         return value
 
     def _field(self, name: str, value: Any, found: Counter[str]) -> Any:  # noqa: ANN401 - see above
-        if value in ("", None) or isinstance(value, bool) or not self._named.fullmatch(name):
+        if value in ("", None) or isinstance(value, bool) or not self._names_a_secret(name):
             return self._cleaned(value, found)
         if isinstance(value, list | dict):
             return self._within(name, value, found) if _SURELY.search(name) else self._cleaned(value, found)
@@ -222,11 +377,43 @@ class Secrets:
         found[NAMED_KIND] += 1
         return _marker(NAMED_KIND)
 
+    def _names_a_secret(self, name: str) -> bool:
+        bare = name if name.isascii() else self._invisible.sub("", name)
+        return self._named.fullmatch(bare) is not None
+
     def _within(self, name: str, value: list[Any] | dict[str, Any], found: Counter[str]) -> Any:  # noqa: ANN401 - see above
         """Take the secrets out of what stands under a telling name: each text in it is one."""
         if isinstance(value, list):
             return [self._field(name, element, found) for element in value]
         return {self.text(inner, found): self._field(name, held, found) for inner, held in value.items()}
+
+
+_SLASH: Final = re.compile(rb"(?<!\\)((?:\\\\)*)\\/")
+
+
+def _without_escapes(body: bytes) -> bytes:
+    """Give JSON as its texts read: each stands in it whole. What is no JSON comes out as something.
+
+    JSON's escapes are Python's but for that of the slash, and a decoder in C takes a tenth of what an expression does.
+    """
+    if b"\\/" in body:
+        body = _SLASH.sub(rb"\1/", body)
+    if not body.isascii():
+        body = body.decode("utf-8", "replace").encode("raw_unicode_escape")
+    try:
+        text, _ = codecs.unicode_escape_decode(body, "replace")
+    except DeprecationWarning:  # raised where warnings are errors: an escape that is none, and so no JSON
+        return body
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half of a pair, or both
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+
+
+def _pieces(body: bytes) -> Iterable[bytes]:
+    """Cut a large body, so that none of its copies is as large; each piece begins with the end of the one before."""
+    for start in range(0, len(body), PIECE_BYTES - OVERLAP_BYTES):
+        yield body[start : start + PIECE_BYTES]
 
 
 def _operators(text: str) -> _Rule:
@@ -264,7 +451,8 @@ def _replaced(rule: _Rule, expression: Any, text: str, found: Counter[str]) -> s
     for match in expression.finditer(text):
         group = expression.groups if expression.groups and match.group(expression.groups) is not None else 0
         start, end = match.span(group)
-        if start < upto or not rule.accepts(_Found(match.group(0), text[start:end], text[end : end + BEHIND_CHARS])):
+        before, behind = text[max(0, start - AROUND_CHARS) : start], text[end : end + AROUND_CHARS]
+        if start < upto or not rule.accepts(_Found(match.group(0), text[start:end], before, behind)):
             continue
         parts += (text[upto:start], _marker(rule.kind))
         upto = end

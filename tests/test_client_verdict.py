@@ -113,6 +113,38 @@ def test_a_finding_has_one_of_three_severities() -> None:
         Finding(severity, "title")
 
 
+def texts_below(directory: Path) -> list[str]:
+    return [file.read_text() for file in directory.rglob("*") if file.is_file()]
+
+
+SECRET = "sk-proj-abcdefghijklmnopqrstuv"  # made up
+
+
+async def test_no_secret_of_a_verdict_is_written_or_sent(tmp_path: Path, observer: HttpPeer) -> None:
+    findings = (Finding("block", f"leaks {SECRET}", f"a/{SECRET}.py", 3), Finding("warn", "no test"))
+    verdict = Verdict(signature="pr6", overall="reject", one_liner=f"leaked {SECRET}", findings=findings)
+    report = await report_verdict(verdict, data_dir=tmp_path)
+    again = await report_verdict(verdict, data_dir=tmp_path)
+    assert (report.repeated, again.repeated, again.path) == (False, True, report.path)
+    files = texts_below(tmp_path)
+    sent = [request.body.decode() for request in observer.requests]
+    assert len(files) > 1
+    assert len(sent) == 2
+    for text in (*files, *sent):
+        assert SECRET not in text
+    assert "leaks [redacted:api_key]" in report.path.read_text()
+    assert [row.one_liner for row in audit_history(tmp_path)] == ["leaked [redacted:api_key]"]
+
+
+@pytest.mark.parametrize("field", ["signature", "overall"])
+async def test_a_verdict_whose_name_holds_a_secret_is_refused(tmp_path: Path, field: str) -> None:
+    named = {"signature": "pr6", "overall": "reject", "one_liner": "x"} | {field: SECRET}
+    with pytest.raises(EventInvalid, match="holds a secret") as refused:
+        await report_verdict(msgspec.convert(named, Verdict), data_dir=tmp_path)
+    assert (refused.value.field, SECRET in str(refused.value)) == (field, False)
+    assert not texts_below(tmp_path)
+
+
 async def test_a_verdict_goes_to_disk_to_the_daemon_and_into_the_knowledge_base(
     runtime: Runtime, observer: HttpPeer, tmp_path: Path
 ) -> None:

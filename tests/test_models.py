@@ -3,14 +3,15 @@
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import httpx
 import pytest
 import trio
 
-from observer_actors.models import LakehouseModel, Model, ModelFailed
+from observer_actors.models import LakehouseModel, Model, ModelFailed, OllamaModel, OpenAIModel
 from observer_actors.models.seed import ANSWER_BYTES_MAX
-from observer_actors.settings import ModelSettings
+from observer_actors.settings import DiagnosisSettings, ModelSettings
 
 Script = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -126,6 +127,22 @@ async def test_a_model_that_cannot_be_reached_has_failed(url: str) -> None:
         model = LakehouseModel(client, ModelSettings(lakehouse_url=url))
         with pytest.raises(ModelFailed):
             await model.generate("why?")
+
+
+@pytest.mark.parametrize("url", ["http://me:hunter2@127.0.0.1:1", "http://me:hun/ter2@127.0.0.1:1"])
+async def test_a_failure_tells_no_password(url: str) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        diagnosis = DiagnosisSettings(url=url, model="m")
+        lakehouse = LakehouseModel(client, ModelSettings(lakehouse_url=url))
+        asked: list[Callable[[], Awaitable[object]]] = [
+            partial(lakehouse.generate, "why?"),
+            partial(OpenAIModel(client, diagnosis).chat, "you", "why?", {}),
+            partial(OllamaModel(client, diagnosis).chat, "you", "why?", {}),
+        ]
+        for ask in asked:
+            with pytest.raises(ModelFailed) as raised:
+                await ask()
+            assert "hun" not in str(raised.value)
 
 
 async def test_asking_can_be_cancelled() -> None:

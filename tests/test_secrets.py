@@ -25,10 +25,19 @@ decoder: Final = EventDecoder()
 JWT: Final = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N"
 PEM: Final = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\nq0Yx\n-----END RSA PRIVATE KEY-----"
 SECRET: Final = {
-    "private_key": [PEM, PEM.replace("RSA ", ""), PEM.partition("\n-----END")[0]],
+    "private_key": [
+        PEM,
+        PEM.replace("RSA ", ""),
+        PEM.partition("\n-----END")[0],
+        PEM.replace("-----BEGIN RSA", "---- BEGIN SSH2 ENCRYPTED").replace("KEY-----", "KEY ----"),
+        "Private-Lines: 1\nMIIEowIBAAKCAQEA\nq0Yx",
+    ],
     "jwt": [JWT],
     "api_key": [
         "sk-proj-abcdefghijklmnopqrstuv",
+        "sk-proj-Ab1-cD2_eF3gH4iJ5kL6mN7oP8",
+        "sk-ant-api03-R2D2aa-b_c4D5e6F7g8H9i0J1k2L3m4N5o6P7q8R9s0T",
+        "sk-or-v1-0123456789abcdef0123456789abcdef",
         "sk_live_abcdefghijklmnop1234",
         "ghp_abcdefghijklmnopqrstuvwxyz0123456789",
         "github_pat_abcdefghijklmnopqrstuvwxyz",
@@ -37,6 +46,22 @@ SECRET: Final = {
         "AIzaSyabcdefghijklmnopqrstuvwxyz0123456",
         "xoxb-123456789012-abcdefghij",
         "hf_abcdefghijklmnopqrstuvwxyzabcdefgh",
+        "oa_0123456789abcdefghijklmnopqrstuvwxyz_ABCDEF",
+        "hvs.CAESIJlU9JMYEhOPYv4igdhm9PnZDrabYTobQ4Yd",
+        "dapi0123456789abcdef0123456789abcdef",
+        "shpat_0123456789abcdef0123456789abcdef",
+        "SK0123456789abcdef0123456789abcdef",
+        "key-0123456789abcdef0123456789abcdef",
+        "GOCSPX-abcdefghijklmnopqrstuvwxyz01",
+        "pplx-abcdefghijklmnopqrstuvwxyz0123456789abcd",
+        "lin_api_abcdefghijklmnopqrstuvwxyz0123456789abcd",
+        "ntn_abcdefghijklmnopqrstuvwxyz0123456789abcd",
+        "PMAK-abcdefghijklmnopqrstuvwx-abcdefghijklmnopqrstuvwxyz01234567",
+        "NRAK-ABCDEFGHIJKLMNOPQRSTUVWXYZ0",
+        "r8_abcdefghijklmnopqrstuvwxyz0123456789a",
+        "dp.pt.abcdefghijklmnopqrstuvwxyz0123456789abcd",
+        "123456789:AAabcdefghijklmnopqrstuvwxyz0123456",
+        "AGE-SECRET-KEY-1QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7LQPZRY9X8GF2TVDW0S3JN54KHCE",
     ],
     "card": ["4111 1111 1111 1111", "4111111111111111", "5500-0000-0000-0004", "378282246310005"],
 }
@@ -66,6 +91,23 @@ NO_SECRET: Final = (
     "id 4539148803436467ab12cd34",  # and where a number of hexadecimal digits begins
     "https://example.com:8080/path?x=1@2",
     "ask-me-anything-about-this-and-that",
+    "Unexpected token: identifier_42 at line 3",
+    "credential=path/to/creds.json",
+    "password=$PGPASSWORD, then PASSWORD=${DB_PASSWORD} and password=<your password>",
+    "cookie: disabled_by_user",
+    "def win_getpass(prompt='Password: ', stream=None): wait for \"Password:\" and then",
+    "if token == 'async' or token == first_token: fail(f'token: \"{token}\"')",
+    "Basic understanding_of_http2_x, basic authentication1234",
+    "Bearer AuthenticationFilterException",
+    "-----BEGIN PRIVATE KEY----- is expected, but the file began with something else",
+    '"token": "unexpected end of input 1"',
+    "use --token to log in to host2, --password requires an argument, --no-password db_2024x",
+    "docker run -u 1000:1000, then curl -u 1000:1000",
+    "redis://host:6379/0/a@b, https%3A%2F%2Fhost%3A8080%2Fx%40y",
+    "cache-key-d41d8cd98f00b204e9800998ecf8427e, task-proj-d41d8cd98f00b204e9800998ecf8427e",
+    "4106\t8917\t6926\t4992\t3312",
+    "4106\n8917\n6926\n4992\n3312",
+    "sk-admin-panel-v2-container, sk-proj-Settings-page-title",
 )
 
 
@@ -84,10 +126,7 @@ def test_a_secret_in_any_field_is_replaced_by_a_marker_that_names_its_kind(kind:
     assert secret[:12] not in text
     assert found == {kind: 1}
     if field not in ("source", "own"):
-        assert (
-            record[field]
-            == f"before [redacted:{kind}]{'' if kind == 'private_key' and 'END' not in secret else ' after'}"
-        )
+        assert record[field] == f"before [redacted:{kind}] after"
 
 
 @pytest.mark.parametrize("kind", IN_CONTEXT)
@@ -180,9 +219,7 @@ def test_what_stands_before_a_secret_and_how_it_is_written_does_not_hide_it(
         body = json.dumps({"error": inner, "success": False, "source": "mcp"}, ensure_ascii=as_ascii)
         for written in (body, body.replace("/", "\\/")):
             op = decoder.one(written.encode(), now=NOW).op
-            kept = (
-                "hunter22" if "hunter22" in secret else secret.partition("\n")[0] if "BEGIN" not in secret else "MIIEow"
-            )
+            kept = "hunter22" if "hunter22" in secret else secret if "MIIEow" not in secret else "MIIEow"
             assert kept not in str(op.error), (text, written)
 
 
@@ -194,6 +231,56 @@ def test_escapes_hide_nothing() -> None:
         assert decoder.one(body, now=NOW).op.error == "[redacted:api_key]"
     nested = json.dumps({"error": json.dumps({"password": "hunter2"})}).encode()
     assert "hunter2" not in str(decoder.one(nested, now=NOW).op)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "got Bearer ab1/cd2/ef3/gh4/ij5/kl6 refused",
+        "got Bearer\tab1cd2ef3gh4ij5kl6 refused",
+        "Authorization:\n\tBearer\nab1cd2ef3gh4ij5kl6",
+        "got whsec_abcd123/efgh456/ijkl789/mnop",
+        "password:\n\thunter2x",
+        "C:\\password\\=hunter2x",
+        "café-4711 and \\/ Straße",
+        "\N{GRINNING FACE}café-4711",
+    ],
+)
+def test_however_json_writes_a_text_its_secret_is_seen(text: str) -> None:
+    """The search before decoding sees what the search after it would."""
+    own = EventDecoder(secrets=Secrets([r"staff=café-\d+"]))
+    plain = json.dumps({"error": text})
+    ways = [
+        plain,
+        plain.replace("/", "\\/"),
+        json.dumps({"error": text}, ensure_ascii=False),
+        json.dumps({"error": text}, ensure_ascii=False).replace("/", "\\/"),
+        '{"error":"' + "".join(f"\\u{ord(letter):04X}" for letter in text if ord(letter) < 0x10000) + '"}',
+    ]
+    for body in ways:
+        judged = own.one(body.encode(), now=NOW)
+        assert sum(judged.redacted.values()) == 1, (body, judged.op.error)
+        assert own.many((body + "\n" + body).encode(), now=NOW, lines_max=2).redacted == dict.fromkeys(
+            judged.redacted, 2
+        )
+
+
+@given(st.text(max_size=50), st.sampled_from(ALL))
+def test_the_search_before_decoding_overlooks_nothing(text: str, secret: str) -> None:
+    whole = f"{text} {secret}"
+    for as_ascii in (True, False):
+        for body in (json.dumps(whole, ensure_ascii=as_ascii), json.dumps(json.dumps(whole, ensure_ascii=as_ascii))):
+            written = body.encode("utf-8", "replace")
+            assert secrets.may_be_in(written)
+            assert secrets.may_be_in(written.replace(b"/", b"\\/"))
+
+
+def test_a_secret_is_found_anywhere_in_a_large_body() -> None:
+    piece = b'{"error":"fine \\n\\u00e9 \\/"}\n'
+    for before in range(9_990, 10_010):
+        body = piece * before + b'{"error":"pass\\u0077ord=hunter2x"}\n' + piece * 5_000
+        assert secrets.may_be_in(body)
+    assert not secrets.may_be_in(piece * 20_000)
 
 
 def test_the_answer_says_what_was_taken_out_and_a_batch_counts_it() -> None:
@@ -219,12 +306,70 @@ def test_the_answer_says_what_was_taken_out_and_a_batch_counts_it() -> None:
         {"own": {"password": ["hunter2x"]}, "error": '{"password":["hunter2x"]}'},
         {"password1": "hunter2x"},
         {"attrs": {"api_key_prod": "hunter2x"}},
+        {"attrs": {"pass\u200bword": "hunter2x"}},
+        {"error": '{"password": "ab&hunter2x"}'},
+        {"error": '{"password": "ab(hunter2x)"}'},
+        {"error": '{"password": "ab,hunter2x"}'},
+        {"error": '{"password": "ab\\"hunter2x"}'},
+        {"error": '{"password": "my hunter2x is long"}'},
+        {"error": '{"password": "ab hunter2x'},
+        {"error": "{'password': b'ab hunter2x'}"},
+        {"error": json.dumps({"log": json.dumps({"password": "ab hunter2x"})})},
+        {"error": "POST user=joe&password%3Dab%40hunter2x%26x"},
+        {"error": "%7B%22password%22%3A%20%22hunter2x%22%7D"},
+        {"error": "postgres%3A%2F%2Fjoe%3Ahunter2x%40db"},
+        {"error": "postgres://joe:ab/hunter2x@db/orders"},
+        {"error": "mysql --password hunter2x -h db"},
+        {"error": "subprocess.run(['tool', '--api-token', 'hunter2x'])"},
+        {"error": "mysql -u root -phunter2x"},
+        {"error": "curl -s -u joe:hunter2x https://db"},
+        {"error": "curl -u joe:hunter2x https://db; curl -u joe:other1 https://db"},
+        {"error": "Cookie: a=b12345678; session=hunter2x"},
+        {"error": "{'Cookie': 'session=hunter2x'}"},
+        {"error": "Bearer%20hunter2xhunter2xhunter2x"},
+        {"error": "X_sk-proj-hunter2xhunter2xhunter2x"},
+        {"error": "1ghp_hunter2xhunter2xhunter2xhunter2x"},
+        {"error": "x%3Dghp_hunter2xhunter2xhunter2xhunter2x"},
+        {"error": "key sk-proj-hunter\u200b2xhunter2xhunter2x"},
+        {"error": "key sk\u2060-proj-hunter2xhunter2x\u00adhunter2x"},
+        {"error": "?sv=1&sig=" + "hunter2x" * 6 + "%3D"},
     ],
 )
 def test_other_ways_to_write_a_secret_are_seen_too(event: dict[str, Any]) -> None:
     record, found = stored(event)
     assert "hunter2x" not in str(record)
     assert found
+
+
+@pytest.mark.parametrize(
+    "gap", ["\u00a0", "\u2009", "\u202f", "\u2013", "  ", "\t", "\n", "\r\n", "%20", "+", "\u200b"]
+)
+def test_whatever_stands_between_its_groups_a_card_is_one(gap: str) -> None:
+    card = gap.join(["4111", "1111", "1111", "1111"])
+    record, found = stored({"error": f"paid with {card} now"})
+    assert (record["error"], found) == ("paid with [redacted:card] now", {"card": 1})
+    assert stored({"error": f"card{card.replace(gap, '')}"})[1] == {"card": 1}
+
+
+@pytest.mark.parametrize("token", ["Basic am9lOmh1bnRlcjJ4", "Bearer hUntErxhuNteRxHunterxQ"])
+def test_a_token_of_letters_is_one(token: str) -> None:
+    scheme, _, _secret = token.partition(" ")
+    assert stored({"error": f"got {token} refused"})[0]["error"] == f"got {scheme} [redacted:bearer] refused"
+
+
+def test_of_a_key_without_an_end_only_its_lines_are_taken() -> None:
+    text = (
+        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIEowIBAAKCAQEAMIIEow\nq0Yx==\nand then it broke"
+    )
+    assert secrets.text(text, Counter()) == "[redacted:private_key]\nand then it broke"
+    in_one_line = text.replace("\n", "\\n")
+    assert "MIIEow" not in secrets.text(in_one_line, Counter())
+
+
+def test_what_is_taken_out_is_not_taken_out_again() -> None:
+    found: Counter[str] = Counter()
+    assert secrets.text(f"password={JWT}", found) == "password=[redacted:jwt]"
+    assert found == {"jwt": 1}
 
 
 def test_a_number_with_a_point_may_be_a_card() -> None:

@@ -38,7 +38,7 @@ def backoff_s(attempts: int, most_s: float, jitter: float) -> float:
 class Courier:
     """The actor.
 
-    :param has_webhook: one is configured; its messages name the whole URL.
+    :param webhook_url: where the messages for the webhook go; empty: there is none.
     """
 
     def __init__(
@@ -47,13 +47,14 @@ class Courier:
         settings: GatewaySettings,
         *,
         log: FilteringBoundLogger,
-        has_webhook: bool = False,
+        webhook_url: str = "",
         around: Surroundings | None = None,
     ) -> None:
         self._learned = learned
         self._settings = settings
         self._log = log
-        self._lanes = {Lane.GATEWAY: bool(settings.url), Lane.WEBHOOK: has_webhook}
+        self._lanes = {Lane.GATEWAY: bool(settings.url), Lane.WEBHOOK: bool(webhook_url)}
+        self._webhook_url = webhook_url
         self._around = around or Surroundings()
 
     async def run(self, life: Life) -> None:
@@ -80,17 +81,18 @@ class Courier:
             life.at("waiting")
             message = await self._learned.next_message(lane)
             life.at("delivering")
-            answer = await self._send(client, message)
+            answer = await self._send(client, lane, message)
             life.at("settling")
             with trio.CancelScope(shield=True, deadline=trio.current_time() + SETTLE_S):
                 if await self._settle(message, answer):
                     life.progress()
 
-    async def _send(self, client: httpx.AsyncClient, message: Queued) -> int | str:
+    async def _send(self, client: httpx.AsyncClient, lane: Lane, message: Queued) -> int | str:
         """Try once; give the status, or what went wrong."""
         # "close", since the body of the answer stays unread.
         headers = {"Content-Type": "application/json", "Idempotency-Key": message.key, "Connection": "close"}
-        request = client.build_request("POST", message.path, content=message.body, headers=headers)
+        url = self._webhook_url if lane is Lane.WEBHOOK else message.path
+        request = client.build_request("POST", url, content=message.body, headers=headers)
         try:
             with trio.fail_after(self._settings.timeout_seconds):
                 response = await client.send(request, stream=True)

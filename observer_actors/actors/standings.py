@@ -156,7 +156,7 @@ class Standings:
         is_news = was is not State.MUTED  # what a person has just unmuted they know
         if self._settings.webhook_url and state in self._settings.webhook_states and is_news:
             key = f"pattern_state:{pattern.id}:{state}:{now_us}"
-            self._unsent.append(webhook_message(self._settings.webhook_url, key, change))
+            self._unsent.append(webhook_message(key, change))
             self.dropped += max(0, len(self._unsent) - UNSENT_MAX)
             del self._unsent[:-UNSENT_MAX]
 

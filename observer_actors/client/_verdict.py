@@ -1,5 +1,7 @@
 """The auditor's wire: a verdict goes to disk, to the daemon, and into the knowledge base, in this order.
 
+Secrets are taken out of all three first, by the daemon's own rules.
+
 Verdict files are never replaced. The first verdict on a signature is ``pr6-7fe47bab.json``, the next ones
 ``pr6-7fe47bab~2.json`` and so on; the same verdict again is recognised by its bytes and written once. Its id, made
 from its contents, keeps the event and the row from counting twice as well, so a report that was cut short may
@@ -12,7 +14,9 @@ import hashlib
 import math
 import os
 import re
+from collections import Counter
 from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final, get_args
 from uuid import uuid4
@@ -29,6 +33,7 @@ from observer_actors.journal.files import FILE_MODE, PosixDisk, translated
 from observer_actors.kb.files import append_row, read_audit_rows, recently_told
 from observer_actors.kb.rows import OVERALL_CHARS_MAX, SIGNATURE_CHARS_MAX, AuditRow, Finding, FindingCounts, Severity
 from observer_actors.op import iso_milliseconds
+from observer_actors.secrets import Secrets
 from observer_actors.visible import visible_json
 
 __all__ = ["Finding", "Severity", "Verdict", "VerdictReport", "audit_history", "report_verdict"]
@@ -116,8 +121,10 @@ async def report_verdict(
     :param observer_url: as of `record_external_op`.
     :param timeout_seconds: for the daemon's answer; files take what they take.
     :raises DiskFailed: the verdict is not on disk (`DiskFull`: there is no room); nothing else was done.
+    :raises EventInvalid: the signature or the overall holds a secret: a marker in its place would be another's name.
     """
     directory = data_directory(data_dir)
+    verdict = await anyio.to_thread.run_sync(_without_secrets, verdict)
     path, repeated = await anyio.to_thread.run_sync(_write, directory, verdict)
     troubles: list[str] = []
     receipt = None
@@ -149,6 +156,26 @@ def audit_history(data_dir: str | os.PathLike[str] | None = None, signature: str
     if damaged:
         warn("knowledge_base_damaged", lines=damaged)
     return rows
+
+
+@cache
+def _secrets() -> Secrets:
+    return Secrets()
+
+
+def _without_secrets(verdict: Verdict) -> Verdict:
+    found: Counter[str] = Counter()
+    clean = partial(_secrets().text, found=found)
+    for field in ("signature", "overall"):
+        clean(getattr(verdict, field))
+        if found:
+            raise EventInvalid("holds a secret", field=field)
+    findings = tuple(
+        msgspec.structs.replace(finding, title=clean(finding.title), file=clean(finding.file))
+        for finding in verdict.findings
+    )
+    one_liner, timestamp = clean(verdict.one_liner), clean(verdict.timestamp)
+    return msgspec.structs.replace(verdict, one_liner=one_liner, findings=findings, timestamp=timestamp)
 
 
 def _event(verdict: Verdict) -> dict[str, object]:

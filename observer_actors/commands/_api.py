@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Self, TypeVar
 import httpx
 import msgspec
 
-from observer_actors.addresses import check_address, parse_address
+from observer_actors.addresses import check_address, parse_address, without_password
 from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.visible import visible
 
@@ -113,7 +113,7 @@ class Api:
 
     @property
     def _shown(self) -> str:
-        return visible(self.address)
+        return visible(without_password(self.address))
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -133,7 +133,7 @@ def _judged(response: httpx.Response) -> bytes:
         problem = msgspec.json.decode(response.content, type=_Problem)
     except (msgspec.MsgspecError, UnicodeError):
         problem = _Problem()
-    detail = problem.detail or problem.error or f"{response.url} answered {response.status_code}"
+    detail = problem.detail or problem.error or f"{without_password(str(response.url))} answered {response.status_code}"
     raise Refused(
         visible(detail[:_DETAIL_CHARS_MAX]),
         hint=visible(problem.hint[:_DETAIL_CHARS_MAX]),

@@ -8,6 +8,7 @@ from typing import Any, Final
 import cyclopts
 import msgspec
 
+from observer_actors.addresses import without_password
 from observer_actors.commands._options import ConfigOptions, JsonFlag
 from observer_actors.config import LEAVES, Loaded, default_file, leaves_of, toml_value
 
@@ -15,7 +16,8 @@ __all__ = ["app"]
 
 app = cyclopts.App(name="config", help="Check, show or begin a configuration.")
 
-_PASSWORD: Final = re.compile(r"(?<=://)[^/@]*@")
+_WEBHOOK: Final = "failures.webhook_url"
+_BEHIND_THE_HOST: Final = re.compile(r"(?<=[^/:])[/?#].+")
 HIDDEN: Final = "•••"
 
 
@@ -66,15 +68,19 @@ def default() -> None:
 def _shown(loaded: Loaded) -> list[ShownSetting]:
     values = leaves_of(loaded.settings)
     return [
-        ShownSetting(name, _public(values[name], secret=leaf.is_secret), loaded.origins[name], leaf.default)
+        ShownSetting(name, _public(name, values[name], secret=leaf.is_secret), loaded.origins[name], leaf.default)
         for name, leaf in LEAVES.items()
     ]
 
 
-def _public(value: Any, *, secret: bool) -> Any:  # noqa: ANN401 - a setting's value
+def _public(name: str, value: Any, *, secret: bool) -> Any:  # noqa: ANN401 - a setting's value
     if not isinstance(value, str):
         return value
-    return HIDDEN if secret and value else _PASSWORD.sub(f"{HIDDEN}@", value)
+    if secret and value:
+        return HIDDEN
+    shown = without_password(value) if "://" in value else value
+    # Of a webhook's URL any part may be what lets one post there: a query, or a path as Slack's.
+    return _BEHIND_THE_HOST.sub(f"/{HIDDEN}", shown) if name == _WEBHOOK else shown
 
 
 def _in_words(settings: list[ShownSetting]) -> str:

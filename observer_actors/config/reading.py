@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect as types
 
+from observer_actors.addresses import without_password
 from observer_actors.config.layers import Given, Places, layers
 from observer_actors.config.schema import LEAVES, Leaf, convert, settings_from
 from observer_actors.errors import ConfigInvalid
@@ -107,7 +108,7 @@ class _Trouble:
     hint: str = ""
 
 
-_HTTP_URL: Final = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
+_HTTP_URL: Final = re.compile(r"https?://([^\s/?#]*@)?(\[[^\s\[\]]+\]|[^\s/?#@:\[\]]+)(:\d+)?(/[^\s?#]*)?")
 
 
 def _troubles(settings: Settings) -> Iterator[_Trouble]:
@@ -117,7 +118,7 @@ def _troubles(settings: Settings) -> Iterator[_Trouble]:
     for name, url in (("gateway.url", gateway.url), ("model.lakehouse_url", settings.model.lakehouse_url)):
         if url and not _HTTP_URL.fullmatch(url):
             yield _Trouble(
-                name, f"{name}: {_without_password(url)!a} is no http or https URL", "e.g. http://127.0.0.1:3700"
+                name, f"{name}: {without_password(url)!a} is no http or https URL", "e.g. http://127.0.0.1:3700"
             )
     if gateway.required and not gateway.url:
         yield _Trouble("gateway.required", "gateway.required is set, but gateway.url is not")
@@ -156,10 +157,6 @@ def _of_listening(listen: ListenSettings, *, has_tokens: bool) -> Iterator[_Trou
             "listen.body_bytes_max",
             "listen.body_bytes_max is above listen.bodies_bytes_max: no such body could ever pass",
         )
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(?<=//).*@", "…@", url)
 
 
 def _is_loopback(host: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import httpx
 import msgspec
 
+from observer_actors.addresses import without_password
 from observer_actors.models.exchange import exchange
 from observer_actors.models.model import ChatReply, ModelFailed, ModelRefused, SchemaRefused
 from observer_actors.settings import DiagnosisSettings
@@ -61,6 +62,7 @@ class OpenAIModel:
         self._client = client
         self._settings = settings
         self._url = settings.url.rstrip("/") + "/chat/completions"
+        self._shown: Final = without_password(self._url)
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._asks_with_schema = True
         self._is_sure = False
@@ -82,7 +84,7 @@ class OpenAIModel:
                 raise SchemaRefused(str(refused)) from refused
             raise
         self._is_sure = True
-        return _read(answer, system + prompt, self._url)
+        return _read(answer, system + prompt, self._shown)
 
     async def _ask(self, system: str, prompt: str, schema: Schema | None) -> bytes:
         request: dict[str, Any] = {
@@ -106,6 +108,7 @@ class OllamaModel:
         self._client = client
         self._settings = settings
         self._url = settings.url.rstrip("/") + "/api/chat"
+        self._shown: Final = without_password(self._url)
 
     async def chat(self, system: str, prompt: str, schema: Schema) -> ChatReply:
         """Ask, and give the words of the message.
@@ -120,9 +123,9 @@ class OllamaModel:
             "options": {"temperature": TEMPERATURE, "num_predict": self._settings.answer_tokens_max},
         }
         body = await exchange(self._client, self._url, request, timeout_s=self._settings.timeout_seconds)
-        answer = _decoded(body, _OllamaAnswer, self._url)
+        answer = _decoded(body, _OllamaAnswer, self._shown)
         tokens = answer.prompt_eval_count + answer.eval_count
-        return _reply(answer.message.content, tokens, system + prompt, self._url)
+        return _reply(answer.message.content, tokens, system + prompt, self._shown)
 
 
 def _messages(system: str, prompt: str) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ import httpx
 import msgspec
 import trio
 
+from observer_actors.addresses import without_password
 from observer_actors.models.model import ModelFailed, ModelRefused
 
 __all__ = ["ANSWER_BYTES_MAX", "exchange"]
@@ -35,6 +36,7 @@ async def exchange(
     :raises ModelRefused: a status that is not 2xx.
     :raises ModelFailed: no answer in time, or one that is too long.
     """
+    shown = without_password(url)
     # Uncompressed: what is counted is then what arrives.
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **(headers or {})}
     try:
@@ -47,12 +49,16 @@ async def exchange(
                 timeout=None,  # the limit holds for the whole exchange
             ) as response:
                 if response.status_code not in _HTTP_OK:
-                    raise ModelRefused(f"{url}: status {response.status_code}", response.status_code, _wait_s(response))
-                return await _body(url, response)
+                    raise ModelRefused(
+                        f"{shown}: status {response.status_code}", response.status_code, _wait_s(response)
+                    )
+                return await _body(shown, response)
     except trio.TooSlowError as error:
-        raise ModelFailed(f"{url}: no answer within {timeout_s:g} s") from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ModelFailed(f"{url}: {type(error).__name__}: {error}") from error
+        raise ModelFailed(f"{shown}: no answer within {timeout_s:g} s") from error
+    except httpx.InvalidURL as error:  # it may quote a password that holds a slash
+        raise ModelFailed(f"{shown}: is no URL") from error
+    except httpx.HTTPError as error:
+        raise ModelFailed(f"{shown}: {type(error).__name__}: {error}") from error
 
 
 async def _body(url: str, response: httpx.Response) -> bytes:

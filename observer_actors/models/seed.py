@@ -7,6 +7,7 @@ from typing import Final
 import httpx
 import msgspec
 
+from observer_actors.addresses import without_password
 from observer_actors.models.exchange import ANSWER_BYTES_MAX, exchange
 from observer_actors.models.model import ModelFailed
 from observer_actors.settings import ModelSettings
@@ -35,6 +36,7 @@ class LakehouseModel:
     def __init__(self, client: httpx.AsyncClient, settings: ModelSettings) -> None:
         self._client = client
         self._url = settings.lakehouse_url.rstrip("/") + _PATH
+        self._shown: Final = without_password(self._url)
         self._timeout_seconds = settings.timeout_seconds
         self.name: Final = settings.name
 
@@ -56,7 +58,7 @@ class LakehouseModel:
         try:
             text = msgspec.json.decode(answer, type=_Answer).text
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise ModelFailed(f"{self._url}: not an answer: {error}") from error
+            raise ModelFailed(f"{self._shown}: not an answer: {error}") from error
         if not text.strip():
-            raise ModelFailed(f"{self._url}: an answer without words")
+            raise ModelFailed(f"{self._shown}: an answer without words")
         return text

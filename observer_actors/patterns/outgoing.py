@@ -6,9 +6,11 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["GATEWAY_LOG_PATH", "LogEntry", "Outgoing", "log_message", "webhook_message"]
+__all__ = ["GATEWAY_LOG_PATH", "WEBHOOK_PATH", "LogEntry", "Outgoing", "log_message", "webhook_message"]
 
 GATEWAY_LOG_PATH: Final = "/log"
+WEBHOOK_PATH: Final = "http:webhook"
+"""Its URL is for the configuration alone: it may hold a token, and the outbox is a file."""
 
 
 class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +27,7 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str
     path: str
-    """Where it goes: a path of the gateway's, or the whole URL of another receiver."""
+    """Where it goes: a path of the gateway's, or `WEBHOOK_PATH`."""
     body: bytes
     """JSON, in UTF-8."""
 
@@ -35,6 +37,6 @@ def log_message(key: str, entry: LogEntry) -> Outgoing:
     return Outgoing(key=key, path=GATEWAY_LOG_PATH, body=msgspec.json.encode(entry))
 
 
-def webhook_message(url: str, key: str, content: msgspec.Struct) -> Outgoing:
-    """Wrap what a webhook is told."""
-    return Outgoing(key=key, path=url, body=msgspec.json.encode(content))
+def webhook_message(key: str, content: msgspec.Struct) -> Outgoing:
+    """Wrap what the webhook is told."""
+    return Outgoing(key=key, path=WEBHOOK_PATH, body=msgspec.json.encode(content))

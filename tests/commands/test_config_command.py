@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from observer_actors.config import LEAVES
 from tests.commands.typed import answered, typed
 
@@ -38,6 +40,38 @@ def test_show_says_each_value_and_where_it_comes_from_but_no_password(tmp_path: 
     again = tmp_path / "again.toml"
     again.write_text(shown.stdout.replace("•••@", ""))
     assert typed("config", "check", "--config", str(again)).returncode == 0, "what it prints is a configuration"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "shown"),
+    [
+        ("gateway.url", "http://me:p@hunter2@gateway:1/api", "http://•••@gateway:1/api"),
+        ("failures.webhook_url", "https://hook.test/in?token=hunter2", "https://hook.test/•••"),
+        ("failures.webhook_url", "https://me:hunter2@hook.test/T1/hunter2", "https://•••@hook.test/•••"),
+        ("failures.webhook_url", "https://hook.test", "https://hook.test"),
+    ],
+)
+def test_show_hides_what_is_secret_in_a_url(setting: str, value: str, shown: str) -> None:
+    answer = answered("config", "show", "--set", f"{setting}={value}")
+    assert shown in [entry["value"] for entry in answer]
+    assert "hunter2" not in str(answer)
+
+
+def test_a_password_that_makes_a_url_none_is_refused_and_not_told() -> None:
+    bad = typed("config", "check", GATEWAY_URL="http://me:hun/ter2@gateway:1")
+    assert bad.returncode == 78
+    assert "http://" in bad.stderr
+    assert "hun" not in bad.stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:hunter2@127.0.0.1:1", "http://me:hun/ter2@127.0.0.1:1", "ftp://me:hunter2@h"]
+)
+def test_no_command_tells_the_password_of_its_address(url: str) -> None:
+    asked = typed("stats", "--url", url)
+    assert asked.returncode != 0
+    assert "•••@" in asked.stderr or r"\u2022@" in asked.stderr
+    assert "hun" not in asked.stdout + asked.stderr
 
 
 def test_default_prints_a_file_that_can_be_used(tmp_path: Path) -> None:

@@ -131,11 +131,15 @@ async def test_an_act_that_makes_no_sense_is_refused(tmp_path: Path, body: bytes
         assert (await daemon.post("/failures/none", {"action": "mute"})).status_code == 404
 
 
+def files_with(text: bytes, directory: Path) -> list[Path]:
+    return [file for file in directory.rglob("*") if file.is_file() and text in file.read_bytes()]
+
+
 async def test_a_change_of_state_is_logged_counted_streamed_and_sent(tmp_path: Path) -> None:
     async with http_peer() as peer:
         peer.on("/hook", Status(503), Status(204))
         config = tmp_path / "observer.toml"
-        config.write_text(f'[failures]\nwebhook_url = "{peer.url}/hook"\n')
+        config.write_text(f'[failures]\nwebhook_url = "{peer.url}/hook?token=hunter2"\n')
         async with running_daemon(tmp_path / "data", "--config", str(config)) as daemon:
             async with daemon.client.stream("GET", daemon.url + "/tail") as tail:
                 lines = tail.aiter_lines()
@@ -152,6 +156,8 @@ async def test_a_change_of_state_is_logged_counted_streamed_and_sent(tmp_path: P
             assert 'observer_pattern_changes_total{state="new"} 1.0' in metrics
             with trio.fail_after(20):
                 await peer.wait_requests(2, "/hook")
+            assert "hunter2" not in str(daemon.log)
+            assert not files_with(b"hunter2", tmp_path / "data")
             first, again = peer.received("/hook")
             assert first.json() == again.json() == change
             assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
