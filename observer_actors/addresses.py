@@ -58,4 +58,6 @@ def check_address(text: str) -> None:
     except ValueError:
         is_url = False
     if not is_url and not text.startswith(UNIX):
-        raise AddressInvalid(f"{without_password(text)[:80]!a} is no address", hint="e.g. http://127.0.0.1:3800 or unix:///run/x.sock")
+        raise AddressInvalid(
+            f"{without_password(text)[:80]!a} is no address", hint="e.g. http://127.0.0.1:3800 or unix:///run/x.sock"
+        )
