@@ -107,7 +107,7 @@ def served(
     :param before: a command that becomes the daemon.
     """
     file = data_dir / "observer.toml"
-    data_dir.mkdir(exist_ok=True)
+    data_dir.mkdir(mode=0o700, exist_ok=True)
     file.write_text(config)
     process = subprocess.Popen(
         [

@@ -275,6 +275,8 @@ async def compare(plan: Plan) -> None:
     model = Model(plan)
     expected = model.run()
     told = [(when, KINDS[type(event)], int(event.actor)) for when, event in tree.log if type(event) in KINDS]
-    assert told == expected
+    assert [(what, child) for _, what, child in told] == [(what, child) for _, what, child in expected]
+    # Both are rounded, after sums in another order.
+    assert [when for when, _, _ in told] == pytest.approx([when for when, _, _ in expected], abs=0.0015)
     assert (tree.error is not None) == model.gave_up
     assert set(tree.states()) == {"stopped"}
