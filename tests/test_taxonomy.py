@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from observer_actors.op import Op
-from observer_actors.patterns import Cause, Ruling, apply, rule
+from observer_actors.patterns import Cause, Ruling, apply, rule, taxonomy
 from observer_actors.patterns.taxonomy import ADVICE
 
 REFUSED = (
@@ -113,3 +113,15 @@ def test_a_status_counts_only_when_all_examples_name_it() -> None:
 def test_no_airline_error_is_unknown(shared_data: Path) -> None:
     texts = json.loads((shared_data / "taubench_airline_truth.json").read_text())
     assert [text for text in texts if ruled(text).cause is Cause.UNKNOWN] == []
+
+
+def test_looking_for_all_rules_at_once_finds_what_looking_for_each_does(shared_data: Path) -> None:
+    lines = [
+        json.loads(line)["error"]
+        for name in ("Apache", "HPC", "Linux", "OpenSSH", "Spark")
+        for line in (shared_data / "loghub2k" / f"{name}.jsonl").read_text().splitlines()
+    ]
+    texts = [*json.loads((shared_data / "taubench_airline_truth.json").read_text()), *dict.fromkeys(lines)]
+    at_once = [sorted(taxonomy.AT_ONCE.Match(text.encode()) or ()) for text in texts]
+    assert at_once == [[n for n, one in enumerate(taxonomy.RULES) if one.words.search(text)] for text in texts]
+    assert sum(map(bool, at_once)) > len(texts) / 10

@@ -15,9 +15,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+import re2
 
 from observer_actors.patterns.grouping import Pattern
 
@@ -86,7 +87,7 @@ def _rule(cause: Cause, confidence: float, words: str) -> _Rule:
     return _Rule(cause, confidence, re.compile(words, re.IGNORECASE))
 
 
-_RULES: Final = (
+RULES: Final = (
     _rule(
         Cause.RATE_LIMIT,
         0.9,
@@ -96,7 +97,8 @@ _RULES: Final = (
     _rule(
         Cause.QUOTA,
         0.9,
-        r"quota(?!tion)|insufficient (?:credits?|funds)|billing(?! (?:address|name))|usage limit|spending limit"
+        r"(?:\b|_)quotas?(?:\b|_)|quota ?exceeded|insufficient (?:credits?|funds)|usage limit|spending limit"
+        r"|billing (?:account|details|hard|is not|issue|limit|not|required)|enable billing"
         r"|disk limit exceeded",
     ),
     _rule(Cause.TIMEOUT, 0.9, r"time[d ]?[ -]?out|deadline|\bETIMEDOUT\b|too slow|took too long|no answer within"),
@@ -218,6 +220,18 @@ _STATUS: Final = re.compile(
 _MASK: Final = re.compile(r"<\w+>")
 
 
+def _set_of(rules: Iterable[_Rule]) -> Any:  # noqa: ANN401 - re2 has no types
+    """Give what finds all rules that fit a text in one pass: one by one they take a millisecond, which adds up."""
+    found = re2.Set.SearchSet(re2.Options())
+    for item in rules:
+        found.Add(f"(?i){item.words.pattern}")
+    found.Compile()
+    return found
+
+
+AT_ONCE: Final = _set_of(RULES)
+
+
 def rule(pattern: Pattern) -> Ruling:
     """Say what the rules make of a pattern."""
     ruling = ruled(pattern.template, _status(example.line for example in pattern.examples))
@@ -238,7 +252,8 @@ def ruled(text: str, status: int | None) -> Ruling:
     :param status: the HTTP status that all texts with this mask name.
     """
     text = _MASK.sub("…", text)
-    found = [(item.confidence, item.cause, match[0]) for item in _RULES if (match := item.words.search(text))]
+    rules = [RULES[number] for number in sorted(AT_ONCE.Match(text.encode("utf-8", "replace")) or ())]
+    found = [(item.confidence, item.cause, match[0]) for item in rules if (match := item.words.search(text))]
     by_status = _BY_STATUS.get(status or 0, Cause.UPSTREAM if status in _SERVER_ERRORS else None)
     if by_status is not None:
         found.append((_STATUS_CONFIDENCE, by_status, f"status {status}"))
