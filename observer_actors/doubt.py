@@ -49,7 +49,8 @@ _BEGINS: Final = re.compile(
         (?:[\w.]*(?:error|exception)|fatal|failed|failure)
         (?:\s+(?:occurred|executing|calling|running|invoking|while)\b[^:\n]{{0,100}})?
         \s*:(?!\s*(?:none|null|nil|false|ok|0)\b))
-    | (?P<bare>error\s*$ | <(?:tool_use_)?error>)
+    | (?P<bare>(?-i:(?:Uncaught\s)?[A-Za-z][\w.]*[a-z](?:Error|Exception))\s*(?:$|\n|:)
+        | error\s*$ | <(?:tool_use_)?error>)
     | (?P<http>HTTP(?:/\d(?:\.\d)?)?\s+(?:status:?\s+|error:?\s+)?[45]\d\d\b)
     | (?P<status>status(?:\s+code)?\s*[:=]\s*{_ERROR_STATUS}\b)
     | (?P<phrase>[45]\d\d\s+(?:bad\ request|unauthorized|forbidden|not\ found|method\ not\ allowed|conflict|gone
@@ -106,12 +107,17 @@ class _Output(msgspec.Struct):
     detail: Any = None
     reason: Any = None
     result: Any = None
+    text: Any = None
+    content: Any = None
+    """These two are MCP's, whose results are lists of texts."""
 
 
 _FENCED: Final = re.compile(r"```(?:json)?\s*([\[{].*[\]}])\s*```", re.DOTALL | re.IGNORECASE)
 _decode_output: Final = msgspec.json.Decoder(_Output).decode
 _decode_outputs: Final = msgspec.json.Decoder(list[_Output]).decode
-_NO_ERROR: Final = frozenset({"", "0", "none", "null", "nil", "false", "no", "ok"})
+_NO_ERROR: Final = re.compile(
+    r"(?:0|none|null|nil|false|no|ok|n/?a|-)?|(?:0|no) errors?(?: found| occurred)?\.?|none found", re.IGNORECASE
+)
 
 
 def suspicion(op: Op) -> str | None:
@@ -145,6 +151,7 @@ def _suspicion_of(text: str) -> str | None:
 def _is_there(text: str, word: str, pattern: re.Pattern[str]) -> bool:
     if len(text) > 2 * LOOKED_AT_CHARS_MAX:
         text = f"{text[:LOOKED_AT_CHARS_MAX]}\n{text[-LOOKED_AT_CHARS_MAX:]}"
+    text = text.lower()
     place = text.find(word)
     while place >= 0:
         if pattern.match(text, place):
@@ -307,6 +314,9 @@ class Doubts(msgspec.Struct):
     def _unite(self, key: str, other: str) -> None:
         """Make one run of two that turn out to be one; of two verdicts the first run's counts."""
         part = self.runs.pop(other)
+        for led, to in self.other_ids.items():
+            if to == other:
+                self.other_ids[led] = key
         run = self.runs.get(key)
         if run is None:
             self.runs[key] = part
@@ -350,6 +360,10 @@ def _of_object(output: _Output, *, is_alone: bool = False) -> str | None:
         return _REASONS["json"]
     if _is(output.success, value=False) or _is(output.ok, value=False):
         return "the output says that it did not succeed"
+    if (begins := _BEGINS.match(_first_text(output))) is not None:
+        return _REASONS[begins.lastgroup or ""]
+    if _is(output.success, value=True) or _is(output.ok, value=True):
+        return None  # a status is then that of what was asked about
     # A status may be that of what was asked about, unless it is all that there is, or something says why.
     says_why = is_alone or bool(output.message or output.detail or output.reason)
     if isinstance(output.status, str) and output.status.lower() in _FAILED_WORDS and says_why:
@@ -361,6 +375,13 @@ def _of_object(output: _Output, *, is_alone: bool = False) -> str | None:
     return _REASONS["exit"] if any(map(_number, codes_of_exit)) else None
 
 
+def _first_text(output: _Output) -> str:
+    """Give the first text of a result as MCP has it; "" when it is none."""
+    first = output.content[0] if isinstance(output.content, list) and output.content else None
+    text = first.get("text") if isinstance(first, dict) else output.text
+    return text if isinstance(text, str) else ""
+
+
 def _is(said: Any, *, value: bool) -> bool:  # noqa: ANN401 - whatever JSON holds
     """Tell a boolean, also one that was written as a text."""
     return said is value or (isinstance(said, str) and said.lower() == str(value).lower())
@@ -369,8 +390,10 @@ def _is(said: Any, *, value: bool) -> bool:  # noqa: ANN401 - whatever JSON hold
 def _is_error(value: Any) -> bool:  # noqa: ANN401 - whatever JSON holds
     """Tell an error from what says that there is none."""
     if isinstance(value, str):
-        return value.strip().lower() not in _NO_ERROR
-    return bool(value) and not (isinstance(value, dict) and value.get("code") == 0)
+        return _NO_ERROR.fullmatch(value.strip()) is None
+    if isinstance(value, dict):
+        return any(value.values()) and value.get("code") not in (0, "0")
+    return bool(value)
 
 
 def _number(value: Any) -> int:  # noqa: ANN401 - whatever JSON holds

@@ -217,7 +217,7 @@ _RULES: Final = (
         "private_key",
         rf"(?s){_PEM_BEGINS}(?:[^-]|-{{1,3}}[^-])*{_PEM_ENDS}|(?:{_PEM_BEGINS}|Private-Lines: \d+){_PEM_LINES}",
     ),
-    _Rule("jwt", _JOINED + r"(eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?)"),
+    _Rule("jwt", _JOINED + r"(eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,3})"),
     _Rule("api_key", _JOINED + r"(sk-(?:proj|ant|or|svcacct|admin)-[A-Za-z0-9_-]{16,})", _is_key),
     _Rule(
         "api_key",
@@ -234,10 +234,14 @@ _RULES: Final = (
         r"|npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|glrt-[A-Za-z0-9_-]{16,}|lin_api_[A-Za-z0-9]{40}"
         r"|ntn_[A-Za-z0-9]{40,}|PMAK-[A-Za-z0-9]{24}-[A-Za-z0-9]{34}|NRAK-[A-Z0-9]{27}|oa_[A-Za-z0-9_-]{43}"
         r"|dop_v1_[a-f0-9]{40,}|dapi[0-9a-f]{32}|dp\.[a-z]{2,5}\.[A-Za-z0-9]{40,}|hvs\.[A-Za-z0-9_-]{24,}"
-        r"|GOCSPX-[A-Za-z0-9_-]{28}|AGE-SECRET-KEY-1[A-Z0-9]{58})",
+        r"|GOCSPX-[A-Za-z0-9_-]{28}|AGE-SECRET-KEY-1[A-Z0-9]{58}|dckr_pat_[A-Za-z0-9_-]{20,}|ATATT3x[A-Za-z0-9_=-]{20,}"
+        r"|figd_[A-Za-z0-9_-]{20,}|gls[ao]_[A-Za-z0-9_]{20,}|sbp_[a-f0-9]{40}|xkeysib-[a-f0-9-]{40,}|sq0[a-z]{3}-[A-Za-z0-9_-]{22,}"
+        r"|pcsk_[A-Za-z0-9_]{20,}|lsv2_[a-z]{2}_[a-f0-9_]{32,}|tvly-[A-Za-z0-9-]{20,}|[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_-]{40,}"
+        r"|pat[A-Za-z0-9]{14}\.[a-f0-9]{64})",
     ),
     _Rule("api_key", _ALONE + r"(key-[0-9a-f]{32})\b"),
     _Rule("api_key", r"hooks\.slack\.com\\?/services\\?/([A-Za-z0-9/\\]{20,})"),
+    _Rule("api_key", r"discord(?:app)?\.com\\?/api\\?/webhooks\\?/\d+\\?/([A-Za-z0-9_-]{40,})"),
     _Rule("api_key", r"(?i)\bsig=([A-Za-z0-9+/%]{43,}(?:%3d|=))"),
     _Rule("bearer", rf"(?i){_EDGE}bearer{_BLANK}+([A-Za-z0-9._~+/=-]{{16,}})", _is_bearer),
     _Rule("bearer", rf"(?i){_EDGE}basic{_BLANK}+([A-Za-z0-9+/]{{8,}}={{0,2}})", _is_basic),
@@ -245,6 +249,7 @@ _RULES: Final = (
     _Rule("cookie", rf"(?i){_EDGE}set-cookie[\"'\\]*:\s*[\"'\\]*({_PAIR})", _is_cookie),
     _Rule("cookie", rf"(?i){_ALONE}cookie[\"'\\]*:\s*[\"'\\]*({_PAIR}(?:;\s*{_PAIR})*)", _is_cookie),
     _Rule("url_password", r":\\?/\\?/[^/\s:@\"'\\]*:([^/\s\"'\\]+)@"),
+    _Rule("url_password", r":\\?/\\?/([A-Za-z0-9_-]{20,})@", _has_digit),
     # With a slash in it, where what stands before is no port: a page's address may have an @ too.
     _Rule(
         "url_password",
@@ -270,6 +275,7 @@ _RULES: Final = (
         r"[\"'\\]*([^\s\"'\\-][^\s\"'\\]*)",
         _is_argument,
     ),
+    _Rule("password", r"(?i)(?:identified\s+by|with\s+(?:encrypted\s+)?password)\s+\\?'([^'\\]+)"),
     _Rule(
         "card",
         rf"(?:{_EDGE}|(?i:card))((?:{_CARD})(?:{_GAP}\d{{4}}){{3}}|3[47]\d{{2}}(?:-|{_GAP})\d{{6}}(?:-|{_GAP})\d{{5}}"
@@ -296,10 +302,25 @@ OPERATORS_NAME_CHARS_MAX: Final = 40
 _BACKSLASH: Final = ord("\\")
 PIECE_BYTES: Final = 1024 * 1024
 OVERLAP_BYTES: Final = 16 * 1024
-LOOKED_AT_MAX: Final = 5_000
-"""Places in one text that one rule finds: to judge each takes some 17 us."""
+LOOKED_AT_MAX: Final = 2_000
+"""Texts of an event that may hold a secret, and places in them that look like one: each takes some 20 us."""
 SECRETS_MAX: Final = 1_000
 """In one event: nobody's; to take each out would hold up others."""
+
+
+class _Findings(Counter[str]):
+    """Secrets of an event by kind, and how much of it had to be looked at."""
+
+    looked_at = 0
+
+    def look(self) -> None:
+        """Note a text or a place in it.
+
+        :raises EventTooComplex: there are too many.
+        """
+        self.looked_at += 1
+        if self.looked_at > LOOKED_AT_MAX:
+            raise EventTooComplex(f"holds more than {LOOKED_AT_MAX:,} places that look like a secret")
 
 
 class Secrets:
@@ -334,7 +355,7 @@ class Secrets:
         :raises EventInvalid: the secret is in the event's `id`: a marker in its place would make other events its
             duplicates.
         """
-        found: Counter[str] = Counter()
+        found = _Findings()
         cleaned = self._cleaned(event, found)
         if found and isinstance(event, dict) and cleaned.get("id") != event.get("id"):
             raise EventInvalid("holds a secret", field="id", hint="make ids of something that nobody must hide")
@@ -342,34 +363,43 @@ class Secrets:
 
     def text(self, text: str, found: Counter[str]) -> str:
         """Give a text without its secrets, and count them."""
-        if not self._any.Match(text.encode("utf-8", "replace")):
+        findings = _Findings()
+        cleaned = self._text(text, findings)
+        found.update(findings)
+        return cleaned
+
+    def _text(self, text: str, found: _Findings) -> str:
+        fitting = self._any.Match(text.encode("utf-8", "replace"))
+        if not fitting:
             return text
-        text = self._by_rules(text, found)
+        found.look()
+        text = self._by_rules(text, fitting, found)
         if text.isascii() or (bare := self._invisible.sub("", text)) == text:
             return text
         before = found.total()
-        cleaned = self._by_rules(bare, found)
+        cleaned = self._by_rules(bare, self._any.Match(bare.encode("utf-8", "replace")) or (), found)
         return cleaned if found.total() > before else text
 
-    def _by_rules(self, text: str, found: Counter[str]) -> str:
-        for rule, expression in self._rules:
-            text = _replaced(rule, expression, text, found)
+    def _by_rules(self, text: str, fitting: Iterable[int], found: _Findings) -> str:
+        for number in sorted(fitting):
+            if number < len(self._rules):  # the others only say that the text has to be looked at
+                text = _replaced(*self._rules[number], text, found)
         return text
 
-    def _cleaned(self, value: Any, found: Counter[str]) -> Any:  # noqa: ANN401 - whatever JSON holds
+    def _cleaned(self, value: Any, found: _Findings) -> Any:  # noqa: ANN401 - whatever JSON holds
         match value:
             case str():
-                return self.text(value, found)
+                return self._text(value, found)
             case list():
                 return [self._cleaned(element, found) for element in value]
             case dict():
-                return {self.text(name, found): self._field(name, held, found) for name, held in value.items()}
+                return {self._text(name, found): self._field(name, held, found) for name, held in value.items()}
             case int() | float() if not isinstance(value, bool):
                 whole = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-                return value if (shown := self.text(whole, found)) == whole else shown
+                return value if (shown := self._text(whole, found)) == whole else shown
         return value
 
-    def _field(self, name: str, value: Any, found: Counter[str]) -> Any:  # noqa: ANN401 - see above
+    def _field(self, name: str, value: Any, found: _Findings) -> Any:  # noqa: ANN401 - see above
         if value in ("", None) or isinstance(value, bool) or not self._names_a_secret(name):
             return self._cleaned(value, found)
         if isinstance(value, list | dict):
@@ -383,11 +413,11 @@ class Secrets:
         bare = name if name.isascii() else self._invisible.sub("", name)
         return self._named.fullmatch(bare) is not None
 
-    def _within(self, name: str, value: list[Any] | dict[str, Any], found: Counter[str]) -> Any:  # noqa: ANN401 - see above
+    def _within(self, name: str, value: list[Any] | dict[str, Any], found: _Findings) -> Any:  # noqa: ANN401 - see above
         """Take the secrets out of what stands under a telling name: each text in it is one."""
         if isinstance(value, list):
             return [self._field(name, element, found) for element in value]
-        return {self.text(inner, found): self._field(name, held, found) for inner, held in value.items()}
+        return {self._text(inner, found): self._field(name, held, found) for inner, held in value.items()}
 
 
 _SLASH: Final = re.compile(rb"(?<!\\)((?:\\\\)*)\\/")
@@ -447,12 +477,11 @@ def _marker(kind: str) -> str:
     return f"[redacted:{kind}]"
 
 
-def _replaced(rule: _Rule, expression: Any, text: str, found: Counter[str]) -> str:  # noqa: ANN401 - see `_compiled`
+def _replaced(rule: _Rule, expression: Any, text: str, found: _Findings) -> str:  # noqa: ANN401 - see `_compiled`
     parts: list[str] = []
     upto = 0
-    for looked_at, match in enumerate(expression.finditer(text)):
-        if looked_at >= LOOKED_AT_MAX:
-            raise EventTooComplex(f"holds more than {LOOKED_AT_MAX:,} places in a text that look like a secret")
+    for match in expression.finditer(text):
+        found.look()
         group = expression.groups if expression.groups and match.group(expression.groups) is not None else 0
         start, end = match.span(group)
         before, behind = text[max(0, start - AROUND_CHARS) : start], text[end : end + AROUND_CHARS]

@@ -121,6 +121,13 @@ WHOLE = "could not write the snapshot of table orders to the archive: no space l
         WHOLE[:63] + "... (truncated 400 chars)",
         WHOLE[:64] + "... [400 more chars]",
         WHOLE[:65] + "[...]",
+        WHOLE[:60] + "... [+400 chars]",
+        WHOLE[:61] + "… +12 lines",
+        WHOLE[:62] + "... truncated 400 characters",
+        WHOLE[:63] + "...(123 chars total)",
+        WHOLE[:64] + "... more",
+        WHOLE[:66] + " (more)",
+        WHOLE[:67] + " --truncated--",
         WHOLE[:72],
     ],
 )
@@ -255,6 +262,22 @@ def test_a_pattern_of_the_second_algorithm_goes_on_with_what_it_has_learned() ->
     )
     changes = apply({old.id: old}, [failure(2, "no user mallory in lib/other.py within 7 hours")])
     assert [(p.id, p.version, p.count) for p in changes.patterns.values()] == [(old.id, 2, 2)]
+
+
+def test_patterns_that_a_new_algorithm_tells_apart_no_more_become_one() -> None:
+    """The older lives on, and the other's id leads to it."""
+    olds = [
+        msgspec.structs.replace(
+            next(iter(apply({}, [failure(seq, "x y")]).patterns.values())),
+            id=pattern_id("sql:run", template),
+            version=2,
+            template=template,
+        )
+        for seq, template in enumerate(["open src/app.py failed badly", "open <path> failed badly"], start=1)
+    ]
+    known = {old.id: old for old in olds}
+    [pattern] = apply(known, [failure(3, "open lib/other.py failed badly")]).onto(known).values()
+    assert (pattern.id, pattern.aliases, pattern.count) == (olds[0].id, (olds[1].id,), 3)
 
 
 def test_a_new_id_depends_on_endpoint_and_template_alone() -> None:

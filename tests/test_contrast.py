@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observer_actors.actors.evidence import SAMPLE_OPS, comparable
+from observer_actors.event import EventDecoder
 from observer_actors.op import Op
 from observer_actors.patterns.contrast import ABSENT, RATE, contrasts, features, mid_p
 
@@ -198,6 +199,12 @@ def test_the_features_of_an_op() -> None:
     }
     bands = [features(msgspec.structs.replace(op, duration_ms=ms))["duration"] for ms in (-1, 9.9, 10, 59_999, 60_000)]
     assert Counter(bands) == {"below 10 ms": 2, "10 to 100 ms": 1, "10 to 60 s": 1, "60 s and longer": 1}
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:00:00-05:00"])
+def test_a_time_that_no_calendar_has_is_one_all_the_same(time: str) -> None:
+    op = EventDecoder().one(msgspec.json.encode({"timestamp": time}), now="2026-11-22T10:00:00.000Z").op
+    assert len(features(op)["hour"]) == 2
 
 
 def test_samples_are_compared_over_the_time_that_both_cover() -> None:

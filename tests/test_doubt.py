@@ -1,5 +1,6 @@
 """Claims of success, and what speaks against them: the op's own words, and the verdict on its run."""
 
+import itertools
 import json
 from pathlib import Path
 from random import Random
@@ -137,6 +138,13 @@ def test_a_verdict_may_name_any_id_of_a_run() -> None:
         '{"success":"false"}',
         '{"exit_status":1}',
         "x" * 9_000 + " exit code 1",
+        "done\nExit code: 1",
+        "npm ERR! x\nExit status 1",
+        "ran\nStatus code: 500",
+        "java.lang.NullPointerException\n\tat x",
+        "Uncaught TypeError: x",
+        '[{"type":"text","text":"Error: boom"}]',
+        '{"content":[{"type":"text","text":"Error: boom"}]}',
     ],
 )
 def test_other_forms_of_failing_are_seen_too(output: str) -> None:
@@ -153,6 +161,14 @@ def test_other_forms_of_failing_are_seen_too(output: str) -> None:
         '{"status": 450, "seats": 3}',
         '{"status": "failed", "job": "j1"}',
         "status: 450 items",
+        '{"error":"No errors found"}',
+        '{"error":"n/a"}',
+        '{"error":"-"}',
+        '{"error":"0 errors"}',
+        '{"success":true,"error":"none found"}',
+        '{"success":true,"error":{"code":"0","message":"ok"}}',
+        '{"success":true,"error":{"code":null,"message":null}}',
+        '{"ok":true,"status":"failed","message":"job 7 has failed"}',
         "404 Not Found pages are served by nginx",
         "Errors were not found",
         "an error budget of 3: fine",
@@ -187,6 +203,18 @@ def test_an_id_leads_to_the_run_also_by_way_of_another_id() -> None:
     judged = op(source="auditor", endpoint="auditor:verdict", success=False, sig_hash="s")
     doubts.add([op(run="a", trace_id="t"), op(trace_id="t", sig_hash="s"), judged])
     assert (len(doubts.runs), doubts.endpoints["sql:run"].refuted) == (1, 2)
+
+
+def test_an_id_of_a_run_that_became_part_of_another_leads_to_that() -> None:
+    ops = [
+        op(trace_id="t", sig_hash="s"),
+        op(run="r", trace_id="t"),
+        op(source="auditor", endpoint="auditor:verdict", success=False, sig_hash="s"),
+    ]
+    for order in itertools.permutations(ops):
+        doubts = Doubts()
+        doubts.add(order)
+        assert (doubts.runs_judged, doubts.endpoints["sql:run"].refuted, len(doubts.runs)) == (1, 2, 1)
 
 
 def test_a_second_verdict_on_a_run_changes_nothing() -> None:

@@ -32,7 +32,7 @@ SECRET: Final = {
         PEM.replace("-----BEGIN RSA", "---- BEGIN SSH2 ENCRYPTED").replace("KEY-----", "KEY ----"),
         "Private-Lines: 1\nMIIEowIBAAKCAQEA\nq0Yx",
     ],
-    "jwt": [JWT],
+    "jwt": [JWT, f"{JWT}.abcdefgh.ijklmnop"],
     "api_key": [
         "sk-proj-abcdefghijklmnopqrstuv",
         "sk-proj-Ab1-cD2_eF3gH4iJ5kL6mN7oP8",
@@ -49,6 +49,13 @@ SECRET: Final = {
         "oa_0123456789abcdefghijklmnopqrstuvwxyz_ABCDEF",
         "hvs.CAESIJlU9JMYEhOPYv4igdhm9PnZDrabYTobQ4Yd",
         "dapi0123456789abcdef0123456789abcdef",
+        "dckr_pat_abcdefghij0123456789",
+        "ATATT3xabcdefghij0123456789",
+        "figd_abcdefghij0123456789",
+        "glsa_abcdefghij0123456789",
+        "tvly-abcdefghij0123456789",
+        "pcsk_abcdefghij0123456789",
+        "lsv2_pt_0123456789abcdef0123456789abcdef_0123456789",
         "shpat_0123456789abcdef0123456789abcdef",
         "SK0123456789abcdef0123456789abcdef",
         "key-0123456789abcdef0123456789abcdef",
@@ -385,8 +392,9 @@ def test_other_texts_without_a_secret_stay(text: str) -> None:
 
 
 def test_what_is_full_of_secrets_is_refused() -> None:
-    with pytest.raises(EventTooComplex, match="more than 5,000 places"):
-        stored({"error": "token=EOF " * 5_001})
+    for event in ({"error": "token=EOF " * 2_001}, {"x": ["token=512"] * 2_001}, {"x": ["\u200b"] * 2_001}):
+        with pytest.raises(EventTooComplex, match="more than 2,000 places"):
+            stored(event)
     full = {"error": " ".join(["password=a1b2"] * 1_001)}
     with pytest.raises(EventTooComplex, match="more than 1,000"):
         decoder.one(msgspec.json.encode(full), now=NOW)

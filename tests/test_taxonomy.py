@@ -75,6 +75,25 @@ def ruled(error: str) -> Ruling:
         ("Incorrect API key provided", Cause.AUTHENTICATION),
         ("Error code: 529 - overloaded", Cause.UPSTREAM),
         (REFUSED, Cause.NETWORK),
+        ("AuthenticationError", Cause.AUTHENTICATION),
+        ("invalid_api_key", Cause.AUTHENTICATION),
+        ("ExpiredToken", Cause.AUTHENTICATION),
+        ("AccessDenied", Cause.PERMISSION),
+        ("NoSuchKey", Cause.NOT_FOUND),
+        ("table 'timeout_log' has no column 'x'", Cause.NOT_FOUND),
+        ("net::ERR_CONNECTION_REFUSED", Cause.NETWORK),
+        ("Failed to fetch", Cause.NETWORK),
+        ("BrokenPipeError", Cause.NETWORK),
+        ("Connection pool exhausted", Cause.RESOURCE),
+        ("FATAL: sorry, too many clients already", Cause.RESOURCE),
+        ("listen EADDRINUSE: address already in use", Cause.CONFLICT),
+        ("could not serialize access due to concurrent update", Cause.CONFLICT),
+        ("canceling statement due to user request", Cause.CANCELLED),
+        ("attempt to write a readonly database", Cause.PERMISSION),
+        ("violates foreign key constraint", Cause.VALIDATION),
+        ("405 Method Not Allowed", Cause.VALIDATION),
+        ("Unexpected token at position 3: invalid token", Cause.VALIDATION),
+        ("unreachable code", Cause.UNKNOWN),
         ("it did something odd", Cause.UNKNOWN),
         ("", Cause.UNKNOWN),
     ],
@@ -108,6 +127,22 @@ def test_a_status_counts_only_when_all_examples_name_it() -> None:
     [mixed] = apply({}, [op(1, 404), op(2, 503)]).patterns.values()
     assert (rule(same).cause, rule(same).because) == (Cause.NOT_FOUND, "status 404")
     assert rule(mixed).cause is Cause.UNKNOWN
+
+
+def test_a_status_in_what_the_caller_gave_is_none_of_the_error() -> None:
+    op = Op(
+        timestamp="",
+        endpoint="tool",
+        input_summary="tell the user: error 404 means that it is missing",
+        success=False,
+        duration_ms=1,
+        output_summary="",
+        error="the date is invalid",
+        source="mcp",
+        seq=1,
+    )
+    [pattern] = apply({}, [op]).patterns.values()
+    assert rule(pattern).cause is Cause.VALIDATION
 
 
 def test_no_airline_error_is_unknown(shared_data: Path) -> None:

@@ -86,7 +86,10 @@ class Gate:
                 raise refusal
             self._measure(scope)
             async with self._bodies.hold(self._announced(scope)) as held:
-                arriving = _Arriving(receive, held, self._body_bytes_max, self._body_seconds_max)
+                is_announced = b"content-length" in dict(scope["headers"])
+                arriving = _Arriving(
+                    receive, held, self._body_bytes_max, self._body_seconds_max, is_announced=is_announced
+                )
                 await self._application(scope, arriving, _Answering(send, self._answers))
         except* ObserverError as errors:  # the application lets none out: they are the gate's
             failure = _first(errors)
@@ -108,6 +111,8 @@ class Gate:
         headers = dict(scope["headers"])
         largest = self._body_bytes_max
         length = headers.get(b"content-length")
+        if scope["method"] in _BODYLESS and headers.get(b"content-length", b"0").strip(b"0"):
+            raise RequestInvalid(f"a body means nothing to {scope['method']}")  # and would be held as long as it lasts
         is_chunked = b"transfer-encoding" in headers
         if length is None:
             return min(UNANNOUNCED_BYTES, largest) if is_chunked or scope["method"] not in _BODYLESS else 0
@@ -130,10 +135,11 @@ class _Arriving:
     :raises RequestTimedOut, Overloaded: from within the application, which passes it on.
     """
 
-    def __init__(self, receive: Receive, held: Held, bytes_max: int, seconds_max: float) -> None:
+    def __init__(self, receive: Receive, held: Held, bytes_max: int, seconds_max: float, *, is_announced: bool) -> None:
         self._receive = receive
         self._held = held
         self._bytes_max = bytes_max
+        self._is_announced = is_announced
         self._came = 0
         self._arrival: Arrival | None = Arrival(seconds_max)
 
@@ -150,7 +156,7 @@ class _Arriving:
         self._came += size
         if not message.get("more_body", False):
             self._arrival = None
-        elif self._came > self._held.size // 2 and self._held.size < self._bytes_max:
+        elif not self._is_announced and self._came > self._held.size // 2 and self._held.size < self._bytes_max:
             began = trio.current_time()
             await self._held.grow(min(2 * self._held.size, self._bytes_max))  # for what comes next
             self._arrival.waited(trio.current_time() - began)

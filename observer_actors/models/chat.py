@@ -74,16 +74,18 @@ class OpenAIModel:
         :raises SchemaRefused: there are none, as the server may know no schemas.
         :raises ModelFailed: there are none.
         """
+        with_schema = self._asks_with_schema  # others may be under way, and change it
         try:
-            answer = await self._ask(system, prompt, schema if self._asks_with_schema else None)
+            answer = await self._ask(system, prompt, schema if with_schema else None)
         except ModelRefused as refused:
-            if refused.http_status not in _NO_SCHEMA or self._is_sure:
+            if refused.http_status not in _NO_SCHEMA or (self._is_sure and with_schema is self._asks_with_schema):
                 raise
-            self._asks_with_schema = not self._asks_with_schema
-            if not self._asks_with_schema:
+            if with_schema:
+                self._asks_with_schema = self._is_sure and self._asks_with_schema
                 raise SchemaRefused(str(refused)) from refused
+            self._asks_with_schema = True
             raise
-        self._is_sure = True
+        self._asks_with_schema, self._is_sure = with_schema, True
         return _read(answer, system + prompt, self._shown)
 
     async def _ask(self, system: str, prompt: str, schema: Schema | None) -> bytes:

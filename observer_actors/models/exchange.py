@@ -82,7 +82,12 @@ def _wait_s(response: httpx.Response) -> float:
         return min(float(text), _RETRY_AFTER_S_MAX)
     try:
         said = response.headers.get("Date")
-        now = parsedate_to_datetime(said) if said else datetime.now(UTC)
-        return min(max(0.0, (parsedate_to_datetime(text) - now).total_seconds()), _RETRY_AFTER_S_MAX)
-    except (TypeError, ValueError):  # no date, or one without a zone beside one with
+        now = _time(said) if said else datetime.now(UTC)
+        return min(max(0.0, (_time(text) - now).total_seconds()), _RETRY_AFTER_S_MAX)
+    except (ValueError, OverflowError):  # no date
         return 0.0
+
+
+def _time(text: str) -> datetime:
+    found = parsedate_to_datetime(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -36,7 +36,7 @@ from typing import Final
 
 import msgspec
 
-from observer_actors.patterns.masking import ANY, digits_alike
+from observer_actors.patterns.masking import ALGORITHM_VERSION, ANY, digits_alike
 from observer_actors.patterns.shapes import (
     CUT_CHARS_MIN,
     CUT_LENGTHS,
@@ -174,6 +174,8 @@ class Catalogue:
         self._founded = 0
         for pattern in known:
             self._restore(pattern)
+        for there in self._endpoints.values():
+            there.settle()
 
     def place(self, endpoint: str, text: str) -> Group:
         """Give the group of a failure; it may become part of another one later (`Group.last`)."""
@@ -235,7 +237,8 @@ class Catalogue:
         group = Group(known.id, known.endpoint, shape, order=self._founded, is_cut=known.is_cut)
         group.names.update(known.names)
         group.aliases.extend(known.aliases)
-        self._endpoints.setdefault(known.endpoint, _Endpoint(self._absorbed)).restore(group)
+        there = self._endpoints.setdefault(known.endpoint, _Endpoint(self._absorbed))
+        there.restore(group, is_old=known.version != ALGORITHM_VERSION)
 
 
 def _other_group(endpoint: str) -> Group:
@@ -256,6 +259,7 @@ class _Endpoint:
         self._alike: dict[str, dict[int, list[Group]]] = defaultdict(lambda: defaultdict(list))
         """First word -> number of words -> groups, oldest first."""
         self._names: set[str] = set()
+        self._old: list[Group] = []
         self.changes = 0
         """How often a group was founded, or became part of another."""
 
@@ -277,10 +281,19 @@ class _Endpoint:
         self._settle([group])
         return group.last()
 
-    def restore(self, group: Group) -> None:
-        """Take a group in that was there before; an older one with the same shape goes before it."""
+    def restore(self, group: Group, *, is_old: bool) -> None:
+        """Take a group in that was there before; an older one with the same shape goes before it.
+
+        :param is_old: an older algorithm has founded it: what that told apart may be one now (`settle`).
+        """
         self._names.update(group.names)
         self._add(group)
+        if is_old:
+            self._old.append(group)
+
+    def settle(self) -> None:
+        """Join what belongs together of what was restored."""
+        self._settle(self._old)
 
     def _add(self, group: Group) -> None:
         self.changes += 1

@@ -116,9 +116,12 @@ def read_statement(text: str, seqs: Sequence[int]) -> Statement:
 
 
 _NAMED_OPS: Final = re.compile(
-    r"(?:\b(?:op|operation|seq)s?(?![a-z])[\s_#:.(\[]*(?:(?:numbers?|nos?|ids?|seqs?)\b[\s#:.]*)?|\#)"
-    r"(?P<list>\d{1,18}(?:[\s,;#&/)(\]\[\u2013-]*(?:\b(?:and|or|to|through|op|ops)\b)?[\s#]*\d{1,18}\b)*)",
-    re.IGNORECASE,
+    r"""(?:\b(?:op|operation|seq|failure|event)s?(?![a-z])[\s_#:.(\[=`*"'-]{0,8}
+        (?:(?:numbers?|nos?|ids?|seqs?)\b[\s#:.=]{0,4})?
+        | (?<!error\s)(?<!status\s)\#)
+    (?P<list>\d{1,18}\b(?:[\s,;#&/)(\]\[\u2013\u2026.`*"'-]{0,8}(?:(?:and|or|to|through|as\swell\sas|ops?)\b)?[\s#]{0,4}\d{1,18}\b)*)
+    (?!\s*(?:times|of|at\sa\stime|attempts|retries|m?s|seconds?|minutes?|hours?|days?|%|ops|operations|more)(?!\w))""",
+    re.IGNORECASE | re.VERBOSE,
 )
 """``op 7``, ``ops 7, 8 and 9``, ``operation number 7``, ``#7``, ``seq_7``."""
 _NUMBER: Final = re.compile(r"\d+")

@@ -25,14 +25,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
 import msgspec
 
 from observer_actors.op import Op
-from observer_actors.patterns.history import event_time_us
+from observer_actors.patterns.history import DAY_US, HOUR_US, event_time_us
 
 __all__ = [
     "ABSENT",
@@ -119,7 +118,7 @@ def features(op: Op) -> dict[str, str]:
             found[name] = value[:VALUE_CHARS_MAX]
     time_us = event_time_us(op)
     if time_us is not None:
-        found["hour"] = f"{datetime.fromtimestamp(time_us // 1_000_000, UTC):%H}"
+        found["hour"] = f"{time_us % DAY_US // HOUR_US:02}"
     found["duration"] = next((name for bound, name in _BANDS_MS if op.duration_ms < bound), _LONGEST)
     if isinstance(op.attrs, dict):
         found |= {f"{ATTRIBUTE}{name}": _text(value) for name, value in op.attrs.items() if value is not None}
@@ -204,8 +203,9 @@ def _folded(found: Sequence[Contrast], failing: Sequence[Features], succeeding: 
     """Put what says the same as a stronger finding beside it."""
     heads: list[Contrast] = []
     beside: dict[int, list[Value]] = {}
+    bad, good = (_holders(found, ops) for ops in (failing, succeeding))
     for item in found:
-        same = next((n for n, head in enumerate(heads) if _says_the_same(head, item, failing, succeeding)), None)
+        same = next((n for n, head in enumerate(heads) if _says_the_same(head, item, bad, good)), None)
         if same is None:
             heads.append(item)
         else:
@@ -216,7 +216,23 @@ def _folded(found: Sequence[Contrast], failing: Sequence[Features], succeeding: 
     ]
 
 
-def _says_the_same(head: Contrast, item: Contrast, failing: Sequence[Features], succeeding: Sequence[Features]) -> bool:
+class _Holders(msgspec.Struct, frozen=True):
+    """Which of so many ops have a value: a bit for each, by feature and value."""
+
+    count: int
+    of: dict[tuple[str, str], int]
+
+
+def _holders(found: Sequence[Contrast], ops: Sequence[Features]) -> _Holders:
+    holders = {(item.feature, item.value): 0 for item in found}
+    for place, op in enumerate(ops):
+        for held in op.items():
+            if held in holders:
+                holders[held] |= 1 << place
+    return _Holders(len(ops), holders)
+
+
+def _says_the_same(head: Contrast, item: Contrast, failing: _Holders, succeeding: _Holders) -> bool:
     """Tell whether a finding stands for the same ops as a stronger one, or is nothing once that is held fixed."""
     bad, good = _cross(head, item, failing), _cross(head, item, succeeding)
     both = bad[True, True] + good[True, True]
@@ -226,11 +242,22 @@ def _says_the_same(head: Contrast, item: Contrast, failing: Sequence[Features], 
     return _held_fixed(bad, good) > HELD_FIXED_P
 
 
-def _cross(head: Contrast, item: Contrast, ops: Sequence[Features]) -> Counter[tuple[bool, bool]]:
-    return Counter((op.get(head.feature) == head.value, op.get(item.feature) == item.value) for op in ops)
+_Cross = Mapping[tuple[bool, bool], int]
+"""(has the one, has the other) -> ops."""
 
 
-def _held_fixed(bad: Counter[tuple[bool, bool]], good: Counter[tuple[bool, bool]]) -> float:
+def _cross(head: Contrast, item: Contrast, holders: _Holders) -> _Cross:
+    of_head, of_item = holders.of[head.feature, head.value], holders.of[item.feature, item.value]
+    both, one, other = (of_head & of_item).bit_count(), of_head.bit_count(), of_item.bit_count()
+    return {
+        (True, True): both,
+        (True, False): one - both,
+        (False, True): other - both,
+        (False, False): holders.count - one - other + both,
+    }
+
+
+def _held_fixed(bad: _Cross, good: _Cross) -> float:
     """Test the item within the ops that have the head, and within those that have not (Mantel, Haenszel 1959)."""
     excess = variance = 0.0
     for has_head in (True, False):

@@ -69,7 +69,7 @@ class Example(msgspec.Struct, frozen=True):
 
 
 class Pattern(msgspec.Struct, frozen=True, kw_only=True):
-    """Failures that look the same. ``version`` names the algorithm that made the template."""
+    """Failures that look the same. ``version`` names the algorithm that founded it, and so made its id."""
 
     id: str
     version: int

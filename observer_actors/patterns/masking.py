@@ -129,7 +129,8 @@ _VARYING: Final = re.compile(
     # A number with what clings to it: one letter before (E42, node-D0), sign, decimals, groups of digits, per cent, a
     # unit (30s, 4.5 GB, 5 minutes), or the rest of a mixed identifier (3f9x2).
     | (?P<num>(?:(?<![a-z0-9.)\]])[+\-]|(?<![\w<>])[<>]|(?<![a-z0-9])[a-z](?=\d))?\d+(?:[.,:]\d+)*
-        (?:%|[a-z0-9]+|[ ](?:[kmgtp]?i?b|ms|us|ns|s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?|days?)\b)?)
+        (?:%|[a-z0-9]+|[ ](?:[kmgtp]?i?b|ms|us|ns|s|secs?|(?:milli|micro)?seconds?|mins?|minutes?|h|hrs?|hours?
+          |days?|weeks?)\b)?)
     """,
     re.VERBOSE | re.IGNORECASE,
 )

@@ -91,9 +91,10 @@ CUT_LENGTHS: Final = frozenset({80, 100, 120, 127, 128, 140, 150, 160})
 alone."""
 _ELLIPSIS: Final = re.compile(
     r"""\s*(?:
-      (?:\.\.\.|…)?\s*[\[(<](?:[^\[\]()<>]{0,40}\s)?(?:\.\.\.|…|(?:truncated|omitted|clipped|snip)\b
-        |more\s(?:char|byte|line|word))[^\[\]()<>]{0,40}[\])>]
-    | (?:\.\.\.|…)\s*(?:truncated)?
+      [\[(<](?:[^\[\]()<>]{0,40}\s)?(?:\.\.\.|…|(?:truncated|omitted|clipped|snip|more)\b)[^\[\]()<>]{0,40}[\])>]
+    | (?:\.\.\.|…)\s*(?:[\[(<]?\s*\+?[\d,]{0,12}\s?(?:(?:output|total|chars?|characters|bytes|lines|words|more|truncated
+        |omitted|clipped)\b[\s\d,]{0,12}){1,4}[\])>]?)?
+    | -{2,}\s*truncated\s*-{2,}
     )\s*$""",
     re.VERBOSE | re.IGNORECASE,
 )

@@ -105,15 +105,17 @@ RULES: Final = (
     _rule(
         Cause.RESOURCE,
         0.9,
-        r"out of memory|\bOOM(?:Killed)?\b|connection slots|MemoryError|no space left|\bENOSPC\b|disk full"
+        r"out of memory|\bOOM(?:Killed)?\b|connection slots|MemoryError|no space left"
+        r"|pool (?:is )?exhausted|too many (?:clients|connections)|\bENOSPC\b|disk full"
         r"|too many open files|\bEMFILE\b",
     ),
     _rule(
         Cause.AUTHENTICATION,
         0.9,
-        r"unauthori[sz]ed|unauthenticated|not authenticated|authentication (?:fail|required|error)"
+        r"unauthori[sz]ed|unauthenticated|not authenticated|authentication ?(?:fail|required|error)"
         r"|failed to authenticate"
-        r"|(?:invalid|expired|missing|bad|wrong|revoked|incorrect) (?:\w+ )?(?:api.?key|token|credentials?|password)"
+        r"|(?:invalid|expired|missing|bad|wrong|revoked|incorrect)[ _]?(?:\w+[ _])?"
+        r"(?:api.?key|token|credentials?|password)"
         r"|(?:invalid|expired|missing|bad|wrong) (?:\w+ )?signature"
         r"|(?:token|session|credentials?|JWT) (?:has |have |is |are )?(?:expired|revoked|invalid)|failed password"
         r"|login failed",
@@ -121,15 +123,17 @@ RULES: Final = (
     _rule(
         Cause.PERMISSION,
         0.9,
-        r"forbidden|permission|access (?:is )?denied|not (?:allowed|permitted|authori[sz]ed)|\bEACCES\b|\bEPERM\b"
-        r"|insufficient (?:privilege|scope)|read-only",
+        r"forbidden|permission|access ?(?:is )?denied|not (?:allowed|permitted|authori[sz]ed)|\bEACCES\b|\bEPERM\b"
+        r"|insufficient (?:privilege|scope)|read-?only",
     ),
     _rule(
         Cause.NETWORK,
         0.9,
         r"\b(?:ECONN\w+|EPIPE|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN)\b"
         r"|connection (?:was )?(?:refused|reset|closed|aborted|lost)"
-        r"|connection error|connect failed|broken pipe|no route to host|unreachable|name resolution|getaddrinfo"
+        r"|connection error|connect failed|broken ?pipe|no route to host|failed to fetch"
+        r"|\bERR_(?:CONNECTION|NAME|INTERNET|NETWORK|ADDRESS|TUNNEL)\w*"
+        r"|(?:is|host|network|server|destination|service|currently) unreachable|name resolution|getaddrinfo"
         r"|name or service not known"
         r"|\bDNS\b"
         r"|socket hang up|\b(?:TLS|SSL)\b|certificate (?:verify|has expired|is not valid)|handshake",
@@ -146,12 +150,14 @@ RULES: Final = (
         Cause.CONFLICT,
         0.85,
         r"conflict|already (?:exists|in use|taken|been|booked|running)|duplicate|unique constraint|version mismatch"
+        r"|\bEADDRINUSE\b|could not serialize|concurrent update"
         r"|deadlock|is locked|\bstale\b|optimistic lock|\betag\b",
     ),
     _rule(
         Cause.NOT_FOUND,
         0.85,
-        r"not.?found|no such|does ?n[o']t exist|doesn't exist|do not exist"
+        r"not.?found|no ?such|has no (?:column|table|field|attribute|member)|does ?n[o']t exist|doesn't exist"
+        r"|do not exist"
         r"|unknown (?:table|column|user|id|tool|function|model)"
         r"|\bENOENT\b|no (?:row|record|result|match)s? (?:for|found|with)|(?:is|was) gone"
         r"|undefined (?:table|column|variable)",
@@ -163,7 +169,11 @@ RULES: Final = (
         r"|out of stock|no longer available"
         r"|(?:can ?not|cannot|can't) be (?:used|changed|modified|cancelled|refunded)",
     ),
-    _rule(Cause.CANCELLED, 0.8, r"cancell?ed|interrupted|SIGTERM|SIGINT|context canceled|aborted by"),
+    _rule(
+        Cause.CANCELLED,
+        0.8,
+        r"cancell?ed|cancell?ing|operation was aborted|interrupted|SIGTERM|SIGINT|context canceled|aborted by",
+    ),
     _rule(
         Cause.UPSTREAM,
         0.8,
@@ -182,8 +192,9 @@ RULES: Final = (
         r"|Expecting (?:value|property name|',' delimiter)|context length"
         r"|wrong type|does ?n[o']t (?:add up|match)|does not (?:add up|match)"
         r"|too (?:long|large|short|small|many)|cannot (?:parse|convert|decode)"
-        r"|JSON|unsupported|not supported|illegal",
+        r"|JSON|unsupported|not supported|illegal|violates (?:foreign key|check|not-null)",
     ),
+    _rule(Cause.VALIDATION, 0.95, r"unexpected token|closing token|token near|method not allowed"),
     _rule(Cause.TIMEOUT, 0.5, r"\bslow\b"),
     _rule(Cause.UPSTREAM, 0.5, r"unavailable"),
 )
@@ -218,6 +229,8 @@ _STATUS: Final = re.compile(
     r"(?:\bHTTP(?:/[\d.]+)?|\bstatus(?:[ _]code)?|\bcode|\berror)\W{0,4}(?P<status>[45]\d\d)\b", re.IGNORECASE
 )
 _MASK: Final = re.compile(r"<\w+>")
+_IDENTIFIER: Final = re.compile(r"\w*_\w*")
+"""What is quoted may be one: a table ``timeout_log`` is no timeout."""
 
 
 def _set_of(rules: Iterable[_Rule]) -> Any:  # noqa: ANN401 - re2 has no types
@@ -234,10 +247,10 @@ AT_ONCE: Final = _set_of(RULES)
 
 def rule(pattern: Pattern) -> Ruling:
     """Say what the rules make of a pattern."""
-    ruling = ruled(pattern.template, _status(example.line for example in pattern.examples))
+    ruling = ruled(pattern.template, _status(example.error or example.line for example in pattern.examples))
     if ruling.confidence >= _QUOTED_CONFIDENCE:
         return ruling
-    shown = [ruled(example.error, None) for example in pattern.examples]
+    shown = [ruled(_IDENTIFIER.sub("…", example.error), None) for example in pattern.examples]
     if not shown or len({one.cause for one in shown}) > 1:
         return ruling
     confidence = min(_QUOTED_CONFIDENCE, *(one.confidence for one in shown))

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from tests.fakes.http_peer import Bytes, Close, Garbage, Hang, HttpPeer, Json, Reply, Status, http_peer
+from tests.fakes.http_peer import Bytes, Close, Garbage, Hang, Held, HttpPeer, Json, Reply, Status, http_peer
 from tests.harness import Daemon, running_daemon
 
 CHAT = "/v1/chat/completions"
@@ -102,6 +102,29 @@ async def test_a_server_that_knows_no_schema_is_asked_without(tmp_path: Path) ->
             await diagnosed(daemon, await fail_and_find(daemon))
             first, second = peer.received(CHAT)
             assert ("response_format" in first.json(), "response_format" in second.json()) == (True, False)
+
+
+async def test_questions_under_way_when_schemas_are_refused_are_put_without_too(tmp_path: Path) -> None:
+    async with http_peer() as peer:
+        refused = trio.Event()
+
+        async def until_both_are_there() -> None:
+            while len(peer.received(CHAT)) < 2:
+                await trio.lowlevel.checkpoint()
+            refused.set()
+
+        peer.on(CHAT, Held(refused, Status(400)), Held(refused, Status(400)), completion(statement(("x", [1]))))
+        async with (
+            running_daemon(tmp_path / "data", "--config", configured(tmp_path, peer)) as daemon,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(until_both_are_there)
+            await daemon.post("/events", [{"endpoint": f"e{number}", "ok": False, "error": "x"} for number in range(4)])
+            with trio.fail_after(20):
+                while await metric(daemon, "observer_model_questions_total") < 6:
+                    await trio.lowlevel.checkpoint()
+            asked = ["response_format" in request.json() for request in peer.received(CHAT)]
+            assert asked == [True, True, False, False, False, False]
 
 
 async def test_ollama_is_spoken_to_in_its_own_way(tmp_path: Path) -> None:

@@ -492,6 +492,28 @@ async def test_bodies_without_a_length_take_room_for_what_has_come(tmp_path: Pat
                 assert (await client.answer()).status == 200
 
 
+async def test_bodies_that_announce_their_length_do_not_wait_for_each_other_half_read(tmp_path: Path) -> None:
+    body = b"{}\n" + b"\n" * 3_000_000
+    head = b"POST /events?x=1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    settings = ("listen.bodies_bytes_max=8388608", "admission.wait_seconds_max=60")
+    async with (
+        running_daemon(tmp_path, *(part for one in settings for part in ("--set", one))) as daemon,
+        connected_to(daemon.url, "web") as one,
+        connected_to(daemon.url, "web") as other,
+    ):
+        with trio.fail_after(40):
+            for at in range(0, len(body), 300_000):
+                for client in (one, other):
+                    await client.send((head if not at else b"") + body[at : at + 300_000])
+            statuses = [(await client.answer()).status for client in (one, other)]
+    assert statuses == [200, 200]
+
+
+async def test_a_body_where_none_means_anything_is_refused(limited: Daemon) -> None:
+    request = b"GET /tail HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+    assert await answers(limited, request) == [400] * 2
+
+
 async def test_bodies_without_a_length_that_wait_for_each_other_do_so_for_a_while(tmp_path: Path) -> None:
     settings = ("listen.bodies_bytes_max=1048576", "listen.body_bytes_max=1048576", "admission.wait_seconds_max=0.5")
     more = b"30000\r\n" + b"{}\n" * 65_536 + b"\r\n"
