@@ -58,7 +58,7 @@ from observer_actors.mcp import Mount
 from observer_actors.models import ChatModel, LakehouseModel, OllamaModel, OpenAIModel
 from observer_actors.notify import Notifier, keep_notified
 from observer_actors.playbook import Corroboration
-from observer_actors.secrets import Secrets
+from observer_actors.secrets import compiled_secrets
 from observer_actors.settings import Settings
 from observer_actors.store import LEARNED_PATH, Shelf, refuse_newer
 from observer_actors.supervision import (
@@ -436,7 +436,7 @@ def read_tokens(path: str) -> Tokens:
 def _decoder(settings: Settings) -> EventDecoder:
     return EventDecoder(
         settings.sources.extra,
-        Secrets(settings.secrets.extra),
+        compiled_secrets(settings.secrets.extra),
         fields_max=settings.listen.fields_max,
         depth_max=settings.listen.depth_max,
     )

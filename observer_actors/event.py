@@ -25,7 +25,7 @@ from observer_actors.batch import BYTE_ORDER_MARK, split
 from observer_actors.ecmascript import NUMERIC_PATTERN, number_text, read_number, truthy
 from observer_actors.errors import EventInvalid, EventTooComplex, EventTooLarge
 from observer_actors.op import MaybeText, Op, Scalar, time_us
-from observer_actors.secrets import Secrets
+from observer_actors.secrets import Secrets, compiled_secrets
 
 __all__ = [
     "ATTRS_MAX",
@@ -178,7 +178,7 @@ class EventDecoder:
         depth_max: int = DEPTH_MAX,
     ) -> None:
         self._sources = (frozenset(sources) | DEFAULT_SOURCES) - {OWN_SOURCE}
-        self.secrets = secrets or Secrets()
+        self.secrets = secrets or compiled_secrets()
         self._fields_max = fields_max
         self._depth_max = depth_max
 

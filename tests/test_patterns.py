@@ -25,6 +25,7 @@ from observer_actors.patterns import (
     State,
     apply,
     bounded_endpoint,
+    catalogue,
     conclude,
     due,
     error_text,
@@ -316,12 +317,14 @@ def letters(number: int) -> str:
     return "".join(chr(ord("a") + int(digit)) for digit in str(number))
 
 
-def test_endpoints_whose_errors_defy_grouping_leave_room_for_others() -> None:
-    noisy = [(f"noisy {end}", f"error {letters(n)}") for end in range(4) for n in range(PATTERNS_PER_ENDPOINT_MAX + 5)]
+def test_endpoints_whose_errors_defy_grouping_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "PATTERNS_MAX", 200)
+    monkeypatch.setattr(catalogue, "PATTERNS_PER_ENDPOINT_MAX", 100)
+    noisy = [(f"noisy {end}", f"error {letters(n)}") for end in range(4) for n in range(105)]
     ops = [failure(seq, error, endpoint=endpoint) for seq, (endpoint, error) in enumerate([*noisy, ("new", "boom")], 1)]
     patterns = folded(ops).values()
     of = Counter(pattern.endpoint for pattern in patterns if pattern.scope is Scope.TEMPLATE)
-    assert of == {"noisy 0": 1_000, "noisy 1": 500, "noisy 2": 250, "noisy 3": 125, "new": 1}
+    assert of == {"noisy 0": 100, "noisy 1": 50, "noisy 2": 25, "noisy 3": 13, "new": 1}
 
 
 def test_what_finds_no_room_is_counted_under_other() -> None:

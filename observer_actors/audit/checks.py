@@ -33,7 +33,7 @@ from observer_actors.audit.facts import PARSER, Facts, facts_of, is_python
 from observer_actors.audit.inventory import Inventory, Item, Kind, Modules, is_data, is_test, reached_from
 from observer_actors.audit.scripts import includes
 from observer_actors.kb.rows import Finding, Severity
-from observer_actors.secrets import Secrets
+from observer_actors.secrets import compiled_secrets
 from observer_actors.visible import cut
 
 __all__ = ["Change", "Overall", "check", "overall_of", "shown"]
@@ -238,7 +238,7 @@ def _is_defined(now: Modules, name: str, by: str, files: Mapping[str, Facts]) ->
 
 
 def _secrets(changes: Sequence[Change]) -> Iterator[Finding]:
-    secrets = Secrets()
+    secrets = compiled_secrets()
     for change in changes:
         made_up = is_test(change.path) or change.path.endswith(_PROSE)
         for number, line in change.added:

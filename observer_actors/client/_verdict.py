@@ -16,7 +16,7 @@ import os
 import re
 from collections import Counter
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
 from uuid import uuid4
@@ -33,7 +33,7 @@ from observer_actors.journal.files import FILE_MODE, PosixDisk, translated
 from observer_actors.kb.files import append_row, read_audit_rows, recently_told
 from observer_actors.kb.rows import OVERALL_CHARS_MAX, SIGNATURE_CHARS_MAX, AuditRow, Finding, FindingCounts, Severity
 from observer_actors.op import iso_milliseconds
-from observer_actors.secrets import Secrets
+from observer_actors.secrets import compiled_secrets
 from observer_actors.visible import visible_json
 
 __all__ = ["Finding", "Severity", "Verdict", "VerdictReport", "audit_history", "report_verdict"]
@@ -158,14 +158,9 @@ def audit_history(data_dir: str | os.PathLike[str] | None = None, signature: str
     return rows
 
 
-@cache
-def _secrets() -> Secrets:
-    return Secrets()
-
-
 def _without_secrets(verdict: Verdict) -> Verdict:
     found: Counter[str] = Counter()
-    clean = partial(_secrets().text, found=found)
+    clean = partial(compiled_secrets().text, found=found)
     for field in ("signature", "overall"):
         clean(getattr(verdict, field))
         if found:

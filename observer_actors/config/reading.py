@@ -19,7 +19,7 @@ from observer_actors.config.layers import Given, Places, layers
 from observer_actors.config.schema import LEAVES, Leaf, convert, settings_from
 from observer_actors.errors import ConfigInvalid
 from observer_actors.event import OWN_SOURCE
-from observer_actors.secrets import RuleInvalid, Secrets
+from observer_actors.secrets import RuleInvalid, compiled_secrets
 from observer_actors.settings import DiagnosisSettings, ListenSettings, Settings
 
 __all__ = ["DEFAULT_ORIGIN", "Loaded", "load_settings", "read_settings"]
@@ -128,7 +128,7 @@ def _troubles(settings: Settings) -> Iterator[_Trouble]:
 
 def _troubles_with_extras(settings: Settings) -> Iterator[_Trouble]:
     try:
-        Secrets(settings.secrets.extra)
+        compiled_secrets(settings.secrets.extra)
     except RuleInvalid as error:
         yield _Trouble("secrets.extra", f"secrets.extra: {error.detail}", error.hint)
     if OWN_SOURCE in settings.sources.extra:
