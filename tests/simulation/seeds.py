@@ -14,5 +14,6 @@ FAILED: Final = {
     65: "a process ends while an actor fails: the actor's error was let out of the tree",
     95: "the persister crashes three times with what is on disk in hand: a live reader never saw it",
     3073: "a file is cut and not synced, then described as it is, then power fails: its checksum was wrong",
+    1942: "a call of the store hangs on after the disk is well: the stop was forced, as promised, and called a fault",
     1241: "a batch is refused, its cut fails, the process ends: it was stored, and its caller had been told otherwise",
 }

@@ -83,6 +83,8 @@ class World:
         self._deaths = self._random("deaths")
         self._mean_s = plan.pause_s
         self._hangs_until = 0.0
+        self._hung_until = 0.0
+        """The end of the longest hang that there was."""
         self._is_troubled = True
         self._way_to_die = ""
         self._store = Kept(plan.settings.data_dir / LEARNED_PATH)
@@ -125,6 +127,7 @@ class World:
             ops = self._stored()
             check_settled(process.daemon, ops, self.run.left_out, self.network)
             self._is_over = True
+            await trio.sleep_until(self._hung_until)  # a call that hangs goes on hanging when the disk is well again
             self.run.forced.clear()  # a disk that is slow for long has its price
             process.stop()
             with trio.fail_after(process.daemon.stop_seconds_max):
@@ -215,6 +218,7 @@ class World:
                 self._mean_s = mean_s
             case DiskHangs(until_s=until_s):
                 self._hangs_until = until_s
+                self._hung_until = max(self._hung_until, until_s)
             case DiskDefect(after=after):
                 disk.defect_after = after
             case DiskHeals():
