@@ -107,9 +107,10 @@ class _Output(msgspec.Struct):
     detail: Any = None
     reason: Any = None
     result: Any = None
+    type: Any = None
     text: Any = None
     content: Any = None
-    """These two are MCP's, whose results are lists of texts."""
+    """These three are MCP's, whose results are lists of texts."""
 
 
 _FENCED: Final = re.compile(r"```(?:json)?\s*([\[{].*[\]}])\s*```", re.DOTALL | re.IGNORECASE)
@@ -145,13 +146,13 @@ def _suspicion_of(text: str) -> str | None:
         return _REASONS[begins.lastgroup or ""]
     if _TRACEBACK in text:
         return _REASONS["traceback"]
+    if len(text) > 2 * LOOKED_AT_CHARS_MAX:
+        text = f"{text[:LOOKED_AT_CHARS_MAX]}\n{text[-LOOKED_AT_CHARS_MAX:]}"
+    text = text.lower()
     return next((_REASONS[word] for word, pattern in _AT_WORD.items() if _is_there(text, word, pattern)), None)
 
 
 def _is_there(text: str, word: str, pattern: re.Pattern[str]) -> bool:
-    if len(text) > 2 * LOOKED_AT_CHARS_MAX:
-        text = f"{text[:LOOKED_AT_CHARS_MAX]}\n{text[-LOOKED_AT_CHARS_MAX:]}"
-    text = text.lower()
     place = text.find(word)
     while place >= 0:
         if pattern.match(text, place):
@@ -377,9 +378,10 @@ def _of_object(output: _Output, *, is_alone: bool = False) -> str | None:
 
 def _first_text(output: _Output) -> str:
     """Give the first text of a result as MCP has it; "" when it is none."""
-    first = output.content[0] if isinstance(output.content, list) and output.content else None
-    text = first.get("text") if isinstance(first, dict) else output.text
-    return text if isinstance(text, str) else ""
+    kind, text = output.type, output.text
+    if isinstance(output.content, list) and output.content and isinstance(output.content[0], dict):
+        kind, text = output.content[0].get("type"), output.content[0].get("text")
+    return text if kind == "text" and isinstance(text, str) else ""
 
 
 def _is(said: Any, *, value: bool) -> bool:  # noqa: ANN401 - whatever JSON holds

@@ -238,43 +238,35 @@ def test_patterns_become_one_without_an_op_of_theirs() -> None:
     assert (joined.count, joined.aliases, joined.last_seq) == (2, (second,), 2)
 
 
-def test_a_pattern_of_the_first_algorithm_goes_on_with_its_id_and_version() -> None:
+def founded(seq: int, template: str, version: int) -> Pattern:
+    """Give the pattern that an older algorithm has founded with this template."""
+    [pattern] = apply({}, [failure(seq, "x y")]).patterns.values()
+    return msgspec.structs.replace(pattern, id=pattern_id("sql:run", template), version=version, template=template)
+
+
+@pytest.mark.parametrize(
+    ("version", "template", "text"),
+    [
+        (1, "block blk_-<num> at <ip>:<num>, <num>", "block blk_-17 at 10.0.0.1:80, 5"),
+        (
+            2,
+            "no user <any> in src/app.py within <num> minutes",
+            "no user mallory in lib/other.py within 7 hours",
+        ),
+    ],
+)
+def test_a_pattern_of_an_older_algorithm_goes_on_with_its_id_and_version(
+    version: int, template: str, text: str
+) -> None:
     """It was founded with a template that would be written otherwise today."""
-    template = "block blk_-<num> at <ip>:<num>, <num>"
-    old = msgspec.structs.replace(
-        next(iter(apply({}, [failure(1, "x y")]).patterns.values())),
-        id=pattern_id("sql:run", template),
-        version=1,
-        template=template,
-    )
-    changes = apply({old.id: old}, [failure(2, "block blk_-17 at 10.0.0.1:80, 5")])
-    assert [(p.id, p.version, p.count) for p in changes.patterns.values()] == [(old.id, 1, 2)]
-
-
-def test_a_pattern_of_the_second_algorithm_goes_on_with_what_it_has_learned() -> None:
-    """Since then relative paths and durations in words are masked too."""
-    template = "no user <any> in src/app.py within <num> minutes"
-    old = msgspec.structs.replace(
-        next(iter(apply({}, [failure(1, "x y")]).patterns.values())),
-        id=pattern_id("sql:run", template),
-        version=2,
-        template=template,
-    )
-    changes = apply({old.id: old}, [failure(2, "no user mallory in lib/other.py within 7 hours")])
-    assert [(p.id, p.version, p.count) for p in changes.patterns.values()] == [(old.id, 2, 2)]
+    old = founded(1, template, version)
+    changes = apply({old.id: old}, [failure(2, text)])
+    assert [(p.id, p.version, p.count) for p in changes.patterns.values()] == [(old.id, version, 2)]
 
 
 def test_patterns_that_a_new_algorithm_tells_apart_no_more_become_one() -> None:
     """The older lives on, and the other's id leads to it."""
-    olds = [
-        msgspec.structs.replace(
-            next(iter(apply({}, [failure(seq, "x y")]).patterns.values())),
-            id=pattern_id("sql:run", template),
-            version=2,
-            template=template,
-        )
-        for seq, template in enumerate(["open src/app.py failed badly", "open <path> failed badly"], start=1)
-    ]
+    olds = [founded(1, "open src/app.py failed badly", 2), founded(2, "open <path> failed badly", 2)]
     known = {old.id: old for old in olds}
     [pattern] = apply(known, [failure(3, "open lib/other.py failed badly")]).onto(known).values()
     assert (pattern.id, pattern.aliases, pattern.count) == (olds[0].id, (olds[1].id,), 3)

@@ -170,6 +170,7 @@ def test_other_forms_of_failing_are_seen_too(output: str) -> None:
         '{"success":true,"error":{"code":null,"message":null}}',
         '{"ok":true,"status":"failed","message":"job 7 has failed"}',
         "404 Not Found pages are served by nginx",
+        '{"title":"Go","text":"Error: handling by values"}',
         "Errors were not found",
         "an error budget of 3: fine",
     ],

@@ -16,11 +16,11 @@ REFUSED = (
 )
 
 
-def ruled(error: str) -> Ruling:
+def ruled(error: str, given: str = "") -> Ruling:
     op = Op(
         timestamp="",
         endpoint="tool",
-        input_summary="",
+        input_summary=given,
         success=False,
         duration_ms=1,
         output_summary="",
@@ -130,19 +130,10 @@ def test_a_status_counts_only_when_all_examples_name_it() -> None:
 
 
 def test_a_status_in_what_the_caller_gave_is_none_of_the_error() -> None:
-    op = Op(
-        timestamp="",
-        endpoint="tool",
-        input_summary="tell the user: error 404 means that it is missing",
-        success=False,
-        duration_ms=1,
-        output_summary="",
-        error="the date is invalid",
-        source="mcp",
-        seq=1,
+    assert (
+        ruled("the date is invalid", given="tell the user: error 404 means that it is missing").cause
+        is Cause.VALIDATION
     )
-    [pattern] = apply({}, [op]).patterns.values()
-    assert rule(pattern).cause is Cause.VALIDATION
 
 
 def test_no_airline_error_is_unknown(shared_data: Path) -> None:

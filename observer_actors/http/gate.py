@@ -85,11 +85,9 @@ class Gate:
             if refusal is not None:
                 raise refusal
             self._measure(scope)
-            async with self._bodies.hold(self._announced(scope)) as held:
-                is_announced = b"content-length" in dict(scope["headers"])
-                arriving = _Arriving(
-                    receive, held, self._body_bytes_max, self._body_seconds_max, is_announced=is_announced
-                )
+            room, most = self._room_for(scope)
+            async with self._bodies.hold(room) as held:
+                arriving = _Arriving(receive, held, most, self._body_seconds_max)
                 await self._application(scope, arriving, _Answering(send, self._answers))
         except* ObserverError as errors:  # the application lets none out: they are the gate's
             failure = _first(errors)
@@ -107,17 +105,20 @@ class Gate:
                 f"the head of a request holds at most {self._head_bytes_max:,} bytes", limit="listen.head_bytes_max"
             )
 
-    def _announced(self, scope: Message) -> int:
+    def _room_for(self, scope: Message) -> tuple[int, int]:
+        """Give the room that a body takes at first, and at most."""
         headers = dict(scope["headers"])
         largest = self._body_bytes_max
         length = headers.get(b"content-length")
-        if scope["method"] in _BODYLESS and headers.get(b"content-length", b"0").strip(b"0"):
-            raise RequestInvalid(f"a body means nothing to {scope['method']}")  # and would be held as long as it lasts
         is_chunked = b"transfer-encoding" in headers
-        if length is None:
-            return min(UNANNOUNCED_BYTES, largest) if is_chunked or scope["method"] not in _BODYLESS else 0
-        if is_chunked:  # whoever stands between may have read it by its length (RFC 9112, 6.1)
+        if length is not None and is_chunked:  # whoever stands between may have read it by its length (RFC 9112, 6.1)
             raise RequestInvalid("a request has a Content-Length or a Transfer-Encoding, not both")
+        if scope["method"] in _BODYLESS:
+            if is_chunked or (length or b"").strip(b"0"):  # it would hold its room for as long as the answer takes
+                raise RequestInvalid(f"a body means nothing to {scope['method']}", hint="leave it out, or POST")
+            return 0, 0
+        if length is None:
+            return min(UNANNOUNCED_BYTES, largest), largest
         if not length.isdigit() or len(length) > LENGTH_DIGITS_MAX:
             raise RequestInvalid(f"Content-Length {ascii(length[:40])[1:]} is no length")
         if int(length) > largest:
@@ -126,7 +127,7 @@ class Gate:
                 hint="send it in several requests, or compress it",
                 limit="listen.body_bytes_max",
             )
-        return int(length)
+        return int(length), int(length)
 
 
 class _Arriving:
@@ -135,11 +136,10 @@ class _Arriving:
     :raises RequestTimedOut, Overloaded: from within the application, which passes it on.
     """
 
-    def __init__(self, receive: Receive, held: Held, bytes_max: int, seconds_max: float, *, is_announced: bool) -> None:
+    def __init__(self, receive: Receive, held: Held, bytes_max: int, seconds_max: float) -> None:
         self._receive = receive
         self._held = held
         self._bytes_max = bytes_max
-        self._is_announced = is_announced
         self._came = 0
         self._arrival: Arrival | None = Arrival(seconds_max)
 
@@ -156,7 +156,7 @@ class _Arriving:
         self._came += size
         if not message.get("more_body", False):
             self._arrival = None
-        elif not self._is_announced and self._came > self._held.size // 2 and self._held.size < self._bytes_max:
+        elif self._came > self._held.size // 2 and self._held.size < self._bytes_max:
             began = trio.current_time()
             await self._held.grow(min(2 * self._held.size, self._bytes_max))  # for what comes next
             self._arrival.waited(trio.current_time() - began)

@@ -223,7 +223,7 @@ def begins(words: Sequence[str], whole: Sequence[str], *, is_cut: bool) -> bool:
     """
     last = len(words) - 1
     beyond = len(words) - len(whole)
-    if words[:1] != whole[:1] or (len(words) > 2 and len(whole) > 1 and whole[1] not in (words[1], ANY)):  # noqa: PLR2004
+    if words[:1] != whole[:1] or (len(words) >= CUT_WORDS_MIN and len(whole) > 1 and whole[1] not in (words[1], ANY)):
         return False  # what the loop below would find, of nearly all, at a fraction of the cost
     fewest = CUT_WORDS_MIN - 1 if is_cut else CUT_WORDS_MIN
     if len(words) < fewest or beyond >= CUT_TAIL_WORDS_MAX or constants(words) < CUT_WORDS_MIN - 1:

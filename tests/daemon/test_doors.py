@@ -509,9 +509,9 @@ async def test_bodies_that_announce_their_length_do_not_wait_for_each_other_half
     assert statuses == [200, 200]
 
 
-async def test_a_body_where_none_means_anything_is_refused(limited: Daemon) -> None:
-    request = b"GET /tail HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
-    assert await answers(limited, request) == [400] * 2
+@pytest.mark.parametrize("body", [b"Content-Length: 2\r\n\r\n{}", b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"])
+async def test_a_body_where_none_means_anything_is_refused(limited: Daemon, body: bytes) -> None:
+    assert await answers(limited, b"GET /tail HTTP/1.1\r\nHost: localhost\r\n" + body) == [400] * 2
 
 
 async def test_bodies_without_a_length_that_wait_for_each_other_do_so_for_a_while(tmp_path: Path) -> None:
