@@ -515,7 +515,8 @@ async def test_a_body_where_none_means_anything_is_refused(limited: Daemon, body
 
 
 async def test_bodies_without_a_length_that_wait_for_each_other_do_so_for_a_while(tmp_path: Path) -> None:
-    settings = ("listen.bodies_bytes_max=1048576", "listen.body_bytes_max=1048576", "admission.wait_seconds_max=0.5")
+    sizes = ("listen.bodies_bytes_max=1048576", "listen.body_bytes_max=1048576")
+    settings = (*sizes, "admission.wait_seconds_max=0.5", "listen.request_seconds_max=2")
     more = b"30000\r\n" + b"{}\n" * 65_536 + b"\r\n"
     async with running_daemon(tmp_path, *(part for one in settings for part in ("--set", one))) as daemon:
         async with connected_to(daemon.url, "web") as one, connected_to(daemon.url, "web") as other:
