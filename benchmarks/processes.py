@@ -1,4 +1,4 @@
-"""Processor time and memory of other processes, from /proc."""
+"""Processor time and memory of other processes, from /proc; their children's is theirs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-__all__ = ["cpu_seconds", "note_cpu", "resident_bytes", "sample_memory"]
+__all__ = ["children", "cpu_seconds", "note_cpu", "resident_bytes", "sample_memory"]
 
 LOOK_SECONDS: Final = 0.1
 MEMORY_LOOK_SECONDS: Final = 1.0
@@ -21,15 +21,29 @@ _USER, _SYSTEM = 11, 12
 """Fields of /proc/<pid>/stat behind the name, which may hold anything (proc(5))."""
 
 
+def children(pid: int) -> set[int]:
+    """Give the processes that a process has started, and that have not been waited for."""
+    with suppress(OSError):  # it ends meanwhile
+        listed = [(task / "children").read_text(encoding="ascii") for task in Path(f"/proc/{pid}/task").iterdir()]
+        return {int(child) for text in listed for child in text.split()}
+    return set()
+
+
 def cpu_seconds(pid: int) -> float:
-    """Give the processor time that a process has used, all its threads together."""
+    """Give the processor time that a process has used, all its threads together, and its children."""
+    return sum(map(_cpu_seconds, [pid, *children(pid)]))
+
+
+def _cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[_USER]) + int(fields[_SYSTEM])) / _TICKS
 
 
 def resident_bytes(pid: int) -> int:
-    """Give the resident memory of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * _PAGE
+    """Give the resident memory of a process and its children."""
+    return sum(
+        int(Path(f"/proc/{one}/statm").read_text(encoding="utf-8").split()[1]) * _PAGE for one in [pid, *children(pid)]
+    )
 
 
 @asynccontextmanager

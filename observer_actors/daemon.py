@@ -27,6 +27,7 @@ from observer_actors.actors.consolidator import Consolidator
 from observer_actors.actors.consultant import Consultant
 from observer_actors.actors.courier import Courier
 from observer_actors.actors.cycle import Cycle
+from observer_actors.actors.disk_process import DiskProcess
 from observer_actors.actors.evidence import contrast_of
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.librarian import Librarian
@@ -193,10 +194,10 @@ class Daemon:
             log=logger("persister"),
             on_seal=self.journal.sealed,
             probe=self.journal.probe,
-            disk_thread=around.disk_thread,
+            around=around,
         )
         self.feeds = {
-            "ring_keeper": self.commits.feed("ring_keeper", linger_s=0.005),
+            "ring_keeper": self.commits.feed("ring_keeper", linger_s=0.01),
             "stats": self.commits.feed("stats", linger_s=0.02),
             "analyzer": self.commits.feed("analyzer", linger_s=0.02),
             "consolidator": self.commits.feed("consolidator", linger_s=0.02),
@@ -452,10 +453,11 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
     :raises AddressUnavailable: cannot listen.
     """
     with ExitStack() as stack:
-        _take_directory(stack, settings)
+        lock = _take_directory(stack, settings)
         check_files(settings)  # here, where it ends the process, and not in an actor, which would be restarted
         sockets = serving_sockets(settings.listen, needs_token=bool(settings.auth.tokens_file))
-        daemon = Daemon(settings, stack.enter_context(sockets))
+        around = Surroundings(disk_process=partial(DiskProcess.started, (lock.fileno(),)))
+        daemon = Daemon(settings, stack.enter_context(sockets), around=around)
         logger("daemon").info(
             "listening",
             url=daemon.addresses[0],
@@ -466,17 +468,18 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
         yield daemon
 
 
-def _take_directory(stack: ExitStack, settings: Settings) -> None:
+def _take_directory(stack: ExitStack, settings: Settings) -> DirectoryLock:
     """Look it over, lock it, and look into it: before the tree is started, for no restart of an actor would help."""
     data_dir = settings.data_dir
     try:
         refuse_foreign(data_dir, outcomes_path(data_dir), socket=settings.listen.unix)
-        stack.enter_context(DirectoryLock(data_dir))
+        lock = stack.enter_context(DirectoryLock(data_dir))
         _refuse_newer_format(data_dir)
         refuse_newer(data_dir / LEARNED_PATH)
         _close_to_others(data_dir)
     except DiskFailed as error:
         raise ConfigInvalid(f"data_dir: {data_dir} cannot be used: {error}", hint=error.hint) from error
+    return lock
 
 
 def _close_to_others(data_dir: Path) -> None:

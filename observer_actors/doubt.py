@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -127,7 +128,12 @@ def suspicion(op: Op) -> str | None:
         return None
     if op.error:
         return "it carries an error"
-    return _suspicion_of(op.output_summary)
+    return _plain_suspicion(op.output_summary)
+
+
+def _plain_suspicion(text: str) -> str | None:
+    """As `_suspicion_of`, with what was said of short texts remembered: most outputs are few of them."""
+    return _remembered(text) if len(text) <= PLAIN_CHARS_MAX else _suspicion_of(text)
 
 
 def _suspicion_of(text: str) -> str | None:
@@ -150,6 +156,9 @@ def _suspicion_of(text: str) -> str | None:
         text = f"{text[:LOOKED_AT_CHARS_MAX]}\n{text[-LOOKED_AT_CHARS_MAX:]}"
     text = text.lower()
     return next((_REASONS[word] for word, pattern in _AT_WORD.items() if _is_there(text, word, pattern)), None)
+
+
+_remembered: Final = lru_cache(1_024)(_suspicion_of)
 
 
 def _is_there(text: str, word: str, pattern: re.Pattern[str]) -> bool:
@@ -222,27 +231,16 @@ class Doubts(msgspec.Struct):
     other_ids: dict[str, str] = msgspec.field(default_factory=dict)
     """Id of an op that is not the first it has -> the run, by its first."""
 
-    def add(self, ops: Iterable[Op]) -> None:
+    def add(self, ops: Sequence[Op]) -> None:
         """Take ops in, in the order of their seq."""
-        claimed: Counter[tuple[str, str]] = Counter()
-        plain: dict[str, str | None] = {}  # most outputs of a batch are few short texts
+        claimed = Counter([(op.source, op.endpoint) for op in ops if op.success and op.source not in _NO_CLAIMS])
         for op in ops:
             if op.source in _NO_CLAIMS:
                 self._judge(op)
                 continue
-            if op.success:
-                claimed[op.source, op.endpoint] += 1
-                text = op.output_summary
-                if op.error or len(text) > PLAIN_CHARS_MAX or text not in plain:
-                    reason = suspicion(op)
-                    if not op.error:
-                        plain[text] = reason
-                else:
-                    reason = plain[text]
-                if reason is not None:
-                    self._suspect(op, reason)
-            key = self._key(op)
-            if key is not None:
+            if op.success and (reason := suspicion(op)) is not None:
+                self._suspect(op, reason)
+            if (op.attrs or op.sig_hash) and (key := self._key(op)) is not None:
                 self._join(op, self._run(key))
         for (source, endpoint), count in claimed.items():
             for claims in self._labels(source, endpoint):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -197,6 +197,25 @@ class EventDecoder:
         except _UNUSUAL:
             op = None
         return self._second_look(body, now) if op is None else JudgedEvent(op)
+
+    def several(self, bodies: Sequence[bytes], *, now: str) -> Sequence[JudgedEvent | None]:
+        """Judge one event of each of several callers; None for one that `one` would refuse.
+
+        As lines of a batch, where each is one line and usual: that costs half as much.
+        """
+        lines = b"\n".join(bodies)
+        may_be_joined = not self.secrets.has_own_rules or not any(map(self.secrets.may_be_in, bodies))
+        if may_be_joined and lines[:1] == b"{" and lines.count(b"\n") == len(bodies) - 1:
+            usual = self._usual(lines, now, len(bodies))
+            if len(usual) == len(bodies):
+                return [JudgedEvent(op) for op in usual]
+        return [self._good(body, now) for body in bodies]
+
+    def _good(self, body: bytes, now: str) -> JudgedEvent | None:
+        try:
+            return self.one(body, now=now)
+        except EventInvalid:
+            return None
 
     def many(self, body: bytes, *, now: str, lines_max: int) -> JudgedBatch:
         """Judge each line of NDJSON, or each element of a JSON array, by itself. Blank lines are passed over.

@@ -96,17 +96,19 @@ def decode_op(line: bytes | memoryview) -> Op:
     return _op_decoder.decode(line)
 
 
-_ALWAYS_TEXTS: Final = tuple(map(attrgetter, ("endpoint", "input_summary", "output_summary")))
-_TEXTS: Final = tuple(map(attrgetter, ("error", "staffer_id", "sig_hash", "event_kind", "role", "city", "state")))
-_ATTRS: Final = attrgetter("attrs")
+_LABELS: Final = attrgetter("staffer_id", "sig_hash", "event_kind", "role", "city", "state")
 
 
 def characters(ops: Sequence[Op]) -> int:
     """Give the length of the texts of the ops, together: what they take in memory grows with it."""
-    texts = sum(sum(map(len, map(text, ops))) for text in _ALWAYS_TEXTS)
-    texts += sum(sum(map(len, filter(None, map(text, ops)))) for text in _TEXTS)
-    attributes = chain.from_iterable(attrs.values() for attrs in filter(None, map(_ATTRS, ops)))
-    return texts + sum(len(value) for value in attributes if isinstance(value, str))
+    total = 0
+    for op in ops:
+        total += len(op.endpoint) + len(op.input_summary) + len(op.output_summary)
+        if op.error:
+            total += len(op.error)
+        if op.attrs:
+            total += sum(len(value) for value in op.attrs.values() if isinstance(value, str))
+    return total + sum(map(len, filter(None, chain.from_iterable(map(_LABELS, ops)))))
 
 
 def iso_milliseconds(time: datetime) -> str:

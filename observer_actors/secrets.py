@@ -332,7 +332,10 @@ class Secrets:
     """
 
     def __init__(self, extra: Iterable[str] = ()) -> None:
-        rules = (*_RULES, *map(_operators, extra))
+        own = tuple(map(_operators, extra))
+        rules = (*_RULES, *own)
+        self.has_own_rules: Final = bool(own)
+        """The operator's may reach to the beginning or the end of a body, which is lost where bodies are joined."""
         self._rules = [(rule, _compiled(rule)) for rule in rules]
         self._invisible = re2.compile(_INVISIBLE)
         self._named = re2.compile(_NAMED)

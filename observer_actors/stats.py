@@ -8,7 +8,7 @@ a true one.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final, TypeVar
@@ -58,11 +58,12 @@ class LatencySketch(msgspec.Struct):
             self.sum_ms += sum(min(duration, LARGEST_MS) for duration in durations_ms if duration > SMALLEST_MS)
         else:
             self.sum_ms += sum(durations_ms)
-        for bucket, times in Counter(map(_bucket, durations_ms)).items():
+        buckets = self.buckets
+        for bucket in map(_bucket, durations_ms):
             if bucket is None:
-                self.zeros += times
+                self.zeros += 1
             else:
-                self.buckets[bucket] = self.buckets.get(bucket, 0) + times
+                buckets[bucket] = buckets.get(bucket, 0) + 1
 
     def quantile(self, share: float) -> float:
         """Give the duration that ``share`` (0 to 1) of them do not exceed, within 1 %; 0 when there is none."""

@@ -27,6 +27,7 @@ from observer_actors.event import (
     LineError,
 )
 from observer_actors.op import Op, decode_op, encode_op, encode_ops, iso_milliseconds, time_us
+from observer_actors.secrets import Secrets
 
 T = TypeVar("T")
 NOW: Final = "2026-11-22T10:00:00.123Z"
@@ -632,3 +633,44 @@ def test_any_text_is_a_time_or_none(text: str) -> None:
 def test_ops_are_encoded_a_line_each() -> None:
     op = Op(timestamp="t", endpoint="e", input_summary="i", success=True, duration_ms=1, output_summary="o", source="m")
     assert encode_ops([op, op]) == (encode_op(op) + b"\n") * 2
+
+
+@pytest.mark.parametrize("rule", ["corp key (\\S+).*$", "^.*corp key (\\S+)", "corp key \\S+$"])
+def test_a_rule_that_reaches_to_the_end_of_a_body_finds_as_much_in_several(rule: str) -> None:
+    decoder = EventDecoder(secrets=Secrets([f"corp={rule}"]))
+    body = b'{"endpoint":"a","success":true,"source":"bot","input_summary":"the corp key SECRET1"}'
+    plain = b'{"endpoint":"a","success":true,"source":"bot","input_summary":"x"}'
+    alone = decoder.one(body, now=NOW)
+    assert [event and event.op for event in decoder.several([plain, body, plain], now=NOW)][1] == alone.op
+
+
+FRAGMENTS: Final = (
+    b'{"endpoint":"a","input_summary":"b","success":true,"source":"bot"}',
+    b'{"endpoint":"c","input_summary":"d","success":false,"source":"mcp","error":"e"}',
+    b'{"endpoint":"a","input_summary":"sk-ant-api03-' + b"x" * 60 + b'","success":true,"source":"bot"}',
+    b'{"city":"x","colour":"green"}',
+    b"\n",
+    b"[",
+    b"]",
+    b" ",
+    b",",
+    b'{"a":',
+    b"1}",
+    b"{}",
+    b"null",
+    b"\xef\xbb\xbf",
+    b"\xff",
+)
+
+
+@given(st.lists(st.lists(st.sampled_from(FRAGMENTS), max_size=3).map(b"".join), min_size=1, max_size=5))
+def test_several_are_judged_as_each_by_itself(bodies: list[bytes]) -> None:
+    decoder = EventDecoder()
+
+    def alone(body: bytes) -> JudgedEvent | None:
+        try:
+            return decoder.one(body, now=NOW)
+        except EventInvalid:
+            return None
+
+    assert list(decoder.several(bodies, now=NOW)) == [alone(body) for body in bodies]

@@ -34,9 +34,13 @@ OPS_WAITING_MAX: Final = 20_000
 BYTES_WAITING_MAX: Final = 16 * 1024 * 1024
 """What those ops were in the requests that brought them, unless it is one commit alone."""
 OPS_READ_AT_ONCE: Final = 1_000
-OPS_AT_ONCE_MAX: Final = 150
+PARTS_KEPT: Final = 4
+"""Parts of the journal that were read last: consumers that fell behind together want the same ones."""
+OPS_AT_ONCE_MAX: Final = 300
 """Handed out at once: about half a millisecond's work for a consumer, in which nobody else has a turn."""
 SET_ASIDE_MAX: Final = 10_000
+LULL_S: Final = 0.005
+"""How long a consumer waits at most for a moment in which nobody waits for the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,10 @@ class Commits:
         self._set_aside = set_aside
         self._feeds: list[Feed] = []
         self._taps: list[Callable[[Sequence[Op], int], None]] = []
+        self._lull = trio.lowlevel.ParkingLot()
+        self._parts: dict[int, Sequence[Op]] = {}
+        """Whole parts of `OPS_READ_AT_ONCE` ops, by their number; the one that was read last at the end."""
+        self._reading = trio.Lock()
 
     def feed(self, name: str, *, linger_s: float = 0.0) -> Feed:
         """Make the feed of a consumer; once for each, it outlives the consumer's incarnations.
@@ -74,7 +82,6 @@ class Commits:
         feed = Feed(
             name,
             self,
-            self._read,
             crashes_max=self._crashes_max,
             set_aside=self._set_aside,
             linger_s=linger_s,
@@ -91,6 +98,31 @@ class Commits:
         self.last_seq = max(self.last_seq, last_seq)
         self.is_open = True
         self.publish(())
+
+    async def following(self, cursor: int) -> Sequence[Op]:
+        """Read some of the ops that follow a cursor from the journal; none when there is none."""
+        number, at = divmod(cursor, OPS_READ_AT_ONCE)
+        begin, end = cursor - at, cursor - at + OPS_READ_AT_ONCE
+        async with self._reading:
+            part = self._parts.get(number)
+            if part is None and self.last_seq >= end:
+                part = await self._read(begin, OPS_READ_AT_ONCE)
+                if len(part) == OPS_READ_AT_ONCE and part[-1].seq == end:
+                    self._parts[number] = part
+                    if len(self._parts) > PARTS_KEPT:
+                        del self._parts[next(iter(self._parts))]
+                else:  # long texts, or something of it is missing
+                    part = None
+            return part[at:] if part is not None else await self._read(cursor, OPS_READ_AT_ONCE)
+
+    def lull(self) -> None:
+        """Say that the disk has a commit: callers wait for it, and not for us, until it answers."""
+        self._lull.unpark_all()
+
+    async def wait_lull(self) -> None:
+        """Wait for the next lull, or `LULL_S`: what a consumer does then holds up no caller, as far as possible."""
+        with trio.move_on_after(LULL_S):
+            await self._lull.park()
 
     def publish(self, ops: Sequence[Op], size: int = 0) -> None:
         """Offer a commit to all consumers. Giving the same one twice does no harm.
@@ -117,7 +149,6 @@ class Feed:
         self,
         name: str,
         commits: Commits,
-        read: ReadJournal,
         *,
         crashes_max: int,
         set_aside: SetAside,
@@ -126,7 +157,6 @@ class Feed:
         self.name = name
         self.cursor = 0
         self._commits = commits
-        self._read = read
         self._crashes_max = crashes_max
         self._set_aside = set_aside
         self._send, self._receive = trio.open_memory_channel[tuple[Sequence[Op], int]](COMMITS_WAITING_MAX)
@@ -183,7 +213,18 @@ class Feed:
         """Wait until the consumer has taken in everything up to ``seq``; give it a deadline from outside."""
         while self.cursor < seq:
             self._hurry.set()
+            self._commits.lull()
             await self._moved.park()
+
+    def skip(self, cursor: int) -> None:
+        """Pass over everything up to ``cursor``; for a consumer with nothing in hand."""
+        if cursor > self.cursor:
+            self._move(cursor)
+
+    async def pause(self, least_s: float) -> None:
+        """Let others have their turn for so long, and then until the next lull."""
+        await trio.sleep(least_s)
+        await self._commits.wait_lull()
 
     def statistics(self) -> FeedStatistics:
         """Give how far the consumer is behind, and what went wrong so far."""
@@ -242,7 +283,7 @@ class Feed:
             committed = self._commits.last_seq
             if committed <= self.cursor or (ops and ops[-1].seq <= self.cursor):
                 continue  # known already
-            found = await self._read(self.cursor, OPS_READ_AT_ONCE)
+            found = await self._commits.following(self.cursor)
             if found:
                 return found
             self._move(committed)  # deleted by retention, or damaged: there is nothing to read up to here
@@ -266,8 +307,10 @@ class Feed:
         """Give a commit and those that join on to it within a moment."""
         if not self._moved:
             self._hurry = trio.Event()
-        with trio.move_on_after(self._linger_s):
+        with trio.move_on_after(self._linger_s) as lingers:
             await self._hurry.wait()
+        if lingers.cancelled_caught:
+            await self._commits.wait_lull()
         gathered = list(ops)
         while len(gathered) < OPS_READ_AT_ONCE:
             try:

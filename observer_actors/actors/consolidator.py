@@ -197,7 +197,10 @@ class Consolidator:
         seen, now = self._feed.cursor + self._feed.statistics().behind, trio.current_time()
         if seen != self._grown_to:
             self._grown_to, self._grown_at = seen, now
-        await trio.sleep(PAUSE_S if now - self._grown_at < RECENT_S else 0)
+        if now - self._grown_at < RECENT_S:
+            await self._feed.pause(PAUSE_S)
+        else:
+            await trio.lowlevel.checkpoint()
 
     def _show(self) -> None:
         """Bring some of what has changed to the shelf; what was changed again meanwhile only once."""

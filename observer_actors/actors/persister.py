@@ -8,8 +8,8 @@ taken          nothing on disk; the submissions are in hand and are taken again
 stamped        the same; stamping anew gives the same seqs
 committing     part or all of the lines may be in the file: the next incarnation's writer cuts back to the first seq
                that was not acknowledged, and the ops are written anew
-committed      on disk, and marked so in the thread that wrote: only publishing and answering are done again, and
-               consumers pass over what they know
+committed      on disk, and marked so before anything else can happen: only publishing and answering are done again,
+               and consumers pass over what they know
 =============  ====================================================================================================
 
 While the disk refuses, each round is refused with its error, and the disk is tried again every second, so that the
@@ -20,6 +20,7 @@ waited for in the same way, but not for long: until the persister has been tried
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
@@ -29,10 +30,10 @@ from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.admission import Receipts, Submission
 from observer_actors.actors.commits import Commits
-from observer_actors.actors.disk_thread import DiskThread
-from observer_actors.actors.surroundings import StartDiskThread
+from observer_actors.actors.disk_process import DiskProcess
+from observer_actors.actors.surroundings import Surroundings
 from observer_actors.errors import DiskFailed
-from observer_actors.journal import JournalStatistics, JournalWriter, Sifted
+from observer_actors.journal import Handed, JournalStatistics, JournalWriter, Sifted
 from observer_actors.op import Op, Seq
 from observer_actors.settings import JournalSettings
 from observer_actors.supervision import Drained, Life, Mailbox
@@ -47,6 +48,8 @@ OPENING_S: Final = 10.0
 """How long an incarnation tries to open the journal. Long enough that a disk that stays full never exhausts five
 restarts in thirty seconds: the daemon stays up, says so, and goes on when there is room."""
 AGE_CHECK_S: Final = 5.0
+INLINE_OPS_MAX: Final = 1_000
+"""A longer commit is encoded, and counted, in the disk's thread: for milliseconds, in which nobody would be served."""
 TURNS_BETWEEN: Final = 2
 """Turns of the event loop between two rounds. Callers who have just been answered send again at once: within two turns
 their events are there, and share the next sync, rather than wait for it to end. Nobody waits longer for it: what comes
@@ -75,7 +78,7 @@ class Persister:
 
     :param on_seal: called after the active file was sealed; must not block.
     :param probe: tries whether the disk takes a write again; blocking.
-    :param disk_thread: starts what each incarnation runs its blocking calls in.
+    :param around: gives the thread of each incarnation, and the process that writes the usual commit.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class Persister:
         log: FilteringBoundLogger,
         on_seal: Callable[[], None],
         probe: Callable[[], None],
-        disk_thread: StartDiskThread = DiskThread.started,
+        around: Surroundings,
     ) -> None:
         self.status = PersisterStatus()
         self._mailbox = mailbox
@@ -98,13 +101,28 @@ class Persister:
         self._log = log
         self._on_seal = on_seal
         self._probe = probe
-        self._disk_thread = disk_thread
+        self._around = around
+        self._writing = trio.Lock()
+        """Whoever has the process or the thread write has it."""
         self._refused = trio.Event()
 
     async def run(self, life: Life) -> None:
         """Serve as an actor; drains."""
-        async with self._disk_thread() as self._disk:
+        self._writing = trio.Lock()
+        async with self._around.disk_thread() as self._disk, AsyncExitStack() as stack:
+            self._elsewhere = await self._process(stack)
             await self._run(life)
+
+    async def _process(self, stack: AsyncExitStack) -> DiskProcess | None:
+        """Start the disk's process; None where there is to be none, or it cannot be started."""
+        start = self._around.disk_process
+        if start is None:
+            return None
+        try:
+            return await stack.enter_async_context(start())
+        except OSError as error:
+            self._log.warning("disk_process_missing", error=str(error), hint="a thread writes the journal, more slowly")
+            return None
 
     async def _run(self, life: Life) -> None:
         life.at("opening")
@@ -120,6 +138,8 @@ class Persister:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._drain_when_told, life)
                 nursery.start_soon(self._watch_disk, writer)
+                if self._elsewhere is not None:
+                    nursery.start_soon(self._elsewhere.ended)  # also when nothing is asked of it
                 await self._serve(writer, life)
                 nursery.cancel_scope.cancel()
         finally:
@@ -166,7 +186,7 @@ class Persister:
         life.at("stamped")
         if ops:
             try:
-                await self._disk(partial(_commit, writer, ops, fresh))
+                await self._write(writer, ops, fresh)
             except DiskFailed as error:
                 self._refuse(fresh, error)
                 return
@@ -176,6 +196,34 @@ class Persister:
         self._publish_and_answer(submissions)
         self.status.rounds += 1
         life.progress()
+
+    async def _write(self, writer: JournalWriter, ops: Sequence[Op], submissions: Sequence[Submission]) -> None:
+        """Write and sync, in the disk's process or in its thread. Raises as `JournalWriter.commit` does."""
+        try:
+            self._writing.acquire_nowait()  # rather than `acquire`, behind which all others would have their turn first
+        except trio.WouldBlock:
+            await self._writing.acquire()
+        try:
+            await self._commit(writer, ops, submissions)
+        finally:
+            self._writing.release()
+
+    async def _commit(self, writer: JournalWriter, ops: Sequence[Op], submissions: Sequence[Submission]) -> None:
+        is_long = len(ops) > INLINE_OPS_MAX
+        handed = None
+        if self._elsewhere is not None:
+            handed = await self._disk(partial(writer.begin, ops)) if is_long else writer.begin(ops)
+        self._commits.lull()
+        if self._elsewhere is None or handed is None:
+            await self._disk(partial(_commit, writer, ops, submissions))
+            return
+        error = await self._elsewhere.append(handed)
+        conclude = partial(_conclude, writer, ops, handed, error, submissions)
+        if error is None and not is_long:
+            conclude()
+            return
+        with trio.CancelScope(shield=True):  # what is on disk is counted as such, whatever happens meanwhile
+            await self._disk(conclude)
 
     def _take_up(self, submissions: Sequence[Submission]) -> list[Submission]:
         """Give what has to be written: not what is on disk already, and not what its caller has given up."""
@@ -223,6 +271,8 @@ class Persister:
         except DiskFailed as error:
             self._refuse((), error)
             return
+        if self._elsewhere is not None:
+            await self._elsewhere.let_go()
         self._log.info("segment_sealed", last_seq=writer.last_seq)
         self._on_seal()
 
@@ -245,7 +295,8 @@ class Persister:
 
     async def _try_again(self, writer: JournalWriter) -> None:
         try:
-            await self._disk(writer.mend)
+            async with self._writing:
+                await self._disk(writer.mend)
             await self._disk(self._probe)
         except DiskFailed as error:
             self.status.refusing = str(error)
@@ -296,5 +347,17 @@ def _sort_out(sifted: Sifted, submissions: Sequence[Submission]) -> None:
 def _commit(writer: JournalWriter, ops: Sequence[Op], submissions: Sequence[Submission]) -> None:
     """Write, sync and mark, in the disk's thread: the marks tell the truth whatever interrupts the actor afterwards."""
     writer.commit(ops)
+    _mark(submissions)
+
+
+def _conclude(
+    writer: JournalWriter, ops: Sequence[Op], handed: Handed, error: OSError | None, submissions: Sequence[Submission]
+) -> None:
+    """Take in what the disk's process has done, and mark likewise."""
+    writer.conclude(ops, handed, error)
+    _mark(submissions)
+
+
+def _mark(submissions: Sequence[Submission]) -> None:
     for submission in submissions:
         submission.committed = True

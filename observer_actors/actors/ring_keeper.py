@@ -36,6 +36,8 @@ class RingKeeper:
         while True:
             await self._take(ring, life)
             life.progress()
+            # What is older would be pushed out before anybody saw it.
+            self._feed.skip(self._commits.last_seq - LOADED_SHARE * ring.capacity)
 
     async def reached(self, seq: int) -> None:
         """Wait until the ring holds everything up to ``seq``; give it a deadline from outside."""

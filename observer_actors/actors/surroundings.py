@@ -16,10 +16,11 @@ from typing import Protocol, TypeVar
 import httpx
 import trio
 
+from observer_actors.actors.disk_process import DiskProcess
 from observer_actors.actors.disk_thread import DiskThread
 from observer_actors.op import iso_milliseconds
 
-__all__ = ["InThread", "OneByOne", "StartDiskThread", "Surroundings", "now_text"]
+__all__ = ["InThread", "OneByOne", "StartDiskProcess", "StartDiskThread", "Surroundings", "now_text"]
 
 T = TypeVar("T")
 
@@ -46,6 +47,7 @@ class OneByOne(Protocol):
 
 
 StartDiskThread = Callable[[], AbstractAsyncContextManager[OneByOne]]
+StartDiskProcess = Callable[[], AbstractAsyncContextManager[DiskProcess]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Surroundings:
 
     :param in_thread: for calls that may run beside each other.
     :param disk_thread: starts the thread of an incarnation of the persister.
+    :param disk_process: starts the process of one; None where there is none, and the thread writes.
     :param time_ns: nanoseconds since 1970.
     :param chance: gives a number from 0 to 1: the jitter of delays.
     :param transport: how HTTP requests leave; None is httpx's own.
@@ -61,6 +64,7 @@ class Surroundings:
 
     in_thread: InThread = trio.to_thread.run_sync  # type: ignore[assignment]  # it takes arguments too
     disk_thread: StartDiskThread = DiskThread.started
+    disk_process: StartDiskProcess | None = DiskProcess.started
     time_ns: Callable[[], int] = time.time_ns
     chance: Callable[[], float] = random.random
     transport: httpx.AsyncBaseTransport | None = None

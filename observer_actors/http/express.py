@@ -8,7 +8,7 @@ then, goes on with the bytes that were read, and comes back for the next request
 
 The rules:
 
-* The events of one look at the epoll are submitted together, and answered together.
+* The events of one look at the epoll are judged, submitted and answered together.
 * A rider has one request under way at most; what it sends meanwhile stays unread, and is looked at after the answer.
 * The epoll is edge-triggered: a rider is looked at when something has come, or when its last read may have left
   something behind (``more``).
@@ -19,17 +19,18 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final
 
+import msgspec
 import trio
 
 from observer_actors.actors.admission import Submission
 from observer_actors.event import JudgedEvent
 from observer_actors.http.guard import Guard, Peer
 from observer_actors.http.intake import Intake
-from observer_actors.http.wire import Head, read_head, rendered
+from observer_actors.http.wire import REMEMBERED_BYTES_MAX, Head, all_rendered, read_head
 from observer_actors.settings import ListenSettings
 
 __all__ = ["RECEIVE_BYTES", "Express", "Rider"]
@@ -42,8 +43,35 @@ fewer, the event loop's own round would weigh more."""
 _EVENTS: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 
 
+class _Known(msgspec.Struct, frozen=True, gc=False):
+    """A head that let its event into the lane, as bytes and as it was read, and who let it in."""
+
+    begins: bytes
+    head: Head
+    guard: Guard
+
+
 class Rider:
     """One connection. ``unread`` is what has been received and belongs to no answered request."""
+
+    __slots__ = (
+        "busy",
+        "closing",
+        "descriptor",
+        "ended",
+        "group",
+        "is_half_closed",
+        "is_off",
+        "known",
+        "left",
+        "more",
+        "peer",
+        "requests",
+        "taken",
+        "unread",
+        "unsent",
+        "until",
+    )
 
     def __init__(self, descriptor: int, peer: Peer) -> None:
         self.descriptor = descriptor
@@ -67,17 +95,27 @@ class Rider:
         self.more = False
         self.is_half_closed = False
         """The client sends no more: behind what it has sent comes the end, of which nothing will tell us again."""
+        self.known: _Known | None = None
+        """The head of its last event: callers send the same one again and again."""
+        self.is_off = True
+        """It does not ride, or no more."""
         self.left = trio.Event()
+
+    def let_off(self) -> None:
+        """Leave the rest to the connection's own task."""
+        self.is_off = True
+        self.left.set()
 
 
 class Group:
     """Events that are submitted together, and whose they are."""
 
-    __slots__ = ("events", "riders", "size", "submission")
+    __slots__ = ("bodies", "events", "riders", "size", "submission")
 
     def __init__(self) -> None:
         self.riders: list[Rider] = []
-        self.events: list[JudgedEvent] = []
+        self.bodies: list[bytes] = []
+        self.events: Sequence[JudgedEvent] = ()
         self.size = 0
         self.submission: Submission | None = None
 
@@ -112,14 +150,14 @@ class Express:
 
         Then ``unsent`` is to be sent first, ``ended`` says whether that was all, and ``unread`` begins a request.
         """
-        rider.left = trio.Event()
+        rider.left, rider.is_off = trio.Event(), False
         rider.until = trio.current_time() + self._settings.idle_seconds_max
         self._riders[rider.descriptor] = rider
         self._epoll.register(rider.descriptor, _EVENTS)
         try:
             await rider.left.wait()
         finally:
-            rider.group = None
+            rider.group, rider.is_off = None, True
             del self._riders[rider.descriptor]
             if not self._epoll.closed:
                 self._epoll.unregister(rider.descriptor)
@@ -134,9 +172,9 @@ class Express:
         group = Group()
         for rider in list(self._riders.values()):
             self._look(rider, group)
-            if rider.group is None and not rider.left.is_set():
+            if rider.group is None and not rider.is_off:
                 rider.ended = True
-                rider.left.set()
+                rider.let_off()
         self._submit(group)
 
     async def _read(self) -> None:
@@ -153,7 +191,7 @@ class Express:
 
     def _look(self, rider: Rider, group: Group) -> None:
         """Read what has come, unless the last request is still under way."""
-        if rider.group is not None or rider.left.is_set():
+        if rider.group is not None or rider.is_off:
             return
         try:
             data = os.read(rider.descriptor, RECEIVE_BYTES)
@@ -163,48 +201,69 @@ class Express:
         except OSError:
             data = b""
         rider.more = len(data) == RECEIVE_BYTES or rider.is_half_closed
-        rider.unread += data
         if data:
+            rider.unread += data
             self._take(rider, group)
         else:
             rider.ended = True
-            rider.left.set()
+            rider.let_off()
 
     def _take(self, rider: Rider, group: Group) -> None:
-        """Have the event that is there submitted with the group, or let the rider off."""
-        data = rider.unread
-        settings = self._settings
-        head = read_head(data, body_bytes_max=settings.body_bytes_max, head_bytes_max=settings.head_bytes_max)
-        if isinstance(head, Head) and self._is_for_the_lane(rider, head):
-            event = self._intake.judged(data[head.body_at : head.end])
-            if event is not None:
-                group.riders.append(rider)
-                group.events.append(event)
-                group.size += head.end - head.body_at
-                rider.requests += 1
-                rider.closing = head.close or rider.requests >= settings.requests_per_connection_max
-                rider.group, rider.busy, rider.until = group, True, inf
-                rider.taken = head.end
-                return
-        rider.left.set()
+        """Add the event that is there to the group, or let the rider off."""
+        data, known = rider.unread, rider.known
+        if known is None or not data.startswith(known.begins) or known.guard is not self._guard():
+            known = self._looked_up(rider)
+        if known is None or known.head.end > len(data):
+            rider.let_off()
+            return
+        head = known.head
+        body = data[head.body_at : head.end]
+        group.riders.append(rider)
+        group.bodies.append(body)
+        group.size += len(body)
+        rider.requests += 1
+        rider.closing = head.close or rider.requests >= self._settings.requests_per_connection_max
+        rider.group, rider.busy, rider.until = group, True, inf
+        rider.taken = head.end
 
-    def _is_for_the_lane(self, rider: Rider, head: Head) -> bool:
-        if head.path != "/event" or head.encoding or head.trace or head.end > len(rider.unread):
-            return False
-        return self._guard().refusal(rider.peer, "POST", head.path, head.host, head.authorization) is None
+    def _looked_up(self, rider: Rider) -> _Known | None:
+        """Read the head that is there, and ask the guard; None when it is not for the lane."""
+        data, settings, guard = rider.unread, self._settings, self._guard()
+        head = read_head(data, body_bytes_max=settings.body_bytes_max, head_bytes_max=settings.head_bytes_max)
+        if not isinstance(head, Head) or head.path != "/event" or head.encoding or head.trace:
+            return None
+        if guard.refusal(rider.peer, "POST", head.path, head.host, head.authorization) is not None:
+            return None
+        known = _Known(data[: head.body_at], head, guard)
+        rider.known = known if head.body_at <= REMEMBERED_BYTES_MAX else None
+        return known
 
     def _submit(self, group: Group) -> None:
-        """Submit a group; without room for it, its riders are let off, and wait for room by themselves."""
+        """Judge and submit a group. Whose event is not good is let off, and told why there; without room, all are."""
+        if not group.riders:
+            return
+        judged = self._intake.judged(group.bodies)
+        if None in judged:
+            self._give_back(group, [event is not None for event in judged])
+        group.events = [event for event in judged if event is not None]
         if not group.riders:
             return
         group.submission = self._intake.offer(group.events, group.size, lambda: self._note_answer(group))
+        if group.submission is None:
+            self._give_back(group, [False] * len(group.riders))
         for rider in group.riders:
-            if group.submission is None:
+            rider.unread = rider.unread[rider.taken :]
+
+    def _give_back(self, group: Group, is_kept: Sequence[bool]) -> None:
+        """Let riders off, before their events are submitted: who takes them in now counts them."""
+        for rider, body, stays in zip(group.riders, group.bodies, is_kept, strict=True):
+            if not stays:
+                group.size -= len(body)
                 rider.group = None
-                rider.requests -= 1  # who takes it in now counts it
-                rider.left.set()
-            else:
-                rider.unread = rider.unread[rider.taken :]
+                rider.requests -= 1
+                rider.let_off()
+        kept = [(rider, body) for rider, body in zip(group.riders, group.bodies, strict=True) if rider.group is group]
+        group.riders, group.bodies = [rider for rider, _ in kept], [body for _, body in kept]
 
     def _note_answer(self, group: Group) -> None:
         self._answered.append(group)
@@ -226,8 +285,7 @@ class Express:
         assert group.submission is not None
         replies = self._intake.replies(group.events, group.submission)
         leaving = [rider.closing or self.draining for rider in group.riders]
-        answers = [rendered(reply, close=close) for reply, close in zip(replies, leaving, strict=True)]
-        for rider, answer, close in zip(group.riders, answers, leaving, strict=True):
+        for rider, answer, close in zip(group.riders, all_rendered(replies, leaving), leaving, strict=True):
             if rider.group is group:
                 self._send_one(rider, answer, close=close)
         for rider in group.riders:
@@ -250,7 +308,7 @@ class Express:
         rider.busy = bool(rider.unread)
         rider.until = self._now + self._settings.idle_seconds_max
         if rider.ended or rider.unsent:
-            rider.left.set()
+            rider.let_off()
         elif rider.unread:
             self._take(rider, following)
         elif rider.more:

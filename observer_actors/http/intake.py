@@ -133,12 +133,9 @@ class Intake:
         self._count(receipts, 0)
         return self._accepted(event, receipts, 0)
 
-    def judged(self, body: bytes) -> JudgedEvent | None:
-        """Judge an event; None when it is not a good one, which `event` will say in full."""
-        try:
-            return self._decoder().one(body, now=self._now.text())
-        except ObserverError:
-            return None
+    def judged(self, bodies: Sequence[bytes]) -> Sequence[JudgedEvent | None]:
+        """Judge the events of several callers; None for one that is not good, which `event` will say in full."""
+        return self._decoder().several(bodies, now=self._now.text())
 
     def offer(self, events: Sequence[JudgedEvent], size: int, on_answered: Callable[[], None]) -> Submission | None:
         """Take single events of several callers in together, if there is room for them now; None if not.
@@ -158,17 +155,20 @@ class Intake:
         except ObserverError as error:
             return [self._refuse(error, len(events))] * len(events)
         self._count(receipts, 0)
+        if not receipts.duplicates and not any(event.notes for event in events):
+            # What msgspec would make of them, in a third of the time.
+            begins = b'{"accepted":true,"ring_size":%d,"seq":' % self._ring_size()
+            return [Reply(200, b"%b%d}" % (begins, seq)) for seq in receipts.seqs]
         return [self._accepted(event, receipts, position) for position, event in enumerate(events)]
 
     def _accepted(self, event: JudgedEvent, receipts: Receipts, position: int) -> Reply:
-        seq, ring_size, notes = receipts.seqs[position], self._ring_size(), event.notes
-        if not notes and not receipts.duplicates:
-            # What msgspec would make of it, in a third of the time.
-            return Reply(200, b'{"accepted":true,"ring_size":%d,"seq":%d}' % (ring_size, seq))
+        seq, notes = receipts.seqs[position], event.notes
         self.statistics.redacted.update(event.redacted)
         self._look_at({note: 1 for note in notes if note.startswith(SOURCE_NOTE)})
         duplicate = position in receipts.duplicates
-        return json_reply(EventAnswer(accepted=True, ring_size=ring_size, seq=seq, duplicate=duplicate, notes=notes))
+        return json_reply(
+            EventAnswer(accepted=True, ring_size=self._ring_size(), seq=seq, duplicate=duplicate, notes=notes)
+        )
 
     def without_secrets(self, text: str) -> str:
         """Give a text that is no event, and is kept all the same, without its secrets."""

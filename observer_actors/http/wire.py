@@ -6,6 +6,7 @@ A head means the same whenever it comes, so what it means is remembered: callers
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from email.utils import formatdate
 from enum import Enum
 from functools import lru_cache
@@ -18,7 +19,16 @@ from msgspec import Struct
 
 from observer_actors.http.replies import FOR_BROWSERS, Reply
 
-__all__ = ["INCOMPLETE", "LENGTH_DIGITS_MAX", "Head", "Incomplete", "read_head", "rendered"]
+__all__ = [
+    "INCOMPLETE",
+    "LENGTH_DIGITS_MAX",
+    "REMEMBERED_BYTES_MAX",
+    "Head",
+    "Incomplete",
+    "all_rendered",
+    "read_head",
+    "rendered",
+]
 
 LENGTH_DIGITS_MAX: Final = 18
 """A longer length is the gate's case: the same limit there."""
@@ -176,8 +186,32 @@ _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 def rendered(reply: Reply, *, close: bool) -> bytes:
     """Give the reply as it goes over the wire."""
+    return _head_for(reply, close=close) + reply.body
+
+
+def all_rendered(replies: Sequence[Reply], closes: Sequence[bool]) -> list[bytes]:
+    """Give replies as they go over the wire: those in a row that differ in nothing but their words have one head."""
+    answers: list[bytes] = []
+    last, last_close, head = None, False, b""
+    for reply, close in zip(replies, closes, strict=True):
+        if last is None or close is not last_close or not _is_alike(reply, last):
+            last, last_close, head = reply, close, _head_for(reply, close=close)
+        answers.append(head + reply.body)
+    return answers
+
+
+def _is_alike(one: Reply, other: Reply) -> bool:
+    return (
+        len(one.body) == len(other.body)
+        and one.status == other.status
+        and one.headers == other.headers
+        and one.content_type == other.content_type
+    )
+
+
+def _head_for(reply: Reply, *, close: bool) -> bytes:
     headers = (*reply.headers, ("connection", "close")) if close else reply.headers
-    return _head_of(int(time()), reply.status, reply.content_type, len(reply.body), headers) + reply.body
+    return _head_of(int(time()), reply.status, reply.content_type, len(reply.body), headers)
 
 
 @lru_cache(256)

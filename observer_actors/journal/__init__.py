@@ -11,7 +11,7 @@ from observer_actors.journal.reader import JournalReader, Page, Query, ReaderSta
 from observer_actors.journal.sealing import Compacted, Removed, compact, retain
 from observer_actors.journal.surveying import look
 from observer_actors.journal.verify import Finding, VerifyReport, verify
-from observer_actors.journal.writer import JournalStatistics, JournalWriter
+from observer_actors.journal.writer import Handed, JournalStatistics, JournalWriter
 
 __all__ = [
     "Catalog",
@@ -21,6 +21,7 @@ __all__ = [
     "DirectoryLock",
     "Disk",
     "Finding",
+    "Handed",
     "JournalReader",
     "JournalStatistics",
     "JournalWriter",

@@ -15,7 +15,17 @@ from typing import Final, Protocol
 
 from observer_actors.errors import DiskFailed, DiskFull
 
-__all__ = ["AppendFile", "Disk", "PosixDisk", "disk_error", "replace_file", "translated", "write_all"]
+__all__ = [
+    "AppendFile",
+    "Disk",
+    "PosixDisk",
+    "PosixFile",
+    "disk_error",
+    "lost",
+    "replace_file",
+    "translated",
+    "write_all",
+]
 
 FILE_MODE: Final = 0o600
 DIRECTORY_MODE: Final = 0o700
@@ -86,10 +96,18 @@ class PosixFile:
         """
         now = os.fstat(self._fd)
         if not self._shared and (not now.st_nlink or now.st_size != self._size):
-            raise OSError(errno.ESTALE, "the file was removed or changed by somebody else")
+            raise lost()
         written = os.write(self._fd, data)
         self._size += written
         return written
+
+    def fileno(self) -> int:
+        """Give the descriptor."""
+        return self._fd
+
+    def grown(self, size: int) -> None:
+        """Take note of bytes that another process has appended in our place."""
+        self._size += size
 
     def datasync(self) -> None:
         """Sync data and size, not the times."""
@@ -111,6 +129,11 @@ class PosixFile:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def lost() -> OSError:
+    """Say that a file is not what we left."""
+    return OSError(errno.ESTALE, "the file was removed or changed by somebody else")
 
 
 class PosixDisk:

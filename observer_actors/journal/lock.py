@@ -35,6 +35,11 @@ class DirectoryLock:
         if not _taken(self._fd):
             holder = os.pread(self._fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
             self.close()
+            if _is_gone(holder):
+                raise DataDirectoryLocked(
+                    f"{data_dir} is in use by what is left of process {holder}",
+                    hint="its child, which runs appending.py, still waits for the disk, or was stopped",
+                )
             raise DataDirectoryLocked(
                 f"{data_dir} is in use by process {holder}",
                 hint="stop that daemon, or choose another data directory",
@@ -42,6 +47,10 @@ class DirectoryLock:
         with translated("writing the lock file"):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def fileno(self) -> int:
+        """Give the descriptor: whoever is given it holds the lock too."""
+        return self._fd
 
     def close(self) -> None:
         """Let go of it; again is harmless."""
@@ -56,6 +65,10 @@ class DirectoryLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _is_gone(holder: str) -> bool:
+    return holder.isdigit() and not Path(f"/proc/{holder}").exists()
 
 
 def _taken(fd: int) -> bool:

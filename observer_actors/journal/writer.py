@@ -24,14 +24,14 @@ from msgspec import Struct
 from observer_actors.errors import DiskFailed
 from observer_actors.journal.catalog import Active, Catalog, Segment
 from observer_actors.journal.deduplication import IdWindow, Sifted
-from observer_actors.journal.files import AppendFile, Disk, disk_error, translated, write_all
+from observer_actors.journal.files import AppendFile, Disk, PosixFile, disk_error, translated, write_all
 from observer_actors.journal.format import BLOCK_BYTES, Paths, recorded_text, recorded_us
 from observer_actors.journal.opening import Opened, RecoveryReport, open_directory
 from observer_actors.journal.recovery import Mark
 from observer_actors.op import Op, Seq, encode_ops
 from observer_actors.settings import JournalSettings
 
-__all__ = ["JournalStatistics", "JournalWriter"]
+__all__ = ["Handed", "JournalStatistics", "JournalWriter"]
 
 
 class JournalStatistics(Struct, frozen=True, kw_only=True):
@@ -62,6 +62,17 @@ class JournalStatistics(Struct, frozen=True, kw_only=True):
     """Seen in the active file when the writer was opened."""
     dedup_ids: int
     """Ids in the window just now."""
+
+
+class Handed(Struct):
+    """What another process is to append and sync, and how far it came."""
+
+    file: PosixFile
+    held: int
+    """Bytes in the file before."""
+    data: bytes
+    is_written: bool = False
+    sync_us: int = 0
 
 
 class _Fault(Enum):
@@ -147,15 +158,49 @@ class JournalWriter:
             the next commit writes. Where that is not on disk yet, the process may end before it is, and the batch may
             be found after all: the error says so.
         """
-        if not ops:
+        if ops:
+            self._commit(ops, self._encoded(ops), None)
+
+    def begin(self, ops: Sequence[Op]) -> Handed | None:
+        """Begin a commit that another process is to write, and `conclude` ends.
+
+        None where it is ours to do, by `commit`: something has to be mended first, or the file is not just one of the
+        system's (a subclass may do more than the system does).
+        """
+        if not ops or self._fault is not None or type(self._file) is not PosixFile:
+            return None
+        handed = Handed(self._file, self._active.durable_bytes, self._encoded(ops))
+        self._fault, self._may_return = _Fault.TAINTED, True
+        return handed
+
+    def conclude(self, ops: Sequence[Op], handed: Handed, error: OSError | None) -> None:
+        """End a commit that another process has written: at once where that went well.
+
+        Where it did not, this blocks, and raises, as `commit` does.
+        """
+        if handed.is_written:
+            self._syncs += 1
+            self._last_sync_us = handed.sync_us
+        if error is not None:
+            self._fault = _Fault.TAINTED if handed.is_written else _Fault.UNCUT
+            self._commit(ops, handed.data, error)
             return
+        self._fault = None
+        handed.file.grown(len(handed.data))
+        self._advance(ops, handed.data)
+
+    def _encoded(self, ops: Sequence[Op]) -> bytes:
         assert ops[0].seq == self._active.last_seq + 1, "stamp the batch before its commit"
         assert ops[-1].seq == self._active.last_seq + len(ops), "a batch is committed whole"
-        data = encode_ops(ops)
-        self._may_return = False
+        return encode_ops(ops)
+
+    def _commit(self, ops: Sequence[Op], data: bytes, failed: OSError | None) -> None:
+        """Write a batch; ``failed`` is what the first attempt at it has met already, elsewhere."""
         try:
-            self._mend()
-            self._write(data)
+            if failed is None:
+                self._may_return = False
+                self._mend()
+            self._write(data, failed)
         except OSError as error:
             self._commit_failures += 1
             # Cut now if that works; if not, the fault stays and the next commit begins with it.
@@ -165,9 +210,11 @@ class JournalWriter:
             raise disk_error(error, "writing the journal", then) from error
         self._advance(ops, data)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, failed: OSError | None) -> None:
         """Append and sync, in a second file if the first one's fdatasync fails."""
         try:
+            if failed is not None:
+                raise failed
             self._append(data)
         except OSError:
             if self._fault is not _Fault.TAINTED:

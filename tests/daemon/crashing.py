@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from observer_actors import cli, daemon
+from observer_actors.actors.surroundings import Surroundings
 from observer_actors.journal import PosixDisk
 from observer_actors.journal.files import AppendFile, PosixFile
 from observer_actors.settings import Settings
@@ -54,9 +55,9 @@ def _on_step(name: str, step: str) -> None:
 class CrashingDaemon(daemon.Daemon):
     """Follows the plan."""
 
-    def __init__(self, settings: Settings, listeners: list[socket.socket]) -> None:
+    def __init__(self, settings: Settings, listeners: list[socket.socket], *, around: Surroundings) -> None:
         disk = SlowDisk() if _plan()[0] == "disk" else None
-        super().__init__(settings, listeners, disk=disk, on_step=_on_step)
+        super().__init__(settings, listeners, disk=disk, around=around, on_step=_on_step)
 
     @property
     def stop_seconds_max(self) -> float:

@@ -81,6 +81,20 @@ async def test_a_file_of_tokens_that_everybody_may_read_is_told_of(tmp_path: Pat
         assert "every user may read" in told
 
 
+async def test_a_token_that_is_gone_lets_nothing_in_on_a_connection_that_it_has_opened(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as daemon, connected_to(daemon.url, "front") as client:
+        request = post("/event", GOOD, f"Authorization: Bearer {INGEST}")
+        for _ in range(2):
+            await client.send(request)
+            assert (await client.answer()).status == 200
+        (tmp_path / "tokens").write_text(f"new ingest {READ}x\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        await daemon.logged("reloaded")
+        await client.send(request)
+        assert (await client.answer()).status == 401
+    assert len(daemon.ops()) == 2
+
+
 async def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
     async with guarded(tmp_path) as daemon:
         (tmp_path / "tokens").write_text(f"new ingest {READ}x\nold ingest {INGEST}\n")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -15,6 +17,7 @@ import msgspec
 import pytest
 import trio
 
+from benchmarks.processes import children
 from tests.daemon.served import Served, served
 from tests.daemon.test_listeners import has_ipv6
 from tests.harness import Daemon, running_daemon
@@ -133,6 +136,25 @@ def get(target: str, *more: str) -> bytes:
 def post(path: str, body: bytes, *more: str) -> bytes:
     head = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *more]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+async def test_a_bad_event_beside_good_ones_while_there_is_no_room_harms_nobody(tmp_path: Path) -> None:
+    good, bad = post("/event", b'{"endpoint":"a","success":true}'), post("/event", b"{bad")
+    settings = ("--set", "admission.waiting_ops_max=1", "--set", "admission.wait_seconds_max=20")
+    async with running_daemon(tmp_path, *settings) as daemon, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected_to(daemon.url, "front")) for _ in range(4)]
+        [disk] = children(daemon.process.pid)
+        os.kill(disk, signal.SIGSTOP)
+        await clients[0].send(good)
+        await daemon.json("/health")  # by now it is on its way to the disk
+        daemon.process.send_signal(signal.SIGSTOP)
+        for client, request in zip(clients[1:], (good, bad, good), strict=True):
+            await client.send(request)
+        daemon.process.send_signal(signal.SIGCONT)
+        assert (await clients[2].answer()).status == 400
+        os.kill(disk, signal.SIGCONT)
+        assert [(await clients[number].answer()).status for number in (0, 1, 3)] == [200] * 3
+        assert not [line for line in daemon.log if line["event"] == "actor_failed"]
 
 
 REQUESTS: Final = {

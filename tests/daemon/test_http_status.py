@@ -14,6 +14,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.processes import children
 from observer_actors.patterns import stable_id
 from observer_actors.visible import visible
 from tests.daemon.served import Served, served
@@ -120,13 +121,15 @@ def test_while_the_disk_refuses_it_is_not_ready_and_says_why_and_is_again_later(
 
 @contextmanager
 def no_file_may_grow(pid: int) -> Iterator[None]:
-    """Make a process's writes fail as on a disk that has had enough, which takes no root."""
-    soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
+    """Make the writes of a process and its children fail as on a disk that has had enough, which takes no root."""
+    limits = {one: resource.prlimit(one, resource.RLIMIT_FSIZE) for one in (pid, *children(pid))}
+    for one, (_, hard) in limits.items():
+        resource.prlimit(one, resource.RLIMIT_FSIZE, (0, hard))
     try:
         yield
     finally:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
+        for one, both in limits.items():
+            resource.prlimit(one, resource.RLIMIT_FSIZE, both)
 
 
 def test_actors_shows_the_whole_tree(daemon: Served) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, Final
 import msgspec
 import trio
 
+from benchmarks.processes import children
 from tests.daemon.load import Client, Ledger, clients, settle, stored_ops
 from tests.harness import Daemon, running_daemon
 
@@ -19,6 +21,7 @@ ROUNDS: Final = int(os.environ.get("OBSERVER_KILL_ROUNDS", "8"))
 SEED: Final = int(os.environ.get("OBSERVER_KILL_SEED", "20261122"))
 CLIENTS: Final = 6
 ROUND_S: Final = 60.0
+IN_USE: Final = 75
 CONFIG: Final = """
 [journal]
 segment_bytes_max = 20_000
@@ -64,6 +67,60 @@ async def test_what_was_acknowledged_before_a_sigkill_is_stored_exactly_once_whe
     assert stopped["segments"] >= ROUNDS, "no sealing happened: the test has lost its point"
     retried = {name for name, event in ledger.sent.items() if "id" in event}
     assert retried <= ledger.owed, "a client that retries gets through in the end"
+
+
+async def test_a_sigkill_of_the_disks_process_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    ledger = Ledger()
+    load = clients(CLIENTS, ledger, SEED)
+    async with running_daemon(tmp_path) as daemon:
+        with trio.fail_after(ROUND_S):
+            async with trio.open_nursery() as nursery:
+                for client in load:
+                    nursery.start_soon(client.run, daemon.url)
+                for incarnation in (2, 3, 4):
+                    await ledger.wait_owed(len(ledger.owed) + 100)
+                    [disk] = children(daemon.process.pid)
+                    os.kill(disk, signal.SIGKILL)
+                    await daemon.logged("actor_started", actor="persister", incarnation=incarnation)
+                await ledger.wait_owed(len(ledger.owed) + 100)
+                nursery.cancel_scope.cancel()
+        await settle(load, daemon.url)
+        assert len([line for line in daemon.log if line["event"] == "actor_failed"]) == 3
+        assert await daemon.stop() == 0
+    ledger.check(stored_ops(tmp_path))
+
+
+async def test_the_disks_process_is_started_anew_also_when_nobody_sends(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path) as daemon:
+        [disk] = children(daemon.process.pid)
+        os.kill(disk, signal.SIGKILL)
+        await daemon.logged("actor_started", actor="persister", incarnation=2)
+        assert (await daemon.event(endpoint="a"))["seq"] == 1
+        assert children(daemon.process.pid) != {disk}
+
+
+async def test_without_its_program_the_thread_writes(tmp_path: Path) -> None:
+    program = tmp_path / "embedding.py"
+    program.write_text("import sys\nfrom observer_actors.cli import main\nsys.executable = '/bin/true'\nmain()\n")
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path.cwd())])}
+    async with running_daemon(tmp_path / "data", module="embedding", environment=environment) as daemon:
+        await daemon.logged("disk_process_missing")
+        assert (await daemon.event(endpoint="a"))["seq"] == 1
+        assert children(daemon.process.pid) == set()
+
+
+async def test_the_next_daemon_waits_for_a_disks_process_that_may_still_write(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path) as daemon:
+        [disk] = children(daemon.process.pid)
+        os.kill(disk, signal.SIGSTOP)
+        daemon.process.kill()
+        await daemon.process.wait()
+    async with running_daemon(tmp_path, wait_ready=False) as daemon:
+        assert await daemon.process.wait() == IN_USE
+    assert "is in use by what is left of process" in "".join(daemon.raw_log)
+    os.kill(disk, signal.SIGKILL)
+    async with running_daemon(tmp_path) as daemon:
+        assert await daemon.stop() == 0
 
 
 async def _kill_under_load(daemon: Daemon, load: list[Client], ledger: Ledger, chance: random.Random) -> None:

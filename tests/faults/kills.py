@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import Final
 
 import trio
 
+from benchmarks.processes import children
 from tests.faults.tracing import Injection, started_under
 from tests.faults.trial import LIMIT_S, Trial
 from tests.harness import Daemon
 
-__all__ = ["kill_at_a_system_call", "kill_under_load", "stand_still", "stop_under_load"]
+__all__ = ["kill_at_a_system_call", "kill_the_disks_process", "kill_under_load", "stand_still", "stop_under_load"]
 
 STARTING_SHARE: Final = 0.2
 """Of the kills come while the daemon is starting: in the middle of a recovery, often."""
@@ -49,6 +51,24 @@ async def _kill(trial: Trial, daemon: Daemon) -> None:
     daemon.process.kill()
     await daemon.process.wait()
     trial.injected()
+
+
+async def kill_the_disks_process(trial: Trial) -> None:
+    """SIGKILL for the process that appends and syncs, or SIGSTOP for a while; the daemon is left alone."""
+    async with trial.daemon() as daemon:
+        async with trial.callers(daemon):
+            for _ in range(trial.repeats):
+                await trial.more(trial.chance.randint(20, 200))
+                [disk] = children(daemon.process.pid)
+                if trial.chance.random() < 0.5:
+                    os.kill(disk, signal.SIGKILL)
+                else:
+                    os.kill(disk, signal.SIGSTOP)
+                    await trio.sleep(trial.chance.uniform(0, 1.5))
+                    os.kill(disk, signal.SIGCONT)
+                trial.injected()
+                await trial.recovered()
+        await trial.finish_with(daemon)
 
 
 async def kill_at_a_system_call(trial: Trial) -> None:

@@ -35,6 +35,16 @@ SCENARIOS: Final = (
         repeats=6,
     ),
     Scenario(
+        name="kill-disk",
+        fault="SIGKILL of the process that appends and syncs, under load, or SIGSTOP for up to 1.5 s",
+        injected_by="a signal",
+        promised=f"goes on by itself; {KEPT}",
+        run=kills.kill_the_disks_process,
+        rounds=6,
+        repeats=5,
+        repeats_bounded=2,
+    ),
+    Scenario(
         name="stop",
         fault="SIGTERM at a random moment, under load, half of them twice",
         injected_by="a signal",

@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from benchmarks.processes import children
 from tests.faults.scenario import Unavailable
 
 __all__ = ["Injection", "injections", "started_under", "tampered"]
@@ -54,8 +55,8 @@ def started_under(injection: Injection, log: Path) -> list[str]:
 
 @asynccontextmanager
 async def injections(pid: int, injection: Injection, log: Path) -> AsyncIterator[None]:
-    """Inject into a process that runs, while the block lasts."""
-    command = [*injection.arguments(log), "-p", str(pid)]
+    """Inject into a process that runs, and into its children, while the block lasts."""
+    command = [*injection.arguments(log), *(part for one in (pid, *children(pid)) for part in ("-p", str(one)))]
     process = await trio.lowlevel.open_process(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         await _attached(process)

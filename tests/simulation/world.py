@@ -306,6 +306,7 @@ class World:
         around = Surroundings(
             in_thread=turns.in_thread,
             disk_thread=turns.disk_thread,
+            disk_process=None,
             time_ns=self.clock,
             chance=self._chance.random,
             transport=Line(self.network, lambda: process.is_dead),
