@@ -48,8 +48,10 @@ OPENING_S: Final = 10.0
 """How long an incarnation tries to open the journal. Long enough that a disk that stays full never exhausts five
 restarts in thirty seconds: the daemon stays up, says so, and goes on when there is room."""
 AGE_CHECK_S: Final = 5.0
-INLINE_OPS_MAX: Final = 1_000
-"""A longer commit is encoded, and counted, in the disk's thread: for milliseconds, in which nobody would be served."""
+ELSEWHERE_OPS_MAX: Final = 1_000
+ELSEWHERE_BYTES_MAX: Final = 512 * 1024
+"""A larger commit is written by the thread: to encode it, and to count it, takes milliseconds, in which the event loop
+would serve nobody, and there are few of them."""
 TURNS_BETWEEN: Final = 2
 """Turns of the event loop between two rounds. Callers who have just been answered send again at once: within two turns
 their events are there, and share the next sync, rather than wait for it to end. Nobody waits longer for it: what comes
@@ -209,21 +211,17 @@ class Persister:
             self._writing.release()
 
     async def _commit(self, writer: JournalWriter, ops: Sequence[Op], submissions: Sequence[Submission]) -> None:
-        is_long = len(ops) > INLINE_OPS_MAX
-        handed = None
-        if self._elsewhere is not None:
-            handed = await self._disk(partial(writer.begin, ops)) if is_long else writer.begin(ops)
+        is_small = len(ops) <= ELSEWHERE_OPS_MAX and sum(one.weight for one in submissions) <= ELSEWHERE_BYTES_MAX
+        handed = writer.begin(ops) if self._elsewhere is not None and is_small else None
         self._commits.lull()
         if self._elsewhere is None or handed is None:
             await self._disk(partial(_commit, writer, ops, submissions))
             return
         error = await self._elsewhere.append(handed)
-        conclude = partial(_conclude, writer, ops, handed, error, submissions)
-        if error is None and not is_long:
-            conclude()
-            return
-        with trio.CancelScope(shield=True):  # what is on disk is counted as such, whatever happens meanwhile
-            await self._disk(conclude)
+        if error is None:
+            _conclude(writer, ops, handed, None, submissions)
+        else:
+            await self._disk(partial(_conclude, writer, ops, handed, error, submissions))
 
     def _take_up(self, submissions: Sequence[Submission]) -> list[Submission]:
         """Give what has to be written: not what is on disk already, and not what its caller has given up."""
