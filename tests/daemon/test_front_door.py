@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import os
 import signal
@@ -18,6 +19,10 @@ import pytest
 import trio
 
 from benchmarks.processes import children
+from observer_actors.actors.admission import LOOK_S
+from observer_actors.http.express import Group
+from observer_actors.settings import ListenSettings, Settings
+from tests.daemon.inside import daemon_inside
 from tests.daemon.served import Served, served
 from tests.daemon.test_listeners import has_ipv6
 from tests.harness import Daemon, running_daemon
@@ -429,3 +434,19 @@ def _comparable(answer: Answer) -> object:
         for name, value in content.items()
         if name not in ("seq", "ring_size", "first_seq", "last_seq", "advice_id")
     }
+
+
+async def test_what_was_answered_is_forgotten_without_a_search_for_garbage(tmp_path: Path) -> None:
+    """Which comes seldom, and would find a hundred megabytes every few seconds."""
+    settings = Settings(data_dir=tmp_path, listen=ListenSettings(port=0))
+    async with daemon_inside(settings) as daemon, connected_to(daemon.addresses[0], "front") as client:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                await client.send(post("/event", b'{"endpoint":"a","success":true}'))
+                assert (await client.answer()).status == 200
+            await trio.sleep(3 * LOOK_S)  # so long admission remembers for whom it keeps the time
+            assert sum(isinstance(one, Group) for one in gc.get_objects()) <= 2
+        finally:
+            gc.enable()
