@@ -179,7 +179,7 @@ class Daemon:
         self.journal = OpenJournal(
             self._disk, data_dir, lambda: self.settings.journal, log=logger("journal"), around=around
         )
-        self.commits = Commits(self.journal.read, crashes_max=crashes_max, set_aside=quarantine.op)
+        self.commits = Commits(self.journal.read_block, crashes_max=crashes_max, set_aside=quarantine.op)
         self.cycle = Cycle(lambda: self.settings.cycle.seconds)
         self.mailbox: Mailbox[Submission] = Mailbox(
             "persister", SUBMISSIONS_MAX, events=self.events, crashes_max=crashes_max, set_aside=quarantine.submission

@@ -44,11 +44,11 @@ class Submission:
     """
 
     __slots__ = (
+        "_on_answered",
         "admission",
         "committed",
         "error",
         "finished",
-        "on_answered",
         "ops",
         "receipts",
         "stamped",
@@ -57,10 +57,10 @@ class Submission:
         "withdrawn",
     )
 
-    def __init__(self, ops: Sequence[Op], weight: int, on_answered: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, ops: Sequence[Op], weight: int, on_answered: Callable[[], None] | None = None) -> None:
         self.ops = ops
         self.weight = weight
-        self.on_answered = on_answered
+        self._on_answered = on_answered or _nobody
         self.finished = False
         """The persister is done with it, and has said how it went."""
         self.receipts = Receipts(())
@@ -89,11 +89,22 @@ class Submission:
         if admission is not None:
             admission.leave(self)
 
+    def tell(self) -> None:
+        """Tell the caller, once, that there is an answer.
+
+        And forget the caller, which holds us: only a search for garbage would find the two.
+        """
+        told, self._on_answered = self._on_answered, _nobody
+        told()
+
     def _finish(self) -> None:
         self.finished = True
         self.drop()
-        if not self.withdrawn:
-            self.on_answered()
+        self.tell()
+
+
+def _nobody() -> None:
+    """Be told, and do nothing."""
 
 
 class Room:
@@ -287,7 +298,7 @@ class Admission:
             _, submission = timed.popleft()
             if not submission.finished:
                 self._give_up(submission)
-                submission.on_answered()
+                submission.tell()
 
     def _give_up(self, submission: Submission) -> None:
         """Have the persister pass over it, unless it has it in hand already."""

@@ -10,7 +10,8 @@ was alone in hand at N crashes is set aside. Here the op stays in the journal; o
 
 from __future__ import annotations
 
-from collections import Counter
+from bisect import bisect_right
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -24,18 +25,21 @@ __all__ = ["Commits", "Feed", "FeedStatistics"]
 
 ReadJournal = Callable[[int, int], Awaitable[Sequence[Op]]]
 """(after_seq, most) -> the ops that follow, in order; empty when there is none."""
+ReadBlock = Callable[[int], Awaitable[Sequence[Op]]]
+"""(after_seq) -> the next ops, in order, of one block of the journal; empty when there is none."""
 SetAside = Callable[[str, Op, int], Awaitable[None]]
 """(consumer, op, crashes)"""
 
 COMMITS_WAITING_MAX: Final = 512
 """Commits that wait for one consumer. Beyond it the journal is the queue, so this may be small."""
 OPS_WAITING_MAX: Final = 20_000
-"""Ops in those commits, unless it is one alone: a commit may hold ten thousand, and a parked consumer takes none."""
+"""How far a commit may be ahead of the consumer that it waits for, unless it is the very next one. Who is further
+behind comes to it by way of the journal: what waited for it would take memory for long, and for nothing."""
 BYTES_WAITING_MAX: Final = 16 * 1024 * 1024
-"""What those ops were in the requests that brought them, unless it is one commit alone."""
-OPS_READ_AT_ONCE: Final = 1_000
-PARTS_KEPT: Final = 4
-"""Parts of the journal that were read last: consumers that fell behind together want the same ones."""
+"""What the ops that wait were in the requests that brought them, unless it is one commit alone."""
+GATHERED_OPS: Final = 1_000
+BLOCKS_KEPT: Final = 4
+"""Blocks of the journal that were read last: consumers that fell behind together want the same ones."""
 OPS_AT_ONCE_MAX: Final = 300
 """Handed out at once: about half a millisecond's work for a consumer, in which nobody else has a turn."""
 SET_ASIDE_MAX: Final = 10_000
@@ -60,7 +64,7 @@ class Commits:
     :param read: reads the journal; shared by all that fell behind.
     """
 
-    def __init__(self, read: ReadJournal, *, crashes_max: int, set_aside: SetAside) -> None:
+    def __init__(self, read: ReadBlock, *, crashes_max: int, set_aside: SetAside) -> None:
         self.last_seq = 0
         self.is_open = False
         """Whether the journal has been opened in this process, and so `last_seq` is known."""
@@ -70,8 +74,7 @@ class Commits:
         self._feeds: list[Feed] = []
         self._taps: list[Callable[[Sequence[Op], int], None]] = []
         self._lull = trio.lowlevel.ParkingLot()
-        self._parts: dict[int, Sequence[Op]] = {}
-        """Whole parts of `OPS_READ_AT_ONCE` ops, by their number; the one that was read last at the end."""
+        self._blocks: deque[Sequence[Op]] = deque(maxlen=BLOCKS_KEPT)
         self._reading = trio.Lock()
 
     def feed(self, name: str, *, linger_s: float = 0.0) -> Feed:
@@ -100,20 +103,15 @@ class Commits:
         self.publish(())
 
     async def following(self, cursor: int) -> Sequence[Op]:
-        """Read some of the ops that follow a cursor from the journal; none when there is none."""
-        number, at = divmod(cursor, OPS_READ_AT_ONCE)
-        begin, end = cursor - at, cursor - at + OPS_READ_AT_ONCE
+        """Give the next ops after a cursor from the journal, as far as one block of it has them; none at the end."""
         async with self._reading:
-            part = self._parts.get(number)
-            if part is None and self.last_seq >= end:
-                part = await self._read(begin, OPS_READ_AT_ONCE)
-                if len(part) == OPS_READ_AT_ONCE and part[-1].seq == end:
-                    self._parts[number] = part
-                    if len(self._parts) > PARTS_KEPT:
-                        del self._parts[next(iter(self._parts))]
-                else:  # long texts, or something of it is missing
-                    part = None
-            return part[at:] if part is not None else await self._read(cursor, OPS_READ_AT_ONCE)
+            for block in self._blocks:
+                if block[0].seq <= cursor + 1 <= block[-1].seq:
+                    return block[bisect_right(block, cursor, key=_seq) :]
+            block = await self._read(cursor)
+            if block:
+                self._blocks.append(block)
+            return block
 
     def lull(self) -> None:
         """Say that the disk has a commit: callers wait for it, and not for us, until it answers."""
@@ -167,23 +165,24 @@ class Feed:
         self._crashes: Counter[int] = Counter()
         self._left_out: set[int] = set()
         self._passed_over = 0
-        self._waiting_ops = self._waiting_bytes = 0
+        self._waiting_bytes = 0
         self._moved = trio.lowlevel.ParkingLot()
         self._linger_s = linger_s
         self._hurry = trio.Event()
 
     def offer(self, ops: Sequence[Op], size: int) -> None:
         """Take a commit in, or leave it to the journal."""
-        has_room = self._waiting_ops + len(ops) <= OPS_WAITING_MAX and self._waiting_bytes + size <= BYTES_WAITING_MAX
-        if self._waiting_ops and not has_room:
-            self._passed_over += 1
-            return
+        if ops:
+            is_next = ops[0].seq <= self.cursor + 1
+            has_room = self._waiting_bytes + size <= BYTES_WAITING_MAX
+            if not is_next and (ops[-1].seq - self.cursor > OPS_WAITING_MAX or not has_room):
+                self._passed_over += 1
+                return
         try:
             self._send.send_nowait((ops, size))
         except trio.WouldBlock:
             self._passed_over += 1
         else:
-            self._waiting_ops += len(ops)
             self._waiting_bytes += size
 
     async def open(self, cursor: int) -> None:
@@ -299,7 +298,6 @@ class Feed:
 
     def _received(self, commit: tuple[Sequence[Op], int]) -> Sequence[Op]:
         ops, size = commit
-        self._waiting_ops -= len(ops)
         self._waiting_bytes -= size
         return ops
 
@@ -312,7 +310,7 @@ class Feed:
         if lingers.cancelled_caught:
             await self._commits.wait_lull()
         gathered = list(ops)
-        while len(gathered) < OPS_READ_AT_ONCE:
+        while len(gathered) < GATHERED_OPS:
             try:
                 more = self._received(self._receive.receive_nowait())
             except trio.WouldBlock:
@@ -329,3 +327,7 @@ def _widened(suspects: range, left: Sequence[Op]) -> range:
     if first >= suspects.stop:
         return range(first, end)
     return range(min(first, suspects.start), max(end, suspects.stop))
+
+
+def _seq(op: Op) -> int:
+    return op.seq

@@ -80,6 +80,10 @@ class OpenJournal:
         """Give up to ``most`` ops that follow ``after_seq``, in order."""
         return await self._in_thread(partial(self.reader.read, after_seq, most))
 
+    async def read_block(self, after_seq: int) -> Sequence[Op]:
+        """Give the ops that follow ``after_seq``, as far as one block has them, in order."""
+        return await self._in_thread(partial(self.reader.read_block, after_seq))
+
     async def query(self, query: Query) -> Page:
         """Find ops."""
         return await self._in_thread(partial(self.reader.query, query))

@@ -110,7 +110,6 @@ class Persister:
 
     async def run(self, life: Life) -> None:
         """Serve as an actor; drains."""
-        self._writing = trio.Lock()
         async with self._around.disk_thread() as self._disk, AsyncExitStack() as stack:
             self._elsewhere = await self._process(stack)
             await self._run(life)

@@ -291,7 +291,6 @@ class Express:
         for rider in group.riders:
             if rider.group is group:
                 self._go_on(rider, following)
-        group.submission = None  # it leads back to the group: only a search for garbage would find the two
 
     def _send_one(self, rider: Rider, answer: bytes, *, close: bool) -> None:
         try:

@@ -20,6 +20,7 @@ __all__ = [
     "Disk",
     "PosixDisk",
     "PosixFile",
+    "Writable",
     "disk_error",
     "lost",
     "replace_file",
@@ -32,11 +33,18 @@ DIRECTORY_MODE: Final = 0o700
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-class AppendFile(Protocol):
-    """A file open for appending. Every method may raise `OSError`."""
+class Writable(Protocol):
+    """What takes bytes."""
 
-    def write(self, data: bytes | memoryview) -> int:
-        """Append, and give the number of bytes taken: possibly fewer than given."""
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Append, and give the number of bytes taken: possibly fewer than given.
+
+        :raises OSError: the disk refuses.
+        """
+
+
+class AppendFile(Writable, Protocol):
+    """A file open for appending. Every method may raise `OSError`."""
 
     def datasync(self) -> None:
         """Return once what was written is on disk."""
@@ -200,7 +208,7 @@ class PosixDisk:
         self.sync_directory(path.parent)
 
 
-def write_all(file: AppendFile, data: bytes) -> None:
+def write_all(file: Writable, data: bytes) -> None:
     """Append all of it, however many short writes that takes."""
     written = file.write(data)
     if written == len(data):

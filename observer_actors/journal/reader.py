@@ -140,6 +140,17 @@ class JournalReader:
                     break
         return ops
 
+    def read_block(self, after_seq: int) -> list[Op]:
+        """Give the next ops that follow a seq, in order: those of the block that holds the first; none at the end.
+
+        Who reads on and on in this way has each block decoded once.
+
+        :raises DiskFailed: the disk cannot be read.
+        """
+        with translated("reading the journal"):
+            parts = self._walk(after_seq + 1, self.last_seq, Query(newest_first=False))
+            return next((part.ops for part in parts if part.ops), [])
+
     def query(self, query: Query) -> Page:
         """Give a page of the ops that a query asks for.
 

@@ -7,17 +7,14 @@ for more than the swap of a snapshot. Each run first clears up what a crash has 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
-from typing import Final, Protocol
 
 from msgspec import Struct
 
-from observer_actors.journal.blocks import BlockFacts, describe_block
 from observer_actors.journal.catalog import Catalog, Segment
-from observer_actors.journal.files import AppendFile, Disk, replace_file, translated, write_all
+from observer_actors.journal.compressing import Compressed, compress
+from observer_actors.journal.files import Disk, replace_file, translated
 from observer_actors.journal.format import (
     SEGMENT_NAME,
     Manifest,
@@ -35,10 +32,6 @@ from observer_actors.journal.surveying import describe_segment, index_segment
 from observer_actors.settings import JournalSettings
 
 __all__ = ["Compacted", "Removed", "compact", "retain"]
-
-_LEVEL: Final = 3
-"""Half the time of zlib's default for a fifth more bytes (on real agents' ops: 128 MB/s and 0.13, against 61 MB/s and
-0.11): compression shares the cores with the events that come meanwhile."""
 
 
 class Compacted(Struct, frozen=True):
@@ -63,7 +56,7 @@ def compact(
 
     :param most: do so many at most; None does all.
 
-    Memory: a few blocks. Time: about 1 s for 64 MiB, most of it without the interpreter's lock.
+    Memory: a few blocks. Time: about 1 s for 64 MiB, most of it another process's.
 
     :raises DiskFailed: the disk refuses (or DiskFull). Nothing is lost; the next run begins with the same segment.
     """
@@ -72,7 +65,7 @@ def compact(
         _clear_leftovers(disk, paths, catalog)
         _restore_indexes(disk, paths, catalog)
         raw = [segment for segment in catalog.snapshot().segments if segment.entry is None][:most]
-        return [_compact_one(disk, paths, catalog, segment, compress=settings.compress) for segment in raw]
+        return [_compact_one(disk, paths, catalog, segment, compressed=settings.compress) for segment in raw]
 
 
 def retain(disk: Disk, data_dir: Path, catalog: Catalog, settings: JournalSettings, *, now_us: int) -> list[Removed]:
@@ -120,13 +113,13 @@ def _reason(entry: SegmentEntry, settings: JournalSettings, stored: int, now_us:
     return ""
 
 
-def _compact_one(disk: Disk, paths: Paths, catalog: Catalog, segment: Segment, *, compress: bool) -> Compacted:
+def _compact_one(disk: Disk, paths: Paths, catalog: Catalog, segment: Segment, *, compressed: bool) -> Compacted:
     raw = segment.path
     end = segment.bytes if segment.marks is not None else _end(disk, segment)
     residue = disk.size(raw) - end
     if residue:
         set_aside(disk, paths, raw, end, end + residue)
-    index = _compress(disk, paths, segment, end) if compress else _leave_plain(disk, paths, segment, end)
+    index = _store_compressed(disk, paths, segment, end) if compressed else _leave_plain(disk, paths, segment, end)
     held = catalog.snapshot().manifest
     entries = sorted((*held.segments, index.entry), key=lambda entry: entry.first_seq)
     manifest = Manifest(removed_through=held.removed_through, segments=tuple(entries))
@@ -139,7 +132,7 @@ def _compact_one(disk: Disk, paths: Paths, catalog: Catalog, segment: Segment, *
         entry=index.entry,
     )
     catalog.replace((segment,), (stored,), manifest)
-    if compress:
+    if compressed:
         disk.remove(raw)
         disk.sync_directory(paths.segments)
     return Compacted(index.entry, residue)
@@ -154,45 +147,31 @@ def _end(disk: Disk, segment: Segment) -> int:
     return scanner.scan.size
 
 
-def _compress(disk: Disk, paths: Paths, segment: Segment, end: int) -> SegmentIndex:
+def _store_compressed(disk: Disk, paths: Paths, segment: Segment, end: int) -> SegmentIndex:
     target = paths.compressed(segment.first_seq)
     temporary = target.with_name(target.name + ".tmp")
-    digest = sha256()
     try:
-        blocks = _write_temporary(disk, temporary, digest, chunks(disk, segment.path, 0, end))
+        done = _write_temporary(disk, temporary, segment.path, end)
     except OSError:
         with suppress(OSError):  # on a full disk this is room that the rest of the journal needs
             disk.remove(temporary)
         raise
-    index = describe_segment(target.name, segment.first_seq, segment.last_seq, blocks, digest.hexdigest())
+    index = describe_segment(target.name, segment.first_seq, segment.last_seq, done.blocks, done.sha256)
     replace_file(disk, paths.index(segment.first_seq), encode_index(index))
     disk.rename(temporary, target)
     disk.sync_directory(paths.segments)
     return index
 
 
-def _write_temporary(
-    disk: Disk, temporary: Path, digest: _Digest, pieces: Iterator[tuple[int, bytes]]
-) -> list[BlockFacts]:
+def _write_temporary(disk: Disk, temporary: Path, raw: Path, end: int) -> Compressed:
     file = disk.open_append(temporary, create=True)
     try:
         file.truncate(0)
-        blocks = list(_write_members(file, digest, pieces))
+        done = compress(disk, raw, end, file)
         file.datasync()
+        return done
     finally:
         file.close()
-    return blocks
-
-
-def _write_members(file: AppendFile, digest: _Digest, pieces: Iterator[tuple[int, bytes]]) -> Iterator[BlockFacts]:
-    offset = 0
-    for _, plain in pieces:
-        deflate = zlib.compressobj(_LEVEL, wbits=31)
-        stored = deflate.compress(plain) + deflate.flush()
-        write_all(file, stored)
-        digest.update(stored)
-        yield describe_block(offset, len(stored), plain)
-        offset += len(stored)
 
 
 def _leave_plain(disk: Disk, paths: Paths, segment: Segment, end: int) -> SegmentIndex:
@@ -249,7 +228,3 @@ def _restore_indexes(disk: Disk, paths: Paths, catalog: Catalog) -> None:
             index = index_segment(disk, segment.path, segment.first_seq, segment.last_seq)
             if index.entry == segment.entry:
                 replace_file(disk, side, encode_index(index))
-
-
-class _Digest(Protocol):
-    def update(self, data: bytes, /) -> None: ...

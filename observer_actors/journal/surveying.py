@@ -7,7 +7,7 @@ stopped, or that another process writes.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -207,7 +207,9 @@ def index_segment(disk: Disk, path: Path, first_seq: int, last_seq: int | None =
     return describe_segment(path.name, first_seq, last_seq, blocks, _sha256(disk, path))
 
 
-def describe_segment(name: str, first_seq: int, last_seq: int, blocks: list[BlockFacts], digest: str) -> SegmentIndex:
+def describe_segment(
+    name: str, first_seq: int, last_seq: int, blocks: Sequence[BlockFacts], digest: str
+) -> SegmentIndex:
     """Sum up the blocks of a segment."""
     with_ops = [facts for facts in blocks if facts.block.ops]
     entry = SegmentEntry(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import trio
 
 from observer_actors.op import Op
+
+BLOCK_OPS: Final = 50
 
 
 def op(seq: int) -> Op:
@@ -47,3 +50,8 @@ class Journal:
         self.reads += 1
         await trio.lowlevel.checkpoint()
         return [each for each in self.ops[after_seq:] if each.seq not in self.deleted][:most]
+
+    async def read_block(self, after_seq: int) -> Sequence[Op]:
+        """Read as `read` does, but no further than to the end of the block that holds the first op."""
+        following = await self.read(after_seq, BLOCK_OPS)
+        return [each for each in following if (each.seq - 1) // BLOCK_OPS == (following[0].seq - 1) // BLOCK_OPS]

@@ -92,9 +92,9 @@ class Bench:
         self.learned = HeldLearned(data_dir, GatewaySettings(url="http://gateway"), log=log)
         self.analyzer = Analyzer(self.feed, self.learned, self.cycle, model, log=log)
 
-    async def _read(self, after_seq: int, most: int) -> Sequence[Op]:
+    async def _read(self, after_seq: int) -> Sequence[Op]:
         await trio.lowlevel.checkpoint()
-        return self.ops[after_seq : after_seq + most]
+        return self.ops[after_seq:]
 
     async def _set_aside(self, consumer: str, op: Op, crashes: int) -> None:
         raise AssertionError(f"{consumer} set {op} aside after {crashes}")

@@ -7,9 +7,9 @@ import pytest
 import trio
 import trio.testing
 
-from observer_actors.actors.commits import COMMITS_WAITING_MAX, OPS_AT_ONCE_MAX, Commits, Feed
+from observer_actors.actors.commits import COMMITS_WAITING_MAX, OPS_AT_ONCE_MAX, OPS_WAITING_MAX, Commits, Feed
 from observer_actors.op import Op
-from tests.actors.ops import Journal, seqs
+from tests.actors.ops import BLOCK_OPS, Journal, seqs
 from tests.supervision.injected_time import injected_time
 
 
@@ -19,7 +19,7 @@ class World:
     def __init__(self, crashes_max: int = 3, linger_s: float = 0.0) -> None:
         self.journal = Journal()
         self.aside: list[tuple[str, int, int]] = []
-        self.commits = Commits(self.journal.read, crashes_max=crashes_max, set_aside=self._set_aside)
+        self.commits = Commits(self.journal.read_block, crashes_max=crashes_max, set_aside=self._set_aside)
         self.feed = self.commits.feed("a", linger_s=linger_s)
 
     async def _set_aside(self, consumer: str, op: Op, crashes: int) -> None:
@@ -65,6 +65,33 @@ async def test_a_consumer_that_was_passed_over_catches_up_from_the_journal() -> 
     assert taken == [*range(1, COMMITS_WAITING_MAX + 21)]
     assert world.feed.statistics().passed_over == 20
     assert world.journal.reads == 1
+
+
+@injected_time
+async def test_what_is_far_ahead_of_a_consumer_takes_no_memory_for_it() -> None:
+    world = World()
+    for _ in range(4):
+        world.commit(OPS_WAITING_MAX // 2)
+    assert (world.feed.statistics().depth, world.feed.statistics().passed_over) == (2, 2)
+    while world.feed.cursor < OPS_WAITING_MAX // 2:
+        await take(world.feed)
+    world.commit(1)  # there is room, but the consumer has as much to take in before it comes here
+    assert world.feed.statistics().passed_over == 3
+    while world.feed.statistics().behind:
+        await take(world.feed)
+    assert world.commits.last_seq == 2 * OPS_WAITING_MAX + 1
+
+
+@injected_time
+async def test_consumers_that_are_behind_together_have_each_block_read_once() -> None:
+    world = World()
+    feeds = [world.feed, *(world.commits.feed(name) for name in "bcd")]
+    world.journal.append(10 * BLOCK_OPS)
+    world.commits.resume(10 * BLOCK_OPS)
+    while any(feed.statistics().behind for feed in feeds):
+        for feed in feeds:
+            await take(feed)
+    assert world.journal.reads == 10
 
 
 @injected_time

@@ -260,7 +260,7 @@ async def test_a_stop_is_in_time_though_a_reader_does_not_read(tmp_path: Path) -
 
 
 async def test_a_silent_stream_is_kept_alive(autojump_clock: trio.testing.MockClock) -> None:
-    async def read(_after_seq: int, _most: int) -> list[Op]:
+    async def read(_after_seq: int, _most: int = 0) -> list[Op]:
         return []
 
     async def set_aside(_consumer: str, _op: Op, _crashes: int) -> None:

@@ -111,6 +111,19 @@ def test_a_scan_has_a_budget_and_says_where_to_go_on() -> None:
     assert found == [op for op in ops if op.source == "bot"]
 
 
+def test_who_reads_block_by_block_meets_every_op_and_each_block_once() -> None:
+    disk = FakeDisk()
+    writer, ops = long_journal(disk)
+    reader = reader_of(writer, disk)
+    found: list[Op] = []
+    reads = 0
+    while block := reader.read_block(len(found)):
+        found += block
+        reads += 1
+    assert found == ops
+    assert reader.statistics().blocks_read == reads > 1
+
+
 def test_a_limit_of_nothing_gives_nothing() -> None:
     disk = FakeDisk()
     writer, _ = long_journal(disk)

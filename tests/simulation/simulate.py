@@ -39,7 +39,7 @@ from tests.simulation.world import World
 __all__ = ["simulate"]
 
 SMALL_BOUNDS: Final[Mapping[ModuleType, Mapping[str, int]]] = {
-    commits_module: {"COMMITS_WAITING_MAX": 4, "OPS_WAITING_MAX": 30, "OPS_READ_AT_ONCE": 12, "OPS_AT_ONCE_MAX": 7},
+    commits_module: {"COMMITS_WAITING_MAX": 4, "OPS_WAITING_MAX": 30, "GATHERED_OPS": 12, "OPS_AT_ONCE_MAX": 7},
     daemon_module: {"SUBMISSIONS_MAX": 6},
 }
 STUCK_S: Final = 1_000.0
