@@ -12,7 +12,6 @@ is in the journal, however far the playbook is behind it: nothing that it may to
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from math import inf
 from typing import Final
 
@@ -31,16 +30,13 @@ from observer_actors.supervision import Life
 __all__ = ["Consolidator"]
 
 TURN_S: Final = 0.000_25
-"""So long it takes ops in before others have their turn."""
-LOOK_OPS: Final = 2
-"""Ops between two looks at the clock."""
+"""So long it takes ops in, and shows entries, before others have their turn; one of each at least."""
 PAUSE_S: Final = 0.002_5
 """Between two turns while events come in: the playbook takes a tenth of a processor then, for 3,000 ops a second."""
 RECENT_S: Final = 0.05
 """Events come in when the journal has grown within this time."""
-SHOWN_AT_ONCE: Final = 5
-"""Entries brought to the shelf before others have their turn: about half a millisecond."""
 SHOW_S: Final = 0.002_5
+"""Between two turns for the shelf alone."""
 ROWS_AT_ONCE: Final = 20
 SAVE_S: Final = 2.0
 SAVE_BUDGET_S: Final = 1.0
@@ -184,8 +180,9 @@ class Consolidator:
 
     def _take(self, ops: Sequence[Op], taken: int) -> int:
         """Take ops in for one turn; give how many are taken then."""
-        taken = _take_turn(self._playbook, ops, taken, self._note)
-        self._show()
+        end = trio.current_time() + TURN_S
+        taken = _take_turn(self._playbook, ops, taken, self._note, end)
+        self._show(end)
         return taken
 
     def _note(self, deltas: Sequence[Delta]) -> None:
@@ -202,15 +199,18 @@ class Consolidator:
         else:
             await trio.lowlevel.checkpoint()
 
-    def _show(self) -> None:
+    def _show(self, end: float) -> None:
         """Bring some of what has changed to the shelf; what was changed again meanwhile only once."""
-        for key in list(islice(self._unshown, SHOWN_AT_ONCE)):
+        while self._unshown:
+            key = next(iter(self._unshown))
             del self._unshown[key]
             entry = self._playbook.entries.get(key)
             if entry is None:
                 self._shelf.drop(key)
             else:
                 self._shelf.put(entry)
+            if trio.current_time() >= end:
+                break
         if self._unshown:
             self._is_behind.set()
 
@@ -219,7 +219,7 @@ class Consolidator:
         while True:
             await self._is_behind.wait()
             self._is_behind = trio.Event()
-            self._show()
+            self._show(trio.current_time() + TURN_S)
             await trio.sleep(SHOW_S)
 
     async def _stock(self) -> None:
@@ -322,7 +322,7 @@ class Consolidator:
                 async with self._turn:
                     if self._playbook.meta.first_seq < first.seq:
                         self._note(self._playbook.forget_before(first.seq))
-                        self._show()
+                        self._show(trio.current_time() + TURN_S)
 
     async def _catch_up(self, anew: Playbook, at: int) -> int:
         """Take the next ops in, and give how far it is now; what cannot be read is passed over."""
@@ -330,7 +330,7 @@ class Consolidator:
         ops = [op for op in await self._read(at, READ_OPS) if op.seq <= end]
         taken = 0
         while taken < len(ops):
-            taken = _take_turn(anew, ops, taken, lambda _deltas: None)
+            taken = _take_turn(anew, ops, taken, lambda _deltas: None, trio.current_time() + TURN_S)
             await self._let_others()
         return ops[-1].seq if ops else end
 
@@ -341,15 +341,16 @@ def _knows_more(old: Playbook, anew: Playbook) -> bool:
     return is_alike and old.meta.first_seq < anew.meta.first_seq
 
 
-def _take_turn(playbook: Playbook, ops: Sequence[Op], taken: int, show: Callable[[Sequence[Delta]], None]) -> int:
-    """Take ops into a playbook for one turn, and give how many are taken then.
+def _take_turn(
+    playbook: Playbook, ops: Sequence[Op], taken: int, show: Callable[[Sequence[Delta]], None], end: float
+) -> int:
+    """Take ops into a playbook until a time has come, one at least; give how many are taken then.
 
     :param show: is given what each has changed.
     """
-    end = trio.current_time() + TURN_S
     while taken < len(ops):
         show(playbook.take(ops[taken]))
         taken += 1
-        if taken % LOOK_OPS == 0 and trio.current_time() >= end:
+        if trio.current_time() >= end:
             break
     return taken
