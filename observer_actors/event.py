@@ -16,7 +16,8 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Final, TypeVar
+from operator import attrgetter
+from typing import Annotated, Any, Final, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -98,15 +99,23 @@ class Event(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     attrs: dict[str, Any] | None = None
 
 
-class _Usual(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=False):
-    """An event that is a record already, but for what the witness fills in."""
+_NoInt = Annotated[int, Meta(gt=1, lt=0)]
+_NoText = Annotated[str, Meta(min_length=1, max_length=0)]
+"""Nothing is such a number, or such a text: whoever gives the field is sent the long way."""
 
-    timestamp: str | None = None
+
+class _Usual(Op, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """An event that is a record already, but for what the witness fills in: then it is an `Op`, and no copy of it.
+
+    The fields are an op's, in its order. ``None`` stands for what is to be filled in.
+    """
+
+    timestamp: str | None = None  # type: ignore[assignment]
     endpoint: str
     input_summary: str
     success: bool
     duration_ms: int | float = 0
-    output_summary: str | None = None
+    output_summary: str | None = None  # type: ignore[assignment]
     error: MaybeText = UNSET
     source: str
     staffer_id: MaybeText = UNSET
@@ -118,7 +127,9 @@ class _Usual(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, gc=False)
     count: int | float | str | UnsetType | None = UNSET
     rescue_attempted: bool = False
     rescue_succeeded: bool = False
-    id: str | UnsetType = UNSET
+    seq: _NoInt = 0
+    recorded_at: _NoText = ""
+    id: Annotated[str, Meta(min_length=1, max_length=ID_CHARS_MAX)] | UnsetType = UNSET
     attrs: dict[str, Scalar] | UnsetType = UNSET
 
 
@@ -193,10 +204,10 @@ class EventDecoder:
         if self.secrets.may_be_in(body):
             return self._without_secrets(body, now)
         try:
-            op = self._op(_usual_decoder.decode(body), now)
+            ops = self._ops([_usual_decoder.decode(body)], now)
         except _UNUSUAL:
-            op = None
-        return self._second_look(body, now) if op is None else JudgedEvent(op)
+            ops = []
+        return JudgedEvent(ops[0]) if ops else self._second_look(body, now)
 
     def several(self, bodies: Sequence[bytes], *, now: str) -> Sequence[JudgedEvent | None]:
         """Judge one event of each of several callers; None for one that `one` would refuse.
@@ -266,47 +277,31 @@ class EventDecoder:
                 events = _usual_decoder.decode_lines(body)
                 if not body.count(b"}\n{") == body.count(b"\n", 0, -1) == len(events) - 1:
                     return []
-            ops = [op for event in events if (op := self._op(event, now)) is not None]
+            return self._ops(events, now) if len(events) <= lines_max else []
         except _UNUSUAL:
             return []
-        return ops if len(ops) == len(events) <= lines_max else []
 
-    def _op(self, event: _Usual, now: str) -> Op | None:
-        """Make the op of an event that needs no second look; None for any other."""
-        source, said, error = event.source, event.output_summary, event.error
-        if source not in self._sources or not _is_usual(event):
-            return None
-        attrs = event.attrs
-        if attrs is not UNSET:
-            notes: list[str] = []
-            attrs = _attributes(attrs, notes)
-            if notes:
-                return None
-        if said is None:
-            said = "ok" if event.success else error if isinstance(error, str) else "failed"
-        return Op(
-            now if event.timestamp is None else event.timestamp,
-            event.endpoint,
-            event.input_summary,
-            event.success,
-            event.duration_ms,
-            said,
-            error,
-            source,
-            event.staffer_id,
-            event.sig_hash,
-            event.event_kind,
-            event.role,
-            event.city,
-            event.state,
-            event.count,
-            event.rescue_attempted,
-            event.rescue_succeeded,
-            0,
-            "",
-            event.id,
-            attrs,
-        )
+    def _ops(self, events: list[_Usual], now: str) -> list[Op]:
+        """Make events that need no second look what they are: ops. None of them, when one needs it."""
+        if not self._sources.issuperset(map(_SOURCE, events)):
+            return []
+        if not all(map(_is_within_double, {*map(_DURATION, events), *map(_COUNT, events)})):
+            return []
+        if not all(time is None or time_us(time) is not None for time in set(map(_TIMESTAMP, events))):
+            return []
+        for event in events:
+            if event.attrs is not UNSET:
+                notes: list[str] = []
+                event.attrs = _attributes(event.attrs, notes)
+                if notes:
+                    return []
+            if event.timestamp is None:
+                event.timestamp = now
+            if event.output_summary is None:
+                error = event.error
+                event.output_summary = "ok" if event.success else error if isinstance(error, str) else "failed"
+            event.__class__ = Op  # type: ignore[assignment]
+        return cast("list[Op]", events)
 
     def _without_secrets(self, body: bytes, now: str) -> JudgedEvent:
         """Judge an event in which a secret may be."""
@@ -403,15 +398,14 @@ class EventDecoder:
         )
 
 
-def _is_usual(event: _Usual) -> bool:
-    """Say whether the fields are within their bounds, and the time is one."""
-    if event.timestamp is not None and time_us(event.timestamp) is None:
-        return False
-    if event.id is not UNSET and not 0 < len(event.id) <= ID_CHARS_MAX:
-        return False
-    if event.count is not UNSET and isinstance(event.count, int) and not -_DOUBLE_MAX <= event.count <= _DOUBLE_MAX:
-        return False
-    return -_DOUBLE_MAX <= event.duration_ms <= _DOUBLE_MAX
+_SOURCE: Final = attrgetter("source")
+_TIMESTAMP: Final = attrgetter("timestamp")
+_DURATION: Final = attrgetter("duration_ms")
+_COUNT: Final = attrgetter("count")
+
+
+def _is_within_double(value: object) -> bool:
+    return not isinstance(value, int) or -_DOUBLE_MAX <= value <= _DOUBLE_MAX
 
 
 _UNUSUAL: Final = (msgspec.MsgspecError, EventInvalid, UnicodeError, RecursionError)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.core.result import Ok
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from tests.daemon.served import Served, served
 from tests.fuzz.examples import EXAMPLES
@@ -48,7 +48,9 @@ def test_a_wrong_request_is_refused_as_described(described: dict[str, Any]) -> N
     assert {"POST /event", "POST /events", "GET /ops", "GET /ops/{seq}"} <= {one.label for one in with_input}
     for operation in with_input:
         with suppress(Unsatisfiable):  # nothing that is wrong by the description can be made for it
-            _try(operation, GenerationMode.NEGATIVE, leave_out=[])
+            # Of a batch each event is judged by itself: one that is wrong, among right ones, is no wrong request.
+            in_parts = operation.label == "POST /events"
+            _try(operation, GenerationMode.NEGATIVE, leave_out=[negative_data_rejection] if in_parts else [])
 
 
 @pytest.mark.parametrize("name", ["POST /event", "POST /events", "GET /ops"])
