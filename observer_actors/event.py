@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
 from typing import Annotated, Any, Final, TypeVar, cast
 
 import msgspec
@@ -283,20 +282,21 @@ class EventDecoder:
 
     def _ops(self, events: list[_Usual], now: str) -> list[Op]:
         """Make events that need no second look what they are: ops. None of them, when one needs it."""
-        if not self._sources.issuperset(map(_SOURCE, events)):
-            return []
-        if not all(map(_is_within_double, {*map(_DURATION, events), *map(_COUNT, events)})):
-            return []
-        if not all(time is None or time_us(time) is not None for time in set(map(_TIMESTAMP, events))):
-            return []
+        sources = self._sources
         for event in events:
+            if event.source not in sources or not _is_within_double(event.duration_ms):
+                return []
+            if event.timestamp is None:
+                event.timestamp = now
+            elif time_us(event.timestamp) is None:
+                return []
+            if event.count is not UNSET and not _is_within_double(event.count):
+                return []
             if event.attrs is not UNSET:
                 notes: list[str] = []
                 event.attrs = _attributes(event.attrs, notes)
                 if notes:
                     return []
-            if event.timestamp is None:
-                event.timestamp = now
             if event.output_summary is None:
                 error = event.error
                 event.output_summary = "ok" if event.success else error if isinstance(error, str) else "failed"
@@ -396,12 +396,6 @@ class EventDecoder:
             id=UNSET if event.id is None else event.id,
             attrs=_attributes(event.attrs, notes) if event.attrs else UNSET,
         )
-
-
-_SOURCE: Final = attrgetter("source")
-_TIMESTAMP: Final = attrgetter("timestamp")
-_DURATION: Final = attrgetter("duration_ms")
-_COUNT: Final = attrgetter("count")
 
 
 def _is_within_double(value: object) -> bool:

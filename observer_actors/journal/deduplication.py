@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from observer_actors.op import Op, Seq
 
@@ -54,7 +54,7 @@ class IdWindow:
 
     def sift(self, ops: Sequence[Op]) -> Sifted:
         """Separate what is new in a batch. Changes nothing: the window moves with `add` alone."""
-        if not self._window_ops:
+        if not self._window_ops or all(op.id is UNSET for op in ops):
             return Sifted(list(ops), {}, {})
         sifted = Sifted([], {}, {})
         own: dict[str, Op] = {}

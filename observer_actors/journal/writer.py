@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from msgspec import Struct
 
@@ -398,7 +398,6 @@ def _marks(held: Active, first_seq: int, data: bytes) -> list[Mark]:
     base = held.durable_bytes
     last = held.marks[-1].offset if held.marks else -BLOCK_BYTES
     marks: list[Mark] = []
-    seen, seq = 0, first_seq
     if base - last >= BLOCK_BYTES:
         marks.append(Mark(base, first_seq))
         last = base
@@ -406,7 +405,15 @@ def _marks(held: Active, first_seq: int, data: bytes) -> list[Mark]:
         at = data.find(b"\n", last + BLOCK_BYTES - base) + 1
         if not 0 < at < len(data):
             break
-        seq += data.count(b"\n", seen, at)
-        seen, last = at, base + at
-        marks.append(Mark(last, seq))
+        last = base + at
+        marks.append(Mark(last, _seq_in(data, at)))
     return marks
+
+
+def _seq_in(data: bytes, at: int) -> int:
+    """Read the seq of the line that begins there, which we have encoded: within a text each quote has a backslash."""
+    begin = data.index(_SEQ_KEY, at) + len(_SEQ_KEY)
+    return int(data[begin : data.index(b",", begin)])
+
+
+_SEQ_KEY: Final = b'"seq":'

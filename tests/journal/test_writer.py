@@ -361,3 +361,19 @@ def test_a_batch_stamped_again_after_a_failure_has_the_same_seqs() -> None:
     clock.now_us = START_US + 5
     commit(writer, batch)
     assert reader_of(writer, disk).get(2) == batch[1]
+
+
+def test_a_large_batch_is_indexed_by_the_seq_of_its_lines_whatever_their_texts_say() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    ops = make_ops(4_000, pad=200)
+    for op in ops:
+        op.input_summary += '"seq":7,"recorded_at":"2026",\\"seq\\":8,'
+    commit(writer, ops)
+    marks = writer.catalog.snapshot().active.marks
+    data = disk.contents(PATHS.active)
+    assert len(marks) > 4
+    for mark in marks:
+        assert decode_op(data[mark.offset : data.index(b"\n", mark.offset)]).seq == mark.first_seq
+    reader = reader_of(writer, disk)
+    assert [reader.read(seq - 1, 1)[0].seq for seq in range(1, 4_001, 97)] == [*range(1, 4_001, 97)]
