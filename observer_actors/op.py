@@ -26,6 +26,7 @@ __all__ = [
     "encode_op",
     "encode_ops",
     "iso_milliseconds",
+    "microseconds",
     "time_us",
 ]
 
@@ -119,9 +120,13 @@ def iso_milliseconds(time: datetime) -> str:
 def time_us(text: str) -> int | None:
     """Microseconds since 1970 of an ISO 8601 time (without a zone: UTC), or None when it is not one."""
     try:
-        time = datetime.fromisoformat(text)
+        return microseconds(datetime.fromisoformat(text))
     except ValueError:
         return None
+
+
+def microseconds(time: datetime) -> int:
+    """Give a time (without a zone: UTC) as microseconds since 1970."""
     if time.tzinfo is None:
         time = time.replace(tzinfo=UTC)
     delta = time - _EPOCH

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from observer_actors.journal.catalog import Active, Segment
@@ -25,7 +24,7 @@ from observer_actors.journal.format import (
     SegmentEntry,
     decode_index,
 )
-from observer_actors.journal.lines import Times, chunks, decode_ops, decode_times, event_range
+from observer_actors.journal.lines import chunks, decode_good_heads, decode_ops, event_range
 from observer_actors.journal.recovery import Mark, Scanner
 from observer_actors.op import Op
 
@@ -33,8 +32,6 @@ __all__ = ["BlockFacts", "BlockStale", "BlockStore", "Span", "describe_block", "
 
 _INDEXES_MAX: Final = 64
 """Segments whose block index is held in memory: about 50 KB each."""
-_TIMES_MAX: Final = 4_096
-"""Spans of raw files whose event times are remembered."""
 
 
 class BlockStale(Exception):
@@ -69,7 +66,6 @@ class BlockStore:
         self._disk = disk
         self._paths = Paths(data_dir)
         self._spans: OrderedDict[tuple[Path, int], tuple[Span, ...]] = OrderedDict()
-        self._times: dict[tuple[int, int], tuple[int, int]] = {}
         self.blocks_read = 0
         self.indexes_rebuilt = 0
 
@@ -85,13 +81,12 @@ class BlockStore:
             self._spans[key] = found
             while len(self._spans) > _INDEXES_MAX:
                 self._spans.popitem(last=False)
-        return found if segment.entry is not None else [self._timed(span) for span in found]
+        return found
 
     def active_spans(self, active: Active) -> list[Span]:
         """Give the durable blocks of the active file in order."""
         marks = [mark for mark in active.marks if mark.offset < active.durable_bytes]
-        spans = _spans_between(active.path, marks, active.durable_bytes, active.last_seq)
-        return [self._timed(span) for span in spans]
+        return list(_spans_between(active.path, marks, active.durable_bytes, active.last_seq))
 
     def read_plain(self, span: Span) -> bytes:
         """Give the lines of a block, as they are stored: nothing has been compared with its checksum.
@@ -121,8 +116,6 @@ class BlockStore:
         is_wanted = begins if span.crc32 is None else zlib.crc32(plain) == span.crc32
         if not is_wanted and not trusting:
             raise BlockStale(f"{span.path.name} at byte {span.offset}: not what the index says")
-        if span.times is None:
-            self._remember(span, ops)
         seqs = [op.seq for op in ops]
         if (
             seqs != list(range(span.first_seq, span.first_seq + len(ops)))
@@ -130,31 +123,6 @@ class BlockStore:
         ):
             ops = list(_in_place(ops, span))
         return ops, bad
-
-    def with_times(self, span: Span) -> Span:
-        """Look at the times of a block of which none are known: a third of the work of reading its ops.
-
-        A block that cannot be read, or is another by now, is given back as it is: whoever reads it will tell.
-        """
-        try:
-            times, _ = decode_times(self.read_plain(span))
-        except BlockStale:
-            return span
-        if not times or times[0].seq != span.first_seq:
-            return span
-        self._remember(span, times)
-        return msgspec.structs.replace(span, times=event_range(times))
-
-    def _remember(self, span: Span, ops: Sequence[Op | Times]) -> None:
-        if span.stored_bytes < BLOCK_BYTES // 2 or not ops:
-            return  # the active file's last block still grows; and small ones are quick to read
-        if len(self._times) >= _TIMES_MAX:
-            self._times.clear()
-        self._times[span.first_seq, span.last_seq] = event_range(ops)
-
-    def _timed(self, span: Span) -> Span:
-        times = self._times.get((span.first_seq, span.last_seq))
-        return span if times is None else msgspec.structs.replace(span, times=times)
 
     def _find(self, segment: Segment) -> tuple[Span, ...]:
         if segment.entry is None:
@@ -206,7 +174,8 @@ def _in_place(ops: list[Op], span: Span) -> Iterator[Op]:
 def _spans_between(path: Path, marks: Sequence[Mark], end: int, last_seq: int) -> Iterator[Span]:
     for at, mark in enumerate(marks):
         following = marks[at + 1] if at + 1 < len(marks) else Mark(end, last_seq + 1)
-        yield Span(path, mark.offset, following.offset - mark.offset, mark.first_seq, following.first_seq - 1)
+        bytes_ = following.offset - mark.offset
+        yield Span(path, mark.offset, bytes_, mark.first_seq, following.first_seq - 1, mark.times)
 
 
 def unreadable(segment: Segment, offset: int, first_seq: int) -> Span:
@@ -267,7 +236,7 @@ class BlockFacts(Struct, frozen=True):
 
 def describe_block(offset: int, stored_bytes: int, plain: bytes) -> BlockFacts:
     """Say what a block holds. One without any record says seq 0."""
-    ops, bad = decode_times(plain)
+    ops, bad = decode_good_heads(plain)
     first, last = event_range(ops)
     block = Block(
         offset=offset,

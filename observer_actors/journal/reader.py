@@ -200,8 +200,6 @@ class JournalReader:
             for span in reversed(spans) if query.newest_first else spans:
                 if span.last_seq < low or span.first_seq > high:
                     continue
-                if span.times is None and (query.since_us is not None or query.until_us is not None):
-                    span = self._store.with_times(span)  # noqa: PLW2901 - the same block, of which we know more
                 if span.may_hold(query.since_us, query.until_us):
                     yield span
 

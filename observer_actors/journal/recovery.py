@@ -10,7 +10,7 @@ from bisect import bisect_left
 
 from msgspec import Struct, field
 
-from observer_actors.journal.lines import Head, decode_head, decode_heads, split_lines
+from observer_actors.journal.lines import Head, decode_head, decode_heads, event_range, split_lines
 
 __all__ = ["Flaw", "Mark", "Plan", "Scan", "Scanner", "plan"]
 
@@ -20,6 +20,8 @@ class Mark(Struct, frozen=True):
 
     offset: int
     first_seq: int
+    times: tuple[int, int] | None = None
+    """Earliest and latest event time (microseconds since 1970) of the lines up to the next mark, where known."""
 
 
 class Flaw(Struct, frozen=True):
@@ -108,7 +110,7 @@ class Scanner:
             return False
         heads = decode_heads(chunk)
         if heads is not None and self._fits(heads):
-            self.scan.marks.append(Mark(offset, heads[0].seq))
+            self.scan.marks.append(Mark(offset, heads[0].seq, event_range(heads)))
             self._absorb(heads, offset + chunk.rfind(b"\n", 0, -1) + 1)
         else:
             self._feed_lines(offset, chunk)

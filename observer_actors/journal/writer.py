@@ -26,6 +26,7 @@ from observer_actors.journal.catalog import Active, Catalog, Segment
 from observer_actors.journal.deduplication import IdWindow, Sifted
 from observer_actors.journal.files import AppendFile, Disk, PosixFile, disk_error, translated, write_all
 from observer_actors.journal.format import BLOCK_BYTES, Paths, recorded_text, recorded_us
+from observer_actors.journal.lines import event_range
 from observer_actors.journal.opening import Opened, RecoveryReport, open_directory
 from observer_actors.journal.recovery import Mark
 from observer_actors.op import Op, Seq, encode_ops
@@ -240,7 +241,7 @@ class JournalWriter:
     def _advance(self, ops: Sequence[Op], data: bytes) -> None:
         """Count a batch as durable, and let readers see it."""
         held, last = self._active, ops[-1]
-        held.marks.extend(_marks(held, ops[0].seq, data))
+        _mark(held, ops, data)
         self._active = Active(
             path=held.path,
             first_seq=held.first_seq,
@@ -393,21 +394,30 @@ class JournalWriter:
         self._close_file()
 
 
-def _marks(held: Active, first_seq: int, data: bytes) -> list[Mark]:
+def _mark(held: Active, ops: Sequence[Op], data: bytes) -> None:
     """Index a batch sparsely: one mark for about each `BLOCK_BYTES` of the file, at the beginning of a line."""
-    base = held.durable_bytes
+    base, first_seq = held.durable_bytes, ops[0].seq
     last = held.marks[-1].offset if held.marks else -BLOCK_BYTES
-    marks: list[Mark] = []
+    begins = []
     if base - last >= BLOCK_BYTES:
-        marks.append(Mark(base, first_seq))
+        begins.append((base, first_seq))
         last = base
     while last + BLOCK_BYTES < base + len(data):
         at = data.find(b"\n", last + BLOCK_BYTES - base) + 1
         if not 0 < at < len(data):
             break
         last = base + at
-        marks.append(Mark(last, _seq_in(data, at)))
-    return marks
+        begins.append((last, _seq_in(data, at)))
+    ends = [seq - first_seq for _, seq in begins] + [len(ops)]
+    if ends[0]:  # the block before goes on
+        before = held.marks[-1]
+        held.marks[-1] = Mark(before.offset, before.first_seq, _both(before.times, event_range(ops[: ends[0]])))
+    for (offset, seq), begin, end in zip(begins, ends, ends[1:], strict=False):
+        held.marks.append(Mark(offset, seq, event_range(ops[begin:end])))
+
+
+def _both(one: tuple[int, int] | None, other: tuple[int, int]) -> tuple[int, int] | None:
+    return None if one is None else (min(one[0], other[0]), max(one[1], other[1]))
 
 
 def _seq_in(data: bytes, at: int) -> int:

@@ -6,10 +6,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from observer_actors.errors import DiskFailed
 from observer_actors.journal import JournalReader, JournalWriter, PosixDisk, Query, compact, look, retain
-from observer_actors.journal.format import event_us
+from observer_actors.journal.format import event_us, recorded_text
+from observer_actors.journal.lines import event_range
 from observer_actors.op import Op
 from observer_actors.settings import JournalSettings
 from tests.fakes.disk import FakeDisk
@@ -72,15 +75,33 @@ def test_a_time_range_reads_the_blocks_that_can_hold_it() -> None:
     assert reader.statistics().blocks_read <= 2
 
 
-def test_times_of_uncompacted_blocks_are_remembered() -> None:
+@pytest.mark.parametrize("is_opened_anew", [False, True])
+def test_the_times_of_blocks_are_known_before_any_is_compacted_or_read(*, is_opened_anew: bool) -> None:
     disk = FakeDisk()
-    writer, _ = long_journal(disk, compacted=False)
+    writer, ops = long_journal(disk, compacted=False)
+    if is_opened_anew:
+        writer = open_writer(disk)
     reader = reader_of(writer, disk)
-    nothing = Query(since_us=BASE_US + 10**12)
-    assert reader.query(nothing).ops == []
-    read = reader.statistics().blocks_read
-    assert reader.query(nothing).ops == []
-    assert reader.statistics().blocks_read < read * 1.6
+    assert reader.query(Query(since_us=BASE_US + 10**12)).ops == []
+    assert reader.query(Query(until_us=BASE_US - 10**12, newest_first=False)).ops == []
+    assert reader.statistics().blocks_read == 0
+    times = [event_us(op.timestamp, op.recorded_at) for op in ops]
+    for op, time in [*zip(ops, times, strict=True)][:: len(ops) // 7]:
+        found = reader.query(Query(since_us=time, until_us=time, limit=10_000, newest_first=False))
+        assert [one.seq for one in found.ops] == [other.seq for other, at in zip(ops, times, strict=True) if at == time]
+        assert op in found.ops
+
+
+_TEXTS = ("2026-11-22T10:00:00.123Z", "2026-11-22T10:00:00.124+02:00", "2026-11-22T10:00:00", "2026-11-22", "x", "")
+
+
+@given(st.lists(st.sampled_from(_TEXTS), max_size=5))
+def test_the_times_of_a_block_are_those_of_its_ops_one_by_one(texts: list[str]) -> None:
+    ops = make_ops(len(texts))
+    for op, text in zip(ops, texts, strict=True):
+        op.timestamp, op.recorded_at = text, recorded_text(START_US)
+    times = [event_us(op.timestamp, op.recorded_at) for op in ops]
+    assert event_range(ops) == ((min(times), max(times)) if times else (0, 0))
 
 
 def test_an_unreadable_time_counts_as_when_it_was_recorded() -> None:
