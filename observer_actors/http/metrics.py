@@ -134,7 +134,7 @@ class DaemonCollector(Collector):
         behind = GaugeMetricFamily("observer_consumer_behind_ops", "Ops not yet taken in.", labels=["consumer"])
         passed_over = CounterMetricFamily(
             "observer_consumer_passed_over",
-            "Commits left to the journal because the channel was full.",
+            "Commits left to the journal: its channel was full, or it was far behind.",
             labels=["consumer"],
         )
         quarantined = GaugeMetricFamily("observer_consumer_quarantined_ops", "Ops left out.", labels=["consumer"])
