@@ -19,6 +19,7 @@ import trio
 
 from observer_actors import start_observer
 from observer_actors.daemon import Daemon
+from observer_actors.journal import verify
 from observer_actors.settings import ListenSettings, Settings
 from tests.harness import Daemon as Process
 from tests.harness import running_daemon
@@ -172,6 +173,29 @@ async def test_a_seq_of_a_segment_that_was_lost_is_never_given_out_again(tmp_pat
     )
     assert verified.returncode == 1
     assert f"{lost['first_seq']}" in verified.stdout.decode()
+
+
+async def test_a_large_segment_is_compressed_by_another_process_while_events_come(tmp_path: Path) -> None:
+    (tmp_path / "observer.toml").write_text("[journal]\nsegment_bytes_max = 5_000_000\n")
+    data = tmp_path / "data"
+    events = [{"endpoint": "a", "input_summary": f"{number} {'x' * 900}"} for number in range(3_000)]
+    lines = b"\n".join(map(msgspec.json.encode, events))
+    async with running_daemon(data, "--config", str(tmp_path / "observer.toml")) as daemon:
+        for _ in range(2):
+            assert (await daemon.post("/events", lines)).json()["accepted"] == 3_000
+        await daemon.event(endpoint="meanwhile")
+        await daemon.logged("segment_compacted")
+        assert ended_children_s(daemon.process.pid) > 0
+        assert await daemon.stop() == 0
+    assert len([*(data / "_observer" / "segments").glob("*.gz")]) == 1
+    report = verify(data)
+    assert (report.findings, report.ops) == ((), 6_001)
+
+
+def ended_children_s(pid: int) -> float:
+    """Give the processor time of the processes that a process has started and waited for."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[13]) / os.sysconf("SC_CLK_TCK")
 
 
 async def test_connections_that_only_announce_bodies_keep_nobody_waiting(tmp_path: Path) -> None:

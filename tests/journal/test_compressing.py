@@ -21,6 +21,11 @@ from observer_actors.journal.format import Paths
 from tests.journal.support import SMALL, Clock, commit, make_ops
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compressing, "ELSEWHERE_BYTES_MIN", 0)
+
+
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[JournalWriter]:
     writer = JournalWriter.open(PosixDisk(), tmp_path, SMALL, now_us=Clock())
@@ -42,13 +47,25 @@ def opened(path: Path) -> PosixFile:
 def test_another_process_writes_and_says_what_this_one_would(raw: Path, tmp_path: Path) -> None:
     disk, end = PosixDisk(), raw.stat().st_size
     here, elsewhere = opened(tmp_path / "here"), opened(tmp_path / "elsewhere")
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    before = children_s()
     done = compress(disk, raw, end, elsewhere)
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime > before, "a process has done it"
+    assert children_s() > before, "a process has done it"
     assert done == compress_here(disk, raw, end, here)
     assert (tmp_path / "elsewhere").read_bytes() == (tmp_path / "here").read_bytes()
     assert gzip.decompress((tmp_path / "here").read_bytes()) == raw.read_bytes()
     assert len(done.blocks) > 2
+
+
+def children_s() -> float:
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+
+
+def test_a_small_segment_is_not_worth_a_process(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compressing, "ELSEWHERE_BYTES_MIN", raw.stat().st_size + 1)
+    before = children_s()
+    compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "here"))
+    assert gzip.decompress((tmp_path / "here").read_bytes()) == raw.read_bytes()
+    assert children_s() == before
 
 
 def test_only_what_counts_of_the_file_is_compressed(raw: Path, tmp_path: Path) -> None:
@@ -83,7 +100,8 @@ def test_killed_in_the_middle_it_loses_nothing_and_the_next_pass_does_it(
     writer: JournalWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP);"
-    monkeypatch.setattr(compressing, "_PROGRAM", stopped + compressing._PROGRAM)  # noqa: SLF001 - the moment is what counts
+    program = compressing._PROGRAM  # noqa: SLF001 - the moment is what counts
+    monkeypatch.setattr(compressing, "_PROGRAM", stopped + program)
     ended = Event()
 
     def kill_our_child() -> None:
