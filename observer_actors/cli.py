@@ -89,8 +89,7 @@ app.register_install_completion_command()
 
 def main() -> None:
     """Run the command line; errors are one line and a hint, and an exit status that says their kind."""
-    if sys.stdout is None:  # closed: what would have been printed is for nobody
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as we run
+    _open_what_is_closed()
     try:
         status = _run()
         sys.stdout.flush()
@@ -102,6 +101,16 @@ def main() -> None:
         print(f"observer-actors: cannot write the output: {error.strerror}", file=sys.stderr)
         status = _let_go_of_output(EXIT_OUTPUT)
     sys.exit(status)
+
+
+def _open_what_is_closed() -> None:
+    """Open what is closed of the three standard streams: what is printed there is for nobody, and no error.
+
+    In their order, so that each gets its own number, which no file or socket must have: libraries print there.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - for as long as we run
 
 
 def _let_go_of_output(status: int) -> int:

@@ -56,6 +56,8 @@ ATTR_NAME_CHARS_MAX: Final = 64
 ID_CHARS_MAX: Final = 128
 FIELDS_MAX: Final = 256
 DEPTH_MAX: Final = 32
+USUAL_DEPTH: Final = 2
+"""Of an event whose attributes are scalars."""
 SOURCE_NOTE: Final = "source: "
 NOTES_MAX: Final = 20
 """Distinct notes in the answer to a batch: enough to learn from, and no answer that grows with the batch."""
@@ -191,6 +193,8 @@ class EventDecoder:
         self.secrets = secrets or compiled_secrets()
         self._fields_max = fields_max
         self._depth_max = depth_max
+        self._may_be_usual = depth_max >= USUAL_DEPTH and fields_max >= ATTRS_MAX
+        """What keeps every rule of the usual form is within these bounds too."""
 
     def one(self, body: bytes, *, now: str) -> JudgedEvent:
         """Judge one event.
@@ -203,7 +207,7 @@ class EventDecoder:
         if self.secrets.may_be_in(body):
             return self._without_secrets(body, now)
         try:
-            ops = self._ops([_usual_decoder.decode(body)], now)
+            ops = self._ops([_usual_decoder.decode(body)], now) if self._may_be_usual else []
         except _UNUSUAL:
             ops = []
         return JudgedEvent(ops[0]) if ops else self._second_look(body, now)
@@ -265,12 +269,13 @@ class EventDecoder:
         In JSON a brace, a newline and a brace can only stand between two values, and not within one: where each newline
         stands so, each line is one value.
         """
-        if self.secrets.may_be_in(body):
+        if not self._may_be_usual or self.secrets.may_be_in(body):
             return []
-        if len(body) > EVENT_BYTES_MAX and len(max(body.split(b"\n"), key=len)) > EVENT_BYTES_MAX:
+        is_array = body[:1] == b"["  # whose elements may stand on several lines
+        if len(body) > EVENT_BYTES_MAX and (is_array or len(max(body.split(b"\n"), key=len)) > EVENT_BYTES_MAX):
             return []
         try:
-            if body[:1] == b"[":
+            if is_array:
                 events = _usual_array_decoder.decode(body)
             else:
                 events = _usual_decoder.decode_lines(body)

@@ -190,6 +190,8 @@ def _may_be_secret(name: str, value: str) -> bool:
 _ESCAPES: Final = r"\\[bfnrt]|\\u[0-9a-fA-F]{4}|%[0-9a-fA-F]{2}"
 _EDGE: Final = rf"(?:\b|{_ESCAPES})"
 """Where a word begins, also behind an escape: of JSON that stands in a text, or of a URL."""
+_NO_FRACTION: Final = rf"(?:^\.?|[^\w.]|\D\.|{_ESCAPES})"
+"""The same, but not behind a number's point: the digits of a fraction are of any kind."""
 _JOINED: Final = rf"(?:\b|[_\d]|{_ESCAPES})"
 """For what is taken for nothing else: also where it is joined to a name or a number."""
 _ALONE: Final = rf"(?:^|[^\w-]|{_ESCAPES})"
@@ -279,7 +281,7 @@ _RULES: Final = (
     _Rule("password", r"(?i)(?:identified\s+by|with\s+(?:encrypted\s+)?password)\s+\\?'([^'\\]+)"),
     _Rule(
         "card",
-        rf"(?:{_EDGE}|(?i:card))((?:{_CARD})(?:{_GAP}\d{{4}}){{3}}|3[47]\d{{2}}(?:-|{_GAP})\d{{6}}(?:-|{_GAP})\d{{5}}"
+        rf"(?:{_NO_FRACTION}|(?i:card))((?:{_CARD})(?:{_GAP}\d{{4}}){{3}}|3[47]\d{{2}}(?:-|{_GAP})\d{{6}}(?:-|{_GAP})\d{{5}}"
         r"|3(?:0[0-5]|[68]\d)\d{11})(?:\b|_)",
         _is_card,
     ),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from observer_actors.errors import EventInvalid
+from observer_actors.errors import EventInvalid, EventTooComplex
 from observer_actors.event import (
     ATTR_CHARS_MAX,
     ATTRS_MAX,
@@ -674,3 +674,22 @@ def test_several_are_judged_as_each_by_itself(bodies: list[bytes]) -> None:
             return None
 
     assert list(decoder.several(bodies, now=NOW)) == [alone(body) for body in bodies]
+
+
+def test_an_element_on_several_lines_is_no_larger_than_any_event_may_be() -> None:
+    fields = ",\n".join(
+        f'"{name}":"{"x" * 60_000}"' for name in ("endpoint", "input_summary", "error", "city", "state")
+    )
+    judged = batch(f'[{{"success":true,"source":"mcp",\n{fields}}}]'.encode())
+    assert (judged.ops, len(judged.errors)) == ([], 1)
+    assert "262,144" in judged.errors[0].error
+
+
+@pytest.mark.parametrize("decoder", [EventDecoder(depth_max=1), EventDecoder(fields_max=3)], ids=["depth", "fields"])
+def test_bounds_closer_than_those_of_the_usual_form_hold_for_it_too(decoder: EventDecoder) -> None:
+    event = {"endpoint": "e", "input_summary": "i", "success": True, "source": "mcp", "attrs": dict.fromkeys("abcd", 1)}
+    body = msgspec.json.encode(event)
+    with pytest.raises(EventTooComplex):
+        decoder.one(body, now=NOW)
+    assert decoder.several([body, body], now=NOW) == [None, None]
+    assert decoder.many(body, now=NOW, lines_max=5).ops == []

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from observer_actors.errors import EventInvalid, EventTooComplex
@@ -382,6 +382,24 @@ def test_what_is_taken_out_is_not_taken_out_again() -> None:
 def test_a_number_with_a_point_may_be_a_card() -> None:
     record, found = stored({"attrs": {"number": 4111111111111111.0}})
     assert (record["attrs"]["number"], found) == ("[redacted:card]", {"card": 1})
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=20, max_size=20))
+@example([68.36008962133923, 0.2688302337354158, 3.4111111111111111, -4.4111111111111111, 1.378282246310005])
+def test_the_digits_of_a_fraction_are_no_card(numbers: list[float]) -> None:
+    fractions = [number for number in numbers if not number.is_integer() and abs(number) < 10**12]
+    for number in fractions:
+        record, found = stored({"duration_ms": number, "attrs": {"score": number, "text": f"took {number} ms"}})
+        assert (record["duration_ms"], record["attrs"]) == (number, {"score": number, "text": f"took {number} ms"})
+        assert not found
+    event = {"endpoint": "e", "input_summary": "i", "success": True, "source": "bot"}
+    lines = b"\n".join(msgspec.json.encode({**event, "duration_ms": number}) for number in fractions)
+    assert not secrets.may_be_in(lines), "a batch of them takes the quick way"
+
+
+def test_a_card_behind_a_point_that_is_no_numbers_is_one() -> None:
+    for text in (".4111111111111111", "by card.4111111111111111", "no. 4111 1111 1111 1111", "a.4111-1111-1111-1111"):
+        assert stored({"error": text})[1] == {"card": 1}, text
 
 
 @pytest.mark.parametrize(

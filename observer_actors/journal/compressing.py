@@ -3,14 +3,15 @@
 Of a segment's second or so a good part is Python's: decoding the times that the index needs. A thread would have the
 event loop wait for the interpreter's lock meanwhile. So the process that compresses is another, and a nice one; it
 lives for one segment, gets the file that it writes as a descriptor, and decides nothing: what is made of its answer,
-syncing included, is `sealing`'s business. When its parent dies it may go on for a moment, with a file that by then
-nobody knows.
+syncing included, is `sealing`'s business. It dies with its parent.
 """
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import signal
 import subprocess
 import sys
 import zlib
@@ -27,13 +28,16 @@ from observer_actors.journal.blocks import BlockFacts, describe_block
 from observer_actors.journal.files import AppendFile, Disk, PosixDisk, PosixFile, Writable, write_all
 from observer_actors.journal.lines import chunks
 
-__all__ = ["Compressed", "CompressorEnded", "compress", "compress_here"]
+__all__ = ["Compressed", "compress", "compress_here"]
 
 _LEVEL: Final = 3
 """Half the time of zlib's default for a fifth more bytes (on real agents' ops: 128 MB/s and 0.13, against 61 MB/s and
 0.11): compression shares the cores with the events that come meanwhile."""
 ELSEWHERE_BYTES_MIN: Final = 4 * 1024 * 1024
 """A smaller segment is compressed before a process would have started."""
+START_S: Final = 10.0
+BYTES_A_SECOND_MIN: Final = 4 * 1024 * 1024
+"""A tenth of what is usual. A process that is slower hangs, and is killed."""
 _NICENESS: Final = 10
 _PROGRAM: Final = (
     "import sys; sys.path[:] = sys.argv[1].split('\\n');"
@@ -47,6 +51,8 @@ class Compressed(Struct, frozen=True, tag=True):
 
     blocks: tuple[BlockFacts, ...]
     sha256: str
+    elsewhere: bool = False
+    """By a process of its own."""
 
 
 class _Refused(Struct, frozen=True, tag=True):
@@ -56,39 +62,50 @@ class _Refused(Struct, frozen=True, tag=True):
     text: str
 
 
-class CompressorEnded(Exception):
-    """The process has ended without an answer. Nothing is lost: the segment is still there."""
-
-
 def compress(disk: Disk, raw: Path, end: int, file: AppendFile) -> Compressed:
     """Compress a raw segment into an empty file, in a process of its own. Blocking; syncs nothing.
 
-    Done here where it is not worth a process, or none can be started, or the file is not just one of the system's.
+    Done here where it is not worth a process, where the file is not just one of the system's, and where the process
+    does not do it: it cannot be started, is killed, hangs, or is of another version by now.
 
     :param end: bytes of the segment that count.
-    :raises CompressorEnded: it was killed, for instance.
     :raises OSError: the disk refuses.
     """
-    if end < ELSEWHERE_BYTES_MIN or type(file) is not PosixFile or not sys.executable:
-        return compress_here(disk, raw, end, file)
+    if end >= ELSEWHERE_BYTES_MIN and type(file) is PosixFile and sys.executable:
+        done = _elsewhere(raw, end, file)
+        if done is not None:
+            return done
+        file.truncate(0)
+    return compress_here(disk, raw, end, file)
+
+
+def _elsewhere(raw: Path, end: int, file: PosixFile) -> Compressed | None:
+    """Have a process do it; None when it does not.
+
+    :raises OSError: the disk refuses, as it says.
+    """
     given = ("\n".join(sys.path), str(raw), str(end), str(file.fileno()))
+    lifeline, ours = os.pipe()
     try:
         done = subprocess.run(  # noqa: S603 - our own program
             [sys.executable, "-P", "-c", _PROGRAM, *given],
-            stdin=subprocess.DEVNULL,
+            stdin=lifeline,
             stdout=subprocess.PIPE,
             pass_fds=[file.fileno()],
             start_new_session=True,  # what a terminal sends to the daemon is not meant for it
-            check=False,
+            timeout=START_S + end / BYTES_A_SECOND_MIN,
+            check=True,
         )
-    except OSError:
-        return compress_here(disk, raw, end, file)
-    if done.returncode:
-        raise CompressorEnded(f"the process that compresses has ended with status {done.returncode}")
-    answer = msgspec.json.decode(done.stdout, type=Compressed | _Refused)
+        # The last line: whatever Python runs at its start may have said something, too.
+        answer = msgspec.json.decode(done.stdout.rpartition(b"\n")[2], type=Compressed | _Refused)
+    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
+        return None
+    finally:
+        os.close(lifeline)
+        os.close(ours)
     if isinstance(answer, _Refused):
         raise OSError(answer.code, answer.text)
-    return answer
+    return msgspec.structs.replace(answer, elsewhere=True)
 
 
 def compress_here(disk: Disk, raw: Path, end: int, file: Writable) -> Compressed:
@@ -111,6 +128,7 @@ def _members(disk: Disk, raw: Path, end: int, file: Writable, note: Callable[[by
 
 def main(raw: str, end: str, descriptor: str) -> None:
     """Serve as the process: the answer, as JSON, goes to standard output."""
+    _end_with(sys.stdin.fileno())
     with suppress(OSError):
         os.nice(_NICENESS)
     answer: Compressed | _Refused
@@ -119,4 +137,14 @@ def main(raw: str, end: str, descriptor: str) -> None:
             answer = compress_here(PosixDisk(), Path(raw), int(end), file)
     except OSError as error:
         answer = _Refused(error.errno or 0, error.strerror or str(error))
-    sys.stdout.buffer.write(msgspec.json.encode(answer))
+    sys.stdout.buffer.write(b"\n" + msgspec.json.encode(answer))
+
+
+def _end_with(pipe: int) -> None:
+    """Have the system kill this process, stopped or not, when nobody holds the other end of a pipe any more."""
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(pipe, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    with suppress(BlockingIOError):  # nothing comes, unless it has ended already
+        os.read(pipe, 1)
+        os._exit(1)

@@ -40,6 +40,8 @@ class Compacted(Struct, frozen=True):
     entry: SegmentEntry
     residue_bytes: int
     """Left behind its last op by a failed commit; set aside."""
+    elsewhere: bool
+    """It was compressed by a process of its own, and not by the thread."""
 
 
 class Removed(Struct, frozen=True):
@@ -119,7 +121,11 @@ def _compact_one(disk: Disk, paths: Paths, catalog: Catalog, segment: Segment, *
     residue = disk.size(raw) - end
     if residue:
         set_aside(disk, paths, raw, end, end + residue)
-    index = _store_compressed(disk, paths, segment, end) if compressed else _leave_plain(disk, paths, segment, end)
+    elsewhere = False
+    if compressed:
+        index, elsewhere = _store_compressed(disk, paths, segment, end)
+    else:
+        index = _leave_plain(disk, paths, segment, end)
     held = catalog.snapshot().manifest
     entries = sorted((*held.segments, index.entry), key=lambda entry: entry.first_seq)
     manifest = Manifest(removed_through=held.removed_through, segments=tuple(entries))
@@ -135,7 +141,7 @@ def _compact_one(disk: Disk, paths: Paths, catalog: Catalog, segment: Segment, *
     if compressed:
         disk.remove(raw)
         disk.sync_directory(paths.segments)
-    return Compacted(index.entry, residue)
+    return Compacted(index.entry, residue, elsewhere)
 
 
 def _end(disk: Disk, segment: Segment) -> int:
@@ -147,7 +153,7 @@ def _end(disk: Disk, segment: Segment) -> int:
     return scanner.scan.size
 
 
-def _store_compressed(disk: Disk, paths: Paths, segment: Segment, end: int) -> SegmentIndex:
+def _store_compressed(disk: Disk, paths: Paths, segment: Segment, end: int) -> tuple[SegmentIndex, bool]:
     target = paths.compressed(segment.first_seq)
     temporary = target.with_name(target.name + ".tmp")
     try:
@@ -160,7 +166,7 @@ def _store_compressed(disk: Disk, paths: Paths, segment: Segment, end: int) -> S
     replace_file(disk, paths.index(segment.first_seq), encode_index(index))
     disk.rename(temporary, target)
     disk.sync_directory(paths.segments)
-    return index
+    return index, done.elsewhere
 
 
 def _write_temporary(disk: Disk, temporary: Path, raw: Path, end: int) -> Compressed:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import errno
 import gzip
-import os
-import resource
-import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Event, Thread
+from typing import TypeVar
 
+import msgspec
 import pytest
 
 from observer_actors.journal import JournalWriter, PosixDisk, compact, compressing, verify
-from observer_actors.journal.compressing import CompressorEnded, compress, compress_here
+from observer_actors.journal.compressing import compress, compress_here
 from observer_actors.journal.files import PosixFile
 from observer_actors.journal.format import Paths
 from tests.journal.support import SMALL, Clock, commit, make_ops
+
+T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
@@ -47,25 +49,18 @@ def opened(path: Path) -> PosixFile:
 def test_another_process_writes_and_says_what_this_one_would(raw: Path, tmp_path: Path) -> None:
     disk, end = PosixDisk(), raw.stat().st_size
     here, elsewhere = opened(tmp_path / "here"), opened(tmp_path / "elsewhere")
-    before = children_s()
     done = compress(disk, raw, end, elsewhere)
-    assert children_s() > before, "a process has done it"
-    assert done == compress_here(disk, raw, end, here)
+    assert done.elsewhere
+    assert msgspec.structs.replace(done, elsewhere=False) == compress_here(disk, raw, end, here)
     assert (tmp_path / "elsewhere").read_bytes() == (tmp_path / "here").read_bytes()
     assert gzip.decompress((tmp_path / "here").read_bytes()) == raw.read_bytes()
     assert len(done.blocks) > 2
 
 
-def children_s() -> float:
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-
-
 def test_a_small_segment_is_not_worth_a_process(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compressing, "ELSEWHERE_BYTES_MIN", raw.stat().st_size + 1)
-    before = children_s()
-    compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "here"))
+    assert not compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "here")).elsewhere
     assert gzip.decompress((tmp_path / "here").read_bytes()) == raw.read_bytes()
-    assert children_s() == before
 
 
 def test_only_what_counts_of_the_file_is_compressed(raw: Path, tmp_path: Path) -> None:
@@ -87,50 +82,78 @@ def test_a_segment_that_is_gone_is_said_to_be(raw: Path, tmp_path: Path) -> None
         compress(PosixDisk(), raw.with_name("gone"), 10, opened(tmp_path / "none"))
 
 
-@pytest.mark.parametrize("executable", ["", "/nowhere/python"])
-def test_without_such_a_process_it_is_done_here(
+@pytest.mark.parametrize("executable", ["", "/nowhere/python", "/bin/true", "/bin/false"])
+def test_what_no_such_process_does_is_done_here(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executable: str
 ) -> None:
     monkeypatch.setattr(sys, "executable", executable)
-    compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "here"))
+    assert not compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "here")).elsewhere
     assert gzip.decompress((tmp_path / "here").read_bytes()) == raw.read_bytes()
 
 
-def test_killed_in_the_middle_it_loses_nothing_and_the_next_pass_does_it(
-    writer: JournalWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_is_printed_as_the_process_starts_does_no_harm(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stopped = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP);"
+    (tmp_path / "sitecustomize.py").write_text("print('hello', end='')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "elsewhere")).elsewhere
+    assert gzip.decompress((tmp_path / "elsewhere").read_bytes()) == raw.read_bytes()
+
+
+BEFORE_IT_BEGINS = "import os, signal; os.kill(os.getpid(), signal.{});"
+IN_THE_MIDDLE = "import os; os.write(int(sys.argv[4]), b'half'); os.kill(os.getpid(), 9);"
+
+
+@pytest.mark.parametrize(
+    "first", [BEFORE_IT_BEGINS.format("SIGKILL"), BEFORE_IT_BEGINS.format("SIGSTOP"), f"import sys; {IN_THE_MIDDLE}"]
+)
+def test_of_a_process_that_is_killed_or_hangs_nothing_is_left(
+    writer: JournalWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
     program = compressing._PROGRAM  # noqa: SLF001 - the moment is what counts
-    monkeypatch.setattr(compressing, "_PROGRAM", stopped + program)
-    ended = Event()
-
-    def kill_our_child() -> None:
-        me = os.getpid()
-        while not ended.wait(0.01):
-            for child in Path(f"/proc/{me}/task/{me}/children").read_text().split() + _children_of_threads():
-                if "compressing" in Path(f"/proc/{child}/cmdline").read_text():
-                    os.kill(int(child), signal.SIGKILL)
-                    return
-
-    killer = Thread(target=kill_our_child)
-    killer.start()
-    try:
-        with pytest.raises(CompressorEnded, match="-9"):
-            compact(PosixDisk(), tmp_path, writer.catalog, SMALL)
-    finally:
-        ended.set()
-        killer.join()
-    monkeypatch.undo()
-    assert [segment.entry for segment in writer.catalog.snapshot().segments] == [None]
+    monkeypatch.setattr(compressing, "_PROGRAM", first + program)
+    monkeypatch.setattr(compressing, "START_S", 1.0)
     [done] = compact(PosixDisk(), tmp_path, writer.catalog, SMALL)
-    assert done.entry.ops == 4_000
+    assert (done.entry.ops, done.elsewhere) == (4_000, False)
     assert sorted(path.suffix for path in Paths(tmp_path).segments.iterdir()) == [".gz", ".json", ".json"]
     assert verify(tmp_path, in_use=False).findings == ()
 
 
-def _children_of_threads() -> list[str]:
-    return [
-        child
-        for children in Path(f"/proc/{os.getpid()}/task").glob("*/children")
-        for child in children.read_text().split()
-    ]
+PARENT = r"""
+import sys
+from pathlib import Path
+from observer_actors.journal import PosixDisk, compressing
+from observer_actors.journal.files import PosixFile
+compressing.ELSEWHERE_BYTES_MIN = 0
+compressing._PROGRAM = (
+    "import os, sys; sys.path[:] = sys.argv[1].split('\\n');"
+    " from observer_actors.journal.compressing import _end_with; _end_with(0); os.kill(os.getpid(), 19)"
+)
+raw, target = map(Path, sys.argv[1:])
+compressing.compress(PosixDisk(), raw, 1_000, PosixFile(target, create=True))
+"""
+
+
+def test_it_dies_with_its_parent_also_while_it_is_stopped(raw: Path, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT, raw, tmp_path / "x"]) as process:
+        [child] = wait_for(lambda: stopped_children(process.pid))
+        process.kill()
+        process.wait()
+    wait_for(lambda: not Path(f"/proc/{child}").exists() or state(child) in "ZX")
+
+
+def stopped_children(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if state(int(child)) == "T"]
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def wait_for(condition: Callable[[], T]) -> T:
+    for _ in range(2_000):
+        if found := condition():
+            return found
+        time.sleep(0.005)
+    raise AssertionError("it did not come")
