@@ -207,7 +207,7 @@ async def test_the_daemon_serves_without_standard_streams(tmp_path: Path, closed
                     await trio.sleep(0.05)
             for number in (0, 1, 2):
                 if str(number) in closed:
-                    assert os.readlink(f"/proc/{process.pid}/fd/{number}") == os.devnull
+                    assert str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) == os.devnull
             process.terminate()
             assert await process.wait() == 0
     finally:
