@@ -191,6 +191,10 @@ async def test_a_large_segment_is_compressed_by_another_process_while_events_com
     assert (report.findings, report.ops) == ((), 6_001)
 
 
+def leads_to(pid: int, descriptor: int) -> str:
+    return str(Path(f"/proc/{pid}/fd/{descriptor}").readlink())
+
+
 @pytest.mark.parametrize("closed", ["0<&-", "2>&-", "0<&- 1>&- 2>&-"])
 async def test_the_daemon_serves_without_standard_streams(tmp_path: Path, closed: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -207,7 +211,7 @@ async def test_the_daemon_serves_without_standard_streams(tmp_path: Path, closed
                     await trio.sleep(0.05)
             for number in (0, 1, 2):
                 if str(number) in closed:
-                    assert str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) == os.devnull
+                    assert leads_to(process.pid, number) == os.devnull
             process.terminate()
             assert await process.wait() == 0
     finally:
