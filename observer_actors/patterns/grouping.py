@@ -198,7 +198,7 @@ def _folded(known: Pattern | None, group: Group, failures: Sequence[Op]) -> Patt
         known = _empty(group, failures[0])
     described = _described(known, group)
     if not failures:
-        return known if described == known else described
+        return described
     last = failures[-1]
     new = [_example(op) for op in failures[-EXAMPLES_MAX:]]
     return msgspec.structs.replace(
@@ -207,11 +207,18 @@ def _folded(known: Pattern | None, group: Group, failures: Sequence[Op]) -> Patt
         last_seen=last.recorded_at,
         count=known.count + len(failures),
         examples=(*known.examples, *new)[-EXAMPLES_MAX:],
-        sources=dict(Counter(known.sources) + Counter(op.source for op in failures)),
+        sources=_counted(known.sources, [op.source for op in failures]),
         history=added(known.history, failures),
         wasted_ms=_wasted_ms(known.wasted_ms, failures),
         back_seq=_back_seq(known.first_seen, known.last_seen, known.count, failures) or known.back_seq,
     )
+
+
+def _counted(sources: Mapping[str, int], more: Iterable[str]) -> dict[str, int]:
+    counts = dict(sources)
+    for source in more:
+        counts[source] = counts.get(source, 0) + 1
+    return counts
 
 
 def _wasted_ms(before: float, failures: Sequence[Op]) -> float:
@@ -221,14 +228,12 @@ def _wasted_ms(before: float, failures: Sequence[Op]) -> float:
 
 
 def _described(known: Pattern, group: Group) -> Pattern:
-    """Give the pattern with what its group has learned."""
-    return msgspec.structs.replace(
-        known,
-        template=group.template,
-        names=tuple(sorted(group.names)),
-        is_cut=group.is_cut,
-        aliases=tuple(group.aliases),
-    )
+    """Give the pattern with what its group has learned; the same one when that is nothing."""
+    names, aliases = tuple(sorted(group.names)), tuple(group.aliases)
+    learned = (group.template, names, group.is_cut, aliases)
+    if learned == (known.template, known.names, known.is_cut, known.aliases):
+        return known
+    return msgspec.structs.replace(known, template=group.template, names=names, is_cut=group.is_cut, aliases=aliases)
 
 
 def _empty(group: Group, first: Op) -> Pattern:

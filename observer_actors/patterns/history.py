@@ -8,7 +8,6 @@ pattern alone.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -47,12 +46,26 @@ def event_time_us(op: Op) -> int | None:
 
 def added(history: History, ops: Iterable[Op]) -> History:
     """Count failures."""
-    times = [time for op in ops if (time := event_time_us(op)) is not None]
+    minutes: dict[int, int] = {}
+    for op in ops:
+        time = event_time_us(op)
+        if time is not None:
+            minute = time // MINUTE_US
+            minutes[minute] = minutes.get(minute, 0) + 1
+    hours, days = _summed(minutes, HOUR_US // MINUTE_US), _summed(minutes, DAY_US // MINUTE_US)
     return History(
-        _counted(history.minutes, Counter(time // MINUTE_US for time in times), MINUTES_KEPT),
-        _counted(history.hours, Counter(time // HOUR_US for time in times), HOURS_KEPT),
-        _counted(history.days, Counter(time // DAY_US for time in times), DAYS_KEPT),
+        _counted(history.minutes, minutes, MINUTES_KEPT),
+        _counted(history.hours, hours, HOURS_KEPT),
+        _counted(history.days, days, DAYS_KEPT),
     )
+
+
+def _summed(windows: Mapping[int, int], length: int) -> dict[int, int]:
+    """Give counts by windows that are so many times as long."""
+    sums: dict[int, int] = {}
+    for window, count in windows.items():
+        sums[window // length] = sums.get(window // length, 0) + count
+    return sums
 
 
 def joined(one: History, other: History) -> History:
@@ -70,9 +83,10 @@ def series(windows: Mapping[int, int], last: int, length: int) -> list[int]:
 
 
 def _counted(windows: Mapping[int, int], more: Mapping[int, int], kept: int) -> dict[int, int]:
-    if not more:
-        return dict(windows)
-    counts = Counter(windows)
-    counts.update(more)
+    counts = dict(windows)
+    for window, count in more.items():
+        counts[window] = counts.get(window, 0) + count
+    if len(counts) == len(windows):  # nothing that is newer, or older: under load, nearly always
+        return counts
     oldest = max(counts) - kept
     return {window: counts[window] for window in sorted(counts) if window > oldest}
