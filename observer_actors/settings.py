@@ -108,7 +108,7 @@ class JournalSettings(Section, frozen=True):
     """How ops are kept on disk."""
 
     segment_bytes_max: Bytes = 64 * 1024 * 1024
-    """Size at which the active file is sealed. Also what a start has to read, at most: about 0.3 s."""
+    """Size at which the active file is sealed. Also what a start has to read, at most."""
     segment_seconds_max: Annotated[float, Meta(gt=0)] = 24 * 3600.0
     """Age at which the active file is sealed."""
     compress: bool = True

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -85,27 +85,35 @@ def _elsewhere(raw: Path, end: int, file: PosixFile) -> Compressed | None:
     :raises OSError: the disk refuses, as it says.
     """
     given = ("\n".join(sys.path), str(raw), str(end), str(file.fileno()))
-    lifeline, ours = os.pipe()
     try:
-        done = subprocess.run(  # noqa: S603 - our own program
-            [sys.executable, "-P", "-c", _PROGRAM, *given],
-            stdin=lifeline,
-            stdout=subprocess.PIPE,
-            pass_fds=[file.fileno()],
-            start_new_session=True,  # what a terminal sends to the daemon is not meant for it
-            timeout=START_S + end / BYTES_A_SECOND_MIN,
-            check=True,
-        )
+        with _lifeline() as lifeline:
+            done = subprocess.run(  # noqa: S603 - our own program
+                [sys.executable, "-P", "-c", _PROGRAM, *given],
+                stdin=lifeline,
+                stdout=subprocess.PIPE,
+                pass_fds=[file.fileno()],
+                start_new_session=True,  # what a terminal sends to the daemon is not meant for it
+                timeout=START_S + end / BYTES_A_SECOND_MIN,
+                check=True,
+            )
         # The last line: whatever Python runs at its start may have said something, too.
         answer = msgspec.json.decode(done.stdout.rpartition(b"\n")[2], type=Compressed | _Refused)
     except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
         return None
-    finally:
-        os.close(lifeline)
-        os.close(ours)
     if isinstance(answer, _Refused):
         raise OSError(answer.code, answer.text)
     return msgspec.structs.replace(answer, elsewhere=True)
+
+
+@contextmanager
+def _lifeline() -> Iterator[int]:
+    """Give the end of a pipe that says nothing until this process has ended, or the block has."""
+    lifeline, ours = os.pipe()
+    try:
+        yield lifeline
+    finally:
+        os.close(lifeline)
+        os.close(ours)
 
 
 def compress_here(disk: Disk, raw: Path, end: int, file: Writable) -> Compressed:

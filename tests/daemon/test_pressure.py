@@ -111,6 +111,7 @@ async def test_callers_of_a_disk_that_hangs_wait_and_are_refused_and_what_was_wi
                 disk.release()
                 await eventually(lambda: daemon.readiness().ready)
                 sampling.cancel_scope.cancel()
+                samples.append(daemon.admission.statistics())  # the sampler's last may be of the step before
             assert (await get(daemon, "/ready")).status_code == 200
             after = await metrics(daemon)
             async with connected(daemon.addresses[0]) as wire:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import os
 import subprocess
 import sys
 import time
@@ -87,6 +88,17 @@ def test_what_no_such_process_does_is_done_here(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executable: str
 ) -> None:
     monkeypatch.setattr(sys, "executable", executable)
+    assert not compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "here")).elsewhere
+    assert gzip.decompress((tmp_path / "here").read_bytes()) == raw.read_bytes()
+
+
+def test_without_a_descriptor_to_spare_it_is_done_here(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> tuple[int, int]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pipe", refuse)
     assert not compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "here")).elsewhere
     assert gzip.decompress((tmp_path / "here").read_bytes()) == raw.read_bytes()
 
