@@ -172,7 +172,7 @@ def _is_there(text: str, word: str, pattern: re.Pattern[str]) -> bool:
 
 def run_of(op: Op) -> str | None:
     """Give the run that an op belongs to; None when it does not say."""
-    return next(_ids_of(op), None)
+    return next(_ids_of(op), None) if op.attrs or op.sig_hash else None
 
 
 def _ids_of(op: Op) -> Iterator[str]:

@@ -220,9 +220,8 @@ class Feed:
         if cursor > self.cursor:
             self._move(cursor)
 
-    async def pause(self, least_s: float) -> None:
-        """Let others have their turn for so long, and then until the next lull."""
-        await trio.sleep(least_s)
+    async def wait_lull(self) -> None:
+        """Let others have their turn until the next lull; see `Commits.wait_lull`."""
         await self._commits.wait_lull()
 
     def statistics(self) -> FeedStatistics:

@@ -30,9 +30,8 @@ from observer_actors.supervision import Life
 __all__ = ["Consolidator"]
 
 TURN_S: Final = 0.000_25
-"""So long it takes ops in, and shows entries, before others have their turn; one of each at least."""
-PAUSE_S: Final = 0.002_5
-"""Between two turns while events come in: the playbook takes a tenth of a processor then, for 3,000 ops a second."""
+"""So long it takes ops in, and shows entries, before others have their turn; one of each at least. While events come in
+it has one turn in each lull: callers wait for the disk then, and it takes longer."""
 RECENT_S: Final = 0.05
 """Events come in when the journal has grown within this time."""
 SHOW_S: Final = 0.002_5
@@ -190,12 +189,12 @@ class Consolidator:
             self._unshown.update(dict.fromkeys(touched(delta)))
 
     async def _let_others(self) -> None:
-        """Let others have their turn, and a while more when there is much for them to do."""
+        """Let others have their turn: until the disk has a commit, while there are any."""
         seen, now = self._feed.cursor + self._feed.statistics().behind, trio.current_time()
         if seen != self._grown_to:
             self._grown_to, self._grown_at = seen, now
         if now - self._grown_at < RECENT_S:
-            await self._feed.pause(PAUSE_S)
+            await self._feed.wait_lull()
         else:
             await trio.lowlevel.checkpoint()
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Final
 
 import msgspec
@@ -226,7 +226,7 @@ class Endpoint(msgspec.Struct):
 
     def took(self, duration_ms: float) -> None:
         """Note how long a success took."""
-        place = round(math.log(min(duration_ms, DURATION_MS_MAX)) / _DURATION_LOG) if duration_ms > 1 else 0
+        place = _place_of(duration_ms)
         self.durations[place] = self.durations.get(place, 0) + 1
 
     def quantile_ms(self, share: float) -> float:
@@ -432,6 +432,11 @@ class Endpoint(msgspec.Struct):
 
 
 _NOTHING: Final[dict[str, Value]] = {}
+
+
+@lru_cache(4_096)
+def _place_of(duration_ms: float) -> int:
+    return round(math.log(min(duration_ms, DURATION_MS_MAX)) / _DURATION_LOG) if duration_ms > 1 else 0
 
 
 def _of_the_greediest(items: Mapping[str, Witnesses]) -> str:

@@ -246,7 +246,8 @@ class Playbook:
         endpoint.successes += 1
         endpoint.success_seq = op.seq
         endpoint.duration_ms_total += float(min(max(op.duration_ms, -DURATION_MS_MAX), DURATION_MS_MAX))
-        endpoint.inputs = [*endpoint.inputs, op.input_summary[:INPUT_CHARS_MAX]][-INPUTS_MAX:]
+        endpoint.inputs.append(op.input_summary[:INPUT_CHARS_MAX])
+        del endpoint.inputs[:-INPUTS_MAX]
 
     def _learn(self, endpoint: Endpoint, op: Op) -> None:
         """Take in what an op shows of its endpoint, and draw what has to be drawn anew."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +24,6 @@ import msgspec
 from observer_actors.event import says_no_input
 from observer_actors.op import Op
 from observer_actors.patterns import template_of
-from observer_actors.patterns.masking import digits_alike
 
 __all__ = ["ABSENT", "KIND", "SHAPE", "Feature", "features", "is_attribute", "kind_of"]
 
@@ -41,6 +41,7 @@ SHAPE_CHARS_MAX: Final = 200
 VALUE_CHARS_MAX: Final = 40
 
 _ATTRIBUTES: Final = ("role", "city", "state", "event_kind")
+_labels: Final = attrgetter(*_ATTRIBUTES)
 _NO_FEATURES: Final = frozenset({"run", "run_id", "trace_id", "traceId", "span_id", "spanId", "advice_id"})
 """Attributes that name the op's place and say nothing of its kind."""
 _NAME: Final = re.compile(r"[A-Za-z_][\w.\-]{0,39}", re.ASCII)
@@ -65,7 +66,10 @@ _KINDS: Final = tuple(
 
 def features(op: Op) -> tuple[Feature, ...]:
     """Give the features of an op, each name once, in a fixed order."""
-    return tuple({**_input_features(op.input_summary), **dict(_attributes(op))}.items())
+    found = _input_features(op.input_summary)
+    if op.attrs or any(_labels(op)):
+        found.update(_attributes(op))
+    return tuple(found.items())
 
 
 def is_attribute(name: str) -> bool:
@@ -95,8 +99,7 @@ def _kind_of_text(text: str) -> str:
 
 
 def _attributes(op: Op) -> Iterator[Feature]:
-    for name in _ATTRIBUTES:
-        value = getattr(op, name)
+    for name, value in zip(_ATTRIBUTES, _labels(op), strict=True):
         if isinstance(value, str) and _VALUE.fullmatch(value):
             yield name, value
     if isinstance(op.attrs, dict):
@@ -110,7 +113,7 @@ def _input_features(text: str) -> dict[str, str]:
     if says_no_input(text):
         return {}
     if not text.startswith("{"):
-        return {SHAPE: _masked(digits_alike(text[:SHAPE_CHARS_MAX]))}
+        return {SHAPE: template_of(text[:SHAPE_CHARS_MAX])}
     given, is_whole = _object(text)
     fields = [(name, value) for name, value in given.items() if _NAME.fullmatch(name)][:FIELDS_MAX]
     names = ", ".join(sorted(name for name, _ in fields))[:SHAPE_CHARS_MAX]
@@ -121,11 +124,6 @@ def _input_features(text: str) -> dict[str, str]:
         if shown is not None:
             found[name] = shown
     return found
-
-
-@lru_cache(maxsize=4_096)
-def _masked(text: str) -> str:
-    return template_of(text)
 
 
 def _shown(value: object) -> str | None:

@@ -108,8 +108,11 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
         """Say whether they are enough."""
         if not self.count or len(self.runs) < corroboration.runs_min:
             return False
-        counts = self.by_source.values()
-        return len(counts) - list(counts).count(0) - (self.by_source.get(OTHERS, 0) > 0) >= corroboration.sources_min
+        by_source = self.by_source
+        sources = len(by_source) - (OTHERS in by_source)
+        if 0 in by_source.values():
+            sources = len(self.sources)
+        return sources >= corroboration.sources_min
 
     def shared(self, corroboration: Corroboration) -> int:
         """Give how many count beside what others say: of a source at most as many as of all others together.
