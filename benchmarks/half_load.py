@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -14,20 +15,24 @@ import trio
 
 from benchmarks.bench import ROOT, Bench
 from benchmarks.contest import Contest, Figure, Run
-from benchmarks.events import BARE, EVENT_C32, OURS
+from benchmarks.events import BARE, EVENT_C32, OURS, behind_ops
 from benchmarks.load import LATE_SECONDS_MAX, SINGLES, press
 from benchmarks.pacing import CONNECTIONS, Paced
+from benchmarks.payload import events
 from benchmarks.rivals import Server, fresh_folder, running_bare, running_ours
 from tests.parity.program import ProgramFailed, end_of, own_environment, started
 
 __all__ = ["HALF_LOAD", "runs"]
 
+DISK: Final = "the disk alone"
 HALF_LOAD: Final = Contest(
     "half-load",
     "A single POST at half load",
     "A constant rate of half the median measured at 32 connections in this run, sent by a client of our own in another"
     f" process over {CONNECTIONS} connections; latency counts from the time at which a request was due, so that what"
-    " the client itself was late is in it (and shown). Bare HTTP at the same rate is what client and loop cost alone.",
+    " the client itself was late is in it (and shown). Bare HTTP at the same rate is what client and loop cost alone."
+    " The disk alone is the same rate with no client, no HTTP and no program around it: a loop that appends all that is"
+    " due and syncs it once. No server that syncs before it answers can be faster than that.",
     (
         Figure("p99_ms", "p99 ms", "{:.2f}", ranged=True),
         Figure("p50_ms", "p50 ms", "{:.2f}"),
@@ -38,23 +43,68 @@ HALF_LOAD: Final = Contest(
         Figure("per_second", "answered/s"),
         Figure("late_p99_ms", "client late, p99 ms", "{:.2f}"),
         Figure("waited", "waited for a connection"),
+        Figure("behind_ops", "ops left to catch up"),
     ),
 )
 
 
 def runs(bench: Bench) -> dict[str, Run]:
-    """Give what is measured: ours, and the client's own limit at the same rate."""
-    return {OURS: partial(_paced, bench, running_ours), BARE: partial(_paced, bench, running_bare)}
+    """Give what is measured: ours, the client's own limit at the same rate, and the disk's."""
+    return {
+        OURS: partial(_ours, bench),
+        BARE: partial(_bare, bench),
+        DISK: partial(_synced, bench),
+    }
 
 
-async def _paced(bench: Bench, running: Callable[[Bench], AbstractAsyncContextManager[Server]]) -> Mapping[str, float]:
+async def _ours(bench: Bench) -> Mapping[str, float]:
     rate = await _full_rate(bench) / 2
-    async with running(bench) as server, fresh_folder(bench, "paced") as folder:
+    async with running_ours(bench) as server:
+        return {**await _paced(bench, server, rate), "behind_ops": await behind_ops(server)}
+
+
+async def _bare(bench: Bench) -> Mapping[str, float]:
+    rate = await _full_rate(bench) / 2
+    async with running_bare(bench) as server:
+        return await _paced(bench, server, rate)
+
+
+async def _paced(bench: Bench, server: Server, rate: float) -> Mapping[str, float]:
+    async with fresh_folder(bench, "paced") as folder:
         await _run(bench, server, rate, folder / "said")
         said = msgspec.json.decode((folder / "said").read_bytes(), type=Paced)
     if said.failed or said.unanswered:
         raise ProgramFailed(f"{said.failed:,} requests failed and {said.unanswered:,} had no answer")
     return {name: float(value) for name, value in msgspec.structs.asdict(said).items()}
+
+
+async def _synced(bench: Bench) -> Mapping[str, float]:
+    rate = await _full_rate(bench) / 2
+    async with fresh_folder(bench, "synced") as folder:
+        late = await trio.to_thread.run_sync(_append_when_due, folder / "file", rate, bench.seconds)
+    shares = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "p999_ms": 0.999}
+    times = {name: late[int(share * len(late))] * 1e3 for name, share in shares.items()}
+    return {**times, "max_ms": late[-1] * 1e3, "wanted_per_second": rate}
+
+
+def _append_when_due(path: Path, rate: float, seconds: float) -> list[float]:
+    """Append events that are due at a constant rate, all that are at once; give what each waited, ascending."""
+    lines = [body + b"\n" for body in events()]
+    waited: list[float] = []
+    total = int(rate * seconds)
+    with path.open("ab", buffering=0) as file:
+        began = time.perf_counter()
+        while (done := len(waited)) < total:
+            now = time.perf_counter() - began
+            due = min(total, int(now * rate) + 1)
+            if due <= done:
+                time.sleep(max(0.0, done / rate - now))
+                continue
+            file.write(b"".join(lines[number % len(lines)] for number in range(done, due)))
+            os.fdatasync(file.fileno())
+            end = time.perf_counter() - began
+            waited += [end - number / rate for number in range(done, due)]
+    return sorted(waited)
 
 
 async def _run(bench: Bench, server: Server, rate: float, log: Path) -> None:

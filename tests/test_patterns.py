@@ -41,7 +41,7 @@ from observer_actors.patterns.grouping import (
     EXAMPLES_MAX,
 )
 from observer_actors.patterns.history import History, added
-from observer_actors.patterns.masking import ALGORITHM_VERSION, TEMPLATE_CHARS_MAX, TEXT_CHARS_MAX
+from observer_actors.patterns.masking import ALGORITHM_VERSION, TEMPLATE_CHARS_MAX, TEXT_CHARS_MAX, digits_alike
 
 HOUR_S = 3_600
 
@@ -174,6 +174,12 @@ def test_white_space_makes_no_difference(text: str) -> None:
 @given(st.integers(min_value=0), st.integers(min_value=0))
 def test_numbers_make_no_difference(one: int, other: int) -> None:
     assert template_of(f"row {one} of card_{one}") == template_of(f"row {other} of card_{other}")
+
+
+@given(st.text(alphabet=st.sampled_from("a9 0é5٣\ud83d\n"), max_size=40))
+def test_digits_are_alike_in_texts_of_any_characters(text: str) -> None:
+    """Those of ASCII: plain texts and others take different ways."""
+    assert digits_alike(text) == "".join("0" if each in "0123456789" else each for each in text)
 
 
 def test_only_the_head_of_a_long_text_counts() -> None:
