@@ -224,12 +224,17 @@ class Feed:
         """Let others have their turn until the next lull; see `Commits.wait_lull`."""
         await self._commits.wait_lull()
 
+    @property
+    def end(self) -> int:
+        """The newest op that there is to take in, or that was taken in."""
+        return max(self.cursor, self._commits.last_seq)
+
     def statistics(self) -> FeedStatistics:
         """Give how far the consumer is behind, and what went wrong so far."""
         return FeedStatistics(
             depth=self._send.statistics().current_buffer_used,
             bound=COMMITS_WAITING_MAX,
-            behind=max(0, self._commits.last_seq - self.cursor),
+            behind=self.end - self.cursor,
             passed_over=self._passed_over,
             quarantined=len(self._left_out),
         )

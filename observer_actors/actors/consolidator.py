@@ -151,7 +151,7 @@ class Consolidator:
         self._turn = trio.Lock()
         await self._stock()
         await self._feed.open(playbook.cursor)
-        self._from_seq = playbook.cursor + self._feed.statistics().behind
+        self._from_seq = self._feed.end
         life.ready()
         try:
             async with trio.open_nursery() as nursery:
@@ -190,7 +190,7 @@ class Consolidator:
 
     async def _let_others(self) -> None:
         """Let others have their turn: until the disk has a commit, while there are any."""
-        seen, now = self._feed.cursor + self._feed.statistics().behind, trio.current_time()
+        seen, now = self._feed.end, trio.current_time()
         if seen != self._grown_to:
             self._grown_to, self._grown_at = seen, now
         if now - self._grown_at < RECENT_S:
@@ -270,7 +270,7 @@ class Consolidator:
     async def _tell_now_and_then(self) -> None:
         """Tell the gateway, once all that is in the journal by then is in the playbook: of a batch it is told once."""
         async for _ in self._cycle.each(self._every):
-            await self._feed.reached(self._feed.cursor + self._feed.statistics().behind)
+            await self._feed.reached(self._feed.end)
             due = copies(self._playbook.endpoints.values(), self._playbook.meta.successes, self._told)
             if not due:
                 continue
