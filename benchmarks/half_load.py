@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -32,7 +33,7 @@ HALF_LOAD: Final = Contest(
     f" process over {CONNECTIONS} connections; latency counts from the time at which a request was due, so that what"
     " the client itself was late is in it (and shown). Bare HTTP at the same rate is what client and loop cost alone."
     " The disk alone is the same rate with no client, no HTTP and no program around it: a loop that appends all that is"
-    " due and syncs it once. No server that syncs before it answers can be faster than that.",
+    " due and syncs it, again and again. What it shows is the disk's, and the machine's own where that was elsewhere.",
     (
         Figure("p99_ms", "p99 ms", "{:.2f}", ranged=True),
         Figure("p50_ms", "p50 ms", "{:.2f}"),
@@ -81,29 +82,33 @@ async def _paced(bench: Bench, server: Server, rate: float) -> Mapping[str, floa
 async def _synced(bench: Bench) -> Mapping[str, float]:
     rate = await _full_rate(bench) / 2
     async with fresh_folder(bench, "synced") as folder:
-        late = await trio.to_thread.run_sync(_append_when_due, folder / "file", rate, bench.seconds)
+        file = folder / "file"
+        await trio.to_thread.run_sync(_append_when_due, file, rate, bench.warm_seconds)
+        waited = await trio.to_thread.run_sync(_append_when_due, file, rate, bench.seconds)
     shares = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "p999_ms": 0.999}
-    times = {name: late[int(share * len(late))] * 1e3 for name, share in shares.items()}
-    return {**times, "max_ms": late[-1] * 1e3, "wanted_per_second": rate}
+    times = {name: waited[int(share * len(waited))] * 1e3 for name, share in shares.items()}
+    return {**times, "max_ms": waited[-1] * 1e3, "wanted_per_second": rate}
 
 
 def _append_when_due(path: Path, rate: float, seconds: float) -> list[float]:
     """Append events that are due at a constant rate, all that are at once; give what each waited, ascending."""
     lines = [body + b"\n" for body in events()]
     waited: list[float] = []
-    total = int(rate * seconds)
-    with path.open("ab", buffering=0) as file:
-        began = time.perf_counter()
-        while (done := len(waited)) < total:
-            now = time.perf_counter() - began
-            due = min(total, int(now * rate) + 1)
-            if due <= done:
-                time.sleep(max(0.0, done / rate - now))
-                continue
-            file.write(b"".join(lines[number % len(lines)] for number in range(done, due)))
-            os.fdatasync(file.fileno())
-            end = time.perf_counter() - began
-            waited += [end - number / rate for number in range(done, due)]
+    total = max(1, int(rate * seconds))
+    gc.collect()
+    gc.disable()
+    try:
+        with path.open("ab", buffering=0) as file:
+            began = time.perf_counter()
+            while (done := len(waited)) < total:
+                due = min(total, int((time.perf_counter() - began) * rate) + 1)
+                if due > done:  # and else it looks again at once: to sleep takes longer than it should
+                    file.write(b"".join(lines[number % len(lines)] for number in range(done, due)))
+                    os.fdatasync(file.fileno())
+                    end = time.perf_counter() - began
+                    waited += [end - number / rate for number in range(done, due)]
+    finally:
+        gc.enable()
     return sorted(waited)
 
 

@@ -1,6 +1,7 @@
 """What every test may use, and one rule: where nothing may be missing, a skipped test is a failed one."""
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,6 +21,10 @@ settings.register_profile("gate", derandomize=True)
 if os.environ.get(NO_SKIP_VARIABLE):
     # The gate decides the same way twice. Chance has its place elsewhere: in every other run, and in `make faults`.
     settings.load_profile("gate")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As of what a shell runs in the background. All that tests start would have it ignored, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 

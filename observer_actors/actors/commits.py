@@ -73,6 +73,7 @@ class Commits:
         self._set_aside = set_aside
         self._feeds: list[Feed] = []
         self._taps: list[Callable[[Sequence[Op], int], None]] = []
+        self.lulls = 0
         self._lull = trio.lowlevel.ParkingLot()
         self._blocks: deque[Sequence[Op]] = deque(maxlen=BLOCKS_KEPT)
         self._reading = trio.Lock()
@@ -115,6 +116,11 @@ class Commits:
 
     def lull(self) -> None:
         """Say that the disk has a commit: callers wait for it, and not for us, until it answers."""
+        self.lulls += 1
+        self._lull.unpark_all()
+
+    def hurry(self) -> None:
+        """Wake who waits for a lull: somebody waits for a consumer."""
         self._lull.unpark_all()
 
     async def wait_lull(self) -> None:
@@ -212,7 +218,7 @@ class Feed:
         """Wait until the consumer has taken in everything up to ``seq``; give it a deadline from outside."""
         while self.cursor < seq:
             self._hurry.set()
-            self._commits.lull()
+            self._commits.hurry()
             await self._moved.park()
 
     def skip(self, cursor: int) -> None:
@@ -223,6 +229,11 @@ class Feed:
     async def wait_lull(self) -> None:
         """Let others have their turn until the next lull; see `Commits.wait_lull`."""
         await self._commits.wait_lull()
+
+    @property
+    def lulls(self) -> int:
+        """How many there were since the start."""
+        return self._commits.lulls
 
     @property
     def end(self) -> int:
@@ -293,26 +304,31 @@ class Feed:
 
     async def _offered(self) -> Sequence[Op]:
         try:
-            return self._received(self._receive.receive_nowait())
+            ops = self._received(self._receive.receive_nowait())
         except trio.WouldBlock:
             if self._commits.last_seq > self.cursor:
                 return ()
-        ops = self._received(await self._receive.receive())
-        return await self._gathered(ops) if self._linger_s else ops
+            ops = self._received(await self._receive.receive())
+            if self._linger_s:
+                await self._linger()
+        return self._gathered(ops) if self._linger_s else ops
 
     def _received(self, commit: tuple[Sequence[Op], int]) -> Sequence[Op]:
         ops, size = commit
         self._waiting_bytes -= size
         return ops
 
-    async def _gathered(self, ops: Sequence[Op]) -> Sequence[Op]:
-        """Give a commit and those that join on to it within a moment."""
+    async def _linger(self) -> None:
+        """Let more commits come, and then others have their turn, unless somebody waits for us."""
         if not self._moved:
             self._hurry = trio.Event()
         with trio.move_on_after(self._linger_s) as lingers:
             await self._hurry.wait()
         if lingers.cancelled_caught:
             await self._commits.wait_lull()
+
+    def _gathered(self, ops: Sequence[Op]) -> Sequence[Op]:
+        """Give a commit and those that have come since and join on to it."""
         gathered = list(ops)
         while len(gathered) < GATHERED_OPS:
             try:

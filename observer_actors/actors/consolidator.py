@@ -30,10 +30,15 @@ from observer_actors.supervision import Life
 __all__ = ["Consolidator"]
 
 TURN_S: Final = 0.000_25
-"""So long it takes ops in, and shows entries, before others have their turn; one of each at least. While events come in
-it has one turn in each lull: callers wait for the disk then, and it takes longer."""
-RECENT_S: Final = 0.05
-"""Events come in when the journal has grown within this time."""
+"""So long it takes ops in, and shows entries, before others have their turn; one of each at least. While many events
+come in it has one turn in each lull, since callers wait for the disk then: mostly for longer than this turn."""
+PAUSE_S: Final = 0.002_5
+"""Before it waits for the next lull where many callers share each commit: they are waiting for the event loop, too."""
+MANY_A_COMMIT: Final = 16
+MANY_A_SECOND: Final = 1_000
+"""With fewer events, a turn at any time holds up few of them, and lulls are rare."""
+LOOK_AT_LOAD_S: Final = 0.05
+"""How often it looks at both."""
 SHOW_S: Final = 0.002_5
 """Between two turns for the shelf alone."""
 ROWS_AT_ONCE: Final = 20
@@ -88,8 +93,9 @@ class Consolidator:
         """Those that the playbook has not come to yet."""
         self._from_seq = 0
         """Up to here the journal has to be in the playbook before anything is handed out: it may hold revocations."""
-        self._grown_to, self._grown_at = 0, -inf
-        """The end of the journal, and when it was seen there first."""
+        self._seen_at, self._seen_ops, self._seen_lulls = -inf, 0, 0
+        """When the load was looked at, and the end of the journal, and the lulls until then."""
+        self._many_come = self._many_share = False
 
     @property
     def playbook(self) -> Playbook:
@@ -189,14 +195,23 @@ class Consolidator:
             self._unshown.update(dict.fromkeys(touched(delta)))
 
     async def _let_others(self) -> None:
-        """Let others have their turn: until the disk has a commit, while there are any."""
-        seen, now = self._feed.end, trio.current_time()
-        if seen != self._grown_to:
-            self._grown_to, self._grown_at = seen, now
-        if now - self._grown_at < RECENT_S:
-            await self._feed.wait_lull()
-        else:
+        """Let others have their turn; see `TURN_S` and `PAUSE_S`."""
+        self._look_at_load()
+        if not self._many_come:
             await trio.lowlevel.checkpoint()
+            return
+        if self._many_share:
+            await trio.sleep(PAUSE_S)
+        await self._feed.wait_lull()
+
+    def _look_at_load(self) -> None:
+        now, before = trio.current_time(), self._seen_at
+        if now - before < LOOK_AT_LOAD_S:
+            return
+        ops, lulls = self._feed.end - self._seen_ops, self._feed.lulls - self._seen_lulls
+        self._many_come = ops >= MANY_A_SECOND * (now - before)
+        self._many_share = ops >= MANY_A_COMMIT * lulls
+        self._seen_at, self._seen_ops, self._seen_lulls = now, self._feed.end, self._feed.lulls
 
     def _show(self, end: float) -> None:
         """Bring some of what has changed to the shelf; what was changed again meanwhile only once."""

@@ -51,7 +51,9 @@ TEMPLATE_CHARS_MAX: Final = 4 * MARKED_CHARS_MAX
 """A template is never longer: every other character a mark, and a mark written in seven."""
 REPEATED_WORDS_MAX: Final = 4
 """Words of a group that is looked for in repetition: name, value, value, flag."""
+REMEMBERED_MAX: Final = 2_048
 REMEMBERED_CHARS_MAX: Final = 400
+"""Of a text whose template is remembered: at worst, with a mask at every other character, all take 16 MB."""
 NESTING_MAX: Final = 4
 """Objects within objects, ``Window{1f token=Token{2e}}``, that are simplified from the inside out."""
 
@@ -175,7 +177,7 @@ def _template(text: str) -> str:
     return write_template(marked(text))
 
 
-_remembered: Final = lru_cache(4_096)(_template)
+_remembered: Final = lru_cache(REMEMBERED_MAX)(_template)
 
 
 def write_template(marked_text: str) -> str:

@@ -222,6 +222,10 @@ _BY_STATUS: Final = {
 }
 """RFC 9110, 6585 and 4918; 499 is nginx's."""
 _SERVER_ERRORS: Final = range(500, 600)
+REMEMBERED_MAX: Final = 8_192
+"""All that a large page of patterns asks about: a text takes some 30 µs."""
+REMEMBERED_CHARS_MAX: Final = 1_000
+"""Of a text that is remembered; so all of them take 32 MB at worst."""
 _STATUS_CONFIDENCE: Final = 0.85
 _QUOTED_CONFIDENCE: Final = 0.8
 """At most: what is quoted may be a name."""
@@ -257,13 +261,16 @@ def rule(pattern: Pattern) -> Ruling:
     return msgspec.structs.replace(shown[-1], confidence=confidence) if confidence > ruling.confidence else ruling
 
 
-@lru_cache(maxsize=8_192)
 def ruled(text: str, status: int | None) -> Ruling:
-    """Say what the rules make of a text.
+    """Say what the rules make of a text; what was said of short ones is remembered.
 
     :param text: masked, or as it came.
     :param status: the HTTP status that all texts with this mask name.
     """
+    return _remembered(text, status) if len(text) <= REMEMBERED_CHARS_MAX else _ruled(text, status)
+
+
+def _ruled(text: str, status: int | None) -> Ruling:
     text = _MASK.sub("…", text)
     rules = [RULES[number] for number in sorted(AT_ONCE.Match(text.encode("utf-8", "replace")) or ())]
     found = [(item.confidence, item.cause, match[0]) for item in rules if (match := item.words.search(text))]
@@ -274,6 +281,9 @@ def ruled(text: str, status: int | None) -> Ruling:
         return Ruling(Cause.UNKNOWN, 0.0, ADVICE[Cause.UNKNOWN], "")
     confidence, cause, because = max(found, key=lambda item: item[0])
     return Ruling(cause, confidence, ADVICE[cause], because)
+
+
+_remembered: Final = lru_cache(REMEMBERED_MAX)(_ruled)
 
 
 def status_in(text: str) -> int | None:

@@ -39,6 +39,7 @@ FIELDS_MAX: Final = 8
 INPUT_CHARS_MAX: Final = 4_000
 SHAPE_CHARS_MAX: Final = 200
 VALUE_CHARS_MAX: Final = 40
+KIND_CHARS_MAX: Final = 10 * VALUE_CHARS_MAX
 
 _ATTRIBUTES: Final = ("role", "city", "state", "event_kind")
 _labels: Final = attrgetter(*_ATTRIBUTES)
@@ -80,6 +81,8 @@ def is_attribute(name: str) -> bool:
 def kind_of(value: Any) -> str:  # noqa: ANN401 - whatever JSON holds
     """Name the kind of a JSON value in words that fit behind "is"."""
     if isinstance(value, str):
+        if len(value) > KIND_CHARS_MAX:
+            return "text"
         return _kind_of_text(value) if value else "empty"
     if isinstance(value, list):
         return "a list"
@@ -93,8 +96,6 @@ _PLAIN: Final = {int: "a whole number", float: "a number"}
 
 @lru_cache(maxsize=4_096)
 def _kind_of_text(text: str) -> str:
-    if len(text) > 10 * VALUE_CHARS_MAX:
-        return "text"
     return next((kind for kind, pattern in _KINDS if pattern.fullmatch(text)), "text")
 
 

@@ -109,9 +109,8 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
         if not self.count or len(self.runs) < corroboration.runs_min:
             return False
         by_source = self.by_source
-        sources = len(by_source) - (OTHERS in by_source)
-        if 0 in by_source.values():
-            sources = len(self.sources)
+        has_doubted = 0 in by_source.values()  # and else `sources` need not be made
+        sources = len(self.sources) if has_doubted else len(by_source) - (OTHERS in by_source)
         return sources >= corroboration.sources_min
 
     def shared(self, corroboration: Corroboration) -> int:

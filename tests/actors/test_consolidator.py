@@ -2,66 +2,139 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
+import pytest
 import structlog
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
-from observer_actors.actors.commits import LULL_S, OPS_AT_ONCE_MAX, Commits
-from observer_actors.actors.consolidator import RECENT_S, Consolidator
+from observer_actors.actors.commits import LULL_S, Commits
+from observer_actors.actors.consolidator import (
+    LOOK_AT_LOAD_S,
+    MANY_A_COMMIT,
+    MANY_A_SECOND,
+    PAUSE_S,
+    TURN_S,
+    Consolidator,
+)
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.op import Op
+from observer_actors.playbook import Playbook
+from observer_actors.playbook.deltas import Delta
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import Shelf
 from observer_actors.supervision import Life
 from tests.actors.ops import Journal
+
+OPS_A_TURN: Final = 10
+LINGER_S: Final = 0.02
+
+
+class World:
+    """A journal, its commits, and a consolidator for which an op takes a tenth of its turn."""
+
+    def __init__(self, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = MockClock(autojump_threshold=0)
+        self.journal = Journal()
+        self.commits = Commits(self.journal.read_block, crashes_max=3, set_aside=_nothing_set_aside)
+        self.feed = self.commits.feed("consolidator", linger_s=LINGER_S)
+        self.data_dir = data_dir
+        self.turns = 0
+        take = Playbook.take
+
+        def take_for_a_while(playbook: Playbook, op: Op) -> list[Delta]:
+            self.clock.jump(TURN_S / OPS_A_TURN)
+            return take(playbook, op)
+
+        def take_a_turn(*arguments: object) -> int:
+            self.turns += 1
+            return turn(*arguments)  # type: ignore[arg-type]
+
+        turn = Consolidator._take  # noqa: SLF001 - whenever it is its turn
+        monkeypatch.setattr(Playbook, "take", take_for_a_while)
+        monkeypatch.setattr(Consolidator, "_take", take_a_turn)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        log = structlog.get_logger()
+        learned = Learned(self.data_dir, GatewaySettings(url="http://gateway"), log=log)
+        cycle = Cycle(lambda: 1_000.0)
+        consolidator = Consolidator(self.feed, learned, Shelf(), cycle, self.journal.read, every=1, log=log)
+        async with trio.open_nursery() as nursery:
+            life = Life("consolidator", 1, on_progress=lambda: None, on_step=lambda _name, _step: None)
+            nursery.start_soon(consolidator.run, life)
+            await life.wait_ready()
+            yield
+            nursery.cancel_scope.cancel()
+        await learned.close()
+
+    async def events(self, per_second: int, seconds: float, *, at_once: int = 1) -> None:
+        """Commit events, each by itself; then there is a lull."""
+        for _ in range(int(per_second * seconds / at_once)):
+            for _ in range(at_once):
+                self.commits.publish(self.journal.append(1))
+            self.commits.lull()
+            await trio.sleep(at_once / per_second)
 
 
 async def _nothing_set_aside(_consumer: str, _op: Op, _crashes: int) -> None:
     raise AssertionError("nothing crashes here")
 
 
-def test_while_events_come_in_it_has_one_turn_in_each_lull_and_afterwards_as_many_as_it_wants(tmp_path: Path) -> None:
-    clock = MockClock()  # stands still: a turn ends where what is handed out at once does
-    journal = Journal()
-    commits = Commits(journal.read_block, crashes_max=3, set_aside=_nothing_set_aside)
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(tmp_path, monkeypatch)
 
-    def taken() -> int:
-        return consolidator.playbook.cursor // OPS_AT_ONCE_MAX
 
-    async def follow() -> None:
-        commits.publish(journal.append(6 * OPS_AT_ONCE_MAX))
-        async with trio.open_nursery() as nursery:
-            life = Life("consolidator", 1, on_progress=lambda: None, on_step=lambda _name, _step: None)
-            nursery.start_soon(consolidator.run, life)
-            await life.wait_ready()
-            await wait_all_tasks_blocked()
-            turns = [taken()]
-            for _ in range(2):
-                await wait_all_tasks_blocked()  # nothing more happens by itself
-                commits.lull()
-                await wait_all_tasks_blocked()
-                turns.append(taken())
-            clock.jump(LULL_S)  # the disk is given nothing: it goes on all the same
-            await wait_all_tasks_blocked()
-            turns.append(taken())
-            clock.jump(RECENT_S)
-            await wait_all_tasks_blocked()
-            turns.append(taken())
+def test_a_backlog_is_taken_in_without_waiting_while_few_events_come(world: World) -> None:
+    backlog = 2_000
+
+    async def main() -> None:
+        world.journal.append(backlog)
+        world.commits.resume(backlog)
+        began = trio.current_time()
+        async with world.running(), trio.open_nursery() as nursery:
+            nursery.start_soon(world.events, 20, 10.0)
+            await world.feed.reached(backlog)
+            took = trio.current_time() - began
             nursery.cancel_scope.cancel()
-        await learned.close()
-        assert turns == [1, 2, 3, 4, 6]
+        assert took < 1.1 * backlog / OPS_A_TURN * TURN_S
 
-    learned = Learned(tmp_path, GatewaySettings(url="http://gateway"), log=structlog.get_logger())
-    consolidator = Consolidator(
-        commits.feed("consolidator"),
-        learned,
-        Shelf(),
-        Cycle(lambda: 1_000.0),
-        journal.read,
-        every=1,
-        log=structlog.get_logger(),
-    )
-    trio.run(follow, clock=clock)
+    trio.run(main, clock=world.clock)
+
+
+@pytest.mark.parametrize("at_once", [1, MANY_A_COMMIT])
+def test_while_many_events_come_it_has_one_turn_in_each_lull_and_fewer_where_many_share_it(
+    world: World, at_once: int
+) -> None:
+    rate, backlog, seconds = 2 * MANY_A_SECOND * at_once, 20_000, 0.2
+
+    async def main() -> None:
+        world.journal.append(backlog)
+        world.commits.resume(backlog)
+        async with world.running():
+            await world.events(rate, 4 * LOOK_AT_LOAD_S, at_once=at_once)
+            world.turns, lulls = 0, world.commits.lulls
+            await world.events(rate, seconds, at_once=at_once)
+            possible = world.commits.lulls - lulls if at_once == 1 else seconds / PAUSE_S
+            assert 0.5 * possible <= world.turns <= possible + seconds / LULL_S
+            assert world.feed.statistics().behind > 0
+
+    trio.run(main, clock=world.clock)
+
+
+def test_many_events_that_are_a_commit_each_are_taken_in_together(world: World) -> None:
+    """Or it would take in one in each lull, and never make up for a lull that it has missed."""
+    rate = 2 * MANY_A_SECOND
+
+    async def main() -> None:
+        async with world.running():
+            await world.events(rate, 1.0, at_once=3)
+            assert world.feed.statistics().behind <= rate * (LINGER_S + LULL_S)
+
+    trio.run(main, clock=world.clock)
