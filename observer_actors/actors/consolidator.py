@@ -30,12 +30,12 @@ from observer_actors.supervision import Life
 __all__ = ["Consolidator"]
 
 TURN_S: Final = 0.000_25
-"""So long it takes ops in, and shows entries, before others have their turn; one of each at least. While many events
-come in it has one turn in each lull, since callers wait for the disk then: mostly for longer than this turn."""
+"""So long it takes ops in, one at least, and shows entries before others have their turn. While many events come in it
+has one turn in each lull, since callers wait for the disk then: mostly for longer than this turn."""
 PAUSE_S: Final = 0.002_5
 """Before it waits for the next lull where many callers share each commit: they are waiting for the event loop, too."""
 MANY_A_COMMIT: Final = 16
-MANY_A_SECOND: Final = 1_000
+MANY_A_SECOND: Final = 100
 """With fewer events, a turn at any time holds up few of them, and lulls are rare."""
 LOOK_AT_LOAD_S: Final = 0.05
 """How often it looks at both."""
@@ -215,7 +215,7 @@ class Consolidator:
 
     def _show(self, end: float) -> None:
         """Bring some of what has changed to the shelf; what was changed again meanwhile only once."""
-        while self._unshown:
+        while self._unshown and trio.current_time() < end:
             key = next(iter(self._unshown))
             del self._unshown[key]
             entry = self._playbook.entries.get(key)
@@ -223,8 +223,6 @@ class Consolidator:
                 self._shelf.drop(key)
             else:
                 self._shelf.put(entry)
-            if trio.current_time() >= end:
-                break
         if self._unshown:
             self._is_behind.set()
 

@@ -16,7 +16,6 @@ from observer_actors.actors.commits import LULL_S, Commits
 from observer_actors.actors.consolidator import (
     LOOK_AT_LOAD_S,
     MANY_A_COMMIT,
-    MANY_A_SECOND,
     PAUSE_S,
     TURN_S,
     Consolidator,
@@ -31,6 +30,8 @@ from observer_actors.store import Shelf
 from observer_actors.supervision import Life
 from tests.actors.ops import Journal
 
+RATE: Final = 2_000
+"""Many events a second."""
 OPS_A_TURN: Final = 10
 LINGER_S: Final = 0.02
 
@@ -112,7 +113,7 @@ def test_a_backlog_is_taken_in_without_waiting_while_few_events_come(world: Worl
 def test_while_many_events_come_it_has_one_turn_in_each_lull_and_fewer_where_many_share_it(
     world: World, at_once: int
 ) -> None:
-    rate, backlog, seconds = 2 * MANY_A_SECOND * at_once, 20_000, 0.2
+    rate, backlog, seconds = RATE * at_once, 20_000, 0.2
 
     async def main() -> None:
         world.journal.append(backlog)
@@ -130,7 +131,7 @@ def test_while_many_events_come_it_has_one_turn_in_each_lull_and_fewer_where_man
 
 def test_many_events_that_are_a_commit_each_are_taken_in_together(world: World) -> None:
     """Or it would take in one in each lull, and never make up for a lull that it has missed."""
-    rate = 2 * MANY_A_SECOND
+    rate = RATE
 
     async def main() -> None:
         async with world.running():
