@@ -162,6 +162,34 @@ async def test_a_bad_event_beside_good_ones_while_there_is_no_room_harms_nobody(
         assert not [line for line in daemon.log if line["event"] == "actor_failed"]
 
 
+async def test_who_comes_while_the_disk_hangs_is_looked_at_and_who_needs_no_disk_is_answered(tmp_path: Path) -> None:
+    good, bad = post("/event", b'{"endpoint":"a","success":true}'), post("/event", b"{bad")
+    settings = ("--set", "admission.wait_seconds_max=60")
+    async with running_daemon(tmp_path, *settings) as daemon, AsyncExitStack() as stack:
+        first, asks, errs, leaves, *rest = [
+            await stack.enter_async_context(connected_to(daemon.url, "front")) for _ in range(7)
+        ]
+        for client in (first, asks, errs, leaves, *rest):  # by now all ride
+            await client.send(good)
+            assert (await client.answer()).status == 200
+        [disk] = children(daemon.process.pid)
+        os.kill(disk, signal.SIGSTOP)
+        await first.send(good)
+        await leaves.send(post("/event", b"{}", "Connection: close"))
+        await leaves.end()
+        await asks.send(get("/health"))
+        assert (await asks.answer()).status == 200
+        await errs.send(bad)
+        assert (await errs.answer()).status == 400
+        for client in rest:
+            await client.send(good)
+        with trio.fail_after(10):
+            while f"observer_waiting_ops {2 + len(rest)}.0" not in (await daemon.get("/metrics")).text:
+                pass
+        os.kill(disk, signal.SIGCONT)
+        assert [(await client.answer()).status for client in (first, leaves, *rest)] == [200] * (2 + len(rest))
+
+
 REQUESTS: Final = {
     "an event": post("/event", b'{"endpoint":"a","success":true}'),
     "an event with a note": post("/event", b'{"source":"nobody"}'),
