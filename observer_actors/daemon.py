@@ -197,7 +197,7 @@ class Daemon:
             around=around,
         )
         self.feeds = {
-            "ring_keeper": self.commits.feed("ring_keeper", linger_s=0.01),
+            "ring_keeper": self.commits.feed("ring_keeper", linger_s=0.02),
             "stats": self.commits.feed("stats", linger_s=0.02),
             "analyzer": self.commits.feed("analyzer", linger_s=0.02),
             "consolidator": self.commits.feed("consolidator", linger_s=0.02),

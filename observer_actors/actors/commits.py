@@ -144,9 +144,9 @@ class Commits:
 class Feed:
     """One consumer's way through the journal.
 
-    :param linger_s: when a commit comes, wait this long for more and take them together, unless somebody waits in
-        `reached`. Under load there are thousands of commits a second, and waking for each would cost more than
-        what there is to do.
+    :param linger_s: once it has taken in all, and when a commit comes after that, wait this long for more and take them
+        together, unless somebody waits in `reached`. Under load there are a thousand commits a second, and waking for
+        each would cost more than what there is to do.
     """
 
     def __init__(
@@ -303,6 +303,8 @@ class Feed:
             self._move(committed)  # deleted by retention, or damaged: there is nothing to read up to here
 
     async def _offered(self) -> Sequence[Op]:
+        if self._linger_s and self.cursor >= self._commits.last_seq:
+            await self._linger()  # under load something has come then, and nobody had to wake us for it
         try:
             ops = self._received(self._receive.receive_nowait())
         except trio.WouldBlock:
