@@ -223,7 +223,7 @@ _BY_STATUS: Final = {
 """RFC 9110, 6585 and 4918; 499 is nginx's."""
 _SERVER_ERRORS: Final = range(500, 600)
 REMEMBERED_MAX: Final = 8_192
-"""All that a large page of patterns asks about: a text takes some 30 µs."""
+"""All that a large page of patterns asks about: a text of 500 characters takes some 30 µs, a short one 6 to 14."""
 REMEMBERED_CHARS_MAX: Final = 1_000
 """Of a text that is remembered; so all of them take 32 MB at worst."""
 _STATUS_CONFIDENCE: Final = 0.85
