@@ -467,11 +467,14 @@ def _output_summary(event: Event, *, success: bool) -> str:
 
 
 def _duration(event: Event) -> int | float:
-    for name, value in (("duration_ms", event.duration_ms), ("audit_duration_ms", event.audit_duration_ms)):
-        if value is None:
-            continue
-        return _number(value, name) if isinstance(value, str) else _within_double(value, name)
-    return 0
+    """Give the duration that counts; the other one must be a number all the same."""
+    given = (("duration_ms", event.duration_ms), ("audit_duration_ms", event.audit_duration_ms))
+    durations = [
+        _number(value, name) if isinstance(value, str) else _within_double(value, name)
+        for name, value in given
+        if value is not None
+    ]
+    return durations[0] if durations else 0
 
 
 _T = TypeVar("_T")

@@ -247,6 +247,7 @@ def test_the_duration_is_a_number_or_what_javascript_would_make_of_the_text(
 def test_a_duration_text_that_is_no_finite_number_is_refused_by_name(text: str) -> None:
     assert refusal({"duration_ms": text}).field == "duration_ms"
     assert refusal({"audit_duration_ms": text}).field == "audit_duration_ms"
+    assert refusal({"duration_ms": 5, "audit_duration_ms": text}).field == "audit_duration_ms"
 
 
 @pytest.mark.parametrize(

@@ -318,4 +318,5 @@ def test_memory_stays_flat_when_many_compressed_bodies_come_at_once(tmp_path: Pa
             lambda _: httpx.post(daemon.url + "/events", content=body, headers=GZIP, timeout=60), range(20)
         )
         assert [answer.json()["accepted"] for answer in answers] == [1] * 20
-        assert daemon.resident_mb_max() < 350
+        # Twenty at once would be 480 MB, and copies of them.
+        assert daemon.resident_mb_max() < 420
