@@ -80,7 +80,8 @@ async def running_ours(
         command = [sys.executable, "-m", "observer_actors", "serve", *given]
         bench.note_command("ours", ["python", *command[1:]])
         log = folder / "log"
-        await trio.to_thread.run_sync(partial(compile_dir, ROOT / "observer_actors", quiet=1))
+        if not await trio.to_thread.run_sync(partial(compile_dir, ROOT / "observer_actors", quiet=1)):
+            raise ProgramFailed("the daemon's modules cannot be compiled")
         began = time.perf_counter()
         env = {**own_environment(), **(environment or {})}
         async with started(command, folder=ROOT, env=env, log=log) as process:

@@ -42,8 +42,9 @@ AT_ONCE: Final = 32
 fewer, the event loop's own round would weigh more."""
 FEW: Final = 8
 GATHER_S: Final = 0.002
-"""While events wait for the disk, those that come could not be written yet: a few of them wait for more until the next
-answer, but no longer than this. To look at a few costs nearly as much as to look at many."""
+"""While the disk has so many events or more, fewer riders wait for others until the next answer, or this long: what
+they bring could not be written yet, and to look at a few costs nearly as much as to look at many. With fewer callers
+the event loop has the time."""
 _EVENTS: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 
 
@@ -137,8 +138,8 @@ class Express:
         self._guard = guard
         self._settings = settings
         self._riders: dict[int, Rider] = {}
-        self._under_way = 0
-        """Groups that wait for the disk."""
+        self._under_way: set[Submission] = set()
+        """Of groups that are not answered yet."""
         self._answered: list[Group] = []
         self._wake = trio.lowlevel.ParkingLot()
         self._next_answer = trio.lowlevel.ParkingLot()
@@ -187,21 +188,22 @@ class Express:
     async def _read(self) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
-            ready = self._epoll.poll(0, AT_ONCE)
-            if self._under_way and len(ready) < FEW:
+            ready = self._ready()
+            if len(ready) < FEW <= sum(len(submission.ops) for submission in self._under_way if submission.taken):
                 with trio.move_on_after(GATHER_S):
                     await self._next_answer.park()
-                ready += self._epoll.poll(0, AT_ONCE)
+                ready += self._ready()
             self._now = trio.current_time()
             group = Group()
-            for descriptor, events in ready:
-                rider = self._riders.get(descriptor)
-                if rider is None:
-                    continue  # it has left meanwhile
+            for rider, events in ready:
                 rider.more = True
                 rider.is_half_closed |= bool(events & (select.EPOLLRDHUP | select.EPOLLHUP))
                 self._look(rider, group)
             self._submit(group)
+
+    def _ready(self) -> list[tuple[Rider, int]]:
+        """Give the riders for whom something has come, and what: whoever has the descriptor later is another."""
+        return [(self._riders[descriptor], events) for descriptor, events in self._epoll.poll(0, AT_ONCE)]
 
     def _look(self, rider: Rider, group: Group) -> None:
         """Read what has come, unless the last request is still under way."""
@@ -263,9 +265,10 @@ class Express:
         if not group.riders:
             return
         group.submission = self._intake.offer(group.events, group.size, lambda: self._note_answer(group))
-        self._under_way += group.submission is not None
         if group.submission is None:
             self._give_back(group, [False] * len(group.riders))
+        else:
+            self._under_way.add(group.submission)
         for rider in group.riders:
             rider.unread = rider.unread[rider.taken :]
 
@@ -281,7 +284,8 @@ class Express:
         group.riders, group.bodies = [rider for rider, _ in kept], [body for _, body in kept]
 
     def _note_answer(self, group: Group) -> None:
-        self._under_way -= 1
+        assert group.submission is not None
+        self._under_way.discard(group.submission)
         self._answered.append(group)
         self._wake.unpark()
         self._next_answer.unpark()

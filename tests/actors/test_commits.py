@@ -7,7 +7,14 @@ import pytest
 import trio
 import trio.testing
 
-from observer_actors.actors.commits import COMMITS_WAITING_MAX, OPS_AT_ONCE_MAX, OPS_WAITING_MAX, Commits, Feed
+from observer_actors.actors.commits import (
+    COMMITS_WAITING_MAX,
+    LULL_S,
+    OPS_AT_ONCE_MAX,
+    OPS_WAITING_MAX,
+    Commits,
+    Feed,
+)
 from observer_actors.op import Op
 from tests.actors.ops import BLOCK_OPS, Journal, seqs
 from tests.supervision.injected_time import injected_time
@@ -299,6 +306,29 @@ async def test_commits_that_come_within_a_moment_are_taken_together() -> None:
     assert taken == [[1, 2, 3], [4]]
     assert world.journal.reads == 0
     assert world.feed.statistics().depth == 0
+
+
+@injected_time
+async def test_who_has_taken_in_all_is_not_woken_by_the_next_commit_but_looks_after_a_while() -> None:
+    world = World(linger_s=1.0)
+    taken: list[tuple[list[int], float]] = []
+
+    async def consume() -> None:
+        while True:
+            seqs_ = await take(world.feed)
+            taken.append((seqs_, trio.current_time()))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(consume)
+        await trio.testing.wait_all_tasks_blocked()
+        world.commit(1)
+        await trio.sleep(1.5)
+        world.commit(1)
+        await trio.sleep(2)
+        nursery.cancel_scope.cancel()
+    [(first, at), (second, later)] = taken
+    assert (first, second) == ([1], [2])
+    assert later - at == pytest.approx(1.0 + LULL_S)
 
 
 @injected_time

@@ -1,0 +1,126 @@
+"""When the express lane looks at what has come: at once, or together with what comes until the disk has answered."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from observer_actors.actors import persister
+from observer_actors.daemon import Daemon
+from observer_actors.event import JudgedEvent
+from observer_actors.http import express
+from observer_actors.http.express import FEW
+from observer_actors.http.intake import Intake
+from observer_actors.settings import JournalSettings, ListenSettings, Settings
+from tests.daemon.inside import daemon_inside, eventually
+from tests.fakes.troubled_disk import TroubledDisk
+
+LIMIT_S = 30.0
+EVENT = b"POST /event HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16\r\n\r\n" + b'{"endpoint":"a"}'
+
+
+class Lane:
+    """A daemon, its riders, and how many events the lane has judged together, each time."""
+
+    def __init__(self, daemon: Daemon, disk: TroubledDisk, riders: Sequence[socket.socket], sizes: list[int]) -> None:
+        self.daemon = daemon
+        self.disk = disk
+        self.riders = riders
+        self.sizes = sizes
+
+    def send(self, riders: Sequence[socket.socket]) -> None:
+        """Send an event each, in one go: the event loop has no turn in between."""
+        for rider in riders:
+            rider.sendall(EVENT)
+
+    async def answered(self, riders: Sequence[socket.socket]) -> None:
+        for rider in riders:
+            await trio.lowlevel.wait_readable(rider)
+            assert rider.recv(4_096).startswith(b"HTTP/1.1 200 ")
+
+    @property
+    def commits(self) -> int:
+        return self.daemon.persister.status.rounds
+
+
+@asynccontextmanager
+async def lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lane]:
+    """Run a daemon in which the lane waits for an answer of the disk, however long; its riders have been answered."""
+    monkeypatch.setattr(express, "GATHER_S", LIMIT_S)
+    sizes: list[int] = []
+    judged = Intake.judged
+
+    def counted(intake: Intake, bodies: Sequence[bytes]) -> Sequence[JudgedEvent | None]:
+        sizes.append(len(bodies))
+        return judged(intake, bodies)
+
+    monkeypatch.setattr(Intake, "judged", counted)
+    disk = TroubledDisk()
+    settings = Settings(data_dir=tmp_path, listen=ListenSettings(port=0), journal=JournalSettings())
+    with trio.fail_after(LIMIT_S), ExitStack() as stack:
+        async with daemon_inside(settings, disk=disk) as daemon:
+            port = int(daemon.addresses[0].rpartition(":")[2])
+            riders = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(FEW + 3)]
+            made = Lane(daemon, disk, riders, sizes)
+            for rider in riders:
+                made.send([rider])
+                await made.answered([rider])
+            sizes.clear()
+            yield made
+            for rider in riders:
+                rider.close()
+
+
+async def test_a_few_that_come_while_the_disk_has_many_are_looked_at_together_when_it_has_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lane(tmp_path, monkeypatch) as made:
+        many, few = made.riders[:FEW], made.riders[FEW:]
+        made.disk.hold()
+        made.send(many)
+        await trio.to_thread.run_sync(made.disk.wait_held)
+        for rider in few:
+            made.send([rider])
+            await trio.sleep(0.02)
+        assert made.sizes == [FEW]
+        made.disk.release()
+        await made.answered([*many, *few])
+        assert made.sizes == [FEW, len(few)]
+
+
+async def test_while_the_disk_has_few_what_comes_is_looked_at_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lane(tmp_path, monkeypatch) as made:
+        some, other = made.riders[: FEW - 1], made.riders[-1]
+        made.disk.hold()
+        made.send(some)
+        await trio.to_thread.run_sync(made.disk.wait_held)
+        made.send([other])
+        await eventually(lambda: made.sizes == [FEW - 1, 1])
+        made.disk.release()
+        await made.answered([*some, other])
+
+
+async def test_what_comes_before_the_disk_has_anything_is_looked_at_at_once_and_shares_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lane(tmp_path, monkeypatch) as made:
+        first, many, other = made.riders[0], made.riders[1 : FEW + 1], made.riders[-1]
+        monkeypatch.setattr(persister, "TURNS_BETWEEN", 20_000)
+        made.send([first])
+        await made.answered([first])  # and now the persister lets others have their turns
+        commits = made.commits
+        made.send(many)
+        await eventually(lambda: made.sizes == [1, FEW])
+        made.send([other])
+        await eventually(lambda: made.sizes == [1, FEW, 1])
+        assert made.commits == commits
+        monkeypatch.setattr(persister, "TURNS_BETWEEN", 2)
+        await made.answered([*many, other])
+        assert made.commits == commits + 1
