@@ -16,7 +16,7 @@ from observer_actors.event import JudgedEvent
 from observer_actors.http import express
 from observer_actors.http.express import FEW
 from observer_actors.http.intake import Intake
-from observer_actors.settings import JournalSettings, ListenSettings, Settings
+from observer_actors.settings import ListenSettings, Settings
 from tests.daemon.inside import daemon_inside, eventually
 from tests.fakes.troubled_disk import TroubledDisk
 
@@ -61,7 +61,7 @@ async def lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
     monkeypatch.setattr(Intake, "judged", counted)
     disk = TroubledDisk()
-    settings = Settings(data_dir=tmp_path, listen=ListenSettings(port=0), journal=JournalSettings())
+    settings = Settings(data_dir=tmp_path, listen=ListenSettings(port=0))
     with trio.fail_after(LIMIT_S), ExitStack() as stack:
         async with daemon_inside(settings, disk=disk) as daemon:
             port = int(daemon.addresses[0].rpartition(":")[2])
