@@ -91,5 +91,6 @@ $(RUNS): pyproject.toml $(LOCK)
 	@touch $@
 
 $(TESTS): $(RUNS)
+	$(PIP) setuptools wheel
 	$(PIP) --no-build-isolation --editable '.[dev]'
 	@touch $@
