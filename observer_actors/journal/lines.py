@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from observer_actors.batch import newlines
 from observer_actors.journal.files import Disk
 from observer_actors.journal.format import BLOCK_BYTES, event_us
 from observer_actors.op import Op, microseconds
@@ -97,7 +98,7 @@ def decode_heads(chunk: bytes) -> list[Head] | None:
         heads = _heads.decode_lines(chunk)
     except _UNREADABLE:
         return None
-    if len(heads) != chunk.count(b"\n") or not heads:
+    if len(heads) != newlines(chunk) or not heads:
         return None
     recorded = [head.recorded_at for head in heads]
     if len(min(recorded, key=len)) != RECORDED_AT_CHARS or not all(map(le, recorded, recorded[1:])):
@@ -149,7 +150,7 @@ def _decode_lines(decoder: msgspec.json.Decoder[_Record], chunk: bytes) -> tuple
         records = decoder.decode_lines(chunk)
     except _UNREADABLE:
         return _decode_singly(decoder, chunk)
-    if len(records) != chunk.count(b"\n") or not _are_records(records):
+    if len(records) != newlines(chunk) or not _are_records(records):
         return _decode_singly(decoder, chunk)
     return records, 0
 
