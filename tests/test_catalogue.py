@@ -200,6 +200,18 @@ def test_a_restart_changes_nothing(texts: list[str], cut: int) -> None:
     assert apply(stored, ops[cut:]).onto(stored) == whole
 
 
+@given(some_texts, st.lists(st.booleans(), max_size=30))
+def test_where_it_is_enough_changes_nothing(texts: list[str], enough: list[bool]) -> None:
+    ops = [failure(seq, text) for seq, text in enumerate(texts, start=1)]
+    patterns: dict[str, Pattern] = {}
+    catalogue, left, answers = Catalogue(), tuple(ops), iter(enough)
+    while left:
+        changes = apply(patterns, left, catalogue, lambda: next(answers, False))
+        assert len(changes.left) < len(left), "at least one is taken in"
+        patterns, left = changes.onto(patterns), tuple(changes.left)
+    assert patterns == apply({}, ops).patterns
+
+
 @given(some_texts)
 def test_ids_stay_when_more_comes(texts: list[str]) -> None:
     """An id is never taken from a pattern: it is still there, or an alias of the one that it has become part of."""

@@ -9,7 +9,7 @@ A model that fails is asked again after 1 cycle, then 2, 4 … `SKIPS_MAX`; what
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -45,8 +45,8 @@ from observer_actors.supervision import Life
 
 __all__ = ["Analyzer", "cycles_skipped"]
 
-FAILURES_AT_ONCE: Final = 10
-"""Before others have their turn: to group a failure that is like no other takes a millisecond."""
+GROUPING_S: Final = 0.001
+"""Before others have their turn: enough for some hundred failures that are like others, or one that is like none."""
 SAVE_S: Final = 2.0
 REVIEW_S: Final = 10.0
 SAVE_BUDGET_S: Final = 1.0
@@ -153,14 +153,21 @@ class Analyzer:
         while True:
             async with self._feed.take() as ops:
                 life.at("grouping")
-                for failures in _parts([op for op in ops if not op.success], FAILURES_AT_ONCE):
-                    changes = apply(self._patterns, failures, self._catalogue)
-                    self._note(changes.patterns)
-                    self._forget(changes.absorbed)
-                    self.standings.review(changes.patterns.values())
+                failures: Sequence[Op] = [op for op in ops if not op.success]
+                while failures:
+                    failures = self._group(failures)
                     await trio.lowlevel.checkpoint()
                 self.doubts.add(ops)  # last: a pattern knows which ops it holds, what is counted here does not
             life.progress()
+
+    def _group(self, failures: Sequence[Op]) -> Sequence[Op]:
+        """Take failures into their patterns for a moment; give those that are left."""
+        until = time.perf_counter() + GROUPING_S
+        changes = apply(self._patterns, failures, self._catalogue, lambda: time.perf_counter() >= until)
+        self._note(changes.patterns)
+        self._forget(changes.absorbed)
+        self.standings.review(changes.patterns.values())
+        return changes.left
 
     def _note(self, changes: Mapping[str, Pattern]) -> None:
         self._patterns.update(changes)
@@ -253,9 +260,3 @@ class Analyzer:
         diagnosis, diagnosed = decide(self._patterns)
         self._note(diagnosed)
         self._remember(diagnosis)
-
-
-def _parts(ops: Sequence[Op], most: int) -> Iterator[Sequence[Op]]:
-    """Give ops in parts of so many."""
-    for at in range(0, len(ops), most):
-        yield ops[at : at + most]

@@ -37,9 +37,9 @@ __all__ = ["RECEIVE_BYTES", "Express", "Rider"]
 
 RECEIVE_BYTES: Final = 8_192
 """What a connection may hold without room for it: a whole event usually, and the beginning of a batch."""
-AT_ONCE: Final = 32
-"""Riders looked at before others have their turn: with more, the disk would idle while all of them are read; with
-fewer, the event loop's own round would weigh more."""
+AT_ONCE: Final = 128
+"""Riders looked at before others have their turn, which takes a millisecond or two: with fewer, each round's own cost,
+in the event loop and in the disk's process, would weigh more."""
 FEW: Final = 8
 GATHER_S: Final = 0.002
 """While the disk has so many events or more, fewer riders wait for others until the next answer, or this long: what

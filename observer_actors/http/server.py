@@ -20,7 +20,7 @@ from observer_actors.http.front_door import Advise, FrontDoor
 from observer_actors.http.gate import Application, Gate
 from observer_actors.http.guard import Guard
 from observer_actors.http.intake import Intake
-from observer_actors.http.listeners import tls_context
+from observer_actors.http.listeners import Accepting, tls_context
 from observer_actors.http.web import Web
 from observer_actors.settings import ListenSettings
 from observer_actors.supervision import Life
@@ -109,9 +109,7 @@ class IngestServer:
             connections.cancel_scope.cancel()
 
     async def _accept_until_told(self, door: FrontDoor, connections: trio.Nursery, life: Life) -> None:
-        listeners = [
-            trio.SocketListener(trio.socket.from_stdlib_socket(listener.dup())) for listener in self._listeners
-        ]
+        listeners = [Accepting(listener.dup()) for listener in self._listeners]
         async with trio.open_nursery() as accepting:
             serve = partial(trio.serve_listeners, door.serve, listeners, handler_nursery=connections)
             await accepting.start(serve)

@@ -17,7 +17,7 @@ The rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -116,6 +116,8 @@ class Changes(msgspec.Struct, frozen=True):
     """Id -> pattern of those that are new or changed."""
     absorbed: dict[str, str]
     """Id of a pattern that is no more -> id of the one that it has become part of."""
+    left: Sequence[Op] = ()
+    """Failures that were not looked at, as it was enough."""
 
     def onto(self, patterns: Mapping[str, Pattern]) -> dict[str, Pattern]:
         """Give the patterns as they are with the changes."""
@@ -131,15 +133,25 @@ def catalogue_of(patterns: Iterable[Pattern]) -> Catalogue:
     )
 
 
-def apply(patterns: Mapping[str, Pattern], ops: Iterable[Op], catalogue: Catalogue | None = None) -> Changes:
-    """Fold the failures among the ops into the patterns.
+def apply(
+    patterns: Mapping[str, Pattern],
+    ops: Iterable[Op],
+    catalogue: Catalogue | None = None,
+    is_enough: Callable[[], bool] = lambda: False,
+) -> Changes:
+    """Fold the failures among the ops into the patterns. However they are divided into folds, the outcome is the same.
 
     :param patterns: id -> pattern, all there are; left as they are.
     :param catalogue: the one that has led to these patterns; it goes on with the ops. Made anew where none is given.
+    :param is_enough: asked behind each failure whether the rest is to be left: one that is like no other takes long.
     """
     catalogue = catalogue or catalogue_of(patterns.values())
     failed = sorted((op for op in ops if not op.success), key=lambda op: op.seq)
-    placed = [(catalogue.place(bounded_endpoint(op.endpoint), error_text(op)), op) for op in failed]
+    placed: list[tuple[Group, Op]] = []
+    for op in failed:
+        placed.append((catalogue.place(bounded_endpoint(op.endpoint), error_text(op)), op))
+        if is_enough():
+            break
     absorbed = {one: group for one, group in catalogue.take_absorbed().items() if one in patterns}
     folds: dict[str, tuple[Group, list[Op]]] = {group.id: (group, []) for group in absorbed.values()}
     for group, op in placed:
@@ -154,6 +166,7 @@ def apply(patterns: Mapping[str, Pattern], ops: Iterable[Op], catalogue: Catalog
     return Changes(
         {key: changed for key, changed in changes.items() if changed is not patterns.get(key)},
         {one: group.id for one, group in absorbed.items()},
+        tuple(failed[len(placed) :]),
     )
 
 

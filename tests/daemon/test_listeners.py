@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ import trio
 
 from observer_actors.client import record_external_op
 from observer_actors.errors import AddressUnavailable, ConfigInvalid
-from observer_actors.http.listeners import address_of, open_listeners
+from observer_actors.http.listeners import ACCEPTED_AT_ONCE, Accepting, address_of, open_listeners
 from observer_actors.settings import ListenSettings
 from tests.commands.typed import answered, environment, typed
 from tests.harness import journal_ops, running_daemon
@@ -36,6 +36,46 @@ def listening(**settings: Any) -> Iterator[list[str]]:
     finally:
         for listener in listeners:
             listener.close()
+
+
+class _Turns(trio.abc.Instrument):
+    """Counts the turns of the event loop."""
+
+    count = 0
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 - as trio calls it
+        self.count += 1
+
+
+async def test_those_who_wait_are_accepted_together() -> None:
+    """Under load a turn of the event loop takes a millisecond: who came last of a thousand would wait for a second."""
+    many = 2 * ACCEPTED_AT_ONCE + 2
+    with open_listeners(ListenSettings(port=0), {})[0] as listener, ExitStack() as stack:
+        for number in range(many):
+            client = stack.enter_context(socket.create_connection(listener.getsockname(), timeout=5))
+            client.sendall(b"%d" % number)
+        turns = _Turns()
+        trio.lowlevel.add_instrument(turns)
+        async with Accepting(listener.dup()) as accepting:
+            streams = [await accepting.accept() for _ in range(many)]
+            assert turns.count <= 2 * (many // ACCEPTED_AT_ONCE + 1), "not one for each"
+            trio.lowlevel.remove_instrument(turns)
+            assert [await stream.receive_some() for stream in streams] == [b"%d" % number for number in range(many)]
+            for stream in streams:
+                await stream.aclose()
+            with trio.move_on_after(0.05) as waits:
+                await accepting.accept()
+            assert waits.cancelled_caught, "nobody else has come"
+
+
+async def test_what_was_accepted_and_not_given_is_closed_with_the_listener() -> None:
+    with open_listeners(ListenSettings(port=0), {})[0] as listener:
+        first, second = (socket.create_connection(listener.getsockname(), timeout=5) for _ in range(2))
+        with first, second:
+            accepting = Accepting(listener.dup())
+            await (await accepting.accept()).aclose()
+            await accepting.aclose()
+            assert (first.recv(1), second.recv(1)) == (b"", b"")
 
 
 def has_ipv6() -> bool:
