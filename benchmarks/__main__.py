@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 import trio
 
-from benchmarks import advice, company, events, grouping, half_load, history, limits, memory, micro
+from benchmarks import advice, company, events, grouping, half_load, history, limits, memory, micro, profile
 from benchmarks.bench import ROOT, Bench, find_tools
 from benchmarks.contest import Contest, Run
 from benchmarks.machine import disk_folder, file_system, machine, versions
@@ -39,6 +39,7 @@ CONTESTS: Final[Mapping[Contest, Callable[[Bench], dict[str, Run]]]] = {
     history.QUERIES: history.query_runs,
     advice.ADVICE: advice.runs,
     memory.MEMORY: memory.runs,
+    profile.PROFILE: profile.runs,
     limits.LIMITS: limits.runs,
     micro.MICRO: micro.runs,
     grouping.GROUPING: grouping.runs,

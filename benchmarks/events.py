@@ -15,7 +15,19 @@ from benchmarks.payload import BATCH_EVENTS, EVENT_BYTES
 from benchmarks.rivals import Server, running_bare, running_ours, running_redis, running_the_seed
 from tests.parity.program import ProgramFailed
 
-__all__ = ["BARE", "BATCH", "EVENT_C32", "EVENT_C256", "OURS", "REDIS", "SEED", "batch_runs", "check_stored", "runs"]
+__all__ = [
+    "BARE",
+    "BATCH",
+    "BATCH_CONNECTIONS",
+    "EVENT_C32",
+    "EVENT_C256",
+    "OURS",
+    "REDIS",
+    "SEED",
+    "batch_runs",
+    "check_stored",
+    "runs",
+]
 
 OURS: Final = "ours"
 SEED: Final = "the seed"

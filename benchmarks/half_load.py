@@ -23,7 +23,7 @@ from benchmarks.payload import events
 from benchmarks.rivals import Server, fresh_folder, running_bare, running_ours
 from tests.parity.program import ProgramFailed, end_of, own_environment, started
 
-__all__ = ["HALF_LOAD", "runs"]
+__all__ = ["HALF_LOAD", "full_rate", "paced", "runs"]
 
 DISK: Final = "the disk alone"
 HALF_LOAD: Final = Contest(
@@ -59,18 +59,22 @@ def runs(bench: Bench) -> dict[str, Run]:
 
 
 async def _ours(bench: Bench) -> Mapping[str, float]:
-    rate = await _full_rate(bench) / 2
+    rate = await full_rate(bench) / 2
     async with running_ours(bench) as server:
-        return {**await _paced(bench, server, rate), "behind_ops": await behind_ops(server)}
+        return {**await paced(bench, server, rate), "behind_ops": await behind_ops(server)}
 
 
 async def _bare(bench: Bench) -> Mapping[str, float]:
-    rate = await _full_rate(bench) / 2
+    rate = await full_rate(bench) / 2
     async with running_bare(bench) as server:
-        return await _paced(bench, server, rate)
+        return await paced(bench, server, rate)
 
 
-async def _paced(bench: Bench, server: Server, rate: float) -> Mapping[str, float]:
+async def paced(bench: Bench, server: Server, rate: float) -> Mapping[str, float]:
+    """Send events at a constant rate, after a warm-up at the same; give the figures.
+
+    :raises ProgramFailed: not all were answered with 200.
+    """
     async with fresh_folder(bench, "paced") as folder:
         await _run(bench, server, rate, folder / "said")
         said = msgspec.json.decode((folder / "said").read_bytes(), type=Paced)
@@ -80,7 +84,7 @@ async def _paced(bench: Bench, server: Server, rate: float) -> Mapping[str, floa
 
 
 async def _synced(bench: Bench) -> Mapping[str, float]:
-    rate = await _full_rate(bench) / 2
+    rate = await full_rate(bench) / 2
     async with fresh_folder(bench, "synced") as folder:
         file = folder / "file"
         await trio.to_thread.run_sync(_append_when_due, file, rate, bench.warm_seconds)
@@ -124,8 +128,8 @@ async def _run(bench: Bench, server: Server, rate: float, log: Path) -> None:
         raise ProgramFailed(f"the constant-rate client exited with {code}: {end_of(log)}")
 
 
-async def _full_rate(bench: Bench) -> float:
-    """Give the rate that is halved: the median of this run, or one measurement now when there is none."""
+async def full_rate(bench: Bench) -> float:
+    """Give the rate of which half is sent: the median of this run, or one measurement now when there is none."""
     known = bench.results.median(EVENT_C32.name, OURS, "per_second")
     if known is not None:
         return known

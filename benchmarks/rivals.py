@@ -65,7 +65,11 @@ async def fresh_folder(bench: Bench, name: str) -> AsyncIterator[Path]:
 
 @asynccontextmanager
 async def running_ours(
-    bench: Bench, data: Path | None = None, environment: Mapping[str, str] | None = None
+    bench: Bench,
+    data: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    *,
+    profile: Path | None = None,
 ) -> AsyncIterator[Server]:
     """Run our daemon with its default settings: fdatasync before the answer, compression, all actors.
 
@@ -73,12 +77,14 @@ async def running_ours(
     (``PYTHONDONTWRITEBYTECODE``), each start would compile all of them.
 
     :param data: its data directory; a fresh one unless given.
+    :param profile: where `profiled` shall write what its event loop does.
     """
     async with fresh_folder(bench, "ours") as folder:
         port = _free_port()
         given = ["--port", str(port), "--data-dir", str(data or folder / "data")]
-        command = [sys.executable, "-m", "observer_actors", "serve", *given]
-        bench.note_command("ours", ["python", *command[1:]])
+        program = ["observer_actors"] if profile is None else ["benchmarks.profiled", str(profile)]
+        command = [sys.executable, "-m", *program, "serve", *given]
+        bench.note_command("ours" if profile is None else "ours, profiled", ["python", *command[1:]])
         log = folder / "log"
         if not await trio.to_thread.run_sync(partial(compile_dir, ROOT / "observer_actors", quiet=1)):
             raise ProgramFailed("the daemon's modules cannot be compiled")

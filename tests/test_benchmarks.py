@@ -18,6 +18,8 @@ from benchmarks.events import BATCH, EVENT_C32, OURS, REDIS, SEED
 from benchmarks.history import FULL, FULL_COLD, START
 from benchmarks.journal_data import clone
 from benchmarks.payload import BATCH_EVENTS, EVENT_BYTES, batches, events
+from benchmarks.profile import PROFILE, shares_between
+from benchmarks.profiled import WAITING, Sums
 from benchmarks.report import report
 from benchmarks.results import Results, Spread, spread
 from benchmarks.targets import OPS, TARGETS, Target, Verdict, judge
@@ -162,6 +164,29 @@ def test_a_quick_run_measures_and_leaves_nothing_behind(tmp_path: Path) -> None:
     results = msgspec.json.decode(file.read_bytes(), type=Results)
     assert results.median(EVENT_C32.name, OURS, "acknowledged"), results.remarks
     assert list(folder.iterdir()) == []
+
+
+def test_a_profile_is_in_shares_of_the_time_between_two_looks() -> None:
+    before = Sums(10.0, {"a.Express._read": 1.0, WAITING: 2.0})
+    after = Sums(20.0, {"a.Express._read": 3.0, WAITING: 5.0, "a.Analyzer._follow": 1.0, "of nobody": 1.0})
+    found = shares_between(before, after, per_second=100.0)
+    shown = {name: value for name, value in found.items() if value}
+    assert shown == {
+        "reading": 20, "patterns": 10, "waiting": 30, "rest": 40, "per_second": 100, "loop_us": pytest.approx(7_000)
+    }  # fmt: skip
+
+
+def test_a_quick_profile_shows_each_load(tmp_path: Path) -> None:
+    if not shutil.which("wrk"):
+        pytest.skip("wrk is absent")
+    file = tmp_path / "results.json"
+    given = ("--only", "profile", "--json", str(file), "--report", str(tmp_path / "report.md"))
+    subprocess.run(command(tmp_path / "work", *given), cwd=ROOT, check=True, timeout=110)
+    measured = msgspec.json.decode(file.read_bytes(), type=Results).measured[PROFILE.name]
+    assert len(measured) == 4
+    for load, [figures] in measured.items():
+        assert 0 <= figures["waiting"] < 100, load
+        assert figures["connections" if load.startswith("batches") else "reading"] > 0, load
 
 
 def test_a_run_that_is_interrupted_cleans_up_and_writes_nothing(tmp_path: Path) -> None:

@@ -36,7 +36,10 @@ from observer_actors.settings import ListenSettings
 __all__ = ["RECEIVE_BYTES", "Express", "Rider"]
 
 RECEIVE_BYTES: Final = 8_192
-"""What a connection may hold without room for it: a whole event usually, and the beginning of a batch."""
+"""What a connection may hold without room for it: a whole event usually."""
+HEAD_BYTES: Final = 1_024
+"""What is read at once of a connection that has sent no event before, or a batch: a head usually. The rest of a batch
+has to wait for room; thousands of them would hold the beginnings of their bodies in memory meanwhile."""
 AT_ONCE: Final = 128
 """Riders looked at before others have their turn, which takes a millisecond or two: with fewer, each round's own cost,
 in the event loop and in the disk's process, would weigh more."""
@@ -71,6 +74,7 @@ class Rider:
         "left",
         "more",
         "peer",
+        "piece",
         "requests",
         "taken",
         "unread",
@@ -83,6 +87,8 @@ class Rider:
         self.peer = peer
         self.requests = 0
         """Taken on this connection."""
+        self.piece = HEAD_BYTES
+        """Bytes that are read at once."""
         self.unread = b""
         self.unsent = b""
         """What did not fit into the socket of an answer given in the lane."""
@@ -210,13 +216,13 @@ class Express:
         if rider.group is not None or rider.is_off:
             return
         try:
-            data = os.read(rider.descriptor, RECEIVE_BYTES)
+            data = os.read(rider.descriptor, rider.piece)
         except BlockingIOError:
             rider.more = False
             return
         except OSError:
             data = b""
-        rider.more = len(data) == RECEIVE_BYTES or rider.is_half_closed
+        rider.more = len(data) == rider.piece or rider.is_half_closed
         if data:
             rider.unread += data
             self._take(rider, group)
@@ -240,7 +246,7 @@ class Express:
         rider.requests += 1
         rider.closing = head.close or rider.requests >= self._settings.requests_per_connection_max
         rider.group, rider.busy, rider.until = group, True, inf
-        rider.taken = head.end
+        rider.taken, rider.piece = head.end, RECEIVE_BYTES
 
     def _looked_up(self, rider: Rider) -> _Known | None:
         """Read the head that is there, and ask the guard; None when it is not for the lane."""

@@ -31,7 +31,7 @@ import trio
 
 from observer_actors.errors import ObserverError, Overloaded
 from observer_actors.http.bodies import Arrival, BodyRoom, body_late, head_late
-from observer_actors.http.express import RECEIVE_BYTES, Express, Rider
+from observer_actors.http.express import HEAD_BYTES, RECEIVE_BYTES, Express, Rider
 from observer_actors.http.guard import PEER, Guard, Peer, peer_of
 from observer_actors.http.intake import Intake
 from observer_actors.http.lingering import linger
@@ -276,6 +276,7 @@ class _Connection(Rider):
     async def _take(self, head: Head) -> None:
         body = self.unread[head.body_at : head.end]
         self.unread = self.unread[head.end :]
+        self.piece = RECEIVE_BYTES if head.path == "/event" else HEAD_BYTES
         if head.path == "/event":
             reply = await self._door.intake.event(body, head.encoding, head.trace)
         elif head.path == "/events":

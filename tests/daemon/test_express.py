@@ -14,7 +14,7 @@ from observer_actors.actors import persister
 from observer_actors.daemon import Daemon
 from observer_actors.event import JudgedEvent
 from observer_actors.http import express
-from observer_actors.http.express import FEW
+from observer_actors.http.express import FEW, HEAD_BYTES, Express, Group, Rider
 from observer_actors.http.intake import Intake
 from observer_actors.settings import ListenSettings, Settings
 from tests.daemon.inside import daemon_inside, eventually
@@ -124,3 +124,49 @@ async def test_what_comes_before_the_disk_has_anything_is_looked_at_at_once_and_
         monkeypatch.setattr(persister, "TURNS_BETWEEN", 2)
         await made.answered([*many, other])
         assert made.commits == commits + 1
+
+
+async def test_of_a_batch_that_waits_for_room_no_more_than_a_head_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands may wait; what is not read of them is in no memory of ours."""
+    read: list[int] = []
+    judged: list[int] = []
+    look, several = Express._look, Intake.judged  # noqa: SLF001 - what a rider holds, nobody else can tell
+
+    def watched(lane: Express, rider: Rider, group: Group) -> None:
+        look(lane, rider, group)
+        read.append(len(rider.unread))
+
+    def counted(intake: Intake, bodies: Sequence[bytes]) -> Sequence[JudgedEvent | None]:
+        judged.append(len(bodies))
+        return several(intake, bodies)
+
+    monkeypatch.setattr(Express, "_look", watched)
+    monkeypatch.setattr(Intake, "judged", counted)
+    line = b'{"endpoint":"a","input_summary":"%b"}' % (b"x" * 3_000)
+    batch = b"\n".join([line] * 20)
+    settings = Settings(data_dir=tmp_path, listen=ListenSettings(port=0))
+    with trio.fail_after(LIMIT_S):
+        async with daemon_inside(settings) as daemon:
+            port = int(daemon.addresses[0].rpartition(":")[2])
+            async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+
+                async def ask(path: bytes, body: bytes) -> None:
+                    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (path, len(body))
+                    await client.send_all(head + body)
+                    assert (await client.receive_some()).startswith(b"HTTP/1.1 200 ")
+
+                for _ in range(2):
+                    await ask(b"/events", batch)
+                assert max(read) == HEAD_BYTES
+                read.clear()
+                await ask(b"/event", line)  # longer than a head, so it is the connection's own
+                assert judged == []
+                await ask(b"/event", line)
+                assert judged == [1], "and then such an event rides"
+                read.clear()
+                await ask(b"/events", batch)
+                read.clear()
+                await ask(b"/events", batch)
+                assert max(read) == HEAD_BYTES
