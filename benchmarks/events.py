@@ -26,6 +26,7 @@ __all__ = [
     "SEED",
     "batch_runs",
     "check_stored",
+    "last_seq",
     "runs",
 ]
 
@@ -86,9 +87,14 @@ async def check_stored(server: Server, acknowledged: float) -> None:
 
     :raises ProgramFailed: it holds fewer events than it acknowledged.
     """
-    last_seq = msgspec.json.decode(await server.get("/health"))["last_seq"]
-    if last_seq < acknowledged:
-        raise ProgramFailed(f"{acknowledged:,.0f} events were acknowledged, and the journal ends at {last_seq:,}")
+    held = await last_seq(server)
+    if held < acknowledged:
+        raise ProgramFailed(f"{acknowledged:,.0f} events were acknowledged, and the journal ends at {held:,}")
+
+
+async def last_seq(server: Server) -> int:
+    """Give how many ops our daemon says it holds."""
+    return int(msgspec.json.decode(await server.get("/health"))["last_seq"])
 
 
 async def _ours(bench: Bench, load: Load, connections: int) -> Mapping[str, float]:

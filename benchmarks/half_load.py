@@ -73,7 +73,7 @@ async def _bare(bench: Bench) -> Mapping[str, float]:
 async def paced(bench: Bench, server: Server, rate: float) -> Mapping[str, float]:
     """Send events at a constant rate, after a warm-up at the same; give the figures.
 
-    :raises ProgramFailed: not all were answered with 200.
+    :raises ProgramFailed: not all were answered with 200, after the warm-up.
     """
     async with fresh_folder(bench, "paced") as folder:
         await _run(bench, server, rate, folder / "said")

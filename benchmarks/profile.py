@@ -14,7 +14,7 @@ import trio
 
 from benchmarks.bench import Bench
 from benchmarks.contest import Contest, Figure, Run
-from benchmarks.events import BATCH_CONNECTIONS
+from benchmarks.events import BATCH_CONNECTIONS, last_seq
 from benchmarks.half_load import full_rate, paced
 from benchmarks.load import BATCHES, SINGLES, Load, press
 from benchmarks.profiled import WAITING, Sums
@@ -33,7 +33,7 @@ _WHOSE: Final[Mapping[str, str]] = {
     "patterns": "Analyzer.",
     "playbook": "Consolidator.",
 }
-"""Figure -> what the name of its tasks ends with, or holds."""
+"""Figure -> what the names of its tasks hold."""
 ANSWER_SECONDS_MAX: Final = 5.0
 
 PROFILE: Final = Contest(
@@ -43,7 +43,7 @@ PROFILE: Final = Contest(
     " time. By the clock, so what another program or thread has kept the processor or the interpreter's lock for is in"
     " it; and the instrument takes some itself. The lane reads, judges and submits single events, and answers them"
     " (then it reads who has sent the next one already); connections are everybody else's, batches too. Waiting: there"
-    " is nothing to do. The rest is other tasks, and trio's own. Once.",
+    " is nothing to do, also while the load generator starts and ends. The rest is other tasks, and trio's own. Once.",
     (
         Figure("waiting", "waiting", "{:.0f} %"),
         Figure("reading", "the lane: reading, judging", "{:.0f} %"),
@@ -77,10 +77,10 @@ async def _profiled(bench: Bench, load: Callable[[Server], Awaitable[Mapping[str
         file = folder / "sums"
         async with running_ours(bench, profile=file) as server:
             await load(server)  # the warm-up
-            before = await _sums(server, file)
-            figures = await load(server)
-            after = await _sums(server, file)
-    return shares_between(before, after, figures["per_second"])
+            before, first = await _sums(server, file), await last_seq(server)
+            await load(server)
+            after, last = await _sums(server, file), await last_seq(server)
+    return shares_between(before, after, last - first)
 
 
 async def _pressed(bench: Bench, load: Load, connections: int, server: Server) -> Mapping[str, float]:
@@ -104,8 +104,11 @@ async def _sums(server: Server, file: Path) -> Sums:
     return msgspec.json.decode(content, type=Sums)
 
 
-def shares_between(before: Sums, after: Sums, per_second: float) -> Mapping[str, float]:
-    """Give the shares of the time between two looks, in percent."""
+def shares_between(before: Sums, after: Sums, events: int) -> Mapping[str, float]:
+    """Give the shares of the time between two looks, in percent.
+
+    :param events: that were committed meanwhile.
+    """
     elapsed = after.elapsed - before.elapsed
     spent = {name: seconds - before.steps.get(name, 0.0) for name, seconds in after.steps.items()}
     waiting = spent.pop(WAITING, 0.0)
@@ -114,5 +117,9 @@ def shares_between(before: Sums, after: Sums, per_second: float) -> Mapping[str,
         for figure, whose in _WHOSE.items()
     }
     shares["waiting"] = 100 * waiting / elapsed
-    busy = 1 - waiting / elapsed
-    return {**shares, "rest": 100 - sum(shares.values()), "per_second": per_second, "loop_us": busy / per_second * 1e6}
+    return {
+        **shares,
+        "rest": 100 - sum(shares.values()),
+        "per_second": events / elapsed,
+        "loop_us": (elapsed - waiting) / max(1, events) * 1e6,
+    }

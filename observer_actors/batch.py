@@ -17,9 +17,13 @@ BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _array_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def newlines(data: bytes) -> int:
-    """Count the newlines: `bytes.count` looks at each byte, this goes from one to the next, in a sixth of the time."""
-    return len(data) - len(data.replace(b"\n", b""))
+def newlines(data: bytes, most: int = -1) -> int:
+    """Count the newlines, up to ``most`` unless that is negative.
+
+    `bytes.count` looks at each byte; what replaces them searches for the next one, and copies: a fifth of the time for
+    lines of 250 bytes, but many times as much where there is hardly anything else.
+    """
+    return len(data) - len(data.replace(b"\n", b"", most))
 
 
 def split(body: bytes, lines_max: int) -> Iterator[tuple[int, bytes]]:

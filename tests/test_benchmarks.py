@@ -169,7 +169,7 @@ def test_a_quick_run_measures_and_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_profile_is_in_shares_of_the_time_between_two_looks() -> None:
     before = Sums(10.0, {"a.Express._read": 1.0, WAITING: 2.0})
     after = Sums(20.0, {"a.Express._read": 3.0, WAITING: 5.0, "a.Analyzer._follow": 1.0, "of nobody": 1.0})
-    found = shares_between(before, after, per_second=100.0)
+    found = shares_between(before, after, events=1_000)
     shown = {name: value for name, value in found.items() if value}
     assert shown == {
         "reading": 20, "patterns": 10, "waiting": 30, "rest": 40, "per_second": 100, "loop_us": pytest.approx(7_000)

@@ -205,9 +205,17 @@ def test_where_it_is_enough_changes_nothing(texts: list[str], enough: list[bool]
     ops = [failure(seq, text) for seq, text in enumerate(texts, start=1)]
     patterns: dict[str, Pattern] = {}
     catalogue, left, answers = Catalogue(), tuple(ops), iter(enough)
+    asked: list[bool] = []
+
+    def is_enough() -> bool:
+        asked.append(next(answers, False))
+        return asked[-1]
+
     while left:
-        changes = apply(patterns, left, catalogue, lambda: next(answers, False))
-        assert len(changes.left) < len(left), "at least one is taken in"
+        asked.clear()
+        changes = apply(patterns, left, catalogue, is_enough)
+        assert len(changes.left) == len(left) - len(asked), "asked behind each, and the rest is left"
+        assert not any(asked[:-1])
         patterns, left = changes.onto(patterns), tuple(changes.left)
     assert patterns == apply({}, ops).patterns
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from observer_actors.batch import newlines
 from observer_actors.errors import EventInvalid, EventTooComplex
 from observer_actors.event import (
     ATTR_CHARS_MAX,
@@ -675,6 +677,44 @@ def test_several_are_judged_as_each_by_itself(bodies: list[bytes]) -> None:
             return None
 
     assert list(decoder.several(bodies, now=NOW)) == [alone(body) for body in bodies]
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map(b"".join), st.integers(0, 6))
+def test_a_batch_is_judged_as_line_by_line(body: bytes, lines_max: int) -> None:
+    decoder, slow = EventDecoder(), EventDecoder()
+    slow._may_be_usual = False  # noqa: SLF001 - so that it has the long way only
+    both = [judged_or_refused(partial(one.many, body, now=NOW, lines_max=lines_max)) for one in (decoder, slow)]
+    assert str(both[0]) == str(both[1])
+
+
+def test_a_usual_line_is_no_larger_than_any_event_may_be() -> None:
+    usual = b'{"endpoint":"a","input_summary":"%b","success":true,"source":"bot"}'
+    fits, too_large = usual % (b"x" * (EVENT_BYTES_MAX - len(usual) + 2)), usual % (b"x" * EVENT_BYTES_MAX)
+    assert len(fits) == EVENT_BYTES_MAX
+    judged = batch(b"\n".join([fits, too_large]))
+    assert (len(judged.ops), [error.line for error in judged.errors]) == (1, [2])
+    assert [event is not None for event in EventDecoder().several([fits, too_large], now=NOW)] == [True, False]
+
+
+@pytest.mark.parametrize("duration", ["1" + "0" * 400, "-1" + "0" * 400])
+def test_a_number_that_no_double_holds_is_refused_also_in_the_usual_form(duration: str) -> None:
+    usual = '{"endpoint":"a","input_summary":"b","success":true,"source":"bot","duration_ms":%s}'
+    good, bad = (usual % number for number in (str(2**53 + 1), duration))
+    judged = batch(f"{good}\n{bad}".encode())
+    assert ([op.duration_ms for op in judged.ops], [error.field for error in judged.errors]) == (
+        [2**53 + 1],
+        ["duration_ms"],
+    )
+    assert [event is not None for event in EventDecoder().several([good.encode(), bad.encode()], now=NOW)] == [
+        True,
+        False,
+    ]
+
+
+@given(st.lists(st.sampled_from([b"\n", b"a", b"bc"]), max_size=20).map(b"".join), st.integers(-1, 8))
+def test_newlines_are_counted_up_to_a_bound(data: bytes, most: int) -> None:
+    count = data.count(b"\n")
+    assert newlines(data, most) == (count if most < 0 else min(count, most))
 
 
 def test_an_element_on_several_lines_is_no_larger_than_any_event_may_be() -> None:

@@ -46,7 +46,8 @@ from observer_actors.supervision import Life
 __all__ = ["Analyzer", "cycles_skipped"]
 
 GROUPING_S: Final = 0.001
-"""Before others have their turn: enough for some hundred failures that are like others, or one that is like none."""
+"""Failures are looked at for so long before they are folded, and others have their turn: some hundred that are like
+others, or one that is like none."""
 SAVE_S: Final = 2.0
 REVIEW_S: Final = 10.0
 SAVE_BUDGET_S: Final = 1.0

@@ -38,8 +38,8 @@ __all__ = ["RECEIVE_BYTES", "Express", "Rider"]
 RECEIVE_BYTES: Final = 8_192
 """What a connection may hold without room for it: a whole event usually."""
 HEAD_BYTES: Final = 1_024
-"""What is read at once of a connection that has sent no event before, or a batch: a head usually. The rest of a batch
-has to wait for room; thousands of them would hold the beginnings of their bodies in memory meanwhile."""
+"""What is read at once of a connection whose last request was no event: a head usually. The rest of a batch has to wait
+for room; thousands of them would hold the beginnings of their bodies in memory meanwhile."""
 AT_ONCE: Final = 128
 """Riders looked at before others have their turn, which takes a millisecond or two: with fewer, each round's own cost,
 in the event loop and in the disk's process, would weigh more."""

@@ -294,7 +294,7 @@ class _Connection(Rider):
                 self.until = arrival.by
             await trio.lowlevel.wait_readable(self.descriptor)
             try:
-                part = os.read(self.descriptor, min(max(least, RECEIVE_BYTES), RECEIVE_BYTES_MAX))
+                part = os.read(self.descriptor, min(max(least, HEAD_BYTES), RECEIVE_BYTES_MAX))
             except BlockingIOError:
                 continue
             if not part:

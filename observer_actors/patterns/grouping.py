@@ -139,7 +139,10 @@ def apply(
     catalogue: Catalogue | None = None,
     is_enough: Callable[[], bool] = lambda: False,
 ) -> Changes:
-    """Fold the failures among the ops into the patterns. However they are divided into folds, the outcome is the same.
+    """Fold the failures among the ops into the patterns.
+
+    However they are divided into folds, patterns, texts and counts are the same. Where two patterns become one,
+    ``back_seq`` and the last digits of ``wasted_ms`` may differ.
 
     :param patterns: id -> pattern, all there are; left as they are.
     :param catalogue: the one that has led to these patterns; it goes on with the ops. Made anew where none is given.

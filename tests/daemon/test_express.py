@@ -14,8 +14,10 @@ from observer_actors.actors import persister
 from observer_actors.daemon import Daemon
 from observer_actors.event import JudgedEvent
 from observer_actors.http import express
-from observer_actors.http.express import FEW, HEAD_BYTES, Express, Group, Rider
+from observer_actors.http.express import FEW, HEAD_BYTES, RECEIVE_BYTES, Express, Group, Rider
+from observer_actors.http.front_door import _Connection
 from observer_actors.http.intake import Intake
+from observer_actors.http.wire import Head
 from observer_actors.settings import ListenSettings, Settings
 from tests.daemon.inside import daemon_inside, eventually
 from tests.fakes.troubled_disk import TroubledDisk
@@ -132,7 +134,8 @@ async def test_of_a_batch_that_waits_for_room_no_more_than_a_head_is_read(
     """Thousands may wait; what is not read of them is in no memory of ours."""
     read: list[int] = []
     judged: list[int] = []
-    look, several = Express._look, Intake.judged  # noqa: SLF001 - what a rider holds, nobody else can tell
+    holding: list[int] = []
+    look, several, answer = Express._look, Intake.judged, _Connection._answer  # noqa: SLF001 - nobody else can tell
 
     def watched(lane: Express, rider: Rider, group: Group) -> None:
         look(lane, rider, group)
@@ -142,6 +145,11 @@ async def test_of_a_batch_that_waits_for_room_no_more_than_a_head_is_read(
         judged.append(len(bodies))
         return several(intake, bodies)
 
+    async def held(connection: _Connection, head: Head) -> None:
+        holding.append(len(connection.unread))
+        await answer(connection, head)
+
+    monkeypatch.setattr(_Connection, "_answer", held)
     monkeypatch.setattr(Express, "_look", watched)
     monkeypatch.setattr(Intake, "judged", counted)
     line = b'{"endpoint":"a","input_summary":"%b"}' % (b"x" * 3_000)
@@ -152,14 +160,17 @@ async def test_of_a_batch_that_waits_for_room_no_more_than_a_head_is_read(
             port = int(daemon.addresses[0].rpartition(":")[2])
             async with await trio.open_tcp_stream("127.0.0.1", port) as client:
 
-                async def ask(path: bytes, body: bytes) -> None:
-                    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (path, len(body))
+                async def ask(path: bytes, body: bytes, more: bytes = b"") -> None:
+                    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\n%bContent-Length: %d\r\n\r\n"
+                    head %= (path, more, len(body))
                     await client.send_all(head + body)
                     assert (await client.receive_some()).startswith(b"HTTP/1.1 200 ")
 
                 for _ in range(2):
                     await ask(b"/events", batch)
                 assert max(read) == HEAD_BYTES
+                await ask(b"/events", batch, b"X-Long: %b\r\n" % (b"x" * HEAD_BYTES))
+                assert max(holding) <= 2 * HEAD_BYTES, "also where the head does not come with the first read"
                 read.clear()
                 await ask(b"/event", line)  # longer than a head, so it is the connection's own
                 assert judged == []
@@ -170,3 +181,41 @@ async def test_of_a_batch_that_waits_for_room_no_more_than_a_head_is_read(
                 read.clear()
                 await ask(b"/events", batch)
                 assert max(read) == HEAD_BYTES
+
+
+def event_of(size: int) -> bytes:
+    """Give a request with an event, of so many bytes in all."""
+    for padding in range(size):
+        body = b'{"endpoint":"a","input_summary":"%b"}' % (b"x" * padding)
+        made = b"POST /event HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        if len(made) == size:
+            return made
+    raise AssertionError(size)
+
+
+@pytest.mark.parametrize("has_ridden", [False, True])
+async def test_who_sends_on_where_a_read_ends_is_read_on(tmp_path: Path, *, has_ridden: bool) -> None:
+    """The epoll tells once of what has come: what a read has left behind nobody tells of again."""
+    piece = RECEIVE_BYTES if has_ridden else HEAD_BYTES
+    settings = Settings(data_dir=tmp_path, listen=ListenSettings(port=0))
+    with trio.fail_after(LIMIT_S):
+        async with daemon_inside(settings) as daemon:
+            port = int(daemon.addresses[0].rpartition(":")[2])
+            for size in (piece - 1, piece, piece + 1, 2 * piece):
+                async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+                    if has_ridden:
+                        await client.send_all(EVENT)
+                        await client.receive_some()
+                    await client.send_all(event_of(size) + EVENT)
+                    answers = b""
+                    while answers.count(b"HTTP/1.1 200 ") < 2:
+                        answers += await client.receive_some()
+
+
+async def test_who_has_sent_a_small_event_may_send_a_larger_one_in_the_lane(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lane(tmp_path, monkeypatch) as made:
+        made.riders[0].sendall(event_of(3_000))
+        await made.answered(made.riders[:1])
+        assert made.sizes == [1]

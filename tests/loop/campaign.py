@@ -36,6 +36,7 @@ class Plan:
     rounds_on: int = 8
     seed: int = 1
     poison_rounds: int = 40
+    rounds_unseen: int = 1
     rounds_later: int = 0
     """With advice, after one tool's rule has turned into its opposite."""
 
@@ -127,15 +128,15 @@ class _Order:
 def _arms(plan: Plan, *, main: Served, empty: Served, fresh: Served) -> list[_Order]:
     known = tasks(plan.per_tool, tuple(TOOLS.values()))
     unseen = tasks(plan.per_tool, tuple(TOOLS.values()), first=plan.per_tool)
-    one, two, three, few = plan.seed, plan.seed + 1, plan.seed + 2, plan.rounds_off
+    one, two, three, few, last = plan.seed, plan.seed + 1, plan.seed + 2, plan.rounds_off, plan.rounds_unseen
     return [
         _Order("off 1", known, one, main, rounds=few),
         _Order("on 1", known, one, main, main, rounds=plan.rounds_on),
         _Order("off 2", known, two, main, rounds=few),
         _Order("on 2", known, two, main, main, rounds=few),
-        _Order("unseen, off", unseen, three),
-        _Order("unseen, empty playbook", unseen, three, ask=empty),
-        _Order("unseen, on", unseen, three, main, main),
+        _Order("unseen, off", unseen, three, rounds=last),
+        _Order("unseen, empty playbook", unseen, three, ask=empty, rounds=last),
+        _Order("unseen, on", unseen, three, main, main, rounds=last),
         *_later(plan, known, main),
         _Order("fresh", known, one, fresh, fresh, rounds=plan.rounds_on),
     ]
