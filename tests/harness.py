@@ -172,3 +172,21 @@ async def _end(process: trio.Process) -> None:
         return
     process.kill()
     await process.wait()
+
+
+async def first_told(streams: Sequence[trio.SocketStream], within_s: float = 10.0) -> bytes:
+    """Wait for the first of some connections that have asked nothing to be told something, and give that.
+
+    Connections that wait together are accepted together, in any order: nobody can say which is one too many.
+    """
+    told: list[bytes] = []
+
+    async def listen(stream: trio.SocketStream) -> None:
+        told.append(await stream.receive_some())
+        nursery.cancel_scope.cancel()
+
+    with trio.fail_after(within_s):
+        async with trio.open_nursery() as nursery:
+            for stream in streams:
+                nursery.start_soon(listen, stream)
+    return told[0]
