@@ -40,10 +40,25 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """Give the resident memory of a process and its children."""
-    return sum(
-        int(Path(f"/proc/{one}/statm").read_text(encoding="utf-8").split()[1]) * _PAGE for one in [pid, *children(pid)]
-    )
+    """Give the resident memory of a process and its children.
+
+    A child that has not begun its own program has its parent's memory, not as much again: it is passed over.
+    """
+    own = _command_line(pid)
+    begun = (child for child in children(pid) if _command_line(child) != own)
+    return _resident_bytes(pid) + sum(map(_resident_bytes, begun))
+
+
+def _resident_bytes(pid: int) -> int:
+    with suppress(OSError):  # it ends meanwhile
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * _PAGE
+    return 0
+
+
+def _command_line(pid: int) -> bytes:
+    with suppress(OSError):  # it ends meanwhile
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 @asynccontextmanager

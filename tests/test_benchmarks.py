@@ -18,6 +18,7 @@ from benchmarks.events import BATCH, EVENT_C32, OURS, REDIS, SEED
 from benchmarks.history import FULL, FULL_COLD, START
 from benchmarks.journal_data import clone
 from benchmarks.payload import BATCH_EVENTS, EVENT_BYTES, batches, events
+from benchmarks.processes import children, resident_bytes
 from benchmarks.profile import PROFILE, shares_between
 from benchmarks.profiled import WAITING, Sums
 from benchmarks.report import report
@@ -164,6 +165,21 @@ def test_a_quick_run_measures_and_leaves_nothing_behind(tmp_path: Path) -> None:
     results = msgspec.json.decode(file.read_bytes(), type=Results)
     assert results.median(EVENT_C32.name, OURS, "acknowledged"), results.remarks
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("begins", "counts"), [("os.fork()", False), ("subprocess.Popen(['sleep', '60'])", True)])
+def test_memory_is_not_counted_twice_while_a_child_has_not_begun_its_program(begins: str, *, counts: bool) -> None:
+    program = f"import os, subprocess, time; {begins}; print(flush=True); time.sleep(60)"
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        parents = int(Path(f"/proc/{parent.pid}/statm").read_text(encoding="ascii").split()[1])
+        assert len(children(parent.pid)) == 1
+        assert (resident_bytes(parent.pid) > parents * os.sysconf("SC_PAGE_SIZE")) is counts
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL)
+        parent.communicate()
 
 
 def test_a_profile_is_in_shares_of_the_time_between_two_looks() -> None:
