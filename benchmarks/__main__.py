@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import resource
+import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Never
 
 import msgspec
 import trio
@@ -54,13 +57,19 @@ REPORT_HELP: Final = (
 ROUNDS_MIN: Final = 3
 """Fewer have no spread to speak of."""
 INTERRUPTED: Final = 130
+REFUSED: Final = 2
+WITHOUT_WRK: Final = 1
+PROGRAM: Final = "python -m benchmarks"
+_PATHS: Final = {"--cache": "DIR", "--folder": "DIR", "--from": "FILE", "--json": "FILE", "--report": "FILE"}
+"""Options whose value is a path -> what is shown of it."""
 
 
 def main() -> int:
     """Run the command line; give the exit status."""
     arguments = _parser().parse_args()
+    _check(arguments)
     if arguments.earlier is not None:
-        _write(arguments, msgspec.json.decode(arguments.earlier.read_bytes(), type=Results))
+        _write(arguments, _earlier(arguments.earlier))
         return 0
     chosen = _chosen(arguments.only)
     with ExitStack() as stack:
@@ -76,12 +85,12 @@ def main() -> int:
         bench.say("stopped; no report is written")
         return INTERRUPTED
     _write(arguments, bench.results)
-    return 0
+    return WITHOUT_WRK if _lacks_wrk(bench, chosen) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
     names = ", ".join(contest.name for contest in CONTESTS)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the daemon and its rivals.")
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="Measure the daemon and its rivals.", allow_abbrev=False)
     add = parser.add_argument
     add("--quick", action="store_true", help="one round of a second: tells whether it runs, and little else")
     add("--only", action="append", metavar="NAME", help=f"one measurement, or those that begin so: {names}")
@@ -104,11 +113,84 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what could only fail later."""
+    if arguments.rounds < 1:
+        _refuse("--rounds: at least 1")
+    if not math.isfinite(arguments.seconds) or arguments.seconds <= 0:
+        _refuse("--seconds: a number above 0")
+    if arguments.ops is not None and arguments.ops < 1:
+        _refuse("--ops: at least 1")
+    for option, file in (("--json", arguments.json), ("--report", arguments.report)):
+        if file is not None and not _is_writable(file):
+            _refuse(f"{option}: {file} cannot be written")
+    for option, folder in (("--folder", arguments.folder), ("--cache", _made(arguments.cache))):
+        if folder is not None and not _is_open(folder):
+            _refuse(f"{option}: {folder} is no folder that can be written to")
+
+
+def _is_writable(file: Path) -> bool:
+    if os.access(file, os.F_OK):
+        return os.access(file, os.W_OK) and not file.is_dir()
+    return _is_open(file.parent)
+
+
+def _is_open(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK) and folder.is_dir()
+
+
+def _made(cache: Path | None) -> Path | None:
+    """Make the folder of the full journal."""
+    if cache is not None:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            _refuse(f"--cache: {cache} cannot be made: {error.strerror}")
+    return cache
+
+
+def _earlier(file: Path) -> Results:
+    """Read what an earlier run has kept."""
+    try:
+        results = msgspec.json.decode(file.read_bytes(), type=Results)
+    except OSError as error:
+        _refuse(f"--from: {file} cannot be read: {error.strerror}")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        _refuse(f"--from: {file} was not written by --json: {error}")
+    if not results.measured:
+        _refuse(f"--from: {file} holds nothing that was measured")
+    return results
+
+
 def _chosen(only: list[str] | None) -> list[Contest]:
-    chosen = [contest for contest in CONTESTS if not only or contest.name.startswith(tuple(only))]
-    if not chosen:
-        sys.exit(f"no measurement is called so; there are: {', '.join(contest.name for contest in CONTESTS)}")
-    return chosen
+    """Give the measurements that were asked for, all unless told otherwise."""
+    names = [contest.name for contest in CONTESTS]
+    for asked in only or ():
+        if not any(name.startswith(asked) for name in names):
+            _refuse(f"--only: no measurement is called {asked}; there are: {', '.join(names)}")
+    return [contest for contest in CONTESTS if not only or contest.name.startswith(tuple(only))]
+
+
+def _refuse(why: str) -> Never:
+    print(f"{PROGRAM}: {why}", file=sys.stderr)
+    sys.exit(REFUSED)
+
+
+def shown(words: Sequence[str]) -> str:
+    """Give the command line for the report, without its paths."""
+    parts: list[str] = []
+    value = ""
+    for word in words:
+        option, equals, _ = word.partition("=")
+        if value:
+            parts.append(value)
+            value = ""
+        elif equals and option in _PATHS:
+            parts.append(f"{option}={_PATHS[option]}")
+        else:
+            parts.append(word)
+            value = _PATHS.get(word, "")
+    return f"{PROGRAM} {shlex.join(parts)}".rstrip()
 
 
 def _bench(arguments: argparse.Namespace, folder: Path) -> Bench:
@@ -116,7 +198,6 @@ def _bench(arguments: argparse.Namespace, folder: Path) -> Bench:
     cache = folder
     if arguments.cache is not None:
         cache = arguments.cache.resolve()
-        cache.mkdir(parents=True, exist_ok=True)
     return Bench(
         folder=folder,
         cache=cache,
@@ -125,7 +206,7 @@ def _bench(arguments: argparse.Namespace, folder: Path) -> Bench:
         warm_seconds=1.0 if quick else 2.0,
         memory_seconds=3.0 if quick else MEMORY_SECONDS,
         ops=arguments.ops or (50_000 if quick else OPS),
-        results=Results(is_quick=quick),
+        results=Results(is_quick=quick, command=shown(sys.argv[1:])),
         json=arguments.json,
     )
 
@@ -170,11 +251,18 @@ async def _measure(bench: Bench, chosen: list[Contest]) -> None:
     results.versions = versions(bench.tools)
     for name, why in results.absent.items():
         bench.say(f"absent: {name}: {why}")
+    if _lacks_wrk(bench, chosen):
+        bench.say(f"without wrk most cannot be measured: this will end with exit status {WITHOUT_WRK}")
     if any(contest.name.startswith("history") for contest in chosen):
         results.machine["data of the full journal"] = f"{bench.ops:,} ops"
     for contest in chosen:
         await hold(bench, contest, CONTESTS[contest](bench))
         bench.keep()
+
+
+def _lacks_wrk(bench: Bench, chosen: list[Contest]) -> bool:
+    """Tell whether something was asked for that cannot be measured at all."""
+    return "wrk" not in bench.tools and not all(contest.without_wrk for contest in chosen)
 
 
 def _write(arguments: argparse.Namespace, results: Results) -> None:
@@ -188,7 +276,7 @@ def _write(arguments: argparse.Namespace, results: Results) -> None:
 
 def _is_whole(results: Results) -> bool:
     """Tell whether a run is fit for the documentation."""
-    is_all = set(results.measured) == {contest.name for contest in CONTESTS}
+    is_all = results.has_all(contest.name for contest in CONTESTS)
     return is_all and results.rounds >= ROUNDS_MIN and results.ops >= OPS and not results.is_quick
 
 

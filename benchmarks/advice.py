@@ -53,6 +53,7 @@ ADVICE: Final = Contest(
         Figure("entries", "entries"),
     ),
     once=True,
+    without_wrk=True,
 )
 
 

@@ -38,6 +38,8 @@ class Contest:
     """The contestant whose main figure is divided by each other's, round by round; "" for no such column."""
     once: bool = False
     """One round is enough: it takes a minute by itself, or times thousands of calls."""
+    without_wrk: bool = False
+    """It needs no wrk."""
 
     @property
     def main(self) -> Figure:

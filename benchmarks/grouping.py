@@ -65,6 +65,7 @@ GROUPING: Final = Contest(
         Figure("memory_mb", "MB", "{:.1f}"),
     ),
     once=True,
+    without_wrk=True,
 )
 
 Grouper = Callable[[Sequence[str]], list[str]]

@@ -26,6 +26,7 @@ LIMITS: Final = Contest(
     "fdatasync: one event appended to a file and synced, in a loop. msgspec: one event decoded into a Struct and"
     " encoded again, in a loop; nothing else. One thread each. Bare HTTP stands in the tables of POST /event.",
     (Figure("per_second", "a second", ranged=True), Figure("us", "µs each", "{:,.2f}")),
+    without_wrk=True,
 )
 
 

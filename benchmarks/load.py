@@ -19,7 +19,7 @@ from benchmarks.processes import cpu_seconds, note_cpu
 from benchmarks.rivals import Server, fresh_folder, redis_says
 from tests.parity.program import ProgramFailed, end_of, own_environment, started
 
-__all__ = ["BATCHES", "SINGLES", "Load", "press", "press_redis", "run_to_its_end"]
+__all__ = ["BATCHES", "SINGLES", "Load", "press", "press_redis", "run_to_its_end", "warm_up"]
 
 LATE_SECONDS_MAX: Final = 60.0
 """A load generator that is this late does not come back."""
@@ -89,7 +89,7 @@ async def press(
     :param seconds: how long; the run's usual time unless given.
     """
     if warm:
-        await _wrk(bench, server, load, connections, bench.warm_seconds, noted=False)
+        await warm_up(bench, server, load, connections)
     cpu, began = cpu_seconds(server.pid), time.perf_counter()
     said, generators_cpu = await _wrk(bench, server, load, connections, seconds or bench.seconds)
     took = time.perf_counter() - began
@@ -106,6 +106,11 @@ async def press(
         "not_2xx": float(said.not_2xx),
         "broken": float(said.broken),
     }
+
+
+async def warm_up(bench: Bench, server: Server, load: Load, connections: int) -> None:
+    """Send what `press` sends, and count nothing."""
+    await _wrk(bench, server, load, connections, bench.warm_seconds, noted=False)
 
 
 async def _wrk(
@@ -145,7 +150,7 @@ def _write_script(folder: Path, load: Load) -> Path:
 
 
 async def press_redis(bench: Bench, server: Server, *, connections: int, pipeline: int) -> Mapping[str, float]:
-    """Send the event with XADD, ``pipeline`` commands at once on each connection."""
+    """Send one event with XADD again and again, ``pipeline`` commands at once on each connection."""
     probe = min(REDIS_PROBE * pipeline, REDIS_PROBE_MAX)
     probed, _ = await _redis_benchmark(bench, server, connections, pipeline, probe)
     warm = max(REDIS_PROBE, int(probed * bench.warm_seconds))

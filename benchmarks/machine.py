@@ -53,7 +53,6 @@ def versions(tools: Mapping[str, Path]) -> dict[str, str]:
 def disk_folder(given: Path | None) -> Path:
     """Give a folder for temporary files in which fdatasync means something: never one in memory, unless it is given."""
     if given is not None:
-        given.mkdir(parents=True, exist_ok=True)
         return given.resolve()
     usual = Path(tempfile.gettempdir())
     return ROOT if file_system(usual) in _MEMORY_SYSTEMS else usual

@@ -11,7 +11,7 @@ import trio
 
 from benchmarks.bench import Bench
 from benchmarks.contest import Contest, Figure, Run, Unmeasured
-from benchmarks.events import check_stored
+from benchmarks.events import check_stored, last_seq
 from benchmarks.load import BATCHES, SINGLES, Load, press
 from benchmarks.machine import free_bytes
 from benchmarks.processes import sample_memory
@@ -59,10 +59,11 @@ async def _measure(bench: Bench, load: Load, connections: int) -> Mapping[str, f
     samples: list[int] = []
     async with running_ours(bench) as server, trio.open_nursery() as nursery:
         await press(bench, server, load, connections, seconds=min(WARM_SECONDS, bench.memory_seconds), warm=False)
+        before = await last_seq(server)
         nursery.start_soon(sample_memory, server.pid, samples)
         figures = await press(bench, server, load, connections, seconds=bench.memory_seconds, warm=False)
         nursery.cancel_scope.cancel()
-        await check_stored(server, figures["acknowledged"])
+        await check_stored(server, figures["acknowledged"], since=before)
     third = max(1, len(samples) // 3)
     first, last = mean(samples[:third]), mean(samples[-third:])
     return {

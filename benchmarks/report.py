@@ -12,17 +12,22 @@ __all__ = ["report"]
 
 _ABSENT = "—"
 _TO = "\u2013"
+_NO_NOTES = (
+    "What was tried for each missed target, and where the time goes, stands in `benchmarks/notes.md`: it was written"
+    " about whole runs, and this is none."
+)
 
 
 def report(results: Results, contests: Sequence[Contest], notes: str) -> str:
     """Write the whole page.
 
-    :param notes: written by hand, taken over as it is.
+    :param notes: written by hand about whole runs; taken over as it is into the report of one, and of no other.
     """
+    is_whole = not results.is_quick and results.has_all(contest.name for contest in contests)
     parts = [
-        _head(results),
+        _head(results, is_whole=is_whole),
         _targets(results),
-        notes.strip(),
+        notes.strip() if is_whole else _NO_NOTES,
         _surroundings(results),
         *(_contest(contest, results) for contest in contests if contest.name in results.measured),
         _commands(results),
@@ -30,7 +35,7 @@ def report(results: Results, contests: Sequence[Contest], notes: str) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _head(results: Results) -> str:
+def _head(results: Results, *, is_whole: bool) -> str:
     rounds = "one round" if results.rounds == 1 else f"{results.rounds} rounds"
     how = (
         f"{results.date}. Contestants in turn, {rounds}, {results.seconds:g} s each, after a warm-up, always with a"
@@ -40,8 +45,9 @@ def _head(results: Results) -> str:
     )
     if results.is_quick:
         how += " **This was a quick run: it shows that the benchmark runs, and its figures mean little.**"
-    by_hand = "by hand only what follows the first table, in `benchmarks/notes.md`"
-    return f"# Benchmarks\n\nWritten by `make bench` (see `benchmarks/`); {by_hand}.\n\n{how}"
+    by_hand = "; by hand only what follows the first table, in `benchmarks/notes.md`" if is_whole else ""
+    command = f"\n\nBy `{results.command}`." if results.command else ""
+    return f"# Benchmarks\n\nWritten by `make bench` (see `benchmarks/`){by_hand}.{command}\n\n{how}"
 
 
 def _targets(results: Results) -> str:
@@ -54,7 +60,9 @@ def _surroundings(results: Results) -> str:
     lines = ["## Machine, versions, and who is absent", "", *_list(results.machine), "", *_list(results.versions)]
     absent = [f"* {name}: {why}" for name, why in results.absent.items()]
     remarks = [f"* {remark}" for remark in results.remarks]
-    lines += ["", "Absent:" if absent else "Absent: no one.", "", *absent]
+    failed = "; ".join(results.failed())
+    lacking = [f"Without figures, in one round or more (why stands below): {failed}."] if failed else []
+    lines += ["", "Absent:", "", *absent, "", *lacking] if absent else ["", " ".join(["Absent: no one.", *lacking])]
     lines += ["", "What else must be known:", "", *remarks] if remarks else []
     return "\n".join(lines)
 

@@ -29,6 +29,8 @@ class Results(Struct, kw_only=True):
     """All of one run, as it goes into the JSON file."""
 
     date: str = ""
+    command: str = ""
+    """That made it; paths are shown as DIR and FILE."""
     rounds: int = 0
     seconds: float = 0.0
     is_quick: bool = False
@@ -68,6 +70,19 @@ class Results(Struct, kw_only=True):
         """Give the median of one figure over the rounds."""
         found = self.spread(contest, contestant, figure)
         return found.median if found else None
+
+    def has_all(self, contests: Iterable[str]) -> bool:
+        """Tell whether each of these contests has a figure."""
+        return all(any(map(any, self.measured.get(contest, {}).values())) for contest in contests)
+
+    def failed(self) -> list[str]:
+        """Give the contestants that lack a round, or all, each with its contest."""
+        return [
+            f"{contest}, {contestant}"
+            for contest, contestants in self.measured.items()
+            for contestant, entries in contestants.items()
+            if not all(entries)
+        ]
 
     def ratio(self, contest: str, contestant: str, other: str, figure: str) -> Spread | None:
         """Divide one contestant's figure by another's in the same round, and sum the quotients up."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 import msgspec
 
-from observer_actors.errors import EventInvalid
+from observer_actors.errors import EventInvalid, EventTooComplex
 
 __all__ = ["BYTE_ORDER_MARK", "newlines", "split"]
 
@@ -30,6 +31,8 @@ def split(body: bytes, lines_max: int) -> Iterator[tuple[int, bytes]]:
     """Give each event of a batch with its number; an array when the first character is a bracket."""
     body = body.removeprefix(BYTE_ORDER_MARK)
     is_array = body.lstrip(_BLANKS)[:1] == b"["
+    if not is_array and _has_more_lines(body, lines_max):
+        raise _too_many(lines_max)
     numbered = _elements(body, lines_max) if is_array else _lines(body)
     for position, (number, line) in enumerate(numbered):
         if position == lines_max:
@@ -45,6 +48,11 @@ def _lines(body: bytes) -> Iterator[tuple[int, bytes]]:
         yield number, line[0]
 
 
+def _has_more_lines(body: bytes, most: int) -> bool:
+    """Tell whether there are more than ``most`` lines that are not blank, before any of them is judged."""
+    return newlines(body, most) >= most and any(islice(_LINE.finditer(body), most, None))
+
+
 def _elements(body: bytes, lines_max: int) -> Iterator[tuple[int, bytes]]:
     if body.count(b",") > _COMMAS_MAX and _has_more_elements(body, lines_max):
         raise _too_many(lines_max)
@@ -53,7 +61,7 @@ def _elements(body: bytes, lines_max: int) -> Iterator[tuple[int, bytes]]:
     except (msgspec.DecodeError, UnicodeError) as error:
         raise EventInvalid(f"not a JSON array: {error}") from error
     except RecursionError as error:
-        raise EventInvalid("nested too deeply") from error
+        raise EventTooComplex("is nested too deeply", limit="listen.depth_max") from error
     return ((number, bytes(element)) for number, element in enumerate(elements, 1))
 
 

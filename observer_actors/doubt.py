@@ -22,6 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from observer_actors.event import AUDITOR, OWN_SOURCE
+from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op
 
 __all__ = ["Claims", "Doubts", "Run", "run_of", "suspicion"]
@@ -259,7 +260,7 @@ class Doubts(msgspec.Struct):
         elif run.verdict is not None:
             self._count(op.source, op.endpoint, 1, refuted=not run.verdict)
         else:
-            run.claim(f"{op.source}\n{op.endpoint}", 1)
+            run.claim(f"{op.source}\n{bounded_endpoint(op.endpoint)}", 1)
 
     def _judge(self, op: Op) -> None:
         key = self._key(op) if op.source == AUDITOR else None
@@ -287,6 +288,7 @@ class Doubts(msgspec.Struct):
             claims.refuted += count if refuted else 0
 
     def _labels(self, source: str, endpoint: str) -> tuple[Claims, Claims]:
+        endpoint = bounded_endpoint(endpoint)
         by_source, by_endpoint = self.sources.get(source), self.endpoints.get(endpoint)
         return (
             by_source or _labelled(self.sources, source, SOURCES_MAX),

@@ -6,7 +6,6 @@ either renderer, so that no text from outside can forge a line or move a cursor.
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import sys
@@ -103,8 +102,11 @@ class _JournaldHandler(logging.Handler):
         self._journal.send(encode(_escape_controls(None, "", fields)))
 
 
-class _Unfailing(io.TextIOBase):
-    """Where lines go; one that is not taken (a full disk, a reader that has gone) is lost, and stops no actor."""
+class _Unfailing:
+    """Where lines go; one that is not taken (a full disk, a reader that has gone) is lost, and stops no actor.
+
+    No class of `io`: their finalizer flushes once more, when at the end of the process nothing is there any longer.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

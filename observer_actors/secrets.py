@@ -214,7 +214,7 @@ _PEM_LINES: Final = (
 """Without an end: headers, long words of base64, and a short one in the next line."""
 _PAIR: Final = r"[^\s\"'\\;=]+=[^\s\"'\\;]*"
 _CARD: Final = r"4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6011|64[4-9]\d|65\d{2}|62\d{2}|35\d{2}"
-_GAP: Final = r"(?:[ .+\t\n\x{a0}\x{2007}\x{2009}\x{2011}\x{2013}\x{202f}]|  |\r\n|%20)?"
+_GAP: Final = r"(?:[ +\t\n\x{a0}\x{2007}\x{2009}\x{2011}\x{2013}\x{202f}]|  |\r\n|%20)?"
 _RULES: Final = (
     _Rule(
         "private_key",
@@ -281,7 +281,9 @@ _RULES: Final = (
     _Rule("password", r"(?i)(?:identified\s+by|with\s+(?:encrypted\s+)?password)\s+\\?'([^'\\]+)"),
     _Rule(
         "card",
-        rf"(?:{_NO_FRACTION}|(?i:card))((?:{_CARD})(?:{_GAP}\d{{4}}){{3}}|3[47]\d{{2}}(?:-|{_GAP})\d{{6}}(?:-|{_GAP})\d{{5}}"
+        # A point stands between all of its groups: where there is but one, it is a number's.
+        rf"(?:{_NO_FRACTION}|(?i:card))((?:{_CARD})(?:(?:{_GAP}\d{{4}}){{3}}|(?:\.\d{{4}}){{3}})"
+        rf"|3[47]\d{{2}}(?:(?:-|{_GAP})\d{{6}}(?:-|{_GAP})\d{{5}}|\.\d{{6}}\.\d{{5}})"
         r"|3(?:0[0-5]|[68]\d)\d{11})(?:\b|_)",
         _is_card,
     ),

@@ -16,13 +16,14 @@ from typing import Final, TypeVar
 import msgspec
 
 from observer_actors.event import OWN_SOURCE
+from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op
 
 __all__ = ["LatencySketch", "RateWindow", "Stats", "Tally"]
 
 ENDPOINTS_MAX: Final = 200
-"""Endpoints counted by name; those that come later are counted together under `OTHER`. A label set that grows with
-what callers send would grow the memory of this process and of every Prometheus that reads it."""
+"""Endpoints counted by name, of 200 characters at most; those that come later are counted together under `OTHER`.
+Labels that grow with what callers send would grow the memory of this process and of any Prometheus that reads them."""
 SOURCES_MAX: Final = 50
 OTHER: Final = "other"
 
@@ -66,7 +67,10 @@ class LatencySketch(msgspec.Struct):
                 buckets[bucket] = buckets.get(bucket, 0) + 1
 
     def quantile(self, share: float) -> float:
-        """Give the duration that ``share`` (0 to 1) of them do not exceed, within 1 %; 0 when there is none."""
+        """Give the duration at rank ``share * (count - 1)`` (share: 0 to 1; rounded down), within 1 %.
+
+        0 when there is none; what is not above `SMALLEST_MS` counts as 0, and what is above `LARGEST_MS` as that.
+        """
         rank = share * (self.count - 1)
         seen = self.zeros
         if self.count == 0 or rank < seen:
@@ -120,9 +124,8 @@ class Stats(msgspec.Struct):
             by_source.add(times, success=success)
             if source == OWN_SOURCE:
                 continue
-            by_endpoint = self.endpoints.get(endpoint) or _labelled(
-                self.endpoints, endpoint, ENDPOINTS_MAX, EndpointTally
-            )
+            label = bounded_endpoint(endpoint)
+            by_endpoint = self.endpoints.get(label) or _labelled(self.endpoints, label, ENDPOINTS_MAX, EndpointTally)
             self.all.add(times, success=success)
             by_endpoint.add(times, success=success)
             by_endpoint.latency.add(durations_ms)

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import trio
 
-from benchmarks.__main__ import CONTESTS
-from benchmarks.events import BATCH, EVENT_C32, OURS, REDIS, SEED
+from benchmarks.__main__ import CONTESTS, main, shown
+from benchmarks.company import read_slowly
+from benchmarks.events import BATCH, EVENT_C32, OURS, REDIS, SEED, check_stored
 from benchmarks.history import FULL, FULL_COLD, START
 from benchmarks.journal_data import clone
 from benchmarks.payload import BATCH_EVENTS, EVENT_BYTES, batches, events
@@ -23,9 +25,11 @@ from benchmarks.profile import PROFILE, shares_between
 from benchmarks.profiled import WAITING, Sums
 from benchmarks.report import report
 from benchmarks.results import Results, Spread, spread
+from benchmarks.rivals import Server
 from benchmarks.targets import OPS, TARGETS, Target, Verdict, judge
 from observer_actors.event import EventDecoder
 from tests.conftest import ROOT
+from tests.parity.program import ProgramFailed
 
 ISSUE_ROWS = 9 + 4 + 1
 NOW = "2026-11-22T10:00:00.000Z"
@@ -113,12 +117,122 @@ def test_the_report_says_who_is_absent_what_failed_and_the_notes() -> None:
     results = c32(ours=[24_000.0, 26_000.0], redis=[25_000.0, 25_000.0])
     results.absent["the seed under Bun"] = "no npm"
     results.remark("a round failed")
-    text = report(results, list(CONTESTS), "by hand: the time goes into parsing\n")
+    text = report(results, [EVENT_C32], "by hand: the time goes into parsing\n")
     assert "* the seed under Bun: no npm" in text
     assert "* a round failed" in text
     assert "by hand: the time goes into parsing" in text
     assert "| ours | 25,000 (24,000\u201326,000) | 1.00 (1.00\u20131.00) |" in text
     assert "| Redis | 25,000 (25,000\u201325,000) | 1.00 (0.96\u20131.04) |" in text
+
+
+def test_the_notes_stand_only_in_the_report_of_a_whole_run() -> None:
+    results = Results()
+    for contest in CONTESTS:
+        results.add(contest.name, "someone", {contest.main.name: 1.0})
+    assert "by hand: true" in report(results, list(CONTESTS), "by hand: true")
+    results.is_quick = True
+    quick = report(results, list(CONTESTS), "by hand: true")
+    results.is_quick = False
+    results.measured[BATCH.name] = {OURS: [{}]}
+    some = report(results, list(CONTESTS), "by hand: true")
+    for text in (quick, some):
+        assert "by hand: true" not in text
+        assert "`benchmarks/notes.md`" in text
+
+
+def test_the_report_says_the_command_without_its_paths() -> None:
+    words = ["--only", "batch", "--json", "/a b/c", "--report=/d", "--folder", "/e", "--cache", "/f", "--rounds", "1"]
+    command = "python -m benchmarks --only batch --json FILE --report=FILE --folder DIR --cache DIR --rounds 1"
+    assert shown(words) == command
+    assert shown([]) == "python -m benchmarks"
+    assert f"\nBy `{command}`.\n" in report(Results(command=command), list(CONTESTS), "")
+    assert "\nBy `" not in report(Results(), list(CONTESTS), "")
+
+
+def test_nobody_absent_does_not_cover_who_failed() -> None:
+    results = c32(ours=[1.0, 1.0], redis=[None, 1.0])
+    line = next(line for line in report(results, list(CONTESTS), "").splitlines() if line.startswith("Absent: no one"))
+    assert line.endswith(f": {EVENT_C32.name}, {REDIS}.")
+    assert "\nAbsent: no one.\n" in report(c32(ours=[1.0]), list(CONTESTS), "")
+
+
+class Holding(Server):
+    """A daemon that says how many ops it holds."""
+
+    async def get(self, path: str) -> str:
+        return f'{{"last_seq": {self.pid}}}' if path == "/health" else ""
+
+
+def test_what_the_warm_up_stored_does_not_make_up_for_what_is_missing() -> None:
+    held = Holding(port=0, pid=1_000, start_seconds=0.0)
+    trio.run(lambda: check_stored(held, 400, since=600))
+    with pytest.raises(ProgramFailed, match="401 events were acknowledged"):
+        trio.run(lambda: check_stored(held, 401, since=600))
+
+
+def test_a_reader_that_is_dropped_comes_back() -> None:
+    counts = {"tail_bytes": 0.0, "tails": 0.0}
+    came_back = trio.Event()
+
+    async def drop(stream: trio.SocketStream) -> None:
+        request = await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+        if counts["tails"] > 1:
+            came_back.set()
+        if b"connection: close" not in request.lower():
+            await trio.sleep_forever()  # as the daemon does: the connection might be used again
+        await stream.aclose()
+
+    async def read() -> None:
+        async with trio.open_nursery() as nursery:
+            listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(trio.serve_listeners, drop, listeners)
+            port: int = listeners[0].socket.getsockname()[1]
+            nursery.start_soon(read_slowly, Server(port, 0, 0.0), counts)
+            with trio.move_on_after(10):
+                await came_back.wait()
+            nursery.cancel_scope.cancel()
+
+    trio.run(read)
+    assert came_back.is_set()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--rounds", "0"), "--rounds: "),
+        (("--seconds", "nan"), "--seconds: "),
+        (("--seconds", "inf"), "--seconds: "),
+        (("--seconds", "0"), "--seconds: "),
+        (("--ops", "0"), "--ops: "),
+        (("--only", "limits", "--only", "nothing"), "--only: no measurement is called nothing"),
+        (("--report", "absent/report.md"), "--report: "),
+        (("--json", "absent/results.json"), "--json: "),
+        (("--json", "."), "--json: "),
+        (("--folder", "absent"), "--folder: "),
+        (("--cache", "text/cache"), "--cache: "),
+        (("--from", "absent"), "--from: "),
+        (("--from", "text"), "--from: "),
+        (("--from", "empty"), "--from: "),
+    ],
+)
+def test_what_could_only_fail_later_is_refused_at_once(
+    given: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "text").write_text("no JSON", encoding="utf-8")
+    (tmp_path / "empty").write_text("{}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *given])
+    with pytest.raises(SystemExit) as refused:
+        main()
+    assert refused.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"python -m benchmarks: {said}")
+    assert told.count("\n") == 1
 
 
 def test_every_contest_has_a_name_and_a_table_of_its_own() -> None:
@@ -151,6 +265,7 @@ def test_a_copy_shares_only_files_that_never_change(tmp_path: Path) -> None:
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
+    folder.mkdir(exist_ok=True)
     return [sys.executable, "-m", "benchmarks", "--quick", "--folder", str(folder), *arguments]
 
 
@@ -228,7 +343,10 @@ def test_a_run_that_is_interrupted_cleans_up_and_writes_nothing(tmp_path: Path) 
 def test_without_its_tools_it_says_so_and_goes_on(tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": str(tmp_path), "OBSERVER_SHARED": str(tmp_path)}
     given = command(tmp_path / "work", "--only", "event-c32", "--only", "limits")
-    done = subprocess.run(given, cwd=ROOT, env=environment, check=True, timeout=110, capture_output=True, text=True)
+    done = subprocess.run(given, cwd=ROOT, env=environment, check=False, timeout=110, capture_output=True, text=True)
+    assert done.returncode == 1
+    first_round = done.stderr.index("round 1 of 1")
+    assert "exit status 1" in done.stderr[:first_round]
     for absent in ("wrk", "redis-server", "redis-benchmark", "the seed under Bun"):
         assert f"* {absent}: " in done.stdout
     assert "| fdatasync | " in done.stdout

@@ -251,6 +251,14 @@ def test_it_takes_bounded_memory() -> None:
     assert doubts.endpoints["other"].claimed == RUNS_MAX + 500 - ENDPOINTS_MAX
 
 
+def test_its_labels_are_of_a_bounded_length() -> None:
+    doubts = Doubts()
+    doubts.add([op(endpoint="a" * 250_000, output_summary=said, attrs={"run_id": "r"}) for said in ("ok", "failed")])
+    assert len(msgspec.json.encode(doubts)) < 2_000
+    doubts.add([verdict("r", ok=False)])
+    assert [(len(label), claims.refuted) for label, claims in doubts.endpoints.items()] == [(200, 2)]
+
+
 def test_of_the_failed_airline_episodes_most_had_no_tool_error(shared_data: Path) -> None:
     body = (shared_data / "taubench_airline_ops.jsonl").read_bytes()
     ops = EventDecoder().many(body, now="2026-11-22T10:00:00.000Z", lines_max=10_000).ops

@@ -451,6 +451,24 @@ def test_deep_nesting_is_an_error_and_no_crash(name: str, left: bytes, right: by
     assert ([error.line for error in batch_of_one.errors], len(batch_of_one.ops)) == ([1], 1)
 
 
+@pytest.mark.parametrize("name", ["ok", "source", "attrs", "own"])
+@pytest.mark.parametrize("depth", [33, 1_400, 5_000, 30_000])
+def test_nesting_has_one_answer_however_deep_it_is(name: str, depth: int) -> None:
+    nested = b'{"a":' * depth + b"1" + b"}" * depth
+    body = b'{"%b":%b}' % (name.encode(), nested)
+    for event in (body, b'{"city":"password=hunter2",' + body[1:]):
+        refused = refusal(event)
+        assert (type(refused), refused.limit) == (EventTooComplex, "listen.depth_max")
+        assert str(refused) == "is nested more than 32 levels deep"
+
+
+def test_an_array_nested_beyond_what_can_be_decoded_is_too_complex() -> None:
+    depth = 100_000
+    with pytest.raises(EventTooComplex) as caught:
+        batch(b'[{},{"a":%b%b}]' % (b"[" * depth, b"]" * depth))
+    assert caught.value.limit == "listen.depth_max"
+
+
 def test_an_event_has_a_size() -> None:
     body = b'{"city":"%b"}'
     room = EVENT_BYTES_MAX - len(body) + 2
@@ -492,6 +510,18 @@ def test_a_batch_has_a_number_of_events_and_blank_lines_do_not_count() -> None:
     for body in (b"{}\n" * 11, b"[" + b"{}," * 10 + b"{}]", b"x\n" * 11):
         with pytest.raises(EventInvalid, match="at most 10 events"):
             batch(body, lines_max=10)
+
+
+def test_a_batch_is_judged_with_pauses_and_one_of_too_many_is_refused_before_any_line_is() -> None:
+    judged = JudgedBatch([], [], {}, {})
+    pauses = sum(1 for _ in decoder.by_line(b"{}\n" * 10_000, judged, now=NOW, lines_max=10_000))
+    assert len(judged.ops) == 10_000
+    assert pauses > 50
+    assert judged == batch(b"{}\n" * 10_000, lines_max=10_000)
+    judged = JudgedBatch([], [], {}, {})
+    with pytest.raises(EventInvalid, match="at most 100 events"):
+        next(decoder.by_line(b"{}\n" * 101, judged, now=NOW, lines_max=100))
+    assert not judged.ops
 
 
 def test_an_array_of_millions_is_refused_before_it_is_taken_apart() -> None:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observer_actors.event import EventDecoder
+from observer_actors.labels import ENDPOINT_CHARS_MAX, bounded_endpoint
 from observer_actors.op import Op
 from observer_actors.patterns import (
     Changes,
@@ -24,7 +24,6 @@ from observer_actors.patterns import (
     Standing,
     State,
     apply,
-    bounded_endpoint,
     catalogue,
     conclude,
     due,
@@ -35,11 +34,7 @@ from observer_actors.patterns import (
     template_of,
 )
 from observer_actors.patterns.catalogue import OTHERS_MAX, PATTERNS_MAX, PATTERNS_PER_ENDPOINT_MAX
-from observer_actors.patterns.grouping import (
-    ENDPOINT_CHARS_MAX,
-    EXAMPLE_CHARS_MAX,
-    EXAMPLES_MAX,
-)
+from observer_actors.patterns.grouping import EXAMPLE_CHARS_MAX, EXAMPLES_MAX
 from observer_actors.patterns.history import History, added
 from observer_actors.patterns.masking import ALGORITHM_VERSION, TEMPLATE_CHARS_MAX, TEXT_CHARS_MAX, digits_alike
 
@@ -152,11 +147,8 @@ REPEATED = [
 
 @pytest.mark.parametrize("unit", REPEATED)
 def test_no_text_takes_long(unit: str) -> None:
-    """The time is two orders of magnitude above what the slowest of them takes here."""
-    text = (unit * TEXT_CHARS_MAX)[: TEXT_CHARS_MAX - 1] + "!"
-    start = time.perf_counter()
-    template_of(text)
-    assert time.perf_counter() - start < 0.2
+    """One that a rule would try in all ways of dividing it would take until the end of the tests' patience."""
+    assert template_of((unit * TEXT_CHARS_MAX)[: TEXT_CHARS_MAX - 1] + "!")
 
 
 @given(st.text())

@@ -19,6 +19,7 @@ PURE = (
     "ecmascript",
     "errors",
     "event",
+    "labels",
     "op",
     "secrets",
     "batch",

@@ -385,6 +385,7 @@ def test_a_number_with_a_point_may_be_a_card() -> None:
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=20, max_size=20))
+@example([4186.237685309607, 2603.744953090891, 5503.709818277706, 4539.148803436467, 3782.822463100057])
 @example([68.36008962133923, 0.2688302337354158, 3.4111111111111111, -4.4111111111111111, 1.378282246310005])
 def test_the_digits_of_a_fraction_are_no_card(numbers: list[float]) -> None:
     fractions = [number for number in numbers if not number.is_integer() and abs(number) < 10**12]

@@ -236,15 +236,16 @@ class Admission:
         self._timed.append((trio.current_time() + self._settings.wait_seconds_max, submission))
         return submission
 
-    def settle(self, submission: Submission) -> Receipts:
+    def settle(self, submission: Submission, callers: int = 1) -> Receipts:
         """Say how it went with an answered submission; once for each.
 
+        :param callers: how many wait for it.
         :raises Overloaded: no answer within the limit; nothing is stored unless the message says so.
         :raises DiskFailed: the disk refused.
         """
         if submission.finished and submission.error is None:
             return submission.receipts
-        self._refusals += 1
+        self._refusals += callers
         if submission.error is not None:
             # One error tells all callers of a round; without this its traceback would grow with each of them.
             raise submission.error.with_traceback(None)

@@ -14,7 +14,7 @@ import msgspec
 from observer_actors.actors.recorder import Recorder
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.errors import ObserverError
-from observer_actors.patterns import bounded_endpoint, stable_id
+from observer_actors.labels import bounded_endpoint, stable_id
 from observer_actors.playbook.entries import Entry
 from observer_actors.playbook.ranking import Match, ranked
 from observer_actors.playbook.states import share_of

@@ -23,6 +23,7 @@ from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.standings import Standings
 from observer_actors.doubt import Doubts
+from observer_actors.labels import bounded_endpoint
 from observer_actors.models import Model, ModelFailed
 from observer_actors.op import Op, iso_milliseconds
 from observer_actors.patterns import (
@@ -33,7 +34,6 @@ from observer_actors.patterns import (
     StateChanged,
     Statement,
     apply,
-    bounded_endpoint,
     catalogue_of,
     conclude,
     error_text,

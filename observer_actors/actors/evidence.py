@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 import trio
@@ -11,6 +12,7 @@ from observer_actors.journal import Page, Query
 from observer_actors.op import Op
 from observer_actors.patterns import Contrast, Pattern, Scope, contrasts, features
 from observer_actors.patterns.contrast import FAILING_MIN, OPS_MAX
+from observer_actors.threads import in_thread
 
 __all__ = ["Search", "comparable", "contrast_of"]
 
@@ -34,7 +36,7 @@ async def contrast_of(search: Search, pattern_of: Callable[[Op], str], pattern: 
             await trio.lowlevel.checkpoint()
         if pattern_of(op) == pattern.id:
             own.append(op)
-    return await trio.to_thread.run_sync(_compare, own, tuple(went_well.ops))
+    return await in_thread(partial(_compare, own, tuple(went_well.ops)))
 
 
 def comparable(failing: Sequence[Op], succeeding: Sequence[Op]) -> tuple[Sequence[Op], Sequence[Op], bool]:

@@ -19,6 +19,7 @@ import trio
 from observer_actors.actors.disk_process import DiskProcess
 from observer_actors.actors.disk_thread import DiskThread
 from observer_actors.op import iso_milliseconds
+from observer_actors.threads import in_thread
 
 __all__ = ["InThread", "OneByOne", "StartDiskProcess", "StartDiskThread", "Surroundings", "now_text"]
 
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 
 class InThread(Protocol):
-    """Runs a blocking call where it holds nobody up; as `trio.to_thread.run_sync` does, which is the real one."""
+    """Runs a blocking call where it holds nobody up; as `threads.in_thread` does, which is the real one."""
 
     async def __call__(
         self,
@@ -62,7 +63,7 @@ class Surroundings:
     :param transport: how HTTP requests leave; None is httpx's own.
     """
 
-    in_thread: InThread = trio.to_thread.run_sync  # type: ignore[assignment]  # it takes arguments too
+    in_thread: InThread = in_thread
     disk_thread: StartDiskThread = DiskThread.started
     disk_process: StartDiskProcess | None = DiskProcess.started
     time_ns: Callable[[], int] = time.time_ns

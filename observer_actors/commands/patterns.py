@@ -13,7 +13,8 @@ import msgspec
 from cyclopts import Parameter
 
 from observer_actors.errors import ObserverError
-from observer_actors.patterns import Catalogue, Group, bounded_endpoint
+from observer_actors.labels import bounded_endpoint
+from observer_actors.patterns import Catalogue, Group
 from observer_actors.visible import visible_json
 
 __all__ = ["InputInvalid", "app", "grouped"]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import IO, Annotated, Any, Final, Self
@@ -32,6 +33,7 @@ COMMAND_CHARS_MAX: Final = 500
 KEPT_BYTES: Final = 8_192
 """The end of standard error that is looked at for what went wrong."""
 ERROR_CHARS_MAX: Final = 500
+_SIGNALS_AT_ONCE: Final = 4_096
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -129,10 +131,42 @@ def _run(command: tuple[str, ...]) -> Outcome:
             return Outcome(status, time.monotonic() - began, error.strerror or "")
         signals.go_to(process)
         kept = _Kept(process.stderr) if process.stderr is not None else None
-        status = process.wait()
+        status = _wait(process)
         seconds = time.monotonic() - began
     said = kept.last_line() if kept is not None else ""
     return Outcome(status if status >= 0 else EXIT_SIGNALLED - status, seconds, said)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Wait until a process has ended; a signal that comes meanwhile is handled at once.
+
+    In `Popen.wait` one may come when Python has looked for signals for the last time, and waitpid does not block yet:
+    its handler would run when the process has ended. Here a byte then lies in a pipe, and to read it does not block.
+    """
+    woken, wakes = os.pipe()
+    os.set_blocking(wakes, False)
+    ended = threading.Event()
+    before = signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)  # a pipe that is full wakes too
+    watching = threading.Thread(target=_watch, args=(process.pid, ended, wakes), daemon=True)
+    try:
+        watching.start()
+        while not ended.is_set():
+            os.read(woken, _SIGNALS_AT_ONCE)
+        watching.join()
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(wakes)
+        os.close(woken)
+    return process.wait()
+
+
+def _watch(pid: int, ended: threading.Event, wakes: int) -> None:
+    """Say that a process has ended, and leave it to be waited for: until then its number is no other process's."""
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    ended.set()
+    with suppress(BlockingIOError):
+        os.write(wakes, b"\0")
 
 
 class Signals:

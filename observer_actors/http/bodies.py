@@ -16,13 +16,13 @@ from typing import Final
 import trio
 
 from observer_actors.actors.admission import Room
-from observer_actors.errors import Overloaded, RequestTimedOut
+from observer_actors.errors import Overloaded, RequestInvalid, RequestTimedOut
 
-__all__ = ["UNANNOUNCED_BYTES", "Arrival", "BodyRoom", "Held", "body_late", "head_late"]
+__all__ = ["UNANNOUNCED_BYTES", "Arrival", "BodyRoom", "Held", "body_late", "head_late", "no_request"]
 
 REQUESTS_MAX: Final = 10_000
 UNANNOUNCED_BYTES: Final = 131_072
-"""What a body without a length takes at first: twice what Hypercorn reads at once."""
+"""What a body without a length takes at first: half of what the largest event holds."""
 STALL_S: Final = 2.0
 BYTES_A_SECOND_MIN: Final = 65_536
 """A body holds room while it arrives. It may stand still for `STALL_S` in all, and must come at this rate besides: who
@@ -37,6 +37,11 @@ def head_late() -> RequestTimedOut:
 def body_late() -> RequestTimedOut:
     """Give the error of a body that did not come in time."""
     return RequestTimedOut("the body did not arrive in time", limit="listen.request_seconds_max")
+
+
+def no_request() -> RequestInvalid:
+    """Give the error of what is no request, or not a whole one."""
+    return RequestInvalid("what was sent is no HTTP/1.1 request", hint="RFC 9112 says what one is")
 
 
 class Arrival:
@@ -101,20 +106,24 @@ class BodyRoom:
 
     :param bytes_max: of all bodies together.
     :param wait_s: how long a request may wait for room.
+    :param waiting_max: requests that may wait for it.
     """
 
-    def __init__(self, bytes_max: int, *, wait_s: float) -> None:
+    def __init__(self, bytes_max: int, *, wait_s: float, waiting_max: int = REQUESTS_MAX) -> None:
         self.requests = 0
         """Requests that are inside."""
         self._room = Room(REQUESTS_MAX, bytes_max)
         self._wait_s = wait_s
+        self._waiting_max = waiting_max
 
     @asynccontextmanager
     async def hold(self, size: int) -> AsyncIterator[Held]:
         """Hold room for a body of ``size`` bytes; a request without one never waits.
 
-        :raises Overloaded: none came free in time.
+        :raises Overloaded: none came free in time, or too many wait already.
         """
+        if size and self._room.waiting >= self._waiting_max:
+            raise Overloaded(f"{self._waiting_max:,} requests wait for room already", limit="listen.bodies_bytes_max")
         held = Held(self._room, 1 if size else 0, size, wait_s=self._wait_s)
         await held.enter()
         self.requests += 1

@@ -30,7 +30,7 @@ from typing import Final
 import trio
 
 from observer_actors.errors import ObserverError, Overloaded
-from observer_actors.http.bodies import Arrival, BodyRoom, body_late, head_late
+from observer_actors.http.bodies import Arrival, BodyRoom, body_late, head_late, no_request
 from observer_actors.http.express import HEAD_BYTES, RECEIVE_BYTES, Express, Rider
 from observer_actors.http.guard import PEER, Guard, Peer, peer_of
 from observer_actors.http.intake import Intake
@@ -263,9 +263,12 @@ class _Connection(Rider):
         self._expects_body = True
         try:
             async with self._door.bodies.hold(head.end if head.end > RECEIVE_BYTES else 0):
-                if await self._receive(missing, Arrival(self._door.settings.request_seconds_max)):
-                    self.until = inf
+                is_whole = await self._receive(missing, Arrival(self._door.settings.request_seconds_max))
+                self.until = inf
+                if is_whole:
                     await self._take(head)
+                else:
+                    await self._refuse(no_request())
         except Overloaded as error:
             await self._refuse(error)
 

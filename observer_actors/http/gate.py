@@ -77,25 +77,30 @@ class Gate:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        failure: ObserverError | None = None
+        refused: Reply | None = None  # an error that is kept here would keep this frame, and all that it came through
         try:
-            headers = _headers(scope)
-            scope = _by_path(scope, headers)
-            refusal = self._guard().refusal_by_headers(PEER.get(), scope["method"], scope["path"], headers)
-            if refusal is not None:
-                raise refusal
-            self._measure(scope)
-            room, most = self._room_for(scope)
-            async with self._bodies.hold(room) as held:
-                arriving = _Arriving(receive, held, most, self._body_seconds_max)
-                await self._application(scope, arriving, _Answering(send, self._answers))
+            refused = await self._served(scope, receive, send)
         except* ObserverError as errors:  # the application lets none out: they are the gate's
-            failure = _first(errors)
-        if failure is not None:
+            refused = problem_reply(_first(errors))
+        if refused is not None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_pass_over, receive)
-                await _answer(problem_reply(failure), send)
+                await _answer(refused, send)
                 nursery.cancel_scope.cancel()
+
+    async def _served(self, scope: Message, receive: Receive, send: Send) -> Reply | None:
+        """Have the application serve a request; None, or what the guard has against it."""
+        headers = _headers(scope)
+        scope = _by_path(scope, headers)
+        refusal = self._guard().refusal_by_headers(PEER.get(), scope["method"], scope["path"], headers)
+        if refusal is not None:
+            return problem_reply(refusal)
+        self._measure(scope)
+        room, most = self._room_for(scope)
+        async with self._bodies.hold(room) as held:
+            arriving = _Arriving(receive, held, most, self._body_seconds_max)
+            await self._application(scope, arriving, _Answering(send, self._answers))
+        return None
 
     def _measure(self, scope: Message) -> None:
         """Refuse a head above its limit: Hypercorn only looks at how much of an unfinished one it holds."""
@@ -133,7 +138,7 @@ class Gate:
 class _Arriving:
     """Gives the application what arrives of a body, while there is room; it has no patience with one that stalls.
 
-    :raises RequestTimedOut, Overloaded: from within the application, which passes it on.
+    :raises RequestTimedOut, RequestTooLarge, Overloaded: from within the application, which passes it on.
     """
 
     def __init__(self, receive: Receive, held: Held, bytes_max: int, seconds_max: float) -> None:
@@ -154,6 +159,12 @@ class _Arriving:
         size = len(message.get("body", b""))
         self._arrival.came(size)
         self._came += size
+        if self._came > self._bytes_max:
+            raise RequestTooLarge(
+                f"a body holds at most {self._bytes_max:,} bytes",
+                hint="send it in several requests, or compress it",
+                limit="listen.body_bytes_max",
+            )
         if not message.get("more_body", False):
             self._arrival = None
         elif self._came > self._held.size // 2 and self._held.size < self._bytes_max:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from time import time_ns
 from typing import Final
 
@@ -24,13 +25,15 @@ from observer_actors.event import ATTRS_MAX, SOURCE_NOTE, EventDecoder, JudgedBa
 from observer_actors.http.replies import PROBLEM, Reply, json_reply, problem_reply
 from observer_actors.op import Op, Scalar
 from observer_actors.settings import ListenSettings
+from observer_actors.threads import in_thread
 from observer_actors.trace import trace_attributes
 from observer_actors.visible import visible_json
 
 __all__ = ["BatchAnswer", "EventAnswer", "Intake", "IntakeStatistics"]
 
 INLINE_BYTES_MAX: Final = 262_144
-"""A larger body is decoded in a thread: a quarter MiB takes over a millisecond, in which nobody else is served."""
+"""A larger body is decoded in a thread: a quarter MiB of usual events takes over a millisecond, in which nobody else is
+served. One of other events takes hundreds: others have their turns in between, as a thread would let them have few."""
 UNPACKED_AT_ONCE_MAX: Final = 2
 UNPACKED_MAX: Final = 10_000
 GZIP_MEMBERS_MAX: Final = 10_000
@@ -151,7 +154,7 @@ class Intake:
     def replies(self, events: Sequence[JudgedEvent], submission: Submission) -> list[Reply]:
         """Answer events that were taken in, each by itself: 200 when it is on disk, else a problem."""
         try:
-            receipts = self._admission.settle(submission)
+            receipts = self._admission.settle(submission, len(events))
         except ObserverError as error:
             return [self._refuse(error, len(events))] * len(events)
         self._count(receipts, 0)
@@ -196,9 +199,14 @@ class Intake:
 
     async def _judge(self, body: bytes) -> JudgedBatch:
         decoder, now, lines_max = self._decoder(), self._now.text(), self._settings.batch_events_max
-        if len(body) <= INLINE_BYTES_MAX:
-            return decoder.many(body, now=now, lines_max=lines_max)
-        return await trio.to_thread.run_sync(lambda: decoder.many(body, now=now, lines_max=lines_max))
+        if len(body) > INLINE_BYTES_MAX:
+            return await in_thread(partial(decoder.many, body, now=now, lines_max=lines_max))
+        batch = decoder.usual(body, now=now, lines_max=lines_max)
+        if batch is None:
+            batch = JudgedBatch([], [], {}, {}, {})
+            for _ in decoder.by_line(body, batch, now=now, lines_max=lines_max):
+                await trio.lowlevel.checkpoint()
+        return batch
 
     @asynccontextmanager
     async def _plain(self, body: bytes, encoding: str) -> AsyncIterator[bytes]:
@@ -218,7 +226,7 @@ class Intake:
     async def _unpack(self, body: bytes) -> bytes:
         with trio.move_on_after(self._wait_s):
             async with self._unpacking:  # also while it waits for room: this many unpacked bodies are beyond it
-                plain = await trio.to_thread.run_sync(_gunzip, body, self._settings.decompressed_bytes_max)
+                plain = await in_thread(partial(_gunzip, body, self._settings.decompressed_bytes_max))
                 await self._unpacked.enter(1, len(plain))
                 return plain
         raise Overloaded(

@@ -23,7 +23,8 @@ from observer_actors import __version__
 from observer_actors.actors.consultant import ConsultantStatistics
 from observer_actors.http.advice_metrics import advice_metrics
 from observer_actors.http.views import Views
-from observer_actors.patterns import State, stable_id
+from observer_actors.labels import stable_id
+from observer_actors.patterns import State
 from observer_actors.ring import Ring
 from observer_actors.supervision import ActorStatistics
 from observer_actors.visible import snake, visible

@@ -30,6 +30,9 @@ __all__ = ["IngestServer"]
 GRACE_S: Final = 6.0
 """For requests under way when the daemon stops: a little longer than a caller waits for its commit."""
 DRAIN_LOOK_S: Final = 0.01
+WEB_WAITING_MAX: Final = 1_000
+"""Requests to Hypercorn that wait for room for their bodies: each takes some 50 KB meanwhile, also when its client has
+gone, which nobody sees before what it has sent is read."""
 FILES_KEPT: Final = 64
 """Descriptors for the journal, the store and the threads that read: connections never take the last ones."""
 
@@ -74,7 +77,7 @@ class IngestServer:
     async def run(self, life: Life) -> None:
         """Serve as an actor; drains: stops accepting, and finishes what is under way."""
         settings = self._settings
-        announced = BodyRoom(settings.bodies_bytes_max, wait_s=self._wait_s)
+        announced = BodyRoom(settings.bodies_bytes_max, wait_s=self._wait_s, waiting_max=WEB_WAITING_MAX)
         gate = Gate(
             self._application,
             announced,

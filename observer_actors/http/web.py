@@ -17,13 +17,13 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.lifespan import Lifespan
-from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
-from observer_actors.errors import ObserverError, RequestInvalid
-from observer_actors.http.bodies import BYTES_A_SECOND_MIN, head_late
+from observer_actors.errors import ObserverError
+from observer_actors.http.bodies import BYTES_A_SECOND_MIN, head_late, no_request
 from observer_actors.http.gate import HeadTooLarge
 from observer_actors.http.lingering import end, linger
 from observer_actors.http.replies import problem_reply
@@ -33,6 +33,11 @@ from observer_actors.settings import ListenSettings
 __all__ = ["Web"]
 
 
+PIECE_BYTES: Final = 16_384
+"""Read at once. Hypercorn takes in ten of them before it waits for somebody to read them."""
+SMALL_PIECES: Final = 12
+SMALL_PIECE_BYTES: Final = 1_024
+"""So the first pieces of a request are small: while it waits for room nobody reads it. Who has got further is read."""
 HALF_CLOSED_S: Final = 5.0
 """A client that has closed its side may still wait for its answer; most have gone."""
 
@@ -68,7 +73,10 @@ class Web:
         of_kind = _Rest if isinstance(stream, trio.SocketStream) else _EncryptedRest
         rest = of_kind(stream, unread, self._sends, self._settings)  # type: ignore[arg-type]  # as just looked at
         server = _Server(requests, self._application, self._config, self._context, ConnectionState({}), rest)
-        await server.run()
+        try:
+            await server.run()
+        finally:
+            server.forget()
 
     async def drain(self) -> None:
         """Have each connection closed once it is idle."""
@@ -106,7 +114,10 @@ class _Patient(h11.Connection):
         """
         if self.their_state is h11.MUST_CLOSE:
             return h11.NEED_DATA
-        event = super().next_event()
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            raise error.with_traceback(None)  # noqa: B904 - the same; h11 leads it back to itself
         if not isinstance(event, h11.Request):
             return event
         if not event.http_version.startswith(b"1."):
@@ -133,6 +144,15 @@ class _Server(TCPServer):
         self._requests = requests
         self._answered = trio.Event()
 
+    def forget(self) -> None:
+        """Let go of what has served the connection: each part of it leads back to the others.
+
+        Only a search for garbage would find them, with what was read last; a hundred kilobytes a connection.
+        """
+        wrapper = vars(self).pop("protocol", None)  # there is none where TLS came to nothing
+        for part in (wrapper and wrapper.protocol, wrapper, self):
+            vars(part).clear()
+
     async def _read_data(self) -> None:
         # ProtocolWrapper has made one of its own, which nothing has been read by yet.
         protocol = self.protocol.protocol
@@ -140,7 +160,7 @@ class _Server(TCPServer):
         protocol.connection = _Patient(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
         protocol.keep_alive_requests = self._requests
         try:
-            while data := await self.stream.receive_some(MAX_RECV):
+            while data := await self.stream.receive_some(PIECE_BYTES):
                 await self.protocol.handle(RawData(bytes(data)))
             self._has_ended = True
             await self.protocol.handle(RawData(b""))
@@ -180,6 +200,8 @@ class _Ours:
         settings: ListenSettings,
     ) -> None:
         self.is_idle = True
+        self._pieces = 0
+        """Received of the request that is under way."""
         self._head_by = inf
         self._receiving = trio.CancelScope()
         self._is_receiving = False
@@ -208,6 +230,8 @@ class _Ours:
     def idle(self, *, is_idle: bool, begun: bool) -> None:
         """Say whether no request is under way, and whether one has begun then all the same."""
         self.is_idle = is_idle
+        if is_idle:
+            self._pieces = 0
         self._expect_head(begun=begun)
 
     def _expect_head(self, *, begun: bool) -> None:
@@ -218,6 +242,9 @@ class _Ours:
         """Give what was read before, then what comes."""
         if self._is_closing:
             raise trio.ClosedResourceError
+        if self._pieces < SMALL_PIECES:
+            self._pieces += 1
+            max_bytes = SMALL_PIECE_BYTES
         if self._unread:
             data: bytes | bytearray = self._unread[:max_bytes]
             self._unread = self._unread[max_bytes:]
@@ -294,7 +321,7 @@ def _said(data: bytes) -> bytes:
 
 
 _REFUSALS: Final = {
-    RequestInvalid("what was sent is no HTTP/1.1 request", hint="RFC 9112 says what one is"): b"HTTP/1.1 400 ",
+    no_request(): b"HTTP/1.1 400 ",
     HeadTooLarge("the head of the request is too long", limit="listen.head_bytes_max"): b"HTTP/1.1 431 ",
     VersionRefused("that version of HTTP is not spoken here", hint="use HTTP/1.1"): b"HTTP/1.1 505 ",
 }

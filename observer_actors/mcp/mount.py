@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import httpx
@@ -18,6 +19,7 @@ from observer_actors.errors import ObserverError, RequestTimedOut
 from observer_actors.http.gate import Application
 from observer_actors.http.guard import PEER, Guard, Peer
 from observer_actors.mcp.api import Api
+from observer_actors.threads import in_thread
 
 __all__ = ["MCP_PATH", "McpAbsent", "Mount"]
 
@@ -78,7 +80,7 @@ class Mount:
         async with self._loading:
             if self._serving is None:
                 try:
-                    self._serving = await trio.to_thread.run_sync(importlib.import_module, _SERVING)
+                    self._serving = await in_thread(partial(importlib.import_module, _SERVING))
                 except ImportError as error:
                     hint = "pip install 'observer-actors[mcp]', and restart the daemon"
                     raise McpAbsent("this daemon does not speak MCP: the extra is not installed", hint=hint) from error

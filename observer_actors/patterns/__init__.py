@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from observer_actors.patterns.catalogue import Catalogue, Group, Scope, pattern_id, stable_id
+from observer_actors.patterns.catalogue import Catalogue, Group, Scope, pattern_id
 from observer_actors.patterns.consultation import SCHEMA, SYSTEM, AnswerUnusable, inquire_about, read_statement
 from observer_actors.patterns.contrast import Contrast, contrasts, features
 from observer_actors.patterns.diagnosis import (
@@ -17,15 +17,7 @@ from observer_actors.patterns.diagnosis import (
     inquire,
     inquiry_message,
 )
-from observer_actors.patterns.grouping import (
-    Changes,
-    Example,
-    Pattern,
-    apply,
-    bounded_endpoint,
-    catalogue_of,
-    error_text,
-)
+from observer_actors.patterns.grouping import Changes, Example, Pattern, apply, catalogue_of, error_text
 from observer_actors.patterns.history import History, series
 from observer_actors.patterns.masking import ALGORITHM_VERSION, template_of
 from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message, webhook_message
@@ -62,7 +54,6 @@ __all__ = [
     "Statement",
     "acted",
     "apply",
-    "bounded_endpoint",
     "catalogue_of",
     "conclude",
     "contrasts",
@@ -79,7 +70,6 @@ __all__ = [
     "read_statement",
     "rule",
     "series",
-    "stable_id",
     "template_of",
     "webhook_message",
 ]

@@ -26,7 +26,6 @@ group, `NAMES_KEPT_MAX` names with a group, and `ALIASES_MAX` ids of groups that
 
 from __future__ import annotations
 
-import hashlib
 from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,6 +35,7 @@ from typing import Final
 
 import msgspec
 
+from observer_actors.labels import stable_id
 from observer_actors.patterns.masking import ALGORITHM_VERSION, ANY, digits_alike
 from observer_actors.patterns.shapes import (
     CUT_CHARS_MIN,
@@ -63,7 +63,6 @@ __all__ = [
     "Known",
     "Scope",
     "pattern_id",
-    "stable_id",
 ]
 
 PATTERNS_MAX: Final = 2_000
@@ -107,11 +106,6 @@ class Scope(StrEnum):
 def pattern_id(endpoint: str, template: str) -> str:
     """Give the id of the pattern that was founded with this template: 16 hex digits, the same for ever."""
     return stable_id("pattern", endpoint, template)
-
-
-def stable_id(*parts: str) -> str:
-    """Hash the parts into 16 hex digits (BLAKE2b, 64 bits): of 1,000 ids two are the same once in 10^13."""
-    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
 
 
 class Known(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from observer_actors.patterns.catalogue import stable_id
+from observer_actors.labels import stable_id
 from observer_actors.patterns.contrast import Contrast
 from observer_actors.patterns.diagnosis import Case, Claim, Inquiry, Reason, Statement
 from observer_actors.patterns.grouping import Example, Pattern

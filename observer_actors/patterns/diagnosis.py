@@ -23,7 +23,7 @@ from typing import Final
 
 import msgspec
 
-from observer_actors.patterns.catalogue import stable_id
+from observer_actors.labels import stable_id
 from observer_actors.patterns.grouping import Example, Pattern
 from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message
 from observer_actors.patterns.states import Standing, State

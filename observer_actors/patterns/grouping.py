@@ -22,13 +22,13 @@ from typing import Final
 
 import msgspec
 
+from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op, time_us
-from observer_actors.patterns.catalogue import Catalogue, Group, Known, Scope, stable_id
+from observer_actors.patterns.catalogue import Catalogue, Group, Known, Scope
 from observer_actors.patterns.history import History, added, joined
 from observer_actors.patterns.masking import ALGORITHM_VERSION
 
 __all__ = [
-    "ENDPOINT_CHARS_MAX",
     "EXAMPLES_MAX",
     "EXAMPLE_CHARS_MAX",
     "QUIET_TIMES_MEAN",
@@ -37,7 +37,6 @@ __all__ = [
     "Example",
     "Pattern",
     "apply",
-    "bounded_endpoint",
     "catalogue_of",
     "error_text",
 ]
@@ -47,7 +46,6 @@ EXAMPLES_MAX: Final = 10
 EXAMPLE_CHARS_MAX: Final = 500
 WASTED_MS_MAX: Final = 86_400_000.0
 """Characters of an example: the gateway's copy is cut at 500, and would not show more."""
-ENDPOINT_CHARS_MAX: Final = 200
 QUIET_US_MIN: Final = 3_600 * 1_000_000
 """A pattern is back when its failures had stopped for an hour of recorded time…"""
 QUIET_TIMES_MEAN: Final = 4
@@ -196,14 +194,6 @@ def _joined(one: Pattern, other: Pattern) -> Pattern:
 def error_text(op: Op) -> str:
     """Give what an op says about its failure."""
     return op.error or op.output_summary
-
-
-def bounded_endpoint(endpoint: str) -> str:
-    """Give the endpoint in at most `ENDPOINT_CHARS_MAX` characters; a hash keeps two long ones apart."""
-    if len(endpoint) <= ENDPOINT_CHARS_MAX:
-        return endpoint
-    mark = "…" + stable_id("endpoint", endpoint)
-    return endpoint[: ENDPOINT_CHARS_MAX - len(mark)] + mark
 
 
 def _folded(known: Pattern | None, group: Group, failures: Sequence[Op]) -> Pattern:

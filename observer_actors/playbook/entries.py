@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from observer_actors.patterns import stable_id
+from observer_actors.labels import stable_id
 from observer_actors.playbook.lift import Trial
 
 __all__ = [

@@ -22,8 +22,9 @@ from typing import Final, Self
 import msgspec
 
 from observer_actors.event import AUDITOR, OWN_SOURCE
+from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op
-from observer_actors.patterns import bounded_endpoint, error_text, template_of
+from observer_actors.patterns import error_text, template_of
 from observer_actors.patterns.taxonomy import status_in
 from observer_actors.playbook.decisions import Decision, Of, Revocation, decision_in
 from observer_actors.playbook.deltas import Delta

@@ -33,8 +33,8 @@ import msgspec
 
 from observer_actors.doubt import run_of
 from observer_actors.event import AUDITOR, OWN_SOURCE
+from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op, Scalar
-from observer_actors.patterns import bounded_endpoint
 from observer_actors.playbook.lift import UNKNOWN, Arm, Sides, Trial
 
 __all__ = [

@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from observer_actors.patterns import stable_id
+from observer_actors.labels import stable_id
 from observer_actors.playbook.entries import Entry
 from observer_actors.playbook.ranking import Match, worth
 

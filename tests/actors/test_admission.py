@@ -72,6 +72,21 @@ async def test_room_is_given_back_also_when_the_answer_comes_before_put_returns(
 
 
 @injected_time
+async def test_each_caller_of_a_refused_submission_counts_also_where_several_share_it() -> None:
+    admission = World().admission
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(admission.keep_time)
+        await trio.testing.wait_all_tasks_blocked()
+        submission = admission.offer(ops(1, 3), 30, lambda: None)
+        assert submission is not None
+        await trio.sleep(6)
+        with pytest.raises(Overloaded, match="nothing was stored"):
+            admission.settle(submission, 3)
+        assert admission.statistics().refusals == 3
+        nursery.cancel_scope.cancel()
+
+
+@injected_time
 async def test_without_room_callers_wait_then_are_refused_and_nothing_is_stored() -> None:
     world = World(ops_max=1)
     async with trio.open_nursery() as nursery:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import operator
 import os
 import pty
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from observer_actors.commands.running import Signals
+from observer_actors.commands.running import Signals, _wait
 from observer_actors.trace import trace_attributes
 from tests.commands.typed import COMMAND, Ended, answered, environment, typed, typed_for_real
 from tests.daemon.served import Served
 
+SIGNALLED_S: Final = 20.0
 NOBODY: Final = "http://127.0.0.1:9"
 
 
@@ -162,11 +169,64 @@ def test_exec_passes_a_signal_on_that_comes_before_the_command_has_started(numbe
         assert sleeping.wait(20) == -number
 
 
+def too_late_for_its_handler(number: int, blocking: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a call before which a signal comes to us, as late as can be: Python looks for none in between."""
+    kill = ctypes.CDLL(None).kill  # `os.kill` runs the handler
+
+    def call(*arguments: object) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            return blocking(*arguments)
+        _, answer = map(operator.call, (partial(kill, os.getpid(), int(number)), partial(blocking, *arguments)))
+        return answer
+
+    return call
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_exec_passes_a_signal_on_that_comes_just_before_it_waits(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    with Signals() as signals:
+        signals.go_to(sleeping := subprocess.Popen(["sleep", "60"]))
+        given_up = threading.Timer(SIGNALLED_S, sleeping.kill)
+        given_up.start()
+        for name in ("read", "waitpid"):
+            monkeypatch.setattr(os, name, too_late_for_its_handler(number, getattr(os, name)))
+        status = _wait(sleeping)
+        given_up.cancel()
+    assert status == -number
+
+
+def test_waiting_gives_the_status_and_leaves_nothing_behind() -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    with subprocess.Popen(["sh", "-c", "exit 3"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        assert _wait(ended) == 3
+    with subprocess.Popen(["sh", "-c", "sleep 0.1; exit 4"]) as running:
+        assert _wait(running) == 4
+    assert set(Path("/proc/self/fd").iterdir()) <= before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+@contextmanager
+def killed_unless_it_ends(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command; it and what it has started are killed when the test fails, or takes too long."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(), start_new_session=True) as running:
+        given_up = threading.Timer(SIGNALLED_S, os.killpg, (running.pid, signal.SIGKILL))
+        given_up.start()
+        try:
+            yield running
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+            raise
+        finally:
+            given_up.cancel()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_exec_passes_signals_on_and_outlives_the_command(daemon: Served, number: int) -> None:
     script = "trap 'echo told; exit 5' TERM HUP; echo ready; while :; do sleep 0.05; done"
     command = [*COMMAND, "exec", "--endpoint", "x:told", "--url", daemon.url, "--", "sh", "-c", script]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as running:
+    with killed_unless_it_ends(*command) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == b"ready\n"
         running.send_signal(number)

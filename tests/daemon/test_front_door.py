@@ -448,6 +448,16 @@ async def test_who_ends_with_a_request_of_the_web_framework_is_answered_too(daem
             assert await client.ended()
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_who_ends_in_the_middle_of_a_request_is_told_that_it_is_none(daemon: Daemon, way: Way) -> None:
+    async with connected(daemon, way) as client:
+        await client.send(post("/event", b"{}")[:-1])
+        await client.end()
+        answer = await client.answer()
+        assert (answer.status, answer.json["error"]) == (400, "what was sent is no HTTP/1.1 request")
+        assert await client.ended()
+
+
 async def test_http_1_0_is_answered_and_closed(daemon: Daemon) -> None:
     async with connected(daemon, "front") as client:
         await client.send(b"POST /event HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}")

@@ -15,7 +15,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.processes import children
-from observer_actors.patterns import stable_id
+from observer_actors.labels import stable_id
 from observer_actors.visible import visible
 from tests.daemon.served import Served, served
 

@@ -73,10 +73,10 @@ DOUBLE_EXACT_MAX: Final = 2**53
 
 
 def _refused(difference: Difference) -> Exchange | None:
-    """Return the exchange when the seed took the event and ours answered 400 (413 for a size)."""
+    """Return the exchange when the seed took the event and ours answered 400 (413 for a size, 422 for nesting)."""
     if difference.pair.field != "status" or difference.exchange is None or difference.pair.seed != 200:
         return None
-    return difference.exchange if difference.pair.ours in {400, 413} else None
+    return difference.exchange if difference.pair.ours in {400, 413, 422} else None
 
 
 def _names(exchange: Exchange, field: str) -> bool:
@@ -167,15 +167,17 @@ def _bad_own_field(difference: Difference) -> bool:
 
 
 def _scalars(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield name
-            yield from _scalars(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _scalars(inner)
-    else:
-        yield value
+    """Give each scalar and each name, in no order; without recursion, for what was sent may be nested deeply."""
+    left = [value]
+    while left:
+        match left.pop():
+            case dict() as fields:
+                yield from fields
+                left += fields.values()
+            case list() as elements:
+                left += elements
+            case scalar:
+                yield scalar
 
 
 # ------------------------------------------------------------------------------- taken by both, and more said
