@@ -5,6 +5,7 @@ Transports frame requests and bound their size; everything after that is here, o
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from msgspec import UNSET, UnsetType
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.admission import Admission, Receipts, Room, Submission
+from observer_actors.batch import events_at_most
 from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge
 from observer_actors.event import ATTRS_MAX, SOURCE_NOTE, EventDecoder, JudgedBatch, JudgedEvent, LineError
 from observer_actors.http.replies import PROBLEM, Reply, json_reply, problem_reply
@@ -34,6 +36,9 @@ __all__ = ["BatchAnswer", "EventAnswer", "Intake", "IntakeStatistics"]
 INLINE_BYTES_MAX: Final = 262_144
 """A larger body is decoded in a thread: a quarter MiB of usual events takes over a millisecond, in which nobody else is
 served. One of other events takes hundreds: others have their turns in between, as a thread would let them have few."""
+JUDGED_EVENTS_MAX: Final = 50_000
+"""Events of batches that are judged, or wait for the disk: some 50 MB, whatever they were as bytes. One alone may have
+more."""
 UNPACKED_AT_ONCE_MAX: Final = 2
 UNPACKED_MAX: Final = 10_000
 GZIP_MEMBERS_MAX: Final = 10_000
@@ -115,6 +120,7 @@ class Intake:
         self._wait_s = wait_s
         self._unpacking = trio.CapacityLimiter(UNPACKED_AT_ONCE_MAX)
         self._unpacked = Room(UNPACKED_MAX, settings.bodies_bytes_max)
+        self._judged = Room(JUDGED_EVENTS_MAX, sys.maxsize)
 
     async def event(self, body: bytes, encoding: str = "", trace: str = "") -> Reply:
         """Take one event in: 200 once it is on disk, else a problem.
@@ -185,7 +191,7 @@ class Intake:
         """Take many events in: 200 once the good ones are on disk, 400 when none was good; ``trace`` as of `event`."""
         self.statistics.batches += 1
         try:
-            async with self._plain(body, encoding) as plain:
+            async with self._plain(body, encoding) as plain, self._room_to_judge(plain):
                 judged = await self._judge(plain)
                 ops = _traced(judged.ops, trace)
                 receipts = await self._admission.submit(ops, len(plain)) if ops else Receipts(())
@@ -196,6 +202,21 @@ class Intake:
         self.statistics.redacted.update(judged.redacted)
         answer = self._answer(judged, receipts)
         return json_reply(answer) if answer.accepted else _all_rejected(answer)
+
+    @asynccontextmanager
+    async def _room_to_judge(self, body: bytes) -> AsyncIterator[None]:
+        """Wait for room for what a batch becomes, and hold it: an event of two bytes is an op of a thousand."""
+        count = min(events_at_most(body), self._settings.batch_events_max)
+        with trio.move_on_after(self._wait_s) as waited:
+            await self._judged.enter(count, len(body))
+        if waited.cancelled_caught:
+            raise Overloaded(
+                f"no room to judge the batch within {self._wait_s:g} s", limit="admission.wait_seconds_max"
+            )
+        try:
+            yield
+        finally:
+            self._judged.leave(count, len(body))
 
     async def _judge(self, body: bytes) -> JudgedBatch:
         decoder, now, lines_max = self._decoder(), self._now.text(), self._settings.batch_events_max

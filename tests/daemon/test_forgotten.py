@@ -7,6 +7,7 @@ import gzip
 import socket
 import types
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
@@ -124,6 +125,15 @@ def test_connections_whose_bodies_wait_for_room_take_little_memory(daemon: Serve
         assert daemon.client.get("/health").status_code == 200
         assert daemon.client.post("/events", content=iter([EVENT]), timeout=30).status_code in {200, 503}
         assert daemon.resident_mb_max() < 200
+
+
+def test_batches_of_tiny_events_wait_before_they_are_judged(daemon: Served) -> None:
+    """An event of three bytes is an op of a thousand: each of them is 50 MB."""
+    with ThreadPoolExecutor(16) as pool:
+        under_way = [pool.submit(daemon.client.post, "/events", content=b"{}\n" * 49_999) for _ in range(16)]
+        statuses = {one.result().status_code for one in under_way}
+    assert 200 in statuses <= {200, 503}
+    assert daemon.resident_mb_max() < 250
 
 
 async def test_only_so_many_requests_wait_for_room() -> None:
