@@ -29,13 +29,13 @@ def newlines(data: bytes, most: int = -1) -> int:
 
 def events_at_most(body: bytes) -> int:
     """Give how many events a batch may hold, without taking it apart; of an array usually several times too many."""
-    return body.count(b",") + 1 if body.lstrip(_BLANKS)[:1] == b"[" else newlines(body) + 1
+    return body.count(b",") + 1 if _ARRAY_BEGINS.match(body) else newlines(body) + 1
 
 
 def split(body: bytes, lines_max: int) -> Iterator[tuple[int, bytes]]:
     """Give each event of a batch with its number; an array when the first character is a bracket."""
+    is_array = _ARRAY_BEGINS.match(body) is not None
     body = body.removeprefix(BYTE_ORDER_MARK)
-    is_array = body.lstrip(_BLANKS)[:1] == b"["
     if not is_array and _has_more_lines(body, lines_max):
         raise _too_many(lines_max)
     numbered = _elements(body, lines_max) if is_array else _lines(body)
@@ -94,7 +94,7 @@ def _too_many(lines_max: int) -> EventInvalid:
     )
 
 
-_BLANKS: Final = b" \t\r\n"
+_ARRAY_BEGINS: Final = re.compile(b"(?:" + BYTE_ORDER_MARK + rb")?[ \t\r\n]*\[")
 _LINE: Final = re.compile(rb"[^ \t\r\n][^\n]*")
 _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
 _COMMAS_MAX: Final = 1_000_000

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from observer_actors.batch import newlines
+from observer_actors.batch import events_at_most, newlines
 from observer_actors.errors import EventInvalid, EventTooComplex
 from observer_actors.event import (
     ATTR_CHARS_MAX,
@@ -522,6 +522,12 @@ def test_a_batch_is_judged_with_pauses_and_one_of_too_many_is_refused_before_any
     with pytest.raises(EventInvalid, match="at most 100 events"):
         next(decoder.by_line(b"{}\n" * 101, judged, now=NOW, lines_max=100))
     assert not judged.ops
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf", b" \r\n" * 100])
+def test_how_many_events_a_batch_may_hold_is_known_beforehand(mark: bytes) -> None:
+    assert [events_at_most(mark + body) >= 3 for body in (b"{}\n{}\n{}", b"[{},{},{}]", b"[1,1,1]")] == [True] * 3
+    assert events_at_most(mark + b"[" + b",".join([b"{}"] * 50) + b"]") == 50
 
 
 def test_an_array_of_millions_is_refused_before_it_is_taken_apart() -> None:

@@ -149,9 +149,11 @@ class _Server(TCPServer):
 
         Only a search for garbage would find them, with what was read last; a hundred kilobytes a connection.
         """
-        wrapper = vars(self).pop("protocol", None)  # there is none where TLS came to nothing
-        for part in (wrapper and wrapper.protocol, wrapper, self):
-            vars(part).clear()
+        wrapper = vars(self).get("protocol")
+        if wrapper is not None:  # there is none where the client has gone already, or TLS came to nothing
+            vars(wrapper.protocol).clear()
+            vars(wrapper).clear()
+        vars(self).clear()
 
     async def _read_data(self) -> None:
         # ProtocolWrapper has made one of its own, which nothing has been read by yet.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import socket
+import struct
 import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -125,6 +126,15 @@ def test_connections_whose_bodies_wait_for_room_take_little_memory(daemon: Serve
         assert daemon.client.get("/health").status_code == 200
         assert daemon.client.post("/events", content=iter([EVENT]), timeout=30).status_code in {200, 503}
         assert daemon.resident_mb_max() < 200
+
+
+def test_who_resets_the_connection_at_once_harms_nobody(daemon: Served) -> None:
+    for _ in range(200):
+        with daemon.connect() as connection:
+            connection.sendall(b"GET /health" + HOST + b"\r\n")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert daemon.client.get("/health").status_code == 200
+    assert not [line for line in daemon.log.lines if line["event"] == "actor_failed"]
 
 
 def test_batches_of_tiny_events_wait_before_they_are_judged(daemon: Served) -> None:
