@@ -27,9 +27,9 @@ def newlines(data: bytes, most: int = -1) -> int:
     return len(data) - len(data.replace(b"\n", b"", most))
 
 
-def events_at_most(body: bytes) -> int:
-    """Give how many events a batch may hold, without taking it apart; of an array usually several times too many."""
-    return body.count(b",") + 1 if _ARRAY_BEGINS.match(body) else newlines(body) + 1
+def events_at_most(body: bytes, most: int) -> int:
+    """Give how many events a batch may hold, up to ``most``, without taking it apart: of an array usually too many."""
+    return min(most, 1 + (body.count(b",") if _ARRAY_BEGINS.match(body) else newlines(body, most)))
 
 
 def split(body: bytes, lines_max: int) -> Iterator[tuple[int, bytes]]:

@@ -526,8 +526,10 @@ def test_a_batch_is_judged_with_pauses_and_one_of_too_many_is_refused_before_any
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf", b" \r\n" * 100])
 def test_how_many_events_a_batch_may_hold_is_known_beforehand(mark: bytes) -> None:
-    assert [events_at_most(mark + body) >= 3 for body in (b"{}\n{}\n{}", b"[{},{},{}]", b"[1,1,1]")] == [True] * 3
-    assert events_at_most(mark + b"[" + b",".join([b"{}"] * 50) + b"]") == 50
+    for body in (b"{}\n{}\n{}", b"[{},{},{}]", b"[1,1,1]"):
+        assert events_at_most(mark + body, 1_000) >= 3
+        assert events_at_most(mark + body, 2) == 2
+    assert events_at_most(mark + b"[" + b",".join([b"{}"] * 50) + b"]", 1_000) == 50
 
 
 def test_an_array_of_millions_is_refused_before_it_is_taken_apart() -> None:

@@ -206,7 +206,7 @@ class Intake:
     @asynccontextmanager
     async def _room_to_judge(self, body: bytes) -> AsyncIterator[None]:
         """Wait for room for what a batch becomes, and hold it: an event of two bytes is an op of a thousand."""
-        count = min(events_at_most(body), self._settings.batch_events_max)
+        count = events_at_most(body, self._settings.batch_events_max)
         with trio.move_on_after(self._wait_s) as waited:
             await self._judged.enter(count, len(body))
         if waited.cancelled_caught:

@@ -147,7 +147,7 @@ class _Server(TCPServer):
     def forget(self) -> None:
         """Let go of what has served the connection: each part of it leads back to the others.
 
-        Only a search for garbage would find them, with what was read last; a hundred kilobytes a connection.
+        Only a search for garbage would find them, with what was read last.
         """
         wrapper = vars(self).get("protocol")
         if wrapper is not None:  # there is none where the client has gone already, or TLS came to nothing
