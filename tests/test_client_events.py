@@ -13,6 +13,7 @@ from observer_actors.errors import (
     DiskFailed,
     DiskFull,
     EventInvalid,
+    EventTooComplex,
     ObserverError,
     Overloaded,
     Quarantined,
@@ -138,6 +139,7 @@ def problem(error: ObserverError, field: str = "") -> dict[str, object]:
         "field": field,
         "hint": error.hint,
         "retryable": error.retryable,
+        "limit": error.limit,
     }
 
 
@@ -146,9 +148,10 @@ def problem(error: ObserverError, field: str = "") -> dict[str, object]:
     [
         EventInvalid("expected `str`, got `int`", field="city", hint="send text"),
         EventInvalid("not JSON", hint="send one object"),
+        EventTooComplex("more than 16 levels", field="a", hint="send less", limit="listen.depth_max"),
         RequestInvalid("the gzip body ends too early"),
-        RequestTooLarge("more than 5 bytes", hint="send less"),
-        Overloaded("no room", retry_after_s=7),
+        RequestTooLarge("more than 5 bytes", hint="send less", limit="listen.body_bytes_max"),
+        Overloaded("no room", retry_after_s=7, limit="admission.ops_max"),
         DiskFailed("EIO while writing", hint="look at the disk"),
         DiskFull("ENOSPC while writing"),
         Quarantined("set aside"),

@@ -17,6 +17,7 @@ from observer_actors.errors import (
     DiskFailed,
     DiskFull,
     EventInvalid,
+    EventTooComplex,
     ObserverError,
     Overloaded,
     Quarantined,
@@ -128,6 +129,7 @@ _BY_TITLE: Final[Mapping[str, type[ObserverError]]] = {
         DiskFailed,
         DiskFull,
         EventInvalid,
+        EventTooComplex,
         Overloaded,
         Quarantined,
         RequestInvalid,
@@ -147,13 +149,16 @@ def _refusal(url: str, answer: Answer, said: Mapping[str, Any]) -> ObserverError
     fallback = RequestInvalid if answer.status < 500 else Unreachable  # noqa: PLR2004 - whose fault it is
     leaf = _BY_TITLE.get(_text(said, "title")) or _BY_STATUS.get(answer.status, fallback)
     detail = _text(said, "detail") or _text(said, "error") or f"{url} answered {answer.status}"
+    hint, limit = _text(said, "hint"), _text(said, "limit")
     if issubclass(leaf, EventInvalid):
         field = _text(said, "field")
-        return leaf(detail.removeprefix(f"{field}: "), field=field, hint=_text(said, "hint"))
+        return leaf(detail.removeprefix(f"{field}: "), field=field, hint=hint, limit=limit)
     if issubclass(leaf, Overloaded):
         seconds = answer.retry_after
-        return leaf(detail, retry_after_s=max(1, int(seconds) if seconds.isdecimal() else 1))
-    return leaf(detail, hint=_text(said, "hint"))
+        return leaf(detail, retry_after_s=max(1, int(seconds) if seconds.isdecimal() else 1), limit=limit)
+    if issubclass(leaf, Unreachable):
+        return leaf(detail, hint=hint)
+    return leaf(detail, hint=hint, limit=limit)
 
 
 def _text(said: Mapping[str, Any], name: str) -> str:

@@ -24,7 +24,7 @@ from observer_actors.http.guard import PEER, Guard
 from observer_actors.http.replies import FOR_BROWSERS, Reply, problem_reply
 from observer_actors.http.wire import LENGTH_DIGITS_MAX
 
-__all__ = ["Application", "Gate"]
+__all__ = ["GO_ON", "Application", "Gate", "head_too_large"]
 
 # ASGI's own types are as loose: what is in a message depends on its type.
 Message = Any
@@ -32,6 +32,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Any, Any], Awaitable[None]]
 
+GO_ON: Final = "go_on"
+"""The key, in a connection's state, of what tells a client that waits for "100 Continue" to send the body."""
 _BODYLESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _SAID_ONCE: Final = frozenset({"authorization", "host", "origin", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site"})
 """What the guard asks for."""
@@ -44,6 +46,11 @@ class HeadTooLarge(RequestInvalid):
 
     status = 431
     title = "head too large"
+
+
+def head_too_large(bytes_max: int) -> HeadTooLarge:
+    """Give the error of a head beyond its limit."""
+    return HeadTooLarge(f"the head of a request holds at most {bytes_max:,} bytes", limit="listen.head_bytes_max")
 
 
 class Gate:
@@ -98,6 +105,7 @@ class Gate:
         self._measure(scope)
         room, most = self._room_for(scope)
         async with self._bodies.hold(room) as held:
+            await scope["state"][GO_ON]()
             arriving = _Arriving(receive, held, most, self._body_seconds_max)
             await self._application(scope, arriving, _Answering(send, self._answers))
         return None
@@ -106,9 +114,7 @@ class Gate:
         """Refuse a head above its limit: Hypercorn only looks at how much of an unfinished one it holds."""
         line = len(scope["method"]) + len(scope["raw_path"]) + len(scope["query_string"])
         if line + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > self._head_bytes_max:
-            raise HeadTooLarge(
-                f"the head of a request holds at most {self._head_bytes_max:,} bytes", limit="listen.head_bytes_max"
-            )
+            raise head_too_large(self._head_bytes_max)
 
     def _room_for(self, scope: Message) -> tuple[int, int]:
         """Give the room that a body takes at first, and at most."""

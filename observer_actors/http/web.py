@@ -24,7 +24,7 @@ from hypercorn.utils import wrap_app
 
 from observer_actors.errors import ObserverError
 from observer_actors.http.bodies import BYTES_A_SECOND_MIN, head_late, no_request
-from observer_actors.http.gate import HeadTooLarge
+from observer_actors.http.gate import GO_ON, head_too_large
 from observer_actors.http.lingering import end, linger
 from observer_actors.http.replies import problem_reply
 from observer_actors.http.wire import rendered
@@ -72,7 +72,9 @@ class Web:
         """Serve the rest of a connection that has made so many requests."""
         of_kind = _Rest if isinstance(stream, trio.SocketStream) else _EncryptedRest
         rest = of_kind(stream, unread, self._sends, self._settings)  # type: ignore[arg-type]  # as just looked at
-        server = _Server(requests, self._application, self._config, self._context, ConnectionState({}), rest)
+        state = ConnectionState({})
+        server = _Server(requests, self._application, self._config, self._context, state, rest)
+        state[GO_ON] = server.go_on
         try:
             await server.run()
         finally:
@@ -98,9 +100,14 @@ class VersionRefused(ObserverError):
 class _Patient(h11.Connection):
     """Hypercorn's connection, which speaks HTTP/1 alone, and takes no offence at what comes behind the last request.
 
-    That would be refused with 400 while the answer to that request is being made: the caller would be told that nothing
-    was stored, and it was. So it is dropped.
+    The latter would be refused with 400 while the answer to that request is being made: the caller would be told that
+    nothing was stored, and it was. So it is dropped.
     """
+
+    @property
+    def they_are_waiting_for_100_continue(self) -> bool:
+        """Never, to Hypercorn: it would say it before anybody has looked at the head. `_Server.go_on` says it."""
+        return False
 
     def receive_data(self, data: bytes) -> None:
         """Take in what has come."""
@@ -175,6 +182,13 @@ class _Server(TCPServer):
         await self.protocol.handle(Closed())
         await self.idle_task.stop()
 
+    async def go_on(self) -> None:
+        """Tell a client to send the body, if it waits for that (RFC 9110, 10.1.1)."""
+        connection = self.protocol.protocol.connection
+        if isinstance(connection, _Patient) and connection.client_is_waiting_for_100_continue:
+            data = connection.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+            await self.protocol_send(RawData(data))
+
     async def protocol_send(self, event: Event) -> None:
         """Send; nobody is idle any more once the client has ended."""
         if isinstance(event, Updated | Closed):
@@ -222,7 +236,7 @@ class _Ours:
         with trio.move_on_after(self._settings.answer_seconds_max + len(data) / BYTES_A_SECOND_MIN) as scope:
             self._sends.add(scope)
             try:
-                await self._stream.send_all(_said(data))
+                await self._stream.send_all(_said(data, self._settings))
             finally:
                 self._sends.discard(scope)
         if scope.cancelled_caught:
@@ -314,19 +328,18 @@ class _EncryptedRest(_Ours):
         return self._encrypted.selected_alpn_protocol()  # type: ignore[no-any-return]  # trio hands it through untyped
 
 
-def _said(data: bytes) -> bytes:
+def _said(data: bytes, settings: ListenSettings) -> bytes:
     """Give what is sent: Hypercorn's own refusals, which say nothing, in our words."""
-    for refusal, begin in _REFUSALS.items():
-        if data.startswith(begin) and b"\r\ncontent-length: 0\r\n" in data:
-            return rendered(problem_reply(refusal), close=True)
-    return data
-
-
-_REFUSALS: Final = {
-    no_request(): b"HTTP/1.1 400 ",
-    HeadTooLarge("the head of the request is too long", limit="listen.head_bytes_max"): b"HTTP/1.1 431 ",
-    VersionRefused("that version of HTTP is not spoken here", hint="use HTTP/1.1"): b"HTTP/1.1 505 ",
-}
+    status = data[9:12] if data.startswith(b"HTTP/1.1 ") and b"\r\ncontent-length: 0\r\n" in data else b""
+    if status == b"400":
+        refusal: ObserverError = no_request()
+    elif status == b"431":
+        refusal = head_too_large(settings.head_bytes_max)
+    elif status == b"505":
+        refusal = VersionRefused("that version of HTTP is not spoken here", hint="use HTTP/1.1")
+    else:
+        return data
+    return rendered(problem_reply(refusal), close=True)
 
 
 def _config(settings: ListenSettings) -> Config:

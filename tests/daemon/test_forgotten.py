@@ -55,6 +55,8 @@ REQUESTS: Final = {
     "bad, in chunks": chunked(b"x" * 30_000),
     "cut off, in chunks": chunked(b"x" * 60_000, end=b"7"),
     "cut off": post(EVENT)[:-3],
+    "asked first": post(EVENT, b"Expect: 100-continue\r\n"),
+    "asked first, too large": post(b"x" * 1_100_000, b"Expect: 100-continue\r\n"),
     "no HTTP": b"\x00\x01\r\n\r\n",
 }
 

@@ -281,6 +281,37 @@ def test_a_client_that_asks_first_is_told_to_go_on(daemon: Served) -> None:
         assert b'"accepted":true' in b"".join(iter(lambda: connection.recv(65_536), b""))
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"Host: localhost\r\nContent-Length: %d\r\n" % (BODY_BYTES_MAX + 1), b"413"),
+        (b"Host: elsewhere.example\r\nContent-Length: 2\r\n", b"421"),
+        (b"Host: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n", b"400"),
+    ],
+)
+def test_a_client_whose_head_is_refused_is_not_told_to_go_on(daemon: Served, headers: bytes, status: bytes) -> None:
+    answer = daemon.exchange(b"POST /event HTTP/1.1\r\nExpect: 100-continue\r\n" + headers + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_client_that_asks_first_waits_until_there_is_room(tmp_path: Path) -> None:
+    config = """
+        [listen]
+        body_bytes_max = 100000
+        bodies_bytes_max = 100000
+        [admission]
+        wait_seconds_max = 0.2
+    """
+    head = START.replace(b"/event", b"/events") + b"Connection: close\r\nContent-Length: 90000\r\n"
+    with served(tmp_path, config) as daemon, daemon.connect() as holder:
+        holder.sendall(head + b"Expect: 100-continue\r\n\r\n")
+        assert holder.recv(65_536).startswith(b"HTTP/1.1 100 ")
+        assert daemon.exchange(head + b"Expect: 100-continue\r\n\r\n").startswith(b"HTTP/1.1 503 ")
+        holder.sendall(b"{}" + b"\n" * 89_998)
+        assert b'"accepted":1' in b"".join(iter(lambda: holder.recv(65_536), b""))
+
+
 # ------------------------------------------------------------------------------------------- refusals
 
 

@@ -67,6 +67,15 @@ def test_a_malformed_request_is_refused_and_the_connection_closed(
     assert not [line for line in daemon.log.lines if line["level"] in {"error", "warning"}]
 
 
+@pytest.mark.parametrize("ends", [b"", b"\r\n\r\n"], ids=["unfinished", "whole"])
+@pytest.mark.parametrize("size", [20_000, 100_000])
+def test_a_head_that_is_too_long_is_told_the_limit(daemon: Served, size: int, ends: bytes) -> None:
+    answer = daemon.exchange(b"GET /health HTTP/1.1\r\n" + HEAD + b"X: " + b"a" * size + ends)
+    assert status(answer) == 431
+    assert b'"error":"the head of a request holds at most 16,384 bytes"' in answer
+    assert b'"limit":"listen.head_bytes_max"' in answer
+
+
 @pytest.mark.parametrize("target", [b"/event", b"/event?"])
 @pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
 def test_the_connection_is_closed_when_the_client_asks_for_it(daemon: Served, target: bytes, version: bytes) -> None:
