@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from math import inf
 from typing import Any, Final
 
@@ -168,7 +168,7 @@ class _Server(TCPServer):
         assert isinstance(protocol, H11Protocol)
         protocol.connection = _Patient(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
         protocol.keep_alive_requests = self._requests
-        try:
+        with self.stream.reading, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while data := await self.stream.receive_some(PIECE_BYTES):
                 await self.protocol.handle(RawData(bytes(data)))
             self._has_ended = True
@@ -177,8 +177,7 @@ class _Server(TCPServer):
                 self._answered = trio.Event()
                 with trio.move_on_after(HALF_CLOSED_S):
                     await self._answered.wait()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._has_ended = True
+        self._has_ended = True
         await self.protocol.handle(Closed())
         await self.idle_task.stop()
 
@@ -216,6 +215,9 @@ class _Ours:
         settings: ListenSettings,
     ) -> None:
         self.is_idle = True
+        self.reading = trio.CancelScope()
+        """Around all reading. Cancelled when an answer cannot be sent: before it looks at what came behind the request,
+        Hypercorn would wait for the end of that answer, for ever."""
         self._pieces = 0
         """Received of the request that is under way."""
         self._head_by = inf
@@ -237,9 +239,13 @@ class _Ours:
             self._sends.add(scope)
             try:
                 await self._stream.send_all(_said(data, self._settings))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.reading.cancel()
+                raise
             finally:
                 self._sends.discard(scope)
         if scope.cancelled_caught:
+            self.reading.cancel()
             await trio.aclose_forcefully(self._stream)
             raise trio.BrokenResourceError("the client does not read")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -32,6 +34,37 @@ async def test_a_connection_that_its_client_has_closed_is_let_go_of_at_once(tmp_
                 await stream.send_all(ask)
                 assert b" 200 " in await stream.receive_some()
             assert _descriptors(daemon) >= before + CONNECTIONS
+        with trio.fail_after(GONE_S_MAX):
+            while _descriptors(daemon) > before:  # noqa: ASYNC110 - another process gives no signal of ours
+                await trio.sleep(0.02)
+
+
+PLAIN: Final = b"POST /event HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+ASKS_FIRST: Final = PLAIN.replace(b"Content-", b"Expect: 100-continue\r\nContent-")
+READS: Final = b"GET /ops HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        pytest.param(ASKS_FIRST + PLAIN, id="one that asks first, and another"),
+        pytest.param(READS * 3, id="three"),
+        pytest.param(READS + READS[:9], id="one and a half"),
+    ],
+)
+async def test_a_client_that_goes_while_requests_wait_behind_its_first_leaves_nothing(
+    tmp_path: Path, ask: bytes
+) -> None:
+    async with running_daemon(tmp_path) as daemon:
+        for _ in range(100):  # what lies open otherwise has an answer that could not be sent, now and then
+            await daemon.event()
+        before = _descriptors(daemon)
+        for _ in range(100):
+            stream = await trio.open_tcp_stream("127.0.0.1", int(daemon.url.rpartition(":")[2]))
+            await stream.send_all(ask)
+            reset = struct.pack("ii", 1, 0)
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            await stream.aclose()
         with trio.fail_after(GONE_S_MAX):
             while _descriptors(daemon) > before:  # noqa: ASYNC110 - another process gives no signal of ours
                 await trio.sleep(0.02)
