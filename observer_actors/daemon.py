@@ -182,7 +182,12 @@ class Daemon:
         self.commits = Commits(self.journal.read_block, crashes_max=crashes_max, set_aside=quarantine.op)
         self.cycle = Cycle(lambda: self.settings.cycle.seconds)
         self.mailbox: Mailbox[Submission] = Mailbox(
-            "persister", SUBMISSIONS_MAX, events=self.events, crashes_max=crashes_max, set_aside=quarantine.submission
+            "persister",
+            SUBMISSIONS_MAX,
+            events=self.events,
+            crashes_max=crashes_max,
+            set_aside=quarantine.submission,
+            split=Submission.split,
         )
         self.admission = Admission(self.mailbox, settings.admission)
         self.recorder = Recorder(self.admission, around.time_ns)

@@ -37,19 +37,22 @@ class Receipts(msgspec.Struct, frozen=True, gc=False):
 
 
 class Submission:
-    """Ops that one caller waits for, as the persister's mailbox holds them.
+    """Ops that one caller waits for, as the persister's mailbox holds them; or single ops of several callers.
 
     :param weight: bytes, as they came in.
     :param on_answered: called once: the persister is done with it, or its caller has waited long enough.
+    :param is_shared: each op has a caller of its own.
     """
 
     __slots__ = (
+        "_is_shared",
         "_on_answered",
         "admission",
         "committed",
         "error",
         "finished",
         "ops",
+        "parts",
         "receipts",
         "stamped",
         "taken",
@@ -57,22 +60,57 @@ class Submission:
         "withdrawn",
     )
 
-    def __init__(self, ops: Sequence[Op], weight: int, on_answered: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        ops: Sequence[Op],
+        weight: int,
+        on_answered: Callable[[], None] | None = None,
+        *,
+        is_shared: bool = False,
+    ) -> None:
         self.ops = ops
         self.weight = weight
+        self.parts: Sequence[Submission] = ()
+        """One for each op, once it was split: then they say how it went."""
+        self._is_shared = is_shared
         self._on_answered = on_answered or _nobody
         self.finished = False
         """The persister is done with it, and has said how it went."""
         self.receipts = Receipts(())
         self.error: ObserverError | None = None
-        self.admission: Admission | None = None
-        """Whose room it takes."""
+        self.admission: Admission | Submission | None = None
+        """Whose room it takes, or whose part it is."""
         self.taken = False
         self.withdrawn = False
         self.stamped: Sequence[Op] = ()
         """The ops that got a seq: those that are no duplicates."""
         self.committed = False
         """The stamped ops are on disk."""
+
+    def split(self) -> Sequence[Submission]:
+        """Give the parts in its place: ops of different callers shall not share the fate of one that makes us crash."""
+        if not self._is_shared or self.committed or len(self.ops) == 1:
+            return (self,)
+        self.parts = [Submission((op,), self.weight // len(self.ops)) for op in self.ops]
+        for part in self.parts:
+            part.admission, part.withdrawn = self, self.withdrawn
+        return self.parts
+
+    def leave(self, _part: Submission) -> None:
+        """Take note that the persister is done with a part, and answer with the last one."""
+        if all(one.admission is None for one in self.parts):
+            self._finish()
+
+    def withdraw(self) -> None:
+        """Have the persister pass over it, unless it is in hand already."""
+        self.withdrawn = True
+        for part in self.parts:
+            part.withdrawn = True
+
+    def unstamp(self) -> None:
+        """Take back the seqs of ops that are not on disk: by the next time others may have them."""
+        if not self.committed:
+            self.stamped = ()
 
     def accept(self) -> None:
         """Tell the caller that its ops are on disk, as the receipts say."""
@@ -217,16 +255,19 @@ class Admission:
                 self._give_up(submission)
         return self.settle(submission)
 
-    def offer(self, ops: Sequence[Op], size: int, on_answered: Callable[[], None]) -> Submission | None:
+    def offer(
+        self, ops: Sequence[Op], size: int, on_answered: Callable[[], None], *, is_shared: bool = False
+    ) -> Submission | None:
         """Hand ops to the persister if there is room for them now; None if not, or if nobody keeps time.
 
         :param size: bytes they take while they wait.
-        :param on_answered: called once, later: then `settle` says how it went.
+        :param on_answered: called once, later: then `settle` says how it went, with each of its parts if it has any.
+        :param is_shared: each op has a caller of its own.
         """
         room = self._room
         if not self._keeps_time or room.waiting or not room.fits(len(ops), size):
             return None
-        submission = Submission(ops, size, on_answered)
+        submission = Submission(ops, size, on_answered, is_shared=is_shared)
         try:
             self._mailbox.put_nowait(submission)
         except trio.WouldBlock:
@@ -303,7 +344,7 @@ class Admission:
 
     def _give_up(self, submission: Submission) -> None:
         """Have the persister pass over it, unless it has it in hand already."""
-        submission.withdrawn = True
+        submission.withdraw()
         self._overdue += submission.admission is not None
 
     async def _pass(self, submission: Submission, answered: trio.Event) -> None:

@@ -128,6 +128,8 @@ class Persister:
     async def _run(self, life: Life) -> None:
         life.at("opening")
         writer = await self._open(_first_unacknowledged(self._mailbox.in_hand))
+        for submission in self._mailbox.in_hand:
+            submission.unstamp()
         try:
             # Before anything of it is set aside: who watches live is told by nobody else.
             self._publish(self._mailbox.in_hand)

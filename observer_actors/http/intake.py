@@ -152,13 +152,16 @@ class Intake:
         :param size: of their bodies.
         :param on_answered: called once, later: then `replies` gives the answers.
         """
-        submission = self._admission.offer([event.op for event in events], size, on_answered)
+        submission = self._admission.offer([event.op for event in events], size, on_answered, is_shared=True)
         if submission is not None:
             self.statistics.events += len(events)
         return submission
 
     def replies(self, events: Sequence[JudgedEvent], submission: Submission) -> list[Reply]:
         """Answer events that were taken in, each by itself: 200 when it is on disk, else a problem."""
+        if submission.parts:
+            parts = zip(events, submission.parts, strict=True)
+            return [reply for event, part in parts for reply in self.replies([event], part)]
         try:
             receipts = self._admission.settle(submission, len(events))
         except ObserverError as error:

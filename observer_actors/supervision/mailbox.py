@@ -5,15 +5,16 @@ The rules:
 * The supervisor's side owns the mailbox; an incarnation of the actor only ever reads through `take`. The channel's
   receiver is never closed while the daemon lives (closing the last one would throw the buffer away).
 * What `take` hands out stays in the slot until the ``async with`` block is left without an error. An incarnation that
-  crashes leaves it there, and the next one gets it first: singly, so that one bad message does not take its
-  neighbours with it. Being cancelled is not a crash, unless something went wrong on the way out.
+  crashes leaves it there, and the next one gets it first: singly, and what can be split in parts, so that one bad
+  message does not take its neighbours with it. Being cancelled is not a crash, unless something went wrong on the way
+  out.
 * A message that was alone in hand at N crashes is set aside: quarantined, never dropped in silence.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -49,6 +50,7 @@ class Mailbox(Generic[T]):
     :param bound: messages that may wait; `put_nowait` raises `trio.WouldBlock` above it.
     :param crashes_max: crashes with the same message in hand before it is set aside.
     :param set_aside: called with such a message and the number of crashes.
+    :param split: gives the parts of a message that was in hand at a crash; itself alone when it has none.
     """
 
     def __init__(
@@ -59,12 +61,14 @@ class Mailbox(Generic[T]):
         events: Events,
         crashes_max: int,
         set_aside: Callable[[T, int], Awaitable[None]],
+        split: Callable[[T], Sequence[T]] = lambda message: (message,),
     ) -> None:
         self.name = name
         self._bound = bound
         self._events = events
         self._crashes_max = crashes_max
         self._set_aside = set_aside
+        self._split = split
         self._send, self._receive = trio.open_memory_channel[T](bound)
         self._in_hand: list[T] = []
         self._again: deque[T] = deque()
@@ -90,7 +94,7 @@ class Mailbox(Generic[T]):
     async def open(self) -> None:
         """Begin an incarnation: whatever the last one had in hand when it crashed comes first."""
         self._draining = False
-        left = self._in_hand
+        left = self._in_hand = [part for message in self._in_hand for part in self._split(message)]
         if not left:
             return
         if len(left) == 1:

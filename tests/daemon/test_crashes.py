@@ -6,8 +6,9 @@ Nothing is lost, doubled or out of place, and nobody else is restarted.
 from __future__ import annotations
 
 import errno
+import os
 import threading
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -323,6 +324,82 @@ async def test_a_poison_message_is_quarantined_and_its_neighbours_in_the_batch_a
     assert rb'"a\u202e\u007f"' in (tmp_path / "_observer" / "quarantine.jsonl").read_bytes(), "as an escape"
     happened = [e for e in daemon.events.recent() if isinstance(e, MessageQuarantined)]
     assert happened == [MessageQuarantined(actor="persister", crashes=3, message="1 ops, id poison")]
+
+
+async def test_a_poison_event_does_not_take_those_with_it_that_came_at_the_same_moment(tmp_path: Path) -> None:
+    daemon: Daemon
+
+    def crash_with_poison(name: str, step: str) -> None:
+        if (name, step) == ("persister", "taken"):
+            in_hand = daemon.mailbox.in_hand[: daemon.mailbox.statistics().in_hand]
+            if any(op.id == "poison" for submission in in_hand for op in submission.ops):
+                raise Crash("poison")
+
+    def post(body: bytes) -> bytes:
+        return b"POST /event HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+    ids = ["one", "two", "poison", "four"]
+    statuses = {}
+    async with daemon_inside(quick_settings(tmp_path), on_step=crash_with_poison) as daemon:
+        async with AsyncExitStack() as stack:
+            port = int(daemon.addresses[0].rpartition(":")[2])
+            streams = [await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port)) for _ in ids]
+            for stream in streams:  # from now on they are in the lane
+                await stream.send_all(post(b"{}"))
+                assert b" 200 " in await stream.receive_some()
+            await trio.testing.wait_all_tasks_blocked()
+            for stream, id_ in zip(streams, ids, strict=True):  # nobody else has a turn: they are one group
+                os.write(stream.socket.fileno(), post(msgspec.json.encode({"id": id_})))
+            with trio.fail_after(LOAD_S):
+                for stream, id_ in zip(streams, ids, strict=True):
+                    statuses[id_] = int((await stream.receive_some())[9:12])
+        assert daemon.admission.statistics().waiting_ops == 0
+    assert statuses == {"one": 200, "two": 200, "poison": 500, "four": 200}
+    assert [op.id for op in stored_ops(tmp_path)][len(ids) :] == ["one", "two", "four"]
+    assert [[op["id"] for op in kept["ops"]] for kept in quarantined(tmp_path)] == [["poison"]]
+
+
+async def test_what_was_stamped_before_a_crash_is_not_taken_for_what_was_written_since(tmp_path: Path) -> None:
+    """An id leaves its window between two crashes: its op gets the seq that another one had before the first."""
+    disk = TroubledDisk()
+    daemon: Daemon
+    crashed = set()
+    answers: dict[str, Answer] = {}
+
+    def crash(name: str, step: str) -> None:
+        if name != "persister":
+            return
+        in_hand = daemon.mailbox.in_hand[: daemon.mailbox.statistics().in_hand]
+        endpoints = [op.endpoint for submission in in_hand for op in submission.ops]
+        if step == "stamped" and endpoints == ["a", "b", "c"]:
+            crashed.add("all")
+            raise Crash("all in hand")
+        if step == "taken" and endpoints == ["c"] and "c" not in crashed:
+            crashed.add("c")
+            raise Crash("c in hand")
+
+    async def post(endpoint: str, id_: str = "") -> None:
+        async with connected(daemon.addresses[0]) as wire:
+            event = {"endpoint": endpoint, "id": id_} if id_ else {"endpoint": endpoint}
+            answers[endpoint] = await wire.post("/event", msgspec.json.encode(event))
+
+    settings = quick_settings(tmp_path)
+    settings = msgspec.structs.replace(settings, journal=JournalSettings(dedup_window_ops=2))
+    async with daemon_inside(settings, disk=disk, on_step=crash) as daemon:
+        await post("first", "x")
+        with trio.fail_after(LOAD_S):
+            async with trio.open_nursery() as nursery:
+                disk.hold()
+                nursery.start_soon(post, "second")
+                await trio.to_thread.run_sync(disk.wait_held)
+                for depth, (endpoint, id_) in enumerate((("a", ""), ("b", "x"), ("c", "")), 1):
+                    nursery.start_soon(post, endpoint, id_)
+                    await eventually(lambda depth=depth: daemon.mailbox.statistics().depth == depth)  # type: ignore[misc]
+                disk.release()
+    assert crashed == {"all", "c"}
+    stored = {op.seq: op.endpoint for op in stored_ops(tmp_path)}
+    assert stored == {1: "first", 2: "second", 3: "a", 4: "b", 5: "c"}
+    assert {answer.json["seq"]: endpoint for endpoint, answer in answers.items()} == stored
 
 
 async def test_a_poison_message_is_refused_and_does_not_stop_the_daemon_when_the_disk_takes_no_quarantine(
