@@ -141,8 +141,9 @@ class Daemon:
 
     def reload(self, new: Settings) -> tuple[list[str], list[str]]:
         """Put new settings in force where that can be done; give the names of what changed, and of what waits."""
-        self.settings, now, later = reload_settings(self.settings, new)
-        self._decoder, self._guard = _decoder(self.settings), _guard(self.settings)
+        settings, now, later = reload_settings(self.settings, new)
+        decoder, guard = _decoder(settings), _guard(settings)
+        self.settings, self._decoder, self._guard = settings, decoder, guard  # all, or none where one cannot be made
         set_level(new.log.level)
         return now, later
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import trio
+
 from observer_actors.actors.commits import Commits, Feed
 from observer_actors.ring import Ring
 from observer_actors.supervision import Life
@@ -28,8 +30,10 @@ class RingKeeper:
         upto = self._commits.last_seq
         await self._feed.open(max(0, upto - LOADED_SHARE * ring.capacity))
         life.at("loading")
-        while self._feed.cursor < upto:
-            await self._take(ring, life)
+        async with trio.open_nursery() as loading:
+            loading.start_soon(self._take_all, ring, life)
+            await self._feed.reached(upto)  # by what is taken, or because there is nothing that can be read up to here
+            loading.cancel_scope.cancel()
         self.ring = ring
         life.ready()
         life.at("following")
@@ -38,6 +42,10 @@ class RingKeeper:
             life.progress()
             # What is older would be pushed out before anybody saw it.
             self._feed.skip(self._commits.last_seq - LOADED_SHARE * ring.capacity)
+
+    async def _take_all(self, ring: Ring, life: Life) -> None:
+        while True:
+            await self._take(ring, life)
 
     async def reached(self, seq: int) -> None:
         """Wait until the ring holds everything up to ``seq``; give it a deadline from outside."""

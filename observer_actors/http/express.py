@@ -166,8 +166,8 @@ class Express:
         """
         rider.left, rider.is_off = trio.Event(), False
         rider.until = trio.current_time() + self._settings.idle_seconds_max
-        self._riders[rider.descriptor] = rider
         self._epoll.register(rider.descriptor, _EVENTS)
+        self._riders[rider.descriptor] = rider
         try:
             await rider.left.wait()
         finally:

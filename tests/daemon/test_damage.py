@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -48,6 +49,29 @@ async def test_counters_that_have_rotted_are_not_believed(tmp_path: Path) -> Non
         with trio.fail_after(10):  # counted anew from the journal, which takes its time
             while (await daemon.json("/stats"))["lifetime"]["total"] != 30:
                 await trio.lowlevel.checkpoint()
+
+
+async def test_a_newest_op_that_cannot_be_read_keeps_nobody_waiting(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    async with running_daemon(data) as daemon:
+        for endpoint in ("one", "two", "three"):
+            await daemon.event(endpoint=endpoint, success=True)
+        assert await daemon.stop() == 0
+    _replace_once(data / "_observer" / "ops.jsonl", b'"endpoint":"three"', b'"fndpoint":"three"')
+    async with running_daemon(data) as daemon:
+        with trio.fail_after(5):  # the ring keeper would be given up after ten seconds, again and again
+            while (await daemon.json("/stats"))["lifetime"]["last_seq"] != 3:
+                await trio.lowlevel.checkpoint()
+        assert [actor for actor in _leaves(await daemon.json("/actors")) if actor["restarts"]] == []
+        assert (await daemon.event(endpoint="four"))["seq"] == 4
+
+
+def _leaves(tree: Any) -> list[Any]:
+    return [leaf for actor in tree["actors"] for leaf in _below(actor)]
+
+
+def _below(actor: Any) -> list[Any]:
+    return [leaf for child in actor["children"] for leaf in _below(child)] if actor.get("children") else [actor]
 
 
 def _replace_once(path: Path, old: bytes, new: bytes) -> None:
