@@ -172,6 +172,9 @@ class OpenJournal:
         report = writer.recovery
         log = self._log.info if report.is_clean else self._log.warning
         log("journal_opened", **msgspec.to_builtins(report))
+        if report.missing_ops:
+            hint = "observer-actors verify says where; restore the lost segments from a backup"
+            self._log.error("journal_gap", ops=report.missing_ops, hint=hint)
 
     def _now_us(self) -> int:
         return self._around.time_ns() // 1_000

@@ -185,6 +185,12 @@ _COUNTED: Final[tuple[tuple[str, Level, str, str], ...]] = (
         "run `observer-actors verify`, check the disk, and restore the segment from a backup",
     ),
     (
+        "observer_journal_missing_ops",
+        "problem",
+        "ops of the journal are in no file any more",
+        "run `observer-actors verify`, and restore the lost segments from a backup",
+    ),
+    (
         "observer_disk_errors_total",
         "warning",
         "writes or syncs were refused by the disk since the start",

@@ -98,6 +98,7 @@ class DaemonCollector(Collector):
         journal = status.journal
         if journal is None:
             return
+        yield _gauge("observer_journal_missing_ops", "Ops that no file holds any more.", journal.missing_ops)
         yield _gauge("observer_journal_active_bytes", "Size of the active file.", journal.active_bytes)
         yield _gauge("observer_journal_segments", "Sealed segments.", journal.segments)
         yield _counter("observer_journal_commits", "Group commits.", journal.commits)

@@ -68,6 +68,15 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         """Newest durable seq; 0 for none."""
         return self.active.last_seq
 
+    @property
+    def missing_ops(self) -> int:
+        """Seqs above those that retention removed of which no file holds a line, as far as the catalog tells.
+
+        It tells of files that are lost; what a raw file lacks shows once that is compacted.
+        """
+        active = self.active.last_seq - self.active.first_seq + 1
+        return self.last_seq - self.manifest.removed_through - active - sum(map(_lines, self.segments))
+
 
 class Catalog:
     """Holder of the snapshot; safe to use from any thread.
@@ -132,6 +141,11 @@ class Catalog:
             self._snapshot = Snapshot(
                 generation=held.generation + 1, segments=segments, active=held.active, manifest=manifest
             )
+
+
+def _lines(segment: Segment) -> int:
+    seqs = segment.last_seq - segment.first_seq + 1
+    return seqs if segment.entry is None else min(seqs, segment.entry.ops + segment.entry.damaged)
 
 
 def _files(snapshot: Snapshot) -> tuple[object, ...]:

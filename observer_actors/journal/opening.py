@@ -53,13 +53,15 @@ class RecoveryReport(Struct, frozen=True, kw_only=True):
     damaged_lines: int = 0
     damage: tuple[DamagedLine, ...] = ()
     """The first 100 of them."""
+    missing_ops: int = 0
+    """Acknowledged, and in no file any more."""
     manifest_problem: str = ""
     problems: tuple[str, ...] = ()
 
     @property
     def is_clean(self) -> bool:
-        """Nothing was torn or damaged."""
-        return not (self.torn or self.damaged_lines or self.manifest_problem or self.problems)
+        """Nothing is torn, damaged or missing."""
+        return not (self.torn or self.damaged_lines or self.missing_ops or self.manifest_problem or self.problems)
 
 
 class Opened(Struct, frozen=True):
@@ -112,7 +114,7 @@ def _store_manifest(disk: Disk, paths: Paths, found: Survey) -> None:
         taken = set(disk.list(paths.segments))
         number = next(n for n in range(1, len(taken) + 2) if f"manifest.json.damaged-{n}" not in taken)
         disk.rename(paths.manifest, paths.segments / f"manifest.json.damaged-{number}")
-    if found.manifest_problem or found.problems or not found.manifest_found:
+    if found.manifest_problem or not found.manifest_found:
         replace_file(disk, paths.manifest, encode_manifest(found.snapshot.manifest))
 
 
@@ -156,6 +158,7 @@ def _report(found: Survey, torn: list[TornTail]) -> RecoveryReport:
         unacknowledged_bytes=sum(tail.plan.unacknowledged_bytes for tail in found.tails),
         damaged_lines=len(damage),
         damage=tuple(damage[:REPORTED_MAX]),
+        missing_ops=found.snapshot.missing_ops,
         manifest_problem=found.manifest_problem,
         problems=found.problems,
     )

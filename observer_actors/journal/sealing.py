@@ -82,7 +82,9 @@ def retain(disk: Disk, data_dir: Path, catalog: Catalog, settings: JournalSettin
         if not removed:
             return removed
         held = catalog.snapshot()
-        manifest = Manifest(removed_through=removed[-1].entry.last_seq, segments=held.manifest.segments[len(removed) :])
+        through = removed[-1].entry.last_seq
+        kept = tuple(entry for entry in held.manifest.segments if entry.last_seq > through)
+        manifest = Manifest(removed_through=through, segments=kept)
         replace_file(disk, paths.manifest, encode_manifest(manifest))
         catalog.replace(held.segments[: len(removed)], (), manifest)
         _clear_leftovers(disk, paths, catalog)

@@ -141,14 +141,16 @@ def _read_manifest(disk: Disk, paths: Paths) -> tuple[Manifest, bool, str]:
 def _segments(
     disk: Disk, paths: Paths, manifest: Manifest, problems: list[str]
 ) -> tuple[list[Segment], tuple[SegmentEntry, ...]]:
-    """Match the manifest with the files. The last seq of a raw segment is 0: not known yet."""
+    """Match the manifest with the files. The last seq of a raw segment is 0: not known yet.
+
+    What the manifest says of a file that is lost stays in it: each start tells of it, its seqs are not given out again,
+    and the file may come back from a backup.
+    """
     names = set(disk.list(paths.segments))
     found: dict[int, Segment] = {}
     for entry in manifest.segments:
         if entry.file in names:
             found[entry.first_seq] = _compacted(paths, entry)
-        elif paths.raw(entry.first_seq).name not in names:
-            problems.append(f"{entry.file}, which the manifest names, is missing")
     for first_seq, kind in _parsed(names):
         if first_seq in found or first_seq <= manifest.removed_through:
             continue
@@ -162,7 +164,10 @@ def _segments(
             else:
                 found[first_seq] = _compacted(paths, entry_or_problem)
     segments = [found[first_seq] for first_seq in sorted(found)]
-    return segments, tuple(segment.entry for segment in segments if segment.entry is not None)
+    lost = [entry for entry in manifest.segments if entry.first_seq not in found]
+    problems += [f"{entry.file}, which the manifest names, is missing" for entry in lost]
+    entries = lost + [segment.entry for segment in segments if segment.entry is not None]
+    return segments, tuple(sorted(entries, key=lambda entry: entry.first_seq))
 
 
 def _parsed(names: Iterable[str]) -> list[tuple[int, str]]:

@@ -61,6 +61,8 @@ class JournalStatistics(Struct, frozen=True, kw_only=True):
     """Set aside when the writer was opened."""
     damaged_lines: int
     """Seen in the active file when the writer was opened."""
+    missing_ops: int
+    """Acknowledged, and in no file any more."""
     dedup_ids: int
     """Ids in the window just now."""
 
@@ -369,10 +371,11 @@ class JournalWriter:
 
     def statistics(self) -> JournalStatistics:
         """Give the counters; from any thread."""
+        snapshot = self.catalog.snapshot()
         return JournalStatistics(
             last_seq=self._active.last_seq,
             active_bytes=self._active.durable_bytes,
-            segments=len(self.catalog.snapshot().segments),
+            segments=len(snapshot.segments),
             is_broken=self._fault is not None,
             commits=self._commits,
             commit_failures=self._commit_failures,
@@ -384,6 +387,7 @@ class JournalWriter:
             repairs=self._repairs,
             torn_bytes=sum(tail.bytes for tail in self.recovery.torn),
             damaged_lines=self.recovery.damaged_lines,
+            missing_ops=snapshot.missing_ops,
             dedup_ids=len(self._ids),
         )
 

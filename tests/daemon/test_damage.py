@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from tests.commands.typed import typed
 from tests.harness import running_daemon
 
 CONFIG = "[journal]\nsegment_bytes_max = 2000\n"
@@ -72,6 +74,19 @@ def _leaves(tree: Any) -> list[Any]:
 
 def _below(actor: Any) -> list[Any]:
     return [leaf for child in actor["children"] for leaf in _below(child)] if actor.get("children") else [actor]
+
+
+async def test_a_lost_segment_is_told_by_each_start_by_the_metrics_and_by_doctor(tmp_path: Path) -> None:
+    observer = await _left_by_a_daemon(tmp_path)
+    (observer / "segments" / "ops-00000000000000000001.jsonl.gz").unlink()
+    for _ in range(2):
+        async with running_daemon(tmp_path / "data") as daemon:
+            ops = (await daemon.logged("journal_gap"))["ops"]
+            assert ops > 0
+            assert f"observer_journal_missing_ops {ops}.0" in (await daemon.get("/metrics")).text
+            where = ("--data-dir", str(tmp_path / "data"), "--url", daemon.url)
+            said = await trio.to_thread.run_sync(partial(typed, "doctor", *where))
+            assert (said.returncode, f"{ops} ops of the journal are in no file" in said.stdout) == (1, True), said
 
 
 def _replace_once(path: Path, old: bytes, new: bytes) -> None:

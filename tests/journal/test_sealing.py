@@ -289,3 +289,58 @@ def test_what_was_cut_before_a_plain_segment_was_described_stays_cut_when_power_
     report = verify(DATA, disk=after, in_use=False)
     assert [finding.what for finding in report.findings if finding.severity == "damage"] == []
     assert report.ops == len(ops)
+
+
+@pytest.mark.parametrize("first", [1, 11, 21])
+def test_a_lost_segment_is_told_at_each_start_until_it_comes_back(first: int) -> None:
+    disk = FakeDisk()
+    writer, ops = three_segments(disk)
+    compact(disk, DATA, writer.catalog, SMALL)
+    held = disk.contents(PATHS.compressed(first))
+    disk.remove(PATHS.compressed(first))
+    assert open_writer(disk).recovery.missing_ops == 10
+    again = open_writer(disk)
+    assert again.recovery.problems == (f"{PATHS.compressed(first).name}, which the manifest names, is missing",)
+    assert (again.recovery.missing_ops, again.statistics().missing_ops, again.recovery.is_clean) == (10, 10, False)
+    disk.plant(PATHS.compressed(first), held)
+    restored = open_writer(disk)
+    assert (restored.recovery.missing_ops, restored.recovery.is_clean) == (0, True)
+    assert everything(restored, disk) == ops
+
+
+def test_seqs_of_the_newest_segment_are_given_out_once_also_when_it_is_lost() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    commit(writer, make_ops(10))
+    writer.seal()
+    compact(disk, DATA, writer.catalog, SMALL)
+    disk.remove(PATHS.compressed(1))
+    assert [open_writer(disk).last_seq for _ in range(3)] == [10, 10, 10]
+    again = open_writer(disk)
+    assert [op.seq for op in commit(again, make_ops(1))] == [11]
+    assert (open_writer(disk).last_seq, open_writer(disk).recovery.missing_ops) == (11, 10)
+
+
+def test_a_raw_segment_that_is_lost_is_missed_once_the_one_before_it_is_compacted() -> None:
+    disk = FakeDisk()
+    three_segments(disk)
+    disk.remove(PATHS.raw(11))
+    again = open_writer(disk)
+    compact(disk, DATA, again.catalog, SMALL)
+    assert again.statistics().missing_ops == open_writer(disk).recovery.missing_ops == 10
+
+
+def test_what_retention_removed_is_not_missing_nor_what_was_lost_below_it() -> None:
+    disk = FakeDisk()
+    writer, _ = three_segments(disk)
+    compact(disk, DATA, writer.catalog, SMALL)
+    disk.remove(PATHS.compressed(11))
+    again = open_writer(disk)
+    size = disk.size(PATHS.compressed(21))
+    retain(disk, DATA, again.catalog, JournalSettings(retained_bytes_max=size), now_us=START_US)
+    assert again.catalog.snapshot().first_seq == 21
+    assert again.statistics().missing_ops == 10  # what was removed goes up to 10
+    retain(disk, DATA, again.catalog, JournalSettings(retained_bytes_max=1), now_us=START_US)
+    assert (again.catalog.snapshot().first_seq, again.statistics().missing_ops) == (31, 0)
+    assert decode_manifest(disk.contents(PATHS.manifest)).segments == ()
+    assert open_writer(disk).recovery.is_clean

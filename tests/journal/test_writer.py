@@ -332,6 +332,7 @@ def test_statistics_tell_what_was_done() -> None:
         repairs=0,
         torn_bytes=0,
         damaged_lines=0,
+        missing_ops=0,
         dedup_ids=0,
     )
 
