@@ -21,8 +21,8 @@ from observer_actors import __version__
 from observer_actors.commands._answers import ActorAnswer, ActorsAnswer, HealthAnswer, ReadyAnswer
 from observer_actors.commands._api import Api, Refused
 from observer_actors.config import SECRET_FILES, Loaded, is_for_all, leaves_of
-from observer_actors.errors import Unreachable
-from observer_actors.journal import directory_in_use
+from observer_actors.errors import DiskFailed, FormatUnknown, Unreachable
+from observer_actors.journal import PosixDisk, directory_in_use, look
 from observer_actors.visible import cut
 
 __all__ = ["Finding", "check_actors", "check_configuration", "check_daemon", "check_directory", "check_unit"]
@@ -83,6 +83,20 @@ def check_directory(data_dir: Path) -> Iterator[Finding]:
         )
     yield _space(data_dir)
     yield from _leftovers(observer)
+    yield from _readable(data_dir)
+
+
+def _readable(data_dir: Path) -> Iterator[Finding]:
+    """Look at the journal as a start does; a daemon that runs has done so itself."""
+    try:
+        missing = 0 if directory_in_use(data_dir) else look(PosixDisk(), data_dir).snapshot().missing_ops
+    except (DiskFailed, FormatUnknown) as trouble:
+        yield Finding("problem", "journal", str(trouble), trouble.hint)
+        return
+    except OSError:  # the lock may not be looked at, so nor may the rest
+        return
+    if missing:
+        yield Finding("problem", "journal", f"{missing:,} {_MISSING}", _RESTORE)
 
 
 def _space(data_dir: Path) -> Finding:
@@ -177,6 +191,8 @@ def _metrics(daemon: Api) -> Mapping[str, float]:
     return {sample.name: sample.value for sample in samples if not sample.labels}
 
 
+_MISSING: Final = "ops of the journal are in no file any more"
+_RESTORE: Final = "run `observer-actors verify`, and restore the lost segments from a backup"
 _COUNTED: Final[tuple[tuple[str, Level, str, str], ...]] = (
     (
         "observer_journal_damaged_lines",
@@ -187,8 +203,8 @@ _COUNTED: Final[tuple[tuple[str, Level, str, str], ...]] = (
     (
         "observer_journal_missing_ops",
         "problem",
-        "ops of the journal are in no file any more",
-        "run `observer-actors verify`, and restore the lost segments from a backup",
+        _MISSING,
+        _RESTORE,
     ),
     (
         "observer_disk_errors_total",

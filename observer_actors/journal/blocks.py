@@ -153,11 +153,11 @@ class BlockStore:
         return scanner.scan.marks, scanner.scan.size
 
     def stored_blocks(self, entry: SegmentEntry) -> tuple[Block, ...] | None:
-        """Read the side file of a segment; None when it is missing, damaged, or about another file."""
+        """Read the side file of a segment; None when it cannot be read, is damaged, or about another file."""
         path = self._paths.index(entry.first_seq)
         try:
             index = decode_index(self._disk.read(path, 0, self._disk.size(path)))
-        except (FileNotFoundError, *UNREADABLE):
+        except (OSError, *UNREADABLE):
             return None
         return index.blocks if index.entry == entry else None
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from observer_actors.errors import ConfigInvalid
 from observer_actors.journal.files import translated
-from observer_actors.journal.format import Paths
+from observer_actors.journal.format import SEGMENT_NAME, Paths
 
 __all__ = ["Closed", "close_to_others", "refuse_foreign"]
 
@@ -28,6 +28,7 @@ _KINDS: Final = (
     (stat.S_ISFIFO, "a FIFO"),
     (stat.S_ISSOCK, "a socket"),
 )
+_INDEX: Final = ".index.json"
 _HINT: Final = (
     "the daemon keeps plain files and folders there, and follows no link but to the directory itself: move it away"
 )
@@ -50,6 +51,8 @@ def refuse_foreign(data_dir: Path, *shared: Path, socket: str = "") -> None:
             for mode in (found.st_mode for found in _found(path)):
                 if stat.S_ISREG(mode) and path in folders:
                     raise ConfigInvalid(f"data_dir: {path} is a file, and must be a folder", hint=_HINT)
+                if stat.S_ISDIR(mode) and _is_file_of_ours(paths, path):
+                    raise ConfigInvalid(f"data_dir: {path} is a folder, and must be a file", hint=_HINT)
                 if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or _is_socket(path, mode, socket)):
                     raise ConfigInvalid(f"data_dir: {path} is {_kind(mode)}", hint=_HINT)
 
@@ -103,6 +106,12 @@ def _found(path: Path) -> Iterator[os.stat_result]:
     """Say what stands there, if anything does: a daemon that runs renames and removes."""
     with suppress(FileNotFoundError):
         yield path.lstat()
+
+
+def _is_file_of_ours(paths: Paths, path: Path) -> bool:
+    """Tell whether a start needs a file of this name: it does without a block index, which is made again."""
+    segment = SEGMENT_NAME.fullmatch(path.name) if path.parent == paths.segments else None
+    return path in (paths.active, paths.manifest, paths.lock) or (segment is not None and segment["kind"] != _INDEX)
 
 
 def _is_socket(path: Path, mode: int, socket: str) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from observer_actors.errors import DiskFailed, DiskFull
+from observer_actors.visible import visible
 
 __all__ = [
     "AppendFile",
@@ -161,13 +162,10 @@ class PosixDisk:
         """Read; see `Disk`."""
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            data = os.pread(fd, length, offset)
-            while data and len(data) < length:
-                more = os.pread(fd, length - len(data), offset + len(data))
-                if not more:
-                    break
-                data += more
-            return data
+            return _pread(fd, offset, length)
+        except OSError as error:
+            error.filename = str(path)  # the system knows a descriptor alone
+            raise
         finally:
             os.close(fd)
 
@@ -208,6 +206,16 @@ class PosixDisk:
         self.sync_directory(path.parent)
 
 
+def _pread(fd: int, offset: int, length: int) -> bytes:
+    data = os.pread(fd, length, offset)
+    while data and len(data) < length:
+        more = os.pread(fd, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
 def write_all(file: Writable, data: bytes) -> None:
     """Append all of it, however many short writes that takes."""
     written = file.write(data)
@@ -242,7 +250,8 @@ def disk_error(error: OSError, doing: str, then: str = "") -> DiskFailed:
     :param then: what that may lead to, with the punctuation before it.
     """
     name = errno.errorcode.get(error.errno or 0, "error")
-    detail = f"{name} while {doing}: {error.strerror or error}{then}"
+    where = "".join(f" ({visible(os.fsdecode(path))})" for path in (error.filename2 or error.filename,) if path)
+    detail = f"{name} while {doing}: {error.strerror or error}{where}{then}"
     if error.errno in _FULL:
         return DiskFull(detail, hint="make room on the data directory's file system, or set a retention")
     return DiskFailed(detail, hint=_HINTS.get(error.errno or 0, "look for errors of the disk in the kernel log"))
@@ -252,7 +261,8 @@ _HINTS: Final = {
     errno.ENOENT: "was the data directory, or a file in it, removed?",
     errno.ESTALE: "was the data directory, or a file in it, removed or changed by somebody else?",
     errno.EMFILE: "allow the process more open files (LimitNOFILE=), or lower listen.connections_max",
-    errno.EACCES: "the data directory must belong to the user that the daemon runs as",
+    errno.EACCES: "the data directory, and all in it, must belong to the user that the daemon runs as",
+    errno.EISDIR: "a folder stands where a file belongs: move it away",
     errno.EROFS: "the data directory lies on a read-only file system",
     errno.ELOOP: "no file in the data directory may be a symbolic link",
     errno.ENOTDIR: "the data directory's path leads through something that is no directory",

@@ -189,7 +189,7 @@ def _orphan(disk: Disk, paths: Paths, first_seq: int) -> SegmentEntry | str:
         entry = decode_index(disk.read(side, 0, disk.size(side))).entry
         if entry.file == path.name and entry.stored_bytes == size:
             return entry
-    except (FileNotFoundError, *UNREADABLE):
+    except (OSError, *UNREADABLE):
         pass  # the segment itself says the same, in more time
     try:
         return index_segment(disk, path, first_seq).entry

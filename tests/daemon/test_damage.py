@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+import structlog
 import trio
 
+from observer_actors.actors.open_journal import OpenJournal
+from observer_actors.actors.surroundings import Surroundings
+from observer_actors.errors import DiskFailed
+from observer_actors.journal import PosixDisk
+from observer_actors.journal.format import Paths
+from observer_actors.settings import JournalSettings
 from tests.commands.typed import typed
 from tests.harness import running_daemon
+from tests.journal.support import commit, make_ops
 
 CONFIG = "[journal]\nsegment_bytes_max = 2000\n"
 
@@ -87,6 +97,31 @@ async def test_a_lost_segment_is_told_by_each_start_by_the_metrics_and_by_doctor
             where = ("--data-dir", str(tmp_path / "data"), "--url", daemon.url)
             said = await trio.to_thread.run_sync(partial(typed, "doctor", *where))
             assert (said.returncode, f"{ops} ops of the journal are in no file" in said.stdout) == (1, True), said
+
+
+async def test_doctor_says_what_is_the_matter_with_a_stopped_directory(tmp_path: Path) -> None:
+    observer = await _left_by_a_daemon(tmp_path)
+    first = observer / "segments" / "ops-00000000000000000001.jsonl.gz"
+    first.unlink()
+    assert "ops of the journal are in no file" in typed("doctor", "--data-dir", str(tmp_path / "data")).stdout
+    manifest = observer / "segments" / "manifest.json"
+    manifest.unlink()
+    manifest.mkdir()
+    said = typed("doctor", "--data-dir", str(tmp_path / "data"), "--json").stdout
+    assert f"Is a directory ({manifest})" in said
+
+
+async def test_a_probe_sees_that_the_active_file_was_cut(tmp_path: Path) -> None:
+    log = structlog.get_logger()
+    journal = OpenJournal(PosixDisk(), tmp_path, JournalSettings, log=log, around=Surroundings())
+    writer = journal.open_writer(None)
+    commit(writer, make_ops(3))
+    journal.probe()
+    active = Paths(tmp_path).active
+    os.truncate(active, active.stat().st_size - 1)
+    with pytest.raises(DiskFailed, match="cut by somebody else"):
+        journal.probe()
+    writer.close()
 
 
 def _replace_once(path: Path, old: bytes, new: bytes) -> None:

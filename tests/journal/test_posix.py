@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import stat
@@ -24,7 +25,7 @@ from observer_actors.journal import (
     retain,
     verify,
 )
-from observer_actors.journal.files import Disk, replace_file, write_all
+from observer_actors.journal.files import Disk, disk_error, replace_file, write_all
 from observer_actors.journal.format import Paths
 from observer_actors.settings import JournalSettings
 from tests.fakes.disk import FakeDisk
@@ -113,6 +114,44 @@ def test_a_link_to_whatever_it_be_is_refused(tmp_path: Path, name: str, make: Ca
     link.symlink_to(outside)
     with pytest.raises(ConfigInvalid, match=f"{name} is a symbolic link"):
         refuse_foreign(data, data / "_kb" / "outcomes.jsonl")
+
+
+@pytest.mark.parametrize("place", ["active", "manifest", "lock", "raw", "compressed"])
+def test_a_folder_in_the_place_of_a_file_is_refused_by_name(tmp_path: Path, place: str) -> None:
+    paths = Paths(tmp_path)
+    found = getattr(paths, place)
+    path = found if isinstance(found, Path) else found(1)
+    path.mkdir(parents=True)
+    with pytest.raises(ConfigInvalid, match=f"{path} is a folder, and must be a file"):
+        refuse_foreign(tmp_path)
+
+
+def test_a_block_index_that_is_a_folder_is_made_again_in_memory(tmp_path: Path) -> None:
+    disk, paths = PosixDisk(), Paths(tmp_path)
+    writer = open_writer(disk, data=tmp_path)
+    ops = commit(writer, make_ops(10))
+    writer.seal()
+    compact(disk, tmp_path, writer.catalog, SMALL)
+    writer.close()
+    paths.index(1).unlink()
+    paths.index(1).mkdir()
+    refuse_foreign(tmp_path)
+    again = open_writer(disk, data=tmp_path)
+    assert reader_of(again, disk, tmp_path).read(0, 100) == ops
+    again.close()
+    assert [finding.severity for finding in verify(tmp_path).findings] == ["notice"]
+    paths.manifest.unlink()
+    assert JournalReader(disk, tmp_path, look(disk, tmp_path)).read(0, 100) == ops
+
+
+def test_an_error_names_the_file_and_what_fits_it(tmp_path: Path) -> None:
+    Paths(tmp_path).manifest.mkdir(parents=True)
+    with pytest.raises(DiskFailed) as folder:
+        open_writer(PosixDisk(), data=tmp_path)
+    assert (str(Paths(tmp_path).manifest) in str(folder.value), "a folder" in folder.value.hint) == (True, True)
+    closed = disk_error(PermissionError(errno.EACCES, "Permission denied", b"/data/\xff"), "reading the journal")
+    assert str(closed) == "EACCES while reading the journal: Permission denied (/data/\\udcff)"
+    assert "must belong to" in closed.hint
 
 
 def test_what_others_keep_beside_is_their_business(tmp_path: Path) -> None:
