@@ -99,6 +99,15 @@ async def test_a_lost_segment_is_told_by_each_start_by_the_metrics_and_by_doctor
             assert (said.returncode, f"{ops} ops of the journal are in no file" in said.stdout) == (1, True), said
 
 
+async def test_a_last_line_that_has_rotted_is_told_from_a_torn_one_by_the_counters_that_hold_it(tmp_path: Path) -> None:
+    observer = await _left_by_a_daemon(tmp_path)
+    _replace_once(observer / "ops.jsonl", b'"seq":30', b'"seq":10')
+    async with running_daemon(tmp_path / "data") as daemon:
+        assert (await daemon.logged("journal_opened"))["last_seq"] == 29
+        told = await daemon.logged("snapshot_foreign")
+        assert (told["seq"], told["last_seq"]) == (30, 29)
+
+
 async def test_doctor_says_what_is_the_matter_with_a_stopped_directory(tmp_path: Path) -> None:
     observer = await _left_by_a_daemon(tmp_path)
     first = observer / "segments" / "ops-00000000000000000001.jsonl.gz"
