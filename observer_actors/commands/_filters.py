@@ -13,12 +13,15 @@ from cyclopts import Parameter
 
 from observer_actors.commands._answers import OpsAnswer
 from observer_actors.commands._api import Api
+from observer_actors.commands._options import UsageInvalid
+from observer_actors.op import time_us
 
 __all__ = ["PAGE_OPS", "Filters", "pages", "raw_ops", "time_given"]
 
 PAGE_OPS: Final = 1_000
 """The most that the daemon gives at once."""
 _AGO: Final = re.compile(r"(?P<number>[0-9]{1,6})(?P<unit>[smhd])")
+_FORMS: Final = "an ISO 8601 time, or how long ago: 90s, 15m, 2h, 7d"
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -43,15 +46,24 @@ class Filters:
         """Give them as the API wants them."""
         given: dict[str, object] = {name: getattr(self, name) for name in self.__slots__}
         now = datetime.now(UTC)
-        return given | {name: time_given(getattr(self, name), now) for name in ("since", "until")}
+        return given | {name: time_given(f"--{name}", getattr(self, name), now) for name in ("since", "until")}
 
 
-def time_given(text: str | None, now: datetime) -> str | None:
-    """Give a time as the API wants it: as it was given, but for one that says how long ago."""
-    found = _AGO.fullmatch(text) if text is not None else None
-    if found is None:
-        return text
-    return (now - timedelta(**{_UNITS[found["unit"]]: int(found["number"])})).isoformat()
+def time_given(flag: str, text: str | None, now: datetime) -> str | None:
+    """Give a time as the API wants it: as it was given, but for one that says how long ago.
+
+    :raises UsageInvalid: it is none; names the flag.
+    """
+    if text is None:
+        return None
+    if found := _AGO.fullmatch(text):
+        try:
+            return (now - timedelta(**{_UNITS[found["unit"]]: int(found["number"])})).isoformat()
+        except OverflowError as error:
+            raise UsageInvalid(f"{flag}: {text!a} ago is before the year 1", hint=_FORMS) from error
+    if time_us(text) is None:
+        raise UsageInvalid(f"{flag}: {text[:40]!a} is no time", hint=_FORMS)
+    return text
 
 
 def pages(daemon: Api, parameters: dict[str, object], *, limit: int | None) -> Iterator[tuple[bytes, OpsAnswer]]:

@@ -5,23 +5,29 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
 from cyclopts import Parameter
 
 from observer_actors.addresses import UNIX
 from observer_actors.config import Loaded, Places, read_settings
-from observer_actors.errors import ConfigInvalid
+from observer_actors.errors import ConfigInvalid, ObserverError
 from observer_actors.settings import ListenSettings
 
 if TYPE_CHECKING:
     from observer_actors.commands._api import Api
 
-__all__ = ["ApiOptions", "ConfigOptions", "JsonFlag"]
+__all__ = ["ApiOptions", "ConfigOptions", "JsonFlag", "UsageInvalid"]
 
 _ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound to; spoken to
 
 JsonFlag = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON, for programs.")]
+
+
+class UsageInvalid(ObserverError):
+    """A command line whose parts can be read, and make no sense."""
+
+    exit_code: ClassVar[int] = 64
 
 
 @Parameter(name="*")

@@ -10,7 +10,7 @@ from cyclopts import Parameter, validators
 
 from observer_actors.commands._answers import AuditAnswer, HistoryAnswer, OutcomesAnswer, TallyAnswer
 from observer_actors.commands._filters import time_given
-from observer_actors.commands._options import ApiOptions, JsonFlag
+from observer_actors.commands._options import ApiOptions, JsonFlag, UsageInvalid
 from observer_actors.commands._screen import console, print_json, table
 from observer_actors.visible import visible
 
@@ -41,18 +41,18 @@ def audits(
     limit
         Most audits to show.
     """
+    given = [flag for flag, value in (("--overall", overall), ("--since", since)) if value is not None]
+    if signature is not None and given:
+        hint = "leave it out, or the signature"
+        raise UsageInvalid(f"{' and '.join(given)}: not with a signature", hint=hint)
+    after = time_given("--since", since, datetime.now(UTC))
     with api.open() as daemon:
         if signature is not None:
             body = daemon.get("/kb/history", {"sig": signature, "limit": limit})
             history = daemon.decoded(HistoryAnswer, body)
             rows = history.newest
         else:
-            wanted = {
-                "kind": "audit",
-                "overall": overall,
-                "since": time_given(since, datetime.now(UTC)),
-                "limit": limit,
-            }
+            wanted = {"kind": "audit", "overall": overall, "since": after, "limit": limit}
             body = daemon.get("/kb/outcomes", wanted)
             history = None
             rows = daemon.decoded(OutcomesAnswer, body).outcomes

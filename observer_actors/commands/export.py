@@ -66,11 +66,12 @@ def export(
 
 def _write(stream: TextIO, filters: Filters, api: ApiOptions, *, as_csv: bool) -> int:
     written = 0
+    wanted = filters.parameters() | {"order": "oldest"}
     with api.open() as daemon, LongWork("exporting", "ops") as progress:
         last_seq = daemon.read(HealthAnswer, "/health").last_seq
         if as_csv:
             csv.writer(stream).writerow(COLUMNS)
-        for body, page in pages(daemon, filters.parameters() | {"order": "oldest"}, limit=None):
+        for body, page in pages(daemon, wanted, limit=None):
             stream.write(_rows(page.ops) if as_csv else _lines(body))
             written += len(page.ops)
             progress(page.ops[-1].seq if page.ops else 0, last_seq)

@@ -24,7 +24,7 @@ from cyclopts import Parameter
 from observer_actors.commands import _resume
 from observer_actors.commands._answers import BatchAnswer, RejectedLine
 from observer_actors.commands._api import Api, Refused
-from observer_actors.commands._options import ApiOptions, JsonFlag
+from observer_actors.commands._options import ApiOptions, JsonFlag, UsageInvalid
 from observer_actors.commands._screen import LongWork, print_json, told
 from observer_actors.errors import ObserverError
 from observer_actors.visible import visible
@@ -79,7 +79,7 @@ def import_(
         Read the files from their beginning, whatever was imported before.
     """
     if not files:
-        raise FileUnreadable("no file given", hint="observer-actors import FILE…, or - for standard input")
+        raise UsageInvalid("no file given", hint="observer-actors import FILE…, or - for standard input")
     result = Imported()
     with api.open() as daemon, LongWork("importing", "bytes") as progress:
         for file in files:

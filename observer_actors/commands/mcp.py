@@ -8,8 +8,7 @@ from typing import Final
 
 import trio
 
-from observer_actors.commands._options import ApiOptions
-from observer_actors.errors import ConfigInvalid
+from observer_actors.commands._options import ApiOptions, UsageInvalid
 from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.mcp import McpAbsent
 
@@ -33,7 +32,7 @@ def mcp(*, source: str = "mcp", api: ApiOptions = ApiOptions()) -> None:  # noqa
         Who reports: mcp, scenario, bot, or a label that the daemon knows (`sources.extra`).
     """
     if source in _NO_AGENTS:
-        raise ConfigInvalid(f"--source: {source!a} is no agent", hint="mcp, scenario, bot, or a label of sources.extra")
+        raise UsageInvalid(f"--source: {source!a} is no agent", hint="mcp, scenario, bot, or a label of sources.extra")
     address = api.address()
     # Whoever waits for a line of standard input cannot be told to stop; there is nothing to save either.
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -10,9 +10,8 @@ from cyclopts import Parameter
 
 from observer_actors.commands._answers import RevokedAnswer
 from observer_actors.commands._filters import time_given
-from observer_actors.commands._options import ApiOptions, JsonFlag
+from observer_actors.commands._options import ApiOptions, JsonFlag, UsageInvalid
 from observer_actors.commands._screen import print_json
-from observer_actors.errors import ConfigInvalid
 
 __all__ = ["revoke"]
 
@@ -47,9 +46,9 @@ def revoke(
     """
     given = [(of, name) for of, name in (("source", source), ("run", run), ("staffer", staffer)) if name]
     if len(given) != 1:
-        raise ConfigInvalid("wants one of --source, --run and --staffer", hint="observer-actors revoke --source bot")
+        raise UsageInvalid("wants one of --source, --run and --staffer", hint="observer-actors revoke --source bot")
     of, name = given[0]
-    asked = {"of": of, "name": name, "since": time_given(since, datetime.now(UTC)) or "", "note": note}
+    asked = {"of": of, "name": name, "since": time_given("--since", since, datetime.now(UTC)) or "", "note": note}
     with api.open() as daemon:
         body = daemon.post("/playbook/revoke", msgspec.json.encode(asked))
         answer = daemon.decoded(RevokedAnswer, body)

@@ -18,7 +18,7 @@ from uuid import uuid4
 import msgspec
 from cyclopts import Parameter
 
-from observer_actors.commands._options import ApiOptions
+from observer_actors.commands._options import ApiOptions, UsageInvalid
 from observer_actors.commands._screen import told
 from observer_actors.errors import ObserverError
 from observer_actors.trace import trace_attributes
@@ -74,7 +74,7 @@ def exec_(
         What it was for; unless given, the command line.
     """
     if not command:
-        raise NoCommand("no command given", hint="observer-actors exec --endpoint NAME -- COMMAND…")
+        raise UsageInvalid("no command given", hint="observer-actors exec --endpoint NAME -- COMMAND…")
     outcome = _run(command)
     event = _event(outcome, command, endpoint, source, description)
     try:
@@ -83,12 +83,6 @@ def exec_(
     except ObserverError as trouble:
         told(f"observer-actors: not reported: {trouble}")
     return outcome.status
-
-
-class NoCommand(ObserverError):
-    """There is nothing to run."""
-
-    exit_code = 64
 
 
 def _text(given: str) -> str:

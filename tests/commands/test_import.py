@@ -108,6 +108,7 @@ def test_a_compressed_file_and_standard_input(fresh: Served, tmp_path: Path) -> 
     ended = typed("import", str(file), "--from-start", "--url", fresh.url)
     assert (ended.returncode, "cannot read" in ended.stderr) == (66, True)
     assert typed("import", str(tmp_path / "none"), "--url", fresh.url).returncode == 66
+    assert typed("import", "--url", fresh.url).returncode == 64
 
 
 def test_a_daemon_that_takes_less_at_once_gets_less_at_once(tmp_path: Path) -> None:

@@ -73,9 +73,33 @@ def test_ops_filters_as_the_api_does_and_knows_how_long_ago(daemon: Served) -> N
     assert [op["input_summary"] for op in oldest] == ["in 0"]
     assert answered("ops", "--failed", "--source", "mcp", "--url", daemon.url)[0]["error"] == HOSTILE
     assert answered("ops", "--until", "1d", "--url", daemon.url) == []
-    refused = typed("ops", "--since", "yesterday", "--url", daemon.url)
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert "since: 'yesterday' is not an ISO 8601 time" in refused.stderr
+
+
+@pytest.mark.parametrize("time", ["yesterday", "1w", "999999d", "0000-01-01", ""])
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        (("ops",), "--since"),
+        (("ops",), "--until"),
+        (("export",), "--since"),
+        (("audits",), "--since"),
+        (("revoke", "--source", "nobody"), "--since"),
+    ],
+)
+def test_a_time_that_is_none_is_refused_with_the_forms_that_there_are(
+    command: tuple[str, ...], flag: str, time: str
+) -> None:
+    refused = typed(*command, flag, time, "--url", "http://127.0.0.1:9")
+    assert (refused.returncode, refused.stdout) == (64, "")
+    assert refused.stderr.startswith(f"observer-actors: {flag}: {time!a} ")
+    assert "90s, 15m, 2h, 7d" in refused.stderr
+
+
+@pytest.mark.parametrize("filters", [("--overall", "block"), ("--since", "1d")])
+def test_audits_of_a_signature_take_no_filter(filters: tuple[str, str]) -> None:
+    refused = typed("audits", "pr6-7fe47bab", *filters, "--url", "http://127.0.0.1:9")
+    assert (refused.returncode, refused.stdout) == (64, "")
+    assert filters[0] in refused.stderr
 
 
 def test_a_page_is_no_limit(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ async def test_the_operator_chooses_who_reports_over_standard_input(daemon: Serv
 @pytest.mark.parametrize("source", ["auditor", "observer", ""])
 def test_no_operator_makes_an_agent_the_auditor(source: str) -> None:
     ended = typed_for_real("mcp", "--url", closed_url(), "--source", source, PYTHONPATH=str(ROOT))
-    assert ended.returncode == 78
+    assert ended.returncode == 64
     assert f"'{source}' is no agent" in ended.stderr
 
 

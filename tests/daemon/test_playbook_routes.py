@@ -230,7 +230,7 @@ def test_a_revocation_holds_however_far_the_playbook_is_behind_it(tmp_path: Path
 def test_a_revocation_names_one_thing(arguments: tuple[str, ...]) -> None:
     ended = typed("revoke", *arguments, "--url", "http://127.0.0.1:1")
     assert (ended.returncode, ended.stderr.splitlines()[0]) == (
-        78,
+        64,
         "observer-actors: wants one of --source, --run and --staffer",
     )
 
