@@ -23,6 +23,7 @@ from observer_actors.config import (
 )
 from observer_actors.errors import ConfigInvalid
 from observer_actors.settings import CycleSettings, LogSettings, Settings, SourcesSettings
+from tests.commands.typed import as_ordinary_user
 from tests.harness import SEEDS_VARIABLES
 
 
@@ -127,6 +128,24 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     file = tmp_path / "latin"
     file.write_bytes(b"a = '\xff'")
     assert "is not TOML" in str(refusal(file))
+
+
+def test_a_system_file_whose_folder_may_not_be_entered_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "etc"
+    folder.mkdir(mode=0)
+    script = f"""
+from pathlib import Path
+from observer_actors.config import Places, read_settings
+from observer_actors.errors import ConfigInvalid
+try:
+    read_settings(Places(environment={{}}, system_file=Path({str(folder / "config.toml")!r})))
+except ConfigInvalid as error:
+    print(error, error.hint, sep=chr(10))
+"""
+    command = [*as_ordinary_user(), sys.executable, "-c", script]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.splitlines()
+    assert said[0] == f"cannot look for {folder / 'config.toml'}: Permission denied"
+    assert "as root" in said[1]
 
 
 @pytest.mark.parametrize(

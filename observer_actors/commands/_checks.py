@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from observer_actors import __version__
 from observer_actors.commands._answers import ActorAnswer, ActorsAnswer, HealthAnswer, ReadyAnswer
 from observer_actors.commands._api import Api, Refused
+from observer_actors.commands._directory import NOT_HERE, may_look_into
 from observer_actors.config import SECRET_FILES, Loaded, is_for_all, leaves_of
 from observer_actors.errors import DiskFailed, FormatUnknown, Unreachable
 from observer_actors.journal import PosixDisk, directory_in_use, look
@@ -68,12 +69,12 @@ def check_configuration(loaded: Loaded) -> Iterator[Finding]:
 def check_directory(data_dir: Path) -> Iterator[Finding]:
     """Look at the data directory and its disk."""
     observer = data_dir / "_observer"
-    if not observer.is_dir():
+    if not may_look_into(data_dir):
         yield Finding(
             "problem",
             "data directory",
             f"{data_dir.absolute()} is no data directory, or none that this user may look into",
-            "start the daemon once, or name its directory with --data-dir; under systemd, look as root",
+            f"start the daemon once, or {NOT_HERE}",
         )
         return
     yield Finding("ok", "data directory", str(data_dir.absolute()))
@@ -137,7 +138,7 @@ _LEFTOVERS: Final[tuple[tuple[str, Level, str, str], ...]] = (
 
 def check_daemon(daemon: Api, data_dir: Path) -> Iterator[Finding]:
     """Look at the daemon that runs, or say that none does."""
-    in_use = (data_dir / "_observer").is_dir() and directory_in_use(data_dir)
+    in_use = may_look_into(data_dir) and directory_in_use(data_dir)
     try:
         health = daemon.read(HealthAnswer, "/health")
     except (Unreachable, Refused) as trouble:

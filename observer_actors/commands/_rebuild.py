@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from observer_actors.commands._directory import NOT_HERE, may_look_into
 from observer_actors.errors import ConfigInvalid
 from observer_actors.journal import JournalReader, PosixDisk, look
 from observer_actors.op import Op
@@ -42,8 +43,8 @@ def rebuilt(data_dir: Path, progress: Callable[[int, int], None]) -> Rebuilt:
     :raises ConfigInvalid: there is no stored playbook.
     """
     path = data_dir / LEARNED_PATH
-    if not path.exists():
-        raise ConfigInvalid(f"{data_dir} holds no playbook", hint="--data-dir names the one that `serve` was given")
+    if not (may_look_into(data_dir) and path.exists()):
+        raise ConfigInvalid(f"{data_dir} holds no playbook, or none that this user may look into", hint=NOT_HERE)
     rows, last_seq = read_playbook(path, CONSOLIDATOR)
     stored = Playbook.restored(rows, last_seq)
     reader = JournalReader(PosixDisk(), data_dir, look(PosixDisk(), data_dir))

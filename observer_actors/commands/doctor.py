@@ -75,7 +75,7 @@ def _data_dir(loaded: Loaded) -> Path:
     """Give the directory to look at: without another word, the service's, if there is one and none here."""
     given = loaded.settings.data_dir
     is_default = loaded.origins["data_dir"] == DEFAULT_ORIGIN
-    return SERVICE_DATA if is_default and not given.is_dir() and SERVICE_DATA.is_dir() else given
+    return SERVICE_DATA if is_default and not os.access(given, os.F_OK) and os.access(SERVICE_DATA, os.F_OK) else given
 
 
 def _line(finding: Finding) -> Text:

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from observer_actors.commands._directory import NOT_HERE, may_look_into
 from observer_actors.commands._options import ConfigOptions, JsonFlag
 from observer_actors.commands._screen import LongWork, print_json
 from observer_actors.errors import ConfigInvalid
@@ -38,8 +39,8 @@ def verify(
         A TOML file with settings, as `serve` takes it.
     """
     folder = ConfigOptions(config=config, data_dir=data_dir).load().settings.data_dir
-    if not (folder / "_observer").is_dir():
-        raise ConfigInvalid(f"{folder} is no data directory", hint="--data-dir names the one that `serve` was given")
+    if not may_look_into(folder):
+        raise ConfigInvalid(f"{folder} is no data directory, or none that this user may look into", hint=NOT_HERE)
     with LongWork("verifying", "bytes") as progress:
         report = verify_directory(folder, progress=progress)
     if json:

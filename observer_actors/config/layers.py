@@ -77,7 +77,12 @@ def layers(places: Places) -> Iterator[Given]:
 
     :raises ConfigInvalid: a file that cannot be read, or a name that is no setting.
     """
-    if places.system_file.is_file():
+    try:
+        is_there = places.system_file.is_file()
+    except OSError as error:  # a folder that this user may not enter: what holds there cannot be known
+        hint = "look as root; whoever only asks the daemon needs no configuration with --url"
+        raise ConfigInvalid(f"cannot look for {places.system_file}: {error.strerror}", hint=hint) from error
+    if is_there:
         yield from _file(places.system_file)
     if places.file is not None:
         yield from _file(places.file)

@@ -11,7 +11,7 @@ import pytest
 
 from observer_actors.commands import _checks
 from observer_actors.commands._answers import ActorAnswer
-from tests.commands.typed import Ended, typed
+from tests.commands.typed import Ended, as_ordinary_user, typed, typed_for_real
 from tests.daemon.served import Served, served
 
 
@@ -53,6 +53,20 @@ def test_a_bad_configuration_and_a_missing_directory(tmp_path: Path) -> None:
     status, none = findings("--data-dir", str(tmp_path / "none"), "--port", "9")
     assert status == 1
     assert "is no data directory" in none["problem"][0]["what"]
+
+
+@pytest.mark.parametrize("closed", ["data", "data/_observer"])
+@pytest.mark.parametrize(("command", "status"), [(("doctor",), 1), (("verify",), 78), (("playbook", "check"), 78)])
+def test_a_directory_that_this_user_may_not_look_into_is_told(
+    tmp_path: Path, closed: str, command: tuple[str, ...], status: int
+) -> None:
+    ordinary = as_ordinary_user()
+    (tmp_path / "data" / "_observer").mkdir(parents=True)
+    (tmp_path / closed).chmod(0)
+    ended = typed_for_real(*command, "--data-dir", str(tmp_path / "data"), before=ordinary, OBSERVER_PORT="9")
+    (tmp_path / closed).chmod(0o700)
+    ended_with(ended, status, "or none that this user may look into")
+    assert "as root" in ended.stdout + ended.stderr
 
 
 def test_with_a_bad_configuration_the_rest_is_looked_at_all_the_same(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -56,10 +57,12 @@ def typed(*arguments: str, stdin: str = "", cwd: Path | None = None, **variables
     return Ended(status, _text(out), _text(err))
 
 
-def typed_for_real(*arguments: str, stdin: str = "", cwd: Path | None = None, **variables: str) -> Ended:
-    """Run it as a process of its own."""
+def typed_for_real(
+    *arguments: str, stdin: str = "", cwd: Path | None = None, before: Sequence[str] = (), **variables: str
+) -> Ended:
+    """Run it as a process of its own; ``before`` is a command that becomes it."""
     ended = subprocess.run(
-        [*COMMAND, *arguments],
+        [*before, *COMMAND, *arguments],
         input=stdin,
         capture_output=True,
         text=True,
@@ -69,6 +72,15 @@ def typed_for_real(*arguments: str, stdin: str = "", cwd: Path | None = None, **
         env=environment(**variables),
     )
     return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+def as_ordinary_user() -> tuple[str, ...]:
+    """Give what stands before a command so that modes of files hold for it, or skip: for root they do not."""
+    if os.geteuid() != 0:
+        return ()
+    if shutil.which("setpriv") is None:
+        pytest.skip("as root this needs setpriv")
+    return "setpriv", "--inh-caps=-all", "--bounding-set=-all"
 
 
 def answered(*arguments: str, stdin: str = "", cwd: Path | None = None, **variables: str) -> Any:

@@ -1,0 +1,20 @@
+"""A data directory, before anything in it is read."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+__all__ = ["NOT_HERE", "may_look_into"]
+
+NOT_HERE: Final = "name the one that `serve` was given with --data-dir; under systemd, look as root"
+
+
+def may_look_into(data_dir: Path) -> bool:
+    """Tell whether this is a data directory, and one that this user may look into."""
+    observer = data_dir / "_observer"
+    with suppress(OSError):
+        return observer.is_dir() and os.access(observer, os.R_OK | os.X_OK)
+    return False
