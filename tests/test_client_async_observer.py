@@ -20,7 +20,19 @@ import trio
 from observer_actors.client import AsyncObserver, ObserverStatistics, Verdict
 from tests.daemon.served import served
 from tests.fakes.event_loops import RUNTIMES, Runtime
-from tests.fakes.http_peer import Close, Garbage, Hang, HttpPeer, Json, Reply, Request, Status, closed_url, http_peer
+from tests.fakes.http_peer import (
+    Bytes,
+    Close,
+    Garbage,
+    Hang,
+    HttpPeer,
+    Json,
+    Reply,
+    Request,
+    Status,
+    closed_url,
+    http_peer,
+)
 from tests.harness import journal_ops
 
 LONG_S: Final = 30.0
@@ -162,7 +174,9 @@ async def test_an_asyncio_task_that_is_cancelled_ends_cancelled(peer: HttpPeer) 
 
 
 @pytest.mark.parametrize(
-    "trouble", [Hang(), Close(), Garbage(), Status(503), Json([])], ids=lambda one: type(one).__name__
+    "trouble",
+    [Hang(), Close(), Garbage(), Status(503), Json([]), Bytes(b'{"x":' * 20_000)],
+    ids=lambda one: type(one).__name__,
 )
 async def test_a_daemon_in_trouble_costs_the_end_its_limit_and_nothing_else(
     runtime: Runtime, peer: HttpPeer, trouble: Reply
@@ -203,14 +217,14 @@ async def test_an_event_is_sent_again_with_its_id_when_the_daemon_is_back(runtim
 
 
 async def test_nobody_there_and_no_address_hurt_nobody(runtime: Runtime) -> None:
-    async def agent(url: str) -> None:
+    async def agent(url: Any) -> None:
         async with AsyncObserver(url, linger_seconds=0, close_seconds=0.2) as observer:
             with observer.operation("a"):
                 pass
             assert not await observer.advice("a")
         assert observer.statistics().abandoned == 1
 
-    for url in (closed_url(), "nonsense", "http://[::1", "unix:///nowhere"):
+    for url in (closed_url(), "nonsense", "http://[::1", "unix:///nowhere", Path("/run/x.sock"), 7):
         await runtime(lambda url=url: agent(url))  # type: ignore[misc]
 
 

@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from observer_actors.client import ClientStatistics, Receipt, Unreachable, record_external_op
+from observer_actors.client._delivery import RETRY_AFTER_S_MAX
 from observer_actors.client._ledger import WARNING_SECONDS, Ledger
 from observer_actors.errors import (
     DiskFailed,
@@ -188,6 +189,13 @@ async def test_other_servers_refusals_go_by_their_status(
         await record_external_op({}, observer_url=observer.url)
     assert type(caught.value) is type(expected)
     assert str(caught.value) == str(expected).replace("{url}", observer.url)
+
+
+async def test_retry_after_is_bounded(observer: HttpPeer) -> None:
+    observer.on("/event", Json({}, 503, {"Retry-After": "9" * 5_000}))
+    with pytest.raises(Overloaded) as caught:
+        await record_external_op({}, observer_url=observer.url)
+    assert caught.value.retry_after_s == RETRY_AFTER_S_MAX
 
 
 @pytest.mark.parametrize("value", [object(), "\ud800", {1: {2, object()}}])

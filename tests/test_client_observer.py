@@ -18,7 +18,8 @@ import msgspec
 import pytest
 import trio
 
-from observer_actors.client import Finding, Observer, ObserverStatistics, Verdict
+from observer_actors.client import Finding, Observer, ObserverStatistics, Verdict, _plain
+from observer_actors.client._delivery import Answer
 from observer_actors.client._ledger import NowAndThen
 from observer_actors.client._outbox import BATCH_EVENTS_MAX
 from observer_actors.client._plain import _certificates
@@ -352,6 +353,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         Partial(Json(ACCEPTED), 5),
         Partial(Json(ACCEPTED), 5, then_hang=True),
         Bytes(b"x" * 3_000_000),
+        Bytes(b'{"x":' * 20_000),
+        Bytes(b'{"x":' * 20_000, 503),
     ],
     ids=lambda reply: type(reply).__name__,
 )
@@ -417,9 +420,21 @@ def test_a_daemon_that_is_away_costs_one_line_of_the_log_a_minute(caplog: pytest
 
 
 @pytest.mark.parametrize(
-    "url", ["nonsense", "ftp://x", "http://", "http://[::1", "http://h:99999", "unix:///nowhere", ""]
+    "url",
+    [
+        "nonsense",
+        "ftp://x",
+        "http://",
+        "http://[::1",
+        "http://h:99999",
+        "unix:///nowhere",
+        "",
+        Path("/run/x.sock"),
+        7,
+        Hostile(),
+    ],
 )
-def test_an_address_that_is_none_hurts_nobody(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_that_is_none_hurts_nobody(url: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OBSERVER_URL", closed_url())
     observer = Observer(url, linger_seconds=0, close_seconds=0.2)
     with observer.operation("a"):
@@ -431,6 +446,46 @@ def test_an_address_that_is_none_hurts_nobody(url: str, monkeypatch: pytest.Monk
     assert counts.abandoned + counts.waiting == 1
     assert counts.advice_failed == 1
     assert counts.last_trouble
+
+
+def test_a_fault_of_ours_costs_no_event(daemon: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = iter([LookupError("ours")] * 2)
+
+    def exchange(*arguments: Any, **named: Any) -> Answer:
+        for fault in faults:
+            raise fault
+        return _plain.exchange(*arguments, **named)
+
+    monkeypatch.setattr("observer_actors.client._observer.exchange", exchange)
+    with Observer(daemon.url, linger_seconds=0) as observer:
+        with observer.operation("a"):
+            pass
+        while observer.statistics().retries < 1:
+            time.sleep(0.01)
+        assert observer.statistics().last_trouble == "LookupError: ours"
+        assert observer.flush(LONG_S)
+    assert (observer.statistics().accepted, observer.statistics().retries) == (1, 2)
+
+
+@pytest.mark.parametrize("leaving", [RuntimeError, SystemExit])
+def test_a_log_of_the_hosts_that_raises_costs_no_event(leaving: type[BaseException]) -> None:
+    asked = threading.Event()
+
+    def refuse(_: logging.LogRecord) -> bool:
+        asked.set()
+        raise leaving
+
+    log = logging.getLogger("observer_actors.client")
+    log.addFilter(refuse)
+    try:
+        observer = Observer(closed_url(), linger_seconds=0, close_seconds=0.1)
+        with observer.operation("a"):
+            pass
+        assert asked.wait(LONG_S)
+        observer.close()
+    finally:
+        log.removeFilter(refuse)
+    assert (observer.statistics().abandoned, observer.statistics().waiting) == (1, 0)
 
 
 # --------------------------------------------------------------------------------------------------- advice

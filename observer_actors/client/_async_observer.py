@@ -155,10 +155,7 @@ class AsyncObserver(Recorder):
     async def _deliver(self, delivery: Delivery) -> None:
         while delivery.left:
             answer = await attempted(self._post(delivery.content()))
-            if isinstance(answer, Exception):
-                counts, pause_s = delivery.unanswered(str(answer))
-            else:
-                counts, pause_s = delivery.answered(answer)
+            counts, pause_s = delivery.answered(answer)
             self._outbox.count(trouble=delivery.trouble, **counts)
             if delivery.trouble and self._warnings.is_due():
                 warn_of(delivery.trouble, self._outbox)

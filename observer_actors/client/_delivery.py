@@ -19,8 +19,10 @@ from typing import Final
 import msgspec
 
 from observer_actors.client._outbox import OutgoingEvent
+from observer_actors.client._texts import error_text
+from observer_actors.errors import Unreachable
 
-__all__ = ["Answer", "Backoff", "Delivery"]
+__all__ = ["RETRY_AFTER_S_MAX", "Answer", "Backoff", "Delivery"]
 
 BACKOFF_S_MIN: Final = 0.5
 BACKOFF_S_MAX: Final = 30.0
@@ -31,6 +33,8 @@ _OK: Final = 200
 _TOO_LARGE: Final = 413
 _ABOUT_THE_EVENTS: Final = frozenset({400, 413, 422})
 _SERVER_ERROR: Final = 500
+_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""What decoding raises: the last of what is nested without end."""
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -106,8 +110,13 @@ class Delivery:
         """Give the body of the next request."""
         return _encoder.encode_lines(self._parts[0])
 
-    def answered(self, answer: Answer) -> tuple[dict[str, int], float]:
-        """Take an answer in: give what is to be counted, and how many seconds to wait before the next request."""
+    def answered(self, answer: Answer | Exception) -> tuple[dict[str, int], float]:
+        """Take an answer in: give what is to be counted, and how many seconds to wait before the next request.
+
+        An exception is no answer; one that is no `Unreachable` is a fault of ours, and costs no event either.
+        """
+        if isinstance(answer, Exception):
+            return self.unanswered(str(answer) if isinstance(answer, Unreachable) else error_text(answer))
         if answer.status == _OK:
             return self._taken(answer)
         if answer.status == _TOO_LARGE and len(self._parts[0]) > 1:
@@ -130,7 +139,7 @@ class Delivery:
     def _taken(self, answer: Answer) -> tuple[dict[str, int], float]:
         try:
             said = msgspec.json.decode(answer.body, type=_BatchAnswer)
-        except (msgspec.MsgspecError, UnicodeError):
+        except _UNREADABLE:
             return self.unanswered("not an observer's answer")
         sent = len(self._parts[0])
         if said.accepted + said.rejected != sent:
@@ -148,6 +157,6 @@ def _is_final(status: int, problem: _Problem) -> bool:
 def _problem(answer: Answer) -> _Problem | None:
     try:
         problem = msgspec.json.decode(answer.body, type=_Problem)
-    except (msgspec.MsgspecError, UnicodeError):
+    except _UNREADABLE:
         return None
     return _Problem(problem.detail[:_TROUBLE_CHARS_MAX], problem.retryable)

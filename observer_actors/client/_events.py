@@ -10,6 +10,7 @@ from uuid import uuid4
 import msgspec
 
 from observer_actors.addresses import parse_address
+from observer_actors.client._delivery import RETRY_AFTER_S_MAX
 from observer_actors.client._ledger import LEDGER
 from observer_actors.client._places import observer_base
 from observer_actors.client._wire import Answer, Unreachable, join, post, shown
@@ -154,8 +155,8 @@ def _refusal(url: str, answer: Answer, said: Mapping[str, Any]) -> ObserverError
         field = _text(said, "field")
         return leaf(detail.removeprefix(f"{field}: "), field=field, hint=hint, limit=limit)
     if issubclass(leaf, Overloaded):
-        seconds = answer.retry_after
-        return leaf(detail, retry_after_s=max(1, int(seconds) if seconds.isdecimal() else 1), limit=limit)
+        seconds = float(answer.retry_after) if answer.retry_after.isdecimal() else 1
+        return leaf(detail, retry_after_s=int(min(max(1, seconds), RETRY_AFTER_S_MAX)), limit=limit)
     if issubclass(leaf, Unreachable):
         return leaf(detail, hint=hint)
     return leaf(detail, hint=hint, limit=limit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
-__all__ = ["attempt", "attempt_of_host", "attempted"]
+__all__ = ["attempt", "attempt_of_host", "attempted", "tried"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,8 +40,16 @@ def attempt_of_host(otherwise: T, call: Callable[P, T], /, *arguments: P.args, *
         raise
 
 
+def tried(call: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T | Exception:
+    """Give what a call gives, or the error that it raised: a thread of ours must not end with a batch in hand."""
+    try:
+        return call(*arguments, **named)
+    except Exception as error:  # noqa: BLE001 - as above
+        return error
+
+
 async def attempted(call: Awaitable[T]) -> T | Exception:
-    """Give what a call gives, or the error that it raised: a task of ours must not end its host's nursery."""
+    """As `tried`, for what is awaited: a task of ours must not end its host's nursery."""
     try:
         return await call
     except Exception as error:  # noqa: BLE001 - as above

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from observer_actors.client._forks import renewed_after_fork
+from observer_actors.client._guest import attempt_of_host
 from observer_actors.errors import ObserverError, Unreachable
 
 __all__ = ["LEDGER", "ClientStatistics", "Ledger", "NowAndThen", "statistics", "warn"]
@@ -126,8 +127,13 @@ def statistics() -> ClientStatistics:
 def warn(event: str, **fields: object) -> None:
     """Log to the host's structlog, or to standard logging when the host has not set structlog up.
 
-    Structlog as it comes prints to standard output, which in a program that we are a guest of may be a protocol.
+    Structlog as it comes prints to standard output, which in a program that we are a guest of may be a protocol. What
+    the host's filters and processors raise is nobody's: what is told here is counted, too.
     """
+    attempt_of_host(None, _log, event, fields)
+
+
+def _log(event: str, fields: dict[str, object]) -> None:
     structlog: Any = sys.modules.get("structlog")  # whoever has set it up has imported it
     if structlog is not None and structlog.is_configured():
         structlog.get_logger("observer_actors.client", actor="client").warning(event, **fields)

@@ -1,6 +1,7 @@
 """Where the gateway, the daemon and the data directory are, unless a caller says otherwise.
 
-Read from the environment at each call: a program may set it after the import. An empty variable counts as unset.
+Read from the environment at each call: a program may set it after the import. An empty variable counts as unset. An
+address that is no text is taken as one: that it leads nowhere is told where it is used, as of any other.
 """
 
 from __future__ import annotations
@@ -8,18 +9,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from observer_actors.client._texts import text
+
 __all__ = ["data_directory", "gateway_base", "observer_base"]
 
 
-def gateway_base(given: str | None) -> str:
+def gateway_base(given: object) -> str:
     """Give the gateway's base URL: as given, else GATEWAY_URL, else the seed's default."""
-    return given or os.environ.get("GATEWAY_URL") or "http://localhost:3700"
+    return text(given) or os.environ.get("GATEWAY_URL") or "http://localhost:3700"
 
 
-def observer_base(given: str | None) -> str:
+def observer_base(given: object) -> str:
     """Give the daemon's base URL: as given, else OBSERVER_URL, else this machine at OBSERVER_PORT or 3800."""
     port = os.environ.get("OBSERVER_PORT") or "3800"
-    return given or os.environ.get("OBSERVER_URL") or f"http://127.0.0.1:{port}"
+    return text(given) or os.environ.get("OBSERVER_URL") or f"http://127.0.0.1:{port}"
 
 
 def data_directory(given: str | os.PathLike[str] | None) -> Path:

@@ -15,9 +15,9 @@ from typing import Final
 
 from observer_actors.client._delivery import Answer, Backoff, Delivery
 from observer_actors.client._forks import renewed_after_fork
+from observer_actors.client._guest import tried
 from observer_actors.client._ledger import NowAndThen, warn
 from observer_actors.client._outbox import Outbox, OutgoingEvent
-from observer_actors.errors import Unreachable
 
 __all__ = ["CLOSING_PAUSE_S", "FLUSH_PAUSE_S", "REQUEST_SECONDS", "Sender", "warn_of"]
 
@@ -119,10 +119,8 @@ class Sender:
             if left_s <= 0:
                 self._outbox.count(abandoned=delivery.left)
                 return
-            try:
-                counts, pause_s = delivery.answered(self._exchange(delivery.content(), min(REQUEST_SECONDS, left_s)))
-            except Unreachable as trouble:
-                counts, pause_s = delivery.unanswered(str(trouble))
+            answer = tried(self._exchange, delivery.content(), min(REQUEST_SECONDS, left_s))
+            counts, pause_s = delivery.answered(answer)
             self._outbox.count(trouble=delivery.trouble, **counts)
             if delivery.trouble:
                 self._warn(delivery.trouble)
