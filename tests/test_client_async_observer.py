@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import threading
 import time
@@ -226,6 +227,24 @@ async def test_nobody_there_and_no_address_hurt_nobody(runtime: Runtime) -> None
 
     for url in (closed_url(), "nonsense", "http://[::1", "unix:///nowhere", Path("/run/x.sock"), 7):
         await runtime(lambda url=url: agent(url))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("given", [math.inf, 10**400, -1])
+async def test_a_limit_beyond_all_bounds_is_the_nearest_one(runtime: Runtime, peer: HttpPeer, given: Any) -> None:
+    async def agent() -> AsyncObserver:
+        async with AsyncObserver(
+            peer.url, linger_seconds=given, close_seconds=given, advice_seconds=given, queue_events_max=given
+        ) as observer:
+            with observer.operation("a"):
+                pass
+            await observer.advice("a")
+            while not await observer.flush(given):
+                await anyio.lowlevel.checkpoint()
+            await observer.flush("no number")  # type: ignore[arg-type]
+        return observer
+
+    observer = await runtime(agent)
+    assert observer.statistics().accepted == 1
 
 
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])

@@ -1,16 +1,30 @@
 """`record_external_op`: for callers who want to know; and what the client logs for those who do not."""
 
 import logging
+import math
 from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import structlog
+import trio
 
-from observer_actors.client import ClientStatistics, Receipt, Unreachable, record_external_op
+from observer_actors.client import (
+    ClientStatistics,
+    Receipt,
+    Unreachable,
+    Verdict,
+    observed,
+    record_external_op,
+    report_verdict,
+    statistics,
+)
 from observer_actors.client._delivery import RETRY_AFTER_S_MAX
 from observer_actors.client._ledger import WARNING_SECONDS, Ledger
 from observer_actors.errors import (
+    ConfigInvalid,
     DiskFailed,
     DiskFull,
     EventInvalid,
@@ -189,6 +203,42 @@ async def test_other_servers_refusals_go_by_their_status(
         await record_external_op({}, observer_url=observer.url)
     assert type(caught.value) is type(expected)
     assert str(caught.value) == str(expected).replace("{url}", observer.url)
+
+
+@pytest.mark.parametrize("given", [math.nan, "1", None])
+async def test_a_time_limit_that_is_no_number_is_refused_before_anything_is_done(
+    observer: HttpPeer, tmp_path: Path, given: Any
+) -> None:
+    verdict = Verdict(signature="s", overall="approve", one_liner="fine")
+    before = statistics()
+    for call in (
+        record_external_op({}, observer_url=observer.url, timeout_seconds=given),
+        observed("/sql", {}, "", gateway_url=observer.url, timeout_seconds=given),
+        observed("/sql", {}, "", gateway_url=observer.url, report_seconds=given),
+        report_verdict(verdict, data_dir=tmp_path, timeout_seconds=given),
+    ):
+        with pytest.raises(ConfigInvalid, match="_seconds: wants a number, got "):
+            await call
+    assert (observer.requests, statistics()) == ([], before)
+    assert not await trio.Path(tmp_path, "_auditor").exists()
+
+
+@pytest.mark.parametrize("given", [math.inf, 10**400])
+async def test_a_time_limit_beyond_all_bounds_is_the_nearest_one(
+    runtime: Runtime, observer: HttpPeer, tmp_path: Path, given: Any
+) -> None:
+    observer.on("/sql", Json({"rows": []}))
+    verdict = Verdict(signature="s", overall="approve", one_liner="fine")
+
+    async def host() -> None:
+        await record_external_op({}, observer_url=observer.url, timeout_seconds=given)
+        places: Any = {"gateway_url": observer.url, "observer_url": observer.url}
+        _, op = await observed("/sql", {}, "", timeout_seconds=given, report_seconds=given, **places)
+        assert op.success
+        told = await report_verdict(verdict, data_dir=tmp_path, observer_url=observer.url, timeout_seconds=given)
+        assert told.receipt is not None
+
+    await runtime(host)
 
 
 async def test_retry_after_is_bounded(observer: HttpPeer) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,11 +20,12 @@ import msgspec
 import pytest
 import trio
 
-from observer_actors.client import Finding, Observer, ObserverStatistics, Verdict, _plain
+from observer_actors.client import AsyncObserver, Finding, Observer, ObserverStatistics, Verdict, _plain
 from observer_actors.client._delivery import Answer
 from observer_actors.client._ledger import NowAndThen
 from observer_actors.client._outbox import BATCH_EVENTS_MAX
 from observer_actors.client._plain import _certificates
+from observer_actors.errors import ConfigInvalid
 from tests.daemon.served import Served, served
 from tests.daemon.test_doors import certificate
 from tests.fakes.http_peer import Bytes, Close, Garbage, Hang, Json, Partial, Reply, Status, closed_url, http_peer
@@ -194,6 +197,34 @@ def test_nothing_that_is_handed_over_takes_the_place_of_the_hosts_own_error(
     observer.advice(worse, role=worse)
     counts = observer.statistics()
     assert (counts.events + counts.unusable, counts.cancelled) == (7, 0)
+
+
+@pytest.mark.parametrize("given", [math.nan, "1", None, True, [1], Hostile()], ids=lambda given: type(given).__name__)
+@pytest.mark.parametrize("name", ["queue_events_max", "linger_seconds", "close_seconds", "advice_seconds"])
+@pytest.mark.parametrize("kind", [Observer, AsyncObserver])
+def test_a_limit_that_is_no_number_is_refused_where_it_is_given(kind: Any, name: str, given: object) -> None:
+    with pytest.raises(ConfigInvalid, match=f"{name}: wants a number, got ") as refused:
+        kind(**{name: given})
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize("given", [math.inf, 10**400, -math.inf, -(10**400), -1, Fraction(99_999)])
+def test_a_limit_beyond_all_bounds_is_the_nearest_one(daemon: Served, given: Any) -> None:
+    observer = Observer(
+        daemon.url, queue_events_max=given, linger_seconds=given, close_seconds=given, advice_seconds=given
+    )
+    with observer.operation("a"):
+        pass
+    assert bool(observer.advice("a").advice_id) == (given > 0)
+    while not observer.flush(given):
+        pass
+    observer.flush("no number")  # type: ignore[arg-type]
+    with observer.operation("a"):
+        pass
+    observer.close()
+    counts = observer.statistics()
+    assert (counts.events, counts.accepted + counts.abandoned, counts.waiting) == (2, 2, 0)
+    assert counts.accepted == 2 or given < 0
 
 
 def test_a_full_stack_is_the_hosts_own_trouble(observer: Observer) -> None:

@@ -12,8 +12,9 @@ from anyio.abc import TaskGroup
 from observer_actors.addresses import Address, parse_address
 from observer_actors.client._advice import Advice, read_advice
 from observer_actors.client._delivery import Answer, Backoff, Delivery
-from observer_actors.client._guest import attempted
+from observer_actors.client._guest import attempt, attempted
 from observer_actors.client._ledger import NowAndThen
+from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._observed import Observed, called
 from observer_actors.client._observer import ADVICE_SECONDS, CLOSE_SECONDS, LINGER_SECONDS
 from observer_actors.client._places import observer_base
@@ -44,11 +45,14 @@ class AsyncObserver(Recorder):
         close_seconds: float = CLOSE_SECONDS,
         advice_seconds: float = ADVICE_SECONDS,
     ) -> None:
-        super().__init__(source=source, queue_events_max=queue_events_max)
+        super().__init__(
+            source=source,
+            queue_events_max=queue_events_max,
+            linger_seconds=linger_seconds,
+            close_seconds=close_seconds,
+            advice_seconds=advice_seconds,
+        )
         self._url = url
-        self._linger_s = linger_seconds
-        self._close_s = close_seconds
-        self._advice_s = advice_seconds
         self._backoff = Backoff()
         self._warnings = NowAndThen()
         self._group: TaskGroup | None = None
@@ -122,7 +126,7 @@ class AsyncObserver(Recorder):
 
     async def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Send what is there; say whether all of it is accepted or refused within the limit."""
-        return await self._flushed(seconds)
+        return await self._flushed(attempt(CLOSE_SECONDS, bounded_seconds, "seconds", seconds))
 
     async def _flushed(self, seconds: float) -> bool:
         events = self._outbox.statistics().events

@@ -12,6 +12,7 @@ import msgspec
 from observer_actors.addresses import parse_address
 from observer_actors.client._delivery import RETRY_AFTER_S_MAX
 from observer_actors.client._ledger import LEDGER
+from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._places import observer_base
 from observer_actors.client._wire import Answer, Unreachable, join, post, shown
 from observer_actors.errors import (
@@ -61,7 +62,8 @@ async def record_external_op(
         when the connection breaks: it is stored once.
     :param observer_url: base URL, or ``unix:///PATH``; by default OBSERVER_URL, else 127.0.0.1 at OBSERVER_PORT or
         3800.
-    :param timeout_seconds: for all of it.
+    :param timeout_seconds: for all of it; 0 to a day, as of all such: what is beyond is one of the two.
+    :raises ConfigInvalid: the time limit is no number.
     :raises EventInvalid: the event is no JSON, or the daemon does not take it; names the field.
     :raises RequestTooLarge: it is above the daemon's limit.
     :raises Overloaded: the daemon has no room or is stopping; ``retry_after_s`` says when to come back.
@@ -69,8 +71,9 @@ async def record_external_op(
     :raises RequestInvalid: any other refusal.
     :raises Unreachable: no answer, or none of an observer. Whether the event is stored is not known.
     """
+    limit_s = bounded_seconds("timeout_seconds", timeout_seconds)
     try:
-        answer = await _exchange(_encoded(event), observer_base(observer_url), timeout_seconds)
+        answer = await _exchange(_encoded(event), observer_base(observer_url), limit_s)
     except ObserverError as trouble:
         LEDGER.report_lost(trouble)
         raise

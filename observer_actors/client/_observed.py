@@ -14,6 +14,7 @@ from msgspec import UNSET
 
 from observer_actors.client._events import record_external_op
 from observer_actors.client._ledger import LEDGER
+from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._places import gateway_base
 from observer_actors.client._wire import Answer, Unreachable, join, post
 from observer_actors.client._wording import bounded, summarize, text_of
@@ -73,9 +74,11 @@ async def observed(
     :param observer_url: by default OBSERVER_URL, else 127.0.0.1 at OBSERVER_PORT or 3800.
     :param timeout_seconds: for the gateway's whole answer.
     :param report_seconds: for the report, on top of that.
+    :raises ConfigInvalid: a time limit is no number; nothing was done.
     """
+    report_s = bounded_seconds("report_seconds", report_seconds)
     observed = await called(endpoint, body, description, gateway_url=gateway_url, timeout_seconds=timeout_seconds)
-    await _report(observed.op, observer_url, report_seconds)
+    await _report(observed.op, observer_url, report_s)
     return observed
 
 
@@ -88,8 +91,9 @@ async def called(
     timeout_seconds: float = CALL_SECONDS,
 ) -> Observed:
     """Call the gateway and judge the answer, for those who report it in their own way."""
+    limit_s = bounded_seconds("timeout_seconds", timeout_seconds)
     started = anyio.current_time()
-    result = await _call(join(gateway_base(gateway_url), endpoint), body, timeout_seconds)
+    result = await _call(join(gateway_base(gateway_url), endpoint), body, limit_s)
     op = _op(endpoint, description, result, duration_ms=round((anyio.current_time() - started) * 1000))
     LEDGER.call_ended(success=op.success)
     return Observed(result.data, op)

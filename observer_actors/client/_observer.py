@@ -13,6 +13,7 @@ from observer_actors.client._advice import Advice, read_advice
 from observer_actors.client._delivery import Answer
 from observer_actors.client._forks import IMPORTING
 from observer_actors.client._guest import attempt
+from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._places import observer_base
 from observer_actors.client._plain import exchange
 from observer_actors.client._recorder import QUEUE_EVENTS_MAX, Recorder
@@ -51,6 +52,8 @@ class Observer(Recorder):
     :param linger_seconds: how long an event waits for others to go with it.
     :param close_seconds: how long the end of the program may take longer for what is left.
     :param advice_seconds: how long `advice` may take.
+    :raises ConfigInvalid: one of the last four is no number. Of numbers, seconds are 0 to a day: what is beyond is one
+        of the two.
     """
 
     def __init__(
@@ -63,12 +66,15 @@ class Observer(Recorder):
         close_seconds: float = CLOSE_SECONDS,
         advice_seconds: float = ADVICE_SECONDS,
     ) -> None:
-        super().__init__(source=source, queue_events_max=queue_events_max)
-        self._url = url
-        self._advice_s = advice_seconds
-        self._sender = Sender(
-            self._outbox, partial(_send, url), linger_s=max(0.0, linger_seconds), close_s=max(0.0, close_seconds)
+        super().__init__(
+            source=source,
+            queue_events_max=queue_events_max,
+            linger_seconds=linger_seconds,
+            close_seconds=close_seconds,
+            advice_seconds=advice_seconds,
         )
+        self._url = url
+        self._sender = Sender(self._outbox, partial(_send, url), linger_s=self._linger_s, close_s=self._close_s)
 
     def __enter__(self) -> Self:
         return self
@@ -130,7 +136,7 @@ class Observer(Recorder):
 
     def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Send what is there; say whether all of it is accepted or refused within the limit."""
-        return self._sender.flush(seconds)
+        return self._sender.flush(attempt(CLOSE_SECONDS, bounded_seconds, "seconds", seconds))
 
     def close(self) -> None:
         """Send what is left, within ``close_seconds``, and end the thread."""

@@ -80,11 +80,11 @@ class ObserverStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class Outbox:
     """The queue. Every method may be called from any thread.
 
-    :param events_max: in the queue; a batch on its way is beside it.
+    :param events_max: in the queue, 1 at least; a batch on its way is beside it.
     """
 
     def __init__(self, events_max: int) -> None:
-        self._events_max = max(1, events_max)
+        self._events_max = events_max
         self.renew()
         renewed_after_fork(self)
 

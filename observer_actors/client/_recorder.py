@@ -13,6 +13,7 @@ from msgspec import UNSET
 from observer_actors.client._advice import Advice, Patience, Question, ask
 from observer_actors.client._decorated import decorated
 from observer_actors.client._guest import attempt_of_host
+from observer_actors.client._limits import bounded_events, bounded_seconds
 from observer_actors.client._operation import Operation
 from observer_actors.client._outbox import ObserverStatistics, Outbox, OutgoingEvent, new_id
 from observer_actors.client._runs import CURRENT_RUN, Advised
@@ -35,11 +36,23 @@ class Recorder:
     """Makes events of operations.
 
     :param source: of events that do not say one.
+    :raises ConfigInvalid: a limit is no number.
     """
 
-    def __init__(self, *, source: str, queue_events_max: int) -> None:
+    def __init__(
+        self,
+        *,
+        source: str,
+        queue_events_max: int,
+        linger_seconds: float,
+        close_seconds: float,
+        advice_seconds: float,
+    ) -> None:
         self._source = text(source)
-        self._outbox = Outbox(queue_events_max)
+        self._linger_s = bounded_seconds("linger_seconds", linger_seconds)
+        self._close_s = bounded_seconds("close_seconds", close_seconds)
+        self._advice_s = bounded_seconds("advice_seconds", advice_seconds)
+        self._outbox = Outbox(bounded_events("queue_events_max", queue_events_max))
         self._advised = Advised()
         self._patience = Patience()
 

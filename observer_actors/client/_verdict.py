@@ -26,6 +26,7 @@ import msgspec
 
 from observer_actors.client._events import EVENT_SECONDS, Receipt, record_external_op
 from observer_actors.client._ledger import LEDGER, warn
+from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._places import data_directory
 from observer_actors.client._wording import bounded
 from observer_actors.errors import DiskFailed, EventInvalid, ObserverError
@@ -121,15 +122,17 @@ async def report_verdict(
     :param observer_url: as of `record_external_op`.
     :param timeout_seconds: for the daemon's answer; files take what they take.
     :raises DiskFailed: the verdict is not on disk (`DiskFull`: there is no room); nothing else was done.
+    :raises ConfigInvalid: the time limit is no number; nothing was done.
     :raises EventInvalid: the signature or the overall holds a secret: a marker in its place would be another's name.
     """
+    limit_s = bounded_seconds("timeout_seconds", timeout_seconds)
     directory = data_directory(data_dir)
     verdict = await anyio.to_thread.run_sync(_without_secrets, verdict)
     path, repeated = await anyio.to_thread.run_sync(_write, directory, verdict)
     troubles: list[str] = []
     receipt = None
     try:
-        receipt = await record_external_op(_event(verdict), observer_url=observer_url, timeout_seconds=timeout_seconds)
+        receipt = await record_external_op(_event(verdict), observer_url=observer_url, timeout_seconds=limit_s)
     except ObserverError as trouble:
         warn("verdict_not_posted", signature=verdict.signature, error=str(trouble), hint=trouble.hint)
         troubles.append(f"not posted: {trouble}")
