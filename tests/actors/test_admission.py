@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 
 import pytest
 import trio
@@ -295,6 +296,37 @@ async def test_while_time_is_kept_answers_come_and_room_is_given_back() -> None:
         nursery.cancel_scope.cancel()
     assert world.outcomes == [Receipts(range(1, 2))] * 8
     assert world.waiting() == (0, 0, 0)
+
+
+class Caller:
+    """Counts how often it is told, and holds what it waits for, as callers do."""
+
+    def __init__(self) -> None:
+        self.told = 0
+        self.submission: Submission | None = None
+
+    def tell(self) -> None:
+        self.told += 1
+
+
+@injected_time
+async def test_a_caller_is_told_once_and_forgotten_also_when_the_disk_answers_after_it_was_refused() -> None:
+    world, caller = World(), Caller()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.admission.keep_time)
+        nursery.start_soon(lambda: world.persist(takes_s=8))
+        await trio.testing.wait_all_tasks_blocked()
+        submission = world.admission.offer(ops(1, 1), 10, caller.tell)
+        assert submission is not None
+        caller.submission = submission
+        await trio.sleep(6)
+        assert (caller.told, submission.finished) == (1, False)
+        forgotten = weakref.ref(caller)
+        await trio.sleep(3)
+        assert (caller.told, submission.finished) == (1, True)
+        del caller
+        assert forgotten() is None, "without a search for garbage"
+        nursery.cancel_scope.cancel()
 
 
 @injected_time

@@ -8,6 +8,7 @@ import trio
 import trio.testing
 
 from observer_actors.actors.commits import (
+    BYTES_WAITING_MAX,
     COMMITS_WAITING_MAX,
     LULL_S,
     OPS_AT_ONCE_MAX,
@@ -15,7 +16,9 @@ from observer_actors.actors.commits import (
     Commits,
     Feed,
 )
+from observer_actors.actors.ring_keeper import LOADED_SHARE, RingKeeper
 from observer_actors.op import Op
+from observer_actors.supervision import Life
 from tests.actors.ops import BLOCK_OPS, Journal, seqs
 from tests.supervision.injected_time import injected_time
 
@@ -32,9 +35,9 @@ class World:
     async def _set_aside(self, consumer: str, op: Op, crashes: int) -> None:
         self.aside.append((consumer, op.seq, crashes))
 
-    def commit(self, count: int) -> Sequence[Op]:
+    def commit(self, count: int, size: int = 0) -> Sequence[Op]:
         fresh = self.journal.append(count)
-        self.commits.publish(fresh)
+        self.commits.publish(fresh, size)
         return fresh
 
 
@@ -87,6 +90,21 @@ async def test_what_is_far_ahead_of_a_consumer_takes_no_memory_for_it() -> None:
     while world.feed.statistics().behind:
         await take(world.feed)
     assert world.commits.last_seq == 2 * OPS_WAITING_MAX + 1
+
+
+@injected_time
+async def test_what_waits_for_a_consumer_has_a_bound_in_bytes_but_the_very_next_commit_always_waits() -> None:
+    world = World()
+    for _ in range(3):
+        world.commit(1, BYTES_WAITING_MAX // 2)
+    assert (world.feed.statistics().depth, world.feed.statistics().passed_over) == (2, 1)
+    assert [await take(world.feed) for _ in range(3)] == [[1], [2], [3]]
+    assert world.journal.reads == 1, "the third came from there"
+    world.commit(1, BYTES_WAITING_MAX + 1)
+    world.commit(1, 1)
+    assert (world.feed.statistics().depth, world.feed.statistics().passed_over) == (1, 2)
+    assert await take(world.feed) == [4]
+    assert world.journal.reads == 1
 
 
 @injected_time
@@ -176,6 +194,35 @@ async def test_after_a_crash_ops_come_singly_and_the_poisonous_one_is_left_out()
     assert world.aside == [("a", 2, 2)]
     assert await take(world.feed) == [3], "never an empty batch"
     assert world.feed.cursor == 3
+
+
+@injected_time
+async def test_crashes_before_an_op_was_taken_in_do_not_count_when_it_comes_again() -> None:
+    world = World(crashes_max=2)
+    world.commit(1)
+    with trio.fail_after(1):
+        for _ in range(3):
+            assert await crash(world.feed) == [1]
+            await world.feed.open(0)
+            assert await take(world.feed) == [1]
+            await world.feed.open(0)  # stopped before what it had taken in was saved
+    assert world.aside == []
+
+
+@injected_time
+async def test_of_ops_a_consumer_leaves_out_no_more_than_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("observer_actors.actors.commits.SET_ASIDE_MAX", 1)
+    world = World(crashes_max=1)
+    world.commit(1)
+    assert await crash(world.feed) == [1]
+    await world.feed.open(0)
+    world.commit(1)
+    with trio.fail_after(1):
+        for _ in range(3):
+            assert await crash(world.feed) == [2], "it comes again, rather than that ever more are remembered"
+            await world.feed.open(1)
+        assert await take(world.feed) == [2]
+    assert (world.aside, world.feed.statistics().quarantined) == ([("a", 1, 1)], 1)
 
 
 @injected_time
@@ -356,6 +403,18 @@ async def test_who_waits_for_a_seq_does_not_wait_for_more_commits() -> None:
 
 
 @injected_time
+async def test_who_waits_for_a_seq_does_not_wait_for_a_lull() -> None:
+    world = World(linger_s=1.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take, world.feed)
+        await trio.sleep(1.0 + LULL_S / 2)
+        world.commit(1)
+        started = trio.current_time()
+        await world.feed.reached(1)
+        assert trio.current_time() == started
+
+
+@injected_time
 async def test_a_gap_among_gathered_commits_is_filled_from_the_journal() -> None:
     world = World(linger_s=1.0)
     taken: list[int] = []
@@ -372,3 +431,19 @@ async def test_a_gap_among_gathered_commits_is_filled_from_the_journal() -> None
         world.commit(2)
     assert taken == [1, 2, 3, 4, 5, 6]
     assert world.feed.statistics().depth == 0
+
+
+@injected_time
+async def test_a_ring_keeper_that_fell_behind_does_not_read_what_its_ring_would_not_hold() -> None:
+    world = World()
+    keeper = RingKeeper(world.feed, world.commits, BLOCK_OPS)
+    async with trio.open_nursery() as nursery:
+        life = Life("ring_keeper", 1, on_progress=lambda: None, on_step=lambda _name, _step: None)
+        nursery.start_soon(keeper.run, life)
+        await life.wait_ready()
+        world.journal.append(40 * BLOCK_OPS)
+        world.commits.resume(40 * BLOCK_OPS)
+        await keeper.reached(40 * BLOCK_OPS)
+        nursery.cancel_scope.cancel()
+    assert seqs(list(keeper.ring)) == [*range(39 * BLOCK_OPS + 1, 40 * BLOCK_OPS + 1)]
+    assert world.journal.reads == 1 + LOADED_SHARE, "the block at which it heard of it, and the newest"

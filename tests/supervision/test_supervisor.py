@@ -265,6 +265,23 @@ async def test_one_that_does_not_start_and_ignores_being_cancelled_holds_up_no_s
 
 
 @injected_time
+async def test_one_that_gets_ready_on_its_way_out_was_not_ready_in_time() -> None:
+    async def late(life: Life) -> None:
+        try:
+            if life.incarnation == 1:
+                await trio.sleep_forever()
+        finally:
+            life.ready()
+        await serve(life)
+
+    tree = Tree(ChildSpec("a", late, start_s=7))
+    async with tree.running():
+        await trio.sleep(20)
+        assert tree.told(ActorFailed) == [ActorFailed(actor="a", error="NotServing: a was not ready within 7 s")]
+        assert tree.at(ActorStarted) == [(8, "a")]
+
+
+@injected_time
 async def test_stop_while_starting_does_not_wait_for_ready() -> None:
     tree = Tree(slow(9), ChildSpec("b", serve))
     async with trio.open_nursery() as nursery:
