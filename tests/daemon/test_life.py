@@ -17,6 +17,7 @@ import msgspec
 import pytest
 import trio
 
+from benchmarks.processes import children
 from observer_actors import start_observer
 from observer_actors.daemon import Daemon
 from observer_actors.journal import verify
@@ -193,6 +194,34 @@ async def test_a_large_segment_is_compressed_by_another_process_while_events_com
 
 def leads_to(pid: int, descriptor: int) -> str:
     return str(Path(f"/proc/{pid}/fd/{descriptor}").readlink())
+
+
+def journal_files(pid: int) -> list[str]:
+    """Give the names of the journal's files that a process holds open."""
+    leads = [Path(leads_to(pid, int(link.name))).name for link in Path(f"/proc/{pid}/fd").iterdir()]
+    return [name for name in leads if ".jsonl" in name]
+
+
+async def test_the_disks_process_closes_a_segment_that_was_sealed(tmp_path: Path) -> None:
+    (tmp_path / "observer.toml").write_text("[journal]\nsegment_bytes_max = 100_000\n")
+    async with running_daemon(tmp_path / "data", "--config", str(tmp_path / "observer.toml")) as daemon:
+        [pid] = children(daemon.process.pid)
+        await daemon.event(endpoint="a")
+        assert journal_files(pid) == ["ops.jsonl"]
+        await daemon.post("/events", b"\n".join([msgspec.json.encode({"input_summary": "x" * 900})] * 150))
+        await daemon.logged("segment_sealed")
+        assert journal_files(pid) == []
+
+
+@pytest.mark.parametrize(("events", "pad"), [(1_001, 0), (600, 1_000)])
+async def test_a_large_commit_is_not_for_the_disks_process(tmp_path: Path, events: int, pad: int) -> None:
+    async with running_daemon(tmp_path) as daemon:
+        [pid] = children(daemon.process.pid)
+        large = b"\n".join([msgspec.json.encode({"input_summary": "x" * pad})] * events)
+        assert (await daemon.post("/events", large)).json()["accepted"] == events
+        assert journal_files(pid) == [], "it was never given the file"
+        await daemon.event(endpoint="a")
+        assert journal_files(pid) == ["ops.jsonl"]
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "2>&-", "0<&- 1>&- 2>&-"])
