@@ -18,11 +18,17 @@ from typing import Final
 import httpx
 import pytest
 import trio
+import trio.testing
 
+from observer_actors.http.bodies import BYTES_A_SECOND_MIN, STALL_S, UNANNOUNCED_BYTES, Arrival, BodyRoom
+from observer_actors.http.front_door import _Connection
+from observer_actors.http.gate import _Arriving
+from observer_actors.http.guard import Peer
 from observer_actors.tokens import hash_of
 from tests.commands.typed import typed
 from tests.daemon.test_front_door import WAYS, Client, Way, connected_to, get, post
 from tests.harness import Daemon, first_told, running_daemon
+from tests.supervision.injected_time import injected_time
 
 INGEST: Final = "a-token-that-may-only-report-things"
 READ: Final = "a-token-that-may-only-look-at-things"
@@ -392,6 +398,44 @@ async def test_a_body_that_stands_still_gives_its_room_back(tmp_path: Path, way:
             await other.send(announced + b'{"endpoint":"a"}' + b"\n" * (8_388_000 - 16))
             assert (await stalled.answer()).status == 408
             assert (await other.answer()).status == 200
+
+
+@injected_time
+async def test_what_comes_of_a_body_puts_off_when_the_next_of_it_must_be_there() -> None:
+    ours, theirs = trio.socket.socketpair()
+    with theirs:
+        async with trio.SocketStream(ours) as stream, trio.open_nursery() as nursery:
+            connection = _Connection(None, stream, Peer(""))  # type: ignore[arg-type]  # no door is needed to receive
+            began = trio.current_time()
+            nursery.start_soon(connection._receive, 40_000, Arrival(60.0))  # noqa: SLF001
+            await trio.testing.wait_all_tasks_blocked()
+            assert connection.until - began == STALL_S
+            await theirs.send(b"x" * 32_768)
+            await trio.testing.wait_all_tasks_blocked()
+            assert connection.until - began == STALL_S + 32_768 / BYTES_A_SECOND_MIN
+            nursery.cancel_scope.cancel()
+
+
+@injected_time
+async def test_while_a_body_waits_for_room_its_sender_is_not_late() -> None:
+    messages: list[dict[str, object]] = [{"body": b"x" * UNANNOUNCED_BYTES, "more_body": True}, {"body": b"x"}]
+
+    async def receive() -> dict[str, object]:
+        await trio.sleep(1)
+        return messages.pop(0)
+
+    room = BodyRoom(2 * UNANNOUNCED_BYTES, wait_s=10)
+    async with trio.open_nursery() as nursery, room.hold(UNANNOUNCED_BYTES) as held:
+        await nursery.start(_holds_for, room, 2 * STALL_S + 2)
+        arriving = _Arriving(receive, held, 2 * UNANNOUNCED_BYTES, 60.0)
+        assert [len((await arriving())["body"]) for _ in range(2)] == [UNANNOUNCED_BYTES, 1]
+    assert trio.current_time() >= 2 * STALL_S + 2, "it did wait"
+
+
+async def _holds_for(room: BodyRoom, seconds: float, task_status: trio.TaskStatus[None]) -> None:
+    async with room.hold(1):
+        task_status.started()
+        await trio.sleep(seconds)
 
 
 async def test_readers_that_do_not_read_cost_a_bounded_amount_of_memory(tmp_path: Path) -> None:

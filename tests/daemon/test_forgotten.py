@@ -21,6 +21,7 @@ from quart.wrappers.request import Body
 
 from observer_actors.errors import Overloaded
 from observer_actors.http.bodies import BodyRoom
+from observer_actors.http.web import PIECE_BYTES, SMALL_PIECE_BYTES, SMALL_PIECES, _Rest
 from observer_actors.settings import ListenSettings, Settings
 from tests.daemon.inside import daemon_inside
 from tests.daemon.served import Served, served
@@ -128,6 +129,17 @@ def test_connections_whose_bodies_wait_for_room_take_little_memory(daemon: Serve
         assert daemon.client.get("/health").status_code == 200
         assert daemon.client.post("/events", content=iter([EVENT]), timeout=30).status_code in {200, 503}
         assert daemon.resident_mb_max() < 200
+
+
+async def test_of_a_request_little_is_taken_in_until_somebody_reads_it() -> None:
+    ours, theirs = trio.socket.socketpair()
+    with theirs:
+        async with trio.SocketStream(ours) as stream:
+            rest = _Rest(stream, b"x" * 200_000, set(), ListenSettings())
+            for _ in range(2):
+                pieces = [len(await rest.receive_some(PIECE_BYTES)) for _ in range(SMALL_PIECES + 1)]
+                assert pieces == [SMALL_PIECE_BYTES] * SMALL_PIECES + [PIECE_BYTES]
+                rest.idle(is_idle=True, begun=False)
 
 
 def test_who_resets_the_connection_at_once_harms_nobody(daemon: Served) -> None:

@@ -416,6 +416,16 @@ async def test_who_expects_100_continue_is_told_to(daemon: Daemon, way: Way) -> 
 
 
 @pytest.mark.parametrize("way", WAYS)
+async def test_who_is_refused_while_still_sending_is_not_cut_off(daemon: Daemon, way: Way) -> None:
+    """Closed with bytes unread, the connection would be reset, and the answer might never be seen."""
+    refused = post("/event", b"x" * 15_000).replace(b"Host: localhost", b"Host: elsewhere.example")
+    async with connected(daemon, way) as client:
+        await client.send(refused)
+        assert (await client.answer()).status == 421
+        assert await client.ended()
+
+
+@pytest.mark.parametrize("way", WAYS)
 async def test_connection_close_is_obeyed(daemon: Daemon, way: Way) -> None:
     async with connected(daemon, way) as client:
         await client.send(post("/event", b"{}", "Connection: close"))

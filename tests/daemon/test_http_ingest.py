@@ -14,6 +14,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from observer_actors.http.intake import LABELS_LOGGED_MAX
 from observer_actors.op import decode_op
 from tests.daemon.served import Served, served
 
@@ -106,6 +107,14 @@ def test_a_field_of_a_wrong_type_is_named(way: Way) -> None:
 def test_an_unknown_source_is_said_in_the_answer(way: Way) -> None:
     answer = way.post("/event", b'{"source":"elsewhere"}').json()
     assert answer["notes"] == ['source: "elsewhere" is not a known source; kept as scenario']
+
+
+def test_unknown_sources_are_logged_once_each_and_only_so_many_of_them(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        for number in range(LABELS_LOGGED_MAX + 10):
+            for _ in range(2):
+                assert daemon.event(source=f"s{number}")["notes"]
+    assert len(daemon.log.find("source_unknown")) == LABELS_LOGGED_MAX
 
 
 def test_the_same_id_again_is_acknowledged_with_the_seq_of_the_first(way: Way) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from observer_actors.daemon import open_daemon
 from observer_actors.http.app import create_app
+from observer_actors.http.wire import read_head
 from observer_actors.logs import configure_logs
 from observer_actors.settings import ListenSettings, Settings
 from observer_actors.supervision import ActorStatistics
@@ -65,6 +66,17 @@ def test_a_malformed_request_is_refused_and_the_connection_closed(
     assert b"hypercorn" not in answer.lower()
     assert daemon.json("/health")["status"] == "ok"
     assert not [line for line in daemon.log.lines if line["level"] in {"error", "warning"}]
+
+
+@pytest.mark.parametrize(
+    ("header", "is_kept"),
+    [(b"", True), (b"Authorization: Bearer a-token\r\n", False), (b"TraceParent: 00-1\r\n", False)],
+)
+def test_a_head_is_remembered_but_not_what_holds_a_token_or_comes_but_once(header: bytes, *, is_kept: bool) -> None:
+    head = b"POST /event HTTP/1.1\r\nHost: localhost\r\n" + header + b"Content-Length: 2\r\n\r\n"
+    one, again = (read_head(head, body_bytes_max=2, head_bytes_max=1_024) for _ in range(2))
+    assert one == again
+    assert (one is again) is is_kept
 
 
 @pytest.mark.parametrize("ends", [b"", b"\r\n\r\n"], ids=["unfinished", "whole"])
