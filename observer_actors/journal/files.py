@@ -250,7 +250,8 @@ def disk_error(error: OSError, doing: str, then: str = "") -> DiskFailed:
     :param then: what that may lead to, with the punctuation before it.
     """
     name = errno.errorcode.get(error.errno or 0, "error")
-    where = "".join(f" ({visible(os.fsdecode(path))})" for path in (error.filename2 or error.filename,) if path)
+    path = error.filename2 or error.filename
+    where = f" ({visible(Path(os.fsdecode(path)).name)})" if path else ""  # callers hear it too: nothing of the folders
     detail = f"{name} while {doing}: {error.strerror or error}{where}{then}"
     if error.errno in _FULL:
         return DiskFull(detail, hint="make room on the data directory's file system, or set a retention")

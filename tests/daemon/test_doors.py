@@ -19,13 +19,17 @@ import httpx
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 
+from observer_actors.errors import ConfigInvalid
 from observer_actors.http.bodies import BYTES_A_SECOND_MIN, STALL_S, UNANNOUNCED_BYTES, Arrival, BodyRoom
 from observer_actors.http.front_door import _Connection
 from observer_actors.http.gate import _Arriving
 from observer_actors.http.guard import Peer
+from observer_actors.settings import AuthSettings, CycleSettings, ListenSettings, Settings
 from observer_actors.tokens import hash_of
 from tests.commands.typed import typed
+from tests.daemon.inside import daemon_inside
 from tests.daemon.test_front_door import WAYS, Client, Way, connected_to, get, post
 from tests.harness import Daemon, first_told, running_daemon
 from tests.supervision.injected_time import injected_time
@@ -117,6 +121,23 @@ async def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
         daemon.process.send_signal(signal.SIGHUP)
         await daemon.logged("reload_failed")
         assert await answers(daemon, post("/event", GOOD, f"Authorization: Bearer {READ}x")) == [200, 200]
+
+
+async def test_a_reload_without_its_tokens_changes_nothing_else(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    good = f"reader read {READ}\n"
+    tokens.write_text(good)
+    auth = AuthSettings(tokens_file=str(tokens))
+    settings = Settings(data_dir=tmp_path / "data", listen=ListenSettings(port=0), auth=auth)
+    new = replace(settings, cycle=CycleSettings(seconds=77))
+    async with daemon_inside(settings) as daemon:
+        tokens.write_text("nonsense\n")
+        with pytest.raises(ConfigInvalid):
+            daemon.reload(new)
+        assert daemon.settings.cycle == settings.cycle
+        tokens.write_text(good)
+        daemon.reload(new)
+        assert daemon.settings.cycle == new.cycle
 
 
 async def test_another_address_than_loopback_takes_tokens_or_an_explicit_word(tmp_path: Path) -> None:
