@@ -49,6 +49,9 @@ HandOver = Callable[[trio.SocketStream | trio.SSLStream[trio.SocketStream], byte
 """Serves the rest of a connection, given the bytes that have been read of it, and how many requests it has made."""
 
 RECEIVE_BYTES_MAX: Final = 262_144
+TOLD_AT_ONCE_MAX: Final = 32
+"""Connections that are turned away and given time to read why. Each takes a descriptor beyond `connections_max`, and
+the journal needs some too: what is beyond this is closed at once, and may not see it."""
 LAST_REQUESTS_S: Final = 0.2
 """A client of ours sends its next request within milliseconds."""
 LOOK_S: Final = 1.0
@@ -90,6 +93,7 @@ class FrontDoor:
         self._tls = tls
         self._connections: set[_Connection] = set()
         self._by_address: Counter[str] = Counter()
+        self._being_told = 0
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection until it ends, and close it; one too many is told so at once."""
@@ -108,7 +112,7 @@ class FrontDoor:
                 await self._serve(stream, peer)
             else:
                 self.intake.statistics.connections_refused += 1
-                await _turn_away(stream, refusal)
+                await self._turn_away(stream, refusal)
         finally:
             self.open -= 1
             self._by_address -= Counter([peer.address])
@@ -145,6 +149,17 @@ class FrontDoor:
                 await self._hand_over(stream, unread, connection.requests)
             elif connection.is_refused:
                 await linger(stream)
+
+    async def _turn_away(self, stream: trio.SocketStream, refusal: ObserverError) -> None:
+        async with stream:
+            with suppress(OSError):
+                os.write(stream.socket.fileno(), rendered(problem_reply(refusal), close=True))
+            if self._being_told < TOLD_AT_ONCE_MAX:
+                self._being_told += 1
+                try:
+                    await linger(stream)
+                finally:
+                    self._being_told -= 1
 
     async def run(self) -> None:
         """Serve the express lane, and keep time; for ever."""
@@ -184,13 +199,6 @@ class TooManyConnections(ObserverError):
     status = 429
     title = "too many connections"
     retryable = True
-
-
-async def _turn_away(stream: trio.SocketStream, refusal: ObserverError) -> None:
-    async with stream:
-        with suppress(OSError):
-            os.write(stream.socket.fileno(), rendered(problem_reply(refusal), close=True))
-        await linger(stream)
 
 
 class _Connection(Rider):
@@ -308,6 +316,7 @@ class _Connection(Rider):
             if arrival is not None:
                 arrival.came(len(part))
         self.unread = b"".join(parts)
+        await trio.lowlevel.checkpoint_if_cancelled()  # whose time is over is told so here, and not once it is stored
         return True
 
     async def _send(self, reply: Reply, *, close: bool) -> None:

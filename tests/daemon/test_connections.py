@@ -11,6 +11,7 @@ from typing import Final
 import pytest
 import trio
 
+from observer_actors.http.front_door import TOLD_AT_ONCE_MAX
 from tests.harness import Daemon, running_daemon
 
 CONNECTIONS: Final = 20
@@ -37,6 +38,15 @@ async def test_a_connection_that_its_client_has_closed_is_let_go_of_at_once(tmp_
         with trio.fail_after(GONE_S_MAX):
             while _descriptors(daemon) > before:  # noqa: ASYNC110 - another process gives no signal of ours
                 await trio.sleep(0.02)
+
+
+async def test_connections_that_are_turned_away_take_a_bounded_number_of_descriptors(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path, "--set", "listen.connections_max=2") as daemon, AsyncExitStack() as stack:
+        most = _descriptors(daemon) + 2 + TOLD_AT_ONCE_MAX + 10  # some are just being looked at
+        for _ in range(100):
+            stream = await trio.open_tcp_stream("127.0.0.1", int(daemon.url.rpartition(":")[2]))
+            await stack.enter_async_context(stream)
+            assert _descriptors(daemon) <= most
 
 
 PLAIN: Final = b"POST /event HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"

@@ -290,6 +290,19 @@ async def test_with_a_certificate_the_whole_port_speaks_tls(tmp_path: Path) -> N
         assert not [line for line in daemon.log if line.get("error")]
 
 
+async def test_the_watchdog_is_fed_whatever_name_the_certificate_is_for(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)  # which nobody on this machine trusts
+    tls = ("--set", f"listen.tls_cert={cert}", "--set", f"listen.tls_key={key}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as plain:
+        plain.bind(str(tmp_path / "notify"))
+        notified = trio.socket.from_stdlib_socket(plain)
+        variables = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "600000"}
+        async with running_daemon(tmp_path / "data", *tls, wait_ready=False, environment=variables):
+            with trio.fail_after(20):
+                while b"WATCHDOG=1" not in await notified.recv(4_096):
+                    pass
+
+
 async def _rest(stream: trio.SocketStream) -> bytes:
     received = b""
     try:
@@ -435,6 +448,25 @@ async def test_what_comes_of_a_body_puts_off_when_the_next_of_it_must_be_there()
             await trio.testing.wait_all_tasks_blocked()
             assert connection.until - began == STALL_S + 32_768 / BYTES_A_SECOND_MIN
             nursery.cancel_scope.cancel()
+
+
+async def test_a_body_whose_time_is_over_as_its_end_comes_is_not_taken() -> None:
+    """Else its caller hears 408, and it is stored."""
+    ours, theirs = trio.socket.socketpair()
+    scope = trio.CancelScope()
+
+    class Over(Arrival):
+        def came(self, count: int) -> None:  # noqa: ARG002 - as its parent's
+            scope.cancel()
+
+    with theirs:
+        async with trio.SocketStream(ours) as stream:
+            connection = _Connection(None, stream, Peer(""))  # type: ignore[arg-type]  # no door is needed to receive
+            await theirs.send(b"x" * 10)
+            is_whole = None
+            with scope:
+                is_whole = await connection._receive(10, Over(60.0))  # noqa: SLF001
+            assert (is_whole, scope.cancelled_caught) == (None, True)
 
 
 @injected_time
