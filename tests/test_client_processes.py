@@ -30,7 +30,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 HEAD: Final = """
 import atexit, os, sys, threading, time
 ended = time.monotonic()
-atexit.register(lambda: print(time.monotonic() - ended))  # the first to come is the last to be called
+def last():
+    pass
+atexit.register(lambda: (last(), print(time.monotonic() - ended)))  # the first to come is the last to be called
 from observer_actors import Observer
 obs = Observer(sys.argv[1], close_seconds=float(sys.argv[2]))
 """
@@ -88,6 +90,31 @@ def test_an_event_that_is_made_when_the_interpreter_ends_is_sent_too(daemon: Ser
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert names(daemon, "late-") == ["late-1"]
+
+
+LAST: Final = """
+        def last():
+            other = Observer(sys.argv[1], close_seconds=float(sys.argv[2]))
+            for number in range(3):
+                for one in (obs, other):
+                    with one.operation(f"last-{number}"):
+                        pass
+            print(obs.statistics().accepted, obs.statistics().abandoned, obs.statistics().waiting)
+            print(other.statistics().accepted, other.statistics().abandoned, other.statistics().waiting)
+"""
+
+
+def test_an_event_that_is_made_after_our_own_end_is_sent_too(daemon: Served) -> None:
+    ended = run_script(LAST, daemon.url)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[:2] == ["3 0 0", "3 0 0"]
+    assert names(daemon, "last-") == sorted([f"last-{number}" for number in range(3)] * 2)
+
+
+def test_an_event_that_cannot_be_sent_after_our_own_end_is_counted_and_the_limit_is_one_for_all() -> None:
+    ended = run_script(LAST, closed_url(), close_s=0.3)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[:2] == ["0 3 0", "0 3 0"]
 
 
 def test_a_daemon_that_is_away_or_hangs_delays_the_end_no_longer_than_the_limit() -> None:

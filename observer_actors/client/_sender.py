@@ -1,7 +1,8 @@
 """The thread that sends what is in an outbox, and what happens to it when the process forks or ends.
 
 It is started by the first event, and is a daemon thread: it keeps no process alive. At the end of the interpreter each
-sender has a time limit to send what is left; a child process begins with an empty outbox and without a thread.
+sender has a time limit to send what is left, and what is reported even later; a child process begins with an empty
+outbox and without a thread.
 """
 
 from __future__ import annotations
@@ -59,7 +60,11 @@ class Sender:
 
     def start(self) -> None:
         """Make sure that somebody sends."""
-        if not self._runs:
+        if self._runs:
+            return
+        if _ended.is_set():
+            self._send_here()
+        else:
             self._start()
 
     def flush(self, seconds: float) -> bool:
@@ -104,6 +109,12 @@ class Sender:
                 self._runs = False
                 return
             self._thread = thread
+
+    def _send_here(self) -> None:
+        """Send what a late handler of the host's reports, in its thread; its limit is that of the end, begun before."""
+        if self._deadline is None:
+            self.end()
+        self._run()
 
     def _run(self) -> None:
         try:
@@ -153,6 +164,8 @@ def warn_of(trouble: str, outbox: Outbox) -> None:
     warn("events_not_taken", error=trouble, waiting=counts.waiting, refused=counts.refused, dropped=counts.dropped)
 
 
+_ended: Final = threading.Event()
+"""All are closed: handlers of the host's that were registered before ours are called after it."""
 _living: Final[weakref.WeakSet[Sender]] = weakref.WeakSet()
 
 
@@ -163,6 +176,7 @@ def _close_all() -> None:
         sender.end()
     for sender in senders:
         sender.wait_ended()
+    _ended.set()
 
 
 atexit.register(_close_all)
