@@ -11,8 +11,9 @@ import gzip
 import hashlib
 import os
 import sys
+import zlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Annotated, Any, ClassVar, Final, cast
@@ -115,13 +116,15 @@ class _Source:
 
     def part(self, begin: int, end: int) -> bytes:
         """Read from one offset to another."""
-        self.stream.seek(begin)
-        return self.stream.read(end - begin)
+        with self._told():
+            self.stream.seek(begin)
+            return self.stream.read(end - begin)
 
     def batches(self, offset: int) -> Iterator[list[bytes]]:
         """Give the lines from an offset on, in batches; the last line may have no end."""
         if not self.is_stdin:
-            self.stream.seek(offset)
+            with self._told():
+                self.stream.seek(offset)
         while lines := self._some_lines():
             yield lines
 
@@ -134,9 +137,15 @@ class _Source:
         return lines
 
     def _line(self) -> bytes:
-        try:
+        with self._told():
             return self.stream.readline()
-        except (OSError, EOFError) as error:
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what reading raises, also of a compressed file that is damaged, into `FileUnreadable`."""
+        try:
+            yield
+        except (OSError, EOFError, zlib.error) as error:
             raise FileUnreadable(f"cannot read {self.path}: {error}") from error
 
     def _open(self) -> IO[bytes]:

@@ -20,7 +20,15 @@ __all__ = ["app"]
 app = cyclopts.App(name="playbook", help="Show what is known to work and to fail, and decide what is handed out.")
 
 EXIT_DIFFERENT: Final = 1
-Id = Annotated[str, Parameter(help="The entry's id, as the list shows it.")]
+
+
+def _check_id(_type: object, entry: str) -> None:
+    """Refuse what would lead to another place of the API: a client resolves ``..``, quoted or not."""
+    if not (entry.isascii() and entry.isalnum()):
+        raise ValueError("an id is of letters and digits, as the list shows it")
+
+
+Id = Annotated[str, Parameter(help="The entry's id, as the list shows it.", validator=_check_id)]
 Note = Annotated[str, Parameter(help="Why; kept with the entry.")]
 
 

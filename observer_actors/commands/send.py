@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from dataclasses import dataclass, fields
@@ -47,8 +48,10 @@ class EventFlags:
     def event(self) -> dict[str, Any]:
         """Give the event; empty when no flag was given.
 
-        :raises EventInvalid: an attribute that is no NAME=VALUE.
+        :raises EventInvalid: an attribute that is no NAME=VALUE, or a duration that JSON cannot say.
         """
+        if self.duration_ms is not None and not math.isfinite(self.duration_ms):
+            raise EventInvalid(f"{self.duration_ms} is no duration", field="duration_ms", hint="e.g. 12.5")
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         pairs = [_pair(text) for text in given.pop("attributes")]
         event = {name: value for name, value in given.items() if value is not None}

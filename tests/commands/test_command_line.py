@@ -66,6 +66,10 @@ def test_help_lists_all_commands_without_loading_the_daemon() -> None:
         (["serve", "--prot", "3"], "Did you mean --port?"),
         (["serve", "--port", "x"], 'unable to convert "x" into int'),
         (["config", "chek"], 'Did you mean "check"?'),
+        (["playbook", "note", "../failures/8d7b13ab5acc1357", "x"], '"../failures/8d7b13ab5acc1357"'),
+        (["playbook", "show", ".."], "an id is of letters and digits"),
+        (["playbook", "pin", "8d7b?x"], "an id is of letters and digits"),
+        (["playbook", "show", ""], "an id is of letters and digits"),
     ],
 )
 def test_a_command_line_that_cannot_be_understood_is_told_in_two_lines_and_exits_64(

@@ -107,6 +107,10 @@ def test_a_compressed_file_and_standard_input(fresh: Served, tmp_path: Path) -> 
     file.write_bytes(gzip.compress(whole.encode())[:-20])
     ended = typed("import", str(file), "--from-start", "--url", fresh.url)
     assert (ended.returncode, "cannot read" in ended.stderr) == (66, True)
+    file.write_bytes(gzip.compress(whole.encode())[:10] + b"\xff" * 50)
+    for flags in ((), ("--from-start",)):  # where it was, and what stands before that, lie in the same stream
+        ended = typed("import", str(file), *flags, "--url", fresh.url)
+        assert (ended.returncode, "cannot read" in ended.stderr) == (66, True)
     assert typed("import", str(tmp_path / "none"), "--url", fresh.url).returncode == 66
     assert typed("import", "--url", fresh.url).returncode == 64
 

@@ -75,6 +75,9 @@ def test_send_takes_an_object_from_standard_input_as_it_is(daemon: Served) -> No
         ([], "[1]", "standard input is no JSON object"),
         ([], '{"duration_ms": "soon"}', "duration_ms: "),
         (["--attr", "x"], "", "--attr x: wants NAME=VALUE"),
+        (["--duration-ms", "nan"], "", "duration_ms: "),
+        (["--duration-ms", "-inf"], "", "duration_ms: "),
+        (["--duration-ms", "1e999"], "", "duration_ms: "),
     ],
 )
 def test_an_event_that_cannot_be_taken_is_told_and_exits_1(
