@@ -105,9 +105,11 @@ def test_an_empty_variable_counts_as_not_given() -> None:
         ("[sources]\nextra = 'a'", "sources.extra: Expected `array`, got `str`", ""),
         ("[sources]\nextra = [1]", "sources.extra[0]: Expected `str`, got `int`", ""),
         ("[sources]\nextra = ['observer']", "observer is what the daemon itself writes", "name another"),
-        ("[log]\nlevel = 'loud'", "log.level: Expected `str` matching", ""),
+        ("[log]\nlevel = 'loud'", "log.level: no such value", "it may be debug, info, warning or error"),
+        ("[log]\nlevel = 5", "log.level: Expected `str`, got `int`", "it may be debug"),
         ("listen = 5", "listen is a section, not a value", "[listen]"),
         ("data_dir = 5", "data_dir: Expected `str`, got `int`", ""),
+        ("data_dir = ''", "data_dir: an empty path", ""),
         ("[gateway]\nrequired = true", "gateway.required is set, but gateway.url is not", ""),
         ("[diagnosis]\nbackend = 'openai'\nmodel = 'm'", "diagnosis.url is not set", ""),
         ("[diagnosis]\nbackend = 'llama.cpp'", "diagnosis.model is not set", ""),
@@ -300,7 +302,11 @@ def test_a_credential_that_begins_like_a_setting_and_is_none_is_an_error(tmp_pat
         ("listen.port=70000", "--set listen.port: listen.port: Expected `int` <= 65535", "it may be 0 to 65,535"),
         ("sources.extra=[1", "is not TOML", ""),
         ("sources.extra=[1]", "sources.extra[0]: Expected `str`", ""),
-        ("journal.compress=perhaps", "journal.compress: Expected `bool`", ""),
+        ("journal.compress=perhaps", "journal.compress: Expected `bool`", "it may be true or false"),
+        ("listen.unix_scopes=read,write", "listen.unix_scopes[1]: ", "it may be any of admin, ingest and read"),
+        ("listen.unix_mode=660x", "listen.unix_mode: no such value", "three octal digits"),
+        ("failures.webhook_url=ftp://hunter2", "failures.webhook_url: no such value", "an http or https URL"),
+        ("data_dir=", "--set data_dir: data_dir: an empty path", ""),
         ("gateway.url=ftp://x", "--set gateway.url: gateway.url: ", "e.g. http"),
     ],
 )
@@ -309,6 +315,15 @@ def test_a_mistake_in_an_assignment_is_named(assignment: str, said: str, hint: s
         read_settings(Places(assignments=(assignment,), environment={}))
     assert said in str(caught.value)
     assert hint in caught.value.hint
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name, leaf in LEAVES.items() if getattr(leaf.kind, "pattern", None)])
+def test_each_setting_that_takes_certain_texts_says_which(name: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        read_settings(Places(assignments=(f"{name}=\t",), environment={}))
+    assert str(caught.value) == f"--set {name}: {name}: no such value"
+    assert caught.value.hint.startswith("it may be ")
 
 
 def test_the_default_file_changes_nothing_and_uncommented_says_every_default(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import httpx
 import msgspec
 
 from observer_actors.addresses import check_address, parse_address, without_password
+from observer_actors.commands._usage import token_given
 from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.visible import visible
 
@@ -53,7 +53,7 @@ class Api:
         check_address(address)
         where = parse_address(address)
         transport = httpx.HTTPTransport(uds=where.socket) if where.socket else None
-        token = os.environ.get("OBSERVER_TOKEN", "")
+        token = token_given()
         self._client = httpx.Client(
             base_url=where.base,
             transport=transport,

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from observer_actors.commands._answers import OpsAnswer
 from observer_actors.commands._api import Api
-from observer_actors.commands._options import UsageInvalid
+from observer_actors.commands._usage import UsageInvalid
 from observer_actors.op import time_us
 
 __all__ = ["PAGE_OPS", "Filters", "pages", "raw_ops", "time_given"]

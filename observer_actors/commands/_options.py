@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from observer_actors.addresses import UNIX
 from observer_actors.config import Loaded, Places, read_settings
-from observer_actors.errors import ConfigInvalid, ObserverError
+from observer_actors.errors import ConfigInvalid
 from observer_actors.settings import ListenSettings
 
 if TYPE_CHECKING:
     from observer_actors.commands._api import Api
 
-__all__ = ["ApiOptions", "ConfigOptions", "JsonFlag", "UsageInvalid"]
+__all__ = ["ApiOptions", "ConfigOptions", "Folder", "JsonFlag"]
 
 _ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound to; spoken to
 
 JsonFlag = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON, for programs.")]
 
 
-class UsageInvalid(ObserverError):
-    """A command line whose parts can be read, and make no sense."""
+def _folder(_type: object, tokens: Sequence[Token]) -> Path:
+    """Read a path; an empty one, from a variable of a script that is not set, say, would be the working directory."""
+    if not tokens[0].value:
+        raise ValueError("an empty path; the working directory is .")
+    return Path(tokens[0].value)
 
-    exit_code: ClassVar[int] = 64
+
+Folder = Annotated[Path, Parameter(converter=_folder)]
 
 
 @Parameter(name="*")
@@ -38,7 +43,7 @@ class ConfigOptions:
     config: Annotated[
         Path | None, Parameter(help="A TOML file with settings; above /etc/observer-actors/config.toml.")
     ] = None
-    data_dir: Annotated[Path | None, Parameter(help="Where everything is kept; ./data unless set.")] = None
+    data_dir: Annotated[Folder | None, Parameter(help="Where everything is kept; ./data unless set.")] = None
     host: Annotated[str | None, Parameter(help="Address to listen on; 127.0.0.1 unless set.")] = None
     port: Annotated[int | None, Parameter(help="Port to listen on; 3800 unless set, and 0 takes a free one.")] = None
     insecure_no_auth: Annotated[

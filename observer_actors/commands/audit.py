@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from observer_actors.audit import Audit, Audited, audit, inventory_page, judge
 from observer_actors.client import report_verdict
 from observer_actors.client._places import data_directory
-from observer_actors.commands._options import ApiOptions, JsonFlag
+from observer_actors.commands._options import ApiOptions, Folder, JsonFlag
 from observer_actors.commands._screen import print_json, told
 from observer_actors.errors import DiskFailed, ObserverError
 from observer_actors.kb import AuditHistory, OutcomesIndex
@@ -39,7 +39,7 @@ def audit_(
     *,
     base: str = "",
     signature: str = "",
-    data_dir: Path | None = None,
+    data_dir: Folder | None = None,
     dry_run: Annotated[bool, Parameter(negative=())] = False,
     inventory: Annotated[bool, Parameter(negative=())] = False,
     json: JsonFlag = False,

@@ -10,8 +10,9 @@ from cyclopts import Parameter, validators
 
 from observer_actors.commands._answers import AuditAnswer, HistoryAnswer, OutcomesAnswer, TallyAnswer
 from observer_actors.commands._filters import time_given
-from observer_actors.commands._options import ApiOptions, JsonFlag, UsageInvalid
+from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import console, print_json, table
+from observer_actors.commands._usage import UsageInvalid
 from observer_actors.visible import visible
 
 __all__ = ["audits"]

@@ -25,8 +25,9 @@ from cyclopts import Parameter
 from observer_actors.commands import _resume
 from observer_actors.commands._answers import BatchAnswer, RejectedLine
 from observer_actors.commands._api import Api, Refused
-from observer_actors.commands._options import ApiOptions, JsonFlag, UsageInvalid
+from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import LongWork, print_json, told
+from observer_actors.commands._usage import UsageInvalid
 from observer_actors.errors import ObserverError
 from observer_actors.visible import visible
 

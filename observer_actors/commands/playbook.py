@@ -11,7 +11,7 @@ import msgspec
 from cyclopts import Parameter, validators
 
 from observer_actors.commands._answers import EntryAnswer, EntryDetailAnswer, PlaybookAnswer
-from observer_actors.commands._options import ApiOptions, ConfigOptions, JsonFlag
+from observer_actors.commands._options import ApiOptions, ConfigOptions, Folder, JsonFlag
 from observer_actors.commands._screen import LongWork, console, print_json, table
 from observer_actors.visible import visible
 
@@ -148,7 +148,7 @@ def note(entry: Id, text: str, api: ApiOptions = ApiOptions(), *, json: JsonFlag
 
 
 @app.command
-def check(data_dir: Path | None = None, *, config: Path | None = None, json: JsonFlag = False) -> int:
+def check(data_dir: Folder | None = None, *, config: Path | None = None, json: JsonFlag = False) -> int:
     """Make the playbook anew from the journal, and compare it with what is stored, byte for byte.
 
     Exits 1 when they differ, or cannot be compared. Works on a stopped and on a running daemon's directory; changes

@@ -10,8 +10,9 @@ from cyclopts import Parameter
 
 from observer_actors.commands._answers import RevokedAnswer
 from observer_actors.commands._filters import time_given
-from observer_actors.commands._options import ApiOptions, JsonFlag, UsageInvalid
+from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import print_json
+from observer_actors.commands._usage import UsageInvalid
 
 __all__ = ["revoke"]
 

@@ -18,8 +18,9 @@ from uuid import uuid4
 import msgspec
 from cyclopts import Parameter
 
-from observer_actors.commands._options import ApiOptions, UsageInvalid
+from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._screen import told
+from observer_actors.commands._usage import UsageInvalid
 from observer_actors.errors import ObserverError
 from observer_actors.trace import trace_attributes
 

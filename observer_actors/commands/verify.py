@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from observer_actors.commands._directory import NOT_HERE, may_look_into
-from observer_actors.commands._options import ConfigOptions, JsonFlag
+from observer_actors.commands._options import ConfigOptions, Folder, JsonFlag
 from observer_actors.commands._screen import LongWork, print_json
 from observer_actors.errors import ConfigInvalid
 from observer_actors.journal import Finding, VerifyReport
@@ -20,7 +20,7 @@ EXIT_DAMAGE: Final = 1
 
 
 def verify(
-    data_dir: Path | None = None,
+    data_dir: Folder | None = None,
     *,
     config: Path | None = None,
     json: JsonFlag = False,

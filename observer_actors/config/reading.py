@@ -73,11 +73,14 @@ def _value(given: Given) -> Any:  # noqa: ANN401 - the setting's own type
             raise ConfigInvalid(f"{given.origin}={given.value!r} is not a number") from error
         found = _PATH.match(str(error))
         where, detail = (found["path"], found["detail"]) if found else ("", str(error))
+        if " matching regex " in detail:  # the hint says it in words
+            detail = "no such value"
         raise ConfigInvalid(f"{given.origin}: {given.name}{where}: {detail}", hint=_allowed(leaf)) from error
 
 
 def _allowed(leaf: Leaf) -> str:
-    return f"it may be {leaf.bounds()}" if leaf.bounds() else ""
+    allowed = leaf.bounds() or leaf.choices()
+    return f"it may be {allowed}" if allowed else ""
 
 
 def _from_text(leaf: Leaf, given: Given) -> object:

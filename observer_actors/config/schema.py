@@ -58,6 +58,25 @@ class Leaf:
         told = (("at least", kind.ge), ("above", kind.gt), ("at most", kind.le), ("below", kind.lt))
         return ", ".join(f"{word} {bound:,}" for word, bound in told if bound is not None)
 
+    def choices(self) -> str:
+        """Say which texts, or lists of texts, its value may be; "" when any of its type may."""
+        kind = self.kind
+        if isinstance(kind, types.VarTupleType) and isinstance(kind.item_type, types.LiteralType):
+            *others, last = map(str, kind.item_type.values)
+            return f"any of {', '.join(others)} and {last}"
+        return "true or false" if isinstance(kind, types.BoolType) else _CHOICES.get(self.name, "")
+
+
+_URL: Final = "empty, or an http or https URL, e.g. http://127.0.0.1:11434"
+_CHOICES: Final[Mapping[str, str]] = {
+    "listen.unix_mode": "three octal digits, e.g. 0660",
+    "diagnosis.backend": "openai, ollama, llama.cpp or empty",
+    "diagnosis.url": _URL,
+    "failures.webhook_url": _URL,
+    "log.level": "debug, info, warning or error",
+}
+"""What the patterns of settings say, in words."""
+
 
 def _walk(section: type[Section], prefix: str = "") -> Iterator[tuple[str, type[Section], msgspec.structs.FieldInfo]]:
     for field in msgspec.structs.fields(section):
@@ -123,6 +142,8 @@ def _to_path(kind: type, value: object) -> object:
     assert kind is Path, "the only type of a setting that msgspec does not know"
     if not isinstance(value, str):
         raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
+    if not value:
+        raise ValueError("an empty path; the working directory is .")
     return Path(value)
 
 

@@ -70,6 +70,9 @@ def test_help_lists_all_commands_without_loading_the_daemon() -> None:
         (["playbook", "show", ".."], "an id is of letters and digits"),
         (["playbook", "pin", "8d7b?x"], "an id is of letters and digits"),
         (["playbook", "show", ""], "an id is of letters and digits"),
+        (["serve", "--data-dir", ""], "an empty path"),
+        (["verify", ""], "an empty path"),
+        (["playbook", "check", "--data-dir="], "an empty path"),
     ],
 )
 def test_a_command_line_that_cannot_be_understood_is_told_in_two_lines_and_exits_64(

@@ -39,6 +39,13 @@ def test_it_ends_in_words(arguments: tuple[str | bytes, ...], shell: str, status
     assert (code, "Traceback" in said) == (status, False), said
 
 
+@pytest.mark.parametrize("token", ["ü", "s3cret with a blank", "s3cret\n"])
+@pytest.mark.parametrize("command", ["stats", "mcp"])
+def test_a_token_that_is_none_is_refused_by_its_variable_and_not_told(command: str, token: str) -> None:
+    code, said = ended(command, "--url", "http://127.0.0.1:9", OBSERVER_TOKEN=token)
+    assert (code, "OBSERVER_TOKEN" in said, "ASCII" in said, "s3cret" in said) == (USAGE, True, True, False), said
+
+
 def test_exec_passes_on_the_status_of_a_command_with_other_characters_and_reports_it(tmp_path: Path) -> None:
     with served(tmp_path) as daemon:
         code, said = ended("exec", "--endpoint", "a", "--url", daemon.url, "--", "sh", "-c", b"exit 3 # \xff")
