@@ -6,17 +6,17 @@ import csv
 import io
 import sys
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, TextIO
+from typing import Any, Final, Literal, TextIO
 
 import msgspec
 
 from observer_actors.commands._answers import HealthAnswer
 from observer_actors.commands._filters import Filters, pages, raw_ops
 from observer_actors.commands._options import ApiOptions
+from observer_actors.commands._output import written
 from observer_actors.commands._screen import LongWork, told
-from observer_actors.errors import ObserverError
 from observer_actors.op import Op
 from observer_actors.visible import visible, visible_json
 
@@ -26,12 +26,6 @@ COLUMNS: Final = Op.__struct_fields__
 """Of CSV: the fields of an op in the journal's order; `attrs` is JSON in one cell."""
 FORMULA_BEGINS: Final = ("=", "+", "-", "@", "\t", "\r")
 """A text that begins so is a formula to a spreadsheet, unless a quote stands before it (OWASP, CSV Injection)."""
-
-
-class FileRefused(ObserverError):
-    """The file cannot be written."""
-
-    exit_code: ClassVar[int] = 74
 
 
 def export(
@@ -53,19 +47,16 @@ def export(
     format
         One JSON object a line, or CSV with a head line.
     output
-        A file to write instead of standard output; it is replaced.
+        A file to write instead of standard output; it is replaced once all is on disk, and stays as it was if not.
     """
-    with ExitStack() as stack:
-        stream: TextIO = sys.stdout
-        if output is not None:
-            stream = stack.enter_context(_opened(output))
-        written = _write(stream, filters, api, as_csv=format == "csv")
+    with nullcontext(sys.stdout) if output is None else written(output) as stream:
+        count = _write(stream, filters, api, as_csv=format == "csv")
     if output is not None:
-        told(f"{written:,} ops in {output}")
+        told(f"{count:,} ops in {output}")
 
 
 def _write(stream: TextIO, filters: Filters, api: ApiOptions, *, as_csv: bool) -> int:
-    written = 0
+    count = 0
     wanted = filters.parameters() | {"order": "oldest"}
     with api.open() as daemon, LongWork("exporting", "ops") as progress:
         last_seq = daemon.read(HealthAnswer, "/health").last_seq
@@ -73,9 +64,9 @@ def _write(stream: TextIO, filters: Filters, api: ApiOptions, *, as_csv: bool) -
             csv.writer(stream).writerow(COLUMNS)
         for body, page in pages(daemon, wanted, limit=None):
             stream.write(_rows(page.ops) if as_csv else _lines(body))
-            written += len(page.ops)
+            count += len(page.ops)
             progress(page.ops[-1].seq if page.ops else 0, last_seq)
-    return written
+    return count
 
 
 def _lines(body: bytes) -> str:
@@ -97,10 +88,3 @@ def _cell(value: Any) -> str | float:  # noqa: ANN401 - a field of an op
         return value
     text = visible(value) if isinstance(value, str) else visible_json(msgspec.json.encode(value)).decode()
     return "'" + text if text.startswith(FORMULA_BEGINS) else text
-
-
-def _opened(path: Path) -> TextIO:
-    try:
-        return path.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise FileRefused(f"cannot write {path}: {error.strerror}") from error

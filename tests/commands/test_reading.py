@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
+import socket
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -124,6 +126,66 @@ def test_export_as_csv_can_be_read_by_others(daemon: Served, tmp_path: Path) -> 
     assert (row["error"], json.loads(row["attrs"])) == ("", {"tenant": "t", "n": 5})
     refused = typed("export", "--output", str(tmp_path), "--url", daemon.url)
     assert (refused.returncode, "cannot write" in refused.stderr) == (74, True)
+
+
+@pytest.mark.parametrize("before", ["what was there\n", None])
+def test_an_export_that_fails_leaves_the_file_as_it_was(daemon: Served, tmp_path: Path, before: str | None) -> None:
+    file = tmp_path / "out.jsonl"
+    if before is not None:
+        file.write_text(before)
+    kept = sorted(tmp_path.iterdir())
+    for status, arguments in (
+        (69, ("--url", "http://127.0.0.1:9")),
+        (64, ("--since", "1w", "--url", daemon.url)),
+        (1, ("--after-seq", "-1", "--url", daemon.url)),
+    ):
+        assert typed("export", "--output", str(file), *arguments).returncode == status
+        assert sorted(tmp_path.iterdir()) == kept
+        assert before is None or file.read_text() == before
+
+
+def test_an_export_replaces_a_file_and_leaves_its_mode_and_links_to_it(daemon: Served, tmp_path: Path) -> None:
+    file, link = tmp_path / "out.jsonl", tmp_path / "link"
+    file.write_text("old")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    with file.open() as reader:
+        assert typed("export", "--output", str(link), "--url", daemon.url).returncode == 0
+        assert reader.read() == "old", "who reads it reads on in what was there"
+    assert link.is_symlink()
+    assert (file.read_text().count("\n") > 6, file.stat().st_mode & 0o777) == (True, 0o640)
+    assert sorted(tmp_path.iterdir()) == [link, file]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_an_export_that_is_stopped_leaves_the_file_as_it_was(tmp_path: Path, number: int, status: int) -> None:
+    file = tmp_path / "out.jsonl"
+    file.write_text("old")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        command = [*COMMAND, "export", "--output", str(file), "--url", url]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment()) as exporting:
+            connection, _ = silent.accept()  # it has begun, and waits for an answer
+            exporting.send_signal(number)
+            assert exporting.wait(20) == status
+            connection.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+    assert file.read_text() == "old"
+
+
+def test_what_is_no_plain_file_is_written_as_it_is(daemon: Served, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    command = [*COMMAND, "export", "--url", daemon.url, "--output"]
+    with subprocess.Popen([*command, str(fifo)], stderr=subprocess.DEVNULL, env=environment()) as exporting:
+        lines = fifo.read_text().splitlines()
+        assert exporting.wait(20) == 0
+    assert (len(lines) > 6, fifo.is_fifo()) == (True, True)
+    appended = tmp_path / "appended"
+    appended.write_text("before\n")
+    with appended.open("a") as stdout:
+        subprocess.run([*command, "/dev/stdout"], stdout=stdout, check=True, env=environment(), timeout=60)
+    assert appended.read_text().splitlines()[:2] == ["before", lines[0]]
 
 
 def test_nobody_there_is_told_in_two_lines_and_exits_69() -> None:

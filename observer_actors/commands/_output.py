@@ -1,0 +1,109 @@
+"""The file that a command writes what it was asked for into."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import ClassVar, Final, NoReturn, TextIO
+from uuid import uuid4
+
+from observer_actors.errors import ObserverError
+
+__all__ = ["FileRefused", "written"]
+
+STDOUT: Final = 1
+EXIT_SIGNALLED: Final = 128
+"""Plus the signal's number, as in a shell."""
+
+
+class FileRefused(ObserverError):
+    """The file cannot be written."""
+
+    exit_code: ClassVar[int] = 74
+
+
+@contextmanager
+def written(path: Path) -> Iterator[TextIO]:
+    """Give what is written to. A plain file is replaced as a whole once all is on disk, and else stays as it was.
+
+    What is none, such as a FIFO, is written as it is, and so is what standard output goes to (``/dev/stdout``).
+
+    :raises FileRefused: it cannot be written.
+    """
+    with _told(path):
+        old = _status(path)
+    if old is not None and os.path.samestat(old, os.fstat(STDOUT)):
+        yield sys.stdout
+    elif old is None or stat.S_ISREG(old.st_mode):
+        with _replacing(path.resolve(), old) as stream:
+            yield stream
+    else:
+        with _told(path):
+            stream = path.open("w", encoding="utf-8", newline="")
+        with stream:
+            yield stream
+
+
+@contextmanager
+def _replacing(path: Path, old: os.stat_result | None) -> Iterator[TextIO]:
+    """Give a new file beside this one, with its owner and mode, that takes its place at the end, or is removed."""
+    made = path.with_name(f".export-{uuid4().hex}.part")
+    with _ended_in_order():
+        try:
+            with _told(path):
+                stream = made.open("x", encoding="utf-8", newline="")
+            with stream:
+                if old is not None:
+                    _liken(stream.fileno(), old)
+                yield stream
+                with _told(path):
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            with _told(path):
+                made.replace(path)
+        finally:
+            made.unlink(missing_ok=True)
+
+
+def _liken(descriptor: int, old: os.stat_result) -> None:
+    with suppress(PermissionError):  # a file of somebody else's: then it is ours
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Have signals that would end the process at once raise SystemExit, so that no file is left."""
+    ending = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in ending:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in ending:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(EXIT_SIGNALLED + number)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    with suppress(FileNotFoundError):
+        return path.stat()
+    return None
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = "a new file is made in its folder, and takes its place" if isinstance(error, PermissionError) else ""
+        raise FileRefused(f"cannot write {path}: {error.strerror}", hint=hint) from error
