@@ -42,8 +42,10 @@ class Bounds:
             daemon.admission.statistics(),
             daemon.learned.statistics(),
         )
-        # What comes back after a crash lies beside the channel, and was counted by admission all along.
-        self._within("mailbox", mailbox.depth, mailbox.bound + daemon.settings.journal.batch_ops_max)
+        # What comes back after a crash lies beside the channel, op by op where each had a caller of its own, and was
+        # counted by admission all along.
+        beside = max(daemon.settings.journal.batch_ops_max, admission.waiting_ops_max)
+        self._within("mailbox", mailbox.depth, mailbox.bound + beside)
         if admission.waiting_ops > 12:  # one batch always fits into an empty room
             self._within("waiting ops", admission.waiting_ops, admission.waiting_ops_max)
         if admission.waiting_bytes > 3_000:
