@@ -1,4 +1,4 @@
-"""Room for request bodies: how much of all of them may be in memory at once.
+"""Room for request bodies, and for long heads: how much of all of them may be in memory at once.
 
 A request takes room for all that it announces, before its body is read: whoever got room can then finish, and no two
 wait for each other half-read. One that announces no length takes a little, and more as it comes (`Held.grow`): many
@@ -18,7 +18,17 @@ import trio
 from observer_actors.actors.admission import Room
 from observer_actors.errors import Overloaded, RequestInvalid, RequestTimedOut
 
-__all__ = ["UNANNOUNCED_BYTES", "Arrival", "BodyRoom", "Held", "body_late", "head_late", "no_request"]
+__all__ = [
+    "UNANNOUNCED_BYTES",
+    "Arrival",
+    "BodyRoom",
+    "HeadTooLarge",
+    "Held",
+    "body_late",
+    "head_late",
+    "head_too_large",
+    "no_request",
+]
 
 REQUESTS_MAX: Final = 10_000
 UNANNOUNCED_BYTES: Final = 131_072
@@ -27,6 +37,18 @@ STALL_S: Final = 2.0
 BYTES_A_SECOND_MIN: Final = 65_536
 """A body holds room while it arrives. It may stand still for `STALL_S` in all, and must come at this rate besides: who
 only announces one, or trickles it, does not keep others out."""
+
+
+class HeadTooLarge(RequestInvalid):
+    """The line and the headers of a request above their limit."""
+
+    status = 431
+    title = "head too large"
+
+
+def head_too_large(bytes_max: int) -> HeadTooLarge:
+    """Give the error of a head beyond its limit."""
+    return HeadTooLarge(f"the head of a request holds at most {bytes_max:,} bytes", limit="listen.head_bytes_max")
 
 
 def head_late() -> RequestTimedOut:
@@ -65,40 +87,24 @@ class Arrival:
 
 
 class Held:
-    """The room that one request holds."""
+    """The room that one request holds: none at first."""
 
-    def __init__(self, room: Room, count: int, size: int, *, wait_s: float) -> None:
-        self._room = room
-        self._count = count
-        self._wait_s = wait_s
-        self.size = size
+    def __init__(self, room: BodyRoom) -> None:
+        self.size = 0
         """Bytes."""
-
-    async def enter(self) -> None:
-        """Wait for room, and take it; a request without a body never waits.
-
-        :raises Overloaded: none came free in time.
-        """
-        if self.size:
-            await self._enter(self._count, self.size, first=False)
+        self._room = room
 
     async def grow(self, size: int) -> None:
-        """Take more, until it is room for ``size`` bytes in all.
+        """Wait for room, or for more of it, and take it, until it is room for ``size`` bytes in all.
 
-        :raises Overloaded: none came free in time.
+        :raises Overloaded: none came free in time, or too many wait already.
         """
-        await self._enter(0, size - self.size, first=True)
+        await self._room.enter(0 if self.size else 1, size - self.size, first=self.size > 0)
         self.size = size
 
     def leave(self) -> None:
         """Give it back."""
-        self._room.leave(self._count, self.size)
-
-    async def _enter(self, count: int, size: int, *, first: bool) -> None:
-        with trio.move_on_after(self._wait_s) as waited:
-            await self._room.enter(count, size, first=first)
-        if waited.cancelled_caught:
-            raise Overloaded(f"no room for the body within {self._wait_s:g} s", limit="listen.bodies_bytes_max")
+        self._room.leave(1 if self.size else 0, self.size)
 
 
 class BodyRoom:
@@ -107,28 +113,54 @@ class BodyRoom:
     :param bytes_max: of all bodies together.
     :param wait_s: how long a request may wait for room.
     :param waiting_max: requests that may wait for it.
+    :param what: there is room for, and ``limit`` the setting that says how much; for errors.
     """
 
-    def __init__(self, bytes_max: int, *, wait_s: float, waiting_max: int = REQUESTS_MAX) -> None:
+    def __init__(
+        self,
+        bytes_max: int,
+        *,
+        wait_s: float,
+        waiting_max: int = REQUESTS_MAX,
+        what: str = "body",
+        limit: str = "listen.bodies_bytes_max",
+    ) -> None:
         self.requests = 0
         """Requests that are inside."""
         self._room = Room(REQUESTS_MAX, bytes_max)
         self._wait_s = wait_s
         self._waiting_max = waiting_max
+        self._what = what
+        self._limit = limit
 
     @asynccontextmanager
     async def hold(self, size: int) -> AsyncIterator[Held]:
-        """Hold room for a body of ``size`` bytes; a request without one never waits.
+        """Hold room for ``size`` bytes; a request without a body never waits.
 
-        :raises Overloaded: none came free in time, or too many wait already.
+        :raises Overloaded: as of `Held.grow`.
         """
-        if size and self._room.waiting >= self._waiting_max:
-            raise Overloaded(f"{self._waiting_max:,} requests wait for room already", limit="listen.bodies_bytes_max")
-        held = Held(self._room, 1 if size else 0, size, wait_s=self._wait_s)
-        await held.enter()
+        held = Held(self)
+        if size:
+            await held.grow(size)
         self.requests += 1
         try:
             yield held
         finally:
             self.requests -= 1
             held.leave()
+
+    async def enter(self, count: int, size: int, *, first: bool) -> None:
+        """Wait for room, as `Room.enter`.
+
+        :raises Overloaded: as of `Held.grow`.
+        """
+        if not first and self._room.waiting >= self._waiting_max:
+            raise Overloaded(f"{self._waiting_max:,} requests wait for room already", limit=self._limit)
+        with trio.move_on_after(self._wait_s) as waited:
+            await self._room.enter(count, size, first=first)
+        if waited.cancelled_caught:
+            raise Overloaded(f"no room for the {self._what} within {self._wait_s:g} s", limit=self._limit)
+
+    def leave(self, count: int, size: int) -> None:
+        """Give room back."""
+        self._room.leave(count, size)

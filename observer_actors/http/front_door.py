@@ -6,12 +6,13 @@ request before anyone else does:
 * A *plain* request is parsed by httptools (llhttp) and answered here. Plain means: `POST /event`, `POST /events` or
   `GET /advice?…`, one ``Host``, one ``Content-Length`` with POST and none with GET, and neither ``Transfer-Encoding``
   nor ``Expect`` nor ``Upgrade`` nor what only browsers say.
-* Anything else, and anything that llhttp will not have, goes to Hypercorn with every byte that has been read of it,
-  and the rest of its connection with it. So what is wrong with a request, and where one ends that is not plain, is
-  only ever decided there: there are no two opinions for a smuggler to play off against each other.
+* Anything else, and anything that llhttp will not have, goes to Hypercorn once its head is there, with every byte that
+  has been read. So what is wrong with a request, and where one ends that is not plain, is only ever decided there:
+  there are no two opinions for a smuggler to play off against each other. What has come behind it comes back.
 
 Between two requests a connection waits in the express lane (`express`), where single events are answered without ever
-waking the connection's own task; what has to wait for anything but the disk is that task's, here.
+waking the connection's own task; what has to wait for anything but the disk is that task's, here. Over TLS there is no
+such lane: the task waits, reads and writes itself.
 
 Both ways give what was asked to the same `Intake`, or the same `Advise`. The requests of a connection are taken, and
 so answered, in order.
@@ -30,13 +31,22 @@ from typing import Final
 import trio
 
 from observer_actors.errors import ObserverError, Overloaded
-from observer_actors.http.bodies import Arrival, BodyRoom, body_late, head_late, no_request
+from observer_actors.http.bodies import (
+    Arrival,
+    BodyRoom,
+    HeadTooLarge,
+    Held,
+    body_late,
+    head_late,
+    head_too_large,
+    no_request,
+)
 from observer_actors.http.express import HEAD_BYTES, RECEIVE_BYTES, Express, Rider
 from observer_actors.http.guard import PEER, Guard, Peer, peer_of
 from observer_actors.http.intake import Intake
 from observer_actors.http.lingering import linger
 from observer_actors.http.replies import Reply, problem_reply
-from observer_actors.http.wire import INCOMPLETE, Head, Incomplete, read_head, rendered
+from observer_actors.http.wire import INCOMPLETE, Head, Incomplete, head_bytes, read_head, rendered
 from observer_actors.settings import ListenSettings
 from observer_actors.tokens import Scope
 
@@ -45,15 +55,20 @@ __all__ = ["Advise", "FrontDoor", "HandOver"]
 Advise = Callable[[str, str], Awaitable[Reply]]
 """Answers `GET /advice`, given its query and its ``Accept`` header."""
 
-HandOver = Callable[[trio.SocketStream | trio.SSLStream[trio.SocketStream], bytes, int], Awaitable[None]]
-"""Serves the rest of a connection, given the bytes that have been read of it, and how many requests it has made."""
+HandOver = Callable[[trio.SocketStream | trio.SSLStream[trio.SocketStream], bytes, int], Awaitable[bytes | None]]
+"""Serves the next request of a connection, given the bytes that have been read of it, and how many requests it has made
+before. Gives what has come behind it; None when the connection is to be closed."""
 
 RECEIVE_BYTES_MAX: Final = 262_144
+HEADS_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Of all unfinished heads that are longer than `HEAD_BYTES`, and of their requests until they are answered."""
 TOLD_AT_ONCE_MAX: Final = 32
 """Connections that are turned away and given time to read why. Each takes a descriptor beyond `connections_max`, and
 the journal needs some too: what is beyond this is closed at once, and may not see it."""
 LAST_REQUESTS_S: Final = 0.2
 """A client of ours sends its next request within milliseconds."""
+LAST_WORD_S: Final = 1.0
+"""For the answer to a request that did not come in time."""
 LOOK_S: Final = 1.0
 """How often time limits are looked at."""
 
@@ -63,32 +78,34 @@ class FrontDoor:
 
     :param guard: gives the guard in force; it changes when the settings are reloaded.
     :param connections_max: one more is answered 503 and closed.
-    :param tls: with it, TCP connections speak TLS, and are Hypercorn's from the start.
+    :param wait_s: how long a request waits at most for room.
+    :param tls: with it, TCP connections speak TLS.
     """
 
     def __init__(
         self,
         intake: Intake,
-        bodies: BodyRoom,
         hand_over: HandOver,
         guard: Callable[[], Guard],
         settings: ListenSettings,
         *,
         advise: Advise,
         connections_max: int,
+        wait_s: float,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.intake = intake
         self.advise = advise
-        self.bodies = bodies
+        self.bodies = BodyRoom(settings.bodies_bytes_max, wait_s=wait_s)
+        self.heads = BodyRoom(HEADS_BYTES_MAX, wait_s=wait_s, what="head", limit="")
+        self.hand_over = hand_over
         self.guard = guard
         self.settings = settings
         self.open = 0
-        """Connections, those handed over too."""
+        """Connections, those too whose request is Hypercorn's."""
         self.draining = False
         self.letting_go = False
         self.express = Express(intake, guard, settings)
-        self._hand_over = hand_over
         self._connections_max = connections_max
         self._tls = tls
         self._connections: set[_Connection] = set()
@@ -130,24 +147,18 @@ class FrontDoor:
 
     async def _serve(self, stream: trio.SocketStream, peer: Peer) -> None:
         if self._tls is not None and peer.address:
-            async with stream:
-                encrypted = trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
-                with suppress(OSError, trio.BrokenResourceError):  # the client is gone, or speaks no TLS
-                    await self._hand_over(encrypted, b"", 0)
-            return
-        connection = _Connection(self, stream, peer)
-        unread: bytes | None = None
+            connection: _Connection = _Encrypted(self, stream, peer, self._tls)
+        else:
+            connection = _Connection(self, stream, peer)
         async with stream:
             self._connections.add(connection)
             try:
-                unread = await connection.run()
+                await connection.run()
             except (OSError, trio.BrokenResourceError):
-                return  # the client is gone; what was stored for it is stored
+                return  # the client is gone, or speaks no TLS; what was stored for it is stored
             finally:
                 self._connections.discard(connection)
-            if unread is not None:
-                await self._hand_over(stream, unread, connection.requests)
-            elif connection.is_refused:
+            if connection.is_refused:
                 await linger(stream)
 
     async def _turn_away(self, stream: trio.SocketStream, refusal: ObserverError) -> None:
@@ -186,10 +197,12 @@ class FrontDoor:
             await trio.sleep(LAST_REQUESTS_S)
         self.letting_go = True
         self.express.let_go()
+        for connection in self._connections:
+            connection.let_go()
 
     @property
     def busy(self) -> int:
-        """Connections with a request under way; those handed over are not counted."""
+        """Connections with a request under way; those are not counted whose request is Hypercorn's."""
         return sum(connection.busy for connection in self._connections)
 
 
@@ -207,43 +220,60 @@ class _Connection(Rider):
     Reads and writes go to the descriptor: it is ready when we are told so, and a small answer always fits.
     """
 
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
     def __init__(self, door: FrontDoor, stream: trio.SocketStream, peer: Peer) -> None:
         super().__init__(stream.socket.fileno(), peer)
+        self.stream = stream
         self.scope = trio.CancelScope()
         self.is_refused = False
-        """The last request was answered before all of it was read."""
+        """The client may be sending still what is not read any more."""
+        self._door = door
         self._answering = False
         self._expects_body = False
-        self._door = door
-        self._stream = stream
 
-    async def run(self) -> bytes | None:
-        """Answer plain requests; give what is unread when one is not plain, or None at the end.
+    async def run(self) -> None:
+        """Answer requests until the connection ends.
 
-        :raises OSError: the client is gone.
+        :raises OSError, trio.BrokenResourceError: the client is gone.
         """
         with self.scope:
             while not self.ended and (self.unread or not self._door.letting_go):
-                if not self.unread:
+                if self.unread:
+                    await self._serve_one()
+                else:
                     await self._ride()
-                    continue
-                head = await self._head()
-                if head is None:
-                    return self.unread
-                await self._answer(head)
         if self.scope.cancelled_caught and self.busy and not self._answering:
             await self._say_too_late()
-        return None
+
+    def let_go(self) -> None:
+        """End the connection if it is idle; those in the lane end there."""
 
     async def _ride(self) -> None:
         self.busy = self._answering = False
         await self._door.express.ride(self)
         self.busy = True
         if self.unsent:
-            await self._send_rest(self.unsent)
+            await self._send_all(self.unsent)
+            self.unsent = b""
 
-    async def _head(self) -> Head | None:
-        """Give the next request once its head is there; None when it is not plain."""
+    async def _serve_one(self) -> None:
+        try:
+            async with self._door.heads.hold(0) as held:
+                head = await self._head(held)
+                if head is None:
+                    await self._hand_over()
+                    return
+            await self._answer(head)
+        except (Overloaded, HeadTooLarge) as error:
+            await self._refuse(error)
+
+    async def _head(self, held: Held) -> Head | None:
+        """Give the next request once its head is there; None when it is not plain.
+
+        :raises Overloaded: there is no room for a head as long as this one.
+        :raises HeadTooLarge: nor will there ever be.
+        """
         settings = self._door.settings
         self.busy, self._answering, self._expects_body = True, False, False
         self.until = trio.current_time() + settings.head_seconds_max
@@ -252,13 +282,34 @@ class _Connection(Rider):
             head = read_head(
                 self.unread, body_bytes_max=settings.body_bytes_max, head_bytes_max=settings.head_bytes_max
             )
-            if head is INCOMPLETE and not await self._receive(1):
-                return None
+            if head is INCOMPLETE:
+                if len(self.unread) >= HEAD_BYTES and not held.size:
+                    await held.grow(settings.head_bytes_max)
+                if not await self._receive(1):
+                    head = None
         self.until = inf
-        return head if isinstance(head, Head) else None
+        if isinstance(head, Head):
+            return head
+        if head_bytes(self.unread) > settings.head_bytes_max:
+            raise head_too_large(settings.head_bytes_max)
+        return None
+
+    async def _hand_over(self) -> None:
+        """Have Hypercorn serve a request."""
+        unread, self.unread, self.busy = self.unread, b"", False
+        behind = await self._door.hand_over(self.stream, unread, self.requests)
+        self.requests += 1
+        self.piece = HEAD_BYTES
+        if behind is None:
+            self.ended = self.is_refused = True
+        else:
+            self.unread = behind
 
     async def _answer(self, head: Head) -> None:
-        """Wait for the body, while there is room for it, and answer."""
+        """Wait for the body, while there is room for it, and answer.
+
+        :raises Overloaded: there is none.
+        """
         refusal = self._door.guard().refusal(self.peer, head.method, head.path, head.host, head.authorization)
         if refusal is not None:
             await self._refuse(refusal)
@@ -269,16 +320,13 @@ class _Connection(Rider):
             await self._take(head)
             return
         self._expects_body = True
-        try:
-            async with self._door.bodies.hold(head.end if head.end > RECEIVE_BYTES else 0):
-                is_whole = await self._receive(missing, Arrival(self._door.settings.request_seconds_max))
-                self.until = inf
-                if is_whole:
-                    await self._take(head)
-                else:
-                    await self._refuse(no_request())
-        except Overloaded as error:
-            await self._refuse(error)
+        async with self._door.bodies.hold(head.end if head.end > RECEIVE_BYTES else 0):
+            is_whole = await self._receive(missing, Arrival(self._door.settings.request_seconds_max))
+            self.until = inf
+            if is_whole:
+                await self._take(head)
+            else:
+                await self._refuse(no_request())
 
     async def _refuse(self, error: ObserverError) -> None:
         self.is_refused = True
@@ -299,17 +347,12 @@ class _Connection(Rider):
 
     async def _receive(self, least: int, arrival: Arrival | None = None) -> bool:
         """Receive so many bytes, or a few more, behind what is unread; say False when the client has ended instead."""
-        parts = [self.unread]
+        parts: list[bytes | bytearray] = [self.unread]
         while least > 0:
             if arrival is not None:
                 self.until = arrival.by
-            await trio.lowlevel.wait_readable(self.descriptor)
-            try:
-                part = os.read(self.descriptor, min(max(least, HEAD_BYTES), RECEIVE_BYTES_MAX))
-            except BlockingIOError:
-                continue
+            part = await self._read(min(max(least, HEAD_BYTES), RECEIVE_BYTES_MAX))
             if not part:
-                self.ended = True
                 return False
             parts.append(part)
             least -= len(part)
@@ -319,27 +362,75 @@ class _Connection(Rider):
         await trio.lowlevel.checkpoint_if_cancelled()  # whose time is over is told so here, and not once it is stored
         return True
 
+    async def _read(self, most: int) -> bytes | bytearray:
+        """Wait for bytes, and give up to so many; none at the end."""
+        while True:
+            await trio.lowlevel.wait_readable(self.descriptor)
+            with suppress(BlockingIOError):
+                return os.read(self.descriptor, most)
+
     async def _send(self, reply: Reply, *, close: bool) -> None:
         """Send an answer, the last one if ``close``."""
         self._answering = True
         data = rendered(reply, close=close)
-        try:
-            sent = os.write(self.descriptor, data)
-        except BlockingIOError:
-            sent = 0
+        sent = self._send_now(data)
         if sent < len(data):
-            await self._send_rest(data[sent:])
+            await self._send_all(data[sent:])
         self.ended = close
 
-    async def _send_rest(self, data: bytes) -> None:
+    def _send_now(self, data: bytes) -> int:
+        """Send what can be sent without waiting, and say how much that was."""
+        with suppress(BlockingIOError):
+            return os.write(self.descriptor, data)
+        return 0
+
+    async def _send_all(self, data: bytes) -> None:
         self._answering = True
         self.until = trio.current_time() + self._door.settings.answer_seconds_max
-        await self._stream.send_all(data)
-        self.until, self.unsent = inf, b""
+        await self.stream.send_all(data)
+        self.until = inf
 
     async def _say_too_late(self) -> None:
         """Tell a client whose request did not come in time, if it listens."""
-        self.is_refused = True
-        reply = problem_reply(body_late() if self._expects_body else head_late())
-        with suppress(OSError):
-            os.write(self.descriptor, rendered(reply, close=True))
+        with trio.move_on_after(LAST_WORD_S):
+            await self._refuse(body_late() if self._expects_body else head_late())
+
+
+class _Encrypted(_Connection):
+    """One over TLS. What is read and sent goes through the stream; it does not ride."""
+
+    stream: trio.SSLStream[trio.SocketStream]
+
+    def __init__(self, door: FrontDoor, stream: trio.SocketStream, peer: Peer, tls: ssl.SSLContext) -> None:
+        super().__init__(door, stream, peer)
+        self.stream = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
+
+    async def run(self) -> None:
+        """Shake hands, and answer requests until the connection ends.
+
+        :raises OSError, trio.BrokenResourceError: the client is gone, or speaks no TLS.
+        """
+        self.until = trio.current_time() + self._door.settings.head_seconds_max
+        with self.scope:
+            await self.stream.do_handshake()
+        if not self.scope.cancelled_caught:
+            self.scope = trio.CancelScope()
+            await super().run()
+
+    def let_go(self) -> None:
+        """End the connection if it is idle."""
+        if not self.is_off:
+            self.scope.cancel()
+
+    async def _ride(self) -> None:
+        """Wait for the next request, in nobody's lane."""
+        self.busy = self._answering = self.is_off = False
+        self.until = trio.current_time() + self._door.settings.idle_seconds_max
+        self.unread = bytes(await self._read(self.piece))
+        self.busy, self.ended, self.is_off, self.until = True, not self.unread, True, inf
+
+    async def _read(self, most: int) -> bytes | bytearray:
+        return await self.stream.receive_some(most)
+
+    def _send_now(self, data: bytes) -> int:  # noqa: ARG002 - nothing can be encrypted without a turn
+        return 0

@@ -24,7 +24,7 @@ from observer_actors.http.guard import PEER, Guard
 from observer_actors.http.replies import FOR_BROWSERS, Reply, problem_reply
 from observer_actors.http.wire import LENGTH_DIGITS_MAX
 
-__all__ = ["GO_ON", "Application", "Gate", "head_too_large"]
+__all__ = ["GO_ON", "Application", "Gate"]
 
 # ASGI's own types are as loose: what is in a message depends on its type.
 Message = Any
@@ -41,18 +41,6 @@ _WITH_HOST: Final = re.compile(rb"https?://([^/]*)(/.*)?", re.IGNORECASE)
 _FOR_BROWSERS: Final = [(name.encode(), value.encode()) for name, value in FOR_BROWSERS]
 
 
-class HeadTooLarge(RequestInvalid):
-    """The line and the headers of a request above their limit."""
-
-    status = 431
-    title = "head too large"
-
-
-def head_too_large(bytes_max: int) -> HeadTooLarge:
-    """Give the error of a head beyond its limit."""
-    return HeadTooLarge(f"the head of a request holds at most {bytes_max:,} bytes", limit="listen.head_bytes_max")
-
-
 class Gate:
     """An ASGI application around another one.
 
@@ -66,12 +54,10 @@ class Gate:
         bodies: BodyRoom,
         guard: Callable[[], Guard],
         *,
-        head_bytes_max: int,
         body_bytes_max: int,
         body_seconds_max: float,
         answers_bytes_max: int,
     ) -> None:
-        self._head_bytes_max = head_bytes_max
         self._application = application
         self._guard = guard
         self._bodies = bodies
@@ -102,19 +88,12 @@ class Gate:
         refusal = self._guard().refusal_by_headers(PEER.get(), scope["method"], scope["path"], headers)
         if refusal is not None:
             return problem_reply(refusal)
-        self._measure(scope)
         room, most = self._room_for(scope)
         async with self._bodies.hold(room) as held:
             await scope["state"][GO_ON]()
             arriving = _Arriving(receive, held, most, self._body_seconds_max)
             await self._application(scope, arriving, _Answering(send, self._answers))
         return None
-
-    def _measure(self, scope: Message) -> None:
-        """Refuse a head above its limit: Hypercorn only looks at how much of an unfinished one it holds."""
-        line = len(scope["method"]) + len(scope["raw_path"]) + len(scope["query_string"])
-        if line + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > self._head_bytes_max:
-            raise head_too_large(self._head_bytes_max)
 
     def _room_for(self, scope: Message) -> tuple[int, int]:
         """Give the room that a body takes at first, and at most."""

@@ -30,9 +30,8 @@ __all__ = ["IngestServer"]
 GRACE_S: Final = 6.0
 """For requests under way when the daemon stops: a little longer than a caller waits for its commit."""
 DRAIN_LOOK_S: Final = 0.01
-WEB_WAITING_MAX: Final = 1_000
-"""Requests to Hypercorn that wait for room for their bodies: each takes some 50 KB meanwhile, also when its client has
-gone, which nobody sees before what it has sent is read."""
+WEB_WAITING_MAX: Final = 500
+"""Requests to Hypercorn that wait for room for their bodies, of those that it serves at once: others have no bodies."""
 FILES_KEPT: Final = 64
 """Descriptors for the journal, the store and the threads that read: connections never take the last ones."""
 
@@ -82,20 +81,19 @@ class IngestServer:
             self._application,
             announced,
             self._guard,
-            head_bytes_max=settings.head_bytes_max,
             body_bytes_max=settings.body_bytes_max,
             body_seconds_max=settings.request_seconds_max,
             answers_bytes_max=settings.answers_bytes_max,
         )
-        web = Web(gate, settings)
+        web = Web(gate, settings, wait_s=self._wait_s)
         door = FrontDoor(
             self._intake,
-            BodyRoom(settings.bodies_bytes_max, wait_s=self._wait_s),
             web.serve,
             self._guard,
             settings,
             advise=self._advise,
             connections_max=min(settings.connections_max, _files_max() - FILES_KEPT),
+            wait_s=self._wait_s,
             tls=tls_context(settings),
         )
         async with web.started(), trio.open_nursery() as connections:

@@ -1,6 +1,9 @@
-"""The other way in: Hypercorn, one connection at a time, each handed over with the bytes that have been read of it.
+"""The other way in: Hypercorn, one request at a time, each handed over with the bytes that have been read of it.
 
-What Hypercorn leaves open is kept here: time for a head, time for an answer, and what its own refusals say.
+What has come behind it is given back to the front door, and so is the connection: while it is idle it costs as little
+as any other, and whatever is plain of what it asks for next is answered as fast.
+
+What Hypercorn leaves open is kept here: time for an answer, how many requests at once, and what its own refusals say.
 """
 
 from __future__ import annotations
@@ -8,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from math import inf
 from typing import Any, Final
 
 import h11
@@ -22,10 +24,10 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
-from observer_actors.errors import ObserverError
-from observer_actors.http.bodies import BYTES_A_SECOND_MIN, head_late, no_request
-from observer_actors.http.gate import GO_ON, head_too_large
-from observer_actors.http.lingering import end, linger
+from observer_actors.errors import ObserverError, Overloaded
+from observer_actors.http.bodies import BYTES_A_SECOND_MIN, head_too_large, no_request
+from observer_actors.http.gate import GO_ON
+from observer_actors.http.lingering import end
 from observer_actors.http.replies import problem_reply
 from observer_actors.http.wire import rendered
 from observer_actors.settings import ListenSettings
@@ -33,6 +35,10 @@ from observer_actors.settings import ListenSettings
 __all__ = ["Web"]
 
 
+_Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+REQUESTS_MAX: Final = 1_000
+"""At once: each takes some 50 KB, whatever it is about."""
 PIECE_BYTES: Final = 16_384
 """Read at once. Hypercorn takes in ten of them before it waits for somebody to read them."""
 SMALL_PIECES: Final = 12
@@ -46,14 +52,23 @@ class Web:
     """The web application behind Hypercorn.
 
     :param application: the ASGI application.
+    :param wait_s: how long a request waits at most until there are fewer than `REQUESTS_MAX`.
     """
 
-    def __init__(self, application: Any, settings: ListenSettings) -> None:  # noqa: ANN401 - ASGI has no common type
+    def __init__(
+        self,
+        application: Any,  # noqa: ANN401 - ASGI has no common type
+        settings: ListenSettings,
+        *,
+        wait_s: float,
+    ) -> None:
         self._application = wrap_app(application, 0, "asgi")
         self._config = _config(settings)
         self._settings = settings
         self._context = WorkerContext(None)
         self._sends: set[trio.CancelScope] = set()
+        self._wait_s = wait_s
+        self._requests = trio.CapacityLimiter(REQUESTS_MAX)
 
     @asynccontextmanager
     async def started(self) -> AsyncIterator[None]:
@@ -66,10 +81,14 @@ class Web:
             await lifespan.wait_for_shutdown()
             nursery.cancel_scope.cancel()
 
-    async def serve(
-        self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], unread: bytes, requests: int
-    ) -> None:
-        """Serve the rest of a connection that has made so many requests."""
+    async def serve(self, stream: _Stream, unread: bytes, requests: int) -> bytes | None:
+        """Serve the next request of a connection that has made so many before.
+
+        :param unread: the request; at least its whole head, unless there will be no more of it.
+        :return: what has come behind it; None when the connection is to be closed.
+        :raises Overloaded: too many are being served.
+        """
+        await self._enter()
         of_kind = _Rest if isinstance(stream, trio.SocketStream) else _EncryptedRest
         rest = of_kind(stream, unread, self._sends, self._settings)  # type: ignore[arg-type]  # as just looked at
         state = ConnectionState({})
@@ -77,11 +96,19 @@ class Web:
         state[GO_ON] = server.go_on
         try:
             await server.run()
+            return server.unread
         finally:
             server.forget()
+            self._requests.release()
+
+    async def _enter(self) -> None:
+        with trio.move_on_after(self._wait_s) as waited:
+            await self._requests.acquire()
+        if waited.cancelled_caught:
+            raise Overloaded(f"{REQUESTS_MAX:,} requests are being served already")
 
     async def drain(self) -> None:
-        """Have each connection closed once it is idle."""
+        """Have each answer be the last of its connection."""
         await self._context.terminated.set()
 
     def abort(self) -> None:
@@ -100,9 +127,16 @@ class VersionRefused(ObserverError):
 class _Patient(h11.Connection):
     """Hypercorn's connection, which speaks HTTP/1 alone, and takes no offence at what comes behind the last request.
 
-    The latter would be refused with 400 while the answer to that request is being made: the caller would be told that
-    nothing was stored, and it was. So it is dropped.
+    What comes behind one with ``Connection: close`` would be refused with 400 while the answer to that one is being
+    made: the caller would be told that nothing was stored, and it was. So it is dropped.
     """
+
+    _has_ended = False
+
+    def ended(self) -> bytes:
+        """Give what has come behind the request that has been answered, and nothing more to Hypercorn."""
+        self._has_ended = True
+        return self.trailing_data[0]
 
     @property
     def they_are_waiting_for_100_continue(self) -> bool:
@@ -115,11 +149,11 @@ class _Patient(h11.Connection):
             super().receive_data(data)
 
     def next_event(self) -> Any:  # noqa: ANN401 - h11's
-        """Give the next event; behind the last request there is none.
+        """Give the next event; behind the request there is none.
 
         :raises h11.RemoteProtocolError: as h11, and of HTTP/2, which Hypercorn would go on to speak.
         """
-        if self.their_state is h11.MUST_CLOSE:
+        if self._has_ended or self.their_state is h11.MUST_CLOSE:
             return h11.NEED_DATA
         try:
             event = super().next_event()
@@ -141,13 +175,17 @@ def _without_upgrade(request: h11.Request) -> h11.Request:
 
 
 class _Server(TCPServer):
-    """Hypercorn's, which would cancel the request of a client that has closed its side, or wait for another one."""
+    """Hypercorn's, for one request: then what has come behind it is given back, and the connection with it.
+
+    Hypercorn would cancel the request of a client that has closed its side, or wait for another one.
+    """
 
     stream: _Ours  # type: ignore[assignment]  # what Hypercorn uses of a stream
-    _has_ended = False
 
     def __init__(self, requests: int, *arguments: Any) -> None:  # noqa: ANN401 - Hypercorn's
         super().__init__(*arguments)
+        self.unread: bytes | None = None
+        """What has come behind the request; None unless the connection may serve another one."""
         self._requests = requests
         self._answered = trio.Event()
 
@@ -157,7 +195,7 @@ class _Server(TCPServer):
         Only a search for garbage would find them, with what was read last.
         """
         wrapper = vars(self).get("protocol")
-        if wrapper is not None:  # there is none where the client has gone already, or TLS came to nothing
+        if wrapper is not None:  # there is none where the client has gone already
             vars(wrapper.protocol).clear()
             vars(wrapper).clear()
         vars(self).clear()
@@ -170,16 +208,21 @@ class _Server(TCPServer):
         protocol.keep_alive_requests = self._requests
         with self.stream.reading, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while data := await self.stream.receive_some(PIECE_BYTES):
+                if self.unread is not None:  # it came while the answer ended
+                    self.unread += data
+                    break
                 await self.protocol.handle(RawData(bytes(data)))
-            self._has_ended = True
-            await self.protocol.handle(RawData(b""))
-            if not self.stream.is_idle:
-                self._answered = trio.Event()
+            else:
+                await self.protocol.handle(RawData(b""))
                 with trio.move_on_after(HALF_CLOSED_S):
                     await self._answered.wait()
-        self._has_ended = True
         await self.protocol.handle(Closed())
         await self.idle_task.stop()
+        if self.unread is not None:
+            self.unread += self.stream.unread
+
+    async def _idle_timeout(self) -> None:
+        """Nothing: whoever is idle is not here."""
 
     async def go_on(self) -> None:
         """Tell a client to send the body, if it waits for that (RFC 9110, 10.1.1)."""
@@ -189,49 +232,43 @@ class _Server(TCPServer):
             await self.protocol_send(RawData(data))
 
     async def protocol_send(self, event: Event) -> None:
-        """Send; nobody is idle any more once the client has ended."""
-        if isinstance(event, Updated | Closed):
-            is_idle = isinstance(event, Closed) or event.idle
-            self.stream.idle(is_idle=is_idle, begun=is_idle and self._has_begun())
-            if is_idle:
-                self._answered.set()
-        if not (self._has_ended and isinstance(event, Updated)):
+        """Send, and end with the answer."""
+        if isinstance(event, Updated) and event.idle:
+            connection = self.protocol.protocol.connection
+            assert isinstance(connection, _Patient)
+            self.unread = connection.ended()
+            self.stream.give_back()
+        else:
             await super().protocol_send(event)
-
-    def _has_begun(self) -> bool:
-        """Whether bytes of the next request are there already: sent while the one before was being answered."""
-        protocol = self.protocol.protocol
-        return isinstance(protocol, H11Protocol) and bool(protocol.connection.trailing_data[0])
+        if isinstance(event, Closed) or self.unread is not None:
+            self._answered.set()
 
 
 class _Ours:
-    """A stream of which some bytes have been read: they come first. What Hypercorn uses of a stream, and no more."""
+    """A stream of which some bytes have been read: they come first. What Hypercorn uses of a stream, and no more.
 
-    def __init__(
-        self,
-        stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
-        unread: bytes,
-        sends: set[trio.CancelScope],
-        settings: ListenSettings,
-    ) -> None:
-        self.is_idle = True
+    The stream itself stays open, for it is the front door's.
+    """
+
+    def __init__(self, stream: _Stream, unread: bytes, sends: set[trio.CancelScope], settings: ListenSettings) -> None:
+        self.unread = unread
         self.reading = trio.CancelScope()
-        """Around all reading. Cancelled when an answer cannot be sent: before it looks at what came behind the request,
-        Hypercorn would wait for the end of that answer, for ever."""
+        """Around all reading. Cancelled at the end, and when an answer cannot be sent: before it looks at what came
+        behind the request, Hypercorn would wait for the end of that answer, for ever."""
+        self._is_given_back = False
         self._pieces = 0
-        """Received of the request that is under way."""
-        self._head_by = inf
-        self._receiving = trio.CancelScope()
-        self._is_receiving = False
-        self._is_closing = False
         self._stream = stream
-        self._unread = unread
         self._sends = sends
         self._settings = settings
 
+    def give_back(self) -> None:
+        """End reading; what remains to be done by Hypercorn concerns the connection no more."""
+        self._is_given_back = True
+        self.reading.cancel()
+
     async def aclose(self) -> None:
-        """Close; again is harmless."""
-        await self._stream.aclose()
+        """End reading; again is harmless."""
+        self.reading.cancel()
 
     async def send_all(self, data: bytes) -> None:
         """Send; a client that does not read is cut off."""
@@ -249,42 +286,15 @@ class _Ours:
             await trio.aclose_forcefully(self._stream)
             raise trio.BrokenResourceError("the client does not read")
 
-    def idle(self, *, is_idle: bool, begun: bool) -> None:
-        """Say whether no request is under way, and whether one has begun then all the same."""
-        self.is_idle = is_idle
-        if is_idle:
-            self._pieces = 0
-        self._expect_head(begun=begun)
-
-    def _expect_head(self, *, begun: bool) -> None:
-        self._head_by = trio.current_time() + self._settings.head_seconds_max if begun else inf
-        self._receiving.deadline = self._head_by
-
     async def receive_some(self, max_bytes: int) -> bytes | bytearray:
         """Give what was read before, then what comes."""
-        if self._is_closing:
-            raise trio.ClosedResourceError
         if self._pieces < SMALL_PIECES:
             self._pieces += 1
             max_bytes = SMALL_PIECE_BYTES
-        if self._unread:
-            data: bytes | bytearray = self._unread[:max_bytes]
-            self._unread = self._unread[max_bytes:]
-            await trio.lowlevel.checkpoint()
-        else:
-            self._is_receiving = True
-            try:
-                with trio.CancelScope(deadline=self._head_by) as self._receiving:
-                    data = await self._stream.receive_some(max_bytes)
-            finally:
-                self._is_receiving = False
-            if self._receiving.cancelled_caught and self._is_closing:
-                raise trio.ClosedResourceError
-            if self._receiving.cancelled_caught:
-                await self.send_all(rendered(problem_reply(head_late()), close=True))
-                raise trio.BrokenResourceError("the client does not send")
-        if self.is_idle and self._head_by == inf:
-            self._expect_head(begun=True)
+        if not self.unread:
+            return await self._stream.receive_some(max_bytes)
+        await trio.lowlevel.checkpoint()
+        data, self.unread = self.unread[:max_bytes], self.unread[max_bytes:]
         return data
 
 
@@ -300,22 +310,12 @@ class _Rest(_Ours):
 
     async def send_eof(self) -> None:
         """Say that no more is sent."""
-        end(self._plain)
-
-    async def aclose(self) -> None:
-        """Close, kindly. Whoever receives now is told that it is closed."""
-        if not self._is_closing:
-            self._is_closing = True
-            self._receiving.cancel()
-            with trio.CancelScope(shield=True):  # Hypercorn closes from within what it cancels; `linger` has a limit
-                while self._is_receiving:
-                    await trio.lowlevel.checkpoint()
-                await linger(self._plain)
-        await super().aclose()
+        if not self._is_given_back:
+            end(self._plain)
 
 
 class _EncryptedRest(_Ours):
-    """Over TLS. Hypercorn tells it by `do_handshake`."""
+    """Over TLS. Hypercorn tells it by `do_handshake`, which is over."""
 
     def __init__(
         self,
@@ -327,11 +327,7 @@ class _EncryptedRest(_Ours):
         super().__init__(stream, unread, sends, settings)
         self.transport_stream = stream.transport_stream
         self.do_handshake = stream.do_handshake
-        self._encrypted = stream
-
-    def selected_alpn_protocol(self) -> str | None:
-        """Give what was agreed on; after the handshake."""
-        return self._encrypted.selected_alpn_protocol()  # type: ignore[no-any-return]  # trio hands it through untyped
+        self.selected_alpn_protocol = stream.selected_alpn_protocol
 
 
 def _said(data: bytes, settings: ListenSettings) -> bytes:
@@ -352,9 +348,7 @@ def _config(settings: ListenSettings) -> Config:
     config = Config()
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn")
-    config.keep_alive_timeout = settings.idle_seconds_max
     config.keep_alive_max_requests = settings.requests_per_connection_max
     config.h11_max_incomplete_size = settings.head_bytes_max
-    config.ssl_handshake_timeout = settings.head_seconds_max
     config.include_server_header = False
     return config

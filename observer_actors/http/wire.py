@@ -26,6 +26,7 @@ __all__ = [
     "Head",
     "Incomplete",
     "all_rendered",
+    "head_bytes",
     "read_head",
     "rendered",
 ]
@@ -37,13 +38,17 @@ REMEMBERED_MAX: Final = 1_024
 """Heads remembered, and how long one may be: a MiB in all."""
 
 _HEAD_END: Final = b"\r\n\r\n"
+_ANY_HEAD_END: Final = re.compile(rb"\n\r?\n")
 _BEGINNINGS: Final = (b"POST /event HTTP/1.1\r\n", b"POST /events HTTP/1.1\r\n", b"GET /advice?")
 _ADVICE_LINE: Final = re.compile(rb"GET /advice\?([!-\"$-~]*) HTTP/1\.1\r\n")
 _MEANINGFUL: Final = frozenset(
     {b"content-length", b"host", b"content-encoding", b"connection", b"authorization", b"traceparent", b"accept"}
 )
 _NEVER_PLAIN: Final = frozenset(
-    {b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"origin", b"sec-fetch-site"}
+    {
+        *(b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"),
+        *(b"origin", b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site"),
+    }
 )
 
 
@@ -72,23 +77,31 @@ class Incomplete(Enum):
 
 
 INCOMPLETE: Final = Incomplete.INCOMPLETE
-"""The head has not ended yet, and may still be plain."""
+"""The head has not ended yet."""
 
 
 def read_head(data: bytes, *, body_bytes_max: int, head_bytes_max: int) -> Head | Incomplete | None:
-    """Read the head at the beginning of the data: a plain request, `INCOMPLETE`, or None when it is not plain.
+    """Read the head at the beginning of the data: a plain request, or None when it is not plain.
+
+    `INCOMPLETE` when the head has not ended. Of no other data would Hypercorn have to wait for more to know its head.
 
     :param body_bytes_max: a longer body is not plain.
     :param head_bytes_max: nor is a longer head.
     """
     body_at = data.find(_HEAD_END) + len(_HEAD_END)
     if body_at < len(_HEAD_END):
-        return INCOMPLETE if len(data) < head_bytes_max and _may_be_plain(data) else None
+        return INCOMPLETE if len(data) <= head_bytes_max and _may_be_head(data) else None
     if body_at > head_bytes_max:
         return None
     head = data[:body_at]
     found = _remembered(head) if _is_remembered(head) else _parse(head)
     return found if found and found.end - body_at <= body_bytes_max else None
+
+
+def head_bytes(data: bytes) -> int:
+    """Give the length of the head at the beginning of the data, as far as it has come."""
+    end = _ANY_HEAD_END.search(data)
+    return end.end() if end else len(data)
 
 
 def _is_remembered(head: bytes) -> bool:
@@ -102,8 +115,9 @@ def _is_remembered(head: bytes) -> bool:
     )
 
 
-def _may_be_plain(begun: bytes) -> bool:
-    return begun.startswith(_BEGINNINGS) or any(line.startswith(begun) for line in _BEGINNINGS)
+def _may_be_head(begun: bytes) -> bool:
+    """Say whether more may make a head of it: what h11 takes for the end of one, or for none, is not to wait."""
+    return begun[:1] > b" " and _ANY_HEAD_END.search(begun) is None
 
 
 def _parse(head: bytes) -> Head | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +22,7 @@ import trio
 from benchmarks.processes import children
 from observer_actors.actors.admission import LOOK_S
 from observer_actors.http.express import FEW, Group
+from observer_actors.http.wire import Head, read_head
 from observer_actors.settings import ListenSettings, Settings
 from tests.daemon.inside import daemon_inside
 from tests.daemon.served import Served, served
@@ -30,7 +32,13 @@ from tests.harness import Daemon, running_daemon
 Way = Literal["front", "web"]
 WAYS: Final[tuple[Way, Way]] = ("front", "web")
 START: Final = b"POST /event HTTP/1.1\r\nHost: localhost\r\n"
+PLAIN_LINE: Final = re.compile(rb"(POST /events?|GET /advice\?\S*) HTTP/1\.1\r\n")
 CONFIG: Final = "[listen]\nbody_bytes_max = 20000\nrequest_seconds_max = 1.0\nbatch_events_max = 100\n"
+
+
+def not_plain(data: bytes) -> bytes:
+    """Give each request a header that says nothing, and that the front door leaves to Hypercorn."""
+    return PLAIN_LINE.sub(rb"\g<0>TE: trailers\r\n", data)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -46,14 +54,20 @@ class Answer(msgspec.Struct, frozen=True):
 class Client:
     """One connection, spoken to in raw bytes; answers are read by h11, which is strict."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream], way: Way) -> None:
         self._stream = stream
+        self._way = way
         self._reader = h11.Connection(h11.CLIENT)
 
+    def form(self, data: bytes) -> bytes:
+        """Give what is sent of it, for who sends it in pieces: those are sent as they are."""
+        return data if self._way == "front" else not_plain(data)
+
     async def send(self, data: bytes) -> None:
-        await self._stream.send_all(data)
+        await self._stream.send_all(self.form(data))
 
     async def end(self) -> None:
+        assert isinstance(self._stream, trio.SocketStream)
         await self._stream.send_eof()
 
     async def answer(self) -> Answer:
@@ -69,7 +83,7 @@ class Client:
             while True:
                 event = self._reader.next_event()
                 if event is h11.NEED_DATA:
-                    self._reader.receive_data(await self._stream.receive_some())
+                    self._reader.receive_data(bytes(await self._stream.receive_some()))
                 elif isinstance(event, h11.Response):
                     head = event
                 elif isinstance(event, h11.Data):
@@ -101,7 +115,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
 
 @asynccontextmanager
 async def connected(daemon: Daemon, way: Way) -> AsyncIterator[Client]:
-    """Connect; a first request that is not ingest gives the connection to Hypercorn."""
+    """Connect; what is sent goes to Hypercorn if that is the way, whatever it is."""
     async with connected_to(daemon.url, way) as client:
         yield client
 
@@ -127,11 +141,7 @@ async def connected_to(address: str, way: Way) -> AsyncIterator[Client]:
         url = httpx.URL(address)
         stream = await trio.open_tcp_stream(url.host, url.port or 0)
     async with stream:
-        client = Client(stream)
-        if way == "web":
-            await client.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert (await client.answer()).status == 200
-        yield client
+        yield Client(stream, way)
 
 
 def get(target: str, *more: str) -> bytes:
@@ -235,6 +245,15 @@ REQUESTS: Final = {
     "attributes that are none": get("/advice?endpoint=a&attrs=%5B1%5D"),
 }
 """Valid HTTP, each; what the daemon says of them is below, by comparing the ways."""
+
+
+def test_what_is_sent_on_the_other_way_is_never_plain() -> None:
+    assert any(isinstance(head_of(request), Head) for request in REQUESTS.values())
+    assert not any(isinstance(head_of(not_plain(request)), Head) for request in REQUESTS.values())
+
+
+def head_of(request: bytes) -> object:
+    return read_head(request, body_bytes_max=20_000, head_bytes_max=16_384)
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -341,7 +360,7 @@ async def test_requests_in_a_pipeline_are_answered_in_order(daemon: Daemon, way:
 @pytest.mark.parametrize("way", WAYS)
 async def test_halves_of_requests_that_come_together_are_put_together(daemon: Daemon, way: Way) -> None:
     async with connected(daemon, way) as client:
-        stream = b"".join(post("/event", b'{"endpoint":"%d"}' % number) for number in range(6))
+        stream = client.form(b"".join(post("/event", b'{"endpoint":"%d"}' % number) for number in range(6)))
         for at in range(0, len(stream), 50):  # no piece ends where a request does
             await client.send(stream[at : at + 50])
             await trio.lowlevel.checkpoint()
@@ -364,7 +383,7 @@ async def test_any_mixture_of_requests_goes_through_one_connection(daemon: Daemo
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_request_may_come_byte_by_byte(daemon: Daemon, way: Way) -> None:
     async with connected(daemon, way) as client:
-        for byte in post("/event", b'{"endpoint":"slow"}'):
+        for byte in client.form(post("/event", b'{"endpoint":"slow"}')):
             await client.send(bytes([byte]))
             await trio.lowlevel.checkpoint()
         assert (await client.answer()).json["accepted"]
@@ -438,7 +457,7 @@ async def test_who_ends_with_a_request_is_answered_and_let_go_of(daemon: Daemon)
     """The request and the end in one segment: the end is told once, with the request."""
     host, port = daemon.url.removeprefix("http://").split(":")
     async with await trio.open_tcp_stream(host, int(port)) as stream:
-        client = Client(stream)
+        client = Client(stream, "front")
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         await client.send(post("/event", b"{}"))
         stream.socket.shutdown(socket.SHUT_WR)
