@@ -5,10 +5,11 @@ Pure: no clock, no file, no network. The record is one JSON object with the keys
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from operator import attrgetter
+from sys import getsizeof
 from typing import Final, NewType
 
 import msgspec
@@ -21,12 +22,12 @@ __all__ = [
     "Op",
     "Scalar",
     "Seq",
-    "characters",
     "decode_op",
     "encode_op",
     "encode_ops",
     "iso_milliseconds",
     "microseconds",
+    "text_bytes",
     "time_us",
 ]
 
@@ -97,19 +98,35 @@ def decode_op(line: bytes | memoryview) -> Op:
     return _op_decoder.decode(line)
 
 
-_LABELS: Final = attrgetter("staffer_id", "sig_hash", "event_kind", "role", "city", "state")
+_TEXTS: Final = attrgetter(
+    "timestamp", "endpoint", "input_summary", "output_summary", "error",
+    "staffer_id", "sig_hash", "event_kind", "role", "city", "state",
+)  # fmt: skip
+_SHORT_CHARACTERS: Final = 1_000
+"""Ops whose texts are no longer than this on average are not looked at closely: they are too small to matter."""
 
 
-def characters(ops: Sequence[Op]) -> int:
-    """Give the length of the texts of the ops, together: what they take in memory grows with it."""
-    total = 0
+def text_bytes(ops: Sequence[Op]) -> int:
+    """Give what the texts of the ops take in memory, together, in bytes; of short ones, their length.
+
+    Python keeps a text at the width of its widest character: one emoji makes each of the others take four bytes.
+    """
+    total = sum(map(len, filter(None, chain.from_iterable(map(_TEXTS, ops)))))
+    for value in _values(ops):
+        if value.__class__ is str:
+            total += len(value)
+    if total <= _SHORT_CHARACTERS * len(ops):
+        return total
+    return sum(map(getsizeof, chain(chain.from_iterable(map(_TEXTS, ops)), _values(ops))))
+
+
+def _values(ops: Iterable[Op]) -> Iterator[object]:
+    """Give what may be a text, and may be something else."""
     for op in ops:
-        total += len(op.endpoint) + len(op.input_summary) + len(op.output_summary)
-        if op.error:
-            total += len(op.error)
+        if op.count is not UNSET:
+            yield op.count
         if op.attrs:
-            total += sum(len(value) for value in op.attrs.values() if isinstance(value, str))
-    return total + sum(map(len, filter(None, chain.from_iterable(map(_LABELS, ops)))))
+            yield from op.attrs.values()
 
 
 def iso_milliseconds(time: datetime) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from observer_actors.event import OWN_SOURCE
-from observer_actors.op import MaybeText, Op, characters
+from observer_actors.op import MaybeText, Op, text_bytes
 
 __all__ = ["RecentOp", "Ring", "RingStatistics"]
 
@@ -44,20 +44,20 @@ class RingStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class Ring:
     """The newest ``capacity`` ops, oldest first. Pushing is cheap, and counts are made when they are asked for.
 
-    :param characters_max: fewer are held when their texts together are longer than this; only ops of 30 KiB on
+    :param text_bytes_max: fewer are held when their texts together take more memory than this; only ops of 8 KiB on
         average ever meet it.
     """
 
-    def __init__(self, capacity: int, characters_max: int = 16 * 1024 * 1024) -> None:
+    def __init__(self, capacity: int, text_bytes_max: int = 16 * 1024 * 1024) -> None:
         self.capacity = capacity
         self.last_seq = 0
-        self._characters_max = characters_max
+        self._text_bytes_max = text_bytes_max
         self._ops: deque[Op] = deque(maxlen=capacity)
         self._parts: deque[tuple[int, int]] = deque()
-        """Ops, and characters, of each part that was pushed and of which something is still held."""
+        """Ops, and bytes of their texts, of each part that was pushed and of which something is still held."""
         self._pushed = 0
         """Ops in those parts; the oldest of them may be gone."""
-        self._characters = 0
+        self._text_bytes = 0
 
     def __len__(self) -> int:
         return len(self._ops)
@@ -74,22 +74,22 @@ class Ring:
             self.last_seq = ops[-1].seq
 
     def _push(self, part: Sequence[Op]) -> None:
-        texts = characters(part)
+        texts = text_bytes(part)
         self._ops.extend(part)
         self._parts.append((len(part), texts))
         self._pushed += len(part)
-        self._characters += texts
+        self._text_bytes += texts
         while self._pushed - self._parts[0][0] >= self.capacity:
             self._forget_part()
-        while self._characters > self._characters_max and len(self._parts) > 1:
+        while self._text_bytes > self._text_bytes_max and len(self._parts) > 1:
             self._forget_part()
             while len(self._ops) > self._pushed:
                 self._ops.popleft()
 
     def _forget_part(self) -> None:
-        count, characters = self._parts.popleft()
+        count, texts = self._parts.popleft()
         self._pushed -= count
-        self._characters -= characters
+        self._text_bytes -= texts
 
     def newest_first(self) -> Iterator[Op]:
         """Give the ops, newest first."""

@@ -140,7 +140,7 @@ class RingSettings(Section, frozen=True):
     """The recent ops, held in memory."""
 
     capacity_ops: Annotated[int, Meta(ge=1, le=1_000_000)] = 2_000
-    """Ops held; fewer if their texts together exceed 16 Mi characters."""
+    """Ops held; fewer if their texts together take more than 16 MiB."""
 
 
 class TailSettings(Section, frozen=True):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -72,15 +74,28 @@ def _count(ops: list[Op], source: str) -> int:
     return sum(kept.source == source for kept in ops)
 
 
-def test_fewer_are_held_when_their_texts_are_long() -> None:
-    ring = Ring(100, characters_max=1_000)
+LONG: Final = "x" * 300_000
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "held"),
+    [
+        ("error", LONG, 3),
+        ("error", "\U0001f600" + LONG, 1),
+        ("error", "\u20ac" + LONG, 1),
+        ("error", "\xe9" + LONG, 3),
+        ("timestamp", LONG, 3),
+        ("count", LONG, 3),
+        ("attrs", {"a": LONG, "b": 1}, 3),
+        ("count", 10**300, 10),
+    ],
+)
+def test_fewer_are_held_when_their_texts_take_much_memory(field: str, value: object, held: int) -> None:
+    ring = Ring(100, text_bytes_max=1_000_000)
     for seq in range(1, 11):
-        long = op(seq, "mcp", success=False)
-        long.error = "x" * 300
-        ring.push([long])
-    assert 1 <= len(ring) <= 3
-    assert [held.seq for held in ring] == list(range(11 - len(ring), 11))
-    assert ring.statistics().total == len(ring)
+        ring.push([msgspec.structs.replace(op(seq, "mcp", success=False), **{field: value})])
+    assert [one.seq for one in ring] == list(range(11 - held, 11))
+    assert ring.statistics().total == held
 
 
 def test_what_the_daemon_notes_itself_is_not_held_but_counts_as_seen() -> None:

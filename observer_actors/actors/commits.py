@@ -35,8 +35,9 @@ COMMITS_WAITING_MAX: Final = 512
 OPS_WAITING_MAX: Final = 20_000
 """How far a commit may be ahead of the consumer that it waits for, unless it is the very next one. Who is further
 behind comes to it by way of the journal: what waited for it would take memory for long, and for nothing."""
-BYTES_WAITING_MAX: Final = 16 * 1024 * 1024
-"""What the ops that wait were in the requests that brought them, unless it is one commit alone."""
+BYTES_WAITING_MAX: Final = 6 * 1024 * 1024
+"""What the ops that wait were in the requests that brought them, unless it is one commit alone. In memory their texts
+take up to four times as much: where one character is an emoji, all of them are as wide."""
 GATHERED_OPS: Final = 1_000
 BLOCKS_KEPT: Final = 4
 """Blocks of the journal that were read last: consumers that fell behind together want the same ones."""

@@ -19,14 +19,15 @@ from observer_actors.journal.blocks import BlockStale, BlockStore, Span, unreada
 from observer_actors.journal.catalog import Catalog, Segment, Snapshot
 from observer_actors.journal.files import Disk, translated
 from observer_actors.journal.format import event_us
-from observer_actors.op import Op, Seq, characters
+from observer_actors.op import Op, Seq, text_bytes
 
 __all__ = ["JournalReader", "Page", "Query", "ReaderStatistics"]
 
 SCANNED_OPS_MAX: Final = 200_000
 """Ops that one query looks at: about 0.2 s. A filter that matches nothing must not hold a thread for minutes."""
-PAGE_CHARACTERS_MAX: Final = 2 * 1024 * 1024
-"""Texts of one page, together: ops of more than 2,000 characters make the page shorter than asked for."""
+PAGE_TEXT_BYTES_MAX: Final = 2 * 1024 * 1024
+"""What the texts of one page take in memory, together: ops of more than 2,000 characters make the page shorter than
+asked for."""
 _RETRIES_MAX: Final = 16
 """New snapshots taken for one walk without getting on. Files change a few times a minute at most."""
 _DAMAGED_PLACES_MAX: Final = 10_000
@@ -135,8 +136,8 @@ class JournalReader:
             for part in self._walk(after_seq + 1, self.last_seq, Query(newest_first=False)):
                 following = part.ops[: limit - len(ops)]
                 ops += following
-                texts += characters(following)
-                if len(ops) == limit or texts >= PAGE_CHARACTERS_MAX:
+                texts += text_bytes(following)
+                if len(ops) == limit or texts >= PAGE_TEXT_BYTES_MAX:
                     break
         return ops
 
@@ -277,8 +278,8 @@ def _collect(query: Query, parts: Iterator[_Part]) -> Page:
             if not query.fits(op):
                 continue
             found.append(op)
-            texts += characters((op,))
-            if len(found) == query.limit or texts >= PAGE_CHARACTERS_MAX:
+            texts += text_bytes((op,))
+            if len(found) == query.limit or texts >= PAGE_TEXT_BYTES_MAX:
                 return Page(ops=found, cursor=Seq(op.seq), complete=True, scanned=scanned + position)
         scanned += len(part.ops)
         if scanned >= query.scanned_ops_max and part.low <= part.high:
