@@ -1,4 +1,7 @@
-"""Addresses as we write them: ``http://127.0.0.1:3800``, and ``unix:///run/observer-actors/http.sock``. Pure."""
+"""Where a daemon is and what lets a caller in, as we write them. Pure.
+
+Addresses are ``http://127.0.0.1:3800``, and ``unix:///run/observer-actors/http.sock``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,16 @@ from msgspec import Struct
 
 from observer_actors.errors import ObserverError
 
-__all__ = ["UNIX", "Address", "AddressInvalid", "check_address", "parse_address", "without_password"]
+__all__ = [
+    "UNIX",
+    "Address",
+    "AddressInvalid",
+    "TokenInvalid",
+    "check_address",
+    "check_token",
+    "parse_address",
+    "without_password",
+]
 
 UNIX = "unix://"
 
@@ -19,6 +31,13 @@ class AddressInvalid(ObserverError):
     """A text that is no address."""
 
     title = "invalid address"
+    exit_code: ClassVar[int] = 64
+
+
+class TokenInvalid(ObserverError):
+    """A text that cannot be sent as a token."""
+
+    title = "invalid token"
     exit_code: ClassVar[int] = 64
 
 
@@ -61,3 +80,14 @@ def check_address(text: str) -> None:
         raise AddressInvalid(
             f"{without_password(text)[:80]!a} is no address", hint="e.g. http://127.0.0.1:3800 or unix:///run/x.sock"
         )
+
+
+def check_token(token: str, name: str) -> None:
+    """Refuse what cannot be sent as a token.
+
+    :param name: of what holds it: it is told, the token is not.
+    :raises TokenInvalid: it cannot.
+    """
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        hint = "a token is ASCII, without blanks and ends of lines, as `observer-actors token NAME` makes it"
+        raise TokenInvalid(f"{name} holds what no token has", hint=hint)

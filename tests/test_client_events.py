@@ -11,6 +11,7 @@ import pytest
 import structlog
 import trio
 
+from observer_actors.addresses import TokenInvalid
 from observer_actors.client import (
     ClientStatistics,
     Receipt,
@@ -248,10 +249,40 @@ async def test_retry_after_is_bounded(observer: HttpPeer) -> None:
     assert caught.value.retry_after_s == RETRY_AFTER_S_MAX
 
 
+class Unreadable(Mapping[str, object]):
+    """A mapping of the host's whose keys cannot be read."""
+
+    def __getitem__(self, key: str) -> object:
+        raise LookupError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError("no")
+
+    def __len__(self) -> int:
+        return 1
+
+
 @pytest.mark.parametrize("value", [object(), "\ud800", {1: {2, object()}}])
 async def test_an_event_that_is_no_json_never_leaves(observer: HttpPeer, value: object) -> None:
     with pytest.raises(EventInvalid, match="not JSON"):
         await record_external_op({"city": value}, observer_url=observer.url)
+    assert observer.requests == []
+
+
+@pytest.mark.parametrize("event", [7, None, "text", ["a"], Unreadable()])
+async def test_what_is_no_event_at_all_is_refused_in_words(observer: HttpPeer, event: Any) -> None:
+    with pytest.raises(EventInvalid, match="not JSON"):
+        await record_external_op(event, observer_url=observer.url)
+    assert observer.requests == []
+
+
+@pytest.mark.parametrize("token", ["ü", "s3cret with a blank", "s3cret\n", "\udcff"])
+async def test_a_token_that_is_none_is_refused_and_not_told(
+    observer: HttpPeer, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OBSERVER_TOKEN", token)
+    with pytest.raises(TokenInvalid, match="OBSERVER_TOKEN holds what no token has"):
+        await record_external_op({"endpoint": "a"}, observer_url=observer.url)
     assert observer.requests == []
 
 

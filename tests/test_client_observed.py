@@ -5,6 +5,8 @@ import gzip
 import json
 import re
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
 
 import msgspec
 import pytest
@@ -213,6 +215,36 @@ async def test_a_body_that_is_no_json_is_a_failed_call(gateway: HttpPeer, observ
     assert data["error"].startswith("the body is no JSON: ")
     assert op.success is False
     assert (len(gateway.requests), len(observer.requests)) == (0, 1)
+
+
+class Unreadable:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+class NoZone(tzinfo):
+    def utcoffset(self, _when: datetime | None) -> timedelta:
+        raise RuntimeError("no")
+
+    dst = utcoffset
+
+    def tzname(self, _when: datetime | None) -> str:
+        return "none"
+
+
+@pytest.mark.parametrize("given", [7, None, b"/sql", ["a"], Unreadable()])
+@pytest.mark.parametrize("name", ["endpoint", "description", "gateway_url", "observer_url"])
+async def test_what_is_no_text_is_taken_as_one(gateway: HttpPeer, observer: HttpPeer, name: str, given: Any) -> None:
+    gateway.on("/sql", Json({}))
+    op = (await observed(**{"endpoint": "/sql", "body": {}, "description": "d", name: given})).op
+    assert (type(op.endpoint), type(op.input_summary)) == (str, str)
+    if name in ("endpoint", "description"):
+        assert as_stored(observer.requests[0]).endpoint == op.endpoint
+
+
+async def test_a_body_that_raises_what_it_likes_is_a_failed_call(gateway: HttpPeer) -> None:
+    op = (await observed("/sql", datetime(2026, 1, 1, tzinfo=NoZone()), "d")).op
+    assert (op.error, gateway.requests) == ("the body is no JSON: no", [])
 
 
 async def test_redirects_are_followed_as_fetch_does(gateway: HttpPeer) -> None:

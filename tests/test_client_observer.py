@@ -308,6 +308,23 @@ def test_over_a_unix_socket_and_with_a_token(tmp_path: Path, monkeypatch: pytest
         assert by_token.statistics().accepted == 1
 
 
+@pytest.mark.parametrize("token", ["ü", "s3cret with a blank", "s3cret\n"])
+def test_a_token_that_is_none_is_told_by_its_variable_and_costs_no_event(
+    daemon: Served, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OBSERVER_TOKEN", token)
+    observer = Observer(daemon.url, linger_seconds=0)
+    with observer.operation("a"):
+        pass
+    while not (trouble := observer.statistics().last_trouble):
+        assert not observer.flush(0.1)
+    assert trouble == "OBSERVER_TOKEN holds what no token has"
+    assert not observer.advice("a")
+    monkeypatch.delenv("OBSERVER_TOKEN")
+    assert observer.flush(LONG_S)
+    observer.close()
+
+
 def test_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cert, key = certificate(tmp_path)
     with served(tmp_path / "data", f'[listen]\ntls_cert = "{cert}"\ntls_key = "{key}"\n') as daemon:

@@ -17,7 +17,7 @@ from observer_actors.client._ledger import NowAndThen
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._observed import Observed, called
 from observer_actors.client._observer import ADVICE_SECONDS, CLOSE_SECONDS, LINGER_SECONDS
-from observer_actors.client._places import observer_base
+from observer_actors.client._places import observer_base, observer_token
 from observer_actors.client._recorder import QUEUE_EVENTS_MAX, Recorder
 from observer_actors.client._sender import CLOSING_PAUSE_S, FLUSH_PAUSE_S, REQUEST_SECONDS, warn_of
 from observer_actors.client._verdict import Verdict, VerdictReport, report_verdict
@@ -183,4 +183,4 @@ class AsyncObserver(Recorder):
         return read_advice(await get(url, timeout_seconds=self._advice_s, socket=where.socket, token=token))
 
     def _where(self) -> tuple[Address, str]:
-        return parse_address(observer_base(self._url)), os.environ.get("OBSERVER_TOKEN", "")
+        return parse_address(observer_base(self._url)), observer_token()

@@ -20,7 +20,7 @@ import msgspec
 
 from observer_actors.client._outbox import OutgoingEvent
 from observer_actors.client._texts import error_text
-from observer_actors.errors import Unreachable
+from observer_actors.errors import ObserverError
 
 __all__ = ["RETRY_AFTER_S_MAX", "Answer", "Backoff", "Delivery"]
 
@@ -113,10 +113,10 @@ class Delivery:
     def answered(self, answer: Answer | Exception) -> tuple[dict[str, int], float]:
         """Take an answer in: give what is to be counted, and how many seconds to wait before the next request.
 
-        An exception is no answer; one that is no `Unreachable` is a fault of ours, and costs no event either.
+        An exception is no answer; one that is no `ObserverError` is a fault of ours, and costs no event either.
         """
         if isinstance(answer, Exception):
-            return self.unanswered(str(answer) if isinstance(answer, Unreachable) else error_text(answer))
+            return self.unanswered(str(answer) if isinstance(answer, ObserverError) else error_text(answer))
         if answer.status == _OK:
             return self._taken(answer)
         if answer.status == _TOO_LARGE and len(self._parts[0]) > 1:

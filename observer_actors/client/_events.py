@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any, Final
 from uuid import uuid4
@@ -11,9 +10,11 @@ import msgspec
 
 from observer_actors.addresses import parse_address
 from observer_actors.client._delivery import RETRY_AFTER_S_MAX
+from observer_actors.client._guest import tried
 from observer_actors.client._ledger import LEDGER
 from observer_actors.client._limits import bounded_seconds
-from observer_actors.client._places import observer_base
+from observer_actors.client._places import observer_base, observer_token
+from observer_actors.client._texts import text
 from observer_actors.client._wire import Answer, Unreachable, join, post, shown
 from observer_actors.errors import (
     DiskFailed,
@@ -64,6 +65,7 @@ async def record_external_op(
         3800.
     :param timeout_seconds: for all of it; 0 to a day, as of all such: what is beyond is one of the two.
     :raises ConfigInvalid: the time limit is no number.
+    :raises TokenInvalid: OBSERVER_TOKEN holds what cannot be sent.
     :raises EventInvalid: the event is no JSON, or the daemon does not take it; names the field.
     :raises RequestTooLarge: it is above the daemon's limit.
     :raises Overloaded: the daemon has no room or is stopping; ``retry_after_s`` says when to come back.
@@ -85,13 +87,21 @@ async def _exchange(content: bytes, base: str, timeout_seconds: float) -> Receip
     where = parse_address(base)
     url = join(where.base, "event")
     shown_url = shown(url if where.socket is None else base)
-    token = os.environ.get("OBSERVER_TOKEN", "")
+    token = observer_token()
     answer = await post(url, content, timeout_seconds=timeout_seconds, tries=_TRIES, socket=where.socket, token=token)
     return _judge(shown_url, answer)
 
 
 def _encoded(event: Mapping[str, object] | Op) -> bytes:
-    fields = dict(event) if isinstance(event, Mapping) else msgspec.structs.asdict(event)
+    content = tried(_as_json, event)
+    if isinstance(content, Exception):
+        hint = "text, numbers, booleans, null, lists and objects"
+        raise EventInvalid(f"not JSON: {text(content)}", hint=hint) from content
+    return content
+
+
+def _as_json(event: Mapping[str, object] | Op) -> bytes:
+    fields = msgspec.structs.asdict(event) if isinstance(event, Op) else dict(event)
     if isinstance(event, Op):
         fields = {
             name: value
@@ -100,10 +110,7 @@ def _encoded(event: Mapping[str, object] | Op) -> bytes:
         }
     if fields.get("id") is None:
         fields["id"] = uuid4().hex
-    try:
-        return msgspec.json.encode(fields)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise EventInvalid(f"not JSON: {error}", hint="text, numbers, booleans, null, lists and objects") from error
+    return msgspec.json.encode(fields)
 
 
 def _judge(url: str, answer: Answer) -> Receipt:

@@ -13,9 +13,11 @@ import msgspec
 from msgspec import UNSET
 
 from observer_actors.client._events import record_external_op
+from observer_actors.client._guest import tried
 from observer_actors.client._ledger import LEDGER
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._places import gateway_base
+from observer_actors.client._texts import text
 from observer_actors.client._wire import Answer, Unreachable, join, post
 from observer_actors.client._wording import bounded, summarize, text_of
 from observer_actors.ecmascript import truthy
@@ -92,6 +94,7 @@ async def called(
 ) -> Observed:
     """Call the gateway and judge the answer, for those who report it in their own way."""
     limit_s = bounded_seconds("timeout_seconds", timeout_seconds)
+    endpoint, description = text(endpoint), text(description)
     started = anyio.current_time()
     result = await _call(join(gateway_base(gateway_url), endpoint), body, limit_s)
     op = _op(endpoint, description, result, duration_ms=round((anyio.current_time() - started) * 1000))
@@ -100,10 +103,9 @@ async def called(
 
 
 async def _call(url: str, body: object, timeout_seconds: float) -> _Result:
-    try:
-        content = msgspec.json.encode(body)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        return _failed(f"the body is no JSON: {error}")
+    content = tried(msgspec.json.encode, body)
+    if isinstance(content, Exception):
+        return _failed(f"the body is no JSON: {text(content)}")
     try:
         answer = await post(url, content, timeout_seconds=timeout_seconds, follow_redirects=True)
     except Unreachable as trouble:
@@ -114,8 +116,7 @@ async def _call(url: str, body: object, timeout_seconds: float) -> _Result:
 def _judge(answer: Answer) -> _Result:
     try:
         # As fetch does: UTF-8 whatever the header says, a byte order mark passed over, bad bytes replaced.
-        text = answer.body.decode("utf-8-sig", "replace")
-        data = json.loads(text, parse_constant=_refuse)
+        data = json.loads(answer.body.decode("utf-8-sig", "replace"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         shown = bounded(answer.body[: 4 * _SHOWN_UNITS].decode("utf-8", "replace"), _SHOWN_UNITS)
         why = "nested too deeply" if isinstance(error, RecursionError) else "no JSON"

@@ -1,4 +1,4 @@
-"""Where the gateway, the daemon and the data directory are, unless a caller says otherwise.
+"""Where the gateway, the daemon and the data directory are, unless a caller says otherwise; and the token.
 
 Read from the environment at each call: a program may set it after the import. An empty variable counts as unset. An
 address that is no text is taken as one: that it leads nowhere is told where it is used, as of any other.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from observer_actors.addresses import check_token
 from observer_actors.client._texts import text
 
-__all__ = ["data_directory", "gateway_base", "observer_base"]
+__all__ = ["data_directory", "gateway_base", "observer_base", "observer_token"]
 
 
 def gateway_base(given: object) -> str:
@@ -23,6 +24,16 @@ def observer_base(given: object) -> str:
     """Give the daemon's base URL: as given, else OBSERVER_URL, else this machine at OBSERVER_PORT or 3800."""
     port = os.environ.get("OBSERVER_PORT") or "3800"
     return text(given) or os.environ.get("OBSERVER_URL") or f"http://127.0.0.1:{port}"
+
+
+def observer_token() -> str:
+    """Give the token of OBSERVER_TOKEN; "" when there is none.
+
+    :raises TokenInvalid: it is none that can be sent; does not tell it.
+    """
+    token = os.environ.get("OBSERVER_TOKEN", "")
+    check_token(token, "OBSERVER_TOKEN")
+    return token
 
 
 def data_directory(given: str | os.PathLike[str] | None) -> Path:

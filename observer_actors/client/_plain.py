@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import encodings.idna  # noqa: F401 - looking a host up would import it, in the thread
 import functools
-import os
 import socket
 import ssl
 import time
@@ -21,6 +20,7 @@ import h11
 
 from observer_actors.addresses import Address, parse_address
 from observer_actors.client._delivery import Answer
+from observer_actors.client._places import observer_token
 from observer_actors.errors import Unreachable
 
 __all__ = ["ANSWER_BYTES_MAX", "exchange"]
@@ -38,6 +38,7 @@ def exchange(
     :param base: as `observer_actors.addresses` reads it.
     :param target: path and query.
     :param seconds: for all of it.
+    :raises TokenInvalid: OBSERVER_TOKEN holds what cannot be sent.
     :raises Unreachable: no answer within the limit, none in HTTP, or one above `ANSWER_BYTES_MAX`.
     """
     where = parse_address(base)
@@ -120,7 +121,7 @@ def _certificates() -> ssl.SSLContext:
 
 
 def _headers(parts: SplitResult, content: bytes, accept: str) -> list[tuple[str, str]]:
-    token = os.environ.get("OBSERVER_TOKEN", "")
+    token = observer_token()
     headers = [
         ("Host", parts.netloc.rpartition("@")[2]),
         ("User-Agent", "observer-actors"),

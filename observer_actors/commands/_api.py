@@ -12,7 +12,7 @@ import httpx
 import msgspec
 
 from observer_actors.addresses import check_address, parse_address, without_password
-from observer_actors.commands._usage import token_given
+from observer_actors.client._places import observer_token
 from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.visible import visible
 
@@ -53,7 +53,7 @@ class Api:
         check_address(address)
         where = parse_address(address)
         transport = httpx.HTTPTransport(uds=where.socket) if where.socket else None
-        token = token_given()
+        token = observer_token()
         self._client = httpx.Client(
             base_url=where.base,
             transport=transport,

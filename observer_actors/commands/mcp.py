@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from observer_actors.commands._options import ApiOptions
-from observer_actors.commands._usage import UsageInvalid, token_given
+from observer_actors.commands._usage import UsageInvalid
 from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.mcp import McpAbsent
 
@@ -35,7 +35,6 @@ def mcp(*, source: str = "mcp", api: ApiOptions = ApiOptions()) -> None:  # noqa
     if source in _NO_AGENTS:
         raise UsageInvalid(f"--source: {source!a} is no agent", hint="mcp, scenario, bot, or a label of sources.extra")
     address = api.address()
-    token_given()  # the client that is made of it would say less
     # Whoever waits for a line of standard input cannot be told to stop; there is nothing to save either.
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:

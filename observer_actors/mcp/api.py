@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
 import httpx
 import msgspec
 
-from observer_actors.addresses import parse_address
+from observer_actors.addresses import check_address, parse_address
+from observer_actors.client._places import observer_token
 from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.mcp.tools import Call
 
@@ -62,9 +62,13 @@ class Api:
 
 
 def outside(address: str) -> httpx.AsyncClient:
-    """Give a client of a daemon elsewhere; the token is taken from OBSERVER_TOKEN."""
-    where = parse_address(address)
-    token = os.environ.get("OBSERVER_TOKEN", "")
+    """Give a client of a daemon elsewhere; the token is taken from OBSERVER_TOKEN.
+
+    :raises AddressInvalid: this is no address.
+    :raises TokenInvalid: it is none that can be sent.
+    """
+    check_address(address)
+    where, token = parse_address(address), observer_token()
     return httpx.AsyncClient(
         base_url=where.base,
         transport=httpx.AsyncHTTPTransport(uds=where.socket) if where.socket else None,

@@ -31,6 +31,7 @@ def ended(*arguments: str | bytes, shell: str = "", **variables: str) -> tuple[i
         (("config", "default"), ">&-", 0),
         (("stats", "--url", "http://[::1"), "", USAGE),
         (("stats", "--url", "nowhere"), "", USAGE),
+        (("mcp", "--url", "nowhere"), "", USAGE),
         (("send", "--endpoint", b"\x9b"), "", USAGE),
     ],
 )
