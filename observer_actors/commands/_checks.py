@@ -11,6 +11,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -94,8 +95,6 @@ def _readable(data_dir: Path) -> Iterator[Finding]:
     except (DiskFailed, FormatUnknown) as trouble:
         yield Finding("problem", "journal", str(trouble), trouble.hint)
         return
-    except OSError:  # the lock may not be looked at, so nor may the rest
-        return
     if missing:
         yield Finding("problem", "journal", f"{missing:,} {_MISSING}", _RESTORE)
 
@@ -138,11 +137,10 @@ _LEFTOVERS: Final[tuple[tuple[str, Level, str, str], ...]] = (
 
 def check_daemon(daemon: Api, data_dir: Path) -> Iterator[Finding]:
     """Look at the daemon that runs, or say that none does."""
-    in_use = may_look_into(data_dir) and directory_in_use(data_dir)
     try:
         health = daemon.read(HealthAnswer, "/health")
     except (Unreachable, Refused) as trouble:
-        yield _no_answer(trouble, daemon.address, in_use=in_use)
+        yield _no_answer(trouble, daemon.address, in_use=_in_use(data_dir))
         return
     yield Finding("ok", "daemon", f"version {health.version} answers at {daemon.address}; last seq {health.last_seq:,}")
     if health.version != __version__:
@@ -151,6 +149,12 @@ def check_daemon(daemon: Api, data_dir: Path) -> Iterator[Finding]:
     yield from check_actors(daemon.read(ActorsAnswer, "/actors").actors)
     yield from _counted(_metrics(daemon))
     yield from _limits(data_dir / "_observer" / "lock")
+
+
+def _in_use(data_dir: Path) -> bool:
+    with suppress(DiskFailed):  # that the lock cannot be looked at, is told with the directory
+        return may_look_into(data_dir) and directory_in_use(data_dir)
+    return False
 
 
 def _no_answer(trouble: Exception, address: str, *, in_use: bool) -> Finding:

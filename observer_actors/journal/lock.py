@@ -84,15 +84,19 @@ def _taken(fd: int) -> bool:
 
 
 def directory_in_use(data_dir: Path) -> bool:
-    """Tell whether a daemon runs on this directory just now."""
-    try:
-        fd = os.open(Paths(data_dir).lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would hang us
-    except FileNotFoundError:
+    """Tell whether a daemon runs on this directory just now.
+
+    :raises DiskFailed: the lock file cannot be looked at.
+    """
+    with translated("looking at the lock file"):
+        try:
+            fd = os.open(Paths(data_dir).lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would hang us
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False

@@ -69,6 +69,17 @@ def test_a_directory_that_this_user_may_not_look_into_is_told(
     assert "as root" in ended.stdout + ended.stderr
 
 
+@pytest.mark.parametrize(("command", "status"), [(("doctor",), 1), (("verify",), 1)])
+def test_a_lock_that_this_user_may_not_look_at_is_told(tmp_path: Path, command: tuple[str, ...], status: int) -> None:
+    ordinary = as_ordinary_user()
+    lock = tmp_path / "data" / "_observer" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch(mode=0)
+    ended = typed_for_real(*command, "--data-dir", str(tmp_path / "data"), before=ordinary, OBSERVER_PORT="9")
+    ended_with(ended, status, "EACCES while looking at the lock file: Permission denied (lock)")
+    assert "Traceback" not in ended.stderr
+
+
 def test_with_a_bad_configuration_the_rest_is_looked_at_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[")
     with served(tmp_path / "data") as daemon:
