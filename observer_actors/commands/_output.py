@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import signal
 import stat
 import sys
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from types import FrameType
 from typing import ClassVar, Final, NoReturn, TextIO
 from uuid import uuid4
 
+from observer_actors.commands._signals import ENDING, EXIT_SIGNALLED, taken
 from observer_actors.errors import ObserverError
+from observer_actors.journal import PosixDisk
 
 __all__ = ["FileRefused", "written"]
 
 STDOUT: Final = 1
-EXIT_SIGNALLED: Final = 128
-"""Plus the signal's number, as in a shell."""
 
 
 class FileRefused(ObserverError):
@@ -54,7 +54,7 @@ def written(path: Path) -> Iterator[TextIO]:
 def _replacing(path: Path, old: os.stat_result | None) -> Iterator[TextIO]:
     """Give a new file beside this one, with its owner and mode, that takes its place at the end, or is removed."""
     made = path.with_name(f".export-{uuid4().hex}.part")
-    with _ended_in_order():
+    with taken(*ENDING, by=_end):  # so that no file is left
         try:
             with _told(path):
                 stream = made.open("x", encoding="utf-8", newline="")
@@ -67,6 +67,7 @@ def _replacing(path: Path, old: os.stat_result | None) -> Iterator[TextIO]:
                     os.fsync(stream.fileno())
             with _told(path):
                 made.replace(path)
+                _sync_folder(path.parent)
         finally:
             made.unlink(missing_ok=True)
 
@@ -77,17 +78,13 @@ def _liken(descriptor: int, old: os.stat_result) -> None:
     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
 
 
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Have signals that would end the process at once raise SystemExit, so that no file is left."""
-    ending = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
-    for number in ending:
-        signal.signal(number, _end)
+def _sync_folder(path: Path) -> None:
+    """See that the name is on disk, too. Some folders may be written and not read, some file systems sync none."""
     try:
-        yield
-    finally:
-        for number in ending:
-            signal.signal(number, signal.SIG_DFL)
+        PosixDisk().sync_directory(path)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EINVAL):
+            raise
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:

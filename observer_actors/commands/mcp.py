@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from observer_actors.commands._options import ApiOptions
+from observer_actors.commands._signals import taken
 from observer_actors.commands._usage import UsageInvalid
 from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.mcp import McpAbsent
@@ -36,11 +37,8 @@ def mcp(*, source: str = "mcp", api: ApiOptions = ApiOptions()) -> None:  # noqa
         raise UsageInvalid(f"--source: {source!a} is no agent", hint="mcp, scenario, bot, or a label of sources.extra")
     address = api.address()
     # Whoever waits for a line of standard input cannot be told to stop; there is nothing to save either.
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
+    with taken(signal.SIGINT, by=signal.SIG_DFL):
         trio.run(_serve, address, source)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 async def _serve(address: str, source: str) -> None:

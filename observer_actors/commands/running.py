@@ -20,6 +20,7 @@ from cyclopts import Parameter
 
 from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._screen import told
+from observer_actors.commands._signals import ENDING, EXIT_SIGNALLED, taken
 from observer_actors.commands._usage import UsageInvalid
 from observer_actors.errors import ObserverError
 from observer_actors.trace import trace_attributes
@@ -28,14 +29,12 @@ __all__ = ["Signals", "exec_"]
 
 EXIT_NOT_EXECUTABLE: Final = 126
 EXIT_NOT_FOUND: Final = 127
-EXIT_SIGNALLED: Final = 128
-"""Plus the signal's number: all three as in a shell."""
+"""Both as in a shell."""
 COMMAND_CHARS_MAX: Final = 500
 KEPT_BYTES: Final = 8_192
 """The end of standard error that is looked at for what went wrong."""
 ERROR_CHARS_MAX: Final = 500
 _SIGNALS_AT_ONCE: Final = 4_096
-_PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,16 +172,14 @@ class Signals:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._early: list[int] = []
-        self._before: dict[int, Any] = {}
+        self._taken = taken(signal.SIGINT, *ENDING, by=self._take)
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, *_PASSED_ON):
-            self._before[number] = signal.signal(number, self._take)
+        self._taken.__enter__()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._taken.__exit__(None, None, None)
 
     def go_to(self, process: subprocess.Popen[bytes]) -> None:
         """Say who gets them."""

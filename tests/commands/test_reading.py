@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from observer_actors.commands._screen import compact
 from observer_actors.commands._sse import Message, messages
-from tests.commands.typed import COMMAND, answered, environment, typed
+from tests.commands.typed import COMMAND, answered, as_ordinary_user, environment, typed, typed_for_real
 from tests.daemon.served import Served, served
 
 HOSTILE: Final = "\x1b[31mred\n2026 forged\u202e [bold]"
@@ -155,6 +156,30 @@ def test_an_export_replaces_a_file_and_leaves_its_mode_and_links_to_it(daemon: S
     assert link.is_symlink()
     assert (file.read_text().count("\n") > 6, file.stat().st_mode & 0o777) == (True, 0o640)
     assert sorted(tmp_path.iterdir()) == [link, file]
+
+
+def test_an_export_is_done_once_its_file_and_then_its_folder_are_on_disk(
+    daemon: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "out.jsonl"
+    synced: list[tuple[bool, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), file.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert typed("export", "--output", str(file), "--url", daemon.url).returncode == 0
+    assert synced == [(False, False), (True, True)]
+
+
+def test_an_export_goes_into_a_folder_that_may_be_written_and_not_read(daemon: Served, tmp_path: Path) -> None:
+    ordinary = as_ordinary_user()
+    folder = tmp_path / "drop"
+    folder.mkdir()
+    folder.chmod(0o333)
+    ended = typed_for_real("export", "--output", str(folder / "out.jsonl"), "--url", daemon.url, before=ordinary)
+    folder.chmod(0o700)
+    assert (ended.returncode, [path.name for path in folder.iterdir()]) == (0, ["out.jsonl"]), ended
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

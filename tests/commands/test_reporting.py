@@ -225,6 +225,14 @@ def killed_unless_it_ends(*command: str) -> Iterator[subprocess.Popen[bytes]]:
             given_up.cancel()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_exec_was_to_ignore_is_ignored_by_the_command_too(daemon: Served, number: int) -> None:
+    ignoring = ["sh", "-c", f'trap "" {int(number)}; exec "$@"', "sh"]
+    told = [sys.executable, "-c", f"import signal; print(signal.getsignal({int(number)}) == signal.SIG_IGN)"]
+    command = [*ignoring, *COMMAND, "exec", "--endpoint", "x:nohup", "--url", daemon.url, "--", *told]
+    assert subprocess.check_output(command, env=environment(), timeout=SIGNALLED_S) == b"True\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_exec_passes_signals_on_and_outlives_the_command(daemon: Served, number: int) -> None:
     script = "trap 'echo told; exit 5' TERM HUP; echo ready; while :; do sleep 0.05; done"
