@@ -84,6 +84,22 @@ def test_each_alert_names_metrics_that_there_are_and_says_what_to_do(names: set[
         assert "severity: page" in alert or "severity: ticket" in alert, name
 
 
+LOSSES: Final = {
+    "observer_journal_damaged_lines",
+    "observer_journal_missing_ops",
+    "observer_outbox_dropped_total",
+    "observer_outbox_refused_total",
+    "observer_webhook_dropped_total",
+}
+"""What tells that something is gone for good. A message that is set aside is a lifecycle event, which has its alert."""
+
+
+def test_whatever_is_lost_for_good_is_alerted(names: set[str]) -> None:
+    text = (MONITORING / "alerts.yml").read_text(encoding="utf-8")
+    assert names >= LOSSES
+    assert {name for alert in re.findall(r"expr:(.*?)labels:", text, re.DOTALL) for name in queried(alert)} >= LOSSES
+
+
 def panels(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for panel in board["panels"]:
         yield panel
