@@ -72,7 +72,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     def missing_ops(self) -> int:
         """Seqs above those that retention removed of which no file holds a line, as far as the catalog tells.
 
-        It tells of files that are lost; what a raw file lacks shows once that is compacted.
+        It tells of files that are lost; what a raw file lacks before its end shows once that is compacted.
         """
         active = self.active.last_seq - self.active.first_seq + 1
         return self.last_seq - self.manifest.removed_through - active - sum(map(_lines, self.segments))

@@ -30,7 +30,7 @@ from observer_actors.journal.format import (
     decode_index,
     decode_manifest,
 )
-from observer_actors.journal.lines import chunks
+from observer_actors.journal.lines import Head, chunks, decode_head, split_lines
 from observer_actors.journal.recovery import Plan, Scan, Scanner, plan
 
 __all__ = ["Survey", "Tail", "describe_segment", "index_segment", "look", "survey", "undisturbed_survey"]
@@ -112,7 +112,7 @@ def survey(disk: Disk, data_dir: Path, unacknowledged_from: int | None = None) -
     active = _active(paths, tails, segments, manifest)
     if tails and tails[-1].path != paths.active and tails[-1].scan.good:
         segments.append(_raw(tails[-1].path, tails[-1]))
-    segments = _bounded(segments, active.first_seq)
+    segments = _bounded(disk, segments, active.first_seq)
     if problem or entries != manifest.segments:
         # Without a manifest nothing tells what retention removed from what was lost: believe in retention.
         first = segments[0].first_seq if segments else active.first_seq
@@ -306,12 +306,22 @@ def _raw(path: Path, tail: Tail) -> Segment:
     )
 
 
-def _bounded(segments: list[Segment], end_seq: int) -> list[Segment]:
-    """Give each raw segment its last seq: it ends where the next file begins."""
+def _bounded(disk: Disk, segments: list[Segment], end_seq: int) -> list[Segment]:
+    """Give each raw segment its last seq: it ends before the next file begins."""
     bounded: list[Segment] = []
     for segment in reversed(segments):
-        last_seq = segment.last_seq or end_seq - 1
+        last_seq = segment.last_seq or _raw_end(disk, segment, end_seq - 1)
         if last_seq >= segment.first_seq:
             bounded.append(msgspec.structs.replace(segment, last_seq=last_seq))
             end_seq = segment.first_seq
     return bounded[::-1]
+
+
+def _raw_end(disk: Disk, segment: Segment, most: int) -> int:
+    """Tell where a raw segment ends: at `most`, unless its last lines end before, as the file behind it is lost."""
+    start = max(0, segment.bytes - BLOCK_BYTES)
+    heads = [decode_head(line) for _, line in split_lines(disk.read(segment.path, start, BLOCK_BYTES))]
+    if not heads or isinstance(heads[-1], str):
+        return most  # residue, or damage: what is missing shows when it is compacted
+    # Not the last one's alone: a seq that has rotted must not hide the lines before it.
+    return min(most, max(head.seq for head in heads if isinstance(head, Head)))

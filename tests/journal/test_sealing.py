@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -321,13 +322,47 @@ def test_seqs_of_the_newest_segment_are_given_out_once_also_when_it_is_lost() ->
     assert (open_writer(disk).last_seq, open_writer(disk).recovery.missing_ops) == (11, 10)
 
 
-def test_a_raw_segment_that_is_lost_is_missed_once_the_one_before_it_is_compacted() -> None:
+@pytest.mark.parametrize("first", [1, 11, 21])
+def test_a_raw_segment_that_is_lost_is_told_at_each_start_until_it_comes_back(first: int) -> None:
     disk = FakeDisk()
-    three_segments(disk)
-    disk.remove(PATHS.raw(11))
+    writer, ops = three_segments(disk)
+    ops += commit(writer, make_ops(1, first=30))
+    held = disk.contents(PATHS.raw(first))
+    disk.remove(PATHS.raw(first))
     again = open_writer(disk)
+    assert (again.recovery.missing_ops, again.recovery.is_clean) == (10, False)
+    assert everything(again, disk) == [op for op in ops if not first <= op.seq < first + 10]
+    assert verify(DATA, disk=disk, in_use=False).is_damaged
+    restored = FakeDisk()
+    for name in disk.names():
+        restored.plant(Path(name), disk.contents(Path(name)))
+    restored.plant(PATHS.raw(first), held)
+    assert (open_writer(restored).recovery.missing_ops, everything(open_writer(restored), restored)) == (0, ops)
     compact(disk, DATA, again.catalog, SMALL)
     assert again.statistics().missing_ops == open_writer(disk).recovery.missing_ops == 10
+
+
+@pytest.mark.parametrize("seq", [b"10", b"90"])
+def test_a_seq_that_has_rotted_at_the_end_of_a_raw_segment_hides_no_other_op(seq: bytes) -> None:
+    disk = FakeDisk()
+    _, ops = three_segments(disk)
+    raw = disk.contents(PATHS.raw(11))
+    disk.plant(PATHS.raw(11), raw.replace(b'"seq":20', b'"seq":' + seq))
+    again = open_writer(disk)
+    assert everything(again, disk)[:19] == ops[:19]
+    compact(disk, DATA, again.catalog, SMALL)
+    assert everything(open_writer(disk), disk)[:19] == ops[:19]
+
+
+@pytest.mark.parametrize("last", [b"rot\n", b"half of a li", bytes(300)])
+def test_a_raw_segment_whose_last_line_has_rotted_misses_no_file(last: bytes) -> None:
+    disk = FakeDisk()
+    _, ops = three_segments(disk)
+    lines = disk.contents(PATHS.raw(11)).splitlines(keepends=True)
+    disk.plant(PATHS.raw(11), b"".join(lines[:-1]) + last)
+    again = open_writer(disk)
+    assert again.recovery.missing_ops == 0
+    assert everything(again, disk) == ops[:19] + ops[20:]
 
 
 def test_what_retention_removed_is_not_missing_nor_what_was_lost_below_it() -> None:

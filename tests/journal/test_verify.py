@@ -115,7 +115,7 @@ DAMAGE: dict[str, tuple[Callable[[FakeDisk], object], tuple[str, str, int | None
     ),
     "the end of a raw segment lost": (
         edit(PATHS.raw(11), lambda lines: lines.__delitem__(slice(8, None))),
-        ("damage", RAW, 9, "gap: seq 19 to 20 are missing"),
+        ("damage", "ops.jsonl", 1, "gap: seq 19 to 20 are missing"),
     ),
     "a raw segment lost": (
         lambda disk: disk.remove(PATHS.raw(11)),
