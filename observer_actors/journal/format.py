@@ -19,13 +19,14 @@ a gap across all files; a file's name holds the ``seq`` of its first line.
 **Commits.** All ops of one write-and-fdatasync carry the same ``recorded_at`` (UTC, microseconds, ``Z``: 27
 characters, so that texts sort as times), strictly later than that of the commit before: max(now, last + 1 µs), also
 across restarts and when the clock is set back. So ``recorded_at`` is the witness's time, a sorted index, and the
-identity of a commit. At most one commit is ever unacknowledged, and it is the last one of the journal. Hence the
-rule that tells a torn commit from rot:
+identity of a commit. At most one commit is ever unacknowledged, and it is the last one of the journal; what a crash
+leaves of it is shorter, or has holes. Hence the rule that tells a torn commit from rot:
 
-* The first bad line within the last commit, directly before it, or after it, begins a *torn tail*: nothing from
-  there on was acknowledged. It is set aside in ``ops.jsonl.torn-<n>``, and the file is cut.
-* A bad line before that is *damage* of acknowledged data: it stays where it is, is counted and reported, readers
-  skip it, and the seq goes on behind it.
+* The first line that is incomplete or holds a NUL within the last commit, directly before it, or after it, begins a
+  *torn tail*, and so does a gap within the last commit: nothing from there on was acknowledged. It is set aside in
+  ``ops.jsonl.torn-<n>``, and the file is cut. A file in which no line is good is one, too.
+* Any other bad line is *damage* of acknowledged data: it stays where it is, is counted and reported, readers skip it,
+  and the seq goes on behind it, also where no good line follows.
 
 A line is bad when it is incomplete, is not a record, holds a NUL, or its ``seq`` or ``recorded_at`` goes backwards.
 When two lines follow all but the one before them, it is that one whose ``recorded_at`` is wrong.

@@ -73,10 +73,10 @@ class Position(Struct):
 class LineJudge:
     """Takes the lines of one file in order.
 
-    :param last_seq: where the file ends, if it has been sealed; lines beyond are residue.
+    :param last_seq: where the file ends; lines beyond are residue.
     """
 
-    def __init__(self, file: str, position: Position, findings: Findings, last_seq: int | None) -> None:
+    def __init__(self, file: str, position: Position, findings: Findings, last_seq: int) -> None:
         self.residue_at: int | None = None
         """Byte where the part begins that does not count."""
         self._file = file
@@ -110,7 +110,7 @@ class LineJudge:
         )
 
     def _is_beyond(self, seq: int) -> bool:
-        return self._last_seq is not None and seq > self._last_seq
+        return seq > self._last_seq
 
     def _take_line(self, line: bytes) -> None:
         record = decode_record(line)
@@ -159,7 +159,7 @@ class LineJudge:
     def finish(self) -> None:
         """Say what is missing at the end."""
         position = self._position
-        if self._last_seq is None or position.expected > self._last_seq:
+        if position.expected > self._last_seq:
             return
         if not self._after_bad:
             self._add("damage", f"gap: seq {position.expected} to {self._last_seq} are missing")

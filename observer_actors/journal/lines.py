@@ -31,6 +31,7 @@ __all__ = [
     "decode_ops",
     "decode_record",
     "event_range",
+    "is_whole",
     "split_lines",
 ]
 
@@ -116,6 +117,11 @@ def decode_head(line: bytes) -> Head | str:
 def decode_record(line: bytes) -> Op | str:
     """Decode one line, or say why it is bad."""
     return _decode_line(_ops, line)
+
+
+def is_whole(line: bytes) -> bool:
+    """Tell what no crash has torn: what is left of a write is shorter, or has holes, which are of NUL bytes."""
+    return line.endswith(b"\n") and b"\0" not in line
 
 
 _Record = TypeVar("_Record", Head, Op)

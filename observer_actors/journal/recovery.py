@@ -1,7 +1,8 @@
 """What the end of a journal file means: pure. Chunks of lines go in, a `Scan` comes out, and `plan` decides.
 
-The rules are those of `format`: a bad line in, directly before or behind the last commit begins a torn tail; one
-further up is damage of acknowledged data, which stays. `surveying` feeds this module, `opening` does what it says.
+The rules are those of `format`: a line that is cut short or has holes, in, directly before or behind the last commit,
+begins a torn tail; any other bad line is damage of acknowledged data, which stays. `surveying` feeds this module,
+`opening` does what it says.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from bisect import bisect_left
 
 from msgspec import Struct, field
 
-from observer_actors.journal.lines import Head, decode_head, decode_heads, event_range, split_lines
+from observer_actors.journal.lines import Head, decode_head, decode_heads, event_range, is_whole, split_lines
 
-__all__ = ["Flaw", "Mark", "Plan", "Scan", "Scanner", "plan"]
+__all__ = ["Flaw", "Mark", "Plan", "Scan", "Scanner", "plan", "rotten_at_end"]
 
 
 class Mark(Struct, frozen=True):
@@ -33,6 +34,8 @@ class Flaw(Struct, frozen=True):
     """Good lines before it: what decides whether it lies before the last commit."""
     is_line: bool = True
     """False for a gap between two good lines."""
+    is_whole: bool = False
+    """A line that no crash has torn: it ends, and has no holes."""
 
 
 class Scan(Struct):
@@ -166,12 +169,12 @@ class Scanner:
             self._take_back_the_last(doubt)
             self._absorb([head], offset)
         elif isinstance(head, str):
-            scan.flaws.append(Flaw(offset, head, scan.good))
+            scan.flaws.append(Flaw(offset, head, scan.good, is_whole=is_whole(line)))
         elif self._expected is not None and head.seq < self._expected:
             reason = f"seq {head.seq} comes again or too late, expected {self._expected}"
-            scan.flaws.append(Flaw(offset, reason, scan.good))
+            scan.flaws.append(Flaw(offset, reason, scan.good, is_whole=True))
         elif head.recorded_at < scan.last_recorded_at:
-            scan.flaws.append(Flaw(offset, "recorded_at goes backwards", scan.good))
+            scan.flaws.append(Flaw(offset, "recorded_at goes backwards", scan.good, is_whole=True))
             self._doubt = _Doubt(offset, head) if head.seq == self._expected else None
         else:
             self._note_gap(offset, head)
@@ -193,7 +196,7 @@ class Scanner:
         scan.good_before_last_commit = self._before.good_before_last_commit
         scan.last_recorded_at = self._before.recorded_at
         reason = f"recorded_at of seq {scan.last_seq} is later than that of the lines after it"
-        scan.flaws[-1] = Flaw(self._last_at, reason, scan.good)
+        scan.flaws[-1] = Flaw(self._last_at, reason, scan.good, is_whole=True)
         self._absorb([doubt.head], doubt.offset)
 
     def _note_gap(self, offset: int, head: Head) -> None:
@@ -218,8 +221,19 @@ def plan(scan: Scan, size: int) -> Plan:
     if scan.beyond_at is not None:
         # All below the bound is acknowledged, so that no flaw there can be a torn write.
         return Plan(scan.beyond_at, None, 0, size - scan.beyond_at, tuple(scan.flaws))
-    damage = [flaw for flaw in scan.flaws if flaw.good_before < scan.good_before_last_commit]
-    torn = next((flaw for flaw in scan.flaws if flaw.good_before >= scan.good_before_last_commit), None)
+    torn = next((flaw for flaw in scan.flaws if _is_torn(scan, flaw)), None)
     if torn is None:
-        return Plan(size, None, 0, 0, tuple(damage))
+        return Plan(size, None, 0, 0, tuple(scan.flaws))
+    damage = [flaw for flaw in scan.flaws if flaw.offset < torn.offset]
     return Plan(torn.offset, torn, size - torn.offset, 0, tuple(damage))
+
+
+def _is_torn(scan: Scan, flaw: Flaw) -> bool:
+    """Tell whether a write that a crash cut short has left it. Without a good line nothing says whose seqs they are."""
+    return flaw.good_before >= scan.good_before_last_commit and not (flaw.is_whole and scan.good)
+
+
+def rotten_at_end(scan: Scan, keep_bytes: int) -> int:
+    """Count the lines that stay behind the last good one: each was an op, whose seq is not given out again."""
+    kept = (flaw for flaw in scan.flaws if flaw.is_whole and flaw.offset < keep_bytes)
+    return sum(flaw.good_before == scan.good > 0 for flaw in kept)

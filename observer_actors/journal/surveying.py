@@ -31,7 +31,7 @@ from observer_actors.journal.format import (
     decode_manifest,
 )
 from observer_actors.journal.lines import Head, chunks, decode_head, split_lines
-from observer_actors.journal.recovery import Plan, Scan, Scanner, plan
+from observer_actors.journal.recovery import Plan, Scan, Scanner, plan, rotten_at_end
 
 __all__ = ["Survey", "Tail", "describe_segment", "index_segment", "look", "survey", "undisturbed_survey"]
 
@@ -46,7 +46,7 @@ class Tail(Struct, frozen=True):
     path: Path
     size: int
     scan: Scan
-    """Of what is kept."""
+    """Of what is kept; its last seq counts the bad lines that stay at the end."""
     plan: Plan
 
 
@@ -258,6 +258,7 @@ def _tail(disk: Disk, path: Path, expected: int | None, unacknowledged_from: int
     if decided.torn is not None and (decided.torn.good_before < scan.good or decided.keep_bytes == 0):
         scan = _scan(disk, path, decided.keep_bytes, expected, unacknowledged_from)
     scan.marks = [mark for mark in scan.marks if mark.offset < decided.keep_bytes]
+    scan.last_seq += rotten_at_end(scan, decided.keep_bytes)
     return Tail(path, size, scan, decided)
 
 

@@ -121,7 +121,7 @@ class _Verification:
         position, findings = position.copy(), Findings()
         try:
             if isinstance(file, Active):
-                self._judge_plain(file.path, file.durable_bytes, None, position, findings)
+                self._judge_plain(file.path, file.durable_bytes, file.last_seq, position, findings)
             elif file.entry is None:
                 self._judge_plain(file.path, file.bytes, file.last_seq, position, findings)
             else:
@@ -132,7 +132,7 @@ class _Verification:
             return None
         return position, findings
 
-    def _judge_plain(self, path: Path, end: int, last_seq: int | None, position: Position, findings: Findings) -> None:
+    def _judge_plain(self, path: Path, end: int, last_seq: int, position: Position, findings: Findings) -> None:
         lines = LineJudge(self._name(path), position, findings, last_seq)
         for _, chunk in chunks(self._disk, path, 0, end):
             lines.take(chunk)

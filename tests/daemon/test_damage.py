@@ -63,19 +63,24 @@ async def test_counters_that_have_rotted_are_not_believed(tmp_path: Path) -> Non
                 await trio.lowlevel.checkpoint()
 
 
-async def test_a_newest_op_that_cannot_be_read_keeps_nobody_waiting(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rotten", [b'"fndpoint":"three"', b'"endpoint"z"three"', b'"endpoint":"three\xff'])
+async def test_a_newest_op_that_cannot_be_read_keeps_nobody_waiting(tmp_path: Path, rotten: bytes) -> None:
     data = tmp_path / "data"
     async with running_daemon(data) as daemon:
         for endpoint in ("one", "two", "three"):
             await daemon.event(endpoint=endpoint, success=True)
         assert await daemon.stop() == 0
-    _replace_once(data / "_observer" / "ops.jsonl", b'"endpoint":"three"', b'"fndpoint":"three"')
+    _replace_once(data / "_observer" / "ops.jsonl", b'"endpoint":"three"', rotten)
     async with running_daemon(data) as daemon:
         with trio.fail_after(5):  # the ring keeper would be given up after ten seconds, again and again
             while (await daemon.json("/stats"))["lifetime"]["last_seq"] != 3:
                 await trio.lowlevel.checkpoint()
         assert [actor for actor in _leaves(await daemon.json("/actors")) if actor["restarts"]] == []
         assert (await daemon.event(endpoint="four"))["seq"] == 4
+        assert "observer_journal_damaged_lines 1.0" in (await daemon.get("/metrics")).text
+    async with running_daemon(data) as daemon:
+        told = await daemon.logged("journal_opened")
+        assert (told["last_seq"], told["torn"]) == (4, [])
 
 
 def _leaves(tree: Any) -> list[Any]:
@@ -101,11 +106,27 @@ async def test_a_lost_segment_is_told_by_each_start_by_the_metrics_and_by_doctor
 
 async def test_a_last_line_that_has_rotted_is_told_from_a_torn_one_by_the_counters_that_hold_it(tmp_path: Path) -> None:
     observer = await _left_by_a_daemon(tmp_path)
-    _replace_once(observer / "ops.jsonl", b'"seq":30', b'"seq":10')
+    active = (observer / "ops.jsonl").read_bytes()
+    (observer / "ops.jsonl").write_bytes(active[:-1] + b" ")  # rot that looks like a torn write
     async with running_daemon(tmp_path / "data") as daemon:
         assert (await daemon.logged("journal_opened"))["last_seq"] == 29
         told = await daemon.logged("snapshot_foreign")
         assert (told["seq"], told["last_seq"]) == (30, 29)
+
+
+@pytest.mark.parametrize(("old", "new"), [(b'"seq":30', b'"seq":10'), (b'"seq":30', b'"seq"_30')])
+async def test_a_last_line_that_has_rotted_is_damage_and_its_seq_is_not_given_again(
+    tmp_path: Path, old: bytes, new: bytes
+) -> None:
+    observer = await _left_by_a_daemon(tmp_path)
+    _replace_once(observer / "ops.jsonl", old, new)
+    for seq in (31, 32):
+        async with running_daemon(tmp_path / "data") as daemon:
+            told = await daemon.logged("journal_opened")
+            assert (told["last_seq"], told["torn"], told["damaged_lines"]) == (seq - 1, [], 1)
+            assert (await daemon.event(endpoint="tool:a"))["seq"] == seq
+            assert await daemon.stop() == 0
+    assert typed("verify", "--data-dir", str(tmp_path / "data")).returncode == 1
 
 
 async def test_doctor_says_what_is_the_matter_with_a_stopped_directory(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ import msgspec
 import pytest
 
 from observer_actors.errors import FormatUnknown
+from observer_actors.journal import compact
 from observer_actors.journal.format import Manifest, decode_manifest, encode_manifest
 from observer_actors.journal.opening import DamagedLine, TornTail
 from observer_actors.journal.recovery import Scanner, plan
 from observer_actors.op import encode_op
 from tests.fakes.disk import FakeDisk
-from tests.journal.support import PATHS, commit, everything, make_op, make_ops, open_writer
+from tests.journal.support import DATA, PATHS, SMALL, commit, everything, make_op, make_ops, open_writer
 
 
 def line(seq: int, commit_number: int) -> bytes:
@@ -34,7 +35,16 @@ CASES: list[tuple[str, list[bytes], int | None, list[int], int]] = [
     ("zeros at the end", [A1, A2, A3, HOLE], 3, [], 3),
     ("a hole within the last commit", [A1, A2, A3, B4, HOLE + b"\n", B6], 4, [], 4),
     ("a hole at the beginning of the last commit", [A1, A2, A3, HOLE + b'"}\n', B5, B6], 3, [], 3),
-    ("a bad line directly before the last commit", [A1, A2, BAD, B4], 2, [], 2),
+    ("a bad line directly before the last commit", [A1, A2, BAD, B4], None, [2], 4),
+    ("a line with a hole directly before the last commit", [A1, A2, HOLE + BAD, B4], 2, [], 2),
+    ("a last line that has rotted", [A1, A2, A3, BAD], None, [3], 4),
+    ("the last two lines", [A1, A2, A3, BAD, BAD], None, [3, 4], 5),
+    ("a last line that has rotted, and a torn tail", [A1, A2, A3, BAD, B5[:30]], 4, [3], 4),
+    ("a last line whose seq has rotted", [A1, A2, A3, B4.replace(b'"seq":4', b'"seq":1')], None, [3], 4),
+    ("a line that has rotted in the last commit", [A1, A2, A3, B4, BAD, B6], None, [4], 6),
+    ("a line that has rotted, and one cut short", [A1, BAD, A3[:40]], 2, [1], 2),
+    ("a hole, and behind it a line that has rotted", [A1, A2, A3, HOLE + b"\n", BAD], 3, [], 3),
+    ("only a line that has rotted", [BAD], 0, [], 0),
     ("a bad line two commits before the end", [A1, BAD, A3, B4, B5], None, [1], 5),
     ("a bad first line two commits before the end", [BAD, A2, A3, B4], None, [0], 4),
     ("a NUL in a line two commits before the end", [A1, A2[:30] + b"\0" + A2[31:], A3, B4], None, [1], 4),
@@ -42,16 +52,16 @@ CASES: list[tuple[str, list[bytes], int | None, list[int], int]] = [
     ("a bad line between two earlier commits", [A1, A2, BAD, B4, B5, B6, C7], None, [2], 7),
     ("only a torn commit", [A1[:20]], 0, [], 0),
     ("only zeros", [HOLE], 0, [], 0),
-    ("a line that comes again in the last commit", [A1, A2, A3, B4, B4], 4, [], 4),
+    ("a line that comes again in the last commit", [A1, A2, A3, B4, B4], None, [4], 5),
     ("a line that comes again long before", [A1, A1, A2, A3, B4], None, [1], 4),
     ("a gap within the last commit", [A1, A2, A3, B4, B6], 4, [], 4),
     ("a gap between commits", [A1, A2, B4, B5], None, [2], 5),
     ("a gap within an earlier commit", [A1, A3, B4], None, [1], 4),
-    ("recorded_at that goes backwards at the end", [A1, A2, A3, B4, line(5, 1)], 4, [], 4),
+    ("recorded_at that goes backwards at the end", [A1, A2, A3, B4, line(5, 1)], None, [4], 5),
     ("recorded_at that has rotted to a later time", [A1, A2, line(3, 900_000), B4, B5, C7_LATE], None, [2], 6),
     ("the same within a commit", [A1, line(2, 900_000), A3, B4, B5], None, [1], 5),
     ("the same in the first line", [line(1, 900_000), A2, A3, B4], None, [0], 4),
-    ("the same in the last line but one", [A1, A2, A3, line(4, 900_000), B5], 4, [], 4),
+    ("the same in the last line but one", [A1, A2, A3, line(4, 900_000), B5], None, [4], 5),
     ("recorded_at that has rotted to no time", [A1, A2.replace(b"T08:00", b"T0x:00"), A3, B4], None, [1], 4),
     ("a blank line in an earlier commit", [A1, b"\n", A2, A3, B4], None, [1], 4),
     ("two records in a line", [A1[:-1] + A2, A3, B4], None, [0], 4),
@@ -110,6 +120,7 @@ def test_reports_say_what_and_where() -> None:
         ([B4, B5], 4, 0, False),
         ([A1, A2, A3, B4[:30]], 5, 3, True),
         ([A1, BAD, A3, B4], 4, 3, False),
+        ([A1, A2, BAD, B4], 4, 3, False),
     ],
 )
 def test_what_was_not_acknowledged_is_cut(*, pieces: list[bytes], start: int, kept: int, torn: bool) -> None:
@@ -139,6 +150,24 @@ def test_with_an_empty_active_file_the_last_raw_segment_is_the_end(active: bytes
     commit(writer, make_ops(1))
     seqs = [op.seq for op in everything(open_writer(disk), disk)]
     assert seqs == list(range(1, writer.last_seq + 1))
+
+
+def test_a_rotten_line_at_the_end_keeps_its_seq_through_sealing_and_compaction() -> None:
+    disk = FakeDisk()
+    disk.make_directories(PATHS.segments)
+    disk.plant(PATHS.raw(1), A1 + A2 + BAD)
+    first = open_writer(disk)
+    assert (first.last_seq, first.recovery.damaged_lines, first.recovery.torn) == (3, 1, ())
+    second = commit(first, make_ops(2))
+    disk.plant(PATHS.active, disk.contents(PATHS.active).splitlines(keepends=True)[0] + BAD)
+    writer = open_writer(disk)
+    assert (writer.last_seq, writer.seal()) == (5, True)
+    third = commit(writer, make_ops(1))
+    compact(disk, DATA, writer.catalog, SMALL)
+    for again in (writer, open_writer(disk)):
+        assert [op.seq for op in everything(again, disk)] == [1, 2, second[0].seq, third[0].seq] == [1, 2, 4, 6]
+        assert again.statistics().missing_ops == 0
+    assert [entry.damaged for entry in writer.catalog.snapshot().manifest.segments] == [1, 1]
 
 
 def test_residue_behind_a_sealed_segment_does_not_count() -> None:
