@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, TextIO, cast
 
@@ -34,9 +33,9 @@ _WARNINGS: Final = (ActorFailed, ActorParked, ShutdownForced)
 _ERRORS: Final = (RestartsExhausted, MessageQuarantined)
 
 
-def configure_logs(level: str, environment: Mapping[str, str] = os.environ) -> None:
+def configure_logs(level: str) -> None:
     """Send our lines and those of the libraries to standard error in one form, or to journald when that reads it."""
-    if is_journald(sys.stderr.fileno(), environment):
+    if is_journald(sys.stderr.fileno(), os.environ):
         configure_journald(level, JournalSocket())
         return
     terminal = sys.stderr.isatty()

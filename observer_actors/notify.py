@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
 from typing import Final, Protocol
 
 import httpx
@@ -28,11 +27,11 @@ STATUS_S: Final = 5.0
 class Notifier:
     """Tells systemd how we are; does nothing when systemd did not start us."""
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        address = environment.get("NOTIFY_SOCKET", "")
+    def __init__(self) -> None:
+        address = os.environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        meant_for_us = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        microseconds = environment.get("WATCHDOG_USEC", "") if meant_for_us else ""
+        meant_for_us = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        microseconds = os.environ.get("WATCHDOG_USEC", "") if meant_for_us else ""
         self.watchdog_s: float | None = int(microseconds) / 1e6 if microseconds.isdigit() else None
         """Without a `WATCHDOG=1` for this long, systemd ends the process; None when nobody watches."""
 

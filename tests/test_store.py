@@ -6,7 +6,7 @@ import sqlite3
 import stat
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -70,6 +70,10 @@ def copy(key: str) -> Copy:
     return Copy("sql:run", 5, message(key))
 
 
+def enqueue(store: Store, keys: Iterable[str]) -> Saved:
+    return store.save_standings(Snapshot(0, b"{}"), [message(key) for key in keys])
+
+
 def keys_waiting(store: Store) -> list[str]:
     """Take the outbox out in its order."""
     keys = []
@@ -113,14 +117,14 @@ def test_a_new_store_is_empty(store: Store) -> None:
 
 
 def test_only_its_owner_may_read_the_file_and_its_log(store: Store, path: Path) -> None:
-    store.save_cursor("analyzer", 1)
+    store.save_patterns({}, consumer="analyzer", seq=1)
     files = sorted(path.parent.iterdir())
     assert [file.name for file in files] == [path.name, path.name + "-shm", path.name + "-wal"]
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
 def test_what_was_saved_is_there_after_a_restart(store: Store, open_store: Callable[..., Store]) -> None:
-    store.save_cursor("stats", 4)
+    store.save_patterns({}, consumer="stats", seq=4)
     store.save_snapshot("stats", Snapshot(5, b'{"total":"\xc3\xa9"}'))
     store.save_snapshot("stats", Snapshot(6, b'{"total":6}'))
     store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
@@ -192,62 +196,63 @@ def test_the_newest_diagnoses_are_kept(store: Store, monkeypatch: pytest.MonkeyP
 
 
 def test_messages_leave_in_the_order_they_came(store: Store) -> None:
-    assert store.enqueue([message("a"), message("b")]) == Saved(queued=2)
-    first = store.next_due(0)
+    assert enqueue(store, "ab") == Saved(queued=2)
+    first = store.head()
     assert first == Queued(1, "a", "/log", b'{"of":"a"}', 0, 0.0, 0.0, "")
+    assert first.wait_seconds(0) == 0
     assert store.delivered(first.key)
     assert keys_waiting(store) == ["b"]
 
 
 def test_what_follows_a_failed_message_waits_with_it(store: Store) -> None:
-    store.enqueue([message("a"), message("b")])
-    head = store.next_due(100)
+    enqueue(store, "ab")
+    head = store.head()
     assert head is not None
     store.failed(head.key, "refused connection", now=100, next_at=105)
-    assert store.next_due(104.9) is None
     waiting = store.head()
     assert waiting == msgspec.structs.replace(head, attempts=1, tried_at=100, next_at=105, error="refused connection")
-    assert waiting.wait_seconds(104) == 1
-    assert store.next_due(105) == waiting
+    assert [waiting.wait_seconds(now) for now in (104, 104.5, 105)] == [1, 0.5, 0]
 
 
 def test_a_clock_that_was_set_back_does_not_hold_messages_up(store: Store) -> None:
-    store.enqueue([message("a")])
+    enqueue(store, "a")
     store.failed("a", "down", now=10_000, next_at=10_300)
-    assert store.next_due(9_999) == store.head()
+    head = store.head()
+    assert head is not None
+    assert (head.wait_seconds(10_000), head.wait_seconds(9_999)) == (300, 0)
 
 
 def test_a_refused_message_is_set_aside_and_does_not_block(store: Store) -> None:
-    store.enqueue([message("a"), message("b")])
+    enqueue(store, "ab")
     assert store.refused("a", "status 400")
     assert store.refusals() == [Queued(1, "a", "/log", b'{"of":"a"}', 0, 0.0, 0.0, "status 400")]
-    assert store.enqueue([message("a")]) == Saved()
+    assert enqueue(store, "a") == Saved()
     assert keys_waiting(store) == ["b"]
 
 
 @pytest.mark.parametrize("settle", ["delivered", "refused", "waiting"])
 def test_a_key_is_queued_once(store: Store, settle: str) -> None:
-    store.enqueue([message("a")])
+    enqueue(store, "a")
     if settle == "delivered":
         store.delivered("a")
     elif settle == "refused":
         store.refused("a", "no")
-    assert store.enqueue([message("a"), message("a")]) == Saved()
+    assert enqueue(store, "aa") == Saved()
     assert store.save_diagnosis(DIAGNOSIS, {}, [message("a")]) == Saved()
     assert store.save_told([copy("a")], queues=True) == Saved()
 
 
 def test_beyond_the_bound_the_oldest_is_dropped_and_counted(store: Store) -> None:
-    assert store.enqueue([message(key) for key in "abcde"]) == Saved(queued=5, dropped=2)
+    assert enqueue(store, "abcde") == Saved(queued=5, dropped=2)
     assert store.save_told([copy("f")], queues=True) == Saved(queued=1, dropped=1)
     assert store.statistics().dropped == 3
-    assert store.enqueue([message("a")]) == Saved()
+    assert enqueue(store, "a") == Saved()
     assert keys_waiting(store) == ["d", "e", "f"]
 
 
 def test_a_message_that_was_dropped_while_it_was_sent_is_counted_as_dropped(store: Store) -> None:
-    store.enqueue([message("a")])
-    store.enqueue([message(key) for key in "bcd"])
+    enqueue(store, "a")
+    enqueue(store, "bcd")
     assert not store.delivered("a")
     assert not store.refused("a", "no")
     assert (store.statistics().dropped, store.statistics().delivered) == (1, 0)
@@ -257,16 +262,16 @@ def test_settled_messages_are_remembered_within_a_bound(store: Store, monkeypatc
     monkeypatch.setattr(learned, "REMEMBERED_MAX", 2)
     monkeypatch.setattr(learned, "REFUSED_MAX", 1)
     for key in "abc":
-        store.enqueue([message(key)])
+        enqueue(store, key)
         keys_waiting(store)
     for key in "xy":
-        store.enqueue([message(key)])
+        enqueue(store, key)
         head = store.head()
         assert head is not None
         store.refused(head.key, "no")
     assert [queued.key for queued in store.refusals()] == ["y"]
-    assert store.enqueue([message(key) for key in "bcy"]) == Saved()
-    assert store.enqueue([message("a"), message("x")]) == Saved(queued=2)
+    assert enqueue(store, "bcy") == Saved()
+    assert enqueue(store, "ax") == Saved(queued=2)
 
 
 def test_the_numbers_are_told(store: Store) -> None:
@@ -312,12 +317,12 @@ class OutboxMachine(RuleBasedStateMachine):
         dropped = max(0, len(self.waiting) - OUTBOX_MAX)
         self.waiting = self.waiting[dropped:]
         self.counts["dropped"] += dropped
-        assert self.store.enqueue([message(key) for key in keys]) == Saved(queued=len(new), dropped=dropped)
+        assert enqueue(self.store, keys) == Saved(queued=len(new), dropped=dropped)
 
     @precondition(lambda self: self.waiting)
     @rule(outcome=st.sampled_from(["delivered", "refused", "failed"]))
     def send(self, outcome: str) -> None:
-        head = self.store.next_due(0)
+        head = self.store.head()
         assert head is not None
         if outcome == "failed":
             self.store.failed(head.key, "down", now=0, next_at=0)
@@ -359,6 +364,7 @@ def everything(store: Store) -> object:
         store.told(),
         store.diagnoses(),
         [store.cursor(name) for name in ("analyzer", "consolidator")],
+        store.snapshot(learned.STANDINGS),
         store.head(),
         store.statistics(),
     )
@@ -371,12 +377,12 @@ def everything(store: Store) -> object:
         lambda store: store.save_playbook(PLAYBOOK, consumer="consolidator", seq=9, whole=True),
         lambda store: store.save_told([copy("x"), copy("y")], queues=True),
         lambda store: store.save_diagnosis(DIAGNOSIS, {"p1": PATTERN}, [message("x"), message("y")]),
-        lambda store: store.enqueue([message(key) for key in "wxyz"]),
+        lambda store: store.save_standings(Snapshot(1, b"{}"), [message(key) for key in "wxyz"]),
         lambda store: store.delivered("a"),
         lambda store: store.refused("a", "no"),
         lambda store: store.failed("a", "down", now=1, next_at=2),
     ],
-    ids=["patterns", "playbook", "told", "diagnosis", "enqueue", "delivered", "refused", "failed"],
+    ids=["patterns", "playbook", "told", "diagnosis", "standings", "delivered", "refused", "failed"],
 )
 def test_a_crash_between_any_two_statements_leaves_all_or_nothing(
     save: Callable[[Store], object], path: Path, tmp_path: Path, open_store: Callable[..., Store]
@@ -393,7 +399,7 @@ def test_a_crash_between_any_two_statements_leaves_all_or_nothing(
                 shutil.copy(f"{path}{suffix}", f"{copies[-1]}{suffix}")
 
     store = open_store(trace=copy_the_files)
-    store.enqueue([message("a"), message("b")])
+    enqueue(store, "ab")
     before = everything(store)
     watching = True
     save(store)
@@ -417,7 +423,7 @@ def test_two_threads_may_meet(store: Store) -> None:
 
     def save(name: str) -> None:
         for seq in range(1, 21):
-            store.save_cursor(name, seq)
+            store.save_patterns({}, consumer=name, seq=seq)
 
     threads = [threading.Thread(target=save, args=(name,)) for name in ("a", "b")]
     for thread in threads:
@@ -431,7 +437,7 @@ def test_two_threads_may_meet(store: Store) -> None:
 
 
 def test_a_file_of_a_newer_version_is_left_alone(store: Store, path: Path) -> None:
-    store.save_cursor("analyzer", 3)
+    store.save_patterns({}, consumer="analyzer", seq=3)
     store.close()
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
@@ -474,7 +480,7 @@ def damage(path: Path, table: str) -> None:
 def with_content(open_store: Callable[..., Store]) -> None:
     store = open_store()
     store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
-    store.enqueue([message(key) for key in "abcd"])
+    enqueue(store, "abcd")
     store.delivered("b")
     store.refused("c", "status 400")
     store.close()
@@ -534,7 +540,7 @@ def test_a_damaged_file_is_set_aside_and_what_can_be_read_of_the_outbox_goes_on(
     assert store.set_aside.read_bytes() == damaged
     assert (store.patterns(), store.cursor("analyzer")) == ({}, 0)
     assert [(queued.key, queued.error) for queued in store.refusals()] == [("c", "status 400")]
-    assert store.enqueue([message(key) for key in "abcd"]) == Saved()
+    assert enqueue(store, "abcd") == Saved()
     assert keys_waiting(store) == ["d"]
 
 
@@ -547,7 +553,7 @@ def test_a_file_that_is_no_database_is_set_aside_beside_those_before(
         store = open_store()
         assert store.set_aside == path.with_name(f"{path.name}.corrupt-{number}")
         assert store.set_aside.read_bytes().startswith(b"no database %d" % number)
-        store.save_cursor("analyzer", number)
+        store.save_patterns({}, consumer="analyzer", seq=number)
         store.close()
     store = open_store()
     assert (store.set_aside, store.cursor("analyzer")) == (None, 2)
@@ -589,10 +595,10 @@ def test_a_file_that_another_program_holds_is_worth_another_try(
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreBusy) as raised:
-        store.save_cursor("analyzer", 1)
+        store.save_patterns({}, consumer="analyzer", seq=1)
     assert raised.value.retryable
     other.close()
-    store.save_cursor("analyzer", 1)
+    store.save_patterns({}, consumer="analyzer", seq=1)
     assert store.cursor("analyzer") == 1
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from msgspec import UNSET
-
 from observer_actors.actors.admission import Admission
 from observer_actors.actors.surroundings import now_text
 from observer_actors.event import OWN_SOURCE
@@ -27,10 +25,9 @@ class Recorder:
         self._admission = admission
         self._time_ns = time_ns
 
-    async def record(self, endpoint: str, attrs: Mapping[str, Scalar], *, key: str = "", summary: str = "") -> int:
+    async def record(self, endpoint: str, attrs: Mapping[str, Scalar], *, summary: str = "") -> int:
         """Write one op, and give its seq once it is on disk.
 
-        :param key: the op's ``id``; nobody may be able to guess it, or an event with the same would stand in its place.
         :raises Overloaded: no room, or no answer, in time.
         :raises DiskFailed: the disk refused.
         """
@@ -42,7 +39,6 @@ class Recorder:
             duration_ms=0,
             output_summary="ok",
             source=OWN_SOURCE,
-            id=key or UNSET,
             attrs=dict(attrs),
         )
         receipts = await self._admission.submit((op,), len(encode_op(op)))

@@ -30,9 +30,7 @@ _READ_BYTES: Final = 65_536
 _PORTS: Final = {"http": 80, "https": 443}
 
 
-def exchange(
-    base: str, method: str, target: str, *, seconds: float, content: bytes = b"", accept: str = "application/json"
-) -> Answer:
+def exchange(base: str, method: str, target: str, *, seconds: float, content: bytes = b"") -> Answer:
     """Send a request to the daemon, and read the answer whatever its status. Blocks.
 
     :param base: as `observer_actors.addresses` reads it.
@@ -46,7 +44,7 @@ def exchange(
     with _translated(where):
         parts = urlsplit(where.base)
         with _connected(where, parts, deadline) as connection:
-            request = h11.Request(method=method, target=parts.path + target, headers=_headers(parts, content, accept))
+            request = h11.Request(method=method, target=parts.path + target, headers=_headers(parts, content))
             return _Exchange(connection, deadline).run(request, content)
 
 
@@ -120,12 +118,12 @@ def _certificates() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _headers(parts: SplitResult, content: bytes, accept: str) -> list[tuple[str, str]]:
+def _headers(parts: SplitResult, content: bytes) -> list[tuple[str, str]]:
     token = observer_token()
     headers = [
         ("Host", parts.netloc.rpartition("@")[2]),
         ("User-Agent", "observer-actors"),
-        ("Accept", accept),
+        ("Accept", "application/json"),
         ("Connection", "close"),
     ]
     headers += [("Content-Type", "application/x-ndjson")] if content else []

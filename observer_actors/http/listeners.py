@@ -12,7 +12,7 @@ import socket
 import ssl
 import stat
 from collections import deque
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -39,17 +39,16 @@ _NOT_HERE: Final = (97, 99)
 """EAFNOSUPPORT, EADDRNOTAVAIL: a name may have an address of a kind that this machine does not have."""
 
 
-def open_listeners(
-    settings: ListenSettings, environment: MutableMapping[str, str] = os.environ, *, needs_token: bool = False
-) -> list[socket.socket]:
+def open_listeners(settings: ListenSettings, *, needs_token: bool = False) -> list[socket.socket]:
     """Take over what systemd hands over, or bind and listen; port 0 takes a free one.
 
+    What the environment says of handed-over sockets is taken out of it: no child shall take them for its own.
+
     :param needs_token: whoever comes needs a token: any address will do.
-    :param environment: what it says of handed-over sockets is taken out of it: no child shall take them for its own.
     :raises AddressUnavailable: taken, not ours, or unknown.
     :raises ConfigInvalid: nothing to listen on, or a handed-over socket that the settings do not allow.
     """
-    handed_over = _handed_over(environment)
+    handed_over = _handed_over()
     if handed_over:
         for listener in handed_over:
             _prepare(listener, is_guarded=needs_token or settings.insecure_no_auth)
@@ -68,18 +67,14 @@ def open_listeners(
 
 
 @contextmanager
-def serving_sockets(
-    settings: ListenSettings, environment: MutableMapping[str, str] = os.environ, *, needs_token: bool = False
-) -> Iterator[list[socket.socket]]:
+def serving_sockets(settings: ListenSettings, *, needs_token: bool = False) -> Iterator[list[socket.socket]]:
     """Listen as `open_listeners` does for as long as the block runs; then close, and remove the Unix socket's file.
 
     A file that systemd made is left to systemd, also when the settings name the same one.
     """
-    is_handed_over = environment.get("LISTEN_PID") == str(os.getpid())
+    is_handed_over = os.environ.get("LISTEN_PID") == str(os.getpid())
     with ExitStack() as stack:
-        listeners = [
-            stack.enter_context(listener) for listener in open_listeners(settings, environment, needs_token=needs_token)
-        ]
+        listeners = [stack.enter_context(listener) for listener in open_listeners(settings, needs_token=needs_token)]
         if settings.unix and not is_handed_over:
             stack.callback(Path(settings.unix).unlink, missing_ok=True)
         yield listeners
@@ -148,8 +143,8 @@ def tls_context(settings: ListenSettings) -> ssl.SSLContext | None:
     return context
 
 
-def _handed_over(environment: MutableMapping[str, str]) -> list[socket.socket]:
-    told = {name: environment.pop(name, "") for name in _NAMES}
+def _handed_over() -> list[socket.socket]:
+    told = {name: os.environ.pop(name, "") for name in _NAMES}
     if told["LISTEN_PID"] != str(os.getpid()) or not told["LISTEN_FDS"].isdecimal():
         return []
     found = [socket.socket(fileno=fd) for fd in range(FIRST_FD, FIRST_FD + int(told["LISTEN_FDS"]))]

@@ -138,10 +138,6 @@ class JournalWriter:
         """Newest durable op; 0 for none."""
         return Seq(self._active.last_seq)
 
-    def known(self, id_: str) -> Seq | None:
-        """Give the seq of the op that carries this id, if it is one of the newest `dedup_window_ops`."""
-        return self._ids.known(id_)
-
     def sift(self, ops: Sequence[Op]) -> Sifted:
         """Separate the ops of a batch that are new from those known already and those that come twice in it."""
         return self._ids.sift(ops)

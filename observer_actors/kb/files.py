@@ -74,7 +74,7 @@ def _append(file: AppendFile, line: bytes) -> None:
         raise OSError(errno.ENOSPC, "the row was taken in part")
 
 
-def recently_told(data_dir: Path, id_: str, *, disk: Disk = _DISK) -> bool:
+def recently_told(data_dir: Path, id_: str) -> bool:
     """Say whether a row of this id stands among the file's last `TAIL_BYTES`. Blocks.
 
     :raises DiskFailed: there is a file and it cannot be read.
@@ -82,7 +82,7 @@ def recently_told(data_dir: Path, id_: str, *, disk: Disk = _DISK) -> bool:
     path = outcomes_path(data_dir)
     with translated("appending to the knowledge base"):  # whose first step this is
         try:
-            tail = disk.read(path, max(0, disk.size(path) - TAIL_BYTES), TAIL_BYTES)
+            tail = _DISK.read(path, max(0, _DISK.size(path) - TAIL_BYTES), TAIL_BYTES)
         except FileNotFoundError:
             return False
     rows = map(decode_row, tail.split(b"\n"))

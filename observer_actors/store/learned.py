@@ -188,11 +188,6 @@ class Store:
         rows = self._rows("SELECT seq FROM cursors WHERE consumer = ?", consumer)
         return int(rows[0][0]) if rows else 0
 
-    def save_cursor(self, consumer: str, seq: int) -> None:
-        """Move a cursor by itself, where the ops up to it changed nothing."""
-        with self._saving() as sql:
-            sql.execute(_SAVE_CURSOR, (consumer, seq))
-
     def snapshot(self, name: str) -> Snapshot | None:
         """Give the newest state that was saved under the name."""
         rows = self._rows("SELECT seq, body FROM snapshots WHERE name = ?", name)
@@ -297,23 +292,10 @@ class Store:
 
     # ---------------------------------------------------------------------------- the outbox
 
-    def enqueue(self, messages: Sequence[Outgoing]) -> Saved:
-        """Queue messages that belong to nothing that is saved here. A remembered key is passed over."""
-        with self._saving() as sql:
-            return self._enqueue(sql, messages)
-
     def head(self, lane: Lane = Lane.ANY) -> Queued | None:
         """Give the oldest message of a lane that waits, due or not; None when none waits."""
         rows = self._rows(_HEAD, lane.value)
         return Queued(*rows[0]) if rows else None
-
-    def next_due(self, now: float) -> Queued | None:
-        """Give the oldest message that waits if it may be tried now; what follows it waits with it.
-
-        :param now: seconds since 1970.
-        """
-        head = self.head()
-        return head if head is not None and head.wait_seconds(now) == 0 else None
 
     def delivered(self, key: str) -> bool:
         """Note that the gateway has it. False: it was not waiting any more, but dropped in the meantime."""
@@ -328,9 +310,9 @@ class Store:
         """Set a message aside that the gateway will never take, so that the next one has its turn."""
         return self._settle(key, "refused", error)
 
-    def refusals(self, *, limit: int = 100) -> list[Queued]:
-        """Load the newest refused messages, newest first."""
-        return [Queued(*row) for row in self._rows(_REFUSALS, limit)]
+    def refusals(self) -> list[Queued]:
+        """Load the refused messages that are kept, newest first."""
+        return [Queued(*row) for row in self._rows(_REFUSALS)]
 
     def statistics(self) -> StoreStatistics:
         """Count what is there."""
@@ -363,6 +345,7 @@ class Store:
             yield sql
 
     def _enqueue(self, sql: sqlite3.Connection, messages: Sequence[Outgoing]) -> Saved:
+        """Queue messages; a key that is remembered is passed over."""
         queued = sum(sql.execute(_ENQUEUE, (m.key, m.path, m.body)).rowcount for m in messages)
         dropped = sql.execute(_DROP_OLDEST, (self._outbox_max,)).rowcount if queued else 0
         if dropped:
@@ -414,7 +397,7 @@ _FORGET_DIAGNOSES: Final = (
 _ENQUEUE: Final = "INSERT INTO outbox (key, path, body) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING"
 _QUEUED: Final = "SELECT id, key, path, body, attempts, tried_at, next_at, error FROM outbox"
 _HEAD: Final = _QUEUED + " WHERE state = 'pending' AND path GLOB ? ORDER BY id LIMIT 1"
-_REFUSALS: Final = _QUEUED + " WHERE state = 'refused' ORDER BY id DESC LIMIT ?"
+_REFUSALS: Final = _QUEUED + " WHERE state = 'refused' ORDER BY id DESC"
 _NOTE_FAILURE: Final = (
     "UPDATE outbox SET attempts = attempts + 1, error = ?, tried_at = ?, next_at = ?"
     " WHERE key = ? AND state = 'pending'"

@@ -30,7 +30,7 @@ READY_S: Final = 20.0
 
 @contextmanager
 def listening(**settings: Any) -> Iterator[list[str]]:
-    listeners = open_listeners(ListenSettings(**settings), {})
+    listeners = open_listeners(ListenSettings(**settings))
     try:
         yield [address_of(listener) for listener in listeners]
     finally:
@@ -50,7 +50,7 @@ class _Turns(trio.abc.Instrument):
 async def test_those_who_wait_are_accepted_together() -> None:
     """Under load a turn of the event loop takes a millisecond: who came last of a thousand would wait for a second."""
     many = 2 * ACCEPTED_AT_ONCE + 2
-    with open_listeners(ListenSettings(port=0), {})[0] as listener, ExitStack() as stack:
+    with open_listeners(ListenSettings(port=0))[0] as listener, ExitStack() as stack:
         for number in range(many):
             client = stack.enter_context(socket.create_connection(listener.getsockname(), timeout=5))
             client.sendall(b"%d" % number)
@@ -69,7 +69,7 @@ async def test_those_who_wait_are_accepted_together() -> None:
 
 
 async def test_what_was_accepted_and_not_given_is_closed_with_the_listener() -> None:
-    with open_listeners(ListenSettings(port=0), {})[0] as listener:
+    with open_listeners(ListenSettings(port=0))[0] as listener:
         first, second = (socket.create_connection(listener.getsockname(), timeout=5) for _ in range(2))
         with first, second:
             accepting = Accepting(listener.dup())
@@ -93,7 +93,7 @@ def test_ipv6_and_every_address_of_a_name() -> None:
             assert [address.rpartition(":")[0] for address in addresses] == ["http://[::1]"]
     else:
         with pytest.raises(AddressUnavailable, match="cannot listen on ::1"):
-            open_listeners(ListenSettings(host="::1", port=0), {})
+            open_listeners(ListenSettings(host="::1", port=0))
     with listening(host="localhost", port=0) as addresses:
         assert len({address.rpartition(":")[2] for address in addresses}) == 1, "one port for all of them"
         for address in addresses:
@@ -103,11 +103,11 @@ def test_ipv6_and_every_address_of_a_name() -> None:
 
 def test_an_address_that_is_taken_or_unknown_is_told() -> None:
     with listening(port=0) as (address,), pytest.raises(AddressUnavailable, match="in use"):
-        open_listeners(ListenSettings(port=httpx.URL(address).port or 0), {})
+        open_listeners(ListenSettings(port=httpx.URL(address).port or 0))
     with pytest.raises(AddressUnavailable, match="cannot find"):
-        open_listeners(ListenSettings(host="no.such.name.invalid"), {})
+        open_listeners(ListenSettings(host="no.such.name.invalid"))
     with pytest.raises(ConfigInvalid, match="nothing to listen on"):
-        open_listeners(ListenSettings(tcp=False), {})
+        open_listeners(ListenSettings(tcp=False))
 
 
 def test_a_unix_socket_has_its_mode_from_the_first_moment(tmp_path: Path) -> None:
@@ -116,17 +116,17 @@ def test_a_unix_socket_has_its_mode_from_the_first_moment(tmp_path: Path) -> Non
         assert addresses == [f"unix://{path}"]
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         with pytest.raises(AddressUnavailable, match="in use"):
-            open_listeners(ListenSettings(tcp=False, unix=str(path)), {})
+            open_listeners(ListenSettings(tcp=False, unix=str(path)))
     assert path.exists(), "as a daemon that was killed leaves it"
     with listening(tcp=False, unix=str(path)):
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
     path.unlink()
     path.write_text("a file of somebody's")
     with pytest.raises(AddressUnavailable):
-        open_listeners(ListenSettings(tcp=False, unix=str(path)), {})
+        open_listeners(ListenSettings(tcp=False, unix=str(path)))
     assert path.read_text() == "a file of somebody's"
     with pytest.raises(AddressUnavailable, match="too long"):
-        open_listeners(ListenSettings(tcp=False, unix=str(tmp_path / ("x" * 120))), {})
+        open_listeners(ListenSettings(tcp=False, unix=str(tmp_path / ("x" * 120))))
 
 
 async def test_everything_works_over_a_unix_socket_alone(tmp_path: Path) -> None:
@@ -251,10 +251,11 @@ def test_a_handed_over_socket_that_is_none_to_listen_on_is_refused(tmp_path: Pat
     assert (status, "none to listen on" in error) == (78, True)
 
 
-def test_sockets_that_are_meant_for_another_process_are_left_alone() -> None:
-    variables = {"LISTEN_PID": str(os.getpid() + 1), "LISTEN_FDS": "1", "PATH": "/bin"}
-    listeners = open_listeners(ListenSettings(port=0), variables)
+def test_sockets_that_are_meant_for_another_process_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    listeners = open_listeners(ListenSettings(port=0))
     assert address_of(listeners[0]).startswith("http://127.0.0.1:")
-    assert variables == {"PATH": "/bin"}, "no child shall take them for its own"
+    assert os.environ.keys().isdisjoint({"LISTEN_PID", "LISTEN_FDS"}), "no child shall take them for its own"
     for listener in listeners:
         listener.close()

@@ -62,6 +62,11 @@ def commit(writer: JournalWriter, ops: list[Op]) -> list[Op]:
     return ops
 
 
+def seq_known(writer: JournalWriter, id_: str) -> Seq | None:
+    """Give the seq under which an op that came with this id now would be acknowledged; None when it would be new."""
+    return writer.sift([make_op(id_=id_)]).known.get(0)
+
+
 def reader_of(writer: JournalWriter, disk: Disk, data: Path = DATA) -> JournalReader:
     return JournalReader(disk, data, writer.catalog)
 

@@ -15,7 +15,7 @@ from observer_actors.journal.format import event_us
 from observer_actors.op import Op
 from observer_actors.settings import JournalSettings
 from tests.fakes.disk import FakeDisk
-from tests.journal.support import DATA, Clock, make_op, open_writer
+from tests.journal.support import DATA, Clock, make_op, open_writer, seq_known
 
 SETTINGS = JournalSettings(segment_bytes_max=1_500, dedup_window_ops=20)
 KINDS = ["write", "datasync", "truncate", "rename", "remove", "sync_directory", "open_append", "any"]
@@ -205,9 +205,9 @@ class JournalMachine(RuleBasedStateMachine):
         op = self.model[at]
         assert isinstance(op.id, str)
         if back >= SETTINGS.dedup_window_ops:
-            assert self.writer.known(op.id) is None
+            assert seq_known(self.writer, op.id) is None
         elif op.seq > self.removed:  # else known unless the writer was opened since it was removed
-            assert self.writer.known(op.id) == op.seq
+            assert seq_known(self.writer, op.id) == op.seq
 
     def teardown(self) -> None:
         self.reopen()
