@@ -19,7 +19,7 @@ from observer_actors.actors.adviser import Advice, Wanted
 from observer_actors.errors import ObserverError, QueryInvalid
 from observer_actors.http.description import document_problems, document_text
 from observer_actors.http.intake import Intake
-from observer_actors.http.queries import Parameter, parse_limit, parse_parameters
+from observer_actors.http.queries import Parameter, parse_limit, parse_one_of, parse_parameters
 from observer_actors.http.replies import Reply, json_reply, problem_reply
 from observer_actors.http.views import Views
 from observer_actors.playbook.entries import Entry, Kind
@@ -176,12 +176,6 @@ def _name(text: str, name: str) -> str:
     return _text(text, name)
 
 
-def _format(text: str, name: str) -> str:
-    if text not in ("json", "markdown"):
-        raise QueryInvalid(f"{text[:40]!a} is neither json nor markdown", field=name)
-    return text
-
-
 def _attrs(text: str, name: str) -> dict[str, str]:
     try:
         given = msgspec.json.decode(text, type=dict[str, str | int | float | bool | None])
@@ -203,5 +197,5 @@ _PARAMETERS: Final[Mapping[str, Parameter]] = {
     "task": ("task", _name),
     "source": ("source", _name),
     "limit": ("limit", partial(parse_limit, most=LIMIT_MAX)),
-    "format": ("format", _format),
+    "format": ("format", parse_one_of("json", "markdown")),
 }

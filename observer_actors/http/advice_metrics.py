@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from observer_actors.actors.adviser import ANSWERS
 from observer_actors.http.views import Views
 from observer_actors.playbook.entries import Entry, Mark, State
-from observer_actors.playbook.lift import Arm, Sides, lift
+from observer_actors.playbook.lift import Sides, lift
 from observer_actors.playbook.states import ALPHA
 
 __all__ = ["advice_metrics"]
@@ -50,8 +50,7 @@ def _of_entries(entries: Sequence[Entry]) -> Iterator[Metric]:
     for entry in entries:
         stands = _stands(entry)
         standing[stands] += 1
-        sides = outcomes[stands]
-        outcomes[stands] = Sides(_sum(sides.exposed, entry.trial.exposed), _sum(sides.control, entry.trial.control))
+        outcomes[stands] += Sides(entry.trial.exposed, entry.trial.control)
     number = GaugeMetricFamily("observer_playbook_entries", "Entries, by how they stand.", labels=["state"])
     runs = GaugeMetricFamily(
         "observer_advice_runs",
@@ -89,7 +88,3 @@ def _stands(entry: Entry) -> str:
     if not entry.supported or entry.suspended:
         return UNSUPPORTED
     return entry.mark or entry.state
-
-
-def _sum(one: Arm, other: Arm) -> Arm:
-    return Arm(one.succeeded + other.succeeded, one.failed + other.failed)

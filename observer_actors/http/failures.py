@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -13,10 +13,18 @@ from quart_schema import document_querystring, document_request, document_respon
 from quart_trio import QuartTrio
 
 from observer_actors.actors.evidence import contrast_of
-from observer_actors.errors import ObserverError, QueryInvalid, RequestInvalid
+from observer_actors.errors import ObserverError, RequestInvalid
 from observer_actors.http.description import document_problems
 from observer_actors.http.doubt import DoubtAnswer, doubt_answer
-from observer_actors.http.queries import Parameter, parse_limit, parse_parameters, parse_text, parse_time
+from observer_actors.http.queries import (
+    Parameter,
+    parse_body,
+    parse_limit,
+    parse_one_of,
+    parse_parameters,
+    parse_text,
+    parse_time,
+)
 from observer_actors.http.replies import Reply, json_reply
 from observer_actors.http.views import Views
 from observer_actors.op import Op, time_us
@@ -178,11 +186,7 @@ def register_failures(app: QuartTrio, views: Views, send: Send) -> None:
 
 
 def _act(body: Any) -> Act:  # noqa: ANN401 - quart's bytes
-    try:
-        act = msgspec.json.decode(body, type=Act)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        hint = '{"action": "resolve"}; or "mute", "unmute", or "note" with a "note"'
-        raise RequestInvalid(f"the body: {error}", hint=hint) from error
+    act = parse_body(body, Act, '{"action": "resolve"}; or "mute", "unmute", or "note" with a "note"')
     if act.action is Action.NOTE and not act.note.strip():
         raise RequestInvalid("note: is empty", hint='{"action": "note", "note": "…"}')
     return act
@@ -277,17 +281,6 @@ def _now_us() -> int:
     return time.time_ns() // 1_000
 
 
-def _one_of(names: Iterable[str]) -> Callable[[str, str], str]:
-    known: Sequence[str] = tuple(names)
-
-    def parse(text: str, name: str) -> str:
-        if text not in known:
-            raise QueryInvalid(f"{text[:40]!a} is none of {', '.join(known)}", field=name)
-        return text
-
-    return parse
-
-
 _SORTS: Final[Mapping[str, Callable[[Pattern], Any]]] = {
     "impact": lambda pattern: (_impact_ms(pattern), pattern.last_seq),
     "count": lambda pattern: (pattern.count, pattern.last_seq),
@@ -298,11 +291,11 @@ _SORTS: Final[Mapping[str, Callable[[Pattern], Any]]] = {
 _PARAMETERS: Final[Mapping[str, Parameter]] = {
     "endpoint": ("endpoint", parse_text),
     "source": ("source", parse_text),
-    "state": ("state", _one_of(State)),
-    "cause": ("cause", _one_of(Cause)),
+    "state": ("state", parse_one_of(*State)),
+    "cause": ("cause", parse_one_of(*Cause)),
     "text": ("text", parse_text),
     "since": ("since", parse_time),
     "until": ("until", parse_time),
-    "sort": ("sort", _one_of(_SORTS)),
+    "sort": ("sort", parse_one_of(*_SORTS)),
     "limit": ("limit", parse_limit),
 }

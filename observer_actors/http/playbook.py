@@ -13,10 +13,19 @@ from quart_schema import document_querystring, document_request, document_respon
 from quart_trio import QuartTrio
 
 from observer_actors.doubt import suspicion
-from observer_actors.errors import ObserverError, QueryInvalid, RequestInvalid
+from observer_actors.errors import ObserverError, RequestInvalid
 from observer_actors.event import OWN_SOURCE
 from observer_actors.http.description import document_problems
-from observer_actors.http.queries import Parameter, parse_limit, parse_parameters, parse_seq, parse_text
+from observer_actors.http.queries import (
+    Parameter,
+    parse_body,
+    parse_boolean,
+    parse_limit,
+    parse_one_of,
+    parse_parameters,
+    parse_seq,
+    parse_text,
+)
 from observer_actors.http.replies import Reply, json_reply
 from observer_actors.http.views import Views
 from observer_actors.op import Op, time_us
@@ -164,7 +173,7 @@ def register_playbook(app: QuartTrio, views: Views, send: Send) -> None:
     async def decide_on_entry(entry: str) -> ResponseReturnValue:
         """Pin, unpin, withhold, release or retire an entry, or note something; answered once it is on disk."""
         found = _found(views, entry)
-        decided = _decoded(await request.get_data(cache=False, as_text=False), Decide, '{"action": "withhold"}')
+        decided = parse_body(await request.get_data(cache=False, as_text=False), Decide, '{"action": "withhold"}')
         if decided.action is Action.NOTE and not decided.note.strip():
             raise RequestInvalid("note: is empty", hint='{"action": "note", "note": "…"}')
         note = views.intake.without_secrets(decided.note)
@@ -179,7 +188,7 @@ def register_playbook(app: QuartTrio, views: Views, send: Send) -> None:
     @document_problems(400, 503, 507)
     async def revoke() -> ResponseReturnValue:
         """Take back all that came from a source, a run or a staffer; answered once it is on disk."""
-        asked = _decoded(await request.get_data(cache=False, as_text=False), Revoke, '{"of": "source", "name": "…"}')
+        asked = parse_body(await request.get_data(cache=False, as_text=False), Revoke, '{"of": "source", "name": "…"}')
         if asked.since and time_us(asked.since) is None:
             raise RequestInvalid("since: is not an ISO 8601 time", hint="e.g. 2026-11-22T10:00:00Z")
         if asked.of is Of.SOURCE and asked.name == OWN_SOURCE:
@@ -193,16 +202,6 @@ def register_playbook(app: QuartTrio, views: Views, send: Send) -> None:
             views.consolidator.expect(msgspec.structs.replace(revocation, seq=seq))
         await _taken_in(views, seq)
         return send(json_reply(Revoked(seq, views.consolidator.suspended)))
-
-
-Body = Decide | Revoke
-
-
-def _decoded(body: Any, kind: type[Body], example: str) -> Any:  # noqa: ANN401 - quart's bytes, and one of two
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise RequestInvalid(f"the body: {error}", hint=example) from error
 
 
 async def _taken_in(views: Views, seq: int) -> None:
@@ -299,26 +298,11 @@ def _verdicts(views: Views, ops: Iterable[Op]) -> list[Verdict]:
     ]
 
 
-def _one_of(known: type[Kind | State]) -> Callable[[str, str], str]:
-    def parse(text: str, name: str) -> str:
-        if text not in list(known):
-            raise QueryInvalid(f"{text[:40]!a} is none of {', '.join(known)}", field=name)
-        return text
-
-    return parse
-
-
-def _boolean(text: str, name: str) -> bool:
-    if text not in {"true", "false"}:
-        raise QueryInvalid(f"{text[:40]!a} is neither true nor false", field=name)
-    return text == "true"
-
-
 _PARAMETERS: Final[Mapping[str, Parameter]] = {
     "endpoint": ("endpoint", parse_text),
-    "kind": ("kind", _one_of(Kind)),
-    "state": ("state", _one_of(State)),
-    "handed_out": ("handed_out", _boolean),
+    "kind": ("kind", parse_one_of(*Kind)),
+    "state": ("state", parse_one_of(*State)),
+    "handed_out": ("handed_out", parse_boolean),
     "text": ("text", parse_text),
     "seq": ("seq", parse_seq),
     "limit": ("limit", parse_limit),

@@ -1,13 +1,15 @@
-"""Query parameters into a journal query, each mistake named. Pure."""
+"""What a request asks for: query parameters and small bodies, each mistake named. Pure."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from observer_actors.errors import QueryInvalid
+import msgspec
+
+from observer_actors.errors import QueryInvalid, RequestInvalid
 from observer_actors.journal import Query
 from observer_actors.op import time_us
 
@@ -16,13 +18,18 @@ __all__ = [
     "SEQ_DIGITS_MAX",
     "Parameter",
     "cursor_after",
+    "parse_body",
+    "parse_boolean",
     "parse_limit",
+    "parse_one_of",
     "parse_ops_query",
     "parse_parameters",
     "parse_seq",
     "parse_text",
     "parse_time",
 ]
+
+T = TypeVar("T")
 
 Parameter = tuple[str, Callable[[str, str], Any]]
 """The field that a parameter fills, and what reads its text, given its name for an error."""
@@ -75,6 +82,17 @@ def parse_parameters(
     return {known[name][0]: known[name][1](text, name) for name, text in given.items()}
 
 
+def parse_body(body: Any, kind: type[T], example: str) -> T:  # noqa: ANN401 - quart's bytes
+    """Read a body of a few fields.
+
+    :raises RequestInvalid: it is none of its kind; the example is the hint.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise RequestInvalid(f"the body: {error}", hint=example) from error
+
+
 def cursor_after(query: Query, seq: int) -> str:
     """Give the cursor that goes on behind ``seq``."""
     return f"{'newest' if query.newest_first else 'oldest'}-{seq}"
@@ -92,7 +110,19 @@ def parse_text(text: str, _name: str) -> str:
     return text
 
 
-def _boolean(text: str, name: str) -> bool:
+def parse_one_of(*known: str) -> Callable[[str, str], str]:
+    """Give what reads one of these names."""
+
+    def parse(text: str, name: str) -> str:
+        if text not in known:
+            raise QueryInvalid(f"{text[:40]!a} is none of {', '.join(known)}", field=name)
+        return text
+
+    return parse
+
+
+def parse_boolean(text: str, name: str) -> bool:
+    """Read true or false."""
     try:
         return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
     except KeyError:
@@ -117,12 +147,6 @@ def parse_limit(text: str, name: str, most: int = LIMIT_MAX) -> int:
     return limit
 
 
-def _order(text: str, name: str) -> str:
-    if text not in ("newest", "oldest"):
-        raise QueryInvalid(f"{text[:40]!a} is neither newest nor oldest", field=name)
-    return text
-
-
 def _cursor(text: str, name: str) -> tuple[bool, int]:
     found = CURSOR.fullmatch(text)
     if found is None:
@@ -133,12 +157,12 @@ def _cursor(text: str, name: str) -> tuple[bool, int]:
 _PARAMETERS: Final[Mapping[str, Parameter]] = {
     "source": ("source", parse_text),
     "endpoint": ("endpoint", parse_text),
-    "success": ("success", _boolean),
+    "success": ("success", parse_boolean),
     "since": ("since_us", parse_time),
     "until": ("until_us", parse_time),
     "after_seq": ("after_seq", parse_seq),
     "before_seq": ("before_seq", parse_seq),
     "limit": ("limit", parse_limit),
-    "order": ("order", _order),
+    "order": ("order", parse_one_of("newest", "oldest")),
     "cursor": ("cursor", _cursor),
 }

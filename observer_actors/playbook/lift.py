@@ -69,6 +69,9 @@ class Arm(msgspec.Struct, frozen=True):
         """The share that succeeded; None when there is none."""
         return self.succeeded / self.total if self.total else None
 
+    def __add__(self, other: Arm) -> Arm:
+        return Arm(self.succeeded + other.succeeded, self.failed + other.failed)
+
 
 class Sides(msgspec.Struct, frozen=True):
     """Both arms."""
@@ -82,7 +85,7 @@ class Sides(msgspec.Struct, frozen=True):
         return self.exposed.total + self.control.total
 
     def __add__(self, other: Sides) -> Sides:
-        return Sides(_sum(self.exposed, other.exposed), _sum(self.control, other.control))
+        return Sides(self.exposed + other.exposed, self.control + other.control)
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -129,10 +132,6 @@ def runs_beside_any(by_source: Mapping[str, Sides]) -> float:
     """Give how many runs are left without the source that has most of them; where there is only one source, no end."""
     sources = [sides.total for source, sides in by_source.items() if source != UNKNOWN]
     return in_all(by_source).total - max(sources) if len(sources) > 1 else inf
-
-
-def _sum(one: Arm, other: Arm) -> Arm:
-    return Arm(one.succeeded + other.succeeded, one.failed + other.failed)
 
 
 class Lift(msgspec.Struct, frozen=True):

@@ -81,6 +81,7 @@ def test_the_filters_let_through_what_they_say(daemon: Served) -> None:
     assert kinds(endpoint="calculate") == {"do"}
     assert kinds(text="DOES NOT ADD UP") == {"avoid", "recipe"}
     assert kinds(handed_out="false") == set()
+    assert kinds(handed_out="1") == kinds(handed_out="TRUE") == kinds() != set(), "as `success` of `/ops`"
     assert len(daemon.json("/playbook", limit=1)["entries"]) == 1
     for name, wrong in (("kind", "cure"), ("handed_out", "perhaps"), ("seq", "x"), ("limit", "0")):
         assert daemon.client.get("/playbook", params={name: wrong}).status_code == 400
