@@ -16,9 +16,8 @@ from observer_actors.client._guest import attempt, attempted
 from observer_actors.client._ledger import NowAndThen
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._observed import Observed, called
-from observer_actors.client._observer import ADVICE_SECONDS, CLOSE_SECONDS, LINGER_SECONDS
 from observer_actors.client._places import observer_base, observer_token
-from observer_actors.client._recorder import QUEUE_EVENTS_MAX, Recorder
+from observer_actors.client._recorder import CLOSE_SECONDS, Recorder
 from observer_actors.client._sender import CLOSING_PAUSE_S, FLUSH_PAUSE_S, REQUEST_SECONDS, warn_of
 from observer_actors.client._verdict import Verdict, VerdictReport, report_verdict
 from observer_actors.client._wire import get, join, post
@@ -35,24 +34,7 @@ class AsyncObserver(Recorder):
     Its task raises nothing and its block's own exceptions come out as they are, in no group.
     """
 
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        source: str = "bot",
-        queue_events_max: int = QUEUE_EVENTS_MAX,
-        linger_seconds: float = LINGER_SECONDS,
-        close_seconds: float = CLOSE_SECONDS,
-        advice_seconds: float = ADVICE_SECONDS,
-    ) -> None:
-        super().__init__(
-            source=source,
-            queue_events_max=queue_events_max,
-            linger_seconds=linger_seconds,
-            close_seconds=close_seconds,
-            advice_seconds=advice_seconds,
-        )
-        self._url = url
+    def _begin(self) -> None:
         self._backoff = Backoff()
         self._warnings = NowAndThen()
         self._group: TaskGroup | None = None

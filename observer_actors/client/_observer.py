@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from observer_actors.client._advice import Advice, read_advice
 from observer_actors.client._delivery import Answer
@@ -16,7 +16,7 @@ from observer_actors.client._guest import attempt
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._places import observer_base
 from observer_actors.client._plain import exchange
-from observer_actors.client._recorder import QUEUE_EVENTS_MAX, Recorder
+from observer_actors.client._recorder import CLOSE_SECONDS, Recorder
 from observer_actors.client._sender import Sender
 
 if TYPE_CHECKING:
@@ -25,14 +25,9 @@ if TYPE_CHECKING:
     from observer_actors.client._observed import Observed
     from observer_actors.client._verdict import Verdict, VerdictReport
 
-__all__ = ["ADVICE_SECONDS", "CLOSE_SECONDS", "LINGER_SECONDS", "Observer"]
+__all__ = ["Observer"]
 
 T = TypeVar("T")
-
-LINGER_SECONDS: Final = 0.5
-CLOSE_SECONDS: Final = 2.0
-ADVICE_SECONDS: Final = 0.25
-"""Fifty times what the daemon takes at its slowest; beyond it, an agent does better without."""
 
 
 class Observer(Recorder):
@@ -55,26 +50,6 @@ class Observer(Recorder):
     :raises ConfigInvalid: one of the last four is no number. Of numbers, seconds are 0 to a day: what is beyond is one
         of the two.
     """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        source: str = "bot",
-        queue_events_max: int = QUEUE_EVENTS_MAX,
-        linger_seconds: float = LINGER_SECONDS,
-        close_seconds: float = CLOSE_SECONDS,
-        advice_seconds: float = ADVICE_SECONDS,
-    ) -> None:
-        super().__init__(
-            source=source,
-            queue_events_max=queue_events_max,
-            linger_seconds=linger_seconds,
-            close_seconds=close_seconds,
-            advice_seconds=advice_seconds,
-        )
-        self._url = url
-        self._sender = Sender(self._outbox, partial(_send, url), linger_s=self._linger_s, close_s=self._close_s)
 
     def __enter__(self) -> Self:
         return self
@@ -141,6 +116,9 @@ class Observer(Recorder):
     def close(self) -> None:
         """Send what is left, within ``close_seconds``, and end the thread."""
         self._sender.close()
+
+    def _begin(self) -> None:
+        self._sender = Sender(self._outbox, partial(_send, self._url), linger_s=self._linger_s, close_s=self._close_s)
 
     def _queued(self) -> None:
         self._sender.start()

@@ -20,34 +20,36 @@ from observer_actors.client._runs import CURRENT_RUN, Advised
 from observer_actors.client._texts import error_text, scalars, text
 from observer_actors.op import Op, Scalar, iso_milliseconds
 
-__all__ = ["QUEUE_EVENTS_MAX", "Recorder"]
+__all__ = ["CLOSE_SECONDS", "Recorder"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 QUEUE_EVENTS_MAX: Final = 10_000
 """A quarter of an hour of an agent that does ten things a second."""
+LINGER_SECONDS: Final = 0.5
+CLOSE_SECONDS: Final = 2.0
+ADVICE_SECONDS: Final = 0.25
+"""Fifty times what the daemon takes at its slowest; beyond it, an agent does better without."""
 SLOW_S: Final = 0.05
 """An answer about advice, or none, that took longer is one that the host has waited for."""
 _NO_ATTRS: Final[Mapping[str, object]] = {}
 
 
 class Recorder:
-    """Makes events of operations.
-
-    :param source: of events that do not say one.
-    :raises ConfigInvalid: a limit is no number.
-    """
+    """Makes events of operations; what is given to it is said in `Observer`."""
 
     def __init__(
         self,
+        url: str | None = None,
         *,
-        source: str,
-        queue_events_max: int,
-        linger_seconds: float,
-        close_seconds: float,
-        advice_seconds: float,
+        source: str = "bot",
+        queue_events_max: int = QUEUE_EVENTS_MAX,
+        linger_seconds: float = LINGER_SECONDS,
+        close_seconds: float = CLOSE_SECONDS,
+        advice_seconds: float = ADVICE_SECONDS,
     ) -> None:
+        self._url = url
         self._source = text(source)
         self._linger_s = bounded_seconds("linger_seconds", linger_seconds)
         self._close_s = bounded_seconds("close_seconds", close_seconds)
@@ -55,6 +57,7 @@ class Recorder:
         self._outbox = Outbox(bounded_events("queue_events_max", queue_events_max))
         self._advised = Advised()
         self._patience = Patience()
+        self._begin()
 
     def operation(
         self,
@@ -156,6 +159,9 @@ class Recorder:
             operation.attrs.update(op.attrs)
         self.begun(operation)
         self.ended(operation, op.duration_ms / 1e3, None)
+
+    def _begin(self) -> None:
+        """Make what sends."""
 
     def _queued(self) -> None:
         """See to it that somebody sends it."""
