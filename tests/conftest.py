@@ -9,6 +9,8 @@ from typing import Final, TypeVar
 import pytest
 from hypothesis import settings
 
+from tests.fakes.event_loops import RUNTIMES, Runtime
+
 ROOT: Final = Path(__file__).parent.parent
 
 NO_SKIP_VARIABLE: Final = "OBSERVER_TEST_NO_SKIP"
@@ -36,6 +38,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set {SHARED_VARIABLE} to the folder that holds data/")
     return folder
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    """Run a coroutine function on each kind of event loop."""
+    chosen: Runtime = request.param
+    return chosen
 
 
 @pytest.hookimpl(wrapper=True)

@@ -93,6 +93,33 @@ class Daemon:
         assert response.status_code == 200, response.text
         return response.json()
 
+    async def all_ops(self) -> list[Any]:
+        """Read `/ops` page by page, from the oldest."""
+        ops: list[Any] = []
+        parameters = {"after_seq": "0", "limit": "1000"}
+        while True:
+            page = await self.json("/ops", **parameters)
+            ops += page["ops"]
+            if page["next"] is None:
+                return ops
+            parameters = {"cursor": page["next"], "limit": "1000"}
+
+    async def metric(self, name: str) -> float:
+        """Give a metric that has no label."""
+        lines = (await self.get("/metrics")).text.splitlines()
+        [line] = [line for line in lines if line.startswith(name + " ")]
+        return float(line.rsplit(" ", 1)[1])
+
+    async def cycles(self, count: int) -> None:
+        """Let so many whole cycles pass."""
+        now = max((line["cycle"] for line in self.log if line["event"] == "cycle"), default=0)
+        await self.logged("cycle", cycle=now + count + 1)
+
+    def resident_bytes(self) -> int:
+        """Give the memory that it takes just now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
     async def post(self, path: str, body: object, **options: Any) -> httpx.Response:
         content = body if isinstance(body, bytes) else msgspec.json.encode(body)
         return await self.client.post(self.url + path, content=content, **options)

@@ -20,7 +20,7 @@ import trio
 
 from observer_actors.client import AsyncObserver, ObserverStatistics, Verdict
 from tests.daemon.served import served
-from tests.fakes.event_loops import RUNTIMES, Runtime
+from tests.fakes.event_loops import Runtime
 from tests.fakes.http_peer import (
     Bytes,
     Close,
@@ -45,12 +45,6 @@ def accepted(request: Request) -> Reply:
 
 def events(peer: HttpPeer) -> list[dict[str, Any]]:
     return [msgspec.json.decode(line) for request in peer.received("/events") for line in request.body.splitlines()]
-
-
-@pytest.fixture(params=RUNTIMES)
-def runtime(request: pytest.FixtureRequest) -> Runtime:
-    chosen: Runtime = request.param
-    return chosen
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import trio
 
 from observer_actors.client import Observer
 from observer_actors.client._outbox import OutgoingEvent
-from tests.fakes.event_loops import RUNTIMES, Runtime
+from tests.fakes.event_loops import Runtime
 from tests.fakes.http_peer import closed_url
 
 SOON_S: Final = 0.02
@@ -45,12 +45,6 @@ def seen() -> Iterator[Seen]:
     made = Seen()
     yield made
     made.observer.close()
-
-
-@pytest.fixture(params=RUNTIMES)
-def runtime(request: pytest.FixtureRequest) -> Runtime:
-    chosen: Runtime = request.param
-    return chosen
 
 
 def numbers(last: int) -> Generator[int, str, str]:

@@ -37,7 +37,7 @@ from observer_actors.errors import (
     RequestTooLarge,
 )
 from observer_actors.event import EventDecoder
-from tests.fakes.event_loops import RUNTIMES, Runtime
+from tests.fakes.event_loops import Runtime
 from tests.fakes.http_peer import (
     Bytes,
     Close,
@@ -52,12 +52,6 @@ from tests.fakes.http_peer import (
 )
 
 ACCEPTED = {"accepted": True, "ring_size": 3, "seq": 9}
-
-
-@pytest.fixture(params=RUNTIMES)
-def runtime(request: pytest.FixtureRequest) -> Runtime:
-    chosen: Runtime = request.param
-    return chosen
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from observer_actors.client import Observed, observed, statistics
 from observer_actors.client import _wire as wire
 from observer_actors.event import EventDecoder
 from observer_actors.op import Op
-from tests.fakes.event_loops import RUNTIMES, Runtime, on_asyncio, on_trio
+from tests.fakes.event_loops import Runtime, on_asyncio, on_trio
 from tests.fakes.http_peer import (
     Bytes,
     Close,
@@ -31,12 +31,6 @@ from tests.fakes.http_peer import (
     closed_url,
     http_peer,
 )
-
-
-@pytest.fixture(params=RUNTIMES)
-def runtime(request: pytest.FixtureRequest) -> Runtime:
-    chosen: Runtime = request.param
-    return chosen
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from observer_actors.errors import DiskFailed, DiskFull, EventInvalid
 from observer_actors.event import EventDecoder
 from observer_actors.journal.files import AppendFile, PosixDisk
 from observer_actors.kb import append_row, outcomes_path, read_audit_rows
-from tests.fakes.event_loops import RUNTIMES, Runtime
+from tests.fakes.event_loops import Runtime
 from tests.fakes.http_peer import Close, HttpPeer, Json, closed_url, http_peer
 
 VERDICT = Verdict(
@@ -59,12 +59,6 @@ ROW = AuditRow(
     timestamp=VERDICT.timestamp,
     id=VERDICT.id,
 )
-
-
-@pytest.fixture(params=RUNTIMES)
-def runtime(request: pytest.FixtureRequest) -> Runtime:
-    chosen: Runtime = request.param
-    return chosen
 
 
 @pytest.fixture

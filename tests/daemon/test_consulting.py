@@ -55,11 +55,6 @@ async def diagnosed(daemon: Daemon, key: str) -> dict[str, Any]:
     return answer
 
 
-async def metric(daemon: Daemon, name: str) -> float:
-    lines = (await daemon.get("/metrics")).text.splitlines()
-    return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + " "))
-
-
 async def test_a_pattern_is_asked_about_once_and_what_is_made_up_is_thrown_out(tmp_path: Path) -> None:
     async with http_peer() as peer:
         peer.on(CHAT, completion(statement(("the row was deleted", [1]), ("it was Tuesday", [42]))))
@@ -72,8 +67,8 @@ async def test_a_pattern_is_asked_about_once_and_what_is_made_up_is_thrown_out(t
                 1,
                 "m",
             )
-            assert await metric(daemon, "observer_model_fabrication_ratio") == 0.5
-            assert await metric(daemon, "observer_model_tokens_total") == 321
+            assert await daemon.metric("observer_model_fabrication_ratio") == 0.5
+            assert await daemon.metric("observer_model_tokens_total") == 321
             [request] = peer.received(CHAT)
             asked = request.json()
             assert request.headers["authorization"] == "Bearer secret"
@@ -121,7 +116,7 @@ async def test_questions_under_way_when_schemas_are_refused_are_put_without_too(
             nursery.start_soon(until_both_are_there)
             await daemon.post("/events", [{"endpoint": f"e{number}", "ok": False, "error": "x"} for number in range(4)])
             with trio.fail_after(20):
-                while await metric(daemon, "observer_model_questions_total") < 6:
+                while await daemon.metric("observer_model_questions_total") < 6:
                     await trio.lowlevel.checkpoint()
             asked = ["response_format" in request.json() for request in peer.received(CHAT)]
             assert asked == [True, True, False, False, False, False]
@@ -137,7 +132,7 @@ async def test_ollama_is_spoken_to_in_its_own_way(tmp_path: Path) -> None:
             await diagnosed(daemon, await fail_and_find(daemon))
             [request] = peer.received("/api/chat")
             assert (request.json()["stream"], request.json()["format"]["type"]) == (False, "object")
-            assert await metric(daemon, "observer_model_tokens_total") == 11
+            assert await daemon.metric("observer_model_tokens_total") == 11
 
 
 @pytest.mark.parametrize(
@@ -162,9 +157,9 @@ async def test_a_model_that_fails_harms_nothing_and_is_left_alone(tmp_path: Path
         async with running_daemon(tmp_path / "data", "--config", config) as daemon:
             key = await fail_and_find(daemon)
             with trio.fail_after(20):
-                while await metric(daemon, "observer_model_refusals_total") == 0:
+                while await daemon.metric("observer_model_refusals_total") == 0:
                     await trio.lowlevel.checkpoint()
-            assert await metric(daemon, "observer_model_questions_total") == 3
+            assert await daemon.metric("observer_model_questions_total") == 3
             assert (await daemon.json(f"/failures/{key}"))["diagnosis"] is None
             await daemon.event(endpoint="sql:run", ok=True)
             assert all(actor["restarts"] == 0 for actor in (await daemon.json("/actors"))["actors"])
@@ -178,7 +173,7 @@ async def test_a_question_whose_answer_is_of_no_use_keeps_no_other_from_being_as
             events = [{"endpoint": f"e{number}", "success": False, "error": "x"} for number in range(7)]
             await daemon.post("/events", [*events, *events[:1]])
             with trio.fail_after(20):
-                while await metric(daemon, "observer_model_questions_total") < 7:
+                while await daemon.metric("observer_model_questions_total") < 7:
                     await trio.lowlevel.checkpoint()
             await _cycles(daemon, 3)
             asked = [request.json()["messages"][1]["content"] for request in peer.received(CHAT)]
@@ -202,5 +197,5 @@ async def test_the_budget_of_an_hour_is_kept(tmp_path: Path) -> None:
 
 async def _refusal(daemon: Daemon) -> None:
     with trio.fail_after(10):
-        while await metric(daemon, "observer_model_refusals_total") == 0:
+        while await daemon.metric("observer_model_refusals_total") == 0:
             await trio.lowlevel.checkpoint()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -280,23 +281,36 @@ async def test_an_actor_that_crashes_while_it_stops_spoils_nothing(tmp_path: Pat
     assert "Crash: ingest at draining" in stopped.error
 
 
+def crash_with_poison(
+    daemon: Callable[[], Daemon], before: Callable[[], None] = lambda: None
+) -> Callable[[str, str], None]:
+    """Give a hook by which the persister crashes whenever it has an op called ``poison`` in hand.
+
+    :param before: called before each crash.
+    """
+
+    def on_step(name: str, step: str) -> None:
+        if (name, step) != ("persister", "taken"):
+            return
+        mailbox = daemon().mailbox
+        in_hand = mailbox.in_hand[: mailbox.statistics().in_hand]
+        if any("poison" in (op.id, op.endpoint) for submission in in_hand for op in submission.ops):
+            before()
+            raise Crash("poison")
+
+    return on_step
+
+
 async def test_a_poison_message_is_quarantined_and_its_neighbours_in_the_batch_are_stored(tmp_path: Path) -> None:
     disk = TroubledDisk()
     daemon: Daemon
-
-    def crash_with_poison(name: str, step: str) -> None:
-        if (name, step) == ("persister", "taken"):
-            in_hand = daemon.mailbox.in_hand[: daemon.mailbox.statistics().in_hand]
-            if any(op.id == "poison" for submission in in_hand for op in submission.ops):
-                raise Crash("poison")
-
     answers: dict[str, Answer] = {}
 
     async def post(id_: str) -> None:
         async with connected(daemon.addresses[0]) as wire:
             answers[id_] = await wire.post("/event", msgspec.json.encode({"endpoint": "a\u202e\x7f", "id": id_}))
 
-    async with daemon_inside(quick_settings(tmp_path), disk=disk, on_step=crash_with_poison) as daemon:
+    async with daemon_inside(quick_settings(tmp_path), disk=disk, on_step=crash_with_poison(lambda: daemon)) as daemon:
         with trio.fail_after(LOAD_S):
             async with trio.open_nursery() as nursery:
                 disk.hold()
@@ -329,18 +343,12 @@ async def test_a_poison_message_is_quarantined_and_its_neighbours_in_the_batch_a
 async def test_a_poison_event_does_not_take_those_with_it_that_came_at_the_same_moment(tmp_path: Path) -> None:
     daemon: Daemon
 
-    def crash_with_poison(name: str, step: str) -> None:
-        if (name, step) == ("persister", "taken"):
-            in_hand = daemon.mailbox.in_hand[: daemon.mailbox.statistics().in_hand]
-            if any(op.id == "poison" for submission in in_hand for op in submission.ops):
-                raise Crash("poison")
-
     def post(body: bytes) -> bytes:
         return b"POST /event HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
     ids = ["one", "two", "poison", "four"]
     statuses = {}
-    async with daemon_inside(quick_settings(tmp_path), on_step=crash_with_poison) as daemon:
+    async with daemon_inside(quick_settings(tmp_path), on_step=crash_with_poison(lambda: daemon)) as daemon:
         async with AsyncExitStack() as stack:
             port = int(daemon.addresses[0].rpartition(":")[2])
             streams = [await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port)) for _ in ids]
@@ -409,17 +417,14 @@ async def test_a_poison_message_is_refused_and_does_not_stop_the_daemon_when_the
     crashes = 0
     daemon: Daemon
 
-    def crash_with_poison(name: str, step: str) -> None:
+    def fill_the_disk() -> None:
         nonlocal crashes
-        if (name, step) == ("persister", "taken") and any(
-            op.id == "poison" for submission in daemon.mailbox.in_hand for op in submission.ops
-        ):
-            crashes += 1
-            if crashes == 3:
-                disk.fail("write", code=errno.ENOSPC)
-            raise Crash("poison")
+        crashes += 1
+        if crashes == 3:
+            disk.fail("write", code=errno.ENOSPC)
 
-    async with daemon_inside(quick_settings(tmp_path), disk=disk, on_step=crash_with_poison) as daemon:
+    poisoned = crash_with_poison(lambda: daemon, fill_the_disk)
+    async with daemon_inside(quick_settings(tmp_path), disk=disk, on_step=poisoned) as daemon:
         with trio.fail_after(LOAD_S):
             async with connected(daemon.addresses[0]) as wire:
                 refused = await wire.post("/event", b'{"id":"poison"}')
@@ -434,13 +439,7 @@ async def test_a_poison_message_is_refused_and_does_not_stop_the_daemon_when_the
 async def test_two_poison_messages_in_a_row_do_not_stop_the_daemon(tmp_path: Path) -> None:
     daemon: Daemon
 
-    def crash_with_poison(name: str, step: str) -> None:
-        if (name, step) == ("persister", "taken") and any(
-            op.endpoint == "poison" for submission in daemon.mailbox.in_hand for op in submission.ops
-        ):
-            raise Crash("poison")
-
-    async with daemon_inside(quick_settings(tmp_path), on_step=crash_with_poison) as daemon:
+    async with daemon_inside(quick_settings(tmp_path), on_step=crash_with_poison(lambda: daemon)) as daemon:
         with trio.fail_after(LOAD_S):
             async with connected(daemon.addresses[0]) as wire:
                 refused = [(await wire.post("/event", b'{"endpoint":"poison"}')).status for _ in range(2)]

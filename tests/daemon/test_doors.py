@@ -560,19 +560,14 @@ async def test_what_comes_behind_the_last_request_is_not_kept(tmp_path: Path, li
             await stream.send_all(f"{line}\r\n\r\n".encode())
             with trio.fail_after(30):
                 assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
-                before = _resident_bytes(daemon)
+                before = daemon.resident_bytes()
                 for _ in range(256):
                     await stream.send_all(b"x" * 262_144)
-                assert _resident_bytes(daemon) < before + 16 * 1024 * 1024
+                assert daemon.resident_bytes() < before + 16 * 1024 * 1024
                 await daemon.event(endpoint="told of all the same")
                 received = b""
                 while b"told of all the same" not in received:
                     received += await stream.receive_some()
-
-
-def _resident_bytes(daemon: Daemon) -> int:
-    status = Path(f"/proc/{daemon.process.pid}/status").read_text(encoding="ascii")
-    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
 CHUNKED: Final = b"POST /events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"

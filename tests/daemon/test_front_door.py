@@ -11,11 +11,10 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import h11
 import httpx
-import msgspec
 import pytest
 import trio
 
@@ -25,6 +24,7 @@ from observer_actors.http.express import FEW, Group
 from observer_actors.http.wire import Head, read_head
 from observer_actors.settings import ListenSettings, Settings
 from tests.daemon.inside import daemon_inside
+from tests.daemon.load import Answer
 from tests.daemon.served import Served, served
 from tests.daemon.test_listeners import has_ipv6
 from tests.harness import Daemon, running_daemon
@@ -39,16 +39,6 @@ CONFIG: Final = "[listen]\nbody_bytes_max = 20000\nrequest_seconds_max = 1.0\nba
 def not_plain(data: bytes) -> bytes:
     """Give each request a header that says nothing, and that the front door leaves to Hypercorn."""
     return PLAIN_LINE.sub(rb"\g<0>TE: trailers\r\n", data)
-
-
-class Answer(msgspec.Struct, frozen=True):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return msgspec.json.decode(self.body)
 
 
 class Client:

@@ -29,6 +29,13 @@ decompressed_bytes_max = {PLAIN_BYTES_MAX}
 batch_events_max = {EVENTS_MAX}
 request_seconds_max = 1.0
 """
+SCARCE_ROOM: Final = """
+[listen]
+body_bytes_max = 100000
+bodies_bytes_max = 100000
+[admission]
+wait_seconds_max = 0.2
+"""
 GZIP: Final = {"Content-Encoding": "gzip"}
 
 
@@ -305,15 +312,8 @@ def test_a_client_whose_head_is_refused_is_not_told_to_go_on(daemon: Served, hea
 
 
 def test_a_client_that_asks_first_waits_until_there_is_room(tmp_path: Path) -> None:
-    config = """
-        [listen]
-        body_bytes_max = 100000
-        bodies_bytes_max = 100000
-        [admission]
-        wait_seconds_max = 0.2
-    """
     head = START.replace(b"/event", b"/events") + b"Connection: close\r\nContent-Length: 90000\r\n"
-    with served(tmp_path, config) as daemon, daemon.connect() as holder:
+    with served(tmp_path, SCARCE_ROOM) as daemon, daemon.connect() as holder:
         holder.sendall(head + b"Expect: 100-continue\r\n\r\n")
         assert holder.recv(65_536).startswith(b"HTTP/1.1 100 ")
         assert daemon.exchange(head + b"Expect: 100-continue\r\n\r\n").startswith(b"HTTP/1.1 503 ")
@@ -327,15 +327,8 @@ def test_a_client_that_asks_first_waits_until_there_is_room(tmp_path: Path) -> N
 @pytest.mark.parametrize("path", ["/events", "/events?"])
 def test_when_there_is_no_room_for_a_body_the_caller_is_told_when_to_come_again(tmp_path: Path, path: str) -> None:
     """Each way in has room of its own; the front door's is taken as bytes arrive."""
-    config = """
-        [listen]
-        body_bytes_max = 100000
-        bodies_bytes_max = 100000
-        [admission]
-        wait_seconds_max = 0.2
-    """
     body = b"{}" + b"\n" * 90_000  # one event: the wait for the disk, which has the same limit, shall not decide
-    with served(tmp_path, config) as daemon, daemon.connect() as holder:
+    with served(tmp_path, SCARCE_ROOM) as daemon, daemon.connect() as holder:
         head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body))
         holder.sendall(head + body[:10_000])
         client = daemon.ingest if path == "/events" else daemon.client

@@ -53,7 +53,7 @@ async def test_what_was_acknowledged_before_a_sigkill_is_stored_exactly_once_whe
 
     async with running_daemon(data_dir, "--config", str(config)) as daemon:
         await settle(load, daemon.url)
-        asked = await _all_ops(daemon)
+        asked = await daemon.all_ops()
         running = await _verified(data_dir)
         assert await daemon.stop() == 0
 
@@ -144,17 +144,6 @@ async def _kill_nothing_but_stop_under_load(daemon: Daemon, load: list[Client]) 
             await daemon.logged("segment_sealed")
             assert await daemon.stop() == 0
             nursery.cancel_scope.cancel()
-
-
-async def _all_ops(daemon: Daemon) -> list[Any]:
-    ops: list[Any] = []
-    parameters = {"after_seq": "0", "limit": "1000"}
-    while True:
-        page = await daemon.json("/ops", **parameters)
-        ops += page["ops"]
-        if page["next"] is None:
-            return ops
-        parameters = {"cursor": page["next"], "limit": "1000"}
 
 
 async def _verified(data_dir: Path) -> Any:

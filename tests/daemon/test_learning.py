@@ -94,12 +94,6 @@ def keys(gateway: HttpPeer) -> list[str]:
     return [request.headers["idempotency-key"] for request in gateway.received("/log")]
 
 
-async def cycles(daemon: Daemon, count: int) -> None:
-    """Let so many whole cycles pass."""
-    now = max((line["cycle"] for line in daemon.log if line["event"] == "cycle"), default=0)
-    await daemon.logged("cycle", cycle=now + count + 1)
-
-
 async def metric(daemon: Daemon, name: str) -> float | None:
     for line in (await daemon.get("/metrics")).text.splitlines():
         if line.startswith(name + " "):
@@ -110,14 +104,14 @@ async def metric(daemon: Daemon, name: str) -> float | None:
 async def until_metric(daemon: Daemon, name: str, value: float) -> None:
     with trio.fail_after(LEARN_S):
         while await metric(daemon, name) != value:
-            await cycles(daemon, 1)
+            await daemon.cycles(1)
 
 
 async def until_counts(daemon: Daemon, expected: dict[str, int]) -> None:
     """Wait until the failures stand so: endpoint -> count."""
     with trio.fail_after(LEARN_S):
         while await counts(daemon) != expected:
-            await cycles(daemon, 1)
+            await daemon.cycles(1)
 
 
 async def counts(daemon: Daemon) -> dict[str, int]:
@@ -152,12 +146,12 @@ async def test_a_restart_sends_nothing_again(start: Callable[..., Any], number: 
             # Which of them a cycle meets together is chance; when all is quiet, all has been told.
             await until_counts(daemon, dict.fromkeys(ENDPOINTS, 2))
             await settled(daemon, peer, 4)
-            await cycles(daemon, 5)
+            await daemon.cycles(5)
             before = [request.body for request in peer.requests]
             await daemon.client.aclose()
             await daemon.stop(number)
         async with start(peer.url, peer.url) as daemon:
-            await cycles(daemon, 5)
+            await daemon.cycles(5)
             assert [request.body for request in peer.requests] == before
             assert await counts(daemon) == dict.fromkeys(ENDPOINTS, 2)
             entries = (await daemon.json("/playbook", kind="do"))["entries"]
@@ -226,7 +220,7 @@ async def test_without_a_gateway_nothing_is_queued(start: Callable[..., Any]) ->
     async with start() as daemon:
         await learn_three(daemon)
         await daemon.logged("consolidated")
-        await cycles(daemon, 3)
+        await daemon.cycles(3)
         assert outbox(daemon) == []
 
 
@@ -268,11 +262,11 @@ async def test_a_model_in_trouble_disturbs_nobody_and_is_asked_again_later(start
                 await report(daemon, "tool:book", successes=1)  # ingest goes on
             with trio.fail_after(LEARN_S):
                 while "error_analysis: 3 failures" not in told(peer):
-                    await cycles(daemon, 1)
+                    await daemon.cycles(1)
             failed = [line for line in daemon.log if line["event"] == "analysis_failed"]
             assert [line["cycles_skipped"] for line in failed] == [1, 2, 4, 8]
             assert crashed(daemon) == set()
-            await cycles(daemon, 5)
+            await daemon.cycles(5)
         assert len(peer.received("/ai/generate")) == len(troubles) + 1
         assert len({request.body for request in peer.received("/ai/generate")}) == 1
 
@@ -296,7 +290,7 @@ async def test_a_file_that_is_damaged_at_the_start_is_learned_anew_and_nothing_i
             await daemon.logged("consolidated", created=3)
             await report(daemon, "sql:run", failures=1)
             await until_counts(daemon, {**dict.fromkeys(ENDPOINTS, 2), "sql:run": 3})
-            await cycles(daemon, 3)
+            await daemon.cycles(3)
             assert len(told(peer)) == 3
             await report(daemon, "sql:run", successes=3)  # what is new is told although the entry began anew
             await settled(daemon, peer, 4)
@@ -328,14 +322,14 @@ async def test_damage_while_it_runs_is_mended_and_the_patterns_are_all_there_aga
         await settled(daemon, peer, 4)
         with trio.fail_after(LEARN_S):
             while saved(path, "analyzer") != 27:
-                await cycles(daemon, 1)
+                await daemon.cycles(1)
         assert crashed(daemon) <= {"analyzer", "consolidator", "courier"}
         assert (await daemon.get("/ready")).status_code == 200
         await daemon.client.aclose()
         assert await daemon.stop() == 0
         async with start(peer.url) as again:
             assert await counts(again) == {**dict.fromkeys(ENDPOINTS, 2), "tool:new": 1}
-            await cycles(again, 3)
+            await again.cycles(3)
             assert len(set(keys(peer))) == len(keys(peer)) == 4
 
 

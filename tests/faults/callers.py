@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -34,13 +32,13 @@ async def read_nothing(trial: Trial) -> None:
         async with trial.daemon() as daemon, AsyncExitStack() as stack:
             async with trial.callers(daemon):
                 await trial.more(300)
-                before = _resident_bytes(daemon)
+                before = daemon.resident_bytes()
                 async with trio.open_nursery() as nursery:
                     for ask in ASKS * CONNECTIONS:
                         stream = await stack.enter_async_context(await _deaf(daemon))
                         nursery.start_soon(_ask, stream, ask)
                     await trial.more(2_000)
-                    grown = _resident_bytes(daemon) - before
+                    grown = daemon.resident_bytes() - before
                     nursery.cancel_scope.cancel()
                 trial.injected(len(ASKS) * CONNECTIONS)
             assert grown < GROWTH_BYTES_MAX, f"grown by {grown:,} bytes"
@@ -64,10 +62,3 @@ async def _ask(stream: trio.SocketStream, ask: bytes) -> None:
         await stream.send_all(ask * REQUESTS)
     except trio.BrokenResourceError:
         return  # the daemon has had enough
-
-
-def _resident_bytes(daemon: Daemon) -> int:
-    status = Path(f"/proc/{daemon.process.pid}/status").read_text(encoding="ascii")
-    found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
-    assert found
-    return int(found[1]) * 1024
