@@ -80,6 +80,14 @@ def test_each_pure_module_stands_under_the_pure_contract() -> None:
     assert {f"observer_actors.{name}" for name in there} == set(contracts["pure"]["source_modules"])
 
 
+def test_the_layers_are_drawn_as_they_are_held() -> None:
+    layers = pyproject()["tool"]["importlinter"]["contracts"][0]["layers"]
+    page = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rows = page.partition("## Layers")[2].partition("\n## ")[0].split("|---|---|\n")[1].splitlines()
+    names = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in rows if row]
+    assert names == [layer.split(" | ") for layer in reversed(layers)]
+
+
 SKIPPING = """
     import pytest
 
