@@ -326,16 +326,15 @@ class EventDecoder:
                 event.timestamp = now
             elif time_us(event.timestamp) is None:
                 return []
-            if event.count is not UNSET and not _is_within_double(event.count):
-                return []
+            if event.count is not UNSET:
+                _within_double(event.count, "count")  # raises: the long way says the same
             if event.attrs is not UNSET:
                 notes: list[str] = []
                 event.attrs = _attributes(event.attrs, notes)
                 if notes:
                     return []
             if event.output_summary is None:
-                error = event.error
-                event.output_summary = "ok" if event.success else error if isinstance(error, str) else "failed"
+                event.output_summary = _outcome(event.error, success=event.success)
             event.__class__ = Op  # type: ignore[assignment]
         return cast("list[Op]", events)
 
@@ -438,10 +437,6 @@ class EventDecoder:
         )
 
 
-def _is_within_double(value: object) -> bool:
-    return not isinstance(value, int) or -_DOUBLE_MAX <= value <= _DOUBLE_MAX
-
-
 _UNUSUAL: Final = (msgspec.MsgspecError, EventInvalid, UnicodeError, RecursionError)
 """What the one-pass way may meet: the long way says what is wrong, if anything is."""
 
@@ -496,9 +491,14 @@ def _output_summary(event: Event, *, success: bool) -> str:
     for candidate in (event.output_summary, event.one_liner):
         if candidate is not None:
             return candidate
+    return _outcome(event.error, success=success)
+
+
+def _outcome(error: MaybeText, *, success: bool) -> str:
+    """Say how it went, where nobody has."""
     if success:
         return "ok"
-    return event.error if isinstance(event.error, str) else "failed"
+    return error if isinstance(error, str) else "failed"
 
 
 def _duration(event: Event) -> int | float:

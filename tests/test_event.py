@@ -432,6 +432,9 @@ def test_of_a_key_given_twice_the_last_counts_as_in_javascript() -> None:
 @pytest.mark.parametrize("number", [b"1e999", b"9" * 400, b"-" + b"9" * 400, b"9" * 5_000])
 def test_a_number_beyond_a_double_is_refused_by_name(name: str, number: bytes) -> None:
     assert refusal(b'{"%b":%b}' % (name.encode(), number)).field == name
+    usual = b'{"endpoint":"a","input_summary":"b","success":true,"source":"mcp","%b":%b}' % (name.encode(), number)
+    assert refusal(usual).field == name
+    assert [error.field for error in batch(usual).errors] == [name]
 
 
 def test_an_attribute_beyond_a_double_is_refused() -> None:
