@@ -67,6 +67,8 @@ BATCH_SECRETS_MAX: Final = 10_000
 LINE_WORTH: Final = 100
 PAUSE_WORTH: Final = 16_384
 """What a line takes by itself, in bytes that take as long to judge (some 8 µs); when to pause: every millisecond."""
+PLACE_WORTH: Final = 250
+"""What a place takes that looks like a secret: a line may hold two thousand, and is a pause's worth with seventy."""
 EVENT_BYTES_MAX: Final = 262_144
 """One event, after decompression. A quarter MiB holds a long stack trace; whole documents belong elsewhere."""
 
@@ -145,6 +147,8 @@ class JudgedEvent(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
     redacted: dict[str, int] = {}
     """Kind of secret -> how many of it were taken out."""
+    looked_at: int = 0
+    """Places in it that look like a secret."""
 
 
 class LineError(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -268,7 +272,9 @@ class EventDecoder:
                 judged = self.one(line, now=now)
             except EventInvalid as invalid:
                 batch.errors.append(LineError(number, invalid.detail, invalid.field))
+                worth += PAUSE_WORTH if isinstance(invalid, EventTooComplex) else 0  # nobody has counted what it took
                 continue
+            worth += PLACE_WORTH * judged.looked_at
             batch.ops.append(judged.op)
             for note in judged.notes:
                 if note.startswith(SOURCE_NOTE):
@@ -344,9 +350,9 @@ class EventDecoder:
         cleaned, found = self.secrets.taken_out(given)
         judged = self._second_look(msgspec.json.encode(cleaned), now)
         if not found:
-            return judged
+            return JudgedEvent(judged.op, judged.notes, looked_at=found.looked_at)
         kinds = ", ".join(f"{kind} ({times})" for kind, times in sorted(found.items()))
-        return JudgedEvent(judged.op, (*judged.notes, f"secrets were taken out: {kinds}"), dict(found))
+        return JudgedEvent(judged.op, (*judged.notes, f"secrets were taken out: {kinds}"), dict(found), found.looked_at)
 
     def _second_look(self, body: bytes, now: str) -> JudgedEvent:
         notes: list[str] = []

@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from observer_actors.errors import EventInvalid, EventTooComplex, ObserverError
 
-__all__ = ["KINDS", "RuleInvalid", "Secrets", "compiled_secrets"]
+__all__ = ["KINDS", "Findings", "RuleInvalid", "Secrets", "compiled_secrets"]
 
 
 class RuleInvalid(ObserverError):
@@ -296,7 +296,7 @@ KINDS: Final = tuple(dict.fromkeys(rule.kind for rule in _RULES))
 _NAMED: Final = rf"(?i).*(?:{_NAMES}|authorization|cookie|[_-]pass){_ENDS}|pass"
 """A field of this name is secret, unless its value is one that nobody would hide."""
 _NAMED_IN_BODY: Final = rf"(?i)(?:{_NAMES}|authorization|cookie|[\"_-]pass){_ENDS}[\"\\]*\s*:"
-_INVISIBLE: Final = r"[\x{ad}\x{200b}\x{2060}\x{feff}]"
+_INVISIBLE: Final = "\u00ad\u200b\u2060\ufeff"
 """Without width: who reads a key does not see that it is in two."""
 _BEHIND_A_QUOTE: Final = tuple(" ,;:.)}]")
 _TAKEN_OUT: Final = ("[redacted", "redacted:")
@@ -313,7 +313,7 @@ SECRETS_MAX: Final = 1_000
 """In one event: nobody's; to take each out would hold up others."""
 
 
-class _Findings(Counter[str]):
+class Findings(Counter[str]):
     """Secrets of an event by kind, and how much of it had to be looked at."""
 
     looked_at = 0
@@ -341,10 +341,9 @@ class Secrets:
         self.has_own_rules: Final = bool(own)
         """The operator's may reach to the beginning or the end of a body, which is lost where bodies are joined."""
         self._rules = [(rule, _compiled(rule)) for rule in rules]
-        self._invisible = re2.compile(_INVISIBLE)
         self._named = re2.compile(_NAMED)
         self._any = re2.Set.SearchSet(_options())
-        for pattern in (*(rule.pattern for rule in rules), _NAMED_IN_BODY, _INVISIBLE):
+        for pattern in (*(rule.pattern for rule in rules), _NAMED_IN_BODY, f"[{_INVISIBLE}]"):
             self._any.Add(pattern)
         self._any.Compile()
 
@@ -356,14 +355,14 @@ class Secrets:
             return bool(self._any.Match(_without_escapes(body)))
         return any(self._any.Match(_without_escapes(piece)) for piece in _pieces(body))
 
-    def taken_out(self, event: Any) -> tuple[Any, Counter[str]]:  # noqa: ANN401 - whatever JSON holds
+    def taken_out(self, event: Any) -> tuple[Any, Findings]:  # noqa: ANN401 - whatever JSON holds
         """Give a decoded event without its secrets, and how many of each kind were in it.
 
         :raises EventTooComplex: there are more than `SECRETS_MAX`, or too many places that look like one.
         :raises EventInvalid: the secret is in the event's `id`: a marker in its place would make other events its
             duplicates.
         """
-        found = _Findings()
+        found = Findings()
         cleaned = self._cleaned(event, found)
         if found and isinstance(event, dict) and cleaned.get("id") != event.get("id"):
             raise EventInvalid("holds a secret", field="id", hint="make ids of something that nobody must hide")
@@ -371,30 +370,30 @@ class Secrets:
 
     def text(self, text: str, found: Counter[str]) -> str:
         """Give a text without its secrets, and count them."""
-        findings = _Findings()
+        findings = Findings()
         cleaned = self._text(text, findings)
         found.update(findings)
         return cleaned
 
-    def _text(self, text: str, found: _Findings) -> str:
+    def _text(self, text: str, found: Findings) -> str:
         fitting = self._any.Match(text.encode("utf-8", "replace"))
         if not fitting:
             return text
         found.look()
         text = self._by_rules(text, fitting, found)
-        if text.isascii() or (bare := self._invisible.sub("", text)) == text:
+        if (bare := _bare(text)) == text:
             return text
         before = found.total()
         cleaned = self._by_rules(bare, self._any.Match(bare.encode("utf-8", "replace")) or (), found)
         return cleaned if found.total() > before else text
 
-    def _by_rules(self, text: str, fitting: Iterable[int], found: _Findings) -> str:
+    def _by_rules(self, text: str, fitting: Iterable[int], found: Findings) -> str:
         for number in sorted(fitting):
             if number < len(self._rules):  # the others only say that the text has to be looked at
                 text = _replaced(*self._rules[number], text, found)
         return text
 
-    def _cleaned(self, value: Any, found: _Findings) -> Any:  # noqa: ANN401 - whatever JSON holds
+    def _cleaned(self, value: Any, found: Findings) -> Any:  # noqa: ANN401 - whatever JSON holds
         match value:
             case str():
                 return self._text(value, found)
@@ -407,7 +406,7 @@ class Secrets:
                 return value if (shown := self._text(whole, found)) == whole else shown
         return value
 
-    def _field(self, name: str, value: Any, found: _Findings) -> Any:  # noqa: ANN401 - see above
+    def _field(self, name: str, value: Any, found: Findings) -> Any:  # noqa: ANN401 - see above
         if value in ("", None) or isinstance(value, bool) or not self._names_a_secret(name):
             return self._cleaned(value, found)
         if isinstance(value, list | dict):
@@ -418,14 +417,20 @@ class Secrets:
         return _marker(NAMED_KIND)
 
     def _names_a_secret(self, name: str) -> bool:
-        bare = name if name.isascii() else self._invisible.sub("", name)
-        return self._named.fullmatch(bare) is not None
+        return self._named.fullmatch(_bare(name)) is not None
 
-    def _within(self, name: str, value: list[Any] | dict[str, Any], found: _Findings) -> Any:  # noqa: ANN401 - see above
+    def _within(self, name: str, value: list[Any] | dict[str, Any], found: Findings) -> Any:  # noqa: ANN401 - see above
         """Take the secrets out of what stands under a telling name: each text in it is one."""
         if isinstance(value, list):
             return [self._field(name, element, found) for element in value]
         return {self._text(inner, found): self._field(name, held, found) for inner, held in value.items()}
+
+
+def _bare(text: str) -> str:
+    """Give a text without what cannot be seen. An event may be full of it: an expression would stop at each place."""
+    for letter in "" if text.isascii() else _INVISIBLE:
+        text = text.replace(letter, "")
+    return text
 
 
 @lru_cache(maxsize=8)
@@ -491,7 +496,7 @@ def _marker(kind: str) -> str:
     return f"[redacted:{kind}]"
 
 
-def _replaced(rule: _Rule, expression: Any, text: str, found: _Findings) -> str:  # noqa: ANN401 - see `_compiled`
+def _replaced(rule: _Rule, expression: Any, text: str, found: Findings) -> str:  # noqa: ANN401 - see `_compiled`
     parts: list[str] = []
     upto = 0
     for match in expression.finditer(text):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import Final
 
 __all__ = ["cut", "snake", "visible", "visible_json"]
@@ -41,12 +42,14 @@ def visible_json(data: bytes) -> bytes:
     if data.isascii() and b"\x7f" not in data:
         return data
     for expression in _HIDDEN:
-        data = expression.sub(_escaped, data)
+        data = expression.sub(lambda found: _escaped(found[0]), data)
     return data
 
 
-def _escaped(found: re.Match[bytes]) -> bytes:
-    return json.dumps(found[0].decode()).encode()[1:-1]
+@cache
+def _escaped(letter: bytes) -> bytes:
+    """Write a letter as an escape. There are some 4,000 of them, and an event may hold one a hundred thousand times."""
+    return json.dumps(letter.decode()).encode()[1:-1]
 
 
 def cut(text: str, characters: int) -> str:

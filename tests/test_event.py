@@ -527,6 +527,16 @@ def test_a_batch_is_judged_with_pauses_and_one_of_too_many_is_refused_before_any
     assert not judged.ops
 
 
+@pytest.mark.parametrize("text", ["password=a1b2 ", "token=512 "])
+@pytest.mark.parametrize("times", [100, 2_000])
+def test_what_looks_like_a_secret_is_work_too_whether_or_not_it_is_taken_out_or_refused(text: str, times: int) -> None:
+    line = msgspec.json.encode({"error": text * times})
+    judged = JudgedBatch([], [], {}, {})
+    pauses = sum(1 for _ in decoder.by_line(b"\n".join([line] * 20), judged, now=NOW, lines_max=20))
+    assert (len(judged.ops), len(judged.errors)) == ((20, 0) if times == 100 else (0, 20))
+    assert pauses >= 19, "each is more than a pause's worth"
+
+
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf", b" \r\n" * 100])
 def test_how_many_events_a_batch_may_hold_is_known_beforehand(mark: bytes) -> None:
     for body in (b"{}\n{}\n{}", b"[{},{},{}]", b"[1,1,1]"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -356,6 +357,26 @@ def test_whatever_stands_between_its_groups_a_card_is_one(gap: str) -> None:
     record, found = stored({"error": f"paid with {card} now"})
     assert (record["error"], found) == ("paid with [redacted:card] now", {"card": 1})
     assert stored({"error": f"card{card.replace(gap, '')}"})[1] == {"card": 1}
+
+
+INVISIBLE: Final = "\u00ad\u200b\u2060\ufeff"
+
+
+@given(st.lists(st.text(alphabet=INVISIBLE, max_size=3), min_size=1, max_size=20), st.text(max_size=20))
+@example(list(INVISIBLE), "")
+@example(["\u200b" * 50_000], "")
+def test_letters_without_width_hide_no_secret_and_stay_where_none_is(hidden: list[str], around: str) -> None:
+    assume(any(hidden) and not set(around) & set(INVISIBLE))
+
+    def strewn(word: str) -> str:
+        return word[0] + "".join(map("".join, zip_longest(hidden, word[1:], fillvalue="")))
+
+    found: Counter[str] = Counter()
+    text = f"{around} {strewn('sk-proj-hunter2xhunter2xhunter')} {around}"
+    assert secrets.text(text, found) == f"{around} [redacted:api_key] {around}"
+    assert found == {"api_key": 1}
+    harmless = f"{around} {strewn('no-name-of-any-secret-at-all-here')} {around}"
+    assert secrets.text(harmless, Counter()) == harmless
 
 
 @pytest.mark.parametrize("token", ["Basic am9lOmh1bnRlcjJ4", "Bearer hUntErxhuNteRxHunterxQ"])
