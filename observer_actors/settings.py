@@ -118,7 +118,8 @@ class JournalSettings(Section, frozen=True):
     retained_seconds_max: Annotated[float, Meta(ge=0)] = 0.0
     """Sealed segments whose last op was recorded longer ago than this are deleted; 0 keeps all. (reload)"""
     dedup_window_ops: Annotated[int, Meta(ge=0, le=5_000_000)] = 100_000
-    """An `id` is recognised when it was given to one of this many newest ops; 0 turns it off."""
+    """An `id` is recognised when it was given to one of this many newest ops; 0 turns it off. One whose op retention
+    has deleted is recognised until the next start: it is answered with the seq that it had, and not stored anew."""
     batch_ops_max: Count = 10_000
     """Ops written with one fdatasync."""
     batch_bytes_max: Bytes = 2 * 1024 * 1024

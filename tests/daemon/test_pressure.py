@@ -282,6 +282,23 @@ async def test_retention_makes_room_also_when_there_is_none_to_compress_in(tmp_p
                 await eventually(lambda: not oldest.exists())
 
 
+async def test_an_id_whose_op_was_deleted_is_known_until_the_next_start(tmp_path: Path) -> None:
+    journal = JournalSettings(segment_bytes_max=5_000, retained_bytes_max=1)
+    settings = msgspec.structs.replace(settings_for(tmp_path), journal=journal)
+    with trio.fail_after(LIMIT_S):
+        async with daemon_inside(settings) as daemon, connected(daemon.addresses[0]) as wire:
+            assert (await wire.post("/event", b'{"id":"first"}')).json["seq"] == 1
+            assert (await wire.post("/events", batch("more", 30))).status == 200
+            assert (await wire.post("/events", batch("even-more", 30))).status == 200
+            await eventually(lambda: daemon.journal.reader.get(1) is None)
+            again = await wire.post("/event", b'{"id":"first"}')
+            assert (again.json["seq"], again.json["duplicate"]) == (1, True)
+            assert daemon.commits.last_seq == 61
+        async with daemon_inside(settings) as daemon, connected(daemon.addresses[0]) as wire:
+            anew = await wire.post("/event", b'{"id":"first"}')
+            assert (anew.json["seq"], anew.json.get("duplicate")) == (62, None)
+
+
 async def test_a_disk_that_refuses_at_the_start_is_waited_for_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
