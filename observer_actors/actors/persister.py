@@ -127,7 +127,7 @@ class Persister:
 
     async def _run(self, life: Life) -> None:
         life.at("opening")
-        writer = await self._open(_first_unacknowledged(self._mailbox.in_hand))
+        writer = await self._open(_first_unacknowledged(self._mailbox.in_hand), life)
         for submission in self._mailbox.in_hand:
             submission.unstamp()
         try:
@@ -150,8 +150,8 @@ class Persister:
             with trio.CancelScope(shield=True):
                 await self._disk(writer.close)
 
-    async def _open(self, unacknowledged: Seq | None) -> JournalWriter:
-        """Open the journal, and wait a while for a disk that refuses.
+    async def _open(self, unacknowledged: Seq | None, life: Life) -> JournalWriter:
+        """Open the journal, and wait a while for a disk that refuses, but not when we are to stop.
 
         :raises DiskFailed: it still does.
         """
@@ -161,9 +161,10 @@ class Persister:
                 writer = await self._disk(partial(self._open_writer, unacknowledged))
             except DiskFailed as error:
                 self._refuse((), error)
-                if trio.current_time() >= give_up_at:
+                with trio.move_on_after(DISK_RETRY_S):
+                    await life.stopping.wait()
+                if life.stopping.is_set() or trio.current_time() >= give_up_at:
                     raise
-                await trio.sleep(DISK_RETRY_S)
             else:
                 self._recovered()
                 return writer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import socket
@@ -30,7 +31,7 @@ from observer_actors.settings import (
     SupervisionSettings,
 )
 from observer_actors.stats import Stats
-from observer_actors.supervision import ActorFailed
+from observer_actors.supervision import ActorFailed, ActorStopped
 from tests.daemon.crashing import PLAN_VARIABLE
 from tests.daemon.inside import Crash, caught_up, daemon_inside, eventually
 from tests.daemon.load import Answer, Ledger, Wire, clients, connected, name_in, settle, stored_ops
@@ -330,6 +331,20 @@ async def test_a_disk_that_refuses_at_the_start_is_waited_for_and_said(
     expected = Stats()
     expected.add(ops)
     assert counted == expected
+
+
+async def test_who_stops_while_the_disk_refuses_at_the_start_waits_for_no_further_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(persister, "OPENING_S", math.inf)
+    monkeypatch.setattr(persister, "DISK_RETRY_S", math.inf)
+    disk = TroubledDisk()
+    disk.fail("sync_directory", code=errno.ENOSPC)
+    async with daemon_inside(settings_for(tmp_path), disk=disk, wait_ready=False) as daemon:
+        await eventually(lambda: daemon.persister.status.refusing)
+    assert "ShutdownForced" not in daemon.events.counts()
+    said = next(event for event in daemon.events.recent() if isinstance(event, ActorStopped))
+    assert (said.actor, said.error[:16]) == ("persister", "DiskFull: ENOSPC")
 
 
 async def first_answer(process: trio.Process, port: int) -> Answer:
