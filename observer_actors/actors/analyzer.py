@@ -20,6 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.commits import Feed
 from observer_actors.actors.consultant import Consultant
 from observer_actors.actors.cycle import Cycle
+from observer_actors.actors.last_save import save_at_the_end
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.standings import Standings
 from observer_actors.doubt import Doubts
@@ -146,9 +147,7 @@ class Analyzer:
                 nursery.start_soon(self._review_now_and_then)
                 nursery.start_soon(self._inquire_each_cycle, life)
         finally:
-            with trio.move_on_after(SAVE_BUDGET_S, shield=True):
-                await self._save()
-                await self.standings.save()
+            await save_at_the_end(self._save_all, budget_s=SAVE_BUDGET_S, log=self._log)
 
     async def _follow(self, life: Life) -> None:
         while True:
@@ -186,8 +185,11 @@ class Analyzer:
     async def _save_now_and_then(self) -> None:
         while True:
             await trio.sleep(SAVE_S)
-            await self._save()
-            await self.standings.save()
+            await self._save_all()
+
+    async def _save_all(self) -> None:
+        await self._save()
+        await self.standings.save()
 
     async def _save(self) -> None:
         """Save what has changed since the last time, with the cursor; what could not be saved stays unsaved."""

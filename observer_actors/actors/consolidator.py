@@ -20,6 +20,7 @@ from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.commits import Feed, ReadJournal
 from observer_actors.actors.cycle import Cycle
+from observer_actors.actors.last_save import save_at_the_end
 from observer_actors.actors.learned import Learned
 from observer_actors.op import Op
 from observer_actors.playbook import Corroboration, Entry, Left, Playbook, Revocation, Row, copies
@@ -168,8 +169,7 @@ class Consolidator:
                 nursery.start_soon(self._make_anew_when_outdated)
                 nursery.start_soon(self._forget_now_and_then)
         finally:
-            with trio.move_on_after(SAVE_BUDGET_S, shield=True):
-                await self._save()
+            await save_at_the_end(self._save, budget_s=SAVE_BUDGET_S, log=self._log)
 
     async def _follow(self, life: Life) -> None:
         while True:

@@ -92,7 +92,7 @@ class Learned:
         """Close the file; nothing durable depends on it."""
         store, self._store = self._store, None
         if store is not None:
-            await self._around.in_thread(store.close, limiter=self._limiter)
+            await self._around.in_thread(store.close, limiter=self._limiter, abandon_on_cancel=True)
 
     async def load_patterns(self) -> tuple[dict[str, Pattern], int]:
         """Give all patterns, and the last seq that is in them."""
@@ -128,7 +128,10 @@ class Learned:
     async def save_diagnosis(self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], message: Outgoing) -> None:
         """Save what a model said, and queue the gateway's copy, both or neither."""
         messages = (message,) if self._gateway.url else ()
-        saved = await self._call(lambda store: store.save_diagnosis(diagnosis, changes, messages), saves=ANALYZER)
+        # To its end: the analyzer saves its patterns once more when it is cancelled, and must know by then.
+        saved = await self._call(
+            lambda store: store.save_diagnosis(diagnosis, changes, messages), saves=ANALYZER, is_left=False
+        )
         self._note(saved)
 
     async def load_standings(self) -> dict[str, Standing]:
@@ -213,11 +216,18 @@ class Learned:
         self._queued += 1
         self._more.unpark_all()
 
-    async def _call(self, call: Callable[[Store], T], *, loads: str = "", saves: str = "") -> T:
+    async def _call(self, call: Callable[[Store], T], *, loads: str = "", saves: str = "", is_left: bool = True) -> T:
+        """Run a call in the thread. Who is cancelled leaves it there: the next call waits for its end, and only that.
+
+        What is saved may so be saved again, which changes nothing.
+        """
         work = partial(self._in_thread, call, loads, saves)
         replaced = self._replaced
         try:
-            return await self._around.in_thread(work, limiter=self._limiter)
+            return await self._around.in_thread(work, limiter=self._limiter, abandon_on_cancel=is_left)
+        except trio.Cancelled:
+            self._wake()  # it may queue a message that nobody hears of; who looks now looks after it
+            raise
         finally:
             if self._replaced != replaced:
                 self._wake()  # the new file may have taken over messages that nobody was told of

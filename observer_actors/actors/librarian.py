@@ -17,6 +17,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.commits import Commits, Feed
+from observer_actors.actors.last_save import save_at_the_end
 from observer_actors.actors.surroundings import InThread
 from observer_actors.errors import DiskFailed
 from observer_actors.event import AUDITOR
@@ -80,8 +81,7 @@ class Librarian:
                 nursery.start_soon(self._follow, life)
                 nursery.start_soon(self._save_now_and_then)
         finally:
-            with trio.move_on_after(SAVE_BUDGET_S, shield=True):
-                await self._save()
+            await save_at_the_end(self._save, budget_s=SAVE_BUDGET_S, log=self._log)
 
     async def reached(self, seq: int) -> None:
         """Wait until every verdict up to ``seq`` has its row; give it a deadline from outside."""
@@ -114,7 +114,8 @@ class Librarian:
         wait_s = RETRY_S_FIRST
         while True:
             try:
-                written = await self._in_thread(partial(self._index.add, rows), limiter=self._one_at_a_time)
+                add = partial(self._index.add, rows)
+                written = await self._in_thread(add, limiter=self._one_at_a_time, abandon_on_cancel=True)
             except DiskFailed as error:
                 self._log.warning("knowledge_base_refused", error=str(error), rows=len(rows), retry_s=wait_s)
                 await trio.sleep(wait_s)
@@ -136,7 +137,8 @@ class Librarian:
         try:
             with translated("saving the librarian's cursor"):
                 content = msgspec.json.encode(_Cursor(seq))
-                await self._in_thread(partial(replace_file, self._disk, self._path, content))
+                save = partial(replace_file, self._disk, self._path, content)
+                await self._in_thread(save, limiter=self._one_at_a_time, abandon_on_cancel=True)
         except DiskFailed as error:
             self._log.warning("snapshot_failed", error=str(error))
             return

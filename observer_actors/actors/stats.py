@@ -13,6 +13,7 @@ from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.commits import Commits, Feed
 from observer_actors.actors.cycle import Cycle
+from observer_actors.actors.last_save import save_at_the_end
 from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.surroundings import InThread
 from observer_actors.errors import DiskFailed
@@ -55,6 +56,7 @@ class StatsKeeper:
         self._disk = disk
         self._in_thread = in_thread
         self._log = log
+        self._one_at_a_time = trio.CapacityLimiter(1)
         self._saved_seq = 0
         self._is_whole = True
 
@@ -79,8 +81,7 @@ class StatsKeeper:
                 nursery.start_soon(self._save_now_and_then)
                 nursery.start_soon(self._report_cycles)
         finally:
-            with trio.move_on_after(SAVE_BUDGET_S, shield=True):
-                await self._snapshot()
+            await save_at_the_end(self._snapshot, budget_s=SAVE_BUDGET_S, log=self._log)
 
     async def reached(self, seq: int) -> None:
         """Wait until everything up to ``seq`` is counted; give it a deadline from outside."""
@@ -112,7 +113,8 @@ class StatsKeeper:
         seq, content = self.stats.last_seq, _write_snapshot(self.stats)
         try:
             with translated("saving the counters"):
-                await self._in_thread(partial(replace_file, self._disk, self._path, content))
+                save = partial(replace_file, self._disk, self._path, content)
+                await self._in_thread(save, limiter=self._one_at_a_time, abandon_on_cancel=True)
         except DiskFailed as error:
             self._log.warning("snapshot_failed", error=str(error))
             return
