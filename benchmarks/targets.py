@@ -185,8 +185,8 @@ TARGETS: Final = (
         "resident memory at full load for 60 s, and when offered 10 times what it can take",
         "< 250 MB, flat",
         (
-            _worst(MEMORY, tuple(CONTESTANTS), "max_mb", "{} MB at most", 250),
-            _worst(MEMORY, tuple(CONTESTANTS), "growth", "last third {} × the first", FLAT),
+            _worst(MEMORY, CONTESTANTS, "max_mb", "{} MB at most", 250),
+            _worst(MEMORY, CONTESTANTS, "growth", "last third {} × the first", FLAT),
         ),
         short_of=_short_of_time,
     ),

@@ -36,7 +36,7 @@ from observer_actors.settings import ListenSettings
 __all__ = ["RECEIVE_BYTES", "Express", "Rider"]
 
 RECEIVE_BYTES: Final = 8_192
-"""What a connection may hold without room for it: a whole event usually."""
+"""What is read at once of a connection whose last request was an event: the whole next one usually."""
 HEAD_BYTES: Final = 1_024
 """What is read at once of a connection whose last request was no event: a head usually. The rest of a batch has to wait
 for room; thousands of them would hold the beginnings of their bodies in memory meanwhile."""

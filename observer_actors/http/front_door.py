@@ -60,8 +60,11 @@ HandOver = Callable[[trio.SocketStream | trio.SSLStream[trio.SocketStream], byte
 before. Gives what has come behind it; None when the connection is to be closed."""
 
 RECEIVE_BYTES_MAX: Final = 262_144
-HEADS_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Of all unfinished heads that are longer than `HEAD_BYTES`, and of their requests until they are answered."""
+FREE_BYTES: Final = 2_048
+"""What an unfinished request may hold without room for it: nearly every event, and nearly every head."""
+BEGINNINGS_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Of all unfinished heads that are longer, and their requests until Hypercorn has answered them; and of all unfinished
+requests up to `RECEIVE_BYTES`. They do not wait behind large bodies."""
 TOLD_AT_ONCE_MAX: Final = 32
 """Connections that are turned away and given time to read why. Each takes a descriptor beyond `connections_max`, and
 the journal needs some too: what is beyond this is closed at once, and may not see it."""
@@ -97,7 +100,7 @@ class FrontDoor:
         self.intake = intake
         self.advise = advise
         self.bodies = BodyRoom(settings.bodies_bytes_max, wait_s=wait_s)
-        self.heads = BodyRoom(HEADS_BYTES_MAX, wait_s=wait_s, what="head", limit="")
+        self.beginnings = BodyRoom(BEGINNINGS_BYTES_MAX, wait_s=wait_s, what="request", limit="")
         self.hand_over = hand_over
         self.guard = guard
         self.settings = settings
@@ -259,7 +262,7 @@ class _Connection(Rider):
 
     async def _serve_one(self) -> None:
         try:
-            async with self._door.heads.hold(0) as held:
+            async with self._door.beginnings.hold(0) as held:
                 head = await self._head(held)
                 if head is None:
                     await self._hand_over()
@@ -283,7 +286,7 @@ class _Connection(Rider):
                 self.unread, body_bytes_max=settings.body_bytes_max, head_bytes_max=settings.head_bytes_max
             )
             if head is INCOMPLETE:
-                if len(self.unread) >= HEAD_BYTES and not held.size:
+                if len(self.unread) >= FREE_BYTES and not held.size:
                     await held.grow(settings.head_bytes_max)
                 if not await self._receive(1):
                     head = None
@@ -320,7 +323,8 @@ class _Connection(Rider):
             await self._take(head)
             return
         self._expects_body = True
-        async with self._door.bodies.hold(head.end if head.end > RECEIVE_BYTES else 0):
+        room = self._door.bodies if head.end > RECEIVE_BYTES else self._door.beginnings
+        async with room.hold(head.end if head.end > FREE_BYTES else 0):
             is_whole = await self._receive(missing, Arrival(self._door.settings.request_seconds_max))
             self.until = inf
             if is_whole:

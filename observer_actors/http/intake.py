@@ -95,7 +95,8 @@ class Intake:
     """Takes events in.
 
     :param decoder: gives the decoder in force; it changes when the settings are reloaded.
-    :param wait_s: how long a compressed body waits at most until there is room for what is in it.
+    :param wait_s: how long a batch waits at most until there is room to judge it, and a compressed body until there is
+        room for what is in it.
     :param ring_size: gives the size of the ring once it holds what is committed.
     """
 

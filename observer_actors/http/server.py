@@ -30,7 +30,7 @@ __all__ = ["IngestServer"]
 GRACE_S: Final = 6.0
 """For requests under way when the daemon stops: a little longer than a caller waits for its commit."""
 DRAIN_LOOK_S: Final = 0.01
-WEB_WAITING_MAX: Final = 500
+WEB_WAITING_MAX: Final = 250
 """Requests to Hypercorn that wait for room for their bodies, of those that it serves at once: others have no bodies."""
 FILES_KEPT: Final = 64
 """Descriptors for the journal, the store and the threads that read: connections never take the last ones."""

@@ -37,7 +37,7 @@ __all__ = ["Web"]
 
 _Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
-REQUESTS_MAX: Final = 1_000
+REQUESTS_MAX: Final = 500
 """At once: each takes some 50 KB, whatever it is about."""
 PIECE_BYTES: Final = 16_384
 """Read at once. Hypercorn takes in ten of them before it waits for somebody to read them."""

@@ -106,25 +106,42 @@ async def test_one_request_more_than_may_be_under_way_waits_for_a_while_and_is_r
 
 @pytest.mark.parametrize("line", [b"POST /event", b"GET /health"])
 async def test_long_heads_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
-    monkeypatch.setattr(front_door, "HEADS_BYTES_MAX", 40_000)
+    monkeypatch.setattr(front_door, "BEGINNINGS_BYTES_MAX", 40_000)
     begun = line + b" HTTP/1.1\r\nHost: localhost\r\nX: "
     async with inside(tmp_path) as daemon, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connected_to(daemon.addresses[0], "front")) for _ in range(3)]
         for client in clients:
-            await client.send(begun + b"x" * 2_000)
+            await client.send(begun + b"x" * 3_000)
             await trio.sleep(0.05)
         answer = await clients[2].answer()
-        assert (answer.status, answer.json["error"]) == (503, "no room for the head within 0.3 s")
+        assert (answer.status, answer.json["error"]) == (503, "no room for the request within 0.3 s")
         async with connected_to(daemon.addresses[0], "front") as client:
             await client.send(begun + b"x\r\nContent-Length: 0\r\n\r\n")
             assert (await client.answer()).status in {200, 400}, "a short one needs none"
         await clients[0].send(b"\r\nContent-Length: 0\r\n\r\n")
         assert (await clients[0].answer()).status in {200, 400}
         async with connected_to(daemon.addresses[0], "front") as client:
-            await client.send(begun + b"x" * 2_000)
+            await client.send(begun + b"x" * 3_000)
             await trio.sleep(0.05)
             await client.send(b"\r\nContent-Length: 0\r\n\r\n")
             assert (await client.answer()).status in {200, 400}, "there is room again"
+
+
+async def test_unfinished_events_wait_for_room_unless_they_are_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front_door, "BEGINNINGS_BYTES_MAX", 10_000)
+    async with inside(tmp_path) as daemon, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected_to(daemon.addresses[0], "front")) for _ in range(3)]
+        for client, size in zip(clients, (6_000, 6_000, 1_000), strict=True):
+            await client.send(post("/event", b"{}" + b" " * size)[:-900])
+            await trio.sleep(0.05)
+        await clients[2].send(b" " * 900)
+        assert (await clients[2].answer()).status == 200
+        answer = await clients[1].answer()
+        assert (answer.status, answer.json["error"]) == (503, "no room for the request within 0.3 s")
+        await clients[0].send(b" " * 900)
+        assert (await clients[0].answer()).status == 200
 
 
 @pytest.mark.parametrize("more", [0, 1])
@@ -140,7 +157,7 @@ async def test_a_head_is_as_long_as_it_was_sent(tmp_path: Path, way: Way, more: 
 
 
 @asynccontextmanager
-async def inside(folder: Path, requests: int = 1_000) -> AsyncIterator[DaemonInside]:
+async def inside(folder: Path, requests: int = 500) -> AsyncIterator[DaemonInside]:
     """Run a daemon whose callers wait for little, and of which Hypercorn serves so many requests at once."""
     settings = Settings(
         data_dir=folder,
