@@ -184,6 +184,7 @@ class _Server(TCPServer):
 
     def __init__(self, requests: int, *arguments: Any) -> None:  # noqa: ANN401 - Hypercorn's
         super().__init__(*arguments)
+        self.idle_task = _Never()  # type: ignore[assignment]  # what Hypercorn uses of it
         self.unread: bytes | None = None
         """What has come behind the request; None unless the connection may serve another one."""
         self._requests = requests
@@ -217,12 +218,8 @@ class _Server(TCPServer):
                 with trio.move_on_after(HALF_CLOSED_S):
                     await self._answered.wait()
         await self.protocol.handle(Closed())
-        await self.idle_task.stop()
         if self.unread is not None:
             self.unread += self.stream.unread
-
-    async def _idle_timeout(self) -> None:
-        """Nothing: whoever is idle is not here."""
 
     async def go_on(self) -> None:
         """Tell a client to send the body, if it waits for that (RFC 9110, 10.1.1)."""
@@ -242,6 +239,16 @@ class _Server(TCPServer):
             await super().protocol_send(event)
         if isinstance(event, Closed) or self.unread is not None:
             self._answered.set()
+
+
+class _Never:
+    """In place of the task that would close an idle connection: whoever is idle is not here."""
+
+    async def restart(self, *_: object) -> None:
+        """Do nothing."""
+
+    async def stop(self) -> None:
+        """Do nothing."""
 
 
 class _Ours:
