@@ -69,6 +69,7 @@ class Rider:
         "ended",
         "group",
         "is_half_closed",
+        "is_last_said",
         "is_off",
         "known",
         "left",
@@ -94,6 +95,8 @@ class Rider:
         """What did not fit into the socket of an answer given in the lane."""
         self.ended = False
         """Nothing more is to be said on this connection."""
+        self.is_last_said = False
+        """What ended it was our answer: the client may be sending still."""
         self.busy = False
         """It has a request under way."""
         self.until = inf
@@ -327,7 +330,7 @@ class Express:
         except OSError:
             sent, close = len(answer), True
         rider.unsent = answer[sent:]
-        rider.ended = close
+        rider.ended = rider.is_last_said = close
 
     def _go_on(self, rider: Rider, following: Group) -> None:
         """Begin with what a rider has sent meanwhile."""

@@ -71,7 +71,7 @@ the journal needs some too: what is beyond this is closed at once, and may not s
 LAST_REQUESTS_S: Final = 0.2
 """A client of ours sends its next request within milliseconds."""
 LAST_WORD_S: Final = 1.0
-"""For the answer to a request that did not come in time."""
+"""For the answer to a request that did not come in time, and for the last word of TLS."""
 LOOK_S: Final = 1.0
 """How often time limits are looked at."""
 
@@ -157,15 +157,17 @@ class FrontDoor:
             self._connections.add(connection)
             try:
                 await connection.run()
-            except (OSError, trio.BrokenResourceError):
+            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 return  # the client is gone, or speaks no TLS; what was stored for it is stored
             finally:
                 self._connections.discard(connection)
-            if connection.is_refused:
-                await linger(stream)
+            if connection.is_last_said:
+                await connection.end()
 
     async def _turn_away(self, stream: trio.SocketStream, refusal: ObserverError) -> None:
         async with stream:
+            if self._tls is not None:
+                return  # to tell why takes a handshake
             with suppress(OSError):
                 os.write(stream.socket.fileno(), rendered(problem_reply(refusal), close=True))
             if self._being_told < TOLD_AT_ONCE_MAX:
@@ -227,10 +229,8 @@ class _Connection(Rider):
 
     def __init__(self, door: FrontDoor, stream: trio.SocketStream, peer: Peer) -> None:
         super().__init__(stream.socket.fileno(), peer)
-        self.stream = stream
+        self.stream = self._socket_stream = stream
         self.scope = trio.CancelScope()
-        self.is_refused = False
-        """The client may be sending still what is not read any more."""
         self._door = door
         self._answering = False
         self._expects_body = False
@@ -242,12 +242,17 @@ class _Connection(Rider):
         """
         with self.scope:
             while not self.ended and (self.unread or not self._door.letting_go):
+                self.unread = self.unread.removeprefix(b"\r\n")  # some send it behind a body (RFC 9112, 2.2)
                 if self.unread:
                     await self._serve_one()
                 else:
                     await self._ride()
         if self.scope.cancelled_caught and self.busy and not self._answering:
             await self._say_too_late()
+
+    async def end(self) -> None:
+        """Say that this was all, kindly: the client may be sending still what is not read any more."""
+        await linger(self._socket_stream)
 
     def let_go(self) -> None:
         """End the connection if it is idle; those in the lane end there."""
@@ -304,7 +309,7 @@ class _Connection(Rider):
         self.requests += 1
         self.piece = HEAD_BYTES
         if behind is None:
-            self.ended = self.is_refused = True
+            self.ended = self.is_last_said = True
         else:
             self.unread = behind
 
@@ -333,7 +338,6 @@ class _Connection(Rider):
                 await self._refuse(no_request())
 
     async def _refuse(self, error: ObserverError) -> None:
-        self.is_refused = True
         await self._send(problem_reply(error), close=True)
 
     async def _take(self, head: Head) -> None:
@@ -375,7 +379,7 @@ class _Connection(Rider):
 
     async def _send(self, reply: Reply, *, close: bool) -> None:
         """Send an answer, the last one if ``close``."""
-        self._answering = True
+        self._answering, self.is_last_said = True, close
         data = rendered(reply, close=close)
         sent = self._send_now(data)
         if sent < len(data):
@@ -420,6 +424,12 @@ class _Encrypted(_Connection):
         if not self.scope.cancelled_caught:
             self.scope = trio.CancelScope()
             await super().run()
+
+    async def end(self) -> None:
+        """Say that this was all, in TLS's words too, or what was sent may count as cut off."""
+        with trio.move_on_after(LAST_WORD_S), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.stream.unwrap()
+        await super().end()
 
     def let_go(self) -> None:
         """End the connection if it is idle."""

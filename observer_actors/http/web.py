@@ -44,8 +44,9 @@ PIECE_BYTES: Final = 16_384
 SMALL_PIECES: Final = 12
 SMALL_PIECE_BYTES: Final = 1_024
 """So the first pieces of a request are small: while it waits for room nobody reads it. Who has got further is read."""
-HALF_CLOSED_S: Final = 5.0
-"""A client that has closed its side may still wait for its answer; most have gone."""
+HALF_CLOSED_S: Final = 1.0
+"""A client that has closed its side may still wait for its answer: for as long as a request may wait for room and for
+the disk, and so much longer. Most have gone."""
 
 
 class Web:
@@ -67,6 +68,7 @@ class Web:
         self._settings = settings
         self._context = WorkerContext(None)
         self._sends: set[trio.CancelScope] = set()
+        self._servers: set[_Server] = set()
         self._wait_s = wait_s
         self._requests = trio.CapacityLimiter(REQUESTS_MAX)
 
@@ -92,12 +94,15 @@ class Web:
         of_kind = _Rest if isinstance(stream, trio.SocketStream) else _EncryptedRest
         rest = of_kind(stream, unread, self._sends, self._settings)  # type: ignore[arg-type]  # as just looked at
         state = ConnectionState({})
-        server = _Server(requests, self._application, self._config, self._context, state, rest)
+        half_closed_s = 2 * self._wait_s + HALF_CLOSED_S
+        server = _Server(requests, half_closed_s, self._application, self._config, self._context, state, rest)
         state[GO_ON] = server.go_on
+        self._servers.add(server)
         try:
             await server.run()
             return server.unread
         finally:
+            self._servers.discard(server)
             server.forget()
             self._requests.release()
 
@@ -108,8 +113,10 @@ class Web:
             raise Overloaded(f"{REQUESTS_MAX:,} requests are being served already")
 
     async def drain(self) -> None:
-        """Have each answer be the last of its connection."""
+        """Have each answer be the last of its connection, and say so."""
         await self._context.terminated.set()
+        for server in self._servers:
+            server.be_last()
 
     def abort(self) -> None:
         """Let go of the clients that do not read: Hypercorn shields its sends, so that cancelling does not end them."""
@@ -158,6 +165,8 @@ class _Patient(h11.Connection):
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
+            if self.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:  # rather than to end in the middle of our answer
+                return h11.NEED_DATA
             raise error.with_traceback(None)  # noqa: B904 - the same; h11 leads it back to itself
         if not isinstance(event, h11.Request):
             return event
@@ -182,12 +191,13 @@ class _Server(TCPServer):
 
     stream: _Ours  # type: ignore[assignment]  # what Hypercorn uses of a stream
 
-    def __init__(self, requests: int, *arguments: Any) -> None:  # noqa: ANN401 - Hypercorn's
+    def __init__(self, requests: int, half_closed_s: float, *arguments: Any) -> None:  # noqa: ANN401 - Hypercorn's
         super().__init__(*arguments)
         self.idle_task = _Never()  # type: ignore[assignment]  # what Hypercorn uses of it
         self.unread: bytes | None = None
         """What has come behind the request; None unless the connection may serve another one."""
         self._requests = requests
+        self._half_closed_s = half_closed_s
         self._answered = trio.Event()
 
     def forget(self) -> None:
@@ -207,6 +217,8 @@ class _Server(TCPServer):
         assert isinstance(protocol, H11Protocol)
         protocol.connection = _Patient(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
         protocol.keep_alive_requests = self._requests
+        if self.context.terminated.is_set():
+            self.be_last()
         with self.stream.reading, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while data := await self.stream.receive_some(PIECE_BYTES):
                 if self.unread is not None:  # it came while the answer ended
@@ -215,11 +227,22 @@ class _Server(TCPServer):
                 await self.protocol.handle(RawData(bytes(data)))
             else:
                 await self.protocol.handle(RawData(b""))
-                with trio.move_on_after(HALF_CLOSED_S):
+                with trio.move_on_after(self._half_closed_s):
                     await self._answered.wait()
         await self.protocol.handle(Closed())
         if self.unread is not None:
             self.unread += self.stream.unread
+
+    async def _close(self) -> None:
+        """Close behind what is just being sent, also where another task sends it."""
+        async with self.send_lock:
+            await super()._close()
+
+    def be_last(self) -> None:
+        """Have the answer be the last one, and say so."""
+        wrapper = vars(self).get("protocol")
+        if wrapper is not None and isinstance(wrapper.protocol, H11Protocol):
+            wrapper.protocol.keep_alive_requests = self.config.keep_alive_max_requests
 
     async def go_on(self) -> None:
         """Tell a client to send the body, if it waits for that (RFC 9110, 10.1.1)."""
@@ -230,7 +253,7 @@ class _Server(TCPServer):
 
     async def protocol_send(self, event: Event) -> None:
         """Send, and end with the answer."""
-        if isinstance(event, Updated) and event.idle:
+        if isinstance(event, Updated) and event.idle and not self.stream.is_broken:
             connection = self.protocol.protocol.connection
             assert isinstance(connection, _Patient)
             self.unread = connection.ended()
@@ -259,10 +282,13 @@ class _Ours:
 
     def __init__(self, stream: _Stream, unread: bytes, sends: set[trio.CancelScope], settings: ListenSettings) -> None:
         self.unread = unread
+        self.is_broken = False
+        """An answer could not be sent."""
         self.reading = trio.CancelScope()
-        """Around all reading. Cancelled at the end, and when an answer cannot be sent: before it looks at what came
+        """Around all reading. Cancelled when the answer is sent, and when it cannot be: before it looks at what came
         behind the request, Hypercorn would wait for the end of that answer, for ever."""
-        self._is_given_back = False
+        self._receiving = trio.CancelScope()
+        self._is_closed = self._is_given_back = False
         self._pieces = 0
         self._stream = stream
         self._sends = sends
@@ -274,8 +300,9 @@ class _Ours:
         self.reading.cancel()
 
     async def aclose(self) -> None:
-        """End reading; again is harmless."""
-        self.reading.cancel()
+        """End receiving; again is harmless. Who is just handling what was received still has to tell others of it."""
+        self._is_closed = True
+        self._receiving.cancel()
 
     async def send_all(self, data: bytes) -> None:
         """Send; a client that does not read is cut off."""
@@ -284,25 +311,32 @@ class _Ours:
             try:
                 await self._stream.send_all(_said(data, self._settings))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self.reading.cancel()
+                self._break()
                 raise
             finally:
                 self._sends.discard(scope)
         if scope.cancelled_caught:
-            self.reading.cancel()
-            await trio.aclose_forcefully(self._stream)
+            self._break()
             raise trio.BrokenResourceError("the client does not read")
+
+    def _break(self) -> None:
+        self.is_broken = True
+        self.reading.cancel()
 
     async def receive_some(self, max_bytes: int) -> bytes | bytearray:
         """Give what was read before, then what comes."""
         if self._pieces < SMALL_PIECES:
             self._pieces += 1
             max_bytes = SMALL_PIECE_BYTES
-        if not self.unread:
+        if self._is_closed:
+            raise trio.ClosedResourceError
+        if self.unread:
+            await trio.lowlevel.checkpoint()
+            data, self.unread = self.unread[:max_bytes], self.unread[max_bytes:]
+            return data
+        with trio.CancelScope() as self._receiving:
             return await self._stream.receive_some(max_bytes)
-        await trio.lowlevel.checkpoint()
-        data, self.unread = self.unread[:max_bytes], self.unread[max_bytes:]
-        return data
+        raise trio.ClosedResourceError
 
 
 class _Rest(_Ours):

@@ -81,5 +81,25 @@ async def test_a_client_that_goes_while_requests_wait_behind_its_first_leaves_no
                 await trio.sleep(0.02)
 
 
+@pytest.mark.parametrize("last", ["asked for", "of so many"])
+async def test_answers_before_the_last_one_are_not_lost_to_what_is_sent_behind_it(tmp_path: Path, last: str) -> None:
+    """Closed with bytes unread, the kernel resets the connection, and the client may read nothing more of it."""
+    most = ("--set", "listen.requests_per_connection_max=51") if last == "of so many" else ()
+    closing = PLAIN.replace(b"Content-", b"Connection: close\r\nContent-") if last == "asked for" else PLAIN
+    async with running_daemon(tmp_path, *most) as daemon:
+        with trio.socket.socket() as plain:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+            await plain.connect(("127.0.0.1", int(daemon.url.rpartition(":")[2])))
+            stream = trio.SocketStream(plain)
+            with trio.move_on_after(0.5):
+                await stream.send_all(PLAIN * 50 + closing + PLAIN * 400)
+            read = b""
+            with trio.fail_after(5):
+                async for part in stream:
+                    read += bytes(part)
+        assert read.count(b" 200 OK") == 51
+        assert len(daemon.ops()) == 51
+
+
 def _descriptors(daemon: Daemon) -> int:
     return len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir()))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -15,6 +18,7 @@ import trio
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from benchmarks.processes import children
 from observer_actors.daemon import Daemon as DaemonInside
 from observer_actors.http import front_door, web
 from observer_actors.http.wire import INCOMPLETE, read_head
@@ -104,6 +108,99 @@ async def test_one_request_more_than_may_be_under_way_waits_for_a_while_and_is_r
             assert await client.ended()
 
 
+SLOW: Final = "listen.answer_seconds_max=0.3"
+PAGE_AND_EVENT: Final = get("/ops?limit=20") + post("/event", GOOD)
+
+
+async def test_who_is_cut_off_is_served_no_further(tmp_path: Path) -> None:
+    """The descriptor is somebody else's by then: what came behind was answered to whoever that was."""
+    async with running_daemon(tmp_path, "--set", SLOW) as daemon, AsyncExitStack() as stack:
+        await daemon.post("/events", b"\n".join([b'{"endpoint":"a","error":"%b"}' % (b"e" * 4_000)] * 40))
+        for _ in range(20):
+            await _ask_and_read_nothing(await stack.enter_async_context(_deaf(daemon.url)))
+        silent = []
+        for _ in range(400):
+            silent.append(await stack.enter_async_context(connected_to(daemon.url, "front")))
+            await trio.sleep(0.01)
+        for client in silent:
+            with trio.move_on_after(0.001) as waited:
+                await client.ended()
+            assert waited.cancelled_caught, "nobody has said anything to it"
+
+
+async def test_over_tls_who_is_cut_off_harms_nobody(tmp_path: Path) -> None:
+    async with encrypted(tmp_path, SLOW) as (connect, daemon):
+        asking = await connect()
+        await asking.send(post("/events", b"\n".join([b'{"endpoint":"a","error":"%b"}' % (b"e" * 4_000)] * 40)))
+        assert (await asking.answer()).status == 200
+        await _ask_and_read_nothing(await connect())
+        await trio.sleep(3)
+        await asking.send(get("/health"))
+        assert (await asking.answer()).status == 200
+        assert not [line for line in daemon.log if line["event"] == "actor_failed"]
+
+
+@asynccontextmanager
+async def _deaf(url: str) -> AsyncIterator[Client]:
+    with trio.socket.socket() as plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        await plain.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+        yield Client(trio.SocketStream(plain), "front")
+
+
+async def _ask_and_read_nothing(client: Client) -> None:
+    with trio.move_on_after(0.2):
+        await client.send(PAGE_AND_EVENT * 500)
+
+
+@pytest.mark.parametrize("ends", ["bad", "cut off"])
+async def test_a_body_that_breaks_off_gives_its_room_back_at_once(tmp_path: Path, ends: str) -> None:
+    bytes_max = ("--set", "listen.bodies_bytes_max=400000", "--set", "listen.body_bytes_max=400000")
+    room = (*bytes_max, "--set", "admission.wait_seconds_max=0.5")
+    async with running_daemon(tmp_path, *room) as daemon:
+        for _ in range(3):
+            async with connected_to(daemon.url, "front") as client:
+                await client.send(
+                    CHUNKED + b"30000\r\n" + b" " * 0x30000 + b"\r\n" + (b"ZZZ\r\n" if ends == "bad" else b"")
+                )
+                await (client.send(b"\r\n") if ends == "bad" else client.end())
+                assert (await client.answer()).status == 400
+        async with connected_to(daemon.url, "front") as client:
+            await client.send(CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(GOOD), GOOD))
+            assert (await client.answer()).status == 200
+
+
+async def test_a_refusal_is_sent_whole_also_when_what_follows_is_no_body(tmp_path: Path) -> None:
+    refused = CHUNKED.replace(b"localhost", b"evil.example") + b"5\r\nhello\r\nZZZ\r\n"
+    async with running_daemon(tmp_path) as daemon:
+        for number in range(60):
+            async with connected_to(daemon.url, "front") as client:
+                await client.send(refused)
+                if number % 2:
+                    await client.end()
+                answer = await client.answer()
+                assert answer.status in {400, 421}
+                assert answer.json["error"]
+
+
+async def test_who_has_ended_its_side_is_waited_for_as_long_as_anybody(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path, "--set", "admission.wait_seconds_max=5.5") as daemon:
+        [disk] = children(daemon.process.pid)
+        os.kill(disk, signal.SIGSTOP)
+        async with connected_to(daemon.url, "web") as client:
+            await client.send(post("/event", GOOD))
+            await client.end()
+            assert (await client.answer()).status == 503
+        os.kill(disk, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_empty_line_between_two_requests_is_passed_over(tmp_path: Path, way: Way) -> None:
+    async with inside(tmp_path) as daemon, connected_to(daemon.addresses[0], way) as client:
+        await client.send((post("/event", GOOD) + b"\r\n") * 3)
+        assert [(await client.answer()).status for _ in range(3)] == [200] * 3
+
+
 @pytest.mark.parametrize("line", [b"POST /event", b"GET /health"])
 async def test_long_heads_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
     monkeypatch.setattr(front_door, "BEGINNINGS_BYTES_MAX", 40_000)
@@ -181,8 +278,10 @@ async def encrypted(folder: Path, *settings: str) -> AsyncIterator[Any]:
         port = int((await daemon.logged("listening"))["url"].rpartition(":")[2])
         await daemon.logged("ready")
 
-        async def connect() -> Client:
-            stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", port, ssl_context=trust, https_compatible=True)
+        async def connect(*, is_strict: bool = False) -> Client:
+            stream = await trio.open_ssl_over_tcp_stream(
+                "127.0.0.1", port, ssl_context=trust, https_compatible=not is_strict
+            )
             return Client(await stack.enter_async_context(stream), "front")
 
         yield connect, daemon
@@ -201,6 +300,24 @@ async def test_over_tls_all_kinds_of_requests_are_answered_in_order(tmp_path: Pa
         assert (await client.answer()).json["seq"] == 20_004
         assert await client.ended()
         assert len(daemon.ops()) == 20_004
+
+
+async def test_over_tls_the_end_is_said_in_its_own_words(tmp_path: Path) -> None:
+    async with encrypted(tmp_path) as (connect, _):
+        client = await connect(is_strict=True)
+        await client.send(post("/event", GOOD, "Connection: close"))
+        assert (await client.answer()).status == 200
+        assert await client.ended()
+
+
+async def test_over_tls_one_connection_too_many_is_closed_without_a_word(tmp_path: Path) -> None:
+    async with encrypted(tmp_path, "listen.connections_max=1") as (connect, _):
+        first = await connect()
+        await first.send(get("/health"))
+        assert (await first.answer()).status == 200
+        second = await connect()
+        with pytest.raises(trio.BrokenResourceError):
+            await second.send(get("/health"))
 
 
 async def test_over_tls_time_is_kept_too(tmp_path: Path) -> None:
@@ -228,6 +345,7 @@ async def test_over_tls_who_is_idle_is_let_go_of_at_the_end_and_who_is_not_is_an
         daemon.process.terminate()
         assert await idle.ended()
         await asking.send(b" \r\n0\r\n\r\n")
-        assert (await asking.answer()).status == 400
+        answer = await asking.answer()
+        assert (answer.status, answer.headers["connection"]) == (400, "close")
         with trio.fail_after(4):  # less than who is under way is waited for
             assert await daemon.process.wait() == 0
