@@ -79,7 +79,7 @@ class ListenSettings(Section, frozen=True):
     """Deepest nesting in an event, else 422."""
     body_bytes_max: Bytes = 8 * 1024 * 1024
     """Largest body of a request, before decompression."""
-    decompressed_bytes_max: Bytes = 32 * 1024 * 1024
+    decompressed_bytes_max: Bytes = 16 * 1024 * 1024
     """Largest body after decompression."""
     bodies_bytes_max: Bytes = 12 * 1024 * 1024
     """All request bodies held in memory at once. Decoded they take about five times as much."""

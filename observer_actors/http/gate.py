@@ -11,7 +11,8 @@ HTTP/1 only (`web` sees to it): over HTTP/2 one connection can begin a hundred a
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -76,10 +77,8 @@ class Gate:
         except* ObserverError as errors:  # the application lets none out: they are the gate's
             refused = problem_reply(_first(errors))
         if refused is not None:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_pass_over, receive)
+            async with _passing_over(receive):
                 await _answer(refused, send)
-                nursery.cancel_scope.cancel()
 
     async def _served(self, scope: Message, receive: Receive, send: Send) -> Reply | None:
         """Have the application serve a request; None, or what the guard has against it."""
@@ -92,7 +91,7 @@ class Gate:
         async with self._bodies.hold(room) as held:
             await scope["state"][GO_ON]()
             arriving = _Arriving(receive, held, most, self._body_seconds_max)
-            await self._application(scope, arriving, _Answering(send, self._answers))
+            await self._application(scope, arriving, _Answering(send, self._answers, arriving))
         return None
 
     def _room_for(self, scope: Message) -> tuple[int, int]:
@@ -127,18 +126,23 @@ class _Arriving:
     """
 
     def __init__(self, receive: Receive, held: Held, bytes_max: int, seconds_max: float) -> None:
-        self._receive = receive
+        self.receive = receive
         self._held = held
         self._bytes_max = bytes_max
         self._came = 0
         self._arrival: Arrival | None = Arrival(seconds_max)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all of the body has been taken."""
+        return self._arrival is None
+
     async def __call__(self) -> Message:
         if self._arrival is None:
-            return await self._receive()
+            return await self.receive()
         message: Message = None
         with trio.move_on_at(self._arrival.by):
-            message = await self._receive()
+            message = await self.receive()
         if message is None:
             raise body_late()
         size = len(message.get("body", b""))
@@ -165,9 +169,10 @@ class _Answering:
     :raises Overloaded: there is none, and nothing of the answer has been sent.
     """
 
-    def __init__(self, send: Send, room: Room) -> None:
+    def __init__(self, send: Send, room: Room, arriving: _Arriving) -> None:
         self._send = send
         self._room = room
+        self._arriving = arriving
         self._start: Message | None = None
 
     async def __call__(self, message: Message) -> None:
@@ -184,8 +189,13 @@ class _Answering:
                 await self._send(start)
             # As soon as Hypercorn has the end, it tells the application that the client is gone; Quart then cancels the
             # request, and with it Hypercorn, which is just about to close the connection or to make it idle.
-            with trio.CancelScope(shield=not message.get("more_body", False)):
-                await self._send(message)
+            is_last = not message.get("more_body", False)
+            with trio.CancelScope(shield=is_last):
+                if is_last and not self._arriving.is_over:
+                    async with _passing_over(self._arriving.receive):
+                        await self._send(message)
+                else:
+                    await self._send(message)
         finally:
             self._room.leave(1, size)
 
@@ -232,8 +242,19 @@ def _first(errors: BaseExceptionGroup[ObserverError]) -> ObserverError:
     return error
 
 
+@asynccontextmanager
+async def _passing_over(receive: Receive) -> AsyncIterator[None]:
+    """Take what still comes of a body that nobody reads.
+
+    In Hypercorn's queue, the end of the request would wait behind it, and with it the end of the answer.
+    """
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_pass_over, receive)
+        yield
+        nursery.cancel_scope.cancel()
+
+
 async def _pass_over(receive: Receive) -> None:
-    """Take what still comes of a refused body: in Hypercorn's queue, the end of the request would wait behind it."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -39,7 +39,7 @@ served. One of other events takes hundreds: others have their turns in between, 
 JUDGED_EVENTS_MAX: Final = 50_000
 """Events of batches that are judged, or wait for the disk: some 50 MB, whatever they were as bytes. One alone may have
 more."""
-UNPACKED_AT_ONCE_MAX: Final = 2
+UNPACKED_AT_ONCE_MAX: Final = 1
 UNPACKED_MAX: Final = 10_000
 GZIP_MEMBERS_MAX: Final = 10_000
 """Members of a gzip body: empty ones are 20 bytes each, and to begin one costs as much as to inflate kilobytes."""

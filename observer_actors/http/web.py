@@ -131,6 +131,13 @@ class VersionRefused(ObserverError):
     title = "HTTP version not supported"
 
 
+class EncodingRefused(ObserverError):
+    """A Transfer-Encoding that cannot be read."""
+
+    status = 501
+    title = "transfer encoding not supported"
+
+
 class _Patient(h11.Connection):
     """Hypercorn's connection, which speaks HTTP/1 alone, and takes no offence at what comes behind the last request.
 
@@ -378,6 +385,8 @@ def _said(data: bytes, settings: ListenSettings) -> bytes:
         refusal: ObserverError = no_request()
     elif status == b"431":
         refusal = head_too_large(settings.head_bytes_max)
+    elif status == b"501":
+        refusal = EncodingRefused("of transfer encodings only chunked is spoken here", hint="or send a Content-Length")
     elif status == b"505":
         refusal = VersionRefused("that version of HTTP is not spoken here", hint="use HTTP/1.1")
     else:

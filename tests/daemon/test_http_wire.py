@@ -62,6 +62,7 @@ def test_a_malformed_request_is_refused_and_the_connection_closed(
 ) -> None:
     answer = daemon.exchange(request_bytes)
     assert status(answer) == expected
+    assert b'"error":"' in answer
     assert b"Traceback" not in answer
     assert b"hypercorn" not in answer.lower()
     assert daemon.json("/health")["status"] == "ok"

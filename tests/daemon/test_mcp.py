@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -256,6 +257,18 @@ def test_a_request_that_does_not_arrive_is_given_up(tmp_path: Path) -> None:
     with served(tmp_path / "data", "[listen]\nrequest_seconds_max = 1\n") as daemon:
         head = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
         assert daemon.exchange(head).startswith(b"HTTP/1.1 408")
+
+
+def test_a_body_that_is_too_large_is_refused_and_its_connection_let_go_of(tmp_path: Path) -> None:
+    """The first ones are answered without having been read: the SDK is still being loaded."""
+    large = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"x":"%b"}}' % (b"a" * 5_000_000)
+    with served(tmp_path / "data") as daemon:
+        with ThreadPoolExecutor(4) as pool:
+            sent = [pool.submit(daemon.client.post, "/mcp", content=large, headers=HEADERS, timeout=30) for _ in "1234"]
+            assert {one.result().status_code for one in sent} <= {413, 503}
+        daemon.client.close()
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(10) == 0
 
 
 # ------------------------------------------------------------------------------------------- without the extra
