@@ -65,6 +65,9 @@ class Librarian:
         self._in_thread = in_thread
         self._log = log
         self._one_at_a_time = trio.CapacityLimiter(1)
+        """For the index."""
+        self._saving = trio.CapacityLimiter(1)
+        """For the cursor: while a disk holds it up, the index answers."""
         self._saved_seq = 0
         self.rows_written = 0
 
@@ -138,7 +141,7 @@ class Librarian:
             with translated("saving the librarian's cursor"):
                 content = msgspec.json.encode(_Cursor(seq))
                 save = partial(replace_file, self._disk, self._path, content)
-                await self._in_thread(save, limiter=self._one_at_a_time, abandon_on_cancel=True)
+                await self._in_thread(save, limiter=self._saving, abandon_on_cancel=True)
         except DiskFailed as error:
             self._log.warning("snapshot_failed", error=str(error))
             return

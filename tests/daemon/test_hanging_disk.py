@@ -1,4 +1,4 @@
-"""The disk hangs when the daemon is to end: what only saves time at the next start is left, and said."""
+"""The disk hangs: what only saves time at the next start keeps nobody, and at the end it is left, and said."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
+from observer_actors.actors import librarian
+from observer_actors.journal.files import replace_file
+from observer_actors.kb import OutcomeFilter
 from observer_actors.settings import ListenSettings, Settings
 from observer_actors.store import Store
-from tests.daemon.inside import caught_up, daemon_inside, eventually
+from tests.daemon.inside import END_S, caught_up, daemon_inside, eventually
 from tests.daemon.load import connected, stored_ops
 from tests.fakes.troubled_disk import TroubledDisk
 
@@ -53,3 +57,27 @@ async def test_a_disk_that_hangs_at_the_end_keeps_nobody_and_what_was_not_saved_
         await caught_up(daemon)
         assert [pattern.count for pattern in daemon.analyzer.patterns.values()] == [1]
         assert daemon.stats.stats.last_seq == 1
+
+
+async def test_while_the_librarians_cursor_is_saved_the_knowledge_base_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data_dir=tmp_path, listen=ListenSettings(port=0))
+    goes_on, hangs = threading.Event(), threading.Event()
+
+    def hanging(*arguments: Any) -> None:
+        hangs.set()
+        assert goes_on.wait(60)
+        replace_file(*arguments)
+
+    monkeypatch.setattr(librarian, "SAVE_S", 0.001)
+    monkeypatch.setattr(librarian, "replace_file", hanging)
+    async with daemon_inside(settings) as daemon, connected(daemon.addresses[0]) as wire:
+        try:
+            assert (await wire.post("/event", FAILED)).status == 200
+            await eventually(hangs.is_set)
+            with trio.fail_after(END_S):
+                assert (await daemon.librarian.find(OutcomeFilter())).rows == []
+                assert (await daemon.librarian.history("a", newest=1)).newest == []
+        finally:
+            goes_on.set()
