@@ -26,7 +26,7 @@ from observer_actors.batch import BYTE_ORDER_MARK, newlines, split
 from observer_actors.ecmascript import NUMERIC_PATTERN, number_text, read_number, truthy
 from observer_actors.errors import EventInvalid, EventTooComplex, EventTooLarge
 from observer_actors.op import MaybeText, Op, Scalar, time_us
-from observer_actors.secrets import Secrets, compiled_secrets
+from observer_actors.secrets import Findings, Secrets, compiled_secrets
 
 __all__ = [
     "ATTRS_MAX",
@@ -272,7 +272,7 @@ class EventDecoder:
                 judged = self.one(line, now=now)
             except EventInvalid as invalid:
                 batch.errors.append(LineError(number, invalid.detail, invalid.field))
-                worth += PAUSE_WORTH if isinstance(invalid, EventTooComplex) else 0  # nobody has counted what it took
+                worth += PLACE_WORTH * invalid.looked_at
                 continue
             worth += PLACE_WORTH * judged.looked_at
             batch.ops.append(judged.op)
@@ -347,8 +347,13 @@ class EventDecoder:
     def _without_secrets(self, body: bytes, now: str) -> JudgedEvent:
         """Judge an event in which a secret may be."""
         given = self._decode_object(body.removeprefix(BYTE_ORDER_MARK))
-        cleaned, found = self.secrets.taken_out(given)
-        judged = self._second_look(msgspec.json.encode(cleaned), now)
+        found = Findings()
+        try:
+            cleaned = self.secrets.taken_out(given, found)
+            judged = self._second_look(msgspec.json.encode(cleaned), now)
+        except EventInvalid as invalid:
+            invalid.looked_at = found.looked_at
+            raise
         if not found:
             return JudgedEvent(judged.op, judged.notes, looked_at=found.looked_at)
         kinds = ", ".join(f"{kind} ({times})" for kind, times in sorted(found.items()))

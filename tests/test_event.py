@@ -537,6 +537,15 @@ def test_what_looks_like_a_secret_is_work_too_whether_or_not_it_is_taken_out_or_
     assert pauses >= 19, "each is more than a pause's worth"
 
 
+@pytest.mark.parametrize(("field", "value"), [("id", "password=hunter2hunter2"), ("endpoint", 5)])
+def test_it_is_also_where_the_event_is_refused_for_something_else(field: str, value: str | int) -> None:
+    line = msgspec.json.encode({field: value, "error": "token=512 " * 70})
+    judged = JudgedBatch([], [], {}, {})
+    pauses = sum(1 for _ in decoder.by_line(b"\n".join([line] * 20), judged, now=NOW, lines_max=20))
+    assert [error.field for error in judged.errors] == [field] * 20
+    assert pauses >= 19, "each is more than a pause's worth"
+
+
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf", b" \r\n" * 100])
 def test_how_many_events_a_batch_may_hold_is_known_beforehand(mark: bytes) -> None:
     for body in (b"{}\n{}\n{}", b"[{},{},{}]", b"[1,1,1]"):
