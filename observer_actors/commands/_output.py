@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ STDOUT: Final = 1
 
 
 class FileRefused(ObserverError):
-    """The file cannot be written."""
+    """The file cannot be written, or it is not sure to stay."""
 
     exit_code: ClassVar[int] = 74
 
@@ -54,7 +55,12 @@ def written(path: Path) -> Iterator[TextIO]:
 def _replacing(path: Path, old: os.stat_result | None) -> Iterator[TextIO]:
     """Give a new file beside this one, with its owner and mode, that takes its place at the end, or is removed."""
     made = path.with_name(f".export-{uuid4().hex}.part")
-    with taken(*ENDING, by=_end):  # so that no file is left
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        made.unlink(missing_ok=True)  # here: on the way out another signal may come, and end that
+        raise SystemExit(EXIT_SIGNALLED + number)
+
+    with taken(signal.SIGINT, *ENDING, by=end):
         try:
             with _told(path):
                 stream = made.open("x", encoding="utf-8", newline="")
@@ -67,7 +73,7 @@ def _replacing(path: Path, old: os.stat_result | None) -> Iterator[TextIO]:
                     os.fsync(stream.fileno())
             with _told(path):
                 made.replace(path)
-                _sync_folder(path.parent)
+            _sync_folder(path)
         finally:
             made.unlink(missing_ok=True)
 
@@ -81,14 +87,11 @@ def _liken(descriptor: int, old: os.stat_result) -> None:
 def _sync_folder(path: Path) -> None:
     """See that the name is on disk, too. Some folders may be written and not read, some file systems sync none."""
     try:
-        PosixDisk().sync_directory(path)
+        PosixDisk().sync_directory(path.parent)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EINVAL):
-            raise
-
-
-def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(EXIT_SIGNALLED + number)
+            said = f"{path} is written, but its folder cannot be synced: {error.strerror}"
+            raise FileRefused(said, hint="after a power failure it may be as it was before") from error
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 import pytest
 
+from observer_actors.commands._output import written
 from observer_actors.commands._screen import compact
 from observer_actors.commands._sse import Message, messages
 from tests.commands.typed import COMMAND, answered, as_ordinary_user, environment, typed, typed_for_real
@@ -196,6 +198,41 @@ def test_an_export_that_is_stopped_leaves_the_file_as_it_was(tmp_path: Path, num
             connection.close()
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
     assert file.read_text() == "old"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_while_the_first_is_obeyed_leaves_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    file = tmp_path / "out.jsonl"
+    file.write_text("old")
+    unlink, seconds = Path.unlink, [number]
+
+    def interrupted(path: Path, *, missing_ok: bool) -> None:
+        if seconds:
+            os.kill(os.getpid(), seconds.pop())
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", interrupted)
+    with pytest.raises((SystemExit, KeyboardInterrupt)), written(file):
+        os.kill(os.getpid(), number)
+    assert not seconds
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+    assert file.read_text() == "old"
+
+
+def test_an_export_whose_folder_cannot_be_synced_says_that_the_file_is_there(
+    daemon: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    file = tmp_path / "out.jsonl"
+    monkeypatch.setattr(os, "fsync", fsync)
+    ended = typed("export", "--output", str(file), "--url", daemon.url)
+    assert (ended.returncode, "cannot write" in ended.stderr, file.exists()) == (74, False, True)
+    assert ended.stderr.startswith(f"observer-actors: {file} is written, but its folder cannot be synced: "), ended
 
 
 def test_what_is_no_plain_file_is_written_as_it_is(daemon: Served, tmp_path: Path) -> None:
