@@ -34,6 +34,7 @@ class RingKeeper:
             loading.start_soon(self._take_all, ring, life)
             await self._feed.reached(upto)  # by what is taken, or because there is nothing that can be read up to here
             loading.cancel_scope.cancel()
+        ring.last_seq = max(ring.last_seq, upto)  # what is missing at the end cannot be read, and is not to come
         self.ring = ring
         life.ready()
         life.at("following")
