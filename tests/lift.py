@@ -10,10 +10,10 @@ import random
 from collections.abc import Callable
 
 from observer_actors.playbook.entries import State
-from observer_actors.playbook.lift import Arm, Trial, lift, proportion_sequence
+from observer_actors.playbook.lift import Arm, Trial, lift
 from observer_actors.playbook.states import ALPHA, RUNS_WITHOUT_USE_MAX, Standing, judged
 
-__all__ = ["misses", "misses_of_one_arm", "runs_until"]
+__all__ = ["misses", "runs_until"]
 
 Interval = Callable[[Trial, float], tuple[float, float]]
 
@@ -47,20 +47,6 @@ def misses(
             counts[exposed, chance.random() < (with_it if exposed else without_it)] += 1
             low, high = interval(_trial(counts), alpha)
             if not low <= truth <= high:
-                missed += 1
-                break
-    return missed / streams
-
-
-def misses_of_one_arm(rate: float, *, alpha: float, streams: int, runs: int) -> float:
-    """Give the share of streams whose interval misses the true rate at any look."""
-    missed = 0
-    for seed in range(streams):
-        chance, succeeded = random.Random(seed), 0
-        for number in range(1, runs + 1):
-            succeeded += chance.random() < rate
-            low, high = proportion_sequence(Arm(succeeded, number - succeeded), alpha)
-            if not low <= rate <= high:
                 missed += 1
                 break
     return missed / streams

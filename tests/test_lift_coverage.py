@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from observer_actors.playbook.lift import Arm, Trial, proportion_sequence
-from tests.lift import misses, misses_of_one_arm
+from observer_actors.playbook.lift import Trial
+from tests.lift import misses
 
 STREAMS = 300
 RUNS = 120
@@ -19,10 +19,6 @@ def test_under_continuous_peeking_the_interval_misses_no_more_often_than_it_says
     with_it: float, without_it: float, share: float
 ) -> None:
     assert misses(with_it, without_it, share, alpha=0.2, streams=STREAMS, runs=RUNS) <= 0.2
-
-
-def test_so_does_that_of_one_arm() -> None:
-    assert misses_of_one_arm(0.8, alpha=0.2, streams=STREAMS, runs=RUNS) <= 0.2
 
 
 def test_the_usual_interval_would_not_hold_it() -> None:
@@ -36,7 +32,3 @@ def wald(trial: Trial, _alpha: float) -> tuple[float, float]:
         return -1.0, 1.0
     spread = 1.2816 * (one.rate * (1 - one.rate) / one.total + other.rate * (1 - other.rate) / other.total) ** 0.5
     return one.rate - other.rate - spread, one.rate - other.rate + spread
-
-
-def test_an_empty_arm_says_nothing() -> None:
-    assert proportion_sequence(Arm(), 0.2) == (0.0, 1.0)

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from observer_actors.journal.blocks import BlockStale, BlockStore, Span, unreadable
@@ -48,12 +47,6 @@ class Query(Struct, frozen=True, kw_only=True):
     newest_first: bool = True
     scanned_ops_max: int = SCANNED_OPS_MAX
 
-    def continued(self, cursor: int) -> Query:
-        """Give the query for what follows a page."""
-        if self.newest_first:
-            return msgspec.structs.replace(self, before_seq=cursor)
-        return msgspec.structs.replace(self, after_seq=cursor)
-
     def fits(self, op: Op) -> bool:
         """Tell whether an op passes the filters; its seq is not looked at."""
         return (
@@ -74,7 +67,7 @@ class Page(Struct, frozen=True, kw_only=True):
     ops: list[Op]
     """In the order asked for."""
     cursor: Seq | None
-    """Where to go on (`Query.continued`); None when nothing more can follow."""
+    """Where to go on, as `before_seq` or `after_seq`; None when nothing more can follow."""
     complete: bool
     """False when the scan was cut short: fewer ops than `limit`, although more may follow."""
     scanned: int

@@ -37,7 +37,6 @@ __all__ = [
     "in_all",
     "lift",
     "none_alone",
-    "proportion_sequence",
     "runs_beside_any",
 ]
 
@@ -156,11 +155,6 @@ def lift(trial: Trial | Sides, alpha: float) -> Lift:
         low=low[0] - low[1],
         high=high[1] - high[0],
     )
-
-
-def proportion_sequence(arm: Arm, alpha: float) -> tuple[float, float]:
-    """Give the always-valid interval of one arm's chance of success, at the error ``alpha``."""
-    return _lowest(arm, Arm(), alpha)[0], _lowest(Arm(), arm, alpha)[1]
 
 
 def _lowest(down: Arm, up: Arm, alpha: float) -> tuple[float, float]:

@@ -192,7 +192,7 @@ class JournalMachine(RuleBasedStateMachine):
             assert pages < 1_000
             if page.cursor is None:
                 break
-            asked = asked.continued(page.cursor)
+            asked = msgspec.structs.replace(asked, **{"before_seq" if newest else "after_seq": page.cursor})
         assert got == (expected[::-1] if newest else expected)
 
     @precondition(lambda self: self.count)

@@ -124,11 +124,12 @@ def test_a_scan_has_a_budget_and_says_where_to_go_on() -> None:
     assert 700 <= page.scanned <= 1_200
     assert page.cursor == 3_001 - page.scanned
     found: list[Op] = []
-    query: Query | None = Query(source="bot", newest_first=False, limit=400, scanned_ops_max=500)
-    while query is not None:
+    cursor: int | None = 0
+    while cursor is not None:
+        query = Query(source="bot", newest_first=False, after_seq=cursor, limit=400, scanned_ops_max=500)
         page = reader.query(query)
         found += page.ops
-        query = None if page.cursor is None else query.continued(page.cursor)
+        cursor = page.cursor
     assert found == [op for op in ops if op.source == "bot"]
 
 
