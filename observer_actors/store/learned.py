@@ -65,7 +65,7 @@ LEARNED_PATH: Final = Path("_observer/learned.sqlite3")
 REMEMBERED_MAX: Final = 10_000
 """Keys of delivered and dropped messages that are remembered: the newest ones, about 1 MB."""
 REFUSED_MAX: Final = 1_000
-"""Refused messages that are kept with their body, for a person to look at: the newest ones."""
+"""Refused messages that are kept with their body, for a person to look at (`docs/logs.md`): the newest ones."""
 DIAGNOSES_MAX: Final = 10_000
 """Diagnoses that are kept: the newest ones, about 20 MB."""
 ERROR_CHARS_MAX: Final = 500
@@ -128,8 +128,6 @@ class StoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
     entries: int
     pending: int
     """Messages that wait."""
-    refused_kept: int
-    """Refused messages that can still be looked at."""
     delivered: int
     """Total."""
     refused: int
@@ -310,21 +308,15 @@ class Store:
         """Set a message aside that the gateway will never take, so that the next one has its turn."""
         return self._settle(key, "refused", error)
 
-    def refusals(self) -> list[Queued]:
-        """Load the refused messages that are kept, newest first."""
-        return [Queued(*row) for row in self._rows(_REFUSALS)]
-
     def statistics(self) -> StoreStatistics:
         """Count what is there."""
-        states = dict(self._rows("SELECT state, count(*) FROM outbox GROUP BY state"))
         totals = dict(self._rows("SELECT name, n FROM counters"))
         head = self.head()
         return StoreStatistics(
             patterns=self._rows("SELECT count(*) FROM patterns")[0][0],
             diagnoses=self._rows("SELECT count(*) FROM diagnoses")[0][0],
             entries=self._rows("SELECT count(*) FROM playbook WHERE section = ?", Section.ENTRY.value)[0][0],
-            pending=states.get("pending", 0),
-            refused_kept=states.get("refused", 0),
+            pending=self._rows("SELECT count(*) FROM outbox WHERE state = 'pending'")[0][0],
             delivered=totals.get("delivered", 0),
             refused=totals.get("refused", 0),
             dropped=totals.get("dropped", 0),
@@ -395,9 +387,10 @@ _FORGET_DIAGNOSES: Final = (
     "DELETE FROM diagnoses WHERE id IN (SELECT id FROM diagnoses ORDER BY id DESC LIMIT -1 OFFSET ?)"
 )
 _ENQUEUE: Final = "INSERT INTO outbox (key, path, body) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING"
-_QUEUED: Final = "SELECT id, key, path, body, attempts, tried_at, next_at, error FROM outbox"
-_HEAD: Final = _QUEUED + " WHERE state = 'pending' AND path GLOB ? ORDER BY id LIMIT 1"
-_REFUSALS: Final = _QUEUED + " WHERE state = 'refused' ORDER BY id DESC"
+_HEAD: Final = (
+    "SELECT id, key, path, body, attempts, tried_at, next_at, error FROM outbox"
+    " WHERE state = 'pending' AND path GLOB ? ORDER BY id LIMIT 1"
+)
 _NOTE_FAILURE: Final = (
     "UPDATE outbox SET attempts = attempts + 1, error = ?, tried_at = ?, next_at = ?"
     " WHERE key = ? AND state = 'pending'"
