@@ -16,6 +16,7 @@ from observer_actors.op import Op
 from observer_actors.patterns import Catalogue, Pattern, apply, catalogue_of, pattern_id
 from observer_actors.patterns.masking import ALGORITHM_VERSION, marked
 from observer_actors.patterns.shapes import is_name, shape_of, shape_of_template
+from tests.folding import onto
 
 LOGHUB = ("Apache", "HPC", "Linux", "OpenSSH", "Spark")
 FIVE = ("alice", "bob", "carol", "dave", "erin")
@@ -197,7 +198,7 @@ def test_a_restart_changes_nothing(texts: list[str], cut: int) -> None:
     whole = apply({}, ops).patterns
     before = apply({}, ops[:cut]).patterns
     stored = msgspec.json.decode(msgspec.json.encode(before), type=dict[str, Pattern])
-    assert apply(stored, ops[cut:]).onto(stored) == whole
+    assert onto(stored, apply(stored, ops[cut:])) == whole
 
 
 @given(some_texts, st.lists(st.booleans(), max_size=30))
@@ -216,7 +217,7 @@ def test_where_it_is_enough_changes_nothing(texts: list[str], enough: list[bool]
         changes = apply(patterns, left, catalogue, is_enough)
         assert len(changes.left) == len(left) - len(asked), "asked behind each, and the rest is left"
         assert not any(asked[:-1])
-        patterns, left = changes.onto(patterns), tuple(changes.left)
+        patterns, left = onto(patterns, changes), tuple(changes.left)
     assert patterns == apply({}, ops).patterns
 
 
@@ -226,7 +227,7 @@ def test_ids_stay_when_more_comes(texts: list[str]) -> None:
     patterns: dict[str, Pattern] = {}
     known: set[str] = set()
     for seq, text in enumerate(texts, start=1):
-        patterns = apply(patterns, [failure(seq, text)]).onto(patterns)
+        patterns = onto(patterns, apply(patterns, [failure(seq, text)]))
         known |= patterns.keys()
         answering = set(patterns).union(*(pattern.aliases for pattern in patterns.values()))
         assert known <= answering
@@ -238,7 +239,7 @@ def test_nothing_is_lost_when_patterns_become_one(texts: list[str]) -> None:
     patterns: dict[str, Pattern] = {}
     catalogue = Catalogue()
     for op in ops:
-        patterns = apply(patterns, [op], catalogue).onto(patterns)
+        patterns = onto(patterns, apply(patterns, [op], catalogue))
     assert sum(pattern.count for pattern in patterns.values()) == len(ops)
     assert patterns == apply({}, ops).patterns or {p.template for p in patterns.values()} == {
         p.template for p in apply({}, ops).patterns.values()
@@ -254,7 +255,7 @@ def test_patterns_become_one_without_an_op_of_theirs() -> None:
     changes = apply(patterns, more)
     first, second = patterns
     assert changes.absorbed == {second: first}
-    joined = changes.onto(patterns)[first]
+    joined = onto(patterns, changes)[first]
     assert (joined.count, joined.aliases, joined.last_seq) == (2, (second,), 2)
 
 
@@ -288,7 +289,7 @@ def test_patterns_that_a_new_algorithm_tells_apart_no_more_become_one() -> None:
     """The older lives on, and the other's id leads to it."""
     olds = [founded(1, "open src/app.py failed badly", 2), founded(2, "open <path> failed badly", 2)]
     known = {old.id: old for old in olds}
-    [pattern] = apply(known, [failure(3, "open lib/other.py failed badly")]).onto(known).values()
+    [pattern] = onto(known, apply(known, [failure(3, "open lib/other.py failed badly")])).values()
     assert (pattern.id, pattern.aliases, pattern.count) == (olds[0].id, (olds[1].id,), 3)
 
 

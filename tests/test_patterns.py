@@ -37,6 +37,7 @@ from observer_actors.patterns.catalogue import OTHERS_MAX, PATTERNS_MAX, PATTERN
 from observer_actors.patterns.grouping import EXAMPLE_CHARS_MAX, EXAMPLES_MAX
 from observer_actors.patterns.history import History, added
 from observer_actors.patterns.masking import ALGORITHM_VERSION, TEMPLATE_CHARS_MAX, TEXT_CHARS_MAX, digits_alike
+from tests.folding import onto
 
 HOUR_S = 3_600
 
@@ -67,7 +68,7 @@ def recorded(at_s: float) -> str:
 def folded(*batches: Iterable[Op]) -> dict[str, Pattern]:
     patterns: dict[str, Pattern] = {}
     for batch in batches:
-        patterns = apply(patterns, batch).onto(patterns)
+        patterns = onto(patterns, apply(patterns, batch))
     return patterns
 
 
@@ -390,14 +391,14 @@ def test_a_pattern_escalates_by_at_least_ten_and_by_four_times(
     ops = [failure(seq, at_s=seq) for seq in range(1, at_diagnosis + since + 1)]
     patterns = folded(ops[:at_diagnosis])
     patterns = diagnosed(patterns, asked(patterns))
-    assert due(only(apply(patterns, ops[at_diagnosis:]).onto(patterns))) is expected
+    assert due(only(onto(patterns, apply(patterns, ops[at_diagnosis:])))) is expected
 
 
 def test_a_steady_pattern_is_shown_a_logarithmic_number_of_times() -> None:
     patterns: dict[str, Pattern] = {}
     shown = 0
     for seq in range(1, 5_001):
-        patterns = apply(patterns, [failure(seq, at_s=seq)]).onto(patterns)
+        patterns = onto(patterns, apply(patterns, [failure(seq, at_s=seq)]))
         if (inquiry := inquire(patterns.values())) is not None:
             shown += 1
             patterns = diagnosed(patterns, inquiry)
@@ -408,7 +409,7 @@ def test_a_steady_pattern_is_shown_a_logarithmic_number_of_times() -> None:
 def test_a_pattern_is_back_after_an_hour_of_quiet(quiet_s: float, expected: Reason | None) -> None:
     patterns = folded([failure(1), failure(2, at_s=1)])
     patterns = diagnosed(patterns, asked(patterns))
-    patterns = apply(patterns, [failure(3, at_s=1 + quiet_s), failure(4, at_s=2 + quiet_s)]).onto(patterns)
+    patterns = onto(patterns, apply(patterns, [failure(3, at_s=1 + quiet_s), failure(4, at_s=2 + quiet_s)]))
     assert due(only(patterns)) is expected
     if expected is not None:
         patterns = diagnosed(patterns, asked(patterns))
@@ -421,7 +422,7 @@ def test_a_pattern_is_back_after_an_hour_of_quiet(quiet_s: float, expected: Reas
 def test_a_pattern_is_due_once_for_each_time_that_its_state_says_so(state: State, reason: Reason | None) -> None:
     patterns = folded([failure(1)])
     patterns = diagnosed(patterns, asked(patterns))
-    patterns = apply(patterns, [failure(2)]).onto(patterns)
+    patterns = onto(patterns, apply(patterns, [failure(2)]))
     standing = Standing(state=state, since_seq=2)
     assert due(only(patterns), standing) is reason
     if reason is not None:
@@ -434,7 +435,7 @@ def test_what_fails_every_two_hours_is_not_back_each_time() -> None:
     patterns: dict[str, Pattern] = {}
     reasons: list[Reason] = []
     for seq in range(1, 30):
-        patterns = apply(patterns, [failure(seq, at_s=2 * HOUR_S * seq)]).onto(patterns)
+        patterns = onto(patterns, apply(patterns, [failure(seq, at_s=2 * HOUR_S * seq)]))
         if (inquiry := inquire(patterns.values())) is not None:
             reasons.extend(case.reason for case in inquiry.cases)
             patterns = diagnosed(patterns, inquiry)
@@ -444,7 +445,7 @@ def test_what_fails_every_two_hours_is_not_back_each_time() -> None:
 def test_ops_without_a_readable_time_are_never_back() -> None:
     patterns = folded([failure(1, recorded_at="")])
     patterns = diagnosed(patterns, asked(patterns))
-    assert due(only(apply(patterns, [failure(2, recorded_at="")]).onto(patterns))) is None
+    assert due(only(onto(patterns, apply(patterns, [failure(2, recorded_at="")])))) is None
 
 
 def test_the_prompt_is_the_seeds() -> None:
@@ -509,7 +510,7 @@ def test_the_gateway_hears_of_each_failure_once() -> None:
     patterns: dict[str, Pattern] = {}
     announced = 0
     for start, stop in itertools.pairwise([0, 1, 11, 55]):
-        patterns = apply(patterns, ops[start:stop]).onto(patterns)
+        patterns = onto(patterns, apply(patterns, ops[start:stop]))
         inquiry = asked(patterns)
         announced += int(json.loads(inquiry_message(inquiry, "t").body)["operation"].split()[1])
         patterns = diagnosed(patterns, inquiry)
@@ -518,7 +519,7 @@ def test_the_gateway_hears_of_each_failure_once() -> None:
 
 def test_the_same_evidence_has_the_same_key_and_more_evidence_another() -> None:
     patterns = folded([failure(1)])
-    more = apply(patterns, [failure(2)]).onto(patterns)
+    more = onto(patterns, apply(patterns, [failure(2)]))
     assert asked(patterns).key == asked(dict(patterns)).key
     assert asked(patterns).key != asked(more).key
     assert inquiry_message(asked(patterns), "a").key == inquiry_message(asked(patterns), "b").key
@@ -527,7 +528,7 @@ def test_the_same_evidence_has_the_same_key_and_more_evidence_another() -> None:
 def test_failures_that_come_while_the_model_thinks_are_not_counted_as_diagnosed() -> None:
     patterns = folded([failure(1)])
     inquiry = asked(patterns)
-    patterns = apply(patterns, [failure(seq, at_s=seq) for seq in range(2, 12)]).onto(patterns)
+    patterns = onto(patterns, apply(patterns, [failure(seq, at_s=seq) for seq in range(2, 12)]))
     diagnosis, changes = conclude(patterns, inquiry, "w" * 30_000, model="m", created=recorded(9))
     assert (diagnosis.model, diagnosis.created, len(diagnosis.text)) == ("m", recorded(9), 20_000)
     assert only(changes).count == 11

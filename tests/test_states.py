@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from observer_actors.op import Op
 from observer_actors.patterns import Action, Pattern, Standing, State, acted, apply, judged, merged, series
 from observer_actors.patterns.history import DAYS_KEPT, HOURS_KEPT, MINUTES_KEPT, History, added, event_time_us, joined
+from tests.folding import onto
 
 START_US = 1_795_341_600_000_000  # 2026-11-22T10:00:00Z
 SECOND_US = 1_000_000
@@ -46,7 +47,7 @@ def pattern_of(times_us: Iterable[int], before: Pattern | None = None) -> Patter
     known = {before.id: before} if before is not None else {}
     first = before.last_seq + 1 if before is not None else 1
     ops = [failure(seq, START_US + time_us) for seq, time_us in enumerate(times_us, start=first)]
-    [pattern] = apply(known, ops).onto(known).values()
+    [pattern] = onto(known, apply(known, ops)).values()
     return pattern
 
 

@@ -117,10 +117,6 @@ class Changes(msgspec.Struct, frozen=True):
     left: Sequence[Op] = ()
     """Failures that were not looked at, as it was enough."""
 
-    def onto(self, patterns: Mapping[str, Pattern]) -> dict[str, Pattern]:
-        """Give the patterns as they are with the changes."""
-        return {key: kept for key, kept in {**patterns, **self.patterns}.items() if key not in self.absorbed}
-
 
 def catalogue_of(patterns: Iterable[Pattern]) -> Catalogue:
     """Make the catalogue that has led to these patterns."""
