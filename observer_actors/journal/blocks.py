@@ -24,7 +24,16 @@ from observer_actors.journal.format import (
     SegmentEntry,
     decode_index,
 )
-from observer_actors.journal.lines import chunks, decode_good_heads, decode_ops, event_range
+from observer_actors.journal.lines import (
+    Head,
+    chunks,
+    decode_good_heads,
+    decode_head,
+    decode_ops,
+    decode_record,
+    event_range,
+)
+from observer_actors.journal.places import in_place
 from observer_actors.journal.recovery import Mark, Scanner
 from observer_actors.op import Op
 
@@ -116,12 +125,10 @@ class BlockStore:
         is_wanted = begins if span.crc32 is None else zlib.crc32(plain) == span.crc32
         if not is_wanted and not trusting:
             raise BlockStale(f"{span.path.name} at byte {span.offset}: not what the index says")
-        seqs = [op.seq for op in ops]
-        if (
-            seqs != list(range(span.first_seq, span.first_seq + len(ops)))
-            or len(ops) > span.last_seq - span.first_seq + 1
-        ):
-            ops = list(_in_place(ops, span))
+        if not _follow(ops, span.first_seq) or len(ops) > span.last_seq - span.first_seq + 1:
+            # Of a compacted one the index says the first good seq, and a line before it may have rotted to the same.
+            ops, bad = in_place(decode_record, plain, span.first_seq if span.crc32 is None else None)
+            ops = [op for op in ops if span.first_seq <= op.seq <= span.last_seq]
         return ops, bad
 
     def _find(self, segment: Segment) -> tuple[Span, ...]:
@@ -162,13 +169,9 @@ class BlockStore:
         return index.blocks if index.entry == entry else None
 
 
-def _in_place(ops: list[Op], span: Span) -> Iterator[Op]:
-    """Give the ops that a damaged block holds in their place: none twice, and none of another block."""
-    expected = span.first_seq
-    for op in ops:
-        if expected <= op.seq <= span.last_seq:
-            yield op
-            expected = op.seq + 1
+def _follow(records: Sequence[Op | Head], first_seq: int) -> bool:
+    """Tell whether the seqs count from the first on without a gap."""
+    return [record.seq for record in records] == list(range(first_seq, first_seq + len(records)))
 
 
 def _spans_between(path: Path, marks: Sequence[Mark], end: int, last_seq: int) -> Iterator[Span]:
@@ -237,6 +240,8 @@ class BlockFacts(Struct, frozen=True):
 def describe_block(offset: int, stored_bytes: int, plain: bytes) -> BlockFacts:
     """Say what a block holds. One without any record says seq 0."""
     ops, bad = decode_good_heads(plain)
+    if ops and not _follow(ops, ops[0].seq):
+        ops, bad = in_place(decode_head, plain)
     first, last = event_range(ops)
     block = Block(
         offset=offset,

@@ -23,13 +23,15 @@ identity of a commit. At most one commit is ever unacknowledged, and it is the l
 leaves of it is shorter, or has holes. Hence the rule that tells a torn commit from rot:
 
 * The first line that is incomplete or holds a NUL within the last commit, directly before it, or after it, begins a
-  *torn tail*, and so does a gap within the last commit: nothing from there on was acknowledged. It is set aside in
-  ``ops.jsonl.torn-<n>``, and the file is cut. A file in which no line is good is one, too.
-* Any other bad line is *damage* of acknowledged data: it stays where it is, is counted and reported, readers skip it,
-  and the seq goes on behind it, also where no good line follows.
+  *torn tail*: nothing from there on was acknowledged. It is set aside in ``ops.jsonl.torn-<n>``, and the file is cut.
+* Any other bad line is *damage* of acknowledged data, and so is a gap: no crash leaves a line that ends and has no
+  holes. It stays where it is, is counted and reported, readers skip it, and the seq goes on behind it, also where no
+  good line follows. A line counts for as many ops as have begun in it, or said their seq.
 
-A line is bad when it is incomplete, is not a record, holds a NUL, or its ``seq`` or ``recorded_at`` goes backwards.
-When two lines follow all but the one before them, it is that one whose ``recorded_at`` is wrong.
+A line is bad when it is incomplete, is not a record, holds a NUL, its ``seq`` or ``recorded_at`` goes backwards, or its
+``seq`` is further on than the bad lines before it account for. Which of two lines is wrong, the next one tells. If two
+lines follow all but the one before them, the ``recorded_at`` of that one is wrong. If a line follows one whose ``seq``
+is too far on, there is a gap; else that ``seq`` is wrong.
 
 **Sealing.** The active file becomes a segment by rename; then both directories are synced; then a new active file is
 made and its directory synced. After a failed fdatasync the file is first cut to its last durable byte, but that cut

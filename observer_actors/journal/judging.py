@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from observer_actors.journal.deduplication import IdWindow
 from observer_actors.journal.lines import RECORDED_AT_CHARS, decode_ops, decode_record, split_lines
+from observer_actors.journal.places import Place, Places, first_seq_of
 from observer_actors.op import Op
 
 __all__ = ["Finding", "Findings", "LineJudge", "Position", "Severity"]
@@ -70,6 +71,14 @@ class Position(Struct):
         return msgspec.structs.replace(self, ids=self.ids.copy())
 
 
+class _Doubt(Struct, frozen=True):
+    """A line whose seq is too far on: the next one tells whether it is right."""
+
+    op: Op
+    line: int
+    offset: int
+
+
 class LineJudge:
     """Takes the lines of one file in order.
 
@@ -83,18 +92,23 @@ class LineJudge:
         self._position = position
         self._findings = findings
         self._last_seq = last_seq
+        self._places = Places(position.expected)
+        self._doubt: _Doubt | None = None
         self._offset = 0
         self._line = 0
-        self._after_bad = False
 
     def take(self, chunk: bytes) -> None:
         """Judge a chunk of whole lines: at once if all is well, else line by line."""
         ops, bad = decode_ops(chunk)
-        if bad or self._after_bad or not self._fits(ops):
+        if bad or self._places.is_behind_bad or not self._fits(ops):
+            if not self._line:
+                self._begin(chunk)
             for _, line in split_lines(chunk):
                 if self.residue_at is None:
                     self._take_line(line)
             return
+        if ops:
+            self._places.advance(ops[-1].seq)
         self._accept(ops, self._line)
         self._offset += len(chunk)
         self._line += len(ops)
@@ -109,33 +123,60 @@ class LineJudge:
             and not self._is_beyond(expected + len(ops) - 1)
         )
 
+    def _begin(self, chunk: bytes) -> None:
+        """Find out whether what should stand before the file's first line is missing."""
+        position = self._position
+        records = ((line, decode_record(line)) for _, line in split_lines(chunk))
+        lines = ((line, None if isinstance(record, str) else record.seq) for line, record in records)
+        first = first_seq_of(lines, position.expected) or position.expected
+        if first > position.expected and not self._is_beyond(first):
+            self._add("damage", f"gap: seq {position.expected} to {first - 1} are missing")
+            position.expected = first
+            self._places = Places(first)
+
     def _is_beyond(self, seq: int) -> bool:
         return seq > self._last_seq
 
     def _take_line(self, line: bytes) -> None:
-        record = decode_record(line)
-        if self._is_beyond(self._position.expected) or (isinstance(record, Op) and self._is_beyond(record.seq)):
+        expected = self._position.expected
+        if self._is_beyond(expected):
             self.residue_at = self._offset
             return
+        record = decode_record(line)
+        place = self._places.take(line, None if isinstance(record, str) else record.seq)
+        if self._doubt is not None:
+            self._settle(self._doubt, is_right=place is Place.CONFIRMING)
         if isinstance(record, str):
             self._add("damage", f"bad line: {record}")
-            self._after_bad = True
-        else:
-            self._take_op(record)
+        elif place is Place.EARLY:
+            self._add("damage", f"seq {record.seq} comes again or too late, expected {expected}")
+        elif place is Place.DOUBTED:
+            self._doubt = _Doubt(record, self._line, self._offset)
+        elif self.residue_at is None:
+            self._take_op(record, self._line, self._offset)
         self._offset += len(line)
         self._line += 1
 
-    def _take_op(self, op: Op) -> None:
-        position = self._position
-        if op.seq < position.expected:
-            self._add("damage", f"seq {op.seq} comes again or too late, expected {position.expected}")
+    def _settle(self, doubt: _Doubt, *, is_right: bool) -> None:
+        self._doubt = None
+        seq, expected = doubt.op.seq, self._position.expected
+        if not is_right:
+            what = f"seq {seq} is too far on, expected {expected}"
+            self._add("damage", what, doubt.line, doubt.offset)
             return
-        if op.seq > position.expected and not self._after_bad:
-            self._add("damage", f"gap: seq {position.expected} to {op.seq - 1} are missing")
+        if not self._is_beyond(seq):
+            self._add("damage", f"gap: seq {expected} to {seq - 1} are missing", doubt.line, doubt.offset)
+        self._take_op(doubt.op, doubt.line, doubt.offset)
+
+    def _take_op(self, op: Op, line: int, offset: int) -> None:
+        position = self._position
+        if self._is_beyond(op.seq):
+            self.residue_at = offset
+            return
         if op.recorded_at < position.recorded_at:
-            self._add("damage", f"recorded_at of seq {op.seq} is earlier than that of the op before")
-        self._after_bad = False
-        self._accept([op], self._line)
+            what = f"recorded_at of seq {op.seq} is earlier than that of the op before"
+            self._add("damage", what, line, offset)
+        self._accept([op], line)
 
     def _accept(self, ops: list[Op], line: int) -> None:
         position = self._position
@@ -158,14 +199,22 @@ class LineJudge:
 
     def finish(self) -> None:
         """Say what is missing at the end."""
+        if self._doubt is not None:
+            self._settle(self._doubt, is_right=False)
         position = self._position
         if position.expected > self._last_seq:
             return
-        if not self._after_bad:
+        if not self._places.is_behind_bad:
             self._add("damage", f"gap: seq {position.expected} to {self._last_seq} are missing")
         position.expected = self._last_seq + 1
 
-    def _add(self, severity: Severity, what: str) -> None:
+    def _add(self, severity: Severity, what: str, line: int | None = None, offset: int | None = None) -> None:
         self._findings.add(
-            Finding(severity=severity, file=self._file, what=what, line=self._line + 1, offset=self._offset)
+            Finding(
+                severity=severity,
+                file=self._file,
+                what=what,
+                line=(self._line if line is None else line) + 1,
+                offset=self._offset if offset is None else offset,
+            )
         )

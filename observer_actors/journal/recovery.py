@@ -1,8 +1,8 @@
 """What the end of a journal file means: pure. Chunks of lines go in, a `Scan` comes out, and `plan` decides.
 
 The rules are those of `format`: a line that is cut short or has holes, in, directly before or behind the last commit,
-begins a torn tail; any other bad line is damage of acknowledged data, which stays. `surveying` feeds this module,
-`opening` does what it says.
+begins a torn tail; any other bad line is damage of acknowledged data, which stays. `places` says what its seq makes of
+a line. `surveying` feeds this module, `opening` does what it says.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from bisect import bisect_left
 from msgspec import Struct, field
 
 from observer_actors.journal.lines import Head, decode_head, decode_heads, event_range, is_whole, split_lines
+from observer_actors.journal.places import Place, Places, first_seq_of
 
-__all__ = ["Flaw", "Mark", "Plan", "Scan", "Scanner", "plan", "rotten_at_end"]
+__all__ = ["Flaw", "Mark", "Plan", "Scan", "Scanner", "last_kept", "plan"]
 
 
 class Mark(Struct, frozen=True):
@@ -32,10 +33,10 @@ class Flaw(Struct, frozen=True):
     reason: str
     good_before: int
     """Good lines before it: what decides whether it lies before the last commit."""
-    is_line: bool = True
-    """False for a gap between two good lines."""
+    due: int
+    """The seq that comes behind it; 0 when nothing tells."""
     is_whole: bool = False
-    """A line that no crash has torn: it ends, and has no holes."""
+    """No crash has torn it: the line ends, and has no holes; so a gap between two such lines."""
 
 
 class Scan(Struct):
@@ -46,8 +47,9 @@ class Scan(Struct):
     good: int = 0
     """Lines that are records in their place."""
     first_seq: int = 0
-    """Of the first good line; 0 without one."""
+    """Of the first line, also when that has rotted; 0 when nothing tells."""
     last_seq: int = 0
+    """Of the last good line."""
     first_recorded_at: str = ""
     last_recorded_at: str = ""
     good_before_last_commit: int = 0
@@ -81,7 +83,7 @@ class _Before(Struct, frozen=True):
 
 
 class _Doubt(Struct, frozen=True):
-    """A line that is in its place but for its time, which is earlier than that of the line before."""
+    """A line of which the one after it tells whether it is right: its seq is too far on, or its time too early."""
 
     offset: int
     head: Head
@@ -91,29 +93,35 @@ class Scanner:
     """Takes the chunks of one file in order.
 
     When `recorded_at` goes backwards, one of two lines is wrong, and the line after them decides which: if it follows
-    the second, the first has rotted to a later time. Else one changed byte would make all behind it a torn tail.
+    the second, the first has rotted to a later time. So with a seq that is too far on (`places`). Else one changed byte
+    would make all behind it a torn tail, or what comes again.
 
     :param expected: seq of the first line; None when it is not known.
     :param bound: lines of this seq and later do not count; the scan ends at the first of them.
     """
 
     def __init__(self, expected: int | None = None, bound: int | None = None) -> None:
-        self.scan = Scan(last_seq=0 if expected is None else expected - 1)
-        self._expected = expected
+        self.scan = Scan() if expected is None else Scan(first_seq=expected, last_seq=expected - 1)
+        self._places = Places(expected)
         self._bound = bound
         self._before = _Before()
         self._last_at = 0
         """Where the last good line begins."""
-        self._doubt: _Doubt | None = None
+        self._first = 0
+        """The first seq that is in its place in the chunk at hand."""
+        self._jump: _Doubt | None = None
+        self._early: _Doubt | None = None
 
     def feed(self, offset: int, chunk: bytes) -> bool:
         """Take a chunk; False when the rest need not be read."""
-        if self._is_beyond(self._expected):
+        if self._is_beyond(self._places.expected):
             self.scan.beyond_at = offset
             return False
         heads = decode_heads(chunk)
         if heads is not None and self._fits(heads):
             self.scan.marks.append(Mark(offset, heads[0].seq, event_range(heads)))
+            self._places.advance(heads[-1].seq)
+            self._jump = self._early = None
             self._absorb(heads, offset + chunk.rfind(b"\n", 0, -1) + 1)
         else:
             self._feed_lines(offset, chunk)
@@ -124,9 +132,9 @@ class Scanner:
         return self._bound is not None and seq is not None and seq >= self._bound
 
     def _fits(self, heads: list[Head]) -> bool:
-        first = heads[0].seq
+        first, due = heads[0].seq, self._places.due
         return (
-            (first > 0 if self._expected is None else first == self._expected)
+            (first > 0 if due is None else first == due)
             and not self._is_beyond(heads[-1].seq)
             and heads[0].recorded_at >= self.scan.last_recorded_at
             and [head.seq for head in heads] == list(range(first, first + len(heads)))
@@ -137,7 +145,7 @@ class Scanner:
         self._last_at = last_at
         last = heads[-1]
         if not scan.good:
-            scan.first_seq, scan.first_recorded_at = heads[0].seq, heads[0].recorded_at
+            scan.first_seq, scan.first_recorded_at = scan.first_seq or heads[0].seq, heads[0].recorded_at
         if last.recorded_at != scan.last_recorded_at:
             begins = _begin_of(last.recorded_at, heads)
             before = heads[begins - 1].recorded_at if begins else scan.last_recorded_at
@@ -148,37 +156,81 @@ class Scanner:
         scan.good += len(heads)
         scan.last_seq, scan.last_recorded_at = last.seq, last.recorded_at
         scan.ids += [(head.seq, head.id) for head in heads if head.id]
-        self._expected = last.seq + 1
 
     def _feed_lines(self, offset: int, chunk: bytes) -> None:
-        expected = self._expected
+        if not self.scan.marks or self._places.expected is None:
+            self._begin(offset, chunk)
+        due, self._first = self._places.due or 0, 0
         for start, line in split_lines(chunk):
             self._feed_line(offset + start, line)
             if self.scan.beyond_at is not None:
                 break
-        first = self.scan.first_seq if expected is None else expected
-        self.scan.marks.append(Mark(offset, first))
+        self.scan.marks.append(Mark(offset, min(due, self._first or due)))
+
+    def _begin(self, offset: int, chunk: bytes) -> None:
+        """Find out which seq comes first."""
+        heads = ((line, decode_head(line)) for _, line in split_lines(chunk))
+        lines = ((line, None if isinstance(head, str) else head.seq) for line, head in heads)
+        expected = self._places.expected
+        first = first_seq_of(lines, expected)
+        if first is None or first == expected:
+            return
+        self._places = Places(first)
+        self.scan.first_seq, self.scan.last_seq = first, first - 1
+        if expected is not None and not self._is_beyond(first):
+            self._note_flaw(offset, f"gap: seq goes from {expected - 1} to {first}")
 
     def _feed_line(self, offset: int, line: bytes) -> None:
-        scan = self.scan
-        doubt, self._doubt = self._doubt, None
-        head = decode_head(line)
-        if self._is_beyond(self._expected) or (isinstance(head, Head) and self._is_beyond(head.seq)):
+        scan, expected = self.scan, self._places.expected
+        if self._is_beyond(expected):
             scan.beyond_at = offset
-        elif isinstance(head, Head) and doubt is not None and self._confirms(doubt.head, head):
-            self._take_back_the_last(doubt)
-            self._absorb([head], offset)
-        elif isinstance(head, str):
-            scan.flaws.append(Flaw(offset, head, scan.good, is_whole=is_whole(line)))
-        elif self._expected is not None and head.seq < self._expected:
-            reason = f"seq {head.seq} comes again or too late, expected {self._expected}"
-            scan.flaws.append(Flaw(offset, reason, scan.good, is_whole=True))
-        elif head.recorded_at < scan.last_recorded_at:
-            scan.flaws.append(Flaw(offset, "recorded_at goes backwards", scan.good, is_whole=True))
-            self._doubt = _Doubt(offset, head) if head.seq == self._expected else None
+            return
+        head = decode_head(line)
+        if isinstance(head, str):
+            self._places.take(line, None)
+            self._note_flaw(offset, head, is_whole=is_whole(line))
+            return
+        place = self._places.take(line, head.seq)
+        if place is Place.EARLY:
+            self._note_flaw(offset, f"seq {head.seq} comes again or too late, expected {expected}")
+        elif place is Place.DOUBTED:
+            self._note_flaw(offset, f"seq {head.seq} is too far on, expected {expected}")
+            self._jump = _Doubt(offset, head)
         else:
-            self._note_gap(offset, head)
+            if place is Place.CONFIRMING and self._jump is not None:
+                self._take_gap(self._jump)
+            if scan.beyond_at is None:
+                self._take_record(offset, head)
+
+    def _note_flaw(self, offset: int, reason: str, *, is_whole: bool = True) -> None:
+        self._jump = self._early = None
+        self.scan.flaws.append(Flaw(offset, reason, self.scan.good, self._places.due or 0, is_whole=is_whole))
+
+    def _take_gap(self, doubt: _Doubt) -> None:
+        """The ops before a doubted line are gone, and it is good."""
+        scan, seq = self.scan, doubt.head.seq
+        scan.flaws.pop()
+        if self._is_beyond(seq):
+            scan.beyond_at = doubt.offset
+            return
+        self._note_flaw(doubt.offset, f"gap: seq goes from {scan.last_seq} to {seq}")
+        self._take_record(doubt.offset, doubt.head)
+
+    def _take_record(self, offset: int, head: Head) -> None:
+        """Take a line whose seq is right."""
+        early = self._early
+        self._first = self._first or head.seq
+        if self._is_beyond(head.seq):
+            self.scan.beyond_at = offset
+        elif early is not None and self._confirms(early.head, head):
+            self._take_back_the_last(early)
             self._absorb([head], offset)
+        elif head.recorded_at < self.scan.last_recorded_at:
+            self._note_flaw(offset, "recorded_at goes backwards")
+            self._early = _Doubt(offset, head)
+        else:
+            self._absorb([head], offset)
+            self._jump = self._early = None
 
     def _confirms(self, doubted: Head, head: Head) -> bool:
         """Tell whether this line follows one that went backwards, and both follow all but the last good line."""
@@ -196,17 +248,9 @@ class Scanner:
         scan.good_before_last_commit = self._before.good_before_last_commit
         scan.last_recorded_at = self._before.recorded_at
         reason = f"recorded_at of seq {scan.last_seq} is later than that of the lines after it"
-        scan.flaws[-1] = Flaw(self._last_at, reason, scan.good, is_whole=True)
+        scan.flaws[-1] = Flaw(self._last_at, reason, scan.good, scan.last_seq + 1, is_whole=True)
         self._absorb([doubt.head], doubt.offset)
-
-    def _note_gap(self, offset: int, head: Head) -> None:
-        """Record a jump of seq that no bad line accounts for. Only one within a commit can come from a torn write."""
-        scan = self.scan
-        accounted = scan.flaws and scan.flaws[-1].is_line and scan.flaws[-1].good_before == scan.good
-        if self._expected is None or head.seq == self._expected or accounted:
-            return
-        reason = f"gap: seq goes from {self._expected - 1} to {head.seq}"
-        scan.flaws.append(Flaw(offset, reason, scan.good - 1, is_line=False))
+        self._early = None
 
 
 def _begin_of(recorded_at: str, heads: list[Head]) -> int:
@@ -229,11 +273,11 @@ def plan(scan: Scan, size: int) -> Plan:
 
 
 def _is_torn(scan: Scan, flaw: Flaw) -> bool:
-    """Tell whether a write that a crash cut short has left it. Without a good line nothing says whose seqs they are."""
-    return flaw.good_before >= scan.good_before_last_commit and not (flaw.is_whole and scan.good)
+    """Tell whether a write that a crash cut short has left it, or what nothing says the seqs of."""
+    return flaw.good_before >= scan.good_before_last_commit and not (flaw.is_whole and scan.first_seq)
 
 
-def rotten_at_end(scan: Scan, keep_bytes: int) -> int:
-    """Count the lines that stay behind the last good one: each was an op, whose seq is not given out again."""
-    kept = (flaw for flaw in scan.flaws if flaw.is_whole and flaw.offset < keep_bytes)
-    return sum(flaw.good_before == scan.good > 0 for flaw in kept)
+def last_kept(scan: Scan, keep_bytes: int) -> int:
+    """Give the last seq of what stays: those of rotten lines behind the last good one are not given out again."""
+    kept = [flaw for flaw in scan.flaws if flaw.offset < keep_bytes]
+    return kept[-1].due - 1 if kept and kept[-1].good_before == scan.good else scan.last_seq

@@ -31,7 +31,7 @@ from observer_actors.journal.format import (
     decode_manifest,
 )
 from observer_actors.journal.lines import Head, chunks, decode_head, split_lines
-from observer_actors.journal.recovery import Plan, Scan, Scanner, plan, rotten_at_end
+from observer_actors.journal.recovery import Plan, Scan, Scanner, last_kept, plan
 
 __all__ = ["Survey", "Tail", "describe_segment", "index_segment", "look", "survey", "undisturbed_survey"]
 
@@ -48,6 +48,11 @@ class Tail(Struct, frozen=True):
     scan: Scan
     """Of what is kept; its last seq counts the bad lines that stay at the end."""
     plan: Plan
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is kept of it."""
+        return not self.plan.keep_bytes
 
 
 class Survey(Struct, frozen=True):
@@ -101,16 +106,15 @@ def survey(disk: Disk, data_dir: Path, unacknowledged_from: int | None = None) -
     manifest, found, problem = _read_manifest(disk, paths)
     problems: list[str] = []
     segments, entries = _segments(disk, paths, manifest, problems)
-    tails = (
-        [_tail(disk, paths.active, _expected(segments, manifest), unacknowledged_from)]
-        if _exists(disk, paths.active)
-        else []
-    )
-    while _is_empty(tails) and segments and segments[-1].entry is None:
+    tails: list[Tail] = []
+    if _exists(disk, paths.active):
+        expected = _expected(segments, manifest, trusted=found and not problem)
+        tails.append(_tail(disk, paths.active, expected, unacknowledged_from))
+    while (not tails or tails[-1].is_empty) and segments and segments[-1].entry is None:
         last = segments.pop()
         tails.append(_tail(disk, last.path, last.first_seq, unacknowledged_from))
     active = _active(paths, tails, segments, manifest)
-    if tails and tails[-1].path != paths.active and tails[-1].scan.good:
+    if tails and tails[-1].path != paths.active and not tails[-1].is_empty:
         segments.append(_raw(tails[-1].path, tails[-1]))
     segments = _bounded(disk, segments, active.first_seq)
     if problem or entries != manifest.segments:
@@ -243,10 +247,13 @@ def _sha256(disk: Disk, path: Path) -> str:
     return digest.hexdigest()
 
 
-def _expected(segments: list[Segment], manifest: Manifest) -> int | None:
-    """Give the seq that the active file should begin with; None after a raw segment, which would have to be read."""
+def _expected(segments: list[Segment], manifest: Manifest, *, trusted: bool) -> int | None:
+    """Give the seq that the active file should begin with; None after a raw segment, which would have to be read.
+
+    :param trusted: the manifest is the one that was written.
+    """
     if not segments:
-        return manifest.removed_through + 1 if manifest.segments or manifest.removed_through else None
+        return manifest.removed_through + 1 if trusted else None
     last = segments[-1]
     return last.last_seq + 1 if last.entry is not None else None
 
@@ -258,7 +265,9 @@ def _tail(disk: Disk, path: Path, expected: int | None, unacknowledged_from: int
     if decided.torn is not None and (decided.torn.good_before < scan.good or decided.keep_bytes == 0):
         scan = _scan(disk, path, decided.keep_bytes, expected, unacknowledged_from)
     scan.marks = [mark for mark in scan.marks if mark.offset < decided.keep_bytes]
-    scan.last_seq += rotten_at_end(scan, decided.keep_bytes)
+    scan.last_seq = last_kept(scan, decided.keep_bytes)
+    if unacknowledged_from is not None:
+        scan.last_seq = min(scan.last_seq, unacknowledged_from - 1)
     return Tail(path, size, scan, decided)
 
 
@@ -270,12 +279,8 @@ def _scan(disk: Disk, path: Path, size: int, expected: int | None, bound: int | 
     return scanner.scan
 
 
-def _is_empty(tails: list[Tail]) -> bool:
-    return not tails or not tails[-1].scan.good
-
-
 def _active(paths: Paths, tails: list[Tail], segments: list[Segment], manifest: Manifest) -> Active:
-    if tails and tails[0].path == paths.active and tails[0].scan.good:
+    if tails and tails[0].path == paths.active and not tails[0].is_empty:
         scan = tails[0].scan
         return Active(
             path=paths.active,
@@ -287,7 +292,7 @@ def _active(paths: Paths, tails: list[Tail], segments: list[Segment], manifest: 
             marks=scan.marks,
         )
     last_seq, recorded_at = manifest.removed_through, ""
-    if tails and tails[-1].scan.good:
+    if tails and not tails[-1].is_empty:
         last_seq, recorded_at = tails[-1].scan.last_seq, tails[-1].scan.last_recorded_at
     elif segments and segments[-1].entry is not None:
         last_seq, recorded_at = segments[-1].last_seq, segments[-1].entry.last_recorded_at

@@ -6,13 +6,24 @@ import msgspec
 import pytest
 
 from observer_actors.errors import FormatUnknown
-from observer_actors.journal import compact
+from observer_actors.journal import JournalWriter, compact, verify
 from observer_actors.journal.format import Manifest, decode_manifest, encode_manifest
 from observer_actors.journal.opening import DamagedLine, TornTail
 from observer_actors.journal.recovery import Scanner, plan
 from observer_actors.op import encode_op
+from observer_actors.settings import JournalSettings
 from tests.fakes.disk import FakeDisk
-from tests.journal.support import DATA, PATHS, SMALL, commit, everything, make_op, make_ops, open_writer
+from tests.journal.support import (
+    DATA,
+    PATHS,
+    SMALL,
+    commit,
+    everything,
+    make_op,
+    make_ops,
+    open_writer,
+    seq_known,
+)
 
 
 def line(seq: int, commit_number: int) -> bytes:
@@ -24,6 +35,13 @@ def line(seq: int, commit_number: int) -> bytes:
 A1, A2, A3, B4, B5, B6, C7 = (line(s, c) for s, c in [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2), (7, 3)])
 C7_LATE = line(6, 3)
 BAD = b'{"timestamp":"2026-\n'
+
+
+def seq_rotten(good: bytes, seq: int) -> bytes:
+    begin = good.index(b'"seq":') + len(b'"seq":')
+    return good[:begin] + str(seq).encode() + good[good.index(b",", begin) :]
+
+
 HOLE = bytes(300)
 
 # name, the file's pieces, index of the first piece set aside (None: none), indexes of damaged pieces, last seq
@@ -44,7 +62,7 @@ CASES: list[tuple[str, list[bytes], int | None, list[int], int]] = [
     ("a line that has rotted in the last commit", [A1, A2, A3, B4, BAD, B6], None, [4], 6),
     ("a line that has rotted, and one cut short", [A1, BAD, A3[:40]], 2, [1], 2),
     ("a hole, and behind it a line that has rotted", [A1, A2, A3, HOLE + b"\n", BAD], 3, [], 3),
-    ("only a line that has rotted", [BAD], 0, [], 0),
+    ("only a line that has rotted", [BAD], None, [0], 1),
     ("a bad line two commits before the end", [A1, BAD, A3, B4, B5], None, [1], 5),
     ("a bad first line two commits before the end", [BAD, A2, A3, B4], None, [0], 4),
     ("a NUL in a line two commits before the end", [A1, A2[:30] + b"\0" + A2[31:], A3, B4], None, [1], 4),
@@ -54,9 +72,31 @@ CASES: list[tuple[str, list[bytes], int | None, list[int], int]] = [
     ("only zeros", [HOLE], 0, [], 0),
     ("a line that comes again in the last commit", [A1, A2, A3, B4, B4], None, [4], 5),
     ("a line that comes again long before", [A1, A1, A2, A3, B4], None, [1], 4),
-    ("a gap within the last commit", [A1, A2, A3, B4, B6], 4, [], 4),
+    ("a gap within the last commit", [A1, A2, A3, B4, B6, line(7, 2)], None, [4], 7),
     ("a gap between commits", [A1, A2, B4, B5], None, [2], 5),
     ("a gap within an earlier commit", [A1, A3, B4], None, [1], 4),
+    ("a gap at the beginning", [B4, B5], None, [0], 5),
+    ("a seq that has rotted to a later one", [A1, seq_rotten(A2, 9), A3, B4, B5], None, [1], 5),
+    ("the same to that of the next line", [A1, seq_rotten(A2, 3), A3, B4, B5], None, [1], 5),
+    ("the same in the first line", [seq_rotten(A1, 9), A2, A3, B4], None, [0], 4),
+    ("the same in the first of two lines", [seq_rotten(A1, 9), A2], None, [0], 2),
+    ("the same in the last commit", [A1, A2, A3, B4, seq_rotten(B5, 9), B6], None, [4], 6),
+    ("the same in the last line", [A1, A2, A3, B4, seq_rotten(B5, 9)], None, [4], 5),
+    ("the same in two lines", [A1, seq_rotten(A2, 7), seq_rotten(A3, 9), B4, B5], None, [1, 2], 5),
+    ("the same, and a torn tail", [A1, A2, A3, seq_rotten(B4, 9), B5[:30]], 4, [3], 4),
+    ("the last two lines in one", [A1, A2, A3[:-1] + b"\2" + B4], None, [2], 4),
+    ("two lines in one in the last commit", [A1, A2, A3, B4[:-1] + b"\2" + B5, B6], None, [3], 6),
+    ("a newline in the last line", [A1, A2, A3[:90] + b"\n", A3[91:]], None, [2, 3], 3),
+    ("a newline at the beginning of the last line", [A1, A2, b"\n", A3[1:]], None, [2, 3], 3),
+    ("a newline within the first key of the last line", [A1, A2, A3[:5] + b"\n", A3[6:]], None, [2, 3], 3),
+    ("a newline behind the seq of the last line", [A1, A2, A3[:-4] + b"\n", A3[-3:]], None, [2, 3], 3),
+    (
+        "a newline in the seq of the last line",
+        [A1, A2, *A3.replace(b'"seq":3', b'"se\n":3').splitlines(keepends=True)],
+        None,
+        [2, 3],
+        3,
+    ),
     ("recorded_at that goes backwards at the end", [A1, A2, A3, B4, line(5, 1)], None, [4], 5),
     ("recorded_at that has rotted to a later time", [A1, A2, line(3, 900_000), B4, B5, C7_LATE], None, [2], 6),
     ("the same within a commit", [A1, line(2, 900_000), A3, B4, B5], None, [1], 5),
@@ -168,6 +208,38 @@ def test_a_rotten_line_at_the_end_keeps_its_seq_through_sealing_and_compaction()
         assert [op.seq for op in everything(again, disk)] == [1, 2, second[0].seq, third[0].seq] == [1, 2, 4, 6]
         assert again.statistics().missing_ops == 0
     assert [entry.damaged for entry in writer.catalog.snapshot().manifest.segments] == [1, 1]
+
+
+ROTTEN_SEQS = [(1, 900), (1, 2), (2, 1), (700, 710), (700, 7_000), (1_500, 1_000), (1_999, 2_001), (2_000, 9_000)]
+
+
+@pytest.mark.parametrize(("seq", "rotten"), [*ROTTEN_SEQS, (1_047, 9_000), (1_048, 9_000)])
+def test_a_seq_that_has_rotted_costs_its_op_alone_wherever_it_lies(seq: int, rotten: int) -> None:
+    disk = FakeDisk()
+    settings = JournalSettings(segment_bytes_max=10**9, dedup_window_ops=5_000)
+    writer = open_writer(disk, settings)
+    for first in range(1, 2_001, 5):
+        commit(writer, [make_op(number, id_=f"id{number}") for number in range(first, first + 5)])
+    lines = disk.contents(PATHS.active).splitlines(keepends=True)
+    lines[seq - 1] = seq_rotten(lines[seq - 1], rotten)
+    disk.plant(PATHS.active, b"".join(lines))
+    kept = [number for number in range(1, 2_001) if number != seq]
+
+    def check(writer: JournalWriter) -> None:
+        assert [op.seq for op in everything(writer, disk)] == kept
+        assert [number for number in range(1, 2_001) if seq_known(writer, f"id{number}") == number] == kept
+        assert writer.last_seq == 2_000
+        damage = [found for found in verify(DATA, disk=disk, in_use=False).findings if found.severity == "damage"]
+        assert [found.line for found in damage] == [seq]
+
+    writer = open_writer(disk, settings)
+    assert (writer.recovery.damaged_lines, writer.recovery.torn, writer.recovery.missing_ops) == (1, (), 0)
+    check(writer)
+    writer.seal()
+    check(open_writer(disk, settings))
+    compact(disk, DATA, writer.catalog, settings)
+    assert [entry.ops for entry in writer.catalog.snapshot().manifest.segments] == [1_999]
+    check(open_writer(disk, settings))
 
 
 def test_residue_behind_a_sealed_segment_does_not_count() -> None:
