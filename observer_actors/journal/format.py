@@ -26,7 +26,7 @@ leaves of it is shorter, or has holes. Hence the rule that tells a torn commit f
   *torn tail*: nothing from there on was acknowledged. It is set aside in ``ops.jsonl.torn-<n>``, and the file is cut.
 * Any other bad line is *damage* of acknowledged data, and so is a gap: no crash leaves a line that ends and has no
   holes. It stays where it is, is counted and reported, readers skip it, and the seq goes on behind it, also where no
-  good line follows. A line counts for as many ops as have begun in it, or said their seq.
+  good line follows, or none is in the file. A line counts for as many ops as have begun in it, or said their seq.
 
 A line is bad when it is incomplete, is not a record, holds a NUL, its ``seq`` or ``recorded_at`` goes backwards, or its
 ``seq`` is further on than the bad lines before it account for. Which of two lines is wrong, the next one tells. If two

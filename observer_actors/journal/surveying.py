@@ -109,7 +109,7 @@ def survey(disk: Disk, data_dir: Path, unacknowledged_from: int | None = None) -
     tails: list[Tail] = []
     if _exists(disk, paths.active):
         expected = _expected(segments, manifest, trusted=found and not problem)
-        tails.append(_tail(disk, paths.active, expected, unacknowledged_from))
+        tails.append(_active_tail(disk, paths.active, expected, segments, unacknowledged_from))
     while (not tails or tails[-1].is_empty) and segments and segments[-1].entry is None:
         last = segments.pop()
         tails.append(_tail(disk, last.path, last.first_seq, unacknowledged_from))
@@ -256,6 +256,24 @@ def _expected(segments: list[Segment], manifest: Manifest, *, trusted: bool) -> 
         return manifest.removed_through + 1 if trusted else None
     last = segments[-1]
     return last.last_seq + 1 if last.entry is not None else None
+
+
+def _active_tail(
+    disk: Disk, path: Path, expected: int | None, segments: list[Segment], unacknowledged_from: int | None
+) -> Tail:
+    tail = _tail(disk, path, expected, unacknowledged_from)
+    if tail.scan.good or not tail.size:
+        return tail
+    # No line in it says where it begins, nor when: what lies before does.
+    recorded_at = ""
+    if segments and segments[-1].entry is not None:
+        recorded_at = segments[-1].entry.last_recorded_at
+    elif segments:
+        before = _tail(disk, segments[-1].path, segments[-1].first_seq, unacknowledged_from).scan
+        expected, recorded_at = before.last_seq + 1, before.last_recorded_at
+    tail = _tail(disk, path, expected or 1, unacknowledged_from)
+    tail.scan.last_recorded_at = recorded_at
+    return tail
 
 
 def _tail(disk: Disk, path: Path, expected: int | None, unacknowledged_from: int | None) -> Tail:

@@ -17,6 +17,8 @@ from tests.journal.support import (
     DATA,
     PATHS,
     SMALL,
+    START_US,
+    Clock,
     commit,
     everything,
     make_op,
@@ -240,6 +242,28 @@ def test_a_seq_that_has_rotted_costs_its_op_alone_wherever_it_lies(seq: int, rot
     compact(disk, DATA, writer.catalog, settings)
     assert [entry.ops for entry in writer.catalog.snapshot().manifest.segments] == [1_999]
     check(open_writer(disk, settings))
+
+
+@pytest.mark.parametrize("before", ["compacted", "raw", "none"])
+def test_where_the_only_line_of_the_active_file_has_rotted_its_seq_is_kept(before: str) -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    if before != "none":
+        commit(writer, make_ops(3))
+        writer.seal()
+    if before == "compacted":
+        compact(disk, DATA, writer.catalog, SMALL)
+    [acknowledged] = commit(writer, make_ops(1))
+    disk.plant(PATHS.active, b"x" + disk.contents(PATHS.active)[1:])
+    # The clock is set back, too.
+    writer = open_writer(disk, clock=Clock(START_US - 10**9))
+    report = writer.recovery
+    assert (report.last_seq, report.damaged_lines, report.missing_ops, report.torn) == (acknowledged.seq, 1, 0, ())
+    commit(writer, make_ops(1))
+    ops = everything(open_writer(disk), disk)
+    assert [op.seq for op in ops] == [*range(1, acknowledged.seq), acknowledged.seq + 1]
+    times = [op.recorded_at for op in ops]
+    assert times == sorted(times)
 
 
 def test_residue_behind_a_sealed_segment_does_not_count() -> None:
