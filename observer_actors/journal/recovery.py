@@ -228,6 +228,7 @@ class Scanner:
         elif head.recorded_at < self.scan.last_recorded_at:
             self._note_flaw(offset, "recorded_at goes backwards")
             self._early = _Doubt(offset, head)
+            self.scan.ids += [(head.seq, head.id)] if head.id else []  # whoever is right, it was acknowledged as that
         else:
             self._absorb([head], offset)
             self._jump = self._early = None
@@ -249,6 +250,8 @@ class Scanner:
         scan.last_recorded_at = self._before.recorded_at
         reason = f"recorded_at of seq {scan.last_seq} is later than that of the lines after it"
         scan.flaws[-1] = Flaw(self._last_at, reason, scan.good, scan.last_seq + 1, is_whole=True)
+        if doubt.head.id:
+            scan.ids.pop()
         self._absorb([doubt.head], doubt.offset)
         self._early = None
 

@@ -266,6 +266,16 @@ def test_where_the_only_line_of_the_active_file_has_rotted_its_seq_is_kept(befor
     assert times == sorted(times)
 
 
+def test_the_id_of_a_line_counts_that_follows_one_whose_time_has_rotted_to_later() -> None:
+    disk = FakeDisk()
+    commit(open_writer(disk), [make_op(number, id_=f"id{number}") for number in range(1, 6)])
+    lines = disk.contents(PATHS.active).splitlines(keepends=True)
+    lines[3] = lines[3].replace(b'recorded_at":"2', b'recorded_at":"3')
+    disk.plant(PATHS.active, b"".join(lines))
+    writer = open_writer(disk)
+    assert [seq_known(writer, f"id{number}") for number in range(1, 6)] == [1, 2, 3, 4, 5]
+
+
 def test_residue_behind_a_sealed_segment_does_not_count() -> None:
     disk = FakeDisk()
     disk.make_directories(PATHS.segments)
