@@ -43,29 +43,30 @@ class _Lost(Struct):
 
     size: int = 0
     """In bytes."""
-    begins: int = 0
-    seqs: int = 0
-    others: int = 0
+    count: int = 0
     highest: int = 0
     """Of the seqs that can be read in them."""
     is_begun: bool = False
     """The last of them begins as an op does, so that the next may be the rest of it."""
+    is_unsaid: bool = False
+    """Likewise, and the seq of that op is still to come."""
 
     @property
     def ops(self) -> int:
         """How many ops they held: a byte that rots spoils the begin of one, or its seq, and not both."""
-        return max(1, max(self.begins, self.seqs) + self.others) if self.size else 0
+        return max(1, self.count) if self.size else 0
 
     def add(self, line: bytes, *, is_record: bool, expected: int | None) -> None:
         """Count a line."""
         begins = 1 if is_record else line.count(_BEGIN)
         seqs = [0] if is_record else [int(seq) for seq in _SEQ.findall(line)]
         self.size += len(line)
-        self.begins += begins
-        self.seqs += len(seqs)
-        if not (begins or seqs or self.is_begun):
-            self.others += len(line) >= _LINE_BYTES_MIN  # else a newline has come up within the first bytes of a line
+        if begins or seqs:
+            self.count += max(begins, len(seqs) - (self.is_unsaid and not is_record))
+        elif not self.is_begun:
+            self.count += len(line) >= _LINE_BYTES_MIN  # else a newline has come up within the first bytes of a line
         self.is_begun = begins > 0 and not is_record
+        self.is_unsaid = begins > len(seqs)
         if expected is not None:
             self.highest = max([self.highest, *(seq for seq in seqs if expected <= seq < expected + self.room)])
 

@@ -30,7 +30,7 @@ from observer_actors.journal.format import (
     decode_index,
     decode_manifest,
 )
-from observer_actors.journal.lines import Head, chunks, decode_head, split_lines
+from observer_actors.journal.lines import chunks, decode_head
 from observer_actors.journal.recovery import Plan, Scan, Scanner, last_kept, plan
 
 __all__ = ["Survey", "Tail", "describe_segment", "index_segment", "look", "survey", "undisturbed_survey"]
@@ -343,9 +343,9 @@ def _bounded(disk: Disk, segments: list[Segment], end_seq: int) -> list[Segment]
 
 def _raw_end(disk: Disk, segment: Segment, most: int) -> int:
     """Tell where a raw segment ends: at `most`, unless its last lines end before, as the file behind it is lost."""
-    start = max(0, segment.bytes - BLOCK_BYTES)
-    heads = [decode_head(line) for _, line in split_lines(disk.read(segment.path, start, BLOCK_BYTES))]
-    if not heads or isinstance(heads[-1], str):
+    data = disk.read(segment.path, max(0, segment.bytes - BLOCK_BYTES), BLOCK_BYTES)
+    scanner = Scanner()
+    scanner.feed(0, data)
+    if not scanner.scan.good or isinstance(decode_head(data[data.rfind(b"\n", 0, -1) + 1 :]), str):
         return most  # residue, or damage: what is missing shows when it is compacted
-    # Not the last one's alone: a seq that has rotted must not hide the lines before it.
-    return min(most, max(head.seq for head in heads if isinstance(head, Head)))
+    return min(most, last_kept(scanner.scan, len(data)))

@@ -87,6 +87,14 @@ CASES: list[tuple[str, list[bytes], int | None, list[int], int]] = [
     ("the same in two lines", [A1, seq_rotten(A2, 7), seq_rotten(A3, 9), B4, B5], None, [1, 2], 5),
     ("the same, and a torn tail", [A1, A2, A3, seq_rotten(B4, 9), B5[:30]], 4, [3], 4),
     ("the last two lines in one", [A1, A2, A3[:-1] + b"\2" + B4], None, [2], 4),
+    (
+        "the last two lines, one without its seq",
+        [A1, A2, b"x" + A3[1:], B4.replace(b'"seq"', b'"sfq"')],
+        None,
+        [2, 3],
+        4,
+    ),
+    ("the same the other way round", [A1, A2, A3.replace(b'"seq"', b'"sfq"'), b"x" + B4[1:]], None, [2, 3], 4),
     ("two lines in one in the last commit", [A1, A2, A3, B4[:-1] + b"\2" + B5, B6], None, [3], 6),
     ("a newline in the last line", [A1, A2, A3[:90] + b"\n", A3[91:]], None, [2, 3], 3),
     ("a newline at the beginning of the last line", [A1, A2, b"\n", A3[1:]], None, [2, 3], 3),
@@ -242,6 +250,15 @@ def test_a_seq_that_has_rotted_costs_its_op_alone_wherever_it_lies(seq: int, rot
     compact(disk, DATA, writer.catalog, settings)
     assert [entry.ops for entry in writer.catalog.snapshot().manifest.segments] == [1_999]
     check(open_writer(disk, settings))
+
+
+def test_a_seq_that_has_rotted_hides_no_segment_that_is_lost() -> None:
+    disk = FakeDisk()
+    disk.make_directories(PATHS.segments)
+    disk.plant(PATHS.manifest, encode_manifest(Manifest()))
+    disk.plant(PATHS.raw(1), A1 + seq_rotten(A2, 9) + A3)
+    disk.plant(PATHS.active, C7)
+    assert open_writer(disk).recovery.missing_ops == 3
 
 
 @pytest.mark.parametrize("before", ["compacted", "raw", "none"])
