@@ -144,7 +144,7 @@ def first_seq_of(lines: Iterable[tuple[bytes, int | None]], expected: int | None
     before = 0
     is_contradicted = False
     for line, seq in lines:
-        if seq is not None and seq == (expected or 0) + lost.ops:
+        if expected is not None and seq == expected + lost.ops:
             return expected
         lost.add(line, is_record=seq is not None, expected=None)
         place = places.take(line, seq)

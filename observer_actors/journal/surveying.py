@@ -262,17 +262,20 @@ def _active_tail(
     disk: Disk, path: Path, expected: int | None, segments: list[Segment], unacknowledged_from: int | None
 ) -> Tail:
     tail = _tail(disk, path, expected, unacknowledged_from)
-    if tail.scan.good or not tail.size:
+    last = segments[-1] if segments else None
+    if last is not None and last.entry is not None:
+        tail.scan.last_recorded_at = tail.scan.last_recorded_at or last.entry.last_recorded_at
         return tail
-    # No line in it says where it begins, nor when: what lies before does.
-    recorded_at = ""
-    if segments and segments[-1].entry is not None:
-        recorded_at = segments[-1].entry.last_recorded_at
-    elif segments:
-        before = _tail(disk, segments[-1].path, segments[-1].first_seq, unacknowledged_from).scan
-        expected, recorded_at = before.last_seq + 1, before.last_recorded_at
-    tail = _tail(disk, path, expected or 1, unacknowledged_from)
-    tail.scan.last_recorded_at = recorded_at
+    if last is None:
+        return tail if tail.scan.good else _tail(disk, path, expected or 1, unacknowledged_from)
+    is_before_the_last = tail.scan.first_seq <= last.first_seq
+    if tail.size and (is_before_the_last or any(flaw.is_whole for flaw in tail.scan.flaws)):
+        # Its lines may not say where it begins. The raw segment does, but for residue of a failed commit at its end.
+        before = _tail(disk, last.path, last.first_seq, unacknowledged_from).scan
+        behind = _tail(disk, path, before.last_seq + 1, unacknowledged_from)
+        if is_before_the_last or behind.scan.good >= tail.scan.good:
+            tail = behind
+            tail.scan.last_recorded_at = tail.scan.last_recorded_at or before.last_recorded_at
     return tail
 
 
@@ -344,7 +347,7 @@ def _bounded(disk: Disk, segments: list[Segment], end_seq: int) -> list[Segment]
 def _raw_end(disk: Disk, segment: Segment, most: int) -> int:
     """Tell where a raw segment ends: at `most`, unless its last lines end before, as the file behind it is lost."""
     data = disk.read(segment.path, max(0, segment.bytes - BLOCK_BYTES), BLOCK_BYTES)
-    scanner = Scanner()
+    scanner = Scanner(segment.first_seq if segment.bytes <= BLOCK_BYTES else None)
     scanner.feed(0, data)
     if not scanner.scan.good or isinstance(decode_head(data[data.rfind(b"\n", 0, -1) + 1 :]), str):
         return most  # residue, or damage: what is missing shows when it is compacted

@@ -261,6 +261,29 @@ def test_a_seq_that_has_rotted_hides_no_segment_that_is_lost() -> None:
     assert open_writer(disk).recovery.missing_ops == 3
 
 
+@pytest.mark.parametrize(
+    ("files", "lost"),
+    [
+        ({1: [A1, A2, A3], 4: [seq_rotten(B4, 1)]}, 4),
+        ({1: [A1, A2, A3], 4: [seq_rotten(B4, 9), B5]}, 4),
+        ({1: [A1, A2, A3], 4: [seq_rotten(B4, 3), B5], 6: [B6]}, 4),
+        ({1: [A1, A2, A3], 4: [B4, seq_rotten(B5, 1)], 6: [B6]}, 5),
+        ({1: [A1, A2, A3, B4[:40]], 4: [line(4, 3), seq_rotten(line(5, 4), 1)]}, 5),
+    ],
+)
+def test_a_seq_that_has_rotted_in_a_short_file_costs_its_op_alone(files: dict[int, list[bytes]], lost: int) -> None:
+    disk = FakeDisk()
+    disk.make_directories(PATHS.segments)
+    disk.plant(PATHS.manifest, encode_manifest(Manifest()))
+    newest = max(files)
+    for first, lines in files.items():
+        disk.plant(PATHS.active if first == newest else PATHS.raw(first), b"".join(lines))
+    last = newest + len(files[newest]) - 1
+    writer = open_writer(disk)
+    assert (writer.last_seq, writer.recovery.torn, writer.recovery.missing_ops) == (last, (), 0)
+    assert [op.seq for op in everything(writer, disk)] == [seq for seq in range(1, last + 1) if seq != lost]
+
+
 @pytest.mark.parametrize("before", ["compacted", "raw", "none"])
 def test_where_the_only_line_of_the_active_file_has_rotted_its_seq_is_kept(before: str) -> None:
     disk = FakeDisk()
