@@ -260,7 +260,7 @@ def _tell_rejected(source: _Source, answer: BatchAnswer, lines_before: int, resu
 
 
 class _HasId(msgspec.Struct):
-    id: Any = msgspec.UNSET
+    id: Any = None
 
 
 _id_decoder: Final = msgspec.json.Decoder(_HasId)
@@ -276,16 +276,17 @@ def _with_ids(lines: list[bytes], salt: bytes, offset: int) -> bytes:
 
 
 def _with_id(line: bytes, salt: bytes, offset: int) -> bytes:
-    start = line.find(b"{")
-    if start < 0 or line[:start].strip() or line[start + 1 :].lstrip()[:1] == b"}":
-        return line
+    """Write the id at the end: of two the last counts, should the line have one that is null."""
     try:
-        if _id_decoder.decode(line).id is not msgspec.UNSET:
+        if _id_decoder.decode(line).id is not None:
             return line
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return line
+    end = line.rindex(b"}")
+    if line[:end].strip() == b"{":
+        return line
     digest = hashlib.blake2b(b"%b\0%d\0%b" % (salt, offset, line), digest_size=12).hexdigest()
-    return b'%b{"id":"import-%b",%b' % (line[:start], digest.encode(), line[start + 1 :])
+    return b'%b,"id":"import-%b"%b' % (line[:end], digest.encode(), line[end:])
 
 
 def _is_json(line: bytes) -> bool:

@@ -69,7 +69,8 @@ def send(flags: EventFlags = EventFlags(), api: ApiOptions = ApiOptions(), *, js
     Example: observer-actors send --endpoint sql:run --error "timeout after 30 s"
     """
     event = flags.event() or _from_stdin()
-    event.setdefault("id", uuid4().hex)
+    if event.get("id") is None:
+        event["id"] = uuid4().hex
     if flags.event() and "success" not in event:
         event["success"] = "error" not in event
     with api.open() as daemon:

@@ -95,6 +95,14 @@ def test_a_line_that_is_bad_is_named_and_the_others_come_in(fresh: Served, tmp_p
     assert len(ended.stderr.splitlines()) == importing.SHOWN_ERRORS_MAX + 1
 
 
+def test_an_id_that_is_null_is_none(fresh: Served, tmp_path: Path) -> None:
+    file = tmp_path / "ops.jsonl"
+    file.write_text('{"id":null,"endpoint":"a"}\n {"endpoint":"b", "id" : null } \r\n{"id":"x","id":null}\n')
+    assert imported(fresh, str(file))["accepted"] == 3
+    assert imported(fresh, str(file), "--from-start")["duplicates"] == 3
+    assert ["id" in op for op in stored(fresh)] == [True] * 3
+
+
 def test_a_compressed_file_and_standard_input(fresh: Served, tmp_path: Path) -> None:
     file = tmp_path / "ops.jsonl.gz"
     whole = "".join(line + "\n" for line in events(20))

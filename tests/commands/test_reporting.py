@@ -59,6 +59,12 @@ def test_send_counts_an_error_as_a_failure_unless_told_otherwise(
     assert newest(daemon, "s:outcome")["success"] is success
 
 
+def test_send_makes_an_id_where_it_is_null(daemon: Served) -> None:
+    ended = typed("send", "--url", daemon.url, stdin='{"id":null,"endpoint":"s:null"}')
+    assert ended.returncode == 0, ended.stderr
+    assert newest(daemon, "s:null").get("id")
+
+
 def test_send_takes_an_object_from_standard_input_as_it_is(daemon: Served) -> None:
     ended = typed("send", "--url", daemon.url, stdin='{"endpoint":"s:stdin","ok":true,"source":"odd\\u001b","k":1}')
     assert ended.returncode == 0
