@@ -1,7 +1,8 @@
 """systemd's notification protocol (sd_notify(3)): datagrams to the socket that ``NOTIFY_SOCKET`` names.
 
 The watchdog is fed only while both ends of the pipeline make progress: the listener answers a request, and the
-persister takes an empty submission through its mailbox and answers it.
+persister takes an empty submission through its mailbox and answers it. That others have taken all connections is no
+reason to be ended: the question comes by one that is kept, and to be told that there are too many is an answer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import socket
 from typing import Final, Protocol
 
 import httpx
+import msgspec
 import trio
 
 from observer_actors.actors.admission import Admission
@@ -22,6 +24,13 @@ from observer_actors.supervision import Life
 __all__ = ["Notifier", "keep_notified"]
 
 STATUS_S: Final = 5.0
+TOO_MANY: Final = ("listen.connections_max", "listen.connections_per_address_max")
+
+
+class _Problem(msgspec.Struct, frozen=True):
+    """What we read of a problem (RFC 9457)."""
+
+    limit: str = ""
 
 
 class Notifier:
@@ -75,7 +84,8 @@ async def keep_notified(notifier: Notifier, daemon: Notified) -> None:
     period_s = min(STATUS_S, notifier.watchdog_s / 3) if notifier.watchdog_s else STATUS_S
     where = parse_address(daemon.addresses[0])
     # No name is checked: a certificate is for the name by which others know us, and nothing is told but that we ask.
-    transport = httpx.AsyncHTTPTransport(uds=where.socket, verify=False)
+    kept = httpx.Limits(keepalive_expiry=None)
+    transport = httpx.AsyncHTTPTransport(uds=where.socket, verify=False, limits=kept)
     async with httpx.AsyncClient(base_url=where.base, transport=transport, trust_env=False, timeout=period_s) as client:
         while not await _is_told_to_stop(daemon, period_s):
             if await _makes_progress(client, daemon):
@@ -91,11 +101,21 @@ async def _is_told_to_stop(daemon: Notified, within_s: float) -> bool:
 
 async def _makes_progress(client: httpx.AsyncClient, daemon: Notified) -> bool:
     try:
-        (await client.get("/health")).raise_for_status()
+        answer = await client.get("/health")
+        if not (answer.is_success or _is_one_too_many(answer)):
+            return False
         await daemon.admission.submit((), 0)
     except (httpx.HTTPError, ObserverError):
         return False
     return True
+
+
+def _is_one_too_many(answer: httpx.Response) -> bool:
+    """Whether the connection was accepted, judged, and turned away."""
+    try:
+        return msgspec.json.decode(answer.content, type=_Problem).limit in TOO_MANY
+    except (msgspec.MsgspecError, UnicodeError):
+        return False
 
 
 def _status(daemon: Notified) -> str:

@@ -9,7 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Final
 
 import httpx
@@ -21,7 +25,10 @@ from benchmarks.processes import children
 from observer_actors import start_observer
 from observer_actors.daemon import Daemon
 from observer_actors.journal import verify
+from observer_actors.notify import Notifier, keep_notified
 from observer_actors.settings import ListenSettings, Settings
+from tests.daemon.inside import daemon_inside
+from tests.fakes.http_peer import HttpPeer, Json, Reply, Status, http_peer
 from tests.harness import Daemon as Process
 from tests.harness import first_told, running_daemon
 
@@ -316,6 +323,64 @@ async def test_systemd_hears_ready_status_watchdog_reload_and_stopping(tmp_path:
             await _message(channel, "STOPPING")
             with trio.fail_after(20):
                 assert await daemon.process.wait() == 0
+
+
+@pytest.mark.parametrize("limit", ["connections_max", "connections_per_address_max"])
+async def test_systemd_does_not_end_a_daemon_whose_connections_are_all_taken(tmp_path: Path, limit: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as plain:
+        path = tmp_path / "notify"
+        plain.bind(str(path))
+        channel = trio.socket.from_stdlib_socket(plain)
+        environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "3000000"}
+        most = ("--set", f"listen.{limit}=5")
+        async with running_daemon(tmp_path / "data", *most, wait_ready=False, environment=environment) as daemon:
+            await _message(channel, "READY")
+            port = int((await daemon.logged("listening"))["url"].rpartition(":")[2])
+            async with contextlib.AsyncExitStack() as taken:
+                for _ in range(5):
+                    await taken.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
+                for _ in range(2):
+                    await _message(channel, "WATCHDOG")
+
+
+@pytest.fixture
+def watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[trio.socket.SocketType]:
+    """The socket of a systemd that wants to hear of us every 30 ms."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "30000")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as plain:
+        plain.bind(str(tmp_path / "notify"))
+        yield trio.socket.from_stdlib_socket(plain)
+
+
+@asynccontextmanager
+async def asked(folder: Path, *replies: Reply) -> AsyncIterator[HttpPeer]:
+    """A daemon in whose stead somebody else answers the watchdog's question."""
+    settings = Settings(data_dir=folder / "data", listen=ListenSettings(port=0))
+    async with http_peer() as peer, daemon_inside(settings) as daemon, trio.open_nursery() as nursery:
+        peer.on("/health", *replies)
+        daemon.addresses = [peer.url]
+        nursery.start_soon(keep_notified, Notifier(), daemon)
+        yield peer
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_watchdogs_question_comes_by_one_connection(
+    tmp_path: Path, watching: trio.socket.SocketType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = count(0, 100)  # seconds
+    monkeypatch.setattr("httpcore._async.http11.time", SimpleNamespace(monotonic=lambda: next(later)))
+    async with asked(tmp_path, Json({})) as peer:
+        for _ in range(3):
+            await _message(watching, "WATCHDOG")
+    assert {request.connection for request in peer.received("/health")} == {1}
+
+
+async def test_the_watchdog_is_fed_by_no_other_refusal(tmp_path: Path, watching: trio.socket.SocketType) -> None:
+    unread = Json({"limit": "listen.answers_bytes_max"}, 503)
+    async with asked(tmp_path, unread, Json([], 503), Status(500), Json({})) as peer:
+        await _message(watching, "WATCHDOG")
+    assert len(peer.received("/health")) >= 4
 
 
 async def test_the_watchdog_starves_while_the_disk_hangs(tmp_path: Path) -> None:
