@@ -50,6 +50,11 @@ class Address(Struct, frozen=True):
     base: str
     socket: str | None = None
 
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether TLS is spoken there."""
+        return urlsplit(self.base).scheme == "https"
+
 
 def parse_address(text: str) -> Address:
     """Read an address; anything that does not begin with ``unix://`` is taken for an HTTP URL."""

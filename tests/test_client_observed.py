@@ -435,7 +435,7 @@ async def test_certificates_that_cannot_be_loaded_are_a_failed_call(
 ) -> None:
     assert gateway.url
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere.pem")
-    wire._load_certificates.cache_clear()  # noqa: SLF001 - a process loads them once
+    wire._loaded.cache_clear()  # noqa: SLF001 - a process loads them once
     data, op = await observed("/sql", {}, "d")
     assert data == {"error": "no certificates: [Errno 2] No such file or directory"}
     assert op.success is False

@@ -25,7 +25,7 @@ import httpx
 from observer_actors.client._delivery import Answer
 from observer_actors.errors import Unreachable
 
-__all__ = ["ANSWER_BYTES_MAX", "Answer", "Unreachable", "get", "join", "post", "shown"]
+__all__ = ["ANSWER_BYTES_MAX", "Answer", "Unreachable", "certificates", "get", "join", "post", "shown"]
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 """An answer is held in memory as a whole; a larger one is a failed call."""
@@ -137,18 +137,24 @@ def _decompressed(response: httpx.Response, raw: list[bytes]) -> bytes | None:
 
 
 async def _certificates() -> ssl.SSLContext:
-    """Load the certificates once in a process, off the loop: it takes over 20 ms. A redirect may need them too."""
-    if not _load_certificates.cache_info().currsize:
-        try:
-            await anyio.to_thread.run_sync(_load_certificates)
-        except OSError as error:
-            raise Unreachable(f"no certificates: {error}", hint="see SSL_CERT_FILE and SSL_CERT_DIR") from error
-    return _load_certificates()
+    """Load the certificates once in a process, off the loop. A redirect may need them too."""
+    if not _loaded.cache_info().currsize:
+        await anyio.to_thread.run_sync(_loaded)
+    return _loaded()
 
 
-@functools.cache
-def _load_certificates() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
+def certificates() -> ssl.SSLContext:
+    """Load the certificates that are trusted: those of SSL_CERT_FILE or SSL_CERT_DIR, else certifi's. Takes over 20 ms.
+
+    :raises Unreachable: there are none.
+    """
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise Unreachable(f"no certificates: {error}", hint="see SSL_CERT_FILE and SSL_CERT_DIR") from error
+
+
+_loaded: Final = functools.cache(certificates)
 
 
 def _is_loopback(url: str) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 
 from observer_actors.addresses import check_address, parse_address, without_password
 from observer_actors.client._places import observer_token
+from observer_actors.client._wire import certificates
 from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.visible import visible
 
@@ -57,6 +58,7 @@ class Api:
         self._client = httpx.Client(
             base_url=where.base,
             transport=transport,
+            verify=certificates() if where.is_encrypted else True,  # `trust_env` would bring proxies, too
             timeout=TIMEOUT_S,
             trust_env=False,
             headers={"Authorization": f"Bearer {token}"} if token else None,

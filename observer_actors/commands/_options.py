@@ -102,4 +102,5 @@ def configured_address(listen: ListenSettings) -> str:
     if listen.port == 0:
         raise ConfigInvalid("listen.port is 0: only the daemon's log says which it is", hint="give --url")
     host = _ANY_HOST.get(listen.host, listen.host)
-    return f"http://[{host}]:{listen.port}" if ":" in host else f"http://{host}:{listen.port}"
+    scheme = "https" if listen.tls_cert else "http"
+    return f"{scheme}://[{host}]:{listen.port}" if ":" in host else f"{scheme}://{host}:{listen.port}"

@@ -9,6 +9,7 @@ import msgspec
 
 from observer_actors.addresses import check_address, parse_address
 from observer_actors.client._places import observer_token
+from observer_actors.client._wire import certificates
 from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.mcp.tools import Call
 
@@ -66,12 +67,14 @@ def outside(address: str) -> httpx.AsyncClient:
 
     :raises AddressInvalid: this is no address.
     :raises TokenInvalid: it is none that can be sent.
+    :raises Unreachable: the certificates that are trusted cannot be loaded.
     """
     check_address(address)
     where, token = parse_address(address), observer_token()
     return httpx.AsyncClient(
         base_url=where.base,
         transport=httpx.AsyncHTTPTransport(uds=where.socket) if where.socket else None,
+        verify=certificates() if where.is_encrypted else True,  # `trust_env` would bring proxies, too
         timeout=SECONDS,
         trust_env=False,
         headers={"Authorization": f"Bearer {token}"} if token else None,

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,11 +22,12 @@ import trio
 import trio.testing
 from msgspec.structs import replace
 
-from observer_actors.errors import ConfigInvalid
+from observer_actors.errors import ConfigInvalid, Unreachable
 from observer_actors.http.bodies import BYTES_A_SECOND_MIN, STALL_S, UNANNOUNCED_BYTES, Arrival, BodyRoom
 from observer_actors.http.front_door import _Connection
 from observer_actors.http.gate import _Arriving
 from observer_actors.http.guard import Peer
+from observer_actors.mcp.api import outside
 from observer_actors.settings import AuthSettings, CycleSettings, ListenSettings, Settings
 from observer_actors.tokens import hash_of
 from tests.commands.typed import typed
@@ -288,6 +290,30 @@ async def test_with_a_certificate_the_whole_port_speaks_tls(tmp_path: Path) -> N
         assert await daemon.stop() == 0
         await daemon.log_ended()
         assert not [line for line in daemon.log if line.get("error")]
+
+
+async def test_the_commands_and_mcp_trust_what_ssl_cert_file_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert, key = certificate(tmp_path)
+    tls = ("--set", f"listen.tls_cert={cert}", "--set", f"listen.tls_key={key}")
+    async with running_daemon(tmp_path / "data", *tls, wait_ready=False) as daemon:
+        url = (await daemon.logged("listening"))["url"]
+        await daemon.logged("ready")
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        monkeypatch.setenv("OBSERVER_LISTEN__TLS_CERT", str(cert))
+        monkeypatch.setenv("OBSERVER_LISTEN__TLS_KEY", str(key))
+        for where in (("--url", url), ("--url", url.replace("https", "HTTPS")), ()):
+            asked = partial(typed, "stats", *where, OBSERVER_PORT=url.rpartition(":")[2])
+            ended = await trio.to_thread.run_sync(asked)
+            assert (ended.returncode, ended.stderr) == (0, "")
+        async with outside(url) as client:
+            assert (await client.get("/health")).status_code == 200
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+        ended = await trio.to_thread.run_sync(lambda: typed("stats", "--url", url))
+        assert (ended.returncode, "SSL_CERT_FILE" in ended.stderr) == (69, True)
+        with pytest.raises(Unreachable):
+            outside(url)
 
 
 async def test_the_watchdog_is_fed_whatever_name_the_certificate_is_for(tmp_path: Path) -> None:
