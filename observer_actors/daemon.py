@@ -49,7 +49,7 @@ from observer_actors.http.app import create_app
 from observer_actors.http.guard import Guard
 from observer_actors.http.intake import Intake
 from observer_actors.http.listeners import address_of, serving_sockets, tls_context
-from observer_actors.http.server import IngestServer
+from observer_actors.http.server import IngestServer, files_max
 from observer_actors.http.views import Readiness, Views
 from observer_actors.journal import DirectoryLock, Disk, PosixDisk, close_to_others, refuse_foreign
 from observer_actors.journal.format import UNREADABLE, Paths, decode_manifest
@@ -453,7 +453,7 @@ def _decoder(settings: Settings) -> EventDecoder:
 def open_daemon(settings: Settings) -> Iterator[Daemon]:
     """Take the data directory and the address, and make a daemon that is ready to run.
 
-    :raises ConfigInvalid: the directory, or a file that the settings name, cannot be used.
+    :raises ConfigInvalid: the directory, or a file that the settings name, cannot be used; or too few may be open.
     :raises DataDirectoryLocked: another daemon has it.
     :raises FormatUnknown: a newer version wrote it.
     :raises AddressUnavailable: cannot listen.
@@ -461,6 +461,7 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
     with ExitStack() as stack:
         lock = _take_directory(stack, settings)
         check_files(settings)  # here, where it ends the process, and not in an actor, which would be restarted
+        files_max()  # likewise
         sockets = serving_sockets(settings.listen, needs_token=bool(settings.auth.tokens_file))
         around = Surroundings(disk_process=partial(DiskProcess.started, (lock.fileno(),)))
         daemon = Daemon(settings, stack.enter_context(sockets), around=around)

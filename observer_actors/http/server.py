@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from observer_actors.errors import ConfigInvalid
 from observer_actors.http.bodies import BodyRoom
 from observer_actors.http.front_door import Advise, FrontDoor
 from observer_actors.http.gate import Application, Gate
@@ -25,7 +26,7 @@ from observer_actors.http.web import Web
 from observer_actors.settings import ListenSettings
 from observer_actors.supervision import Life
 
-__all__ = ["IngestServer"]
+__all__ = ["IngestServer", "files_max"]
 
 GRACE_S: Final = 6.0
 """For requests under way when the daemon stops: a little longer than a caller waits for its commit."""
@@ -34,14 +35,23 @@ WEB_WAITING_MAX: Final = 250
 """Requests to Hypercorn that wait for room for their bodies, of those that it serves at once: others have no bodies."""
 FILES_KEPT: Final = 64
 """Descriptors for the journal, the store and the threads that read: connections never take the last ones."""
+FILES_MIN: Final = FILES_KEPT + 16
+"""With fewer a reader or two, and the watchdog, would be all who are let in."""
 
 
-def _files_max() -> int:
-    """Let the process open as many files as it may, and say how many that is."""
+def files_max() -> int:
+    """Let the process open as many files as it may, and say how many that is.
+
+    :raises ConfigInvalid: they are so few that hardly anybody could be served.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard if hard != resource.RLIM_INFINITY else sys.maxsize
+    most = hard if hard != resource.RLIM_INFINITY else sys.maxsize
+    if most < FILES_MIN:
+        hint = f"LimitNOFILE= in the unit, or ulimit -n: {FILES_KEPT} are for the journal, and one for a connection"
+        raise ConfigInvalid(f"{most} open files are too few: at least {FILES_MIN}", hint=hint)
+    return most
 
 
 class IngestServer:
@@ -92,7 +102,7 @@ class IngestServer:
             self._guard,
             settings,
             advise=self._advise,
-            connections_max=min(settings.connections_max, _files_max() - FILES_KEPT),
+            connections_max=min(settings.connections_max, files_max() - FILES_KEPT),
             wait_s=self._wait_s,
             tls=tls_context(settings),
         )

@@ -99,6 +99,17 @@ async def test_an_address_that_is_taken_is_refused_with_75_and_a_hint(tmp_path: 
     assert "Traceback" not in result.stderr.decode()
 
 
+async def test_too_few_open_files_are_refused_with_78(tmp_path: Path) -> None:
+    if shutil.which("prlimit") is None:
+        pytest.skip("prlimit is not installed (Debian: util-linux)")
+    command = [sys.executable, "-m", "observer_actors", "serve", "--port=0", f"--data-dir={tmp_path}"]
+    with trio.fail_after(60):
+        result = await trio.run_process(["prlimit", "--nofile=79", *command], check=False, capture_stderr=True)
+    assert (result.returncode, b"79 open files are too few" in result.stderr) == (78, True), result.stderr
+    async with running_daemon(tmp_path, prefix=["prlimit", "--nofile=80"]) as daemon:
+        await daemon.event(endpoint="a")
+
+
 async def test_a_directory_of_a_newer_version_is_refused_with_78(tmp_path: Path) -> None:
     segments = tmp_path / "_observer" / "segments"
     segments.mkdir(parents=True)
