@@ -293,7 +293,6 @@ class RejectedLine(Struct, frozen=True):
 
     line: int
     error: str
-    field: str = ""
 
 
 class BatchAnswer(Struct, frozen=True):

@@ -14,6 +14,7 @@ import msgspec
 from observer_actors.addresses import check_address, parse_address, without_password
 from observer_actors.client._places import observer_token
 from observer_actors.client._wire import certificates
+from observer_actors.commands._screen import PROGRESS_S, told
 from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.visible import visible
 
@@ -55,6 +56,7 @@ class Api:
         where = parse_address(address)
         transport = httpx.HTTPTransport(uds=where.socket) if where.socket else None
         token = observer_token()
+        self._is_told = False
         self._client = httpx.Client(
             base_url=where.base,
             transport=transport,
@@ -93,14 +95,21 @@ class Api:
             raise Unreachable(f"{self._shown}: not an observer's answer: {error}", hint=hint) from error
 
     def post(self, path: str, content: bytes) -> bytes:
-        """Send a body, again for a while when there is no room for the moment, and give the answer's."""
-        until = time.monotonic() + PATIENCE_S
+        """Send a body, again for a while when there is no room for the moment, and give the answer's.
+
+        That this takes longer than a moment is said once.
+        """
+        began = time.monotonic()
+        until = began + PATIENCE_S
         while True:
             with self._told():
                 response = self._client.post(path, content=content)
             wait_s = _seconds(response.headers.get("Retry-After"))
             if wait_s is None or response.status_code < 500 or time.monotonic() + wait_s > until:  # noqa: PLR2004
                 return _judged(response)
+            if not self._is_told and time.monotonic() + wait_s > began + PROGRESS_S:
+                self._is_told = True
+                told(f"{_refusal(response)}; sent again for up to {PATIENCE_S:g} s")
             time.sleep(wait_s)
 
     @contextmanager
@@ -131,12 +140,16 @@ class Api:
 def _judged(response: httpx.Response) -> bytes:
     if response.is_success:
         return response.content
+    raise _refusal(response)
+
+
+def _refusal(response: httpx.Response) -> Refused:
     try:
         problem = msgspec.json.decode(response.content, type=_Problem)
     except (msgspec.MsgspecError, UnicodeError):
         problem = _Problem()
     detail = problem.detail or problem.error or f"{without_password(str(response.url))} answered {response.status_code}"
-    raise Refused(
+    return Refused(
         visible(detail[:_DETAIL_CHARS_MAX]),
         hint=visible(problem.hint[:_DETAIL_CHARS_MAX]),
         status=response.status_code,

@@ -37,6 +37,7 @@ FREE_BYTES_WANTED: Final = 2_000_000_000
 FILES_WANTED: Final = 4_096
 UNIT: Final = "observer-actors.service"
 NOT_READY: Final = 503
+NOT_LET_IN: Final = (401, 403)
 ERROR_CHARS: Final = 200
 
 
@@ -145,9 +146,12 @@ def check_daemon(daemon: Api, data_dir: Path) -> Iterator[Finding]:
     yield Finding("ok", "daemon", f"version {health.version} answers at {daemon.address}; last seq {health.last_seq:,}")
     if health.version != __version__:
         yield Finding("warning", "daemon", f"this command is version {__version__}", "restart the daemon")
-    yield _readiness(daemon)
-    yield from check_actors(daemon.read(ActorsAnswer, "/actors").actors)
-    yield from _counted(_metrics(daemon))
+    try:
+        yield _readiness(daemon)
+        yield from check_actors(daemon.read(ActorsAnswer, "/actors").actors)
+        yield from _counted(_metrics(daemon))
+    except Refused as refusal:
+        yield _no_more(refusal)
     yield from _limits(data_dir / "_observer" / "lock")
 
 
@@ -163,6 +167,13 @@ def _no_answer(trouble: Exception, address: str, *, in_use: bool) -> Finding:
         return Finding("problem", "daemon", what, "give its address with --url: its log says where it listens")
     advice = "`systemctl start observer-actors`, or `observer-actors serve`"
     return Finding("problem", "daemon", f"none runs: {trouble}", advice)
+
+
+def _no_more(refusal: Refused) -> Finding:
+    advice = refusal.hint or "the log says why"
+    if refusal.answered in NOT_LET_IN:
+        advice = "put a token with the scope read into OBSERVER_TOKEN, and look again"
+    return Finding("problem", "daemon", f"does not say how it is: {refusal}", advice)
 
 
 def _readiness(daemon: Api) -> Finding:

@@ -21,7 +21,7 @@ from observer_actors.commands._checks import (
 from observer_actors.commands._options import ApiOptions, ConfigOptions, JsonFlag
 from observer_actors.commands._screen import console, print_json
 from observer_actors.config import DEFAULT_ORIGIN, Loaded
-from observer_actors.errors import ConfigInvalid
+from observer_actors.errors import ConfigInvalid, Unreachable
 from observer_actors.visible import visible
 
 __all__ = ["doctor"]
@@ -66,9 +66,18 @@ def _findings(options: ConfigOptions, api: ApiOptions) -> Iterator[Finding]:
     if data_dir is not None:
         yield from check_directory(data_dir)
     if address:
-        with Api(address) as daemon:
-            yield from check_daemon(daemon, data_dir or SERVICE_DATA)
+        yield from _of_daemon(address, data_dir or SERVICE_DATA)
     yield from check_unit()
+
+
+def _of_daemon(address: str, data_dir: Path) -> Iterator[Finding]:
+    try:
+        daemon = Api(address)
+    except Unreachable as trouble:
+        yield Finding("problem", "daemon", str(trouble), trouble.hint)
+        return
+    with daemon:
+        yield from check_daemon(daemon, data_dir)
 
 
 def _data_dir(loaded: Loaded) -> Path:

@@ -252,8 +252,7 @@ def _as_answer(daemon: Api, refusal: Refused, lines: list[bytes]) -> BatchAnswer
 
 def _tell_rejected(source: _Source, answer: BatchAnswer, lines_before: int, result: Imported) -> None:
     for line in answer.errors[: max(0, SHOWN_ERRORS_MAX - result.rejected)]:
-        field = f"{line.field}: " if line.field else ""
-        told(f"{source.path}:{lines_before + line.line}: {visible(field + line.error)}")
+        told(f"{source.path}:{lines_before + line.line}: {visible(line.error)}")
     if result.rejected <= SHOWN_ERRORS_MAX < result.rejected + answer.rejected:
         told("… further lines that are rejected are counted, and not shown")
     result.rejected += answer.rejected

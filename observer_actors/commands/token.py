@@ -9,7 +9,8 @@ from cyclopts import Parameter
 
 from observer_actors.commands._options import JsonFlag
 from observer_actors.commands._screen import print_json
-from observer_actors.tokens import Scope, Tokens, hash_of, new_token
+from observer_actors.commands._usage import UsageInvalid
+from observer_actors.tokens import Scope, hash_of, new_token
 
 __all__ = ["token"]
 
@@ -31,9 +32,10 @@ def token(
     scopes
         What it may do: ingest, read, admin; may be given again.
     """
+    if name.partition("#")[0].split() != [name]:
+        raise UsageInvalid(f"NAME: {name!a} is none", hint="a word without blanks and #, e.g. gateway")
     made = new_token()
     line = f"{name} {','.join(scopes)} {hash_of(made)}"
-    Tokens.read(line)
     if json:
         print_json(msgspec.json.encode({"token": made, "line": line}))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -13,6 +13,8 @@ from observer_actors.commands import _checks
 from observer_actors.commands._answers import ActorAnswer
 from tests.commands.typed import Ended, as_ordinary_user, typed, typed_for_real
 from tests.daemon.served import Served, served
+
+INGEST: Final = "a-token-that-may-only-report-things"
 
 
 def findings(*arguments: str) -> tuple[int, dict[str, list[dict[str, Any]]]]:
@@ -34,6 +36,28 @@ def test_of_a_daemon_that_is_well_it_finds_nothing(tmp_path: Path) -> None:
         status, found = findings(*where(daemon))
         assert (status, found["warning"], found["problem"]) == (0, [], [])
         assert "daemon: takes events" in typed("doctor", *where(daemon)).stdout
+
+
+@pytest.mark.parametrize("token", ["", INGEST])
+def test_a_token_that_may_not_read_is_a_finding_beside_the_others(tmp_path: Path, token: str) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"i ingest {INGEST}\n")
+    tokens.chmod(0o600)
+    with served(tmp_path / "data", f'[auth]\ntokens_file = "{tokens}"\n') as daemon:
+        ended = typed("doctor", *where(daemon), OBSERVER_TOKEN=token)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert "daemon: takes events" in ended.stdout
+    assert "OBSERVER_TOKEN" in ended.stdout
+
+
+def test_certificates_that_cannot_be_loaded_are_a_finding_beside_the_others(tmp_path: Path) -> None:
+    (tmp_path / "_observer").mkdir(mode=0o700)
+    ended = typed(
+        "doctor", "--data-dir", str(tmp_path), "--url", "https://127.0.0.1:9", SSL_CERT_FILE=str(tmp_path / "none")
+    )
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert "disk: " in ended.stdout
+    assert "SSL_CERT_FILE" in ended.stdout
 
 
 def test_it_tells_a_stopped_daemon_from_one_that_is_elsewhere(tmp_path: Path) -> None:

@@ -62,3 +62,10 @@ def test_a_file_that_cannot_be_used_ends_serve_and_fails_the_check(tmp_path: Pat
     assert (checked.returncode, name in checked.stderr) == (CONFIG, True)
     code, said = ended("serve", "--port", "0", "--data-dir", str(tmp_path / "data"), "--set", setting)
     assert (code, name in said, "Traceback" in said) == (CONFIG, True, False), said
+
+
+@pytest.mark.parametrize("name", ["a b", "", "a#b", "#", "a\n"])
+def test_a_name_for_a_token_that_is_none_is_refused(name: str) -> None:
+    refused = typed("token", name)
+    assert (refused.returncode, refused.stdout, "NAME" in refused.stderr) == (64, "", True), refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -16,6 +17,7 @@ from observer_actors.commands import importing
 from observer_actors.commands._screen import LongWork
 from tests.commands.typed import COMMAND, answered, environment, typed
 from tests.daemon.served import Served, served
+from tests.daemon.test_http_status import no_file_may_grow
 
 SEEDS_LINE: Final = (
     '{"timestamp":"2026-11-22T10:00:00.123Z","endpoint":"scenario:fill","input_summary":"fill Welder×3 in Ada, OK",'
@@ -87,7 +89,7 @@ def test_a_line_that_is_bad_is_named_and_the_others_come_in(fresh: Served, tmp_p
     ended = typed("import", str(file), "--url", fresh.url)
     assert (ended.returncode, ended.stdout) == (1, "6 ops are in, 3 lines were rejected\n")
     assert [line.partition(": ")[0] for line in ended.stderr.splitlines()] == [f"{file}:{n}" for n in (2, 3, 4)]
-    assert "city: " in ended.stderr
+    assert ended.stderr.count("city: ") == 1
     only_bad = tmp_path / "bad.jsonl"
     only_bad.write_text("x\n" * 50)
     ended = typed("import", str(only_bad), "--url", fresh.url)
@@ -148,6 +150,20 @@ def test_an_import_that_is_killed_goes_on_and_stores_nothing_twice(fresh: Served
     importer.wait()
     imported(fresh, str(file))
     assert [op["input_summary"] for op in stored(fresh)] == [str(number) for number in range(count)]
+
+
+def test_a_disk_that_is_full_is_told_of_once_while_it_is_tried_again(
+    fresh: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
+    monkeypatch.setattr("observer_actors.commands._api.time", clock)
+    file = tmp_path / "ops.jsonl"
+    file.write_text("\n".join(events(5)) + "\n")
+    with no_file_may_grow(fresh.process.pid):
+        ended = typed("import", str(file), "--url", fresh.url)
+    assert (ended.returncode, ended.stderr.count("; sent again for up to 60 s\n")) == (1, 1), ended.stderr
+    assert sum(slept) > 50
 
 
 def test_progress_is_told_when_it_takes_long(
