@@ -148,7 +148,7 @@ class TailSettings(Section, frozen=True):
     """`GET /tail`."""
 
     readers_max: Count = 64
-    """One more is refused with 503."""
+    """One more is refused with 503. Each is one of the 500 requests, beside events and advice, served at once."""
     buffer_ops_max: Count = 5_000
     """A reader that is further behind than this is dropped, and may come back with Last-Event-ID."""
 

@@ -16,6 +16,8 @@ from tests.daemon.served import Served, served
 
 PAGE: Final = ROOT / "docs" / "metrics.md"
 CAUGHT_UP_S: Final = 10.0
+UNSEEN: Final[dict[str, tuple[str, ...]]] = {"observer_advice_lift": ("bound", "entry")}
+"""The labels of what is there only once an entry of the playbook has had a trial."""
 _HEAD: Final = """\
 # Metrics
 
@@ -32,9 +34,10 @@ these names lie in [`monitoring/`](monitoring/).
 
 
 def families(daemon: Served) -> list[Metric]:
-    """Give everything that the daemon counts, after one event of each outcome that every consumer has taken in."""
+    """Give everything that the daemon counts, after an event of each outcome, and one with a secret, are taken in."""
     daemon.event(endpoint="e", success=True)
     daemon.event(endpoint="e", success=False, error="x")
+    daemon.event(endpoint="e", success=False, error="password=hunter2hunter2")
     until = time.monotonic() + CAUGHT_UP_S
     while True:
         found = list(text_string_to_metric_families(daemon.client.get("/metrics").text))
@@ -52,7 +55,7 @@ def page(found: Iterable[Metric]) -> str:
 
 def _row(family: Metric) -> str:
     suffix = "_total" if family.type == "counter" else ""
-    labels = sorted({label for sample in family.samples for label in sample.labels})
+    labels = sorted({label for sample in family.samples for label in sample.labels}) or UNSEEN.get(family.name, ())
     shown = ", ".join(f"`{label}`" for label in labels)
     return f"| `{family.name}{suffix}` | {family.type} | {shown} | {family.documentation} |\n"
 

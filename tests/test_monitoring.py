@@ -19,7 +19,7 @@ from observer_actors.supervision.events import LifecycleEvent
 from observer_actors.visible import snake
 from tests.conftest import ROOT
 from tests.daemon.served import Served, served
-from tests.metrics_page import PAGE, families, page
+from tests.metrics_page import PAGE, UNSEEN, families, page
 
 MONITORING: Final = ROOT / "docs" / "monitoring"
 OPENMETRICS: Final = {"Accept": "application/openmetrics-text"}
@@ -54,6 +54,10 @@ def checked(promtool: str, *arguments: str, given: str = "") -> None:
 
 def test_the_page_of_metrics_is_complete(daemon: Served) -> None:
     assert PAGE.read_text(encoding="utf-8") == page(families(daemon)), "`make docs` makes it anew"
+
+
+def test_the_labels_of_each_metric_are_on_the_page(daemon: Served) -> None:
+    assert {family.name for family in families(daemon) if not family.samples} == UNSEEN.keys()
 
 
 def test_promtool_has_nothing_against_the_metrics(daemon: Served, promtool: str) -> None:

@@ -68,7 +68,7 @@ async def test_the_daemon_and_verify_take_the_flags_shown(tmp_path: Path) -> Non
 
 
 async def _typed(command: str, daemon: Daemon, folder: Path) -> str:
-    command = command.replace(SHOWN_URL, daemon.url).replace("tail -f", "tail -n +1")
+    command = command.replace(SHOWN_URL, daemon.url).replace("tail -F", "tail -n +1")
     result = await trio.run_process(
         ["bash", "-o", "pipefail", "-c", command], capture_stdout=True, stdin=subprocess.DEVNULL, cwd=folder
     )
