@@ -26,7 +26,7 @@ __all__ = ["PROFILE", "runs", "shares_between"]
 _WHOSE: Final[Mapping[str, str]] = {
     "reading": "Express._read",
     "answering": "Express._answer",
-    "connections": "_run_handler",
+    "connections": "FrontDoor._serve",
     "persister": "persister",
     "ring": "ring_keeper",
     "stats": "StatsKeeper.",

@@ -83,7 +83,7 @@ class ListenSettings(Section, frozen=True):
     """Largest body after decompression."""
     bodies_bytes_max: Bytes = 12 * 1024 * 1024
     """All request bodies held in memory at once. Decoded they take about five times as much."""
-    answers_bytes_max: Bytes = 32 * 1024 * 1024
+    answers_bytes_max: Bytes = 16 * 1024 * 1024
     """All answers that are being sent at once, but those to events; beyond it 503."""
     batch_events_max: Count = 50_000
     """Most events in one `POST /events`."""

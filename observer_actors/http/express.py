@@ -3,8 +3,13 @@
 A task of its own for each request costs more than the request: it is woken to read, woken to answer, and registered
 with the event loop in between. So connections between two requests wait here together, on one epoll that the event
 loop watches as a whole. What can be answered without waiting for anything but the disk (one whole plain event, with
-room for it) is read, submitted and answered here. Everything else is *let off*: the connection's own task, asleep until
-then, goes on with the bytes that were read, and comes back for the next request.
+room for it) is read, submitted and answered here. Everything else is *let off*: the connection gets a task of its own,
+which goes on with the bytes that were read, and comes back for the next request. So an idle connection has no task, and
+takes a third of the memory.
+
+Here, too, a connection *lingers* after its last answer: we say that no more is sent, and pass over what comes, until
+the client closes too. Closed at once, with bytes unread, the kernel resets the connection, and the client may never see
+the answer that says why (RFC 9112, 9.6).
 
 The rules:
 
@@ -19,7 +24,9 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Final
 
@@ -48,6 +55,9 @@ GATHER_S: Final = 0.002
 """While the disk has so many events or more, fewer riders wait for others until the next answer, or this long: what
 they bring could not be written yet, and to look at a few costs nearly as much as to look at many. With fewer callers
 the event loop has the time."""
+LINGER_S: Final = 1.0
+LINGERING_BYTES: Final = 65_536
+"""What is passed over at once of a connection that lingers."""
 _EVENTS: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 
 
@@ -60,7 +70,10 @@ class _Known(msgspec.Struct, frozen=True, gc=False):
 
 
 class Rider:
-    """One connection. ``unread`` is what has been received and belongs to no answered request."""
+    """One connection. ``unread`` is what has been received and belongs to no answered request.
+
+    :param accepted: the connection; it never blocks.
+    """
 
     __slots__ = (
         "busy",
@@ -72,19 +85,20 @@ class Rider:
         "is_last_said",
         "is_off",
         "known",
-        "left",
         "more",
         "peer",
         "piece",
         "requests",
+        "socket",
         "taken",
         "unread",
         "unsent",
         "until",
     )
 
-    def __init__(self, descriptor: int, peer: Peer) -> None:
-        self.descriptor = descriptor
+    def __init__(self, accepted: socket.socket, peer: Peer) -> None:
+        self.socket = accepted
+        self.descriptor = accepted.fileno()
         self.peer = peer
         self.requests = 0
         """Taken on this connection."""
@@ -96,7 +110,7 @@ class Rider:
         self.ended = False
         """Nothing more is to be said on this connection."""
         self.is_last_said = False
-        """What ended it was our answer: the client may be sending still."""
+        """What ended it is our answer: the client may be sending still."""
         self.busy = False
         """It has a request under way."""
         self.until = inf
@@ -113,12 +127,6 @@ class Rider:
         """The head of its last event: callers send the same one again and again."""
         self.is_off = True
         """It does not ride, or no more."""
-        self.left = trio.Event()
-
-    def let_off(self) -> None:
-        """Leave the rest to the connection's own task."""
-        self.is_off = True
-        self.left.set()
 
 
 class Group:
@@ -138,14 +146,19 @@ class Express:
     """The lane of one incarnation of ingest; `run` serves it.
 
     :param guard: gives the guard in force; it changes when the settings are reloaded.
+    :param let_off: takes over a connection that leaves the lane. ``unsent`` is to be sent first, ``ended`` says whether
+        that is all, and ``unread`` begins a request.
     """
 
-    def __init__(self, intake: Intake, guard: Callable[[], Guard], settings: ListenSettings) -> None:
+    def __init__(
+        self, intake: Intake, guard: Callable[[], Guard], settings: ListenSettings, let_off: Callable[[Rider], None]
+    ) -> None:
         self.draining = False
         """Close each connection after its next answer."""
         self._intake = intake
         self._guard = guard
         self._settings = settings
+        self._on_let_off = let_off
         self._riders: dict[int, Rider] = {}
         self._under_way: set[Submission] = set()
         """Of groups that are not answered yet."""
@@ -157,27 +170,41 @@ class Express:
 
     async def run(self) -> None:
         """Serve the riders, for ever."""
-        with self._epoll:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read)
-                nursery.start_soon(self._answer)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read)
+            nursery.start_soon(self._answer)
 
-    async def ride(self, rider: Rider) -> None:
-        """Answer what can be answered here; return when the rest of the connection is its own task's business.
+    def close(self) -> None:
+        """Let go of the epoll, once nobody can board any more."""
+        self._epoll.close()
 
-        Then ``unsent`` is to be sent first, ``ended`` says whether that was all, and ``unread`` begins a request.
-        """
-        rider.left, rider.is_off = trio.Event(), False
-        rider.until = trio.current_time() + self._settings.idle_seconds_max
-        self._epoll.register(rider.descriptor, _EVENTS)
+    def board(self, rider: Rider) -> None:
+        """Answer what can be answered here, until the rider is let off."""
+        self._enter(rider, _EVENTS, self._settings.idle_seconds_max)
+
+    def linger(self, rider: Rider) -> None:
+        """Say that no more is sent, pass over what comes, and let off with the end of that, or after a moment."""
+        with suppress(OSError):
+            rider.socket.shutdown(socket.SHUT_WR)
+        rider.piece = LINGERING_BYTES
+        self._enter(rider, select.EPOLLIN, LINGER_S)
+
+    def drop(self, rider: Rider) -> None:
+        """Let off at once, to be closed."""
+        rider.ended, rider.is_last_said = True, False
+        self._let_off(rider)
+
+    def _enter(self, rider: Rider, events: int, seconds: float) -> None:
+        rider.busy = rider.is_off = False
+        rider.until = trio.current_time() + seconds
         self._riders[rider.descriptor] = rider
-        try:
-            await rider.left.wait()
-        finally:
-            rider.group, rider.is_off = None, True
-            del self._riders[rider.descriptor]
-            if not self._epoll.closed:
-                self._epoll.unregister(rider.descriptor)
+        self._epoll.register(rider.descriptor, events)
+
+    def _let_off(self, rider: Rider) -> None:
+        rider.group, rider.is_off, rider.until = None, True, inf
+        del self._riders[rider.descriptor]
+        self._epoll.unregister(rider.descriptor)
+        self._on_let_off(rider)
 
     @property
     def is_empty(self) -> bool:
@@ -190,8 +217,7 @@ class Express:
         for rider in list(self._riders.values()):
             self._look(rider, group)
             if rider.group is None and not rider.is_off:
-                rider.ended = True
-                rider.let_off()
+                self.drop(rider)
         self._submit(group)
 
     async def _read(self) -> None:
@@ -226,12 +252,11 @@ class Express:
         except OSError:
             data = b""
         rider.more = len(data) == rider.piece or rider.is_half_closed
-        if data:
+        if not data:
+            self.drop(rider)
+        elif not rider.ended:
             rider.unread += data
             self._take(rider, group)
-        else:
-            rider.ended = True
-            rider.let_off()
 
     def _take(self, rider: Rider, group: Group) -> None:
         """Add the event that is there to the group, or let the rider off."""
@@ -239,7 +264,7 @@ class Express:
         if known is None or not data.startswith(known.begins) or known.guard is not self._guard():
             known = self._looked_up(rider)
         if known is None or known.head.end > len(data):
-            rider.let_off()
+            self._let_off(rider)
             return
         head = known.head
         body = data[head.body_at : head.end]
@@ -286,9 +311,8 @@ class Express:
         for rider, body, stays in zip(group.riders, group.bodies, is_kept, strict=True):
             if not stays:
                 group.size -= len(body)
-                rider.group = None
                 rider.requests -= 1
-                rider.let_off()
+                self._let_off(rider)
         kept = [(rider, body) for rider, body in zip(group.riders, group.bodies, strict=True) if rider.group is group]
         group.riders, group.bodies = [rider for rider, _ in kept], [body for _, body in kept]
 
@@ -338,7 +362,7 @@ class Express:
         rider.busy = bool(rider.unread)
         rider.until = self._now + self._settings.idle_seconds_max
         if rider.ended or rider.unsent:
-            rider.let_off()
+            self._let_off(rider)
         elif rider.unread:
             self._take(rider, following)
         elif rider.more:

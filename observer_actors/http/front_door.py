@@ -10,9 +10,9 @@ request before anyone else does:
   has been read. So what is wrong with a request, and where one ends that is not plain, is only ever decided there:
   there are no two opinions for a smuggler to play off against each other. What has come behind it comes back.
 
-Between two requests a connection waits in the express lane (`express`), where single events are answered without ever
-waking the connection's own task; what has to wait for anything but the disk is that task's, here. Over TLS there is no
-such lane: the task waits, reads and writes itself.
+Between two requests a connection waits in the express lane (`express`), where single events are answered, and has no
+task; what has to wait for anything but the disk gets one, here, until it is answered. Over TLS there is no such lane:
+a connection has its task from the beginning to the end, which waits, reads and writes itself.
 
 Both ways give what was asked to the same `Intake`, or the same `Advise`. The requests of a connection are taken, and
 so answered, in order.
@@ -21,6 +21,7 @@ so answered, in order.
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -44,7 +45,6 @@ from observer_actors.http.bodies import (
 from observer_actors.http.express import HEAD_BYTES, RECEIVE_BYTES, Express, Rider
 from observer_actors.http.guard import PEER, Guard, Peer, peer_of
 from observer_actors.http.intake import Intake
-from observer_actors.http.lingering import linger
 from observer_actors.http.replies import Reply, problem_reply
 from observer_actors.http.wire import INCOMPLETE, Head, Incomplete, head_bytes, read_head, rendered
 from observer_actors.settings import ListenSettings
@@ -66,8 +66,8 @@ BEGINNINGS_BYTES_MAX: Final = 8 * 1024 * 1024
 """Of all unfinished heads that are longer, and their requests until Hypercorn has answered them; and of all unfinished
 requests up to `RECEIVE_BYTES`. They do not wait behind large bodies."""
 TOLD_AT_ONCE_MAX: Final = 32
-"""Connections that are turned away and given time to read why. Each takes a descriptor beyond `connections_max`, and
-the journal needs some too: what is beyond this is closed at once, and may not see it."""
+"""Connections beyond a limit that are turned away and given time to read why. Each takes a descriptor beyond
+`connections_max`, and the journal needs some too: what is beyond this is closed at once, and may not see it."""
 LAST_REQUESTS_S: Final = 0.2
 """A client of ours sends its next request within milliseconds."""
 LAST_WORD_S: Final = 1.0
@@ -104,93 +104,119 @@ class FrontDoor:
         self.hand_over = hand_over
         self.guard = guard
         self.settings = settings
-        self.open = 0
-        """Connections, those too whose request is Hypercorn's."""
         self.draining = False
         self.letting_go = False
-        self.express = Express(intake, guard, settings)
+        self.express = Express(intake, guard, settings, self._let_off)
         self._connections_max = connections_max
         self._tls = tls
         self._connections: set[_Connection] = set()
         self._by_address: Counter[str] = Counter()
-        self._being_told = 0
+        self._nursery: trio.Nursery | None = None
 
-    async def serve(self, stream: trio.SocketStream) -> None:
-        """Serve one connection until it ends, and close it; one too many is told so at once."""
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve all connections that are taken in, and keep time; for ever. In the end they are closed."""
         try:
-            peer = peer_of(stream, map(Scope, self.settings.unix_scopes))
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self.express.run)
+                self._nursery.start_soon(self._keep_time)
+                task_status.started()
+        finally:
+            self.express.close()
+            for connection in list(self._connections):
+                self._close(connection)
+
+    def take_in(self, accepted: socket.socket) -> None:
+        """Serve a connection until it ends, and close it; one too many is told so at once."""
+        try:
+            peer = peer_of(accepted, map(Scope, self.settings.unix_scopes))
         except OSError:  # it has gone already
-            await trio.aclose_forcefully(stream)
+            accepted.close()
             return
-        self.open += 1
+        if self._tls is not None and peer.address:
+            connection: _Connection = _Encrypted(self, accepted, peer, self._tls)
+        else:
+            connection = _Connection(self, accepted, peer)
+        self._connections.add(connection)
         self._by_address[peer.address] += 1
         self.intake.statistics.connections += 1
-        try:
-            refusal = self._one_too_many(peer)
-            if refusal is None:
-                PEER.set(peer)
-                await self._serve(stream, peer)
-            else:
-                self.intake.statistics.connections_refused += 1
-                await self._turn_away(stream, refusal)
-        finally:
-            self.open -= 1
-            self._by_address -= Counter([peer.address])
-            self.intake.statistics.connections -= 1
+        refusal = self._one_too_many(peer)
+        if refusal is not None:
+            self.intake.statistics.connections_refused += 1
+            self._turn_away(connection, refusal)
+        elif isinstance(connection, _Encrypted):
+            self._start(connection)
+        else:
+            self.express.board(connection)
 
-    def _one_too_many(self, peer: Peer) -> ObserverError | None:
-        if self.open > self._connections_max:
+    def _one_too_many(self, peer: Peer, more: int = 0) -> ObserverError | None:
+        """Say why a connection is refused, if it is; also if so many ``more`` were allowed."""
+        if len(self._connections) > self._connections_max + more:
             return Overloaded(f"{self._connections_max:,} connections already", limit="listen.connections_max")
         most = self.settings.connections_per_address_max
-        if peer.address and self._by_address[peer.address] > most:
+        if peer.address and self._by_address[peer.address] > most + more:
             return TooManyConnections(
                 f"{most:,} connections from {peer.address} already", limit="listen.connections_per_address_max"
             )
         return None
 
-    async def _serve(self, stream: trio.SocketStream, peer: Peer) -> None:
-        if self._tls is not None and peer.address:
-            connection: _Connection = _Encrypted(self, stream, peer, self._tls)
-        else:
-            connection = _Connection(self, stream, peer)
-        async with stream:
-            self._connections.add(connection)
-            try:
-                await connection.run()
-            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-                return  # the client is gone, or speaks no TLS; what was stored for it is stored
-            finally:
-                self._connections.discard(connection)
-            if connection.is_last_said:
-                await connection.end()
-
-    async def _turn_away(self, stream: trio.SocketStream, refusal: ObserverError) -> None:
-        async with stream:
-            if self._tls is not None:
-                return  # to tell why takes a handshake
+    def _turn_away(self, connection: _Connection, refusal: ObserverError) -> None:
+        connection.ended = True
+        if self._tls is None:  # where it is spoken, to tell why takes a handshake
             with suppress(OSError):
-                os.write(stream.socket.fileno(), rendered(problem_reply(refusal), close=True))
-            if self._being_told < TOLD_AT_ONCE_MAX:
-                self._being_told += 1
-                try:
-                    await linger(stream)
-                finally:
-                    self._being_told -= 1
+                os.write(connection.descriptor, rendered(problem_reply(refusal), close=True))
+            connection.is_last_said = self._one_too_many(connection.peer, TOLD_AT_ONCE_MAX) is None
+        self._settle(connection)
 
-    async def run(self) -> None:
-        """Serve the express lane, and keep time; for ever."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.express.run)
-            nursery.start_soon(self._keep_time)
+    def _let_off(self, connection: Rider) -> None:
+        assert isinstance(connection, _Connection)
+        if connection.ended and not connection.unsent:
+            self._settle(connection)
+        else:
+            connection.busy = True
+            self._start(connection)
+
+    def _start(self, connection: _Connection) -> None:
+        """Give a connection a task of its own."""
+        assert self._nursery is not None
+        connection.scope = trio.CancelScope()
+        self._nursery.start_soon(self._serve, connection)
+
+    async def _serve(self, connection: _Connection) -> None:
+        PEER.set(connection.peer)
+        try:
+            await connection.run()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            # The client is gone, or speaks no TLS; what was stored for it is stored.
+            connection.ended, connection.is_last_said = True, False
+        self._settle(connection)
+
+    def _settle(self, connection: _Connection) -> None:
+        """Lead a connection on that has no task, or none any more."""
+        if connection.is_last_said:
+            self.express.linger(connection)
+        elif connection.ended or self.letting_go:
+            self._close(connection)
+        else:
+            self.express.board(connection)
+
+    def _close(self, connection: _Connection) -> None:
+        connection.socket.close()
+        self._connections.discard(connection)
+        self._by_address[connection.peer.address] -= 1
+        if not self._by_address[connection.peer.address]:
+            del self._by_address[connection.peer.address]
+        self.intake.statistics.connections -= 1
 
     async def _keep_time(self) -> None:
         """Let go of what takes longer than it may. One look a second costs less than a timer a request."""
         while True:
             await trio.sleep(LOOK_S)
             now = trio.current_time()
-            for connection in self._connections:
-                if now > connection.until:
+            for connection in [connection for connection in self._connections if now > connection.until]:
+                if connection.is_off:
                     connection.scope.cancel()
+                else:
+                    self.express.drop(connection)
 
     async def drain(self) -> None:
         """End each connection with its next answer; after a moment, let go of those that are silent.
@@ -220,50 +246,60 @@ class TooManyConnections(ObserverError):
 
 
 class _Connection(Rider):
-    """One connection, and the task that serves it.
+    """One connection, and what its task does.
 
     Reads and writes go to the descriptor: it is ready when we are told so, and a small answer always fits.
     """
 
-    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
+    __slots__ = ("_answering", "_door", "_expects_body", "_stream", "scope")
 
-    def __init__(self, door: FrontDoor, stream: trio.SocketStream, peer: Peer) -> None:
-        super().__init__(stream.socket.fileno(), peer)
-        self.stream = self._socket_stream = stream
-        self.scope = trio.CancelScope()
+    scope: trio.CancelScope
+    """Around all that the task does. Cancelled when its time is over."""
+
+    def __init__(self, door: FrontDoor, accepted: socket.socket, peer: Peer) -> None:
+        super().__init__(accepted, peer)
         self._door = door
+        self._stream: trio.SocketStream | None = None
         self._answering = False
         self._expects_body = False
 
+    @property
+    def stream(self) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+        """The connection for those who send much, and for Hypercorn."""
+        if self._stream is None:
+            self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(self.socket))
+        return self._stream
+
     async def run(self) -> None:
-        """Answer requests until the connection ends.
+        """Answer what is there, until it waits for another request, or ends.
 
         :raises OSError, trio.BrokenResourceError: the client is gone.
         """
         with self.scope:
-            while not self.ended and (self.unread or not self._door.letting_go):
-                self.unread = self.unread.removeprefix(b"\r\n")  # some send it behind a body (RFC 9112, 2.2)
-                if self.unread:
-                    await self._serve_one()
-                else:
-                    await self._ride()
-        if self.scope.cancelled_caught and self.busy and not self._answering:
-            await self._say_too_late()
+            await self._serve_all()
+        if self.scope.cancelled_caught:
+            await self._be_late()
 
-    async def end(self) -> None:
-        """Say that this was all, kindly: the client may be sending still what is not read any more."""
-        await linger(self._socket_stream)
-
-    def let_go(self) -> None:
-        """End the connection if it is idle; those in the lane end there."""
-
-    async def _ride(self) -> None:
-        self.busy = self._answering = False
-        await self._door.express.ride(self)
-        self.busy = True
+    async def _serve_all(self) -> None:
         if self.unsent:
             await self._send_all(self.unsent)
             self.unsent = b""
+        while not self.ended:
+            self.unread = self.unread.removeprefix(b"\r\n")  # some send it behind a body (RFC 9112, 2.2)
+            if not self.unread:
+                break
+            await self._serve_one()
+        self.busy = self._answering = False
+
+    async def _be_late(self) -> None:
+        """End a connection whose time is over, and tell its client, if it waits for an answer and listens."""
+        self.ended = True
+        if self.busy and not self._answering:
+            with trio.move_on_after(LAST_WORD_S):
+                await self._refuse(body_late() if self._expects_body else head_late())
+
+    def let_go(self) -> None:
+        """End the connection if it is idle; those in the lane end there."""
 
     async def _serve_one(self) -> None:
         try:
@@ -398,53 +434,57 @@ class _Connection(Rider):
         await self.stream.send_all(data)
         self.until = inf
 
-    async def _say_too_late(self) -> None:
-        """Tell a client whose request did not come in time, if it listens."""
-        with trio.move_on_after(LAST_WORD_S):
-            await self._refuse(body_late() if self._expects_body else head_late())
-
 
 class _Encrypted(_Connection):
     """One over TLS. What is read and sent goes through the stream; it does not ride."""
 
-    stream: trio.SSLStream[trio.SocketStream]
+    __slots__ = ("_encrypted", "_is_idle")
 
-    def __init__(self, door: FrontDoor, stream: trio.SocketStream, peer: Peer, tls: ssl.SSLContext) -> None:
-        super().__init__(door, stream, peer)
-        self.stream = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
+    def __init__(self, door: FrontDoor, accepted: socket.socket, peer: Peer, tls: ssl.SSLContext) -> None:
+        super().__init__(door, accepted, peer)
+        plain = trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+        self._encrypted = trio.SSLStream(plain, tls, server_side=True, https_compatible=True)
+        self._is_idle = False
+
+    @property
+    def stream(self) -> trio.SSLStream[trio.SocketStream]:
+        """The connection."""
+        return self._encrypted
 
     async def run(self) -> None:
-        """Shake hands, and answer requests until the connection ends.
+        """Shake hands, answer requests until the connection ends, and say so in TLS's words too.
+
+        Without them what was sent may count as cut off.
 
         :raises OSError, trio.BrokenResourceError: the client is gone, or speaks no TLS.
         """
-        self.until = trio.current_time() + self._door.settings.head_seconds_max
-        with self.scope:
-            await self.stream.do_handshake()
-        if not self.scope.cancelled_caught:
-            self.scope = trio.CancelScope()
-            await super().run()
-
-    async def end(self) -> None:
-        """Say that this was all, in TLS's words too, or what was sent may count as cut off."""
-        with trio.move_on_after(LAST_WORD_S), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self.stream.unwrap()
-        await super().end()
+        await super().run()
+        self.ended = True
+        if self.is_last_said:
+            with trio.move_on_after(LAST_WORD_S), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._encrypted.unwrap()
 
     def let_go(self) -> None:
         """End the connection if it is idle."""
-        if not self.is_off:
+        if self._is_idle:
             self.scope.cancel()
 
-    async def _ride(self) -> None:
+    async def _serve_all(self) -> None:
+        self.until = trio.current_time() + self._door.settings.head_seconds_max
+        await self._encrypted.do_handshake()
+        while not (self.ended or self._door.letting_go):
+            await self._wait()
+            await super()._serve_all()
+
+    async def _wait(self) -> None:
         """Wait for the next request, in nobody's lane."""
-        self.busy = self._answering = self.is_off = False
         self.until = trio.current_time() + self._door.settings.idle_seconds_max
+        self._is_idle = True
         self.unread = bytes(await self._read(self.piece))
-        self.busy, self.ended, self.is_off, self.until = True, not self.unread, True, inf
+        self._is_idle, self.ended, self.until = False, not self.unread, inf
 
     async def _read(self, most: int) -> bytes | bytearray:
-        return await self.stream.receive_some(most)
+        return await self._encrypted.receive_some(most)
 
     def _send_now(self, data: bytes) -> int:  # noqa: ARG002 - nothing can be encrypted without a turn
         return 0

@@ -21,7 +21,6 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import Final
 
-import trio
 from msgspec import Struct
 
 from observer_actors.errors import ObserverError
@@ -166,15 +165,15 @@ def _without_port(host: str) -> str:
     return name if colon and (port.isdigit() or not port) else host
 
 
-def peer_of(stream: trio.SocketStream, unix_scopes: Iterable[Scope]) -> Peer:
+def peer_of(connection: socket.socket, unix_scopes: Iterable[Scope]) -> Peer:
     """Say who is at the other end.
 
     :param unix_scopes: for users of a Unix socket other than root and our own.
     :raises OSError: nobody any more.
     """
-    if stream.socket.family != socket.AF_UNIX:
-        return Peer(stream.socket.getpeername()[0])
-    raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    if connection.family != socket.AF_UNIX:
+        return Peer(connection.getpeername()[0])
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     assert isinstance(raw, bytes)
     _, uid, _ = _CREDENTIALS.unpack(raw)
     return Peer("", ALL_SCOPES if uid in (0, os.geteuid()) else frozenset(unix_scopes))

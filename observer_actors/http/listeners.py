@@ -11,24 +11,26 @@ import os
 import socket
 import ssl
 import stat
-from collections import deque
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 import trio
 
 from observer_actors.addresses import UNIX
 from observer_actors.errors import AddressUnavailable, ConfigInvalid
 from observer_actors.settings import ListenSettings
 
-__all__ = ["Accepting", "address_of", "open_listeners", "serving_sockets", "tls_context"]
+__all__ = ["accept", "address_of", "open_listeners", "serving_sockets", "tls_context"]
 
 BACKLOG: Final = 1_024
 ACCEPTED_AT_ONCE: Final = 64
 """Connections taken in at one turn of the event loop. Under load a turn takes a millisecond and more: taken in singly,
 a thousand agents that come at once would wait for a second, with their first events sent already."""
+ACCEPT_AGAIN_S: Final = 0.1
+"""After an error of accept(2), of which the usual one is that too many files are open."""
 UNREAD_MS_MAX: Final = 30_000
 """A client that does not read what it asked for is cut off by the kernel after this long: Hypercorn shields its sends,
 with no limit of its own."""
@@ -80,38 +82,38 @@ def serving_sockets(settings: ListenSettings, *, needs_token: bool = False) -> I
         yield listeners
 
 
-class Accepting(trio.abc.Listener[trio.SocketStream]):
-    """Accepts on a socket that listens, all that wait at once.
+async def accept(listener: socket.socket, take_in: Callable[[socket.socket], None]) -> None:
+    """Accept all that wait at once, for ever; where that fails, again after a moment.
 
     :param listener: ours from here on.
+    :param take_in: is given each connection, which never blocks.
     """
+    is_failing = False
+    with listener:
+        listener.setblocking(False)
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            for _ in range(ACCEPTED_AT_ONCE):
+                try:
+                    connection = _accepted(listener)
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if not is_failing:
+                        structlog.get_logger(actor="ingest").warning("accepting_failed", error=str(error))
+                    is_failing = True
+                    await trio.sleep(ACCEPT_AGAIN_S)
+                    break
+                is_failing = False
+                take_in(connection)
 
-    def __init__(self, listener: socket.socket) -> None:
-        self._listener = listener
-        self._singly = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
-        self._accepted: deque[trio.SocketStream] = deque()
 
-    async def accept(self) -> trio.SocketStream:
-        """Give a connection; those that were accepted with another one without a turn of the event loop.
-
-        :raises OSError: as `trio.SocketListener` does.
-        """
-        if not self._accepted:
-            self._accepted.append(await self._singly.accept())
-            self._accept_more()
-        return self._accepted.popleft()
-
-    def _accept_more(self) -> None:
-        with suppress(OSError):  # there are no more; or what is wrong will be said when the next one is waited for
-            while len(self._accepted) < ACCEPTED_AT_ONCE:
-                connection, _ = self._listener.accept()
-                self._accepted.append(trio.SocketStream(trio.socket.from_stdlib_socket(connection)))
-
-    async def aclose(self) -> None:
-        """Stop listening; what was accepted and not given is closed."""
-        for stream in self._accepted:
-            stream.socket.close()
-        await self._singly.aclose()
+def _accepted(listener: socket.socket) -> socket.socket:
+    connection, _ = listener.accept()
+    connection.setblocking(False)
+    if connection.family != socket.AF_UNIX:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 def address_of(listener: socket.socket, *, tls: bool = False) -> str:

@@ -10,7 +10,6 @@ import resource
 import socket
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 import trio
@@ -21,7 +20,7 @@ from observer_actors.http.front_door import Advise, FrontDoor
 from observer_actors.http.gate import Application, Gate
 from observer_actors.http.guard import Guard
 from observer_actors.http.intake import Intake
-from observer_actors.http.listeners import Accepting, tls_context
+from observer_actors.http.listeners import accept, tls_context
 from observer_actors.http.web import Web
 from observer_actors.settings import ListenSettings
 from observer_actors.supervision import Life
@@ -107,8 +106,8 @@ class IngestServer:
             tls=tls_context(settings),
         )
         async with web.started(), trio.open_nursery() as connections:
-            connections.start_soon(door.run)
-            await self._accept_until_told(door, connections, life)
+            await connections.start(door.run)
+            await self._accept_until_told(door, life)
             life.at("draining")
             self._on_stopping()
             await web.drain()
@@ -119,11 +118,10 @@ class IngestServer:
             web.abort()
             connections.cancel_scope.cancel()
 
-    async def _accept_until_told(self, door: FrontDoor, connections: trio.Nursery, life: Life) -> None:
-        listeners = [Accepting(listener.dup()) for listener in self._listeners]
+    async def _accept_until_told(self, door: FrontDoor, life: Life) -> None:
         async with trio.open_nursery() as accepting:
-            serve = partial(trio.serve_listeners, door.serve, listeners, handler_nursery=connections)
-            await accepting.start(serve)
+            for listener in self._listeners:
+                accepting.start_soon(accept, listener.dup(), door.take_in)
             life.at("serving")
             life.ready()
             await life.stopping.wait()

@@ -9,6 +9,7 @@ What Hypercorn leaves open is kept here: time for an answer, how many requests a
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
@@ -27,7 +28,6 @@ from hypercorn.utils import wrap_app
 from observer_actors.errors import ObserverError, Overloaded
 from observer_actors.http.bodies import BYTES_A_SECOND_MIN, head_too_large, no_request
 from observer_actors.http.gate import GO_ON
-from observer_actors.http.lingering import end
 from observer_actors.http.replies import problem_reply
 from observer_actors.http.wire import rendered
 from observer_actors.settings import ListenSettings
@@ -358,8 +358,9 @@ class _Rest(_Ours):
 
     async def send_eof(self) -> None:
         """Say that no more is sent."""
-        if not self._is_given_back:
-            end(self._plain)
+        if not self._is_given_back:  # Trio's takes a turn for it, in which no other task may send
+            with suppress(OSError):
+                self._plain.socket.shutdown(socket.SHUT_WR)
 
 
 class _EncryptedRest(_Ours):

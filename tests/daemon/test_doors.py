@@ -461,15 +461,16 @@ async def test_a_body_that_stands_still_gives_its_room_back(tmp_path: Path, way:
 
 @injected_time
 async def test_what_comes_of_a_body_puts_off_when_the_next_of_it_must_be_there() -> None:
-    ours, theirs = trio.socket.socketpair()
-    with theirs:
-        async with trio.SocketStream(ours) as stream, trio.open_nursery() as nursery:
-            connection = _Connection(None, stream, Peer(""))  # type: ignore[arg-type]  # no door is needed to receive
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, theirs:
+        async with trio.open_nursery() as nursery:
+            connection = _Connection(None, ours, Peer(""))  # type: ignore[arg-type]  # no door is needed to receive
             began = trio.current_time()
             nursery.start_soon(connection._receive, 40_000, Arrival(60.0))  # noqa: SLF001
             await trio.testing.wait_all_tasks_blocked()
             assert connection.until - began == STALL_S
-            await theirs.send(b"x" * 32_768)
+            theirs.sendall(b"x" * 32_768)
             await trio.testing.wait_all_tasks_blocked()
             assert connection.until - began == STALL_S + 32_768 / BYTES_A_SECOND_MIN
             nursery.cancel_scope.cancel()
@@ -477,21 +478,21 @@ async def test_what_comes_of_a_body_puts_off_when_the_next_of_it_must_be_there()
 
 async def test_a_body_whose_time_is_over_as_its_end_comes_is_not_taken() -> None:
     """Else its caller hears 408, and it is stored."""
-    ours, theirs = trio.socket.socketpair()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
     scope = trio.CancelScope()
 
     class Over(Arrival):
         def came(self, count: int) -> None:  # noqa: ARG002 - as its parent's
             scope.cancel()
 
-    with theirs:
-        async with trio.SocketStream(ours) as stream:
-            connection = _Connection(None, stream, Peer(""))  # type: ignore[arg-type]  # no door is needed to receive
-            await theirs.send(b"x" * 10)
-            is_whole = None
-            with scope:
-                is_whole = await connection._receive(10, Over(60.0))  # noqa: SLF001
-            assert (is_whole, scope.cancelled_caught) == (None, True)
+    with ours, theirs:
+        connection = _Connection(None, ours, Peer(""))  # type: ignore[arg-type]  # no door is needed to receive
+        theirs.sendall(b"x" * 10)
+        is_whole = None
+        with scope:
+            is_whole = await connection._receive(10, Over(60.0))  # noqa: SLF001
+        assert (is_whole, scope.cancelled_caught) == (None, True)
 
 
 @injected_time

@@ -219,3 +219,45 @@ async def test_who_has_sent_a_small_event_may_send_a_larger_one_in_the_lane(
         made.riders[0].sendall(event_of(3_000))
         await made.answered(made.riders[:1])
         assert made.sizes == [1]
+
+
+async def test_a_connection_that_waits_for_its_next_request_has_no_task(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, listen=ListenSettings(port=0))
+    with trio.fail_after(LIMIT_S), ExitStack() as stack:
+        async with daemon_inside(settings) as daemon:
+            port = int(daemon.addresses[0].rpartition(":")[2])
+            before = trio.lowlevel.current_statistics().tasks_living
+            for ask in (
+                EVENT,
+                EVENT.replace(b"/event", b"/events"),
+                b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            ):
+                for _ in range(10):
+                    client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                    client.sendall(ask)
+                    await trio.lowlevel.wait_readable(client)
+                    assert client.recv(4_096).startswith(b"HTTP/1.1 200 ")
+            await eventually(lambda: trio.lowlevel.current_statistics().tasks_living <= before + 5)
+
+
+@pytest.mark.parametrize("path", [b"/event", b"/events"])
+async def test_what_comes_at_the_last_moment_of_a_drain_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: bytes
+) -> None:
+    settings = Settings(data_dir=tmp_path, listen=ListenSettings(port=0))
+    let_go = Express.let_go
+    with trio.fail_after(LIMIT_S), socket.socket() as client:
+
+        def late(lane: Express) -> None:
+            client.sendall(EVENT.replace(b"/event", path))
+            let_go(lane)
+
+        monkeypatch.setattr(Express, "let_go", late)
+        async with daemon_inside(settings) as daemon:
+            client.connect(("127.0.0.1", int(daemon.addresses[0].rpartition(":")[2])))
+            client.sendall(EVENT)
+            await trio.lowlevel.wait_readable(client)
+            assert client.recv(4_096).startswith(b"HTTP/1.1 200 ")
+        answer = client.recv(4_096)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" in answer.lower()

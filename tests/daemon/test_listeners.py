@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import stat
@@ -20,9 +21,10 @@ import trio
 
 from observer_actors.client import record_external_op
 from observer_actors.errors import AddressUnavailable, ConfigInvalid
-from observer_actors.http.listeners import ACCEPTED_AT_ONCE, Accepting, address_of, open_listeners
+from observer_actors.http.listeners import ACCEPTED_AT_ONCE, accept, address_of, open_listeners
 from observer_actors.settings import ListenSettings
 from tests.commands.typed import answered, environment, typed
+from tests.daemon.inside import eventually
 from tests.harness import journal_ops, running_daemon
 
 READY_S: Final = 20.0
@@ -56,26 +58,35 @@ async def test_those_who_wait_are_accepted_together() -> None:
             client.sendall(b"%d" % number)
         turns = _Turns()
         trio.lowlevel.add_instrument(turns)
-        async with Accepting(listener.dup()) as accepting:
-            streams = [await accepting.accept() for _ in range(many)]
-            assert many // ACCEPTED_AT_ONCE <= turns.count <= 2 * (many // ACCEPTED_AT_ONCE + 1), "not one for each"
+        accepted: list[socket.socket] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept, listener.dup(), lambda given: accepted.append(stack.enter_context(given)))
+            await eventually(lambda: len(accepted) == many)
+            assert turns.count <= 2 * (many // ACCEPTED_AT_ONCE + 2), "not one for each"
             trio.lowlevel.remove_instrument(turns)
-            assert [await stream.receive_some() for stream in streams] == [b"%d" % number for number in range(many)]
-            for stream in streams:
-                await stream.aclose()
-            with trio.move_on_after(0.05) as waits:
-                await accepting.accept()
-            assert waits.cancelled_caught, "nobody else has come"
+            assert [given.recv(10) for given in accepted] == [b"%d" % number for number in range(many)]
+            nursery.cancel_scope.cancel()
 
 
-async def test_what_was_accepted_and_not_given_is_closed_with_the_listener() -> None:
-    with open_listeners(ListenSettings(port=0))[0] as listener:
-        first, second = (socket.create_connection(listener.getsockname(), timeout=5) for _ in range(2))
-        with first, second:
-            accepting = Accepting(listener.dup())
-            await (await accepting.accept()).aclose()
-            await accepting.aclose()
-            assert (first.recv(1), second.recv(1)) == (b"", b"")
+async def test_where_no_more_files_can_be_opened_those_who_wait_are_accepted_later(tmp_path: Path) -> None:
+    """And who is connected is served meanwhile."""
+    async with running_daemon(tmp_path) as daemon:
+        port = int(daemon.url.rpartition(":")[2])
+        event = b'POST /event HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16\r\n\r\n{"endpoint":"a"}'
+        async with await trio.open_tcp_stream("127.0.0.1", port) as before:
+            await before.send_all(event)
+            assert b" 200 " in await before.receive_some()
+            limits = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+            async with await trio.open_tcp_stream("127.0.0.1", port) as waiting:
+                await waiting.send_all(event)
+                await daemon.logged("accepting_failed")
+                await before.send_all(event)
+                assert b" 200 " in await before.receive_some()
+                resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, limits)
+                with trio.fail_after(10):
+                    assert b" 200 " in await waiting.receive_some()
+        assert sum(line.get("event") == "accepting_failed" for line in daemon.log) == 1, "said once"
 
 
 def has_ipv6() -> bool:
