@@ -179,11 +179,17 @@ class Express:
         self._epoll.close()
 
     def board(self, rider: Rider) -> None:
-        """Answer what can be answered here, until the rider is let off."""
+        """Answer what can be answered here, until the rider is let off.
+
+        :raises OSError: the kernel has no room to watch it.
+        """
         self._enter(rider, _EVENTS, self._settings.idle_seconds_max)
 
     def linger(self, rider: Rider) -> None:
-        """Say that no more is sent, pass over what comes, and let off with the end of that, or after a moment."""
+        """Say that no more is sent, pass over what comes, and let off with the end of that, or after a moment.
+
+        :raises OSError: as of `board`.
+        """
         with suppress(OSError):
             rider.socket.shutdown(socket.SHUT_WR)
         rider.piece = LINGERING_BYTES
@@ -197,8 +203,8 @@ class Express:
     def _enter(self, rider: Rider, events: int, seconds: float) -> None:
         rider.busy = rider.is_off = False
         rider.until = trio.current_time() + seconds
-        self._riders[rider.descriptor] = rider
         self._epoll.register(rider.descriptor, events)
+        self._riders[rider.descriptor] = rider
 
     def _let_off(self, rider: Rider) -> None:
         rider.group, rider.is_off, rider.until = None, True, inf

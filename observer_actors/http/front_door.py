@@ -146,7 +146,7 @@ class FrontDoor:
         elif isinstance(connection, _Encrypted):
             self._start(connection)
         else:
-            self.express.board(connection)
+            self._settle(connection)
 
     def _one_too_many(self, peer: Peer, more: int = 0) -> ObserverError | None:
         """Say why a connection is refused, if it is; also if so many ``more`` were allowed."""
@@ -192,12 +192,15 @@ class FrontDoor:
 
     def _settle(self, connection: _Connection) -> None:
         """Lead a connection on that has no task, or none any more."""
-        if connection.is_last_said:
-            self.express.linger(connection)
-        elif connection.ended or self.letting_go:
+        try:
+            if connection.is_last_said:
+                self.express.linger(connection)
+            elif connection.ended or self.letting_go:
+                self._close(connection)
+            else:
+                self.express.board(connection)
+        except OSError:  # the kernel watches no more of them
             self._close(connection)
-        else:
-            self.express.board(connection)
 
     def _close(self, connection: _Connection) -> None:
         connection.socket.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -261,3 +262,29 @@ async def test_what_comes_at_the_last_moment_of_a_drain_is_answered(
         answer = client.recv(4_096)
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert b"connection: close" in answer.lower()
+
+
+async def test_a_connection_that_the_kernel_has_no_room_to_watch_is_closed_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """epoll_ctl(2): ENOSPC beyond `max_user_watches`, ENOMEM."""
+
+    def refuse(lane: Express, rider: Rider) -> None:  # noqa: ARG001 - as `board`
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    settings = Settings(data_dir=tmp_path, listen=ListenSettings(port=0))
+    with trio.fail_after(LIMIT_S):
+        async with daemon_inside(settings) as daemon:
+            port = int(daemon.addresses[0].rpartition(":")[2])
+            with monkeypatch.context() as patched:
+                patched.setattr(Express, "board", refuse)
+                async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+                    assert await client.receive_some() == b""
+            async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+                await client.send_all(EVENT)
+                assert (await client.receive_some()).startswith(b"HTTP/1.1 200 ")
+                with monkeypatch.context() as patched:
+                    patched.setattr(Express, "board", refuse)
+                    await client.send_all(EVENT.replace(b"/event", b"/events"))
+                    assert (await client.receive_some()).startswith(b"HTTP/1.1 200 ")
+                    assert await client.receive_some() == b""
