@@ -50,12 +50,15 @@ from observer_actors.http.wire import INCOMPLETE, Head, Incomplete, head_bytes, 
 from observer_actors.settings import ListenSettings
 from observer_actors.tokens import Scope
 
-__all__ = ["Advise", "FrontDoor", "HandOver"]
+__all__ = ["Advise", "FrontDoor", "HandOver", "Stream"]
 
 Advise = Callable[[str, str], Awaitable[Reply]]
 """Answers `GET /advice`, given its query and its ``Accept`` header."""
 
-HandOver = Callable[[trio.SocketStream | trio.SSLStream[trio.SocketStream], bytes, int], Awaitable[bytes | None]]
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+"""A connection, without TLS or with it."""
+
+HandOver = Callable[[Stream, bytes, int], Awaitable[bytes | None]]
 """Serves the next request of a connection, given the bytes that have been read of it, and how many requests it has made
 before. Gives what has come behind it; None when the connection is to be closed."""
 
@@ -267,7 +270,7 @@ class _Connection(Rider):
         self._expects_body = False
 
     @property
-    def stream(self) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+    def stream(self) -> Stream:
         """The connection for those who send much, and for Hypercorn."""
         if self._stream is None:
             self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(self.socket))

@@ -27,6 +27,7 @@ from hypercorn.utils import wrap_app
 
 from observer_actors.errors import ObserverError, Overloaded
 from observer_actors.http.bodies import BYTES_A_SECOND_MIN, head_too_large, no_request
+from observer_actors.http.front_door import Stream
 from observer_actors.http.gate import GO_ON
 from observer_actors.http.replies import problem_reply
 from observer_actors.http.wire import rendered
@@ -34,8 +35,6 @@ from observer_actors.settings import ListenSettings
 
 __all__ = ["Web"]
 
-
-_Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 REQUESTS_MAX: Final = 500
 """At once: each takes some 50 KB, whatever it is about."""
@@ -83,7 +82,7 @@ class Web:
             await lifespan.wait_for_shutdown()
             nursery.cancel_scope.cancel()
 
-    async def serve(self, stream: _Stream, unread: bytes, requests: int) -> bytes | None:
+    async def serve(self, stream: Stream, unread: bytes, requests: int) -> bytes | None:
         """Serve the next request of a connection that has made so many before.
 
         :param unread: the request; at least its whole head, unless there will be no more of it.
@@ -287,7 +286,7 @@ class _Ours:
     The stream itself stays open, for it is the front door's.
     """
 
-    def __init__(self, stream: _Stream, unread: bytes, sends: set[trio.CancelScope], settings: ListenSettings) -> None:
+    def __init__(self, stream: Stream, unread: bytes, sends: set[trio.CancelScope], settings: ListenSettings) -> None:
         self.unread = unread
         self.is_broken = False
         """An answer could not be sent."""
