@@ -212,11 +212,6 @@ class Express:
         self._epoll.unregister(rider.descriptor)
         self._on_let_off(rider)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nobody rides."""
-        return not self._riders
-
     def let_go(self) -> None:
         """Take what has come, and let go of those that are silent."""
         group = Group()

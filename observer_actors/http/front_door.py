@@ -69,8 +69,8 @@ BEGINNINGS_BYTES_MAX: Final = 8 * 1024 * 1024
 """Of all unfinished heads that are longer, and their requests until Hypercorn has answered them; and of all unfinished
 requests up to `RECEIVE_BYTES`. They do not wait behind large bodies."""
 TOLD_AT_ONCE_MAX: Final = 32
-"""Connections beyond a limit that are turned away and given time to read why. Each takes a descriptor beyond
-`connections_max`, and the journal needs some too: what is beyond this is closed at once, and may not see it."""
+"""Connections that are turned away and given time to read why. Each takes a descriptor beyond `connections_max`, and
+the journal needs some too: what is beyond this is closed at once, and may not see it."""
 LAST_REQUESTS_S: Final = 0.2
 """A client of ours sends its next request within milliseconds."""
 LAST_WORD_S: Final = 1.0
@@ -113,8 +113,11 @@ class FrontDoor:
         self._connections_max = connections_max
         self._tls = tls
         self._connections: set[_Connection] = set()
+        self._turned_away: set[_Connection] = set()
+        """Of those that are open still."""
         self._by_address: Counter[str] = Counter()
         self._nursery: trio.Nursery | None = None
+        """While connections are taken in."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve all connections that are taken in, and keep time; for ever. In the end they are closed."""
@@ -124,8 +127,9 @@ class FrontDoor:
                 self._nursery.start_soon(self._keep_time)
                 task_status.started()
         finally:
+            self._nursery = None
             self.express.close()
-            for connection in list(self._connections):
+            for connection in self._connections | self._turned_away:
                 self._close(connection)
 
     def take_in(self, accepted: socket.socket) -> None:
@@ -135,39 +139,43 @@ class FrontDoor:
         except OSError:  # it has gone already
             accepted.close()
             return
+        if self._nursery is None:  # all have just been closed
+            accepted.close()
+            return
+        self.intake.statistics.connections += 1
         if self._tls is not None and peer.address:
             connection: _Connection = _Encrypted(self, accepted, peer, self._tls)
         else:
             connection = _Connection(self, accepted, peer)
-        self._connections.add(connection)
-        self._by_address[peer.address] += 1
-        self.intake.statistics.connections += 1
         refusal = self._one_too_many(peer)
         if refusal is not None:
-            self.intake.statistics.connections_refused += 1
             self._turn_away(connection, refusal)
-        elif isinstance(connection, _Encrypted):
+            return
+        self._connections.add(connection)
+        self._by_address[peer.address] += 1
+        if isinstance(connection, _Encrypted):
             self._start(connection)
         else:
             self._settle(connection)
 
-    def _one_too_many(self, peer: Peer, more: int = 0) -> ObserverError | None:
-        """Say why a connection is refused, if it is; also if so many ``more`` were allowed."""
-        if len(self._connections) > self._connections_max + more:
+    def _one_too_many(self, peer: Peer) -> ObserverError | None:
+        if len(self._connections) >= self._connections_max:
             return Overloaded(f"{self._connections_max:,} connections already", limit="listen.connections_max")
         most = self.settings.connections_per_address_max
-        if peer.address and self._by_address[peer.address] > most + more:
+        if peer.address and self._by_address[peer.address] >= most:
             return TooManyConnections(
                 f"{most:,} connections from {peer.address} already", limit="listen.connections_per_address_max"
             )
         return None
 
     def _turn_away(self, connection: _Connection, refusal: ObserverError) -> None:
+        self.intake.statistics.connections_refused += 1
+        self._turned_away.add(connection)
         connection.ended = True
-        if self._tls is None:  # where it is spoken, to tell why takes a handshake
+        if not isinstance(connection, _Encrypted):  # to tell it why takes a handshake
             with suppress(OSError):
                 os.write(connection.descriptor, rendered(problem_reply(refusal), close=True))
-            connection.is_last_said = self._one_too_many(connection.peer, TOLD_AT_ONCE_MAX) is None
+            connection.is_last_said = len(self._turned_away) <= TOLD_AT_ONCE_MAX
         self._settle(connection)
 
     def _let_off(self, connection: Rider) -> None:
@@ -207,18 +215,23 @@ class FrontDoor:
 
     def _close(self, connection: _Connection) -> None:
         connection.socket.close()
-        self._connections.discard(connection)
+        self.intake.statistics.connections -= 1
+        if connection in self._turned_away:
+            self._turned_away.remove(connection)
+            return
+        self._connections.remove(connection)
         self._by_address[connection.peer.address] -= 1
         if not self._by_address[connection.peer.address]:
             del self._by_address[connection.peer.address]
-        self.intake.statistics.connections -= 1
 
     async def _keep_time(self) -> None:
         """Let go of what takes longer than it may. One look a second costs less than a timer a request."""
         while True:
             await trio.sleep(LOOK_S)
             now = trio.current_time()
-            for connection in [connection for connection in self._connections if now > connection.until]:
+            for connection in self._connections | self._turned_away:
+                if now <= connection.until:
+                    continue
                 if connection.is_off:
                     connection.scope.cancel()
                 else:
@@ -230,7 +243,7 @@ class FrontDoor:
         Who has just been answered may be sending again: closed at once, it would not know whether we have it.
         """
         self.express.draining = self.draining = True
-        if not self.express.is_empty:
+        if self._connections:
             await trio.sleep(LAST_REQUESTS_S)
         self.letting_go = True
         self.express.let_go()
@@ -299,7 +312,7 @@ class _Connection(Rider):
 
     async def _be_late(self) -> None:
         """End a connection whose time is over, and tell its client, if it waits for an answer and listens."""
-        self.ended = True
+        self.ended, self.unsent = True, b""
         if self.busy and not self._answering:
             with trio.move_on_after(LAST_WORD_S):
                 await self._refuse(body_late() if self._expects_body else head_late())
@@ -439,17 +452,19 @@ class _Connection(Rider):
         self.until = trio.current_time() + self._door.settings.answer_seconds_max
         await self.stream.send_all(data)
         self.until = inf
+        await trio.lowlevel.checkpoint_if_cancelled()  # whose time is over has no other request stored
 
 
 class _Encrypted(_Connection):
     """One over TLS. What is read and sent goes through the stream; it does not ride."""
 
-    __slots__ = ("_encrypted", "_is_idle")
+    __slots__ = ("_encrypted", "_is_idle", "_tls")
+
+    _encrypted: trio.SSLStream[trio.SocketStream]
 
     def __init__(self, door: FrontDoor, accepted: socket.socket, peer: Peer, tls: ssl.SSLContext) -> None:
         super().__init__(door, accepted, peer)
-        plain = trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
-        self._encrypted = trio.SSLStream(plain, tls, server_side=True, https_compatible=True)
+        self._tls = tls
         self._is_idle = False
 
     @property
@@ -464,11 +479,16 @@ class _Encrypted(_Connection):
 
         :raises OSError, trio.BrokenResourceError: the client is gone, or speaks no TLS.
         """
-        await super().run()
-        self.ended = True
-        if self.is_last_said:
-            with trio.move_on_after(LAST_WORD_S), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._encrypted.unwrap()
+        plain = trio.SocketStream(trio.socket.from_stdlib_socket(self.socket))
+        self._encrypted = trio.SSLStream(plain, self._tls, server_side=True, https_compatible=True)
+        try:
+            await super().run()
+            self.ended = True
+            if self.is_last_said:
+                with trio.move_on_after(LAST_WORD_S), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await self._encrypted.unwrap()
+        finally:
+            vars(self._encrypted).clear()  # it leads back to itself: some 30 KB until the next search for garbage
 
     def let_go(self) -> None:
         """End the connection if it is idle."""
@@ -483,11 +503,14 @@ class _Encrypted(_Connection):
             await super()._serve_all()
 
     async def _wait(self) -> None:
-        """Wait for the next request, in nobody's lane."""
+        """Wait for the next request, in nobody's lane. One that has come as the wait is over is the last."""
         self.until = trio.current_time() + self._door.settings.idle_seconds_max
+        whole, self.scope = self.scope, trio.CancelScope()
         self._is_idle = True
-        self.unread = bytes(await self._read(self.piece))
-        self._is_idle, self.ended, self.until = False, not self.unread, inf
+        with self.scope:
+            self.unread = bytes(await self._read(self.piece))
+        self._is_idle, self.scope = False, whole
+        self.ended, self.until = not self.unread, inf
 
     async def _read(self, most: int) -> bytes | bytearray:
         return await self._encrypted.receive_some(most)
