@@ -5,7 +5,7 @@ with the event loop in between. So connections between two requests wait here to
 loop watches as a whole. What can be answered without waiting for anything but the disk (one whole plain event, with
 room for it) is read, submitted and answered here. Everything else is *let off*: the connection gets a task of its own,
 which goes on with the bytes that were read, and comes back for the next request. So an idle connection has no task,
-and takes half a kilobyte.
+which would be most of what it takes.
 
 Here, too, a connection *lingers* after its last answer: we say that no more is sent, and pass over what comes, until
 the client closes too. Closed at once, with bytes unread, the kernel resets the connection, and the client may never see

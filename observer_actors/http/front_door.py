@@ -488,7 +488,7 @@ class _Encrypted(_Connection):
                 with trio.move_on_after(LAST_WORD_S), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     await self._encrypted.unwrap()
         finally:
-            vars(self._encrypted).clear()  # it leads back to itself: some 30 KB until the next search for garbage
+            vars(self._encrypted).clear()  # it leads back to itself: it would stay until the next search for garbage
 
     def let_go(self) -> None:
         """End the connection if it is idle."""
