@@ -298,6 +298,7 @@ class Daemon:
             wait_s=settings.admission.wait_seconds_max,
             ring_size=self.ring.size,
             log=logger("ingest"),
+            in_thread=self._around.in_thread,
         )
         self.views = self._views()
         self.ingest = IngestServer(

@@ -48,10 +48,7 @@ class ObserverError(Exception):
 
 
 class EventInvalid(ObserverError):
-    """An event that cannot be taken; ``field`` names what is wrong ("" when the whole body is).
-
-    ``looked_at``: places in it that look like a secret, which is what it took to find out.
-    """
+    """An event that cannot be taken; ``field`` names what is wrong ("" when the whole body is)."""
 
     status = 400
     title = "invalid event"
@@ -59,7 +56,6 @@ class EventInvalid(ObserverError):
     def __init__(self, detail: str, *, field: str = "", hint: str = "", limit: str = "") -> None:
         super().__init__(f"{field}: {detail}" if field else detail, hint=hint, limit=limit)
         self.field = field
-        self.looked_at = 0
 
 
 class EventTooLarge(EventInvalid):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Annotated, Any, Final, TypeVar, cast
 
@@ -64,11 +64,10 @@ NOTES_MAX: Final = 20
 """Distinct notes in the answer to a batch: enough to learn from, and no answer that grows with the batch."""
 BATCH_SECRETS_MAX: Final = 10_000
 """To take one out costs some 20 µs: a batch of nothing else must not keep a thread for minutes."""
-LINE_WORTH: Final = 100
-PAUSE_WORTH: Final = 16_384
-"""What a line takes by itself, in bytes that take as long to judge (some 8 µs); when to pause: every millisecond."""
-PLACE_WORTH: Final = 250
-"""What a place takes that looks like a secret: a line may hold two thousand, and is a pause's worth with seventy."""
+SHORT_BYTES: Final = 8_192
+"""An event that is no longer, and holds nothing that looks like a secret, is judged within half a millisecond."""
+TOGETHER_BYTES: Final = 32_768
+"""Of events of several callers that may hold secrets, and are judged together: a millisecond a KiB at worst."""
 EVENT_BYTES_MAX: Final = 262_144
 """One event, after decompression. A quarter MiB holds a long stack trace; whole documents belong elsewhere."""
 
@@ -147,8 +146,6 @@ class JudgedEvent(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
     redacted: dict[str, int] = {}
     """Kind of secret -> how many of it were taken out."""
-    looked_at: int = 0
-    """Places in it that look like a secret."""
 
 
 class LineError(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -224,9 +221,10 @@ class EventDecoder:
         return JudgedEvent(ops[0]) if ops else self._second_look(body, now)
 
     def several(self, bodies: Sequence[bytes], *, now: str) -> Sequence[JudgedEvent | None]:
-        """Judge one event of each of several callers; None for one that `one` would refuse.
+        """Judge one event of each of several callers; None for one that `one` would refuse, or did not come to.
 
-        As lines of a batch, where each is one line and usual: that costs half as much.
+        As lines of a batch, where each is one line and usual: that costs half as much. Of others that may hold
+        secrets up to `TOGETHER_BYTES`.
         """
         lines = b"\n".join(bodies)
         may_be_joined = not self.secrets.has_own_rules or not any(map(self.secrets.may_be_in, bodies))
@@ -234,7 +232,16 @@ class EventDecoder:
             usual = self._usual_lines(lines, bodies, now)
             if usual:
                 return [JudgedEvent(op) for op in usual]
-        return [self._good(body, now) for body in bodies]
+        looked_at, judged = 0, []
+        for body in bodies:
+            if self.secrets.may_be_in(body):
+                looked_at += len(body)
+            judged.append(self._good(body, now) if looked_at <= TOGETHER_BYTES else None)
+        return judged
+
+    def is_short(self, body: bytes) -> bool:
+        """Say whether to judge an event takes so little that everybody else may wait for it."""
+        return len(body) <= SHORT_BYTES and not self.secrets.may_be_in(body)
 
     def _good(self, body: bytes, now: str) -> JudgedEvent | None:
         try:
@@ -248,33 +255,22 @@ class EventDecoder:
         :param lines_max: more lines than this are an error of the whole batch.
         :raises EventInvalid: no line at all, an array that is not JSON, or too many lines.
         """
-        batch = self.usual(body, now=now, lines_max=lines_max)
-        if batch is None:
-            batch = JudgedBatch([], [], {}, {}, {})
-            for _ in self.by_line(body, batch, now=now, lines_max=lines_max):
-                pass
-        return batch
+        return self.usual(body, now=now, lines_max=lines_max) or self.by_line(body, now=now, lines_max=lines_max)
 
     def usual(self, body: bytes, *, now: str, lines_max: int) -> JudgedBatch | None:
         """Judge a batch of usual events, in a sixth of the time; None when it holds anything else. As `many`."""
         usual = self._usual(body, now, lines_max)
         return JudgedBatch(usual, [], {}, {}) if usual else None
 
-    def by_line(self, body: bytes, batch: JudgedBatch, *, now: str, lines_max: int) -> Iterator[None]:
-        """Judge any batch, and add to ``batch``; pause after each millisecond's work or so. As `many`."""
-        worth = 0
+    def by_line(self, body: bytes, *, now: str, lines_max: int) -> JudgedBatch:
+        """Judge any batch. As `many`."""
+        batch = JudgedBatch([], [], {}, {}, {})
         for number, line in split(body, lines_max):
-            worth += LINE_WORTH + len(line)
-            if worth > PAUSE_WORTH:
-                worth = 0
-                yield
             try:
                 judged = self.one(line, now=now)
             except EventInvalid as invalid:
                 batch.errors.append(LineError(number, invalid.detail, invalid.field))
-                worth += PLACE_WORTH * invalid.looked_at
                 continue
-            worth += PLACE_WORTH * judged.looked_at
             batch.ops.append(judged.op)
             for note in judged.notes:
                 if note.startswith(SOURCE_NOTE):
@@ -289,6 +285,7 @@ class EventDecoder:
                 )
         if not batch.ops and not batch.errors:
             raise EventInvalid("the batch is empty", hint="send one JSON object a line, or an array of objects")
+        return batch
 
     def _usual(self, body: bytes, now: str, lines_max: int) -> list[Op]:
         """Give the ops of a batch of usual events; none when it holds anything else."""
@@ -348,16 +345,11 @@ class EventDecoder:
         """Judge an event in which a secret may be."""
         given = self._decode_object(body.removeprefix(BYTE_ORDER_MARK))
         found = Findings()
-        try:
-            cleaned = self.secrets.taken_out(given, found)
-            judged = self._second_look(msgspec.json.encode(cleaned), now)
-        except EventInvalid as invalid:
-            invalid.looked_at = found.looked_at
-            raise
+        judged = self._second_look(msgspec.json.encode(self.secrets.taken_out(given, found)), now)
         if not found:
-            return JudgedEvent(judged.op, judged.notes, looked_at=found.looked_at)
+            return judged
         kinds = ", ".join(f"{kind} ({times})" for kind, times in sorted(found.items()))
-        return JudgedEvent(judged.op, (*judged.notes, f"secrets were taken out: {kinds}"), dict(found), found.looked_at)
+        return JudgedEvent(judged.op, (*judged.notes, f"secrets were taken out: {kinds}"), dict(found))
 
     def _second_look(self, body: bytes, now: str) -> JudgedEvent:
         notes: list[str] = []

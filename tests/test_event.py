@@ -22,6 +22,8 @@ from observer_actors.event import (
     EVENT_BYTES_MAX,
     ID_CHARS_MAX,
     NOTES_MAX,
+    SHORT_BYTES,
+    TOGETHER_BYTES,
     Event,
     EventDecoder,
     JudgedBatch,
@@ -515,37 +517,6 @@ def test_a_batch_has_a_number_of_events_and_blank_lines_do_not_count() -> None:
             batch(body, lines_max=10)
 
 
-def test_a_batch_is_judged_with_pauses_and_one_of_too_many_is_refused_before_any_line_is() -> None:
-    judged = JudgedBatch([], [], {}, {})
-    pauses = sum(1 for _ in decoder.by_line(b"{}\n" * 10_000, judged, now=NOW, lines_max=10_000))
-    assert len(judged.ops) == 10_000
-    assert pauses > 50
-    assert judged == batch(b"{}\n" * 10_000, lines_max=10_000)
-    judged = JudgedBatch([], [], {}, {})
-    with pytest.raises(EventInvalid, match="at most 100 events"):
-        next(decoder.by_line(b"{}\n" * 101, judged, now=NOW, lines_max=100))
-    assert not judged.ops
-
-
-@pytest.mark.parametrize("text", ["password=a1b2 ", "token=512 "])
-@pytest.mark.parametrize("times", [100, 2_000])
-def test_what_looks_like_a_secret_is_work_too_whether_or_not_it_is_taken_out_or_refused(text: str, times: int) -> None:
-    line = msgspec.json.encode({"error": text * times})
-    judged = JudgedBatch([], [], {}, {})
-    pauses = sum(1 for _ in decoder.by_line(b"\n".join([line] * 20), judged, now=NOW, lines_max=20))
-    assert (len(judged.ops), len(judged.errors)) == ((20, 0) if times == 100 else (0, 20))
-    assert pauses >= 19, "each is more than a pause's worth"
-
-
-@pytest.mark.parametrize(("field", "value"), [("id", "password=hunter2hunter2"), ("endpoint", 5)])
-def test_it_is_also_where_the_event_is_refused_for_something_else(field: str, value: str | int) -> None:
-    line = msgspec.json.encode({field: value, "error": "token=512 " * 70})
-    judged = JudgedBatch([], [], {}, {})
-    pauses = sum(1 for _ in decoder.by_line(b"\n".join([line] * 20), judged, now=NOW, lines_max=20))
-    assert [error.field for error in judged.errors] == [field] * 20
-    assert pauses >= 19, "each is more than a pause's worth"
-
-
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf", b" \r\n" * 100])
 def test_how_many_events_a_batch_may_hold_is_known_beforehand(mark: bytes) -> None:
     for body in (b"{}\n{}\n{}", b"[{},{},{}]", b"[1,1,1]"):
@@ -705,6 +676,18 @@ def test_a_rule_that_reaches_to_the_end_of_a_body_finds_as_much_in_several(rule:
     plain = b'{"endpoint":"a","success":true,"source":"bot","input_summary":"x"}'
     alone = decoder.one(body, now=NOW)
     assert [event and event.op for event in decoder.several([plain, body, plain], now=NOW)][1] == alone.op
+
+
+def test_of_several_that_may_hold_secrets_only_so_much_is_judged_together() -> None:
+    long = msgspec.json.encode({"error": "password=hunter2 " + "x" * (TOGETHER_BYTES // 3)})
+    judged = decoder.several([b"{}", long, long, b"{}", long, b"{}"], now=NOW)
+    assert [event is not None for event in judged] == [True, True, True, True, False, False]
+
+
+@pytest.mark.parametrize(("body", "is_short"), [(b'{"error":"e"}', True), (b'{"error":"password=hunter2"}', False)])
+def test_what_is_long_or_may_hold_a_secret_takes_long_to_judge(body: bytes, *, is_short: bool) -> None:
+    assert decoder.is_short(body) is is_short
+    assert not decoder.is_short(body + b" " * SHORT_BYTES)
 
 
 FRAGMENTS: Final = (

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from time import time_ns
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import trio
@@ -21,21 +21,23 @@ from msgspec import UNSET, UnsetType
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.admission import Admission, Receipts, Room, Submission
+from observer_actors.actors.surroundings import InThread
 from observer_actors.batch import events_at_most
 from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge
 from observer_actors.event import ATTRS_MAX, SOURCE_NOTE, EventDecoder, JudgedBatch, JudgedEvent, LineError
 from observer_actors.http.replies import PROBLEM, Reply, json_reply, problem_reply
 from observer_actors.op import Op, Scalar
 from observer_actors.settings import ListenSettings
-from observer_actors.threads import in_thread
 from observer_actors.trace import trace_attributes
 from observer_actors.visible import visible_json
 
 __all__ = ["BatchAnswer", "EventAnswer", "Intake", "IntakeStatistics"]
 
+T = TypeVar("T")
 INLINE_BYTES_MAX: Final = 262_144
-"""A larger body is decoded in a thread: a quarter MiB of usual events takes over a millisecond, in which nobody else is
-served. One of other events takes hundreds: others have their turns in between, as a thread would let them have few."""
+"""A larger batch is judged apart also when it is usual: a quarter MiB takes over a millisecond."""
+SHORT_EVENTS: Final = 64
+"""A batch of as many is judged apart, unless it is usual: each by itself takes up to 8 µs."""
 JUDGED_EVENTS_MAX: Final = 50_000
 """Events of batches that are judged, or wait for the disk: some 50 MB, whatever they were as bytes. One alone may have
 more."""
@@ -98,6 +100,7 @@ class Intake:
     :param wait_s: how long a batch waits at most until there is room to judge it, and a compressed body until there is
         room for what is in it.
     :param ring_size: gives the size of the ring once it holds what is committed.
+    :param in_thread: runs what takes long.
     """
 
     def __init__(
@@ -109,7 +112,9 @@ class Intake:
         wait_s: float,
         ring_size: Callable[[], int],
         log: FilteringBoundLogger,
+        in_thread: InThread,
     ) -> None:
+        self._in_thread = in_thread
         self.statistics = IntakeStatistics()
         self._admission = admission
         self._decoder = decoder
@@ -119,6 +124,7 @@ class Intake:
         self._labels: Counter[str] = Counter()
         self._now = _Now()
         self._wait_s = wait_s
+        self._judging_events, self._judging_batches = trio.CapacityLimiter(1), trio.CapacityLimiter(1)
         self._unpacking = trio.CapacityLimiter(UNPACKED_AT_ONCE_MAX)
         self._unpacked = Room(UNPACKED_MAX, settings.bodies_bytes_max)
         self._judged = Room(JUDGED_EVENTS_MAX, sys.maxsize)
@@ -138,13 +144,17 @@ class Intake:
             return self._refuse(error, 1)
 
     async def _event(self, body: bytes, trace: str) -> Reply:
-        event = self._decoder().one(body, now=self._now.text())
+        decoder, now = self._decoder(), self._now.text()
+        if decoder.is_short(body):
+            event = decoder.one(body, now=now)
+        else:
+            event = await self._apart(partial(decoder.one, body, now=now), self._judging_events)
         receipts = await self._admission.submit(_traced((event.op,), trace), len(body))
         self._count(receipts, 0)
         return self._accepted(event, receipts, 0)
 
     def judged(self, bodies: Sequence[bytes]) -> Sequence[JudgedEvent | None]:
-        """Judge the events of several callers; None for one that is not good, which `event` will say in full."""
+        """Judge the events of several callers; None for one that is not good, or takes long: it is for `event`."""
         return self._decoder().several(bodies, now=self._now.text())
 
     def offer(self, events: Sequence[JudgedEvent], size: int, on_answered: Callable[[], None]) -> Submission | None:
@@ -224,14 +234,27 @@ class Intake:
 
     async def _judge(self, body: bytes) -> JudgedBatch:
         decoder, now, lines_max = self._decoder(), self._now.text(), self._settings.batch_events_max
-        if len(body) > INLINE_BYTES_MAX:
-            return await in_thread(partial(decoder.many, body, now=now, lines_max=lines_max))
-        batch = decoder.usual(body, now=now, lines_max=lines_max)
-        if batch is None:
-            batch = JudgedBatch([], [], {}, {}, {})
-            for _ in decoder.by_line(body, batch, now=now, lines_max=lines_max):
-                await trio.lowlevel.checkpoint()
-        return batch
+        judge = decoder.many
+        if len(body) <= INLINE_BYTES_MAX:
+            batch = decoder.usual(body, now=now, lines_max=lines_max)
+            if batch is not None:
+                return batch
+            judge = decoder.by_line
+            if decoder.is_short(body) and events_at_most(body, SHORT_EVENTS) < SHORT_EVENTS:
+                return judge(body, now=now, lines_max=lines_max)
+        return await self._apart(partial(judge, body, now=now, lines_max=lines_max), self._judging_batches)
+
+    async def _apart(self, judge: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
+        """Judge in a thread what takes long, after what is judged there already.
+
+        A thread that computes takes every other turn of the interpreter. With sixteen of them, the event loop would
+        have one in seventeen.
+
+        :raises Overloaded: so much is judged already that this would not begin in time.
+        """
+        with trio.move_on_after(self._wait_s):
+            return await self._in_thread(judge, limiter=limiter)
+        raise Overloaded(f"not judged within {self._wait_s:g} s", limit="admission.wait_seconds_max")
 
     @asynccontextmanager
     async def _plain(self, body: bytes, encoding: str) -> AsyncIterator[bytes]:
@@ -251,7 +274,7 @@ class Intake:
     async def _unpack(self, body: bytes) -> bytes:
         with trio.move_on_after(self._wait_s):
             async with self._unpacking:  # also while it waits for room: this many unpacked bodies are beyond it
-                plain = await in_thread(partial(_gunzip, body, self._settings.decompressed_bytes_max))
+                plain = await self._in_thread(partial(_gunzip, body, self._settings.decompressed_bytes_max))
                 await self._unpacked.enter(1, len(plain))
                 return plain
         raise Overloaded(
