@@ -177,6 +177,8 @@ async def test_the_time_limit_holds_for_the_whole_answer(gateway: HttpPeer, runt
         "http://" + "a" * 70,
         "http://[::1",
         "http://user:secret@127.0.0.1:1",
+        "http://user:secret/secret@127.0.0.1:1",
+        "http://user:22/secret@127.0.0.1:1",
         "http://\ud800/",
     ],
 )
@@ -427,7 +429,7 @@ async def test_a_password_in_an_address_is_not_told(gateway: HttpPeer, observer:
     gateway.on("/sql", Json({}))
     observer.on("/event", Bytes(status=401))
     await observed("/sql", {}, "d", observer_url=observer.url.replace("//", "//user:secret@"))
-    assert statistics().last_trouble == f"{observer.url}/event answered 401"
+    assert statistics().last_trouble == f"{observer.url.replace('//', '//•••@')}/event answered 401"
 
 
 async def test_certificates_that_cannot_be_loaded_are_a_failed_call(

@@ -138,5 +138,6 @@ def _translated(where: Address) -> Iterator[None]:
         yield
     except (OSError, ValueError, h11.ProtocolError) as error:  # UnicodeError, of a host's name, is a ValueError
         address = where.socket or where.base.rpartition("@")[2]
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        quotes = isinstance(error, ValueError) and "@" in where.base  # of an address, and so perhaps of a password
+        why = "no usable address" if quotes else getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Unreachable(f"{ascii(address)[1:-1]}: {why}") from error

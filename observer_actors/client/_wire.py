@@ -22,8 +22,10 @@ import certifi  # noqa: F401 - as above
 import httpcore  # noqa: F401 - as above
 import httpx
 
+from observer_actors.addresses import without_password
 from observer_actors.client._delivery import Answer
 from observer_actors.errors import Unreachable
+from observer_actors.visible import visible
 
 __all__ = ["ANSWER_BYTES_MAX", "Answer", "Unreachable", "certificates", "get", "join", "post", "shown"]
 
@@ -189,14 +191,19 @@ def _translated(url: str) -> Iterator[None]:
         why = _NOBODY.sub("cannot connect", str(error)) or type(error).__name__
         raise Unreachable(f"{shown(url)}: {why}", broke=isinstance(error, _BROKE)) from error
     except _NO_ADDRESS as error:
-        raise Unreachable(f"{shown(url)}: no usable address or proxy: {error}") from error
+        raise _no_address(url, error) from error
     except ExceptionGroup as group:  # anyio, on asyncio, tells so of what went wrong while connecting
         known, other = group.split(_NO_ADDRESS)
         if known is None or other is not None:
             raise
-        raise Unreachable(f"{shown(url)}: no usable address or proxy: {known.exceptions[0]}") from group
+        raise _no_address(url, known.exceptions[0]) from group
+
+
+def _no_address(url: str, error: Exception) -> Unreachable:
+    why = "" if "@" in url else f": {error}"  # which may quote a password
+    return Unreachable(f"{shown(url)}: no usable address or proxy{why}")
 
 
 def shown(url: str) -> str:
     """Give a URL for use in a message: without a password, and with nothing that a terminal would obey."""
-    return ascii(re.sub(r"//[^/]*@", "//", url))[1:-1]
+    return visible(without_password(url))
