@@ -38,7 +38,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "stats": ("stats:stats", "Count the recent operations, and everything ever committed."),
     "ops": ("ops:ops", "Find operations, newest first unless told otherwise."),
     "tail": ("tail:tail", "Follow operations as they are committed, until interrupted."),
-    "failures": ("failures:failures", "Show what fails in the same way, most frequent first."),
+    "failures": ("failures:failures", "Show what fails in the same way, what costs most first."),
     "playbook": ("playbook:app", "Show what is known to work and to fail, and decide what is handed out."),
     "revoke": ("revoke:revoke", "Take back all that the playbook has from a source, a run or a staffer."),
     "advice": (

@@ -175,7 +175,7 @@ class Learned:
         queues = bool(self._gateway.url)
         self._note(await self._call(lambda store: store.save_told(copies, queues=queues), saves=CONSOLIDATOR))
 
-    async def next_message(self, lane: Lane = Lane.ANY) -> Queued:
+    async def next_message(self, lane: Lane) -> Queued:
         """Wait until the head of a lane of the outbox is due."""
         while True:
             queued = self._queued  # before the look: what is queued during it is not missed

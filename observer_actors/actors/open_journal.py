@@ -170,8 +170,10 @@ class OpenJournal:
 
     def _report(self, writer: JournalWriter) -> None:
         report = writer.recovery
-        log = self._log.info if report.is_clean else self._log.warning
-        log("journal_opened", **msgspec.to_builtins(report))
+        if report.is_clean:
+            self._log.info("journal_opened", **msgspec.to_builtins(report))
+        else:
+            self._log.warning("journal_opened", **msgspec.to_builtins(report))
         if report.missing_ops:
             hint = "observer-actors verify says where; restore the lost segments from a backup"
             self._log.error("journal_gap", ops=report.missing_ops, hint=hint)

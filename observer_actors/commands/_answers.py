@@ -131,6 +131,7 @@ class FailuresAnswer(Struct, frozen=True):
     """`GET /failures`."""
 
     failures: tuple[FailureAnswer, ...]
+    total: int
 
 
 class ArmAnswer(Struct, frozen=True):

@@ -18,25 +18,27 @@ __all__ = ["failures", "table_of"]
 def failures(
     api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
     *,
-    limit: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 20,
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=1_000))] = 100,
     json: JsonFlag = False,
 ) -> None:
-    """Show what fails in the same way, most frequent first.
+    """Show what fails in the same way, what costs most first.
 
     Example: observer-actors failures
 
     Parameters
     ----------
     limit
-        Most patterns to show; `--json` gives all.
+        Most patterns to show.
     """
     with api.open() as daemon:
-        body = daemon.get("/failures")
+        body = daemon.get("/failures", {"limit": limit})
         answer = daemon.decoded(FailuresAnswer, body)
     if json:
         print_json(body)
     elif answer.failures:
-        console().print(table_of(answer.failures[:limit]))
+        console().print(table_of(answer.failures))
+        if answer.total > len(answer.failures):
+            print(f"{answer.total - len(answer.failures):,} more; --limit shows them")
     else:
         print("nothing has failed")
 

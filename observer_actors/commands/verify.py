@@ -38,11 +38,12 @@ def verify(
     config
         A TOML file with settings, as `serve` takes it.
     """
-    folder = ConfigOptions(config=config, data_dir=data_dir).load().settings.data_dir
+    settings = ConfigOptions(config=config, data_dir=data_dir).load().settings
+    folder, window = settings.data_dir, settings.journal.dedup_window_ops
     if not may_look_into(folder):
         raise ConfigInvalid(f"{folder} is no data directory, or none that this user may look into", hint=NOT_HERE)
     with LongWork("verifying", "bytes") as progress:
-        report = verify_directory(folder, progress=progress)
+        report = verify_directory(folder, dedup_window_ops=window, progress=progress)
     if json:
         print_json(msgspec.json.encode(report))
     else:

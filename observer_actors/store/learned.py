@@ -35,7 +35,7 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 from observer_actors.patterns import Diagnosis, Outgoing, Pattern
-from observer_actors.playbook import Copy, Playbook, Row, Section
+from observer_actors.playbook import Copy, Playbook, Row
 from observer_actors.store.files import StoreDamaged, Trace, opened, transaction, translated
 from observer_actors.store.reading import PLAYBOOK, playbook_rows
 
@@ -79,7 +79,6 @@ STANDINGS: Final = "standings"
 class Lane(StrEnum):
     """Messages that wait for one another, as a GLOB of their path: one receiver that is away delays no other's."""
 
-    ANY = "*"
     GATEWAY = "/*"
     WEBHOOK = "http*"
 
@@ -121,11 +120,8 @@ class Queued(msgspec.Struct, frozen=True):
 
 
 class StoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The outbox and the learned things in numbers. Totals are over the file's life, not the process's."""
+    """The outbox in numbers. Totals are over the file's life, not the process's."""
 
-    patterns: int
-    diagnoses: int
-    entries: int
     pending: int
     """Messages that wait."""
     delivered: int
@@ -134,10 +130,6 @@ class StoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Total: the gateway said it will never take them."""
     dropped: int
     """Total: they had to make room for newer ones."""
-    head_attempts: int
-    """Failed tries of the message that all others wait for."""
-    head_error: str
-    """Why the last of them failed; "" when none did."""
 
 
 class Store:
@@ -290,7 +282,7 @@ class Store:
 
     # ---------------------------------------------------------------------------- the outbox
 
-    def head(self, lane: Lane = Lane.ANY) -> Queued | None:
+    def head(self, lane: Lane) -> Queued | None:
         """Give the oldest message of a lane that waits, due or not; None when none waits."""
         rows = self._rows(_HEAD, lane.value)
         return Queued(*rows[0]) if rows else None
@@ -311,17 +303,11 @@ class Store:
     def statistics(self) -> StoreStatistics:
         """Count what is there."""
         totals = dict(self._rows("SELECT name, n FROM counters"))
-        head = self.head()
         return StoreStatistics(
-            patterns=self._rows("SELECT count(*) FROM patterns")[0][0],
-            diagnoses=self._rows("SELECT count(*) FROM diagnoses")[0][0],
-            entries=self._rows("SELECT count(*) FROM playbook WHERE section = ?", Section.ENTRY.value)[0][0],
             pending=self._rows("SELECT count(*) FROM outbox WHERE state = 'pending'")[0][0],
             delivered=totals.get("delivered", 0),
             refused=totals.get("refused", 0),
             dropped=totals.get("dropped", 0),
-            head_attempts=head.attempts if head else 0,
-            head_error=head.error if head else "",
         )
 
     # ---------------------------------------------------------------------------- how

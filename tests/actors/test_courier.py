@@ -88,11 +88,7 @@ class Bench:
         await self.until(told)
 
     async def failed(self, attempts: int) -> None:
-        def told() -> bool:
-            statistics = self.learned.statistics()
-            return statistics is not None and statistics.head_attempts == attempts
-
-        await self.until(told)
+        await self.until(lambda: [tries for _, state, tries, _ in self.rows() if state == "pending"][:1] == [attempts])
 
 
 def message(key: str) -> Outgoing:

@@ -17,7 +17,7 @@ from observer_actors.actors.learned import Learned, StoreReplaced
 from observer_actors.patterns import Diagnosis, Example, Outgoing, Pattern
 from observer_actors.playbook import Copy, Entry, Kind, Row, Section
 from observer_actors.settings import GatewaySettings
-from observer_actors.store import LEARNED_PATH, StoreDamaged
+from observer_actors.store import LEARNED_PATH, Lane, StoreDamaged
 
 PATTERN = Pattern(
     id="p1",
@@ -101,11 +101,11 @@ async def test_a_message_in_hand_while_the_file_is_replaced_is_noted_as_itself(
     await learned.save_patterns({"p1": PATTERN}, 7)
     await learned.load_playbook()
     await learned.save_told([copy(key) for key in "abc"])
-    await learned.delivered(await learned.next_message())
-    in_hand = await learned.next_message()
+    await learned.delivered(await learned.next_message(Lane.GATEWAY))
+    in_hand = await learned.next_message(Lane.GATEWAY)
     await damaged_under(learned, tmp_path)
     await learned.delivered(in_hand)
-    assert (in_hand.key, (await learned.next_message()).key) == ("b", "c")
+    assert (in_hand.key, (await learned.next_message(Lane.GATEWAY)).key) == ("b", "c")
 
 
 async def test_who_waits_for_a_message_is_woken_by_it(learned: Learned) -> None:
@@ -115,7 +115,7 @@ async def test_who_waits_for_a_message_is_woken_by_it(learned: Learned) -> None:
 
             async def deliver(count: int) -> None:
                 for _ in range(count):
-                    await learned.delivered(await learned.next_message())
+                    await learned.delivered(await learned.next_message(Lane.GATEWAY))
 
             nursery.start_soon(deliver, 50)
             for number in range(50):

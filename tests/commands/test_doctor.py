@@ -151,6 +151,20 @@ def ended_with(ended: Ended, status: int, said: str) -> None:
     assert (ended.returncode, said in ended.stdout + ended.stderr) == (status, True), ended
 
 
+@pytest.mark.parametrize(("window", "notices"), [(2, 0), (100, 1)])
+def test_verify_knows_how_long_an_id_is_known(tmp_path: Path, window: int, notices: int) -> None:
+    config = tmp_path / "observer.toml"
+    config.write_text("[journal]\ndedup_window_ops = 2\n")
+    data_dir = tmp_path / "data"
+    with served(data_dir, config.read_text()) as daemon:
+        for name in ("a", "b", "c", "a"):
+            daemon.event(id=name)
+    config.write_text(f"[journal]\ndedup_window_ops = {window}\n")
+    ended = typed("verify", "--config", str(config), "--data-dir", str(data_dir))
+    ended_with(ended, 0, "no damage; 4 ops")
+    assert ended.stdout.count("the id of seq 4 was given to seq 1 already") == notices
+
+
 def test_verify_says_good_or_exits_1_on_damage(tmp_path: Path) -> None:
     with served(tmp_path) as daemon:
         daemon.events(*({"endpoint": str(number)} for number in range(5)))

@@ -71,6 +71,18 @@ def test_in_words(daemon: Served, arguments: tuple[str, ...], said: list[str]) -
     assert not any(line.startswith("2026 forged") for line in ended.stdout.splitlines())
 
 
+def test_of_more_failures_than_fit_the_dearest_are_shown_and_the_others_counted(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        for endpoint, times in (("seldom", 1), ("often", 9), ("now and then", 3)):
+            for _ in range(times):
+                daemon.event(endpoint=endpoint, success=False, error="gone", duration_ms=5)
+        ended = typed("failures", "--limit", "1", "--url", daemon.url)
+        assert "often" in ended.stdout
+        assert "seldom" not in ended.stdout
+        assert ended.stdout.endswith("2 more; --limit shows them\n")
+        assert len(answered("failures", "--limit", "2", "--url", daemon.url)["failures"]) == 2
+
+
 def test_ops_filters_as_the_api_does_and_knows_how_long_ago(daemon: Served) -> None:
     found = answered("ops", "--endpoint", "read:ok", "--since", "1h", "--limit", "3", "--url", daemon.url)
     assert [op["input_summary"] for op in found] == ["in 5", "in 4", "in 3"]
