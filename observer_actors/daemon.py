@@ -298,7 +298,7 @@ class Daemon:
             wait_s=settings.admission.wait_seconds_max,
             ring_size=self.ring.size,
             log=logger("ingest"),
-            in_thread=self._around.in_thread,
+            around=self._around,
         )
         self.views = self._views()
         self.ingest = IngestServer(
@@ -420,6 +420,7 @@ class Daemon:
             consolidator=self.consolidator,
             librarian=self.librarian,
             outbox=self.learned.statistics,
+            now_us=lambda: self._around.time_ns() // 1_000,
         )
 
 

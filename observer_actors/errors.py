@@ -66,7 +66,7 @@ class EventTooLarge(EventInvalid):
 
 
 class EventTooComplex(EventInvalid):
-    """One event with more fields, or deeper nesting, than is taken."""
+    """An event with more fields, deeper nesting or more secrets than is taken, or a batch with more secrets."""
 
     status = 422
     title = "too complex"
@@ -91,7 +91,7 @@ class QueryInvalid(ObserverError):
 
 
 class RequestTooLarge(ObserverError):
-    """A body, a decompressed body or an event above its limit."""
+    """A body, or a decompressed body, above its limit."""
 
     status = 413
     title = "too large"
@@ -121,7 +121,7 @@ class Overloaded(ObserverError):
 
 
 class DiskFailed(ObserverError):
-    """The disk refused a write or a sync; what was being written has been taken back."""
+    """The disk refused a call. What a write has left is taken back, or the error says that it may not be."""
 
     status = 503
     title = "disk failed"

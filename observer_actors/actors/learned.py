@@ -111,7 +111,8 @@ class Learned:
     ) -> None:
         """Save patterns and doubts together with the last seq that is in them, and let go of those that were absorbed.
 
-        :raises StoreReplaced: the file is another than the one loaded from; so do the next two.
+        :raises StoreReplaced: the file is another than the one loaded from; `save_diagnosis`, `save_standings`,
+            `save_playbook` and `save_told` raise it too.
         """
         snapshots = {} if doubts is None else {DOUBTS: Snapshot(seq, msgspec.json.encode(doubts))}
         await self._call(
@@ -207,7 +208,9 @@ class Learned:
 
     def _note(self, saved: Saved) -> None:
         if saved.dropped:
-            self._log.error("outbox_full", dropped=saved.dropped, hint="the gateway is away; the oldest were dropped")
+            self._log.error(
+                "outbox_full", dropped=saved.dropped, hint="who is to get them is away; the oldest were dropped"
+            )
         if saved.queued:
             self._wake()
 
@@ -257,5 +260,9 @@ class Learned:
         store = Store.open(self._path, outbox_max=self._gateway.outbox_max, seq_max=end)
         if store.set_aside is not None:
             self._replaced += 1
-            self._log.error("store_damaged", set_aside=str(store.set_aside), hint="patterns are learned anew")
+            self._log.error(
+                "store_damaged",
+                set_aside=str(store.set_aside),
+                hint="what was learned is learned anew from the journal",
+            )
         return store

@@ -237,8 +237,8 @@ _COUNTED: Final[tuple[tuple[str, Level, str, str], ...]] = (
     (
         "observer_outbox_dropped_total",
         "warning",
-        "messages for the gateway were dropped, because too many waited",
-        "let the gateway answer, or raise gateway.outbox_max",
+        "messages for the gateway or the webhook were dropped, because too many waited",
+        "see why they do not answer, or raise gateway.outbox_max",
     ),
     (
         "observer_sources_unknown_total",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -162,7 +161,7 @@ def register_failures(app: QuartTrio, views: Views, send: Send) -> None:
         """Show what fails in the same way, what costs most first unless told otherwise."""
         given = parse_parameters(request.args.items(multi=True), _PARAMETERS, "/failures")
         await views.own_writes(views.analyzer)
-        return send(json_reply(_answer(views, given, _now_us())))
+        return send(json_reply(_answer(views, given, views.now_us())))
 
     @app.get("/failures/<pattern>")
     @tag(["learning"])
@@ -182,7 +181,7 @@ def register_failures(app: QuartTrio, views: Views, send: Send) -> None:
         found = _found(views, pattern)
         act = _act(await request.get_data(cache=False, as_text=False))
         standing = await views.analyzer.standings.act(found, act.action, views.intake.without_secrets(act.note))
-        return send(json_reply(Failure(**_fields(found, standing, _now_us()))))
+        return send(json_reply(Failure(**_fields(found, standing, views.now_us()))))
 
 
 def _act(body: Any) -> Act:  # noqa: ANN401 - quart's bytes
@@ -243,7 +242,7 @@ def _fields(pattern: Pattern, standing: Standing | None, now_us: int) -> dict[st
 
 
 async def _detail(views: Views, pattern: Pattern) -> FailureDetail:
-    now_us = _now_us()
+    now_us = views.now_us()
     standing = views.analyzer.standings.get(pattern.id)
     history = pattern.history
     found = [await views.get(example.seq) for example in reversed(pattern.examples)]
@@ -275,10 +274,6 @@ async def _comes_from(views: Views, entry: Entry, pattern: Pattern) -> bool:
         return True
     op = await views.get(entry.example_seqs[-1]) if entry.example_seqs else None
     return op is not None and views.analyzer.pattern_of(op) == pattern.id
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1_000
 
 
 _SORTS: Final[Mapping[str, Callable[[Pattern], Any]]] = {

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from time import time_ns
 from typing import Final, TypeVar
 
 import msgspec
@@ -21,7 +20,7 @@ from msgspec import UNSET, UnsetType
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.admission import Admission, Receipts, Room, Submission
-from observer_actors.actors.surroundings import InThread
+from observer_actors.actors.surroundings import Surroundings
 from observer_actors.batch import events_at_most
 from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge
 from observer_actors.event import ATTRS_MAX, SOURCE_NOTE, EventDecoder, JudgedBatch, JudgedEvent, LineError
@@ -90,7 +89,7 @@ class IntakeStatistics(msgspec.Struct):
     connections: int = 0
     """Open now, those handed over to Hypercorn too."""
     connections_refused: int = 0
-    """Answered 503 and closed, as there were too many."""
+    """Answered 503 or 429, and closed: there were too many, or too many of one address."""
 
 
 class Intake:
@@ -100,7 +99,6 @@ class Intake:
     :param wait_s: how long a batch waits at most until there is room to judge it, and a compressed body until there is
         room for what is in it.
     :param ring_size: gives the size of the ring once it holds what is committed.
-    :param in_thread: runs what takes long.
     """
 
     def __init__(
@@ -112,9 +110,9 @@ class Intake:
         wait_s: float,
         ring_size: Callable[[], int],
         log: FilteringBoundLogger,
-        in_thread: InThread,
+        around: Surroundings,
     ) -> None:
-        self._in_thread = in_thread
+        self._in_thread = around.in_thread
         self.statistics = IntakeStatistics()
         self._admission = admission
         self._decoder = decoder
@@ -122,7 +120,7 @@ class Intake:
         self._ring_size = ring_size
         self._log = log
         self._labels: Counter[str] = Counter()
-        self._now = _Now()
+        self._now = _Now(around.time_ns)
         self._wait_s = wait_s
         self._judging_events, self._judging_batches = trio.CapacityLimiter(1), trio.CapacityLimiter(1)
         self._unpacking = trio.CapacityLimiter(UNPACKED_AT_ONCE_MAX)
@@ -343,13 +341,14 @@ class EncodingUnknown(RequestInvalid):
 class _Now:
     """The time as text (ISO 8601, milliseconds, Z), made anew once a millisecond from that of the second."""
 
-    def __init__(self) -> None:
+    def __init__(self, time_ns: Callable[[], int]) -> None:
+        self._time_ns = time_ns
         self._milliseconds = self._second = 0
         self._text = self._begun = ""
 
     def text(self) -> str:
         """Give the time now."""
-        milliseconds = time_ns() // 1_000_000
+        milliseconds = self._time_ns() // 1_000_000
         if milliseconds != self._milliseconds:
             self._milliseconds = milliseconds
             second, rest = divmod(milliseconds, 1_000)

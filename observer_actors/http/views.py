@@ -70,6 +70,7 @@ class Views:
     consolidator: Consolidator
     librarian: Librarian
     outbox: Callable[[], StoreStatistics | None]
+    now_us: Callable[[], int]
 
     async def own_writes(self, *consumers: Consumer) -> None:
         """Wait a moment until consumers have taken in what was acknowledged before this request came."""

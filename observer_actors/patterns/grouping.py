@@ -43,8 +43,8 @@ __all__ = [
 
 EXAMPLES_MAX: Final = 10
 """Failures the seed shows to its model."""
-EXAMPLE_CHARS_MAX: Final = 500
 WASTED_MS_MAX: Final = 86_400_000.0
+EXAMPLE_CHARS_MAX: Final = 500
 """Characters of an example: the gateway's copy is cut at 500, and would not show more."""
 QUIET_US_MIN: Final = 3_600 * 1_000_000
 """A pattern is back when its failures had stopped for an hour of recorded time…"""

@@ -78,8 +78,8 @@ class Change(msgspec.Struct, frozen=True):
     version: int
     seq: int
     what: str
-    """"created", "evidence", "merged", "state", "mark", "suspended"; "corroboration" and "support" stand behind
-    "evidence" where they have changed with it, joined by "+"."""
+    """"created", "evidence", "merged", "state", "mark", "suspended", "resumed"; "corroboration" and "support" stand
+    behind "evidence" where they have changed with it, joined by "+"."""
     text: str = ""
     """The new text; "" where it is as before."""
     state: str = ""
@@ -118,9 +118,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     doubtful: int = 0
     """Successes in runs that were judged failed: they count for nothing."""
     runs: int = 0
-    """Different runs that its evidence comes from, as far as they are counted (`evidence.WITNESSES_MAX`)."""
+    """Different runs that its evidence comes from, as far as they are counted (`witnesses.WITNESSES_MAX`)."""
     sources: tuple[str, ...] = ()
-    """Sources that speak for it, as far as they are counted; a verdict counts for the ops of its run."""
+    """Sources that speak for it, as far as they are counted; an auditor's verdict speaks for none."""
     corroborated: bool = False
     """Enough runs and sources speak for it: otherwise it is never handed out, whatever its state or mark."""
     supported: bool = True

@@ -5,8 +5,8 @@ The rules:
 * Nothing but the ops decides: no clock, no chance, and not how they are divided into calls. So the same journal gives
   the same bytes (`Playbook.rows`), today, after a restart, and on another machine.
 * What callers report is evidence (`evidence`); an auditor's verdict says what the evidence of its run is worth
-  (`runs`). From evidence that has grown by half since the last time, or that has become corroborated, entries are drawn
-  (`drawing`).
+  (`runs`). From evidence that has grown by an eighth since the last time, or that has become corroborated, entries are
+  drawn (`drawing`).
 * What the daemon itself has put into the journal says who got which entry, and what a person has decided (`trial`,
   `decisions`). Its source says that it is so; no caller can use it.
 * What was revoked is passed over as if it had never come. Counts cannot be taken back one by one, so a revocation that

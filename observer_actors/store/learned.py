@@ -5,9 +5,8 @@ Rules:
 * Whatever belongs together is saved in one transaction: the patterns and the cursor that says how far they
   go, a diagnosis and the message that announces it. After a crash either all of it is there or nothing.
 * Saved means on disk: WAL with ``synchronous=FULL``.
-* Synchronous. The actors call it from one worker thread (``to_thread.run_sync`` with a
-  ``CapacityLimiter(1)``), never from the trio thread; a lock of its own makes it safe, not fast, if two
-  should meet.
+* Synchronous. The actors call it from one worker thread at a time (a ``CapacityLimiter(1)``), never from the trio
+  thread; a lock of its own makes it safe, not fast, if two should meet.
 * The journal remains the source of truth. Patterns and entries can be made again from it, and a damaged file
   must not take the witness down: `Store.open` sets it aside as ``learned.sqlite3.corrupt-<n>`` and begins an
   empty one, which takes over what can still be read of the outbox, since that stands in no journal.
@@ -16,9 +15,8 @@ Rules:
 * Foreign errors are translated in one place (`files.translated`).
 
 The outbox is a queue in strict order, one for each receiver (`Lane`): only its head is due, a refused message is set
-aside, and a key that
-was ever queued is not queued again while it is remembered. A message is spoken of by its key: a file that was mended
-numbers them anew.
+aside, and a key that was ever queued is not queued again while it is remembered. A message is spoken of by its key: a
+file that was mended numbers them anew.
 """
 
 from __future__ import annotations
@@ -96,7 +94,7 @@ class Saved(msgspec.Struct, frozen=True):
     queued: int = 0
     """Messages that were new."""
     dropped: int = 0
-    """Older ones that had to make room: lost to the gateway, and on purpose."""
+    """Older ones that had to make room: lost to their receiver, and on purpose."""
 
 
 class Queued(msgspec.Struct, frozen=True):
@@ -127,7 +125,7 @@ class StoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
     delivered: int
     """Total."""
     refused: int
-    """Total: the gateway said it will never take them."""
+    """Total: their receiver will never take them."""
     dropped: int
     """Total: they had to make room for newer ones."""
 
