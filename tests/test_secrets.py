@@ -10,13 +10,14 @@ from typing import Any, Final
 
 import msgspec
 import pytest
+import re2
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from observer_actors.errors import EventInvalid, EventTooComplex
 from observer_actors.event import EventDecoder
 from observer_actors.op import encode_op
-from observer_actors.secrets import KINDS, Findings, RuleInvalid, Secrets
+from observer_actors.secrets import _RULES, KINDS, Findings, RuleInvalid, Secrets
 
 NOW: Final = "2026-11-22T10:00:00.123Z"
 secrets: Final = Secrets()
@@ -500,3 +501,11 @@ def test_a_body_is_searched_whatever_it_is() -> None:
     for body in (b"\xff\xfe\x00", b"", b"[", b"{" * 10_000):
         assert not secrets.may_be_in(body)
     assert secrets.may_be_in(b"\xff AKIAIOSFODNN7EXAMPLE \xff")
+
+
+@pytest.mark.parametrize("rule", [rule for rule in _RULES if rule.begins], ids=lambda rule: rule.begins[-40:])
+@given(data=st.data())
+def test_what_a_body_is_searched_for_is_in_every_key(rule: Any, data: st.DataObject) -> None:
+    key = data.draw(st.from_regex(rule.pattern, alphabet=st.characters(max_codepoint=127)))
+    assert re2.search(rule.begins, key), key
+    assert secrets.may_be_in(msgspec.json.encode(key))
