@@ -30,13 +30,16 @@ from observer_actors.patterns import (
     error_text,
     inquire,
     inquiry_message,
+    masking,
     pattern_id,
+    taxonomy,
     template_of,
 )
 from observer_actors.patterns.catalogue import OTHERS_MAX, PATTERNS_MAX, PATTERNS_PER_ENDPOINT_MAX
 from observer_actors.patterns.grouping import EXAMPLE_CHARS_MAX, EXAMPLES_MAX
 from observer_actors.patterns.history import History, added
-from observer_actors.patterns.masking import ALGORITHM_VERSION, TEMPLATE_CHARS_MAX, TEXT_CHARS_MAX, digits_alike
+from observer_actors.patterns.masking import ALGORITHM_VERSION, ANY, TEMPLATE_CHARS_MAX, TEXT_CHARS_MAX, digits_alike
+from observer_actors.patterns.shapes import without_ellipsis
 from tests.folding import onto
 
 HOUR_S = 3_600
@@ -533,3 +536,28 @@ def test_failures_that_come_while_the_model_thinks_are_not_counted_as_diagnosed(
     assert (diagnosis.model, diagnosis.created, len(diagnosis.text)) == ("m", recorded(9), 20_000)
     assert only(changes).count == 11
     assert due(only(changes)) is Reason.ESCALATING
+
+
+LONG = 200_000
+"""A hundred times what is looked at: with the square of that, each of these takes minutes, and not milliseconds."""
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "text", ["a." * LONG + ANY + "{ ", "_" * LONG + ANY, "-" * LONG + ANY + "-" * LONG, f"{ANY}." + "a" * LONG]
+)
+def test_a_long_word_is_simplified_in_a_time_that_grows_with_it(text: str) -> None:
+    assert masking._simplified(text) == text  # noqa: SLF001 - nobody else may have so long a text
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "text", ["oops..." + " " * LONG + "x", " " * LONG + "x", "-" * LONG + "x", "... " * LONG + "x"]
+)
+def test_the_sign_of_a_cut_is_looked_for_in_a_time_that_grows_with_the_text(text: str) -> None:
+    assert without_ellipsis(text) == text
+
+
+@pytest.mark.timeout(60)
+def test_identifiers_are_looked_for_in_a_time_that_grows_with_the_text() -> None:
+    assert taxonomy._IDENTIFIER.sub("", "a" * LONG + " b" * LONG + " _a b_ c_d") == "a" * LONG + " b" * LONG + "   "  # noqa: SLF001 - as above

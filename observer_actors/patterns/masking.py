@@ -140,15 +140,20 @@ _VARYING: Final = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
-_ID: Final = re.compile(rf"[\w.\-]*{_M}(?:[\w.\-+:/@#$~]*{_M})+[\w\-]*(?:\.\w[\w\-]*)*")
+# The look behind at the beginning of these: a find that could begin earlier does. Without it each letter of a long word
+# would be tried, to the word's end. What follows ``++`` or ``*+`` is none of what was taken: nothing is tried again.
+_ID: Final = re.compile(rf"(?<![\w.\-])[\w.\-]*+{_M}(?:[\w.\-+:/@#$~]*+{_M})+[\w\-]*+(?:\.\w[\w\-]*+)*+")
 """A word with several masks, and what clings to it."""
-_HOST_NAME: Final = re.compile(rf"(?:[\w\-]+\.)*[\w\-]*{_M}[\w\-]*(?:\.[\w\-$]*[a-z][\w\-$]*){{2,}}", re.IGNORECASE)
+_HOST_NAME: Final = re.compile(
+    rf"(?<![\w\-])(?<![\w\-]\.)(?:[\w\-]++\.)*+[\w\-]*+{_M}[\w\-]*+(?:\.(?=[\w\-$]*[a-z])[\w\-$]++){{2,}}+",
+    re.IGNORECASE,
+)
 """A dotted name that varies in one place, with two labels or more behind it: ``dsl-17.example.nl``."""
 _LIST: Final = re.compile(
     rf"[\[(]?{_M}(?:[,;/|\\~#+\-]+{_M})+[\])]?|\[{_M}(?:[\s,;\\]+{_M})+\]|{_M}(?:[\s,;/|\\~#+\-\[\]]+{_M}){{2,}}"
 )
 """Values in a row: two where no blank or a bracket holds them together, three otherwise."""
-_OBJECT: Final = re.compile(rf"[\w.$]+\{{[^{{}}\s:=]*{_M}[^{{}}]*\}}")
+_OBJECT: Final = re.compile(rf"(?<![\w.$])[\w.$]++\{{(?>[^{{}}\s:=]*?{_M})[^{{}}]*+\}}")
 """An object as many languages print it, its address first: ``Window{1f9 token=…}``."""
 _HAS_MARK: Final = re.compile(_M)
 _NOTHING: Final = re.compile(r"(?<=\s)\(\s*\)")

@@ -90,12 +90,12 @@ CUT_LENGTHS: Final = frozenset({80, 100, 120, 127, 128, 140, 150, 160})
 """Where programs like to cut shorter ones. A whole text may have such a length by chance: it counts for that one
 alone."""
 _ELLIPSIS: Final = re.compile(
-    r"""\s*(?:
+    r"""(?:
       [\[(<](?:[^\[\]()<>]{0,40}\s)?(?:\.\.\.|…|(?:truncated|omitted|clipped|snip|more)\b)[^\[\]()<>]{0,40}[\])>]
-    | (?:\.\.\.|…)\s*(?:[\[(<]?\s*\+?[\d,]{0,12}\s?(?:(?:output|total|chars?|characters|bytes|lines|words|more|truncated
-        |omitted|clipped)\b[\s\d,]{0,12}){1,4}[\])>]?)?
-    | -{2,}\s*truncated\s*-{2,}
-    )\s*$""",
+    | (?:\.\.\.|…)\s*+(?:[\[(<]?\s*+\+?[\d,]{0,12}\s?(?:(?:output|total|chars?|characters|bytes|lines|words|more
+        |truncated|omitted|clipped)\b[\s\d,]{0,12}){1,4}[\])>]?)?
+    | (?<!-)-{2,}+\s*+truncated\s*+-{2,}+
+    )\s*+$""",
     re.VERBOSE | re.IGNORECASE,
 )
 """``...``, ``[truncated]``, ``... (truncated 400 chars)``, ``…[400 more bytes]``."""
@@ -213,7 +213,8 @@ def looks_cut(text: str, words: Sequence[str]) -> bool:
 
 def without_ellipsis(text: str) -> str:
     """Give a text without the sign that it was cut."""
-    return _ELLIPSIS.sub("", text)
+    found = _ELLIPSIS.search(text)
+    return text if found is None else text[: found.start()].rstrip()
 
 
 def begins(words: Sequence[str], whole: Sequence[str], *, is_cut: bool) -> bool:

@@ -233,7 +233,7 @@ _STATUS: Final = re.compile(
     r"(?:\bHTTP(?:/[\d.]+)?|\bstatus(?:[ _]code)?|\bcode|\berror)\W{0,4}(?P<status>[45]\d\d)\b", re.IGNORECASE
 )
 _MASK: Final = re.compile(r"<\w+>")
-_IDENTIFIER: Final = re.compile(r"\w*_\w*")
+_IDENTIFIER: Final = re.compile(r"(?<!\w)[^\W_]*+_\w*")
 """What is quoted may be one: a table ``timeout_log`` is no timeout."""
 
 
