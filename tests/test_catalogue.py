@@ -382,3 +382,45 @@ def test_masking_a_template_again_changes_nothing_that_matters(text: str) -> Non
 
 def test_the_catalogue_of_no_patterns_is_empty() -> None:
     assert catalogue_of([]).place("a", "b c d").template == "b c d"
+
+
+TEXTS = st.sampled_from(
+    [
+        *(f"Invalid user {name} from host" for name in (*FIVE, "frank")),
+        *(f"no table {name} in {name}s" for name in FIVE),
+        "Invalid user alice from",
+        "the disk is full",
+        "the disk is full: no space left on the device that holds the journal of the day",
+        "the disk is full: no space left on the device that holds the jour...",
+    ]
+)
+
+
+@given(st.lists(st.tuples(st.booleans(), TEXTS), max_size=40), st.integers(1, 4))
+def test_to_look_for_a_group_changes_nothing_and_gives_what_placing_gives(
+    steps: list[tuple[bool, str]], groups_max: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("observer_actors.patterns.catalogue.PATTERNS_PER_ENDPOINT_MAX", groups_max)
+        looked, alone = Catalogue(), Catalogue()
+        for is_placed, text in steps:
+            if not is_placed:
+                looked.find("e", text)
+                continue
+            found = looked.find("e", text)
+            groups = [catalogue.place("e", text) for catalogue in (looked, alone)]
+            assert len({(group.id, group.template, tuple(group.aliases), group.into is None) for group in groups}) == 1
+            assert found is None or found.last() is groups[0]
+            assert looked.find("e", text) is groups[0]
+        assert looked.take_absorbed().keys() == alone.take_absorbed().keys()
+
+
+def test_what_finds_no_room_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("observer_actors.patterns.catalogue.PATTERNS_PER_ENDPOINT_MAX", 10)
+    catalogue = Catalogue()
+    for number in range(500):
+        catalogue.place("e", "".join(chr(97 + int(digit)) for digit in str(number)) + "word of its own")
+    there = catalogue._endpoints["e"]  # noqa: SLF001 - what it holds is what this is about
+    assert len(there.groups) == 10
+    assert sum(len(groups) for of_first in there._alike.values() for groups in of_first.values()) == 10  # noqa: SLF001 - as above
+    assert len(there._alike) <= 10  # noqa: SLF001 - as above

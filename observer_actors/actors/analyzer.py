@@ -118,8 +118,9 @@ class Analyzer:
         return self._diagnoses.get(pattern)
 
     def pattern_of(self, op: Op) -> str:
-        """Give the id of the pattern that a failed op belongs to, or would."""
-        return self._catalogue.place(bounded_endpoint(op.endpoint), error_text(op)).id
+        """Give the id of the pattern that a failed op belongs to; "" for one that would found a pattern."""
+        group = self._catalogue.find(bounded_endpoint(op.endpoint), error_text(op))
+        return "" if group is None else group.id
 
     async def reached(self, seq: int) -> None:
         """Wait until every failure up to ``seq`` is in its pattern; give it a deadline from outside."""

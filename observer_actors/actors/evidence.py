@@ -17,8 +17,8 @@ from observer_actors.threads import in_thread
 __all__ = ["Search", "comparable", "contrast_of"]
 
 SAMPLE_OPS: Final = OPS_MAX // 2
-YIELD_EVERY: Final = 100
-"""Ops that are placed before others have their turn: about a millisecond."""
+YIELD_EVERY: Final = 5
+"""Ops whose group is found before others have their turn: a millisecond or two each at worst."""
 
 
 Search = Callable[[Query], Awaitable[Page]]

@@ -185,6 +185,18 @@ class Catalogue:
             self._seen[key] = (group, self._changes(endpoint))
         return group
 
+    def find(self, endpoint: str, text: str) -> Group | None:
+        """Give the group that `place` would give, and change nothing; None for a failure that would found one."""
+        text = digits_alike(text)
+        seen = self._seen.get((endpoint, text))
+        if seen is not None and seen[1] == self._changes(endpoint):
+            return seen[0]
+        there = self._endpoints.get(endpoint)
+        group = there.match(shape_of(without_ellipsis(text)), text) if there is not None else None
+        if group is None and not self._has_room(there):
+            return self._others.get(endpoint) or self._others.get(_EVERYWHERE)
+        return group
+
     def take_absorbed(self) -> dict[str, Group]:
         """Give the ids of the groups that have become part of another since the last call, and that other."""
         absorbed = {group.id: group.last() for group in self._absorbed}
@@ -250,24 +262,30 @@ class _Endpoint:
     def __init__(self, absorbed: list[Group]) -> None:
         self._absorbed = absorbed
         self.groups: dict[str, Group] = {}
-        self._alike: dict[str, dict[int, list[Group]]] = defaultdict(lambda: defaultdict(list))
-        """First word -> number of words -> groups, oldest first."""
+        self._alike: dict[str, dict[int, list[Group]]] = {}
+        """First word -> number of words -> groups, oldest first; of those words alone that a group has."""
         self._names: set[str] = set()
         self._old: list[Group] = []
         self.changes = 0
         """How often a group was founded, or became part of another."""
 
-    def group_of(self, shape: Shape, text: str) -> Group | None:
+    def match(self, shape: Shape, text: str) -> Group | None:
         """Find the group of a text: of those that it fits the one that says most, else the one that it begins like."""
         fitting = [group for group in self._same_length(shape) if _takes(group.shape.words, shape.words)]
         if fitting:
-            best = max(fitting, key=lambda group: (constants(group.shape.words), -group.order))
-            best.shape = best.shape.agreed(shape)
-            best.is_cut = best.is_cut and looks_cut(text, shape.words)
-            self._settle(self._learn(best, shape.words))
-            return best.last()
+            return max(fitting, key=lambda group: (constants(group.shape.words), -group.order))
         is_cut = looks_cut(text, shape.words) or len(text) in CUT_LENGTHS
         return self._whole_of(shape.words, is_cut=is_cut) if len(text) >= CUT_CHARS_MIN or is_cut else None
+
+    def group_of(self, shape: Shape, text: str) -> Group | None:
+        """Find the group of a text as `match` does, and learn from one that fits; give the group that counts then."""
+        group = self.match(shape, text)
+        if group is not None and _takes(group.shape.words, shape.words):
+            group.shape = group.shape.agreed(shape)
+            group.is_cut = group.is_cut and looks_cut(text, shape.words)
+            self._settle(self._learn(group, shape.words))
+            return group.last()
+        return group
 
     def found(self, group: Group) -> Group:
         """Take a new group in, and join what now belongs together; give the one that counts."""
@@ -292,10 +310,23 @@ class _Endpoint:
     def _add(self, group: Group) -> None:
         self.changes += 1
         self.groups[group.id] = group
-        insort(self._same_length(group.shape), group, key=_order)
+        self._file(group)
 
-    def _same_length(self, shape: Shape) -> list[Group]:
-        return self._alike[shape.words[0] if shape.words else ""][len(shape.words)]
+    def _file(self, group: Group) -> None:
+        """Let a group be found by its words."""
+        of_first = self._alike.setdefault(_first(group.shape.words), {})
+        insort(of_first.setdefault(len(group.shape.words), []), group, key=_order)
+
+    def _unfile(self, group: Group) -> None:
+        first, length = _first(group.shape.words), len(group.shape.words)
+        self._alike[first][length].remove(group)
+        if not self._alike[first][length]:
+            del self._alike[first][length]
+        if not self._alike[first]:
+            del self._alike[first]
+
+    def _same_length(self, shape: Shape) -> Sequence[Group]:
+        return self._alike.get(_first(shape.words), {}).get(len(shape.words), ())
 
     def _learn(self, group: Group, words: Sequence[str]) -> list[Group]:
         """Note the names in a text's masked places; give the groups that hold one that was not known."""
@@ -323,7 +354,7 @@ class _Endpoint:
         oldest, *others = sorted(groups, key=lambda group: group.order)
         whole = max(groups, key=lambda group: len(group.shape.words))
         for group in groups:
-            self._same_length(group.shape).remove(group)
+            self._unfile(group)
         same = [group for group in groups if len(group.shape.words) == len(whole.shape.words)]
         places = {
             place for place, words in enumerate(zip(*(g.shape.words for g in same), strict=True)) if len(set(words)) > 1
@@ -341,7 +372,7 @@ class _Endpoint:
             del self.groups[group.id]
         self._names = set().union(*(group.names for group in self.groups.values()))
         self.changes += 1
-        insort(self._same_length(oldest.shape), oldest, key=_order)
+        self._file(oldest)
         return [oldest, *(other for other in self.groups.values() if not new.isdisjoint(other.shape.words))]
 
     def _relatives(self, group: Group) -> list[Group]:
@@ -399,7 +430,7 @@ class _Endpoint:
         whole = self._whole_of(group.shape.words, is_cut=group.is_cut, but=group) if _is_long(group) else None
         if whole is not None:
             return [whole]
-        of_first = self._alike[group.shape.words[0] if group.shape.words else ""]
+        of_first = self._alike.get(_first(group.shape.words), {})
         beginnings = [
             other
             for others in of_first.values()
@@ -417,7 +448,7 @@ class _Endpoint:
         Where several do, of what looks cut the one counts that has most of the words for its own, the oldest first:
         which it was nobody can tell, and a pattern for each place at which a text was cut would help nobody.
         """
-        of_first = self._alike[words[0] if words else ""]
+        of_first = self._alike.get(_first(words), {})
         found = [
             group
             for length, groups in of_first.items()
@@ -430,6 +461,10 @@ class _Endpoint:
             whole = [group for group in found if not group.is_cut] or found
             return max(whole, key=lambda group: (_in_common(words, group.shape.words), -group.order))
         return found[0] if len(found) == 1 else None
+
+
+def _first(words: Sequence[str]) -> str:
+    return words[0] if words else ""
 
 
 def _in_common(words: Sequence[str], whole: Sequence[str]) -> int:
