@@ -35,6 +35,8 @@ SOURCES_MAX: Final = 50
 OTHER: Final = "other"
 LOOKED_AT_CHARS_MAX: Final = 4_096
 """Of a long output, the first and the last ones: exit codes stand at the end."""
+OBJECTS_MAX: Final = 100
+"""In a list that is looked into. A longer one holds what was found, and not what went wrong."""
 RUN_CHARS_MAX: Final = 1_040
 """An attribute's value, and its name."""
 PLAIN_CHARS_MAX: Final = 100
@@ -144,11 +146,11 @@ def _suspicion_of(text: str) -> str | None:
     try:
         if text.startswith("{") and text.endswith("}"):
             return _of_object(_decode_output(text), is_alone=text.count('":') == 1)
-        if text.startswith("[{") and text.endswith("}]"):
+        if text.startswith("[{") and text.endswith("}]") and text.count("{") <= OBJECTS_MAX:
             return next(filter(None, map(_of_object, _decode_outputs(text))), None)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         pass  # cut off, or no JSON after all: the beginning still says something
-    begins = _BEGINS.match(text)
+    begins = _begins(text)
     if begins is not None:
         return _REASONS[begins.lastgroup or ""]
     if _TRACEBACK in text:
@@ -160,6 +162,11 @@ def _suspicion_of(text: str) -> str | None:
 
 
 _remembered: Final = lru_cache(1_024)(_suspicion_of)
+
+
+def _begins(text: str) -> re.Match[str] | None:
+    """Find an error at the beginning of an output; one that is cut here does not end here."""
+    return _BEGINS.match(text if len(text) <= LOOKED_AT_CHARS_MAX else f"{text[:LOOKED_AT_CHARS_MAX]}…")
 
 
 def _is_there(text: str, word: str, pattern: re.Pattern[str]) -> bool:
@@ -361,7 +368,7 @@ def _of_object(output: _Output, *, is_alone: bool = False) -> str | None:
         return _REASONS["json"]
     if _is(output.success, value=False) or _is(output.ok, value=False):
         return "the output says that it did not succeed"
-    if (begins := _BEGINS.match(_first_text(output))) is not None:
+    if (begins := _begins(_first_text(output))) is not None:
         return _REASONS[begins.lastgroup or ""]
     if _is(output.success, value=True) or _is(output.ok, value=True):
         return None  # a status is then that of what was asked about

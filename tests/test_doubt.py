@@ -277,3 +277,18 @@ def test_what_the_daemon_notes_itself_claims_nothing_and_judges_nothing() -> Non
     ]
     doubts.add([op(run="r", endpoint="e", source="mcp"), *own])
     assert (list(doubts.sources), list(doubts.endpoints), doubts.runs_judged) == (["mcp"], ["e"], 0)
+
+
+@pytest.mark.parametrize(
+    ("output", "is_suspect"),
+    [
+        ('[{"a":1},{"error":"gone"}]', True),
+        ("[" + "{}," * 98 + '{"error":"gone"}]', True),
+        ("[" + "{}," * 100 + '{"error":"gone"}]', False),
+        ("error" + " " * 5_000, True),
+        ("error" + " " * 5_000 + "s there were none", False),
+        ("error: gone" + " " * 5_000 + "x", True),
+    ],
+)
+def test_of_a_long_output_so_much_is_looked_at_and_no_more(output: str, *, is_suspect: bool) -> None:
+    assert (suspicion(op(output_summary=output)) is not None) is is_suspect

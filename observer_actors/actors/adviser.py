@@ -94,7 +94,8 @@ class Adviser:
         """
         self._asked += 1
         advice_id = stable_id("advice", self.secret, str(self._asked))
-        found = self.shelf.find(wanted.endpoint, wanted.input)
+        endpoint = bounded_endpoint(wanted.endpoint)
+        found = self.shelf.find(endpoint, wanted.input)
         best = ranked(self._available(found), wanted.given, wanted.limit)
         if not best:
             self.statistics.requests["nothing"] += 1
@@ -106,7 +107,7 @@ class Adviser:
             run=wanted.run,
             task=wanted.task,
             asked_by=wanted.source,
-            endpoint=bounded_endpoint(wanted.endpoint),
+            endpoint=endpoint,
             exposed=tuple(entry.id for entry in exposed),
             control=tuple(entry.id for entry in best if entry not in exposed),
         )

@@ -20,6 +20,7 @@ from observer_actors.http.queries import (
     Parameter,
     parse_body,
     parse_boolean,
+    parse_label,
     parse_limit,
     parse_one_of,
     parse_parameters,
@@ -299,7 +300,7 @@ def _verdicts(views: Views, ops: Iterable[Op]) -> list[Verdict]:
 
 
 _PARAMETERS: Final[Mapping[str, Parameter]] = {
-    "endpoint": ("endpoint", parse_text),
+    "endpoint": ("endpoint", parse_label),
     "kind": ("kind", parse_one_of(*Kind)),
     "state": ("state", parse_one_of(*State)),
     "handed_out": ("handed_out", parse_boolean),

@@ -11,6 +11,7 @@ import msgspec
 
 from observer_actors.errors import QueryInvalid, RequestInvalid
 from observer_actors.journal import Query
+from observer_actors.labels import bounded_endpoint
 from observer_actors.op import time_us
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "cursor_after",
     "parse_body",
     "parse_boolean",
+    "parse_label",
     "parse_limit",
     "parse_one_of",
     "parse_ops_query",
@@ -108,6 +110,11 @@ def parse_seq(text: str, name: str) -> int:
 def parse_text(text: str, _name: str) -> str:
     """Take a text as it is."""
     return text
+
+
+def parse_label(text: str, _name: str) -> str:
+    """Take an endpoint as what is learned names it: a long one in short."""
+    return bounded_endpoint(text)
 
 
 def parse_one_of(*known: str) -> Callable[[str, str], str]:

@@ -13,6 +13,7 @@ import pytest
 
 from observer_actors.daemon import Daemon
 from observer_actors.journal import Query
+from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op
 from observer_actors.playbook.entries import Entry, Kind, State
 from observer_actors.playbook.trial import in_control
@@ -99,6 +100,16 @@ async def test_what_was_handed_out_is_in_the_journal_when_the_answer_comes(tmp_p
         "endpoint": "sql:run",
         "exposed": "e",
     }
+
+
+async def test_a_long_endpoint_is_advised_by_its_whole_name(tmp_path: Path) -> None:
+    name = "x" * 300
+    async with advising(tmp_path, entry(endpoint=bounded_endpoint(name))) as (daemon, client):
+        answer = (await client.get("/advice", params={"endpoint": name, "run": run_of("e", 0.1, control=False)})).json()
+        (op,) = await exposures(daemon)
+    assert [found["id"] for found in answer["entries"]] == ["e"]
+    assert isinstance(op.attrs, dict)
+    assert op.attrs["endpoint"] == bounded_endpoint(name)
 
 
 async def test_the_control_gets_the_same_answer_without_the_entry_and_cannot_tell(tmp_path: Path) -> None:

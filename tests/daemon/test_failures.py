@@ -50,6 +50,13 @@ async def test_what_costs_most_comes_first_and_filters_choose(tmp_path: Path) ->
             assert [f["template"] for f in await failures(daemon, 3, **parameters)] == templates, parameters
 
 
+async def test_a_long_endpoint_is_asked_for_by_its_whole_name(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path) as daemon:
+        await fail(daemon, "row 1 gone", endpoint="x" * 300 + "y")
+        await fail(daemon, "row 2 gone", endpoint="x" * 300 + "z")
+        assert [found["count"] for found in await failures(daemon, 1, endpoint="x" * 300 + "y")] == [1]
+
+
 @pytest.mark.parametrize(("query", "field"), [("sort=x", "sort"), ("stat=new", "stat"), ("limit=0", "limit")])
 async def test_a_parameter_that_cannot_be_read_is_named(tmp_path: Path, query: str, field: str) -> None:
     async with running_daemon(tmp_path) as daemon:
