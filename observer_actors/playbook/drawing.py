@@ -66,7 +66,9 @@ def draw_do(endpoint: Endpoint, corroboration: Corroboration) -> Draft:
     if ok < SUCCESSES_MIN or 2 * ok < calls:
         return Draft(key, Kind.DO, endpoint.name, None)
     low, high = wilson(ok, calls)
-    parts = [f"`{endpoint.name}` works: {ok:,} of {calls:,} calls succeeded ({_percent(low)} to {_percent(high)} %)."]
+    parts = [
+        f"{_code(endpoint.name)} works: {ok:,} of {calls:,} calls succeeded ({_percent(low)} to {_percent(high)} %)."
+    ]
     if endpoint.ok.doubtful:
         parts.append(f"{endpoint.ok.doubtful:,} more did in runs that were judged failed, and are not counted.")
     half, most = endpoint.quantile_ms(0.5), endpoint.quantile_ms(0.95)
@@ -93,7 +95,8 @@ def draw_way(counts: Counts) -> Draft:
     works, fails = found.works, found.fails
     instead = f", with {_phrase(found.feature, fails)} {_of(fails)}" if found.tells_fails else ""
     parts = [
-        f"Call `{endpoint.name}` with {_phrase(found.feature, works)}: {_of(works)} such calls succeeded{instead}.",
+        f"Call {_code(endpoint.name)} with {_phrase(found.feature, works)}:",
+        f"{_of(works)} such calls succeeded{instead}.",
     ]
     value = (endpoint.features[found.feature] or {}).get(works.value)
     witnesses = endpoint.ok if value is None else value.ok
@@ -116,7 +119,7 @@ def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
     text = failure.shown(corroboration)
     failed = max(count, endpoint.bad.shared(corroboration) if enough else endpoint.bad.count)
     calls = ok + failed + min(endpoint.ok.doubtful, ok + failed)
-    parts = [f"`{endpoint.name}` fails with “{_cut(text)}” ({count:,} of {calls:,} calls)."]
+    parts = [f"{_code(endpoint.name)} fails with {_quoted(text)} ({count:,} of {calls:,} calls)."]
     if ruling.cause is not Cause.UNKNOWN:
         parts.append(ruling.advice)
     values = {key: tally.shared(corroboration) for key, tally in failure.values.items()}
@@ -161,13 +164,13 @@ def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corrobo
     others_ok, others_tries = sum(good for good, _ in weighed), sum(map(sum, weighed))
     if others_tries and others_ok * tries >= ok * others_tries:
         return nothing  # other ways work as well
-    steps = " then ".join(f"`{step}`" for step in recovery.steps)
-    way = f"call {steps}, and then `{endpoint.name}` again" if steps else f"call `{endpoint.name}` again"
-    text = _cut(failure.shown(corroboration))
-    parts = [f"When `{endpoint.name}` fails with “{text}”, {way}: that succeeded {ok:,} of {tries:,} times."]
+    steps = " then ".join(map(_code, recovery.steps))
+    way = f"call {steps}, and then {_code(endpoint.name)} again" if steps else f"call {_code(endpoint.name)} again"
+    text = _quoted(failure.shown(corroboration))
+    parts = [f"When {_code(endpoint.name)} fails with {text}, {way}: that succeeded {ok:,} of {tries:,} times."]
     if others_tries >= RETRIES_MIN:
         parts.append(f"Other ways did {others_ok:,} of {others_tries:,} times.")
-    about = f"after “{text}”: {' → '.join((*recovery.steps, endpoint.name))}"
+    about = f"after {text}: {' → '.join((*recovery.steps, endpoint.name))}"
     evidence = _evidence(
         endpoint,
         recovery.ok,
@@ -196,7 +199,7 @@ def draw_habit(endpoint: Endpoint, other: str, habit: Habit, corroboration: Corr
     if chance_p(good, endpoint.judged_good, bad, endpoint.judged_bad) * len(endpoint.habits) > HABIT_P_MAX:
         return nothing
     parts = [
-        f"Before `{endpoint.name}`, call `{other}`.",
+        f"Before {_code(endpoint.name)}, call {_code(other)}.",
         f"Of the runs that did {good:,} of {with_:,} were judged good, of the others {without_good:,} of {without:,}.",
     ]
     evidence = _evidence(
@@ -290,7 +293,7 @@ def _usual_shape(endpoint: Endpoint, corroboration: Corroboration) -> str:
     if not best or not shapes[best].ok.suffice(corroboration):
         return ""
     ok, bad = shapes[best].ok.shared(corroboration), shapes[best].bad.shared(corroboration)
-    return f"Input that works: `{best}` ({ok:,} of {ok + bad:,})."
+    return f"Input that works: {_code(best)} ({ok:,} of {ok + bad:,})."
 
 
 def _difference(found: Difference) -> str:
@@ -309,10 +312,10 @@ def _said(found: Difference) -> str:
 
 def _phrase(feature: str, side: Side) -> str:
     if feature == SHAPE:
-        return f"the input `{side.value}`"
+        return f"the input {_code(side.value)}"
     if feature.endswith(KIND):
-        return f"`{feature.removesuffix(KIND)}` being {side.value}"
-    return f"`{feature}` being {side.value}"
+        return f"{_code(feature.removesuffix(KIND))} being {side.value}"
+    return f"{_code(feature)} being {side.value}"
 
 
 def _of(side: Side) -> str:
@@ -327,5 +330,14 @@ def _ms(value: float) -> str:
     return f"{value / 1000:.1f} s" if value >= 1_000 else f"{value:.0f} ms"  # noqa: PLR2004 - milliseconds in a second
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= FAILURE_CHARS_MAX else text[: FAILURE_CHARS_MAX - 1] + "…"
+_QUOTES: Final = str.maketrans({"“": '"', "”": '"', "`": "'"})
+"""What others have said ends no quotation of ours: behind it they would speak in our name."""
+
+
+def _quoted(text: str) -> str:
+    cut = text if len(text) <= FAILURE_CHARS_MAX else text[: FAILURE_CHARS_MAX - 1] + "…"
+    return f"“{cut.translate(_QUOTES)}”"
+
+
+def _code(text: str) -> str:
+    return f"`{text.translate(_QUOTES)}`"
