@@ -424,3 +424,13 @@ def test_what_finds_no_room_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatc
     assert len(there.groups) == 10
     assert sum(len(groups) for of_first in there._alike.values() for groups in of_first.values()) == 10  # noqa: SLF001 - as above
     assert len(there._alike) <= 10  # noqa: SLF001 - as above
+
+
+@pytest.mark.parametrize(
+    "text", ["raised {} in worker", "Traceback of the job: {}: it broke", "rpc error: code = {} desc = it broke"]
+)
+def test_kinds_of_errors_stay_apart(text: str) -> None:
+    kinds = ("TimeoutError", "KeyError", "ValueError", "MemoryError", "LookupException", "app.db.QueryError")
+    codes = ("NotFound", "Unavailable", "PermissionDenied", "DeadlineExceeded", "Internal")
+    for words in (kinds, codes):
+        assert len(set(templates(*(text.format(word) for word in words)))) == len(words)

@@ -79,6 +79,14 @@ _STATUS: Final = frozenset(
     """.split()  # noqa: SIM905 - a list of 250 quoted words is harder to read
 )
 """Words that programs say of themselves: they tell events apart, so they are no evidence for a value."""
+_KIND_ENDS: Final = ("Error", "Exception")
+_CODES: Final = frozenset(
+    """
+    Aborted AlreadyExists Canceled DataLoss DeadlineExceeded FailedPrecondition Internal InvalidArgument NotFound
+    OutOfRange PermissionDenied ResourceExhausted Unauthenticated Unavailable Unimplemented Unknown
+    """.split()  # noqa: SIM905 - as above
+)
+"""Kinds of errors, and gRPC's codes (``code = NotFound``): they tell errors apart wherever they stand."""
 _STATUS_CHARS_MIN: Final = 5
 """A word of this length that ends like a participle or an abstract noun is taken for one."""
 
@@ -172,7 +180,9 @@ def constants(words: Sequence[str], but: Collection[int] = ()) -> int:
 
 
 def is_name(word: str, before: str = "") -> bool:
-    """Tell whether a word might be a value: a name, an id, a state in capitals; what stands behind ``=`` always is."""
+    """Tell whether a word might be a value: a name, an id, a state in capitals; what stands behind ``=`` mostly is."""
+    if word.endswith(_KIND_ENDS) or word in _CODES:
+        return False
     if before == "=" or not word.isalpha():
         return True
     if word in _STATUS or word.lower() in _STATUS:
