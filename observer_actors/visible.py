@@ -9,6 +9,7 @@ from typing import Final
 
 __all__ = ["cut", "snake", "visible", "visible_json"]
 
+FEW_LETTERS: Final = 16
 _HIDDEN: Final = tuple(
     map(
         re.compile,
@@ -42,7 +43,12 @@ def visible_json(data: bytes) -> bytes:
     if data.isascii() and b"\x7f" not in data:
         return data
     for expression in _HIDDEN:
-        data = expression.sub(lambda found: _escaped(found[0]), data)
+        letters = set(expression.findall(data))
+        if len(letters) > FEW_LETTERS:
+            data = expression.sub(lambda found: _escaped(found[0]), data)
+            continue
+        for letter in letters:  # one again and again, mostly: that takes a hundredth of the time
+            data = data.replace(letter, _escaped(letter))
     return data
 
 
