@@ -496,7 +496,8 @@ def _compiled(rule: _Rule) -> Any:  # noqa: ANN401 - re2 has no types
     try:
         expression = re2.compile(rule.pattern, _options())
     except re2.error as error:
-        raise RuleInvalid(f"{rule.kind}: {error}", hint="RE2 has no look-around and no back-references") from error
+        why = b" ".join(error.args).decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
+        raise RuleInvalid(f"{rule.kind}: {why}", hint="RE2 has no look-around and no back-references") from error
     if expression.search("") is not None:
         raise RuleInvalid(f"{rule.kind}: it matches nothing at all, and so everywhere")
     return expression

@@ -102,6 +102,7 @@ def test_an_empty_variable_counts_as_not_given() -> None:
         ("[cycle]\nseconds = 0", "cycle.seconds: Expected `", ""),
         ("[cycle]\nseconds = nan", "cycle.seconds: Expected `", ""),
         ("[cycle]\nseconds = inf", "cycle.seconds: Expected `", ""),
+        ("[secrets]\nextra = ['K=(']", "secrets.extra: K: missing ): (", "no look-around"),
         ("[sources]\nextra = 'a'", "sources.extra: Expected `array`, got `str`", ""),
         ("[sources]\nextra = [1]", "sources.extra[0]: Expected `str`, got `int`", ""),
         ("[sources]\nextra = ['observer']", "observer is what the daemon itself writes", "name another"),
@@ -298,6 +299,7 @@ def test_a_credential_that_begins_like_a_setting_and_is_none_is_an_error(tmp_pat
     [
         ("listen.port", "--set listen.port: wants NAME=VALUE", "--set listen.port=3900"),
         ("listen.prot=1", "--set: listen.prot is no setting", "did you mean listen.port?"),
+        ("listen=3", "--set: listen holds settings, and is none", "such as listen."),
         ("listen.port=x", "--set listen.port='x' is not a number", ""),
         ("listen.port=70000", "--set listen.port: listen.port: Expected `int` <= 65535", "it may be 0 to 65,535"),
         ("sources.extra=[1", "is not TOML", ""),
@@ -370,3 +372,12 @@ def test_the_process_says_it_in_one_line_and_a_hint_and_exits_78(
     assert len(lines) == len(said)
     assert lines[0].startswith("observer-actors: ")
     assert all(part in line for part, line in zip(said, lines, strict=True))
+
+
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_passed_over() -> None:
+    told = {
+        "OBSERVER_PORT": "tcp://10.0.0.1:3800",
+        "OBSERVER_SERVICE_PORT": "3800",
+        "OBSERVER_PORT_3800_TCP_PORT": "3800",
+    }
+    assert load_settings(None, {}, told) == Settings()

@@ -133,8 +133,19 @@ class Api:
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             why = str(error) or type(error).__name__
             refused = isinstance(error, httpx.ConnectError)
-            hint = "is the daemon running? --url says where; `observer-actors doctor` looks" if refused else ""
+            hint = next((hint for part, hint in _HINTS.items() if part in why), _NOBODY if refused else "")
             raise Unreachable(f"{self._shown}: {visible(why)}", hint=hint, broke=not refused) from error
+
+
+_NOBODY: Final = "is the daemon running? --url says where; `observer-actors doctor` looks"
+UNAUTHORIZED: Final = 401
+_NO_ENTRY: Final = "OBSERVER_TOKEN holds it; `observer-actors token NAME` makes one"
+_HINTS: Final = {
+    "CERTIFICATE_VERIFY_FAILED": "SSL_CERT_FILE names the certificate, or whose it is signed by",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS: http:// rather than https://?",
+    "Server disconnected": "perhaps it speaks TLS: https:// rather than http://?",
+}
+"""What OpenSSL's and httpx's words are about."""
 
 
 def _judged(response: httpx.Response) -> bytes:
@@ -149,9 +160,10 @@ def _refusal(response: httpx.Response) -> Refused:
     except (msgspec.MsgspecError, UnicodeError):
         problem = _Problem()
     detail = problem.detail or problem.error or f"{without_password(str(response.url))} answered {response.status_code}"
+    hint = problem.hint or (_NO_ENTRY if response.status_code == UNAUTHORIZED else "")
     return Refused(
         visible(detail[:_DETAIL_CHARS_MAX]),
-        hint=visible(problem.hint[:_DETAIL_CHARS_MAX]),
+        hint=visible(hint[:_DETAIL_CHARS_MAX]),
         status=response.status_code,
         body=response.content,
     )

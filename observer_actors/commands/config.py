@@ -43,6 +43,9 @@ def check(options: ConfigOptions = ConfigOptions()) -> None:  # noqa: B008 - fro
 
     check_files(loaded.settings)
     given = sum(origin != "default" for origin in loaded.origins.values())
+    listen = loaded.settings.listen
+    if not (listen.tcp or listen.unix):
+        print("listen.tcp is off, and listen.unix is not set: it listens only where systemd hands it a socket")
     print(f"the configuration is good: {given} of {len(LEAVES)} settings are given, the others have their defaults")
 
 

@@ -11,8 +11,9 @@ from cyclopts import Parameter
 from observer_actors.commands._answers import RevokedAnswer
 from observer_actors.commands._filters import time_given
 from observer_actors.commands._options import ApiOptions, JsonFlag
-from observer_actors.commands._screen import print_json
+from observer_actors.commands._screen import print_json, told
 from observer_actors.commands._usage import UsageInvalid
+from observer_actors.visible import visible
 
 __all__ = ["revoke"]
 
@@ -57,3 +58,5 @@ def revoke(
         print_json(body)
     else:
         print(f"revoked by op {answer.seq}; {answer.suspended:,} entries are held back until the playbook is made anew")
+        if not answer.suspended:
+            told(f"nothing that was learned comes from the {of} {visible(name)}: is that the name?")

@@ -59,12 +59,12 @@ def top(
     interval
         Seconds from one look to the next.
     once
-        Print one look, and end.
+        Print one look, and end; so it does where the output is no terminal.
     """
     screen = console()
     with api.open() as daemon:
         look = _look(daemon)
-        if once:
+        if once or not screen.is_terminal:
             screen.print(Group(*_parts(look, None)), width=None if screen.is_terminal else PLAIN_WIDTH)
             return
         with Live(_whole(look, None), console=screen, screen=True, auto_refresh=False) as live:

@@ -142,7 +142,7 @@ def _credentials(directory: str) -> Iterator[Given]:
 def _environment(environment: Mapping[str, str]) -> Iterator[Given]:
     """The variables with a name of their own first: the systematic name says more exactly what is meant."""
     for variable, name in ENVIRONMENT.items():
-        if environment.get(variable):
+        if environment.get(variable) and not _is_of_kubernetes(variable, environment[variable]):
             yield Given(name, environment[variable], variable, is_text=True)
     for variable, text in environment.items():
         name = variable.removeprefix(PREFIX).lower().replace("__", ".")
@@ -156,6 +156,11 @@ def _environment(environment: Mapping[str, str]) -> Iterator[Given]:
             raise ConfigInvalid(f"{variable}: {name} is no setting", hint=hint)
         elif variable not in ENVIRONMENT and (close := get_close_matches(variable, _VARIABLES, 1, cutoff=NEAR_MISS)):
             raise ConfigInvalid(f"{variable} is no setting", hint=f"did you mean {close[0]}?")
+
+
+def _is_of_kubernetes(variable: str, text: str) -> bool:
+    """Tell what Kubernetes sets in each container for a Service that is named ``observer``."""
+    return variable == "OBSERVER_PORT" and text.startswith(("tcp://", "udp://"))
 
 
 def _variable(name: str) -> str:
@@ -175,5 +180,8 @@ def _assigned(assignment: str) -> Given:
 
 
 def _unknown(name: str, origin: str) -> ConfigInvalid:
+    within = next((leaf for leaf in LEAVES if leaf.startswith(f"{name}.")), "")
+    if within:
+        return ConfigInvalid(f"{origin}: {name} holds settings, and is none", hint=f"such as {within}")
     nearest = nearest_name(name)
     return ConfigInvalid(f"{origin}: {name} is no setting", hint=f"did you mean {nearest}?" if nearest else "")

@@ -37,7 +37,14 @@ from observer_actors.http.intake import BatchAnswer, EventAnswer
 from observer_actors.http.kb import register_kb
 from observer_actors.http.metrics import DaemonCollector
 from observer_actors.http.playbook import register_playbook
-from observer_actors.http.queries import CURSOR, SEQ_DIGITS_MAX, cursor_after, parse_ops_query, parse_seq
+from observer_actors.http.queries import (
+    CURSOR,
+    SEQ_DIGITS_MAX,
+    cursor_after,
+    parse_ops_query,
+    parse_parameters,
+    parse_seq,
+)
 from observer_actors.http.replies import PROBLEM, Problem, Reply, json_reply, problem_reply
 from observer_actors.http.sse import stream
 from observer_actors.http.views import Readiness, Views
@@ -353,6 +360,7 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
     @document_problems(400, 503)
     async def tail() -> ResponseReturnValue:
         """Follow operations as server-sent events; goes on behind `Last-Event-ID`."""
+        parse_parameters(request.args.items(multi=True), {}, "/tail")
         after = request.headers.get("Last-Event-ID")
         after_seq = parse_seq(after, "Last-Event-ID") if after else None
         views.tail.check_room()

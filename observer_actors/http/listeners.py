@@ -39,6 +39,7 @@ FIRST_FD: Final = 3
 _NAMES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 _NOT_HERE: Final = (97, 99)
 """EAFNOSUPPORT, EADDRNOTAVAIL: a name may have an address of a kind that this machine does not have."""
+_NOT_OURS: Final = "it is no address of this machine; 0.0.0.0 and :: are all of its own"
 
 
 def open_listeners(settings: ListenSettings, *, needs_token: bool = False) -> list[socket.socket]:
@@ -135,14 +136,32 @@ def tls_context(settings: ListenSettings) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    for name, path in (("tls_cert", settings.tls_cert), ("tls_key", settings.tls_key)):
+        if path:
+            _check_readable(f"listen.{name}", path)
     try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key or None)
+        context.load_cert_chain(settings.tls_cert, settings.tls_key or None, password=_no_passphrase)
     except (OSError, ssl.SSLError) as error:
         raise ConfigInvalid(
             f"listen.tls_cert: {settings.tls_cert} and its key cannot be used: {error}",
             hint="PEM files; the key without a passphrase, readable by the daemon's user",
         ) from error
     return context
+
+
+def _check_readable(name: str, path: str) -> None:
+    try:
+        Path(path).open("rb").close()
+    except OSError as error:
+        raise ConfigInvalid(f"{name}: {path}: {error.strerror}") from error
+
+
+def _no_passphrase() -> str:
+    """Say that there is nobody to ask; OpenSSL would ask the terminal."""
+    raise ConfigInvalid(
+        "listen.tls_key has a passphrase, and nobody is there to give it",
+        hint="openssl pkey -in key.pem -out plain.pem writes it without one: let nobody else read that",
+    )
 
 
 def _handed_over() -> list[socket.socket]:
@@ -197,7 +216,7 @@ def _bind_name(settings: ListenSettings) -> list[socket.socket]:
         listener.close()
     raise AddressUnavailable(
         f"cannot listen on {settings.host} port {settings.port}: {failed.strerror}",
-        hint="is another daemon running? --port 0 takes a free port",
+        hint=_NOT_OURS if failed.errno in _NOT_HERE else "is another daemon running? --port 0 takes a free port",
     ) from failed
 
 

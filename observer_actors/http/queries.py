@@ -79,7 +79,8 @@ def parse_parameters(
         given[name] = text
         if name not in known:
             nearest = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {nearest[0]}?" if nearest else "known are " + ", ".join(known)
+            others = "known are " + ", ".join(known) if known else "it takes none"
+            hint = f"did you mean {nearest[0]}?" if nearest else others
             raise QueryInvalid(f"is not a parameter of {path}", field=ascii(name)[1:-1][:60], hint=hint)
     return {known[name][0]: known[name][1](text, name) for name, text in given.items()}
 

@@ -11,6 +11,7 @@ import pytest
 from tests.commands.typed import COMMAND, environment, typed
 from tests.conftest import ROOT
 from tests.daemon.served import served
+from tests.daemon.test_doors import certificate
 
 USAGE, OUTPUT, CONFIG = 64, 74, 78
 
@@ -64,8 +65,52 @@ def test_a_file_that_cannot_be_used_ends_serve_and_fails_the_check(tmp_path: Pat
     assert (code, name in said, "Traceback" in said) == (CONFIG, True, False), said
 
 
+def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    locked = tmp_path / "locked.pem"
+    subprocess.run(
+        ["openssl", "pkey", "-in", key, "-aes256", "-passout", "pass:hunter2", "-out", locked],
+        check=True,
+        capture_output=True,
+    )
+    ended = typed("config", "check", "--set", f"listen.tls_cert={cert}", "--set", f"listen.tls_key={locked}")
+    assert (ended.returncode, "listen.tls_key has a passphrase" in ended.stderr) == (CONFIG, True), ended.stderr
+
+
+def test_of_a_certificate_and_a_key_the_one_that_is_missing_is_named(tmp_path: Path) -> None:
+    cert, _ = certificate(tmp_path)
+    ended = typed("config", "check", "--set", f"listen.tls_cert={cert}", "--set", "listen.tls_key=/none.pem")
+    assert (ended.returncode, "listen.tls_key: /none.pem: No such file" in ended.stderr) == (CONFIG, True)
+
+
+def test_a_configuration_that_listens_nowhere_by_itself_says_so() -> None:
+    ended = typed("config", "check", "--set", "listen.tcp=false")
+    assert (ended.returncode, "only where systemd hands it a socket" in ended.stdout) == (0, True)
+
+
+def test_an_address_of_another_machine_is_told_from_one_that_is_taken(tmp_path: Path) -> None:
+    where = ("--host", "192.0.2.1", "--insecure-no-auth", "--data-dir", str(tmp_path / "data"))
+    code, said = ended("serve", *where)
+    assert (code, "no address of this machine" in said) == (75, True), said
+
+
 @pytest.mark.parametrize("name", ["a b", "", "a#b", "#", "a\n"])
 def test_a_name_for_a_token_that_is_none_is_refused(name: str) -> None:
     refused = typed("token", name)
     assert (refused.returncode, refused.stdout, "NAME" in refused.stderr) == (64, "", True), refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_who_speaks_tls_to_a_port_that_does_not_is_told_so(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        ended = typed("stats", "--url", daemon.url.replace("http://", "https://"))
+        assert (ended.returncode, "http:// rather than https://?" in ended.stderr) == (69, True), ended.stderr
+
+
+def test_who_needs_a_token_is_told_where_it_is_looked_for(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(typed("token", "reader").stdout.splitlines()[-1])
+    tokens.chmod(0o600)
+    with served(tmp_path / "data", f'[auth]\ntokens_file = "{tokens}"\n') as daemon:
+        ended = typed("stats", "--url", daemon.url)
+        assert (ended.returncode, "OBSERVER_TOKEN holds it" in ended.stderr) == (1, True), ended.stderr

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.commands.typed import COMMAND, environment
+from tests.commands.typed import COMMAND, environment, typed
 from tests.daemon.served import Served
 
 
@@ -64,6 +64,11 @@ def test_tail_is_coloured(daemon: Served) -> None:
         assert "\x1b]0;" not in shown
         daemon.event(endpoint="then", success=True)
         assert "\x1b[32mok" in terminal.until("then")
+
+
+def test_top_that_nobody_watches_prints_one_look_and_ends(daemon: Served) -> None:
+    ended = typed("top", "--url", daemon.url)
+    assert (ended.returncode, ended.stderr, "failing patterns" in ended.stdout) == (0, "", True)
 
 
 def test_top_fills_the_screen_follows_and_gives_the_screen_back(daemon: Served) -> None:

@@ -157,6 +157,13 @@ async def test_what_is_no_last_event_id_is_named(tmp_path: Path) -> None:
             assert (response.status_code, response.json()["field"]) == (400, "Last-Event-ID")
 
 
+async def test_a_filter_that_the_stream_does_not_know_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path) as daemon:
+        response = await daemon.get("/tail", params={"source": "bot"})
+        assert (response.status_code, response.json()["field"]) == (400, "source")
+        assert response.json()["hint"] == "it takes none"
+
+
 async def test_a_reader_too_many_is_told_when_to_come_again(tmp_path: Path) -> None:
     async with running_daemon(tmp_path, *configured(tmp_path, "[tail]\nreaders_max = 2\n")) as daemon:
         async with following(daemon), following(daemon):

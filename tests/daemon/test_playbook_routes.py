@@ -176,6 +176,12 @@ def test_the_stored_playbook_is_what_the_journal_gives_to_the_byte_also_after_a_
     assert (said.returncode, "the same to the byte" in said.stdout) == (0, True)
 
 
+def test_a_revocation_that_touches_nothing_asks_for_the_name(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        ended = typed("revoke", "--source", "bto", "--url", daemon.url)
+        assert (ended.returncode, "comes from the source bto: is that the name?" in ended.stderr) == (0, True)
+
+
 def test_what_is_revoked_is_gone_from_the_playbook_and_stays_gone(tmp_path: Path) -> None:
     with served(tmp_path) as daemon:
         report(daemon, episodes=6)
