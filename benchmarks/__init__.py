@@ -7,8 +7,9 @@ How to check that it is honest, file by file:
 `rivals`           how each contestant is started, with its settings
 `load`             the load generators, and what counts as an answer
 `pacing`           the constant-rate client, which counts from the time a request was due
-`events` …         the measurements (`events limits half_load history memory company micro grouping`): one function a
-contestant `rounds`           contestants in turn, round after round
+`events` …         the measurements (`events half_load company neighbours history advice memory limits micro grouping`):
+                   one function a contestant
+`rounds`           contestants in turn, round after round
 `results`          medians, spreads, and ratios paired round by round
 `targets`          what was promised, as a table
 `report`           what is written; every number comes from `results`

@@ -20,7 +20,19 @@ from typing import Final, Never
 import msgspec
 import trio
 
-from benchmarks import advice, company, events, grouping, half_load, history, limits, memory, micro, profile
+from benchmarks import (
+    advice,
+    company,
+    events,
+    grouping,
+    half_load,
+    history,
+    limits,
+    memory,
+    micro,
+    neighbours,
+    profile,
+)
 from benchmarks.bench import ROOT, Bench, find_tools
 from benchmarks.contest import Contest, Run
 from benchmarks.machine import disk_folder, file_system, machine, versions
@@ -37,6 +49,7 @@ CONTESTS: Final[Mapping[Contest, Callable[[Bench], dict[str, Run]]]] = {
     events.BATCH: events.batch_runs,
     half_load.HALF_LOAD: half_load.runs,
     company.COMPANY: company.runs,
+    neighbours.NEIGHBOURS: neighbours.runs,
     history.THROUGHPUT: history.throughput_runs,
     history.START: history.start_runs,
     history.QUERIES: history.query_runs,

@@ -411,7 +411,7 @@ class Daemon:
             stats=self.stats,
             tail=self.tail,
             events=self.events,
-            feeds=tuple(self.feeds.values()),
+            feeds=self.feeds,
             tree=lambda: self.root.statistics(),  # noqa: PLW0108 - the root is made after the views
             query=self.journal.query,
             get=self.journal.get,

@@ -25,12 +25,10 @@ from msgspec import UNSET, Meta, UnsetType
 from observer_actors.batch import BYTE_ORDER_MARK, newlines, split
 from observer_actors.ecmascript import NUMERIC_PATTERN, number_text, read_number, truthy
 from observer_actors.errors import EventInvalid, EventTooComplex, EventTooLarge
-from observer_actors.op import MaybeText, Op, Scalar, time_us
+from observer_actors.op import ATTR_CHARS_MAX, ATTR_NAME_CHARS_MAX, ATTRS_MAX, MaybeText, Op, Scalar, time_us
 from observer_actors.secrets import Findings, Secrets, compiled_secrets
 
 __all__ = [
-    "ATTRS_MAX",
-    "ATTR_CHARS_MAX",
     "AUDITOR",
     "DEFAULT_SOURCES",
     "EVENT_BYTES_MAX",
@@ -50,10 +48,6 @@ DEFAULT_SOURCES: Final = frozenset({"mcp", "scenario", AUDITOR, "bot"})
 FALLBACK_SOURCE: Final = "scenario"
 OWN_SOURCE: Final = "observer"
 """What the daemon itself writes: no caller's event is kept under it, whatever the settings say."""
-ATTRS_MAX: Final = 32
-"""Attributes an op keeps. Enough for every label set seen in real traces; more would let one caller own the disk."""
-ATTR_CHARS_MAX: Final = 1_024
-ATTR_NAME_CHARS_MAX: Final = 64
 ID_CHARS_MAX: Final = 128
 FIELDS_MAX: Final = 256
 DEPTH_MAX: Final = 32

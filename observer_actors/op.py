@@ -18,6 +18,9 @@ from msgspec import UNSET, UnsetType
 from observer_actors.visible import visible_json
 
 __all__ = [
+    "ATTRS_MAX",
+    "ATTR_CHARS_MAX",
+    "ATTR_NAME_CHARS_MAX",
     "MaybeText",
     "Op",
     "Scalar",
@@ -33,6 +36,11 @@ __all__ = [
 
 Seq = NewType("Seq", int)
 """Position of an op in the journal: from 1, without a gap."""
+
+ATTRS_MAX: Final = 32
+"""Attributes an op keeps. Enough for every label set seen in real traces; more would let one caller own the disk."""
+ATTR_CHARS_MAX: Final = 1_024
+ATTR_NAME_CHARS_MAX: Final = 64
 
 Scalar = str | int | float | bool | None
 

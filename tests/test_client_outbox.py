@@ -32,8 +32,9 @@ from observer_actors.client._outbox import (
     new_id,
 )
 from observer_actors.client._runs import ENDPOINTS_MAX, RUNS_MAX, Advised
-from observer_actors.client._texts import ATTR_CHARS_MAX, ATTRS_MAX, TEXT_CHARS_MAX, error_text, scalar, scalars, text
+from observer_actors.client._texts import TEXT_CHARS_MAX, error_text, scalar, scalars, text
 from observer_actors.event import EventDecoder
+from observer_actors.op import ATTR_CHARS_MAX, ATTRS_MAX
 
 NOW = "2026-11-22T10:00:00.000Z"
 

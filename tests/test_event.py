@@ -16,8 +16,6 @@ from hypothesis import strategies as st
 from observer_actors.batch import events_at_most, newlines
 from observer_actors.errors import EventInvalid, EventTooComplex
 from observer_actors.event import (
-    ATTR_CHARS_MAX,
-    ATTRS_MAX,
     DEFAULT_SOURCES,
     EVENT_BYTES_MAX,
     ID_CHARS_MAX,
@@ -30,7 +28,16 @@ from observer_actors.event import (
     JudgedEvent,
     LineError,
 )
-from observer_actors.op import Op, decode_op, encode_op, encode_ops, iso_milliseconds, time_us
+from observer_actors.op import (
+    ATTR_CHARS_MAX,
+    ATTRS_MAX,
+    Op,
+    decode_op,
+    encode_op,
+    encode_ops,
+    iso_milliseconds,
+    time_us,
+)
 from observer_actors.secrets import Secrets
 
 T = TypeVar("T")

@@ -15,6 +15,7 @@ pytest_plugins = ["pytester"]
 
 PURE = (
     "addresses",
+    "backoff",
     "visible",
     "ecmascript",
     "errors",

@@ -122,10 +122,6 @@ class Analyzer:
         group = self._catalogue.find(bounded_endpoint(op.endpoint), error_text(op))
         return "" if group is None else group.id
 
-    async def reached(self, seq: int) -> None:
-        """Wait until every failure up to ``seq`` is in its pattern; give it a deadline from outside."""
-        await self._feed.reached(seq)
-
     async def run(self, life: Life) -> None:
         """Serve as an actor."""
         life.at("loading")

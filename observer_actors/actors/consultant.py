@@ -16,6 +16,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.learned import Learned
+from observer_actors.backoff import backoff_s
 from observer_actors.models import Breaker, Budget, ChatModel, ChatReply, ModelFailed, ModelRefused, SchemaRefused
 from observer_actors.patterns import (
     SCHEMA,
@@ -41,7 +42,6 @@ RETRY_S: Final = 1.0
 PAUSE_S_FIRST: Final = 60.0
 PAUSE_S_MAX: Final = 1_800.0
 """Before a pattern whose answer was of no use is asked about again; doubled each time."""
-_DOUBLINGS_MAX: Final = 16
 _OUR_FAULT: Final = range(400, 500)
 """Statuses after which the same question gets the same answer; but for 408 and 429."""
 _LATER: Final = frozenset({408, 429})
@@ -177,7 +177,7 @@ class Consultant:
         """
         pattern = inquiry.cases[0].pattern_id
         times = self._unanswered.get(pattern, _NONE).times + 1
-        pause_s = min(PAUSE_S_MAX, PAUSE_S_FIRST * 2 ** min(times - 1, _DOUBLINGS_MAX)) if pause else 0.0
+        pause_s = backoff_s(times, PAUSE_S_FIRST, PAUSE_S_MAX) if pause else 0.0
         self._unanswered[pattern] = _Unanswered(times, trio.current_time() + pause_s)
 
     def _goes_on_after(self, error: ModelFailed) -> bool:

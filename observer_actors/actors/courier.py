@@ -15,24 +15,18 @@ from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.surroundings import Surroundings
+from observer_actors.backoff import backoff_s
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import Lane, Queued
 from observer_actors.supervision import Life
 
-__all__ = ["Courier", "backoff_s"]
+__all__ = ["Courier"]
 
 BACKOFF_FIRST_S: Final = 1.0
 SETTLE_S: Final = 0.5
 """Time to write down what the gateway has answered, also when the courier is being stopped: else it gets it twice."""
-_DOUBLINGS_MAX: Final = 32
 _TRY_AGAIN: Final = frozenset({408, 425, 429})
 """4xx that say "later": Request Timeout, Too Early, Too Many Requests (RFC 9110, 8470, 6585)."""
-
-
-def backoff_s(attempts: int, most_s: float, jitter: float) -> float:
-    """Give the delay after so many failed attempts: doubling from a second, with the jitter (0 to 1) inside the cap."""
-    full = min(most_s, BACKOFF_FIRST_S * 2 ** min(max(0, attempts - 1), _DOUBLINGS_MAX))
-    return float(full * (0.5 + jitter / 2))
 
 
 class Courier:
@@ -118,7 +112,9 @@ class Courier:
         return True
 
     async def _again(self, message: Queued, error: str) -> None:
-        delay_s = backoff_s(message.attempts + 1, self._settings.retry_seconds_max, self._around.chance())
+        delay_s = backoff_s(
+            message.attempts + 1, BACKOFF_FIRST_S, self._settings.retry_seconds_max, self._around.chance()
+        )
         if message.attempts == 0:
             self._log.warning("delivery_failed", key=message.key, error=error, retry_s=round(delay_s, 1))
         await self._learned.failed(message, error, delay_s)

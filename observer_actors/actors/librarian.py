@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.commits import Commits, Feed
 from observer_actors.actors.last_save import save_at_the_end
 from observer_actors.actors.surroundings import InThread
+from observer_actors.backoff import backoff_s
 from observer_actors.errors import DiskFailed
 from observer_actors.event import AUDITOR
 from observer_actors.journal.files import Disk, replace_file, translated
@@ -86,10 +88,6 @@ class Librarian:
         finally:
             await save_at_the_end(self._save, budget_s=SAVE_BUDGET_S, log=self._log)
 
-    async def reached(self, seq: int) -> None:
-        """Wait until every verdict up to ``seq`` has its row; give it a deadline from outside."""
-        await self._feed.reached(seq)
-
     async def find(self, wanted: OutcomeFilter) -> OutcomePage:
         """Find rows.
 
@@ -114,15 +112,14 @@ class Librarian:
             life.progress()
 
     async def _file(self, rows: Sequence[AuditRow]) -> None:
-        wait_s = RETRY_S_FIRST
-        while True:
+        for failures in count(1):
             try:
                 add = partial(self._index.add, rows)
                 written = await self._in_thread(add, limiter=self._one_at_a_time, abandon_on_cancel=True)
             except DiskFailed as error:
+                wait_s = backoff_s(failures, RETRY_S_FIRST, RETRY_S_MAX)
                 self._log.warning("knowledge_base_refused", error=str(error), rows=len(rows), retry_s=wait_s)
                 await trio.sleep(wait_s)
-                wait_s = min(RETRY_S_MAX, 2 * wait_s)
             else:
                 self.rows_written += written
                 return

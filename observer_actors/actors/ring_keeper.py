@@ -48,10 +48,6 @@ class RingKeeper:
         while True:
             await self._take(ring, life)
 
-    async def reached(self, seq: int) -> None:
-        """Wait until the ring holds everything up to ``seq``; give it a deadline from outside."""
-        await self._feed.reached(seq)
-
     def size(self) -> int:
         """Give the number of ops in the ring once it has taken in all that is committed: a moment from now."""
         pending = max(0, self._commits.last_seq - self.ring.last_seq)

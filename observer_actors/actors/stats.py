@@ -83,10 +83,6 @@ class StatsKeeper:
         finally:
             await save_at_the_end(self._snapshot, budget_s=SAVE_BUDGET_S, log=self._log)
 
-    async def reached(self, seq: int) -> None:
-        """Wait until everything up to ``seq`` is counted; give it a deadline from outside."""
-        await self._feed.reached(seq)
-
     def rate_per_second(self) -> float:
         """Give the mean rate over the last minute; what was read from the journal to catch up is not in it."""
         return self._rate.per_second(trio.current_time())

@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from observer_actors.backoff import backoff_s
 from observer_actors.client._outbox import OutgoingEvent
 from observer_actors.client._texts import error_text
 from observer_actors.errors import ObserverError
@@ -87,9 +88,8 @@ class Backoff:
 
     def seconds(self) -> float:
         """Count a failure, and say how long to wait: between half of the step and all of it."""
-        step: float = min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2 ** min(self._failures, 10))
         self._failures += 1
-        return step * (0.5 + self._chance() / 2)
+        return backoff_s(self._failures, BACKOFF_S_MIN, BACKOFF_S_MAX, self._chance())
 
 
 class Delivery:

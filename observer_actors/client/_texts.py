@@ -16,11 +16,9 @@ import msgspec
 
 from observer_actors.client._beginning import beginning
 from observer_actors.client._guest import attempt_of_host
-from observer_actors.op import Scalar
+from observer_actors.op import ATTR_CHARS_MAX, ATTR_NAME_CHARS_MAX, ATTRS_MAX, Scalar
 
 __all__ = [
-    "ATTRS_MAX",
-    "ATTR_CHARS_MAX",
     "TEXT_CHARS_MAX",
     "advice_query",
     "error_text",
@@ -32,9 +30,6 @@ __all__ = [
 
 TEXT_CHARS_MAX: Final = 10_000
 """As in `_wording`: four such texts fit into an event, however they are escaped."""
-ATTRS_MAX: Final = 32
-ATTR_NAME_CHARS_MAX: Final = 64
-ATTR_CHARS_MAX: Final = 1_024
 QUERY_BYTES_MAX: Final = 12_000
 ENDPOINT_BYTES_MAX: Final = 4_000
 INPUT_BYTES_MAX: Final = 8_000

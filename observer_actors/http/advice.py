@@ -30,6 +30,7 @@ __all__ = ["AdviceAnswer", "answer_advice", "register_advice"]
 
 NAME_CHARS_MAX: Final = 128
 """Of a run, a task, a source: what their attribute in the journal can hold, with room to spare."""
+ACCEPT_CHARS_MAX: Final = 1_000
 MARKDOWN: Final = "text/markdown"
 ADVICE_ID_HEADER: Final = "Advice-Id"
 UNCACHED: Final = (("Cache-Control", "no-store"),)
@@ -122,7 +123,9 @@ async def answer_advice(views: Views, query: str, accept: str, *, is_use: bool =
 def _accepted(accept: str) -> str:
     if not accept or accept == "*/*":
         return "json"
-    best = parse_accept_header(accept, MIMEAccept).best_match(["application/json", MARKDOWN], "application/json")
+    best = parse_accept_header(accept[:ACCEPT_CHARS_MAX], MIMEAccept).best_match(
+        ["application/json", MARKDOWN], "application/json"
+    )
     return "markdown" if best == MARKDOWN else "json"
 
 

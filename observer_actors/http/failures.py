@@ -164,7 +164,7 @@ def register_failures(app: QuartTrio, views: Views, send: Send) -> None:
     async def failures() -> ResponseReturnValue:
         """Show what fails in the same way, what costs most first unless told otherwise."""
         given = parse_parameters(request.args.items(multi=True), _PARAMETERS, "/failures")
-        await views.own_writes(views.analyzer)
+        await views.own_writes("analyzer")
         return send(json_reply(await _answer(views, given, views.now_us())))
 
     @app.get("/failures/<pattern>")

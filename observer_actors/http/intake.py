@@ -23,9 +23,9 @@ from observer_actors.actors.admission import Admission, Receipts, Room, Submissi
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.batch import events_at_most
 from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge
-from observer_actors.event import ATTRS_MAX, SOURCE_NOTE, EventDecoder, JudgedBatch, JudgedEvent, LineError
+from observer_actors.event import SOURCE_NOTE, EventDecoder, JudgedBatch, JudgedEvent, LineError
 from observer_actors.http.replies import PROBLEM, Reply, json_reply, problem_reply
-from observer_actors.op import Op, Scalar
+from observer_actors.op import ATTRS_MAX, Op, Scalar
 from observer_actors.settings import ListenSettings
 from observer_actors.trace import trace_attributes
 from observer_actors.visible import visible_json

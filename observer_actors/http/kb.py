@@ -67,7 +67,7 @@ def register_kb(app: QuartTrio, views: Views, send: Callable[[Reply], Response])
     async def outcomes() -> ResponseReturnValue:
         """Find what auditors found, newest first."""
         values = parse_parameters(request.args.items(multi=True), _OUTCOMES, "/kb/outcomes")
-        await views.own_writes(views.librarian)
+        await views.own_writes("librarian")
         page = await views.librarian.find(OutcomeFilter(**values))
         following = None if page.before is None else str(page.before)
         return send(json_reply(OutcomesAnswer(page.rows, following, page.complete, page.damaged)))
@@ -82,7 +82,7 @@ def register_kb(app: QuartTrio, views: Views, send: Callable[[Reply], Response])
         values = parse_parameters(request.args.items(multi=True), _HISTORY, "/kb/history")
         if not values.get("sig"):
             raise QueryInvalid("is missing", field="sig", hint="a signature such as pr6-7fe47bab")
-        await views.own_writes(views.librarian)
+        await views.own_writes("librarian")
         newest = values.get("limit", NEWEST_DEFAULT)
         return send(json_reply(await views.librarian.history(values["sig"], newest=newest)))
 

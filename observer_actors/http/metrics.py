@@ -140,7 +140,7 @@ class DaemonCollector(Collector):
             labels=["consumer"],
         )
         quarantined = GaugeMetricFamily("observer_consumer_quarantined_ops", "Ops left out.", labels=["consumer"])
-        for feed in self._views.feeds:
+        for feed in self._views.feeds.values():
             statistics = feed.statistics()
             behind.add_metric([feed.name], statistics.behind)
             passed_over.add_metric([feed.name], statistics.passed_over)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import trio
@@ -30,6 +30,8 @@ from observer_actors.supervision import ActorStatistics, Events
 __all__ = ["Readiness", "Views"]
 
 READ_OWN_WRITES_S: Final = 1.0
+BEHIND_OPS_MAX: Final = 20_000
+"""A consumer that is further behind takes longer than that: it is not waited for."""
 
 
 class Readiness(msgspec.Struct, frozen=True):
@@ -37,13 +39,6 @@ class Readiness(msgspec.Struct, frozen=True):
 
     ready: bool
     reasons: list[str]
-
-
-class Consumer(Protocol):
-    """Who follows the journal."""
-
-    async def reached(self, seq: int) -> None:
-        """Wait until everything up to ``seq`` is taken in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +56,7 @@ class Views:
     stats: StatsKeeper
     tail: Tail
     events: Events
-    feeds: Sequence[Feed]
+    feeds: Mapping[str, Feed]
     tree: Callable[[], Sequence[ActorStatistics]]
     query: Callable[[Query], Awaitable[Page]]
     get: Callable[[int], Awaitable[Op | None]]
@@ -72,12 +67,12 @@ class Views:
     outbox: Callable[[], StoreStatistics | None]
     now_us: Callable[[], int]
 
-    async def own_writes(self, *consumers: Consumer) -> None:
-        """Wait a moment until consumers have taken in what was acknowledged before this request came."""
-        last_seq = self.commits.last_seq
-        with trio.move_on_after(READ_OWN_WRITES_S):
-            for consumer in consumers:
-                await consumer.reached(last_seq)
+    async def own_writes(self, consumer: str) -> None:
+        """Wait a moment until a consumer has taken in what was acknowledged before this request came."""
+        last_seq, feed = self.commits.last_seq, self.feeds[consumer]
+        if last_seq - feed.cursor <= BEHIND_OPS_MAX:
+            with trio.move_on_after(READ_OWN_WRITES_S):
+                await feed.reached(last_seq)
 
     def readiness(self) -> Readiness:
         """Say whether the daemon takes events now."""

@@ -8,13 +8,14 @@ from typing import Final
 
 import msgspec
 
+from observer_actors.backoff import backoff_s
+
 __all__ = ["Breaker", "Budget", "Call"]
 
 HOUR_S: Final = 3_600.0
 FAILURES_MAX: Final = 3
 OPEN_S_FIRST: Final = 60.0
 OPEN_S_MAX: Final = 1_800.0
-_DOUBLINGS_MAX: Final = 16
 
 
 class Call(msgspec.Struct):
@@ -91,7 +92,7 @@ class Breaker:
         """
         self._failures += 1
         if self._failures == FAILURES_MAX or self._is_tried:
-            wait_s = max(wait_s, min(OPEN_S_MAX, OPEN_S_FIRST * 2 ** min(self._opened, _DOUBLINGS_MAX)))
             self._opened += 1
+            wait_s = max(wait_s, backoff_s(self._opened, OPEN_S_FIRST, OPEN_S_MAX))
             self._is_tried = False
         self._until = max(self._until, now + wait_s)

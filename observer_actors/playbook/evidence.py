@@ -168,7 +168,6 @@ class Habit(msgspec.Struct):
     bad: int = 0
     seqs: list[int] = []
     contrary_seqs: list[int] = []
-    drawn: Drawn = msgspec.field(default_factory=Drawn)
 
 
 class Endpoint(msgspec.Struct):

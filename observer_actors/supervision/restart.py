@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["RestartHistory", "RestartPolicy"]
+from observer_actors.backoff import backoff_s
 
-_DOUBLINGS_MAX = 32
+__all__ = ["RestartHistory", "RestartPolicy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,7 @@ class RestartHistory:
         after = RestartHistory((*recent, now), self.streak + 1)
         if len(after.failures) > policy.intensity:
             return after, None
-        full = min(policy.backoff_max_s, policy.backoff_first_s * 2 ** min(self.streak, _DOUBLINGS_MAX))
-        return after, full * (0.5 + jitter / 2)
+        return after, backoff_s(after.streak, policy.backoff_first_s, policy.backoff_max_s, jitter)
 
     def progressed(self) -> RestartHistory:
         """Note that the child finished something: the next delay is the first again."""

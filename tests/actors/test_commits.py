@@ -443,7 +443,7 @@ async def test_a_ring_keeper_that_fell_behind_does_not_read_what_its_ring_would_
         await life.wait_ready()
         world.journal.append(40 * BLOCK_OPS)
         world.commits.resume(40 * BLOCK_OPS)
-        await keeper.reached(40 * BLOCK_OPS)
+        await world.feed.reached(40 * BLOCK_OPS)
         nursery.cancel_scope.cancel()
     assert seqs(list(keeper.ring)) == [*range(39 * BLOCK_OPS + 1, 40 * BLOCK_OPS + 1)]
     assert world.journal.reads == 1 + LOADED_SHARE, "the block at which it heard of it, and the newest"

@@ -16,9 +16,10 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from observer_actors.actors.courier import Courier, backoff_s
+from observer_actors.actors.courier import Courier
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.surroundings import Surroundings
+from observer_actors.backoff import backoff_s
 from observer_actors.patterns import Outgoing
 from observer_actors.playbook import Copy
 from observer_actors.settings import GatewaySettings
@@ -48,13 +49,13 @@ TIMEOUT_S: Final = 10.0
     ("attempts", "full_s"), [(0, 1), (1, 1), (2, 2), (3, 4), (8, 128), (9, 256), (10, 300), (10_000, 300)]
 )
 def test_the_delay_doubles_up_to_its_cap_and_the_jitter_stays_inside(attempts: int, full_s: float) -> None:
-    assert backoff_s(attempts, 300, 1.0) == full_s
-    assert backoff_s(attempts, 300, 0.0) == full_s / 2
-    assert full_s / 2 < backoff_s(attempts, 300, 0.5) < full_s
+    assert backoff_s(attempts, 1, 300, 1.0) == full_s
+    assert backoff_s(attempts, 1, 300, 0.0) == full_s / 2
+    assert full_s / 2 < backoff_s(attempts, 1, 300, 0.5) < full_s
 
 
 def test_a_cap_below_a_second_holds() -> None:
-    assert backoff_s(5, 0.2, 1.0) == 0.2
+    assert backoff_s(5, 1, 0.2, 1.0) == 0.2
 
 
 @dataclass

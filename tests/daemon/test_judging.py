@@ -1,10 +1,11 @@
-"""What takes long to judge is judged apart, one after the other, and holds up nobody else."""
+"""What takes long holds up nobody else: it is judged apart, one after the other, and nobody waits for who is behind."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +15,9 @@ import trio
 
 from observer_actors.event import EventDecoder, JudgedBatch, JudgedEvent
 from observer_actors.http.intake import SHORT_EVENTS
+from observer_actors.ring import Ring
 from observer_actors.settings import AdmissionSettings, ListenSettings, Settings
-from tests.daemon.inside import daemon_inside, eventually
+from tests.daemon.inside import Crash, daemon_inside, eventually
 
 LIMIT_S: Final = 30.0
 USUAL: Final = b'{"endpoint":"a","input_summary":"b","success":true,"source":"bot"}\n' * 100
@@ -106,3 +108,21 @@ async def test_who_waits_too_long_to_be_judged_is_told_to_come_again(
         assert "not judged within 0.2 s" in answer.json()["detail"]
         assert int(answer.headers["Retry-After"]) >= 1
         held.let_go(1)
+
+
+async def test_health_waits_for_no_consumer_and_figures_wait_for_none_that_is_far_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("observer_actors.http.views.READ_OWN_WRITES_S", inf)
+    monkeypatch.setattr("observer_actors.http.views.BEHIND_OPS_MAX", 1)
+    monkeypatch.setattr(Ring, "push", _broken)
+    async with client_of(tmp_path) as client:
+        for number in (1, 2):
+            await client.post("/event", content=EVENT)
+            health = (await client.get("/health")).json()
+            assert (health["ops_in_ring"], health["last_seq"]) == (number, number)
+        assert (await client.get("/stats")).json()["total"] == 0
+
+
+def _broken(*_: object) -> None:
+    raise Crash("on purpose")
