@@ -26,6 +26,7 @@ from observer_actors.event import EventDecoder
 from observer_actors.journal import JournalWriter, PosixDisk, compact
 from observer_actors.journal.format import FORMAT
 from observer_actors.op import Op, iso_milliseconds
+from observer_actors.playbook.fold import VERSION
 from observer_actors.settings import JournalSettings
 
 __all__ = ["STEP_US", "clone", "first_time", "forget_pages", "full_journal"]
@@ -106,8 +107,8 @@ def _made(folder: Path) -> _Made | None:
 
 
 def _version() -> str:
-    """What the contents depend on: the events, the format, the program."""
-    return f"{zlib.crc32(b''.join(events()))} {FORMAT} {__version__}"
+    """What the contents depend on: the events, the format, the playbook's rules, the program."""
+    return f"{zlib.crc32(b''.join(events()))} {FORMAT} {VERSION} {__version__}"
 
 
 async def _make(bench: Bench, folder: Path) -> None:
