@@ -59,9 +59,9 @@ NOTES_MAX: Final = 20
 BATCH_SECRETS_MAX: Final = 10_000
 """To take one out costs some 20 µs: a batch of nothing else must not keep a thread for minutes."""
 SHORT_BYTES: Final = 8_192
-"""An event that is no longer, and holds nothing that looks like a secret, is judged within half a millisecond."""
+"""An event that is no longer, and holds nothing that looks like a secret, is judged while all others wait."""
 TOGETHER_BYTES: Final = 32_768
-"""Of events of several callers that may hold secrets, and are judged together: a millisecond a KiB at worst."""
+"""Of events of several callers that may hold secrets, and are judged together while all others wait."""
 EVENT_BYTES_MAX: Final = 262_144
 """One event, after decompression. A quarter MiB holds a long stack trace; whole documents belong elsewhere."""
 

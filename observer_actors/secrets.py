@@ -69,7 +69,7 @@ def _key(pattern: str, accepts: Callable[[_Found], bool] = _always, *, kind: str
     """Make the rule of keys that are known by how they begin, each alternative of the last group for itself.
 
     A body is searched for four characters of a key. To count to forty takes forty states, times those of all other
-    keys that the same text might be: an automaton of so many is built anew over and over, at a millisecond a KiB.
+    keys that the same text might be: an automaton of so many is built anew over and over.
     """
     return _Rule(kind, pattern, accepts, _LONG.sub("{4}", pattern))
 

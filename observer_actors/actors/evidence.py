@@ -18,7 +18,7 @@ __all__ = ["Search", "comparable", "contrast_of"]
 
 SAMPLE_OPS: Final = OPS_MAX // 2
 YIELD_EVERY: Final = 5
-"""Ops whose group is found before others have their turn: a millisecond or two each at worst."""
+"""Ops whose group is found before others have their turn: of long texts each takes a while."""
 
 
 Search = Callable[[Query], Awaitable[Page]]

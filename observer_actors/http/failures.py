@@ -56,7 +56,7 @@ HOURS_SHOWN: Final = 48
 DAYS_SHOWN: Final = 30
 LIMIT_DEFAULT: Final = 100
 AT_ONCE: Final = 50
-"""Patterns that are looked at before others have their turn: the cause of one takes up to a tenth of a millisecond."""
+"""Patterns that are looked at before others have their turn: each has texts in which a cause is looked for."""
 OP_COST_MS: Final = 1_000.0
 """What a failed operation costs beside the time it took: a turn of the agent that has to think again."""
 NOT_FOUND: Final = 404

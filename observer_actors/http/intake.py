@@ -34,9 +34,9 @@ __all__ = ["BatchAnswer", "EventAnswer", "Intake", "IntakeStatistics"]
 
 T = TypeVar("T")
 INLINE_BYTES_MAX: Final = 262_144
-"""A larger batch is judged apart also when it is usual: a quarter MiB takes over a millisecond."""
+"""A larger batch is judged apart also when it is usual."""
 SHORT_EVENTS: Final = 64
-"""A batch of as many is judged apart, unless it is usual: each by itself takes up to 8 µs."""
+"""A batch of as many is judged apart, unless it is usual."""
 JUDGED_EVENTS_MAX: Final = 50_000
 """Events of batches that are judged, or wait for the disk: some 50 MB, whatever they were as bytes. One alone may have
 more."""
