@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from operator import itemgetter
 from typing import Annotated, Any, Final, TypeVar, cast
 
 import msgspec
@@ -168,8 +167,6 @@ _ASSIGNED_HERE: Final = frozenset({"seq", "recorded_at"})
 _usual_decoder: Final = msgspec.json.Decoder(_Usual)
 _usual_array_decoder: Final = msgspec.json.Decoder(list[_Usual])
 _event_decoder: Final = msgspec.json.Decoder(Event)
-_first: Final = itemgetter(slice(0, 1))
-_last: Final = itemgetter(slice(-1, None))
 _object_decoder: Final = msgspec.json.Decoder()
 
 
@@ -220,12 +217,10 @@ class EventDecoder:
         As lines of a batch, where each is one line and usual: that costs half as much. Of others that may hold
         secrets up to `TOGETHER_BYTES`.
         """
-        lines = b"\n".join(bodies)
         may_be_joined = not self.secrets.has_own_rules or not any(map(self.secrets.may_be_in, bodies))
-        if may_be_joined and newlines(lines, len(bodies)) == len(bodies) - 1:
-            usual = self._usual_lines(lines, bodies, now)
-            if usual:
-                return [JudgedEvent(op) for op in usual]
+        usual = self._usual_lines(b"\n".join(bodies), len(bodies), now) if may_be_joined else []
+        if usual:
+            return [JudgedEvent(op) for op in usual]
         looked_at, judged = 0, []
         for body in bodies:
             if self.secrets.may_be_in(body):
@@ -284,10 +279,9 @@ class EventDecoder:
     def _usual(self, body: bytes, now: str, lines_max: int) -> list[Op]:
         """Give the ops of a batch of usual events; none when it holds anything else."""
         if body[:1] != b"[":
-            if newlines(body, lines_max + 1) > lines_max:
-                return []  # whose lines alone would take gigabytes
-            lines = body.removesuffix(b"\n").split(b"\n")
-            return self._usual_lines(body, lines, now) if len(lines) <= lines_max else []
+            lines = body.removesuffix(b"\n")
+            count = newlines(lines, lines_max) + 1
+            return self._usual_lines(lines, count, now) if count <= lines_max else []
         if not self._may_be_usual or len(body) > EVENT_BYTES_MAX or self.secrets.may_be_in(body):
             return []
         try:
@@ -296,20 +290,18 @@ class EventDecoder:
         except _UNUSUAL:
             return []
 
-    def _usual_lines(self, body: bytes, lines: Sequence[bytes], now: str) -> list[Op]:
-        """Judge usual events, given together and line by line; give none when there is anything else.
+    def _usual_lines(self, lines: bytes, count: int, now: str) -> list[Op]:
+        """Judge so many usual events, each a line; give none when there is anything else.
 
         In JSON a brace, a newline and a brace can only stand between two values, and not within one: where each line
         begins and ends with a brace, and there are as many values as lines, each line is one value.
         """
-        is_plain = set(map(_first, lines)) == {b"{"} and set(map(_last, lines)) == {b"}"}
-        if not is_plain or not self._may_be_usual or max(map(len, lines)) > EVENT_BYTES_MAX:
-            return []
-        if self.secrets.may_be_in(body):
+        is_plain = lines[:1] == b"{" and lines[-1:] == b"}" and lines.count(b"}\n{") == count - 1 == newlines(lines)
+        if not is_plain or not self._may_be_usual or _has_long_line(lines) or self.secrets.may_be_in(lines):
             return []
         try:
-            events = _usual_decoder.decode_lines(body)
-            return self._ops(events, now) if len(events) == len(lines) else []
+            events = _usual_decoder.decode_lines(lines)
+            return self._ops(events, now) if len(events) == count else []
         except _UNUSUAL:
             return []
 
@@ -436,6 +428,10 @@ class EventDecoder:
 
 _UNUSUAL: Final = (msgspec.MsgspecError, EventInvalid, UnicodeError, RecursionError)
 """What the one-pass way may meet: the long way says what is wrong, if anything is."""
+
+
+def _has_long_line(lines: bytes) -> bool:
+    return len(lines) > EVENT_BYTES_MAX and max(map(len, lines.split(b"\n"))) > EVENT_BYTES_MAX
 
 
 def _with_unknown_fields(given: Any, notes: list[str]) -> Event:  # noqa: ANN401 - whatever JSON holds

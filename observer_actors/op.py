@@ -110,20 +110,19 @@ _TEXTS: Final = attrgetter(
     "timestamp", "endpoint", "input_summary", "output_summary", "error",
     "staffer_id", "sig_hash", "event_kind", "role", "city", "state",
 )  # fmt: skip
-_SHORT_CHARACTERS: Final = 1_000
-"""Ops whose texts are no longer than this on average are not looked at closely: they are too small to matter."""
+_SHORT_BYTES: Final = 1_000
+"""Ops that are no longer than this on average are not looked at closely: they are too small to matter."""
 
 
 def text_bytes(ops: Sequence[Op]) -> int:
-    """Give what the texts of the ops take in memory, together, in bytes; of short ones, their length.
+    """Give what the texts of the ops take in memory, together, in bytes; of short ones, what the ops take as JSON.
 
-    Python keeps a text at the width of its widest character: one emoji makes each of the others take four bytes.
+    That is quickly said, and not less than their characters are. But Python keeps a text at the width of its widest
+    character: one emoji makes each of the others take four bytes. And one that is not ASCII keeps its UTF-8 beside it
+    once it was encoded, as here, and before it came to the journal.
     """
-    total = sum(map(len, filter(None, chain.from_iterable(map(_TEXTS, ops)))))
-    for value in _values(ops):
-        if value.__class__ is str:
-            total += len(value)
-    if total <= _SHORT_CHARACTERS * len(ops):
+    total = len(_encoder.encode(ops))
+    if total <= _SHORT_BYTES * len(ops):
         return total
     return sum(map(getsizeof, chain(chain.from_iterable(map(_TEXTS, ops)), _values(ops))))
 

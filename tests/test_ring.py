@@ -83,7 +83,7 @@ LONG: Final = "x" * 300_000
         ("error", LONG, 3),
         ("error", "\U0001f600" + LONG, 1),
         ("error", "\u20ac" + LONG, 1),
-        ("error", "\xe9" + LONG, 3),
+        ("error", "\xe9" + LONG, 1),
         ("timestamp", LONG, 3),
         ("count", LONG, 3),
         ("attrs", {"a": LONG, "b": 1}, 3),
