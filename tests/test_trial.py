@@ -166,7 +166,7 @@ def test_fixed_and_broken_compare_the_last_outcomes_of_a_task_in_both_arms() -> 
 
 def test_a_new_trial_starts_from_nothing_and_runs_of_the_old_one_stay_out() -> None:
     trials = after(exposure("a1", "e", run="old"), exposure("a2", "e", run="older"), verdict(success=True, run="old"))
-    trials.restart("e")
+    trials.restart("e", next(SEQ))
     trials.add(verdict(success=True, run="older"))
     trials.add(verdict(success=False, run="old"))
     assert trials.trial("e") == Trial()
@@ -187,6 +187,26 @@ def test_an_entry_that_is_forgotten_counts_no_more() -> None:
     trials.forget("e")
     assert trials.add(verdict(success=True, run="r")).entries == []
     assert trials.trial("e") == Trial()
+
+
+def test_runs_from_before_it_was_forgotten_stay_out_of_what_it_comes_to_when_it_is_back() -> None:
+    trials = after(exposure("a1", "e", run="old"), verdict(success=True, run="old"))
+    trials.forget("e")
+    trials.add(exposure("a2", "e", run="new"))
+    trials.add(verdict(success=False, run="old"))
+    assert trials.trial("e") == Trial()
+    trials.add(verdict(success=True, run="new"))
+    assert trials.trial("e").exposed == Arm(1, 0)
+
+
+def test_the_verdict_on_a_run_counts_for_what_is_drawn_later_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITING_MAX", 1)
+    trials = after(exposure("a1", "other", run="r", task="t"), op(run="r"), verdict(success=True, run="r"))
+    assert trials.add(exposure("a2", "e", run="r")).entries == ["e"]
+    for number in range(2):
+        trials.add(exposure(f"b{number}", "e", run=f"s{number}"))
+    assert (trials.trial("e").exposed, trials.trial("e").lost) == (Arm(1, 0), (0, 0))
+    assert trials.entries["e"].tasks == {"t": (None, True)}
 
 
 def test_by_source_is_the_source_of_the_request_or_of_the_runs_first_op() -> None:

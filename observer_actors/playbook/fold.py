@@ -43,7 +43,7 @@ from observer_actors.playbook.witnesses import Corroboration
 
 __all__ = ["ENDPOINTS_MAX", "REVOCATIONS_MAX", "Left", "Playbook"]
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew."""
 ENDPOINTS_MAX: Final = 1_000
 """Endpoints with evidence. One more takes the place of the one that was quiet for longest among those of which nothing

@@ -228,7 +228,7 @@ class Ledger:
         self.standings[key] = after
         self._touch(Section.STANDING, key)
         if after.tries != before.tries:
-            self.trials.restart(key)
+            self.trials.restart(key, self._seq)
             self._touch(Section.TRIAL_ENTRY, key)
             self._do(Tried(key, self.trials.trial(key)))
         self._do(Moved(key, self._seq, after.state, after.reason))

@@ -86,7 +86,7 @@ class Draw(msgspec.Struct):
 
     exposed: bool
     trial: int
-    """Which trial of the entry it belongs to."""
+    """Which trial of the entry it belongs to: `EntryTrial.began`."""
     reported: bool | None = None
     """The last outcome that came with an advice id."""
     counted: bool | None = None
@@ -131,8 +131,9 @@ class Changed(NamedTuple):
 class EntryTrial(msgspec.Struct):
     """The counts of one entry."""
 
-    number: int = 1
-    """It has been tried so many times."""
+    began: int = 0
+    """The seq of the op with which it began: no other trial of the entry has it, also when the entry was forgotten. 0
+    where older rules have written it."""
     exposed: Arm = Arm()
     control: Arm = Arm()
     by_source: dict[str, Sides] = msgspec.field(default_factory=dict)
@@ -159,7 +160,7 @@ class Trials(msgspec.Struct):
     def add(self, op: Op) -> Changed:
         """Take the next op in."""
         if op.source == OWN_SOURCE:
-            return self._expose(_exposure(op)) if op.endpoint == ADVICE_ENDPOINT else Changed()
+            return self._expose(_exposure(op), op.seq) if op.endpoint == ADVICE_ENDPOINT else Changed()
         if not self.runs:
             return Changed()
         advice_id = _text(op, ADVICE_ID)
@@ -201,15 +202,18 @@ class Trials(msgspec.Struct):
             lost=counts.lost,
         )
 
-    def restart(self, entry: str) -> None:
-        """Begin a new trial: the counts start from nothing, and runs drawn before stay out of them."""
-        self.entries[entry] = EntryTrial(number=self._entry(entry).number + 1)
+    def restart(self, entry: str, seq: int) -> None:
+        """Begin a new trial: the counts start from nothing, and runs drawn before stay out of them.
+
+        :param seq: of the op that makes it begin.
+        """
+        self.entries[entry] = EntryTrial(seq)
 
     def forget(self, entry: str) -> None:
         """Forget an entry that is gone; its draws stay until their runs go, and count for nothing."""
         self.entries.pop(entry, None)
 
-    def _expose(self, exposure: Exposure) -> Changed:
+    def _expose(self, exposure: Exposure, seq: int) -> Changed:
         name = exposure.run or exposure.advice_id
         run = self.runs.get(name)
         if run is None:
@@ -217,16 +221,20 @@ class Trials(msgspec.Struct):
         run.task, run.source = run.task or exposure.task, run.source or exposure.asked_by
         sides = [(entry, True) for entry in exposure.exposed] + [(entry, False) for entry in exposure.control]
         entries = tuple(entry for entry, _ in sides)
+        drawn: list[str] = []
         lost: dict[str, str] = {}
         for entry, exposed in sides:
             if entry not in run.draws and len(run.draws) < DRAWS_MAX:
-                counts = self._entry(entry)
-                run.draws[entry] = Draw(exposed, counts.number)
+                counts = self.entries.setdefault(entry, EntryTrial(seq))
+                run.draws[entry] = Draw(exposed, counts.began)
+                drawn.append(entry)
                 counts.waiting.append(name)
                 if len(counts.waiting) > WAITING_MAX:
                     lost[entry] = counts.waiting.pop(0)
         _added(self.advices, exposure.advice_id, Asked(name, entries, exposure.endpoint), ADVICES_MAX)
-        return Changed([entry for entry, late in lost.items() if self._lose(entry, late)], tuple(lost.values()))
+        changed = self._settle(run, drawn)  # it may have been judged already
+        changed += [entry for entry, late in lost.items() if self._lose(entry, late)]
+        return Changed(changed, tuple(lost.values()))
 
     def _lose(self, entry: str, name: str) -> bool:
         """Count a run as failed if it has no outcome; say whether that changes anything."""
@@ -234,31 +242,30 @@ class Trials(msgspec.Struct):
         draw = run.draws.get(entry) if run else None
         if run is None or draw is None or draw.counted is not None or not run.first:
             return False
-        draw.lost = True
-        return bool(self._settle(run, (entry,)))
+        return bool(self._settle(run, (entry,), is_over=True))
 
-    def _entry(self, entry: str) -> EntryTrial:
-        return self.entries.setdefault(entry, EntryTrial())
+    def _settle(self, run: Run, entries: Collection[str], *, is_over: bool = False) -> list[str]:
+        """Count the run's outcome for some of its entries, where it is another than what was counted.
 
-    def _settle(self, run: Run, entries: Collection[str]) -> list[str]:
-        """Count the run's outcome for some of its entries, where it is another than what was counted."""
+        :param is_over: where there is none, the run counts as lost.
+        """
         changed = []
         for entry in entries:
             draw, counts = run.draws[entry], self.entries.get(entry)
-            outcome = run.verdict if run.verdict is not None else draw.reported
-            is_late = outcome is not None and draw.lost and draw.counted is not None
-            if outcome is None and draw.lost:
-                outcome = False
-            if outcome is None or counts is None or counts.number != draw.trial:
+            if counts is None or counts.began != draw.trial:
                 continue
-            if outcome == draw.counted and not is_late:
+            outcome = run.verdict if run.verdict is not None else draw.reported
+            is_lost = outcome is None and (is_over or draw.lost)
+            if is_lost:
+                outcome = False
+            if outcome is None or (outcome, is_lost) == (draw.counted, draw.lost):
                 continue
             if draw.counted is not None:
-                _count(counts, draw.label, draw, -1)
-            draw.counted, draw.lost = outcome, draw.lost and not is_late
+                _count(counts, draw, -1)
+            draw.counted, draw.lost = outcome, is_lost
             draw.label = run.source or run.first or UNKNOWN
-            _count(counts, draw.label, draw, 1)
-            if not draw.lost:
+            _count(counts, draw, 1)
+            if not is_lost:
                 _note_task(counts, run.task, draw)
             changed.append(entry)
         return changed
@@ -320,10 +327,10 @@ def _added(table: dict[str, _T], key: str, value: _T, most: int) -> _T:
     return value
 
 
-def _count(counts: EntryTrial, source: str, draw: Draw, times: int) -> None:
+def _count(counts: EntryTrial, draw: Draw, times: int) -> None:
     """Add a draw's counted outcome so many times: 1, or -1 to take it back."""
-    if source not in counts.by_source and len(counts.by_source) >= SOURCES_MAX:
-        source = OTHER
+    is_known = draw.label in counts.by_source or len(counts.by_source) < SOURCES_MAX
+    source = draw.label if is_known else OTHER
     counts.by_source[source] = _added_to(counts.by_source.get(source, Sides()), draw, times)
     total = _added_to(Sides(counts.exposed, counts.control), draw, times)
     counts.exposed, counts.control = total.exposed, total.control
