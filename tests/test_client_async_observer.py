@@ -284,3 +284,13 @@ async def test_the_gateway_and_the_auditors_wire(runtime: Runtime, peer: HttpPee
     report = await runtime(agent)
     assert report.receipt.seq == 4
     assert [event["attrs"] for event in events(peer)] == [{"run": "r"}]
+
+
+def test_what_is_reported_outside_of_the_block_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    observer = AsyncObserver(closed_url())
+    for _ in range(2):
+        with observer.operation("a"):
+            pass
+    assert [record.getMessage() for record in caplog.records if "observer_not_entered" in record.getMessage()] == [
+        "event='observer_not_entered' actor='client' about='AsyncObserver' hint='it sends within `async with` alone'"
+    ]

@@ -294,3 +294,19 @@ def run_to_its_end(given: Any) -> None:
         asyncio.run(given)
     else:
         list(given)
+
+
+def test_static_and_class_methods_stay_what_they_are(seen: Seen) -> None:
+    class Tool:
+        @seen.observed
+        @staticmethod
+        def static(number: int) -> int:
+            return number
+
+        @seen.observed
+        @classmethod
+        def of_class(cls) -> str:
+            return cls.__name__
+
+    assert (Tool.static(1), Tool().static(2), Tool.of_class(), Tool().of_class()) == (1, 2, "Tool", "Tool")
+    assert seen.outcomes() == [(True, "1"), (True, "2"), (True, "Tool"), (True, "Tool")]

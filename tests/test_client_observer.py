@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 import inspect
 import logging
 import math
@@ -11,10 +13,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import pytest
@@ -72,6 +75,50 @@ def test_time_outcome_and_error_are_taken_by_themselves(daemon: Served, observer
     assert (said["success"], said["error"]) == (False, "no rows")
     assert (raised["success"], raised["error"]) == (False, "ZeroDivisionError: division by zero")
     assert (raised["source"], raised["attrs"]) == ("mcp", {"run": "r7"})
+
+
+def test_an_error_in_hand_is_said_as_if_it_were_raised(daemon: Served, observer: Observer) -> None:
+    for error in (KeyError("city"), TimeoutError()):
+        with observer.operation("sql:run") as op:
+            op.fail(error)
+    assert [op["error"] for op in reported(daemon, observer, 2)] == ["KeyError: 'city'", "TimeoutError"]
+
+
+def test_a_run_that_is_left_in_another_context_raises_nothing(observer: Observer) -> None:
+    def steps() -> Generator[str, None, None]:
+        with observer.run("episode") as name:
+            yield name
+
+    one = steps()
+    assert contextvars.copy_context().run(next, one) == "episode"
+    with pytest.raises(LookupError):
+        one.throw(LookupError("the host's own"))
+
+
+def test_an_observer_that_nobody_has_sends_what_is_left_and_ends_its_thread(daemon: Served) -> None:
+    def forget(number: int) -> None:
+        with Observer(daemon.url).operation(f"forgotten-{number}"):
+            pass
+
+    for number in range(20):
+        forget(number)
+    gc.collect()
+    until = time.monotonic() + LONG_S
+    while any(thread.name == "observer-actors" for thread in threading.enumerate()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert {op["endpoint"] for op in daemon.json("/ops", limit=20)["ops"]} == {f"forgotten-{n}" for n in range(20)}
+
+
+def test_that_a_source_is_not_known_is_said_once(daemon: Served, caplog: pytest.LogCaptureFixture) -> None:
+    for source in ("team-a", "team-a", "team-b"):
+        with Observer(daemon.url, source=source) as observer, observer.operation("a"):
+            pass
+    said = [record.getMessage() for record in caplog.records if "source_unknown" in record.getMessage()]
+    assert [("team-a" in line, "team-b" in line, "sources.extra" in line) for line in said] == [
+        (True, False, True),
+        (False, True, True),
+    ]
 
 
 def test_what_is_cancelled_or_interrupted_is_not_judged(observer: Observer) -> None:
@@ -628,6 +675,18 @@ def test_a_real_daemon_is_asked_about_any_text(daemon: Served) -> None:
     with Observer(daemon.url, advice_seconds=LONG_S) as observer:
         for endpoint, given in (("sql:run", "客" * 2_000), ("客" * 1_000, "😀" * 2_000), ("", {"客": ["é"] * 9_000})):
             assert observer.advice(endpoint, input=given, run="客" * 128).advice_id
+
+
+async def test_advice_is_asked_for_with_the_attributes_that_the_operation_will_have() -> None:
+    async with http_peer() as peer:
+        peer.on("/advice", Json({"advice_id": "a", "entries": []}))
+        async with AsyncObserver(peer.url, advice_seconds=LONG_S) as observer:
+            await observer.advice("net:call", input="q", attrs={"region": "eu", "tries": 2})
+            await observer.advice("net:call", input="q", attrs={f"long-{number}": "x" * 9_000 for number in range(5)})
+        await trio.to_thread.run_sync(lambda: Observer(peer.url, advice_seconds=LONG_S).advice("a", attrs={"b": None}))
+        asked = [dict(parse_qsl(urlsplit(request.target).query)) for request in peer.received("/advice")]
+    assert [query.get("attrs") for query in asked] == ['{"region":"eu","tries":2}', None, '{"b":null}']
+    assert [query.get("input") for query in asked] == ["q", "q", None]
 
 
 def test_a_real_daemon_is_told_what_its_advice_came_to(daemon: Served) -> None:

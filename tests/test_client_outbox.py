@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import tracemalloc
@@ -414,13 +415,13 @@ def test_advice_is_read_and_anything_else_is_none() -> None:
 
 
 def test_the_request_names_what_is_known_and_no_more() -> None:
-    question = ask("sql:run", {"q": "a b"}, role="r&d", run="1", task=None, source="bot", limit=2)
+    question = ask("sql:run", {"q": "a b"}, role="r&d", run="1", task=None, attrs={}, source="bot", limit=2)
     assert (
         question.target
         == "/advice?endpoint=sql%3Arun&input=%7B%22q%22%3A%22a+b%22%7D&role=r%26d&run=1&source=bot&limit=2"
     )
     assert (question.endpoint, question.run) == ("sql:run", "1")
-    long = ask("", "x" * 9_000, role="", run="", task="", source="", limit=1)
+    long = ask("", "x" * 9_000, role="", run="", task="", attrs={}, source="", limit=1)
     assert long.target == f"/advice?input={'x' * INPUT_CHARS_MAX}&limit=1"
 
 
@@ -428,13 +429,26 @@ def test_the_request_names_what_is_known_and_no_more() -> None:
 def test_a_request_fits_into_the_head_of_one_whatever_it_is_about(character: str) -> None:
     many = character * 10_000
     for endpoint, name in (("a", ""), (many, ""), (many, character * 128)):
-        target = ask(endpoint, many, role=name, run=name, task=name, source="bot", limit=1).target
+        target = ask(endpoint, many, role=name, run=name, task=name, attrs={}, source="bot", limit=1).target
         assert len(target) <= 12_020
         (said,) = parse_qs(urlsplit(target).query)["input"]
         assert said == character * len(said)
         assert len(quote_plus(said)) <= 8_000
-    (said,) = parse_qs(urlsplit(ask("a", many, role="", run="", task="", source="", limit=1).target).query)["input"]
+    alone = ask("a", many, role="", run="", task="", attrs={}, source="", limit=1).target
+    (said,) = parse_qs(urlsplit(alone).query)["input"]
     assert len(said) == min(INPUT_CHARS_MAX, 8_000 // len(quote_plus(character)))
+
+
+@pytest.mark.parametrize("character", ["客", "😀", "é", "%", " ", "x"])
+@pytest.mark.parametrize("count", [1, 3, 32])
+def test_a_request_fits_into_the_head_of_one_with_attributes_too(character: str, count: int) -> None:
+    many = character * 10_000
+    attrs = {f"{number}": many for number in range(count)}
+    target = ask(many, many, role=many[:128], run=many[:128], task=many[:128], attrs=attrs, source="b", limit=1).target
+    assert len(target) <= 14_000
+    query = parse_qs(urlsplit(ask("a", "x", role="", run="", task="", attrs=attrs, source="", limit=1).target).query)
+    told = [json.loads(text) for text in query.get("attrs", [])]
+    assert told in ([], [{f"{number}": character * 1_023 + "…" for number in range(count)}])
 
 
 def test_who_does_not_answer_in_time_is_left_alone_for_longer_and_longer() -> None:

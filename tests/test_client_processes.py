@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -172,6 +173,45 @@ def test_a_child_process_reports_what_is_its_own_and_its_parent_the_rest(daemon:
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert names(daemon, "fork-") == sorted(["fork-before", "fork-after", *(f"fork-child-{n}" for n in range(10))])
+
+
+WORKER: Final = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+from observer_actors import Observer
+
+obs = None
+def work(number):
+    global obs
+    obs = obs or Observer(sys.argv[1], close_seconds=20)
+    with obs.operation(f"worker-{sys.argv[2]}-{number}"):
+        pass
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[2])
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        list(pool.map(work, range(20)))
+    alone = context.Process(target=work, args=(20,))
+    alone.start()
+    alone.join()
+    assert alone.exitcode == 0
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "forkserver", "spawn"])
+def test_what_is_left_is_sent_at_the_end_of_a_worker(daemon: Served, tmp_path: Path, start: str) -> None:
+    program = tmp_path / "worker.py"
+    program.write_text(WORKER)
+    ended = subprocess.run(
+        [sys.executable, program, daemon.url, start],
+        capture_output=True,
+        text=True,
+        timeout=LONG_S,
+        check=False,
+        env={**_unmeasured(), "PYTHONPATH": str(ROOT)},
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert names(daemon, f"worker-{start}-") == sorted(f"worker-{start}-{number}" for number in range(21))
 
 
 IMPORTED: Final = """

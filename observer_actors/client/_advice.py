@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -13,7 +13,7 @@ from observer_actors.backoff import backoff_s
 from observer_actors.client._delivery import Answer
 from observer_actors.client._forks import IMPORTING
 from observer_actors.client._runs import CURRENT_RUN
-from observer_actors.client._texts import advice_query, text
+from observer_actors.client._texts import advice_query, scalars, text
 
 __all__ = ["Advice", "AdviceEntry", "Patience", "Question", "ask", "read_advice"]
 
@@ -68,7 +68,15 @@ class Question(NamedTuple):
 
 
 def ask(
-    endpoint: object, given: object, *, role: object, run: object, task: object, source: str, limit: int
+    endpoint: object,
+    given: object,
+    *,
+    role: object,
+    run: object,
+    task: object,
+    attrs: Mapping[str, object],
+    source: str,
+    limit: int,
 ) -> Question:
     """Put a question in the words of the request.
 
@@ -80,6 +88,7 @@ def ask(
         "role": text(role),
         "run": text(run) or CURRENT_RUN.get(),
         "task": text(task),
+        "attrs": msgspec.json.encode(scalars(attrs, {})).decode() if attrs else "",
         "source": source,
     }
     query = urlencode(advice_query({**asked, "limit": str(limit)}))

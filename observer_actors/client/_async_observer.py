@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, Self
 
@@ -13,12 +14,12 @@ from observer_actors.addresses import Address, parse_address
 from observer_actors.client._advice import Advice, read_advice
 from observer_actors.client._delivery import Answer, Backoff, Delivery
 from observer_actors.client._guest import attempt, attempted
-from observer_actors.client._ledger import NowAndThen
+from observer_actors.client._ledger import NowAndThen, warn_once
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._observed import Observed, called
 from observer_actors.client._places import observer_base, observer_token
-from observer_actors.client._recorder import CLOSE_SECONDS, Recorder
-from observer_actors.client._sender import CLOSING_PAUSE_S, FLUSH_PAUSE_S, REQUEST_SECONDS, warn_of
+from observer_actors.client._recorder import CLOSE_SECONDS, NO_ATTRS, Recorder
+from observer_actors.client._sender import CLOSING_PAUSE_S, FLUSH_PAUSE_S, REQUEST_SECONDS, warn_of, warn_of_source
 from observer_actors.client._verdict import Verdict, VerdictReport, report_verdict
 from observer_actors.client._wire import get, join, post
 
@@ -40,6 +41,10 @@ class AsyncObserver(Recorder):
         self._group: TaskGroup | None = None
         self._has_task = False
         self._in_hand: Delivery | None = None
+
+    def _queued(self) -> None:
+        if self._group is None and not self._has_task:
+            warn_once("observer_not_entered", "AsyncObserver", "it sends within `async with` alone")
 
     async def __aenter__(self) -> Self:
         self._hurried = anyio.Event()
@@ -74,10 +79,11 @@ class AsyncObserver(Recorder):
         role: str = "",
         run: str = "",
         task: str = "",
+        attrs: Mapping[str, object] = NO_ATTRS,
         limit: int = 1,
     ) -> Advice:
         """Ask what is known about an operation that is about to be done, as `Observer.advice` does."""
-        question = self._question(endpoint, input, role=role, run=run, task=task, limit=limit)
+        question = self._question(endpoint, input, role=role, run=run, task=task, attrs=attrs, limit=limit)
         if question is None:
             return Advice()
         began = anyio.current_time()
@@ -145,6 +151,7 @@ class AsyncObserver(Recorder):
             self._outbox.count(trouble=delivery.trouble, **counts)
             if delivery.trouble and self._warnings.is_due():
                 warn_of(delivery.trouble, self._outbox)
+            warn_of_source(delivery)
             await self._pause(pause_s if self._has_task else min(pause_s, CLOSING_PAUSE_S))
 
     async def _pause(self, seconds: float) -> None:

@@ -24,6 +24,8 @@ _LASTING: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 def decorated(function: Function, begin: Begin, end: End) -> Function:
     """Give a function of the same kind that does the same."""
+    if isinstance(function, staticmethod | classmethod):
+        return type(function)(decorated(function.__func__, begin, end))
     wrap = attempt(_called, _wrapper, function)
     return functools.wraps(function)(wrap(function, begin, end))
 

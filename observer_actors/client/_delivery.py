@@ -36,6 +36,8 @@ _ABOUT_THE_EVENTS: Final = frozenset({400, 413, 422})
 _SERVER_ERROR: Final = 500
 _UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """What decoding raises: the last of what is nested without end."""
+_SOURCE_NOTE: Final = "source: "
+"""As `event.SOURCE_NOTE`; to import that would cost an agent RE2."""
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -54,6 +56,7 @@ class _BatchAnswer(msgspec.Struct, frozen=True):
     rejected: int
     duplicates: int = 0
     errors: tuple[_LineError, ...] = ()
+    notes: dict[str, int] = {}
 
 
 class _LineError(msgspec.Struct, frozen=True):
@@ -100,6 +103,8 @@ class Delivery:
         self._backoff = backoff
         self.trouble = ""
         """What the last answer was, if it was not a good one."""
+        self.foreign_source = ""
+        """What the last answer said of a source that the daemon does not know."""
 
     @property
     def left(self) -> int:
@@ -147,6 +152,8 @@ class Delivery:
         self._parts.pop(0)
         self._backoff.succeeded()
         self.trouble = said.errors[0].error[:_TROUBLE_CHARS_MAX] if said.errors else ""
+        about = next((note for note in said.notes if note.startswith(_SOURCE_NOTE)), "")
+        self.foreign_source = about[:_TROUBLE_CHARS_MAX]
         return {"accepted": said.accepted, "duplicates": said.duplicates, "refused": said.rejected}, 0.0
 
 

@@ -18,9 +18,12 @@ from observer_actors.client._forks import renewed_after_fork
 from observer_actors.client._guest import attempt_of_host
 from observer_actors.errors import ObserverError, Unreachable
 
-__all__ = ["LEDGER", "ClientStatistics", "Ledger", "NowAndThen", "statistics", "warn"]
+__all__ = ["LEDGER", "ClientStatistics", "Ledger", "NowAndThen", "statistics", "warn", "warn_once"]
 
 WARNING_SECONDS: Final = 60.0
+SAID_MAX: Final = 100
+_SAID: Final[set[str]] = set()
+"""What `warn_once` has said."""
 
 
 class ClientStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +134,13 @@ def warn(event: str, **fields: object) -> None:
     the host's filters and processors raise is nobody's: what is told here is counted, too.
     """
     attempt_of_host(None, _log, event, fields)
+
+
+def warn_once(event: str, about: str, hint: str) -> None:
+    """Log what concerns all events of a kind, once in this process."""
+    if about not in _SAID and len(_SAID) < SAID_MAX:
+        _SAID.add(about)
+        warn(event, about=about, hint=hint)
 
 
 def _log(event: str, fields: dict[str, object]) -> None:

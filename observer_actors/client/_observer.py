@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine
+import weakref
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from importlib import import_module
 from types import TracebackType
@@ -16,7 +17,7 @@ from observer_actors.client._guest import attempt
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._places import observer_base
 from observer_actors.client._plain import exchange
-from observer_actors.client._recorder import CLOSE_SECONDS, Recorder
+from observer_actors.client._recorder import CLOSE_SECONDS, NO_ATTRS, Recorder
 from observer_actors.client._sender import Sender
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class Observer(Recorder):
     daemon thread has sent it, again and again with the same id while the daemon is away. None of its methods raises,
     but for `report_verdict`, nor waits longer than is said.
 
-    At the end of the interpreter what is left is sent within ``close_seconds``. A process that ends otherwise
-    (`os._exit`, a signal, a child of `multiprocessing`) calls `close` itself.
+    At the end of the interpreter, or of a worker of `multiprocessing`, what is left is sent within ``close_seconds``. A
+    process that ends otherwise (`os._exit`, a signal) calls `close` itself.
 
     :param url: the daemon: ``http://…`` or ``unix:///PATH``; by default OBSERVER_URL, else 127.0.0.1 at OBSERVER_PORT
         or 3800. A token is taken from OBSERVER_TOKEN. Both are read anew for each request.
@@ -67,6 +68,7 @@ class Observer(Recorder):
         role: str = "",
         run: str = "",
         task: str = "",
+        attrs: Mapping[str, object] = NO_ATTRS,
         limit: int = 1,
     ) -> Advice:
         """Ask what is known about an operation that is about to be done.
@@ -76,9 +78,10 @@ class Observer(Recorder):
         endpoint, it is the next operation alone.
 
         :param run: by default that of the `run` block around it. Whether advice is given or held back is drawn by run.
+        :param attrs: those that the operation will have: some advice is for operations with certain ones.
         :returns: an empty one when there is nothing to say, and when no answer came within ``advice_seconds``.
         """
-        question = self._question(endpoint, input, role=role, run=run, task=task, limit=limit)
+        question = self._question(endpoint, input, role=role, run=run, task=task, attrs=attrs, limit=limit)
         if question is None:
             return Advice()
         began = time.monotonic()
@@ -119,6 +122,7 @@ class Observer(Recorder):
 
     def _begin(self) -> None:
         self._sender = Sender(self._outbox, partial(_send, self._url), linger_s=self._linger_s, close_s=self._close_s)
+        weakref.finalize(self, self._sender.end).atexit = False
 
     def _queued(self) -> None:
         self._sender.start()

@@ -58,7 +58,7 @@ class Operation:
         """Scalars to be kept with it."""
 
     def fail(self, error: object) -> None:
-        """Make it a failure without an exception: an answer that says no, a check that does not hold."""
+        """Make it a failure without raising: an answer that says no, a check that does not hold, an error in hand."""
         self.failure = "failed" if error is None else error
 
     def __enter__(self) -> Self:

@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from observer_actors.client._advice import Advice, Patience, Question, ask
 from observer_actors.client._decorated import decorated
-from observer_actors.client._guest import attempt_of_host
+from observer_actors.client._guest import attempt, attempt_of_host
 from observer_actors.client._limits import bounded_events, bounded_seconds
 from observer_actors.client._operation import Operation
 from observer_actors.client._outbox import ObserverStatistics, Outbox, OutgoingEvent, new_id
@@ -20,7 +20,7 @@ from observer_actors.client._runs import CURRENT_RUN, Advised
 from observer_actors.client._texts import error_text, scalars, text
 from observer_actors.op import Op, Scalar, iso_milliseconds
 
-__all__ = ["CLOSE_SECONDS", "Recorder"]
+__all__ = ["CLOSE_SECONDS", "NO_ATTRS", "Recorder"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,7 +33,7 @@ ADVICE_SECONDS: Final = 0.25
 """Fifty times what the daemon takes at its slowest; beyond it, an agent does better without."""
 SLOW_S: Final = 0.05
 """An answer about advice, or none, that took longer is one that the host has waited for."""
-_NO_ATTRS: Final[Mapping[str, object]] = {}
+NO_ATTRS: Final[Mapping[str, object]] = {}
 
 
 class Recorder:
@@ -68,7 +68,7 @@ class Recorder:
         role: str = "",
         advice_id: str = "",
         source: str = "",
-        attrs: Mapping[str, object] = _NO_ATTRS,
+        attrs: Mapping[str, object] = NO_ATTRS,
     ) -> Operation:
         """Report what is done in a ``with`` block: how long it took, whether it went well, and what went wrong.
 
@@ -82,7 +82,7 @@ class Recorder:
         operation.run = run
         operation.role = role
         operation.advice_id = advice_id
-        if attrs is not _NO_ATTRS:
+        if attrs is not NO_ATTRS:
             attempt_of_host(None, operation.attrs.update, attrs)
         return operation
 
@@ -96,8 +96,8 @@ class Recorder:
         before = CURRENT_RUN.set(name)
         try:
             yield name
-        finally:
-            CURRENT_RUN.reset(before)
+        finally:  # a generator that another task closes leaves it in another context, where it was never set
+            attempt(None, CURRENT_RUN.reset, before)
 
     def observed_as(
         self,
@@ -172,7 +172,9 @@ class Recorder:
             operation.advice_id = self._advised.advice_id(text(operation.run), text(operation.endpoint))
 
     def _event(self, operation: Operation, seconds: float, error: BaseException | None) -> OutgoingEvent:
-        failure = error_text(error) if error is not None else operation.failure
+        failure = operation.failure if error is None else error
+        if isinstance(failure, BaseException):
+            failure = error_text(failure)
         said = operation.output_summary
         known: dict[str, Scalar] = {}
         if operation.run:

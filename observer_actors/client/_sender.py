@@ -1,13 +1,15 @@
 """The thread that sends what is in an outbox, and what happens to it when the process forks or ends.
 
 It is started by the first event, and is a daemon thread: it keeps no process alive. At the end of the interpreter each
-sender has a time limit to send what is left, and what is reported even later; a child process begins with an empty
-outbox and without a thread.
+sender has a time limit to send what is left, and what is reported even later; so it is at the end of a worker of
+`multiprocessing`, and when nobody has the observer any more. A child process begins with an empty outbox and without a
+thread.
 """
 
 from __future__ import annotations
 
 import atexit
+import sys
 import threading
 import time
 import weakref
@@ -17,10 +19,10 @@ from typing import Final
 from observer_actors.client._delivery import Answer, Backoff, Delivery
 from observer_actors.client._forks import renewed_after_fork
 from observer_actors.client._guest import tried
-from observer_actors.client._ledger import NowAndThen, warn
+from observer_actors.client._ledger import NowAndThen, warn, warn_once
 from observer_actors.client._outbox import Outbox, OutgoingEvent
 
-__all__ = ["CLOSING_PAUSE_S", "FLUSH_PAUSE_S", "REQUEST_SECONDS", "Sender", "warn_of"]
+__all__ = ["CLOSING_PAUSE_S", "FLUSH_PAUSE_S", "REQUEST_SECONDS", "Sender", "warn_of", "warn_of_source"]
 
 Exchange = Callable[[bytes, float], Answer]
 """Sends a batch, within so many seconds; raises `Unreachable`."""
@@ -109,6 +111,7 @@ class Sender:
                 self._runs = False
                 return
             self._thread = thread
+            _close_with_worker()
 
     def _send_here(self) -> None:
         """Send what a late handler of the host's reports, in its thread; its limit is that of the end, begun before."""
@@ -135,6 +138,7 @@ class Sender:
             self._outbox.count(trouble=delivery.trouble, **counts)
             if delivery.trouble:
                 self._warn(delivery.trouble)
+            warn_of_source(delivery)
             if pause_s:
                 self._pause(pause_s)
 
@@ -164,6 +168,13 @@ def warn_of(trouble: str, outbox: Outbox) -> None:
     warn("events_not_taken", error=trouble, waiting=counts.waiting, refused=counts.refused, dropped=counts.dropped)
 
 
+def warn_of_source(delivery: Delivery) -> None:
+    """Log, once, that the daemon keeps events under another source than they name."""
+    if delivery.foreign_source:
+        hint = "add it to the daemon's sources.extra: sources that are not told apart count as one"
+        warn_once("source_unknown", delivery.foreign_source, hint)
+
+
 _ended: Final = threading.Event()
 """All are closed: handlers of the host's that were registered before ours are called after it."""
 _living: Final[weakref.WeakSet[Sender]] = weakref.WeakSet()
@@ -177,6 +188,16 @@ def _close_all() -> None:
     for sender in senders:
         sender.wait_ended()
     _ended.set()
+
+
+def _close_with_worker() -> None:
+    """Have all closed at the end of a worker of `multiprocessing`, which calls its own finalizers and no `atexit`.
+
+    They are registered in the worker: it forgets those of its parent.
+    """
+    process, util = map(sys.modules.get, ("multiprocessing.process", "multiprocessing.util"))
+    if process is not None and util is not None and process.parent_process() is not None:
+        util.Finalize(None, _close_all, exitpriority=0)
 
 
 atexit.register(_close_all)

@@ -33,6 +33,7 @@ TEXT_CHARS_MAX: Final = 10_000
 QUERY_BYTES_MAX: Final = 12_000
 ENDPOINT_BYTES_MAX: Final = 4_000
 INPUT_BYTES_MAX: Final = 8_000
+ATTRS_BYTES_MAX: Final = 4_000
 ERRORS_SHOWN_MAX: Final = 3
 """Of the errors in an exception group."""
 _INTEGERS: Final = range(-(2**63), 2**64)
@@ -92,11 +93,14 @@ def in_a_url(value: str, bytes_max: int) -> str:
 def advice_query(asked: Mapping[str, str]) -> dict[str, str]:
     """Give the parameters of a request for advice: what is not empty, the input cut to the room that the others leave.
 
+    Attributes are a JSON object, which cannot be cut: too long ones are left out.
     The head of a request holds 16,384 bytes, and a character that is not ASCII takes up to twelve in a URL.
     """
     query = {name: value for name, value in asked.items() if value}
     if "endpoint" in query:
         query["endpoint"] = in_a_url(query["endpoint"], ENDPOINT_BYTES_MAX)
+    if len(quote_plus(query.get("attrs", ""))) > ATTRS_BYTES_MAX:
+        del query["attrs"]
     if "input" in query:
         room = QUERY_BYTES_MAX - len(urlencode({**query, "input": ""}, errors="replace"))
         query["input"] = in_a_url(query["input"], max(0, min(INPUT_BYTES_MAX, room)))

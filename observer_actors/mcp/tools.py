@@ -45,6 +45,7 @@ class GetAdvice(Arguments, frozen=True):
     role: Annotated[str, Meta(max_length=128, description="In which role you act.")] = ""
     run: Annotated[str, Meta(max_length=128, description="A name for this whole episode; the same in each call.")] = ""
     task: Annotated[str, Meta(max_length=128, description="What the episode is for.")] = ""
+    attrs: Annotated[dict[str, Scalar], Meta(max_length=30, description="What report_outcome will have there.")] = {}
     limit: Annotated[int, Meta(ge=1, le=3, description="Most entries to give.")] = 1
 
 
@@ -102,7 +103,8 @@ class Tool(msgspec.Struct, frozen=True):
 
 def _advice(given: GetAdvice, _source: str) -> Call:
     call = _get("/advice", given)
-    return msgspec.structs.replace(call, parameters=advice_query(call.parameters))
+    attrs = {"attrs": msgspec.json.encode(given.attrs).decode() if given.attrs else ""}
+    return msgspec.structs.replace(call, parameters=advice_query(call.parameters | attrs))
 
 
 def _outcome(given: ReportOutcome, source: str) -> Call:

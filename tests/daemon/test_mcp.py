@@ -138,7 +138,10 @@ async def test_advice_on_any_text_is_given(connect: Connect, daemon: Served) -> 
     async with connect(daemon.url) as client:
         for endpoint, given in (("sql:run", "客" * 10_000), ("😀" * 1_000, "é" * 10_000), ("sql:run", '"' * 10_000)):
             names = dict.fromkeys(("run", "role", "task"), "客" * 128)
-            assert (await called(client, "get_advice", endpoint=endpoint, input=given, **names))["advice_id"]
+            for attrs in ({}, {"region": "eu", "tries": 2}, {f"é{number}": "客" * 1_024 for number in range(30)}):
+                assert (await called(client, "get_advice", endpoint=endpoint, input=given, attrs=attrs, **names))[
+                    "advice_id"
+                ]
 
 
 async def test_the_history_of_audits(connect: Connect, daemon: Served, tmp_path: Path) -> None:
