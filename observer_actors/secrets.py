@@ -15,7 +15,7 @@ import codecs
 import re
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -307,6 +307,13 @@ _RULES: Final = (
     # With hyphens it may stand in no longer run of them: a UUID has such groups too.
     _Rule("card", rf"{_ALONE}((?:{_CARD})(?:-\d{{4}}){{3}})(?:\b|_)", _is_card),
 )
+_BY_NAME: Final = frozenset(
+    number for number, rule in enumerate(_RULES) if rule.kind in {"password", "bearer", "cookie"}
+)
+"""Rules that go by what stands before a secret, and not by what it looks like."""
+_LABEL: Final = re.compile(r"[A-Za-z_]+(?:[:/.-][A-Za-z_]+)+")
+"""Words alone, without a digit: as endpoints are named."""
+ENDPOINT: Final = "endpoint"
 KINDS: Final = tuple(dict.fromkeys(rule.kind for rule in _RULES))
 """What is looked for without rules of the operator's own."""
 
@@ -384,15 +391,20 @@ class Secrets:
             raise EventInvalid("holds a secret", field="id", hint="make ids of something that nobody must hide")
         return cleaned
 
-    def text(self, text: str, found: Counter[str]) -> str:
-        """Give a text without its secrets, and count them."""
+    def text(self, text: str, found: Counter[str], *, is_endpoint: bool = False) -> str:
+        """Give a text without its secrets, and count them.
+
+        :param is_endpoint: ``token:refresh`` is the name of a tool, and no token.
+        """
         findings = Findings()
-        cleaned = self._text(text, findings)
+        cleaned = self._text(text, findings, is_endpoint=is_endpoint)
         found.update(findings)
         return cleaned
 
-    def _text(self, text: str, found: Findings) -> str:
-        fitting = self._any.Match(text.encode("utf-8", "replace"))
+    def _text(self, text: str, found: Findings, *, is_endpoint: bool = False) -> str:
+        fitting: Sequence[int] = self._any.Match(text.encode("utf-8", "replace"))
+        if is_endpoint and fitting and _LABEL.fullmatch(text):
+            fitting = [number for number in fitting if number not in _BY_NAME]
         if not fitting:
             return text
         found.look()
@@ -423,6 +435,8 @@ class Secrets:
         return value
 
     def _field(self, name: str, value: Any, found: Findings) -> Any:  # noqa: ANN401 - see above
+        if name == ENDPOINT and isinstance(value, str):
+            return self._text(value, found, is_endpoint=True)
         if value in ("", None) or isinstance(value, bool) or not self._names_a_secret(name):
             return self._cleaned(value, found)
         if isinstance(value, list | dict):

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
 from random import Random
 
@@ -434,3 +435,13 @@ def test_kinds_of_errors_stay_apart(text: str) -> None:
     codes = ("NotFound", "Unavailable", "PermissionDenied", "DeadlineExceeded", "Internal")
     for words in (kinds, codes):
         assert len(set(templates(*(text.format(word) for word in words)))) == len(words)
+
+
+def test_statuses_as_httpx_words_them_are_told_apart() -> None:
+    said = [
+        f"{'Client' if status < HTTPStatus.INTERNAL_SERVER_ERROR else 'Server'} error '{status.value} {status.phrase}'"
+        f" for url 'https://{host}.example/{host}'\nFor more information check: https://a.example/{status.value}"
+        for host in range(4)
+        for status in map(HTTPStatus, (400, 401, 403, 404, 405, 409, 410, 422, 423, 429, 500, 502, 503, 504))
+    ]
+    assert len(set(templates(*said))) == len(said) / 4

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from observer_actors.event import EventDecoder
 from observer_actors.op import Op
+from observer_actors.patterns.taxonomy import ADVICE, Cause
 from observer_actors.playbook import (
     Action,
     Corroboration,
@@ -115,8 +116,39 @@ def test_a_failure_that_an_attribute_sets_apart_is_for_such_ops_alone() -> None:
     playbook = fold(numbered(good + bad))
     entry = only(playbook, Kind.AVOID, "shift")
     assert entry.scope == {"attrs.team": "south"}
-    assert "It works with `attrs.team` being north (10 of 10), not with `attrs.team` being south (0 of" in entry.text
+    assert entry.text.endswith("Calls with `attrs.team` being south succeeded 0 of 10 times, all others 10 of 10.")
     assert [one.about for one in playbook.ledger.at("shift") if one.kind is Kind.DO] == [""], "nobody chooses a team"
+
+
+def test_where_many_values_work_none_of_them_is_advised() -> None:
+    customers = ("umbrella", "hooli", "initech")
+    good = [call("pay", given=f'{{"customer":"{customers[n % 3]}"}}', run=f"g{n}") for n in range(24)]
+    bad = [call("pay", given='{"customer":"acme"}', error="the account is frozen", run=f"b{n}") for n in range(12)]
+    [avoid] = texts(fold(numbered(good + bad)), Kind.AVOID, "pay")
+    assert avoid.endswith(
+        'Calls with `customer` being "acme" succeeded 0 of 12 times, all others 24 of 24, such as "umbrella" (8 of 8).'
+    )
+    words = ("amber", "birch", "cobalt", "dune", "ember", "flint", "grove", "heron", "iris", "jade", "kelp", "lark")
+    bad = [call("pay", given='{"customer":"acme"}', error=f"{word} is out", run=word) for word in words]
+    [way] = [entry for entry in fold(numbered(good + bad)).ledger.at("pay") if entry.kind is Kind.DO and entry.about]
+    says = 'Call `pay` with `customer` being another than "acme": 24 of 24 did well so, with it 0 of '
+    assert way.text.startswith(says)
+
+
+@pytest.mark.parametrize(("worked", "is_said"), [(9, True), (8, True), (7, False)])
+def test_an_input_works_that_mostly_does(worked: int, is_said: bool) -> None:  # noqa: FBT001
+    ops = [call(given='{"a":1}', error=None if n < worked else "broken", run=f"r{n}") for n in range(10)]
+    assert ("Input that works" in only(fold(numbered(ops)), Kind.DO).text) is is_said
+
+
+def test_to_call_again_is_advised_with_what_the_cause_asks_for() -> None:
+    ops = [
+        step
+        for n in range(6)
+        for step in (call("send", error="TimeoutError: no answer", run=f"r{n}"), call("send", run=f"r{n}"))
+    ]
+    entry = only(fold(numbered(ops)), Kind.RECIPE, "send")
+    assert entry.text.endswith("6 of 6 times. " + ADVICE[Cause.TIMEOUT])
 
 
 def test_failures_that_differ_in_one_word_are_one_and_nobody_chooses_the_word() -> None:

@@ -292,6 +292,40 @@ def test_a_secret_is_found_anywhere_in_a_large_body() -> None:
     assert not secrets.may_be_in(piece * 20_000)
 
 
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "token:refresh",
+        "password:reset",
+        "api_key:create",
+        "secret:get_value",
+        "auth:reset_password:send_email",
+        "vault:secret:read",
+        "tool/token:refresh",
+        "authorization:validate_token",
+    ],
+)
+def test_the_name_of_a_tool_is_no_secret(endpoint: str) -> None:
+    event = {"endpoint": endpoint, "error": "failed"}
+    assert decoder.one(json.dumps(event).encode(), now=NOW).op.endpoint == endpoint
+    assert secrets.text(endpoint, Counter(), is_endpoint=True) == endpoint
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["password:hunter2", "GET https://a/?token=abcdef12", "x:sk-ant-abcdefghijklmnopqrst", "password: abcdefgh"],
+)
+def test_a_secret_in_an_endpoint_is_one_all_the_same(endpoint: str) -> None:
+    op = decoder.one(json.dumps({"endpoint": endpoint}).encode(), now=NOW).op
+    assert "[redacted:" in op.endpoint
+    assert secrets.text(endpoint, Counter(), is_endpoint=True) == op.endpoint
+
+
+def test_an_operators_rule_looks_at_endpoints_too() -> None:
+    own = Secrets(["password=token:(refresh)"])
+    assert own.text("token:refresh", Counter(), is_endpoint=True) == "token:[redacted:password]"
+
+
 def test_the_answer_says_what_was_taken_out_and_a_batch_counts_it() -> None:
     judged = decoder.one(json.dumps({"error": f"{JWT} and {JWT}"}).encode(), now=NOW)
     assert judged.notes == ("secrets were taken out: jwt (2)",)

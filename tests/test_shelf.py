@@ -53,6 +53,13 @@ def test_what_contradicts_the_scope_is_not_given_and_what_agrees_goes_first(shel
     assert found(shelf) == ["any", "welder", "cook"]
 
 
+def test_that_it_works_goes_behind_what_an_agent_can_do_otherwise(shelf: Shelf) -> None:
+    shelf.put(entry("works", "it works, with the input {host, scheme}", succeeded=1_000, state=State.ACTIVE))
+    shelf.put(entry("why", "plain http is refused", kind=Kind.AVOID, about="403"))
+    shelf.put(entry("how", "call it with https", about="https", scope={"role": "welder"}))
+    assert found(shelf, text="host a.com") == ["why", "how", "works"]
+
+
 def test_evidence_the_interval_and_a_person_speak_for_an_entry(shelf: Shelf) -> None:
     helps, harms = Trial(Arm(90, 10), Arm(50, 50)), Trial(Arm(10, 90), Arm(90, 10))
     shelf.put(entry("little", succeeded=1))

@@ -15,6 +15,15 @@ REFUSED = (
     " Connection refused'))"
 )
 
+NO_QUOTA = (
+    "RateLimitError: Error code: 429 - You exceeded your current quota, please check your plan and billing details."
+    " {'code': 'insufficient_quota'}"
+)
+HTTPX_404 = (
+    "HTTPStatusError: Client error '404 Not Found' for url 'https://api.example.com/v1/x'\nFor more information check:"
+    " https://developer.mozilla.org/en-US/docs/Web/HTTP/Status/404"
+)
+
 
 def ruled(error: str, given: str = "") -> Ruling:
     op = Op(
@@ -51,7 +60,15 @@ def ruled(error: str, given: str = "") -> Ruling:
         ("database is locked", Cause.CONFLICT),
         ("OSError: [Errno 28] No space left on device", Cause.RESOURCE),
         ("connect ECONNREFUSED 10.0.0.1:5432", Cause.NETWORK),
-        ("certificate verify failed: self signed certificate", Cause.NETWORK),
+        ("certificate verify failed: self signed certificate", Cause.CERTIFICATE),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate has expired (_ssl.c:1006)", Cause.CERTIFICATE),
+        ("x509: certificate signed by unknown authority", Cause.CERTIFICATE),
+        ("net::ERR_CERT_DATE_INVALID", Cause.CERTIFICATE),
+        ("the gift certificate is empty", Cause.UNKNOWN),
+        (NO_QUOTA, Cause.QUOTA),
+        (HTTPX_404, Cause.NOT_FOUND),
+        ("HTTPStatusError: Client error '429 Too Many Requests' for url 'https://a/b'", Cause.RATE_LIMIT),
+        ("HTTPStatusError: Server error '503 Service Unavailable' for url 'https://a/b'", Cause.UPSTREAM),
         ("502 Bad Gateway", Cause.UPSTREAM),
         ("HTTP 503 from https://api.example.com/flights", Cause.UPSTREAM),
         ("the operation was cancelled", Cause.CANCELLED),

@@ -49,6 +49,7 @@ class AdviceEntry(msgspec.Struct, frozen=True, kw_only=True):
     succeeded: int
     failed: int
     runs: int
+    """Different ones, of which 8 at most are counted; sources likewise."""
     sources: int
     version: int
 
@@ -130,7 +131,7 @@ def _accepted(accept: str) -> str:
 
 
 def _wanted(given: Mapping[str, Any], intake: Intake) -> Wanted:
-    """Read a request: without secrets in what goes into the journal, and with the source that its reports will have."""
+    """Read a request: without secrets in what goes into the journal, and as its reports will be kept."""
     if not given.get("endpoint") and not given.get("input"):
         raise QueryInvalid(
             "is missing, and so is input", field="endpoint", hint="say what is about to be called: ?endpoint=sql:run"
@@ -138,8 +139,10 @@ def _wanted(given: Mapping[str, Any], intake: Intake) -> Wanted:
     about = {name: given[name] for name in ("role", "city", "state") if name in given}
     for name, value in given.get("attrs", {}).items():
         about |= {name: value, f"attrs.{name}": value}
-    plain = {name: given[name] for name in ("endpoint", "input", "limit") if name in given}
+    plain = {name: given[name] for name in ("input", "limit") if name in given}
     kept: dict[str, Any] = {name: intake.without_secrets(given[name]) for name in ("run", "task") if name in given}
+    if given.get("endpoint"):
+        kept["endpoint"] = intake.without_secrets(given["endpoint"], is_endpoint=True)
     if given.get("source"):
         kept["source"] = intake.known_source(given["source"])
     return Wanted(given=about, **plain, **kept)

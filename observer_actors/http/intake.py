@@ -191,9 +191,9 @@ class Intake:
             EventAnswer(accepted=True, ring_size=self._ring_size(), seq=seq, duplicate=duplicate, notes=notes)
         )
 
-    def without_secrets(self, text: str) -> str:
-        """Give a text that is no event, and is kept all the same, without its secrets."""
-        return self._decoder().secrets.text(text, self.statistics.redacted)
+    def without_secrets(self, text: str, *, is_endpoint: bool = False) -> str:
+        """Give a text that is no event, and is kept all the same, without its secrets: as in an event."""
+        return self._decoder().secrets.text(text, self.statistics.redacted, is_endpoint=is_endpoint)
 
     def known_source(self, label: str) -> str:
         """Give the source under which an op with this label would be kept."""

@@ -16,7 +16,8 @@ outside it is ``<num>``, ``<path>`` and so on.
 
 What is *not* masked although it is quoted: a key (``"code": 5`` keeps ``"code"``); the value of a key that holds prose
 (``"error": "no such table"``), of which the inside is masked like any other text, since otherwise all JSON errors of an
-endpoint would be the same; and the method of a quoted HTTP request line.
+endpoint would be the same; the method of a quoted HTTP request line; and the reason of a quoted HTTP status
+(``'404 Not Found'``, as httpx writes it).
 
 Whoever changes what comes out of here gives it a new `ALGORITHM_VERSION`.
 """
@@ -41,7 +42,7 @@ __all__ = [
     "write_template",
 ]
 
-ALGORITHM_VERSION: Final = 3
+ALGORITHM_VERSION: Final = 4
 """Kept in the record of each pattern, so that a later grouping can tell its own from the older ones."""
 TEXT_CHARS_MAX: Final = 2_000
 """Characters of an error that are looked at: a message and the head of its stack trace, not a dump."""
@@ -104,6 +105,7 @@ _VARYING: Final = re.compile(
         (?P<COLON>\s?:\s?)(?P<R>["'])(?P<PROSE>(?:(?!(?P=R))[^\\])*)(?P=R))
     | (?P<key>"[^"\\:]{{1,64}}"(?=\s?:) | (?<!\w)'[^'\\:]{{1,64}}'(?=\s?:))
     | (?P<request>"(?P<METHOD>GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|TRACE)[ ][^"\\]*")
+    | (?P<status>(?P<S>["'])\d{{3}}(?P<REASON>[ ][a-z][a-z \-]{{0,40}})(?P=S))
     | (?P<url>(?<!\w)[a-z][a-z0-9+.\-]{{1,15}}://[^\s"'<>]+)
     | (?P<email>(?<![\w.+\-])[\w.+\-]{{1,64}}@\w[\w\-]*(?:\.[\w\-]+)+)
     | (?P<str>\\?"(?:[^"\\]|\\[^"])*\\?" | (?<!\w)'(?:[^'\\]|\\.)*'(?!\w) | `[^`']+[`'])
@@ -222,6 +224,8 @@ def _mark(found: re.Match[str]) -> str:
         return f'"{_masked(found["key"][1:-1])}"'
     if kind == "request":
         return f'"{found["METHOD"]} {_MARK_OF["url"]}"'
+    if kind == "status":
+        return f"{found['S']}{_MARK_OF['num']}{found['REASON']}{found['S']}"
     assert kind is not None
     return _MARK_OF[kind]
 

@@ -37,6 +37,7 @@ class Cause(StrEnum):
     CONFLICT = "conflict"
     RESOURCE = "resource"
     NETWORK = "network"
+    CERTIFICATE = "certificate"
     UPSTREAM = "upstream"
     CANCELLED = "cancelled"
     BUG = "bug"
@@ -56,6 +57,7 @@ ADVICE: Final = {
     Cause.CONFLICT: "Read the present state first, then decide anew; it may have been done already.",
     Cause.RESOURCE: "Ask for less at a time, and tell whoever runs it that it is out of memory, disk or handles.",
     Cause.NETWORK: "Try again after a pause that grows; if that fails too, use another way or tell a person.",
+    Cause.CERTIFICATE: "Do not try again, least of all unchecked: tell whoever runs it what its certificate lacks.",
     Cause.UPSTREAM: "Try again after a pause that grows: the fault is on the other side.",
     Cause.CANCELLED: "Find out who cancelled it; do not start it again by itself.",
     Cause.BUG: "Do not try the same call again: tell whoever maintains it, and go another way meanwhile.",
@@ -101,6 +103,14 @@ RULES: Final = (
         r"|billing (?:account|details|hard|is not|issue|limit|not|required)|enable billing"
         r"|disk limit exceeded",
     ),
+    _rule(Cause.QUOTA, 0.95, r"insufficient_quota|exceeded your (?:current )?quota|check your plan and billing"),
+    _rule(
+        Cause.CERTIFICATE,
+        0.95,
+        r"certificate.?verif|certificate (?:has |is )?(?:expired|not (?:yet )?valid|revoked|unknown)"
+        r"|self.?signed certificate|certificate signed by unknown|unable to get (?:local )?issuer|hostname mismatch"
+        r"|\bERR_CERT\w*|\bCERT_\w+|x509:",
+    ),
     _rule(Cause.TIMEOUT, 0.9, r"time[d ]?[ -]?out|deadline|\bETIMEDOUT\b|too slow|took too long|no answer within"),
     _rule(
         Cause.RESOURCE,
@@ -136,7 +146,7 @@ RULES: Final = (
         r"|(?:is|host|network|server|destination|service|currently) unreachable|name resolution|getaddrinfo"
         r"|name or service not known"
         r"|\bDNS\b"
-        r"|socket hang up|\b(?:TLS|SSL)\b|certificate (?:verify|has expired|is not valid)|handshake",
+        r"|socket hang up|\b(?:TLS|SSL)\b|handshake",
     ),
     _rule(
         Cause.BUG,

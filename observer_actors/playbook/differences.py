@@ -52,10 +52,17 @@ class Difference(NamedTuple):
     fails: Side
     works: Side | None
     """None where no other value has been seen to work by enough witnesses."""
+    ways: int
+    """How many other values are known to work."""
     others: Side
     """The calls that have not the failing value."""
     tells_fails: bool
     """Enough witnesses have used the failing value: it may be named."""
+
+    @property
+    def is_one_of_many(self) -> bool:
+        """The value that works is but one that does: to name it would be to advise another customer, say."""
+        return self.ways > 1 and self.feature != SHAPE and not self.feature.endswith(KIND)
 
 
 class Feature(NamedTuple):
@@ -195,7 +202,7 @@ def _told(
     ):
         return None  # the feature's name is a caller's word, too
     others = Side("", sum(s.succeeded for s in sides) - fails.succeeded, sum(s.failed for s in sides) - fails.failed)
-    return Difference(feature, fails, works, others, tells)
+    return Difference(feature, fails, works, len(working), others, tells)
 
 
 def _is_witnessed(values: Mapping[str, Value], text: str, corroboration: Corroboration, feature: str) -> bool:

@@ -39,6 +39,8 @@ HABIT_RUNS_MIN: Final = 5
 HABIT_P_MAX: Final = 0.01
 HABIT_SHARE_MIN: Final = 0.2
 RETRIES_MIN: Final = 3
+USUAL_RATE_MIN: Final = 0.8
+"""Of the calls with an input of which it is said that it works."""
 SCOPE_SHARE_MIN: Final = 0.9
 FAILURE_CHARS_MAX: Final = 160
 _Z: Final = 1.959964
@@ -93,6 +95,8 @@ def draw_way(counts: Counts) -> Draft:
     if found is None or found.works is None or is_attribute(found.feature):
         return Draft(key, Kind.DO, endpoint.name, None)
     works, fails = found.works, found.fails
+    if found.is_one_of_many:
+        return _draw_other_way(counts, key, found)
     instead = f", with {_phrase(found.feature, fails)} {_of(fails)}" if found.tells_fails else ""
     parts = [
         f"Call {_code(endpoint.name)} with {_phrase(found.feature, works)}:",
@@ -103,6 +107,19 @@ def draw_way(counts: Counts) -> Draft:
     about = _phrase(found.feature, works)
     evidence = _evidence(
         endpoint, witnesses, corroboration, about, parts, succeeded=works.succeeded, failed=works.failed
+    )
+    return Draft(key, Kind.DO, endpoint.name, evidence, said=_said(found))
+
+
+def _draw_other_way(counts: Counts, key: str, found: Difference) -> Draft:
+    """Say how not to call an endpoint, where any other way will do."""
+    endpoint, others = counts.endpoint, found.others
+    if not found.tells_fails:
+        return Draft(key, Kind.DO, endpoint.name, None)
+    about = f"{_code(found.feature)} being another than {found.fails.value}"
+    parts = [f"Call {_code(endpoint.name)} with {about}:", f"{_of(others)} did well so, with it {_of(found.fails)}."]
+    evidence = _evidence(
+        endpoint, endpoint.ok, counts.corroboration, about, parts, succeeded=others.succeeded, failed=others.failed
     )
     return Draft(key, Kind.DO, endpoint.name, evidence, said=_said(found))
 
@@ -157,7 +174,8 @@ def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corrobo
     failure = endpoint.failures.get(recovery.failure)
     if failure is None or ok < RECOVERIES_MIN or ok < RECOVERY_RATE_MIN * tries:
         return nothing
-    if not recovery.steps and failure.ruling(corroboration).cause not in _PASSES:
+    ruling = failure.ruling(corroboration)
+    if not recovery.steps and ruling.cause not in _PASSES:
         return nothing
     others = [one for one in endpoint.recoveries.values() if one.failure == recovery.failure and one is not recovery]
     weighed = [_weighed(one.ok, one.bad, corroboration, like=recovery.ok) for one in others]
@@ -170,6 +188,10 @@ def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corrobo
     parts = [f"When {_code(endpoint.name)} fails with {text}, {way}: that succeeded {ok:,} of {tries:,} times."]
     if others_tries >= RETRIES_MIN:
         parts.append(f"Other ways did {others_ok:,} of {others_tries:,} times.")
+    elif recovery.steps:
+        parts.append("Hardly any other way was tried.")
+    if not recovery.steps:
+        parts.append(ruling.advice)
     about = f"after {text}: {' → '.join((*recovery.steps, endpoint.name))}"
     evidence = _evidence(
         endpoint,
@@ -293,15 +315,17 @@ def _usual_shape(endpoint: Endpoint, corroboration: Corroboration) -> str:
     if not best or not shapes[best].ok.suffice(corroboration):
         return ""
     ok, bad = shapes[best].ok.shared(corroboration), shapes[best].bad.shared(corroboration)
+    if ok < USUAL_RATE_MIN * (ok + bad):
+        return ""
     return f"Input that works: {_code(best)} ({ok:,} of {ok + bad:,})."
 
 
 def _difference(found: Difference) -> str:
     fails, works = found.fails, found.works
-    if works is None:
-        return (
-            f"Calls with {_phrase(found.feature, fails)} succeeded {_of(fails)} times, all others {_of(found.others)}."
-        )
+    if works is None or (found.tells_fails and (found.is_one_of_many or is_attribute(found.feature))):
+        such = f", such as {works.value} ({_of(works)})" if works and not is_attribute(found.feature) else ""
+        failing = f"Calls with {_phrase(found.feature, fails)} succeeded {_of(fails)} times"
+        return f"{failing}, all others {_of(found.others)}{such}."
     worked = f"It works with {_phrase(found.feature, works)} ({_of(works)})"
     return f"{worked}, not with {_phrase(found.feature, fails)} ({_of(fails)})." if found.tells_fails else f"{worked}."
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from observer_actors.playbook.entries import Entry
+from observer_actors.playbook.witnesses import WITNESSES_MAX
 from observer_actors.visible import cut
 
 __all__ = ["INTRODUCTION", "as_markdown", "code_span", "line"]
@@ -47,4 +48,8 @@ def code_span(text: str, characters: int) -> str:
 
 def _evidence(entry: Entry) -> str:
     seen = f"{entry.succeeded:,} succeeded, {entry.failed:,} failed"
-    return f"{seen}; {entry.runs:,} runs, {len(entry.sources)} sources"
+    return f"{seen}; {_counted(entry.runs)} runs, {_counted(len(entry.sources))} sources"
+
+
+def _counted(witnesses: int) -> str:
+    return f"{witnesses} or more" if witnesses >= WITNESSES_MAX else f"{witnesses}"

@@ -6,6 +6,7 @@ The rules:
   here.
 * An entry may be for ops with certain attributes. Where the request says otherwise it is not given. The more of them
   the request agrees with, the earlier it goes; one whose attributes the request leaves unsaid goes behind the others.
+* What says no more than that an endpoint works goes behind all that tells an agent what it could do otherwise.
 * Then the `worth` of an entry (its evidence, and what it was measured to do) and how well its words match the input's,
   the best match being 1, count in one sum. Where all is equal the older entry goes first.
 """
@@ -17,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from observer_actors.playbook.entries import Entry, Mark, State
+from observer_actors.playbook.entries import Entry, Kind, Mark, State
 from observer_actors.playbook.lift import lift
 from observer_actors.playbook.states import ALPHA
 
@@ -52,10 +53,11 @@ def ranked(matches: Iterable[Match], given: Mapping[str, str], limit: int) -> li
     fitting = [(match, share) for match in matches if (share := fit(match.entry, given)) is not None]
     best = max((match.text for match, _ in fitting), default=0.0) or 1.0
 
-    def key(item: tuple[Match, float]) -> tuple[float, float, int, str]:
+    def key(item: tuple[Match, float]) -> tuple[bool, float, float, int, str]:
         match, share = item
-        value = worth(match.entry) if match.worth is None else match.worth
-        return -share, -(value + match.text / best), match.entry.first_seq, match.entry.id
+        entry, value = match.entry, worth(match.entry) if match.worth is None else match.worth
+        is_general = entry.kind is Kind.DO and not entry.about
+        return is_general, -share, -(value + match.text / best), entry.first_seq, entry.id
 
     return [match.entry for match, _ in sorted(fitting, key=key)[:limit]]
 
