@@ -329,6 +329,7 @@ class Express:
             if not self._answered:
                 await self._wake.park()
             answered, self._answered = self._answered, []
+            self._now = trio.current_time()
             following = Group()
             for group in answered:
                 self._send(group, following)

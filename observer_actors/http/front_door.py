@@ -304,11 +304,19 @@ class _Connection(Rider):
             await self._send_all(self.unsent)
             self.unsent = b""
         while not self.ended:
-            self.unread = self.unread.removeprefix(b"\r\n")  # some send it behind a body (RFC 9112, 2.2)
+            await self._pass_over_line()
             if not self.unread:
                 break
             await self._serve_one()
         self.busy = self._answering = False
+
+    async def _pass_over_line(self) -> None:
+        """Pass over the end of a line, which some send behind a body (RFC 9112, 2.2)."""
+        if self.unread == b"\r":
+            self.busy, self.until = False, trio.current_time() + self._door.settings.head_seconds_max
+            self.ended = not await self._receive(1)
+            self.until = inf
+        self.unread = b"" if self.ended else self.unread.removeprefix(b"\r\n")
 
     async def _be_late(self) -> None:
         """End a connection whose time is over, and tell its client, if it waits for an answer and listens."""
@@ -318,7 +326,9 @@ class _Connection(Rider):
                 await self._refuse(body_late() if self._expects_body else head_late())
 
     def let_go(self) -> None:
-        """End the connection if it is idle; those in the lane end there."""
+        """Wait no longer for the rest of a head. Who is idle rides in the lane, and is let go of there."""
+        if self.is_off and self.until < inf and not (self._answering or self._expects_body):
+            self.until = -inf
 
     async def _serve_one(self) -> None:
         try:
@@ -491,9 +501,11 @@ class _Encrypted(_Connection):
             vars(self._encrypted).clear()  # it leads back to itself: it would stay until the next search for garbage
 
     def let_go(self) -> None:
-        """End the connection if it is idle."""
+        """End the connection if it is idle; wait no longer for the rest of a head."""
         if self._is_idle:
             self.scope.cancel()
+        else:
+            super().let_go()
 
     async def _serve_all(self) -> None:
         self.until = trio.current_time() + self._door.settings.head_seconds_max

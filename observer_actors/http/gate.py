@@ -36,8 +36,10 @@ Application = Callable[[Message, Any, Any], Awaitable[None]]
 GO_ON: Final = "go_on"
 """The key, in a connection's state, of what tells a client that waits for "100 Continue" to send the body."""
 _BODYLESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_SAID_ONCE: Final = frozenset({"authorization", "host", "origin", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site"})
-"""What the guard asks for."""
+_SAID_ONCE: Final = frozenset(
+    {"authorization", "content-encoding", "host", "origin", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site"}
+)
+"""What the guard asks for, and what a body is read by."""
 _WITH_HOST: Final = re.compile(rb"https?://([^/]*)(/.*)?", re.IGNORECASE)
 _FOR_BROWSERS: Final = [(name.encode(), value.encode()) for name, value in FOR_BROWSERS]
 

@@ -18,6 +18,8 @@ JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 FOR_BROWSERS: Final = (("x-content-type-options", "nosniff"), ("x-frame-options", "DENY"))
 """In each answer: it is what it says that it is, and no page may show it as a part of itself."""
+_SAID_WITH: Final = {401: (("WWW-Authenticate", "Bearer"),), 405: (("Allow", "POST"),)}
+"""What an error of a status has to say (RFC 9110, 15.5.2 and 15.5.6). Of ours only `/mcp` takes one method alone."""
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -74,5 +76,5 @@ def problem_of(error: ObserverError) -> Problem:
 def problem_reply(error: ObserverError) -> Reply:
     """Answer with an error, and with `Retry-After` where trying again can help."""
     retry_after_s = getattr(error, "retry_after_s", None)
-    headers = (("Retry-After", str(retry_after_s)),) if retry_after_s else ()
+    headers = (("Retry-After", str(retry_after_s)),) if retry_after_s else _SAID_WITH.get(error.status, ())
     return Reply(error.status, _encoder.encode(problem_of(error)), PROBLEM, headers)

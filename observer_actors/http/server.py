@@ -110,7 +110,7 @@ class IngestServer:
             await self._accept_until_told(door, life)
             life.at("draining")
             self._on_stopping()
-            await web.drain()
+            web.drain()
             await door.drain()
             with trio.move_on_after(GRACE_S):
                 while door.busy or announced.requests:  # noqa: ASYNC110 - once in a life; an event would cost each request

@@ -68,6 +68,7 @@ class Web:
         self._context = WorkerContext(None)
         self._sends: set[trio.CancelScope] = set()
         self._servers: set[_Server] = set()
+        self._is_draining = False
         self._wait_s = wait_s
         self._requests = trio.CapacityLimiter(REQUESTS_MAX)
 
@@ -94,6 +95,7 @@ class Web:
         rest = of_kind(stream, unread, self._sends, self._settings)  # type: ignore[arg-type]  # as just looked at
         state = ConnectionState({})
         half_closed_s = 2 * self._wait_s + HALF_CLOSED_S
+        requests = self._config.keep_alive_max_requests if self._is_draining else requests
         server = _Server(requests, half_closed_s, self._application, self._config, self._context, state, rest)
         state[GO_ON] = server.go_on
         self._servers.add(server)
@@ -111,9 +113,13 @@ class Web:
         if waited.cancelled_caught:
             raise Overloaded(f"{REQUESTS_MAX:,} requests are being served already")
 
-    async def drain(self) -> None:
-        """Have each answer be the last of its connection, and say so."""
-        await self._context.terminated.set()
+    def drain(self) -> None:
+        """Have each answer be the last of its connection, and say so.
+
+        One that has begun cannot say so any more: its connection goes back to the front door. Hypercorn, if it were
+        told, would close it, with whatever has been sent behind the request.
+        """
+        self._is_draining = True
         for server in self._servers:
             server.be_last()
 
@@ -156,6 +162,13 @@ class _Patient(h11.Connection):
         """Never, to Hypercorn: it would say it before anybody has looked at the head. `_Server.go_on` says it."""
         return False
 
+    def send(self, event: Any) -> Any:  # noqa: ANN401 - h11's
+        """Give the bytes of an event. An answer before the end of the request is the last one, and says so."""
+        if isinstance(event, h11.Response) and self.their_state is h11.SEND_BODY:
+            headers = [*event.headers.raw_items(), (b"connection", b"close")]
+            event = h11.Response(status_code=event.status_code, headers=headers)
+        return super().send(event)
+
     def receive_data(self, data: bytes) -> None:
         """Take in what has come."""
         if not data or self.their_state is not h11.MUST_CLOSE:
@@ -178,6 +191,8 @@ class _Patient(h11.Connection):
             return event
         if not event.http_version.startswith(b"1."):
             raise h11.RemoteProtocolError("not spoken here", error_status_hint=VersionRefused.status)
+        if not event.method.isupper():  # "get" is another method than "GET"; Hypercorn would take it for that
+            raise h11.RemoteProtocolError("no method that is known anywhere")
         return _without_upgrade(event)
 
 
@@ -223,8 +238,6 @@ class _Server(TCPServer):
         assert isinstance(protocol, H11Protocol)
         protocol.connection = _Patient(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
         protocol.keep_alive_requests = self._requests
-        if self.context.terminated.is_set():
-            self.be_last()
         with self.stream.reading, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while data := await self.stream.receive_some(PIECE_BYTES):
                 if self.unread is not None:  # it came while the answer ended
@@ -265,9 +278,18 @@ class _Server(TCPServer):
             self.unread = connection.ended()
             self.stream.give_back()
         else:
+            if isinstance(event, Closed):
+                await self._read_no_more()
             await super().protocol_send(event)
         if isinstance(event, Closed) or self.unread is not None:
             self._answered.set()
+
+    async def _read_no_more(self) -> None:
+        """Have nothing wait for the next request: it may have come behind one that was answered before its end."""
+        protocol = self.protocol.protocol
+        if isinstance(protocol, H11Protocol) and isinstance(protocol.connection, _Patient):
+            protocol.connection.ended()
+            await protocol.can_read.set()
 
 
 class _Never:

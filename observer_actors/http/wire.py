@@ -192,7 +192,7 @@ class _Headers:
         if name in _NEVER_PLAIN or name in self.said:
             raise _NotPlain
         if name in _MEANINGFUL:
-            self.said[name] = value
+            self.said[name] = value.strip(b" \t")  # what stands behind it llhttp leaves there (RFC 9112, 5.1)
 
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}

@@ -103,7 +103,8 @@ async def test_a_token_that_is_gone_lets_nothing_in_on_a_connection_that_it_has_
         daemon.process.send_signal(signal.SIGHUP)
         await daemon.logged("reloaded")
         await client.send(request)
-        assert (await client.answer()).status == 401
+        answer = await client.answer()
+        assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert len(daemon.ops()) == 2
 
 

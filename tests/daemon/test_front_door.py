@@ -213,6 +213,8 @@ REQUESTS: Final = {
     "a slash too many": post("/event/", b"{}"),
     "another method": b"GET /event HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "odd case in header names": b"POST /event HTTP/1.1\r\nhOST: localhost\r\ncONTENT-lENGTH: 2\r\n\r\n{}",
+    "blanks behind values": b"POST /event HTTP/1.1\r\nHost: localhost \t\r\nContent-Length: 2\r\n\r\n{}",
+    "two encodings in two lines": post("/event", b"{}", "Content-Encoding: identity", "Content-Encoding: gzip"),
     "a body above the limit": post("/events", b" " * 20_001),
     "advice": get("/advice?endpoint=a&input=b%20c&role=d&run=e&limit=3"),
     "advice as Markdown": get("/advice?endpoint=a&format=markdown"),
@@ -283,6 +285,7 @@ SMUGGLED: Final = {
     "chunked in odd case": START + b"Transfer-Encoding: ChUnKeD\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     "a vertical tab before chunked": START + b"Transfer-Encoding: \x0bchunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     "a line feed in a header": START + b"X: a\nContent-Length: 2\r\n\r\n{}",
+    "a method in small letters": b"post /event HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}",
     "bare line feeds": b"POST /event HTTP/1.1\nHost: localhost\nContent-Length: 2\n\n{}",
 }
 
@@ -299,6 +302,13 @@ async def test_both_ways_agree_on_what_a_request_is(shared: Served, name: str) -
     assert statuses[0] == statuses[1]
     assert statuses[0] in (200, 400, 408, 501)
     assert shared.json("/health")["last_seq"] - before == (2 if statuses[0] == 200 else 0)
+
+
+@pytest.mark.parametrize("request_", [SMUGGLED["a method in small letters"], REQUESTS["two encodings in two lines"]])
+async def test_what_two_may_read_in_two_ways_is_refused(shared: Served, request_: bytes) -> None:
+    async with connected_to(shared.url, "front") as client:
+        await client.send(request_)
+        assert (await client.answer()).status == 400
 
 
 async def test_a_request_with_both_lengths_is_refused_and_closes_the_connection(shared: Served) -> None:

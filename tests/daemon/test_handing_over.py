@@ -201,6 +201,73 @@ async def test_an_empty_line_between_two_requests_is_passed_over(tmp_path: Path,
         assert [(await client.answer()).status for _ in range(3)] == [200] * 3
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_halves_of_such_a_line_may_come_one_by_one(tmp_path: Path, way: Way) -> None:
+    async with inside(tmp_path) as daemon, connected_to(daemon.addresses[0], way) as client:
+        for _ in range(2):
+            await client.send(post("/event", GOOD) + b"\r")
+            assert (await client.answer()).status == 200
+            await trio.sleep(0.05)
+            await client.send(b"\n")
+            await trio.sleep(0.05)
+        await client.send(b"\r")
+        await client.end()
+        assert await client.ended()
+
+
+async def test_who_is_answered_before_the_end_of_a_request_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The end and another request may come in one piece, while the answer goes out: nobody waits for either."""
+    early = post("/nope", b"x" * 5_000)
+    async with inside(tmp_path) as daemon:
+        for _ in range(60):
+            async with connected_to(daemon.addresses[0], "front") as client:
+                await client.send(early + post("/event", GOOD))
+                answer = await client.answer()
+                assert answer.status == 404
+                if answer.headers.get("connection") != "close":
+                    assert (await client.answer()).status == 200
+        with trio.fail_after(10):
+            while daemon.intake.statistics.connections:  # noqa: ASYNC110 - a counter
+                await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("size", [10, 2_000, 5_000, 20_000])
+async def test_an_answer_before_the_end_of_a_request_says_whether_it_is_the_last(tmp_path: Path, size: int) -> None:
+    async with inside(tmp_path) as daemon:
+        for _ in range(10):
+            async with connected_to(daemon.addresses[0], "front") as client:
+                await client.send(post("/nope", b"x" * size))
+                if (await client.answer()).headers.get("connection") == "close":
+                    assert await client.ended()
+                else:
+                    await client.send(post("/event", GOOD))
+                    assert (await client.answer()).status == 200
+
+
+async def test_what_is_sent_behind_an_answer_that_began_before_the_end_is_answered(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path) as daemon:
+        lines = [b'{"endpoint":"a","error":"%b"}' % (b"e" * 1_500)] * 500
+        await daemon.post("/events", b"\n".join(lines))
+        async with _deaf(daemon.url) as client:
+            await client.send(get("/ops?limit=500"))
+            await trio.sleep(0.3)  # its head has gone out, and most of the rest waits
+            await client.send(post("/event", GOOD))
+            daemon.process.send_signal(signal.SIGTERM)
+            await trio.sleep(0.1)
+            assert (await client.answer()).status == 200
+            answer = await client.answer()
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+
+
+async def test_half_a_head_holds_up_no_end(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path) as daemon, connected_to(daemon.url, "front") as client:
+        await client.send(b"POST /ev")
+        await trio.sleep(0.05)
+        daemon.process.send_signal(signal.SIGTERM)
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"]) == (408, "close")
+
+
 @pytest.mark.parametrize("line", [b"POST /event", b"GET /health"])
 async def test_long_heads_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
     monkeypatch.setattr(front_door, "BEGINNINGS_BYTES_MAX", 40_000)

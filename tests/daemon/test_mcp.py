@@ -249,7 +249,8 @@ def test_the_guard_stands_before_it(guarded: Served, daemon: Served) -> None:
 
 def test_only_post_is_taken_and_what_is_no_request_is_refused(daemon: Served) -> None:
     for method in ("GET", "DELETE", "PUT", "HEAD"):
-        assert daemon.client.request(method, "/mcp").status_code == 405
+        response = daemon.client.request(method, "/mcp")
+        assert (response.status_code, response.headers["allow"]) == (405, "POST")
     assert daemon.client.post("/mcp", content=b"{", headers=HEADERS).status_code == 400
     assert daemon.client.post("/mcp", json=HELLO).status_code == 200
     assert daemon.client.post("/mcp/", json=HELLO).status_code == 404
