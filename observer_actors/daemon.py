@@ -465,7 +465,7 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
         check_files(settings)  # here, where it ends the process, and not in an actor, which would be restarted
         files_max()  # likewise
         sockets = serving_sockets(settings.listen, needs_token=bool(settings.auth.tokens_file))
-        around = Surroundings(disk_process=partial(DiskProcess.started, (lock.fileno(),)))
+        around = Surroundings(disk_process=partial(DiskProcess.started, lock.descriptors))
         daemon = Daemon(settings, stack.enter_context(sockets), around=around)
         logger("daemon").info(
             "listening",
@@ -558,9 +558,9 @@ async def _obey(signals: AsyncIterator[int], daemon: Daemon, load: Callable[[], 
         elif daemon.life.stopping.is_set():
             logger("daemon").info("stopping_already", signal=signal.Signals(number).name)
         else:
+            _exit_hard_after(daemon.stop_seconds_max + HARD_EXIT_S)
             logger("daemon").info("stopping", signal=signal.Signals(number).name)
             notifier.send(STOPPING="1", STATUS="draining")
-            _exit_hard_after(daemon.stop_seconds_max + HARD_EXIT_S)
             daemon.stop()
 
 

@@ -6,10 +6,16 @@ either renderer, so that no text from outside can forge a line or move a cursor.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import select
 import sys
+import threading
+from collections import deque
 from contextlib import suppress
+from functools import cache
+from time import monotonic
 from typing import Any, Final, TextIO, cast
 
 import msgspec
@@ -29,6 +35,9 @@ from observer_actors.visible import snake, visible
 
 __all__ = ["configure_journald", "configure_logs", "log_lifecycle", "logger", "set_level"]
 
+WAITING_BYTES_MAX: Final = 1024 * 1024
+"""Of lines that nobody reads."""
+LAST_LINES_S: Final = 0.5
 _WARNINGS: Final = (ActorFailed, ActorParked, ShutdownForced)
 _ERRORS: Final = (RestartsExhausted, MessageQuarantined)
 
@@ -38,6 +47,7 @@ def configure_logs(level: str) -> None:
     if is_journald(sys.stderr.fileno(), os.environ):
         configure_journald(level, JournalSocket())
         return
+    lines = cast("TextIO", _lines_to(sys.stderr.fileno()))
     terminal = sys.stderr.isatty()
     time = (
         structlog.processors.TimeStamper("%H:%M:%S", utc=False) if terminal else structlog.processors.TimeStamper("iso")
@@ -54,10 +64,10 @@ def configure_logs(level: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
-        logger_factory=structlog.PrintLoggerFactory(_unfailing(sys.stderr)),
+        logger_factory=structlog.WriteLoggerFactory(lines),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(_unfailing(sys.stderr))
+    handler = logging.StreamHandler(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[_name_library, *shared],
@@ -101,27 +111,65 @@ class _JournaldHandler(logging.Handler):
         self._journal.send(encode(_escape_controls(None, "", fields)))
 
 
+@cache
+def _lines_to(descriptor: int) -> _Unfailing:
+    lines = _Unfailing(descriptor)
+    atexit.register(lines.finish)
+    return lines
+
+
 class _Unfailing:
-    """Where lines go; one that is not taken (a full disk, a reader that has gone) is lost, and stops no actor.
+    """Where lines go. A full disk, and a reader that has gone or does not read, stop no actor.
+
+    What a pipe has no room for waits here, for the next line to try again; what is beyond `WAITING_BYTES_MAX` is lost,
+    and counted.
 
     No class of `io`: their finalizer flushes once more, when at the end of the process nothing is there any longer.
+
+    :param descriptor: of the file, pipe or terminal.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = self._lost = 0
+        self._lock = threading.RLock()
 
     def write(self, text: str, /) -> int:
-        with suppress(OSError, ValueError):
-            self._stream.write(text)
+        """Write whole lines, as soon as there is room for them."""
+        with self._lock:
+            line = text.encode("utf-8", "backslashreplace")
+            if self._waiting_bytes + len(line) > WAITING_BYTES_MAX:
+                self._lost += 1
+            else:
+                self._waiting.append(line)
+                self._waiting_bytes += len(line)
+            self._pass_on(0.0)
+            if self._lost and not self._waiting:
+                lost, self._lost = self._lost, 0
+                logger("logs").warning("log_lines_lost", lines=lost)
         return len(text)
 
     def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.flush()
+        """Do nothing: nothing waits that could go."""
 
+    def finish(self) -> None:
+        """Write what waits, if somebody reads it within `LAST_LINES_S`."""
+        with self._lock:
+            self._pass_on(LAST_LINES_S)
 
-def _unfailing(stream: TextIO) -> TextIO:
-    return cast("TextIO", _Unfailing(stream))
+    def _pass_on(self, seconds: float) -> None:
+        until = monotonic() + seconds
+        while self._waiting and self._poll.poll(max(0.0, until - monotonic()) * 1_000):
+            line = self._waiting.popleft()
+            written = len(line)
+            with suppress(OSError):
+                written = os.write(self._descriptor, line[: select.PIPE_BUF])  # for so much there is room
+            self._waiting_bytes -= written
+            if written < len(line):
+                self._waiting.appendleft(line[written:])
 
 
 def set_level(level: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -10,15 +11,17 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import pytest
 import structlog
 
 from observer_actors.http.intake import LABELS_LOGGED_MAX
-from observer_actors.logs import configure_logs, log_lifecycle, logger, set_level
+from observer_actors.logs import _Unfailing, configure_logs, log_lifecycle, logger, set_level
 from observer_actors.supervision import ActorFailed, ActorParked, ActorStarted, MessageQuarantined, RestartsExhausted
 from tests.daemon.served import served
 from tests.harness import SEEDS_VARIABLES
@@ -191,3 +194,50 @@ def test_an_unknown_source_is_logged_once_a_label_and_counted_each_time(tmp_path
     logged = [line["note"] for line in daemon.log.find("source_unknown")]
     assert len(logged) == len(set(logged)) == LABELS_LOGGED_MAX
     assert logged[:3] == [f'source: "{label}" is not a known source; kept as scenario' for label in ("a", "b", "s0")]
+
+
+def test_whoever_does_not_read_the_log_holds_nobody_up(capfd: pytest.CaptureFixture[str]) -> None:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4_096)
+    sink = _Unfailing(writer)
+    configure_logs("info")
+    for number in range(2_000):
+        sink.write(f"{number} {'x' * 1_000}\n")
+    parts = [os.read(reader, 65_536)]
+    while parts[-1]:
+        sink.write("")
+        os.set_blocking(reader, False)
+        try:
+            parts.append(os.read(reader, 65_536))
+        except BlockingIOError:
+            break
+    told = b"".join(parts).decode().splitlines()
+    assert told == [f"{number} {'x' * 1_000}" for number in range(len(told))]
+    assert 1_000 < len(told) < 1_100
+    (line,) = lines(capfd)
+    assert (line["event"], line["lines"]) == ("log_lines_lost", 2_000 - len(told))
+    os.close(reader)
+    sink.write("nobody there\n")
+    os.close(writer)
+
+
+def test_a_daemon_whose_log_nobody_reads_serves_and_ends(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4_096)
+    os.write(writer, b"x" * 4_000)
+    command = [sys.executable, "-m", "observer_actors", "serve", "--port", "0", "--data-dir", str(tmp_path / "data")]
+    unix = tmp_path / "socket"
+    with subprocess.Popen([*command, "--set", f"listen.unix={unix}"], stderr=writer) as process:
+        transport = httpx.HTTPTransport(uds=str(unix), retries=0)
+        with httpx.Client(transport=transport, base_url="http://localhost", trust_env=False) as client:
+            until = time.monotonic() + 60
+            while not unix.exists():
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            for number in range(200):
+                answer = client.post("/event", json={"source": f"nobody-{number}", "endpoint": "a"})
+                assert answer.status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    os.close(writer)
+    os.close(reader)

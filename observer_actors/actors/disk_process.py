@@ -135,7 +135,7 @@ class DiskProcess:
     async def _send(self, handed: Handed) -> None:
         is_other = handed.file is not self._file
         if is_other:
-            socket.send_fds(self._files, [b"f"], [handed.file.fileno()])
+            socket.send_fds(self._files, [os.fsencode(handed.file.path)], [handed.file.fileno()])
             self._file = handed.file
         what = appending.APPEND_TO_ANOTHER if is_other else appending.APPEND
         head = appending.REQUEST.pack(what, handed.held, len(handed.data))

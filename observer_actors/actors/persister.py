@@ -48,6 +48,8 @@ OPENING_S: Final = 10.0
 """How long an incarnation tries to open the journal. Long enough that a disk that stays full never exhausts five
 restarts in thirty seconds: the daemon stays up, says so, and goes on when there is room."""
 AGE_CHECK_S: Final = 5.0
+SEAL_RETRY_S: Final = 30.0
+"""When a file that could not be sealed is tried again. It is written on meanwhile."""
 ELSEWHERE_OPS_MAX: Final = 1_000
 ELSEWHERE_BYTES_MAX: Final = 512 * 1024
 """A larger commit is written by the thread: to encode it, and to count it, takes milliseconds, in which the event loop
@@ -107,6 +109,9 @@ class Persister:
         self._writing = trio.Lock()
         """Whoever has the process or the thread write has it."""
         self._refused = trio.Event()
+        self._seal_fails = ""
+        """Why the active file cannot be sealed; "" when it can."""
+        self._seal_again_at = 0.0
 
     async def run(self, life: Life) -> None:
         """Serve as an actor; drains."""
@@ -178,7 +183,7 @@ class Persister:
                     await self._round(writer, life, submissions)
             except Drained:
                 return
-            if writer.seal_due():
+            if self._is_seal_due(writer):
                 await self._seal(writer, life)
             for _ in range(TURNS_BETWEEN):
                 await trio.lowlevel.checkpoint()
@@ -264,13 +269,22 @@ class Persister:
             self._log.info("disk_recovered")
         self.status.refusing = ""
 
+    def _is_seal_due(self, writer: JournalWriter) -> bool:
+        return writer.seal_due() and trio.current_time() >= self._seal_again_at
+
     async def _seal(self, writer: JournalWriter, life: Life) -> None:
+        """Seal the active file. One that cannot be is written on: whoever sends events need not know."""
         life.at("sealing")
         try:
             await self._disk(writer.seal)
         except DiskFailed as error:
-            self._refuse((), error)
+            self._seal_again_at = trio.current_time() + SEAL_RETRY_S
+            self.status.disk_errors += 1
+            if str(error) != self._seal_fails:
+                self._log.error("seal_failed", error=str(error), hint=error.hint)
+            self._seal_fails = str(error)
             return
+        self._seal_fails = ""
         if self._elsewhere is not None:
             await self._elsewhere.let_go()
         self._log.info("segment_sealed", last_seq=writer.last_seq)
@@ -290,7 +304,7 @@ class Persister:
             self._refused = trio.Event()
             with trio.move_on_after(AGE_CHECK_S):
                 await self._refused.wait()
-            if writer.seal_due():
+            if self._is_seal_due(writer):
                 await self._mailbox.put(Submission((), 0))
 
     async def _try_again(self, writer: JournalWriter) -> None:

@@ -5,8 +5,8 @@ few megabytes. It decides nothing: what a failure means for the journal is `writ
 
 A request is `REQUEST`, then the bytes, through a pipe; the answer is `ANSWER`, through another, and one comes at the
 beginning, unasked, once requests can be taken. The descriptor of a file that is another than before comes through a
-socket (``SCM_RIGHTS``). One request is under way at a time. When the other end is closed, whether or not in the middle
-of a request, the process ends, and nothing of that request is written.
+socket (``SCM_RIGHTS``), with its path. One request is under way at a time. When the other end is closed, whether or
+not in the middle of a request, the process ends, and nothing of that request is written.
 
 Pipes, since to read from a Unix socket wakes whoever may write to it: the one that waits at the other end, for nothing.
 """
@@ -23,7 +23,17 @@ import time
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["ANSWER", "APPEND", "APPEND_TO_ANOTHER", "LET_GO", "NOT_SYNCED", "NOT_WRITTEN", "REQUEST", "SYNCED"]
+__all__ = [
+    "ANSWER",
+    "APPEND",
+    "APPEND_TO_ANOTHER",
+    "LET_GO",
+    "NOT_SYNCED",
+    "NOT_WRITTEN",
+    "REQUEST",
+    "SYNCED",
+    "is_as_left",
+]
 
 REQUEST: Final = struct.Struct("=BQQ")
 """What is to be done, bytes that the file must hold before, and bytes that follow."""
@@ -35,6 +45,7 @@ SYNCED, NOT_WRITTEN, NOT_SYNCED = 0, 1, 2
 """Not written: perhaps a part was. Not synced: fdatasync has failed."""
 
 _RECEIVE_BYTES: Final = 1024 * 1024
+_PATH_BYTES_MAX: Final = 4_096
 
 
 def serve(requests: int, answers: int, files: socket.socket) -> None:
@@ -42,7 +53,7 @@ def serve(requests: int, answers: int, files: socket.socket) -> None:
 
     :param requests: descriptor of a pipe, as is ``answers``.
     """
-    file = -1
+    file, path = -1, b""
     os.write(answers, ANSWER.pack(SYNCED, 0, 0))  # there it is
     while True:
         data = os.read(requests, _RECEIVE_BYTES)
@@ -62,22 +73,33 @@ def serve(requests: int, answers: int, files: socket.socket) -> None:
                 os.close(file)
             file = -1
         if what == APPEND_TO_ANOTHER:
-            _, (file, *_), _, _ = socket.recv_fds(files, 1, 1)
+            path, (file, *_), _, _ = socket.recv_fds(files, _PATH_BYTES_MAX, 1)
         if what == LET_GO:
             os.write(answers, ANSWER.pack(SYNCED, 0, 0))
             continue
-        os.write(answers, ANSWER.pack(*append(file, held, b"".join(parts))))
+        os.write(answers, ANSWER.pack(*append(file, path, held, b"".join(parts))))
 
 
-def append(file: int, held: int, data: bytes) -> tuple[int, int, int]:
+def is_as_left(file: int, path: bytes | os.PathLike[str], held: int) -> bool:
+    """Say whether an open file still has its name, and as many bytes as we left it with.
+
+    What is written to a file under another name, or none, would be out of sight, or gone with us.
+    """
+    now = os.fstat(file)
+    try:
+        return now.st_size == held and os.path.samestat(now, os.stat(path, follow_symlinks=False))  # noqa: PTH116 - fast
+    except FileNotFoundError:
+        return False
+
+
+def append(file: int, path: bytes, held: int, data: bytes) -> tuple[int, int, int]:
     """Append to a file that holds so many bytes, and sync it; give the parts of an `ANSWER`.
 
-    A file that was removed, or is of another size, is somebody else's by now (ESTALE).
+    A file that was removed or renamed, or is of another size, is somebody else's by now (ESTALE).
     """
     reached, began = NOT_WRITTEN, 0
     try:
-        now = os.fstat(file)
-        if not now.st_nlink or now.st_size != held:
+        if not is_as_left(file, path, held):
             return NOT_WRITTEN, errno.ESTALE, 0
         rest = memoryview(data)
         while rest:

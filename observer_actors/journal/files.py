@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from observer_actors.errors import DiskFailed, DiskFull
+from observer_actors.journal.appending import is_as_left
 from observer_actors.visible import visible
 
 __all__ = [
@@ -93,6 +94,7 @@ class PosixFile:
 
     def __init__(self, path: Path, *, create: bool, shared: bool = False) -> None:
         self._shared = shared
+        self.path: Final = path
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
         self._fd = os.open(path, flags, FILE_MODE)
         self._size = os.fstat(self._fd).st_size
@@ -100,11 +102,9 @@ class PosixFile:
     def write(self, data: bytes | memoryview) -> int:
         """Append; see `AppendFile`.
 
-        :raises OSError: ESTALE: the file was removed, or has another size than we gave it. What is written to a file
-            without a name would be gone with us.
+        :raises OSError: ESTALE: the file was removed or renamed, or has another size than we gave it.
         """
-        now = os.fstat(self._fd)
-        if not self._shared and (not now.st_nlink or now.st_size != self._size):
+        if not self._shared and not is_as_left(self._fd, self.path, self._size):
             raise lost()
         written = os.write(self._fd, data)
         self._size += written
@@ -142,7 +142,7 @@ class PosixFile:
 
 def lost() -> OSError:
     """Say that a file is not what we left."""
-    return OSError(errno.ESTALE, "the file was removed or changed by somebody else")
+    return OSError(errno.ESTALE, "the file was removed, renamed or changed by somebody else")
 
 
 class PosixDisk:
@@ -260,7 +260,7 @@ def disk_error(error: OSError, doing: str, then: str = "") -> DiskFailed:
 
 _HINTS: Final = {
     errno.ENOENT: "was the data directory, or a file in it, removed?",
-    errno.ESTALE: "was the data directory, or a file in it, removed or changed by somebody else?",
+    errno.ESTALE: "was the data directory, or a file in it, removed, renamed or changed by somebody else?",
     errno.EMFILE: "allow the process more open files (LimitNOFILE=), or lower listen.connections_max",
     errno.EACCES: "the data directory, and all in it, must belong to the user that the daemon runs as",
     errno.EISDIR: "a folder stands where a file belongs: move it away",

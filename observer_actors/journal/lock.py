@@ -1,9 +1,14 @@
-"""One daemon for each data directory, by flock on ``_observer/lock``: the system lets go of it however we die."""
+"""One daemon for each data directory, by flock: the system lets go of it however we die.
+
+On ``_observer/lock``, which says who holds it, and on ``_observer`` itself: where somebody removes the file as a stale
+lock, the next daemon makes another one, which is free.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from pathlib import Path
 from types import TracebackType
@@ -31,9 +36,12 @@ class DirectoryLock:
         paths = Paths(data_dir)
         with translated("opening the lock file"):
             PosixDisk().make_directories(paths.observer)
-            self._fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
-        if not _taken(self._fd):
-            holder = os.pread(self._fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            file = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+            self.descriptors: tuple[int, ...] = (file,)
+            """Whoever is given them holds the lock too."""
+            self.descriptors = (file, os.open(paths.observer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        if not all(map(_taken, self.descriptors)):
+            holder = os.pread(file, 20, 0).decode("ascii", "replace").strip() or "unknown"
             self.close()
             if _is_gone(holder):
                 raise DataDirectoryLocked(
@@ -45,18 +53,14 @@ class DirectoryLock:
                 hint="stop that daemon, or choose another data directory",
             )
         with translated("writing the lock file"):
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
-
-    def fileno(self) -> int:
-        """Give the descriptor: whoever is given it holds the lock too."""
-        return self._fd
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
         """Let go of it; again is harmless."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        descriptors, self.descriptors = self.descriptors, ()
+        for descriptor in descriptors:
+            os.close(descriptor)
 
     def __enter__(self) -> Self:
         return self
@@ -71,16 +75,25 @@ def _is_gone(holder: str) -> bool:
     return holder.isdigit() and not Path(f"/proc/{holder}").exists()
 
 
-def _taken(fd: int) -> bool:
+def _taken(descriptor: int) -> bool:
     for attempt in range(_TRIES):
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if attempt + 1 < _TRIES:
-                time.sleep(_PAUSE_SECONDS)
-        else:
+        if _is_free(descriptor, fcntl.LOCK_EX):
             return True
+        if attempt + 1 < _TRIES:
+            time.sleep(_PAUSE_SECONDS)
     return False
+
+
+def _is_free(descriptor: int, kind: int) -> bool:
+    """Lock it, unless somebody else has. NFS locks files alone: there a directory is always free."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise
+    return True
 
 
 def directory_in_use(data_dir: Path) -> bool:
@@ -88,15 +101,17 @@ def directory_in_use(data_dir: Path) -> bool:
 
     :raises DiskFailed: the lock file cannot be looked at.
     """
+    paths = Paths(data_dir)
     with translated("looking at the lock file"):
-        try:
-            fd = os.open(Paths(data_dir).lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would hang us
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-        return False
+        return not all(map(_is_free_at, (paths.lock, paths.observer)))
+
+
+def _is_free_at(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would hang us
+    except FileNotFoundError:
+        return True
+    try:
+        return _is_free(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)

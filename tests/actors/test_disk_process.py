@@ -189,7 +189,7 @@ async def test_a_cancelled_caller_waits_for_the_answer(path: Path) -> None:
 
 async def test_the_directory_stays_locked_while_it_may_still_write(tmp_path: Path) -> None:
     lock = DirectoryLock(tmp_path)
-    async with DiskProcess.started((lock.fileno(),)):
+    async with DiskProcess.started(lock.descriptors):
         lock.close()
         with pytest.raises(DataDirectoryLocked):
             DirectoryLock(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -23,11 +24,12 @@ import trio
 
 from benchmarks.processes import children
 from observer_actors import start_observer
+from observer_actors.actors import persister
 from observer_actors.daemon import Daemon
-from observer_actors.journal import verify
+from observer_actors.journal import PosixDisk, verify
 from observer_actors.notify import Notifier, keep_notified
-from observer_actors.settings import ListenSettings, Settings
-from tests.daemon.inside import daemon_inside
+from observer_actors.settings import JournalSettings, ListenSettings, Settings
+from tests.daemon.inside import daemon_inside, eventually
 from tests.fakes.http_peer import HttpPeer, Json, Reply, Status, http_peer
 from tests.harness import Daemon as Process
 from tests.harness import first_told, running_daemon
@@ -149,7 +151,7 @@ async def test_who_takes_the_journal_away_begins_anew_with_everything(tmp_path: 
     assert stats["lifetime"]["total"] == 1
 
 
-@pytest.mark.parametrize("how", ["the file", "the directory", "the contents"])
+@pytest.mark.parametrize("how", ["the file", "its name", "its name, for another", "the directory", "the contents"])
 async def test_nothing_is_acknowledged_once_the_journal_was_taken_away(tmp_path: Path, how: str) -> None:
     data = tmp_path / "data"
     async with running_daemon(data) as daemon:
@@ -157,6 +159,10 @@ async def test_nothing_is_acknowledged_once_the_journal_was_taken_away(tmp_path:
         active = data / "_observer" / "ops.jsonl"
         if how == "the file":
             active.unlink()
+        elif how.startswith("its name"):
+            active.rename(active.with_suffix(".1"))
+            if "another" in how:
+                shutil.copy(active.with_suffix(".1"), active)
         elif how == "the directory":
             shutil.rmtree(data)
         else:
@@ -229,6 +235,44 @@ async def test_the_disks_process_closes_a_segment_that_was_sealed(tmp_path: Path
         await daemon.post("/events", b"\n".join([msgspec.json.encode({"input_summary": "x" * 900})] * 150))
         await daemon.logged("segment_sealed")
         assert journal_files(pid) == []
+
+
+class Sealless(PosixDisk):
+    """Nothing can be put into its folder of segments, for a while."""
+
+    is_shut = True
+
+    def rename(self, source: Path, target: Path) -> None:
+        if self.is_shut and target.parent.name == "segments" and target.suffix == ".jsonl":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+        super().rename(source, target)
+
+
+async def test_a_file_that_cannot_be_sealed_is_written_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(persister, "SEAL_RETRY_S", 0.3)
+    disk = Sealless()
+    settings = Settings(
+        data_dir=tmp_path, listen=ListenSettings(port=0), journal=JournalSettings(segment_bytes_max=2_000)
+    )
+    async with (
+        daemon_inside(settings, disk=disk) as daemon,
+        httpx.AsyncClient(base_url=daemon.addresses[0], trust_env=False) as client,
+    ):
+        for _ in range(40):
+            assert (await client.post("/event", json={"endpoint": "a"})).status_code == 200
+            assert (await client.get("/ready")).status_code == 200
+        journal = daemon.persister.status.journal
+        assert journal is not None
+        assert (journal.seals, journal.commit_failures) == (0, 0)
+        disk.is_shut = False
+        await trio.sleep(0.3)
+        await client.post("/event", json={"endpoint": "a"})
+        await eventually(lambda: daemon.persister.status.journal and daemon.persister.status.journal.seals)
+    said = capsys.readouterr().out
+    assert said.count("seal_failed") == 1
+    assert "disk_refused" not in said
 
 
 @pytest.mark.parametrize(("events", "pad"), [(1_001, 0), (600, 1_000)])

@@ -238,7 +238,10 @@ async def test_a_disk_that_refuses_makes_callers_hear_it_and_all_is_well_once_it
     assert counted.last_seq == len(ops)
 
 
-async def test_a_disk_that_does_not_let_a_segment_be_sealed_still_takes_events(tmp_path: Path) -> None:
+async def test_a_disk_that_does_not_let_a_segment_be_sealed_still_takes_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(persister, "SEAL_RETRY_S", 0.1)
     disk = TroubledDisk()
     ledger = Ledger()
     load = clients(2, ledger, SEED)

@@ -91,6 +91,16 @@ def test_a_second_daemon_is_told_who_holds_the_directory(tmp_path: Path) -> None
         assert not directory_in_use(tmp_path)
 
 
+def test_who_removes_the_lock_file_does_not_let_a_second_daemon_in(tmp_path: Path) -> None:
+    with DirectoryLock(tmp_path):
+        Paths(tmp_path).lock.unlink()
+        assert directory_in_use(tmp_path)
+        with pytest.raises(DataDirectoryLocked):
+            DirectoryLock(tmp_path)
+        assert directory_in_use(tmp_path)
+    assert not directory_in_use(tmp_path)
+
+
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch, None], ids=["folder", "file", "nothing"])
 @pytest.mark.parametrize(
     "name",
