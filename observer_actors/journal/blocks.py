@@ -15,7 +15,7 @@ from typing import Final
 from msgspec import Struct
 
 from observer_actors.journal.catalog import Active, Segment
-from observer_actors.journal.files import Disk
+from observer_actors.journal.files import Disk, is_rotten
 from observer_actors.journal.format import (
     BLOCK_BYTES,
     UNREADABLE,
@@ -82,11 +82,15 @@ class BlockStore:
         """Give the blocks of a sealed segment in order.
 
         :raises FileNotFoundError: it has been replaced or removed meanwhile.
+        :raises BlockStale: the medium does not give it.
         """
         key = (segment.path, segment.last_seq)
         found = self._spans.get(key)
         if found is None:
-            found = self._find(segment)
+            try:
+                found = self._find(segment)
+            except OSError as error:
+                raise self._stale(segment.path, error) from error
             self._spans[key] = found
             while len(self._spans) > _INDEXES_MAX:
                 self._spans.popitem(last=False)
@@ -110,6 +114,8 @@ class BlockStore:
             return zlib.decompress(stored, wbits=31) if span.is_compressed else stored
         except FileNotFoundError as error:
             raise BlockStale(f"{span.path.name} is gone") from error
+        except OSError as error:
+            raise self._stale(span.path, error) from error
         except zlib.error as error:
             raise BlockStale(f"{span.path.name} at byte {span.offset}: {error}") from error
 
@@ -130,6 +136,11 @@ class BlockStore:
             ops, bad = in_place(decode_record, plain, span.first_seq if span.crc32 is None else None)
             ops = [op for op in ops if span.first_seq <= op.seq <= span.last_seq]
         return ops, bad
+
+    def _stale(self, path: Path, error: OSError) -> Exception:
+        """Give what to raise: a place of a sealed segment that cannot be read is damage, as one with other bytes is."""
+        is_sealed = path != self._paths.active
+        return BlockStale(f"{path.name} cannot be read: {error}") if is_sealed and is_rotten(error) else error
 
     def _find(self, segment: Segment) -> tuple[Span, ...]:
         if segment.entry is None:

@@ -24,6 +24,7 @@ __all__ = [
     "PosixFile",
     "Writable",
     "disk_error",
+    "is_rotten",
     "lost",
     "replace_file",
     "translated",
@@ -33,6 +34,7 @@ __all__ = [
 FILE_MODE: Final = 0o600
 DIRECTORY_MODE: Final = 0o700
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_ROTTEN: Final = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
 
 
 class Writable(Protocol):
@@ -138,6 +140,11 @@ class PosixFile:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def is_rotten(error: OSError) -> bool:
+    """Say whether it is a place of the medium that cannot be read. Other errors are the whole disk's, or pass."""
+    return error.errno in _ROTTEN
 
 
 def lost() -> OSError:

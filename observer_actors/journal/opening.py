@@ -185,7 +185,11 @@ def _older_ids(store: BlockStore, snapshot: Snapshot, before: int, after: int) -
     for segment in reversed(snapshot.segments):
         if segment.last_seq <= after:
             return
-        for span in reversed(store.spans(segment)):
+        try:
+            spans = store.spans(segment)
+        except BlockStale:
+            continue  # as below
+        for span in reversed(spans):
             if span.last_seq <= after or span.first_seq >= before:
                 continue
             try:

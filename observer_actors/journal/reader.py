@@ -218,7 +218,7 @@ class JournalReader:
     def _segment_spans(self, segment: Segment, *, trusting: bool) -> Sequence[Span]:
         try:
             return self._store.spans(segment)
-        except FileNotFoundError:
+        except (BlockStale, FileNotFoundError):
             if not trusting:
                 raise
             return [unreadable(segment, 0, segment.first_seq)]

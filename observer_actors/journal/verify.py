@@ -16,7 +16,7 @@ from msgspec import Struct
 from observer_actors.journal.blocks import BlockStore
 from observer_actors.journal.catalog import Active, Segment
 from observer_actors.journal.deduplication import IdWindow
-from observer_actors.journal.files import Disk, PosixDisk, translated
+from observer_actors.journal.files import Disk, PosixDisk, is_rotten, translated
 from observer_actors.journal.format import BLOCK_BYTES, Paths, SegmentEntry
 from observer_actors.journal.judging import Finding, Findings, LineJudge, Position, Severity
 from observer_actors.journal.lines import chunks
@@ -130,6 +130,11 @@ class _Verification:
             if not self._in_use:
                 raise
             return None
+        except OSError as error:
+            if not is_rotten(error):
+                raise
+            findings.add(_finding("damage", self._name(file.path), f"cannot be read to its end: {error.strerror}"))
+            position.expected = max(position.expected, file.last_seq + 1)
         return position, findings
 
     def _judge_plain(self, path: Path, end: int, last_seq: int, position: Position, findings: Findings) -> None:

@@ -18,6 +18,7 @@ from observer_actors.journal import (
     DirectoryLock,
     JournalReader,
     PosixDisk,
+    Query,
     compact,
     directory_in_use,
     look,
@@ -29,7 +30,7 @@ from observer_actors.journal.files import Disk, disk_error, replace_file, write_
 from observer_actors.journal.format import Paths
 from observer_actors.settings import JournalSettings
 from tests.fakes.disk import FakeDisk
-from tests.journal.support import SMALL, START_US, commit, make_ops, open_writer, reader_of
+from tests.journal.support import SMALL, START_US, commit, make_op, make_ops, open_writer, reader_of
 
 
 def test_a_journal_on_a_real_disk(tmp_path: Path) -> None:
@@ -237,3 +238,69 @@ def test_real_and_fake_disk_do_the_same(disk: Disk, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             call()
     assert disk.read(folder / "y", 0, 100) == b"second"
+
+
+class Rotten(PosixDisk):
+    """A place of its medium cannot be read."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self.path = Path()
+        self.places = range(0)
+
+    def read(self, path: Path, offset: int, length: int) -> bytes:
+        if path == self.path and offset < self.places.stop and offset + length > self.places.start:
+            raise OSError(self.number, os.strerror(self.number), str(path))
+        return super().read(path, offset, length)
+
+
+@pytest.mark.parametrize("places", [range(1), range(1_000_000)], ids=["its beginning", "all of it"])
+@pytest.mark.parametrize("is_compacted", [True, False])
+@pytest.mark.parametrize("has_index", [True, False])
+def test_a_segment_that_the_medium_does_not_give_is_damage_and_no_more(
+    tmp_path: Path,
+    places: range,
+    is_compacted: bool,  # noqa: FBT001
+    has_index: bool,  # noqa: FBT001
+) -> None:
+    disk, paths = Rotten(errno.EIO), Paths(tmp_path)
+    writer = open_writer(disk, data=tmp_path)
+    ops = []
+    for number in range(3):
+        ops += commit(writer, [make_op(10 * number + n, id_=f"{number}-{n}") for n in range(10)])
+        writer.seal()
+    ops += commit(writer, make_ops(5, first=30))
+    if is_compacted:
+        compact(disk, tmp_path, writer.catalog, SMALL)
+    disk.path, disk.places = (paths.compressed if is_compacted else paths.raw)(11), places
+    if is_compacted and not has_index:
+        paths.index(11).unlink()
+    rest = [op for op in ops if not 11 <= op.seq <= 20]
+    reader = reader_of(writer, disk, tmp_path)
+    found = reader.read(0, 100)
+    assert [op for op in found if not 11 <= op.seq <= 20] == rest
+    assert reader.statistics().damaged_lines
+    newest = reader.query(Query(limit=100)).ops
+    assert [op for op in reversed(newest) if not 11 <= op.seq <= 20] == rest
+    writer.close()
+    if is_compacted:  # a raw one has to be read, for nothing else says what is in it
+        said = verify(tmp_path, disk=disk)
+        assert (said.is_damaged, said.last_seq) == (True, 35)
+        assert {finding.file for finding in said.findings if finding.severity == "damage"} == {
+            "segments/ops-00000000000000000011.jsonl.gz"
+        }
+        again = open_writer(disk, data=tmp_path)
+        assert (again.last_seq, again.recovery.missing_ops) == (35, 0)
+        assert again.sift([make_op(0, id_="0-3"), make_op(0, id_="2-3")]).known.keys() == {0, 1}
+
+
+def test_what_may_be_read_later_is_no_damage(tmp_path: Path) -> None:
+    disk, paths = Rotten(errno.EMFILE), Paths(tmp_path)
+    writer = open_writer(disk, data=tmp_path)
+    commit(writer, make_ops(10))
+    writer.seal()
+    compact(disk, tmp_path, writer.catalog, SMALL)
+    disk.path, disk.places = paths.compressed(1), range(1)
+    with pytest.raises(DiskFailed):
+        reader_of(writer, disk, tmp_path).read(0, 100)

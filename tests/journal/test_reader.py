@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from pathlib import Path
 
@@ -171,7 +172,7 @@ def test_bytes_that_are_not_durable_are_not_seen() -> None:
 def test_a_read_error_is_ours() -> None:
     disk = FakeDisk()
     writer, _ = long_journal(disk)
-    disk.fail("read", times=2)  # the block index, and what it is made again from
+    disk.fail("read", times=2, code=errno.ENOMEM)  # the block index, and what it is made again from
     with pytest.raises(DiskFailed, match="reading the journal"):
         reader_of(writer, disk).read(0, 10)
 
