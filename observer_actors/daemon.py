@@ -78,6 +78,7 @@ __all__ = ["Daemon", "check_files", "open_daemon", "serve_until_signalled", "sta
 
 SUBMISSIONS_MAX: Final = 10_000
 """Submissions in the persister's mailbox; ops and bytes are bounded by admission."""
+RELOAD_S: Final = 3.0
 HARD_EXIT_S: Final = 5.0
 """Beyond the sum of the stop budgets: whatever still runs then cannot be cancelled, and the process ends."""
 GC_THRESHOLDS: Final = (700, 3, 3_000)
@@ -139,13 +140,23 @@ class Daemon:
         """Begin to drain; again is harmless."""
         self.life.stopping.set()
 
-    def reload(self, new: Settings) -> tuple[list[str], list[str]]:
-        """Put new settings in force where that can be done; give the names of what changed, and of what waits."""
-        settings, now, later = reload_settings(self.settings, new)
-        decoder, guard = _decoder(settings), _guard(settings)
-        self.settings, self._decoder, self._guard = settings, decoder, guard  # all, or none where one cannot be made
-        set_level(new.log.level)
-        return now, later
+    async def reload(self, load: Callable[[], Settings]) -> tuple[list[str], list[str]]:
+        """Put new settings in force where that can be done; give the names of what changed, and of what waits.
+
+        :param load: reads them; in a thread, for a file may hang.
+        :raises ConfigInvalid: they cannot be used, or were not read within `RELOAD_S`: those in force stay.
+        """
+
+        def read() -> tuple[Settings, list[str], list[str], EventDecoder, Guard]:
+            settings, now, later = reload_settings(self.settings, load())
+            return settings, now, later, _decoder(settings), _guard(settings)
+
+        with trio.move_on_after(RELOAD_S):
+            settings, now, later, decoder, guard = await self._around.in_thread(read, abandon_on_cancel=True)
+            self.settings, self._decoder, self._guard = settings, decoder, guard  # all, or none
+            set_level(settings.log.level)
+            return now, later
+        raise ConfigInvalid(f"not read within {RELOAD_S:g} s", hint="a file is a pipe, or on a disk that hangs")
 
     def readiness(self) -> Readiness:
         """Say whether events are taken now, and if not, why."""
@@ -553,7 +564,7 @@ async def _obey(signals: AsyncIterator[int], daemon: Daemon, load: Callable[[], 
     async for number in signals:
         if number == signal.SIGHUP:
             notifier.send(RELOADING="1", MONOTONIC_USEC=str(monotonic_ns() // 1_000))
-            _reload(daemon, load)
+            await _reload(daemon, load)
             notifier.send(READY="1")
         elif daemon.life.stopping.is_set():
             logger("daemon").info("stopping_already", signal=signal.Signals(number).name)
@@ -564,10 +575,10 @@ async def _obey(signals: AsyncIterator[int], daemon: Daemon, load: Callable[[], 
             daemon.stop()
 
 
-def _reload(daemon: Daemon, load: Callable[[], Settings]) -> None:
+async def _reload(daemon: Daemon, load: Callable[[], Settings]) -> None:
     log = logger("daemon")
     try:
-        now, later = daemon.reload(load())
+        now, later = await daemon.reload(load)
     except ConfigInvalid as error:
         log.error("reload_failed", error=str(error), hint="the settings in force stay")  # noqa: TRY400 - no defect
         return

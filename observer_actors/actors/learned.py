@@ -263,6 +263,6 @@ class Learned:
             self._log.error(
                 "store_damaged",
                 set_aside=str(store.set_aside),
-                hint="what was learned is learned anew from the journal",
+                hint="all is learned anew from the journal, but what persons have decided: decide that again",
             )
         return store

@@ -128,6 +128,12 @@ _LEFTOVERS: Final[tuple[tuple[str, Level, str, str], ...]] = (
         "run `observer-actors verify`, check the disk, and remove it",
     ),
     (
+        "learned.sqlite3.corrupt-*",
+        "warning",
+        "what had been learned, in a file that was damaged or ahead of the journal, with what persons had decided",
+        "check the disk; decide again what was muted, pinned or noted, and remove it",
+    ),
+    (
         "quarantine.jsonl",
         "warning",
         "messages that made an actor crash again and again",
@@ -164,7 +170,8 @@ def _in_use(data_dir: Path) -> bool:
 def _no_answer(trouble: Exception, address: str, *, in_use: bool) -> Finding:
     if in_use:
         what = f"a daemon runs on this directory, and does not answer at {address}: {trouble}"
-        return Finding("problem", "daemon", what, "give its address with --url: its log says where it listens")
+        advice = "its log says where it listens: give that with --url; if it does, it hangs, or was stopped"
+        return Finding("problem", "daemon", what, advice)
     advice = "`systemctl start observer-actors`, or `observer-actors serve`"
     return Finding("problem", "daemon", f"none runs: {trouble}", advice)
 
@@ -196,8 +203,14 @@ def check_actors(found: tuple[ActorAnswer, ...]) -> Iterator[Finding]:
             yield Finding("problem", "actors", what, "the log says what happened: look for actor_failed")
         elif actor.restarts:
             what = f"{actor.name} was restarted {actor.restarts} times: {cut(actor.last_error, ERROR_CHARS)}"
-            yield Finding("warning", "actors", what, "it runs again; report the error as a defect")
+            yield Finding("warning", "actors", what, _after(actor.last_error))
         yield from check_actors(actor.children)
+
+
+def _after(error: str) -> str:
+    if error.startswith(("DiskFailed", "DiskFull")):
+        return "it runs again; look at the disk"
+    return "it runs again; report the error as a defect"
 
 
 def _metrics(daemon: Api) -> Mapping[str, float]:

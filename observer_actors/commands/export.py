@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -26,6 +27,9 @@ COLUMNS: Final = Op.__struct_fields__
 """Of CSV: the fields of an op in the journal's order; `attrs` is JSON in one cell."""
 FORMULA_BEGINS: Final = ("=", "+", "-", "@", "\t", "\r")
 """A text that begins so is a formula to a spreadsheet, unless a quote stands before it (OWASP, CSV Injection)."""
+
+_DERIVED: Final = re.compile(rb',"suspect":"(?:[^"\\]|\\.)*"\}\Z')
+"""What `/ops` says of an op behind all that the op has."""
 
 
 def export(
@@ -70,7 +74,7 @@ def _write(stream: TextIO, filters: Filters, api: ApiOptions, *, as_csv: bool) -
 
 
 def _lines(body: bytes) -> str:
-    return "".join(bytes(op).decode() + "\n" for op in raw_ops(body))
+    return "".join(_DERIVED.sub(b"}", bytes(op)).decode() + "\n" for op in raw_ops(body))
 
 
 def _rows(ops: Iterable[Op]) -> str:

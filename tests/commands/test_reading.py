@@ -124,6 +124,8 @@ def test_a_page_is_no_limit(tmp_path: Path) -> None:
         daemon.events(*({"endpoint": "many", "input_summary": str(number)} for number in range(2_300)))
         found = answered("ops", "--limit", "2200", "--url", daemon.url)
         assert [op["seq"] for op in found] == list(range(2_300, 100, -1))
+        daemon.event(endpoint="a", success=True, output_summary='{"error":"odd \\"}"}')
+        assert "suspect" in daemon.json("/ops", limit=1)["ops"][0]
         lines = typed("export", "--url", daemon.url).stdout
         assert lines == (tmp_path / "_observer" / "ops.jsonl").read_text(), "byte for byte the journal"
 

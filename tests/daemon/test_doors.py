@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -22,6 +23,7 @@ import trio
 import trio.testing
 from msgspec.structs import replace
 
+from observer_actors import daemon as module
 from observer_actors.errors import ConfigInvalid, Unreachable
 from observer_actors.http.bodies import BYTES_A_SECOND_MIN, STALL_S, UNANNOUNCED_BYTES, Arrival, BodyRoom
 from observer_actors.http.front_door import _Connection
@@ -136,11 +138,27 @@ async def test_a_reload_without_its_tokens_changes_nothing_else(tmp_path: Path) 
     async with daemon_inside(settings) as daemon:
         tokens.write_text("nonsense\n")
         with pytest.raises(ConfigInvalid):
-            daemon.reload(new)
+            await daemon.reload(lambda: new)
         assert daemon.settings.cycle == settings.cycle
         tokens.write_text(good)
-        daemon.reload(new)
+        await daemon.reload(lambda: new)
         assert daemon.settings.cycle == new.cycle
+
+
+async def test_a_reload_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RELOAD_S", 0.2)
+    go_on = threading.Event()
+
+    def load() -> Settings:
+        go_on.wait(10)
+        return replace(settings, cycle=CycleSettings(seconds=77))
+
+    settings = Settings(data_dir=tmp_path / "data", listen=ListenSettings(port=0))
+    async with daemon_inside(settings) as daemon:
+        with pytest.raises(ConfigInvalid, match="not read within"):
+            await daemon.reload(load)
+        go_on.set()
+        assert daemon.settings.cycle == settings.cycle
 
 
 async def test_another_address_than_loopback_takes_tokens_or_an_explicit_word(tmp_path: Path) -> None:
