@@ -137,7 +137,7 @@ def test_where_many_values_work_none_of_them_is_advised() -> None:
 
 @pytest.mark.parametrize(("worked", "is_said"), [(9, True), (8, True), (7, False)])
 def test_an_input_works_that_mostly_does(worked: int, is_said: bool) -> None:  # noqa: FBT001
-    ops = [call(given='{"a":1}', error=None if n < worked else "broken", run=f"r{n}") for n in range(10)]
+    ops = [call(given='{"a":1}', error="" if n < worked else "broken", run=f"r{n}") for n in range(10)]
     assert ("Input that works" in only(fold(numbered(ops)), Kind.DO).text) is is_said
 
 

@@ -161,6 +161,8 @@ class Feed:
     ) -> None:
         self.name = name
         self.cursor = 0
+        self.live_from = 0
+        """What was committed when this incarnation of the consumer began: what comes behind it is new."""
         self._commits = commits
         self._crashes_max = crashes_max
         self._set_aside = set_aside
@@ -195,6 +197,7 @@ class Feed:
     async def open(self, cursor: int) -> None:
         """Begin an incarnation of the consumer, which has taken in everything up to ``cursor``."""
         self._next = ()
+        self.live_from = self._commits.last_seq
         self._move(cursor)
         left, self._in_hand = self._in_hand, ()
         if not left:
@@ -230,6 +233,11 @@ class Feed:
     async def wait_lull(self) -> None:
         """Let others have their turn until the next lull; see `Commits.wait_lull`."""
         await self._commits.wait_lull()
+
+    @property
+    def has_caught_up(self) -> bool:
+        """The consumer has taken in all that was there when it began."""
+        return self.cursor >= self.live_from
 
     @property
     def lulls(self) -> int:

@@ -47,7 +47,6 @@ class StatsKeeper:
     ) -> None:
         self.stats = Stats()
         self._rate = RateWindow()
-        self._live_from = 0
         self._feed = feed
         self._commits = commits
         self._ring = ring
@@ -73,7 +72,6 @@ class StatsKeeper:
         self._saved_seq = self.stats.last_seq
         self._is_whole = True
         await self._feed.open(self.stats.last_seq)
-        self._live_from = self._commits.last_seq
         life.ready()
         try:
             async with trio.open_nursery() as nursery:
@@ -94,7 +92,7 @@ class StatsKeeper:
                 self._is_whole = False
                 self.stats.add(ops)
                 self._is_whole = True
-                self._rate.add(trio.current_time(), sum(op.seq > self._live_from for op in ops))
+                self._rate.add(trio.current_time(), sum(op.seq > self._feed.live_from for op in ops))
             life.progress()
 
     async def _save_now_and_then(self) -> None:

@@ -108,6 +108,11 @@ class DaemonCollector(Collector):
         yield _gauge("observer_journal_sync_seconds", "Time of the last fdatasync.", journal.last_sync_us / 1e6)
 
     def _operations(self) -> Iterator[Metric]:
+        yield _gauge("observer_ring_ops", "Ops in the ring.", len(self._views.ring.ring))
+        if self._views.feeds["stats"].has_caught_up:  # else they would seem to have been reset
+            yield from self._lifetime()
+
+    def _lifetime(self) -> Iterator[Metric]:
         stats = self._views.stats.stats
         operations = CounterMetricFamily("observer_operations", "Ops ever committed.", labels=["source", "outcome"])
         for source, tally in sorted(stats.sources.items()):
@@ -130,7 +135,6 @@ class DaemonCollector(Collector):
             durations.add_metric([label], count_value=latency.count, sum_value=latency.sum_ms / 1e3)
         yield endpoints
         yield durations
-        yield _gauge("observer_ring_ops", "Ops in the ring.", len(self._views.ring.ring))
 
     def _followers(self) -> Iterator[Metric]:
         behind = GaugeMetricFamily("observer_consumer_behind_ops", "Ops not yet taken in.", labels=["consumer"])
@@ -176,6 +180,8 @@ class DaemonCollector(Collector):
         yield _gauge("observer_model_fabrication_ratio", "Share of claims without an op that was shown.", rate)
 
     def _doubts(self) -> Iterator[Metric]:
+        if not self._views.feeds["analyzer"].has_caught_up:
+            return  # as above
         doubts = self._views.analyzer.doubts
         for kind, labels in (("source", doubts.sources), ("endpoint", doubts.endpoints)):
             claims = CounterMetricFamily(

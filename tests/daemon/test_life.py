@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import signal
 import socket
@@ -478,6 +479,24 @@ async def test_it_is_ready_soon_and_idles_cheaply(tmp_path: Path, ops: int) -> N
     assert ready_s < 10
     assert resident < 200e6
     assert share < 0.5
+
+
+async def test_no_counter_goes_back_over_a_start(tmp_path: Path) -> None:
+    """What is still being counted anew is left out: it would rise by all there is, and that is no rate."""
+    async with running_daemon(tmp_path) as daemon:
+        lines = b"\n".join([b'{"endpoint":"a","success":true,"attrs":{"run":"r"}}'] * 20_000)
+        assert (await daemon.post("/events", lines)).status_code == 200
+        await _caught_up(daemon)
+        assert await daemon.stop() == 0
+    for name in ("stats.json", "learned.sqlite3"):
+        (tmp_path / "_observer" / name).unlink()
+    async with running_daemon(tmp_path) as daemon:
+        seen: list[str] = []
+        with trio.fail_after(30):
+            while not seen:
+                text = (await daemon.get("/metrics")).text
+                seen = re.findall(r'observer_operations_total\{outcome="success",source="scenario"\} (\S+)', text)
+        assert list(map(float, seen)) == [20_000.0]
 
 
 async def _caught_up(daemon: Process) -> None:
