@@ -4,7 +4,7 @@ Nothing that was reported is changed. An op is *suspect* when it says ``success:
 (`suspicion`). It is *refuted* when the verdict on its run was a failure; a run is *silent* when its verdict was a
 failure and none of its ops had said so. A verdict is an op of source ``auditor``; it belongs to the ops that carry
 the same run: the first of ``attrs.run`` (or ``run_id``), ``attrs.trace_id`` (or ``traceId``) and ``sig_hash``
-that an op has. Its others lead to that run too, for those who name one of them alone: the newest run that had it.
+that an op has. By its other names the run is found too, for ops that carry one of those alone: the newest that had it.
 Whichever comes first, the ops or the verdict; of two verdicts on a run the first counts.
 
 Bounds: the newest `RUNS_MAX` runs, with `RUN_LABELS_MAX` endpoints each, and `OTHER_IDS_MAX` ids that lead to one;
@@ -24,6 +24,7 @@ import msgspec
 from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op
+from observer_actors.problems import UNREADABLE
 
 __all__ = ["Claims", "Doubts", "Run", "run_of", "suspicion"]
 
@@ -148,7 +149,7 @@ def _suspicion_of(text: str) -> str | None:
             return _of_object(_decode_output(text), is_alone=text.count('":') == 1)
         if text.startswith("[{") and text.endswith("}]") and text.count("{") <= OBJECTS_MAX:
             return next(filter(None, map(_of_object, _decode_outputs(text))), None)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNREADABLE:
         pass  # cut off, or no JSON after all: the beginning still says something
     begins = _begins(text)
     if begins is not None:
@@ -165,7 +166,7 @@ _remembered: Final = lru_cache(1_024)(_suspicion_of)
 
 
 def _begins(text: str) -> re.Match[str] | None:
-    """Find an error at the beginning of an output; one that is cut here does not end here."""
+    """Find an error at the beginning of an output. Our own cut is marked by an ellipsis: no text ends there."""
     return _BEGINS.match(text if len(text) <= LOOKED_AT_CHARS_MAX else f"{text[:LOOKED_AT_CHARS_MAX]}…")
 
 

@@ -100,7 +100,7 @@ class Event(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 _NoInt = Annotated[int, Meta(gt=1, lt=0)]
 _NoText = Annotated[str, Meta(min_length=1, max_length=0)]
-"""Nothing is such a number, or such a text: whoever gives the field is sent the long way."""
+"""Types that no value has: an event that gives `seq` or `recorded_at` fails the fast decoder, and goes the long way."""
 
 
 class _Usual(Op, kw_only=True, forbid_unknown_fields=True, gc=False):
@@ -212,7 +212,7 @@ class EventDecoder:
         return JudgedEvent(ops[0]) if ops else self._second_look(body, now)
 
     def several(self, bodies: Sequence[bytes], *, now: str) -> Sequence[JudgedEvent | None]:
-        """Judge one event of each of several callers; None for one that `one` would refuse, or did not come to.
+        """Judge one event of each of several callers; None for one that is refused or not looked at: `one` says why.
 
         As lines of a batch, where each is one line and usual: that costs half as much. Of others that may hold
         secrets up to `TOGETHER_BYTES`.

@@ -12,25 +12,19 @@ import socket
 from typing import Final, Protocol
 
 import httpx
-import msgspec
 import trio
 
 from observer_actors.actors.admission import Admission
 from observer_actors.addresses import parse_address
 from observer_actors.errors import ObserverError
 from observer_actors.http.views import Readiness
+from observer_actors.problems import read_problem
 from observer_actors.supervision import Life
 
 __all__ = ["Notifier", "keep_notified"]
 
 STATUS_S: Final = 5.0
 TOO_MANY: Final = ("listen.connections_max", "listen.connections_per_address_max")
-
-
-class _Problem(msgspec.Struct, frozen=True):
-    """What we read of a problem (RFC 9457)."""
-
-    limit: str = ""
 
 
 class Notifier:
@@ -112,10 +106,7 @@ async def _makes_progress(client: httpx.AsyncClient, daemon: Notified) -> bool:
 
 def _is_one_too_many(answer: httpx.Response) -> bool:
     """Whether the connection was accepted, judged, and turned away."""
-    try:
-        return msgspec.json.decode(answer.content, type=_Problem).limit in TOO_MANY
-    except (msgspec.MsgspecError, UnicodeError):
-        return False
+    return read_problem(answer.content).limit in TOO_MANY
 
 
 def _status(daemon: Notified) -> str:

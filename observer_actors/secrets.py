@@ -59,7 +59,7 @@ class _Rule(Struct, frozen=True):
     pattern: str
     accepts: Callable[[_Found], bool] = _always
     begins: str = ""
-    """What is in all that matches, and takes fewer states to find; "" where that is the pattern itself."""
+    """A cheaper pattern, found within all that matches: a body is searched for it first; "" for the pattern itself."""
 
 
 _LONG: Final = re.compile(r"(?<!\\x)\{(?:[5-9]|\d\d+)(?:,\d*)?\}.*?(?=\||\)$)")

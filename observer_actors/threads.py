@@ -18,9 +18,9 @@ async def in_thread(
 ) -> T:
     """Run a blocking call as `trio.to_thread.run_sync` does, but forget one that fails.
 
-    There the error leads to the frames that it came through, those of trio's thread too, and they lead to what the call
-    came to: to the error. Only a search for garbage would find them, with all that they hold, and it comes seldom: of
-    bodies that were refused, gigabytes would be there by then. So trio hands nothing on, and we take it away.
+    Trio's own way leaves a cycle: the error, its traceback, the frames, the outcome of the call, the error. Only the
+    search for garbage would free it, with all that the frames hold, and it comes seldom: bodies that were refused would
+    have become gigabytes by then. So the outcome is captured here, and trio is handed none.
 
     Raises what the call raises.
     """

@@ -22,7 +22,6 @@ from observer_actors.client import (
     report_verdict,
     statistics,
 )
-from observer_actors.client._delivery import RETRY_AFTER_S_MAX
 from observer_actors.client._ledger import WARNING_SECONDS, Ledger
 from observer_actors.errors import (
     ConfigInvalid,
@@ -37,6 +36,7 @@ from observer_actors.errors import (
     RequestTooLarge,
 )
 from observer_actors.event import EventDecoder
+from observer_actors.problems import RETRY_AFTER_S_MAX
 from tests.fakes.event_loops import Runtime
 from tests.fakes.http_peer import (
     Bytes,

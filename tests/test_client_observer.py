@@ -284,15 +284,16 @@ def test_a_full_stack_is_the_hosts_own_trouble(observer: Observer) -> None:
                 raise ValueError("mine")
 
     depth = sys.getrecursionlimit() - len(inspect.stack())
+    raised: list[type[Exception]] = []
     for left in range(60):
         entered: list[bool] = []
         try:
             at(depth - left)
-        except ValueError:
-            continue
-        except RecursionError as error:
+        except (ValueError, RecursionError) as error:
+            raised.append(type(error))
             names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
             assert not entered or "ended" not in names
+    assert {RecursionError, ValueError} == set(raised), "there was too little room at first, and then enough"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from observer_actors.client import Advice, AdviceEntry
 from observer_actors.client._advice import INPUT_CHARS_MAX, Patience, ask, read_advice
 from observer_actors.client._beginning import beginning
-from observer_actors.client._delivery import BACKOFF_S_MAX, BACKOFF_S_MIN, RETRY_AFTER_S_MAX, Answer, Backoff, Delivery
+from observer_actors.client._delivery import BACKOFF_S_MAX, BACKOFF_S_MIN, Answer, Backoff, Delivery
 from observer_actors.client._outbox import (
     BATCH_CHARS_MAX,
     BATCH_EVENTS_MAX,
@@ -36,6 +36,7 @@ from observer_actors.client._runs import ENDPOINTS_MAX, RUNS_MAX, Advised
 from observer_actors.client._texts import TEXT_CHARS_MAX, error_text, scalar, scalars, text
 from observer_actors.event import EventDecoder
 from observer_actors.op import ATTR_CHARS_MAX, ATTRS_MAX
+from observer_actors.problems import RETRY_AFTER_S_MAX
 
 NOW = "2026-11-22T10:00:00.000Z"
 

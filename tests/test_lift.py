@@ -32,7 +32,9 @@ def test_nothing_is_known_before_both_arms_have_an_outcome() -> None:
 
 def test_the_ends_of_one_arm_are_where_the_martingale_reaches_one_over_alpha() -> None:
     for arm in (Arm(80, 20), Arm(3, 9), Arm(1, 400)):
-        for end in of_one_arm(arm, 0.05):
+        low, high = of_one_arm(arm, 0.05)
+        assert low < high
+        for end in (low, high):
             assert log_martingale(arm, end) == pytest.approx(log(20), abs=1e-5)
 
 

@@ -481,10 +481,9 @@ def test_a_decision_outlives_the_evidence_that_was_revoked() -> None:
 def test_every_change_names_the_op_that_caused_it() -> None:
     ops = numbered([call(run=f"r{n}") for n in range(50)])
     playbook = Playbook(ALONE)
-    for op in ops:
-        for delta in playbook.take(op):
-            assert isinstance(delta, Created | Updated)
-            assert delta.seq == op.seq
+    found = [(op.seq, delta) for op in ops for delta in playbook.take(op)]
+    assert {type(delta) for _, delta in found} == {Created, Updated}
+    assert all(isinstance(delta, Created | Updated) and delta.seq == seq for seq, delta in found)
 
 
 # ------------------------------------------------------------------------------------------------------ bounds

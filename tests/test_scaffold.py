@@ -16,6 +16,7 @@ pytest_plugins = ["pytester"]
 PURE = (
     "addresses",
     "backoff",
+    "problems",
     "visible",
     "ecmascript",
     "errors",

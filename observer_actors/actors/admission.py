@@ -130,7 +130,7 @@ class Submission:
     def tell(self) -> None:
         """Tell the caller, once, that there is an answer.
 
-        And forget the caller, which holds us: only a search for garbage would find the two.
+        And drop the callback: it and this object refer to each other, and only the search for garbage would free them.
         """
         told, self._on_answered = self._on_answered, _nobody
         told()

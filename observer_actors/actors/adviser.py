@@ -1,6 +1,6 @@
 """The adviser: which entries an agent gets, and which it gets not, so that it can be known whether they help.
 
-Not an actor: it has no task of its own. An answer is given once it is in the journal what was handed out and held back.
+Not an actor: it has no task of its own. An answer is sent once the journal holds what was handed out and held back.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ SetAside = Callable[[str, Op, int], Awaitable[None]]
 COMMITS_WAITING_MAX: Final = 512
 """Commits that wait for one consumer. Beyond it the journal is the queue, so this may be small."""
 OPS_WAITING_MAX: Final = 20_000
-"""How far a commit may be ahead of the consumer that it waits for, unless it is the very next one. Who is further
-behind comes to it by way of the journal: what waited for it would take memory for long, and for nothing."""
+"""How far a commit may be ahead of the consumer that it waits for, unless it is the very next one. A consumer that is
+further behind reads it from the journal: to keep it in memory for so long would be waste."""
 BYTES_WAITING_MAX: Final = 6 * 1024 * 1024
 """What the ops that wait were in the requests that brought them, unless it is one commit alone. In memory their texts
 take up to four times as much: where one character is an emoji, all of them are as wide."""
@@ -145,9 +145,9 @@ class Commits:
 class Feed:
     """One consumer's way through the journal.
 
-    :param linger_s: once it has taken in all, and when a commit comes after that, wait this long for more and take them
-        together, unless somebody waits in `reached`. Under load there are a thousand commits a second, and waking for
-        each would cost more than what there is to do.
+    :param linger_s: once the consumer has caught up, it waits so long after the next commit and takes what has come
+        together, unless somebody waits in `reached`. Under load there are a thousand commits a second, and to wake for
+        each would cost more than the work.
     """
 
     def __init__(

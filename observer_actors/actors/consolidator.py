@@ -31,8 +31,8 @@ from observer_actors.supervision import Life
 __all__ = ["Consolidator"]
 
 TURN_S: Final = 0.000_25
-"""So long it takes ops in, one at least, and shows entries before others have their turn. While many events come in it
-has one turn in each lull, since callers wait for the disk then: mostly for longer than this turn."""
+"""How long it works, on one op at least, before others have their turn. Under load it has one such turn in each lull,
+in which callers wait for the disk: mostly for longer than this."""
 PAUSE_S: Final = 0.002_5
 """Before it waits for the next lull where many callers share each commit: they are waiting for the event loop, too."""
 MANY_A_COMMIT: Final = 16

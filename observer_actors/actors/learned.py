@@ -220,7 +220,7 @@ class Learned:
         self._more.unpark_all()
 
     async def _call(self, call: Callable[[Store], T], *, loads: str = "", saves: str = "", is_left: bool = True) -> T:
-        """Run a call in the thread. Who is cancelled leaves it there: the next call waits for its end, and only that.
+        """Run a call in the thread. When its caller is cancelled it goes on there, and the next call waits for its end.
 
         What is saved may so be saved again, which changes nothing.
         """

@@ -25,6 +25,7 @@ from observer_actors.errors import DiskFailed
 from observer_actors.event import AUDITOR
 from observer_actors.journal.files import Disk, replace_file, translated
 from observer_actors.kb import AuditHistory, AuditRow, OutcomeFilter, OutcomePage, OutcomesIndex, verdict_row
+from observer_actors.problems import UNREADABLE
 from observer_actors.supervision import Life
 
 __all__ = ["Librarian"]
@@ -148,5 +149,5 @@ class Librarian:
         """Read the cursor; what cannot be read is 0, and then all verdicts are looked at again."""
         try:
             return msgspec.json.decode(self._disk.read(self._path, 0, self._disk.size(self._path)), type=_Cursor).seq
-        except (OSError, msgspec.MsgspecError, UnicodeError):
+        except (OSError, *UNREADABLE):
             return 0

@@ -19,6 +19,7 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.errors import Overloaded
 from observer_actors.journal import Disk, JournalReader, JournalWriter, Page, Query, compact, retain
+from observer_actors.journal.blocks import Patience
 from observer_actors.journal.catalog import Catalog
 from observer_actors.journal.files import replace_file, translated
 from observer_actors.op import Op, Seq
@@ -57,6 +58,7 @@ class OpenJournal:
         self._catalog: Catalog | None = None
         self._reader: JournalReader | None = None
         self._damaged_told = 0
+        self._patience = Patience()
         self._limiter = trio.CapacityLimiter(READERS_MAX)
         self._sealed = trio.Event()
 
@@ -69,9 +71,10 @@ class OpenJournal:
                 self._settings(),
                 now_us=self._now_us,
                 unacknowledged_from=unacknowledged_from,
+                patience=self._patience,
             )
             self._catalog = writer.catalog
-            self._reader = JournalReader(self._disk, self._data_dir, writer.catalog)
+            self._reader = JournalReader(self._disk, self._data_dir, writer.catalog, self._patience)
             self._damaged_told = 0
         self._report(writer)
         return writer

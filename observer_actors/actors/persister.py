@@ -48,6 +48,8 @@ OPENING_S: Final = 10.0
 """How long an incarnation tries to open the journal. Long enough that a disk that stays full never exhausts five
 restarts in thirty seconds: the daemon stays up, says so, and goes on when there is room."""
 AGE_CHECK_S: Final = 5.0
+CLOCK_BEHIND_S: Final = 60.0
+"""By so much the machine's clock may be behind the newest op without a word."""
 SEAL_RETRY_S: Final = 30.0
 """When a file that could not be sealed is tried again. It is written on meanwhile."""
 ELSEWHERE_OPS_MAX: Final = 1_000
@@ -112,6 +114,7 @@ class Persister:
         self._seal_fails = ""
         """Why the active file cannot be sealed; "" when it can."""
         self._seal_again_at = 0.0
+        self._is_clock_behind = False
 
     async def run(self, life: Life) -> None:
         """Serve as an actor; drains."""
@@ -296,6 +299,7 @@ class Persister:
 
     async def _watch_disk(self, writer: JournalWriter) -> None:
         """Try a disk that refuses again, and wake the loop when the active file is old enough to be sealed."""
+        self._look_at_clock(writer)
         while True:
             if self.status.refusing:
                 await trio.sleep(DISK_RETRY_S)
@@ -304,8 +308,19 @@ class Persister:
             self._refused = trio.Event()
             with trio.move_on_after(AGE_CHECK_S):
                 await self._refused.wait()
+            self._look_at_clock(writer)
             if self._is_seal_due(writer):
                 await self._mailbox.put(Submission((), 0))
+
+    def _look_at_clock(self, writer: JournalWriter) -> None:
+        """Say, once, that the clock is behind the newest op: it was ahead for a while, or has been set back."""
+        behind_s = writer.clock_behind_s
+        if behind_s <= CLOCK_BEHIND_S:
+            self._is_clock_behind = False
+        elif not self._is_clock_behind:
+            self._is_clock_behind = True
+            hint = "ops are recorded a moment after the newest until it has caught up; nothing is sealed by age"
+            self._log.warning("clock_behind", seconds=round(behind_s), hint=hint)
 
     async def _try_again(self, writer: JournalWriter) -> None:
         try:

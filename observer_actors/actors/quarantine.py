@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -77,8 +78,7 @@ class Quarantine:
 def append_line(disk: Disk, path: Path, line: bytes) -> None:
     """Append a line, durably and whole, or not at all."""
     with translated("writing the quarantine"):
-        file = disk.open_append(path, create=True)
-        try:
+        with closing(disk.open_append(path, create=True)) as file:
             size = file.size()
             try:
                 write_all(file, line + b"\n")
@@ -86,8 +86,6 @@ def append_line(disk: Disk, path: Path, line: bytes) -> None:
             except OSError:
                 file.truncate(size)
                 raise
-        finally:
-            file.close()
         disk.sync_directory(path.parent)
 
 

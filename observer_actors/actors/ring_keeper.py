@@ -13,7 +13,7 @@ from observer_actors.supervision import Life
 __all__ = ["RingKeeper"]
 
 LOADED_SHARE: Final = 2
-"""Ops read at the start, by the capacity: among them may be as many that the ring does not hold."""
+"""Times the capacity: so many ops are read at the start, for up to half of them may be none that the ring holds."""
 
 
 class RingKeeper:

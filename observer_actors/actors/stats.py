@@ -19,6 +19,7 @@ from observer_actors.actors.surroundings import InThread
 from observer_actors.errors import DiskFailed
 from observer_actors.journal import Disk
 from observer_actors.journal.files import replace_file, translated
+from observer_actors.problems import UNREADABLE
 from observer_actors.stats import RateWindow, Stats
 from observer_actors.supervision import Life
 from observer_actors.visible import visible_json
@@ -119,7 +120,7 @@ class StatsKeeper:
             return _read_snapshot(self._disk.read(self._path, 0, self._disk.size(self._path)))
         except FileNotFoundError:
             return Stats()
-        except (OSError, msgspec.MsgspecError, UnicodeError, SnapshotRotten) as error:
+        except (OSError, *UNREADABLE, SnapshotRotten) as error:
             self._log.warning("snapshot_unreadable", path=str(self._path), error=str(error), hint="counting anew")
             return Stats()
 

@@ -14,6 +14,7 @@ from observer_actors.client._delivery import Answer
 from observer_actors.client._forks import IMPORTING
 from observer_actors.client._runs import CURRENT_RUN
 from observer_actors.client._texts import advice_query, scalars, text
+from observer_actors.problems import UNREADABLE
 
 __all__ = ["Advice", "AdviceEntry", "Patience", "Question", "ask", "read_advice"]
 
@@ -101,7 +102,7 @@ def read_advice(answer: Answer) -> Advice | None:
         return None
     try:
         return msgspec.json.decode(answer.body, type=Advice)
-    except (msgspec.MsgspecError, UnicodeError):
+    except UNREADABLE:
         return None
 
 

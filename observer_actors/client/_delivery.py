@@ -22,20 +22,17 @@ from observer_actors.backoff import backoff_s
 from observer_actors.client._outbox import OutgoingEvent
 from observer_actors.client._texts import error_text
 from observer_actors.errors import ObserverError
+from observer_actors.problems import UNREADABLE, ReceivedProblem, read_problem, retry_after_s
 
-__all__ = ["RETRY_AFTER_S_MAX", "Answer", "Backoff", "Delivery"]
+__all__ = ["Answer", "Backoff", "Delivery"]
 
 BACKOFF_S_MIN: Final = 0.5
 BACKOFF_S_MAX: Final = 30.0
-RETRY_AFTER_S_MAX: Final = 300.0
-"""A daemon asks for seconds; whoever asks for more than this is not a daemon."""
 _TROUBLE_CHARS_MAX: Final = 500
 _OK: Final = 200
 _TOO_LARGE: Final = 413
 _ABOUT_THE_EVENTS: Final = frozenset({400, 413, 422})
 _SERVER_ERROR: Final = 500
-_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
-"""What decoding raises: the last of what is nested without end."""
 _SOURCE_NOTE: Final = "source: "
 """As `event.SOURCE_NOTE`; to import that would cost an agent RE2."""
 _encoder: Final = msgspec.json.Encoder()
@@ -61,13 +58,6 @@ class _BatchAnswer(msgspec.Struct, frozen=True):
 
 class _LineError(msgspec.Struct, frozen=True):
     error: str = ""
-
-
-class _Problem(msgspec.Struct, frozen=True):
-    """What we read of a problem (RFC 9457)."""
-
-    detail: str
-    retryable: bool = False
 
 
 _CHANCE: Final = random.SystemRandom()
@@ -128,13 +118,12 @@ class Delivery:
             part = self._parts.pop(0)
             self._parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
             return {}, 0.0
-        problem = _problem(answer)
-        if problem is not None and _is_final(answer.status, problem):
+        problem = read_problem(answer.body)
+        if problem.detail and _is_final(answer.status, problem):
             self.trouble = problem.detail
             return {"refused": len(self._parts.pop(0))}, 0.0
-        seconds = answer.retry_after
-        asked_s = min(float(seconds), RETRY_AFTER_S_MAX) if seconds.isdecimal() else 0.0
-        return self.unanswered(problem.detail if problem else f"answered {answer.status}", asked_s)
+        asked_s = retry_after_s(answer.retry_after) or 0.0
+        return self.unanswered(problem.detail or f"answered {answer.status}", asked_s)
 
     def unanswered(self, trouble: str, asked_s: float = 0.0) -> tuple[dict[str, int], float]:
         """Take in that no answer came, or none that settles anything."""
@@ -144,7 +133,7 @@ class Delivery:
     def _taken(self, answer: Answer) -> tuple[dict[str, int], float]:
         try:
             said = msgspec.json.decode(answer.body, type=_BatchAnswer)
-        except _UNREADABLE:
+        except UNREADABLE:
             return self.unanswered("not an observer's answer")
         sent = len(self._parts[0])
         if said.accepted + said.rejected != sent:
@@ -157,13 +146,5 @@ class Delivery:
         return {"accepted": said.accepted, "duplicates": said.duplicates, "refused": said.rejected}, 0.0
 
 
-def _is_final(status: int, problem: _Problem) -> bool:
+def _is_final(status: int, problem: ReceivedProblem) -> bool:
     return status in _ABOUT_THE_EVENTS or (status >= _SERVER_ERROR and not problem.retryable)
-
-
-def _problem(answer: Answer) -> _Problem | None:
-    try:
-        problem = msgspec.json.decode(answer.body, type=_Problem)
-    except _UNREADABLE:
-        return None
-    return _Problem(problem.detail[:_TROUBLE_CHARS_MAX], problem.retryable)

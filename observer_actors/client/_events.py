@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 import msgspec
 
 from observer_actors.addresses import parse_address
-from observer_actors.client._delivery import RETRY_AFTER_S_MAX
 from observer_actors.client._guest import tried
 from observer_actors.client._ledger import LEDGER
 from observer_actors.client._limits import bounded_seconds
@@ -28,6 +27,7 @@ from observer_actors.errors import (
     RequestTooLarge,
 )
 from observer_actors.op import Op
+from observer_actors.problems import UNREADABLE, read_problem, retry_after_s
 
 __all__ = ["EVENT_SECONDS", "Receipt", "record_external_op"]
 
@@ -35,7 +35,6 @@ EVENT_SECONDS: Final = 10.0
 """Twice the 5 s after which the daemon itself refuses what it could not commit."""
 _TRIES: Final = 2
 _ASSIGNED_BY_THE_WITNESS: Final = ("seq", "recorded_at")
-_DETAIL_CHARS_MAX: Final = 500
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -63,7 +62,7 @@ async def record_external_op(
         when the connection breaks: it is stored once.
     :param observer_url: base URL, or ``unix:///PATH``; by default OBSERVER_URL, else 127.0.0.1 at OBSERVER_PORT or
         3800.
-    :param timeout_seconds: for all of it; 0 to a day, as of all such: what is beyond is one of the two.
+    :param timeout_seconds: for all of it; 0 to a day, as of all such: what is beyond is clamped.
     :raises ConfigInvalid: the time limit is no number.
     :raises TokenInvalid: OBSERVER_TOKEN holds what cannot be sent.
     :raises EventInvalid: the event is no JSON, or the daemon does not take it; names the field.
@@ -114,24 +113,15 @@ def _as_json(event: Mapping[str, object] | Op) -> bytes:
 
 
 def _judge(url: str, answer: Answer) -> Receipt:
-    said = _said(answer.body)
     if not 200 <= answer.status < 300:  # noqa: PLR2004 - HTTP's idea of success
-        raise _refusal(url, answer, said)
+        raise _refusal(url, answer)
     try:
-        receipt = msgspec.convert(said, Receipt)
-    except msgspec.ValidationError as error:
+        receipt = msgspec.json.decode(answer.body, type=Receipt)
+    except UNREADABLE as error:
         raise Unreachable(f"{url}: not an observer's answer: {error}", hint="is OBSERVER_URL right?") from error
     if not receipt.accepted:
         raise Unreachable(f"{url}: not accepted, and no reason given")
     return receipt
-
-
-def _said(body: bytes) -> dict[str, Any]:
-    try:
-        said = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 _BY_TITLE: Final[Mapping[str, type[ObserverError]]] = {
@@ -155,23 +145,17 @@ _BY_STATUS: Final[Mapping[int, type[ObserverError]]] = {
 }
 
 
-def _refusal(url: str, answer: Answer, said: Mapping[str, Any]) -> ObserverError:
+def _refusal(url: str, answer: Answer) -> ObserverError:
     """Turn a problem+json back into the leaf that it was made from; other servers' errors go by their status."""
+    problem = read_problem(answer.body)
     fallback = RequestInvalid if answer.status < 500 else Unreachable  # noqa: PLR2004 - whose fault it is
-    leaf = _BY_TITLE.get(_text(said, "title")) or _BY_STATUS.get(answer.status, fallback)
-    detail = _text(said, "detail") or _text(said, "error") or f"{url} answered {answer.status}"
-    hint, limit = _text(said, "hint"), _text(said, "limit")
+    leaf = _BY_TITLE.get(problem.title) or _BY_STATUS.get(answer.status, fallback)
+    detail = problem.detail or problem.error or f"{url} answered {answer.status}"
+    hint, limit = problem.hint, problem.limit
     if issubclass(leaf, EventInvalid):
-        field = _text(said, "field")
-        return leaf(detail.removeprefix(f"{field}: "), field=field, hint=hint, limit=limit)
+        return leaf(detail.removeprefix(f"{problem.field}: "), field=problem.field, hint=hint, limit=limit)
     if issubclass(leaf, Overloaded):
-        seconds = float(answer.retry_after) if answer.retry_after.isdecimal() else 1
-        return leaf(detail, retry_after_s=int(min(max(1, seconds), RETRY_AFTER_S_MAX)), limit=limit)
+        return leaf(detail, retry_after_s=int(max(1.0, retry_after_s(answer.retry_after) or 1.0)), limit=limit)
     if issubclass(leaf, Unreachable):
         return leaf(detail, hint=hint)
     return leaf(detail, hint=hint, limit=limit)
-
-
-def _text(said: Mapping[str, Any], name: str) -> str:
-    value = said.get(name)
-    return value[:_DETAIL_CHARS_MAX] if isinstance(value, str) else ""

@@ -25,8 +25,8 @@ def attempt(otherwise: T, call: Callable[P, T], /, *arguments: P.args, **named: 
 def attempt_of_host(otherwise: T, call: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T:
     """As `attempt`, around code of the host's (a ``__str__``, say), which may raise what is no `Exception` as well.
 
-    The like comes from outside, too: from a handler of SIGINT or SIGTERM, and has to be obeyed. But from there it comes
-    once, and what the host's code raises it raises again.
+    A `KeyboardInterrupt` or `SystemExit` may also come from a handler of a signal, and has to be obeyed. The two are
+    told apart by a second try: that of a signal comes once, and what the host's code raises it raises again.
     """
     try:
         return call(*arguments, **named)

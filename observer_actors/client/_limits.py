@@ -17,7 +17,7 @@ EVENTS_MAX: Final = 1_000_000
 
 
 def bounded_seconds(name: str, given: object) -> float:
-    """Give a time from 0 to `SECONDS_MAX`: what is beyond is one of the two.
+    """Give a time from 0 to `SECONDS_MAX`: what is beyond is clamped.
 
     :param name: of the argument, for the message.
     :raises ConfigInvalid: it is no number.

@@ -48,8 +48,8 @@ class Observer(Recorder):
     :param linger_seconds: how long an event waits for others to go with it.
     :param close_seconds: how long the end of the program may take longer for what is left.
     :param advice_seconds: how long `advice` may take.
-    :raises ConfigInvalid: one of the last four is no number. Of numbers, seconds are 0 to a day: what is beyond is one
-        of the two.
+    :raises ConfigInvalid: one of the last four is no number. Of numbers, seconds are 0 to a day: what is beyond is
+        clamped.
     """
 
     def __enter__(self) -> Self:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import httpx
 import msgspec
@@ -16,6 +16,7 @@ from observer_actors.client._places import observer_token
 from observer_actors.client._wire import certificates
 from observer_actors.commands._screen import PROGRESS_S, told
 from observer_actors.errors import ObserverError, Unreachable
+from observer_actors.problems import UNREADABLE, read_problem, retry_after_s
 from observer_actors.visible import visible
 
 __all__ = ["Api", "Refused"]
@@ -24,27 +25,15 @@ T = TypeVar("T")
 PATIENCE_S: Final = 60.0
 """How long a request that was refused for the moment is sent again."""
 TIMEOUT_S: Final = 30.0
-_DETAIL_CHARS_MAX: Final = 500
 
 
 class Refused(ObserverError):
     """The daemon's own answer: it did not do it, and says why."""
 
-    exit_code: ClassVar[int] = 1
-
     def __init__(self, detail: str, *, hint: str = "", status: int = 500, body: bytes = b"") -> None:
         super().__init__(detail, hint=hint)
         self.answered = status
         self.body = body
-
-
-class _Problem(msgspec.Struct, frozen=True):
-    """What we read of a problem (RFC 9457)."""
-
-    detail: str = ""
-    error: str = ""
-    hint: str = ""
-    retryable: bool = False
 
 
 class Api:
@@ -90,7 +79,7 @@ class Api:
         """
         try:
             return msgspec.json.decode(body, type=kind)
-        except (msgspec.MsgspecError, UnicodeError) as error:
+        except UNREADABLE as error:
             hint = "is this address a daemon's, of about this version?"
             raise Unreachable(f"{self._shown}: not an observer's answer: {error}", hint=hint) from error
 
@@ -104,7 +93,7 @@ class Api:
         while True:
             with self._told():
                 response = self._client.post(path, content=content)
-            wait_s = _seconds(response.headers.get("Retry-After"))
+            wait_s = retry_after_s(response.headers.get("Retry-After"))
             if wait_s is None or response.status_code < 500 or time.monotonic() + wait_s > until:  # noqa: PLR2004
                 return _judged(response)
             if not self._is_told and time.monotonic() + wait_s > began + PROGRESS_S:
@@ -155,22 +144,10 @@ def _judged(response: httpx.Response) -> bytes:
 
 
 def _refusal(response: httpx.Response) -> Refused:
-    try:
-        problem = msgspec.json.decode(response.content, type=_Problem)
-    except (msgspec.MsgspecError, UnicodeError):
-        problem = _Problem()
+    problem = read_problem(response.content)
     detail = problem.detail or problem.error or f"{without_password(str(response.url))} answered {response.status_code}"
     hint = problem.hint or (_NO_ENTRY if response.status_code == UNAUTHORIZED else "")
-    return Refused(
-        visible(detail[:_DETAIL_CHARS_MAX]),
-        hint=visible(hint[:_DETAIL_CHARS_MAX]),
-        status=response.status_code,
-        body=response.content,
-    )
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    return float(retry_after) if retry_after and retry_after.isdecimal() else None
+    return Refused(visible(detail), hint=visible(hint), status=response.status_code, body=response.content)
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - a parameter's value

@@ -118,7 +118,7 @@ _LEFTOVERS: Final[tuple[tuple[str, Level, str, str], ...]] = (
     (
         "*.torn-*",
         "warning",
-        "the end of a write that a crash cut short; nothing in it was acknowledged",
+        "the end of a write that a crash cut short; unless somebody cut the file, nothing in it was acknowledged",
         "look at it and remove it",
     ),
     (

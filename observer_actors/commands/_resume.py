@@ -15,6 +15,7 @@ from typing import ClassVar, Final
 import msgspec
 
 from observer_actors.errors import ObserverError
+from observer_actors.problems import UNREADABLE
 
 __all__ = ["Progressed", "StateUnwritable", "checksum", "load", "save"]
 
@@ -50,7 +51,7 @@ def load(file: Path, address: str) -> Progressed:
     """Give how far a file had been imported into a daemon; nothing when that is not known."""
     try:
         return msgspec.json.decode(_path(file, address).read_bytes(), type=Progressed)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         return Progressed()
 
 

@@ -18,6 +18,7 @@ from observer_actors.commands._filters import Filters, pages, raw_ops
 from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._output import written
 from observer_actors.commands._screen import LongWork, told
+from observer_actors.errors import ObserverError
 from observer_actors.op import Op
 from observer_actors.visible import visible, visible_json
 
@@ -30,6 +31,12 @@ FORMULA_BEGINS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 _DERIVED: Final = re.compile(rb',"suspect":"(?:[^"\\]|\\.)*"\}\Z')
 """What `/ops` says of an op behind all that the op has."""
+
+
+class JournalEndsBefore(ObserverError):
+    """What was exported the last time is not in this journal."""
+
+    title = "journal ends before"
 
 
 def export(
@@ -64,6 +71,11 @@ def _write(stream: TextIO, filters: Filters, api: ApiOptions, *, as_csv: bool) -
     wanted = filters.parameters() | {"order": "oldest"}
     with api.open() as daemon, LongWork("exporting", "ops") as progress:
         last_seq = daemon.read(HealthAnswer, "/health").last_seq
+        if (filters.after_seq or 0) > last_seq:
+            raise JournalEndsBefore(
+                f"--after-seq {filters.after_seq}: the journal ends at {last_seq}",
+                hint="was an older copy of it restored? Its newer ops have seqs from before: begin anew with all",
+            )
         if as_csv:
             csv.writer(stream).writerow(COLUMNS)
         for body, page in pages(daemon, wanted, limit=None):

@@ -29,6 +29,7 @@ from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import LongWork, print_json, told
 from observer_actors.commands._usage import UsageInvalid
 from observer_actors.errors import ObserverError
+from observer_actors.problems import UNREADABLE
 from observer_actors.visible import visible
 
 __all__ = ["import_"]
@@ -279,7 +280,7 @@ def _with_id(line: bytes, salt: bytes, offset: int) -> bytes:
     try:
         if _id_decoder.decode(line).id is not None:
             return line
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    except UNREADABLE:
         return line
     end = line.rindex(b"}")
     if line[:end].strip() == b"{":
@@ -291,7 +292,7 @@ def _with_id(line: bytes, salt: bytes, offset: int) -> bytes:
 def _is_json(line: bytes) -> bool:
     try:
         msgspec.json.decode(line)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    except UNREADABLE:
         return False
     return True
 

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from observer_actors.errors import ObserverError
 from observer_actors.labels import bounded_endpoint
 from observer_actors.patterns import Catalogue, Group
+from observer_actors.problems import UNREADABLE
 from observer_actors.visible import visible_json
 
 __all__ = ["InputInvalid", "app", "grouped"]
@@ -110,6 +111,6 @@ def _read(lines: Iterable[bytes], invalid: list[InputInvalid]) -> Iterator[Line 
             continue
         try:
             yield decode(line)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        except UNREADABLE as error:
             invalid.append(InputInvalid(f"line {number}: {error}"))
             yield None

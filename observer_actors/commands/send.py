@@ -16,6 +16,7 @@ from observer_actors.commands._answers import EventAnswer
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import print_json, told
 from observer_actors.errors import EventInvalid
+from observer_actors.problems import UNREADABLE
 from observer_actors.trace import trace_attributes
 from observer_actors.visible import visible
 
@@ -91,7 +92,7 @@ def _from_stdin() -> dict[str, Any]:
         )
     try:
         event = msgspec.json.decode(sys.stdin.buffer.read())
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise EventInvalid(f"standard input is not JSON: {error}", hint="one JSON object; many: `import -`") from error
     if not isinstance(event, dict):
         raise EventInvalid("standard input is no JSON object", hint="one JSON object; many: `import -`")

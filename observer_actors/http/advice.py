@@ -25,6 +25,7 @@ from observer_actors.http.views import Views
 from observer_actors.playbook.entries import Entry, Kind
 from observer_actors.playbook.markdown import as_markdown
 from observer_actors.playbook.ranking import LIMIT_MAX
+from observer_actors.problems import UNREADABLE
 
 __all__ = ["AdviceAnswer", "answer_advice", "register_advice"]
 
@@ -185,7 +186,7 @@ def _name(text: str, name: str) -> str:
 def _attrs(text: str, name: str) -> dict[str, str]:
     try:
         given = msgspec.json.decode(text, type=dict[str, str | int | float | bool | None])
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise QueryInvalid(f"is not a JSON object of plain values: {error}", field=name) from error
     return {
         key: value if isinstance(value, str) else msgspec.json.encode(value).decode() for key, value in given.items()

@@ -66,8 +66,8 @@ RECEIVE_BYTES_MAX: Final = 262_144
 FREE_BYTES: Final = 2_048
 """What an unfinished request may hold without room for it: nearly every event, and nearly every head."""
 BEGINNINGS_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Of all unfinished heads that are longer, and their requests until Hypercorn has answered them; and of all unfinished
-requests up to `RECEIVE_BYTES`. They do not wait behind large bodies."""
+"""Room for all unfinished heads that are longer (with their requests, until Hypercorn has answered them) and all
+unfinished requests up to `RECEIVE_BYTES`. It is theirs alone, so that they do not wait behind large bodies."""
 TOLD_AT_ONCE_MAX: Final = 32
 """Connections that are turned away and given time to read why. Each takes a descriptor beyond `connections_max`, and
 the journal needs some too: what is beyond this is closed at once, and may not see it."""

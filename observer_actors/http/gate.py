@@ -248,7 +248,7 @@ def _first(errors: BaseExceptionGroup[ObserverError]) -> ObserverError:
 async def _passing_over(receive: Receive) -> AsyncIterator[None]:
     """Take what still comes of a body that nobody reads.
 
-    In Hypercorn's queue, the end of the request would wait behind it, and with it the end of the answer.
+    Left in Hypercorn's queue it would block the end of the request, and so the end of the answer.
     """
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_pass_over, receive)

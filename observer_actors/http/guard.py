@@ -33,7 +33,7 @@ _INGEST_PATHS: Final = frozenset({"/event", "/events"})
 _MCP_PATH: Final = "/mcp"
 """What its tools do is asked about once more, each by itself."""
 _LEAVES_A_TRACE: Final = frozenset({"/advice"})
-"""What GET writes to the journal: a link on somebody's page must not."""
+"""Where GET writes to the journal: a link on somebody's page must not have it do so."""
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CREDENTIALS: Final = struct.Struct("3i")
 """struct ucred: pid, uid, gid."""

@@ -13,6 +13,7 @@ from observer_actors.errors import QueryInvalid, RequestInvalid
 from observer_actors.journal import Query
 from observer_actors.labels import bounded_endpoint
 from observer_actors.op import time_us
+from observer_actors.problems import UNREADABLE
 
 __all__ = [
     "CURSOR",
@@ -92,7 +93,7 @@ def parse_body(body: Any, kind: type[T], example: str) -> T:  # noqa: ANN401 - q
     """
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise RequestInvalid(f"the body: {error}", hint=example) from error
 
 

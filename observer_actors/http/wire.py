@@ -83,7 +83,8 @@ INCOMPLETE: Final = Incomplete.INCOMPLETE
 def read_head(data: bytes, *, body_bytes_max: int, head_bytes_max: int) -> Head | Incomplete | None:
     """Read the head at the beginning of the data: a plain request, or None when it is not plain.
 
-    `INCOMPLETE` when the head has not ended. Of no other data would Hypercorn have to wait for more to know its head.
+    `INCOMPLETE` when more bytes may complete the head. Any other data is a whole head, or none, already: Hypercorn
+    never has to wait for the rest of one.
 
     :param body_bytes_max: a longer body is not plain.
     :param head_bytes_max: nor is a longer head.
@@ -116,7 +117,7 @@ def _is_remembered(head: bytes) -> bool:
 
 
 def _may_be_head(begun: bytes) -> bool:
-    """Say whether more may make a head of it: what h11 takes for the end of one, or for none, is not to wait."""
+    """Say whether more bytes may complete this head; not where h11 already sees its end, or an error."""
     return begun[:1] > b" " and _ANY_HEAD_END.search(begun) is None
 
 

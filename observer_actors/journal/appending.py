@@ -8,7 +8,7 @@ beginning, unasked, once requests can be taken. The descriptor of a file that is
 socket (``SCM_RIGHTS``), with its path. One request is under way at a time. When the other end is closed, whether or
 not in the middle of a request, the process ends, and nothing of that request is written.
 
-Pipes, since to read from a Unix socket wakes whoever may write to it: the one that waits at the other end, for nothing.
+Pipes and no pair of sockets: to read from a Unix socket wakes the other end as one that may write, for nothing.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 from msgspec import Struct
@@ -37,8 +38,12 @@ from observer_actors.journal.places import in_place
 from observer_actors.journal.recovery import Mark, Scanner
 from observer_actors.op import Op
 
-__all__ = ["BlockFacts", "BlockStale", "BlockStore", "Span", "describe_block", "members", "unreadable"]
+__all__ = ["BlockFacts", "BlockStale", "BlockStore", "Patience", "Span", "describe_block", "members", "unreadable"]
 
+ROTTEN_S: Final = 5.0
+"""A place that has not let itself be read for so long is damaged. Until then it may be a path to the disk that comes
+back: who reads tries again, and the actors' backoff takes longer than this."""
+PLACES_MAX: Final = 10_000
 _INDEXES_MAX: Final = 64
 """Segments whose block index is held in memory: about 50 KB each."""
 
@@ -68,11 +73,31 @@ class Span(Struct, frozen=True):
         return (since_us is None or self.times[1] >= since_us) and (until_us is None or self.times[0] <= until_us)
 
 
+class Patience:
+    """Since when which places of sealed segments do not let themselves be read. It outlives the stores that ask it."""
+
+    def __init__(self) -> None:
+        self._since: dict[tuple[Path, int], float] = {}
+
+    def is_over(self, path: Path, offset: int) -> bool:
+        """Note that a place cannot be read; say whether it is to be taken for damaged."""
+        if len(self._since) >= PLACES_MAX:
+            self._since.clear()
+        now = monotonic()
+        return now - self._since.setdefault((path, offset), now) >= ROTTEN_S
+
+    def was_read(self, path: Path, offset: int) -> None:
+        """Note that a place can be read."""
+        if self._since:
+            self._since.pop((path, offset), None)
+
+
 class BlockStore:
     """Finds and reads blocks; counts what it read."""
 
-    def __init__(self, disk: Disk, data_dir: Path) -> None:
+    def __init__(self, disk: Disk, data_dir: Path, patience: Patience | None = None) -> None:
         self._disk = disk
+        self._patience = patience or Patience()
         self._paths = Paths(data_dir)
         self._spans: OrderedDict[tuple[Path, int], tuple[Span, ...]] = OrderedDict()
         self.blocks_read = 0
@@ -82,7 +107,7 @@ class BlockStore:
         """Give the blocks of a sealed segment in order.
 
         :raises FileNotFoundError: it has been replaced or removed meanwhile.
-        :raises BlockStale: the medium does not give it.
+        :raises BlockStale: the medium has not given it for `ROTTEN_S`; before, it is an `OSError`, as of `read_plain`.
         """
         key = (segment.path, segment.last_seq)
         found = self._spans.get(key)
@@ -90,7 +115,8 @@ class BlockStore:
             try:
                 found = self._find(segment)
             except OSError as error:
-                raise self._stale(segment.path, error) from error
+                raise self._stale(segment.path, -1, error) from error
+            self._patience.was_read(segment.path, -1)
             self._spans[key] = found
             while len(self._spans) > _INDEXES_MAX:
                 self._spans.popitem(last=False)
@@ -109,13 +135,14 @@ class BlockStore:
         self.blocks_read += 1
         try:
             stored = self._disk.read(span.path, span.offset, span.stored_bytes)
+            self._patience.was_read(span.path, span.offset)
             if len(stored) < span.stored_bytes:
                 raise BlockStale(f"{span.path.name} ends before byte {span.offset + span.stored_bytes}")
             return zlib.decompress(stored, wbits=31) if span.is_compressed else stored
         except FileNotFoundError as error:
             raise BlockStale(f"{span.path.name} is gone") from error
         except OSError as error:
-            raise self._stale(span.path, error) from error
+            raise self._stale(span.path, span.offset, error) from error
         except zlib.error as error:
             raise BlockStale(f"{span.path.name} at byte {span.offset}: {error}") from error
 
@@ -137,10 +164,11 @@ class BlockStore:
             ops = [op for op in ops if span.first_seq <= op.seq <= span.last_seq]
         return ops, bad
 
-    def _stale(self, path: Path, error: OSError) -> Exception:
-        """Give what to raise: a place of a sealed segment that cannot be read is damage, as one with other bytes is."""
-        is_sealed = path != self._paths.active
-        return BlockStale(f"{path.name} cannot be read: {error}") if is_sealed and is_rotten(error) else error
+    def _stale(self, path: Path, offset: int, error: OSError) -> Exception:
+        """Give what to raise: a place of a sealed segment that stays unreadable is damage, as other bytes are."""
+        if path == self._paths.active or not is_rotten(error) or not self._patience.is_over(path, offset):
+            return error
+        return BlockStale(f"{path.name} cannot be read: {error}")
 
     def _find(self, segment: Segment) -> tuple[Span, ...]:
         if segment.entry is None:

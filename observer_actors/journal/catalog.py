@@ -73,9 +73,9 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         """Seqs above those that retention removed of which no file holds a line, as far as the catalog tells.
 
         It tells of files that are lost; what a raw file lacks before its end shows once that is compacted. Two losses
-        cannot be told: of the newest segment, not compacted yet, while the active file is empty (nothing else says that
-        it was there, so that its seqs are given out again); and of a raw segment behind one with residue of a failed
-        commit at its end, as far as that residue has its seqs: it is served in their place.
+        stay unseen: the newest segment, not compacted yet, while the active file is empty (nothing else says that it
+        was there, and its seqs are given out again); and a raw segment after one that ends with residue of a failed
+        commit, as far as the residue has the same seqs: it is read in its place.
         """
         active = self.active.last_seq - self.active.first_seq + 1
         return self.last_seq - self.manifest.removed_through - active - sum(map(_lines, self.segments))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -239,13 +239,10 @@ def write_all(file: Writable, data: bytes) -> None:
 def replace_file(disk: Disk, path: Path, data: bytes) -> None:
     """Give a file new contents at once: a crash leaves the old or the new, and a return means that the new stays."""
     temporary = path.with_name(path.name + ".tmp")
-    file = disk.open_append(temporary, create=True)
-    try:
+    with closing(disk.open_append(temporary, create=True)) as file:
         file.truncate(0)
         write_all(file, data)
         file.datasync()
-    finally:
-        file.close()
     disk.rename(temporary, path)
     disk.sync_directory(path.parent)
 

@@ -68,6 +68,7 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from observer_actors import problems
 from observer_actors.errors import FormatUnknown
 from observer_actors.op import time_us
 
@@ -158,7 +159,7 @@ class ChecksumWrong(ValueError):
     """The file's checksum does not fit what it says."""
 
 
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError, ChecksumWrong)
+UNREADABLE: Final = (*problems.UNREADABLE, ChecksumWrong)
 """What `decode_manifest` and `decode_index` raise for bytes that are none: no JSON or no such struct, no UTF-8, nested
 without end, or not what was written."""
 

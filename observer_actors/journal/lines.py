@@ -20,6 +20,7 @@ from observer_actors.batch import newlines
 from observer_actors.journal.files import Disk
 from observer_actors.journal.format import BLOCK_BYTES, event_us
 from observer_actors.op import Op, microseconds
+from observer_actors.problems import UNREADABLE
 
 __all__ = [
     "RECORDED_AT_CHARS",
@@ -50,9 +51,6 @@ class Head(Struct, gc=False):
     recorded_at: str
     id: str = ""
 
-
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
-"""What msgspec raises for bytes that are no record: no JSON or no such struct, no UTF-8, nested without end."""
 
 _seq: Final = attrgetter("seq")
 _recorded_at: Final = attrgetter("recorded_at")
@@ -97,7 +95,7 @@ def decode_heads(chunk: bytes) -> list[Head] | None:
     """Decode a chunk of whole lines; None when any of them is bad, or the times go backwards."""
     try:
         heads = _heads.decode_lines(chunk)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     if len(heads) != newlines(chunk) or not heads:
         return None
@@ -134,7 +132,7 @@ def _decode_line(decoder: msgspec.json.Decoder[_Record], line: bytes) -> _Record
         return "holds NUL bytes"
     try:
         record = decoder.decode(line)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return f"not a record: {error}"
     if record.seq <= 0 or not _RECORDED_AT.fullmatch(record.recorded_at):
         return "not a record: no seq or recorded_at of its own"
@@ -154,7 +152,7 @@ def decode_good_heads(chunk: bytes) -> tuple[list[Head], int]:
 def _decode_lines(decoder: msgspec.json.Decoder[_Record], chunk: bytes) -> tuple[list[_Record], int]:
     try:
         records = decoder.decode_lines(chunk)
-    except _UNREADABLE:
+    except UNREADABLE:
         return _decode_singly(decoder, chunk)
     if len(records) != newlines(chunk) or not _are_records(records):
         return _decode_singly(decoder, chunk)

@@ -6,12 +6,13 @@ Every step can be repeated: a crash between two of them leaves what the next sta
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
 
-from observer_actors.journal.blocks import BlockStale, BlockStore
+from observer_actors.journal.blocks import BlockStale, BlockStore, Patience
 from observer_actors.journal.catalog import Catalog, Snapshot
 from observer_actors.journal.files import Disk, replace_file, write_all
 from observer_actors.journal.format import BLOCK_BYTES, Paths, encode_manifest
@@ -73,11 +74,14 @@ class Opened(Struct, frozen=True):
     """Seq and id of the newest ops, oldest first: at least the window asked for."""
 
 
-def open_directory(disk: Disk, data_dir: Path, unacknowledged_from: int | None, window_ops: int) -> Opened:
+def open_directory(
+    disk: Disk, data_dir: Path, unacknowledged_from: int | None, window_ops: int, patience: Patience | None = None
+) -> Opened:
     """Recover.
 
     :param unacknowledged_from: ops of this seq and later were never acknowledged and will be written anew.
     :param window_ops: how many newest ops to give the ids of.
+    :param patience: of those who opened it before, with places that cannot be read.
     :raises FormatUnknown: a newer version wrote this directory.
     :raises OSError: the disk fails.
     """
@@ -89,7 +93,8 @@ def open_directory(disk: Disk, data_dir: Path, unacknowledged_from: int | None, 
     torn = [done for tail in reversed(found.tails) for done in _mend_tail(disk, paths, tail)]
     _ready_active(disk, paths)
     catalog = Catalog(found.snapshot)
-    return Opened(catalog, _report(found, torn), _ids(disk, data_dir, found, window_ops))
+    store = BlockStore(disk, data_dir, patience)
+    return Opened(catalog, _report(found, torn), _ids(store, found, window_ops))
 
 
 def set_aside(disk: Disk, paths: Paths, source: Path, start: int, end: int) -> str:
@@ -97,13 +102,10 @@ def set_aside(disk: Disk, paths: Paths, source: Path, start: int, end: int) -> s
     taken = set(disk.list(paths.observer))
     number = next(n for n in range(1, len(taken) + 2) if f"ops.jsonl.torn-{n}" not in taken)
     target = paths.observer / f"ops.jsonl.torn-{number}"
-    file = disk.open_append(target, create=True)
-    try:
+    with closing(disk.open_append(target, create=True)) as file:
         for offset in range(start, end, BLOCK_BYTES):
             write_all(file, disk.read(source, offset, min(BLOCK_BYTES, end - offset)))
         file.datasync()
-    finally:
-        file.close()
     disk.sync_directory(paths.observer)
     return target.name
 
@@ -128,21 +130,15 @@ def _mend_tail(disk: Disk, paths: Paths, tail: Tail) -> Iterator[TornTail]:
         disk.remove(tail.path)
         disk.sync_directory(tail.path.parent)
     elif keep < tail.size or tail.path != paths.active:  # the active file is synced in any case
-        file = disk.open_append(tail.path, create=False)
-        try:
+        with closing(disk.open_append(tail.path, create=False)) as file:
             file.truncate(keep)
             file.datasync()
-        finally:
-            file.close()
 
 
 def _ready_active(disk: Disk, paths: Paths) -> None:
     """Make the active file if it is missing, and see that what a killed process wrote is on disk before it counts."""
-    file = disk.open_append(paths.active, create=True)
-    try:
+    with closing(disk.open_append(paths.active, create=True)) as file:
         file.datasync()
-    finally:
-        file.close()
     disk.sync_directory(paths.observer)
 
 
@@ -164,14 +160,14 @@ def _report(found: Survey, torn: list[TornTail]) -> RecoveryReport:
     )
 
 
-def _ids(disk: Disk, data_dir: Path, found: Survey, window_ops: int) -> list[tuple[int, str]]:
+def _ids(store: BlockStore, found: Survey, window_ops: int) -> list[tuple[int, str]]:
     """Collect ids from the newest op backwards, as far as the window reaches."""
     snapshot = found.snapshot
     after = snapshot.last_seq - window_ops
     newest = [pair for tail in reversed(found.tails) for pair in tail.scan.ids]
     if not window_ops or (found.tails and _oldest(found) <= after + 1):
         return newest
-    older = list(_older_ids(BlockStore(disk, data_dir), snapshot, _oldest(found), after))
+    older = list(_older_ids(store, snapshot, _oldest(found), after))
     return [pair for ids in reversed(older) for pair in ids] + newest
 
 

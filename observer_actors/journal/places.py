@@ -53,7 +53,7 @@ class _Lost(Struct):
 
     @property
     def ops(self) -> int:
-        """How many ops they held: a byte that rots spoils the begin of one, or its seq, and not both."""
+        """How many ops they held, by the larger count: one rotten byte spoils the beginning of an op, or its seq."""
         return max(1, self.count) if self.size else 0
 
     def add(self, line: bytes, *, is_record: bool, expected: int | None) -> None:

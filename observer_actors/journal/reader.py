@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from observer_actors.journal.blocks import BlockStale, BlockStore, Span, unreadable
+from observer_actors.journal.blocks import BlockStale, BlockStore, Patience, Span, unreadable
 from observer_actors.journal.catalog import Catalog, Segment, Snapshot
 from observer_actors.journal.files import Disk, translated
 from observer_actors.journal.format import event_us
@@ -90,11 +90,12 @@ class JournalReader:
     """Reads; safe to use from several threads at once.
 
     :param catalog: the writer's, or one made by `look`.
+    :param patience: of those who read before, with places that cannot be read.
     """
 
-    def __init__(self, disk: Disk, data_dir: Path, catalog: Catalog) -> None:
+    def __init__(self, disk: Disk, data_dir: Path, catalog: Catalog, patience: Patience | None = None) -> None:
         self._catalog = catalog
-        self._store = BlockStore(disk, data_dir)
+        self._store = BlockStore(disk, data_dir, patience)
         self._damaged: dict[tuple[int, int], int] = {}
         self._retries = 0
 

@@ -34,9 +34,9 @@ class Flaw(Struct, frozen=True):
     good_before: int
     """Good lines before it: what decides whether it lies before the last commit."""
     due: int
-    """The seq that comes behind it; 0 when nothing tells."""
+    """Seq of the first op behind it; 0 where it is not known."""
     is_whole: bool = False
-    """No crash has torn it: the line ends, and has no holes; so a gap between two such lines."""
+    """The line ends with a newline and has no holes, so that no torn write explains it; so a gap between two such."""
 
 
 class Scan(Struct):
@@ -276,7 +276,7 @@ def plan(scan: Scan, size: int) -> Plan:
 
 
 def _is_torn(scan: Scan, flaw: Flaw) -> bool:
-    """Tell whether a write that a crash cut short has left it, or what nothing says the seqs of."""
+    """Tell whether it is what a crash left of a write, or stands in a file of which no seq is known at all."""
     return flaw.good_before >= scan.good_before_last_commit and not (flaw.is_whole and scan.first_seq)
 
 

@@ -7,7 +7,7 @@ for more than the swap of a snapshot. Each run first clears up what a crash has 
 from __future__ import annotations
 
 import zlib
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -172,14 +172,11 @@ def _store_compressed(disk: Disk, paths: Paths, segment: Segment, end: int) -> t
 
 
 def _write_temporary(disk: Disk, temporary: Path, raw: Path, end: int) -> Compressed:
-    file = disk.open_append(temporary, create=True)
-    try:
+    with closing(disk.open_append(temporary, create=True)) as file:
         file.truncate(0)
         done = compress(disk, raw, end, file)
         file.datasync()
         return done
-    finally:
-        file.close()
 
 
 def _leave_plain(disk: Disk, paths: Paths, segment: Segment, end: int) -> SegmentIndex:
@@ -188,13 +185,10 @@ def _leave_plain(disk: Disk, paths: Paths, segment: Segment, end: int) -> Segmen
     Synced also when there is none: a writer whose fdatasync failed has cut the file, and left it at that. A loss of
     power would bring back what was cut.
     """
-    file = disk.open_append(segment.path, create=False)
-    try:
+    with closing(disk.open_append(segment.path, create=False)) as file:
         if file.size() > end:
             file.truncate(end)
         file.datasync()
-    finally:
-        file.close()
     index = index_segment(disk, segment.path, segment.first_seq, segment.last_seq)
     replace_file(disk, paths.index(segment.first_seq), encode_index(index))
     return index

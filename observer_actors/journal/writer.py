@@ -22,6 +22,7 @@ from typing import Final, Self
 from msgspec import Struct
 
 from observer_actors.errors import DiskFailed
+from observer_actors.journal.blocks import Patience
 from observer_actors.journal.catalog import Active, Catalog, Segment
 from observer_actors.journal.deduplication import IdWindow, Sifted
 from observer_actors.journal.files import AppendFile, Disk, PosixFile, disk_error, translated, write_all
@@ -120,23 +121,30 @@ class JournalWriter:
         *,
         now_us: Callable[[], int],
         unacknowledged_from: Seq | None = None,
+        patience: Patience | None = None,
     ) -> Self:
         """Recover the journal and get ready to append. The caller holds the directory's lock.
 
         :param now_us: microseconds since 1970.
         :param unacknowledged_from: first seq of a batch that an earlier writer of this process had in hand when it
             failed. What the disk holds of it is cut: it will be committed anew. All before it was acknowledged.
+        :param patience: as of `open_directory`.
         :raises FormatUnknown: a newer version wrote this directory.
         :raises DiskFailed: the disk fails; or DiskFull.
         """
         with translated("opening the journal"):
-            opened = open_directory(disk, data_dir, unacknowledged_from, settings.dedup_window_ops)
+            opened = open_directory(disk, data_dir, unacknowledged_from, settings.dedup_window_ops, patience)
             return cls(disk, Paths(data_dir), settings, now_us, opened)
 
     @property
     def last_seq(self) -> Seq:
         """Newest durable op; 0 for none."""
         return Seq(self._active.last_seq)
+
+    @property
+    def clock_behind_s(self) -> float:
+        """How far the machine's clock is behind the newest op, in seconds; 0 where it is not."""
+        return max(0.0, (self._last_recorded_us - self._now_us()) / 1e6)
 
     def sift(self, ops: Sequence[Op]) -> Sifted:
         """Separate the ops of a batch that are new from those known already and those that come twice in it."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -53,16 +54,13 @@ def append_rows(data_dir: Path, rows: Sequence[AuditRow], *, disk: Disk = _DISK)
     path = outcomes_path(data_dir)
     with translated("appending to the knowledge base"):
         disk.make_directories(path.parent)
-        file = disk.open_append(path, create=True)
-        try:
+        with closing(disk.open_append(path, create=True)) as file:
             size = file.size()
             torn = bool(size) and disk.read(path, size - 1, 1) != b"\n"
             for row in rows:
                 _append(file, b"\n" * torn + visible_json(msgspec.json.encode(row)) + b"\n")
                 torn = False
             file.datasync()
-        finally:
-            file.close()
         if not size:
             disk.sync_directory(path.parent)
 

@@ -10,6 +10,7 @@ import msgspec
 from observer_actors.errors import EventInvalid
 from observer_actors.event import AUDITOR
 from observer_actors.op import Op
+from observer_actors.problems import UNREADABLE
 
 __all__ = [
     "MADE_ID",
@@ -145,7 +146,7 @@ def decode_row(line: bytes) -> OutcomeRow | Literal["damaged"] | None:
         return _audit_decoder.decode(line)
     except msgspec.ValidationError:
         return _other_row(line)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNREADABLE:
         return "damaged"
 
 
@@ -153,7 +154,7 @@ def _other_row(line: bytes) -> OutcomeRow | Literal["damaged"] | None:
     """Tell a broken audit from another program's row; what is no JSON after all is broken too."""
     try:
         value = _any_decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNREADABLE:
         return "damaged"
     kind = value.get("kind") if isinstance(value, dict) else None
     if kind == "audit":

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 import httpx
-import msgspec
 
 from observer_actors.addresses import check_address, parse_address
 from observer_actors.client._places import observer_token
 from observer_actors.client._wire import certificates
 from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.mcp.tools import Call
+from observer_actors.problems import read_problem
 
 __all__ = ["Api", "Refused", "outside"]
 
@@ -20,17 +20,6 @@ SECONDS: Final = 10.0
 
 class Refused(ObserverError):
     """The daemon's own answer: it did not do it, and says why."""
-
-    def __init__(self, detail: str, *, hint: str = "", answered: int = 0) -> None:
-        super().__init__(detail, hint=hint)
-        self.answered = answered
-
-
-class _Problem(msgspec.Struct, frozen=True):
-    """What we read of a problem (RFC 9457)."""
-
-    detail: str
-    hint: str = ""
 
 
 class Api:
@@ -55,11 +44,8 @@ class Api:
             ) from error
         if answer.is_success:
             return answer.content
-        try:
-            problem = msgspec.json.decode(answer.content, type=_Problem)
-        except (msgspec.MsgspecError, UnicodeError):
-            problem = _Problem(f"the daemon answered {answer.status_code}")
-        raise Refused(problem.detail, hint=problem.hint, answered=answer.status_code)
+        problem = read_problem(answer.content)
+        raise Refused(problem.detail or f"the daemon answered {answer.status_code}", hint=problem.hint)
 
 
 def outside(address: str) -> httpx.AsyncClient:

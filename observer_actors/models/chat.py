@@ -15,6 +15,7 @@ import msgspec
 from observer_actors.addresses import without_password
 from observer_actors.models.exchange import exchange
 from observer_actors.models.model import ChatReply, ModelFailed, ModelRefused, SchemaRefused
+from observer_actors.problems import UNREADABLE
 from observer_actors.settings import DiagnosisSettings
 
 __all__ = ["OllamaModel", "OpenAIModel"]
@@ -151,5 +152,5 @@ def _reply(text: str | None, tokens: int, asked: str, url: str) -> ChatReply:
 def _decoded(body: bytes, kind: type[T], url: str) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ModelFailed(f"{url}: not an answer: {error}") from error

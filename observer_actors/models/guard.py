@@ -29,8 +29,8 @@ class Call(msgspec.Struct):
 class Budget:
     """Calls and tokens within any hour: a call is let through while both have room, and its tokens count when known.
 
-    Time is seconds since 1970, since what was spent outlives the process. A call that a clock that was set back leaves
-    more than an hour ahead counts no more.
+    Time is seconds since 1970, since what was spent outlives the process. A call that is dated more than an hour ahead,
+    for the clock was set back since, counts no more.
 
     :param spent: the calls of before, oldest first.
     """

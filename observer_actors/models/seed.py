@@ -10,6 +10,7 @@ import msgspec
 from observer_actors.addresses import without_password
 from observer_actors.models.exchange import ANSWER_BYTES_MAX, exchange
 from observer_actors.models.model import ModelFailed
+from observer_actors.problems import UNREADABLE
 from observer_actors.settings import ModelSettings
 
 __all__ = ["ANSWER_BYTES_MAX", "LakehouseModel"]
@@ -57,7 +58,7 @@ class LakehouseModel:
     def _text(self, answer: bytes) -> str:
         try:
             text = msgspec.json.decode(answer, type=_Answer).text
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise ModelFailed(f"{self._shown}: not an answer: {error}") from error
         if not text.strip():
             raise ModelFailed(f"{self._shown}: an answer without words")

@@ -443,7 +443,7 @@ class _Endpoint:
         return sorted(beginnings, key=_order)
 
     def _whole_of(self, words: Sequence[str], *, is_cut: bool, but: Group | None = None) -> Group | None:
-        """Find the group that begins with these words; rather one that is no shorter.
+        """Find the group whose words begin with these; one that is at least as long is preferred.
 
         Where several do, of what looks cut the one counts that has most of the words for its own, the oldest first:
         which it was nobody can tell, and a pattern for each place at which a text was cut would help nobody.

@@ -22,6 +22,7 @@ from observer_actors.patterns.contrast import Contrast
 from observer_actors.patterns.diagnosis import Case, Claim, Inquiry, Reason, Statement
 from observer_actors.patterns.grouping import Example, Pattern
 from observer_actors.patterns.taxonomy import Cause, Ruling
+from observer_actors.problems import UNREADABLE
 
 __all__ = ["SCHEMA", "SYSTEM", "AnswerUnusable", "inquire_about", "read_statement"]
 
@@ -143,7 +144,7 @@ def _decoded(text: str) -> _Answer:
         raise AnswerUnusable("it holds no JSON object")
     try:
         return msgspec.json.decode(text[first : last + 1], type=_Answer)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise AnswerUnusable(str(error)) from error
 
 

@@ -151,7 +151,7 @@ def mid_p(failing_with: int, failing: int, with_: int, total: int) -> float:
 
 
 def _optional(failing: Sequence[Features], succeeding: Sequence[Features]) -> Features:
-    """Give the attributes that some of the ops lack, as those that lack them have them."""
+    """Give each attribute that only some of the ops have, with `ABSENT`: its value in those without it."""
     held = Counter(name for ops in (failing, succeeding) for op in ops for name in op if name.startswith(ATTRIBUTE))
     total = len(failing) + len(succeeding)
     return {name: ABSENT for name, count in held.most_common(OPTIONAL_MAX) if WITH_MIN <= count < total}

@@ -41,8 +41,8 @@ EXAMPLES_MAX: Final = 5
 FEATURES_MAX: Final = 30
 """Features of an endpoint, by name."""
 VALUES_MAX: Final = 8
-"""Values of a feature. What one source alone has used makes room; one of which more than one source has used so many
-more says nothing, and its values are forgotten."""
+"""Values that are kept of a feature. Those that one source alone has used make room; a feature of which several sources
+have used so many more tells nothing, and is forgotten."""
 STRAYS_MAX: Final = 64
 """Values of a source for which others made room, in a feature; further ones are passed over."""
 SHAPES_MAX: Final = 16

@@ -24,6 +24,7 @@ import msgspec
 from observer_actors.event import says_no_input
 from observer_actors.op import Op
 from observer_actors.patterns import template_of
+from observer_actors.problems import UNREADABLE
 
 __all__ = ["ABSENT", "KIND", "SHAPE", "Feature", "features", "is_attribute", "kind_of"]
 
@@ -142,7 +143,7 @@ def _object(text: str) -> tuple[dict[str, Any], bool]:
     if text.endswith("}") and len(text) <= INPUT_CHARS_MAX:
         try:
             return msgspec.json.decode(text, type=dict[str, Any]), True
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
+        except UNREADABLE:
             pass
     return _before_the_cut(text[:INPUT_CHARS_MAX]), False
 
@@ -170,5 +171,5 @@ def _scalar(part: str) -> Any:  # noqa: ANN401 - whatever JSON holds
         return {} if part == "{" else []
     try:
         return msgspec.json.decode(part)
-    except (msgspec.DecodeError, UnicodeError):
+    except UNREADABLE:
         return None

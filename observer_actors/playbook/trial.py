@@ -14,8 +14,8 @@ The rules:
   a verdict counts instead of a report, a second verdict instead of the first.
 * A run without an outcome is *lost* once `WAITING_MAX` further runs have been drawn for the entry: it counts as failed
   until an outcome comes, in either arm alike. Else advice that makes agents hang would never show it. But only a run
-  that an op has named since: of one that has only asked nobody knows whether it was ever begun, and who may ask is not
-  yet who may report.
+  that an op has named since: one that has only asked may never have begun, and the permission to ask is not yet the
+  permission to report.
 * A task is what the request calls so. For each entry and task the outcomes that were settled last in either arm are
   compared: ``fixed`` when the control failed and the exposed succeeded, ``broken`` the other way round.
 

@@ -124,7 +124,7 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
         return min(self.count, 2 * (self.count - max(self.by_source.values(), default=0)))
 
     def weight(self, corroboration: Corroboration) -> int:
-        """Give how many count: while they are not enough nobody is told of it, and all do."""
+        """Give how many count: all while they are not enough, since nobody is told of it then; after that, `shared`."""
         return self.shared(corroboration) if self.suffice(corroboration) else self.count
 
     def joined(self, other: Witnesses) -> Witnesses:

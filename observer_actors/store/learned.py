@@ -34,6 +34,7 @@ import msgspec
 
 from observer_actors.patterns import Diagnosis, Outgoing, Pattern
 from observer_actors.playbook import Copy, Playbook, Row
+from observer_actors.problems import UNREADABLE
 from observer_actors.store.files import StoreDamaged, Trace, opened, transaction, translated
 from observer_actors.store.reading import PLAYBOOK, playbook_rows
 
@@ -189,7 +190,7 @@ class Store:
         snapshot = self.snapshot(name)
         try:
             return None if snapshot is None else msgspec.json.decode(snapshot.body, type=kind)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise StoreDamaged(f"the snapshot {name} cannot be read: {error}") from error
 
     def save_snapshot(self, name: str, snapshot: Snapshot) -> None:
@@ -421,12 +422,12 @@ def _read_all(connection: sqlite3.Connection) -> None:
 def _restored(rows: Iterable[Row], seq: int = 0) -> Playbook:
     try:
         return Playbook.restored(rows, seq)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise StoreDamaged(f"a part of the playbook is not what it should be: {error}") from error
 
 
 def _decoded(rows: Iterable[tuple[str]], kind: type[Record]) -> list[Record]:
     try:
         return [msgspec.json.decode(record, type=kind) for (record,) in rows]
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise StoreDamaged(f"a record is not a {kind.__name__}: {error}") from error

@@ -130,6 +130,14 @@ def test_a_page_is_no_limit(tmp_path: Path) -> None:
         assert lines == (tmp_path / "_observer" / "ops.jsonl").read_text(), "byte for byte the journal"
 
 
+def test_an_export_of_what_came_since_is_refused_where_the_journal_ends_before(daemon: Served) -> None:
+    last = daemon.json("/health")["last_seq"]
+    assert typed("export", "--after-seq", str(last), "--url", daemon.url).returncode == 0
+    ended = typed("export", "--after-seq", str(last + 1), "--url", daemon.url)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert f"the journal ends at {last}" in ended.stderr
+
+
 def test_export_as_csv_can_be_read_by_others(daemon: Served, tmp_path: Path) -> None:
     daemon.event(
         endpoint="csv", source="bot", success=True, input_summary='a "quoted"\nline, with comma', tenant="t", n=5

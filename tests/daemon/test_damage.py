@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import structlog
 import trio
@@ -14,12 +16,14 @@ import trio
 from observer_actors.actors.open_journal import OpenJournal
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.errors import DiskFailed
-from observer_actors.journal import PosixDisk
+from observer_actors.journal import PosixDisk, blocks
 from observer_actors.journal.format import Paths
-from observer_actors.settings import JournalSettings
+from observer_actors.settings import JournalSettings, ListenSettings, Settings
 from tests.commands.typed import typed
+from tests.daemon.inside import daemon_inside, eventually
 from tests.harness import running_daemon
 from tests.journal.support import commit, make_ops
+from tests.journal.test_posix import Rotten
 
 CONFIG = "[journal]\nsegment_bytes_max = 2000\n"
 
@@ -103,6 +107,27 @@ async def test_a_lost_segment_is_told_by_each_start_by_the_metrics_and_by_doctor
             where = ("--data-dir", str(tmp_path / "data"), "--url", daemon.url)
             said = await trio.to_thread.run_sync(partial(typed, "doctor", *where))
             assert (said.returncode, f"{ops} ops of the journal are in no file" in said.stdout) == (1, True), said
+
+
+async def test_a_segment_that_the_medium_does_not_give_stops_nothing_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "ROTTEN_S", 0.5)
+    observer = await _left_by_a_daemon(tmp_path)
+    disk = Rotten(errno.EIO)
+    disk.path, disk.places = next((observer / "segments").glob("*.gz")), range(1_000_000)
+    (observer / "stats.json").unlink()
+    settings = Settings(data_dir=tmp_path / "data", listen=ListenSettings(port=0))
+    with trio.fail_after(60):
+        async with (
+            daemon_inside(settings, disk=disk) as daemon,
+            httpx.AsyncClient(base_url=daemon.addresses[0], trust_env=False, timeout=30) as client,
+        ):
+            assert (await client.post("/event", json={"endpoint": "tool:a"})).json()["seq"] == 31
+            await eventually(lambda: 0 < daemon.stats.stats.all.successes < 30, within_s=30)
+            ops = (await client.get("/ops", params={"limit": 100, "order": "oldest"})).json()["ops"]
+            assert 0 < len(ops) < 31
+            assert daemon.views.damaged_lines()
 
 
 async def test_a_last_line_that_has_rotted_is_told_from_a_torn_one_by_the_counters_that_hold_it(tmp_path: Path) -> None:

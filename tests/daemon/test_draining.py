@@ -35,6 +35,7 @@ async def test_what_was_taken_while_draining_is_not_said_to_have_come_too_late(t
         endpoint = f"{number:02d}"
         assert (b" 200 " in answer) == (endpoint in stored), (endpoint, answer)
         assert answer == b"" or b" 200 " in answer or b" 503 " in answer
+    assert stored, "some had been sent before it was to stop"
 
 
 async def _accepted(statistics: IntakeStatistics) -> None:

@@ -481,6 +481,18 @@ async def test_it_is_ready_soon_and_idles_cheaply(tmp_path: Path, ops: int) -> N
     assert share < 0.5
 
 
+async def test_a_clock_that_is_behind_the_journal_is_told_of(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path) as daemon:
+        await daemon.event(endpoint="a")
+        assert await daemon.stop() == 0
+    active = tmp_path / "_observer" / "ops.jsonl"
+    active.write_bytes(re.sub(rb'"recorded_at":"\d{4}', b'"recorded_at":"2999', active.read_bytes()))
+    async with running_daemon(tmp_path) as daemon:
+        told = await daemon.logged("clock_behind")
+        assert told["seconds"] > 86_400 * 365
+        assert (await daemon.event(endpoint="a"))["seq"] == 2
+
+
 async def test_no_counter_goes_back_over_a_start(tmp_path: Path) -> None:
     """What is still being counted anew is left out: it would rise by all there is, and that is no rate."""
     async with running_daemon(tmp_path) as daemon:
