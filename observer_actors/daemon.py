@@ -113,6 +113,7 @@ class Daemon:
         self._on_step = on_step
         self._decoder = _decoder(settings)
         self._guard = _guard(settings)
+        self._reloading = trio.CapacityLimiter(1)
         self._disk = disk or PosixDisk()
         self._around = around or Surroundings()
         self._build(listeners, disk)
@@ -152,7 +153,9 @@ class Daemon:
             return settings, now, later, _decoder(settings), _guard(settings)
 
         with trio.move_on_after(RELOAD_S):
-            settings, now, later, decoder, guard = await self._around.in_thread(read, abandon_on_cancel=True)
+            settings, now, later, decoder, guard = await self._around.in_thread(
+                read, limiter=self._reloading, abandon_on_cancel=True
+            )
             self.settings, self._decoder, self._guard = settings, decoder, guard  # all, or none
             set_level(settings.log.level)
             return now, later

@@ -13,7 +13,7 @@ import select
 import sys
 import threading
 from collections import deque
-from contextlib import suppress
+from datetime import UTC, datetime
 from functools import cache
 from time import monotonic
 from typing import Any, Final, TextIO, cast
@@ -38,6 +38,7 @@ __all__ = ["configure_journald", "configure_logs", "log_lifecycle", "logger", "s
 WAITING_BYTES_MAX: Final = 1024 * 1024
 """Of lines that nobody reads."""
 LAST_LINES_S: Final = 0.5
+LINES_LOST: Final = "log_lines_lost"
 _WARNINGS: Final = (ActorFailed, ActorParked, ShutdownForced)
 _ERRORS: Final = (RestartsExhausted, MessageQuarantined)
 
@@ -138,18 +139,13 @@ class _Unfailing:
         self._lock = threading.RLock()
 
     def write(self, text: str, /) -> int:
-        """Write whole lines, as soon as there is room for them."""
+        """Write whole lines, as soon as there is room for them.
+
+        It logs nothing itself: whoever logs has the logger's lock.
+        """
         with self._lock:
-            line = text.encode("utf-8", "backslashreplace")
-            if self._waiting_bytes + len(line) > WAITING_BYTES_MAX:
-                self._lost += 1
-            else:
-                self._waiting.append(line)
-                self._waiting_bytes += len(line)
+            self._add(text.encode("utf-8", "backslashreplace"))
             self._pass_on(0.0)
-            if self._lost and not self._waiting:
-                lost, self._lost = self._lost, 0
-                logger("logs").warning("log_lines_lost", lines=lost)
         return len(text)
 
     def flush(self) -> None:
@@ -160,16 +156,39 @@ class _Unfailing:
         with self._lock:
             self._pass_on(LAST_LINES_S)
 
+    def _add(self, line: bytes) -> None:
+        if self._waiting_bytes + len(line) > WAITING_BYTES_MAX:
+            self._lost += 1
+            return
+        self._waiting.append(line)
+        self._waiting_bytes += len(line)
+
     def _pass_on(self, seconds: float) -> None:
         until = monotonic() + seconds
         while self._waiting and self._poll.poll(max(0.0, until - monotonic()) * 1_000):
             line = self._waiting.popleft()
-            written = len(line)
-            with suppress(OSError):
+            try:
                 written = os.write(self._descriptor, line[: select.PIPE_BUF])  # for so much there is room
+            except BlockingIOError:  # somebody else has taken it
+                self._waiting.appendleft(line)
+                return
+            except OSError:
+                self._waiting_bytes -= len(line)
+                self._lost += 1
+                return
             self._waiting_bytes -= written
             if written < len(line):
                 self._waiting.appendleft(line[written:])
+        if self._lost and not self._waiting:
+            lost, self._lost = self._lost, 0
+            self._add(_told_lost(lost))
+            self._pass_on(0.0)
+
+
+def _told_lost(lines: int) -> bytes:
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    told = {"event": LINES_LOST, "actor": "logs", "level": "warning", "timestamp": now, "lines": lines}
+    return msgspec.json.encode(told) + b"\n"
 
 
 def set_level(level: str) -> None:

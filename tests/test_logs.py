@@ -196,29 +196,51 @@ def test_an_unknown_source_is_logged_once_a_label_and_counted_each_time(tmp_path
     assert logged[:3] == [f'source: "{label}" is not a known source; kept as scenario' for label in ("a", "b", "s0")]
 
 
-def test_whoever_does_not_read_the_log_holds_nobody_up(capfd: pytest.CaptureFixture[str]) -> None:
+UNREAD: Final = """
+import sys
+from observer_actors.logs import configure_logs, logger
+configure_logs("info")
+for number in range(2_000):
+    logger("a").info("said", number=number, text="x" * 1_000)
+print("all said", flush=True)
+sys.stdin.readline()
+logger("a").info("last")
+"""
+
+
+def test_whoever_does_not_read_the_log_holds_nobody_up_and_is_told_what_is_lost() -> None:
+    command = [sys.executable, "-c", UNREAD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"all said\n"
+        _, said = process.communicate(b"\n", timeout=30)
+    told = [json.loads(line) for line in said.splitlines()]
+    numbers = [line["number"] for line in told if line["event"] == "said"]
+    assert numbers == list(range(len(numbers)))
+    assert 900 < len(numbers) < 1_100
+    assert [(line["event"], line.get("lines")) for line in told[len(numbers) :]] == [
+        ("last", None),
+        ("log_lines_lost", 2_000 - len(numbers)),
+    ]
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_told_of_later() -> None:
     reader, writer = os.pipe()
-    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4_096)
     sink = _Unfailing(writer)
-    configure_logs("info")
-    for number in range(2_000):
-        sink.write(f"{number} {'x' * 1_000}\n")
-    parts = [os.read(reader, 65_536)]
-    while parts[-1]:
-        sink.write("")
-        os.set_blocking(reader, False)
-        try:
-            parts.append(os.read(reader, 65_536))
-        except BlockingIOError:
-            break
-    told = b"".join(parts).decode().splitlines()
-    assert told == [f"{number} {'x' * 1_000}" for number in range(len(told))]
-    assert 1_000 < len(told) < 1_100
-    (line,) = lines(capfd)
-    assert (line["event"], line["lines"]) == ("log_lines_lost", 2_000 - len(told))
+    broken = os.dup(writer)
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, writer)
+    for _ in range(3):
+        sink.write("nobody has it\n")
+    os.dup2(broken, writer)
+    sink.write("this one is there\n")
+    told = os.read(reader, 65_536).decode().splitlines()
+    assert told[0] == "this one is there"
+    assert json.loads(told[1])["lines"] == 3
     os.close(reader)
     sink.write("nobody there\n")
-    os.close(writer)
+    for descriptor in (writer, broken, full):
+        os.close(descriptor)
 
 
 def test_a_daemon_whose_log_nobody_reads_serves_and_ends(tmp_path: Path) -> None:

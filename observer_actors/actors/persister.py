@@ -286,6 +286,8 @@ class Persister:
             if str(error) != self._seal_fails:
                 self._log.error("seal_failed", error=str(error), hint=error.hint)
             self._seal_fails = str(error)
+            if writer.statistics().is_broken:  # renamed, and no new one made: nothing can be written until it is
+                self._refuse((), error)
             return
         self._seal_fails = ""
         if self._elsewhere is not None:

@@ -22,7 +22,7 @@ __all__ = ["LEDGER", "ClientStatistics", "Ledger", "NowAndThen", "statistics", "
 
 WARNING_SECONDS: Final = 60.0
 SAID_MAX: Final = 100
-_SAID: Final[set[str]] = set()
+_SAID: Final[set[tuple[str, str]]] = set()
 """What `warn_once` has said."""
 
 
@@ -138,8 +138,8 @@ def warn(event: str, **fields: object) -> None:
 
 def warn_once(event: str, about: str, hint: str) -> None:
     """Log what concerns all events of a kind, once in this process."""
-    if about not in _SAID and len(_SAID) < SAID_MAX:
-        _SAID.add(about)
+    if (event, about) not in _SAID and len(_SAID) < SAID_MAX:
+        _SAID.add((event, about))
         warn(event, about=about, hint=hint)
 
 

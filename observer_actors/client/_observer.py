@@ -39,7 +39,8 @@ class Observer(Recorder):
     but for `report_verdict`, nor waits longer than is said.
 
     At the end of the interpreter, or of a worker of `multiprocessing`, what is left is sent within ``close_seconds``. A
-    process that ends otherwise (`os._exit`, a signal) calls `close` itself.
+    process that ends otherwise (`os._exit`, or a signal, by which the end of a `multiprocessing.Pool`'s block ends its
+    workers) calls `close` itself.
 
     :param url: the daemon: ``http://…`` or ``unix:///PATH``; by default OBSERVER_URL, else 127.0.0.1 at OBSERVER_PORT
         or 3800. A token is taken from OBSERVER_TOKEN. Both are read anew for each request.

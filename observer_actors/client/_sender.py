@@ -9,6 +9,7 @@ thread.
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import threading
 import time
@@ -89,6 +90,11 @@ class Sender:
         with self._lock:
             self._deadline = time.monotonic() + self._close_s
         self._outbox.hurry(close=True)
+
+    @property
+    def is_ending(self) -> bool:
+        """It has been told to close."""
+        return self._deadline is not None
 
     def wait_ended(self) -> None:
         """Wait until it is closed, or its time is over."""
@@ -177,6 +183,8 @@ def warn_of_source(delivery: Delivery) -> None:
 
 _ended: Final = threading.Event()
 """All are closed: handlers of the host's that were registered before ours are called after it."""
+_closes_with: Final[dict[str, int]] = {}
+"""The worker in which `_close_all` is registered."""
 _living: Final[weakref.WeakSet[Sender]] = weakref.WeakSet()
 
 
@@ -184,7 +192,8 @@ def _close_all() -> None:
     """Let all end at the same time, so that their limits do not add up."""
     senders = list(_living)
     for sender in senders:
-        sender.end()
+        if not sender.is_ending:
+            sender.end()
     for sender in senders:
         sender.wait_ended()
     _ended.set()
@@ -196,8 +205,10 @@ def _close_with_worker() -> None:
     They are registered in the worker: it forgets those of its parent.
     """
     process, util = map(sys.modules.get, ("multiprocessing.process", "multiprocessing.util"))
-    if process is not None and util is not None and process.parent_process() is not None:
-        util.Finalize(None, _close_all, exitpriority=0)
+    if process is None or util is None or process.parent_process() is None or _closes_with.get("pid") == os.getpid():
+        return
+    _closes_with["pid"] = os.getpid()
+    util.Finalize(None, _close_all, exitpriority=0)
 
 
 atexit.register(_close_all)

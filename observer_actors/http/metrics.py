@@ -114,18 +114,24 @@ class DaemonCollector(Collector):
 
     def _lifetime(self) -> Iterator[Metric]:
         stats = self._views.stats.stats
-        operations = CounterMetricFamily("observer_operations", "Ops ever committed.", labels=["source", "outcome"])
+        operations = CounterMetricFamily(
+            "observer_operations",
+            "Ops ever committed; absent while counted anew.",
+            labels=["source", "outcome"],
+        )
         for source, tally in sorted(stats.sources.items()):
             operations.add_metric([_label(source), "success"], tally.successes)
             operations.add_metric([_label(source), "failure"], tally.failures)
         yield operations
         endpoints = CounterMetricFamily(
             "observer_endpoint_operations",
-            "Ops by endpoint, the first 200 by name.",
+            "Ops by endpoint, the first 200 by name; likewise.",
             labels=["endpoint", "outcome"],
         )
         durations = SummaryMetricFamily(
-            "observer_endpoint_duration_seconds", "Duration the callers reported.", labels=["endpoint"]
+            "observer_endpoint_duration_seconds",
+            "Duration the callers reported; likewise.",
+            labels=["endpoint"],
         )
         failed = _newest_failures(self._views.ring.ring)
         for endpoint, endpoint_tally in sorted(stats.endpoints.items()):
@@ -187,7 +193,7 @@ class DaemonCollector(Collector):
             claims = CounterMetricFamily(
                 f"observer_{kind}_claims",
                 "Ops that claimed success: all, those whose output says otherwise, those whose run has a verdict, and"
-                " those whose run's verdict was a failure.",
+                " those whose run's verdict was a failure; absent while counted anew.",
                 labels=[kind, "doubt"],
             )
             for label, counts in sorted(labels.items()):

@@ -41,9 +41,9 @@ from observer_actors.op import Op
 __all__ = ["BlockFacts", "BlockStale", "BlockStore", "Patience", "Span", "describe_block", "members", "unreadable"]
 
 ROTTEN_S: Final = 5.0
-"""A place that has not let itself be read for so long is damaged. Until then it may be a path to the disk that comes
-back: who reads tries again, and the actors' backoff takes longer than this."""
-PLACES_MAX: Final = 10_000
+"""A segment with a place that has not let itself be read for so long is damaged there. Until then it may be a path to
+the disk that comes back: who reads tries again, and the actors' backoff takes longer than this. Consumers go on behind
+what is damaged, for good."""
 _INDEXES_MAX: Final = 64
 """Segments whose block index is held in memory: about 50 KB each."""
 
@@ -74,22 +74,25 @@ class Span(Struct, frozen=True):
 
 
 class Patience:
-    """Since when which places of sealed segments do not let themselves be read. It outlives the stores that ask it."""
+    """Since when which sealed segments do not let themselves be read. It outlives the stores that ask it."""
 
     def __init__(self) -> None:
-        self._since: dict[tuple[Path, int], float] = {}
+        self._since: dict[Path, tuple[int, float]] = {}
+        """Segment -> the first place that could not be read, and when."""
 
     def is_over(self, path: Path, offset: int) -> bool:
-        """Note that a place cannot be read; say whether it is to be taken for damaged."""
-        if len(self._since) >= PLACES_MAX:
-            self._since.clear()
+        """Note that a place cannot be read; say whether that of its segment which cannot be is damaged.
+
+        One place has to wait for it, and what else cannot be read then waits no more.
+        """
         now = monotonic()
-        return now - self._since.setdefault((path, offset), now) >= ROTTEN_S
+        _, since = self._since.setdefault(path, (offset, now))
+        return now - since >= ROTTEN_S
 
     def was_read(self, path: Path, offset: int) -> None:
-        """Note that a place can be read."""
-        if self._since:
-            self._since.pop((path, offset), None)
+        """Note that a place can be read: if it is the one that could not be, patience begins anew."""
+        if self._since and self._since.get(path, (-2, 0.0))[0] == offset:
+            del self._since[path]
 
 
 class BlockStore:
@@ -115,7 +118,8 @@ class BlockStore:
             try:
                 found = self._find(segment)
             except OSError as error:
-                raise self._stale(segment.path, -1, error) from error
+                self._judge(segment.path, -1, error)
+                raise
             self._patience.was_read(segment.path, -1)
             self._spans[key] = found
             while len(self._spans) > _INDEXES_MAX:
@@ -142,7 +146,8 @@ class BlockStore:
         except FileNotFoundError as error:
             raise BlockStale(f"{span.path.name} is gone") from error
         except OSError as error:
-            raise self._stale(span.path, span.offset, error) from error
+            self._judge(span.path, span.offset, error)
+            raise
         except zlib.error as error:
             raise BlockStale(f"{span.path.name} at byte {span.offset}: {error}") from error
 
@@ -164,11 +169,13 @@ class BlockStore:
             ops = [op for op in ops if span.first_seq <= op.seq <= span.last_seq]
         return ops, bad
 
-    def _stale(self, path: Path, offset: int, error: OSError) -> Exception:
-        """Give what to raise: a place of a sealed segment that stays unreadable is damage, as other bytes are."""
-        if path == self._paths.active or not is_rotten(error) or not self._patience.is_over(path, offset):
-            return error
-        return BlockStale(f"{path.name} cannot be read: {error}")
+    def _judge(self, path: Path, offset: int, error: OSError) -> None:
+        """Take a place of a sealed segment that stays unreadable for damage, as other bytes are.
+
+        :raises BlockStale: it is.
+        """
+        if path != self._paths.active and is_rotten(error) and self._patience.is_over(path, offset):
+            raise BlockStale(f"{path.name} cannot be read: {error}") from error
 
     def _find(self, segment: Segment) -> tuple[Span, ...]:
         if segment.entry is None:

@@ -9,7 +9,7 @@
 ``segments/ops-<first seq>.index.json``        block index of one segment; derived, may be deleted
 ``segments/manifest.json``                     format version, and what each compacted segment must hold
 ``ops.jsonl.torn-<n>``                         bytes set aside by a recovery; no part of the journal
-``lock``                                       held with flock by the daemon; holds its process id
+``lock``                                       held with flock by the daemon, as the folder is; holds its pid
 =============================================  ==========================================================
 
 **Lines.** One JSON object a line, ended by one newline, keys in the order of `observer_actors.op.Op`. No NUL byte

@@ -39,7 +39,11 @@ class DirectoryLock:
             file = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
             self.descriptors: tuple[int, ...] = (file,)
             """Whoever is given them holds the lock too."""
-            self.descriptors = (file, os.open(paths.observer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            try:
+                self.descriptors = (file, os.open(paths.observer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            except OSError:
+                self.close()
+                raise
         if not all(map(_taken, self.descriptors)):
             holder = os.pread(file, 20, 0).decode("ascii", "replace").strip() or "unknown"
             self.close()

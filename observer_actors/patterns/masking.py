@@ -90,6 +90,17 @@ _HOST_ENDS: Final = (
     "|se|sg|sk|tr|tw|ua|uk|us|vn|za)"
 )
 """Ends of host names that are no ends of module or class names; two-letter ones only behind two labels or more."""
+_REASONS: Final = (
+    "bad request|unauthorized|payment required|forbidden|not found|method not allowed|not acceptable"
+    "|proxy authentication required|request timeout|conflict|gone|length required|precondition failed"
+    "|(?:request entity|content|payload) too large|request-uri too long|uri too long|unsupported media type"
+    "|(?:requested )?range not satisfiable|expectation failed|i'm a teapot|misdirected request"
+    "|unprocessable (?:entity|content)|locked|failed dependency|too early|upgrade required|precondition required"
+    "|too many requests|request header fields too large|unavailable for legal reasons|internal server error"
+    "|not implemented|bad gateway|service unavailable|gateway timeout|http version not supported"
+    "|variant also negotiates|insufficient storage|loop detected|not extended|network authentication required"
+).replace(" ", "[ ]")
+"""Of HTTP's errors, in the words of RFC 9110, of those it replaced, and of IANA's registry."""
 _FILE_ENDS: Final = (
     "py|pyc|js|mjs|cjs|ts|tsx|jsx|c|cc|cpp|cxx|h|hh|hpp|java|kt|go|rs|rb|php|cs|swift|scala|clj|ex|erl|sh|pl|lua|sql"
     "|so|dll|exe|jar|conf|cfg|ini|log|txt|json|xml|ya?ml|toml|html?|css|md|csv|lock"
@@ -105,7 +116,7 @@ _VARYING: Final = re.compile(
         (?P<COLON>\s?:\s?)(?P<R>["'])(?P<PROSE>(?:(?!(?P=R))[^\\])*)(?P=R))
     | (?P<key>"[^"\\:]{{1,64}}"(?=\s?:) | (?<!\w)'[^'\\:]{{1,64}}'(?=\s?:))
     | (?P<request>"(?P<METHOD>GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|TRACE)[ ][^"\\]*")
-    | (?P<status>(?P<S>["'])\d{{3}}(?P<REASON>[ ][a-z][a-z \-]{{0,40}})(?P=S))
+    | (?P<status>(?P<S>["'])\d{{3}}(?P<REASON>[ ](?:{_REASONS}))(?P=S))
     | (?P<url>(?<!\w)[a-z][a-z0-9+.\-]{{1,15}}://[^\s"'<>]+)
     | (?P<email>(?<![\w.+\-])[\w.+\-]{{1,64}}@\w[\w\-]*(?:\.[\w\-]+)+)
     | (?P<str>\\?"(?:[^"\\]|\\[^"])*\\?" | (?<!\w)'(?:[^'\\]|\\.)*'(?!\w) | `[^`']+[`'])

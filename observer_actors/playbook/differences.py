@@ -61,7 +61,7 @@ class Difference(NamedTuple):
 
     @property
     def is_one_of_many(self) -> bool:
-        """The value that works is but one that does: to name it would be to advise another customer, say."""
+        """The value that works is but one of several: it is an example, and not what to send (another customer)."""
         return self.ways > 1 and self.feature != SHAPE and not self.feature.endswith(KIND)
 
 

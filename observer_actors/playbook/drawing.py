@@ -141,8 +141,8 @@ def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
         parts.append(ruling.advice)
     values = {key: tally.shared(corroboration) for key, tally in failure.values.items()}
     found = against_successes(counts, values, count) if enough else None
-    if found is not None:
-        parts.append(_difference(found))
+    if found is not None and (difference := _difference(found)):
+        parts.append(difference)
     again = endpoint.recoveries.get(root)
     if again is not None and enough:
         again_bad, again_ok = again.bad.shared(corroboration), again.ok.shared(corroboration)
@@ -321,7 +321,10 @@ def _usual_shape(endpoint: Endpoint, corroboration: Corroboration) -> str:
 
 
 def _difference(found: Difference) -> str:
+    """Say what sets the failing calls apart; nothing where only what works may be told, and that is no advice."""
     fails, works = found.fails, found.works
+    if not found.tells_fails and (found.is_one_of_many or is_attribute(found.feature)):
+        return ""
     if works is None or (found.tells_fails and (found.is_one_of_many or is_attribute(found.feature))):
         such = f", such as {works.value} ({_of(works)})" if works and not is_attribute(found.feature) else ""
         failing = f"Calls with {_phrase(found.feature, fails)} succeeded {_of(fails)} times"

@@ -132,8 +132,7 @@ class EntryTrial(msgspec.Struct):
     """The counts of one entry."""
 
     began: int = 0
-    """The seq of the op with which it began: no other trial of the entry has it, also when the entry was forgotten. 0
-    where older rules have written it."""
+    """The seq of the op with which it began: no other trial of the entry has it, also when the entry was forgotten."""
     exposed: Arm = Arm()
     control: Arm = Arm()
     by_source: dict[str, Sides] = msgspec.field(default_factory=dict)
