@@ -230,7 +230,7 @@ class Daemon:
             self.commits,
             self.ring,
             self.cycle,
-            path=data_dir / "_observer" / "stats.json",
+            path=Paths(data_dir).counters,
             disk=self._disk,
             in_thread=around.in_thread,
             log=logger("stats"),

@@ -190,6 +190,11 @@ class Paths(Struct, frozen=True):
         return self.segments / "manifest.json"
 
     @property
+    def counters(self) -> Path:
+        """What has been counted, by who follows the journal; derived, may be deleted."""
+        return self.observer / "stats.json"
+
+    @property
     def lock(self) -> Path:
         """The file that the daemon holds locked."""
         return self.observer / "lock"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from observer_actors.journal.blocks import BlockStore
@@ -22,8 +23,19 @@ from observer_actors.journal.judging import Finding, Findings, LineJudge, Positi
 from observer_actors.journal.lines import chunks
 from observer_actors.journal.lock import directory_in_use
 from observer_actors.journal.surveying import Survey, undisturbed_survey
+from observer_actors.problems import UNREADABLE
 
 __all__ = ["Finding", "VerifyReport", "verify"]
+
+
+class _Counters(Struct, frozen=True):
+    last_seq: int = 0
+
+
+class _Snapshot(Struct, frozen=True):
+    """What is read of the counters that were saved."""
+
+    stats: _Counters
 
 
 class VerifyReport(Struct, frozen=True, kw_only=True):
@@ -107,6 +119,7 @@ class _Verification:
             segments += isinstance(following, Segment)
             file = following
         self._judge_surroundings(found)
+        self._judge_end(position.expected - 1)
         return self._report(position, segments)
 
     def _look(self) -> Survey:
@@ -192,6 +205,18 @@ class _Verification:
             if ".damaged-" in name:
                 what = "a damaged manifest, set aside and rebuilt"
                 self._findings.add(_finding("notice", f"segments/{name}", what))
+
+    def _judge_end(self, last_seq: int) -> None:
+        """Say that the journal ends too early, where the saved counters have counted what was behind its end."""
+        path = self._paths.counters
+        try:
+            data = self._disk.read(path, 0, self._disk.size(path))
+            counted = msgspec.json.decode(data, type=_Snapshot).stats.last_seq
+        except (OSError, *UNREADABLE):
+            return
+        if counted > last_seq and not self._in_use:
+            what = f"ends at {last_seq}, and ops up to {counted} were counted: what was acknowledged between is lost"
+            self._findings.add(_finding("damage", self._name(self._paths.active), what))
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._paths.observer))

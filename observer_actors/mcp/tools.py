@@ -18,9 +18,12 @@ SOURCE: Final = "mcp"
 """Who reports, unless the operator of a server over standard input and output says otherwise."""
 ENTRY_URI: Final = "playbook://entries/"
 ENTRIES_MAX: Final = 1_000
-Text = Annotated[str, Meta(max_length=10_000)]
+TEXT_CHARS_MAX: Final = 10_000
+Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 Name = Annotated[str, Meta(max_length=128)]
 Few = Annotated[int, Meta(ge=1, le=100)]
+Given = Text | dict[str, Any] | list[Any]
+"""What goes in or comes out: a text, or JSON, which becomes one."""
 Scalar = str | int | float | bool | None
 
 
@@ -41,7 +44,7 @@ class GetAdvice(Arguments, frozen=True):
     """See `TOOLS`."""
 
     endpoint: Annotated[str, Meta(max_length=1_000, description="What you are about to call, such as sql:run.")]
-    input: Annotated[str, Meta(max_length=10_000, description="What you are about to call it with.")] = ""
+    input: Annotated[Given, Meta(description="What you are about to call it with: a text, or JSON.")] = ""
     role: Annotated[str, Meta(max_length=128, description="In which role you act.")] = ""
     run: Annotated[str, Meta(max_length=128, description="A name for this whole episode; the same in each call.")] = ""
     task: Annotated[str, Meta(max_length=128, description="What the episode is for.")] = ""
@@ -55,8 +58,8 @@ class ReportOutcome(Arguments, frozen=True):
     endpoint: Annotated[str, Meta(max_length=1_000, description="What was called, such as sql:run.")]
     success: Annotated[bool, Meta(description="Whether it did what it was called for.")]
     error: Annotated[Text, Meta(description="What went wrong, in the words of the error.")] = ""
-    input: Annotated[Text, Meta(description="What went in.")] = ""
-    output: Annotated[Text, Meta(description="What came out, in short.")] = ""
+    input: Annotated[Given, Meta(description="What went in: a text, or JSON.")] = ""
+    output: Annotated[Given, Meta(description="What came out, in short: a text, or JSON.")] = ""
     duration_ms: Annotated[float, Meta(ge=0, description="How long it took.")] = 0
     run: Annotated[Name, Meta(description="The name of this episode.")] = ""
     advice_id: Annotated[Name, Meta(description="From get_advice, also when it gave no entries.")] = ""
@@ -103,8 +106,8 @@ class Tool(msgspec.Struct, frozen=True):
 
 def _advice(given: GetAdvice, _source: str) -> Call:
     call = _get("/advice", given)
-    attrs = {"attrs": msgspec.json.encode(given.attrs).decode() if given.attrs else ""}
-    return msgspec.structs.replace(call, parameters=advice_query(call.parameters | attrs))
+    said = {"attrs": _said(given.attrs), "input": _said(given.input)}
+    return msgspec.structs.replace(call, parameters=advice_query(call.parameters | said))
 
 
 def _outcome(given: ReportOutcome, source: str) -> Call:
@@ -114,10 +117,10 @@ def _outcome(given: ReportOutcome, source: str) -> Call:
         "endpoint": given.endpoint,
         "success": given.success,
         "duration_ms": given.duration_ms,
-        "input_summary": given.input,
+        "input_summary": _said(given.input),
         "attrs": _known(run=given.run, advice_id=given.advice_id) | given.attrs,
     }
-    event |= _known(output_summary=given.output, error=given.error, role=given.role)
+    event |= _known(output_summary=_said(given.output), error=given.error, role=given.role)
     return Call("POST", "/event", content=msgspec.json.encode(event))
 
 
@@ -200,6 +203,11 @@ def entry_call(uri: str) -> Call | None:
 
 def _get(path: str, given: Arguments) -> Call:
     return Call("GET", path, {name: str(value) for name, value in msgspec.structs.asdict(given).items() if value != ""})
+
+
+def _said(given: str | dict[str, Any] | list[Any]) -> str:
+    """Give a text as it is, and JSON as one; nothing for what is empty."""
+    return given if isinstance(given, str) else msgspec.json.encode(given).decode()[:TEXT_CHARS_MAX] if given else ""
 
 
 def _known(**values: str) -> dict[str, Any]:

@@ -110,6 +110,17 @@ async def test_an_agent_asks_reports_and_looks_up(connect: Connect, daemon: Serv
         assert failures["failures"][0]["endpoint"] == "sql:run"
 
 
+async def test_what_goes_in_and_comes_out_may_be_json(connect: Connect, daemon: Served) -> None:
+    async with connect(daemon.url) as client:
+        given = {"q": "select 1", "limit": 3}
+        assert (await called(client, "get_advice", endpoint="sql:run", input=given))["advice_id"]
+        told = {"endpoint": "sql:run", "success": True, "input": given, "output": [1, "é"]}
+        seq = (await called(client, "report_outcome", **told))["seq"]
+        op = daemon.json(f"/ops/{seq}")
+        assert (op["input_summary"], op["output_summary"]) == ('{"q":"select 1","limit":3}', '[1,"é"]')
+        assert "input" in await refused(client, "report_outcome", endpoint="a", success=True, input=3)
+
+
 async def test_an_agent_does_not_choose_who_reports(connect: Connect, daemon: Served) -> None:
     async with connect(daemon.url) as client:
         (tool,) = (tool for tool in (await client.list_tools()).tools if tool.name == "report_outcome")

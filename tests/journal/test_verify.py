@@ -10,6 +10,7 @@ import pytest
 
 from observer_actors.errors import DiskFailed, FormatUnknown
 from observer_actors.journal import DirectoryLock, PosixDisk, VerifyReport, compact, retain, verify
+from observer_actors.journal.files import replace_file
 from observer_actors.journal.verify import Finding
 from observer_actors.settings import JournalSettings
 from tests.fakes.disk import FakeDisk
@@ -289,6 +290,23 @@ def test_a_writer_at_any_point_of_a_check_makes_no_false_damage(reads: int, what
     report = verify(DATA, disk=disk, in_use=True)
     assert report.findings == ()
     assert report.last_seq in {25, 32}
+
+
+@pytest.mark.parametrize("content", [b'{"stats":{"last_seq":30},"crc32":0}', b"{", b'{"stats":3}', b"[" * 100_000])
+def test_counters_that_end_with_the_journal_or_cannot_be_read_say_nothing(content: bytes) -> None:
+    disk = prepared()
+    replace_file(disk, PATHS.counters, content)
+    assert check(disk).findings == ()
+
+
+def test_a_journal_that_ends_before_what_was_counted_has_lost_something() -> None:
+    disk = prepared()
+    replace_file(disk, PATHS.counters, b'{"stats":{"last_seq":33},"crc32":0}')
+    (found,) = check(disk).findings
+    assert (found.severity, found.file) == ("damage", "ops.jsonl")
+    assert "up to 33" in found.what
+    assert "ends at 30" in found.what
+    assert verify(DATA, disk=disk, in_use=True).damage == 0, "they may be a moment ahead of the look"
 
 
 def test_a_directory_in_use_gives_no_false_damage(tmp_path: Path) -> None:
