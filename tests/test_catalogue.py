@@ -437,10 +437,13 @@ def test_kinds_of_errors_stay_apart(text: str) -> None:
         assert len(set(templates(*(text.format(word) for word in words)))) == len(words)
 
 
+HTTPX_MORE = "https://developer.mozilla.org/en-US/docs/Web/HTTP/Status"
+
+
 def test_statuses_as_httpx_words_them_are_told_apart() -> None:
     said = [
         f"{'Client' if status < HTTPStatus.INTERNAL_SERVER_ERROR else 'Server'} error '{status.value} {status.phrase}'"
-        f" for url 'https://{host}.example/{host}'\nFor more information check: https://a.example/{status.value}"
+        f" for url 'https://{host}.example/v1/users/{host}'\nFor more information check: {HTTPX_MORE}/{status.value}"
         for host in range(4)
         for status in map(HTTPStatus, (400, 401, 403, 404, 405, 409, 410, 422, 423, 429, 500, 502, 503, 504))
     ]
