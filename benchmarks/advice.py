@@ -22,8 +22,6 @@ from benchmarks.processes import cpu_seconds
 from benchmarks.rivals import Server, running_ours
 from tests.parity.program import ProgramFailed
 
-__all__ = ["ADVICE", "FULL_PLAYBOOK", "runs"]
-
 ENTRIES: Final = 10_000
 """As many as the playbook holds."""
 ENDPOINTS: Final = 900

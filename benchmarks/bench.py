@@ -18,8 +18,6 @@ from benchmarks.results import Results
 from tests.parity.bun import Unavailable, installed_bun
 from tests.parity.seed import seed_program
 
-__all__ = ["Bench", "find_tools"]
-
 ROOT: Final = Path(__file__).parents[1]
 _PROGRAMS: Final = {
     "wrk": "the load generator of most measurements",

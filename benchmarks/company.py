@@ -16,8 +16,6 @@ from benchmarks.events import check_stored, warmed
 from benchmarks.load import SINGLES, press
 from benchmarks.rivals import Server, running_ours
 
-__all__ = ["ALONE", "COMPANY", "IN_COMPANY", "read_slowly", "runs"]
-
 ALONE: Final = "alone"
 IN_COMPANY: Final = "in company"
 CONNECTIONS: Final = 32

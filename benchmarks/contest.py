@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Contest", "Figure", "Run", "Unmeasured"]
-
 Run = Callable[[], Awaitable[Mapping[str, float]]]
 """Starts a contestant afresh, warms it up, measures it once, stops it; gives figure -> value."""
 

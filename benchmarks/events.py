@@ -15,22 +15,6 @@ from benchmarks.payload import BATCH_EVENTS, EVENT_BYTES, VARIATIONS
 from benchmarks.rivals import Server, running_bare, running_ours, running_redis, running_the_seed
 from tests.parity.program import ProgramFailed
 
-__all__ = [
-    "BARE",
-    "BATCH",
-    "BATCH_CONNECTIONS",
-    "EVENT_C32",
-    "EVENT_C256",
-    "OURS",
-    "REDIS",
-    "SEED",
-    "batch_runs",
-    "check_stored",
-    "last_seq",
-    "runs",
-    "warmed",
-]
-
 OURS: Final = "ours"
 SEED: Final = "the seed"
 REDIS: Final = "Redis"

@@ -28,8 +28,6 @@ from benchmarks.scores import adjusted_rand, grouping_scores
 from observer_actors.patterns import Catalogue
 from observer_actors.patterns.masking import marked
 
-__all__ = ["AIRLINE", "ALL", "GROUPING", "OURS", "SETS", "grown_bytes", "runs"]
-
 SHARED_VARIABLE: Final = "OBSERVER_SHARED"
 """The folder of real data; without it, `shared` beside the repository, as in the tests."""
 SETS: Final = ("Apache", "HPC", "Linux", "OpenSSH", "Spark")

@@ -23,8 +23,6 @@ from benchmarks.payload import events
 from benchmarks.rivals import Server, fresh_folder, running_bare, running_ours
 from tests.parity.program import ProgramFailed, end_of, own_environment, started
 
-__all__ = ["HALF_LOAD", "full_rate", "paced", "runs"]
-
 DISK: Final = "the disk alone"
 HALF_LOAD: Final = Contest(
     "half-load",

@@ -24,19 +24,6 @@ from benchmarks.rivals import fresh_folder, running_ours
 from observer_actors.op import iso_milliseconds
 from tests.parity.program import ProgramFailed
 
-__all__ = [
-    "EMPTY",
-    "FULL",
-    "FULL_COLD",
-    "QUERIES",
-    "QUERY_NAMES",
-    "START",
-    "THROUGHPUT",
-    "query_runs",
-    "start_runs",
-    "throughput_runs",
-]
-
 EMPTY: Final = "empty journal"
 FULL: Final = "full journal"
 FULL_COLD: Final = "full journal, not in memory"

@@ -21,8 +21,6 @@ from observer_actors.secrets import Secrets
 from observer_actors.settings import JournalSettings
 from observer_actors.stats import Stats
 
-__all__ = ["COMMITS", "HOSTS", "PASSES", "Pass", "commits"]
-
 Pass = Callable[[], int]
 """Handles `BATCH_EVENTS` events, and says how many of them came out."""
 

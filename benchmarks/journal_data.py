@@ -29,8 +29,6 @@ from observer_actors.op import Op, iso_milliseconds
 from observer_actors.playbook.fold import VERSION
 from observer_actors.settings import JournalSettings
 
-__all__ = ["STEP_US", "clone", "first_time", "forget_pages", "full_journal"]
-
 STEP_US: Final = 10_000
 """Between two ops: a hundred a second, so that ten million are 28 hours."""
 COMMIT_OPS: Final = 5_000

@@ -18,8 +18,6 @@ from benchmarks.payload import events
 from benchmarks.rivals import fresh_folder
 from observer_actors.event import Event
 
-__all__ = ["LIMITS", "runs"]
-
 LIMITS: Final = Contest(
     "limits",
     "The bare limits",

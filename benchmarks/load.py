@@ -19,8 +19,6 @@ from benchmarks.processes import cpu_seconds, note_cpu
 from benchmarks.rivals import Server, fresh_folder, redis_says
 from tests.parity.program import ProgramFailed, end_of, own_environment, started
 
-__all__ = ["BATCHES", "SINGLES", "Load", "press", "press_redis", "run_to_its_end", "warm_up"]
-
 LATE_SECONDS_MAX: Final = 60.0
 """A load generator that is this late does not come back."""
 TIMEOUT_SECONDS: Final = 30

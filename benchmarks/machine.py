@@ -13,8 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-__all__ = ["disk_folder", "file_system", "free_bytes", "machine", "versions"]
-
 ROOT: Final = Path(__file__).parents[1]
 _MEMORY_SYSTEMS: Final = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 _PACKAGES: Final = ("observer-actors", "trio", "httptools", "msgspec", "hypercorn", "quart", "quart-trio")

@@ -21,8 +21,6 @@ from benchmarks.payload import VARIATIONS, event
 from benchmarks.processes import sample_memory
 from benchmarks.rivals import running_ours
 
-__all__ = ["CONTESTANTS", "MEMORY", "runs"]
-
 _WIDE: Final = [
     {**event(number), "error": f"timeout of unit {number} \U0001f600 {'lorem ipsum dolor ' * 400}", "success": False}
     for number in range(VARIATIONS)

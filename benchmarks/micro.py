@@ -17,8 +17,6 @@ from benchmarks.load import run_to_its_end
 from benchmarks.payload import BATCH_EVENTS
 from benchmarks.rivals import fresh_folder
 
-__all__ = ["MICRO", "runs"]
-
 MICRO: Final = Contest(
     "micro",
     "The hot functions by themselves",

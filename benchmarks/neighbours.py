@@ -19,8 +19,6 @@ from benchmarks.load import BATCHES, Load, press
 from benchmarks.payload import batches
 from benchmarks.rivals import Server, running_ours
 
-__all__ = ["NEIGHBOURS", "runs"]
-
 CONNECTIONS: Final = 16
 RATE: Final = 100.0
 POLL_SECONDS: Final = 0.1

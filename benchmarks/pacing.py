@@ -22,8 +22,6 @@ from msgspec import Struct
 
 from benchmarks.payload import events
 
-__all__ = ["CONNECTIONS", "Paced"]
-
 CONNECTIONS: Final = 64
 """More than are ever busy at half load; when none is free, requests wait, and their latency counts on."""
 AFTER_SECONDS_MAX: Final = 10.0

@@ -6,8 +6,6 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["BATCH_EVENTS", "EVENT_BYTES", "VARIATIONS", "batches", "event", "events"]
-
 EVENT_BYTES: Final = 226
 VARIATIONS: Final = 256
 """Different events, taken in turn: together they are longer than zlib's window, so the daemon's compression gets no

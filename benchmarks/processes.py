@@ -10,8 +10,6 @@ from typing import Final
 
 import trio
 
-__all__ = ["children", "cpu_seconds", "note_cpu", "resident_bytes", "sample_memory"]
-
 LOOK_SECONDS: Final = 0.1
 MEMORY_LOOK_SECONDS: Final = 1.0
 

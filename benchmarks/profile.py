@@ -21,8 +21,6 @@ from benchmarks.profiled import WAITING, Sums
 from benchmarks.rivals import Server, fresh_folder, running_ours
 from tests.parity.program import wait_until
 
-__all__ = ["PROFILE", "runs", "shares_between"]
-
 _WHOSE: Final[Mapping[str, str]] = {
     "reading": "Express._read",
     "answering": "Express._answer",

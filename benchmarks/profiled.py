@@ -23,8 +23,6 @@ from msgspec import Struct
 
 from observer_actors.cli import main
 
-__all__ = ["WAITING", "Sums"]
-
 WAITING: Final = "waiting"
 """The event loop has nothing to do."""
 

@@ -8,8 +8,6 @@ from benchmarks.contest import Contest, Figure
 from benchmarks.results import Results, Spread
 from benchmarks.targets import TARGETS, judge
 
-__all__ = ["report"]
-
 _ABSENT = "—"
 _TO = "\u2013"
 _NO_NOTES = (

@@ -7,8 +7,6 @@ from statistics import median
 
 from msgspec import Struct, field
 
-__all__ = ["Results", "Spread", "spread"]
-
 
 class Spread(Struct, frozen=True):
     """The middle of some values, and how far they lie apart."""

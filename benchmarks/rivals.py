@@ -25,8 +25,6 @@ from tests.parity.gateway import running_gateway
 from tests.parity.program import ProgramFailed, answers, end_of, own_environment, started, wait_until
 from tests.parity.seed import running_seed
 
-__all__ = ["Server", "fresh_folder", "running_bare", "running_ours", "running_redis", "running_the_seed"]
-
 STOP_SECONDS_MAX: Final = 45.0
 """A daemon that has been given more than it can take still finishes what it accepted."""
 ANSWER_SECONDS_MAX: Final = 5.0

@@ -13,8 +13,6 @@ from benchmarks.contest import Contest, Run, Unmeasured
 from tests.parity.bun import Unavailable
 from tests.parity.program import ProgramFailed
 
-__all__ = ["hold"]
-
 RUN_SECONDS_MAX: Final = 1_800.0
 """One run of one contestant, the making of ten million ops included."""
 

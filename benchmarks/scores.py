@@ -6,8 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from math import comb
 
-__all__ = ["adjusted_rand", "grouping_scores"]
-
 
 def grouping_scores(truth: Sequence[Hashable], found: Sequence[Hashable]) -> tuple[float, float]:
     """Give grouping accuracy (GA) and the F1 of groups (FGA), both from 0 to 1.

@@ -18,8 +18,6 @@ from benchmarks.history import EMPTY, FULL, FULL_COLD, QUERIES, QUERY_NAMES, STA
 from benchmarks.memory import CONTESTANTS, MEMORY
 from benchmarks.results import Results
 
-__all__ = ["MEMORY_SECONDS", "OPS", "TARGETS", "Check", "Judged", "Target", "Verdict", "judge"]
-
 OPS: Final = 10_000_000
 MEMORY_SECONDS: Final = 60.0
 FLAT: Final = 1.1

@@ -13,17 +13,6 @@ from msgspec import Struct
 
 from observer_actors.errors import ObserverError
 
-__all__ = [
-    "UNIX",
-    "Address",
-    "AddressInvalid",
-    "TokenInvalid",
-    "check_address",
-    "check_token",
-    "parse_address",
-    "without_password",
-]
-
 UNIX = "unix://"
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["backoff_s"]
-
 _DOUBLINGS_MAX: Final = 32
 """Any bound is reached by then; and a float has no room for two to the power of all the failures of a year."""
 

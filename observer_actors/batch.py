@@ -11,8 +11,6 @@ import msgspec
 
 from observer_actors.errors import EventInvalid, EventTooComplex
 
-__all__ = ["BYTE_ORDER_MARK", "events_at_most", "newlines", "split"]
-
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 _array_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])

@@ -20,8 +20,6 @@ from cyclopts import CycloptsError
 from observer_actors.commit import version_line
 from observer_actors.errors import ObserverError
 
-__all__ = ["COMMANDS", "app", "main"]
-
 EXIT_USAGE: Final = 64
 EXIT_OUTPUT: Final = 74
 EXIT_INTERRUPTED: Final = 130

@@ -8,8 +8,6 @@ from typing import Final
 
 from observer_actors import __version__
 
-__all__ = ["commit", "version_line"]
-
 _PACKAGE: Final = Path(__file__).parent
 DESCRIBE: Final = ("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
 """As in hatch_build.py, which writes `commit.txt`."""

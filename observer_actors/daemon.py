@@ -74,8 +74,6 @@ from observer_actors.supervision import (
 )
 from observer_actors.tokens import Tokens, TokensInvalid
 
-__all__ = ["Daemon", "check_files", "open_daemon", "serve_until_signalled", "start_observer"]
-
 SUBMISSIONS_MAX: Final = 10_000
 """Submissions in the persister's mailbox; ops and bytes are bounded by admission."""
 RELOAD_S: Final = 3.0

@@ -26,8 +26,6 @@ from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op
 from observer_actors.problems import UNREADABLE
 
-__all__ = ["Claims", "Doubts", "Run", "run_of", "suspicion"]
-
 RUNS_MAX: Final = 1_000
 OTHER_IDS_MAX: Final = 2_000
 RUN_LABELS_MAX: Final = 50

@@ -7,8 +7,6 @@ import re
 from decimal import Decimal
 from typing import Final
 
-__all__ = ["NUMERIC_PATTERN", "number_text", "read_number", "truthy"]
-
 _PLAIN_FROM: Final = 1e-6
 _PLAIN_BELOW: Final = 1e21
 """Between these, Number::toString writes no exponent (ECMA-262, 6.1.6.1.20)."""

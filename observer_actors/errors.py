@@ -10,27 +10,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = [
-    "AddressUnavailable",
-    "ConfigInvalid",
-    "DataDirectoryLocked",
-    "DiskFailed",
-    "DiskFull",
-    "EventInvalid",
-    "EventTooComplex",
-    "EventTooLarge",
-    "FormatUnknown",
-    "GatewayRequired",
-    "ObserverError",
-    "Overloaded",
-    "Quarantined",
-    "QueryInvalid",
-    "RequestInvalid",
-    "RequestTimedOut",
-    "RequestTooLarge",
-    "Unreachable",
-]
-
 
 class ObserverError(Exception):
     """Root of all errors of this package; ``limit`` names the setting of the limit that was met, if one was."""

@@ -27,20 +27,6 @@ from observer_actors.errors import EventInvalid, EventTooComplex, EventTooLarge
 from observer_actors.op import ATTR_CHARS_MAX, ATTR_NAME_CHARS_MAX, ATTRS_MAX, MaybeText, Op, Scalar, time_us
 from observer_actors.secrets import Findings, Secrets, compiled_secrets
 
-__all__ = [
-    "AUDITOR",
-    "DEFAULT_SOURCES",
-    "EVENT_BYTES_MAX",
-    "ID_CHARS_MAX",
-    "OWN_SOURCE",
-    "SOURCE_NOTE",
-    "Event",
-    "EventDecoder",
-    "JudgedBatch",
-    "JudgedEvent",
-    "LineError",
-]
-
 AUDITOR: Final = "auditor"
 """Whose events are verdicts."""
 DEFAULT_SOURCES: Final = frozenset({"mcp", "scenario", AUDITOR, "bot"})

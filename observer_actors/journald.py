@@ -18,8 +18,6 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["SOCKET", "JournalSocket", "encode", "is_journald"]
-
 SOCKET: Final = Path("/run/systemd/journal/socket")
 IDENTIFIER: Final = "observer-actors"
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}

@@ -7,8 +7,6 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["ENDPOINT_CHARS_MAX", "bounded_endpoint", "stable_id"]
-
 ENDPOINT_CHARS_MAX: Final = 200
 
 

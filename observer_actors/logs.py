@@ -33,8 +33,6 @@ from observer_actors.supervision import (
 )
 from observer_actors.visible import snake, visible
 
-__all__ = ["configure_journald", "configure_logs", "log_lifecycle", "logger", "set_level"]
-
 WAITING_BYTES_MAX: Final = 1024 * 1024
 """Of lines that nobody reads."""
 LAST_LINES_S: Final = 0.5

@@ -21,8 +21,6 @@ from observer_actors.http.views import Readiness
 from observer_actors.problems import read_problem
 from observer_actors.supervision import Life
 
-__all__ = ["Notifier", "keep_notified"]
-
 STATUS_S: Final = 5.0
 TOO_MANY: Final = ("listen.connections_max", "listen.connections_per_address_max")
 

@@ -17,23 +17,6 @@ from msgspec import UNSET, UnsetType
 
 from observer_actors.visible import visible_json
 
-__all__ = [
-    "ATTRS_MAX",
-    "ATTR_CHARS_MAX",
-    "ATTR_NAME_CHARS_MAX",
-    "MaybeText",
-    "Op",
-    "Scalar",
-    "Seq",
-    "decode_op",
-    "encode_op",
-    "encode_ops",
-    "iso_milliseconds",
-    "microseconds",
-    "text_bytes",
-    "time_us",
-]
-
 Seq = NewType("Seq", int)
 """Position of an op in the journal: from 1, without a gap."""
 

@@ -9,8 +9,6 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["UNREADABLE", "ReceivedProblem", "read_problem", "retry_after_s"]
-
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """What decoding raises: no JSON or no such struct, no UTF-8, nested without end."""
 TEXT_CHARS_MAX: Final = 500

@@ -14,8 +14,6 @@ import msgspec
 from observer_actors.event import OWN_SOURCE
 from observer_actors.op import MaybeText, Op, text_bytes
 
-__all__ = ["RecentOp", "Ring", "RingStatistics"]
-
 SCENARIO_OPS_SHOWN: Final = 10
 PART_OPS_MAX: Final = 50
 """Ops that are let go of together when texts are long: of the largest kind, they are 12 MiB."""

@@ -24,8 +24,6 @@ from msgspec import Struct
 
 from observer_actors.errors import EventInvalid, EventTooComplex, ObserverError
 
-__all__ = ["KINDS", "Findings", "RuleInvalid", "Secrets", "compiled_secrets"]
-
 
 class RuleInvalid(ObserverError):
     """A rule of the operator that is no expression RE2 can take."""

@@ -12,27 +12,6 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-__all__ = [
-    "AdmissionSettings",
-    "AdviceSettings",
-    "AuthSettings",
-    "CycleSettings",
-    "DiagnosisSettings",
-    "FailuresSettings",
-    "GatewaySettings",
-    "JournalSettings",
-    "ListenSettings",
-    "LogSettings",
-    "ModelSettings",
-    "PlaybookSettings",
-    "RingSettings",
-    "SecretsSettings",
-    "Settings",
-    "SourcesSettings",
-    "SupervisionSettings",
-    "TailSettings",
-]
-
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1)]
 Bytes = Annotated[int, Meta(ge=1)]

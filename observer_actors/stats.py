@@ -19,8 +19,6 @@ from observer_actors.event import OWN_SOURCE
 from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op
 
-__all__ = ["LatencySketch", "RateWindow", "Stats", "Tally"]
-
 ENDPOINTS_MAX: Final = 200
 """Endpoints counted by name, of 200 characters at most; those that come later are counted together under `OTHER`.
 Labels that grow with what callers send would grow the memory of this process and of any Prometheus that reads them."""

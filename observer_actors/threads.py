@@ -8,8 +8,6 @@ from typing import TypeVar
 import outcome
 import trio
 
-__all__ = ["in_thread"]
-
 T = TypeVar("T")
 
 

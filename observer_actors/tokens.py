@@ -25,8 +25,6 @@ from msgspec import Struct
 
 from observer_actors.errors import ObserverError
 
-__all__ = ["ALL_SCOPES", "Scope", "Token", "Tokens", "TokensInvalid", "hash_of", "new_token"]
-
 TOKEN_CHARS_MIN: Final = 20
 """A shorter token can be guessed: the hash is a fast one, as tokens are random and not words."""
 PREFIX: Final = "sha256:"

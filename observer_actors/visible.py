@@ -7,8 +7,6 @@ import re
 from functools import cache
 from typing import Final
 
-__all__ = ["cut", "snake", "visible", "visible_json"]
-
 FEW_LETTERS: Final = 16
 _HIDDEN: Final = tuple(
     map(

@@ -18,8 +18,6 @@ from observer_actors.event import EventDecoder
 from observer_actors.playbook import Corroboration, Entry, Kind
 from tests.playbook_ops import fold, numbered
 
-__all__ = ["PAGE", "Recount", "entries", "page", "recounted", "told"]
-
 PAGE: Final = Path(__file__).parents[1] / "docs" / "airline.md"
 TABLE: Final = re.compile(r"^\| entry \|.*?\n(?=\n)", re.DOTALL | re.MULTILINE)
 FILE: Final = "taubench_airline_ops.jsonl"

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from observer_actors.patterns import Pattern
 from observer_actors.patterns.grouping import Changes
 
-__all__ = ["onto"]
-
 
 def onto(patterns: Mapping[str, Pattern], changes: Changes) -> dict[str, Pattern]:
     """Give the patterns as they are with the changes."""

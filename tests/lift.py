@@ -13,8 +13,6 @@ from observer_actors.playbook.entries import State
 from observer_actors.playbook.lift import Arm, Trial, lift
 from observer_actors.playbook.states import ALPHA, RUNS_WITHOUT_USE_MAX, Standing, judged
 
-__all__ = ["misses", "runs_until"]
-
 Interval = Callable[[Trial, float], tuple[float, float]]
 
 

@@ -24,18 +24,6 @@ from observer_actors.playbook import (
 from observer_actors.playbook.decisions import PLAYBOOK_ENDPOINT
 from observer_actors.playbook.trial import ADVICE_ENDPOINT
 
-__all__ = [
-    "ALONE",
-    "call",
-    "decided",
-    "exposed",
-    "fold",
-    "journals",
-    "numbered",
-    "revoked",
-    "verdict",
-]
-
 ALONE: Final = Corroboration(runs_min=1, sources_min=1)
 
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from observer_actors.models import LakehouseModel, Model, ModelFailed, OllamaModel, OpenAIModel
-from observer_actors.models.seed import ANSWER_BYTES_MAX
+from observer_actors.models.exchange import ANSWER_BYTES_MAX
 from observer_actors.settings import DiagnosisSettings, ModelSettings
 
 Script = Callable[[trio.SocketStream], Awaitable[None]]

@@ -21,9 +21,6 @@ from observer_actors.op import Op
 from observer_actors.settings import AdmissionSettings
 from observer_actors.supervision import Mailbox
 
-__all__ = ["Admission", "AdmissionStatistics", "Receipts", "Room", "Submission"]
-
-
 LOOK_S: Final = 0.1
 """How often `Admission.keep_time` looks."""
 

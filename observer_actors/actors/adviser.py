@@ -22,8 +22,6 @@ from observer_actors.playbook.trial import ADVICE_ENDPOINT, Exposure, exposure_a
 from observer_actors.settings import AdviceSettings
 from observer_actors.store import Shelf
 
-__all__ = ["ANSWERS", "Advice", "Adviser", "AdviserStatistics", "Wanted"]
-
 ANSWERS: Final = ("given", "held back", "nothing", "refused")
 """What can come of a request."""
 

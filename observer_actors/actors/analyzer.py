@@ -44,8 +44,6 @@ from observer_actors.patterns import (
 from observer_actors.settings import FailuresSettings
 from observer_actors.supervision import Life
 
-__all__ = ["Analyzer", "cycles_skipped"]
-
 GROUPING_S: Final = 0.001
 """Failures are looked at for so long before they are folded, and others have their turn: some hundred that are like
 others, or one that is like none."""

@@ -11,8 +11,6 @@ from observer_actors.actors.open_journal import OpenJournal
 from observer_actors.actors.surroundings import InThread
 from observer_actors.supervision import Life
 
-__all__ = ["Archivist"]
-
 LOOK_S: Final = 60.0
 """How often retention by age is looked at when nothing is sealed."""
 

@@ -21,8 +21,6 @@ import trio
 from observer_actors.op import Op
 from observer_actors.supervision.mailbox import Holding, only_cancelled
 
-__all__ = ["Commits", "Feed", "FeedStatistics"]
-
 ReadJournal = Callable[[int, int], Awaitable[Sequence[Op]]]
 """(after_seq, most) -> the ops that follow, in order; empty when there is none."""
 ReadBlock = Callable[[int], Awaitable[Sequence[Op]]]

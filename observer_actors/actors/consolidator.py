@@ -28,8 +28,6 @@ from observer_actors.playbook.deltas import Delta, touched
 from observer_actors.store import Shelf
 from observer_actors.supervision import Life
 
-__all__ = ["Consolidator"]
-
 TURN_S: Final = 0.000_25
 """How long it works, on one op at least, before others have their turn. Under load it has one such turn in each lull,
 in which callers wait for the disk: mostly for longer than this."""

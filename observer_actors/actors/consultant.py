@@ -35,8 +35,6 @@ from observer_actors.patterns import (
 )
 from observer_actors.settings import DiagnosisSettings
 
-__all__ = ["Consultant", "ConsultantStatistics"]
-
 PATTERNS_A_CYCLE: Final = 5
 RETRY_S: Final = 1.0
 PAUSE_S_FIRST: Final = 60.0

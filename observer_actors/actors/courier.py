@@ -20,8 +20,6 @@ from observer_actors.settings import GatewaySettings
 from observer_actors.store import Lane, Queued
 from observer_actors.supervision import Life
 
-__all__ = ["Courier"]
-
 BACKOFF_FIRST_S: Final = 1.0
 SETTLE_S: Final = 0.5
 """Time to write down what the gateway has answered, also when the courier is being stopped: else it gets it twice."""

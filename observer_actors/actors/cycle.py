@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator, Callable
 
 import trio
 
-__all__ = ["Cycle"]
-
 
 class Cycle:
     """Ticks from the daemon's start on.

@@ -26,8 +26,6 @@ import trio
 from observer_actors.journal import Handed, appending
 from observer_actors.journal.files import lost
 
-__all__ = ["DiskProcess", "DiskProcessEnded"]
-
 START_S: Final = 10.0
 """How long it may take until it can be asked: a fiftieth of a second, if nothing is wrong."""
 PIPE_BYTES: Final = 1024 * 1024

@@ -17,8 +17,6 @@ from typing import Final, TypeVar
 import outcome
 import trio
 
-__all__ = ["DiskThread"]
-
 T = TypeVar("T")
 _Call = Callable[[], object]
 THREAD_NAME: Final = "disk"

@@ -14,8 +14,6 @@ from observer_actors.patterns import Contrast, Pattern, Scope, contrasts, featur
 from observer_actors.patterns.contrast import FAILING_MIN, OPS_MAX
 from observer_actors.threads import in_thread
 
-__all__ = ["Search", "comparable", "contrast_of"]
-
 SAMPLE_OPS: Final = OPS_MAX // 2
 YIELD_EVERY: Final = 5
 """Ops whose group is found before others have their turn: of long texts each takes a while."""

@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable
 import trio
 from structlog.typing import FilteringBoundLogger
 
-__all__ = ["save_at_the_end"]
-
 
 async def save_at_the_end(save: Callable[[], Awaitable[None]], *, budget_s: float, log: FilteringBoundLogger) -> None:
     """Save while we are being cancelled, and leave a disk that hangs alone.

@@ -36,8 +36,6 @@ from observer_actors.store import (
     StoreStatistics,
 )
 
-__all__ = ["Learned", "StoreReplaced"]
-
 T = TypeVar("T")
 ANALYZER: Final = "analyzer"
 DOUBTS: Final = "doubts"

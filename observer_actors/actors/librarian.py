@@ -28,8 +28,6 @@ from observer_actors.kb import AuditHistory, AuditRow, OutcomeFilter, OutcomePag
 from observer_actors.problems import UNREADABLE
 from observer_actors.supervision import Life
 
-__all__ = ["Librarian"]
-
 SAVE_S: Final = 10.0
 SAVE_BUDGET_S: Final = 1.0
 RETRY_S_FIRST: Final = 1.0

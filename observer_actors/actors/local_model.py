@@ -22,8 +22,6 @@ from observer_actors.models import ChatReply, ModelFailed, OpenAIModel
 from observer_actors.settings import DiagnosisSettings
 from observer_actors.supervision import Life
 
-__all__ = ["LocalModel"]
-
 LOAD_S: Final = 300.0
 """A model of some gigabytes from a slow disk."""
 LINE_BYTES_MAX: Final = 4_096

@@ -25,8 +25,6 @@ from observer_actors.journal.files import replace_file, translated
 from observer_actors.op import Op, Seq
 from observer_actors.settings import JournalSettings
 
-__all__ = ["OpenJournal"]
-
 T = TypeVar("T")
 
 PROBE_BYTES: Final = 4_096

@@ -38,8 +38,6 @@ from observer_actors.op import Op, Seq
 from observer_actors.settings import JournalSettings
 from observer_actors.supervision import Drained, Life, Mailbox
 
-__all__ = ["OpenWriter", "Persister"]
-
 OpenWriter = Callable[[Seq | None], JournalWriter]
 """Opens the journal, recovers it, and cuts it back to the first unacknowledged seq if there is one. Blocking."""
 

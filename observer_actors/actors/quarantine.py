@@ -20,8 +20,6 @@ from observer_actors.op import Op
 from observer_actors.supervision import Events, MessageQuarantined
 from observer_actors.visible import visible_json
 
-__all__ = ["Quarantine", "QuarantinedMessage"]
-
 LINE_LOGGED_BYTES_MAX: Final = 4_096
 SHOWN_MAX: Final = 3
 

@@ -12,8 +12,6 @@ from observer_actors.actors.surroundings import now_text
 from observer_actors.event import OWN_SOURCE
 from observer_actors.op import Op, Scalar, encode_op
 
-__all__ = ["Recorder"]
-
 
 class Recorder:
     """Writes ops of source `observer`.

@@ -10,8 +10,6 @@ from observer_actors.actors.commits import Commits, Feed
 from observer_actors.ring import Ring
 from observer_actors.supervision import Life
 
-__all__ = ["RingKeeper"]
-
 LOADED_SHARE: Final = 2
 """Times the capacity: so many ops are read at the start, for up to half of them may be none that the ring holds."""
 

@@ -31,8 +31,6 @@ from observer_actors.patterns import (
 )
 from observer_actors.settings import FailuresSettings
 
-__all__ = ["Standings"]
-
 LOGGED_A_MINUTE_MAX: Final = 30
 """Changes that get a line of the log; the others of a minute are counted in one."""
 MINUTE_US: Final = 60_000_000

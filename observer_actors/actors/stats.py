@@ -24,8 +24,6 @@ from observer_actors.stats import RateWindow, Stats
 from observer_actors.supervision import Life
 from observer_actors.visible import visible_json
 
-__all__ = ["StatsKeeper"]
-
 SNAPSHOT_S: Final = 30.0
 """Ops since the last snapshot are read from the journal again at the next start: at worst half a minute's."""
 SAVE_BUDGET_S: Final = 0.5

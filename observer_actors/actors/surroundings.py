@@ -21,8 +21,6 @@ from observer_actors.actors.disk_thread import DiskThread
 from observer_actors.op import iso_milliseconds
 from observer_actors.threads import in_thread
 
-__all__ = ["InThread", "OneByOne", "StartDiskProcess", "StartDiskThread", "Surroundings", "now_text"]
-
 T = TypeVar("T")
 
 

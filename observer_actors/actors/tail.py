@@ -15,8 +15,6 @@ from observer_actors.op import Op
 from observer_actors.patterns import StateChanged
 from observer_actors.settings import TailSettings
 
-__all__ = ["Tail", "TailStatistics", "Tap"]
-
 REPLAY_OPS = 500
 BYTES_WAITING_MAX = 4 * 1024 * 1024
 """What the ops that wait for one reader were in the requests that brought them, unless it is one commit alone."""

@@ -25,8 +25,6 @@ from observer_actors.errors import ObserverError
 from observer_actors.kb.history import AuditHistory, told
 from observer_actors.kb.rows import SIGNATURE_CHARS_MAX, Finding
 
-__all__ = ["Audit", "Audited", "audit", "judge", "signature_of"]
-
 COMMIT_DIGITS: Final = 8
 ONE_LINER_FINDINGS: Final = 3
 READING_SECONDS_MAX: Final = 300.0

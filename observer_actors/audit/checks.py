@@ -36,8 +36,6 @@ from observer_actors.kb.rows import Finding, Severity
 from observer_actors.secrets import compiled_secrets
 from observer_actors.visible import cut
 
-__all__ = ["Change", "Overall", "check", "overall_of", "shown"]
-
 Overall = Literal["approve", "request_changes", "block"]
 PATH_CHARS_MAX: Final = 200
 NAMED_MAX: Final = 5

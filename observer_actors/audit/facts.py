@@ -17,8 +17,6 @@ import msgspec
 
 from observer_actors.audit.scripts import Settings, settings_in
 
-__all__ = ["NAME_CHARS_MAX", "PARSER", "Facts", "facts_of", "is_python"]
-
 PARSER: Final = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
 """What all files are read with: newer syntax is none to it."""
 

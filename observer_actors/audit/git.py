@@ -22,8 +22,6 @@ import msgspec
 from observer_actors.errors import ObserverError
 from observer_actors.visible import cut
 
-__all__ = ["AuditFailed", "Blob", "Git"]
-
 COMMAND_SECONDS_MAX: Final = 30.0
 OUTPUT_BYTES_MAX: Final = 256 * 1024 * 1024
 _SAFE: Final = (

@@ -31,8 +31,6 @@ import msgspec
 from observer_actors.audit.facts import NAME_CHARS_MAX, Facts
 from observer_actors.audit.scripts import Settings, settings_of
 
-__all__ = ["Inventory", "Item", "Kind", "Modules", "is_data", "is_read", "is_test", "reached_from", "take_inventory"]
-
 PAGE: Final = "PYTHON_INVENTORY.md"
 """The page that is made of all this names every file: it is no document."""
 _TEST_FOLDERS: Final = frozenset({"tests", "test"})

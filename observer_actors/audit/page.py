@@ -11,8 +11,6 @@ from observer_actors.audit.inventory import Inventory, Item, Kind
 from observer_actors.kb.rows import Finding
 from observer_actors.visible import visible
 
-__all__ = ["inventory_page", "summary_page"]
-
 _HEAD: Final = """\
 # Python inventory
 

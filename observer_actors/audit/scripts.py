@@ -14,8 +14,6 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["Entry", "Settings", "includes", "settings_in", "settings_of"]
-
 _CLAUSE: Final = re.compile(r"(>=|<=|==|!=|~=|>|<|\^)?\s*(\d{1,4})(?:\.(\d{1,4}))?(?:\.[\d*]+)*")
 
 

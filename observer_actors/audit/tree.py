@@ -16,8 +16,6 @@ from observer_actors.audit.checks import Change
 from observer_actors.audit.git import AuditFailed, Blob, Git
 from observer_actors.visible import cut
 
-__all__ = ["Tree", "changes", "find_git", "read_tree"]
-
 FILE_BYTES_MAX: Final = 1024 * 1024
 """A larger file is no source that a person wrote. It is left out, and counted."""
 TREE_BYTES_MAX: Final = 256 * 1024 * 1024

@@ -16,8 +16,6 @@ from observer_actors.client._runs import CURRENT_RUN
 from observer_actors.client._texts import advice_query, scalars, text
 from observer_actors.problems import UNREADABLE
 
-__all__ = ["Advice", "AdviceEntry", "Patience", "Question", "ask", "read_advice"]
-
 INPUT_CHARS_MAX: Final = 2_000
 """Of an input, in a URL: enough to match words by."""
 _OK: Final = 200

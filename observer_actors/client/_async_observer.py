@@ -23,8 +23,6 @@ from observer_actors.client._sender import CLOSING_PAUSE_S, FLUSH_PAUSE_S, REQUE
 from observer_actors.client._verdict import Verdict, VerdictReport, report_verdict
 from observer_actors.client._wire import get, join, post
 
-__all__ = ["AsyncObserver"]
-
 LOOK_S: Final = 0.01
 """Between two looks at the counts while somebody waits for them."""
 

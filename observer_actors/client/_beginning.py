@@ -12,8 +12,6 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-__all__ = ["beginning"]
-
 T = TypeVar("T")
 
 DEPTH_MAX: Final = 32

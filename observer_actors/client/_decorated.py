@@ -12,8 +12,6 @@ from typing import Any, Final
 from observer_actors.client._guest import attempt
 from observer_actors.client._operation import Operation
 
-__all__ = ["Begin", "End", "decorated"]
-
 Function = Callable[..., Any]
 Begin = Callable[..., Operation]
 """Makes the operation of a call, of the call's arguments."""

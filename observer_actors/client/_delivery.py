@@ -24,8 +24,6 @@ from observer_actors.client._texts import error_text
 from observer_actors.errors import ObserverError
 from observer_actors.problems import UNREADABLE, ReceivedProblem, read_problem, retry_after_s
 
-__all__ = ["Answer", "Backoff", "Delivery"]
-
 BACKOFF_S_MIN: Final = 0.5
 BACKOFF_S_MAX: Final = 30.0
 _TROUBLE_CHARS_MAX: Final = 500

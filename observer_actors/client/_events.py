@@ -9,12 +9,13 @@ from uuid import uuid4
 import msgspec
 
 from observer_actors.addresses import parse_address
+from observer_actors.client._delivery import Answer
 from observer_actors.client._guest import tried
 from observer_actors.client._ledger import LEDGER
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._places import observer_base, observer_token
 from observer_actors.client._texts import text
-from observer_actors.client._wire import Answer, Unreachable, join, post, shown
+from observer_actors.client._wire import join, post, shown
 from observer_actors.errors import (
     DiskFailed,
     DiskFull,
@@ -25,11 +26,10 @@ from observer_actors.errors import (
     Quarantined,
     RequestInvalid,
     RequestTooLarge,
+    Unreachable,
 )
 from observer_actors.op import Op
 from observer_actors.problems import UNREADABLE, read_problem, retry_after_s
-
-__all__ = ["EVENT_SECONDS", "Receipt", "record_external_op"]
 
 EVENT_SECONDS: Final = 10.0
 """Twice the 5 s after which the daemon itself refuses what it could not commit."""

@@ -7,8 +7,6 @@ import threading
 import weakref
 from typing import Final, Protocol
 
-__all__ = ["IMPORTING", "Renewable", "renewed_after_fork"]
-
 IMPORTING: Final = threading.RLock()
 """Held while something is imported that not every host needs: a fork waits for it, as an import that it cuts short
 could never be done in the child. What our own threads need is imported before there are any."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
-__all__ = ["attempt", "attempt_of_host", "attempted", "tried"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -18,8 +18,6 @@ from observer_actors.client._forks import renewed_after_fork
 from observer_actors.client._guest import attempt_of_host
 from observer_actors.errors import ObserverError, Unreachable
 
-__all__ = ["LEDGER", "ClientStatistics", "Ledger", "NowAndThen", "statistics", "warn", "warn_once"]
-
 WARNING_SECONDS: Final = 60.0
 SAID_MAX: Final = 100
 _SAID: Final[set[tuple[str, str]]] = set()

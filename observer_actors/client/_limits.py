@@ -8,8 +8,6 @@ from typing import Any, Final
 from observer_actors.client._texts import text
 from observer_actors.errors import ConfigInvalid
 
-__all__ = ["SECONDS_MAX", "bounded_events", "bounded_seconds"]
-
 SECONDS_MAX: Final = 86_400.0
 """A day is for ever to whoever waits; clocks, locks and sockets take no infinity."""
 EVENTS_MAX: Final = 1_000_000

@@ -12,19 +12,18 @@ import anyio
 import msgspec
 from msgspec import UNSET
 
+from observer_actors.client._delivery import Answer
 from observer_actors.client._events import record_external_op
 from observer_actors.client._guest import tried
 from observer_actors.client._ledger import LEDGER
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._places import gateway_base
 from observer_actors.client._texts import text
-from observer_actors.client._wire import Answer, Unreachable, join, post
+from observer_actors.client._wire import join, post
 from observer_actors.client._wording import bounded, summarize, text_of
 from observer_actors.ecmascript import truthy
-from observer_actors.errors import ObserverError
+from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.op import Op, Seq, iso_milliseconds
-
-__all__ = ["CALL_SECONDS", "REPORT_SECONDS", "Observed", "called", "observed"]
 
 CALL_SECONDS: Final = 300.0
 """What Bun's fetch, and so the program that we replace, waits for an answer."""

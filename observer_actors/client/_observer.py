@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from observer_actors.client._observed import Observed
     from observer_actors.client._verdict import Verdict, VerdictReport
 
-__all__ = ["Observer"]
-
 T = TypeVar("T")
 
 

@@ -6,8 +6,6 @@ from time import perf_counter
 from types import TracebackType
 from typing import Protocol, Self
 
-__all__ = ["Operation", "Reporter"]
-
 
 class Reporter(Protocol):
     """Who is told about an operation."""

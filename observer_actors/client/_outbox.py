@@ -20,8 +20,6 @@ from msgspec import UNSET, UnsetType
 from observer_actors.client._forks import renewed_after_fork
 from observer_actors.op import Scalar
 
-__all__ = ["BATCH_EVENTS_MAX", "ObserverStatistics", "Outbox", "OutgoingEvent", "new_id"]
-
 BATCH_EVENTS_MAX: Final = 500
 """A batch of 500 costs the daemon a hundredth of 500 requests; more would gain nothing."""
 BATCH_CHARS_MAX: Final = 1024 * 1024

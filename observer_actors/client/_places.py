@@ -12,8 +12,6 @@ from pathlib import Path
 from observer_actors.addresses import check_token
 from observer_actors.client._texts import text
 
-__all__ = ["data_directory", "gateway_base", "observer_base", "observer_token"]
-
 
 def gateway_base(given: object) -> str:
     """Give the gateway's base URL: as given, else GATEWAY_URL, else the seed's default."""

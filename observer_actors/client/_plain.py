@@ -23,8 +23,6 @@ from observer_actors.client._delivery import Answer
 from observer_actors.client._places import observer_token
 from observer_actors.errors import Unreachable
 
-__all__ = ["ANSWER_BYTES_MAX", "exchange"]
-
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 _READ_BYTES: Final = 65_536
 _PORTS: Final = {"http": 80, "https": 443}

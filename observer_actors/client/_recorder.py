@@ -20,8 +20,6 @@ from observer_actors.client._runs import CURRENT_RUN, Advised
 from observer_actors.client._texts import error_text, scalars, text
 from observer_actors.op import Op, Scalar, iso_milliseconds
 
-__all__ = ["CLOSE_SECONDS", "NO_ATTRS", "Recorder"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -12,8 +12,6 @@ from typing import Final
 
 from observer_actors.client._forks import renewed_after_fork
 
-__all__ = ["CURRENT_RUN", "RUNS_MAX", "Advised"]
-
 RUNS_MAX: Final = 1_000
 """Runs whose advice is remembered; beyond, the one that was advised longest ago is forgotten."""
 ENDPOINTS_MAX: Final = 50

@@ -23,8 +23,6 @@ from observer_actors.client._guest import tried
 from observer_actors.client._ledger import NowAndThen, warn, warn_once
 from observer_actors.client._outbox import Outbox, OutgoingEvent
 
-__all__ = ["CLOSING_PAUSE_S", "FLUSH_PAUSE_S", "REQUEST_SECONDS", "Sender", "warn_of", "warn_of_source"]
-
 Exchange = Callable[[bytes, float], Answer]
 """Sends a batch, within so many seconds; raises `Unreachable`."""
 

@@ -18,16 +18,6 @@ from observer_actors.client._beginning import beginning
 from observer_actors.client._guest import attempt_of_host
 from observer_actors.op import ATTR_CHARS_MAX, ATTR_NAME_CHARS_MAX, ATTRS_MAX, Scalar
 
-__all__ = [
-    "TEXT_CHARS_MAX",
-    "advice_query",
-    "error_text",
-    "in_a_url",
-    "scalar",
-    "scalars",
-    "text",
-]
-
 TEXT_CHARS_MAX: Final = 10_000
 """As in `_wording`: four such texts fit into an event, however they are escaped."""
 QUERY_BYTES_MAX: Final = 12_000

@@ -37,8 +37,6 @@ from observer_actors.op import iso_milliseconds
 from observer_actors.secrets import compiled_secrets
 from observer_actors.visible import visible_json
 
-__all__ = ["Finding", "Severity", "Verdict", "VerdictReport", "audit_history", "report_verdict"]
-
 VERSIONS_MAX: Final = 10_000
 """Different verdicts on one signature; more is a loop somewhere, not an audit."""
 _DISK: Final = PosixDisk(shared=True)

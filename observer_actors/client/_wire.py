@@ -27,8 +27,6 @@ from observer_actors.client._delivery import Answer
 from observer_actors.errors import Unreachable
 from observer_actors.visible import visible
 
-__all__ = ["ANSWER_BYTES_MAX", "Answer", "Unreachable", "certificates", "get", "join", "post", "shown"]
-
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 """An answer is held in memory as a whole; a larger one is a failed call."""
 _HEADERS: Final = {

@@ -14,8 +14,6 @@ from typing import Any, Final
 
 from observer_actors.ecmascript import number_text, truthy
 
-__all__ = ["TEXT_UNITS_MAX", "bounded", "compact", "summarize", "text_of"]
-
 TEXT_UNITS_MAX: Final = 10_000
 """Longest text in an op that we make. Four such texts, every character escaped as six bytes, still fit into the
 262,144 bytes of an event; a longer one would have the whole op refused."""

@@ -12,30 +12,6 @@ from msgspec import Struct, field
 
 from observer_actors.op import Op
 
-__all__ = [
-    "ActorAnswer",
-    "ActorsAnswer",
-    "AuditAnswer",
-    "BatchAnswer",
-    "EndpointAnswer",
-    "EntryAnswer",
-    "EntryDetailAnswer",
-    "EventAnswer",
-    "FailureAnswer",
-    "FailuresAnswer",
-    "HealthAnswer",
-    "HistoryAnswer",
-    "LifetimeAnswer",
-    "OpsAnswer",
-    "OutcomesAnswer",
-    "PlaybookAnswer",
-    "ReadyAnswer",
-    "RejectedLine",
-    "RevokedAnswer",
-    "StatsAnswer",
-    "TallyAnswer",
-]
-
 
 class HealthAnswer(Struct, frozen=True):
     """`GET /health`."""

@@ -19,8 +19,6 @@ from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.problems import UNREADABLE, read_problem, retry_after_s
 from observer_actors.visible import visible
 
-__all__ = ["Api", "Refused"]
-
 T = TypeVar("T")
 PATIENCE_S: Final = 60.0
 """How long a request that was refused for the moment is sent again."""

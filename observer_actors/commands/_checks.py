@@ -27,8 +27,6 @@ from observer_actors.errors import DiskFailed, FormatUnknown, Unreachable
 from observer_actors.journal import PosixDisk, directory_in_use, look
 from observer_actors.visible import cut
 
-__all__ = ["Finding", "check_actors", "check_configuration", "check_daemon", "check_directory", "check_unit"]
-
 Level = Literal["ok", "warning", "problem"]
 
 FREE_BYTES_MIN: Final = 200_000_000

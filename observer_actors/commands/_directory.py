@@ -7,8 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["NOT_HERE", "may_look_into"]
-
 NOT_HERE: Final = "name the one that `serve` was given with --data-dir; under systemd, look as root"
 
 

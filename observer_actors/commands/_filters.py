@@ -16,8 +16,6 @@ from observer_actors.commands._api import Api
 from observer_actors.commands._usage import UsageInvalid
 from observer_actors.op import time_us
 
-__all__ = ["PAGE_OPS", "Filters", "pages", "raw_ops", "time_given"]
-
 PAGE_OPS: Final = 1_000
 """The most that the daemon gives at once."""
 _AGO: Final = re.compile(r"(?P<number>[0-9]{1,6})(?P<unit>[smhd])")

@@ -18,8 +18,6 @@ from observer_actors.settings import ListenSettings
 if TYPE_CHECKING:
     from observer_actors.commands._api import Api
 
-__all__ = ["ApiOptions", "ConfigOptions", "Folder", "JsonFlag"]
-
 _ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound to; spoken to
 
 JsonFlag = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON, for programs.")]

@@ -18,8 +18,6 @@ from observer_actors.commands._signals import ENDING, EXIT_SIGNALLED, taken
 from observer_actors.errors import ObserverError
 from observer_actors.journal import PosixDisk
 
-__all__ = ["FileRefused", "written"]
-
 STDOUT: Final = 1
 
 

@@ -15,8 +15,6 @@ from observer_actors.op import Op
 from observer_actors.playbook import Playbook, Row
 from observer_actors.store import CONSOLIDATOR, LEARNED_PATH, read_playbook
 
-__all__ = ["Rebuilt", "rebuilt"]
-
 READ_OPS: Final = 5_000
 SHOWN_MAX: Final = 20
 

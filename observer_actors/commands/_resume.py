@@ -17,8 +17,6 @@ import msgspec
 from observer_actors.errors import ObserverError
 from observer_actors.problems import UNREADABLE
 
-__all__ = ["Progressed", "StateUnwritable", "checksum", "load", "save"]
-
 LOOKED_BACK_BYTES: Final = 4_096
 """What a checksum covers: enough that another log with the same bytes at the same place is the same log."""
 

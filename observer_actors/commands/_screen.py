@@ -16,8 +16,6 @@ from rich.text import Text
 from observer_actors.op import Op
 from observer_actors.visible import cut, visible, visible_json
 
-__all__ = ["PROGRESS_S", "LongWork", "compact", "console", "op_line", "print_json", "table", "told"]
-
 PLAIN_WIDTH: Final = 4_096
 """Where output goes to a file or a pipe, no line is folded."""
 PROGRESS_S: Final = 2.0

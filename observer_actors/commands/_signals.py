@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-__all__ = ["ENDING", "EXIT_SIGNALLED", "taken"]
-
 ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 """What ends a program that does not take them; Ctrl-C, which Python takes, is beside them."""
 EXIT_SIGNALLED: Final = 128

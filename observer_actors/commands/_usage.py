@@ -6,8 +6,6 @@ from typing import ClassVar
 
 from observer_actors.errors import ObserverError
 
-__all__ = ["UsageInvalid"]
-
 
 class UsageInvalid(ObserverError):
     """A command line whose parts can be read, and make no sense."""

@@ -12,8 +12,6 @@ from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import console, print_json
 from observer_actors.visible import cut, visible
 
-__all__ = ["actors", "tree_of"]
-
 STYLES: Final = {"running": "green", "parked": "bold red", "backing_off": "yellow", "stopped": "red"}
 ERROR_CHARS: Final = 120
 

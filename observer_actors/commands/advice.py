@@ -10,8 +10,6 @@ from cyclopts import Parameter, validators
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import print_json
 
-__all__ = ["advice"]
-
 LIMIT_MAX: Final = 3
 
 

@@ -19,8 +19,6 @@ from observer_actors.errors import DiskFailed, ObserverError
 from observer_actors.kb import AuditHistory, OutcomesIndex
 from observer_actors.visible import visible, visible_json
 
-__all__ = ["audit_"]
-
 EXITS: Final = {"approve": 0, "request_changes": 1, "block": 2}
 
 

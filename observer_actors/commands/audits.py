@@ -15,8 +15,6 @@ from observer_actors.commands._screen import console, print_json, table
 from observer_actors.commands._usage import UsageInvalid
 from observer_actors.visible import visible
 
-__all__ = ["audits"]
-
 
 def audits(
     signature: str | None = None,

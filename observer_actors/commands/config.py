@@ -12,8 +12,6 @@ from observer_actors.addresses import without_password
 from observer_actors.commands._options import ConfigOptions, JsonFlag
 from observer_actors.config import LEAVES, Loaded, default_file, leaves_of, toml_value
 
-__all__ = ["app"]
-
 app = cyclopts.App(name="config", help="Check, show or begin a configuration.")
 
 _WEBHOOK: Final = "failures.webhook_url"

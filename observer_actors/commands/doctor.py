@@ -24,8 +24,6 @@ from observer_actors.config import DEFAULT_ORIGIN, Loaded
 from observer_actors.errors import ConfigInvalid, Unreachable
 from observer_actors.visible import visible
 
-__all__ = ["doctor"]
-
 EXIT_PROBLEM: Final = 1
 SERVICE_DATA: Final = Path("/var/lib/observer-actors")
 _MARKS: Final = {"ok": ("ok     ", "green"), "warning": ("warning", "yellow"), "problem": ("PROBLEM", "bold red")}

@@ -22,8 +22,6 @@ from observer_actors.errors import ObserverError
 from observer_actors.op import Op
 from observer_actors.visible import visible, visible_json
 
-__all__ = ["export"]
-
 COLUMNS: Final = Op.__struct_fields__
 """Of CSV: the fields of an op in the journal's order; `attrs` is JSON in one cell."""
 FORMULA_BEGINS: Final = ("=", "+", "-", "@", "\t", "\r")

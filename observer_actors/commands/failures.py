@@ -12,8 +12,6 @@ from observer_actors.commands._answers import FailureAnswer, FailuresAnswer
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import console, print_json, table
 
-__all__ = ["failures", "table_of"]
-
 
 def failures(
     api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen

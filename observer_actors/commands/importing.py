@@ -32,8 +32,6 @@ from observer_actors.errors import ObserverError
 from observer_actors.problems import UNREADABLE
 from observer_actors.visible import visible
 
-__all__ = ["import_"]
-
 BATCH_BYTES: Final = 1_048_576
 """An eighth of what the daemon takes at once by default; a larger batch gains nothing."""
 BATCH_LINES: Final = 5_000

@@ -14,8 +14,6 @@ from observer_actors.commands._usage import UsageInvalid
 from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.mcp import McpAbsent
 
-__all__ = ["mcp"]
-
 _NO_AGENTS: Final = ("", AUDITOR, OWN_SOURCE)
 """Who judges what agents do is none of them."""
 

@@ -11,8 +11,6 @@ from observer_actors.commands._filters import Filters, pages, raw_ops
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import console, op_line, print_json
 
-__all__ = ["ops"]
-
 
 def ops(
     filters: Filters = Filters(),  # noqa: B008 - frozen

@@ -18,8 +18,6 @@ from observer_actors.patterns import Catalogue, Group
 from observer_actors.problems import UNREADABLE
 from observer_actors.visible import visible_json
 
-__all__ = ["InputInvalid", "app", "grouped"]
-
 STANDARD_INPUT: Final = "-"
 
 app = cyclopts.App(name="patterns", help="Group failures as the daemon does.")

@@ -15,8 +15,6 @@ from observer_actors.commands._options import ApiOptions, ConfigOptions, Folder,
 from observer_actors.commands._screen import LongWork, console, print_json, table
 from observer_actors.visible import visible
 
-__all__ = ["app"]
-
 app = cyclopts.App(name="playbook", help="Show what is known to work and to fail, and decide what is handed out.")
 
 EXIT_DIFFERENT: Final = 1

@@ -15,8 +15,6 @@ from observer_actors.commands._screen import print_json, told
 from observer_actors.commands._usage import UsageInvalid
 from observer_actors.visible import visible
 
-__all__ = ["revoke"]
-
 
 def revoke(
     api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen

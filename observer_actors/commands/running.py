@@ -25,8 +25,6 @@ from observer_actors.commands._usage import UsageInvalid
 from observer_actors.errors import ObserverError
 from observer_actors.trace import trace_attributes
 
-__all__ = ["Signals", "exec_"]
-
 EXIT_NOT_EXECUTABLE: Final = 126
 EXIT_NOT_FOUND: Final = 127
 """Both as in a shell."""

@@ -20,8 +20,6 @@ from observer_actors.problems import UNREADABLE
 from observer_actors.trace import trace_attributes
 from observer_actors.visible import visible
 
-__all__ = ["send"]
-
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True, kw_only=True)

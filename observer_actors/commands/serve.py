@@ -14,8 +14,6 @@ from observer_actors.commands._options import ConfigOptions
 from observer_actors.logs import configure_logs
 from observer_actors.settings import Settings
 
-__all__ = ["serve"]
-
 M_ARENA_MAX: Final = -8
 """See mallopt(3)."""
 

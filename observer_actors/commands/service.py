@@ -14,8 +14,6 @@ from cyclopts import Parameter
 import observer_actors
 from observer_actors.errors import ConfigInvalid, ObserverError
 
-__all__ = ["install_service", "unit_files"]
-
 NAME: Final = "observer-actors"
 PATH_IN_UNITS: Final = f"/usr/bin/env {NAME}"
 """What the units run as they are; installed, they name the program itself."""

@@ -9,8 +9,6 @@ from observer_actors.commands._answers import StatsAnswer
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import console, print_json, table
 
-__all__ = ["stats"]
-
 
 def stats(api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:  # noqa: B008 - frozen
     """Count the recent operations, and everything ever committed.

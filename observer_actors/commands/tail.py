@@ -19,8 +19,6 @@ from observer_actors.commands._sse import messages
 from observer_actors.errors import Unreachable
 from observer_actors.op import Op, decode_op
 
-__all__ = ["tail"]
-
 OVERLOADED: Final = 503
 
 AGAIN_S: Final = (0.5, 1.0, 2.0, 5.0)

@@ -12,8 +12,6 @@ from observer_actors.commands._screen import print_json
 from observer_actors.commands._usage import UsageInvalid
 from observer_actors.tokens import Scope, hash_of, new_token
 
-__all__ = ["token"]
-
 
 def token(
     name: str,

@@ -24,8 +24,6 @@ from observer_actors.commands.failures import table_of
 from observer_actors.errors import Unreachable
 from observer_actors.visible import visible
 
-__all__ = ["top"]
-
 NOT_READY: Final = 503
 SHOWN_ROWS: Final = 12
 PLAIN_WIDTH: Final = 120

@@ -14,8 +14,6 @@ from observer_actors.errors import ConfigInvalid
 from observer_actors.journal import Finding, VerifyReport
 from observer_actors.journal import verify as verify_directory
 
-__all__ = ["verify"]
-
 EXIT_DAMAGE: Final = 1
 
 

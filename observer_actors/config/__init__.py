@@ -1,20 +1,17 @@
 """Where settings come from, and what is wrong with them. `layers` says which place beats which."""
 
 from observer_actors.config.default_file import default_file, toml_value
-from observer_actors.config.layers import ENVIRONMENT, SYSTEM_FILE, Places
+from observer_actors.config.layers import Places
 from observer_actors.config.reading import DEFAULT_ORIGIN, Loaded, load_settings, read_settings
 from observer_actors.config.reloading import RELOADABLE, reload_settings
-from observer_actors.config.schema import LEAVES, Leaf, leaves_of
+from observer_actors.config.schema import LEAVES, leaves_of
 from observer_actors.config.secret_files import SECRET_FILES, is_for_all
 
 __all__ = [
     "DEFAULT_ORIGIN",
-    "ENVIRONMENT",
     "LEAVES",
     "RELOADABLE",
     "SECRET_FILES",
-    "SYSTEM_FILE",
-    "Leaf",
     "Loaded",
     "Places",
     "default_file",

@@ -11,8 +11,6 @@ import msgspec
 from observer_actors.config.layers import SYSTEM_FILE
 from observer_actors.config.schema import LEAVES, Leaf, section_doc
 
-__all__ = ["default_file", "toml_value"]
-
 WIDTH: Final = 100
 GROUPED_FROM: Final = 10_000
 """Smaller whole numbers, such as ports, are written without underscores."""

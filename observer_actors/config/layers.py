@@ -29,8 +29,6 @@ from observer_actors.config.schema import LEAVES, SECTIONS, nearest_name
 from observer_actors.config.secret_files import SECRET_FILES
 from observer_actors.errors import ConfigInvalid
 
-__all__ = ["ENVIRONMENT", "SYSTEM_FILE", "Given", "Places", "layers"]
-
 SYSTEM_FILE: Final = Path("/etc/observer-actors/config.toml")
 PREFIX: Final = "OBSERVER_"
 ENVIRONMENT: Final[Mapping[str, str]] = {

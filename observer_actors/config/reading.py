@@ -22,8 +22,6 @@ from observer_actors.event import OWN_SOURCE
 from observer_actors.secrets import RuleInvalid, compiled_secrets
 from observer_actors.settings import DiagnosisSettings, ListenSettings, Settings
 
-__all__ = ["DEFAULT_ORIGIN", "Loaded", "load_settings", "read_settings"]
-
 DEFAULT_ORIGIN: Final = "default"
 
 

@@ -7,8 +7,6 @@ from typing import Final
 from observer_actors.config.schema import leaves_of, settings_from
 from observer_actors.settings import Settings
 
-__all__ = ["RELOADABLE", "reload_settings"]
-
 RELOADABLE: Final = (
     "advice.control_share",
     "cycle.seconds",

@@ -18,8 +18,6 @@ from msgspec import inspect as types
 from observer_actors import settings as declared
 from observer_actors.settings import Section, Settings
 
-__all__ = ["LEAVES", "SECTIONS", "Leaf", "convert", "leaves_of", "nearest_name", "settings_from"]
-
 
 @dataclass(frozen=True, slots=True)
 class Leaf:

@@ -7,8 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["SECRET_FILES", "is_for_all"]
-
 SECRET_FILES: Final = frozenset({"auth.tokens_file", "diagnosis.api_key_file", "listen.tls_cert", "listen.tls_key"})
 """A credential of such a name is the file itself."""
 

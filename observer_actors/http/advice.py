@@ -27,8 +27,6 @@ from observer_actors.playbook.markdown import as_markdown
 from observer_actors.playbook.ranking import LIMIT_MAX
 from observer_actors.problems import UNREADABLE
 
-__all__ = ["AdviceAnswer", "answer_advice", "register_advice"]
-
 NAME_CHARS_MAX: Final = 128
 """Of a run, a task, a source: what their attribute in the journal can hold, with room to spare."""
 ACCEPT_CHARS_MAX: Final = 1_000

@@ -15,8 +15,6 @@ from observer_actors.playbook.entries import Entry, Mark, State
 from observer_actors.playbook.lift import Sides, lift
 from observer_actors.playbook.states import ALPHA
 
-__all__ = ["advice_metrics"]
-
 LIFTS_MAX: Final = 50
 """Three series each."""
 UNCORROBORATED: Final = "uncorroborated"

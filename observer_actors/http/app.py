@@ -63,8 +63,6 @@ from observer_actors.supervision import (
 )
 from observer_actors.visible import visible_json
 
-__all__ = ["create_app"]
-
 NOT_FOUND: Final = 404
 PATH_SHOWN_MAX: Final = 200
 

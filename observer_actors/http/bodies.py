@@ -18,18 +18,6 @@ import trio
 from observer_actors.actors.admission import Room
 from observer_actors.errors import Overloaded, RequestInvalid, RequestTimedOut
 
-__all__ = [
-    "UNANNOUNCED_BYTES",
-    "Arrival",
-    "BodyRoom",
-    "HeadTooLarge",
-    "Held",
-    "body_late",
-    "head_late",
-    "head_too_large",
-    "no_request",
-]
-
 REQUESTS_MAX: Final = 10_000
 UNANNOUNCED_BYTES: Final = 131_072
 """What a body without a length takes at first: half of what the largest event holds."""

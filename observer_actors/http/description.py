@@ -16,8 +16,6 @@ from werkzeug.routing.rules import Rule
 
 from observer_actors.http.replies import JSON, PROBLEM, Problem
 
-__all__ = ["Description", "document_problems", "document_text"]
-
 Schema = dict[str, Any]
 Route = TypeVar("Route", bound=Callable[..., Any])
 

@@ -7,8 +7,6 @@ import msgspec
 from observer_actors.doubt import Claims, Doubts, suspicion
 from observer_actors.op import Op
 
-__all__ = ["DoubtAnswer", "DoubtfulOp", "doubt_answer", "marked_op"]
-
 
 class DoubtfulOp(Op, kw_only=True, omit_defaults=False):
     """An op as it was reported; `suspect` says what in its own words speaks against the success that it claims."""

@@ -40,8 +40,6 @@ from observer_actors.http.intake import Intake
 from observer_actors.http.wire import REMEMBERED_BYTES_MAX, Head, all_rendered, read_head
 from observer_actors.settings import ListenSettings
 
-__all__ = ["RECEIVE_BYTES", "Express", "Rider"]
-
 RECEIVE_BYTES: Final = 8_192
 """What is read at once of a connection whose last request was an event: the whole next one usually."""
 HEAD_BYTES: Final = 1_024

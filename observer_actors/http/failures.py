@@ -48,8 +48,6 @@ from observer_actors.patterns.history import DAY_US, HOUR_US, MINUTE_US
 from observer_actors.patterns.states import NOTE_CHARS_MAX
 from observer_actors.playbook import Entry, Kind
 
-__all__ = ["register_failures"]
-
 SPARK_HOURS: Final = 24
 MINUTES_SHOWN: Final = 60
 HOURS_SHOWN: Final = 48

@@ -50,8 +50,6 @@ from observer_actors.http.wire import INCOMPLETE, Head, Incomplete, head_bytes, 
 from observer_actors.settings import ListenSettings
 from observer_actors.tokens import Scope
 
-__all__ = ["Advise", "FrontDoor", "HandOver", "Stream"]
-
 Advise = Callable[[str, str], Awaitable[Reply]]
 """Answers `GET /advice`, given its query and its ``Accept`` header."""
 

@@ -25,8 +25,6 @@ from observer_actors.http.guard import PEER, Guard
 from observer_actors.http.replies import FOR_BROWSERS, Reply, problem_reply
 from observer_actors.http.wire import LENGTH_DIGITS_MAX
 
-__all__ = ["GO_ON", "Application", "Gate"]
-
 # ASGI's own types are as loose: what is in a message depends on its type.
 Message = Any
 Receive = Callable[[], Awaitable[Message]]

@@ -26,8 +26,6 @@ from msgspec import Struct
 from observer_actors.errors import ObserverError
 from observer_actors.tokens import ALL_SCOPES, Scope, Tokens
 
-__all__ = ["PEER", "Guard", "Peer", "peer_of"]
-
 _OPEN_PATHS: Final = frozenset({"/health", "/ready"})
 _INGEST_PATHS: Final = frozenset({"/event", "/events"})
 _MCP_PATH: Final = "/mcp"

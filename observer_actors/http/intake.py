@@ -30,8 +30,6 @@ from observer_actors.settings import ListenSettings
 from observer_actors.trace import trace_attributes
 from observer_actors.visible import visible_json
 
-__all__ = ["BatchAnswer", "EventAnswer", "Intake", "IntakeStatistics"]
-
 T = TypeVar("T")
 INLINE_BYTES_MAX: Final = 262_144
 """A larger batch is judged apart also when it is usual."""

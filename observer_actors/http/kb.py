@@ -19,8 +19,6 @@ from observer_actors.http.views import Views
 from observer_actors.kb import AuditHistory, OutcomeFilter, OutcomeRow
 from observer_actors.kb.rows import SIGNATURE_CHARS_MAX
 
-__all__ = ["register_kb"]
-
 NEWEST_DEFAULT: Final = 5
 NEWEST_MAX: Final = 100
 

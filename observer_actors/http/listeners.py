@@ -23,8 +23,6 @@ from observer_actors.addresses import UNIX
 from observer_actors.errors import AddressUnavailable, ConfigInvalid
 from observer_actors.settings import ListenSettings
 
-__all__ = ["accept", "address_of", "open_listeners", "serving_sockets", "tls_context"]
-
 BACKLOG: Final = 1_024
 ACCEPTED_AT_ONCE: Final = 64
 """Connections taken in at one turn of the event loop. Under load a turn takes a millisecond and more: taken in singly,

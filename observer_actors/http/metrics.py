@@ -29,8 +29,6 @@ from observer_actors.ring import Ring
 from observer_actors.supervision import ActorStatistics
 from observer_actors.visible import snake, visible
 
-__all__ = ["DaemonCollector"]
-
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _STATES = ("starting", "running", "backing_off", "parked", "stopping", "stopped")
 

@@ -37,8 +37,6 @@ from observer_actors.playbook.lift import Lift, lift
 from observer_actors.playbook.states import ALPHA
 from observer_actors.playbook.trial import run_name
 
-__all__ = ["EntryUnknown", "ShownEntry", "register_playbook", "shown"]
-
 LIMIT_DEFAULT: Final = 100
 DECIDED_S: Final = 5.0
 """A decision is on disk when it is answered; so long the answer waits for the playbook to take it in."""

@@ -15,23 +15,6 @@ from observer_actors.labels import bounded_endpoint
 from observer_actors.op import time_us
 from observer_actors.problems import UNREADABLE
 
-__all__ = [
-    "CURSOR",
-    "SEQ_DIGITS_MAX",
-    "Parameter",
-    "cursor_after",
-    "parse_body",
-    "parse_boolean",
-    "parse_label",
-    "parse_limit",
-    "parse_one_of",
-    "parse_ops_query",
-    "parse_parameters",
-    "parse_seq",
-    "parse_text",
-    "parse_time",
-]
-
 T = TypeVar("T")
 
 Parameter = tuple[str, Callable[[str, str], Any]]

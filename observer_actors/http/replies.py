@@ -12,8 +12,6 @@ import msgspec
 from observer_actors.errors import EventInvalid, ObserverError, QueryInvalid
 from observer_actors.visible import visible_json
 
-__all__ = ["FOR_BROWSERS", "JSON", "PROBLEM", "Problem", "Reply", "json_reply", "problem_of", "problem_reply"]
-
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 FOR_BROWSERS: Final = (("x-content-type-options", "nosniff"), ("x-frame-options", "DENY"))

@@ -25,8 +25,6 @@ from observer_actors.http.web import Web
 from observer_actors.settings import ListenSettings
 from observer_actors.supervision import Life
 
-__all__ = ["IngestServer", "files_max"]
-
 GRACE_S: Final = 6.0
 """For requests under way when the daemon stops: a little longer than a caller waits for its commit."""
 DRAIN_LOOK_S: Final = 0.01

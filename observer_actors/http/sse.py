@@ -14,8 +14,6 @@ from observer_actors.op import encode_op
 from observer_actors.patterns import StateChanged
 from observer_actors.visible import visible_json
 
-__all__ = ["stream"]
-
 KEEP_ALIVE_S: Final = 15.0
 """Proxies and clients give a silent connection up after 30 to 60 seconds."""
 RETRY_MS: Final = 2_000

@@ -27,8 +27,6 @@ from observer_actors.settings import Settings
 from observer_actors.store import StoreStatistics
 from observer_actors.supervision import ActorStatistics, Events
 
-__all__ = ["Readiness", "Views"]
-
 READ_OWN_WRITES_S: Final = 1.0
 BEHIND_OPS_MAX: Final = 20_000
 """A consumer that is further behind takes longer than that: it is not waited for."""

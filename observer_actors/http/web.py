@@ -33,9 +33,6 @@ from observer_actors.http.replies import problem_reply
 from observer_actors.http.wire import rendered
 from observer_actors.settings import ListenSettings
 
-__all__ = ["Web"]
-
-
 REQUESTS_MAX: Final = 500
 """At once: each takes some 50 KB, whatever it is about."""
 PIECE_BYTES: Final = 16_384

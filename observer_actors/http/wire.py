@@ -19,18 +19,6 @@ from msgspec import Struct
 
 from observer_actors.http.replies import FOR_BROWSERS, Reply
 
-__all__ = [
-    "INCOMPLETE",
-    "LENGTH_DIGITS_MAX",
-    "REMEMBERED_BYTES_MAX",
-    "Head",
-    "Incomplete",
-    "all_rendered",
-    "head_bytes",
-    "read_head",
-    "rendered",
-]
-
 LENGTH_DIGITS_MAX: Final = 18
 """A longer length is the gate's case: the same limit there."""
 REMEMBERED_BYTES_MAX: Final = 1_024

@@ -23,18 +23,6 @@ import time
 from contextlib import suppress
 from typing import Final
 
-__all__ = [
-    "ANSWER",
-    "APPEND",
-    "APPEND_TO_ANOTHER",
-    "LET_GO",
-    "NOT_SYNCED",
-    "NOT_WRITTEN",
-    "REQUEST",
-    "SYNCED",
-    "is_as_left",
-]
-
 REQUEST: Final = struct.Struct("=BQQ")
 """What is to be done, bytes that the file must hold before, and bytes that follow."""
 APPEND, APPEND_TO_ANOTHER, LET_GO = 0, 1, 2

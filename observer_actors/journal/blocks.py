@@ -38,8 +38,6 @@ from observer_actors.journal.places import in_place
 from observer_actors.journal.recovery import Mark, Scanner
 from observer_actors.op import Op
 
-__all__ = ["BlockFacts", "BlockStale", "BlockStore", "Patience", "Span", "describe_block", "members", "unreadable"]
-
 ROTTEN_S: Final = 5.0
 """A segment with a place that has not let itself be read for so long is damaged there. Until then it may be a path to
 the disk that comes back: who reads tries again, and the actors' backoff takes longer than this. Consumers go on behind

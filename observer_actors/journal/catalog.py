@@ -17,8 +17,6 @@ from msgspec import Struct
 from observer_actors.journal.format import Manifest, SegmentEntry
 from observer_actors.journal.recovery import Mark
 
-__all__ = ["Active", "Catalog", "Segment", "Snapshot"]
-
 
 class Segment(Struct, frozen=True, kw_only=True):
     """A sealed file. Without an entry it is raw: not in the manifest yet."""

@@ -9,8 +9,6 @@ from msgspec import UNSET, Struct
 
 from observer_actors.op import Op, Seq
 
-__all__ = ["IdWindow", "Sifted"]
-
 
 class Sifted(Struct, frozen=True):
     """A batch, without the ops that the journal already holds or that come twice in it.

@@ -19,8 +19,6 @@ from observer_actors.errors import ConfigInvalid
 from observer_actors.journal.files import translated
 from observer_actors.journal.format import SEGMENT_NAME, Paths
 
-__all__ = ["Closed", "close_to_others", "refuse_foreign"]
-
 OTHERS: Final = 0o077
 """What group and others may do."""
 _KINDS: Final = (

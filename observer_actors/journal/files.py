@@ -17,20 +17,6 @@ from observer_actors.errors import DiskFailed, DiskFull
 from observer_actors.journal.appending import is_as_left
 from observer_actors.visible import visible
 
-__all__ = [
-    "AppendFile",
-    "Disk",
-    "PosixDisk",
-    "PosixFile",
-    "Writable",
-    "disk_error",
-    "is_rotten",
-    "lost",
-    "replace_file",
-    "translated",
-    "write_all",
-]
-
 FILE_MODE: Final = 0o600
 DIRECTORY_MODE: Final = 0o700
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})

@@ -72,25 +72,6 @@ from observer_actors import problems
 from observer_actors.errors import FormatUnknown
 from observer_actors.op import time_us
 
-__all__ = [
-    "BLOCK_BYTES",
-    "FORMAT",
-    "UNREADABLE",
-    "Block",
-    "ChecksumWrong",
-    "Manifest",
-    "Paths",
-    "SegmentEntry",
-    "SegmentIndex",
-    "decode_index",
-    "decode_manifest",
-    "encode_index",
-    "encode_manifest",
-    "event_us",
-    "recorded_text",
-    "recorded_us",
-]
-
 FORMAT: Final = 1
 BLOCK_BYTES: Final = 256 * 1024
 """Plain bytes of a block: decoded in about 1 ms, and compressed nearly as well as the whole file would be."""

@@ -13,8 +13,6 @@ from observer_actors.journal.lines import RECORDED_AT_CHARS, decode_ops, decode_
 from observer_actors.journal.places import Place, Places, first_seq_of
 from observer_actors.op import Op
 
-__all__ = ["Finding", "Findings", "LineJudge", "Position", "Severity"]
-
 FINDINGS_MAX: Final = 1_000
 """Findings that are named; a file of rubbish must not make a report of its size. The rest is counted."""
 

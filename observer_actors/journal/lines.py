@@ -22,20 +22,6 @@ from observer_actors.journal.format import BLOCK_BYTES, event_us
 from observer_actors.op import Op, microseconds
 from observer_actors.problems import UNREADABLE
 
-__all__ = [
-    "RECORDED_AT_CHARS",
-    "Head",
-    "chunks",
-    "decode_good_heads",
-    "decode_head",
-    "decode_heads",
-    "decode_ops",
-    "decode_record",
-    "event_range",
-    "is_whole",
-    "split_lines",
-]
-
 RECORDED_AT_CHARS: Final = 27
 _RECORDED_AT: Final = re.compile(
     r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z"

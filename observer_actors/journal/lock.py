@@ -18,8 +18,6 @@ from observer_actors.errors import DataDirectoryLocked
 from observer_actors.journal.files import FILE_MODE, PosixDisk, translated
 from observer_actors.journal.format import Paths
 
-__all__ = ["DirectoryLock", "directory_in_use"]
-
 _TRIES: Final = 5
 _PAUSE_SECONDS: Final = 0.01
 """`directory_in_use` holds a shared lock for microseconds; a daemon that starts just then tries again."""
@@ -45,8 +43,13 @@ class DirectoryLock:
                 self.close()
                 raise
         if not all(map(_taken, self.descriptors)):
-            holder = os.pread(file, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            holder = os.pread(file, 20, 0).decode("ascii", "replace").strip()
             self.close()
+            if not holder:
+                raise DataDirectoryLocked(
+                    f"{data_dir} is in use by a process that {paths.lock} does not name",
+                    hint="was the lock file removed? Stop that daemon, or choose another data directory",
+                )
             if _is_gone(holder):
                 raise DataDirectoryLocked(
                     f"{data_dir} is in use by what is left of process {holder}",

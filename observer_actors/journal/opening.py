@@ -18,8 +18,6 @@ from observer_actors.journal.files import Disk, replace_file, write_all
 from observer_actors.journal.format import BLOCK_BYTES, Paths, encode_manifest
 from observer_actors.journal.surveying import Survey, Tail, survey
 
-__all__ = ["DamagedLine", "Opened", "RecoveryReport", "TornTail", "open_directory", "set_aside"]
-
 REPORTED_MAX: Final = 100
 """Damaged lines that a report names one by one; the rest is counted."""
 

@@ -17,8 +17,6 @@ from msgspec import Struct
 from observer_actors.journal.lines import Head, split_lines
 from observer_actors.op import Op, encode_op
 
-__all__ = ["Place", "Places", "first_seq_of", "in_place"]
-
 _BEGIN: Final = b'{"timestamp":'
 _SEQ: Final = re.compile(rb'"rescue_succeeded":(?:true|false),"seq":([0-9]{1,18}),"recorded_at":"')
 """Both stand once in each op: within a text a quote has a backslash."""

@@ -20,8 +20,6 @@ from observer_actors.journal.files import Disk, translated
 from observer_actors.journal.format import event_us
 from observer_actors.op import Op, Seq, text_bytes
 
-__all__ = ["JournalReader", "Page", "Query", "ReaderStatistics"]
-
 SCANNED_OPS_MAX: Final = 200_000
 """Ops that one query looks at: about 0.2 s. A filter that matches nothing must not hold a thread for minutes."""
 PAGE_TEXT_BYTES_MAX: Final = 2 * 1024 * 1024

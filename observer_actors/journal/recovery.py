@@ -14,8 +14,6 @@ from msgspec import Struct, field
 from observer_actors.journal.lines import Head, decode_head, decode_heads, event_range, is_whole, split_lines
 from observer_actors.journal.places import Place, Places, first_seq_of
 
-__all__ = ["Flaw", "Mark", "Plan", "Scan", "Scanner", "last_kept", "plan"]
-
 
 class Mark(Struct, frozen=True):
     """From this byte on, lines hold this seq and later ones."""

@@ -31,8 +31,6 @@ from observer_actors.journal.recovery import Scanner
 from observer_actors.journal.surveying import describe_segment, index_segment
 from observer_actors.settings import JournalSettings
 
-__all__ = ["Compacted", "Removed", "compact", "retain"]
-
 
 class Compacted(Struct, frozen=True):
     """A segment that is in the manifest now."""

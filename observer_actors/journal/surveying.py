@@ -33,9 +33,6 @@ from observer_actors.journal.format import (
 from observer_actors.journal.lines import chunks, decode_head
 from observer_actors.journal.recovery import Plan, Scan, Scanner, last_kept, plan
 
-__all__ = ["Survey", "Tail", "describe_segment", "index_segment", "look", "survey", "undisturbed_survey"]
-
-
 _LOOKS_MAX: Final = 8
 """A writer seals and compacts far more seldom than a look takes; more means that something else is wrong."""
 

@@ -25,8 +25,6 @@ from observer_actors.journal.lock import directory_in_use
 from observer_actors.journal.surveying import Survey, undisturbed_survey
 from observer_actors.problems import UNREADABLE
 
-__all__ = ["Finding", "VerifyReport", "verify"]
-
 
 class _Counters(Struct, frozen=True):
     last_seq: int = 0

@@ -33,8 +33,6 @@ from observer_actors.journal.recovery import Mark
 from observer_actors.op import Op, Seq, encode_ops
 from observer_actors.settings import JournalSettings
 
-__all__ = ["Handed", "JournalStatistics", "JournalWriter"]
-
 
 class JournalStatistics(Struct, frozen=True, kw_only=True):
     """Counters since the writer was opened, and the state it is in."""

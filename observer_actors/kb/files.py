@@ -26,8 +26,6 @@ from observer_actors.journal.files import AppendFile, Disk, PosixDisk, translate
 from observer_actors.kb.rows import AuditRow, AuditRows, decode_row
 from observer_actors.visible import visible_json
 
-__all__ = ["append_row", "append_rows", "outcomes_path", "read_audit_rows", "recently_told"]
-
 _DISK: Final = PosixDisk(shared=True)
 TAIL_BYTES: Final = 256 * 1024
 """How far back a row is looked for that the daemon may have written a moment ago: some hundred rows."""

@@ -17,8 +17,6 @@ import msgspec
 
 from observer_actors.kb.rows import AuditRow, FindingCounts
 
-__all__ = ["AuditHistory", "Tally", "history_of", "stem_of", "told"]
-
 OVERALLS_MAX: Final = 20
 OTHER: Final = "other"
 TOLD_CHARS_MAX: Final = 160

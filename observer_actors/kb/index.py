@@ -24,8 +24,6 @@ from observer_actors.kb.history import AuditHistory, history_of
 from observer_actors.kb.rows import MADE_ID, AuditRow, OutcomeRow, decode_row
 from observer_actors.op import time_us
 
-__all__ = ["OutcomeFilter", "OutcomePage", "OutcomesIndex"]
-
 ROWS_MAX: Final = 10_000
 HELD_BYTES_MAX: Final = 16 * 1024 * 1024
 READ_BYTES_MAX: Final = 16 * 1024 * 1024

@@ -12,18 +12,6 @@ from observer_actors.event import AUDITOR
 from observer_actors.op import Op
 from observer_actors.problems import UNREADABLE
 
-__all__ = [
-    "MADE_ID",
-    "AuditRow",
-    "AuditRows",
-    "Finding",
-    "FindingCounts",
-    "OutcomeRow",
-    "Severity",
-    "decode_row",
-    "verdict_row",
-]
-
 Severity = Literal["info", "warn", "block"]
 SIGNATURE_CHARS_MAX: Final = 200
 OVERALL_CHARS_MAX: Final = 64

@@ -13,8 +13,6 @@ from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.mcp.tools import Call
 from observer_actors.problems import read_problem
 
-__all__ = ["Api", "Refused", "outside"]
-
 SECONDS: Final = 10.0
 
 

@@ -21,8 +21,6 @@ from observer_actors.http.guard import PEER, Guard, Peer
 from observer_actors.mcp.api import Api
 from observer_actors.threads import in_thread
 
-__all__ = ["MCP_PATH", "McpAbsent", "Mount"]
-
 MCP_PATH: Final = "/mcp"
 _SERVING: Final = "observer_actors.mcp.serving"
 

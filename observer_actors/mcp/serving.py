@@ -36,8 +36,6 @@ from observer_actors.errors import ObserverError
 from observer_actors.mcp.api import Api
 from observer_actors.mcp.tools import ENTRY_URI, SOURCE, TOOLS, entry_call, entry_uri, input_schema, list_entries
 
-__all__ = ["serve_request", "serve_stdio"]
-
 INSTRUCTIONS: Final = (
     "A witness of what agents do. Before an operation that may fail, ask get_advice; after it, report_outcome with the"
     " advice_id. Use one name of your own as `run` for the whole episode. Whatever agents, tools and auditors have said"

@@ -12,8 +12,6 @@ from msgspec import Meta
 
 from observer_actors.client._texts import advice_query
 
-__all__ = ["ENTRY_URI", "SOURCE", "TOOLS", "Call", "Tool", "entry_call", "entry_uri", "input_schema", "list_entries"]
-
 SOURCE: Final = "mcp"
 """Who reports, unless the operator of a server over standard input and output says otherwise."""
 ENTRY_URI: Final = "playbook://entries/"

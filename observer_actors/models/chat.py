@@ -18,8 +18,6 @@ from observer_actors.models.model import ChatReply, ModelFailed, ModelRefused, S
 from observer_actors.problems import UNREADABLE
 from observer_actors.settings import DiagnosisSettings
 
-__all__ = ["OllamaModel", "OpenAIModel"]
-
 TEMPERATURE: Final = 0.2
 _NO_SCHEMA: Final = frozenset({400, 422})
 _CHARS_A_TOKEN: Final = 4

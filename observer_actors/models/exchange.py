@@ -14,8 +14,6 @@ import trio
 from observer_actors.addresses import without_password
 from observer_actors.models.model import ModelFailed, ModelRefused
 
-__all__ = ["ANSWER_BYTES_MAX", "exchange"]
-
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 """Many times what 400 tokens take; a server that sends more is not what we think it is."""
 _HTTP_OK: Final = range(200, 300)

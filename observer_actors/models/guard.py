@@ -10,8 +10,6 @@ import msgspec
 
 from observer_actors.backoff import backoff_s
 
-__all__ = ["Breaker", "Budget", "Call"]
-
 HOUR_S: Final = 3_600.0
 FAILURES_MAX: Final = 3
 OPEN_S_FIRST: Final = 60.0

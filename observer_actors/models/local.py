@@ -14,8 +14,6 @@ import os
 import sys
 from typing import Any, Final
 
-__all__ = ["main", "serve"]
-
 EXIT_UNUSABLE: Final = 78
 """EX_CONFIG: no such file, or xllamacpp is not installed. Trying again does not help."""
 CONTEXT_TOKENS: Final = 4_096

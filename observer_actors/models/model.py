@@ -9,8 +9,6 @@ import msgspec
 
 from observer_actors.errors import ObserverError
 
-__all__ = ["ChatModel", "ChatReply", "Model", "ModelFailed", "ModelRefused", "SchemaRefused"]
-
 
 class ModelFailed(ObserverError):
     """The model gave no usable answer: not reached, too slow, refused, not in the agreed form, or empty."""

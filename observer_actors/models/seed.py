@@ -8,12 +8,10 @@ import httpx
 import msgspec
 
 from observer_actors.addresses import without_password
-from observer_actors.models.exchange import ANSWER_BYTES_MAX, exchange
+from observer_actors.models.exchange import exchange
 from observer_actors.models.model import ModelFailed
 from observer_actors.problems import UNREADABLE
 from observer_actors.settings import ModelSettings
-
-__all__ = ["ANSWER_BYTES_MAX", "LakehouseModel"]
 
 _TOKENS_MAX: Final = 400
 _TEMPERATURE: Final = 0.2
@@ -42,7 +40,7 @@ class LakehouseModel:
         self.name: Final = settings.name
 
     async def generate(self, prompt: str) -> str:
-        """Give the model's words on the prompt, in at most `ANSWER_BYTES_MAX` bytes.
+        """Give the model's words on the prompt, in at most `exchange.ANSWER_BYTES_MAX` bytes.
 
         :raises ModelFailed: no answer within the time limit, which holds for the whole exchange; a status
             that is not 2xx; an answer that is too long, not JSON, or without words in ``text``.

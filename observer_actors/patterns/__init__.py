@@ -6,7 +6,6 @@ from observer_actors.patterns.catalogue import Catalogue, Group, Scope, pattern_
 from observer_actors.patterns.consultation import SCHEMA, SYSTEM, AnswerUnusable, inquire_about, read_statement
 from observer_actors.patterns.contrast import Contrast, contrasts, features
 from observer_actors.patterns.diagnosis import (
-    Case,
     Claim,
     Diagnosis,
     Inquiry,
@@ -18,19 +17,17 @@ from observer_actors.patterns.diagnosis import (
     inquiry_message,
 )
 from observer_actors.patterns.grouping import Changes, Example, Pattern, apply, catalogue_of, error_text
-from observer_actors.patterns.history import History, series
-from observer_actors.patterns.masking import ALGORITHM_VERSION, template_of
+from observer_actors.patterns.history import series
+from observer_actors.patterns.masking import template_of
 from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message, webhook_message
 from observer_actors.patterns.states import Action, Note, Standing, State, StateChanged, acted, judged, merged
 from observer_actors.patterns.taxonomy import Cause, Ruling, rule
 
 __all__ = [
-    "ALGORITHM_VERSION",
     "SCHEMA",
     "SYSTEM",
     "Action",
     "AnswerUnusable",
-    "Case",
     "Catalogue",
     "Cause",
     "Changes",
@@ -39,7 +36,6 @@ __all__ = [
     "Diagnosis",
     "Example",
     "Group",
-    "History",
     "Inquiry",
     "LogEntry",
     "Note",

@@ -53,18 +53,6 @@ from observer_actors.patterns.shapes import (
     without_ellipsis,
 )
 
-__all__ = [
-    "NAMES_KEPT_MAX",
-    "OTHERS_MAX",
-    "PATTERNS_MAX",
-    "PATTERNS_PER_ENDPOINT_MAX",
-    "Catalogue",
-    "Group",
-    "Known",
-    "Scope",
-    "pattern_id",
-]
-
 PATTERNS_MAX: Final = 2_000
 """Patterns of all endpoints together, "other" ones aside: more than anyone reads, and at most about 50 MB with their
 examples and histories."""

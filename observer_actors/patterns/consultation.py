@@ -24,8 +24,6 @@ from observer_actors.patterns.grouping import Example, Pattern
 from observer_actors.patterns.taxonomy import Cause, Ruling
 from observer_actors.problems import UNREADABLE
 
-__all__ = ["SCHEMA", "SYSTEM", "AnswerUnusable", "inquire_about", "read_statement"]
-
 CLAIMS_MAX: Final = 10
 CLAIM_CHARS_MAX: Final = 1_000
 CONTRASTS_SHOWN_MAX: Final = 5

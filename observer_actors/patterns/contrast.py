@@ -33,20 +33,6 @@ import msgspec
 from observer_actors.op import Op
 from observer_actors.patterns.history import DAY_US, HOUR_US, event_time_us
 
-__all__ = [
-    "ABSENT",
-    "FAILING_MIN",
-    "OPS_MAX",
-    "RATE",
-    "SUCCEEDING_MIN",
-    "WITH_MIN",
-    "Contrast",
-    "Value",
-    "contrasts",
-    "features",
-    "mid_p",
-]
-
 RATE: Final = 0.05
 LEVEL: Final = 0.042
 FAILING_MIN: Final = 5

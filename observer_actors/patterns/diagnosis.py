@@ -29,23 +29,6 @@ from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message
 from observer_actors.patterns.states import Standing, State
 from observer_actors.patterns.taxonomy import Cause
 
-__all__ = [
-    "CASES_MAX",
-    "ESCALATION_FAILURES_MIN",
-    "ESCALATION_TIMES",
-    "LINES_MAX",
-    "Case",
-    "Claim",
-    "Diagnosis",
-    "Inquiry",
-    "Reason",
-    "Statement",
-    "conclude",
-    "due",
-    "inquire",
-    "inquiry_message",
-]
-
 ESCALATION_FAILURES_MIN: Final = 10
 ESCALATION_TIMES: Final = 4
 LINES_MAX: Final = 10

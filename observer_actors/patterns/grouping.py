@@ -28,19 +28,6 @@ from observer_actors.patterns.catalogue import Catalogue, Group, Known, Scope
 from observer_actors.patterns.history import History, added, joined
 from observer_actors.patterns.masking import ALGORITHM_VERSION
 
-__all__ = [
-    "EXAMPLES_MAX",
-    "EXAMPLE_CHARS_MAX",
-    "QUIET_TIMES_MEAN",
-    "QUIET_US_MIN",
-    "Changes",
-    "Example",
-    "Pattern",
-    "apply",
-    "catalogue_of",
-    "error_text",
-]
-
 EXAMPLES_MAX: Final = 10
 """Failures the seed shows to its model."""
 WASTED_MS_MAX: Final = 86_400_000.0

@@ -15,8 +15,6 @@ import msgspec
 
 from observer_actors.op import Op, time_us
 
-__all__ = ["DAY_US", "HOUR_US", "MINUTE_US", "History", "added", "event_time_us", "joined", "series"]
-
 MINUTE_US: Final = 60 * 1_000_000
 HOUR_US: Final = 60 * MINUTE_US
 DAY_US: Final = 24 * HOUR_US

@@ -28,20 +28,6 @@ import re
 from functools import lru_cache
 from typing import Final
 
-__all__ = [
-    "ALGORITHM_VERSION",
-    "ANY",
-    "MARKS",
-    "TEMPLATE_CHARS_MAX",
-    "TEXT_CHARS_MAX",
-    "digits_alike",
-    "marked",
-    "read_template",
-    "template_of",
-    "text_like",
-    "write_template",
-]
-
 ALGORITHM_VERSION: Final = 4
 """Kept in the record of each pattern, so that a later grouping can tell its own from the older ones."""
 TEXT_CHARS_MAX: Final = 2_000

@@ -6,8 +6,6 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["GATEWAY_LOG_PATH", "WEBHOOK_PATH", "LogEntry", "Outgoing", "log_message", "webhook_message"]
-
 GATEWAY_LOG_PATH: Final = "/log"
 WEBHOOK_PATH: Final = "http:webhook"
 """Its URL is for the configuration alone: it may hold a token, and the outbox is a file."""

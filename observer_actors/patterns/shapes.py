@@ -22,22 +22,6 @@ from observer_actors.patterns.masking import (
     write_template,
 )
 
-__all__ = [
-    "CUT_CHARS_MIN",
-    "CUT_LENGTHS",
-    "CUT_TAIL_WORDS_MAX",
-    "Shape",
-    "begins",
-    "constants",
-    "differences",
-    "fits",
-    "is_name",
-    "looks_cut",
-    "shape_of",
-    "shape_of_template",
-    "without_ellipsis",
-]
-
 _TOKEN: Final = re.compile(r"(\s*)([^\s=:,;()\[\]{}\"'|<>/\\]+|\S)")
 _ANY_FOR_EACH: Final = {ord(mark): ANY for mark in MARKS}
 _LETTERS: Final = re.compile(r"[^\W\d_]{2,}")

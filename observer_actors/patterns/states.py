@@ -30,19 +30,6 @@ from observer_actors.op import time_us
 from observer_actors.patterns.grouping import QUIET_TIMES_MEAN, QUIET_US_MIN, Pattern
 from observer_actors.patterns.history import DAY_US, HOUR_US, MINUTE_US
 
-__all__ = [
-    "NOTES_MAX",
-    "NOTE_CHARS_MAX",
-    "Action",
-    "Note",
-    "Standing",
-    "State",
-    "StateChanged",
-    "acted",
-    "judged",
-    "merged",
-]
-
 NEW_US: Final = DAY_US
 REGRESSED_US: Final = DAY_US
 SPIKE_MINUTES: Final = 5

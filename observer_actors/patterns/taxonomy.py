@@ -22,8 +22,6 @@ import re2
 
 from observer_actors.patterns.grouping import Pattern
 
-__all__ = ["ADVICE", "Cause", "Ruling", "rule", "ruled", "status_in"]
-
 
 class Cause(StrEnum):
     """Why operations fail."""

@@ -17,8 +17,6 @@ from observer_actors.patterns import LogEntry, Outgoing, log_message
 from observer_actors.playbook.entries import Kind, entry_id
 from observer_actors.playbook.evidence import Endpoint
 
-__all__ = ["ENDPOINT_SUCCESSES_MIN", "SUCCESSES_MIN", "Copy", "copies"]
-
 SUCCESSES_MIN: Final = 5
 ENDPOINT_SUCCESSES_MIN: Final = 3
 PATTERN_CHARS_MAX: Final = 200

@@ -16,19 +16,6 @@ from observer_actors.op import Op, Scalar, time_us
 from observer_actors.playbook.entries import Mark
 from observer_actors.playbook.trial import run_name
 
-__all__ = [
-    "NOTE_CHARS_MAX",
-    "PLAYBOOK_ENDPOINT",
-    "REVOKE",
-    "Action",
-    "Decision",
-    "Of",
-    "Revocation",
-    "decision_attrs",
-    "decision_in",
-    "marked",
-]
-
 PLAYBOOK_ENDPOINT: Final = "observer:playbook"
 NOTE_CHARS_MAX: Final = 1_000
 """Below what an attribute holds."""

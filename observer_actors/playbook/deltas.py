@@ -12,22 +12,6 @@ import msgspec
 from observer_actors.playbook.entries import NOTES_KEPT, Change, Entry, EntryNote, Mark, State
 from observer_actors.playbook.lift import Trial
 
-__all__ = [
-    "Created",
-    "Delta",
-    "Evidence",
-    "Forgotten",
-    "Marked",
-    "Merged",
-    "Moved",
-    "Noted",
-    "Suspended",
-    "Tried",
-    "Updated",
-    "apply",
-    "touched",
-]
-
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What an entry is drawn from, as `Entry` has it."""

@@ -22,8 +22,6 @@ from observer_actors.playbook.evidence import Endpoint, Value, feature_key
 from observer_actors.playbook.inputs import ABSENT, KIND, SHAPE
 from observer_actors.playbook.witnesses import Corroboration
 
-__all__ = ["Counts", "Difference", "Side", "against_successes", "chance_p", "of_all_failures"]
-
 P_MAX: Final = 0.01
 SHARE_MIN: Final = 0.4
 FAILING_MIN: Final = 3

@@ -25,8 +25,6 @@ from observer_actors.playbook.evidence import Drawn, Endpoint, Failure, Recovery
 from observer_actors.playbook.ledger import Ledger
 from observer_actors.playbook.witnesses import Corroboration, Witnesses
 
-__all__ = ["Drawer"]
-
 DO, WAY, FAILURE, RECOVERY, HABIT = "d", "w", "f", "r", "h"
 """What can be drawn of an endpoint; behind the last three stands which."""
 DRAWN_AT_ONCE: Final = 3

@@ -28,8 +28,6 @@ from observer_actors.playbook.evidence import Endpoint, Failure, Habit, Recovery
 from observer_actors.playbook.inputs import KIND, SHAPE, is_attribute
 from observer_actors.playbook.witnesses import Corroboration, Witnesses
 
-__all__ = ["Draft", "draw_avoid", "draw_do", "draw_habit", "draw_recovery", "draw_way", "ids_about", "wilson"]
-
 SUCCESSES_MIN: Final = 3
 """The seed's."""
 FAILURES_MIN: Final = 2

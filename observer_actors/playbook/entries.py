@@ -13,19 +13,6 @@ import msgspec
 from observer_actors.labels import stable_id
 from observer_actors.playbook.lift import Trial
 
-__all__ = [
-    "CHANGES_KEPT",
-    "NOTES_KEPT",
-    "Change",
-    "Entry",
-    "EntryNote",
-    "EntryState",
-    "Kind",
-    "Mark",
-    "State",
-    "entry_id",
-]
-
 CHANGES_KEPT: Final = 20
 """Changes that an entry remembers: the first one, and the newest others."""
 NOTES_KEPT: Final = 20

@@ -25,18 +25,6 @@ from observer_actors.playbook.inputs import SHAPE, Feature
 from observer_actors.playbook.runs import Step
 from observer_actors.playbook.witnesses import Corroboration, Tally, Witnesses
 
-__all__ = [
-    "Drawn",
-    "Endpoint",
-    "Failure",
-    "Habit",
-    "Recovery",
-    "Room",
-    "Value",
-    "feature_key",
-    "recovery_key",
-]
-
 EXAMPLES_MAX: Final = 5
 FEATURES_MAX: Final = 30
 """Features of an endpoint, by name."""

@@ -41,8 +41,6 @@ from observer_actors.playbook.trial import ADVICE_ENDPOINT, Asked, EntryTrial, r
 from observer_actors.playbook.trial import Run as TrialRun
 from observer_actors.playbook.witnesses import Corroboration
 
-__all__ = ["ENDPOINTS_MAX", "REVOCATIONS_MAX", "Left", "Playbook"]
-
 VERSION: Final = 4
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew."""
 ENDPOINTS_MAX: Final = 1_000

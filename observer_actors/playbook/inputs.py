@@ -26,8 +26,6 @@ from observer_actors.op import Op
 from observer_actors.patterns import template_of
 from observer_actors.problems import UNREADABLE
 
-__all__ = ["ABSENT", "KIND", "SHAPE", "Feature", "features", "is_attribute", "kind_of"]
-
 Feature = tuple[str, str]
 
 SHAPE: Final = "input"

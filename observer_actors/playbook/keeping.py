@@ -6,8 +6,6 @@ from enum import StrEnum
 
 import msgspec
 
-__all__ = ["Kept", "Row", "Section"]
-
 
 class Section(StrEnum):
     """What a row holds."""

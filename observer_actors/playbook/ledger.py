@@ -33,8 +33,6 @@ from observer_actors.playbook.keeping import Kept, Section
 from observer_actors.playbook.states import Standing, judged
 from observer_actors.playbook.trial import ADVICE_ID, Trials, run_name
 
-__all__ = ["ENTRIES_MAX", "Ledger"]
-
 ENTRIES_MAX: Final = 10_000
 MARKS_MAX: Final = 1_000
 """Decisions about entries that are not there, or not yet: the oldest is forgotten."""

@@ -28,18 +28,6 @@ from typing import Final
 
 import msgspec
 
-__all__ = [
-    "UNKNOWN",
-    "Arm",
-    "Lift",
-    "Sides",
-    "Trial",
-    "in_all",
-    "lift",
-    "none_alone",
-    "runs_beside_any",
-]
-
 UNKNOWN: Final = "unknown"
 """Stands for the source of runs of which it is not known."""
 LOG_BETA_HALVES: Final = 2 * lgamma(0.5)

@@ -22,8 +22,6 @@ from observer_actors.playbook.entries import Entry, Kind, Mark, State
 from observer_actors.playbook.lift import lift
 from observer_actors.playbook.states import ALPHA
 
-__all__ = ["LIMIT_MAX", "Match", "fit", "ranked", "worth"]
-
 LIMIT_MAX: Final = 3
 """Most entries in an answer: more of them dilute a prompt, and each other's measurement."""
 EVIDENCE_HALF: Final = 10

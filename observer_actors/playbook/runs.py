@@ -18,8 +18,6 @@ import msgspec
 
 from observer_actors.playbook.inputs import Feature
 
-__all__ = ["PATH_MAX", "Run", "Runs", "Step", "habits", "way_from_failure"]
-
 RUNS_MAX: Final = 2_000
 STEPS_MAX: Final = 60
 STEPS_ALL_MAX: Final = 20_000

@@ -29,8 +29,6 @@ import msgspec
 from observer_actors.playbook.entries import Entry, Mark, State
 from observer_actors.playbook.lift import Trial, in_all, lift, none_alone, runs_beside_any
 
-__all__ = ["ALPHA", "ALPHA_HARM", "Standing", "judged", "share_of"]
-
 ALPHA: Final = 0.05
 """The chance that an entry's interval ever misses the truth; it is also what is shown."""
 ALPHA_HARM: Final = 0.2

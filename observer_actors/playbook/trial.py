@@ -37,16 +37,6 @@ from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op, Scalar
 from observer_actors.playbook.lift import UNKNOWN, Arm, Sides, Trial
 
-__all__ = [
-    "ADVICE_ENDPOINT",
-    "ADVICE_ID",
-    "Exposure",
-    "Trials",
-    "exposure_attrs",
-    "in_control",
-    "run_name",
-]
-
 ADVICE_ENDPOINT: Final = "observer:advice"
 ADVICE_ID: Final = "advice_id"
 """The attribute by which an op says which advice it had."""

@@ -12,8 +12,6 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["WITNESSES_MAX", "Corroboration", "Tally", "Witnesses"]
-
 WITNESSES_MAX: Final = 8
 """Runs, and sources, that are remembered of one piece of evidence: the first ones. More corroborate no further."""
 OTHERS: Final = ""

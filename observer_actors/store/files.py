@@ -20,18 +20,6 @@ from urllib.parse import quote
 from observer_actors.errors import DiskFailed, DiskFull, FormatUnknown, ObserverError
 from observer_actors.store.schema import MIGRATIONS
 
-__all__ = [
-    "BUSY_SECONDS",
-    "StoreBusy",
-    "StoreDamaged",
-    "StoreFailed",
-    "Trace",
-    "opened",
-    "refuse_newer",
-    "transaction",
-    "translated",
-]
-
 Trace = Callable[[str], None]
 """Called with each statement just before it runs."""
 Check = Callable[[sqlite3.Connection], None]

@@ -38,22 +38,6 @@ from observer_actors.problems import UNREADABLE
 from observer_actors.store.files import StoreDamaged, Trace, opened, transaction, translated
 from observer_actors.store.reading import PLAYBOOK, playbook_rows
 
-__all__ = [
-    "CONSOLIDATOR",
-    "DIAGNOSES_MAX",
-    "ERROR_CHARS_MAX",
-    "LEARNED_PATH",
-    "REFUSED_MAX",
-    "REMEMBERED_MAX",
-    "STANDINGS",
-    "Lane",
-    "Queued",
-    "Saved",
-    "Snapshot",
-    "Store",
-    "StoreStatistics",
-]
-
 T = TypeVar("T")
 Record = TypeVar("Record", Pattern, Diagnosis)
 

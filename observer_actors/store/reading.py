@@ -11,8 +11,6 @@ from urllib.parse import quote
 from observer_actors.playbook import Row, Section
 from observer_actors.store.files import StoreDamaged, translated
 
-__all__ = ["playbook_rows", "read_playbook"]
-
 PLAYBOOK = "SELECT section, key, seq, record FROM playbook"
 
 

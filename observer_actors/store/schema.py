@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["MIGRATIONS"]
-
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     # The statements that lead from version n to n + 1. A step that has been released is never changed.
     (

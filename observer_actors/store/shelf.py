@@ -23,8 +23,6 @@ from observer_actors.labels import stable_id
 from observer_actors.playbook.entries import Entry
 from observer_actors.playbook.ranking import Match, worth
 
-__all__ = ["Shelf"]
-
 CONSIDERED_MAX: Final = 30
 """Entries that are ranked for one answer: so many of the best matches, and so many of those worth most."""
 WORDS_MAX: Final = 12

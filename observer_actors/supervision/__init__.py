@@ -13,17 +13,15 @@ from observer_actors.supervision.events import (
     RestartsExhausted,
     ShutdownForced,
 )
-from observer_actors.supervision.mailbox import Drained, Mailbox, MailboxStatistics
+from observer_actors.supervision.mailbox import Drained, Mailbox
 from observer_actors.supervision.restart import RestartHistory, RestartPolicy
 from observer_actors.supervision.supervisor import (
     ActorStatistics,
     ChildSpec,
-    Depth,
     Exhausted,
     GivenUp,
     Life,
     Restart,
-    State,
     Strategy,
     Supervisor,
 )
@@ -35,7 +33,6 @@ __all__ = [
     "ActorStatistics",
     "ActorStopped",
     "ChildSpec",
-    "Depth",
     "Drained",
     "Events",
     "Exhausted",
@@ -43,7 +40,6 @@ __all__ = [
     "Life",
     "LifecycleEvent",
     "Mailbox",
-    "MailboxStatistics",
     "MessageQuarantined",
     "MessageRedelivered",
     "Restart",
@@ -52,7 +48,6 @@ __all__ = [
     "RestartScheduled",
     "RestartsExhausted",
     "ShutdownForced",
-    "State",
     "Strategy",
     "Supervisor",
 ]

@@ -11,20 +11,6 @@ from typing import Final
 
 import msgspec
 
-__all__ = [
-    "ActorFailed",
-    "ActorParked",
-    "ActorStarted",
-    "ActorStopped",
-    "Events",
-    "LifecycleEvent",
-    "MessageQuarantined",
-    "MessageRedelivered",
-    "RestartScheduled",
-    "RestartsExhausted",
-    "ShutdownForced",
-]
-
 
 class LifecycleEvent(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Root of the lifecycle events; ``actor`` is the name in the tree."""

@@ -24,8 +24,6 @@ import trio
 
 from observer_actors.supervision.events import Events, MessageRedelivered
 
-__all__ = ["Drained", "Holding", "Mailbox", "MailboxStatistics", "only_cancelled"]
-
 T = TypeVar("T")
 
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 
 from observer_actors.backoff import backoff_s
 
-__all__ = ["RestartHistory", "RestartPolicy"]
-
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:

@@ -49,20 +49,6 @@ from observer_actors.supervision.events import (
 )
 from observer_actors.supervision.restart import RestartHistory, RestartPolicy
 
-__all__ = [
-    "ActorStatistics",
-    "ChildSpec",
-    "Depth",
-    "Exhausted",
-    "GivenUp",
-    "Life",
-    "Restart",
-    "State",
-    "Strategy",
-    "Supervisor",
-]
-
-
 ERROR_CHARS_MAX: Final = 500
 """What `/actors` and an event keep of an error; the log has it all."""
 

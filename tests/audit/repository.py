@@ -7,8 +7,6 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PROJECT", "Repository"]
-
 PROJECT: Final = {
     "pyproject.toml": '[project]\nrequires-python = ">=3.8"\n\n[project.scripts]\nshop = "shop.cli:main"\n',
     "shop/__init__.py": '"""The shop."""\n',

@@ -23,8 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["FakeDisk", "Kind"]
-
 Kind = Literal["write", "datasync", "truncate", "rename", "remove", "sync_directory", "open_append", "read", "list"]
 """What `fail` can be told about, and what `calls` counts."""
 

@@ -8,8 +8,6 @@ from typing import Any, Final, TypeVar
 
 import trio
 
-__all__ = ["RUNTIMES", "Runtime", "on_asyncio", "on_trio"]
-
 Result = TypeVar("Result")
 Runtime = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Awaitable[Any]]
 

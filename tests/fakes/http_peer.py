@@ -25,23 +25,6 @@ from urllib.parse import parse_qs, urlsplit
 import h11
 import trio
 
-__all__ = [
-    "Bytes",
-    "Close",
-    "Garbage",
-    "Hang",
-    "Held",
-    "HttpPeer",
-    "Json",
-    "Partial",
-    "Reply",
-    "Request",
-    "Slow",
-    "Status",
-    "closed_url",
-    "http_peer",
-]
-
 Headers = Mapping[str, str]
 _READ_BYTES: Final = 65_536
 

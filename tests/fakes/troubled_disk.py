@@ -15,8 +15,6 @@ from typing import Final, Literal
 from observer_actors.journal import PosixDisk
 from observer_actors.journal.files import AppendFile
 
-__all__ = ["TroubledDisk"]
-
 HELD_S: Final = 60.0
 """No test holds the disk for so long: a test that failed must not leave a thread behind for ever."""
 

@@ -20,8 +20,6 @@ from tests.daemon.load import stored_ops
 from tests.faults.trial import LIMIT_S, Trial, until
 from tests.harness import Daemon
 
-__all__ = ["corrupt_byte"]
-
 SEGMENTS_MIN: Final = 3
 LEARNED: Final = "learned.sqlite3"
 COUNTERS: Final = "counters"

@@ -10,8 +10,6 @@ import trio
 from tests.faults.trial import Trial
 from tests.harness import Daemon
 
-__all__ = ["read_nothing"]
-
 ASKS: Final = (
     b"GET /ops?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"GET /tail?after_seq=0 HTTP/1.1\r\nHost: localhost\r\n\r\n",

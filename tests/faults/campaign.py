@@ -18,8 +18,6 @@ from msgspec import Struct
 from tests.conftest import ROOT
 from tests.faults.scenario import ROUND_SECONDS_MAX, Scenario, Seen
 
-__all__ = ["EXIT_UNAVAILABLE", "Result", "Round", "replay_command", "run_rounds"]
-
 EXIT_UNAVAILABLE: Final = 69
 SEED_MAX: Final = 2**31
 END_SECONDS_MAX: Final = 120.0

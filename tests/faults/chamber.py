@@ -17,8 +17,6 @@ import trio
 
 from tests.faults.scenario import Unavailable
 
-__all__ = ["Chamber", "chamber"]
-
 MOUNTED: Final = b"mounted\n"
 HOLD: Final = 'mount -t tmpfs -o "size=$2" none "$1" && echo mounted && exec cat'
 

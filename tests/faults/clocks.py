@@ -11,8 +11,6 @@ import trio
 from tests.faults.scenario import Unavailable
 from tests.faults.trial import Trial
 
-__all__ = ["clock_jumps"]
-
 SOURCE: Final = Path(__file__).with_name("clock.c")
 JUMPS_S: Final = (-86_400, -3_600, -60, -1, 1, 60, 3_600, 86_400, 31_536_000)
 

@@ -12,8 +12,6 @@ import trio
 from tests.faults.trial import Trial, until
 from tests.harness import Daemon
 
-__all__ = ["more_connections_than_files", "no_file_can_be_opened"]
-
 FILES_MAX: Final = 160
 CONNECTIONS: Final = 220
 KEPT: Final = 64

@@ -12,8 +12,6 @@ from tests.daemon.load import connected, stored_ops
 from tests.faults.trial import LIMIT_S, Trial
 from tests.harness import Daemon
 
-__all__ = ["deleted", "moved_away", "taken_by_a_second", "two_at_once"]
-
 EXIT_TAKEN: Final = 75
 HELD_S_MAX: Final = 2.5
 TRIES: Final = 20

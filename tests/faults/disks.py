@@ -10,8 +10,6 @@ from tests.faults.tracing import Injection, injections, tampered
 from tests.faults.trial import Trial, until
 from tests.harness import Daemon
 
-__all__ = ["disk_fails", "disk_is_full", "disk_is_slow"]
-
 HELD_S_MAX: Final = 2.5
 """Longer than the daemon waits between two tries of a disk that refuses."""
 ALL: Final = "write,fdatasync,fsync,ftruncate,rename,unlink"

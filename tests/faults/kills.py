@@ -13,8 +13,6 @@ from tests.faults.tracing import Injection, started_under
 from tests.faults.trial import LIMIT_S, Trial
 from tests.harness import Daemon
 
-__all__ = ["kill_at_a_system_call", "kill_the_disks_process", "kill_under_load", "stand_still", "stop_under_load"]
-
 STARTING_SHARE: Final = 0.2
 """Of the kills come while the daemon is starting: in the middle of a recovery, often."""
 STARTING_S: Final = 2.5

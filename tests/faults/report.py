@@ -8,8 +8,6 @@ from typing import Final
 from tests.faults.campaign import Result, replay_command
 from tests.faults.scenario import Scenario, Seen, summed
 
-__all__ = ["report"]
-
 HEAD: Final = """# Reliability
 
 Written by `make faults` (see `tests/faults/`), not by hand. {date}, seed {seed}.

@@ -12,8 +12,6 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from tests.faults.trial import Trial
 
-__all__ = ["ROUND_SECONDS_MAX", "Scenario", "Seen", "Unavailable", "summed"]
-
 ROUND_SECONDS_MAX: Final = 240.0
 """A round that takes longer hangs."""
 

@@ -8,8 +8,6 @@ from tests.faults import bytes as rot
 from tests.faults import callers, clocks, descriptors, directories, disks, kills, volumes
 from tests.faults.scenario import Scenario
 
-__all__ = ["SCENARIOS"]
-
 KEPT: Final = (
     "every acknowledged op is stored exactly once, unaltered, where the answer said; `seq` has no gap; each caller's"
     " order is kept; `verify` finds no damage; the counters come to what is stored"

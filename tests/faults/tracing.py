@@ -18,8 +18,6 @@ import trio
 from benchmarks.processes import children
 from tests.faults.scenario import Unavailable
 
-__all__ = ["Injection", "injections", "started_under", "tampered"]
-
 ATTACHED: Final = b"attached"
 ATTACH_S: Final = 30.0
 TAMPERED: Final = ("(INJECTED)", "(DELAYED)")

@@ -16,8 +16,6 @@ from tests.daemon.load import Ledger, clients, settle, stored_ops
 from tests.faults.scenario import Seen
 from tests.harness import Daemon, running_daemon
 
-__all__ = ["LIMIT_S", "Trial", "until"]
-
 CLIENTS: Final = 6
 PAD_CHARS: Final = 60
 LIMIT_S: Final = 60.0

@@ -16,8 +16,6 @@ from tests.faults.scenario import Unavailable
 from tests.faults.trial import LIMIT_S, Trial
 from tests.harness import Daemon
 
-__all__ = ["file_system_is_full", "read_only_at_the_start", "unwritable_for_a_while"]
-
 SIZE: Final = "48m"
 HELD_S_MAX: Final = 2.5
 PIECE: Final = bytes(65_536)

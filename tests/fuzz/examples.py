@@ -9,8 +9,6 @@ from typing import Final, TypeVar
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-__all__ = ["EXAMPLES", "Change", "changed", "changes", "fuzzed"]
-
 T = TypeVar("T", bound=Callable[..., object])
 
 EXAMPLES: Final = int(os.environ.get("OBSERVER_FUZZ_EXAMPLES", "0"))

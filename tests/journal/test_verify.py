@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from observer_actors.errors import DiskFailed, FormatUnknown
-from observer_actors.journal import DirectoryLock, PosixDisk, VerifyReport, compact, retain, verify
+from observer_actors.journal import DirectoryLock, Finding, PosixDisk, VerifyReport, compact, retain, verify
 from observer_actors.journal.files import replace_file
-from observer_actors.journal.verify import Finding
 from observer_actors.settings import JournalSettings
 from tests.fakes.disk import FakeDisk
 from tests.journal.support import DATA, PATHS, SMALL, START_US, commit, make_op, make_ops, open_writer

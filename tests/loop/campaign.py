@@ -15,8 +15,6 @@ from tests.daemon.served import Served, served
 from tests.loop.fleet import Agents, Episode, Poisoner, run_name
 from tests.loop.world import TOOLS, Task, tasks
 
-__all__ = ["LATER_OFF", "LATER_ON", "Arm", "Comparison", "Plan", "Results", "campaign", "compared", "mcnemar"]
-
 POISONED_AFTER: Final = ("off 1", "on 1")
 LATER_OFF: Final = "changed, off"
 LATER_ON: Final = "changed, on"

@@ -14,8 +14,6 @@ import httpx
 from tests.loop.reading import chosen, read
 from tests.loop.world import HELPERS, TOOLS, Input, Outcome, Rule, Task, Tool
 
-__all__ = ["Agents", "Episode", "Poisoner"]
-
 SOURCES: Final = ("mcp", "scenario")
 """The honest ones."""
 CHECKER: Final = "auditor"

@@ -13,8 +13,6 @@ from typing import Final
 
 from tests.loop.world import Input
 
-__all__ = ["Understood", "chosen", "read"]
-
 _KINDS: Final = {
     "a date (YYYY-MM-DD)": r"\d{4}-\d\d-\d\d",
     "digits": r"[+\-]?\d+(\.\d+)?",

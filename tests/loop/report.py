@@ -10,8 +10,6 @@ from observer_actors.playbook import State
 from tests.loop.campaign import LATER_OFF, LATER_ON, Comparison, Results, compared
 from tests.loop.world import TOOLS
 
-__all__ = ["COMPARISONS", "report"]
-
 HEAD: Final = """# The closed loop, measured
 
 Written by `make loop` (see `tests/loop/`), not by hand. {date}, seed {seed}.

@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["HELPERS", "TOOLS", "Input", "Outcome", "Rule", "Task", "Tool", "Ways", "share_of", "tasks"]
-
 Input = Mapping[str, str | int | bool]
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final
 
-__all__ = ["FIELDS_AS_GIVEN", "Body", "written"]
-
 FIELDS_AS_GIVEN: Final = ("staffer_id", "sig_hash", "event_kind", "role", "city", "state", "count")
 
 

@@ -14,8 +14,6 @@ from typing import Final
 
 import trio
 
-__all__ = ["INSTALL_SECONDS_MAX", "VERSION", "Unavailable", "installed_bun"]
-
 VERSION: Final = "1.4.5"
 """From 1.4 on, one x64 binary serves processors with and without AVX2: the -baseline package holds the same."""
 

@@ -23,8 +23,6 @@ from tests.parity.program import Program
 from tests.parity.seed import exit_code_without_gateway, running_seed
 from tests.parity.side_by_side import SideBySide, side_by_side
 
-__all__ = ["Options", "Report", "check"]
-
 LOOKS: Final = (("GET", "/health"), ("GET", "/stats"))
 ELSEWHERE: Final = (
     ("GET", "/nowhere"),

@@ -10,19 +10,6 @@ from typing import Any, Final
 
 from tests.parity.bodies import Body
 
-__all__ = [
-    "ABSENT",
-    "RING_OPS",
-    "Difference",
-    "Exchange",
-    "Pair",
-    "Side",
-    "differences",
-    "exchange_pairs",
-    "look_pairs",
-    "made_within",
-]
-
 RING_OPS: Final = 2_000
 """What both rings hold; ours by its default."""
 

@@ -22,8 +22,6 @@ from tests.parity.program import (
     wait_until,
 )
 
-__all__ = ["COMMAND", "running_daemon"]
-
 COMMAND: Final = (sys.executable, "-m", "observer_actors", "serve")
 ROOT: Final = Path(__file__).parents[2]
 

@@ -7,8 +7,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any, Final
 
-__all__ = ["Gateway", "running_gateway"]
-
 _ANSWERS: Final = {
     ("GET", "/health"): {"status": "ok"},
     ("POST", "/log"): {"logged": True},

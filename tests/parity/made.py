@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 
 from tests.parity.bodies import FIELDS_AS_GIVEN, Body
 
-__all__ = ["made"]
-
 
 def made(count: int, *, seed: int) -> list[Body]:
     """Draw ``count`` bodies; the same ones for the same seed and version of Hypothesis."""

@@ -15,8 +15,6 @@ from typing import Any, Final
 from tests.parity.bodies import FIELDS_AS_GIVEN
 from tests.parity.compare import ABSENT, Difference, Exchange, Pair, made_within
 
-__all__ = ["NAMED", "NOT_COMPARED", "Named", "name_of", "unpaid"]
-
 
 @dataclass(frozen=True)
 class Named:

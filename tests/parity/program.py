@@ -12,8 +12,6 @@ from typing import Final, TypeVar
 import httpx
 import trio
 
-__all__ = ["Program", "ProgramFailed", "answers", "end_of", "own_environment", "started", "stop", "wait_until"]
-
 T = TypeVar("T")
 
 POLL_SECONDS: Final = 0.001

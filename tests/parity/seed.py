@@ -16,8 +16,6 @@ import trio
 from tests.parity.bun import Unavailable
 from tests.parity.program import Program, ProgramFailed, answers, started, stop
 
-__all__ = ["CYCLE_SECONDS", "exit_code_without_gateway", "running_seed", "seed_program"]
-
 ROOT: Final = Path(__file__).parents[2]
 
 CYCLE_SECONDS: Final = 1_000_000

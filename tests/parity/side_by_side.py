@@ -14,8 +14,6 @@ from tests.parity.bodies import Body
 from tests.parity.compare import Exchange, Side
 from tests.parity.program import Program, wait_until
 
-__all__ = ["SideBySide", "side_by_side"]
-
 LINE_SECONDS_MAX: Final = 10.0
 """The seed writes after it has answered; if it fails, it says so to nobody."""
 

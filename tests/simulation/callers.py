@@ -16,8 +16,6 @@ from observer_actors.http.replies import Reply
 from tests.daemon.load import Answer, Ledger
 from tests.simulation.process import Process
 
-__all__ = ["Caller", "Reach"]
-
 BATCH_MAX: Final = 12
 IMPATIENT_S: Final = 0.3
 """The mean time after which a caller that breaks the connection does so."""

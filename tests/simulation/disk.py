@@ -7,8 +7,6 @@ from collections.abc import Callable
 from tests.fakes.disk import FakeDisk, Kind
 from tests.simulation.turns import pause
 
-__all__ = ["Defect", "Killed", "SimulatedDisk"]
-
 
 class Defect(Exception):
     """No error of the disk: something that nobody has foreseen."""

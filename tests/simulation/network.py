@@ -11,8 +11,6 @@ import httpx
 import msgspec
 import trio
 
-__all__ = ["GATEWAY", "MODEL", "Line", "Manners", "Network"]
-
 GATEWAY: Final = "http://gateway"
 MODEL: Final = "http://model"
 SLOW_S: Final = 30.0

@@ -24,8 +24,6 @@ from tests.daemon.inside import leaves
 from tests.daemon.load import Ledger
 from tests.simulation.network import Network
 
-__all__ = ["Bounds", "all_serve", "check_after", "check_settled", "has_caught_up"]
-
 
 class Bounds:
     """Looks at the queues, again and again, and remembers the first that was beyond its bound."""

@@ -22,23 +22,6 @@ from tests.fakes.disk import Kind
 from tests.simulation.callers import Habits
 from tests.simulation.network import GATEWAY, MODEL, Manners
 
-__all__ = [
-    "ClockJumps",
-    "Die",
-    "DiskDefect",
-    "DiskFails",
-    "DiskFault",
-    "DiskFull",
-    "DiskHangs",
-    "DiskHeals",
-    "DiskShort",
-    "DiskSlow",
-    "Fault",
-    "PeerTurns",
-    "Plan",
-    "plan_of",
-]
-
 TROUBLE_S_MAX: Final = 20.0
 """Virtual seconds in which faults happen."""
 KINDS: Final[tuple[Kind, ...]] = (

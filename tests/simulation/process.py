@@ -17,8 +17,6 @@ from observer_actors.settings import Settings
 from observer_actors.supervision import GivenUp
 from tests.simulation.disk import SimulatedDisk
 
-__all__ = ["Kept", "Process", "TimeOfDay"]
-
 EPOCH_NS: Final = 1_800_000_000_000_000_000
 
 

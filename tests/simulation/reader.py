@@ -13,8 +13,6 @@ from observer_actors.op import Op
 from tests.simulation.callers import Reach
 from tests.simulation.disk import Defect
 
-__all__ = ["Reader"]
-
 PAGE_OPS = 10
 SILENCE_S = 1.0
 

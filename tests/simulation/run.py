@@ -7,8 +7,6 @@ from typing import Final
 
 import trio.testing
 
-__all__ = ["Broken", "Run"]
-
 NEVER: Final = frozenset({"journal_damaged", "snapshot_foreign", "store_damaged"})
 """Events of the log: no fault here rots a byte, or takes a file away."""
 

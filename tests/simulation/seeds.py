@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["FAILED"]
-
 FAILED: Final = {
     1: "a disk that refuses delays the opening of the journal: the store was set aside as learned from another one",
     65: "a process ends while an actor fails: the actor's error was let out of the tree",

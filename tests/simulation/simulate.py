@@ -36,8 +36,6 @@ from tests.simulation.run import Broken, Run
 from tests.simulation.turns import locks_that_take_turns
 from tests.simulation.world import World
 
-__all__ = ["simulate"]
-
 SMALL_BOUNDS: Final[Mapping[ModuleType, Mapping[str, int]]] = {
     commits_module: {"COMMITS_WAITING_MAX": 4, "OPS_WAITING_MAX": 30, "GATHERED_OPS": 12, "OPS_AT_ONCE_MAX": 7},
     daemon_module: {"SUBMISSIONS_MAX": 6},

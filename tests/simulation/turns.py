@@ -25,8 +25,6 @@ from typing import Final, TypeVar
 import outcome
 import trio
 
-__all__ = ["TurnLock", "Turns"]
-
 T = TypeVar("T")
 _running: Final = threading.local()
 

@@ -44,8 +44,6 @@ from tests.simulation.reader import Reader
 from tests.simulation.run import Run
 from tests.simulation.turns import Turns
 
-__all__ = ["World"]
-
 RESTART_S: Final = 1.0
 """As systemd would wait, roughly."""
 CALM_S: Final = 30.0

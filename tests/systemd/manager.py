@@ -18,8 +18,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["Manager", "missing", "running_manager"]
-
 PROGRAMS: Final = (Path("/lib/systemd/systemd"), Path("/lib/systemd/systemd-journald"))
 START_S: Final = 20.0
 COMMAND_S: Final = 60.0
