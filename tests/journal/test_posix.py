@@ -98,7 +98,7 @@ def test_who_removes_the_lock_file_does_not_let_a_second_daemon_in(tmp_path: Pat
         Paths(tmp_path).lock.unlink()
         assert directory_in_use(tmp_path)
         for _ in range(2):
-            with pytest.raises(DataDirectoryLocked, match="by a process that .*/lock does not name") as refused:
+            with pytest.raises(DataDirectoryLocked, match=r"by a process that .*/lock does not name") as refused:
                 DirectoryLock(tmp_path)
             assert "was the lock file removed?" in refused.value.hint
         assert directory_in_use(tmp_path)
