@@ -461,9 +461,15 @@ def _input_summary(event: Event) -> str:
     return f"{kind} {role}×{count} in {city}, {state}"
 
 
-def says_no_input(summary: str) -> bool:
-    """Say whether an input's summary was made of nothing, for want of anything that was said."""
-    return summary.endswith("?×? in ?, ?")
+def says_no_input(op: Op) -> bool:
+    """Say whether an op's input summary was made of its other fields, for want of an input."""
+    summary = op.input_summary
+    if "×" not in summary:
+        return False
+    kind, role, city, state = (
+        value if isinstance(value, str) else "?" for value in (op.event_kind, op.role, op.city, op.state)
+    )
+    return summary.startswith(f"{kind} {role}×") and summary.endswith(f" in {city}, {state}")
 
 
 def _output_summary(event: Event, *, success: bool) -> str:

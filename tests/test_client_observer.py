@@ -690,6 +690,16 @@ async def test_advice_is_asked_for_with_the_attributes_that_the_operation_will_h
     assert [query.get("input") for query in asked] == ["q", "q", None]
 
 
+async def test_advice_is_asked_for_in_the_name_of_the_source_that_will_report() -> None:
+    async with http_peer() as peer:
+        peer.on("/advice", Json({"advice_id": "a", "entries": []}))
+        async with AsyncObserver(peer.url, advice_seconds=LONG_S, source="team-a") as observer:
+            await observer.advice("net:call")
+            await observer.advice("net:call", source="team-b")
+        asked = [dict(parse_qsl(urlsplit(request.target).query)) for request in peer.received("/advice")]
+    assert [query["source"] for query in asked] == ["team-a", "team-b"]
+
+
 def test_a_real_daemon_is_told_what_its_advice_came_to(daemon: Served) -> None:
     for source in ("mcp", "bot"):
         with Observer(daemon.url, source=source) as taught:

@@ -32,6 +32,7 @@ from observer_actors.playbook import (
     entry_id,
 )
 from observer_actors.playbook import fold as fold_module
+from observer_actors.playbook import ledger as ledger_module
 from observer_actors.playbook import runs as runs_module
 from observer_actors.playbook.evidence import FAILURES_MAX, FEATURES_MAX, VALUES_MAX
 from observer_actors.playbook.inputs import features, kind_of
@@ -69,6 +70,32 @@ def test_an_endpoint_that_works_is_an_entry_with_its_rate_its_times_and_its_inpu
     assert (entry.succeeded, entry.failed, entry.runs, entry.sources) == (9, 1, 8, ("mcp",))
     assert entry.example_seqs == (5, 6, 7, 8, 9)
     assert [change.seq for change in entry.history] == [3, 4, 5, 6, 7, 8, 9, 10]
+
+
+def test_what_was_not_said_is_in_no_text() -> None:
+    none = only(fold(numbered([call(ms=0, given="? ?×? in Toledo, ?", run=f"r{n}") for n in range(4)])), Kind.DO)
+    assert (
+        none.text
+        == "`sql:run` works: 4 of 4 calls succeeded (51 to 100 %). Input that works: `? ?×? in Toledo, ?` (4 of 4)."
+    )
+    made = [
+        msgspec.structs.replace(call(ms=n % 2 * 50, given="? ?×? in Toledo, ?", run=f"r{n}"), city="Toledo")
+        for n in range(8)
+    ]
+    assert only(fold(numbered(made)), Kind.DO).text == (
+        "`sql:run` works: 8 of 8 calls succeeded (68 to 100 %). Half of them took up to 46 ms, 95 % up to 46 ms."
+    )
+
+
+def test_a_success_whose_output_says_otherwise_is_none() -> None:
+    good = [call(run=f"r{n}") for n in range(3)]
+    bad = [msgspec.structs.replace(call(run=f"s{n}"), output_summary='{"error": "no such table"}') for n in range(5)]
+    playbook = fold(numbered([*good, *bad, *(verdict(f"s{n}", good=False) for n in range(5))]))
+    entry = only(playbook, Kind.DO)
+    assert (entry.succeeded, entry.doubtful) == (3, 5)
+    assert (
+        "5 more are not counted: of runs that were judged failed, or with an output that says otherwise." in entry.text
+    )
 
 
 def test_a_failure_is_an_entry_with_its_cause_and_what_works_instead() -> None:
@@ -460,6 +487,22 @@ def test_what_was_revoked_is_handed_out_no_more_until_the_playbook_is_made_anew(
     assert not only(anew, Kind.DO).suspended
 
 
+def test_the_uses_of_a_source_are_taken_back_with_it() -> None:
+    ops = [call(run=f"r{n}") for n in range(4)]
+    [key] = fold(numbered(ops)).entries
+    for n in range(12):
+        for arm in ("exposed", "control"):
+            asked = exposed(f"{arm}{n}", key if arm == "exposed" else "", run=f"{arm}{n}")
+            attrs = {**asked.attrs, "control": "" if arm == "exposed" else key, "asked_by": "bot"}  # type: ignore[dict-item]
+            ops += [msgspec.structs.replace(asked, attrs=attrs), verdict(f"{arm}{n}", good=arm == "control")]
+    taken = numbered(ops)
+    assert fold(taken).entries[key].state is State.WITHHELD
+    revocation = Revocation(of=Of.SOURCE, name="bot", seq=len(ops) + 1)
+    anew = fold([*taken, *numbered([decided(revocation)], len(ops) + 1)], Playbook(ALONE, [revocation]))
+    assert (anew.entries[key].state, anew.entries[key].trial.by_source) == (State.CANDIDATE, {})
+    assert anew.passed_over == 24  # so that it takes the old one's place
+
+
 def test_a_revocation_since_a_time_goes_by_when_the_witness_recorded() -> None:
     ops = numbered([call(run=f"r{n}") for n in range(10)])
     [order] = numbered([revoked(Of.SOURCE, "mcp", ops[6].recorded_at)], 11)
@@ -476,6 +519,69 @@ def test_a_decision_outlives_the_evidence_that_was_revoked() -> None:
     later = numbered([call(run=f"q{n}", source="scenario") for n in range(4)], 7)
     anew = fold([*ops, withheld, order, *later], Playbook(ALONE, [Revocation(of=Of.SOURCE, name="mcp", seq=6)]))
     assert anew.entries[key].mark is Mark.WITHHELD
+
+
+def test_what_was_used_or_decided_about_outlives_the_evidence_that_retention_deletes() -> None:
+    ops = [call(name, run=f"{name}{n}") for name in ("pinned", "harmful", "quiet") for n in range(4)]
+    playbook = fold(numbered(ops))
+    pinned, harmful, _ = playbook.entries
+    fold(numbered([decided(Decision(action=Action.PIN, entry=pinned, note="mine"))], 20), playbook)
+    fold(numbered(helped(harmful, 12, with_it=False, without=True), 21), playbook)
+    for _ in range(2):
+        playbook.forget_before(1_000)
+        assert not playbook.endpoints
+        assert {one.id: (one.mark, one.state, one.available) for one in playbook.entries.values()} == {
+            pinned: (Mark.PINNED, State.CANDIDATE, False),
+            harmful: (Mark.NONE, State.WITHHELD, False),
+        }
+    fold(
+        numbered([call(name, run=f"{name}{n}") for name in ("pinned", "harmful") for n in range(4, 8)], 1_001), playbook
+    )
+    assert {one.id: one.available for one in playbook.entries.values()} == {pinned: True, harmful: False}
+    assert [note.text for note in playbook.entries[pinned].notes] == ["mine"]
+
+
+def test_a_playbook_made_anew_begins_with_what_deleted_ops_have_decided() -> None:
+    begun = numbered([call(name, run=f"{name}{n}") for name in ("retired", "harmful", "free") for n in range(8)])
+    old = fold(begun)
+    retired, harmful, free = old.entries
+    fold(numbered([decided(Decision(action=Action.RETIRE, entry=retired, note="wrong"))], 30), old)
+    tried = [op for op in helped(harmful, 12, with_it=False, without=True) if op.endpoint != "other"]
+    fold(numbered(tried, 31), old)
+    rest = [call(name, run=f"{name}{n}") for name in ("retired", "harmful", "free") for n in range(8, 11)]
+    rest = numbered([*rest, decided(Decision(action=Action.NOTE, entry=retired, note="still"))], 1_000)
+    fold(rest, old)
+    anew = Playbook(ALONE)
+    anew.inherit(old, 1_000)
+    for playbook in (fold(rest, anew), fresh(anew)):
+        assert {one.id: (one.mark, one.state, one.available) for one in playbook.entries.values()} == {
+            retired: (Mark.RETIRED, State.CANDIDATE, False),
+            harmful: (Mark.NONE, State.WITHHELD, False),
+            free: (Mark.NONE, State.CANDIDATE, True),
+        }
+        assert [note.text for note in playbook.entries[retired].notes] == ["wrong", "still"]
+        assert playbook.meta.inherited == 2
+    whole = Playbook(ALONE)
+    whole.inherit(old, 1)
+    assert fold(begun, whole).rows() == fold(begun).rows()
+
+
+def test_where_there_is_no_room_an_entry_whose_evidence_is_gone_makes_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "ENTRIES_MAX", 3)
+    ops = [
+        call(name, run=f"{name}{n}", source=source)
+        for name in ("a", "b", "c")
+        for n, source in enumerate(("mcp", "scenario") * 2)
+    ]
+    playbook = fold(numbered(ops), corroboration=BOTH)
+    one, two, three = playbook.entries
+    tried = [exposed(f"{run}{key}", key, run=run) for run in ("r", "s") for key in (one, two)]
+    fold(numbered([*tried, verdict("r", good=True), verdict("s", good=True)], 20), playbook)
+    fold(numbered([decided(Decision(action=Action.PIN, entry=three))], 1_000), playbook)
+    playbook.forget_before(1_001)
+    assert set(playbook.entries) == {one, two, three}
+    fold(numbered([call("d", run=f"d{n}", source=s) for n, s in enumerate(("mcp", "bot") * 2)], 1_002), playbook)
+    assert set(playbook.entries) == {two, three, entry_id(Kind.DO, "d")}
 
 
 def test_every_change_names_the_op_that_caused_it() -> None:

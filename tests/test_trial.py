@@ -91,10 +91,37 @@ def test_nobody_reports_how_another_ones_run_went() -> None:
     asked = op(own=exposure_attrs(Exposure(advice_id="a1", run="r", asked_by="mcp", exposed=("e",))))
     again = op(own=exposure_attrs(Exposure(advice_id="a2", run="r", asked_by="bot", exposed=("e",))))
     bots = op(success=False, source="bot", run="r", advice_id="a2")
-    assert after(asked, again, bots).trial("e") == Trial()
-    assert after(asked, op(advice_id="a1"), again, bots).trial("e").exposed == Arm(1, 0)
+    mcps = op(run="r")
+    assert after(asked, again, bots).trial("e").exposed == Arm(0, 1)
+    for ops in ([bots, mcps], [mcps, bots], [bots, op(advice_id="a1"), bots]):  # whose the run is who asked first
+        assert after(asked, again, *ops).trial("e").exposed == Arm(1, 0)
+    assert after(asked, bots).trial("e") == Trial()  # it has not asked
     first = op(source="bot", run="q")  # whoever names a run first does not own it
     trials = after(exposure("a3", "e", run="q"), first, op(advice_id="a3"), op(False, source="bot", advice_id="a3"))
+    assert trials.trial("e").by_source == {"mcp": Sides(exposed=Arm(1, 0))}
+
+
+def test_the_outcome_comes_by_the_run_alone_where_the_request_has_named_its_source() -> None:
+    def asking(advice: str, source: str, endpoint: str = "") -> Op:
+        return op(
+            own=exposure_attrs(
+                Exposure(advice_id=advice, run="r", asked_by=source, endpoint=endpoint, exposed=(f"e{advice}",))
+            )
+        )
+
+    both = after(asking("1", "mcp", "sql:run"), asking("2", "mcp"), op(run="r"))
+    assert (both.trial("e1").exposed, both.trial("e2").exposed) == (Arm(1, 0), Arm(1, 0))
+    elsewhere = msgspec.structs.replace(op(False, run="r"), endpoint="log:write")
+    assert both.add(elsewhere).entries == ["e2"]
+    assert both.add(op(advice_id="2")).entries == ["e2"]
+    assert after(asking("1", ""), op(run="r")).trial("e1") == Trial()  # anybody may know the name
+    assert after(asking("1", "mcp"), op(source="bot", run="r")).trial("e1") == Trial()
+
+
+def test_who_has_only_asked_owns_no_run() -> None:
+    steals = op(own=exposure_attrs(Exposure(advice_id="a0", run="r", asked_by="bot", exposed=("e",))))
+    asks = op(own=exposure_attrs(Exposure(advice_id="a1", run="r", asked_by="mcp", exposed=("e",))))
+    trials = after(steals, asks, op(run="r", advice_id="a1"))
     assert trials.trial("e").by_source == {"mcp": Sides(exposed=Arm(1, 0))}
 
 

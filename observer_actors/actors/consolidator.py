@@ -303,6 +303,8 @@ class Consolidator:
         revocations = self._playbook.meta.revocations
         anew = Playbook(self._corroboration, revocations)
         self._log.info("playbook_outdated", revocations=len(revocations), last_seq=self._playbook.cursor)
+        for first in await self._read(0, 1):
+            anew.inherit(self._playbook, first.seq)
         at = 0
         while at < self._playbook.cursor:
             at = await self._catch_up(anew, at)

@@ -78,10 +78,13 @@ class AsyncObserver(Recorder):
         run: str = "",
         task: str = "",
         attrs: Mapping[str, object] = NO_ATTRS,
+        source: str = "",
         limit: int = 1,
     ) -> Advice:
         """Ask what is known about an operation that is about to be done, as `Observer.advice` does."""
-        question = self._question(endpoint, input, role=role, run=run, task=task, attrs=attrs, limit=limit)
+        question = self._question(
+            endpoint, input, role=role, run=run, task=task, attrs=attrs, source=source, limit=limit
+        )
         if question is None:
             return Advice()
         began = anyio.current_time()

@@ -68,6 +68,7 @@ class Observer(Recorder):
         run: str = "",
         task: str = "",
         attrs: Mapping[str, object] = NO_ATTRS,
+        source: str = "",
         limit: int = 1,
     ) -> Advice:
         """Ask what is known about an operation that is about to be done.
@@ -78,9 +79,13 @@ class Observer(Recorder):
 
         :param run: by default that of the `run` block around it. Whether advice is given or held back is drawn by run.
         :param attrs: those that the operation will have: some advice is for operations with certain ones.
+        :param source: where the operation is reported under another one than the observer's, that one: else its
+            outcome is taken for somebody else's.
         :returns: an empty one when there is nothing to say, and when no answer came within ``advice_seconds``.
         """
-        question = self._question(endpoint, input, role=role, run=run, task=task, attrs=attrs, limit=limit)
+        question = self._question(
+            endpoint, input, role=role, run=run, task=task, attrs=attrs, source=source, limit=limit
+        )
         if question is None:
             return Advice()
         began = time.monotonic()

@@ -193,9 +193,9 @@ class Recorder:
             scalars(operation.attrs, known) if known or operation.attrs else UNSET,
         )
 
-    def _question(self, endpoint: str, given: object, **more: Any) -> Question | None:  # noqa: ANN401 - as `ask` has them
+    def _question(self, endpoint: str, given: object, *, source: str, **more: Any) -> Question | None:  # noqa: ANN401 - as `ask` has them
         """Put the question; None when it is not to be asked now, or cannot be."""
-        question = attempt_of_host(None, ask, endpoint, given, source=self._source, **more)
+        question = attempt_of_host(None, ask, endpoint, given, source=source or self._source, **more)
         if question is not None and not question.run:
             self._advised.forget(question.endpoint)
         return None if self._patience.is_over() else question

@@ -51,7 +51,8 @@ def rebuilt(data_dir: Path, progress: Callable[[int, int], None]) -> Rebuilt:
     if not problem:
         for op in _ops(reader, last_seq, progress):
             anew.take(op)
-    different = [] if problem else _different(sorted(rows, key=lambda row: (row.section, row.key)), anew.rows())
+    is_begun = bool(rows)  # nothing is stored before there was something to take in
+    different = _different(sorted(rows, key=lambda row: (row.section, row.key)), anew.rows()) if is_begun else []
     return Rebuilt(
         is_same=not problem and not different,
         first_seq=stored.meta.first_seq,
@@ -69,6 +70,8 @@ def _problem(stored: Playbook, first_seq: int) -> str:
         return "evidence was revoked, and the daemon has not made the playbook anew yet"
     if stored.meta.first_seq and first_seq > stored.meta.first_seq:
         return f"the journal begins at seq {first_seq:,}, the playbook was begun at {stored.meta.first_seq:,}"
+    if stored.meta.inherited:
+        return f"{stored.meta.inherited:,} entries were decided about by ops that retention has deleted"
     return ""
 
 

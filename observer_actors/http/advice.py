@@ -56,8 +56,8 @@ class AdviceEntry(msgspec.Struct, frozen=True, kw_only=True):
 class AdviceAnswer(msgspec.Struct, frozen=True):
     """`GET /advice`: the entries, best first, and what to report the outcome under.
 
-    Report it as an event with ``attrs.advice_id``, or name the run in the request and in its events. An empty answer
-    may be the control group's: report the outcome all the same.
+    Report it as an event at that endpoint with ``attrs.advice_id``, or name run and source in the request and in the
+    event. An empty answer may be the control group's: report the outcome all the same.
     """
 
     advice_id: str

@@ -14,7 +14,7 @@ import msgspec
 from observer_actors.event import OWN_SOURCE
 from observer_actors.op import Op, Scalar, time_us
 from observer_actors.playbook.entries import Mark
-from observer_actors.playbook.trial import run_name
+from observer_actors.playbook.trial import asked_by, run_name
 
 PLAYBOOK_ENDPOINT: Final = "observer:playbook"
 NOTE_CHARS_MAX: Final = 1_000
@@ -85,7 +85,7 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def _named(self, op: Op) -> str | None:
         if self.of is Of.SOURCE:
-            return op.source
+            return asked_by(op) if op.source == OWN_SOURCE else op.source
         if self.of is Of.RUN:
             return run_name(op)
         return op.staffer_id if isinstance(op.staffer_id, str) else None

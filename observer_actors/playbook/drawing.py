@@ -70,7 +70,8 @@ def draw_do(endpoint: Endpoint, corroboration: Corroboration) -> Draft:
         f"{_code(endpoint.name)} works: {ok:,} of {calls:,} calls succeeded ({_percent(low)} to {_percent(high)} %)."
     ]
     if endpoint.ok.doubtful:
-        parts.append(f"{endpoint.ok.doubtful:,} more did in runs that were judged failed, and are not counted.")
+        doubtful = f"{endpoint.ok.doubtful:,} more are not counted"
+        parts.append(f"{doubtful}: of runs that were judged failed, or with an output that says otherwise.")
     half, most = endpoint.quantile_ms(0.5), endpoint.quantile_ms(0.95)
     if most > 1:
         parts.append(f"Half of them took up to {_ms(half)}, 95 % up to {_ms(most)}.")

@@ -103,7 +103,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """What speaks of success: ops, tries to go on after a failure, or runs that were judged good."""
     failed: int = 0
     doubtful: int = 0
-    """Successes in runs that were judged failed: they count for nothing."""
+    """Successes in runs that were judged failed, or whose output says otherwise: they count for nothing."""
     runs: int = 0
     """Different runs that its evidence comes from, as far as they are counted (`witnesses.WITNESSES_MAX`)."""
     sources: tuple[str, ...] = ()

@@ -212,7 +212,9 @@ class Endpoint(msgspec.Struct):
             value.ok.add(step.seq, run, step.source, is_doubtful=is_doubtful)
 
     def took(self, duration_ms: float) -> None:
-        """Note how long a success took."""
+        """Note how long a success took, where it is said: nothing is said as 0."""
+        if duration_ms <= 0:
+            return
         place = _place_of(duration_ms)
         self.durations[place] = self.durations.get(place, 0) + 1
 

@@ -21,6 +21,7 @@ from typing import Final, Self
 
 import msgspec
 
+from observer_actors.doubt import suspicion
 from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op
@@ -41,7 +42,7 @@ from observer_actors.playbook.trial import ADVICE_ENDPOINT, Asked, EntryTrial, r
 from observer_actors.playbook.trial import Run as TrialRun
 from observer_actors.playbook.witnesses import Corroboration
 
-VERSION: Final = 4
+VERSION: Final = 5
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew."""
 ENDPOINTS_MAX: Final = 1_000
 """Endpoints with evidence. One more takes the place of the one that was quiet for longest among those of which nothing
@@ -87,6 +88,8 @@ class Meta(msgspec.Struct):
     outdated: bool = False
     marks: dict[str, Mark] = {}
     left: Left = msgspec.field(default_factory=Left)
+    inherited: int = 0
+    """Entries that were taken over from the playbook before it (`Playbook.inherit`)."""
 
 
 class Playbook:
@@ -155,6 +158,15 @@ class Playbook:
         self.ledger.begin(self.cursor)
         self.ledger.resume()
         self._touch(Section.META)
+
+    def inherit(self, old: Playbook, seq: int) -> None:
+        """Begin with what ops before ``seq`` have decided, as another playbook has it: the journal has them no more.
+
+        :param seq: of the first op that is left; nothing was taken in yet.
+        """
+        if old.meta.first_seq < seq:
+            self.meta.inherited = self.ledger.inherit(old.ledger, seq)
+            self.meta.marks = self.ledger.marks
 
     def forget_before(self, seq: int) -> list[Delta]:
         """Forget what only ops before it have shown: they are in the journal no more. Give what has changed."""
@@ -231,11 +243,11 @@ class Playbook:
         self._room.left += endpoint.values()
         self.kept.gone(Section.ENDPOINT, endpoint.name)
         for entry in self.ledger.at(endpoint.name):
-            self.ledger.forget(entry.id)
+            self.ledger.lose(entry.id)
 
     def _forget_failure(self, endpoint: Endpoint, text: str) -> None:
         for key in ids_about(endpoint, text):
-            self.ledger.forget(key)
+            self.ledger.lose(key)
         endpoint.forget_failure(text)
 
     def _count_like_the_seed(self, endpoint: Endpoint, op: Op) -> None:
@@ -253,10 +265,12 @@ class Playbook:
         source, name = self._source(op.source), run_name(op)
         run = self._reached(name, op.seq) if name else None
         failure = "" if op.success else self._failure(endpoint, op, source)
-        step = Step(op.seq, endpoint.name, source, op.success, features(op), failure)
+        is_sound = op.success and suspicion(op) is None
+        step = Step(op.seq, endpoint.name, source, is_sound, features(op), failure)
         number = run.number if run else -1 - self.meta.sources.index(source)
         if op.success:
-            endpoint.succeeded(step, number, self._room, is_doubtful=run is not None and run.is_bad)
+            is_doubtful = not step.ok or (run is not None and run.is_bad)
+            endpoint.succeeded(step, number, self._room, is_doubtful=is_doubtful)
             endpoint.took(op.duration_ms)
         elif (failed := endpoint.failed(step, number, self._room)) is not None:
             self._drawer.failed(endpoint, failure, failed)
@@ -350,7 +364,9 @@ class Playbook:
             self._revoke(decided)
         elif isinstance(decided, Decision):
             self.ledger.decide(decided, op)
-        elif op.endpoint == ADVICE_ENDPOINT and not self._is_revoked(op):
+        elif self._is_revoked(op):
+            self.passed_over += 1
+        elif op.endpoint == ADVICE_ENDPOINT:
             self.ledger.take(op)
         self.meta.marks = self.ledger.marks
         self._touch(Section.META)

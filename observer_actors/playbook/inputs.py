@@ -66,7 +66,7 @@ _KINDS: Final = tuple(
 
 def features(op: Op) -> tuple[Feature, ...]:
     """Give the features of an op, each name once, in a fixed order."""
-    found = _input_features(op.input_summary)
+    found = {} if says_no_input(op) else _input_features(op.input_summary)
     if op.attrs or any(_labels(op)):
         found.update(_attributes(op))
     return tuple(found.items())
@@ -110,8 +110,6 @@ def _attributes(op: Op) -> Iterator[Feature]:
 
 
 def _input_features(text: str) -> dict[str, str]:
-    if says_no_input(text):
-        return {}
     if not text.startswith("{"):
         return {SHAPE: template_of(text[:SHAPE_CHARS_MAX])}
     given, is_whole = _object(text)

@@ -9,6 +9,8 @@ from bisect import bisect_left, insort
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from observer_actors.event import OWN_SOURCE
 from observer_actors.op import Op
 from observer_actors.playbook.decisions import Action, Decision, marked
@@ -30,6 +32,7 @@ from observer_actors.playbook.deltas import (
 from observer_actors.playbook.drawing import Draft
 from observer_actors.playbook.entries import Entry, EntryNote, Mark, State
 from observer_actors.playbook.keeping import Kept, Section
+from observer_actors.playbook.lift import Trial
 from observer_actors.playbook.states import Standing, judged
 from observer_actors.playbook.trial import ADVICE_ID, Trials, run_name
 
@@ -59,6 +62,8 @@ class Ledger:
         """Source -> the entries that it alone speaks for, by the op that made them, and by id."""
         self._of_one: dict[str, tuple[str, tuple[int, str]]] = {}
         """Entry -> where it stands there."""
+        self._lost: dict[str, None] = {}
+        """Entries whose evidence is gone, and that no person has decided about."""
         self._by_endpoint: dict[str, dict[str, None]] = {}
         self._merged: dict[str, str] = {}
         self._deltas: list[Delta] = []
@@ -115,6 +120,42 @@ class Ledger:
         self._merged = {one: root for one, root in self._merged.items() if root != key}
         self._do(Forgotten(key, self._seq))
 
+    def lose(self, key: str) -> None:
+        """Note that the evidence of an entry is gone; see `_lose_support`."""
+        if (entry := self.entries.get(key)) is not None:
+            self._lose_support(entry)
+
+    def inherit(self, old: Ledger, seq: int) -> int:
+        """Take over what was decided before an op, by persons or by trials, of entries that have no evidence here yet.
+
+        :returns: how many entries.
+        """
+        self.marks = dict(old.marks)
+        for entry in old.entries.values():
+            notes = tuple(note for note in entry.notes if note.seq < seq)
+            moved = max((change.seq for change in entry.history if change.what == "state"), default=0)
+            is_kept_back = entry.state in {State.WITHHELD, State.RETIRED} and moved < seq
+            if not (entry.mark or notes or is_kept_back):
+                continue
+            standing = old.standings[entry.id] if is_kept_back else Standing()
+            self.restore(
+                msgspec.structs.replace(
+                    entry,
+                    state=standing.state,
+                    reason=standing.reason,
+                    supported=False,
+                    suspended=False,
+                    also=(),
+                    trial=Trial(),
+                    notes=notes,
+                )
+            )
+            self._touch(Section.ENTRY, entry.id)
+            if is_kept_back:
+                self.standings[entry.id] = standing
+                self._touch(Section.STANDING, entry.id)
+        return len(self.entries)
+
     def suspend(self, is_touched: Callable[[str], bool]) -> None:
         """Hand out no entry of endpoints that are touched, until the playbook has been made anew."""
         self.suspends = True
@@ -142,16 +183,24 @@ class Ledger:
         self._do(Created(entry, self._seq))
 
     def _make_room(self) -> bool:
-        """Forget an entry that one source alone speaks for: of the source that has most of them, the oldest."""
-        if not self._alone:
+        """Forget an entry that one source alone speaks for: of the source that has most of them, the oldest.
+
+        Else one whose evidence is gone, where nobody has decided about it: the one that has been so for longest.
+        """
+        if self._alone:
+            source = max(self._alone, key=lambda one: (len(self._alone[one]), one))
+            key = self._alone[source][0][1]
+        else:
+            key = min(self._lost, key=lambda one: (self.entries[one].last_seq, one), default="")
+        if not key:
             return False
-        source = max(self._alone, key=lambda one: (len(self._alone[one]), one))
-        self.forget(self._alone[source][0][1])
+        self.forget(key)
         self.left_out += 1
         return True
 
     def _note_alone(self, key: str) -> None:
-        """Keep account of the entries that one source alone speaks for."""
+        """Keep account of the entries that one source alone speaks for, and of those that nothing does any more."""
+        self._note_lost(key)
         before, entry = self._of_one.pop(key, None), self.entries.get(key)
         if before is not None:
             source, place = before
@@ -162,6 +211,13 @@ class Ledger:
             place = (entry.history[0].seq if entry.history else 0, key)
             insort(self._alone.setdefault(entry.sources[0], []), place)
             self._of_one[key] = entry.sources[0], place
+
+    def _note_lost(self, key: str) -> None:
+        entry = self.entries.get(key)
+        if entry is not None and not entry.supported and not entry.mark and not entry.notes:
+            self._lost[key] = None
+        else:
+            self._lost.pop(key, None)
 
     def _lose_support(self, entry: Entry) -> None:
         """Keep an entry that was used or decided about, so that what is known of it is not lost; forget any other."""

@@ -32,6 +32,7 @@ class Step(msgspec.Struct, array_like=True, frozen=True, gc=False):
     endpoint: str
     source: str
     ok: bool
+    """It succeeded, and nothing that it gave speaks against that (`doubt.suspicion`)."""
     features: tuple[Feature, ...] = ()
     failure: str = ""
     """Its masked text."""

@@ -9,9 +9,10 @@ The rules:
   the agent has its answer. `Trials` is a fold over the journal: clock and chance have no part in it.
 * The outcome of a run is its verdict: an op of source ``auditor`` that names the run, or an advice id of it. Where
   there is none it is, for each entry, the last report: an op with an advice id for whose answer the entry was drawn, at
-  the endpoint that the advice was asked for, and of the source that the run belongs to (that of the request, or else of
-  the first op with such an id): nobody reports how another one's run went. What comes later corrects what was counted:
-  a verdict counts instead of a report, a second verdict instead of the first.
+  the endpoint that the advice was asked for, of the source that the request named, if it named one. An op without an
+  advice id reports on all advice that its run has asked for in its source's name. Nobody says how another one's run
+  went: of the sources that report, the run is that one's which asked first, and who has only asked owns nothing. What
+  comes later corrects what was counted: a verdict counts instead of a report, a second verdict instead of the first.
 * A run without an outcome is *lost* once `WAITING_MAX` further runs have been drawn for the entry: it counts as failed
   until an outcome comes, in either arm alike. Else advice that makes agents hang would never show it. But only a run
   that an op has named since: one that has only asked may never have begun, and the permission to ask is not yet the
@@ -19,8 +20,9 @@ The rules:
 * A task is what the request calls so. For each entry and task the outcomes that were settled last in either arm are
   compared: ``fixed`` when the control failed and the exposed succeeded, ``broken`` the other way round.
 
-Bounds: the newest `RUNS_MAX` runs and `ADVICES_MAX` advice ids, `DRAWS_MAX` entries a run, `TASKS_MAX` tasks an entry,
-`SOURCES_MAX` sources an entry by name. The outcome of a run that is forgotten stays as it was counted.
+Bounds: the newest `RUNS_MAX` runs and `ADVICES_MAX` advice ids, `DRAWS_MAX` entries and the newest `ADVICES_OF_RUN_MAX`
+advice ids a run, `TASKS_MAX` tasks an entry, `SOURCES_MAX` sources an entry by name. The outcome of a run that is
+forgotten stays as it was counted.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ ADVICE_ID: Final = "advice_id"
 RUNS_MAX: Final = 10_000
 ADVICES_MAX: Final = 20_000
 DRAWS_MAX: Final = 50
+ADVICES_OF_RUN_MAX: Final = 20
 TASKS_MAX: Final = 200
 WAITING_MAX: Final = 100
 WINDOW_RUNS: Final = 400
@@ -63,7 +66,7 @@ class Exposure(msgspec.Struct, frozen=True, kw_only=True):
     """Empty: the request is a run of its own."""
     task: str = ""
     asked_by: str = ""
-    """The source of the run's ops, as the request says it; empty: that of its first report."""
+    """The source of the reports to come, as the request says it; empty: any."""
     endpoint: str = ""
     """What was asked about, as `bounded_endpoint` gives it; empty: reports at any endpoint count."""
     exposed: tuple[str, ...] = ()
@@ -94,11 +97,19 @@ class Run(msgspec.Struct):
 
     task: str = ""
     source: str = ""
-    """Whose it is; "" until it is known."""
+    """Whose it is: of those who have reported, the one that asked first; "" until somebody has."""
+    since: int = 0
+    """Which of the run's advice was the first that ``source`` has reported on, from 0."""
     first: str = ""
-    """Who has named it first: what is counted by source goes there while nobody is known whose it is."""
+    """Who has named it first: what is counted by source goes there until somebody has reported."""
+    asker: str = ""
+    """In whose name it has asked first: counts go there until an op has named it."""
     verdict: bool | None = None
     draws: dict[str, Draw] = msgspec.field(default_factory=dict)
+    advices: list[str] = []
+    """Ids of the advice that it has asked for, the newest last."""
+    asked: int = 0
+    """How often it has asked."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -107,6 +118,17 @@ class Asked(msgspec.Struct, frozen=True):
     run: str
     entries: tuple[str, ...]
     endpoint: str = ""
+    source: str = ""
+    number: int = 0
+    """How often the run had asked before."""
+
+    def is_reported_by(self, op: Op, *, is_named: bool) -> bool:
+        """Say whether an op of its run tells how it went.
+
+        :param is_named: the op has its id, which whoever only knows the name of the run has not.
+        """
+        is_askers = op.source == self.source or (is_named and not self.source)
+        return is_askers and self.endpoint in ("", _place(op))
 
 
 class Changed(NamedTuple):
@@ -161,10 +183,11 @@ class Trials(msgspec.Struct):
             run.verdict = op.success
             return Changed(self._settle(run, tuple(run.draws)))
         run.first = run.first or op.source
-        if asked is None or run.source not in ("", op.source) or asked.endpoint not in ("", _place(op)):
+        advices = [asked] if asked else [self.advices[one] for one in run.advices if one in self.advices]
+        reported = [one for one in advices if one.is_reported_by(op, is_named=asked is not None)]
+        if not reported or not _is_owner(run, op.source, min(one.number for one in reported)):
             return Changed()
-        run.source = op.source
-        drawn = tuple(entry for entry in asked.entries if entry in run.draws)
+        drawn = dict.fromkeys(entry for one in reported for entry in one.entries if entry in run.draws)
         for entry in drawn:
             run.draws[entry].reported = op.success
         return Changed(self._settle(run, drawn))
@@ -207,7 +230,9 @@ class Trials(msgspec.Struct):
         run = self.runs.get(name)
         if run is None:
             run = _added(self.runs, name, Run(), RUNS_MAX)
-        run.task, run.source = run.task or exposure.task, run.source or exposure.asked_by
+        run.task, run.asker = run.task or exposure.task, run.asker or exposure.asked_by
+        run.advices.append(exposure.advice_id)
+        del run.advices[:-ADVICES_OF_RUN_MAX]
         sides = [(entry, True) for entry in exposure.exposed] + [(entry, False) for entry in exposure.control]
         entries = tuple(entry for entry, _ in sides)
         drawn: list[str] = []
@@ -220,7 +245,9 @@ class Trials(msgspec.Struct):
                 counts.waiting.append(name)
                 if len(counts.waiting) > WAITING_MAX:
                     lost[entry] = counts.waiting.pop(0)
-        _added(self.advices, exposure.advice_id, Asked(name, entries, exposure.endpoint), ADVICES_MAX)
+        asked = Asked(name, entries, exposure.endpoint, exposure.asked_by, run.asked)
+        run.asked += 1
+        _added(self.advices, exposure.advice_id, asked, ADVICES_MAX)
         changed = self._settle(run, drawn)  # it may have been judged already
         changed += [entry for entry, late in lost.items() if self._lose(entry, late)]
         return Changed(changed, tuple(lost.values()))
@@ -252,12 +279,19 @@ class Trials(msgspec.Struct):
             if draw.counted is not None:
                 _count(counts, draw, -1)
             draw.counted, draw.lost = outcome, is_lost
-            draw.label = run.source or run.first or UNKNOWN
+            draw.label = run.source or run.first or run.asker or UNKNOWN
             _count(counts, draw, 1)
             if not is_lost:
                 _note_task(counts, run.task, draw)
             changed.append(entry)
         return changed
+
+
+def _is_owner(run: Run, source: str, number: int) -> bool:
+    """Say whether a source that reports on some advice of a run owns it; it does from now on if it asked first."""
+    if not run.source or (source != run.source and number < run.since):
+        run.source, run.since = source, number
+    return source == run.source
 
 
 def in_control(entry: str, run: str, share: float, secret: str = "") -> bool:
@@ -285,6 +319,11 @@ def exposure_attrs(exposure: Exposure) -> dict[str, Scalar]:
 def run_name(op: Op) -> str:
     """Give the run that an op names, whatever the field that it stands in; empty when it names none."""
     return (run_of(op) or "").partition(":")[2]
+
+
+def asked_by(op: Op) -> str:
+    """Give the source in whose name the advice was asked for that an exposure journals; "" for any other op."""
+    return _text(op, "asked_by") if op.source == OWN_SOURCE and op.endpoint == ADVICE_ENDPOINT else ""
 
 
 def _exposure(op: Op) -> Exposure:

@@ -64,7 +64,8 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
     count: int = 0
     """Ops."""
     doubtful: int = 0
-    """Successes in runs that were judged failed: they count for nothing, and are in no other number."""
+    """Successes in runs that were judged failed, or whose output says otherwise: they count for nothing, and are in no
+    other number."""
     runs: tuple[int, ...] = ()
     by_source: dict[str, int] = {}
     """Ops, by who reported them."""
