@@ -3,7 +3,8 @@
 Quart reads a body to its end whether or not the handler wants it. A request passes the gate, and its body is read,
 only when there is room for all of it: for what `Content-Length` says, or, when nothing says it, for what comes, as it
 comes. Until then the bytes stay in the socket, and TCP holds the sender back. An answer leaves only when there is
-room for it among those that are being sent: readers that do not read cost a bounded amount of memory.
+room for it among those that are being sent: readers that do not read cost a bounded amount of memory. Where there is no
+room, the one that has been sent for longest is cut off (`Sends`): so they do not keep others from being answered, too.
 
 HTTP/1 only (`web` sees to it): over HTTP/2 one connection can begin a hundred answers and read none.
 """
@@ -11,8 +12,8 @@ HTTP/1 only (`web` sees to it): over HTTP/2 one connection can begin a hundred a
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -33,6 +34,10 @@ Application = Callable[[Message, Any, Any], Awaitable[None]]
 
 GO_ON: Final = "go_on"
 """The key, in a connection's state, of what tells a client that waits for "100 Continue" to send the body."""
+READ_S: Final = 2.0
+"""A client may take this long over an answer, whoever waits; as long as a body may stand still (`Arrival`)."""
+ROOM_S: Final = 1.0
+"""What was cut off gives its room back at once; others may have waited for it, too."""
 _BODYLESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _SAID_ONCE: Final = frozenset(
     {"authorization", "content-encoding", "host", "origin", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site"}
@@ -42,9 +47,45 @@ _WITH_HOST: Final = re.compile(rb"https?://([^/]*)(/.*)?", re.IGNORECASE)
 _FOR_BROWSERS: Final = [(name.encode(), value.encode()) for name, value in FOR_BROWSERS]
 
 
+class Sends:
+    """What is being sent to clients of the application, the oldest first; each can be cut off.
+
+    Hypercorn shields its sends, so that cancelling does not end them.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[trio.CancelScope, float] = {}
+
+    @contextmanager
+    def sending(self, seconds_max: float) -> Iterator[trio.CancelScope]:
+        """Have what is sent within the block cut off after so long, or when it is to make room."""
+        with trio.move_on_after(seconds_max) as scope:
+            self._since[scope] = trio.current_time()
+            try:
+                yield scope
+            finally:
+                del self._since[scope]
+
+    def cut_off_oldest(self) -> bool:
+        """Make room at the cost of the client that has been reading for longest; False if none has had its time."""
+        for scope, since in self._since.items():
+            if not scope.cancel_called:
+                is_over = trio.current_time() - since >= READ_S
+                if is_over:
+                    scope.cancel()
+                return is_over
+        return False
+
+    def abort(self) -> None:
+        """Cut all off."""
+        for scope in self._since:
+            scope.cancel()
+
+
 class Gate:
     """An ASGI application around another one.
 
+    :param sends: what the server is sending of its answers.
     :param answers_bytes_max: of all answers that are being sent.
     :param body_seconds_max: time for a body to arrive.
     """
@@ -54,6 +95,7 @@ class Gate:
         application: Application,
         bodies: BodyRoom,
         guard: Callable[[], Guard],
+        sends: Sends,
         *,
         body_bytes_max: int,
         body_seconds_max: float,
@@ -64,6 +106,7 @@ class Gate:
         self._bodies = bodies
         self._body_bytes_max = body_bytes_max
         self._body_seconds_max = body_seconds_max
+        self._sends = sends
         self._answers = Room(REQUESTS_MAX, answers_bytes_max)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -91,7 +134,7 @@ class Gate:
         async with self._bodies.hold(room) as held:
             await scope["state"][GO_ON]()
             arriving = _Arriving(receive, held, most, self._body_seconds_max)
-            await self._application(scope, arriving, _Answering(send, self._answers, arriving))
+            await self._application(scope, arriving, _Answering(send, self._answers, self._sends, arriving))
         return None
 
     def _room_for(self, scope: Message) -> tuple[int, int]:
@@ -169,9 +212,10 @@ class _Answering:
     :raises Overloaded: there is none, and nothing of the answer has been sent.
     """
 
-    def __init__(self, send: Send, room: Room, arriving: _Arriving) -> None:
+    def __init__(self, send: Send, room: Room, sends: Sends, arriving: _Arriving) -> None:
         self._send = send
         self._room = room
+        self._sends = sends
         self._arriving = arriving
         self._start: Message | None = None
 
@@ -180,9 +224,7 @@ class _Answering:
             self._start = {**message, "headers": [*message["headers"], *_FOR_BROWSERS]}
             return
         size = len(message.get("body", b""))
-        if self._start is not None and not self._room.fits(1, size):
-            raise Overloaded("too many answers are being sent that nobody reads", limit="listen.answers_bytes_max")
-        await self._room.enter(1, size)
+        await self._enter(size)
         try:
             start, self._start = self._start, None
             if start is not None:
@@ -198,6 +240,16 @@ class _Answering:
                     await self._send(message)
         finally:
             self._room.leave(1, size)
+
+    async def _enter(self, size: int) -> None:
+        if self._start is None or self._room.fits(1, size):
+            await self._room.enter(1, size)
+            return
+        if self._sends.cut_off_oldest():
+            with trio.move_on_after(ROOM_S):
+                await self._room.enter(1, size)
+                return
+        raise Overloaded("too many answers are being sent that nobody reads", limit="listen.answers_bytes_max")
 
 
 def _headers(scope: Message) -> dict[str, str]:

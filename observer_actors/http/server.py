@@ -17,7 +17,7 @@ import trio
 from observer_actors.errors import ConfigInvalid
 from observer_actors.http.bodies import BodyRoom
 from observer_actors.http.front_door import Advise, FrontDoor
-from observer_actors.http.gate import Application, Gate
+from observer_actors.http.gate import Application, Gate, Sends
 from observer_actors.http.guard import Guard
 from observer_actors.http.intake import Intake
 from observer_actors.http.listeners import accept, tls_context
@@ -84,15 +84,17 @@ class IngestServer:
         """Serve as an actor; drains: stops accepting, and finishes what is under way."""
         settings = self._settings
         announced = BodyRoom(settings.bodies_bytes_max, wait_s=self._wait_s, waiting_max=WEB_WAITING_MAX)
+        sends = Sends()
         gate = Gate(
             self._application,
             announced,
             self._guard,
+            sends,
             body_bytes_max=settings.body_bytes_max,
             body_seconds_max=settings.request_seconds_max,
             answers_bytes_max=settings.answers_bytes_max,
         )
-        web = Web(gate, settings, wait_s=self._wait_s)
+        web = Web(gate, settings, sends, wait_s=self._wait_s)
         door = FrontDoor(
             self._intake,
             web.serve,
@@ -113,7 +115,7 @@ class IngestServer:
             with trio.move_on_after(GRACE_S):
                 while door.busy or announced.requests:  # noqa: ASYNC110 - once in a life; an event would cost each request
                     await trio.sleep(DRAIN_LOOK_S)
-            web.abort()
+            sends.abort()
             connections.cancel_scope.cancel()
 
     async def _accept_until_told(self, door: FrontDoor, life: Life) -> None:

@@ -28,7 +28,7 @@ from hypercorn.utils import wrap_app
 from observer_actors.errors import ObserverError, Overloaded
 from observer_actors.http.bodies import BYTES_A_SECOND_MIN, head_too_large, no_request
 from observer_actors.http.front_door import Stream
-from observer_actors.http.gate import GO_ON
+from observer_actors.http.gate import GO_ON, Sends
 from observer_actors.http.replies import problem_reply
 from observer_actors.http.wire import rendered
 from observer_actors.settings import ListenSettings
@@ -49,6 +49,7 @@ class Web:
     """The web application behind Hypercorn.
 
     :param application: the ASGI application.
+    :param sends: is told what is being sent.
     :param wait_s: how long a request waits at most until there are fewer than `REQUESTS_MAX`.
     """
 
@@ -56,6 +57,7 @@ class Web:
         self,
         application: Any,  # noqa: ANN401 - ASGI has no common type
         settings: ListenSettings,
+        sends: Sends,
         *,
         wait_s: float,
     ) -> None:
@@ -63,7 +65,7 @@ class Web:
         self._config = _config(settings)
         self._settings = settings
         self._context = WorkerContext(None)
-        self._sends: set[trio.CancelScope] = set()
+        self._sends = sends
         self._servers: set[_Server] = set()
         self._is_draining = False
         self._wait_s = wait_s
@@ -119,11 +121,6 @@ class Web:
         self._is_draining = True
         for server in self._servers:
             server.be_last()
-
-    def abort(self) -> None:
-        """Let go of the clients that do not read: Hypercorn shields its sends, so that cancelling does not end them."""
-        for scope in self._sends:
-            scope.cancel()
 
 
 class VersionRefused(ObserverError):
@@ -305,7 +302,7 @@ class _Ours:
     The stream itself stays open, for it is the front door's.
     """
 
-    def __init__(self, stream: Stream, unread: bytes, sends: set[trio.CancelScope], settings: ListenSettings) -> None:
+    def __init__(self, stream: Stream, unread: bytes, sends: Sends, settings: ListenSettings) -> None:
         self.unread = unread
         self.is_broken = False
         """An answer could not be sent."""
@@ -331,15 +328,13 @@ class _Ours:
 
     async def send_all(self, data: bytes) -> None:
         """Send; a client that does not read is cut off."""
-        with trio.move_on_after(self._settings.answer_seconds_max + len(data) / BYTES_A_SECOND_MIN) as scope:
-            self._sends.add(scope)
+        seconds_max = self._settings.answer_seconds_max + len(data) / BYTES_A_SECOND_MIN
+        with self._sends.sending(seconds_max) as scope:
             try:
                 await self._stream.send_all(_said(data, self._settings))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._break()
                 raise
-            finally:
-                self._sends.discard(scope)
         if scope.cancelled_caught:
             self._break()
             raise trio.BrokenResourceError("the client does not read")
@@ -367,9 +362,7 @@ class _Ours:
 class _Rest(_Ours):
     """Over plain TCP or a Unix socket."""
 
-    def __init__(
-        self, stream: trio.SocketStream, unread: bytes, sends: set[trio.CancelScope], settings: ListenSettings
-    ) -> None:
+    def __init__(self, stream: trio.SocketStream, unread: bytes, sends: Sends, settings: ListenSettings) -> None:
         super().__init__(stream, unread, sends, settings)
         self.socket = stream.socket
         self._plain = stream
@@ -388,7 +381,7 @@ class _EncryptedRest(_Ours):
         self,
         stream: trio.SSLStream[trio.SocketStream],
         unread: bytes,
-        sends: set[trio.CancelScope],
+        sends: Sends,
         settings: ListenSettings,
     ) -> None:
         super().__init__(stream, unread, sends, settings)

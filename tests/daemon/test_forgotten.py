@@ -21,6 +21,7 @@ from quart.wrappers.request import Body
 
 from observer_actors.errors import Overloaded
 from observer_actors.http.bodies import BodyRoom
+from observer_actors.http.gate import Sends
 from observer_actors.http.web import PIECE_BYTES, SMALL_PIECE_BYTES, SMALL_PIECES, _Rest
 from observer_actors.settings import ListenSettings, Settings
 from tests.daemon.inside import daemon_inside
@@ -135,7 +136,7 @@ async def test_of_a_request_little_is_taken_in_until_somebody_reads_it() -> None
     ours, theirs = trio.socket.socketpair()
     with theirs:
         async with trio.SocketStream(ours) as stream:
-            rest = _Rest(stream, b"x" * 200_000, set(), ListenSettings())
+            rest = _Rest(stream, b"x" * 200_000, Sends(), ListenSettings())
             pieces = [len(await rest.receive_some(PIECE_BYTES)) for _ in range(SMALL_PIECES + 1)]
             assert pieces == [SMALL_PIECE_BYTES] * SMALL_PIECES + [PIECE_BYTES]
 
