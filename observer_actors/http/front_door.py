@@ -268,7 +268,7 @@ class _Connection(Rider):
     Reads and writes go to the descriptor: it is ready when we are told so, and a small answer always fits.
     """
 
-    __slots__ = ("_answering", "_door", "_expects_body", "_stream", "scope")
+    __slots__ = ("_answering", "_door", "_expects_body", "_passed_over_at", "_stream", "scope")
 
     scope: trio.CancelScope
     """Around all that the task does. Cancelled when its time is over."""
@@ -279,6 +279,8 @@ class _Connection(Rider):
         self._stream: trio.SocketStream | None = None
         self._answering = False
         self._expects_body = False
+        self._passed_over_at = -1
+        """How many requests there had been when the end of a line was passed over."""
 
     @property
     def stream(self) -> Stream:
@@ -309,7 +311,10 @@ class _Connection(Rider):
         self.busy = self._answering = False
 
     async def _pass_over_line(self) -> None:
-        """Pass over the end of a line, which some send behind a body (RFC 9112, 2.2)."""
+        """Pass over the end of a line, which some send behind a body (RFC 9112, 2.2): one alone."""
+        if self._passed_over_at == self.requests or not self.unread.startswith(b"\r"):
+            return
+        self._passed_over_at = self.requests
         if self.unread == b"\r":
             self.busy, self.until = False, trio.current_time() + self._door.settings.head_seconds_max
             self.ended = not await self._receive(1)

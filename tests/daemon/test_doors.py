@@ -590,6 +590,20 @@ async def test_an_answer_for_which_there_is_no_room_takes_that_of_whoever_has_ha
     assert ended == [READ_S]
 
 
+@pytest.mark.parametrize("before", [b"", post("/event", GOOD), get("/health")], ids=["first", "event", "health"])
+async def test_empty_lines_hold_a_connection_no_longer_than_a_head(tmp_path: Path, before: bytes) -> None:
+    seconds = ("--set", "listen.head_seconds_max=1", "--set", "listen.idle_seconds_max=2")
+    async with running_daemon(tmp_path, *seconds) as daemon, connected_to(daemon.url, "front") as client:
+        if before:
+            await client.send(before)
+            assert (await client.answer()).status == 200
+        with trio.fail_after(20), suppress(trio.BrokenResourceError):
+            for _ in range(40):  # a line is passed over, a second one is the beginning of a head that never comes
+                await client.send(b"\r\n")
+                await trio.sleep(0.25)
+            raise AssertionError("it is open still")
+
+
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
 
 
