@@ -7,7 +7,8 @@ from typing import Final
 
 import msgspec
 
-ENDPOINT_CHARS_MAX: Final = 200
+LABEL_CHARS_MAX: Final = 200
+ENDPOINT_CHARS_MAX: Final = LABEL_CHARS_MAX
 
 
 def stable_id(*parts: str) -> str:
@@ -17,7 +18,12 @@ def stable_id(*parts: str) -> str:
 
 def bounded_endpoint(endpoint: str) -> str:
     """Give the endpoint in at most `ENDPOINT_CHARS_MAX` characters; a hash keeps two long ones apart."""
-    if len(endpoint) <= ENDPOINT_CHARS_MAX:
-        return endpoint
-    mark = "…" + stable_id("endpoint", endpoint)
-    return endpoint[: ENDPOINT_CHARS_MAX - len(mark)] + mark
+    return endpoint if len(endpoint) <= ENDPOINT_CHARS_MAX else bounded_label(endpoint, "endpoint")
+
+
+def bounded_label(text: str, kind: str) -> str:
+    """Give the name of something of a kind in at most `LABEL_CHARS_MAX` characters, likewise."""
+    if len(text) <= LABEL_CHARS_MAX:
+        return text
+    mark = "…" + stable_id(kind, text)
+    return text[: LABEL_CHARS_MAX - len(mark)] + mark

@@ -397,6 +397,25 @@ def test_the_hosts_random_numbers_are_the_same_with_a_client_and_without() -> No
 # ---------------------------------------------------------------------------------------------------- advice
 
 
+def test_a_task_is_any_text_and_a_limit_any_number() -> None:
+    def asked(task: str, limit: int) -> dict[str, list[str]]:
+        question = ask("a", "x", role="", run="", task=task, attrs={}, source="", limit=limit)
+        return parse_qs(urlsplit(question.target).query)
+
+    long, other = asked("tell " * 100, 9), asked("tell " * 100 + "me", 0)
+    assert (long["limit"], other["limit"]) == (["3"], ["1"])
+    assert len(long["task"][0]) == len(other["task"][0]) == 200
+    assert long["task"] != other["task"]
+
+
+def test_what_the_daemon_has_against_a_question_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    refused = Answer(400, b'{"error":"is longer than 256 characters","field":"run","hint":"cut it"}')
+    assert [read_advice(refused), read_advice(refused)] == [None, None]
+    assert [record.message.partition(" ")[2] for record in caplog.records if "advice_refused" in record.message] == [
+        "actor='client' about='run is longer than 256 characters' hint='cut it'"
+    ]
+
+
 def test_advice_is_read_and_anything_else_is_none() -> None:
     body = {
         "advice_id": "a1",

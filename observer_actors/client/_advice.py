@@ -12,13 +12,17 @@ import msgspec
 from observer_actors.backoff import backoff_s
 from observer_actors.client._delivery import Answer
 from observer_actors.client._forks import IMPORTING
+from observer_actors.client._ledger import warn_once
 from observer_actors.client._runs import CURRENT_RUN
 from observer_actors.client._texts import advice_query, scalars, text
-from observer_actors.problems import UNREADABLE
+from observer_actors.labels import bounded_label
+from observer_actors.problems import UNREADABLE, read_problem
 
 INPUT_CHARS_MAX: Final = 2_000
 """Of an input, in a URL: enough to match words by."""
-_OK: Final = 200
+LIMIT_MAX: Final = 3
+"""Entries that the daemon gives at most."""
+_OK, _BAD_REQUEST = 200, 400
 PAUSE_S_MIN: Final = 1.0
 PAUSE_S_MAX: Final = 30.0
 
@@ -80,22 +84,26 @@ def ask(
     """Put a question in the words of the request.
 
     :param run: "" for the run of the block around us.
+    :param task: any text; of a long one the beginning and a hash are sent.
     """
     asked = {
         "endpoint": text(endpoint),
         "input": text(given)[:INPUT_CHARS_MAX],
         "role": text(role),
         "run": text(run) or CURRENT_RUN.get(),
-        "task": text(task),
+        "task": bounded_label(text(task), "task"),
         "attrs": msgspec.json.encode(scalars(attrs, {})).decode() if attrs else "",
         "source": source,
     }
-    query = urlencode(advice_query({**asked, "limit": str(limit)}))
+    query = urlencode(advice_query({**asked, "limit": str(min(max(limit, 1), LIMIT_MAX))}))
     return Question(f"/advice?{query}", asked["endpoint"], asked["run"])
 
 
 def read_advice(answer: Answer) -> Advice | None:
-    """Read the answer; None when it is none."""
+    """Read the answer; None when it is none. What the daemon has against the question is logged, once."""
+    if answer.status == _BAD_REQUEST:
+        problem = read_problem(answer.body)
+        warn_once("advice_refused", f"{problem.field} {problem.error}".strip(), problem.hint)
     if answer.status != _OK:
         return None
     try:

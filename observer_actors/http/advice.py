@@ -27,7 +27,7 @@ from observer_actors.playbook.markdown import as_markdown
 from observer_actors.playbook.ranking import LIMIT_MAX
 from observer_actors.problems import UNREADABLE
 
-NAME_CHARS_MAX: Final = 128
+NAME_CHARS_MAX: Final = 256
 """Of a run, a task, a source: what their attribute in the journal can hold, with room to spare."""
 ACCEPT_CHARS_MAX: Final = 1_000
 MARKDOWN: Final = "text/markdown"

@@ -104,5 +104,9 @@ class Description(OpenAPIProvider):
     def build_response_object(self, model: Any, headers_model: Any) -> tuple[Schema, Schema]:  # noqa: ANN401, ARG002
         """Describe an answer."""
         (schema,), components = schema_components([model], ref_template=REFERENCE)
+        for component in components.values():
+            for of_field in component.get("properties", {}).values():
+                if parts := of_field.pop("prefixItems", None):  # which, and `"items": false`, generators do not know
+                    of_field["items"] = parts[0]
         content_type = PROBLEM if model is Problem else JSON
         return {"description": inspect.getdoc(model) or "", "content": {content_type: {"schema": schema}}}, components

@@ -40,7 +40,8 @@ from observer_actors.playbook.trial import run_name
 LIMIT_DEFAULT: Final = 100
 DECIDED_S: Final = 5.0
 """A decision is on disk when it is answered; so long the answer waits for the playbook to take it in."""
-NAME_CHARS_MAX: Final = 200
+NAME_CHARS_MAX: Final = 1_024
+"""As long as an attribute of an event."""
 NOT_FOUND: Final = 404
 
 Send = Callable[[Reply], Response]

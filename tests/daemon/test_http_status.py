@@ -275,6 +275,12 @@ def every(node: Any) -> Iterator[tuple[str, Any]]:
             yield from every(value)
 
 
+def test_the_description_has_nothing_that_makers_of_clients_stumble_over(document: Any) -> None:
+    assert not [
+        name for name, value in every(document) if name == "prefixItems" or (name == "items" and value is False)
+    ]
+
+
 def test_every_route_is_described_with_its_answers(document: Any) -> None:
     guards = {"401", "403", "421", "429"}
     for operation in (one for operations in document["paths"].values() for one in operations.values()):
