@@ -539,7 +539,8 @@ async def serve_until_signalled(settings: Settings, load: Callable[[], Settings]
     # The receiver stays open until the very end: leaving it gives the signals their deadly default back, and a second
     # SIGTERM would cut the drain short.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        await _require_gateway(settings)
+        if not await _gateway_answers(signals, settings):
+            return
         with open_daemon(settings) as daemon:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_obey, signals, daemon, load, notifier)
@@ -548,6 +549,32 @@ async def serve_until_signalled(settings: Settings, load: Callable[[], Settings]
                 await daemon.run()
                 nursery.cancel_scope.cancel()
         logger("daemon").info("stopped", last_seq=daemon.commits.last_seq)
+
+
+async def _gateway_answers(signals: AsyncIterator[int], settings: Settings) -> bool:
+    """Wait for a gateway that is required; False when a signal says meanwhile that the process is to end.
+
+    :raises GatewayRequired: as of `_require_gateway`.
+    """
+    refused: GatewayRequired | None = None
+    is_told = trio.Event()
+
+    async def heed() -> None:
+        async for number in signals:
+            if number != signal.SIGHUP:
+                is_told.set()
+                waiting.cancel_scope.cancel()
+
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(heed)
+        try:
+            await _require_gateway(settings)
+        except GatewayRequired as error:  # as it is, and not in a group
+            refused = error
+        waiting.cancel_scope.cancel()
+    if refused is not None:
+        raise refused
+    return not is_told.is_set()
 
 
 async def _spare_what_stays(daemon: Daemon) -> None:
@@ -620,16 +647,22 @@ def _refuse_newer_format(data_dir: Path) -> None:
 
 
 async def _require_gateway(settings: Settings) -> None:
-    """Do as the seed did where that is asked for: no gateway, no observer."""
+    """Do as the seed did where that is asked for: no gateway, no observer.
+
+    :raises GatewayRequired: it does not answer as it should within `gateway.timeout_seconds`.
+    """
     gateway = settings.gateway
     if not gateway.required:
         return
+    where = without_password(gateway.url)
+    logger("daemon").info("gateway_awaited", url=where, seconds_max=gateway.timeout_seconds)
     try:
-        async with httpx.AsyncClient(timeout=gateway.timeout_seconds, trust_env=False) as client:
-            (await client.get(gateway.url.rstrip("/") + "/health")).json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        where = without_password(gateway.url)
+        with trio.fail_after(gateway.timeout_seconds):  # httpx's own limit is for each piece of an answer
+            async with httpx.AsyncClient(timeout=gateway.timeout_seconds, trust_env=False) as client:
+                (await client.get(gateway.url.rstrip("/") + "/health")).json()
+    except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError, ValueError) as error:
+        problem = str(error) or f"nothing within {gateway.timeout_seconds:g} s"
         raise GatewayRequired(
-            f"the gateway at {where} does not answer GET /health: {type(error).__name__}: {error}",
+            f"the gateway at {where} does not answer GET /health: {type(error).__name__}: {problem}",
             hint="start it, or leave gateway.required out",
         ) from error

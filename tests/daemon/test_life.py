@@ -31,7 +31,7 @@ from observer_actors.journal import PosixDisk, verify
 from observer_actors.notify import Notifier, keep_notified
 from observer_actors.settings import JournalSettings, ListenSettings, Settings
 from tests.daemon.inside import daemon_inside, eventually
-from tests.fakes.http_peer import HttpPeer, Json, Reply, Status, http_peer
+from tests.fakes.http_peer import HttpPeer, Json, Partial, Reply, Status, http_peer
 from tests.harness import Daemon as Process
 from tests.harness import first_told, running_daemon
 
@@ -58,6 +58,23 @@ async def test_a_signal_drains_and_exits_0(tmp_path: Path, number: signal.Signal
     assert leaves == [
         "ingest", "courier", "librarian", "consolidator", "analyzer", "archivist", "stats", "ring_keeper", "persister",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_the_wait_for_a_gateway_that_is_required(tmp_path: Path, number: signal.Signals) -> None:
+    async with http_peer() as peer:
+        peer.on("/health", Partial(Json({"ok": True}), 1, then_hang=True))
+        environment = {"GATEWAY_URL": peer.url, "OBSERVER_GATEWAY__REQUIRED": "true"}
+        async with running_daemon(tmp_path, environment=environment, wait_ready=False) as daemon:
+            await daemon.logged("gateway_awaited")
+            assert await daemon.stop(number) == 0
+        environment["OBSERVER_GATEWAY__TIMEOUT_SECONDS"] = "0.5"
+        async with running_daemon(tmp_path, environment=environment, wait_ready=False) as daemon:
+            with trio.fail_after(20):
+                assert await daemon.process.wait() == 69
+            await daemon.log_ended()
+            assert "does not answer GET /health: " in daemon.raw_log[-2]
+    assert not list(tmp_path.iterdir())
 
 
 async def test_a_request_under_way_is_finished_though_two_signals_came(tmp_path: Path) -> None:
