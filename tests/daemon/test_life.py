@@ -74,7 +74,7 @@ async def test_a_signal_ends_the_wait_for_a_gateway_that_is_required(tmp_path: P
                 assert await daemon.process.wait() == 69
             await daemon.log_ended()
             assert "does not answer GET /health: " in daemon.raw_log[-2]
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())  # noqa: ASYNC240 - a test may look
 
 
 async def test_a_request_under_way_is_finished_though_two_signals_came(tmp_path: Path) -> None:
