@@ -118,6 +118,7 @@ def _let_go_of_output(status: int) -> int:
 
 
 def _run() -> int:
+    _say_all_of(sys.argv[1:2])
     try:
         status: int = app(sys.argv[1:], exit_on_error=False, print_error=False)
     except* ObserverError as errors:
@@ -129,6 +130,13 @@ def _run() -> int:
     except* KeyboardInterrupt:
         status = EXIT_INTERRUPTED
     return status
+
+
+def _say_all_of(names: list[str]) -> None:
+    """Have the help of a command be its docstring; in the list of commands a line has to do."""
+    for name in names:
+        if name in COMMANDS and app[name].default_command is not None:
+            app[name].help = None
 
 
 def _first(errors: BaseException) -> BaseException:

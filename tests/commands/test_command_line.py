@@ -39,6 +39,7 @@ def test_each_command_has_help(name: str) -> None:
     ended = typed(name, "--help")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert COMMANDS[name][1].split(".")[0].split()[0] in ended.stdout
+    assert ("Example: observer-actors" in ended.stdout) == (name not in {"config", "patterns"})
 
 
 def test_a_shell_can_complete_commands_and_their_flags() -> None:
