@@ -2,7 +2,8 @@
 
 One small file for each imported file and daemon, under ``$XDG_STATE_HOME/observer-actors/imports``. It holds how far
 the daemon has acknowledged, and a checksum of what stood before that place: a file that has been replaced by another is
-begun anew, one that has grown is gone on with.
+begun anew, one that has grown is gone on with. It also holds the op that was acknowledged last: a daemon that does not
+have it has another journal, or an older copy of this one, and gets the file from its beginning.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class Progressed(msgspec.Struct, frozen=True):
     """Bytes acknowledged, counted after decompression."""
     lines: int = 0
     checksum: str = ""
+    last_seq: int = 1
+    """The seq of the op that was acknowledged last; 0 for none. Notes of older versions have no such field: some op."""
+    recorded_at: str = ""
+    """When that op was committed, which is never the same in two journals; "" when the daemon did not say."""
 
     def fits(self, tail: bytes) -> bool:
         """Tell whether a file is still the one that was imported, by what stands before the offset."""

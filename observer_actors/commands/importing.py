@@ -23,12 +23,13 @@ import msgspec
 from cyclopts import Parameter
 
 from observer_actors.commands import _resume
-from observer_actors.commands._answers import BatchAnswer, RejectedLine
+from observer_actors.commands._answers import BatchAnswer, HealthAnswer, RejectedLine
 from observer_actors.commands._api import Api, Refused
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import LongWork, print_json, told
 from observer_actors.commands._usage import UsageInvalid
 from observer_actors.errors import ObserverError
+from observer_actors.op import Op
 from observer_actors.problems import UNREADABLE
 from observer_actors.visible import visible
 
@@ -171,12 +172,14 @@ class _Place:
     offset: int = 0
     lines: int = 0
     tail: bytes = b""
+    last_seq: int = 0
+    """Of the op that was acknowledged last; 0 for none."""
 
-    def behind(self, lines: list[bytes]) -> _Place:
-        """Give the place behind some more lines."""
+    def behind(self, lines: list[bytes], last_seq: int | None) -> _Place:
+        """Give the place behind some more lines, and which op the last of them has become, if any."""
         size = sum(map(len, lines))
         tail = (self.tail + b"".join(lines))[-_resume.LOOKED_BACK_BYTES :]
-        return _Place(self.offset + size, self.lines + len(lines), tail)
+        return _Place(self.offset + size, self.lines + len(lines), tail, last_seq or self.last_seq)
 
 
 def _import_file(daemon: Api, source: _Source, result: Imported, progress: LongWork, *, from_start: bool) -> None:
@@ -186,8 +189,7 @@ def _import_file(daemon: Api, source: _Source, result: Imported, progress: LongW
         try:
             for lines in source.batches(place.offset):
                 whole = _without_torn_end(lines, source)
-                _send(daemon, source, whole, place, result)
-                place = place.behind(whole)
+                place = place.behind(whole, _send(daemon, source, whole, place, result))
                 if not source.is_stdin:
                     _note(daemon, source, place)
                 progress(source.done(place.offset), source.size)
@@ -199,11 +201,34 @@ def _import_file(daemon: Api, source: _Source, result: Imported, progress: LongW
 def _where_it_was(daemon: Api, source: _Source) -> _Place:
     known = _resume.load(source.path, daemon.address)
     tail = source.part(max(0, known.offset - _resume.LOOKED_BACK_BYTES), known.offset)
-    return _Place(known.offset, known.lines, tail) if known.fits(tail) else _Place()
+    if not known.fits(tail):
+        return _Place()
+    if not _has(daemon, known):
+        told(f"{source.path}: what was imported before is not in this daemon's journal; from the beginning")
+        return _Place()
+    return _Place(known.offset, known.lines, tail, known.last_seq)
+
+
+def _has(daemon: Api, known: _resume.Progressed) -> bool:
+    """Tell whether the daemon has what was imported; as far as it lets us see that."""
+    if daemon.read(HealthAnswer, "/health").last_seq < known.last_seq:
+        return False
+    return not known.recorded_at or _recorded_at(daemon, known.last_seq) in ("", known.recorded_at)
+
+
+def _recorded_at(daemon: Api, seq: int) -> str:
+    """Give when an op was committed; "" for one that is kept no more, or that our token may not read."""
+    try:
+        return daemon.read(Op, f"/ops/{seq}").recorded_at
+    except Refused:
+        return ""
 
 
 def _note(daemon: Api, source: _Source, place: _Place) -> None:
-    progressed = _resume.Progressed(place.offset, place.lines, _resume.checksum(place.tail))
+    recorded_at = _recorded_at(daemon, place.last_seq) if place.last_seq else ""
+    progressed = _resume.Progressed(
+        place.offset, place.lines, _resume.checksum(place.tail), place.last_seq, recorded_at
+    )
     _resume.save(source.path, daemon.address, progressed)
 
 
@@ -215,23 +240,23 @@ def _without_torn_end(lines: list[bytes], source: _Source) -> list[bytes]:
     return lines[:-1]
 
 
-def _send(daemon: Api, source: _Source, lines: list[bytes], place: _Place, result: Imported) -> None:
-    """Send some lines; half of them at a time where the daemon takes less at once."""
+def _send(daemon: Api, source: _Source, lines: list[bytes], place: _Place, result: Imported) -> int | None:
+    """Send some lines; half of them at a time where the daemon takes less at once. Give the seq of the last op."""
     if not lines:
-        return
+        return None
     try:
         answer = daemon.decoded(BatchAnswer, daemon.post("/events", _with_ids(lines, source.salt, place.offset)))
     except Refused as refusal:
         if refusal.answered == TOO_LARGE and len(lines) > 1:
             half = len(lines) // 2
-            _send(daemon, source, lines[:half], place, result)
-            _send(daemon, source, lines[half:], place.behind(lines[:half]), result)
-            return
+            between = place.behind(lines[:half], _send(daemon, source, lines[:half], place, result))
+            return _send(daemon, source, lines[half:], between, result) or between.last_seq
         answer = _as_answer(daemon, refusal, lines)
     result.lines += len(lines)
     result.accepted += answer.accepted
     result.duplicates += answer.duplicates
     _tell_rejected(source, answer, place.lines, result)
+    return answer.last_seq
 
 
 def _as_answer(daemon: Api, refusal: Refused, lines: list[bytes]) -> BatchAnswer:

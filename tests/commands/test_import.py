@@ -81,6 +81,35 @@ def test_a_file_that_grew_is_gone_on_with_and_one_that_was_replaced_is_begun_ane
     assert imported(fresh, str(file)) == {"lines": 5, "accepted": 5, "duplicates": 0, "rejected": 0, "resumed_lines": 0}
 
 
+def test_another_journal_at_the_same_address_gets_the_file_from_its_beginning(tmp_path: Path) -> None:
+    file = tmp_path / "ops.jsonl"
+    file.write_text("\n".join(events(5)) + "\n")
+    with served(tmp_path / "drill") as drill:
+        imported(drill, str(file))
+    file.write_text("\n".join(events(6)) + "\n")
+    for name, before in (("empty", 0), ("in use", 9)):  # the second has an op of that seq, and it is another's
+        with served(tmp_path / name, port=drill.port) as daemon:
+            for _ in range(before):
+                daemon.event(endpoint="live")
+            ended = typed("import", str(file), "--url", daemon.url)
+            assert (ended.returncode, ended.stdout) == (0, "6 ops are in\n")
+            assert f"{file}: what was imported before is not in this daemon's journal" in ended.stderr
+            assert len(stored(daemon)) == before + 6
+            assert imported(daemon, str(file))["resumed_lines"] == 6
+
+
+def test_who_may_only_report_can_go_on_with_an_import_too(tmp_path: Path) -> None:
+    tokens, file = tmp_path / "tokens", tmp_path / "ops.jsonl"
+    made = typed("token", "writer").stdout.splitlines()
+    tokens.write_text(made[-1])
+    tokens.chmod(0o600)
+    file.write_text("\n".join(events(5)) + "\n")
+    with served(tmp_path / "data", f'[auth]\ntokens_file = "{tokens}"\n') as daemon:
+        for resumed in (0, 5):
+            result = answered("import", str(file), "--url", daemon.url, OBSERVER_TOKEN=made[1].strip())
+            assert result["resumed_lines"] == resumed
+
+
 def test_a_line_that_is_bad_is_named_and_the_others_come_in(fresh: Served, tmp_path: Path) -> None:
     file = tmp_path / "ops.jsonl"
     good = events(3)
