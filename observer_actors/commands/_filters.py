@@ -40,6 +40,11 @@ class Filters:
     after_seq: Annotated[int | None, Parameter(help="Only behind this seq.")] = None
     before_seq: Annotated[int | None, Parameter(help="Only before this seq.")] = None
 
+    @property
+    def by_content(self) -> bool:
+        """Whether ops are left out because of what is in them, and not only because of where they stand."""
+        return any(value is not None for value in (self.source, self.endpoint, self.success, self.since, self.until))
+
     def parameters(self) -> dict[str, object]:
         """Give them as the API wants them."""
         given: dict[str, object] = {name: getattr(self, name) for name in self.__slots__}

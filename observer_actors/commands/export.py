@@ -13,7 +13,8 @@ from typing import Any, Final, Literal, TextIO
 
 import msgspec
 
-from observer_actors.commands._answers import HealthAnswer
+from observer_actors.commands._answers import HealthAnswer, OpsAnswer
+from observer_actors.commands._api import Api
 from observer_actors.commands._filters import Filters, pages, raw_ops
 from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._output import written
@@ -29,6 +30,12 @@ FORMULA_BEGINS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 _DERIVED: Final = re.compile(rb',"suspect":"(?:[^"\\]|\\.)*"\}\Z')
 """What `/ops` says of an op behind all that the op has."""
+
+
+class OpsMissing(ObserverError):
+    """Ops that should be there cannot be read; all others are written."""
+
+    title = "ops missing"
 
 
 class JournalEndsBefore(ObserverError):
@@ -49,6 +56,9 @@ def export(
     JSONL is byte for byte what the journal holds, and can be imported again. CSV is for spreadsheets: what cannot be
     printed is escaped, and texts that would be formulas begin with a quote.
 
+    Exits 1 when ops are missing that the journal should have, and says how many; the others are written. With filters,
+    but those by seq, nobody can tell.
+
     Example: observer-actors export --since 7d --format csv --output week.csv
 
     Parameters
@@ -59,13 +69,20 @@ def export(
         A file to write instead of standard output; it is replaced once all is on disk, and stays as it was if not.
     """
     with nullcontext(sys.stdout) if output is None else written(output) as stream:
-        count = _write(stream, filters, api, as_csv=format == "csv")
+        count, missing = _write(stream, filters, api, as_csv=format == "csv")
     if output is not None:
         told(f"{count:,} ops in {output}")
+    if missing:
+        raise OpsMissing(
+            f"{missing:,} ops of the journal cannot be read, and are not in there",
+            hint="`observer-actors verify` says where it is damaged",
+        )
 
 
-def _write(stream: TextIO, filters: Filters, api: ApiOptions, *, as_csv: bool) -> int:
+def _write(stream: TextIO, filters: Filters, api: ApiOptions, *, as_csv: bool) -> tuple[int, int]:
+    """Write the ops; give how many they are, and how many are missing."""
     count = 0
+    behind, gaps = filters.after_seq or 0, []
     wanted = filters.parameters() | {"order": "oldest"}
     with api.open() as daemon, LongWork("exporting", "ops") as progress:
         last_seq = daemon.read(HealthAnswer, "/health").last_seq
@@ -79,8 +96,21 @@ def _write(stream: TextIO, filters: Filters, api: ApiOptions, *, as_csv: bool) -
         for body, page in pages(daemon, wanted, limit=None):
             stream.write(_rows(page.ops) if as_csv else _lines(body))
             count += len(page.ops)
-            progress(page.ops[-1].seq if page.ops else 0, last_seq)
-    return count
+            for op in page.ops:
+                if op.seq > behind + 1:
+                    gaps.append(range(behind + 1, op.seq))
+                behind = op.seq
+            progress(behind, last_seq)
+        end = last_seq + 1 if filters.before_seq is None else min(last_seq + 1, filters.before_seq)
+        missing = 0 if filters.by_content else _missing(daemon, [*gaps, range(behind + 1, end)])
+    return count, missing
+
+
+def _missing(daemon: Api, gaps: Iterable[range]) -> int:
+    """Count the seqs in gaps, but for those before the oldest op: retention has deleted these, perhaps meanwhile."""
+    found = [gap for gap in gaps if gap]
+    oldest = daemon.read(OpsAnswer, "/ops", {"order": "oldest", "limit": 1}).ops if found else ()
+    return sum(len(range(max(gap.start, oldest[0].seq), gap.stop)) for gap in found) if oldest else 0
 
 
 def _lines(body: bytes) -> str:

@@ -138,6 +138,45 @@ def test_an_export_of_what_came_since_is_refused_where_the_journal_ends_before(d
     assert f"the journal ends at {last}" in ended.stderr
 
 
+SMALL_SEGMENTS: Final = "[journal]\nsegment_bytes_max = 5_000\n"
+
+
+def test_an_export_says_how_many_ops_are_missing_and_keeps_the_others(tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    damaged = tmp_path / "data" / "_observer" / "segments" / "ops-00000000000000000021.jsonl.gz"
+    with served(tmp_path / "data", SMALL_SEGMENTS) as daemon:
+        for part in range(4):
+            daemon.events(*({"endpoint": f"part {part}", "input_summary": str(number)} for number in range(20)))
+        while not damaged.exists():
+            daemon.json("/health")
+        assert typed("export", "--output", str(file), "--url", daemon.url).returncode == 0
+    content = bytearray(damaged.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 12] = b"\xff" * 12
+    damaged.write_bytes(content)
+    with served(tmp_path / "data", SMALL_SEGMENTS) as daemon:
+        ended = typed("export", "--output", str(file), "--url", daemon.url)
+        left = [json.loads(line)["seq"] for line in file.read_text().splitlines()]
+        missing = 80 - len(left)
+        assert 0 < missing <= 20
+        assert (ended.returncode, ended.stderr.splitlines()[0]) == (1, f"{len(left)} ops in {file}")
+        assert f"observer-actors: {missing} ops of the journal cannot be read" in ended.stderr
+        to_stdout = typed("export", "--format", "csv", "--after-seq", "21", "--before-seq", "80", "--url", daemon.url)
+        assert (to_stdout.returncode, f"{missing} ops" in to_stdout.stderr) == (1, 21 in left), "or one fewer"
+        assert typed("export", "--after-seq", "41", "--url", daemon.url).returncode == 0
+        assert typed("export", "--source", "mcp", "--url", daemon.url).returncode == 0, "nobody can tell"
+
+
+def test_what_retention_has_deleted_is_not_missing_from_an_export(tmp_path: Path) -> None:
+    with served(tmp_path / "data", SMALL_SEGMENTS + "retained_bytes_max = 1\n") as daemon:
+        for _ in range(3):
+            daemon.events(*({"endpoint": "many", "input_summary": str(number)} for number in range(20)))
+        daemon.log.wait("segment_removed")
+        for flags in ((), ("--after-seq", "2")):
+            ended = typed("export", *flags, "--url", daemon.url)
+            assert (ended.returncode, json.loads(ended.stdout.splitlines()[0])["seq"] > 3) == (0, True), ended.stderr
+
+
 def test_export_as_csv_can_be_read_by_others(daemon: Served, tmp_path: Path) -> None:
     daemon.event(
         endpoint="csv", source="bot", success=True, input_summary='a "quoted"\nline, with comma', tenant="t", n=5
