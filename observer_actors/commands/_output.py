@@ -19,6 +19,8 @@ from observer_actors.errors import ObserverError
 from observer_actors.journal import PosixDisk
 
 STDOUT: Final = 1
+FILE_MODE: Final = 0o600
+"""Of a file that was not there before: what agents reported is nobody else's to read, as in the data directory."""
 
 
 class FileRefused(ObserverError):
@@ -61,7 +63,8 @@ def _replacing(path: Path, old: os.stat_result | None) -> Iterator[TextIO]:
     with taken(signal.SIGINT, *ENDING, by=end):
         try:
             with _told(path):
-                stream = made.open("x", encoding="utf-8", newline="")
+                descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+                stream = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
             with stream:
                 if old is not None:
                     _liken(stream.fileno(), old)

@@ -221,6 +221,13 @@ def test_an_export_replaces_a_file_and_leaves_its_mode_and_links_to_it(daemon: S
     assert sorted(tmp_path.iterdir()) == [link, file]
 
 
+def test_an_export_to_a_new_file_is_for_its_owner_alone(daemon: Served, tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    command = [*COMMAND, "export", "--output", str(file), "--url", daemon.url]
+    subprocess.run(command, env=environment(), umask=0o022, check=True, stderr=subprocess.DEVNULL, timeout=60)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 def test_an_export_is_done_once_its_file_and_then_its_folder_are_on_disk(
     daemon: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
