@@ -1,8 +1,10 @@
 """`observer-actors import`: JSONL of any size into the journal, each line once.
 
 A batch of lines is sent and acknowledged, then the place behind it is noted, then the next. Between the two a crash may
-fall; so each line that has no id gets one, made from the file's path, the line's place and its bytes. The batch that is
-sent again is then recognised.
+fall; so each line that has no id gets one, made from its place, its bytes, and what tells its log from others. That is
+the first line, which stays the same when a log grows, is moved or compressed. But lines without a time of their own may
+be the same in two logs: of these it is the file's path. The batch that is sent again is then recognised, as long as the
+daemon knows the ids.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import IO, Annotated, Any, ClassVar, Final, cast
 from uuid import uuid4
@@ -39,6 +42,8 @@ BATCH_LINES: Final = 5_000
 TOO_LARGE: Final = 413
 SHOWN_ERRORS_MAX: Final = 20
 STDIN: Final = Path("-")
+GZIP_BEGINS: Final = b"\x1f"
+"""So does no JSON (RFC 1952, 2.3.1)."""
 EXIT_REJECTED: Final = 1
 
 
@@ -69,14 +74,17 @@ def import_(
     """Bring files of operations in: JSONL of any size, also compressed (.gz), also the seed's ops.jsonl.
 
     An import that was cut short goes on where it was when the same command is given again, and a file that has grown is
-    gone on with. No line is stored twice. Lines that cannot be taken are named, and the status is then 1.
+    gone on with. Lines that cannot be taken are named, and the status is then 1.
+
+    No line is stored twice, wherever its file lies now, as long as it is one of the newest 100,000 operations
+    (`journal.dedup_window_ops`). Of lines that have neither `id` nor `timestamp` this is true of the same file alone.
 
     Example: observer-actors import old/ops.jsonl
 
     Parameters
     ----------
     files
-        The files; `-` is standard input, which cannot be resumed.
+        The files; `-` is standard input, of which it is not noted how far it was.
     from_start
         Read the files from their beginning, whatever was imported before.
     """
@@ -85,7 +93,8 @@ def import_(
     result = Imported()
     with api.open() as daemon, LongWork("importing", "bytes") as progress:
         for file in files:
-            _import_file(daemon, _Source(file), result, progress, from_start=from_start)
+            with closing(_Source(file)) as source:
+                _import_file(daemon, source, result, progress, from_start=from_start)
     if json:
         print_json(msgspec.json.encode(result))
     else:
@@ -99,10 +108,26 @@ class _Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.is_stdin = path == STDIN
-        self.salt = uuid4().bytes if self.is_stdin else os.fsencode(path.absolute())
-        """What tells a line from one with the same bytes at the same place of another file."""
-        self._is_gzip = path.suffix == ".gz"
-        self.stream = self._open()
+        self.name = uuid4().bytes if self.is_stdin else os.fsencode(path.resolve())
+        """What tells a line without a time from one with the same bytes at the same place of another file."""
+        self.log = b""
+        """The same for a line that has a time."""
+        self._ahead = b""
+        self._is_gzip = False
+        self._stored = self._open()
+        self.stream: IO[bytes] = self._stored
+
+    def begin(self) -> None:
+        """Look at how it begins: whether it is compressed, and which log it is."""
+        if not (self.is_stdin or self._stored.seekable()):
+            hint = "let standard input be it: … | observer-actors import -"
+            raise FileUnreadable(f"cannot read {self.path}: it is a pipe, and no file", hint=hint)
+        with self._told():
+            self._is_gzip = self._stored.peek(1).startswith(GZIP_BEGINS)
+        if self._is_gzip:
+            self.stream = cast("IO[bytes]", gzip.GzipFile(fileobj=self._stored))
+        self._ahead = self._line()
+        self.log = _digest(self._ahead)
 
     @property
     def size(self) -> int:
@@ -111,7 +136,7 @@ class _Source:
 
     def done(self, offset: int) -> int:
         """How far that is, in bytes on disk."""
-        if self._is_gzip:
+        if self._is_gzip and not self.is_stdin:
             return self._stored.tell()
         return offset
 
@@ -124,6 +149,7 @@ class _Source:
     def batches(self, offset: int) -> Iterator[list[bytes]]:
         """Give the lines from an offset on, in batches; the last line may have no end."""
         if not self.is_stdin:
+            self._ahead = b""
             with self._told():
                 self.stream.seek(offset)
         while lines := self._some_lines():
@@ -138,8 +164,9 @@ class _Source:
         return lines
 
     def _line(self) -> bytes:
+        line, self._ahead = self._ahead, b""
         with self._told():
-            return self.stream.readline()
+            return line or self.stream.readline()
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -149,19 +176,21 @@ class _Source:
         except (OSError, EOFError, zlib.error) as error:
             raise FileUnreadable(f"cannot read {self.path}: {error}") from error
 
-    def _open(self) -> IO[bytes]:
+    def _open(self) -> BufferedReader:
         if self.is_stdin:
-            return sys.stdin.buffer
+            return BufferedReader(cast("RawIOBase", sys.stdin.buffer))
         try:
-            self._stored = self.path.open("rb")
+            return self.path.open("rb")
         except OSError as error:
             raise FileUnreadable(f"cannot read {self.path}: {error.strerror}") from error
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=self._stored)) if self._is_gzip else self._stored
 
     def close(self) -> None:
         """Close the file."""
-        if not self.is_stdin:
+        if self._is_gzip:
             self.stream.close()
+        if self.is_stdin:
+            self._stored.detach()
+        else:
             self._stored.close()
 
 
@@ -183,19 +212,25 @@ class _Place:
 
 
 def _import_file(daemon: Api, source: _Source, result: Imported, progress: LongWork, *, from_start: bool) -> None:
-    with closing(source):
-        place = _Place() if from_start or source.is_stdin else _where_it_was(daemon, source)
-        result.resumed_lines += place.lines
-        try:
-            for lines in source.batches(place.offset):
-                whole = _without_torn_end(lines, source)
-                place = place.behind(whole, _send(daemon, source, whole, place, result))
-                if not source.is_stdin:
-                    _note(daemon, source, place)
-                progress(source.done(place.offset), source.size)
-        except ObserverError:
-            told(f"{source.path}: {place.lines:,} lines are in; the same command goes on from there")
-            raise
+    source.begin()
+    place = _Place() if from_start or source.is_stdin else _where_it_was(daemon, source)
+    result.resumed_lines += place.lines
+    try:
+        for lines in source.batches(place.offset):
+            whole = _without_torn_end(lines, source)
+            place = place.behind(whole, _send(daemon, source, whole, place, result))
+            if not source.is_stdin:
+                _note(daemon, source, place)
+            progress(source.done(place.offset), source.size)
+    except ObserverError:
+        told(f"{source.path}: {place.lines:,} lines are in; {_how_to_go_on(source, place)}")
+        raise
+
+
+def _how_to_go_on(source: _Source, place: _Place) -> str:
+    if source.is_stdin:
+        return f"go on with what follows them: … | tail -n +{place.lines + 1} | observer-actors import -"
+    return "the same command goes on from there"
 
 
 def _where_it_was(daemon: Api, source: _Source) -> _Place:
@@ -245,7 +280,7 @@ def _send(daemon: Api, source: _Source, lines: list[bytes], place: _Place, resul
     if not lines:
         return None
     try:
-        answer = daemon.decoded(BatchAnswer, daemon.post("/events", _with_ids(lines, source.salt, place.offset)))
+        answer = daemon.decoded(BatchAnswer, daemon.post("/events", _with_ids(lines, source, place.offset)))
     except Refused as refusal:
         if refusal.answered == TOO_LARGE and len(lines) > 1:
             half = len(lines) // 2
@@ -282,34 +317,56 @@ def _tell_rejected(source: _Source, answer: BatchAnswer, lines_before: int, resu
     result.rejected += answer.rejected
 
 
-class _HasId(msgspec.Struct):
+class _Told(msgspec.Struct):
+    """What a line says of which one it is."""
+
     id: Any = None
+    timestamp: Any = None
 
 
-_id_decoder: Final = msgspec.json.Decoder(_HasId)
+_decoder: Final = msgspec.json.Decoder(_Told)
+_array_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def _with_ids(lines: list[bytes], salt: bytes, offset: int) -> bytes:
+def _with_ids(lines: list[bytes], source: _Source, offset: int) -> bytes:
     """Give each object that has no id one; whatever is no object is the daemon's to reject."""
+    body = b"".join(lines)
+    if body.lstrip().startswith(b"["):
+        return _array_with_ids(body, source, offset)
     made = []
     for line in lines:
-        made.append(_with_id(line, salt, offset))
+        made.append(_with_id(line, source.log, source.name, offset))
         offset += len(line)
     return b"".join(made)
 
 
-def _with_id(line: bytes, salt: bytes, offset: int) -> bytes:
+def _array_with_ids(body: bytes, source: _Source, offset: int) -> bytes:
+    """Do so in a JSON array, which the daemon takes as well. Its first item tells it from others, as a line does."""
+    try:
+        items = [bytes(item) for item in _array_decoder.decode(body)]
+    except UNREADABLE:
+        return body
+    log = _digest(items[0]) if items else b""
+    return b"[%b]" % b",".join(_with_id(item, log, source.name, offset + place) for place, item in enumerate(items))
+
+
+def _digest(line: bytes) -> bytes:
+    return hashlib.blake2b(line.rstrip(), digest_size=12).digest()
+
+
+def _with_id(line: bytes, log: bytes, name: bytes, offset: int) -> bytes:
     """Write the id at the end: of two the last counts, should the line have one that is null."""
     try:
-        if _id_decoder.decode(line).id is not None:
-            return line
+        said = _decoder.decode(line)
     except UNREADABLE:
+        return line
+    if said.id is not None:
         return line
     end = line.rindex(b"}")
     if line[:end].strip() == b"{":
         return line
-    digest = hashlib.blake2b(b"%b\0%d\0%b" % (salt, offset, line), digest_size=12).hexdigest()
-    return b'%b,"id":"import-%b"%b' % (line[:end], digest.encode(), line[end:])
+    digest = _digest(b"%b\0%d\0%b" % (log if said.timestamp else name, offset, line))
+    return b'%b,"id":"import-%b"%b' % (line[:end], digest.hex().encode(), line[end:])
 
 
 def _is_json(line: bytes) -> bool:

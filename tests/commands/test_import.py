@@ -7,17 +7,20 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
+import trio
 
 from observer_actors.commands import importing
 from observer_actors.commands._screen import LongWork
 from tests.commands.typed import COMMAND, answered, environment, typed
 from tests.daemon.served import Served, served
 from tests.daemon.test_http_status import no_file_may_grow
+from tests.fakes.http_peer import Close, Json, http_peer
 
 SEEDS_LINE: Final = (
     '{"timestamp":"2026-11-22T10:00:00.123Z","endpoint":"scenario:fill","input_summary":"fill Welder×3 in Ada, OK",'
@@ -44,8 +47,8 @@ def stored(daemon: Served) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def imported(daemon: Served, *arguments: str, stdin: str = "") -> Any:
-    return answered("import", *arguments, "--url", daemon.url, stdin=stdin)
+def imported(daemon: Served, *arguments: str, stdin: str = "", cwd: Path | None = None) -> Any:
+    return answered("import", *arguments, "--url", daemon.url, stdin=stdin, cwd=cwd)
 
 
 def test_lines_come_in_order_with_their_own_times_and_once(fresh: Served, tmp_path: Path) -> None:
@@ -152,6 +155,86 @@ def test_a_compressed_file_and_standard_input(fresh: Served, tmp_path: Path) -> 
         assert (ended.returncode, "cannot read" in ended.stderr) == (66, True)
     assert typed("import", str(tmp_path / "none"), "--url", fresh.url).returncode == 66
     assert typed("import", "--url", fresh.url).returncode == 64
+
+
+def test_a_log_is_known_again_wherever_it_lies_and_is_told_from_one_that_begins_alike(
+    fresh: Served, tmp_path: Path
+) -> None:
+    folder, moved = tmp_path / "logs", tmp_path / "logs" / "a.jsonl.1"
+    folder.mkdir()
+    file = folder / "a.jsonl"
+    lines = events(3, timestamp="2026-11-22T10:00:00.123Z")
+    file.write_text("\n".join(lines[:2]))
+    assert imported(fresh, str(file))["accepted"] == 2
+    file.write_text("\n".join(lines) + "\n")
+    again = imported(fresh, "logs/../logs/a.jsonl", "--from-start", cwd=tmp_path)
+    assert (again["accepted"], again["duplicates"]) == (3, 2), "also one that had no newline yet"
+    packed = folder / "a.old"
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    file.rename(moved)
+    for given in (moved, packed):
+        assert imported(fresh, str(given))["duplicates"] == 3
+    assert imported(fresh, "-", stdin=moved.read_text())["duplicates"] == 3
+    file.write_text("\n".join([lines[0], lines[2], lines[1]]) + "\n")
+    assert imported(fresh, str(file))["duplicates"] == 1
+    assert [op["input_summary"] for op in stored(fresh)] == ["0", "1", "2", "2", "1"]
+
+
+def test_lines_without_a_time_are_known_by_their_file(fresh: Served, tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text("\n".join(events(2)) + "\n")
+        assert imported(fresh, str(tmp_path / name))["duplicates"] == 0, "two agents did the same"
+    (tmp_path / "link.jsonl").symlink_to("a.jsonl")
+    assert imported(fresh, "link.jsonl", "--from-start", cwd=tmp_path)["duplicates"] == 2
+
+
+def test_the_items_of_an_array_are_known_again(fresh: Served, tmp_path: Path) -> None:
+    file = tmp_path / "ops.json"
+    lines = events(3, timestamp="2026-11-22T10:00:00.123Z")
+    file.write_text(f"[{lines[0]},\n{lines[1]}]\n")
+    assert imported(fresh, str(file))["accepted"] == 2
+    file.write_text(f"[{','.join(lines)}]")
+    again = imported(fresh, str(file))
+    assert (again["accepted"], again["duplicates"]) == (3, 2)
+    file.write_text("[1, {}]")
+    ended = typed("import", str(file), "--url", fresh.url)
+    assert (ended.returncode, ended.stdout) == (1, "1 ops are in, 1 lines were rejected\n")
+
+
+def test_a_compressed_file_is_known_by_what_is_in_it(fresh: Served, tmp_path: Path) -> None:
+    whole = gzip.compress("".join(line + "\n" for line in events(20)).encode())
+    (tmp_path / "ops").write_bytes(whole)
+    assert imported(fresh, str(tmp_path / "ops"))["accepted"] == 20
+    (tmp_path / "plain.gz").write_text("\n".join(events(2)) + "\n")
+    assert imported(fresh, str(tmp_path / "plain.gz"))["accepted"] == 2
+    command = [*COMMAND, "import", "-", "--url", fresh.url]
+    ended = subprocess.run(command, input=whole, env=environment(), capture_output=True, timeout=60, check=True)
+    assert ended.stdout == b"20 ops are in\n"
+
+
+def test_a_pipe_that_is_given_as_a_file_is_refused_with_the_way_that_there_is(fresh: Served) -> None:
+    script = f'{" ".join(COMMAND)} import <(echo "{{}}") --url {fresh.url}'
+    ended = subprocess.run(
+        ["bash", "-c", script], env=environment(), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, "it is a pipe" in ended.stderr) == (66, True), ended
+    assert "| observer-actors import -" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [("-", "| tail -n +10001 | observer-actors import -"), ("file", "the same command goes on from")]
+)
+async def test_an_import_that_fails_says_how_to_go_on(tmp_path: Path, given: str, said: str) -> None:
+    lines = "".join(line + "\n" for line in events(15_000))
+    (tmp_path / "file").write_text(lines)
+    async with http_peer() as daemon:
+        taken = Json({"accepted": 5_000, "last_seq": 1})
+        daemon.on("/events", taken, taken, Close())
+        importing = partial(typed, "import", given, "--url", daemon.url, stdin=lines, cwd=tmp_path)
+        ended = await trio.to_thread.run_sync(importing)
+    assert ended.returncode == 69, ended
+    assert f"{given}: 10,000 lines are in; " in ended.stderr
+    assert said in ended.stderr
 
 
 def test_a_daemon_that_takes_less_at_once_gets_less_at_once(tmp_path: Path) -> None:
