@@ -36,6 +36,10 @@ class Wanted:
         bool | None, Parameter(name="--success", negative="--failed", help="Only what succeeded, or only what failed.")
     ] = None
 
+    def parameters(self) -> dict[str, object]:
+        """Give them as the API wants them."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
     def fits(self, op: Op) -> bool:
         """Tell whether an op is wanted."""
         pairs = ((self.source, op.source), (self.endpoint, op.endpoint), (self.success, op.success))
@@ -66,9 +70,7 @@ def tail(
     screen = console()
     shown = 0
     with api.open() as daemon:
-        for raw, op in _follow(daemon, lines):
-            if not wanted.fits(op):
-                continue
+        for raw, op in _follow(daemon, wanted, lines):
             if json:
                 sys.stdout.write(raw + "\n")
             else:
@@ -79,21 +81,27 @@ def tail(
                 return
 
 
-def _follow(daemon: Api, lines: int) -> Iterator[tuple[str, Op]]:
+def _newest(daemon: Api, wanted: Wanted, upto_seq: int, lines: int) -> Iterator[tuple[str, Op]]:
+    """Give the newest ops that are wanted, oldest first."""
+    before = wanted.parameters() | {"before_seq": upto_seq + 1}
+    found = [bytes(raw) for body, _ in pages(daemon, before, limit=lines) for raw in raw_ops(body)]
+    return ((raw.decode(), decode_op(raw)) for raw in reversed(found))
+
+
+def _follow(daemon: Api, wanted: Wanted, lines: int) -> Iterator[tuple[str, Op]]:
     """Give the newest ops and then each one that comes, once and in order, over any number of connections."""
     last_seq = daemon.read(HealthAnswer, "/health").last_seq
-    before = {"after_seq": max(0, last_seq - lines), "before_seq": last_seq + 1, "order": "oldest"}
-    if lines:
-        for body, _ in pages(daemon, before, limit=lines):
-            yield from ((bytes(raw).decode(), decode_op(bytes(raw))) for raw in raw_ops(body))
+    yield from _newest(daemon, wanted, last_seq, lines)
     tries = 0
     while True:
         try:
+            last_seq = _still_there(daemon, last_seq)
             for data in _stream(daemon, last_seq):
                 tries = 0
                 op = decode_op(data.encode())
                 last_seq = op.seq
-                yield data, op
+                if wanted.fits(op):
+                    yield data, op
             why = "the daemon is stopping, or we were too slow"
         except (Unreachable, Refused) as trouble:
             if isinstance(trouble, Refused) and trouble.answered != OVERLOADED:
@@ -103,6 +111,14 @@ def _follow(daemon: Api, lines: int) -> Iterator[tuple[str, Op]]:
             told(f"observer-actors: {why}; trying again")
         time.sleep(AGAIN_S[min(tries, len(AGAIN_S) - 1)])
         tries += 1
+
+
+def _still_there(daemon: Api, last_seq: int) -> int:
+    """Give the seq to go on behind: ours, or the daemon's last one where its journal ends before that."""
+    end = daemon.read(HealthAnswer, "/health").last_seq
+    if end < last_seq:
+        told(f"observer-actors: the journal ends at {end} now, and we were at {last_seq}: was an older copy restored?")
+    return min(end, last_seq)
 
 
 def _stream(daemon: Api, after_seq: int) -> Iterator[str]:

@@ -344,6 +344,15 @@ def test_tail_begins_with_the_newest_and_ends_after_so_many(daemon: Served) -> N
     assert failed.count("FAIL") == 2
 
 
+def test_tail_begins_with_the_newest_of_those_that_are_wanted(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        for number in range(12):
+            daemon.event(endpoint="tailed", source="bot" if number % 2 else "mcp", success=number > 5)
+        wanted = ("--failed", "--source", "bot", "--endpoint", "tailed")
+        ended = typed("tail", *wanted, "--lines", "2", "--count", "2", "--json", "--url", daemon.url)
+        assert [json.loads(line)["seq"] for line in ended.stdout.splitlines()] == [4, 6]
+
+
 def test_tail_follows_over_a_restart_of_the_daemon(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     with served(tmp_path) as first:
         first.event(endpoint="a")
@@ -358,6 +367,27 @@ def test_tail_follows_over_a_restart_of_the_daemon(tmp_path: Path, request: pyte
     with served(tmp_path, port=first.port) as second:
         second.event(endpoint="c")
         assert seq_of(following) == 3
+        assert following.wait(20) == 0
+
+
+def test_tail_goes_on_where_a_restored_journal_that_is_shorter_ends(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    with served(tmp_path / "restored") as restored:
+        restored.event(endpoint="a")
+    with served(tmp_path / "data") as first:
+        for _ in range(3):
+            first.event(endpoint="a")
+        command = [*COMMAND, "tail", "--lines", "1", "--count", "2", "--json", "--url", first.url]
+        following = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+        request.addfinalizer(partial(end, following))
+        assert seq_of(following) == 3
+    assert following.stderr is not None
+    assert b"trying again" in following.stderr.readline()
+    with served(tmp_path / "restored", port=first.port) as second:
+        assert b"the journal ends at 1 now, and we were at 3" in following.stderr.readline()
+        second.event(endpoint="b")
+        assert seq_of(following) == 2
         assert following.wait(20) == 0
 
 
