@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 from collections.abc import Mapping
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
 
@@ -88,6 +89,7 @@ app.register_install_completion_command()
 def main() -> None:
     """Run the command line; errors are one line and a hint, and an exit status that says their kind."""
     _open_what_is_closed()
+    _escape_what_cannot_be_written()
     try:
         status = _run()
         sys.stdout.flush()
@@ -109,6 +111,12 @@ def _open_what_is_closed() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - for as long as we run
+
+
+def _escape_what_cannot_be_written() -> None:
+    """Have a character that the locale's encoding lacks written as an escape, as Python does on standard error."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _let_go_of_output(status: int) -> int:

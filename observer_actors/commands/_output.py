@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import ClassVar, Final, NoReturn, TextIO
+from typing import IO, ClassVar, Final, NoReturn
 from uuid import uuid4
 
 from observer_actors.commands._signals import ENDING, EXIT_SIGNALLED, taken
@@ -30,7 +30,7 @@ class FileRefused(ObserverError):
 
 
 @contextmanager
-def written(path: Path) -> Iterator[TextIO]:
+def written(path: Path) -> Iterator[IO[bytes]]:
     """Give what is written to. A plain file is replaced as a whole once all is on disk, and else stays as it was.
 
     What is none, such as a FIFO, is written as it is, and so is what standard output goes to (``/dev/stdout``).
@@ -40,19 +40,19 @@ def written(path: Path) -> Iterator[TextIO]:
     with _told(path):
         old = _status(path)
     if old is not None and os.path.samestat(old, os.fstat(STDOUT)):
-        yield sys.stdout
+        yield sys.stdout.buffer
     elif old is None or stat.S_ISREG(old.st_mode):
         with _replacing(path.resolve(), old) as stream:
             yield stream
     else:
         with _told(path):
-            stream = path.open("w", encoding="utf-8", newline="")
+            stream = path.open("wb")
         with stream:
             yield stream
 
 
 @contextmanager
-def _replacing(path: Path, old: os.stat_result | None) -> Iterator[TextIO]:
+def _replacing(path: Path, old: os.stat_result | None) -> Iterator[IO[bytes]]:
     """Give a new file beside this one, with its owner and mode, that takes its place at the end, or is removed."""
     made = path.with_name(f".export-{uuid4().hex}.part")
 
@@ -64,7 +64,7 @@ def _replacing(path: Path, old: os.stat_result | None) -> Iterator[TextIO]:
         try:
             with _told(path):
                 descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
-                stream = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
+                stream = os.fdopen(descriptor, "wb")
             with stream:
                 if old is not None:
                     _liken(stream.fileno(), old)

@@ -31,8 +31,14 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_json(body: bytes) -> None:
-    """Print JSON, with nothing in it that a terminal would obey."""
-    sys.stdout.write(visible_json(body).decode() + "\n")
+    """Print JSON, with nothing in it that a terminal would obey; in UTF-8, whatever the locale (RFC 8259, 8.1)."""
+    print_bytes(visible_json(body) + b"\n")
+
+
+def print_bytes(body: bytes) -> None:
+    """Print bytes as they are, behind what was printed before."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(body)
 
 
 def told(text: str) -> None:

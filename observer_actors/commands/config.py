@@ -10,6 +10,7 @@ import msgspec
 
 from observer_actors.addresses import without_password
 from observer_actors.commands._options import ConfigOptions, JsonFlag
+from observer_actors.commands._screen import print_json
 from observer_actors.config import LEAVES, Loaded, default_file, leaves_of, toml_value
 
 app = cyclopts.App(name="config", help="Check, show or begin a configuration.")
@@ -54,7 +55,10 @@ def show(options: ConfigOptions = ConfigOptions(), *, json: JsonFlag = False) ->
     Example: observer-actors config show --config observer.toml
     """
     settings = _shown(options.load())
-    print(msgspec.json.encode(settings).decode() if json else _in_words(settings))
+    if json:
+        print_json(msgspec.json.encode(settings))
+    else:
+        print(_in_words(settings))
 
 
 @app.command

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Final, Literal, TextIO
+from typing import IO, Any, Final, Literal
 
 import msgspec
 
@@ -68,7 +68,7 @@ def export(
     output
         A file to write instead of standard output; it is replaced once all is on disk, and stays as it was if not.
     """
-    with nullcontext(sys.stdout) if output is None else written(output) as stream:
+    with nullcontext(sys.stdout.buffer) if output is None else written(output) as stream:
         count, missing = _write(stream, filters, api, as_csv=format == "csv")
     if output is not None:
         told(f"{count:,} ops in {output}")
@@ -79,7 +79,7 @@ def export(
         )
 
 
-def _write(stream: TextIO, filters: Filters, api: ApiOptions, *, as_csv: bool) -> tuple[int, int]:
+def _write(stream: IO[bytes], filters: Filters, api: ApiOptions, *, as_csv: bool) -> tuple[int, int]:
     """Write the ops; give how many they are, and how many are missing."""
     count = 0
     behind, gaps = filters.after_seq or 0, []
@@ -92,7 +92,7 @@ def _write(stream: TextIO, filters: Filters, api: ApiOptions, *, as_csv: bool) -
                 hint="was an older copy of it restored? Its newer ops have seqs from before: begin anew with all",
             )
         if as_csv:
-            csv.writer(stream).writerow(COLUMNS)
+            stream.write(_table([COLUMNS]))
         for body, page in pages(daemon, wanted, limit=None):
             stream.write(_rows(page.ops) if as_csv else _lines(body))
             count += len(page.ops)
@@ -113,14 +113,18 @@ def _missing(daemon: Api, gaps: Iterable[range]) -> int:
     return sum(len(range(max(gap.start, oldest[0].seq), gap.stop)) for gap in found) if oldest else 0
 
 
-def _lines(body: bytes) -> str:
-    return "".join(_DERIVED.sub(b"}", bytes(op)).decode() + "\n" for op in raw_ops(body))
+def _lines(body: bytes) -> bytes:
+    return b"".join(_DERIVED.sub(b"}", bytes(op)) + b"\n" for op in raw_ops(body))
 
 
-def _rows(ops: Iterable[Op]) -> str:
+def _rows(ops: Iterable[Op]) -> bytes:
+    return _table([_cell(getattr(op, name)) for name in COLUMNS] for op in ops)
+
+
+def _table(rows: Iterable[Iterable[str | float]]) -> bytes:
     text = io.StringIO()
-    csv.writer(text).writerows([_cell(getattr(op, name)) for name in COLUMNS] for op in ops)
-    return text.getvalue()
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
 
 
 def _cell(value: Any) -> str | float:  # noqa: ANN401 - a field of an op

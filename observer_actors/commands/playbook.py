@@ -167,7 +167,7 @@ def check(data_dir: Folder | None = None, *, config: Path | None = None, json: J
     with LongWork("making the playbook anew", "ops") as progress:
         report = rebuilt(folder, progress)
     if json:
-        print(msgspec.json.encode(report).decode())
+        print_json(msgspec.json.encode(report))
     elif report.is_same:
         print(
             f"{folder}: the same to the byte; {report.entries:,} entries in {report.parts:,} parts,"

@@ -14,7 +14,7 @@ from observer_actors.commands._answers import HealthAnswer
 from observer_actors.commands._api import Api, Refused
 from observer_actors.commands._filters import PAGE_OPS, pages, raw_ops
 from observer_actors.commands._options import ApiOptions, JsonFlag
-from observer_actors.commands._screen import console, op_line, told
+from observer_actors.commands._screen import console, op_line, print_bytes, told
 from observer_actors.commands._sse import messages
 from observer_actors.errors import Unreachable
 from observer_actors.op import Op, decode_op
@@ -72,7 +72,7 @@ def tail(
     with api.open() as daemon:
         for raw, op in _follow(daemon, wanted, lines):
             if json:
-                sys.stdout.write(raw + "\n")
+                print_bytes(raw + b"\n")
             else:
                 screen.print(op_line(op), soft_wrap=True)
             sys.stdout.flush()
@@ -81,14 +81,14 @@ def tail(
                 return
 
 
-def _newest(daemon: Api, wanted: Wanted, upto_seq: int, lines: int) -> Iterator[tuple[str, Op]]:
+def _newest(daemon: Api, wanted: Wanted, upto_seq: int, lines: int) -> Iterator[tuple[bytes, Op]]:
     """Give the newest ops that are wanted, oldest first."""
     before = wanted.parameters() | {"before_seq": upto_seq + 1}
     found = [bytes(raw) for body, _ in pages(daemon, before, limit=lines) for raw in raw_ops(body)]
-    return ((raw.decode(), decode_op(raw)) for raw in reversed(found))
+    return ((raw, decode_op(raw)) for raw in reversed(found))
 
 
-def _follow(daemon: Api, wanted: Wanted, lines: int) -> Iterator[tuple[str, Op]]:
+def _follow(daemon: Api, wanted: Wanted, lines: int) -> Iterator[tuple[bytes, Op]]:
     """Give the newest ops and then each one that comes, once and in order, over any number of connections."""
     last_seq = daemon.read(HealthAnswer, "/health").last_seq
     yield from _newest(daemon, wanted, last_seq, lines)
@@ -98,7 +98,7 @@ def _follow(daemon: Api, wanted: Wanted, lines: int) -> Iterator[tuple[str, Op]]
             last_seq = _still_there(daemon, last_seq)
             for data in _stream(daemon, last_seq):
                 tries = 0
-                op = decode_op(data.encode())
+                op = decode_op(data)
                 last_seq = op.seq
                 if wanted.fits(op):
                     yield data, op
@@ -121,8 +121,8 @@ def _still_there(daemon: Api, last_seq: int) -> int:
     return min(end, last_seq)
 
 
-def _stream(daemon: Api, after_seq: int) -> Iterator[str]:
+def _stream(daemon: Api, after_seq: int) -> Iterator[bytes]:
     with daemon.lines("/tail", {"Last-Event-ID": str(after_seq)}) as lines:
         for message in messages(lines):
             if message.event == "op":
-                yield message.data
+                yield message.data.encode()

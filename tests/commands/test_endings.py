@@ -41,6 +41,34 @@ def test_it_ends_in_words(arguments: tuple[str | bytes, ...], shell: str, status
     assert (code, "Traceback" in said) == (status, False), said
 
 
+TEXT = "ü → 😀"
+NOT_UTF8 = ({"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+
+
+@pytest.mark.parametrize("variables", NOT_UTF8)
+def test_in_a_locale_that_is_not_utf_8_json_is_and_words_have_escapes(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    def printed(*arguments: str) -> bytes:
+        command = [*COMMAND, *arguments]
+        done = subprocess.run(command, env=environment(**variables), capture_output=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b"")
+        return done.stdout
+
+    with served(tmp_path) as daemon:
+        variables = {**variables, "OBSERVER_URL": daemon.url}
+        daemon.event(endpoint=TEXT, source=TEXT, success=False, error=TEXT)
+        assert printed("export") == (tmp_path / "_observer" / "ops.jsonl").read_bytes()
+        for arguments in (("export", "--format", "csv"), ("ops", "--json"), ("tail", "--json", "--count", "1")):
+            assert TEXT in printed(*arguments).decode(), arguments
+        for command in ("ops", "failures", "stats"):
+            assert r"\u2192 \U0001f600" in printed(command).decode("latin-1"), command
+        printed("playbook")
+        hidden = ("config", "show", "--set", "failures.webhook_url=https://a.example/secret")
+        assert "•••" in printed(*hidden, "--json").decode()
+        printed(*hidden)
+
+
 @pytest.mark.parametrize("token", ["ü", "s3cret with a blank", "s3cret\n"])
 @pytest.mark.parametrize("command", ["stats", "mcp"])
 def test_a_token_that_is_none_is_refused_by_its_variable_and_not_told(command: str, token: str) -> None:
