@@ -20,6 +20,7 @@ from cyclopts import CycloptsError
 
 from observer_actors.commit import version_line
 from observer_actors.errors import ObserverError
+from observer_actors.visible import visible
 
 EXIT_USAGE: Final = 64
 EXIT_OUTPUT: Final = 74
@@ -155,21 +156,22 @@ def _first(errors: BaseException) -> BaseException:
 
 def _told(error: BaseException) -> int:
     assert isinstance(error, ObserverError)
-    print(f"observer-actors: {error}", file=sys.stderr)
-    if error.hint:
-        print(f"  {error.hint}", file=sys.stderr)
+    _say(error, error.hint)
     return error.exit_code
 
 
 def _not_utf8(errors: BaseExceptionGroup[UnicodeEncodeError]) -> int:
-    print(f"observer-actors: an argument or a variable is no UTF-8: {_first(errors)}", file=sys.stderr)
+    _say(f"an argument or a variable is no UTF-8: {_first(errors)}")
     return EXIT_USAGE
 
 
 def _misunderstood(errors: BaseExceptionGroup[CycloptsError]) -> int:
-    print(f"observer-actors: {_first(errors)}", file=sys.stderr)
-    print(
-        "  `observer-actors --help` lists the commands, `observer-actors COMMAND --help` what one takes",
-        file=sys.stderr,
-    )
+    _say(_first(errors), "`observer-actors --help` lists the commands, `observer-actors COMMAND --help` what one takes")
     return EXIT_USAGE
+
+
+def _say(what: object, hint: str = "") -> None:
+    """Say in a line what is wrong, and in another what to do; what was typed, or a file's name, moves no cursor."""
+    print(f"observer-actors: {visible(str(what))}", file=sys.stderr)
+    if hint:
+        print(f"  {visible(hint)}", file=sys.stderr)

@@ -42,8 +42,8 @@ def print_bytes(body: bytes) -> None:
 
 
 def told(text: str) -> None:
-    """Say something beside the answer."""
-    print(text, file=sys.stderr, flush=True)
+    """Say something beside the answer, in a line; nothing in it moves the cursor."""
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, numbers: Sequence[str] = ()) -> Table:

@@ -12,6 +12,7 @@ from observer_actors.addresses import without_password
 from observer_actors.commands._options import ConfigOptions, JsonFlag
 from observer_actors.commands._screen import print_json
 from observer_actors.config import LEAVES, Loaded, default_file, leaves_of, toml_value
+from observer_actors.visible import visible
 
 app = cyclopts.App(name="config", help="Check, show or begin a configuration.")
 
@@ -91,4 +92,4 @@ def _public(name: str, value: Any, *, secret: bool) -> Any:  # noqa: ANN401 - a 
 def _in_words(settings: list[ShownSetting]) -> str:
     rows = [(f"{setting.name} = {toml_value(setting.value)}", setting.origin) for setting in settings]
     width = max(len(left) for left, _ in rows)
-    return "\n".join(f"{left:<{width}}  # {origin}" for left, origin in rows)
+    return "\n".join(f"{left:<{width}}  # {visible(origin)}" for left, origin in rows)

@@ -34,7 +34,6 @@ from observer_actors.commands._usage import UsageInvalid
 from observer_actors.errors import ObserverError
 from observer_actors.op import Op
 from observer_actors.problems import UNREADABLE
-from observer_actors.visible import visible
 
 BATCH_BYTES: Final = 1_048_576
 """An eighth of what the daemon takes at once by default; a larger batch gains nothing."""
@@ -312,7 +311,7 @@ def _as_answer(daemon: Api, refusal: Refused, lines: list[bytes]) -> BatchAnswer
 
 def _tell_rejected(source: _Source, answer: BatchAnswer, lines_before: int, result: Imported) -> None:
     for line in answer.errors[: max(0, SHOWN_ERRORS_MAX - result.rejected)]:
-        told(f"{source.path}:{lines_before + line.line}: {visible(line.error)}")
+        told(f"{source.path}:{lines_before + line.line}: {line.error}")
     if result.rejected <= SHOWN_ERRORS_MAX < result.rejected + answer.rejected:
         told("… further lines that are rejected are counted, and not shown")
     result.rejected += answer.rejected

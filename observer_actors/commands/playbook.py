@@ -170,11 +170,11 @@ def check(data_dir: Folder | None = None, *, config: Path | None = None, json: J
         print_json(msgspec.json.encode(report))
     elif report.is_same:
         print(
-            f"{folder}: the same to the byte; {report.entries:,} entries in {report.parts:,} parts,"
+            f"{visible(str(folder))}: the same to the byte; {report.entries:,} entries in {report.parts:,} parts,"
             f" {report.bytes:,} bytes, from seq {report.first_seq:,} to {report.last_seq:,}"
         )
     else:
-        print("\n".join([f"{folder}: {report.problem or 'not the same'}", *report.different]))
+        print("\n".join(map(visible, [f"{folder}: {report.problem or 'not the same'}", *report.different])))
     return 0 if report.is_same else EXIT_DIFFERENT
 
 

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 
 import observer_actors
 from observer_actors.errors import ConfigInvalid, ObserverError
+from observer_actors.visible import visible
 
 NAME: Final = "observer-actors"
 PATH_IN_UNITS: Final = f"/usr/bin/env {NAME}"
@@ -55,7 +56,7 @@ def install_service(
     files = dict(unit_files(program, user=user))
     if not install:
         for path, text in files.items():
-            print(f"# {path}\n{text}")
+            print(f"# {visible(str(path))}\n{text}")
         return
     for path, text in files.items():
         _write(root / path.relative_to("/"), text)
@@ -112,7 +113,7 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         hint = "run it as root, or with --user" if isinstance(error, PermissionError) else ""
         raise NotInstalled(f"cannot write {path}: {error.strerror}", hint=hint) from error
-    print(f"wrote {path}")
+    print(f"wrote {visible(str(path))}")
 
 
 def _what_remains(*, user: bool) -> list[str]:

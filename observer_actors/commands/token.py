@@ -30,7 +30,7 @@ def token(
     scopes
         What it may do: ingest, read, admin; may be given again.
     """
-    if name.partition("#")[0].split() != [name]:
+    if name.partition("#")[0].split() != [name] or not name.isprintable():
         raise UsageInvalid(f"NAME: {name!a} is none", hint="a word without blanks and #, e.g. gateway")
     made = new_token()
     line = f"{name} {','.join(scopes)} {hash_of(made)}"

@@ -13,6 +13,7 @@ from observer_actors.commands._screen import LongWork, print_json
 from observer_actors.errors import ConfigInvalid
 from observer_actors.journal import Finding, VerifyReport
 from observer_actors.journal import verify as verify_directory
+from observer_actors.visible import visible
 
 EXIT_DAMAGE: Final = 1
 
@@ -60,7 +61,7 @@ def _in_words(data_dir: Path, report: VerifyReport) -> str:
         f"{data_dir}: {verdict}; {report.ops:,} ops, {range_}, {report.segments:,} sealed segments, "
         f"{report.stored_bytes / 1e6:,.1f} MB{', in use' if report.in_use else ''}"
     )
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))
 
 
 def _finding_in_words(finding: Finding) -> str:

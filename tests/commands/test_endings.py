@@ -122,7 +122,42 @@ def test_an_address_of_another_machine_is_told_from_one_that_is_taken(tmp_path: 
     assert (code, "no address of this machine" in said) == (75, True), said
 
 
-@pytest.mark.parametrize("name", ["a b", "", "a#b", "#", "a\n"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("FORGED",),
+        ("import", "FORGED", "--url", "http://127.0.0.1:9"),
+        ("verify", "FORGED"),
+        ("verify", "FOLDER"),
+        ("config", "show", "--set", "FORGED=3"),
+        ("config", "show", "--config", "FORGED"),
+        ("config", "show", "--config", "FOLDER/good.toml"),
+        ("config", "check", "--set", "listen.host=FORGED"),
+        ("config", "check", "--set", "auth.tokens_file=FORGED"),
+        ("export", "--output", "FORGED/none/x", "--url", "http://127.0.0.1:9"),
+        ("exec", "--endpoint", "a", "--url", "http://127.0.0.1:9", "--", "FORGED"),
+        ("patterns", "group", "FORGED"),
+        ("playbook", "check", "--data-dir", "FORGED"),
+        ("playbook", "show", "FORGED"),
+        ("install-service", "--executable", "FORGED"),
+        ("install-service", "--install", "--executable", "/bin/true", "--root", "FOLDER"),
+        ("audit", "FORGED/none"),
+    ],
+)
+def test_what_was_typed_moves_no_cursor_and_forges_no_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    forged = "x\x1b[31m\nforged"
+    folder = tmp_path / forged
+    (folder / "_observer").mkdir(parents=True)
+    (folder / "good.toml").write_text("[listen]\nport = 3801\n")
+    typed_in = [part.replace("FORGED", forged).replace("FOLDER", str(folder)) for part in arguments]
+    ended = typed(*typed_in, cwd=tmp_path)
+    said = ended.stdout + ended.stderr
+    assert r"\x1b[31m\nforged" in said
+    assert "\x1b" not in said
+    assert not any(line.startswith("forged") for line in said.splitlines())
+
+
+@pytest.mark.parametrize("name", ["a b", "", "a#b", "#", "a\n", "a\x1b[31m"])
 def test_a_name_for_a_token_that_is_none_is_refused(name: str) -> None:
     refused = typed("token", name)
     assert (refused.returncode, refused.stdout, "NAME" in refused.stderr) == (64, "", True), refused.stderr
