@@ -108,14 +108,14 @@ class _Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.is_stdin = path == STDIN
+        self._stored = self._open()
+        self.stream: IO[bytes] = self._stored
         self.name = uuid4().bytes if self.is_stdin else os.fsencode(path.resolve())
         """What tells a line without a time from one with the same bytes at the same place of another file."""
         self.log = b""
         """The same for a line that has a time."""
         self._ahead = b""
         self._is_gzip = False
-        self._stored = self._open()
-        self.stream: IO[bytes] = self._stored
 
     def begin(self) -> None:
         """Look at how it begins: whether it is compressed, and which log it is."""

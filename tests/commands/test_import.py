@@ -153,7 +153,9 @@ def test_a_compressed_file_and_standard_input(fresh: Served, tmp_path: Path) -> 
     for flags in ((), ("--from-start",)):  # where it was, and what stands before that, lie in the same stream
         ended = typed("import", str(file), *flags, "--url", fresh.url)
         assert (ended.returncode, "cannot read" in ended.stderr) == (66, True)
-    assert typed("import", str(tmp_path / "none"), "--url", fresh.url).returncode == 66
+    (tmp_path / "loop").symlink_to("loop")
+    for unreadable in ("none", "loop", "."):
+        assert typed("import", str(tmp_path / unreadable), "--url", fresh.url).returncode == 66
     assert typed("import", "--url", fresh.url).returncode == 64
 
 
