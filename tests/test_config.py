@@ -24,6 +24,7 @@ from observer_actors.config import (
 from observer_actors.errors import ConfigInvalid
 from observer_actors.settings import CycleSettings, LogSettings, Settings, SourcesSettings
 from tests.commands.typed import as_ordinary_user
+from tests.conftest import ROOT
 from tests.harness import SEEDS_VARIABLES
 
 
@@ -279,6 +280,29 @@ def test_a_credential_of_a_setting_that_names_a_file_is_that_file(tmp_path: Path
     settings = load_settings(None, {}, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
     assert settings.auth.tokens_file == str(tmp_path / "auth.tokens_file")
     assert settings.listen.tls_key == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("auth.tokens_file", "", "holds no token"),
+        ("auth.tokens_file", "# the last one was taken out\n", "holds no token"),
+        ("auth.tokens_file", "\n\n", "holds no token"),
+        ("listen.tls_cert", "", "listen.tls_cert"),
+    ],
+)
+def test_a_credential_that_was_emptied_opens_nothing(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text)
+    ended = started("--data-dir", str(tmp_path / "data"), "--port=0", CREDENTIALS_DIRECTORY=str(tmp_path))
+    assert (ended.returncode, said in ended.stderr) == (78, True), ended.stderr
+
+
+def test_what_the_unit_puts_in_the_place_of_a_credential_counts_as_not_given(tmp_path: Path) -> None:
+    unit = (ROOT / "systemd" / "observer-actors.service").read_text()
+    for name, text in re.findall(r"^SetCredential=([^:]+):(.*)$", unit, re.MULTILINE):
+        (tmp_path / name).write_bytes(text.encode().decode("unicode_escape").encode())
+    assert {file.name for file in tmp_path.iterdir()} == {"auth.tokens_file", "gateway.url"}
+    assert load_settings(None, {}, {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == Settings()
 
 
 def test_a_credential_that_begins_like_a_setting_and_is_none_is_an_error(tmp_path: Path) -> None:

@@ -52,6 +52,13 @@ stop() {{
     kill "$(cat {root}/pid)" && tail --pid="$(cat {root}/pid)" -f /dev/null && rm {root}/pid
 }}
 start() {{
+    rm -rf {root}/credentials; mkdir {root}/credentials
+    for name in gateway.url auth.tokens_file; do  # as the unit does
+        printf '\\n' >{root}/credentials/$name
+        ! [ -e {root}/etc/observer-actors/credentials/$name ] \\
+            || cp {root}/etc/observer-actors/credentials/$name {root}/credentials
+    done
+    export CREDENTIALS_DIRECTORY={root}/credentials
     {python} -m observer_actors serve --data-dir {root}/var/lib/observer-actors --port {port} \\
         --config {root}/etc/observer-actors/config.toml 2>>{root}/log </dev/null >/dev/null &
     echo $! >{root}/pid

@@ -6,7 +6,7 @@ What stands further up beats what stands below:
 2. the environment: ``OBSERVER_LISTEN__PORT`` for any setting (two underscores where the name has a dot), and the
    variables of `ENVIRONMENT`. A list is separated by commas. An empty variable counts as not given;
 3. credentials: a file of ``$CREDENTIALS_DIRECTORY`` that has the name of a setting (systemd's ``LoadCredential=``);
-   an empty one counts as not given;
+   an empty text counts as not given, and where the credential is a file, `UNITS_PLACEHOLDER` alone;
 4. the file that ``--config`` names;
 5. `SYSTEM_FILE`;
 6. the default.
@@ -42,6 +42,8 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
 NEAR_MISS: Final = 0.85
 """A variable that looks this much like one of ours (difflib's ratio) is a slip; any other is somebody else's."""
 CREDENTIAL_BYTES_MAX: Final = 65_536
+UNITS_PLACEHOLDER: Final = b"\n"
+"""What the unit's ``SetCredential=`` lines put where there is no file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +127,23 @@ def _credentials(directory: str) -> Iterator[Given]:
         files = sorted(Path(directory).iterdir())
         for file in files:
             if file.name in LEAVES:
-                with file.open("rb") as stream:
-                    text = stream.read(CREDENTIAL_BYTES_MAX).decode().removesuffix("\n")
-                if text.strip():
-                    yield Given(file.name, str(file) if file.name in SECRET_FILES else text, str(file), is_text=True)
+                yield from _credential(file)
             elif file.name.partition(".")[0] in SECTIONS or get_close_matches(file.name, LEAVES, 1, cutoff=NEAR_MISS):
                 raise _unknown(file.name, str(file))
     except OSError as error:
         raise ConfigInvalid(f"cannot read the credentials in {directory}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigInvalid(f"a credential in {directory} is no text: {error}") from error
+
+
+def _credential(file: Path) -> Iterator[Given]:
+    with file.open("rb") as stream:
+        content = stream.read(CREDENTIAL_BYTES_MAX)
+    if file.name in SECRET_FILES:
+        if content != UNITS_PLACEHOLDER:  # one that was emptied is given, and refused: it must not open the daemon
+            yield Given(file.name, str(file), str(file), is_text=True)
+    elif (text := content.decode().removesuffix("\n")).strip():
+        yield Given(file.name, text, str(file), is_text=True)
 
 
 def _environment(environment: Mapping[str, str]) -> Iterator[Given]:
