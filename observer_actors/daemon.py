@@ -51,7 +51,14 @@ from observer_actors.http.intake import Intake
 from observer_actors.http.listeners import address_of, serving_sockets, tls_context
 from observer_actors.http.server import IngestServer, files_max
 from observer_actors.http.views import Readiness, Views
-from observer_actors.journal import DirectoryLock, Disk, PosixDisk, close_to_others, refuse_foreign
+from observer_actors.journal import (
+    DirectoryLock,
+    Disk,
+    PosixDisk,
+    close_to_others,
+    refuse_foreign,
+    refuse_seeds_file,
+)
 from observer_actors.journal.format import UNREADABLE, Paths, decode_manifest
 from observer_actors.kb import OutcomesIndex, outcomes_path
 from observer_actors.logs import log_lifecycle, logger, set_level
@@ -469,7 +476,7 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
 
     :raises ConfigInvalid: the directory, or a file that the settings name, cannot be used; or too few may be open.
     :raises DataDirectoryLocked: another daemon has it.
-    :raises FormatUnknown: a newer version wrote it.
+    :raises FormatUnknown: a newer version wrote it, or observer.ts.
     :raises AddressUnavailable: cannot listen.
     """
     with ExitStack() as stack:
@@ -494,6 +501,7 @@ def _take_directory(stack: ExitStack, settings: Settings) -> DirectoryLock:
     data_dir = settings.data_dir
     try:
         refuse_foreign(data_dir, outcomes_path(data_dir), socket=settings.listen.unix)
+        refuse_seeds_file(PosixDisk(), data_dir)  # before the lock, which would be a file beside it
         lock = stack.enter_context(DirectoryLock(data_dir))
         _refuse_newer_format(data_dir)
         refuse_newer(data_dir / LEARNED_PATH)

@@ -130,7 +130,7 @@ class ConfigInvalid(ObserverError):
 
 
 class FormatUnknown(ObserverError):
-    """The data directory was written by a newer version than this one."""
+    """The data directory was written by a newer version than this one, or by the program that it replaces."""
 
     exit_code = 78
 

@@ -169,7 +169,9 @@ def test_every_command_can_be_typed(page: str, tmp_path: Path, surroundings: dic
         repository = Repository(tmp_path / "shop")
         repository.branch()
         repository.commit({"shop/orders.py": "def place(): ...\n", "tests/test_orders.py": "from shop import orders\n"})
-    (tmp_path / "old-ops.jsonl").write_text('{"endpoint":"old","success":true}\n' * 3)
+    old = tmp_path / ("data/_observer/ops.jsonl" if page == "upgrade.md" else "old-ops.jsonl")
+    old.parent.mkdir(parents=True, exist_ok=True)
+    old.write_text('{"endpoint":"old","success":true}\n' * 3)
     commands = shown(page)
     assert commands
     for command, output in commands:

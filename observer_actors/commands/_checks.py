@@ -24,7 +24,7 @@ from observer_actors.commands._api import Api, Refused
 from observer_actors.commands._directory import NOT_HERE, may_look_into
 from observer_actors.config import SECRET_FILES, Loaded, is_for_all, leaves_of
 from observer_actors.errors import DiskFailed, FormatUnknown, Unreachable
-from observer_actors.journal import PosixDisk, directory_in_use, look
+from observer_actors.journal import PosixDisk, directory_in_use, look, refuse_seeds_file
 from observer_actors.visible import cut
 
 Level = Literal["ok", "warning", "problem"]
@@ -90,6 +90,7 @@ def check_directory(data_dir: Path) -> Iterator[Finding]:
 def _readable(data_dir: Path) -> Iterator[Finding]:
     """Look at the journal as a start does; a daemon that runs has done so itself."""
     try:
+        refuse_seeds_file(PosixDisk(), data_dir)
         missing = 0 if directory_in_use(data_dir) else look(PosixDisk(), data_dir).snapshot().missing_ops
     except (DiskFailed, FormatUnknown) as trouble:
         yield Finding("problem", "journal", str(trouble), trouble.hint)

@@ -11,7 +11,7 @@ from observer_actors.commands._directory import NOT_HERE, may_look_into
 from observer_actors.commands._options import ConfigOptions, Folder, JsonFlag
 from observer_actors.commands._screen import LongWork, print_json
 from observer_actors.errors import ConfigInvalid
-from observer_actors.journal import Finding, VerifyReport
+from observer_actors.journal import Finding, PosixDisk, VerifyReport, refuse_seeds_file
 from observer_actors.journal import verify as verify_directory
 from observer_actors.visible import visible
 
@@ -41,6 +41,7 @@ def verify(
     folder, window = settings.data_dir, settings.journal.dedup_window_ops
     if not may_look_into(folder):
         raise ConfigInvalid(f"{folder} is no data directory, or none that this user may look into", hint=NOT_HERE)
+    refuse_seeds_file(PosixDisk(), folder)
     with LongWork("verifying", "bytes") as progress:
         report = verify_directory(folder, dedup_window_ops=window, progress=progress)
     if json:

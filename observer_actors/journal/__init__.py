@@ -5,6 +5,7 @@ from observer_actors.journal.directory import close_to_others, refuse_foreign
 from observer_actors.journal.files import Disk, PosixDisk
 from observer_actors.journal.judging import Finding
 from observer_actors.journal.lock import DirectoryLock, directory_in_use
+from observer_actors.journal.opening import refuse_seeds_file
 from observer_actors.journal.reader import JournalReader, Page, Query
 from observer_actors.journal.sealing import compact, retain
 from observer_actors.journal.surveying import look
@@ -29,6 +30,7 @@ __all__ = [
     "directory_in_use",
     "look",
     "refuse_foreign",
+    "refuse_seeds_file",
     "retain",
     "verify",
 ]

@@ -6,17 +6,21 @@ Every step can be repeated: a crash between two of them leaves what the next sta
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
 
+from observer_actors.errors import FormatUnknown
 from observer_actors.journal.blocks import BlockStale, BlockStore, Patience
 from observer_actors.journal.catalog import Catalog, Snapshot
 from observer_actors.journal.files import Disk, replace_file, write_all
 from observer_actors.journal.format import BLOCK_BYTES, Paths, encode_manifest
+from observer_actors.journal.lines import chunks, split_lines
 from observer_actors.journal.surveying import Survey, Tail, survey
+from observer_actors.op import decode_op
+from observer_actors.problems import UNREADABLE
 
 REPORTED_MAX: Final = 100
 """Damaged lines that a report names one by one; the rest is counted."""
@@ -93,6 +97,35 @@ def open_directory(
     catalog = Catalog(found.snapshot)
     store = BlockStore(disk, data_dir, patience)
     return Opened(catalog, _report(found, torn), _ids(store, found, window_ops))
+
+
+def refuse_seeds_file(disk: Disk, data_dir: Path) -> None:
+    """Refuse a directory whose active file is the one of observer.ts, the program that this one replaces.
+
+    It has the same name, and lines without a seq: a recovery would take all of them for damage. A journal is read no
+    further than to its first good line.
+
+    :raises FormatUnknown: it is.
+    """
+    active = Paths(data_dir).active
+    with suppress(OSError):  # no file, or a disk that refuses: for those who open it
+        if _is_seeds(disk, active):
+            raise FormatUnknown(
+                f"{active} was written by observer.ts, and is no journal of this program",
+                hint="move it out of the data directory, start, and bring it in with `observer-actors import`",
+            )
+
+
+def _is_seeds(disk: Disk, path: Path) -> bool:
+    found = False
+    for _, chunk in chunks(disk, path, 0, disk.size(path)):
+        for _, line in split_lines(chunk):
+            with suppress(*UNREADABLE):
+                op = decode_op(line)
+                if op.seq or op.recorded_at:
+                    return False
+                found = True
+    return found
 
 
 def set_aside(disk: Disk, paths: Paths, source: Path, start: int, end: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -25,6 +26,14 @@ VERSIONS: Final = sorted(Path(__file__).parent.glob("v*"))
 WAIT_S: Final = 30.0
 EXIT_CONFIG: Final = 78
 SHARED_MEMORY: Final = "_observer/learned.sqlite3-shm"
+SEEDS_OP: Final = {
+    "timestamp": "2026-04-21T08:00:00.000Z",
+    "endpoint": "/search",
+    "input_summary": "welders in Toledo",
+    "success": True,
+    "duration_ms": 12,
+    "output_summary": "3 rows",
+}
 KILLED: Final = """
 import os, sqlite3, sys
 file = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -167,6 +176,29 @@ async def test_what_was_learned_is_there_again(data_dir: Path) -> None:
         delivered = [(request.headers["idempotency-key"], request.body) for request in gateway.received("/log")]
     assert delivered[: len(waiting)] == waiting
     assert len({key for key, _ in delivered}) == len(delivered)
+
+
+@pytest.mark.parametrize("command", ["serve", "verify", "doctor"])
+@pytest.mark.parametrize("ops", [1, 3_000])
+def test_the_file_of_the_program_that_this_one_replaces_is_refused_and_not_touched(
+    tmp_path: Path, command: str, ops: int
+) -> None:
+    file = tmp_path / "_observer" / "ops.jsonl"
+    file.parent.mkdir(mode=0o700)
+    file.write_text("".join(f"{json.dumps({**SEEDS_OP, 'duration_ms': number})}\n" for number in range(ops)) + '{"tim')
+    before = _contents(tmp_path), sorted(tmp_path.rglob("*"))
+    done = _run(command, tmp_path)
+    assert "observer.ts" in done.stdout + done.stderr
+    assert "`observer-actors import`" in done.stdout + done.stderr
+    assert done.returncode == (1 if command == "doctor" else EXIT_CONFIG)
+    assert (_contents(tmp_path), sorted(tmp_path.rglob("*"))) == before
+
+
+async def test_a_journal_in_which_the_seeds_lines_stand_too_is_not_taken_for_the_seeds_file(data_dir: Path) -> None:
+    file = data_dir / "_observer" / "ops.jsonl"
+    file.write_text(json.dumps(SEEDS_OP) + "\n" + file.read_text())
+    async with running_daemon(data_dir) as daemon:
+        assert (await daemon.logged("journal_opened"))["last_seq"] == len(EVENTS)
 
 
 def _learned(data_dir: Path) -> tuple[set[str], set[str], list[tuple[str, bytes]]]:
