@@ -134,6 +134,18 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert "is not TOML" in str(refusal(file))
 
 
+@pytest.mark.parametrize("kind", ["a dangling link", "a folder"])
+def test_a_system_file_that_is_there_and_is_no_file_is_an_error(tmp_path: Path, kind: str) -> None:
+    system = tmp_path / "config.toml"
+    if kind == "a folder":
+        system.mkdir()
+    else:
+        system.symlink_to(tmp_path / "none")
+    with pytest.raises(ConfigInvalid, match=f"cannot read {system}: "):
+        read_settings(Places(environment={}, system_file=system))
+    assert read_settings(Places(environment={}, system_file=tmp_path / "none")).settings == Settings()
+
+
 def test_a_system_file_whose_folder_may_not_be_entered_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "etc"
     folder.mkdir(mode=0)

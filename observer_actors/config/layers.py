@@ -78,11 +78,13 @@ def layers(places: Places) -> Iterator[Given]:
     :raises ConfigInvalid: a file that cannot be read, or a name that is no setting.
     """
     try:
-        is_there = places.system_file.is_file()
+        places.system_file.lstat()  # of a link, whether or not it leads anywhere
+    except (FileNotFoundError, NotADirectoryError):
+        pass
     except OSError as error:  # a folder that this user may not enter: what holds there cannot be known
         hint = "look as root; whoever only asks the daemon needs no configuration with --url"
         raise ConfigInvalid(f"cannot look for {places.system_file}: {error.strerror}", hint=hint) from error
-    if is_there:
+    else:
         yield from _file(places.system_file)
     if places.file is not None:
         yield from _file(places.file)
