@@ -105,6 +105,64 @@ def test_whatever_is_lost_for_good_is_alerted(names: set[str]) -> None:
     assert {name for alert in re.findall(r"expr:(.*?)labels:", text, re.DOTALL) for name in queried(alert)} >= LOSSES
 
 
+TROUBLES: Final[dict[str, dict[str, str]]] = {
+    "ObserverDown": {'up{job="observer-actors"}': "1x10 0x60"},
+    "ObserverTakesNoEvents": {"observer_ready": "1x10 0x60"},
+    "ObserverDiskRefuses": {"observer_disk_errors_total": "0x10 1+1x60"},
+    "ObserverRefusesForLackOfRoom": {"observer_ingest_refused_total": "0x10 1+1x60"},
+    "ObserverQueueIsFilling": {"observer_waiting_ops": "0x10 90x60", "observer_waiting_ops_max": "100x71"},
+    "ObserverSyncIsSlow": {"observer_journal_sync_seconds": "0.01x10 0.5x60"},
+    "ObserverJournalDamaged": {"observer_journal_damaged_lines": "0x10 1x60"},
+    "ObserverJournalOpsMissing": {"observer_journal_missing_ops": "0x10 1x60"},
+    "ObserverActorParked": {'observer_actor_state{actor="courier",state="parked"}': "0x10 1x60"},
+    "ObserverActorRestarts": {'observer_actor_restarts_total{actor="courier"}': "0x10 1+1x60"},
+    "ObserverMessageQuarantined": {'observer_lifecycle_events_total{event="message_quarantined"}': "0x10 1x60"},
+    "ObserverConsumerFallsBehind": {'observer_consumer_behind_ops{consumer="stats"}': "0x10 60000x60"},
+    "ObserverOutboxIsStuck": {"observer_outbox_pending": "0x10 5x60", "observer_outbox_delivered_total": "7x71"},
+    "ObserverOutboxDrops": {"observer_outbox_dropped_total": "0x10 1x60", "observer_webhook_dropped_total": "0x71"},
+    "ObserverOutboxRefused": {"observer_outbox_refused_total": "0x10 1x60"},
+    "ObserverEndpointFails": {
+        'observer_endpoint_operations_total{endpoint="e",outcome="failure"}': "0x10 60+60x60",
+        'observer_endpoint_operations_total{endpoint="e",outcome="success"}': "0x10 6+6x60",
+    },
+}
+"""What each alert is for: ten minutes in which all is well, and an hour in which it is not, a value a minute."""
+
+
+def test_each_series_that_an_alert_looks_at_is_there_before_anything_is_wrong(daemon: Served) -> None:
+    """A counter that is born at 1 has not increased, for Prometheus."""
+    there = [(sample.name, sample.labels) for family in families(daemon) for sample in family.samples]
+    for series in {series for trouble in TROUBLES.values() for series in trouble if not series.startswith("up{")}:
+        name, _, labels = series.partition("{")
+        wanted = dict(re.findall(r'(\w+)="(.*?)"', labels))
+        assert any(name == other and wanted.items() <= given.items() for other, given in there), series
+
+
+def test_each_alert_fires_when_it_should_and_not_before(promtool: str, tmp_path: Path) -> None:
+    rules = (MONITORING / "alerts.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r"- alert: (\w+)", rules)) == TROUBLES.keys()
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [{"series": series, "values": values} for series, values in trouble.items()],
+            "promql_expr_test": [
+                {
+                    "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})',
+                    "eval_time": minute,
+                    "exp_samples": [{"labels": "{}", "value": 1}] if is_firing else [],
+                }
+                for minute, is_firing in (("10m", False), ("60m", True))
+            ],
+        }
+        for alert, trouble in TROUBLES.items()
+    ]
+    given = {"rule_files": [str(MONITORING / "alerts.yml")], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "alerts_test.yml").write_text(json.dumps(given))
+    command = [promtool, "test", "rules", str(tmp_path / "alerts_test.yml")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 def panels(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for panel in board["panels"]:
         yield panel

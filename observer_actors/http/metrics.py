@@ -26,7 +26,7 @@ from observer_actors.http.views import Views
 from observer_actors.labels import stable_id
 from observer_actors.patterns import State
 from observer_actors.ring import Ring
-from observer_actors.supervision import ActorStatistics
+from observer_actors.supervision import ActorStatistics, LifecycleEvent
 from observer_actors.visible import snake, visible
 
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -232,8 +232,10 @@ class DaemonCollector(Collector):
                 depth.add_metric([actor.name], actor.mailbox_depth)
                 bound.add_metric([actor.name], actor.mailbox_bound)
         events = CounterMetricFamily("observer_lifecycle_events", "Lifecycle events.", labels=["event"])
-        for name, count in sorted(self._views.events.counts().items()):
-            events.add_metric([snake(name)], count)
+        counts = self._views.events.counts()
+        for name in sorted(kind.__name__ for kind in LifecycleEvent.__subclasses__()):
+            # Also what has not happened yet: a series that begins at 1 has not increased, as Prometheus sees it.
+            events.add_metric([snake(name)], counts.get(name, 0))
         yield from (states, restarts, depth, bound, events)
 
 
