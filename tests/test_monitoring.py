@@ -163,6 +163,43 @@ def test_each_alert_fires_when_it_should_and_not_before(promtool: str, tmp_path:
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+def scrapes() -> dict[str, str]:
+    """Give each example of how Prometheus is told to scrape, by its page."""
+    rules = (MONITORING / "alerts.yml").read_text(encoding="utf-8")
+    guide = (ROOT / "docs" / "guide" / "operate.md").read_text(encoding="utf-8")
+    return {
+        "alerts.yml": "".join(re.findall(r"^#   (.*\n)", rules, re.MULTILINE)),
+        "operate.md": "".join(re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)),
+    }
+
+
+@pytest.mark.parametrize("page", scrapes())
+def test_promtool_has_nothing_against_the_example_of_scraping(promtool: str, page: str, tmp_path: Path) -> None:
+    token, config = tmp_path / "token", tmp_path / "prometheus.yml"
+    token.write_text("x")
+    text, exchanged = re.subn(r"(credentials_file: )[^ }\n]+", rf"\g<1>{token}", scrapes()[page])
+    assert exchanged == 1, "with tokens it takes one"
+    config.write_text(text)
+    assert "job_name: observer-actors" in text
+    checked(promtool, "config", str(config))
+
+
+def test_with_tokens_a_scrape_takes_one_that_may_read(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("prometheus read a-token-that-may-read-things\nagents ingest a-token-that-may-report-things\n")
+    tokens.chmod(0o600)
+    with served(tmp_path / "data", f'[auth]\ntokens_file = "{tokens}"\n') as daemon:
+        answers = [
+            daemon.client.get("/metrics", headers=headers).status_code
+            for headers in (
+                {},
+                {"Authorization": "Bearer a-token-that-may-report-things"},
+                {"Authorization": "Bearer a-token-that-may-read-things"},
+            )
+        ]
+    assert answers == [401, 403, 200]
+
+
 def panels(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for panel in board["panels"]:
         yield panel
