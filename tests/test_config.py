@@ -255,7 +255,7 @@ def test_each_place_beats_the_ones_below_it_and_is_named(tmp_path: Path) -> None
 )
 def test_a_variable_that_begins_like_ours_and_is_no_setting_is_an_error(variable: str, hint: str) -> None:
     error = refusal(environment={variable: "1"})
-    assert str(error).startswith(f"{variable}: ")
+    assert str(error) == f"{variable} is no setting"
     assert error.hint == f"did you mean {hint}?"
     assert load_settings(None, {}, {"OBSERVER_URL": "http://x", "LISTEN__PORT": "1"}) == Settings()
 
@@ -273,6 +273,36 @@ def test_a_variable_that_is_nearly_one_of_ours_is_a_slip_of_the_pen(variable: st
     assert variable in str(error)
     assert meant in error.hint
     load_settings(None, {}, {"OBSERVER_URL": "http://x", "OBSERVER_TOKEN": "x", "OBSERVER_HOME": "x"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("OBSERVER_TLS_CERT", "did you mean OBSERVER_LISTEN__TLS_CERT?"),
+        ("OBSERVER_TLS_KEY", "did you mean OBSERVER_LISTEN__TLS_KEY?"),
+        ("OBSERVER_TOKENS", "did you mean OBSERVER_AUTH__TOKENS_FILE?"),
+        ("OBSERVER_API_KEY_FILE", "did you mean OBSERVER_DIAGNOSIS__API_KEY_FILE?"),
+        ("OBSERVER_WEBHOOK_URL", "did you mean OBSERVER_FAILURES__WEBHOOK_URL?"),
+        ("OBSERVER_LEVEL", "did you mean OBSERVER_LOG__LEVEL?"),
+        ("OBSERVER_UNIX", "did you mean OBSERVER_LISTEN__UNIX?"),
+        ("OBSERVER_EXTRA", "did you mean OBSERVER_SOURCES__EXTRA?"),
+        ("OBSERVER_AUTH", "a setting is, e.g., OBSERVER_AUTH__TOKENS_FILE"),
+        ("OBSERVER_AUTH_FILE", "a setting is, e.g., OBSERVER_AUTH__TOKENS_FILE"),
+        ("OBSERVER_SOURCES", "a setting is, e.g., OBSERVER_SOURCES__EXTRA"),
+        ("OBSERVER_SECRETS", "a setting is, e.g., OBSERVER_SECRETS__EXTRA"),
+        ("OBSERVER_LOG", "a setting is, e.g., OBSERVER_LOG__LEVEL"),
+        ("OBSERVER_LOG_FORMAT", "a setting is, e.g., OBSERVER_LOG__LEVEL"),
+        ("OBSERVER_LISTEN", "a setting is, e.g., OBSERVER_LISTEN__HOST"),
+        ("OBSERVER_LISTEN__", "a setting is, e.g., OBSERVER_LISTEN__HOST"),
+        ("OBSERVER_GATEWAY", "a setting is, e.g., OBSERVER_GATEWAY__URL"),
+        ("OBSERVER_NOTHING__LIKE_IT", ""),
+    ],
+)
+def test_a_variable_that_names_part_of_a_setting_is_an_error_and_the_hint_names_a_variable(
+    variable: str, hint: str
+) -> None:
+    error = refusal(environment={variable: "x"})
+    assert (str(error).partition(" is no setting")[0], error.hint) == (variable, hint)
 
 
 @pytest.mark.parametrize("name", ["listn.port", "gatewayurl"])
@@ -412,8 +442,17 @@ def test_the_process_says_it_in_one_line_and_a_hint_and_exits_78(
 
 def test_what_kubernetes_sets_for_a_service_of_our_name_is_passed_over() -> None:
     told = {
-        "OBSERVER_PORT": "tcp://10.0.0.1:3800",
-        "OBSERVER_SERVICE_PORT": "3800",
-        "OBSERVER_PORT_3800_TCP_PORT": "3800",
+        f"{service}_{name}": text
+        for service in ("OBSERVER", "OBSERVER_GATEWAY", "OBSERVER_LOG")
+        for name, text in {
+            "PORT": "tcp://10.0.0.1:3800",
+            "SERVICE_HOST": "10.0.0.1",
+            "SERVICE_PORT": "3800",
+            "SERVICE_PORT_HTTP": "3800",
+            "PORT_3800_TCP": "tcp://10.0.0.1:3800",
+            "PORT_3800_TCP_ADDR": "10.0.0.1",
+            "PORT_3800_TCP_PORT": "3800",
+            "PORT_3800_TCP_PROTO": "tcp",
+        }.items()
     }
     assert load_settings(None, {}, told) == Settings()

@@ -11,13 +11,16 @@ What stands further up beats what stands below:
 5. `SYSTEM_FILE`;
 6. the default.
 
-A name that is no setting is an error in each of them. Of the environment and the credentials, which are not ours alone,
-only names that begin like one of ours, or look very much like one, are looked at.
+A name that is no setting is an error in each of them. The environment and the credentials are not ours alone: there, a
+name is an error when it looks very much like one of ours, or begins with the name of a section; of the variables with
+``OBSERVER_`` also one with two underscores, and one that is the last part of a setting's name, or begins it
+(``OBSERVER_TLS_KEY``, ``OBSERVER_TOKENS``).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,8 +42,10 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
     "LAKEHOUSE_URL": "model.lakehouse_url",
 }
 """The seed's variables, and short names that a container likes."""
+OF_CLIENTS: Final = ("OBSERVER_URL", "OBSERVER_TOKEN")
+"""What those who only ask a daemon go by: no settings of it."""
 NEAR_MISS: Final = 0.85
-"""A variable that looks this much like one of ours (difflib's ratio) is a slip; any other is somebody else's."""
+"""A name that looks this much like one of ours (difflib's ratio) is a slip; any other is somebody else's."""
 CREDENTIAL_BYTES_MAX: Final = 65_536
 UNITS_PLACEHOLDER: Final = b"\n"
 """What the unit's ``SetCredential=`` lines put where there is no file."""
@@ -155,21 +160,42 @@ def _environment(environment: Mapping[str, str]) -> Iterator[Given]:
             yield Given(name, environment[variable], variable, is_text=True)
     for variable, text in environment.items():
         name = variable.removeprefix(PREFIX).lower().replace("__", ".")
-        if not text or not variable.startswith(PREFIX):
+        if not text or not variable.startswith(PREFIX) or variable in (*ENVIRONMENT, *OF_CLIENTS):
             continue
         if name in LEAVES:
             yield Given(name, text, variable, is_text=True)
-        elif "." in name:
-            nearest = nearest_name(name)
-            hint = f"did you mean {_variable(nearest)}?" if nearest else ""
-            raise ConfigInvalid(f"{variable}: {name} is no setting", hint=hint)
-        elif variable not in ENVIRONMENT and (close := get_close_matches(variable, _VARIABLES, 1, cutoff=NEAR_MISS)):
-            raise ConfigInvalid(f"{variable} is no setting", hint=f"did you mean {close[0]}?")
+        elif not _is_of_kubernetes(variable, text) and (hint := _slip(variable, name)) is not None:
+            raise ConfigInvalid(f"{variable} is no setting", hint=hint)
 
 
 def _is_of_kubernetes(variable: str, text: str) -> bool:
-    """Tell what Kubernetes sets in each container for a Service that is named ``observer``."""
-    return variable == "OBSERVER_PORT" and text.startswith(("tcp://", "udp://"))
+    """Tell what Kubernetes sets in each container for a Service whose name begins with ``observer``."""
+    return bool(_OF_A_SERVICE.search(variable)) or (
+        variable.endswith("_PORT") and text.startswith(("tcp://", "udp://", "sctp://"))
+    )
+
+
+_OF_A_SERVICE: Final = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?$")
+
+
+def _slip(variable: str, name: str) -> str | None:
+    """Give a hint which variable was meant by one that is no setting; None when it is somebody else's."""
+    section = name.replace("_", ".").partition(".")[0]
+    within = next((leaf for leaf in LEAVES if leaf.startswith(f"{section}.")), "")
+    example = f"a setting is, e.g., {_variable(within)}"
+    if within and name.rstrip(".") == section:
+        return example
+    last = name.rpartition(".")[2]
+    meant = [
+        *get_close_matches(variable, _VARIABLES, 1, cutoff=NEAR_MISS),
+        *(_variable(leaf) for leaf in (get_close_matches(name, LEAVES, 1) if "." in name else ())),
+        *(_variable(leaf) for leaf in LEAVES if f"{leaf.rpartition('.')[2]}_".startswith(f"{last}_")),
+    ]
+    if meant:
+        return f"did you mean {meant[0]}?"
+    if within:
+        return example
+    return "" if "." in name else None
 
 
 def _variable(name: str) -> str:
