@@ -17,9 +17,11 @@ from observer_actors.config import (
     RELOADABLE,
     Places,
     default_file,
+    leaves_of,
     load_settings,
     read_settings,
     reload_settings,
+    toml_value,
 )
 from observer_actors.errors import ConfigInvalid
 from observer_actors.settings import CycleSettings, LogSettings, Settings, SourcesSettings
@@ -367,6 +369,7 @@ def test_a_credential_that_begins_like_a_setting_and_is_none_is_an_error(tmp_pat
         ("listen.prot=1", "--set: listen.prot is no setting", "did you mean listen.port?"),
         ("listen=3", "--set: listen holds settings, and is none", "such as listen."),
         ("listen.port=x", "--set listen.port='x' is not a number", ""),
+        (f"listen.port={'9' * 5_000}", "--set listen.port: listen.port: Integer value out of range", ""),
         ("listen.port=70000", "--set listen.port: listen.port: Expected `int` <= 65535", "it may be 0 to 65,535"),
         ("sources.extra=[1", "is not TOML", ""),
         ("sources.extra=[1]", "sources.extra[0]: Expected `str`", ""),
@@ -392,6 +395,45 @@ def test_each_setting_that_takes_certain_texts_says_which(name: str) -> None:
         read_settings(Places(assignments=(f"{name}=\t",), environment={}))
     assert str(caught.value) == f"--set {name}: {name}: no such value"
     assert caught.value.hint.startswith("it may be ")
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_what_the_default_file_says_of_a_setting_can_be_assigned_as_it_stands(name: str) -> None:
+    assignment = f"{name}={toml_value(LEAVES[name].default)}"
+    loaded = read_settings(Places(assignments=(assignment,), environment={}))
+    assert (loaded.settings, loaded.origins[name]) == (Settings(), f"--set {name}")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [
+        ("journal.segment_bytes_max=67_108_864", 67_108_864),
+        ("cycle.seconds=2_0.5", 20.5),
+        ('log.level="debug"', "debug"),
+        ("log.level='debug'", "debug"),
+        ('model.name="q\\u0077en"', "qwen"),
+        ("model.name=5", "5"),
+        ("model.name=it's", "it's"),
+        ("model.name='a' and 'b'", "'a' and 'b'"),
+        ('data_dir="/srv/x"', "/srv/x"),
+        ('sources.extra=["a", "b"]', ("a", "b")),
+        ("sources.extra=a,b", ("a", "b")),
+        (f"model.name={'[' * 9_000}", "[" * 9_000),
+    ],
+)
+def test_a_text_that_is_toml_of_the_right_type_is_read_as_that_and_any_other_as_it_stands(
+    assignment: str, value: object
+) -> None:
+    name = assignment.partition("=")[0]
+    assert leaves_of(read_settings(Places(assignments=(assignment,), environment={})).settings)[name] == value
+
+
+@pytest.mark.parametrize(
+    "assignment", ["listen.port=true", "listen.port=1979-05-27", "cycle.seconds='5'", "listen.port=[5]"]
+)
+def test_a_text_that_is_toml_of_another_type_is_no_number(assignment: str) -> None:
+    with pytest.raises(ConfigInvalid, match="is not a number"):
+        read_settings(Places(assignments=(assignment,), environment={}))
 
 
 def test_the_default_file_changes_nothing_and_uncommented_says_every_default(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -82,16 +83,27 @@ def _allowed(leaf: Leaf) -> str:
 
 
 def _from_text(leaf: Leaf, given: Given) -> object:
-    """Split what stands for a list; msgspec makes the rest of a text."""
-    if not isinstance(leaf.kind, types.VarTupleType | types.ListType | types.DictType):
-        return given.value
+    """Read a text as `config show` writes it; also a list with commas, and a word without quotes."""
     text = given.value.strip()
+    if not isinstance(leaf.kind, types.VarTupleType | types.ListType | types.DictType):
+        value = _toml(text)
+        is_number = isinstance(leaf.kind, types.IntType | types.FloatType)
+        return value if type(value) in ((int, float) if is_number else (str,)) else given.value
     if not text.startswith(("[", "{")):
         return [part.strip() for part in text.split(",") if part.strip()]
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError as error:
         raise ConfigInvalid(f"{given.origin}: {given.name}: {text!r} is not TOML: {error}") from error
+
+
+def _toml(text: str) -> object:
+    """Read one scalar; None for what is none."""
+    if "\n" in text or text.startswith(("[", "{")):
+        return None
+    with suppress(ValueError):  # also a number of thousands of digits
+        return tomllib.loads(f"value = {text}")["value"]
+    return None
 
 
 def _is_number(text: str) -> bool:
