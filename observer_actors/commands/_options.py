@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -52,7 +52,7 @@ class ConfigOptions:
         Parameter(name="--set", negative=(), n_tokens=1, help="Any setting, as NAME=VALUE; may be given again."),
     ] = ()
 
-    def load(self) -> Loaded:
+    def load(self, environment: Mapping[str, str] = os.environ) -> Loaded:
         """Read the settings anew, from all places.
 
         :raises ConfigInvalid: one cannot be used.
@@ -63,7 +63,8 @@ class ConfigOptions:
             "listen.port": self.port,
             "listen.insecure_no_auth": self.insecure_no_auth,
         }
-        return read_settings(Places(flags=flags, assignments=self.assignments, file=self.config))
+        places = Places(flags=flags, assignments=self.assignments, environment=environment, file=self.config)
+        return read_settings(places)
 
 
 @Parameter(name="*")
@@ -81,7 +82,11 @@ class ApiOptions:
 
         :raises ConfigInvalid: it is not given, and the configuration cannot be used or does not say.
         """
-        return self.url or os.environ.get("OBSERVER_URL") or configured_address(options.load().settings.listen)
+        if given := self.url or os.environ.get("OBSERVER_URL"):
+            return given
+        # A unit's credentials are its program's, and who asks may be run by an agent's.
+        environment = {name: text for name, text in os.environ.items() if name != "CREDENTIALS_DIRECTORY"}
+        return configured_address(options.load(environment).settings.listen)
 
     def open(self) -> Api:
         """Give the daemon, ready to be asked."""

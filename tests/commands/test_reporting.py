@@ -276,6 +276,16 @@ def test_exec_does_not_depend_on_the_daemon(tmp_path: Path) -> None:
     assert (nothing.returncode, "no command given" in nothing.stderr) == (64, True)
 
 
+@pytest.mark.parametrize("command", [["exec", "--endpoint", "x:agent", "--", "true"], ["stats"]])
+def test_who_asks_a_daemon_does_not_mind_credentials_of_an_agents_unit(
+    daemon: Served, tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "model.key").write_text("k")
+    (tmp_path / "gateway.url").write_bytes(b"\xff")
+    ended = typed_for_real(*command, OBSERVER_PORT=str(daemon.port), CREDENTIALS_DIRECTORY=str(tmp_path))
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_exec_takes_options_of_the_command_as_its_own(daemon: Served) -> None:
     ended = executed(daemon, "x:flags", "printf", "%s|", "--endpoint", "--url", "-x", "--", "--help")
     assert ended.stdout == "--endpoint|--url|-x|--|--help|"
