@@ -64,6 +64,9 @@ _PATH: Final = re.compile(r"^(?P<detail>.*?) - at `\$(?P<path>[^`]*)`$", re.DOTA
 
 def _value(given: Given) -> Any:  # noqa: ANN401 - the setting's own type
     leaf = LEAVES[given.name]
+    if isinstance(given.value, str) and not _is_utf8(given.value):  # neither SQLite nor the log could write it down
+        hint = "write it in UTF-8; reach what has another name through a link"
+        raise ConfigInvalid(f"{given.origin}: {given.name} is no UTF-8", hint=hint)
     value = _from_text(leaf, given) if given.is_text else given.value
     try:
         return convert(leaf, value, strict=not given.is_text)
@@ -104,6 +107,15 @@ def _toml(text: str) -> object:
     with suppress(ValueError):  # also a number of thousands of digits
         return tomllib.loads(f"value = {text}")["value"]
     return None
+
+
+def _is_utf8(text: str) -> bool:
+    """Tell whether a text of the command line or the environment was one: other bytes are surrogates in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_number(text: str) -> bool:

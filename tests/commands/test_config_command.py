@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from observer_actors.config import LEAVES
-from tests.commands.typed import answered, typed
+from tests.commands.typed import answered, typed, typed_for_real
 
 
 def test_check_says_good_or_exits_78_and_says_why(tmp_path: Path) -> None:
@@ -23,6 +23,18 @@ def test_check_says_good_or_exits_78_and_says_why(tmp_path: Path) -> None:
         f"observer-actors: {file}: ring.capacity is no setting",
         "  did you mean ring.capacity_ops?",
     ]
+
+
+@pytest.mark.parametrize("command", [["config", "check"], ["serve", "--port", "0"]])
+@pytest.mark.parametrize("where", [["--data-dir", "d\udcff"], ["--set", "model.name=m\udcff"]])
+def test_check_refuses_a_text_that_is_no_utf_8_in_the_words_of_serve(
+    tmp_path: Path, command: list[str], where: list[str]
+) -> None:
+    ended = typed_for_real(*command, *where, cwd=tmp_path)
+    name = "--data-dir: data_dir" if where[0] == "--data-dir" else "--set model.name: model.name"
+    hint = "  write it in UTF-8; reach what has another name through a link"
+    assert (ended.returncode, ended.stderr.splitlines()) == (78, [f"observer-actors: {name} is no UTF-8", hint])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_show_says_each_value_and_where_it_comes_from_but_no_password(tmp_path: Path) -> None:
