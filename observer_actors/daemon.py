@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ from observer_actors.actors.stats import StatsKeeper
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.actors.tail import Tail
 from observer_actors.addresses import without_password
-from observer_actors.config import is_for_all, reload_settings
+from observer_actors.config import changed_files, digests_of, is_for_all, reload_settings
 from observer_actors.errors import ConfigInvalid, DiskFailed, GatewayRequired
 from observer_actors.event import EventDecoder
 from observer_actors.http.advice import answer_advice
@@ -118,6 +118,7 @@ class Daemon:
         self._on_step = on_step
         self._decoder = _decoder(settings)
         self._guard = _guard(settings)
+        self._digests = digests_of(settings)
         self._reloading = trio.CapacityLimiter(1)
         self._disk = disk or PosixDisk()
         self._around = around or Surroundings()
@@ -149,21 +150,27 @@ class Daemon:
     async def reload(self, load: Callable[[], Settings]) -> tuple[list[str], list[str]]:
         """Put new settings in force where that can be done; give the names of what changed, and of what waits.
 
+        A setting that names a file is among them too when the file is another than the one in use.
+
         :param load: reads them; in a thread, for a file may hang.
         :raises ConfigInvalid: they cannot be used, or were not read within `RELOAD_S`: those in force stay.
         """
 
-        def read() -> tuple[Settings, list[str], list[str], EventDecoder, Guard]:
-            settings, now, later = reload_settings(self.settings, load())
-            return settings, now, later, _decoder(settings), _guard(settings)
+        def read() -> tuple[Settings, list[str], list[str], EventDecoder, Guard, Mapping[str, bytes]]:
+            new = load()
+            check_files(new)  # a restart, which some of them wait for, must be able to use them
+            settings, now, later = reload_settings(self.settings, new)
+            return settings, now, later, _decoder(settings), _guard(settings), digests_of(settings)
 
         with trio.move_on_after(RELOAD_S):
-            settings, now, later, decoder, guard = await self._around.in_thread(
+            settings, now, later, decoder, guard, digests = await self._around.in_thread(
                 read, limiter=self._reloading, abandon_on_cancel=True
             )
             self.settings, self._decoder, self._guard = settings, decoder, guard  # all, or none
             set_level(settings.log.level)
-            return now, later
+            reread, waiting = changed_files(self._digests, digests)
+            self._digests = {**self._digests, **{name: digests[name] for name in reread}}
+            return [*now, *reread], list(dict.fromkeys([*later, *waiting]))
         raise ConfigInvalid(f"not read within {RELOAD_S:g} s", hint="a file is a pipe, or on a disk that hangs")
 
     def readiness(self) -> Readiness:

@@ -3,9 +3,9 @@
 from observer_actors.config.default_file import default_file, toml_value
 from observer_actors.config.layers import Places
 from observer_actors.config.reading import DEFAULT_ORIGIN, Loaded, load_settings, read_settings
-from observer_actors.config.reloading import RELOADABLE, reload_settings
+from observer_actors.config.reloading import RELOADABLE, changed_files, reload_settings
 from observer_actors.config.schema import LEAVES, leaves_of
-from observer_actors.config.secret_files import SECRET_FILES, is_for_all
+from observer_actors.config.secret_files import SECRET_FILES, digests_of, is_for_all
 
 __all__ = [
     "DEFAULT_ORIGIN",
@@ -14,7 +14,9 @@ __all__ = [
     "SECRET_FILES",
     "Loaded",
     "Places",
+    "changed_files",
     "default_file",
+    "digests_of",
     "is_for_all",
     "leaves_of",
     "load_settings",

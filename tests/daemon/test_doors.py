@@ -31,7 +31,7 @@ from observer_actors.http.front_door import _Connection
 from observer_actors.http.gate import READ_S, Sends, _Answering, _Arriving
 from observer_actors.http.guard import Peer
 from observer_actors.mcp.api import outside
-from observer_actors.settings import AuthSettings, CycleSettings, ListenSettings, Settings
+from observer_actors.settings import AuthSettings, CycleSettings, DiagnosisSettings, ListenSettings, Settings
 from observer_actors.tokens import hash_of
 from tests.commands.typed import typed
 from tests.daemon.inside import daemon_inside
@@ -127,6 +127,45 @@ async def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
         daemon.process.send_signal(signal.SIGHUP)
         await daemon.logged("reload_failed")
         assert await answers(daemon, post("/event", GOOD, f"Authorization: Bearer {READ}x")) == [200, 200]
+
+
+async def test_a_reload_tells_a_file_that_is_read_anew_from_one_that_takes_a_restart(tmp_path: Path) -> None:
+    tokens, key = tmp_path / "tokens", tmp_path / "key"
+    tokens.write_text(f"reader read {READ}\n")
+    key.write_text("first")
+    cert, tls_key = certificate(tmp_path)
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        listen=ListenSettings(port=0, tls_cert=str(cert), tls_key=str(tls_key)),
+        auth=AuthSettings(tokens_file=str(tokens)),
+        diagnosis=DiagnosisSettings(api_key_file=str(key)),
+    )
+    async with daemon_inside(settings) as daemon:
+        assert await daemon.reload(lambda: settings) == ([], [])
+        tokens.write_text(f"reader read {READ}x\n")
+        key.write_text("second")
+        assert await daemon.reload(lambda: settings) == (["auth.tokens_file"], ["diagnosis.api_key_file"])
+        certificate(tmp_path)  # another one, under the same names
+        renewed = ["diagnosis.api_key_file", "listen.tls_cert", "listen.tls_key"]
+        for _ in range(2):
+            assert await daemon.reload(lambda: settings) == ([], renewed), "what waits for a restart goes on waiting"
+        cert.write_text("garbage")
+        with pytest.raises(ConfigInvalid, match=r"listen\.tls_cert: .* cannot be used"):
+            await daemon.reload(lambda: settings)
+
+
+async def test_sighup_says_that_a_renewed_certificate_takes_a_restart(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    tls = ("--set", f"listen.tls_cert={cert}", "--set", f"listen.tls_key={key}")
+    async with running_daemon(tmp_path / "data", *tls, wait_ready=False) as daemon:
+        await daemon.logged("ready")
+        certificate(tmp_path)
+        daemon.process.send_signal(signal.SIGHUP)
+        line = await daemon.logged("reloaded")
+        assert (line["changed"], line["needs_restart"]) == ([], ["listen.tls_cert", "listen.tls_key"])
+        cert.write_text("garbage")
+        daemon.process.send_signal(signal.SIGHUP)
+        assert "cannot be used" in (await daemon.logged("reload_failed"))["error"]
 
 
 async def test_a_reload_without_its_tokens_changes_nothing_else(tmp_path: Path) -> None:
