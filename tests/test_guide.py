@@ -88,7 +88,11 @@ case "$1 $2" in
 esac
 """
 """As `claude` and `codex` take it: what they are told to start is started, or asked."""
-PIPX: Final = 'case "$*" in "install --global observer-actors"|"upgrade --global observer-actors") ;; *) exit 2 ;; esac'
+PIPX: Final = """
+case "$*" in "install --global ."|"install --global --force .") ;; *) exit 2 ;; esac
+grep -qx 'name = "observer-actors"' pyproject.toml
+"""
+"""It is in no index: what is installed is the checkout that it is typed in. `test_packaging` builds that for real."""
 SYSUSERS: Final = "test -f {root}/etc/sysusers.d/$1"
 
 
@@ -169,6 +173,8 @@ def test_every_command_can_be_typed(page: str, tmp_path: Path, surroundings: dic
         repository = Repository(tmp_path / "shop")
         repository.branch()
         repository.commit({"shop/orders.py": "def place(): ...\n", "tests/test_orders.py": "from shop import orders\n"})
+    if page in ("install.md", "upgrade.md"):  # typed in a checkout
+        shutil.copy(ROOT / "pyproject.toml", tmp_path)
     old = tmp_path / ("data/_observer/ops.jsonl" if page == "upgrade.md" else "old-ops.jsonl")
     old.parent.mkdir(parents=True, exist_ok=True)
     old.write_text('{"endpoint":"old","success":true}\n' * 3)

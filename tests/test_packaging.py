@@ -50,6 +50,13 @@ def test_the_wheel_holds_the_whole_package_and_the_units_and_nothing_else(built:
     assert "observer_actors/py.typed" in held
 
 
+def test_a_checkout_is_made_into_the_same_wheel(built: Path, tmp_path: Path) -> None:
+    """As `pipx install .` does it."""
+    build(ROOT, tmp_path, "wheel")
+    (made,), (wheel,) = tmp_path.glob("*.whl"), built.glob("*.whl")
+    assert set(zipfile.ZipFile(made).namelist()) == set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_the_source_distribution_can_be_worked_with(built: Path) -> None:
     (source,) = (built / "source").iterdir()
     for name in ("Makefile", "pyproject.toml", "requirements.lock", "README.md", "CHANGELOG.md", "LICENSE"):

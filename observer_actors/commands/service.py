@@ -101,7 +101,7 @@ def _program(given: Path | None, *, user: bool) -> Path:
     if hidden and not user:
         raise ConfigInvalid(
             f"{hidden[0]} lies in a home directory, which the service's sandbox hides",
-            hint="install it for all (pipx install --global observer-actors), or use --user",
+            hint="install it for all (pipx install --global), or use --user",
         )
     return program
 
