@@ -61,6 +61,10 @@ class Api:
 
     def get(self, path: str, parameters: Mapping[str, object] | None = None) -> bytes:
         """Give the body of an answer. Parameters that are None are left out."""
+        return self.answer(path, parameters).content
+
+    def answer(self, path: str, parameters: Mapping[str, object] | None = None) -> httpx.Response:
+        """Give an answer with its headers."""
         given = {name: _text(value) for name, value in (parameters or {}).items() if value is not None}
         with self._told():
             response = self._client.get(path, params=given)
@@ -93,7 +97,7 @@ class Api:
                 response = self._client.post(path, content=content)
             wait_s = retry_after_s(response.headers.get("Retry-After"))
             if wait_s is None or response.status_code < 500 or time.monotonic() + wait_s > until:  # noqa: PLR2004
-                return _judged(response)
+                return _judged(response).content
             if not self._is_told and time.monotonic() + wait_s > began + PROGRESS_S:
                 self._is_told = True
                 told(f"{_refusal(response)}; sent again for up to {PATIENCE_S:g} s")
@@ -135,9 +139,9 @@ _HINTS: Final = {
 """What OpenSSL's and httpx's words are about."""
 
 
-def _judged(response: httpx.Response) -> bytes:
+def _judged(response: httpx.Response) -> httpx.Response:
     if response.is_success:
-        return response.content
+        return response
     raise _refusal(response)
 
 

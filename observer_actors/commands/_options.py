@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter, Token
 
 from observer_actors.addresses import UNIX
+from observer_actors.commands._usage import UsageInvalid
 from observer_actors.config import Loaded, Places, read_settings
 from observer_actors.errors import ConfigInvalid
 from observer_actors.settings import ListenSettings
+from observer_actors.visible import visible
 
 if TYPE_CHECKING:
     from observer_actors.commands._api import Api
@@ -31,6 +33,45 @@ def _folder(_type: object, tokens: Sequence[Token]) -> Path:
 
 
 Folder = Annotated[Path, Parameter(converter=_folder)]
+
+
+Attributes = Annotated[
+    tuple[str, ...],
+    Parameter(name="--attr", negative=(), n_tokens=1, help="Anything else, as NAME=VALUE; may be given again."),
+]
+
+
+def attributes_of(given: Iterable[str]) -> dict[str, str]:
+    """Read what `--attr` was given.
+
+    :raises UsageInvalid: one that is no NAME=VALUE.
+    """
+    return dict(_pair(text) for text in given)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise UsageInvalid(f"--attr {visible(text)}: wants NAME=VALUE")
+    return name, value
+
+
+@Parameter(name="*", allow_leading_hyphen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributeFlags:
+    """What is said of an operation beside its outcome."""
+
+    run: Annotated[str | None, Parameter(help="The episode that it belongs to.")] = None
+    advice_id: Annotated[str | None, Parameter(help="The advice that it follows: it is told whether it helped.")] = None
+    attributes: Attributes = ()
+
+    def read(self) -> dict[str, str]:
+        """Give them by name.
+
+        :raises UsageInvalid: an attribute that is no NAME=VALUE.
+        """
+        named = {"run": self.run, "advice_id": self.advice_id}
+        return attributes_of(self.attributes) | {name: value for name, value in named.items() if value is not None}
 
 
 @Parameter(name="*")

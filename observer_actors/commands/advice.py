@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from json import dumps
 from typing import Annotated, Final
 
 from cyclopts import Parameter, validators
 
-from observer_actors.commands._options import ApiOptions, JsonFlag
-from observer_actors.commands._screen import print_json
+from observer_actors.commands._options import ApiOptions, Attributes, JsonFlag, attributes_of
+from observer_actors.commands._screen import print_json, told
+from observer_actors.visible import visible
 
 LIMIT_MAX: Final = 3
+ADVICE_ID_HEADER: Final = "Advice-Id"
 
 
 @Parameter(name="*")
@@ -27,6 +30,7 @@ class AskFlags:
         str | None, Parameter(help="What the episode is about: outcomes of the same task are compared.")
     ] = None
     source: Annotated[str | None, Parameter(help="The source under which the run reports.")] = None
+    attributes: Attributes = ()
     limit: Annotated[int, Parameter(help="Most entries.", validator=validators.Number(gte=1, lte=LIMIT_MAX))] = 1
 
 
@@ -39,7 +43,8 @@ def advice(
 ) -> None:
     """Get what helps with an operation, as Markdown for a prompt; nothing when there is nothing to say.
 
-    A part of the runs gets nothing on purpose, so that it can be measured whether advice helps.
+    A part of the runs gets nothing on purpose, so that it can be measured whether advice helps. So report what came of
+    it also then: with the same `--run`, or with the id of the advice, which is told on standard error.
 
     Example: observer-actors advice sql:run --input "SELECT 1" --run "$RUN"
 
@@ -48,6 +53,7 @@ def advice(
     endpoint
         What is about to be called.
     """
+    attributes = attributes_of(flags.attributes)
     given = {
         "endpoint": endpoint,
         "input": flags.input,
@@ -55,12 +61,15 @@ def advice(
         "run": flags.run,
         "task": flags.task,
         "source": flags.source,
+        "attrs": dumps(attributes) if attributes else None,
         "limit": flags.limit,
         "format": "json" if json else "markdown",
     }
     with api.open() as daemon:
-        body = daemon.get("/advice", given)
+        answer = daemon.answer("/advice", given)
     if json:
-        print_json(body)
-    else:
-        print(body.decode(), end="")
+        print_json(answer.content)
+        return
+    print(answer.text, end="", flush=True)
+    if advice_id := answer.headers.get(ADVICE_ID_HEADER):
+        told(f"advice id: {visible(advice_id)} (`send` and `exec` take it as --advice-id)")

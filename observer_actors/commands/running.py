@@ -18,7 +18,7 @@ from uuid import uuid4
 import msgspec
 from cyclopts import Parameter
 
-from observer_actors.commands._options import ApiOptions
+from observer_actors.commands._options import ApiOptions, AttributeFlags
 from observer_actors.commands._screen import told
 from observer_actors.commands._signals import ENDING, EXIT_SIGNALLED, taken
 from observer_actors.commands._usage import UsageInvalid
@@ -50,6 +50,7 @@ def exec_(
     endpoint: str,
     source: str = "bot",
     description: str | None = None,
+    beside: AttributeFlags = AttributeFlags(),  # noqa: B008 - frozen
     api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
 ) -> int:
     """Run a command, report how it ended and how long it took, and exit as it did.
@@ -73,8 +74,19 @@ def exec_(
     """
     if not command:
         raise UsageInvalid("no command given", hint="observer-actors exec --endpoint NAME -- COMMAND…")
+    event: dict[str, Any] = {
+        "endpoint": endpoint,
+        "source": source,
+        "input_summary": _text(description or shlex.join(command))[:COMMAND_CHARS_MAX],
+        "attrs": {
+            **trace_attributes(os.environ.get("TRACEPARENT", "")),
+            **beside.read(),
+            "command": _text(command[0])[:COMMAND_CHARS_MAX],
+        },
+        "id": uuid4().hex,
+    }
     outcome = _run(command)
-    event = _event(outcome, command, endpoint, source, description)
+    _put(outcome, event)
     try:
         with api.open() as daemon:
             daemon.post("/event", msgspec.json.encode(event))
@@ -88,27 +100,14 @@ def _text(given: str) -> str:
     return os.fsencode(given).decode(errors="replace")
 
 
-def _event(
-    outcome: Outcome, command: tuple[str, ...], endpoint: str, source: str, description: str | None
-) -> dict[str, Any]:
-    event: dict[str, Any] = {
-        "endpoint": endpoint,
-        "source": source,
-        "success": outcome.status == 0,
-        "duration_ms": round(outcome.seconds * 1e3, 3),
-        "input_summary": _text(description or shlex.join(command))[:COMMAND_CHARS_MAX],
-        "output_summary": f"exit status {outcome.status}",
-        "attrs": {
-            "exit_status": outcome.status,
-            "command": _text(command[0])[:COMMAND_CHARS_MAX],
-            **trace_attributes(os.environ.get("TRACEPARENT", "")),
-        },
-        "id": uuid4().hex,
-    }
+def _put(outcome: Outcome, event: dict[str, Any]) -> None:
+    event["success"] = outcome.status == 0
+    event["duration_ms"] = round(outcome.seconds * 1e3, 3)
+    event["output_summary"] = f"exit status {outcome.status}"
+    event["attrs"]["exit_status"] = outcome.status
     if outcome.status != 0:
         said = f": {outcome.said}" if outcome.said else ""
         event["error"] = f"exit status {outcome.status}{said}"[:ERROR_CHARS_MAX]
-    return event
 
 
 def _run(command: tuple[str, ...]) -> Outcome:

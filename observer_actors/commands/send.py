@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 from uuid import uuid4
@@ -13,7 +14,7 @@ import msgspec
 from cyclopts import Parameter
 
 from observer_actors.commands._answers import EventAnswer
-from observer_actors.commands._options import ApiOptions, JsonFlag
+from observer_actors.commands._options import ApiOptions, AttributeFlags, JsonFlag
 from observer_actors.commands._screen import print_json, told
 from observer_actors.errors import EventInvalid
 from observer_actors.problems import UNREADABLE
@@ -39,27 +40,28 @@ class EventFlags:
     id: Annotated[str | None, Parameter(help="Your key: sent again, it is stored once. One is made unless given.")] = (
         None
     )
-    attributes: Annotated[
-        tuple[str, ...],
-        Parameter(name="--attr", negative=(), n_tokens=1, help="Anything else, as NAME=VALUE; may be given again."),
-    ] = ()
 
-    def event(self) -> dict[str, Any]:
+    def event(self, attributes: Mapping[str, str]) -> dict[str, Any]:
         """Give the event; empty when no flag was given.
 
-        :raises EventInvalid: an attribute that is no NAME=VALUE, or a duration that JSON cannot say.
+        :raises EventInvalid: a duration that JSON cannot say.
         """
         if self.duration_ms is not None and not math.isfinite(self.duration_ms):
             raise EventInvalid(f"{self.duration_ms} is no duration", field="duration_ms", hint="e.g. 12.5")
         given = {field.name: getattr(self, field.name) for field in fields(self)}
-        pairs = [_pair(text) for text in given.pop("attributes")]
         event = {name: value for name, value in given.items() if value is not None}
-        if event or pairs:
-            event["attrs"] = trace_attributes(os.environ.get("TRACEPARENT", "")) | dict(pairs)
+        if event or attributes:
+            event["attrs"] = {**trace_attributes(os.environ.get("TRACEPARENT", "")), **attributes}
         return event
 
 
-def send(flags: EventFlags = EventFlags(), api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:  # noqa: B008
+def send(
+    flags: EventFlags = EventFlags(),
+    beside: AttributeFlags = AttributeFlags(),  # noqa: B008 - frozen
+    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    *,
+    json: JsonFlag = False,
+) -> None:
     """Report one operation, from flags or, without any, from standard input (a JSON object).
 
     It is on disk when the command exits 0. An id makes sure that it is stored once, however often it is sent.
@@ -67,10 +69,11 @@ def send(flags: EventFlags = EventFlags(), api: ApiOptions = ApiOptions(), *, js
 
     Example: observer-actors send --endpoint sql:run --error "timeout after 30 s"
     """
-    event = flags.event() or _from_stdin()
+    told_by_flags = flags.event(beside.read())
+    event = told_by_flags or _from_stdin()
     if event.get("id") is None:
         event["id"] = uuid4().hex
-    if flags.event() and "success" not in event:
+    if told_by_flags and "success" not in event:
         event["success"] = "error" not in event
     with api.open() as daemon:
         body = daemon.post("/event", msgspec.json.encode(event))
@@ -95,10 +98,3 @@ def _from_stdin() -> dict[str, Any]:
     if not isinstance(event, dict):
         raise EventInvalid("standard input is no JSON object", hint="one JSON object; many: `import -`")
     return event
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise EventInvalid(f"--attr {visible(text)}: wants NAME=VALUE")
-    return name, value

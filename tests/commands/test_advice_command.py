@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from typing import Any
+
+import trio
 
 from tests.commands.typed import answered, typed
 from tests.daemon.served import Served
+from tests.fakes.http_peer import Bytes, http_peer
 
 
 def test_what_two_sources_have_seen_is_told_in_markdown_or_json(daemon: Served) -> None:
@@ -38,7 +43,9 @@ def test_what_two_sources_have_seen_is_told_in_markdown_or_json(daemon: Served) 
     assert "`date` being a date (YYYY-MM-DD)" in said.stdout
     told = answered(*asked)
     assert {one["id"] for one in told["entries"]} <= set(ids)
-    daemon.event(endpoint="advice:dates", source="mcp", success=True, attrs={"advice_id": told["advice_id"]})
+    advice_id = said.stderr.split()[2]
+    assert said.stderr == f"advice id: {advice_id} (`send` and `exec` take it as --advice-id)\n"
+    typed("send", "--endpoint", "advice:dates", "--source", "mcp", "--advice-id", advice_id, "--url", daemon.url)
 
     while not any(one["trial"]["exposed"]["succeeded"] for one in entries):
         entries = daemon.json("/playbook", endpoint="advice:dates")["entries"]
@@ -46,9 +53,23 @@ def test_what_two_sources_have_seen_is_told_in_markdown_or_json(daemon: Served) 
     assert 'observer_advice_runs{arm="exposed",outcome="success",state="candidate"}' in metrics
 
 
-def test_nothing_to_say_is_nothing(daemon: Served) -> None:
+def test_nothing_to_say_is_nothing_for_the_prompt_and_an_id_beside_it(daemon: Served) -> None:
     said = typed("advice", "no:such", "--url", daemon.url)
-    assert (said.returncode, said.stdout) == (0, "")
+    assert (said.returncode, said.stdout, said.stderr.startswith("advice id: ")) == (0, "", True)
+
+
+async def test_it_is_asked_for_an_operation_with_these_attributes() -> None:
+    async with http_peer(Bytes()) as peer:
+        asked = partial(typed, "advice", "x", "--attr", "tenant=t=1", "--attr", "city=-", "--url", peer.url)
+        said = await trio.to_thread.run_sync(asked)
+        assert (said.returncode, said.stdout, said.stderr) == (0, "", ""), "an older daemon gives no id"
+        (request,) = peer.received("/advice")
+    assert json.loads(request.query["attrs"][0]) == {"tenant": "t=1", "city": "-"}
+
+
+def test_an_attribute_without_a_value_is_refused_before_anybody_is_asked() -> None:
+    refused = typed("advice", "x", "--attr", "tenant", "--url", "http://127.0.0.1:9")
+    assert (refused.returncode, "--attr tenant: wants NAME=VALUE" in refused.stderr) == (64, True)
 
 
 def test_more_than_three_is_refused_before_anybody_is_asked() -> None:

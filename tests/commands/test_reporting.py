@@ -59,6 +59,26 @@ def test_send_counts_an_error_as_a_failure_unless_told_otherwise(
     assert newest(daemon, "s:outcome")["success"] is success
 
 
+@pytest.mark.parametrize("command", ["send", "exec"])
+def test_what_is_reported_names_its_run_the_advice_it_follows_and_attributes(daemon: Served, command: str) -> None:
+    flags = ["--run", "r-1", "--advice-id", "a-1", "--attr", "tenant=t=1", "--attr", "n=2"]
+    what = ("--", "true") if command == "exec" else ()
+    ended = typed_for_real(command, "--endpoint", f"n:{command}", *flags, "--url", daemon.url, *what)
+    assert ended.returncode == 0, ended.stderr
+    known = {"run": "r-1", "advice_id": "a-1", "tenant": "t=1", "n": "2"}
+    assert known.items() <= newest(daemon, f"n:{command}")["attrs"].items()
+
+
+@pytest.mark.parametrize("command", [("send",), ("exec", "--", "touch", "ran")])
+def test_an_attribute_without_a_value_is_refused_before_anything_is_done(
+    daemon: Served, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    flags = ("--endpoint", "n:none", "--attr", "x", "--url", daemon.url)
+    ended = typed(command[0], *flags, *command[1:], cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (64, "observer-actors: --attr x: wants NAME=VALUE\n")
+    assert (daemon.json("/ops", endpoint="n:none")["ops"], list(tmp_path.iterdir())) == ([], [])
+
+
 def test_send_makes_an_id_where_it_is_null(daemon: Served) -> None:
     ended = typed("send", "--url", daemon.url, stdin='{"id":null,"endpoint":"s:null"}')
     assert ended.returncode == 0, ended.stderr
@@ -80,7 +100,6 @@ def test_send_takes_an_object_from_standard_input_as_it_is(daemon: Served) -> No
         ([], "", "standard input is not JSON"),
         ([], "[1]", "standard input is no JSON object"),
         ([], '{"duration_ms": "soon"}', "duration_ms: "),
-        (["--attr", "x"], "", "--attr x: wants NAME=VALUE"),
         (["--duration-ms", "nan"], "", "duration_ms: "),
         (["--duration-ms", "-inf"], "", "duration_ms: "),
         (["--duration-ms", "1e999"], "", "duration_ms: "),
