@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shlex
 import signal
+import stat
 import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
-from typing import IO, Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, NoReturn, Self
 from uuid import uuid4
 
 import msgspec
@@ -32,6 +33,8 @@ COMMAND_CHARS_MAX: Final = 500
 KEPT_BYTES: Final = 8_192
 """The end of standard error that is looked at for what went wrong."""
 ERROR_CHARS_MAX: Final = 500
+STDIN, STDOUT, STDERR = 0, 1, 2
+DRAINED_S: Final = 1.0
 _SIGNALS_AT_ONCE: Final = 4_096
 
 
@@ -42,7 +45,7 @@ class Outcome:
     status: int
     seconds: float
     said: str
-    """The last line of its standard error; "" when that was a terminal's."""
+    """The last line of its standard error, or of both outputs where they are one; "" when that was a terminal's."""
 
 
 def exec_(
@@ -55,9 +58,10 @@ def exec_(
 ) -> int:
     """Run a command, report how it ended and how long it took, and exit as it did.
 
-    Its inputs and outputs are its own. On a failure, the last line of its standard error is reported too, unless that
-    is a terminal. A trace that TRACEPARENT names is carried on. That the report cannot be delivered is said on standard
-    error, and changes nothing else.
+    Its input and outputs are its own; but where standard error is no terminal, the command sees a pipe there, which is
+    passed on for as long as anything writes to it, so that on a failure the last line is reported, too. Where both
+    outputs go to one place, both go through that pipe, and keep their order. A trace that TRACEPARENT names is carried
+    on. That the report cannot be delivered is said on standard error, and changes nothing else.
 
     Example: observer-actors exec --endpoint backup -- tar -cf /tmp/etc.tar /etc/hostname
 
@@ -112,20 +116,30 @@ def _put(outcome: Outcome, event: dict[str, Any]) -> None:
 
 def _run(command: tuple[str, ...]) -> Outcome:
     began = time.monotonic()
-    pipe = None if sys.stderr.isatty() else subprocess.PIPE
     with Signals() as signals:
+        tee = None if os.isatty(STDERR) else _Tee()
         try:
-            process = subprocess.Popen(command, stderr=pipe)  # noqa: S603 - to run what one is given is the point
+            process = _started(command, tee)
         except OSError as error:
             told(f"observer-actors: {command[0]}: {error.strerror}")
             status = EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else EXIT_NOT_EXECUTABLE
             return Outcome(status, time.monotonic() - began, error.strerror or "")
         signals.go_to(process)
-        kept = _Kept(process.stderr) if process.stderr is not None else None
         status = _wait(process)
         seconds = time.monotonic() - began
-    said = kept.last_line() if kept is not None else ""
+    said = tee.last_line() if tee is not None else ""
     return Outcome(status if status >= 0 else EXIT_SIGNALLED - status, seconds, said)
+
+
+def _started(command: tuple[str, ...], tee: _Tee | None) -> subprocess.Popen[bytes]:
+    """Start it with our descriptors. Outputs that go to one place go through one pipe, or their order would change."""
+    if tee is None:
+        return subprocess.Popen(command, close_fds=False)  # noqa: S603 - to run what one is given is the point
+    is_one = os.path.sameopenfile(STDOUT, STDERR) and not stat.S_ISCHR(os.fstat(STDERR).st_mode)  # as /dev/null
+    try:
+        return subprocess.Popen(command, stdout=tee.entry if is_one else None, stderr=tee.entry, close_fds=False)  # noqa: S603
+    finally:
+        os.close(tee.entry)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
@@ -193,24 +207,42 @@ class Signals:
             self._process.send_signal(number)
 
 
-class _Kept:
-    """Passes a command's standard error on as it comes, and keeps the end of it."""
+class _Tee:
+    """Passes on what comes into a pipe to our standard error, and keeps the end of it.
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._end = b""
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
+    A process of its own: what the command leaves in the background writes there for longer than we live.
+    """
 
-    def _read(self) -> None:
-        with self._stream:
-            while chunk := os.read(self._stream.fileno(), 65_536):
-                sys.stderr.buffer.write(chunk)
-                sys.stderr.buffer.flush()
-                self._end = (self._end + chunk)[-KEPT_BYTES:]
+    def __init__(self) -> None:
+        self._kept = mmap.mmap(-1, KEPT_BYTES)  # shared with the process
+        out, self.entry = os.pipe()
+        self._process = os.fork()
+        if self._process == 0:
+            _pass_on(out, self._kept)
+        os.close(out)
 
     def last_line(self) -> str:
         """Give the last line that is not blank. What something left in the background says later is not waited for."""
-        self._thread.join(1.0)
-        lines = [line for line in self._end.decode(errors="replace").splitlines() if line.strip()]
+        ending = threading.Thread(target=os.waitpid, args=(self._process, 0), daemon=True)
+        ending.start()
+        ending.join(DRAINED_S)
+        said = self._kept[:].lstrip(b"\0").decode(errors="replace")
+        lines = [line for line in said.splitlines() if line.strip()]
         return lines[-1].strip() if lines else ""
+
+
+def _pass_on(out: int, kept: mmap.mmap) -> NoReturn:
+    """Be the process: hold nothing open but the pipe and where it leads, and end with the last who writes or reads."""
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        os.dup2(out, STDIN)
+        os.dup2(STDERR, STDOUT)
+        os.closerange(STDERR, os.sysconf("SC_OPEN_MAX"))
+        end = b""
+        while chunk := os.read(STDIN, 65_536):
+            end = (end + chunk)[-KEPT_BYTES:]
+            kept[:] = end.rjust(KEPT_BYTES, b"\0")
+            while chunk:
+                chunk = chunk[os.write(STDOUT, chunk) :]
+    finally:
+        os._exit(0)

@@ -235,9 +235,11 @@ def test_waiting_gives_the_status_and_leaves_nothing_behind() -> None:
 
 
 @contextmanager
-def killed_unless_it_ends(*command: str) -> Iterator[subprocess.Popen[bytes]]:
+def killed_unless_it_ends(*command: str, stderr: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command; it and what it has started are killed when the test fails, or takes too long."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(), start_new_session=True) as running:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=stderr, env=environment(), start_new_session=True
+    ) as running:
         given_up = threading.Timer(SIGNALLED_S, os.killpg, (running.pid, signal.SIGKILL))
         given_up.start()
         try:
@@ -269,6 +271,49 @@ def test_exec_passes_signals_on_and_outlives_the_command(daemon: Served, number:
         assert running.stdout.readline() == b"told\n"
         assert running.wait(20) == 5
     assert newest(daemon, "x:told")["attrs"]["exit_status"] == 5
+
+
+def test_what_a_command_leaves_in_the_background_keeps_its_standard_error(daemon: Served, tmp_path: Path) -> None:
+    go, went = tmp_path / "go", tmp_path / "went"
+    os.mkfifo(go)
+    gate = os.open(go, os.O_RDWR)
+    script = f"(trap '' HUP; read line <{go}; echo late >&2; echo went >{went}) >/dev/null & echo soon >&2; exit 3"
+    command = [*COMMAND, "exec", "--endpoint", "x:left", "--url", daemon.url, "--", "sh", "-c", script]
+    with killed_unless_it_ends(*command, stderr=subprocess.PIPE) as running:
+        assert running.wait(SIGNALLED_S) == 3
+        os.killpg(running.pid, signal.SIGHUP)
+        os.write(gate, b"\n")
+        assert running.stderr is not None
+        assert running.stderr.read() == b"soon\nlate\n"
+    os.close(gate)
+    assert went.read_text() == "went\n"
+    assert newest(daemon, "x:left")["error"] == "exit status 3: soon"
+
+
+@pytest.mark.parametrize("where", ["a pipe", "a file"])
+def test_outputs_that_go_to_one_place_keep_their_order(daemon: Served, tmp_path: Path, where: str) -> None:
+    script = "for n in 1 2 3 4 5 6 7 8 9; do echo out $n; echo aside $n >&2; done; exit 3"
+    command = [*COMMAND, "exec", "--endpoint", "x:order", "--url", daemon.url, "--", "sh", "-c", script]
+    shell = '"$@" 2>&1 | cat' if where == "a pipe" else f'"$@" >{tmp_path}/out 2>&1; cat {tmp_path}/out'
+    said = subprocess.check_output(["sh", "-c", shell, "sh", *command], env=environment(), text=True)
+    assert said == "".join(f"out {number}\naside {number}\n" for number in range(1, 10))
+    assert newest(daemon, "x:order")["error"] == "exit status 3: aside 9"
+
+
+def test_a_reader_of_standard_error_that_has_gone_ends_the_command(daemon: Served) -> None:
+    command = [*COMMAND, "exec", "--endpoint", "x:gone", "--url", daemon.url, "--", "sh", "-c", "yes >&2"]
+    with killed_unless_it_ends(*command, stderr=subprocess.PIPE) as running:
+        assert running.stderr is not None
+        running.stderr.readline()
+        running.stderr.close()
+        assert running.wait(SIGNALLED_S) == 141
+
+
+def test_a_command_has_the_descriptors_that_it_was_given(daemon: Served, tmp_path: Path) -> None:
+    command = [*COMMAND, "exec", "--endpoint", "x:third", "--url", daemon.url, "--", "sh", "-c", "echo third >&3"]
+    shell = f'"$@" 3>{tmp_path}/third'
+    subprocess.run(["sh", "-c", shell, "sh", *command], env=environment(), check=True)
+    assert (tmp_path / "third").read_text() == "third\n"
 
 
 def test_exec_leaves_a_terminal_to_the_command(daemon: Served) -> None:
