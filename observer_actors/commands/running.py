@@ -21,7 +21,7 @@ from cyclopts import Parameter
 
 from observer_actors.commands._options import ApiOptions, AttributeFlags
 from observer_actors.commands._screen import told
-from observer_actors.commands._signals import ENDING, EXIT_SIGNALLED, taken
+from observer_actors.commands._signals import EXIT_SIGNALLED, PASSED_ON, taken
 from observer_actors.commands._usage import UsageInvalid
 from observer_actors.errors import ObserverError
 from observer_actors.trace import trace_attributes
@@ -183,7 +183,7 @@ class Signals:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._early: list[int] = []
-        self._taken = taken(signal.SIGINT, *ENDING, by=self._take)
+        self._taken = taken(signal.SIGINT, *PASSED_ON, by=self._take)
 
     def __enter__(self) -> Self:
         self._taken.__enter__()

@@ -189,7 +189,7 @@ def test_exec_reports_a_command_that_a_signal_ended(daemon: Served) -> None:
     assert newest(daemon, "x:killed")["error"] == "exit status 137"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1])
 def test_exec_passes_a_signal_on_that_comes_before_the_command_has_started(number: int) -> None:
     with Signals() as signals:
         os.kill(os.getpid(), number)
@@ -260,9 +260,10 @@ def test_a_signal_that_exec_was_to_ignore_is_ignored_by_the_command_too(daemon: 
     assert subprocess.check_output(command, env=environment(), timeout=SIGNALLED_S) == b"True\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_exec_passes_signals_on_and_outlives_the_command(daemon: Served, number: int) -> None:
-    script = "trap 'echo told; exit 5' TERM HUP; echo ready; while :; do sleep 0.05; done"
+@pytest.mark.parametrize("name", ["TERM", "HUP", "QUIT", "USR1", "USR2", "ALRM", "ABRT", "XCPU", "RTMIN"])
+def test_exec_passes_signals_on_and_outlives_the_command(daemon: Served, name: str) -> None:
+    number = signal.Signals[f"SIG{name}"]
+    script = f"trap 'echo told; exit 5' {int(number)}; echo ready; while :; do sleep 0.05; done"
     command = [*COMMAND, "exec", "--endpoint", "x:told", "--url", daemon.url, "--", "sh", "-c", script]
     with killed_unless_it_ends(*command) as running:
         assert running.stdout is not None
