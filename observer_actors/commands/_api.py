@@ -21,8 +21,9 @@ from observer_actors.visible import visible
 
 T = TypeVar("T")
 PATIENCE_S: Final = 60.0
-"""How long a request that was refused for the moment is sent again."""
+"""How long a request that was refused for the moment is sent again, by a command that is there to send it."""
 TIMEOUT_S: Final = 30.0
+"""How long an answer is waited for, or anything more of one."""
 
 
 class Refused(ObserverError):
@@ -37,8 +38,10 @@ class Refused(ObserverError):
 class Api:
     """A connection to one daemon. A refusal is raised as `Refused`, no answer as `Unreachable`."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, patience_s: float = PATIENCE_S) -> None:
+        """Say how long a request is sent again; no longer than that is an answer waited for either."""
         self.address = address
+        self._patience_s = patience_s
         check_address(address)
         where = parse_address(address)
         transport = httpx.HTTPTransport(uds=where.socket) if where.socket else None
@@ -48,7 +51,7 @@ class Api:
             base_url=where.base,
             transport=transport,
             verify=certificates() if where.is_encrypted else True,  # `trust_env` would bring proxies, too
-            timeout=TIMEOUT_S,
+            timeout=min(TIMEOUT_S, patience_s),
             trust_env=False,
             headers={"Authorization": f"Bearer {token}"} if token else None,
         )
@@ -91,7 +94,7 @@ class Api:
         That this takes longer than a moment is said once.
         """
         began = time.monotonic()
-        until = began + PATIENCE_S
+        until = began + self._patience_s
         while True:
             with self._told():
                 response = self._client.post(path, content=content)
@@ -100,7 +103,7 @@ class Api:
                 return _judged(response).content
             if not self._is_told and time.monotonic() + wait_s > began + PROGRESS_S:
                 self._is_told = True
-                told(f"{_refusal(response)}; sent again for up to {PATIENCE_S:g} s")
+                told(f"{_refusal(response)}; sent again for up to {self._patience_s:g} s")
             time.sleep(wait_s)
 
     @contextmanager

@@ -35,6 +35,8 @@ KEPT_BYTES: Final = 8_192
 ERROR_CHARS_MAX: Final = 500
 STDIN, STDOUT, STDERR = 0, 1, 2
 DRAINED_S: Final = 1.0
+REPORT_S: Final = 5.0
+"""How long an answer is waited for, and the report sent again while the daemon is full: whoever called us waits, too."""
 _SIGNALS_AT_ONCE: Final = 4_096
 
 
@@ -50,9 +52,9 @@ class Outcome:
 
 def exec_(
     *command: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    endpoint: str,
-    source: str = "bot",
-    description: str | None = None,
+    endpoint: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    source: Annotated[str, Parameter(allow_leading_hyphen=True)] = "bot",
+    description: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     beside: AttributeFlags = AttributeFlags(),  # noqa: B008 - frozen
     api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
 ) -> int:
@@ -61,7 +63,7 @@ def exec_(
     Its input and outputs are its own; but where standard error is no terminal, the command sees a pipe there, which is
     passed on for as long as anything writes to it, so that on a failure the last line is reported, too. Where both
     outputs go to one place, both go through that pipe, and keep their order. A trace that TRACEPARENT names is carried
-    on. That the report cannot be delivered is said on standard error, and changes nothing else.
+    on. That the report cannot be delivered within a few seconds is said on standard error, and changes nothing else.
 
     Example: observer-actors exec --endpoint backup -- tar -cf /tmp/etc.tar /etc/hostname
 
@@ -92,7 +94,7 @@ def exec_(
     outcome = _run(command)
     _put(outcome, event)
     try:
-        with api.open() as daemon:
+        with api.open(patience_s=REPORT_S) as daemon:
             daemon.post("/event", msgspec.json.encode(event))
     except ObserverError as trouble:
         told(f"observer-actors: not reported: {trouble}")

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -18,13 +19,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import trio
 
 from observer_actors.commands.running import Signals, _wait
 from observer_actors.trace import trace_attributes
 from tests.commands.typed import COMMAND, Ended, answered, environment, typed, typed_for_real
-from tests.daemon.served import Served
+from tests.daemon.served import Served, served
+from tests.fakes.http_peer import Json, http_peer
 
 SIGNALLED_S: Final = 20.0
+WITHOUT_A_REPORT_S: Final = 15.0
+"""Half of how long an answer is waited for elsewhere."""
 NOBODY: Final = "http://127.0.0.1:9"
 
 
@@ -349,6 +354,30 @@ def test_who_asks_a_daemon_does_not_mind_credentials_of_an_agents_unit(
     (tmp_path / "gateway.url").write_bytes(b"\xff")
     ended = typed_for_real(*command, OBSERVER_PORT=str(daemon.port), CREDENTIALS_DIRECTORY=str(tmp_path))
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_exec_holds_nobody_up_for_a_daemon_that_hangs(tmp_path: Path) -> None:
+    with served(tmp_path) as hanging:
+        hanging.process.send_signal(signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            ended = executed(hanging, "x:hung", "sh", "-c", "exit 3")
+            seconds = time.monotonic() - began
+        finally:
+            hanging.process.send_signal(signal.SIGCONT)
+    assert (ended.returncode, "observer-actors: not reported: " in ended.stderr) == (3, True), ended.stderr
+    assert seconds < WITHOUT_A_REPORT_S
+
+
+async def test_exec_holds_nobody_up_for_a_daemon_that_is_full() -> None:
+    async with http_peer(Json({"error": "overloaded"}, 503, {"Retry-After": "1"})) as full:
+        command = ("exec", "--endpoint", "x:full", "--url", full.url, "--", "sh", "-c", "exit 3")
+        began = time.monotonic()
+        ended = await trio.to_thread.run_sync(partial(typed_for_real, *command))
+        seconds = time.monotonic() - began
+        assert len(full.received("/event")) > 1
+    assert (ended.returncode, "observer-actors: not reported: overloaded" in ended.stderr) == (3, True), ended.stderr
+    assert seconds < WITHOUT_A_REPORT_S
 
 
 def test_exec_takes_options_of_the_command_as_its_own(daemon: Served) -> None:
