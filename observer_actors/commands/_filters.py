@@ -23,7 +23,7 @@ _FORMS: Final = "an ISO 8601 time, or how long ago: 90s, 15m, 2h, 7d"
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-@Parameter(name="*")
+@Parameter(name="*", allow_leading_hyphen=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
     """Each one given must fit."""

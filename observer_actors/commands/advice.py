@@ -16,7 +16,7 @@ LIMIT_MAX: Final = 3
 ADVICE_ID_HEADER: Final = "Advice-Id"
 
 
-@Parameter(name="*")
+@Parameter(name="*", allow_leading_hyphen=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskFlags:
     """What it is asked for."""

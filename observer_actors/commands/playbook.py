@@ -27,7 +27,7 @@ def _check_id(_type: object, entry: str) -> None:
 
 
 Id = Annotated[str, Parameter(help="The entry's id, as the list shows it.", validator=_check_id)]
-Note = Annotated[str, Parameter(help="Why; kept with the entry.")]
+Note = Annotated[str, Parameter(help="Why; kept with the entry.", allow_leading_hyphen=True)]
 
 
 @app.default

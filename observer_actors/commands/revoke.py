@@ -25,7 +25,7 @@ def revoke(
     since: Annotated[
         str | None, Parameter(help="Only what was recorded since: an ISO 8601 time, or 90s, 2h, 7d.")
     ] = None,
-    note: Annotated[str, Parameter(help="Why; kept in the journal.")] = "",
+    note: Annotated[str, Parameter(help="Why; kept in the journal.", allow_leading_hyphen=True)] = "",
     json: JsonFlag = False,
 ) -> None:
     """Take back all that the playbook has from a source, a run or a staffer.

@@ -36,7 +36,7 @@ ERROR_CHARS_MAX: Final = 500
 STDIN, STDOUT, STDERR = 0, 1, 2
 DRAINED_S: Final = 1.0
 REPORT_S: Final = 5.0
-"""How long an answer is waited for, and the report sent again while the daemon is full: whoever called us waits, too."""
+"""How long an answer is waited for, and the report sent again while the daemon is full: our caller waits, too."""
 _SIGNALS_AT_ONCE: Final = 4_096
 
 

@@ -22,7 +22,7 @@ from observer_actors.trace import trace_attributes
 from observer_actors.visible import visible
 
 
-@Parameter(name="*")
+@Parameter(name="*", allow_leading_hyphen=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFlags:
     """The fields of an event."""
