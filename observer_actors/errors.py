@@ -31,6 +31,7 @@ class EventInvalid(ObserverError):
 
     status = 400
     title = "invalid event"
+    exit_code = 65  # EX_DATAERR
 
     def __init__(self, detail: str, *, field: str = "", hint: str = "", limit: str = "") -> None:
         super().__init__(f"{field}: {detail}" if field else detail, hint=hint, limit=limit)

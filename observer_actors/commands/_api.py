@@ -26,6 +26,13 @@ TIMEOUT_S: Final = 30.0
 """How long an answer is waited for, or anything more of one."""
 
 
+_EXITS: Final = {
+    **dict.fromkeys((400, 413, 422), 65),  # EX_DATAERR
+    **dict.fromkeys((408, 429, 503, 507), 75),  # EX_TEMPFAIL
+    **dict.fromkeys((401, 403), 77),  # EX_NOPERM
+}
+
+
 class Refused(ObserverError):
     """The daemon's own answer: it did not do it, and says why."""
 
@@ -33,6 +40,11 @@ class Refused(ObserverError):
         super().__init__(detail, hint=hint)
         self.answered = status
         self.body = body
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]
+        """What a script should know: mend what was sent, wait, or get a token."""
+        return _EXITS.get(self.answered, super().exit_code)
 
 
 class Api:

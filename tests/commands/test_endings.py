@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.commands.typed import COMMAND, environment, typed
 from tests.conftest import ROOT
 from tests.daemon.served import served
 from tests.daemon.test_doors import certificate
+from tests.fakes.http_peer import Json, http_peer
 
 USAGE, OUTPUT, CONFIG = 64, 74, 78
 
@@ -170,10 +173,23 @@ def test_who_speaks_tls_to_a_port_that_does_not_is_told_so(tmp_path: Path) -> No
         assert (ended.returncode, "http:// rather than https://?" in ended.stderr) == (69, True), ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("answered", "status"),
+    [(400, 65), (401, 77), (403, 77), (404, 1), (413, 65), (422, 65), (429, 75), (500, 1), (503, 75), (507, 75)],
+)
+@pytest.mark.parametrize("command", [("stats",), ("send", "--endpoint", "a")])
+async def test_the_status_says_whether_to_mend_to_wait_or_to_get_a_token(
+    command: tuple[str, ...], answered: int, status: int
+) -> None:
+    async with http_peer(Json({"error": "as the test wants it"}, answered)) as peer:
+        ended = await trio.to_thread.run_sync(partial(typed, *command, "--url", peer.url))
+    assert (ended.returncode, ended.stderr.splitlines()[0]) == (status, "observer-actors: as the test wants it")
+
+
 def test_who_needs_a_token_is_told_where_it_is_looked_for(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text(typed("token", "reader").stdout.splitlines()[-1])
     tokens.chmod(0o600)
     with served(tmp_path / "data", f'[auth]\ntokens_file = "{tokens}"\n') as daemon:
         ended = typed("stats", "--url", daemon.url)
-        assert (ended.returncode, "OBSERVER_TOKEN holds it" in ended.stderr) == (1, True), ended.stderr
+        assert (ended.returncode, "OBSERVER_TOKEN holds it" in ended.stderr) == (77, True), ended.stderr

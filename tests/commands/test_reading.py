@@ -201,7 +201,7 @@ def test_an_export_that_fails_leaves_the_file_as_it_was(daemon: Served, tmp_path
     for status, arguments in (
         (69, ("--url", "http://127.0.0.1:9")),
         (64, ("--since", "1w", "--url", daemon.url)),
-        (1, ("--after-seq", "-1", "--url", daemon.url)),
+        (65, ("--after-seq", "-1", "--url", daemon.url)),
     ):
         assert typed("export", "--output", str(file), *arguments).returncode == status
         assert sorted(tmp_path.iterdir()) == kept

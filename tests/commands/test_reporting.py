@@ -64,6 +64,22 @@ def test_send_counts_an_error_as_a_failure_unless_told_otherwise(
     assert newest(daemon, "s:outcome")["success"] is success
 
 
+def test_a_text_may_begin_with_a_hyphen(daemon: Served) -> None:
+    flags = ["--endpoint", "-h:1", "--error", "- build failed", "--input", "--x", "--output", "-", "--attr", "-a=-b"]
+    sent = typed("send", *flags, "--run", "-r", "--url", daemon.url)
+    assert sent.returncode == 0, sent.stderr
+    op = newest(daemon, "-h:1")
+    assert (op["error"], op["input_summary"], op["output_summary"]) == ("- build failed", "--x", "-")
+    assert op["attrs"] == {"-a": "-b", "run": "-r"}
+    ended = typed_for_real(
+        "exec", "--endpoint", "-h:2", "--description", "-d", "--source", "-s", "--url", daemon.url, "--", "true"
+    )
+    assert (ended.returncode, newest(daemon, "-h:2")["input_summary"]) == (0, "-d")
+    asked = typed("advice", "h:3", "--input", "-1 day", "--task", "--t", "--url", daemon.url)
+    assert asked.returncode == 0, asked.stderr
+    assert typed("ops", "--endpoint", "-h:1", "--url", daemon.url).stdout.count("- build failed") == 1
+
+
 @pytest.mark.parametrize("command", ["send", "exec"])
 def test_what_is_reported_names_its_run_the_advice_it_follows_and_attributes(daemon: Served, command: str) -> None:
     flags = ["--run", "r-1", "--advice-id", "a-1", "--attr", "tenant=t=1", "--attr", "n=2"]
@@ -103,6 +119,7 @@ def test_send_takes_an_object_from_standard_input_as_it_is(daemon: Served) -> No
     ("arguments", "stdin", "said"),
     [
         ([], "", "standard input is not JSON"),
+        (["--endpoint", "x", "--attr", "x=" + "y" * 300_000], "", "an event holds at most"),
         ([], "[1]", "standard input is no JSON object"),
         ([], '{"duration_ms": "soon"}', "duration_ms: "),
         (["--duration-ms", "nan"], "", "duration_ms: "),
@@ -110,11 +127,11 @@ def test_send_takes_an_object_from_standard_input_as_it_is(daemon: Served) -> No
         (["--duration-ms", "1e999"], "", "duration_ms: "),
     ],
 )
-def test_an_event_that_cannot_be_taken_is_told_and_exits_1(
+def test_an_event_that_cannot_be_taken_is_told_and_exits_65(
     daemon: Served, arguments: list[str], stdin: str, said: str
 ) -> None:
     ended = typed("send", *arguments, "--url", daemon.url, stdin=stdin)
-    assert (ended.returncode, ended.stdout) == (1, "")
+    assert (ended.returncode, ended.stdout) == (65, "")
     assert said in ended.stderr
     assert len(ended.stderr.splitlines()) <= 2
 
