@@ -24,7 +24,9 @@ from observer_actors.errors import ObserverError
 from observer_actors.visible import visible
 
 EXIT_USAGE: Final = 64
+EXIT_INPUT: Final = 66
 EXIT_OUTPUT: Final = 74
+EXIT_CONFIG: Final = 78
 EXIT_INTERRUPTED: Final = 130
 _OUTPUT_LOST: Final = frozenset({errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG, errno.EDQUOT})
 EXIT_READER_GONE: Final = 141
@@ -98,10 +100,19 @@ def main() -> None:
     except BrokenPipeError:  # whoever read our output has seen enough: `observer-actors ops | head`
         status = _let_go_of_output(EXIT_READER_GONE)
     except OSError as error:
-        if error.errno not in _OUTPUT_LOST:
+        if error.errno in _OUTPUT_LOST:
+            print(f"observer-actors: cannot write the output: {error.strerror}", file=sys.stderr)
+            status = _let_go_of_output(EXIT_OUTPUT)
+        elif _is_somewhere():
             raise
-        print(f"observer-actors: cannot write the output: {error.strerror}", file=sys.stderr)
-        status = _let_go_of_output(EXIT_OUTPUT)
+        else:
+            print("observer-actors: the working directory has been removed", file=sys.stderr)
+            status = EXIT_INPUT
+    except RuntimeError:  # what `Path.home` raises, in the libraries too
+        if os.path.expanduser("~") != "~":  # noqa: PTH111 - Path's would raise again
+            raise
+        print("observer-actors: there is no home directory: set HOME", file=sys.stderr)
+        status = EXIT_CONFIG
     sys.exit(status)
 
 
@@ -119,6 +130,13 @@ def _escape_what_cannot_be_written() -> None:
     """Have a character that the locale's encoding lacks written as an escape, as Python does on standard error."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _is_somewhere() -> bool:
+    try:
+        return bool(Path.cwd())
+    except FileNotFoundError:
+        return False
 
 
 def _let_go_of_output(status: int) -> int:

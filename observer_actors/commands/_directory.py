@@ -1,4 +1,4 @@
-"""A data directory, before anything in it is read."""
+"""Where things are: a data directory, before anything in it is read, and a user's own folders."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ def may_look_into(data_dir: Path) -> bool:
     with suppress(OSError):
         return observer.is_dir() and os.access(observer, os.R_OK | os.X_OK)
     return False
+
+
+def users_folder(variable: str, default: str) -> Path:
+    """Give a folder of the XDG standard, which has a path that is not absolute count as none."""
+    given = Path(os.environ.get(variable, ""))
+    return given if given.is_absolute() else Path.home() / default

@@ -9,12 +9,12 @@ have it has another journal, or an older copy of this one, and gets the file fro
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import ClassVar, Final
 
 import msgspec
 
+from observer_actors.commands._directory import users_folder
 from observer_actors.errors import ObserverError
 from observer_actors.problems import UNREADABLE
 
@@ -75,6 +75,5 @@ def save(file: Path, address: str, progressed: Progressed) -> None:
 
 
 def _path(file: Path, address: str) -> Path:
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     key = hashlib.sha256(f"{file.resolve()}\0{address}".encode()).hexdigest()[:32]
-    return Path(base) / "observer-actors" / "imports" / f"{key}.json"
+    return users_folder("XDG_STATE_HOME", ".local/state") / "observer-actors" / "imports" / f"{key}.json"

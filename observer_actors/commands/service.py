@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Final
 from cyclopts import Parameter
 
 import observer_actors
+from observer_actors.commands._directory import users_folder
 from observer_actors.errors import ConfigInvalid, ObserverError
 from observer_actors.visible import visible
 
@@ -70,7 +71,7 @@ def unit_files(program: Path, *, user: bool) -> Iterator[tuple[Path, str]]:
     """
     source = _source()
     if user:
-        units, source = _config_home() / "systemd" / "user", source / "user"
+        units, source = users_folder("XDG_CONFIG_HOME", ".config") / "systemd" / "user", source / "user"
     else:
         units = Path("/etc/systemd/system")
         yield Path(f"/etc/sysusers.d/{NAME}.conf"), (source / f"{NAME}.sysusers.conf").read_text(encoding="utf-8")
@@ -131,7 +132,3 @@ def _quoted(program: Path) -> str:
     """Write a path as ExecStart= wants it (systemd.service(5))."""
     text = str(program).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{text}"' if " " in text or text != str(program) else text
-
-
-def _config_home() -> Path:
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")

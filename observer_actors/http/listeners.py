@@ -166,7 +166,11 @@ def _handed_over() -> list[socket.socket]:
     told = {name: os.environ.pop(name, "") for name in _NAMES}
     if told["LISTEN_PID"] != str(os.getpid()) or not told["LISTEN_FDS"].isdecimal():
         return []
-    found = [socket.socket(fileno=fd) for fd in range(FIRST_FD, FIRST_FD + int(told["LISTEN_FDS"]))]
+    try:
+        found = [socket.socket(fileno=fd) for fd in range(FIRST_FD, FIRST_FD + int(told["LISTEN_FDS"]))]
+    except OSError as error:
+        said = f"LISTEN_FDS is {told['LISTEN_FDS']}, and a descriptor from {FIRST_FD} on is no socket: {error.strerror}"
+        raise ConfigInvalid(said, hint="use ListenStream= in a socket unit; without systemd unset it") from error
     for listener in found:
         listener.set_inheritable(False)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.commands.typed import COMMAND, environment, typed
+from tests.commands.typed import COMMAND, environment, typed, typed_for_real
 from tests.conftest import ROOT
-from tests.daemon.served import served
+from tests.daemon.served import Served, served
 from tests.daemon.test_doors import certificate
 from tests.fakes.http_peer import Json, http_peer
 
@@ -70,6 +71,36 @@ def test_in_a_locale_that_is_not_utf_8_json_is_and_words_have_escapes(
         hidden = ("config", "show", "--set", "failures.webhook_url=https://a.example/secret")
         assert "•••" in printed(*hidden, "--json").decode()
         printed(*hidden)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("import", "x"), ("install-service", "--user", "--executable", "/bin/true"), ("--install-completion",)],
+)
+def test_a_user_without_a_home_is_told_so(
+    daemon: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "x").write_text("{}\n")
+    for variable in ("HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    ended = typed(*arguments, cwd=tmp_path, SHELL="/bin/bash", OBSERVER_URL=daemon.url)
+    assert (ended.returncode, ended.stderr) == (CONFIG, "observer-actors: there is no home directory: set HOME\n")
+
+
+def test_a_folder_for_configuration_that_is_not_absolute_counts_as_none(tmp_path: Path) -> None:
+    given = ("install-service", "--user", "--install", "--executable", "/bin/true", "--root", str(tmp_path))
+    ended = typed(*given, HOME="/home/me", XDG_CONFIG_HOME="relative")
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "home/me/.config/systemd/user/observer-actors.service").is_file()
+
+
+@pytest.mark.parametrize("arguments", [("doctor", "--port", "9"), ("import", "x"), ("export", "--output", "x")])
+def test_a_working_directory_that_was_removed_is_told(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "gone").mkdir()
+    gone = ("sh", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', str(tmp_path / "gone"))
+    ended = typed_for_real(*arguments, before=gone, PYTHONPATH=str(ROOT), OBSERVER_URL="http://127.0.0.1:9")
+    assert (ended.returncode, ended.stderr) == (66, "observer-actors: the working directory has been removed\n")
 
 
 @pytest.mark.parametrize("token", ["ü", "s3cret with a blank", "s3cret\n"])

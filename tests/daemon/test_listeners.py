@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import httpx
 import pytest
@@ -168,7 +168,7 @@ async def test_everything_works_over_a_unix_socket_alone(tmp_path: Path) -> None
 # --------------------------------------------------------------------------------------------- socket activation
 
 
-def start_with(listener: socket.socket, data_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def start_with(listener: socket.socket | IO[bytes], data_dir: Path, *arguments: str) -> subprocess.Popen[bytes]:
     """Start the daemon as systemd would: the socket is descriptor 3, and it is told so."""
     script = f'export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=http; exec "$@" 3<&{listener.fileno()}'
     command = [sys.executable, "-m", "observer_actors", "serve", "--data-dir", str(data_dir), *arguments]
@@ -260,6 +260,12 @@ def test_a_handed_over_socket_that_is_none_to_listen_on_is_refused(tmp_path: Pat
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         status, error = ended(start_with(datagrams, tmp_path))
     assert (status, "none to listen on" in error) == (78, True)
+
+
+def test_a_handed_over_descriptor_that_is_no_socket_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        status, error = ended(start_with(file, tmp_path))
+    assert (status, "is no socket" in error, "Traceback" in error) == (78, True, False), error
 
 
 def test_sockets_that_are_meant_for_another_process_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
