@@ -30,18 +30,26 @@ def actors(api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:  
         console().print(tree_of(answer.actors))
 
 
-def tree_of(found: tuple[ActorAnswer, ...]) -> Tree:
-    """Lay the tree out, an actor a line."""
+def tree_of(found: tuple[ActorAnswer, ...], *, is_cut: bool = False) -> Tree:
+    """Lay the tree out, an actor a line; one that is too long is folded, or cut."""
     root = Tree(Text("root", "bold"))
     for actor in found:
-        _grow(root, actor)
+        _grow(root, actor, is_cut=is_cut)
     return root
 
 
-def _grow(branch: Tree, actor: ActorAnswer) -> None:
-    grown = branch.add(_line(actor))
+def lines_of(found: tuple[ActorAnswer, ...]) -> int:
+    """Count the lines of a tree whose lines are cut."""
+    return 1 + sum(lines_of(actor.children) for actor in found)
+
+
+def _grow(branch: Tree, actor: ActorAnswer, *, is_cut: bool) -> None:
+    line = _line(actor)
+    if is_cut:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    grown = branch.add(line)
     for child in actor.children:
-        _grow(grown, child)
+        _grow(grown, child, is_cut=is_cut)
 
 
 def _line(actor: ActorAnswer) -> Text:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from typing import Annotated, Final
+from types import FrameType
+from typing import Annotated, Final, NoReturn
 
 import msgspec
 from cyclopts import Parameter, validators
@@ -19,7 +20,8 @@ from observer_actors.commands._answers import ActorsAnswer, FailuresAnswer, Heal
 from observer_actors.commands._api import Api, Refused
 from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._screen import compact, console, table
-from observer_actors.commands.actors import tree_of
+from observer_actors.commands._signals import ENDING, EXIT_SIGNALLED, taken
+from observer_actors.commands.actors import lines_of, tree_of
 from observer_actors.commands.failures import table_of
 from observer_actors.errors import Unreachable
 from observer_actors.visible import visible
@@ -27,6 +29,7 @@ from observer_actors.visible import visible
 NOT_READY: Final = 503
 SHOWN_ROWS: Final = 12
 PLAIN_WIDTH: Final = 120
+FRAME_LINES: Final = 2
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -57,22 +60,35 @@ def top(
     interval
         Seconds from one look to the next.
     once
-        Print one look, and end; so it does where the output is no terminal.
+        Print one look, and end; so it does where the output is no terminal, or one that cannot be written anywhere on.
     """
     screen = console()
     with api.open() as daemon:
         look = _look(daemon)
-        if once or not screen.is_terminal:
+        if once or not screen.is_terminal or screen.is_dumb_terminal:
             screen.print(Group(*_parts(look, None)), width=None if screen.is_terminal else PLAIN_WIDTH)
             return
-        with Live(_whole(look, None), console=screen, screen=True, auto_refresh=False) as live:
-            while True:
-                time.sleep(interval)
-                try:
-                    before, look = look, _look(daemon)
-                    live.update(_whole(look, before), refresh=True)
-                except (Unreachable, Refused) as trouble:
-                    live.update(Panel(Text(f"{trouble}\ntrying again", "bold red")), refresh=True)
+        live = Live(_whole(look, None), console=screen, screen=True, auto_refresh=False)
+        with taken(*ENDING, by=_end):
+            try:
+                live.start(refresh=True)
+                _follow(daemon, live, look, interval)
+            finally:  # also when a signal comes while it starts
+                live.stop()
+
+
+def _follow(daemon: Api, live: Live, look: Look, interval: float) -> NoReturn:
+    while True:
+        time.sleep(interval)
+        try:
+            before, look = look, _look(daemon)
+            live.update(_whole(look, before), refresh=True)
+        except (Unreachable, Refused) as trouble:
+            live.update(Panel(Text(f"{trouble}\ntrying again", "bold red")), refresh=True)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(EXIT_SIGNALLED + number)  # through what gives the screen back
 
 
 def _look(daemon: Api) -> Look:
@@ -96,20 +112,22 @@ def _ready(daemon: Api) -> ReadyAnswer:
 
 
 def _whole(look: Look, before: Look | None) -> Layout:
-    head, sources, endpoints, tree, patterns = _parts(look, before)
+    head, sources, endpoints, tree, patterns = _parts(look, before, is_cut=True)
     layout = Layout()
-    layout.split_column(Layout(head, size=2), Layout(name="middle"), Layout(patterns, name="patterns"))
+    tree_lines = lines_of(look.actors.actors) + FRAME_LINES
+    middle = Layout(name="middle", minimum_size=tree_lines)
+    layout.split_column(Layout(head, size=2), middle, Layout(patterns, name="patterns"))
     layout["middle"].split_row(Layout(Group(sources, endpoints)), Layout(tree))
     return layout
 
 
-def _parts(look: Look, before: Look | None) -> tuple[RenderableType, ...]:
+def _parts(look: Look, before: Look | None, *, is_cut: bool = False) -> tuple[RenderableType, ...]:
     patterns = table_of(look.failures.failures[:SHOWN_ROWS])
     return (
         _head(look, before),
         Panel(_sources(look, before), title="sources"),
         Panel(_endpoints(look), title="endpoints"),
-        Panel(tree_of(look.actors.actors), title="actors and their queues"),
+        Panel(tree_of(look.actors.actors, is_cut=is_cut), title="actors and their queues"),
         Panel(patterns, title="failing patterns"),
     )
 

@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from tests.commands.typed import COMMAND, environment, typed
 from tests.daemon.served import Served
 
@@ -42,9 +44,9 @@ class Terminal:
 
 
 @contextmanager
-def on_terminal(*arguments: str) -> Iterator[Terminal]:
+def on_terminal(*arguments: str, size: tuple[int, int] = (140, 50), term: str = "xterm-256color") -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
-    variables = environment(TERM="xterm-256color", COLUMNS="140", LINES="50")
+    variables = environment(TERM=term, COLUMNS=str(size[0]), LINES=str(size[1]))
     variables.pop("NO_COLOR", None)
     process = subprocess.Popen([*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=variables)
     os.close(theirs)
@@ -69,6 +71,27 @@ def test_tail_is_coloured(daemon: Served) -> None:
 def test_top_that_nobody_watches_prints_one_look_and_ends(daemon: Served) -> None:
     ended = typed("top", "--url", daemon.url)
     assert (ended.returncode, ended.stderr, "failing patterns" in ended.stdout) == (0, "", True)
+
+
+def test_top_on_a_terminal_that_is_none_prints_one_look_and_ends(daemon: Served) -> None:
+    with on_terminal("top", "--url", daemon.url, term="dumb") as terminal:
+        assert "\x1b[?1049h" not in terminal.until("failing patterns")
+        assert terminal.process.wait(20) == 0
+
+
+def test_top_shows_the_whole_tree_on_a_small_screen(daemon: Served) -> None:
+    with on_terminal("top", "--url", daemon.url, size=(80, 24)) as terminal:
+        terminal.until("ring_keeper", "upkeep", "learning", "courier", "edge", "ingest", "failing patterns")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_top_gives_the_screen_back_when_it_is_ended(daemon: Served, number: int) -> None:
+    with on_terminal("top", "--url", daemon.url) as terminal:
+        terminal.until("taking events")
+        terminal.process.send_signal(number)
+        terminal.until_raw("\x1b[?1049l")
+        terminal.until_raw("\x1b[?25h")
+        assert terminal.process.wait(20) == 128 + number
 
 
 def test_top_fills_the_screen_follows_and_gives_the_screen_back(daemon: Served) -> None:
