@@ -27,7 +27,8 @@ from observer_actors.errors import DiskFailed, FormatUnknown, Unreachable
 from observer_actors.journal import PosixDisk, directory_in_use, look, refuse_seeds_file
 from observer_actors.visible import cut
 
-Level = Literal["ok", "warning", "problem"]
+Level = Literal["ok", "unknown", "warning", "problem"]
+"""``unknown``: nobody has looked."""
 
 FREE_BYTES_MIN: Final = 200_000_000
 FREE_BYTES_WANTED: Final = 2_000_000_000
@@ -90,13 +91,17 @@ def check_directory(data_dir: Path) -> Iterator[Finding]:
 def _readable(data_dir: Path) -> Iterator[Finding]:
     """Look at the journal as a start does; a daemon that runs has done so itself."""
     try:
+        if directory_in_use(data_dir):
+            return
         refuse_seeds_file(PosixDisk(), data_dir)
-        missing = 0 if directory_in_use(data_dir) else look(PosixDisk(), data_dir).snapshot().missing_ops
+        missing = look(PosixDisk(), data_dir).snapshot().missing_ops
     except (DiskFailed, FormatUnknown) as trouble:
         yield Finding("problem", "journal", str(trouble), trouble.hint)
         return
     if missing:
         yield Finding("problem", "journal", f"{missing:,} {_MISSING}", _RESTORE)
+    else:
+        yield Finding("unknown", "journal", "not checked whether each line can be read", "run `observer-actors verify`")
 
 
 def _space(data_dir: Path) -> Finding:
@@ -238,7 +243,7 @@ _COUNTED: Final[tuple[tuple[str, Level, str, str], ...]] = (
         "observer_disk_errors_total",
         "warning",
         "writes or syncs were refused by the disk since the start",
-        "nothing acknowledged is lost; check the disk and its space",
+        "check the disk and its space; `observer-actors verify` says whether the journal is whole",
     ),
     (
         "observer_ingest_refused_total",

@@ -26,7 +26,12 @@ from observer_actors.visible import visible
 
 EXIT_PROBLEM: Final = 1
 SERVICE_DATA: Final = Path("/var/lib/observer-actors")
-_MARKS: Final = {"ok": ("ok     ", "green"), "warning": ("warning", "yellow"), "problem": ("PROBLEM", "bold red")}
+_MARKS: Final = {
+    "ok": ("ok     ", "green"),
+    "unknown": ("unknown", "dim"),
+    "warning": ("warning", "yellow"),
+    "problem": ("PROBLEM", "bold red"),
+}
 
 
 def doctor(

@@ -20,7 +20,7 @@ INGEST: Final = "a-token-that-may-only-report-things"
 def findings(*arguments: str) -> tuple[int, dict[str, list[dict[str, Any]]]]:
     """Give the exit status, and the findings by level."""
     ended = typed("doctor", "--json", *arguments)
-    found: dict[str, list[dict[str, Any]]] = {"ok": [], "warning": [], "problem": []}
+    found: dict[str, list[dict[str, Any]]] = {"ok": [], "unknown": [], "warning": [], "problem": []}
     for finding in msgspec.json.decode(ended.stdout):
         found[finding["level"]].append(finding)
         assert bool(finding["advice"]) == (finding["level"] != "ok"), "what to do, for all that is not well"
@@ -69,6 +69,20 @@ def test_it_tells_a_stopped_daemon_from_one_that_is_elsewhere(tmp_path: Path) ->
     assert "none runs" in stopped["problem"][0]["what"]
     assert "systemctl start" in stopped["problem"][0]["advice"]
     assert daemon.process.returncode == 0
+
+
+def test_damage_that_it_does_not_look_for_it_does_not_deny(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        daemon.event(endpoint="a")
+        _, running = findings(*where(daemon))
+    journal = tmp_path / "_observer" / "ops.jsonl"
+    journal.write_bytes(b"x" * 10 + journal.read_bytes()[10:])
+    _, stopped = findings("--data-dir", str(tmp_path), "--port", "9")
+    assert running["unknown"] == []
+    assert [(finding["about"], finding["advice"]) for finding in stopped["unknown"]] == [
+        ("journal", "run `observer-actors verify`")
+    ]
+    assert [finding["about"] for finding in stopped["ok"]] == ["configuration", "data directory", "disk"]
 
 
 def test_a_bad_configuration_and_a_missing_directory(tmp_path: Path) -> None:
@@ -132,9 +146,9 @@ def test_a_disk_that_is_filling_up(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "_observer").mkdir(mode=0o700)
     free = shutil.disk_usage(tmp_path).free
     monkeypatch.setattr(_checks, "FREE_BYTES_WANTED", free * 2)
-    assert [finding.level for finding in _checks.check_directory(tmp_path)] == ["ok", "warning"]
+    assert [finding.level for finding in _checks.check_directory(tmp_path)] == ["ok", "warning", "unknown"]
     monkeypatch.setattr(_checks, "FREE_BYTES_MIN", free * 2)
-    assert [finding.level for finding in _checks.check_directory(tmp_path)] == ["ok", "problem"]
+    assert [finding.level for finding in _checks.check_directory(tmp_path)] == ["ok", "problem", "unknown"]
 
 
 def test_actors_that_fail_are_named() -> None:
