@@ -34,6 +34,8 @@ FREE_BYTES_MIN: Final = 200_000_000
 FREE_BYTES_WANTED: Final = 2_000_000_000
 """A day of a busy observer, and room to compress a segment in."""
 FILES_WANTED: Final = 4_096
+SYSTEMD: Final = Path("/run/systemd/system")
+"""There where systemd runs the machine (sd_booted(3))."""
 UNIT: Final = "observer-actors.service"
 NOT_READY: Final = 503
 NOT_LET_IN: Final = (401, 403)
@@ -289,9 +291,14 @@ def _limits(lock: Path) -> Iterator[Finding]:
 def check_unit() -> Iterator[Finding]:
     """Look at what systemd says, where it runs and knows us."""
     tool = shutil.which("systemctl")
-    if tool is None or not Path("/run/systemd/system").is_dir():
+    if tool is None or not SYSTEMD.is_dir():
         return
-    command = [tool, "show", UNIT, "--property=LoadState,ActiveState,Result,NRestarts,ExecMainStatus"]
+    yield from _unit(tool, "")
+    yield from _unit(tool, " --user")
+
+
+def _unit(tool: str, scope: str) -> Iterator[Finding]:
+    command = [tool, *scope.split(), "show", UNIT, "--property=LoadState,ActiveState,Result,NRestarts,ExecMainStatus"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})  # noqa: S603
     said = dict(line.split("=", 1) for line in ended.stdout.splitlines() if "=" in line)
     if said.get("LoadState") != "loaded":
@@ -299,10 +306,10 @@ def check_unit() -> Iterator[Finding]:
     state = said.get("ActiveState", "")
     if state == "failed":
         what = f"{UNIT} failed: {said.get('Result')}, exit status {said.get('ExecMainStatus')}"
-        advice = f"`journalctl -u {UNIT} -n 50` says why; after mending, `systemctl restart {UNIT}`"
+        advice = f"`journalctl{scope} -u {UNIT} -n 50` says why; after mending, `systemctl{scope} restart {UNIT}`"
         yield Finding("problem", "systemd", what, advice)
     elif said.get("NRestarts", "0") != "0":
         what = f"{UNIT} was restarted {said['NRestarts']} times by systemd"
-        yield Finding("warning", "systemd", what, f"`journalctl -u {UNIT}` says why")
+        yield Finding("warning", "systemd", what, f"`journalctl{scope} -u {UNIT}` says why")
     else:
         yield Finding("ok", "systemd", f"{UNIT} is {state}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +19,10 @@ from observer_actors.commands._checks import (
     check_directory,
     check_unit,
 )
+from observer_actors.commands._directory import may_look_into, users_folder
 from observer_actors.commands._options import ApiOptions, ConfigOptions, JsonFlag
 from observer_actors.commands._screen import console, print_json
+from observer_actors.commands.service import NAME
 from observer_actors.config import DEFAULT_ORIGIN, Loaded
 from observer_actors.errors import ConfigInvalid, Unreachable
 from observer_actors.visible import visible
@@ -84,10 +87,20 @@ def _of_daemon(address: str, data_dir: Path) -> Iterator[Finding]:
 
 
 def _data_dir(loaded: Loaded) -> Path:
-    """Give the directory to look at: without another word, the service's, if there is one and none here."""
+    """Give the directory to look at: without another word, the service's or the user's, if any, and none here."""
     given = loaded.settings.data_dir
-    is_default = loaded.origins["data_dir"] == DEFAULT_ORIGIN
-    return SERVICE_DATA if is_default and not os.access(given, os.F_OK) and os.access(SERVICE_DATA, os.F_OK) else given
+    if loaded.origins["data_dir"] != DEFAULT_ORIGIN or os.access(given, os.F_OK):
+        return given
+    if os.access(SERVICE_DATA, os.F_OK):
+        return SERVICE_DATA
+    return next(filter(may_look_into, _of_user()), given)
+
+
+def _of_user() -> Iterator[Path]:
+    """Give where `install-service --user` has the data: from systemd 254 on, and before."""
+    with suppress(RuntimeError):  # a user without a home
+        yield users_folder("XDG_STATE_HOME", ".local/state") / NAME
+        yield users_folder("XDG_CONFIG_HOME", ".config") / NAME
 
 
 def _line(finding: Finding) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -69,6 +70,39 @@ def test_it_tells_a_stopped_daemon_from_one_that_is_elsewhere(tmp_path: Path) ->
     assert "none runs" in stopped["problem"][0]["what"]
     assert "systemctl start" in stopped["problem"][0]["advice"]
     assert daemon.process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "variables"),
+    [
+        (".local/state", {"XDG_STATE_HOME": ""}),
+        (".config", {}),  # where systemd before 254 has it
+        ("elsewhere", {"XDG_STATE_HOME": "elsewhere"}),
+    ],
+)
+def test_it_finds_an_installation_for_one_user(tmp_path: Path, place: str, variables: dict[str, str]) -> None:
+    data_dir = tmp_path / place / "observer-actors"
+    (data_dir / "_observer").mkdir(parents=True, mode=0o700)
+    variables = {name: value and str(tmp_path / value) for name, value in variables.items()}
+    ended = typed("doctor", "--port", "9", cwd=tmp_path, HOME=str(tmp_path), **variables)
+    assert f"data directory: {data_dir}\n" in ended.stdout, ended
+
+
+@pytest.mark.parametrize("scope", [[], ["--user"]])
+def test_it_asks_systemd_of_the_machine_and_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scope: list[str]
+) -> None:
+    told = "LoadState=loaded\nActiveState=failed\nResult=exit-code\nExecMainStatus=78\n"
+    asked = " ".join([*scope, "show"])
+    script = f'#!/bin/sh\ncase "$*" in "{asked} "*) printf "{told}" ;; esac\n'
+    (tmp_path / "systemctl").write_text(script)
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(_checks, "SYSTEMD", tmp_path)
+    (found,) = _checks.check_unit()
+    assert (found.level, found.what) == ("problem", "observer-actors.service failed: exit-code, exit status 78")
+    command = " ".join(["systemctl", *scope, "restart"])
+    assert command in found.advice
 
 
 def test_damage_that_it_does_not_look_for_it_does_not_deny(tmp_path: Path) -> None:
