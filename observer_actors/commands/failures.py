@@ -3,33 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 from rich.table import Table
 
 from observer_actors.commands._answers import FailureAnswer, FailuresAnswer
+from observer_actors.commands._filters import time_given
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import console, print_json, table
 
 
+@Parameter(name="*", allow_leading_hyphen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureFilters:
+    """Each one given must fit. The daemon, which may be of another version, says what it knows of states and causes."""
+
+    endpoint: Annotated[str | None, Parameter(help="Only of this endpoint.")] = None
+    source: Annotated[str | None, Parameter(help="Only what this source has seen.")] = None
+    state: Annotated[
+        str | None, Parameter(help="Only in this state: new, ongoing, escalating, resolved, regressed, muted.")
+    ] = None
+    cause: Annotated[str | None, Parameter(help="Only with this likely cause, such as timeout.")] = None
+    text: Annotated[str | None, Parameter(help="Only with this in the pattern.")] = None
+    since: Annotated[
+        str | None, Parameter(help="Failed last not before: an ISO 8601 time, or how long ago: 90s, 15m, 2h, 7d.")
+    ] = None
+    until: Annotated[str | None, Parameter(help="Failed last before: likewise.")] = None
+
+    def parameters(self) -> dict[str, object]:
+        """Give those that were given, as the API wants them."""
+        now = datetime.now(UTC)
+        given = {name: getattr(self, name) for name in self.__slots__}
+        given |= {name: time_given(f"--{name}", given[name], now) for name in ("since", "until")}
+        return {name: value for name, value in given.items() if value is not None}
+
+
 def failures(
+    filters: FailureFilters = FailureFilters(),
     api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
     *,
+    sort: Literal["impact", "count", "wasted", "last_seen", "first_seen"] = "impact",
     limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=1_000))] = 100,
     json: JsonFlag = False,
 ) -> None:
     """Show what fails in the same way, what costs most first.
 
-    Example: observer-actors failures
+    Example: observer-actors failures --since 1d
 
     Parameters
     ----------
+    sort
+        What is first: what costs most (impact), has failed most often, wasted most time, failed last, or begun last.
     limit
         Most patterns to show.
     """
+    wanted = filters.parameters()
     with api.open() as daemon:
-        body = daemon.get("/failures", {"limit": limit})
+        body = daemon.get("/failures", wanted | {"sort": sort, "limit": limit})
         answer = daemon.decoded(FailuresAnswer, body)
     if json:
         print_json(body)
@@ -38,7 +71,7 @@ def failures(
         if answer.total > len(answer.failures):
             print(f"{answer.total - len(answer.failures):,} more; --limit shows them")
     else:
-        print("nothing has failed")
+        print("nothing that has failed fits" if wanted else "nothing has failed")
 
 
 def table_of(found: Iterable[FailureAnswer]) -> Table:

@@ -11,6 +11,7 @@ import signal
 import socket
 import stat
 import subprocess
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,8 @@ import pytest
 from observer_actors.commands._output import written
 from observer_actors.commands._screen import compact
 from observer_actors.commands._sse import Message, messages
+from observer_actors.commands.failures import FailureFilters
+from observer_actors.http.failures import FailuresParameters
 from tests.commands.typed import COMMAND, answered, as_ordinary_user, environment, typed, typed_for_real
 from tests.daemon.served import Served, served
 
@@ -81,6 +84,35 @@ def test_of_more_failures_than_fit_the_dearest_are_shown_and_the_others_counted(
         assert "seldom" not in ended.stdout
         assert ended.stdout.endswith("2 more; --limit shows them\n")
         assert len(answered("failures", "--limit", "2", "--url", daemon.url)["failures"]) == 2
+
+
+def test_failures_filters_as_the_api_does(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        daemon.event(endpoint="f:1", source="mcp", success=False, error="timeout after 3 s")
+        daemon.event(endpoint="f:2", source="bot", success=False, error="no such table", duration_ms=10_000)
+        daemon.event(endpoint="f:2", source="bot", success=False, error="no such table")
+        daemon.event(endpoint="-f:3", source="bot", success=False, error="no such user")
+        first, second, third = "f:1", "f:2", "-f:3"
+        (when,) = (one["first_seen"] for one in daemon.json("/failures", endpoint=second)["failures"])
+        for flags, endpoints in (
+            (["--endpoint", "-f:3"], [third]),
+            (["--source", "mcp"], [first]),
+            (["--state", "new", "--cause", "timeout"], [first]),
+            (["--state", "muted"], []),
+            (["--text", "NO SUCH", "--sort", "count"], [second, third]),
+            (["--since", when, "--sort", "last_seen"], [third, second]),
+            (["--until", when], [first]),
+            (["--since", "2h", "--sort", "first_seen"], [third, second, first]),
+            (["--sort", "wasted", "--limit", "1"], [second]),
+        ):
+            found = answered("failures", *flags, "--url", daemon.url)["failures"]
+            assert [one["endpoint"] for one in found] == endpoints, flags
+        none = typed("failures", "--source", "nobody", "--url", daemon.url)
+        assert (none.returncode, none.stdout) == (0, "nothing that has failed fits\n")
+        wrong = typed("failures", "--state", "odd", "--url", daemon.url)
+        assert (wrong.returncode, "regressed" in wrong.stderr) == (65, True)
+    flags_of = {field.name for field in fields(FailureFilters)} | {"sort", "limit"}
+    assert flags_of == set(FailuresParameters.__struct_fields__), "each parameter is a flag"
 
 
 def test_ops_filters_as_the_api_does_and_knows_how_long_ago(daemon: Served) -> None:
