@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.commands.typed import COMMAND, environment, typed, typed_for_real
+from tests.commands.typed import COMMAND, answered, environment, typed, typed_for_real
 from tests.conftest import ROOT
 from tests.daemon.served import Served, served
 from tests.daemon.test_doors import certificate
@@ -196,6 +196,25 @@ def test_a_name_for_a_token_that_is_none_is_refused(name: str) -> None:
     refused = typed("token", name)
     assert (refused.returncode, refused.stdout, "NAME" in refused.stderr) == (64, "", True), refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "scopes"),
+    [
+        ([], "ingest"),
+        (["--scopes", "ingest,read"], "ingest,read"),
+        (["--scopes=admin", "--scopes", "read,admin"], "admin,read"),
+    ],
+)
+def test_scopes_of_a_token_are_given_as_its_line_has_them_or_one_by_one(flags: list[str], scopes: str) -> None:
+    made = answered("token", "gateway", *flags)
+    assert made["line"].split()[:2] == ["gateway", scopes]
+
+
+@pytest.mark.parametrize("scopes", ["", "odd", "read,odd", "read,", "read ingest"])
+def test_a_scope_of_a_token_that_is_none_is_refused(scopes: str) -> None:
+    refused = typed("token", "gateway", "--scopes", scopes)
+    assert (refused.returncode, refused.stdout, "ingest, read, admin" in refused.stderr) == (64, "", True), refused
 
 
 def test_who_speaks_tls_to_a_port_that_does_not_is_told_so(tmp_path: Path) -> None:
