@@ -118,6 +118,7 @@ def _put(outcome: Outcome, event: dict[str, Any]) -> None:
 
 def _run(command: tuple[str, ...]) -> Outcome:
     began = time.monotonic()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # were it ignored, nobody would learn how the command ended
     with Signals() as signals:
         tee = None if os.isatty(STDERR) else _Tee()
         try:

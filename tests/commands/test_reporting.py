@@ -282,6 +282,14 @@ def test_a_signal_that_exec_was_to_ignore_is_ignored_by_the_command_too(daemon: 
     assert subprocess.check_output(command, env=environment(), timeout=SIGNALLED_S) == b"True\n"
 
 
+def test_the_status_is_known_also_where_ends_of_children_were_to_be_ignored(daemon: Served) -> None:
+    command = [*COMMAND, "exec", "--endpoint", "x:chld", "--url", daemon.url, "--", "sh", "-c", "exit 3"]
+    ignoring = ["bash", "-c", 'trap "" CHLD; exec "$@"', "bash"]
+    ended = subprocess.run([*ignoring, *command], env=environment(), capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (3, b"")
+    assert newest(daemon, "x:chld")["attrs"]["exit_status"] == 3
+
+
 @pytest.mark.parametrize("name", ["TERM", "HUP", "QUIT", "USR1", "USR2", "ALRM", "ABRT", "XCPU", "RTMIN"])
 def test_exec_passes_signals_on_and_outlives_the_command(daemon: Served, name: str) -> None:
     number = signal.Signals[f"SIG{name}"]
