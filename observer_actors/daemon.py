@@ -120,8 +120,8 @@ class Daemon:
         self._guard = _guard(settings)
         self._digests = digests_of(settings)
         self._reloading = trio.CapacityLimiter(1)
-        self._disk = disk or PosixDisk()
         self._around = around or Surroundings()
+        self._disk = disk or PosixDisk(is_ours=self._around.is_ours)
         self._build(listeners, disk)
 
     async def run(self, *, task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED) -> None:
@@ -491,7 +491,7 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
         check_files(settings)  # here, where it ends the process, and not in an actor, which would be restarted
         files_max()  # likewise
         sockets = serving_sockets(settings.listen, needs_token=bool(settings.auth.tokens_file))
-        around = Surroundings(disk_process=partial(DiskProcess.started, lock.descriptors))
+        around = Surroundings(disk_process=partial(DiskProcess.started, lock.descriptors), is_ours=lock.is_in_place)
         daemon = Daemon(settings, stack.enter_context(sockets), around=around)
         logger("daemon").info(
             "listening",

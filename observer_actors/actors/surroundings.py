@@ -1,4 +1,4 @@
-"""What the daemon has around it besides its disk: threads, the time of day, chance and the network.
+"""What the daemon has around it besides its disk: threads, its lock, the time of day, chance and the network.
 
 As they are in the real process. A simulation gives others, on a clock and a seed of its own (`tests/simulation`).
 """
@@ -56,6 +56,7 @@ class Surroundings:
     :param in_thread: for calls that may run beside each other.
     :param disk_thread: starts the thread of an incarnation of the persister.
     :param disk_process: starts the process of one; None where there is none, and the thread writes.
+    :param is_ours: says whether the data directory that has the name is still the one that this daemon has locked.
     :param time_ns: nanoseconds since 1970.
     :param chance: gives a number from 0 to 1: the jitter of delays.
     :param transport: how HTTP requests leave; None is httpx's own.
@@ -64,6 +65,7 @@ class Surroundings:
     in_thread: InThread = in_thread
     disk_thread: StartDiskThread = DiskThread.started
     disk_process: StartDiskProcess | None = DiskProcess.started
+    is_ours: Callable[[], bool] = lambda: True
     time_ns: Callable[[], int] = time.time_ns
     chance: Callable[[], float] = random.random
     transport: httpx.AsyncBaseTransport | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
@@ -142,17 +142,27 @@ class PosixDisk:
     """The real file system.
 
     :param shared: other processes append to the same files, so that nothing is to be said of their size.
+    :param is_ours: asked before a name is followed: whether what stands in the data directory's place is still what
+        was locked. Nothing is written to what another daemon may hold by now, and nothing is read from it.
     """
 
-    def __init__(self, *, shared: bool = False) -> None:
+    def __init__(self, *, shared: bool = False, is_ours: Callable[[], bool] = lambda: True) -> None:
         self._shared = shared
+        self._is_ours = is_ours
+
+    def _refuse_another(self) -> None:
+        if not self._is_ours():
+            raise OSError(errno.ESTALE, "the data directory was removed, renamed or replaced by somebody else")
 
     def open_append(self, path: Path, *, create: bool) -> AppendFile:
         """Open; see `Disk`."""
+        self._refuse_another()
         return PosixFile(path, create=create, shared=self._shared)
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
         """Read; see `Disk`."""
+        if not self._is_ours():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))  # readers know that it may be
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             return _pread(fd, offset, length)
@@ -175,10 +185,12 @@ class PosixDisk:
 
     def rename(self, source: Path, target: Path) -> None:
         """Rename, replacing."""
+        self._refuse_another()
         source.rename(target)
 
     def remove(self, path: Path) -> None:
         """Remove."""
+        self._refuse_another()
         path.unlink()
 
     def sync_directory(self, path: Path) -> None:
@@ -191,6 +203,7 @@ class PosixDisk:
 
     def make_directories(self, path: Path) -> None:
         """Make each missing directory and sync the one it stands in."""
+        self._refuse_another()
         if path.is_dir():
             return
         self.make_directories(path.parent)
@@ -250,7 +263,7 @@ def disk_error(error: OSError, doing: str, then: str = "") -> DiskFailed:
 
 _HINTS: Final = {
     errno.ENOENT: "was the data directory, or a file in it, removed?",
-    errno.ESTALE: "was the data directory, or a file in it, removed, renamed or changed by somebody else?",
+    errno.ESTALE: "was the data directory, or a file in it, removed, renamed or replaced? Put it back, or restart",
     errno.EMFILE: "allow the process more open files (LimitNOFILE=), or lower listen.connections_max",
     errno.EACCES: "the data directory, and all in it, must belong to the user that the daemon runs as",
     errno.EISDIR: "a folder stands where a file belongs: move it away",

@@ -1,7 +1,8 @@
 """One daemon for each data directory, by flock: the system lets go of it however we die.
 
 On ``_observer/lock``, which says who holds it, and on ``_observer`` itself: where somebody removes the file as a stale
-lock, the next daemon makes another one, which is free.
+lock, the next daemon makes another one, which is free. Where the folder itself is moved away, the next daemon makes a
+folder of that name, which is free as well: so whoever follows a name asks first whether it leads where it did.
 """
 
 from __future__ import annotations
@@ -62,6 +63,19 @@ class DirectoryLock:
         with translated("writing the lock file"):
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+        self._path, self._locked = paths.observer, os.fstat(self.descriptors[-1])
+
+    def is_in_place(self) -> bool:
+        """Tell whether what has the directory's name is still what was locked.
+
+        Of the lock file that does not matter: the directory is locked too.
+
+        :raises OSError: the system does not say.
+        """
+        try:
+            return os.path.samestat(self._locked, self._path.stat())
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Let go of it; again is harmless."""

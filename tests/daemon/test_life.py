@@ -31,6 +31,7 @@ from observer_actors.journal import PosixDisk, verify
 from observer_actors.notify import Notifier, keep_notified
 from observer_actors.settings import JournalSettings, ListenSettings, Settings
 from tests.daemon.inside import daemon_inside, eventually
+from tests.daemon.load import stored_ops
 from tests.fakes.http_peer import HttpPeer, Json, Partial, Reply, Status, http_peer
 from tests.harness import Daemon as Process
 from tests.harness import first_told, running_daemon
@@ -191,6 +192,43 @@ async def test_nothing_is_acknowledged_once_the_journal_was_taken_away(tmp_path:
         not_ready = await daemon.get("/ready")
         assert not_ready.status_code == 503
         assert "the disk refuses" in not_ready.json()["reasons"][0]
+
+
+@pytest.mark.parametrize("how", ["renamed", "what is in it renamed", "removed", "replaced by a copy"])
+async def test_what_another_daemon_has_under_the_name_by_now_is_left_to_it(tmp_path: Path, how: str) -> None:
+    """It has a lock of its own, which is free: what the first daemon follows by name would lead to the second's files.
+
+    The first goes on once it has its own back.
+    """
+    data = tmp_path / "data"
+    moved = data / "_observer" if how == "what is in it renamed" else data
+    async with running_daemon(data) as first:
+        for _ in range(3):
+            await first.event(endpoint="first")
+        moved.rename(tmp_path / "away")
+        if how == "removed":
+            shutil.rmtree(tmp_path / "away")
+        held = 0
+        if how == "replaced by a copy":
+            shutil.copytree(tmp_path / "away", moved)
+            held = 3
+        async with running_daemon(data) as second:
+            for seq in range(held + 1, held + 7):
+                assert (await second.event(endpoint="second"))["seq"] == seq
+                refused = await first.post("/event", {"endpoint": "first"})
+                assert (refused.status_code, "somebody else" in refused.json()["detail"]) == (503, True), refused.text
+            assert (await first.get("/ready")).status_code == 503
+            assert await second.stop() == 0
+        assert (verify(data).findings, [op.endpoint for op in stored_ops(data)][held:]) == ((), ["second"] * 6)
+        if how == "removed":
+            assert await first.stop() == 0
+        else:
+            moved.rename(tmp_path / "second's")
+            (tmp_path / "away").rename(moved)
+            await first.logged("disk_recovered")
+            assert (await first.event(endpoint="first"))["seq"] == 4
+            assert await first.stop() == 0
+            assert (verify(data).findings, [op.endpoint for op in stored_ops(data)]) == ((), ["first"] * 4)
 
 
 async def test_a_seq_of_a_segment_that_was_lost_is_never_given_out_again(tmp_path: Path) -> None:

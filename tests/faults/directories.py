@@ -18,7 +18,10 @@ TRIES: Final = 20
 
 
 async def deleted(trial: Trial) -> None:
-    """Everything is removed while the daemon writes: from then on it acknowledges nothing, and says why."""
+    """Everything is removed while the daemon writes: from then on it acknowledges nothing, and says why.
+
+    A second one that is started on the name then has it for itself.
+    """
     for _ in range(trial.repeats):
         async with trial.daemon() as daemon:
             async with trial.callers(daemon):
@@ -27,8 +30,11 @@ async def deleted(trial: Trial) -> None:
                     await trio.to_thread.run_sync(partial(shutil.rmtree, trial.data, ignore_errors=True))
                 trial.injected()
                 await _acknowledges_nothing(daemon)
+                await _gives_way_to_a_second(trial, daemon)
             with trio.fail_after(LIMIT_S):
                 assert await daemon.stop() == 0
+            assert [op.endpoint for op in stored_ops(trial.data)] == ["second"] * TRIES
+            shutil.rmtree(trial.data)
     async with trial.daemon() as daemon:
         assert (await daemon.event(endpoint="anew"))["seq"] == 1
         assert await daemon.stop() == 0
@@ -44,8 +50,21 @@ async def _acknowledges_nothing(daemon: Daemon) -> None:
     assert (await daemon.get("/ready")).status_code == 503
 
 
+async def _gives_way_to_a_second(trial: Trial, first: Daemon) -> None:
+    """Start another daemon on the name of a directory that is no longer there; both are asked by turns."""
+    async with trial.daemon() as second:
+        for seq in range(1, TRIES + 1):
+            assert (await second.event(endpoint="second"))["seq"] == seq
+            assert (await first.post("/event", b"{}")).status_code == 503
+        assert (await first.get("/ready")).status_code == 503
+        assert await second.stop() == 0
+
+
 async def moved_away(trial: Trial) -> None:
-    """The directory gets another name while the daemon writes, and its own one back."""
+    """The directory gets another name while the daemon writes, and its own one back; in the end after a second daemon.
+
+    That one was started on the name meanwhile, and the directory that it has made is moved away too.
+    """
     away = trial.data.with_name("away")
     async with trial.daemon() as daemon:
         async with trial.callers(daemon):
@@ -56,6 +75,13 @@ async def moved_away(trial: Trial) -> None:
                 away.rename(trial.data)
                 trial.injected()
                 await trial.recovered()
+            trial.data.rename(away)
+            await _gives_way_to_a_second(trial, daemon)
+            assert [op.endpoint for op in stored_ops(trial.data)] == ["second"] * TRIES
+            trial.data.rename(trial.data.with_name("second's"))
+            away.rename(trial.data)
+            trial.injected()
+            await trial.recovered()
         await trial.finish_with(daemon)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -103,6 +104,39 @@ def test_who_removes_the_lock_file_does_not_let_a_second_daemon_in(tmp_path: Pat
             assert "was the lock file removed?" in refused.value.hint
         assert directory_in_use(tmp_path)
     assert not directory_in_use(tmp_path)
+
+
+def test_the_lock_knows_its_directory_by_more_than_its_name(tmp_path: Path) -> None:
+    data, away = tmp_path / "data", tmp_path / "away"
+    with DirectoryLock(data) as lock:
+        Paths(data).lock.unlink()
+        assert lock.is_in_place(), "of the lock file it does not matter"
+        data.rename(away)
+        assert not lock.is_in_place()
+        data.symlink_to(away)
+        assert lock.is_in_place()
+        data.unlink()
+        shutil.copytree(away, data)
+        assert not lock.is_in_place()
+
+
+def test_a_disk_whose_directory_is_another_one_by_now_changes_nothing_and_reads_nothing(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_bytes(b"theirs")
+    disk = PosixDisk(is_ours=lambda: False)
+    for call in (
+        lambda: disk.open_append(theirs, create=False),
+        lambda: disk.open_append(tmp_path / "new", create=True),
+        lambda: disk.rename(theirs, tmp_path / "new"),
+        lambda: disk.remove(theirs),
+        lambda: disk.make_directories(tmp_path / "new"),
+    ):
+        with pytest.raises(OSError, match="the data directory was removed, renamed or replaced") as refused:
+            call()
+        assert refused.value.errno == errno.ESTALE
+    with pytest.raises(FileNotFoundError):
+        disk.read(theirs, 0, 6)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("theirs", b"theirs")]
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch, None], ids=["folder", "file", "nothing"])
