@@ -34,9 +34,13 @@ from observer_actors.store import (
     files,
     learned,
 )
-from observer_actors.store.files import Trace
+from observer_actors.store.files import Trace, refuse_newer
 from tests.conftest import ROOT
 
+HEAD_BYTES = 100
+"""Of a file of SQLite's (sqlite.org/fileformat.html)."""
+WRITE_VERSION = 18
+"""The byte that makes SQLite refuse to write, and nothing but that: only writing shows it."""
 OUTBOX_MAX = 3
 
 PATTERN = Pattern(
@@ -446,9 +450,9 @@ def test_two_threads_may_meet(store: Store) -> None:
 def test_a_file_of_a_newer_version_is_left_alone(store: Store, path: Path) -> None:
     store.save_patterns({}, consumer="analyzer", seq=3)
     store.close()
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE newer (x)")
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
-    connection.close()
     with pytest.raises(FormatUnknown, match=r"has version"):
         Store.open(path, outbox_max=OUTBOX_MAX)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -518,6 +522,50 @@ def test_what_opens_and_cannot_be_read_is_damaged_too(
     assert store.set_aside == path.with_name(path.name + ".corrupt-1")
     assert (store.patterns(), store.cursor("analyzer")) == ({}, 0)
     assert keys_waiting(store) == ["d"]
+
+
+@pytest.mark.parametrize(("byte", "value"), [(63, 0), (63, 1), (63, 3), (61, 1), (60, 0x80)])
+def test_a_version_that_the_tables_do_not_bear_out_is_damage(
+    path: Path, open_store: Callable[..., Store], byte: int, value: int
+) -> None:
+    with_content(open_store)
+    with path.open("r+b") as file:
+        file.seek(byte)
+        file.write(bytes([value]))
+    refuse_newer(path)
+    store = open_store()
+    assert store.set_aside == path.with_name(path.name + ".corrupt-1")
+    assert (store.patterns(), store.cursor("analyzer")) == ({}, 0)
+    assert keys_waiting(store) == ["d"]
+
+
+def test_whatever_byte_of_the_head_has_rotted_the_file_opens_or_is_set_aside(tmp_path: Path, path: Path) -> None:
+    store = Store.open(path, outbox_max=OUTBOX_MAX)
+    store.save_patterns({}, consumer="analyzer", seq=3)
+    store.close()
+    whole = path.read_bytes()
+    kept: list[int] = []
+    for at in set(range(HEAD_BYTES)) - {WRITE_VERSION}:
+        rotten = tmp_path / str(at) / path.name
+        rotten.parent.mkdir()
+        rotten.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        refuse_newer(rotten)
+        with closing(Store.open(rotten, outbox_max=OUTBOX_MAX)) as store:
+            if store.set_aside is None:
+                kept.append(store.cursor("analyzer"))
+            store.save_patterns({}, consumer="analyzer", seq=4)
+    assert set(kept) == {3}
+
+
+def test_each_version_has_tables_of_its_own() -> None:
+    """By them a newer version is told from a number that has rotted."""
+    seen: list[object] = []
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for statements in MIGRATIONS:
+            for statement in statements:
+                connection.execute(statement)
+            seen.append(sorted(connection.execute("SELECT type, name, sql FROM sqlite_schema")))
+    assert all(seen.count(tables) == 1 for tables in seen)
 
 
 def test_an_index_that_names_a_settled_message_as_waiting_is_damage(

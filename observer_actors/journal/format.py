@@ -53,7 +53,8 @@ newest segment stays while the active file is empty: the journal always holds it
 **Manifest and index** are JSON with a ``checksum``: the SHA-256 of the compact encoding of the same object with an
 empty ``checksum``. The manifest is replaced atomically (tmp, fdatasync, rename, sync of the directory). One that
 does not parse or whose checksum is wrong is set aside as ``manifest.json.damaged-<n>`` and rebuilt from the indexes
-and segments. A newer ``format`` than this one is refused, whatever else it says.
+and segments. A newer ``format`` than this one is refused, whatever else it says, unless the checksum holds with this
+one in its place: then it has rotted.
 """
 
 from __future__ import annotations
@@ -214,12 +215,21 @@ def decode_manifest(data: bytes) -> Manifest:
     :raises ChecksumWrong: it says something else than was written; or any other of `UNREADABLE`.
     """
     version = msgspec.json.decode(data, type=_Version).format
-    if version > FORMAT:
+    if version > FORMAT and not _is_ours_otherwise(data):
         raise FormatUnknown(
             f"the journal has format {version}, this version knows formats up to {FORMAT}",
             hint="run the newer version that wrote this data directory",
         )
     return _checked(msgspec.json.decode(data, type=Manifest))
+
+
+def _is_ours_otherwise(data: bytes) -> bool:
+    """Tell whether it is the format's number alone that has rotted: with ours in its place the checksum holds."""
+    try:
+        _checked(msgspec.structs.replace(msgspec.json.decode(data, type=Manifest), format=FORMAT))
+    except UNREADABLE:
+        return False
+    return True
 
 
 def encode_index(index: SegmentIndex) -> bytes:

@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -78,7 +79,10 @@ def refuse_newer(path: Path) -> None:
     # Without a log the file is all there is, and nothing has to be made beside it to read it.
     alone = "" if _named(path, "-wal").exists() else "&immutable=1"
     name = f"file:{quote(str(path.absolute()))}?mode=ro{alone}"
-    with suppress(sqlite3.Error), closing(sqlite3.connect(name, uri=True, timeout=BUSY_SECONDS)) as connection:
+    with (
+        suppress(sqlite3.Error, StoreDamaged),
+        closing(sqlite3.connect(name, uri=True, timeout=BUSY_SECONDS)) as connection,
+    ):
         _known_version(connection, path)
 
 
@@ -111,20 +115,38 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreDamaged(f"{path}: {verdict}")
     version = _known_version(connection, path)
     for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
-        with transaction(connection) as sql:
+        with _reading(path), transaction(connection) as sql:
             for statement in statements:
                 sql.execute(statement)
             sql.execute(f"PRAGMA user_version = {number}")
 
 
 def _known_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Give the file's version.
+
+    :raises FormatUnknown: it is a newer one.
+    :raises StoreDamaged: it is none, or one that the tables belie. Of an older one, its migration shows that.
+    """
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version < 0 or (version > len(MIGRATIONS) and _has_our_tables(connection)):
+        raise StoreDamaged(f"{path} has version {version}, and not its tables")
     if version > len(MIGRATIONS):
         raise FormatUnknown(
             f"{path} has version {version}, this program knows up to {len(MIGRATIONS)}",
             hint="run the newer program again, or move the file away: it is learned anew from the journal",
         )
     return version
+
+
+def _has_our_tables(connection: sqlite3.Connection) -> bool:
+    with closing(sqlite3.connect(":memory:")) as ours:
+        for statement in chain(*MIGRATIONS):
+            ours.execute(statement)
+        return _tables(connection) == _tables(ours)
+
+
+def _tables(connection: sqlite3.Connection) -> list[tuple[str, str, str]]:
+    return sorted(connection.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_schema"))
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """The tables, as the steps that lead to them: one that was released never changes, a new one follows it.
 
+No step leaves all tables as they were: by them a newer version is told from a number that has rotted.
+
 Records are JSON, readable with the ``sqlite3`` shell; a column beside them is what is searched for.
 """
 

@@ -48,6 +48,19 @@ async def test_a_manifest_that_is_no_text_any_more_is_rebuilt(tmp_path: Path) ->
         assert (await daemon.event(endpoint="tool:a"))["seq"] == 31
 
 
+async def test_versions_that_have_rotted_stop_nothing(tmp_path: Path) -> None:
+    """The numbers that say which version wrote a file: another there is no newer version."""
+    observer = await _left_by_a_daemon(tmp_path)
+    _replace_once(observer / "segments" / "manifest.json", b'"format": 1', b'"format":21')
+    with (observer / "learned.sqlite3").open("r+b") as file:
+        file.seek(61)  # within user_version
+        file.write(b"\x01")
+    async with running_daemon(tmp_path / "data") as daemon:
+        assert "damaged" in (await daemon.logged("journal_opened"))["manifest_problem"]
+        await daemon.logged("store_damaged")
+        assert (await daemon.event(endpoint="tool:a"))["seq"] == 31
+
+
 async def test_counters_that_are_no_text_any_more_are_counted_anew(tmp_path: Path) -> None:
     observer = await _left_by_a_daemon(tmp_path)
     _replace_once(observer / "stats.json", b"tool:a", b"tool\xfca")

@@ -35,6 +35,8 @@ class Kind:
     """It is checksummed: a changed byte never gets out as an op."""
     is_journal: bool = False
     """It holds ops: those of the damaged place may be gone, and that is said."""
+    head_bytes: int = 0
+    """Only so many bytes at the beginning are tried; 0 for all. Of a random place few would be among them."""
 
 
 KINDS: Final = (
@@ -43,9 +45,12 @@ KINDS: Final = (
     Kind("segment, not yet compressed", lambda paths, chance: _any(paths, ".jsonl", chance), is_journal=True),
     Kind("block index", lambda paths, chance: _any(paths, ".index.json", chance), sealed=True),
     Kind("manifest", lambda paths, _: paths.manifest, sealed=True),
+    Kind("manifest's format", lambda paths, _: paths.manifest, sealed=True, head_bytes=len('{\n "format": 1,')),
     Kind(COUNTERS, lambda paths, _: paths.observer / "stats.json", sealed=True),
     Kind("SQLite", lambda paths, _: paths.observer / LEARNED, sealed=True),
+    Kind("SQLite's head", lambda paths, _: paths.observer / LEARNED, sealed=True, head_bytes=100),
     Kind("SQLite's log", lambda paths, _: paths.observer / f"{LEARNED}-wal", sealed=True),
+    Kind("the librarian's place", lambda paths, _: paths.observer / "librarian.json", sealed=True),
     Kind("lock", lambda paths, _: paths.lock, sealed=True),
 )
 
@@ -67,7 +72,7 @@ async def corrupt_byte(trial: Trial) -> None:
         if not path.stat().st_size:  # the active file, directly after it was sealed
             kind = KINDS[(KINDS.index(kind) + 1) % len(KINDS)]
             path = kind.choose(Paths(trial.data), trial.chance)
-        what = _change_a_byte(path, trial.chance)
+        what = _change_a_byte(path, trial.chance, kind.head_bytes)
         report = verify(trial.data)
         async with trial.daemon() as daemon:
             trial.injected()
@@ -120,9 +125,9 @@ def _uncompact_the_newest(paths: Paths) -> None:
     paths.manifest.write_bytes(encode_manifest(rest))
 
 
-def _change_a_byte(path: Path, chance: random.Random) -> str:
+def _change_a_byte(path: Path, chance: random.Random, head_bytes: int) -> str:
     data = bytearray(path.read_bytes())
-    at = chance.randrange(len(data))
+    at = chance.randrange(head_bytes or len(data))
     before = data[at]
     data[at] ^= chance.randint(1, 255)
     path.write_bytes(data)

@@ -161,7 +161,7 @@ SCENARIOS: Final = (
         " (sealed and compacted) is never served altered",
         run=rot.corrupt_byte,
         rounds=8,
-        repeats=9,
+        repeats=len(rot.KINDS),
     ),
     Scenario(
         name="clock-jumps",

@@ -345,6 +345,19 @@ def test_a_newer_format_is_refused() -> None:
         open_writer(disk)
 
 
+def test_a_format_that_has_rotted_is_damage_and_no_newer_one() -> None:
+    disk = FakeDisk()
+    commit(open_writer(disk), make_ops(1))
+    written = disk.contents(PATHS.manifest)
+    for rotten in (b'"format":21', b'"format": 2', b'"format":-1', b'"format": 0'):
+        damaged = written.replace(b'"format": 1', rotten)
+        assert damaged != written
+        disk.plant(PATHS.manifest, damaged)
+        writer = open_writer(disk)
+        assert "manifest is damaged" in writer.recovery.manifest_problem
+        assert (disk.contents(PATHS.manifest), writer.last_seq) == (written, 1)
+
+
 def test_a_new_directory_gets_a_manifest_and_an_empty_file() -> None:
     disk = FakeDisk()
     writer = open_writer(disk)

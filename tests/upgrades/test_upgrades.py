@@ -37,7 +37,10 @@ SEEDS_OP: Final = {
 KILLED: Final = """
 import os, sqlite3, sys
 file = sqlite3.connect(sys.argv[1], isolation_level=None)
+file.execute("BEGIN")
+file.execute("CREATE TABLE newer (x)")
 file.execute("PRAGMA user_version = 1000")
+file.execute("COMMIT")
 os._exit(0)
 """
 
@@ -140,6 +143,7 @@ def test_newer_learned_things_are_refused_in_words_and_nothing_is_touched(data_d
         assert learned.with_name("learned.sqlite3-wal").stat().st_size > 0
     else:
         with closing(sqlite3.connect(learned)) as connection:
+            connection.execute("CREATE TABLE newer (x)")
             connection.execute("PRAGMA user_version = 1000")
     before = _contents(data_dir)
     done = _run("serve", data_dir)
