@@ -3,6 +3,8 @@
 A file that turns out to be damaged is let go of; the actor that found it so crashes, and the next call opens the store
 anew, which puts an empty one in its place. What an actor loaded before that is not in the new file, so it may not save
 its changes there: `StoreReplaced` makes it crash too, and its next incarnation goes on from the new file's cursor.
+The same happens to a file that somebody removes or renames, unless it is the whole directory that is away: it may come
+back, and what has its name meanwhile is not ours to open.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.doubt import Doubts
+from observer_actors.journal.files import taken_away
 from observer_actors.models import Call
 from observer_actors.patterns import Diagnosis, Outgoing, Pattern, Standing
 from observer_actors.playbook import Copy, Playbook, Row
@@ -35,19 +38,23 @@ from observer_actors.store import (
     StoreFailed,
     StoreStatistics,
 )
+from observer_actors.store.files import translated
 
 T = TypeVar("T")
 ANALYZER: Final = "analyzer"
 DOUBTS: Final = "doubts"
 MODEL_CALLS: Final = "model_calls"
+_ANEW: Final = "all is learned anew from the journal, but what persons have decided: decide that again"
 DIAGNOSES_LOADED_MAX: Final = 2_000
 """As many as there are patterns."""
 
 
 class StoreReplaced(StoreFailed):
-    """The file that the actor had loaded from was damaged, and another has taken its place."""
+    """The file that the actor had loaded from was damaged, or taken away, and another has taken its place."""
 
+    status = 503
     title = "store replaced"
+    retryable = True
 
 
 class Learned:
@@ -235,14 +242,21 @@ class Learned:
 
     def _in_thread(self, call: Callable[[Store], T], loads: str, saves: str) -> T:
         end = self._last_seq()
-        if self._store is not None and not self._is_compared and end is not None:
+        with translated():
+            is_gone = self._store is not None and not self._store.is_in_place()
+            if (is_gone or self._store is None) and not self._around.is_ours():
+                raise taken_away()
+        if is_gone:
+            self._replaced += 1
+            self._log.error("store_taken_away", path=str(self._path), hint=_ANEW)
+        if self._store is not None and (is_gone or (not self._is_compared and end is not None)):
             store, self._store = self._store, None
             store.close()
         if self._store is None:
             self._store = self._open(end)
             self._is_compared = end is not None
         if saves and self._loaded.get(saves) != self._replaced:
-            raise StoreReplaced(f"{self._path} was replaced; {saves} loads anew")
+            raise StoreReplaced(f"{self._path.name} was replaced; {saves} loads anew", hint="try again in some seconds")
         try:
             result = call(self._store)
             self._statistics = self._store.statistics()
@@ -261,6 +275,6 @@ class Learned:
             self._log.error(
                 "store_damaged",
                 set_aside=str(store.set_aside),
-                hint="all is learned anew from the journal, but what persons have decided: decide that again",
+                hint=_ANEW,
             )
         return store

@@ -138,6 +138,11 @@ def lost() -> OSError:
     return OSError(errno.ESTALE, "the file was removed, renamed or changed by somebody else")
 
 
+def taken_away() -> OSError:
+    """Say that what has the data directory's name is not what was locked."""
+    return OSError(errno.ESTALE, "the data directory was removed, renamed or replaced by somebody else")
+
+
 class PosixDisk:
     """The real file system.
 
@@ -152,7 +157,7 @@ class PosixDisk:
 
     def _refuse_another(self) -> None:
         if not self._is_ours():
-            raise OSError(errno.ESTALE, "the data directory was removed, renamed or replaced by somebody else")
+            raise taken_away()
 
     def open_append(self, path: Path, *, create: bool) -> AppendFile:
         """Open; see `Disk`."""

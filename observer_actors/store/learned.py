@@ -11,7 +11,7 @@ Rules:
   must not take the witness down: `Store.open` sets it aside as ``learned.sqlite3.corrupt-<n>`` and begins an
   empty one, which takes over what can still be read of the outbox, since that stands in no journal.
   `Store.set_aside` says that it happened. Damage that shows itself later raises `StoreDamaged`; close the
-  store then, and open it again.
+  store then, and open it again. So do where `Store.is_in_place` says that the file was taken away.
 * Foreign errors are translated in one place (`files.translated`).
 
 The outbox is a queue in strict order, one for each receiver (`Lane`): only its head is due, a refused message is set
@@ -21,6 +21,7 @@ file that was mended numbers them anew.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -122,8 +123,11 @@ class Store:
     `StoreFailed`; nothing of what it was to save is saved then.
     """
 
-    def __init__(self, connection: sqlite3.Connection, *, outbox_max: int, set_aside: Path | None = None) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: Path, *, outbox_max: int, set_aside: Path | None = None
+    ) -> None:
         self._connection = connection
+        self._path, self._file = path, path.stat()
         self._outbox_max = outbox_max
         self._lock = threading.Lock()
         self.set_aside: Final = set_aside
@@ -147,7 +151,17 @@ class Store:
                 raise StoreDamaged(f"{path} knows ops up to {furthest}, and the journal ends at {seq_max}")
 
         connection, set_aside = opened(path, check, trace)
-        return cls(connection, outbox_max=outbox_max, set_aside=set_aside)
+        return cls(connection, path, outbox_max=outbox_max, set_aside=set_aside)
+
+    def is_in_place(self) -> bool:
+        """Tell whether the file still has its name: SQLite saves to one that has none, too, and it is gone with us.
+
+        :raises OSError: the system does not say.
+        """
+        try:
+            return os.path.samestat(self._file, self._path.stat())
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Close the file; its write-ahead log is folded in. A second call does nothing."""

@@ -14,6 +14,8 @@ import trio
 from structlog.testing import capture_logs
 
 from observer_actors.actors.learned import Learned, StoreReplaced
+from observer_actors.actors.surroundings import Surroundings
+from observer_actors.errors import DiskFailed
 from observer_actors.patterns import Diagnosis, Example, Outgoing, Pattern
 from observer_actors.playbook import Copy, Entry, Kind, Row, Section
 from observer_actors.settings import GatewaySettings
@@ -91,6 +93,45 @@ async def test_what_was_loaded_from_a_damaged_file_is_not_saved_into_the_one_in_
     assert (await learned.load_playbook()).entries == {}
     await learned.save_playbook(PLAYBOOK, 9)
     assert await learned.load_patterns() == ({"p1": PATTERN}, 7)
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed", "replaced"])
+async def test_nothing_is_saved_to_a_file_that_was_taken_away(learned: Learned, tmp_path: Path, how: str) -> None:
+    path = tmp_path / LEARNED_PATH
+    await learned.load_patterns()
+    await learned.save_patterns({"p1": PATTERN}, 7)
+    if how == "replaced":
+        path.with_name("other").write_bytes(b"")
+        path.with_name("other").rename(path)
+    elif how == "renamed":
+        path.rename(path.with_name("away"))
+    else:
+        for file in path.parent.glob(f"{path.name}*"):
+            file.unlink()
+    with capture_logs() as logs, pytest.raises(StoreReplaced):
+        await learned.save_patterns({}, 8)
+    assert [line["event"] for line in logs] == ["store_taken_away"]
+    assert await learned.load_patterns() == ({}, 0)
+    await learned.save_patterns({"p1": PATTERN}, 8)
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT seq FROM cursors").fetchall() == [(8,)]
+
+
+async def test_a_file_whose_directory_is_away_is_waited_for(tmp_path: Path) -> None:
+    data, away = tmp_path / "data", tmp_path / "away"
+    around = Surroundings(is_ours=lambda: not away.exists())
+    learned = Learned(data, GatewaySettings(), log=structlog.get_logger(), around=around)
+    await learned.load_patterns()
+    data.rename(away)
+    with pytest.raises(DiskFailed, match="the data directory was removed, renamed or replaced"):
+        await learned.save_patterns({"p1": PATTERN}, 7)
+    with pytest.raises(DiskFailed, match="the data directory was removed, renamed or replaced"):
+        await Learned(data, GatewaySettings(), log=structlog.get_logger(), around=around).load_patterns()
+    assert not data.exists()
+    away.rename(data)
+    await learned.save_patterns({"p1": PATTERN}, 7)
+    assert await learned.load_patterns() == ({"p1": PATTERN}, 7)
+    await learned.close()
 
 
 async def test_a_message_in_hand_while_the_file_is_replaced_is_noted_as_itself(

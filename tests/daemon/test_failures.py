@@ -128,6 +128,24 @@ async def test_what_a_person_decides_stays_across_a_kill(tmp_path: Path) -> None
         assert states == {"net": "muted", "sql:run": "regressed"}
 
 
+async def test_a_decision_is_not_acknowledged_when_its_file_was_taken_away(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path) as daemon:
+        await fail(daemon, "no route", endpoint="net")
+        [found] = await failures(daemon)
+        path = f"/failures/{found['id']}"
+        for file in (tmp_path / "_observer").glob("learned.sqlite3*"):
+            file.unlink()
+        refused = await daemon.post(path, {"action": "mute"})
+        assert (refused.status_code, refused.json()["title"]) == (503, "store replaced")
+        await daemon.logged("store_taken_away")
+        with trio.fail_after(30):  # until the analyzer has learned anew
+            while (await daemon.post(path, {"action": "mute"})).status_code != 200:
+                await trio.lowlevel.checkpoint()
+        assert await daemon.stop() == 0
+    async with running_daemon(tmp_path) as daemon:
+        assert [found["state"] for found in await failures(daemon)] == ["muted"]
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"action":"delete"}', b'{"action":"note"}', b'{"action":"mute","x":1}'])
 async def test_an_act_that_makes_no_sense_is_refused(tmp_path: Path, body: bytes) -> None:
     async with running_daemon(tmp_path) as daemon:
