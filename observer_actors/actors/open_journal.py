@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.errors import Overloaded
-from observer_actors.journal import Disk, JournalReader, JournalWriter, Page, Query, compact, retain
+from observer_actors.journal import Disk, JournalReader, JournalWriter, Page, Query, compact, forget_lost, retain
 from observer_actors.journal.blocks import Patience
 from observer_actors.journal.catalog import Catalog
 from observer_actors.journal.files import replace_file, translated
@@ -103,6 +103,8 @@ class OpenJournal:
     def maintain(self) -> bool:
         """Compact one segment, and delete what retention gives up; say whether there is more to do. Blocking.
 
+        What somebody else has deleted is told of.
+
         One at a time: a persister that starts anew in the meantime waits for the directory.
 
         :raises DiskFailed: the disk refuses; the next call tries the same again.
@@ -111,6 +113,8 @@ class OpenJournal:
             if self._catalog is None:
                 return False
             try:
+                if forget_lost(self._disk, self._data_dir, self._catalog):
+                    self._tell_gap(self._catalog.snapshot().missing_ops)
                 compacted = compact(self._disk, self._data_dir, self._catalog, self._settings(), most=1)
             finally:
                 # On a full disk compaction fails, and retention is what makes room.
@@ -176,8 +180,11 @@ class OpenJournal:
         else:
             self._log.warning("journal_opened", **msgspec.to_builtins(report))
         if report.missing_ops:
-            hint = "observer-actors verify says where; restore the lost segments from a backup"
-            self._log.error("journal_gap", ops=report.missing_ops, hint=hint)
+            self._tell_gap(report.missing_ops)
+
+    def _tell_gap(self, ops: int) -> None:
+        hint = "observer-actors verify says where; restore the lost segments from a backup"
+        self._log.error("journal_gap", ops=ops, hint=hint)
 
     def _now_us(self) -> int:
         return self._around.time_ns() // 1_000

@@ -7,7 +7,7 @@ from observer_actors.journal.judging import Finding
 from observer_actors.journal.lock import DirectoryLock, directory_in_use
 from observer_actors.journal.opening import refuse_seeds_file
 from observer_actors.journal.reader import JournalReader, Page, Query
-from observer_actors.journal.sealing import compact, retain
+from observer_actors.journal.sealing import compact, forget_lost, retain
 from observer_actors.journal.surveying import look
 from observer_actors.journal.verify import VerifyReport, verify
 from observer_actors.journal.writer import Handed, JournalStatistics, JournalWriter
@@ -28,6 +28,7 @@ __all__ = [
     "close_to_others",
     "compact",
     "directory_in_use",
+    "forget_lost",
     "look",
     "refuse_foreign",
     "refuse_seeds_file",

@@ -184,9 +184,11 @@ class PosixDisk:
     def list(self, path: Path) -> list[str]:
         """List; see `Disk`."""
         try:
-            return sorted(entry.name for entry in path.iterdir())
+            names = sorted(entry.name for entry in path.iterdir())
         except FileNotFoundError:
-            return []
+            names = []
+        self._refuse_another()  # asked afterwards: no directory that is away just then is taken for an empty one
+        return names
 
     def rename(self, source: Path, target: Path) -> None:
         """Rename, replacing."""

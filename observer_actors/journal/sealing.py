@@ -1,4 +1,4 @@
-"""What happens to sealed segments beside the writing: compaction and retention.
+"""What happens to sealed segments beside the writing: compaction, retention, and what others do to them.
 
 Run off the commit path, in any thread; `Catalog.maintenance` lets one run at a time. Readers and the writer never wait
 for more than the swap of a snapshot. Each run first clears up what a crash has left of an earlier one.
@@ -66,6 +66,27 @@ def compact(
         _restore_indexes(disk, paths, catalog)
         raw = [segment for segment in catalog.snapshot().segments if segment.entry is None][:most]
         return [_compact_one(disk, paths, catalog, segment, compressed=settings.compress) for segment in raw]
+
+
+def forget_lost(disk: Disk, data_dir: Path, catalog: Catalog) -> int:
+    """Let go of segments whose files somebody has removed, as a start would; give their number. Their ops are missing.
+
+    The manifest still names them, so that no start gives their seqs out again. It is written anew, for who has removed
+    the folder has removed it too.
+
+    :raises DiskFailed: the disk refuses; the next run lets go of the same.
+    """
+    paths = Paths(data_dir)
+    with catalog.maintenance, translated("looking for the segments"):
+        held = catalog.snapshot()  # before the listing: a segment that is sealed meanwhile is not looked for
+        names = set(disk.list(paths.segments))
+        lost = [segment for segment in held.segments if segment.path.name not in names]
+        if lost:
+            disk.make_directories(paths.segments)
+            replace_file(disk, paths.manifest, encode_manifest(held.manifest))
+        for segment in lost:
+            catalog.replace((segment,), (), held.manifest)
+    return len(lost)
 
 
 def retain(disk: Disk, data_dir: Path, catalog: Catalog, settings: JournalSettings, *, now_us: int) -> list[Removed]:

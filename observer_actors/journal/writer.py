@@ -314,6 +314,7 @@ class JournalWriter:
     def _rename_away(self) -> None:
         held = self._active
         target = self._paths.raw(held.first_seq)
+        self._disk.make_directories(self._paths.segments)  # somebody may have removed the folder
         segment = Segment(
             path=target,
             first_seq=held.first_seq,

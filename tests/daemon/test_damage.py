@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,31 @@ async def test_a_lost_segment_is_told_by_each_start_by_the_metrics_and_by_doctor
             where = ("--data-dir", str(tmp_path / "data"), "--url", daemon.url)
             said = await trio.to_thread.run_sync(partial(typed, "doctor", *where))
             assert (said.returncode, f"{ops} ops of the journal are in no file" in said.stdout) == (1, True), said
+
+
+async def test_segments_that_somebody_removes_while_the_daemon_runs_are_told_of_and_sealing_goes_on(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "observer.toml").write_text(CONFIG)
+    data = tmp_path / "data"
+    async with running_daemon(data, "--config", str(tmp_path / "observer.toml")) as daemon:
+        for _ in range(30):
+            await daemon.event(endpoint="tool:a")
+        segments = data / "_observer" / "segments"
+        with trio.fail_after(10):
+            while [*segments.glob("*.jsonl"), *segments.glob("*.tmp")]:  # nobody works in it any more
+                await trio.lowlevel.checkpoint()
+        sealed = daemon.ops()[0].seq - 1
+        shutil.rmtree(segments)
+        for _ in range(10):
+            await daemon.event(endpoint="tool:a")
+        assert (await daemon.logged("journal_gap"))["ops"] == sealed
+        assert await daemon.metric("observer_journal_missing_ops") == sealed
+        assert [op["seq"] for op in await daemon.all_ops()] == list(range(sealed + 1, 41))
+        assert not [line for line in daemon.log if line["event"] in ("seal_failed", "actor_failed")]
+        assert await daemon.stop() == 0
+    async with running_daemon(data) as daemon:
+        assert (await daemon.logged("journal_gap"))["ops"] == sealed
 
 
 async def test_a_segment_that_the_medium_does_not_give_stops_nothing_for_long(

@@ -130,6 +130,7 @@ def test_a_disk_whose_directory_is_another_one_by_now_changes_nothing_and_reads_
         lambda: disk.rename(theirs, tmp_path / "new"),
         lambda: disk.remove(theirs),
         lambda: disk.make_directories(tmp_path / "new"),
+        lambda: disk.list(tmp_path),
     ):
         with pytest.raises(OSError, match="the data directory was removed, renamed or replaced") as refused:
             call()

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from observer_actors.errors import DiskFailed
-from observer_actors.journal import JournalReader, JournalWriter, Query, compact, look, retain, verify
+from observer_actors.journal import JournalReader, JournalWriter, Query, compact, forget_lost, look, retain, verify
 from observer_actors.journal.format import decode_manifest
 from observer_actors.op import Op
 from observer_actors.settings import JournalSettings
@@ -363,6 +363,30 @@ def test_a_raw_segment_whose_last_line_has_rotted_misses_no_file(last: bytes) ->
     again = open_writer(disk)
     assert again.recovery.missing_ops == 0
     assert everything(again, disk) == ops[:19] + ops[20:]
+
+
+@pytest.mark.parametrize("what", ["a raw segment", "a compacted one", "the folder"])
+def test_what_is_lost_beside_the_writing_is_told_as_a_start_tells_it(what: str) -> None:
+    disk = FakeDisk()
+    writer, ops = three_segments(disk)
+    compact(disk, DATA, writer.catalog, SMALL, most=2)
+    assert forget_lost(disk, DATA, writer.catalog) == 0
+    lost = {"a raw segment": [21], "a compacted one": [1], "the folder": [1, 11, 21]}[what]
+    for name in disk.list(PATHS.segments):
+        if what == "the folder" or name.startswith(f"ops-{lost[0]:020d}"):
+            disk.remove(PATHS.segments / name)
+    assert forget_lost(disk, DATA, writer.catalog) == len(lost)
+    assert writer.statistics().missing_ops == 10 * len(lost)
+    assert forget_lost(disk, DATA, writer.catalog) == 0
+    kept = [op for op in ops if not any(first <= op.seq < first + 10 for first in lost)]
+    assert everything(writer, disk) == kept
+    writer.seal()
+    kept += commit(writer, make_ops(3, first=35))
+    compact(disk, DATA, writer.catalog, SMALL)
+    assert everything(writer, disk) == kept
+    again = open_writer(disk)
+    assert (again.recovery.missing_ops, again.last_seq) == (10 * len(lost), 38)
+    assert everything(again, disk) == kept
 
 
 def test_what_retention_removed_is_not_missing_nor_what_was_lost_below_it() -> None:
