@@ -22,6 +22,8 @@ from observer_actors.journal import Disk, JournalReader, JournalWriter, Page, Qu
 from observer_actors.journal.blocks import Patience
 from observer_actors.journal.catalog import Catalog
 from observer_actors.journal.files import replace_file, translated
+from observer_actors.journal.format import Paths
+from observer_actors.journal.surveying import counted_seq
 from observer_actors.op import Op, Seq
 from observer_actors.settings import JournalSettings
 
@@ -181,6 +183,10 @@ class OpenJournal:
             self._log.warning("journal_opened", **msgspec.to_builtins(report))
         if report.missing_ops:
             self._tell_gap(report.missing_ops)
+        counted = counted_seq(self._disk, Paths(self._data_dir))
+        if counted > report.last_seq:
+            hint = "stop the daemon and put back what was cut or removed: seqs behind the end are given out again"
+            self._log.error("journal_cut", last_seq=report.last_seq, counted=counted, hint=hint)
 
     def _tell_gap(self, ops: int) -> None:
         hint = "observer-actors verify says where; restore the lost segments from a backup"

@@ -122,6 +122,25 @@ def survey(disk: Disk, data_dir: Path, unacknowledged_from: int | None = None) -
     return Survey(snapshot, tuple(tails), problem, found, tuple(problems))
 
 
+class _Counters(Struct, frozen=True):
+    last_seq: int = 0
+
+
+class _Counted(Struct, frozen=True):
+    """What is read of the counters that were saved."""
+
+    stats: _Counters
+
+
+def counted_seq(disk: Disk, paths: Paths) -> int:
+    """Give the newest op that was counted: it was acknowledged, wherever the journal ends. 0 where none is known."""
+    try:
+        data = disk.read(paths.counters, 0, disk.size(paths.counters))
+        return msgspec.json.decode(data, type=_Counted).stats.last_seq
+    except (OSError, *UNREADABLE):
+        return 0
+
+
 def _exists(disk: Disk, path: Path) -> bool:
     return path.name in disk.list(path.parent)
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from observer_actors.journal.blocks import BlockStore
@@ -22,18 +21,7 @@ from observer_actors.journal.format import BLOCK_BYTES, Paths, SegmentEntry
 from observer_actors.journal.judging import Finding, Findings, LineJudge, Position, Severity
 from observer_actors.journal.lines import chunks
 from observer_actors.journal.lock import directory_in_use
-from observer_actors.journal.surveying import Survey, undisturbed_survey
-from observer_actors.problems import UNREADABLE
-
-
-class _Counters(Struct, frozen=True):
-    last_seq: int = 0
-
-
-class _Snapshot(Struct, frozen=True):
-    """What is read of the counters that were saved."""
-
-    stats: _Counters
+from observer_actors.journal.surveying import Survey, counted_seq, undisturbed_survey
 
 
 class VerifyReport(Struct, frozen=True, kw_only=True):
@@ -206,12 +194,7 @@ class _Verification:
 
     def _judge_end(self, last_seq: int) -> None:
         """Say that the journal ends too early, where the saved counters have counted what was behind its end."""
-        path = self._paths.counters
-        try:
-            data = self._disk.read(path, 0, self._disk.size(path))
-            counted = msgspec.json.decode(data, type=_Snapshot).stats.last_seq
-        except (OSError, *UNREADABLE):
-            return
+        counted = counted_seq(self._disk, self._paths)
         if counted > last_seq and not self._in_use:
             what = f"ends at {last_seq}, and ops up to {counted} were counted: what was acknowledged between is lost"
             self._findings.add(_finding("damage", self._name(self._paths.active), what))

@@ -170,6 +170,25 @@ async def test_who_takes_the_journal_away_begins_anew_with_everything(tmp_path: 
     assert stats["lifetime"]["total"] == 1
 
 
+@pytest.mark.parametrize("how", ["renamed", "truncated"])
+async def test_a_journal_that_ends_before_what_was_acknowledged_is_told_of_by_the_start(
+    tmp_path: Path, how: str
+) -> None:
+    active = tmp_path / "_observer" / "ops.jsonl"
+    async with running_daemon(tmp_path) as daemon:
+        for _ in range(4):
+            await daemon.event(endpoint="a")
+        assert await daemon.stop() == 0
+        assert not [line for line in daemon.log if line["event"] == "journal_cut"]
+    if how == "renamed":
+        active.rename(active.with_suffix(".1"))
+    else:
+        active.write_bytes(b"")
+    async with running_daemon(tmp_path) as daemon:
+        told = await daemon.logged("journal_cut")
+        assert (told["level"], told["last_seq"], told["counted"]) == ("error", 0, 4)
+
+
 @pytest.mark.parametrize("how", ["the file", "its name", "its name, for another", "the directory", "the contents"])
 async def test_nothing_is_acknowledged_once_the_journal_was_taken_away(tmp_path: Path, how: str) -> None:
     data = tmp_path / "data"

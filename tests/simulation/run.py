@@ -7,7 +7,7 @@ from typing import Final
 
 import trio.testing
 
-NEVER: Final = frozenset({"journal_damaged", "snapshot_foreign", "store_damaged"})
+NEVER: Final = frozenset({"journal_cut", "journal_damaged", "snapshot_foreign", "store_damaged"})
 """Events of the log: no fault here rots a byte, or takes a file away."""
 
 
