@@ -12,7 +12,7 @@ import socket
 import ssl
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,14 +71,31 @@ def open_listeners(settings: ListenSettings, *, needs_token: bool = False) -> li
 def serving_sockets(settings: ListenSettings, *, needs_token: bool = False) -> Iterator[list[socket.socket]]:
     """Listen as `open_listeners` does for as long as the block runs; then close, and remove the Unix socket's file.
 
-    A file that systemd made is left to systemd, also when the settings name the same one.
+    A file that systemd made is left to systemd, also when the settings name the same one, and one that has taken the
+    place of ours to whoever made it.
     """
     is_handed_over = os.environ.get("LISTEN_PID") == str(os.getpid())
     with ExitStack() as stack:
         listeners = [stack.enter_context(listener) for listener in open_listeners(settings, needs_token=needs_token)]
         if settings.unix and not is_handed_over:
-            stack.callback(Path(settings.unix).unlink, missing_ok=True)
+            stack.callback(_remove, Path(settings.unix), _identity(Path(settings.unix)))
         yield listeners
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Tell a file from others that have its name before or after it; None where there is none.
+
+    The time is part of it, for the number of an inode is given to the next file.
+    """
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        return found.st_dev, found.st_ino, found.st_mtime_ns
+    return None
+
+
+def _remove(path: Path, identity: tuple[int, int, int] | None) -> None:
+    if identity == _identity(path):
+        path.unlink(missing_ok=True)
 
 
 async def accept(listener: socket.socket, take_in: Callable[[socket.socket], None]) -> None:

@@ -21,7 +21,7 @@ import trio
 
 from observer_actors.client import record_external_op
 from observer_actors.errors import AddressUnavailable, ConfigInvalid
-from observer_actors.http.listeners import ACCEPTED_AT_ONCE, accept, address_of, open_listeners
+from observer_actors.http.listeners import ACCEPTED_AT_ONCE, accept, address_of, open_listeners, serving_sockets
 from observer_actors.settings import ListenSettings
 from tests.commands.typed import answered, environment, typed
 from tests.daemon.inside import eventually
@@ -138,6 +138,23 @@ def test_a_unix_socket_has_its_mode_from_the_first_moment(tmp_path: Path) -> Non
     assert path.read_text() == "a file of somebody's"
     with pytest.raises(AddressUnavailable, match="too long"):
         open_listeners(ListenSettings(tcp=False, unix=str(tmp_path / ("x" * 120))))
+
+
+@pytest.mark.parametrize("how", ["removed by somebody", "left by one that drains"])
+def test_a_unix_socket_that_another_daemon_has_made_since_stays(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "s"
+    settings = ListenSettings(tcp=False, unix=str(path))
+    with ExitStack() as second:
+        with serving_sockets(settings) as [first]:
+            if how == "removed by somebody":
+                path.unlink()
+            else:
+                first.close()
+            [listener] = second.enter_context(serving_sockets(settings))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(str(path))
+            listener.accept()[0].close()
+    assert not path.exists()
 
 
 async def test_everything_works_over_a_unix_socket_alone(tmp_path: Path) -> None:
