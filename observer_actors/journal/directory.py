@@ -31,6 +31,8 @@ _HINT: Final = (
     "the daemon keeps plain files and folders there, and follows no link but to the directory itself: move it away"
 )
 
+_LINKED: Final = "what is written to it would change the other as well: put a copy in its place"
+
 
 def refuse_foreign(data_dir: Path, *shared: Path, socket: str = "") -> None:
     """Refuse a directory in which a name leads elsewhere, or would hang who opens it.
@@ -46,7 +48,10 @@ def refuse_foreign(data_dir: Path, *shared: Path, socket: str = "") -> None:
     folders = (paths.observer, paths.segments, *(path.parent for path in shared))
     with translated("looking over the data directory"):
         for path in chain(folders, _entries(paths), shared):  # a folder before what stands in it
-            for mode in (found.st_mode for found in _found(path)):
+            for found in _found(path):
+                mode = found.st_mode
+                if stat.S_ISREG(mode) and found.st_nlink > 1 and path.parent == paths.observer:
+                    raise ConfigInvalid(f"data_dir: {path} has another name, too (a hard link)", hint=_LINKED)
                 if stat.S_ISREG(mode) and path in folders:
                     raise ConfigInvalid(f"data_dir: {path} is a file, and must be a folder", hint=_HINT)
                 if stat.S_ISDIR(mode) and _is_file_of_ours(paths, path):

@@ -165,6 +165,21 @@ def test_a_link_to_whatever_it_be_is_refused(tmp_path: Path, name: str, make: Ca
         refuse_foreign(data, data / "_kb" / "outcomes.jsonl")
 
 
+def test_a_hard_link_is_refused_where_files_are_written_in_place(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("somebody's\n")
+    for place in (Paths(tmp_path).raw(1), tmp_path / "_kb" / "outcomes.jsonl"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.hardlink_to(theirs)  # a backup may have these
+    refuse_foreign(tmp_path, tmp_path / "_kb" / "outcomes.jsonl")
+    for place in (Paths(tmp_path).active, Paths(tmp_path).lock, Paths(tmp_path).observer / "learned.sqlite3"):
+        place.hardlink_to(theirs)
+        with pytest.raises(ConfigInvalid, match=rf"{place} has another name, too \(a hard link\)") as refused:
+            refuse_foreign(tmp_path)
+        assert "put a copy" in refused.value.hint
+        place.unlink()
+
+
 @pytest.mark.parametrize("place", ["active", "manifest", "lock", "raw", "compressed"])
 def test_a_folder_in_the_place_of_a_file_is_refused_by_name(tmp_path: Path, place: str) -> None:
     paths = Paths(tmp_path)
