@@ -36,6 +36,8 @@ GO_ON: Final = "go_on"
 """The key, in a connection's state, of what tells a client that waits for "100 Continue" to send the body."""
 READ_S: Final = 2.0
 """A client may take this long over an answer, whoever waits; as long as a body may stand still (`Arrival`)."""
+OURS_S: Final = 0.2
+"""What is late may lie in the socket, where we were late to look (a module was just being loaded, say)."""
 ROOM_S: Final = 1.0
 """What was cut off gives its room back at once; others may have waited for it, too."""
 _BODYLESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -186,6 +188,9 @@ class _Arriving:
         message: Message = None
         with trio.move_on_at(self._arrival.by):
             message = await self.receive()
+        if message is None:
+            with trio.move_on_after(OURS_S):
+                message = await self.receive()
         if message is None:
             raise body_late()
         size = len(message.get("body", b""))

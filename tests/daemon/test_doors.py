@@ -535,6 +535,17 @@ async def test_what_comes_of_a_body_puts_off_when_the_next_of_it_must_be_there()
             nursery.cancel_scope.cancel()
 
 
+@injected_time
+async def test_a_body_that_was_there_when_we_were_late_to_look_is_taken() -> None:
+    async def receive() -> dict[str, object]:
+        await trio.lowlevel.checkpoint()
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    arriving = _Arriving(receive, Held(BodyRoom(1, wait_s=1)), 10, 60.0)
+    await trio.sleep(2 * STALL_S)
+    assert (await arriving())["body"] == b"{}"
+
+
 async def test_a_body_whose_time_is_over_as_its_end_comes_is_not_taken() -> None:
     """Else its caller hears 408, and it is stored."""
     ours, theirs = socket.socketpair()
