@@ -271,7 +271,7 @@ def _orphaned(inventory: Inventory, changes: Sequence[Change], files: Mapping[st
             facts = facts_of(change.before)
             named = {file for name in facts.imports for file in modules.imported(name, change.path)}
             for name in facts.names:
-                named.update(modules.named(name, change.path), modules.inside(name))
+                named.update(modules.named(name, change.path), modules.inside(modules.absolute(name, change.path)))
             for path in sorted((named & dead) - new - {change.path}):
                 yield Finding("warn", f"nothing imports it any more: {shown(change.path)} did", shown(path))
 

@@ -32,6 +32,8 @@ _IMPORT: Final = re.compile(
 )
 _SHEBANG: Final = re.compile(rb"#![^\n]*\b(?:python|pypy|uv run)")
 _TEMPLATES: Final = (".in", ".j2", ".jinja", ".jinja2", ".mako", ".template", ".tmpl", ".tpl")
+_IMPORTERS: Final = frozenset({"import_module", "__import__"})
+_WALKERS: Final = frozenset({"iter_modules", "walk_packages"})
 _NO_MODULE: Final = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 
 
@@ -94,6 +96,11 @@ def _facts(tree: ast.Module, *, is_program: bool) -> Facts:
         match node:
             case ast.Import() | ast.ImportFrom():
                 imports.update(_imported(node))
+            case ast.Call(args=[first, *_]) if _called(node) in _IMPORTERS:
+                imports.update(_loaded(node))
+                names.update(_begun(first))
+            case ast.Call(args=[ast.Name(id="__path__"), *_]) if _called(node) in _WALKERS:
+                names.add(".")
             case ast.Try() if any(map(_catches_import, node.handlers)):
                 optional.update(name for statement in node.body for name in _imported_below(statement))
             case ast.Call(func=ast.Name(id="setup") | ast.Attribute(attr="setup")):
@@ -129,6 +136,30 @@ def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
         yield base if alias.name == "*" else f"{base}{joint}{alias.name}"
 
 
+def _called(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else _text(call.func)
+
+
+def _loaded(call: ast.Call) -> Iterator[str]:
+    """Give what ``import_module("a")`` imports: a relative name where its package is the file's own, or written out."""
+    given = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "package")]
+    match given:
+        case [ast.Constant(value=str(text)), ast.Constant(value=str(package)), *_] if text.startswith("."):
+            yield package + text
+        case [ast.Constant(value=str(text)), *package] if text.strip("."):
+            yield from [text] if text[0] != "." or any(_text(one) == "__package__" for one in package) else []
+
+
+def _begun(name: ast.expr) -> Iterator[str]:
+    """Give the relative package out of which ``import_module(f".a.{name}", …)`` takes any."""
+    match name:
+        case (
+            ast.JoinedStr(values=[ast.Constant(value=str(text)), *_])
+            | ast.BinOp(left=ast.Constant(value=str(text)), op=ast.Add())
+        ) if text.startswith(".") and text.endswith("."):
+            yield text
+
+
 def _guessed(source: bytes) -> frozenset[str]:
     """Give what a file seems to import that is no Python, or newer Python: it keeps other files alive, no more."""
     found: set[str] = set()
@@ -143,6 +174,8 @@ def _imported_below(statement: ast.stmt) -> Iterator[str]:
     for node in ast.walk(statement):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield from _imported(node)
+        elif isinstance(node, ast.Call) and _called(node) in _IMPORTERS:
+            yield from _loaded(node)
 
 
 def _catches_import(handler: ast.ExceptHandler) -> bool:

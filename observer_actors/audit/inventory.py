@@ -4,7 +4,8 @@ Each file is of one kind, the first of these that holds:
 
 * *tests*: its name or folder says so;
 * *production*: reached by imports from an entry point: scripts and entry points of ``pyproject.toml``, ``setup.cfg``
-  and ``setup.py``, ``ExecStart`` of systemd's units, and ``__main__.py`` of a package that no Makefile or CI runs;
+  and ``setup.py``, the commands of systemd's units, containers, Procfiles, crontabs and supervisord, and
+  ``__main__.py`` of a package that no Makefile or CI runs;
 * *manual*: has an ``if __name__ == "__main__"``, begins with ``#!`` and a Python, is run by a Makefile, by CI or by a
   tool that knows its name, or is reached from such a file;
 * *documented*: named in the README or below ``docs``;
@@ -12,8 +13,8 @@ Each file is of one kind, the first of these that holds:
 * *dead*: nothing reaches it.
 
 Besides ``import``, a string is a way to a module: ``"a.b"``, ``"a/b.py"``, and ``f"a.b.{name}"`` to all that lies
-directly in ``a.b``. What is put together otherwise at run time is not seen: such a file looks dead, and is worth a word
-in the docs.
+directly in ``a.b``; in a command ``-m a``, ``-A a`` and ``a:app`` are too. What is put together otherwise at run time
+is not seen: such a file looks dead, and is worth a word in the docs.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Final
 
 import msgspec
 
-from observer_actors.audit.facts import NAME_CHARS_MAX, Facts
+from observer_actors.audit.facts import NAME_CHARS_MAX, Facts, facts_of
 from observer_actors.audit.scripts import Settings, settings_of
 
 PAGE: Final = "PYTHON_INVENTORY.md"
@@ -44,18 +45,30 @@ _BY_TOOLS: Final = {
     "wsgi.py": "a web server", "asgi.py": "a web server", "fabfile.py": "fabric", "tasks.py": "invoke",
 }  # fmt: skip
 _BUILD: Final = re.compile(
-    r"(?:.*/)?(?:GNUmakefile|[Mm]akefile|[Jj]ustfile|Procfile|Dockerfile[^/]*|tox\.ini|[^/]+\.(?:mk|sh))"
+    r"(?:.*/)?(?:GNUmakefile|[Mm]akefile|[Jj]ustfile|(?:[^/]+\.)?(?:Docker|Container)file[^/]*|tox\.ini|[^/]+\.(?:mk|sh))"
     r"|\.(?:ci|github|circleci)/.*|\.gitlab-ci\.yml|\.pre-commit-config\.yaml|Jenkinsfile|azure-pipelines\.yml"
 )
 _SETTINGS: Final = re.compile(r"(?:.*/)?(?:pyproject\.toml|setup\.cfg)")
-_UNIT: Final = re.compile(r"(?:.*/)?[^/]+\.service")
+_SERVED: Final = tuple((re.compile(files), re.compile(commands, re.MULTILINE)) for files, commands in (
+    (r".*\.service(?:\.in|\.j2|\.d/[^/]+\.conf)?", r"^[ \t]*(?:Exec[A-Z]\w*|Environment)[ \t]*=[ \t]*[-@:+!|]*(.*)"),
+    (r"(?:.*/)?(?:[^/]+\.)?(?:Docker|Container)file[^/]*", r"^[ \t]*(?i:CMD|ENTRYPOINT|ENV)[ \t](.*)"),
+    (r"(?:.*/)?(?:Procfile[^/]*|crontab|cron\.d/[^/]+|[^/]+\.cron(?:tab)?)", r"(.+)"),
+    (r"(?:.*/)?(?:(?:docker-)?compose[^/]*\.ya?ml|[^/]*supervisor[^/]*\.(?:conf|ini))", r"(?s)(.+)"),
+))  # fmt: skip
+"""What keeps programs running, or runs them at their time -> the commands in it, once continued lines are joined."""
 _DOCUMENT: Final = re.compile(r"(?:README|CONTRIBUTING)[^/]*|(?:.*/)?docs?/.*\.(?:md|rst|txt)")
 # From the beginning of a word: from each place in it, a long one would take hours.
 _PATH: Final = re.compile(r"(?<![\w./-])[\w./-]*\w\.py\b")
 _PROGRAM: Final = re.compile(r"(?<![\w./-])[\w.-]*/[\w./-]*\w")
-_RUN_MODULE: Final = re.compile(r"-m[ \t]+([A-Za-z_][\w.]*)")
+_RUN_MODULE: Final = re.compile(r"(?<![\w-])-[A-Za-z]*?m[ \t]*([A-Za-z_][\w.]*)")
+_APP: Final = re.compile(r"(?<![\w-])(?:-A|--app)[ \t=]+([A-Za-z_][\w.]*)|(?<![\w./:@-])([A-Za-z_]\w*):[A-Za-z_]")
+"""As celery and flask name it, and ``module:app`` of web servers; where the module has a dot, `_DOTTED` finds it."""
+_CODE: Final = re.compile(r"""(?<![\w-])-c["',\s]{0,9}("(?:[^"\\]|\\.){0,9999}"|'[^']{0,9999}')""", re.DOTALL)
+_COMMENT: Final = re.compile(r"^[ \t]*[#;].*\n", re.MULTILINE)
+_CONTINUED: Final = re.compile(r"\\\r?\n")
+_WORDS_APART: Final = re.compile(r"""["',\[\]]|\n[ \t]*-[ \t]|(?:%[A-Za-z]|\$\{?\w+\}?)(?=/)""")
+"""What stands between words, and before a path: quotes, lists of JSON and YAML; ``%h`` of systemd, variables."""
 _DOTTED: Final = re.compile(r"\b[A-Za-z_]\w*(?:\.\w+)+\b")
-_EXEC: Final = re.compile(r"^Exec[A-Z]\w*=(.*)$", re.MULTILINE)
 
 
 class Kind(StrEnum):
@@ -89,7 +102,8 @@ class Inventory(msgspec.Struct, frozen=True):
 
 def is_read(path: str) -> bool:
     """Say whether a file that is no Python has a say in this."""
-    return any(pattern.fullmatch(path) for pattern in (_BUILD, _SETTINGS, _UNIT, _DOCUMENT)) and not path.endswith(PAGE)
+    patterns = (_BUILD, _SETTINGS, _DOCUMENT, *(files for files, _ in _SERVED))
+    return any(pattern.fullmatch(path) for pattern in patterns) and not path.endswith(PAGE)
 
 
 def is_test(path: str) -> bool:
@@ -184,6 +198,13 @@ class Modules:
             if any(self._files.get(name.rsplit(".", back)[0]) for back in range(min(2, name.count(".")))):
                 yield from found
 
+    @staticmethod
+    def absolute(package: str, by: str) -> str:
+        """Give a package's name, which ends in a dot, as it is from the root on: ``.`` is the importer's own."""
+        bare = package.lstrip(".")
+        parts = by.split("/")[: -(len(package) - len(bare))]
+        return ".".join([*parts, bare]) if package.startswith(".") else package
+
     def inside(self, package: str) -> Iterable[str]:
         """Give what lies directly in a package, whose name ends in a dot."""
         return self._inside.get(package, ())
@@ -211,6 +232,11 @@ class Modules:
         """Give the files that ``python -m`` runs."""
         yield from self.imported(module, "")
         yield from self._files.get(f"{module}.__main__", ())
+
+    def app(self, module: str) -> Iterator[str]:
+        """Give the files that ``celery -A`` and the like load."""
+        yield from self.imported(module, "")
+        yield from self._files.get(f"{module}.celery", ())
 
     def _relative(self, name: str, by: str) -> Iterator[str]:
         bare = name.lstrip(".")
@@ -309,7 +335,8 @@ def reached_from(roots: Iterable[str], files: Mapping[str, Facts]) -> set[str]:
 
 def _reached_by(path: str, facts: Facts, modules: Modules) -> set[str]:
     found = {file for name in facts.imports for file in modules.imported(name, path)}
-    found |= {name for name in facts.names if name.endswith(".")}  # a whole package: too many to be written out here
+    # Of a whole package there are too many to be written out here.
+    found |= {modules.absolute(name, path) for name in facts.names if name.endswith(".")}
     return found | {file for name in facts.names for file in modules.named(name, path)}
 
 
@@ -362,10 +389,11 @@ def _entries(settings: Mapping[str, Settings], texts: Mapping[str, str], modules
         else:
             yield from ((file, why) for file in modules.imported(entry.target.partition(":")[0].strip(), path)
                         if PurePosixPath(file).name != "__init__.py")  # fmt: skip
-    for unit, text in texts.items():
-        if _UNIT.fullmatch(unit):
-            for command in _EXEC.findall(text):
-                yield from ((file, f"unit {unit}") for file in _run_by(command, modules))
+    for path, text in texts.items():
+        why = f"unit {path}" if ".service" in path else f"started by {path}"
+        for commands in (commands for files, commands in _SERVED if files.fullmatch(path)):
+            for command in commands.findall(_CONTINUED.sub(" ", _COMMENT.sub("", text))):
+                yield from ((file, why) for file in _run_by(command, modules))
 
 
 def _by_hand(files: Mapping[str, Facts], texts: Mapping[str, str], modules: Modules) -> Iterator[tuple[str, str]]:
@@ -380,8 +408,14 @@ def _by_hand(files: Mapping[str, Facts], texts: Mapping[str, str], modules: Modu
 
 def _run_by(text: str, modules: Modules) -> Iterator[str]:
     finders: tuple[tuple[re.Pattern[str], Callable[[str], Iterator[str]]], ...] = (
-        (_PATH, modules.at), (_PROGRAM, modules.at), (_RUN_MODULE, modules.run),
+        (_PATH, modules.at), (_PROGRAM, modules.at), (_RUN_MODULE, modules.run), (_APP, modules.app),
+        (_DOTTED, modules.named),
     )  # fmt: skip
+    joined = _CONTINUED.sub(" ", text)
+    bare = _WORDS_APART.sub(" ", joined)
     for pattern, find in finders:
-        for name in set(pattern.findall(text)):
+        for name in {found[found.lastindex or 0] for found in pattern.finditer(bare)}:
             yield from find(name)
+    for code in _CODE.findall(joined):
+        facts = facts_of(code[1:-1].replace('\\"', '"').encode())
+        yield from (file for name in facts.imports for file in modules.imported(name, ""))

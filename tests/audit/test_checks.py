@@ -44,6 +44,29 @@ def test_a_new_file_that_nothing_imports(repository: Repository) -> None:
     assert said(repository) == [("warn", "a new file that nothing imports", "shop/forgotten.py")]
 
 
+def test_a_new_file_that_a_unit_starts(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, {"README": "x"})
+    repository.branch()
+    unit = "[Service]\nExecStart=/opt/venv/bin/gunicorn \\\n    -w 2 sub.new:app\n"
+    repository.commit({"sub/new.py": "app = 1\n", "deploy/web.service": unit, "sub/other.py": ""})
+    assert said(repository) == [("warn", "a new file that nothing imports", "sub/other.py")]
+
+
+def test_a_deleted_file_that_is_imported_by_its_name(repository: Repository) -> None:
+    load = "import importlib\n\nimportlib.import_module('.orders', __package__)\n"
+    caught = "try:\n    importlib.import_module('shop.orders')\nexcept ImportError:\n    pass\n"
+    repository.commit({"shop/cli.py": load, "tests/test_orders.py": caught}, without=("shop/orders.py",))
+    assert said(repository) == [("block", "shop/cli.py still imports it", "shop/orders.py")]
+
+
+def test_what_was_loaded_from_a_folder_is_not_all_that_lies_at_the_root(tmp_path: Path) -> None:
+    load = "import_module(f'.{name}', __package__)\n"
+    repository = Repository(tmp_path, {"a/load.py": load, "a/x.py": "", "b/x.py": "", "root.py": ""})
+    repository.branch()
+    repository.commit({"a/load.py": ""})
+    assert said(repository) == [("warn", "nothing imports it any more: a/load.py did", "a/x.py")]
+
+
 def test_a_file_that_the_change_leaves_without_an_importer(repository: Repository) -> None:
     repository.commit(
         {"shop/cli.py": '"""The command line."""\n\n\ndef main():\n    pass\n', "tests/test_orders.py": ""}

@@ -44,6 +44,12 @@ SCRIPT = {"pyproject.toml": '[project.scripts]\nrun = "a.cli:main"\n', "a/__init
         ({"a/cli.py": 'run(["x", "a/b.py"])', "a/b.py": ""}, ["a/b.py"]),
         ({"a/cli.py": 'load(f"a.c.{name}")', "a/c/__init__.py": "", "a/c/d.py": "", "a/c/e.py": "from a.c import d"},
          ["a/c/d.py", "a/c/e.py"]),
+        ({"a/cli.py": 'import_module(".b", __package__)', "a/b.py": ""}, ["a/b.py"]),
+        ({"a/cli.py": 'importlib.import_module(".c", package="a.b")', "a/b/c.py": ""}, ["a/b/c.py"]),
+        ({"a/cli.py": '__import__("b")', "b.py": ""}, ["b.py"]),
+        ({"a/cli.py": "import a.b.c", "a/b/c.py": 'import_module(f".{n}", __package__)', "a/b/d.py": ""}, ["a/b/d.py"]),
+        ({"a/cli.py": 'import_module(".b." + name, __package__)', "a/b/c.py": ""}, ["a/b/c.py"]),
+        ({"a/cli.py": "import a.b", "a/b/__init__.py": "pkgutil.iter_modules(__path__)", "a/b/c.py": ""}, ["a/b/c.py"]),
         ({"a/cli.py": "import \\\n    a.b as c, os", "a/b.py": ""}, ["a/b.py"]),
         ({"a/cli.py": "import a.b.c", "a/b/c.py": ""}, ["a/b/c.py"]),
         ({"a/cli.py": 'run("x/run.py")', "x/run.py": "import b.c", "x/b/c.py": "import b.d", "x/b/d.py": ""},
@@ -70,11 +76,66 @@ def test_what_an_entry_point_reaches_is_production(files: dict[str, str], reache
         ("pyproject.toml", '[tool.setuptools]\nscript-files = ["m.py"]\n'),
         ("systemd/x.service", "[Service]\nExecStart=/usr/bin/python3 -u -m m --flag\n"),
         ("systemd/x.service", "[Service]\nExecStartPre=/opt/app/m.py\n"),
+        ("systemd/x.service", "[Service]\nExecStartPre=-/opt/app/m.py\n"),
+        ("systemd/x.service", "[Service]\nExecStart = %h/app/m.py\n"),
+        ("systemd/x.service", "[Service]\nExecStart=/bin/env ${APP}/m.py\n"),
+        ("systemd/x.service", '[Service]\nExecStart="/usr/bin/python3" "-m" "m"\n'),
+        ("systemd/x.service", "[Service]\nExecStart=/usr/bin/python3 \\\n# why\n    -u \\\n    m.py\n"),
+        ("systemd/x.service", "[Service]\nExecStart=/usr/bin/python3 -mm\n"),
+        ("systemd/x.service", "[Service]\nExecStart=/usr/bin/python3 -Im m\n"),
+        ("systemd/x.service", "[Service]\nExecStart=/usr/bin/python3 -c 'from m import x; x(\"y\")'\n"),
+        ("systemd/x.service", "[Service]\nExecStart=/opt/venv/bin/gunicorn -w 2 m:app\n"),
+        ("systemd/x.service", "[Service]\nExecStart=/opt/venv/bin/uvicorn 'm:made()' --factory\n"),
+        ("systemd/x.service", "[Service]\nExecStart=/opt/venv/bin/celery -A m worker\n"),
+        ("systemd/x.service", "[Service]\nExecStart=/opt/venv/bin/flask --app=m run\n"),
+        ("systemd/x.service.d/more.conf", "[Service]\nExecStart=\nExecStart=/opt/app/m.py\n"),
+        ("Dockerfile", 'FROM python:3.11\nCMD ["gunicorn", "--bind", ":80", "m:app"]\n'),
+        ("web.Dockerfile", "FROM python:3.11\nentrypoint python \\\n    -m m\n"),
+        ("Procfile", "web: gunicorn m:app --log-file -\n"),
+        ("deploy/crontab", "# m h dom mon dow\n0 4 * * * cd /opt/app && python3 m.py\n"),
+        ("docker-compose.yml", "services:\n  web:\n    command: uvicorn m:app --port 80\n"),
+        ("compose.prod.yaml", "services:\n  web:\n    command:\n      - python\n      - -m\n      - m\n"),
+        ("deploy/supervisord.conf", "[program:web]\ncommand=/opt/venv/bin/gunicorn m:app\n"),
     ],
 )
 def test_every_kind_of_entry_point(path: str, text: str) -> None:
     assert kinds({path: text, "m.py": "import n", "n.py": ""}) == {"m.py": "production", "n.py": "production"}
     assert kinds({path: "[x", "m.py": ""}) == {"m.py": "dead"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "uvicorn app.a:app",
+        "dramatiq app.a",
+        "arq app.a.Settings",
+        "celery -A app.a worker",
+        "python3 -mapp.a",
+        'python3 -c "import app.a as a; a.run()"',
+        'sh -c "exec gunicorn app.a:app"',
+    ],
+)
+def test_a_module_of_a_package_in_a_command(command: str) -> None:
+    files = {"app/__init__.py": "", "app/a.py": "from . import b", "app/b.py": "", "app/c.py": ""}
+    served = dict.fromkeys(("app/__init__.py", "app/a.py", "app/b.py"), "production") | {"app/c.py": "dead"}
+    for path, text in (("x.service", f"[Service]\nExecStart=/opt/bin/{command}\n"), ("Procfile", f"w: {command}\n")):
+        assert kinds(files | {path: text}) == served
+    by_make = {path: kind.replace("production", "manual") for path, kind in served.items()}
+    assert kinds(files | {"Makefile": f"run:\n\t{command}\n"}) == by_make
+
+
+def test_what_a_command_does_not_name_is_not_served() -> None:
+    files = {"m.py": "", "n.py": "", "tar.py": ""}
+    texts = {
+        "x.service": "[Unit]\nDescription=m:app\n[Service]\n#ExecStart=python m.py\nExecStart=/bin/tail -f n.tar\n",
+        "Dockerfile": "FROM python:3.11\nLABEL x=n:1\nCMD http://n:80/ --m n\n",
+    }
+    assert set(kinds(files | texts).values()) == {"dead"}
+
+
+def test_celery_finds_its_module_in_a_package() -> None:
+    files = {"p/__init__.py": "", "p/celery.py": "import p.tasks", "p/tasks.py": ""}
+    assert set(kinds(files | {"Procfile": "w: celery -A p worker\n"}).values()) == {"production"}
 
 
 @pytest.mark.parametrize(
