@@ -30,6 +30,8 @@ _SAFE: Final = (
     "-c", "protocol.allow=never", "-c", "log.showSignature=false",
 )  # fmt: skip
 _SAID_CHARS_MAX: Final = 300
+OWN_FOLDERS: Final = ("_auditor", "_kb", "_observer")
+"""Of a data directory. It may lie in the tree, and an audit is not part of what the next one looks at."""
 
 
 class AuditFailed(ObserverError):
@@ -69,8 +71,9 @@ class Git:
         return self._line("merge-base", one, other, may_fail=True)
 
     def files(self) -> list[str]:
-        """Give the paths of what is tracked, and of what is neither tracked nor ignored."""
-        said = self._run("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        """Give the paths of what is tracked, and of what is neither tracked, nor ignored, nor ours."""
+        ours = (f"--exclude={name}/" for name in OWN_FOLDERS)
+        said = self._run("ls-files", "-z", "--cached", "--others", "--exclude-standard", *ours)
         return sorted({os.fsdecode(path) for path in said.split(b"\0") if path})
 
     def tree(self, commit: str) -> dict[str, Blob]:

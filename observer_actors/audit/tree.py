@@ -13,14 +13,14 @@ from typing import Final
 import msgspec
 
 from observer_actors.audit.checks import Change
-from observer_actors.audit.git import AuditFailed, Blob, Git
+from observer_actors.audit.git import OWN_FOLDERS, AuditFailed, Blob, Git
 from observer_actors.visible import cut
 
 FILE_BYTES_MAX: Final = 1024 * 1024
 """A larger file is no source that a person wrote. It is left out, and counted."""
 TREE_BYTES_MAX: Final = 256 * 1024 * 1024
 FILES_MAX: Final = 50_000
-_NOT_WALKED: Final = frozenset({"node_modules", "__pycache__", "build", "dist", "site-packages"})
+_NOT_WALKED: Final = frozenset({"node_modules", "__pycache__", "build", "dist", "site-packages", *OWN_FOLDERS})
 
 
 class Tree(msgspec.Struct, frozen=True):

@@ -104,6 +104,26 @@ def test_without_a_daemon_the_file_is_the_history(repository: Repository, tmp_pa
     assert len(list((data_dir / "_auditor" / "verdicts").iterdir())) == 1
 
 
+@pytest.mark.parametrize("with_git", [True, False])
+def test_what_an_audit_leaves_in_the_tree_is_no_part_of_the_next_one(repository: Repository, *, with_git: bool) -> None:
+    if not with_git:
+        (repository.root / ".git").rename(repository.root.parent / "git-of-it")
+    (repository.root / "data").mkdir()
+    (repository.root / "data" / "own.py").write_text("x = 1\n")
+    said = [msgspec.json.decode(typed("audit", "--json", "--url", AWAY, cwd=repository.root).stdout) for _ in range(3)]
+    assert (repository.root / "data" / "_kb" / "outcomes.jsonl").exists(), "the default is ./data"
+    signature = said[0]["signature"]
+    assert [(one["signature"], one["changed"], one["uncommitted"]) for one in said] == [
+        (signature, int(with_git), with_git)
+    ] * 3
+    assert [one["history"]["same"]["audits"] for one in said] == [0, 1, 2]
+    if with_git:
+        repository.git("add", "data/own.py")
+        repository.git("commit", "-q", "-m", "m")
+        committed = msgspec.json.decode(typed("audit", "--json", "--url", AWAY, cwd=repository.root).stdout)
+        assert (committed["changed"], committed["uncommitted"]) == (1, False)
+
+
 def test_a_verdict_that_cannot_be_kept_is_an_error_of_its_own(repository: Repository, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("no folder")
     ended = typed("audit", str(repository.root), "--url", AWAY, "--data-dir", str(tmp_path / "data"))
