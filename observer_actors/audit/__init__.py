@@ -6,8 +6,8 @@ objects. The pure parts decide: `inventory`, `checks`, `page`.
 
 from __future__ import annotations
 
-from observer_actors.audit.auditor import Audit, Audited, audit, judge
+from observer_actors.audit.auditor import Audit, Audited, audit, inventory_of, judge
 from observer_actors.audit.git import AuditFailed
 from observer_actors.audit.page import inventory_page
 
-__all__ = ["Audit", "AuditFailed", "Audited", "audit", "inventory_page", "judge"]
+__all__ = ["Audit", "AuditFailed", "Audited", "audit", "inventory_of", "inventory_page", "judge"]

@@ -19,7 +19,7 @@ from observer_actors.audit.facts import Facts, facts_of, is_python
 from observer_actors.audit.git import AuditFailed, Git
 from observer_actors.audit.inventory import Inventory, Kind, is_read, take_inventory
 from observer_actors.audit.page import summary_page
-from observer_actors.audit.tree import changes, find_git, read_tree
+from observer_actors.audit.tree import Tree, changes, find_git, read_tree
 from observer_actors.client import Verdict
 from observer_actors.errors import ObserverError
 from observer_actors.kb.history import AuditHistory, told
@@ -31,6 +31,8 @@ READING_SECONDS_MAX: Final = 300.0
 """For all files; one of a megabyte, made for it, takes some seconds."""
 PARSING_BYTES_MAX: Final = 1024 * 1024 * 1024
 _BASES: Final = ("origin/HEAD", "origin/main", "main", "origin/master", "master")
+_TARGETS: Final = ("GITHUB_BASE_REF", "CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "CHANGE_TARGET")
+"""Where GitHub, GitLab and Jenkins say what is to be merged into."""
 _PULL_REQUEST: Final = re.compile(r"refs/pull/(\d+)/.*")
 _NO_SIGNATURE: Final = re.compile(r"[^A-Za-z0-9._/@#+-]+")
 
@@ -90,7 +92,7 @@ def audit(root: Path, *, base: str = "", signature: str = "", environment: Mappi
     :param root: a folder; only what lies in it is looked at. Where it is no git repository, there is no change.
     :param base: a revision; by default what CI names, else the main branch, else nothing.
     :param signature: by default made of the pull request that CI names, or the branch, and the commit.
-    :raises AuditFailed: no folder, no such revision, or more than can be looked at.
+    :raises AuditFailed: no folder, no such revision, a base that was not fetched, or more than can be looked at.
     :raises SignatureUnusable: no audit could be filed under it.
     """
     started = time.monotonic()
@@ -100,11 +102,7 @@ def audit(root: Path, *, base: str = "", signature: str = "", environment: Mappi
             hint="such as pr6-7fe47bab; leave it out, and it is made of what CI or git say",
         )
     git = find_git(root)
-    tree = read_tree(root, git)
-    with _memory_bounded():
-        facts = _facts(tree.files, started + READING_SECONDS_MAX)
-    texts = {path: data.decode("utf-8", "replace") for path, data in tree.files.items() if is_read(path)}
-    inventory = take_inventory(facts, texts)
+    tree, facts, inventory = _looked_at(root, git)
     head = git.commit("HEAD") if git else ""
     parted = _base(git, head, base, environment) if git else ""
     if base and not git:
@@ -124,6 +122,19 @@ def audit(root: Path, *, base: str = "", signature: str = "", environment: Mappi
         findings=findings,
         seconds=time.monotonic() - started,
     )
+
+
+def inventory_of(root: Path) -> Inventory:
+    """Take the inventory of a tree as it lies there, whatever it has come from. Blocks; raises as `audit` does."""
+    return _looked_at(root, find_git(root))[2]
+
+
+def _looked_at(root: Path, git: Git | None) -> tuple[Tree, dict[str, Facts], Inventory]:
+    tree = read_tree(root, git)
+    with _memory_bounded():
+        facts = _facts(tree.files, time.monotonic() + READING_SECONDS_MAX)
+    texts = {path: data.decode("utf-8", "replace") for path, data in tree.files.items() if is_read(path)}
+    return tree, facts, take_inventory(facts, texts)
 
 
 def _facts(files: Mapping[str, bytes], until: float) -> dict[str, Facts]:
@@ -204,15 +215,20 @@ def _hash_of(files: Mapping[str, bytes]) -> str:
 
 
 def _base(git: Git, head: str, given: str, environment: Mapping[str, str]) -> str:
-    """Give the commit at which the tree parted from what it is to be merged into; "" for none."""
+    """Give the commit at which the tree parted from what it is to be merged into; "" for none.
+
+    What was meant to be there, and what a cut history lacks, is no reason to look at less: that would approve too much.
+    """
     if not head:
         return ""
-    target = environment.get("GITHUB_BASE_REF") or environment.get("CI_MERGE_REQUEST_TARGET_BRANCH_NAME") or ""
-    named = [given] if given else [*([f"origin/{target}", target] if target else []), *_BASES]
+    target = next(filter(None, map(environment.get, _TARGETS)), "")
+    named = [given] if given else [f"origin/{target}", target] if target else _BASES
     commit = next(filter(None, map(git.commit, named)), "")
-    if given and not commit:
-        raise AuditFailed(f"--base {given[:100]!a} is no commit here", hint="a branch, a tag or a hash; fetched?")
     parted = git.merge_base(commit, head) if commit else ""
-    if given and not parted:
-        raise AuditFailed(f"--base {given[:100]!a} has nothing in common with HEAD", hint="fetch the whole history")
-    return parted
+    if parted or not (given or target or git.is_shallow()):
+        return parted
+    meant = f"--base {given[:100]!a}" if given else f"CI's base {target[:100]!a}" if target else "the main branch"
+    raise AuditFailed(
+        f"{meant} {'has nothing in common with HEAD' if commit else 'is no commit here'}",
+        hint="fetch the whole history (fetch-depth: 0); --base takes a branch, a tag or a hash: HEAD for no change",
+    )

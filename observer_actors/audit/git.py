@@ -70,6 +70,10 @@ class Git:
         """Give the commit at which two parted; "" when they have none in common that is here."""
         return self._line("merge-base", one, other, may_fail=True)
 
+    def is_shallow(self) -> bool:
+        """Say whether the history was cut when it was fetched."""
+        return self._line("rev-parse", "--is-shallow-repository") == "true"
+
     def files(self) -> list[str]:
         """Give the paths of what is tracked, and of what is neither tracked, nor ignored, nor ours."""
         ours = (f"--exclude={name}/" for name in OWN_FOLDERS)

@@ -10,7 +10,7 @@ import msgspec
 import trio
 from cyclopts import Parameter
 
-from observer_actors.audit import Audit, Audited, audit, inventory_page, judge
+from observer_actors.audit import Audit, Audited, audit, inventory_of, inventory_page, judge
 from observer_actors.client import report_verdict
 from observer_actors.client._places import data_directory
 from observer_actors.commands._options import ApiOptions, Folder, JsonFlag
@@ -68,10 +68,10 @@ def audit_(
     inventory
         Give the inventory alone, as a page of Markdown: no verdict.
     """
-    audited = audit(path, base=base, signature=signature)
     if inventory:
-        sys.stdout.write(inventory_page(audited.inventory))
+        sys.stdout.write(inventory_page(inventory_of(path)))
         return 0
+    audited = audit(path, base=base, signature=signature)
     outcome = judge(audited, _history(api, audited, data_dir))
     if not dry_run:
         _report(outcome, api, data_dir)

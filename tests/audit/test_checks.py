@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from observer_actors.audit import AuditFailed, audit, inventory_page, judge
+from observer_actors.audit import AuditFailed, audit, inventory_of, inventory_page, judge
 from observer_actors.audit.checks import overall_of
 from observer_actors.kb import AuditRow, Finding, FindingCounts, history_of
 from tests.audit.repository import Repository
@@ -380,6 +380,63 @@ def test_histories_without_a_common_commit(repository: Repository) -> None:
     assert audit(repository.root, environment={}).base == ""
     with pytest.raises(AuditFailed, match="nothing in common"):
         audit(repository.root, base="main", environment={})
+
+
+@pytest.fixture
+def shallow(repository: Repository, tmp_path: Path) -> Repository:
+    """A clone of one commit, as CI makes it: of a branch that deletes what is still imported."""
+    repository.commit(without=("shop/orders.py",))
+    repository.git("switch", "-q", "main")
+    made = Repository.__new__(Repository)
+    made.root = tmp_path / "shallow"
+    made.root.mkdir()
+    made.git("clone", "-q", "--depth", "1", "-b", "work", f"file://{repository.root}", ".")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        (
+            {"GITHUB_BASE_REF": "main", "GITHUB_REF": "refs/pull/6/merge"},
+            "CI's base 'main' is no commit",
+        ),
+        ({"CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main"}, "CI's base 'main' is no commit"),
+        ({"CHANGE_TARGET": "main"}, "CI's base 'main' is no commit"),
+        ({}, "the main branch is no commit"),
+    ],
+)
+@pytest.mark.parametrize("is_detached", [True, False])
+def test_what_has_no_base_because_it_was_not_fetched_is_not_judged(
+    shallow: Repository, environment: dict[str, str], said: str, *, is_detached: bool
+) -> None:
+    if is_detached:
+        shallow.git("checkout", "-q", "--detach")
+        shallow.git("branch", "-q", "-D", "work")
+    with pytest.raises(AuditFailed, match=said) as caught:
+        audit(shallow.root, environment=environment)
+    assert "fetch-depth: 0" in caught.value.hint
+    shallow.git("fetch", "-q", "--depth", "1", "origin", "main:refs/remotes/origin/main")
+    with pytest.raises(AuditFailed, match="has nothing in common with HEAD"):
+        audit(shallow.root, environment=environment)
+    assert inventory_of(shallow.root).items, "it needs no base"
+    assert audit(shallow.root, base="HEAD", environment=environment).changed == 0
+    shallow.git("fetch", "-q", "--unshallow")
+    findings = audit(shallow.root, environment=environment).findings
+    assert ("block", "shop/orders.py") in {(one.severity, one.file) for one in findings}
+
+
+def test_a_shallow_clone_of_the_main_branch_is_looked_at_itself(repository: Repository, tmp_path: Path) -> None:
+    repository.git("switch", "-q", "main")
+    repository.git("clone", "-q", "--depth", "1", f"file://{repository.root}", str(tmp_path / "clone"))
+    assert audit(tmp_path / "clone", environment={}).changed == 0
+
+
+def test_a_base_that_ci_names_is_not_exchanged_for_another(repository: Repository) -> None:
+    with pytest.raises(AuditFailed, match="'release/2' is no commit"):
+        audit(repository.root, environment={"GITHUB_BASE_REF": "release/2"})
+    repository.git("branch", "release/2")
+    assert audit(repository.root, environment={"GITHUB_BASE_REF": "release/2"}).base
 
 
 def test_a_repository_without_a_commit(tmp_path: Path) -> None:
