@@ -24,6 +24,7 @@ from observer_actors.client import Verdict
 from observer_actors.errors import ObserverError
 from observer_actors.kb.history import AuditHistory, told
 from observer_actors.kb.rows import SIGNATURE_CHARS_MAX, Finding
+from observer_actors.visible import cut
 
 COMMIT_DIGITS: Final = 8
 ONE_LINER_FINDINGS: Final = 3
@@ -92,7 +93,8 @@ def audit(root: Path, *, base: str = "", signature: str = "", environment: Mappi
     :param root: a folder; only what lies in it is looked at. Where it is no git repository, there is no change.
     :param base: a revision; by default what CI names, else the main branch, else nothing.
     :param signature: by default made of the pull request that CI names, or the branch, and the commit.
-    :raises AuditFailed: no folder, no such revision, a base that was not fetched, or more than can be looked at.
+    :raises AuditFailed: no folder, no Python in it, no such revision, a base that was not fetched, or more than can be
+        looked at.
     :raises SignatureUnusable: no audit could be filed under it.
     """
     started = time.monotonic()
@@ -108,6 +110,9 @@ def audit(root: Path, *, base: str = "", signature: str = "", environment: Mappi
     if base and not git:
         raise AuditFailed(f"{root} is no git repository: there is nothing to compare with", hint="leave --base out")
     changed: list[Change] = changes(tree, git, parted) if git and parted else []
+    if not inventory.items and not any(is_python(change.path, change.before) for change in changed):
+        hint = "name the folder of a Python project; what git ignores, virtual environments and build are passed over"
+        raise AuditFailed(f"there is no Python file in {cut(str(root), 100)}, nor was there one", hint=hint)
     pending = bool(git and head and (changed if parted == head else changes(tree, git, head)))
     with _memory_bounded():
         findings = check(inventory, facts, changed, sorted(tree.left_out), [*tree.files, *tree.left_out])
@@ -165,7 +170,7 @@ def judge(audited: Audited, history: AuditHistory) -> Audit:
     verdict = Verdict(
         signature=audited.signature,
         overall=overall,
-        one_liner=_one_liner(grave, audited, said),
+        one_liner=_one_liner(grave, audited),
         findings=tuple(findings),
         duration_ms=round(audited.seconds * 1_000),
     )
@@ -180,14 +185,13 @@ def judge(audited: Audited, history: AuditHistory) -> Audit:
     return Audit(verdict=verdict, audited=audited, history=history, markdown=markdown)
 
 
-def _one_liner(grave: list[Finding], audited: Audited, said: str) -> str:
+def _one_liner(grave: list[Finding], audited: Audited) -> str:
+    """Say what this audit found: the next one quotes it, so what earlier ones said does not belong here."""
     if not grave:
-        found = f"nothing against {audited.changed} changed files" if audited.base else "nothing against the tree"
-    else:
-        first = [f"{finding.file}: {finding.title}".removeprefix(": ") for finding in grave[:ONE_LINER_FINDINGS]]
-        more = len(grave) - ONE_LINER_FINDINGS
-        found = "; ".join([*first, *([f"and {more} more"] if more > 0 else [])])
-    return found + (f" ({said})" if said else "")
+        return f"nothing against {audited.changed} changed files" if audited.base else "nothing against the tree"
+    first = [f"{finding.file}: {finding.title}".removeprefix(": ") for finding in grave[:ONE_LINER_FINDINGS]]
+    more = len(grave) - ONE_LINER_FINDINGS
+    return "; ".join([*first, *([f"and {more} more"] if more > 0 else [])])
 
 
 def signature_of(

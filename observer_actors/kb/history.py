@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from observer_actors.kb.rows import AuditRow, FindingCounts
+from observer_actors.visible import cut
 
 OVERALLS_MAX: Final = 20
 OTHER: Final = "other"
@@ -114,5 +115,5 @@ def told(history: AuditHistory) -> str:
             parts.append(f"{who} was {times} in {tally.audits} earlier audit{'s' * (tally.audits > 1)}")
     last = next((row for row in history.newest if not row.ok), None)
     if parts and last is not None:
-        parts.append(f"last for: {last.one_liner[:TOLD_CHARS_MAX] or last.overall}")
+        parts.append(f"last for: {cut(last.one_liner, TOLD_CHARS_MAX) or last.overall}")
     return "; ".join(parts)

@@ -57,6 +57,11 @@ def test_the_three_writes_and_what_the_next_audit_knows(daemon: Served, reposito
     assert f"- {told}\n" in second.stdout
     assert f"| info |  | {told} |\n" in second.stdout
 
+    rows = daemon.json("/kb/outcomes", signature=signature)["outcomes"]
+    assert [row["one_liner"] for row in rows] == ["shop/dead.py: a new file that nothing imports"] * 2, (
+        "not the history"
+    )
+
     repository.commit({"shop/orders.py": "from shop import dead\n", "tests/test_dead.py": ""})
     third = ci(repository, daemon)
     assert third.returncode == 0
@@ -135,6 +140,26 @@ def test_a_verdict_that_cannot_be_kept_is_an_error_of_its_own(repository: Reposi
 def test_what_cannot_be_audited_exits_66(repository: Repository, arguments: tuple[str, ...]) -> None:
     ended = typed("audit", *arguments, "--dry-run", "--url", AWAY, cwd=repository.root)
     assert (ended.returncode, ended.stdout) == (66, "")
+
+
+@pytest.mark.parametrize("files", [{}, {"notes.txt": "x"}, {".venv/pyvenv.cfg": "", ".venv/lib/a.py": ""}])
+def test_where_there_is_no_python_nothing_is_approved(tmp_path: Path, files: dict[str, str]) -> None:
+    root = tmp_path / "empty"
+    root.mkdir()
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    ended = typed("audit", str(root), "--url", AWAY, "--data-dir", str(tmp_path / "data"))
+    assert (ended.returncode, ended.stdout) == (66, "")
+    assert "there is no Python file in " in ended.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_change_that_deletes_the_last_python_file_is_judged(repository: Repository) -> None:
+    paths = repository.git("ls-files", "*.py").splitlines()
+    repository.commit(without=tuple(paths))
+    ended = typed("audit", str(repository.root), "--dry-run", "--url", AWAY)
+    assert (ended.returncode, "- 0 Python files, 4 changed since " in ended.stdout) == (0, True)
 
 
 @pytest.mark.parametrize("signature", ["x" * 201, "two\nlines"])
