@@ -300,7 +300,7 @@ class Daemon:
         self.librarian = Librarian(
             self.feeds["librarian"],
             self.commits,
-            OutcomesIndex(data_dir, disk),
+            OutcomesIndex(data_dir, disk, secrets=compiled_secrets(settings.secrets.extra)),
             path=data_dir / "_observer" / "librarian.json",
             disk=self._disk,
             in_thread=around.in_thread,

@@ -31,6 +31,7 @@ from observer_actors.kb import (
 )
 from observer_actors.kb import index as index_module
 from observer_actors.op import Op, time_us
+from observer_actors.secrets import compiled_secrets
 from tests.fakes.disk import FakeDisk
 
 ALL = OutcomeFilter(limit=1_000)
@@ -321,6 +322,33 @@ def test_reading_piece_by_piece_finds_what_reading_at_once_does(
     assert index.find(ALL) == whole
     audits = [each for each in whole.rows if isinstance(each, AuditRow)]
     assert audits[::-1] == read_audit_rows(folder).rows
+
+
+KEY = "AKIA" + "Q3EGRIWXF5ZCT7LM"
+
+
+def test_what_another_program_appended_is_held_without_its_secrets(tmp_path: Path) -> None:
+    append_row(
+        tmp_path, row(1, overall="block", ok=False, one_liner=f"the key {KEY} in .env", signature="pr6-7fe47bab")
+    )
+    append_row(tmp_path, row(2, id=f"id-{KEY}"))
+    append_row(tmp_path, row(3, id=f"id-{KEY}"))
+    with outcomes_path(tmp_path).open("ab") as file:
+        file.write(msgspec.json.encode({"kind": "deploy", "signature": f"x-{KEY}"}) + b"\n")
+        file.write(msgspec.json.encode(row(4, one_liner=f"{KEY} " * 2_001)) + b"\n")
+    index = OutcomesIndex(tmp_path)
+    page = index.find(ALL)
+    assert KEY not in repr(page) + repr(index.history("pr6-7fe47bab", newest=9))
+    assert page.rows[3].one_liner == "the key [redacted:api_key] in .env"  # type: ignore[attr-defined]
+    assert page.rows[0] == OutcomeRow(kind="deploy", signature="x-[redacted:api_key]")
+    assert [row.id for row in page.rows[1:3]] == ["", ""], "a marker would make the two one"  # type: ignore[attr-defined]
+    assert page.damaged == 1, "nobody's row holds so many"
+
+
+def test_the_rules_of_the_operator_hold_for_the_index_too(tmp_path: Path) -> None:
+    append_row(tmp_path, row(1, one_liner="badge ZZ-1234"))
+    (held,) = OutcomesIndex(tmp_path, secrets=compiled_secrets((r"badge=ZZ-\d+",))).find(ALL).rows
+    assert "ZZ-1234" not in repr(held)
 
 
 def test_what_a_terminal_would_obey_is_escaped_in_the_file(tmp_path: Path) -> None:

@@ -7,22 +7,26 @@ are known.
 One outcome told twice is one row. Mostly the ``id`` says so. A verdict without an id, whose auditor appends its row
 by itself as the seed's do, is recognised by its signature and time (`TWINS_S`): the auditor's own row says more, and
 counts.
+
+The file is shared, and what other programs append nobody has searched: a row is held without its secrets.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
+from observer_actors.errors import EventTooComplex
 from observer_actors.journal.files import Disk, PosixDisk, translated
 from observer_actors.kb.files import append_rows, outcomes_path
 from observer_actors.kb.history import AuditHistory, history_of
 from observer_actors.kb.rows import MADE_ID, AuditRow, OutcomeRow, decode_row
 from observer_actors.op import time_us
+from observer_actors.secrets import Secrets, compiled_secrets
 
 ROWS_MAX: Final = 10_000
 HELD_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -82,12 +86,14 @@ class OutcomesIndex:
     """See the module. Every method but the constructor blocks; not for two threads at once.
 
     :param disk: what else appends to the file must not matter to it: `PosixDisk` with ``shared``.
+    :param secrets: the rules for what is held; by default those that are built in.
     """
 
-    def __init__(self, data_dir: Path, disk: Disk | None = None) -> None:
+    def __init__(self, data_dir: Path, disk: Disk | None = None, *, secrets: Secrets | None = None) -> None:
         self._data_dir = data_dir
         self._path = outcomes_path(data_dir)
         self._disk = disk or PosixDisk(shared=True)
+        self._secrets = secrets or compiled_secrets()
         self._forget()
 
     def add(self, rows: Iterable[AuditRow]) -> int:
@@ -180,6 +186,8 @@ class OutcomesIndex:
 
     def _note(self, place: int, line: bytes) -> None:
         row = decode_row(line)
+        if isinstance(row, OutcomeRow) and self._secrets.may_be_in(line):
+            row = _without_secrets(row, self._secrets)
         if row is None or row == "damaged":
             self._damaged += row is not None
             return
@@ -217,6 +225,18 @@ class OutcomesIndex:
             return None
         at_us = time_us(row.timestamp) if row.timestamp else None
         return next((held for held in self._twins.get(row.signature, ()) if _are_twins(held, row, at_us)), None)
+
+
+def _without_secrets(row: OutcomeRow, secrets: Secrets) -> OutcomeRow | Literal["damaged"]:
+    """Take them out of all texts; an id that holds one is none, for a marker would make others its duplicates."""
+    texts = {name: value for name in row.__struct_fields__ if isinstance(value := getattr(row, name), str)}
+    try:
+        clean = {name: secrets.text(text, Counter()) for name, text in texts.items()}
+    except EventTooComplex:
+        return "damaged"
+    if clean.get("id") != texts.get("id"):
+        clean["id"] = ""
+    return msgspec.structs.replace(row, **clean)
 
 
 def _are_twins(held: _Held, row: AuditRow, at_us: int | None) -> bool:

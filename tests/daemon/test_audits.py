@@ -115,6 +115,19 @@ def test_pages_filters_and_mistakes(daemon: Served) -> None:
     assert daemon.json("/kb/history", sig="never-0000000")["same"]["audits"] == 0
 
 
+def test_a_row_that_another_program_appended_is_given_without_its_secrets(daemon: Served) -> None:
+    key = "AKIA" + "Q3EGRIWXF5ZCT7LM"
+    append_row(daemon.data_dir, AuditRow(kind="audit", signature="foreign", overall="block", one_liner=f"found {key}"))
+    with outcomes_path(daemon.data_dir).open("ab") as file:
+        file.write(msgspec.json.encode({"kind": "foreign", "signature": key, "timestamp": f"at {key}"}) + b"\n")
+    (row,) = outcomes(daemon, signature="foreign")
+    assert row["one_liner"] == "found [redacted:api_key]"
+    assert daemon.json("/kb/history", sig="foreign")["newest"] == [row]
+    assert outcomes(daemon, kind="foreign") == [
+        {"kind": "foreign", "signature": "[redacted:api_key]", "overall": "", "timestamp": "at [redacted:api_key]"}
+    ]
+
+
 def test_the_knowledge_base_takes_the_scope_to_read(tmp_path: Path) -> None:
     tokens = {scope: new_token() for scope in (Scope.INGEST, Scope.READ)}
     file = tmp_path / "tokens"
