@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from observer_actors.audit.scripts import Settings, settings_in
+from observer_actors.problems import UNREADABLE
 
 PARSER: Final = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
 """What all files are read with: newer syntax is none to it."""
@@ -64,6 +65,24 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Of the error."""
     is_read: bool = True
     """Not when time or memory had an end first, so that nobody knows whether it is Python."""
+
+
+class _Cell(msgspec.Struct):
+    cell_type: str = ""
+    source: str | list[str] = ""
+
+
+class _Notebook(msgspec.Struct):
+    cells: list[_Cell] = []
+
+
+def imports_of_notebook(text: str) -> frozenset[str]:
+    """Give what a Jupyter notebook's code imports, whatever else than Python stands in its cells."""
+    try:
+        cells = msgspec.json.decode(text, type=_Notebook).cells
+    except UNREADABLE:
+        return frozenset()
+    return _guessed("\n".join("".join(cell.source) for cell in cells if cell.cell_type == "code").encode())
 
 
 def is_python(path: str, source: bytes) -> bool:

@@ -7,7 +7,7 @@ Each file is of one kind, the first of these that holds:
   and ``setup.py``, the commands of systemd's units, containers, Procfiles, crontabs and supervisord, and
   ``__main__.py`` of a package that no Makefile or CI runs;
 * *manual*: has an ``if __name__ == "__main__"``, begins with ``#!`` and a Python, is run by a Makefile, by CI or by a
-  tool that knows its name, or is reached from such a file;
+  tool that knows its name or folder, or is reached from such a file or a notebook;
 * *documented*: named in the README or below ``docs``;
 * *tests* again: only tests reach it;
 * *dead*: nothing reaches it.
@@ -29,7 +29,7 @@ from typing import Final
 
 import msgspec
 
-from observer_actors.audit.facts import NAME_CHARS_MAX, Facts, facts_of
+from observer_actors.audit.facts import NAME_CHARS_MAX, Facts, facts_of, imports_of_notebook
 from observer_actors.audit.scripts import Settings, settings_of
 
 PAGE: Final = "PYTHON_INVENTORY.md"
@@ -43,7 +43,15 @@ _TEST_DATA_FOLDERS: Final = frozenset({"testdata", "test_data", "test-data"})
 _BY_TOOLS: Final = {
     "setup.py": "pip", "hatch_build.py": "hatchling", "noxfile.py": "nox", "conf.py": "sphinx", "manage.py": "django",
     "wsgi.py": "a web server", "asgi.py": "a web server", "fabfile.py": "fabric", "tasks.py": "invoke",
+    "admin.py": "django", "apps.py": "django", "gunicorn.conf.py": "gunicorn", "locustfile.py": "locust",
+    "pre_gen_project.py": "cookiecutter", "post_gen_project.py": "cookiecutter",
 }  # fmt: skip
+_BY_PLACE: Final = (
+    (re.compile(r"(?:.*/)?(?:migrations|alembic)/.+"), "django or alembic"),
+    (re.compile(r"(?:.*/)?(?:management/commands|templatetags)/[^/]+"), "django"),
+)
+"""Loaded from its folder, whatever its name."""
+_NOTEBOOK: Final = ".ipynb"
 _BUILD: Final = re.compile(
     r"(?:.*/)?(?:GNUmakefile|[Mm]akefile|[Jj]ustfile|(?:[^/]+\.)?(?:Docker|Container)file[^/]*|tox\.ini|[^/]+\.(?:mk|sh))"
     r"|\.(?:ci|github|circleci)/.*|\.gitlab-ci\.yml|\.pre-commit-config\.yaml|Jenkinsfile|azure-pipelines\.yml"
@@ -103,7 +111,8 @@ class Inventory(msgspec.Struct, frozen=True):
 def is_read(path: str) -> bool:
     """Say whether a file that is no Python has a say in this."""
     patterns = (_BUILD, _SETTINGS, _DOCUMENT, *(files for files, _ in _SERVED))
-    return any(pattern.fullmatch(path) for pattern in patterns) and not path.endswith(PAGE)
+    is_named = path.endswith(_NOTEBOOK) or any(pattern.fullmatch(path) for pattern in patterns)
+    return is_named and not path.endswith(PAGE)
 
 
 def is_test(path: str) -> bool:
@@ -399,11 +408,21 @@ def _entries(settings: Mapping[str, Settings], texts: Mapping[str, str], modules
 def _by_hand(files: Mapping[str, Facts], texts: Mapping[str, str], modules: Modules) -> Iterator[tuple[str, str]]:
     yield from ((path, "names Python in its first line") for path, facts in files.items() if facts.is_program)
     yield from ((path, "has a __main__ guard") for path, facts in files.items() if facts.is_script)
-    named = ((path, _BY_TOOLS.get(PurePosixPath(path).name)) for path in files)
+    named = ((path, _tool_of(path, files)) for path in files)
     yield from ((path, f"run by {tool}") for path, tool in named if tool)
     for path, text in sorted(texts.items()):
+        if path.endswith(_NOTEBOOK):
+            used = (file for name in imports_of_notebook(text) for file in modules.imported(name, path))
+            yield from ((file, f"used by {path}") for file in used)
         if _BUILD.fullmatch(path):
             yield from ((file, f"run by {path}") for file in _run_by(text, modules))
+
+
+def _tool_of(path: str, files: Mapping[str, Facts]) -> str:
+    folder, _, name = path.rpartition("/")
+    if name == "models.py" and f"{folder}/apps.py" in files:
+        return "django"
+    return _BY_TOOLS.get(name) or next((tool for place, tool in _BY_PLACE if place.fullmatch(path)), "")
 
 
 def _run_by(text: str, modules: Modules) -> Iterator[str]:

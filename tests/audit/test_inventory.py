@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 
@@ -271,6 +272,54 @@ def test_manual_documented_tests_and_dead() -> None:
     assert items["only_tested.py"].why == "only tests reach it"
     assert items["scripts/by_make.py"].why == "run by Makefile"
     assert items["examples/shown.py"].documented == "docs/use.md"
+
+
+def test_what_frameworks_find_by_name_or_place_is_not_dead() -> None:
+    files = {
+        "site/shop/__init__.py": "",
+        "site/shop/apps.py": "",
+        "site/shop/admin.py": "from . import used",
+        "site/shop/used.py": "",
+        "site/shop/models.py": "",
+        "site/shop/migrations/__init__.py": "",
+        "site/shop/migrations/0001_initial.py": "",
+        "site/shop/management/commands/refill.py": "",
+        "site/shop/templatetags/prices.py": "",
+        "api/alembic/env.py": "",
+        "api/alembic/versions/1a2b_orders.py": "",
+        "hooks/pre_gen_project.py": "",
+        "gunicorn.conf.py": "",
+        "site/shop/commands/other.py": "",
+        "other/models.py": "",
+    }
+    found = kinds(files)
+    assert [path for path, kind in found.items() if kind == "dead"] == [
+        "other/models.py",
+        "site/shop/commands/other.py",
+    ]
+    assert set(found.values()) == {"manual", "dead"}
+    assert inventory(files).items["api/alembic/versions/1a2b_orders.py"].why == "run by django or alembic"
+
+
+def test_what_a_notebook_imports_is_used_by_hand() -> None:
+    cells = [
+        {"cell_type": "markdown", "source": ["import never\n"]},
+        {"cell_type": "code", "source": ["%matplotlib inline\n", "!pip install x\n", "from lib import a\n"]},
+        {"cell_type": "code", "source": "import beside"},
+    ]
+    files = {
+        "notebooks/look.ipynb": json.dumps({"cells": cells, "nbformat": 4}),
+        "notebooks/broken.ipynb": '{"cells": [{"cell_type": "code", "source": "import never"}',
+        "notebooks/other.ipynb": "[" * 100_000,
+        "lib/a.py": "import lib.b",
+        "lib/b.py": "",
+        "notebooks/beside.py": "",
+        "never.py": "",
+    }
+    assert kinds(files) == {
+        "lib/a.py": "manual", "lib/b.py": "manual", "notebooks/beside.py": "manual", "never.py": "dead",
+    }  # fmt: skip
+    assert inventory(files).items["lib/a.py"].why == "used by notebooks/look.ipynb"
 
 
 def test_the_standard_library_is_not_taken_for_a_file_of_another_folder() -> None:
