@@ -34,7 +34,8 @@ from observer_actors.audit.scripts import Settings, settings_of
 
 PAGE: Final = "PYTHON_INVENTORY.md"
 """The page that is made of all this names every file: it is no document."""
-_TEST_FOLDERS: Final = frozenset({"tests", "test"})
+_TEST_FOLDERS: Final = frozenset({"tests", "test", "testsuite"})
+_TEST_FILES: Final = frozenset({"conftest.py", "tests.py"})
 _DATA_FOLDERS: Final = frozenset({
     "data", "fixture", "fixtures", "cases", "resources", "samples", "snippets", "input", "inputs", "output", "outputs",
     "expected",
@@ -118,7 +119,7 @@ def is_read(path: str) -> bool:
 def is_test(path: str) -> bool:
     """Say whether name or folder make it a test."""
     pure = PurePosixPath(path)
-    named = pure.name.startswith("test_") or pure.name.endswith("_test.py") or pure.name == "conftest.py"
+    named = pure.name.startswith("test_") or pure.name.endswith("_test.py") or pure.name in _TEST_FILES
     return named or not _TEST_FOLDERS.isdisjoint(pure.parts[:-1])
 
 

@@ -297,6 +297,27 @@ def test_code_that_only_talks_of_secrets_is_let_be(repository: Repository) -> No
     assert [one for one in said(repository) if "no Python" not in one[1]] == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        'url = f"postgresql://{user}:{quote(password)}@{host}/shop"',
+        "template = '{scheme}://{}:{password}@{hostname}:{port}'",
+        "url = 'amqp://%s:%s@%s' % (user, password, host)",
+        "url = 'redis://:%(password)s@cache'",
+        "DATABASE_URL=postgres://shop:${DB_PASSWORD}@db/shop",
+        "CACHE=redis://:$REDIS_PASSWORD@cache",
+        "clone: https://<user>:<token>@example.org",
+        "Outputs `scheme://user:pass@host:port`.",
+        "https://username:password@example.org, https://u:***@example.org",
+    ],
+)
+def test_the_place_of_a_password_in_a_url_is_no_password(repository: Repository, line: str) -> None:
+    repository.commit({"deploy.env": f"{line}\n", "tests/x.txt": f"{line}\n"})
+    assert said(repository) == []
+    repository.commit({"deploy.env": f"{line} https://me:{{x}}hunter2@example.org\n"})
+    assert said(repository) == [("block", "a secret: url_password", "deploy.env")]
+
+
 def test_what_was_there_before_is_not_of_the_change(tmp_path: Path) -> None:
     repository = Repository(tmp_path, {"deploy.env": f"KEY={KEY}\nA=1\n", "a.py": ""})
     repository.branch()

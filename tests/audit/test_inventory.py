@@ -249,6 +249,8 @@ def test_manual_documented_tests_and_dead() -> None:
         "only_tested.py": "",
         "conftest.py": "",
         "x_test.py": "",
+        "shop/tests.py": "",
+        "shop/testsuite/basic.py": "",
     }
     del files["docs/PYTHON_INVENTORY.md"]  # `is_read` leaves it out, below
     assert kinds(files) == {
@@ -266,6 +268,8 @@ def test_manual_documented_tests_and_dead() -> None:
         "tests/support.py": "tests",
         "only_tested.py": "tests",
         "conftest.py": "tests",
+        "shop/tests.py": "tests",
+        "shop/testsuite/basic.py": "tests",
         "x_test.py": "tests",
     }
     items = inventory(files).items
