@@ -49,13 +49,15 @@ _BY_TOOLS: Final = {
 }  # fmt: skip
 _BY_PLACE: Final = (
     (re.compile(r"(?:.*/)?(?:migrations|alembic)/.+"), "django or alembic"),
+    (re.compile(r"(?:.*/)?dags/.+"), "airflow"),
     (re.compile(r"(?:.*/)?(?:management/commands|templatetags)/[^/]+"), "django"),
 )
 """Loaded from its folder, whatever its name."""
 _NOTEBOOK: Final = ".ipynb"
 _BUILD: Final = re.compile(
-    r"(?:.*/)?(?:GNUmakefile|[Mm]akefile|[Jj]ustfile|(?:[^/]+\.)?(?:Docker|Container)file[^/]*|tox\.ini|[^/]+\.(?:mk|sh))"
-    r"|\.(?:ci|github|circleci)/.*|\.gitlab-ci\.yml|\.pre-commit-config\.yaml|Jenkinsfile|azure-pipelines\.yml"
+    r"(?:.*/)?(?:GNUmakefile|[Mm]akefile|[Jj]ustfile|(?:[^/]+\.)?(?:Docker|Container)file[^/]*|tox\.ini|package\.json"
+    r"|[^/]+\.(?:mk|sh|ya?ml))"
+    r"|\.(?:ci|github|circleci)/.*|Jenkinsfile"
 )
 _SETTINGS: Final = re.compile(r"(?:.*/)?(?:pyproject\.toml|setup\.cfg)")
 _SERVED: Final = tuple((re.compile(files), re.compile(commands, re.MULTILINE)) for files, commands in (
@@ -395,10 +397,10 @@ def _entries(settings: Mapping[str, Settings], texts: Mapping[str, str], modules
     for path, entry in ((path, entry) for path, said in settings.items() for entry in said.entries):
         why = f"script {entry.name}" if entry.name else f"installed by {path}"
         if entry.is_path:
-            yield from ((file, why) for file in modules.at(f"./{PurePosixPath(path).parent / entry.target}"))
+            found = modules.at(f"./{PurePosixPath(path).parent / entry.target}")
         else:
-            yield from ((file, why) for file in modules.imported(entry.target.partition(":")[0].strip(), path)
-                        if PurePosixPath(file).name != "__init__.py")  # fmt: skip
+            found = modules.imported(entry.target.partition(":")[0].strip(), path)
+        yield from ((file, why) for file in found if PurePosixPath(file).name != "__init__.py")
     for path, text in texts.items():
         why = f"unit {path}" if ".service" in path else f"started by {path}"
         for commands in (commands for files, commands in _SERVED if files.fullmatch(path)):

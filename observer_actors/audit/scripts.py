@@ -88,6 +88,8 @@ def _of_toml(settings: dict[str, Any]) -> Settings:
           for name, target in table.items() if isinstance(target, str)),
         *(Entry(path, is_path=True) for path in _texts(setuptools.get("script-files"))),
         *(Entry(module) for module in _texts(setuptools.get("py-modules"))),
+        *(Entry(path, is_path=True) for path in _texts([_table(_table(tool, "hatch"), "version").get("path")])),
+        *(Entry(name) for name in _texts([_table(_table(setuptools, "dynamic"), "version").get("attr")])),
     )  # fmt: skip
     wanted = project.get("requires-python") or _table(poetry, "dependencies").get("python")
     return Settings(entries, wanted if isinstance(wanted, str) else "")

@@ -75,6 +75,8 @@ def test_what_an_entry_point_reaches_is_production(files: dict[str, str], reache
         ("pyproject.toml", '[tool.poetry.plugins.a]\nx = "m:f"\n'),
         ("pyproject.toml", '[tool.setuptools]\npy-modules = ["m"]\n'),
         ("pyproject.toml", '[tool.setuptools]\nscript-files = ["m.py"]\n'),
+        ("pyproject.toml", '[tool.hatch.version]\npath = "m.py"\n'),
+        ("pyproject.toml", '[tool.setuptools.dynamic]\nversion = {attr = "m.VERSION"}\n'),
         ("systemd/x.service", "[Service]\nExecStart=/usr/bin/python3 -u -m m --flag\n"),
         ("systemd/x.service", "[Service]\nExecStartPre=/opt/app/m.py\n"),
         ("systemd/x.service", "[Service]\nExecStartPre=-/opt/app/m.py\n"),
@@ -293,6 +295,7 @@ def test_what_frameworks_find_by_name_or_place_is_not_dead() -> None:
         "api/alembic/versions/1a2b_orders.py": "",
         "hooks/pre_gen_project.py": "",
         "gunicorn.conf.py": "",
+        "dags/daily.py": "",
         "site/shop/commands/other.py": "",
         "other/models.py": "",
     }
@@ -303,6 +306,20 @@ def test_what_frameworks_find_by_name_or_place_is_not_dead() -> None:
     ]
     assert set(found.values()) == {"manual", "dead"}
     assert inventory(files).items["api/alembic/versions/1a2b_orders.py"].why == "run by django or alembic"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("k8s/web.yaml", 'spec:\n  command: ["uvicorn", "app.m:app"]\n'),
+        ("Taskfile.yml", "tasks:\n  x:\n    cmds: [python app/m.py]\n"),
+        ("logging.yaml", "handlers:\n  x:\n    class: app.m.Handler\n"),
+        ("web/package.json", '{"scripts": {"x": "cd .. && python3 -m app.m"}}'),
+    ],
+)
+def test_what_other_programs_are_told_to_run_or_read_is_not_dead(path: str, text: str) -> None:
+    files = {"app/__init__.py": "", "app/m.py": "", "app/n.py": ""}
+    assert kinds(files | {path: text}) == {"app/__init__.py": "manual", "app/m.py": "manual", "app/n.py": "dead"}
 
 
 def test_what_a_notebook_imports_is_used_by_hand() -> None:
