@@ -82,7 +82,7 @@ def imports_of_notebook(text: str) -> frozenset[str]:
         cells = msgspec.json.decode(text, type=_Notebook).cells
     except UNREADABLE:
         return frozenset()
-    return _guessed("\n".join("".join(cell.source) for cell in cells if cell.cell_type == "code").encode())
+    return guessed_imports("\n".join("".join(cell.source) for cell in cells if cell.cell_type == "code").encode())
 
 
 def is_python(path: str, source: bytes) -> bool:
@@ -100,7 +100,7 @@ def facts_of(source: bytes) -> Facts:
         return _facts(tree, is_program=is_program)
     except SyntaxError as error:
         said = (error.msg or "invalid syntax")[:SUMMARY_CHARS_MAX]
-        return Facts(error=said, line=error.lineno, is_program=is_program, imports=_guessed(source))
+        return Facts(error=said, line=error.lineno, is_program=is_program, imports=guessed_imports(source))
     except (ValueError, RecursionError, MemoryError) as error:  # a zero byte; nesting that no reader could follow
         said = f"cannot be parsed: {str(error)[:SUMMARY_CHARS_MAX] or type(error).__name__}"
         return Facts(error=said, is_program=is_program, is_read=isinstance(error, ValueError))
@@ -179,8 +179,8 @@ def _begun(name: ast.expr) -> Iterator[str]:
             yield text
 
 
-def _guessed(source: bytes) -> frozenset[str]:
-    """Give what a file seems to import that is no Python, or newer Python: it keeps other files alive, no more."""
+def guessed_imports(source: bytes) -> frozenset[str]:
+    """Give what seems to be imported in newer Python, or among what is none: it keeps files alive, no more."""
     found: set[str] = set()
     for module, names, modules in _IMPORT.findall(source.decode("utf-8", "replace")):
         joint = "" if not module or module.endswith(".") else "."

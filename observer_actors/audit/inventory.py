@@ -29,7 +29,7 @@ from typing import Final
 
 import msgspec
 
-from observer_actors.audit.facts import NAME_CHARS_MAX, Facts, facts_of, imports_of_notebook
+from observer_actors.audit.facts import NAME_CHARS_MAX, Facts, guessed_imports, imports_of_notebook
 from observer_actors.audit.scripts import Settings, settings_of
 
 PAGE: Final = "PYTHON_INVENTORY.md"
@@ -63,7 +63,7 @@ _SETTINGS: Final = re.compile(r"(?:.*/)?(?:pyproject\.toml|setup\.cfg)")
 _SERVED: Final = tuple((re.compile(files), re.compile(commands, re.MULTILINE)) for files, commands in (
     (r".*\.service(?:\.in|\.j2|\.d/[^/]+\.conf)?", r"^[ \t]*(?:Exec[A-Z]\w*|Environment)[ \t]*=[ \t]*[-@:+!|]*(.*)"),
     (r"(?:.*/)?(?:[^/]+\.)?(?:Docker|Container)file[^/]*", r"^[ \t]*(?i:CMD|ENTRYPOINT|ENV)[ \t](.*)"),
-    (r"(?:.*/)?(?:Procfile[^/]*|crontab|cron\.d/[^/]+|[^/]+\.cron(?:tab)?)", r"(.+)"),
+    (r"(?:.*/)?(?:Procfile[^/]*|crontab|cron\.d/[^/]+|[^/]+\.cron(?:tab)?)", r"(?s)(.+)"),
     (r"(?:.*/)?(?:(?:docker-)?compose[^/]*\.ya?ml|[^/]*supervisor[^/]*\.(?:conf|ini))", r"(?s)(.+)"),
 ))  # fmt: skip
 """What keeps programs running, or runs them at their time -> the commands in it, once continued lines are joined."""
@@ -438,6 +438,5 @@ def _run_by(text: str, modules: Modules) -> Iterator[str]:
     for pattern, find in finders:
         for name in {found[found.lastindex or 0] for found in pattern.finditer(bare)}:
             yield from find(name)
-    for code in _CODE.findall(joined):
-        facts = facts_of(code[1:-1].replace('\\"', '"').encode())
-        yield from (file for name in facts.imports for file in modules.imported(name, ""))
+    code = "\n".join(quoted[1:-1] for quoted in _CODE.findall(joined)).replace(";", "\n")
+    yield from (file for name in guessed_imports(code.encode()) for file in modules.imported(name, ""))
