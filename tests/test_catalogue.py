@@ -2,10 +2,12 @@
 
 import itertools
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from random import Random
+from types import FrameType
 
 import msgspec
 import pytest
@@ -319,6 +321,46 @@ def test_a_catalogue_takes_bounded_memory() -> None:
     ]
     assert len({group.id for group in places}) == 1_001
     assert places[-1].template == "<other>"
+
+
+def calls_of(act: Callable[[], object]) -> int:
+    """Count how often a function or a generator of Python is entered."""
+    found = 0
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal found
+        found += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        act()
+    finally:
+        sys.setprofile(before)
+    return found
+
+
+@pytest.mark.parametrize("words", [8, 300])
+def test_a_text_that_is_like_none_costs_little_for_each_that_is_there(words: int) -> None:
+    """All begin with the same words, as those of many programs do; what their other words are is not looked at."""
+    random = Random(7)
+    groups, calls_each_max = 200, 25
+    texts = [
+        "Error: " + " ".join("".join(random.choices("abcdefghij", k=6)) for _ in range(words))
+        for _ in range(groups + 1)
+    ]
+    catalogue = Catalogue()
+    assert len({catalogue.place("e", text).id for text in texts[:-1]}) == groups
+    assert calls_of(lambda: catalogue.place("e", texts[-1])) < groups * calls_each_max
+
+
+def test_a_long_text_that_was_seen_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "Error: " + "a long way down " * 100
+    catalogue = Catalogue()
+    group = catalogue.place("e", text)
+    assert catalogue.place("e", text) is group
+    monkeypatch.setattr("observer_actors.patterns.catalogue.shape_of", None)
+    assert catalogue.place("e", text) is catalogue.find("e", text) is group
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
@@ -15,8 +16,8 @@ from observer_actors.patterns.contrast import FAILING_MIN, OPS_MAX
 from observer_actors.threads import in_thread
 
 SAMPLE_OPS: Final = OPS_MAX // 2
-YIELD_EVERY: Final = 5
-"""Ops whose group is found before others have their turn: of long texts each takes a while."""
+LOOKING_S: Final = 0.001
+"""Groups of ops are looked for so long before others have their turn: some hundred of them, or one of a long text."""
 
 
 Search = Callable[[Query], Awaitable[Page]]
@@ -29,11 +30,13 @@ async def contrast_of(search: Search, pattern_of: Callable[[Op], str], pattern: 
     failed = await search(Query(endpoint=pattern.endpoint, success=False, limit=SAMPLE_OPS, newest_first=True))
     went_well = await search(Query(endpoint=pattern.endpoint, success=True, limit=SAMPLE_OPS, newest_first=True))
     own = []
-    for number, op in enumerate(failed.ops):
-        if number % YIELD_EVERY == 0:
-            await trio.lowlevel.checkpoint()
+    until = time.perf_counter() + LOOKING_S
+    for op in failed.ops:
         if pattern_of(op) == pattern.id:
             own.append(op)
+        if time.perf_counter() >= until:
+            await trio.lowlevel.checkpoint()
+            until = time.perf_counter() + LOOKING_S
     return await in_thread(partial(_compare, own, tuple(went_well.ops)))
 
 

@@ -31,6 +31,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -48,6 +49,7 @@ from observer_actors.patterns.shapes import (
     fits,
     is_name,
     looks_cut,
+    says,
     shape_of,
     shape_of_template,
     without_ellipsis,
@@ -75,7 +77,9 @@ NAME_CHARS_MAX: Final = 64
 ALIASES_MAX: Final = 100
 SEEN_MAX: Final = 10_000
 SEEN_CHARS_MAX: Final = 500
-"""Longer texts are not remembered: what is remembered then takes at most about 10 MB."""
+"""Of longer texts a digest is remembered: what is remembered then takes at most about 10 MB."""
+DIGEST_BYTES: Final = 16
+"""Two texts of one digest would be one: with so many nobody finds them."""
 
 _EVERYWHERE: Final = "*"
 _OTHER_TEMPLATE: Final = "<other>"
@@ -149,7 +153,7 @@ class Catalogue:
     def __init__(self, known: Iterable[Known] = ()) -> None:
         self._endpoints: dict[str, _Endpoint] = {}
         self._others: dict[str, Group] = {}
-        self._seen: dict[tuple[str, str], tuple[Group, int]] = {}
+        self._seen: dict[tuple[str, str | bytes], tuple[Group, int]] = {}
         """Text -> group, and how often the endpoint had changed: after a change it is looked at again, as it would be
         after a restart."""
         self._absorbed: list[Group] = []
@@ -161,13 +165,14 @@ class Catalogue:
 
     def place(self, endpoint: str, text: str) -> Group:
         """Give the group of a failure; it may become part of another one later (`Group.last`)."""
-        key = (endpoint, digits_alike(text))
+        text = digits_alike(text)
+        key = (endpoint, _remembered_as(text))
         seen = self._seen.get(key)
         if seen is not None and seen[1] == self._changes(endpoint):
             return seen[0]
-        group = self._find(endpoint, key[1])
+        group = self._find(endpoint, text)
         # A text that may have been cut by chance of its length is looked at again: a group of its own may have come.
-        if len(text) <= SEEN_CHARS_MAX and len(text) not in CUT_LENGTHS:
+        if len(text) not in CUT_LENGTHS:
             if len(self._seen) == SEEN_MAX:
                 self._seen.clear()
             self._seen[key] = (group, self._changes(endpoint))
@@ -176,7 +181,7 @@ class Catalogue:
     def find(self, endpoint: str, text: str) -> Group | None:
         """Give the group that `place` would give, and change nothing; None for a failure that would found one."""
         text = digits_alike(text)
-        seen = self._seen.get((endpoint, text))
+        seen = self._seen.get((endpoint, _remembered_as(text)))
         if seen is not None and seen[1] == self._changes(endpoint):
             return seen[0]
         there = self._endpoints.get(endpoint)
@@ -378,7 +383,7 @@ class _Endpoint:
                 continue
             # Where one of them is masked they do not differ: what the other has there is a case of it.
             apart = tuple(place for place in places if ANY not in (words[place], theirs[place]))
-            if not apart and constants(words, places) >= CONSTANTS_MIN - 1 + len(places):
+            if not apart and says(words, CONSTANTS_MIN - 1 + len(places), places):
                 return [other]
             if 1 <= len(apart) <= PLACES_MAX:
                 by_place[apart].append(other)
@@ -387,7 +392,7 @@ class _Endpoint:
     def _varying(self, words: Sequence[str], by_place: dict[tuple[int, ...], list[Group]]) -> Iterator[list[Group]]:
         """Give groups that differ from a shape in places where names stand."""
         for places, differing in by_place.items():
-            if constants(words, places) < CONSTANTS_MIN - 1 + len(places):
+            if not says(words, CONSTANTS_MIN - 1 + len(places), places):
                 continue
             others = list(differing)
             if len(places) > 1:
@@ -451,6 +456,12 @@ class _Endpoint:
         return found[0] if len(found) == 1 else None
 
 
+def _remembered_as(text: str) -> str | bytes:
+    if len(text) <= SEEN_CHARS_MAX:
+        return text
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
+
+
 def _first(words: Sequence[str]) -> str:
     return words[0] if words else ""
 
@@ -465,7 +476,7 @@ def _order(group: Group) -> int:
 
 def _takes(shape: Sequence[str], words: Sequence[str]) -> bool:
     """Tell whether a shape that says enough has these words for a case; the same words always are."""
-    return fits(words, shape) and (shape == words or constants(shape) >= CONSTANTS_MIN)
+    return fits(words, shape) and (shape == words or says(shape, CONSTANTS_MIN))
 
 
 def _is_long(group: Group) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import compress, count, islice
 from operator import ne
 from typing import Final
 
@@ -158,9 +159,15 @@ def is_word(word: str) -> bool:
     return bool(_WORD.search(word))
 
 
-def constants(words: Sequence[str], but: Collection[int] = ()) -> int:
+def constants(words: Sequence[str]) -> int:
     """Count the words that say something: two letters or more, not masked."""
-    return sum(1 for place, word in enumerate(words) if place not in but and _LETTERS.search(word))
+    return sum(1 for word in words if _LETTERS.search(word))
+
+
+def says(words: Sequence[str], least: int, but: Collection[int] = ()) -> bool:
+    """Tell whether so many words say something: as `constants` counts them, and no further than that."""
+    found = (True for place, word in enumerate(words) if place not in but and _LETTERS.search(word))
+    return sum(islice(found, least)) >= least
 
 
 def is_name(word: str, before: str = "") -> bool:
@@ -216,21 +223,31 @@ def begins(words: Sequence[str], whole: Sequence[str], *, is_cut: bool) -> bool:
 
     :param is_cut: it looks cut by itself; else only an end within a word says so.
     """
-    last = len(words) - 1
-    beyond = len(words) - len(whole)
-    if words[:1] != whole[:1] or (len(words) >= CUT_WORDS_MIN and len(whole) > 1 and whole[1] not in (words[1], ANY)):
-        return False  # what the loop below would find, of nearly all, at a fraction of the cost
+    head = whole[:CUT_WORDS_MIN]
+    if len(words) > CUT_WORDS_MIN and words[:CUT_WORDS_MIN] != head and ANY not in head:
+        return False  # what is found below too: it is asked of every group with the same first word, and so answered
     fewest = CUT_WORDS_MIN - 1 if is_cut else CUT_WORDS_MIN
-    if len(words) < fewest or beyond >= CUT_TAIL_WORDS_MAX or constants(words) < CUT_WORDS_MIN - 1:
-        return False
-    for place, (word, other) in enumerate(zip(words, whole, strict=False)):
-        if word == other or (other == ANY and is_word(word)):
+    return (
+        len(words) >= fewest
+        and len(words) - len(whole) < CUT_TAIL_WORDS_MAX
+        and _goes_on(words, whole, is_cut=is_cut)
+        and says(words, CUT_WORDS_MIN - 1)
+    )
+
+
+def _goes_on(words: Sequence[str], whole: Sequence[str], *, is_cut: bool) -> bool:
+    """Tell whether the other shape goes on where these words end."""
+    last = len(words) - 1
+    for place in compress(count(), map(ne, words, whole)):
+        word, other = words[place], whole[place]
+        if other == ANY and is_word(word):
             continue
         if place == last and other.startswith(word):
             return is_cut or _is_torn(word, other, is_last=len(whole) == len(words))
         # A quoted text, a list or an address that was cut within is no mask, and has more words than its mask.
         behind_mask = ANY in (other, whole[place - 1]) and last - place < CUT_TAIL_WORDS_MAX
         return is_cut and place >= CUT_WORDS_MIN - 1 and behind_mask
+    beyond = len(words) - len(whole)
     return is_cut and (beyond < 0 or (beyond > 0 and whole[-1] == ANY))
 
 
