@@ -279,13 +279,24 @@ def founded(seq: int, template: str, version: int) -> Pattern:
         ),
     ],
 )
-def test_a_pattern_of_an_older_algorithm_goes_on_with_its_id_and_version(
+def test_a_pattern_of_an_older_algorithm_goes_on_with_its_id_and_is_written_as_today(
     version: int, template: str, text: str
 ) -> None:
     """It was founded with a template that would be written otherwise today."""
     old = founded(1, template, version)
-    changes = apply({old.id: old}, [failure(2, text)])
-    assert [(p.id, p.version, p.count) for p in changes.patterns.values()] == [(old.id, version, 2)]
+    for seq in (2, 3):  # the second as after a restart
+        [pattern] = apply({old.id: old}, [failure(seq, text)]).patterns.values()
+        assert (pattern.id, pattern.version, pattern.count) == (old.id, ALGORITHM_VERSION, seq)
+        old = pattern
+
+
+def test_a_name_that_was_learned_in_a_pattern_of_an_older_algorithm_stays_learned() -> None:
+    old = founded(1, "no user alice was found", 1)
+    ops = [failure(seq, f"no user {name} was found") for seq, name in enumerate(FIVE, start=2)]
+    patterns = onto({old.id: old}, apply({old.id: old}, ops))
+    assert [p.template for p in patterns.values()] == ["no user <any> was found"]
+    [pattern] = onto(patterns, apply(patterns, [failure(9, "no user mallory was found")])).values()
+    assert (pattern.id, pattern.count) == (old.id, 7)
 
 
 def test_patterns_that_a_new_algorithm_tells_apart_no_more_become_one() -> None:
@@ -305,6 +316,57 @@ def test_a_new_id_depends_on_endpoint_and_template_alone() -> None:
 def test_a_template_is_read_as_the_shape_that_it_was_written_from(text: str) -> None:
     shape = shape_of(text)
     assert shape_of_template(shape.template).words == shape.words
+
+
+@given(st.lists(st.sampled_from(["<", "\\", "num", "path", "<any>", "<\\num>", ">", "5", "/etc/x", " ", "word"])))
+def test_what_a_text_calls_by_a_masks_name_is_no_mask(parts: list[str]) -> None:
+    shape = shape_of("".join(parts))
+    assert shape_of_template(shape.template) == shape
+
+
+def test_a_literal_mask_and_a_masked_value_have_two_ids() -> None:
+    texts = [f"cannot load {what} for {name} now" for name in FIVE for what in ("<path>", "/etc/x")]
+    assert templates(*texts) == ["cannot load <\\path> for <any> now", "cannot load <path> for <any> now"] * len(FIVE)
+    assert len(set(ids(texts))) == 2
+
+
+def test_a_literal_mask_is_none_after_a_restart_either() -> None:
+    before = apply({}, [failure(seq, f"bad tag {tag} in body") for seq, tag in enumerate(("<time>", "<num>", "5"), 1)])
+    [found] = apply(before.patterns, [failure(4, "bad tag 5 in body")]).patterns.values()
+    assert (found.template, found.count) == ("bad tag <num> in body", 2)
+
+
+cut_texts = st.lists(
+    st.builds(
+        lambda tail, length: f"could not write the snapshot of all tables to the dis{tail}"[:length],
+        st.sampled_from(["k of the house", "tant archive", "k that alice has", "k that bob has", "k of carol"]),
+        st.integers(40, 70),
+    ),
+    max_size=25,
+)
+
+
+@given(cut_texts)
+def test_an_id_leads_to_one_pattern(texts: list[str]) -> None:
+    patterns = apply({}, [failure(seq, text) for seq, text in enumerate(texts, start=1)]).patterns
+    assert sum(pattern.count for pattern in patterns.values()) == len(texts)
+    answering = [*patterns, *itertools.chain.from_iterable(pattern.aliases for pattern in patterns.values())]
+    assert len(set(answering)) == len(answering)
+
+
+CUT_ANYWHERE = "could not write the snapshot of table orders because of a full dis"
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_cut_text_stays_where_it_was_when_another_whole_one_comes_that_begins_so(*, is_first: bool) -> None:
+    """It would found a pattern with the id that it was founded with before."""
+    one, other = f"{CUT_ANYWHERE}k on the device", f"{CUT_ANYWHERE}agreement in the house"
+    texts = [CUT_ANYWHERE, one] if is_first else [CUT_ANYWHERE[:-6], CUT_ANYWHERE, one]
+    ops = [failure(seq, text) for seq, text in enumerate([*texts, other, CUT_ANYWHERE], start=1)]
+    at_once = apply({}, ops).patterns
+    assert {(p.template, p.count) for p in at_once.values()} == {(one, len(texts) + 1), (other, 1)}
+    before = apply({}, ops[:-1]).patterns
+    assert onto(before, apply(before, ops[-1:])) == at_once
 
 
 def test_the_private_characters_of_a_text_are_no_harm() -> None:

@@ -37,11 +37,12 @@ from typing import Final
 import msgspec
 
 from observer_actors.labels import stable_id
-from observer_actors.patterns.masking import ALGORITHM_VERSION, ANY, digits_alike
+from observer_actors.patterns.masking import ANY, digits_alike
 from observer_actors.patterns.shapes import (
     CUT_CHARS_MIN,
     CUT_LENGTHS,
     CUT_TAIL_WORDS_MAX,
+    READ_AS_TODAY,
     Shape,
     begins,
     constants,
@@ -209,7 +210,7 @@ class Catalogue:
         if not self._has_room(there):
             return self._other(endpoint)
         if there is None:
-            there = self._endpoints[endpoint] = _Endpoint(self._absorbed)
+            there = self._endpoints[endpoint] = _Endpoint(endpoint, self._absorbed)
         return there.found(self._group(endpoint, shape, text))
 
     def _group(self, endpoint: str, shape: Shape, text: str) -> Group:
@@ -236,8 +237,8 @@ class Catalogue:
         group = Group(known.id, known.endpoint, shape, order=self._founded, is_cut=known.is_cut)
         group.names.update(known.names)
         group.aliases.extend(known.aliases)
-        there = self._endpoints.setdefault(known.endpoint, _Endpoint(self._absorbed))
-        there.restore(group, is_old=known.version != ALGORITHM_VERSION)
+        there = self._endpoints.setdefault(known.endpoint, _Endpoint(known.endpoint, self._absorbed))
+        there.restore(group, is_old=known.version < READ_AS_TODAY)
 
 
 def _other_group(endpoint: str) -> Group:
@@ -249,12 +250,16 @@ def _other_group(endpoint: str) -> Group:
 class _Endpoint:
     """The groups of one endpoint.
 
+    :param name: the endpoint's, as it stands in ids.
     :param absorbed: is told of each group that has become part of another.
     """
 
-    def __init__(self, absorbed: list[Group]) -> None:
+    def __init__(self, name: str, absorbed: list[Group]) -> None:
+        self._name = name
         self._absorbed = absorbed
         self.groups: dict[str, Group] = {}
+        self._ids: dict[str, Group] = {}
+        """Id or alias -> the group that has it, or had it before it became part of another."""
         self._alike: dict[str, dict[int, list[Group]]] = {}
         """First word -> number of words -> groups, oldest first; of those words alone that a group has."""
         self._names: set[str] = set()
@@ -263,12 +268,19 @@ class _Endpoint:
         """How often a group was founded, or became part of another."""
 
     def match(self, shape: Shape, text: str) -> Group | None:
-        """Find the group of a text: of those that it fits the one that says most, else the one that it begins like."""
+        """Find the group of a text: of those that it fits the one that says most, else the one that it begins like.
+
+        Else the one that was founded with its template, if it is like that no more: a cut text has become part of a
+        whole one, and now another begins so too.
+        """
         fitting = [group for group in self._same_length(shape) if _takes(group.shape.words, shape.words)]
         if fitting:
             return max(fitting, key=lambda group: (constants(group.shape.words), -group.order))
         is_cut = looks_cut(text, shape.words) or len(text) in CUT_LENGTHS
-        return self._whole_of(shape.words, is_cut=is_cut) if len(text) >= CUT_CHARS_MIN or is_cut else None
+        whole = self._whole_of(shape.words, is_cut=is_cut) if len(text) >= CUT_CHARS_MIN or is_cut else None
+        if whole is None and (founded := self._ids.get(pattern_id(self._name, shape.template))) is not None:
+            return founded.last()
+        return whole
 
     def group_of(self, shape: Shape, text: str) -> Group | None:
         """Find the group of a text as `match` does, and learn from one that fits; give the group that counts then."""
@@ -289,10 +301,12 @@ class _Endpoint:
     def restore(self, group: Group, *, is_old: bool) -> None:
         """Take a group in that was there before; an older one with the same shape goes before it.
 
-        :param is_old: an older algorithm has founded it: what that told apart may be one now (`settle`).
+        :param is_old: an algorithm that masked otherwise wrote it: what that told apart may be one now (`settle`).
         """
         self._names.update(group.names)
         self._add(group)
+        for alias in group.aliases:
+            self._ids.setdefault(alias, group)
         if is_old:
             self._old.append(group)
 
@@ -302,7 +316,7 @@ class _Endpoint:
 
     def _add(self, group: Group) -> None:
         self.changes += 1
-        self.groups[group.id] = group
+        self.groups[group.id] = self._ids[group.id] = group
         self._file(group)
 
     def _file(self, group: Group) -> None:
@@ -360,7 +374,11 @@ class _Endpoint:
         for group in others:
             group.into = oldest
             self._absorbed.append(group)
-            oldest.aliases = [*oldest.aliases, group.id, *group.aliases][:ALIASES_MAX]
+            taken = [group.id, *group.aliases]
+            oldest.aliases = [*oldest.aliases, *taken][:ALIASES_MAX]
+            for forgotten in set(taken).difference(oldest.aliases):
+                if forgotten in self._ids and self._ids[forgotten].last() is oldest:
+                    del self._ids[forgotten]
             self._noted(oldest, group.names)
             del self.groups[group.id]
         self._names = set().union(*(group.names for group in self.groups.values()))

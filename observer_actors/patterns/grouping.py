@@ -54,7 +54,7 @@ class Example(msgspec.Struct, frozen=True):
 
 
 class Pattern(msgspec.Struct, frozen=True, kw_only=True):
-    """Failures that look the same. ``version`` names the algorithm that founded it, and so made its id."""
+    """Failures that look the same. ``version`` names the algorithm that wrote the template."""
 
     id: str
     version: int
@@ -222,7 +222,10 @@ def _described(known: Pattern, group: Group) -> Pattern:
     learned = (group.template, names, group.is_cut, aliases)
     if learned == (known.template, known.names, known.is_cut, known.aliases):
         return known
-    return msgspec.structs.replace(known, template=group.template, names=names, is_cut=group.is_cut, aliases=aliases)
+    version = known.version if group.template == known.template else ALGORITHM_VERSION
+    return msgspec.structs.replace(
+        known, version=version, template=group.template, names=names, is_cut=group.is_cut, aliases=aliases
+    )
 
 
 def _empty(group: Group, first: Op) -> Pattern:

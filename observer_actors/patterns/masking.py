@@ -12,14 +12,15 @@ that the time grows with the text and not with its square; and then the words th
   repeated with other values stand there once.
 
 Inside the program a mask is one character of Unicode's private area (`MARKS`), so that no text can be taken for one;
-outside it is ``<num>``, ``<path>`` and so on.
+outside it is ``<num>``, ``<path>`` and so on. What a text itself calls ``<num>`` is written ``<\num>``, so that the two
+are told apart, and have two ids.
 
 What is *not* masked although it is quoted: a key (``"code": 5`` keeps ``"code"``); the value of a key that holds prose
 (``"error": "no such table"``), of which the inside is masked like any other text, since otherwise all JSON errors of an
 endpoint would be the same; the method of a quoted HTTP request line; and the reason of a quoted HTTP status
 (``'404 Not Found'``, as httpx writes it).
 
-Whoever changes what comes out of here gives it a new `ALGORITHM_VERSION`.
+Whoever changes what comes out of here gives it a new `ALGORITHM_VERSION`, and the playbook's rules, which use it too.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
-ALGORITHM_VERSION: Final = 4
+ALGORITHM_VERSION: Final = 5
 """Kept in the record of each pattern, so that a later grouping can tell its own from the older ones."""
 TEXT_CHARS_MAX: Final = 2_000
 """Characters of an error that are looked at: a message and the head of its stack trace, not a dump."""
@@ -54,7 +55,8 @@ _M: Final = f"[{chr(_FIRST_MARK)}-{chr(_FIRST_MARK + len(_NAMES) - 1)}]"
 _ALIKE: Final = str.maketrans("123456789", "0" * 9)
 _ASCII_ALIKE: Final = bytes.maketrans(b"123456789", b"0" * 9)
 _SHOWN: Final = {ord(mark): f"<{name}>" for name, mark in _MARK_OF.items()}
-_WRITTEN: Final = re.compile(f"<({'|'.join(_NAMES)})>")
+_WRITTEN: Final = re.compile(rf"<(\\*)({'|'.join(_NAMES)})>")
+"""What `write_template` writes for a mark, or for a text that says the same: with one backslash more than it has."""
 _SAMPLES: Final = {
     "url": "http://a/b",
     "email": "a@b.c",
@@ -186,17 +188,17 @@ _remembered: Final = lru_cache(REMEMBERED_MAX)(_template)
 
 def write_template(marked_text: str) -> str:
     """Write marks as ``<num>``, ``<path>`` and so on."""
-    return marked_text.translate(_SHOWN)
+    return _WRITTEN.sub(r"<\\\1\2>", marked_text).translate(_SHOWN)
 
 
 def read_template(template: str) -> str:
     """Read what `write_template` wrote: give a text with marks."""
-    return _WRITTEN.sub(lambda found: _MARK_OF[found[1]], template)
+    return _WRITTEN.sub(lambda found: f"<{found[1][1:]}{found[2]}>" if found[1] else _MARK_OF[found[2]], template)
 
 
 def text_like(template: str) -> str:
     """Give a text that an older algorithm's template may stand for, to be masked as we would."""
-    return _WRITTEN.sub(lambda found: _SAMPLES.get(found[1], found[0]), template)
+    return _WRITTEN.sub(lambda found: found[0] if found[1] else _SAMPLES.get(found[2], found[0]), template)
 
 
 def marked(text: str) -> str:

@@ -105,6 +105,8 @@ _CLOSED_BY: Final = {"(": ")", "[": "]", "{": "}"}
 
 _WITHOUT_ANY: Final = 1
 """The version that had masks only for what its own words say; ``<any>`` is none of them."""
+READ_AS_TODAY: Final = 4
+"""The first version whose templates are read as ours, since it masked as we do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def shape_of(text: str) -> Shape:
 
 def shape_of_template(template: str, version: int = ALGORITHM_VERSION) -> Shape:
     """Give the shape that has this template; what an older algorithm wrote is masked as we would."""
-    if version == ALGORITHM_VERSION:
+    if version >= READ_AS_TODAY:
         return _shape(read_template(template))
     text = text_like(template)
     return _shape(marked(text if version == _WITHOUT_ANY else read_template(text)))
