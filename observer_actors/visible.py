@@ -25,6 +25,14 @@ _HIDDEN: Final = tuple(
 selectors of variants, in UTF-8. Each begins with a byte of its own: searches for one byte are faster than one for any
 of six."""
 
+_ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9AB])")
+"""ECMA-48: control sequences (colours), operating system commands (links, titles); and choices of a character set."""
+
+
+def without_escapes(text: str) -> str:
+    """Give a text as a terminal would show it: without colours, links and titles."""
+    return _ESCAPES.sub("", text) if "\x1b" in text else text
+
 
 def visible(text: str) -> str:
     """Write what cannot be printed (C0 and C1 controls, line separators, marks of direction) as an escape."""

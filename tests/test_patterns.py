@@ -115,6 +115,8 @@ def only(patterns: Mapping[str, Pattern]) -> Pattern:
         ("{'message': 'slow', 'by': 'x'}", '{"message": "slow", "by": <str>}'),
         ('{"error": "it\'s 5 o\'clock"}', '{"error": "it\'s <num> o\'clock"}'),
         ("  two\n\tlines  ", "two lines"),
+        ("\x1b[31mtimeout\x1b[0m after \x1b[1;38;5;9m5 s\x1b[m", "timeout after <num>"),
+        ("\x1b[1mTypeError\x1b(B\x1b[m: no \x1b]8;;http://a/b\x1b\\link\x1b]8;;\x07", "TypeError: no link"),
         ("", ""),
     ],
 )

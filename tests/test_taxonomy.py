@@ -45,6 +45,8 @@ def ruled(error: str, given: str = "") -> Ruling:
     ("error", "cause"),
     [
         ("timeout after 30 s", Cause.TIMEOUT),
+        ("\x1b[31mtimeout\x1b[0m", Cause.TIMEOUT),
+        ("the answer is 'HTTP\x1b[0m \x1b[31m403'", Cause.PERMISSION),
         ("context deadline exceeded", Cause.TIMEOUT),
         ("HTTP 504 from upstream", Cause.TIMEOUT),
         ("HTTP 429: please wait", Cause.RATE_LIMIT),

@@ -29,10 +29,14 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from observer_actors.visible import without_escapes
+
 ALGORITHM_VERSION: Final = 5
 """Kept in the record of each pattern, so that a later grouping can tell its own from the older ones."""
 TEXT_CHARS_MAX: Final = 2_000
 """Characters of an error that are looked at: a message and the head of its stack trace, not a dump."""
+ESCAPED_TIMES_MAX: Final = 4
+"""As much is looked at of a text with colours, which are no part of it."""
 MARKED_CHARS_MAX: Final = 1_000
 """What is kept of a marked text: 2,000 patterns then hold two megabytes of templates, not an unknown amount."""
 TEMPLATE_CHARS_MAX: Final = 4 * MARKED_CHARS_MAX
@@ -163,7 +167,7 @@ _NOTHING: Final = re.compile(r"(?<=\s)\(\s*\)")
 
 def digits_alike(text: str) -> str:
     """Give what is looked at of a text, all digits alike: texts with the same one have the same template."""
-    text = text[:TEXT_CHARS_MAX]
+    text = without_escapes(text[: ESCAPED_TIMES_MAX * TEXT_CHARS_MAX])[:TEXT_CHARS_MAX]
     if text.isascii():  # bytes are translated in a fraction of the time
         return text.encode().translate(_ASCII_ALIKE).decode()
     return text.translate(_ALIKE)

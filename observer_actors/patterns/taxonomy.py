@@ -21,6 +21,7 @@ import msgspec
 import re2
 
 from observer_actors.patterns.grouping import Pattern
+from observer_actors.visible import without_escapes
 
 
 class Cause(StrEnum):
@@ -259,10 +260,12 @@ AT_ONCE: Final = _set_of(RULES)
 
 def rule(pattern: Pattern) -> Ruling:
     """Say what the rules make of a pattern."""
-    ruling = ruled(pattern.template, _status(example.error or example.line for example in pattern.examples))
+    ruling = ruled(
+        pattern.template, _status(without_escapes(example.error or example.line) for example in pattern.examples)
+    )
     if ruling.confidence >= _QUOTED_CONFIDENCE:
         return ruling
-    shown = [ruled(_IDENTIFIER.sub("…", example.error), None) for example in pattern.examples]
+    shown = [ruled(_IDENTIFIER.sub("…", without_escapes(example.error)), None) for example in pattern.examples]
     if not shown or len({one.cause for one in shown}) > 1:
         return ruling
     confidence = min(_QUOTED_CONFIDENCE, *(one.confidence for one in shown))
