@@ -32,6 +32,7 @@ from observer_actors.patterns import (
     Diagnosis,
     Inquiry,
     Pattern,
+    Scope,
     StateChanged,
     Statement,
     apply,
@@ -111,6 +112,11 @@ class Analyzer:
         """Id -> pattern, as of now."""
         return self._patterns
 
+    @property
+    def ungrouped(self) -> int:
+        """Failures that found no room for a pattern of their own, ever."""
+        return sum(pattern.count for pattern in self._patterns.values() if pattern.scope is not Scope.TEMPLATE)
+
     def diagnosis_of(self, pattern: str) -> Diagnosis | None:
         """Give what a model said last of a pattern; None when none has."""
         return self._diagnoses.get(pattern)
@@ -165,6 +171,9 @@ class Analyzer:
         return changes.left
 
     def _note(self, changes: Mapping[str, Pattern]) -> None:
+        for pattern in changes.values():
+            if pattern.scope is not Scope.TEMPLATE and pattern.id not in self._patterns:
+                self._log.warning("patterns_full", endpoint=pattern.endpoint, scope=pattern.scope)
         self._patterns.update(changes)
         self._unsaved.update(changes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
@@ -12,6 +12,7 @@ import pytest
 import structlog
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from observer_actors.actors.analyzer import Analyzer, cycles_skipped
@@ -250,3 +251,26 @@ async def test_a_crash_before_the_save_costs_nothing(make_bench: Callable[..., B
     async with first.running():
         await first.feed.reached(3)
     assert await first.reopened() == (apply({}, first.ops).patterns, 3)
+
+
+async def test_what_finds_no_room_is_told_once_and_counted(
+    make_bench: Callable[..., Bench], mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("observer_actors.patterns.catalogue.PATTERNS_MAX", 2)
+    with capture_logs() as logs:
+        bench = make_bench(mock_clock)
+        async with bench.running():
+            await bench.fail("the disk is full")
+            assert (logs_of(logs, "patterns_full"), bench.analyzer.ungrouped) == ([], 0)
+            await bench.fail("no such table", "division by zero")
+            await bench.fail("recursion is too deep")
+        async with bench.running():
+            await bench.fail("a key is missing")
+    assert logs_of(logs, "patterns_full") == [
+        {"event": "patterns_full", "log_level": "warning", "endpoint": "sql:run", "scope": "endpoint-other"}
+    ]
+    assert bench.analyzer.ungrouped == 4
+
+
+def logs_of(logs: Sequence[MutableMapping[str, Any]], event: str) -> list[MutableMapping[str, Any]]:
+    return [line for line in logs if line["event"] == event]
