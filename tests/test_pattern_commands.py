@@ -1,13 +1,16 @@
 """`observer-actors patterns group`: a line out for each line in."""
 
+import gzip
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import trio
 
 from observer_actors.commands.patterns import InputInvalid, grouped
+from tests.harness import running_daemon
 
 COMMAND = [sys.executable, "-m", "observer_actors", "patterns", "group"]
 
@@ -34,7 +37,48 @@ def test_endpoints_are_told_apart() -> None:
 
 def test_what_is_no_failure_has_no_pattern() -> None:
     answers = written(b'{"success":true,"error":"x"}', b"\n", b"{}", b'{"output_summary":"it failed"}')
-    assert [answer["template"] for answer in answers] == [None, None, None, "it failed"]
+    assert [answer["template"] for answer in answers] == [None, None, "failed", "it failed"]
+
+
+EVENTS: list[dict[str, object]] = [
+    {"ok": True, "error": "the disk is full"},
+    {"error": "the disk is full"},
+    {"success": "true", "error": "the disk is full"},
+    {"success": None, "error": "no such table"},
+    {"success": 1, "source": "bot", "error": "no such table"},
+    {"endpoint": "sql:run"},
+    {"endpoint": "sql:run", "error": "", "one_liner": "it went wrong"},
+    {"endpoint": "sql:run", "error": "\x1b[31mtimeout\x1b[0m for <num> of 7"},
+    {"endpoint": "sql:run", "error": "login refused with password=hunter2hunter2"},
+    {"endpoint": "e" * 300, "error": "boom at 7"},
+]
+
+
+async def test_events_get_the_patterns_that_the_daemon_gives_them_and_its_journal_too(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path / "data") as daemon:
+        for event in EVENTS:
+            await daemon.event(**event)
+        failing = {f"{event}" for event in EVENTS if event.get("ok") is not True}
+        with trio.fail_after(10):
+            while sum(found["count"] for found in (await daemon.json("/failures"))["failures"]) < len(failing):
+                await trio.lowlevel.checkpoint()
+        found = {found["id"]: found["template"] for found in (await daemon.json("/failures"))["failures"]}
+    answers = written(*(json.dumps(event).encode() for event in EVENTS))
+    assert {answer["pattern"]: answer["template"] for answer in answers[1:]} == found
+    assert answers[0] == {"pattern": None, "template": None}
+    assert written(*(tmp_path / "data" / "_observer" / "ops.jsonl").read_bytes().splitlines()) == answers
+
+
+def test_a_compressed_file_and_one_with_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    lines = b'\xef\xbb\xbf{"error":"row 7 gone"}\n{"error":"row 8 gone"}\n'
+    (tmp_path / "ops.jsonl.gz").write_bytes(gzip.compress(lines))
+    done = subprocess.run([*COMMAND, str(tmp_path / "ops.jsonl.gz")], capture_output=True, check=True)
+    assert [json.loads(line)["template"] for line in done.stdout.splitlines()] == ["row <num> gone"] * 2
+    for name, damaged in (("torn.gz", gzip.compress(lines)[:-12]), ("none.gz", lines)):
+        (tmp_path / name).write_bytes(damaged)
+        done = subprocess.run([*COMMAND, str(tmp_path / name)], capture_output=True, check=False)
+        assert (done.returncode, done.stdout) == (65, b"")
+        assert f"cannot read {tmp_path / name}: ".encode() in done.stderr
 
 
 @pytest.mark.parametrize("line", [b"{", b"[]", b'{"error":5}', b'{"error":"\xff"}', b"[" * 100_000])

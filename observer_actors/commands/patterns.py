@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Final
+from typing import IO, Annotated, Final, cast
 
 import cyclopts
 import msgspec
 from cyclopts import Parameter
 
-from observer_actors.errors import ObserverError
+from observer_actors.errors import EventInvalid, ObserverError
+from observer_actors.event import EventDecoder
 from observer_actors.labels import bounded_endpoint
-from observer_actors.patterns import Catalogue, Group
+from observer_actors.op import Op, decode_op
+from observer_actors.patterns import Catalogue, Group, error_text
 from observer_actors.problems import UNREADABLE
 from observer_actors.visible import visible_json
 
@@ -30,15 +34,6 @@ class InputInvalid(ObserverError):
     exit_code = 65  # EX_DATAERR
 
 
-class Line(msgspec.Struct, frozen=True):
-    """What is read of a line; other keys are passed over."""
-
-    error: str | None = None
-    output_summary: str | None = None
-    endpoint: str | None = None
-    success: bool = False
-
-
 class GroupedLine(msgspec.Struct, frozen=True):
     """What is written for a line."""
 
@@ -46,6 +41,8 @@ class GroupedLine(msgspec.Struct, frozen=True):
     template: str | None
 
 
+_NO_TIME: Final = "1970-01-01T00:00:00.000Z"
+"""For events without one: no time groups anything."""
 _NO_FAILURE: Final = msgspec.json.encode(GroupedLine(None, None)) + b"\n"
 
 
@@ -53,9 +50,10 @@ _NO_FAILURE: Final = msgspec.json.encode(GroupedLine(None, None)) + b"\n"
 def group(file: Annotated[str, Parameter(allow_leading_hyphen=True, show_default=False)] = STANDARD_INPUT, /) -> None:
     """Print one JSON object a line of input: `pattern`, the id, and `template`.
 
-    The input is JSONL with `error`, and `endpoint` where there is one. All of it is read before anything is written:
-    what comes later may show that two patterns are one. A line without an error, a blank one, and one with `success`
-    true have null for both. So has one that is no JSON object; the exit status is then 65, and the first is named.
+    The input is JSONL: events as they are sent to the daemon, or its journal, also compressed (.gz). Events are judged
+    as the daemon judges them; rules of yours for secrets are not known here. All of it is read before anything is
+    written: what comes later may show that two patterns are one. A success and a blank line have null for both. So has
+    what the daemon would reject; the exit status is then 65, and the first is named.
 
     Example: observer-actors patterns group data/_observer/ops.jsonl
 
@@ -67,25 +65,32 @@ def group(file: Annotated[str, Parameter(allow_leading_hyphen=True, show_default
     invalid: list[InputInvalid] = []
     with ExitStack() as stack:
         try:
-            lines = sys.stdin.buffer if file == STANDARD_INPUT else stack.enter_context(Path(file).open("rb"))
+            lines = sys.stdin.buffer if file == STANDARD_INPUT else stack.enter_context(_opened(Path(file)))
             written = grouped(lines, invalid)
-        except OSError as error:
-            raise InputInvalid(f"cannot read {file}: {error.strerror}") from error
+        except (OSError, EOFError, zlib.error) as error:
+            said = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise InputInvalid(f"cannot read {file}: {said}") from error
     sys.stdout.buffer.writelines(written)
     sys.stdout.buffer.flush()
     if invalid:
         others = f" (and {len(invalid) - 1:,} more)" if len(invalid) > 1 else ""
-        raise InputInvalid(f"{invalid[0]}{others}", hint="one JSON object a line, with a text as error")
+        raise InputInvalid(f"{invalid[0]}{others}", hint="one event a line, as the daemon takes them")
+
+
+def _opened(file: Path) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(file)) if file.suffix == ".gz" else file.open("rb")
 
 
 def grouped(lines: Iterable[bytes], invalid: list[InputInvalid]) -> Iterator[bytes]:
     """Group the failures of a file and give what is written for each line.
 
-    :param invalid: takes what is wrong with lines that are no JSON object, or have a field of another type than they
-        should.
+    :param invalid: takes what is wrong with lines that the daemon would reject.
     """
     catalogue = Catalogue()
-    groups = [None if line is None else _place(catalogue, line) for line in _read(lines, invalid)]
+    groups = [
+        None if op is None or op.success else catalogue.place(bounded_endpoint(op.endpoint), error_text(op))
+        for op in _read(lines, invalid)
+    ]
     found = {group_of: _written(group_of.last()) for group_of in dict.fromkeys(groups) if group_of is not None}
     return (_NO_FAILURE if group_of is None else found[group_of] for group_of in groups)
 
@@ -94,21 +99,20 @@ def _written(group_of: Group) -> bytes:
     return visible_json(msgspec.json.encode(GroupedLine(group_of.id, group_of.template))) + b"\n"
 
 
-def _place(catalogue: Catalogue, line: Line) -> Group | None:
-    text = line.error or line.output_summary
-    if line.success or not text:
-        return None
-    return catalogue.place(bounded_endpoint(line.endpoint or ""), text)
-
-
-def _read(lines: Iterable[bytes], invalid: list[InputInvalid]) -> Iterator[Line | None]:
-    decode = msgspec.json.Decoder(Line).decode
+def _read(lines: Iterable[bytes], invalid: list[InputInvalid]) -> Iterator[Op | None]:
+    decoder = EventDecoder()
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            yield None
-            continue
         try:
-            yield decode(line)
-        except UNREADABLE as error:
+            yield (_journalled(line) or decoder.one(line, now=_NO_TIME).op) if line.strip() else None
+        except EventInvalid as error:
             invalid.append(InputInvalid(f"line {number}: {error}"))
             yield None
+
+
+def _journalled(line: bytes) -> Op | None:
+    """Give the op of a line of the journal, which was judged when it came; None for any other line."""
+    try:
+        op = decode_op(line)
+    except UNREADABLE:
+        return None
+    return op if op.seq > 0 and op.recorded_at else None
