@@ -20,11 +20,13 @@ from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op
 from observer_actors.problems import UNREADABLE
+from observer_actors.visible import without_escapes
 
 RUNS_MAX: Final = 1_000
 OTHER_IDS_MAX: Final = 2_000
@@ -53,24 +55,33 @@ _BEGINS: Final = re.compile(
         (?:\s+(?:occurred|executing|calling|running|invoking|while)\b[^:\n]{{0,100}})?
         \s*:(?!\s*(?:none|null|nil|false|ok|0)\b))
     | (?P<bare>(?-i:(?:Uncaught\s)?[A-Za-z][\w.]*[a-z](?:Error|Exception))\s*(?:$|\n|:)
-        | error\s*$ | <(?:tool_use_)?error>)
-    | (?P<http>HTTP(?:/\d(?:\.\d)?)?\s+(?:status:?\s+|error:?\s+)?[45]\d\d\b)
+        | error\s*$ | <(?:tool_use_)?error> | \[(?:error|fatal)\]\s*+\S | (?-i:panic:\s | Exception\ in\ thread\ ")
+        | segmentation\ fault(?:\s\(core\ dumped\))?\s*(?:$|\n))
+    | (?P<http>HTTP(?:/\d(?:\.\d)?)?\s+(?:status:?\s+|error:?\s+)?[45]\d\d\b
+        | error\s+{_ERROR_STATUS}(?=\s*(?:$|[\n:.,;<({{-])))
     | (?P<status>status(?:\s+code)?\s*[:=]\s*{_ERROR_STATUS}\b)
-    | (?P<phrase>[45]\d\d\s+(?:bad\ request|unauthorized|forbidden|not\ found|method\ not\ allowed|conflict|gone
+    | (?P<phrase>[45]\d\d:?\s+(?:bad\ request|unauthorized|forbidden|not\ found|method\ not\ allowed|conflict|gone
         |unprocessable|too\ many\ requests|internal\ server\ error|bad\ gateway|service\ unavailable|gateway\ time-?out)
         (?=\s*(?:$|[\n:.,;<({{-])))
-    | (?P<exit>exit\ (?:code|status)\s*:?\s+-?[1-9]\d{{0,2}}\b)
-    | (?P<json>\{{\s*"(?:error|errors|err|isError)"\s*:\s*(?!null|false|""|\[\]|\{{\}}|0\b))
+    | (?P<exit>exit\ (?:(?:code|status)\s*:?\s+-?[1-9]\d{{0,9}}\b | [1-9]\d{{0,2}}\s*$)
+        | (?:rc|return\ ?code)(?:\s*[:=]\s*|\s)-?[1-9]\d{{0,9}}\s*(?:$|[\n,;])
+        | CompletedProcess\([^\n]{{0,1000}}?\ returncode=-?[1-9])
+    | (?P<json>\{{\s*(?P<Q>["'])(?:(?:error|errors|err|isError|is_error)(?P=Q)\s*:\s*+
+        (?!null|none\b|false|""|\[\]|\{{\}}|0\b|'(?:none|null|nil|no|ok|n/?a|-|0|(?:0|no)\ errors?[^']{{0,20}})?')
+        | (?:success|ok)(?P=Q)\s*:\s*(?-i:False)\b))
     )""",
     re.VERBOSE | re.IGNORECASE,
 )
 _TRACEBACK: Final = "Traceback (most recent call last)"
 _AT_WORD: Final = {
     "exit": re.compile(
-        r"(?<!\w)exit(?:[ _](?:code|status)\b|ed(?: with)?(?: (?:a )?non-?zero)?(?: (?:exit )?(?:code|status))?"
-        r"|(?=[:=]))[ :=]+[1-9]\d{0,2}\b"
+        r"(?<!\w)exit(?:[ _](?:code|status)\b[ :=]+-?[1-9]\d{0,9}"
+        r"|(?:ed(?: with)?(?: (?:a )?non-?zero)?(?: (?:exit )?(?:code|status))?|(?=[:=]))[ :=]+[1-9]\d{0,2})\b"
     ),
-    "status": re.compile(rf"(?<!\w)status(?: ?[:=] ?|[ _]code ?[ :=] ?){_ERROR_STATUS}\b"),
+    "status": re.compile(
+        rf"(?<!\w)status(?:(?:[ _]code)? ?[:=] ?{_ERROR_STATUS}\b"
+        rf"|[ _]code {_ERROR_STATUS}(?:(?=\s*(?:$|[^\w\s]|\n))| (?:for|from|at|on|in|by|when|while|after|and|but)\b))"
+    ),
 }
 """What may begin with a word: to look for the word first costs a tenth of what looking for the pattern does."""
 _REASONS: Final = {
@@ -85,7 +96,9 @@ _REASONS: Final = {
 }
 _HTTP_ERRORS: Final = range(400, 600)
 EXIT_DIGITS_MAX: Final = 6
-_FAILED_WORDS: Final = frozenset({"error", "failed", "failure"})
+_FAILED_WORDS: Final = frozenset({"error", "failed", "failure", "fail"})
+_JSEND_WORDS: Final = frozenset({"error", "fail"})
+"""What JSend says of its own answers, beside ``data``; of a job that was asked about most say "failed"."""
 
 
 class _Output(msgspec.Struct):
@@ -97,6 +110,7 @@ class _Output(msgspec.Struct):
     error_message: Any = None
     errorMessage: Any = None  # noqa: N815 - as AWS Lambda writes it
     isError: Any = None  # noqa: N815 - MCP's name
+    is_error: Any = None
     success: Any = None
     ok: Any = None
     status: Any = None
@@ -110,6 +124,10 @@ class _Output(msgspec.Struct):
     detail: Any = None
     reason: Any = None
     result: Any = None
+    response: Any = None
+    metadata: Any = None
+    code: Any = None
+    data: Any = UNSET
     type: Any = None
     text: Any = None
     content: Any = None
@@ -118,6 +136,7 @@ class _Output(msgspec.Struct):
 
 _FENCED: Final = re.compile(r"```(?:json)?\s*([\[{].*[\]}])\s*```", re.DOTALL | re.IGNORECASE)
 _decode_output: Final = msgspec.json.Decoder(_Output).decode
+_decode_text: Final = msgspec.json.Decoder(str).decode
 _decode_outputs: Final = msgspec.json.Decoder(list[_Output]).decode
 _NO_ERROR: Final = re.compile(
     r"(?:0|none|null|nil|false|no|ok|n/?a|-)?|(?:0|no) errors?(?: found| occurred)?\.?|none found", re.IGNORECASE
@@ -139,10 +158,12 @@ def _plain_suspicion(text: str) -> str | None:
 
 
 def _suspicion_of(text: str) -> str | None:
-    text = text.strip().removeprefix("\ufeff")
+    text = without_escapes(text).strip().removeprefix("\ufeff")
     if text.startswith("```") and (fenced := _FENCED.fullmatch(text)) is not None:
         text = fenced[1]
     try:
+        if text.startswith(('"{', '"[{')):  # encoded twice
+            text = _decode_text(text).strip()
         if text.startswith("{") and text.endswith("}"):
             return _of_object(_decode_output(text), is_alone=text.count('":') == 1)
         if text.startswith("[{") and text.endswith("}]") and text.count("{") <= OBJECTS_MAX:
@@ -359,12 +380,11 @@ def _of_object(output: _Output, *, is_alone: bool = False) -> str | None:
     :param is_alone: it has one field.
     """
     errors = (output.error, output.errors, output.Error, output.error_message, output.errorMessage)
-    if any(map(_is_error, errors)) or _is(output.isError, value=True):
+    if any(map(_is_error, errors)) or _is(output.isError, value=True) or _is(output.is_error, value=True):
         return _REASONS["json"]
-    if isinstance(output.result, dict) and (
-        _is(output.result.get("isError"), value=True) or _is_error(output.result.get("error"))
-    ):
-        return _REASONS["json"]
+    for inner in (output.result, output.response):
+        if isinstance(inner, dict) and (_is(inner.get("isError"), value=True) or _is_error(inner.get("error"))):
+            return _REASONS["json"]
     if _is(output.success, value=False) or _is(output.ok, value=False):
         return "the output says that it did not succeed"
     if (begins := _begins(_first_text(output))) is not None:
@@ -373,12 +393,15 @@ def _of_object(output: _Output, *, is_alone: bool = False) -> str | None:
         return None  # a status is then that of what was asked about
     # A status may be that of what was asked about, unless it is all that there is, or something says why.
     says_why = is_alone or bool(output.message or output.detail or output.reason)
-    if isinstance(output.status, str) and output.status.lower() in _FAILED_WORDS and says_why:
+    status = output.status.lower() if isinstance(output.status, str) else ""
+    is_own = says_why or (status in _JSEND_WORDS and (output.data is not UNSET or _number(output.code) in _HTTP_ERRORS))
+    if status in _FAILED_WORDS and is_own:
         return "the output says that it did not succeed"
     codes = [output.status_code, output.statusCode, *([output.status] if says_why else [])]
     if any(_number(code) in _HTTP_ERRORS for code in codes):
         return _REASONS["status"]
-    codes_of_exit = (output.exit_code, output.exitCode, output.exit_status, output.returncode)
+    inner = output.metadata.get("exit_code") if isinstance(output.metadata, dict) else None
+    codes_of_exit = (output.exit_code, output.exitCode, output.exit_status, output.returncode, inner)
     return _REASONS["exit"] if any(map(_number, codes_of_exit)) else None
 
 
