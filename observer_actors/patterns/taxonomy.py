@@ -98,7 +98,9 @@ RULES: Final = (
     _rule(
         Cause.QUOTA,
         0.9,
-        r"(?:\b|_)quotas?(?:\b|_)|quota ?exceeded|insufficient (?:credits?|funds)|usage limit|spending limit"
+        r"quotas?[ _]?(?:\w+ ){0,3}(?:exceeded|exhausted|reached|full|depleted|limit)|\bEDQUOT\b"
+        r"|\b(?:exceed\w*|exhausted|insufficient|reached|out of|over|hit)[ _]?(?:\w+ ){0,3}quota"
+        r"|insufficient (?:credits?|funds)|usage limit|spending limit"
         r"|billing (?:account|details|hard|is not|issue|limit|not|required)|enable billing"
         r"|disk limit exceeded",
     ),
@@ -153,14 +155,16 @@ RULES: Final = (
         r"traceback|AttributeError|\bKeyError|IndexError|NameError|UnboundLocalError|ZeroDivisionError|AssertionError"
         r"|NullPointer|nil pointer|segmentation fault|segfault|cannot read propert|undefined is not|is not a function"
         r"|NoneType|index out of (?:range|bounds)|stack overflow|maximum recursion|panicked|unhandled exception"
-        r"|list index|object has no attribute|not implemented|NotImplementedError",
+        r"|list index|object has no attribute|not implemented|unimplemented|NotImplementedError"
+        r"|assertion (?:.{0,80} )?failed",
     ),
     _rule(
         Cause.CONFLICT,
         0.85,
-        r"conflict|already (?:exists|in use|taken|been|booked|running)|duplicate|unique constraint|version mismatch"
+        r"conflict|already[ _]?(?:exists|in use|taken|been|booked|running)|duplicate|unique constraint|version mismatch"
         r"|\bEADDRINUSE\b|could not serialize|concurrent update"
-        r"|deadlock|is locked|\bstale\b|optimistic lock|\betag\b",
+        r"|deadlock|is locked|\bstale\b|optimistic lock|\betag\b|precondition failed"
+        r"|(?-i:\bABORTED\b)|\bcode ?= ?aborted",
     ),
     _rule(
         Cause.NOT_FOUND,
@@ -169,14 +173,14 @@ RULES: Final = (
         r"|do not exist"
         r"|unknown (?:table|column|user|id|tool|function|model)"
         r"|\bENOENT\b|no (?:row|record|result|match)s? (?:for|found|with)|(?:is|was) gone"
-        r"|undefined (?:table|column|variable)",
+        r"|undefined (?:table|column|variable)|no module named",
     ),
     _rule(
         Cause.UNAVAILABLE,
         0.8,
         r"not enough|sold out|(?:is|are|was)?\s?not available|insufficient (?:balance|stock|seats|inventory|amount)"
         r"|out of stock|no longer available"
-        r"|(?:can ?not|cannot|can't) be (?:used|changed|modified|cancelled|refunded)",
+        r"|(?:can ?not|cannot|can't) be (?:used|changed|modified|cancelled|refunded)|failed_?precondition",
     ),
     _rule(
         Cause.CANCELLED,
@@ -187,7 +191,7 @@ RULES: Final = (
         Cause.UPSTREAM,
         0.8,
         r"bad gateway|service unavailable|internal server error|gateway time|upstream|temporarily unavailable"
-        r"|server error|\boverloaded\b",
+        r"|server error|\boverloaded\b|\bcode ?= ?internal\b|(?-i:\bINTERNAL:|StatusCode\.INTERNAL\b)",
     ),
     _rule(
         Cause.VALIDATION,
@@ -198,13 +202,16 @@ RULES: Final = (
         r"|unexpected (?:token|keyword|argument|end|field|type)"
         r"|expected\b.{0,80}\b(?:got|but|found)|must (?:be|not|have|contain|match)|should be|TypeError"
         r"|ValueError|out of range"
-        r"|Expecting (?:value|property name|',' delimiter)|context length"
+        r"|Expecting (?:value|property name|',' delimiter)|context[ _]length"
         r"|wrong type|does ?n[o']t (?:add up|match)|does not (?:add up|match)"
         r"|too (?:long|large|short|small|many)|cannot (?:parse|convert|decode)"
         r"|JSON|unsupported|not supported|illegal|violates (?:foreign key|check|not-null)",
     ),
     _rule(Cause.VALIDATION, 0.95, r"unexpected token|closing token|token near|method not allowed"),
     _rule(Cause.TIMEOUT, 0.5, r"\bslow\b"),
+    _rule(Cause.QUOTA, 0.5, r"(?:\b|_)quotas?(?:\b|_)"),
+    # What ends a process so is mostly the kernel, for want of memory.
+    _rule(Cause.RESOURCE, 0.5, r"(?-i:^Killed(?:: .)?$)|signal: killed|\bexit(?:ed with)? (?:code|status):? 137\b"),
     _rule(Cause.UPSTREAM, 0.5, r"unavailable"),
 )
 _BY_STATUS: Final = {
