@@ -164,6 +164,32 @@ def test_a_person_resolves_and_the_next_failure_regresses() -> None:
     assert judged(pattern_of([3], pattern), resolved, START_US + 3).state is State.REGRESSED
 
 
+def test_what_was_acknowledged_before_a_person_resolved_it_does_not_undo_that() -> None:
+    pattern = pattern_of([0])
+    resolved = acted(pattern, judged(pattern, None, START_US), Action.RESOLVE, "", START_US + 1, acknowledged_seq=3)
+    late = pattern_of([2, 3], pattern)
+    assert judged(late, resolved, START_US + 3) is resolved
+    assert judged(pattern_of([4], late), resolved, START_US + 4).state is State.REGRESSED
+
+
+def test_what_failed_again_after_it_was_resolved_is_regressed_also_when_it_was_muted_meanwhile() -> None:
+    pattern = pattern_of([0])
+    new = judged(pattern, None, START_US)
+    for actions in ([Action.RESOLVE, Action.MUTE], [Action.MUTE, Action.RESOLVE]):
+        standing = new
+        for action in actions:
+            standing = acted(pattern, standing, action, "", START_US + 1)
+        again = pattern_of([MINUTE_US], pattern)
+        standing = judged(again, standing, START_US + MINUTE_US)
+        assert (standing.state, standing.regressed_us) == (State.MUTED, START_US + MINUTE_US)
+        assert judged(pattern_of([2 * MINUTE_US], again), standing, START_US + 2 * MINUTE_US) is standing, "once"
+        unmuted = acted(again, standing, Action.UNMUTE, "", START_US + HOUR_US)
+        assert unmuted.state is State.REGRESSED
+        resolved = acted(again, unmuted, Action.RESOLVE, "", START_US + HOUR_US)
+        more = pattern_of([2 * HOUR_US], again)
+        assert judged(more, resolved, START_US + 2 * HOUR_US).regressed_us == START_US + 2 * HOUR_US
+
+
 def test_the_newest_notes_are_kept() -> None:
     pattern = pattern_of([0])
     standing = judged(pattern, None, START_US)

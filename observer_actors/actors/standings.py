@@ -99,11 +99,14 @@ class Standings:
             known = self._standings.get(pattern.id)
             self._take(pattern, known, judged(pattern, known, now_us), now_us)
 
-    async def act(self, pattern: Pattern, action: Action, text: str) -> Standing:
-        """Do what a person asks for; it is on disk when this returns."""
+    async def act(self, pattern: Pattern, action: Action, text: str, *, acknowledged_seq: int) -> Standing:
+        """Do what a person asks for; it is on disk when this returns.
+
+        :param acknowledged_seq: the newest op when they asked.
+        """
         now_us = self._now_us()
         known = self._standings.get(pattern.id) or judged(pattern, None, now_us)
-        now = acted(pattern, known, action, text, now_us)
+        now = acted(pattern, known, action, text, now_us, acknowledged_seq=acknowledged_seq)
         self._take(pattern, known, now, now_us)
         await self.save()
         return now

@@ -171,6 +171,7 @@ def register_failures(app: QuartTrio, views: Views, send: Send) -> None:
     @document_problems(404, 503)
     async def one_failure(pattern: str) -> ResponseReturnValue:
         """Show one pattern with its newest failures, its history, and what is known to work."""
+        await views.own_writes("analyzer")
         return send(json_reply(await _detail(views, _found(views, pattern))))
 
     @app.post("/failures/<pattern>")
@@ -180,9 +181,11 @@ def register_failures(app: QuartTrio, views: Views, send: Send) -> None:
     @document_problems(400, 404, 503, 507)
     async def act_on_failure(pattern: str) -> ResponseReturnValue:
         """Resolve, mute or unmute a pattern, or note something; answered once it is on disk."""
-        found = _found(views, pattern)
         act = _act(await request.get_data(cache=False, as_text=False))
-        standing = await views.analyzer.standings.act(found, act.action, views.intake.without_secrets(act.note))
+        note, acknowledged_seq = views.intake.without_secrets(act.note), views.commits.last_seq
+        await views.own_writes("analyzer")
+        found = _found(views, pattern)
+        standing = await views.analyzer.standings.act(found, act.action, note, acknowledged_seq=acknowledged_seq)
         return send(json_reply(Failure(**_fields(found, standing, views.now_us()))))
 
 

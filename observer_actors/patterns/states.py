@@ -83,9 +83,9 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Failures in 5 minutes that were usual when it last began to escalate."""
     muted: bool = False
     resolved_seq: int = 0
-    """The pattern's ``last_seq`` when it was last resolved; 0: never."""
+    """The newest op there was when it was last resolved, its own or another; 0: never."""
     regressed_us: int = 0
-    """When it last failed again after that; 0: never."""
+    """When it first failed again after that, muted or not; 0: it has not."""
     notes: tuple[Note, ...] = ()
 
 
@@ -109,28 +109,35 @@ def judged(pattern: Pattern, standing: Standing | None, now_us: int) -> Standing
     :param standing: the last one; None for a pattern that has none yet.
     """
     known = standing or Standing(since_us=now_us)
-    if known.state is State.RESOLVED and pattern.last_seq > known.resolved_seq:
+    is_first_since = known.state is State.RESOLVED or not known.regressed_us
+    if known.resolved_seq and pattern.last_seq > known.resolved_seq and is_first_since:
         known = msgspec.structs.replace(known, regressed_us=now_us)
     state = _state(pattern, known, now_us)
     if state is known.state:
         return known
+    if state is State.RESOLVED:
+        known = _resolved(known, max(pattern.last_seq, known.resolved_seq))
     return msgspec.structs.replace(
         known,
         state=state,
         since_us=now_us,
         since_seq=pattern.last_seq,
-        resolved_seq=pattern.last_seq if state is State.RESOLVED else known.resolved_seq,
         usual=_usual(pattern, now_us) if state is State.ESCALATING else known.usual,
     )
 
 
-def acted(pattern: Pattern, standing: Standing, action: Action, text: str, now_us: int) -> Standing:
-    """Give the standing after a person has done something."""
+def acted(  # noqa: PLR0913 - what a person did, to what, and when
+    pattern: Pattern, standing: Standing, action: Action, text: str, now_us: int, *, acknowledged_seq: int = 0
+) -> Standing:
+    """Give the standing after a person has done something.
+
+    :param acknowledged_seq: the newest op when they asked: what was acknowledged by then is resolved too.
+    """
     if text:
         notes = (*standing.notes, Note(now_us, text[:NOTE_CHARS_MAX]))[-NOTES_MAX:]
         standing = msgspec.structs.replace(standing, notes=notes)
     if action is Action.RESOLVE:
-        standing = msgspec.structs.replace(standing, resolved_seq=pattern.last_seq)
+        standing = _resolved(standing, max(pattern.last_seq, acknowledged_seq))
         if not standing.muted:
             standing = msgspec.structs.replace(
                 standing, state=State.RESOLVED, since_us=now_us, since_seq=pattern.last_seq
@@ -138,6 +145,10 @@ def acted(pattern: Pattern, standing: Standing, action: Action, text: str, now_u
     elif action is not Action.NOTE:
         standing = msgspec.structs.replace(standing, muted=action is Action.MUTE)
     return judged(pattern, standing, now_us)
+
+
+def _resolved(standing: Standing, seq: int) -> Standing:
+    return msgspec.structs.replace(standing, resolved_seq=seq, regressed_us=0)
 
 
 def merged(one: Standing, other: Standing) -> Standing:

@@ -146,6 +146,20 @@ async def test_a_decision_is_not_acknowledged_when_its_file_was_taken_away(tmp_p
         assert [found["state"] for found in await failures(daemon)] == ["muted"]
 
 
+async def test_what_was_acknowledged_before_is_seen_and_undoes_no_resolve(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path) as daemon:
+        await fail(daemon, "row 1 gone")
+        [found] = await failures(daemon)
+        for count in range(2, 22):
+            await fail(daemon, f"row {count} gone")
+            assert (await daemon.json(f"/failures/{found['id']}"))["count"] == count
+        for count in range(22, 42):
+            await fail(daemon, f"row {count} gone")
+            await daemon.post(f"/failures/{found['id']}", {"action": "resolve"})
+            [now] = await failures(daemon)
+            assert (now["count"], now["state"]) == (count, "resolved")
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"action":"delete"}', b'{"action":"note"}', b'{"action":"mute","x":1}'])
 async def test_an_act_that_makes_no_sense_is_refused(tmp_path: Path, body: bytes) -> None:
     async with running_daemon(tmp_path) as daemon:
