@@ -3,6 +3,9 @@
 Patterns live in memory and are saved, with the cursor that belongs to them, a moment later: SQLite's syncs must not
 compete with the journal's for every failing op. A crash loses nothing, for the cursor was not saved either.
 
+What is taken in anew from the journal is judged, and asked about, when all of it is there: not against today's clock as
+it comes.
+
 A model that fails is asked again after 1 cycle, then 2, 4 … `SKIPS_MAX`; what is due stays due meanwhile.
 """
 
@@ -145,6 +148,8 @@ class Analyzer:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow, life)
                 nursery.start_soon(self._save_now_and_then)
+                await self._feed.reached(self._feed.live_from)  # till then a pattern that goes on looks quiet
+                await self._review_all()
                 nursery.start_soon(self._review_now_and_then)
                 nursery.start_soon(self._inquire_each_cycle, life)
         finally:
@@ -167,7 +172,8 @@ class Analyzer:
         changes = apply(self._patterns, failures, self._catalogue, lambda: time.perf_counter() >= until)
         self._note(changes.patterns)
         self._forget(changes.absorbed)
-        self.standings.review(changes.patterns.values())
+        if self._feed.has_caught_up:
+            self.standings.review(changes.patterns.values())
         return changes.left
 
     def _note(self, changes: Mapping[str, Pattern]) -> None:
@@ -209,12 +215,15 @@ class Analyzer:
     async def _review_now_and_then(self) -> None:
         """Notice what time alone changes: quiet, and a spike that is over."""
         while True:
-            for pattern in tuple(self._patterns):
-                if (current := self._patterns.get(pattern)) is not None:  # it may have been absorbed meanwhile
-                    self.standings.review((current,))
-                await trio.lowlevel.checkpoint()  # two thousand in one go would keep the sockets waiting
-            await self.standings.save()
             await trio.sleep(REVIEW_S)
+            await self._review_all()
+
+    async def _review_all(self) -> None:
+        for pattern in tuple(self._patterns):
+            if (current := self._patterns.get(pattern)) is not None:  # it may have been absorbed meanwhile
+                self.standings.review((current,))
+            await trio.lowlevel.checkpoint()  # two thousand in one go would keep the sockets waiting
+        await self.standings.save()
 
     async def _inquire_each_cycle(self, life: Life) -> None:
         async for number in self._cycle.each():

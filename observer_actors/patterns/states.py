@@ -126,7 +126,7 @@ def judged(pattern: Pattern, standing: Standing | None, now_us: int) -> Standing
     )
 
 
-def acted(  # noqa: PLR0913 - what a person did, to what, and when
+def acted(
     pattern: Pattern, standing: Standing, action: Action, text: str, now_us: int, *, acknowledged_seq: int = 0
 ) -> Standing:
     """Give the standing after a person has done something.

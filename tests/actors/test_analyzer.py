@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -21,14 +22,15 @@ from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.doubt import Doubts
 from observer_actors.models import ModelFailed
-from observer_actors.op import Op
-from observer_actors.patterns import Diagnosis, Outgoing, Pattern, apply
+from observer_actors.op import Op, iso_milliseconds
+from observer_actors.patterns import Diagnosis, Outgoing, Pattern, State, StateChanged, apply
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import StoreBusy
 from observer_actors.supervision import Life
 
 CYCLE_S = 30.0
 WAIT_S = 10.0
+START_S = datetime(2026, 11, 22, 10, tzinfo=UTC).timestamp()
 
 
 @pytest.mark.parametrize(
@@ -83,18 +85,35 @@ class HeldLearned(Learned):
 class Bench:
     """An analyzer with its feed, its file and its cycle."""
 
-    def __init__(self, data_dir: Path, model: ScriptedModel, clock: MockClock) -> None:
+    def __init__(self, data_dir: Path, model: ScriptedModel, clock: MockClock, ops: Sequence[Op] = ()) -> None:
         log = structlog.get_logger()
         self.clock = clock
-        self.ops: list[Op] = []
+        self.ops = list(ops)
+        """What the journal holds."""
+        self.held_at, self.goes_on = len(ops) // 2, trio.Event()
+        """The journal takes its time there; what is committed later is handed over without it."""
+        self.changes: list[StateChanged] = []
         self.commits = Commits(self._read, crashes_max=3, set_aside=self._set_aside)
         self.feed = self.commits.feed("analyzer")
+        self.commits.resume(len(self.ops))
         self.cycle = Cycle(lambda: CYCLE_S)
         self.learned = HeldLearned(data_dir, GatewaySettings(url="http://gateway"), log=log)
-        self.analyzer = Analyzer(self.feed, self.learned, self.cycle, model, log=log)
+        self.analyzer = Analyzer(
+            self.feed,
+            self.learned,
+            self.cycle,
+            model,
+            log=log,
+            clock=lambda: START_S + clock.current_time(),
+            announce=self.changes.append,
+        )
 
     async def _read(self, after_seq: int) -> Sequence[Op]:
         await trio.lowlevel.checkpoint()
+        if after_seq < self.held_at:
+            return self.ops[after_seq : self.held_at]
+        if self.ops[: self.held_at]:
+            await self.goes_on.wait()
         return self.ops[after_seq:]
 
     async def _set_aside(self, consumer: str, op: Op, crashes: int) -> None:
@@ -138,11 +157,11 @@ class Bench:
         return await self.learned.load_patterns()
 
 
-def failure(seq: int, error: str) -> Op:
+def failure(seq: int, error: str, at: str = "") -> Op:
     return Op(
         seq=seq,
-        timestamp="2026-11-22T10:00:00.000Z",
-        recorded_at=f"2026-11-22T10:00:{seq % 60:02}.000000Z",
+        timestamp=at or "2026-11-22T10:00:00.000Z",
+        recorded_at=at or f"2026-11-22T10:00:{seq % 60:02}.000000Z",
         endpoint="sql:run",
         input_summary=f"query {seq}",
         success=False,
@@ -157,8 +176,8 @@ def failure(seq: int, error: str) -> Op:
 async def make_bench(tmp_path: Path) -> AsyncIterator[Callable[..., Bench]]:
     made: list[Bench] = []
 
-    def make(clock: MockClock, model: ScriptedModel | None = None) -> Bench:
-        made.append(Bench(tmp_path, model or ScriptedModel(), clock))
+    def make(clock: MockClock, model: ScriptedModel | None = None, ops: Sequence[Op] = ()) -> Bench:
+        made.append(Bench(tmp_path, model or ScriptedModel(), clock, ops))
         return made[-1]
 
     yield make
@@ -274,3 +293,34 @@ async def test_what_finds_no_room_is_told_once_and_counted(
 
 def logs_of(logs: Sequence[MutableMapping[str, Any]], event: str) -> list[MutableMapping[str, Any]]:
     return [line for line in logs if line["event"] == event]
+
+
+async def test_what_is_learned_anew_from_the_journal_is_judged_and_asked_about_when_it_is_whole(
+    make_bench: Callable[..., Bench], mock_clock: MockClock
+) -> None:
+    """It has failed every 90 s for thirty hours, and another has been quiet for most of that time."""
+    count = 1_200
+    times_s = [START_S - 90 * (count - number) for number in range(count)]
+    ops = [
+        failure(seq, "disk gone" if seq % 100 != 1 or seq > count / 2 else "no route", iso(at_s))
+        for seq, at_s in enumerate(times_s, start=1)
+    ]
+    model = ScriptedModel()
+    bench = make_bench(mock_clock, model, ops)
+    async with bench.running():
+        await bench.feed.reached(bench.held_at)
+        for _ in range(3):
+            await bench.tick()
+        assert len(bench.analyzer.patterns) == 2
+        assert (bench.changes, model.prompts) == ([], [])
+        bench.goes_on.set()
+        await bench.feed.reached(count)
+        await bench.until(lambda: len(bench.changes) == 2)
+        while not model.asked:
+            await bench.tick()
+    changes = {change.template: (change.was, change.state, change.count) for change in bench.changes}
+    assert changes == {"disk gone": (None, State.ONGOING, count - 6), "no route": (None, State.RESOLVED, 6)}
+
+
+def iso(at_s: float) -> str:
+    return iso_milliseconds(datetime.fromtimestamp(at_s, UTC))
