@@ -34,6 +34,7 @@ from observer_actors.patterns import (
     pattern_id,
     taxonomy,
     template_of,
+    turn,
 )
 from observer_actors.patterns.catalogue import OTHERS_MAX, PATTERNS_MAX, PATTERNS_PER_ENDPOINT_MAX
 from observer_actors.patterns.grouping import EXAMPLE_CHARS_MAX, EXAMPLES_MAX
@@ -378,6 +379,7 @@ def test_a_new_pattern_is_due_once() -> None:
     patterns = folded([failure(1)])
     assert due(only(patterns)) is Reason.NEW
     assert due(only(patterns), Standing(state=State.MUTED)) is None
+    assert due(only(patterns), Standing(state=State.RESOLVED)) is None
     patterns = diagnosed(patterns, asked(patterns))
     assert due(only(patterns)) is None
     assert inquire(patterns.values()) is None
@@ -437,6 +439,17 @@ def test_a_pattern_is_due_once_for_each_time_that_its_state_says_so(state: State
         inquiry = inquire(patterns.values(), lambda _pattern: standing)
         assert inquiry is not None
         assert due(only(diagnosed(patterns, inquiry)), standing) is None
+
+
+def test_what_escalates_is_back_or_is_new_comes_first_and_then_what_failed_last() -> None:
+    ops = [failure(seq, endpoint=state) for seq, state in enumerate([*State, "unjudged"], start=1)]
+    found = sorted(folded(ops).values(), key=lambda one: turn(one, _standing_after(one.endpoint)))
+    assert [one.endpoint for one in found[:4]] == ["unjudged", State.REGRESSED, State.ESCALATING, State.NEW]
+    assert [one.endpoint for one in found[4:]] == [State.MUTED, State.RESOLVED, State.ONGOING]
+
+
+def _standing_after(name: str) -> Standing | None:
+    return Standing(state=State(name)) if name in set(State) else None
 
 
 def test_what_fails_every_two_hours_is_not_back_each_time() -> None:

@@ -32,6 +32,7 @@ from observer_actors.patterns import (
     inquire_about,
     read_statement,
     rule,
+    turn,
 )
 from observer_actors.settings import DiagnosisSettings
 
@@ -116,7 +117,7 @@ class Consultant:
         standing: Callable[[str], Standing | None],
         known: Mapping[str, Statement],
     ) -> list[tuple[Inquiry, Statement]]:
-        """Ask about those that are due: those that were asked about least often in vain, most failures first.
+        """Ask about those that are due: those that were asked about least often in vain first, then as `turn` says.
 
         :param known: key of an inquiry -> what was answered: the same evidence is not asked about twice.
         """
@@ -124,7 +125,7 @@ class Consultant:
         waiting = [(found, reason) for found in patterns if (reason := due(found, standing(found.id))) is not None]
         self._unanswered = {pattern.id: unanswered[pattern.id] for pattern, _ in waiting if pattern.id in unanswered}
         waiting = [item for item in waiting if unanswered.get(item[0].id, _NONE).until <= now]
-        waiting.sort(key=lambda item: (unanswered.get(item[0].id, _NONE).times, -item[0].undiagnosed, item[0].id))
+        waiting.sort(key=lambda item: (unanswered.get(item[0].id, _NONE).times, turn(item[0], standing(item[0].id))))
         answered: list[tuple[Inquiry, Statement]] = []
 
         async def one(pattern: Pattern, reason: Reason) -> None:

@@ -15,6 +15,7 @@ from observer_actors.patterns.diagnosis import (
     due,
     inquire,
     inquiry_message,
+    turn,
 )
 from observer_actors.patterns.grouping import Changes, Example, Pattern, apply, catalogue_of, error_text
 from observer_actors.patterns.history import series
@@ -67,5 +68,6 @@ __all__ = [
     "rule",
     "series",
     "template_of",
+    "turn",
     "webhook_message",
 ]

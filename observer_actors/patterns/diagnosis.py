@@ -10,7 +10,8 @@ A pattern is due when it is
   at least 4 times as often as in all the time before it: there is much more to go by. So a pattern with n failures,
   no spike and no quiet time is shown about log5(n) times in all.
 
-Never in between, never while it is muted, and never twice with the same evidence: `Inquiry.key` is a hash of it.
+Never in between, never while it is muted or resolved, and never twice with the same evidence: `Inquiry.key` is a hash
+of it.
 
 The prompt's words and lines are the seed's (`observer.ts`, `analyzeErrors`).
 """
@@ -112,7 +113,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 def due(pattern: Pattern, standing: Standing | None = None) -> Reason | None:
     """Say why the pattern is to be shown to a model now; None when it is not."""
     state = standing.state if standing is not None else State.NEW
-    if state is State.MUTED:
+    if state in (State.MUTED, State.RESOLVED):
         return None
     if not pattern.diagnosed_seq:
         return Reason.NEW
@@ -124,6 +125,12 @@ def due(pattern: Pattern, standing: Standing | None = None) -> Reason | None:
     if pattern.undiagnosed >= max(ESCALATION_FAILURES_MIN, ESCALATION_TIMES * pattern.diagnosed_count):
         return Reason.ESCALATING
     return None
+
+
+def turn(pattern: Pattern, standing: Standing | None) -> tuple[bool, int]:
+    """Give the place in line of one that is due: what escalates, is back or is new first, then what failed last."""
+    state = standing.state if standing is not None else State.NEW
+    return state not in (State.ESCALATING, State.REGRESSED, State.NEW), -pattern.last_seq
 
 
 def inquire(

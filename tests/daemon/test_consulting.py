@@ -180,6 +180,24 @@ async def test_a_question_whose_answer_is_of_no_use_keeps_no_other_from_being_as
             assert len(asked) == len({question.splitlines()[0] for question in asked}) == 7, "each once"
 
 
+async def test_what_is_resolved_is_not_asked_about_and_the_newest_comes_first(tmp_path: Path) -> None:
+    async with http_peer() as peer:
+        peer.on(CHAT, completion(statement(("x", [1]))))
+        async with running_daemon(tmp_path / "data") as daemon:
+            events = [{"endpoint": f"e{number}", "ok": False, "error": "x"} for number in range(10) for _ in range(3)]
+            await daemon.post("/events", events)
+            found = {one["endpoint"]: one["id"] for one in (await daemon.json("/failures"))["failures"]}
+            for endpoint in ("e5", "e7", "e9"):
+                await daemon.post(f"/failures/{found[endpoint]}", {"action": "resolve"})
+            await daemon.event(endpoint="fresh", ok=False, error="x")
+            await daemon.stop()
+        config = configured(tmp_path, peer, more="calls_per_hour_max = 5")
+        async with running_daemon(tmp_path / "data", "--config", config) as daemon:
+            await _refusal(daemon)
+            asked = [request.json()["messages"][1]["content"].splitlines()[0] for request in peer.received(CHAT)]
+            assert sorted(asked) == [f'Endpoint: <data>"{name}"</data>' for name in ("e3", "e4", "e6", "e8", "fresh")]
+
+
 async def test_the_budget_of_an_hour_is_kept(tmp_path: Path) -> None:
     async with http_peer() as peer:
         peer.on(CHAT, completion(statement(("x", [1]))))
