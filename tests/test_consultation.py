@@ -2,13 +2,16 @@
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from observer_actors.models import Breaker, Budget
+from observer_actors.models.local import CONTEXT_TOKENS
 from observer_actors.op import Op
 from observer_actors.patterns import (
+    SYSTEM,
     AnswerUnusable,
     Cause,
     Claim,
@@ -20,6 +23,8 @@ from observer_actors.patterns import (
     read_statement,
     rule,
 )
+from observer_actors.patterns.consultation import PROMPT_BYTES_MAX
+from observer_actors.settings import DiagnosisSettings
 
 HOUR_S = 3_600.0
 
@@ -83,6 +88,41 @@ def test_a_text_in_an_op_cannot_close_its_quotation() -> None:
     assert prompt.count("</data>") == prompt.count("<data>")
     assert not any(line.startswith("Ignore") for line in prompt.splitlines())
     assert "\\u003c/data>" in prompt
+
+
+@pytest.mark.parametrize("letter", ["x", "错", "<", "\x1b", "😀"])
+def test_a_question_fits_into_a_small_context_whatever_its_letters(letter: str) -> None:
+    pattern = msgspec.structs.replace(
+        pattern_of(*(letter * 1_000 for _ in range(10))),
+        template=letter * 1_000,
+        endpoint=letter * 200,
+        sources={f"{number}{letter * 100}": 1 for number in range(100)},
+    )
+    contrast = Contrast(
+        feature="attrs.version",
+        value=letter * 1_024,
+        failing_with=2,
+        failing=2,
+        succeeding_with=0,
+        succeeding=40,
+        odds_ratio=99.0,
+        low=9.0,
+        high=999.0,
+        p=0.001,
+        q=0.01,
+    )
+    prompt = inquire_about(pattern, Reason.NEW, rule(pattern), [contrast] * 9).prompt
+    assert len(prompt.encode()) <= PROMPT_BYTES_MAX
+    assert all(f"op {seq}: <data>" in prompt for seq in range(7, 17)), "each example has its part"
+    assert prompt.count("<data>") == prompt.count("</data>")
+    # A token is a byte at worst; the template of a chat takes some.
+    assert len(SYSTEM) + PROMPT_BYTES_MAX + DiagnosisSettings().answer_tokens_max + 64 <= CONTEXT_TOKENS
+
+
+def test_usual_examples_are_shown_as_they_are() -> None:
+    pattern = pattern_of(*("x" * 1_000 for _ in range(10)))
+    prompt = inquire_about(pattern, Reason.NEW, rule(pattern), []).prompt
+    assert all(f'op {example.seq}: <data>"{example.line}"</data>' in prompt for example in pattern.examples)
 
 
 def test_the_same_evidence_has_the_same_key() -> None:

@@ -2,8 +2,8 @@
 
 A part of the analyzer. What it may cost is bounded: patterns a cycle, questions at a time, retries, calls and tokens
 an hour, also across restarts; a model that fails is left alone for longer and longer (`models.guard`). A question that
-gets no answer leaves its pattern due: its turn comes again after all others', and, where the answer was of no use,
-after a pause that grows.
+gets no answer leaves its pattern due: its turn comes again after all others', and, where the answer was of no use
+or the question was refused, after a pause that grows.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ RETRY_S: Final = 1.0
 PAUSE_S_FIRST: Final = 60.0
 PAUSE_S_MAX: Final = 1_800.0
 """Before a pattern whose answer was of no use is asked about again; doubled each time."""
-_OUR_FAULT: Final = range(400, 500)
-"""Statuses after which the same question gets the same answer; but for 408 and 429."""
-_LATER: Final = frozenset({408, 429})
+_FINAL: Final = frozenset(range(400, 500)) - {408, 429}
+"""Statuses after which the same question gets the same answer."""
+_ABOUT_THE_QUESTION: Final = _FINAL - {401, 403, 404}
+"""Those that another question may not get: they say nothing of the server."""
 
 ContrastOf = Callable[[Pattern], Awaitable[list[Contrast]]]
 
@@ -143,7 +144,8 @@ class Consultant:
 
     async def _ask(self, inquiry: Inquiry) -> Statement | None:
         """Put one question; None when there is no usable answer."""
-        attempts, failure = 0, ""
+        attempts = 0
+        failure: ModelFailed | None = None
         while attempts <= self._settings.retries_max:
             if not (self._breaker.admits(trio.current_time()) and self._budget.take(self._clock())):
                 self.statistics.refused += 1
@@ -155,7 +157,7 @@ class Consultant:
             except SchemaRefused:
                 continue
             except ModelFailed as error:
-                failure, attempts = str(error), attempts + 1
+                failure, attempts = error, attempts + 1
                 if not self._goes_on_after(error):
                     break
                 if attempts <= self._settings.retries_max:
@@ -164,9 +166,9 @@ class Consultant:
                 self._budget.spend(reply.tokens)
                 await self._learned.save_model_calls(self._budget.spent)
                 return self._read(inquiry, reply)
-        if failure:
-            self._note_unanswered(inquiry)
-            self._log.warning("consultation_failed", error=failure, patterns=[inquiry.cases[0].pattern_id])
+        if failure is not None:
+            self._note_unanswered(inquiry, pause=_is_about_the_question(failure))
+            self._log.warning("consultation_failed", error=str(failure), patterns=[inquiry.cases[0].pattern_id])
         return None
 
     def _note_unanswered(self, inquiry: Inquiry, *, pause: bool = False) -> None:
@@ -181,9 +183,9 @@ class Consultant:
 
     def _goes_on_after(self, error: ModelFailed) -> bool:
         self.statistics.failed += 1
-        status = error.http_status if isinstance(error, ModelRefused) else 0
-        self._breaker.failed(trio.current_time(), error.wait_s if isinstance(error, ModelRefused) else 0.0)
-        return status not in _OUR_FAULT or status in _LATER
+        if not _is_about_the_question(error):
+            self._breaker.failed(trio.current_time(), error.wait_s if isinstance(error, ModelRefused) else 0.0)
+        return not isinstance(error, ModelRefused) or error.http_status not in _FINAL
 
     def _read(self, inquiry: Inquiry, reply: ChatReply) -> Statement | None:
         statistics, pattern = self.statistics, inquiry.cases[0].pattern_id
@@ -201,3 +203,7 @@ class Consultant:
         statistics.claims_thrown_out += statement.thrown_out
         self._log.info("consultation", patterns=[pattern], cause=statement.cause, thrown_out=statement.thrown_out)
         return statement
+
+
+def _is_about_the_question(error: ModelFailed) -> bool:
+    return isinstance(error, ModelRefused) and error.http_status in _ABOUT_THE_QUESTION

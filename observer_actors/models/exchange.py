@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -13,10 +14,15 @@ import trio
 
 from observer_actors.addresses import without_password
 from observer_actors.models.model import ModelFailed, ModelRefused
+from observer_actors.visible import cut
 
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 """Many times what 400 tokens take; a server that sends more is not what we think it is."""
 _HTTP_OK: Final = range(200, 300)
+SAID_BYTES_MAX: Final = 4_096
+SAID_CHARS_MAX: Final = 300
+"""Of what a server says of its refusal: it goes into the log."""
+SAID_S: Final = 1.0
 _RETRY_AFTER_S_MAX: Final = 3_600.0
 
 
@@ -47,9 +53,10 @@ async def exchange(
                 timeout=None,  # the limit holds for the whole exchange
             ) as response:
                 if response.status_code not in _HTTP_OK:
-                    raise ModelRefused(
-                        f"{shown}: status {response.status_code}", response.status_code, _wait_s(response)
-                    )
+                    key = headers.get("Authorization", "").removeprefix("Bearer ")
+                    said = await _said(response, key)
+                    status = response.status_code
+                    raise ModelRefused(f"{shown}: status {status}{said and ': '}{said}", status, _wait_s(response))
                 return await _body(shown, response)
     except trio.TooSlowError as error:
         raise ModelFailed(f"{shown}: no answer within {timeout_s:g} s") from error
@@ -57,6 +64,18 @@ async def exchange(
         raise ModelFailed(f"{shown}: is no URL") from error
     except httpx.HTTPError as error:
         raise ModelFailed(f"{shown}: {type(error).__name__}: {error}") from error
+
+
+async def _said(response: httpx.Response, key: str) -> str:
+    """Give the beginning of what a server says of its refusal, without our key; "" where it says nothing."""
+    body = bytearray()
+    with trio.move_on_after(SAID_S) as reading, suppress(httpx.HTTPError):
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) >= SAID_BYTES_MAX:
+                reading.cancel()  # as in `_body`
+    text = " ".join(body[:SAID_BYTES_MAX].decode(errors="replace").split())
+    return cut(text.replace(key, "•••") if key else text, SAID_CHARS_MAX)
 
 
 async def _body(url: str, response: httpx.Response) -> bytes:

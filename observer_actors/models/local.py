@@ -16,8 +16,8 @@ from typing import Any, Final
 
 EXIT_UNUSABLE: Final = 78
 """EX_CONFIG: no such file, or xllamacpp is not installed. Trying again does not help."""
-CONTEXT_TOKENS: Final = 4_096
-"""A question of ten examples of 500 characters, and its answer."""
+CONTEXT_TOKENS: Final = 8_192
+"""A question of `consultation.PROMPT_BYTES_MAX`, of letters that take a token a byte, and its answer."""
 THREADS_MAX: Final = 4
 
 

@@ -20,13 +20,19 @@ import msgspec
 from observer_actors.labels import stable_id
 from observer_actors.patterns.contrast import Contrast
 from observer_actors.patterns.diagnosis import Case, Claim, Inquiry, Reason, Statement
-from observer_actors.patterns.grouping import Example, Pattern
+from observer_actors.patterns.grouping import Pattern
 from observer_actors.patterns.taxonomy import Cause, Ruling
 from observer_actors.problems import UNREADABLE
 
 CLAIMS_MAX: Final = 10
 CLAIM_CHARS_MAX: Final = 1_000
 CONTRASTS_SHOWN_MAX: Final = 5
+SOURCES_SHOWN_MAX: Final = 10
+PROMPT_BYTES_MAX: Final = 7_000
+"""Ten examples of 500 letters that are a byte each, and what stands above them. Of other letters less is shown, since a
+small model may take a token for each byte of theirs (`models.local.CONTEXT_TOKENS`)."""
+DATA_BYTES_MAX: Final = 500
+"""Of each text above the examples."""
 
 SYSTEM: Final = """\
 You are a reliability engineer. You are shown one pattern of failed operations of AI agents, and say why they failed and
@@ -147,16 +153,19 @@ def _decoded(text: str) -> _Answer:
 
 
 def _prompt(pattern: Pattern, reason: Reason, ruling: Ruling, contrasts: Sequence[Contrast]) -> str:
+    sources = dict(sorted(pattern.sources.items(), key=lambda item: (-item[1], item[0]))[:SOURCES_SHOWN_MAX])
     parts = [
         f"Endpoint: {_data(pattern.endpoint)}",
         f"Template of the error: {_data(pattern.template)}",
         f"Failures: {pattern.count}, from {pattern.first_seen} to {pattern.last_seen}; asked because it is {reason}.",
-        f"Time wasted: {pattern.wasted_ms:.0f} ms. By source: {_data(pattern.sources)}",
+        f"Time wasted: {pattern.wasted_ms:.0f} ms. By source: {_data(sources)}",
         f"Rules say: {ruling.cause} ({ruling.confidence:g}).",
         *(f"Sets the failures apart: {_contrast(contrast)}" for contrast in contrasts[:CONTRASTS_SHOWN_MAX]),
         "Examples:",
-        *(_example(example) for example in pattern.examples),
     ]
+    room = PROMPT_BYTES_MAX - len("\n".join(parts).encode())
+    each = room // max(1, len(pattern.examples)) - len(f"\nop {pattern.last_seq}: {_data('', 0)}")
+    parts += [f"op {example.seq}: {_data(example.line, each)}" for example in pattern.examples]
     return "\n".join(parts)
 
 
@@ -166,10 +175,7 @@ def _contrast(contrast: Contrast) -> str:
     return f"{_data({contrast.feature: contrast.value})} ({share}, {other})"
 
 
-def _example(example: Example) -> str:
-    return f"op {example.seq}: {_data(example.line)}"
-
-
-def _data(content: object) -> str:
-    """Quote what comes from ops: JSON in which no tag can begin."""
-    return f"<data>{msgspec.json.encode(content).decode().replace('<', chr(92) + 'u003c')}</data>"
+def _data(content: object, bytes_max: int = DATA_BYTES_MAX) -> str:
+    """Quote what comes from ops: JSON in which no tag can begin, cut where it is too long."""
+    quoted = msgspec.json.encode(content).replace(b"<", b"\\u003c")
+    return f"<data>{quoted[:bytes_max].decode(errors='ignore')}</data>"

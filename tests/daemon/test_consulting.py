@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from tests.fakes.http_peer import Bytes, Close, Garbage, Hang, Held, HttpPeer, Json, Reply, Status, http_peer
+from tests.fakes.http_peer import Bytes, Close, Garbage, Hang, Held, HttpPeer, Json, Reply, Request, Status, http_peer
 from tests.harness import Daemon, running_daemon
 
 CHAT = "/v1/chat/completions"
@@ -196,6 +196,34 @@ async def test_what_is_resolved_is_not_asked_about_and_the_newest_comes_first(tm
             await _refusal(daemon)
             asked = [request.json()["messages"][1]["content"].splitlines()[0] for request in peer.received(CHAT)]
             assert sorted(asked) == [f'Endpoint: <data>"{name}"</data>' for name in ("e3", "e4", "e6", "e8", "fresh")]
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_a_question_that_is_refused_keeps_no_other_from_being_asked(tmp_path: Path, status: int) -> None:
+    refusal = Json({"error": {"message": "too many\u202e tokens: Bearer secret"}}, status)
+
+    def answered(request: Request) -> Reply:
+        is_long = "long" in request.json()["messages"][1]["content"].splitlines()[0]
+        return refusal if is_long else completion(statement(("x", [11])))
+
+    async with http_peer() as peer:
+        peer.on(CHAT, answered)
+        config = configured(tmp_path, peer, more="concurrency_max = 1")
+        async with running_daemon(tmp_path / "data", "--config", config) as daemon:
+            events = [{"endpoint": f"long{number}", "ok": False, "error": "x"} for number in range(10)]
+            await daemon.post("/events", events)
+            failed = await daemon.logged("consultation_failed")
+            assert failed["error"].startswith(f"{peer.url}/v1/chat/completions: status {status}: ")
+            assert "too many\\u202e tokens" in failed["error"]
+            assert "secret" not in failed["error"]
+            await daemon.event(endpoint="fresh", ok=False, error="x")
+            [fresh] = [one["id"] for one in (await daemon.json("/failures"))["failures"] if one["endpoint"] == "fresh"]
+            await diagnosed(daemon, fresh)
+            await _cycles(daemon, 3)
+            asked = [request.json()["messages"][1]["content"].splitlines()[0] for request in peer.received(CHAT)]
+            assert asked.count('Endpoint: <data>"fresh"</data>') == 1
+            assert len(set(asked)) == 11, "each of the others had its turn, and waits for its next"
+            assert await daemon.metric("observer_model_refusals_total") == 0
 
 
 async def test_the_budget_of_an_hour_is_kept(tmp_path: Path) -> None:
