@@ -150,7 +150,7 @@ def test_a_claim_without_an_op_that_was_shown_is_thrown_out_and_counted() -> Non
         "as ops 7, 777777 and 8 show",
         "operation 555555 shows this",
         "op number 444444 shows",
-        "see #333333",
+        "op #333333 failed",
         "op_222222 failed",
         "seq 222222",
         "Ops [7, 8, 99]",
@@ -170,6 +170,37 @@ def test_other_numbers_in_a_claim_are_no_ops(text: str) -> None:
     assert len(read_statement(answer((text, [7])), [7, 8]).claims) == 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Order #4482 does not exist",
+        "ticket #17 was closed",
+        "PR #12",
+        "The failure: 404 Not Found from upstream",
+        "failure 500 came from upstream",
+        "the operation (503) was refused",
+        "the failure of operation 98765 in the log",
+    ],
+)
+def test_a_number_that_can_be_something_else_is_no_op(text: str) -> None:
+    statement = read_statement(answer((text, [1])), [1], ["[sql:run] select: operation 98765 timed out"])
+    assert (len(statement.claims), statement.thrown_out) == (1, 0)
+
+
+def test_what_a_model_thinks_aloud_and_says_behind_its_answer_is_no_part_of_it() -> None:
+    draft = json.dumps({"cause": "bug", "claims": [], "advice": ""})
+    said = answer(("a {brace}, and {} too", [7]))
+    statement = read_statement(f"<think>maybe {draft} or {{}}</think>{said}\nI hope {{this}} helps. {{", [7])
+    assert [claim.text for claim in statement.claims] == ["a {brace}, and {} too"]
+
+
+def test_an_endless_answer_is_looked_through_within_bounds() -> None:
+    nested = '{"a":' * 100_000
+    for text in (nested, answer(("x", [7])) + '{"claims": [' * 100_000):
+        with pytest.raises(AnswerUnusable):
+            read_statement(text, [7])
+
+
 def test_a_claim_whose_ops_are_no_list_of_numbers_is_thrown_out_alone() -> None:
     claims = [{"text": "x", "ops": ops} for ops in ("7", 7.5, ["7"], [7.0], [True], None, [7, 7])]
     statement = read_statement(json.dumps({"cause": "timeout", "claims": [*claims, {"text": "y"}]}), [7, 1])
@@ -181,7 +212,9 @@ def test_an_answer_in_a_fence_is_read_and_a_cause_that_is_none_is_unknown() -> N
     assert (statement.cause, len(statement.claims)) == (Cause.UNKNOWN, 1)
 
 
-@pytest.mark.parametrize("text", ["", "no idea", "}{", '{"claims": 5}', '{"claims": [{"text": 5}]}', "{" * 5_000 + "}"])
+@pytest.mark.parametrize(
+    "text", ["", "no idea", "}{", "{}", '{"claims": 5}', '{"claims": [{"text": 5}]}', "{" * 5_000 + "}"]
+)
 def test_garbage_is_no_answer(text: str) -> None:
     with pytest.raises(AnswerUnusable):
         read_statement(text, [7])

@@ -191,7 +191,7 @@ class Consultant:
         statistics, pattern = self.statistics, inquiry.cases[0].pattern_id
         statistics.tokens += reply.tokens
         try:
-            statement = read_statement(reply.text, inquiry.cases[0].seqs)
+            statement = read_statement(reply.text, inquiry.cases[0].seqs, inquiry.failures)
         except AnswerUnusable as error:
             statistics.unusable += 1
             self._breaker.failed(trio.current_time())

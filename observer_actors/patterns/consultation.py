@@ -11,8 +11,10 @@ commentary, never a fact.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -26,6 +28,10 @@ from observer_actors.problems import UNREADABLE
 
 CLAIMS_MAX: Final = 10
 CLAIM_CHARS_MAX: Final = 1_000
+ANSWER_CHARS_MAX: Final = 20_000
+"""The end of an answer is looked through: several times the 400 tokens that are asked for."""
+BRACES_TRIED_MAX: Final = 100
+"""Each may begin the answer, or one of its claims."""
 CONTRASTS_SHOWN_MAX: Final = 5
 SOURCES_SHOWN_MAX: Final = 10
 PROMPT_BYTES_MAX: Final = 7_000
@@ -72,8 +78,8 @@ class _Claim(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
+    claims: list[_Claim]
     cause: str = ""
-    claims: list[_Claim] = []
     advice: str = ""
 
 
@@ -96,22 +102,24 @@ def inquire_about(pattern: Pattern, reason: Reason, ruling: Ruling, contrasts: S
     )
 
 
-def read_statement(text: str, seqs: Sequence[int]) -> Statement:
+def read_statement(text: str, seqs: Sequence[int], examples: Iterable[str] = ()) -> Statement:
     """Take of an answer what it has evidence for: claims that name ops that were shown, and no others in their words.
 
     A cause and advice rest on such claims: without any they are not taken, nor is advice that names other ops.
 
     :param seqs: the ops that were shown.
+    :param examples: what was shown of them: a number in it names no op.
     :raises AnswerUnusable: it is no such object.
     """
     answer = _decoded(text)
     shown = set(seqs)
+    known = shown | {int(number) for line in examples for number in _NUMBER.findall(line)}
     kept = [
         Claim(claim.text[:CLAIM_CHARS_MAX], tuple(dict.fromkeys(claim.ops)))
         for claim in answer.claims
-        if _rests_on(claim.ops, shown) and claim.text.strip() and _cited(claim.text[:CLAIM_CHARS_MAX]) <= shown
+        if _rests_on(claim.ops, shown) and claim.text.strip() and _cited(claim.text[:CLAIM_CHARS_MAX]) <= known
     ]
-    advice = answer.advice if kept and _cited(answer.advice[:CLAIM_CHARS_MAX]) <= shown else ""
+    advice = answer.advice if kept and _cited(answer.advice[:CLAIM_CHARS_MAX]) <= known else ""
     return Statement(
         cause=Cause(answer.cause) if kept and answer.cause in set(Cause) else Cause.UNKNOWN,
         claims=tuple(kept[:CLAIMS_MAX]),
@@ -121,20 +129,26 @@ def read_statement(text: str, seqs: Sequence[int]) -> Statement:
 
 
 _NAMED_OPS: Final = re.compile(
-    r"""(?:\b(?:op|operation|seq|failure|event)s?(?![a-z])[\s_#:.(\[=`*"'-]{0,8}
-        (?:(?:numbers?|nos?|ids?|seqs?)\b[\s#:.=]{0,4})?
-        | (?<!error\s)(?<!status\s)\#)
+    r"""\b(?:op|operation|seq|failure|event)s?(?![a-z])[\s_#:.(\[=`*"'-]{0,8}
+    (?:(?:numbers?|nos?|ids?|seqs?)\b[\s#:.=]{0,4})?
     (?P<list>\d{1,18}\b(?:[\s,;#&/)(\]\[\u2013\u2026.`*"'-]{0,8}(?:(?:and|or|to|through|as\swell\sas|ops?)\b)?[\s#]{0,4}\d{1,18}\b)*)
     (?!\s*(?:times|of|at\sa\stime|attempts|retries|m?s|seconds?|minutes?|hours?|days?|%|ops|operations|more)(?!\w))""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""``op 7``, ``ops 7, 8 and 9``, ``operation number 7``, ``#7``, ``seq_7``."""
-_NUMBER: Final = re.compile(r"\d+")
+"""``op 7``, ``ops 7, 8 and 9``, ``operation number 7``, ``op #7``, ``seq_7``; ``#7`` alone may be an order."""
+_NUMBER: Final = re.compile(r"\d{1,18}")
+_STATUSES: Final = frozenset(range(400, 600))
+"""``the failure: 404 Not Found`` names no op."""
 
 
 def _cited(text: str) -> set[int]:
-    """Give the ops that a text names."""
-    return {int(number) for found in _NAMED_OPS.finditer(text) for number in _NUMBER.findall(found["list"])}
+    """Give the ops that a text names: numbers that cannot be something else."""
+    numbers = {int(number) for found in _NAMED_OPS.finditer(text) for number in _NUMBER.findall(found["list"])}
+    return numbers - _STATUSES
+
+
+_DECODER: Final = json.JSONDecoder()
+"""It says where an object ends; what is in it, msgspec does."""
 
 
 def _rests_on(ops: Any, shown: set[int]) -> bool:  # noqa: ANN401 - whatever a model wrote
@@ -142,14 +156,17 @@ def _rests_on(ops: Any, shown: set[int]) -> bool:  # noqa: ANN401 - whatever a m
 
 
 def _decoded(text: str) -> _Answer:
-    """Read the object, also one that stands in a fence or between words, as small models like to answer."""
-    first, last = text.find("{"), text.rfind("}")
-    if first < 0 or last < first:
-        raise AnswerUnusable("it holds no JSON object")
-    try:
-        return msgspec.json.decode(text[first : last + 1], type=_Answer)
-    except UNREADABLE as error:
-        raise AnswerUnusable(str(error)) from error
+    """Read the last object that is an answer: small models put it into a fence or between words, others think aloud."""
+    text = text[-ANSWER_CHARS_MAX:]
+    begin = len(text)
+    for _ in range(BRACES_TRIED_MAX):
+        begin = text.rfind("{", 0, begin)
+        if begin < 0:
+            break
+        with suppress(ValueError, *UNREADABLE):
+            _, end = _DECODER.raw_decode(text, begin)
+            return msgspec.json.decode(text[begin:end], type=_Answer)
+    raise AnswerUnusable("it holds no JSON object after the schema")
 
 
 def _prompt(pattern: Pattern, reason: Reason, ruling: Ruling, contrasts: Sequence[Contrast]) -> str:
