@@ -17,7 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.learned import Learned
 from observer_actors.backoff import backoff_s
-from observer_actors.models import Breaker, Budget, ChatModel, ChatReply, ModelFailed, ModelRefused, SchemaRefused
+from observer_actors.models import Breaker, Budget, ChatModel, ChatReply, FormRefused, ModelFailed, ModelRefused
 from observer_actors.patterns import (
     SCHEMA,
     SYSTEM,
@@ -56,7 +56,7 @@ class ConsultantStatistics(msgspec.Struct):
     failed: int = 0
     """Questions without an answer."""
     unusable: int = 0
-    """Answers that were no object after the schema."""
+    """Answers that were no object after the schema, or of which no claim was left."""
     refused: int = 0
     """Questions that were not put: the budget is spent, or the model is left alone."""
     tokens: int = 0
@@ -154,7 +154,7 @@ class Consultant:
             self.statistics.asked += 1
             try:
                 reply = await self._model.chat(SYSTEM, inquiry.prompt, SCHEMA)
-            except SchemaRefused:
+            except FormRefused:
                 continue
             except ModelFailed as error:
                 failure, attempts = error, attempts + 1
@@ -192,6 +192,10 @@ class Consultant:
         statistics.tokens += reply.tokens
         try:
             statement = read_statement(reply.text, inquiry.cases[0].seqs, inquiry.failures)
+            statistics.claims_kept += len(statement.claims)
+            statistics.claims_thrown_out += statement.thrown_out
+            if not statement.claims:
+                raise AnswerUnusable("no claim in it rests on ops that were shown")
         except AnswerUnusable as error:
             statistics.unusable += 1
             self._breaker.failed(trio.current_time())
@@ -199,8 +203,6 @@ class Consultant:
             self._log.warning("consultation_unusable", error=str(error), patterns=[pattern])
             return None
         self._breaker.succeeded()
-        statistics.claims_kept += len(statement.claims)
-        statistics.claims_thrown_out += statement.thrown_out
         self._log.info("consultation", patterns=[pattern], cause=statement.cause, thrown_out=statement.thrown_out)
         return statement
 

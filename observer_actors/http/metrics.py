@@ -174,7 +174,7 @@ class DaemonCollector(Collector):
         counts = consultant.statistics if consultant is not None else ConsultantStatistics()
         yield _counter("observer_model_questions", "Questions put to the model.", counts.asked)
         yield _counter("observer_model_failures", "Questions without an answer.", counts.failed)
-        yield _counter("observer_model_unusable", "Answers that were not in the agreed form.", counts.unusable)
+        yield _counter("observer_model_unusable", "Answers of no use.", counts.unusable)
         yield _counter("observer_model_refusals", "Questions not put: budget or circuit breaker.", counts.refused)
         yield _counter("observer_model_tokens", "Tokens of questions and answers.", counts.tokens)
         claims = CounterMetricFamily("observer_model_claims", "Claims of the model.", labels=["outcome"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from observer_actors.models.chat import OllamaModel, OpenAIModel
 from observer_actors.models.guard import Breaker, Budget, Call
-from observer_actors.models.model import ChatModel, ChatReply, Model, ModelFailed, ModelRefused, SchemaRefused
+from observer_actors.models.model import ChatModel, ChatReply, FormRefused, Model, ModelFailed, ModelRefused
 from observer_actors.models.seed import LakehouseModel
 
 __all__ = [
@@ -13,11 +13,11 @@ __all__ = [
     "Call",
     "ChatModel",
     "ChatReply",
+    "FormRefused",
     "LakehouseModel",
     "Model",
     "ModelFailed",
     "ModelRefused",
     "OllamaModel",
     "OpenAIModel",
-    "SchemaRefused",
 ]

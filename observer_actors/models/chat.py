@@ -1,7 +1,8 @@
 """Models behind a chat API: any OpenAI-compatible server (llama.cpp's, vLLM, LM Studio, OpenAI), and Ollama's own.
 
 The answer is asked for as JSON after a schema. An OpenAI-compatible server that knows none answers 400 or 422; it is
-asked without one from then on, unless that is refused likewise: then it was the question.
+asked without one from then on, unless that is refused likewise: then it was the question. One that says that it wants
+`max_completion_tokens` gets it from then on; models that do take no temperature but their own.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import msgspec
 
 from observer_actors.addresses import without_password
 from observer_actors.models.exchange import exchange
-from observer_actors.models.model import ChatReply, ModelFailed, ModelRefused, SchemaRefused
+from observer_actors.models.model import ChatReply, FormRefused, ModelFailed, ModelRefused
 from observer_actors.problems import UNREADABLE
 from observer_actors.settings import DiagnosisSettings
 
 TEMPERATURE: Final = 0.2
+OLD_LIMIT: Final = "max_tokens"
+NEW_LIMIT: Final = "max_completion_tokens"
 _NO_SCHEMA: Final = frozenset({400, 422})
 _CHARS_A_TOKEN: Final = 4
 """What is counted against the budget where a server does not count itself."""
@@ -63,6 +66,7 @@ class OpenAIModel:
         self._url = settings.url.rstrip("/") + "/chat/completions"
         self._shown: Final = without_password(self._url)
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._limit = OLD_LIMIT
         self._asks_with_schema = True
         self._is_sure = False
         """Whether it knows schemas has been seen."""
@@ -70,18 +74,21 @@ class OpenAIModel:
     async def chat(self, system: str, prompt: str, schema: Schema) -> ChatReply:
         """Ask, and give the words of the first choice.
 
-        :raises SchemaRefused: there are none, as the server may know no schemas.
+        :raises FormRefused: there are none, as the server may know no schemas, or names the limit otherwise.
         :raises ModelFailed: there are none.
         """
-        with_schema = self._asks_with_schema  # others may be under way, and change it
+        with_schema, limit = self._asks_with_schema, self._limit  # others may be under way, and change them
         try:
             answer = await self._ask(system, prompt, schema if with_schema else None)
         except ModelRefused as refused:
+            if refused.http_status in _NO_SCHEMA and limit is OLD_LIMIT and NEW_LIMIT in str(refused):
+                self._limit = NEW_LIMIT
+                raise FormRefused(str(refused)) from refused
             if refused.http_status not in _NO_SCHEMA or (self._is_sure and with_schema is self._asks_with_schema):
                 raise
             if with_schema:
                 self._asks_with_schema = self._is_sure and self._asks_with_schema
-                raise SchemaRefused(str(refused)) from refused
+                raise FormRefused(str(refused)) from refused
             self._asks_with_schema = True
             raise
         self._asks_with_schema, self._is_sure = with_schema, True
@@ -91,9 +98,10 @@ class OpenAIModel:
         request: dict[str, Any] = {
             "model": self.name,
             "messages": _messages(system, prompt),
-            "max_tokens": self._settings.answer_tokens_max,
-            "temperature": TEMPERATURE,
+            self._limit: self._settings.answer_tokens_max,
         }
+        if self._limit is OLD_LIMIT:
+            request["temperature"] = TEMPERATURE
         if schema is not None:
             described = {"name": "diagnosis", "schema": schema, "strict": True}
             request["response_format"] = {"type": "json_schema", "json_schema": described}

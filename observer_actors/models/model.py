@@ -30,8 +30,8 @@ class ModelRefused(ModelFailed):
         self.wait_s = wait_s
 
 
-class SchemaRefused(ModelFailed):
-    """The server may not know schemas: the same question is to be put once more, now without one."""
+class FormRefused(ModelFailed):
+    """The server may not know schemas, or names a limit otherwise: the question is to be put once more, in its form."""
 
 
 class Model(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ def statement(*claims: tuple[str, list[int]]) -> str:
     return json.dumps(
         {"cause": "not_found", "claims": [{"text": t, "ops": o} for t, o in claims], "advice": "look first"}
     )
+
+
+def sound(request: Request) -> Reply:
+    """Answer with a claim that rests on the first op that is shown."""
+    shown = re.search(r"^op (\d+): ", request.json()["messages"][1]["content"], re.MULTILINE)
+    assert shown
+    return completion(statement(("x", [int(shown[1])])))
 
 
 def configured(tmp_path: Path, peer: HttpPeer, *, backend: str = "openai", more: str = "") -> str:
@@ -108,7 +116,7 @@ async def test_questions_under_way_when_schemas_are_refused_are_put_without_too(
                 await trio.lowlevel.checkpoint()
             refused.set()
 
-        peer.on(CHAT, Held(refused, Status(400)), Held(refused, Status(400)), completion(statement(("x", [1]))))
+        peer.on(CHAT, Held(refused, Status(400)), Held(refused, Status(400)), sound)
         async with (
             running_daemon(tmp_path / "data", "--config", configured(tmp_path, peer)) as daemon,
             trio.open_nursery() as nursery,
@@ -167,7 +175,7 @@ async def test_a_model_that_fails_harms_nothing_and_is_left_alone(tmp_path: Path
 
 async def test_a_question_whose_answer_is_of_no_use_keeps_no_other_from_being_asked(tmp_path: Path) -> None:
     async with http_peer() as peer:
-        peer.on(CHAT, completion("I have no idea"), completion(statement(("x", [1]))))
+        peer.on(CHAT, completion("I have no idea"), sound)
         config = configured(tmp_path, peer, more="concurrency_max = 1")
         async with running_daemon(tmp_path / "data", "--config", config) as daemon:
             events = [{"endpoint": f"e{number}", "success": False, "error": "x"} for number in range(7)]
@@ -182,7 +190,7 @@ async def test_a_question_whose_answer_is_of_no_use_keeps_no_other_from_being_as
 
 async def test_what_is_resolved_is_not_asked_about_and_the_newest_comes_first(tmp_path: Path) -> None:
     async with http_peer() as peer:
-        peer.on(CHAT, completion(statement(("x", [1]))))
+        peer.on(CHAT, sound)
         async with running_daemon(tmp_path / "data") as daemon:
             events = [{"endpoint": f"e{number}", "ok": False, "error": "x"} for number in range(10) for _ in range(3)]
             await daemon.post("/events", events)
@@ -204,7 +212,7 @@ async def test_a_question_that_is_refused_keeps_no_other_from_being_asked(tmp_pa
 
     def answered(request: Request) -> Reply:
         is_long = "long" in request.json()["messages"][1]["content"].splitlines()[0]
-        return refusal if is_long else completion(statement(("x", [11])))
+        return refusal if is_long else sound(request)
 
     async with http_peer() as peer:
         peer.on(CHAT, answered)
@@ -224,6 +232,45 @@ async def test_a_question_that_is_refused_keeps_no_other_from_being_asked(tmp_pa
             assert asked.count('Endpoint: <data>"fresh"</data>') == 1
             assert len(set(asked)) == 11, "each of the others had its turn, and waits for its next"
             assert await daemon.metric("observer_model_refusals_total") == 0
+
+
+async def test_an_answer_of_which_nothing_is_left_is_no_diagnosis_and_nobody_is_told(tmp_path: Path) -> None:
+    async with http_peer() as peer:
+        peer.on("/log", Status(200))
+        peer.on(CHAT, completion(statement(("it was Tuesday", [42]))), sound)
+        config = configured(tmp_path, peer, more=f'[gateway]\nurl = "{peer.url}"')
+        async with running_daemon(tmp_path / "data", "--config", config) as daemon:
+            key = await fail_and_find(daemon)
+            await daemon.logged("consultation_unusable")
+            assert await daemon.metric("observer_model_fabrication_ratio") == 1
+            assert await daemon.metric("observer_model_unusable_total") == 1
+            await daemon.event(endpoint="other", ok=False, error="no route to host")
+            await daemon.logged("consultation")
+            assert (await daemon.json(f"/failures/{key}"))["diagnosis"] is None
+            await _cycles(daemon, 3)
+            assert len(peer.received(CHAT)) == 2, "it waits for its next turn"
+            assert all("Cause: unknown" not in str(request.json()) for request in peer.received("/log"))
+
+
+async def test_a_server_that_wants_its_limit_by_another_name_gets_it(tmp_path: Path) -> None:
+    refusal = {
+        "error": {
+            "message": "Unsupported parameter: 'max_tokens' is not supported. Use 'max_completion_tokens' instead."
+        }
+    }
+
+    def answered(request: Request) -> Reply:
+        is_new = "max_tokens" not in request.json() and "temperature" not in request.json()
+        return sound(request) if is_new else Json(refusal, 400)
+
+    async with http_peer() as peer:
+        peer.on(CHAT, answered)
+        async with running_daemon(tmp_path / "data", "--config", configured(tmp_path, peer)) as daemon:
+            await diagnosed(daemon, await fail_and_find(daemon))
+            first, second = [request.json() for request in peer.received(CHAT)]
+            assert first["max_tokens"] == second["max_completion_tokens"]
+            assert "response_format" in second, "it was not the schema"
+            assert await daemon.metric("observer_model_questions_total") == 2, "each counts"
 
 
 async def test_the_budget_of_an_hour_is_kept(tmp_path: Path) -> None:
