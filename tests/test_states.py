@@ -197,7 +197,11 @@ def test_the_newest_notes_are_kept() -> None:
         standing = acted(pattern, standing, Action.NOTE, f"note {number}", START_US + number)
     assert [note.text for note in standing.notes] == [f"note {number}" for number in range(5, 25)]
     assert merged(Standing(), standing).notes == standing.notes
-    assert merged(Standing(), Standing(muted=True)).muted, "nobody has taken it back"
+
+
+@pytest.mark.parametrize(("one", "other"), [(True, True), (True, False), (False, True), (False, False)])
+def test_two_that_turn_out_to_be_one_are_muted_only_if_both_were(*, one: bool, other: bool) -> None:
+    assert merged(Standing(muted=one), Standing(muted=other)).muted is (one and other)
 
 
 def test_the_time_is_the_callers_unless_it_cannot_be() -> None:

@@ -137,8 +137,7 @@ class Analyzer:
         self._unsaved, self._absorbed, self._model_failures, self._asks_from = {}, set(), 0, 0
         self.doubts = await self._learned.load_doubts()
         self._diagnoses = {}
-        for diagnosis in reversed(await self._learned.load_diagnoses()):
-            self._remember(diagnosis)
+        self._remember(*reversed(await self._learned.load_diagnoses()))
         await self.standings.load()
         if self.consultant is not None:
             await self.consultant.load()
@@ -184,11 +183,13 @@ class Analyzer:
         self._unsaved.update(changes)
 
     def _forget(self, absorbed: Mapping[str, str]) -> None:
-        """Let go of patterns that have become part of others."""
-        for pattern in absorbed:
+        """Let go of patterns that have become part of others; what was said of one last is said of the other."""
+        for pattern, other in absorbed.items():
             self._patterns.pop(pattern, None)
             self._unsaved.pop(pattern, None)
-            self._diagnoses.pop(pattern, None)
+            said = [found for key in (other, pattern) if (found := self._diagnoses.pop(key, None)) is not None]
+            if said:
+                self._diagnoses[other] = max(said, key=lambda found: found.created)
         self._absorbed |= absorbed.keys()
         self.standings.absorb(absorbed)
 
@@ -262,10 +263,13 @@ class Analyzer:
         for inquiry, statement in await consultant.consult(tuple(self._patterns.values()), self.standings.get, known):
             await self._conclude(inquiry, statement.text, consultant.name, statement)
 
-    def _remember(self, diagnosis: Diagnosis) -> None:
-        for case in diagnosis.cases:
-            if case.pattern_id in self._patterns:
-                self._diagnoses[case.pattern_id] = diagnosis
+    def _remember(self, *diagnoses: Diagnosis) -> None:
+        """Take diagnoses in, oldest first, also of patterns that have become part of others since."""
+        owners = {key: pattern.id for pattern in self._patterns.values() for key in (pattern.id, *pattern.aliases)}
+        for diagnosis in diagnoses:
+            for case in diagnosis.cases:
+                if case.pattern_id in owners:
+                    self._diagnoses[owners[case.pattern_id]] = diagnosis
 
     async def _conclude(self, inquiry: Inquiry, text: str, model: str, statement: Statement | None = None) -> None:
         created = iso_milliseconds(datetime.fromtimestamp(self._clock(), UTC))

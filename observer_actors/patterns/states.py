@@ -152,9 +152,9 @@ def _resolved(standing: Standing, seq: int) -> Standing:
 
 
 def merged(one: Standing, other: Standing) -> Standing:
-    """Give the standing of two patterns that turned out to be one: the older one's; both's notes; muted if any was."""
+    """Give the standing of two patterns that turned out to be one: the older's; both's notes; muted if both were."""
     notes = tuple(sorted((*one.notes, *other.notes), key=lambda note: note.at_us))[-NOTES_MAX:]
-    return msgspec.structs.replace(one, notes=notes, muted=one.muted or other.muted)
+    return msgspec.structs.replace(one, notes=notes, muted=one.muted and other.muted)
 
 
 def _state(pattern: Pattern, known: Standing, now_us: int) -> State:

@@ -273,6 +273,32 @@ async def test_a_server_that_wants_its_limit_by_another_name_gets_it(tmp_path: P
             assert await daemon.metric("observer_model_questions_total") == 2, "each counts"
 
 
+async def test_a_pattern_that_takes_others_in_has_their_newest_diagnosis_and_is_muted_only_if_they_all_were(
+    tmp_path: Path,
+) -> None:
+    async with http_peer() as peer:
+        peer.on(CHAT, sound)
+        config = configured(tmp_path, peer)
+        async with running_daemon(tmp_path / "data") as daemon:
+            await daemon.event(endpoint="sql:run", ok=False, error="Invalid user alice here")
+            [alice] = (await daemon.json("/failures"))["failures"]
+            assert (await daemon.post(f"/failures/{alice['id']}", {"action": "mute"})).json()["state"] == "muted"
+            await daemon.stop()
+        async with running_daemon(tmp_path / "data", "--config", config) as daemon:
+            await daemon.event(endpoint="sql:run", ok=False, error="Invalid user bob here")
+            _, bob = sorted((await daemon.json("/failures"))["failures"], key=lambda found: found["first_seq"])
+            said = await diagnosed(daemon, bob["id"])
+            more = [f"Invalid user {name} here" for name in ("carol", "dave")]
+            await daemon.post("/events", [{"endpoint": "sql:run", "ok": False, "error": error} for error in more])
+            [joined] = (await daemon.json("/failures"))["failures"]
+            assert (joined["id"], joined["count"], joined["state"]) == (alice["id"], 4, "new")
+            assert [case["pattern_id"] for case in said["cases"]] == [bob["id"]]
+            assert (await daemon.json(f"/failures/{alice['id']}"))["diagnosis"] == said
+            await daemon.stop()
+        async with running_daemon(tmp_path / "data", "--config", config) as daemon:
+            assert (await daemon.json(f"/failures/{alice['id']}"))["diagnosis"] == said
+
+
 async def test_the_budget_of_an_hour_is_kept(tmp_path: Path) -> None:
     async with http_peer() as peer:
         peer.on(CHAT, completion(statement(("x", [1]))))
