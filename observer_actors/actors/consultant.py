@@ -19,7 +19,6 @@ from observer_actors.actors.learned import Learned
 from observer_actors.backoff import backoff_s
 from observer_actors.models import Breaker, Budget, ChatModel, ChatReply, FormRefused, ModelFailed, ModelRefused
 from observer_actors.patterns import (
-    SCHEMA,
     SYSTEM,
     AnswerUnusable,
     Contrast,
@@ -32,6 +31,7 @@ from observer_actors.patterns import (
     inquire_about,
     read_statement,
     rule,
+    schema_for,
     turn,
 )
 from observer_actors.settings import DiagnosisSettings
@@ -153,7 +153,7 @@ class Consultant:
             await self._learned.save_model_calls(self._budget.spent)  # before: what ends the process was spent too
             self.statistics.asked += 1
             try:
-                reply = await self._model.chat(SYSTEM, inquiry.prompt, SCHEMA)
+                reply = await self._model.chat(SYSTEM, inquiry.prompt, schema_for(inquiry.cases[0].seqs))
             except FormRefused:
                 continue
             except ModelFailed as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from observer_actors.patterns.catalogue import Catalogue, Group, Scope, pattern_id
-from observer_actors.patterns.consultation import SCHEMA, SYSTEM, AnswerUnusable, inquire_about, read_statement
+from observer_actors.patterns.consultation import SYSTEM, AnswerUnusable, inquire_about, read_statement, schema_for
 from observer_actors.patterns.contrast import Contrast, contrasts, features
 from observer_actors.patterns.diagnosis import (
     Claim,
@@ -25,7 +25,6 @@ from observer_actors.patterns.states import Action, Note, Standing, State, State
 from observer_actors.patterns.taxonomy import Cause, Ruling, rule
 
 __all__ = [
-    "SCHEMA",
     "SYSTEM",
     "Action",
     "AnswerUnusable",
@@ -66,6 +65,7 @@ __all__ = [
     "pattern_id",
     "read_statement",
     "rule",
+    "schema_for",
     "series",
     "template_of",
     "turn",

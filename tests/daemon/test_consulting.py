@@ -80,7 +80,9 @@ async def test_a_pattern_is_asked_about_once_and_what_is_made_up_is_thrown_out(t
             [request] = peer.received(CHAT)
             asked = request.json()
             assert request.headers["authorization"] == "Bearer secret"
-            assert asked["response_format"]["json_schema"]["schema"]["required"] == ["cause", "claims", "advice"]
+            schema = asked["response_format"]["json_schema"]["schema"]
+            assert schema["required"] == ["cause", "claims", "advice"]
+            assert schema["properties"]["claims"]["items"]["properties"]["ops"]["items"]["enum"] == [1]
             assert [message["role"] for message in asked["messages"]] == ["system", "user"]
             assert "op 1: " in asked["messages"][1]["content"]
             await daemon.stop()
