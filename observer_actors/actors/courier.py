@@ -1,13 +1,13 @@
 """The courier: delivers the outbox to the gateway and to the webhook, each in order, at least once.
 
-The head of the outbox is tried until it is delivered or refused for good (a 4xx that says that trying again cannot
-help); what follows waits. So the gateway sees what was learned in the order in which it was. Of its answers the status
-alone counts: no body is read.
+The head of the outbox is tried until it is delivered or refused for good (a status that says something of this
+message, or of our address); what follows waits. So the gateway sees what was learned in the order in which it was. Of
+its answers the status alone counts: no body is read.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import httpx
 import trio
@@ -23,8 +23,16 @@ from observer_actors.supervision import Life
 BACKOFF_FIRST_S: Final = 1.0
 SETTLE_S: Final = 0.5
 """Time to write down what the gateway has answered, also when the courier is being stopped: else it gets it twice."""
-_TRY_AGAIN: Final = frozenset({408, 425, 429})
-"""4xx that say "later": Request Timeout, Too Early, Too Many Requests (RFC 9110, 8470, 6585)."""
+_FINAL: Final = frozenset({400, 410, 413, 422})
+"""4xx that say that this message will never be taken. Others, such as 404, may come from a proxy while what is behind
+it is being replaced."""
+
+
+class _Answer(NamedTuple):
+    status: int
+    """0: there is none."""
+    problem: str = ""
+    hint: str = ""
 
 
 class Courier:
@@ -79,8 +87,8 @@ class Courier:
                 if await self._settle(message, answer):
                     life.progress()
 
-    async def _send(self, client: httpx.AsyncClient, lane: Lane, message: Queued) -> int | str:
-        """Try once; give the status, or what went wrong."""
+    async def _send(self, client: httpx.AsyncClient, lane: Lane, message: Queued) -> _Answer:
+        """Try once."""
         # "close", since the body of the answer stays unread.
         headers = {"Content-Type": "application/json", "Idempotency-Key": message.key, "Connection": "close"}
         url = self._webhook_url if lane is Lane.WEBHOOK else message.path
@@ -90,22 +98,20 @@ class Courier:
                 response = await client.send(request, stream=True)
                 await response.aclose()
         except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError) as error:
-            return f"{type(error).__name__}: {error}".rstrip(": ")
-        return response.status_code
+            return _Answer(0, f"{type(error).__name__}: {error}".rstrip(": "))
+        status = response.status_code
+        return _Answer(status, f"status {status}", _where_to(response) if httpx.codes.is_redirect(status) else "")
 
-    async def _settle(self, message: Queued, answer: int | str) -> bool:
+    async def _settle(self, message: Queued, answer: _Answer) -> bool:
         """Note what became of a try; say whether the message is done with."""
-        if not isinstance(answer, int):
-            await self._again(message, answer)
-            return False
-        problem = f"status {answer}"
-        if httpx.codes.is_success(answer):
+        if httpx.codes.is_success(answer.status):
             await self._learned.delivered(message)
-        elif httpx.codes.is_client_error(answer) and answer not in _TRY_AGAIN:
-            self._log.error("message_refused", key=message.key, error=problem)
-            await self._learned.refused(message, problem)
+        elif answer.status in _FINAL or answer.hint:
+            hint = {"hint": answer.hint} if answer.hint else {}
+            self._log.error("message_refused", key=message.key, error=answer.problem, **hint)
+            await self._learned.refused(message, answer.problem)
         else:
-            await self._again(message, problem)
+            await self._again(message, answer.problem)
             return False
         return True
 
@@ -116,3 +122,11 @@ class Courier:
         if message.attempts == 0:
             self._log.warning("delivery_failed", key=message.key, error=error, retry_s=round(delay_s, 1))
         await self._learned.failed(message, error, delay_s)
+
+
+def _where_to(response: httpx.Response) -> str:
+    """Say which server a redirect names: the rest of the address may hold a token."""
+    if response.next_request is None:
+        return "it redirects, but nowhere"
+    target = response.next_request.url
+    return f"it redirects to {target.scheme}://{target.netloc.decode()}: configure the address that it has now"

@@ -139,8 +139,8 @@ async def test_messages_arrive_once_and_in_order(tmp_path: Path, mock_clock: Moc
 
 @pytest.mark.parametrize(
     "trouble",
-    [Status(500), Status(503), Status(429), Status(408), Status(302), Garbage(), Garbage(b""), Close()],
-    ids=["500", "503", "429", "408", "302", "garbage", "nothing", "closed"],
+    [*map(Status, (500, 503, 429, 408, 401, 403, 404, 409)), Garbage(), Garbage(b""), Close()],
+    ids=["500", "503", "429", "408", "401", "403", "404", "409", "garbage", "nothing", "closed"],
 )
 async def test_what_may_pass_is_tried_again_with_growing_delays_and_in_order(
     tmp_path: Path, mock_clock: MockClock, trouble: Reply
@@ -183,7 +183,7 @@ async def test_a_gateway_that_comes_up_later_gets_it_all(tmp_path: Path, mock_cl
             assert keys(gateway) == ["a", "b"]
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 409, 413, 422])
+@pytest.mark.parametrize("status", [400, 410, 413, 422])
 async def test_a_refused_message_is_set_aside_and_the_next_has_its_turn(
     tmp_path: Path,
     mock_clock: MockClock,  # noqa: ARG001 - no time passes
@@ -198,6 +198,34 @@ async def test_a_refused_message_is_set_aside_and_the_next_has_its_turn(
             assert bench.rows() == [("a", "refused", 0, 0), ("b", "delivered", 0, 0)]
     refused = {"event": "message_refused", "key": "a", "error": f"status {status}", "log_level": "error"}
     assert logs == [refused]
+
+
+@pytest.mark.parametrize(
+    ("reply", "hint"),
+    [
+        (Status(301, {"Location": "https://me:hunter2@new.example:8443/hunter2"}), "https://new.example:8443"),
+        (Status(308, {"Location": "/elsewhere?token=hunter2"}), "http://127.0.0.1:"),
+        (Status(302), "nowhere"),
+        (Status(304), "nowhere"),
+    ],
+    ids=["301", "308", "302", "304"],
+)
+async def test_a_redirect_is_not_followed_and_the_log_says_where_it_leads(
+    tmp_path: Path,
+    mock_clock: MockClock,  # noqa: ARG001 - no time passes
+    reply: Reply,
+    hint: str,
+) -> None:
+    with capture_logs() as logs:
+        async with http_peer() as gateway, at_work(tmp_path, gateway.url) as bench:
+            gateway.on("/log", reply, Status(200))
+            await bench.queue("a", "b")
+            await bench.settled(1, refused=1)
+            assert keys(gateway) == ["a", "b"]
+    [refused] = logs
+    assert refused["event"] == "message_refused"
+    assert hint in refused["hint"]
+    assert "hunter2" not in str(refused)
 
 
 @pytest.mark.parametrize(
