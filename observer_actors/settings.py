@@ -8,10 +8,12 @@ that `observer-actors config default` prints.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+HTTP_ORIGIN: Final = r"https?://([^\s/?#]*@)?(\[[^\s\[\]]+\]|[^\s/?#@:\[\]]+)(:\d+)?"
+"""What an http or https URL begins with, as a regular expression."""
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1)]
 Bytes = Annotated[int, Meta(ge=1)]
@@ -172,7 +174,7 @@ class DiagnosisSettings(Section, frozen=True):
 
     backend: Annotated[str, Meta(pattern=r"^(openai|ollama|llama\.cpp)?$")] = ""
     """"openai" is any server with that API, "llama.cpp" a child process of ours; "" asks none."""
-    url: Annotated[str, Meta(pattern=r"^(https?://[^\s/?#]+(/[^\s?#]*)?)?$")] = ""
+    url: Annotated[str, Meta(pattern=rf"^({HTTP_ORIGIN}(/[^\s?#]*)?)?$")] = ""
     """The base: for "openai" mostly ending in /v1."""
     model: str = ""
     """The model's name; for "llama.cpp" the path of a GGUF file."""
@@ -206,7 +208,7 @@ PatternState = Literal["new", "ongoing", "escalating", "resolved", "regressed", 
 class FailuresSettings(Section, frozen=True):
     """What is done about failure patterns."""
 
-    webhook_url: Annotated[str, Meta(pattern=r"^(https?://[^\s/?#]+([/?#]\S*)?)?$")] = ""
+    webhook_url: Annotated[str, Meta(pattern=rf"^({HTTP_ORIGIN}([/?#]\S*)?)?$")] = ""
     """Is sent a JSON object (`StateChanged`) by POST for each change of a pattern's state."""
     webhook_states: tuple[PatternState, ...] = ("new", "escalating", "regressed")
     """The states that are worth a message."""

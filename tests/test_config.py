@@ -377,6 +377,9 @@ def test_a_credential_that_begins_like_a_setting_and_is_none_is_an_error(tmp_pat
         ("listen.unix_scopes=read,write", "listen.unix_scopes[1]: ", "it may be any of admin, ingest and read"),
         ("listen.unix_mode=660x", "listen.unix_mode: no such value", "three octal digits"),
         ("failures.webhook_url=ftp://hunter2", "failures.webhook_url: no such value", "an http or https URL"),
+        ("failures.webhook_url=http://[::1", "failures.webhook_url: no such value", "an http or https URL"),
+        ("failures.webhook_url=http://a:x/", "failures.webhook_url: no such value", "an http or https URL"),
+        ("diagnosis.url=http://[::1", "diagnosis.url: no such value", "an http or https URL"),
         ("data_dir=", "--set data_dir: data_dir: an empty path", ""),
         ("gateway.url=ftp://x", "--set gateway.url: gateway.url: ", "e.g. http"),
     ],
@@ -387,6 +390,15 @@ def test_a_mistake_in_an_assignment_is_named(assignment: str, said: str, hint: s
     assert said in str(caught.value)
     assert hint in caught.value.hint
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "http://[::1]:80/x", "https://me:p@ss@hooks.example/T0/B0?token=x#y", "http://127.0.0.1:3800", "http://a"],
+)
+def test_a_webhook_may_be_any_address_that_can_be_one(url: str) -> None:
+    read = read_settings(Places(assignments=(f"failures.webhook_url={url}",), environment={}))
+    assert read.settings.failures.webhook_url == url
 
 
 @pytest.mark.parametrize("name", [name for name, leaf in LEAVES.items() if getattr(leaf.kind, "pattern", None)])

@@ -21,7 +21,7 @@ from observer_actors.config.schema import LEAVES, Leaf, convert, settings_from
 from observer_actors.errors import ConfigInvalid
 from observer_actors.event import OWN_SOURCE
 from observer_actors.secrets import RuleInvalid, compiled_secrets
-from observer_actors.settings import DiagnosisSettings, ListenSettings, Settings
+from observer_actors.settings import HTTP_ORIGIN, DiagnosisSettings, ListenSettings, Settings
 
 DEFAULT_ORIGIN: Final = "default"
 
@@ -133,7 +133,7 @@ class _Trouble:
     hint: str = ""
 
 
-_HTTP_URL: Final = re.compile(r"https?://([^\s/?#]*@)?(\[[^\s\[\]]+\]|[^\s/?#@:\[\]]+)(:\d+)?(/[^\s?#]*)?")
+_HTTP_URL: Final = re.compile(rf"{HTTP_ORIGIN}(/[^\s?#]*)?")
 
 
 def _troubles(settings: Settings) -> Iterator[_Trouble]:
