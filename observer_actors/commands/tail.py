@@ -56,6 +56,7 @@ def tail(
 ) -> None:
     """Follow operations as they are committed, until interrupted.
 
+    Shows operations alone, not how patterns of failures change: `observer-actors failures` does.
     Goes on where it was when the daemon is restarted. With `--json`, an operation a line.
 
     Example: observer-actors tail --failed
