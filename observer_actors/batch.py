@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
 import msgspec
 
-from observer_actors.errors import EventInvalid, EventTooComplex
+from observer_actors.errors import EventInvalid
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
@@ -57,31 +57,55 @@ def _has_more_lines(body: bytes, most: int) -> bool:
 
 
 def _elements(body: bytes, lines_max: int) -> Iterator[tuple[int, bytes]]:
-    if body.count(b",") > _COMMAS_MAX and _has_more_elements(body, lines_max):
+    if body.count(b",") > _COMMAS_MAX and any(islice(_cut(body), lines_max, None)):  # without an object of each
         raise _too_many(lines_max)
     try:
-        elements = _array_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise EventInvalid(f"not a JSON array: {error}") from error
-    except RecursionError as error:
-        raise EventTooComplex("is nested too deeply", limit="listen.depth_max") from error
-    return ((number, bytes(element)) for number, element in enumerate(elements, 1))
+        elements: Iterable[bytes] = map(bytes, _array_decoder.decode(body))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):  # it does not say of which element
+        elements = _cut(body)
+    return enumerate(elements, 1)
 
 
-def _has_more_elements(body: bytes, most: int) -> bool:
-    """Tell whether an array has more than ``most`` elements, without making an object of each."""
-    depth = commas = 0
-    for token in _STRUCTURE.finditer(body):
-        match token[0]:
-            case b"[" | b"{":
-                depth += 1
-            case b"]" | b"}":
-                depth -= 1
-            case b"," if depth == 1:
-                commas += 1
-                if commas == most:
-                    return True
-    return False
+def _cut(body: bytes) -> Iterator[bytes]:
+    """Give the elements of an array, also those that are no JSON: who judges each by itself says why.
+
+    :raises EventInvalid: where an element ends is not sure.
+    """
+    number, at, is_last = 0, _end(_ARRAY_BEGINS, body, 0), False
+    while not is_last:
+        number += 1
+        begin = _end(_BLANKS, body, at)
+        end = _end_of_value(body, begin)
+        behind = _BEHIND.match(body, end)
+        if behind is None or begin == end:
+            has_end = _end(_BLANKS, body, end) < len(body)
+            raise _broken(f"element {number} is not one value" if has_end else "it has no end")
+        yield body[begin:end]
+        at, is_last = behind.end(), behind[1] == b"]"
+    if _end(_BLANKS, body, at) < len(body):
+        raise _broken("something stands behind its end")
+
+
+def _end_of_value(body: bytes, begin: int) -> int:
+    """Say where a value ends: a text or a word by itself, anything else with its last bracket."""
+    if body[begin : begin + 1] not in (b"[", b"{"):
+        return _end(_TEXT_OR_WORD, body, begin)
+    depth = 0
+    for found in _UP_TO_BRACKET.finditer(body, begin):
+        depth += 1 if found[1] in (b"[", b"{") else -1
+        if not depth:
+            return found.end()
+    return len(body)
+
+
+def _end(pattern: re.Pattern[bytes], body: bytes, begin: int) -> int:
+    found = pattern.match(body, begin)
+    assert found is not None, "these match nothing at all, too"
+    return found.end()
+
+
+def _broken(why: str) -> EventInvalid:
+    return EventInvalid(f"not a JSON array: {why}", hint="send one JSON object a line: then each is judged by itself")
 
 
 def _too_many(lines_max: int) -> EventInvalid:
@@ -94,6 +118,11 @@ def _too_many(lines_max: int) -> EventInvalid:
 
 _ARRAY_BEGINS: Final = re.compile(b"(?:" + BYTE_ORDER_MARK + rb")?[ \t\r\n]*\[")
 _LINE: Final = re.compile(rb"[^ \t\r\n][^\n]*")
-_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
+_BLANKS: Final = re.compile(rb"[ \t\r\n]*")
+_BEHIND: Final = re.compile(rb"[ \t\r\n]*([,\]])")
+# Each matches wherever it is tried, a text without an end too: else the next try would begin a byte later, each time.
+_TEXT: Final = rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)'
+_TEXT_OR_WORD: Final = re.compile(_TEXT + rb'|[^ \t\r\n\[\]{},"]*', re.DOTALL)
+_UP_TO_BRACKET: Final = re.compile(rb'(?:[^\[\]{}"]++|' + _TEXT + rb")*+([\[\]{}]|\Z)", re.DOTALL)
 _COMMAS_MAX: Final = 1_000_000
 """An array with more commas may have so many elements that splitting it alone takes gigabytes: they are counted."""

@@ -38,6 +38,10 @@ class EventInvalid(ObserverError):
         self.field = field
 
 
+class EventUnreadable(EventInvalid):
+    """What is no JSON."""
+
+
 class EventTooLarge(EventInvalid):
     """One event above its limit."""
 

@@ -23,7 +23,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from observer_actors.batch import BYTE_ORDER_MARK, newlines, split
 from observer_actors.ecmascript import NUMERIC_PATTERN, number_text, read_number, truthy
-from observer_actors.errors import EventInvalid, EventTooComplex, EventTooLarge
+from observer_actors.errors import EventInvalid, EventTooComplex, EventTooLarge, EventUnreadable
 from observer_actors.op import ATTR_CHARS_MAX, ATTR_NAME_CHARS_MAX, ATTRS_MAX, MaybeText, Op, Scalar, time_us
 from observer_actors.secrets import Findings, Secrets, compiled_secrets
 
@@ -39,6 +39,8 @@ DEPTH_MAX: Final = 32
 USUAL_DEPTH: Final = 2
 """Of an event whose attributes are scalars."""
 SOURCE_NOTE: Final = "source: "
+HALF_NOTE: Final = "half of a character in a text; kept as U+FFFD"
+"""Of a text that was cut within a pair of surrogates: `JSON.stringify` and `json.dumps` write what is left of it."""
 NOTES_MAX: Final = 20
 """Distinct notes in the answer to a batch: enough to learn from, and no answer that grows with the batch."""
 BATCH_SECRETS_MAX: Final = 10_000
@@ -189,6 +191,18 @@ class EventDecoder:
         """
         if len(body) > EVENT_BYTES_MAX:
             raise EventTooLarge(f"an event holds at most {EVENT_BYTES_MAX:,} bytes, this one {len(body):,}")
+        try:
+            return self._one(body, now)
+        except EventUnreadable:
+            whole = with_whole_characters(body)
+            if whole == body:
+                raise
+        judged = self._one(whole, now)
+        if judged.op.id is not UNSET and "\ufffd" in judged.op.id:
+            raise EventInvalid("holds half of a character", field="id", hint="another half would make it the same id")
+        return JudgedEvent(judged.op, (HALF_NOTE, *judged.notes), judged.redacted)
+
+    def _one(self, body: bytes, now: str) -> JudgedEvent:
         if self.secrets.may_be_in(body):
             return self._without_secrets(body, now)
         try:
@@ -336,7 +350,7 @@ class EventDecoder:
             if "unknown field" not in str(error):
                 raise _field_error(error) from error
         except (msgspec.DecodeError, UnicodeError) as error:
-            raise EventInvalid(f"not JSON: {error}", hint="send one JSON object, in UTF-8") from error
+            raise _unreadable(body, error) from error
         except RecursionError as error:
             raise self._too_deep() from error
         else:
@@ -350,7 +364,7 @@ class EventDecoder:
         except msgspec.ValidationError as error:  # the only thing that it can have against JSON
             raise EventInvalid("a number is out of range", hint="give it as a text") from error
         except (msgspec.DecodeError, UnicodeError) as error:
-            raise EventInvalid(f"not JSON: {error}", hint="send one JSON object, in UTF-8") from error
+            raise _unreadable(body, error) from error
         except RecursionError as error:
             raise self._too_deep() from error
         self._measure(given)
@@ -418,6 +432,35 @@ _UNUSUAL: Final = (msgspec.MsgspecError, EventInvalid, UnicodeError, RecursionEr
 
 def _has_long_line(lines: bytes) -> bool:
     return len(lines) > EVENT_BYTES_MAX and max(map(len, lines.split(b"\n"))) > EVENT_BYTES_MAX
+
+
+def with_whole_characters(body: bytes) -> bytes:
+    r"""Give JSON in which each half of a pair (`\ud83d` alone) is `\ufffd`: else it cannot be decoded."""
+    return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape["half"] else escape[0], body)
+
+
+def _unreadable(body: bytes, error: Exception) -> EventUnreadable:
+    """Say why a body is no JSON; of what JavaScript and Python call a number we know better than the decoder."""
+    for found in _TEXT_OR_NO_NUMBER.finditer(body):
+        number = found["behind_name"] or found["alone"]
+        if number:
+            name = ascii((found["name"] or b"").decode("utf-8", "replace"))[1:-1]
+            field = name if len(name) <= ATTR_NAME_CHARS_MAX else ""
+            return EventUnreadable(
+                f"{number.decode()} is no JSON number", field=field, hint="send null, or leave it out"
+            )
+    return EventUnreadable(f"not JSON: {error}", hint="send one JSON object, in UTF-8")
+
+
+_ESCAPE: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
+    re.DOTALL,
+)
+_TEXT_OR_NO_NUMBER: Final = re.compile(
+    rb'"(?P<name>(?:[^"\\]|\\.)*+)(?:"|\\?\Z)(?:[ \t\r\n]*:[ \t\r\n]*(?P<behind_name>-?(?:NaN|Infinity)\b))?'
+    rb"|(?<!\w)(?P<alone>-?(?:NaN|Infinity)\b)",
+    re.DOTALL,
+)
 
 
 def _with_unknown_fields(given: Any, notes: list[str]) -> Event:  # noqa: ANN401 - whatever JSON holds

@@ -32,6 +32,7 @@ from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import LongWork, print_json, told
 from observer_actors.commands._usage import UsageInvalid
 from observer_actors.errors import ObserverError
+from observer_actors.event import with_whole_characters
 from observer_actors.op import Op
 from observer_actors.problems import UNREADABLE
 
@@ -357,7 +358,7 @@ def _digest(line: bytes) -> bytes:
 def _with_id(line: bytes, log: bytes, name: bytes, offset: int) -> bytes:
     """Write the id at the end: of two the last counts, should the line have one that is null."""
     try:
-        said = _decoder.decode(line)
+        said = _decoder.decode(with_whole_characters(line))
     except UNREADABLE:
         return line
     if said.id is not None:
@@ -371,7 +372,7 @@ def _with_id(line: bytes, log: bytes, name: bytes, offset: int) -> bytes:
 
 def _is_json(line: bytes) -> bool:
     try:
-        msgspec.json.decode(line)
+        msgspec.json.decode(with_whole_characters(line))
     except UNREADABLE:
         return False
     return True

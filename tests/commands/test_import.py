@@ -137,6 +137,15 @@ def test_an_id_that_is_null_is_none(fresh: Served, tmp_path: Path) -> None:
     assert ["id" in op for op in stored(fresh)] == [True] * 3
 
 
+def test_a_line_with_half_a_character_has_an_id_as_any_other(fresh: Served, tmp_path: Path) -> None:
+    """As the seed's file has it, of a text that was cut within a pair."""
+    file = tmp_path / "ops.jsonl"
+    file.write_text(r'{"endpoint":"a","error":"cut \ud83d"}' + "\n" + r'{"endpoint":"b","error":"\ude00"}')
+    assert imported(fresh, str(file))["accepted"] == 2
+    assert imported(fresh, str(file), "--from-start")["duplicates"] == 2
+    assert [op["error"] for op in stored(fresh)] == ["cut \ufffd", "\ufffd"]
+
+
 def test_a_compressed_file_and_standard_input(fresh: Served, tmp_path: Path) -> None:
     file = tmp_path / "ops.jsonl.gz"
     whole = "".join(line + "\n" for line in events(20))

@@ -180,6 +180,8 @@ _TEXTS: Final = (
     b'{"city":"first","city":"last"}', b'{"city":"\\u00e9\\ud83d\\ude00\\/\\b\\f"}', b'{"c\\u0069ty":"escaped name"}',
     b'{"city":"lone \\ud800 high"}', b'{"city":"lone \\udc00 low"}', b'{"city":"not UTF-8 \xff"}',
     b'{"other":"not UTF-8 \xe9t\xe9"}', b'{"city":"surrogate \xed\xa0\x80"}', b'{"other":"\\ud800"}',
+    b'{"error":"cut \\ud83d","success":false,"\\udc00":"\\ud83d\\ud83d\\ude00"}',
+    b'{"id":"half an id \\ud83d"}',
 )  # fmt: skip
 
 _NUMBERS: Final = (

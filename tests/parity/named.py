@@ -140,7 +140,29 @@ def _not_unicode(difference: Difference) -> bool:
         exchange.body.content.decode()
     except UnicodeDecodeError:
         return True
-    return any(isinstance(value, str) and re.search("[\ud800-\udfff]", value) for value in _scalars(exchange.given))
+    return False
+
+
+_HALF: Final = re.compile("[\ud800-\udfff]")
+
+
+def _whole(text: str) -> str:
+    return _HALF.sub("\ufffd", text)
+
+
+def _has_half(exchange: Exchange) -> bool:
+    return any(isinstance(value, str) and _HALF.search(value) for value in _scalars(exchange.given))
+
+
+def _half_replaced(difference: Difference) -> bool:
+    pair, exchange = difference.pair, difference.exchange
+    if isinstance(pair.seed, str) and _HALF.search(pair.seed):
+        return bool(pair.ours == _whole(pair.seed))
+    if exchange is None or not _has_half(exchange):
+        return False
+    return pair == Pair("line's form", "escapes, no blanks", "raw UTF-8, no blanks") or _note(difference).startswith(
+        "half of a character"
+    )
 
 
 def _too_large(difference: Difference) -> bool:
@@ -159,7 +181,7 @@ def _bad_own_field(difference: Difference) -> bool:
     if exchange is None:
         return False
     key, attrs = exchange.event.get("id"), exchange.event.get("attrs")
-    bad_key = key is not None and not (isinstance(key, str) and 0 < len(key) <= ID_CHARS_MAX)
+    bad_key = key is not None and not (isinstance(key, str) and 0 < len(key) <= ID_CHARS_MAX and not _HALF.search(key))
     bad_attrs = attrs is not None and not isinstance(attrs, dict)
     return (bad_key and _names(exchange, "id")) or (bad_attrs and _names(exchange, "attrs"))
 
@@ -209,7 +231,7 @@ def _unknown(event: Mapping[str, Any]) -> dict[str, Any]:
 def _expected_attrs(event: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the rule makes of the fields that nobody knows: scalars, within the bounds, the first of them."""
     kept = {
-        name: value[:ATTR_CHARS_MAX] if isinstance(value, str) else value
+        _whole(name): _whole(value)[:ATTR_CHARS_MAX] if isinstance(value, str) else value
         for name, value in _unknown(event).items()
         if not isinstance(value, dict | list) and len(name) <= ATTR_NAME_CHARS_MAX
     }
@@ -351,7 +373,13 @@ NAMED: Final = (
     ),
     Named("whole numbers beyond 2^53 keep their digits", "(JavaScript rounds them)", _digits_kept),
     Named("a number beyond a double is refused", "(the seed makes null of it)", _beyond_double),
-    Named("what is not Unicode is refused", "(the line is UTF-8; the seed alters it or escapes it)", _not_unicode),
+    Named("what is not Unicode is refused", "(the line is UTF-8; the seed alters it)", _not_unicode),
+    Named(
+        "half of a character is kept as U+FFFD, and that is said in the answer",
+        "(the line is UTF-8; the seed writes the half as an escape)",
+        _half_replaced,
+        owed=_has_half,
+    ),
     Named("an event has a size limit", "(every bound has an answer)", _too_large),
     Named("nesting has a limit", "(every bound has an answer)", _too_deep),
 )
