@@ -277,7 +277,10 @@ def _register_ingest(app: QuartTrio, views: Views) -> None:
     @document_response(BatchAnswer, 200)
     @document_problems(400, 408, 413, 415, 422, 431, 503, 507)
     async def post_events() -> ResponseReturnValue:
-        """Report many: NDJSON or a JSON array, each line judged by itself."""
+        """Report many: NDJSON or a JSON array, each line judged by itself.
+
+        A batch of which nothing is taken because of what it is (4xx) is a problem with the fields of the answer, too.
+        """
         body = await _body()
         return _send(await views.intake.batch(body, *_about_body()))
 

@@ -24,7 +24,7 @@ from observer_actors.actors.surroundings import Surroundings
 from observer_actors.batch import events_at_most
 from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge
 from observer_actors.event import SOURCE_NOTE, EventDecoder, JudgedBatch, JudgedEvent, LineError
-from observer_actors.http.replies import PROBLEM, Reply, json_reply, problem_reply
+from observer_actors.http.replies import PROBLEM, Problem, Reply, json_reply, problem_of, problem_reply
 from observer_actors.op import ATTRS_MAX, Op, Scalar
 from observer_actors.settings import ListenSettings
 from observer_actors.trace import trace_attributes
@@ -206,12 +206,15 @@ class Intake:
                 ops = _traced(judged.ops, trace)
                 receipts = await self._admission.submit(ops, len(plain)) if ops else Receipts(())
         except ObserverError as error:
-            return self._refuse(error, 1)
+            reply = self._refuse(error, 1)
+            if error.status >= INTERNAL_ERROR:
+                return reply
+            return _refused_batch(problem_of(error), self._answer(JudgedBatch([], [], {}, {}), Receipts(())))
         self._count(receipts, len(judged.errors))
         self._look_at(judged.unknown_sources)
         self.statistics.redacted.update(judged.redacted)
         answer = self._answer(judged, receipts)
-        return json_reply(answer) if answer.accepted else _all_rejected(answer)
+        return json_reply(answer) if answer.accepted else _refused_batch(_all_rejected(answer), answer)
 
     @asynccontextmanager
     async def _room_to_judge(self, body: bytes) -> AsyncIterator[None]:
@@ -357,18 +360,16 @@ class _Now:
         return self._text
 
 
-def _all_rejected(answer: BatchAnswer) -> Reply:
+def _all_rejected(answer: BatchAnswer) -> Problem:
     first = answer.errors[0]
     detail = f"no line was good; line {first.line}: {first.error}"
-    problem = {
-        "type": "about:blank",
-        "title": "invalid batch",
-        "status": 400,
-        "detail": detail,
-        "error": detail,
-        "field": first.field,
-    }
-    return Reply(400, visible_json(msgspec.json.encode({**problem, **msgspec.to_builtins(answer)})), PROBLEM)
+    return Problem(title="invalid batch", status=400, detail=detail, error=detail, field=first.field)
+
+
+def _refused_batch(problem: Problem, answer: BatchAnswer) -> Reply:
+    """Answer that nothing of a batch was taken: a problem, with the fields that callers of `/events` look for."""
+    said = {**msgspec.to_builtins(problem), **msgspec.to_builtins(answer)}
+    return Reply(problem.status, visible_json(msgspec.json.encode(said)), PROBLEM)
 
 
 def _gunzip(body: bytes, size_max: int) -> bytes:

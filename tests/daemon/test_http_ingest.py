@@ -152,6 +152,27 @@ def test_an_array_is_judged_by_position(way: Way) -> None:
     assert (answer["accepted"], answer["rejected"], [error["line"] for error in answer["errors"]]) == (1, 2, [2, 3])
 
 
+@pytest.mark.parametrize("bad", [b'{"duration_ms":NaN}', b"nope", b'{"a":' * 5_000 + b"1" + b"}" * 5_000])
+def test_an_element_that_cannot_be_read_costs_no_other(way: Way, bad: bytes) -> None:
+    for elements in ([bad, b'{"endpoint":"b"}'], [*[b'{"endpoint":"b"}'] * 300, bad]):
+        answer = way.post("/events", b"[" + b",".join(elements) + b"]").json()
+        assert (answer["accepted"], answer["rejected"]) == (len(elements) - 1, 1)
+        assert [error["line"] for error in answer["errors"]] == [elements.index(bad) + 1]
+
+
+def test_half_a_character_is_no_error_and_said(way: Way) -> None:
+    half = rb'{"endpoint":"cut","error":"boom \ud83d"}'
+    answer = way.post("/event", half).json()
+    (note,) = answer["notes"]
+    stored = [answer["seq"]]
+    for body in (b"[%b,{}]" % half, b"%b\n{}\n" % half):
+        many = way.post("/events", body).json()
+        assert (many["accepted"], many["rejected"], many["notes"]) == (2, 0, {note: 1})
+        stored.append(many["first_seq"])
+    ops = {op["seq"]: op["error"] for op in way.daemon.json("/ops", endpoint="cut")["ops"]}
+    assert [ops[seq] for seq in stored] == ["boom \ufffd"] * 3
+
+
 def test_when_no_line_was_good_the_same_fields_come_with_a_400(way: Way) -> None:
     response = way.post("/events", b'{"city":5}\nnope\n')
     problem = assert_problem(response, 400, field="city", says="no line was good; line 1: city")
@@ -160,9 +181,36 @@ def test_when_no_line_was_good_the_same_fields_come_with_a_400(way: Way) -> None
     assert (problem["first_seq"], problem["last_seq"], problem["duplicates"]) == (None, None, 0)
 
 
-@pytest.mark.parametrize("body", [b"", b"\r\n \n", b"[]"])
-def test_an_empty_batch_is_a_problem(way: Way, body: bytes) -> None:
-    assert_problem(way.post("/events", body), 400, says="empty")
+NOTHING_TAKEN: Final = {
+    "accepted": 0,
+    "rejected": 0,
+    "errors": [],
+    "duplicates": 0,
+    "first_seq": None,
+    "last_seq": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "empty"),
+        (b"\r\n \n", "empty"),
+        (b"[]", "empty"),
+        (b"[{}", "it has no end"),
+        (b"{}\n" * (EVENTS_MAX + 1), "at most"),
+    ],
+)
+def test_a_batch_that_is_refused_as_a_whole_is_a_problem_with_the_fields_of_an_answer(
+    way: Way, body: bytes, says: str
+) -> None:
+    problem = assert_problem(way.post("/events", body), 400, says=says)
+    assert problem.items() >= NOTHING_TAKEN.items()
+
+
+def test_a_body_that_is_no_gzip_is_a_problem_with_the_fields_of_an_answer(way: Way) -> None:
+    problem = assert_problem(way.post("/events", b"{}", Content_Encoding="gzip"), 400, says="gzip")
+    assert problem.items() >= NOTHING_TAKEN.items()
 
 
 @pytest.mark.parametrize("body", [b"{}\n" * (EVENTS_MAX + 1), b"[" + b"{}," * EVENTS_MAX + b"{}]"])
