@@ -162,6 +162,24 @@ def test_what_could_not_be_sent_is_sent_later_and_stored_once(runner: str, tmp_p
     assert len(ids) == len(set(ids)) == 700
 
 
+def test_a_long_text_is_cut_between_two_characters(runner: str, tmp_path: Path) -> None:
+    program = """
+    const observer = new Observer({ lingerMs: 1 });
+    const asked: string[] = [];
+    const send = globalThis.fetch;
+    globalThis.fetch = ((url: any, options: any) => { asked.push(options.body); return send(url, options); }) as any;
+    for (const before of ["", "x"]) {
+      await observer.operation("long", {}, (op) => { op.error = before + "😀".repeat(6_000); });
+    }
+    await observer.close(10_000);
+    console.log(JSON.stringify([observer.counts.accepted, asked.some((body) => /\\\\ud83d/i.test(body))]));
+    """
+    with served(tmp_path / "data") as daemon:
+        assert run(runner, tmp_path, program, daemon.url) == [2, False]
+        odd, even = daemon.json("/ops", endpoint="long")["ops"]
+    assert (even["error"], odd["error"]) == ("😀" * 4_999 + "…", "x" + "😀" * 4_999 + "…")
+
+
 def test_the_snippet_of_the_guide_runs(runner: str, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "guide" / "agents.md").read_text(encoding="utf-8")
     (snippet,) = re.findall(r"```typescript\n(.*?)```", page, re.DOTALL)

@@ -247,7 +247,7 @@ function quoted(entry: AdviceEntry): string {
 function beginning(input: string): string {
   let bytes = 0;
   let end = 0;
-  for (const character of input.slice(0, INPUT_MAX)) {
+  for (const character of cut(input, INPUT_MAX)) {
     const point = character.codePointAt(0) as number;
     bytes += 3 * (point < 0x80 ? 1 : point < 0x800 ? 2 : point < 0x10000 ? 3 : 4); // "%20" for each byte
     if (bytes > INPUT_BYTES_MAX) break;
@@ -265,12 +265,17 @@ function scalars(values: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, isScalar(value) ? value : text(value)]));
 }
 
+/** The beginning of a text; never half a character. */
+function cut(whole: string, most: number): string {
+  return whole.slice(0, most).replace(/[\ud800-\udbff]$/, "");
+}
+
 /** Show whatever a host hands over as a text; never throws. */
 function text(value: unknown): string {
   try {
     const shown = value instanceof Error ? `${value.name}: ${value.message}` : value;
     const said = typeof shown === "string" ? shown : (JSON.stringify(shown) ?? String(shown));
-    return said.length > TEXT_MAX ? `${said.slice(0, TEXT_MAX - 1)}…` : said;
+    return said.length > TEXT_MAX ? `${cut(said, TEXT_MAX - 1)}…` : said;
   } catch {
     return `<${typeof value}>`;
   }
