@@ -109,6 +109,12 @@ def _is_basic(found: _Found) -> bool:
     return ":" in read and read.isprintable()
 
 
+def _is_pem(found: _Found) -> bool:
+    """Read how it begins: a certificate is no secret."""
+    begins = found.value.rstrip("=")[:64]
+    return b"PRIVATE" in b64decode(begins[: len(begins) // 4 * 4], altchars="-_")
+
+
 def _is_cookie(found: _Found) -> bool:
     return len(found.value) >= COOKIE_CHARS_MIN
 
@@ -149,10 +155,15 @@ _SAID_OF_PASSWORDS: Final = frozenset(
     prompted redacted refused reset short string text unchanged unknown unset updated weak wrong
     """.split()  # noqa: SIM905 - a list of quoted words is harder to read
 )
+_SAYS: Final = re.compile(r":\s|token=")
+_OTHER_KEY: Final = re.compile("(?:ion|ing|hmac|shared)[ _-]?key| key")
+"""Code has many of those, and prose too."""
+_PLAIN: Final = str.maketrans({"*": None, "`": None, "\xa0": " ", "\u2007": " ", "\u202f": " "})
 _GOES_ON: Final = re.compile(r"[ \t]+(?![\w.-]+\s*[:=])\w")
 """Another word, which names no value of its own: prose."""
 _COUNT: Final = re.compile(r"\d[\d_.,/]*[kKmM]?")
-_VARIABLE: Final = re.compile(r"\$\{?[A-Z_][A-Z0-9_]*\}?|<[\w -]*>|\{+[\w. ]*\}+|%\(\w+\)s")
+_VARIABLE: Final = re.compile(r"\$\{?[A-Z_][A-Z0-9_]*\}?|<[\w -]*>|\{+[\w. ]*\}+|%\(\w+\)s|arn:\S*")
+_PLACE: Final = re.compile(r"https?://.*|~?(?:/[\w.-]+){2,}")
 _FILE: Final = re.compile(r"[\w.~-]*(?:/[\w.-]+)+\.(?:json|pem|key|crt|ya?ml|toml|txt|env|ini)")
 
 
@@ -163,18 +174,43 @@ def _is_quoted(found: _Found) -> bool:
 
 def _is_value(found: _Found) -> bool:
     value = found.value
-    if len(value) < VALUE_CHARS_MIN or value.startswith(_TAKEN_OUT):
+    if len(value) < VALUE_CHARS_MIN or value.startswith((*_TAKEN_OUT, "```")):
         return False
+    if ("==" in found.name or "->" in found.name) and not (_SURELY.search(found.name) and _has_digit(found)):
+        return False  # code compares, and prose points, at anything
     return _may_be_secret(found.name, value)
+
+
+def _is_braced(found: _Found) -> bool:
+    """Tell `PWD={ab12;c}` from `password={password}` and `{width:10}`, which stand for something else."""
+    return _has_digit(found) and ":" not in found.value and _is_value(found)
+
+
+def _is_list(found: _Found) -> bool:
+    return _SURELY.search(found.name) is not None and not found.value.startswith(_TAKEN_OUT)
+
+
+def _is_list_below(found: _Found) -> bool:
+    """Tell passwords from what is said of them, and from the names of secrets."""
+    is_prose = any(" " in line.strip(" \t-") for line in found.value.splitlines())
+    return "secret" not in found.name and _is_list(found) and _has_digit(found) and not is_prose
+
+
+def _is_command(found: _Found) -> bool:
+    """Tell SQL from "the row identified by "name"": there it is written in capitals, or the password has a digit."""
+    return '"' not in found.name or "IDENTIFIED" in found.match or _has_digit(found)
 
 
 def _is_no_prose(found: _Found) -> bool:
     """Tell `password=hunter2` from "password: must be longer", "tokens: 512" and `PWD=/home/me`."""
-    name, value = found.name, found.value
-    if not _is_value(found) or name.startswith("unexpected"):
+    name, value = found.name.translate(_PLAIN), found.value
+    if not _is_value(found) or name.startswith("unexpected") or ("(" in value and not _has_digit(found)):
         return False
     word = value.strip(".!?").lower()
-    may_be_prose = (": " in name or "token=" in name) and '"' not in name and "'" not in name
+    is_quoted = ('"' in name or "'" in name) and "`" not in found.name
+    may_be_prose = _SAYS.search(name) is not None and not is_quoted
+    if _OTHER_KEY.search(name):
+        return _has_digit(found)
     if not may_be_prose or not word.isalpha() or len(value) >= PROSE_CHARS_MAX:
         return True
     is_password = "pass" in name or "pwd" in name
@@ -194,6 +230,8 @@ def _may_be_secret(name: str, value: str) -> bool:
     name = name.lower()
     if value.lower() in _WORDS or (_COUNT.fullmatch(value) and "pass" not in name and "pwd" not in name):
         return False
+    if (" key" in name or "`" in name) and _PLACE.fullmatch(value):
+        return False
     if _VARIABLE.fullmatch(value) or _FILE.fullmatch(value) or ("pwd" in name and value.startswith(("/", "~"))):
         return False
     return "pass" in name or "pwd" in name or "secret" in name or " " not in value
@@ -208,14 +246,21 @@ _JOINED: Final = rf"(?:\b|[_\d]|{_ESCAPES})"
 """For what is taken for nothing else: also where it is joined to a name or a number."""
 _ALONE: Final = rf"(?:^|[^\w-]|{_ESCAPES})"
 """For what may be the end of an id or of a name with hyphens."""
+_PROVIDERS: Final = "openai|anthropic|gemini|mistral|groq|stripe"
 _NAMES: Final = (
-    "password|passwd|passphrase|passcode|pwd|secret[_-]?key|secret|api[_-]?key|access[_-]?key|private[_-]?key(?:[_-]pem)?"
-    "|auth[_-]?key|account[_-]?key|token|credential"
+    "password(?:[_-]?(?:hash|text|plain|primary|secondary))?|passwd|passphrase|passcode|pwd|secret[ _-]?key|secret"
+    f"|api[ _-]?key(?:[_-](?:{_PROVIDERS}))?|private[ _-]?key(?:[_-]pem)?|token|credential"
+    f"|(?:access|auth|account|encryption|signing|hmac|pre[ _-]?shared|{_PROVIDERS})[ _-]?key"
 )
 _ENDS: Final = r"s?(?:[_-]?(?:confirm(?:ation)?|value|prod|dev|test|old|new|again|\d{1,3}))?"
 """What may follow such a name and leave it one."""
 _NAMED_SO: Final = rf"(?i)(?:unexpected\s+)?(?:{_NAMES}|[a-z]_pass){_ENDS}"
-_IS: Final = rf"{_NAMED_SO}[\"'\\]*\s*(?:=>|:=|[:=>])\s*[(\[]*"
+_S: Final = r"[\s\x{a0}\x{2007}\x{202f}]*"
+_IS: Final = (
+    rf"{_NAMED_SO}(?:[\"'\\]*{_S}|[\"'\\*`_]*[ \t]*)(?:=>|:=|===?|->|[:=>])(?:\*\*?|__)?{_S}"
+    rf"(?:[|>][+-]?[ \t]*(?:\n|\\+n)\s*)?(?:[(\[]*|\{{[\"'\\]*value[\"'\\]*{_S}:{_S})"
+)
+"""In JSON, YAML, Markdown, code and prose; a blank may be one that does not break a line."""
 _BLANK: Final = r"(?:\s|\\[nrt]|%20)"
 _PEM_BEGINS: Final = r"-{4,5} ?BEGIN(?:[A-Z0-9 +]|%20)*PRIVATE(?:[ +]|%20)KEY(?:(?:[ +]|%20)BLOCK)? ?-{4,5}"
 _PEM_ENDS: Final = r"-{4,5} ?END(?:[A-Z0-9 +]|%20)*KEY(?:(?:[ +]|%20)BLOCK)? ?-{4,5}"
@@ -224,6 +269,9 @@ _PEM_LINES: Final = (
     r"(?:(?:\s|\\+[nr]|[\"',])*[A-Za-z0-9+/=%]{16,})+(?:(?:\n|\\+n)[A-Za-z0-9+/=]+)?"
 )
 """Without an end: headers, long words of base64, and a short one in the next line."""
+_KTY: Final = r"[\"']kty[\"'\\]"
+_PRIVATE_MEMBER: Final = r"[\"'](?:d|k)[\"'\\]+\s*:\s*[\"'\\]+[A-Za-z0-9_-]{20}"
+"""Of a JSON Web Key (RFC 7518, 6): its private exponent or value."""
 _PAIR: Final = r"[^\s\"'\\;=]+=[^\s\"'\\;]*"
 _CARD: Final = r"4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6011|64[4-9]\d|65\d{2}|62\d{2}|35\d{2}"
 _GAP: Final = r"(?:[ +\t\n\x{a0}\x{2007}\x{2009}\x{2011}\x{2013}\x{202f}]|  |\r\n|%20)?"
@@ -231,6 +279,12 @@ _RULES: Final = (
     _Rule(
         "private_key",
         rf"(?s){_PEM_BEGINS}(?:[^-]|-{{1,3}}[^-])*{_PEM_ENDS}|(?:{_PEM_BEGINS}|Private-Lines: \d+){_PEM_LINES}",
+    ),
+    _key(_EDGE + r"(LS0tLS1CRUdJTi[A-Za-z0-9+/_-]{20,}={0,2})", _is_pem, kind="private_key"),
+    _Rule(
+        "private_key",
+        rf"\{{([^{{}}]*{_KTY}[^{{}}]*{_PRIVATE_MEMBER}[^{{}}]*|[^{{}}]*{_PRIVATE_MEMBER}[^{{}}]*{_KTY}[^{{}}]*)",
+        begins=_KTY,
     ),
     _key(_JOINED + r"(eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,3})", kind="jwt"),
     _key(_JOINED + r"(sk-(?:proj|ant|or|svcacct|admin)-[A-Za-z0-9_-]{16,})", _is_key),
@@ -276,11 +330,19 @@ _RULES: Final = (
         _is_no_port,
     ),
     _Rule("url_password", r"(?i)%3a%2f%2f[^\s%/]*%3a([^\s/\"'\\&=]+?)%40", _is_no_port),
+    _Rule("password", _IS + r"\{([^{}\"'\n]+)\}", _is_braced),
+    _Rule("password", _NAMED_SO + r"[\"'\\]*\s*[:=]\s*\[\s*([\"'\\][^\]]*,[^\]]*)(?:\]|\z)", _is_list),
+    _Rule("password", _NAMED_SO + r"[\"']?:[ \t]*\r?\n[ \t]*((?:- [^\n]+\n[ \t]*)*- [^\r\n]+)", _is_list_below),
     # What is quoted goes to its closing quote, to the end of the line, or to where the text was cut.
     _Rule("password", _IS + r'[bu]?"((?:[^"\\\n]|\\.)+)(?:"|\n|\\?\z)', _is_quoted),
     _Rule("password", _IS + r"[bu]?'((?:[^'\\\n]|\\.)+)(?:'|\n|\\?\z)", _is_quoted),
     _Rule("password", _IS + r"\\+[\"']([^\"'\\\n]+)", _is_quoted),
-    _Rule("password", _IS + r"[\\(\[]*([^\s\"'\\,;&<>(){}\[\]]+)", _is_no_prose),
+    _Rule(
+        "password",
+        # A bracket may be the secret's where too little stands before it to be a name of code.
+        _IS + r"[\\(\[]*([^\s\"'\\,;&<>(){}\[\]]{1,2}\([^\s\"'\\,;&<>(){}\[\]]+|[^\s\"'\\,;&<>(){}\[\]]+)",
+        _is_no_prose,
+    ),
     _Rule(
         "password",
         _NAMED_SO + r"(?:%2[27])*%3[ad](?:%2[027]|\+)*((?:[\w.~!*+-]|%(?:[13-9a-f][0-9a-f]|2[13-589a-f]))+)",
@@ -293,13 +355,29 @@ _RULES: Final = (
         r"[\"'\\]*([^\s\"'\\-][^\s\"'\\]*)",
         _is_argument,
     ),
-    _Rule("password", r"(?i)(?:identified\s+by|with\s+(?:encrypted\s+)?password)\s+\\?'([^'\\]+)"),
+    _Rule(
+        "password",
+        r"(?i)(?:identified\s+by|with\s+(?:encrypted\s+)?password)\s+\\*[\"']([^\"'\\]+)",
+        _is_command,
+    ),
+    # Of other lengths, where a word says so, or they stand in groups: ids have as many digits.
+    _Rule(
+        "card",
+        rf"(?i)(?:{_EDGE}|_|credit|debit)(?:card|visa|maestro|union ?pay)(?:[ _]?n(?:umber|um|o|r)\.?)?"
+        r"[\"'\\]*\s*[:=#]?\s*[\"'\\]*([2-6]\d{11,18})(?:\b|_)",
+        _is_card,
+    ),
+    _Rule(
+        "card",
+        rf"{_ALONE}((?:4\d|5[06-9]|6\d)\d{{2}}(?:(?:-\d{{4}}){{3}}-|(?: \d{{4}}){{3}} )\d{{1,3}})(?:\b|_)",
+        _is_card,
+    ),
     _Rule(
         "card",
         # A point stands between all of its groups: where there is but one, it is a number's.
         rf"(?:{_NO_FRACTION}|(?i:card))((?:{_CARD})(?:(?:{_GAP}\d{{4}}){{3}}|(?:\.\d{{4}}){{3}})"
         rf"|3[47]\d{{2}}(?:(?:-|{_GAP})\d{{6}}(?:-|{_GAP})\d{{5}}|\.\d{{6}}\.\d{{5}})"
-        r"|3(?:0[0-5]|[68]\d)\d{11})(?:\b|_)",
+        rf"|3(?:0[0-5]|[68]\d)\d(?:(?:-|{_GAP})\d{{6}}(?:-|{_GAP})\d{{4}}|\.\d{{6}}\.\d{{4}}))(?:\b|_)",
         _is_card,
     ),
     # With hyphens it may stand in no longer run of them: a UUID has such groups too.
@@ -315,9 +393,9 @@ ENDPOINT: Final = "endpoint"
 KINDS: Final = tuple(dict.fromkeys(rule.kind for rule in _RULES))
 """What is looked for without rules of the operator's own."""
 
-_NAMED: Final = rf"(?i).*(?:{_NAMES}|authorization|cookie|[_-]pass){_ENDS}|pass"
+_NAMED: Final = rf"(?i).*(?:{_NAMES}|authorization|cookie|[_-]pass){_ENDS}|pass|bearer"
 """A field of this name is secret, unless its value is one that nobody would hide."""
-_NAMED_IN_BODY: Final = rf"(?i)(?:{_NAMES}|authorization|cookie|[\"_-]pass){_ENDS}[\"\\]*\s*:"
+_NAMED_IN_BODY: Final = rf"(?i)(?:{_NAMES}|authorization|cookie|[\"_-]pass|\"bearer){_ENDS}[\"\\]*\s*:"
 _INVISIBLE: Final = "\u00ad\u200b\u2060\ufeff"
 """Without width: who reads a key does not see that it is in two."""
 _BEHIND_A_QUOTE: Final = tuple(" ,;:.)}]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
@@ -72,7 +73,16 @@ SECRET: Final = {
         "123456789:AAabcdefghijklmnopqrstuvwxyz0123456",
         "AGE-SECRET-KEY-1QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7LQPZRY9X8GF2TVDW0S3JN54KHCE",
     ],
-    "card": ["4111 1111 1111 1111", "4111111111111111", "5500-0000-0000-0004", "378282246310005"],
+    "card": [
+        "3056 930902 5904",
+        "3056-930902-5904",
+        "6212 3456 7890 0000 003",
+        "4444-4444-4444-4444-442",
+        "4111 1111 1111 1111",
+        "4111111111111111",
+        "5500-0000-0000-0004",
+        "378282246310005",
+    ],
 }
 IN_CONTEXT: Final = {
     "cookie": ("Set-Cookie: {}; path=/", "session=abc123def456"),
@@ -117,6 +127,26 @@ NO_SECRET: Final = (
     "4106\t8917\t6926\t4992\t3312",
     "4106\n8917\n6926\n4992\n3312",
     "sk-admin-panel-v2-container, sk-proj-Settings-page-title",
+    "max_tokens: 5, primary key: 17, foreign key = user_id2, sort_key=a1b2c3",
+    "**Password:** must be longer than eight letters",
+    "- `password`: string\n- `token`: Bearer, from the login\n- `api_key`: required",
+    '- `"maxTokens"`: Maximum token limit was reached',
+    ".. _`Bearer Token`: https://tools.ietf.org/html/rfc6750",
+    "API key: missing, private key: /home/me/.ssh/id2_rsa, your API key: https://example.com/account/2",
+    "passwords:\n  - must be longer than 8 letters\n  - must have 1 digit\n",
+    "secrets:\n  - db_password1\n  - db_password2\n",
+    "if not token:\n    raise TokenMismatch()\n",
+    "if not password:\n    raise ValueError('none')\n",
+    "signing_key = self.match_kid(signing_keys, kid)",
+    "signing_key: EllipticCurvePrivateKey",
+    "f'password={password}, token={user.token}, {token:10} {secret!r}'",
+    "the row identified by \"user_name\" is gone, a token == 'a1', token -> type2",
+    "if password == first_password and secret == 'none'",
+    '"encryptionKey": "arn:aws:kms:us-west-2:417498243647:key/c9fe2447", token ==null',
+    '{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4","e":"AQAB"}',
+    '{"d":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}',
+    "certificate-authority-data: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSURCVENDQWUyZ0F3SUJBZ0lJ",
+    "took 4222222222222 ns, trace 4444444444444444442, id 6304000000000000, id 30569309025905 1",
 )
 
 
@@ -250,6 +280,11 @@ def test_escapes_hide_nothing() -> None:
         "Authorization:\n\tBearer\nab1cd2ef3gh4ij5kl6",
         "got whsec_abcd123/efgh456/ijkl789/mnop",
         "password:\n\thunter2x",
+        "Password\u00a0:\u202fhunter2x",
+        "**Password:** hunter2x",
+        "password: |\n  hunter2x",
+        '"passwords": ["a1/b2", \n"c3"]',
+        '{"kty":"oct","k":"hunter2xhunter2xhunter2x"}',
         "C:\\password\\=hunter2x",
         "café-4711 and \\/ Straße",
         "\N{GRINNING FACE}café-4711",
@@ -376,6 +411,42 @@ def test_the_answer_says_what_was_taken_out_and_a_batch_counts_it() -> None:
         {"error": "key sk-proj-hunter\u200b2xhunter2xhunter2x"},
         {"error": "key sk\u2060-proj-hunter2xhunter2x\u00adhunter2x"},
         {"error": "?sv=1&sig=" + "hunter2x" * 6 + "%3D"},
+        {"error": "**Password:** hunter2x"},
+        {"error": "__Password__: hunter2x"},
+        {"error": "- `password`: `hunter2x`"},
+        {"error": "API key: hunter2x"},
+        {"error": "**API Key**: hunter2x"},
+        {"attrs": {"API key": "hunter2x"}},
+        {"error": 'passwords: ["a1b2c3d4","hunter2x"]'},
+        {"error": '"passwords": [\n  "a1b2c3d4",\n  "hunter2x"\n]'},
+        {"error": json.dumps({"log": json.dumps({"passwords": ["a1b2c3d4", "hunter2x"]})})},
+        {"error": 'passwords: ["a1b2c3d4", "hunter2x'},
+        {"error": '{"secret":{"value":"hunter2x"}}'},
+        {"error": "password: |\n  hunter2x\nuser: joe"},
+        {"error": "password: >-\n  hunter2x"},
+        {"error": "passwords:\n  - a1b2c3d4\n  - hunter2x\nuser: joe"},
+        {"error": "ENCRYPTION_KEY=hunter2x"},
+        {"error": "SIGNING_KEY=hunter2x"},
+        {"error": "OPENAI_KEY=hunter2x"},
+        {"error": "hmac_key: hunter2x"},
+        {"error": "PresharedKey = hunter2x"},
+        {"attrs": {"password_hash": "hunter2x"}},
+        {"attrs": {"passwordHash": "hunter2x"}},
+        {"attrs": {"password_text": "hunter2x"}},
+        {"attrs": {"db_password_primary": "hunter2x"}},
+        {"attrs": {"apikey_openai": "hunter2x"}},
+        {"attrs": {"bearer": "hunter2x"}},
+        {"error": "Driver={PostgreSQL};PWD={ab;c hunter2x}"},
+        {"error": "password={hunter2x}"},
+        {"error": "password=ab(hunter2x"},
+        {"error": 'create user joe identified by "hunter2x"'},
+        {"error": 'CREATE USER joe IDENTIFIED BY "hunter2x"'},
+        {"error": "if password == 'hunter2x'"},
+        {"error": "password -> hunter2x"},
+        {"error": "Password\u00a0: hunter2x"},
+        {"error": "Password:\u202fhunter2x"},
+        {"error": '{"kty":"EC","crv":"P-256","d":"hunter2xhunter2xhunter2xhunter2xhunter2x123"}'},
+        {"error": json.dumps({"key": json.dumps({"k": "hunter2xhunter2xhunter2x", "kty": "oct"})})},
     ],
 )
 def test_other_ways_to_write_a_secret_are_seen_too(event: dict[str, Any]) -> None:
@@ -452,6 +523,31 @@ def test_the_digits_of_a_fraction_are_no_card(numbers: list[float]) -> None:
     event = {"endpoint": "e", "input_summary": "i", "success": True, "source": "bot"}
     lines = b"\n".join(msgspec.json.encode({**event, "duration_ms": number}) for number in fractions)
     assert not secrets.may_be_in(lines), "a batch of them takes the quick way"
+
+
+@pytest.mark.parametrize("digits", ["4222222222222", "6212345678900000003", "4444444444444444442", "6304000000000000"])
+@pytest.mark.parametrize("before", ["card ", "Card number: ", 'card_number": "', "maestro no. ", "visa="])
+def test_a_number_of_another_length_is_a_card_where_a_word_says_so(digits: str, before: str) -> None:
+    assert stored({"error": f"paid with {before}{digits} now"})[1] == {"card": 1}
+
+
+@pytest.mark.parametrize("kind", ["", "RSA ", "EC ", "OPENSSH ", "ENCRYPTED "])
+def test_a_key_in_base64_is_one(kind: str) -> None:
+    text = b64encode(f"-----BEGIN {kind}PRIVATE KEY-----\nMIIEowIBAAKCAQEA\n".encode()).decode()
+    assert secrets.text(f"client-key-data: {text}", Counter()) == "client-key-data: [redacted:private_key]"
+
+
+@given(st.text(alphabet="Ab1+/_-=", min_size=20, max_size=80))
+def test_what_begins_like_a_key_in_base64_may_go_on_as_it_likes(rest: str) -> None:
+    text = f"LS0tLS1CRUdJTi{rest}"
+    assert secrets.text(text, Counter()) == text
+
+
+def test_a_list_of_passwords_goes_as_a_whole_and_what_stands_around_it_stays() -> None:
+    found: Counter[str] = Counter()
+    assert secrets.text('passwords: ["a1", "b2"], n: [1, 2]', found) == "passwords: [[redacted:password]], n: [1, 2]"
+    below = secrets.text("passwords:\n  - a1b2c3\n  - d4e5f6\nuser: joe", found)
+    assert (below, found) == ("passwords:\n  [redacted:password]\nuser: joe", {"password": 2})
 
 
 def test_a_card_behind_a_point_that_is_no_numbers_is_one() -> None:
