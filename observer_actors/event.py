@@ -242,7 +242,7 @@ class EventDecoder:
         """Judge each line of NDJSON, or each element of a JSON array, by itself. Blank lines are passed over.
 
         :param lines_max: more lines than this are an error of the whole batch.
-        :raises EventInvalid: no line at all, an array that is not JSON, or too many lines.
+        :raises EventInvalid: no line at all, an array whose elements cannot be told apart, or too many lines.
         """
         return self.usual(body, now=now, lines_max=lines_max) or self.by_line(body, now=now, lines_max=lines_max)
 
