@@ -8,6 +8,7 @@ a line. `surveying` feeds this module, `opening` does what it says.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 
 from msgspec import Struct, field
 
@@ -54,8 +55,8 @@ class Scan(Struct):
     marks: list[Mark] = field(default_factory=list)
     """Where each chunk of the file begins, and its first seq."""
     flaws: list[Flaw] = field(default_factory=list)
-    ids: list[tuple[int, str]] = field(default_factory=list)
-    """Seq and id of each op that carries one."""
+    ids: deque[tuple[int, str]] = field(default_factory=deque)
+    """Seq and id of the newest ops that carry one."""
     beyond_at: int | None = None
     """Offset of the first line at or beyond the bound, if one was given and reached."""
 
@@ -96,10 +97,13 @@ class Scanner:
 
     :param expected: seq of the first line; None when it is not known.
     :param bound: lines of this seq and later do not count; the scan ends at the first of them.
+    :param ids_max: how many ids are wanted. A file may hold millions; of the newest it is one more than that, for one
+        may turn out to be none.
     """
 
-    def __init__(self, expected: int | None = None, bound: int | None = None) -> None:
+    def __init__(self, expected: int | None = None, bound: int | None = None, ids_max: int = 0) -> None:
         self.scan = Scan() if expected is None else Scan(first_seq=expected, last_seq=expected - 1)
+        self.scan.ids = deque(maxlen=ids_max + 1)
         self._places = Places(expected)
         self._bound = bound
         self._before = _Before()

@@ -92,24 +92,25 @@ def undisturbed_survey(disk: Disk, data_dir: Path) -> Survey:
     return survey(disk, data_dir)
 
 
-def survey(disk: Disk, data_dir: Path, unacknowledged_from: int | None = None) -> Survey:
+def survey(disk: Disk, data_dir: Path, unacknowledged_from: int | None = None, ids_max: int = 0) -> Survey:
     """Look at a directory.
 
     :param unacknowledged_from: ops of this seq and later will be written anew.
+    :param ids_max: how many ids of the tails' newest ops are wanted.
     :raises FormatUnknown: a newer version wrote it.
     :raises OSError: it cannot be read.
     """
-    paths = Paths(data_dir)
+    paths, limits = Paths(data_dir), _Limits(unacknowledged_from, ids_max)
     manifest, found, problem = _read_manifest(disk, paths)
     problems: list[str] = []
     segments, entries = _segments(disk, paths, manifest, problems)
     tails: list[Tail] = []
     if _exists(disk, paths.active):
         expected = _expected(segments, manifest, trusted=found and not problem)
-        tails.append(_active_tail(disk, paths.active, expected, segments, unacknowledged_from))
+        tails.append(_active_tail(disk, paths.active, expected, segments, limits))
     while (not tails or tails[-1].is_empty) and segments and segments[-1].entry is None:
         last = segments.pop()
-        tails.append(_tail(disk, last.path, last.first_seq, unacknowledged_from))
+        tails.append(_tail(disk, last.path, last.first_seq, limits))
     active = _active(paths, tails, segments, manifest)
     if tails and tails[-1].path != paths.active and not tails[-1].is_empty:
         segments.append(_raw(tails[-1].path, tails[-1]))
@@ -120,6 +121,13 @@ def survey(disk: Disk, data_dir: Path, unacknowledged_from: int | None = None) -
         manifest = Manifest(removed_through=first - 1 if problem else manifest.removed_through, segments=entries)
     snapshot = Snapshot(generation=0, segments=tuple(segments), active=active, manifest=manifest)
     return Survey(snapshot, tuple(tails), problem, found, tuple(problems))
+
+
+class _Limits(Struct, frozen=True):
+    """What a scan is for; see `survey`."""
+
+    unacknowledged_from: int | None
+    ids_max: int
 
 
 class _Counters(Struct, frozen=True):
@@ -274,42 +282,40 @@ def _expected(segments: list[Segment], manifest: Manifest, *, trusted: bool) -> 
     return last.last_seq + 1 if last.entry is not None else None
 
 
-def _active_tail(
-    disk: Disk, path: Path, expected: int | None, segments: list[Segment], unacknowledged_from: int | None
-) -> Tail:
-    tail = _tail(disk, path, expected, unacknowledged_from)
+def _active_tail(disk: Disk, path: Path, expected: int | None, segments: list[Segment], limits: _Limits) -> Tail:
+    tail = _tail(disk, path, expected, limits)
     last = segments[-1] if segments else None
     if last is not None and last.entry is not None:
         tail.scan.last_recorded_at = tail.scan.last_recorded_at or last.entry.last_recorded_at
         return tail
     if last is None:
-        return tail if tail.scan.good else _tail(disk, path, expected or 1, unacknowledged_from)
+        return tail if tail.scan.good else _tail(disk, path, expected or 1, limits)
     is_before_the_last = tail.scan.first_seq <= last.first_seq
     if tail.size and (is_before_the_last or any(flaw.is_whole for flaw in tail.scan.flaws)):
         # Its lines may not say where it begins. The raw segment does, but for residue of a failed commit at its end.
-        before = _tail(disk, last.path, last.first_seq, unacknowledged_from).scan
-        behind = _tail(disk, path, before.last_seq + 1, unacknowledged_from)
+        before = _tail(disk, last.path, last.first_seq, limits).scan
+        behind = _tail(disk, path, before.last_seq + 1, limits)
         if is_before_the_last or behind.scan.good >= tail.scan.good:
             tail = behind
             tail.scan.last_recorded_at = tail.scan.last_recorded_at or before.last_recorded_at
     return tail
 
 
-def _tail(disk: Disk, path: Path, expected: int | None, unacknowledged_from: int | None) -> Tail:
+def _tail(disk: Disk, path: Path, expected: int | None, limits: _Limits) -> Tail:
     size = disk.size(path)
-    scan = _scan(disk, path, size, expected, unacknowledged_from)
+    scan = _scan(disk, path, size, expected, limits)
     decided = plan(scan, size)
     if decided.torn is not None and (decided.torn.good_before < scan.good or decided.keep_bytes == 0):
-        scan = _scan(disk, path, decided.keep_bytes, expected, unacknowledged_from)
+        scan = _scan(disk, path, decided.keep_bytes, expected, limits)
     scan.marks = [mark for mark in scan.marks if mark.offset < decided.keep_bytes]
     scan.last_seq = last_kept(scan, decided.keep_bytes)
-    if unacknowledged_from is not None:
-        scan.last_seq = min(scan.last_seq, unacknowledged_from - 1)
+    if limits.unacknowledged_from is not None:
+        scan.last_seq = min(scan.last_seq, limits.unacknowledged_from - 1)
     return Tail(path, size, scan, decided)
 
 
-def _scan(disk: Disk, path: Path, size: int, expected: int | None, bound: int | None) -> Scan:
-    scanner = Scanner(expected, bound)
+def _scan(disk: Disk, path: Path, size: int, expected: int | None, limits: _Limits) -> Scan:
+    scanner = Scanner(expected, limits.unacknowledged_from, limits.ids_max)
     for offset, chunk in chunks(disk, path, 0, size):
         if not scanner.feed(offset, chunk):
             break

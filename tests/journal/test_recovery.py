@@ -386,6 +386,16 @@ def test_a_scan_marks_the_file_sparsely_and_finds_the_last_commit() -> None:
     assert plan(scan, scan.size).keep_bytes == scan.size
 
 
+def test_a_scan_keeps_no_more_ids_than_are_wanted() -> None:
+    """A file may hold millions; one more is kept than is wanted, since the last may turn out to be none."""
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    commit(writer, [msgspec.structs.replace(op, id=f"id-{number}") for number, op in enumerate(make_ops(50), 1)])
+    scanner = Scanner(1, ids_max=3)
+    scanner.feed(0, disk.read(PATHS.active, 0, disk.size(PATHS.active)))
+    assert list(scanner.scan.ids) == [(seq, f"id-{seq}") for seq in range(47, 51)]
+
+
 def test_a_line_longer_than_a_chunk_is_read_whole() -> None:
     disk = FakeDisk()
     writer = open_writer(disk)
