@@ -47,7 +47,8 @@ GROUPING: Final = Contest(
     "GA: share of messages in a group that is exactly a true one; FGA: F1 of groups. The sets are Loghub-2k's with"
     " corrected labels and the errors of an airline agent, each read from its beginning by a grouping that knows"
     " nothing, endpoints aside; ids as they stand at the end. Order: lowest adjusted Rand index between that and"
-    f" {SHUFFLES} shuffled orders. Speed: all five {REPEATS} times over, from nothing, one core. Memory: how much"
+    f" {SHUFFLES} shuffled orders. Speed: all five {REPEATS} times over, from nothing, one core, where most have been"
+    " seen before; once over; and once over, each with a hexadecimal id of its own behind it. Memory: how much"
     f" larger the process is after {DISTINCT:,} messages of {WORDS} random words that have nothing in common."
     " Cut: share of messages that, cut by an ellipsis at 40 to 90 % of their length, are then found to belong to the"
     " whole one's group; those that begin like messages of one group alone, as far as their words are whole, and in"
@@ -60,6 +61,8 @@ GROUPING: Final = Contest(
         Figure("cut", "cut", "{:.3f}"),
         Figure("cut_unclear", "(unclear)", "({:.3f})"),
         Figure("per_second", "messages/s"),
+        Figure("once_per_second", "once over"),
+        Figure("unlike_per_second", "each with an id"),
         Figure("memory_mb", "MB", "{:.1f}"),
     ),
     once=True,
@@ -124,13 +127,22 @@ def _cut(make: Callable[[], Grouper], texts: Sequence[str]) -> Mapping[str, floa
 
 def _all(make: Callable[[], Grouper]) -> Mapping[str, float]:
     scores = [_scored(partial(_loghub, name), make) for name in SETS]
-    texts = [text for _ in range(REPEATS) for name in SETS for text in _loghub(name)[0]]
+    texts = [text for name in SETS for text in _loghub(name)[0]]
+    random = Random(1)
+    rates = {
+        "per_second": _rate(make, texts * REPEATS),
+        "once_per_second": _rate(make, texts),
+        "unlike_per_second": _rate(make, [f"{text} {random.getrandbits(64):016x}" for text in texts]),
+    }
+    means = {name: fmean(score[name] for score in scores) for name in ("ga", "fga", "cut")}
+    return {**means, "order": min(score["order"] for score in scores), **rates}
+
+
+def _rate(make: Callable[[], Grouper], texts: Sequence[str]) -> float:
     group = make()
     began = time.perf_counter()
     group(texts)
-    rate = len(texts) / (time.perf_counter() - began)
-    means = {name: fmean(score[name] for score in scores) for name in ("ga", "fga", "cut")}
-    return {**means, "order": min(score["order"] for score in scores), "per_second": rate}
+    return len(texts) / (time.perf_counter() - began)
 
 
 def _memory() -> Mapping[str, float]:
