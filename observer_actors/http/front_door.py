@@ -371,7 +371,10 @@ class _Connection(Rider):
         return None
 
     async def _hand_over(self) -> None:
-        """Have Hypercorn serve a request."""
+        """Have Hypercorn serve a request, unless there is nothing but ends of lines."""
+        if not self.unread.strip():
+            self.ended = True
+            return
         unread, self.unread, self.busy = self.unread, b"", False
         behind = await self._door.hand_over(self.stream, unread, self.requests)
         self.requests += 1

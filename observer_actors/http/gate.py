@@ -36,8 +36,6 @@ GO_ON: Final = "go_on"
 """The key, in a connection's state, of what tells a client that waits for "100 Continue" to send the body."""
 READ_S: Final = 2.0
 """A client may take this long over an answer, whoever waits; as long as a body may stand still (`Arrival`)."""
-OURS_S: Final = 0.2
-"""What is late may lie in the socket, where we were late to look (a module was just being loaded, say)."""
 ROOM_S: Final = 1.0
 """What was cut off gives its room back at once; others may have waited for it, too."""
 _BODYLESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -176,6 +174,7 @@ class _Arriving:
         self._bytes_max = bytes_max
         self._came = 0
         self._arrival: Arrival | None = Arrival(seconds_max)
+        self._looked_at = trio.current_time()
 
     @property
     def is_over(self) -> bool:
@@ -186,11 +185,9 @@ class _Arriving:
         if self._arrival is None:
             return await self.receive()
         message: Message = None
+        self._arrival.waited(trio.current_time() - self._looked_at)
         with trio.move_on_at(self._arrival.by):
             message = await self.receive()
-        if message is None:
-            with trio.move_on_after(OURS_S):
-                message = await self.receive()
         if message is None:
             raise body_late()
         size = len(message.get("body", b""))
@@ -208,6 +205,7 @@ class _Arriving:
             began = trio.current_time()
             await self._held.grow(min(2 * self._held.size, self._bytes_max))  # for what comes next
             self._arrival.waited(trio.current_time() - began)
+        self._looked_at = trio.current_time()
         return message
 
 

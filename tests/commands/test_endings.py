@@ -95,7 +95,7 @@ def test_a_folder_for_configuration_that_is_not_absolute_counts_as_none(tmp_path
     assert (tmp_path / "home/me/.config/systemd/user/observer-actors.service").is_file()
 
 
-@pytest.mark.parametrize("arguments", [("doctor", "--port", "9"), ("import", "x"), ("export", "--output", "x")])
+@pytest.mark.parametrize("arguments", [("doctor", "--port", "9"), ("export", "--output", "x")])
 def test_a_working_directory_that_was_removed_is_told(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     (tmp_path / "gone").mkdir()
     gone = ("sh", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', str(tmp_path / "gone"))

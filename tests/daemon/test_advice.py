@@ -198,7 +198,7 @@ async def test_at_most_three_entries_best_first(tmp_path: Path) -> None:
     [
         ({}, "endpoint"),
         ({"endpoint": "x", "limit": "4"}, "limit"),
-        ({"endpoint": "x", "run": "r" * 129}, "run"),
+        ({"endpoint": "x", "run": "r" * 257}, "run"),
         ({"endpoint": "x", "attrs": "[1]"}, "attrs"),
         ({"endpoint": "x", "format": "html"}, "format"),
         ({"endpont": "x"}, "endpont"),
