@@ -84,6 +84,44 @@ def test_an_error_in_hand_is_said_as_if_it_were_raised(daemon: Served, observer:
     assert [op["error"] for op in reported(daemon, observer, 2)] == ["KeyError: 'city'", "TimeoutError"]
 
 
+def test_the_outcome_may_be_set_by_its_names_in_an_event(daemon: Served, observer: Observer) -> None:
+    outcomes: list[dict[str, Any]] = [
+        {"success": False},
+        {"success": False, "error": "no rows"},
+        {"error": KeyError("city"), "success": False},
+        {"success": Unjudged()},
+        {"error": "no rows", "success": True},
+        {"success": True, "error": None},
+    ]
+    for outcome in outcomes:
+        with observer.operation("sql:run") as op:
+            for name, value in outcome.items():
+                setattr(op, name, value)
+    assert [(op["success"], op.get("error")) for op in reported(daemon, observer, 6)] == [
+        (False, "failed"),
+        (False, "no rows"),
+        (False, "KeyError: 'city'"),
+        (False, "failed"),
+        (True, None),
+        (True, None),
+    ]
+
+
+class Unjudged:
+    """As an array that is neither true nor false."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("ambiguous")
+
+
+def test_what_an_operation_does_not_know_is_kept_as_an_attribute(daemon: Served, observer: Observer) -> None:
+    with observer.operation("sql:run", attrs={"table": "w"}) as op:
+        for name, value in {"rows": 3, "run": "r8", "found": [1]}.items():
+            setattr(op, name, value)
+    (kept,) = reported(daemon, observer, 1)
+    assert kept["attrs"] == {"run": "r8", "table": "w", "rows": 3, "found": "[1]"}
+
+
 def test_a_run_that_is_left_in_another_context_raises_nothing(observer: Observer) -> None:
     def steps() -> Generator[str, None, None]:
         with observer.run("episode") as name:

@@ -6,6 +6,8 @@ from time import perf_counter
 from types import TracebackType
 from typing import Protocol, Self
 
+from observer_actors.client._guest import attempt_of_host
+
 
 class Reporter(Protocol):
     """Who is told about an operation."""
@@ -22,9 +24,13 @@ class Operation:
 
     An exception that leaves the block makes it a failure, and goes on its way. Cancellation and interruption (whatever
     is no `Exception`) say nothing about the operation: it is not reported, only counted.
+
+    What is set under another name than those below is kept as an attribute, as the daemon keeps a field that it does
+    not know: a name that is none must not raise into the host.
     """
 
     __slots__ = (
+        "__dict__",
         "_began",
         "_reporter",
         "advice_id",
@@ -58,6 +64,30 @@ class Operation:
     def fail(self, error: object) -> None:
         """Make it a failure without raising: an answer that says no, a check that does not hold, an error in hand."""
         self.failure = "failed" if error is None else error
+
+    @property
+    def success(self) -> object:
+        """Whether it went well so far; False makes it a failure as `fail` does, True takes that back.
+
+        An exception that leaves the block is a failure whatever stands here.
+        """
+        return self.failure is None
+
+    @success.setter
+    def success(self, value: object) -> None:
+        if attempt_of_host(False, bool, value):
+            self.failure = None
+        elif self.failure is None:
+            self.failure = "failed"
+
+    @property
+    def error(self) -> object:
+        """What went wrong, by its name in an event; the same as `failure`."""
+        return self.failure
+
+    @error.setter
+    def error(self, value: object) -> None:
+        self.failure = value
 
     def __enter__(self) -> Self:
         self._reporter.begun(self)

@@ -179,6 +179,7 @@ class Recorder:
             known["run"] = text(operation.run)
         if operation.advice_id:
             known["advice_id"] = text(operation.advice_id)
+        attrs = {**operation.attrs, **others} if (others := vars(operation)) else operation.attrs
         return OutgoingEvent(
             new_id(),
             iso_milliseconds(datetime.now(UTC)),
@@ -190,7 +191,7 @@ class Recorder:
             None if said is None else text(said),
             UNSET if failure is None else text(failure) or "failed",
             text(operation.role) if operation.role else UNSET,
-            scalars(operation.attrs, known) if known or operation.attrs else UNSET,
+            scalars(attrs, known) if known or attrs else UNSET,
         )
 
     def _question(self, endpoint: str, given: object, *, source: str, **more: Any) -> Question | None:  # noqa: ANN401 - as `ask` has them
