@@ -202,10 +202,19 @@ def test_every_snippet_of_python_runs_and_what_it_reports_arrives(
     (tmp_path / "agent.py").write_text(snippet)
     said = bash(f"{sys.executable} -W error agent.py", tmp_path, surroundings)
     ops = json.loads(bash("observer-actors ops --json", tmp_path, surroundings))
-    expected = {"flush()": (1, "True"), "observed_as": (2, ""), "AsyncObserver": (1, ""), "nobody is there": (0, "1 …")}
+    expected = {
+        "flush()": (1, "True"),
+        "observed_as": (2, ""),
+        "copy_context": (3, ""),
+        "AsyncObserver": (1, ""),
+        "nobody is there": (0, "1 …"),
+    }
     (count, printed), *more = (value for sign, value in expected.items() if sign in snippet)
     assert not more
-    assert len(ops) - sum(op["endpoint"] == "observer:advice" for op in ops) == count
+    reported = [op for op in ops if op["endpoint"] != "observer:advice"]
+    assert len(reported) == count
+    runs = re.findall(r'observer\.run\("(.*)"\)', snippet)
+    assert [op.get("attrs", {}).get("run") for op in reported] == (runs or [None]) * count
     assert re.fullmatch(re.escape(printed).replace("…", ".*"), said), said
 
 

@@ -88,6 +88,8 @@ class Recorder:
     def run(self, name: str = "") -> Iterator[str]:
         """Let what this task or thread does in the block belong to one run: operations, and the advice for them.
 
+        A thread that is started within it is another one: hand it a copy of the context (`contextvars.copy_context`).
+
         :param name: of the run; one is made unless it is given.
         """
         name = text(name) or uuid4().hex
