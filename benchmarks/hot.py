@@ -97,9 +97,20 @@ def _operations_of_a_run() -> int:
     return _away.statistics().events - before
 
 
+def _operations_on(rows: int) -> int:
+    before = _away.statistics().events
+    given = [{"id": number, "name": f"worker {number}", "city": "Bonn", "active": True} for number in range(rows)]
+    for _ in range(BATCH_EVENTS):
+        with _away.operation("sql:run", input_summary=given):
+            pass
+    return _away.statistics().events - before
+
+
 HOSTS: Final[Mapping[str, Pass]] = {
     "Observer.operation": _operations,
     "Observer.operation, JSON, attributes, a run": _operations_of_a_run,
+    "Observer.operation, a list of 20 objects": partial(_operations_on, 20),
+    "Observer.operation, a list of 2,000 objects": partial(_operations_on, 2_000),
 }
 """Each by its own pass over as many operations as there are events."""
 

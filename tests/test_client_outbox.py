@@ -142,6 +142,16 @@ def test_what_is_short_is_shown_as_it_is_and_of_the_rest_the_beginning(value: ob
         assert copied[: chars // 2] == whole[: chars // 2]
 
 
+def test_of_what_is_cut_only_the_frame_is_copied() -> None:
+    rows = [{"id": number, "name": f"worker {number}", "tags": ["a", "b"]} for number in range(2_000)]
+    copied = beginning({"rows": rows}, TEXT_CHARS_MAX)
+    assert isinstance(copied, dict)
+    kept = copied["rows"]
+    assert 100 < len(kept) < 1_000
+    assert [one is row for one, row in zip(kept[:-1], rows, strict=False)] == [True] * (len(kept) - 1)
+    assert len(_whole(copied)) > TEXT_CHARS_MAX
+
+
 def test_attributes_are_scalars_within_the_daemons_bounds() -> None:
     assert [scalar(value) for value in (1, 1.5, True, None, "a", 2**64, [1])] == [
         1,

@@ -1,12 +1,14 @@
 """The beginning of a value: as much of it as is shown, so that a huge one costs no more than a large one. Pure.
 
-No JSON can be made of half a list, so what holds too much is copied first, as far as there is room.
+No JSON can be made of half a list, so what holds too much is copied first, as far as there is room. What is small in it
+is taken as it is: a look takes a third of the time of a copy.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from itertools import islice
 from types import MappingProxyType, NoneType
 from typing import Any, Final, TypeVar
 
@@ -15,42 +17,64 @@ import msgspec
 T = TypeVar("T")
 
 DEPTH_MAX: Final = 32
+_FEW_CHARS: Final = 250
+"""What has so few is taken as it is: a row, say. More would let what is nested be looked at many times over."""
+_TOGETHER: Final = 32
+"""Items of a list that are taken together, if they are that small."""
 _CUT: Final = "…"
 _ATOMS: Final = frozenset({int, float, bool, NoneType})
 _TEXTS: Final = (str, bytes, bytearray)
+_MAPPINGS: Final = (dict, MappingProxyType)
 _MANY: Final = (list, tuple, set, frozenset, deque, KeysView, ValuesView, ItemsView)
 
 
 def beginning(value: object, chars: int) -> object:
     """Give a value, if its JSON has about so many characters at most, else a copy of its beginning."""
-    return value if type(value) in _ATOMS or _fits(value, chars) else _Copy(chars).of(value, ())
+    return value if type(value) in _ATOMS or _left(value, chars) >= 0 else _Copy(chars).of(value, ())
 
 
-def _fits(value: object, room: int) -> bool:
-    waiting = [value]
-    while waiting and room >= 0:
-        one = waiting.pop()
-        kind = type(one)
-        room -= 1
-        if kind in _ATOMS:
-            continue
+def _left(value: object, room: int) -> int:
+    """Give what a value leaves of the room; below 0, and no more than that is looked at, when it does not fit.
+
+    Most of what a large input costs an operation is spent here: JSON itself takes a tenth of that.
+    """
+    waiting: list[list[object]] = [[value]]
+    while waiting:
+        for one in waiting.pop():
+            if type(one) is str:
+                room -= len(one)
+            elif type(one) not in _ATOMS:
+                room -= _opened(one, room, waiting)
+            if room < 0:
+                return room
+    return room
+
+
+def _opened(one: object, room: int, waiting: list[list[object]]) -> int:
+    """Give what a value takes of the room by itself; what is in it waits, if there is room for that.
+
+    As a copy: what the host changes meanwhile must not stop us.
+    """
+    if type(one) is not dict:
         if isinstance(one, _TEXTS):
-            room -= len(one)
-        elif kind is not dict and isinstance(one, _MANY):
-            room -= len(one)
-            if room >= 0 and not _ATOMS.issuperset(map(type, one)):
-                waiting += one
-        elif (named := _named(one)) is not None:
-            room -= len(named)
-            if room >= 0:
-                waiting += named
-                waiting += named.values()
-    return room >= 0
+            return len(one)
+        if isinstance(one, _MANY):
+            takes = 2 * len(one)
+            if takes <= room and not _ATOMS.issuperset(map(type, one)):
+                waiting.append([*one])
+            return takes
+    named = _named(one)
+    if named is None:
+        return 1
+    takes = 3 * len(named)
+    if takes <= room:
+        waiting.append([*named, *named.values()])
+    return takes
 
 
 def _named(value: object) -> Mapping[Any, object] | None:
     """Give what is a JSON object: a mapping, or the fields of a struct or dataclass."""
-    if isinstance(value, dict | MappingProxyType):
+    if isinstance(value, _MAPPINGS):
         return value
     fields = value.__struct_fields__ if isinstance(value, msgspec.Struct) else _dataclass_fields(value)
     return None if fields is None else {name: getattr(value, name, None) for name in fields}
@@ -86,14 +110,31 @@ class _Copy:
         if self._room < 0 or id(value) in within or len(within) >= DEPTH_MAX:
             self._room -= 1
             return _CUT
+        if self._takes(value):
+            return value
         within = (*within, id(value))
         if isinstance(value, _MANY):
-            return [self.of(item, within) for item in self._items(value)]
+            return self._list(value, within)
         named = _named(value)
         if named is None:
             self._room -= 1
             return value
         return {self.of(name, within): self.of(item, within) for name, item in self._items(named.items())}
+
+    def _list(self, value: Iterable[object], within: tuple[int, ...]) -> list[object]:
+        copied: list[object] = []
+        items = iter(value)
+        while self._room >= 0 and (some := [*islice(items, _TOGETHER)]):
+            copied += some if self._takes(some) else [self.of(item, within) for item in self._items(some)]
+        return copied
+
+    def _takes(self, value: object) -> bool:
+        """Take what is small as it is."""
+        few = min(self._room, _FEW_CHARS)
+        left = _left(value, few)
+        if left >= 0:
+            self._room -= few - left
+        return left >= 0
 
     def _items(self, items: Iterable[T]) -> Iterator[T]:
         for item in items:
