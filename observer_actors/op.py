@@ -24,6 +24,8 @@ ATTRS_MAX: Final = 32
 """Attributes an op keeps. Enough for every label set seen in real traces; more would let one caller own the disk."""
 ATTR_CHARS_MAX: Final = 1_024
 ATTR_NAME_CHARS_MAX: Final = 64
+NAME_CHARS_MAX: Final = 256
+"""Of a run, a task, a source, where one is asked about: what their attribute can hold, with room to spare."""
 
 Scalar = str | int | float | bool | None
 

@@ -83,18 +83,21 @@ def in_a_url(value: str, bytes_max: int) -> str:
 def advice_query(asked: Mapping[str, str]) -> dict[str, str]:
     """Give the parameters of a request for advice: what is not empty, the input cut to the room that the others leave.
 
-    Attributes are a JSON object, which cannot be cut: too long ones are left out.
+    Attributes are a JSON object, which cannot be cut: those that find no room are left out.
     The head of a request holds 16,384 bytes, and a character that is not ASCII takes up to twelve in a URL.
     """
     query = {name: value for name, value in asked.items() if value}
     if "endpoint" in query:
         query["endpoint"] = in_a_url(query["endpoint"], ENDPOINT_BYTES_MAX)
-    if len(quote_plus(query.get("attrs", ""))) > ATTRS_BYTES_MAX:
+    if len(quote_plus(query.get("attrs", ""))) > ATTRS_BYTES_MAX or ("attrs" in query and _room_for_input(query) < 0):
         del query["attrs"]
     if "input" in query:
-        room = QUERY_BYTES_MAX - len(urlencode({**query, "input": ""}, errors="replace"))
-        query["input"] = in_a_url(query["input"], max(0, min(INPUT_BYTES_MAX, room)))
+        query["input"] = in_a_url(query["input"], max(0, min(INPUT_BYTES_MAX, _room_for_input(query))))
     return query
+
+
+def _room_for_input(query: Mapping[str, str]) -> int:
+    return QUERY_BYTES_MAX - len(urlencode({**query, "input": ""}, errors="replace"))
 
 
 def _said(value: object) -> str:

@@ -22,13 +22,12 @@ from observer_actors.http.intake import Intake
 from observer_actors.http.queries import Parameter, parse_limit, parse_one_of, parse_parameters
 from observer_actors.http.replies import Reply, json_reply, problem_reply
 from observer_actors.http.views import Views
+from observer_actors.op import NAME_CHARS_MAX
 from observer_actors.playbook.entries import Entry, Kind
 from observer_actors.playbook.markdown import as_markdown
 from observer_actors.playbook.ranking import LIMIT_MAX
 from observer_actors.problems import UNREADABLE
 
-NAME_CHARS_MAX: Final = 256
-"""Of a run, a task, a source: what their attribute in the journal can hold, with room to spare."""
 ACCEPT_CHARS_MAX: Final = 1_000
 MARKDOWN: Final = "text/markdown"
 ADVICE_ID_HEADER: Final = "Advice-Id"

@@ -6,6 +6,7 @@ Over HTTP each request stands for itself: no session is kept, and nothing waits 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -32,7 +33,9 @@ from mcp_types import (
 from mcp_types import Tool as ToolDescription
 
 from observer_actors import __version__
+from observer_actors.client._ledger import warn_once
 from observer_actors.errors import ObserverError
+from observer_actors.event import SOURCE_NOTE
 from observer_actors.mcp.api import Api
 from observer_actors.mcp.tools import ENTRY_URI, SOURCE, TOOLS, entry_call, entry_uri, input_schema, list_entries
 
@@ -93,9 +96,15 @@ class _Handlers:
             return _said(f"the arguments: {error}", is_error=True)
         except ObserverError as error:
             return _said(f"{error}; {error.hint}" if error.hint else str(error), is_error=True)
-        return CallToolResult(
-            content=[TextContent(type="text", text=body.decode())], structured_content=msgspec.json.decode(body)
-        )
+        answer = msgspec.json.decode(body)
+        self._warn_of_source(answer)
+        return CallToolResult(content=[TextContent(type="text", text=body.decode())], structured_content=answer)
+
+    def _warn_of_source(self, answer: Mapping[str, Any]) -> None:
+        """Tell whoever started this, once, that its reports count for another source: only the agent reads answers."""
+        for note in answer.get("notes", ()):
+            if note.startswith(SOURCE_NOTE):
+                warn_once("source_unknown", note, "add it to the daemon's sources.extra, or look at --source again")
 
     async def resources(self, _context: Context, _params: PaginatedRequestParams | None) -> ListResourcesResult:
         try:

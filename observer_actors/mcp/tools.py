@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from observer_actors.client._texts import advice_query
+from observer_actors.op import NAME_CHARS_MAX
 
 SOURCE: Final = "mcp"
 """Who reports, unless the operator of a server over standard input and output says otherwise."""
@@ -18,7 +19,7 @@ ENTRY_URI: Final = "playbook://entries/"
 ENTRIES_MAX: Final = 1_000
 TEXT_CHARS_MAX: Final = 10_000
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
-Name = Annotated[str, Meta(max_length=128)]
+Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
 Few = Annotated[int, Meta(ge=1, le=100)]
 Given = Text | dict[str, Any] | list[Any]
 """What goes in or comes out: a text, or JSON, which becomes one."""
@@ -43,9 +44,9 @@ class GetAdvice(Arguments, frozen=True):
 
     endpoint: Annotated[str, Meta(max_length=1_000, description="What you are about to call, such as sql:run.")]
     input: Annotated[Given, Meta(description="What you are about to call it with: a text, or JSON.")] = ""
-    role: Annotated[str, Meta(max_length=128, description="In which role you act.")] = ""
-    run: Annotated[str, Meta(max_length=128, description="A name for this whole episode; the same in each call.")] = ""
-    task: Annotated[str, Meta(max_length=128, description="What the episode is for.")] = ""
+    role: Annotated[Name, Meta(description="In which role you act.")] = ""
+    run: Annotated[Name, Meta(description="A name for this whole episode; the same in each call.")] = ""
+    task: Annotated[Name, Meta(description="What the episode is for.")] = ""
     attrs: Annotated[dict[str, Scalar], Meta(max_length=30, description="What report_outcome will have there.")] = {}
     limit: Annotated[int, Meta(ge=1, le=3, description="Most entries to give.")] = 1
 
@@ -63,6 +64,12 @@ class ReportOutcome(Arguments, frozen=True):
     advice_id: Annotated[Name, Meta(description="From get_advice, also when it gave no entries.")] = ""
     role: Annotated[Name, Meta(description="In which role you acted.")] = ""
     attrs: Annotated[dict[str, Scalar], Meta(max_length=30, description="Anything else that is worth keeping.")] = {}
+
+    def __post_init__(self) -> None:
+        """Refuse what is said twice, and not alike: one of the two would be lost, or be taken for another run's."""
+        for name, given in (("run", self.run), ("advice_id", self.advice_id)):
+            if given and self.attrs.get(name, given) != given:
+                raise ValueError(f"{name} is given twice, and attrs has another one: leave it out there")
 
 
 class ListFailures(Arguments, frozen=True):

@@ -121,6 +121,16 @@ async def test_what_goes_in_and_comes_out_may_be_json(connect: Connect, daemon: 
         assert "input" in await refused(client, "report_outcome", endpoint="a", success=True, input=3)
 
 
+async def test_a_run_or_advice_that_is_named_twice_and_not_alike_is_refused(connect: Connect, daemon: Served) -> None:
+    async with connect(daemon.url) as client:
+        given = {"endpoint": "sql:run", "success": True, "run": "m" * 256, "advice_id": "a1"}
+        for name in ("run", "advice_id"):
+            attrs = {name: "another"}
+            assert f"{name} is given twice" in await refused(client, "report_outcome", **given, attrs=attrs)
+        seq = (await called(client, "report_outcome", **given, attrs={"run": "m" * 256, "n": 1}))["seq"]
+        assert daemon.json(f"/ops/{seq}")["attrs"] == {"run": "m" * 256, "advice_id": "a1", "n": 1}
+
+
 async def test_an_agent_does_not_choose_who_reports(connect: Connect, daemon: Served) -> None:
     async with connect(daemon.url) as client:
         (tool,) = (tool for tool in (await client.list_tools()).tools if tool.name == "report_outcome")
@@ -138,6 +148,34 @@ async def test_the_operator_chooses_who_reports_over_standard_input(daemon: Serv
     assert daemon.json(f"/ops/{seq}")["source"] == "bot"
 
 
+def test_that_the_daemon_does_not_know_the_source_is_said_once_to_the_operator(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "observer_actors", "mcp", "--source", "typo"]
+    pipe = subprocess.PIPE
+    with (
+        served(tmp_path / "data") as daemon,
+        subprocess.Popen(
+            [*command, "--url", daemon.url],
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            env=environment(PYTHONPATH=str(ROOT)),
+        ) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+        report = {"name": "report_outcome", "arguments": {"endpoint": "a", "success": True}}
+        for number, (method, params) in enumerate([("initialize", hello), *[("tools/call", report)] * 2]):
+            message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+            process.stdin.write(msgspec.json.encode(message) + b"\n")
+            process.stdin.flush()
+            assert b'"result"' in process.stdout.readline()
+        _, stderr = process.communicate(timeout=CONNECTED_S)
+    (line,) = stderr.decode().splitlines()
+    assert '"typo" is not a known source; kept as scenario' in line
+    assert "sources.extra" in line
+
+
 @pytest.mark.parametrize("source", ["auditor", "observer", ""])
 def test_no_operator_makes_an_agent_the_auditor(source: str) -> None:
     ended = typed_for_real("mcp", "--url", closed_url(), "--source", source, PYTHONPATH=str(ROOT))
@@ -148,7 +186,7 @@ def test_no_operator_makes_an_agent_the_auditor(source: str) -> None:
 async def test_advice_on_any_text_is_given(connect: Connect, daemon: Served) -> None:
     async with connect(daemon.url) as client:
         for endpoint, given in (("sql:run", "客" * 10_000), ("😀" * 1_000, "é" * 10_000), ("sql:run", '"' * 10_000)):
-            names = dict.fromkeys(("run", "role", "task"), "客" * 128)
+            names = dict.fromkeys(("run", "role", "task"), "😀" * 256)
             for attrs in ({}, {"region": "eu", "tries": 2}, {f"é{number}": "客" * 1_024 for number in range(30)}):
                 assert (await called(client, "get_advice", endpoint=endpoint, input=given, attrs=attrs, **names))[
                     "advice_id"
