@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated, Final, Literal, cast
 
 import msgspec
@@ -18,6 +18,7 @@ from quart_schema import (
     HttpSecurityScheme,
     Info,
     QuartSchema,
+    document_headers,
     document_querystring,
     document_request,
     document_response,
@@ -33,6 +34,7 @@ from observer_actors.http.advice import register_advice
 from observer_actors.http.description import Description, document_problems, document_text
 from observer_actors.http.doubt import DoubtAnswer, DoubtfulOp, doubt_answer, marked_op
 from observer_actors.http.failures import register_failures
+from observer_actors.http.gate import ENDLESS
 from observer_actors.http.intake import BatchAnswer, EventAnswer
 from observer_actors.http.kb import register_kb
 from observer_actors.http.metrics import DaemonCollector
@@ -143,6 +145,12 @@ class OpsParameters(msgspec.Struct, frozen=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 100
     order: Literal["newest", "oldest"] | UnsetType = UNSET
     cursor: Annotated[str, msgspec.Meta(pattern=CURSOR.pattern)] | UnsetType = UNSET
+
+
+class TailHeaders(msgspec.Struct, frozen=True):
+    """The header of `GET /tail`: the seq of the last op that was read, as browsers send it."""
+
+    last_event_id: Seq | UnsetType = msgspec.field(default=UNSET, name="Last-Event-ID")
 
 
 AnyLifecycleEvent = (
@@ -338,7 +346,10 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
     @document_response(OpsAnswer, 200)
     @document_problems(400, 503)
     async def ops() -> ResponseReturnValue:
-        """Find operations, newest first unless told otherwise."""
+        """Find operations, newest first unless told otherwise.
+
+        With the `cursor` of an answer repeat the filters: it says where to go on, and not what was asked for.
+        """
         query = parse_ops_query(request.args.items(multi=True))
         page = await views.query(query)
         following = None if page.cursor is None else cursor_after(query, page.cursor)
@@ -357,16 +368,23 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
 
     @app.get("/tail")
     @tag(["ops"])
+    @document_headers(TailHeaders)
     @document_text("text/event-stream")
     @document_problems(400, 503)
     async def tail() -> ResponseReturnValue:
-        """Follow operations as server-sent events; goes on behind `Last-Event-ID`."""
+        """Follow operations as server-sent events; goes on behind `Last-Event-ID`.
+
+        It ends when the client closes its side of the connection, so that whoever comes back finds a place.
+        """
         parse_parameters(request.args.items(multi=True), {}, "/tail")
         after = request.headers.get("Last-Event-ID")
         after_seq = parse_seq(after, "Last-Event-ID") if after else None
         views.tail.check_room()
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        body = b"" if request.method == "HEAD" else stream(views.tail, after_seq)
+        body: bytes | AsyncGenerator[bytes] = b""
+        if request.method != "HEAD":
+            body = stream(views.tail, after_seq)
+            request.scope["state"][ENDLESS]()
         response = Response(body, content_type="text/event-stream", headers=headers)
         response.timeout = None
         return response

@@ -34,6 +34,8 @@ Application = Callable[[Message, Any, Any], Awaitable[None]]
 
 GO_ON: Final = "go_on"
 """The key, in a connection's state, of what tells a client that waits for "100 Continue" to send the body."""
+ENDLESS: Final = "endless"
+"""The key, there too, of what is to be told of an answer that does not end by itself."""
 READ_S: Final = 2.0
 """A client may take this long over an answer, whoever waits; as long as a body may stand still (`Arrival`)."""
 ROOM_S: Final = 1.0

@@ -28,7 +28,7 @@ from hypercorn.utils import wrap_app
 from observer_actors.errors import ObserverError, Overloaded
 from observer_actors.http.bodies import BYTES_A_SECOND_MIN, head_too_large, no_request
 from observer_actors.http.front_door import Stream
-from observer_actors.http.gate import GO_ON, Sends
+from observer_actors.http.gate import ENDLESS, GO_ON, Sends
 from observer_actors.http.replies import problem_reply
 from observer_actors.http.wire import rendered
 from observer_actors.settings import ListenSettings
@@ -97,6 +97,7 @@ class Web:
         requests = self._config.keep_alive_max_requests if self._is_draining else requests
         server = _Server(requests, half_closed_s, self._application, self._config, self._context, state, rest)
         state[GO_ON] = server.go_on
+        state[ENDLESS] = server.wait_for_nobody
         self._servers.add(server)
         try:
             await server.run()
@@ -214,6 +215,7 @@ class _Server(TCPServer):
         self._requests = requests
         self._half_closed_s = half_closed_s
         self._answered = trio.Event()
+        """Or nobody is waited for any more who has closed its side."""
 
     def forget(self) -> None:
         """Let go of what has served the connection: each part of it leads back to the others.
@@ -256,6 +258,13 @@ class _Server(TCPServer):
         wrapper = vars(self).get("protocol")
         if wrapper is not None and isinstance(wrapper.protocol, H11Protocol):
             wrapper.protocol.keep_alive_requests = self.config.keep_alive_max_requests
+
+    def wait_for_nobody(self) -> None:
+        """Have the answer end when the client closes its side.
+
+        A reader that goes away closes that one first; one that only does not write any more cannot be told from it.
+        """
+        self._answered.set()
 
     async def go_on(self) -> None:
         """Tell a client to send the body, if it waits for that (RFC 9110, 10.1.1)."""

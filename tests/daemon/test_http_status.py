@@ -358,5 +358,12 @@ def test_the_parameters_described_are_those_taken(daemon: Served, document: Any)
     assert described == set(known.split(", "))
 
 
+def test_what_a_reader_goes_on_behind_is_described(document: Any) -> None:
+    (header,) = document["paths"]["/tail"]["get"]["parameters"]
+    assert (header["name"], header["in"], header["schema"]["type"]) == ("Last-Event-ID", "header", "integer")
+    assert not header.get("required")
+    assert "repeat the filters" in document["paths"]["/ops"]["get"]["description"]
+
+
 def test_no_url_of_another_place_is_in_the_description(daemon: Served) -> None:
     assert "://" not in daemon.client.get("/openapi.json").text

@@ -35,6 +35,10 @@ class Reader:
         self._stream = stream
         self._unread = b""
 
+    async def leave(self) -> None:
+        """Close our side, as who goes away does, and go on listening."""
+        await self._stream.send_eof()
+
     async def until(self, end: bytes) -> str | None:
         """Give what stands before some bytes; None when they never come."""
         with trio.fail_after(READ_S):
@@ -174,6 +178,18 @@ async def test_a_reader_too_many_is_told_when_to_come_again(tmp_path: Path) -> N
         await until_readers(daemon, 0)
         async with following(daemon):
             pass
+
+
+async def test_a_reader_that_has_gone_gives_its_place_up_at_once(tmp_path: Path) -> None:
+    """Before the next op or keep-alive, and though others that close their side are waited for two minutes here."""
+    config = configured(tmp_path, "[tail]\nreaders_max = 1\n[admission]\nwait_seconds_max = 60\n")
+    async with running_daemon(tmp_path, *config) as daemon:
+        for _ in range(3):
+            async with following(daemon) as reader:
+                await until_readers(daemon, 1)
+                await reader.leave()
+                assert await reader.message() == {"closed": ""}
+            await until_readers(daemon, 0)
 
 
 async def test_readers_that_come_all_at_once_are_no_more_than_may_be(tmp_path: Path) -> None:
