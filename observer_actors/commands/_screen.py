@@ -20,6 +20,8 @@ PLAIN_WIDTH: Final = 4_096
 """Where output goes to a file or a pipe, no line is folded."""
 PROGRESS_S: Final = 2.0
 """Nothing is said of progress before this; where it is not a terminal, then a line in this time."""
+LISTED_MAX: Final = 1_000
+"""What the daemon gives of a list at once, whatever the limit; there is no next page."""
 _THOUSANDS: Final = ((1e9, "G"), (1e6, "M"), (1e4, "k"))
 
 
@@ -44,6 +46,17 @@ def print_bytes(body: bytes) -> None:
 def told(text: str) -> None:
     """Say something beside the answer, in a line; nothing in it moves the cursor."""
     print(visible(text), file=sys.stderr, flush=True)
+
+
+def say_more(total: int, shown: int, narrower: str) -> None:
+    """Say of a list how many are not shown, and the way to them.
+
+    :param narrower: what makes the list shorter, where even the longest answer does not hold it.
+    """
+    if total > LISTED_MAX:
+        print(f"{total - shown:,} more; --limit shows {LISTED_MAX:,} at most: narrow with {narrower}")
+    elif total > shown:
+        print(f"{total - shown:,} more; --limit shows them")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, numbers: Sequence[str] = ()) -> Table:

@@ -13,7 +13,7 @@ from rich.table import Table
 from observer_actors.commands._answers import FailureAnswer, FailuresAnswer
 from observer_actors.commands._filters import time_given
 from observer_actors.commands._options import ApiOptions, JsonFlag
-from observer_actors.commands._screen import console, print_json, table
+from observer_actors.commands._screen import LISTED_MAX, console, print_json, say_more, table
 
 
 @Parameter(name="*", allow_leading_hyphen=True)
@@ -46,7 +46,7 @@ def failures(
     api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
     *,
     sort: Literal["impact", "count", "wasted", "last_seen", "first_seen"] = "impact",
-    limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=1_000))] = 100,
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=LISTED_MAX))] = 100,
     json: JsonFlag = False,
 ) -> None:
     """Show what fails in the same way, what costs most first.
@@ -68,8 +68,7 @@ def failures(
         print_json(body)
     elif answer.failures:
         console().print(table_of(answer.failures))
-        if answer.total > len(answer.failures):
-            print(f"{answer.total - len(answer.failures):,} more; --limit shows them")
+        say_more(answer.total, len(answer.failures), "--endpoint and the other filters")
     else:
         print("nothing that has failed fits" if wanted else "nothing has failed")
 

@@ -12,7 +12,7 @@ from cyclopts import Parameter, validators
 
 from observer_actors.commands._answers import EntryAnswer, EntryDetailAnswer, PlaybookAnswer
 from observer_actors.commands._options import ApiOptions, ConfigOptions, Folder, JsonFlag
-from observer_actors.commands._screen import LongWork, console, print_json, table
+from observer_actors.commands._screen import LISTED_MAX, LongWork, console, print_json, say_more, table
 from observer_actors.visible import visible
 
 app = cyclopts.App(name="playbook", help="Show what is known to work and to fail, and decide what is handed out.")
@@ -38,7 +38,7 @@ def playbook(
     kind: Literal["do", "avoid", "recipe"] | None = None,
     handed_out: Annotated[bool | None, Parameter(negative="--held-back")] = None,
     seq: int | None = None,
-    limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=1_000))] = 100,
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=LISTED_MAX))] = 100,
     json: JsonFlag = False,
 ) -> None:
     """Show what is known to work and to fail, the most evidence first.
@@ -70,8 +70,7 @@ def playbook(
         return
     columns = ("succeeded", "failed", "handed out", "kind", "endpoint", "text", "id")
     console().print(table(columns, map(_cells, answer.entries), numbers=("succeeded", "failed")))
-    if answer.total > len(answer.entries):
-        print(f"{answer.total - len(answer.entries):,} more; --limit shows them")
+    say_more(answer.total, len(answer.entries), "--endpoint, --kind, --handed-out or --held-back")
     if answer.outdated:
         print("evidence was revoked: the playbook is being made anew")
 

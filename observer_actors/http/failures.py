@@ -160,7 +160,10 @@ def register_failures(app: QuartTrio, views: Views, send: Send) -> None:
     @document_response(FailuresAnswer, 200)
     @document_problems(400)
     async def failures() -> ResponseReturnValue:
-        """Show what fails in the same way, what costs most first unless told otherwise."""
+        """Show what fails in the same way, what costs most first unless told otherwise.
+
+        There is no next page: where `total` is above 1,000, narrow it by the filters.
+        """
         given = parse_parameters(request.args.items(multi=True), _PARAMETERS, "/failures")
         await views.own_writes("analyzer")
         return send(json_reply(await _answer(views, given, views.now_us())))

@@ -63,7 +63,10 @@ def register_kb(app: QuartTrio, views: Views, send: Callable[[Reply], Response])
     @document_response(OutcomesAnswer, 200)
     @document_problems(400, 503)
     async def outcomes() -> ResponseReturnValue:
-        """Find what auditors found, newest first."""
+        """Find what auditors found, newest first.
+
+        With the `cursor` of an answer repeat the filters: it says where to go on, and not what was asked for.
+        """
         values = parse_parameters(request.args.items(multi=True), _OUTCOMES, "/kb/outcomes")
         await views.own_writes("librarian")
         page = await views.librarian.find(OutcomeFilter(**values))

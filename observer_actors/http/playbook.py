@@ -153,7 +153,10 @@ def register_playbook(app: QuartTrio, views: Views, send: Send) -> None:
     @document_response(PlaybookAnswer, 200)
     @document_problems(400, 503)
     async def playbook() -> ResponseReturnValue:
-        """Show what is known to work and to fail, the most evidence first."""
+        """Show what is known to work and to fail, the most evidence first.
+
+        There is no next page: where `total` is above 1,000, narrow it by the filters.
+        """
         given = parse_parameters(request.args.items(multi=True), _PARAMETERS, "/playbook")
         return send(json_reply(await _answer(views, given)))
 

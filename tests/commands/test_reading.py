@@ -19,7 +19,7 @@ from typing import Any, Final
 import pytest
 
 from observer_actors.commands._output import written
-from observer_actors.commands._screen import compact
+from observer_actors.commands._screen import compact, say_more
 from observer_actors.commands._sse import Message, messages
 from observer_actors.commands.failures import FailureFilters
 from observer_actors.http.failures import FailuresParameters
@@ -113,6 +113,33 @@ def test_failures_filters_as_the_api_does(tmp_path: Path) -> None:
         assert (wrong.returncode, "regressed" in wrong.stderr) == (65, True)
     flags_of = {field.name for field in fields(FailureFilters)} | {"sort", "limit"}
     assert flags_of == set(FailuresParameters.__struct_fields__), "each parameter is a flag"
+
+
+def test_of_more_failures_than_any_limit_shows_the_way_to_the_others_is_said(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        failed = {"success": False, "error": "gone"}
+        for hundreds in range(11):
+            daemon.events(*({"endpoint": f"e{hundreds}-{number}", **failed} for number in range(100)))
+        for limit, more in (("1000", "100"), ("1", "1,099")):
+            ended = typed("failures", "--limit", limit, "--url", daemon.url)
+            assert ended.stdout.endswith(
+                f"{more} more; --limit shows 1,000 at most: narrow with the filters of GET /failures\n"
+            )
+
+
+@pytest.mark.parametrize(
+    ("total", "said"),
+    [
+        (1, ""),
+        (1_000, "999 more; --limit shows them\n"),
+        (10_000, "9,999 more; --limit shows 1,000 at most: narrow with --kind\n"),
+    ],
+)
+def test_how_many_more_there_are_comes_with_the_way_to_them(
+    total: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_more(total, 1, "--kind")
+    assert capsys.readouterr().out == said
 
 
 def test_ops_filters_as_the_api_does_and_knows_how_long_ago(daemon: Served) -> None:

@@ -362,7 +362,8 @@ def test_what_a_reader_goes_on_behind_is_described(document: Any) -> None:
     (header,) = document["paths"]["/tail"]["get"]["parameters"]
     assert (header["name"], header["in"], header["schema"]["type"]) == ("Last-Event-ID", "header", "integer")
     assert not header.get("required")
-    assert "repeat the filters" in document["paths"]["/ops"]["get"]["description"]
+    for path in ("/ops", "/kb/outcomes"):
+        assert "repeat the filters" in document["paths"][path]["get"]["description"]
 
 
 def test_no_url_of_another_place_is_in_the_description(daemon: Served) -> None:
