@@ -14,7 +14,7 @@ import pytest
 from observer_actors.daemon import Daemon
 from observer_actors.journal import Query
 from observer_actors.labels import bounded_endpoint
-from observer_actors.op import Op
+from observer_actors.op import NAME_CHARS_MAX, Op
 from observer_actors.playbook.entries import Entry, Kind, State
 from observer_actors.playbook.trial import in_control
 from observer_actors.settings import AdmissionSettings, ListenSettings, Settings
@@ -198,7 +198,7 @@ async def test_at_most_three_entries_best_first(tmp_path: Path) -> None:
     [
         ({}, "endpoint"),
         ({"endpoint": "x", "limit": "4"}, "limit"),
-        ({"endpoint": "x", "run": "r" * 257}, "run"),
+        ({"endpoint": "x", "run": "r" * (NAME_CHARS_MAX + 1)}, "run"),
         ({"endpoint": "x", "attrs": "[1]"}, "attrs"),
         ({"endpoint": "x", "format": "html"}, "format"),
         ({"endpont": "x"}, "endpont"),
