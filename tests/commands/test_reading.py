@@ -123,7 +123,7 @@ def test_of_more_failures_than_any_limit_shows_the_way_to_the_others_is_said(tmp
         for limit, more in (("1000", "100"), ("1", "1,099")):
             ended = typed("failures", "--limit", limit, "--url", daemon.url)
             assert ended.stdout.endswith(
-                f"{more} more; --limit shows 1,000 at most: narrow with the filters of GET /failures\n"
+                f"{more} more; --limit shows 1,000 at most: narrow with --endpoint and the other filters\n"
             )
 
 
