@@ -136,6 +136,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert "is not TOML" in str(refusal(file))
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "marked.toml"
+    file.write_bytes(b"\xef\xbb\xbf[listen]\nport = 81\n")
+    assert load_settings(file, {}, {}).listen.port == 81
+
+
 @pytest.mark.parametrize("kind", ["a dangling link", "a folder"])
 def test_a_system_file_that_is_there_and_is_no_file_is_an_error(tmp_path: Path, kind: str) -> None:
     system = tmp_path / "config.toml"

@@ -104,7 +104,7 @@ def layers(places: Places) -> Iterator[Given]:
 
 def _file(file: Path) -> Iterator[Given]:
     try:
-        tree = tomllib.loads(file.read_text(encoding="utf-8"))
+        tree = tomllib.loads(file.read_text(encoding="utf-8-sig"))  # some editors begin a text with a mark
     except OSError as error:
         raise ConfigInvalid(f"cannot read {file}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
