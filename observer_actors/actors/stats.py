@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -66,6 +67,7 @@ class StatsKeeper:
             self._log.warning(
                 "snapshot_foreign", seq=stats.last_seq, last_seq=self._commits.last_seq, hint="counting anew"
             )
+            await self._in_thread(partial(self._set_aside, stats.last_seq))
             stats = Stats()
         self.stats = stats
         self._saved_seq = self.stats.last_seq
@@ -112,6 +114,11 @@ class StatsKeeper:
             self._log.warning("snapshot_failed", error=str(error))
             return
         self._saved_seq = seq
+
+    def _set_aside(self, seq: int) -> None:
+        """Keep what says that ops up to a seq were acknowledged: nothing else does, once they are counted anew."""
+        with suppress(OSError):  # then they are counted anew all the same
+            self._disk.rename(self._path, self._path.with_name(f"{self._path.name}.foreign-{seq}"))
 
     def _load(self) -> Stats:
         try:

@@ -128,6 +128,12 @@ _LEFTOVERS: Final[tuple[tuple[str, Level, str, str], ...]] = (
         "look at it and remove it",
     ),
     (
+        "stats.json.foreign-*",
+        "warning",
+        "counters that go beyond the journal as it was at a start: what was acknowledged up to there is lost",
+        "bring the lost ops back from a backup with `observer-actors import`, and remove it",
+    ),
+    (
         "manifest.json.damaged-*",
         "warning",
         "a list of segments that could not be read, and has been made anew",

@@ -187,6 +187,9 @@ class _Verification:
         for name in self._disk.list(self._paths.observer):
             if ".torn-" in name:
                 self._findings.add(_finding("notice", name, "bytes of a torn commit, set aside by a recovery"))
+            if name.startswith(f"{self._paths.counters.name}.foreign-"):
+                what = f"the journal once went up to {name.rpartition('-')[2]}, as these counters say, and began anew"
+                self._findings.add(_finding("notice", name, what))
         for name in self._disk.list(self._paths.segments):
             if ".damaged-" in name:
                 what = "a damaged manifest, set aside and rebuilt"

@@ -177,6 +177,10 @@ async def test_a_last_line_that_has_rotted_is_told_from_a_torn_one_by_the_counte
         assert (await daemon.logged("journal_opened"))["last_seq"] == 29
         told = await daemon.logged("snapshot_foreign")
         assert (told["seq"], told["last_seq"]) == (30, 29)
+        await daemon.event(endpoint="tool:a")
+        assert await daemon.stop() == 0
+    said = await trio.to_thread.run_sync(typed, "verify", "--data-dir", str(tmp_path / "data"))
+    assert "stats.json.foreign-30: the journal once went up to 30, as these counters say, and began anew" in said.stdout
 
 
 @pytest.mark.parametrize(("old", "new"), [(b'"seq":30', b'"seq":10'), (b'"seq":30', b'"seq"_30')])
