@@ -18,7 +18,6 @@ from observer_actors.config import (
     Places,
     default_file,
     leaves_of,
-    load_settings,
     read_settings,
     reload_settings,
     toml_value,
@@ -28,6 +27,10 @@ from observer_actors.settings import CycleSettings, LogSettings, Settings, Sourc
 from tests.commands.typed import as_ordinary_user
 from tests.conftest import ROOT
 from tests.harness import SEEDS_VARIABLES
+
+
+def load_settings(file: Path | None, flags: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
+    return read_settings(Places(flags=flags, environment=environment, file=file)).settings
 
 
 def written(tmp_path: Path, text: str) -> Path:

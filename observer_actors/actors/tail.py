@@ -24,7 +24,6 @@ class TailStatistics(msgspec.Struct):
     """Readers now, and since the start: how many were dropped, and the ops that waited for them then."""
 
     readers: int = 0
-    readers_max: int = 0
     dropped: int = 0
     dropped_ops: int = 0
 
@@ -85,7 +84,7 @@ class Tail:
     """All readers."""
 
     def __init__(self, commits: Commits, read: ReadJournal, settings: TailSettings) -> None:
-        self.statistics = TailStatistics(readers_max=settings.readers_max)
+        self.statistics = TailStatistics()
         self._commits = commits
         self._read = read
         self._settings = settings

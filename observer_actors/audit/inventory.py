@@ -101,7 +101,6 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     documented: str = ""
     error: str = ""
-    line: int | None = None
 
 
 class Inventory(msgspec.Struct, frozen=True):
@@ -332,7 +331,6 @@ def take_inventory(files: Mapping[str, Facts], texts: Mapping[str, str]) -> Inve
             why=entries.get(path) or by_hand.get(path) or _why(path, kinds[path], tests),
             documented=documented.get(path, ""),
             error=facts.error,
-            line=facts.line,
         )
         for path, facts in sorted(files.items())
     }

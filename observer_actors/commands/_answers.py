@@ -17,9 +17,7 @@ class HealthAnswer(Struct, frozen=True):
     """`GET /health`."""
 
     status: str
-    ops_in_ring: int = 0
     version: str = ""
-    durability: str = ""
     last_seq: int = 0
 
 
@@ -58,7 +56,6 @@ class StatsAnswer(Struct, frozen=True):
     total: int
     successes: int
     failures: int
-    by_source: dict[str, int] = field(default_factory=dict)
     lifetime: LifetimeAnswer = LifetimeAnswer()
 
 
@@ -67,7 +64,6 @@ class OpsAnswer(Struct, frozen=True):
 
     ops: tuple[Op, ...]
     next: str | None = None
-    complete: bool = True
 
 
 class ActorAnswer(Struct, frozen=True):
@@ -75,9 +71,7 @@ class ActorAnswer(Struct, frozen=True):
 
     name: str
     state: str
-    since_s: float = 0.0
     restarts: int = 0
-    step: str = ""
     last_error: str = ""
     mailbox_depth: int | None = None
     mailbox_bound: int | None = None
@@ -98,9 +92,7 @@ class FailureAnswer(Struct, frozen=True):
     endpoint: str = ""
     template: str = ""
     count: int = 0
-    first_seen: str = ""
     last_seen: str = ""
-    state: str = ""
 
 
 class FailuresAnswer(Struct, frozen=True):
@@ -279,6 +271,4 @@ class BatchAnswer(Struct, frozen=True):
     rejected: int = 0
     errors: tuple[RejectedLine, ...] = ()
     duplicates: int = 0
-    errors_omitted: int = 0
     last_seq: int | None = None
-    notes: dict[str, int] = field(default_factory=dict)

@@ -22,6 +22,7 @@ PROGRESS_S: Final = 2.0
 """Nothing is said of progress before this; where it is not a terminal, then a line in this time."""
 LISTED_MAX: Final = 1_000
 """What the daemon gives of a list at once, whatever the limit; there is no next page."""
+SUMMARY_CHARS: Final = 160
 _THOUSANDS: Final = ((1e9, "G"), (1e6, "M"), (1e4, "k"))
 
 
@@ -77,7 +78,7 @@ def compact(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:.1f}"  # noqa: PLR2004
 
 
-def op_line(op: Op, *, characters: int = 160) -> Text:
+def op_line(op: Op) -> Text:
     """Give an op as one line: when, seq, outcome, source, endpoint, how long, and what came out."""
     outcome = ("ok  ", "green") if op.success else ("FAIL", "bold red")
     error = op.error if isinstance(op.error, str) else ""
@@ -92,7 +93,7 @@ def op_line(op: Op, *, characters: int = 160) -> Text:
         "  ",
         (cut(op.endpoint, 60), "bold"),
         f"  {op.duration_ms:g} ms  ",
-        cut(summary, characters),
+        cut(summary, SUMMARY_CHARS),
     )
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message; ``id`` is "" when the server gave none."""
+    """One message."""
 
     event: str
     data: str
-    id: str
 
 
 def messages(lines: Iterable[str]) -> Iterator[Message]:
@@ -21,7 +20,7 @@ def messages(lines: Iterable[str]) -> Iterator[Message]:
     for line in lines:
         if line == "":
             if "data" in fields:
-                yield Message(_last(fields, "event") or "message", "\n".join(fields["data"]), _last(fields, "id"))
+                yield Message(_last(fields, "event") or "message", "\n".join(fields["data"]))
             fields = {}
         else:
             name, _, value = line.partition(":")

@@ -2,7 +2,7 @@
 
 from observer_actors.config.default_file import default_file, toml_value
 from observer_actors.config.layers import Places
-from observer_actors.config.reading import DEFAULT_ORIGIN, Loaded, load_settings, read_settings
+from observer_actors.config.reading import DEFAULT_ORIGIN, Loaded, read_settings
 from observer_actors.config.reloading import RELOADABLE, changed_files, reload_settings
 from observer_actors.config.schema import LEAVES, leaves_of
 from observer_actors.config.secret_files import SECRET_FILES, digests_of, is_for_all
@@ -19,7 +19,6 @@ __all__ = [
     "digests_of",
     "is_for_all",
     "leaves_of",
-    "load_settings",
     "read_settings",
     "reload_settings",
     "toml_value",

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -50,13 +48,6 @@ def read_settings(places: Places) -> Loaded:
         told = trouble.detail if origin == DEFAULT_ORIGIN else f"{origin}: {trouble.detail}"
         raise ConfigInvalid(told, hint=trouble.hint)
     return Loaded(settings, origins)
-
-
-def load_settings(
-    file: Path | None, flags: Mapping[str, object], environment: Mapping[str, str] = os.environ
-) -> Settings:
-    """Put the settings together, for those who do not ask where they came from; see `read_settings`."""
-    return read_settings(Places(flags=flags, environment=environment, file=file)).settings
 
 
 _PATH: Final = re.compile(r"^(?P<detail>.*?) - at `\$(?P<path>[^`]*)`$", re.DOTALL)

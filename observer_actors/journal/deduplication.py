@@ -36,9 +36,6 @@ class IdWindow:
         self._seqs: dict[str, int] = {}
         self._order: deque[tuple[int, str]] = deque()
 
-    def __len__(self) -> int:
-        return len(self._seqs)
-
     def copy(self) -> IdWindow:
         """Give a window that goes its own way from here on."""
         other = IdWindow(self._window_ops)

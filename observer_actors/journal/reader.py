@@ -80,8 +80,6 @@ class ReaderStatistics(Struct, frozen=True, kw_only=True):
     """Block indexes that were missing or wrong, and made anew in memory."""
     damaged_lines: int
     """Bad lines met, each place counted once; an op lost with its block counts as one."""
-    retries: int
-    """Times that a file had vanished or changed, and a new snapshot was taken."""
 
 
 class JournalReader:
@@ -95,7 +93,6 @@ class JournalReader:
         self._catalog = catalog
         self._store = BlockStore(disk, data_dir, patience)
         self._damaged: dict[tuple[int, int], int] = {}
-        self._retries = 0
 
     @property
     def first_seq(self) -> Seq:
@@ -161,7 +158,6 @@ class JournalReader:
             blocks_read=self._store.blocks_read,
             indexes_rebuilt=self._store.indexes_rebuilt,
             damaged_lines=sum(self._damaged.copy().values()),
-            retries=self._retries,
         )
 
     def _walk(self, low: int, high: int, query: Query) -> Iterator[_Part]:
@@ -181,7 +177,6 @@ class JournalReader:
             except (BlockStale, FileNotFoundError):
                 # Changed files: look again from where we are. The same files: damage, so take what can be read.
                 is_done = False
-                self._retries += 1
                 retries += 1
                 if not self._catalog.newer(snapshot) or retries > _RETRIES_MAX:
                     trusted = self._catalog.snapshot().generation

@@ -37,8 +37,6 @@ from observer_actors.settings import JournalSettings
 class JournalStatistics(Struct, frozen=True, kw_only=True):
     """Counters since the writer was opened, and the state it is in."""
 
-    last_seq: int
-    """Newest durable op; 0 for none."""
     active_bytes: int
     """Durable bytes of the active file."""
     segments: int
@@ -47,7 +45,6 @@ class JournalStatistics(Struct, frozen=True, kw_only=True):
     """A failure has not been mended yet; the next commit tries to."""
     commits: int
     commit_failures: int
-    ops_written: int
     bytes_written: int
     syncs: int
     """Calls of fdatasync for commits, failed ones included."""
@@ -56,14 +53,8 @@ class JournalStatistics(Struct, frozen=True, kw_only=True):
     seals: int
     repairs: int
     """Times that a failure was mended."""
-    torn_bytes: int
-    """Set aside when the writer was opened."""
-    damaged_lines: int
-    """Seen in the active file when the writer was opened."""
     missing_ops: int
     """Acknowledged, and in no file any more."""
-    dedup_ids: int
-    """Ids in the window just now."""
 
 
 class Handed(Struct):
@@ -107,7 +98,7 @@ class JournalWriter:
         self._may_return = False
         """Bytes of the batch are in a file, and their cut is not on disk: the next writer may find them."""
         self._file: AppendFile | None = disk.open_append(paths.active, create=False)
-        self._commits = self._commit_failures = self._ops_written = self._bytes_written = 0
+        self._commits = self._commit_failures = self._bytes_written = 0
         self._syncs = self._last_sync_us = self._seals = self._repairs = 0
 
     @classmethod
@@ -258,7 +249,6 @@ class JournalWriter:
         self._last_recorded_us = recorded_us(last.recorded_at)
         self._ids.add([(op.seq, op.id) for op in ops if isinstance(op.id, str)], last.seq)
         self._commits += 1
-        self._ops_written += len(ops)
         self._bytes_written += len(data)
         self.catalog.commit(self._active)
 
@@ -376,22 +366,17 @@ class JournalWriter:
         """Give the counters; from any thread."""
         snapshot = self.catalog.snapshot()
         return JournalStatistics(
-            last_seq=self._active.last_seq,
             active_bytes=self._active.durable_bytes,
             segments=len(snapshot.segments),
             is_broken=self._fault is not None,
             commits=self._commits,
             commit_failures=self._commit_failures,
-            ops_written=self._ops_written,
             bytes_written=self._bytes_written,
             syncs=self._syncs,
             last_sync_us=self._last_sync_us,
             seals=self._seals,
             repairs=self._repairs,
-            torn_bytes=sum(tail.bytes for tail in self.recovery.torn),
-            damaged_lines=self.recovery.damaged_lines,
             missing_ops=snapshot.missing_ops,
-            dedup_ids=len(self._ids),
         )
 
     def close(self) -> None:

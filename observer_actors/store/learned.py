@@ -86,7 +86,6 @@ class Saved(msgspec.Struct, frozen=True):
 class Queued(msgspec.Struct, frozen=True):
     """The head of the outbox."""
 
-    id: int
     key: str
     path: str
     body: bytes
@@ -95,8 +94,6 @@ class Queued(msgspec.Struct, frozen=True):
     tried_at: float
     next_at: float
     """Seconds since 1970; not to be tried before."""
-    error: str
-    """Why the last try failed, or why it was refused; "" when neither."""
 
     def wait_seconds(self, now: float) -> float:
         """Say how long it must wait still: 0 when it is due, or the clock was set back since the try."""
@@ -371,7 +368,7 @@ _FORGET_DIAGNOSES: Final = (
 )
 _ENQUEUE: Final = "INSERT INTO outbox (key, path, body) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING"
 _HEAD: Final = (
-    "SELECT id, key, path, body, attempts, tried_at, next_at, error FROM outbox"
+    "SELECT key, path, body, attempts, tried_at, next_at FROM outbox"
     " WHERE state = 'pending' AND path GLOB ? ORDER BY id LIMIT 1"
 )
 _NOTE_FAILURE: Final = (

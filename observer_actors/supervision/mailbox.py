@@ -38,7 +38,6 @@ class MailboxStatistics:
     depth: int
     bound: int
     in_hand: int
-    redelivered: int
     quarantined: int
 
 
@@ -73,7 +72,6 @@ class Mailbox(Generic[T]):
         self._crashes = 0
         self._waiting: trio.CancelScope | None = None
         self._draining = False
-        self._redelivered = 0
         self._quarantined = 0
 
     def put_nowait(self, message: T) -> None:
@@ -102,7 +100,6 @@ class Mailbox(Generic[T]):
                 self._quarantined += 1
                 self._in_hand, self._crashes = [], 0
                 return
-        self._redelivered += len(left)
         self._events.emit(MessageRedelivered(actor=self.name, messages=len(left)))
         self._again.extendleft(reversed(left))
         self._in_hand = []
@@ -125,7 +122,7 @@ class Mailbox(Generic[T]):
     def statistics(self) -> MailboxStatistics:
         """Give the depth, the bound and what went wrong so far."""
         depth = self._send.statistics().current_buffer_used + len(self._again)
-        return MailboxStatistics(depth, self._bound, len(self._in_hand), self._redelivered, self._quarantined)
+        return MailboxStatistics(depth, self._bound, len(self._in_hand), self._quarantined)
 
     async def _hand_out(self, most: int, weight_max: int) -> list[T]:
         self._in_hand = [self._again.popleft()] if self._again else await self._gather(most, weight_max)

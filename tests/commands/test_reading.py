@@ -473,7 +473,7 @@ def test_tail_ends_quietly_when_interrupted(daemon: Served) -> None:
 
 def test_messages_of_an_event_stream() -> None:
     lines = ["retry: 5", "", ": comment", "", "id: 7", "event: op", "data: {", "data:}", "", "data:x", "", "data: cut"]
-    assert list(messages(lines)) == [Message("op", "{\n}", "7"), Message("message", "x", "")]
+    assert list(messages(lines)) == [Message("op", "{\n}"), Message("message", "x")]
 
 
 @pytest.mark.parametrize(
