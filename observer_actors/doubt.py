@@ -4,8 +4,8 @@ Nothing that was reported is changed. An op is *suspect* when it says ``success:
 (`suspicion`). It is *refuted* when the verdict on its run was a failure; a run is *silent* when its verdict was a
 failure and none of its ops had said so. A verdict is an op of source ``auditor``; it belongs to the ops that carry
 the same run: the first of ``attrs.run`` (or ``run_id``), ``attrs.trace_id`` (or ``traceId``) and ``sig_hash``
-that an op has. By its other names the run is found too, for ops that carry one of those alone: the newest that had it.
-Whichever comes first, the ops or the verdict; of two verdicts on a run the first counts.
+that an op has. An op that carries only one of the other ids is found by that, in the newest run that had it.
+Ops and verdict may come in either order; of two verdicts on a run the first counts.
 
 Bounds: the newest `RUNS_MAX` runs, with `RUN_LABELS_MAX` endpoints each, and `OTHER_IDS_MAX` ids that lead to one;
 `ENDPOINTS_MAX` endpoints and `SOURCES_MAX` sources by name, the others together as "other".
@@ -257,7 +257,7 @@ class Doubts(msgspec.Struct):
     runs: dict[str, Run] = msgspec.field(default_factory=dict)
     """The newest ones, oldest first."""
     other_ids: dict[str, str] = msgspec.field(default_factory=dict)
-    """Id of an op that is not the first it has -> the run, by its first."""
+    """A further id of an op -> its first one, under which the run is kept."""
 
     def add(self, ops: Sequence[Op]) -> None:
         """Take ops in, in the order of their seq."""

@@ -105,7 +105,7 @@ class Overloaded(ObserverError):
 
 
 class DiskFailed(ObserverError):
-    """The disk refused a call. What a write has left is taken back, or the error says that it may not be."""
+    """The disk refused a call. A write that failed has been undone, or the error says that it may still succeed."""
 
     status = 503
     title = "disk failed"

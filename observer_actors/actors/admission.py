@@ -119,7 +119,7 @@ class Submission:
         self._finish()
 
     def drop(self) -> None:
-        """Let go of a submission that its caller has given up."""
+        """Give back the room that it takes, once: nobody has it in hand any more, or will have."""
         admission, self.admission = self.admission, None
         if admission is not None:
             admission.leave(self)
@@ -139,7 +139,7 @@ class Submission:
 
 
 def _nobody() -> None:
-    """Be told, and do nothing."""
+    """Take the place of a callback that was called already, or that nobody has given."""
 
 
 class Room:

@@ -114,12 +114,12 @@ class Commits:
             return block
 
     def lull(self) -> None:
-        """Say that the disk has a commit: callers wait for it, and not for us, until it answers."""
+        """Note that a commit is with the disk: until it answers, callers wait for that and not for the event loop."""
         self.lulls += 1
         self._lull.unpark_all()
 
     def hurry(self) -> None:
-        """Wake who waits for a lull: somebody waits for a consumer."""
+        """End every `wait_lull` at once: somebody waits in `Feed.reached` for a consumer to catch up."""
         self._lull.unpark_all()
 
     async def wait_lull(self) -> None:

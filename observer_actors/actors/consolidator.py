@@ -29,8 +29,8 @@ from observer_actors.store import Shelf
 from observer_actors.supervision import Life
 
 TURN_S: Final = 0.000_25
-"""How long it works, on one op at least, before others have their turn. Under load it has one such turn in each lull,
-in which callers wait for the disk: mostly for longer than this."""
+"""How long it works, on one op at least, before it gives the event loop back. Under load it does one such turn in each
+lull (`Commits.lull`), which mostly lasts longer than this."""
 PAUSE_S: Final = 0.002_5
 """Before it waits for the next lull where many callers share each commit: they are waiting for the event loop, too."""
 MANY_A_COMMIT: Final = 16
@@ -82,16 +82,16 @@ class Consolidator:
         self._turn = trio.Lock()
         """Whoever changes the playbook, or reads all of it, has it."""
         self._unshown: dict[str, None] = {}
-        """Entries that are on the shelf as they were before, the longest first."""
+        """Ids of entries whose copy on the shelf is out of date, the oldest change first."""
         self._is_behind = trio.Event()
         self._saved_seq = 0
         self._is_new = False
         """The playbook was made anew, and none of it is saved."""
         self._left = Left()
         self._ahead: list[Revocation] = []
-        """Those that the playbook has not come to yet."""
+        """Revocations that are in the journal, and that the playbook has not taken in yet."""
         self._from_seq = 0
-        """Up to here the journal has to be in the playbook before anything is handed out: it may hold revocations."""
+        """Nothing is handed out before the playbook has taken in all up to this seq: there may be revocations in it."""
         self._seen_at, self._seen_ops, self._seen_lulls = -inf, 0, 0
         """When the load was looked at, and the end of the journal, and the lulls until then."""
         self._many_come = self._many_share = False

@@ -1,6 +1,6 @@
 """The librarian: each verdict that is committed becomes a row of the knowledge base, once.
 
-The file is shared with auditors, who append their own rows: the ids make the two one. Its cursor is saved now and
+Auditors append rows to the same file: of two rows with the same id, one counts. Its cursor is saved now and
 then; what is read again after a crash is found in the file by its id. A disk that refuses is no fault of the verdict in
 hand: it is tried again, and nothing waits for it but this actor.
 """

@@ -28,7 +28,7 @@ is its own, and that of the tasks that it starts from then on."""
 
 
 class Advised:
-    """The advice that runs were given, and what was asked outside of any: by the endpoint that it was asked for.
+    """Which advice an operation follows, by run and endpoint; and, for what was asked outside of a run, by context.
 
     Advice for no endpoint (by the input alone) is that of the next operation, whatever its endpoint, and of no other:
     the list that holds an id is empty then. Every method may be called from any thread.

@@ -108,7 +108,7 @@ class Rider:
         self.ended = False
         """Nothing more is to be said on this connection."""
         self.is_last_said = False
-        """What ended it is our answer: the client may be sending still."""
+        """We ended it, with an answer: the client may still be sending, and has to be heard out (`Express.linger`)."""
         self.busy = False
         """It has a request under way."""
         self.until = inf

@@ -200,7 +200,7 @@ class FrontDoor:
         self._settle(connection)
 
     def _settle(self, connection: _Connection) -> None:
-        """Lead a connection on that has no task, or none any more."""
+        """Say where a connection without a task goes: it lingers, is closed, or waits in the lane."""
         try:
             if connection.is_last_said:
                 self.express.linger(connection)
@@ -329,7 +329,7 @@ class _Connection(Rider):
                 await self._refuse(body_late() if self._expects_body else head_late())
 
     def let_go(self) -> None:
-        """Wait no longer for the rest of a head. Who is idle rides in the lane, and is let go of there."""
+        """Wait no longer for the rest of a head. Idle connections are in the lane: `Express.let_go` ends them."""
         if self.is_off and self.until < inf and not (self._answering or self._expects_body):
             self.until = -inf
 

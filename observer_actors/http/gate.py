@@ -116,7 +116,7 @@ class Gate:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        refused: Reply | None = None  # an error that is kept here would keep this frame, and all that it came through
+        refused: Reply | None = None  # no error: bound to a name here, it and this frame would keep each other alive
         try:
             refused = await self._served(scope, receive, send)
         except* ObserverError as errors:  # the application lets none out: they are the gate's

@@ -150,7 +150,7 @@ class Intake:
         return self._accepted(event, receipts, 0)
 
     def judged(self, bodies: Sequence[bytes]) -> Sequence[JudgedEvent | None]:
-        """Judge the events of several callers; None for one that is not good, or takes long: it is for `event`."""
+        """Judge events of several callers; None in place of one that is invalid or takes long: give that to `event`."""
         return self._decoder().several(bodies, now=self._now.text())
 
     def offer(self, events: Sequence[JudgedEvent], size: int, on_answered: Callable[[], None]) -> Submission | None:

@@ -39,9 +39,8 @@ from observer_actors.journal.recovery import Mark, Scanner
 from observer_actors.op import Op
 
 ROTTEN_S: Final = 5.0
-"""A segment with a place that has not let itself be read for so long is damaged there. Until then it may be a path to
-the disk that comes back: who reads tries again, and the actors' backoff takes longer than this. Consumers go on behind
-what is damaged, for good."""
+"""After so long a place of a sealed segment that cannot be read is damaged. Before, the disk may be out of reach for a
+moment: readers try again, and the actors' backoff is longer than this. Consumers pass over damage, and for good."""
 _INDEXES_MAX: Final = 64
 """Segments whose block index is held in memory: about 50 KB each."""
 
@@ -72,16 +71,16 @@ class Span(Struct, frozen=True):
 
 
 class Patience:
-    """Since when which sealed segments do not let themselves be read. It outlives the stores that ask it."""
+    """Remembers since when each sealed segment could not be read. It is handed on from one store to the next."""
 
     def __init__(self) -> None:
         self._since: dict[Path, tuple[int, float]] = {}
         """Segment -> the first place that could not be read, and when."""
 
     def is_over(self, path: Path, offset: int) -> bool:
-        """Note that a place cannot be read; say whether that of its segment which cannot be is damaged.
+        """Note that a place of a segment cannot be read; say whether that counts as damage by now.
 
-        One place has to wait for it, and what else cannot be read then waits no more.
+        The first such place begins the wait of `ROTTEN_S`; when it is over, each further one is damage at once.
         """
         now = monotonic()
         _, since = self._since.setdefault(path, (offset, now))

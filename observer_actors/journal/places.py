@@ -47,7 +47,7 @@ class _Lost(Struct):
     is_begun: bool = False
     """The last of them begins as an op does, so that the next may be the rest of it."""
     is_unsaid: bool = False
-    """Likewise, and the seq of that op is still to come."""
+    """An op has begun, and its seq has not been seen yet: the next line may be the rest of it, and have it."""
 
     @property
     def ops(self) -> int:
@@ -89,7 +89,7 @@ class Places:
 
     @property
     def due(self) -> int | None:
-        """The seq that stands behind what the bad lines since the last good one held."""
+        """The seq to expect now, given how many ops the bad lines since the last good one seem to have held."""
         return None if self.expected is None else max(self.expected + self._lost.ops, self._lost.highest + 1)
 
     @property

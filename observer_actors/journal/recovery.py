@@ -75,7 +75,7 @@ class Plan(Struct, frozen=True):
 
 
 class _Before(Struct, frozen=True):
-    """How it stood before the newest commit: what it is put back to when that turns out to be one line that rotted."""
+    """The scan as it was before the newest commit: restored if that turns out to be one line whose time has rotted."""
 
     recorded_at: str = ""
     good_before_last_commit: int = 0

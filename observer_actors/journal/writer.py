@@ -96,7 +96,7 @@ class JournalWriter:
         self._last_recorded_us = recorded_us(self._active.last_recorded_at) if self._active.last_seq else 0
         self._fault: _Fault | None = None
         self._may_return = False
-        """Bytes of the batch are in a file, and their cut is not on disk: the next writer may find them."""
+        """Bytes of a failed batch may still be in the file, whose cut is not synced: a recovery may find them."""
         self._file: AppendFile | None = disk.open_append(paths.active, create=False)
         self._commits = self._commit_failures = self._bytes_written = 0
         self._syncs = self._last_sync_us = self._seals = self._repairs = 0

@@ -85,7 +85,7 @@ class _Held(msgspec.Struct):
 class OutcomesIndex:
     """See the module. Every method but the constructor blocks; not for two threads at once.
 
-    :param disk: what else appends to the file must not matter to it: `PosixDisk` with ``shared``.
+    :param disk: allows for other programs that append to the same file, as `PosixDisk(shared=True)` does.
     :param secrets: the rules for what is held; by default those that are built in.
     """
 

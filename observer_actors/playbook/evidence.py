@@ -29,8 +29,8 @@ EXAMPLES_MAX: Final = 5
 FEATURES_MAX: Final = 30
 """Features of an endpoint, by name."""
 VALUES_MAX: Final = 8
-"""Values that are kept of a feature. Those that one source alone has used make room; a feature of which several sources
-have used so many more tells nothing, and is forgotten."""
+"""Values that are kept of a feature. When it is full, one that one source alone has used makes room. When several
+sources bring as many again, the feature may be anything (an id, a free text), and is forgotten."""
 STRAYS_MAX: Final = 64
 """Values of a source for which others made room, in a feature; further ones are passed over."""
 SHAPES_MAX: Final = 16

@@ -85,7 +85,7 @@ class Draw(msgspec.Struct):
     counted: bool | None = None
     """The outcome as it stands in the counts."""
     window: int = 0
-    """The recent counts that it is in."""
+    """The value of `EntryTrial.window` when it was counted: later windows do not hold it."""
     lost: bool = False
     """It counts as failed, as no outcome has come."""
     label: str = ""
@@ -101,7 +101,7 @@ class Run(msgspec.Struct):
     since: int = 0
     """Which of the run's advice was the first that ``source`` has reported on, from 0."""
     first: str = ""
-    """Who has named it first: what is counted by source goes there until somebody has reported."""
+    """The source of the first op that named it: counts by source go there until somebody has reported."""
     asker: str = ""
     """In whose name it has asked first: counts go there until an op has named it."""
     verdict: bool | None = None

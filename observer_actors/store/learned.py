@@ -61,7 +61,7 @@ STANDINGS: Final = "standings"
 
 
 class Lane(StrEnum):
-    """Messages that wait for one another, as a GLOB of their path: one receiver that is away delays no other's."""
+    """One queue for each receiver, whose messages wait for no other's. The value is a GLOB of their paths."""
 
     GATEWAY = "/*"
     WEBHOOK = "http*"
