@@ -74,6 +74,13 @@ class QueryInvalid(ObserverError):
         self.field = field
 
 
+class NotFound(ObserverError):
+    """There is nothing of that name or number, or not any more."""
+
+    status = 404
+    title = "not found"
+
+
 class RequestTooLarge(ObserverError):
     """A body, or a decompressed body, above its limit."""
 

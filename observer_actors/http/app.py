@@ -28,7 +28,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestTimeout
 
 from observer_actors import __version__
-from observer_actors.errors import ObserverError
+from observer_actors.errors import NotFound, ObserverError
 from observer_actors.event import Event
 from observer_actors.http.advice import register_advice
 from observer_actors.http.description import Description, document_problems, document_text
@@ -65,7 +65,6 @@ from observer_actors.supervision import (
 )
 from observer_actors.visible import visible_json
 
-NOT_FOUND: Final = 404
 PATH_SHOWN_MAX: Final = 200
 
 
@@ -243,19 +242,19 @@ def _problem_of_http(app: QuartTrio, error: HTTPException) -> Reply:
     """Say werkzeug's errors as problems. A known path with another method is 404 too: the seed knows no 405."""
     status, hint = error.code or 500, ""
     if isinstance(error, MethodNotAllowed):
-        status, hint = NOT_FOUND, f"{request.path} takes {', '.join(sorted(error.valid_methods or ()))}"
-    elif status == NOT_FOUND:
+        status, hint = NotFound.status, f"{request.path} takes {', '.join(sorted(error.valid_methods or ()))}"
+    elif status == NotFound.status:
         paths = [str(rule.rule) for rule in app.url_map.iter_rules() if "<" not in str(rule.rule)]
         nearest = difflib.get_close_matches(request.path, paths, 1)
         hint = f"did you mean {nearest[0]}?" if nearest else "GET /openapi.json says what there is"
     detail = {
-        NOT_FOUND: "not found",
+        NotFound.status: "not found",
         408: "the body did not arrive in time",
         500: "internal error; see the log",
     }.get(status, str(error.description))
     title = "request timeout" if isinstance(error, RequestTimeout) else error.name.lower()
     problem = Problem(
-        title="not found" if status == NOT_FOUND else title,
+        title="not found" if status == NotFound.status else title,
         status=status,
         detail=detail,
         error=detail,
@@ -363,7 +362,7 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
         """Give one operation by its seq."""
         found = await views.get(parse_seq(seq, "seq"))
         if found is None:
-            raise OpUnknown(f"there is no op {int(seq)}", hint=f"the last is {views.commits.last_seq}")
+            raise NotFound(f"there is no op {int(seq)}", hint=f"the last is {views.commits.last_seq}")
         return _send(json_reply(marked_op(found)))
 
     @app.get("/tail")
@@ -388,13 +387,6 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
         response = Response(body, content_type="text/event-stream", headers=headers)
         response.timeout = None
         return response
-
-
-class OpUnknown(ObserverError):
-    """No op has that seq, or it has been deleted by retention."""
-
-    status = NOT_FOUND
-    title = "not found"
 
 
 def _shown_ms(duration_ms: float) -> float:

@@ -13,7 +13,7 @@ from quart_schema import document_querystring, document_request, document_respon
 from quart_trio import QuartTrio
 
 from observer_actors.actors.evidence import contrast_of
-from observer_actors.errors import ObserverError, RequestInvalid
+from observer_actors.errors import NotFound, RequestInvalid
 from observer_actors.http.description import document_problems
 from observer_actors.http.doubt import DoubtAnswer, doubt_answer
 from observer_actors.http.queries import (
@@ -57,7 +57,6 @@ AT_ONCE: Final = 50
 """Patterns that are looked at before others have their turn: each has texts in which a cause is looked for."""
 OP_COST_MS: Final = 1_000.0
 """What a failed operation costs beside the time it took: a turn of the agent that has to think again."""
-NOT_FOUND: Final = 404
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,13 +140,6 @@ class Act(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     note: Annotated[str, msgspec.Meta(max_length=NOTE_CHARS_MAX)] = ""
 
 
-class FailureUnknown(ObserverError):
-    """No pattern has that id."""
-
-    status = NOT_FOUND
-    title = "not found"
-
-
 Send = Callable[[Reply], Response]
 
 
@@ -204,7 +196,7 @@ def _found(views: Views, key: str) -> Pattern:
     patterns = views.analyzer.patterns
     found = patterns.get(key) or next((p for p in patterns.values() if key in p.aliases), None)
     if found is None:
-        raise FailureUnknown(f"there is no pattern {key[:40]!a}", hint="GET /failures lists them")
+        raise NotFound(f"there is no pattern {key[:40]!a}", hint="GET /failures lists them")
     return found
 
 

@@ -13,7 +13,7 @@ from quart_schema import document_querystring, document_request, document_respon
 from quart_trio import QuartTrio
 
 from observer_actors.doubt import suspicion
-from observer_actors.errors import ObserverError, RequestInvalid
+from observer_actors.errors import NotFound, RequestInvalid
 from observer_actors.event import OWN_SOURCE
 from observer_actors.http.description import document_problems
 from observer_actors.http.queries import (
@@ -42,7 +42,6 @@ DECIDED_S: Final = 5.0
 """A decision is on disk when it is answered; so long the answer waits for the playbook to take it in."""
 NAME_CHARS_MAX: Final = 1_024
 """As long as an attribute of an event."""
-NOT_FOUND: Final = 404
 
 Send = Callable[[Reply], Response]
 
@@ -136,13 +135,6 @@ class Revoked(msgspec.Struct, frozen=True):
     """Entries that it may touch: not handed out until that is done."""
 
 
-class EntryUnknown(ObserverError):
-    """No entry has that id."""
-
-    status = NOT_FOUND
-    title = "not found"
-
-
 def register_playbook(app: QuartTrio, views: Views, send: Send) -> None:
     """Add the routes."""
     one_at_a_time = trio.Lock()
@@ -227,7 +219,7 @@ def _found(views: Views, key: str) -> Entry:
     """Find an entry by its id, or by that of one that has become part of it."""
     found = views.consolidator.playbook.ledger.find(key)
     if found is None:
-        raise EntryUnknown(f"there is no entry {key[:40]!a}", hint="GET /playbook lists them")
+        raise NotFound(f"there is no entry {key[:40]!a}", hint="GET /playbook lists them")
     return found
 
 

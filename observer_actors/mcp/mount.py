@@ -15,7 +15,7 @@ from typing import Any, Final
 import httpx
 import trio
 
-from observer_actors.errors import ObserverError, RequestTimedOut
+from observer_actors.errors import NotFound, ObserverError, RequestTimedOut
 from observer_actors.http.gate import Application
 from observer_actors.http.guard import PEER, Guard, Peer
 from observer_actors.mcp.api import Api
@@ -25,11 +25,9 @@ MCP_PATH: Final = "/mcp"
 _SERVING: Final = "observer_actors.mcp.serving"
 
 
-class McpAbsent(ObserverError):
+class McpAbsent(NotFound):
     """The SDK is not installed."""
 
-    status = 404
-    title = "not found"
     exit_code = 69
 
 
