@@ -23,8 +23,8 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.commits import Feed
 from observer_actors.actors.consultant import Consultant
 from observer_actors.actors.cycle import Cycle
-from observer_actors.actors.last_save import save_at_the_end
 from observer_actors.actors.learned import Learned
+from observer_actors.actors.saving import saved
 from observer_actors.actors.standings import Standings
 from observer_actors.doubt import Doubts
 from observer_actors.labels import bounded_endpoint
@@ -143,16 +143,12 @@ class Analyzer:
             await self.consultant.load()
         await self._feed.open(self._saved_seq)
         life.ready()
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._follow, life)
-                nursery.start_soon(self._save_now_and_then)
-                await self._feed.reached(self._feed.live_from)  # till then a pattern that goes on looks quiet
-                await self._review_all()
-                nursery.start_soon(self._review_now_and_then)
-                nursery.start_soon(self._inquire_each_cycle, life)
-        finally:
-            await save_at_the_end(self._save_all, budget_s=SAVE_BUDGET_S, log=self._log)
+        async with saved(self._save_all, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
+            nursery.start_soon(self._follow, life)
+            await self._feed.reached(self._feed.live_from)  # till then a pattern that goes on looks quiet
+            await self._review_all()
+            nursery.start_soon(self._review_now_and_then)
+            nursery.start_soon(self._inquire_each_cycle, life)
 
     async def _follow(self, life: Life) -> None:
         while True:
@@ -192,11 +188,6 @@ class Analyzer:
                 self._diagnoses[other] = max(said, key=lambda found: found.created)
         self._absorbed |= absorbed.keys()
         self.standings.absorb(absorbed)
-
-    async def _save_now_and_then(self) -> None:
-        while True:
-            await trio.sleep(SAVE_S)
-            await self._save_all()
 
     async def _save_all(self) -> None:
         await self._save()

@@ -20,8 +20,8 @@ from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.commits import Feed, ReadJournal
 from observer_actors.actors.cycle import Cycle
-from observer_actors.actors.last_save import save_at_the_end
 from observer_actors.actors.learned import Learned
+from observer_actors.actors.saving import saved
 from observer_actors.op import Op
 from observer_actors.playbook import Corroboration, Entry, Left, Playbook, Revocation, Row, copies
 from observer_actors.playbook.deltas import Delta, touched
@@ -158,16 +158,12 @@ class Consolidator:
         await self._feed.open(playbook.cursor)
         self._from_seq = self._feed.end
         life.ready()
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._follow, life)
-                nursery.start_soon(self._show_the_rest)
-                nursery.start_soon(self._save_now_and_then)
-                nursery.start_soon(self._tell_now_and_then)
-                nursery.start_soon(self._make_anew_when_outdated)
-                nursery.start_soon(self._forget_now_and_then)
-        finally:
-            await save_at_the_end(self._save, budget_s=SAVE_BUDGET_S, log=self._log)
+        async with saved(self._save, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
+            nursery.start_soon(self._follow, life)
+            nursery.start_soon(self._show_the_rest)
+            nursery.start_soon(self._tell_now_and_then)
+            nursery.start_soon(self._make_anew_when_outdated)
+            nursery.start_soon(self._forget_now_and_then)
 
     async def _follow(self, life: Life) -> None:
         while True:
@@ -241,11 +237,6 @@ class Consolidator:
             self._shelf.put(entry)
             if number % ROWS_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
-
-    async def _save_now_and_then(self) -> None:
-        while True:
-            await trio.sleep(SAVE_S)
-            await self._save()
 
     async def _save(self) -> None:
         """Save what has changed since the last time, with the cursor; what could not be saved stays unsaved."""

@@ -18,7 +18,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.commits import Commits, Feed
-from observer_actors.actors.last_save import save_at_the_end
+from observer_actors.actors.saving import saved
 from observer_actors.actors.surroundings import InThread
 from observer_actors.backoff import backoff_s
 from observer_actors.errors import DiskFailed
@@ -80,12 +80,8 @@ class Librarian:
             self._saved_seq = 0  # of another journal; what is read again is in the file already
         await self._feed.open(self._saved_seq)
         life.ready()
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._follow, life)
-                nursery.start_soon(self._save_now_and_then)
-        finally:
-            await save_at_the_end(self._save, budget_s=SAVE_BUDGET_S, log=self._log)
+        async with saved(self._save, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
+            nursery.start_soon(self._follow, life)
 
     async def find(self, wanted: OutcomeFilter) -> OutcomePage:
         """Find rows.
@@ -122,11 +118,6 @@ class Librarian:
             else:
                 self.rows_written += written
                 return
-
-    async def _save_now_and_then(self) -> None:
-        while True:
-            await trio.sleep(SAVE_S)
-            await self._save()
 
     async def _save(self) -> None:
         """Save the cursor. A disk that refuses costs only time at the next start, so it is no failure of ours."""

@@ -14,8 +14,8 @@ from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.commits import Commits, Feed
 from observer_actors.actors.cycle import Cycle
-from observer_actors.actors.last_save import save_at_the_end
 from observer_actors.actors.ring_keeper import RingKeeper
+from observer_actors.actors.saving import saved
 from observer_actors.actors.surroundings import InThread
 from observer_actors.errors import DiskFailed
 from observer_actors.journal import Disk
@@ -74,13 +74,9 @@ class StatsKeeper:
         self._is_whole = True
         await self._feed.open(self.stats.last_seq)
         life.ready()
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._follow, life)
-                nursery.start_soon(self._save_now_and_then)
-                nursery.start_soon(self._report_cycles)
-        finally:
-            await save_at_the_end(self._snapshot, budget_s=SAVE_BUDGET_S, log=self._log)
+        async with saved(self._snapshot, every_s=SNAPSHOT_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
+            nursery.start_soon(self._follow, life)
+            nursery.start_soon(self._report_cycles)
 
     def rate_per_second(self) -> float:
         """Give the mean rate over the last minute; what was read from the journal to catch up is not in it."""
@@ -95,11 +91,6 @@ class StatsKeeper:
                 self._is_whole = True
                 self._rate.add(trio.current_time(), sum(op.seq > self._feed.live_from for op in ops))
             life.progress()
-
-    async def _save_now_and_then(self) -> None:
-        while True:
-            await trio.sleep(SNAPSHOT_S)
-            await self._snapshot()
 
     async def _snapshot(self) -> None:
         """Save the counters. A disk that refuses costs only time at the next start, so it is no failure of ours."""

@@ -1,0 +1,42 @@
+"""Saving what an actor knows: now and then while it serves, and once more at its end, within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import trio
+from structlog.typing import FilteringBoundLogger
+
+Save = Callable[[], Awaitable[None]]
+
+
+@asynccontextmanager
+async def saved(
+    save: Save, *, every_s: float, budget_s: float, log: FilteringBoundLogger
+) -> AsyncIterator[trio.Nursery]:
+    """Give a nursery for what the actor does; save every so often beside it, and when it ends or is cancelled."""
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_save_now_and_then, save, every_s)
+            yield nursery
+    finally:
+        await _save_at_the_end(save, budget_s, log)
+
+
+async def _save_now_and_then(save: Save, every_s: float) -> None:
+    while True:
+        await trio.sleep(every_s)
+        await save()
+
+
+async def _save_at_the_end(save: Save, budget_s: float, log: FilteringBoundLogger) -> None:
+    """Save while we are being cancelled, and leave a disk that hangs alone.
+
+    No thread can be ended: ``save`` must let go of the one that it waits for (``abandon_on_cancel``), and so must all
+    that the actor has under way in threads, or it never comes to this.
+    """
+    with trio.move_on_after(budget_s, shield=True) as budget:
+        await save()
+    if budget.cancelled_caught:
+        log.warning("save_abandoned", budget_s=budget_s, hint="the disk hangs; the journal holds all that matters")
