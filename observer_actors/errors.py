@@ -135,6 +135,12 @@ class Quarantined(ObserverError):
     title = "quarantined"
 
 
+class UsageInvalid(ObserverError):
+    """A command line whose parts can be read, and make no sense."""
+
+    exit_code = 64
+
+
 class ConfigInvalid(ObserverError):
     """A setting that cannot be used; the process exits with 78 (EX_CONFIG), which systemd does not retry."""
 

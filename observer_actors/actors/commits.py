@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 import trio
@@ -44,6 +45,7 @@ OPS_AT_ONCE_MAX: Final = 300
 SET_ASIDE_MAX: Final = 10_000
 LULL_S: Final = 0.005
 """How long a consumer waits at most for a moment in which nobody waits for the event loop."""
+_SEQ: Final = attrgetter("seq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class Commits:
         async with self._reading:
             for block in self._blocks:
                 if block[0].seq <= cursor + 1 <= block[-1].seq:
-                    return block[bisect_right(block, cursor, key=_seq) :]
+                    return block[bisect_right(block, cursor, key=_SEQ) :]
             block = await self._read(cursor)
             if block:
                 self._blocks.append(block)
@@ -356,7 +358,3 @@ def _widened(suspects: range, left: Sequence[Op]) -> range:
     if first >= suspects.stop:
         return range(first, end)
     return range(min(first, suspects.start), max(end, suspects.stop))
-
-
-def _seq(op: Op) -> int:
-    return op.seq

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from observer_actors.commands._answers import OpsAnswer
 from observer_actors.commands._api import Api
-from observer_actors.commands._usage import UsageInvalid
+from observer_actors.errors import UsageInvalid
 from observer_actors.op import time_us
 
 PAGE_OPS: Final = 1_000

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter, Token
 
 from observer_actors.addresses import UNIX
-from observer_actors.commands._usage import UsageInvalid
 from observer_actors.config import Loaded, Places, read_settings
-from observer_actors.errors import ConfigInvalid
+from observer_actors.errors import ConfigInvalid, UsageInvalid
 from observer_actors.settings import ListenSettings
 from observer_actors.visible import visible
 

@@ -12,7 +12,7 @@ from observer_actors.commands._answers import AuditAnswer, HistoryAnswer, Outcom
 from observer_actors.commands._filters import time_given
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import console, print_json, table
-from observer_actors.commands._usage import UsageInvalid
+from observer_actors.errors import UsageInvalid
 from observer_actors.visible import visible
 
 

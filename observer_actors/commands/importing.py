@@ -30,8 +30,7 @@ from observer_actors.commands._answers import BatchAnswer, HealthAnswer, Rejecte
 from observer_actors.commands._api import Api, Refused
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import LongWork, print_json, told
-from observer_actors.commands._usage import UsageInvalid
-from observer_actors.errors import ObserverError
+from observer_actors.errors import ObserverError, UsageInvalid
 from observer_actors.event import with_whole_characters
 from observer_actors.op import Op
 from observer_actors.problems import UNREADABLE

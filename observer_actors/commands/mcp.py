@@ -10,7 +10,7 @@ import trio
 
 from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._signals import taken
-from observer_actors.commands._usage import UsageInvalid
+from observer_actors.errors import UsageInvalid
 from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.mcp import McpAbsent
 

@@ -12,7 +12,7 @@ from observer_actors.commands._answers import RevokedAnswer
 from observer_actors.commands._filters import time_given
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import print_json, told
-from observer_actors.commands._usage import UsageInvalid
+from observer_actors.errors import UsageInvalid
 from observer_actors.visible import visible
 
 

@@ -22,8 +22,7 @@ from cyclopts import Parameter
 from observer_actors.commands._options import ApiOptions, AttributeFlags
 from observer_actors.commands._screen import told
 from observer_actors.commands._signals import EXIT_SIGNALLED, PASSED_ON, taken
-from observer_actors.commands._usage import UsageInvalid
-from observer_actors.errors import ObserverError
+from observer_actors.errors import ObserverError, UsageInvalid
 from observer_actors.trace import trace_attributes
 
 EXIT_NOT_EXECUTABLE: Final = 126

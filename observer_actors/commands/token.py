@@ -10,7 +10,7 @@ from cyclopts import Parameter, Token
 
 from observer_actors.commands._options import JsonFlag
 from observer_actors.commands._screen import print_json
-from observer_actors.commands._usage import UsageInvalid
+from observer_actors.errors import UsageInvalid
 from observer_actors.tokens import Scope, hash_of, new_token
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,7 @@ asked for."""
 _RETRIES_MAX: Final = 16
 """New snapshots taken for one walk without getting on. Files change a few times a minute at most."""
 _DAMAGED_PLACES_MAX: Final = 10_000
+_SEQ: Final = attrgetter("seq")
 
 
 class Query(Struct, frozen=True, kw_only=True):
@@ -247,11 +249,7 @@ def _overlapping(snapshot: Snapshot, low: int, high: int) -> tuple[Segment, ...]
 def _within(ops: list[Op], low: int, high: int) -> list[Op]:
     if not ops or (ops[0].seq >= low and ops[-1].seq <= high):
         return ops
-    return ops[bisect_left(ops, low, key=_seq) : bisect_right(ops, high, key=_seq)]
-
-
-def _seq(op: Op) -> int:
-    return op.seq
+    return ops[bisect_left(ops, low, key=_SEQ) : bisect_right(ops, high, key=_SEQ)]
 
 
 def _collect(query: Query, parts: Iterator[_Part]) -> Page:

@@ -337,24 +337,19 @@ class Playbook:
         run.judge, run.good, run.verdict_seq = AUDITOR, op.success, op.seq
         if run.is_bad:
             for step in run.steps:
-                for endpoint in self._known(step.endpoint) if step.ok else ():
+                if step.ok and (endpoint := self.endpoints.get(step.endpoint)) is not None:
                     endpoint.doubted(step)
         self._judge_habits(run)
         for name in dict.fromkeys(step.endpoint for step in run.steps):
-            for endpoint in self._known(name):
+            if (endpoint := self.endpoints.get(name)) is not None:
                 self._touch(Section.ENDPOINT, name)
                 self._drawer.judged(endpoint)
 
     def _judge_habits(self, run: Run) -> None:
         """Take in what a verdict says of how the steps of whoever the run belongs to followed each other."""
         for name, seq, before in habits([step for step in run.steps if step.source == run.source]):
-            for endpoint in self._known(name):
+            if (endpoint := self.endpoints.get(name)) is not None:
                 endpoint.judged(run.number, run.source, seq, before, good=run.good)
-
-    def _known(self, name: str) -> tuple[Endpoint, ...]:
-        """Give an endpoint; nothing where it has been forgotten."""
-        endpoint = self.endpoints.get(name)
-        return () if endpoint is None else (endpoint,)
 
     # --------------------------------------------------------------------------------- what the daemon has said
 
