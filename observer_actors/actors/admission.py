@@ -8,10 +8,10 @@ taken in hand is withdrawn: 503 then means "not stored".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import trio
@@ -20,6 +20,8 @@ from observer_actors.errors import ObserverError, Overloaded
 from observer_actors.op import Op
 from observer_actors.settings import AdmissionSettings
 from observer_actors.supervision import Mailbox
+
+T = TypeVar("T")
 
 LOOK_S: Final = 0.1
 """How often `Admission.keep_time` looks."""
@@ -200,6 +202,17 @@ class Room:
             count, size, admitted = self._waiting.popleft()
             self.take(count, size)
             admitted.set()
+
+
+async def in_time(work: Awaitable[T], seconds: float, what: str, *, limit: str = "admission.wait_seconds_max") -> T:
+    """Wait for something so long, and then refuse.
+
+    :param what: could not be had, in words that "within 5 s" can follow.
+    :raises Overloaded: it took longer.
+    """
+    with trio.move_on_after(seconds):
+        return await work
+    raise Overloaded(f"{what} within {seconds:g} s", limit=limit)
 
 
 @dataclass(frozen=True, slots=True)

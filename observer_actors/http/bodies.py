@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from observer_actors.actors.admission import Room
+from observer_actors.actors.admission import Room, in_time
 from observer_actors.errors import Overloaded, RequestInvalid, RequestTimedOut
 
 REQUESTS_MAX: Final = 10_000
@@ -144,10 +144,8 @@ class BodyRoom:
         """
         if not first and self._room.waiting >= self._waiting_max:
             raise Overloaded(f"{self._waiting_max:,} requests wait for room already", limit=self._limit)
-        with trio.move_on_after(self._wait_s) as waited:
-            await self._room.enter(count, size, first=first)
-        if waited.cancelled_caught:
-            raise Overloaded(f"no room for the {self._what} within {self._wait_s:g} s", limit=self._limit)
+        entered = self._room.enter(count, size, first=first)
+        await in_time(entered, self._wait_s, f"no room for the {self._what}", limit=self._limit)
 
     def leave(self, count: int, size: int) -> None:
         """Give room back."""

@@ -19,10 +19,10 @@ import trio
 from msgspec import UNSET, UnsetType
 from structlog.typing import FilteringBoundLogger
 
-from observer_actors.actors.admission import Admission, Receipts, Room, Submission
+from observer_actors.actors.admission import Admission, Receipts, Room, Submission, in_time
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.batch import events_at_most
-from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge
+from observer_actors.errors import ObserverError, RequestInvalid, RequestTooLarge
 from observer_actors.event import SOURCE_NOTE, EventDecoder, JudgedBatch, JudgedEvent, LineError
 from observer_actors.http.replies import PROBLEM, Problem, Reply, json_reply, problem_of, problem_reply
 from observer_actors.op import ATTRS_MAX, Op, Scalar
@@ -220,12 +220,7 @@ class Intake:
     async def _room_to_judge(self, body: bytes) -> AsyncIterator[None]:
         """Wait for room for what a batch becomes, and hold it: an event of two bytes is an op of a thousand."""
         count = events_at_most(body, self._settings.batch_events_max)
-        with trio.move_on_after(self._wait_s) as waited:
-            await self._judged.enter(count, len(body))
-        if waited.cancelled_caught:
-            raise Overloaded(
-                f"no room to judge the batch within {self._wait_s:g} s", limit="admission.wait_seconds_max"
-            )
+        await in_time(self._judged.enter(count, len(body)), self._wait_s, "no room to judge the batch")
         try:
             yield
         finally:
@@ -251,9 +246,7 @@ class Intake:
 
         :raises Overloaded: so much is judged already that this would not begin in time.
         """
-        with trio.move_on_after(self._wait_s):
-            return await self._in_thread(judge, limiter=limiter)
-        raise Overloaded(f"not judged within {self._wait_s:g} s", limit="admission.wait_seconds_max")
+        return await in_time(self._in_thread(judge, limiter=limiter), self._wait_s, "not judged")
 
     @asynccontextmanager
     async def _plain(self, body: bytes, encoding: str) -> AsyncIterator[bytes]:
@@ -262,7 +255,7 @@ class Intake:
             case "" | "identity":
                 yield body
             case "gzip" | "x-gzip":
-                plain = await self._unpack(body)
+                plain = await in_time(self._unpack(body), self._wait_s, "no room to decompress the body")
                 try:
                     yield plain
                 finally:
@@ -271,14 +264,10 @@ class Intake:
                 raise EncodingUnknown(f"Content-Encoding {encoding[:40]!a} is not known", hint="use gzip or none")
 
     async def _unpack(self, body: bytes) -> bytes:
-        with trio.move_on_after(self._wait_s):
-            async with self._unpacking:  # also while it waits for room: this many unpacked bodies are beyond it
-                plain = await self._in_thread(partial(_gunzip, body, self._settings.decompressed_bytes_max))
-                await self._unpacked.enter(1, len(plain))
-                return plain
-        raise Overloaded(
-            f"no room to decompress the body within {self._wait_s:g} s", limit="admission.wait_seconds_max"
-        )
+        async with self._unpacking:  # also while it waits for room: this many unpacked bodies are beyond it
+            plain = await self._in_thread(partial(_gunzip, body, self._settings.decompressed_bytes_max))
+            await self._unpacked.enter(1, len(plain))
+            return plain
 
     def _answer(self, judged: JudgedBatch, receipts: Receipts) -> BatchAnswer:
         seqs, duplicates = receipts.seqs, receipts.duplicates
