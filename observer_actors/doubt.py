@@ -90,6 +90,7 @@ _REASONS: Final = {
     "http": "the output begins with an HTTP error status",
     "phrase": "the output begins with an HTTP error status",
     "json": "the output is an object with an error",
+    "said": "the output says that it did not succeed",
     "traceback": "the output holds a traceback",
     "exit": "the output names an exit code that is not 0",
     "status": "the output names an HTTP error status",
@@ -379,24 +380,34 @@ def _of_object(output: _Output, *, is_alone: bool = False) -> str | None:
 
     :param is_alone: it has one field.
     """
-    errors = (output.error, output.errors, output.Error, output.error_message, output.errorMessage)
-    if any(map(_is_error, errors)) or _is(output.isError, value=True) or _is(output.is_error, value=True):
+    if _has_error(output):
         return _REASONS["json"]
-    for inner in (output.result, output.response):
-        if isinstance(inner, dict) and (_is(inner.get("isError"), value=True) or _is_error(inner.get("error"))):
-            return _REASONS["json"]
     if _is(output.success, value=False) or _is(output.ok, value=False):
-        return "the output says that it did not succeed"
+        return _REASONS["said"]
     if (begins := _begins(_first_text(output))) is not None:
         return _REASONS[begins.lastgroup or ""]
     if _is(output.success, value=True) or _is(output.ok, value=True):
         return None  # a status is then that of what was asked about
+    return _of_codes(output, is_alone=is_alone)
+
+
+def _has_error(output: _Output) -> bool:
+    errors = (output.error, output.errors, output.Error, output.error_message, output.errorMessage)
+    if any(map(_is_error, errors)) or _is(output.isError, value=True) or _is(output.is_error, value=True):
+        return True
+    for inner in (output.result, output.response):
+        if isinstance(inner, dict) and (_is(inner.get("isError"), value=True) or _is_error(inner.get("error"))):
+            return True
+    return False
+
+
+def _of_codes(output: _Output, *, is_alone: bool) -> str | None:
     # A status may be that of what was asked about, unless it is all that there is, or something says why.
     says_why = is_alone or bool(output.message or output.detail or output.reason)
     status = output.status.lower() if isinstance(output.status, str) else ""
     is_own = says_why or (status in _JSEND_WORDS and (output.data is not UNSET or _number(output.code) in _HTTP_ERRORS))
     if status in _FAILED_WORDS and is_own:
-        return "the output says that it did not succeed"
+        return _REASONS["said"]
     codes = [output.status_code, output.statusCode, *([output.status] if says_why else [])]
     if any(_number(code) in _HTTP_ERRORS for code in codes):
         return _REASONS["status"]

@@ -303,26 +303,15 @@ def take_inventory(files: Mapping[str, Facts], texts: Mapping[str, str]) -> Inve
     :param texts: path -> text, of the others for which `is_read` holds.
     """
     modules = Modules(files)
-    reaches = {path: _reached_by(path, facts, modules) - {path} for path, facts in files.items()}
     documented = _documented(texts, modules)
     settings = {path: settings_of(path, text) for path, text in texts.items() if _SETTINGS.fullmatch(path)}
     settings |= {path: facts.settings for path, facts in files.items() if PurePosixPath(path).name == "setup.py"}
     tests = dict.fromkeys(filter(is_test, files), "")
-    entries = {path: why for path, why in _entries(settings, texts, modules) if path not in tests}
     by_hand = {path: why for path, why in _by_hand(files, texts, modules) if path not in tests}
-    mains = [path for path in files if PurePosixPath(path).name == "__main__.py" and path not in tests]
-    served = {path.partition("/")[0] for path in entries}
-    for path in mains:
-        if path.partition("/")[0] in served or not by_hand.get(path, "").startswith("run by"):
-            entries.setdefault(path, "python -m")
-    reached = [
-        (kind, _reach(roots, reaches, modules))
-        for kind, roots in (
-            (Kind.PRODUCTION, entries), (Kind.MANUAL, by_hand), (Kind.DOCUMENTED, documented), (Kind.TESTS, tests),
-        )
-    ]  # fmt: skip
-    kinds = {path: _kind(path, reached, tests) for path in files}
-    kinds |= {path: _of_package(path, kinds) for path, kind in kinds.items() if kind is Kind.DEAD}
+    entries = {path: why for path, why in _entries(settings, texts, modules) if path not in tests}
+    entries = dict.fromkeys(_mains(files.keys() - tests.keys(), entries, by_hand), "python -m") | entries
+    roots = {Kind.PRODUCTION: entries, Kind.MANUAL: by_hand, Kind.DOCUMENTED: documented, Kind.TESTS: tests}
+    kinds = _kinds(files, roots, modules)
     items = {
         path: Item(
             path=path,
@@ -361,10 +350,22 @@ def _reach(roots: Iterable[str], reaches: Mapping[str, set[str]], modules: Modul
     return found
 
 
-def _kind(path: str, reached: Iterable[tuple[Kind, set[str]]], tests: Mapping[str, str]) -> Kind:
-    if path in tests:
-        return Kind.TESTS
-    return next((kind for kind, files in reached if path in files), Kind.DEAD)
+def _kinds(files: Mapping[str, Facts], roots: Mapping[Kind, Mapping[str, str]], modules: Modules) -> Mapping[str, Kind]:
+    """Give each file the first kind from whose roots it is reached."""
+    reaches = {path: _reached_by(path, facts, modules) - {path} for path, facts in files.items()}
+    reached = {kind: _reach(paths, reaches, modules) for kind, paths in roots.items()}
+    kinds = {path: next((kind for kind in reached if path in reached[kind]), Kind.DEAD) for path in files}
+    kinds |= dict.fromkeys(roots[Kind.TESTS], Kind.TESTS)  # also those that something else imports
+    return kinds | {path: _of_package(path, kinds) for path, kind in kinds.items() if kind is Kind.DEAD}
+
+
+def _mains(files: Iterable[str], entries: Mapping[str, str], by_hand: Mapping[str, str]) -> Iterator[str]:
+    """Give the ``__main__.py`` that are entry points: of what is in production, or of what nothing runs by hand."""
+    served = {path.partition("/")[0] for path in entries}
+    for path in files:
+        is_served = path.partition("/")[0] in served
+        if PurePosixPath(path).name == "__main__.py" and (is_served or not by_hand.get(path, "").startswith("run by")):
+            yield path
 
 
 def _of_package(path: str, kinds: Mapping[str, Kind]) -> Kind:

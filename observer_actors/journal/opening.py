@@ -5,7 +5,7 @@ Every step can be repeated: a crash between two of them leaves what the next sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from observer_actors.errors import FormatUnknown
-from observer_actors.journal.blocks import BlockStale, BlockStore, Patience
+from observer_actors.journal.blocks import BlockStale, BlockStore, Patience, Span
 from observer_actors.journal.catalog import Catalog, Snapshot
 from observer_actors.journal.files import Disk, replace_file, write_all
 from observer_actors.journal.format import BLOCK_BYTES, Paths, encode_manifest
@@ -212,15 +212,11 @@ def _older_ids(store: BlockStore, snapshot: Snapshot, before: int, after: int) -
     for segment in reversed(snapshot.segments):
         if segment.last_seq <= after:
             return
-        try:
+        spans: Sequence[Span] = ()
+        with suppress(BlockStale):  # damaged: whatever ids it held are lost with it, and the reader counts it
             spans = store.spans(segment)
-        except BlockStale:
-            continue  # as below
         for span in reversed(spans):
-            if span.last_seq <= after or span.first_seq >= before:
-                continue
-            try:
-                ops, _ = store.read_ops(span, trusting=True)
-            except BlockStale:
-                continue  # damaged: whatever ids it held are lost with it, and the reader counts it
-            yield [(op.seq, op.id) for op in ops if isinstance(op.id, str)]
+            if after < span.last_seq and span.first_seq < before:
+                with suppress(BlockStale):  # the same
+                    ops, _ = store.read_ops(span, trusting=True)
+                    yield [(op.seq, op.id) for op in ops if isinstance(op.id, str)]

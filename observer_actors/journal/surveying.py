@@ -104,17 +104,12 @@ def survey(disk: Disk, data_dir: Path, unacknowledged_from: int | None = None, i
     manifest, found, problem = _read_manifest(disk, paths)
     problems: list[str] = []
     segments, entries = _segments(disk, paths, manifest, problems)
-    tails: list[Tail] = []
-    if _exists(disk, paths.active):
-        expected = _expected(segments, manifest, trusted=found and not problem)
-        tails.append(_active_tail(disk, paths.active, expected, segments, limits))
-    while (not tails or tails[-1].is_empty) and segments and segments[-1].entry is None:
-        last = segments.pop()
-        tails.append(_tail(disk, last.path, last.first_seq, limits))
-    active = _active(paths, tails, segments, manifest)
+    expected = _expected(segments, manifest, trusted=found and not problem)
+    tails, sealed = _tails(disk, paths, expected, segments, limits)
+    active = _active(paths, tails, sealed, manifest)
     if tails and tails[-1].path != paths.active and not tails[-1].is_empty:
-        segments.append(_raw(tails[-1].path, tails[-1]))
-    segments = _bounded(disk, segments, active.first_seq)
+        sealed.append(_raw(tails[-1].path, tails[-1]))
+    segments = _bounded(disk, sealed, active.first_seq)
     if problem or entries != manifest.segments:
         # Without a manifest nothing tells what retention removed from what was lost: believe in retention.
         first = segments[0].first_seq if segments else active.first_seq
@@ -149,8 +144,18 @@ def counted_seq(disk: Disk, paths: Paths) -> int:
         return 0
 
 
-def _exists(disk: Disk, path: Path) -> bool:
-    return path.name in disk.list(path.parent)
+def _tails(
+    disk: Disk, paths: Paths, expected: int | None, segments: list[Segment], limits: _Limits
+) -> tuple[list[Tail], list[Segment]]:
+    """Look at the files that may be the journal's end, newest first, until one holds something; give the others too."""
+    tails: list[Tail] = []
+    if paths.active.name in disk.list(paths.active.parent):
+        tails.append(_active_tail(disk, paths.active, expected, segments, limits))
+    sealed = list(segments)
+    while (not tails or tails[-1].is_empty) and sealed and sealed[-1].entry is None:
+        last = sealed.pop()
+        tails.append(_tail(disk, last.path, last.first_seq, limits))
+    return tails, sealed
 
 
 def _read_manifest(disk: Disk, paths: Paths) -> tuple[Manifest, bool, str]:
@@ -175,10 +180,7 @@ def _segments(
     and the file may come back from a backup.
     """
     names = set(disk.list(paths.segments))
-    found: dict[int, Segment] = {}
-    for entry in manifest.segments:
-        if entry.file in names:
-            found[entry.first_seq] = _compacted(paths, entry)
+    found = {entry.first_seq: _compacted(paths, entry) for entry in manifest.segments if entry.file in names}
     for first_seq, kind in _parsed(names):
         if first_seq in found or first_seq <= manifest.removed_through:
             continue
@@ -283,21 +285,26 @@ def _expected(segments: list[Segment], manifest: Manifest, *, trusted: bool) -> 
 
 
 def _active_tail(disk: Disk, path: Path, expected: int | None, segments: list[Segment], limits: _Limits) -> Tail:
+    """Look at the active file, which begins where the file before it ends: by `expected`, or else by its own lines."""
     tail = _tail(disk, path, expected, limits)
-    last = segments[-1] if segments else None
-    if last is not None and last.entry is not None:
-        tail.scan.last_recorded_at = tail.scan.last_recorded_at or last.entry.last_recorded_at
-        return tail
-    if last is None:
+    if not segments:
         return tail if tail.scan.good else _tail(disk, path, expected or 1, limits)
+    last = segments[-1]
+    if last.entry is not None:
+        return _dated(tail, last.entry.last_recorded_at)
     is_before_the_last = tail.scan.first_seq <= last.first_seq
-    if tail.size and (is_before_the_last or any(flaw.is_whole for flaw in tail.scan.flaws)):
-        # Its lines may not say where it begins. The raw segment does, but for residue of a failed commit at its end.
-        before = _tail(disk, last.path, last.first_seq, limits).scan
-        behind = _tail(disk, path, before.last_seq + 1, limits)
-        if is_before_the_last or behind.scan.good >= tail.scan.good:
-            tail = behind
-            tail.scan.last_recorded_at = tail.scan.last_recorded_at or before.last_recorded_at
+    if not tail.size or not (is_before_the_last or any(flaw.is_whole for flaw in tail.scan.flaws)):
+        return tail
+    # Its lines may not say where it begins. The raw segment does, but for residue of a failed commit at its end.
+    before = _tail(disk, last.path, last.first_seq, limits).scan
+    behind = _tail(disk, path, before.last_seq + 1, limits)
+    is_better = is_before_the_last or behind.scan.good >= tail.scan.good
+    return _dated(behind, before.last_recorded_at) if is_better else tail
+
+
+def _dated(tail: Tail, before: str) -> Tail:
+    """Let a tail without a good line have been recorded when the file before it was."""
+    tail.scan.last_recorded_at = tail.scan.last_recorded_at or before
     return tail
 
 
