@@ -146,8 +146,8 @@ def _let_go_of_output(status: int) -> int:
 
 
 def _run() -> int:
-    _say_all_of(sys.argv[1:2])
     try:
+        _say_all_of(sys.argv[1:2])
         status: int = app(sys.argv[1:], exit_on_error=False, print_error=False)
     except* ObserverError as errors:
         status = _told(_first(errors))

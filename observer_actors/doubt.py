@@ -1,11 +1,12 @@
 """The witness's doubt: operations that claim success, and what speaks against it. Pure.
 
-Nothing that was reported is changed. An op is *suspect* when it says ``success: true`` and its own words say otherwise
-(`suspicion`). It is *refuted* when the verdict on its run was a failure; a run is *silent* when its verdict was a
-failure and none of its ops had said so. A verdict is an op of source ``auditor``; it belongs to the ops that carry
-the same run: the first of ``attrs.run`` (or ``run_id``), ``attrs.trace_id`` (or ``traceId``) and ``sig_hash``
-that an op has. An op that carries only one of the other ids is found by that, in the newest run that had it.
-Ops and verdict may come in either order; of two verdicts on a run the first counts.
+Nothing that was reported is changed. An op is *suspect* when it says ``success: true`` and its own words say
+otherwise (`suspicion`; the playbook goes by it: a change of it is another version of the playbook, `fold.VERSION`).
+It is *refuted* when the verdict on its run was a failure; a run is *silent* when its verdict was a failure and none
+of its ops had said so. A verdict is an op of source ``auditor``; it belongs to the ops that carry the same run: the
+first of ``attrs.run`` (or ``run_id``), ``attrs.trace_id`` (or ``traceId``) and ``sig_hash`` that an op has. An op
+that carries only one of the other ids is found by that, in the newest run that had it. Ops and verdict may come in
+either order; of two verdicts on a run the first counts.
 
 Bounds: the newest `RUNS_MAX` runs, with `RUN_LABELS_MAX` endpoints each, and `OTHER_IDS_MAX` ids that lead to one;
 `ENDPOINTS_MAX` endpoints and `SOURCES_MAX` sources by name, the others together as "other".

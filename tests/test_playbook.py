@@ -561,6 +561,9 @@ def test_a_playbook_made_anew_begins_with_what_deleted_ops_have_decided() -> Non
         }
         assert [note.text for note in playbook.entries[retired].notes] == ["wrong", "still"]
         assert playbook.meta.inherited == 2
+    again = Playbook(ALONE)  # its journal begins where that of the one before it begins
+    again.inherit(anew, 1_000)
+    assert fold(rest, again).entries[retired].mark is Mark.RETIRED
     whole = Playbook(ALONE)
     whole.inherit(old, 1)
     assert fold(begun, whole).rows() == fold(begun).rows()

@@ -96,6 +96,10 @@ def test_nobody_reports_how_another_ones_run_went() -> None:
     for ops in ([bots, mcps], [mcps, bots], [bots, op(advice_id="a1"), bots]):  # whose the run is who asked first
         assert after(asked, again, *ops).trial("e").exposed == Arm(1, 0)
     assert after(asked, bots).trial("e") == Trial()  # it has not asked
+    other = op(own=exposure_attrs(Exposure(advice_id="b", run="q", asked_by="bot", exposed=("e",))))
+    lie = op(False, source="bot", run="r", advice_id="b")  # its own advice, and another one's run
+    assert after(asked, other, lie).trial("e") == Trial()
+    assert after(asked, other, lie, mcps).trial("e").by_source == {"mcp": Sides(exposed=Arm(1, 0))}
     first = op(source="bot", run="q")  # whoever names a run first does not own it
     trials = after(exposure("a3", "e", run="q"), first, op(advice_id="a3"), op(False, source="bot", advice_id="a3"))
     assert trials.trial("e").by_source == {"mcp": Sides(exposed=Arm(1, 0))}

@@ -145,7 +145,7 @@ class Analyzer:
         life.ready()
         async with saved(self._save_all, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
             nursery.start_soon(self._follow, life)
-            await self._feed.reached(self._feed.live_from)  # till then a pattern that goes on looks quiet
+            await self._feed.caught_up()  # till then a pattern that goes on looks quiet
             await self._review_all()
             nursery.start_soon(self._review_now_and_then)
             nursery.start_soon(self._inquire_each_cycle, life)

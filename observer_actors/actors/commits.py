@@ -78,6 +78,7 @@ class Commits:
         self._lull = trio.lowlevel.ParkingLot()
         self._blocks: deque[Sequence[Op]] = deque(maxlen=BLOCKS_KEPT)
         self._reading = trio.Lock()
+        self._opened = trio.Event()
 
     def feed(self, name: str, *, linger_s: float = 0.0) -> Feed:
         """Make the feed of a consumer; once for each, it outlives the consumer's incarnations.
@@ -101,8 +102,16 @@ class Commits:
     def resume(self, last_seq: int) -> None:
         """Say what the journal holds after it was opened."""
         self.last_seq = max(self.last_seq, last_seq)
-        self.is_open = True
+        if not self.is_open:
+            self.is_open = True
+            for feed in self._feeds:
+                feed.live_from = self.last_seq  # of consumers that began before
+            self._opened.set()
         self.publish(())
+
+    async def opened(self) -> None:
+        """Wait until the journal has been opened; a disk that refuses may put that off."""
+        await self._opened.wait()
 
     async def following(self, cursor: int) -> Sequence[Op]:
         """Give the next ops after a cursor from the journal, as far as one block of it has them; none at the end."""
@@ -224,6 +233,11 @@ class Feed:
             self._hurry.set()
             self._commits.hurry()
             await self._moved.park()
+
+    async def caught_up(self) -> None:
+        """Wait until the consumer has taken in all that was there when it began."""
+        await self._commits.opened()
+        await self.reached(self.live_from)
 
     def skip(self, cursor: int) -> None:
         """Pass over everything up to ``cursor``; for a consumer with nothing in hand."""

@@ -54,7 +54,7 @@ _PROJECT: Final = ("pyproject.toml", "setup.cfg", "setup.py")
 _OF_ANOTHER: Final = re.compile(r"py_?3\d+")
 _PROSE: Final = (".md", ".rst", ".txt")
 _NO_PASSWORD: Final = re.compile(
-    r"(?<=://)[^/\s:@\"']*:(?:\{[^{}\s\"']*\}|%\(\w+\)s|%s|\$\{?\w+\}?|<[^<>\s]*>|\*+|pass(?:word|wd)?|pwd)@"
+    r"(?<=://)([^/\s:@\"']*):(?:\{[^{}\s\"']*\}|%\(\w+\)s|%s|\$\{?\w+\}?|<[^<>\s]*>|\*+|pass(?:word|wd)?|pwd)@"
 )
 """What stands in a URL where its password belongs and is none: code and documents are full of it."""
 _QUOTED: Final = re.compile(r"[\"'][^\"']*\[redacted:(?:password|bearer)\][\"']")
@@ -245,7 +245,7 @@ def _secrets(changes: Sequence[Change]) -> Iterator[Finding]:
         made_up = is_test(change.path) or change.path.endswith(_PROSE)
         for number, line in change.added:
             kinds: Counter[str] = Counter()
-            clean = secrets.text(_NO_PASSWORD.sub("", line), kinds)
+            clean = secrets.text(_NO_PASSWORD.sub(r"\1", line), kinds)
             certain = sorted(_CERTAIN & kinds.keys())
             if certain:
                 yield Finding(

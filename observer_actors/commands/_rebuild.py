@@ -71,7 +71,7 @@ def _problem(stored: Playbook, first_seq: int) -> str:
     if stored.meta.first_seq and first_seq > stored.meta.first_seq:
         return f"the journal begins at seq {first_seq:,}, the playbook was begun at {stored.meta.first_seq:,}"
     if stored.meta.inherited:
-        return f"{stored.meta.inherited:,} entries were decided about by ops that retention has deleted"
+        return f"{stored.meta.inherited:,} decisions stand in ops that retention has deleted"
     return ""
 
 

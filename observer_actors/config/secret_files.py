@@ -25,7 +25,7 @@ def digests_of(settings: Settings) -> Mapping[str, bytes]:
     found: dict[str, bytes] = {}
     for name in sorted(SECRET_FILES):
         with suppress(OSError):
-            if paths[name]:
+            if paths[name] and Path(paths[name]).is_file():  # a pipe gives what it holds once, to who reads it for use
                 found[name] = sha256(Path(paths[name]).read_bytes()).digest()
     return found
 

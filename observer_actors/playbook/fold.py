@@ -89,7 +89,7 @@ class Meta(msgspec.Struct):
     marks: dict[str, Mark] = {}
     left: Left = msgspec.field(default_factory=Left)
     inherited: int = 0
-    """Entries that were taken over from the playbook before it (`Playbook.inherit`)."""
+    """Entries, and decisions about others, that were taken over from the playbook before it (`Playbook.inherit`)."""
 
 
 class Playbook:
@@ -164,7 +164,7 @@ class Playbook:
 
         :param seq: of the first op that is left; nothing was taken in yet.
         """
-        if old.meta.first_seq < seq:
+        if old.meta.first_seq < seq or old.meta.inherited:
             self.meta.inherited = self.ledger.inherit(old.ledger, seq)
             self.meta.marks = self.ledger.marks
 

@@ -128,7 +128,7 @@ class Ledger:
     def inherit(self, old: Ledger, seq: int) -> int:
         """Take over what was decided before an op, by persons or by trials, of entries that have no evidence here yet.
 
-        :returns: how many entries.
+        :returns: how many entries, and decisions about entries that are not there.
         """
         self.marks = dict(old.marks)
         for entry in old.entries.values():
@@ -154,7 +154,7 @@ class Ledger:
             if is_kept_back:
                 self.standings[entry.id] = standing
                 self._touch(Section.STANDING, entry.id)
-        return len(self.entries)
+        return len(self.entries) + len(self.marks)
 
     def suspend(self, is_touched: Callable[[str], bool]) -> None:
         """Hand out no entry of endpoints that are touched, until the playbook has been made anew."""

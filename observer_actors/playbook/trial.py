@@ -183,6 +183,8 @@ class Trials(msgspec.Struct):
             run.verdict = op.success
             return Changed(self._settle(run, tuple(run.draws)))
         run.first = run.first or op.source
+        if asked is not None and self.runs.get(asked.run) is not run:
+            return Changed()  # it names one run, and the advice of another: it says nothing of either
         advices = [asked] if asked else [self.advices[one] for one in run.advices if one in self.advices]
         reported = [one for one in advices if one.is_reported_by(op, is_named=asked is not None)]
         if not reported or not _is_owner(run, op.source, min(one.number for one in reported)):

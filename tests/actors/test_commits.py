@@ -65,6 +65,28 @@ async def test_commits_come_in_order_without_reading_the_journal() -> None:
 
 
 @injected_time
+async def test_what_is_there_when_a_late_journal_is_opened_is_to_be_caught_up_with() -> None:
+    """A consumer may begin while the disk still refuses to let the journal be opened."""
+    world = World()
+    world.journal.append(5)
+    await world.feed.open(0)
+    done = trio.Event()
+
+    async def wait() -> None:
+        await world.feed.caught_up()
+        done.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        world.commits.resume(5)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (done.is_set(), world.feed.has_caught_up) == (False, False)
+        assert await take(world.feed) == [1, 2, 3, 4, 5]
+        await done.wait()
+
+
+@injected_time
 async def test_a_consumer_that_was_passed_over_catches_up_from_the_journal() -> None:
     world = World()
     for _ in range(COMMITS_WAITING_MAX + 20):

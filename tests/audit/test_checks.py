@@ -316,6 +316,8 @@ def test_the_place_of_a_password_in_a_url_is_no_password(repository: Repository,
     assert said(repository) == []
     repository.commit({"deploy.env": f"{line} https://me:{{x}}hunter2@example.org\n"})
     assert said(repository) == [("block", "a secret: url_password", "deploy.env")]
+    repository.commit({"deploy.env": f"https://{KEY}:password@example.org\n"})
+    assert [found[0] for found in said(repository)] == ["block"]
 
 
 def test_what_was_there_before_is_not_of_the_change(tmp_path: Path) -> None:
