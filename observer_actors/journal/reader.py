@@ -172,7 +172,7 @@ class JournalReader:
             try:
                 trusting = trusted == snapshot.generation
                 for span in self._spans(snapshot, low, high, query, trusting=trusting):
-                    ops = _within(self._read(span, trusting=trusting), low, high)
+                    ops = _within(self._read(snapshot, span, trusting=trusting), low, high)
                     low, high = (low, span.first_seq - 1) if query.newest_first else (span.last_seq + 1, high)
                     yield _Part(ops if not query.newest_first else ops[::-1], low, high)
                     retries = 0
@@ -207,23 +207,23 @@ class JournalReader:
             times = None if entry is None else (entry.min_time_us, entry.max_time_us)
             whole = Span(segment.path, 0, 0, segment.first_seq, segment.last_seq, times)
             if whole.may_hold(query.since_us, query.until_us):
-                yield self._segment_spans(segment, trusting=trusting)
+                yield self._segment_spans(snapshot, segment, trusting=trusting)
         if not query.newest_first and has_active:
             yield self._store.active_spans(active)
 
-    def _segment_spans(self, segment: Segment, *, trusting: bool) -> Sequence[Span]:
+    def _segment_spans(self, snapshot: Snapshot, segment: Segment, *, trusting: bool) -> Sequence[Span]:
         try:
             return self._store.spans(segment)
         except (BlockStale, FileNotFoundError):
-            if not trusting:
+            if not trusting or self._catalog.newer(snapshot):  # it was compacted, or removed, just now
                 raise
             return [unreadable(segment, 0, segment.first_seq)]
 
-    def _read(self, span: Span, *, trusting: bool) -> list[Op]:
+    def _read(self, snapshot: Snapshot, span: Span, *, trusting: bool) -> list[Op]:
         try:
             ops, bad = self._store.read_ops(span, trusting=trusting)
         except BlockStale:
-            if not trusting:
+            if not trusting or self._catalog.newer(snapshot):
                 raise
             ops, bad = [], span.last_seq - span.first_seq + 1
         if bad and len(self._damaged) < _DAMAGED_PLACES_MAX:

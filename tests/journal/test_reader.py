@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from observer_actors.errors import DiskFailed
 from observer_actors.journal import JournalReader, JournalWriter, PosixDisk, Query, compact, look, retain
+from observer_actors.journal.blocks import Span
+from observer_actors.journal.catalog import Segment
 from observer_actors.journal.format import event_us, recorded_text
 from observer_actors.journal.lines import event_range
 from observer_actors.op import Op
@@ -240,6 +243,30 @@ def test_a_damaged_block_costs_its_own_ops_only() -> None:
     again = JournalReader(disk, DATA, look(disk, DATA))
     assert [op.seq for op in again.read(1_000, 10_000)] == list(range(1_001, 3_001))
     assert [op.seq for op in again.read(0, 600)] == [*range(1, 501), *range(1_001, 1_101)]
+
+
+def test_what_is_compacted_behind_a_damaged_block_is_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    commit(writer, make_ops(20))
+    writer.seal()
+    compact(disk, DATA, writer.catalog, SMALL)
+    commit(writer, make_ops(20, first=20))
+    writer.seal()
+    stored = bytearray(disk.contents(PATHS.compressed(1)))
+    stored[len(stored) // 2] ^= 1
+    disk.plant(PATHS.compressed(1), bytes(stored))
+    reader = reader_of(writer, disk)
+    spans, looked = reader._store.spans, []  # noqa: SLF001 - to do it at the worst moment
+
+    def compacted_meanwhile(segment: Segment) -> Sequence[Span]:
+        looked.append(segment.first_seq)
+        if segment.entry is None and len(looked) > 2:  # by now the first one is known to be damaged
+            compact(disk, DATA, writer.catalog, SMALL)
+        return spans(segment)
+
+    monkeypatch.setattr(reader._store, "spans", compacted_meanwhile)  # noqa: SLF001
+    assert [op.seq for op in reader.read(0, 100)] == list(range(21, 41))
 
 
 def test_a_segment_that_is_gone_is_passed_over() -> None:
