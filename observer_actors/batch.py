@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -12,8 +13,13 @@ import msgspec
 from observer_actors.errors import EventInvalid
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+EVENT_BYTES_MAX: Final = 262_144
+"""One event, after decompression. A quarter MiB holds a long stack trace; whole documents belong elsewhere."""
+PIECE_BYTES: Final = 2 * EVENT_BYTES_MAX + 2
+"""Of an array that is cut: while an element in it is read, for up to some 40 ms, nobody else has the interpreter."""
 
 _array_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_near_decoder: Final = json.JSONDecoder(strict=False, parse_int=len, parse_float=len)  # no number is too long for `len`
 
 
 def newlines(data: bytes, most: int = -1) -> int:
@@ -67,17 +73,23 @@ def _elements(body: bytes, lines_max: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _cut(body: bytes) -> Iterator[bytes]:
-    """Give the elements of an array, also those that are no JSON: who judges each by itself says why.
+    """Give the elements of an array, also those that are nearly JSON: who judges each by itself says why.
 
-    :raises EventInvalid: where an element ends is not sure.
+    Nearly JSON is what Python's own decoder takes, which reads to the end of a value and says where that is: with NaN,
+    halves of characters, and texts that are no UTF-8. Behind anything else an element may seem to end far too late.
+
+    :raises EventInvalid: where an element ends is not sure, or it is longer than an event may be.
     """
     number, at, is_last = 0, _end(_ARRAY_BEGINS, body, 0), False
+    piece, piece_begins = "", 0
     while not is_last:
         number += 1
         begin = _end(_BLANKS, body, at)
-        end = _end_of_value(body, begin)
+        if piece_begins + len(piece) < min(len(body), begin + EVENT_BYTES_MAX + 1):
+            piece, piece_begins = body[begin : begin + PIECE_BYTES].decode("latin-1"), begin  # each byte a character
+        end = begin + _length_of_value(piece, begin - piece_begins, f"element {number}")
         behind = _BEHIND.match(body, end)
-        if behind is None or begin == end:
+        if behind is None:
             has_end = _end(_BLANKS, body, end) < len(body)
             raise _broken(f"element {number} is not one value" if has_end else "it has no end")
         yield body[begin:end]
@@ -86,16 +98,19 @@ def _cut(body: bytes) -> Iterator[bytes]:
         raise _broken("something stands behind its end")
 
 
-def _end_of_value(body: bytes, begin: int) -> int:
-    """Say where a value ends: a text or a word by itself, anything else with its last bracket."""
-    if body[begin : begin + 1] not in (b"[", b"{"):
-        return _end(_TEXT_OR_WORD, body, begin)
-    depth = 0
-    for found in _UP_TO_BRACKET.finditer(body, begin):
-        depth += 1 if found[1] in (b"[", b"{") else -1
-        if not depth:
-            return found.end()
-    return len(body)
+def _length_of_value(piece: str, begin: int, name: str) -> int:
+    """Give the length of the value that begins there; ``name`` says which it is where that is not sure."""
+    too_long = f"longer than {EVENT_BYTES_MAX:,} bytes"
+    try:
+        _, end = _near_decoder.raw_decode(piece, begin)
+    except json.JSONDecodeError as error:
+        or_long = f", or {too_long}" if len(piece) - begin > EVENT_BYTES_MAX else ""
+        raise _broken(f"{name} is not JSON at its byte {error.pos - begin + 1:,}{or_long}") from error
+    except RecursionError as error:
+        raise _broken(f"{name} is nested too deeply to say where it ends") from error
+    if end - begin > EVENT_BYTES_MAX:
+        raise _broken(f"{name} is {too_long}")
+    return end - begin
 
 
 def _end(pattern: re.Pattern[bytes], body: bytes, begin: int) -> int:
@@ -120,9 +135,5 @@ _ARRAY_BEGINS: Final = re.compile(b"(?:" + BYTE_ORDER_MARK + rb")?[ \t\r\n]*\[")
 _LINE: Final = re.compile(rb"[^ \t\r\n][^\n]*")
 _BLANKS: Final = re.compile(rb"[ \t\r\n]*")
 _BEHIND: Final = re.compile(rb"[ \t\r\n]*([,\]])")
-# Each matches wherever it is tried, a text without an end too: else the next try would begin a byte later, each time.
-_TEXT: Final = rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)'
-_TEXT_OR_WORD: Final = re.compile(_TEXT + rb'|[^ \t\r\n\[\]{},"]*', re.DOTALL)
-_UP_TO_BRACKET: Final = re.compile(rb'(?:[^\[\]{}"]++|' + _TEXT + rb")*+([\[\]{}]|\Z)", re.DOTALL)
 _COMMAS_MAX: Final = 1_000_000
 """An array with more commas may have so many elements that splitting it alone takes gigabytes: they are counted."""

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Final, TypeVar, cast
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from observer_actors.batch import BYTE_ORDER_MARK, newlines, split
+from observer_actors.batch import BYTE_ORDER_MARK, EVENT_BYTES_MAX, newlines, split
 from observer_actors.ecmascript import NUMERIC_PATTERN, number_text, read_number, truthy
 from observer_actors.errors import EventInvalid, EventTooComplex, EventTooLarge, EventUnreadable
 from observer_actors.op import ATTR_CHARS_MAX, ATTR_NAME_CHARS_MAX, ATTRS_MAX, MaybeText, Op, Scalar, time_us
@@ -49,8 +49,6 @@ SHORT_BYTES: Final = 8_192
 """An event that is no longer, and holds nothing that looks like a secret, is judged while all others wait."""
 TOGETHER_BYTES: Final = 32_768
 """Of events of several callers that may hold secrets, and are judged together while all others wait."""
-EVENT_BYTES_MAX: Final = 262_144
-"""One event, after decompression. A quarter MiB holds a long stack trace; whole documents belong elsewhere."""
 
 _DEFAULT_ENDPOINTS: Final[Mapping[str, str]] = {AUDITOR: "auditor:verdict", "bot": "bot:cycle"}
 _FALLBACK_ENDPOINT: Final = "scenario:fill"
@@ -194,7 +192,7 @@ class EventDecoder:
         try:
             return self._one(body, now)
         except EventUnreadable:
-            whole = with_whole_characters(body)
+            whole = with_whole_characters(body) if rb"\ud" in body or rb"\uD" in body else body
             if whole == body:
                 raise
         judged = self._one(whole, now)
@@ -441,7 +439,8 @@ def with_whole_characters(body: bytes) -> bytes:
 
 def _unreadable(body: bytes, error: Exception) -> EventUnreadable:
     """Say why a body is no JSON; of what JavaScript and Python call a number we know better than the decoder."""
-    for found in _TEXT_OR_NO_NUMBER.finditer(body):
+    may_have_one = b"NaN" in body or b"Infinity" in body
+    for found in _TEXT_OR_NO_NUMBER.finditer(body) if may_have_one else ():
         number = found["behind_name"] or found["alone"]
         if number:
             name = ascii((found["name"] or b"").decode("utf-8", "replace"))[1:-1]

@@ -13,11 +13,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from observer_actors.batch import events_at_most, newlines
+from observer_actors.batch import EVENT_BYTES_MAX, events_at_most, newlines
 from observer_actors.errors import EventInvalid, EventTooComplex
 from observer_actors.event import (
     DEFAULT_SOURCES,
-    EVENT_BYTES_MAX,
     ID_CHARS_MAX,
     NOTES_MAX,
     SHORT_BYTES,
@@ -526,9 +525,9 @@ def test_nesting_has_one_answer_however_deep_it_is(name: str, depth: int) -> Non
         assert str(refused) == "is nested more than 32 levels deep"
 
 
-def test_an_element_nested_beyond_what_can_be_decoded_costs_no_other() -> None:
-    judged = batch(b'[{},{"a":%b%b}]' % (b"[" * 100_000, b"]" * 100_000))
-    assert (len(judged.ops), judged.errors) == (1, [LineError(2, "is nested more than 32 levels deep")])
+def test_an_element_nested_too_deeply_costs_no_other() -> None:
+    judged = batch(b'[{},{"a":%b%b},NaN]' % (b"[" * 500, b"]" * 500))
+    assert (len(judged.ops), judged.errors[0]) == (1, LineError(2, "is nested more than 32 levels deep"))
 
 
 def test_an_event_has_a_size() -> None:
@@ -564,17 +563,25 @@ def test_an_empty_batch_is_an_error(body: bytes) -> None:
     ("body", "why"),
     [
         (b"[{}", "it has no end"),
-        (b'[{},{"a":"', "it has no end"),
-        (b"[" * 50_000, "it has no end"),
-        (b"[{},]", "element 2 is not one value"),
-        (b"[,{}]", "element 1 is not one value"),
-        (b"[{},,{}]", "element 2 is not one value"),
+        (b'[{},{"a":"', "element 2 is not JSON at its byte 6"),
+        (b"[" * 50_000, "element 1 is nested too deeply to say where it ends"),
+        (b"[{},%b%b]" % (b"[" * 50_000, b"]" * 50_000), "element 2 is nested too deeply to say where it ends"),
+        (b"[{},", "element 2 is not JSON at its byte 1"),
+        (b"[{},]", "element 2 is not JSON at its byte 1"),
+        (b"[,{}]", "element 1 is not JSON at its byte 1"),
+        (b"[{},,{}]", "element 2 is not JSON at its byte 1"),
+        (b"[nope,{}]", "element 1 is not JSON at its byte 1"),
         (b"[{} x,{}]", "element 1 is not one value"),
         (b'[{}:1,"a" "b"]', "element 1 is not one value"),
         (b'[{},"a" "b"]', "element 2 is not one value"),
         (b"[{}] x", "something stands behind its end"),
         (b"[{}]]", "something stands behind its end"),
-        (b'[NaN,{"a":["]}]', "it has no end"),
+        (b'[NaN,{"a":["]}]', "element 2 is not JSON at its byte 7"),
+        (b'[NaN,{"a":"%b"}]' % (b"x" * EVENT_BYTES_MAX), "element 2 is longer than 262,144 bytes"),
+        (
+            b'[{"a":"%b' % (b"x" * 3 * EVENT_BYTES_MAX),
+            "element 1 is not JSON at its byte 6, or longer than 262,144 bytes",
+        ),
     ],
 )
 def test_a_broken_array_is_an_error_of_the_whole(body: bytes, why: str) -> None:
@@ -586,20 +593,42 @@ def test_a_broken_array_is_an_error_of_the_whole(body: bytes, why: str) -> None:
     "bad",
     [
         b'{"duration_ms":NaN}',
-        b"nope",
+        b"-Infinity",
         b'{"a":"\x01"}',
-        b'{"a":"\\q"}',
-        b'{"a" 1}',
         b'"\xff"',
-        b"-",
-        b"{,}",
-        b'{"a":[1}]',
+        b'{"a":"%b\xe9","b":[NaN,%b]}' % (b"\xc3\xa9" * 50_000, b"9" * 5_000),
+        b"[%b]" % (b"[" * 500 + b"NaN" + b"]" * 500),
     ],
 )
-def test_an_element_that_is_not_json_costs_no_other(bad: bytes) -> None:
+def test_an_element_that_is_nearly_json_costs_no_other(bad: bytes) -> None:
     judged = batch(b' [ {"city":"a,]"} ,\n%b\t, {"city":"\\"[,"}]\r\n' % bad)
     assert [op.city for op in judged.ops] == ["a,]", '"[,']
     assert [(error.line, error.error) for error in judged.errors] == [(2, str(refusal(bad)))]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        (b'{"endpoint":"/x"y"}', b'{"endpoint":"/x"y"}'),
+        (b'{"a":"b",c"}', b'{"a":"b"c"}'),
+        (b'{"a":[1}', b'{"a":1]}'),
+        (b'{"a":{"b":1}', b'{"c":1}}'),
+        (b"[1", b"1]]"),
+        (b'{"a":"\\"}', b'{"a":""}'),
+    ],
+)
+def test_a_good_event_between_two_that_are_not_json_is_never_taken_for_a_part_of_them(bad: tuple[bytes, bytes]) -> None:
+    """Where two such would be taken for one, all between them would be lost behind a 200."""
+    for between in (b'{"city":"b"}', b'{"city":"b"},{"city":"c"}'):
+        with pytest.raises(EventInvalid, match=r"^not a JSON array: "):
+            batch(b'[{"city":"a"},%b,%b,%b,{"city":"d"}]' % (bad[0], between, bad[1]))
+
+
+def test_elements_are_told_apart_wherever_they_stand_in_a_large_array() -> None:
+    lengths = [1, 70_000, EVENT_BYTES_MAX - 20, 30, 150_000, EVENT_BYTES_MAX - 20, EVENT_BYTES_MAX - 20, 2]
+    elements = [b'{"own":"%b"}' % (b"x" * length) for length in lengths]
+    judged = batch(b"[" + b" ,\n".join([*elements, b"NaN", *elements]) + b"]")
+    assert (len(judged.ops), [error.line for error in judged.errors]) == (2 * len(elements), [len(elements) + 1])
 
 
 def test_a_batch_has_a_number_of_events_and_blank_lines_do_not_count() -> None:
