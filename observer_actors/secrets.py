@@ -155,6 +155,12 @@ _SAID_OF_PASSWORDS: Final = frozenset(
     prompted redacted refused reset short string text unchanged unknown unset updated weak wrong
     """.split()  # noqa: SIM905 - a list of quoted words is harder to read
 )
+_SENTENCE: Final = re.compile(r"(?i)\b(?:is|are|be|must|should|has|have|does|do|did|was) \w")
+_ALGORITHM: Final = re.compile(
+    r"(?i)(?:[HREP]S|ES)(?:256|384|512)|ed25519|argon2(?:id|[id])?|(?:pbkdf2[_-])?(?:hmac[_-])?sha[_-]?(?:1|224|256|384|512)"
+    r"|pbkdf2|md5|rsa[_-]?(?:2048|3072|4096)|aes[_-]?(?:128|192|256)(?:[_-](?:gcm|cbc|ctr))?"
+)
+"""Of keys and hashes; those without a digit are words anyway."""
 _SAYS: Final = re.compile(r":\s|token=")
 _OTHER_KEY: Final = re.compile("(?:ion|ing|hmac|shared)[ _-]?key| key")
 """Code has many of those, and prose too."""
@@ -169,7 +175,8 @@ _FILE: Final = re.compile(r"[\w.~-]*(?:/[\w.-]+)+\.(?:json|pem|key|crt|ya?ml|tom
 
 def _is_quoted(found: _Found) -> bool:
     """Take all that is quoted; but a quote may be the end of a prompt, too: `"Password: ", stream`."""
-    return not found.value.startswith(_BEHIND_A_QUOTE) and _is_value(found)
+    is_said = found.name.rstrip("\"'\\").endswith("[") and _is_said_of_passwords(found.value)
+    return not found.value.startswith(_BEHIND_A_QUOTE) and not is_said and _is_value(found)
 
 
 def _is_value(found: _Found) -> bool:
@@ -186,7 +193,14 @@ def _is_braced(found: _Found) -> bool:
     return _has_digit(found) and ":" not in found.value and _is_value(found)
 
 
+def _is_said_of_passwords(elements: str) -> bool:
+    """Tell `["is too short", "can't be blank"]` from passwords, which may have blanks too: each is a sentence."""
+    return all(_SENTENCE.search(element) for element in elements.split(","))
+
+
 def _is_list(found: _Found) -> bool:
+    if _is_said_of_passwords(found.value):
+        return False
     return _SURELY.search(found.name) is not None and not found.value.startswith(_TAKEN_OUT)
 
 
@@ -229,6 +243,8 @@ def _may_be_secret(name: str, value: str) -> bool:
     """Say whether a value under a telling name is one that must be hidden: no word, no count, no path, no variable."""
     name = name.lower()
     if value.lower() in _WORDS or (_COUNT.fullmatch(value) and "pass" not in name and "pwd" not in name):
+        return False
+    if ("key" in name or "hash" in name) and _ALGORITHM.fullmatch(value.rstrip(".")):
         return False
     if (" key" in name or "`" in name) and _PLACE.fullmatch(value):
         return False
