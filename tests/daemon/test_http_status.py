@@ -340,6 +340,7 @@ def test_clients_can_be_generated_from_the_description(document: Any) -> None:
     assert document["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
     assert document["security"] == [{}, {"token": []}]
     assert "gzip" in operations["post_events"]["requestBody"]["description"]
+    assert "0 are accepted and 0 rejected, it is refused as a whole" in operations["post_events"]["description"]
     answers = operations["get_advice"]["responses"]["200"]["content"]
     assert set(answers) == {"application/json", "text/markdown"}
 
