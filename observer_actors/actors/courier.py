@@ -1,12 +1,13 @@
 """The courier: delivers the outbox to the gateway and to the webhook, each in order, at least once.
 
 The head of the outbox is tried until it is delivered or refused for good (a status that says something of this
-message, or of our address); what follows waits. So the gateway sees what was learned in the order in which it was. Of
-its answers the status alone counts: no body is read.
+message, or of our address; or one that may, `DECLINED_MAX` times); what follows waits. So the gateway sees what was
+learned in the order in which it was. Of its answers the status alone counts: no body is read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import httpx
@@ -23,9 +24,14 @@ from observer_actors.supervision import Life
 BACKOFF_FIRST_S: Final = 1.0
 SETTLE_S: Final = 0.5
 """Time to write down what the gateway has answered, also when the courier is being stopped: else it gets it twice."""
-_FINAL: Final = frozenset({400, 410, 413, 422})
-"""4xx that say that this message will never be taken. Others, such as 404, may come from a proxy while what is behind
-it is being replaced."""
+_FINAL: Final = frozenset({301, 304, 308, 400, 405, 410, 411, 413, 414, 415, 422, 431, 451})
+"""Statuses that say that this message will never be taken, or not at this address."""
+_DECLINED: Final = frozenset(range(300, 500)) - _FINAL - {408, 429}
+"""Those that say so, or come from what stands before the receiver while that is away (a page for those who wait, a
+router without a route), or are about what this message says (a firewall that looks into bodies)."""
+DECLINED_MAX: Final = 100
+"""Tries that are answered so before a message counts as refused: 4 to 8 hours at the usual `retry_seconds_max`, 300
+seconds. Enough for an outage that somebody is called for; then what waits behind it has its turn."""
 
 
 class _Answer(NamedTuple):
@@ -77,14 +83,17 @@ class Courier:
                 nursery.start_soon(self._deliver, client, lane, life)
 
     async def _deliver(self, client: httpx.AsyncClient, lane: Lane, life: Life) -> None:
+        declined, key = 0, ""
         while True:
             life.at("waiting")
             message = await self._learned.next_message(lane)
             life.at("delivering")
             answer = await self._send(client, lane, message)
+            # Not `attempts`: after a long outage the first 404 would refuse the message.
+            declined, key = (declined if message.key == key else 0) + (answer.status in _DECLINED), message.key
             life.at("settling")
             with trio.CancelScope(shield=True, deadline=trio.current_time() + SETTLE_S):
-                if await self._settle(message, answer):
+                if await self._settle(message, answer, declined):
                     life.progress()
 
     async def _send(self, client: httpx.AsyncClient, lane: Lane, message: Queued) -> _Answer:
@@ -102,25 +111,29 @@ class Courier:
         status = response.status_code
         return _Answer(status, f"status {status}", _where_to(response) if httpx.codes.is_redirect(status) else "")
 
-    async def _settle(self, message: Queued, answer: _Answer) -> bool:
-        """Note what became of a try; say whether the message is done with."""
+    async def _settle(self, message: Queued, answer: _Answer, declined: int) -> bool:
+        """Note what became of a try; say whether the message is done with.
+
+        :param declined: how many of its tries were answered with a status of `_DECLINED`.
+        """
+        hint = {"hint": answer.hint} if answer.hint else {}
         if httpx.codes.is_success(answer.status):
             await self._learned.delivered(message)
-        elif answer.status in _FINAL or answer.hint:
-            hint = {"hint": answer.hint} if answer.hint else {}
-            self._log.error("message_refused", key=message.key, error=answer.problem, **hint)
-            await self._learned.refused(message, answer.problem)
+        elif answer.status in _FINAL or declined >= DECLINED_MAX:
+            problem = answer.problem if answer.status in _FINAL else f"{answer.problem}, {declined} times"
+            self._log.error("message_refused", key=message.key, error=problem, **hint)
+            await self._learned.refused(message, problem)
         else:
-            await self._again(message, answer.problem)
+            await self._again(message, answer.problem, hint)
             return False
         return True
 
-    async def _again(self, message: Queued, error: str) -> None:
+    async def _again(self, message: Queued, error: str, hint: Mapping[str, str]) -> None:
         delay_s = backoff_s(
             message.attempts + 1, BACKOFF_FIRST_S, self._settings.retry_seconds_max, self._around.chance()
         )
         if message.attempts == 0:
-            self._log.warning("delivery_failed", key=message.key, error=error, retry_s=round(delay_s, 1))
+            self._log.warning("delivery_failed", key=message.key, error=error, retry_s=round(delay_s, 1), **hint)
         await self._learned.failed(message, error, delay_s)
 
 

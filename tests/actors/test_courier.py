@@ -16,7 +16,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from observer_actors.actors.courier import Courier
+from observer_actors.actors.courier import DECLINED_MAX, Courier
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.backoff import backoff_s
@@ -139,8 +139,8 @@ async def test_messages_arrive_once_and_in_order(tmp_path: Path, mock_clock: Moc
 
 @pytest.mark.parametrize(
     "trouble",
-    [*map(Status, (500, 503, 429, 408, 401, 403, 404, 409)), Garbage(), Garbage(b""), Close()],
-    ids=["500", "503", "429", "408", "401", "403", "404", "409", "garbage", "nothing", "closed"],
+    [*map(Status, (500, 503, 429, 408, 401, 403, 404, 409, 307)), Garbage(), Garbage(b""), Close()],
+    ids=["500", "503", "429", "408", "401", "403", "404", "409", "307", "garbage", "nothing", "closed"],
 )
 async def test_what_may_pass_is_tried_again_with_growing_delays_and_in_order(
     tmp_path: Path, mock_clock: MockClock, trouble: Reply
@@ -183,7 +183,7 @@ async def test_a_gateway_that_comes_up_later_gets_it_all(tmp_path: Path, mock_cl
             assert keys(gateway) == ["a", "b"]
 
 
-@pytest.mark.parametrize("status", [400, 410, 413, 422])
+@pytest.mark.parametrize("status", [304, 400, 405, 410, 411, 413, 414, 415, 422, 431, 451])
 async def test_a_refused_message_is_set_aside_and_the_next_has_its_turn(
     tmp_path: Path,
     mock_clock: MockClock,  # noqa: ARG001 - no time passes
@@ -196,29 +196,63 @@ async def test_a_refused_message_is_set_aside_and_the_next_has_its_turn(
             await bench.settled(1, refused=1)
             assert keys(gateway) == ["a", "b"]
             assert bench.rows() == [("a", "refused", 0, 0), ("b", "delivered", 0, 0)]
-    refused = {"event": "message_refused", "key": "a", "error": f"status {status}", "log_level": "error"}
+    hint = {"hint": "it redirects, but nowhere"} if status == 304 else {}
+    refused = {"event": "message_refused", "key": "a", "error": f"status {status}", "log_level": "error", **hint}
     assert logs == [refused]
 
 
-@pytest.mark.parametrize(
-    ("reply", "hint"),
+async def test_a_message_that_is_declined_again_and_again_stops_its_lane_for_some_hours_only(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    with capture_logs() as logs:
+        async with http_peer() as gateway, at_work(tmp_path, gateway.url) as bench:
+            gateway.on("/log", *[Status(503)] * 2, *[Status(403)] * DECLINED_MAX, Status(200))
+            await bench.queue("a", "b")
+            for attempt in range(1, DECLINED_MAX + 2):
+                await bench.failed(attempt)
+                mock_clock.jump(backoff_s(attempt, 1, 300))
+            await bench.settled(1, refused=1)
+            assert keys(gateway) == ["a"] * (DECLINED_MAX + 2) + ["b"]
+            assert 4 < trio.current_time() / 3600 < 9
+    assert [line["event"] for line in logs] == ["delivery_failed", "message_refused"]
+    assert (logs[1]["key"], logs[1]["error"]) == ("a", f"status 403, {DECLINED_MAX} times")
+
+
+async def test_an_outage_does_not_count_against_what_is_declined_after_it(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    async with http_peer() as gateway, at_work(tmp_path, gateway.url) as bench:
+        gateway.on("/log", *[Status(503)] * DECLINED_MAX, Status(404), Status(200))
+        await bench.queue("a")
+        for attempt in range(1, DECLINED_MAX + 2):
+            await bench.failed(attempt)
+            mock_clock.jump(backoff_s(attempt, 1, 300))
+        await bench.settled(1)
+
+
+REDIRECTS: Final = pytest.mark.parametrize(
+    ("location", "hint"),
     [
-        (Status(301, {"Location": "https://me:hunter2@new.example:8443/hunter2"}), "https://new.example:8443"),
-        (Status(308, {"Location": "/elsewhere?token=hunter2"}), "http://127.0.0.1:"),
-        (Status(302), "nowhere"),
-        (Status(304), "nowhere"),
+        ("https://me:hunter2@new.example:8443/hunter2", "https://new.example:8443"),
+        ("/elsewhere?token=hunter2", "http://127.0.0.1:"),
+        ("", "nowhere"),
     ],
-    ids=["301", "308", "302", "304"],
+    ids=["elsewhere", "here", "nowhere"],
 )
-async def test_a_redirect_is_not_followed_and_the_log_says_where_it_leads(
+
+
+@REDIRECTS
+@pytest.mark.parametrize("status", [301, 308])
+async def test_a_redirect_that_stays_is_not_followed_and_the_log_says_where_it_leads(
     tmp_path: Path,
     mock_clock: MockClock,  # noqa: ARG001 - no time passes
-    reply: Reply,
+    status: int,
+    location: str,
     hint: str,
 ) -> None:
     with capture_logs() as logs:
         async with http_peer() as gateway, at_work(tmp_path, gateway.url) as bench:
-            gateway.on("/log", reply, Status(200))
+            gateway.on("/log", redirect(status, location), Status(200))
             await bench.queue("a", "b")
             await bench.settled(1, refused=1)
             assert keys(gateway) == ["a", "b"]
@@ -226,6 +260,29 @@ async def test_a_redirect_is_not_followed_and_the_log_says_where_it_leads(
     assert refused["event"] == "message_refused"
     assert hint in refused["hint"]
     assert "hunter2" not in str(refused)
+
+
+@REDIRECTS
+@pytest.mark.parametrize("status", [302, 303, 307])
+async def test_a_redirect_that_passes_costs_no_message_and_the_log_says_where_it_leads(
+    tmp_path: Path, mock_clock: MockClock, status: int, location: str, hint: str
+) -> None:
+    with capture_logs() as logs:
+        async with http_peer() as gateway, at_work(tmp_path, gateway.url) as bench:
+            gateway.on("/log", redirect(status, location), Status(200))
+            await bench.queue("a", "b")
+            await bench.failed(1)
+            mock_clock.jump(1)
+            await bench.settled(2)
+            assert keys(gateway) == ["a", "a", "b"]
+    [failed] = logs
+    assert failed["event"] == "delivery_failed"
+    assert hint in failed["hint"]
+    assert "hunter2" not in str(failed)
+
+
+def redirect(status: int, location: str) -> Reply:
+    return Status(status, {"Location": location} if location else {})
 
 
 @pytest.mark.parametrize(
