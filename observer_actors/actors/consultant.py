@@ -43,8 +43,8 @@ PAUSE_S_MAX: Final = 1_800.0
 """Before a pattern whose answer was of no use is asked about again; doubled each time."""
 _FINAL: Final = frozenset(range(400, 500)) - {408, 429}
 """Statuses after which the same question gets the same answer."""
-_ABOUT_THE_QUESTION: Final = _FINAL - {401, 403, 404}
-"""Those that another question may not get: they say nothing of the server."""
+_ABOUT_THE_QUESTION: Final = frozenset({400, 413, 414, 422})
+"""Those that another question may not get; the others say something of the server, the account or the way there."""
 
 ContrastOf = Callable[[Pattern], Awaitable[list[Contrast]]]
 
