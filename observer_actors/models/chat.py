@@ -1,13 +1,15 @@
 """Models behind a chat API: any OpenAI-compatible server (llama.cpp's, vLLM, LM Studio, OpenAI), and Ollama's own.
 
-The answer is asked for as JSON after a schema. An OpenAI-compatible server that knows none answers 400 or 422; it is
-asked without one from then on, unless that is refused likewise: then it was the question. One that says that it wants
-`max_completion_tokens` gets it from then on; models that do take no temperature but their own.
+The answer is asked for as JSON after a schema. An OpenAI-compatible server that does not know all of it answers 400 or
+422; it is asked without the schema's bounds from then on, or, if that is refused too, without a schema, unless that is
+refused likewise: then it was the question. One that says that it wants `max_completion_tokens` gets it from then on;
+models that do take no temperature but their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import IntEnum
 from typing import Any, Final, TypeVar
 
 import httpx
@@ -23,11 +25,21 @@ TEMPERATURE: Final = 0.2
 OLD_LIMIT: Final = "max_tokens"
 NEW_LIMIT: Final = "max_completion_tokens"
 _NO_SCHEMA: Final = frozenset({400, 422})
+_BOUNDS: Final = frozenset({"maxLength", "minItems", "maxItems"})
+"""What OpenAI's strict mode, or a server that copies it, may not know, though it knows schemas."""
 _CHARS_A_TOKEN: Final = 4
 """What is counted against the budget where a server does not count itself."""
 
 Schema = Mapping[str, Any]
 T = TypeVar("T")
+
+
+class _Form(IntEnum):
+    """In what form an answer is asked for: the first that the server takes."""
+
+    BOUNDED = 0
+    UNBOUNDED = 1
+    FREE = 2
 
 
 class _Message(msgspec.Struct):
@@ -67,31 +79,31 @@ class OpenAIModel:
         self._shown: Final = without_password(self._url)
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._limit = OLD_LIMIT
-        self._asks_with_schema = True
+        self._form = _Form.BOUNDED
         self._is_sure = False
-        """Whether it knows schemas has been seen."""
+        """That the server takes the form has been seen."""
 
     async def chat(self, system: str, prompt: str, schema: Schema) -> ChatReply:
         """Ask, and give the words of the first choice.
 
-        :raises FormRefused: there are none, as the server may know no schemas, or names the limit otherwise.
+        :raises FormRefused: there are none, as the server may not know the schema, or names the limit otherwise.
         :raises ModelFailed: there are none.
         """
-        with_schema, limit = self._asks_with_schema, self._limit  # others may be under way, and change them
+        form, limit = self._form, self._limit  # others may be under way, and change them
         try:
-            answer = await self._ask(system, prompt, schema if with_schema else None)
+            answer = await self._ask(system, prompt, _in_form(schema, form))
         except ModelRefused as refused:
             if refused.http_status in _NO_SCHEMA and limit is OLD_LIMIT and NEW_LIMIT in str(refused):
                 self._limit = NEW_LIMIT
                 raise FormRefused(str(refused)) from refused
-            if refused.http_status not in _NO_SCHEMA or (self._is_sure and with_schema is self._asks_with_schema):
+            if refused.http_status not in _NO_SCHEMA or (self._is_sure and form is self._form):
                 raise
-            if with_schema:
-                self._asks_with_schema = self._is_sure and self._asks_with_schema
+            if form is not _Form.FREE:
+                self._form = self._form if self._is_sure else max(self._form, _Form(form + 1))
                 raise FormRefused(str(refused)) from refused
-            self._asks_with_schema = True
+            self._form = self._form if self._is_sure else _Form.BOUNDED
             raise
-        self._asks_with_schema, self._is_sure = with_schema, True
+        self._form, self._is_sure = form, True
         return _read(answer, system + prompt, self._shown)
 
     async def _ask(self, system: str, prompt: str, schema: Schema | None) -> bytes:
@@ -135,6 +147,18 @@ class OllamaModel:
         answer = _decoded(body, _OllamaAnswer, self._shown)
         tokens = answer.prompt_eval_count + answer.eval_count
         return _reply(answer.message.content, tokens, system + prompt, self._shown)
+
+
+def _in_form(schema: Schema, form: _Form) -> Schema | None:
+    if form is _Form.FREE:
+        return None
+    return schema if form is _Form.BOUNDED else _without_bounds(schema)
+
+
+def _without_bounds(part: Any) -> Any:  # noqa: ANN401 - a part of a schema
+    if isinstance(part, Mapping):
+        return {key: _without_bounds(value) for key, value in part.items() if key not in _BOUNDS}
+    return part
 
 
 def _messages(system: str, prompt: str) -> list[dict[str, str]]:
