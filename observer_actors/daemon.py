@@ -150,17 +150,23 @@ class Daemon:
     async def reload(self, load: Callable[[], Settings]) -> tuple[list[str], list[str]]:
         """Put new settings in force where that can be done; give the names of what changed, and of what waits.
 
-        A setting that names a file is among them too when the file is another than the one in use.
+        A setting that names a file is among them too when the file is another than the one in use. A file that only a
+        restart reads, and that cannot be used, is told of and waits too: it must not keep a revoked token valid.
 
         :param load: reads them; in a thread, for a file may hang.
-        :raises ConfigInvalid: they cannot be used, or were not read within `RELOAD_S`: those in force stay.
+        :raises ConfigInvalid: they or the tokens cannot be used, or were not read within `RELOAD_S`: those in force
+            stay.
         """
 
         def read() -> tuple[Settings, list[str], list[str], EventDecoder, Guard, Mapping[str, bytes]]:
             new = load()
-            check_files(new)  # a restart, which some of them wait for, must be able to use them
             settings, now, later = reload_settings(self.settings, new)
-            return settings, now, later, _decoder(settings), _guard(settings), digests_of(settings)
+            decoder, guard = _decoder(settings), _guard(settings)
+            unusable = _unusable_files(new)
+            for name, error in unusable.items():
+                hint = error.hint or "mend it: the next start reads it"
+                logger("daemon").error("reload_incomplete", setting=name, error=str(error), hint=hint)
+            return settings, now, [*later, *unusable], decoder, guard, digests_of(settings)
 
         with trio.move_on_after(RELOAD_S):
             settings, now, later, decoder, guard, digests = await self._around.in_thread(
@@ -640,10 +646,24 @@ def check_files(settings: Settings) -> None:
 
     :raises ConfigInvalid: one cannot be used.
     """
-    if settings.auth.tokens_file:
-        read_tokens(settings.auth.tokens_file)
-    _api_key(settings.diagnosis.api_key_file)
-    tls_context(settings.listen)
+    for error in _unusable_files(settings).values():
+        raise error
+
+
+def _unusable_files(settings: Settings) -> Mapping[str, ConfigInvalid]:
+    """Read each file that the settings name, and give what is wrong, under the setting's name."""
+    readings: Mapping[str, Callable[[], object]] = {
+        "auth.tokens_file": lambda: _guard(settings),
+        "diagnosis.api_key_file": lambda: _api_key(settings.diagnosis.api_key_file),
+        "listen.tls_cert": lambda: tls_context(settings.listen),
+    }
+    found: dict[str, ConfigInvalid] = {}
+    for name, read in readings.items():
+        try:
+            read()
+        except ConfigInvalid as error:
+            found[name] = error
+    return found
 
 
 def _api_key(file: str) -> str:

@@ -150,8 +150,8 @@ async def test_a_reload_tells_a_file_that_is_read_anew_from_one_that_takes_a_res
         for _ in range(2):
             assert await daemon.reload(lambda: settings) == ([], renewed), "what waits for a restart goes on waiting"
         cert.write_text("garbage")
-        with pytest.raises(ConfigInvalid, match=r"listen\.tls_cert: .* cannot be used"):
-            await daemon.reload(lambda: settings)
+        now, later = await daemon.reload(lambda: settings)
+        assert (now, sorted(later)) == ([], renewed), "named once, though it cannot be used either"
 
 
 async def test_sighup_says_that_a_renewed_certificate_takes_a_restart(tmp_path: Path) -> None:
@@ -165,7 +165,26 @@ async def test_sighup_says_that_a_renewed_certificate_takes_a_restart(tmp_path: 
         assert (line["changed"], line["needs_restart"]) == ([], ["listen.tls_cert", "listen.tls_key"])
         cert.write_text("garbage")
         daemon.process.send_signal(signal.SIGHUP)
-        assert "cannot be used" in (await daemon.logged("reload_failed"))["error"]
+        line = await daemon.logged("reload_incomplete")
+        assert line["setting"] == "listen.tls_cert"
+        assert "cannot be used" in line["error"]
+
+
+async def test_a_token_is_revoked_also_while_a_file_that_only_a_start_reads_cannot_be_used(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("a key")
+    async with guarded(tmp_path, "--set", f"diagnosis.api_key_file={key}") as daemon:
+        request = post("/event", GOOD, f"Authorization: Bearer {INGEST}")
+        assert await answers(daemon, request) == [200, 200]
+        key.unlink()
+        (tmp_path / "tokens").write_text(f"new ingest {READ}x\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        line = await daemon.logged("reloaded")
+        assert (line["changed"], line["needs_restart"]) == (["auth.tokens_file"], ["diagnosis.api_key_file"])
+        assert await answers(daemon, request) == [401, 401]
+        line = await daemon.logged("reload_incomplete")
+        assert line["setting"] == "diagnosis.api_key_file"
+        assert str(key) in line["error"]
 
 
 async def test_a_reload_without_its_tokens_changes_nothing_else(tmp_path: Path) -> None:
