@@ -294,9 +294,7 @@ def test_a_variable_that_is_nearly_one_of_ours_is_a_slip_of_the_pen(variable: st
         ("OBSERVER_TOKENS", "did you mean OBSERVER_AUTH__TOKENS_FILE?"),
         ("OBSERVER_API_KEY_FILE", "did you mean OBSERVER_DIAGNOSIS__API_KEY_FILE?"),
         ("OBSERVER_WEBHOOK_URL", "did you mean OBSERVER_FAILURES__WEBHOOK_URL?"),
-        ("OBSERVER_LEVEL", "did you mean OBSERVER_LOG__LEVEL?"),
-        ("OBSERVER_UNIX", "did you mean OBSERVER_LISTEN__UNIX?"),
-        ("OBSERVER_EXTRA", "did you mean OBSERVER_SOURCES__EXTRA?"),
+        ("OBSERVER_TOKENS_FILE", "did you mean OBSERVER_AUTH__TOKENS_FILE?"),
         ("OBSERVER_AUTH", "a setting is, e.g., OBSERVER_AUTH__TOKENS_FILE"),
         ("OBSERVER_AUTH_FILE", "a setting is, e.g., OBSERVER_AUTH__TOKENS_FILE"),
         ("OBSERVER_SOURCES", "a setting is, e.g., OBSERVER_SOURCES__EXTRA"),
@@ -314,6 +312,13 @@ def test_a_variable_that_names_part_of_a_setting_is_an_error_and_the_hint_names_
 ) -> None:
     error = refusal(environment={variable: "x"})
     assert (str(error).partition(" is no setting")[0], error.hint) == (variable, hint)
+
+
+@pytest.mark.parametrize(
+    "word", ["NAME", "API_KEY", "TIMEOUT", "BACKEND", "RETRIES", "LEVEL", "UNIX", "EXTRA", "TLS", "FILE", "UNIX_SOCKET"]
+)
+def test_a_variable_of_another_program_is_passed_over(word: str) -> None:
+    assert load_settings(None, {}, {f"OBSERVER_{word}": "x"}) == Settings()
 
 
 @pytest.mark.parametrize("name", ["listn.port", "gatewayurl"])

@@ -92,9 +92,10 @@ class ConfigOptions:
         Parameter(name="--set", negative=(), n_tokens=1, help="Any setting, as NAME=VALUE; may be given again."),
     ] = ()
 
-    def load(self, environment: Mapping[str, str] = os.environ) -> Loaded:
+    def load(self, environment: Mapping[str, str] = os.environ, *, is_strict: bool = True) -> Loaded:
         """Read the settings anew, from all places.
 
+        :param is_strict: see `Places`.
         :raises ConfigInvalid: one cannot be used.
         """
         flags = {
@@ -103,8 +104,7 @@ class ConfigOptions:
             "listen.port": self.port,
             "listen.insecure_no_auth": self.insecure_no_auth,
         }
-        places = Places(flags=flags, assignments=self.assignments, environment=environment, file=self.config)
-        return read_settings(places)
+        return read_settings(Places(flags, self.assignments, environment, self.config, is_strict=is_strict))
 
 
 @Parameter(name="*")
@@ -126,7 +126,7 @@ class ApiOptions:
             return given
         # A unit's credentials are its program's, and who asks may be run by an agent's.
         environment = {name: text for name, text in os.environ.items() if name != "CREDENTIALS_DIRECTORY"}
-        return configured_address(options.load(environment).settings.listen)
+        return configured_address(options.load(environment, is_strict=False).settings.listen)
 
     def open(self, **patience: float) -> Api:
         """Give the daemon, ready to be asked, with ``patience_s``."""

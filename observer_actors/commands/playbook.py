@@ -162,7 +162,7 @@ def check(data_dir: Folder | None = None, *, config: Path | None = None, json: J
     """
     from observer_actors.commands._rebuild import rebuilt  # noqa: PLC0415 - the other commands need none of it
 
-    folder = ConfigOptions(config=config, data_dir=data_dir).load().settings.data_dir
+    folder = ConfigOptions(config=config, data_dir=data_dir).load(is_strict=False).settings.data_dir
     with LongWork("making the playbook anew", "ops") as progress:
         report = rebuilt(folder, progress)
     if json:

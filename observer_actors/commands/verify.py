@@ -37,7 +37,7 @@ def verify(
     config
         A TOML file with settings, as `serve` takes it.
     """
-    settings = ConfigOptions(config=config, data_dir=data_dir).load().settings
+    settings = ConfigOptions(config=config, data_dir=data_dir).load(is_strict=False).settings
     folder, window = settings.data_dir, settings.journal.dedup_window_ops
     if not may_look_into(folder):
         raise ConfigInvalid(f"{folder} is no data directory, or none that this user may look into", hint=NOT_HERE)

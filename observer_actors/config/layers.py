@@ -13,8 +13,8 @@ What stands further up beats what stands below:
 
 A name that is no setting is an error in each of them. The environment and the credentials are not ours alone: there, a
 name is an error when it looks very much like one of ours, or begins with the name of a section; of the variables with
-``OBSERVER_`` also one with two underscores, and one that is the last part of a setting's name, or begins it
-(``OBSERVER_TLS_KEY``, ``OBSERVER_TOKENS``).
+``OBSERVER_`` also one with two underscores, and one that is the last part of a setting's name and has several words
+(``OBSERVER_TLS_KEY``), or is ``OBSERVER_TOKENS``. One word alone (``OBSERVER_NAME``) may be anybody's.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ class Places:
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     file: Path | None = None
     system_file: Path = SYSTEM_FILE
+    is_strict: bool = True
+    """Whether a variable that is no setting is an error; who only asks or looks does not go by it."""
 
 
 def layers(places: Places) -> Iterator[Given]:
@@ -94,7 +96,7 @@ def layers(places: Places) -> Iterator[Given]:
     if places.file is not None:
         yield from _file(places.file)
     yield from _credentials(places.environment.get("CREDENTIALS_DIRECTORY", ""))
-    yield from _environment(places.environment)
+    yield from _environment(places.environment, is_strict=places.is_strict)
     for name, value in places.flags.items():
         if value is not None:
             yield Given(name, value, "--" + name.rpartition(".")[2].replace("_", "-"))
@@ -153,7 +155,7 @@ def _credential(file: Path) -> Iterator[Given]:
         yield Given(file.name, text, str(file), is_text=True)
 
 
-def _environment(environment: Mapping[str, str]) -> Iterator[Given]:
+def _environment(environment: Mapping[str, str], *, is_strict: bool) -> Iterator[Given]:
     """The variables with a name of their own first: the systematic name says more exactly what is meant."""
     for variable, name in ENVIRONMENT.items():
         if environment.get(variable) and not _is_of_kubernetes(variable, environment[variable]):
@@ -164,7 +166,7 @@ def _environment(environment: Mapping[str, str]) -> Iterator[Given]:
             continue
         if name in LEAVES:
             yield Given(name, text, variable, is_text=True)
-        elif not _is_of_kubernetes(variable, text) and (hint := _slip(variable, name)) is not None:
+        elif is_strict and not _is_of_kubernetes(variable, text) and (hint := _slip(variable, name)) is not None:
             raise ConfigInvalid(f"{variable} is no setting", hint=hint)
 
 
@@ -189,7 +191,8 @@ def _slip(variable: str, name: str) -> str | None:
     meant = [
         *get_close_matches(variable, _VARIABLES, 1, cutoff=NEAR_MISS),
         *(_variable(leaf) for leaf in (get_close_matches(name, LEAVES, 1) if "." in name else ())),
-        *(_variable(leaf) for leaf in LEAVES if f"{leaf.rpartition('.')[2]}_".startswith(f"{last}_")),
+        *(_variable(leaf) for leaf in LEAVES if "_" in last and leaf.rpartition(".")[2] == last),
+        *((_variable("auth.tokens_file"),) if last == "tokens" else ()),
     ]
     if meant:
         return f"did you mean {meant[0]}?"

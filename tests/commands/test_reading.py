@@ -392,6 +392,21 @@ def test_the_address_comes_from_the_environment_or_from_the_configuration(daemon
     assert (unknown.returncode, "give --url" in unknown.stderr) == (78, True)
 
 
+def test_a_variable_that_is_no_setting_stops_nobody_who_asks_looks_or_reports(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        here: dict[str, Any] = {
+            "OBSERVER_PORT": str(daemon.port),
+            "OBSERVER_MODEL": "somebody's",
+            "OBSERVER_LOG": "quiet",
+        }
+        assert typed("send", "--endpoint", "odd", **here).returncode == 0
+        assert typed_for_real("exec", "--endpoint", "odd", "--", "true", **here).returncode == 0
+        assert answered("stats", **here)["lifetime"]["total"] == 2
+    assert typed("verify", "--data-dir", str(tmp_path), **here).returncode == 0
+    refused = typed("config", "check", **here)
+    assert (refused.returncode, "OBSERVER_MODEL is no setting" in refused.stderr) == (78, True)
+
+
 # ------------------------------------------------------------------------------------------------------- tail
 
 
