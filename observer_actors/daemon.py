@@ -56,6 +56,7 @@ from observer_actors.journal import (
     Disk,
     PosixDisk,
     close_to_others,
+    linked_elsewhere,
     refuse_foreign,
     refuse_seeds_file,
 )
@@ -519,6 +520,9 @@ def _take_directory(stack: ExitStack, settings: Settings) -> DirectoryLock:
         _refuse_newer_format(data_dir)
         refuse_newer(data_dir / LEARNED_PATH)
         _close_to_others(data_dir)
+        if linked := linked_elsewhere(data_dir):
+            hint = "what is written to them changes them under the other name too: back up by copies"
+            logger("daemon").warning("shared_by_hard_link", paths=len(linked), first=linked[0], hint=hint)
     except DiskFailed as error:
         raise ConfigInvalid(f"data_dir: {data_dir} cannot be used: {error}", hint=error.hint) from error
     return lock

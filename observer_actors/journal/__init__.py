@@ -1,7 +1,7 @@
 """The journal: the durable log of every op, and the source of truth. `format` is its specification."""
 
 from observer_actors.journal.deduplication import Sifted
-from observer_actors.journal.directory import close_to_others, refuse_foreign
+from observer_actors.journal.directory import close_to_others, linked_elsewhere, refuse_foreign
 from observer_actors.journal.files import Disk, PosixDisk
 from observer_actors.journal.judging import Finding
 from observer_actors.journal.lock import DirectoryLock, directory_in_use
@@ -29,6 +29,7 @@ __all__ = [
     "compact",
     "directory_in_use",
     "forget_lost",
+    "linked_elsewhere",
     "look",
     "refuse_foreign",
     "refuse_seeds_file",

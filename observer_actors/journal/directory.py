@@ -31,8 +31,6 @@ _HINT: Final = (
     "the daemon keeps plain files and folders there, and follows no link but to the directory itself: move it away"
 )
 
-_LINKED: Final = "what is written to it would change the other as well: put a copy in its place"
-
 
 def refuse_foreign(data_dir: Path, *shared: Path, socket: str = "") -> None:
     """Refuse a directory in which a name leads elsewhere, or would hang who opens it.
@@ -50,14 +48,29 @@ def refuse_foreign(data_dir: Path, *shared: Path, socket: str = "") -> None:
         for path in chain(folders, _entries(paths), shared):  # a folder before what stands in it
             for found in _found(path):
                 mode = found.st_mode
-                if stat.S_ISREG(mode) and found.st_nlink > 1 and path.parent == paths.observer:
-                    raise ConfigInvalid(f"data_dir: {path} has another name, too (a hard link)", hint=_LINKED)
                 if stat.S_ISREG(mode) and path in folders:
                     raise ConfigInvalid(f"data_dir: {path} is a file, and must be a folder", hint=_HINT)
                 if stat.S_ISDIR(mode) and _is_file_of_ours(paths, path):
                     raise ConfigInvalid(f"data_dir: {path} is a folder, and must be a file", hint=_HINT)
                 if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or _is_socket(path, mode, socket)):
                     raise ConfigInvalid(f"data_dir: {path} is {_kind(mode)}", hint=_HINT)
+
+
+def linked_elsewhere(data_dir: Path) -> list[str]:
+    """Give the files directly in `_observer` that have another name (a hard link): some are written in place.
+
+    None of them is refused, for backups are made so; segments, which are not written again, do no harm.
+
+    :raises DiskFailed: they cannot be looked at.
+    """
+    paths = Paths(data_dir)
+    with translated("looking over the data directory"):
+        return [
+            str(path)
+            for path in _entries(paths)
+            for found in _found(path)
+            if path.parent == paths.observer and stat.S_ISREG(found.st_mode) and found.st_nlink > 1
+        ]
 
 
 class Closed(Struct, frozen=True):

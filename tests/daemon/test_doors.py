@@ -870,6 +870,19 @@ async def test_what_others_could_read_of_an_existing_directory_is_closed_to_them
     assert data.stat().st_mode & 0o777 == 0o750, "an operator may share it on purpose"
 
 
+async def test_a_snapshot_by_hard_links_is_told_of_and_refuses_nothing(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    async with running_daemon(data) as daemon:
+        await daemon.event(endpoint="a")
+        assert "shared_by_hard_link" not in [line["event"] for line in daemon.log]
+        assert await daemon.stop() == 0
+    shutil.copytree(data, tmp_path / "snapshot", copy_function=os.link)
+    async with running_daemon(data) as daemon:
+        said = await daemon.logged("shared_by_hard_link", level="warning")
+        assert Path(said["first"]).parent == data / "_observer"
+        assert (await daemon.event(endpoint="a"))["seq"] == 2
+
+
 async def test_what_cannot_be_closed_to_others_is_told_of_and_refuses_nothing(tmp_path: Path) -> None:
     """A file of another user in the daemon's directory: only that user may change its mode."""
     if os.geteuid() != 0:

@@ -23,6 +23,7 @@ from observer_actors.journal import (
     blocks,
     compact,
     directory_in_use,
+    linked_elsewhere,
     look,
     refuse_foreign,
     retain,
@@ -165,19 +166,20 @@ def test_a_link_to_whatever_it_be_is_refused(tmp_path: Path, name: str, make: Ca
         refuse_foreign(data, data / "_kb" / "outcomes.jsonl")
 
 
-def test_a_hard_link_is_refused_where_files_are_written_in_place(tmp_path: Path) -> None:
+def test_a_hard_link_is_told_of_where_files_are_written_in_place(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.write_text("somebody's\n")
+    assert linked_elsewhere(tmp_path / "none") == []
     for place in (Paths(tmp_path).raw(1), tmp_path / "_kb" / "outcomes.jsonl"):
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.hardlink_to(theirs)  # a backup may have these
-    refuse_foreign(tmp_path, tmp_path / "_kb" / "outcomes.jsonl")
-    for place in (Paths(tmp_path).active, Paths(tmp_path).lock, Paths(tmp_path).observer / "learned.sqlite3"):
         place.hardlink_to(theirs)
-        with pytest.raises(ConfigInvalid, match=rf"{place} has another name, too \(a hard link\)") as refused:
-            refuse_foreign(tmp_path)
-        assert "put a copy" in refused.value.hint
-        place.unlink()
+    (Paths(tmp_path).observer / "stats.json").write_text("{}")
+    assert linked_elsewhere(tmp_path) == []
+    written = (Paths(tmp_path).observer / "learned.sqlite3", Paths(tmp_path).active)
+    for place in written:
+        place.hardlink_to(theirs)
+    assert linked_elsewhere(tmp_path) == [str(place) for place in written]
+    refuse_foreign(tmp_path, tmp_path / "_kb" / "outcomes.jsonl")
 
 
 @pytest.mark.parametrize("place", ["active", "manifest", "lock", "raw", "compressed"])
