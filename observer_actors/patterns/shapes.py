@@ -106,7 +106,8 @@ _CLOSED_BY: Final = {"(": ")", "[": "]", "{": "}"}
 _WITHOUT_ANY: Final = 1
 """The version that had masks only for what its own words say; ``<any>`` is none of them."""
 READ_AS_TODAY: Final = 4
-"""The first version whose templates are read as ours, since it masked as we do."""
+"""The first version whose templates are read as they stand: it masked as we do, but for terminal colours and texts that
+say ``<num>`` themselves. Templates of those are not found again: the same errors found new groups, with other ids."""
 
 
 @dataclass(frozen=True, slots=True)
