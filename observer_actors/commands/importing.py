@@ -16,7 +16,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader, RawIOBase
 from pathlib import Path
 from typing import IO, Annotated, Any, ClassVar, Final, cast
@@ -50,6 +50,13 @@ class FileUnreadable(ObserverError):
     """The file cannot be read."""
 
     exit_code: ClassVar[int] = 66
+
+
+class ImportUnknown(ObserverError):
+    """The daemon's journal has nothing of what was imported before, and is not empty."""
+
+    title = "import unknown"
+    exit_code: ClassVar[int] = 65
 
 
 class Imported(msgspec.Struct):
@@ -202,13 +209,15 @@ class _Place:
     lines: int = 0
     tail: bytes = b""
     last_seq: int = 0
-    """Of the op that was acknowledged last; 0 for none."""
+    """Of the op that was acknowledged last, or a newer one; 0 for none."""
+    noted: _resume.Progressed = field(default_factory=_resume.Progressed)
+    """What was noted last."""
 
     def behind(self, lines: list[bytes], last_seq: int | None) -> _Place:
         """Give the place behind some more lines, and which op the last of them has become, if any."""
         size = sum(map(len, lines))
         tail = (self.tail + b"".join(lines))[-_resume.LOOKED_BACK_BYTES :]
-        return _Place(self.offset + size, self.lines + len(lines), tail, last_seq or self.last_seq)
+        return _Place(self.offset + size, self.lines + len(lines), tail, last_seq or self.last_seq, self.noted)
 
 
 def _import_file(daemon: Api, source: _Source, result: Imported, progress: LongWork, *, from_start: bool) -> None:
@@ -234,19 +243,35 @@ def _how_to_go_on(source: _Source, place: _Place) -> str:
 
 
 def _where_it_was(daemon: Api, source: _Source) -> _Place:
-    known = _resume.load(source.path, daemon.address)
-    tail = source.part(max(0, known.offset - _resume.LOOKED_BACK_BYTES), known.offset)
-    if not known.fits(tail):
+    """Give the newest place up to which the daemon's journal has the file.
+
+    :raises ImportUnknown: the file was imported, and nobody can tell what the journal has of it.
+    """
+    noted = _resume.load(source.path, daemon.address)
+    if not noted.fits(_tail(source, noted)):
         return _Place()
-    if not _has(daemon, known):
-        told(f"{source.path}: what was imported before is not in this daemon's journal; from the beginning")
-        return _Place()
-    return _Place(known.offset, known.lines, tail, known.last_seq)
+    last_seq = daemon.read(HealthAnswer, "/health").last_seq
+    for known in noted.places():
+        if _has(daemon, last_seq, known) and known.fits(tail := _tail(source, known)):
+            if known.offset < noted.offset:
+                told(f"{source.path}: the daemon's journal is an older copy; on from line {known.lines + 1:,}")
+            return _Place(known.offset, known.lines, tail, known.last_seq, known)
+    if last_seq:
+        raise ImportUnknown(
+            f"{source.path}: what was imported before is not in this daemon's journal, which has other ops",
+            hint="is it the right daemon? `--from-start` imports the file from its beginning",
+        )
+    told(f"{source.path}: what was imported before is not in this daemon's journal; from the beginning")
+    return _Place()
 
 
-def _has(daemon: Api, known: _resume.Progressed) -> bool:
-    """Tell whether the daemon has what was imported; as far as it lets us see that."""
-    if daemon.read(HealthAnswer, "/health").last_seq < known.last_seq:
+def _tail(source: _Source, known: _resume.Progressed) -> bytes:
+    return source.part(max(0, known.offset - _resume.LOOKED_BACK_BYTES), known.offset)
+
+
+def _has(daemon: Api, last_seq: int, known: _resume.Progressed) -> bool:
+    """Tell whether the daemon, whose journal ends at `last_seq`, has what was imported; as far as it lets us see."""
+    if last_seq < known.last_seq:
         return False
     return not known.recorded_at or _recorded_at(daemon, known.last_seq) in ("", known.recorded_at)
 
@@ -264,7 +289,8 @@ def _note(daemon: Api, source: _Source, place: _Place) -> None:
     progressed = _resume.Progressed(
         place.offset, place.lines, _resume.checksum(place.tail), place.last_seq, recorded_at
     )
-    _resume.save(source.path, daemon.address, progressed)
+    place.noted = progressed.behind(place.noted)
+    _resume.save(source.path, daemon.address, place.noted)
 
 
 def _without_torn_end(lines: list[bytes], source: _Source) -> list[bytes]:
@@ -291,6 +317,8 @@ def _send(daemon: Api, source: _Source, lines: list[bytes], place: _Place, resul
     result.accepted += answer.accepted
     result.duplicates += answer.duplicates
     _tell_rejected(source, answer, place.lines, result)
+    if answer.last_seq is None and answer.duplicates:  # somewhere in the journal: one without its end may not have them
+        return daemon.read(HealthAnswer, "/health").last_seq
     return answer.last_seq
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -16,6 +18,7 @@ import pytest
 import trio
 
 from observer_actors.commands import importing
+from observer_actors.commands._resume import PLACES_MAX, Progressed
 from observer_actors.commands._screen import LongWork
 from tests.commands.typed import COMMAND, answered, environment, typed
 from tests.daemon.served import Served, served
@@ -51,6 +54,10 @@ def imported(daemon: Served, *arguments: str, stdin: str = "", cwd: Path | None 
     return answered("import", *arguments, "--url", daemon.url, stdin=stdin, cwd=cwd)
 
 
+def imported_with(daemon: Served, state: Path, *arguments: str) -> Any:
+    return answered("import", *arguments, "--url", daemon.url, XDG_STATE_HOME=str(state))
+
+
 def test_lines_come_in_order_with_their_own_times_and_once(fresh: Served, tmp_path: Path) -> None:
     file = tmp_path / "ops.jsonl"
     file.write_text("\n".join([SEEDS_LINE, "", *events(11_000)]) + "\n")
@@ -84,21 +91,76 @@ def test_a_file_that_grew_is_gone_on_with_and_one_that_was_replaced_is_begun_ane
     assert imported(fresh, str(file)) == {"lines": 5, "accepted": 5, "duplicates": 0, "rejected": 0, "resumed_lines": 0}
 
 
-def test_another_journal_at_the_same_address_gets_the_file_from_its_beginning(tmp_path: Path) -> None:
+def test_an_empty_journal_at_the_same_address_gets_the_file_from_its_beginning(tmp_path: Path) -> None:
     file = tmp_path / "ops.jsonl"
     file.write_text("\n".join(events(5)) + "\n")
     with served(tmp_path / "drill") as drill:
         imported(drill, str(file))
     file.write_text("\n".join(events(6)) + "\n")
-    for name, before in (("empty", 0), ("in use", 9)):  # the second has an op of that seq, and it is another's
+    with served(tmp_path / "empty", port=drill.port) as daemon:
+        ended = typed("import", str(file), "--url", daemon.url)
+        assert (ended.returncode, ended.stdout) == (0, "6 ops are in\n")
+        assert f"{file}: what was imported before is not in this daemon's journal" in ended.stderr
+        assert imported(daemon, str(file))["resumed_lines"] == 6
+
+
+@pytest.mark.parametrize("again", [(), ("--from-start",)], ids=["new", "known"])
+def test_another_journal_that_is_in_use_gets_the_file_only_when_told_so(tmp_path: Path, again: tuple[str, ...]) -> None:
+    file = tmp_path / "ops.jsonl"
+    file.write_text("\n".join(events(5)) + "\n")
+    with served(tmp_path / "drill") as drill:
+        imported(drill, str(file))
+        assert imported(drill, str(file), *again)["duplicates"] == 5 * len(again)
+    for name, before in (("short", 2), ("long", 9)):  # the second has an op of that seq, and it is another's
         with served(tmp_path / name, port=drill.port) as daemon:
             for _ in range(before):
                 daemon.event(endpoint="live")
             ended = typed("import", str(file), "--url", daemon.url)
-            assert (ended.returncode, ended.stdout) == (0, "6 ops are in\n")
-            assert f"{file}: what was imported before is not in this daemon's journal" in ended.stderr
-            assert len(stored(daemon)) == before + 6
-            assert imported(daemon, str(file))["resumed_lines"] == 6
+            assert (ended.returncode, ended.stdout, "--from-start" in ended.stderr) == (65, "", True), ended
+            assert len(stored(daemon)) == before
+            assert imported(daemon, str(file), "--from-start")["accepted"] == 5
+            assert imported(daemon, str(file))["resumed_lines"] == 5
+
+
+def test_an_older_copy_of_the_journal_gets_what_it_has_not(tmp_path: Path) -> None:
+    data, file, config = tmp_path / "data", tmp_path / "ops.jsonl", "[journal]\ndedup_window_ops = 1_000\n"
+    file.write_text("\n".join(events(11_000)) + "\n")
+    with served(data, config) as daemon:
+        imported(daemon, str(file))
+    shutil.copytree(data / "_observer", tmp_path / "copy")
+    file.write_text("\n".join(events(12_500)) + "\n")
+    with served(data, config, port=daemon.port) as daemon:
+        assert imported(daemon, str(file))["resumed_lines"] == 11_000
+    shutil.rmtree(data / "_observer")
+    shutil.copytree(tmp_path / "copy", data / "_observer")
+    with served(data, config, port=daemon.port) as daemon:
+        daemon.event(endpoint="live")
+        ended = typed("import", str(file), "--url", daemon.url)
+        assert (ended.returncode, ended.stdout) == (0, "1,500 ops are in, 11,000 lines had been imported before\n")
+        assert "the daemon's journal is an older copy; on from line 11,001" in ended.stderr
+        ops = [op["input_summary"] for op in stored(daemon) if op["endpoint"] == "i"]
+        assert ops == [str(number) for number in range(12_500)]
+
+
+def test_a_note_without_earlier_places_is_gone_on_with(fresh: Served, tmp_path: Path) -> None:
+    file, state = tmp_path / "ops.jsonl", tmp_path / "state"
+    file.write_text("\n".join(events(5)) + "\n")
+    assert imported_with(fresh, state, str(file))["accepted"] == 5
+    (note,) = state.rglob("*.json")
+    noted = json.loads(note.read_text())
+    del noted["earlier"]
+    note.write_text(json.dumps(noted))
+    assert imported_with(fresh, state, str(file))["resumed_lines"] == 5
+
+
+def test_of_many_places_some_are_kept_the_closer_the_newer() -> None:
+    noted = Progressed()
+    for seq in [5, 5, *range(10, 20_001, 10)]:
+        noted = Progressed(seq, checksum="c", last_seq=seq).behind(noted)
+    kept = [place.last_seq for place in noted.places()]
+    assert (len(kept), kept[:3], kept[-1]) == (PLACES_MAX, [20_000, 19_990, 19_980], 5)
+    assert all(newer - older <= (20_000 - older) / 2 for newer, older in pairwise(kept[1:]))
+    assert [len(place.earlier) for place in noted.places()] == list(reversed(range(PLACES_MAX)))
 
 
 def test_who_may_only_report_can_go_on_with_an_import_too(tmp_path: Path) -> None:
