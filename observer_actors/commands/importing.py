@@ -2,9 +2,9 @@
 
 A batch of lines is sent and acknowledged, then the place behind it is noted, then the next. Between the two a crash may
 fall; so each line that has no id gets one, made from its place, its bytes, and what tells its log from others. That is
-the first line, which stays the same when a log grows, is moved or compressed. But lines without a time of their own may
-be the same in two logs: of these it is the file's path. The batch that is sent again is then recognised, as long as the
-daemon knows the ids.
+how the log begins, its first 4 KiB, which stay the same when it grows, is moved or compressed. But a shorter log may
+begin as another does, and lines without a time of their own may be the same in two logs: of these it is the file's
+path. The batch that is sent again is then recognised, as long as the daemon knows the ids.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from io import BufferedReader, RawIOBase
+from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
 from typing import IO, Annotated, Any, ClassVar, Final, cast
 from uuid import uuid4
@@ -41,6 +41,8 @@ BATCH_LINES: Final = 5_000
 TOO_LARGE: Final = 413
 SHOWN_ERRORS_MAX: Final = 20
 STDIN: Final = Path("-")
+BEGINNING_BYTES: Final = 4_096
+"""What tells a log from others: several lines, which two logs that begin in the same second hardly have in common."""
 GZIP_BEGINS: Final = b"\x1f"
 """So does no JSON (RFC 1952, 2.3.1)."""
 EXIT_REJECTED: Final = 1
@@ -83,7 +85,9 @@ def import_(
     gone on with. Lines that cannot be taken are named, and the status is then 1.
 
     No line is stored twice, wherever its file lies now, as long as it is one of the newest 100,000 operations
-    (`journal.dedup_window_ops`). Of lines that have neither `id` nor `timestamp` this is true of the same file alone.
+    (`journal.dedup_window_ops`). Of lines that have neither `id` nor `timestamp`, and of those without `id` of a log
+    that was shorter than 4 KiB when it was imported, this is true of the same file alone, and of the latter no more
+    once it has grown beyond that and is read from its beginning.
 
     Example: observer-actors import old/ops.jsonl
 
@@ -121,7 +125,7 @@ class _Source:
         """What tells a line without a time from one with the same bytes at the same place of another file."""
         self.log = b""
         """The same for a line that has a time."""
-        self._ahead = b""
+        self._ahead = BytesIO()
         self._is_gzip = False
 
     def begin(self) -> None:
@@ -131,10 +135,11 @@ class _Source:
             raise FileUnreadable(f"cannot read {self.path}: it is a pipe, and no file", hint=hint)
         with self._told():
             self._is_gzip = self._stored.peek(1).startswith(GZIP_BEGINS)
-        if self._is_gzip:
-            self.stream = cast("IO[bytes]", gzip.GzipFile(fileobj=self._stored))
-        self._ahead = self._line()
-        self.log = _digest(self._ahead)
+            if self._is_gzip:
+                self.stream = cast("IO[bytes]", gzip.GzipFile(fileobj=self._stored))
+            begins = self.stream.read(BEGINNING_BYTES)
+            self._ahead = BytesIO(begins + self.stream.readline())
+        self.log = _which_log(begins, begins.partition(b"\n")[0], self.name)
 
     @property
     def size(self) -> int:
@@ -156,7 +161,7 @@ class _Source:
     def batches(self, offset: int) -> Iterator[list[bytes]]:
         """Give the lines from an offset on, in batches; the last line may have no end."""
         if not self.is_stdin:
-            self._ahead = b""
+            self._ahead = BytesIO()
             with self._told():
                 self.stream.seek(offset)
         while lines := self._some_lines():
@@ -171,9 +176,8 @@ class _Source:
         return lines
 
     def _line(self) -> bytes:
-        line, self._ahead = self._ahead, b""
         with self._told():
-            return line or self.stream.readline()
+            return self._ahead.readline() or self.stream.readline()
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -369,17 +373,25 @@ def _with_ids(lines: list[bytes], source: _Source, offset: int) -> bytes:
 
 
 def _array_with_ids(body: bytes, source: _Source, offset: int) -> bytes:
-    """Do so in a JSON array, which the daemon takes as well. Its first item tells it from others, as a line does."""
+    """Do so in a JSON array, which the daemon takes as well. How its items begin tells it from others."""
     try:
         items = [bytes(item) for item in _array_decoder.decode(body)]
     except UNREADABLE:
         return body
-    log = _digest(items[0]) if items else b""
+    log = _which_log(b",".join(items), items[0], source.name) if items else b""
     return b"[%b]" % b",".join(_with_id(item, log, source.name, offset + place) for place, item in enumerate(items))
 
 
-def _digest(line: bytes) -> bytes:
-    return hashlib.blake2b(line.rstrip(), digest_size=12).digest()
+def _which_log(begins: bytes, first: bytes, name: bytes) -> bytes:
+    """Tell a log from others by how it begins; a short one by its first line, and the name of its file."""
+    if len(begins) >= BEGINNING_BYTES:
+        return _digest(begins[:BEGINNING_BYTES])
+    return _digest(b"%b\0%b" % (name, first))
+
+
+def _digest(what: bytes) -> bytes:
+    """Hash it; whether a line has its newline yet makes no difference."""
+    return hashlib.blake2b(what.rstrip(), digest_size=12).digest()
 
 
 def _with_id(line: bytes, log: bytes, name: bytes, offset: int) -> bytes:

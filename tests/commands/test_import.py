@@ -236,21 +236,40 @@ def test_a_log_is_known_again_wherever_it_lies_and_is_told_from_one_that_begins_
     folder, moved = tmp_path / "logs", tmp_path / "logs" / "a.jsonl.1"
     folder.mkdir()
     file = folder / "a.jsonl"
-    lines = events(3, timestamp="2026-11-22T10:00:00.123Z")
-    file.write_text("\n".join(lines[:2]))
-    assert imported(fresh, str(file))["accepted"] == 2
+    lines = events(3, timestamp="2026-11-22T10:00:00.123Z", output_summary="x" * 2_000)
+    file.write_text("\n".join(lines))
+    assert imported(fresh, str(file))["accepted"] == 3
+    lines += events(1, timestamp="2026-11-22T10:00:01Z")
     file.write_text("\n".join(lines) + "\n")
     again = imported(fresh, "logs/../logs/a.jsonl", "--from-start", cwd=tmp_path)
-    assert (again["accepted"], again["duplicates"]) == (3, 2), "also one that had no newline yet"
+    assert (again["accepted"], again["duplicates"]) == (4, 3), "also one that had no newline yet"
     packed = folder / "a.old"
     packed.write_bytes(gzip.compress(file.read_bytes()))
     file.rename(moved)
     for given in (moved, packed):
-        assert imported(fresh, str(given))["duplicates"] == 3
-    assert imported(fresh, "-", stdin=moved.read_text())["duplicates"] == 3
+        assert imported(fresh, str(given))["duplicates"] == 4
+    assert imported(fresh, "-", stdin=moved.read_text())["duplicates"] == 4
     file.write_text("\n".join([lines[0], lines[2], lines[1]]) + "\n")
-    assert imported(fresh, str(file))["duplicates"] == 1
-    assert [op["input_summary"] for op in stored(fresh)] == ["0", "1", "2", "2", "1"]
+    assert imported(fresh, str(file))["duplicates"] == 0
+    assert [op["input_summary"] for op in stored(fresh)] == ["0", "1", "2", "0", "0", "2", "1"]
+
+
+def test_two_short_logs_that_begin_with_the_same_lines_both_come_in(fresh: Served, tmp_path: Path) -> None:
+    for ending in ("jsonl", "json"):
+        for name in ("a", "b"):
+            file, lines = tmp_path / f"{name}.{ending}", events(3, timestamp="2026-11-22T10:00:00Z", source=name)
+            lines[:2] = events(2, timestamp="2026-11-22T10:00:00Z")
+            file.write_text("".join(f"{line}\n" for line in lines) if ending == "jsonl" else f"[{','.join(lines)}]")
+            assert imported(fresh, str(file))["duplicates"] == 0
+            assert imported(fresh, str(file), "--from-start")["duplicates"] == 3
+
+
+def test_two_long_arrays_are_told_from_each_other_by_how_they_begin(fresh: Served, tmp_path: Path) -> None:
+    first = events(1, timestamp="2026-11-22T10:00:00Z")
+    for name, text, known in (("a", "a", 0), ("b", "b", 0), ("moved", "b", 3)):
+        lines = [*first, *events(2, timestamp="2026-11-22T10:00:00Z", output_summary=text * 2_500)]
+        (tmp_path / name).write_text(f"[{','.join(lines)}]")
+        assert imported(fresh, str(tmp_path / name))["duplicates"] == known
 
 
 def test_lines_without_a_time_are_known_by_their_file(fresh: Served, tmp_path: Path) -> None:
