@@ -97,7 +97,7 @@ def _write(stream: IO[bytes], filters: Filters, api: ApiOptions, *, as_csv: bool
             stream.write(_rows(page.ops) if as_csv else _lines(body))
             count += len(page.ops)
             for op in page.ops:
-                if op.seq > behind + 1:
+                if op.seq > behind + 1 and not filters.by_content:  # with those nearly every op would have a gap
                     gaps.append(range(behind + 1, op.seq))
                 behind = op.seq
             progress(behind, last_seq)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import io
@@ -11,6 +12,7 @@ import signal
 import socket
 import stat
 import subprocess
+import tracemalloc
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,9 @@ from typing import Any, Final
 
 import pytest
 
+from observer_actors.commands import export as exporting
+from observer_actors.commands._filters import Filters
+from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._output import written
 from observer_actors.commands._screen import compact, say_more
 from observer_actors.commands._sse import Message, messages
@@ -224,6 +229,32 @@ def test_an_export_says_how_many_ops_are_missing_and_keeps_the_others(tmp_path: 
         assert (to_stdout.returncode, f"{missing} ops" in to_stdout.stderr) == (1, 21 in left), "or one fewer"
         assert typed("export", "--after-seq", "41", "--url", daemon.url).returncode == 0
         assert typed("export", "--source", "mcp", "--url", daemon.url).returncode == 0, "nobody can tell"
+
+
+class HeldWhenWritten(io.BytesIO):
+    """Counts what the module that writes to it holds in memory at its last write."""
+
+    blocks = 0
+
+    def write(self, data: Any, /) -> int:
+        snapshot = tracemalloc.take_snapshot()
+        (held,) = snapshot.filter_traces([tracemalloc.Filter(True, exporting.__file__)]).statistics("filename")
+        self.blocks = held.count
+        return super().write(data)
+
+
+def test_an_export_with_filters_holds_nothing_of_the_ops_that_do_not_fit(tmp_path: Path) -> None:
+    with served(tmp_path / "data") as daemon:
+        daemon.events(*({"endpoint": ("a", "b")[number % 2]} for number in range(4_000)))
+        stream = HeldWhenWritten()
+        tracemalloc.start()
+        try:
+            with contextlib.redirect_stdout(io.TextIOWrapper(stream)):
+                exporting.export(Filters(endpoint="a"), ApiOptions(url=daemon.url))
+                assert stream.getvalue().count(b"\n") == 2_000
+        finally:
+            tracemalloc.stop()
+        assert 0 < stream.blocks < 500
 
 
 def test_what_retention_has_deleted_is_not_missing_from_an_export(tmp_path: Path) -> None:
