@@ -124,6 +124,8 @@ def _run(command: tuple[str, ...]) -> Outcome:
             process = _started(command, tee)
         except OSError as error:
             told(f"observer-actors: {command[0]}: {error.strerror}")
+            if tee is not None:
+                tee.last_line()  # it has ended, and is waited for
             status = EXIT_NOT_FOUND if isinstance(error, FileNotFoundError) else EXIT_NOT_EXECUTABLE
             return Outcome(status, time.monotonic() - began, error.strerror or "")
         signals.go_to(process)
