@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-import os
-import signal
 import socket
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
-from time import monotonic_ns
-from typing import Final
+from typing import Final, TypeVar
 
 import httpx
 import trio
@@ -41,35 +36,26 @@ from observer_actors.actors.stats import StatsKeeper
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.actors.tail import Tail
 from observer_actors.addresses import without_password
-from observer_actors.config import changed_files, digests_of, is_for_all, reload_settings
-from observer_actors.errors import ConfigInvalid, DiskFailed, GatewayRequired
-from observer_actors.event import EventDecoder
+from observer_actors.data_dir import take_directory
+from observer_actors.errors import ConfigInvalid, GatewayRequired
 from observer_actors.http.advice import answer_advice
 from observer_actors.http.app import create_app
 from observer_actors.http.guard import Guard
 from observer_actors.http.intake import Intake
-from observer_actors.http.listeners import address_of, serving_sockets, tls_context
+from observer_actors.http.listeners import address_of, serving_sockets
 from observer_actors.http.server import IngestServer, files_max
 from observer_actors.http.views import Readiness, Views
-from observer_actors.journal import (
-    DirectoryLock,
-    Disk,
-    PosixDisk,
-    close_to_others,
-    linked_elsewhere,
-    refuse_foreign,
-    refuse_seeds_file,
-)
-from observer_actors.journal.format import UNREADABLE, Paths, decode_manifest
-from observer_actors.kb import OutcomesIndex, outcomes_path
+from observer_actors.in_force import InForce, api_key, check_files, read_at_start
+from observer_actors.journal import Disk, PosixDisk
+from observer_actors.journal.format import Paths
+from observer_actors.kb import OutcomesIndex
 from observer_actors.logs import log_lifecycle, logger, set_level
 from observer_actors.mcp import Mount
 from observer_actors.models import ChatModel, LakehouseModel, OllamaModel, OpenAIModel
-from observer_actors.notify import Notifier, keep_notified
 from observer_actors.playbook import Corroboration
 from observer_actors.secrets import compiled_secrets
 from observer_actors.settings import Settings
-from observer_actors.store import LEARNED_PATH, Shelf, refuse_newer
+from observer_actors.store import Shelf
 from observer_actors.supervision import (
     ChildSpec,
     Events,
@@ -80,16 +66,14 @@ from observer_actors.supervision import (
     Strategy,
     Supervisor,
 )
-from observer_actors.tokens import Tokens, TokensInvalid
+
+T = TypeVar("T")
 
 SUBMISSIONS_MAX: Final = 10_000
 """Submissions in the persister's mailbox; ops and bytes are bounded by admission."""
 RELOAD_S: Final = 3.0
 HARD_EXIT_S: Final = 5.0
 """Beyond the sum of the stop budgets: whatever still runs then cannot be cancelled, and the process ends."""
-GC_THRESHOLDS: Final = (700, 3, 3_000)
-"""Of the three generations; Python's own are 700, 10 and 10."""
-EXIT_HARD: Final = 70
 CLOSE_S: Final = 1.0
 ROOT_POLICY: Final = RestartPolicy(intensity=2, window_s=600.0, backoff_first_s=1.0, backoff_max_s=10.0)
 """A branch whose own patience is exhausted is started anew twice in ten minutes; after that a new process is better."""
@@ -112,15 +96,13 @@ class Daemon:
         around: Surroundings | None = None,
         on_step: Callable[[str, str], None] = lambda _name, _step: None,
     ) -> None:
-        self.settings = settings
+        self._in_force = InForce.of(settings)
         self.addresses = [address_of(listener, tls=bool(settings.listen.tls_cert)) for listener in listeners]
         self.events = Events(log_lifecycle)
         self.life = Life("root", 1, on_progress=lambda: None, on_step=on_step)
         self._on_step = on_step
-        self._decoder = _decoder(settings)
-        self._guard = _guard(settings)
-        self._digests = digests_of(settings)
-        self._reloading = trio.CapacityLimiter(1)
+        self._reading = defaultdict[str, trio.CapacityLimiter](lambda: trio.CapacityLimiter(1))
+        """What a reload reads, one thread each: one that hangs keeps no other waiting."""
         self._around = around or Surroundings()
         self._disk = disk or PosixDisk(is_ours=self._around.is_ours)
         self._build(listeners, disk)
@@ -148,36 +130,41 @@ class Daemon:
         """Begin to drain; again is harmless."""
         self.life.stopping.set()
 
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+        return self._in_force.settings
+
     async def reload(self, load: Callable[[], Settings]) -> tuple[list[str], list[str]]:
         """Put new settings in force where that can be done; give the names of what changed, and of what waits.
 
-        A setting that names a file is among them too when the file is another than the one in use. A file that only a
-        restart reads, and that cannot be used, is told of and waits too: it must not keep a revoked token valid.
+        See `InForce.renewed`. A file that only a restart reads, and that cannot be used, is told of and waits too: it
+        must not keep a revoked token valid.
 
         :param load: reads them; in a thread, for a file may hang.
         :raises ConfigInvalid: they or the tokens cannot be used, or were not read within `RELOAD_S`: those in force
             stay.
         """
 
-        def read() -> tuple[Settings, list[str], list[str], EventDecoder, Guard, Mapping[str, bytes]]:
-            new = load()
-            settings, now, later = reload_settings(self.settings, new)
-            decoder, guard = _decoder(settings), _guard(settings)
-            unusable = _unusable_files(new)
-            for name, error in unusable.items():
+        def renew() -> tuple[Settings, tuple[InForce, list[str], list[str]]]:
+            wanted = load()
+            return wanted, self._in_force.renewed(wanted)
+
+        wanted, (self._in_force, now, later) = await self._read("settings", renew)
+        set_level(self.settings.log.level)
+        for name, read in read_at_start(wanted).items():
+            try:
+                await self._read(name, read)
+            except ConfigInvalid as error:
                 hint = error.hint or "mend it: the next start reads it"
                 logger("daemon").error("reload_incomplete", setting=name, error=str(error), hint=hint)
-            return settings, now, [*later, *unusable], decoder, guard, digests_of(settings)
+                later.append(name)
+        return now, list(dict.fromkeys(later))
 
+    async def _read(self, what: str, read: Callable[[], T]) -> T:
+        """Read in a thread, which is left to itself after `RELOAD_S`: files may be pipes, and disks may hang."""
         with trio.move_on_after(RELOAD_S):
-            settings, now, later, decoder, guard, digests = await self._around.in_thread(
-                read, limiter=self._reloading, abandon_on_cancel=True
-            )
-            self.settings, self._decoder, self._guard = settings, decoder, guard  # all, or none
-            set_level(settings.log.level)
-            reread, waiting = changed_files(self._digests, digests)
-            self._digests = {**self._digests, **{name: digests[name] for name in reread}}
-            return [*now, *reread], list(dict.fromkeys([*later, *waiting]))
+            return await self._around.in_thread(read, limiter=self._reading[what], abandon_on_cancel=True)
         raise ConfigInvalid(f"not read within {RELOAD_S:g} s", hint="a file is a pipe, or on a disk that hangs")
 
     def readiness(self) -> Readiness:
@@ -326,7 +313,7 @@ class Daemon:
         settings = self.settings
         self.intake = Intake(
             self.admission,
-            lambda: self._decoder,
+            lambda: self._in_force.decoder,
             settings.listen,
             wait_s=settings.admission.wait_seconds_max,
             ring_size=self.ring.size,
@@ -334,11 +321,17 @@ class Daemon:
             around=self._around,
         )
         self.views = self._views()
+
+        def guard() -> Guard:
+            return self._in_force.guard
+
         self.ingest = IngestServer(
             self.intake,
-            Mount(create_app(self.views), lambda: self._guard, seconds_max=settings.listen.request_seconds_max),
+            Mount(
+                create_app(self.views), lambda: self._in_force.guard, seconds_max=settings.listen.request_seconds_max
+            ),
             listeners,
-            lambda: self._guard,
+            lambda: self._in_force.guard,
             settings.listen,
             advise=partial(answer_advice, self.views),
             wait_s=settings.admission.wait_seconds_max,
@@ -356,7 +349,7 @@ class Daemon:
         elif settings.backend == "ollama":
             model = OllamaModel(self._model_client, settings)
         else:
-            model = OpenAIModel(self._model_client, settings, api_key=_api_key(settings.api_key_file))
+            model = OpenAIModel(self._model_client, settings, api_key=api_key(settings.api_key_file))
         return Consultant(
             model,
             settings,
@@ -457,33 +450,6 @@ class Daemon:
         )
 
 
-def _guard(settings: Settings) -> Guard:
-    return Guard(settings.listen.hosts, read_tokens(settings.auth.tokens_file) if settings.auth.tokens_file else None)
-
-
-def read_tokens(path: str) -> Tokens:
-    """Read the file of tokens.
-
-    :raises ConfigInvalid: it cannot be read, or a line of it.
-    """
-    try:
-        if is_for_all(Path(path)):
-            logger("daemon").warning("tokens_exposed", file=path, hint="every user may read it: chmod o= it")
-        return Tokens.read(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, TokensInvalid) as error:
-        hint = error.hint if isinstance(error, TokensInvalid) else "one line each: NAME SCOPES TOKEN"
-        raise ConfigInvalid(f"auth.tokens_file: {path}: {error}", hint=hint) from error
-
-
-def _decoder(settings: Settings) -> EventDecoder:
-    return EventDecoder(
-        settings.sources.extra,
-        compiled_secrets(settings.secrets.extra),
-        fields_max=settings.listen.fields_max,
-        depth_max=settings.listen.depth_max,
-    )
-
-
 @contextmanager
 def open_daemon(settings: Settings) -> Iterator[Daemon]:
     """Take the data directory and the address, and make a daemon that is ready to run.
@@ -494,7 +460,7 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
     :raises AddressUnavailable: cannot listen.
     """
     with ExitStack() as stack:
-        lock = _take_directory(stack, settings)
+        lock = take_directory(stack, settings)
         check_files(settings)  # here, where it ends the process, and not in an actor, which would be restarted
         files_max()  # likewise
         sockets = serving_sockets(settings.listen, needs_token=bool(settings.auth.tokens_file))
@@ -510,37 +476,6 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
         yield daemon
 
 
-def _take_directory(stack: ExitStack, settings: Settings) -> DirectoryLock:
-    """Look it over, lock it, and look into it: before the tree is started, for no restart of an actor would help."""
-    data_dir = settings.data_dir
-    try:
-        refuse_foreign(data_dir, outcomes_path(data_dir), socket=settings.listen.unix)
-        refuse_seeds_file(PosixDisk(), data_dir)  # before the lock, which would be a file beside it
-        lock = stack.enter_context(DirectoryLock(data_dir))
-        _refuse_newer_format(data_dir)
-        refuse_newer(data_dir / LEARNED_PATH)
-        _close_to_others(data_dir)
-        if linked := linked_elsewhere(data_dir):
-            hint = "what is written to them changes them under the other name too: back up by copies"
-            logger("daemon").warning("shared_by_hard_link", paths=len(linked), first=linked[0], hint=hint)
-    except DiskFailed as error:
-        raise ConfigInvalid(f"data_dir: {data_dir} cannot be used: {error}", hint=error.hint) from error
-    return lock
-
-
-def _close_to_others(data_dir: Path) -> None:
-    """See that no other user may look into what is ours, and say what had to be done, or could not be."""
-    log, found = logger("daemon"), close_to_others(data_dir)
-    if found.closed:
-        hint = "other users may have read them"
-        log.warning("modes_tightened", paths=len(found.closed), first=found.closed[0], hint=hint)
-    if found.open:
-        hint = "other users may look into them: chmod go= them, as their owner"
-        log.warning("modes_open", paths=len(found.open), first=found.open[0], hint=hint)
-    if found.is_directory_open:
-        log.warning("data_dir_open", hint=f"if other users have no business there: chmod go= {data_dir.absolute()}")
-
-
 async def start_observer(
     settings: Settings | None = None, *, task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED
 ) -> None:
@@ -550,142 +485,12 @@ async def start_observer(
     ``daemon.stop()`` drains. Raises what `open_daemon` and `Daemon.run` do.
     """
     settings = settings or Settings()
-    await _require_gateway(settings)
+    await require_gateway(settings)
     with open_daemon(settings) as daemon:
         await daemon.run(task_status=task_status)
 
 
-async def serve_until_signalled(settings: Settings, load: Callable[[], Settings]) -> None:
-    """Run the daemon of this process: SIGTERM and SIGINT drain, SIGHUP reloads.
-
-    :param load: reads the settings again, from where they came.
-    """
-    notifier = Notifier()
-    # The receiver stays open until the very end: leaving it gives the signals their deadly default back, and a second
-    # SIGTERM would cut the drain short.
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        if not await _gateway_answers(signals, settings):
-            return
-        with open_daemon(settings) as daemon:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_obey, signals, daemon, load, notifier)
-                nursery.start_soon(keep_notified, notifier, daemon)
-                nursery.start_soon(_spare_what_stays, daemon)
-                await daemon.run()
-                nursery.cancel_scope.cancel()
-        logger("daemon").info("stopped", last_seq=daemon.commits.last_seq)
-
-
-async def _gateway_answers(signals: AsyncIterator[int], settings: Settings) -> bool:
-    """Wait for a gateway that is required; False when a signal says meanwhile that the process is to end.
-
-    :raises GatewayRequired: as of `_require_gateway`.
-    """
-    refused: GatewayRequired | None = None
-    is_told = trio.Event()
-
-    async def heed() -> None:
-        async for number in signals:
-            if number != signal.SIGHUP:
-                is_told.set()
-                waiting.cancel_scope.cancel()
-
-    async with trio.open_nursery() as waiting:
-        waiting.start_soon(heed)
-        try:
-            await _require_gateway(settings)
-        except GatewayRequired as error:  # as it is, and not in a group
-            refused = error
-        waiting.cancel_scope.cancel()
-    if refused is not None:
-        raise refused
-    return not is_told.is_set()
-
-
-async def _spare_what_stays(daemon: Daemon) -> None:
-    """Keep the search for garbage short, since everything stops for it.
-
-    What was there when we were ready is left out of it (50 ms), and all that is there now is searched a hundred times
-    as seldom (15 ms each time, every few seconds under load); what has just been made, more often and so for less.
-    """
-    await daemon.life.wait_ready()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-
-
-async def _obey(signals: AsyncIterator[int], daemon: Daemon, load: Callable[[], Settings], notifier: Notifier) -> None:
-    async for number in signals:
-        if number == signal.SIGHUP:
-            notifier.send(RELOADING="1", MONOTONIC_USEC=str(monotonic_ns() // 1_000))
-            await _reload(daemon, load)
-            notifier.send(READY="1")
-        elif daemon.life.stopping.is_set():
-            logger("daemon").info("stopping_already", signal=signal.Signals(number).name)
-        else:
-            _exit_hard_after(daemon.stop_seconds_max + HARD_EXIT_S)
-            logger("daemon").info("stopping", signal=signal.Signals(number).name)
-            notifier.send(STOPPING="1", STATUS="draining")
-            daemon.stop()
-
-
-async def _reload(daemon: Daemon, load: Callable[[], Settings]) -> None:
-    log = logger("daemon")
-    try:
-        now, later = await daemon.reload(load)
-    except ConfigInvalid as error:
-        log.error("reload_failed", error=str(error), hint="the settings in force stay")  # noqa: TRY400 - no defect
-        return
-    log.info("reloaded", changed=now, needs_restart=later)
-
-
-def _exit_hard_after(seconds: float) -> None:
-    """End the process if it does not end by itself: what neither stops nor can be cancelled must not keep it."""
-    timer = threading.Timer(seconds, os._exit, (EXIT_HARD,))
-    timer.daemon = True
-    timer.start()
-
-
-def check_files(settings: Settings) -> None:
-    """Read each file that the settings name.
-
-    :raises ConfigInvalid: one cannot be used.
-    """
-    for error in _unusable_files(settings).values():
-        raise error
-
-
-def _unusable_files(settings: Settings) -> Mapping[str, ConfigInvalid]:
-    """Read each file that the settings name, and give what is wrong, under the setting's name."""
-    readings: Mapping[str, Callable[[], object]] = {
-        "auth.tokens_file": lambda: _guard(settings),
-        "diagnosis.api_key_file": lambda: _api_key(settings.diagnosis.api_key_file),
-        "listen.tls_cert": lambda: tls_context(settings.listen),
-    }
-    found: dict[str, ConfigInvalid] = {}
-    for name, read in readings.items():
-        try:
-            read()
-        except ConfigInvalid as error:
-            found[name] = error
-    return found
-
-
-def _api_key(file: str) -> str:
-    if not file:
-        return ""
-    try:
-        return Path(file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigInvalid(f"diagnosis.api_key_file: cannot read {file}: {error}") from error
-
-
-def _refuse_newer_format(data_dir: Path) -> None:
-    """Refuse what a newer version wrote. Damage is the recovery's business, and a disk that refuses the persister's."""
-    with suppress(OSError, *UNREADABLE):
-        decode_manifest(Paths(data_dir).manifest.read_bytes())
-
-
-async def _require_gateway(settings: Settings) -> None:
+async def require_gateway(settings: Settings) -> None:
     """Do as the seed did where that is asked for: no gateway, no observer.
 
     :raises GatewayRequired: it does not answer as it should within `gateway.timeout_seconds`.

@@ -39,7 +39,7 @@ def check(options: ConfigOptions = ConfigOptions()) -> None:  # noqa: B008 - fro
     Example: observer-actors config check --config observer.toml
     """
     loaded = options.load()
-    from observer_actors.daemon import check_files  # noqa: PLC0415 - with all that it needs: for this command alone
+    from observer_actors.in_force import check_files  # noqa: PLC0415 - with all that it needs: for this command alone
 
     check_files(loaded.settings)
     given = sum(origin != "default" for origin in loaded.origins.values())

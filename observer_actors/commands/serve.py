@@ -26,7 +26,7 @@ def serve(options: ConfigOptions = ConfigOptions()) -> None:  # noqa: B008 - fro
     Example: observer-actors serve --port 3800 --data-dir ./data
     """
     gc.disable()  # nothing of what is imported is garbage: to search for it would take an eighth of the time
-    from observer_actors.daemon import serve_until_signalled  # noqa: PLC0415 - 0.3 s that `--help` need not pay
+    from observer_actors.process import serve_until_signalled  # noqa: PLC0415 - 0.3 s that `--help` need not pay
 
     gc.enable()
 

@@ -20,11 +20,12 @@ import pytest
 import trio
 import trio.testing
 
-from observer_actors.daemon import EXIT_HARD, Daemon
+from observer_actors.daemon import Daemon
 from observer_actors.http.views import Readiness
 from observer_actors.journal.lock import directory_in_use
 from observer_actors.op import Op
 from observer_actors.patterns import Pattern, apply
+from observer_actors.process import EXIT_HARD
 from observer_actors.settings import (
     AdmissionSettings,
     CycleSettings,

@@ -220,6 +220,35 @@ async def test_a_reload_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: 
         assert daemon.settings.cycle == settings.cycle
 
 
+async def test_a_file_that_hangs_and_that_only_a_start_reads_keeps_no_reload_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RELOAD_S", 0.5)
+    key = tmp_path / "key"
+    key.write_text("a key")
+    diagnosis = DiagnosisSettings(api_key_file=str(key))
+    settings = Settings(data_dir=tmp_path / "data", listen=ListenSettings(port=0), diagnosis=diagnosis)
+    async with daemon_inside(settings) as daemon:
+        key.unlink()
+        os.mkfifo(key)  # who opens it waits for somebody who writes
+        for seconds in (77, 78):
+            new = replace(settings, cycle=CycleSettings(seconds=seconds))
+            assert await daemon.reload(lambda new=new: new) == (["cycle.seconds"], ["diagnosis.api_key_file"])
+            assert daemon.settings.cycle == new.cycle
+        key.write_text("let go of the thread")
+
+
+async def test_a_reload_that_hangs_keeps_no_stop_waiting(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as daemon:
+        (tmp_path / "tokens").unlink()
+        os.mkfifo(tmp_path / "tokens")
+        daemon.process.send_signal(signal.SIGHUP)
+        assert await daemon.stop() == 0
+    said = [line["event"] for line in daemon.log]
+    assert "stopped" in said
+    assert not {"reloaded", "reload_failed"} & set(said)
+
+
 async def test_another_address_than_loopback_takes_tokens_or_an_explicit_word(tmp_path: Path) -> None:
     process = await trio.run_process(
         [

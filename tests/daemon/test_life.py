@@ -32,7 +32,7 @@ from observer_actors.notify import Notifier, keep_notified
 from observer_actors.settings import JournalSettings, ListenSettings, Settings
 from tests.daemon.inside import daemon_inside, eventually
 from tests.daemon.load import stored_ops
-from tests.fakes.http_peer import HttpPeer, Json, Partial, Reply, Status, http_peer
+from tests.fakes.http_peer import Held, HttpPeer, Json, Partial, Reply, Status, http_peer
 from tests.harness import Daemon as Process
 from tests.harness import first_told, running_daemon
 
@@ -76,6 +76,23 @@ async def test_a_signal_ends_the_wait_for_a_gateway_that_is_required(tmp_path: P
             await daemon.log_ended()
             assert "does not answer GET /health: " in daemon.raw_log[-2]
     assert not list(tmp_path.iterdir())  # noqa: ASYNC240 - a test may look
+
+
+async def test_a_reload_that_comes_while_a_gateway_is_awaited_takes_place_then(tmp_path: Path) -> None:
+    settings = tmp_path / "observer.toml"
+    settings.write_text("[cycle]\nseconds = 30\n")
+    async with http_peer() as peer:
+        is_up = trio.Event()
+        peer.on("/health", Held(is_up, Json({"ok": True})))
+        environment = {"GATEWAY_URL": peer.url, "OBSERVER_GATEWAY__REQUIRED": "true"}
+        flags = ("--config", str(settings))
+        async with running_daemon(tmp_path / "data", *flags, environment=environment, wait_ready=False) as daemon:
+            await daemon.logged("gateway_awaited")
+            settings.write_text("[cycle]\nseconds = 31\n")
+            daemon.process.send_signal(signal.SIGHUP)
+            is_up.set()
+            line = await daemon.logged("reloaded")
+            assert line["changed"] == ["cycle.seconds"]
 
 
 async def test_a_request_under_way_is_finished_though_two_signals_came(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""What is in force: the settings, and what was made of them and of the files that they name.
+
+A reload puts another in its place, as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from observer_actors.config import changed_files, digests_of, is_for_all, reload_settings
+from observer_actors.errors import ConfigInvalid
+from observer_actors.event import EventDecoder
+from observer_actors.http.guard import Guard
+from observer_actors.http.listeners import tls_context
+from observer_actors.logs import logger
+from observer_actors.secrets import compiled_secrets
+from observer_actors.settings import Settings
+from observer_actors.tokens import Tokens, TokensInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The settings in force, and what is asked by them at every request.
+
+    ``digests`` are those of the files in use, each under its setting's name.
+    """
+
+    settings: Settings
+    decoder: EventDecoder
+    guard: Guard
+    digests: Mapping[str, bytes]
+
+    @classmethod
+    def of(cls, settings: Settings) -> InForce:
+        """Read what the settings name.
+
+        :raises ConfigInvalid: the tokens cannot be used.
+        """
+        return cls(settings, _decoder(settings), _guard(settings), digests_of(settings))
+
+    def renewed(self, wanted: Settings) -> tuple[InForce, list[str], list[str]]:
+        """Take over what can change while the daemon runs.
+
+        :return: what is to be in force, the names of the settings that changed, and of those that wait for a restart.
+            A setting that names a file is among them too when the file is another than the one in use.
+        :raises ConfigInvalid: the tokens cannot be used.
+        """
+        settings, now, later = reload_settings(self.settings, wanted)
+        found = InForce.of(settings)
+        reread, waiting = changed_files(self.digests, found.digests)
+        digests = {**self.digests, **{name: found.digests[name] for name in reread}}
+        renewed = InForce(settings, found.decoder, found.guard, digests)
+        return renewed, [*now, *reread], list(dict.fromkeys([*later, *waiting]))
+
+
+def check_files(settings: Settings) -> None:
+    """Read each file that the settings name.
+
+    :raises ConfigInvalid: one cannot be used.
+    """
+    _guard(settings)
+    for read in read_at_start(settings).values():
+        read()
+
+
+def read_at_start(settings: Settings) -> Mapping[str, Callable[[], object]]:
+    """Give the readings of those files that only a start reads, each under its setting's name.
+
+    They raise ConfigInvalid.
+    """
+    readings: dict[str, Callable[[], object]] = {}
+    if settings.diagnosis.api_key_file:
+        readings["diagnosis.api_key_file"] = lambda: api_key(settings.diagnosis.api_key_file)
+    if settings.listen.tls_cert:
+        readings["listen.tls_cert"] = lambda: tls_context(settings.listen)
+    return readings
+
+
+def api_key(file: str) -> str:
+    """Read the model's key; "" where no file is named.
+
+    :raises ConfigInvalid: it cannot be read.
+    """
+    if not file:
+        return ""
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"diagnosis.api_key_file: cannot read {file}: {error}") from error
+
+
+def _decoder(settings: Settings) -> EventDecoder:
+    return EventDecoder(
+        settings.sources.extra,
+        compiled_secrets(settings.secrets.extra),
+        fields_max=settings.listen.fields_max,
+        depth_max=settings.listen.depth_max,
+    )
+
+
+def _guard(settings: Settings) -> Guard:
+    return Guard(settings.listen.hosts, _tokens(settings.auth.tokens_file) if settings.auth.tokens_file else None)
+
+
+def _tokens(path: str) -> Tokens:
+    try:
+        if is_for_all(Path(path)):
+            logger("daemon").warning("tokens_exposed", file=path, hint="every user may read it: chmod o= it")
+        return Tokens.read(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, TokensInvalid) as error:
+        hint = error.hint if isinstance(error, TokensInvalid) else "one line each: NAME SCOPES TOKEN"
+        raise ConfigInvalid(f"auth.tokens_file: {path}: {error}", hint=hint) from error
