@@ -1,26 +1,15 @@
 """`observer-actors import`: JSONL of any size into the journal, each line once.
 
 A batch of lines is sent and acknowledged, then the place behind it is noted, then the next. Between the two a crash may
-fall; so each line that has no id gets one, made from its place, its bytes, and what tells its log from others. That is
-how the log begins, its first 4 KiB, which stay the same when it grows, is moved or compressed. But a shorter log may
-begin as another does, and lines without a time of their own may be the same in two logs: of these it is the file's
-path. The batch that is sent again is then recognised, as long as the daemon knows the ids.
+fall; so each line that has no id gets one (`_line_ids`), by which the daemon knows it when it is sent again.
 """
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import os
-import sys
-import zlib
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
-from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
-from typing import IO, Annotated, Any, ClassVar, Final, cast
-from uuid import uuid4
+from typing import Annotated, ClassVar, Final
 
 import msgspec
 from cyclopts import Parameter
@@ -28,6 +17,7 @@ from cyclopts import Parameter
 from observer_actors.commands import _resume
 from observer_actors.commands._answers import BatchAnswer, HealthAnswer, RejectedLine
 from observer_actors.commands._api import Api, Refused
+from observer_actors.commands._log_file import LogFile
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import LongWork, print_json, told
 from observer_actors.errors import ObserverError, UsageInvalid
@@ -35,23 +25,9 @@ from observer_actors.event import with_whole_characters
 from observer_actors.op import Op
 from observer_actors.problems import UNREADABLE
 
-BATCH_BYTES: Final = 1_048_576
-"""An eighth of what the daemon takes at once by default; a larger batch gains nothing."""
-BATCH_LINES: Final = 5_000
 TOO_LARGE: Final = 413
 SHOWN_ERRORS_MAX: Final = 20
-STDIN: Final = Path("-")
-BEGINNING_BYTES: Final = 4_096
-"""What tells a log from others: several lines, which two logs that begin in the same second hardly have in common."""
-GZIP_BEGINS: Final = b"\x1f"
-"""So does no JSON (RFC 1952, 2.3.1)."""
 EXIT_REJECTED: Final = 1
-
-
-class FileUnreadable(ObserverError):
-    """The file cannot be read."""
-
-    exit_code: ClassVar[int] = 66
 
 
 class ImportUnknown(ObserverError):
@@ -104,105 +80,13 @@ def import_(
     result = Imported()
     with api.open() as daemon, LongWork("importing", "bytes") as progress:
         for file in files:
-            with closing(_Source(file)) as source:
+            with closing(LogFile(file)) as source:
                 _import_file(daemon, source, result, progress, from_start=from_start)
     if json:
         print_json(msgspec.json.encode(result))
     else:
         print(_in_words(result))
     return EXIT_REJECTED if result.rejected else 0
-
-
-class _Source:
-    """One file, read from any place; offsets count what is in it when it is not compressed."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.is_stdin = path == STDIN
-        self._stored = self._open()
-        self.stream: IO[bytes] = self._stored
-        self.name = uuid4().bytes if self.is_stdin else os.fsencode(path.resolve())
-        """What tells a line without a time from one with the same bytes at the same place of another file."""
-        self.log = b""
-        """The same for a line that has a time."""
-        self._ahead = BytesIO()
-        self._is_gzip = False
-
-    def begin(self) -> None:
-        """Look at how it begins: whether it is compressed, and which log it is."""
-        if not (self.is_stdin or self._stored.seekable()):
-            hint = "let standard input be it: … | observer-actors import -"
-            raise FileUnreadable(f"cannot read {self.path}: it is a pipe, and no file", hint=hint)
-        with self._told():
-            self._is_gzip = self._stored.peek(1).startswith(GZIP_BEGINS)
-            if self._is_gzip:
-                self.stream = cast("IO[bytes]", gzip.GzipFile(fileobj=self._stored))
-            begins = self.stream.read(BEGINNING_BYTES)
-            self._ahead = BytesIO(begins + self.stream.readline())
-        self.log = _which_log(begins, begins.partition(b"\n")[0], self.name)
-
-    @property
-    def size(self) -> int:
-        """The bytes on disk; 0 when nobody knows."""
-        return 0 if self.is_stdin else self.path.stat().st_size
-
-    def done(self, offset: int) -> int:
-        """How far that is, in bytes on disk."""
-        if self._is_gzip and not self.is_stdin:
-            return self._stored.tell()
-        return offset
-
-    def part(self, begin: int, end: int) -> bytes:
-        """Read from one offset to another."""
-        with self._told():
-            self.stream.seek(begin)
-            return self.stream.read(end - begin)
-
-    def batches(self, offset: int) -> Iterator[list[bytes]]:
-        """Give the lines from an offset on, in batches; the last line may have no end."""
-        if not self.is_stdin:
-            self._ahead = BytesIO()
-            with self._told():
-                self.stream.seek(offset)
-        while lines := self._some_lines():
-            yield lines
-
-    def _some_lines(self) -> list[bytes]:
-        lines: list[bytes] = []
-        size = 0
-        while len(lines) < BATCH_LINES and size < BATCH_BYTES and (line := self._line()):
-            lines.append(line)
-            size += len(line)
-        return lines
-
-    def _line(self) -> bytes:
-        with self._told():
-            return self._ahead.readline() or self.stream.readline()
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn what reading raises, also of a compressed file that is damaged, into `FileUnreadable`."""
-        try:
-            yield
-        except (OSError, EOFError, zlib.error) as error:
-            raise FileUnreadable(f"cannot read {self.path}: {error}") from error
-
-    def _open(self) -> BufferedReader:
-        if self.is_stdin:
-            return BufferedReader(cast("RawIOBase", sys.stdin.buffer))
-        try:
-            return self.path.open("rb")
-        except OSError as error:
-            raise FileUnreadable(f"cannot read {self.path}: {error.strerror}") from error
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._is_gzip:
-            self.stream.close()
-        if self.is_stdin:
-            self._stored.detach()
-        else:
-            self._stored.close()
 
 
 @dataclass(slots=True)
@@ -224,7 +108,7 @@ class _Place:
         return _Place(self.offset + size, self.lines + len(lines), tail, last_seq or self.last_seq, self.noted)
 
 
-def _import_file(daemon: Api, source: _Source, result: Imported, progress: LongWork, *, from_start: bool) -> None:
+def _import_file(daemon: Api, source: LogFile, result: Imported, progress: LongWork, *, from_start: bool) -> None:
     source.begin()
     place = _Place() if from_start or source.is_stdin else _where_it_was(daemon, source)
     result.resumed_lines += place.lines
@@ -240,13 +124,13 @@ def _import_file(daemon: Api, source: _Source, result: Imported, progress: LongW
         raise
 
 
-def _how_to_go_on(source: _Source, place: _Place) -> str:
+def _how_to_go_on(source: LogFile, place: _Place) -> str:
     if source.is_stdin:
         return f"go on with what follows them: … | tail -n +{place.lines + 1} | observer-actors import -"
     return "the same command goes on from there"
 
 
-def _where_it_was(daemon: Api, source: _Source) -> _Place:
+def _where_it_was(daemon: Api, source: LogFile) -> _Place:
     """Give the newest place up to which the daemon's journal has the file.
 
     :raises ImportUnknown: the file was imported, and nobody can tell what the journal has of it.
@@ -269,7 +153,7 @@ def _where_it_was(daemon: Api, source: _Source) -> _Place:
     return _Place()
 
 
-def _tail(source: _Source, known: _resume.Progressed) -> bytes:
+def _tail(source: LogFile, known: _resume.Progressed) -> bytes:
     return source.part(max(0, known.offset - _resume.LOOKED_BACK_BYTES), known.offset)
 
 
@@ -288,7 +172,7 @@ def _recorded_at(daemon: Api, seq: int) -> str:
         return ""
 
 
-def _note(daemon: Api, source: _Source, place: _Place) -> None:
+def _note(daemon: Api, source: LogFile, place: _Place) -> None:
     recorded_at = _recorded_at(daemon, place.last_seq) if place.last_seq else ""
     progressed = _resume.Progressed(
         place.offset, place.lines, _resume.checksum(place.tail), place.last_seq, recorded_at
@@ -297,7 +181,7 @@ def _note(daemon: Api, source: _Source, place: _Place) -> None:
     _resume.save(source.path, daemon.address, place.noted)
 
 
-def _without_torn_end(lines: list[bytes], source: _Source) -> list[bytes]:
+def _without_torn_end(lines: list[bytes], source: LogFile) -> list[bytes]:
     """Leave out a last line that somebody is still writing: it comes with the next import."""
     if lines[-1].endswith(b"\n") or _is_json(lines[-1]):
         return lines
@@ -305,12 +189,12 @@ def _without_torn_end(lines: list[bytes], source: _Source) -> list[bytes]:
     return lines[:-1]
 
 
-def _send(daemon: Api, source: _Source, lines: list[bytes], place: _Place, result: Imported) -> int | None:
+def _send(daemon: Api, source: LogFile, lines: list[bytes], place: _Place, result: Imported) -> int | None:
     """Send some lines; half of them at a time where the daemon takes less at once. Give the seq of the last op."""
     if not lines:
         return None
     try:
-        answer = daemon.decoded(BatchAnswer, daemon.post("/events", _with_ids(lines, source, place.offset)))
+        answer = daemon.decoded(BatchAnswer, daemon.post("/events", source.ids.added(lines, place.offset)))
     except Refused as refusal:
         if refusal.answered == TOO_LARGE and len(lines) > 1:
             half = len(lines) // 2
@@ -341,72 +225,12 @@ def _as_answer(daemon: Api, refusal: Refused, lines: list[bytes]) -> BatchAnswer
     return answer
 
 
-def _tell_rejected(source: _Source, answer: BatchAnswer, lines_before: int, result: Imported) -> None:
+def _tell_rejected(source: LogFile, answer: BatchAnswer, lines_before: int, result: Imported) -> None:
     for line in answer.errors[: max(0, SHOWN_ERRORS_MAX - result.rejected)]:
         told(f"{source.path}:{lines_before + line.line}: {line.error}")
     if result.rejected <= SHOWN_ERRORS_MAX < result.rejected + answer.rejected:
         told("… further lines that are rejected are counted, and not shown")
     result.rejected += answer.rejected
-
-
-class _Told(msgspec.Struct):
-    """What a line says of which one it is."""
-
-    id: Any = None
-    timestamp: Any = None
-
-
-_decoder: Final = msgspec.json.Decoder(_Told)
-_array_decoder: Final = msgspec.json.Decoder(list[msgspec.Raw])
-
-
-def _with_ids(lines: list[bytes], source: _Source, offset: int) -> bytes:
-    """Give each object that has no id one; whatever is no object is the daemon's to reject."""
-    body = b"".join(lines)
-    if body.lstrip().startswith(b"["):
-        return _array_with_ids(body, source, offset)
-    made = []
-    for line in lines:
-        made.append(_with_id(line, source.log, source.name, offset))
-        offset += len(line)
-    return b"".join(made)
-
-
-def _array_with_ids(body: bytes, source: _Source, offset: int) -> bytes:
-    """Do so in a JSON array, which the daemon takes as well. How its items begin tells it from others."""
-    try:
-        items = [bytes(item) for item in _array_decoder.decode(body)]
-    except UNREADABLE:
-        return body
-    log = _which_log(b",".join(items), items[0], source.name) if items else b""
-    return b"[%b]" % b",".join(_with_id(item, log, source.name, offset + place) for place, item in enumerate(items))
-
-
-def _which_log(begins: bytes, first: bytes, name: bytes) -> bytes:
-    """Tell a log from others by how it begins; a short one by its first line, and the name of its file."""
-    if len(begins) >= BEGINNING_BYTES:
-        return _digest(begins[:BEGINNING_BYTES])
-    return _digest(b"%b\0%b" % (name, first))
-
-
-def _digest(what: bytes) -> bytes:
-    """Hash it; whether a line has its newline yet makes no difference."""
-    return hashlib.blake2b(what.rstrip(), digest_size=12).digest()
-
-
-def _with_id(line: bytes, log: bytes, name: bytes, offset: int) -> bytes:
-    """Write the id at the end: of two the last counts, should the line have one that is null."""
-    try:
-        said = _decoder.decode(with_whole_characters(line))
-    except UNREADABLE:
-        return line
-    if said.id is not None:
-        return line
-    end = line.rindex(b"}")
-    if line[:end].strip() == b"{":
-        return line
-    digest = _digest(b"%b\0%d\0%b" % (log if said.timestamp else name, offset, line))
-    return b'%b,"id":"import-%b"%b' % (line[:end], digest.hex().encode(), line[end:])
 
 
 def _is_json(line: bytes) -> bool:
