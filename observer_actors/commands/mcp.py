@@ -21,8 +21,8 @@ _NO_AGENTS: Final = ("", AUDITOR, OWN_SOURCE)
 def mcp(*, source: str = "mcp", api: ApiOptions = ApiOptions()) -> None:  # noqa: B008 - frozen
     """Speak the Model Context Protocol over standard input and output, for a program that runs agents.
 
-    Its tools ask for advice, report outcomes, list failures and look earlier audits up. It needs the extra:
-    pip install 'observer-actors[mcp]'.
+    Its tools ask for advice, report outcomes, list failures and look earlier audits up. It needs the extra: in the
+    project's folder, pipx install --global --force '.[mcp]'.
 
     Example: observer-actors mcp --url http://127.0.0.1:3800 </dev/null
 
@@ -45,7 +45,7 @@ async def _serve(address: str, source: str) -> None:
     try:
         serving = importlib.import_module("observer_actors.mcp.serving")
     except ImportError as error:
-        hint = "pip install 'observer-actors[mcp]'"
+        hint = "in the project's folder: pipx install --global --force '.[mcp]'"
         raise McpAbsent("the Model Context Protocol needs an extra that is not installed", hint=hint) from error
     async with outside(address) as client:
         await serving.serve_stdio(Api(client), source)

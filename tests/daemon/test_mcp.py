@@ -339,14 +339,14 @@ def test_without_the_extra_the_daemon_says_what_to_install(tmp_path: Path, witho
     with served(tmp_path / "data", PYTHONPATH=without_the_extra) as daemon:
         for answer in (daemon.client.post("/mcp", json=HELLO), daemon.client.get("/mcp")):
             assert answer.status_code == 404
-            assert "observer-actors[mcp]" in answer.json()["hint"]
+            assert "pipx install --global --force '.[mcp]'" in answer.json()["hint"]
         assert daemon.event(endpoint="a")["accepted"]
 
 
 def test_without_the_extra_the_command_says_what_to_install(without_the_extra: str) -> None:
     ended = typed_for_real("mcp", "--url", closed_url(), PYTHONPATH=without_the_extra)
     assert ended.returncode == 69
-    assert "observer-actors[mcp]" in ended.stderr
+    assert "pipx install --global --force '.[mcp]'" in ended.stderr
 
 
 def test_the_daemon_does_not_load_the_sdk_before_it_is_asked() -> None:
