@@ -3,7 +3,7 @@
 How to check that it is honest, file by file:
 
 =================  ==================================================================================================
-`payload`          what is sent: the same 226 bytes to everyone
+`payload`          what is sent: 226 bytes an event to everyone; to Redis one event, to others variations
 `rivals`           how each contestant is started, with its settings
 `load`             the load generators, and what counts as an answer
 `pacing`           the constant-rate client, which counts from the time a request was due

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import resource
 import shlex
@@ -67,6 +66,8 @@ REPORT_HELP: Final = (
     "where the report goes; unless given, docs/benchmarks.md for a whole run of three rounds or more, and standard"
     " output for any other"
 )
+ROUNDS: Final = 5
+SECONDS: Final = 8
 ROUNDS_MIN: Final = 3
 """Fewer have no spread to speak of."""
 INTERRUPTED: Final = 130
@@ -107,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--quick", action="store_true", help="one round of a second: tells whether it runs, and little else")
     add("--only", action="append", metavar="NAME", help=f"one measurement, or those that begin so: {names}")
-    add("--rounds", type=int, default=5, metavar="N", help="rounds (default: %(default)s)")
-    add("--seconds", type=float, default=8.0, metavar="S", help="of each measurement (default: %(default)s)")
+    add("--rounds", type=int, default=ROUNDS, metavar="N", help="rounds (default: %(default)s)")
+    add("--seconds", type=int, default=SECONDS, metavar="S", help="of each measurement (default: %(default)s)")
     add("--ops", type=int, metavar="N", help=f"in the full journal (default: {OPS:,})")
     add(
         "--cache", type=Path, metavar="DIR", help="where the full journal is kept for the next run (default: it is not)"
@@ -130,8 +131,14 @@ def _check(arguments: argparse.Namespace) -> None:
     """Refuse what could only fail later."""
     if arguments.rounds < 1:
         _refuse("--rounds: at least 1")
-    if not math.isfinite(arguments.seconds) or arguments.seconds <= 0:
-        _refuse("--seconds: a number above 0")
+    if arguments.seconds < 1:
+        _refuse("--seconds: at least 1")
+    if arguments.earlier is not None and (
+        said := _given(arguments, "quick", "rounds", "seconds", "ops", "cache", "folder", "json", "only")
+    ):
+        _refuse(f"--from: measures nothing, so {said[0]} has no meaning")
+    if arguments.quick and (said := _given(arguments, "rounds", "seconds")):
+        _refuse(f"--quick: is one round of a second, so {said[0]} has no meaning")
     if arguments.ops is not None and arguments.ops < 1:
         _refuse("--ops: at least 1")
     for option, file in (("--json", arguments.json), ("--report", arguments.report)):
@@ -140,6 +147,12 @@ def _check(arguments: argparse.Namespace) -> None:
     for option, folder in (("--folder", arguments.folder), ("--cache", _made(arguments.cache))):
         if folder is not None and not _is_open(folder):
             _refuse(f"{option}: {folder} is no folder that can be written to")
+
+
+def _given(arguments: argparse.Namespace, *names: str) -> list[str]:
+    """Give the options among these that were given, as they are typed."""
+    defaults = _parser().parse_args([])
+    return [f"--{name}" for name in names if getattr(arguments, name) != getattr(defaults, name)]
 
 
 def _is_writable(file: Path) -> bool:
@@ -215,9 +228,9 @@ def _bench(arguments: argparse.Namespace, folder: Path) -> Bench:
         folder=folder,
         cache=cache,
         rounds=1 if quick else arguments.rounds,
-        seconds=1.0 if quick else arguments.seconds,
-        warm_seconds=1.0 if quick else 2.0,
-        memory_seconds=3.0 if quick else MEMORY_SECONDS,
+        seconds=1 if quick else arguments.seconds,
+        warm_seconds=1 if quick else 2,
+        memory_seconds=3 if quick else MEMORY_SECONDS,
         ops=arguments.ops or (50_000 if quick else OPS),
         results=Results(is_quick=quick, command=shown(sys.argv[1:])),
         json=arguments.json,
@@ -233,11 +246,14 @@ def _allow_many_files(bench: Bench) -> None:
 
 
 async def _measure_or_be_told(bench: Bench, chosen: list[Contest]) -> bool:
-    """Measure; False when SIGINT or SIGTERM came first. Either way all processes are gone, and all folders."""
+    """Measure; False when SIGINT, SIGTERM or SIGHUP (its terminal is closed) came first.
+
+    Either way all processes are gone, and all folders.
+    """
     finished = False
 
     async def obey(task_status: trio.TaskStatus[None]) -> None:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             task_status.started()
             async for _ in signals:
                 nursery.cancel_scope.cancel()
@@ -279,7 +295,8 @@ def _lacks_wrk(bench: Bench, chosen: list[Contest]) -> bool:
 
 
 def _write(arguments: argparse.Namespace, results: Results) -> None:
-    text = report(results, list(CONTESTS), NOTES.read_text(encoding="utf-8"))
+    notes = NOTES.read_text(encoding="utf-8") if _is_whole(results) else ""
+    text = report(results, list(CONTESTS), notes)
     target = arguments.report or (REPORT if _is_whole(results) else None)
     if target is None:
         print(text)

@@ -37,9 +37,9 @@ class Bench:
     folder: Path
     cache: Path
     rounds: int
-    seconds: float
-    warm_seconds: float
-    memory_seconds: float
+    seconds: int
+    warm_seconds: int
+    memory_seconds: int
     ops: int
     results: Results
     tools: dict[str, Path] = field(default_factory=dict)
@@ -48,6 +48,8 @@ class Bench:
     """Where everything measured so far is kept, should the run not end well."""
     full_journal: Path | None = None
     """The data directory with ``ops`` ops, once it is made."""
+    begun_journal: bool = False
+    """Its making was begun: should it not come to an end, nobody begins anew."""
 
     def say(self, text: str) -> None:
         """Tell whoever waits how far we are."""
@@ -55,9 +57,16 @@ class Bench:
         print(f"[{minutes:3d}:{seconds:02d}] {text}", file=sys.stderr, flush=True)
 
     def keep(self) -> None:
-        """Write what has been measured so far, where that is wanted."""
-        if self.json is not None:
-            self.json.write_bytes(msgspec.json.format(msgspec.json.encode(self.results), indent=1) + b"\n")
+        """Write what has been measured so far, where that is wanted; beside what is there, until it is whole."""
+        if self.json is None:
+            return
+        beside = self.json.with_name(f".{self.json.name}.new")
+        try:
+            beside.write_bytes(msgspec.json.format(msgspec.json.encode(self.results), indent=1) + b"\n")
+            beside.replace(self.json)
+        except OSError as error:
+            self.results.remark(f"--json: {self.json.name} could not be written: {error.strerror}")
+            self.say(self.results.remarks[-1])
 
     def tool(self, name: str) -> Path:
         """Give the path of a program.

@@ -28,6 +28,7 @@ from observer_actors.journal.format import FORMAT
 from observer_actors.op import Op, iso_milliseconds
 from observer_actors.playbook.fold import VERSION
 from observer_actors.settings import JournalSettings
+from tests.parity.program import ProgramFailed
 
 STEP_US: Final = 10_000
 """Between two ops: a hundred a second, so that ten million are 28 hours."""
@@ -53,11 +54,14 @@ class _Made(Struct):
 async def full_journal(bench: Bench) -> Path:
     """Give the data directory with ``bench.ops`` ops, made at the first call.
 
-    :raises Unmeasured: there is no room for it.
+    :raises Unmeasured: there is no room for it, or it could not be made before.
     """
     if bench.full_journal is None:
         folder = bench.cache / f"ops-{bench.ops}"
         if _made(folder) is None:
+            if bench.begun_journal:
+                raise Unmeasured("the full journal could not be made")
+            bench.begun_journal = True
             await _make(bench, folder)
         bench.full_journal = folder
     return bench.full_journal
@@ -185,7 +189,10 @@ def _moment(time_us: int) -> datetime:
 
 
 async def _settle(bench: Bench, folder: Path) -> None:
-    """Run the daemon until all its consumers have taken in what is there, as they would have on the way."""
+    """Run the daemon until all its consumers have taken in what is there, as they would have on the way.
+
+    :raises ProgramFailed: they have not within `SETTLE_SECONDS_MAX`.
+    """
     async with running_ours(bench, folder) as server:
         with trio.move_on_after(SETTLE_SECONDS_MAX):
             for look in count():
@@ -197,4 +204,4 @@ async def _settle(bench: Bench, folder: Path) -> None:
                 await trio.sleep(LOOK_SECONDS)
             await trio.sleep(LOOK_SECONDS)
             return
-    bench.results.remark(f"the daemon had not taken in {bench.ops:,} ops after {SETTLE_SECONDS_MAX:.0f} s")
+    raise ProgramFailed(f"the daemon had not taken in {bench.ops:,} ops after {SETTLE_SECONDS_MAX:.0f} s")

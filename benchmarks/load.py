@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from benchmarks.bench import Bench
 from benchmarks.payload import BATCH_EVENTS, batches, events
-from benchmarks.processes import cpu_seconds, note_cpu
+from benchmarks.processes import TICK_SECONDS, cpu_seconds, note_cpu
 from benchmarks.rivals import Server, fresh_folder, redis_says
 from tests.parity.program import ProgramFailed, end_of, own_environment, started
 
@@ -78,7 +78,7 @@ class _Said(Struct):
 
 
 async def press(
-    bench: Bench, server: Server, load: Load, connections: int, *, seconds: float = 0.0, warm: bool = True
+    bench: Bench, server: Server, load: Load, connections: int, *, seconds: int = 0, warm: bool = True
 ) -> Mapping[str, float]:
     """Warm up, then send as much as the server takes; give the figures.
 
@@ -95,6 +95,7 @@ async def press(
     acknowledged = (said.requests - said.not_2xx) * load.events
     return {
         "per_second": acknowledged / (said.us / 1e6),
+        "generator_max": acknowledged / max(generators_cpu, TICK_SECONDS),
         "cpu_us": used / max(1, acknowledged) * 1e6,
         "p50_ms": said.p50_us / 1e3,
         "p99_ms": said.p99_us / 1e3,
@@ -112,17 +113,16 @@ async def warm_up(bench: Bench, server: Server, load: Load, connections: int) ->
 
 
 async def _wrk(
-    bench: Bench, server: Server, load: Load, connections: int, seconds: float, *, noted: bool = True
+    bench: Bench, server: Server, load: Load, connections: int, seconds: int, *, noted: bool = True
 ) -> tuple[_Said, float]:
     """Run wrk, and give what it counted and its processor time."""
-    whole_seconds = max(1, round(seconds))
     async with fresh_folder(bench, "wrk") as folder:
         script = _write_script(folder, load)
         command = [
             str(bench.tool("wrk")),
             "-t1",
             f"-c{connections}",
-            f"-d{whole_seconds}s",
+            f"-d{seconds}s",
             "--timeout",
             f"{TIMEOUT_SECONDS}s",
             "-s",
@@ -130,8 +130,8 @@ async def _wrk(
             server.url,
         ]
         if noted:
-            bench.note_command(f"wrk, {load.path}", command)
-        text, cpu = await run_to_its_end(command, folder, whole_seconds + LATE_SECONDS_MAX)
+            bench.note_command(f"wrk, {load.path}, c={connections}", command)
+        text, cpu = await run_to_its_end(command, folder, seconds + LATE_SECONDS_MAX)
     found = re.search(r"^RESULT (\{.*\})$", text, re.MULTILINE)
     if found is None:
         raise ProgramFailed(f"wrk said no result: {text[-500:]}")
@@ -147,16 +147,22 @@ def _write_script(folder: Path, load: Load) -> Path:
     return script
 
 
-async def press_redis(bench: Bench, server: Server, *, connections: int, pipeline: int) -> Mapping[str, float]:
+async def press_redis(
+    bench: Bench, server: Server, *, connections: int, pipeline: int, threads: int
+) -> Mapping[str, float]:
     """Send one event with XADD again and again, ``pipeline`` commands at once on each connection."""
-    probe = min(REDIS_PROBE * pipeline, REDIS_PROBE_MAX)
-    probed, _ = await _redis_benchmark(bench, server, connections, pipeline, probe)
-    warm = max(REDIS_PROBE, int(probed * bench.warm_seconds))
-    rate, _ = await _redis_benchmark(bench, server, connections, pipeline, warm)
+
+    async def send(count: int) -> tuple[float, float]:
+        options = ["-p", server.port, "-c", connections, "-P", pipeline, "-n", count]
+        options += ["--threads", threads] if threads > 1 else []
+        return await _redis_benchmark(bench, list(map(str, options)))
+
+    probed, _ = await send(min(REDIS_PROBE * pipeline, REDIS_PROBE_MAX))
+    rate, _ = await send(max(REDIS_PROBE, int(probed * bench.warm_seconds)))
     count = max(REDIS_PROBE, int(rate * bench.seconds))
     before = int((await redis_says(server.port, "XLEN ops")).removeprefix(":"))
     cpu, began = cpu_seconds(server.pid), time.perf_counter()
-    rate, generators_cpu = await _redis_benchmark(bench, server, connections, pipeline, count)
+    rate, generators_cpu = await send(count)
     took = time.perf_counter() - began
     used = cpu_seconds(server.pid) - cpu
     stored = int((await redis_says(server.port, "XLEN ops")).removeprefix(":")) - before
@@ -164,6 +170,7 @@ async def press_redis(bench: Bench, server: Server, *, connections: int, pipelin
         raise ProgramFailed(f"Redis holds {stored:,} of {count:,} entries")
     return {
         "per_second": rate,
+        "generator_max": count / max(generators_cpu, TICK_SECONDS),
         "cpu_us": used / count * 1e6,
         "server_cpu": used / took,
         "generator_cpu": generators_cpu / took,
@@ -171,12 +178,10 @@ async def press_redis(bench: Bench, server: Server, *, connections: int, pipelin
     }
 
 
-async def _redis_benchmark(
-    bench: Bench, server: Server, connections: int, pipeline: int, count: int
-) -> tuple[float, float]:
-    options = ["-p", str(server.port), "-c", str(connections), "-P", str(pipeline), "-n", str(count), "-q"]
-    command = [str(bench.tool("redis-benchmark")), *options, "XADD", "ops", "*", "op", SINGLES.bodies[1].decode()]
-    bench.note_command(f"redis-benchmark, c={connections}", command)
+async def _redis_benchmark(bench: Bench, options: Sequence[str]) -> tuple[float, float]:
+    command = [str(bench.tool("redis-benchmark")), *options, "-q"]
+    command += ["XADD", "ops", "*", "op", SINGLES.bodies[1].decode()]
+    bench.note_command(f"redis-benchmark {' '.join([*options[2:6], *options[8:]])}", command)
     async with fresh_folder(bench, "redis-benchmark") as folder:
         text, cpu = await run_to_its_end(command, folder, bench.seconds * 10 + LATE_SECONDS_MAX)
     found = re.findall(r"([\d.]+) requests per second", text)

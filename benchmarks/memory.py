@@ -27,10 +27,12 @@ _WIDE: Final = [
 ]
 """Failures of 7 KB, each of whose characters takes four bytes in memory, since one of them does."""
 
+BATCHED: Final = "batches, c=16"
+MEMORY_RATE: Final = "per_second"
 LOADS: Final[Mapping[str, tuple[Load, int]]] = {
     "events, c=256": (SINGLES, 256),
     "failures of 7 KB with an emoji, c=256": (Load("/event", tuple(map(msgspec.json.encode, _WIDE)), 1), 256),
-    "batches, c=16": (BATCHES, 16),
+    BATCHED: (BATCHES, 16),
     "too many batches, c=2,000": (BATCHES, 2_000),
 }
 """Sixteen connections saturate the daemon with batches: 2,000 offer more than 100 times that at once."""
@@ -57,7 +59,8 @@ HOARDS: Final[Mapping[str, bytes]] = {
 CONTESTANTS: Final = (*LOADS, *HOARDS)
 DISK_BYTES: Final = 25_000_000_000
 """Half a million events a second, for a minute, before compression."""
-WARM_SECONDS: Final = 10.0
+WARM_SECONDS: Final = 10
+FLAT: Final = 1.1
 READ_LATE_SECONDS: Final = 8.0
 """Long enough to hold what is held, and shorter than the daemon waits for a client that does not read."""
 
@@ -65,15 +68,15 @@ MEMORY: Final = Contest(
     "memory",
     "Resident memory at full load",
     "Sampled every second from /proc, after ten seconds of the same load (three with `--quick`). Flat: the mean of the"
-    " last third of the samples against that of the first third. Once. Below the loads: connections that take up what"
-    " they can, and give nothing; whoever is let go of comes back.",
+    f" last third of the samples is below {FLAT} × that of the first third. Once. Below the loads: connections that"
+    " take up what they can, and give nothing; whoever is let go of comes back.",
     (
         Figure("max_mb", "most, MB", "{:.0f}"),
         Figure("first_third_mb", "first third, MB", "{:.0f}"),
         Figure("last_third_mb", "last third, MB", "{:.0f}"),
         Figure("growth", "last / first", "{:.2f}"),
         Figure("seconds", "s"),
-        Figure("per_second", "events/s"),
+        Figure(MEMORY_RATE, "events/s"),
         Figure("not_2xx", "not 2xx"),
         Figure("broken", "broken"),
     ),
@@ -110,7 +113,7 @@ async def _hoarded(bench: Bench, sent: bytes) -> Mapping[str, float]:
     samples: list[int] = []
     async with running_ours(bench) as server:
         if b"/ops" in sent:
-            await press(bench, server, SINGLES, 16, seconds=1.0, warm=False)
+            await press(bench, server, SINGLES, 16, seconds=1, warm=False)
         async with trio.open_nursery() as nursery:
             for _ in range(HOARDERS):
                 nursery.start_soon(_hoard, server.port, sent)
@@ -132,7 +135,7 @@ async def _hoard(port: int, sent: bytes) -> None:
                     pass
 
 
-def _warm_seconds(bench: Bench) -> float:
+def _warm_seconds(bench: Bench) -> int:
     return min(WARM_SECONDS, bench.memory_seconds)
 
 

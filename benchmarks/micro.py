@@ -52,9 +52,7 @@ async def _time(bench: Bench) -> dict[str, Mapping[str, float]]:
         seconds = min(0.5, bench.seconds)
         options = ["--benchmark-enable", f"--benchmark-json={report}", f"--benchmark-max-time={seconds}", "-q"]
         command = [sys.executable, "-m", "pytest", str(_TESTS), *options, "-p", "no:cacheprovider", "--no-cov"]
-        bench.note_command(
-            "pytest-benchmark", ["python", "-m", "pytest", "benchmarks/test_hot.py", "--benchmark-enable"]
-        )
+        bench.note_command("pytest-benchmark", ["python", *command[1:3], "benchmarks/test_hot.py", *options])
         await run_to_its_end(command, folder, SECONDS_MAX, cwd=ROOT)
         found: Any = msgspec.json.decode(report.read_bytes())
     return {test["param"]: _figures(test["stats"]) for test in found["benchmarks"]}

@@ -83,7 +83,7 @@ async def _beside(bench: Bench, load: Load | None) -> Mapping[str, float]:
 async def _press_on(bench: Bench, server: Server, load: Load, rates: list[float]) -> None:
     """Send batches until cancelled."""
     while True:
-        rates.append((await press(bench, server, load, CONNECTIONS, seconds=1.0, warm=False))["per_second"])
+        rates.append((await press(bench, server, load, CONNECTIONS, seconds=1, warm=False))["per_second"])
 
 
 async def _poll(server: Server, asked: list[float]) -> None:

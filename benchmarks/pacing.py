@@ -23,7 +23,7 @@ from msgspec import Struct
 from benchmarks.payload import events
 
 CONNECTIONS: Final = 64
-"""More than are ever busy at half load; when none is free, requests wait, and their latency counts on."""
+"""Mostly more than are busy at half load; when none is free, requests wait, and their latency counts on."""
 AFTER_SECONDS_MAX: Final = 10.0
 _OK: Final = b"HTTP/1.1 200 "
 _HEAD_END: Final = b"\r\n\r\n"

@@ -14,9 +14,12 @@ LOOK_SECONDS: Final = 0.1
 MEMORY_LOOK_SECONDS: Final = 1.0
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
+TICK_SECONDS: Final = 1 / _TICKS
+"""The kernel counts processor time in such steps."""
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_USER, _SYSTEM = 11, 12
-"""Fields of /proc/<pid>/stat behind the name, which may hold anything (proc(5))."""
+_USER, _SYSTEM, _USER_OF_ENDED, _SYSTEM_OF_ENDED = 11, 12, 13, 14
+"""Fields of /proc/<pid>/stat behind the name, which may hold anything (proc(5)); the latter are of children that have
+ended and were waited for."""
 
 
 def children(pid: int) -> set[int]:
@@ -28,13 +31,19 @@ def children(pid: int) -> set[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Give the processor time that a process has used, all its threads together, and its children."""
-    return sum(map(_cpu_seconds, [pid, *children(pid)]))
+    """Give the processor time that a process has used, all its threads together, and its children, also ended ones."""
+    return _cpu_seconds(pid) + sum(map(_cpu_seconds_if_there, children(pid)))
 
 
 def _cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[_USER]) + int(fields[_SYSTEM])) / _TICKS
+    return sum(int(fields[field]) for field in (_USER, _SYSTEM, _USER_OF_ENDED, _SYSTEM_OF_ENDED)) / _TICKS
+
+
+def _cpu_seconds_if_there(pid: int) -> float:
+    with suppress(OSError):  # it ends meanwhile, and is then its parent's
+        return _cpu_seconds(pid)
+    return 0.0
 
 
 def resident_bytes(pid: int) -> int:

@@ -19,9 +19,10 @@ _NO_NOTES = (
 def report(results: Results, contests: Sequence[Contest], notes: str) -> str:
     """Write the whole page.
 
-    :param notes: written by hand about whole runs; taken over as it is into the report of one, and of no other.
+    :param notes: written by hand about whole runs: into the report of one they are taken over as they are, and for any
+        other they are "".
     """
-    is_whole = not results.is_quick and results.has_all(contest.name for contest in contests)
+    is_whole = bool(notes)
     parts = [
         _head(results, is_whole=is_whole),
         _targets(results),

@@ -23,7 +23,7 @@ import trio
 from benchmarks.bench import ROOT, Bench
 from tests.parity.gateway import running_gateway
 from tests.parity.program import ProgramFailed, answers, end_of, own_environment, started, wait_until
-from tests.parity.seed import running_seed
+from tests.parity.seed import CYCLE_SECONDS, running_seed
 
 STOP_SECONDS_MAX: Final = 45.0
 """A daemon that has been given more than it can take still finishes what it accepted."""
@@ -82,7 +82,9 @@ async def running_ours(
         given = ["--port", str(port), "--data-dir", str(data or folder / "data")]
         program = ["observer_actors"] if profile is None else ["benchmarks.profiled", str(profile)]
         command = [sys.executable, "-m", *program, "serve", *given]
-        bench.note_command("ours" if profile is None else "ours, profiled", ["python", *command[1:]])
+        own = [f"{name}={value}" for name, value in (environment or {}).items()]
+        name = "ours, profiled" if profile is not None else " ".join(["ours", *own])
+        bench.note_command(name, [*own, "python", *command[1:]])
         log = folder / "log"
         if not await trio.to_thread.run_sync(partial(compile_dir, ROOT / "observer_actors", quiet=1)):
             raise ProgramFailed("the daemon's modules cannot be compiled")
@@ -98,7 +100,8 @@ async def running_ours(
 async def running_the_seed(bench: Bench) -> AsyncIterator[Server]:
     """Run the program that ours replaces, under Bun, with a gateway that answers and no cycle."""
     bun, program = bench.tool("bun"), bench.tool("seed")
-    bench.note_command("the seed", ["bun", "run", os.path.relpath(program, ROOT)])  # noqa: ASYNC240 - it only counts dots
+    settings = ["GATEWAY_URL=URL", "OBSERVER_PORT=PORT", f"OBSERVER_CYCLE={CYCLE_SECONDS}"]
+    bench.note_command("the seed", [*settings, "bun", "run", os.path.relpath(program, ROOT)])  # noqa: ASYNC240 - it only counts dots
     with running_gateway() as gateway:
         async with running_seed(bun, program, gateway_url=gateway.url) as seed:
             yield Server(int(seed.base_url.rpartition(":")[2]), seed.process.pid, 0.0)

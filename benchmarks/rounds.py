@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import httpx
+import msgspec
 import trio
 
 from benchmarks.bench import Bench
@@ -15,6 +17,19 @@ from tests.parity.program import ProgramFailed
 
 RUN_SECONDS_MAX: Final = 1_800.0
 """One run of one contestant, the making of ten million ops included."""
+FAILURES: Final = (
+    ProgramFailed,
+    Unavailable,
+    OSError,
+    trio.TooSlowError,
+    httpx.HTTPError,
+    subprocess.SubprocessError,
+    msgspec.MsgspecError,
+    ArithmeticError,
+    LookupError,
+    ValueError,
+)
+"""What a program that goes wrong, or says what nobody expects, leads to: one round less, and not a run that is lost."""
 
 
 async def hold(bench: Bench, contest: Contest, runs: Mapping[str, Run]) -> None:
@@ -36,7 +51,7 @@ async def _one(bench: Bench, contest: Contest, contestant: str, run: Run) -> Map
             return await run()
     except* Unmeasured as absent:
         bench.results.remark(f"{where}: not measured: {_told(absent.exceptions)}")
-    except* (ProgramFailed, Unavailable, OSError, trio.TooSlowError, httpx.HTTPError) as failed:
+    except* FAILURES as failed:
         bench.results.remark(f"{where}: a round failed: {_told(failed.exceptions)}")
     return {}
 

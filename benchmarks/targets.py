@@ -15,13 +15,11 @@ from benchmarks.grouping import AIRLINE, ALL, GROUPING, SETS
 from benchmarks.grouping import OURS as OUR_GROUPING
 from benchmarks.half_load import HALF_LOAD
 from benchmarks.history import EMPTY, FULL, FULL_COLD, QUERIES, QUERY_NAMES, START, THROUGHPUT
-from benchmarks.memory import CONTESTANTS, MEMORY
+from benchmarks.memory import BATCHED, CONTESTANTS, FLAT, MEMORY, MEMORY_RATE
 from benchmarks.results import Results
 
 OPS: Final = 10_000_000
-MEMORY_SECONDS: Final = 60.0
-FLAT: Final = 1.1
-"""Memory is flat when the last third of a minute is at most this much above the first."""
+MEMORY_SECONDS: Final = 60
 
 
 class Verdict(StrEnum):
@@ -51,6 +49,8 @@ class Target:
     any_will_do: bool = False
     short_of: Callable[[Results], str] = lambda _results: ""
     """What the run lacks to judge this; "" for nothing."""
+    beside: Callable[[Results], str] = lambda _results: ""
+    """What else was measured that bears on it, and does not decide; "" for nothing."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def judge(target: Target, results: Results) -> Judged:
     short_of = target.short_of(results)
     if short_of and any(value is not None for _, value in values):
         return Judged(target, f"{'; '.join(shown)} ({short_of})", Verdict.NOT_JUDGED)
-    return Judged(target, "; ".join(shown), _verdict(held, any_will_do=target.any_will_do))
+    measured = "; ".join(filter(None, [*shown, target.beside(results)]))
+    return Judged(target, measured, _verdict(held, any_will_do=target.any_will_do))
 
 
 def _verdict(held: Sequence[bool | None], *, any_will_do: bool) -> Verdict:
@@ -131,6 +132,11 @@ def _short_of_time(results: Results) -> str:
     return "" if results.memory_seconds >= MEMORY_SECONDS else f"over {results.memory_seconds:g} s only"
 
 
+def _over_a_minute(results: Results) -> str:
+    rate = results.median(MEMORY.name, BATCHED, MEMORY_RATE)
+    return "" if rate is None else f"{_plain(rate)} events/s over {results.memory_seconds:g} s (memory)"
+
+
 TARGETS: Final = (
     Target(
         "POST /event, on disk before the answer, c=32",
@@ -150,6 +156,7 @@ TARGETS: Final = (
             _ratio(BATCH, OURS, REDIS, 1.1, "Redis"),
         ),
         any_will_do=True,
+        beside=_over_a_minute,
     ),
     Target(
         "p99 of a single POST at half load",

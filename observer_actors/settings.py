@@ -89,7 +89,7 @@ class JournalSettings(Section, frozen=True):
     """How ops are kept on disk."""
 
     segment_bytes_max: Bytes = 64 * 1024 * 1024
-    """Size at which the active file is sealed. Also what a start has to read, at most."""
+    """Size at which the active file is sealed. A start reads that file, and what `dedup_window_ops` asks for."""
     segment_seconds_max: Annotated[float, Meta(gt=0)] = 24 * 3600.0
     """Age at which the active file is sealed."""
     compress: bool = True
@@ -99,8 +99,9 @@ class JournalSettings(Section, frozen=True):
     retained_seconds_max: Annotated[float, Meta(ge=0)] = 0.0
     """Sealed segments whose last op was recorded longer ago than this are deleted; 0 keeps all. (reload)"""
     dedup_window_ops: Annotated[int, Meta(ge=0, le=5_000_000)] = 100_000
-    """An `id` is recognised when it was given to one of this many newest ops; 0 turns it off. One whose op retention
-    has deleted is recognised until the next start: it is answered with the seq that it had, and not stored anew."""
+    """An `id` is recognised when it was given to one of this many newest ops, which a start reads; 0 turns it off. One
+    whose op retention has deleted is recognised until the next start: it is answered with the seq that it had, and not
+    stored anew."""
     batch_ops_max: Count = 10_000
     """Ops written with one fdatasync."""
     batch_bytes_max: Bytes = 2 * 1024 * 1024

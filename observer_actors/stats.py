@@ -8,9 +8,11 @@ a true one.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Final, TypeVar
 
 import msgspec
@@ -42,6 +44,10 @@ def _bucket(duration_ms: float) -> int | None:
     return math.ceil(math.log(min(duration_ms, LARGEST_MS)) / _LOG_GAMMA)
 
 
+def _middle_ms(bucket: int) -> float:
+    return 2 * _GAMMA**bucket / (_GAMMA + 1)
+
+
 class LatencySketch(msgspec.Struct):
     """How long things took, in milliseconds."""
 
@@ -64,20 +70,17 @@ class LatencySketch(msgspec.Struct):
             else:
                 buckets[bucket] = buckets.get(bucket, 0) + 1
 
-    def quantile(self, share: float) -> float:
-        """Give the duration at rank ``share * (count - 1)`` (share: 0 to 1; rounded down), within 1 %.
+    def quantiles(self, *shares: float) -> list[float]:
+        """Give the durations at ranks ``share * (count - 1)`` (shares: 0 to 1, rising; rounded down), within 1 %.
 
         0 when there is none; what is not above `SMALLEST_MS` counts as 0, and what is above `LARGEST_MS` as that.
         """
-        rank = share * (self.count - 1)
-        seen = self.zeros
-        if self.count == 0 or rank < seen:
-            return 0.0
-        for bucket in sorted(self.buckets):
-            seen += self.buckets[bucket]
-            if rank < seen:
-                return 2 * _GAMMA**bucket / (_GAMMA + 1)
-        return LARGEST_MS
+        if self.count == 0:
+            return [0.0 for _ in shares]
+        buckets = sorted(self.buckets)
+        seen = list(accumulate((self.buckets[bucket] for bucket in buckets), initial=self.zeros))
+        places = [bisect_right(seen, share * (self.count - 1)) for share in shares]
+        return [_middle_ms(buckets[place - 1]) if place else 0.0 for place in places]
 
 
 class Tally(msgspec.Struct):

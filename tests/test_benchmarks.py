@@ -8,19 +8,25 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import trio
 
+from benchmarks import __main__ as program
 from benchmarks.__main__ import CONTESTS, main, shown
-from benchmarks.company import read_slowly
+from benchmarks.advice import FULL_PLAYBOOK
+from benchmarks.company import ALONE, IN_COMPANY, read_slowly
 from benchmarks.events import BATCH, EVENT_C32, OURS, REDIS, SEED, check_stored
-from benchmarks.history import FULL, FULL_COLD, START
+from benchmarks.grouping import AIRLINE, ALL, SETS
+from benchmarks.history import EMPTY, FULL, FULL_COLD, QUERY_NAMES, START
 from benchmarks.journal_data import clone
+from benchmarks.memory import CONTESTANTS
 from benchmarks.payload import BATCH_EVENTS, EVENT_BYTES, batches, events
-from benchmarks.processes import children, resident_bytes
+from benchmarks.processes import children, cpu_seconds, resident_bytes
 from benchmarks.profile import PROFILE, shares_between
 from benchmarks.profiled import WAITING, Sums
 from benchmarks.report import report
@@ -59,8 +65,102 @@ def test_a_ratio_pairs_the_values_of_the_same_round_and_leaves_a_failed_round_ou
     assert results.ratio(EVENT_C32.name, OURS, SEED, "per_second") == Spread(median=2.5, low=2.0, high=3.0, count=2)
 
 
+def all_alike(contest: str, contestants: Sequence[str], **figures: float) -> dict[str, Any]:
+    return {contest: {name: [figures] for name in contestants}}
+
+
+def rates(contest: str, **per_second: float) -> dict[str, Any]:
+    names = {
+        "ours": OURS,
+        "seed": SEED,
+        "redis": REDIS,
+        "full": FULL,
+        "empty": EMPTY,
+        "company": IN_COMPANY,
+        "alone": ALONE,
+    }
+    return {contest: {names[name]: [{"per_second": rate}] for name, rate in per_second.items()}}
+
+
+GROUPINGS = [f"ours, {name}" for name in (*SETS, AIRLINE)]
+JUST: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    (
+        "POST /event",
+        rates("event-c32", ours=100, seed=100, redis=111),
+        rates("event-c32", ours=100, seed=100.1, redis=1),
+    ),
+    ("POST /event", rates("event-c32", ours=90, seed=1, redis=100), rates("event-c32", ours=89.9, seed=1, redis=100)),
+    (
+        "the same, c=256",
+        rates("event-c256", ours=140, seed=100, redis=1),
+        rates("event-c256", ours=139, seed=100, redis=1),
+    ),
+    (
+        "the same, c=256",
+        rates("event-c256", ours=80, seed=1, redis=100),
+        rates("event-c256", ours=79, seed=1, redis=100),
+    ),
+    ("500 events", rates("batch", ours=300_000, redis=1e9), rates("batch", ours=299_999, redis=1e9)),
+    ("500 events", rates("batch", ours=111, redis=100), rates("batch", ours=109, redis=100)),
+    ("p99 of a single", all_alike("half-load", [OURS], p99_ms=4.99), all_alike("half-load", [OURS], p99_ms=5)),
+    (
+        "throughput with",
+        rates("history-throughput", full=90, empty=100),
+        rates("history-throughput", full=89, empty=100),
+    ),
+    (
+        "start with",
+        all_alike("history-start", [FULL, FULL_COLD], seconds=1.49),
+        all_alike("history-start", [FULL, FULL_COLD], seconds=1.5),
+    ),
+    (
+        "`/ops` by",
+        all_alike("history-queries", QUERY_NAMES, worst_ms=99),
+        all_alike("history-queries", QUERY_NAMES, worst_ms=100),
+    ),
+    ("p99 of `GET", all_alike("advice", [FULL_PLAYBOOK], p99_ms=4.99), all_alike("advice", [FULL_PLAYBOOK], p99_ms=5)),
+    (
+        "resident",
+        all_alike("memory", CONTESTANTS, max_mb=249, growth=1.09),
+        all_alike("memory", CONTESTANTS, max_mb=250, growth=1),
+    ),
+    (
+        "resident",
+        all_alike("memory", CONTESTANTS, max_mb=9, growth=1.09),
+        all_alike("memory", CONTESTANTS, max_mb=9, growth=1.1),
+    ),
+    ("ingest while", rates("company", company=85, alone=100), rates("company", company=84, alone=100)),
+    (
+        "failures into",
+        all_alike("grouping", GROUPINGS, ga=0.95, fga=0.92),
+        all_alike("grouping", GROUPINGS, ga=0.949, fga=1),
+    ),
+    (
+        "failures into",
+        all_alike("grouping", GROUPINGS, ga=0.95, fga=0.92),
+        all_alike("grouping", GROUPINGS, ga=1, fga=0.919),
+    ),
+    ("the same, airline", all_alike("grouping", GROUPINGS, ga=1), all_alike("grouping", GROUPINGS, ga=0.999)),
+    ("the same in", all_alike("grouping", GROUPINGS, order=0.98), all_alike("grouping", GROUPINGS, order=0.979)),
+    (
+        "the same, speed",
+        all_alike("grouping", [f"ours, {ALL}"], per_second=100_000),
+        all_alike("grouping", [f"ours, {ALL}"], per_second=99_999),
+    ),
+]
+"""A row of the issues -> what just meets it, and what just misses it."""
+
+
 def test_each_row_of_the_issues_is_a_target() -> None:
     assert len(TARGETS) == ISSUE_ROWS
+    assert {target(row).what for row, _, _ in JUST} == {one.what for one in TARGETS}
+
+
+@pytest.mark.parametrize(("row", "met", "missed"), JUST)
+def test_a_row_is_met_and_missed_where_the_issue_says(row: str, met: dict[str, Any], missed: dict[str, Any]) -> None:
+    for measured, verdict in ((met, Verdict.MET), (missed, Verdict.MISSED)):
+        results = Results(ops=OPS, memory_seconds=60, measured=measured)
+        assert judge(target(row), results).verdict is verdict
 
 
 def test_a_target_with_two_conditions_is_met_only_with_both() -> None:
@@ -125,19 +225,35 @@ def test_the_report_says_who_is_absent_what_failed_and_the_notes() -> None:
     assert "| Redis | 25,000 (25,000\u201325,000) | 1.00 (0.96\u20131.04) |" in text
 
 
-def test_the_notes_stand_only_in_the_report_of_a_whole_run() -> None:
-    results = Results()
+@pytest.mark.parametrize(
+    ("lacks", "is_whole"),
+    [({}, True), ({"is_quick": True}, False), ({"rounds": 2}, False), ({"ops": OPS - 1}, False), ({"": ""}, False)],
+)
+def test_the_notes_stand_only_in_the_report_of_a_whole_run(
+    lacks: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    is_whole: bool,
+) -> None:
+    results = Results(**{"rounds": 5, "ops": OPS, **{name: value for name, value in lacks.items() if name}})
     for contest in CONTESTS:
         results.add(contest.name, "someone", {contest.main.name: 1.0})
-    assert "by hand: true" in report(results, list(CONTESTS), "by hand: true")
-    results.is_quick = True
-    quick = report(results, list(CONTESTS), "by hand: true")
-    results.is_quick = False
-    results.measured[BATCH.name] = {OURS: [{}]}
-    some = report(results, list(CONTESTS), "by hand: true")
-    for text in (quick, some):
-        assert "by hand: true" not in text
-        assert "`benchmarks/notes.md`" in text
+    if "" in lacks:
+        results.measured[BATCH.name] = {OURS: [{}]}
+    kept, page, notes = tmp_path / "kept.json", tmp_path / "page.md", tmp_path / "notes.md"
+    kept.write_bytes(msgspec.json.encode(results))
+    notes.write_text("by hand: true", encoding="utf-8")
+    monkeypatch.setattr(program, "REPORT", page)
+    monkeypatch.setattr(program, "NOTES", notes)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--from", str(kept)])
+    assert main() == 0
+    written = capsys.readouterr().out
+    assert page.exists() is is_whole, "what is not whole goes to standard output"
+    text = page.read_text(encoding="utf-8") if is_whole else written
+    assert ("by hand: true" in text) is is_whole
+    assert ("`benchmarks/notes.md`: it was written" in text) is not is_whole
 
 
 def test_the_report_says_the_command_without_its_paths() -> None:
@@ -201,9 +317,10 @@ def test_a_reader_that_is_dropped_comes_back() -> None:
     ("given", "said"),
     [
         (("--rounds", "0"), "--rounds: "),
-        (("--seconds", "nan"), "--seconds: "),
-        (("--seconds", "inf"), "--seconds: "),
         (("--seconds", "0"), "--seconds: "),
+        (("--from", "empty", "--rounds", "3"), "--from: "),
+        (("--from", "empty", "--quick"), "--from: "),
+        (("--quick", "--seconds", "20"), "--quick: "),
         (("--ops", "0"), "--ops: "),
         (("--only", "limits", "--only", "nothing"), "--only: no measurement is called nothing"),
         (("--report", "absent/report.md"), "--report: "),
@@ -282,6 +399,19 @@ def test_a_quick_run_measures_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+def test_processor_time_of_a_child_that_has_ended_is_counted() -> None:
+    burn = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+    program = (
+        f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); print(flush=True); sys.stdin.read()"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    parent.stdout.readline()
+    assert not children(parent.pid)
+    assert cpu_seconds(parent.pid) >= 0.5
+    parent.communicate()
+
+
 @pytest.mark.parametrize(("begins", "counts"), [("os.fork()", False), ("subprocess.Popen(['sleep', '60'])", True)])
 def test_memory_is_not_counted_twice_while_a_child_has_not_begun_its_program(begins: str, *, counts: bool) -> None:
     program = f"import os, subprocess, time; {begins}; print(flush=True); time.sleep(60)"
@@ -320,7 +450,8 @@ def test_a_quick_profile_shows_each_load(tmp_path: Path) -> None:
         assert figures["connections" if load.startswith("batches") else "reading"] > 0, load
 
 
-def test_a_run_that_is_interrupted_cleans_up_and_writes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_run_that_is_interrupted_cleans_up_and_writes_nothing(tmp_path: Path, number: signal.Signals) -> None:
     folder, written = tmp_path / "work", tmp_path / "report.md"
     process = subprocess.Popen(
         command(folder, "--only", "memory", "--report", str(written)), cwd=ROOT, start_new_session=True
@@ -329,7 +460,7 @@ def test_a_run_that_is_interrupted_cleans_up_and_writes_nothing(tmp_path: Path) 
         deadline = time.monotonic() + 60
         while not list(folder.glob("*/ours-*/log")) and time.monotonic() < deadline:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, number)  # as a terminal does
         assert process.wait(60) == 130
     finally:
         process.kill()

@@ -51,6 +51,7 @@ from observer_actors.http.replies import PROBLEM, Problem, Reply, json_reply, pr
 from observer_actors.http.sse import stream
 from observer_actors.http.views import Readiness, Views
 from observer_actors.ring import RecentOp, RingStatistics
+from observer_actors.stats import EndpointTally
 from observer_actors.supervision import (
     ActorFailed,
     ActorParked,
@@ -403,16 +404,7 @@ def _stats_answer(ring: RingStatistics, views: Views) -> StatsAnswer:
         failures=stats.all.failures,
         by_source={source: tally.successes + tally.failures for source, tally in stats.sources.items()},
         per_second_1m=round(views.stats.rate_per_second(), 3),
-        endpoints={
-            endpoint: EndpointStats(
-                total=tally.successes + tally.failures,
-                failures=tally.failures,
-                p50_ms=_shown_ms(tally.latency.quantile(0.5)),
-                p90_ms=_shown_ms(tally.latency.quantile(0.9)),
-                p99_ms=_shown_ms(tally.latency.quantile(0.99)),
-            )
-            for endpoint, tally in stats.endpoints.items()
-        },
+        endpoints={endpoint: _endpoint_stats(tally) for endpoint, tally in stats.endpoints.items()},
     )
     return StatsAnswer(
         total=ring.total,
@@ -422,4 +414,11 @@ def _stats_answer(ring: RingStatistics, views: Views) -> StatsAnswer:
         recent_scenario_ops=ring.recent_scenario_ops,
         lifetime=lifetime,
         doubt=doubt_answer(views.analyzer.doubts),
+    )
+
+
+def _endpoint_stats(tally: EndpointTally) -> EndpointStats:
+    p50, p90, p99 = map(_shown_ms, tally.latency.quantiles(0.5, 0.9, 0.99))
+    return EndpointStats(
+        total=tally.successes + tally.failures, failures=tally.failures, p50_ms=p50, p90_ms=p90, p99_ms=p99
     )

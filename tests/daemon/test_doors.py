@@ -233,7 +233,7 @@ async def test_a_file_that_hangs_and_that_only_a_start_reads_keeps_no_reload_wai
         os.mkfifo(key)  # who opens it waits for somebody who writes
         for seconds in (77, 78):
             new = replace(settings, cycle=CycleSettings(seconds=seconds))
-            assert await daemon.reload(lambda new=new: new) == (["cycle.seconds"], ["diagnosis.api_key_file"])
+            assert await daemon.reload(partial(replace, new)) == (["cycle.seconds"], ["diagnosis.api_key_file"])
             assert daemon.settings.cycle == new.cycle
         key.write_text("let go of the thread")
 
