@@ -161,6 +161,14 @@ def test_history_sums_up_the_same_and_the_similar() -> None:
     assert told(history_of(rows, "pr8-7fe47bab")) == ""
 
 
+def test_counts_that_no_audit_can_have_are_not_added_up() -> None:
+    """Two of 4,300 digits come to a number that is no JSON."""
+    most = 10**4_300 - 1
+    rows = [row(n, findings=FindingCounts(most, n, -most)) for n in (1, 2)]
+    same = history_of(rows, "pr6-7fe47bab").same
+    assert msgspec.json.decode(msgspec.json.encode(same.findings)) == {"info": 0, "warn": 3, "block": 0}
+
+
 def test_many_verdicts_by_name_are_bounded() -> None:
     rows = [row(n, overall=f"o{n}") for n in range(50)]
     overall = history_of(rows, "pr6-7fe47bab").same.overall

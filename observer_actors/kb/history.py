@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from observer_actors.kb.rows import AuditRow, FindingCounts
+from observer_actors.kb.rows import FINDINGS_MAX, AuditRow, FindingCounts
 from observer_actors.visible import cut
 
 OVERALLS_MAX: Final = 20
@@ -92,13 +92,18 @@ def _tally(rows: Sequence[AuditRow]) -> Tally:
         refused=sum(not row.ok for row in rows),
         overall=overall,
         findings=FindingCounts(
-            info=sum(row.findings.info for row in rows),
-            warn=sum(row.findings.warn for row in rows),
-            block=sum(row.findings.block for row in rows),
+            info=_sum(row.findings.info for row in rows),
+            warn=_sum(row.findings.warn for row in rows),
+            block=_sum(row.findings.block for row in rows),
         ),
         first=rows[0].timestamp,
         last=rows[-1].timestamp,
     )
+
+
+def _sum(counts: Iterable[int]) -> int:
+    """Add up what can be true, as `verdict_row` has it: a file may say anything, and JSON takes no endless number."""
+    return sum(count for count in counts if 0 <= count <= FINDINGS_MAX)
 
 
 def told(history: AuditHistory) -> str:

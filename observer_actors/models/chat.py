@@ -28,7 +28,9 @@ _NO_SCHEMA: Final = frozenset({400, 422})
 _BOUNDS: Final = frozenset({"maxLength", "minItems", "maxItems"})
 """What OpenAI's strict mode, or a server that copies it, may not know, though it knows schemas."""
 _CHARS_A_TOKEN: Final = 4
-"""What is counted against the budget where a server does not count itself."""
+"""What is counted against the budget where a server does not count itself, or says what no answer takes."""
+_TOKENS_MAX: Final = 10**9
+"""Hundreds of times the largest context; a count without a bound ends beyond what metrics and JSON can hold."""
 
 Schema = Mapping[str, Any]
 T = TypeVar("T")
@@ -176,7 +178,7 @@ def _read(body: bytes, asked: str, url: str) -> ChatReply:
 def _reply(text: str | None, tokens: int, asked: str, url: str) -> ChatReply:
     if not text or not text.strip():
         raise ModelFailed(f"{url}: an answer without words")
-    return ChatReply(text, tokens if tokens > 0 else (len(asked) + len(text)) // _CHARS_A_TOKEN)
+    return ChatReply(text, tokens if 0 < tokens <= _TOKENS_MAX else (len(asked) + len(text)) // _CHARS_A_TOKEN)
 
 
 def _decoded(body: bytes, kind: type[T], url: str) -> T:

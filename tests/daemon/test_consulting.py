@@ -171,6 +171,27 @@ async def test_ollama_is_spoken_to_in_its_own_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("backend", "path", "counts"),
+    [
+        ("openai", CHAT, b'"usage": {"total_tokens": %s}' % (b"9" * 400)),
+        ("ollama", "/api/chat", b'"prompt_eval_count": %s, "eval_count": %s' % (b"9" * 4_300, b"9" * 4_300)),
+    ],
+)
+async def test_a_count_of_tokens_that_no_answer_takes_is_none(
+    tmp_path: Path, backend: str, path: str, counts: bytes
+) -> None:
+    """Beyond a double there are no metrics, and beyond 4,300 digits no JSON."""
+    said = b'{"content": %s}' % json.dumps(statement(("x", [1]))).encode()
+    body = b'{"choices": [{"message": %s}], "message": %s, %s}' % (said, said, counts)
+    async with http_peer() as peer:
+        peer.on(path, Bytes(body))
+        config = configured(tmp_path, peer, backend=backend)
+        async with running_daemon(tmp_path / "data", "--config", config) as daemon:
+            await diagnosed(daemon, await fail_and_find(daemon))
+            assert 100 < await daemon.metric("observer_model_tokens_total") < 1_000
+
+
+@pytest.mark.parametrize(
     "reply",
     [
         Hang(),
