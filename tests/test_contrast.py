@@ -9,10 +9,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
-from observer_actors.actors.evidence import SAMPLE_OPS, comparable
+from observer_actors.actors.evidence import SAMPLE_OPS, comparable, contrast_of
 from observer_actors.event import EventDecoder
-from observer_actors.op import Op
+from observer_actors.journal import Page, Query
+from observer_actors.op import Op, Scalar, Seq
+from observer_actors.patterns import apply
 from observer_actors.patterns.contrast import ABSENT, RATE, contrasts, features, mid_p
 
 SEEDS = 2_000
@@ -207,20 +210,50 @@ def test_a_time_that_no_calendar_has_is_one_all_the_same(time: str) -> None:
     assert len(features(op)["hour"]) == 2
 
 
+def op_of(seq: int, error: str = "", **attrs: Scalar) -> Op:
+    return Op(
+        timestamp="",
+        endpoint="a",
+        input_summary="",
+        success=not error,
+        duration_ms=1,
+        output_summary="",
+        error=error or UNSET,
+        source="mcp",
+        seq=seq,
+        recorded_at="2026-11-22T10:00:00.000000Z",
+        attrs=attrs or UNSET,
+    )
+
+
 def test_samples_are_compared_over_the_time_that_both_cover() -> None:
-    """A full sample says nothing of what was before it."""
+    failing, succeeding = ([op_of(seq, error) for seq in range(10, 0, -1)] for error in ("gone", ""))
+    assert comparable(failing, succeeding, 0) == (failing, succeeding, True)
+    assert comparable(failing, succeeding, 6) == (failing[:5], succeeding[:5], True)
+    assert comparable(failing, succeeding, 7) == (failing, succeeding, False), "too few are left"
 
-    def sample(*seqs: int) -> list[Op]:
-        op = Op(
-            timestamp="", endpoint="a", input_summary="", success=True, duration_ms=1, output_summary="", source="mcp"
-        )
-        return [msgspec.structs.replace(op, seq=seq) for seq in reversed(seqs)]
 
-    full = sample(*range(5_001, 5_001 + SAMPLE_OPS))
-    recent, rare = sample(4_000, *range(5_100, 5_110)), sample(4_000, 4_001)
-    failing, succeeding, with_times = comparable(recent, full)
-    assert ([op.seq for op in failing], with_times) == ([*range(5_109, 5_099, -1)], True)
-    assert list(succeeding) == full
-    assert comparable(rare, full) == (rare, full, False)
-    assert comparable(rare, recent) == (rare, recent, False), "too few in any case"
-    assert comparable(recent, rare) == (recent, rare, True), "neither is full"
+@pytest.mark.parametrize("room", [SAMPLE_OPS, 400])
+async def test_a_flood_of_other_failures_makes_the_newest_release_no_cause(room: int) -> None:
+    """Then the newest failures are all of that release, and the successes of all four; so also where texts are long.
+
+    :param room: ops in a page.
+    """
+    ops = []
+    for seq in range(5_000):
+        release = seq // 1_250
+        if seq % 50 == 0:
+            ops.append(op_of(seq, "upstream timed out", release=release))
+        elif seq % 10 == 0:
+            ops.append(op_of(seq, release=release))
+        elif release == 3:
+            ops.append(op_of(seq, "no space on node", release=release))
+
+    async def search(query: Query) -> Page:
+        found = [op for op in reversed(ops) if query.fits(op)]
+        page = found[: min(query.limit, room)]
+        cursor = Seq(page[-1].seq) if len(page) < len(found) else None
+        return Page(ops=page, cursor=cursor, complete=True, scanned=len(ops))
+
+    [pattern] = apply({}, [op for op in ops if op.error == "upstream timed out"]).patterns.values()
+    assert not await contrast_of(search, lambda op: pattern.id if op.error == "upstream timed out" else "", pattern)

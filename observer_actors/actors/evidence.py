@@ -37,27 +37,26 @@ async def contrast_of(search: Search, pattern_of: Callable[[Op], str], pattern: 
         if time.perf_counter() >= until:
             await trio.lowlevel.checkpoint()
             until = time.perf_counter() + LOOKING_S
-    return await in_thread(partial(_compare, own, tuple(went_well.ops)))
+    # A page that was full says nothing of what was before it, however few of its ops are this pattern's.
+    since = max(page.cursor or 0 for page in (failed, went_well))
+    return await in_thread(partial(_compare, own, tuple(went_well.ops), since))
 
 
-def comparable(failing: Sequence[Op], succeeding: Sequence[Op]) -> tuple[Sequence[Op], Sequence[Op], bool]:
-    """Restrict two samples, newest first, to the time that both cover; say whether that could be done.
+def comparable(failing: Sequence[Op], succeeding: Sequence[Op], since: int) -> tuple[Sequence[Op], Sequence[Op], bool]:
+    """Restrict two samples to the time that both cover; say whether that could be done.
 
-    A full sample says nothing of what was before it. Where too little is left, all is kept, and times must not be
-    compared.
+    Where too little is left, all is kept, and times must not be compared.
+
+    :param since: the first seq that both cover.
     """
-    if not failing or not succeeding:
-        return failing, succeeding, False
-    full = [ops for ops in (failing, succeeding) if len(ops) == SAMPLE_OPS]
-    since = max((ops[-1].seq for ops in full), default=0)
     shared = [[op for op in ops if op.seq >= since] for ops in (failing, succeeding)]
     if len(shared[0]) < FAILING_MIN:
         return failing, succeeding, False
     return shared[0], shared[1], True
 
 
-def _compare(failing: Sequence[Op], succeeding: Sequence[Op]) -> list[Contrast]:
-    failing, succeeding, with_times = comparable(failing, succeeding)
+def _compare(failing: Sequence[Op], succeeding: Sequence[Op], since: int) -> list[Contrast]:
+    failing, succeeding, with_times = comparable(failing, succeeding, since)
     samples = [[features(op) for op in ops] for ops in (failing, succeeding)]
     if not with_times:
         for sample in samples:
