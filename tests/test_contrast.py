@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from fractions import Fraction
 from random import Random
 
@@ -226,6 +227,21 @@ def op_of(seq: int, error: str = "", **attrs: Scalar) -> Op:
     )
 
 
+[PATTERN] = apply({}, [op_of(1, "gone")]).patterns.values()
+
+
+def search_in(ops: Sequence[Op], room: int = SAMPLE_OPS) -> Callable[[Query], Awaitable[Page]]:
+    """Give what searches a journal whose pages have so much room."""
+
+    async def search(query: Query) -> Page:
+        found = [op for op in reversed(ops) if query.fits(op)]
+        page = found[: min(query.limit, room)]
+        cursor = Seq(page[-1].seq) if len(page) < len(found) else None
+        return Page(ops=page, cursor=cursor, complete=True, scanned=len(ops))
+
+    return search
+
+
 def test_samples_are_compared_over_the_time_that_both_cover() -> None:
     failing, succeeding = ([op_of(seq, error) for seq in range(10, 0, -1)] for error in ("gone", ""))
     assert comparable(failing, succeeding, 0) == (failing, succeeding, True)
@@ -249,11 +265,30 @@ async def test_a_flood_of_other_failures_makes_the_newest_release_no_cause(room:
         elif release == 3:
             ops.append(op_of(seq, "no space on node", release=release))
 
-    async def search(query: Query) -> Page:
-        found = [op for op in reversed(ops) if query.fits(op)]
-        page = found[: min(query.limit, room)]
-        cursor = Seq(page[-1].seq) if len(page) < len(found) else None
-        return Page(ops=page, cursor=cursor, complete=True, scanned=len(ops))
+    search = search_in(ops, room)
+    assert not await contrast_of(search, lambda op: PATTERN.id if op.error == "upstream timed out" else "", PATTERN)
 
-    [pattern] = apply({}, [op for op in ops if op.error == "upstream timed out"]).patterns.values()
-    assert not await contrast_of(search, lambda op: pattern.id if op.error == "upstream timed out" else "", pattern)
+
+@pytest.mark.parametrize("calls", [1, 5])
+async def test_what_agents_repeat_is_found_by_chance_no_oftener_than_promised(calls: int) -> None:
+    """A run has a setting, and fails whatever that is: each of its calls that fails has the setting, too.
+
+    :param calls: of a run that fails.
+    """
+    found = 0
+    for seed in range(200):
+        random, ops = Random(seed), list[Op]()
+        for run in range(100):
+            has_failed = random.random() < 0.2
+            setting = {name: random.choice("pqrs") for name in ("model", "region", "tenant")}
+            for attempt in range(calls if has_failed else 1):
+                ops.append(op_of(len(ops), "gone" * has_failed, run=run, attempt=attempt, span_id=len(ops), **setting))
+        found += bool(await contrast_of(search_in(ops), lambda _: PATTERN.id, PATTERN))
+    assert 0 < found <= 200 * (RATE + 3 * math.sqrt(RATE * (1 - RATE) / 200))
+
+
+async def test_of_a_run_its_first_op_counts_alone_and_of_ops_without_a_run_all() -> None:
+    ops = [op_of(seq, "gone" if seq % 2 else "", **({"run": seq // 20} if seq < 100 else {})) for seq in range(120)]
+    failing, succeeding, _ = comparable(ops[::-2], ops[-2::-2], 0)
+    seqs = [sorted(op.seq for op in sample) for sample in (failing, succeeding)]
+    assert seqs == [[1, 21, 41, 61, 81, *range(101, 120, 2)], [0, 20, 40, 60, 80, *range(100, 120, 2)]]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
 import trio
 
+from observer_actors.doubt import run_of
 from observer_actors.journal import Page, Query
 from observer_actors.op import Op
 from observer_actors.patterns import Contrast, Pattern, Scope, contrasts, features
@@ -43,16 +44,25 @@ async def contrast_of(search: Search, pattern_of: Callable[[Op], str], pattern: 
 
 
 def comparable(failing: Sequence[Op], succeeding: Sequence[Op], since: int) -> tuple[Sequence[Op], Sequence[Op], bool]:
-    """Restrict two samples to the time that both cover; say whether that could be done.
+    """Restrict two samples, newest first, to the time that both cover, and to one op a run; say whether the time could.
 
-    Where too little is left, all is kept, and times must not be compared.
+    Where too little is left of it, all of it is kept, and times must not be compared.
 
     :param since: the first seq that both cover.
     """
-    shared = [[op for op in ops if op.seq >= since] for ops in (failing, succeeding)]
+    shared = [_one_a_run(op for op in ops if op.seq >= since) for ops in (failing, succeeding)]
     if len(shared[0]) < FAILING_MIN:
-        return failing, succeeding, False
+        return _one_a_run(failing), _one_a_run(succeeding), False
     return shared[0], shared[1], True
+
+
+def _one_a_run(ops: Iterable[Op]) -> Sequence[Op]:
+    """Give the first op of each run, of ops that are newest first, and each that names no run.
+
+    The tests take ops as independent. What an agent does in one run is not: who tries five times says nothing five
+    times over. The first, for a later one is what the agent has made of it.
+    """
+    return list({run_of(op) or op.seq: op for op in ops}.values())
 
 
 def _compare(failing: Sequence[Op], succeeding: Sequence[Op], since: int) -> list[Contrast]:

@@ -3,6 +3,7 @@
 For each value of each feature (`features`) it is asked whether the failing ops have it more often than their share.
 The rules:
 
+* Ops are taken as independent: whoever gathers them takes one of each run (`actors.evidence`).
 * The test is Fisher's, one-sided, with the mid-P value (Lancaster 1961): half of the observed table's probability
   counts. Fisher's own is far too cautious with small counts; the mid-P is right on average, and
   `tests/test_contrast.py` measures it.
