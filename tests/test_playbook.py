@@ -35,7 +35,7 @@ from observer_actors.playbook import fold as fold_module
 from observer_actors.playbook import ledger as ledger_module
 from observer_actors.playbook import runs as runs_module
 from observer_actors.playbook.evidence import FAILURES_MAX, FEATURES_MAX, VALUES_MAX
-from observer_actors.playbook.inputs import features, kind_of
+from observer_actors.playbook.inputs import features, is_attribute, kind_of
 from tests.playbook_ops import ALONE, call, decided, deltas, exposed, fold, journals, numbered, revoked, verdict
 
 BOTH = Corroboration()
@@ -699,6 +699,13 @@ def test_an_input_that_was_cut_gives_what_stood_before_the_cut() -> None:
         "rows is": "a list",
         "note is": "an object",
     }
+
+
+def test_ids_are_none_of_the_attributes_that_are_looked_at() -> None:
+    ids = dict.fromkeys(("run", "run_id", "trace_id", "traceId", "span_id", "spanId", "advice_id"), "7")
+    others = {"no name": 1} | {f"a{n}": n for n in range(8)} | {"one": "too many"}
+    op = msgspec.structs.replace(call(), attrs=ids | others)
+    assert [name for name, _ in features(op) if is_attribute(name)] == [f"attrs.a{n}" for n in range(8)]
 
 
 def test_the_gateways_copy_is_the_seeds() -> None:

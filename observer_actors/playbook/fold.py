@@ -42,7 +42,7 @@ from observer_actors.playbook.trial import ADVICE_ENDPOINT, Asked, EntryTrial, r
 from observer_actors.playbook.trial import Run as TrialRun
 from observer_actors.playbook.witnesses import Corroboration
 
-VERSION: Final = 5
+VERSION: Final = 6
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew."""
 ENDPOINTS_MAX: Final = 1_000
 """Endpoints with evidence. One more takes the place of the one that was quiet for longest among those of which nothing

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 from operator import attrgetter
 from typing import Any, Final
 
@@ -34,7 +35,7 @@ KIND: Final = " is"
 ABSENT: Final = "absent"
 """The kind of a value that is not there; never given by `features`, but counted from the rest."""
 FIELDS_MAX: Final = 8
-"""Fields of an input that are looked at, and as many attributes."""
+"""Fields of an input that are looked at, and as many attributes: the first ones."""
 INPUT_CHARS_MAX: Final = 4_000
 SHAPE_CHARS_MAX: Final = 200
 VALUE_CHARS_MAX: Final = 40
@@ -43,7 +44,7 @@ KIND_CHARS_MAX: Final = 10 * VALUE_CHARS_MAX
 _ATTRIBUTES: Final = ("role", "city", "state", "event_kind")
 _labels: Final = attrgetter(*_ATTRIBUTES)
 _NO_FEATURES: Final = frozenset({"run", "run_id", "trace_id", "traceId", "span_id", "spanId", "advice_id"})
-"""Attributes that name the op's place and say nothing of its kind."""
+"""Attributes that name the op's place and say nothing of its kind: none of those that are looked at."""
 _NAME: Final = re.compile(r"[A-Za-z_][\w.\-]{0,39}", re.ASCII)
 _VALUE: Final = re.compile(r"[\w.\-+:/@#%, ]{1,40}")
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|["{}\[\]:,]|[^\s{}\[\]:,"]+')
@@ -103,9 +104,12 @@ def _attributes(op: Op) -> Iterator[Feature]:
         if isinstance(value, str) and _VALUE.fullmatch(value):
             yield name, value
     if isinstance(op.attrs, dict):
-        for name, attribute in tuple(op.attrs.items())[:FIELDS_MAX]:
+        named = (
+            (name, value) for name, value in op.attrs.items() if name not in _NO_FEATURES and _NAME.fullmatch(name)
+        )
+        for name, attribute in islice(named, FIELDS_MAX):
             shown = _shown(attribute)
-            if shown is not None and name not in _NO_FEATURES and _NAME.fullmatch(name):
+            if shown is not None:
                 yield f"attrs.{name}", shown.strip('"')
 
 
