@@ -15,7 +15,7 @@ import codecs
 import re
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -493,6 +493,13 @@ class Secrets:
         found.update(findings)
         return cleaned
 
+    def places(self, kind: str, text: str) -> Iterator[tuple[int, int]]:
+        """Give where secrets of a kind begin and end in a text, however many there are."""
+        fitting = self._any.Match(text.encode("utf-8", "replace")) or ()
+        for rule, expression in (self._rules[number] for number in sorted(fitting) if number < len(self._rules)):
+            if rule.kind == kind:
+                yield from _accepted(rule, expression, text)
+
     def _text(self, text: str, found: Findings, *, is_endpoint: bool = False) -> str:
         fitting: Sequence[int] = self._any.Match(text.encode("utf-8", "replace"))
         if is_endpoint and fitting and _LABEL.fullmatch(text):
@@ -619,15 +626,27 @@ def _marker(kind: str) -> str:
     return f"[redacted:{kind}]"
 
 
-def _replaced(rule: _Rule, expression: Any, text: str, found: Findings) -> str:  # noqa: ANN401 - see `_compiled`
-    parts: list[str] = []
-    upto = 0
+def _accepted(
+    rule: _Rule,
+    expression: Any,  # noqa: ANN401 - see `_compiled`
+    text: str,
+    look: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[int, int]]:
+    """Give where a rule's secrets are. ``look``: called at each place in question."""
     for match in expression.finditer(text):
-        found.look()
+        look()
         group = expression.groups if expression.groups and match.group(expression.groups) is not None else 0
         start, end = match.span(group)
         before, behind = text[max(0, start - AROUND_CHARS) : start], text[end : end + AROUND_CHARS]
-        if start < upto or not rule.accepts(_Found(match.group(0), text[start:end], before, behind)):
+        if rule.accepts(_Found(match.group(0), text[start:end], before, behind)):
+            yield start, end
+
+
+def _replaced(rule: _Rule, expression: Any, text: str, found: Findings) -> str:  # noqa: ANN401 - see `_compiled`
+    parts: list[str] = []
+    upto = 0
+    for start, end in _accepted(rule, expression, text, found.look):
+        if start < upto:
             continue
         parts += (text[upto:start], _marker(rule.kind))
         upto = end

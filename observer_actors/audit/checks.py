@@ -32,8 +32,9 @@ import msgspec
 from observer_actors.audit.facts import PARSER, Facts, facts_of, is_python
 from observer_actors.audit.inventory import Inventory, Item, Kind, Modules, is_data, is_test, reached_from
 from observer_actors.audit.scripts import includes
+from observer_actors.errors import EventTooComplex
 from observer_actors.kb.rows import Finding, Severity
-from observer_actors.secrets import compiled_secrets
+from observer_actors.secrets import Secrets, compiled_secrets
 from observer_actors.visible import cut
 
 Overall = Literal["approve", "request_changes", "block"]
@@ -41,8 +42,11 @@ PATH_CHARS_MAX: Final = 200
 NAMED_MAX: Final = 5
 FINDINGS_OF_A_KIND_MAX: Final = 50
 """More of the same say nothing more."""
-_CERTAIN: Final = frozenset({"private_key", "jwt", "api_key", "url_password"})
-"""Secrets that are known by what they look like. The other kinds are what code and tests are full of."""
+_KEY: Final = "private_key"
+_CERTAIN: Final = frozenset({"jwt", "api_key", "url_password"})
+"""Secrets that, like private keys, are known by what they look like. The other kinds code and tests are full of."""
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/]{40}")
+"""A key has that between BEGIN and END; code that reads keys, and an example, do not."""
 _COMPILED: Final = (".so", ".pyd", ".pyx", ".c", ".cc", ".cpp", ".cxx", ".rs")
 """With the stem of a module: its source as an extension, or the extension itself."""
 _SETTINGS: Final = re.compile(
@@ -61,12 +65,13 @@ _QUOTED: Final = re.compile(r"[\"'][^\"']*\[redacted:(?:password|bearer)\][\"']"
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One file of a change. ``added``: its new lines, with their numbers."""
+    """One file of a change. ``added``: its new lines, with their numbers; ``text``: all that it has now."""
 
     path: str
     what: Literal["added", "modified", "deleted"]
     before: bytes = b""
     added: tuple[tuple[int, str], ...] = ()
+    text: str = ""
 
 
 def overall_of(findings: Sequence[Finding]) -> Overall:
@@ -243,16 +248,37 @@ def _secrets(changes: Sequence[Change]) -> Iterator[Finding]:
     secrets = compiled_secrets()
     for change in changes:
         made_up = is_test(change.path) or change.path.endswith(_PROSE)
+        keys = frozenset(_private_keys(change, secrets))
         for number, line in change.added:
-            kinds: Counter[str] = Counter()
-            clean = secrets.text(_NO_PASSWORD.sub(r"\1", line), kinds)
-            certain = sorted(_CERTAIN & kinds.keys())
+            kinds, perhaps = _in_line(line, secrets)
+            certain = sorted(kinds | ({_KEY} if number in keys else set()))
             if certain:
                 yield Finding(
                     "warn" if made_up else "block", f"a secret: {', '.join(certain)}", shown(change.path), number
                 )
-            elif not made_up and _QUOTED.search(clean):
-                yield Finding("warn", "what may be a password or a token", shown(change.path), number)
+            elif perhaps and not made_up:
+                yield Finding("warn", perhaps, shown(change.path), number)
+
+
+def _in_line(line: str, secrets: Secrets) -> tuple[frozenset[str], str]:
+    """Give the kinds of secrets that a line certainly holds, and what else is to be said of it."""
+    kinds: Counter[str] = Counter()
+    try:
+        clean = secrets.text(_NO_PASSWORD.sub(r"\1", line), kinds)
+    except EventTooComplex:
+        return frozenset(), "a line holds too much that looks like a secret"
+    return _CERTAIN & kinds.keys(), "what may be a password or a token" if _QUOTED.search(clean) else ""
+
+
+def _private_keys(change: Change, secrets: Secrets) -> Iterator[int]:
+    """Give the first new line of each private key: where one takes another's place, its beginning and end stay."""
+    added = frozenset(number for number, _ in change.added)
+    for start, end in secrets.places(_KEY, change.text) if added else ():
+        first = 1 + change.text.count("\n", 0, start)
+        lines = range(first, first + change.text.count("\n", start, end) + 1)
+        is_framed = change.text.startswith("-", start)
+        if not is_framed or _BASE64.search(change.text, start, end):
+            yield from islice((number for number in lines if number in added), 1)
 
 
 def _dead(inventory: Inventory, changes: Sequence[Change], files: Mapping[str, Facts]) -> Iterator[Finding]:

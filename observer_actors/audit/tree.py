@@ -122,8 +122,7 @@ def changes(tree: Tree, git: Git, base: str) -> list[Change]:
     old = {path: contents.get(blob.name, b"") for path, blob in before.items()}
     found = [
         *(Change(path, "deleted", old[path]) for path in deleted),
-        *(Change(path, "modified", old[path], _added(tree.files[path], old[path])) for path in changed if path in old),
-        *(Change(path, "added", b"", _added(tree.files[path], b"")) for path in changed if path not in old),
+        *(_new(path, tree.files[path], old.get(path)) for path in changed),
     ]
     return sorted(found, key=lambda change: change.path)
 
@@ -146,15 +145,17 @@ def _is_same(data: bytes, blob: Blob | None) -> bool:
     return digest(b"blob %d\0" % len(data) + data).hexdigest() == blob.name
 
 
-def _added(new: bytes, old: bytes) -> tuple[tuple[int, str], ...]:
-    """Give the lines that were not there before, wherever they stand; none of a file that is no text."""
-    if b"\0" in new:
-        return ()
+def _new(path: str, new: bytes, old: bytes | None) -> Change:
+    """Give what is there now; of a file that is no text, no lines."""
+    lines = [] if b"\0" in new else new.splitlines()
+    added = tuple(_added(lines, old or b""))
+    text = "\n".join(line.decode("utf-8", "replace") for line in lines) if added else ""
+    return Change(path, "added" if old is None else "modified", old or b"", added, text)
+
+
+def _added(lines: Iterable[bytes], old: bytes) -> Iterator[tuple[int, str]]:
+    """Give the lines that were not there before, wherever they stand."""
     left = Counter(old.splitlines())
-    return tuple(_lines(new.splitlines(), left))
-
-
-def _lines(lines: Iterable[bytes], left: Counter[bytes]) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(lines, 1):
         if left[line] > 0:
             left[line] -= 1

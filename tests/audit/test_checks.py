@@ -284,6 +284,57 @@ def test_secrets_in_added_lines_are_found_and_not_repeated(repository: Repositor
     assert outcome.verdict.overall == "block"
 
 
+PEM = "-----{} {}PRIVATE KEY-----"
+LINES = [letter * 4 + "MIIEvAIBADANBgkqhkiG9w0BAQEFAASCBKYwggSiAgEAAoIBAQC5nX" for letter in "abc"]
+
+
+def key_of(*lines: str, kind: str = "", joint: str = "\n") -> str:
+    return joint.join([PEM.format("BEGIN", kind), *lines, PEM.format("END", kind)]) + joint
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (key_of(*LINES), 1),
+        ("a\r\n\r\n" + key_of(*LINES, kind="OPENSSH ", joint="\r\n"), 3),
+        ("stringData:\n  key: |\n" + key_of(*(f"    {line}" for line in LINES), kind="RSA "), 3),
+        ('{\n  "kty": "OKP",\n  "crv": "Ed25519",\n  "d": "' + "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZ" + '"\n}\n', 1),
+        ("cert = 1\n" + repr(key_of(*LINES)), 2),
+    ],
+)
+def test_a_private_key_of_many_lines(repository: Repository, text: str, line: int) -> None:
+    repository.commit({"shop/key.pem": text, "tests/key.pem": text})
+    findings = [one for one in audit(repository.root, environment={}).findings if one.severity != "info"]
+    title = "a secret: private_key"
+    assert findings == [
+        Finding("block", title, "shop/key.pem", line),
+        Finding("warn", title, "tests/key.pem", line),
+    ]
+
+
+def test_a_private_key_in_place_of_another(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, {"key.pem": f"# web\n{key_of(*LINES[:2])}", "a.py": ""})
+    repository.branch()
+    repository.commit({"key.pem": f"# the web's\n{key_of(*LINES[:2])}"})
+    assert said(repository) == []
+    repository.commit({"key.pem": f"# web\n{key_of(*LINES[1:])}"})
+    found = audit(repository.root, environment={}).findings[0]
+    assert found == Finding("block", "a secret: private_key", "key.pem", 4)
+
+
+def test_how_a_private_key_begins_and_ends_is_none(repository: Repository) -> None:
+    begins, ends = key_of().splitlines()
+    code = f'BEGINS = "{begins}"\nENDS = "{ends}"\n\n\ndef key(lines): ...\nEXAMPLE = "{begins}…{ends}"\n'
+    repository.commit({"shop/orders.py": code} | TESTED)
+    assert said(repository) == []
+
+
+def test_a_line_that_is_full_of_secrets_ends_no_audit(repository: Repository) -> None:
+    line = 'password="correct-horse-7" ' * 3_000
+    repository.commit({"shop/x.js": f"{line}\n", "tests/x.js": f"{line}\n"})
+    assert said(repository) == [("warn", "a line holds too much that looks like a secret", "shop/x.js")]
+
+
 def test_code_that_only_talks_of_secrets_is_let_be(repository: Repository) -> None:
     lines = (
         "self._authorization = authorization",
