@@ -15,6 +15,7 @@ import math
 import os
 import re
 from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -124,13 +125,23 @@ async def report_verdict(
     :raises EventInvalid: the signature or the overall holds a secret: a marker in its place would be another's name.
     """
     limit_s = bounded_seconds("timeout_seconds", timeout_seconds)
+    post = partial(record_external_op, observer_url=observer_url, timeout_seconds=limit_s)
+    return await reported(verdict, post, data_dir)
+
+
+async def reported(
+    verdict: Verdict,
+    post: Callable[[Mapping[str, object]], Awaitable[Receipt]],
+    data_dir: str | os.PathLike[str] | None = None,
+) -> VerdictReport:
+    """Do what `report_verdict` does, with another way to the daemon, whose errors are troubles too."""
     directory = data_directory(data_dir)
     verdict = await anyio.to_thread.run_sync(_without_secrets, verdict)
     path, repeated = await anyio.to_thread.run_sync(_write, directory, verdict)
     troubles: list[str] = []
     receipt = None
     try:
-        receipt = await record_external_op(_event(verdict), observer_url=observer_url, timeout_seconds=limit_s)
+        receipt = await post(_event(verdict))
     except ObserverError as trouble:
         warn("verdict_not_posted", signature=verdict.signature, error=str(trouble), hint=trouble.hint)
         troubles.append(f"not posted: {trouble}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Final
 
@@ -11,8 +12,9 @@ import trio
 from cyclopts import Parameter
 
 from observer_actors.audit import Audit, Audited, audit, inventory_of, inventory_page, judge
-from observer_actors.client import report_verdict
+from observer_actors.client import Receipt, record_external_op
 from observer_actors.client._places import data_directory
+from observer_actors.client._verdict import reported
 from observer_actors.commands._options import ApiOptions, Folder, JsonFlag
 from observer_actors.commands._screen import print_json, told
 from observer_actors.errors import DiskFailed, ObserverError
@@ -97,8 +99,11 @@ def _history(api: ApiOptions, audited: Audited, data_dir: Path | None) -> AuditH
 
 
 def _report(outcome: Audit, api: ApiOptions, data_dir: Path | None) -> None:
+    async def post(event: Mapping[str, object]) -> Receipt:
+        return await record_external_op(event, observer_url=api.address())  # also that may fail, and alone
+
     async def report() -> tuple[str, ...]:
-        return (await report_verdict(outcome.verdict, data_dir=data_dir, observer_url=api.address())).troubles
+        return (await reported(outcome.verdict, post, data_dir)).troubles
 
     try:
         troubles = trio.run(report)

@@ -109,6 +109,14 @@ def test_without_a_daemon_the_file_is_the_history(repository: Repository, tmp_pa
     assert len(list((data_dir / "_auditor" / "verdicts").iterdir())) == 1
 
 
+def test_where_the_daemon_is_not_known_the_verdict_is_kept_all_the_same(repository: Repository, tmp_path: Path) -> None:
+    ended = typed("audit", str(repository.root), "--data-dir", str(tmp_path / "data"), OBSERVER_PORT="0")
+    assert (ended.returncode, ended.stdout.splitlines()[0].endswith(": approve")) == (0, True)
+    assert "not posted: listen.port is 0" in ended.stderr
+    assert [row.overall for row in read_audit_rows(tmp_path / "data").rows] == ["approve"]
+    assert len(list((tmp_path / "data" / "_auditor" / "verdicts").iterdir())) == 1
+
+
 @pytest.mark.parametrize("with_git", [True, False])
 def test_what_an_audit_leaves_in_the_tree_is_no_part_of_the_next_one(repository: Repository, *, with_git: bool) -> None:
     if not with_git:
