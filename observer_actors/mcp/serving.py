@@ -10,20 +10,29 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+import trio
+from anyio import create_memory_object_stream
 from mcp.server import Server, ServerRequestContext
 from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.exceptions import MCPError
+from mcp.shared.message import SessionMessage
 from mcp_types import (
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
+    JSONRPCError,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
     ListResourcesResult,
     ListResourceTemplatesResult,
     ListToolsResult,
     PaginatedRequestParams,
     ReadResourceRequestParams,
     ReadResourceResult,
+    RequestId,
     Resource,
     ResourceTemplate,
     TextContent,
@@ -36,7 +45,7 @@ from observer_actors import __version__
 from observer_actors.client._ledger import warn_once
 from observer_actors.errors import ObserverError
 from observer_actors.event import SOURCE_NOTE
-from observer_actors.mcp.api import Api
+from observer_actors.mcp.api import SECONDS, Api
 from observer_actors.mcp.tools import ENTRY_URI, SOURCE, TOOLS, entry_call, entry_uri, input_schema, list_entries
 
 INSTRUCTIONS: Final = (
@@ -164,11 +173,56 @@ def _server(api: Api, source: str = SOURCE) -> Server[Any]:
     )
 
 
+class _UnderWay:
+    """Requests without an answer yet. The SDK drops them when the input ends, so it learns of the end after them."""
+
+    def __init__(self) -> None:
+        self._ids: set[RequestId | None] = set()
+        self._changed = trio.Condition()
+
+    async def ask(
+        self, read: ReadStream[SessionMessage | Exception], asked: WriteStream[SessionMessage | Exception]
+    ) -> None:
+        """Pass on what the client says; at its end, once all is answered or time is up."""
+        async with read, asked:
+            async for said in read:
+                match said:
+                    case SessionMessage(message=JSONRPCRequest(id=key)):
+                        self._ids.add(key)
+                    case SessionMessage(message=JSONRPCNotification(method="notifications/cancelled", params=about)):
+                        await self._end((about or {}).get("requestId"))
+                await asked.send(said)
+            with trio.move_on_after(SECONDS):
+                async with self._changed:
+                    while self._ids:
+                        await self._changed.wait()
+
+    async def answer(self, answers: ReadStream[SessionMessage], write: WriteStream[SessionMessage]) -> None:
+        """Pass on what the server says."""
+        async with write, answers:
+            async for said in answers:
+                await write.send(said)
+                if isinstance(said.message, JSONRPCResponse | JSONRPCError):
+                    await self._end(said.message.id)
+
+    async def _end(self, key: RequestId | None) -> None:
+        async with self._changed:
+            self._ids.discard(key)
+            self._changed.notify_all()
+
+
 async def serve_stdio(api: Api, source: str) -> None:
     """Speak the protocol over standard input and output until the input ends; what is reported is that source's."""
     server = _server(api, source)
-    async with stdio_server() as (read, write):
-        await server.run(read, write, server.create_initialization_options())
+    asked, from_client = create_memory_object_stream[SessionMessage | Exception]()
+    answered, from_server = create_memory_object_stream[SessionMessage]()
+    under_way = _UnderWay()
+    async with stdio_server() as (read, write), trio.open_nursery() as nursery:
+        nursery.start_soon(under_way.answer, from_server, write)
+        async with trio.open_nursery() as reading:
+            reading.start_soon(under_way.ask, read, asked)
+            await server.run(from_client, answered, server.create_initialization_options())
+            reading.cancel_scope.cancel()
 
 
 async def serve_request(api: Api, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI has no common type

@@ -141,6 +141,33 @@ async def test_an_agent_does_not_choose_who_reports(connect: Connect, daemon: Se
         assert daemon.json(f"/ops/{seq}")["source"] == "mcp"
 
 
+def lines_of(*requests: dict[str, Any]) -> str:
+    numbered = ({"jsonrpc": "2.0", "id": number} | request for number, request in enumerate(requests))
+    return "".join(f"{msgspec.json.encode(line).decode()}\n" for line in numbered)
+
+
+def asks_to(tool: str, **arguments: Any) -> dict[str, Any]:
+    return {"method": "tools/call", "params": {"name": tool, "arguments": arguments}}
+
+
+GREETING: Final = {
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}},
+}
+
+
+def test_what_was_asked_before_the_input_ended_is_done_and_answered(daemon: Served) -> None:
+    reports = [asks_to("report_outcome", endpoint="last:words", success=True, attrs={"n": n}) for n in range(20)]
+    cancelled = {"method": "notifications/cancelled", "params": {"requestId": 3}}
+    given = lines_of(GREETING, *reports) + lines_of(cancelled).replace('"id":0,', "")
+    ended = typed_for_real("mcp", "--url", daemon.url, stdin=given)
+    answers = [msgspec.json.decode(line) for line in ended.stdout.splitlines()]
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert {answer["id"] for answer in answers} | {3} == set(range(21))
+    stored = {op["attrs"]["n"] for op in daemon.json("/ops", endpoint="last:words", limit=100)["ops"]}
+    assert stored | {2} == set(range(20))
+
+
 async def test_the_operator_chooses_who_reports_over_standard_input(daemon: Served) -> None:
     with trio.fail_after(CONNECTED_S):
         async with Client(over_stdio(daemon.url, "--source", "bot")) as client:
