@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from uuid import uuid4
 
 import msgspec
@@ -16,10 +16,13 @@ from cyclopts import Parameter
 from observer_actors.commands._answers import EventAnswer
 from observer_actors.commands._options import ApiOptions, AttributeFlags, JsonFlag
 from observer_actors.commands._screen import print_json, told
-from observer_actors.errors import EventInvalid
+from observer_actors.errors import EventInvalid, UsageInvalid
 from observer_actors.problems import UNREADABLE
 from observer_actors.trace import trace_attributes
 from observer_actors.visible import visible
+
+_LABELS: Final = frozenset({"source", "id"})
+"""Who says it, and under which key: these alone make no event."""
 
 
 @Parameter(name="*", allow_leading_hyphen=True)
@@ -41,18 +44,15 @@ class EventFlags:
         None
     )
 
-    def event(self, attributes: Mapping[str, str]) -> dict[str, Any]:
-        """Give the event; empty when no flag was given.
+    def given(self) -> dict[str, Any]:
+        """Give what was given, as fields of an event.
 
         :raises EventInvalid: a duration that JSON cannot say.
         """
         if self.duration_ms is not None and not math.isfinite(self.duration_ms):
             raise EventInvalid(f"{self.duration_ms} is no duration", field="duration_ms", hint="e.g. 12.5")
         given = {field.name: getattr(self, field.name) for field in fields(self)}
-        event = {name: value for name, value in given.items() if value is not None}
-        if event or attributes:
-            event["attrs"] = {**trace_attributes(os.environ.get("TRACEPARENT", "")), **attributes}
-        return event
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def send(
@@ -62,19 +62,22 @@ def send(
     *,
     json: JsonFlag = False,
 ) -> None:
-    """Report one operation, from flags or, without any, from standard input (a JSON object).
+    """Report one operation, from flags or, where none says what happened, from standard input (a JSON object).
 
+    --run, --advice-id, --attr, --source and --id alone are added to what standard input says.
     It is on disk when the command exits 0. An id makes sure that it is stored once, however often it is sent.
     A trace that TRACEPARENT names is carried on, where flags make the event.
 
     Example: observer-actors send --endpoint sql:run --error "timeout after 30 s"
     """
-    told_by_flags = flags.event(beside.read())
-    event = told_by_flags or _from_stdin()
+    given, attributes = flags.given(), beside.read()
+    if given.keys() - _LABELS:
+        trace = trace_attributes(os.environ.get("TRACEPARENT", ""))
+        event = {"success": "error" not in given, **given, "attrs": trace | attributes}
+    else:
+        event = _with_attributes(_from_stdin(), attributes) | given
     if event.get("id") is None:
         event["id"] = uuid4().hex
-    if told_by_flags and "success" not in event:
-        event["success"] = "error" not in event
     with api.open() as daemon:
         body = daemon.post("/event", msgspec.json.encode(event))
         answer = daemon.decoded(EventAnswer, body)
@@ -86,9 +89,18 @@ def send(
         told(f"  {visible(note)}")
 
 
+def _with_attributes(event: dict[str, Any], attributes: Mapping[str, str]) -> dict[str, Any]:
+    if not attributes:
+        return event
+    held = event.get("attrs") or {}
+    if not isinstance(held, dict):
+        raise EventInvalid("is no JSON object", field="attrs")
+    return event | {"attrs": {**held, **attributes}}
+
+
 def _from_stdin() -> dict[str, Any]:
     if sys.stdin.isatty():
-        raise EventInvalid(
+        raise UsageInvalid(
             "no event given", hint="give flags, e.g. --endpoint NAME, or a JSON object on standard input"
         )
     try:

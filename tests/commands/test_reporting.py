@@ -115,6 +115,33 @@ def test_send_takes_an_object_from_standard_input_as_it_is(daemon: Served) -> No
     assert (op["success"], op["attrs"], len(op["id"])) == (True, {"k": 1}, 32)
 
 
+def test_what_flags_say_beside_an_operation_is_added_to_the_one_on_standard_input(daemon: Served) -> None:
+    given = '{"endpoint":"s:both","success":false,"error":"no","source":"mcp","attrs":{"n":1,"run":"old"}}'
+    flags = ("--run", "r-1", "--attr", "tenant=t", "--source", "bot", "--id", "s-both")
+    ended = typed("send", *flags, "--url", daemon.url, stdin=given)
+    assert ended.returncode == 0, ended.stderr
+    op = newest(daemon, "s:both")
+    assert (op["success"], op["error"], op["source"], op["id"]) == (False, "no", "bot", "s-both")
+    assert op["attrs"] == {"n": 1, "run": "r-1", "tenant": "t"}
+    ended = typed("send", "--run", "r-1", "--url", daemon.url, stdin='{"endpoint":"s:both","attrs":[1]}')
+    assert (ended.returncode, ended.stdout) == (65, "")
+    assert "attrs: is no JSON object" in ended.stderr
+
+
+@pytest.mark.parametrize("flags", [(), ("--run", "r-1"), ("--source", "bot", "--id", "s-none")])
+def test_flags_that_say_nothing_of_an_operation_are_none_at_a_terminal(daemon: Served, flags: tuple[str, ...]) -> None:
+    before = daemon.json("/health")["last_seq"]
+    ours, its = pty.openpty()
+    ended = subprocess.run(
+        [*COMMAND, "send", *flags, "--url", daemon.url], stdin=its, capture_output=True, check=False, env=environment()
+    )
+    os.close(ours)
+    os.close(its)
+    assert (ended.returncode, ended.stdout) == (64, b"")
+    assert b"no event given" in ended.stderr
+    assert daemon.json("/health")["last_seq"] == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "said"),
     [
