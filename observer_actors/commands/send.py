@@ -62,9 +62,9 @@ def send(
     *,
     json: JsonFlag = False,
 ) -> None:
-    """Report one operation, from flags or, where none says what happened, from standard input (a JSON object).
+    """Report one operation, from flags or from standard input (a JSON object).
 
-    --run, --advice-id, --attr, --source and --id alone are added to what standard input says.
+    Where no flag says what happened, --run, --advice-id, --attr, --source and --id are added to what is read.
     It is on disk when the command exits 0. An id makes sure that it is stored once, however often it is sent.
     A trace that TRACEPARENT names is carried on, where flags make the event.
 
