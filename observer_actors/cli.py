@@ -54,7 +54,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "actors": ("actors:actors", "Show the tree of actors: state, restarts, queues, last error."),
     "top": ("top:top", "Show rates, sources, failing patterns, the tree and its queues, live on the whole screen."),
-    "send": ("send:send", "Report one operation, from flags or, without any, from standard input (a JSON object)."),
+    "send": ("send:send", "Report one operation, from flags or from standard input (a JSON object)."),
     "exec": ("running:exec_", "Run a command, report how it ended and how long it took, and exit as it did."),
     "mcp": (
         "mcp:mcp",

@@ -4,6 +4,7 @@
 |---|---|
 | a changed file is no Python; a merge conflict was left; a deleted file is still imported | block |
 | a changed file that the Python at hand cannot read, but another may; a deletion that may be missed | warn |
+| what looks like a merge conflict, in a document | warn |
 | a secret in an added line (keys, tokens, passwords in URLs); in a test or a document | block; warn |
 | what may be a password or a token, quoted, in an added line; in a test or a document | warn; nothing |
 | a new file that nothing imports, or one that the change has left without an importer | warn |
@@ -57,6 +58,7 @@ _SETTINGS: Final = re.compile(
 _PROJECT: Final = ("pyproject.toml", "setup.cfg", "setup.py")
 _OF_ANOTHER: Final = re.compile(r"py_?3\d+")
 _PROSE: Final = (".md", ".rst", ".txt")
+_CONFLICT: Final = ("<<<<<<< ", "=======", ">>>>>>> ")
 _NO_PASSWORD: Final = re.compile(
     r"(?<=://)([^/\s:@\"']*):(?:\{[^{}\s\"']*\}|%\(\w+\)s|%s|\$\{?\w+\}?|<[^<>\s]*>|\*+|pass(?:word|wd)?|pwd)@"
 )
@@ -145,10 +147,23 @@ def _required(inventory: Inventory, folder: str) -> str:
 
 def _conflicts(changes: Sequence[Change]) -> Iterator[Finding]:
     for change in changes:
-        begins = [number for number, line in change.added if line.startswith("<<<<<<< ")]
-        if begins and any(line.startswith(">>>>>>> ") for _, line in change.added):
-            severity: Severity = "info" if is_data(change.path) else "block"
-            yield Finding(severity, "a merge conflict was left", shown(change.path), begins[0])
+        marks = {mark: number for number, line in reversed(change.added) for mark in _CONFLICT if _is_mark(line, mark)}
+        if len(marks) < len(_CONFLICT):
+            continue
+        place, line = shown(change.path), marks[_CONFLICT[0]]
+        if is_data(change.path) or _is_prose(change.path):  # which may show one
+            severity: Severity = "info" if is_data(change.path) else "warn"
+            yield Finding(severity, "what looks like a merge conflict", place, line)
+        else:
+            yield Finding("block", "a merge conflict was left", place, line)
+
+
+def _is_mark(line: str, mark: str) -> bool:
+    return line == mark if mark == "=======" else line.startswith(mark)
+
+
+def _is_prose(path: str) -> bool:
+    return path.endswith(_PROSE) and not _SETTINGS.fullmatch(path)
 
 
 class _Gone(msgspec.Struct, frozen=True):
@@ -193,7 +208,8 @@ def _still_imported(files: Mapping[str, Facts], changes: Sequence[Change], paths
         may_be_none = bool(facts.error) or is_data(path)
         for name in facts.imports - facts.optional:
             for file, certain in gone.missing(name, path, files).items():
-                found[file] = found.get(file, False) or (certain and not may_be_none)
+                is_sure = certain and not may_be_none and name not in facts.conditional
+                found[file] = found.get(file, False) or is_sure
         for file, certain in sorted(found.items()):
             said = "still imports it" if certain else "may still import it"
             yield Finding("block" if certain else "warn", f"{shown(path)} {said}", shown(file))
@@ -211,8 +227,20 @@ def _gone(files: Mapping[str, Facts], changes: Sequence[Change], paths: Iterable
             stubs.add(_stem(path))
     lost = frozenset(path for path in deleted if not now.has_another(path, before) and not _stems(path) & compiled)
     settings = "\n".join(line for change in changes if _SETTINGS.fullmatch(change.path) for _, line in change.added)
-    replaceable = frozenset(path for path in lost if _stems(path) & stubs or _is_named(path, settings))
-    return _Gone(now, before, lost, replaceable)
+    replaceable = {path for path in lost if _stems(path) & stubs or _is_named(path, settings)}
+    replaceable.update(_stood_in_for(lost, files, before) if lost else ())
+    return _Gone(now, before, lost, frozenset(replaceable))
+
+
+def _stood_in_for(lost: Iterable[str], files: Mapping[str, Facts], before: Modules) -> Iterator[str]:
+    """Give those in whose place a file puts something at run time."""
+    named: set[str] = set()
+    packages: set[PurePosixPath] = set()
+    for by, facts in files.items():
+        named.update(file for name in facts.replaced - {"."} for file in before.imported(name, by))
+        if "." in facts.replaced and PurePosixPath(by).name == "__init__.py":
+            packages.add(PurePosixPath(by).parent)
+    yield from (path for path in lost if path in named or not packages.isdisjoint(PurePosixPath(path).parents))
 
 
 def _is_named(path: str, settings: str) -> bool:
@@ -247,7 +275,7 @@ def _is_defined(now: Modules, name: str, by: str, files: Mapping[str, Facts]) ->
 def _secrets(changes: Sequence[Change]) -> Iterator[Finding]:
     secrets = compiled_secrets()
     for change in changes:
-        made_up = is_test(change.path) or change.path.endswith(_PROSE)
+        made_up = is_test(change.path) or _is_prose(change.path)
         keys = frozenset(_private_keys(change, secrets))
         for number, line in change.added:
             kinds, perhaps = _in_line(line, secrets)

@@ -10,7 +10,9 @@ import ast
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
 from typing import Final
 
 import msgspec
@@ -46,6 +48,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     imports: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
     """Those of ``imports`` that it can do without: a missing module is caught."""
+    conditional: frozenset[str] = frozenset()
+    """Those that it may never come to: they stand below an ``if``, or where something else has failed."""
+    replaced: frozenset[str] = frozenset()
+    """Modules for which it puts something in ``sys.modules``; ``.``: for one below itself."""
     names: frozenset[str] = frozenset()
     """Modules (``a.b``), the beginnings of such (``a.b.``) and scripts (``a/b.py``) that stand in strings."""
     binds: frozenset[str] = frozenset()
@@ -65,6 +71,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Of the error."""
     is_read: bool = True
     """Not when time or memory had an end first, so that nobody knows whether it is Python."""
+
+
+class _Need(IntEnum):
+    """How much a file needs what stands at a place in it."""
+
+    CAUGHT = 0
+    PERHAPS = 1
+    ALWAYS = 2
 
 
 class _Cell(msgspec.Struct):
@@ -107,21 +121,19 @@ def facts_of(source: bytes) -> Facts:
 
 
 def _facts(tree: ast.Module, *, is_program: bool) -> Facts:
-    imports: set[str] = set()
-    optional: set[str] = set()
+    imports: dict[str, _Need] = {}
+    replaced: set[str] = set()
     names: set[str] = set()
     settings = Settings()
-    for node in ast.walk(tree):
+    for node, need in _walked(tree):
+        for name in _wanted(node):
+            imports[name] = max(need, imports.get(name, need))
+        replaced.update(_put_in_place(node))
         match node:
-            case ast.Import() | ast.ImportFrom():
-                imports.update(_imported(node))
             case ast.Call(args=[first, *_]) if _called(node) in _IMPORTERS:
-                imports.update(_loaded(node))
                 names.update(_begun(first))
             case ast.Call(args=[ast.Name(id="__path__"), *_]) if _called(node) in _WALKERS:
                 names.add(".")
-            case ast.Try() if any(map(_catches_import, node.handlers)):
-                optional.update(name for statement in node.body for name in _imported_below(statement))
             case ast.Call(func=ast.Name(id="setup") | ast.Attribute(attr="setup")):
                 settings = settings_in(node)
             case ast.Constant(value=str(text)) if len(text) <= STRING_CHARS_MAX:
@@ -131,7 +143,9 @@ def _facts(tree: ast.Module, *, is_program: bool) -> Facts:
     return Facts(
         summary=_summary(tree),
         imports=frozenset(name for name in imports if len(name) <= NAME_CHARS_MAX),
-        optional=frozenset(optional),
+        optional=frozenset(name for name, need in imports.items() if need is _Need.CAUGHT),
+        conditional=frozenset(name for name, need in imports.items() if need is _Need.PERHAPS),
+        replaced=frozenset(filter(None, replaced)),
         names=frozenset(names),
         binds=frozenset(name for statement in tree.body for name in _bound(statement)),
         is_script=any(map(_is_main, tree.body)),
@@ -189,17 +203,73 @@ def guessed_imports(source: bytes) -> frozenset[str]:
     return frozenset(name.rstrip(".") for name in found if name.strip(".") and len(name) <= NAME_CHARS_MAX)
 
 
-def _imported_below(statement: ast.stmt) -> Iterator[str]:
-    for node in ast.walk(statement):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            yield from _imported(node)
-        elif isinstance(node, ast.Call) and _called(node) in _IMPORTERS:
-            yield from _loaded(node)
+def _wanted(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        yield from _imported(node)
+    elif isinstance(node, ast.Call) and _called(node) in _IMPORTERS:
+        yield from _loaded(node)
 
 
-def _catches_import(handler: ast.ExceptHandler) -> bool:
-    caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    return any(kind is None or (isinstance(kind, ast.Name) and kind.id in _NO_MODULE) for kind in caught)
+def _walked(tree: ast.Module) -> Iterator[tuple[ast.AST, _Need]]:
+    """Give every node, and how much the file needs it."""
+    waiting: deque[tuple[ast.AST, _Need]] = deque([(tree, _Need.ALWAYS)])
+    while waiting:
+        node, need = waiting.popleft()
+        yield node, need
+        below, most = _weakened(node)
+        weak = set(map(id, below))
+        waiting.extend((one, min(need, most) if id(one) in weak else need) for one in ast.iter_child_nodes(node))
+
+
+def _weakened(node: ast.AST) -> tuple[Sequence[ast.AST], _Need]:
+    """Give what stands below a node and is needed less than itself, and how much at most."""
+    match node:
+        case ast.If() if not _is_main(node):
+            return [*node.body, *node.orelse], _Need.PERHAPS
+        case ast.IfExp():
+            return [node.body, node.orelse], _Need.PERHAPS
+        case ast.ExceptHandler():
+            return node.body, _Need.PERHAPS
+        case ast.Try() | ast.TryStar() if any(_is_no_module(handler.type) for handler in node.handlers):
+            return node.body, _Need.CAUGHT
+        case ast.With() | ast.AsyncWith() if any(map(_catches_import, node.items)):
+            return node.body, _Need.CAUGHT
+    return (), _Need.ALWAYS
+
+
+def _catches_import(item: ast.withitem) -> bool:
+    """``suppress(ImportError)``, ``pytest.raises(ImportError)`` and the like."""
+    return isinstance(item.context_expr, ast.Call) and any(map(_is_no_module, item.context_expr.args))
+
+
+def _is_no_module(caught: ast.expr | None) -> bool:
+    """Say whether an exception, or one of several, is what a missing module raises; none is all of them."""
+    match caught:
+        case ast.Tuple(elts=several):
+            return any(map(_is_no_module, several))
+        case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="builtins"), attr=name):
+            return name in _NO_MODULE
+    return caught is None
+
+
+def _put_in_place(node: ast.AST) -> Iterator[str]:
+    """Give the modules for which something is put in ``sys.modules``."""
+    match node:
+        case ast.Subscript(value=held, slice=name, ctx=ast.Store()) if _is_modules(held):
+            is_own = any(isinstance(one, ast.Name) and one.id == "__name__" for one in ast.walk(name))
+            yield "." if is_own else _text(name)
+        case ast.Call(func=function, args=[*given]):
+            holder = function.value if isinstance(function, ast.Attribute) else None
+            if any(one is not None and _is_modules(one) for one in (holder, *given)):
+                keys = (key for one in given if isinstance(one, ast.Dict) for key in one.keys if key is not None)
+                yield from map(_text, (*given, *keys))
+
+
+def _is_modules(node: ast.expr) -> bool:
+    match node:
+        case ast.Attribute(value=ast.Name(id="sys"), attr="modules") | ast.Constant(value="sys.modules"):
+            return True
+    return False
 
 
 def _named(text: str) -> Iterator[str]:

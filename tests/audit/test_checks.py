@@ -95,6 +95,49 @@ def test_a_deleted_file_that_nobody_needs(repository: Repository, text: str) -> 
     assert said(repository) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "severity"),
+    [
+        # A missing module is caught.
+        ("import contextlib\nwith contextlib.suppress(ValueError, ImportError):\n    from shop import orders\n", ""),
+        ("with pytest.raises(ModuleNotFoundError):\n    from shop import orders\n", ""),
+        ("try:\n    from shop import orders\nexcept builtins.ImportError:\n    pass\n", ""),
+        ("try:\n    from shop import orders\nexcept* (ValueError, ImportError):\n    pass\n", ""),
+        # It may not be wanted at all.
+        ("if importlib.util.find_spec('shop.orders'):\n    from shop import orders\n", "warn"),
+        ("if TYPE_CHECKING:\n    from shop import orders\nelse:\n    orders = None\n", "warn"),
+        ("try:\n    import tomllib\nexcept ImportError:\n    from shop import orders\n", "warn"),
+        ("x = import_module('shop.orders') if find_spec('shop.orders') else None\n", "warn"),
+        # Something else stands for it.
+        ("sys.modules['shop.orders'] = x\nfrom shop.orders import place\n", "warn"),
+        ("monkeypatch.setitem(sys.modules, 'shop.orders', x)\nimport shop.orders\n", "warn"),
+        ("with patch.dict('sys.modules', {'shop.orders': x}):\n    import shop.orders\n", "warn"),
+        # It is wanted, here or elsewhere in the same file.
+        ("with suppress(ValueError):\n    from shop import orders\n", "block"),
+        ("try:\n    from shop import orders\nexcept shop.Error:\n    pass\n", "block"),
+        ("try:\n    from shop import orders\nexcept ImportError:\n    pass\nfrom shop import orders\n", "block"),
+        ("if TYPE_CHECKING:\n    from shop import orders\n\n\ndef main():\n    from shop import orders\n", "block"),
+        ("if __name__ == '__main__':\n    from shop import orders\n", "block"),
+        ("sys.modules['shop.others'] = x\nfrom shop import orders\n", "block"),
+        ("sys.modules[f'{__name__}.orders'] = x\nfrom shop import orders\n", "block"),
+    ],
+)
+def test_a_deleted_file_that_nobody_may_need(repository: Repository, text: str, severity: str) -> None:
+    repository.commit({"shop/cli.py": text, "tests/test_orders.py": ""}, without=("shop/orders.py",))
+    title = f"shop/cli.py {'still imports' if severity == 'block' else 'may still import'} it"
+    assert said(repository) == ([(severity, title, "shop/orders.py")] if severity else [])
+
+
+@pytest.mark.parametrize("name", ["'shop.orders'", "f'{__name__}.orders'", "__name__ + '.orders'"])
+def test_what_one_file_puts_in_the_place_of_another_may_be_imported_by_a_third(
+    repository: Repository, name: str
+) -> None:
+    package = f"import sys\nfrom shop import sales\n\nsys.modules[{name}] = sales\n"
+    new = {"shop/__init__.py": package, "shop/sales.py": "", "shop/cli.py": "from shop.orders import place\n"}
+    repository.commit(new | {"tests/test_orders.py": ""}, without=("shop/orders.py",))
+    assert said(repository) == [("warn", "shop/cli.py may still import it", "shop/orders.py")]
+
+
 def test_a_deleted_file_whose_name_its_package_defines(repository: Repository) -> None:
     repository.commit({"shop/__init__.py": "class orders:\n    place = print\n"} | TESTED, without=("shop/orders.py",))
     assert said(repository) == []
@@ -258,8 +301,17 @@ def test_what_was_no_python_before_is_only_told(tmp_path: Path) -> None:
 
 def test_a_merge_conflict_in_any_text(repository: Repository) -> None:
     conflict = "a\n<<<<<<< HEAD\nb\n=======\nc\n>>>>>>> work\n"
-    repository.commit({"notes.txt": conflict, "docs/x.rst": "Title\n=======\n"})
-    assert said(repository) == [("block", "a merge conflict was left", "notes.txt")]
+    shown = "    <<<<<<< HEAD\n<<<<<<< HEAD\n>>>>>>> work\n"
+    repository.commit({"notes.md": conflict, "requirements.txt": conflict, "docs/x.rst": f"Title\n=====\n{shown}"})
+    assert said(repository) == [
+        ("block", "a merge conflict was left", "requirements.txt"),
+        ("warn", "what looks like a merge conflict", "notes.md"),
+    ]
+
+
+def test_a_secret_in_a_list_of_requirements_is_in_no_document(repository: Repository) -> None:
+    repository.commit({"requirements.txt": "--index-url https://me:" + "s3cret-9@pypi.example.org/simple\n"})
+    assert said(repository) == [("block", "a secret: url_password", "requirements.txt")]
 
 
 def test_secrets_in_added_lines_are_found_and_not_repeated(repository: Repository) -> None:
