@@ -105,7 +105,7 @@ def check(
     for part in (
         _no_python(inventory, files, changes),
         _conflicts(changes),
-        _still_imported(files, changes, paths),
+        _still_imported(files, changes, paths, left_out),
         _secrets(changes),
         _dead(inventory, changes, files),
         _orphaned(inventory, changes, files),
@@ -173,7 +173,7 @@ class _Gone(msgspec.Struct, frozen=True):
     before: Modules
     files: frozenset[str]
     replaceable: frozenset[str]
-    """Those of ``files`` for which something may stand that is not in the tree."""
+    """Those of ``files`` for which something may stand that is not in the tree, or was not looked at."""
 
     def missing(self, name: str, by: str, facts: Mapping[str, Facts]) -> dict[str, bool]:
         """Give those that importing a name needs, and of each whether that is certain."""
@@ -201,8 +201,10 @@ class _Gone(msgspec.Struct, frozen=True):
         return is_itself or any(other.startswith(f"{folder}/") for other in self.now.imported(name, by))
 
 
-def _still_imported(files: Mapping[str, Facts], changes: Sequence[Change], paths: Iterable[str]) -> Iterator[Finding]:
-    gone = _gone(files, changes, paths)
+def _still_imported(
+    files: Mapping[str, Facts], changes: Sequence[Change], paths: Iterable[str], left_out: Iterable[str]
+) -> Iterator[Finding]:
+    gone = _gone(files, changes, paths, left_out)
     for path, facts in files.items() if gone.files else ():
         found: dict[str, bool] = {}
         may_be_none = bool(facts.error) or is_data(path)
@@ -215,11 +217,13 @@ def _still_imported(files: Mapping[str, Facts], changes: Sequence[Change], paths
             yield Finding("block" if certain else "warn", f"{shown(path)} {said}", shown(file))
 
 
-def _gone(files: Mapping[str, Facts], changes: Sequence[Change], paths: Iterable[str]) -> _Gone:
+def _gone(
+    files: Mapping[str, Facts], changes: Sequence[Change], paths: Iterable[str], left_out: Iterable[str]
+) -> _Gone:
     deleted = [change.path for change in changes if change.what == "deleted" and change.path.endswith(".py")]
     now, before = Modules(files), Modules([*files, *deleted])
     compiled: set[str] = set()
-    stubs: set[str] = set()
+    stubs = {path.rstrip("/") if path.endswith("/") else _module(path) for path in left_out}
     for path in paths if deleted else ():
         if path.endswith(_COMPILED):
             compiled.add(_stem(path))
@@ -354,7 +358,7 @@ def _summed_up(inventory: Inventory, changes: Sequence[Change], left_out: Sequen
         yield from _told(f"not parsed by {PARSER}", broken, "warn")
     python = [path for path in left_out if path.endswith((".py", "/"))]
     if python:
-        what = "a link, no plain file, a submodule, or too large"
+        what = "a link, no plain file, a submodule, not checked out, or too large"
         yield Finding("info", f"not looked at ({what}): {_named(python)}")
 
 

@@ -37,6 +37,8 @@ _SHEBANG: Final = re.compile(rb"#![^\n]*\b(?:python|pypy|uv run)")
 _TEMPLATES: Final = (".in", ".j2", ".jinja", ".jinja2", ".mako", ".template", ".tmpl", ".tpl")
 _IMPORTERS: Final = frozenset({"import_module", "__import__"})
 _WALKERS: Final = frozenset({"iter_modules", "walk_packages"})
+_NAMING: Final = (ast.Import, ast.ImportFrom, ast.Call, ast.Subscript)
+_WEAKENING: Final = (ast.If, ast.IfExp, ast.ExceptHandler, ast.Try, ast.TryStar, ast.With, ast.AsyncWith)
 _NO_MODULE: Final = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 
 
@@ -126,9 +128,10 @@ def _facts(tree: ast.Module, *, is_program: bool) -> Facts:
     names: set[str] = set()
     settings = Settings()
     for node, need in _walked(tree):
-        for name in _wanted(node):
-            imports[name] = max(need, imports.get(name, need))
-        replaced.update(_put_in_place(node))
+        if isinstance(node, _NAMING):
+            for name in _wanted(node):
+                imports[name] = max(need, imports.get(name, need))
+            replaced.update(_put_in_place(node))
         match node:
             case ast.Call(args=[first, *_]) if _called(node) in _IMPORTERS:
                 names.update(_begun(first))
@@ -216,9 +219,10 @@ def _walked(tree: ast.Module) -> Iterator[tuple[ast.AST, _Need]]:
     while waiting:
         node, need = waiting.popleft()
         yield node, need
-        below, most = _weakened(node)
+        below, most = _weakened(node) if isinstance(node, _WEAKENING) else ((), need)
         weak = set(map(id, below))
-        waiting.extend((one, min(need, most) if id(one) in weak else need) for one in ast.iter_child_nodes(node))
+        for child in ast.iter_child_nodes(node):
+            waiting.append((child, min(need, most) if weak and id(child) in weak else need))
 
 
 def _weakened(node: ast.AST) -> tuple[Sequence[ast.AST], _Need]:

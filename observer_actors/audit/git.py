@@ -74,11 +74,14 @@ class Git:
         """Say whether the history was cut when it was fetched."""
         return self._line("rev-parse", "--is-shallow-repository") == "true"
 
-    def files(self) -> list[str]:
-        """Give the paths of what is tracked, and of what is neither tracked, nor ignored, nor ours."""
+    def files(self) -> dict[str, bool]:
+        """Give the paths of what is tracked, and of what is neither tracked, nor ignored, nor ours.
+
+        Of each, whether it should lie there: not where only a part of the tree was checked out.
+        """
         ours = (f"--exclude={name}/" for name in OWN_FOLDERS)
-        said = self._run("ls-files", "-z", "--cached", "--others", "--exclude-standard", *ours)
-        return sorted({os.fsdecode(path) for path in said.split(b"\0") if path})
+        said = self._run("ls-files", "-z", "-t", "--cached", "--others", "--exclude-standard", *ours)
+        return {os.fsdecode(entry[2:]): entry[:1] != b"S" for entry in sorted(said.split(b"\0")) if entry}
 
     def tree(self, commit: str) -> dict[str, Blob]:
         """Give the plain files of a commit."""

@@ -26,8 +26,8 @@ _NOT_WALKED: Final = frozenset({"node_modules", "__pycache__", "build", "dist", 
 class Tree(msgspec.Struct, frozen=True):
     """What was read.
 
-    ``left_out``: links, files that are no plain ones, and what is too large; with a slash at the end a submodule, or
-    another repository that lies in the tree.
+    ``left_out``: links, files that are no plain ones, what is too large, and what was not checked out; with a slash at
+    the end a submodule, or another repository that lies in the tree.
     """
 
     files: dict[str, bytes]
@@ -53,7 +53,7 @@ def read_tree(root: Path, git: Git | None) -> Tree:
 
     :raises AuditFailed: it is more than anybody could audit.
     """
-    paths = git.files() if git else list(_walked(root))
+    paths = git.files() if git else dict.fromkeys(_walked(root), True)
     if len(paths) > FILES_MAX:
         raise AuditFailed(f"more than {FILES_MAX:,} files", hint="name a folder of it")
     files: dict[str, bytes] = {}
@@ -68,7 +68,7 @@ def read_tree(root: Path, git: Git | None) -> Tree:
         if data is not None:
             files[path] = data
             read += len(data)
-        elif os.path.lexists(root / path):
+        elif not paths[path] or os.path.lexists(root / path):
             left_out.add(f"{path.rstrip('/')}/" if _is_folder(root / path) else path)
     return Tree(files, frozenset(left_out))
 

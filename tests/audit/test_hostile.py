@@ -148,9 +148,45 @@ def test_a_submodule_is_not_looked_at(tmp_path: Path, *, is_checked_out: bool) -
     audited = audit(repository.root, environment={})
     assert list(audited.inventory.items) == ["a.py"]
     assert [one.title for one in audited.findings if one.severity != "info"] == [], "lib/x.py may be in there"
-    assert "not looked at (a link, no plain file, a submodule, or too large): lib/, nested/" in {
+    assert "not looked at (a link, no plain file, a submodule, not checked out, or too large): lib/, nested/" in {
         one.title for one in audited.findings
     }
+
+
+def test_what_was_not_checked_out_is_not_called_deleted(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "this", {"a.py": "from lib import x\n", "lib/x.py": "", "lib/y.py": ""})
+    repository.branch()
+    repository.git("sparse-checkout", "set", "--no-cone", "/*", "!/lib")
+    audited = audit(repository.root, environment={})
+    assert (list(audited.inventory.items), audited.changed, audited.uncommitted) == (["a.py"], 0, False)
+    assert [(one.severity, one.title) for one in audited.findings if "not looked at" in one.title] == [
+        (
+            "info",
+            "not looked at (a link, no plain file, a submodule, not checked out, or too large): lib/x.py, lib/y.py",
+        )
+    ]
+    repository.git("rm", "-q", "--sparse", "lib/y.py")
+    assert audit(repository.root, environment={}).changed == 1
+    repository.git("sparse-checkout", "disable")
+    (repository.root / "lib/x.py").unlink()
+    assert ("block", "lib/x.py") in {
+        (one.severity, one.file) for one in audit(repository.root, environment={}).findings
+    }
+
+
+@pytest.mark.parametrize("by", ["a submodule", "a link"])
+def test_a_module_whose_place_something_takes_that_is_not_looked_at(tmp_path: Path, by: str) -> None:
+    other = Repository(tmp_path / "other", {"__init__.py": "x = 1\n"})
+    repository = Repository(tmp_path / "this", {"a.py": "from lib import x\n", "lib.py": "x = 1\n"})
+    repository.branch()
+    (repository.root / "lib.py").unlink()
+    if by == "a link":
+        (repository.root / "lib").symlink_to(other.root)
+    else:
+        repository.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(other.root), "lib")
+    repository.commit()
+    findings = audit(repository.root, environment={}).findings
+    assert [(one.severity, one.file) for one in findings if one.severity != "info"] == [("warn", "lib.py")]
 
 
 def test_what_lay_behind_a_link_is_not_called_deleted(tmp_path: Path) -> None:
