@@ -11,6 +11,7 @@
 | production code was changed, and no test | warn |
 | files of an unchanged tree that cannot be read | warn |
 | files that nothing imports, that cannot be read or were not looked at, and what earlier audits said | info |
+| changed files that are too large or no text | info |
 
 A changed file is certainly no Python when the project's ``requires-python`` includes the Python at hand, the file could
 be read before, and its name is for no other Python. Test data may be no Python, or show a merge conflict.
@@ -67,13 +68,17 @@ _QUOTED: Final = re.compile(r"[\"'][^\"']*\[redacted:(?:password|bearer)\][\"']"
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One file of a change. ``added``: its new lines, with their numbers; ``text``: all that it has now."""
+    """One file of a change. ``added``: its new lines, with their numbers; ``text``: all that it has now.
+
+    ``is_seen``: not where it is too large, or no text.
+    """
 
     path: str
     what: Literal["added", "modified", "deleted"]
     before: bytes = b""
     added: tuple[tuple[int, str], ...] = ()
     text: str = ""
+    is_seen: bool = True
 
 
 def overall_of(findings: Sequence[Finding]) -> Overall:
@@ -110,6 +115,7 @@ def check(
         _dead(inventory, changes, files),
         _orphaned(inventory, changes, files),
         _untested(inventory, changes),
+        _unseen(changes),
         _summed_up(inventory, changes, left_out),
     ):
         found += islice(part, FINDINGS_OF_A_KIND_MAX)
@@ -360,6 +366,12 @@ def _summed_up(inventory: Inventory, changes: Sequence[Change], left_out: Sequen
     if python:
         what = "a link, no plain file, a submodule, not checked out, or too large"
         yield Finding("info", f"not looked at ({what}): {_named(python)}")
+
+
+def _unseen(changes: Sequence[Change]) -> Iterator[Finding]:
+    unseen = [change.path for change in changes if not change.is_seen]
+    if unseen:
+        yield Finding("info", f"changed, and not looked into (too large, or no text): {_named(unseen)}")
 
 
 def _told(what: str, items: Sequence[Item], severity: Severity = "info") -> Iterator[Finding]:

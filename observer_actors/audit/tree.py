@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -20,6 +21,12 @@ FILE_BYTES_MAX: Final = 1024 * 1024
 """A larger file is no source that a person wrote. It is left out, and counted."""
 TREE_BYTES_MAX: Final = 256 * 1024 * 1024
 FILES_MAX: Final = 50_000
+_POINTER: Final = b"version https://git-lfs.github.com/spec/"
+_MARKS: Final = (
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+"""In this order: the first begins as the third."""
 _NOT_WALKED: Final = frozenset({"node_modules", "__pycache__", "build", "dist", "site-packages", *OWN_FOLDERS})
 
 
@@ -32,6 +39,8 @@ class Tree(msgspec.Struct, frozen=True):
 
     files: dict[str, bytes]
     left_out: frozenset[str]
+    unread: dict[str, int]
+    """The plain files of ``left_out``, with their sizes in bytes."""
 
 
 def find_git(root: Path) -> Git | None:
@@ -58,6 +67,7 @@ def read_tree(root: Path, git: Git | None) -> Tree:
         raise AuditFailed(f"more than {FILES_MAX:,} files", hint="name a folder of it")
     files: dict[str, bytes] = {}
     left_out: set[str] = set()
+    unread: dict[str, int] = {}
     read = 0
     inside: dict[str, bool] = {}
     for path in sorted(paths, key=lambda path: (not path.endswith(".py"), path)):
@@ -70,7 +80,9 @@ def read_tree(root: Path, git: Git | None) -> Tree:
             read += len(data)
         elif not paths[path] or os.path.lexists(root / path):
             left_out.add(f"{path.rstrip('/')}/" if _is_folder(root / path) else path)
-    return Tree(files, frozenset(left_out))
+            size = _size(root / path) if inside[folder] else None
+            unread.update({} if size is None else {path: size})
+    return Tree(files, frozenset(left_out), unread)
 
 
 def _walked(root: Path) -> Iterator[str]:
@@ -94,6 +106,15 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
+def _size(path: Path) -> int | None:
+    """Give the size of a plain file."""
+    try:
+        about = path.lstat()
+    except OSError:
+        return None
+    return about.st_size if stat.S_ISREG(about.st_mode) else None
+
+
 def _read(path: Path) -> bytes | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -113,16 +134,30 @@ def _read(path: Path) -> bytes | None:
 
 
 def changes(tree: Tree, git: Git, base: str) -> list[Change]:
-    """Compare the tree as it lies there, committed or not, with a commit."""
-    before = {path: blob for path, blob in git.tree(base).items() if not _is_left_out(path, tree.left_out)}
+    """Compare the tree as it lies there, committed or not, with a commit. Ends of lines do not count.
+
+    Of what was too large to be read only the size is compared.
+    """
+    every = git.tree(base)
+    before = {path: blob for path, blob in every.items() if not _is_left_out(path, tree.left_out)}
     changed = [path for path, data in tree.files.items() if not _is_same(data, before.get(path))]
+    resized = [path for path, size in tree.unread.items() if path not in every or every[path].size != size]
     deleted = [path for path in before if path not in tree.files]
-    wanted = {before[path].name for path in (*changed, *deleted) if path in before and _is_small(before[path])}
+    wanted = {every[path].name for path in (*changed, *resized, *deleted) if path in every and _is_small(every[path])}
     contents = dict(git.contents(sorted(wanted)))
-    old = {path: contents.get(blob.name, b"") for path, blob in before.items()}
+    old = {path: contents.get(blob.name, b"") for path, blob in every.items()}
     found = [
         *(Change(path, "deleted", old[path]) for path in deleted),
-        *(_new(path, tree.files[path], old.get(path)) for path in changed),
+        *(
+            _new(path, tree.files[path], old.get(path))
+            for path in changed
+            if not _is_kept_elsewhere(old.get(path, b""), tree.files[path])
+        ),
+        *(
+            Change(path, "modified" if path in old else "added", is_seen=False)
+            for path in resized
+            if not _is_pointer(old.get(path, b""), tree.unread[path])
+        ),
     ]
     return sorted(found, key=lambda change: change.path)
 
@@ -138,19 +173,45 @@ def _is_small(blob: Blob) -> bool:
 
 
 def _is_same(data: bytes, blob: Blob | None) -> bool:
-    """Compare by git's name of contents."""
-    if blob is None or blob.size != len(data):
+    """Compare by git's name of contents: as they lie there, and as git keeps what it lays out in another way."""
+    return blob is not None and (_is_named(data, blob) or _is_named(_kept(data).replace(b"\r\n", b"\n"), blob))
+
+
+def _is_named(data: bytes, blob: Blob) -> bool:
+    if blob.size != len(data):
         return False
     digest = hashlib.sha1 if len(blob.name) == 40 else hashlib.sha256  # noqa: PLR2004 - hexadecimal digits of SHA-1
     return digest(b"blob %d\0" % len(data) + data).hexdigest() == blob.name
 
 
+def _kept(data: bytes) -> bytes:
+    """Give a text in UTF-8 that begins with the byte order mark of another encoding; anything else as it is."""
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "")
+    return data.decode(encoding, "replace").encode() if encoding else data
+
+
+def _is_pointer(old: bytes, size: int) -> bool:
+    """Say whether git keeps a file of that size elsewhere (git-lfs), and a pointer in its place."""
+    return old.startswith(_POINTER) and b"size %d" % size in old.splitlines()
+
+
+def _is_kept_elsewhere(old: bytes, data: bytes) -> bool:
+    return _is_pointer(old, len(data)) and hashlib.sha256(data).hexdigest().encode() in old
+
+
 def _new(path: str, new: bytes, old: bytes | None) -> Change:
     """Give what is there now; of a file that is no text, no lines."""
-    lines = [] if b"\0" in new else new.splitlines()
-    added = tuple(_added(lines, old or b""))
-    text = "\n".join(line.decode("utf-8", "replace") for line in lines) if added else ""
-    return Change(path, "added" if old is None else "modified", old or b"", added, text)
+    what: Literal["added", "modified"] = "added" if old is None else "modified"
+    text = _kept(new)
+    if b"\0" in text:
+        return Change(path, what, old or b"", is_seen=False)
+    lines = text.splitlines()
+    added = tuple(_added(lines, _kept(old or b"")))
+    return Change(path, what, old or b"", added, "\n".join(map(_decoded, lines)) if added else "")
+
+
+def _decoded(line: bytes) -> str:
+    return line.decode("utf-8", "replace")
 
 
 def _added(lines: Iterable[bytes], old: bytes) -> Iterator[tuple[int, str]]:
@@ -160,4 +221,4 @@ def _added(lines: Iterable[bytes], old: bytes) -> Iterator[tuple[int, str]]:
         if left[line] > 0:
             left[line] -= 1
         else:
-            yield number, line.decode("utf-8", "replace")
+            yield number, _decoded(line)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import hashlib
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from observer_actors.audit import AuditFailed, audit, inventory_of, inventory_page, judge
+from observer_actors.audit import tree as tree_module
 from observer_actors.audit.checks import overall_of
 from observer_actors.kb import AuditRow, Finding, FindingCounts, history_of
 from tests.audit.repository import Repository
@@ -430,6 +433,43 @@ def test_what_was_there_before_is_not_of_the_change(tmp_path: Path) -> None:
     assert said(repository) == []
 
 
+def lying_so(repository: Repository, attributes: str, **files: bytes) -> None:
+    """Let git keep files in one way, and lay them out in another."""
+    repository.write({".gitattributes": attributes})
+    for name, data in files.items():
+        (repository.root / name).write_bytes(data)
+    repository.commit()
+    repository.git("branch", "--force", "main")
+
+
+def test_what_git_lays_out_in_another_way_is_not_of_the_change(repository: Repository) -> None:
+    attributes = "* text=auto eol=crlf\nwide text working-tree-encoding=UTF-16\n"
+    lying_so(repository, attributes, wide="é\r\nb\r\n".encode("utf-16"), crlf=b"a\r\nb\r\n", lf=b"a\nb\n")
+    for path in ("shop/orders.py", "tests/test_orders.py"):
+        (repository.root / path).unlink()
+        repository.git("checkout", "-q", path)
+    assert b"\r\n" in (repository.root / "shop/orders.py").read_bytes()
+    assert repository.git("status", "--short") == ""
+    audited = audit(repository.root, environment={})
+    assert (audited.changed, audited.uncommitted, audited.findings) == (0, False, [])
+    with (repository.root / "shop/orders.py").open("ab") as file:
+        file.write(b"x = 1\r\n")
+    assert said(repository) == [("warn", "production code was changed, and no test: shop/orders.py", "")]
+
+
+@pytest.mark.parametrize("is_large", [True, False])
+def test_what_git_keeps_elsewhere_is_of_the_change_where_it_differs(tmp_path: Path, *, is_large: bool) -> None:
+    data = b"x" * (tree_module.FILE_BYTES_MAX + 1 if is_large else 1_000)
+    digest = hashlib.sha256(data).hexdigest()
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {len(data)}\n"
+    repository = Repository(tmp_path, {"a.py": "", "tests/model": pointer})
+    repository.branch()
+    (tmp_path / "tests/model").write_bytes(data)
+    assert audit(tmp_path, environment={}).changed == 0
+    (tmp_path / "tests/model").write_bytes(data + b"x")
+    assert audit(tmp_path, environment={}).changed == 1
+
+
 def test_what_is_not_committed_is_of_the_change(repository: Repository) -> None:
     repository.write({".gitignore": "ignored.py\n", "ignored.py": "", "shop/new.py": "", "shop/orders.py": "x = 1\n"})
     audited = audit(repository.root, environment={})
@@ -437,6 +477,29 @@ def test_what_is_not_committed_is_of_the_change(repository: Repository) -> None:
     assert audited.signature.endswith("-dirty")
     assert "ignored.py" not in audited.inventory.items
     assert ("warn", "a new file that nothing imports", "shop/new.py") in said(repository)
+
+
+def test_what_was_changed_and_not_looked_into_is_told(repository: Repository) -> None:
+    large = b"x" * (tree_module.FILE_BYTES_MAX + 1)
+    repository.write({"same.sql": large.decode(), "same.bin": "\0"})
+    repository.commit()
+    repository.git("branch", "--force", "main")
+    (repository.root / "dump.sql").write_bytes(large)
+    (repository.root / "logo.png").write_bytes(b"\x89PNG\0")
+    (repository.root / "same.sql").write_bytes(large + b"x")
+    findings = audit(repository.root, environment={}).findings
+    assert findings == [Finding("info", "changed, and not looked into (too large, or no text): "
+                                "dump.sql, logo.png, same.sql")]  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_a_text_in_two_bytes_a_letter_is_looked_into(repository: Repository, encoding: str) -> None:
+    mark = codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b""
+    (repository.root / "deploy.env").write_bytes(mark + "REGION=é\r\n".encode(encoding))
+    repository.commit()
+    repository.git("branch", "--force", "main")
+    (repository.root / "deploy.env").write_bytes(mark + f"REGION=é\r\nKEY={KEY}\r\n".encode(encoding))
+    assert audit(repository.root, environment={}).findings == [Finding("block", "a secret: api_key", "deploy.env", 2)]
 
 
 def test_the_change_is_what_the_branch_did_and_not_what_happened_on_main_meanwhile(repository: Repository) -> None:
