@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from observer_actors.client._texts import advice_query
 from observer_actors.op import NAME_CHARS_MAX
+from observer_actors.patterns.states import State
 
 SOURCE: Final = "mcp"
 """Who reports, unless the operator of a server over standard input and output says otherwise."""
@@ -77,7 +78,7 @@ class ListFailures(Arguments, frozen=True):
 
     endpoint: Annotated[str, Meta(description="Only those at this endpoint.")] = ""
     source: Annotated[str, Meta(description="Only those that this source reported.")] = ""
-    state: Annotated[str, Meta(description="new, ongoing, escalating, resolved or regressed.")] = ""
+    state: Annotated[str, Meta(description=f"Only those in this state: {', '.join(State)}.")] = ""
     text: Annotated[str, Meta(description="Only those whose pattern holds this text.")] = ""
     limit: Annotated[Few, Meta(description="Most patterns to give.")] = 10
 

@@ -21,6 +21,9 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, TextContent, TextResourceContents
 
 from observer_actors.client import Finding, Observer, Verdict
+from observer_actors.mcp.tools import TOOLS as OURS
+from observer_actors.mcp.tools import input_schema
+from observer_actors.patterns.states import State
 from tests.commands.typed import environment, typed_for_real
 from tests.conftest import ROOT
 from tests.daemon.served import Served, served
@@ -166,6 +169,11 @@ def test_what_was_asked_before_the_input_ended_is_done_and_answered(daemon: Serv
     assert {answer["id"] for answer in answers} | {3} == set(range(21))
     stored = {op["attrs"]["n"] for op in daemon.json("/ops", endpoint="last:words", limit=100)["ops"]}
     assert stored | {2} == set(range(20))
+
+
+def test_the_list_of_failures_names_every_state() -> None:
+    said = input_schema(OURS["list_failures"])["properties"]["state"]["description"]
+    assert [state for state in State if state in said] == list(State)
 
 
 async def test_the_operator_chooses_who_reports_over_standard_input(daemon: Served) -> None:
