@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from observer_actors.client._texts import advice_query
 from observer_actors.op import NAME_CHARS_MAX
-from observer_actors.patterns.states import State
+from observer_actors.patterns import State
 
 SOURCE: Final = "mcp"
 """Who reports, unless the operator of a server over standard input and output says otherwise."""

@@ -23,7 +23,7 @@ from mcp_types import CallToolResult, TextContent, TextResourceContents
 from observer_actors.client import Finding, Observer, Verdict
 from observer_actors.mcp.tools import TOOLS as OURS
 from observer_actors.mcp.tools import input_schema
-from observer_actors.patterns.states import State
+from observer_actors.patterns import State
 from tests.commands.typed import environment, typed_for_real
 from tests.conftest import ROOT
 from tests.daemon.served import Served, served
