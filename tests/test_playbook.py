@@ -137,6 +137,22 @@ def test_a_value_that_is_absent_makes_the_difference_too() -> None:
     assert "It works with `currency` being CAPITALS (8 of 8), not with `currency` being absent" in text
 
 
+def test_a_value_does_not_work_that_mostly_fails_with_other_errors() -> None:
+    down = "HTTP 503 from upstream"
+    ops = [
+        call("geo", given=f'{{"unit":"{unit}"}}', error=error, run=f"{unit}{error}{n}")
+        for n in range(12)
+        for unit, error in (("mi", "no graph for the metric"), ("km", ""), ("km", down if n % 3 else ""))
+    ]
+    [graph, _] = texts(fold(numbered(ops)), Kind.AVOID, "geo")
+    assert graph.endswith(
+        'Calls with `unit` being "mi" succeeded 0 of 12 times, all others 15 of 22, such as "km" (15 of 22).'
+    )
+    ops = [op for op in ops if op.error != down or op.attrs["run"][-1] in "12"]  # type: ignore[index]
+    [graph, _] = texts(fold(numbered(ops)), Kind.AVOID, "geo")
+    assert graph.endswith('It works with `unit` being "km" (16 of 19), not with `unit` being "mi" (0 of 12).')
+
+
 def test_a_failure_that_an_attribute_sets_apart_is_for_such_ops_alone() -> None:
     good = [call("shift", run=f"g{n}", team="north") for n in range(10)]
     bad = [call("shift", error="no room", run=f"b{n}", team="south") for n in range(10)]

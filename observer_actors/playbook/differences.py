@@ -3,7 +3,8 @@
 The same question as `patterns.contrast` asks of ops, asked of counts: is there a value of a feature that the failing
 calls have more often? Fisher's test, one-sided, with the mid-P value; of all values the one with the lowest P counts,
 if that is `P_MAX` at most after Bonferroni's correction for how many were tested, and the shares differ by `SHARE_MIN`.
-A value that is absent from an input counts as a value.
+A value that is absent from an input counts as a value. What is then said of a value counts all of its calls: an agent
+that takes it meets its other errors, too.
 
 Only counts for which `Corroboration` holds are compared, value by value: what one source alone reports can neither come
 to stand in advice nor hide what others have seen. Among the differences that are significant one that can be told
@@ -36,6 +37,9 @@ class Side(NamedTuple):
     value: str
     succeeded: int
     failed: int
+    """Whatever their error was."""
+    compared: int
+    """The failures among them that are asked about."""
 
     @property
     def calls(self) -> int:
@@ -68,16 +72,17 @@ class Feature(NamedTuple):
 
     name: str
     values: tuple[tuple[str, str, int, int], ...]
-    """Value, its key among the failures, successes that count, most failures that may count."""
+    """Value, its key among the failures, successes that count, failures of any kind that do."""
     absent: tuple[tuple[str, int, int], ...]
-    """Shapes of inputs without it: key, successes that count, most failures that may count."""
+    """Shapes of inputs without it: key, successes that count, failures that do."""
 
     def sides(self, failing: Mapping[str, int]) -> list[Side]:
         """Give its values as they succeed and fail. Calls of which it is not known are no part of that."""
-        sides = [Side(text, ok, min(failing.get(key, 0), most)) for text, key, ok, most in self.values]
+        sides = [Side(text, ok, bad, min(failing.get(key, 0), bad)) for text, key, ok, bad in self.values]
         if self.name.endswith(KIND):
-            failed = sum(min(failing.get(key, 0), most) for key, _, most in self.absent)
-            sides.append(Side(ABSENT, sum(ok for _, ok, _ in self.absent), failed))
+            ok, bad = sum(ok for _, ok, _ in self.absent), sum(bad for _, _, bad in self.absent)
+            compared = sum(min(failing.get(key, 0), bad) for key, _, bad in self.absent)
+            sides.append(Side(ABSENT, ok, bad, compared))
         return sides
 
 
@@ -103,8 +108,8 @@ class Counts:
                     (text, feature_key((name, text)), *_counted(value, corroboration)) for text, value in values.items()
                 ),
                 tuple(
-                    (key, ok, most)
-                    for names, key, ok, most in shapes
+                    (key, ok, bad)
+                    for names, key, ok, bad in shapes
                     if names is not None and name.removesuffix(KIND) not in names
                 ),
             )
@@ -123,13 +128,13 @@ def against_successes(counts: Counts, failing: Mapping[str, int], count: int) ->
     tests = 0
     for feature in counts.features:
         sides = feature.sides(failing)
-        failed, succeeded = min(count, sum(side.failed for side in sides)), sum(side.succeeded for side in sides)
+        failed, succeeded = min(count, sum(side.compared for side in sides)), sum(side.succeeded for side in sides)
         if failed < FAILING_MIN or succeeded < SUCCEEDING_MIN:
             continue
         tests += len(sides)
         for side in sides:
-            if side.failed / failed - side.succeeded / succeeded >= SHARE_MIN:
-                p = chance_p(min(side.failed, failed), failed, side.succeeded, succeeded)
+            if side.compared / failed - side.succeeded / succeeded >= SHARE_MIN:
+                p = chance_p(min(side.compared, failed), failed, side.succeeded, succeeded)
                 found.append((p, not feature.name.endswith(KIND), feature.name, side, sides))
     told = [
         difference
@@ -161,7 +166,7 @@ def chance_p(with_one: int, one: int, with_other: int, other: int) -> float:
 
 
 def _counted(value: Value, corroboration: Corroboration) -> tuple[int, int]:
-    """Give the successes with a value that count, and the most of its failures that may."""
+    """Give the successes and the failures with a value, as far as they count."""
     return (
         value.ok.shared(corroboration) if value.ok.suffice(corroboration) else 0,
         value.bad.shared(corroboration) if value.bad.suffice(corroboration) else 0,
@@ -199,7 +204,8 @@ def _told(
         v.ok.suffice(corroboration) or v.bad.suffice(corroboration) for v in values.values()
     ):
         return None  # the feature's name is a caller's word, too
-    others = Side("", sum(s.succeeded for s in sides) - fails.succeeded, sum(s.failed for s in sides) - fails.failed)
+    rest = [side for side in sides if side is not fails]
+    others = Side("", sum(s.succeeded for s in rest), sum(s.failed for s in rest), sum(s.compared for s in rest))
     return Difference(feature, fails, works, len(working), others, tells)
 
 

@@ -304,7 +304,7 @@ def _scope(found: Difference | None, count: int) -> dict[str, str]:
     """Give the attribute that nearly all of the failures have, and that sets them apart: elsewhere it does not fail."""
     if found is None or not found.tells_fails or not is_attribute(found.feature):
         return {}
-    return {found.feature: found.fails.value} if found.fails.failed >= SCOPE_SHARE_MIN * count else {}
+    return {found.feature: found.fails.value} if found.fails.compared >= SCOPE_SHARE_MIN * count else {}
 
 
 def _usual_shape(endpoint: Endpoint, corroboration: Corroboration) -> str:
@@ -320,16 +320,22 @@ def _usual_shape(endpoint: Endpoint, corroboration: Corroboration) -> str:
 
 
 def _difference(found: Difference) -> str:
-    """Say what sets the failing calls apart; nothing where only what works may be told, and that is no advice."""
+    """Say what sets the failing calls apart; nothing where only what works may be told, and that is no advice.
+
+    Where the better value mostly fails, too, if with other errors, it does not "work".
+    """
     fails, works = found.fails, found.works
-    if not found.tells_fails and (found.is_one_of_many or is_attribute(found.feature)):
+    is_way = works is not None and not found.is_one_of_many and not is_attribute(found.feature)
+    if works is not None and is_way and works.succeeded >= USUAL_RATE_MIN * works.calls:
+        worked = f"It works with {_phrase(found.feature, works)} ({_of(works)})"
+        return (
+            f"{worked}, not with {_phrase(found.feature, fails)} ({_of(fails)})." if found.tells_fails else f"{worked}."
+        )
+    if not found.tells_fails:
         return ""
-    if works is None or (found.tells_fails and (found.is_one_of_many or is_attribute(found.feature))):
-        such = f", such as {works.value} ({_of(works)})" if works and not is_attribute(found.feature) else ""
-        failing = f"Calls with {_phrase(found.feature, fails)} succeeded {_of(fails)} times"
-        return f"{failing}, all others {_of(found.others)}{such}."
-    worked = f"It works with {_phrase(found.feature, works)} ({_of(works)})"
-    return f"{worked}, not with {_phrase(found.feature, fails)} ({_of(fails)})." if found.tells_fails else f"{worked}."
+    such = f", such as {works.value} ({_of(works)})" if works and not is_attribute(found.feature) else ""
+    failing = f"Calls with {_phrase(found.feature, fails)} succeeded {_of(fails)} times"
+    return f"{failing}, all others {_of(found.others)}{such}."
 
 
 def _said(found: Difference) -> str:
