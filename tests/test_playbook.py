@@ -163,6 +163,29 @@ def test_a_failure_that_an_attribute_sets_apart_is_for_such_ops_alone() -> None:
     assert [one.about for one in playbook.ledger.at("shift") if one.kind is Kind.DO] == [""], "nobody chooses a team"
 
 
+@pytest.mark.parametrize("field", ["state", "role", "city", "event_kind", "attrs.team"])
+def test_a_field_of_an_input_is_no_attribute_of_the_op(field: str) -> None:
+    good = [call("issues", given=f'{{"{field}":"open"}}', run=f"g{n}") for n in range(10)]
+    bad = [call("issues", given=f'{{"{field}":"opened"}}', error="unknown value", run=f"b{n}") for n in range(10)]
+    entry = only(fold(numbered(good + bad)), Kind.AVOID, "issues")
+    assert entry.scope == {}
+    assert entry.text.endswith(
+        f'It works with `{field}` being "open" (10 of 10), not with `{field}` being "opened" (0 of 10).'
+    )
+
+
+def test_a_field_may_be_called_input() -> None:
+    found = features(msgspec.structs.replace(call(given='{"input":"good","role":"user"}'), role="welder"))
+    assert dict(found) == {
+        "{}": "{input, role}",
+        "input is": "a word",
+        "input": '"good"',
+        "role is": "a word",
+        "role": '"user"',
+        "@role": "welder",
+    }
+
+
 def test_where_many_values_work_none_of_them_is_advised() -> None:
     customers = ("umbrella", "hooli", "initech")
     good = [call("pay", given=f'{{"customer":"{customers[n % 3]}"}}', run=f"g{n}") for n in range(24)]
@@ -709,7 +732,7 @@ def test_any_input_has_features_also_when_it_was_cut(value: object, cut: int) ->
 def test_an_input_that_was_cut_gives_what_stood_before_the_cut() -> None:
     cut = '{"id":"x1","rows":[{"a":"},{"}],"note":{"k":[]},"late":"is cut o'
     assert dict(features(call(given=cut))) == {
-        "input": "{id, note, rows, …}",
+        "{}": "{id, note, rows, …}",
         "id is": "an id",
         "id": '"x1"',
         "rows is": "a list",

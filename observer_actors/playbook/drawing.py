@@ -25,7 +25,7 @@ from observer_actors.playbook.deltas import Evidence
 from observer_actors.playbook.differences import Counts, Difference, Side, against_successes, chance_p, of_all_failures
 from observer_actors.playbook.entries import Kind, entry_id
 from observer_actors.playbook.evidence import Endpoint, Failure, Habit, Recovery, recovery_key
-from observer_actors.playbook.inputs import KIND, SHAPE, is_attribute
+from observer_actors.playbook.inputs import SHAPE, is_attribute, shown_name
 from observer_actors.playbook.witnesses import Corroboration, Witnesses
 
 SUCCESSES_MIN: Final = 3
@@ -304,7 +304,7 @@ def _scope(found: Difference | None, count: int) -> dict[str, str]:
     """Give the attribute that nearly all of the failures have, and that sets them apart: elsewhere it does not fail."""
     if found is None or not found.tells_fails or not is_attribute(found.feature):
         return {}
-    return {found.feature: found.fails.value} if found.fails.compared >= SCOPE_SHARE_MIN * count else {}
+    return {shown_name(found.feature): found.fails.value} if found.fails.compared >= SCOPE_SHARE_MIN * count else {}
 
 
 def _usual_shape(endpoint: Endpoint, corroboration: Corroboration) -> str:
@@ -345,9 +345,7 @@ def _said(found: Difference) -> str:
 def _phrase(feature: str, side: Side) -> str:
     if feature == SHAPE:
         return f"the input {_code(side.value)}"
-    if feature.endswith(KIND):
-        return f"{_code(feature.removesuffix(KIND))} being {side.value}"
-    return f"{_code(feature)} being {side.value}"
+    return f"{_code(shown_name(feature))} being {side.value}"
 
 
 def _of(side: Side) -> str:

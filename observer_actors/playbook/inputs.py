@@ -2,10 +2,11 @@
 
 A *feature* is a name and a value:
 
-* ``("input", "{date, origin}")``: the names in an input that is a JSON object, or else its masked words;
+* ``("{}", "{date, origin}")``: the names in an input that is a JSON object, or else its masked words;
 * ``("date is", "a date (YYYY-MM-DD)")``: the kind of one of its values;
 * ``("date", '"2024-05-20"')``: the value itself, where it is short;
-* ``("role", "welder")``: an attribute of the op.
+* ``("@role", "welder")``: an attribute of the op. A field of an input may be called ``role``, too; no field that is
+  looked at has a name with ``@``, a brace or a blank.
 
 An input that was cut off gives what stood before the cut. Names and values are a caller's words: they are kept short
 and plain, since they may come to stand in advice.
@@ -29,7 +30,7 @@ from observer_actors.problems import UNREADABLE
 
 Feature = tuple[str, str]
 
-SHAPE: Final = "input"
+SHAPE: Final = "{}"
 KIND: Final = " is"
 """Ends the name of a feature that gives a value's kind."""
 ABSENT: Final = "absent"
@@ -41,6 +42,8 @@ SHAPE_CHARS_MAX: Final = 200
 VALUE_CHARS_MAX: Final = 40
 KIND_CHARS_MAX: Final = 10 * VALUE_CHARS_MAX
 
+_ATTRIBUTE: Final = "@"
+"""Begins the name of a feature that is an attribute of the op."""
 _ATTRIBUTES: Final = ("role", "city", "state", "event_kind")
 _labels: Final = attrgetter(*_ATTRIBUTES)
 _NO_FEATURES: Final = frozenset({"run", "run_id", "trace_id", "traceId", "span_id", "spanId", "advice_id"})
@@ -75,7 +78,12 @@ def features(op: Op) -> tuple[Feature, ...]:
 
 def is_attribute(name: str) -> bool:
     """Say whether a feature is an attribute of the op: what it is about, and nothing that a caller chooses."""
-    return name in _ATTRIBUTES or name.startswith("attrs.")
+    return name.startswith(_ATTRIBUTE)
+
+
+def shown_name(name: str) -> str:
+    """Give the name of a field or of an attribute as callers know it."""
+    return name.removesuffix(KIND).removeprefix(_ATTRIBUTE)
 
 
 def kind_of(value: Any) -> str:  # noqa: ANN401 - whatever JSON holds
@@ -102,7 +110,7 @@ def _kind_of_text(text: str) -> str:
 def _attributes(op: Op) -> Iterator[Feature]:
     for name, value in zip(_ATTRIBUTES, _labels(op), strict=True):
         if isinstance(value, str) and _VALUE.fullmatch(value):
-            yield name, value
+            yield _ATTRIBUTE + name, value
     if isinstance(op.attrs, dict):
         named = (
             (name, value) for name, value in op.attrs.items() if name not in _NO_FEATURES and _NAME.fullmatch(name)
@@ -110,7 +118,7 @@ def _attributes(op: Op) -> Iterator[Feature]:
         for name, attribute in islice(named, FIELDS_MAX):
             shown = _shown(attribute)
             if shown is not None:
-                yield f"attrs.{name}", shown.strip('"')
+                yield f"{_ATTRIBUTE}attrs.{name}", shown.strip('"')
 
 
 def _input_features(text: str) -> dict[str, str]:
