@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -744,7 +745,33 @@ def test_ids_are_none_of_the_attributes_that_are_looked_at() -> None:
     ids = dict.fromkeys(("run", "run_id", "trace_id", "traceId", "span_id", "spanId", "advice_id"), "7")
     others = {"no name": 1} | {f"a{n}": n for n in range(8)} | {"one": "too many"}
     op = msgspec.structs.replace(call(), attrs=ids | others)
-    assert [name for name, _ in features(op) if is_attribute(name)] == [f"attrs.a{n}" for n in range(8)]
+    assert [shown_name(name) for name, _ in features(op) if is_attribute(name)] == [f"attrs.a{n}" for n in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("names", "shape"),
+    [
+        ("abcdefgh", "{a, b, c, d, e, f, g, h}"),
+        ("abcdefghi", "{a, b, c, d, e, f, g, h, …}"),
+        (["a", "b c"], "{a, …}"),
+        (["b" * 40, "c" * 40, "a" * 40, "d" * 40, "e" * 40], f"{{{', '.join(40 * c for c in 'abcd')}, …}}"),
+        ([], "{}"),
+    ],
+)
+def test_a_shape_says_whether_its_input_has_other_fields(names: Sequence[str], shape: str) -> None:
+    assert dict(features(call(given=json.dumps(dict.fromkeys(names, 1)))))["{}"] == shape
+
+
+def test_a_field_that_was_not_looked_at_is_not_taken_for_absent() -> None:
+    names = ("id", "name", "street", "zip", "town", "country", "lang", "email")
+    usual = dict.fromkeys(names, "x")
+    good = [call("crm", given=json.dumps(usual), run=f"g{n}") for n in range(12)]
+    one_more = json.dumps({"discount": 99, **usual})
+    bad = [call("crm", given=one_more, error="discount not allowed", run=f"b{n}") for n in range(12)]
+    [avoid] = texts(fold(numbered(good + bad)), Kind.AVOID, "crm")
+    assert avoid.endswith(
+        "It works with `discount` being absent (12 of 12), not with `discount` being a whole number (0 of 12)."
+    )
 
 
 def test_the_gateways_copy_is_the_seeds() -> None:

@@ -8,7 +8,8 @@ A *feature* is a name and a value:
 * ``("@role", "welder")``: an attribute of the op. A field of an input may be called ``role``, too; no field that is
   looked at has a name with ``@``, a brace or a blank.
 
-An input that was cut off gives what stood before the cut. Names and values are a caller's words: they are kept short
+An input that was cut off gives what stood before the cut. A shape that has not all names of its input ends in ``…``:
+nothing is known of the others, and not that they are absent. Names and values are a caller's words: they are kept short
 and plain, since they may come to stand in advice.
 """
 
@@ -126,14 +127,22 @@ def _input_features(text: str) -> dict[str, str]:
         return {SHAPE: template_of(text[:SHAPE_CHARS_MAX])}
     given, is_whole = _object(text)
     fields = [(name, value) for name, value in given.items() if _NAME.fullmatch(name)][:FIELDS_MAX]
-    names = ", ".join(sorted(name for name, _ in fields))[:SHAPE_CHARS_MAX]
-    found = {SHAPE: f"{{{names}}}" if is_whole else f"{{{names}, …}}"}
+    found = {SHAPE: _shape([name for name, _ in fields], is_whole=is_whole and len(fields) == len(given))}
     for name, value in fields:
         found[name + KIND] = kind_of(value)
         shown = _shown(value)
         if shown is not None:
             found[name] = shown
     return found
+
+
+def _shape(names: list[str], *, is_whole: bool) -> str:
+    """Give the names in braces, as far as there is room, and ``…`` behind them where there are others."""
+    names = sorted(names)
+    while sum(map(len, names)) + 2 * len(names) > SHAPE_CHARS_MAX:
+        names.pop()
+        is_whole = False
+    return f"{{{', '.join(names if is_whole else [*names, '…'])}}}"
 
 
 def _shown(value: object) -> str | None:
