@@ -218,6 +218,41 @@ def test_to_call_again_is_advised_with_what_the_cause_asks_for() -> None:
     assert entry.text.endswith("6 of 6 times. " + ADVICE[Cause.TIMEOUT])
 
 
+def test_the_next_call_with_another_input_is_not_the_same_call_again() -> None:
+    ops = []
+    for n in range(8):
+        ops += [
+            call("fetch", given=f'{{"id":{2 * n}}}', error="connection timed out", run=f"r{n}"),
+            call("fetch", given=f'{{"id":{2 * n + 1}}}', run=f"r{n}"),
+        ]
+    playbook = fold(numbered(ops))
+    assert texts(playbook, Kind.RECIPE, "fetch") == []
+    again = [
+        step
+        for n in range(8)
+        for step in (
+            call("fetch", given="x", error="connection timed out", run=f"s{n}"),
+            call("fetch", given="x", run=f"s{n}", error="" if n % 2 else "connection timed out"),
+        )
+    ]
+    fold(numbered(again, first=20), playbook)
+    assert texts(playbook, Kind.RECIPE, "fetch") == [], "another input did better"
+
+
+def test_another_input_is_another_way_to_go_on() -> None:
+    ops = []
+    for n in range(6):
+        ops += [
+            call("book", given=f"a{n}", error="no such payment method", run=f"r{n}"),
+            call("look", run=f"r{n}"),
+            call("book", given=f"b{n}", run=f"r{n}"),
+            call("book", given=f"a{n}", error="no such payment method", run=f"s{n}"),
+            call("book", given=f"b{n}", error="no such payment method" if n else "", run=f"s{n}"),
+        ]
+    entry = only(fold(numbered(ops)), Kind.RECIPE, "book")
+    assert entry.text.endswith("6 of 6 times. Other ways did 1 of 5 times.")
+
+
 def test_failures_that_differ_in_one_word_are_one_and_nobody_chooses_the_word() -> None:
     said = ["balance of gift card is too low", "balance of credit card is too low", "balance of EVIL card is too low"]
     ops = [call("pay", error=said[n % 3], run=f"r{n}") for n in range(9)]

@@ -26,6 +26,7 @@ from observer_actors.playbook.differences import Counts, Difference, Side, again
 from observer_actors.playbook.entries import Kind, entry_id
 from observer_actors.playbook.evidence import Endpoint, Failure, Habit, Recovery, recovery_key
 from observer_actors.playbook.inputs import SHAPE, is_attribute, shown_name
+from observer_actors.playbook.runs import OTHER_INPUT
 from observer_actors.playbook.witnesses import Corroboration, Witnesses
 
 SUCCESSES_MIN: Final = 3
@@ -171,7 +172,7 @@ def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corrobo
     ok, bad = _weighed(recovery.ok, recovery.bad, corroboration)
     tries = ok + bad
     failure = endpoint.failures.get(recovery.failure)
-    if failure is None or ok < RECOVERIES_MIN or ok < RECOVERY_RATE_MIN * tries:
+    if failure is None or recovery.steps == (OTHER_INPUT,) or ok < RECOVERIES_MIN or ok < RECOVERY_RATE_MIN * tries:
         return nothing
     ruling = failure.ruling(corroboration)
     if not recovery.steps and ruling.cause not in _PASSES:

@@ -140,7 +140,7 @@ class Recovery(msgspec.Struct):
 
     failure: str
     steps: tuple[str, ...]
-    """Endpoints; empty: it was called again at once."""
+    """Endpoints; empty: the same call was made again at once; `OTHER_INPUT`: one with another input."""
     ok: Witnesses
     bad: Witnesses
     """Calls that failed again."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Self
+from zlib import crc32
 
 import msgspec
 
@@ -266,7 +267,8 @@ class Playbook:
         run = self._reached(name, op.seq) if name else None
         failure = "" if op.success else self._failure(endpoint, op, source)
         is_sound = op.success and suspicion(op) is None
-        step = Step(op.seq, endpoint.name, source, is_sound, features(op), failure)
+        given = crc32(op.input_summary.encode("utf-8", "surrogatepass"))
+        step = Step(op.seq, endpoint.name, source, is_sound, features(op), failure, given)
         number = run.number if run else -1 - self.meta.sources.index(source)
         if op.success:
             is_doubtful = not step.ok or (run is not None and run.is_bad)

@@ -23,6 +23,8 @@ STEPS_MAX: Final = 60
 STEPS_ALL_MAX: Final = 20_000
 PATH_MAX: Final = 3
 """Endpoints between a failure and the next call; a longer way says little about what helped."""
+OTHER_INPUT: Final = ""
+"""Stands as the whole way where the next call came at once, but with another input: that is not the same call again."""
 
 
 class Step(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -36,6 +38,8 @@ class Step(msgspec.Struct, array_like=True, frozen=True, gc=False):
     features: tuple[Feature, ...] = ()
     failure: str = ""
     """Its masked text."""
+    given: int = 0
+    """A checksum of its input: within a run it tells whether two calls are the same."""
 
 
 class Run(msgspec.Struct):
@@ -111,8 +115,9 @@ class Runs:
 def way_from_failure(steps: Sequence[Step], step: Step) -> tuple[Step, tuple[str, ...]] | None:
     """Give the failure that a step comes after, and the endpoints that succeeded in between, each once in a row.
 
-    Of the steps of the same source alone: nobody can put a step into another's way. None where the call before it at
-    its endpoint did not fail, or lies too far back.
+    Nothing in between is the same call again; with another input it is `OTHER_INPUT`. Of the steps of the same source
+    alone: nobody can put a step into another's way. None where the call before it at its endpoint did not fail, or lies
+    too far back.
 
     :param steps: those of the run before it.
     """
@@ -121,6 +126,8 @@ def way_from_failure(steps: Sequence[Step], step: Step) -> tuple[Step, tuple[str
         if before.source != step.source:
             continue
         if before.endpoint == step.endpoint:
+            if not path and before.given != step.given:
+                path.append(OTHER_INPUT)
             return None if before.ok else (before, tuple(reversed(path)))
         if before.ok and (not path or path[-1] != before.endpoint):
             path.append(before.endpoint)
