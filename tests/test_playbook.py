@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -141,15 +142,17 @@ def test_a_value_that_is_absent_makes_the_difference_too() -> None:
 def test_a_value_does_not_work_that_mostly_fails_with_other_errors() -> None:
     down = "HTTP 503 from upstream"
     ops = [
-        call("geo", given=f'{{"unit":"{unit}"}}', error=error, run=f"{unit}{error}{n}")
+        call("geo", given=f'{{"unit":"{unit}"}}', error=error, run=f"{way}{n}")
         for n in range(12)
-        for unit, error in (("mi", "no graph for the metric"), ("km", ""), ("km", down if n % 3 else ""))
+        for way, (unit, error) in enumerate(
+            (("mi", "no graph for the metric"), ("km", ""), ("km", down if n % 3 else ""))
+        )
     ]
     [graph, _] = texts(fold(numbered(ops)), Kind.AVOID, "geo")
     assert graph.endswith(
         'Calls with `unit` being "mi" succeeded 0 of 12 times, all others 15 of 22, such as "km" (15 of 22).'
     )
-    ops = [op for op in ops if op.error != down or op.attrs["run"][-1] in "12"]  # type: ignore[index]
+    ops = [op for op in ops if op.error != down or op.attrs["run"] in ("21", "22", "211")]  # type: ignore[index, operator]
     [graph, _] = texts(fold(numbered(ops)), Kind.AVOID, "geo")
     assert graph.endswith('It works with `unit` being "km" (16 of 19), not with `unit` being "mi" (0 of 12).')
 
@@ -185,6 +188,38 @@ def test_a_field_may_be_called_input() -> None:
         "role": '"user"',
         "@role": "welder",
     }
+
+
+def by_chance(seed: int, attempts: int) -> list[Op]:
+    """Give calls that fail by chance, whatever their input: an agent tries a task so often until it gives up."""
+    chance = random.Random(seed)
+    ops = []
+    for n in range(150):
+        given = json.dumps({name: chance.choice("pqrs") for name in ("aa", "bb", "cc")})
+        error = "upstream 503 bad gateway" if chance.random() < 0.1 else ""
+        source = chance.choice(("mcp", "bot"))
+        ops += [call("x", given=given, error=error, run=f"r{n}", source=source)] * (attempts if error else 1)
+    return numbered(ops)
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_what_fails_by_chance_makes_no_difference_however_often_it_is_looked_at(attempts: int) -> None:
+    found = 0
+    for seed in range(15):
+        changes = deltas(by_chance(seed, attempts), Playbook(BOTH))
+        made = [delta.evidence.text for delta in changes if isinstance(delta, Updated)]
+        found += any("It works with" in text or "Calls with" in text for text in made)
+    assert found == 0
+
+
+def test_what_repeats_a_call_of_its_run_is_compared_once() -> None:
+    failed = [call(given="a", error="no", run="r1")] * 3
+    other = [call(given="b", error="no", run="r1"), call(given="a", error="no", run="r1", source="bot")]
+    endpoint = fold(numbered([*failed, *other, *[call(given="a", run="r1")] * 2, call(given="a")])).endpoints["sql:run"]
+    [failure] = endpoint.failures.values()
+    assert (failure.witnesses.count, failure.compared.count) == (5, 3)
+    values = endpoint.features["{}"] or {}
+    assert {text: (one.ok.count, one.bad.count) for text, one in values.items()} == {"a": (2, 2), "b": (0, 1)}
 
 
 def test_where_many_values_work_none_of_them_is_advised() -> None:

@@ -2,9 +2,13 @@
 
 The same question as `patterns.contrast` asks of ops, asked of counts: is there a value of a feature that the failing
 calls have more often? Fisher's test, one-sided, with the mid-P value; of all values the one with the lowest P counts,
-if that is `P_MAX` at most after Bonferroni's correction for how many were tested, and the shares differ by `SHARE_MIN`.
+if that is small enough after Bonferroni's correction for how many were tested, and the shares differ by `SHARE_MIN`.
 A value that is absent from an input counts as a value. What is then said of a value counts all of its calls: an agent
 that takes it meets its other errors, too.
+
+Evidence is looked at again each time it has grown. So the k-th look may err in `P_MAX` / (k (k + 1)), and all of them
+together in `P_MAX` at most (alpha spending: DeMets & Lan 1994). A look at so few calls that no difference among them
+could be significant is none (Tarone 1990).
 
 Only counts for which `Corroboration` holds are compared, value by value: what one source alone reports can neither come
 to stand in advice nor hide what others have seen. Among the differences that are significant one that can be told
@@ -67,6 +71,14 @@ class Difference(NamedTuple):
         return self.ways > 1 and self.feature != SHAPE and not self.feature.endswith(KIND)
 
 
+class Found(NamedTuple):
+    """What a look at differences has come to."""
+
+    difference: Difference | None
+    is_look: bool
+    """There were calls enough to find anything."""
+
+
 class Feature(NamedTuple):
     """One feature of an endpoint's calls, as far as there are enough witnesses for either outcome of a value."""
 
@@ -118,34 +130,39 @@ class Counts:
         ]
 
 
-def against_successes(counts: Counts, failing: Mapping[str, int], count: int) -> Difference | None:
+def against_successes(counts: Counts, failing: Mapping[str, int], count: int, look: int) -> Found:
     """Find what sets some failures apart from the successes.
 
     :param failing: feature and value -> how many of the failures have it.
     :param count: all of these failures.
+    :param look: which look this is, from 1.
     """
     found = []
-    tests = 0
+    tests, least = 0, 1.0
     for feature in counts.features:
         sides = feature.sides(failing)
         failed, succeeded = min(count, sum(side.compared for side in sides)), sum(side.succeeded for side in sides)
         if failed < FAILING_MIN or succeeded < SUCCEEDING_MIN:
             continue
         tests += len(sides)
+        least = min(least, chance_p(failed, failed, 0, succeeded))
         for side in sides:
             if side.compared / failed - side.succeeded / succeeded >= SHARE_MIN:
                 p = chance_p(min(side.compared, failed), failed, side.succeeded, succeeded)
                 found.append((p, not feature.name.endswith(KIND), feature.name, side, sides))
+    p_max = P_MAX / (look * (look + 1))
+    if not tests or least * tests > p_max:
+        return Found(None, is_look=False)
     told = [
         difference
         for p, _, name, side, sides in sorted(found, key=lambda item: (*item[:3], item[3].value))
-        if p * tests <= P_MAX
+        if p * tests <= p_max
         and (difference := _told(counts.endpoint, name, side, sides, counts.corroboration)) is not None
     ]
-    return next((one for one in told if one.works is not None), told[0] if told else None)
+    return Found(next((one for one in told if one.works is not None), told[0] if told else None), is_look=True)
 
 
-def of_all_failures(counts: Counts) -> Difference | None:
+def of_all_failures(counts: Counts) -> Found:
     """Find what sets all failures of an endpoint apart from its successes."""
     failing = {
         feature_key((name, text)): value.bad.count
@@ -153,7 +170,8 @@ def of_all_failures(counts: Counts) -> Difference | None:
         for text, value in (values or {}).items()
         if value.bad.count
     }
-    return against_successes(counts, failing, counts.endpoint.bad.shared(counts.corroboration))
+    endpoint = counts.endpoint
+    return against_successes(counts, failing, endpoint.bad.shared(counts.corroboration), endpoint.looks + 1)
 
 
 def chance_p(with_one: int, one: int, with_other: int, other: int) -> float:

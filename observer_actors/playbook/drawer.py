@@ -92,6 +92,7 @@ class Drawer:
             self._ledger.write(draw_do(endpoint, corroboration))
         elif what == WAY:
             way = draw_way(counts)
+            endpoint.looks += way.is_look
             if any(way.said and one.said.endswith(way.said) for one in endpoint.failures.values()):
                 way = way._replace(evidence=None)  # what is said of that failure says it
             self._ledger.write(way)
@@ -113,6 +114,7 @@ class Drawer:
         failure.drawn = Drawn(failure.witnesses.weight(self._corroboration()), enough)
         endpoint.corroborated |= enough
         draft = draw_avoid(counts, text, failure)
+        failure.looks += draft.is_look
         said = draft.said if enough else ""
         if said != failure.said:
             failure.said = said

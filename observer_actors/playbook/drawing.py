@@ -22,7 +22,15 @@ from typing import Final, NamedTuple
 
 from observer_actors.patterns.taxonomy import Cause
 from observer_actors.playbook.deltas import Evidence
-from observer_actors.playbook.differences import Counts, Difference, Side, against_successes, chance_p, of_all_failures
+from observer_actors.playbook.differences import (
+    Counts,
+    Difference,
+    Found,
+    Side,
+    against_successes,
+    chance_p,
+    of_all_failures,
+)
 from observer_actors.playbook.entries import Kind, entry_id
 from observer_actors.playbook.evidence import Endpoint, Failure, Habit, Recovery, recovery_key
 from observer_actors.playbook.inputs import SHAPE, is_attribute, shown_name
@@ -57,6 +65,8 @@ class Draft(NamedTuple):
     evidence: Evidence | None
     said: str = ""
     """What makes the difference, as one text: two drafts that say the same are one."""
+    is_look: bool = False
+    """A difference was looked for."""
 
 
 def draw_do(endpoint: Endpoint, corroboration: Corroboration) -> Draft:
@@ -91,12 +101,12 @@ def draw_way(counts: Counts) -> Draft:
     """Say how to call an endpoint, where that makes the difference."""
     endpoint, corroboration = counts.endpoint, counts.corroboration
     key = entry_id(Kind.DO, endpoint.name, "way")
-    found = of_all_failures(counts)
+    found, is_look = of_all_failures(counts)
     if found is None or found.works is None or is_attribute(found.feature):
-        return Draft(key, Kind.DO, endpoint.name, None)
+        return Draft(key, Kind.DO, endpoint.name, None, is_look=is_look)
     works, fails = found.works, found.fails
     if found.is_one_of_many:
-        return _draw_other_way(counts, key, found)
+        return _draw_other_way(counts, key, found)._replace(is_look=is_look)
     instead = f", with {_phrase(found.feature, fails)} {_of(fails)}" if found.tells_fails else ""
     parts = [
         f"Call {_code(endpoint.name)} with {_phrase(found.feature, works)}:",
@@ -108,7 +118,7 @@ def draw_way(counts: Counts) -> Draft:
     evidence = _evidence(
         endpoint, witnesses, corroboration, about, parts, succeeded=works.succeeded, failed=works.failed
     )
-    return Draft(key, Kind.DO, endpoint.name, evidence, said=_said(found))
+    return Draft(key, Kind.DO, endpoint.name, evidence, said=_said(found), is_look=is_look)
 
 
 def _draw_other_way(counts: Counts, key: str, found: Difference) -> Draft:
@@ -139,8 +149,9 @@ def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
     parts = [f"{_code(endpoint.name)} fails with {_quoted(text)} ({count:,} of {calls:,} calls)."]
     if ruling.cause is not Cause.UNKNOWN:
         parts.append(ruling.advice)
+    compared = failure.compared.shared(corroboration)
     values = {key: tally.shared(corroboration) for key, tally in failure.values.items()}
-    found = against_successes(counts, values, count) if enough else None
+    found, is_look = against_successes(counts, values, compared, failure.looks + 1) if enough else Found(None, False)
     if found is not None and (difference := _difference(found)):
         parts.append(difference)
     again = endpoint.recoveries.get(root)
@@ -158,11 +169,10 @@ def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
         failed=count,
         examples=failure.seqs,
         contrary=endpoint.ok_seqs,
-        scope=_scope(found, count),
+        scope=_scope(found, compared),
     )
-    return Draft(
-        key, Kind.AVOID, endpoint.name, evidence, said="" if found is None else f"{ruling.cause}\n{_said(found)}"
-    )
+    said = "" if found is None else f"{ruling.cause}\n{_said(found)}"
+    return Draft(key, Kind.AVOID, endpoint.name, evidence, said, is_look)
 
 
 def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corroboration) -> Draft:

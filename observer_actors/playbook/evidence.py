@@ -6,6 +6,9 @@ that were judged (*habits*). Each count knows its witnesses.
 
 Failures whose masked texts differ in one word of `ALIKE_WORDS_MIN` or more, and have the same likely cause, are one.
 
+Features are counted of calls that say something new: what repeats an earlier call of its run (`runs.is_repeat`) is no
+further witness of what makes the difference.
+
 What finds no room is counted, not kept. What one failure text more would take from others goes at the cost of the one
 that has been quiet for longest among those that nothing corroborates; what is corroborated stays.
 """
@@ -93,11 +96,15 @@ class Failure(msgspec.Struct):
     statuses: dict[int, Tally] = {}
     """HTTP status that they named, 0: none -> how many; the first few."""
     values: dict[str, Tally] = {}
-    """Feature and value (`feature_key`) -> how many of them had it."""
+    """Feature and value (`feature_key`) -> how many of them had it, but for repeats."""
+    compared: Tally = msgspec.field(default_factory=Tally)
+    """All of them but for repeats."""
     seqs: list[int] = []
     drawn: Drawn = msgspec.field(default_factory=Drawn)
     said: str = ""
     """What sets it apart, as it was last drawn: one that says the same is merged with it."""
+    looks: int = 0
+    """How often it was looked at what sets it apart."""
 
     def status(self, corroboration: Corroboration) -> int:
         """Give the HTTP status that most of them named; 0: none, or different ones."""
@@ -183,6 +190,8 @@ class Endpoint(msgspec.Struct):
     judged_good: int = 0
     """Judged runs that called it."""
     judged_bad: int = 0
+    looks: int = 0
+    """How often it was looked at what sets all of its failures apart."""
     drawn: Drawn = msgspec.field(default_factory=Drawn)
     due: list[str] = []
     """What has to be drawn anew still."""
@@ -227,8 +236,11 @@ class Endpoint(msgspec.Struct):
                 return float(1.2**place)
         return 0.0
 
-    def failed(self, step: Step, run: int, room: Room) -> Failure | None:
-        """Count a failure; give the one that it counts for, if that is kept."""
+    def failed(self, step: Step, run: int, room: Room, *, is_new: bool) -> Failure | None:
+        """Count a failure; give the one that it counts for, if that is kept.
+
+        :param is_new: it repeats no earlier one of its run.
+        """
         self.bad.add(step.seq, run, step.source)
         noted(self.bad_seqs, step.seq)
         for value in self._values(step, room):
@@ -239,6 +251,8 @@ class Endpoint(msgspec.Struct):
         self.failures[step.failure] = failure
         failure.witnesses.add(step.seq, run, step.source)
         noted(failure.seqs, step.seq)
+        if is_new:
+            failure.compared.add(step.source)
         for feature in step.features:
             key = feature_key(feature)
             if key in failure.values or len(failure.values) < FAILURE_VALUES_MAX or _forget_alone(failure.values):
@@ -298,6 +312,7 @@ class Endpoint(msgspec.Struct):
             known = one.statuses.get(status)
             if known is not None or len(one.statuses) < STATUSES_MAX:
                 one.statuses[status] = tally if known is None else known.joined(tally)
+        one.compared, one.looks = one.compared.joined(two.compared), max(one.looks, two.looks)
         one.seqs = sorted({*one.seqs, *two.seqs})[-EXAMPLES_MAX:]
         for key, tally in two.values.items():
             if key in one.values or len(one.values) < FAILURE_VALUES_MAX:

@@ -37,7 +37,7 @@ from observer_actors.playbook.evidence import Endpoint, Room
 from observer_actors.playbook.inputs import features
 from observer_actors.playbook.keeping import Kept, Row, Section
 from observer_actors.playbook.ledger import Ledger
-from observer_actors.playbook.runs import Run, Runs, Step, habits, way_from_failure
+from observer_actors.playbook.runs import Run, Runs, Step, habits, is_repeat, way_from_failure
 from observer_actors.playbook.states import Standing
 from observer_actors.playbook.trial import ADVICE_ENDPOINT, Asked, EntryTrial, run_name
 from observer_actors.playbook.trial import Run as TrialRun
@@ -268,13 +268,16 @@ class Playbook:
         failure = "" if op.success else self._failure(endpoint, op, source)
         is_sound = op.success and suspicion(op) is None
         given = crc32(op.input_summary.encode("utf-8", "surrogatepass"))
-        step = Step(op.seq, endpoint.name, source, is_sound, features(op), failure, given)
+        step = Step(op.seq, endpoint.name, source, is_sound, (), failure, given)
+        is_new = run is None or not is_repeat(run.steps, step)
+        if is_new:
+            step = msgspec.structs.replace(step, features=features(op))
         number = run.number if run else -1 - self.meta.sources.index(source)
         if op.success:
             is_doubtful = not step.ok or (run is not None and run.is_bad)
             endpoint.succeeded(step, number, self._room, is_doubtful=is_doubtful)
             endpoint.took(op.duration_ms)
-        elif (failed := endpoint.failed(step, number, self._room)) is not None:
+        elif (failed := endpoint.failed(step, number, self._room, is_new=is_new)) is not None:
             self._drawer.failed(endpoint, failure, failed)
         if run is not None:
             self._recover(endpoint, run, step)

@@ -36,6 +36,7 @@ class Step(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ok: bool
     """It succeeded, and nothing that it gave speaks against that (`doubt.suspicion`)."""
     features: tuple[Feature, ...] = ()
+    """None where it repeats an earlier one (`is_repeat`)."""
     failure: str = ""
     """Its masked text."""
     given: int = 0
@@ -110,6 +111,21 @@ class Runs:
             self._steps -= len(run.steps)
             gone.append(run)
         return gone
+
+
+def is_repeat(steps: Sequence[Step], step: Step) -> bool:
+    """Say whether a step says no more than an earlier one of its source: same call, same input, same outcome.
+
+    :param steps: those of the run before it.
+    """
+    return any(
+        one.given == step.given
+        and one.endpoint == step.endpoint
+        and one.ok == step.ok
+        and one.failure == step.failure
+        and one.source == step.source
+        for one in steps
+    )
 
 
 def way_from_failure(steps: Sequence[Step], step: Step) -> tuple[Step, tuple[str, ...]] | None:
