@@ -37,7 +37,8 @@ from observer_actors.playbook import fold as fold_module
 from observer_actors.playbook import ledger as ledger_module
 from observer_actors.playbook import runs as runs_module
 from observer_actors.playbook.evidence import FAILURES_MAX, FEATURES_MAX, VALUES_MAX
-from observer_actors.playbook.inputs import features, is_attribute, kind_of
+from observer_actors.playbook.inputs import features, is_attribute, kind_of, shown_name
+from observer_actors.playbook.witnesses import Balance, Witnesses
 from tests.playbook_ops import ALONE, call, decided, deltas, exposed, fold, journals, numbered, revoked, verdict
 
 BOTH = Corroboration()
@@ -415,6 +416,36 @@ def test_one_source_outweighs_nobody_however_much_it_reports() -> None:
         for entry in fold(numbered(evil * 2), corroboration=BOTH).ledger.at("evil")
         if entry.kind is Kind.DO
     )
+
+
+def test_a_source_that_dominates_keeps_its_rate_and_weighs_as_much_as_all_others() -> None:
+    sayings = [("mcp", "")] * 180 + [("mcp", "it broke")] * 20 + [("bot", "")] * 12 + [("bot", "it broke")] * 8
+    random.Random(1).shuffle(sayings)
+    ops = numbered([call(error=error, run=f"r{n}", source=source) for n, (source, error) in enumerate(sayings)])
+    entry = only(fold(ops, corroboration=BOTH), Kind.DO)
+    assert (entry.succeeded, entry.failed) == (24, 10)
+    alone = only(fold(ops), Kind.DO)
+    assert alone.succeeded + alone.failed > 190
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "expected"),
+    [
+        ({"a": 2700, "b": 10}, {"a": 300, "b": 10}, (20, 12)),
+        ({"a": 100, "b": 2}, {"a": 1}, (4, 0)),
+        ({"a": 3, "b": 20, "c": 20}, {"a": 500, "b": 1, "c": 1}, (40, 4)),
+        ({"a": 5, "b": 5}, {"a": 5, "b": 5}, (10, 10)),
+        ({"a": 5}, {"a": 5}, (0, 0)),
+        ({}, {}, (0, 0)),
+    ],
+)
+def test_calls_of_a_source_are_weighed_whatever_came_of_them(
+    good: dict[str, int], bad: dict[str, int], expected: tuple[int, int]
+) -> None:
+    one, two = (Witnesses(sum(counts.values()), by_source=counts) for counts in (good, bad))
+    balance = Balance.of(one, two)
+    assert (balance.weight(one, BOTH), balance.weight(two, BOTH)) == expected
+    assert (balance.weight(one, ALONE), balance.weight(two, ALONE)) == (one.count, two.count)
 
 
 def test_one_source_alone_does_not_change_the_words_of_a_failure() -> None:

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 from observer_actors.patterns.contrast import mid_p
 from observer_actors.playbook.evidence import Endpoint, Value, feature_key
 from observer_actors.playbook.inputs import ABSENT, KIND, SHAPE
-from observer_actors.playbook.witnesses import Corroboration
+from observer_actors.playbook.witnesses import Balance, Corroboration
 
 P_MAX: Final = 0.01
 SHARE_MIN: Final = 0.4
@@ -185,9 +185,10 @@ def chance_p(with_one: int, one: int, with_other: int, other: int) -> float:
 
 def _counted(value: Value, corroboration: Corroboration) -> tuple[int, int]:
     """Give the successes and the failures with a value, as far as they count."""
+    balance = Balance.of(value.ok, value.bad)
     return (
-        value.ok.shared(corroboration) if value.ok.suffice(corroboration) else 0,
-        value.bad.shared(corroboration) if value.bad.suffice(corroboration) else 0,
+        balance.weight(value.ok, corroboration) if value.ok.suffice(corroboration) else 0,
+        balance.weight(value.bad, corroboration) if value.bad.suffice(corroboration) else 0,
     )
 
 

@@ -35,7 +35,7 @@ from observer_actors.playbook.entries import Kind, entry_id
 from observer_actors.playbook.evidence import Endpoint, Failure, Habit, Recovery, recovery_key
 from observer_actors.playbook.inputs import SHAPE, is_attribute, shown_name
 from observer_actors.playbook.runs import OTHER_INPUT
-from observer_actors.playbook.witnesses import Corroboration, Witnesses
+from observer_actors.playbook.witnesses import Balance, Corroboration, Witnesses
 
 SUCCESSES_MIN: Final = 3
 """The seed's."""
@@ -138,13 +138,15 @@ def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
     """Say how an endpoint fails, why, what to do about it, and what works."""
     endpoint, corroboration = counts.endpoint, counts.corroboration
     key = entry_id(Kind.AVOID, endpoint.name, root)
-    count, ok = _weighed(failure.witnesses, endpoint.ok, corroboration)
+    enough = failure.witnesses.suffice(corroboration)
+    counted = failure.witnesses, endpoint.ok, endpoint.bad
+    balance = Balance.of(endpoint.ok, endpoint.bad)
+    count, ok, failed = (balance.weight(one, corroboration) if enough else one.count for one in counted)
     if count < FAILURES_MIN:
         return Draft(key, Kind.AVOID, endpoint.name, None)
     ruling = failure.ruling(corroboration)
-    enough = failure.witnesses.suffice(corroboration)
     text = failure.shown(corroboration)
-    failed = max(count, endpoint.bad.shared(corroboration) if enough else endpoint.bad.count)
+    failed = max(count, failed)
     calls = ok + failed + min(endpoint.ok.doubtful, ok + failed)
     parts = [f"{_code(endpoint.name)} fails with {_quoted(text)} ({count:,} of {calls:,} calls)."]
     if ruling.cause is not Cause.UNKNOWN:
@@ -156,7 +158,7 @@ def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
         parts.append(difference)
     again = endpoint.recoveries.get(root)
     if again is not None and enough:
-        again_bad, again_ok = again.bad.shared(corroboration), again.ok.shared(corroboration)
+        again_bad, again_ok = _weighed(again.bad, again.ok, corroboration, like=failure.witnesses)
         if again_bad >= RETRIES_MIN and again_bad > 2 * again_ok:
             parts.append(f"Called again at once it failed {again_bad:,} of {again_bad + again_ok:,} times.")
     evidence = _evidence(
@@ -275,9 +277,10 @@ def _weighed(
 
     :param shown: what the entry says, unless that is ``like``.
     """
-    if (like or shown).suffice(corroboration):
-        return shown.shared(corroboration), other.shared(corroboration)
-    return shown.count, other.count
+    if not (like or shown).suffice(corroboration):
+        return shown.count, other.count
+    balance = Balance.of(shown, other)
+    return balance.weight(shown, corroboration), balance.weight(other, corroboration)
 
 
 def _evidence(  # noqa: PLR0913 - what an entry has
@@ -324,7 +327,7 @@ def _usual_shape(endpoint: Endpoint, corroboration: Corroboration) -> str:
     best = max(shapes, key=lambda shape: (shapes[shape].ok.shared(corroboration), shape), default="")
     if not best or not shapes[best].ok.suffice(corroboration):
         return ""
-    ok, bad = shapes[best].ok.shared(corroboration), shapes[best].bad.shared(corroboration)
+    ok, bad = _weighed(shapes[best].ok, shapes[best].bad, corroboration)
     if ok < USUAL_RATE_MIN * (ok + bad):
         return ""
     return f"Input that works: {_code(best)} ({ok:,} of {ok + bad:,})."

@@ -8,7 +8,7 @@ Only who reports is a witness. A verdict says how a run ended, and nothing of th
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -139,3 +139,34 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
             by_source,
             min(filter(None, (self.first_seq, other.first_seq)), default=0),
         )
+
+
+class Balance(NamedTuple):
+    """How calls of two outcomes are weighed where one source has reported more of them than all others together.
+
+    Each of its calls counts ``part / whole``, whatever came of it, so that they weigh as much as those of all others, in
+    its own proportion. Of neither outcome more of them count than all others have reported: nobody brings up a failure,
+    or a success, that the others have hardly met.
+    """
+
+    source: str = OTHERS
+    part: int = 1
+    whole: int = 1
+
+    @classmethod
+    def of(cls, good: Witnesses, bad: Witnesses) -> Balance:
+        """Find the source that has reported most of them, if it has to be weighed."""
+        total = good.count + bad.count
+        for source in (*good.by_source, *bad.by_source):
+            own = good.by_source.get(source, 0) + bad.by_source.get(source, 0)
+            if 2 * own > total:
+                return cls(source, total - own, own)
+        return cls()
+
+    def weight(self, witnesses: Witnesses, corroboration: Corroboration) -> int:
+        """Give how many of these calls, or of some of them, count beside what others say."""
+        own = witnesses.by_source.get(self.source, 0)
+        most = witnesses.shared(corroboration)
+        if corroboration.sources_min < 2:  # noqa: PLR2004 - one is not alone then
+            return most
+        return min(most, witnesses.count - own + (2 * own * self.part + self.whole) // (2 * self.whole))
