@@ -147,7 +147,7 @@ def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
     ruling = failure.ruling(corroboration)
     text = failure.shown(corroboration)
     failed = max(count, failed)
-    calls = ok + failed + min(endpoint.ok.doubtful, ok + failed)
+    calls = ok + failed + (endpoint.doubtful.shared(corroboration) if enough else endpoint.ok.doubtful)
     parts = [f"{_code(endpoint.name)} fails with {_quoted(text)} ({count:,} of {calls:,} calls)."]
     if ruling.cause is not Cause.UNKNOWN:
         parts.append(ruling.advice)

@@ -173,6 +173,8 @@ class Endpoint(msgspec.Struct):
     last_seq: int = 0
     ok: Witnesses = msgspec.field(default_factory=Witnesses)
     bad: Witnesses = msgspec.field(default_factory=Witnesses)
+    doubtful: Tally = msgspec.field(default_factory=Tally)
+    """The successes that count for nothing, as `ok` has them, by who reported them."""
     ok_seqs: list[int] = []
     bad_seqs: list[int] = []
     durations: dict[int, int] = {}
@@ -215,7 +217,9 @@ class Endpoint(msgspec.Struct):
     def succeeded(self, step: Step, run: int, room: Room, *, is_doubtful: bool) -> None:
         """Count a success."""
         self.ok.add(step.seq, run, step.source, is_doubtful=is_doubtful)
-        if not is_doubtful:
+        if is_doubtful:
+            self.doubtful.add(step.source)
+        else:
             noted(self.ok_seqs, step.seq)
         for value in self._values(step, room):
             value.ok.add(step.seq, run, step.source, is_doubtful=is_doubtful)
@@ -368,7 +372,8 @@ class Endpoint(msgspec.Struct):
 
     def doubted(self, step: Step) -> None:
         """Take a success back that was counted before, as its run was judged failed."""
-        self.ok.doubt(step.seq, step.source)
+        if self.ok.doubt(step.seq, step.source):
+            self.doubtful.add(step.source)
         for name, text in step.features:
             value = (self.features.get(name) or {}).get(text)
             if value is not None:

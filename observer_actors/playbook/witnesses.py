@@ -95,13 +95,15 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
         if run not in self.runs and len(self.runs) < WITNESSES_MAX:
             self.runs = (*self.runs, run)
 
-    def doubt(self, seq: int, source: str) -> None:
-        """Take a success back whose run was judged failed, if it is in these counts."""
+    def doubt(self, seq: int, source: str) -> bool:
+        """Take a success back whose run was judged failed, if it is in these counts: say whether it was."""
         source = source if source in self.by_source else OTHERS
         if self.first_seq and seq >= self.first_seq and self.by_source.get(source, 0):
             self.by_source[source] -= 1
             self.count -= 1
             self.doubtful += 1
+            return True
+        return False
 
     def suffice(self, corroboration: Corroboration) -> bool:
         """Say whether they are enough."""
@@ -144,7 +146,7 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
 class Balance(NamedTuple):
     """How calls of two outcomes are weighed where one source has reported more of them than all others together.
 
-    Each of its calls counts ``part / whole``, whatever came of it, so that they weigh as much as those of all others, in
+    Each of its calls counts ``part / whole``, whatever came of it, so that they weigh as much as those of all others in
     its own proportion. Of neither outcome more of them count than all others have reported: nobody brings up a failure,
     or a success, that the others have hardly met.
     """
