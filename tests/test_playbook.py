@@ -324,6 +324,45 @@ def test_entries_that_say_the_same_are_merged_and_found_under_both_ids() -> None
     assert entry.failed > 10
 
 
+def test_what_is_merged_is_told_in_the_words_of_most_and_keeps_its_way_back() -> None:
+    def tries(error: str, name: str, count: int) -> list[Op]:
+        return [
+            one
+            for n in range(count)
+            for one in (
+                call("db", given='{"mode":"fast"}', error=error, run=f"{name}{n}"),
+                call("reset", run=f"{name}{n}"),
+                call("db", given='{"mode":"safe"}', run=f"{name}{n}"),
+            )
+        ]
+
+    lock, replica = "connection timed out waiting for the shard lock", "request timeout: replica did not answer"
+    begun = [call("db", given='{"mode":"safe"}', run=f"g{n}") for n in range(12)] + tries(lock, "a", 2)
+    playbook = fold(numbered([*begun, *tries(replica, "b", 9)]))
+    [told, untold] = [one for one in playbook.ledger.at("db") if one.kind is not Kind.DO and one.failed != 2]
+    fold(numbered(tries(lock, "c", 8), first=100), playbook)
+    entry = only(playbook, Kind.AVOID, "db")
+    assert playbook.ledger.find(told.id) is entry
+    assert entry.text.startswith(f"`db` fails with “{lock}” or in other words (1")
+    way = only(playbook, Kind.RECIPE, "db")
+    assert way.text.startswith(f"When `db` fails with “{lock}” or in other words, call `reset`, and then `db` again: ")
+    assert way.succeeded > 11
+    assert playbook.ledger.find(untold.id) is way
+    assert {one.failure for one in playbook.endpoints["db"].recoveries.values()} == {lock}
+    assert fresh(playbook).rows() == playbook.rows()
+
+
+def test_a_failure_is_quoted_in_the_words_of_few_of_its_tellers_never() -> None:
+    names = [("mcp", "admin"), ("bot", "admin"), *[("mcp", "alice"), ("bot", "robert")] * 20]
+    ops = [
+        call(error=f"permission denied for user {name} on the orders table", run=f"r{n}", source=source)
+        for n, (source, name) in enumerate(names)
+    ]
+    entry = only(fold(numbered(ops), corroboration=BOTH), Kind.AVOID)
+    assert entry.about == "permission denied for user <any> on the orders table"
+    assert entry.text.startswith(f"`sql:run` fails with “{entry.about}” (")
+
+
 def test_what_leads_from_a_failure_to_success_is_a_recipe() -> None:
     ops = []
     for n in range(6):

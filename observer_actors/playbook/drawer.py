@@ -21,6 +21,7 @@ from observer_actors.playbook.drawing import (
     draw_way,
     ids_about,
 )
+from observer_actors.playbook.entries import Kind, entry_id
 from observer_actors.playbook.evidence import Drawn, Endpoint, Failure, Recovery
 from observer_actors.playbook.ledger import Ledger
 from observer_actors.playbook.witnesses import Corroboration, Witnesses
@@ -127,8 +128,18 @@ class Drawer:
         for other in same:
             if other != root:
                 self._ledger.merge(ids_about(endpoint, root)[0], ids_about(endpoint, other)[0])
-                endpoint.merge_failures(root, other)
-        self._ledger.write(draw_avoid(counts, root, endpoint.failures[root]))
+                self._rewrite(endpoint, endpoint.merge_failures(root, other))
+        merged = draw_avoid(counts, root, endpoint.failures[root])
+        endpoint.failures[root].looks += merged.is_look
+        self._ledger.write(merged)
+
+    def _rewrite(self, endpoint: Endpoint, renamed: list[tuple[str, str]]) -> None:
+        """Draw the ways back from a failure that has become part of another."""
+        for key, now in renamed:
+            self._draw_recovery(endpoint, endpoint.recoveries[now])
+            one, other = (entry_id(Kind.RECIPE, endpoint.name, way) for way in (now, key))
+            self._ledger.merge(one, other)
+            self._ledger.lose(other)
 
 
 def _all_of(endpoint: Endpoint) -> Iterator[str]:

@@ -148,7 +148,7 @@ def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
     text = failure.shown(corroboration)
     failed = max(count, failed)
     calls = ok + failed + (endpoint.doubtful.shared(corroboration) if enough else endpoint.ok.doubtful)
-    parts = [f"{_code(endpoint.name)} fails with {_quoted(text)} ({count:,} of {calls:,} calls)."]
+    parts = [f"{_code(endpoint.name)} fails with {_told(failure, corroboration)} ({count:,} of {calls:,} calls)."]
     if ruling.cause is not Cause.UNKNOWN:
         parts.append(ruling.advice)
     compared = failure.compared.shared(corroboration)
@@ -197,7 +197,8 @@ def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corrobo
     steps = " then ".join(map(_code, recovery.steps))
     way = f"call {steps}, and then {_code(endpoint.name)} again" if steps else f"call {_code(endpoint.name)} again"
     text = _quoted(failure.shown(corroboration))
-    parts = [f"When {_code(endpoint.name)} fails with {text}, {way}: that succeeded {ok:,} of {tries:,} times."]
+    fails = f"{_code(endpoint.name)} fails with {_told(failure, corroboration)}"
+    parts = [f"When {fails}, {way}: that succeeded {ok:,} of {tries:,} times."]
     if others_tries >= RETRIES_MIN:
         parts.append(f"Other ways did {others_ok:,} of {others_tries:,} times.")
     elif recovery.steps:
@@ -376,6 +377,11 @@ def _ms(value: float) -> str:
 
 _QUOTES: Final = str.maketrans({"“": '"', "”": '"', "`": "'"})
 """What others have said ends no quotation of ours: behind it they would speak in our name."""
+
+
+def _told(failure: Failure, corroboration: Corroboration) -> str:
+    text = failure.shown(corroboration)
+    return _quoted(text) + " or in other words" * failure.is_told_otherwise(text, corroboration)
 
 
 def _quoted(text: str) -> str:

@@ -87,12 +87,12 @@ class Failure(msgspec.Struct):
     """Failures with one masked text."""
 
     text: str
-    """The first one."""
+    """The first one; of two that were merged, that of the one which had happened more often."""
     witnesses: Witnesses
     joint: str = ""
     """Where it stands for several texts: what they have in common, with ``<any>`` where they differ."""
-    told: dict[str, tuple[str, ...]] = {}
-    """Where it does, some of them -> who has told it so, the first two."""
+    texts: dict[str, Witnesses] = {}
+    """Where it does, or was merged with another, some of them -> who has told it so; else empty: all have as `text`."""
     statuses: dict[int, Tally] = {}
     """HTTP status that they named, 0: none -> how many; the first few."""
     values: dict[str, Tally] = {}
@@ -119,27 +119,39 @@ class Failure(msgspec.Struct):
     def shown(self, corroboration: Corroboration) -> str:
         """Give its text in words that nobody alone has chosen, as far as it is corroborated at all.
 
-        The one text that is corroborated by itself, if just one is; else what all of them have in common.
+        The one text that is corroborated by itself and that half of them had, if no other like it is; else what they have
+        in common.
         """
-        enough = [text for text, sources in self.told.items() if len(sources) >= corroboration.sources_min]
-        return enough[0] if len(enough) == 1 else self.joint or self.text
+        half = self.witnesses.shared(corroboration) / 2
+        enough = [text for text, one in self.texts.items() if one.suffice(corroboration)]
+        alike = [text for text in enough if _says(self.joint, text)]
+        alone = [text for text in enough if text not in alike or len(alike) == 1]
+        most = [text for text in alone if self.texts[text].shared(corroboration) >= half]
+        return most[0] if len(most) == 1 else self.joint or self.text
+
+    def is_told_otherwise(self, shown: str, corroboration: Corroboration) -> bool:
+        """Say whether others have told it in words that are not those that are shown."""
+        return any(one.suffice(corroboration) and not _says(shown, text) for text, one in self.texts.items())
 
     def named(self, status: int, source: str) -> None:
         """Note the HTTP status that one of them named."""
         if status in self.statuses or len(self.statuses) < STATUSES_MAX:
             self.statuses.setdefault(status, Tally()).add(source)
 
-    def tell(self, text: str, source: str) -> None:
+    def tell(self, text: str, seq: int, run: int, source: str) -> None:
         """Note who has told it in these words; what one alone has told makes room for others."""
-        sources = self.told.get(text, ())
-        if source in sources or len(sources) >= TELLERS_MAX:
-            return
-        if text not in self.told and len(self.told) >= TOLD_MAX:
-            alone = next((one for one, tellers in self.told.items() if len(tellers) < TELLERS_MAX), None)
-            if alone is None:
-                return
-            del self.told[alone]
-        self.told[text] = (*sources, source)
+        if text not in self.texts:
+            if len(self.texts) >= TOLD_MAX:
+                alone = next((one for one, who in self.texts.items() if len(who.sources) < TELLERS_MAX), None)
+                if alone is None:
+                    return
+                del self.texts[alone]
+            self.texts[text] = Witnesses()
+        self.texts[text].add(seq, run, source)
+
+    def told(self) -> dict[str, Witnesses]:
+        """Give its texts, with who has told it so."""
+        return self.texts or {self.text: self.witnesses.joined(Witnesses())}
 
 
 class Recovery(msgspec.Struct):
@@ -263,24 +275,16 @@ class Endpoint(msgspec.Struct):
                 failure.values.setdefault(key, Tally()).add(step.source)
         return failure
 
-    def known_as(self, masked: str, status: int, source: str, corroboration: Corroboration) -> str:
+    def known_as(self, masked: str, status: int, corroboration: Corroboration) -> str:
         """Give the text that a failure's masked text counts as; "" for one that is new."""
         root = self.aliases.get(masked, masked)
-        known = self.failures.get(root)
-        if known is not None:
-            known.named(status, source)
-            if known.joint:
-                known.tell(masked, source)
+        if root in self.failures:
             return root
         if len(self.aliases) < ALIASES_MAX:
             for root, failure in self.failures.items():
                 if (text := _joint(failure, masked, status, corroboration)) is not None:
                     self.aliases[masked] = root
-                    if not failure.joint:
-                        failure.told = {failure.text: failure.witnesses.sources[:TELLERS_MAX]}
-                    failure.joint = text
-                    failure.named(status, source)
-                    failure.tell(masked, source)
+                    failure.texts, failure.joint = failure.told(), text
                     return root
         return ""
 
@@ -288,10 +292,9 @@ class Endpoint(msgspec.Struct):
         """Say whether one failure text more can be kept."""
         return len(self.failures) < FAILURES_MAX
 
-    def found(self, masked: str, status: int, source: str) -> None:
+    def found(self, masked: str) -> None:
         """Keep a failure text that is new."""
-        failure = self.failures[masked] = Failure(masked, Witnesses())
-        failure.named(status, source)
+        self.failures[masked] = Failure(masked, Witnesses())
 
     def quiet_failure(self, corroboration: Corroboration) -> str:
         """Give the one that makes room; "" where all are corroborated.
@@ -308,9 +311,19 @@ class Endpoint(msgspec.Struct):
         self.recoveries = {key: one for key, one in self.recoveries.items() if one.failure != text}
         self.aliases = {alias: root for alias, root in self.aliases.items() if root != text}
 
-    def merge_failures(self, text: str, other: str) -> None:
-        """Take the failures of another text for those of the first."""
+    def merge_failures(self, text: str, other: str) -> list[tuple[str, str]]:
+        """Take the failures of another text for those of the first, with what is known of recovering from them.
+
+        :returns: the recoveries that are known by another key now: the old one, the new one.
+        """
         one, two = self.failures[text], self.failures.pop(other)
+        told = one.told()
+        for words, who in two.told().items():
+            told[words] = told[words].joined(who) if words in told else who
+        most = sorted(told, key=lambda words: told[words].count, reverse=True)[:TOLD_MAX]
+        one.texts = {words: who for words, who in told.items() if words in most}
+        if two.witnesses.count > one.witnesses.count:
+            one.text, one.joint = two.text, two.joint
         one.witnesses = one.witnesses.joined(two.witnesses)
         for status, tally in two.statuses.items():
             known = one.statuses.get(status)
@@ -324,15 +337,28 @@ class Endpoint(msgspec.Struct):
         self.aliases = {alias: text if root == other else root for alias, root in self.aliases.items()}
         if len(self.aliases) < ALIASES_MAX:
             self.aliases[other] = text
+        return [self._rename_recovery(key, text) for key, way in tuple(self.recoveries.items()) if way.failure == other]
+
+    def _rename_recovery(self, key: str, failure: str) -> tuple[str, str]:
+        """Have a recovery be one from another failure, together with what is known of the same way from that."""
+        way = self.recoveries.pop(key)
+        way.failure, renamed = failure, recovery_key(failure, way.steps)
+        known = self.recoveries.setdefault(renamed, way)
+        if known is not way:
+            known.ok, known.bad = known.ok.joined(way.ok), known.bad.joined(way.bad)
+            known.seqs = sorted({*known.seqs, *way.seqs})[-EXAMPLES_MAX:]
+            known.contrary_seqs = sorted({*known.contrary_seqs, *way.contrary_seqs})[-EXAMPLES_MAX:]
+        return key, renamed
 
     def recovered(self, failed: Step, step: Step, path: tuple[str, ...], run: int) -> Recovery | None:
         """Count how a call went that followed a failed one, if there is room."""
-        key = recovery_key(failed.failure, path)
+        failure = self.aliases.get(failed.failure, failed.failure)
+        key = recovery_key(failure, path)
         recovery = self.recoveries.get(key)
         if recovery is None:
-            if failed.failure not in self.failures or not self._has_room_for_a_recovery():
+            if failure not in self.failures or not self._has_room_for_a_recovery():
                 return None
-            recovery = self.recoveries[key] = Recovery(failed.failure, path, Witnesses(), Witnesses())
+            recovery = self.recoveries[key] = Recovery(failure, path, Witnesses(), Witnesses())
         if step.ok:
             recovery.ok.add(step.seq, run, step.source)
             noted(recovery.seqs, step.seq)
@@ -508,6 +534,12 @@ def _joint(failure: Failure, masked: str, status: int, corroboration: Corroborat
     for place in places:
         words[place] = _ANY
     return " ".join(words)
+
+
+def _says(shown: str, text: str) -> bool:
+    """Say whether a text is what is shown, with any word where that says so."""
+    words, others = shown.split(), text.split()
+    return len(words) == len(others) and all(a in (b, _ANY) for a, b in zip(words, others, strict=True))
 
 
 _ANY: Final = "<any>"

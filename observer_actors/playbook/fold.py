@@ -265,14 +265,14 @@ class Playbook:
         """Take in what an op shows of its endpoint, and draw what has to be drawn anew."""
         source, name = self._source(op.source), run_name(op)
         run = self._reached(name, op.seq) if name else None
-        failure = "" if op.success else self._failure(endpoint, op, source)
+        number = run.number if run else -1 - self.meta.sources.index(source)
+        failure = "" if op.success else self._failure(endpoint, op, source, number)
         is_sound = op.success and suspicion(op) is None
         given = crc32(op.input_summary.encode("utf-8", "surrogatepass"))
         step = Step(op.seq, endpoint.name, source, is_sound, (), failure, given)
         is_new = run is None or not is_repeat(run.steps, step)
         if is_new:
             step = msgspec.structs.replace(step, features=features(op))
-        number = run.number if run else -1 - self.meta.sources.index(source)
         if op.success:
             is_doubtful = not step.ok or (run is not None and run.is_bad)
             endpoint.succeeded(step, number, self._room, is_doubtful=is_doubtful)
@@ -305,20 +305,24 @@ class Playbook:
             self.meta.left.runs += not run.judge
             self.kept.gone(Section.RUN, run.name)
 
-    def _failure(self, endpoint: Endpoint, op: Op, source: str) -> str:
+    def _failure(self, endpoint: Endpoint, op: Op, source: str, run: int) -> str:
         """Give the text that a failure counts as, with room made for it if there can be."""
         text = error_text(op)[:ERROR_CHARS_MAX]
         masked, status = template_of(text), status_in(text) or 0
-        root = endpoint.known_as(masked, status, source, self.meta.corroboration)
-        if root:
-            return root
-        if not endpoint.has_room():
-            quiet = endpoint.quiet_failure(self.meta.corroboration)
-            if not quiet:
-                return masked
-            self._forget_failure(endpoint, quiet)
-        endpoint.found(masked, status, source)
-        return masked
+        root = endpoint.known_as(masked, status, self.meta.corroboration)
+        if not root:
+            if not endpoint.has_room():
+                quiet = endpoint.quiet_failure(self.meta.corroboration)
+                if not quiet:
+                    return masked
+                self._forget_failure(endpoint, quiet)
+            root = masked
+            endpoint.found(masked)
+        failure = endpoint.failures[root]
+        failure.named(status, source)
+        if failure.texts:
+            failure.tell(masked, op.seq, run, source)
+        return root
 
     def _recover(self, endpoint: Endpoint, run: Run, step: Step) -> None:
         found = way_from_failure(run.steps, step)
