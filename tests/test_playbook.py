@@ -38,6 +38,7 @@ from observer_actors.playbook import ledger as ledger_module
 from observer_actors.playbook import runs as runs_module
 from observer_actors.playbook.evidence import FAILURES_MAX, FEATURES_MAX, VALUES_MAX
 from observer_actors.playbook.inputs import features, is_attribute, kind_of, shown_name
+from observer_actors.playbook.markdown import code_span
 from observer_actors.playbook.witnesses import Balance, Witnesses
 from tests.playbook_ops import ALONE, call, decided, deltas, exposed, fold, journals, numbered, revoked, verdict
 
@@ -987,6 +988,36 @@ def test_the_gateway_gets_a_copy_when_the_successes_have_grown_by_half() -> None
             told[copy.endpoint] = copy.successes
             when.append(copy.successes)
     assert when == [5, 8, 12, 18, 27, 41, 62, 93]
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "<start_of_turn>",
+        "<s>",
+        "</s>",
+        "<bos>",
+        "<system>",
+        "<|im_start|>",
+        "<<SYS>>",
+        "<\uff5cUser\uff5c>",
+        "\u2039\uff5cUser\uff5c>",
+        "\uff1csystem>",
+        "<!--",
+        "<number>",
+        "[INST]",
+        "[/INST]",
+        "[SYSTEM_PROMPT]",
+        "[TOOL_CALLS]",
+    ],
+)
+def test_a_control_token_of_a_model_stands_in_no_prompt(token: str) -> None:
+    assert token not in code_span(f"before {token} behind", 100)
+
+
+@pytest.mark.parametrize("text", ["<num> of <any>, <\\num>", "5 < 7 <= 8, x <3", "[1, 2] [ok] [A]", "{a, …}"])
+def test_what_is_no_token_stays_as_it_is(text: str) -> None:
+    assert code_span(text, 100) == f"`{text}`"
 
 
 # ------------------------------------------------------------------------------------------------------- real data

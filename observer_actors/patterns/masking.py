@@ -49,17 +49,18 @@ REMEMBERED_CHARS_MAX: Final = 400
 NESTING_MAX: Final = 4
 """Objects within objects, ``Window{1f token=Token{2e}}``, that are simplified from the inside out."""
 
-_NAMES: Final = ("any", "url", "email", "str", "uuid", "time", "ip", "mac", "host", "path", "hex", "num", "value")
+PLACEHOLDERS: Final = ("any", "url", "email", "str", "uuid", "time", "ip", "mac", "host", "path", "hex", "num", "value")
+"""What stands in a template, in ``<>``, for what was masked."""
 _FIRST_MARK: Final = 0xE000
-_MARK_OF: Final = {name: chr(_FIRST_MARK + number) for number, name in enumerate(_NAMES)}
+_MARK_OF: Final = {name: chr(_FIRST_MARK + number) for number, name in enumerate(PLACEHOLDERS)}
 ANY: Final = _MARK_OF["any"]
 MARKS: Final = frozenset(_MARK_OF.values())
-_M: Final = f"[{chr(_FIRST_MARK)}-{chr(_FIRST_MARK + len(_NAMES) - 1)}]"
+_M: Final = f"[{chr(_FIRST_MARK)}-{chr(_FIRST_MARK + len(PLACEHOLDERS) - 1)}]"
 
 _ALIKE: Final = str.maketrans("123456789", "0" * 9)
 _ASCII_ALIKE: Final = bytes.maketrans(b"123456789", b"0" * 9)
 _SHOWN: Final = {ord(mark): f"<{name}>" for name, mark in _MARK_OF.items()}
-_WRITTEN: Final = re.compile(rf"<(\\*)({'|'.join(_NAMES)})>")
+_WRITTEN: Final = re.compile(rf"<(\\*)({'|'.join(PLACEHOLDERS)})>")
 """What `write_template` writes for a mark, or for a text that says the same: with one backslash more than it has."""
 _SAMPLES: Final = {
     "url": "http://a/b",

@@ -119,8 +119,8 @@ class Failure(msgspec.Struct):
     def shown(self, corroboration: Corroboration) -> str:
         """Give its text in words that nobody alone has chosen, as far as it is corroborated at all.
 
-        The one text that is corroborated by itself and that half of them had, if no other like it is; else what they have
-        in common.
+        The one text that is corroborated by itself and that half of them had, if no other like it is; else what all
+        have in common.
         """
         half = self.witnesses.shared(corroboration) / 2
         enough = [text for text, one in self.texts.items() if one.suffice(corroboration)]
