@@ -151,6 +151,7 @@ class Daemon:
             return wanted, self._in_force.renewed(wanted)
 
         wanted, (self._in_force, now, later) = await self._read("settings", renew)
+        self.tail.end()  # whose token is gone reads no more; any other reader comes back, and goes on where it was
         set_level(self.settings.log.level)
         for name, read in read_at_start(wanted).items():
             try:

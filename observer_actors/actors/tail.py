@@ -45,7 +45,7 @@ class Tap:
 
         A reader that has read all is not slow: it gets one commit, however large.
         """
-        if self.dropped or not ops:
+        if self.dropped or self.ended or not ops:
             return 0
         lost = len(self._buffer) + len(ops)
         share = size // len(ops)
@@ -96,7 +96,7 @@ class Tail:
 
         And, as they happen, changes of patterns' states; those are not repeated out of the journal.
 
-        Gives None after each ``silence_s`` seconds without one. Ends when the reader was dropped or the daemon stops.
+        Gives None after each ``silence_s`` seconds without one. Ends when the reader was dropped, or told to (`end`).
 
         :raises Overloaded: as `check_room` does.
         """
@@ -133,7 +133,7 @@ class Tail:
             raise Overloaded(f"{self._settings.readers_max} readers already", retry_after_s=5, limit="tail.readers_max")
 
     def end(self) -> None:
-        """End all readers: the daemon stops."""
+        """End all readers: the daemon stops, or who may read has changed."""
         for tap in self._taps:
             tap.end()
 

@@ -103,7 +103,7 @@ def _follow(daemon: Api, wanted: Wanted, lines: int) -> Iterator[tuple[bytes, Op
                 last_seq = op.seq
                 if wanted.fits(op):
                     yield data, op
-            why = "the daemon is stopping, or we were too slow"
+            why = "the daemon is stopping or has reloaded its settings, or we were too slow"
         except (Unreachable, Refused) as trouble:
             if isinstance(trouble, Refused) and trouble.answered != OVERLOADED:
                 raise

@@ -376,6 +376,7 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
         """Follow operations as server-sent events; goes on behind `Last-Event-ID`.
 
         It ends when the client closes its side of the connection, so that whoever comes back finds a place.
+        When the settings are reloaded it ends, too: who comes back is judged by the tokens that are in force then.
         """
         parse_parameters(request.args.items(multi=True), {}, "/tail")
         after = request.headers.get("Last-Event-ID")

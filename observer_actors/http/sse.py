@@ -20,7 +20,7 @@ RETRY_MS: Final = 2_000
 
 
 async def stream(tail: Tail, after_seq: int | None) -> AsyncGenerator[bytes]:
-    """Give the bytes of the event stream, until the reader was dropped or the daemon stops."""
+    """Give the bytes of the event stream, until the reader was dropped or told that it is over."""
     yield f"retry: {RETRY_MS}\n\n".encode()
     try:
         async with aclosing(tail.follow(after_seq, silence_s=KEEP_ALIVE_S)) as ops:

@@ -194,3 +194,12 @@ async def test_a_change_of_state_comes_between_the_ops() -> None:
         world.tail.announce(CHANGE)
         world.commit(1)
     assert got == [1, 99, 2]
+
+
+async def test_a_reader_that_is_ended_gets_what_was_there_and_nothing_that_comes_after() -> None:
+    tap = Tap(10)
+    first, second = ops(1, 2)
+    tap.offer([first])
+    tap.end()
+    tap.offer([second])
+    assert (await tap.take(), await tap.take()) == (first, None)

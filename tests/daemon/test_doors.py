@@ -36,6 +36,7 @@ from observer_actors.tokens import hash_of
 from tests.commands.typed import typed
 from tests.daemon.inside import daemon_inside
 from tests.daemon.test_front_door import WAYS, Client, Way, connected_to, get, post
+from tests.daemon.test_http_tail import Reader, port_of
 from tests.harness import Daemon, first_told, running_daemon
 from tests.supervision.injected_time import injected_time
 
@@ -109,6 +110,20 @@ async def test_a_token_that_is_gone_lets_nothing_in_on_a_connection_that_it_has_
         answer = await client.answer()
         assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert len(daemon.ops()) == 2
+
+
+async def test_a_token_that_is_gone_is_told_nothing_more_by_a_stream_that_it_has_opened(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as daemon, await trio.open_tcp_stream("127.0.0.1", port_of(daemon)) as connection:
+        await connection.send_all(get("/tail", f"Authorization: Bearer {READ}").replace(b"HTTP/1.1", b"HTTP/1.0"))
+        reader = Reader(connection)
+        assert (await reader.until(b"\r\n\r\n") or "").startswith("HTTP/1.1 200 ")
+        assert await reader.message() == {"retry": "2000"}
+        (tmp_path / "tokens").write_text(f"i ingest {INGEST}\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        await daemon.logged("reloaded")
+        assert await answers(daemon, post("/event", GOOD, f"Authorization: Bearer {INGEST}")) == [200, 200]
+        assert await reader.message() == {"event": "end", "data": "{}"}
+        assert await reader.message() == {"closed": ""}
 
 
 async def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
