@@ -21,6 +21,7 @@ so answered, in order.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 from collections import Counter
@@ -75,6 +76,7 @@ LAST_WORD_S: Final = 1.0
 """For the answer to a request that did not come in time, and for the last word of TLS."""
 LOOK_S: Final = 1.0
 """How often time limits are looked at."""
+_REPORT: Final = re.compile(rb"POST /events?[ ?]")
 
 
 class FrontDoor:
@@ -268,7 +270,7 @@ class _Connection(Rider):
     Reads and writes go to the descriptor: it is ready when we are told so, and a small answer always fits.
     """
 
-    __slots__ = ("_answering", "_door", "_expects_body", "_passed_over_at", "_stream", "scope")
+    __slots__ = ("_answering", "_door", "_expects_body", "_passed_over_at", "_reports", "_stream", "scope")
 
     scope: trio.CancelScope
     """Around all that the task does. Cancelled when its time is over."""
@@ -279,6 +281,8 @@ class _Connection(Rider):
         self._stream: trio.SocketStream | None = None
         self._answering = False
         self._expects_body = False
+        self._reports = False
+        """The request under way is a report, as far as its head is there."""
         self._passed_over_at = -1
         """How many requests there had been when the end of a line was passed over."""
 
@@ -342,6 +346,8 @@ class _Connection(Rider):
                     return
             await self._answer(head)
         except (Overloaded, HeadTooLarge) as error:
+            if self._reports and isinstance(error, Overloaded):
+                self._door.intake.note_refused()
             await self._refuse(error)
 
     async def _head(self, held: Held) -> Head | None:
@@ -358,6 +364,7 @@ class _Connection(Rider):
             head = read_head(
                 self.unread, body_bytes_max=settings.body_bytes_max, head_bytes_max=settings.head_bytes_max
             )
+            self._reports = _REPORT.match(self.unread) is not None
             if head is INCOMPLETE:
                 if len(self.unread) >= FREE_BYTES and not held.size:
                     await held.grow(settings.head_bytes_max)

@@ -22,7 +22,7 @@ import trio
 from observer_actors.actors.admission import Room
 from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge
 from observer_actors.http.bodies import REQUESTS_MAX, UNANNOUNCED_BYTES, Arrival, BodyRoom, Held, body_late
-from observer_actors.http.guard import PEER, Guard
+from observer_actors.http.guard import INGEST_PATHS, PEER, Guard
 from observer_actors.http.replies import FOR_BROWSERS, Reply, problem_reply
 from observer_actors.http.wire import LENGTH_DIGITS_MAX
 
@@ -90,6 +90,7 @@ class Gate:
     :param sends: what the server is sending of its answers.
     :param answers_bytes_max: of all answers that are being sent.
     :param body_seconds_max: time for a body to arrive.
+    :param on_no_room: called for each report that is refused for lack of room.
     """
 
     def __init__(
@@ -102,7 +103,9 @@ class Gate:
         body_bytes_max: int,
         body_seconds_max: float,
         answers_bytes_max: int,
+        on_no_room: Callable[[], None],
     ) -> None:
+        self._on_no_room = on_no_room
         self._application = application
         self._guard = guard
         self._bodies = bodies
@@ -120,10 +123,15 @@ class Gate:
         try:
             refused = await self._served(scope, receive, send)
         except* ObserverError as errors:  # the application lets none out: they are the gate's
-            refused = problem_reply(_first(errors))
+            refused = self._refusal(scope, _first(errors))
         if refused is not None:
             async with _passing_over(receive):
                 await _answer(refused, send)
+
+    def _refusal(self, scope: Message, error: ObserverError) -> Reply:
+        if isinstance(error, Overloaded) and scope["method"] == "POST" and scope["path"] in INGEST_PATHS:
+            self._on_no_room()
+        return problem_reply(error)
 
     async def _served(self, scope: Message, receive: Receive, send: Send) -> Reply | None:
         """Have the application serve a request; None, or what the guard has against it."""

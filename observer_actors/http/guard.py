@@ -27,7 +27,7 @@ from observer_actors.errors import ObserverError
 from observer_actors.tokens import ALL_SCOPES, Scope, Tokens
 
 _OPEN_PATHS: Final = frozenset({"/health", "/ready"})
-_INGEST_PATHS: Final = frozenset({"/event", "/events"})
+INGEST_PATHS: Final = frozenset({"/event", "/events"})
 _MCP_PATH: Final = "/mcp"
 """What its tools do is asked about once more, each by itself."""
 _LEAVES_A_TRACE: Final = frozenset({"/advice"})
@@ -140,7 +140,7 @@ class Guard:
 
 
 def _scope_of(method: str, path: str) -> Scope | None:
-    if method == "POST" and path in _INGEST_PATHS:
+    if method == "POST" and path in INGEST_PATHS:
         return Scope.INGEST
     if method in _READING or path == _MCP_PATH:
         return None if path in _OPEN_PATHS else Scope.READ

@@ -285,6 +285,10 @@ class Intake:
             notes=judged.notes,
         )
 
+    def note_refused(self) -> None:
+        """Count a report that was refused for lack of room before it got here."""
+        self.statistics.refused += 1
+
     def _refuse(self, error: ObserverError, count: int) -> Reply:
         if error.status < INTERNAL_ERROR:
             self.statistics.rejected += count

@@ -26,12 +26,20 @@ from msgspec.structs import replace
 from observer_actors import daemon as module
 from observer_actors.actors.admission import Room
 from observer_actors.errors import ConfigInvalid, Overloaded, Unreachable
+from observer_actors.http import web
 from observer_actors.http.bodies import BYTES_A_SECOND_MIN, STALL_S, UNANNOUNCED_BYTES, Arrival, BodyRoom, Held
 from observer_actors.http.front_door import _Connection
 from observer_actors.http.gate import READ_S, Sends, _Answering, _Arriving
 from observer_actors.http.guard import Peer
 from observer_actors.mcp.api import outside
-from observer_actors.settings import AuthSettings, CycleSettings, DiagnosisSettings, ListenSettings, Settings
+from observer_actors.settings import (
+    AdmissionSettings,
+    AuthSettings,
+    CycleSettings,
+    DiagnosisSettings,
+    ListenSettings,
+    Settings,
+)
 from observer_actors.tokens import hash_of
 from tests.commands.typed import typed
 from tests.daemon.inside import daemon_inside
@@ -579,6 +587,39 @@ async def test_a_body_that_stands_still_gives_its_room_back(tmp_path: Path, way:
             await other.send(announced + b'{"endpoint":"a"}' + b"\n" * (8_388_000 - 16))
             assert (await stalled.answer()).status == 408
             assert (await other.answer()).status == 200
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("path", ["/event", "/events"])
+async def test_a_report_for_whose_body_there_is_no_room_is_counted_as_refused(
+    tmp_path: Path, way: Way, path: str
+) -> None:
+    sizes = ("listen.body_bytes_max=100000", "listen.bodies_bytes_max=100000", "admission.wait_seconds_max=0.5")
+    settings = [word for size in sizes for word in ("--set", size)]
+    async with (
+        running_daemon(tmp_path, *settings) as daemon,
+        connected_to(daemon.url, way) as first,
+        connected_to(daemon.url, way) as second,
+    ):
+        await first.send(post(path, b" " * 90_000)[:-90_000])
+        await daemon.get("/health")  # another look at the sockets: the first has its room
+        await second.send(post(path, b" " * 20_000))
+        assert (await second.answer()).status == 503
+        assert "\nobserver_ingest_refused_total 1.0\n" in (await daemon.get("/metrics")).text
+
+
+@pytest.mark.parametrize("target", ["/event", "/events?x", "/stats"])
+async def test_a_report_that_finds_hypercorn_full_is_counted_as_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.setattr(web, "REQUESTS_MAX", 0)
+    settings = Settings(
+        data_dir=tmp_path, listen=ListenSettings(port=0), admission=AdmissionSettings(wait_seconds_max=0.1)
+    )
+    async with daemon_inside(settings) as inside, connected_to(inside.addresses[0], "web") as client:
+        await client.send(post(target, GOOD))
+        assert (await client.answer()).status == 503
+        assert inside.intake.statistics.refused == (target != "/stats")
 
 
 @injected_time
