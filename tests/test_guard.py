@@ -88,6 +88,24 @@ def test_a_page_of_another_site_is_refused_and_a_link_may_be_followed(headers: d
 
 
 @pytest.mark.parametrize(
+    ("referer", "expected"),
+    [
+        ("http://127.0.0.1:3800", 200),
+        ("HTTP://127.0.0.1:3800/stats?a=http://evil.example", 200),
+        ("http://127.0.0.1:9999/", 403),
+        ("http://evil.example/http://127.0.0.1:3800", 403),
+        ("http://evil.example?http://127.0.0.1:3800", 403),
+        ("about:blank", 403),
+    ],
+)
+def test_a_page_of_another_site_leaves_no_trace_where_the_browser_says_only_which_page_it_is(
+    referer: str, expected: int
+) -> None:
+    assert status(OPEN, "GET", "/advice", referer=referer) == expected
+    assert status(OPEN, "GET", "/stats", referer=referer) == 200
+
+
+@pytest.mark.parametrize(
     ("method", "path", "scope"),
     [
         ("POST", "/event", Scope.INGEST),

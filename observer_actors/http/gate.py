@@ -42,7 +42,16 @@ ROOM_S: Final = 1.0
 """What was cut off gives its room back at once; others may have waited for it, too."""
 _BODYLESS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _SAID_ONCE: Final = frozenset(
-    {"authorization", "content-encoding", "host", "origin", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site"}
+    {
+        "authorization",
+        "content-encoding",
+        "host",
+        "origin",
+        "referer",
+        "sec-fetch-dest",
+        "sec-fetch-mode",
+        "sec-fetch-site",
+    }
 )
 """What the guard asks for, and what a body is read by."""
 _WITH_HOST: Final = re.compile(rb"https?://([^/]*)(/.*)?", re.IGNORECASE)

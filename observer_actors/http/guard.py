@@ -4,7 +4,8 @@
   page whose own name was made to point here (DNS rebinding) says its own name, and is refused with 421.
 * A browser says where a request comes from (``Origin``, ``Sec-Fetch-Site``). Unless that is this daemon's own page, the
   request is refused with 403: no web page may post to, read from, or frame a daemon on somebody's laptop. Following a
-  link in a window of its own is no page's doing.
+  link in a window of its own is no page's doing. Where it says neither (plain HTTP, but for this machine itself; old
+  ones), ``Referer`` counts for what leaves a trace.
 * With tokens, each request but `/health` and `/ready` needs one with the scope that it takes: 401, 403.
 * Over a Unix socket, which no browser reaches, the kernel says who is there: root and the daemon's own user may do
   everything, anybody else whom the socket's mode lets in what `listen.unix_scopes` says.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 import struct
 from collections.abc import Iterable, Mapping
@@ -32,6 +34,7 @@ _MCP_PATH: Final = "/mcp"
 """What its tools do is asked about once more, each by itself."""
 _LEAVES_A_TRACE: Final = frozenset({"/advice"})
 """Where GET writes to the journal: a link on somebody's page must not have it do so."""
+_AUTHORITY_END: Final = re.compile("[/?#]")
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CREDENTIALS: Final = struct.Struct("3i")
 """struct ucred: pid, uid, gid."""
@@ -111,6 +114,9 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin.lower().partition("://")[2] != host.lower():
             return OriginForeign(f"a page of {origin[:HOST_SHOWN_MAX]!a} asks", hint="no web page may use this daemon")
+        referer = headers.get("referer")
+        if referer is not None and path in _LEAVES_A_TRACE and not _is_page_of(host, referer):
+            return OriginForeign(f"a page of {referer[:HOST_SHOWN_MAX]!a} asks", hint="no web page may use this daemon")
         site = headers.get("sec-fetch-site", "none")
         in_a_window = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
         follows_link = method == "GET" and path not in _LEAVES_A_TRACE and in_a_window
@@ -153,6 +159,10 @@ def _is_address(name: str) -> bool:
         return "%" not in name and bool(ipaddress.ip_address(name))
     except ValueError:
         return False
+
+
+def _is_page_of(host: str, url: str) -> bool:
+    return _AUTHORITY_END.split(url.lower().partition("://")[2], 1)[0] == host.lower()
 
 
 def _without_port(host: str) -> str:

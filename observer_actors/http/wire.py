@@ -35,7 +35,7 @@ _MEANINGFUL: Final = frozenset(
 _NEVER_PLAIN: Final = frozenset(
     {
         *(b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"),
-        *(b"origin", b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site"),
+        *(b"origin", b"referer", b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site"),
     }
 )
 

@@ -355,6 +355,7 @@ async def test_no_link_on_a_foreign_page_leaves_a_trace(tmp_path: Path, path: st
     link = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document")
     async with running_daemon(tmp_path) as daemon:
         assert await answers(daemon, get(f"{path}?endpoint=a", *link)) == [403, 403]
+        assert await answers(daemon, get(f"{path}?endpoint=a", "Referer: http://evil.example/")) == [403, 403]
         assert await answers(daemon, get(f"{path}?endpoint=a")) == [200, 200]
         assert await answers(daemon, get("/stats", *link)) == [200, 200]
 
@@ -862,7 +863,7 @@ async def test_bodies_that_announce_their_length_do_not_wait_for_each_other_half
     assert statuses == [200, 200]
 
 
-@pytest.mark.parametrize("name", ["Origin", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site"])
+@pytest.mark.parametrize("name", ["Origin", "Referer", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site"])
 async def test_two_answers_to_what_the_guard_asks_are_none(limited: Daemon, name: str) -> None:
     assert await answers(limited, post("/event", GOOD, *[f"{name}: none"] * 2)) == [400] * 2
 
