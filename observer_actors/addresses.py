@@ -5,6 +5,7 @@ Addresses are ``http://127.0.0.1:3800``, and ``unix:///run/observer-actors/http.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import ClassVar, Final
 from urllib.parse import urlsplit
@@ -74,6 +75,45 @@ def check_address(text: str) -> None:
         raise AddressInvalid(
             f"{without_password(text)[:80]!a} is no address", hint="e.g. http://127.0.0.1:3800 or unix:///run/x.sock"
         )
+
+
+_HOST_NAME: Final = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*"
+)
+"""RFC 1123, and the underscores of container names."""
+
+
+def host_of(authority: str) -> str:
+    """Give the host that ``Host`` names, without its port, in lower case; "" where what stands around it is none."""
+    if authority.startswith("["):
+        name, bracket, port = authority[1:].partition("]")
+        return name.lower() if bracket and (not port or (port[1:].isdigit() and port[0] == ":")) else ""
+    name, colon, port = authority.rpartition(":")
+    name = name if colon and (port.isdigit() or not port) else authority
+    return name.lower().removesuffix(".")
+
+
+def host_name(text: str) -> str:
+    """Give a host as requests name it: without a port, names in other alphabets as IDNA writes them.
+
+    :raises AddressInvalid: it is none.
+    """
+    try:
+        name = text if is_ip_address(text) else host_of(text).encode("idna").decode()
+    except UnicodeError:
+        name = ""
+    if not (_HOST_NAME.fullmatch(name) or is_ip_address(name)):
+        hint = "e.g. observer.example, without http:// and blanks; each name by itself"
+        raise AddressInvalid(f"{text[:80]!a} is no host name", hint=hint)
+    return name
+
+
+def is_ip_address(name: str) -> bool:
+    """Say whether it is an IP address; one with a zone, which means nothing to anybody else, is none."""
+    try:
+        return "%" not in name and bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
 
 
 def check_token(token: str, name: str) -> None:

@@ -202,6 +202,13 @@ def test_any_other_address_needs_leave(host: str) -> None:
     assert load_settings(None, {"listen.host": host, "listen.insecure_no_auth": True}, {}).listen.host == host
 
 
+@pytest.mark.parametrize("name", ["http://b.example", "b.example ", "*.example", "", "-b.example", "b..example", "b:x"])
+def test_what_is_no_host_name_is_none_that_a_request_may_say(name: str) -> None:
+    error = refusal(None, {"listen.hosts": ["a.example:1", "10.0.0.1", "::1", name]})
+    assert str(error) == f"--hosts: listen.hosts: {name!r} is no host name"
+    assert error.hint.startswith("e.g. observer.example")
+
+
 def test_a_reload_tells_what_changes_at_once_from_what_needs_a_restart() -> None:
     new = Settings(
         cycle=CycleSettings(seconds=5, consolidate_every=3),

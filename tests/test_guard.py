@@ -63,6 +63,26 @@ def test_a_host_that_is_somebody_elses_is_misdirected(host: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "host"),
+    [
+        ("observer.example:8443", "observer.example:8443"),
+        ("observer.example:8443", "observer.example"),
+        ("Observer.Example.", "observer.example:3800"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("my_service", "my_service:3800"),
+    ],
+)
+def test_a_name_is_ours_however_it_is_written_in_the_settings(written: str, host: str) -> None:
+    assert status(Guard([written], None), host=host) == 200
+
+
+def test_a_foreign_host_is_told_as_the_settings_would_take_it() -> None:
+    refusal = OPEN.refusal(TCP, "POST", "/event", "Other.example:8443", "")
+    assert refusal is not None
+    assert str(refusal) == "'other.example' is not a name of this daemon"
+
+
+@pytest.mark.parametrize(
     ("headers", "expected"),
     [
         ({"origin": "http://127.0.0.1:3800"}, 200),

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect as types
 
-from observer_actors.addresses import without_password
+from observer_actors.addresses import AddressInvalid, host_name, without_password
 from observer_actors.config.layers import Given, Places, layers
 from observer_actors.config.schema import LEAVES, Leaf, convert, settings_from
 from observer_actors.errors import ConfigInvalid
@@ -166,6 +166,11 @@ def _of_listening(listen: ListenSettings, *, has_tokens: bool) -> Iterator[_Trou
             f"listen.host: {listen.host} can be reached from other machines, and no tokens are set",
             "listen on 127.0.0.1, or set auth.tokens_file; --insecure-no-auth does without when the network is trusted",
         )
+    for name in listen.hosts:
+        try:
+            host_name(name)
+        except AddressInvalid as error:
+            yield _Trouble("listen.hosts", f"listen.hosts: {error}", error.hint)
     if bool(listen.tls_key) > bool(listen.tls_cert):
         yield _Trouble("listen.tls_key", "listen.tls_key is set, but listen.tls_cert is not")
     if listen.body_bytes_max > listen.bodies_bytes_max:

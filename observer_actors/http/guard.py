@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import socket
@@ -25,6 +24,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from observer_actors.addresses import host_name, host_of, is_ip_address
 from observer_actors.errors import ObserverError
 from observer_actors.tokens import ALL_SCOPES, Scope, Tokens
 
@@ -85,12 +85,12 @@ PEER: ContextVar[Peer] = ContextVar("peer")
 class Guard:
     """The rules of one configuration.
 
-    :param hosts: names beside addresses, `localhost` and the machine's own.
+    :param hosts: names beside addresses, `localhost` and the machine's own, as `host_name` takes them.
     :param tokens: None: whoever reaches the port may do everything.
     """
 
     def __init__(self, hosts: Iterable[str], tokens: Tokens | None) -> None:
-        self._hosts = frozenset(host.lower() for host in (*hosts, "localhost", socket.gethostname()))
+        self._hosts = frozenset({*map(host_name, hosts), "localhost", socket.gethostname().lower()})
         self._tokens = tokens
         self._names_us = lru_cache(256)(self._is_ours)
 
@@ -98,7 +98,7 @@ class Guard:
         """Say why a request is refused that does not come from a browser; None when it is not."""
         if peer.scopes is None and not self._names_us(host):
             return HostUnknown(
-                f"{host[:HOST_SHOWN_MAX]!a} is not a name of this daemon",
+                f"{(host_of(host) or host)[:HOST_SHOWN_MAX]!a} is not a name of this daemon",
                 hint="use its address, or add the name to listen.hosts",
             )
         return self._unscoped(peer, _scope_of(method, path), authorization)
@@ -125,8 +125,8 @@ class Guard:
         return self.refusal(peer, method, path, host, headers.get("authorization", ""))
 
     def _is_ours(self, host: str) -> bool:
-        name = _without_port(host).lower().removesuffix(".")
-        return name in self._hosts or _is_address(name)
+        name = host_of(host)
+        return name in self._hosts or is_ip_address(name)
 
     def _unscoped(self, peer: Peer, scope: Scope | None, authorization: str) -> ObserverError | None:
         if scope is None:
@@ -153,24 +153,8 @@ def _scope_of(method: str, path: str) -> Scope | None:
     return Scope.ADMIN
 
 
-def _is_address(name: str) -> bool:
-    """Say whether it is an IP address; one with a zone, which means nothing to anybody else, is none."""
-    try:
-        return "%" not in name and bool(ipaddress.ip_address(name))
-    except ValueError:
-        return False
-
-
 def _is_page_of(host: str, url: str) -> bool:
     return _AUTHORITY_END.split(url.lower().partition("://")[2], 1)[0] == host.lower()
-
-
-def _without_port(host: str) -> str:
-    if host.startswith("["):
-        name, bracket, port = host[1:].partition("]")
-        return name if bracket and (not port or (port[1:].isdigit() and port[0] == ":")) else ""
-    name, colon, port = host.rpartition(":")
-    return name if colon and (port.isdigit() or not port) else host
 
 
 def peer_of(connection: socket.socket, unix_scopes: Iterable[Scope]) -> Peer:
