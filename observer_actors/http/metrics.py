@@ -200,9 +200,9 @@ class DaemonCollector(Collector):
                 for doubt in ("claimed", "suspect", "judged", "refuted"):
                     claims.add_metric([_label(label), doubt], getattr(counts, doubt))
             yield claims
-        yield _counter("observer_runs_judged", "Runs with a verdict.", doubts.runs_judged)
-        yield _counter("observer_runs_failed", "Runs whose verdict was a failure.", doubts.runs_failed)
-        # Not a counter: a run is silent until a failed op of it comes late.
+        # No counters: two runs with a verdict may turn out to be one, and a run is silent until a failed op comes late.
+        yield _gauge("observer_runs_judged", "Runs with a verdict.", doubts.runs_judged)
+        yield _gauge("observer_runs_failed", "Runs whose verdict was a failure.", doubts.runs_failed)
         silent = doubts.runs_silent
         yield _gauge("observer_runs_silent", "Failed runs of which no op had said that it failed.", silent)
 

@@ -210,6 +210,16 @@ def test_every_metric_has_our_prefix_a_help_text_and_the_suffix_of_its_kind(
     assert len(names) == len(set(names))
 
 
+def test_what_may_become_less_is_no_counter(daemon: Served) -> None:
+    """Two runs with a verdict each may turn out to be one."""
+    kinds = {family.name: family.type for family in families(daemon, OPENMETRICS)}
+    assert {name: kind for name, kind in kinds.items() if name.startswith("observer_runs_")} == {
+        "observer_runs_judged": "gauge",
+        "observer_runs_failed": "gauge",
+        "observer_runs_silent": "gauge",
+    }
+
+
 def test_labels_from_outside_cannot_break_the_format(tmp_path: Path) -> None:
     endpoint = 'a"} 1\nobserver_forged{x="\\\u2028\x1b'
     with served(tmp_path) as daemon:
