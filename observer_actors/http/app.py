@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated, Final, Literal, cast
 
@@ -67,6 +68,8 @@ from observer_actors.supervision import (
 from observer_actors.visible import visible_json
 
 PATH_SHOWN_MAX: Final = 200
+_ODD_VERSION: Final = re.compile(r"\bversion=(?!\d{1,4}(\.\d{1,4}){0,4}\s*([;,]|$))", re.ASCII)
+"""What `choose_encoder` would fail over, or give back as it came."""
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -329,7 +332,8 @@ def _register_status(app: QuartTrio, views: Views) -> None:
     @document_text("text/plain")
     async def metrics() -> ResponseReturnValue:
         """Everything that is counted, for Prometheus."""
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        accept = request.headers.get("Accept", "")
+        encode, content_type = choose_encoder("" if _ODD_VERSION.search(accept) else accept)
         return Response(encode(registry), content_type=content_type)
 
     @app.get("/actors")

@@ -220,6 +220,15 @@ def test_what_may_become_less_is_no_counter(daemon: Served) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "accept",
+    ["text/plain;version=abc", "application/openmetrics-text;version=x.y", "application/openmetrics-text;version=٣"],
+)
+def test_a_version_that_is_none_is_given_the_plain_format(daemon: Served, accept: str) -> None:
+    response = daemon.client.get("/metrics", headers={"Accept": accept.encode()})
+    assert (response.status_code, response.headers["Content-Type"][:10]) == (200, "text/plain")
+
+
 def test_labels_from_outside_cannot_break_the_format(tmp_path: Path) -> None:
     endpoint = 'a"} 1\nobserver_forged{x="\\\u2028\x1b'
     with served(tmp_path) as daemon:
