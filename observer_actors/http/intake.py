@@ -321,8 +321,8 @@ def _traced(ops: Sequence[Op], trace: str) -> Sequence[Op]:
 def _with_trace(attrs: dict[str, Scalar] | UnsetType, trace: dict[str, str]) -> dict[str, Scalar] | UnsetType:
     if attrs is UNSET:
         return {**trace}
-    has_room = "trace_id" not in attrs and len(attrs.keys() | trace.keys()) <= ATTRS_MAX
-    return {**attrs, **trace} if has_room else attrs
+    names_one = not attrs.keys().isdisjoint(trace)
+    return attrs if names_one or len(attrs) + len(trace) > ATTRS_MAX else {**attrs, **trace}
 
 
 class EncodingUnknown(RequestInvalid):

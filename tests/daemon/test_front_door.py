@@ -404,6 +404,7 @@ async def test_the_trace_that_a_caller_names_is_kept_with_each_op_that_names_non
     header = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     mine = {"trace_id": "0af7651916cd43dd8448eb211c80319c", "span_id": "b7ad6b7169203331"}
     many = b'{"endpoint":"a","attrs":{"x":1}}\n{"endpoint":"a","trace_id":"own"}'
+    many += b'\n{"endpoint":"a","attrs":{"span_id":"own"}}'
     async with connected(daemon, way) as client:
         for request in (
             post("/event", b"{}", header),
@@ -413,7 +414,7 @@ async def test_the_trace_that_a_caller_names_is_kept_with_each_op_that_names_non
             await client.send(request)
             assert (await client.answer()).status == 200
     kept = [op.get("attrs") for op in (await daemon.json("/ops", order="oldest"))["ops"]]
-    assert kept == [mine, {"x": 1, **mine}, {"trace_id": "own"}, None]
+    assert kept == [mine, {"x": 1, **mine}, {"trace_id": "own"}, {"span_id": "own"}, None]
 
 
 @pytest.mark.parametrize("way", WAYS)
