@@ -27,6 +27,12 @@ def test_what_an_observer_says_is_read() -> None:
     )
 
 
+def test_what_a_terminal_would_obey_is_an_escape_in_a_problem() -> None:
+    body = problem_reply(RequestTooLarge("\u202ex", hint="\u009b2J")).body
+    assert body.isascii()
+    assert (read_problem(body).detail, read_problem(body).hint) == ("\u202ex", "\u009b2J")
+
+
 @given(st.binary())
 def test_any_bytes_are_read(body: bytes) -> None:
     assert isinstance(read_problem(body), ReceivedProblem)

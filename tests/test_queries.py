@@ -7,15 +7,27 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from observer_actors.errors import QueryInvalid
-from observer_actors.http.queries import cursor_after, parse_ops_query, parse_seq
+from observer_actors.errors import QueryInvalid, RequestInvalid
+from observer_actors.http.queries import cursor_after, parse_body, parse_ops_query, parse_seq
 from observer_actors.journal import Query
+
+
+class Known(msgspec.Struct, forbid_unknown_fields=True):
+    name: str = ""
 
 
 def refusal(*parameters: tuple[str, str]) -> QueryInvalid:
     with pytest.raises(QueryInvalid) as caught:
         parse_ops_query(parameters)
     return caught.value
+
+
+def test_a_field_that_is_not_known_is_told_in_short_and_visibly() -> None:
+    for name in ("\x1b[2J\u202e\u009b", "x" * 1_000_000):
+        with pytest.raises(RequestInvalid) as caught:
+            parse_body(msgspec.json.encode({name: 1}), Known, "the example")
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 250
 
 
 def test_nothing_given_asks_for_the_newest_hundred() -> None:

@@ -14,6 +14,7 @@ from observer_actors.journal import Query
 from observer_actors.labels import bounded_endpoint
 from observer_actors.op import time_us
 from observer_actors.problems import UNREADABLE
+from observer_actors.visible import cut
 
 T = TypeVar("T")
 
@@ -24,6 +25,8 @@ LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1_000
 CURSOR: Final = re.compile(r"^(?P<order>newest|oldest)-(?P<seq>[0-9]{1,18})$")
 SEQ_DIGITS_MAX: Final = 18
+ERROR_CHARS_MAX: Final = 200
+"""Of what is said of a body: it repeats the names of fields, which may be as long as the body."""
 
 
 def parse_ops_query(parameters: Iterable[tuple[str, str]]) -> Query:
@@ -77,7 +80,7 @@ def parse_body(body: Any, kind: type[T], example: str) -> T:  # noqa: ANN401 - q
     try:
         return msgspec.json.decode(body, type=kind)
     except UNREADABLE as error:
-        raise RequestInvalid(f"the body: {error}", hint=example) from error
+        raise RequestInvalid(f"the body: {cut(str(error), ERROR_CHARS_MAX)}", hint=example) from error
 
 
 def cursor_after(query: Query, seq: int) -> str:

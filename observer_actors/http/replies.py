@@ -75,4 +75,4 @@ def problem_reply(error: ObserverError) -> Reply:
     """Answer with an error, and with `Retry-After` where trying again can help."""
     retry_after_s = getattr(error, "retry_after_s", None)
     headers = (("Retry-After", str(retry_after_s)),) if retry_after_s else _SAID_WITH.get(error.status, ())
-    return Reply(error.status, _encoder.encode(problem_of(error)), PROBLEM, headers)
+    return Reply(error.status, visible_json(_encoder.encode(problem_of(error))), PROBLEM, headers)
