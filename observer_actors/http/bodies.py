@@ -44,11 +44,6 @@ def head_late() -> RequestTimedOut:
     return RequestTimedOut("the head did not arrive in time", limit="listen.head_seconds_max")
 
 
-def body_late() -> RequestTimedOut:
-    """Give the error of a body that did not come in time."""
-    return RequestTimedOut("the body did not arrive in time", limit="listen.request_seconds_max")
-
-
 def no_request() -> RequestInvalid:
     """Give the error of what is no request, or not a whole one."""
     return RequestInvalid("what was sent is no HTTP/1.1 request", hint="RFC 9112 says what one is")
@@ -68,6 +63,14 @@ class Arrival:
     def came(self, count: int) -> None:
         """Note that so many bytes have come."""
         self.by = min(self.by + count / BYTES_A_SECOND_MIN, self._end)
+
+    def late(self) -> RequestTimedOut:
+        """Give the error of a body that was not there by then: the setting is to blame only when its time is over."""
+        said = "the body did not arrive in time"
+        if self.by >= self._end:
+            return RequestTimedOut(said, limit="listen.request_seconds_max")
+        rate = f"{BYTES_A_SECOND_MIN // 1024} KiB a second"
+        return RequestTimedOut(said, hint=f"it may stand still for {STALL_S:g} s in all, and comes at {rate} besides")
 
     def waited(self, seconds: float) -> None:
         """Note that nobody looked for so long: that is not the sender's fault."""

@@ -38,7 +38,6 @@ from observer_actors.http.bodies import (
     BodyRoom,
     HeadTooLarge,
     Held,
-    body_late,
     head_late,
     head_too_large,
     no_request,
@@ -270,7 +269,7 @@ class _Connection(Rider):
     Reads and writes go to the descriptor: it is ready when we are told so, and a small answer always fits.
     """
 
-    __slots__ = ("_answering", "_door", "_expects_body", "_passed_over_at", "_reports", "_stream", "scope")
+    __slots__ = ("_answering", "_arrival", "_door", "_passed_over_at", "_reports", "_stream", "scope")
 
     scope: trio.CancelScope
     """Around all that the task does. Cancelled when its time is over."""
@@ -280,7 +279,8 @@ class _Connection(Rider):
         self._door = door
         self._stream: trio.SocketStream | None = None
         self._answering = False
-        self._expects_body = False
+        self._arrival: Arrival | None = None
+        """Of the body that is being received."""
         self._reports = False
         """The request under way is a report, as far as its head is there."""
         self._passed_over_at = -1
@@ -330,11 +330,11 @@ class _Connection(Rider):
         self.ended, self.unsent = True, b""
         if self.busy and not self._answering:
             with trio.move_on_after(LAST_WORD_S):
-                await self._refuse(body_late() if self._expects_body else head_late())
+                await self._refuse(self._arrival.late() if self._arrival else head_late())
 
     def let_go(self) -> None:
         """Wait no longer for the rest of a head. Idle connections are in the lane: `Express.let_go` ends them."""
-        if self.is_off and self.until < inf and not (self._answering or self._expects_body):
+        if self.is_off and self.until < inf and not (self._answering or self._arrival):
             self.until = -inf
 
     async def _serve_one(self) -> None:
@@ -357,7 +357,7 @@ class _Connection(Rider):
         :raises HeadTooLarge: nor will there ever be.
         """
         settings = self._door.settings
-        self.busy, self._answering, self._expects_body = True, False, False
+        self.busy, self._answering, self._arrival = True, False, None
         self.until = trio.current_time() + settings.head_seconds_max
         head: Head | Incomplete | None = INCOMPLETE
         while head is INCOMPLETE:
@@ -405,10 +405,10 @@ class _Connection(Rider):
         if missing <= 0:
             await self._take(head)
             return
-        self._expects_body = True
         room = self._door.bodies if head.end > RECEIVE_BYTES else self._door.beginnings
         async with room.hold(head.end if head.end > FREE_BYTES else 0):
-            is_whole = await self._receive(missing, Arrival(self._door.settings.request_seconds_max))
+            self._arrival = Arrival(self._door.settings.request_seconds_max)
+            is_whole = await self._receive(missing, self._arrival)
             self.until = inf
             if is_whole:
                 await self._take(head)

@@ -21,7 +21,7 @@ import trio
 
 from observer_actors.actors.admission import Room
 from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge
-from observer_actors.http.bodies import REQUESTS_MAX, UNANNOUNCED_BYTES, Arrival, BodyRoom, Held, body_late
+from observer_actors.http.bodies import REQUESTS_MAX, UNANNOUNCED_BYTES, Arrival, BodyRoom, Held
 from observer_actors.http.guard import INGEST_PATHS, PEER, Guard
 from observer_actors.http.replies import FOR_BROWSERS, Reply, problem_reply
 from observer_actors.http.wire import LENGTH_DIGITS_MAX
@@ -208,7 +208,7 @@ class _Arriving:
         with trio.move_on_at(self._arrival.by):
             message = await self.receive()
         if message is None:
-            raise body_late()
+            raise self._arrival.late()
         size = len(message.get("body", b""))
         self._arrival.came(size)
         self._came += size

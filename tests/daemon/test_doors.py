@@ -586,7 +586,9 @@ async def test_a_body_that_stands_still_gives_its_room_back(tmp_path: Path, way:
             await stalled.send(announced + b"\n" * 9_000)
             await trio.sleep(0.2)
             await other.send(announced + b'{"endpoint":"a"}' + b"\n" * (8_388_000 - 16))
-            assert (await stalled.answer()).status == 408
+            late = await stalled.answer()
+            assert (late.status, late.json.get("limit")) == (408, None)
+            assert late.json["hint"] == "it may stand still for 2 s in all, and comes at 64 KiB a second besides"
             assert (await other.answer()).status == 200
 
 
