@@ -352,7 +352,8 @@ class EventDecoder:
         except RecursionError as error:
             raise self._too_deep() from error
         else:
-            self._measure([event.attrs, event.success, event.ok, event.source])
+            flags = [event.success, event.ok, event.rescue_attempted, event.rescue_succeeded]
+            self._measure([event.attrs, event.source, *flags])
             return event
         return _with_unknown_fields(self._decode_object(body), notes)
 

@@ -514,7 +514,7 @@ def test_deep_nesting_is_an_error_and_no_crash(name: str, left: bytes, right: by
     assert ([error.line for error in batch_of_one.errors], len(batch_of_one.ops)) == ([1], 1)
 
 
-@pytest.mark.parametrize("name", ["ok", "source", "attrs", "own"])
+@pytest.mark.parametrize("name", ["ok", "source", "attrs", "own", "rescue_attempted", "rescue_succeeded"])
 @pytest.mark.parametrize("depth", [33, 1_400, 5_000, 30_000])
 def test_nesting_has_one_answer_however_deep_it_is(name: str, depth: int) -> None:
     nested = b'{"a":' * depth + b"1" + b"}" * depth
