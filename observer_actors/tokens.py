@@ -1,7 +1,8 @@
 """Tokens: who may do what. The file holds them or, better, their hashes; the process keeps only hashes. Pure.
 
 A line of the file: a name, the scopes with commas between, and the token or ``sha256:`` and its hash in hex. ``#``
-begins a comment. Several lines may be in force: to rotate a token, add the new one, let callers change, remove the old.
+begins a comment, at the start of a line or behind a blank. Several lines may be in force: to rotate a token, add the
+new one, let callers change, remove the old.
 
     # name     scopes         token
     gateway    ingest         sha256:6ca13d52ca70c883e0f0bb101e425a89e8624de51db2d2392593af6a84118090
@@ -28,6 +29,7 @@ from observer_actors.errors import ObserverError
 TOKEN_CHARS_MIN: Final = 20
 """A shorter token can be guessed: the hash is a fast one, as tokens are random and not words."""
 PREFIX: Final = "sha256:"
+_COMMENT: Final = re.compile(r"(?:^|\s)#")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -72,7 +74,7 @@ class Tokens:
 
         :raises TokensInvalid: a line is none, a name comes twice, or there is no token at all.
         """
-        lines = [(number, line.partition("#")[0].split()) for number, line in enumerate(text.splitlines(), 1)]
+        lines = [(number, _COMMENT.split(line, 1)[0].split()) for number, line in enumerate(text.splitlines(), 1)]
         tokens = [_token(number, words) for number, words in lines if words]
         if not tokens:
             raise TokensInvalid(

@@ -24,6 +24,12 @@ def test_tokens_are_found_by_what_was_presented_and_only_hashes_are_kept() -> No
     assert LONG not in repr(vars(tokens))
 
 
+def test_a_comment_begins_behind_a_blank_and_not_within_a_token() -> None:
+    tokens = Tokens.read(f"#x\n  # y\na ingest {LONG}#secret #{LONG}\n")
+    assert tokens.find(LONG) is None
+    assert tokens.find(f"{LONG}#secret") is not None
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
