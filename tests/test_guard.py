@@ -156,6 +156,12 @@ def test_over_a_unix_socket_the_user_counts_and_the_host_does_not() -> None:
     assert status(GUARDED, "POST", "/event", ourselves, host="anything") == 200
     assert status(GUARDED, "GET", "/stats", other, host="anything") == 200
     assert status(GUARDED, "POST", "/event", other) == 403
+    assert status(GUARDED, "POST", "/event", other, authorization=f"Bearer {TOKEN[Scope.INGEST]}") == 200
+    assert status(GUARDED, "GET", "/stats", other, authorization=f"Bearer {TOKEN[Scope.INGEST]}") == 200
+    refusal = GUARDED.refusal(other, "POST", "/event", "", "Bearer nobody")
+    assert str(refusal) == "this user may not do that, and the token is not known: it takes the scope ingest"
+    refusal = GUARDED.refusal(other, "POST", "/failures/1", "", f"Bearer {TOKEN[Scope.INGEST]}")
+    assert str(refusal) == "the token 'ingest' may not do that: it takes the scope admin"
 
 
 def test_what_is_refused_is_told_without_the_token() -> None:

@@ -8,7 +8,7 @@
   ones), ``Referer`` counts for what leaves a trace.
 * With tokens, each request but `/health` and `/ready` needs one with the scope that it takes: 401, 403.
 * Over a Unix socket, which no browser reaches, the kernel says who is there: root and the daemon's own user may do
-  everything, anybody else whom the socket's mode lets in what `listen.unix_scopes` says.
+  everything, anybody else whom the socket's mode lets in what `listen.unix_scopes` says, and what a token says besides.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Peer(Struct, frozen=True):
     address: str
     """IP address; "" over a Unix socket."""
     scopes: frozenset[Scope] | None = None
-    """What it may do without a token; None: as the request's token says."""
+    """What it may do without a token; None: nothing, where there are tokens."""
 
 
 PEER: ContextVar[Peer] = ContextVar("peer")
@@ -131,18 +131,23 @@ class Guard:
     def _unscoped(self, peer: Peer, scope: Scope | None, authorization: str) -> ObserverError | None:
         if scope is None:
             return None
-        granted, who = peer.scopes, "this user"
-        if granted is None:
-            if self._tokens is None:
-                return None
-            kind, _, presented = authorization.partition(" ")
-            token = self._tokens.find(presented.strip()) if kind.lower() == "bearer" else None
-            if token is None:
-                return TokenMissing("a token is needed" if not authorization else "the token is not known")
-            granted, who = token.scopes, f"the token {token.name!a}"
-        if scope in granted or Scope.ADMIN in granted:
+        if _suffices(peer.scopes, scope) or (peer.scopes is None and self._tokens is None):
             return None
-        return ScopeMissing(f"{who} may not do that: it takes the scope {scope}")
+        kind, _, presented = authorization.partition(" ")
+        token = self._tokens.find(presented.strip()) if self._tokens is not None and kind.lower() == "bearer" else None
+        if token is None and peer.scopes is None:
+            return TokenMissing("a token is needed" if not authorization else "the token is not known")
+        if token is None:
+            other = ", and the token is not known" if authorization else ""
+            hint = "listen.unix_scopes says what users of the socket may do; a token may give more"
+            return ScopeMissing(f"this user may not do that{other}: it takes the scope {scope}", hint=hint)
+        if _suffices(token.scopes, scope):
+            return None
+        return ScopeMissing(f"the token {token.name!a} may not do that: it takes the scope {scope}")
+
+
+def _suffices(granted: frozenset[Scope] | None, scope: Scope) -> bool:
+    return granted is not None and (scope in granted or Scope.ADMIN in granted)
 
 
 def _scope_of(method: str, path: str) -> Scope | None:
