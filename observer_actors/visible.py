@@ -14,16 +14,24 @@ _HIDDEN: Final = tuple(
         (
             rb"\x7f",
             rb"\xc2[\x80-\x9f\xad]",
+            rb"\xcd\x8f",
             rb"\xd8\x9c",
+            rb"\xe1(?:\x85[\x9f\xa0]|\x9e[\xb4\xb5]|\xa0[\x8b-\x8f])",
             rb"\xe2(?:\x80[\x8b-\x8f\xa8-\xae]|\x81[\xa0-\xaf])",
-            rb"\xef\xbb\xbf",
+            rb"\xe3\x85\xa4",
+            rb"\xef(?:\xb8[\x80-\x8e]|\xbb\xbf|\xbe\xa0|\xbf[\xb0-\xbb])",
+            rb"\xf0(?:\x93(?:\x90[\xb0-\xbf]|\x91[\x80-\x9f])|\x9b\xb2[\xa0-\xa3]|\x9d\x85[\xb3-\xba])",
             rb"\xf3\xa0[\x80-\x87][\x80-\xbf]",
         ),
     )
 )
 """DEL, C1 controls, marks and overrides of direction, line and paragraph separators, characters without width, tags and
-selectors of variants, in UTF-8. Each begins with a byte of its own: searches for one byte are faster than one for any
-of six."""
+selectors of variants (but U+FE0F, which makes an emoji of a sign), in UTF-8. Each begins with a byte of its own:
+searches for one byte are faster than one for any of ten."""
+_BLANK: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0e\uffa0\U00013430-\U0001345f\U000e0100-\U000e01ef]"
+)
+"""Of those, what counts as printable for Python."""
 
 _ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9AB])")
 """ECMA-48: control sequences (colours), operating system commands (links, titles); and choices of a character set."""
@@ -35,10 +43,12 @@ def without_escapes(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Write what cannot be printed (C0 and C1 controls, line separators, marks of direction) as an escape."""
-    if text.isprintable():
+    """Write what cannot be printed (C0 and C1 controls, line separators, marks of direction), or seen, as an escape."""
+    if text.isprintable() and (text.isascii() or not _BLANK.search(text)):
         return text
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return "".join(
+        letter if letter.isprintable() and not _BLANK.match(letter) else ascii(letter)[1:-1] for letter in text
+    )
 
 
 def visible_json(data: bytes) -> bytes:
