@@ -5,8 +5,10 @@ Over HTTP each request stands for itself: no session is kept, and nothing waits 
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+import sys
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -44,7 +46,7 @@ from mcp_types import Tool as ToolDescription
 from observer_actors import __version__
 from observer_actors.client._ledger import warn_once
 from observer_actors.errors import ObserverError
-from observer_actors.event import SOURCE_NOTE
+from observer_actors.event import SOURCE_NOTE, with_whole_characters
 from observer_actors.mcp.api import SECONDS, Api
 from observer_actors.mcp.tools import ENTRY_URI, SOURCE, TOOLS, entry_call, entry_uri, input_schema, list_entries
 from observer_actors.visible import cut
@@ -101,6 +103,8 @@ class _Handlers:
         tool = TOOLS.get(params.name)
         if tool is None:
             raise MCPError(INVALID_PARAMS, f"there is no tool {params.name[:100]!a}")
+        if not _is_json(params.arguments):
+            return _said("the arguments: NaN and Infinity are no JSON numbers", is_error=True)
         try:
             given = msgspec.convert(params.arguments or {}, tool.arguments)
             body = await self._api.carry_out(tool.call(given, self._source))
@@ -155,6 +159,15 @@ class _Handlers:
         except ObserverError as error:
             raise MCPError(INVALID_PARAMS, str(error)) from error
         return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=JSON, text=body.decode())])
+
+
+def _is_json(arguments: object) -> bool:
+    """Tell whether all numbers are JSON's: the SDK takes NaN and Infinity, which would be stored as null."""
+    try:
+        json.dumps(arguments, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _said(text: str, *, is_error: bool) -> CallToolResult:
@@ -220,7 +233,8 @@ async def serve_stdio(api: Api, source: str) -> None:
     asked, from_client = create_memory_object_stream[SessionMessage | Exception]()
     answered, from_server = create_memory_object_stream[SessionMessage]()
     under_way = _UnderWay()
-    async with stdio_server() as (read, write), trio.open_nursery() as nursery:
+    # The type: it is read line by line, and nothing else of a file is used.
+    async with stdio_server(stdin=_lines()) as (read, write), trio.open_nursery() as nursery:  # type: ignore[arg-type]
         nursery.start_soon(under_way.answer, from_server, write)
         async with trio.open_nursery() as reading:
             reading.start_soon(under_way.ask, read, asked)
@@ -229,7 +243,27 @@ async def serve_stdio(api: Api, source: str) -> None:
 
 
 async def serve_request(api: Api, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI has no common type
-    """Answer one request of streamable HTTP, with JSON."""
-    manager = StreamableHTTPSessionManager(_server(api), json_response=True, stateless=True)
+    """Answer one request of streamable HTTP, with JSON. How large it may be, the gate has looked."""
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":  # its sender has gone
+            return
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    whole: list[Any] = [{"type": "http.request", "body": with_whole_characters(bytes(body)), "more_body": False}]
+
+    async def received() -> Any:  # noqa: ANN401 - as above
+        return whole.pop() if whole else await receive()
+
+    manager = StreamableHTTPSessionManager(
+        _server(api), json_response=True, stateless=True, max_request_body_size=sys.maxsize
+    )
     async with manager.run():
-        await manager.handle_request(scope, receive, send)
+        await manager.handle_request(scope, received, send)
+
+
+async def _lines() -> AsyncIterator[str]:
+    async for line in trio.wrap_file(sys.stdin.buffer):
+        yield with_whole_characters(line).decode("utf-8", "replace")

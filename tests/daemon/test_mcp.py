@@ -33,7 +33,7 @@ CONNECTED_S: Final = 60
 TOOLS: Final = ["get_advice", "report_outcome", "list_failures", "audit_history", "list_audits"]
 TOKEN: Final = "oa_" + "r" * 40
 HELLO: Final = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
-HEADERS: Final = {"Accept": "application/json, text/event-stream"}
+HEADERS: Final = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 
 Connect = Callable[[str], AbstractAsyncContextManager[Client]]
 
@@ -286,6 +286,47 @@ async def test_what_is_wrong_is_said_to_the_agent(connect: Connect, daemon: Serv
             await client.read_resource("playbook://nowhere/x")
 
 
+def reported(error: str, more: str = "") -> bytes:
+    """Give the report of an outcome as it is written, for what no client of the SDK would send."""
+    arguments = f'{{"endpoint":"raw","success":false,"error":"{error}"{more}}}'
+    call = f'{{"name":"report_outcome","arguments":{arguments}}}'
+    return f'{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{call}}}'.encode()
+
+
+def test_a_text_that_was_cut_within_a_character_is_stored_with_a_sign_in_its_place(daemon: Served) -> None:
+    response = daemon.client.post("/mcp", content=reported(r"\ud800 half"), headers=HEADERS)
+    assert response.status_code == 200, response.text
+    seq = response.json()["result"]["structuredContent"]["seq"]
+    assert daemon.json(f"/ops/{seq}")["error"] == "\ufffd half"
+
+
+def test_a_text_that_was_cut_is_stored_over_standard_input_too(daemon: Served) -> None:
+    command = [sys.executable, "-m", "observer_actors", "mcp", "--url", daemon.url]
+    client = {"protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
+    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": client}
+    ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for line, is_answered in ((hello, True), (ready, False)):
+            process.stdin.write(msgspec.json.encode(line) + b"\n")
+            process.stdin.flush()
+            assert not is_answered or b"serverInfo" in process.stdout.readline()
+        process.stdin.write(reported(r"\ud83d cut") + b"\n")
+        process.stdin.flush()
+        answer = msgspec.json.decode(process.stdout.readline())
+        process.stdin.close()
+        assert process.wait(CONNECTED_S) == 0
+    assert daemon.json(f"/ops/{answer['result']['structuredContent']['seq']}")["error"] == "\ufffd cut"
+
+
+@pytest.mark.parametrize("more", [',"duration_ms":Infinity', ',"attrs":{"n":NaN}', ',"output":[-Infinity]'])
+def test_what_is_no_json_number_is_refused_and_not_stored_as_null(daemon: Served, more: str) -> None:
+    response = daemon.client.post("/mcp", content=reported("x", more), headers=HEADERS)
+    assert response.json()["result"]["isError"]
+    assert "no JSON numbers" in response.json()["result"]["content"][0]["text"]
+
+
 async def test_a_daemon_that_is_away_is_an_error_of_the_tool_and_no_end_of_the_server() -> None:
     with trio.fail_after(CONNECTED_S):
         async with Client(over_stdio(closed_url())) as client:
@@ -348,13 +389,20 @@ def test_a_request_that_does_not_arrive_is_given_up(tmp_path: Path) -> None:
         assert daemon.exchange(head).startswith(b"HTTP/1.1 408")
 
 
+def test_a_request_may_be_as_large_as_any_body(tmp_path: Path) -> None:
+    large = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"x":"%b"}}}' % (b"a" * 5_000_000)
+    with served(tmp_path / "data") as daemon:
+        assert daemon.client.post("/mcp", content=large, headers=HEADERS, timeout=30).status_code == 200
+
+
 def test_a_body_that_is_too_large_is_refused_and_its_connection_let_go_of(tmp_path: Path) -> None:
     """The first ones are answered without having been read: the SDK is still being loaded."""
-    large = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"x":"%b"}}' % (b"a" * 5_000_000)
+    large = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"x":"%b"}}' % (b"a" * 9_000_000)
     with served(tmp_path / "data") as daemon:
         with ThreadPoolExecutor(4) as pool:
             sent = [pool.submit(daemon.client.post, "/mcp", content=large, headers=HEADERS, timeout=30) for _ in "1234"]
             assert {one.result().status_code for one in sent} <= {413, 503}
+            assert {one.result().headers["content-type"] for one in sent} == {"application/problem+json"}
         daemon.client.close()
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.process.wait(10) == 0
