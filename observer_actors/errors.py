@@ -107,7 +107,7 @@ class Overloaded(ObserverError):
     retryable = True
 
     def __init__(self, detail: str, *, retry_after_s: int = 1, limit: str = "") -> None:
-        super().__init__(detail, hint=f"send it again after {retry_after_s} s, with the same id", limit=limit)
+        super().__init__(detail, hint=f"send it again after {retry_after_s} s; an event, with the same id", limit=limit)
         self.retry_after_s = retry_after_s
 
 

@@ -306,7 +306,7 @@ def test_lost_reports_are_logged_once_in_a_while_with_the_number_of_those_that_w
     common = {"event": "report_lost", "actor": "client", "log_level": "warning"}
     assert lines == [
         {**common, "lost": 1, "error": "gone", "hint": "start it"},
-        {**common, "lost": 5, "error": "busy", "hint": "send it again after 1 s, with the same id"},
+        {**common, "lost": 5, "error": "busy", "hint": "send it again after 1 s; an event, with the same id"},
     ]
 
 

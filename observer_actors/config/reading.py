@@ -163,7 +163,7 @@ def _of_listening(listen: ListenSettings, *, has_tokens: bool) -> Iterator[_Trou
     if listen.tcp and not is_guarded and not _is_loopback(listen.host):
         yield _Trouble(
             "listen.host",
-            f"listen.host: {listen.host} can be reached from other machines, and no tokens are set",
+            f"listen.host: {listen.host!a} can be reached from other machines, and no tokens are set",
             "listen on 127.0.0.1, or set auth.tokens_file; --insecure-no-auth does without when the network is trusted",
         )
     for name in listen.hosts:

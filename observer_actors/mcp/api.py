@@ -17,7 +17,7 @@ SECONDS: Final = 10.0
 
 
 class Refused(ObserverError):
-    """The daemon's own answer: it did not do it, and says why."""
+    """It was not done, and here is why: the daemon's own answer, mostly."""
 
 
 class Api:
@@ -29,14 +29,16 @@ class Api:
     async def carry_out(self, call: Call) -> bytes:
         """Give the body of a good answer.
 
-        :raises Refused: it is not one.
+        :raises Refused: it is not one, or this makes no request.
         :raises Unreachable: there is none.
         """
         try:
             answer = await self._client.request(
                 call.method, call.path, params=call.parameters, content=call.content or None
             )
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except httpx.InvalidURL as error:
+            raise Refused(f"the arguments make no request: {error}", hint="they may be too long") from error
+        except httpx.HTTPError as error:
             raise Unreachable(
                 f"the daemon does not answer: {str(error) or type(error).__name__}", hint="is it running?"
             ) from error

@@ -76,10 +76,10 @@ class ReportOutcome(Arguments, frozen=True):
 class ListFailures(Arguments, frozen=True):
     """See `TOOLS`."""
 
-    endpoint: Annotated[str, Meta(description="Only those at this endpoint.")] = ""
-    source: Annotated[str, Meta(description="Only those that this source reported.")] = ""
-    state: Annotated[str, Meta(description=f"Only those in this state: {', '.join(State)}.")] = ""
-    text: Annotated[str, Meta(description="Only those whose pattern holds this text.")] = ""
+    endpoint: Annotated[str, Meta(max_length=1_000, description="Only those at this endpoint.")] = ""
+    source: Annotated[Name, Meta(description="Only those that this source reported.")] = ""
+    state: Annotated[Name, Meta(description=f"Only those in this state: {', '.join(State)}.")] = ""
+    text: Annotated[str, Meta(max_length=1_000, description="Only those whose pattern holds this text.")] = ""
     limit: Annotated[Few, Meta(description="Most patterns to give.")] = 10
 
 
@@ -94,8 +94,8 @@ class ListAudits(Arguments, frozen=True):
     """See `TOOLS`."""
 
     signature: Annotated[str, Meta(max_length=200, description="Only those of exactly this signature.")] = ""
-    overall: Annotated[str, Meta(description="Only those that came to this, such as request_changes.")] = ""
-    since: Annotated[str, Meta(description="Only those since then (ISO 8601).")] = ""
+    overall: Annotated[Name, Meta(description="Only those that came to this, such as request_changes.")] = ""
+    since: Annotated[Name, Meta(description="Only those since then (ISO 8601).")] = ""
     limit: Annotated[Few, Meta(description="Most audits to give.")] = 20
 
 

@@ -175,6 +175,7 @@ async def test_a_reader_too_many_is_told_when_to_come_again(tmp_path: Path) -> N
             response = await daemon.get("/tail")
             assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
             assert response.json()["error"] == "2 readers already"
+            assert response.json()["hint"] == "send it again after 5 s; an event, with the same id"
         await until_readers(daemon, 0)
         async with following(daemon):
             pass

@@ -278,6 +278,10 @@ async def test_what_is_wrong_is_said_to_the_agent(connect: Connect, daemon: Serv
         assert "endpoint" in await refused(client, "get_advice")
         assert "limit" in await refused(client, "list_failures", limit=0)
         assert "unknown field" in await refused(client, "list_failures", wish="x")
+        for name in ("endpoint", "source", "state", "text"):
+            assert f"$.{name}" in await refused(client, "list_failures", **{name: "x" * 70_000})
+        for name in ("overall", "since"):
+            assert f"$.{name}" in await refused(client, "list_audits", **{name: "x" * 70_000})
         assert len(await refused(client, "list_failures", **{"\x1b" * 10_000: "x"})) < 250
         assert "state" in await refused(client, "list_failures", state="sad")
         with pytest.raises(MCPError, match="there is no tool 'nothing'"):
