@@ -195,6 +195,7 @@ def create_app(views: Views) -> QuartTrio:
     app.config["MAX_CONTENT_LENGTH"] = None  # the gate has looked
     app.config["BODY_TIMEOUT"] = None  # the gate has its own limit,
     app.config["RESPONSE_TIMEOUT"] = None  # and so has `web`
+    app.url_map.merge_slashes = False  # it would redirect, with a page of its own, to a host that nobody has looked at
     app.logger = logging.getLogger("observer_actors.http")  # quart's would print by itself
     QuartSchema(
         app,

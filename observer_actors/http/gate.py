@@ -297,15 +297,16 @@ def _by_path(scope: Message, headers: dict[str, str]) -> Message:
 
     :raises RequestInvalid: the target is neither a path nor such a one.
     """
-    target, path = scope["raw_path"], scope["path"]
+    target, path, raw = scope["raw_path"], scope["path"], scope["headers"]
     if not target.startswith(b"/"):
         found = _WITH_HOST.fullmatch(target)
         if found is None:
             raise RequestInvalid("the target of a request is a path, or begins with http:// or https://")
         headers["host"] = found[1].decode("latin-1")
+        raw = [(b"host", found[1]), *(header for header in raw if header[0] != b"host")]
         target = found[2] or b"/"
         path = unquote(target.decode("latin-1"))
-    return {**scope, "raw_path": target, "path": "/" + path.lstrip("/")}
+    return {**scope, "headers": raw, "raw_path": target, "path": "/" + path.lstrip("/")}
 
 
 def _first(errors: BaseExceptionGroup[ObserverError]) -> ObserverError:

@@ -29,7 +29,7 @@ from observer_actors.errors import ConfigInvalid, Overloaded, Unreachable
 from observer_actors.http import web
 from observer_actors.http.bodies import BYTES_A_SECOND_MIN, STALL_S, UNANNOUNCED_BYTES, Arrival, BodyRoom, Held
 from observer_actors.http.front_door import _Connection
-from observer_actors.http.gate import READ_S, Sends, _Answering, _Arriving
+from observer_actors.http.gate import READ_S, Sends, _Answering, _Arriving, _by_path
 from observer_actors.http.guard import Peer
 from observer_actors.mcp.api import outside
 from observer_actors.settings import (
@@ -348,6 +348,22 @@ async def test_a_target_that_names_a_host_is_for_that_host(
         await client.send(f"{head}Authorization: Bearer {bearer}\r\n\r\n".encode() + GOOD)
         assert (await client.answer()).status == status
         assert len(daemon.ops()) == (status == 200)
+
+
+@pytest.mark.parametrize("path", ["/kb//outcomes", "/kb/outcomes//", "/ops//1", "/advice//?endpoint=a"])
+async def test_a_path_with_two_slashes_is_another_path_and_leads_nowhere(limited: Daemon, path: str) -> None:
+    response = await limited.get(path, headers={"Host": "localhost"})
+    assert (response.status_code, response.headers["Content-Type"]) == (404, "application/problem+json")
+    assert "Location" not in response.headers
+
+
+def test_the_host_that_was_judged_is_the_one_that_the_application_sees() -> None:
+    headers = [(b"host", b"localhost"), (b"accept", b"*/*")]
+    scope = {"raw_path": b"http://127.0.0.1/stats", "path": "http://127.0.0.1/stats", "headers": headers}
+    named = {"host": "localhost"}
+    seen = _by_path(scope, named)
+    assert (seen["raw_path"], seen["path"], named["host"]) == (b"/stats", "/stats", "127.0.0.1")
+    assert seen["headers"] == [(b"host", b"127.0.0.1"), (b"accept", b"*/*")]
 
 
 @pytest.mark.parametrize("path", ["/advice", "//advice", "/%2Fadvice", "/%61dvice", "http://localhost//advice"])
