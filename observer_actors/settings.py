@@ -37,7 +37,7 @@ class ListenSettings(Section, frozen=True):
     unix_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"
     """Who may connect to the Unix socket: 0600 its owner alone, 0660 its group too."""
     unix_scopes: tuple[Literal["ingest", "read", "admin"], ...] = ("ingest", "read")
-    """What users of the Unix socket may do, but root and the daemon's own user, who may do everything."""
+    """What users of the Unix socket may do without a token; root and the daemon's own user may do everything."""
     hosts: tuple[str, ...] = ()
     """Names, beside addresses, `localhost` and this machine's, that a request's `Host` may say. (reload)"""
     tls_cert: str = ""

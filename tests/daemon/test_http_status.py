@@ -225,7 +225,7 @@ def test_what_may_become_less_is_no_counter(daemon: Served) -> None:
     ["text/plain;version=abc", "application/openmetrics-text;version=x.y", "application/openmetrics-text;version=٣"],
 )
 def test_a_version_that_is_none_is_given_the_plain_format(daemon: Served, accept: str) -> None:
-    response = daemon.client.get("/metrics", headers={"Accept": accept.encode()})
+    response = daemon.client.get("/metrics", headers={b"Accept": accept.encode()})
     assert (response.status_code, response.headers["Content-Type"][:10]) == (200, "text/plain")
 
 
