@@ -1,14 +1,19 @@
-"""Labels and ids of a bounded length, made of what callers say. Pure."""
+"""Labels, ids and texts of a bounded length, made of what callers say. Pure."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Final
 
 import msgspec
 
 LABEL_CHARS_MAX: Final = 200
 ENDPOINT_CHARS_MAX: Final = LABEL_CHARS_MAX
+WORD_CHARS_MAX: Final = 1_000
+"""A longer one is cut: no password is that long, and of a text without blanks something has to be left."""
+_LAST_WORD: Final = re.compile(r"[\s\"][^\s\"]*\Z")
+"""In compact JSON a quote is the only end that a word has."""
 
 
 def stable_id(*parts: str) -> str:
@@ -27,3 +32,18 @@ def bounded_label(text: str, kind: str) -> str:
         return text
     mark = "…" + stable_id(kind, text)
     return text[: LABEL_CHARS_MAX - len(mark)] + mark
+
+
+def cut_between_words(text: str, chars_max: int) -> str:
+    """Give a text in at most so many characters; of a longer one as much as `last_word_end` has it, and ``…``."""
+    return text if len(text) <= chars_max else text[: last_word_end(text, chars_max - 1)] + "…"
+
+
+def last_word_end(text: str, end: int) -> int:
+    """Say where to cut a text that is longer than this: before the word that stands there.
+
+    Nothing is left of that: of a password, or a key, no rule of `secrets` knows the beginning.
+    """
+    before = max(0, end - WORD_CHARS_MAX)
+    last = _LAST_WORD.search(text[before : end + 1])
+    return end if last is None else before + last.start()

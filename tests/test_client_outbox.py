@@ -34,6 +34,7 @@ from observer_actors.client._outbox import (
 )
 from observer_actors.client._runs import ENDPOINTS_MAX, RUNS_MAX, Advised
 from observer_actors.client._texts import TEXT_CHARS_MAX, error_text, scalar, scalars, text
+from observer_actors.client._wording import bounded
 from observer_actors.event import EventDecoder
 from observer_actors.op import ATTR_CHARS_MAX, ATTRS_MAX
 from observer_actors.problems import RETRY_AFTER_S_MAX
@@ -73,6 +74,25 @@ class Hostile:
 )
 def test_any_value_is_shown_as_a_text(value: object, said: str) -> None:
     assert text(value) == said
+
+
+def _error(said: str) -> str:
+    return error_text(ValueError(said))
+
+
+@pytest.mark.parametrize("address", ["postgres://user:hunter2SecretPW9@db/x", "sk-proj-Ab3" + "x" * 40])
+@pytest.mark.parametrize("show", [text, lambda said: text(said.split()), _error, scalar, bounded])
+def test_a_text_is_cut_between_two_words_so_that_no_part_of_a_password_is_left(
+    show: Callable[[str], str], address: str
+) -> None:
+    begins = address.removeprefix("postgres://user:")[:4]
+    for chars in range(len(address) + 10):
+        said = show("x" * ((ATTR_CHARS_MAX if show is scalar else TEXT_CHARS_MAX) - chars) + f" {address} behind")
+        assert address in said or begins not in said
+
+
+def test_a_word_that_is_longer_than_any_password_is_cut() -> None:
+    assert text("a " + "x" * TEXT_CHARS_MAX) == "a " + "x" * (TEXT_CHARS_MAX - 3) + "…"
 
 
 def test_what_refers_to_itself_is_shown_as_what_it_is() -> None:
@@ -118,7 +138,7 @@ def test_of_a_huge_value_no_more_is_looked_at_than_is_shown(kind: str) -> None:
     finally:
         tracemalloc.stop()
     assert most < 1_000_000, "bytes, of thirty million"
-    assert len(said) == TEXT_CHARS_MAX
+    assert TEXT_CHARS_MAX - len("x" * 100) < len(said) <= TEXT_CHARS_MAX, "cut between two words"
     assert said.endswith("…")
     if not isinstance(value, set | deque | type({}.values()) | Exception):
         assert said[:200] == (said if isinstance(value, str) else _whole(value))[:200]

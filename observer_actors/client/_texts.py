@@ -16,6 +16,7 @@ import msgspec
 
 from observer_actors.client._beginning import beginning
 from observer_actors.client._guest import attempt_of_host
+from observer_actors.labels import cut_between_words
 from observer_actors.op import ATTR_CHARS_MAX, ATTR_NAME_CHARS_MAX, ATTRS_MAX, Scalar
 
 TEXT_CHARS_MAX: Final = 10_000
@@ -37,7 +38,7 @@ def text(value: object) -> str:
     if type(value) is not str:
         value = "" if value is None else _said(value)
     if len(value) > TEXT_CHARS_MAX:
-        value = value[: TEXT_CHARS_MAX - 1] + "…"
+        value = cut_between_words(value, TEXT_CHARS_MAX)
     return value if value.isascii() else _encodable(value)
 
 
@@ -58,8 +59,7 @@ def scalar(value: object) -> Scalar:
         return value
     if type(value) is int and value in _INTEGERS:
         return value
-    said = text(value)
-    return said if len(said) <= ATTR_CHARS_MAX else said[: ATTR_CHARS_MAX - 1] + "…"
+    return cut_between_words(text(value), ATTR_CHARS_MAX)
 
 
 def scalars(attributes: Mapping[str, object], known: Mapping[str, Scalar]) -> dict[str, Scalar]:

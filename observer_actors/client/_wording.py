@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from observer_actors.ecmascript import number_text, truthy
+from observer_actors.labels import last_word_end
 
 TEXT_UNITS_MAX: Final = 10_000
 """Longest text in an op that we make. Four such texts, every character escaped as six bytes, still fit into the
@@ -67,11 +68,11 @@ def compact(value: object, units_max: int) -> str:
 
 
 def bounded(text: str, units_max: int = TEXT_UNITS_MAX) -> str:
-    """Make a text fit for an op: no lone surrogates, and an ellipsis where it was cut."""
+    """Make a text fit for an op: no lone surrogates, and an ellipsis where it was cut, between two words."""
     # The round trip joins pairs that came as two halves, and replaces what has no other half.
     head = text[: units_max + 1].encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     fits = len(text) <= units_max and _units(head) <= units_max
-    return head if fits else _first_units(head, units_max - 1) + "…"
+    return head if fits else head[: last_word_end(head, len(_first_units(head, units_max - 1)))] + "…"
 
 
 def _length(value: object) -> str:

@@ -23,6 +23,7 @@ from observer_actors.commands._options import ApiOptions, AttributeFlags
 from observer_actors.commands._screen import told
 from observer_actors.commands._signals import EXIT_SIGNALLED, PASSED_ON, taken
 from observer_actors.errors import ObserverError, UsageInvalid
+from observer_actors.labels import cut_between_words
 from observer_actors.trace import trace_attributes
 
 EXIT_NOT_EXECUTABLE: Final = 126
@@ -30,8 +31,8 @@ EXIT_NOT_FOUND: Final = 127
 """Both as in a shell."""
 COMMAND_CHARS_MAX: Final = 500
 KEPT_BYTES: Final = 8_192
-"""The end of standard error that is looked at for what went wrong."""
-ERROR_CHARS_MAX: Final = 500
+"""The end of standard error that is looked at for what went wrong: of a longer line nothing is reported, as of a
+password there would be no knowing what has been cut off before it."""
 STDIN, STDOUT, STDERR = 0, 1, 2
 DRAINED_S: Final = 1.0
 REPORT_S: Final = 5.0
@@ -46,7 +47,8 @@ class Outcome:
     status: int
     seconds: float
     said: str
-    """The last line of its standard error, or of both outputs where they are one; "" when that was a terminal's."""
+    """The last line of its standard error, or of both outputs where they are one; "" when that was a terminal's, or
+    the line is too long."""
 
 
 def exec_(
@@ -82,11 +84,11 @@ def exec_(
     event: dict[str, Any] = {
         "endpoint": endpoint,
         "source": source,
-        "input_summary": _text(description or shlex.join(command))[:COMMAND_CHARS_MAX],
+        "input_summary": cut_between_words(_text(description or shlex.join(command)), COMMAND_CHARS_MAX),
         "attrs": {
             **trace_attributes(os.environ.get("TRACEPARENT", "")),
             **beside.read(),
-            "command": _text(command[0])[:COMMAND_CHARS_MAX],
+            "command": cut_between_words(_text(command[0]), COMMAND_CHARS_MAX),
         },
         "id": uuid4().hex,
     }
@@ -112,7 +114,7 @@ def _put(outcome: Outcome, event: dict[str, Any]) -> None:
     event["attrs"]["exit_status"] = outcome.status
     if outcome.status != 0:
         said = f": {outcome.said}" if outcome.said else ""
-        event["error"] = f"exit status {outcome.status}{said}"[:ERROR_CHARS_MAX]
+        event["error"] = f"exit status {outcome.status}{said}"
 
 
 def _run(command: tuple[str, ...]) -> Outcome:
@@ -230,8 +232,11 @@ class _Tee:
         ending = threading.Thread(target=os.waitpid, args=(self._process, 0), daemon=True)
         ending.start()
         ending.join(DRAINED_S)
-        said = self._kept[:].lstrip(b"\0").decode(errors="replace")
-        lines = [line for line in said.splitlines() if line.strip()]
+        said = self._kept[:].lstrip(b"\0")
+        lines = said.decode(errors="replace").splitlines()
+        if len(said) == KEPT_BYTES:  # the first of them has begun before
+            lines = lines[1:]
+        lines = [line for line in lines if line.strip()]
         return lines[-1].strip() if lines else ""
 
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from observer_actors.client._texts import advice_query
+from observer_actors.labels import cut_between_words
 from observer_actors.op import NAME_CHARS_MAX
 from observer_actors.patterns import State
 
@@ -213,7 +214,9 @@ def _get(path: str, given: Arguments) -> Call:
 
 def _said(given: str | dict[str, Any] | list[Any]) -> str:
     """Give a text as it is, and JSON as one; nothing for what is empty."""
-    return given if isinstance(given, str) else msgspec.json.encode(given).decode()[:TEXT_CHARS_MAX] if given else ""
+    if isinstance(given, str):
+        return given
+    return cut_between_words(msgspec.json.encode(given).decode(), TEXT_CHARS_MAX) if given else ""
 
 
 def _known(**values: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from observer_actors.commands.running import Signals, _wait
+from observer_actors.commands.running import COMMAND_CHARS_MAX, Signals, _wait
 from observer_actors.trace import trace_attributes
 from tests.commands.typed import COMMAND, Ended, answered, environment, typed, typed_for_real
 from tests.daemon.served import Served, served
@@ -30,6 +30,8 @@ from tests.fakes.http_peer import Json, http_peer
 SIGNALLED_S: Final = 20.0
 WITHOUT_A_REPORT_S: Final = 15.0
 """Half of how long an answer is waited for elsewhere."""
+SECRET: Final = "hunter2SecretPW9XXXXXXXXXXXXXXXXXXXXXXXX"
+ADDRESS: Final = f"postgres://user:{SECRET}@db/x"
 NOBODY: Final = "http://127.0.0.1:9"
 
 
@@ -214,6 +216,31 @@ def test_exec_reports_a_failure_with_its_last_words_and_exits_as_the_command_did
     op = newest(daemon, "x:bad")
     assert (op["success"], op["error"], op["source"]) == (False, "exit status 7: the disk is gone", "mcp")
     assert op["input_summary"] == "the nightly one"
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ("x" * 430 + " ADDRESS", ": " + "x" * 430 + " postgres://user:[redacted:url_password]@db/x"),
+        ("password=SECRET" + "x" * 8_180, ""),
+        ("first\npassword=SECRET " + "x" * 8_180, ""),
+        ("x" * 10_000 + "\nthe last", ": the last"),
+    ],
+    ids=["up to the end", "without its name", "without its beginning", "before the last line"],
+)
+def test_exec_reports_no_part_of_a_password(daemon: Served, said: str, error: str) -> None:
+    script = "import os, sys; sys.stderr.write(os.environ['SAID']); sys.exit(3)"
+    command = ("exec", "--endpoint", "x:cut", "--url", daemon.url, "--", sys.executable, "-c", script)
+    typed_for_real(*command, SAID=said.replace("ADDRESS", ADDRESS).replace("SECRET", SECRET))
+    assert newest(daemon, "x:cut")["error"] == f"exit status 3{error}"
+
+
+def test_exec_cuts_a_long_command_line_between_two_words(daemon: Served) -> None:
+    for before in range(COMMAND_CHARS_MAX - len(ADDRESS) - 4, COMMAND_CHARS_MAX - 4, 7):
+        executed(daemon, "x:long", "true", flags=("--description", f"{before} {'x' * before} {ADDRESS}"))
+        said = newest(daemon, "x:long")["input_summary"]
+        assert said.startswith(f"{before} ")
+        assert "hunter2" not in said
 
 
 def test_exec_says_how_long_it_took(daemon: Served) -> None:
