@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Awaitable, Coroutine, Mapping
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import anyio
-from anyio.abc import TaskGroup
 
 from observer_actors.addresses import Address, parse_address
 from observer_actors.client._advice import Advice, read_advice
@@ -30,44 +31,51 @@ LOOK_S: Final = 0.01
 class AsyncObserver(Recorder):
     """As `Observer`, within ``async with``: at its end what is left is sent within ``close_seconds``.
 
-    Its task raises nothing and its block's own exceptions come out as they are, in no group.
+    Its task raises nothing and its block's own exceptions come out as they are, in no group. Several tasks may be
+    within at once, one of them several times: it ends with the last.
     """
 
     def _begin(self) -> None:
         self._backoff = Backoff()
         self._warnings = NowAndThen()
-        self._group: TaskGroup | None = None
+        self._entries = 0
         self._has_task = False
         self._in_hand: Delivery | None = None
 
     def _queued(self) -> None:
-        if self._group is None and not self._has_task:
+        if not self._entries:
             warn_once("observer_not_entered", "AsyncObserver", "it sends within `async with` alone")
 
     async def __aenter__(self) -> Self:
-        self._hurried = anyio.Event()
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
-        self._has_task = True
-        self._group.start_soon(self._send_all)
+        while self._has_task and self._scope.cancel_called:  # noqa: ASYNC110 - its time is over: some milliseconds
+            await anyio.sleep(LOOK_S)
+        self._entries += 1
+        self._start(math.inf)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._group is not None, "entered before it is left"
-        group, self._group = self._group, None
+        self._entries -= 1
+        if not self._entries:
+            await self._close()
+
+    async def _close(self) -> None:
+        """Send what is left, then give up what there still is; who enters meanwhile goes on with it."""
         until = anyio.current_time() + self._close_s
+        interruption: BaseException | None = None
+        self._hurried.set()
         with anyio.CancelScope(shield=True):  # a host that is being cancelled waits no longer than this either
-            await self._flushed(self._close_s)
-        group.cancel_scope.shield = True
-        group.cancel_scope.cancel()
-        await group.__aexit__(None, None, None)
-        with anyio.move_on_after(max(0.0, until - anyio.current_time()), shield=True):
-            await self._send_rest()
-        self._outbox.count(abandoned=self._outbox.statistics().waiting)
-        while self._outbox.take():
-            pass
+            while not self._entries and (self._has_task or self._is_left(until)):
+                self._start(until)
+                try:
+                    await anyio.sleep(LOOK_S)
+                except anyio.get_cancelled_exc_class() as cancelled:  # asyncio's `Task.cancel` minds no shield
+                    interruption = cancelled
+        if not self._entries:
+            self._abandon()
+        if interruption is not None:
+            raise interruption
 
     async def advice(
         self,
@@ -130,10 +138,24 @@ class AsyncObserver(Recorder):
     def _is_over(self, events: int) -> bool:
         return self._outbox.is_settled(events) or not self._has_task
 
+    def _is_left(self, until: float) -> bool:
+        return self._outbox.statistics().waiting > 0 and anyio.current_time() < until
+
+    def _start(self, until: float) -> None:
+        """Make sure that a task sends what there is: until then, or, if that is for ever, while anybody is within."""
+        if not self._has_task:
+            self._has_task = True
+            self._hurried = anyio.Event()
+            self._scope = anyio.CancelScope()
+            self._task = _task_of_its_own(attempted(self._send_all()))
+        self._scope.deadline = until
+
     async def _send_all(self) -> None:
         try:
-            while True:
-                await self._pause(self._linger_s)
+            with self._scope:
+                while self._entries:
+                    await self._pause(self._linger_s)
+                    await self._send_rest()
                 await self._send_rest()
         finally:
             self._has_task = False
@@ -145,6 +167,12 @@ class AsyncObserver(Recorder):
             await self._deliver(self._in_hand)
             self._in_hand = None
 
+    def _abandon(self) -> None:
+        self._in_hand = None
+        self._outbox.count(abandoned=self._outbox.statistics().waiting)
+        while self._outbox.take():
+            pass
+
     async def _deliver(self, delivery: Delivery) -> None:
         while delivery.left:
             answer = await attempted(self._post(delivery.content()))
@@ -153,7 +181,7 @@ class AsyncObserver(Recorder):
             if delivery.trouble and self._warnings.is_due():
                 warn_of(delivery.trouble, self._outbox)
             warn_of_source(delivery)
-            await self._pause(pause_s if self._has_task else min(pause_s, CLOSING_PAUSE_S))
+            await self._pause(pause_s if self._entries else min(pause_s, CLOSING_PAUSE_S))
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but no longer than until somebody hurries."""
@@ -174,3 +202,19 @@ class AsyncObserver(Recorder):
 
     def _where(self) -> tuple[Address, str]:
         return parse_address(observer_base(self._url)), observer_token()
+
+
+def _task_of_its_own(work: Coroutine[Any, Any, object]) -> object:
+    """Start a task that is in no block of the host's: what cancels that, or leaves it last, ends no delivery.
+
+    :returns: what must be kept for as long as it is there.
+    """
+    trio: Any = sys.modules.get("trio")  # whoever runs on one of the two has imported it
+    if trio is not None and trio.lowlevel.in_trio_task():
+        return trio.lowlevel.spawn_system_task(_awaited, work)
+    asyncio: Any = sys.modules["asyncio"]
+    return asyncio.create_task(work)
+
+
+async def _awaited(work: Awaitable[object]) -> None:
+    await work

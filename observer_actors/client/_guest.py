@@ -47,7 +47,7 @@ def tried(call: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T |
 
 
 async def attempted(call: Awaitable[T]) -> T | Exception:
-    """As `tried`, for what is awaited: a task of ours must not end its host's nursery."""
+    """As `tried`, for what is awaited: a task of ours must not end its host's loop."""
     try:
         return await call
     except Exception as error:  # noqa: BLE001 - as above
