@@ -133,6 +133,48 @@ def test_what_a_host_hands_over_never_takes_the_place_of_its_own_error(runner: s
     assert run(runner, tmp_path, program, closed_url()) == {"said": ["mine", "mine"], "advice": ""}
 
 
+def test_many_large_events_all_arrive_and_the_queue_has_a_bound_in_characters(runner: str, tmp_path: Path) -> None:
+    program = """
+    const big = "x".repeat(10_000);
+    const observer = new Observer();
+    const away = new Observer({ url: "http://127.0.0.1:9" });
+    for (const [one, events] of [[observer, 800], [away, 1_000]] as const) {
+      for (let n = 0; n < events; n++) {
+        await one.operation("big", { input: big }, (op) => { op.output = big; });
+        if (n % 50 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+    }
+    await observer.close(30_000);
+    console.log(JSON.stringify([observer.counts, away.counts.dropped]));
+    process.exit(0);
+    """
+    with served(tmp_path / "data") as daemon:
+        counts, dropped = run(runner, tmp_path, program, daemon.url)
+    assert (counts["accepted"], counts["refused"], counts["dropped"]) == (800, 0, 0)
+    assert 50 < dropped < 300, "16 Mi characters are some 830 of them"
+
+
+def test_a_batch_that_is_too_large_goes_in_halves_down_to_the_one_event_that_is(runner: str, tmp_path: Path) -> None:
+    program = """
+    const sent: number[] = [];
+    globalThis.fetch = (async (_: any, { body }: any) => {
+      const lines = body.split("\\n");
+      sent.push(lines.length);
+      const fits = lines.length <= 2 && !body.includes("odd");
+      return fits
+        ? Response.json({ accepted: lines.length, rejected: 0 })
+        : lines.length > 1
+          ? new Response("<html>", { status: 413 })
+          : Response.json({ detail: "too large" }, { status: 413 });
+    }) as any;
+    const observer = new Observer({ lingerMs: 1 });
+    for (let n = 0; n < 8; n++) await observer.operation(n === 3 ? "odd" : "even", {}, () => {});
+    await observer.close();
+    console.log(JSON.stringify([observer.counts.accepted, observer.counts.refused, sent]));
+    """
+    assert run(runner, tmp_path, program, closed_url()) == [7, 1, [8, 4, 2, 2, 1, 1, 4, 2, 2]]
+
+
 def test_what_could_not_be_sent_is_sent_later_and_stored_once(runner: str, tmp_path: Path) -> None:
     def restarted(daemon: Served) -> None:
         daemon.process.send_signal(signal.SIGKILL)

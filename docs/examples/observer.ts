@@ -55,13 +55,16 @@ interface Outgoing {
 }
 
 const BATCH_MAX = 500;
+const BATCH_CHARS_MAX = 1024 * 1024; // three bytes each at most: below the 8 MiB that a daemon takes by default
+const QUEUE_CHARS_MAX = 16 * 1024 * 1024;
 const TEXT_MAX = 10_000; // characters of a text; four such fit into the 256 KiB of an event
 const REQUEST_MS = 10_000;
 const BACKOFF_MS = { min: 500, max: 30_000 };
 const INPUT_MAX = 2_000; // characters of an input, in a URL: enough to match words by
 const INPUT_BYTES_MAX = 8_000; // of these, as a URL writes them: the head of a request holds 16 KiB
 const ADVISED_MAX = 1_000;
-const FINAL = new Set([400, 413, 422]); // answers about the events themselves: sending them again changes nothing
+const TOO_LARGE = 413; // of many events: each half is sent by itself
+const FINAL = new Set([400, TOO_LARGE, 422]); // answers about the events themselves: sending them again changes nothing
 
 export class Observer {
   readonly counts = { events: 0, accepted: 0, refused: 0, dropped: 0, retries: 0 };
@@ -72,6 +75,8 @@ export class Observer {
   private readonly lingerMs: number;
   private readonly adviceMs: number;
   private readonly queue: Outgoing[] = [];
+  private queueChars = 0;
+  private lingers = false;
   private readonly advised = new Map<string, string>();
   private readonly ids = crypto.randomUUID();
   private failures = 0;
@@ -159,18 +164,39 @@ export class Observer {
       role: about.role === undefined ? undefined : text(about.role),
       attrs: scalars({ run: about.run, advice_id: adviceId, ...op.attrs }),
     };
-    this.queue.push({ id, line: JSON.stringify(event) });
+    const line = JSON.stringify(event);
+    this.queue.push({ id, line });
+    this.queueChars += line.length;
     this.counts.events++;
-    while (this.queue.length > this.queueMax) {
-      this.queue.shift();
+    while (this.queue.length > this.queueMax || (this.queueChars > QUEUE_CHARS_MAX && this.queue.length > 1)) {
+      this.taken(1);
       this.counts.dropped++;
     }
+    if (this.lingers && (this.queue.length >= BATCH_MAX || this.queueChars >= BATCH_CHARS_MAX)) this.hurry();
     this.sending ??= this.sendAll().finally(() => (this.sending = undefined));
   }
 
   private async sendAll(): Promise<void> {
+    this.lingers = true;
     await this.pause(this.lingerMs);
-    while (this.queue.length > 0) await this.deliver(this.queue.splice(0, BATCH_MAX));
+    this.lingers = false;
+    while (this.queue.length > 0) await this.deliver(this.batch());
+  }
+
+  private batch(): Outgoing[] {
+    let [count, characters] = [0, 0];
+    for (const { line } of this.queue.slice(0, BATCH_MAX)) {
+      characters += line.length;
+      if (count > 0 && characters > BATCH_CHARS_MAX) break;
+      count++;
+    }
+    return this.taken(count);
+  }
+
+  private taken(count: number): Outgoing[] {
+    const batch = this.queue.splice(0, count);
+    for (const { line } of batch) this.queueChars -= line.length;
+    return batch;
   }
 
   private async deliver(batch: Outgoing[]): Promise<void> {
@@ -179,6 +205,12 @@ export class Observer {
       let waitMs = 0;
       try {
         const answer = await this.fetch("/events", REQUEST_MS, body);
+        if (answer.status === TOO_LARGE && batch.length > 1) {
+          await answer.body?.cancel();
+          const half = batch.length >> 1;
+          await this.deliver(batch.slice(0, half));
+          return await this.deliver(batch.slice(half));
+        }
         const said = (await answer.json()) as { accepted?: number; rejected?: number; detail?: string };
         if (answer.ok && said.accepted !== undefined) {
           this.failures = 0;
