@@ -175,6 +175,60 @@ def test_a_batch_that_is_too_large_goes_in_halves_down_to_the_one_event_that_is(
     assert run(runner, tmp_path, program, closed_url()) == [7, 1, [8, 4, 2, 2, 1, 1, 4, 2, 2]]
 
 
+def test_what_is_thrown_is_a_failure_whatever_it_is(runner: str, tmp_path: Path) -> None:
+    program = """
+    const observer = new Observer({ lingerMs: 1 });
+    const said: unknown[] = [];
+    const works = [
+      () => Promise.reject(),
+      () => { throw null; },
+      (op: any) => { Object.freeze(op); throw new RangeError("mine"); },
+    ];
+    for (const work of works) {
+      await observer.operation("thrown", {}, work as any).catch((error) => said.push(`${error}`));
+    }
+    await observer.close(10_000);
+    console.log(JSON.stringify(said));
+    """
+    with served(tmp_path / "data") as daemon:
+        assert run(runner, tmp_path, program, daemon.url) == ["undefined", "null", "RangeError: mine"]
+        ops = reversed(daemon.json("/ops", endpoint="thrown")["ops"])
+    assert [(op["success"], op["error"]) for op in ops] == [
+        (False, "undefined"),
+        (False, "null"),
+        (False, "RangeError: mine"),
+    ]
+
+
+def test_a_text_is_cut_between_two_words_so_that_no_part_of_a_password_is_left(runner: str, tmp_path: Path) -> None:
+    program = """
+    const observer = new Observer({ lingerMs: 1 });
+    for (let before = 9_920; before < 10_000; before += 3) {
+      const input = "x".repeat(before) + " postgres://user:hunter2SecretPW9XXXXXXXXXXXXXXXXXXXX@db/x behind";
+      await observer.operation("cut", { input, attrs: { input } }, (op) => { op.output = input.split(" "); });
+    }
+    await observer.close(10_000);
+    console.log(JSON.stringify(observer.counts.accepted));
+    """
+    with served(tmp_path / "data") as daemon:
+        assert run(runner, tmp_path, program, daemon.url) == 27
+        ops = daemon.json("/ops", endpoint="cut")["ops"]
+    assert [op for op in ops if "hunter2" in str(op)] == []
+    assert {len(op["input_summary"]) > 9_920 for op in ops} == {True}
+
+
+def test_an_address_that_it_cannot_use_is_told_at_once(runner: str, tmp_path: Path) -> None:
+    program = """
+    const said: string[] = [];
+    console.warn = (text: string) => said.push(text);
+    new Observer({ url: "unix:///run/observer.sock" });
+    new Observer({ url: "https://witness.example/" });
+    console.log(JSON.stringify(said));
+    """
+    said = ["observer: wants an address with http:// or https://; nothing is sent"]
+    assert run(runner, tmp_path, program, closed_url()) == said
+
+
 def test_what_could_not_be_sent_is_sent_later_and_stored_once(runner: str, tmp_path: Path) -> None:
     def restarted(daemon: Served) -> None:
         daemon.process.send_signal(signal.SIGKILL)

@@ -14,7 +14,7 @@
 // sent again with the same ids while the daemon is away, and nothing but the host's own errors is ever thrown.
 
 export interface Options {
-  url?: string; // the daemon; else OBSERVER_URL, else http://127.0.0.1:3800
+  url?: string; // the daemon, http:// or https://; else OBSERVER_URL, else http://127.0.0.1:3800
   token?: string; // else OBSERVER_TOKEN
   source?: string; // who reports: mcp, scenario, auditor, bot, or a label that the daemon knows
   queueMax?: number; // events that wait at most
@@ -58,6 +58,7 @@ const BATCH_MAX = 500;
 const BATCH_CHARS_MAX = 1024 * 1024; // three bytes each at most: below the 8 MiB that a daemon takes by default
 const QUEUE_CHARS_MAX = 16 * 1024 * 1024;
 const TEXT_MAX = 10_000; // characters of a text; four such fit into the 256 KiB of an event
+const WORD_MAX = 1_000; // no password is that long
 const REQUEST_MS = 10_000;
 const BACKOFF_MS = { min: 500, max: 30_000 };
 const INPUT_MAX = 2_000; // characters of an input, in a URL: enough to match words by
@@ -86,6 +87,7 @@ export class Observer {
   constructor(options: Options = {}) {
     const env = (globalThis as { process?: { env: Record<string, string | undefined> } }).process?.env ?? {};
     this.url = (options.url || env.OBSERVER_URL || "http://127.0.0.1:3800").replace(/\/+$/, "");
+    if (!/^https?:\/\//.test(this.url)) console.warn("observer: wants an address with http:// or https://; nothing is sent");
     this.token = options.token ?? env.OBSERVER_TOKEN ?? "";
     this.source = options.source ?? "bot";
     this.queueMax = options.queueMax ?? 10_000;
@@ -98,14 +100,15 @@ export class Observer {
     const op: Operation = { attrs: { ...about.attrs } };
     const adviceId = about.adviceId ?? this.adviceId(about.run, endpoint);
     const began = performance.now();
+    let thrown: { error: unknown } | undefined; // also "undefined", which may be thrown, too
     try {
       return await work(op);
     } catch (error) {
-      op.error = error;
+      thrown = { error };
       throw error;
     } finally {
       try {
-        this.report(endpoint, about, op, adviceId, performance.now() - began);
+        this.report(endpoint, about, op, thrown, adviceId, performance.now() - began);
       } catch {
         // what the host handed over cannot even be looked at: its own error, or what it made, is worth more
       }
@@ -148,8 +151,15 @@ export class Observer {
     return await this.flush(ms);
   }
 
-  private report(endpoint: string, about: About, op: Operation, adviceId: string | undefined, tookMs: number): void {
-    const failed = op.error !== undefined;
+  private report(
+    endpoint: string,
+    about: About,
+    op: Operation,
+    thrown: { error: unknown } | undefined,
+    adviceId: string | undefined,
+    tookMs: number,
+  ): void {
+    const failure = thrown ?? (op.error === undefined ? undefined : { error: op.error });
     const id = `${this.ids}-${this.counts.events + 1}`;
     const event = {
       id,
@@ -157,10 +167,10 @@ export class Observer {
       source: this.source,
       endpoint: text(endpoint),
       input_summary: text(about.input ?? ""),
-      success: !failed,
+      success: failure === undefined,
       duration_ms: Math.round(tookMs * 1_000) / 1_000,
       output_summary: op.output === undefined ? undefined : text(op.output),
-      error: failed ? text(op.error) : undefined,
+      error: failure && text(failure.error),
       role: about.role === undefined ? undefined : text(about.role),
       attrs: scalars({ run: about.run, advice_id: adviceId, ...op.attrs }),
     };
@@ -293,7 +303,7 @@ function sleep(ms: number): Promise<void> {
 }
 
 function scalars(values: Record<string, unknown>): Record<string, unknown> {
-  const isScalar = (value: unknown) => value === null || ["string", "number", "boolean", "undefined"].includes(typeof value);
+  const isScalar = (value: unknown) => value === null || ["number", "boolean", "undefined"].includes(typeof value);
   return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, isScalar(value) ? value : text(value)]));
 }
 
@@ -302,12 +312,19 @@ function cut(whole: string, most: number): string {
   return whole.slice(0, most).replace(/[\ud800-\udbff]$/, "");
 }
 
+/** The beginning of a text up to a blank or a quote: a password that is cut is not known as one, and would be kept. */
+function words(whole: string, most: number): string {
+  const before = Math.max(0, most - WORD_MAX);
+  const last = whole.slice(before, most + 1).search(/[\s"][^\s"]*$/);
+  return last < 0 ? cut(whole, most) : whole.slice(0, before + last);
+}
+
 /** Show whatever a host hands over as a text; never throws. */
 function text(value: unknown): string {
   try {
     const shown = value instanceof Error ? `${value.name}: ${value.message}` : value;
     const said = typeof shown === "string" ? shown : (JSON.stringify(shown) ?? String(shown));
-    return said.length > TEXT_MAX ? `${cut(said, TEXT_MAX - 1)}…` : said;
+    return said.length > TEXT_MAX ? `${words(said, TEXT_MAX - 1)}…` : said;
   } catch {
     return `<${typeof value}>`;
   }
