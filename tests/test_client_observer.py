@@ -148,6 +148,49 @@ def test_an_observer_that_nobody_has_sends_what_is_left_and_ends_its_thread(daem
     assert {op["endpoint"] for op in daemon.json("/ops", limit=20)["ops"]} == {f"forgotten-{n}" for n in range(20)}
 
 
+def test_an_observer_that_was_closed_begins_anew_with_what_is_reported_then(daemon: Served) -> None:
+    observer = Observer(daemon.url, linger_seconds=0.01)
+    for number in range(1, 4):
+        with observer, observer.operation(f"within-{number}"):
+            pass
+        assert (observer.statistics().accepted, observer.statistics().waiting) == (2 * number - 1, 0)
+        with observer.operation(f"behind-{number}"):
+            pass
+        assert observer.flush(LONG_S)
+    observer.close()
+
+
+def test_what_was_given_up_at_a_close_does_not_shorten_the_time_for_what_comes_then() -> None:
+    observer = Observer(closed_url(), linger_seconds=0.01, close_seconds=0.2)
+    for number in range(1, 3):
+        with observer.operation("a"):
+            pass
+        began = time.monotonic()
+        observer.close()
+        assert 0.1 < time.monotonic() - began < 2
+        assert (observer.statistics().abandoned, observer.statistics().waiting) == (number, 0)
+
+
+def test_threads_close_an_observer_while_others_report_and_each_event_arrives(daemon: Served) -> None:
+    observer = Observer(daemon.url, linger_seconds=0.01, close_seconds=LONG_S)
+
+    def work(number: int) -> None:
+        for step in range(30):
+            with observer.operation(f"closing-{number}"):
+                pass
+            if step % 10 == number:
+                observer.close()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG_S)
+    assert observer.flush(LONG_S)
+    assert observer.statistics().accepted == 240
+    observer.close()
+
+
 def test_that_a_source_is_not_known_is_said_once(daemon: Served, caplog: pytest.LogCaptureFixture) -> None:
     for source in ("team-a", "team-a", "team-b"):
         with Observer(daemon.url, source=source) as observer, observer.operation("a"):

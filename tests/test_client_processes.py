@@ -118,6 +118,19 @@ def test_an_event_that_cannot_be_sent_after_our_own_end_is_counted_and_the_limit
     assert ended.stdout.splitlines()[:2] == ["0 3 0", "0 3 0"]
 
 
+def test_an_event_that_is_made_after_a_close_is_sent_too(daemon: Served) -> None:
+    ended = run_script(
+        """
+        obs.close()
+        with obs.operation("closed-1"):
+            pass
+        """,
+        daemon.url,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert names(daemon, "closed-") == ["closed-1"]
+
+
 def test_a_daemon_that_is_away_or_hangs_delays_the_end_no_longer_than_the_limit() -> None:
     script = """
         with obs.operation("a"):

@@ -126,11 +126,16 @@ class Outbox:
             return self._take()
 
     def hurry(self, *, close: bool = False) -> None:
-        """Let whoever waits go on at once; `close`: for good."""
+        """Let whoever waits go on at once; `close`: until it is opened again."""
         with self._changed:
             self._hurried = True
             self._closed = self._closed or close
             self._changed.notify_all()
+
+    def reopen(self) -> None:
+        """Take back that it is closed."""
+        with self._changed:
+            self._hurried = self._closed = False
 
     def pause(self, seconds: float) -> None:
         """Wait before a batch is sent again; `hurry` ends it."""

@@ -46,7 +46,9 @@ class Sender:
     _thread: threading.Thread | None
     _runs: bool
     _deadline: float | None
-    """None until it is closed."""
+    """None unless it is being closed."""
+    _closing: int
+    """Who closes it, and is not done."""
 
     def __init__(self, outbox: Outbox, exchange: Exchange, *, linger_s: float, close_s: float) -> None:
         self._outbox = outbox
@@ -79,20 +81,22 @@ class Sender:
         return self._outbox.is_settled(events)
 
     def close(self) -> None:
-        """Send what is left within the limit, and end. What comes later is sent by whoever closes again."""
+        """Send what is left within the limit, and end. With what comes later it begins anew."""
         self.end()
-        self.wait_ended()
+        try:
+            self.wait_ended()
+        finally:
+            with self._lock:
+                self._closing -= 1
+                self._begin_anew()
 
     def end(self) -> None:
-        """Begin to close."""
+        """Begin to close, for good; the limit is that of who began first."""
         with self._lock:
-            self._deadline = time.monotonic() + self._close_s
+            self._closing += 1
+            if self._deadline is None:
+                self._deadline = time.monotonic() + self._close_s
         self._outbox.hurry(close=True)
-
-    @property
-    def is_ending(self) -> bool:
-        """It has been told to close."""
-        return self._deadline is not None
 
     def wait_ended(self) -> None:
         """Wait until it is closed, or its time is over."""
@@ -117,6 +121,15 @@ class Sender:
             self._thread = thread
             _close_with_worker()
 
+    def _begin_anew(self) -> None:
+        """Begin anew once all who closed it are done, and its thread, too: a name that is looked up may hold that."""
+        if self._closing or self._runs or self._deadline is None:
+            return
+        self._deadline = None
+        self._outbox.reopen()
+        if self._outbox.statistics().waiting:  # it came when nobody was there any more
+            self._start()
+
     def _send_here(self) -> None:
         """Send what a late handler of the host's reports, in its thread; its limit is that of the end, begun before."""
         if self._deadline is None:
@@ -128,7 +141,9 @@ class Sender:
             while batch := self._outbox.wait(self._linger_s):
                 self._deliver(batch)
         finally:
-            self._runs = False
+            with self._lock:
+                self._runs = False
+                self._begin_anew()
 
     def _deliver(self, batch: list[OutgoingEvent]) -> None:
         delivery = Delivery(batch, self._backoff)
@@ -164,6 +179,7 @@ class Sender:
         self._thread = None
         self._runs = False
         self._deadline = None
+        self._closing = 0
 
 
 def warn_of(trouble: str, outbox: Outbox) -> None:
@@ -190,8 +206,7 @@ def _close_all() -> None:
     """Let all end at the same time, so that their limits do not add up."""
     senders = list(_living)
     for sender in senders:
-        if not sender.is_ending:
-            sender.end()
+        sender.end()
     for sender in senders:
         sender.wait_ended()
     _ended.set()
