@@ -118,6 +118,36 @@ def test_an_event_that_cannot_be_sent_after_our_own_end_is_counted_and_the_limit
     assert ended.stdout.splitlines()[:2] == ["0 3 0", "0 3 0"]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_call_to_the_gateway_while_the_interpreter_ends_raises_nothing(host: str) -> None:
+    ended = run_script(
+        f"""
+        def late():
+            print(obs.observed("/sql", {{}}, "d", gateway_url="http://{host}:9").op.success)
+        atexit.register(late)
+        """,
+        closed_url(),
+    )
+    assert (ended.returncode, ended.stdout.splitlines()[0], ended.stderr) == (0, "False", "")
+
+
+def test_ctrl_c_ends_a_call_to_the_gateway_at_once() -> None:
+    with socket_that_hangs() as hanging:
+        ended = run_script(
+            """
+            import signal, threading
+            threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+            began = time.monotonic()
+            try:
+                obs.observed("/sql", {}, "d", gateway_url=sys.argv[1])
+            except KeyboardInterrupt:
+                print(time.monotonic() - began < 5, obs.statistics().events)
+            """,
+            hanging,
+        )
+    assert (ended.returncode, ended.stdout.splitlines()[0]) == (0, "True 0")
+
+
 def test_an_event_that_is_made_after_a_close_is_sent_too(daemon: Served) -> None:
     ended = run_script(
         """

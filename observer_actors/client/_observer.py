@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from functools import partial
-from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 from observer_actors.client._advice import Advice, read_advice
 from observer_actors.client._delivery import Answer
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
     from observer_actors.client._observed import Observed
     from observer_actors.client._verdict import Verdict, VerdictReport
-
-T = TypeVar("T")
 
 
 class Observer(Recorder):
@@ -100,9 +97,10 @@ class Observer(Recorder):
         What it reports waits in the queue, so that the ``seq`` of its op is 0.
         """
         with IMPORTING:
-            from observer_actors.client._observed import called  # noqa: PLC0415 - httpx, for those who call a gateway
+            from observer_actors.client._blocking import to_end  # noqa: PLC0415 - for those who call a gateway
+            from observer_actors.client._observed import called  # noqa: PLC0415 - likewise: httpx
 
-        observed = _to_end(partial(called, endpoint, body, description, gateway_url=gateway_url))
+        observed = to_end(partial(called, endpoint, body, description, gateway_url=gateway_url))
         self._report_op(observed.op, run)
         return observed
 
@@ -112,9 +110,10 @@ class Observer(Recorder):
         :raises DiskFailed: the verdict is not on disk, which an auditor has to know.
         """
         with IMPORTING:
+            from observer_actors.client._blocking import to_end  # noqa: PLC0415 - as above
             from observer_actors.client._verdict import report_verdict  # noqa: PLC0415 - as above
 
-        return _to_end(partial(report_verdict, verdict, data_dir=data_dir, observer_url=self._url))
+        return to_end(partial(report_verdict, verdict, data_dir=data_dir, observer_url=self._url))
 
     def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Send what is there; say whether all of it is accepted or refused within the limit."""
@@ -138,15 +137,3 @@ def _send(url: str | None, content: bytes, seconds: float) -> Answer:
 
 def _ask(url: str | None, target: str, seconds: float) -> Advice | None:
     return read_advice(exchange(observer_base(url), "GET", target, seconds=seconds))
-
-
-def _to_end(call: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end, also where an event loop runs already: in a thread of its own."""
-    with IMPORTING:
-        import asyncio  # noqa: PLC0415 - as above
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - as above
-
-        import_module("anyio._backends._asyncio")  # anyio would, in that thread
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(lambda: asyncio.run(call())).result()

@@ -80,10 +80,10 @@ async def get(url: str, *, timeout_seconds: float, socket: str | None = None, to
 async def _exchange(
     url: str, content: bytes, *, method: str = "POST", follow_redirects: bool, socket: str | None, token: str
 ) -> Answer:
-    certificates = await _certificates()
     headers = {**_HEADERS, "Authorization": f"Bearer {token}"} if token else _HEADERS
     raw = _Chunks()
     with _translated(url), anyio.CancelScope() as reading:
+        certificates = await _certificates()
         async with (
             httpx.AsyncClient(
                 verify=certificates,
@@ -185,7 +185,7 @@ def _translated(url: str) -> Iterator[None]:
     """Turn what httpx raises into ours."""
     try:
         yield
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, RuntimeError) as error:  # the latter, while the interpreter ends: there is no thread
         why = _NOBODY.sub("cannot connect", str(error)) or type(error).__name__
         raise Unreachable(f"{shown(url)}: {why}", broke=isinstance(error, _BROKE)) from error
     except _NO_ADDRESS as error:
