@@ -110,6 +110,17 @@ async def test_a_broken_connection_is_tried_once_more_with_the_same_id(
     assert first.body == second.body
 
 
+async def test_no_proxy_of_the_environment_is_handed_the_token(
+    observer: HttpPeer, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", observer.url)
+    monkeypatch.setenv("ALL_PROXY", observer.url)
+    monkeypatch.setenv("OBSERVER_TOKEN", "tok_secret")
+    with pytest.raises(Unreachable):
+        await runtime(lambda: record_external_op({"endpoint": "a"}, observer_url="http://witness.invalid"))
+    assert observer.requests == []
+
+
 async def test_a_connection_that_breaks_again_is_an_error(observer: HttpPeer) -> None:
     observer.on("/event", Close())
     with pytest.raises(Unreachable, match="Server disconnected"):

@@ -106,7 +106,7 @@ async def _call(url: str, body: object, timeout_seconds: float) -> _Result:
     if isinstance(content, Exception):
         return _failed(f"the body is no JSON: {text(content)}")
     try:
-        answer = await post(url, content, timeout_seconds=timeout_seconds, follow_redirects=True)
+        answer = await post(url, content, timeout_seconds=timeout_seconds, as_fetch=True)
     except Unreachable as trouble:
         return _failed(str(trouble))
     return _judge(answer)

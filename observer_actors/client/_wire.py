@@ -47,7 +47,7 @@ async def post(
     *,
     timeout_seconds: float,
     tries: int = 1,
-    follow_redirects: bool = False,
+    as_fetch: bool = False,
     socket: str | None = None,
     token: str = "",
 ) -> Answer:
@@ -56,6 +56,8 @@ async def post(
     :param timeout_seconds: for all tries together, from the look-up of the name to the answer's last byte.
     :param socket: path of the Unix socket that takes it there.
     :param token: sent as a bearer token.
+    :param as_fetch: follow redirects, and go by a proxy of the environment. The daemon takes no part in either: a proxy
+        would be handed the token.
     :param tries: again, at once, when the connection broke; more than 1 only for what may arrive twice.
     :raises Unreachable: no answer within the limit, or one above `ANSWER_BYTES_MAX`.
     """
@@ -63,7 +65,7 @@ async def post(
         while True:
             tries -= 1
             try:
-                return await _exchange(url, content, follow_redirects=follow_redirects, socket=socket, token=token)
+                return await _exchange(url, content, as_fetch=as_fetch, socket=socket, token=token)
             except Unreachable as trouble:
                 if not (trouble.broke and tries):
                     raise
@@ -73,12 +75,12 @@ async def post(
 async def get(url: str, *, timeout_seconds: float, socket: str | None = None, token: str = "") -> Answer:
     """GET, and read the answer whatever its status; as `post`."""
     with anyio.move_on_after(timeout_seconds):
-        return await _exchange(url, b"", method="GET", follow_redirects=False, socket=socket, token=token)
+        return await _exchange(url, b"", method="GET", socket=socket, token=token)
     raise Unreachable(f"{shown(url)}: no answer within {timeout_seconds:g} s")
 
 
 async def _exchange(
-    url: str, content: bytes, *, method: str = "POST", follow_redirects: bool, socket: str | None, token: str
+    url: str, content: bytes, *, method: str = "POST", as_fetch: bool = False, socket: str | None, token: str
 ) -> Answer:
     headers = {**_HEADERS, "Authorization": f"Bearer {token}"} if token else _HEADERS
     raw = _Chunks()
@@ -88,8 +90,8 @@ async def _exchange(
             httpx.AsyncClient(
                 verify=certificates,
                 timeout=None,  # noqa: S113 - `post` limits the whole
-                trust_env=not _is_loopback(url),
-                follow_redirects=follow_redirects,
+                trust_env=as_fetch and not _is_loopback(url),
+                follow_redirects=as_fetch,
                 transport=httpx.AsyncHTTPTransport(uds=socket, verify=certificates) if socket else None,
             ) as client,
             client.stream(method, url, content=content, headers=headers) as response,
