@@ -417,6 +417,20 @@ def test_threads_hammer_and_each_event_arrives_once(daemon: Served, observer: Ob
     assert len({op.attrs["n"] for op in ops if isinstance(op.attrs, dict)}) == len(ops) == 3_200
 
 
+def test_that_a_token_may_not_ask_for_advice_is_told_once_with_the_scope_that_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = "oa_" + "x" * 40
+    (tmp_path / "tokens").write_text(f"agent ingest {token}\n")
+    monkeypatch.setenv("OBSERVER_TOKEN", token)
+    with served(tmp_path / "data", f'[auth]\ntokens_file = "{tmp_path}/tokens"\n') as daemon:
+        with Observer(daemon.url, advice_seconds=LONG_S) as observer:
+            assert [bool(observer.advice("a")) for _ in range(2)] == [False, False]
+        assert observer.statistics().advice_failed == 2
+    (said,) = [record.message for record in caplog.records if "advice_refused" in record.message]
+    assert "it takes the scope read" in said
+
+
 def test_over_a_unix_socket_and_with_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     token = "oa_" + "x" * 40
     (tmp_path / "tokens").write_text(f"agent ingest,read {token}\n")

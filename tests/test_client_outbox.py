@@ -446,6 +446,12 @@ def test_what_the_daemon_has_against_a_question_is_logged(caplog: pytest.LogCapt
     ]
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_that_a_token_gets_no_advice_is_logged(caplog: pytest.LogCaptureFixture, status: int) -> None:
+    assert read_advice(Answer(status, b"<html>")) is None
+    assert f"about='answered {status}' hint='advice takes a token with the scope read: " in caplog.text
+
+
 def test_advice_is_read_and_anything_else_is_none() -> None:
     body = {
         "advice_id": "a1",

@@ -22,7 +22,10 @@ INPUT_CHARS_MAX: Final = 2_000
 """Of an input, in a URL: enough to match words by."""
 LIMIT_MAX: Final = 3
 """Entries that the daemon gives at most."""
-_OK, _BAD_REQUEST = 200, 400
+_OK: Final = 200
+_REFUSED: Final = frozenset({400, 401, 403, 404})
+"""Asking again changes nothing."""
+_HINT: Final = "advice takes a token with the scope read: a token for reporting has none"
 PAUSE_S_MIN: Final = 1.0
 PAUSE_S_MAX: Final = 30.0
 
@@ -101,9 +104,10 @@ def ask(
 
 def read_advice(answer: Answer) -> Advice | None:
     """Read the answer; None when it is none. What the daemon has against the question is logged, once."""
-    if answer.status == _BAD_REQUEST:
+    if answer.status in _REFUSED:
         problem = read_problem(answer.body)
-        warn_once("advice_refused", f"{problem.field} {problem.error}".strip(), problem.hint)
+        said = f"{problem.field} {problem.error}".strip()
+        warn_once("advice_refused", said or f"answered {answer.status}", problem.hint or _HINT)
     if answer.status != _OK:
         return None
     try:
