@@ -232,6 +232,21 @@ async def test_the_end_of_an_asyncio_loop_that_cancels_all_tasks_sends_what_is_l
     assert [event["endpoint"] for event in events(peer)] == ["a"]
 
 
+async def test_large_events_do_not_wait_for_others(runtime: Runtime, peer: HttpPeer) -> None:
+    async def agent() -> ObserverStatistics:
+        async with AsyncObserver(peer.url, linger_seconds=60) as observer:
+            await anyio.sleep(0.1)
+            for _ in range(120):
+                with observer.operation("a", input_summary="x" * 10_000):
+                    pass
+            with anyio.fail_after(LONG_S):
+                while not observer.statistics().accepted:  # noqa: ASYNC110 - another task counts
+                    await anyio.sleep(0.01)
+            return observer.statistics()
+
+    assert (await runtime(agent)).accepted > 0
+
+
 async def test_several_tasks_may_be_within_at_once_and_it_ends_with_the_last(runtime: Runtime, peer: HttpPeer) -> None:
     async def agent() -> AsyncObserver:
         observer = AsyncObserver(peer.url, linger_seconds=0.01, close_seconds=LONG_S)

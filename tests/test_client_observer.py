@@ -9,6 +9,7 @@ import inspect
 import logging
 import math
 import signal
+import socket
 import sys
 import threading
 import time
@@ -845,6 +846,39 @@ async def test_an_answer_that_is_no_advice_is_none(reply: Reply) -> None:
 
 
 # ---------------------------------------------------------------------------------------- gateway and verdicts
+
+
+def test_all_addresses_of_a_name_have_one_limit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        waiting = [socket.socket() for _ in range(4)]  # no more of them fit: the next is not let in
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", port))
+        entry = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_given, **_named: [entry] * 6)
+        observer = Observer(f"http://witness.test:{port}", advice_seconds=0.2)
+        began = time.monotonic()
+        assert not observer.advice("a")
+        assert 0.1 < time.monotonic() - began < 0.9, "seconds, of 1.2"
+        for one in waiting:
+            one.close()
+
+
+def test_the_next_address_of_a_name_is_tried(daemon: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def entry(port: int) -> tuple[Any, ...]:
+        return socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)
+
+    observer = Observer("http://witness.test:1", close_seconds=0.1)
+    found = [entry(9), entry(daemon.port)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_given, **_named: found)
+    with observer.operation("a"):
+        pass
+    while "is not a name of this daemon" not in observer.statistics().last_trouble:
+        assert not observer.flush(0.1)
+    observer.close()
 
 
 async def test_a_call_to_the_gateway_is_observed_in_any_thread_also_within_a_loop() -> None:

@@ -279,6 +279,18 @@ def test_at_all_times_the_counts_add_up(steps: list[str], events_max: int) -> No
         assert in_hand <= counts.waiting <= events_max + in_hand
 
 
+def test_waiting_ends_with_a_batch_of_characters_too() -> None:
+    outbox = Outbox(10_000)
+    taken: list[int] = []
+    thread = threading.Thread(target=lambda: taken.append(len(outbox.wait(60))))
+    thread.start()
+    for _ in range(120):
+        outbox.put(event(output_summary="x" * 10_000))
+    thread.join(10)
+    assert len(taken) == 1
+    outbox.hurry(close=True)
+
+
 def test_ids_are_unique_over_threads_and_short_enough() -> None:
     found: list[str] = []
     threads = [threading.Thread(target=lambda: found.extend(new_id() for _ in range(2_000))) for _ in range(4)]

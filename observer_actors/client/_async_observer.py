@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 from collections.abc import Awaitable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
@@ -40,11 +41,14 @@ class AsyncObserver(Recorder):
         self._warnings = NowAndThen()
         self._entries = 0
         self._has_task = False
+        self._lingers = False
         self._in_hand: Delivery | None = None
 
     def _queued(self) -> None:
         if not self._entries:
             warn_once("observer_not_entered", "AsyncObserver", "it sends within `async with` alone")
+        elif self._lingers and self._outbox.has_batch() and threading.get_ident() == self._thread:
+            self._hurried.set()  # from another thread it may not be
 
     async def __aenter__(self) -> Self:
         while self._has_task and self._scope.cancel_called:  # noqa: ASYNC110 - its time is over: some milliseconds
@@ -145,6 +149,7 @@ class AsyncObserver(Recorder):
         """Make sure that a task sends what there is: until then, or, if that is for ever, while anybody is within."""
         if not self._has_task:
             self._has_task = True
+            self._thread = threading.get_ident()
             self._hurried = anyio.Event()
             self._scope = anyio.CancelScope()
             self._task = _task_of_its_own(attempted(self._send_all()))
@@ -154,7 +159,9 @@ class AsyncObserver(Recorder):
         try:
             with self._scope:
                 while self._entries:
+                    self._lingers = True
                     await self._pause(self._linger_s)
+                    self._lingers = False
                     await self._send_rest()
                 await self._send_rest()
         finally:

@@ -109,7 +109,11 @@ class Outbox:
                 self._chars -= queue.popleft()[1]
                 counts["dropped"] += 1
                 counts["waiting"] -= 1
-            if len(queue) == 1 or len(queue) == BATCH_EVENTS_MAX:
+            if (
+                len(queue) == 1
+                or len(queue) == BATCH_EVENTS_MAX
+                or self._chars - chars < BATCH_CHARS_MAX <= self._chars
+            ):
                 self._changed.notify_all()
 
     def take(self) -> list[OutgoingEvent]:
@@ -162,6 +166,10 @@ class Outbox:
         """Say whether the first so many events are settled."""
         return self._settled() >= events
 
+    def has_batch(self) -> bool:
+        """Say whether there is as much as goes out at once."""
+        return len(self._queue) >= BATCH_EVENTS_MAX or self._chars >= BATCH_CHARS_MAX
+
     def statistics(self) -> ObserverStatistics:
         """Give the counts as they are now."""
         with self._changed:
@@ -171,7 +179,7 @@ class Outbox:
         return self._counts["events"] - self._counts["waiting"]
 
     def _is_due(self) -> bool:
-        return self._hurried or self._closed or len(self._queue) >= BATCH_EVENTS_MAX
+        return self._hurried or self._closed or self.has_batch()
 
     def _take(self) -> list[OutgoingEvent]:
         batch: list[OutgoingEvent] = []

@@ -101,14 +101,29 @@ def _connected(where: Address, parts: SplitResult, deadline: float) -> Iterator[
         return
     if parts.scheme not in _PORTS or not parts.hostname:
         raise ValueError("no http:// or https:// address")
-    address = (parts.hostname, parts.port or _PORTS[parts.scheme])
-    with socket.create_connection(address, timeout=_left(deadline)) as plain:
+    with _opened(parts.hostname, parts.port or _PORTS[parts.scheme], deadline) as plain:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if parts.scheme == "http":
             yield plain
             return
         with _certificates().wrap_socket(plain, server_hostname=parts.hostname) as encrypted:
             yield encrypted
+
+
+def _opened(host: str, port: int, deadline: float) -> socket.socket:
+    """Connect to the first address of a name that lets us: `socket.create_connection` gives each all of the time."""
+    refused: OSError | None = None
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(_left(deadline))
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            refused = refused or error
+        else:
+            return connection
+    raise refused or OSError("the name has no address")
 
 
 @functools.cache
