@@ -225,6 +225,18 @@ def test_a_run_is_that_of_the_block_around_it(daemon: Served, observer: Observer
     assert len(made) == 32
 
 
+def test_a_run_that_is_given_by_name_counts_and_else_that_among_the_attributes(
+    daemon: Served, observer: Observer
+) -> None:
+    attrs = {"run": "B", "advice_id": "b"}
+    with observer.run("around"):
+        with observer.operation("a", run="A", advice_id="a", attrs=attrs):
+            pass
+        with observer.operation("a", attrs=attrs) as op:
+            assert (op.run, op.advice_id) == ("B", "b")
+    assert [op["attrs"] for op in reported(daemon, observer, 2)] == [{"run": "A", "advice_id": "a"}, attrs]
+
+
 def test_functions_and_coroutine_functions_are_decorated(daemon: Served, observer: Observer) -> None:
     @observer.observed_as("double", input_summary=lambda number: f"double {number}", output_summary=str)
     def double(number: int) -> int:

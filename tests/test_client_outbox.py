@@ -6,7 +6,7 @@ import json
 import random
 import threading
 import tracemalloc
-from collections import deque
+from collections import UserDict, UserList, deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observer_actors.client import Advice, AdviceEntry
+from observer_actors.client import Advice, AdviceEntry, _ledger
 from observer_actors.client._advice import INPUT_CHARS_MAX, Patience, ask, read_advice
 from observer_actors.client._beginning import beginning
 from observer_actors.client._delivery import BACKOFF_S_MAX, BACKOFF_S_MIN, Answer, Backoff, Delivery
@@ -61,6 +61,7 @@ class Hostile:
         (None, ""),
         (3, "3"),
         ({"q": [1, None, True]}, '{"q":[1,null,true]}'),
+        (memoryview(b"a view"), "a view"),
         (b"by\xfftes", "by�tes"),
         (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02T00:00:00Z"),
         (complex(1, 2), "(1+2j)"),
@@ -121,6 +122,9 @@ HUGE: Final[dict[str, Callable[[], object]]] = {
     "deque": lambda: deque(range(1_000_000)),
     "dataclass": lambda: Rows(Rows(list(range(1_000_000)))),
     "struct": lambda: {"found": Found(("x",) * 1_000_000)},
+    "user dict": lambda: UserDict(dict.fromkeys(range(1_000_000), "x")),
+    "user list": lambda: UserList(range(1_000_000)),
+    "view of bytes": lambda: memoryview(b"x" * 30_000_000),
     "bytes": lambda: "客".encode() * 10_000_000,
     "text": lambda: "客" * 10_000_000,
     "within": lambda: [["x" * 30_000_000], {"y" * 30_000_000: 1}],
@@ -140,7 +144,7 @@ def test_of_a_huge_value_no_more_is_looked_at_than_is_shown(kind: str) -> None:
     assert most < 1_000_000, "bytes, of thirty million"
     assert TEXT_CHARS_MAX - len("x" * 100) < len(said) <= TEXT_CHARS_MAX, "cut between two words"
     assert said.endswith("…")
-    if not isinstance(value, set | deque | type({}.values()) | Exception):
+    if not isinstance(value, set | deque | type({}.values()) | Exception | UserDict | UserList | memoryview):
         assert said[:200] == (said if isinstance(value, str) else _whole(value))[:200]
 
 
@@ -459,7 +463,10 @@ def test_what_the_daemon_has_against_a_question_is_logged(caplog: pytest.LogCapt
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_that_a_token_gets_no_advice_is_logged(caplog: pytest.LogCaptureFixture, status: int) -> None:
+def test_that_a_token_gets_no_advice_is_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(_ledger, "_SAID", set())
     assert read_advice(Answer(status, b"<html>")) is None
     assert f"about='answered {status}' hint='advice takes a token with the scope read: " in caplog.text
 

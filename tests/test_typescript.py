@@ -64,11 +64,14 @@ await observer.operation("sql:run", { input: { q: 1 }, run: "r1", role: "clerk" 
   op.attrs.rows = 3;
 });
 try {
-  await observer.operation("sql:run", { run: "r1" }, () => { throw new RangeError("mine"); });
+  await observer.operation("sql:run", { run: "r1", attrs: { run: "r2" } }, () => { throw new RangeError("mine"); });
 } catch (error) {
   if (!(error instanceof RangeError)) throw error;
 }
-await observer.operation("sql:run", {}, (op) => { op.error = { code: 7 }; op.attrs.odd = 12n as any; });
+await observer.operation("sql:run", { attrs: { run: "r2" } }, (op) => {
+  op.error = { code: 7 };
+  op.attrs.odd = 12n as any;
+});
 const sent = await observer.close(10_000);
 console.log(JSON.stringify({ sent, counts: observer.counts, advice }));
 """
@@ -86,6 +89,7 @@ def test_it_reports_and_asks(runner: str, tmp_path: Path) -> None:
     assert (good["role"], good["source"]) == ("clerk", "bot")
     assert good["attrs"] == {"run": "r1", "advice_id": said["advice"]["adviceId"], "rows": 3}
     assert (thrown["success"], thrown["error"]) == (False, "RangeError: mine")
+    assert (thrown["attrs"]["run"], failed["attrs"]["run"]) == ("r1", "r2"), "what is given by name counts"
     assert (failed["error"], failed["attrs"]["odd"]) == ('{"code":7}', "<bigint>")
 
 

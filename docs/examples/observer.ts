@@ -160,6 +160,7 @@ export class Observer {
     tookMs: number,
   ): void {
     const failure = thrown ?? (op.error === undefined ? undefined : { error: op.error });
+    const byName = { ...(about.run && { run: about.run }), ...(about.adviceId && { advice_id: about.adviceId }) };
     const id = `${this.ids}-${this.counts.events + 1}`;
     const event = {
       id,
@@ -172,7 +173,7 @@ export class Observer {
       output_summary: op.output === undefined ? undefined : text(op.output),
       error: failure && text(failure.error),
       role: about.role === undefined ? undefined : text(about.role),
-      attrs: scalars({ run: about.run, advice_id: adviceId, ...op.attrs }),
+      attrs: scalars({ advice_id: adviceId, ...op.attrs, ...byName }),
     };
     const line = JSON.stringify(event);
     this.queue.push({ id, line });

@@ -6,7 +6,7 @@ is taken as it is: a look takes a third of the time of a copy.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import UserDict, UserList, deque
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from itertools import islice
 from types import MappingProxyType, NoneType
@@ -23,9 +23,10 @@ _TOGETHER: Final = 32
 """Items of a list that are taken together, if they are that small."""
 _CUT: Final = "…"
 _ATOMS: Final = frozenset({int, float, bool, NoneType})
-_TEXTS: Final = (str, bytes, bytearray)
-_MAPPINGS: Final = (dict, MappingProxyType)
-_MANY: Final = (list, tuple, set, frozenset, deque, KeysView, ValuesView, ItemsView)
+_BYTES: Final = (bytes, bytearray, memoryview)
+_TEXTS: Final = (str, *_BYTES)
+_MAPPINGS: Final = (dict, MappingProxyType, UserDict)
+_MANY: Final = (list, tuple, set, frozenset, deque, UserList, KeysView, ValuesView, ItemsView)
 
 
 def beginning(value: object, chars: int) -> object:
@@ -103,7 +104,7 @@ class _Copy:
             head = value[: max(0, self._room) + 1]
             self._room -= len(head) + 1
             return head
-        if isinstance(value, bytes | bytearray):
+        if isinstance(value, _BYTES):
             some = value[: 4 * (max(0, self._room) + 1)]  # of a character there are four at most
             self._room -= len(some) // 4 + 1
             return some

@@ -74,7 +74,8 @@ class Recorder:
         :param input_summary: what goes in: a text, or what is shown as JSON; 10,000 characters are kept.
         :param run: of which it is a step; by default that of the `run` block around it.
         :param advice_id: the advice that it follows; by default what was advised on its endpoint, in its run.
-        :param attrs: 32 scalars at most; what is none is made a text.
+        :param attrs: 32 scalars at most; what is none is made a text. A ``run`` or an ``advice_id`` among them counts
+            as if it were given by name, unless one is.
         """
         operation = Operation(self, endpoint, input_summary, source)
         operation.run = run
@@ -167,7 +168,9 @@ class Recorder:
         """See to it that somebody sends it."""
 
     def _place(self, operation: Operation) -> None:
-        operation.run = operation.run or CURRENT_RUN.get()
+        attrs: dict[str, Any] = operation.attrs
+        operation.run = operation.run or attrs.get("run") or CURRENT_RUN.get()
+        operation.advice_id = operation.advice_id or attrs.get("advice_id", "")
         if not operation.advice_id:
             operation.advice_id = self._advised.advice_id(text(operation.run), text(operation.endpoint))
 

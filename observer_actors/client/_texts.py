@@ -63,12 +63,14 @@ def scalar(value: object) -> Scalar:
 
 
 def scalars(attributes: Mapping[str, object], known: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Give the first `ATTRS_MAX` attributes, the known ones first."""
+    """Give the first `ATTRS_MAX` attributes: the known ones first, which no other of that name replaces."""
     found: dict[str, Scalar] = dict(known)
     for name, value in attributes.items():
         if len(found) >= ATTRS_MAX:
             break
-        found[text(name)[:ATTR_NAME_CHARS_MAX]] = scalar(value)
+        shown_name = text(name)[:ATTR_NAME_CHARS_MAX]
+        if shown_name not in known:
+            found[shown_name] = scalar(value)
     return found
 
 
@@ -114,7 +116,7 @@ def _beginning_of_str(value: object) -> str:
 def _json(value: object) -> str:
     if isinstance(value, str):
         return str(value)
-    if isinstance(value, bytes | bytearray):
+    if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).decode("utf-8", "replace")
     said = _encoder.encode(value)
     return str(msgspec.json.decode(said)) if said.startswith(b'"') else said.decode()
