@@ -36,6 +36,7 @@ from observer_actors.playbook import (
 from observer_actors.playbook import fold as fold_module
 from observer_actors.playbook import ledger as ledger_module
 from observer_actors.playbook import runs as runs_module
+from observer_actors.playbook.decisions import stricter
 from observer_actors.playbook.evidence import FAILURES_MAX, FEATURES_MAX, VALUES_MAX
 from observer_actors.playbook.inputs import features, is_attribute, kind_of, shown_name
 from observer_actors.playbook.markdown import code_span
@@ -362,6 +363,42 @@ def test_a_failure_is_quoted_in_the_words_of_few_of_its_tellers_never() -> None:
     entry = only(fold(numbered(ops), corroboration=BOTH), Kind.AVOID)
     assert entry.about == "permission denied for user <any> on the orders table"
     assert entry.text.startswith(f"`sql:run` fails with “{entry.about}” (")
+
+
+@pytest.mark.parametrize("is_older", [True, False])
+@pytest.mark.parametrize("decision", [Action.WITHHOLD, Action.RETIRE, Action.PIN, Action.NOTE, None])
+def test_what_was_decided_of_either_holds_for_the_entry_that_two_become(
+    decision: Action | None, *, is_older: bool
+) -> None:
+    def bad(name: str, error: str, runs: range) -> list[Op]:
+        return [call("pay", given='{"currency":1}', error=error, run=f"{name}{n}") for n in runs]
+
+    older, other = "connection timed out waiting for the shard lock", "request timeout: replica did not answer"
+    good = [call("pay", given='{"currency":"EUR"}', run=f"g{n}") for n in range(12)]
+    ops = numbered([*good, *bad("b", older, range(2)), *bad("c", other, range(8))])
+    playbook = fold(ops)
+    key = entry_id(Kind.AVOID, "pay", older if is_older else other)
+    later = helped(key, 12, with_it=False, without=True)  # the trial says that it does harm
+    if decision is not None:
+        later = [decided(Decision(action=decision, entry=key, note="wrong"))]
+    fold(numbered([*later, *bad("b", older, range(2, 4))], 100), playbook)
+    entry = only(playbook, Kind.AVOID, "pay")
+    assert entry.also == (entry_id(Kind.AVOID, "pay", other),)
+    expected = {Action.WITHHOLD: Mark.WITHHELD, Action.RETIRE: Mark.RETIRED, Action.PIN: Mark.PINNED}
+    assert entry.mark is expected.get(decision, Mark.NONE)  # type: ignore[arg-type]
+    assert [note.text for note in entry.notes] == ["wrong"] * (decision is not None)
+    harm = (State.WITHHELD, "it does harm") if decision is None else (State.CANDIDATE, "")
+    assert (entry.state, entry.reason) == harm
+    assert entry.available is (decision in (Action.PIN, Action.NOTE))
+    fold(numbered(bad("b", older, range(4, 6)), 1_000), playbook)
+    assert only(playbook, Kind.AVOID, "pay").state is entry.state  # its evidence has not grown by half
+    assert fresh(playbook).rows() == playbook.rows()
+
+
+def test_of_two_marks_the_stricter_stays() -> None:
+    assert stricter(Mark.PINNED, Mark.WITHHELD) is stricter(Mark.WITHHELD, Mark.PINNED) is Mark.WITHHELD
+    assert stricter(Mark.RETIRED, Mark.WITHHELD) is Mark.RETIRED
+    assert stricter(Mark.NONE, Mark.PINNED) is Mark.PINNED
 
 
 def test_what_leads_from_a_failure_to_success_is_a_recipe() -> None:

@@ -119,3 +119,8 @@ def marked(mark: Mark, action: Action) -> Mark:
         Action.RETIRE: Mark.RETIRED,
         Action.RELEASE: Mark.NONE,
     }.get(action, mark)
+
+
+def stricter(mark: Mark, other: Mark) -> Mark:
+    """Give which of two marks keeps more back: where two entries become one, what was forbidden of either stays so."""
+    return max(mark, other, key=tuple(Mark).index)

@@ -79,7 +79,7 @@ class Noted(msgspec.Struct, frozen=True):
 
 
 class Merged(msgspec.Struct, frozen=True):
-    """Another entry said the same, and has become part of this one."""
+    """Another entry said the same, and has become part of this one, with its notes."""
 
     id: str
     seq: int
@@ -134,8 +134,9 @@ def apply(entries: MutableMapping[str, Entry], delta: Delta) -> None:
             notes = (*entries[key].notes, note)[-NOTES_KEPT:]
             entries[key] = msgspec.structs.replace(entries[key], notes=notes)
         case Merged(key, seq, other):
-            also = (*entries[key].also, other, *entries.pop(other).also)
-            entries[key] = entries[key].changed(seq, "merged", also=also)
+            entry, gone = entries[key], entries.pop(other)
+            notes = tuple(sorted((*entry.notes, *gone.notes), key=lambda note: note.seq))[-NOTES_KEPT:]
+            entries[key] = entry.changed(seq, "merged", also=(*entry.also, other, *gone.also), notes=notes)
         case Suspended(key, seq, on):
             entries[key] = entries[key].changed(seq, "suspended" if on else "resumed", suspended=on)
 

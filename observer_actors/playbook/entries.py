@@ -48,7 +48,7 @@ State = EntryState
 
 
 class Mark(StrEnum):
-    """What a person has decided of an entry: it goes before the state."""
+    """What a person has decided of an entry: it goes before the state. The strictest stands last."""
 
     NONE = ""
     PINNED = "pinned"

@@ -13,7 +13,7 @@ import msgspec
 
 from observer_actors.event import OWN_SOURCE
 from observer_actors.op import Op
-from observer_actors.playbook.decisions import Action, Decision, marked
+from observer_actors.playbook.decisions import Action, Decision, marked, stricter
 from observer_actors.playbook.deltas import (
     Created,
     Delta,
@@ -33,7 +33,7 @@ from observer_actors.playbook.drawing import Draft
 from observer_actors.playbook.entries import Entry, EntryNote, Mark, State
 from observer_actors.playbook.keeping import Kept, Section
 from observer_actors.playbook.lift import Trial
-from observer_actors.playbook.states import Standing, judged
+from observer_actors.playbook.states import Standing, joined, judged
 from observer_actors.playbook.trial import ADVICE_ID, Trials, run_name
 
 ENTRIES_MAX: Final = 10_000
@@ -104,12 +104,20 @@ class Ledger:
             self._judge(known.id)
 
     def merge(self, key: str, other: str) -> None:
-        """Make an entry part of another that says the same."""
-        if key not in self.entries or other not in self.entries:
+        """Make an entry part of another that says the same: what holds back either holds back both."""
+        entry, gone = self.entries.get(key), self.entries.get(other)
+        if entry is None or gone is None:
             return
-        self._leave(self.entries[other])
+        before, others = self.standings.get(key, Standing()), self.standings.get(other, Standing())
+        self._leave(gone)
         self._do(Merged(key, self._seq, other))
         self._merged.update(dict.fromkeys(self.entries[key].also, key))
+        mark = stricter(entry.mark, gone.mark)
+        if mark is not entry.mark:
+            self._do(Marked(key, self._seq, mark))
+        after = joined(before, others, _evidence_of(entry) + _evidence_of(gone))
+        if after is not before:
+            self._stand(key, before, after)
 
     def forget(self, key: str) -> None:
         """Forget an entry with its evidence."""
@@ -274,7 +282,7 @@ class Ledger:
         """See where an entry stands now."""
         entry = self.entries[key]
         before = self.standings.get(key, Standing())
-        after = judged(before, entry.trial, entry.succeeded + entry.failed)
+        after = judged(before, entry.trial, _evidence_of(entry))
         if after is not before:
             self._stand(key, before, after)
 
@@ -285,7 +293,8 @@ class Ledger:
             self.trials.restart(key, self._seq)
             self._touch(Section.TRIAL_ENTRY, key)
             self._do(Tried(key, self.trials.trial(key)))
-        self._do(Moved(key, self._seq, after.state, after.reason))
+        if (after.state, after.reason) != (before.state, before.reason):
+            self._do(Moved(key, self._seq, after.state, after.reason))
 
     # ----------------------------------------------------------------------------------------------- decisions
 
@@ -333,6 +342,11 @@ class Ledger:
 def _is_alone(entry: Entry) -> bool:
     is_used = entry.trial.exposed.total or entry.trial.control.total or entry.state is not State.CANDIDATE
     return len(entry.sources) == 1 and not entry.corroborated and not is_used and not entry.mark and not entry.notes
+
+
+def _evidence_of(entry: Entry) -> int:
+    """Give how many ops, tries or runs speak for an entry, either way."""
+    return entry.succeeded + entry.failed
 
 
 def _named(op: Op) -> tuple[str, str]:

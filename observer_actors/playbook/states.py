@@ -44,6 +44,8 @@ TRIES_MAX: Final = 3
 CANDIDATE_SHARE: Final = 0.5
 """The control's share while an entry is a candidate: even arms tell the most."""
 
+_HELD_BACK: Final = (State.WITHHELD, State.RETIRED)
+
 
 class Standing(msgspec.Struct, frozen=True):
     """Where the trial of an entry has led, and why."""
@@ -80,6 +82,17 @@ def judged(standing: Standing, trial: Trial, evidence: int) -> Standing:
     if standing.state is State.ACTIVE and low < SLACK:
         return Standing(State.CANDIDATE, "it may no longer help", standing.tries)
     return standing
+
+
+def joined(standing: Standing, other: Standing, evidence: int) -> Standing:
+    """Say where an entry stands that another one has become part of; the same object when nothing changes.
+
+    :param evidence: of both together. It is to grow by half from there before what is withheld is tried again.
+    """
+    strictest = max(standing, other, key=lambda one: _HELD_BACK.index(one.state) if one.state in _HELD_BACK else -1)
+    if strictest.state not in _HELD_BACK:
+        return standing
+    return msgspec.structs.replace(strictest, evidence_then=evidence)
 
 
 def share_of(entry: Entry, active_share: float) -> float:
