@@ -136,6 +136,14 @@ def test_a_report_counts_from_the_endpoint_that_was_asked_about() -> None:
     assert after(exposure("a1", "e"), elsewhere).trial("e").exposed == Arm(1, 0)
 
 
+def test_a_success_whose_own_output_says_otherwise_is_a_failure() -> None:
+    doubtful = msgspec.structs.replace(op(advice_id="a1"), output_summary="Error: no such row")
+    trials = after(exposure("a1", "e", run="r"), doubtful)
+    assert trials.trial("e").exposed == Arm(0, 1)
+    trials.add(verdict(success=True, run="r"))
+    assert trials.trial("e").exposed == Arm(1, 0)
+
+
 def test_a_run_without_an_outcome_is_lost_until_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WAITING_MAX", 3)
     silent = [exposure(f"s{n}", "e", run=f"s{n}") for n in range(9)]

@@ -9,10 +9,11 @@ The rules:
   the agent has its answer. `Trials` is a fold over the journal: clock and chance have no part in it.
 * The outcome of a run is its verdict: an op of source ``auditor`` that names the run, or an advice id of it. Where
   there is none it is, for each entry, the last report: an op with an advice id for whose answer the entry was drawn, at
-  the endpoint that the advice was asked for, of the source that the request named, if it named one. An op without an
-  advice id reports on all advice that its run has asked for in its source's name. Nobody says how another one's run
-  went: of the sources that report, the run is that one's which asked first, and who has only asked owns nothing. What
-  comes later corrects what was counted: a verdict counts instead of a report, a second verdict instead of the first.
+  the endpoint that the advice was asked for, of the source that the request named, if it named one. A success whose own
+  output says otherwise (`doubt.suspicion`) is a failure. An op without an advice id reports on all advice that its run
+  has asked for in its source's name. Nobody says how another one's run went: of the sources that report, the run is
+  that one's which asked first, and who has only asked owns nothing. What comes later corrects what was counted: a
+  verdict counts instead of a report, a second verdict instead of the first.
 * A run without an outcome is *lost* once `WAITING_MAX` further runs have been drawn for the entry: it counts as failed
   until an outcome comes, in either arm alike. Else advice that makes agents hang would never show it. But only a run
   that an op has named since: one that has only asked may never have begun, and the permission to ask is not yet the
@@ -33,7 +34,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
-from observer_actors.doubt import run_of
+from observer_actors.doubt import run_of, suspicion
 from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op, Scalar
@@ -191,7 +192,7 @@ class Trials(msgspec.Struct):
             return Changed()
         drawn = dict.fromkeys(entry for one in reported for entry in one.entries if entry in run.draws)
         for entry in drawn:
-            run.draws[entry].reported = op.success
+            run.draws[entry].reported = op.success and suspicion(op) is None
         return Changed(self._settle(run, drawn))
 
     def drawn(self, run: str, entry: str) -> bool | None:
