@@ -735,6 +735,19 @@ def test_the_uses_of_a_source_are_taken_back_with_it() -> None:
     assert anew.passed_over == 24  # so that it takes the old one's place
 
 
+def test_an_entry_that_comes_later_than_its_uses_stands_where_they_have_led() -> None:
+    """As when what had shown it first is revoked: the journal holds its uses before what shows it still."""
+    first = [call("pay", error="boom went the cache", run=f"r{n}", source="bot") for n in range(4)]
+    [key] = fold(numbered(first)).entries
+    uses = helped(key, 12, with_it=False, without=True)
+    later = [call("pay", error="boom went the cache", run=f"s{n}") for n in range(2)]
+    ops = numbered([*first, *uses, revoked(Of.SOURCE, "bot"), *later])
+    anew = fold(ops, Playbook(ALONE, [Revocation(of=Of.SOURCE, name="bot", seq=ops[-3].seq)]))
+    entry = anew.entries[key]
+    assert (entry.state, entry.reason, entry.available) == (State.WITHHELD, "it does harm", False)
+    assert entry.trial.exposed.total == 12
+
+
 def test_a_revocation_since_a_time_goes_by_when_the_witness_recorded() -> None:
     ops = numbered([call(run=f"r{n}") for n in range(10)])
     [order] = numbered([revoked(Of.SOURCE, "mcp", ops[6].recorded_at)], 11)

@@ -183,12 +183,18 @@ class Ledger:
             self.left_out += 1
             return
         fields = {name: getattr(evidence, name) for name in evidence.__struct_fields__}
-        mark = self.marks.pop(draft.id, Mark.NONE)
         entry = Entry(
-            id=draft.id, kind=draft.kind, endpoint=draft.endpoint, mark=mark, suspended=self.suspends, **fields
+            id=draft.id,
+            kind=draft.kind,
+            endpoint=draft.endpoint,
+            mark=self.marks.pop(draft.id, Mark.NONE),
+            suspended=self.suspends,
+            trial=self.trials.trial(draft.id),
+            **fields,
         )
         self._by_endpoint.setdefault(entry.endpoint, {})[entry.id] = None
         self._do(Created(entry, self._seq))
+        self._judge(entry.id)  # without what was revoked it may come later than its uses
 
     def _make_room(self) -> bool:
         """Forget an entry that one source alone speaks for: of the source that has most of them, the oldest.
