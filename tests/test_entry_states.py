@@ -92,6 +92,24 @@ def test_where_several_sources_use_an_entry_none_alone_decides() -> None:
     assert judged(CANDIDATE, Trial(total.exposed, total.control, by_source=by_source), 1) is CANDIDATE
 
 
+def test_a_source_that_has_hardly_used_an_entry_keeps_nothing_harmful_handed_out() -> None:
+    def of(*sides: Sides) -> Trial:
+        by_source = dict(zip(("mcp", "bot"), sides, strict=True))
+        total = sum(sides, Sides())
+        return Trial(total.exposed, total.control, by_source=by_source, recent=by_source)
+
+    harm = Sides(Arm(1_500, 3_500), Arm(4_000, 1_000))
+    for one in (Sides(exposed=Arm(1, 0)), Sides(Arm(19, 0), Arm(900, 1))):
+        assert judged(CANDIDATE, of(harm, one), 1).reason == "it does harm"
+        assert judged(ACTIVE, of(harm, one), 1).reason == "it does harm"
+    assert judged(CANDIDATE, of(harm, Sides(Arm(20, 0), Arm(19, 1))), 1) is CANDIDATE
+    useless = Sides(USELESS.exposed, USELESS.control)
+    assert judged(CANDIDATE, of(useless, Sides(Arm(10, 0), Arm(9, 1))), 1).state is State.WITHHELD
+    assert judged(CANDIDATE, of(useless, Sides(Arm(20, 5), Arm(20, 5))), 1) is CANDIDATE
+    good = Sides(Arm(90, 0), Arm(0, 90))
+    assert judged(CANDIDATE, of(good, Sides(exposed=Arm(1, 0))), 1) is CANDIDATE  # nobody else says that it helps
+
+
 def test_half_of_a_candidates_runs_are_control_and_of_an_active_or_pinned_ones_as_many_as_is_set() -> None:
     entry = Entry(id="e", kind=Kind.DO, endpoint="sql:run", about="", text="")
     assert share_of(entry, 0.1) == 0.5

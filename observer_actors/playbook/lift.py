@@ -32,6 +32,9 @@ UNKNOWN: Final = "unknown"
 """Stands for the source of runs of which it is not known."""
 LOG_BETA_HALVES: Final = 2 * lgamma(0.5)
 """The logarithm of the Beta function at (1/2, 1/2), Jeffreys' prior: it costs least where chances are near 0 or 1."""
+SEEN_MIN: Final = 20
+"""Runs in each arm from which on a source can say that an entry does no harm: of 20 points of it two such arms show the
+sign six times of seven."""
 TOLERANCE: Final = 1e-6
 """In units of log-likelihood; an end that is off by this is off outwards."""
 STEP_MAX: Final = 2.0
@@ -100,7 +103,8 @@ def none_alone(by_source: Mapping[str, Sides], sign: int) -> bool:
     """Say whether the difference of the rates has this sign also without the runs of any one source.
 
     Where there is only one it is its word that counts: nobody else has seen anything. Runs of which nobody knows whose
-    they are (`UNKNOWN`) are nobody's word.
+    they are (`UNKNOWN`) are nobody's word. Of harm those have seen nothing, either, that have fewer than `SEEN_MIN`
+    runs in an arm: or one run would keep what does harm to all others handed out for good.
 
     :param sign: 1: the exposed do better; -1: worse.
     """
@@ -108,7 +112,9 @@ def none_alone(by_source: Mapping[str, Sides], sign: int) -> bool:
     if len(sources) < 2:  # noqa: PLR2004 - one
         return True
     for left_out in sources:
-        rest = in_all({source: sides for source, sides in by_source.items() if source != left_out})
+        rest = _without(left_out, by_source)
+        if sign < 0 and not _has_seen(rest):
+            continue
         with_it, without_it = rest.exposed.rate, rest.control.rate
         if with_it is None or without_it is None or sign * (with_it - without_it) <= 0:
             return False
@@ -116,9 +122,24 @@ def none_alone(by_source: Mapping[str, Sides], sign: int) -> bool:
 
 
 def runs_beside_any(by_source: Mapping[str, Sides]) -> float:
-    """Give how many runs are left without the source that has most of them; where there is only one source, no end."""
-    sources = [sides.total for source, sides in by_source.items() if source != UNKNOWN]
-    return in_all(by_source).total - max(sources) if len(sources) > 1 else inf
+    """Give how many runs are left without the source that has most of them.
+
+    No end where there is only one source, or where too few are left to have seen anything (`SEEN_MIN`).
+    """
+    sources = [source for source in by_source if source != UNKNOWN]
+    if len(sources) < 2:  # noqa: PLR2004 - one
+        return inf
+    most = max(sources, key=lambda source: by_source[source].total)
+    rest = _without(most, by_source)
+    return rest.total if _has_seen(rest) else inf
+
+
+def _without(left_out: str, by_source: Mapping[str, Sides]) -> Sides:
+    return in_all({source: sides for source, sides in by_source.items() if source != left_out})
+
+
+def _has_seen(sides: Sides) -> bool:
+    return min(sides.exposed.total, sides.control.total) >= SEEN_MIN
 
 
 class Lift(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ to show it at `ALPHA`; to be withheld it is enough to be harmful at `ALPHA_HARM`
 than to be harmed. So the two have different bars, and between them nothing changes: that is the hysteresis.
 
 Where several sources use an entry, none of them alone decides: without its runs the rates must differ the same way
-(`lift.none_alone`).
+(`lift.none_alone`). To be withheld, those that have hardly used it have no say.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RUNS_WITHOUT_USE_MAX: Final = 1_000
 """Runs with an outcome, both arms together, by which a candidate has to have shown that it helps. One that lifts by 20
 points nearly always has, one by 15 points three times of four."""
 RUNS_OF_OTHERS_MIN: Final = 250
-"""Of those, where several sources use the entry, so many have to be left without any one of them."""
+"""Of those, where several sources use the entry (`lift.runs_beside_any`), so many have to be left without any one."""
 TRIES_MAX: Final = 3
 CANDIDATE_SHARE: Final = 0.5
 """The control's share while an entry is a candidate: even arms tell the most."""
