@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from observer_actors.playbook.entries import State
-from observer_actors.playbook.lift import Arm, Trial, lift
-from observer_actors.playbook.states import ALPHA, RUNS_WITHOUT_USE_MAX, Standing, judged
+import msgspec
+
+from observer_actors.playbook.entries import Entry, Kind, Mark, State
+from observer_actors.playbook.lift import Arm, Sides, Trial, lift
+from observer_actors.playbook.states import ALPHA, RUNS_WITHOUT_USE_MAX, Standing, is_trusted, judged, share_of
+from observer_actors.playbook.trial import WINDOW_RUNS
 
 Interval = Callable[[Trial, float], tuple[float, float]]
 
@@ -50,22 +55,85 @@ def misses(
     return missed / streams
 
 
+class Life:
+    """One entry, used run by run, with the states and the share of the control that it comes to."""
+
+    def __init__(self, seed: int) -> None:
+        self.standing = Standing()
+        self.entry = Entry(id="e", kind=Kind.DO, endpoint="", about="", text="")
+        self._chance = random.Random(seed)
+        self._sides = self._recent = Sides()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its trial has ended its use."""
+        return self.standing.state in {State.WITHHELD, State.RETIRED}
+
+    def use(self, with_it: float, without_it: float) -> None:
+        """Draw a run, have it end by chance, and judge."""
+        exposed = self._chance.random() >= share_of(self.entry, 0.1)
+        succeeded = self._chance.random() < (with_it if exposed else without_it)
+        arm = Arm(int(succeeded), int(not succeeded))
+        one = Sides(arm) if exposed else Sides(control=arm)
+        self._sides += one
+        self._recent = one if self._recent.total >= WINDOW_RUNS else self._recent + one
+        trial = Trial(self._sides.exposed, self._sides.control, recent={"": self._recent})
+        self.standing = judged(self.standing, trial, 1)
+        self._change(state=self.standing.state)
+
+    def pin(self) -> None:
+        """As a person does."""
+        self._change(mark=Mark.PINNED)
+
+    def _change(self, **fields: object) -> None:
+        before, self.entry = self.entry, msgspec.structs.replace(self.entry, **fields)
+        if is_trusted(before) is not is_trusted(self.entry):
+            self._sides = self._recent = Sides()
+
+
 def runs_until(state: State, with_it: float, without_it: float, *, streams: int, runs: int) -> list[int]:
     """Give, of those streams that come to a state, after how many runs a candidate was there first; ascending."""
     found = []
     for seed in range(streams):
-        chance, standing = random.Random(seed), Standing()
-        counts = {(exposed, outcome): 0 for exposed in (True, False) for outcome in (True, False)}
+        life = Life(seed)
         for number in range(1, runs + 1):
-            exposed = chance.random() >= (0.1 if standing.state is State.ACTIVE else 0.5)
-            counts[exposed, chance.random() < (with_it if exposed else without_it)] += 1
-            standing = judged(standing, _trial(counts), 1)
-            if standing.state is state:
+            life.use(with_it, without_it)
+            if life.standing.state is state:
                 found.append(number)
                 break
-            if standing.state is State.WITHHELD:
+            if life.is_over:
                 break
     return sorted(found)
+
+
+Phase = tuple[int, float, float]
+"""So many runs, the chance to succeed with it, and without it."""
+
+
+def withheld(phases: Sequence[Phase], *, streams: int, is_pinned: bool = False) -> Counter[str]:
+    """Give why streams end in which chances change from phase to phase: reason -> how many were withheld for it.
+
+    :param is_pinned: a person pins the entry as the second phase begins.
+    """
+    reasons: Counter[str] = Counter()
+    for seed in range(streams):
+        life = Life(seed)
+        for number, (runs, with_it, without_it) in enumerate(phases):
+            if number == 1 and is_pinned:
+                life.pin()
+            for _ in range(runs):
+                if not life.is_over:
+                    life.use(with_it, without_it)
+        reasons[life.standing.reason if life.is_over else ""] += 1
+    return reasons
+
+
+DRIFTS: Final[tuple[tuple[tuple[Phase, Phase], bool], ...]] = (
+    (((500, 0.9, 0.7), (1_000, 0.4, 0.2)), False),
+    (((500, 0.9, 0.7), (1_000, 0.3, 0.2)), False),
+    (((300, 0.9, 0.9), (900, 0.5, 0.5)), True),
+)
+"""Tools that become harder, while an entry helps as before, or helps by less; and one that never helps, pinned then."""
 
 
 def _trial(counts: dict[tuple[bool, bool], int]) -> Trial:
@@ -96,6 +164,17 @@ def main() -> None:
         found = runs_until(state, with_it, without_it, streams=given.streams, runs=RUNS_WITHOUT_USE_MAX)
         half, most = (found[int(len(found) * part)] if found else "" for part in (0.5, 0.95))
         print(f"| {with_it} | {without_it} | {state} | {len(found) / given.streams:.1%} | {half} | {most} |")
+    streams = max(1, given.streams // 10)
+    print(f"\n{streams:,} streams a row\n")
+    print("| runs: with it, without it | then | pinned then | withheld as harmful | as of no use |")
+    print("|---|---|---|---|---|")
+    for phases, is_pinned in DRIFTS:
+        reasons = withheld(phases, streams=streams, is_pinned=is_pinned)
+        harm = sum(count for reason, count in reasons.items() if reason.startswith("it does harm"))
+        useless = sum(count for reason, count in reasons.items() if reason.startswith("no use"))
+        cells = (f"{runs:,}: {with_it}, {without_it}" for runs, with_it, without_it in phases)
+        shares = f"{harm / streams:.0%} | {useless / streams:.0%}"
+        print(f"| {' | '.join(cells)} | {'yes' if is_pinned else 'no'} | {shares} |")
 
 
 if __name__ == "__main__":

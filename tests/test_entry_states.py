@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import msgspec
 import pytest
 
@@ -11,17 +9,20 @@ from observer_actors.playbook.entries import Entry, Kind, Mark, State
 from observer_actors.playbook.lift import Arm, Sides, Trial, lift
 from observer_actors.playbook.states import (
     ALPHA,
+    ALPHA_HARM,
     RUNS_WITHOUT_USE_MAX,
-    SLACK,
     TRIES_MAX,
+    USE_MIN,
     Standing,
     judged,
     share_of,
 )
+from tests.lift import DRIFTS, Life, Phase, withheld
 
 HELPS = Trial(Arm(95, 5), Arm(50, 50))
 HARMS = Trial(Arm(50, 50), Arm(95, 5))
 NOTHING = Trial(Arm(30, 20), Arm(30, 20))
+SPENT = Trial(Arm(4_000, 2_000), Arm(4_000, 2_000))
 USELESS = Trial(Arm(300, 200), Arm(301, 199))
 CANDIDATE, ACTIVE, WITHHELD, RETIRED = (Standing(state) for state in State)
 
@@ -35,7 +36,9 @@ CANDIDATE, ACTIVE, WITHHELD, RETIRED = (Standing(state) for state in State)
         (CANDIDATE, HARMS, State.WITHHELD),
         (CANDIDATE, USELESS, State.WITHHELD),
         (ACTIVE, HELPS, State.ACTIVE),
-        (ACTIVE, NOTHING, State.CANDIDATE),
+        (ACTIVE, Trial(), State.ACTIVE),
+        (ACTIVE, NOTHING, State.ACTIVE),
+        (ACTIVE, SPENT, State.CANDIDATE),
         (ACTIVE, HARMS, State.WITHHELD),
         (WITHHELD, HELPS, State.WITHHELD),
         (RETIRED, HELPS, State.RETIRED),
@@ -47,15 +50,20 @@ def test_where_a_trial_leads(standing: Standing, trial: Trial, state: State) -> 
 
 
 def test_nothing_moves_between_the_two_bars() -> None:
-    weak = Trial(Arm(2_000, 1_000), Arm(1_950, 1_050))
-    assert SLACK < lift(weak, ALPHA).low < 0
+    weak = Trial(Arm(200, 100), Arm(195, 105))
+    assert lift(weak, ALPHA).low < 0 < USE_MIN < lift(weak, ALPHA_HARM).high
     assert judged(ACTIVE, weak, 1) is ACTIVE
     small = Trial(Arm(10, 10), Arm(12, 8))
     assert judged(CANDIDATE, small, 1) is CANDIDATE
 
 
 def test_a_change_says_why() -> None:
-    assert judged(CANDIDATE, HARMS, 12) == Standing(State.WITHHELD, "it does harm", evidence_then=12)
+    harm = Standing(State.WITHHELD, "it does harm", evidence_then=12, decided_by=Sides(HARMS.exposed, HARMS.control))
+    assert judged(CANDIDATE, HARMS, 12) == harm
+    helps = Standing(State.ACTIVE, "it helps", decided_by=Sides(HELPS.exposed, HELPS.control))
+    assert judged(CANDIDATE, HELPS, 12) == helps
+    spent = Standing(State.CANDIDATE, "it may no longer help", decided_by=Sides(SPENT.exposed, SPENT.control))
+    assert judged(ACTIVE, SPENT, 12) == spent
     assert judged(CANDIDATE, USELESS, 12).reason == f"no use shown in {RUNS_WITHOUT_USE_MAX:,} runs"
 
 
@@ -75,8 +83,9 @@ def test_a_withheld_entry_is_tried_again_when_its_evidence_has_grown_by_half_and
 
 
 def test_an_active_entry_that_does_harm_of_late_is_withheld_whatever_it_did_before() -> None:
-    late = msgspec.structs.replace(Trial(Arm(900, 90), Arm(60, 50)), recent={"mcp": Sides(Arm(10, 80), Arm(12, 1))})
-    assert judged(ACTIVE, late, 7) == Standing(State.WITHHELD, "it does harm now", evidence_then=7)
+    now = Sides(Arm(10, 80), Arm(12, 1))
+    late = msgspec.structs.replace(Trial(Arm(900, 90), Arm(60, 50)), recent={"mcp": now})
+    assert judged(ACTIVE, late, 7) == Standing(State.WITHHELD, "it does harm now", evidence_then=7, decided_by=now)
 
 
 def test_where_several_sources_use_an_entry_none_alone_decides() -> None:
@@ -120,17 +129,19 @@ def test_half_of_a_candidates_runs_are_control_and_of_an_active_or_pinned_ones_a
 
 def life(with_it: float, without_it: float, seed: int, runs: int) -> tuple[Standing, int]:
     """Use one entry until it is out of use: its last standing, and the runs that were drawn until then."""
-    chance = random.Random(seed)
-    counts = {(exposed, outcome): 0 for exposed in (True, False) for outcome in (True, False)}
-    standing = CANDIDATE
+    found = Life(seed)
     for number in range(1, runs + 1):
-        exposed = chance.random() >= (0.1 if standing.state is State.ACTIVE else 0.5)
-        counts[exposed, chance.random() < (with_it if exposed else without_it)] += 1
-        trial = Trial(Arm(counts[True, True], counts[True, False]), Arm(counts[False, True], counts[False, False]))
-        standing = judged(standing, trial, 1)
-        if standing.state is State.WITHHELD:
-            return standing, number
-    return standing, runs
+        found.use(with_it, without_it)
+        if found.is_over:
+            return found.standing, number
+    return found.standing, runs
+
+
+@pytest.mark.parametrize(("phases", "is_pinned"), DRIFTS)
+def test_tools_that_become_harder_make_nothing_look_harmful(phases: tuple[Phase, Phase], *, is_pinned: bool) -> None:
+    reasons = withheld(phases, streams=15, is_pinned=is_pinned)
+    assert sum(count for reason, count in reasons.items() if reason.startswith("it does harm")) <= 15 * ALPHA_HARM
+    assert is_pinned or reasons[""] >= 12  # the others had not shown by then that they help
 
 
 @pytest.mark.parametrize(("cost", "runs_max"), [(0.3, 300), (0.2, 900)])

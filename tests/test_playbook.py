@@ -39,6 +39,7 @@ from observer_actors.playbook import runs as runs_module
 from observer_actors.playbook.decisions import stricter
 from observer_actors.playbook.evidence import FAILURES_MAX, FEATURES_MAX, VALUES_MAX
 from observer_actors.playbook.inputs import features, is_attribute, kind_of, shown_name
+from observer_actors.playbook.lift import Arm, Sides
 from observer_actors.playbook.markdown import code_span
 from observer_actors.playbook.witnesses import Balance, Witnesses
 from tests.playbook_ops import ALONE, call, decided, deltas, exposed, fold, journals, numbered, revoked, verdict
@@ -587,11 +588,41 @@ def helped(entry: str, runs: int, *, with_it: bool, without: bool) -> list[Op]:
 def test_an_entry_that_does_harm_is_withheld_and_one_that_helps_is_active() -> None:
     first = numbered([call(run=f"r{n}") for n in range(4)])
     [entry] = fold(first).entries
-    for with_it, without, expected in ((False, True, State.WITHHELD), (True, False, State.ACTIVE)):
+    for with_it, without, expected, by in (
+        (False, True, State.WITHHELD, Sides(Arm(0, 3), Arm(3, 0))),
+        (True, False, State.ACTIVE, Sides(Arm(5, 0), Arm(0, 4))),
+    ):
         playbook = fold(numbered(helped(entry, 12, with_it=with_it, without=without), 5), fold(first))
         assert playbook.entries[entry].state is expected
-        assert playbook.entries[entry].trial.exposed.total == 12
         assert playbook.entries[entry].available is (expected is State.ACTIVE)
+        assert playbook.entries[entry].decided_by == by
+
+
+def test_a_new_trial_begins_where_the_share_of_the_control_changes() -> None:
+    first = numbered([call(run=f"r{n}") for n in range(4)])
+    [key] = fold(first).entries
+    asked = numbered([exposed("old", key, run="old"), *helped(key, 12, with_it=True, without=False)], 5)
+    playbook = fold(asked, fold(first))
+    before = playbook.entries[key]
+    assert before.state is State.ACTIVE
+    assert before.trial.exposed.total < 12 > before.decided_by.exposed.total
+    seq, counts = 1_000, []
+    for action in (Action.PIN, Action.UNPIN, Action.WITHHOLD, Action.RELEASE):  # an active entry has a tenth anyway
+        judged = verdict("old", good=False)
+        fold(numbered([decided(Decision(action=action, entry=key)), judged], seq), playbook)
+        counts.append(playbook.entries[key].trial)
+        seq += 10
+    assert counts == [before.trial] * 4
+    few = fold(numbered(helped(key, 3, with_it=True, without=False), 5), fold(first))
+    totals = []
+    for action in (Action.NOTE, Action.PIN, Action.PIN, Action.UNPIN, Action.WITHHOLD):
+        fold(numbered([decided(Decision(action=action, entry=key, note="so"))], seq), few)
+        fold(numbered([exposed(f"n{seq}", key, run=f"n{seq}"), verdict(f"n{seq}", good=True)], seq + 1), few)
+        totals.append(few.entries[key].trial.exposed.total)
+        seq += 10
+    assert totals == [4, 1, 2, 1, 2]
+    assert few.ledger.standings == {}
+    assert fresh(few).rows() == few.rows()
 
 
 def test_what_a_person_decides_stands_above_the_trial() -> None:

@@ -118,6 +118,13 @@ class TrialAnswer(Struct, frozen=True):
     broken: int = 0
 
 
+class SidesAnswer(Struct, frozen=True):
+    """Runs in both arms."""
+
+    exposed: ArmAnswer = ArmAnswer()
+    control: ArmAnswer = ArmAnswer()
+
+
 class LiftAnswer(Struct, frozen=True):
     """Exposed less control."""
 
@@ -181,6 +188,8 @@ class EntryDetailAnswer(EntryAnswer, frozen=True):
 
     runs: int = 0
     sources: tuple[str, ...] = ()
+    reason: str = ""
+    decided_by: SidesAnswer = SidesAnswer()
     trial: TrialAnswer = TrialAnswer()
     lift: LiftAnswer = LiftAnswer()
     example_seqs: tuple[int, ...] = ()

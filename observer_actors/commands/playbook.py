@@ -10,7 +10,7 @@ import cyclopts
 import msgspec
 from cyclopts import Parameter, validators
 
-from observer_actors.commands._answers import EntryAnswer, EntryDetailAnswer, PlaybookAnswer
+from observer_actors.commands._answers import ArmAnswer, EntryAnswer, EntryDetailAnswer, PlaybookAnswer, SidesAnswer
 from observer_actors.commands._options import ApiOptions, ConfigOptions, Folder, JsonFlag
 from observer_actors.commands._screen import LISTED_MAX, LongWork, console, print_json, say_more, table
 from observer_actors.visible import visible
@@ -213,10 +213,12 @@ def _in_words(entry: EntryDetailAnswer) -> Iterable[str]:
     yield f"evidence: {entry.succeeded:,} succeeded, {entry.failed:,} failed; {entry.runs} runs; sources {sources}"
     trial = entry.trial
     yield (
-        f"uses: exposed {trial.exposed.succeeded:,} of {trial.exposed.succeeded + trial.exposed.failed:,} succeeded,"
-        f" control {trial.control.succeeded:,} of {trial.control.succeeded + trial.control.failed:,};"
+        f"uses: exposed {_rate(trial.exposed)} succeeded, control {_rate(trial.control)};"
         f" fixed {trial.fixed:,}, broken {trial.broken:,}; lift {entry.lift.low:+.2f} to {entry.lift.high:+.2f}"
     )
+    if (by := entry.decided_by) != SidesAnswer():
+        runs = f"{_rate(by.exposed)} runs with it, {_rate(by.control)} without"
+        yield f"it became {entry.state} ({entry.reason}) by {runs}"
     yield f"shown by ops: {_seqs(entry.example_seqs)}; against: {_seqs(entry.contrary_seqs)}"
     for pattern in entry.patterns:
         yield f"pattern {pattern.id}: {visible(pattern.template)} (ops {_seqs(pattern.seqs)})"
@@ -228,6 +230,10 @@ def _in_words(entry: EntryDetailAnswer) -> Iterable[str]:
         yield f"version {change.version} by op {change.seq}: {change.what}{state}"
     for noted in entry.notes:
         yield f"note of {noted.time}: {visible(noted.text)}"
+
+
+def _rate(arm: ArmAnswer) -> str:
+    return f"{arm.succeeded:,} of {arm.succeeded + arm.failed:,}"
 
 
 def _seqs(seqs: Iterable[int]) -> str:

@@ -68,7 +68,7 @@ def _lift_of_the_most_used(entries: Sequence[Entry]) -> Metric:
     shown = GaugeMetricFamily(
         "observer_advice_lift",
         "Success rate of the runs that were exposed to an entry less that of its control, and its always-valid 95 %"
-        f" interval; of the {LIFTS_MAX} entries with the most runs.",
+        f" interval, in the present trials of the {LIFTS_MAX} entries with the most runs.",
         labels=["entry", "bound"],
     )
     used = (entry for entry in entries if entry.trial.exposed.total or entry.trial.control.total)

@@ -52,7 +52,7 @@ class ShownEntry(Entry, frozen=True, kw_only=True):
     handed_out: bool
     """By its evidence, by what a person has decided, and by its trial."""
     lift: Lift
-    """Exposed less control, with its always-valid 95 % interval."""
+    """Exposed less control in the present trial, with its always-valid 95 % interval."""
 
 
 class PlaybookAnswer(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from collections.abc import MutableMapping
 import msgspec
 
 from observer_actors.playbook.entries import NOTES_KEPT, Change, Entry, EntryNote, Mark, State
-from observer_actors.playbook.lift import Trial
+from observer_actors.playbook.lift import Sides, Trial
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +61,7 @@ class Moved(msgspec.Struct, frozen=True):
     seq: int
     state: State
     reason: str
+    decided_by: Sides
 
 
 class Marked(msgspec.Struct, frozen=True):
@@ -126,8 +127,8 @@ def apply(entries: MutableMapping[str, Entry], delta: Delta) -> None:
             entries[key] = _updated(entries[key], seq, evidence)
         case Tried(key, trial):
             entries[key] = msgspec.structs.replace(entries[key], trial=trial)
-        case Moved(key, seq, state, reason):
-            entries[key] = entries[key].changed(seq, "state", state=state, reason=reason)
+        case Moved(key, seq, state, reason, decided_by):
+            entries[key] = entries[key].changed(seq, "state", state=state, reason=reason, decided_by=decided_by)
         case Marked(key, seq, mark):
             entries[key] = entries[key].changed(seq, "mark", mark=mark)
         case Noted(key, note):

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from observer_actors.labels import stable_id
-from observer_actors.playbook.lift import Trial
+from observer_actors.playbook.lift import Sides, Trial
 
 CHANGES_KEPT: Final = 20
 """Changes that an entry remembers: the first one, and the newest others."""
@@ -96,6 +96,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     state: State = State.CANDIDATE
     reason: str = ""
     """Why it is in this state; "" for one that was never in another."""
+    decided_by: Sides = Sides()
+    """The runs that its trial had when it came into this state; none where no trial has decided."""
     mark: Mark = Mark.NONE
     version: int = 1
     """From 1; each change adds one."""
@@ -124,6 +126,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     also: tuple[str, ...] = ()
     """Ids of entries that said the same and have become part of this one."""
     trial: Trial = Trial()
+    """The present one: a new one begins where the control's share changes, and when the entry is tried again."""
     history: tuple[Change, ...] = ()
     notes: tuple[EntryNote, ...] = ()
 

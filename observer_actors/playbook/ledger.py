@@ -33,7 +33,7 @@ from observer_actors.playbook.drawing import Draft
 from observer_actors.playbook.entries import Entry, EntryNote, Mark, State
 from observer_actors.playbook.keeping import Kept, Section
 from observer_actors.playbook.lift import Trial
-from observer_actors.playbook.states import Standing, joined, judged
+from observer_actors.playbook.states import Standing, is_trusted, joined, judged
 from observer_actors.playbook.trial import ADVICE_ID, Trials, run_name
 
 ENTRIES_MAX: Final = 10_000
@@ -112,9 +112,7 @@ class Ledger:
         self._leave(gone)
         self._do(Merged(key, self._seq, other))
         self._merged.update(dict.fromkeys(self.entries[key].also, key))
-        mark = stricter(entry.mark, gone.mark)
-        if mark is not entry.mark:
-            self._do(Marked(key, self._seq, mark))
+        self._mark(key, stricter(entry.mark, gone.mark))
         after = joined(before, others, _evidence_of(entry) + _evidence_of(gone))
         if after is not before:
             self._stand(key, before, after)
@@ -151,6 +149,7 @@ class Ledger:
                     entry,
                     state=standing.state,
                     reason=standing.reason,
+                    decided_by=standing.decided_by,
                     supported=False,
                     suspended=False,
                     also=(),
@@ -293,14 +292,28 @@ class Ledger:
             self._stand(key, before, after)
 
     def _stand(self, key: str, before: Standing, after: Standing) -> None:
+        was_trusted = is_trusted(self.entries[key])
         self.standings[key] = after
         self._touch(Section.STANDING, key)
-        if after.tries != before.tries:
-            self.trials.restart(key, self._seq)
-            self._touch(Section.TRIAL_ENTRY, key)
-            self._do(Tried(key, self.trials.trial(key)))
         if (after.state, after.reason) != (before.state, before.reason):
-            self._do(Moved(key, self._seq, after.state, after.reason))
+            self._do(Moved(key, self._seq, after.state, after.reason, after.decided_by))
+        is_over = after.state in {State.WITHHELD, State.RETIRED}  # what has decided is to be seen until the next try
+        if after.tries != before.tries or (is_trusted(self.entries[key]) is not was_trusted and not is_over):
+            self._try_anew(key)
+
+    def _mark(self, key: str, mark: Mark) -> None:
+        entry = self.entries[key]
+        if mark is entry.mark:
+            return
+        self._do(Marked(key, self._seq, mark))
+        if is_trusted(self.entries[key]) is not is_trusted(entry):
+            self._try_anew(key)
+
+    def _try_anew(self, key: str) -> None:
+        """Begin a new trial: the next runs are drawn with another share, or their outcomes are not to be mixed."""
+        self.trials.restart(key, self._seq)
+        self._touch(Section.TRIAL_ENTRY, key)
+        self._do(Tried(key, self.trials.trial(key)))
 
     # ----------------------------------------------------------------------------------------------- decisions
 
@@ -312,9 +325,7 @@ class Ledger:
             return
         if decision.note:
             self._do(Noted(entry.id, EntryNote(op.seq, op.recorded_at, decision.note)))
-        mark = marked(entry.mark, decision.action)
-        if mark is not entry.mark:
-            self._do(Marked(entry.id, self._seq, mark))
+        self._mark(entry.id, marked(entry.mark, decision.action))
         before = self.standings.get(entry.id, Standing())
         if decision.action is Action.RELEASE and before.state in {State.WITHHELD, State.RETIRED}:
             self._stand(entry.id, before, Standing(State.CANDIDATE, "a person has released it", before.tries + 1))

@@ -10,8 +10,9 @@ Each arm is a stream of outcomes with an unknown chance of success, ``p``. For e
 is a martingale that starts at 1 when ``p`` is the truth (Robbins 1970, "Statistical methods related to the law of the
 iterated logarithm"; Howard, Ramdas, McAuliffe & Sekhon 2021, "Time-uniform, nonparametric, nonasymptotic confidence
 sequences"), and by Ville's inequality it ever reaches ``1/alpha`` with probability ``alpha`` at most. So does the
-product of the two arms' martingales, whatever share of the runs each arm gets. The interval of the difference is the
-range of ``p_exposed - p_control`` over all pairs for which the product is below ``1/alpha``: on each difference the
+product of the two arms' martingales, whatever share of the runs each arm gets, as long as it stays the same: chances
+may drift, and arms that were filled at different times would differ by that alone. The interval of the difference is
+the range of ``p_exposed - p_control`` over all pairs for which the product is below ``1/alpha``: on each difference the
 likelihood of the best pair against the mixture (Wasserman, Ramdas & Balakrishnan 2020, "Universal inference").
 Between even arms it is 10 to 20 percent narrower than the difference of two intervals at ``alpha/2``; with a control of
 a tenth they are about as wide as each other.

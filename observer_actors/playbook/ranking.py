@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from observer_actors.playbook.entries import Entry, Kind, Mark, State
-from observer_actors.playbook.lift import lift
+from observer_actors.playbook.lift import Sides, lift
 from observer_actors.playbook.states import ALPHA
 
 LIMIT_MAX: Final = 3
@@ -74,9 +74,11 @@ def worth(entry: Entry) -> float:
     """Say what an entry is worth without knowing the request: from -1 to 2.
 
     Its evidence, what speaks for it, and its lift: the middle of the interval, which is near 0 while little is known.
+    So a trial that has just begun says less than the one that has decided the entry's state.
     """
     seen = entry.succeeded + entry.failed
     evidence = EVIDENCE_WEIGHT * seen / (seen + EVIDENCE_HALF)
     trusted = TRUSTED_WEIGHT * (entry.state is State.ACTIVE or entry.mark is Mark.PINNED)
-    shown = lift(entry.trial, ALPHA)
+    present = Sides(entry.trial.exposed, entry.trial.control)
+    shown = lift(max(present, entry.decided_by, key=lambda one: one.total), ALPHA)
     return evidence + trusted + (shown.low + shown.high) / 2

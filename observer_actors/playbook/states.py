@@ -2,7 +2,7 @@
 
     candidate ──low > 0──────────────────────► active          half of its runs are control │ a tenth
         ▲  ▲                                     │
-        │  └───────────low < SLACK───────────────┤
+        │  └───────────high < USE_MIN────────────┤              either way a new trial begins
         │                                        │
         │     high < 0, or no use shown          │              for an active one also of late
         ├──────────────► withheld ◄──────────────┘              nobody gets it
@@ -12,9 +12,15 @@
                             ▼
                          retired                                nobody gets it, for good
 
-``low`` and ``high`` are the ends of the always-valid interval of the lift (`lift`). To be kept as helpful an entry has
-to show it at `ALPHA`; to be withheld it is enough to be harmful at `ALPHA_HARM`: to go without some help costs less
-than to be harmed. So the two have different bars, and between them nothing changes: that is the hysteresis.
+``low`` and ``high`` are the ends of the always-valid interval of the lift (`lift`). To be found helpful an entry has
+to show it at `ALPHA`; to be found harmful, or of no use any more, it is enough to be so at `ALPHA_HARM`: to go without
+some help costs less than to be harmed. So the two have different bars, and between them nothing changes: that is the
+hysteresis.
+
+A trial has one share of control. Where another one is due (`is_trusted`: an entry becomes active or a candidate, is
+pinned or no longer) the next trial begins. Were the runs of both counted together, and had the tools become harder in
+between, most of the control would be from the easy time, and most of the exposed from the hard one: what helps would
+look harmful (Simpson's paradox). What an entry's state was decided by is kept (`Standing.decided_by`).
 
 Where several sources use an entry, none of them alone decides: without its runs the rates must differ the same way
 (`lift.none_alone`). To be withheld, those that have hardly used it have no say.
@@ -27,20 +33,21 @@ from typing import Final
 import msgspec
 
 from observer_actors.playbook.entries import Entry, Mark, State
-from observer_actors.playbook.lift import Trial, in_all, lift, none_alone, runs_beside_any
+from observer_actors.playbook.lift import Sides, Trial, in_all, lift, none_alone, runs_beside_any
 
 ALPHA: Final = 0.05
 """The chance that an entry's interval ever misses the truth; it is also what is shown."""
 ALPHA_HARM: Final = 0.2
 """The same, for withholding."""
-SLACK: Final = -0.05
-"""An active entry is on trial again when it may cost more than 5 points."""
+USE_MIN: Final = 0.05
+"""An active entry is a candidate again when it helps by less than 5 points, if at all."""
 RUNS_WITHOUT_USE_MAX: Final = 1_000
 """Runs with an outcome, both arms together, by which a candidate has to have shown that it helps. One that lifts by 20
 points nearly always has, one by 15 points three times of four."""
 RUNS_OF_OTHERS_MIN: Final = 250
 """Of those, where several sources use the entry (`lift.runs_beside_any`), so many have to be left without any one."""
 TRIES_MAX: Final = 3
+HARM_NOW: Final = "it does harm now"
 CANDIDATE_SHARE: Final = 0.5
 """The control's share while an entry is a candidate: even arms tell the most."""
 
@@ -57,13 +64,16 @@ class Standing(msgspec.Struct, frozen=True):
     """Its trials so far, the present one too."""
     evidence_then: int = 0
     """Its evidence when it was withheld."""
+    decided_by: Sides = Sides()
+    """The runs that have shown it; none where it is not a trial that has decided."""
 
 
 def judged(standing: Standing, trial: Trial, evidence: int) -> Standing:
     """Say where an entry stands now; the same object when nothing changes.
 
-    A person's mark does not stop the judging: it stands above it, and when it is taken back the state is true. Where
-    ``tries`` has grown, the caller begins a new trial (`Trials.restart`).
+    A person's mark does not stop the judging: it stands above it, and when it is taken back the state is true. The
+    caller begins a new trial (`Trials.restart`) where ``tries`` has grown, and where another share is due
+    (`is_trusted`).
 
     :param evidence: how many ops speak for the entry; a withheld one is tried again when they have grown by half.
     """
@@ -72,15 +82,17 @@ def judged(standing: Standing, trial: Trial, evidence: int) -> Standing:
             return standing
         case State.WITHHELD:
             return _tried_again(standing, evidence)
+    sides = Sides(trial.exposed, trial.control)
     against = _against(standing.state, trial)
     if against:
         state = State.RETIRED if standing.tries >= TRIES_MAX else State.WITHHELD
-        return Standing(state, against, standing.tries, evidence)
-    low = lift(trial, ALPHA).low
-    if standing.state is State.CANDIDATE and low > 0 and none_alone(trial.by_source, 1):
-        return Standing(State.ACTIVE, "it helps", standing.tries)
-    if standing.state is State.ACTIVE and low < SLACK:
-        return Standing(State.CANDIDATE, "it may no longer help", standing.tries)
+        decided_by = in_all(trial.recent) if against == HARM_NOW else sides
+        return Standing(state, against, standing.tries, evidence, decided_by)
+    if standing.state is State.ACTIVE:
+        if lift(sides, ALPHA_HARM).high < USE_MIN:
+            return Standing(State.CANDIDATE, "it may no longer help", standing.tries, decided_by=sides)
+    elif lift(sides, ALPHA).low > 0 and none_alone(trial.by_source, 1):
+        return Standing(State.ACTIVE, "it helps", standing.tries, decided_by=sides)
     return standing
 
 
@@ -95,14 +107,17 @@ def joined(standing: Standing, other: Standing, evidence: int) -> Standing:
     return msgspec.structs.replace(strictest, evidence_then=evidence)
 
 
+def is_trusted(entry: Entry) -> bool:
+    """Say whether a small share of the runs of an entry is enough as control."""
+    return entry.mark is Mark.PINNED or entry.state is State.ACTIVE
+
+
 def share_of(entry: Entry, active_share: float) -> float:
     """Give the control's share of the runs of an entry that is handed out.
 
     :param active_share: that of an active or pinned one (`advice.control_share`).
     """
-    if entry.mark is Mark.PINNED or entry.state is State.ACTIVE:
-        return active_share
-    return max(active_share, CANDIDATE_SHARE)
+    return active_share if is_trusted(entry) else max(active_share, CANDIDATE_SHARE)
 
 
 def _against(state: State, trial: Trial) -> str:
@@ -110,7 +125,7 @@ def _against(state: State, trial: Trial) -> str:
     if lift(trial, ALPHA_HARM).high < 0 and none_alone(trial.by_source, -1):
         return "it does harm"
     if state is State.ACTIVE and lift(in_all(trial.recent), ALPHA).high < 0 and none_alone(trial.recent, -1):
-        return "it does harm now"
+        return HARM_NOW
     runs = trial.exposed.total + trial.control.total
     is_tried = runs >= RUNS_WITHOUT_USE_MAX and runs_beside_any(trial.by_source) >= RUNS_OF_OTHERS_MIN
     if state is State.CANDIDATE and is_tried and lift(trial, ALPHA).low <= 0:

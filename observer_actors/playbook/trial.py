@@ -51,7 +51,7 @@ TASKS_MAX: Final = 200
 WAITING_MAX: Final = 100
 WINDOW_RUNS: Final = 400
 """Runs with an outcome after which the recent counts begin anew. Simulated: when what had helped begins to make all
-runs fail, of which six in ten succeed without, that is found after 135 runs (the median), not after 550; with 200 it is
+runs fail, of which six in ten succeed without, that is found after 200 runs (the median), not after 930; with 200 it is
 no sooner, and 30 points of harm are found later."""
 SOURCES_MAX: Final = 20
 OTHER: Final = "other"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.commands.typed import typed
 from tests.daemon.served import Served, served
 
 RUNS_MAX = 400
@@ -73,5 +74,10 @@ def test_an_entry_that_helps_becomes_active(daemon: Served) -> None:
     entry = taught(daemon, "help:call")
     runs, found = used(daemon, "help:call", entry, lambda exposed, number: exposed or number % 4 == 0)
     assert (found["state"], found["reason"]) == ("active", "it helps")
-    assert found["lift"]["low"] > 0
+    by = found["decided_by"]
+    assert sum(sum(arm.values()) for arm in by.values()) == runs
+    assert (found["lift"]["low"], found["trial"]["exposed"]) == (-1, {"succeeded": 0, "failed": 0}), "a new trial"
+    said = typed("playbook", "show", entry, "--url", daemon.url).stdout
+    rates = [f"{arm['succeeded']} of {arm['succeeded'] + arm['failed']}" for arm in (by["exposed"], by["control"])]
+    assert f"it became active (it helps) by {rates[0]} runs with it, {rates[1]} without" in said
     assert runs <= 120

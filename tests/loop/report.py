@@ -104,7 +104,8 @@ def _entries(entries: Iterable[Mapping[str, Any]]) -> str:
         "## Entries",
         "",
         f"{len(entries):,} entries: {stand}, and {alone:,} for which no second source or run speaks: nobody is told",
-        f"of them. {len(tried):,} were tried; these are all of them, the most used first.",
+        f"of them. {len(tried):,} were tried; these are all of them, the most used first. What one became active by",
+        "is beside its state: after that a new trial has begun, with a tenth of the runs as control.",
         "",
         "| entry | state | with it | without | lift, 95 % | fixed | broken |",
         "|---|---|---:|---:|---:|---:|---:|",
@@ -112,18 +113,30 @@ def _entries(entries: Iterable[Mapping[str, Any]]) -> str:
     for entry in sorted(tried, key=_runs_of, reverse=True):
         trial = entry["trial"]
         lines.append(
-            f"| {entry['kind']}: {_cell(entry['text'])} | {entry['state']} | {_rate(trial['exposed'])}"
+            f"| {entry['kind']}: {_cell(entry['text'])} | {entry['state']}{_decided(entry)} | {_rate(trial['exposed'])}"
             f" | {_rate(trial['control'])} | {_lift(entry['lift'])} | {trial['fixed']:,} | {trial['broken']:,} |"
         )
     return "\n".join(lines)
 
 
 def _runs_of(entry: Mapping[str, Any]) -> int:
-    return sum(sum(entry["trial"][arm].values()) for arm in ("exposed", "control"))
+    """Give the runs of its present trial, and of the one that has led there."""
+    return sum(_total(entry[trial][arm]) for trial in ("trial", "decided_by") for arm in ("exposed", "control"))
+
+
+def _decided(entry: Mapping[str, Any]) -> str:
+    """Say by which runs its trial has come to its state; the others are of the trial that began then."""
+    by = entry["decided_by"]
+    rates = [_rate(by[arm]) for arm in ("exposed", "control")]
+    return f" by {rates[0]} with it, {rates[1]} without" if any(map(_total, by.values())) else ""
+
+
+def _total(arm: Mapping[str, int]) -> int:
+    return arm["succeeded"] + arm["failed"]
 
 
 def _rate(arm: Mapping[str, int]) -> str:
-    return f"{arm['succeeded']:,} of {arm['succeeded'] + arm['failed']:,}"
+    return f"{arm['succeeded']:,} of {_total(arm):,}"
 
 
 def _lift(found: Mapping[str, Any]) -> str:
