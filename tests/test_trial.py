@@ -144,20 +144,61 @@ def test_a_success_whose_own_output_says_otherwise_is_a_failure() -> None:
     assert trials.trial("e").exposed == Arm(1, 0)
 
 
+def begun(run: str, *, control: bool = False) -> list[Op]:
+    """Give a run that has asked, and reported from elsewhere."""
+    exposed, held = ((), ("e",)) if control else (("e",), ())
+    asked = Exposure(advice_id=f"a-{run}", run=run, asked_by="mcp", endpoint="sql:run", exposed=exposed, control=held)
+    return [op(own=exposure_attrs(asked)), msgspec.structs.replace(op(run=run), endpoint="log:write")]
+
+
 def test_a_run_without_an_outcome_is_lost_until_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAITING_MAX", 3)
-    silent = [exposure(f"s{n}", "e", run=f"s{n}") for n in range(9)]
-    assert after(*silent).trial("e") == Trial()  # who only asks is nobody
-    hang = [one for n in range(5) for one in (exposure(f"a{n}", "e", run=f"r{n}"), op(run=f"r{n}", source="bot"))]
-    trials = after(*hang)
-    assert (trials.trial("e").exposed, trials.trial("e").lost) == (Arm(0, 2), (2, 0))
-    assert trials.add(exposure("c", control=("e",), run="c")) == (["e"], ("r2",))
-    trials.add(op(advice_id="a0"))
-    assert (trials.trial("e").exposed, trials.trial("e").lost) == (Arm(1, 2), (2, 0))
-    assert trials.add(op(False, advice_id="a1")).entries == ["e"]
-    assert (trials.trial("e").exposed, trials.trial("e").lost) == (Arm(1, 2), (1, 0))
-    assert trials.add(op(False, advice_id="a1")).entries == []
-    assert trials.trial("e").by_source == {"mcp": Sides(exposed=Arm(1, 1)), "bot": Sides(exposed=Arm(0, 1))}
+    monkeypatch.setattr(module, "OVERTAKEN_MAX", 3)
+    trials = after(exposure("s", "e", run="s"), *begun("r0"), *begun("r1"), *begun("r2", control=True))
+    later = [exposure(f"b{n}", "e", run=f"q{n}") for n in range(7)]
+    for one in later:
+        trials.add(one)
+    for n in range(2):
+        assert trials.add(verdict(success=True, run=f"q{n}")) == (["e"], [])
+    assert trials.trial("e").lost == (0, 0)
+    assert trials.add(verdict(success=True, run="q2")) == (["e"], ["r0", "r1", "r2"])  # who only asks is nobody
+    assert (trials.trial("e").exposed, trials.trial("e").control) == (Arm(3, 2), Arm(0, 1))
+    assert trials.trial("e").lost == (2, 1)
+    trials.add(op(advice_id="a-r0"))
+    assert (trials.trial("e").exposed, trials.trial("e").lost) == (Arm(4, 1), (1, 1))
+    assert trials.add(op(False, advice_id="a-r1")).entries == ["e"]
+    assert (trials.trial("e").exposed, trials.trial("e").lost) == (Arm(4, 1), (0, 1))
+    assert trials.add(op(False, advice_id="a-r1")).entries == []
+
+
+def test_runs_that_are_on_their_way_make_none_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OVERTAKEN_MAX", 3)
+    monkeypatch.setattr(module, "WAITING_MAX", 20)
+    fast = [begun(f"c{n}", control=True) for n in range(9)]
+    trials = after(*begun("slow"), *(one for run in fast for one in run))
+    for n in range(2):
+        trials.add(op(run=f"c{n}"))
+    assert trials.trial("e") == Trial(
+        control=Arm(2, 0), by_source={"mcp": Sides(control=Arm(2, 0))}, recent={"mcp": Sides(control=Arm(2, 0))}
+    )
+    for n in range(14):  # of more than are waited for the oldest is lost
+        for one in begun(f"d{n}"):
+            trials.add(one)
+    assert (trials.trial("e").lost, len(trials.entries["e"].unsettled)) == ((1, 1), 20)
+
+
+@pytest.mark.parametrize(("slower", "at_once"), [(1.1, 150), (1.1, 300), (1.3, 110), (0.8, 300)])
+def test_advice_that_only_takes_longer_is_not_harmful(slower: float, at_once: int) -> None:
+    chance, trials, ends, now = random.Random(1), Trials(), [], 0.0
+    for number in range(900):
+        now += 1 / at_once
+        held = chance.random() < 0.5
+        ends.append((now + chance.uniform(0.7, 1.3) * (1 if held else slower), f"r{number}"))
+        for one in begun(f"r{number}", control=held):
+            trials.add(one)
+        ends.sort()
+        while ends[0][0] < now:
+            trials.add(op(run=ends.pop(0)[1]))
+    assert max(trials.trial("e").lost) <= 5
 
 
 def test_a_report_counts_for_the_entries_of_its_own_answer_alone() -> None:
@@ -239,7 +280,7 @@ def test_runs_from_before_it_was_forgotten_stay_out_of_what_it_comes_to_when_it_
 
 
 def test_the_verdict_on_a_run_counts_for_what_is_drawn_later_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAITING_MAX", 1)
+    monkeypatch.setattr(module, "OVERTAKEN_MAX", 1)
     trials = after(exposure("a1", "other", run="r", task="t"), op(run="r"), verdict(success=True, run="r"))
     assert trials.add(exposure("a2", "e", run="r")).entries == ["e"]
     for number in range(2):

@@ -14,22 +14,23 @@ The rules:
   has asked for in its source's name. Nobody says how another one's run went: of the sources that report, the run is
   that one's which asked first, and who has only asked owns nothing. What comes later corrects what was counted: a
   verdict counts instead of a report, a second verdict instead of the first.
-* A run without an outcome is *lost* once `WAITING_MAX` further runs have been drawn for the entry: it counts as failed
-  until an outcome comes, in either arm alike. Else advice that makes agents hang would never show it. But only a run
-  that an op has named since: one that has only asked may never have begun, and the permission to ask is not yet the
-  permission to report.
+* A run without an outcome is *lost* once `OVERTAKEN_MAX` runs that were drawn for the entry after it have one: it
+  counts as failed until an outcome comes, in either arm alike. Else advice that makes agents hang would never show it.
+  Runs that are on their way, however many, make none late. But only a run that an op has named since is lost: one that
+  has only asked may never have begun, and the permission to ask is not yet the permission to report.
 * A task is what the request calls so. For each entry and task the outcomes that were settled last in either arm are
   compared: ``fixed`` when the control failed and the exposed succeeded, ``broken`` the other way round.
 
 Bounds: the newest `RUNS_MAX` runs and `ADVICES_MAX` advice ids, `DRAWS_MAX` entries and the newest `ADVICES_OF_RUN_MAX`
-advice ids a run, `TASKS_MAX` tasks an entry, `SOURCES_MAX` sources an entry by name. The outcome of a run that is
+advice ids a run, `TASKS_MAX` tasks and `WAITING_MAX` runs without an outcome an entry (of more the oldest is lost),
+`SOURCES_MAX` sources an entry by name. The outcome of a run that is
 forgotten stays as it was counted.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -48,7 +49,8 @@ ADVICES_MAX: Final = 20_000
 DRAWS_MAX: Final = 50
 ADVICES_OF_RUN_MAX: Final = 20
 TASKS_MAX: Final = 200
-WAITING_MAX: Final = 100
+OVERTAKEN_MAX: Final = 100
+WAITING_MAX: Final = 1_000
 WINDOW_RUNS: Final = 400
 """Runs with an outcome after which the recent counts begin anew. Simulated: when what had helped begins to make all
 runs fail, of which six in ten succeed without, that is found after 200 runs (the median), not after 930; with 200 it is
@@ -155,8 +157,10 @@ class EntryTrial(msgspec.Struct):
     """The recent counts have begun anew so many times."""
     tasks: dict[str, tuple[bool | None, bool | None]] = msgspec.field(default_factory=dict)
     """Task -> the last outcome in the control, and among the exposed; the newest tasks."""
-    waiting: list[str] = msgspec.field(default_factory=list)
-    """The runs that were drawn last; whichever of them has no outcome may have one yet."""
+    drawn: int = 0
+    """Runs that were drawn for it."""
+    unsettled: dict[str, int] = msgspec.field(default_factory=dict)
+    """Run -> how many were drawn before it, oldest first: those whose outcome may still come."""
     lost: tuple[int, int] = (0, 0)
     """Runs that count as failed since no outcome has come: exposed, control."""
 
@@ -177,12 +181,14 @@ class Trials(msgspec.Struct):
             return Changed()
         advice_id = _text(op, ADVICE_ID)
         asked = self.advices.get(advice_id) if advice_id else None
-        run = self.runs.get(run_name(op)) or (self.runs.get(asked.run) if asked else None)
+        named = run_name(op)
+        name = named if named in self.runs or asked is None else asked.run
+        run = self.runs.get(name)
         if run is None:
             return Changed()
         if op.source == AUDITOR:
             run.verdict = op.success
-            return Changed(self._settle(run, tuple(run.draws)))
+            return self._settled(name, tuple(run.draws))
         run.first = run.first or op.source
         if asked is not None and self.runs.get(asked.run) is not run:
             return Changed()  # it names one run, and the advice of another: it says nothing of either
@@ -193,7 +199,7 @@ class Trials(msgspec.Struct):
         drawn = dict.fromkeys(entry for one in reported for entry in one.entries if entry in run.draws)
         for entry in drawn:
             run.draws[entry].reported = op.success and suspicion(op) is None
-        return Changed(self._settle(run, drawn))
+        return self._settled(name, drawn)
 
     def drawn(self, run: str, entry: str) -> bool | None:
         """Say whether a run is exposed to an entry; None when it has not been drawn."""
@@ -239,35 +245,48 @@ class Trials(msgspec.Struct):
         sides = [(entry, True) for entry in exposure.exposed] + [(entry, False) for entry in exposure.control]
         entries = tuple(entry for entry, _ in sides)
         drawn: list[str] = []
-        lost: dict[str, str] = {}
         for entry, exposed in sides:
             if entry not in run.draws and len(run.draws) < DRAWS_MAX:
                 counts = self.entries.setdefault(entry, EntryTrial(seq))
                 run.draws[entry] = Draw(exposed, counts.began)
                 drawn.append(entry)
-                counts.waiting.append(name)
-                if len(counts.waiting) > WAITING_MAX:
-                    lost[entry] = counts.waiting.pop(0)
+                counts.unsettled.pop(name, None)  # of a run of that name that is forgotten
+                counts.unsettled[name] = counts.drawn
+                counts.drawn += 1
         asked = Asked(name, entries, exposure.endpoint, exposure.asked_by, run.asked)
         run.asked += 1
         _added(self.advices, exposure.advice_id, asked, ADVICES_MAX)
-        changed = self._settle(run, drawn)  # it may have been judged already
-        changed += [entry for entry, late in lost.items() if self._lose(entry, late)]
-        return Changed(changed, tuple(lost.values()))
+        return self._settled(name, drawn)  # it may have been judged already
 
-    def _lose(self, entry: str, name: str) -> bool:
-        """Count a run as failed if it has no outcome; say whether that changes anything."""
-        run = self.runs.get(name)
-        draw = run.draws.get(entry) if run else None
-        if run is None or draw is None or draw.counted is not None or not run.first:
-            return False
-        return bool(self._settle(run, (entry,), is_over=True))
+    def _settled(self, name: str, entries: Collection[str]) -> Changed:
+        """Count a run's outcome, and the runs that are lost now, for some of its entries."""
+        changed = dict.fromkeys(self._settle(name, entries))
+        runs: list[str] = []
+        for entry in entries:
+            for late in self._overtaken(entry):
+                runs.append(late)
+                changed.update(dict.fromkeys(self._settle(late, (entry,), is_over=True)))
+        return Changed(list(changed), runs)
 
-    def _settle(self, run: Run, entries: Collection[str], *, is_over: bool = False) -> list[str]:
-        """Count the run's outcome for some of its entries, where it is another than what was counted.
+    def _overtaken(self, entry: str) -> Iterator[str]:
+        """Take out the runs that are not waited for any longer; give those of them that count as lost."""
+        counts = self.entries.get(entry)
+        while counts is not None and counts.unsettled:
+            oldest, number = next(iter(counts.unsettled.items()))
+            settled = counts.drawn - number - len(counts.unsettled)  # of those drawn after it
+            if settled < OVERTAKEN_MAX and len(counts.unsettled) <= WAITING_MAX:
+                return
+            del counts.unsettled[oldest]
+            run = self.runs.get(oldest)
+            if run is not None and run.first and entry in run.draws:
+                yield oldest
+
+    def _settle(self, name: str, entries: Collection[str], *, is_over: bool = False) -> list[str]:
+        """Count a run's outcome for some of its entries, where it is another than what was counted.
 
         :param is_over: where there is none, the run counts as lost.
         """
+        run = self.runs[name]
         changed = []
         for entry in entries:
             draw, counts = run.draws[entry], self.entries.get(entry)
@@ -275,6 +294,8 @@ class Trials(msgspec.Struct):
                 continue
             outcome = run.verdict if run.verdict is not None else draw.reported
             is_lost = outcome is None and (is_over or draw.lost)
+            if outcome is not None:
+                counts.unsettled.pop(name, None)
             if is_lost:
                 outcome = False
             if outcome is None or (outcome, is_lost) == (draw.counted, draw.lost):
