@@ -170,6 +170,23 @@ def test_a_run_without_an_outcome_is_lost_until_one_comes(monkeypatch: pytest.Mo
     assert trials.add(op(False, advice_id="a-r1")).entries == []
 
 
+def test_a_run_that_is_heard_of_where_it_asked_is_not_lost_whoever_has_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OVERTAKEN_MAX", 1)
+
+    def asked(run: str) -> Op:
+        return op(own=exposure_attrs(Exposure(advice_id=f"a-{run}", run=run, endpoint="sql:run", exposed=("e",))))
+
+    later = [asked("q"), verdict(success=True, run="q")]
+    trials = after(asked("named"), op(run="named"), *begun("others"), op(run="others", source="bot"), *later)
+    assert (trials.trial("e").exposed, trials.trial("e").lost) == (Arm(1, 0), (0, 0))
+    trials = after(asked("late"), *begun("hangs"), *later)
+    assert (trials.trial("e").exposed, trials.trial("e").lost) == (Arm(1, 1), (1, 0))
+    assert trials.add(op(run="hangs", source="bot")).entries == ["e"]
+    assert trials.trial("e") == after(*later).trial("e")
+    trials.add(op(False, run="hangs"))
+    assert trials.trial("e").exposed == Arm(1, 1)
+
+
 def test_runs_that_are_on_their_way_make_none_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "OVERTAKEN_MAX", 3)
     monkeypatch.setattr(module, "WAITING_MAX", 20)

@@ -10,6 +10,7 @@ from cyclopts import Parameter, validators
 
 from observer_actors.commands._options import ApiOptions, Attributes, JsonFlag, attributes_of
 from observer_actors.commands._screen import print_json, told
+from observer_actors.event import FALLBACK_SOURCE
 from observer_actors.visible import visible
 
 LIMIT_MAX: Final = 3
@@ -29,7 +30,9 @@ class AskFlags:
     task: Annotated[
         str | None, Parameter(help="What the episode is about: outcomes of the same task are compared.")
     ] = None
-    source: Annotated[str | None, Parameter(help="The source under which the run reports.")] = None
+    source: Annotated[
+        str | None, Parameter(help="The source under which the run reports; unless given, with --run, that of `send`.")
+    ] = None
     attributes: Attributes = ()
     limit: Annotated[int, Parameter(help="Most entries.", validator=validators.Number(gte=1, lte=LIMIT_MAX))] = 1
 
@@ -44,7 +47,8 @@ def advice(
     """Get what helps with an operation, as Markdown for a prompt; nothing when there is nothing to say.
 
     A part of the runs gets nothing on purpose, so that it can be measured whether advice helps. So report what came of
-    it also then: with the same `--run`, or with the id of the advice, which is told on standard error.
+    it also then: with the same `--run` and `--source`, or with the id of the advice, which is told on standard error.
+    Without a source `send` reports as scenario, `exec` as bot.
 
     Example: observer-actors advice sql:run --input "SELECT 1" --run "$RUN"
 
@@ -60,7 +64,7 @@ def advice(
         "role": flags.role,
         "run": flags.run,
         "task": flags.task,
-        "source": flags.source,
+        "source": flags.source or (FALLBACK_SOURCE if flags.run else None),
         "attrs": dumps(attributes) if attributes else None,
         "limit": flags.limit,
         "format": "json" if json else "markdown",

@@ -111,9 +111,9 @@ class Tool(msgspec.Struct, frozen=True):
     writes: bool = False
 
 
-def _advice(given: GetAdvice, _source: str) -> Call:
+def _advice(given: GetAdvice, source: str) -> Call:
     call = _get("/advice", given)
-    said = {"attrs": _said(given.attrs), "input": _said(given.input)}
+    said = {"attrs": _said(given.attrs), "input": _said(given.input), "source": source}
     return msgspec.structs.replace(call, parameters=advice_query(call.parameters | said))
 
 

@@ -17,7 +17,9 @@ The rules:
 * A run without an outcome is *lost* once `OVERTAKEN_MAX` runs that were drawn for the entry after it have one: it
   counts as failed until an outcome comes, in either arm alike. Else advice that makes agents hang would never show it.
   Runs that are on their way, however many, make none late. But only a run that an op has named since is lost: one that
-  has only asked may never have begun, and the permission to ask is not yet the permission to report.
+  has only asked may never have begun, and the permission to ask is not yet the permission to report. Nor is one lost of
+  which an op has come from the endpoint that it asked about, whoever has sent it: that says nothing of how it went, but
+  it did not hang.
 * A task is what the request calls so. For each entry and task the outcomes that were settled last in either arm are
   compared: ``fixed`` when the control failed and the exposed succeeded, ``broken`` the other way round.
 
@@ -30,7 +32,7 @@ forgotten stays as it was counted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -91,6 +93,8 @@ class Draw(msgspec.Struct):
     """The value of `EntryTrial.window` when it was counted: later windows do not hold it."""
     lost: bool = False
     """It counts as failed, as no outcome has come."""
+    heard: bool = False
+    """An op of the run has come from the endpoint that was asked about, from whomever: it is not lost."""
     label: str = ""
     """The source under which it is counted."""
 
@@ -114,6 +118,10 @@ class Run(msgspec.Struct):
     asked: int = 0
     """How often it has asked."""
 
+    def draws_of(self, advices: Iterable[Asked]) -> dict[str, Draw]:
+        """Give the draws of the entries that some of its advice was about, by entry."""
+        return {entry: self.draws[entry] for one in advices for entry in one.entries if entry in self.draws}
+
 
 class Asked(msgspec.Struct, frozen=True):
     """The run that an advice id belongs to, the entries that were drawn then, and where its reports come from."""
@@ -126,12 +134,11 @@ class Asked(msgspec.Struct, frozen=True):
     """How often the run had asked before."""
 
     def is_reported_by(self, op: Op, *, is_named: bool) -> bool:
-        """Say whether an op of its run tells how it went.
+        """Say whether an op of its run, from the endpoint, tells how it went.
 
         :param is_named: the op has its id, which whoever only knows the name of the run has not.
         """
-        is_askers = op.source == self.source or (is_named and not self.source)
-        return is_askers and self.endpoint in ("", _place(op))
+        return op.source == self.source or (is_named and not self.source)
 
 
 class Changed(NamedTuple):
@@ -193,13 +200,14 @@ class Trials(msgspec.Struct):
         if asked is not None and self.runs.get(asked.run) is not run:
             return Changed()  # it names one run, and the advice of another: it says nothing of either
         advices = [asked] if asked else [self.advices[one] for one in run.advices if one in self.advices]
-        reported = [one for one in advices if one.is_reported_by(op, is_named=asked is not None)]
-        if not reported or not _is_owner(run, op.source, min(one.number for one in reported)):
-            return Changed()
-        drawn = dict.fromkeys(entry for one in reported for entry in one.entries if entry in run.draws)
-        for entry in drawn:
-            run.draws[entry].reported = op.success and suspicion(op) is None
-        return self._settled(name, drawn)
+        heard = [one for one in advices if one.endpoint in ("", _place(op))]
+        reported = [one for one in heard if one.is_reported_by(op, is_named=asked is not None)]
+        for draw in run.draws_of(heard).values():
+            draw.heard = True
+        if reported and _is_owner(run, op.source, min(one.number for one in reported)):
+            for draw in run.draws_of(reported).values():
+                draw.reported = op.success and suspicion(op) is None
+        return self._settled(name, run.draws_of(heard))
 
     def drawn(self, run: str, entry: str) -> bool | None:
         """Say whether a run is exposed to an entry; None when it has not been drawn."""
@@ -278,7 +286,8 @@ class Trials(msgspec.Struct):
                 return
             del counts.unsettled[oldest]
             run = self.runs.get(oldest)
-            if run is not None and run.first and entry in run.draws:
+            draw = run.draws.get(entry) if run is not None and run.first else None
+            if draw is not None and not draw.heard:
                 yield oldest
 
     def _settle(self, name: str, entries: Collection[str], *, is_over: bool = False) -> list[str]:
@@ -293,20 +302,21 @@ class Trials(msgspec.Struct):
             if counts is None or counts.began != draw.trial:
                 continue
             outcome = run.verdict if run.verdict is not None else draw.reported
-            is_lost = outcome is None and (is_over or draw.lost)
+            is_lost = outcome is None and not draw.heard and (is_over or draw.lost)
             if outcome is not None:
                 counts.unsettled.pop(name, None)
             if is_lost:
                 outcome = False
-            if outcome is None or (outcome, is_lost) == (draw.counted, draw.lost):
+            if (outcome, is_lost) == (draw.counted, draw.lost):
                 continue
             if draw.counted is not None:
                 _count(counts, draw, -1)
             draw.counted, draw.lost = outcome, is_lost
-            draw.label = run.source or run.first or run.asker or UNKNOWN
-            _count(counts, draw, 1)
-            if not is_lost:
-                _note_task(counts, run.task, draw)
+            if outcome is not None:
+                draw.label = run.source or run.first or run.asker or UNKNOWN
+                _count(counts, draw, 1)
+                if not is_lost:
+                    _note_task(counts, run.task, draw)
             changed.append(entry)
         return changed
 
@@ -381,9 +391,9 @@ def _added(table: dict[str, _T], key: str, value: _T, most: int) -> _T:
 
 def _count(counts: EntryTrial, draw: Draw, times: int) -> None:
     """Add a draw's counted outcome so many times: 1, or -1 to take it back."""
-    is_known = draw.label in counts.by_source or len(counts.by_source) < SOURCES_MAX
-    source = draw.label if is_known else OTHER
-    counts.by_source[source] = _added_to(counts.by_source.get(source, Sides()), draw, times)
+    if times > 0 and draw.label not in counts.by_source and len(counts.by_source) >= SOURCES_MAX:
+        draw.label = OTHER
+    _add_to_source(counts.by_source, draw, times)
     total = _added_to(Sides(counts.exposed, counts.control), draw, times)
     counts.exposed, counts.control = total.exposed, total.control
     if times > 0:
@@ -391,10 +401,19 @@ def _count(counts: EntryTrial, draw: Draw, times: int) -> None:
             counts.recent, counts.window = {}, counts.window + 1
         draw.window = counts.window
     if draw.window == counts.window:
-        counts.recent[source] = _added_to(counts.recent.get(source, Sides()), draw, times)
+        _add_to_source(counts.recent, draw, times)
     if draw.lost:
         exposed, control = counts.lost
         counts.lost = (exposed + times, control) if draw.exposed else (exposed, control + times)
+
+
+def _add_to_source(by_source: dict[str, Sides], draw: Draw, times: int) -> None:
+    """Add it where it is counted; a source of which nothing is left has no say (`lift.none_alone`)."""
+    sides = _added_to(by_source.get(draw.label, Sides()), draw, times)
+    if sides.total:
+        by_source[draw.label] = sides
+    else:
+        by_source.pop(draw.label, None)
 
 
 def _added_to(sides: Sides, draw: Draw, times: int) -> Sides:

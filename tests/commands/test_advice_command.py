@@ -37,6 +37,7 @@ def test_what_two_sources_have_seen_is_told_in_markdown_or_json(daemon: Served) 
     )
 
     asked = ("advice", "advice:dates", "--input", '{"date":"May 3"}', "--run", run, "--url", daemon.url, "--limit", "3")
+    asked = (*asked, "--source", "mcp")
     said = typed(*asked)
     assert said.returncode == 0
     assert said.stdout.startswith("## Advice\n")
@@ -51,6 +52,21 @@ def test_what_two_sources_have_seen_is_told_in_markdown_or_json(daemon: Served) 
         entries = daemon.json("/playbook", endpoint="advice:dates")["entries"]
     metrics = daemon.client.get("/metrics").text
     assert 'observer_advice_runs{arm="exposed",outcome="success",state="candidate"}' in metrics
+
+
+def test_what_is_sent_under_the_run_that_asked_is_its_outcome(daemon: Served) -> None:
+    """As the guide shows it: no source is named, and no advice id."""
+    for name, outcome in (("good", ()), ("bad", ("--error", "no"))):
+        about = ("advice:dates", "--run", f"by-name-{name}", "--url", daemon.url)
+        assert typed("advice", *about).returncode == 0
+        assert typed("send", "--endpoint", *about, *outcome).returncode == 0
+    arms = {"succeeded": 0, "failed": 0}
+    while list(arms.values()) != [1, 1]:
+        for entry in daemon.json("/playbook", endpoint="advice:dates")["entries"]:
+            of_source = entry["trial"]["by_source"].get("scenario", {})
+            arms = {name: sum(arm[name] for arm in of_source.values()) for name in arms}
+            if any(arms.values()):
+                break
 
 
 def test_nothing_to_say_is_nothing_for_the_prompt_and_an_id_beside_it(daemon: Served) -> None:

@@ -22,7 +22,7 @@ from mcp_types import CallToolResult, TextContent, TextResourceContents
 
 from observer_actors.client import Finding, Observer, Verdict
 from observer_actors.mcp.tools import TOOLS as OURS
-from observer_actors.mcp.tools import input_schema
+from observer_actors.mcp.tools import GetAdvice, input_schema
 from observer_actors.patterns import State
 from tests.commands.typed import environment, typed_for_real
 from tests.conftest import ROOT
@@ -464,3 +464,13 @@ def test_the_command_ends_when_it_is_told_to(number: signal.Signals) -> None:
 def test_the_command_ends_with_its_input() -> None:
     ended = typed_for_real("mcp", "--url", closed_url(), PYTHONPATH=str(ROOT))
     assert (ended.returncode, ended.stdout) == (0, "")
+
+
+def test_a_request_for_advice_names_the_source_that_will_report() -> None:
+    """Else the name of a run alone would not be enough for its outcome."""
+    assert OURS["get_advice"].call(GetAdvice(endpoint="sql:run", run="r1"), "team-a").parameters == {
+        "endpoint": "sql:run",
+        "run": "r1",
+        "limit": "1",
+        "source": "team-a",
+    }
