@@ -817,6 +817,16 @@ def test_what_was_used_or_decided_about_outlives_the_evidence_that_retention_del
     assert [note.text for note in playbook.entries[pinned].notes] == ["mine"]
 
 
+def test_what_earlier_trials_have_shown_outlives_the_evidence_too() -> None:
+    playbook = fold(numbered([call(run=f"r{n}") for n in range(4)]))
+    [key] = playbook.entries
+    released = decided(Decision(action=Action.RELEASE, entry=key))
+    fold(numbered([*helped(key, 12, with_it=False, without=True), released], 5), playbook)
+    playbook.forget_before(1_000)
+    assert playbook.entries[key].reason == "a person has released it"
+    assert playbook.ledger.standings[key].tries == 2
+
+
 def test_a_playbook_made_anew_begins_with_what_deleted_ops_have_decided() -> None:
     begun = numbered([call(name, run=f"{name}{n}") for name in ("retired", "harmful", "free") for n in range(8)])
     old = fold(begun)

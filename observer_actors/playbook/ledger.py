@@ -234,8 +234,7 @@ class Ledger:
 
     def _lose_support(self, entry: Entry) -> None:
         """Keep an entry that was used or decided about, so that what is known of it is not lost; forget any other."""
-        used = entry.trial.exposed.total or entry.trial.control.total or entry.state is not State.CANDIDATE
-        if not used and not entry.mark and not entry.notes:
+        if not _is_used(entry) and not entry.mark and not entry.notes:
             self.forget(entry.id)
         elif entry.supported:
             fields = {name: getattr(entry, name) for name in Evidence.__struct_fields__}
@@ -357,8 +356,13 @@ class Ledger:
 
 
 def _is_alone(entry: Entry) -> bool:
-    is_used = entry.trial.exposed.total or entry.trial.control.total or entry.state is not State.CANDIDATE
-    return len(entry.sources) == 1 and not entry.corroborated and not is_used and not entry.mark and not entry.notes
+    is_decided = _is_used(entry) or entry.mark or entry.notes
+    return len(entry.sources) == 1 and not entry.corroborated and not is_decided
+
+
+def _is_used(entry: Entry) -> bool:
+    """Say whether a trial has shown anything of an entry, be it an earlier one than the present."""
+    return bool(entry.trial.exposed.total or entry.trial.control.total or entry.reason)
 
 
 def _evidence_of(entry: Entry) -> int:

@@ -36,8 +36,8 @@ def test_what_two_sources_have_seen_is_told_in_markdown_or_json(daemon: Served) 
         run for run in map(str, range(999)) if len(daemon.json("/advice", run=run, **given)["entries"]) == len(ids)
     )
 
-    asked = ("advice", "advice:dates", "--input", '{"date":"May 3"}', "--run", run, "--url", daemon.url, "--limit", "3")
-    asked = (*asked, "--source", "mcp")
+    about = ("advice:dates", "--input", '{"date":"May 3"}', "--run", run, "--source", "mcp")
+    asked = ("advice", *about, "--url", daemon.url, "--limit", "3")
     said = typed(*asked)
     assert said.returncode == 0
     assert said.stdout.startswith("## Advice\n")
