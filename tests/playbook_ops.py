@@ -66,9 +66,9 @@ def own(endpoint: str, attrs: dict[str, Scalar]) -> Op:
     return msgspec.structs.replace(call(endpoint, source="observer", ms=0), attrs=attrs)
 
 
-def exposed(advice: str, entries: str, *, control: str = "", run: str = "") -> Op:
+def exposed(advice: str, entries: str, *, control: str = "", run: str = "", trusted: str = "") -> Op:
     """Give the op that says what an answer handed out."""
-    attrs = {"advice_id": advice, "run": run, "exposed": entries, "control": control}
+    attrs = {"advice_id": advice, "run": run, "exposed": entries, "control": control, "trusted": trusted}
     return own(ADVICE_ENDPOINT, {name: text for name, text in attrs.items() if text})
 
 

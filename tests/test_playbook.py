@@ -613,11 +613,15 @@ def test_a_new_trial_begins_where_the_share_of_the_control_changes() -> None:
         counts.append(playbook.entries[key].trial)
         seq += 10
     assert counts == [before.trial] * 4
+    assert before.trial.exposed.total == 0  # the others were drawn by halves, as if they had been on their way
     few = fold(numbered(helped(key, 3, with_it=True, without=False), 5), fold(first))
     totals = []
     for action in (Action.NOTE, Action.PIN, Action.PIN, Action.UNPIN, Action.WITHHOLD):
         fold(numbered([decided(Decision(action=action, entry=key, note="so"))], seq), few)
-        fold(numbered([exposed(f"n{seq}", key, run=f"n{seq}"), verdict(f"n{seq}", good=True)], seq + 1), few)
+        for by in ("", key):
+            run = f"{by}{seq}"
+            later = [exposed(run, key, run=run, trusted=by), verdict(run, good=True)]
+            fold(numbered(later, few.cursor + 1), few)
         totals.append(few.entries[key].trial.exposed.total)
         seq += 10
     assert totals == [4, 1, 2, 1, 2]
@@ -662,6 +666,19 @@ def test_an_entry_that_its_trial_has_withheld_is_tried_again_when_a_person_relea
     fold(numbered([decided(Decision(action=Action.RELEASE, entry=key))], 1_000), playbook)
     entry = playbook.entries[key]
     assert (entry.state, entry.trial.exposed.total, entry.available) == (State.CANDIDATE, 0, True)
+
+
+def test_a_pinned_entry_is_tried_with_the_small_share_however_it_came_to_be() -> None:
+    calls = [call(run=f"r{n}") for n in range(4)]
+    [key] = fold(numbered(calls)).entries
+    pinned = decided(Decision(action=Action.PIN, entry=key))
+    used = [exposed("a1", key, run="u1", trusted=key), verdict("u1", good=True), exposed("a2", key, run="u2")]
+    used.append(verdict("u2", good=True))
+    first, then = numbered([*calls, pinned]), numbered([*calls, *used], 1_000)
+    inherited = Playbook(ALONE)
+    inherited.inherit(fold(first), 1_000)
+    for playbook in (fold(then, fold(first)), fold(then, fold(numbered([pinned]))), fold(then, inherited)):
+        assert (playbook.entries[key].mark, playbook.entries[key].trial.exposed) == (Mark.PINNED, Arm(1, 0))
 
 
 def test_only_the_source_makes_an_op_the_daemons_own() -> None:

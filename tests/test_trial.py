@@ -272,6 +272,19 @@ def test_a_new_trial_starts_from_nothing_and_runs_of_the_old_one_stay_out() -> N
     assert trials.trial("e").exposed == Arm(0, 1)
 
 
+def test_a_run_that_was_drawn_with_another_share_stays_out() -> None:
+    def drawn(run: str, *trusted: str) -> list[Op]:
+        given = Exposure(advice_id=f"a-{run}", run=run, exposed=("e", "f"), trusted=trusted)
+        return [op(own=exposure_attrs(given)), verdict(success=True, run=run)]
+
+    trials = Trials()
+    trials.restart("e", next(SEQ), trusted=True)
+    for one in (*drawn("r1", "e"), *drawn("r2"), *drawn("r3", "e", "f"), *drawn("r4", "f")):
+        trials.add(one)
+    assert (trials.trial("e").exposed, trials.trial("f").exposed) == (Arm(2, 0), Arm(2, 0))
+    assert trials.entries["e"].drawn == 2
+
+
 def test_ops_of_no_run_that_was_drawn_change_nothing() -> None:
     trials = after(exposure("a1", "e", run="r"))
     for other in (op(), op(run="q"), op(advice_id="a9"), verdict(success=True, run="q"), op(advice_id=7)):

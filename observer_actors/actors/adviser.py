@@ -17,7 +17,7 @@ from observer_actors.errors import ObserverError
 from observer_actors.labels import bounded_endpoint, stable_id
 from observer_actors.playbook.entries import Entry
 from observer_actors.playbook.ranking import Match, ranked
-from observer_actors.playbook.states import share_of
+from observer_actors.playbook.states import is_trusted, share_of
 from observer_actors.playbook.trial import ADVICE_ENDPOINT, Exposure, exposure_attrs, in_control
 from observer_actors.settings import AdviceSettings
 from observer_actors.store import Shelf
@@ -108,6 +108,7 @@ class Adviser:
             endpoint=endpoint,
             exposed=tuple(entry.id for entry in exposed),
             control=tuple(entry.id for entry in best if entry not in exposed),
+            trusted=tuple(entry.id for entry in best if is_trusted(entry)),
         )
         try:
             await self._recorder.record(ADVICE_ENDPOINT, exposure_attrs(exposure), summary=best[0].endpoint)

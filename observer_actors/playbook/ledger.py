@@ -158,6 +158,8 @@ class Ledger:
                 )
             )
             self._touch(Section.ENTRY, entry.id)
+            if is_trusted(self.entries[entry.id]):
+                self._try_anew(entry.id)
             if is_kept_back:
                 self.standings[entry.id] = standing
                 self._touch(Section.STANDING, entry.id)
@@ -193,6 +195,8 @@ class Ledger:
         )
         self._by_endpoint.setdefault(entry.endpoint, {})[entry.id] = None
         self._do(Created(entry, self._seq))
+        if is_trusted(entry):
+            self._try_anew(entry.id)
         self._judge(entry.id)  # without what was revoked it may come later than its uses
 
     def _make_room(self) -> bool:
@@ -310,7 +314,7 @@ class Ledger:
 
     def _try_anew(self, key: str) -> None:
         """Begin a new trial: the next runs are drawn with another share, or their outcomes are not to be mixed."""
-        self.trials.restart(key, self._seq)
+        self.trials.restart(key, self._seq, trusted=is_trusted(self.entries[key]))
         self._touch(Section.TRIAL_ENTRY, key)
         self._do(Tried(key, self.trials.trial(key)))
 

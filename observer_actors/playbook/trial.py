@@ -4,7 +4,8 @@ The rules:
 
 * A run is *drawn* for an entry when the entry would be part of an answer to it: into the control with the chance
   ``share``, by a hash of entry and run (`in_control`), and else it is exposed. Once drawn a run stays where it is, also
-  when the share changes. A request without a run is a run of its own, under its advice id.
+  when the share changes; the trial that begins then leaves it out. A request without a run is a run of its own, under
+  its advice id.
 * A draw stands in the journal as an op of source `OWN_SOURCE` and endpoint `ADVICE_ENDPOINT` (`exposure_attrs`), before
   the agent has its answer. `Trials` is a fold over the journal: clock and chance have no part in it.
 * The outcome of a run is its verdict: an op of source ``auditor`` that names the run, or an advice id of it. Where
@@ -57,6 +58,7 @@ WINDOW_RUNS: Final = 400
 """Runs with an outcome after which the recent counts begin anew. Simulated: when what had helped begins to make all
 runs fail, of which six in ten succeed without, that is found after 200 runs (the median), not after 930; with 200 it is
 no sooner, and 30 points of harm are found later."""
+NO_TRIAL: Final = -1
 SOURCES_MAX: Final = 20
 OTHER: Final = "other"
 
@@ -77,6 +79,8 @@ class Exposure(msgspec.Struct, frozen=True, kw_only=True):
     exposed: tuple[str, ...] = ()
     """Ids of entries."""
     control: tuple[str, ...] = ()
+    trusted: tuple[str, ...] = ()
+    """Those of both that were drawn with the small share of control (`states.is_trusted`)."""
 
 
 class Draw(msgspec.Struct):
@@ -155,6 +159,8 @@ class EntryTrial(msgspec.Struct):
 
     began: int = 0
     """The seq of the op with which it began: no other trial of the entry has it, also when the entry was forgotten."""
+    trusted: bool = False
+    """Its runs are drawn with the small share of control; one that was drawn with the other stays out of it."""
     exposed: Arm = Arm()
     control: Arm = Arm()
     by_source: dict[str, Sides] = msgspec.field(default_factory=dict)
@@ -231,12 +237,13 @@ class Trials(msgspec.Struct):
             lost=counts.lost,
         )
 
-    def restart(self, entry: str, seq: int) -> None:
+    def restart(self, entry: str, seq: int, *, trusted: bool = False) -> None:
         """Begin a new trial: the counts start from nothing, and runs drawn before stay out of them.
 
         :param seq: of the op that makes it begin.
+        :param trusted: its runs are drawn with the small share of control.
         """
-        self.entries[entry] = EntryTrial(seq)
+        self.entries[entry] = EntryTrial(seq, trusted=trusted)
 
     def forget(self, entry: str) -> None:
         """Forget an entry that is gone; its draws stay until their runs go, and count for nothing."""
@@ -256,7 +263,10 @@ class Trials(msgspec.Struct):
         for entry, exposed in sides:
             if entry not in run.draws and len(run.draws) < DRAWS_MAX:
                 counts = self.entries.setdefault(entry, EntryTrial(seq))
-                run.draws[entry] = Draw(exposed, counts.began)
+                is_its = counts.trusted is (entry in exposure.trusted)
+                run.draws[entry] = Draw(exposed, counts.began if is_its else NO_TRIAL)
+                if not is_its:  # on its way as the share changed, or of a playbook that was otherwise then
+                    continue
                 drawn.append(entry)
                 counts.unsettled.pop(name, None)  # of a run of that name that is forgotten
                 counts.unsettled[name] = counts.drawn
@@ -344,7 +354,7 @@ def exposure_attrs(exposure: Exposure) -> dict[str, Scalar]:
     for name in ("run", "task", "asked_by", "endpoint"):
         if text := getattr(exposure, name):
             attrs[name] = text
-    for name in ("exposed", "control"):
+    for name in ("exposed", "control", "trusted"):
         if ids := getattr(exposure, name):
             attrs[name] = ",".join(ids)
     return attrs
@@ -361,7 +371,7 @@ def asked_by(op: Op) -> str:
 
 
 def _exposure(op: Op) -> Exposure:
-    ids = {name: tuple(filter(None, _text(op, name).split(","))) for name in ("exposed", "control")}
+    ids = {name: tuple(filter(None, _text(op, name).split(","))) for name in ("exposed", "control", "trusted")}
     return Exposure(
         advice_id=_text(op, ADVICE_ID),
         run=_text(op, "run"),
@@ -370,6 +380,7 @@ def _exposure(op: Op) -> Exposure:
         endpoint=_text(op, "endpoint"),
         exposed=ids["exposed"],
         control=ids["control"],
+        trusted=ids["trusted"],
     )
 
 

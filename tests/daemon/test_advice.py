@@ -99,6 +99,7 @@ async def test_what_was_handed_out_is_in_the_journal_when_the_answer_comes(tmp_p
         "asked_by": "bot",
         "endpoint": "sql:run",
         "exposed": "e",
+        "trusted": "e",
     }
 
 
@@ -133,7 +134,8 @@ async def test_the_control_gets_the_same_answer_without_the_entry_and_cannot_tel
         nothing = (await client.get("/advice", params={"endpoint": "no:such", "run": run})).json()
         (op,) = await exposures(daemon)
         assert daemon.adviser.statistics.requests == {"held back": 1, "nothing": 1}
-    assert op.attrs == {"advice_id": held["advice_id"], "run": run, "endpoint": "sql:run", "control": "e"}
+    names = {"run": run, "endpoint": "sql:run"}
+    assert op.attrs == {"advice_id": held["advice_id"], **names, "control": "e", "trusted": "e"}
     assert held.keys() == nothing.keys()
     assert held["entries"] == nothing["entries"] == []
     assert len({held["advice_id"], nothing["advice_id"]}) == 2
