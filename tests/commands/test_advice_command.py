@@ -37,7 +37,7 @@ def test_what_two_sources_have_seen_is_told_in_markdown_or_json(daemon: Served) 
     )
 
     about = ("advice:dates", "--input", '{"date":"May 3"}', "--run", run, "--source", "mcp")
-    asked = ("advice", *about, "--url", daemon.url, "--limit", "3")
+    asked: tuple[str, ...] = ("advice", *about, "--url", daemon.url, "--limit", "3")
     said = typed(*asked)
     assert said.returncode == 0
     assert said.stdout.startswith("## Advice\n")
