@@ -17,6 +17,7 @@ from cyclopts import Parameter
 from observer_actors.commands import _resume
 from observer_actors.commands._answers import BatchAnswer, HealthAnswer, RejectedLine
 from observer_actors.commands._api import Api, Refused
+from observer_actors.commands._exported import sift
 from observer_actors.commands._log_file import LogFile
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import LongWork, print_json, told
@@ -47,6 +48,8 @@ class Imported(msgspec.Struct):
     rejected: int = 0
     resumed_lines: int = 0
     """Passed over, because an earlier import had brought them."""
+    left_out: int = 0
+    """Lines of an export that are the daemon's own: revocations, decisions, draws of advice."""
 
 
 def import_(
@@ -59,6 +62,9 @@ def import_(
 
     An import that was cut short goes on where it was when the same command is given again, and a file that has grown is
     gone on with. Lines that cannot be taken are named, and the status is then 1.
+
+    What a daemon had put into its journal by itself is left out of its export, and counted: decisions, revocations and
+    draws of advice are no operations of agents. A copy of the data directory keeps them.
 
     No line is stored twice, wherever its file lies now, as long as it is one of the newest 100,000 operations
     (`journal.dedup_window_ops`). Of lines that have neither `id` nor `timestamp`, and of those without `id` of a log
@@ -115,7 +121,9 @@ def _import_file(daemon: Api, source: LogFile, result: Imported, progress: LongW
     try:
         for lines in source.batches(place.offset):
             whole = _without_torn_end(lines, source)
-            place = place.behind(whole, _send(daemon, source, whole, place, result))
+            sifted = sift(whole)
+            result.left_out += sifted.own
+            place = place.behind(whole, _send(daemon, source, sifted.lines, place, result))
             if not source.is_stdin:
                 _note(daemon, source, place)
             progress(source.done(place.offset), source.size)
@@ -191,7 +199,8 @@ def _without_torn_end(lines: list[bytes], source: LogFile) -> list[bytes]:
 
 def _send(daemon: Api, source: LogFile, lines: list[bytes], place: _Place, result: Imported) -> int | None:
     """Send some lines; half of them at a time where the daemon takes less at once. Give the seq of the last op."""
-    if not lines:
+    if not any(line.strip() for line in lines):
+        result.lines += len(lines)
         return None
     try:
         answer = daemon.decoded(BatchAnswer, daemon.post("/events", source.ids.added(lines, place.offset)))
@@ -200,7 +209,7 @@ def _send(daemon: Api, source: LogFile, lines: list[bytes], place: _Place, resul
             half = len(lines) // 2
             between = place.behind(lines[:half], _send(daemon, source, lines[:half], place, result))
             return _send(daemon, source, lines[half:], between, result) or between.last_seq
-        answer = _as_answer(daemon, refusal, lines)
+        answer = _as_answer(daemon, refusal)
     result.lines += len(lines)
     result.accepted += answer.accepted
     result.duplicates += answer.duplicates
@@ -210,13 +219,11 @@ def _send(daemon: Api, source: LogFile, lines: list[bytes], place: _Place, resul
     return answer.last_seq
 
 
-def _as_answer(daemon: Api, refusal: Refused, lines: list[bytes]) -> BatchAnswer:
+def _as_answer(daemon: Api, refusal: Refused) -> BatchAnswer:
     """Read what a daemon says that took none of the lines.
 
     :raises Refused: that was not because of the lines.
     """
-    if not any(line.strip() for line in lines):
-        return BatchAnswer()
     if refusal.answered == TOO_LARGE:
         return BatchAnswer(rejected=1, errors=(msgspec.convert({"line": 1, "error": str(refusal)}, RejectedLine),))
     answer = daemon.decoded(BatchAnswer, refusal.body)
@@ -249,4 +256,9 @@ def _in_words(result: Imported) -> str:
         parts.append(f"{result.rejected:,} lines were rejected")
     if result.resumed_lines:
         parts.append(f"{result.resumed_lines:,} lines had been imported before")
+    if result.left_out:
+        parts.append(f"{result.left_out:,} lines were left out: {_OWN}")
     return ", ".join(parts)
+
+
+_OWN: Final = "the daemon's own ops (decisions, revocations, draws), which only a copy of its directory restores"

@@ -62,17 +62,42 @@ def test_lines_come_in_order_with_their_own_times_and_once(fresh: Served, tmp_pa
     file = tmp_path / "ops.jsonl"
     file.write_text("\n".join([SEEDS_LINE, "", *events(11_000)]) + "\n")
     result = imported(fresh, str(file))
-    assert result == {"lines": 11_002, "accepted": 11_001, "duplicates": 0, "rejected": 0, "resumed_lines": 0}
+    assert result == {
+        "lines": 11_002,
+        "accepted": 11_001,
+        "duplicates": 0,
+        "rejected": 0,
+        "resumed_lines": 0,
+        "left_out": 0,
+    }
     ops = stored(fresh)
     assert [op["input_summary"] for op in ops[1:]] == [str(number) for number in range(11_000)]
     kept = {name: value for name, value in ops[0].items() if name not in ("seq", "recorded_at", "id")}
     assert kept == json.loads(SEEDS_LINE)
 
     again = imported(fresh, str(file))
-    assert again == {"lines": 0, "accepted": 0, "duplicates": 0, "rejected": 0, "resumed_lines": 11_002}
+    assert again == {"lines": 0, "accepted": 0, "duplicates": 0, "rejected": 0, "resumed_lines": 11_002, "left_out": 0}
     known = imported(fresh, str(file), "--from-start")
     assert (known["accepted"], known["duplicates"]) == (11_001, 11_001), "they have the ids that they had"
     assert len(stored(fresh)) == 11_001
+
+
+def test_what_the_daemon_itself_has_put_into_its_journal_is_left_out_of_an_export(
+    fresh: Served, tmp_path: Path
+) -> None:
+    file = tmp_path / "export.jsonl"
+    with served(tmp_path / "old") as old:
+        old.events(*map(json.loads, events(3)))
+        for name in "ab":
+            assert old.client.post("/playbook/revoke", json={"of": "source", "name": name}).is_success
+        old.event(endpoint="i", source="observer", input_summary="3", success=True)
+        assert typed("export", "--output", str(file), "--url", old.url).returncode == 0
+    file.write_text(file.read_text() + "no json\n" + json.dumps({"endpoint": "i", "source": "observer"}))
+    ended = typed("import", str(file), "--url", fresh.url)
+    said = "5 ops are in, 1 lines were rejected, 2 lines were left out: the daemon's own ops (decisions, revocations, "
+    assert (ended.returncode, ended.stdout.startswith(said)) == (1, True), ended
+    assert ended.stderr.startswith(f"{file}:7: ")
+    assert [op["source"] for op in stored(fresh)] == ["scenario"] * 5
 
 
 def test_a_file_that_grew_is_gone_on_with_and_one_that_was_replaced_is_begun_anew(
@@ -88,7 +113,14 @@ def test_a_file_that_grew_is_gone_on_with_and_one_that_was_replaced_is_begun_ane
     assert imported(fresh, str(file))["resumed_lines"] == 3
     assert [op["input_summary"] for op in stored(fresh)] == ["0", "1", "2", "3", "4"]
     file.write_text("\n".join(events(5, endpoint="another")) + "\n")
-    assert imported(fresh, str(file)) == {"lines": 5, "accepted": 5, "duplicates": 0, "rejected": 0, "resumed_lines": 0}
+    assert imported(fresh, str(file)) == {
+        "lines": 5,
+        "accepted": 5,
+        "duplicates": 0,
+        "rejected": 0,
+        "resumed_lines": 0,
+        "left_out": 0,
+    }
 
 
 def test_an_empty_journal_at_the_same_address_gets_the_file_from_its_beginning(tmp_path: Path) -> None:
