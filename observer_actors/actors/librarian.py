@@ -1,7 +1,8 @@
 """The librarian: each verdict that is committed becomes a row of the knowledge base, once.
 
 Auditors append rows to the same file: of two rows with the same id, one counts. Its cursor is saved now and
-then; what is read again after a crash is found in the file by its id. A disk that refuses is no fault of the verdict in
+then; what is read again after a crash is found in the file by its id. Where the file was there and is no more, all
+verdicts that the journal has get their rows again. A disk that refuses is no fault of the verdict in
 hand: it is tried again, and nothing waits for it but this actor.
 """
 
@@ -35,9 +36,11 @@ RETRY_S_MAX: Final = 30.0
 
 
 class _Cursor(msgspec.Struct, frozen=True):
-    """The file that keeps the cursor: every verdict up to ``seq`` has its row."""
+    """The file that keeps the cursor: every verdict up to ``seq`` has its row, if there was a file for them."""
 
     seq: int
+    has_rows: bool = True
+    """Whether there was one; where no verdict has ever come, there is none."""
 
 
 class Librarian:
@@ -126,17 +129,20 @@ class Librarian:
             return
         try:
             with translated("saving the librarian's cursor"):
-                content = msgspec.json.encode(_Cursor(seq))
-                save = partial(replace_file, self._disk, self._path, content)
-                await self._in_thread(save, limiter=self._saving, abandon_on_cancel=True)
+                await self._in_thread(partial(self._write, seq), limiter=self._saving, abandon_on_cancel=True)
         except DiskFailed as error:
             self._log.warning("snapshot_failed", error=str(error))
             return
         self._saved_seq = seq
 
+    def _write(self, seq: int) -> None:
+        content = msgspec.json.encode(_Cursor(seq, has_rows=self._index.is_there()))
+        replace_file(self._disk, self._path, content)
+
     def _load(self) -> int:
-        """Read the cursor; what cannot be read is 0, and then all verdicts are looked at again."""
+        """Read the cursor; of one that cannot be read, or whose rows are gone, 0: all verdicts are looked at again."""
         try:
-            return msgspec.json.decode(self._disk.read(self._path, 0, self._disk.size(self._path)), type=_Cursor).seq
+            kept = msgspec.json.decode(self._disk.read(self._path, 0, self._disk.size(self._path)), type=_Cursor)
+            return 0 if kept.has_rows and not self._index.is_there() else kept.seq
         except (OSError, *UNREADABLE):
             return 0

@@ -8,8 +8,8 @@ Rules of the file, which several programs append to at once and nobody rewrites:
   newline (a crash or a full disk tore the last row), the write begins with one; so blank lines are legal, and a
   torn row costs no other.
 * An ``id`` that comes again is the same outcome told twice: the first row counts.
-* It grows by some 400 bytes an audit, and nothing cuts it. Who has enough of it moves it away: the next row makes a
-  new one.
+* It grows by some 400 bytes an audit, and nothing cuts it. Who has enough of it moves it away, and leaves an empty
+  one: where it is gone, the next row makes a new one, and a start of the daemon all that the journal has.
 """
 
 from __future__ import annotations

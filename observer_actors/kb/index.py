@@ -96,6 +96,17 @@ class OutcomesIndex:
         self._secrets = secrets or compiled_secrets()
         self._forget()
 
+    def is_there(self) -> bool:
+        """Say whether there is a file. Also while another thread calls another method.
+
+        :raises OSError: nobody can tell.
+        """
+        try:
+            self._disk.size(self._path)
+        except FileNotFoundError:
+            return False
+        return True
+
     def add(self, rows: Iterable[AuditRow]) -> int:
         """Append those that the file does not hold yet; give how many that were. Each has an id.
 

@@ -153,7 +153,7 @@ async def test_what_was_acknowledged_before_a_sigkill_has_its_row_after_it(tmp_p
     rows, damaged = read_audit_rows(tmp_path)
     assert ([row.id for row in rows], damaged) == (["audit-0", "audit-1", "audit-2"], 0)
     cursor = msgspec.json.decode((tmp_path / "_observer" / "librarian.json").read_bytes())
-    assert cursor == {"seq": 3}
+    assert cursor == {"seq": 3, "has_rows": True}
     (tmp_path / "_observer" / "librarian.json").write_bytes(b"{torn")
     with outcomes_path(tmp_path).open("ab") as file:
         file.write(b'{"kind":"au')
@@ -219,3 +219,22 @@ async def test_a_cursor_of_another_journal_is_not_believed(tmp_path: Path) -> No
             assert (await wire.post("/event", msgspec.json.encode(event(1)))).status == 200
         await caught_up(daemon)
     assert [row.id for row in read_audit_rows(tmp_path).rows] == ["audit-1"]
+
+
+async def test_a_knowledge_base_that_is_gone_is_made_again_of_the_journal(tmp_path: Path) -> None:
+    cursor = tmp_path / "_observer" / "librarian.json"
+    async with running_daemon(tmp_path) as daemon:
+        await daemon.event(endpoint="no verdict")
+        await daemon.stop()
+    assert msgspec.json.decode(cursor.read_bytes()) == {"seq": 1, "has_rows": False}, "nothing to be made again"
+    async with running_daemon(tmp_path) as daemon:
+        for number in range(2):
+            await daemon.event(**event(number))
+        await daemon.stop()
+    outcomes_path(tmp_path).unlink()
+    async with running_daemon(tmp_path) as daemon:
+        await daemon.event(**event(2))
+        assert (await daemon.json("/kb/history", sig="pr6-7fe47bab"))["same"]["audits"] == 3
+        await daemon.stop()
+    assert [row.id for row in read_audit_rows(tmp_path).rows] == ["audit-0", "audit-1", "audit-2"]
+    assert msgspec.json.decode(cursor.read_bytes()) == {"seq": 4, "has_rows": True}
