@@ -19,9 +19,9 @@ from typing import Final
 import cyclopts
 from cyclopts import CycloptsError
 
+from observer_actors.commands._aside import told
 from observer_actors.commit import version_line
 from observer_actors.errors import ObserverError
-from observer_actors.visible import visible
 
 EXIT_USAGE: Final = 64
 EXIT_INPUT: Final = 66
@@ -101,17 +101,17 @@ def main() -> None:
         status = _let_go_of_output(EXIT_READER_GONE)
     except OSError as error:
         if error.errno in _OUTPUT_LOST:
-            print(f"observer-actors: cannot write the output: {error.strerror}", file=sys.stderr)
+            _say(f"cannot write the output: {error.strerror}")
             status = _let_go_of_output(EXIT_OUTPUT)
         elif _is_somewhere():
             raise
         else:
-            print("observer-actors: the working directory has been removed", file=sys.stderr)
+            _say("the working directory has been removed")
             status = EXIT_INPUT
     except RuntimeError:  # what `Path.home` raises, in the libraries too
         if os.path.expanduser("~") != "~":  # noqa: PTH111 - Path's would raise again
             raise
-        print("observer-actors: there is no home directory: set HOME", file=sys.stderr)
+        _say("there is no home directory: set HOME")
         status = EXIT_CONFIG
     sys.exit(status)
 
@@ -191,6 +191,6 @@ def _misunderstood(errors: BaseExceptionGroup[CycloptsError]) -> int:
 
 def _say(what: object, hint: str = "") -> None:
     """Say in a line what is wrong, and in another what to do; what was typed, or a file's name, moves no cursor."""
-    print(f"observer-actors: {visible(str(what))}", file=sys.stderr)
+    told(f"observer-actors: {what}")
     if hint:
-        print(f"  {visible(hint)}", file=sys.stderr)
+        told(f"  {hint}")

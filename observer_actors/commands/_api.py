@@ -14,7 +14,8 @@ import msgspec
 from observer_actors.addresses import check_address, parse_address, without_password
 from observer_actors.client._places import observer_token
 from observer_actors.client._wire import certificates
-from observer_actors.commands._screen import PROGRESS_S, told
+from observer_actors.commands._aside import told
+from observer_actors.commands._screen import PROGRESS_S
 from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.problems import UNREADABLE, read_problem, retry_after_s
 from observer_actors.visible import visible

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from observer_actors.commands._aside import told
 from observer_actors.op import Op
 from observer_actors.visible import cut, visible, visible_json
 
@@ -42,11 +43,6 @@ def print_bytes(body: bytes) -> None:
     """Print bytes as they are, behind what was printed before."""
     sys.stdout.flush()
     sys.stdout.buffer.write(body)
-
-
-def told(text: str) -> None:
-    """Say something beside the answer, in a line; nothing in it moves the cursor."""
-    print(visible(text), file=sys.stderr, flush=True)
 
 
 def say_more(total: int, shown: int, narrower: str) -> None:

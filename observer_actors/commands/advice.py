@@ -8,8 +8,9 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter, validators
 
+from observer_actors.commands._aside import told
 from observer_actors.commands._options import ApiOptions, Attributes, JsonFlag, attributes_of
-from observer_actors.commands._screen import print_json, told
+from observer_actors.commands._screen import print_json
 from observer_actors.event import FALLBACK_SOURCE
 from observer_actors.visible import visible
 

@@ -15,8 +15,9 @@ from observer_actors.audit import Audit, Audited, audit, inventory_of, inventory
 from observer_actors.client import Receipt, record_external_op
 from observer_actors.client._places import data_directory
 from observer_actors.client._verdict import reported
+from observer_actors.commands._aside import told
 from observer_actors.commands._options import ApiOptions, Folder, JsonFlag
-from observer_actors.commands._screen import print_json, told
+from observer_actors.commands._screen import print_json
 from observer_actors.errors import DiskFailed, ObserverError
 from observer_actors.kb import AuditHistory, OutcomesIndex
 from observer_actors.visible import visible, visible_json

@@ -15,10 +15,11 @@ import msgspec
 
 from observer_actors.commands._answers import HealthAnswer, OpsAnswer
 from observer_actors.commands._api import Api
+from observer_actors.commands._aside import told
 from observer_actors.commands._filters import Filters, pages, raw_ops
 from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._output import written
-from observer_actors.commands._screen import LongWork, told
+from observer_actors.commands._screen import LongWork
 from observer_actors.errors import ObserverError
 from observer_actors.op import Op
 from observer_actors.visible import visible, visible_json

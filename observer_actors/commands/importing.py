@@ -17,10 +17,11 @@ from cyclopts import Parameter
 from observer_actors.commands import _resume
 from observer_actors.commands._answers import BatchAnswer, HealthAnswer, RejectedLine
 from observer_actors.commands._api import Api, Refused
+from observer_actors.commands._aside import told
 from observer_actors.commands._exported import sift
 from observer_actors.commands._log_file import LogFile
 from observer_actors.commands._options import ApiOptions, JsonFlag
-from observer_actors.commands._screen import LongWork, print_json, told
+from observer_actors.commands._screen import LongWork, print_json
 from observer_actors.errors import ObserverError, UsageInvalid
 from observer_actors.event import with_whole_characters
 from observer_actors.op import Op

@@ -9,9 +9,10 @@ import msgspec
 from cyclopts import Parameter
 
 from observer_actors.commands._answers import RevokedAnswer
+from observer_actors.commands._aside import told
 from observer_actors.commands._filters import time_given
 from observer_actors.commands._options import ApiOptions, JsonFlag
-from observer_actors.commands._screen import print_json, told
+from observer_actors.commands._screen import print_json
 from observer_actors.errors import UsageInvalid
 from observer_actors.visible import visible
 

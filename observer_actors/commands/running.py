@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 import shlex
 import signal
 import stat
@@ -19,8 +20,8 @@ from uuid import uuid4
 import msgspec
 from cyclopts import Parameter
 
+from observer_actors.commands._aside import told
 from observer_actors.commands._options import ApiOptions, AttributeFlags
-from observer_actors.commands._screen import told
 from observer_actors.commands._signals import EXIT_SIGNALLED, PASSED_ON, taken
 from observer_actors.errors import ObserverError, UsageInvalid
 from observer_actors.labels import cut_between_words
@@ -82,12 +83,12 @@ def exec_(
     if not command:
         raise UsageInvalid("no command given", hint="observer-actors exec --endpoint NAME -- COMMAND…")
     event: dict[str, Any] = {
-        "endpoint": endpoint,
-        "source": source,
+        "endpoint": _text(endpoint),
+        "source": _text(source),
         "input_summary": cut_between_words(_text(description or shlex.join(command)), COMMAND_CHARS_MAX),
         "attrs": {
             **trace_attributes(os.environ.get("TRACEPARENT", "")),
-            **beside.read(),
+            **{_text(name): _text(value) for name, value in beside.read().items()},
             "command": cut_between_words(_text(command[0]), COMMAND_CHARS_MAX),
         },
         "id": uuid4().hex,
@@ -252,6 +253,28 @@ def _pass_on(out: int, kept: mmap.mmap) -> NoReturn:
             end = (end + chunk)[-KEPT_BYTES:]
             kept[:] = end.rjust(KEPT_BYTES, b"\0")
             while chunk:
-                chunk = chunk[os.write(STDOUT, chunk) :]
+                chunk = chunk[_written(chunk) :]
     finally:
         os._exit(0)
+
+
+def _written(chunk: bytes) -> int:
+    """Write what is taken; give how much of it is done with. What a disk or a terminal refuses is lost: nobody's fault.
+
+    :raises BrokenPipeError: whoever read it has gone.
+    """
+    try:
+        return os.write(STDOUT, chunk)
+    except BrokenPipeError:
+        raise
+    except BlockingIOError:
+        _wait_for_room()
+        return 0
+    except OSError:
+        return len(chunk)
+
+
+def _wait_for_room() -> None:
+    room = select.poll()
+    room.register(STDOUT, select.POLLOUT)
+    room.poll()

@@ -14,8 +14,9 @@ import msgspec
 from cyclopts import Parameter
 
 from observer_actors.commands._answers import EventAnswer
+from observer_actors.commands._aside import told
 from observer_actors.commands._options import ApiOptions, AttributeFlags, JsonFlag
-from observer_actors.commands._screen import print_json, told
+from observer_actors.commands._screen import print_json
 from observer_actors.errors import EventInvalid, UsageInvalid
 from observer_actors.problems import UNREADABLE
 from observer_actors.trace import trace_attributes

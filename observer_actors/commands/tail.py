@@ -12,9 +12,10 @@ from cyclopts import Parameter, validators
 
 from observer_actors.commands._answers import HealthAnswer
 from observer_actors.commands._api import Api, Refused
+from observer_actors.commands._aside import told
 from observer_actors.commands._filters import PAGE_OPS, pages, raw_ops
 from observer_actors.commands._options import ApiOptions, JsonFlag
-from observer_actors.commands._screen import console, op_line, print_bytes, told
+from observer_actors.commands._screen import console, op_line, print_bytes
 from observer_actors.commands._sse import messages
 from observer_actors.errors import Unreachable
 from observer_actors.op import Op, decode_op

@@ -17,7 +17,7 @@ from tests.daemon.served import Served, served
 from tests.daemon.test_doors import certificate
 from tests.fakes.http_peer import Json, http_peer
 
-USAGE, OUTPUT, CONFIG = 64, 74, 78
+USAGE, UNAVAILABLE, OUTPUT, CONFIG = 64, 69, 74, 78
 
 
 def ended(*arguments: str | bytes, shell: str = "", **variables: str) -> tuple[int, str]:
@@ -34,6 +34,7 @@ def ended(*arguments: str | bytes, shell: str = "", **variables: str) -> tuple[i
         (("config", "default"), ">/dev/full", OUTPUT),
         (("--help",), ">/dev/full", OUTPUT),
         (("config", "default"), ">&-", 0),
+        (("stats", "--url", "http://127.0.0.1:9"), "2>/dev/full", UNAVAILABLE),
         (("stats", "--url", "http://[::1"), "", USAGE),
         (("stats", "--url", "nowhere"), "", USAGE),
         (("mcp", "--url", "nowhere"), "", USAGE),
@@ -112,10 +113,12 @@ def test_a_token_that_is_none_is_refused_by_its_variable_and_not_told(command: s
 
 def test_exec_passes_on_the_status_of_a_command_with_other_characters_and_reports_it(tmp_path: Path) -> None:
     with served(tmp_path) as daemon:
-        code, said = ended("exec", "--endpoint", "a", "--url", daemon.url, "--", "sh", "-c", b"exit 3 # \xff")
-        assert (code, "Traceback" in said) == (3, False), said
+        flags = ("--endpoint", b"a\xff", "--source", b"\xfe", "--run", b"r\xff", "--attr", b"n\xff=v\xff")
+        code, said = ended("exec", *flags, "--url", daemon.url, "--", "sh", "-c", b"exit 3 # \xff")
+        assert (code, said) == (3, "")
         (op,) = daemon.json("/ops")["ops"]
-        assert op["attrs"]["exit_status"] == 3
+        assert (op["endpoint"], op["attrs"]["exit_status"]) == ("a\ufffd", 3)
+        assert (op["attrs"]["run"], op["attrs"]["n\ufffd"]) == ("r\ufffd", "v\ufffd")
 
 
 @pytest.mark.parametrize("name", ["listen.tls_cert", "auth.tokens_file", "diagnosis.api_key_file"])

@@ -394,6 +394,26 @@ def test_a_reader_of_standard_error_that_has_gone_ends_the_command(daemon: Serve
         assert running.wait(SIGNALLED_S) == 141
 
 
+def test_what_standard_error_cannot_take_ends_no_command(daemon: Served, tmp_path: Path) -> None:
+    script = f"echo a >&2; sleep .2; echo b >&2; sleep .2; touch {tmp_path}/done; exit 5"
+    command = [*COMMAND, "exec", "--endpoint", "x:full-disk", "--url", daemon.url, "--", "sh", "-c", script]
+    ended = subprocess.run(["sh", "-c", '"$@" 2>/dev/full', "sh", *command], env=environment(), check=False)
+    assert (ended.returncode, (tmp_path / "done").exists()) == (5, True)
+    assert newest(daemon, "x:full-disk")["error"] == "exit status 5: b"
+
+
+def test_standard_error_that_does_not_block_is_waited_for(daemon: Served) -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    script = "head -c 300000 /dev/zero >&2; exit 5"
+    command = [*COMMAND, "exec", "--endpoint", "x:eagain", "--url", daemon.url, "--", "sh", "-c", script]
+    with killed_unless_it_ends(*command, stderr=theirs) as running, open(ours, "rb") as reader:  # noqa: PTH123
+        os.close(theirs)
+        time.sleep(1.0)  # it is full by now
+        assert len(reader.read()) == 300_000
+        assert running.wait(SIGNALLED_S) == 5
+
+
 def test_a_command_has_the_descriptors_that_it_was_given(daemon: Served, tmp_path: Path) -> None:
     command = [*COMMAND, "exec", "--endpoint", "x:third", "--url", daemon.url, "--", "sh", "-c", "echo third >&3"]
     shell = f'"$@" 3>{tmp_path}/third'
@@ -421,6 +441,10 @@ def test_exec_does_not_depend_on_the_daemon(tmp_path: Path) -> None:
     )
     assert (ended.returncode, ended.stdout) == (4, "5\n")
     assert ended.stderr.startswith(f"observer-actors: not reported: {NOBODY}")
+    for lost in ("2>/dev/full", "2>&1 | true"):  # and so nobody learns that it was not reported
+        command = [*COMMAND, "exec", "--endpoint", "x", "--url", NOBODY, "--", "sh", "-c", "exit 4"]
+        shell = ["bash", "-c", f'"$@" {lost}; exit ${{PIPESTATUS[0]}}', "bash", *command]
+        assert subprocess.run(shell, env=environment(), check=False).returncode == 4
     nothing = typed_for_real("exec", "--endpoint", "x", "--url", NOBODY)
     assert (nothing.returncode, "no command given" in nothing.stderr) == (64, True)
 
