@@ -146,6 +146,7 @@ class Api:
 
 _NOBODY: Final = "is the daemon running? --url says where; `observer-actors doctor` looks"
 UNAUTHORIZED: Final = 401
+NOT_LET_IN: Final = (UNAUTHORIZED, 403)
 _NO_ENTRY: Final = "OBSERVER_TOKEN holds it; `observer-actors token NAME` makes one"
 _HINTS: Final = {
     "CERTIFICATE_VERIFY_FAILED": "SSL_CERT_FILE names the certificate, or whose it is signed by",

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from observer_actors import __version__
 from observer_actors.commands._answers import ActorAnswer, ActorsAnswer, HealthAnswer, ReadyAnswer
-from observer_actors.commands._api import Api, Refused
+from observer_actors.commands._api import NOT_LET_IN, Api, Refused
 from observer_actors.commands._directory import NOT_HERE, may_look_into
 from observer_actors.config import SECRET_FILES, Loaded, is_for_all, leaves_of
 from observer_actors.errors import DiskFailed, FormatUnknown, Unreachable
@@ -38,7 +38,6 @@ SYSTEMD: Final = Path("/run/systemd/system")
 """There where systemd runs the machine (sd_booted(3))."""
 UNIT: Final = "observer-actors.service"
 NOT_READY: Final = 503
-NOT_LET_IN: Final = (401, 403)
 ERROR_CHARS: Final = 200
 
 
@@ -131,7 +130,7 @@ _LEFTOVERS: Final[tuple[tuple[str, Level, str, str], ...]] = (
         "stats.json.foreign-*",
         "warning",
         "counters that go beyond the journal as it was at a start: what was acknowledged up to there is lost",
-        "bring the lost ops back from a backup with `observer-actors import`, and remove it",
+        "bring the lost ops back: `observer-actors import` of an export leaves out what is there; then remove it",
     ),
     (
         "manifest.json.damaged-*",

@@ -12,8 +12,13 @@ from typing import Annotated, Final
 
 import msgspec
 
+from observer_actors.commands._api import NOT_LET_IN, Api, Refused
+from observer_actors.commands._filters import pages
 from observer_actors.event import OWN_SOURCE
 from observer_actors.problems import UNREADABLE
+
+SEQ_DIGITS_MAX: Final = 17
+"""`/ops` takes 18, and what it is asked for here is one more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,19 +26,39 @@ class Sifted:
     """Lines that are to be sent, and how many were left out."""
 
     lines: list[bytes]
-    own: int
+    known: int = 0
+    """What is in the daemon's journal already, however old: the same seq, committed at the same time."""
+    known_seq: int = 0
+    """The newest of these; 0 for none."""
+    own: int = 0
     """What the daemon itself had put into its journal: revocations, decisions, draws of advice. Sent as events, they
     would be operations of some agent, that succeeded."""
 
 
-def sift(lines: Sequence[bytes]) -> Sifted:
-    """Leave out what is no event."""
-    left_out = [number for number, op in _exported(lines).items() if op.source == OWN_SOURCE]
-    return Sifted(_without(lines, left_out), len(left_out))
+def sift(daemon: Api, lines: Sequence[bytes]) -> Sifted:
+    """Leave out what the daemon has, as far as our token may see it, and what is no event."""
+    exported = _exported(lines)
+    if not exported:
+        return Sifted([*lines])
+    there = _there(daemon, [op.seq for op in exported.values()])
+    known = {number: op.seq for number, op in exported.items() if there.get(op.seq) == op.recorded_at}
+    own = [number for number, op in exported.items() if op.source == OWN_SOURCE and number not in known]
+    return Sifted(_without(lines, [*known, *own]), len(known), max(known.values(), default=0), len(own))
+
+
+def _there(daemon: Api, seqs: Sequence[int]) -> dict[int, str]:
+    """Give when each op from the lowest seq to the highest was committed, of those that the daemon has."""
+    wanted: dict[str, object] = {"order": "oldest", "after_seq": min(seqs) - 1, "before_seq": max(seqs) + 1}
+    try:
+        return {op.seq: op.recorded_at for _, page in pages(daemon, wanted, limit=None) for op in page.ops}
+    except Refused as refusal:
+        if refusal.answered not in NOT_LET_IN:
+            raise
+        return {}
 
 
 class _Exported(msgspec.Struct, frozen=True):
-    seq: Annotated[int, msgspec.Meta(ge=1)]
+    seq: Annotated[int, msgspec.Meta(ge=1, lt=10**SEQ_DIGITS_MAX)]
     recorded_at: Annotated[str, msgspec.Meta(min_length=1)]
     source: str = ""
 

@@ -45,7 +45,7 @@ class Imported(msgspec.Struct):
     lines: int = 0
     accepted: int = 0
     duplicates: int = 0
-    """Of those accepted: the daemon knew their ids."""
+    """Of those accepted: the daemon had them, or knew their ids."""
     rejected: int = 0
     resumed_lines: int = 0
     """Passed over, because an earlier import had brought them."""
@@ -64,8 +64,9 @@ def import_(
     An import that was cut short goes on where it was when the same command is given again, and a file that has grown is
     gone on with. Lines that cannot be taken are named, and the status is then 1.
 
-    What a daemon had put into its journal by itself is left out of its export, and counted: decisions, revocations and
-    draws of advice are no operations of agents. A copy of the data directory keeps them.
+    Of an export, what the daemon has already is recognised, however old it is. What a daemon had put into its journal
+    by itself is left out, and counted: decisions, revocations and draws of advice are no operations of agents. A copy
+    of the data directory keeps them.
 
     No line is stored twice, wherever its file lies now, as long as it is one of the newest 100,000 operations
     (`journal.dedup_window_ops`). Of lines that have neither `id` nor `timestamp`, and of those without `id` of a log
@@ -122,9 +123,12 @@ def _import_file(daemon: Api, source: LogFile, result: Imported, progress: LongW
     try:
         for lines in source.batches(place.offset):
             whole = _without_torn_end(lines, source)
-            sifted = sift(whole)
+            sifted = sift(daemon, whole)
+            result.accepted += sifted.known
+            result.duplicates += sifted.known
             result.left_out += sifted.own
-            place = place.behind(whole, _send(daemon, source, sifted.lines, place, result))
+            last_seq = _send(daemon, source, sifted.lines, place, result) or sifted.known_seq
+            place = place.behind(whole, last_seq)
             if not source.is_stdin:
                 _note(daemon, source, place)
             progress(source.done(place.offset), source.size)

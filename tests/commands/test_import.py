@@ -100,6 +100,27 @@ def test_what_the_daemon_itself_has_put_into_its_journal_is_left_out_of_an_expor
     assert [op["source"] for op in stored(fresh)] == ["scenario"] * 5
 
 
+def test_of_an_export_a_daemon_that_lost_its_journals_end_gets_what_it_lacks(tmp_path: Path) -> None:
+    data, file, config = tmp_path / "data", tmp_path / "export.jsonl", "[journal]\ndedup_window_ops = 1\n"
+    with served(data, config) as daemon:
+        daemon.events(*map(json.loads, events(4)), {"endpoint": "i", "input_summary": "4", "id": "its own"})
+        daemon.client.post("/playbook/revoke", json={"of": "source", "name": "x"})
+        assert typed("export", "--output", str(file), "--url", daemon.url).returncode == 0
+        known = imported(daemon, str(file))
+        assert known == {
+            "lines": 6, "accepted": 6, "duplicates": 6, "rejected": 0, "resumed_lines": 0, "left_out": 0
+        }, "what was revoked is there, too"  # fmt: skip
+    journal = data / "_observer" / "ops.jsonl"
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:3]))
+    with served(data, config, port=daemon.port) as daemon:
+        daemon.events(*({"endpoint": "live"} for _ in range(2)))
+        ended = typed("import", str(file), "--from-start", "--url", daemon.url)
+        said = "5 ops are in, 3 of them were there already, 1 lines were left out"
+        assert (ended.returncode, ended.stdout.startswith(said)) == (0, True), ended
+        assert [op["input_summary"] for op in stored(daemon) if op["endpoint"] == "i"] == ["0", "1", "2", "3", "4"]
+        assert imported(daemon, str(file))["resumed_lines"] == 6
+
+
 def test_a_file_that_grew_is_gone_on_with_and_one_that_was_replaced_is_begun_anew(
     fresh: Served, tmp_path: Path
 ) -> None:
