@@ -53,7 +53,6 @@ from observer_actors.logs import log_lifecycle, logger, set_level
 from observer_actors.mcp import Mount
 from observer_actors.models import ChatModel, LakehouseModel, OllamaModel, OpenAIModel
 from observer_actors.playbook import Corroboration
-from observer_actors.secrets import compiled_secrets
 from observer_actors.settings import Settings
 from observer_actors.store import Shelf
 from observer_actors.supervision import (
@@ -295,7 +294,7 @@ class Daemon:
         self.librarian = Librarian(
             self.feeds["librarian"],
             self.commits,
-            OutcomesIndex(data_dir, disk, secrets=compiled_secrets(settings.secrets.extra)),
+            OutcomesIndex(data_dir, disk, secrets=lambda: self._in_force.decoder.secrets),
             path=data_dir / "_observer" / "librarian.json",
             disk=self._disk,
             in_thread=around.in_thread,

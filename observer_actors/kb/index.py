@@ -14,7 +14,7 @@ The file is shared, and what other programs append nobody has searched: a row is
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -86,14 +86,18 @@ class OutcomesIndex:
     """See the module. Every method but the constructor blocks; not for two threads at once.
 
     :param disk: allows for other programs that append to the same file, as `PosixDisk(shared=True)` does.
-    :param secrets: the rules for what is held; by default those that are built in.
+    :param secrets: gives the rules for what is held, by default those that are built in; when they are others, the file
+        is read anew.
     """
 
-    def __init__(self, data_dir: Path, disk: Disk | None = None, *, secrets: Secrets | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, disk: Disk | None = None, *, secrets: Callable[[], Secrets] = compiled_secrets
+    ) -> None:
         self._data_dir = data_dir
         self._path = outcomes_path(data_dir)
         self._disk = disk or PosixDisk(shared=True)
-        self._secrets = secrets or compiled_secrets()
+        self._rules = secrets
+        self._secrets = secrets()
         self._forget()
 
     def is_there(self) -> bool:
@@ -158,13 +162,15 @@ class OutcomesIndex:
         self._damaged = 0
 
     def _refresh(self) -> None:
-        """Read what has been appended; anew when the file is another one."""
+        """Read what has been appended; anew when the file, or a rule, is another one."""
         with translated("reading the knowledge base"):
             try:
                 size = self._disk.size(self._path)
             except FileNotFoundError:
                 size = 0
-            if not self._joins_on(size):
+            rules = self._rules()
+            if rules is not self._secrets or not self._joins_on(size):
+                self._secrets = rules
                 self._forget()
             if not self._offset and size > READ_BYTES_MAX:
                 self._offset, self._in_long_line, self._is_whole = size - READ_BYTES_MAX, True, False

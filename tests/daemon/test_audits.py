@@ -15,8 +15,8 @@ import pytest
 import trio
 
 from observer_actors.client import Finding, Verdict, report_verdict
-from observer_actors.kb import AuditRow, append_row, outcomes_path, read_audit_rows
-from observer_actors.settings import ListenSettings, Settings, SupervisionSettings
+from observer_actors.kb import AuditRow, OutcomeFilter, append_row, outcomes_path, read_audit_rows
+from observer_actors.settings import ListenSettings, SecretsSettings, Settings, SupervisionSettings
 from observer_actors.supervision import MessageQuarantined
 from observer_actors.tokens import Scope, hash_of, new_token
 from tests.daemon.inside import Crashes, caught_up, daemon_inside, eventually
@@ -126,6 +126,16 @@ def test_a_row_that_another_program_appended_is_given_without_its_secrets(daemon
     assert outcomes(daemon, kind="foreign") == [
         {"kind": "foreign", "signature": "[redacted:api_key]", "overall": "", "timestamp": "at [redacted:api_key]"}
     ]
+
+
+async def test_a_rule_for_secrets_that_a_reload_brought_holds_for_the_knowledge_base_too(tmp_path: Path) -> None:
+    append_row(tmp_path, AuditRow(kind="audit", signature="s", overall="block", one_liner="badge ZZ-1234"))
+    settings = settings_for(tmp_path)
+    async with daemon_inside(settings) as daemon:
+        for extra, shown in (((), True), ((r"badge=ZZ-\d+",), False), ((), True)):
+            await daemon.reload(partial(msgspec.structs.replace, settings, secrets=SecretsSettings(extra=extra)))
+            page = await daemon.librarian.find(OutcomeFilter())
+            assert ("ZZ-1234" in repr(page.rows)) is shown
 
 
 def test_the_knowledge_base_takes_the_scope_to_read(tmp_path: Path) -> None:
