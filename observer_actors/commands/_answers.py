@@ -281,3 +281,5 @@ class BatchAnswer(Struct, frozen=True):
     errors: tuple[RejectedLine, ...] = ()
     duplicates: int = 0
     last_seq: int | None = None
+    notes: dict[str, int] = field(default_factory=dict)
+    """How lines were taken otherwise than they said -> how many."""

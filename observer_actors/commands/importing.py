@@ -29,6 +29,7 @@ from observer_actors.problems import UNREADABLE
 
 TOO_LARGE: Final = 413
 SHOWN_ERRORS_MAX: Final = 20
+NOTES_MAX: Final = 20
 EXIT_REJECTED: Final = 1
 
 
@@ -51,6 +52,8 @@ class Imported(msgspec.Struct):
     """Passed over, because an earlier import had brought them."""
     left_out: int = 0
     """Lines of an export that are the daemon's own: revocations, decisions, draws of advice."""
+    notes: dict[str, int] = msgspec.field(default_factory=dict)
+    """How lines were taken otherwise than they said -> how many; those beyond `NOTES_MAX` are counted together."""
 
 
 def import_(
@@ -93,6 +96,8 @@ def import_(
     if json:
         print_json(msgspec.json.encode(result))
     else:
+        for note, count in result.notes.items():
+            told(f"{note} ({count:,} lines)")
         print(_in_words(result))
     return EXIT_REJECTED if result.rejected else 0
 
@@ -195,8 +200,8 @@ def _note(daemon: Api, source: LogFile, place: _Place) -> None:
 
 
 def _without_torn_end(lines: list[bytes], source: LogFile) -> list[bytes]:
-    """Leave out a last line that somebody is still writing: it comes with the next import."""
-    if lines[-1].endswith(b"\n") or _is_json(lines[-1]):
+    """Leave out a file's last line that somebody is still writing: it comes with the next import."""
+    if source.is_stdin or lines[-1].endswith(b"\n") or _is_json(lines[-1]):
         return lines
     told(f"{source.path}: the last line is not complete; left for the next import")
     return lines[:-1]
@@ -218,6 +223,9 @@ def _send(daemon: Api, source: LogFile, lines: list[bytes], place: _Place, resul
     result.lines += len(lines)
     result.accepted += answer.accepted
     result.duplicates += answer.duplicates
+    for note, count in answer.notes.items():
+        key = note if note in result.notes or len(result.notes) < NOTES_MAX else "further notes"
+        result.notes[key] = result.notes.get(key, 0) + count
     _tell_rejected(source, answer, place.lines, result)
     if answer.last_seq is None and answer.duplicates:  # somewhere in the journal: one without its end may not have them
         return daemon.read(HealthAnswer, "/health").last_seq

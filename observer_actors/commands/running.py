@@ -97,7 +97,11 @@ def exec_(
     _put(outcome, event)
     try:
         with api.open(patience_s=REPORT_S) as daemon:
-            daemon.post("/event", msgspec.json.encode(event))
+            from observer_actors.commands._answers import EventAnswer  # noqa: PLC0415 - at the end, as what asks
+
+            answer = daemon.decoded(EventAnswer, daemon.post("/event", msgspec.json.encode(event)))
+        for note in answer.notes[:1]:
+            told(f"observer-actors: {note}")
     except ObserverError as trouble:
         told(f"observer-actors: not reported: {trouble}")
     return outcome.status

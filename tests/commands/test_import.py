@@ -54,6 +54,11 @@ def imported(daemon: Served, *arguments: str, stdin: str = "", cwd: Path | None 
     return answered("import", *arguments, "--url", daemon.url, stdin=stdin, cwd=cwd)
 
 
+def counted(**counts: int) -> dict[str, object]:
+    nothing = dict.fromkeys(("lines", "accepted", "duplicates", "rejected", "resumed_lines", "left_out"), 0)
+    return {**nothing, "notes": {}, **counts}
+
+
 def imported_with(daemon: Served, state: Path, *arguments: str) -> Any:
     return answered("import", *arguments, "--url", daemon.url, XDG_STATE_HOME=str(state))
 
@@ -62,21 +67,14 @@ def test_lines_come_in_order_with_their_own_times_and_once(fresh: Served, tmp_pa
     file = tmp_path / "ops.jsonl"
     file.write_text("\n".join([SEEDS_LINE, "", *events(11_000)]) + "\n")
     result = imported(fresh, str(file))
-    assert result == {
-        "lines": 11_002,
-        "accepted": 11_001,
-        "duplicates": 0,
-        "rejected": 0,
-        "resumed_lines": 0,
-        "left_out": 0,
-    }
+    assert result == counted(lines=11_002, accepted=11_001)
     ops = stored(fresh)
     assert [op["input_summary"] for op in ops[1:]] == [str(number) for number in range(11_000)]
     kept = {name: value for name, value in ops[0].items() if name not in ("seq", "recorded_at", "id")}
     assert kept == json.loads(SEEDS_LINE)
 
     again = imported(fresh, str(file))
-    assert again == {"lines": 0, "accepted": 0, "duplicates": 0, "rejected": 0, "resumed_lines": 11_002, "left_out": 0}
+    assert again == counted(resumed_lines=11_002)
     known = imported(fresh, str(file), "--from-start")
     assert (known["accepted"], known["duplicates"]) == (11_001, 11_001), "they have the ids that they had"
     assert len(stored(fresh)) == 11_001
@@ -107,9 +105,7 @@ def test_of_an_export_a_daemon_that_lost_its_journals_end_gets_what_it_lacks(tmp
         daemon.client.post("/playbook/revoke", json={"of": "source", "name": "x"})
         assert typed("export", "--output", str(file), "--url", daemon.url).returncode == 0
         known = imported(daemon, str(file))
-        assert known == {
-            "lines": 6, "accepted": 6, "duplicates": 6, "rejected": 0, "resumed_lines": 0, "left_out": 0
-        }, "what was revoked is there, too"  # fmt: skip
+        assert known == counted(lines=6, accepted=6, duplicates=6), "what was revoked is there, too"
     journal = data / "_observer" / "ops.jsonl"
     journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:3]))
     with served(data, config, port=daemon.port) as daemon:
@@ -119,6 +115,28 @@ def test_of_an_export_a_daemon_that_lost_its_journals_end_gets_what_it_lacks(tmp
         assert (ended.returncode, ended.stdout.startswith(said)) == (0, True), ended
         assert [op["input_summary"] for op in stored(daemon) if op["endpoint"] == "i"] == ["0", "1", "2", "3", "4"]
         assert imported(daemon, str(file))["resumed_lines"] == 6
+
+
+def test_how_lines_were_taken_otherwise_than_they_said_is_summed_up(fresh: Served, tmp_path: Path) -> None:
+    file = tmp_path / "ops.jsonl"
+    lines = [*events(5_999, source="mcp-fs"), *events(2, source="bot"), *events(2, source="cron")]
+    file.write_text("\n".join(lines))
+    notes = {
+        f'source: "{name}" is not a known source; kept as scenario': n for name, n in (("mcp-fs", 5_999), ("cron", 2))
+    }
+    assert imported(fresh, str(file))["notes"] == notes
+    said = typed("import", str(file), "--from-start", "--url", fresh.url).stderr.splitlines()
+    assert said == [f"{note} ({count:,} lines)" for note, count in notes.items()]
+    names = "\n".join(line for n in range(30) for line in events(1, source=f"s{n}"))
+    assert imported(fresh, "-", stdin=names)["notes"]["further notes"] == 30 - importing.NOTES_MAX
+
+
+def test_a_torn_last_line_of_standard_input_is_rejected_for_there_is_no_next_import(fresh: Served) -> None:
+    lines = events(3)
+    ended = typed("import", "-", "--url", fresh.url, stdin="\n".join(lines)[:-20])
+    assert (ended.returncode, ended.stdout) == (1, "2 ops are in, 1 lines were rejected\n")
+    assert ended.stderr.startswith("-:3: ")
+    assert imported(fresh, "-", stdin="\n".join(lines))["accepted"] == 3
 
 
 def test_a_file_that_grew_is_gone_on_with_and_one_that_was_replaced_is_begun_anew(
@@ -134,14 +152,7 @@ def test_a_file_that_grew_is_gone_on_with_and_one_that_was_replaced_is_begun_ane
     assert imported(fresh, str(file))["resumed_lines"] == 3
     assert [op["input_summary"] for op in stored(fresh)] == ["0", "1", "2", "3", "4"]
     file.write_text("\n".join(events(5, endpoint="another")) + "\n")
-    assert imported(fresh, str(file)) == {
-        "lines": 5,
-        "accepted": 5,
-        "duplicates": 0,
-        "rejected": 0,
-        "resumed_lines": 0,
-        "left_out": 0,
-    }
+    assert imported(fresh, str(file)) == counted(lines=5, accepted=5)
 
 
 def test_an_empty_journal_at_the_same_address_gets_the_file_from_its_beginning(tmp_path: Path) -> None:

@@ -243,6 +243,12 @@ def test_exec_cuts_a_long_command_line_between_two_words(daemon: Served) -> None
         assert "hunter2" not in said
 
 
+def test_exec_says_on_standard_error_how_a_report_was_taken_otherwise_than_it_said(daemon: Served) -> None:
+    ended = executed(daemon, "x:foreign", "true", flags=("--source", "cron"))
+    note = 'observer-actors: source: "cron" is not a known source; kept as scenario\n'
+    assert (ended.returncode, ended.stderr) == (0, note)
+
+
 def test_exec_says_how_long_it_took(daemon: Served) -> None:
     executed(daemon, "x:slow", "sleep", "0.3")
     assert 300 <= newest(daemon, "x:slow")["duration_ms"] < 3_000
