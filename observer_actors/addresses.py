@@ -45,6 +45,15 @@ class Address(Struct, frozen=True):
         """Whether TLS is spoken there."""
         return urlsplit(self.base).scheme == "https"
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a request says beside, where the address has a zone: it is for the sender alone (RFC 6874)."""
+        netloc = urlsplit(self.base).netloc.rpartition("@")[2]
+        return {"Host": _ZONE.sub("]", netloc)} if "%" in netloc else {}
+
+
+_ZONE: Final = re.compile(r"%[^]]*]")
+
 
 def parse_address(text: str) -> Address:
     """Read an address; anything that does not begin with ``unix://`` is taken for an HTTP URL."""

@@ -78,7 +78,9 @@ async def keep_notified(notifier: Notifier, daemon: Notified) -> None:
     # No name is checked: a certificate is for the name by which others know us, and nothing is told but that we ask.
     kept = httpx.Limits(keepalive_expiry=None)
     transport = httpx.AsyncHTTPTransport(uds=where.socket, verify=False, limits=kept)
-    async with httpx.AsyncClient(base_url=where.base, transport=transport, trust_env=False, timeout=period_s) as client:
+    async with httpx.AsyncClient(
+        base_url=where.base, headers=where.headers, transport=transport, trust_env=False, timeout=period_s
+    ) as client:
         while not await _is_told_to_stop(daemon, period_s):
             if await _makes_progress(client, daemon):
                 notifier.send(WATCHDOG="1", STATUS=_status(daemon))

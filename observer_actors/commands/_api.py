@@ -66,7 +66,7 @@ class Api:
             verify=certificates() if where.is_encrypted else True,  # `trust_env` would bring proxies, too
             timeout=min(TIMEOUT_S, patience_s),
             trust_env=False,
-            headers={"Authorization": f"Bearer {token}"} if token else None,
+            headers=where.headers | ({"Authorization": f"Bearer {token}"} if token else {}),
         )
 
     def __enter__(self) -> Self:

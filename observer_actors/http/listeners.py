@@ -136,7 +136,8 @@ def address_of(listener: socket.socket, *, tls: bool = False) -> str:
     """Give the address that a listener answers at, as `observer_actors.addresses` reads it."""
     if listener.family == socket.AF_UNIX:
         return f"{UNIX}{listener.getsockname()}"
-    host, port = listener.getsockname()[:2]
+    numbers = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+    host, port = socket.getnameinfo(listener.getsockname(), numbers)  # with its zone, as in fe80::1%eth0
     shown = f"[{host}]" if listener.family == socket.AF_INET6 else host
     return f"{'https' if tls else 'http'}://{shown}:{port}"
 

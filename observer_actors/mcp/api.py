@@ -63,5 +63,5 @@ def outside(address: str) -> httpx.AsyncClient:
         verify=certificates() if where.is_encrypted else True,  # `trust_env` would bring proxies, too
         timeout=SECONDS,
         trust_env=False,
-        headers={"Authorization": f"Bearer {token}"} if token else None,
+        headers=where.headers | ({"Authorization": f"Bearer {token}"} if token else {}),
     )

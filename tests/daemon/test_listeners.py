@@ -13,12 +13,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, Final
+from types import SimpleNamespace
+from typing import IO, Any, Final, cast
 
 import httpx
 import pytest
 import trio
 
+from observer_actors.addresses import parse_address
 from observer_actors.client import record_external_op
 from observer_actors.errors import AddressUnavailable, ConfigInvalid
 from observer_actors.http.listeners import ACCEPTED_AT_ONCE, accept, address_of, open_listeners, serving_sockets
@@ -110,6 +112,15 @@ def test_ipv6_and_every_address_of_a_name() -> None:
         for address in addresses:
             with socket.create_connection((httpx.URL(address).host, httpx.URL(address).port or 0), timeout=5):
                 pass
+
+
+def test_an_address_of_one_link_alone_has_its_zone_and_no_other_machine_is_told_that() -> None:
+    loopback = socket.if_nametoindex("lo")
+    link_local = SimpleNamespace(family=socket.AF_INET6, getsockname=lambda: ("fe80::1", 3800, 0, loopback))
+    url = address_of(cast("socket.socket", link_local))
+    assert url == "http://[fe80::1%lo]:3800"
+    assert parse_address(url).headers == {"Host": "[fe80::1]:3800"}
+    assert parse_address("http://user:p%40ss@[::1]:3800").headers == {}
 
 
 def test_an_address_that_is_taken_or_unknown_is_told() -> None:
