@@ -89,6 +89,14 @@ def test_each_alert_names_metrics_that_there_are_and_says_what_to_do(names: set[
         assert "severity: page" in alert or "severity: ticket" in alert, name
 
 
+def test_no_command_of_an_alert_holds_what_a_caller_chose() -> None:
+    text = (MONITORING / "alerts.yml").read_text(encoding="utf-8")
+    commands = re.findall(r"`.*?`", text)
+    assert len(commands) > 10
+    labels = {label for command in commands for label in re.findall(r"\$labels\.(\w+)", command)}
+    assert labels == {"actor", "consumer"}, "these names are ours; that of an endpoint would be typed into a shell"
+
+
 LOSSES: Final = {
     "observer_journal_damaged_lines",
     "observer_journal_missing_ops",
