@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from observer_actors.config import changed_files, digests_of, is_for_all, reload_settings
+from observer_actors.config import changed_files, digests_of, is_for_all, read_secret, reload_settings
 from observer_actors.errors import ConfigInvalid
 from observer_actors.event import EventDecoder
 from observer_actors.http.guard import Guard
@@ -38,7 +38,11 @@ class InForce:
 
         :raises ConfigInvalid: the tokens cannot be used.
         """
-        return cls(settings, _decoder(settings), _guard(settings), digests_of(settings))
+        found = cls(settings, _decoder(settings), _guard(settings), digests_of(settings))
+        tokens = settings.auth.tokens_file
+        if tokens and is_for_all(Path(tokens)):
+            logger("daemon").warning("tokens_exposed", file=tokens, hint="every user may read it: chmod o= it")
+        return found
 
     def renewed(self, wanted: Settings) -> tuple[InForce, list[str], list[str]]:
         """Take over what can change while the daemon runs.
@@ -60,9 +64,13 @@ def check_files(settings: Settings) -> None:
 
     :raises ConfigInvalid: one cannot be used.
     """
-    _guard(settings)
-    for read in read_at_start(settings).values():
+    for read in readings(settings).values():
         read()
+
+
+def readings(settings: Settings) -> Mapping[str, Callable[[], object]]:
+    """Give the readings of all files that the settings name. As `read_at_start`."""
+    return {"auth.tokens_file": lambda: _guard(settings), **read_at_start(settings)}
 
 
 def read_at_start(settings: Settings) -> Mapping[str, Callable[[], object]]:
@@ -86,7 +94,7 @@ def api_key(file: str) -> str:
     if not file:
         return ""
     try:
-        return Path(file).read_text(encoding="utf-8").strip()
+        return read_secret(file).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigInvalid(f"diagnosis.api_key_file: cannot read {file}: {error}") from error
 
@@ -106,9 +114,7 @@ def _guard(settings: Settings) -> Guard:
 
 def _tokens(path: str) -> Tokens:
     try:
-        if is_for_all(Path(path)):
-            logger("daemon").warning("tokens_exposed", file=path, hint="every user may read it: chmod o= it")
-        return Tokens.read(Path(path).read_text(encoding="utf-8"))
+        return Tokens.read(read_secret(path))
     except (OSError, UnicodeError, TokensInvalid) as error:
         hint = error.hint if isinstance(error, TokensInvalid) else "one line each: NAME SCOPES TOKEN"
         raise ConfigInvalid(f"auth.tokens_file: {path}: {error}", hint=hint) from error

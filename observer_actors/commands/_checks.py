@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -22,8 +22,8 @@ from observer_actors import __version__
 from observer_actors.commands._answers import ActorAnswer, ActorsAnswer, HealthAnswer, ReadyAnswer
 from observer_actors.commands._api import NOT_LET_IN, Api, Refused
 from observer_actors.commands._directory import NOT_HERE, may_look_into
-from observer_actors.config import SECRET_FILES, Loaded, is_for_all, leaves_of
-from observer_actors.errors import DiskFailed, FormatUnknown, Unreachable
+from observer_actors.config import Loaded, exposed_files
+from observer_actors.errors import ConfigInvalid, DiskFailed, FormatUnknown, Unreachable
 from observer_actors.journal import PosixDisk, directory_in_use, look, refuse_seeds_file
 from observer_actors.visible import cut
 
@@ -51,9 +51,14 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def check_configuration(loaded: Loaded) -> Iterator[Finding]:
-    """Look at settings that can be used, and are still not wise."""
+    """Look at settings that can be read: whether the files can be used that they name, and what is not wise."""
+    from observer_actors.in_force import readings  # noqa: PLC0415 - with all that it needs
+
+    troubles = [trouble for read in readings(loaded.settings).values() for trouble in _unusable(read)]
+    yield from troubles
     given = sorted({origin for origin in loaded.origins.values() if origin != "default"})
-    yield Finding("ok", "configuration", f"can be used; from {', '.join(given) or 'defaults alone'}")
+    if not troubles:
+        yield Finding("ok", "configuration", f"can be used; from {', '.join(given) or 'defaults alone'}")
     if loaded.settings.listen.insecure_no_auth:
         yield Finding(
             "warning",
@@ -61,11 +66,19 @@ def check_configuration(loaded: Loaded) -> Iterator[Finding]:
             "listen.insecure_no_auth: whoever reaches the address may write and read everything",
             "leave it out, or let nobody but the agents reach the port",
         )
-    values = leaves_of(loaded.settings)
-    for name in sorted(SECRET_FILES - {"listen.tls_cert"}):
-        path = values[name]
-        if path and is_for_all(Path(path)):
-            yield Finding("warning", "configuration", f"{name}: every user may read {path}", f"chmod o= {path}")
+    for name, path in exposed_files(loaded.settings):
+        yield Finding("warning", "configuration", f"{name}: every user may read {path}", f"chmod o= {path}")
+
+
+def _unusable(read: Callable[[], object]) -> Iterator[Finding]:
+    """Read a file as a start does. Whether the daemon's user may, this one cannot tell who may not."""
+    try:
+        read()
+    except ConfigInvalid as error:
+        if isinstance(error.__cause__, PermissionError):
+            yield Finding("unknown", "configuration", str(error), "look again as root, or as the daemon's user")
+        else:
+            yield Finding("problem", "configuration", str(error), error.hint or "mend it: `serve` refuses it too")
 
 
 def check_directory(data_dir: Path) -> Iterator[Finding]:

@@ -9,9 +9,10 @@ import cyclopts
 import msgspec
 
 from observer_actors.addresses import without_password
+from observer_actors.commands._aside import told
 from observer_actors.commands._options import ConfigOptions, JsonFlag
 from observer_actors.commands._screen import print_json
-from observer_actors.config import LEAVES, Loaded, default_file, leaves_of, toml_value
+from observer_actors.config import LEAVES, Loaded, default_file, exposed_files, leaves_of, toml_value
 from observer_actors.visible import visible
 
 app = cyclopts.App(name="config", help="Check, show or begin a configuration.")
@@ -42,6 +43,8 @@ def check(options: ConfigOptions = ConfigOptions()) -> None:  # noqa: B008 - fro
     from observer_actors.in_force import check_files  # noqa: PLC0415 - with all that it needs: for this command alone
 
     check_files(loaded.settings)
+    for name, path in exposed_files(loaded.settings):
+        told(f"{name}: every user may read {path}: chmod o= it")
     given = sum(origin != "default" for origin in loaded.origins.values())
     listen = loaded.settings.listen
     if not (listen.tcp or listen.unix):

@@ -5,20 +5,21 @@ from observer_actors.config.layers import Places
 from observer_actors.config.reading import DEFAULT_ORIGIN, Loaded, read_settings
 from observer_actors.config.reloading import RELOADABLE, changed_files, reload_settings
 from observer_actors.config.schema import LEAVES, leaves_of
-from observer_actors.config.secret_files import SECRET_FILES, digests_of, is_for_all
+from observer_actors.config.secret_files import digests_of, exposed_files, is_for_all, read_secret
 
 __all__ = [
     "DEFAULT_ORIGIN",
     "LEAVES",
     "RELOADABLE",
-    "SECRET_FILES",
     "Loaded",
     "Places",
     "changed_files",
     "default_file",
     "digests_of",
+    "exposed_files",
     "is_for_all",
     "leaves_of",
+    "read_secret",
     "read_settings",
     "reload_settings",
     "toml_value",

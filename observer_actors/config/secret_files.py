@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -28,6 +28,26 @@ def digests_of(settings: Settings) -> Mapping[str, bytes]:
             if paths[name] and Path(paths[name]).is_file():  # a pipe gives what it holds once, to who reads it for use
                 found[name] = sha256(Path(paths[name]).read_bytes()).digest()
     return found
+
+
+def read_secret(file: str) -> str:
+    """Read such a file. What is no plain one is refused: of a pipe nobody can tell how long to wait for its end.
+
+    :raises OSError: it cannot be read, or is none.
+    :raises UnicodeDecodeError: it is no UTF-8.
+    """
+    path = Path(file)
+    if path.exists() and not path.is_file():
+        raise OSError(f"{file} is no plain file")
+    return path.read_text(encoding="utf-8")
+
+
+def exposed_files(settings: Settings) -> Iterator[tuple[str, Path]]:
+    """Give each setting and its file that every user of the machine may read. A certificate is for all."""
+    paths = leaves_of(settings)
+    for name in sorted(SECRET_FILES - {"listen.tls_cert"}):
+        if paths[name] and is_for_all(Path(paths[name])):
+            yield name, Path(paths[name])
 
 
 def is_for_all(file: Path) -> bool:

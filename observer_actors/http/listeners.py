@@ -166,6 +166,8 @@ def tls_context(settings: ListenSettings) -> ssl.SSLContext | None:
 
 
 def _check_readable(name: str, path: str) -> None:
+    if Path(path).is_fifo():
+        raise ConfigInvalid(f"{name}: {path} is a pipe, which may have no end", hint="name a file")
     try:
         Path(path).open("rb").close()
     except OSError as error:

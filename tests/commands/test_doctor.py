@@ -127,6 +127,25 @@ def test_a_bad_configuration_and_a_missing_directory(tmp_path: Path) -> None:
     assert "is no data directory" in none["problem"][0]["what"]
 
 
+def test_each_file_that_cannot_be_used_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("no tokens")
+    names = ("auth.tokens_file", "diagnosis.api_key_file", "listen.tls_cert")
+    files = ("tokens", "none", "none")
+    given = [part for name, file in zip(names, files, strict=True) for part in ("--set", f"{name}={tmp_path / file}")]
+    _, found = findings("--data-dir", str(tmp_path), "--url", "http://127.0.0.1:9", *given)
+    problems = [finding["what"] for finding in found["problem"] if finding["about"] == "configuration"]
+    assert [what.partition(":")[0] for what in problems] == [*names]
+    assert "configuration" not in {finding["about"] for finding in found["ok"]}
+
+
+def test_whether_a_file_can_be_used_that_this_user_may_not_read_is_unknown(tmp_path: Path) -> None:
+    ordinary = as_ordinary_user()
+    (tmp_path / "tokens").touch(mode=0)
+    given = ("--data-dir", str(tmp_path), "--set", f"auth.tokens_file={tmp_path / 'tokens'}", "--json")
+    said = msgspec.json.decode(typed_for_real("doctor", *given, before=ordinary, OBSERVER_PORT="9").stdout)
+    assert [finding["level"] for finding in said if finding["about"] == "configuration"] == ["unknown"]
+
+
 @pytest.mark.parametrize("closed", ["data", "data/_observer"])
 @pytest.mark.parametrize(("command", "status"), [(("doctor",), 1), (("verify",), 78), (("playbook", "check"), 78)])
 def test_a_directory_that_this_user_may_not_look_into_is_told(

@@ -130,6 +130,21 @@ def test_a_file_that_cannot_be_used_ends_serve_and_fails_the_check(tmp_path: Pat
     assert (code, name in said, "Traceback" in said) == (CONFIG, True, False), said
 
 
+@pytest.mark.parametrize("name", ["listen.tls_cert", "auth.tokens_file", "diagnosis.api_key_file"])
+def test_a_pipe_in_a_files_place_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    checked = typed("config", "check", "--set", f"{name}={tmp_path / 'pipe'}")
+    assert (checked.returncode, f"{name}: " in checked.stderr) == (CONFIG, True)
+
+
+def test_that_every_user_may_read_a_secret_is_told_in_words_by_the_check(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text(typed("token", "writer").stdout.splitlines()[-1])
+    (tmp_path / "tokens").chmod(0o644)
+    checked = typed("config", "check", "--set", f"auth.tokens_file={tmp_path / 'tokens'}")
+    assert checked.stdout.startswith("the configuration is good")
+    assert checked.stderr == f"auth.tokens_file: every user may read {tmp_path / 'tokens'}: chmod o= it\n"
+
+
 def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
     cert, key = certificate(tmp_path)
     locked = tmp_path / "locked.pem"

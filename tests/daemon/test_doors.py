@@ -24,6 +24,7 @@ import trio.testing
 from msgspec.structs import replace
 
 from observer_actors import daemon as module
+from observer_actors import in_force
 from observer_actors.actors.admission import Room
 from observer_actors.errors import ConfigInvalid, Overloaded, Unreachable
 from observer_actors.http import web
@@ -251,20 +252,46 @@ async def test_a_file_that_hangs_and_that_only_a_start_reads_keeps_no_reload_wai
     key.write_text("a key")
     diagnosis = DiagnosisSettings(api_key_file=str(key))
     settings = Settings(data_dir=tmp_path / "data", listen=ListenSettings(port=0), diagnosis=diagnosis)
+    go_on = threading.Event()
     async with daemon_inside(settings) as daemon:
+        monkeypatch.setattr(in_force, "api_key", lambda _file: go_on.wait(10))
+        for cycle in (CycleSettings(seconds=77), CycleSettings(seconds=78)):
+            found = await daemon.reload(partial(replace, settings, cycle=cycle))
+            assert found == (["cycle.seconds"], ["diagnosis.api_key_file"])
+            assert daemon.settings.cycle == cycle
+        go_on.set()
+
+
+async def test_a_pipe_in_a_files_place_is_refused_by_a_reload_and_the_next_one_reads_the_file(tmp_path: Path) -> None:
+    tokens, key = tmp_path / "tokens", tmp_path / "key"
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        listen=ListenSettings(port=0),
+        auth=AuthSettings(tokens_file=str(tokens)),
+        diagnosis=DiagnosisSettings(api_key_file=str(key)),
+    )
+    tokens.write_text(f"reader read {READ}\n")
+    key.write_text("a key")
+    async with daemon_inside(settings) as daemon:
+        for file in (tokens, key):
+            file.unlink()
+            os.mkfifo(file)
+        with pytest.raises(ConfigInvalid, match=r"auth.tokens_file: .* is no plain file"):
+            await daemon.reload(lambda: settings)
+        tokens.unlink()
+        tokens.write_text(f"other read {READ}x\n")
+        assert await daemon.reload(lambda: settings) == (["auth.tokens_file"], ["diagnosis.api_key_file"])
         key.unlink()
-        os.mkfifo(key)  # who opens it waits for somebody who writes
-        for seconds in (77, 78):
-            new = replace(settings, cycle=CycleSettings(seconds=seconds))
-            assert await daemon.reload(partial(replace, new)) == (["cycle.seconds"], ["diagnosis.api_key_file"])
-            assert daemon.settings.cycle == new.cycle
-        key.write_text("let go of the thread")
+        key.write_text("a key")
+        assert await daemon.reload(lambda: settings) == ([], [])
 
 
 async def test_a_reload_that_hangs_keeps_no_stop_waiting(tmp_path: Path) -> None:
-    async with guarded(tmp_path) as daemon:
-        (tmp_path / "tokens").unlink()
-        os.mkfifo(tmp_path / "tokens")
+    config = tmp_path / "observer.toml"
+    config.touch()
+    async with guarded(tmp_path, "--config", str(config)) as daemon:
+        config.unlink()
+        os.mkfifo(config)
         daemon.process.send_signal(signal.SIGHUP)
         assert await daemon.stop() == 0
     said = [line["event"] for line in daemon.log]
