@@ -51,8 +51,8 @@ def rebuilt(data_dir: Path, progress: Callable[[int, int], None]) -> Rebuilt:
     if not problem:
         for op in _ops(reader, last_seq, progress):
             anew.take(op)
-    is_begun = bool(rows)  # nothing is stored before there was something to take in
-    different = _different(sorted(rows, key=lambda row: (row.section, row.key)), anew.rows()) if is_begun else []
+    is_compared = bool(rows) and not problem  # nothing is stored before there was something to take in
+    different = _different(sorted(rows, key=lambda row: (row.section, row.key)), anew.rows()) if is_compared else []
     return Rebuilt(
         is_same=not problem and not different,
         first_seq=stored.meta.first_seq,

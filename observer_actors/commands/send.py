@@ -18,6 +18,7 @@ from observer_actors.commands._aside import told
 from observer_actors.commands._options import ApiOptions, AttributeFlags, JsonFlag
 from observer_actors.commands._screen import print_json
 from observer_actors.errors import EventInvalid, UsageInvalid
+from observer_actors.event import with_whole_characters
 from observer_actors.problems import UNREADABLE
 from observer_actors.trace import trace_attributes
 from observer_actors.visible import visible
@@ -74,13 +75,12 @@ def send(
     given, attributes = flags.given(), beside.read()
     if given.keys() - _LABELS:
         trace = trace_attributes(os.environ.get("TRACEPARENT", ""))
-        event = {"success": "error" not in given, **given, "attrs": trace | attributes}
+        event = {"id": uuid4().hex, "success": "error" not in given, **given, "attrs": trace | attributes}
+        content = msgspec.json.encode(event)
     else:
-        event = _with_attributes(_from_stdin(), attributes) | given
-    if event.get("id") is None:
-        event["id"] = uuid4().hex
+        content = _from_stdin(given, attributes)
     with api.open() as daemon:
-        body = daemon.post("/event", msgspec.json.encode(event))
+        body = daemon.post("/event", content)
         answer = daemon.decoded(EventAnswer, body)
     if json:
         print_json(body)
@@ -90,24 +90,30 @@ def send(
         told(f"  {visible(note)}")
 
 
-def _with_attributes(event: dict[str, Any], attributes: Mapping[str, str]) -> dict[str, Any]:
-    if not attributes:
-        return event
-    held = event.get("attrs") or {}
-    if not isinstance(held, dict):
-        raise EventInvalid("is no JSON object", field="attrs")
-    return event | {"attrs": {**held, **attributes}}
+def _from_stdin(given: Mapping[str, Any], attributes: Mapping[str, str]) -> bytes:
+    """Give what stands there, and behind it what flags say beside it, and an id where it has none.
 
-
-def _from_stdin() -> dict[str, Any]:
+    Of a name that comes twice the last counts. All else stays as it is: the daemon says what it makes of it.
+    """
     if sys.stdin.isatty():
         raise UsageInvalid(
             "no event given", hint="give flags, e.g. --endpoint NAME, or a JSON object on standard input"
         )
+    body = sys.stdin.buffer.read()
     try:
-        event = msgspec.json.decode(sys.stdin.buffer.read())
+        event = msgspec.json.decode(with_whole_characters(body))
     except UNREADABLE as error:
         raise EventInvalid(f"standard input is not JSON: {error}", hint="one JSON object; many: `import -`") from error
     if not isinstance(event, dict):
         raise EventInvalid("standard input is no JSON object", hint="one JSON object; many: `import -`")
-    return event
+    if event.get("id") is None:
+        given = {"id": uuid4().hex, **given}
+    if attributes:
+        held = event.get("attrs") or {}
+        if not isinstance(held, dict):
+            raise EventInvalid("is no JSON object", field="attrs")
+        given = {**given, "attrs": {**held, **attributes}}
+    if not given:
+        return body
+    end = body.rindex(b"}")
+    return b"%b%b%b%b" % (body[:end], b"," if event else b"", msgspec.json.encode(given)[1:-1], body[end:])

@@ -98,13 +98,18 @@ def _program(given: Path | None, *, user: bool) -> Path:
         raise ConfigInvalid(f"{found} is no program", hint="--executable says where observer-actors is")
     program = found.absolute()
     needed = [program, program.resolve(), *([] if given else (Path(sys.prefix), Path(sys.base_prefix)))]
-    hidden = [path for path in needed if path.as_posix().startswith(HOMES)]
+    hidden = [path for path in needed if is_in_a_home(path)]
     if hidden and not user:
         raise ConfigInvalid(
             f"{hidden[0]} lies in a home directory, which the service's sandbox hides",
             hint="install it for all (pipx install --global), or use --user",
         )
     return program
+
+
+def is_in_a_home(path: Path) -> bool:
+    """Say whether `ProtectHome=yes` hides a path."""
+    return any(map(path.is_relative_to, HOMES))
 
 
 def _write(path: Path, text: str) -> None:

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Annotated, Final, NoReturn
 
 import msgspec
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 from rich.console import Group, RenderableType
 from rich.layout import Layout
 from rich.live import Live
@@ -23,12 +23,14 @@ from observer_actors.commands._screen import compact, console, table
 from observer_actors.commands._signals import ENDING, EXIT_SIGNALLED, taken
 from observer_actors.commands.actors import lines_of, tree_of
 from observer_actors.commands.failures import table_of
-from observer_actors.errors import Unreachable
+from observer_actors.errors import Unreachable, UsageInvalid
 from observer_actors.visible import visible
 
 NOT_READY: Final = 503
 SHOWN_ROWS: Final = 12
 PLAIN_WIDTH: Final = 120
+INTERVAL_S_MIN: Final = 0.1
+INTERVAL_S_MAX: Final = 86_400.0
 FRAME_LINES: Final = 2
 
 
@@ -46,7 +48,7 @@ class Look(msgspec.Struct, frozen=True):
 def top(
     api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
     *,
-    interval: Annotated[float, Parameter(validator=validators.Number(gte=0.1))] = 1.0,
+    interval: float = 1.0,
     once: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Show rates, sources, failing patterns, the tree and its queues, live on the whole screen.
@@ -58,10 +60,14 @@ def top(
     Parameters
     ----------
     interval
-        Seconds from one look to the next.
+        Seconds from one look to the next: 0.1, up to a day.
     once
         Print one look, and end; so it does where the output is no terminal, or one that cannot be written anywhere on.
     """
+    if not INTERVAL_S_MIN <= interval <= INTERVAL_S_MAX:
+        raise UsageInvalid(
+            f"--interval {interval}: from {INTERVAL_S_MIN} to {INTERVAL_S_MAX:,.0f} seconds", hint="e.g. 2"
+        )
     screen = console()
     with api.open() as daemon:
         look = _look(daemon)

@@ -144,10 +144,17 @@ def test_flags_that_say_nothing_of_an_operation_are_none_at_a_terminal(daemon: S
     assert daemon.json("/health")["last_seq"] == before
 
 
+def test_send_takes_a_text_that_was_cut_within_a_character(daemon: Served) -> None:
+    ended = typed("send", "--url", daemon.url, stdin=r'{"endpoint":"s:half","error":"\ud800 cut"} ')
+    assert (ended.returncode, "half" in ended.stderr) == (0, True), ended
+    assert newest(daemon, "s:half")["error"] == "\ufffd cut"
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "said"),
     [
         ([], "", "standard input is not JSON"),
+        ([], r'{"id":"\ud800"}', "half of a character"),
         (["--endpoint", "x", "--attr", "x=" + "y" * 300_000], "", "an event holds at most"),
         ([], "[1]", "standard input is no JSON object"),
         ([], '{"duration_ms": "soon"}', "duration_ms: "),

@@ -176,6 +176,20 @@ def test_the_stored_playbook_is_what_the_journal_gives_to_the_byte_also_after_a_
     assert (said.returncode, "the same to the byte" in said.stdout) == (0, True)
 
 
+def test_where_nothing_is_compared_no_part_is_called_different(tmp_path: Path) -> None:
+    journal = "[journal]\nsegment_bytes_max = 5_000\n"
+    with served(tmp_path, journal) as daemon:
+        report(daemon, episodes=20)
+        caught_up(daemon)
+    with served(tmp_path, journal + "retained_bytes_max = 1\n") as daemon:
+        report(daemon, episodes=20)
+        daemon.log.wait("segment_removed")
+        caught_up(daemon)
+    report_ = rebuilt(tmp_path, lambda _done, _total: None)
+    assert report_.problem.startswith("the journal begins at seq ")
+    assert (report_.is_same, report_.different) == (False, ())
+
+
 def test_a_revocation_that_touches_nothing_asks_for_the_name(tmp_path: Path) -> None:
     with served(tmp_path) as daemon:
         ended = typed("revoke", "--source", "bto", "--url", daemon.url)

@@ -106,6 +106,12 @@ def test_units_are_printed_unless_they_are_to_be_installed(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_hidden_is_a_home_and_not_what_is_called_nearly_so() -> None:
+    hidden = ["/home/me/bin/x", "/home", "/root/x", "/run/user/1000/x"]
+    paths = [*hidden, "/homes/x", "/home2/x", "/rootfs/x", "/run/users/x"]
+    assert [path for path in paths if service.is_in_a_home(Path(path))] == hidden
+
+
 def test_a_program_that_the_sandbox_hides_or_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match="is no program"):
         service.install_service(executable=tmp_path / "none")
