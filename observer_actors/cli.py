@@ -99,6 +99,10 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has seen enough: `observer-actors ops | head`
         status = _let_go_of_output(EXIT_READER_GONE)
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        status = _let_go_of_output(EXIT_READER_GONE)  # rich made 1 of it, also where the help is cyclopts' to print
     except OSError as error:
         if error.errno in _OUTPUT_LOST:
             _say(f"cannot write the output: {error.strerror}")

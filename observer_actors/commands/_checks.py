@@ -182,6 +182,9 @@ def check_daemon(daemon: Api, data_dir: Path) -> Iterator[Finding]:
         yield from _counted(_metrics(daemon))
     except Refused as refusal:
         yield _no_more(refusal)
+    except Unreachable as trouble:
+        advice = "look again: if it is no other time either, its log says why"
+        yield Finding("problem", "daemon", f"hangs, or went away while it was asked: {trouble}", advice)
     yield from _limits(data_dir / "_observer" / "lock")
 
 

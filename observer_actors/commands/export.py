@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -70,18 +71,29 @@ def export(
         A file to write instead of standard output; it is replaced once all is on disk, and stays as it was if not.
     """
     with nullcontext(sys.stdout.buffer) if output is None else written(output) as stream:
-        count, missing = _write(stream, filters, api, as_csv=format == "csv")
+        done = _write(stream, filters, api, as_csv=format == "csv")
     if output is not None:
-        told(f"{count:,} ops in {output}")
-    if missing:
+        told(f"{done.count:,} ops in {output}")
+    if done.deleted:
+        told(f"{done.deleted:,} ops behind seq {filters.after_seq:,} are not in there: retention has deleted them")
+    if done.missing:
         raise OpsMissing(
-            f"{missing:,} ops of the journal cannot be read, and are not in there",
+            f"{done.missing:,} ops of the journal cannot be read, and are not in there",
             hint="`observer-actors verify` says where it is damaged",
         )
 
 
-def _write(stream: IO[bytes], filters: Filters, api: ApiOptions, *, as_csv: bool) -> tuple[int, int]:
-    """Write the ops; give how many they are, and how many are missing."""
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """How many ops were written, and how many were not."""
+
+    count: int
+    missing: int
+    deleted: int
+    """Behind `--after-seq`: retention was faster than who exports."""
+
+
+def _write(stream: IO[bytes], filters: Filters, api: ApiOptions, *, as_csv: bool) -> _Written:
     count = 0
     behind, gaps = filters.after_seq or 0, []
     wanted = filters.parameters() | {"order": "oldest"}
@@ -103,15 +115,17 @@ def _write(stream: IO[bytes], filters: Filters, api: ApiOptions, *, as_csv: bool
                 behind = op.seq
             progress(behind, last_seq)
         end = last_seq + 1 if filters.before_seq is None else min(last_seq + 1, filters.before_seq)
-        missing = 0 if filters.by_content else _missing(daemon, [*gaps, range(behind + 1, end)])
-    return count, missing
+        gaps = [] if filters.by_content else [gap for gap in (*gaps, range(behind + 1, end)) if gap]
+        kept = _oldest_seq(daemon, end) if gaps or filters.after_seq is not None else 0
+    missing = sum(len(range(max(gap.start, kept), gap.stop)) for gap in gaps)
+    deleted = 0 if filters.after_seq is None else len(range(filters.after_seq + 1, min(kept, end)))
+    return _Written(count, missing, deleted)
 
 
-def _missing(daemon: Api, gaps: Iterable[range]) -> int:
-    """Count the seqs in gaps, but for those before the oldest op: retention has deleted these, perhaps meanwhile."""
-    found = [gap for gap in gaps if gap]
-    oldest = daemon.read(OpsAnswer, "/ops", {"order": "oldest", "limit": 1}).ops if found else ()
-    return sum(len(range(max(gap.start, oldest[0].seq), gap.stop)) for gap in found) if oldest else 0
+def _oldest_seq(daemon: Api, end: int) -> int:
+    """Give the oldest op's seq, or ``end``: retention has deleted those before it, perhaps meanwhile."""
+    ops = daemon.read(OpsAnswer, "/ops", {"order": "oldest", "limit": 1}).ops
+    return ops[0].seq if ops else end
 
 
 def _lines(body: bytes) -> bytes:

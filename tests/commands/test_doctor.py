@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import pytest
+import trio
 
+from observer_actors import __version__
 from observer_actors.commands import _checks
 from observer_actors.commands._answers import ActorAnswer
 from tests.commands.typed import Ended, as_ordinary_user, typed, typed_for_real
 from tests.daemon.served import Served, served
+from tests.fakes.http_peer import Close, Json, http_peer
 
 INGEST: Final = "a-token-that-may-only-report-things"
 
@@ -49,6 +53,18 @@ def test_a_token_that_may_not_read_is_a_finding_beside_the_others(tmp_path: Path
     assert (ended.returncode, ended.stderr) == (1, "")
     assert "daemon: takes events" in ended.stdout
     assert "OBSERVER_TOKEN" in ended.stdout
+
+
+async def test_a_daemon_that_breaks_off_is_a_finding_beside_the_others(tmp_path: Path) -> None:
+    (tmp_path / "_observer").mkdir(mode=0o700)
+    async with http_peer() as daemon:
+        daemon.on("/health", Json({"status": "ok", "version": __version__}))
+        daemon.on("/ready", Close())
+        looking = partial(findings, "--data-dir", str(tmp_path), "--url", daemon.url)
+        status, found = await trio.to_thread.run_sync(looking)
+    assert status == 1
+    assert [finding["about"] for finding in found["ok"]] == ["configuration", "data directory", "disk", "daemon"]
+    assert found["problem"][-1]["what"].startswith("hangs, or went away while it was asked: ")
 
 
 def test_certificates_that_cannot_be_loaded_are_a_finding_beside_the_others(tmp_path: Path) -> None:

@@ -264,7 +264,11 @@ def test_what_retention_has_deleted_is_not_missing_from_an_export(tmp_path: Path
         daemon.log.wait("segment_removed")
         for flags in ((), ("--after-seq", "2")):
             ended = typed("export", *flags, "--url", daemon.url)
-            assert (ended.returncode, json.loads(ended.stdout.splitlines()[0])["seq"] > 3) == (0, True), ended.stderr
+            first = json.loads(ended.stdout.splitlines()[0])["seq"]
+            said = f"{first - 3:,} ops behind seq 2 are not in there: retention has deleted them\n" if flags else ""
+            assert (ended.returncode, first > 3, ended.stderr) == (0, True, said)
+        ended = typed("export", "--after-seq", "2", "--before-seq", "5", "--failed", "--url", daemon.url)
+        assert ended.stderr.startswith("2 ops behind seq 2 are not in there"), "3 and 4, whatever was in them"
 
 
 def test_export_as_csv_can_be_read_by_others(daemon: Served, tmp_path: Path) -> None:
@@ -406,6 +410,17 @@ def test_what_is_no_plain_file_is_written_as_it_is(daemon: Served, tmp_path: Pat
     with appended.open("a") as stdout:
         subprocess.run([*command, "/dev/stdout"], stdout=stdout, check=True, env=environment(), timeout=60)
     assert appended.read_text().splitlines()[:2] == ["before", lines[0]]
+
+
+@pytest.mark.parametrize("arguments", ["stats", "ops", "failures", "actors", "top --once", "doctor", "--help"])
+def test_a_reader_that_has_gone_is_told_by_the_status(daemon: Served, arguments: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    where = {"OBSERVER_URL": daemon.url, "OBSERVER_DATA_DIR": str(daemon.data_dir)}
+    command = [*COMMAND, *arguments.split()]
+    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=environment(**where), check=False)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (141, b"")
 
 
 def test_nobody_there_is_told_in_two_lines_and_exits_69() -> None:
