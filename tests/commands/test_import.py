@@ -246,7 +246,9 @@ def test_a_line_that_is_bad_is_named_and_the_others_come_in(fresh: Served, tmp_p
     file.write_text("\n".join([good[0], *bad, *good[1:]]) + "\n")
     ended = typed("import", str(file), "--url", fresh.url)
     assert (ended.returncode, ended.stdout) == (1, "6 ops are in, 3 lines were rejected\n")
-    assert [line.partition(": ")[0] for line in ended.stderr.splitlines()] == [f"{file}:{n}" for n in (2, 3, 4)]
+    *named, note = ended.stderr.splitlines()
+    assert [line.partition(": ")[0] for line in named] == [f"{file}:{n}" for n in (2, 3, 4)]
+    assert note.endswith(" (1 lines)"), "of an attribute that is an object"
     assert ended.stderr.count("city: ") == 1
     only_bad = tmp_path / "bad.jsonl"
     only_bad.write_text("x\n" * 50)
