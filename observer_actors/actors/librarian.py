@@ -1,9 +1,9 @@
 """The librarian: each verdict that is committed becomes a row of the knowledge base, once.
 
-Auditors append rows to the same file: of two rows with the same id, one counts. Its cursor is saved now and
-then; what is read again after a crash is found in the file by its id. Where the file was there and is no more, all
-verdicts that the journal has get their rows again. A disk that refuses is no fault of the verdict in
-hand: it is tried again, and nothing waits for it but this actor.
+Auditors append rows to the same file: of two rows with the same id, one counts. Its cursor is saved now and then; what
+is read again after a crash is found in the file by its id. Where the file was there and is no more, all verdicts that
+the journal has get their rows again. A disk that refuses is no fault of the verdict in hand: it is tried again, and
+nothing waits for it but this actor.
 """
 
 from __future__ import annotations
