@@ -200,7 +200,7 @@ class Daemon:
         self.journal = OpenJournal(
             self._disk, data_dir, lambda: self.settings.journal, log=logger("journal"), around=around
         )
-        self.commits = Commits(self.journal.read_block, crashes_max=crashes_max, set_aside=quarantine.op)
+        self.commits = Commits(self.journal.following, crashes_max=crashes_max, set_aside=quarantine.op)
         self.cycle = Cycle(lambda: self.settings.cycle.seconds)
         self.mailbox: Mailbox[Submission] = Mailbox(
             "persister",
@@ -278,7 +278,7 @@ class Daemon:
             self.learned,
             self.shelf,
             self.cycle,
-            self.journal.read,
+            self.journal.following,
             every=settings.cycle.consolidate_every,
             log=logger("consolidator"),
             corroboration=Corroboration(settings.playbook.runs_min, settings.playbook.sources_min),
@@ -291,10 +291,11 @@ class Daemon:
             settings=lambda: self.settings.advice,
             around=around,
         )
+        kept = disk or PosixDisk(shared=True, is_ours=around.is_ours)
         self.librarian = Librarian(
             self.feeds["librarian"],
             self.commits,
-            OutcomesIndex(data_dir, disk, secrets=lambda: self._in_force.decoder.secrets),
+            OutcomesIndex(data_dir, kept, secrets=lambda: self._in_force.decoder.secrets),
             path=data_dir / "_observer" / "librarian.json",
             disk=self._disk,
             in_thread=around.in_thread,

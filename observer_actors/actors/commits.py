@@ -19,13 +19,14 @@ from typing import Final
 
 import trio
 
-from observer_actors.op import Op
+from observer_actors.journal import Stretch
+from observer_actors.op import Op, Seq
 from observer_actors.supervision.mailbox import Holding, only_cancelled
 
 ReadJournal = Callable[[int, int], Awaitable[Sequence[Op]]]
 """(after_seq, most) -> the ops that follow, in order; empty when there is none."""
-ReadBlock = Callable[[int], Awaitable[Sequence[Op]]]
-"""(after_seq) -> the next ops, in order, of one block of the journal; empty when there is none."""
+ReadBlock = Callable[[int], Awaitable[Stretch]]
+"""(after_seq) -> the next ops, in order, of one block of the journal, and how far it is known."""
 SetAside = Callable[[str, Op, int], Awaitable[None]]
 """(consumer, op, crashes)"""
 
@@ -113,16 +114,16 @@ class Commits:
         """Wait until the journal has been opened; a disk that refuses may put that off."""
         await self._opened.wait()
 
-    async def following(self, cursor: int) -> Sequence[Op]:
+    async def following(self, cursor: int) -> Stretch:
         """Give the next ops after a cursor from the journal, as far as one block of it has them; none at the end."""
         async with self._reading:
             for block in self._blocks:
                 if block[0].seq <= cursor + 1 <= block[-1].seq:
-                    return block[bisect_right(block, cursor, key=_SEQ) :]
-            block = await self._read(cursor)
-            if block:
-                self._blocks.append(block)
-            return block
+                    return Stretch(block[bisect_right(block, cursor, key=_SEQ) :], Seq(block[-1].seq))
+            found = await self._read(cursor)
+            if found.ops:
+                self._blocks.append(found.ops)
+            return found
 
     def lull(self) -> None:
         """Note that a commit is with the disk: until it answers, callers wait for that and not for the event loop."""
@@ -321,9 +322,10 @@ class Feed:
             if committed <= self.cursor or (ops and ops[-1].seq <= self.cursor):
                 continue  # known already
             found = await self._commits.following(self.cursor)
-            if found:
-                return found
-            self._move(committed)  # deleted by retention, or damaged: there is nothing to read up to here
+            if found.ops:
+                return found.ops
+            # Deleted by retention, or damaged; and where somebody has cut the journal, it ends before.
+            self._move(found.through if found.through > self.cursor else committed)
 
     async def _offered(self) -> Sequence[Op]:
         if self._linger_s and self.cursor >= self._commits.last_seq:

@@ -18,7 +18,7 @@ from typing import Final
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from observer_actors.actors.commits import Feed, ReadJournal
+from observer_actors.actors.commits import Feed, ReadBlock
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.saving import saved
@@ -45,7 +45,6 @@ SAVE_S: Final = 2.0
 SAVE_BUDGET_S: Final = 1.0
 LOOK_S: Final = 0.5
 """How often it looks whether the playbook has to be made anew."""
-READ_OPS: Final = 1_000
 FORGET_S: Final = 60.0
 """Between two looks at where the journal begins."""
 
@@ -63,7 +62,7 @@ class Consolidator:
         learned: Learned,
         shelf: Shelf,
         cycle: Cycle,
-        read: ReadJournal,
+        read: ReadBlock,
         *,
         every: int,
         log: FilteringBoundLogger,
@@ -294,7 +293,7 @@ class Consolidator:
         revocations = self._playbook.meta.revocations
         anew = Playbook(self._corroboration, revocations)
         self._log.info("playbook_outdated", revocations=len(revocations), last_seq=self._playbook.cursor)
-        for first in await self._read(0, 1):
+        for first in (await self._read(0)).ops[:1]:
             anew.inherit(self._playbook, first.seq)
         at = 0
         while at < self._playbook.cursor:
@@ -321,7 +320,7 @@ class Consolidator:
         """Forget what only ops have shown that retention has deleted."""
         while True:
             await trio.sleep(FORGET_S)
-            for first in await self._read(0, 1):
+            for first in (await self._read(0)).ops[:1]:
                 async with self._turn:
                     if self._playbook.meta.first_seq < first.seq:
                         self._note(self._playbook.forget_before(first.seq))
@@ -330,12 +329,13 @@ class Consolidator:
     async def _catch_up(self, anew: Playbook, at: int) -> int:
         """Take the next ops in, and give how far it is now; what cannot be read is passed over."""
         end = self._playbook.cursor
-        ops = [op for op in await self._read(at, READ_OPS) if op.seq <= end]
+        found = await self._read(at)
+        ops = [op for op in found.ops if op.seq <= end]
         taken = 0
         while taken < len(ops):
             taken = _take_turn(anew, ops, taken, lambda _deltas: None, trio.current_time() + TURN_S)
             await self._let_others()
-        return ops[-1].seq if ops else end
+        return min(found.through, end) if found.through > at else end
 
 
 def _knows_more(old: Playbook, anew: Playbook) -> bool:

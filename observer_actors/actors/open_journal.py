@@ -17,8 +17,19 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.surroundings import Surroundings
-from observer_actors.errors import Overloaded
-from observer_actors.journal import Disk, JournalReader, JournalWriter, Page, Query, compact, forget_lost, retain
+from observer_actors.backoff import backoff_s
+from observer_actors.errors import DiskFailed, Overloaded
+from observer_actors.journal import (
+    Disk,
+    JournalReader,
+    JournalWriter,
+    Page,
+    Query,
+    Stretch,
+    compact,
+    forget_lost,
+    retain,
+)
 from observer_actors.journal.blocks import Patience
 from observer_actors.journal.catalog import Catalog
 from observer_actors.journal.files import replace_file, translated
@@ -32,6 +43,9 @@ T = TypeVar("T")
 PROBE_BYTES: Final = 4_096
 READERS_MAX: Final = 4
 """Threads that read at the same time. More would only take turns on two cores."""
+RETRY_S_FIRST: Final = 0.1
+RETRY_S_MAX: Final = 5.0
+"""How long a consumer waits before it reads again what the disk has not given."""
 
 
 class OpenJournal:
@@ -81,19 +95,33 @@ class OpenJournal:
 
     async def read(self, after_seq: int, most: int) -> Sequence[Op]:
         """Give up to ``most`` ops that follow ``after_seq``, in order."""
-        return await self._in_thread(partial(self.reader.read, after_seq, most))
+        return await self._read(lambda reader: reader.read(after_seq, most))
 
-    async def read_block(self, after_seq: int) -> Sequence[Op]:
-        """Give the ops that follow ``after_seq``, as far as one block has them, in order."""
-        return await self._in_thread(partial(self.reader.read_block, after_seq))
+    async def following(self, after_seq: int) -> Stretch:
+        """Give the ops that follow ``after_seq``, as far as one block has them, in order.
+
+        For consumers, who have nobody to answer: a disk that refuses is waited for.
+        """
+        failures = 0
+        while True:
+            try:
+                return await self._read(lambda reader: reader.read_block(after_seq))
+            except DiskFailed as error:
+                failures += 1
+                if failures == 1:
+                    self._log.warning("journal_unreadable", error=str(error), hint=error.hint, after_seq=after_seq)
+                await trio.sleep(backoff_s(failures, RETRY_S_FIRST, RETRY_S_MAX))
 
     async def query(self, query: Query) -> Page:
-        """Find ops."""
-        return await self._in_thread(partial(self.reader.query, query))
+        """Find ops.
+
+        :raises DiskFailed: the disk cannot be read; of the others, likewise.
+        """
+        return await self._read(lambda reader: reader.query(query))
 
     async def get(self, seq: int) -> Op | None:
         """Give one op, or None when there is none."""
-        return await self._in_thread(partial(self.reader.get, seq))
+        return await self._read(lambda reader: reader.get(seq))
 
     @property
     def reader(self) -> JournalReader:
@@ -163,8 +191,17 @@ class OpenJournal:
         """Give how many lines, or blocks of them, could not be read since the journal was opened."""
         return self._reader.statistics().damaged_lines if self._reader else 0
 
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        result = await self._around.in_thread(call, limiter=self._limiter)
+    async def _read(self, call: Callable[[JournalReader], T]) -> T:
+        """Have a reader asked, in a thread.
+
+        Once more where another has taken its place meanwhile: what the old one took for damaged, as its file was gone,
+        may just have been compacted.
+        """
+        while True:
+            reader = self.reader
+            result = await self._around.in_thread(partial(call, reader), limiter=self._limiter)
+            if reader is self.reader:
+                break
         damaged = self.damaged_lines()
         if damaged > self._damaged_told:
             self._damaged_told = damaged

@@ -6,7 +6,7 @@ from observer_actors.journal.files import Disk, PosixDisk
 from observer_actors.journal.judging import Finding
 from observer_actors.journal.lock import DirectoryLock, directory_in_use
 from observer_actors.journal.opening import refuse_seeds_file
-from observer_actors.journal.reader import JournalReader, Page, Query
+from observer_actors.journal.reader import JournalReader, Page, Query, Stretch
 from observer_actors.journal.sealing import compact, forget_lost, retain
 from observer_actors.journal.surveying import look
 from observer_actors.journal.verify import VerifyReport, verify
@@ -24,6 +24,7 @@ __all__ = [
     "PosixDisk",
     "Query",
     "Sifted",
+    "Stretch",
     "VerifyReport",
     "close_to_others",
     "compact",

@@ -159,6 +159,16 @@ class PosixDisk:
         if not self._is_ours():
             raise taken_away()
 
+    @contextmanager
+    def _of_ours(self) -> Iterator[None]:
+        """Tell a file that is not there from a directory that is away: that one may come back with all its files."""
+        self._refuse_another()
+        try:
+            yield
+        except FileNotFoundError:
+            self._refuse_another()  # it may have gone just now
+            raise
+
     def open_append(self, path: Path, *, create: bool) -> AppendFile:
         """Open; see `Disk`."""
         self._refuse_another()
@@ -166,9 +176,8 @@ class PosixDisk:
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
         """Read; see `Disk`."""
-        if not self._is_ours():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))  # readers know that it may be
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with self._of_ours():
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             return _pread(fd, offset, length)
         except OSError as error:
@@ -179,7 +188,8 @@ class PosixDisk:
 
     def size(self, path: Path) -> int:
         """Ask the system."""
-        return path.stat().st_size
+        with self._of_ours():
+            return path.stat().st_size
 
     def list(self, path: Path) -> list[str]:
         """List; see `Disk`."""

@@ -74,6 +74,15 @@ class Page(Struct, frozen=True, kw_only=True):
     """Ops looked at."""
 
 
+class Stretch(Struct, frozen=True):
+    """The ops that follow a seq, as far as one read has come."""
+
+    ops: Sequence[Op]
+    through: Seq
+    """Known up to here: what is not among the ops was deleted, or is damaged. Never before the seq that was asked from;
+    and that one itself where the journal ends there, or before."""
+
+
 class ReaderStatistics(Struct, frozen=True, kw_only=True):
     """Counters since the reader was made."""
 
@@ -132,16 +141,18 @@ class JournalReader:
                     break
         return ops
 
-    def read_block(self, after_seq: int) -> list[Op]:
+    def read_block(self, after_seq: int) -> Stretch:
         """Give the next ops that follow a seq, in order: those of the block that holds the first; none at the end.
 
         Who reads on and on in this way has each block decoded once.
 
         :raises DiskFailed: the disk cannot be read.
         """
+        last_seq = self.last_seq
         with translated("reading the journal"):
-            parts = self._walk(after_seq + 1, self.last_seq, Query(newest_first=False))
-            return next((part.ops for part in parts if part.ops), [])
+            parts = self._walk(after_seq + 1, last_seq, Query(newest_first=False))
+            ops = next((part.ops for part in parts if part.ops), [])
+        return Stretch(ops, Seq(ops[-1].seq if ops else max(after_seq, last_seq)))
 
     def query(self, query: Query) -> Page:
         """Give a page of the ops that a query asks for.

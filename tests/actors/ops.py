@@ -7,7 +7,8 @@ from typing import Final
 
 import trio
 
-from observer_actors.op import Op
+from observer_actors.journal import Stretch
+from observer_actors.op import Op, Seq
 
 BLOCK_OPS: Final = 50
 
@@ -51,7 +52,8 @@ class Journal:
         await trio.lowlevel.checkpoint()
         return [each for each in self.ops[after_seq:] if each.seq not in self.deleted][:most]
 
-    async def read_block(self, after_seq: int) -> Sequence[Op]:
+    async def following(self, after_seq: int) -> Stretch:
         """Read as `read` does, but no further than to the end of the block that holds the first op."""
-        following = await self.read(after_seq, BLOCK_OPS)
-        return [each for each in following if (each.seq - 1) // BLOCK_OPS == (following[0].seq - 1) // BLOCK_OPS]
+        found = await self.read(after_seq, BLOCK_OPS)
+        block = [each for each in found if (each.seq - 1) // BLOCK_OPS == (found[0].seq - 1) // BLOCK_OPS]
+        return Stretch(block, Seq(block[-1].seq if block else max(after_seq, len(self.ops))))

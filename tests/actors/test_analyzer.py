@@ -21,8 +21,9 @@ from observer_actors.actors.commits import Commits
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.doubt import Doubts
+from observer_actors.journal import Stretch
 from observer_actors.models import ModelFailed
-from observer_actors.op import Op, iso_milliseconds
+from observer_actors.op import Op, Seq, iso_milliseconds
 from observer_actors.patterns import Diagnosis, Outgoing, Pattern, State, StateChanged, apply
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import StoreBusy
@@ -108,13 +109,13 @@ class Bench:
             announce=self.changes.append,
         )
 
-    async def _read(self, after_seq: int) -> Sequence[Op]:
+    async def _read(self, after_seq: int) -> Stretch:
         await trio.lowlevel.checkpoint()
         if after_seq < self.held_at:
-            return self.ops[after_seq : self.held_at]
+            return Stretch(self.ops[after_seq : self.held_at], Seq(self.held_at))
         if self.ops[: self.held_at]:
             await self.goes_on.wait()
-        return self.ops[after_seq:]
+        return Stretch(self.ops[after_seq:], Seq(max(after_seq, len(self.ops))))
 
     async def _set_aside(self, consumer: str, op: Op, crashes: int) -> None:
         raise AssertionError(f"{consumer} set {op} aside after {crashes}")

@@ -17,7 +17,8 @@ from observer_actors.actors.commits import (
     Feed,
 )
 from observer_actors.actors.ring_keeper import LOADED_SHARE, RingKeeper
-from observer_actors.op import Op
+from observer_actors.journal import Stretch
+from observer_actors.op import Op, Seq
 from observer_actors.supervision import Life
 from tests.actors.ops import BLOCK_OPS, Journal, seqs
 from tests.supervision.injected_time import injected_time
@@ -29,7 +30,7 @@ class World:
     def __init__(self, crashes_max: int = 3, linger_s: float = 0.0) -> None:
         self.journal = Journal()
         self.aside: list[tuple[str, int, int]] = []
-        self.commits = Commits(self.journal.read_block, crashes_max=crashes_max, set_aside=self._set_aside)
+        self.commits = Commits(self.journal.following, crashes_max=crashes_max, set_aside=self._set_aside)
         self.feed = self.commits.feed("a", linger_s=linger_s)
 
     async def _set_aside(self, consumer: str, op: Op, crashes: int) -> None:
@@ -188,6 +189,35 @@ async def test_a_hole_left_by_retention_is_stepped_over(deleted: tuple[int, ...]
             taken += await take(world.feed)
     assert taken == left
     assert world.feed.statistics().behind == 0
+
+
+@injected_time
+async def test_a_consumer_passes_over_no_more_than_is_known_to_be_gone() -> None:
+    """The journal has gone on by the next read."""
+    world = World()
+    known = [Stretch([], Seq(2)), Stretch(world.journal.append(5)[2:], Seq(5))]
+
+    async def read(_after_seq: int) -> Stretch:
+        await trio.lowlevel.checkpoint()
+        return known.pop(0)
+
+    commits = Commits(read, crashes_max=3, set_aside=world._set_aside)  # noqa: SLF001 - its own
+    feed = commits.feed("a")
+    commits.resume(5)
+    assert await take(feed) == [3, 4, 5]
+
+
+@injected_time
+async def test_what_somebody_has_cut_off_the_journal_is_not_waited_for() -> None:
+    world = World()
+    world.journal.append(2)
+    world.commits.resume(5)
+    with trio.fail_after(1):
+        assert await take(world.feed) == [1, 2]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take, world.feed)
+            await world.feed.reached(5)
+            nursery.cancel_scope.cancel()
 
 
 @injected_time

@@ -42,7 +42,7 @@ class World:
     def __init__(self, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = MockClock(autojump_threshold=0)
         self.journal = Journal()
-        self.commits = Commits(self.journal.read_block, crashes_max=3, set_aside=_nothing_set_aside)
+        self.commits = Commits(self.journal.following, crashes_max=3, set_aside=_nothing_set_aside)
         self.feed = self.commits.feed("consolidator", linger_s=LINGER_S)
         self.data_dir = data_dir
         self.turns = 0
@@ -65,7 +65,7 @@ class World:
         log = structlog.get_logger()
         learned = Learned(self.data_dir, GatewaySettings(url="http://gateway"), log=log)
         cycle = Cycle(lambda: 1_000.0)
-        consolidator = Consolidator(self.feed, learned, Shelf(), cycle, self.journal.read, every=1, log=log)
+        consolidator = Consolidator(self.feed, learned, Shelf(), cycle, self.journal.following, every=1, log=log)
         async with trio.open_nursery() as nursery:
             life = Life("consolidator", 1, on_progress=lambda: None, on_step=lambda _name, _step: None)
             nursery.start_soon(consolidator.run, life)

@@ -22,7 +22,7 @@ class World:
 
     def __init__(self) -> None:
         self.journal = Journal()
-        self.commits = Commits(self.journal.read_block, crashes_max=3, set_aside=self._set_aside)
+        self.commits = Commits(self.journal.following, crashes_max=3, set_aside=self._set_aside)
         self.commits.resume(0)
         self.tail = Tail(self.commits, self.journal.read, TailSettings(readers_max=2, buffer_ops_max=10))
 
@@ -138,7 +138,7 @@ async def test_a_replay_ends_with_the_daemon_and_leaves_no_gap() -> None:
 @injected_time
 async def test_a_reader_is_refused_until_the_journal_is_open() -> None:
     world = World()
-    world.commits = Commits(world.journal.read_block, crashes_max=3, set_aside=world._set_aside)  # noqa: SLF001 - its own
+    world.commits = Commits(world.journal.following, crashes_max=3, set_aside=world._set_aside)  # noqa: SLF001 - its own
     world.tail = Tail(world.commits, world.journal.read, TailSettings())
     world.journal.append(5)
     with pytest.raises(Overloaded):  # where it would go on from is not known: what lies between would be left out

@@ -17,7 +17,7 @@ import trio
 from observer_actors.actors.open_journal import OpenJournal
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.errors import DiskFailed
-from observer_actors.journal import PosixDisk, blocks
+from observer_actors.journal import DirectoryLock, PosixDisk, Query, blocks
 from observer_actors.journal.format import Paths
 from observer_actors.settings import JournalSettings, ListenSettings, Settings
 from tests.commands.typed import typed
@@ -221,6 +221,56 @@ async def test_a_probe_sees_that_the_active_file_was_cut(tmp_path: Path) -> None
     with pytest.raises(DiskFailed, match="cut by somebody else"):
         journal.probe()
     writer.close()
+
+
+async def test_a_directory_that_is_away_for_a_moment_is_not_damaged_and_costs_nobody_an_op(tmp_path: Path) -> None:
+    data, away = tmp_path / "data", tmp_path / "away"
+    with DirectoryLock(data) as lock:
+        journal = _journal_with(PosixDisk(is_ours=lock.is_in_place), data, segments=3)
+        data.rename(away)
+        with pytest.raises(DiskFailed, match="removed, renamed or replaced"):
+            await journal.query(Query(before_seq=20))
+        with structlog.testing.capture_logs() as told:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_come_back, away, data)
+                found = await journal.following(0)
+        assert [op.seq for op in found.ops] == list(range(1, 11))
+        assert [line["event"] for line in told] == ["journal_unreadable"]
+        assert journal.damaged_lines() == 0
+
+
+async def _come_back(away: Path, data: Path) -> None:
+    await trio.sleep(0.2)
+    await trio.Path(away).rename(data)
+
+
+async def test_what_is_compacted_while_a_reader_of_the_last_incarnation_reads_is_read_again(tmp_path: Path) -> None:
+    class Opened(PosixDisk):
+        """The persister starts anew, and a segment is compacted, while the first read is on its way."""
+
+        def read(self, path: Path, offset: int, length: int) -> bytes:
+            if threads and path.suffix == ".jsonl" and path.parent.name == "segments":
+                threads.clear()
+                journal.open_writer(None).close()
+                assert journal.maintain()
+            return super().read(path, offset, length)
+
+    threads: list[str] = []
+    journal = _journal_with(Opened(), tmp_path, segments=1)
+    threads.append("reader")
+    assert [op.seq for op in (await journal.following(0)).ops] == list(range(1, 11))
+    assert (threads, journal.damaged_lines()) == ([], 0)
+
+
+def _journal_with(disk: PosixDisk, data: Path, *, segments: int) -> OpenJournal:
+    """Open a journal of as many sealed segments, of ten ops each."""
+    journal = OpenJournal(disk, data, JournalSettings, log=structlog.get_logger(), around=Surroundings())
+    writer = journal.open_writer(None)
+    for _ in range(segments):
+        commit(writer, make_ops(10))
+        writer.seal()
+    writer.close()
+    return journal
 
 
 def _replace_once(path: Path, old: bytes, new: bytes) -> None:

@@ -17,6 +17,7 @@ from observer_actors.actors.tail import Tail
 from observer_actors.http.sse import KEEP_ALIVE_S, stream
 from observer_actors.op import Op, decode_op
 from observer_actors.settings import TailSettings
+from tests.actors.ops import Journal
 from tests.harness import Daemon, running_daemon
 
 READ_S: Final = 20.0
@@ -284,15 +285,13 @@ async def test_a_stop_is_in_time_though_a_reader_does_not_read(tmp_path: Path) -
 
 
 async def test_a_silent_stream_is_kept_alive(autojump_clock: trio.testing.MockClock) -> None:
-    async def read(_after_seq: int, _most: int = 0) -> list[Op]:
-        return []
-
     async def set_aside(_consumer: str, _op: Op, _crashes: int) -> None:
         raise AssertionError
 
-    commits = Commits(read, crashes_max=3, set_aside=set_aside)
+    journal = Journal()
+    commits = Commits(journal.following, crashes_max=3, set_aside=set_aside)
     commits.resume(0)
-    tail = Tail(commits, read, TailSettings())
+    tail = Tail(commits, journal.read, TailSettings())
     began = autojump_clock.current_time()
     async with aclosing(stream(tail, None)) as parts:
         assert await anext(parts) == b"retry: 2000\n\n"

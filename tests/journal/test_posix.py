@@ -132,13 +132,23 @@ def test_a_disk_whose_directory_is_another_one_by_now_changes_nothing_and_reads_
         lambda: disk.remove(theirs),
         lambda: disk.make_directories(tmp_path / "new"),
         lambda: disk.list(tmp_path),
+        lambda: disk.read(theirs, 0, 6),
+        lambda: disk.size(theirs),
     ):
         with pytest.raises(OSError, match="the data directory was removed, renamed or replaced") as refused:
             call()
         assert refused.value.errno == errno.ESTALE
-    with pytest.raises(FileNotFoundError):
-        disk.read(theirs, 0, 6)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("theirs", b"theirs")]
+
+
+def test_a_directory_that_goes_while_a_file_is_looked_for_is_told_from_a_file_that_is_not_there(tmp_path: Path) -> None:
+    missing = tmp_path / "none"
+    with pytest.raises(OSError, match="the data directory was removed, renamed or replaced"):
+        PosixDisk(is_ours=iter([True, False]).__next__).read(missing, 0, 1)
+    with pytest.raises(OSError, match="the data directory was removed, renamed or replaced"):
+        PosixDisk(is_ours=iter([True, False]).__next__).size(missing)
+    with pytest.raises(FileNotFoundError):
+        PosixDisk(is_ours=iter([True, True]).__next__).read(missing, 0, 1)
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch, None], ids=["folder", "file", "nothing"])
