@@ -465,7 +465,9 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
         check_files(settings)  # here, where it ends the process, and not in an actor, which would be restarted
         files_max()  # likewise
         sockets = serving_sockets(settings.listen, needs_token=bool(settings.auth.tokens_file))
-        around = Surroundings(disk_process=partial(DiskProcess.started, lock.descriptors), is_ours=lock.is_in_place)
+        around = Surroundings(
+            disk_process=partial(DiskProcess.started, lock.descriptors), is_ours=lock.is_in_place, holding=lock.held
+        )
         daemon = Daemon(settings, stack.enter_context(sockets), around=around)
         logger("daemon").info(
             "listening",

@@ -139,7 +139,7 @@ class OpenJournal:
 
         :raises DiskFailed: the disk refuses; the next call tries the same again.
         """
-        with self._whole:
+        with self._whole, self._around.holding():
             if self._catalog is None:
                 return False
             try:
@@ -179,7 +179,8 @@ class OpenJournal:
     async def close(self) -> None:
         """Wait until nobody works on the directory any more, for another daemon may take it next.
 
-        Stopping the archivist leaves the segment that it is at to its thread.
+        Stopping the archivist leaves the segment that it is at to its thread. Who gives up waiting leaves the directory
+        locked until that has ended.
         """
         await self._around.in_thread(self._end_maintenance, abandon_on_cancel=True)
 

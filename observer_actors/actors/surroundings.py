@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
@@ -57,6 +57,7 @@ class Surroundings:
     :param disk_thread: starts the thread of an incarnation of the persister.
     :param disk_process: starts the process of one; None where there is none, and the thread writes.
     :param is_ours: says whether the data directory that has the name is still the one that this daemon has locked.
+    :param holding: keeps the data directory locked while a thread works in it that is not waited for at the end.
     :param time_ns: nanoseconds since 1970.
     :param chance: gives a number from 0 to 1: the jitter of delays.
     :param transport: how HTTP requests leave; None is httpx's own.
@@ -66,6 +67,7 @@ class Surroundings:
     disk_thread: StartDiskThread = DiskThread.started
     disk_process: StartDiskProcess | None = DiskProcess.started
     is_ours: Callable[[], bool] = lambda: True
+    holding: Callable[[], AbstractContextManager[None]] = nullcontext
     time_ns: Callable[[], int] = time.time_ns
     chance: Callable[[], float] = random.random
     transport: httpx.AsyncBaseTransport | None = None

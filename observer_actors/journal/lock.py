@@ -11,12 +11,15 @@ import fcntl
 import os
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Final, Self
 
 from observer_actors.errors import DataDirectoryLocked
-from observer_actors.journal.files import FILE_MODE, PosixDisk, translated
+from observer_actors.journal.files import FILE_MODE, PosixDisk, taken_away, translated
 from observer_actors.journal.format import Paths
 
 _TRIES: Final = 5
@@ -33,6 +36,7 @@ class DirectoryLock:
 
     def __init__(self, data_dir: Path) -> None:
         paths = Paths(data_dir)
+        self._closing = Lock()
         with translated("opening the lock file"):
             PosixDisk().make_directories(paths.observer)
             file = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
@@ -77,9 +81,26 @@ class DirectoryLock:
         except FileNotFoundError:
             return False
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep it until the block is left, whoever closes it meanwhile: for a thread that nobody waits for at the end.
+
+        :raises DiskFailed: it is not held any more; or no file can be opened.
+        """
+        with translated("keeping the lock"), self._closing:
+            if not self.descriptors:
+                raise taken_away()
+            kept = [os.dup(descriptor) for descriptor in self.descriptors]
+        try:
+            yield
+        finally:
+            for descriptor in kept:
+                os.close(descriptor)
+
     def close(self) -> None:
         """Let go of it; again is harmless."""
-        descriptors, self.descriptors = self.descriptors, ()
+        with self._closing:
+            descriptors, self.descriptors = self.descriptors, ()
         for descriptor in descriptors:
             os.close(descriptor)
 

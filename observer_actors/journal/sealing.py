@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from observer_actors.journal.catalog import Catalog, Segment
 from observer_actors.journal.compressing import Compressed, compress
-from observer_actors.journal.files import Disk, replace_file, translated
+from observer_actors.journal.files import Disk, lost, replace_file, translated
 from observer_actors.journal.format import (
     SEGMENT_NAME,
     Manifest,
@@ -187,6 +187,8 @@ def _store_compressed(disk: Disk, paths: Paths, segment: Segment, end: int) -> t
     replace_file(disk, paths.index(segment.first_seq), encode_index(index))
     disk.rename(temporary, target)
     disk.sync_directory(paths.segments)
+    if disk.size(target) != index.entry.stored_bytes:  # asked before the raw file goes
+        raise lost()
     return index, done.elsewhere
 
 

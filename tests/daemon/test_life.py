@@ -11,12 +11,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import msgspec
@@ -24,10 +26,13 @@ import pytest
 import trio
 
 from benchmarks.processes import children
+from observer_actors import daemon as daemon_module
 from observer_actors import start_observer
 from observer_actors.actors import persister
 from observer_actors.daemon import Daemon
-from observer_actors.journal import PosixDisk, verify
+from observer_actors.errors import DataDirectoryLocked
+from observer_actors.journal import JournalWriter, PosixDisk, directory_in_use, verify
+from observer_actors.journal.compressing import Compressed, compress
 from observer_actors.notify import Notifier, keep_notified
 from observer_actors.settings import JournalSettings, ListenSettings, Settings
 from tests.daemon.inside import daemon_inside, eventually
@@ -35,6 +40,7 @@ from tests.daemon.load import stored_ops
 from tests.fakes.http_peer import Held, HttpPeer, Json, Partial, Reply, Status, http_peer
 from tests.harness import Daemon as Process
 from tests.harness import first_told, running_daemon
+from tests.journal.support import commit, make_ops
 
 IDLE_S: Final = 3.0
 """How long an idle daemon is watched."""
@@ -546,6 +552,37 @@ async def test_the_daemon_runs_inside_another_trio_program(tmp_path: Path) -> No
             answer = await client.post(daemon.addresses[0] + "/event", json={"endpoint": "embedded"})
         daemon.stop()
     assert answer.json()["seq"] == 1
+
+
+async def test_a_directory_is_not_free_before_the_archivists_thread_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that compact the same segment would each remove its raw file, with the other's half-written one left."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def held(*arguments: Any) -> Compressed:
+        begun.set()
+        assert goes_on.wait(20)
+        return compress(*arguments)
+
+    monkeypatch.setattr("observer_actors.journal.sealing.compress", held)
+    monkeypatch.setattr(daemon_module, "HARD_EXIT_S", 0.1)
+    writer = JournalWriter.open(PosixDisk(), tmp_path, JournalSettings(), now_us=lambda: time.time_ns() // 1_000)
+    ops = commit(writer, make_ops(10))
+    writer.seal()
+    writer.close()
+    settings = Settings(data_dir=tmp_path, listen=ListenSettings(port=0))
+    async with trio.open_nursery() as nursery:
+        daemon: Daemon = await nursery.start(start_observer, settings)
+        await trio.to_thread.run_sync(begun.wait, 20)
+        daemon.stop()
+    with pytest.raises(DataDirectoryLocked, match=f"in use by process {os.getpid()}"):
+        await start_observer(settings)
+    goes_on.set()
+    with trio.fail_after(20):
+        while directory_in_use(tmp_path):
+            await trio.lowlevel.checkpoint()
+    assert (verify(tmp_path).findings, stored_ops(tmp_path)) == ((), ops)
 
 
 @pytest.mark.parametrize("ops", [0, 200_000])

@@ -121,6 +121,17 @@ def test_the_lock_knows_its_directory_by_more_than_its_name(tmp_path: Path) -> N
         assert not lock.is_in_place()
 
 
+def test_a_directory_stays_locked_for_who_holds_it_when_it_is_let_go_of(tmp_path: Path) -> None:
+    lock = DirectoryLock(tmp_path)
+    with lock.held():
+        lock.close()
+        with pytest.raises(DataDirectoryLocked), DirectoryLock(tmp_path):
+            pass
+        with pytest.raises(DiskFailed, match="removed, renamed or replaced"), lock.held():
+            pass
+    DirectoryLock(tmp_path).close()
+
+
 def test_a_disk_whose_directory_is_another_one_by_now_changes_nothing_and_reads_nothing(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.write_bytes(b"theirs")
