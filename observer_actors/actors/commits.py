@@ -235,9 +235,13 @@ class Feed:
             self._commits.hurry()
             await self._moved.park()
 
+    async def opened(self) -> None:
+        """Wait until the journal has been opened: before, nobody knows its end."""
+        await self._commits.opened()
+
     async def caught_up(self) -> None:
         """Wait until the consumer has taken in all that was there when it began."""
-        await self._commits.opened()
+        await self.opened()
         await self.reached(self.live_from)
 
     def skip(self, cursor: int) -> None:

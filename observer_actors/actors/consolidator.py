@@ -89,8 +89,9 @@ class Consolidator:
         self._left = Left()
         self._ahead: list[Revocation] = []
         """Revocations that are in the journal, and that the playbook has not taken in yet."""
-        self._from_seq = 0
-        """Nothing is handed out before the playbook has taken in all up to this seq: there may be revocations in it."""
+        self._from_seq = inf
+        """Nothing is handed out before the playbook has taken in all up to this seq: there may be revocations in it.
+        Not known before the journal has been opened."""
         self._seen_at, self._seen_ops, self._seen_lulls = -inf, 0, 0
         """When the load was looked at, and the end of the journal, and the lulls until then."""
         self._many_come = self._many_share = False
@@ -155,8 +156,9 @@ class Consolidator:
         self._turn = trio.Lock()
         await self._stock()
         await self._feed.open(playbook.cursor)
-        self._from_seq = self._feed.end
         life.ready()
+        await self._feed.opened()
+        self._from_seq = self._feed.end
         async with saved(self._save, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
             nursery.start_soon(self._follow, life)
             nursery.start_soon(self._show_the_rest)

@@ -79,10 +79,11 @@ class Librarian:
         """Serve as an actor."""
         life.at("loading")
         self._saved_seq = await self._in_thread(self._load)
+        life.ready()
+        await self._commits.opened()  # a disk that refuses may put that off, and until then nobody knows the end
         if self._saved_seq > self._commits.last_seq:
             self._saved_seq = 0  # of another journal; what is read again is in the file already
         await self._feed.open(self._saved_seq)
-        life.ready()
         async with saved(self._save, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
             nursery.start_soon(self._follow, life)
 

@@ -23,7 +23,7 @@ from observer_actors.actors.consolidator import (
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.op import Op
-from observer_actors.playbook import Playbook
+from observer_actors.playbook import Entry, Kind, Playbook
 from observer_actors.playbook.deltas import Delta
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import Shelf
@@ -61,7 +61,7 @@ class World:
         monkeypatch.setattr(Consolidator, "_take", take_a_turn)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[Consolidator]:
         log = structlog.get_logger()
         learned = Learned(self.data_dir, GatewaySettings(url="http://gateway"), log=log)
         cycle = Cycle(lambda: 1_000.0)
@@ -70,7 +70,7 @@ class World:
             life = Life("consolidator", 1, on_progress=lambda: None, on_step=lambda _name, _step: None)
             nursery.start_soon(consolidator.run, life)
             await life.wait_ready()
-            yield
+            yield consolidator
             nursery.cancel_scope.cancel()
         await learned.close()
 
@@ -90,6 +90,24 @@ async def _nothing_set_aside(_consumer: str, _op: Op, _crashes: int) -> None:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(tmp_path, monkeypatch)
+
+
+def test_nothing_is_handed_out_before_it_is_known_how_far_the_journal_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that refuses may put off its opening; what stands in it may revoke what the saved playbook holds."""
+    world = World(tmp_path, monkeypatch)
+    entry = Entry(id="e", kind=Kind.DO, endpoint="/x", about="", text="", corroborated=True, succeeded=10)
+
+    async def main() -> None:
+        async with world.running() as consolidator:
+            before = consolidator.hands_out(entry)
+            world.journal.append(1)
+            world.commits.resume(1)
+            await consolidator.reached(1)
+            assert (before, consolidator.hands_out(entry)) == (False, True)
+
+    trio.run(main, clock=world.clock)
 
 
 def test_a_backlog_is_taken_in_without_waiting_while_few_events_come(world: World) -> None:
@@ -134,6 +152,7 @@ def test_many_events_that_are_a_commit_each_are_taken_in_together(world: World) 
     rate = RATE
 
     async def main() -> None:
+        world.commits.resume(0)
         async with world.running():
             await world.events(rate, 1.0, at_once=3)
             assert world.feed.statistics().behind <= rate * (LINGER_S + LULL_S)
