@@ -96,7 +96,9 @@ class JournalWriter:
         self._last_recorded_us = recorded_us(self._active.last_recorded_at) if self._active.last_seq else 0
         self._fault: _Fault | None = None
         self._may_return = False
-        """Bytes of a failed batch may still be in the file, whose cut is not synced: a recovery may find them."""
+        """Bytes of a failed batch may still be in a file, whose cut is not synced: a recovery may find them."""
+        self._is_left_behind = False
+        """That holds of the file that was moved away before this one was tried: to cut this one changes nothing."""
         self._file: AppendFile | None = disk.open_append(paths.active, create=False)
         self._commits = self._commit_failures = self._bytes_written = 0
         self._syncs = self._last_sync_us = self._seals = self._repairs = 0
@@ -166,7 +168,7 @@ class JournalWriter:
         if not ops or self._fault is not None or type(self._file) is not PosixFile:
             return None
         handed = Handed(self._file, self._active.durable_bytes, self._encoded(ops))
-        self._fault, self._may_return = _Fault.TAINTED, True
+        self._fault, self._may_return, self._is_left_behind = _Fault.TAINTED, True, False
         return handed
 
     def conclude(self, ops: Sequence[Op], handed: Handed, error: OSError | None) -> None:
@@ -194,7 +196,7 @@ class JournalWriter:
         """Write a batch; ``failed`` is what the first attempt at it has met already, elsewhere."""
         try:
             if failed is None:
-                self._may_return = False
+                self._may_return = self._is_left_behind = False
                 self._mend()
             self._write(data, failed)
         except OSError as error:
@@ -222,7 +224,7 @@ class JournalWriter:
         assert self._file is not None
         assert self._fault is None
         self._fault = _Fault.UNCUT
-        self._may_return = True
+        self._is_left_behind, self._may_return = self._may_return, True
         write_all(self._file, data)
         self._fault = _Fault.TAINTED
         self._syncs += 1
@@ -286,12 +288,12 @@ class JournalWriter:
             self._fault = _Fault.TAINTED
             self._file.datasync()
             self._fault = _Fault.UNCUT
-            self._may_return = False
+            self._may_return = self._is_left_behind
             return
         with suppress(OSError):
             # For the cut alone: no bytes are asked of a file whose fdatasync failed.
             self._file.datasync()
-            self._may_return = False
+            self._may_return = self._is_left_behind
 
     def _move_away(self) -> None:
         """Seal the active file; one that holds nothing durable is removed."""

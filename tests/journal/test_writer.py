@@ -103,6 +103,23 @@ def test_a_refused_batch_whose_cut_is_not_on_disk_may_come_back_and_the_error_sa
     assert open_writer(disk).last_seq == 2, "the process was killed before it could cut"
 
 
+def test_a_refused_batch_may_come_back_out_of_the_first_file_also_where_the_second_one_is_cut_for_good() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    commit(writer, make_ops(1))
+    disk.fail("datasync", times=2)  # the batch's, and that of the first file's cut
+    disk.fail("write", after=1, code=errno.ENOSPC)
+    batch = make_ops(2, first=1)
+    writer.stamp(batch)
+    with pytest.raises(DiskFull, match=r"; the write may still succeed$"):
+        writer.commit(batch)
+    assert 3 in {open_writer(disk.crash(seed)).last_seq for seed in range(50)}
+    disk.fail("write", code=errno.ENOSPC)
+    with pytest.raises(DiskFull) as refused:
+        commit(writer, make_ops(1, first=9))
+    assert "may still succeed" not in str(refused.value), "of the next batch nothing is in any file"
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_refused_batch_of_which_the_error_does_not_say_so_does_not_come_back(seed: int) -> None:
     disk = FakeDisk()
