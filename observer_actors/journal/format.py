@@ -9,6 +9,7 @@
 ``segments/ops-<first seq>.index.json``        block index of one segment; derived, may be deleted
 ``segments/manifest.json``                     format version, and what each compacted segment must hold
 ``ops.jsonl.torn-<n>``                         bytes set aside by a recovery; no part of the journal
+``ops.jsonl.torn.tmp``                         the same, half copied
 ``lock``                                       held with flock by the daemon, as the folder is; holds its pid
 =============================================  ==========================================================
 

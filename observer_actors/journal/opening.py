@@ -129,16 +129,45 @@ def _is_seeds(disk: Disk, path: Path) -> bool:
 
 
 def set_aside(disk: Disk, paths: Paths, source: Path, start: int, end: int) -> str:
-    """Copy bytes of a file to the next free ``ops.jsonl.torn-<n>``, durably, and give that name."""
-    taken = set(disk.list(paths.observer))
-    number = next(n for n in range(1, len(taken) + 2) if f"ops.jsonl.torn-{n}" not in taken)
-    target = paths.observer / f"ops.jsonl.torn-{number}"
-    with closing(disk.open_append(target, create=True)) as file:
-        for offset in range(start, end, BLOCK_BYTES):
-            write_all(file, disk.read(source, offset, min(BLOCK_BYTES, end - offset)))
-        file.datasync()
+    """Copy bytes of a file to the next free ``ops.jsonl.torn-<n>``, durably, and give that name.
+
+    Again is harmless: what could not be cut afterwards has its copy already. On a full disk nothing is left of it.
+    """
+    names = disk.list(paths.observer)
+    copies = [paths.observer / name for name in names if name.startswith("ops.jsonl.torn-")]
+    done = next((copy for copy in copies if _is_copy(disk, copy, source, start, end)), None)
+    if done is not None:
+        return done.name
+    number = next(n for n in range(1, len(names) + 2) if f"ops.jsonl.torn-{n}" not in names)
+    target, temporary = paths.observer / f"ops.jsonl.torn-{number}", paths.observer / "ops.jsonl.torn.tmp"
+    try:
+        with closing(disk.open_append(temporary, create=True)) as file:
+            file.truncate(0)
+            for _, piece in _pieces(disk, source, start, end):
+                write_all(file, piece)
+            file.datasync()
+    except OSError:
+        with suppress(OSError):  # it is room that the next try needs
+            disk.remove(temporary)
+        raise
+    disk.rename(temporary, target)
     disk.sync_directory(paths.observer)
     return target.name
+
+
+def _is_copy(disk: Disk, copy: Path, source: Path, start: int, end: int) -> bool:
+    """Tell whether a file holds just these bytes of another."""
+    if disk.size(copy) != end - start:
+        return False
+    return all(
+        piece == disk.read(copy, offset - start, len(piece)) for offset, piece in _pieces(disk, source, start, end)
+    )
+
+
+def _pieces(disk: Disk, source: Path, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Give bytes of a file, a block at a time, with their offsets."""
+    for offset in range(start, end, BLOCK_BYTES):
+        yield offset, disk.read(source, offset, min(BLOCK_BYTES, end - offset))
 
 
 def _store_manifest(disk: Disk, paths: Paths, found: Survey) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from observer_actors.errors import FormatUnknown
+from observer_actors.errors import DiskFailed, DiskFull, FormatUnknown
 from observer_actors.journal import JournalWriter, compact, verify
 from observer_actors.journal.format import Manifest, decode_manifest, encode_manifest
 from observer_actors.journal.opening import DamagedLine, TornTail
@@ -418,3 +418,38 @@ def test_a_batch_larger_than_a_block_is_indexed_within() -> None:
         assert head["seq"] == mark.first_seq
     reader_ops = everything(writer, disk)
     assert reader_ops[3:] == ops
+
+
+TORN = b'{"timestamp":"2026' + b"x" * 300_000
+
+
+def with_torn_tail() -> FakeDisk:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    commit(writer, make_ops(3))
+    writer.close()
+    disk.plant(PATHS.active, disk.contents(PATHS.active) + TORN)
+    return disk
+
+
+def test_a_start_on_a_full_disk_leaves_the_next_one_all_the_room_that_is_made() -> None:
+    disk = with_torn_tail()
+    used = disk.used_bytes()
+    for room in (1_000, 200_000, 0):
+        disk.quota_bytes = used + room
+        with pytest.raises(DiskFull):
+            open_writer(disk)
+        assert disk.used_bytes() == used
+    disk.quota_bytes = used + len(TORN)
+    assert open_writer(disk).last_seq == 3
+    assert disk.contents(PATHS.observer / "ops.jsonl.torn-1") == TORN
+
+
+def test_a_torn_tail_that_cannot_be_cut_is_set_aside_once() -> None:
+    disk = with_torn_tail()
+    for copies in (1, 0, 0):
+        disk.fail("truncate", after=copies)
+        with pytest.raises(DiskFailed):
+            open_writer(disk)
+    assert open_writer(disk).last_seq == 3
+    assert [name for name in disk.list(PATHS.observer) if "torn" in name] == ["ops.jsonl.torn-1"]
