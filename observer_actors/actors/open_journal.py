@@ -31,7 +31,7 @@ from observer_actors.journal import (
     retain,
 )
 from observer_actors.journal.blocks import Patience
-from observer_actors.journal.catalog import Catalog
+from observer_actors.journal.catalog import Catalog, Segment
 from observer_actors.journal.files import replace_file, translated
 from observer_actors.journal.format import Paths
 from observer_actors.journal.surveying import counted_seq
@@ -72,6 +72,7 @@ class OpenJournal:
         self._catalog: Catalog | None = None
         self._reader: JournalReader | None = None
         self._damaged_told = 0
+        self._unreadable_told: set[Path] = set()
         self._patience = Patience()
         self._limiter = trio.CapacityLimiter(READERS_MAX)
         self._sealed = trio.Event()
@@ -145,7 +146,15 @@ class OpenJournal:
             try:
                 if forget_lost(self._disk, self._data_dir, self._catalog):
                     self._tell_gap(self._catalog.snapshot().missing_ops)
-                compacted = compact(self._disk, self._data_dir, self._catalog, self._settings(), most=1)
+                compacted = compact(
+                    self._disk,
+                    self._data_dir,
+                    self._catalog,
+                    self._settings(),
+                    most=1,
+                    patience=self._patience,
+                    unreadable=self._tell_unreadable,
+                )
             finally:
                 # On a full disk compaction fails, and retention is what makes room.
                 self._retain(self._catalog)
@@ -208,6 +217,12 @@ class OpenJournal:
             self._damaged_told = damaged
             self._log.error("journal_damaged", lines=damaged, hint="observer-actors verify says what and where")
         return result
+
+    def _tell_unreadable(self, segment: Segment, error: OSError) -> None:
+        if segment.path not in self._unreadable_told:
+            self._unreadable_told.add(segment.path)
+            hint = "look for errors of the disk in the kernel log; what can be read of it is"
+            self._log.error("segment_unreadable", file=segment.path.name, error=str(error), hint=hint)
 
     def _retain(self, catalog: Catalog) -> None:
         for gone in retain(self._disk, self._data_dir, catalog, self._settings(), now_us=self._now_us()):

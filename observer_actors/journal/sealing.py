@@ -7,14 +7,17 @@ for more than the swap of a snapshot. Each run first clears up what a crash has 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
+from observer_actors.journal.blocks import Patience
 from observer_actors.journal.catalog import Catalog, Segment
 from observer_actors.journal.compressing import Compressed, compress
-from observer_actors.journal.files import Disk, lost, replace_file, translated
+from observer_actors.journal.files import Disk, is_rotten, lost, replace_file, translated
 from observer_actors.journal.format import (
     SEGMENT_NAME,
     Manifest,
@@ -50,11 +53,23 @@ class Removed(Struct, frozen=True):
 
 
 def compact(
-    disk: Disk, data_dir: Path, catalog: Catalog, settings: JournalSettings, *, most: int | None = None
+    disk: Disk,
+    data_dir: Path,
+    catalog: Catalog,
+    settings: JournalSettings,
+    *,
+    most: int | None = None,
+    patience: Patience | None = None,
+    unreadable: Callable[[Segment, OSError], None] = lambda _segment, _error: None,
 ) -> list[Compacted]:
     """Compress, index and checksum raw segments, oldest first, and clear up leftovers.
 
+    A segment of which the medium stays unable to give every place is left as it is, for readers to take what they can,
+    and tried again by the next run.
+
     :param most: do so many at most; None does all.
+    :param patience: of the readers, with places that cannot be read.
+    :param unreadable: told of each that is left, and why.
 
     Memory: a few blocks. Time: about 1 s for 64 MiB, most of it another process's.
 
@@ -64,8 +79,30 @@ def compact(
     with catalog.maintenance, translated("compacting a segment"):
         _clear_leftovers(disk, paths, catalog)
         _restore_indexes(disk, paths, catalog)
-        raw = [segment for segment in catalog.snapshot().segments if segment.entry is None][:most]
-        return [_compact_one(disk, paths, catalog, segment, compressed=settings.compress) for segment in raw]
+        done: list[Compacted] = []
+        for segment in catalog.snapshot().segments:
+            if segment.entry is not None or len(done) == most:
+                continue
+            try:
+                done.append(_compact_one(disk, paths, catalog, segment, compressed=settings.compress))
+            except OSError as error:
+                patient = patience is None or not patience.is_over(segment.path, 0)
+                if not is_rotten(error) or patient or _can_be_read(disk, segment.path):
+                    raise
+                unreadable(segment, error)
+        return done
+
+
+def _can_be_read(disk: Disk, path: Path) -> bool:
+    """Read all of a file, to tell a place of its medium that is lost from a disk that refuses."""
+    try:
+        for _ in chunks(disk, path, 0, disk.size(path)):
+            pass
+    except OSError as error:
+        if is_rotten(error):
+            return False
+        raise
+    return True
 
 
 def forget_lost(disk: Disk, data_dir: Path, catalog: Catalog) -> int:
@@ -90,7 +127,9 @@ def forget_lost(disk: Disk, data_dir: Path, catalog: Catalog) -> int:
 
 
 def retain(disk: Disk, data_dir: Path, catalog: Catalog, settings: JournalSettings, *, now_us: int) -> list[Removed]:
-    """Remove the oldest segments that size or age no longer allow. Raw ones wait for their compaction.
+    """Remove the oldest segments that size or age no longer allow.
+
+    Raw ones wait for their compaction. One that this has left, and that stands before others, has the age of the next.
 
     :param now_us: microseconds since 1970.
     :raises DiskFailed: the disk refuses; what is half done is finished by the next run.
@@ -116,15 +155,21 @@ def _beyond_retention(catalog: Catalog, settings: JournalSettings, now_us: int) 
     candidates = snapshot.segments[:-1] if is_active_empty else snapshot.segments
     stored = sum(s.bytes if s.entry is None else s.entry.stored_bytes for s in snapshot.segments)
     removed: list[Removed] = []
-    for segment in candidates:
-        if segment.entry is None:
-            break
-        reason = _reason(segment.entry, settings, stored, now_us)
+    for at, segment in enumerate(candidates):
+        judged = next((one.entry for one in candidates[at:] if one.entry is not None), None)
+        reason = judged and _reason(judged, settings, stored, now_us)
         if not reason:
             break
-        removed.append(Removed(segment.entry, reason))
-        stored -= segment.entry.stored_bytes
+        entry = segment.entry or _raw_entry(segment)
+        removed.append(Removed(entry, reason))
+        stored -= entry.stored_bytes
     return removed
+
+
+def _raw_entry(segment: Segment) -> SegmentEntry:
+    """Say of a segment that nobody can read what is known."""
+    entry = describe_segment(segment.path.name, segment.first_seq, segment.last_seq, (), "").entry
+    return msgspec.structs.replace(entry, bytes=segment.bytes, stored_bytes=segment.bytes)
 
 
 def _reason(entry: SegmentEntry, settings: JournalSettings, stored: int, now_us: int) -> str:
@@ -247,7 +292,13 @@ def _restore_indexes(disk: Disk, paths: Paths, catalog: Catalog) -> None:
         side = paths.index(segment.first_seq)
         if segment.entry is None or side.name in names or segment.path.name not in names:
             continue
-        with suppress(zlib.error, ValueError):  # damaged: that is for `verify` to say
+        try:
             index = index_segment(disk, segment.path, segment.first_seq, segment.last_seq)
-            if index.entry == segment.entry:
-                replace_file(disk, side, encode_index(index))
+        except (zlib.error, ValueError):  # damaged: that is for `verify` to say
+            continue
+        except OSError as error:
+            if is_rotten(error):  # the same
+                continue
+            raise
+        if index.entry == segment.entry:
+            replace_file(disk, side, encode_index(index))

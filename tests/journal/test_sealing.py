@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,18 @@ import msgspec
 import pytest
 
 from observer_actors.errors import DiskFailed
-from observer_actors.journal import JournalReader, JournalWriter, Query, compact, forget_lost, look, retain, verify
+from observer_actors.journal import (
+    JournalReader,
+    JournalWriter,
+    Query,
+    blocks,
+    compact,
+    forget_lost,
+    look,
+    retain,
+    verify,
+)
+from observer_actors.journal.blocks import Patience
 from observer_actors.journal.format import decode_manifest
 from observer_actors.op import Op
 from observer_actors.settings import JournalSettings
@@ -149,6 +161,92 @@ def test_retention_keeps_the_newest_segment_while_the_active_file_is_empty() -> 
     compact(disk, DATA, writer.catalog, SMALL)
     assert retained(disk, writer, retained_bytes_max=1) == [1, 11, 21]
     assert open_writer(disk).last_seq == 35
+
+
+class Rotten(FakeDisk):
+    """A file of which the medium does not give a place."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.is_rotten = True
+
+    def read(self, path: Path, offset: int, length: int) -> bytes:
+        if self.is_rotten and path == self.path and offset <= 100 < offset + length:
+            raise OSError(errno.EIO, "input/output error", str(path))
+        return super().read(path, offset, length)
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_a_segment_that_cannot_be_read_holds_up_no_other_for_long(
+    monkeypatch: pytest.MonkeyPatch, *, compress: bool
+) -> None:
+    disk = Rotten(PATHS.raw(11))
+    writer, ops = three_segments(disk)
+    told: list[str] = []
+    patience = Patience()
+
+    def compacted() -> list[int]:
+        settings = msgspec.structs.replace(SMALL, compress=compress)
+        done = compact(
+            disk,
+            DATA,
+            writer.catalog,
+            settings,
+            most=1,
+            patience=patience,
+            unreadable=lambda segment, _error: told.append(segment.path.name),
+        )
+        return [one.entry.first_seq for one in done]
+
+    assert compacted() == [1]
+    with pytest.raises(DiskFailed):
+        compacted()
+    monkeypatch.setattr(blocks, "ROTTEN_S", 0.0)
+    assert [compacted() for _ in range(2)] == [[21], []]
+    assert told == [PATHS.raw(11).name] * 2
+    disk.is_rotten = False
+    assert (compacted(), everything(writer, disk)) == ([11], ops), "it was a matter of the moment"
+
+
+def test_a_disk_that_refuses_to_write_is_not_taken_for_a_segment_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(blocks, "ROTTEN_S", 0.0)
+    disk = FakeDisk()
+    writer, _ = three_segments(disk)
+    disk.fail("write")
+    with pytest.raises(DiskFailed, match="EIO while compacting a segment"):
+        compact(disk, DATA, writer.catalog, SMALL, patience=Patience())
+
+
+@pytest.mark.parametrize("how", ["by size", "by age"])
+def test_retention_removes_a_segment_that_cannot_be_read_in_its_turn(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "ROTTEN_S", 0.0)
+    disk, clock = Rotten(PATHS.raw(1)), Clock()
+    writer, ops = three_segments(disk, clock)
+    compact(disk, DATA, writer.catalog, SMALL, patience=Patience())
+    if how == "by size":
+        sizes = [segment.bytes for segment in writer.catalog.snapshot().segments[:1]]
+        sizes += [entry.stored_bytes for entry in writer.catalog.snapshot().manifest.segments]
+        assert retained(disk, writer, retained_bytes_max=sum(sizes)) == []
+        assert retained(disk, writer, retained_bytes_max=sum(sizes[1:])) == [1]
+        assert everything(writer, disk) == ops[10:]
+    else:
+        assert retained(disk, writer, now_us=START_US + 61 * 10**6, retained_seconds_max=60) == [1, 11, 21]
+        assert everything(writer, disk) == ops[30:]
+    assert str(PATHS.raw(1)) not in disk.names()
+    assert open_writer(disk).last_seq == 35
+
+
+def test_an_index_that_is_lost_with_a_place_of_its_segment_stops_no_pass() -> None:
+    disk = Rotten(PATHS.compressed(1))
+    writer, _ = three_segments(disk)
+    compact(disk, DATA, writer.catalog, SMALL)
+    disk.remove(PATHS.index(1))
+    assert compact(disk, DATA, writer.catalog, SMALL) == []
+    writer.seal()
+    assert [one.entry.first_seq for one in compact(disk, DATA, writer.catalog, SMALL)] == [31]
 
 
 Step = Callable[[FakeDisk, JournalWriter], object]
