@@ -74,12 +74,13 @@ class Quarantine:
 
 
 def append_line(disk: Disk, path: Path, line: bytes) -> None:
-    """Append a line, durably and whole, or not at all."""
+    """Append a line, durably and whole, or not at all. One that a crash has torn before it costs that one alone."""
     with translated("writing the quarantine"):
         with closing(disk.open_append(path, create=True)) as file:
             size = file.size()
+            is_torn = bool(size) and disk.read(path, size - 1, 1) != b"\n"
             try:
-                write_all(file, line + b"\n")
+                write_all(file, b"\n" * is_torn + line + b"\n")
                 file.datasync()
             except OSError:
                 file.truncate(size)
