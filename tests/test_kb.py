@@ -302,6 +302,21 @@ def test_an_outcome_without_an_id_that_is_told_and_written_is_one(tmp_path: Path
     assert index.add([other]) == 1, "minutes later it is another"
 
 
+def test_a_row_whose_sync_has_failed_is_written_anew(tmp_path: Path) -> None:
+    """The system may have thrown away what it did not store, and says of the next sync that all went well."""
+    disk = FakeDisk()
+    index = OutcomesIndex(tmp_path, disk)
+    for failing in ("sync_directory", "datasync"):
+        row = AuditRow(kind="audit", signature="a", overall="approve", id=failing)
+        disk.fail(failing)
+        with pytest.raises(DiskFailed):
+            index.add([row])
+        assert index.add([row]) == 1
+        assert index.add([row]) == 0
+    found = OutcomesIndex(tmp_path, disk.durable()).find(OutcomeFilter())
+    assert [getattr(row, "id", None) for row in found.rows] == ["datasync", "sync_directory"]
+
+
 def test_a_disk_that_refuses_is_told_and_what_is_missing_is_added_later(tmp_path: Path) -> None:
     disk = FakeDisk(1)
     index = OutcomesIndex(tmp_path, disk)

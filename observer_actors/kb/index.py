@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -98,6 +99,9 @@ class OutcomesIndex:
         self._disk = disk or PosixDisk(shared=True)
         self._rules = secrets
         self._secrets = secrets()
+        self._unsynced: set[str] = set()
+        """Ids of rows that stand in the file, and whose sync has failed: the system may have thrown them away, and
+        would report success of the next one. Only to append them anew brings them to the disk."""
         self._forget()
 
     def is_there(self) -> bool:
@@ -117,10 +121,21 @@ class OutcomesIndex:
         :raises DiskFailed: some may be on disk; the same call again adds what is missing.
         """
         self._refresh()
-        new = {row.id: row for row in rows if row.id not in self._ids and self._twin(row) is None}
+        new = {row.id: row for row in rows if row.id in self._unsynced or self._is_missing(row)}
         if new:
-            append_rows(self._data_dir, tuple(new.values()), disk=self._disk)
+            written = partial(self._unsynced.update, new)
+            append_rows(
+                self._data_dir,
+                tuple(new.values()),
+                disk=self._disk,
+                is_end_lost=bool(self._unsynced),
+                written=written,
+            )
+            self._unsynced.difference_update(new)
         return len(new)
+
+    def _is_missing(self, row: AuditRow) -> bool:
+        return row.id not in self._ids and self._twin(row) is None
 
     def find(self, wanted: OutcomeFilter) -> OutcomePage:
         """Find rows.
