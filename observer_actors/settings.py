@@ -97,7 +97,8 @@ class JournalSettings(Section, frozen=True):
     retained_bytes_max: Annotated[int, Meta(ge=0)] = 0
     """Sealed segments beyond this size are deleted, oldest first; 0 keeps all. (reload)"""
     retained_seconds_max: Annotated[float, Meta(ge=0)] = 0.0
-    """Sealed segments whose last op was recorded longer ago than this are deleted; 0 keeps all. (reload)"""
+    """Sealed segments whose last op was recorded longer ago than this are deleted, where the time of day has not been
+    set for ten minutes; 0 keeps all. (reload)"""
     dedup_window_ops: Annotated[int, Meta(ge=0, le=5_000_000)] = 100_000
     """An `id` is recognised when it was given to one of this many newest ops, which a start reads; 0 turns it off. One
     whose op retention has deleted is recognised until the next start: it is answered with the seq that it had, and not

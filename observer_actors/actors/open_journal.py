@@ -20,6 +20,7 @@ from observer_actors.actors.surroundings import Surroundings
 from observer_actors.backoff import backoff_s
 from observer_actors.errors import DiskFailed, Overloaded
 from observer_actors.journal import (
+    ClockWatch,
     Disk,
     JournalReader,
     JournalWriter,
@@ -72,6 +73,7 @@ class OpenJournal:
         self._catalog: Catalog | None = None
         self._reader: JournalReader | None = None
         self._damaged_told = 0
+        self._clocks = ClockWatch()
         self._unreadable_told: set[Path] = set()
         self._patience = Patience()
         self._limiter = trio.CapacityLimiter(READERS_MAX)
@@ -225,7 +227,9 @@ class OpenJournal:
             self._log.error("segment_unreadable", file=segment.path.name, error=str(error), hint=hint)
 
     def _retain(self, catalog: Catalog) -> None:
-        for gone in retain(self._disk, self._data_dir, catalog, self._settings(), now_us=self._now_us()):
+        is_steady = self._clocks.is_steady(self._around.seconds(), self._around.monotonic())
+        now_us = self._now_us() if is_steady else None
+        for gone in retain(self._disk, self._data_dir, catalog, self._settings(), now_us=now_us):
             self._log.info("segment_removed", **msgspec.to_builtins(gone))
 
     def _report(self, writer: JournalWriter) -> None:

@@ -59,6 +59,7 @@ class Surroundings:
     :param is_ours: says whether the data directory that has the name is still the one that this daemon has locked.
     :param holding: keeps the data directory locked while a thread works in it that is not waited for at the end.
     :param time_ns: nanoseconds since 1970.
+    :param monotonic: seconds since whenever, which nobody sets.
     :param chance: gives a number from 0 to 1: the jitter of delays.
     :param transport: how HTTP requests leave; None is httpx's own.
     """
@@ -69,6 +70,7 @@ class Surroundings:
     is_ours: Callable[[], bool] = lambda: True
     holding: Callable[[], AbstractContextManager[None]] = nullcontext
     time_ns: Callable[[], int] = time.time_ns
+    monotonic: Callable[[], float] = time.monotonic
     chance: Callable[[], float] = random.random
     transport: httpx.AsyncBaseTransport | None = None
 

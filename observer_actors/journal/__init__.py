@@ -7,12 +7,13 @@ from observer_actors.journal.judging import Finding
 from observer_actors.journal.lock import DirectoryLock, directory_in_use
 from observer_actors.journal.opening import refuse_seeds_file
 from observer_actors.journal.reader import JournalReader, Page, Query, Stretch
-from observer_actors.journal.sealing import compact, forget_lost, retain
+from observer_actors.journal.sealing import ClockWatch, compact, forget_lost, retain
 from observer_actors.journal.surveying import look
 from observer_actors.journal.verify import VerifyReport, verify
 from observer_actors.journal.writer import Handed, JournalStatistics, JournalWriter
 
 __all__ = [
+    "ClockWatch",
     "DirectoryLock",
     "Disk",
     "Finding",

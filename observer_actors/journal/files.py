@@ -61,6 +61,9 @@ class Disk(Protocol):
     def size(self, path: Path) -> int:
         """Bytes in the file."""
 
+    def modified_us(self, path: Path) -> int:
+        """When the file was last written, in microseconds since 1970."""
+
     def list(self, path: Path) -> list[str]:
         """Names in a directory, sorted; none when there is no such directory."""
 
@@ -190,6 +193,11 @@ class PosixDisk:
         """Ask the system."""
         with self._of_ours():
             return path.stat().st_size
+
+    def modified_us(self, path: Path) -> int:
+        """Ask the system."""
+        with self._of_ours():
+            return path.stat().st_mtime_ns // 1_000
 
     def list(self, path: Path) -> list[str]:
         """List; see `Disk`."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from contextlib import closing, suppress
+from math import inf
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -33,6 +35,26 @@ from observer_actors.journal.opening import set_aside
 from observer_actors.journal.recovery import Scanner
 from observer_actors.journal.surveying import describe_segment, index_segment
 from observer_actors.settings import JournalSettings
+
+STEADY_S: Final = 600.0
+"""So long must the time of day have gone with the monotonic clock before anything is removed by age. One that is wrong
+at a start, or is set wrong, is mostly put right by NTP, or noticed, within minutes."""
+SLACK_S: Final = 60.0
+"""By so much the two may have come apart meanwhile: NTP slews, and has leap seconds."""
+
+
+class ClockWatch:
+    """Tells whether the time of day may be believed: when it is set forward, all that is kept looks old at once."""
+
+    def __init__(self) -> None:
+        self._ahead_s, self._since_s = -inf, inf
+
+    def is_steady(self, time_s: float, monotonic_s: float) -> bool:
+        """Look at both clocks, once a pass; say whether they have gone together for `STEADY_S`."""
+        ahead_s = time_s - monotonic_s
+        if abs(ahead_s - self._ahead_s) > SLACK_S:
+            self._ahead_s, self._since_s = ahead_s, monotonic_s
+        return monotonic_s - self._since_s >= STEADY_S
 
 
 class Compacted(Struct, frozen=True):
@@ -126,17 +148,20 @@ def forget_lost(disk: Disk, data_dir: Path, catalog: Catalog) -> int:
     return len(lost)
 
 
-def retain(disk: Disk, data_dir: Path, catalog: Catalog, settings: JournalSettings, *, now_us: int) -> list[Removed]:
+def retain(
+    disk: Disk, data_dir: Path, catalog: Catalog, settings: JournalSettings, *, now_us: int | None
+) -> list[Removed]:
     """Remove the oldest segments that size or age no longer allow.
 
-    Raw ones wait for their compaction. One that this has left, and that stands before others, has the age of the next.
+    Raw ones wait for their compaction. One that this has left, and that stands before others, has the age of the next;
+    one whose ops were recorded in the future, for the clock was ahead, that of its file.
 
-    :param now_us: microseconds since 1970.
+    :param now_us: microseconds since 1970; None where that is not known for sure, and none is removed by its age.
     :raises DiskFailed: the disk refuses; what is half done is finished by the next run.
     """
     paths = Paths(data_dir)
     with catalog.maintenance, translated("removing old segments"):
-        removed = _beyond_retention(catalog, settings, now_us)
+        removed = _beyond_retention(disk, catalog, settings, now_us)
         if not removed:
             return removed
         held = catalog.snapshot()
@@ -149,15 +174,15 @@ def retain(disk: Disk, data_dir: Path, catalog: Catalog, settings: JournalSettin
     return removed
 
 
-def _beyond_retention(catalog: Catalog, settings: JournalSettings, now_us: int) -> list[Removed]:
+def _beyond_retention(disk: Disk, catalog: Catalog, settings: JournalSettings, now_us: int | None) -> list[Removed]:
     snapshot = catalog.snapshot()
     is_active_empty = not snapshot.active.durable_bytes
     candidates = snapshot.segments[:-1] if is_active_empty else snapshot.segments
     stored = sum(s.bytes if s.entry is None else s.entry.stored_bytes for s in snapshot.segments)
     removed: list[Removed] = []
     for at, segment in enumerate(candidates):
-        judged = next((one.entry for one in candidates[at:] if one.entry is not None), None)
-        reason = judged and _reason(judged, settings, stored, now_us)
+        judged = next((one for one in candidates[at:] if one.entry is not None), None)
+        reason = judged and (_too_much(settings, stored) or _too_old(disk, judged, settings, now_us))
         if not reason:
             break
         entry = segment.entry or _raw_entry(segment)
@@ -172,11 +197,20 @@ def _raw_entry(segment: Segment) -> SegmentEntry:
     return msgspec.structs.replace(entry, bytes=segment.bytes, stored_bytes=segment.bytes)
 
 
-def _reason(entry: SegmentEntry, settings: JournalSettings, stored: int, now_us: int) -> str:
+def _too_much(settings: JournalSettings, stored: int) -> str:
     if settings.retained_bytes_max and stored > settings.retained_bytes_max:
         return f"sealed segments take {stored} bytes, {settings.retained_bytes_max} are allowed"
-    age_us = now_us - recorded_us(entry.last_recorded_at)
-    if settings.retained_seconds_max and age_us > settings.retained_seconds_max * 1_000_000:
+    return ""
+
+
+def _too_old(disk: Disk, segment: Segment, settings: JournalSettings, now_us: int | None) -> str:
+    if not settings.retained_seconds_max or now_us is None or segment.entry is None:
+        return ""
+    last_us = recorded_us(segment.entry.last_recorded_at)
+    if last_us > now_us:
+        last_us = disk.modified_us(segment.path)
+    age_us = now_us - last_us
+    if age_us > settings.retained_seconds_max * 1_000_000:
         return f"its last op is {age_us // 1_000_000} s old, {settings.retained_seconds_max:.0f} are allowed"
     return ""
 

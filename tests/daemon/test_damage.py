@@ -7,6 +7,7 @@ import os
 import shutil
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -237,6 +238,27 @@ async def test_a_directory_that_is_away_for_a_moment_is_not_damaged_and_costs_no
         assert [op.seq for op in found.ops] == list(range(1, 11))
         assert [line["event"] for line in told] == ["journal_unreadable"]
         assert journal.damaged_lines() == 0
+
+
+def test_a_clock_that_is_a_year_ahead_for_a_moment_deletes_nothing(tmp_path: Path) -> None:
+    now = SimpleNamespace(ahead_s=0.0, passed_s=0.0)
+    around = Surroundings(
+        time_ns=lambda: round((1.8e9 + now.ahead_s + now.passed_s) * 1e9), monotonic=lambda: float(now.passed_s)
+    )
+    settings = JournalSettings(retained_seconds_max=3_600)
+    journal = OpenJournal(PosixDisk(), tmp_path, lambda: settings, log=structlog.get_logger(), around=around)
+    writer = journal.open_writer(None)
+    for _ in range(2):
+        commit(writer, make_ops(10))
+        writer.seal()
+    commit(writer, make_ops(1))
+    kept = []
+    for now.ahead_s, now.passed_s in [(0, 0), (0, 700), (3e7, 760), (0, 820), (0, 3_500), (0, 3_700)]:
+        while journal.maintain():
+            pass
+        kept.append(journal.reader.first_seq)
+    writer.close()
+    assert kept == [1, 1, 1, 1, 1, 21]
 
 
 async def _come_back(away: Path, data: Path) -> None:

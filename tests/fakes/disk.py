@@ -125,6 +125,8 @@ class FakeDisk:
         """Calls so far, by kind."""
         self.closed = 0
         self.short_writes = short_writes
+        self.modified: dict[Path, int] = {}
+        """When files were last written, in microseconds since 1970, where a test says so; the others will be."""
         self.quota_bytes = quota_bytes
         """Bytes that all files may hold together."""
         self._random = random.Random(seed)
@@ -228,6 +230,9 @@ class FakeDisk:
 
     def size(self, path: Path) -> int:
         return len(self._inode(path).memory)
+
+    def modified_us(self, path: Path) -> int:
+        return self.modified.get(path, 2**62)
 
     def list(self, path: Path) -> list[str]:
         self.step("list")

@@ -12,6 +12,7 @@ import pytest
 
 from observer_actors.errors import DiskFailed
 from observer_actors.journal import (
+    ClockWatch,
     JournalReader,
     JournalWriter,
     Query,
@@ -40,6 +41,7 @@ from tests.journal.support import (
     reader_of,
 )
 
+YEAR_US = 365 * 86_400 * 10**6
 PLAIN = msgspec.structs.replace(SMALL, compress=False)
 
 
@@ -124,7 +126,7 @@ def test_residue_is_set_aside_when_its_segment_is_compacted(*, compress: bool) -
     assert everything(open_writer(disk), disk) == ops
 
 
-def retained(disk: FakeDisk, writer: JournalWriter, now_us: int = START_US, **given: float) -> list[int]:
+def retained(disk: FakeDisk, writer: JournalWriter, now_us: int | None = START_US, **given: float) -> list[int]:
     chosen = msgspec.convert({**msgspec.to_builtins(SMALL), **given}, JournalSettings)
     return [r.entry.first_seq for r in retain(disk, DATA, writer.catalog, chosen, now_us=now_us)]
 
@@ -152,6 +154,35 @@ def test_retention_by_age_judges_the_last_op() -> None:
     compact(disk, DATA, writer.catalog, SMALL)
     assert retained(disk, writer, now_us=START_US + 59 * 10**6, retained_seconds_max=60) == []
     assert retained(disk, writer, now_us=START_US + 61 * 10**6, retained_seconds_max=60) == [1, 11, 21]
+
+
+def test_by_age_nothing_is_removed_while_the_time_is_not_known() -> None:
+    disk, clock = FakeDisk(), Clock()
+    writer, _ = three_segments(disk, clock)
+    compact(disk, DATA, writer.catalog, SMALL)
+    assert retained(disk, writer, now_us=None, retained_seconds_max=60) == []
+    assert retained(disk, writer, now_us=None, retained_bytes_max=1) == [1, 11, 21]
+
+
+def test_what_was_recorded_while_the_clock_was_ahead_is_as_old_as_its_file() -> None:
+    disk, clock = FakeDisk(), Clock(START_US + 10 * YEAR_US)
+    writer, _ = three_segments(disk, clock)
+    compact(disk, DATA, writer.catalog, SMALL)
+    assert retained(disk, writer, now_us=START_US + YEAR_US, retained_seconds_max=60) == []
+    disk.modified = {PATHS.compressed(first): START_US + first * 10**6 for first in (1, 11, 21)}
+    assert retained(disk, writer, now_us=START_US + 75 * 10**6, retained_seconds_max=60) == [1, 11]
+
+
+def test_the_time_of_day_is_believed_once_it_has_gone_with_the_monotonic_clock_for_a_while() -> None:
+    watch = ClockWatch()
+
+    def believed(ahead_s: float, at_s: float) -> bool:
+        return watch.is_steady(1e9 + ahead_s + at_s, at_s)
+
+    assert [believed(0, at) for at in (0, 300, 599, 600)] == [False, False, False, True]
+    assert [believed(YEAR_US / 1e6, at) for at in (660, 1_259)] == [False, False], "a year ahead"
+    assert [believed(0, at) for at in (1_260, 1_859, 1_860)] == [False, False, True]
+    assert believed(59, 1_920), "as it is slewed"
 
 
 def test_retention_keeps_the_newest_segment_while_the_active_file_is_empty() -> None:

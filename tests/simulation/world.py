@@ -306,6 +306,7 @@ class World:
             disk_thread=turns.disk_thread,
             disk_process=None,
             time_ns=self.clock,
+            monotonic=self.run.clock.current_time,
             chance=self._chance.random,
             transport=Line(self.network, lambda: process.is_dead),
         )
