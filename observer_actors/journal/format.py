@@ -53,8 +53,8 @@ newest segment stays while the active file is empty: the journal always holds it
 
 **Manifest and index** are JSON with a ``checksum``: the SHA-256 of the compact encoding of the same object with an
 empty ``checksum``. The manifest is replaced atomically (tmp, fdatasync, rename, sync of the directory). One that
-does not parse or whose checksum is wrong is set aside as ``manifest.json.damaged-<n>`` and rebuilt from the indexes
-and segments. A newer ``format`` than this one is refused, whatever else it says, unless the checksum holds with this
+does not parse, cannot be read, or has a wrong checksum is set aside as ``manifest.json.damaged-<n>`` and rebuilt from
+the indexes and segments. A newer ``format`` than this one is refused, whatever else it says, unless the checksum holds with this
 one in its place: then it has rotted.
 """
 

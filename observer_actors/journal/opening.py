@@ -89,7 +89,7 @@ def open_directory(
     """
     paths = Paths(data_dir)
     disk.make_directories(paths.segments)
-    found = survey(disk, data_dir, unacknowledged_from, window_ops)
+    found = survey(disk, data_dir, unacknowledged_from, window_ops, patience or Patience())
     _store_manifest(disk, paths, found)
     # The newest file last: until it is cut, a new look at a crash in between finds the same tails again.
     torn = [done for tail in reversed(found.tails) for done in _mend_tail(disk, paths, tail)]

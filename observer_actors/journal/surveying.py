@@ -16,9 +16,9 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from observer_actors.journal.blocks import BlockFacts, describe_block, members
+from observer_actors.journal.blocks import BlockFacts, Patience, describe_block, members
 from observer_actors.journal.catalog import Active, Catalog, Segment, Snapshot
-from observer_actors.journal.files import Disk, translated
+from observer_actors.journal.files import Disk, is_rotten, translated
 from observer_actors.journal.format import (
     BLOCK_BYTES,
     SEGMENT_NAME,
@@ -92,18 +92,25 @@ def undisturbed_survey(disk: Disk, data_dir: Path) -> Survey:
     return survey(disk, data_dir)
 
 
-def survey(disk: Disk, data_dir: Path, unacknowledged_from: int | None = None, ids_max: int = 0) -> Survey:
+def survey(
+    disk: Disk,
+    data_dir: Path,
+    unacknowledged_from: int | None = None,
+    ids_max: int = 0,
+    patience: Patience | None = None,
+) -> Survey:
     """Look at a directory.
 
     :param unacknowledged_from: ops of this seq and later will be written anew.
     :param ids_max: how many ids of the tails' newest ops are wanted.
+    :param patience: with places that cannot be read; without it, they count as damaged at once.
     :raises FormatUnknown: a newer version wrote it.
     :raises OSError: it cannot be read.
     """
-    paths, limits = Paths(data_dir), _Limits(unacknowledged_from, ids_max)
-    manifest, found, problem = _read_manifest(disk, paths)
+    paths, limits = Paths(data_dir), _Limits(unacknowledged_from, ids_max, patience)
+    manifest, found, problem = _read_manifest(disk, paths, limits)
     problems: list[str] = []
-    segments, entries = _segments(disk, paths, manifest, problems)
+    segments, entries = _segments(disk, paths, manifest, problems, limits)
     expected = _expected(segments, manifest, trusted=found and not problem)
     tails, sealed = _tails(disk, paths, expected, segments, limits)
     active = _active(paths, tails, sealed, manifest)
@@ -123,6 +130,11 @@ class _Limits(Struct, frozen=True):
 
     unacknowledged_from: int | None
     ids_max: int
+    patience: Patience | None
+
+    def is_damage(self, path: Path, error: OSError) -> bool:
+        """Tell whether what the medium does not give of a file counts as damaged by now."""
+        return is_rotten(error) and (self.patience is None or self.patience.is_over(path, 0))
 
 
 class _Counters(Struct, frozen=True):
@@ -158,13 +170,17 @@ def _tails(
     return tails, sealed
 
 
-def _read_manifest(disk: Disk, paths: Paths) -> tuple[Manifest, bool, str]:
+def _read_manifest(disk: Disk, paths: Paths, limits: _Limits) -> tuple[Manifest, bool, str]:
     """Give the manifest, whether there is a file of that name, and what is wrong with it."""
     try:
         data = disk.read(paths.manifest, 0, disk.size(paths.manifest))
     except FileNotFoundError:
         compacted = [name for name in disk.list(paths.segments) if name.endswith(".gz")]
         return Manifest(), False, "the manifest is missing" if compacted else ""
+    except OSError as error:
+        if not limits.is_damage(paths.manifest, error):
+            raise
+        return Manifest(), True, f"the manifest cannot be read: {error.strerror}"
     try:
         return decode_manifest(data), True, ""
     except UNREADABLE as error:
@@ -172,7 +188,7 @@ def _read_manifest(disk: Disk, paths: Paths) -> tuple[Manifest, bool, str]:
 
 
 def _segments(
-    disk: Disk, paths: Paths, manifest: Manifest, problems: list[str]
+    disk: Disk, paths: Paths, manifest: Manifest, problems: list[str], limits: _Limits
 ) -> tuple[list[Segment], tuple[SegmentEntry, ...]]:
     """Match the manifest with the files. The last seq of a raw segment is 0: not known yet.
 
@@ -188,7 +204,7 @@ def _segments(
             path = paths.raw(first_seq)
             found[first_seq] = Segment(path=path, first_seq=first_seq, last_seq=0, bytes=disk.size(path))
         elif kind == ".jsonl.gz" and paths.raw(first_seq).name not in names:
-            entry_or_problem = _orphan(disk, paths, first_seq)
+            entry_or_problem = _orphan(disk, paths, first_seq, limits)
             if isinstance(entry_or_problem, str):
                 problems.append(entry_or_problem)
             else:
@@ -210,7 +226,7 @@ def _compacted(paths: Paths, entry: SegmentEntry) -> Segment:
     return Segment(path=path, first_seq=entry.first_seq, last_seq=entry.last_seq, bytes=entry.bytes, entry=entry)
 
 
-def _orphan(disk: Disk, paths: Paths, first_seq: int) -> SegmentEntry | str:
+def _orphan(disk: Disk, paths: Paths, first_seq: int, limits: _Limits) -> SegmentEntry | str:
     """Find out what a compressed segment holds that no manifest names, or say what is wrong with it."""
     path = paths.compressed(first_seq)
     size = disk.size(path)
@@ -225,6 +241,10 @@ def _orphan(disk: Disk, paths: Paths, first_seq: int) -> SegmentEntry | str:
         return index_segment(disk, path, first_seq).entry
     except (zlib.error, ValueError) as error:
         return f"{path.name} is damaged and not in the manifest: {error}"
+    except OSError as error:
+        if not limits.is_damage(path, error):
+            raise
+        return f"{path.name} cannot be read, and is not in the manifest: {error.strerror}"
 
 
 def index_segment(disk: Disk, path: Path, first_seq: int, last_seq: int | None = None) -> SegmentIndex:
@@ -375,7 +395,12 @@ def _bounded(disk: Disk, segments: list[Segment], end_seq: int) -> list[Segment]
 
 def _raw_end(disk: Disk, segment: Segment, most: int) -> int:
     """Tell where a raw segment ends: at `most`, unless its last lines end before, as the file behind it is lost."""
-    data = disk.read(segment.path, max(0, segment.bytes - BLOCK_BYTES), BLOCK_BYTES)
+    try:
+        data = disk.read(segment.path, max(0, segment.bytes - BLOCK_BYTES), BLOCK_BYTES)
+    except OSError as error:
+        if is_rotten(error):
+            return most
+        raise
     scanner = Scanner(segment.first_seq if segment.bytes <= BLOCK_BYTES else None)
     scanner.feed(0, data)
     if not scanner.scan.good or isinstance(decode_head(data[data.rfind(b"\n", 0, -1) + 1 :]), str):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
 from observer_actors.errors import DiskFailed, DiskFull, FormatUnknown
-from observer_actors.journal import JournalWriter, compact, verify
+from observer_actors.journal import JournalWriter, blocks, compact, look, verify
 from observer_actors.journal.format import Manifest, decode_manifest, encode_manifest
 from observer_actors.journal.opening import DamagedLine, TornTail
 from observer_actors.journal.recovery import Scanner, plan
@@ -26,6 +28,7 @@ from tests.journal.support import (
     open_writer,
     seq_known,
 )
+from tests.journal.test_sealing import Rotten
 
 
 def line(seq: int, commit_number: int) -> bytes:
@@ -453,3 +456,28 @@ def test_a_torn_tail_that_cannot_be_cut_is_set_aside_once() -> None:
             open_writer(disk)
     assert open_writer(disk).last_seq == 3
     assert [name for name in disk.list(PATHS.observer) if "torn" in name] == ["ops.jsonl.torn-1"]
+
+
+@pytest.mark.parametrize("path", [PATHS.manifest, PATHS.raw(11)], ids=["manifest", "raw segment"])
+def test_a_place_that_the_medium_does_not_give_keeps_a_start_waiting_for_a_while_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Rotten(path)
+    writer = open_writer(disk)
+    for _ in range(3):
+        commit(writer, make_ops(10))
+        writer.seal()
+    commit(writer, make_ops(10))
+    compact(disk, DATA, writer.catalog, SMALL, most=1)
+    writer.close()
+    if path == PATHS.manifest:
+        with pytest.raises(DiskFailed, match="EIO"):
+            open_writer(disk)
+    assert look(disk, DATA).snapshot().last_seq == 40
+    monkeypatch.setattr(blocks, "ROTTEN_S", 0.0)
+    again = open_writer(disk)
+    assert (again.last_seq, again.recovery.missing_ops) == (40, 0)
+    assert again.recovery.manifest_problem == (
+        "the manifest cannot be read: input/output error" if path == PATHS.manifest else ""
+    )
+    assert [op.seq for op in commit(again, make_ops(1))] == [41]
