@@ -19,6 +19,11 @@ from observer_actors.visible import visible
 
 FILE_MODE: Final = 0o600
 DIRECTORY_MODE: Final = 0o700
+PAGE_BYTES: Final = 4_096
+"""What a medium mostly loses at once."""
+LOST_PAGES_MAX: Final = 64
+"""So many are looked for one by one; then a whole block is given up where a part of it is lost. Each may take the disk
+seconds."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ROTTEN: Final = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
 
@@ -49,14 +54,21 @@ class AppendFile(Writable, Protocol):
         """Let go of it."""
 
 
-class Disk(Protocol):
+class Readable(Protocol):
+    """What gives bytes of files."""
+
+    def read(self, path: Path, offset: int, length: int) -> bytes:
+        """Give up to `length` bytes from `offset` on: fewer only at the end of the file.
+
+        :raises OSError: the disk refuses.
+        """
+
+
+class Disk(Readable, Protocol):
     """What the journal needs of a file system. Every method may raise `OSError`."""
 
     def open_append(self, path: Path, *, create: bool) -> AppendFile:
         """Open for appending; a missing file is made with `create`, else it is `FileNotFoundError`."""
-
-    def read(self, path: Path, offset: int, length: int) -> bytes:
-        """Give up to `length` bytes from `offset` on: fewer only at the end of the file."""
 
     def size(self, path: Path) -> int:
         """Bytes in the file."""
@@ -235,6 +247,32 @@ class PosixDisk:
         with suppress(FileExistsError):
             path.mkdir(mode=DIRECTORY_MODE)
         self.sync_directory(path.parent)
+
+
+class Around:
+    """Reads around the places that the medium does not give.
+
+    In their stead stand lines that are no records. No crash leaves such, so that they are taken for damage.
+    """
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._lost = 0
+
+    def read(self, path: Path, offset: int, length: int) -> bytes:
+        """Read; see `Readable`."""
+        try:
+            return self._disk.read(path, offset, length)
+        except OSError as error:
+            if not is_rotten(error):
+                raise
+        end = min(offset + length, self._disk.size(path))
+        if length <= PAGE_BYTES or self._lost >= LOST_PAGES_MAX:
+            self._lost += 1
+            return b"?" * (end - offset - 1) + b"\n"
+        starts = [offset, *range(offset - offset % PAGE_BYTES + PAGE_BYTES, end, PAGE_BYTES)]
+        ends = [*starts[1:], end]
+        return b"".join(self.read(path, start, stop - start) for start, stop in zip(starts, ends, strict=True))
 
 
 def _pread(fd: int, offset: int, length: int) -> bytes:

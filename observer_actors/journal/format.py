@@ -27,7 +27,8 @@ leaves of it is shorter, or has holes. Hence the rule that tells a torn commit f
   *torn tail*: nothing from there on was acknowledged. It is set aside in ``ops.jsonl.torn-<n>``, and the file is cut.
 * Any other bad line is *damage* of acknowledged data, and so is a gap: no crash leaves a line that ends and has no
   holes. It stays where it is, is counted and reported, readers skip it, and the seq goes on behind it, also where no
-  good line follows, or none is in the file. A line counts for as many ops as have begun in it, or said their seq.
+  good line follows, or none is in the file. So are places that the medium does not give: an active file with one is
+  sealed by the next start. A line counts for as many ops as have begun in it, or said their seq.
 
 A line is bad when it is incomplete, is not a record, holds a NUL, its ``seq`` or ``recorded_at`` goes backwards, or its
 ``seq`` is further on than the bad lines before it account for. Which of two lines is wrong, the next one tells. If two
@@ -54,8 +55,8 @@ newest segment stays while the active file is empty: the journal always holds it
 **Manifest and index** are JSON with a ``checksum``: the SHA-256 of the compact encoding of the same object with an
 empty ``checksum``. The manifest is replaced atomically (tmp, fdatasync, rename, sync of the directory). One that
 does not parse, cannot be read, or has a wrong checksum is set aside as ``manifest.json.damaged-<n>`` and rebuilt from
-the indexes and segments. A newer ``format`` than this one is refused, whatever else it says, unless the checksum holds with this
-one in its place: then it has rotted.
+the indexes and segments. A newer ``format`` than this one is refused, whatever else it says, unless the checksum holds
+with this one in its place: then it has rotted.
 """
 
 from __future__ import annotations

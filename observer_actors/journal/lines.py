@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from observer_actors.batch import newlines
-from observer_actors.journal.files import Disk
+from observer_actors.journal.files import Readable
 from observer_actors.journal.format import BLOCK_BYTES, event_us
 from observer_actors.op import Op, microseconds
 from observer_actors.problems import UNREADABLE
@@ -44,7 +44,7 @@ _heads: Final = msgspec.json.Decoder(Head)
 _ops: Final = msgspec.json.Decoder(Op)
 
 
-def chunks(disk: Disk, path: Path, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+def chunks(disk: Readable, path: Path, start: int, end: int) -> Iterator[tuple[int, bytes]]:
     """Cut a file into pieces of whole lines, about `BLOCK_BYTES` each, with their offsets.
 
     Only the last piece may lack its newline, and a piece is longer when a single line is.

@@ -15,7 +15,7 @@ from msgspec import Struct
 from observer_actors.errors import FormatUnknown
 from observer_actors.journal.blocks import BlockStale, BlockStore, Patience, Span
 from observer_actors.journal.catalog import Catalog, Snapshot
-from observer_actors.journal.files import Disk, replace_file, write_all
+from observer_actors.journal.files import Around, Disk, Readable, replace_file, write_all
 from observer_actors.journal.format import BLOCK_BYTES, Paths, encode_manifest
 from observer_actors.journal.lines import chunks, split_lines
 from observer_actors.journal.surveying import Survey, Tail, survey
@@ -89,10 +89,16 @@ def open_directory(
     """
     paths = Paths(data_dir)
     disk.make_directories(paths.segments)
-    found = survey(disk, data_dir, unacknowledged_from, window_ops, patience or Patience())
+    patience = patience or Patience()
+    found = survey(disk, data_dir, unacknowledged_from, window_ops, patience)
     _store_manifest(disk, paths, found)
     # The newest file last: until it is cut, a new look at a crash in between finds the same tails again.
     torn = [done for tail in reversed(found.tails) for done in _mend_tail(disk, paths, tail)]
+    scarred = next((tail for tail in found.tails if tail.is_scarred and tail.path == paths.active), None)
+    if scarred is not None and not scarred.is_empty:
+        _seal(disk, paths, scarred)
+        patience.was_read(paths.active, 0)  # the next file of that name
+        return open_directory(disk, data_dir, unacknowledged_from, window_ops, patience)
     _ready_active(disk, paths)
     catalog = Catalog(found.snapshot)
     store = BlockStore(disk, data_dir, patience)
@@ -143,7 +149,7 @@ def set_aside(disk: Disk, paths: Paths, source: Path, start: int, end: int) -> s
     try:
         with closing(disk.open_append(temporary, create=True)) as file:
             file.truncate(0)
-            for _, piece in _pieces(disk, source, start, end):
+            for _, piece in _pieces(Around(disk), source, start, end):
                 write_all(file, piece)
             file.datasync()
     except OSError:
@@ -160,11 +166,12 @@ def _is_copy(disk: Disk, copy: Path, source: Path, start: int, end: int) -> bool
     if disk.size(copy) != end - start:
         return False
     return all(
-        piece == disk.read(copy, offset - start, len(piece)) for offset, piece in _pieces(disk, source, start, end)
+        piece == disk.read(copy, offset - start, len(piece))
+        for offset, piece in _pieces(Around(disk), source, start, end)
     )
 
 
-def _pieces(disk: Disk, source: Path, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+def _pieces(disk: Readable, source: Path, start: int, end: int) -> Iterator[tuple[int, bytes]]:
     """Give bytes of a file, a block at a time, with their offsets."""
     for offset in range(start, end, BLOCK_BYTES):
         yield offset, disk.read(source, offset, min(BLOCK_BYTES, end - offset))
@@ -193,6 +200,13 @@ def _mend_tail(disk: Disk, paths: Paths, tail: Tail) -> Iterator[TornTail]:
         with closing(disk.open_append(tail.path, create=False)) as file:
             file.truncate(keep)
             file.datasync()
+
+
+def _seal(disk: Disk, paths: Paths, tail: Tail) -> None:
+    """Make a segment of an active file with a place that cannot be read: of a segment, readers pass over that."""
+    disk.rename(tail.path, paths.raw(tail.scan.first_seq))
+    disk.sync_directory(paths.segments)
+    disk.sync_directory(paths.observer)
 
 
 def _ready_active(disk: Disk, paths: Paths) -> None:

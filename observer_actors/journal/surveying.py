@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from observer_actors.journal.blocks import BlockFacts, Patience, describe_block, members
 from observer_actors.journal.catalog import Active, Catalog, Segment, Snapshot
-from observer_actors.journal.files import Disk, is_rotten, translated
+from observer_actors.journal.files import Around, Disk, Readable, is_rotten, translated
 from observer_actors.journal.format import (
     BLOCK_BYTES,
     SEGMENT_NAME,
@@ -45,6 +45,8 @@ class Tail(Struct, frozen=True):
     scan: Scan
     """Of what is kept; its last seq counts the bad lines that stay at the end."""
     plan: Plan
+    is_scarred: bool = False
+    """The medium does not give every place of it."""
 
     @property
     def is_empty(self) -> bool:
@@ -330,6 +332,16 @@ def _dated(tail: Tail, before: str) -> Tail:
 
 def _tail(disk: Disk, path: Path, expected: int | None, limits: _Limits) -> Tail:
     size = disk.size(path)
+    try:
+        return _tail_of(disk, path, size, expected, limits)
+    except OSError as error:
+        if not limits.is_damage(path, error):
+            raise
+    tail = _tail_of(Around(disk), path, size, expected, limits)
+    return msgspec.structs.replace(tail, is_scarred=True)
+
+
+def _tail_of(disk: Readable, path: Path, size: int, expected: int | None, limits: _Limits) -> Tail:
     scan = _scan(disk, path, size, expected, limits)
     decided = plan(scan, size)
     if decided.torn is not None and (decided.torn.good_before < scan.good or decided.keep_bytes == 0):
@@ -341,7 +353,7 @@ def _tail(disk: Disk, path: Path, expected: int | None, limits: _Limits) -> Tail
     return Tail(path, size, scan, decided)
 
 
-def _scan(disk: Disk, path: Path, size: int, expected: int | None, limits: _Limits) -> Scan:
+def _scan(disk: Readable, path: Path, size: int, expected: int | None, limits: _Limits) -> Scan:
     scanner = Scanner(expected, limits.unacknowledged_from, limits.ids_max)
     for offset, chunk in chunks(disk, path, 0, size):
         if not scanner.feed(offset, chunk):

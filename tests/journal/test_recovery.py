@@ -481,3 +481,29 @@ def test_a_place_that_the_medium_does_not_give_keeps_a_start_waiting_for_a_while
         "the manifest cannot be read: input/output error" if path == PATHS.manifest else ""
     )
     assert [op.seq for op in commit(again, make_ops(1))] == [41]
+
+
+@pytest.mark.parametrize(("place", "begins"), [(100, 16), (20_000, 1), (-1, 1)], ids=["first", "middle", "last"])
+def test_an_active_file_of_which_the_medium_does_not_give_a_place_is_sealed_and_the_rest_of_it_counts(
+    place: int, begins: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is the beginning, nothing tells how many ops it held, so that the file begins behind it."""
+    settings = msgspec.structs.replace(SMALL, segment_bytes_max=10**6)
+    disk = Rotten(PATHS.active, PATHS.raw(begins))
+    writer = open_writer(disk, settings)
+    ops = [op for number in range(100) for op in commit(writer, make_ops(1, first=number))]
+    writer.close()
+    disk.place = place % disk.size(PATHS.active)
+    with pytest.raises(DiskFailed, match="EIO"):
+        open_writer(disk, settings)
+    monkeypatch.setattr(blocks, "ROTTEN_S", 0.0)
+    again = open_writer(disk, settings)
+    found = again.recovery
+    assert (found.torn, found.damaged_lines > 0, found.segments, found.active_bytes) == ((), True, 1, 0)
+    assert 80 < found.last_seq == (100 if place > 0 else found.last_seq)
+    disk.paths = disk.paths[1:]  # the new file lies elsewhere
+    more = commit(again, make_ops(3))
+    assert everything(again, disk)[-3:] == everything(open_writer(disk, settings), disk)[-3:] == more
+    disk.is_rotten = False
+    kept = [op for op in everything(open_writer(disk, settings), disk) if op.seq <= 80]
+    assert kept == ops[begins - 1 : 80]

@@ -195,15 +195,16 @@ def test_retention_keeps_the_newest_segment_while_the_active_file_is_empty() -> 
 
 
 class Rotten(FakeDisk):
-    """A file of which the medium does not give a place."""
+    """Files of which the medium does not give a place."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, *paths: Path) -> None:
         super().__init__()
-        self.path = path
+        self.paths = paths
+        self.place = 100
         self.is_rotten = True
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
-        if self.is_rotten and path == self.path and offset <= 100 < offset + length:
+        if self.is_rotten and path in self.paths and offset <= self.place < offset + length:
             raise OSError(errno.EIO, "input/output error", str(path))
         return super().read(path, offset, length)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -233,12 +234,19 @@ def test_behind_a_damaged_block_the_next_one_is_checked() -> None:
 
 def test_a_newer_format_and_a_broken_disk_are_errors() -> None:
     disk = prepared()
-    disk.fail("read")
+    disk.fail("read", code=errno.ENOMEM)
     with pytest.raises(DiskFailed, match="verifying"):
         check(disk)
     disk.plant(PATHS.manifest, b'{"format":9}')
     with pytest.raises(FormatUnknown):
         check(disk)
+
+
+def test_a_manifest_that_the_medium_does_not_give_is_damage() -> None:
+    disk = prepared()
+    disk.fail("read")
+    report = check(disk)
+    assert [finding.what[:31] for finding in report.findings] == ["the manifest cannot be read: In"]
 
 
 def test_progress_is_reported_up_to_the_whole() -> None:
