@@ -16,7 +16,7 @@ from typing import Final
 from msgspec import Struct
 
 from observer_actors.journal.catalog import Active, Segment
-from observer_actors.journal.files import Disk, is_rotten
+from observer_actors.journal.files import Around, Disk, Readable, is_rotten
 from observer_actors.journal.format import (
     BLOCK_BYTES,
     UNREADABLE,
@@ -97,6 +97,7 @@ class BlockStore:
 
     def __init__(self, disk: Disk, data_dir: Path, patience: Patience | None = None) -> None:
         self._disk = disk
+        self._around = Around(disk)
         self._patience = patience or Patience()
         self._paths = Paths(data_dir)
         self._spans: OrderedDict[tuple[Path, int], tuple[Span, ...]] = OrderedDict()
@@ -104,7 +105,7 @@ class BlockStore:
         self.indexes_rebuilt = 0
 
     def spans(self, segment: Segment) -> Sequence[Span]:
-        """Give the blocks of a sealed segment in order.
+        """Give the blocks of a sealed segment in order: of a raw one, also where the medium does not give all of it.
 
         :raises FileNotFoundError: it has been replaced or removed meanwhile.
         :raises BlockStale: the medium has not given it for `ROTTEN_S`; before, it is an `OSError`, as of `read_plain`.
@@ -113,11 +114,15 @@ class BlockStore:
         found = self._spans.get(key)
         if found is None:
             try:
-                found = self._find(segment)
+                found = self._find(segment, self._disk)
             except OSError as error:
-                self._judge(segment.path, -1, error)
-                raise
-            self._patience.was_read(segment.path, -1)
+                if not self._is_damage(segment.path, -1, error):
+                    raise
+                if segment.entry is not None:
+                    raise BlockStale(f"{segment.path.name} cannot be read: {error}") from error
+                found = self._find(segment, self._around)
+            else:
+                self._patience.was_read(segment.path, -1)
             self._spans[key] = found
             while len(self._spans) > _INDEXES_MAX:
                 self._spans.popitem(last=False)
@@ -131,6 +136,8 @@ class BlockStore:
     def read_plain(self, span: Span) -> bytes:
         """Give the lines of a block, as they are stored: nothing has been compared with its checksum.
 
+        Of plain ones, those around a place that the medium does not give for `ROTTEN_S`.
+
         :raises BlockStale: they are not there, or cannot be decompressed.
         """
         self.blocks_read += 1
@@ -143,8 +150,11 @@ class BlockStore:
         except FileNotFoundError as error:
             raise BlockStale(f"{span.path.name} is gone") from error
         except OSError as error:
-            self._judge(span.path, span.offset, error)
-            raise
+            if not self._is_damage(span.path, span.offset, error):
+                raise
+            if span.is_compressed:
+                raise BlockStale(f"{span.path.name} cannot be read: {error}") from error
+            return self._around.read(span.path, span.offset, span.stored_bytes)
         except zlib.error as error:
             raise BlockStale(f"{span.path.name} at byte {span.offset}: {error}") from error
 
@@ -166,17 +176,13 @@ class BlockStore:
             ops = [op for op in ops if span.first_seq <= op.seq <= span.last_seq]
         return ops, bad
 
-    def _judge(self, path: Path, offset: int, error: OSError) -> None:
-        """Take a place of a sealed segment that stays unreadable for damage, as other bytes are.
+    def _is_damage(self, path: Path, offset: int, error: OSError) -> bool:
+        """Tell whether a place of a sealed segment has been unreadable for so long that it is as good as rotten."""
+        return path != self._paths.active and is_rotten(error) and self._patience.is_over(path, offset)
 
-        :raises BlockStale: it is.
-        """
-        if path != self._paths.active and is_rotten(error) and self._patience.is_over(path, offset):
-            raise BlockStale(f"{path.name} cannot be read: {error}") from error
-
-    def _find(self, segment: Segment) -> tuple[Span, ...]:
+    def _find(self, segment: Segment, disk: Readable) -> tuple[Span, ...]:
         if segment.entry is None:
-            marks, end = (segment.marks, segment.bytes) if segment.marks is not None else self._scan(segment)
+            marks, end = (segment.marks, segment.bytes) if segment.marks is not None else _scan(segment, disk)
             return tuple(_spans_between(segment.path, marks, end, segment.last_seq))
         blocks = self.stored_blocks(segment.entry)
         if blocks is None:
@@ -195,13 +201,6 @@ class BlockStore:
         except zlib.error:
             yield unreadable(segment, end, seq)
 
-    def _scan(self, segment: Segment) -> tuple[Sequence[Mark], int]:
-        scanner = Scanner(segment.first_seq, segment.last_seq + 1)
-        for offset, chunk in chunks(self._disk, segment.path, 0, segment.bytes):
-            if not scanner.feed(offset, chunk):
-                break
-        return scanner.scan.marks, scanner.scan.size
-
     def stored_blocks(self, entry: SegmentEntry) -> tuple[Block, ...] | None:
         """Read the side file of a segment; None when it cannot be read, is damaged, or about another file."""
         path = self._paths.index(entry.first_seq)
@@ -210,6 +209,14 @@ class BlockStore:
         except (OSError, *UNREADABLE):
             return None
         return index.blocks if index.entry == entry else None
+
+
+def _scan(segment: Segment, disk: Readable) -> tuple[Sequence[Mark], int]:
+    scanner = Scanner(segment.first_seq, segment.last_seq + 1)
+    for offset, chunk in chunks(disk, segment.path, 0, segment.bytes):
+        if not scanner.feed(offset, chunk):
+            break
+    return scanner.scan.marks, scanner.scan.size
 
 
 def _follow(records: Sequence[Op | Head], first_seq: int) -> bool:

@@ -376,6 +376,29 @@ def test_a_segment_that_the_medium_does_not_give_is_damage_and_no_more(
         assert again.sift([make_op(0, id_="0-3"), make_op(0, id_="2-3")]).known.keys() == {0, 1}
 
 
+@pytest.mark.parametrize("is_scanned", [True, False])
+def test_of_a_raw_segment_the_lines_around_a_lost_place_are_read(
+    tmp_path: Path,
+    is_scanned: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk, paths = Rotten(errno.EIO), Paths(tmp_path)
+    writer = open_writer(disk, data=tmp_path)
+    ops = commit(writer, make_ops(1_000))
+    writer.seal()
+    ops += commit(writer, make_ops(5, first=1_000))
+    if not is_scanned:
+        writer.close()
+        writer = open_writer(disk, data=tmp_path)
+    disk.path, disk.places = paths.raw(1), range(100_000, 100_001)
+    monkeypatch.setattr(blocks, "ROTTEN_S", 0)
+    found = reader_of(writer, disk, tmp_path).read(0, 10_000)
+    missing = sorted({op.seq for op in ops} - {op.seq for op in found})
+    assert [op for op in ops if op.seq not in missing] == found
+    assert 0 < len(missing) < 30
+    writer.close()
+
+
 def test_what_may_be_read_later_is_no_damage(tmp_path: Path) -> None:
     disk, paths = Rotten(errno.EMFILE), Paths(tmp_path)
     writer = open_writer(disk, data=tmp_path)
