@@ -45,8 +45,9 @@ PROBE_BYTES: Final = 4_096
 READERS_MAX: Final = 4
 """Threads that read at the same time. More would only take turns on two cores."""
 RETRY_S_FIRST: Final = 0.1
-RETRY_S_MAX: Final = 5.0
-"""How long a consumer waits before it reads again what the disk has not given."""
+RETRY_S_MAX: Final = 1.0
+"""How long a consumer waits before it reads again what the disk has not given. A ring keeper that begins has ten
+seconds, and a place counts as damaged after five."""
 
 
 class OpenJournal:
