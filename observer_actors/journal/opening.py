@@ -152,11 +152,11 @@ def set_aside(disk: Disk, paths: Paths, source: Path, start: int, end: int) -> s
             for _, piece in _pieces(Around(disk), source, start, end):
                 write_all(file, piece)
             file.datasync()
+        disk.rename(temporary, target)
     except OSError:
         with suppress(OSError):  # it is room that the next try needs
             disk.remove(temporary)
         raise
-    disk.rename(temporary, target)
     disk.sync_directory(paths.observer)
     return target.name
 

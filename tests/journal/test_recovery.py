@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import msgspec
@@ -438,12 +439,13 @@ def with_torn_tail() -> FakeDisk:
 def test_a_start_on_a_full_disk_leaves_the_next_one_all_the_room_that_is_made() -> None:
     disk = with_torn_tail()
     used = disk.used_bytes()
-    for room in (1_000, 200_000, 0):
+    for room in (1_000, 200_000, 0, len(TORN)):
         disk.quota_bytes = used + room
+        disk.fail("rename", code=errno.ENOSPC)  # where the directory has to grow
         with pytest.raises(DiskFull):
             open_writer(disk)
         assert disk.used_bytes() == used
-    disk.quota_bytes = used + len(TORN)
+    disk.heal()
     assert open_writer(disk).last_seq == 3
     assert disk.contents(PATHS.observer / "ops.jsonl.torn-1") == TORN
 
