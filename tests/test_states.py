@@ -118,6 +118,18 @@ def test_a_resolved_pattern_that_fails_again_is_regressed_for_a_day() -> None:
     assert judged(again, back, START_US + 28 * HOUR_US).state is State.ONGOING
 
 
+def test_a_failure_that_nobody_looked_at_until_it_was_over_is_resolved_once() -> None:
+    """The daemon was down meanwhile."""
+    pattern = pattern_of([0, SECOND_US])
+    resolved = judged(pattern, judged(pattern, None, START_US), START_US + 2 * HOUR_US)
+    again = pattern_of([3 * HOUR_US], pattern)
+    looked = judged(again, resolved, START_US + 60 * HOUR_US)
+    assert looked == msgspec.structs.replace(resolved, resolved_seq=3)
+    assert judged(again, looked, START_US + 61 * HOUR_US) is looked
+    later = judged(pattern_of([62 * HOUR_US], again), looked, START_US + 62 * HOUR_US)
+    assert (later.state, later.regressed_us) == (State.REGRESSED, START_US + 62 * HOUR_US)
+
+
 def test_a_spike_is_seen_within_minutes_and_is_over_with_the_rate() -> None:
     steady = pattern_of(every(5 * MINUTE_US, 3 * HOUR_US))
     assert state_of(steady, 3 * HOUR_US) is State.NEW

@@ -109,14 +109,14 @@ def judged(pattern: Pattern, standing: Standing | None, now_us: int) -> Standing
     :param standing: the last one; None for a pattern that has none yet.
     """
     known = standing or Standing(since_us=now_us)
-    is_first_since = known.state is State.RESOLVED or not known.regressed_us
-    if known.resolved_seq and pattern.last_seq > known.resolved_seq and is_first_since:
+    has_failed_since = pattern.last_seq > known.resolved_seq
+    if known.resolved_seq and has_failed_since and not known.regressed_us:
         known = msgspec.structs.replace(known, regressed_us=now_us)
     state = _state(pattern, known, now_us)
+    if state is State.RESOLVED and has_failed_since:  # also where nobody looked until that was over
+        known = _resolved(known, pattern.last_seq)
     if state is known.state:
         return known
-    if state is State.RESOLVED:
-        known = _resolved(known, max(pattern.last_seq, known.resolved_seq))
     return msgspec.structs.replace(
         known,
         state=state,
