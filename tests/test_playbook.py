@@ -324,6 +324,7 @@ def test_entries_that_say_the_same_are_merged_and_found_under_both_ids() -> None
     entry = only(playbook, Kind.AVOID, "pay")
     assert (merged.id, entry.also) == (entry.id, (merged.other,))
     assert playbook.ledger.find(merged.other) is entry
+    assert fresh(playbook).ledger.find(merged.other) == entry
     assert entry.failed > 10
 
 
@@ -872,22 +873,45 @@ def test_a_playbook_made_anew_begins_with_what_deleted_ops_have_decided() -> Non
     assert fold(begun, whole).rows() == fold(begun).rows()
 
 
+def test_what_a_trial_decides_in_ops_that_are_there_is_decided_by_them_anew() -> None:
+    old = fold(numbered([call(run=f"r{n}") for n in range(4)]))
+    [key] = old.entries
+    fold(numbered(helped(key, 12, with_it=False, without=True), 5), old)
+    [moved] = [change.seq for change in old.entries[key].history if change.what == "state"]
+    for first, inherited in ((moved, []), (moved + 1, [State.WITHHELD])):
+        anew = Playbook(ALONE)
+        anew.inherit(old, first)
+        assert [entry.state for entry in anew.entries.values()] == inherited
+
+
+def of_two(endpoint: str, other: str = "scenario") -> list[Op]:
+    """Give what two sources report of an endpoint: BOTH call it corroborated."""
+    return [call(endpoint, run=f"{endpoint}{n}", source=source) for n, source in enumerate(("mcp", other) * 2)]
+
+
 def test_where_there_is_no_room_an_entry_whose_evidence_is_gone_makes_some(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "ENTRIES_MAX", 3)
-    ops = [
-        call(name, run=f"{name}{n}", source=source)
-        for name in ("a", "b", "c")
-        for n, source in enumerate(("mcp", "scenario") * 2)
-    ]
-    playbook = fold(numbered(ops), corroboration=BOTH)
-    one, two, three = playbook.entries
+    """The one that has been so for longest, of those that no person has decided about."""
+    monkeypatch.setattr(ledger_module, "ENTRIES_MAX", 4)
+    playbook = fold(numbered([op for name in "abcd" for op in of_two(name)]), corroboration=BOTH)
+    pinned, noted, one, two = playbook.entries
     tried = [exposed(f"{run}{key}", key, run=run) for run in ("r", "s") for key in (one, two)]
     fold(numbered([*tried, verdict("r", good=True), verdict("s", good=True)], 20), playbook)
-    fold(numbered([decided(Decision(action=Action.PIN, entry=three))], 1_000), playbook)
-    playbook.forget_before(1_001)
-    assert set(playbook.entries) == {one, two, three}
-    fold(numbered([call("d", run=f"d{n}", source=s) for n, s in enumerate(("mcp", "bot") * 2)], 1_002), playbook)
-    assert set(playbook.entries) == {two, three, entry_id(Kind.DO, "d")}
+    decisions = [Decision(action=Action.PIN, entry=pinned), Decision(action=Action.NOTE, entry=noted, note="mine")]
+    fold(numbered(map(decided, decisions), 1_000), playbook)
+    playbook.forget_before(1_002)
+    assert set(playbook.entries) == {pinned, noted, one, two}
+    fold(numbered(of_two("e", "bot"), 1_002), playbook)
+    assert set(playbook.entries) == {pinned, noted, two, entry_id(Kind.DO, "e")}
+
+
+def test_where_there_is_no_room_the_source_that_says_most_alone_makes_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its entries the oldest; the older one of another source stays."""
+    monkeypatch.setattr(ledger_module, "ENTRIES_MAX", 3)
+    alone = [call(name, run=f"{name}{n}", source=name[0]) for name in ("z", "a1", "a2") for n in range(4)]
+    playbook = fold(numbered(alone), corroboration=BOTH)
+    fold(numbered(of_two("new"), 20), playbook)
+    assert [entry.endpoint for entry in playbook.entries.values()] == ["z", "a2", "new"]
+    assert playbook.ledger.left_out == 1
 
 
 def test_every_change_names_the_op_that_caused_it() -> None:

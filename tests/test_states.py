@@ -149,6 +149,13 @@ def test_a_spike_is_four_times_what_is_usual(per_minute: int, state: State) -> N
     assert state_of(more, HOUR_US + 5 * MINUTE_US - SECOND_US) is state
 
 
+@pytest.mark.parametrize("minutes", [15, 20, 30, 45, 59, 61])
+def test_a_steady_rate_is_usual_however_young_the_pattern_is(minutes: int) -> None:
+    """Two a minute: the newest five minutes hold ten, enough for a spike."""
+    steady = pattern_of(every(MINUTE_US // 2, (minutes + 1) * MINUTE_US))
+    assert state_of(steady, (minutes + 1) * MINUTE_US - 1) is State.NEW
+
+
 def test_a_rate_that_lasts_for_an_hour_is_usual() -> None:
     steady = pattern_of(every(5 * MINUTE_US, 3 * HOUR_US))
     risen = pattern_of(every(6 * SECOND_US, 4 * HOUR_US + 6 * MINUTE_US, 3 * HOUR_US), steady)

@@ -331,6 +331,12 @@ def test_by_source_is_the_source_of_the_request_or_of_the_runs_first_op() -> Non
     assert set(trials.trial("e").by_source) == {"bot", "scenario", "unknown"}
 
 
+def test_a_run_that_nobody_names_counts_for_the_source_in_whose_name_it_asked_first() -> None:
+    asks = [op(own=exposure_attrs(Exposure(advice_id=f"a{by}", run="r", asked_by=by))) for by in ("", "bot", "mcp")]
+    trials = after(*asks, exposure("a", "e", run="r"), verdict(success=True, run="r"))
+    assert set(trials.trial("e").by_source) == {"bot"}
+
+
 def test_the_recent_counts_begin_anew_and_a_correction_finds_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WINDOW_RUNS", 3)
     ops = [exposure(f"a{number}", "e", run=f"r{number}") for number in range(5)]
