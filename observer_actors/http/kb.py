@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Final
 
 import msgspec
@@ -94,13 +95,6 @@ def _signature(text: str, name: str) -> str:
     return text
 
 
-def _few(text: str, name: str) -> int:
-    limit = parse_limit(text, name)
-    if limit > NEWEST_MAX:
-        raise QueryInvalid(f"wants 1 to {NEWEST_MAX}, got {limit}", field=name)
-    return limit
-
-
 _OUTCOMES: Final[Mapping[str, Parameter]] = {
     "signature": ("signature", _signature),
     "kind": ("kind", parse_text),
@@ -109,4 +103,7 @@ _OUTCOMES: Final[Mapping[str, Parameter]] = {
     "limit": ("limit", parse_limit),
     "cursor": ("before", parse_seq),
 }
-_HISTORY: Final[Mapping[str, Parameter]] = {"sig": ("sig", _signature), "limit": ("limit", _few)}
+_HISTORY: Final[Mapping[str, Parameter]] = {
+    "sig": ("sig", _signature),
+    "limit": ("limit", partial(parse_limit, most=NEWEST_MAX)),
+}

@@ -112,6 +112,8 @@ def test_pages_filters_and_mistakes(daemon: Served) -> None:
         assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json"), query
     for query in ("", "sig=", "sig=x&limit=101", "signature=x"):
         assert daemon.client.get(f"/kb/history?{query}").status_code == 400, query
+    for limit in (0, 101, 5_000):
+        assert f"wants 1 to 100, got {limit}" in daemon.client.get(f"/kb/history?sig=x&limit={limit}").text
     assert daemon.json("/kb/history", sig="never-0000000")["same"]["audits"] == 0
 
 
