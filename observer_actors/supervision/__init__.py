@@ -21,7 +21,6 @@ from observer_actors.supervision.supervisor import (
     Exhausted,
     GivenUp,
     Life,
-    Restart,
     Strategy,
     Supervisor,
 )
@@ -42,7 +41,6 @@ __all__ = [
     "Mailbox",
     "MessageQuarantined",
     "MessageRedelivered",
-    "Restart",
     "RestartHistory",
     "RestartPolicy",
     "RestartScheduled",

@@ -3,16 +3,16 @@
 The contract of an actor, ``async def actor(life: Life) -> None``:
 
 * It serves until it is cancelled, or, when its spec says ``drains``, until ``life.stopping`` is set and it has
-  finished what it had accepted. Returning before that is a failure (of a permanent child).
+  finished what it had accepted. Returning before that is a failure.
 * It begins by cleaning up whatever its last incarnation may have left, then calls ``life.ready()``.
 * It calls ``life.progress()`` when it has finished something, which resets the backoff, and ``life.at(step)``
   when it begins a step: operators see it in `/actors`, and tests make actors crash there.
 * It lets errors out. Only the supervisor catches broadly, here, once (`_incarnate`).
 
-After Erlang/OTP: `one_for_one` restarts the child that failed, `rest_for_one` also those started after it,
-`one_for_all` all of them. Restarts are counted per child. When they are exhausted, a supervisor escalates (it
-fails, and its own supervisor decides; the root's failure ends the process) or parks the child (tried again every
-``park_s`` until it makes progress).
+After Erlang/OTP: `one_for_one` restarts the child that failed, `rest_for_one` also those started after it. Every
+child is permanent. Restarts are counted per child. When they are exhausted, a supervisor escalates (it fails, and its
+own supervisor decides; the root's failure ends the process) or parks the child (tried again every ``park_s`` until it
+makes progress).
 
 One task decides everything, `Supervisor.run`: it looks at the children, does the one thing that is to be done next
 (`_act`), and looks again. Incarnations only leave notes (`is_ready`, `exited`, `error`) and wake it. A child that
@@ -53,20 +53,11 @@ ERROR_CHARS_MAX: Final = 500
 """What `/actors` and an event keep of an error; the log has it all."""
 
 
-class Restart(enum.Enum):
-    """When a child that ended is started again: always, only after an error, or never."""
-
-    PERMANENT = "permanent"
-    TRANSIENT = "transient"
-    TEMPORARY = "temporary"
-
-
 class Strategy(enum.Enum):
     """Which children are restarted when one fails."""
 
     ONE_FOR_ONE = "one_for_one"
     REST_FOR_ONE = "rest_for_one"
-    ONE_FOR_ALL = "one_for_all"
 
 
 class Exhausted(enum.Enum):
@@ -123,7 +114,6 @@ class ChildSpec:
 
     name: str
     run: Callable[[Life], Awaitable[None]]
-    restart: Restart = Restart.PERMANENT
     drains: bool = False
     stop_s: float = 1.0
     start_s: float = 10.0
@@ -391,8 +381,6 @@ class Supervisor:
     async def _on_exit(self, child: _Child) -> None:
         """Decide what follows when a child has ended by itself."""
         error = self._note_ended(child)
-        if error is None or child.spec.restart is Restart.TEMPORARY:
-            return
         child.history, delay_s = child.history.failed(trio.current_time(), self._policy, self._jitter())
         if delay_s is None or child.parked:
             if self._exhausted is Exhausted.ESCALATE:
@@ -417,20 +405,12 @@ class Supervisor:
         self._given_up.__cause__ = error
         self._stopping = True
 
-    def _affected(self, failed: _Child) -> list[_Child]:
-        match self._strategy:
-            case Strategy.ONE_FOR_ONE:
-                return [failed]
-            case Strategy.REST_FOR_ONE:
-                return self._children[failed.index :]
-            case Strategy.ONE_FOR_ALL:
-                return list(self._children)
+    def _affected(self, failed: _Child) -> Sequence[_Child]:
+        return [failed] if self._strategy is Strategy.ONE_FOR_ONE else self._children[failed.index :]
 
     def _schedule(self, children: Sequence[_Child], delay_s: float, *, because_of: _Child) -> None:
         due = trio.current_time() + delay_s
         for child in children:
-            if child is not because_of and child.spec.restart is Restart.TEMPORARY:
-                continue
             child.due = due
             child.enter(State.PARKED if child.parked else State.BACKING_OFF)
             self._events.emit(RestartScheduled(actor=child.spec.name, delay_s=delay_s, because_of=because_of.spec.name))
@@ -459,16 +439,13 @@ class Supervisor:
         child.enter(State.RUNNING)
         self._events.emit(ActorStarted(actor=child.spec.name, incarnation=child.incarnation))
 
-    def _note_ended(self, child: _Child) -> Exception | None:
-        """Record that a child has ended by itself; give its failure, if it is one."""
+    def _note_ended(self, child: _Child) -> Exception:
+        """Record that a child has ended by itself, and give its failure."""
         error = _failure(child)
         child.due = None
         child.enter(State.STOPPED)
-        if error is None:
-            self._events.emit(ActorStopped(actor=child.spec.name))
-        else:
-            child.last_error = _describe_error(error)
-            self._events.emit(ActorFailed(actor=child.spec.name, error=child.last_error, step=child.step))
+        child.last_error = _describe_error(error)
+        self._events.emit(ActorFailed(actor=child.spec.name, error=child.last_error, step=child.step))
         return error
 
     def _note_stopped(self, child: _Child) -> None:
@@ -505,15 +482,13 @@ class Supervisor:
         )
 
 
-def _failure(child: _Child) -> Exception | None:
-    """Give what a child that ended by itself did wrong; None when it had done its work."""
+def _failure(child: _Child) -> Exception:
+    """Give what a child that ended by itself did wrong."""
     name, error = child.spec.name, child.error
     if child.state is State.STARTING and child.scope.cancel_called:
         besides = f"; while it was stopped: {_describe_error(error)}" if error else ""
         return NotServing(f"{name} was not ready within {child.spec.start_s:g} s{besides}")
-    if error is None and child.spec.restart is Restart.PERMANENT:
-        return NotServing(f"{name} returned without being told to")
-    return error
+    return error or NotServing(f"{name} returned without being told to")
 
 
 def _describe_error(error: BaseException) -> str:

@@ -15,7 +15,6 @@ from observer_actors.supervision import (
     Exhausted,
     GivenUp,
     Life,
-    Restart,
     RestartPolicy,
     RestartScheduled,
     RestartsExhausted,
@@ -119,18 +118,6 @@ async def test_rest_for_one_stops_those_after_in_reverse_and_starts_them_in_orde
 
 
 @injected_time
-async def test_one_for_all_restarts_those_before_too() -> None:
-    tree = Tree(
-        *(ChildSpec(name, crashes(5, times=1) if name == "b" else serve) for name in "abc"),
-        strategy=Strategy.ONE_FOR_ALL,
-    )
-    async with tree.running():
-        await trio.sleep(20)
-        assert tree.at(ActorStopped) == [(5, "c"), (5, "a")]
-        assert tree.at(ActorStarted)[3:] == [(6, "a"), (6, "b"), (6, "c")]
-
-
-@injected_time
 async def test_a_second_crash_while_the_group_starts_again_is_dealt_with_at_once() -> None:
     async def waits_for_a(life: Life) -> None:
         if life.incarnation == 2:
@@ -166,63 +153,20 @@ async def test_a_slow_starter_does_not_keep_another_ones_failure_waiting() -> No
         assert tree.at(ActorFailed, ActorStarted) == [(0, "a"), (1, "a"), (2, "a"), (9, "slow")]
 
 
+@pytest.mark.parametrize("says_ready", [True, False])
 @injected_time
-async def test_returning_unasked_is_a_failure_of_a_permanent_child() -> None:
+async def test_returning_unasked_is_a_failure(*, says_ready: bool) -> None:
     async def returns(life: Life) -> None:
-        if life.incarnation == 1:
+        if life.incarnation > 1:
+            await serve(life)
+        if says_ready:
             life.ready()
-            return
-        await serve(life)
 
-    tree = Tree(ChildSpec("a", returns))
+    tree = Tree(ChildSpec("a", returns), ChildSpec("b", serve))
     async with tree.running():
         await trio.sleep(5)
         assert tree.told(ActorFailed) == [ActorFailed(actor="a", error="NotServing: a returned without being told to")]
-        assert tree.at(ActorStarted) == [(0, "a"), (1, "a")]
-
-
-@pytest.mark.parametrize(
-    ("restart", "crash", "starts"),
-    [
-        (Restart.TRANSIENT, False, 1),
-        (Restart.TRANSIENT, True, 2),
-        (Restart.TEMPORARY, False, 1),
-        (Restart.TEMPORARY, True, 1),
-    ],
-)
-@pytest.mark.parametrize("says_ready", [True, False])
-@injected_time
-async def test_transient_is_restarted_after_an_error_only_and_temporary_never(
-    *, restart: Restart, crash: bool, starts: int, says_ready: bool
-) -> None:
-    incarnations = 0
-
-    async def run(life: Life) -> None:
-        nonlocal incarnations
-        incarnations += 1
-        if says_ready:
-            life.ready()
-        if crash and life.incarnation == 1:
-            raise ValueError("crashed")
-
-    tree = Tree(ChildSpec("a", run, restart), ChildSpec("b", serve), strategy=Strategy.REST_FOR_ONE)
-    async with tree.running():
-        await trio.sleep(20)
-        assert incarnations == starts
-        assert len(tree.told(ActorFailed)) == crash
-        assert tree.states() == ["stopped", "running"]
-
-
-@injected_time
-async def test_a_temporary_child_is_not_brought_back_by_its_group() -> None:
-    tree = Tree(
-        ChildSpec("a", crashes(5, times=1)),
-        ChildSpec("b", serve, Restart.TEMPORARY),
-        strategy=Strategy.ONE_FOR_ALL,
-    )
-    async with tree.running():
-        await trio.sleep(20)
-        assert tree.states() == ["running", "stopped"]
+        assert [when for when, name in tree.at(ActorStarted) if name == "a"][-1] == 1
 
 
 @injected_time

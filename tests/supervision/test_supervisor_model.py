@@ -19,7 +19,6 @@ from observer_actors.supervision import (
     ChildSpec,
     Exhausted,
     Life,
-    Restart,
     RestartHistory,
     RestartPolicy,
     RestartScheduled,
@@ -48,7 +47,6 @@ class Plan:
     strategy: Strategy
     exhausted: Exhausted
     policy: RestartPolicy
-    restarts: list[Restart]
     scripts: list[list[Act]]
     stop_at: float
 
@@ -63,7 +61,6 @@ def plan_of(rng: random.Random) -> Plan:
         strategy=rng.choice(list(Strategy)),
         exhausted=rng.choice(list(Exhausted)),
         policy=RestartPolicy(rng.randint(1, 6), rng.uniform(5, 60), rng.uniform(0.1, 3), rng.uniform(1, 10)),
-        restarts=[rng.choice([Restart.PERMANENT, *Restart]) for _ in range(count)],
         scripts=[[act() for _ in range(rng.randint(0, 8))] for _ in range(count)],
         stop_at=rng.uniform(1, 150),
     )
@@ -138,11 +135,7 @@ class Model:
         self.failed(child)
 
     def over(self, child: int) -> None:
-        if self.act(child).crash or self.plan.restarts[child] is Restart.PERMANENT:
-            self.failed(child)
-        else:
-            self.gone(child)
-            self.tell("stopped", child)
+        self.failed(child)
 
     def gone(self, child: int) -> None:
         self.starting.pop(child, None)
@@ -151,25 +144,18 @@ class Model:
     def failed(self, child: int) -> None:
         self.gone(child)
         self.tell("failed", child)
-        if self.plan.restarts[child] is Restart.TEMPORARY:
-            return
         self.history[child], delay_s = self.history[child].failed(self.now, self.plan.policy, 1.0)
         if delay_s is None or self.parked[child]:
             if self.plan.exhausted is Exhausted.ESCALATE:
                 self.gave_up = True
                 return
             self.parked[child], delay_s = True, PARK_S
-        every = range(len(self.parked))
-        affected = {
-            Strategy.ONE_FOR_ONE: [child],
-            Strategy.REST_FOR_ONE: [*every[child:]],
-            Strategy.ONE_FOR_ALL: [*every],
-        }[self.plan.strategy]
+        is_alone = self.plan.strategy is Strategy.ONE_FOR_ONE
+        affected = [child] if is_alone else [*range(child, len(self.parked))]
         self.stop(affected)
         for other in affected:
-            if other == child or self.plan.restarts[other] is not Restart.TEMPORARY:
-                self.pending[other] = self.now + delay_s
-                self.tell("scheduled", other)
+            self.pending[other] = self.now + delay_s
+            self.tell("scheduled", other)
 
     def stop(self, children: list[int]) -> None:
         for child in reversed(children):
@@ -219,18 +205,15 @@ class SupervisorMachine(RuleBasedStateMachine):
         exhausted=st.sampled_from(Exhausted),
         intensity=st.integers(1, 6),
         window_s=st.integers(5, 60),
-        restarts=st.lists(st.sampled_from(Restart), min_size=1, max_size=5),
+        count=st.integers(1, 5),
     )
-    def begin(
-        self, strategy: Strategy, exhausted: Exhausted, intensity: int, window_s: int, restarts: list[Restart]
-    ) -> None:
+    def begin(self, strategy: Strategy, exhausted: Exhausted, intensity: int, window_s: int, count: int) -> None:
         self.times = 0
         self.plan = Plan(
             strategy=strategy,
             exhausted=exhausted,
             policy=RestartPolicy(intensity, window_s, self.moment(0.7), self.moment(7)),
-            restarts=restarts,
-            scripts=[[] for _ in restarts],
+            scripts=[[] for _ in range(count)],
             stop_at=self.moment(90),
         )
 
@@ -263,8 +246,7 @@ TestSupervisorMachine.settings = settings(max_examples=100, stateful_step_count=
 async def compare(plan: Plan) -> None:
     """Run a plan for real and as a table, and hold the two against each other."""
     specs = [
-        ChildSpec(str(number), scripted(script).run, restart, start_s=START_S)
-        for number, (script, restart) in enumerate(zip(plan.scripts, plan.restarts, strict=True))
+        ChildSpec(str(number), scripted(script).run, start_s=START_S) for number, script in enumerate(plan.scripts)
     ]
     tree = Tree(*specs, strategy=plan.strategy, policy=plan.policy, exhausted=plan.exhausted, park_s=PARK_S)
     async with trio.open_nursery() as nursery:
