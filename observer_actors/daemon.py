@@ -427,7 +427,6 @@ class Daemon:
 
     def _views(self) -> Views:
         return Views(
-            settings=lambda: self.settings,
             intake=self.intake,
             admission=self.admission,
             recorder=self.recorder,

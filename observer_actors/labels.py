@@ -9,7 +9,6 @@ from typing import Final
 import msgspec
 
 LABEL_CHARS_MAX: Final = 200
-ENDPOINT_CHARS_MAX: Final = LABEL_CHARS_MAX
 WORD_CHARS_MAX: Final = 1_000
 """A longer one is cut: no password is that long, and of a text without blanks something has to be left."""
 _LAST_WORD: Final = re.compile(r"[\s\"][^\s\"]*\Z")
@@ -22,8 +21,8 @@ def stable_id(*parts: str) -> str:
 
 
 def bounded_endpoint(endpoint: str) -> str:
-    """Give the endpoint in at most `ENDPOINT_CHARS_MAX` characters; a hash keeps two long ones apart."""
-    return endpoint if len(endpoint) <= ENDPOINT_CHARS_MAX else bounded_label(endpoint, "endpoint")
+    """Give the endpoint in at most `LABEL_CHARS_MAX` characters; a hash keeps two long ones apart."""
+    return bounded_label(endpoint, "endpoint")
 
 
 def bounded_label(text: str, kind: str) -> str:

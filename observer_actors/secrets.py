@@ -406,8 +406,6 @@ _BY_NAME: Final = frozenset(
 _LABEL: Final = re.compile(r"[A-Za-z_]+(?:[:/.-][A-Za-z_]+)+")
 """Words alone, without a digit: as endpoints are named."""
 ENDPOINT: Final = "endpoint"
-KINDS: Final = tuple(dict.fromkeys(rule.kind for rule in _RULES))
-"""What is looked for without rules of the operator's own."""
 
 _NAMED: Final = rf"(?i).*(?:{_NAMES}|authorization|cookie|[_-]pass){_ENDS}|pass|bearer"
 """A field of this name is secret, unless its value is one that nobody would hide."""

@@ -65,9 +65,6 @@ class Tokens:
     def __init__(self, tokens: Iterable[Token]) -> None:
         self._tokens = tuple(tokens)
 
-    def __len__(self) -> int:
-        return len(self._tokens)
-
     @classmethod
     def read(cls, text: str) -> Tokens:
         """Read the content of a file.

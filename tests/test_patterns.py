@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observer_actors.event import EventDecoder
-from observer_actors.labels import ENDPOINT_CHARS_MAX, bounded_endpoint
+from observer_actors.labels import LABEL_CHARS_MAX, bounded_endpoint
 from observer_actors.op import Op
 from observer_actors.patterns import (
     Changes,
@@ -316,7 +316,7 @@ def test_an_example_is_one_line_of_bounded_length() -> None:
 
 def test_long_endpoints_are_cut_and_still_differ() -> None:
     one, other = "e" * 1_000 + "1", "e" * 1_000 + "2"
-    assert len(bounded_endpoint(one)) == ENDPOINT_CHARS_MAX
+    assert len(bounded_endpoint(one)) == LABEL_CHARS_MAX
     assert bounded_endpoint(one) != bounded_endpoint(other)
     assert bounded_endpoint("sql:run") == "sql:run"
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from observer_actors.errors import EventInvalid, EventTooComplex
 from observer_actors.event import EventDecoder
 from observer_actors.op import encode_op
-from observer_actors.secrets import _RULES, KINDS, Findings, RuleInvalid, Secrets
+from observer_actors.secrets import _RULES, Findings, RuleInvalid, Secrets
 
 NOW: Final = "2026-11-22T10:00:00.123Z"
 secrets: Final = Secrets()
@@ -180,7 +180,7 @@ def test_what_stands_around_a_secret_stays(kind: str) -> None:
 
 
 def test_each_kind_has_an_example_here() -> None:
-    assert {*SECRET, *IN_CONTEXT} == set(KINDS)
+    assert {*SECRET, *IN_CONTEXT} == {rule.kind for rule in _RULES}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observer_actors.labels import ENDPOINT_CHARS_MAX
+from observer_actors.labels import LABEL_CHARS_MAX
 from observer_actors.op import Op
 from observer_actors.stats import (
     ENDPOINTS_MAX,
@@ -99,7 +99,7 @@ def test_a_label_is_of_a_bounded_length_and_two_long_ones_are_told_apart() -> No
     stats = Stats()
     stats.add([op(1, endpoint="a" * 250_000), op(2, endpoint="a" * 249_999 + "b"), op(3, endpoint="a" * 250_000)])
     assert sorted(tally.successes for tally in stats.endpoints.values()) == [1, 2]
-    assert {len(label) for label in stats.endpoints} == {ENDPOINT_CHARS_MAX}
+    assert {len(label) for label in stats.endpoints} == {LABEL_CHARS_MAX}
 
 
 @given(st.lists(st.tuples(st.floats(0, 20), st.integers(0, 100)), max_size=50), st.floats(0, 100))

@@ -12,7 +12,6 @@ LONG = "a-token-of-enough-characters"
 def test_tokens_are_found_by_what_was_presented_and_only_hashes_are_kept() -> None:
     made = new_token()
     tokens = Tokens.read(f"# who may do what\ngateway ingest,read {LONG}   # the old one\n\nme admin {hash_of(made)}\n")
-    assert len(tokens) == 2
     found = tokens.find(LONG)
     assert found is not None
     assert (found.name, found.scopes) == ("gateway", frozenset({Scope.INGEST, Scope.READ}))
@@ -58,4 +57,4 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         tokens = Tokens.read(text)
     except TokensInvalid:
         return
-    assert tokens.find(text) is None or len(tokens) == 1
+    assert tokens.find(text) is None

@@ -23,7 +23,6 @@ from observer_actors.actors.tail import Tail
 from observer_actors.http.intake import Intake
 from observer_actors.journal import Page, Query
 from observer_actors.op import Op
-from observer_actors.settings import Settings
 from observer_actors.store import StoreStatistics
 from observer_actors.supervision import ActorStatistics, Events
 
@@ -43,7 +42,6 @@ class Readiness(msgspec.Struct, frozen=True):
 class Views:
     """Everything that routes read."""
 
-    settings: Callable[[], Settings]
     intake: Intake
     admission: Admission
     recorder: Recorder

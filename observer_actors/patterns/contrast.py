@@ -9,9 +9,9 @@ The rules:
   `tests/test_contrast.py` measures it.
 * What cannot come out significant, whatever its split, is not tested (Tarone 1990): it only would dilute the rest.
   That is decided by the margins alone, so it cannot favour a result.
-* The false discovery rate is held at `RATE` by the procedure of Benjamini and Hochberg (1995), over all tests of a
-  pattern. It works at `LEVEL`, a little below: at .05 a single feature of two values would be found in 5.7 % of samples
-  of 50 and 50, by exact enumeration, as the mid-P is right on average only.
+* The false discovery rate is held at .05 by the procedure of Benjamini and Hochberg (1995), over all tests of a
+  pattern. It is given `LEVEL`, a little less: given .05 it would find a single feature of two values in 5.7 % of
+  samples of 50 and 50, by exact enumeration, as the mid-P is right on average only.
 * An attribute that some of the ops lack has the value `ABSENT` there.
 * Nothing is said of fewer than `FAILING_MIN` failing or `SUCCEEDING_MIN` succeeding ops, nor of a value that fewer than
   `WITH_MIN` failing ones have.
@@ -34,7 +34,6 @@ import msgspec
 from observer_actors.op import Op
 from observer_actors.patterns.history import DAY_US, HOUR_US, event_time_us
 
-RATE: Final = 0.05
 LEVEL: Final = 0.042
 FAILING_MIN: Final = 5
 SUCCEEDING_MIN: Final = 5

@@ -168,7 +168,7 @@ def _state(pattern: Pattern, known: Standing, now_us: int) -> State:
     if known.regressed_us and now_us - known.regressed_us < REGRESSED_US:
         return State.REGRESSED
     first = time_us(pattern.first_seen)
-    if first is not None and now_us - first < NEW_US and not known.resolved_seq:
+    if first is not None and now_us - first < NEW_US:
         return State.NEW
     return State.ONGOING
 

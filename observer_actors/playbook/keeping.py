@@ -59,6 +59,3 @@ class Kept:
     def saved(self) -> None:
         """Note that what was given last is saved, as it was then or later."""
         self._taken = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._changed) or bool(self._taken)

@@ -71,9 +71,6 @@ class Runs:
         self._runs: dict[str, Run] = {}
         self._steps = 0
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._runs
-
     def get(self, name: str) -> Run | None:
         """Give a run that is remembered."""
         return self._runs.get(name)

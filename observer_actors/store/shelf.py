@@ -61,9 +61,6 @@ class Shelf:
         self._database.execute(_TABLE)
         self._database.execute(_RANK)
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     def ids(self) -> set[str]:
         """Give the ids of what is there."""
         return set(self._kept)

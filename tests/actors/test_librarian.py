@@ -23,7 +23,7 @@ async def test_it_goes_on_from_its_cursor_also_where_the_journal_is_opened_later
     disk, journal = FakeDisk(), Journal()
     journal.append(3)
     disk.make_directories(tmp_path)
-    disk.plant(tmp_path / "librarian.json", b'{"seq":2}')
+    disk.plant(tmp_path / "librarian.json", b'{"seq":2,"has_rows":false}')
     read_from: list[int] = []
 
     async def following(after_seq: int) -> Stretch:
