@@ -21,7 +21,7 @@ from cyclopts import CycloptsError
 
 from observer_actors.commands._aside import told
 from observer_actors.commit import version_line
-from observer_actors.errors import ObserverError
+from observer_actors.errors import ObserverError, first_of
 
 EXIT_USAGE: Final = 64
 EXIT_INPUT: Final = 66
@@ -154,7 +154,7 @@ def _run() -> int:
         _say_all_of(sys.argv[1:2])
         status: int = app(sys.argv[1:], exit_on_error=False, print_error=False)
     except* ObserverError as errors:
-        status = _told(_first(errors))
+        status = _told(first_of(errors))
     except* CycloptsError as errors:
         status = _misunderstood(errors)
     except* UnicodeEncodeError as errors:
@@ -171,12 +171,6 @@ def _say_all_of(names: list[str]) -> None:
             app[name].help = None
 
 
-def _first(errors: BaseException) -> BaseException:
-    while isinstance(errors, BaseExceptionGroup):
-        errors = errors.exceptions[0]
-    return errors
-
-
 def _told(error: BaseException) -> int:
     assert isinstance(error, ObserverError)
     _say(error, error.hint)
@@ -184,12 +178,14 @@ def _told(error: BaseException) -> int:
 
 
 def _not_utf8(errors: BaseExceptionGroup[UnicodeEncodeError]) -> int:
-    _say(f"an argument or a variable is no UTF-8: {_first(errors)}")
+    _say(f"an argument or a variable is no UTF-8: {first_of(errors)}")
     return EXIT_USAGE
 
 
 def _misunderstood(errors: BaseExceptionGroup[CycloptsError]) -> int:
-    _say(_first(errors), "`observer-actors --help` lists the commands, `observer-actors COMMAND --help` what one takes")
+    _say(
+        first_of(errors), "`observer-actors --help` lists the commands, `observer-actors COMMAND --help` what one takes"
+    )
     return EXIT_USAGE
 
 

@@ -8,7 +8,9 @@ of these once, at the boundary, with ``from``.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+_Error = TypeVar("_Error", bound=BaseException)
 
 
 class ObserverError(Exception):
@@ -183,3 +185,9 @@ class Unreachable(ObserverError):
         super().__init__(detail, hint=hint)
         self.broke = broke
         """The connection was made and broke: the request may have been carried out."""
+
+
+def first_of(errors: BaseExceptionGroup[_Error]) -> _Error:
+    """Give the first error of a group, or of the group that comes first in it."""
+    first = errors.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first

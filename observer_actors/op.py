@@ -126,6 +126,11 @@ def iso_milliseconds(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def iso_at(seconds: float) -> str:
+    """Give a time in seconds since 1970 likewise."""
+    return iso_milliseconds(datetime.fromtimestamp(seconds, UTC))
+
+
 def time_us(text: str) -> int | None:
     """Microseconds since 1970 of an ISO 8601 time (without a zone: UTC), or None when it is not one."""
     try:

@@ -3,12 +3,18 @@
 import re
 import tomllib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from packaging.requirements import Requirement
 
 from observer_actors import __version__
+from observer_actors.client import _advice as client_advice
+from observer_actors.commands import advice as advice_command
+from observer_actors.mcp.tools import GetAdvice
+from observer_actors.patterns import State
+from observer_actors.playbook import ranking
+from observer_actors.settings import PatternState
 from tests.conftest import NO_SKIP_VARIABLE, ROOT
 
 pytest_plugins = ["pytester"]
@@ -80,6 +86,13 @@ def test_each_pure_module_stands_under_the_pure_contract() -> None:
     paths = {name: package / name.replace(".", "/") for name in PURE}
     there = {name for name, path in paths.items() if path.is_dir() or path.with_suffix(".py").is_file()}
     assert {f"observer_actors.{name}" for name in there} == set(contracts["pure"]["source_modules"])
+
+
+def test_what_several_layers_say_by_themselves_is_the_same() -> None:
+    """They do not import each other: an agent shall not load the playbook, nor the settings the patterns."""
+    wanted = {constraint.le for constraint in get_type_hints(GetAdvice, include_extras=True)["limit"].__metadata__}
+    assert {ranking.LIMIT_MAX, client_advice.LIMIT_MAX, advice_command.LIMIT_MAX, *wanted} == {3}
+    assert get_args(PatternState) == tuple(State)
 
 
 def test_the_layers_are_drawn_as_they_are_held() -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
@@ -29,7 +28,7 @@ from observer_actors.actors.standings import Standings
 from observer_actors.doubt import Doubts
 from observer_actors.labels import bounded_endpoint
 from observer_actors.models import Model, ModelFailed
-from observer_actors.op import Op, iso_milliseconds
+from observer_actors.op import Op, iso_at
 from observer_actors.patterns import (
     Catalogue,
     Diagnosis,
@@ -263,7 +262,7 @@ class Analyzer:
                     self._diagnoses[owners[case.pattern_id]] = diagnosis
 
     async def _conclude(self, inquiry: Inquiry, text: str, model: str, statement: Statement | None = None) -> None:
-        created = iso_milliseconds(datetime.fromtimestamp(self._clock(), UTC))
+        created = iso_at(self._clock())
         decide = partial(conclude, inquiry=inquiry, text=text, model=model, created=created, statement=statement)
         async with self._saving:
             await self._learned.save_diagnosis(*decide(self._patterns), inquiry_message(inquiry, text))

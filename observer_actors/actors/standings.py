@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -16,7 +15,7 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.learned import Learned
-from observer_actors.op import iso_milliseconds
+from observer_actors.op import iso_at
 from observer_actors.patterns import (
     Action,
     Outgoing,
@@ -142,7 +141,7 @@ class Standings:
             template=pattern.template,
             was=was,
             state=state,
-            at=iso_milliseconds(datetime.fromtimestamp(now_us / 1e6, UTC)),
+            at=iso_at(now_us / 1e6),
             count=pattern.count,
             last_seq=pattern.last_seq,
         )

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
 import httpx
@@ -18,7 +17,7 @@ import trio
 
 from observer_actors.actors.disk_process import DiskProcess
 from observer_actors.actors.disk_thread import DiskThread
-from observer_actors.op import iso_milliseconds
+from observer_actors.op import iso_at
 from observer_actors.threads import in_thread
 
 T = TypeVar("T")
@@ -81,4 +80,4 @@ class Surroundings:
 
 def now_text(time_ns: Callable[[], int]) -> str:
     """Give the time as text (ISO 8601, milliseconds, Z)."""
-    return iso_milliseconds(datetime.fromtimestamp(time_ns() / 1e9, UTC))
+    return iso_at(time_ns() / 1e9)

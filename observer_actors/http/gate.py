@@ -20,7 +20,7 @@ from urllib.parse import unquote
 import trio
 
 from observer_actors.actors.admission import Room
-from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge
+from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge, first_of
 from observer_actors.http.bodies import REQUESTS_MAX, UNANNOUNCED_BYTES, Arrival, BodyRoom, Held
 from observer_actors.http.guard import INGEST_PATHS, PEER, Guard
 from observer_actors.http.replies import FOR_BROWSERS, Reply, problem_reply
@@ -132,7 +132,7 @@ class Gate:
         try:
             refused = await self._served(scope, receive, send)
         except* ObserverError as errors:  # the application lets none out: they are the gate's
-            refused = self._refusal(scope, _first(errors))
+            refused = self._refusal(scope, first_of(errors))
         if refused is not None:
             async with _passing_over(receive):
                 await _answer(refused, send)
@@ -307,14 +307,6 @@ def _by_path(scope: Message, headers: dict[str, str]) -> Message:
         target = found[2] or b"/"
         path = unquote(target.decode("latin-1"))
     return {**scope, "headers": raw, "raw_path": target, "path": "/" + path.lstrip("/")}
-
-
-def _first(errors: BaseExceptionGroup[ObserverError]) -> ObserverError:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, ObserverError)
-    return error
 
 
 @asynccontextmanager

@@ -50,7 +50,7 @@ SAME_OPS: Final = 0.9
 HELD_FIXED_P: Final = 0.01
 """What a finding has to reach still when a stronger one is held fixed."""
 VALUE_CHARS_MAX: Final = 200
-_Z: Final = 1.959964
+Z_95: Final = 1.959964
 """Of the standard normal distribution, for 95 %."""
 _BANDS_MS: Final = (
     (10, "below 10 ms"),
@@ -157,7 +157,7 @@ def _tested(failing: Sequence[Features], succeeding: Sequence[Features]) -> Iter
 def _contrast(feature: str, value: str, a: int, failing: int, c: int, succeeding: int) -> Contrast:  # noqa: PLR0917
     cells = [a + 0.5, failing - a + 0.5, c + 0.5, succeeding - c + 0.5]
     log_ratio = math.log(cells[0] * cells[3] / (cells[1] * cells[2]))
-    spread = _Z * math.sqrt(sum(1 / cell for cell in cells))
+    spread = Z_95 * math.sqrt(sum(1 / cell for cell in cells))
     return Contrast(
         feature=feature,
         value=value,

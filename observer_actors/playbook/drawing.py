@@ -20,6 +20,7 @@ import math
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from observer_actors.patterns.contrast import Z_95
 from observer_actors.patterns.taxonomy import Cause
 from observer_actors.playbook.deltas import Evidence
 from observer_actors.playbook.differences import (
@@ -50,8 +51,6 @@ USUAL_RATE_MIN: Final = 0.8
 """Of the calls with an input of which it is said that it works."""
 SCOPE_SHARE_MIN: Final = 0.9
 FAILURE_CHARS_MAX: Final = 160
-_Z: Final = 1.959964
-"""Of the standard normal distribution, for 95 %."""
 _PASSES: Final = frozenset({Cause.TIMEOUT, Cause.NETWORK, Cause.UPSTREAM, Cause.RATE_LIMIT, Cause.RESOURCE})
 """Causes that may be gone the next time."""
 
@@ -263,7 +262,7 @@ def wilson(succeeded: int, total: int) -> tuple[float, float]:
     """Give Wilson's 95 % interval of a proportion (1927)."""
     if not total:
         return 0.0, 1.0
-    rate, spread = succeeded / total, _Z * _Z / total
+    rate, spread = succeeded / total, Z_95 * Z_95 / total
     middle = (rate + spread / 2) / (1 + spread)
     width = math.sqrt(rate * (1 - rate) * spread + spread * spread / 4) / (1 + spread)
     return max(0.0, middle - width), min(1.0, middle + width)

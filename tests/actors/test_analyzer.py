@@ -23,7 +23,7 @@ from observer_actors.actors.learned import Learned
 from observer_actors.doubt import Doubts
 from observer_actors.journal import Stretch
 from observer_actors.models import ModelFailed
-from observer_actors.op import Op, Seq, iso_milliseconds
+from observer_actors.op import Op, Seq, iso_at
 from observer_actors.patterns import Diagnosis, Outgoing, Pattern, State, StateChanged, apply
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import StoreBusy
@@ -322,4 +322,4 @@ async def test_what_is_learned_anew_from_the_journal_is_judged_and_asked_about_w
 
 
 def iso(at_s: float) -> str:
-    return iso_milliseconds(datetime.fromtimestamp(at_s, UTC))
+    return iso_at(at_s)
