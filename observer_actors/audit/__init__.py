@@ -1,7 +1,7 @@
 """A small auditor of Python repositories: an inventory, a check of a change against it, and what earlier audits said.
 
 Nothing of what is audited is imported, run or followed: `facts` reads syntax trees, `tree` and `git` read files and
-objects. The pure parts decide: `inventory`, `checks`, `page`.
+objects. What decides needs neither: `inventory`, `checks`, `page`.
 """
 
 from __future__ import annotations

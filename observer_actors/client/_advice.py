@@ -1,4 +1,4 @@
-"""Advice: what the daemon has to say before an operation. Pure, but for the clock of `Patience`."""
+"""Advice: what the daemon has to say before an operation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One batch on its way: what to send, and what the answer means. Pure; the sync and the async observer share it.
+"""One batch on its way: what to send, and what the answer means. The sync and the async observer share it.
 
 | the daemon | what happens |
 |---|---|

@@ -1,4 +1,4 @@
-"""What a request asks for: query parameters and small bodies, each mistake named. Pure."""
+"""What a request asks for: query parameters and small bodies, each mistake named."""
 
 from __future__ import annotations
 

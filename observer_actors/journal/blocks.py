@@ -16,7 +16,7 @@ from typing import Final
 from msgspec import Struct
 
 from observer_actors.journal.catalog import Active, Segment
-from observer_actors.journal.files import Around, Disk, Readable, is_rotten
+from observer_actors.journal.files import Around, Disk, Readable, chunks, is_rotten
 from observer_actors.journal.format import (
     BLOCK_BYTES,
     UNREADABLE,
@@ -27,7 +27,6 @@ from observer_actors.journal.format import (
 )
 from observer_actors.journal.lines import (
     Head,
-    chunks,
     decode_good_heads,
     decode_head,
     decode_ops,

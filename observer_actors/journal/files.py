@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from observer_actors.errors import DiskFailed, DiskFull
 from observer_actors.journal.appending import is_as_left
+from observer_actors.journal.format import BLOCK_BYTES
 from observer_actors.visible import visible
 
 FILE_MODE: Final = 0o600
@@ -283,6 +284,30 @@ def _pread(fd: int, offset: int, length: int) -> bytes:
             break
         data += more
     return data
+
+
+def chunks(disk: Readable, path: Path, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Cut a file into pieces of whole lines, about `BLOCK_BYTES` each, with their offsets.
+
+    Only the last piece may lack its newline, and a piece is longer when a single line is.
+    """
+    length = BLOCK_BYTES
+    while start < end:
+        wanted = min(length, end - start)
+        piece = disk.read(path, start, wanted)
+        whole = piece.rfind(b"\n") + 1
+        at_end = start + wanted >= end or len(piece) < wanted
+        if whole == 0 and not at_end:
+            length *= 2
+            continue
+        if whole:
+            yield start, piece[:whole]
+        if at_end:
+            if whole < len(piece):
+                yield start + whole, piece[whole:]
+            return
+        start += whole
+        length = BLOCK_BYTES
 
 
 def write_all(file: Writable, data: bytes) -> None:

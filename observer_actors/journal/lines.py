@@ -1,4 +1,4 @@
-"""Lines of the journal: cutting files into whole lines, and decoding many of them at once.
+"""Lines of the journal: decoding many of them at once. Pure.
 
 `decode_heads` reads only what recovery needs (about 0.3 µs a line); `decode_ops` reads whole records (about 0.6 µs).
 Both decode a chunk in one call, and look at single lines only when that fails.
@@ -10,15 +10,13 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from operator import attrgetter, le
-from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from observer_actors.batch import newlines
-from observer_actors.journal.files import Readable
-from observer_actors.journal.format import BLOCK_BYTES, event_us
+from observer_actors.journal.format import event_us
 from observer_actors.op import Op, microseconds
 from observer_actors.problems import UNREADABLE
 
@@ -42,30 +40,6 @@ _seq: Final = attrgetter("seq")
 _recorded_at: Final = attrgetter("recorded_at")
 _heads: Final = msgspec.json.Decoder(Head)
 _ops: Final = msgspec.json.Decoder(Op)
-
-
-def chunks(disk: Readable, path: Path, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """Cut a file into pieces of whole lines, about `BLOCK_BYTES` each, with their offsets.
-
-    Only the last piece may lack its newline, and a piece is longer when a single line is.
-    """
-    length = BLOCK_BYTES
-    while start < end:
-        wanted = min(length, end - start)
-        piece = disk.read(path, start, wanted)
-        whole = piece.rfind(b"\n") + 1
-        at_end = start + wanted >= end or len(piece) < wanted
-        if whole == 0 and not at_end:
-            length *= 2
-            continue
-        if whole:
-            yield start, piece[:whole]
-        if at_end:
-            if whole < len(piece):
-                yield start + whole, piece[whole:]
-            return
-        start += whole
-        length = BLOCK_BYTES
 
 
 def split_lines(chunk: bytes) -> Iterator[tuple[int, bytes]]:

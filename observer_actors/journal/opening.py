@@ -15,9 +15,9 @@ from msgspec import Struct
 from observer_actors.errors import FormatUnknown
 from observer_actors.journal.blocks import BlockStale, BlockStore, Patience, Span
 from observer_actors.journal.catalog import Catalog, Snapshot
-from observer_actors.journal.files import Around, Disk, Readable, replace_file, write_all
+from observer_actors.journal.files import Around, Disk, Readable, chunks, replace_file, write_all
 from observer_actors.journal.format import BLOCK_BYTES, Paths, encode_manifest
-from observer_actors.journal.lines import chunks, split_lines
+from observer_actors.journal.lines import split_lines
 from observer_actors.journal.surveying import Survey, Tail, survey
 from observer_actors.op import decode_op
 from observer_actors.problems import UNREADABLE

@@ -19,7 +19,7 @@ from msgspec import Struct
 from observer_actors.journal.blocks import Patience
 from observer_actors.journal.catalog import Catalog, Segment
 from observer_actors.journal.compressing import Compressed, compress
-from observer_actors.journal.files import Disk, is_rotten, lost, replace_file, translated
+from observer_actors.journal.files import Disk, chunks, is_rotten, lost, replace_file, translated
 from observer_actors.journal.format import (
     SEGMENT_NAME,
     Manifest,
@@ -30,7 +30,6 @@ from observer_actors.journal.format import (
     encode_manifest,
     recorded_us,
 )
-from observer_actors.journal.lines import chunks
 from observer_actors.journal.opening import set_aside
 from observer_actors.journal.recovery import Scanner
 from observer_actors.journal.surveying import describe_segment, index_segment

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from observer_actors.journal.blocks import BlockFacts, Patience, describe_block, members
 from observer_actors.journal.catalog import Active, Catalog, Segment, Snapshot
-from observer_actors.journal.files import Around, Disk, Readable, is_rotten, translated
+from observer_actors.journal.files import Around, Disk, Readable, chunks, is_rotten, translated
 from observer_actors.journal.format import (
     BLOCK_BYTES,
     SEGMENT_NAME,
@@ -30,7 +30,7 @@ from observer_actors.journal.format import (
     decode_index,
     decode_manifest,
 )
-from observer_actors.journal.lines import chunks, decode_head
+from observer_actors.journal.lines import decode_head
 from observer_actors.journal.recovery import Plan, Scan, Scanner, last_kept, plan
 
 _LOOKS_MAX: Final = 8

@@ -16,10 +16,9 @@ from msgspec import Struct
 from observer_actors.journal.blocks import BlockStore
 from observer_actors.journal.catalog import Active, Segment
 from observer_actors.journal.deduplication import IdWindow
-from observer_actors.journal.files import Disk, PosixDisk, is_rotten, translated
+from observer_actors.journal.files import Disk, PosixDisk, chunks, is_rotten, translated
 from observer_actors.journal.format import BLOCK_BYTES, Paths, SegmentEntry
 from observer_actors.journal.judging import Finding, Findings, LineJudge, Position, Severity
-from observer_actors.journal.lines import chunks
 from observer_actors.journal.lock import directory_in_use
 from observer_actors.journal.surveying import Survey, counted_seq, undisturbed_survey
 
