@@ -1,4 +1,7 @@
-"""Every error this package raises on purpose: one root, leaves that carry facts and a hint.
+"""The root of all errors that reach a caller, and those of several modules: leaves that carry facts and a hint.
+
+What one module alone raises stands there, under the same root. What is caught within the package, and says nothing to
+a caller, is none of them.
 
 A leaf answers three questions for whoever catches it: what is wrong (``str(error)``), what to do about it
 (``hint``), and whether trying the same thing again can help (``retryable``). ``status`` is the HTTP status

@@ -36,8 +36,9 @@ MaybeText = str | None | UnsetType
 class Op(msgspec.Struct, gc=False):
     """One operation as the journal keeps it. The order of the fields is the order of the keys on disk.
 
-    ``seq`` and ``recorded_at`` are set by the journal's writer when the op is committed, and by nobody else. The
-    garbage collector need not look at ops: nothing in them can lead back to them.
+    ``seq`` and ``recorded_at`` are given by the journal's writer alone, as it writes the op; who sets aside an op that
+    could not be written takes them away. The garbage collector need not look at ops: nothing in them can lead back to
+    them.
     """
 
     timestamp: str

@@ -122,6 +122,7 @@ class AsyncObserver(Recorder):
         """Write a verdict, tell the daemon, and add a row to the knowledge base, before it returns.
 
         :raises DiskFailed: the verdict is not on disk, which an auditor has to know.
+        :raises EventInvalid: its signature or its overall holds a secret; nothing was done.
         """
         return await report_verdict(verdict, data_dir=data_dir, observer_url=self._url)
 

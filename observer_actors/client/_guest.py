@@ -1,4 +1,7 @@
-"""The one place where the client catches whatever comes: it is a guest in somebody else's program."""
+"""Where the client catches whatever comes: it is a guest in somebody else's program.
+
+The end of an operation alone does so by itself: the stack may have no room for a call more.
+"""
 
 from __future__ import annotations
 

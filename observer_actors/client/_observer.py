@@ -108,6 +108,7 @@ class Observer(Recorder):
         """Write a verdict, tell the daemon, and add a row to the knowledge base; blocks until that is done.
 
         :raises DiskFailed: the verdict is not on disk, which an auditor has to know.
+        :raises EventInvalid: its signature or its overall holds a secret; nothing was done.
         """
         with IMPORTING:
             from observer_actors.client._blocking import to_end  # noqa: PLC0415 - as above

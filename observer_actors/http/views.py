@@ -1,4 +1,4 @@
-"""What the web application sees of the daemon: views to read, and nothing to change but through `Intake`."""
+"""What the web application sees of the daemon: what it reads, and whom it hands events and persons' decisions to."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Readiness(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """Everything that routes read."""
+    """Everything that routes read and hand to."""
 
     intake: Intake
     admission: Admission
