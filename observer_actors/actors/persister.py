@@ -31,7 +31,7 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.admission import Receipts, Submission
 from observer_actors.actors.commits import Commits
 from observer_actors.actors.disk_process import DiskProcess
-from observer_actors.actors.surroundings import Surroundings
+from observer_actors.actors.surroundings import OneByOne, Surroundings
 from observer_actors.errors import DiskFailed
 from observer_actors.journal import Handed, JournalStatistics, JournalWriter, Sifted
 from observer_actors.op import Op, Seq
@@ -113,6 +113,9 @@ class Persister:
         """Why the active file cannot be sealed; "" when it can."""
         self._seal_again_at = 0.0
         self._is_clock_behind = False
+        # Each incarnation has its own:
+        self._disk: OneByOne
+        self._elsewhere: DiskProcess | None = None
 
     async def run(self, life: Life) -> None:
         """Serve as an actor; drains."""

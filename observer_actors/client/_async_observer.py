@@ -43,6 +43,8 @@ class AsyncObserver(Recorder):
         self._has_task = False
         self._lingers = False
         self._in_hand: Delivery | None = None
+        self._hurried: anyio.Event
+        """Of the block; nobody hurries before it is entered."""
 
     def _queued(self) -> None:
         if not self._entries:

@@ -76,8 +76,8 @@ class Description(OpenAPIProvider):
     def operation_id(self, method: str, path: str, func: Callable[..., Any]) -> str | None:
         """Name an operation as generated clients call it: `get_ops`, `post_event`."""
         name: str | None = super().operation_id(method, path, func)
-        twice = f"{method.lower()}_" * 2
-        return name.removeprefix(twice[: len(twice) // 2]) if name is not None and name.startswith(twice) else name
+        prefix = f"{method.lower()}_"
+        return name.removeprefix(prefix) if name and name.startswith(prefix * 2) else name
 
     def build_path_parameter(self, name: str, converter: Any) -> Schema:  # noqa: ANN401 - quart-schema's signature
         """Describe a part of a path: a seq, or a text."""

@@ -483,12 +483,12 @@ class _Encrypted(_Connection):
 
     __slots__ = ("_encrypted", "_is_idle", "_tls")
 
-    _encrypted: trio.SSLStream[trio.SocketStream]
-
     def __init__(self, door: FrontDoor, accepted: socket.socket, peer: Peer, tls: ssl.SSLContext) -> None:
         super().__init__(door, accepted, peer)
         self._tls = tls
         self._is_idle = False
+        self._encrypted: trio.SSLStream[trio.SocketStream]
+        """Made by `run`: it takes a socket of trio's."""
 
     @property
     def stream(self) -> trio.SSLStream[trio.SocketStream]:

@@ -27,10 +27,10 @@ from observer_actors.labels import stable_id
 from observer_actors.patterns import State
 from observer_actors.ring import Ring
 from observer_actors.supervision import ActorStatistics, LifecycleEvent
+from observer_actors.supervision import State as ActorState
 from observer_actors.visible import snake, visible
 
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
-_STATES = ("starting", "running", "backing_off", "parked", "stopping", "stopped")
 
 
 class DaemonCollector(Collector):
@@ -227,8 +227,8 @@ class DaemonCollector(Collector):
         depth = GaugeMetricFamily("observer_mailbox_depth", "Messages that wait.", labels=["actor"])
         bound = GaugeMetricFamily("observer_mailbox_bound", "Messages that may wait.", labels=["actor"])
         for actor in _flat(self._views.tree()):
-            for state in _STATES:
-                states.add_metric([actor.name, state], int(actor.state == state))
+            for state in ActorState:
+                states.add_metric([actor.name, state.value], int(actor.state == state.value))
             restarts.add_metric([actor.name], actor.restarts)
             if actor.mailbox_depth is not None and actor.mailbox_bound is not None:
                 depth.add_metric([actor.name], actor.mailbox_depth)

@@ -21,6 +21,7 @@ from observer_actors.supervision.supervisor import (
     Exhausted,
     GivenUp,
     Life,
+    State,
     Strategy,
     Supervisor,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "RestartScheduled",
     "RestartsExhausted",
     "ShutdownForced",
+    "State",
     "Strategy",
     "Supervisor",
 ]

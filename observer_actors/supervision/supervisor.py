@@ -261,6 +261,9 @@ class Supervisor:
         self._stopping = False
         self._given_up: GivenUp | None = None
         self._waiting = trio.CancelScope()
+        # Of the run that is on:
+        self._life: Life
+        self._nursery: trio.Nursery
 
     def as_child(self) -> ChildSpec:
         """Give this supervisor as a child of another; its budgets are the sums of its children's, and a second."""
