@@ -259,11 +259,10 @@ async def test_a_slow_reader_is_dropped_and_counted_while_others_go_on(tmp_path:
         assert counted["observer_tail_dropped_ops_total"] >= 10
 
 
-async def test_a_stop_ends_the_readers_and_is_quick(tmp_path: Path) -> None:
+async def test_a_stop_ends_the_readers_within_the_budgets(tmp_path: Path) -> None:
     async with running_daemon(tmp_path) as daemon, following(daemon) as reader, following(daemon, 0) as second:
         await daemon.event()
         assert await second.seqs(1) == [1]
-        began = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(daemon.stop)
             while (message := await reader.message()).get("event") in ("op", "pattern"):
@@ -271,16 +270,14 @@ async def test_a_stop_ends_the_readers_and_is_quick(tmp_path: Path) -> None:
             assert message == {"event": "end", "data": "{}"}
             assert await reader.message() == {"closed": ""}
         assert daemon.process.returncode == 0
-        assert trio.current_time() - began < 3
+        assert not [line for line in daemon.log if line["event"] == "shutdown_forced"]
 
 
 async def test_a_stop_is_in_time_though_a_reader_does_not_read(tmp_path: Path) -> None:
     async with running_daemon(tmp_path, *configured(tmp_path, "[tail]\nbuffer_ops_max = 10\n")) as daemon:
         async with a_reader_that_does_not_read(daemon):
             await fill_until_dropped(daemon)
-            began = trio.current_time()
             assert await daemon.stop() == 0
-            assert trio.current_time() - began < 9
         assert not [line for line in daemon.log if line["event"] == "shutdown_forced"]
 
 
