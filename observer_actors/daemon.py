@@ -1,4 +1,7 @@
-"""The daemon: everything put together, here and nowhere else. Read `_tree` first."""
+"""The daemon: everything put together, here and nowhere else. Read `_tree` first.
+
+One file, though a long one: a part that is made elsewhere would have to be looked for.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@ Pure: no clock, no file, no network. The rules are those of the program that thi
 
 An event that keeps every rule (`_Usual`) becomes an op in one pass, without a second thought; the first thing about it
 that needs one sends it the long way (`Event`), where each rule stands once. Both ways give the same op.
+
+One file, though a long one: who changes a rule has to see both ways.
 """
 
 from __future__ import annotations

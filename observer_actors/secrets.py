@@ -7,6 +7,9 @@ whatever the rules are: an operator's rule cannot stall the daemon.
 
 The rules know what a key *looks like* (the prefixes that providers give theirs), or what stands before it (a name such
 as `password`, and `:` or `=`). They do not guess by entropy: hashes, ids and base64 are what agents' texts are full of.
+
+One file, though a long one: the most of it is the table of the rules and what they are made of, and no rule is
+understood without the search that it is for.
 """
 
 from __future__ import annotations

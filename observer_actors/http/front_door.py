@@ -16,6 +16,8 @@ a connection has its task from the beginning to the end, which waits, reads and 
 
 Both ways give what was asked to the same `Intake`, or the same `Advise`. The requests of a connection are taken, and
 so answered, in order.
+
+One file, though a long one: who has a connection in hand changes with each request, and that is followed in one place.
 """
 
 from __future__ import annotations

@@ -19,9 +19,11 @@ whose id lives on. Nothing is taken apart again. A text that was cut off belongs
 of all and then the oldest where several do. Where the ideas are from, and what else was tried: docs/adr/0003.
 
 Bounds: `PATTERNS_MAX` groups, `PATTERNS_PER_ENDPOINT_MAX` of one endpoint, and no more than are left: so there is room
-for endpoints to come. What finds none is counted under the
-endpoint's "other", and where those are `OTHERS_MAX`, under the one for all. `SEEN_MAX` texts are remembered with their
-group, `NAMES_KEPT_MAX` names with a group, and `ALIASES_MAX` ids of groups that it has taken in.
+for endpoints to come. What finds none is counted under the endpoint's "other", and where those are `OTHERS_MAX`, under
+the one for all. `SEEN_MAX` texts are remembered with their group, `NAMES_KEPT_MAX` names with a group, and
+`ALIASES_MAX` ids of groups that it has taken in.
+
+One file, though a long one: the rules above decide together, over the same groups.
 """
 
 from __future__ import annotations
