@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from observer_actors.errors import DiskFailed, DiskFull
 from observer_actors.journal.appending import is_as_left
 from observer_actors.journal.format import BLOCK_BYTES
+from observer_actors.journal.places import lost_place
 from observer_actors.visible import visible
 
 FILE_MODE: Final = 0o600
@@ -258,7 +259,8 @@ class Around:
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
-        self._lost = 0
+        self._lost: set[tuple[Path, int]] = set()
+        """Pages that it did not give once: they are not asked for again."""
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
         """Read; see `Readable`."""
@@ -268,12 +270,23 @@ class Around:
             if not is_rotten(error):
                 raise
         end = min(offset + length, self._disk.size(path))
-        if length <= PAGE_BYTES or self._lost >= LOST_PAGES_MAX:
-            self._lost += 1
-            return b"?" * (end - offset - 1) + b"\n"
         starts = [offset, *range(offset - offset % PAGE_BYTES + PAGE_BYTES, end, PAGE_BYTES)]
+        is_new = not any((path, start // PAGE_BYTES) in self._lost for start in starts)
+        if is_new and len(self._lost) >= LOST_PAGES_MAX:
+            return lost_place(end - offset)
         ends = [*starts[1:], end]
-        return b"".join(self.read(path, start, stop - start) for start, stop in zip(starts, ends, strict=True))
+        return b"".join(self._page(path, start, stop - start) for start, stop in zip(starts, ends, strict=True))
+
+    def _page(self, path: Path, offset: int, length: int) -> bytes:
+        page = (path, offset // PAGE_BYTES)
+        if page not in self._lost:
+            try:
+                return self._disk.read(path, offset, length)
+            except OSError as error:
+                if not is_rotten(error):
+                    raise
+            self._lost.add(page)
+        return lost_place(length)
 
 
 def _pread(fd: int, offset: int, length: int) -> bytes:

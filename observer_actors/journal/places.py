@@ -26,6 +26,21 @@ _SHORTEST: Final = Op(
 _LINE_BYTES_MIN: Final = len(encode_op(_SHORTEST)) + 1
 
 
+def lost_place(size: int) -> bytes:
+    """Give lines that stand for bytes that nobody can read, as many; no line of them is a record.
+
+    Each is as short as an op may be, and begins as one does, also where it goes on a line that is begun: too many ops
+    are taken for lost rather than too few, so that no seq is given out again.
+    """
+    lines = max(1, size // _LINE_BYTES_MIN)
+    last = size - (lines - 1) * _LINE_BYTES_MIN
+    return _unreadable_line(_LINE_BYTES_MIN) * (lines - 1) + _unreadable_line(last)
+
+
+def _unreadable_line(size: int) -> bytes:
+    return _BEGIN.ljust(size - 1, b"?")[: size - 1] + b"\n"
+
+
 class Place(Enum):
     """What the seq of a line says."""
 

@@ -29,8 +29,16 @@ from observer_actors.journal import (
     retain,
     verify,
 )
-from observer_actors.journal.files import Disk, disk_error, replace_file, write_all
-from observer_actors.journal.format import Paths
+from observer_actors.journal.files import (
+    LOST_PAGES_MAX,
+    PAGE_BYTES,
+    Around,
+    Disk,
+    disk_error,
+    replace_file,
+    write_all,
+)
+from observer_actors.journal.format import BLOCK_BYTES, Paths
 from observer_actors.settings import JournalSettings
 from tests.fakes.disk import FakeDisk
 from tests.journal.support import SMALL, START_US, commit, make_op, make_ops, open_writer, reader_of
@@ -397,6 +405,37 @@ def test_of_a_raw_segment_the_lines_around_a_lost_place_are_read(
     assert [op for op in ops if op.seq not in missing] == found
     assert 0 < len(missing) < 30
     writer.close()
+
+
+def test_a_lost_page_that_is_read_again_and_again_costs_no_more_than_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, paths = Rotten(errno.EIO), Paths(tmp_path)
+    writer = open_writer(disk, data=tmp_path)
+    commit(writer, make_ops(1_000))
+    writer.seal()
+    disk.path, disk.places = paths.raw(1), range(100_000, 100_001)
+    monkeypatch.setattr(blocks, "ROTTEN_S", 0)
+    reader = reader_of(writer, disk, tmp_path)
+    first = reader.read(0, 10_000)
+    for _ in range(LOST_PAGES_MAX):
+        reader.read(0, 10_000)
+    assert reader.read(0, 10_000) == first
+
+
+def test_so_many_lost_pages_are_looked_for_one_by_one_and_no_more(tmp_path: Path) -> None:
+    class Lost(PosixDisk):
+        def read(self, path: Path, offset: int, length: int) -> bytes:
+            if length > PAGE_BYTES or offset // PAGE_BYTES % 2:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return super().read(path, offset, length)
+
+    (tmp_path / "file").write_bytes((b"." * (PAGE_BYTES - 1) + b"\n") * 192)
+    around = Around(Lost())
+    for _ in range(2):
+        found = [around.read(tmp_path / "file", at * BLOCK_BYTES, BLOCK_BYTES) for at in range(3)]
+        assert [part.count(b"." * (PAGE_BYTES - 1)) for part in found] == [32, 32, 0]
+        assert [len(part) for part in found] == [BLOCK_BYTES] * 3
 
 
 def test_what_may_be_read_later_is_no_damage(tmp_path: Path) -> None:
