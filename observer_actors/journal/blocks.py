@@ -40,6 +40,10 @@ from observer_actors.op import Op
 ROTTEN_S: Final = 5.0
 """After so long a place of a sealed segment that cannot be read is damaged. Before, the disk may be out of reach for a
 moment: readers try again, and the actors' backoff is longer than this. Consumers pass over damage, and for good."""
+GIVEN_UP_S: Final = 3_600.0
+"""So long no compaction asks for a segment again that could not be read: each try costs the disk seconds."""
+WHOLE: Final = -3
+"""In the stead of a place: all of a file. Who reads that is not content with what a reader was given."""
 _INDEXES_MAX: Final = 64
 """Segments whose block index is held in memory: about 50 KB each."""
 
@@ -70,25 +74,35 @@ class Span(Struct, frozen=True):
 
 
 class Patience:
-    """Remembers since when each sealed segment could not be read. It is handed on from one store to the next."""
+    """Remembers since when each file could not be read. It is handed on from one store to the next."""
 
     def __init__(self) -> None:
         self._since: dict[Path, tuple[int, float]] = {}
-        """Segment -> the first place that could not be read, and when."""
+        """File -> the first place that could not be read, and when."""
+        self._given_up: dict[Path, float] = {}
+        """Segment -> when its compaction was given up."""
 
-    def is_over(self, path: Path, offset: int) -> bool:
-        """Note that a place of a segment cannot be read; say whether that counts as damage by now.
+    def is_over(self, path: Path, place: int = WHOLE) -> bool:
+        """Note that a place of a file cannot be read; say whether that counts as damage by now.
 
         The first such place begins the wait of `ROTTEN_S`; when it is over, each further one is damage at once.
         """
         now = monotonic()
-        _, since = self._since.setdefault(path, (offset, now))
+        _, since = self._since.setdefault(path, (place, now))
         return now - since >= ROTTEN_S
 
-    def was_read(self, path: Path, offset: int) -> None:
+    def was_read(self, path: Path, place: int = WHOLE) -> None:
         """Note that a place can be read: if it is the one that could not be, patience begins anew."""
-        if self._since and self._since.get(path, (-2, 0.0))[0] == offset:
+        if self._since and self._since.get(path, (-2, 0.0))[0] == place:
             del self._since[path]
+
+    def give_up(self, path: Path) -> None:
+        """Note that a segment cannot be compacted."""
+        self._given_up[path] = monotonic()
+
+    def is_given_up(self, path: Path) -> bool:
+        """Say whether that was within `GIVEN_UP_S`."""
+        return path in self._given_up and monotonic() - self._given_up[path] < GIVEN_UP_S
 
 
 class BlockStore:

@@ -97,7 +97,7 @@ def open_directory(
     scarred = next((tail for tail in found.tails if tail.is_scarred and tail.path == paths.active), None)
     if scarred is not None and not scarred.is_empty:
         _seal(disk, paths, scarred)
-        patience.was_read(paths.active, 0)  # the next file of that name
+        patience.was_read(paths.active)  # the next file of that name
         return open_directory(disk, data_dir, unacknowledged_from, window_ops, patience)
     _ready_active(disk, paths)
     catalog = Catalog(found.snapshot)

@@ -86,7 +86,7 @@ def compact(
     """Compress, index and checksum raw segments, oldest first, and clear up leftovers.
 
     A segment of which the medium stays unable to give every place is left as it is, for readers to take what they can,
-    and tried again by the next run.
+    and tried again after an hour (`GIVEN_UP_S`).
 
     :param most: do so many at most; None does all.
     :param patience: of the readers, with places that cannot be read.
@@ -96,21 +96,26 @@ def compact(
 
     :raises DiskFailed: the disk refuses (or DiskFull). Nothing is lost; the next run begins with the same segment.
     """
-    paths = Paths(data_dir)
+    paths, patience = Paths(data_dir), patience or Patience()
     with catalog.maintenance, translated("compacting a segment"):
         _clear_leftovers(disk, paths, catalog)
         _restore_indexes(disk, paths, catalog)
         done: list[Compacted] = []
         for segment in catalog.snapshot().segments:
-            if segment.entry is not None or len(done) == most:
+            if segment.entry is not None or len(done) == most or patience.is_given_up(segment.path):
                 continue
             try:
                 done.append(_compact_one(disk, paths, catalog, segment, compressed=settings.compress))
             except OSError as error:
-                patient = patience is None or not patience.is_over(segment.path, 0)
-                if not is_rotten(error) or patient or _can_be_read(disk, segment.path):
+                if not is_rotten(error) or not patience.is_over(segment.path):
                     raise
+                if _can_be_read(disk, segment.path):
+                    patience.was_read(segment.path)
+                    raise
+                patience.give_up(segment.path)
                 unreadable(segment, error)
+            else:
+                patience.was_read(segment.path)
         return done
 
 

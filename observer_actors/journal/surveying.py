@@ -136,7 +136,12 @@ class _Limits(Struct, frozen=True):
 
     def is_damage(self, path: Path, error: OSError) -> bool:
         """Tell whether what the medium does not give of a file counts as damaged by now."""
-        return is_rotten(error) and (self.patience is None or self.patience.is_over(path, 0))
+        return is_rotten(error) and (self.patience is None or self.patience.is_over(path))
+
+    def was_read(self, path: Path) -> None:
+        """Note that a file can be read after all."""
+        if self.patience is not None:
+            self.patience.was_read(path)
 
 
 class _Counters(Struct, frozen=True):
@@ -183,6 +188,7 @@ def _read_manifest(disk: Disk, paths: Paths, limits: _Limits) -> tuple[Manifest,
         if not limits.is_damage(paths.manifest, error):
             raise
         return Manifest(), True, f"the manifest cannot be read: {error.strerror}"
+    limits.was_read(paths.manifest)
     try:
         return decode_manifest(data), True, ""
     except UNREADABLE as error:
@@ -240,13 +246,15 @@ def _orphan(disk: Disk, paths: Paths, first_seq: int, limits: _Limits) -> Segmen
     except (OSError, *UNREADABLE):
         pass  # the segment itself says the same, in more time
     try:
-        return index_segment(disk, path, first_seq).entry
+        entry = index_segment(disk, path, first_seq).entry
     except (zlib.error, ValueError) as error:
         return f"{path.name} is damaged and not in the manifest: {error}"
     except OSError as error:
         if not limits.is_damage(path, error):
             raise
         return f"{path.name} cannot be read, and is not in the manifest: {error.strerror}"
+    limits.was_read(path)
+    return entry
 
 
 def index_segment(disk: Disk, path: Path, first_seq: int, last_seq: int | None = None) -> SegmentIndex:
@@ -333,10 +341,13 @@ def _dated(tail: Tail, before: str) -> Tail:
 def _tail(disk: Disk, path: Path, expected: int | None, limits: _Limits) -> Tail:
     size = disk.size(path)
     try:
-        return _tail_of(disk, path, size, expected, limits)
+        tail = _tail_of(disk, path, size, expected, limits)
     except OSError as error:
         if not limits.is_damage(path, error):
             raise
+    else:
+        limits.was_read(path)
+        return tail
     tail = _tail_of(Around(disk), path, size, expected, limits)
     return msgspec.structs.replace(tail, is_scarred=True)
 

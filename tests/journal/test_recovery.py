@@ -10,9 +10,11 @@ import pytest
 
 from observer_actors.errors import DiskFailed, DiskFull, FormatUnknown
 from observer_actors.journal import JournalWriter, blocks, compact, look, verify
+from observer_actors.journal.blocks import Patience
 from observer_actors.journal.format import Manifest, decode_manifest, encode_manifest
 from observer_actors.journal.opening import DamagedLine, TornTail
 from observer_actors.journal.recovery import Scanner, plan
+from observer_actors.journal.surveying import survey
 from observer_actors.op import encode_op
 from observer_actors.settings import JournalSettings
 from tests.fakes.disk import FakeDisk
@@ -29,7 +31,7 @@ from tests.journal.support import (
     open_writer,
     seq_known,
 )
-from tests.journal.test_sealing import Rotten
+from tests.journal.test_sealing import Rotten, injected_monotonic
 
 
 def line(seq: int, commit_number: int) -> bytes:
@@ -483,6 +485,34 @@ def test_a_place_that_the_medium_does_not_give_keeps_a_start_waiting_for_a_while
         "the manifest cannot be read: input/output error" if path == PATHS.manifest else ""
     )
     assert [op.seq for op in commit(again, make_ops(1))] == [41]
+
+
+@pytest.mark.parametrize("path", [PATHS.manifest, PATHS.active, PATHS.compressed(1)], ids=["manifest", "end", "orphan"])
+def test_a_second_place_that_is_not_given_much_later_is_waited_for_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = injected_monotonic(monkeypatch)
+    disk, patience = Rotten(path), Patience()
+    disk.place = 0
+    writer = open_writer(disk)
+    commit(writer, make_ops(10))
+    writer.seal()
+    commit(writer, make_ops(10))
+    compact(disk, DATA, writer.catalog, SMALL)
+    writer.close()
+    if path == PATHS.compressed(1):
+        disk.remove(PATHS.manifest)
+        disk.remove(PATHS.index(1))
+    for is_rotten in (True, False, True):
+        disk.is_rotten = is_rotten
+        try:
+            found = survey(disk, DATA, patience=patience)
+        except OSError:
+            assert is_rotten
+        else:
+            assert not is_rotten
+            assert not found.problems
+        now_s[0] += blocks.ROTTEN_S
 
 
 @pytest.mark.parametrize("ops_written", [5, 100])

@@ -209,6 +209,13 @@ class Rotten(FakeDisk):
         return super().read(path, offset, length)
 
 
+def injected_monotonic(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Give the time that patience goes by, to be moved."""
+    now_s = [1_000.0]
+    monkeypatch.setattr(blocks, "monotonic", lambda: now_s[0])
+    return now_s
+
+
 @pytest.mark.parametrize("compress", [True, False])
 def test_a_segment_that_cannot_be_read_holds_up_no_other_for_long(
     monkeypatch: pytest.MonkeyPatch, *, compress: bool
@@ -217,6 +224,7 @@ def test_a_segment_that_cannot_be_read_holds_up_no_other_for_long(
     writer, ops = three_segments(disk)
     told: list[str] = []
     patience = Patience()
+    now_s = injected_monotonic(monkeypatch)
 
     def compacted() -> list[int]:
         settings = msgspec.structs.replace(SMALL, compress=compress)
@@ -234,11 +242,40 @@ def test_a_segment_that_cannot_be_read_holds_up_no_other_for_long(
     assert compacted() == [1]
     with pytest.raises(DiskFailed):
         compacted()
-    monkeypatch.setattr(blocks, "ROTTEN_S", 0.0)
+    now_s[0] += blocks.ROTTEN_S
+    patience.was_read(PATHS.raw(11), 0)  # by a reader, who asked for the beginning of it
     assert [compacted() for _ in range(2)] == [[21], []]
-    assert told == [PATHS.raw(11).name] * 2
     disk.is_rotten = False
+    assert compacted() == [], "it is not asked for again with each pass"
+    now_s[0] += blocks.GIVEN_UP_S
     assert (compacted(), everything(writer, disk)) == ([11], ops), "it was a matter of the moment"
+    assert told == [PATHS.raw(11).name]
+
+
+def test_patience_begins_anew_once_a_segment_could_be_compacted_or_at_least_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = injected_monotonic(monkeypatch)
+    disk, patience = Rotten(PATHS.raw(11)), Patience()
+    writer, _ = three_segments(disk)
+
+    def refused() -> bool:
+        try:
+            compact(disk, DATA, writer.catalog, PLAIN, patience=patience)
+        except DiskFailed:
+            return True
+        return False
+
+    assert refused()
+    disk.is_rotten = False
+    now_s[0] += blocks.ROTTEN_S
+    disk.fail("datasync")
+    assert refused(), "the disk refuses to write"
+    disk.is_rotten = True
+    assert refused(), "much later"
+    disk.is_rotten = False
+    assert not refused()
+    assert not patience.is_over(PATHS.raw(11))
 
 
 def test_a_disk_that_refuses_to_write_is_not_taken_for_a_segment_that_cannot_be_read(
