@@ -96,6 +96,11 @@ class Patience:
         if self._since and self._since.get(path, (-2, 0.0))[0] == place:
             del self._since[path]
 
+    def moved(self, source: Path, target: Path) -> None:
+        """Note that a file has another name: it has been waited for already, and the next of the old name has not."""
+        if source in self._since:
+            self._since[target] = self._since.pop(source)
+
     def give_up(self, path: Path) -> None:
         """Note that a segment cannot be compacted."""
         self._given_up[path] = monotonic()

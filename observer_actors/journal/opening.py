@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from observer_actors.errors import FormatUnknown
@@ -96,13 +97,24 @@ def open_directory(
     torn = [done for tail in reversed(found.tails) for done in _mend_tail(disk, paths, tail)]
     scarred = next((tail for tail in found.tails if tail.is_scarred and tail.path == paths.active), None)
     if scarred is not None and not scarred.is_empty:
-        _seal(disk, paths, scarred)
-        patience.was_read(paths.active)  # the next file of that name
-        return open_directory(disk, data_dir, unacknowledged_from, window_ops, patience)
+        target = _seal(disk, paths, scarred)
+        patience.moved(paths.active, target)
+        again = open_directory(disk, data_dir, unacknowledged_from, window_ops, patience)
+        return msgspec.structs.replace(again, report=_sealed_first(_report(found, torn), again.report, target))
     _ready_active(disk, paths)
     catalog = Catalog(found.snapshot)
     store = BlockStore(disk, data_dir, patience)
     return Opened(catalog, _report(found, torn), _ids(store, found, window_ops))
+
+
+def _sealed_first(before: RecoveryReport, again: RecoveryReport, target: Path) -> RecoveryReport:
+    """Tell of a start that had to seal the active file and to look once more, what it did before included."""
+    return msgspec.structs.replace(
+        again,
+        torn=before.torn + again.torn,
+        unacknowledged_bytes=before.unacknowledged_bytes + again.unacknowledged_bytes,
+        problems=(f"a place of the active file cannot be read: it is sealed as {target.name}", *again.problems),
+    )
 
 
 def refuse_seeds_file(disk: Disk, data_dir: Path) -> None:
@@ -162,13 +174,14 @@ def set_aside(disk: Disk, paths: Paths, source: Path, start: int, end: int) -> s
 
 
 def _is_copy(disk: Disk, copy: Path, source: Path, start: int, end: int) -> bool:
-    """Tell whether a file holds just these bytes of another."""
-    if disk.size(copy) != end - start:
+    """Tell whether a file holds just these bytes of another. One that cannot be read is as good as none."""
+    pieces = _pieces(Around(disk), source, start, end)
+    try:
+        return disk.size(copy) == end - start and all(
+            piece == disk.read(copy, offset - start, len(piece)) for offset, piece in pieces
+        )
+    except OSError:
         return False
-    return all(
-        piece == disk.read(copy, offset - start, len(piece))
-        for offset, piece in _pieces(Around(disk), source, start, end)
-    )
 
 
 def _pieces(disk: Readable, source: Path, start: int, end: int) -> Iterator[tuple[int, bytes]]:
@@ -202,11 +215,13 @@ def _mend_tail(disk: Disk, paths: Paths, tail: Tail) -> Iterator[TornTail]:
             file.datasync()
 
 
-def _seal(disk: Disk, paths: Paths, tail: Tail) -> None:
+def _seal(disk: Disk, paths: Paths, tail: Tail) -> Path:
     """Make a segment of an active file with a place that cannot be read: of a segment, readers pass over that."""
-    disk.rename(tail.path, paths.raw(tail.scan.first_seq))
+    target = paths.raw(tail.scan.first_seq)
+    disk.rename(tail.path, target)
     disk.sync_directory(paths.segments)
     disk.sync_directory(paths.observer)
+    return target
 
 
 def _ready_active(disk: Disk, paths: Paths) -> None:

@@ -541,3 +541,39 @@ def test_an_active_file_of_which_the_medium_does_not_give_a_place_is_sealed_and_
     assert everything(again, disk)[-3:] == everything(open_writer(disk, settings), disk)[-3:] == more
     disk.is_rotten = False
     assert [op for op in everything(open_writer(disk, settings), disk) if op.seq <= ops_written] == ops
+
+
+def test_an_active_file_that_is_sealed_for_a_lost_place_is_waited_for_once_and_all_that_was_done_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = injected_monotonic(monkeypatch)
+    settings, patience = msgspec.structs.replace(SMALL, segment_bytes_max=10**6), Patience()
+    disk = Rotten(PATHS.active, PATHS.raw(1))
+    writer = open_writer(disk, settings)
+    for number in range(100):
+        commit(writer, make_ops(1, first=number))
+    writer.close()
+    size = disk.size(PATHS.active)
+    disk.plant(PATHS.active, disk.contents(PATHS.active) + TORN)
+    disk.place = 5_000
+
+    def opened() -> JournalWriter:
+        return JournalWriter.open(disk, DATA, settings, now_us=Clock(), patience=patience)
+
+    with pytest.raises(DiskFailed, match="EIO"):
+        opened()
+    now_s[0] += blocks.ROTTEN_S
+    told = opened().recovery
+    assert [(torn.offset, torn.bytes) for torn in told.torn] == [(size, len(TORN))]
+    assert told.problems == (f"a place of the active file cannot be read: it is sealed as {PATHS.raw(1).name}",)
+    assert (told.last_seq, told.missing_ops) == (100, 0)
+
+
+def test_a_copy_of_a_torn_end_that_cannot_be_read_refuses_no_start() -> None:
+    disk, old = Rotten(PATHS.observer / "ops.jsonl.torn-1"), with_torn_tail()
+    disk.place = 0
+    disk.make_directories(PATHS.observer)
+    disk.plant(PATHS.active, old.contents(PATHS.active))
+    disk.plant(PATHS.observer / "ops.jsonl.torn-1", TORN)
+    assert open_writer(disk).last_seq == 3
+    assert disk.contents(PATHS.observer / "ops.jsonl.torn-2") == TORN
