@@ -12,7 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -90,12 +90,12 @@ class DirectoryLock:
         with translated("keeping the lock"), self._closing:
             if not self.descriptors:
                 raise taken_away()
-            kept = [os.dup(descriptor) for descriptor in self.descriptors]
-        try:
+            with ExitStack() as copies:
+                for descriptor in self.descriptors:
+                    copies.callback(os.close, os.dup(descriptor))
+                kept = copies.pop_all()
+        with kept:
             yield
-        finally:
-            for descriptor in kept:
-                os.close(descriptor)
 
     def close(self) -> None:
         """Let go of it; again is harmless."""

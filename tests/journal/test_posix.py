@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gzip
 import os
 import shutil
@@ -138,6 +139,25 @@ def test_a_directory_stays_locked_for_who_holds_it_when_it_is_let_go_of(tmp_path
         with pytest.raises(DiskFailed, match="removed, renamed or replaced"), lock.held():
             pass
     DirectoryLock(tmp_path).close()
+
+
+def test_who_cannot_hold_a_lock_for_want_of_open_files_leaves_none_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[int] = []
+
+    def dup(descriptor: int) -> int:
+        if copied:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        copied.append(fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 0))
+        return copied[0]
+
+    with DirectoryLock(tmp_path) as lock:
+        monkeypatch.setattr(os, "dup", dup)
+        with pytest.raises(DiskFailed, match="keeping the lock"), lock.held():
+            pass
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(copied[0])
 
 
 def test_a_disk_whose_directory_is_another_one_by_now_changes_nothing_and_reads_nothing(tmp_path: Path) -> None:
