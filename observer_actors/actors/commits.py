@@ -116,14 +116,21 @@ class Commits:
 
     async def following(self, cursor: int) -> Stretch:
         """Give the next ops after a cursor from the journal, as far as one block of it has them; none at the end."""
+        if (kept := self._kept(cursor)) is not None:
+            return kept  # also while a place that the disk does not give holds up the next read
         async with self._reading:
-            for block in self._blocks:
-                if block[0].seq <= cursor + 1 <= block[-1].seq:
-                    return Stretch(block[bisect_right(block, cursor, key=_SEQ) :], Seq(block[-1].seq))
+            if (kept := self._kept(cursor)) is not None:
+                return kept
             found = await self._read(cursor)
             if found.ops:
                 self._blocks.append(found.ops)
             return found
+
+    def _kept(self, cursor: int) -> Stretch | None:
+        for block in self._blocks:
+            if block[0].seq <= cursor + 1 <= block[-1].seq:
+                return Stretch(block[bisect_right(block, cursor, key=_SEQ) :], Seq(block[-1].seq))
+        return None
 
     def lull(self) -> None:
         """Note that a commit is with the disk: until it answers, callers wait for that and not for the event loop."""

@@ -143,6 +143,29 @@ async def test_consumers_that_are_behind_together_have_each_block_read_once() ->
 
 
 @injected_time
+async def test_a_block_that_was_read_already_waits_for_no_place_that_the_disk_does_not_give() -> None:
+    journal = Journal()
+    journal.append(2 * BLOCK_OPS)
+
+    async def following(after_seq: int) -> Stretch:
+        if after_seq >= BLOCK_OPS:
+            await trio.sleep_forever()
+        return await journal.following(after_seq)
+
+    async def nothing_set_aside(_consumer: str, _op: Op, _crashes: int) -> None:
+        raise AssertionError("nothing crashes here")
+
+    commits = Commits(following, crashes_max=3, set_aside=nothing_set_aside)
+    async with trio.open_nursery() as nursery:
+        await commits.following(0)
+        nursery.start_soon(commits.following, BLOCK_OPS)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(1):
+            assert seqs((await commits.following(10)).ops) == list(range(11, BLOCK_OPS + 1))
+        nursery.cancel_scope.cancel()
+
+
+@injected_time
 async def test_what_is_still_offered_but_known_is_passed_over_without_reading_the_journal() -> None:
     world = World()
     for _ in range(4):
