@@ -239,6 +239,32 @@ def test_a_run_that_is_given_by_name_counts_and_else_that_among_the_attributes(
     assert [op["attrs"] for op in reported(daemon, observer, 2)] == [{"run": "A", "advice_id": "a"}, attrs]
 
 
+def test_what_a_block_sets_among_the_attributes_counts_before_what_was_inferred(
+    daemon: Served, observer: Observer
+) -> None:
+    given = [observer.advice("inferred", run="r1").advice_id, observer.advice("inferred", run="r2").advice_id]
+    for about in ({"run": "r1"}, {}, {"run": "r1", "advice_id": "named"}, {"attrs": {"run": "r2"}}, {"run": "r1"}):
+        with observer.run("r2"), observer.operation("inferred", **about) as op:
+            op.attrs["more"] = 1
+            if len(about) < 2 and "attrs" not in about:
+                op.attrs["advice_id"] = "later"
+            op.attrs["run"] = "r3"
+    with observer.operation("inferred", run="r1") as op:
+        op.attrs["advice_id"] = ""
+    with observer.run("r2"), observer.operation("inferred") as op:
+        op.run, op.attrs["run"] = "set", "attribute"
+    ops = reported(daemon, observer, 7)
+    assert [(op["attrs"]["run"], op["attrs"]["advice_id"]) for op in ops] == [
+        ("r1", "later"),
+        ("r3", "later"),
+        ("r1", "named"),
+        ("r3", given[1]),
+        ("r1", "later"),
+        ("r1", given[0]),
+        ("set", given[1]),
+    ]
+
+
 def test_functions_and_coroutine_functions_are_decorated(daemon: Served, observer: Observer) -> None:
     @observer.observed_as("double", input_summary=lambda number: f"double {number}", output_summary=str)
     def double(number: int) -> int:

@@ -114,6 +114,29 @@ def test_an_operation_reports_the_advice_on_its_endpoint_and_no_other(runner: st
     assert advised == [None, given, given, following, None, None]
 
 
+def test_what_the_work_sets_among_the_attributes_counts_before_what_was_inferred(runner: str, tmp_path: Path) -> None:
+    program = """
+    const observer = new Observer({ adviceMs: 10_000 });
+    const given = await observer.advice("sql:run", { run: "r1" });
+    const later = (op: any) => { op.attrs.advice_id = "later"; op.attrs.run = "r3"; };
+    for (const about of [{ run: "r1" }, { run: "r1", adviceId: "named" }, { attrs: { run: "r2" } }]) {
+      await observer.operation("sql:run", about as any, later);
+    }
+    await observer.operation("sql:run", { run: "r1" }, () => {});
+    await observer.close(10_000);
+    console.log(JSON.stringify(given.adviceId));
+    """
+    with served(tmp_path / "data") as daemon:
+        given = run(runner, tmp_path, program, daemon.url)
+        ops = reversed(daemon.json("/ops", endpoint="sql:run")["ops"])
+    assert [(op["attrs"]["run"], op["attrs"]["advice_id"]) for op in ops] == [
+        ("r1", "later"),
+        ("r1", "named"),
+        ("r3", "later"),
+        ("r1", given),
+    ]
+
+
 def test_what_a_host_hands_over_never_takes_the_place_of_its_own_error(runner: str, tmp_path: Path) -> None:
     program = """
     const observer = new Observer({ lingerMs: 1 });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import perf_counter
 from types import TracebackType
 from typing import Protocol, Self
@@ -12,10 +13,12 @@ from observer_actors.client._guest import attempt_of_host
 class Reporter(Protocol):
     """Who is told about an operation."""
 
-    def begun(self, operation: Operation) -> None:
-        """It begins."""
+    def begun(self, operation: Operation) -> Mapping[str, object]:
+        """It begins. Gives what was not said of it, and is taken to be so."""
 
-    def ended(self, operation: Operation, seconds: float, error: BaseException | None) -> None:
+    def ended(
+        self, operation: Operation, seconds: float, error: BaseException | None, inferred: Mapping[str, object]
+    ) -> None:
         """It is over."""
 
 
@@ -32,6 +35,7 @@ class Operation:
     __slots__ = (
         "__dict__",
         "_began",
+        "_inferred",
         "_reporter",
         "advice_id",
         "attrs",
@@ -47,6 +51,7 @@ class Operation:
     def __init__(self, reporter: Reporter, endpoint: str, input_summary: object, source: str) -> None:
         self._reporter = reporter
         self._began = 0.0
+        self._inferred: Mapping[str, object] = {}
         self.endpoint = endpoint
         self.input_summary = input_summary
         self.source = source
@@ -90,7 +95,7 @@ class Operation:
         self.failure = value
 
     def __enter__(self) -> Self:
-        self._reporter.begun(self)
+        self._inferred = self._reporter.begun(self)
         self._began = perf_counter()
         return self
 
@@ -98,6 +103,6 @@ class Operation:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._reporter.ended(self, perf_counter() - self._began, error)
+            self._reporter.ended(self, perf_counter() - self._began, error, self._inferred)
         except Exception:  # noqa: BLE001 - the stack may be so full that even counting it is too much
             return

@@ -135,16 +135,18 @@ class Recorder:
         """Give the counts: what became of everything that this observer was told."""
         return self._outbox.statistics()
 
-    def begun(self, operation: Operation) -> None:
+    def begun(self, operation: Operation) -> Mapping[str, object]:
         """See what run an operation belongs to, and what was advised on it there. Called by `Operation`."""
-        attempt_of_host(None, self._place, operation)
+        return attempt_of_host({}, self._place, operation)
 
-    def ended(self, operation: Operation, seconds: float, error: BaseException | None) -> None:
+    def ended(
+        self, operation: Operation, seconds: float, error: BaseException | None, inferred: Mapping[str, object]
+    ) -> None:
         """Report an operation. Called by `Operation`."""
         if error is not None and not isinstance(error, Exception):
             self._outbox.count(cancelled=1)
             return
-        event = attempt_of_host(None, self._event, operation, seconds, error)
+        event = attempt_of_host(None, self._event, operation, seconds, error, inferred)
         if event is None:
             self._outbox.count(unusable=1)
             return
@@ -158,8 +160,7 @@ class Recorder:
         operation.failure = None if op.success else op.error
         if op.attrs is not UNSET:
             operation.attrs.update(op.attrs)
-        self.begun(operation)
-        self.ended(operation, op.duration_ms / 1e3, None)
+        self.ended(operation, op.duration_ms / 1e3, None, self.begun(operation))
 
     def _begin(self) -> None:
         """Make what sends."""
@@ -167,24 +168,30 @@ class Recorder:
     def _queued(self) -> None:
         """See to it that somebody sends it."""
 
-    def _place(self, operation: Operation) -> None:
+    def _place(self, operation: Operation) -> Mapping[str, object]:
         attrs: dict[str, Any] = operation.attrs
-        operation.run = operation.run or attrs.get("run") or CURRENT_RUN.get()
-        operation.advice_id = operation.advice_id or attrs.get("advice_id", "")
+        inferred: dict[str, object] = {}
+        if not operation.run:
+            operation.run = inferred["run"] = attrs.get("run") or CURRENT_RUN.get()
         if not operation.advice_id:
-            operation.advice_id = self._advised.advice_id(text(operation.run), text(operation.endpoint))
+            operation.advice_id = inferred["advice_id"] = attrs.get("advice_id") or self._advised.advice_id(
+                text(operation.run), text(operation.endpoint)
+            )
+        return inferred
 
-    def _event(self, operation: Operation, seconds: float, error: BaseException | None) -> OutgoingEvent:
+    def _event(
+        self, operation: Operation, seconds: float, error: BaseException | None, inferred: Mapping[str, object]
+    ) -> OutgoingEvent:
         failure = operation.failure if error is None else error
         if isinstance(failure, BaseException):
             failure = error_text(failure)
         said = operation.output_summary
-        known: dict[str, Scalar] = {}
-        if operation.run:
-            known["run"] = text(operation.run)
-        if operation.advice_id:
-            known["advice_id"] = text(operation.advice_id)
         attrs = {**operation.attrs, **others} if (others := vars(operation)) else operation.attrs
+        known: dict[str, Scalar] = {}
+        for name, value in (("run", operation.run), ("advice_id", operation.advice_id)):
+            # What the block has set among the attributes was said, and so counts before what was taken to be so.
+            if said_so := (attrs.get(name) or value) if value is inferred.get(name) else value:
+                known[name] = text(said_so)
         return OutgoingEvent(
             new_id(),
             iso_milliseconds(datetime.now(UTC)),
