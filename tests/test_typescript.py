@@ -202,6 +202,35 @@ def test_a_batch_that_is_too_large_goes_in_halves_down_to_the_one_event_that_is(
     assert run(runner, tmp_path, program, closed_url()) == [7, 1, [8, 4, 2, 2, 1, 1, 4, 2, 2]]
 
 
+def test_what_is_reported_while_the_last_batch_ends_is_sent_too(runner: str, tmp_path: Path) -> None:
+    program = """
+    const said: unknown[] = [];
+    for (let steps = 0; steps < 30; steps++) {
+      const observer = new Observer({ lingerMs: 1 });
+      const ended = Promise.withResolvers<void>();
+      const later = async () => {
+        for (let step = 0; step < steps; step++) await null;
+        await observer.operation("last", {}, () => {});
+        ended.resolve();
+      };
+      let first = true;
+      globalThis.fetch = (async (_: any, { body }: any) => ({
+        ok: true,
+        json: async () => {
+          if (first) later();
+          first = false;
+          return { accepted: body.split("\\n").length, rejected: 0 };
+        },
+      })) as any;
+      await observer.operation("first", {}, () => {});
+      await ended.promise;
+      said.push([await observer.close(10_000), observer.counts.accepted]);
+    }
+    console.log(JSON.stringify(said));
+    """
+    assert run(runner, tmp_path, program, closed_url()) == [[True, 2]] * 30
+
+
 def test_what_is_thrown_is_a_failure_whatever_it_is(runner: str, tmp_path: Path) -> None:
     program = """
     const observer = new Observer({ lingerMs: 1 });

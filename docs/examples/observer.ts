@@ -143,7 +143,7 @@ export class Observer {
       this.hurry();
       await Promise.race([this.sending, sleep(Math.min(200, until - performance.now()))]);
     }
-    return this.sending === undefined;
+    return !this.sending && this.queue.length === 0;
   }
 
   /** Send what is left, within the limit: call it before the program ends. */
@@ -184,14 +184,18 @@ export class Observer {
       this.counts.dropped++;
     }
     if (this.lingers && (this.queue.length >= BATCH_MAX || this.queueChars >= BATCH_CHARS_MAX)) this.hurry();
-    this.sending ??= this.sendAll().finally(() => (this.sending = undefined));
+    this.sending ??= this.sendAll();
   }
 
   private async sendAll(): Promise<void> {
-    this.lingers = true;
-    await this.pause(this.lingerMs);
-    this.lingers = false;
-    while (this.queue.length > 0) await this.deliver(this.batch());
+    try {
+      this.lingers = true;
+      await this.pause(this.lingerMs);
+      this.lingers = false;
+      while (this.queue.length > 0) await this.deliver(this.batch());
+    } finally {
+      this.sending = undefined; // in the same step as the look at the queue: what comes next begins anew
+    }
   }
 
   private batch(): Outgoing[] {
