@@ -29,7 +29,7 @@ from observer_actors.client._delivery import Answer
 from observer_actors.client._ledger import NowAndThen
 from observer_actors.client._outbox import BATCH_EVENTS_MAX
 from observer_actors.client._plain import _certificates
-from observer_actors.client._sender import REQUEST_SECONDS
+from observer_actors.client._sender import REQUEST_SECONDS, Sender
 from observer_actors.errors import ConfigInvalid
 from tests.daemon.served import Served, served
 from tests.daemon.test_doors import certificate
@@ -172,6 +172,39 @@ def test_what_was_given_up_at_a_close_does_not_shorten_the_time_for_what_comes_t
         observer.close()
         assert 0.1 < time.monotonic() - began < 2
         assert (observer.statistics().abandoned, observer.statistics().waiting) == (number, 0)
+
+
+def test_an_observer_that_is_closed_twice_while_a_request_hangs_goes_on_with_one_thread() -> None:
+    hanging, answered = threading.Semaphore(0), threading.Event()
+
+    def exchange(content: bytes, _seconds: float) -> Answer:
+        hanging.release()
+        answered.wait(LONG_S)
+        return Answer(200, msgspec.json.encode({"accepted": content.count(b"\n"), "rejected": 0}))
+
+    observer = Observer(close_seconds=0)
+    observer._sender = sender = Sender(observer._outbox, exchange, linger_s=0, close_s=0)  # noqa: SLF001 - an exchange that the test holds
+    with observer.operation("first"):
+        pass
+    assert hanging.acquire(timeout=LONG_S)
+    closing = [threading.Thread(target=observer.close) for _ in range(3)]
+    for thread in closing:
+        thread.start()
+    for thread in closing:
+        thread.join(LONG_S)
+    observer.close()
+    with observer.operation("second"):
+        pass
+    assert not hanging.acquire(timeout=0.2), "one request at a time"
+    answered.set()
+    assert sender.flush(LONG_S)
+    while sender._runs:  # noqa: SLF001 - its time was over: what came until it ended is given up
+        time.sleep(0.001)
+    with observer.operation("third"):
+        pass
+    assert sender.flush(LONG_S)
+    assert (observer.statistics().accepted, observer.statistics().abandoned) == (2, 1)
+    observer.close()
 
 
 def test_threads_close_an_observer_while_others_report_and_each_event_arrives(daemon: Served) -> None:
@@ -920,6 +953,19 @@ def test_the_next_address_of_a_name_is_tried(daemon: Served, monkeypatch: pytest
     while "is not a name of this daemon" not in observer.statistics().last_trouble:
         assert not observer.flush(0.1)
     observer.close()
+
+
+def test_a_family_of_addresses_for_which_there_is_no_socket_is_passed_over(
+    daemon: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = (12_345, socket.SOCK_STREAM, 6, "", ("::1", daemon.port))  # as where IPv6 is turned off
+    found = [none, (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", daemon.port))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_given, **_named: found)
+    observer = Observer(f"http://localhost:{daemon.port}", linger_seconds=0, close_seconds=LONG_S)
+    with observer, observer.operation("a"):
+        pass
+    observer.close()
+    assert observer.statistics().accepted == 1
 
 
 async def test_a_call_to_the_gateway_is_observed_in_any_thread_also_within_a_loop() -> None:

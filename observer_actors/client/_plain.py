@@ -114,12 +114,14 @@ def _opened(host: str, port: int, deadline: float) -> socket.socket:
     """Connect to the first address of a name that lets us: `socket.create_connection` gives each all of the time."""
     refused: OSError | None = None
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        connection = socket.socket(family, kind, protocol)
+        connection: socket.socket | None = None
         try:
+            connection = socket.socket(family, kind, protocol)  # there may be none of a family that a name has
             connection.settimeout(_left(deadline))
             connection.connect(address)
         except OSError as error:
-            connection.close()
+            if connection is not None:
+                connection.close()
             refused = refused or error
         else:
             return connection

@@ -101,9 +101,9 @@ class Sender:
     def wait_ended(self) -> None:
         """Wait until it is closed, or its time is over."""
         with self._lock:
-            thread, self._thread = self._thread, None
+            thread = self._thread if self._runs else None
         if thread is None:  # nothing was ever sent, or the interpreter starts no thread any more
-            self._run()
+            self._send_all()
         elif thread is not threading.current_thread():
             thread.join(max(0.0, self._left_s()) + COUNTING_S)
 
@@ -134,12 +134,15 @@ class Sender:
         """Send what a late handler of the host's reports, in its thread; its limit is that of the end, begun before."""
         if self._deadline is None:
             self.end()
-        self._run()
+        self._send_all()
+
+    def _send_all(self) -> None:
+        while batch := self._outbox.wait(self._linger_s):
+            self._deliver(batch)
 
     def _run(self) -> None:
         try:
-            while batch := self._outbox.wait(self._linger_s):
-                self._deliver(batch)
+            self._send_all()
         finally:
             with self._lock:
                 self._runs = False
