@@ -1,8 +1,9 @@
 """Tokens: who may do what. The file holds them or, better, their hashes; the process keeps only hashes. Pure.
 
 A line of the file: a name, the scopes with commas between, and the token or ``sha256:`` and its hash in hex. ``#``
-begins a comment, at the start of a line or behind a blank. Several lines may be in force: to rotate a token, add the
-new one, let callers change, remove the old.
+begins a comment: at the start of a line, behind a blank, or behind a hash. A token with ``#`` in it is refused: nobody
+could tell whether a comment was meant. Several lines may be in force: to rotate a token, add the new one, let callers
+change, remove the old.
 
     # name     scopes         token
     gateway    ingest         sha256:6ca13d52ca70c883e0f0bb101e425a89e8624de51db2d2392593af6a84118090
@@ -29,7 +30,7 @@ from observer_actors.errors import ObserverError
 TOKEN_CHARS_MIN: Final = 20
 """A shorter token can be guessed: the hash is a fast one, as tokens are random and not words."""
 PREFIX: Final = "sha256:"
-_COMMENT: Final = re.compile(r"(?:^|\s)#")
+_COMMENT: Final = re.compile(r"(?:^|\s|(?<=\ssha256:[0-9a-f]{64}))#")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -106,6 +107,9 @@ def hash_of(token: str) -> str:
 
 
 def _token(number: int, words: list[str]) -> Token:
+    if any("#" in secret for secret in words[2:3]):
+        hint = "a comment begins behind a blank; a token that has a # needs a new one in its place, or its hash"
+        raise TokensInvalid(f"line {number}: there is a # in the token, or just behind it", hint=hint)
     try:
         name, scopes, secret = words
     except ValueError:

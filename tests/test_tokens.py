@@ -23,10 +23,13 @@ def test_tokens_are_found_by_what_was_presented_and_only_hashes_are_kept() -> No
     assert LONG not in repr(vars(tokens))
 
 
-def test_a_comment_begins_behind_a_blank_and_not_within_a_token() -> None:
-    tokens = Tokens.read(f"#x\n  # y\na ingest {LONG}#secret #{LONG}\n")
-    assert tokens.find(LONG) is None
-    assert tokens.find(f"{LONG}#secret") is not None
+@pytest.mark.parametrize("comment", ["#note", "#note of two words", " #note", " # note", ""])
+def test_a_comment_begins_at_the_start_of_a_line_behind_a_blank_or_behind_a_hash(comment: str) -> None:
+    tokens = Tokens.read(f"#x\n  # y\nhashed ingest {hash_of(LONG)}{comment}\nme admin {LONG}2 #{LONG}\n")
+    for presented, name in ((LONG, "hashed"), (LONG + "2", "me")):
+        found = tokens.find(presented)
+        assert found is not None
+        assert found.name == name
 
 
 @pytest.mark.parametrize(
@@ -38,6 +41,9 @@ def test_a_comment_begins_behind_a_blank_and_not_within_a_token() -> None:
         (f"x write {LONG}", "line 1: scopes are ingest, read, admin"),
         ("x read short", "line 1: a token has at least 20 characters"),
         ("x read sha256:abc", "line 1: after sha256: come 64 hexadecimal digits"),
+        (f"y read {LONG}1\nx read {LONG}#note", "line 2: there is a # in the token, or just behind it"),
+        (f"x read {LONG}#a note", "line 1: there is a # in the token, or just behind it"),
+        (f"x read a{hash_of(LONG)}#note", "line 1: there is a # in the token, or just behind it"),
         (f"x read {LONG}\nx admin {LONG}1", "comes twice"),
     ],
 )
