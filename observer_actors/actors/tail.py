@@ -89,18 +89,26 @@ class Tail:
         self._read = read
         self._settings = settings
         self._taps: set[Tap] = set()
+        self._ends = 0
+        """How often all readers were ended."""
         commits.tap(self._offer)
 
-    async def follow(self, after_seq: int | None, *, silence_s: float) -> AsyncGenerator[Op | StateChanged | None]:
+    def follow(self, after_seq: int | None, *, silence_s: float) -> AsyncGenerator[Op | StateChanged | None]:
         """Give ops as they are committed, from ``after_seq`` on (out of the journal), or from now on.
 
         And, as they happen, changes of patterns' states; those are not repeated out of the journal.
 
-        Gives None after each ``silence_s`` seconds without one. Ends when the reader was dropped, or told to (`end`).
+        Gives None after each ``silence_s`` seconds without one. Ends when the reader was dropped, or told to (`end`),
+        also before the first op was asked for: a client may leave its answer's head unread until then.
 
         :raises Overloaded: as `check_room` does.
         """
-        with self._listening() as tap:
+        return self._following(after_seq, silence_s, self._ends)
+
+    async def _following(
+        self, after_seq: int | None, silence_s: float, ends: int
+    ) -> AsyncGenerator[Op | StateChanged | None]:
+        with self._listening(ends) as tap:
             live_from = self._commits.last_seq
             cursor = live_from if after_seq is None else min(after_seq, live_from)
             while cursor < live_from:
@@ -134,13 +142,16 @@ class Tail:
 
     def end(self) -> None:
         """End all readers: the daemon stops, or who may read has changed."""
+        self._ends += 1
         for tap in self._taps:
             tap.end()
 
     @contextmanager
-    def _listening(self) -> Iterator[Tap]:
+    def _listening(self, ends: int) -> Iterator[Tap]:
         self.check_room()  # again: many may have asked before the first of them begins
         tap = Tap(self._settings.buffer_ops_max)
+        if ends != self._ends:
+            tap.end()
         self._taps.add(tap)
         self.statistics.readers += 1
         try:

@@ -10,7 +10,7 @@ import msgspec
 
 from observer_actors.actors.tail import Tail
 from observer_actors.errors import Overloaded
-from observer_actors.op import encode_op
+from observer_actors.op import Op, encode_op
 from observer_actors.patterns import StateChanged
 from observer_actors.visible import visible_json
 
@@ -19,11 +19,15 @@ KEEP_ALIVE_S: Final = 15.0
 RETRY_MS: Final = 2_000
 
 
-async def stream(tail: Tail, after_seq: int | None) -> AsyncGenerator[bytes]:
+def stream(tail: Tail, after_seq: int | None) -> AsyncGenerator[bytes]:
     """Give the bytes of the event stream, until the reader was dropped or told that it is over."""
+    return _written(tail.follow(after_seq, silence_s=KEEP_ALIVE_S))  # here: an end counts from now on
+
+
+async def _written(following: AsyncGenerator[Op | StateChanged | None]) -> AsyncGenerator[bytes]:
     yield f"retry: {RETRY_MS}\n\n".encode()
     try:
-        async with aclosing(tail.follow(after_seq, silence_s=KEEP_ALIVE_S)) as ops:
+        async with aclosing(following) as ops:
             async for op in ops:
                 if op is None:
                     yield b": still here\n\n"

@@ -136,6 +136,18 @@ async def test_a_replay_ends_with_the_daemon_and_leaves_no_gap() -> None:
 
 
 @injected_time
+async def test_a_reader_that_was_let_in_before_the_end_and_begins_after_it_gets_nothing() -> None:
+    world = World()
+    world.commit(1)
+    let_in = world.tail.follow(0, silence_s=10)
+    world.tail.end()
+    assert [op async for op in let_in] == []
+    async with world.reader(0) as got:
+        pass
+    assert got == [1], "who comes back is judged anew, and follows"
+
+
+@injected_time
 async def test_a_reader_is_refused_until_the_journal_is_open() -> None:
     world = World()
     world.commits = Commits(world.journal.following, crashes_max=3, set_aside=world._set_aside)  # noqa: SLF001 - its own

@@ -297,3 +297,7 @@ async def test_a_silent_stream_is_kept_alive(autojump_clock: trio.testing.MockCl
         assert autojump_clock.current_time() - began == 2 * KEEP_ALIVE_S
         tail.end()
         assert [part async for part in parts] == [b"event: end\ndata: {}\n\n"]
+    async with aclosing(stream(tail, None)) as parts:
+        assert await anext(parts) == b"retry: 2000\n\n"
+        tail.end()
+        assert [part async for part in parts] == [b"event: end\ndata: {}\n\n"], "it was let in before"
