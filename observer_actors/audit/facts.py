@@ -38,7 +38,10 @@ _TEMPLATES: Final = (".in", ".j2", ".jinja", ".jinja2", ".mako", ".template", ".
 _IMPORTERS: Final = frozenset({"import_module", "__import__"})
 _WALKERS: Final = frozenset({"iter_modules", "walk_packages"})
 _NAMING: Final = (ast.Import, ast.ImportFrom, ast.Call, ast.Subscript)
-_WEAKENING: Final = (ast.If, ast.IfExp, ast.ExceptHandler, ast.Try, ast.TryStar, ast.With, ast.AsyncWith)
+_WEAKENING: Final = (
+    *(ast.If, ast.IfExp, ast.BoolOp, ast.match_case, ast.For, ast.AsyncFor, ast.While),
+    *(ast.ExceptHandler, ast.Try, ast.TryStar, ast.With, ast.AsyncWith),
+)
 _NO_MODULE: Final = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 
 
@@ -51,7 +54,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     optional: frozenset[str] = frozenset()
     """Those of ``imports`` that it can do without: a missing module is caught."""
     conditional: frozenset[str] = frozenset()
-    """Those that it may never come to: they stand below an ``if``, or where something else has failed."""
+    """Those that it may never come to: they stand below an ``if``, a ``case`` or a loop, behind ``and`` or ``or``, or
+    where something else has failed, or must not have."""
     replaced: frozenset[str] = frozenset()
     """Modules for which it puts something in ``sys.modules``; ``.``: for one below itself."""
     names: frozenset[str] = frozenset()
@@ -219,26 +223,32 @@ def _walked(tree: ast.Module) -> Iterator[tuple[ast.AST, _Need]]:
     while waiting:
         node, need = waiting.popleft()
         yield node, need
-        below, most = _weakened(node) if isinstance(node, _WEAKENING) else ((), need)
-        weak = set(map(id, below))
-        for child in ast.iter_child_nodes(node):
-            waiting.append((child, min(need, most) if weak and id(child) in weak else need))
+        most = _weakened(node) if isinstance(node, _WEAKENING) else {}
+        waiting.extend((child, min(need, most.get(child, need))) for child in ast.iter_child_nodes(node))
 
 
-def _weakened(node: ast.AST) -> tuple[Sequence[ast.AST], _Need]:
-    """Give what stands below a node and is needed less than itself, and how much at most."""
+def _weakened(node: ast.AST) -> dict[ast.AST, _Need]:
+    """Give what stands below a node and may be needed less than itself, each with how much at most."""
+    perhaps: Sequence[ast.AST | None] = ()
+    caught: Sequence[ast.AST] = ()
     match node:
-        case ast.If() if not _is_main(node):
-            return [*node.body, *node.orelse], _Need.PERHAPS
-        case ast.IfExp():
-            return [node.body, node.orelse], _Need.PERHAPS
-        case ast.ExceptHandler():
-            return node.body, _Need.PERHAPS
+        case ast.If(body=body, orelse=other) if not _is_main(node):
+            perhaps = [*body, *other]
+        case ast.IfExp(body=first, orelse=second):
+            perhaps = [first, second]
+        case ast.BoolOp(values=[_, *later]):
+            perhaps = later
+        case ast.match_case(guard=guard, body=body):
+            perhaps = [guard, *body]
+        case ast.For() | ast.AsyncFor() | ast.While():  # a loop may have no turn, and one that is left has no `else`
+            perhaps = [*node.body, *node.orelse]
+        case ast.ExceptHandler(body=body):
+            perhaps = body
         case ast.Try() | ast.TryStar() if any(_is_no_module(handler.type) for handler in node.handlers):
-            return node.body, _Need.CAUGHT
+            perhaps, caught = node.orelse, node.body
         case ast.With() | ast.AsyncWith() if any(map(_catches_import, node.items)):
-            return node.body, _Need.CAUGHT
-    return (), _Need.ALWAYS
+            caught = node.body
+    return dict.fromkeys(filter(None, perhaps), _Need.PERHAPS) | dict.fromkeys(caught, _Need.CAUGHT)
 
 
 def _catches_import(item: ast.withitem) -> bool:
