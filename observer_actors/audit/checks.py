@@ -4,7 +4,7 @@
 |---|---|
 | a changed file is no Python; a merge conflict was left; a deleted file is still imported | block |
 | a changed file that the Python at hand cannot read, but another may; a deletion that may be missed | warn |
-| what looks like a merge conflict, in a document | warn |
+| what looks like a merge conflict: in a document, or one that is half resolved | warn |
 | a secret in an added line (keys, tokens, passwords in URLs); in a test or a document | block; warn |
 | what may be a password or a token, quoted, in an added line; in a test or a document | warn; nothing |
 | a new file that nothing imports, or one that the change has left without an importer | warn |
@@ -60,6 +60,8 @@ _PROJECT: Final = ("pyproject.toml", "setup.cfg", "setup.py")
 _OF_ANOTHER: Final = re.compile(r"py_?3\d+")
 _PROSE: Final = (".md", ".rst", ".txt")
 _CONFLICT: Final = ("<<<<<<< ", "=======", ">>>>>>> ")
+_AROUND: Final = frozenset({_CONFLICT[0], _CONFLICT[-1]})
+"""These alone may be what is left of one that was half resolved."""
 _NO_PASSWORD: Final = re.compile(
     r"(?<=://)([^/\s:@\"']*):(?:\{[^{}\s\"']*\}|%\(\w+\)s|%s|\$\{?\w+\}?|<[^<>\s]*>|\*+|pass(?:word|wd)?|pwd)@"
 )
@@ -154,14 +156,15 @@ def _required(inventory: Inventory, folder: str) -> str:
 def _conflicts(changes: Sequence[Change]) -> Iterator[Finding]:
     for change in changes:
         marks = {mark: number for number, line in reversed(change.added) for mark in _CONFLICT if _is_mark(line, mark)}
-        if len(marks) < len(_CONFLICT):
+        if not marks.keys() >= _AROUND:
             continue
         place, line = shown(change.path), marks[_CONFLICT[0]]
-        if is_data(change.path) or _is_prose(change.path):  # which may show one
+        is_certain = len(marks) == len(_CONFLICT) and not _is_prose(change.path)  # a document may show one
+        if is_certain and not is_data(change.path):
+            yield Finding("block", "a merge conflict was left", place, line)
+        else:
             severity: Severity = "info" if is_data(change.path) else "warn"
             yield Finding(severity, "what looks like a merge conflict", place, line)
-        else:
-            yield Finding("block", "a merge conflict was left", place, line)
 
 
 def _is_mark(line: str, mark: str) -> bool:

@@ -315,11 +315,21 @@ def test_what_was_no_python_before_is_only_told(tmp_path: Path) -> None:
 
 def test_a_merge_conflict_in_any_text(repository: Repository) -> None:
     conflict = "a\n<<<<<<< HEAD\nb\n=======\nc\n>>>>>>> work\n"
-    shown = "    <<<<<<< HEAD\n<<<<<<< HEAD\n>>>>>>> work\n"
-    repository.commit({"notes.md": conflict, "requirements.txt": conflict, "docs/x.rst": f"Title\n=====\n{shown}"})
+    shown = "    <<<<<<< HEAD\n>>>>>>> work\n"
+    repository.commit({"notes.md": conflict, "requirements.txt": conflict, "docs/x.rst": f"Title\n=======\n{shown}"})
     assert said(repository) == [
         ("block", "a merge conflict was left", "requirements.txt"),
         ("warn", "what looks like a merge conflict", "notes.md"),
+    ]
+
+
+def test_what_is_left_of_a_merge_conflict_is_no_certain_one(repository: Repository) -> None:
+    half = "a: 1\n<<<<<<< HEAD\nb: 2\n>>>>>>> topic\n"
+    begun = half.replace(">>>>>>> topic\n", "=======\n")
+    repository.commit({"values.yaml": half, "docs/x.rst": half, "other.yaml": begun, "tests/data/x.yaml": half})
+    assert said(repository) == [
+        ("warn", "what looks like a merge conflict", "docs/x.rst"),
+        ("warn", "what looks like a merge conflict", "values.yaml"),
     ]
 
 
