@@ -9,7 +9,7 @@ Both ways a body must arrive at a minimum rate (`Arrival`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -78,19 +78,27 @@ class Arrival:
 
 
 class Held:
-    """The room that one request holds: none at first."""
+    """The room that one request holds: none at first.
 
-    def __init__(self, room: BodyRoom) -> None:
+    :param on_no_room: called when there is none, or no more of it.
+    """
+
+    def __init__(self, room: BodyRoom, on_no_room: Callable[[], None] = lambda: None) -> None:
         self.size = 0
         """Bytes."""
         self._room = room
+        self._on_no_room = on_no_room
 
     async def grow(self, size: int) -> None:
         """Wait for room, or for more of it, and take it, until it is room for ``size`` bytes in all.
 
         :raises Overloaded: none came free in time, or too many wait already.
         """
-        await self._room.enter(0 if self.size else 1, size - self.size, first=self.size > 0)
+        try:
+            await self._room.enter(0 if self.size else 1, size - self.size, first=self.size > 0)
+        except Overloaded:
+            self._on_no_room()
+            raise
         self.size = size
 
     def leave(self) -> None:
@@ -125,12 +133,13 @@ class BodyRoom:
         self._limit = limit
 
     @asynccontextmanager
-    async def hold(self, size: int) -> AsyncIterator[Held]:
+    async def hold(self, size: int, on_no_room: Callable[[], None] = lambda: None) -> AsyncIterator[Held]:
         """Hold room for ``size`` bytes; a request without a body never waits.
 
+        :param on_no_room: as of `Held`.
         :raises Overloaded: as of `Held.grow`.
         """
-        held = Held(self)
+        held = Held(self, on_no_room)
         if size:
             await held.grow(size)
         self.requests += 1

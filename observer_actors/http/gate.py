@@ -99,7 +99,7 @@ class Gate:
     :param sends: what the server is sending of its answers.
     :param answers_bytes_max: of all answers that are being sent.
     :param body_seconds_max: time for a body to arrive.
-    :param on_no_room: called for each report that is refused for lack of room.
+    :param on_no_room: called for each report whose body finds no room: one for whose answer there is none was counted.
     """
 
     def __init__(
@@ -132,15 +132,10 @@ class Gate:
         try:
             refused = await self._served(scope, receive, send)
         except* ObserverError as errors:  # the application lets none out: they are the gate's
-            refused = self._refusal(scope, first_of(errors))
+            refused = problem_reply(first_of(errors))
         if refused is not None:
             async with _passing_over(receive):
                 await _answer(refused, send)
-
-    def _refusal(self, scope: Message, error: ObserverError) -> Reply:
-        if isinstance(error, Overloaded) and scope["method"] == "POST" and scope["path"] in INGEST_PATHS:
-            self._on_no_room()
-        return problem_reply(error)
 
     async def _served(self, scope: Message, receive: Receive, send: Send) -> Reply | None:
         """Have the application serve a request; None, or what the guard has against it."""
@@ -150,7 +145,8 @@ class Gate:
         if refusal is not None:
             return problem_reply(refusal)
         room, most = self._room_for(scope)
-        async with self._bodies.hold(room) as held:
+        is_report = scope["method"] == "POST" and scope["path"] in INGEST_PATHS
+        async with self._bodies.hold(room, *([self._on_no_room] if is_report else [])) as held:
             await scope["state"][GO_ON]()
             arriving = _Arriving(receive, held, most, self._body_seconds_max)
             await self._application(scope, arriving, _Answering(send, self._answers, self._sends, arriving))

@@ -654,6 +654,36 @@ async def test_a_report_for_whose_body_there_is_no_room_is_counted_as_refused(
         assert "\nobserver_ingest_refused_total 1.0\n" in (await daemon.get("/metrics")).text
 
 
+async def test_a_report_for_more_of_whose_body_there_is_no_room_is_counted_as_refused(tmp_path: Path) -> None:
+    sizes = ("listen.body_bytes_max=400000", "listen.bodies_bytes_max=400000", "admission.wait_seconds_max=0.5")
+    settings = [word for size in sizes for word in ("--set", size)]
+    async with (
+        running_daemon(tmp_path, *settings) as daemon,
+        connected_to(daemon.url, "web") as first,
+        connected_to(daemon.url, "web") as second,
+    ):
+        await first.send(post("/events", b" " * 200_000)[:-200_000])
+        await daemon.get("/health")
+        head = b"POST /events HTTP/1.1\r\nHost: localhost\r\nX-Padding: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await second.send(head + b"18000\r\n" + b" " * 0x18000 + b"\r\n")
+        assert (await second.answer()).status == 503
+        assert "\nobserver_ingest_refused_total 1.0\n" in (await daemon.get("/metrics")).text
+
+
+async def test_a_report_for_whose_answer_there_is_no_room_is_counted_as_accepted_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def enter(_self: _Answering, _size: int) -> None:
+        raise Overloaded("too many answers", limit="listen.answers_bytes_max")
+
+    monkeypatch.setattr(_Answering, "_enter", enter)
+    settings = Settings(data_dir=tmp_path, listen=ListenSettings(port=0))
+    async with daemon_inside(settings) as inside, connected_to(inside.addresses[0], "web") as client:
+        await client.send(post("/events", GOOD))
+        assert (await client.answer()).json["limit"] == "listen.answers_bytes_max"
+        assert (inside.intake.statistics.accepted, inside.intake.statistics.refused) == (1, 0)
+
+
 @pytest.mark.parametrize("target", ["/event", "/events?x", "/stats"])
 async def test_a_report_that_finds_hypercorn_full_is_counted_as_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
