@@ -66,10 +66,14 @@ def own(endpoint: str, attrs: dict[str, Scalar]) -> Op:
     return msgspec.structs.replace(call(endpoint, source="observer", ms=0), attrs=attrs)
 
 
-def exposed(advice: str, entries: str, *, control: str = "", run: str = "", trusted: str = "") -> Op:
-    """Give the op that says what an answer handed out."""
-    attrs = {"advice_id": advice, "run": run, "exposed": entries, "control": control, "trusted": trusted}
-    return own(ADVICE_ENDPOINT, {name: text for name, text in attrs.items() if text})
+def exposed(advice: str, entries: str, *, control: str = "", run: str = "", trusted: str | None = "") -> Op:
+    """Give the op that says what an answer handed out.
+
+    :param trusted: those drawn with the small share; None: it does not say, as those of older versions.
+    """
+    attrs = {"advice_id": advice, "run": run, "exposed": entries, "control": control}
+    share = {} if trusted is None else {"trusted": trusted}
+    return own(ADVICE_ENDPOINT, {name: text for name, text in attrs.items() if text} | share)
 
 
 def decided(decision: Decision | Revocation) -> Op:

@@ -630,6 +630,19 @@ def test_a_new_trial_begins_where_the_share_of_the_control_changes() -> None:
     assert fresh(few).rows() == few.rows()
 
 
+def test_runs_that_an_older_version_has_drawn_without_saying_the_share_count_in_the_trial_of_their_time() -> None:
+    first = numbered([call(run=f"r{n}") for n in range(4)])
+    [key] = fold(first).entries
+    playbook = fold(numbered(helped(key, 12, with_it=True, without=False), 5), fold(first))
+    assert playbook.entries[key].state is State.ACTIVE
+    for n in range(60):
+        is_held = n % 10 == 0
+        drawn = exposed(f"o{n}", "" if is_held else key, control=key if is_held else "", run=f"o{n}", trusted=None)
+        fold(numbered([drawn, verdict(f"o{n}", good=is_held)], playbook.cursor + 1), playbook)
+    assert playbook.entries[key].state is State.WITHHELD
+    assert fresh(playbook).rows() == playbook.rows()
+
+
 def test_what_a_person_decides_stands_above_the_trial() -> None:
     playbook = fold(numbered([call(run=f"r{n}") for n in range(4)]))
     [key] = playbook.entries

@@ -38,7 +38,7 @@ def op(success: bool = True, *, source: str = "mcp", own: dict[str, Scalar] | No
 
 
 def exposure(advice_id: str, *exposed: str, control: tuple[str, ...] = (), run: str = "", task: str = "") -> Op:
-    given = Exposure(advice_id=advice_id, run=run, task=task, exposed=exposed, control=control)
+    given = Exposure(advice_id=advice_id, run=run, task=task, exposed=exposed, control=control, trusted=())
     return op(own=exposure_attrs(given))
 
 

@@ -79,8 +79,9 @@ class Exposure(msgspec.Struct, frozen=True, kw_only=True):
     exposed: tuple[str, ...] = ()
     """Ids of entries."""
     control: tuple[str, ...] = ()
-    trusted: tuple[str, ...] = ()
-    """Those of both that were drawn with the small share of control (`states.is_trusted`)."""
+    trusted: tuple[str, ...] | None = None
+    """Those of both that were drawn with the small share of control (`states.is_trusted`); None: the op does not say,
+    as those of older versions."""
 
 
 class Draw(msgspec.Struct):
@@ -263,7 +264,7 @@ class Trials(msgspec.Struct):
         for entry, exposed in sides:
             if entry not in run.draws and len(run.draws) < DRAWS_MAX:
                 counts = self.entries.setdefault(entry, EntryTrial(seq))
-                is_its = counts.trusted is (entry in exposure.trusted)
+                is_its = exposure.trusted is None or counts.trusted is (entry in exposure.trusted)
                 run.draws[entry] = Draw(exposed, counts.began if is_its else NO_TRIAL)
                 if not is_its:  # on its way as the share changed, or of a playbook that was otherwise then
                     continue
@@ -354,9 +355,11 @@ def exposure_attrs(exposure: Exposure) -> dict[str, Scalar]:
     for name in ("run", "task", "asked_by", "endpoint"):
         if text := getattr(exposure, name):
             attrs[name] = text
-    for name in ("exposed", "control", "trusted"):
+    for name in ("exposed", "control"):
         if ids := getattr(exposure, name):
             attrs[name] = ",".join(ids)
+    if exposure.trusted is not None:  # none of them is not the same as not said
+        attrs["trusted"] = ",".join(exposure.trusted)
     return attrs
 
 
@@ -371,17 +374,20 @@ def asked_by(op: Op) -> str:
 
 
 def _exposure(op: Op) -> Exposure:
-    ids = {name: tuple(filter(None, _text(op, name).split(","))) for name in ("exposed", "control", "trusted")}
     return Exposure(
         advice_id=_text(op, ADVICE_ID),
         run=_text(op, "run"),
         task=_text(op, "task"),
         asked_by=_text(op, "asked_by"),
         endpoint=_text(op, "endpoint"),
-        exposed=ids["exposed"],
-        control=ids["control"],
-        trusted=ids["trusted"],
+        exposed=_ids(op, "exposed"),
+        control=_ids(op, "control"),
+        trusted=_ids(op, "trusted") if isinstance(op.attrs, dict) and "trusted" in op.attrs else None,
     )
+
+
+def _ids(op: Op, name: str) -> tuple[str, ...]:
+    return tuple(filter(None, _text(op, name).split(",")))
 
 
 def _place(op: Op) -> str:
