@@ -101,6 +101,15 @@ def test_where_several_sources_use_an_entry_none_alone_decides() -> None:
     assert judged(CANDIDATE, Trial(total.exposed, total.control, by_source=by_source), 1) is CANDIDATE
 
 
+def test_one_source_alone_does_not_make_an_active_entry_a_candidate() -> None:
+    lies, seen = Sides(Arm(0, 90), Arm(10, 0)), Sides(Arm(60, 0), Arm(4, 3))
+    spent = Sides(Arm(2_010, 1_000), Arm(1_995, 1_000))
+    for one, other, expected in ((lies, seen, State.ACTIVE), (spent, spent, State.CANDIDATE)):
+        total = one + other
+        trial = Trial(total.exposed, total.control, by_source={"mcp": one, "bot": other})
+        assert judged(ACTIVE, trial, 1).state is expected
+
+
 def test_a_source_that_has_hardly_used_an_entry_keeps_nothing_harmful_handed_out() -> None:
     def of(*sides: Sides) -> Trial:
         by_source = dict(zip(("mcp", "bot"), sides, strict=True))
@@ -112,6 +121,11 @@ def test_a_source_that_has_hardly_used_an_entry_keeps_nothing_harmful_handed_out
         assert judged(CANDIDATE, of(harm, one), 1).reason == "it does harm"
         assert judged(ACTIVE, of(harm, one), 1).reason == "it does harm"
     assert judged(CANDIDATE, of(harm, Sides(Arm(20, 0), Arm(19, 1))), 1) is CANDIDATE
+    lies = Sides(Arm(0, 120), Arm(120, 0))
+    assert judged(CANDIDATE, of(lies, Sides(Arm(4, 0), Arm(2, 0))), 1) is CANDIDATE  # others have hardly begun
+    assert judged(CANDIDATE, of(lies, Sides(Arm(2, 2), Arm(4, 0))), 1).reason == "it does harm"
+    lies, seen = Sides(Arm(0, 400), Arm(44, 0)), Sides(Arm(150, 0), Arm(9, 6))
+    assert judged(ACTIVE, of(lies, seen), 1).state is not State.WITHHELD  # a tenth is control
     useless = Sides(USELESS.exposed, USELESS.control)
     assert judged(CANDIDATE, of(useless, Sides(Arm(10, 0), Arm(9, 1))), 1).state is State.WITHHELD
     assert judged(CANDIDATE, of(useless, Sides(Arm(20, 5), Arm(20, 5))), 1) is CANDIDATE

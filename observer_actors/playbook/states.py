@@ -23,7 +23,7 @@ between, most of the control would be from the easy time, and most of the expose
 look harmful (Simpson's paradox). What an entry's state was decided by is kept (`Standing.decided_by`).
 
 Where several sources use an entry, none of them alone decides: without its runs the rates must differ the same way
-(`lift.none_alone`). To be withheld, those that have hardly used it have no say.
+(`lift.none_alone`). To be withheld, or a candidate again, those that have hardly used it have no say.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def judged(standing: Standing, trial: Trial, evidence: int) -> Standing:
         decided_by = in_all(trial.recent) if against == HARM_NOW else sides
         return Standing(state, against, standing.tries, evidence, decided_by)
     if standing.state is State.ACTIVE:
-        if lift(sides, ALPHA_HARM).high < USE_MIN:
+        if lift(sides, ALPHA_HARM).high < USE_MIN and none_alone(trial.by_source, -1, USE_MIN):
             return Standing(State.CANDIDATE, "it may no longer help", standing.tries, decided_by=sides)
     elif lift(sides, ALPHA).low > 0 and none_alone(trial.by_source, 1):
         return Standing(State.ACTIVE, "it helps", standing.tries, decided_by=sides)
