@@ -541,6 +541,15 @@ def test_calls_of_a_source_are_weighed_whatever_came_of_them(
     assert (balance.weight(one, ALONE), balance.weight(two, ALONE)) == (one.count, two.count)
 
 
+def test_a_failure_that_two_have_met_is_told_also_where_one_of_them_makes_most_calls() -> None:
+    error = "relation orders is missing in this database"
+    ops = [call(run=f"s{n}") for n in range(400)] + [call(source="scenario", run=f"b{n}") for n in range(20)]
+    ops += [call(source="scenario", run="bf", error=error)]
+    ops += [one for n in range(200) for one in (call(run=f"m{n}", error=error), call(run=f"m{n}"))]
+    [told] = [one for one in fold(numbered(ops), corroboration=BOTH).entries.values() if one.kind is Kind.AVOID]
+    assert told.available
+
+
 def test_one_source_alone_does_not_change_the_words_of_a_failure() -> None:
     told = [
         call(error="the wanted car is not there", run=f"{s}{n}", source=s) for s in ("mcp", "scenario") for n in "ab"

@@ -141,7 +141,7 @@ def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
     counted = failure.witnesses, endpoint.ok, endpoint.bad
     balance = Balance.of(endpoint.ok, endpoint.bad)
     count, ok, failed = (balance.weight(one, corroboration) if enough else one.count for one in counted)
-    if count < FAILURES_MIN:
+    if failure.witnesses.weight(corroboration) < FAILURES_MIN:
         return Draft(key, Kind.AVOID, endpoint.name, None)
     ruling = failure.ruling(corroboration)
     text = failure.shown(corroboration)
