@@ -212,8 +212,9 @@ class Trials(msgspec.Struct):
         for draw in run.draws_of(heard).values():
             draw.heard = True
         if reported and _is_owner(run, op.source, min(one.number for one in reported)):
+            is_good = op.success and suspicion(op) is None
             for draw in run.draws_of(reported).values():
-                draw.reported = op.success and suspicion(op) is None
+                draw.reported = is_good
         return self._settled(name, run.draws_of(heard))
 
     def drawn(self, run: str, entry: str) -> bool | None:
