@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from observer_actors.playbook.deltas import Merged, apply
 from observer_actors.playbook.entries import Entry, Kind, Mark, State
 from observer_actors.playbook.lift import Arm, Sides, Trial, lift
 from observer_actors.playbook.states import (
@@ -173,3 +174,10 @@ def test_a_useless_entry_is_not_kept_as_helpful() -> None:
 def test_an_entry_that_cures_is_active_soon_and_stays_so() -> None:
     ends = [(life(0.95, 0.5, seed, 200), life(0.95, 0.5, seed, 400)) for seed in range(10)]
     assert all(standing.state is State.ACTIVE for end in ends for standing, _ in end)
+
+
+def test_an_entry_that_takes_the_same_one_in_again_names_it_once() -> None:
+    one = Entry(id="e", kind=Kind.AVOID, endpoint="sql:run", about="", text="", also=("f", "g"))
+    entries = {"e": one, "f": msgspec.structs.replace(one, id="f", also=("g",))}
+    apply(entries, Merged("e", 1, "f"))
+    assert entries["e"].also == ("f", "g")

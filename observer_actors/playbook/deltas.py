@@ -137,7 +137,8 @@ def apply(entries: MutableMapping[str, Entry], delta: Delta) -> None:
         case Merged(key, seq, other):
             entry, gone = entries[key], entries.pop(other)
             notes = tuple(sorted((*entry.notes, *gone.notes), key=lambda note: note.seq))[-NOTES_KEPT:]
-            entries[key] = entry.changed(seq, "merged", also=(*entry.also, other, *gone.also), notes=notes)
+            also = tuple(dict.fromkeys((*entry.also, other, *gone.also)))
+            entries[key] = entry.changed(seq, "merged", also=also, notes=notes)
         case Suspended(key, seq, on):
             entries[key] = entries[key].changed(seq, "suspended" if on else "resumed", suspended=on)
 
