@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -414,3 +415,44 @@ def test_what_is_reported_outside_of_the_block_is_warned_of(caplog: pytest.LogCa
     assert [record.getMessage() for record in caplog.records if "observer_not_entered" in record.getMessage()] == [
         "event='observer_not_entered' actor='client' about='AsyncObserver' hint='it sends within `async with` alone'"
     ]
+
+
+async def test_an_event_loop_that_ended_while_somebody_was_within_keeps_no_other_from_sending(peer: HttpPeer) -> None:
+    observer = AsyncObserver(peer.url, close_seconds=LONG_S)
+
+    async def enter() -> None:
+        await observer.__aenter__()
+
+    async def report() -> None:
+        async with observer:
+            with observer.operation("later"):
+                pass
+
+    await trio.to_thread.run_sync(asyncio.run, enter())
+    assert await observer.flush(0.1)
+    await trio.to_thread.run_sync(asyncio.run, report())
+    assert [event["endpoint"] for event in events(peer)] == ["later"]
+    assert observer.statistics().waiting == 0
+
+
+async def test_a_child_process_sends_by_a_task_of_its_own(peer: HttpPeer) -> None:
+    program = """
+import asyncio, os, sys
+from observer_actors import AsyncObserver
+observer = AsyncObserver(sys.argv[1])
+async def report(name):
+    async with observer:
+        with observer.operation(name):
+            pass
+async def fork():
+    async with observer:
+        child = os.fork()
+        if child == 0:
+            asyncio.run(report("child"))
+            os._exit(0)
+        os.waitpid(child, 0)
+        await report("parent")
+asyncio.run(fork())
+"""
+    await trio.run_process([sys.executable, "-c", program, peer.url])
+    assert [event["endpoint"] for event in events(peer)] == ["child", "parent"]

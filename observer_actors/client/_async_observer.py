@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import anyio
+from anyio.lowlevel import current_token
 
 from observer_actors.addresses import Address, parse_address
 from observer_actors.client._advice import Advice, read_advice
@@ -39,6 +40,8 @@ class AsyncObserver(Recorder):
     def _begin(self) -> None:
         self._backoff = Backoff()
         self._warnings = NowAndThen()
+        self._home: tuple[int, object] = (os.getpid(), None)
+        """The process, and the event loop, that the rest is of."""
         self._entries = 0
         self._has_task = False
         self._lingers = False
@@ -47,12 +50,13 @@ class AsyncObserver(Recorder):
         """Of the block; nobody hurries before it is entered."""
 
     def _queued(self) -> None:
-        if not self._entries:
+        if not self._entries or self._home[0] != os.getpid():
             warn_once("observer_not_entered", "AsyncObserver", "it sends within `async with` alone")
         elif self._lingers and self._outbox.has_batch() and threading.get_ident() == self._thread:
-            self._hurried.set()  # from another thread it may not be
+            attempt(None, self._hurried.set)  # from another thread it may not be; and its loop may be closed
 
     async def __aenter__(self) -> Self:
+        self._come_home()
         while self._has_task and self._scope.cancel_called:  # noqa: ASYNC110 - its time is over: some milliseconds
             await anyio.sleep(LOOK_S)
         self._entries += 1
@@ -62,9 +66,10 @@ class AsyncObserver(Recorder):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._entries -= 1
-        if not self._entries:
-            await self._close()
+        if self._is_home():
+            self._entries -= 1
+            if not self._entries:
+                await self._close()
 
     async def _close(self) -> None:
         """Send what is left, then give up what there still is; who enters meanwhile goes on with it."""
@@ -133,6 +138,7 @@ class AsyncObserver(Recorder):
         return await self._flushed(attempt(CLOSE_SECONDS, bounded_seconds, "seconds", seconds))
 
     async def _flushed(self, seconds: float) -> bool:
+        self._come_home()
         events = self._outbox.statistics().events
         until = anyio.current_time() + seconds
         while not self._is_over(events) and (left_s := until - anyio.current_time()) > 0:
@@ -148,19 +154,36 @@ class AsyncObserver(Recorder):
     def _is_left(self, until: float) -> bool:
         return self._outbox.statistics().waiting > 0 and anyio.current_time() < until
 
+    def _is_home(self) -> bool:
+        return self._home == (os.getpid(), current_token())
+
+    def _come_home(self) -> None:
+        """Begin anew in another process, or another event loop: the task is not here, nor is whoever was within.
+
+        What is in hand goes on here, unless it is the parent's.
+        """
+        if self._is_home():
+            return
+        if self._home[0] != os.getpid():
+            self._in_hand = None
+        self._home = (os.getpid(), current_token())
+        self._entries = 0
+        self._has_task = False
+
     def _start(self, until: float) -> None:
         """Make sure that a task sends what there is: until then, or, if that is for ever, while anybody is within."""
         if not self._has_task:
-            self._has_task = True
             self._thread = threading.get_ident()
             self._hurried = anyio.Event()
             self._scope = anyio.CancelScope()
+            self._has_task = True
             self._task = _task_of_its_own(attempted(self._send_all()))
         self._scope.deadline = until
 
     async def _send_all(self) -> None:
+        scope = self._scope
         try:
-            with self._scope:
+            with scope:
                 while self._entries:
                     self._lingers = True
                     await self._pause(self._linger_s)
@@ -168,7 +191,8 @@ class AsyncObserver(Recorder):
                     await self._send_rest()
                 await self._send_rest()
         finally:
-            self._has_task = False
+            if scope is self._scope:  # else its loop was left behind
+                self._has_task = False
 
     async def _send_rest(self) -> None:
         """Send what is in hand, then what is in the queue. When it is cancelled, what is in hand stays there."""
