@@ -72,8 +72,10 @@ def exposed(advice: str, entries: str, *, control: str = "", run: str = "", trus
     :param trusted: those drawn with the small share; None: it does not say, as those of older versions.
     """
     attrs = {"advice_id": advice, "run": run, "exposed": entries, "control": control}
-    share = {} if trusted is None else {"trusted": trusted}
-    return own(ADVICE_ENDPOINT, {name: text for name, text in attrs.items() if text} | share)
+    said: dict[str, Scalar] = {name: text for name, text in attrs.items() if text}
+    if trusted is not None:
+        said["trusted"] = trusted
+    return own(ADVICE_ENDPOINT, said)
 
 
 def decided(decision: Decision | Revocation) -> Op:
