@@ -356,6 +356,40 @@ def test_what_is_merged_is_told_in_the_words_of_most_and_keeps_its_way_back() ->
     assert fresh(playbook).rows() == playbook.rows()
 
 
+def test_what_was_decided_of_a_way_back_holds_also_where_its_failure_becomes_another_one() -> None:
+    older, other = "gizmo alpha went wobbly in some way", "another wobble beta came about here now"
+
+    def tries(error: str, between: str, after: str, name: str, count: int) -> list[Op]:
+        return [
+            one
+            for n in range(count)
+            for one in (
+                call("db", given='{"date":"2024/05/01"}', error=error, run=f"{name}{n}"),
+                call(between, run=f"{name}{n}"),
+                call("db", given='{"date":"2024-05-01"}', error=after, run=f"{name}{n}"),
+            )
+        ]
+
+    begun = [call("db", given='{"date":"2024-05-01"}', run=f"g{n}") for n in range(12)]
+    begun += [call("db", given='{"date":"2024/05/01"}', error=older, run="a")]
+    playbook = fold(numbered([*begun, *tries(other, "login", "", "b", 4)]))
+    key = only(playbook, Kind.RECIPE, "db").id
+    withheld = decided(Decision(action=Action.WITHHOLD, entry=key))
+    fold(
+        numbered([withheld, *tries(older, "flush", "", "c", 16), *tries(other, "nothing", other, "d", 16)], 100),
+        playbook,
+    )
+    renamed = playbook.ledger.find(key)
+    assert renamed is not None
+    assert (renamed.id == key, renamed.mark) == (False, Mark.WITHHELD)
+    assert fresh(playbook).rows() == playbook.rows()
+    fold(numbered([*tries(older, "flush", older, "e", 12), *tries(other, "login", "", "f", 12)], 1_000), playbook)
+    drawn = playbook.ledger.find(key)
+    assert drawn is not None
+    assert (drawn.id, drawn.mark, drawn.supported, drawn.available) == (renamed.id, Mark.WITHHELD, True, False)
+    assert fresh(playbook).rows() == playbook.rows()
+
+
 def test_a_failure_is_quoted_in_the_words_of_few_of_its_tellers_never() -> None:
     names = [("mcp", "admin"), ("bot", "admin"), *[("mcp", "alice"), ("bot", "robert")] * 20]
     ops = [

@@ -73,6 +73,7 @@ class Librarian:
         self._saving = trio.CapacityLimiter(1)
         """For the cursor: while a disk holds it up, the index answers."""
         self._saved_seq = 0
+        self._had_rows = False
         self.rows_written = 0
 
     async def run(self, life: Life) -> None:
@@ -137,13 +138,19 @@ class Librarian:
         self._saved_seq = seq
 
     def _write(self, seq: int) -> None:
-        content = msgspec.json.encode(_Cursor(seq, has_rows=self._index.is_there()))
+        self._had_rows = self._had_rows or self._index.is_there()  # what is removed now is made again at the next start
+        content = msgspec.json.encode(_Cursor(seq, has_rows=self._had_rows))
         replace_file(self._disk, self._path, content)
 
     def _load(self) -> int:
         """Read the cursor; of one that cannot be read, or whose rows are gone, 0: all verdicts are looked at again."""
         try:
             kept = msgspec.json.decode(self._disk.read(self._path, 0, self._disk.size(self._path)), type=_Cursor)
-            return 0 if kept.has_rows and not self._index.is_there() else kept.seq
+            self._had_rows = self._index.is_there()
+            if kept.has_rows and not self._had_rows:
+                self._write(0)  # before the first row: with that there, the next start would not know
+                return 0
         except (OSError, *UNREADABLE):
             return 0
+        else:
+            return kept.seq

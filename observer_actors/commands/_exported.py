@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import msgspec
 
 from observer_actors.commands._api import NOT_LET_IN, Api, Refused
-from observer_actors.commands._filters import pages
+from observer_actors.commands._filters import PAGE_OPS, pages
 from observer_actors.event import OWN_SOURCE
 from observer_actors.problems import UNREADABLE
 
@@ -47,14 +47,29 @@ def sift(daemon: Api, lines: Sequence[bytes]) -> Sifted:
 
 
 def _there(daemon: Api, seqs: Sequence[int]) -> dict[int, str]:
-    """Give when each op from the lowest seq to the highest was committed, of those that the daemon has."""
-    wanted: dict[str, object] = {"order": "oldest", "after_seq": min(seqs) - 1, "before_seq": max(seqs) + 1}
+    """Give when each of these ops was committed, of those that the daemon has."""
+    found: dict[int, str] = {}
     try:
-        return {op.seq: op.recorded_at for _, page in pages(daemon, wanted, limit=None) for op in page.ops}
+        for first, last in _stretches(seqs):
+            wanted: dict[str, object] = {"order": "oldest", "after_seq": first - 1, "before_seq": last + 1}
+            for _, page in pages(daemon, wanted, limit=None):
+                found |= {op.seq: op.recorded_at for op in page.ops}
     except Refused as refusal:
         if refusal.answered not in NOT_LET_IN:
             raise
         return {}
+    return found
+
+
+def _stretches(seqs: Sequence[int]) -> list[tuple[int, int]]:
+    """Give where seqs begin and end that lie close together: of what lies between others nothing is asked for."""
+    stretches: list[tuple[int, int]] = []
+    for seq in sorted(seqs):
+        if stretches and seq - stretches[-1][1] <= PAGE_OPS:
+            stretches[-1] = (stretches[-1][0], seq)
+        else:
+            stretches.append((seq, seq))
+    return stretches
 
 
 class _Exported(msgspec.Struct, frozen=True):

@@ -106,7 +106,10 @@ class Ledger:
     def merge(self, key: str, other: str) -> None:
         """Make an entry part of another that says the same: what holds back either holds back both."""
         entry, gone = self.entries.get(key), self.entries.get(other)
-        if entry is None or gone is None:
+        if gone is None:
+            return
+        if entry is None:
+            self._rename(gone, key)
             return
         before, others = self.standings.get(key, Standing()), self.standings.get(other, Standing())
         self._leave(gone)
@@ -116,6 +119,20 @@ class Ledger:
         after = joined(before, others, _evidence_of(entry) + _evidence_of(gone))
         if after is not before:
             self._stand(key, before, after)
+
+    def _rename(self, gone: Entry, key: str) -> None:
+        """Have what was decided of an entry hold for the one that its evidence may make later, under another id."""
+        standing = self.standings.get(gone.id)
+        if not (gone.mark or gone.notes or standing):
+            return
+        renamed = msgspec.structs.replace(gone, id=key, also=(*gone.also, gone.id), supported=False, trial=Trial())
+        self.forget(gone.id)
+        self._by_endpoint.setdefault(renamed.endpoint, {})[key] = None
+        self._do(Created(renamed, self._seq))
+        self._merged.update(dict.fromkeys(renamed.also, key))
+        if standing is not None:
+            self.standings[key] = standing
+            self._touch(Section.STANDING, key)
 
     def forget(self, key: str) -> None:
         """Forget an entry with its evidence."""
