@@ -24,11 +24,12 @@ import msgspec
 import pytest
 import trio
 
+from observer_actors.addresses import parse_address
 from observer_actors.client import AsyncObserver, Finding, Observer, ObserverStatistics, Verdict, _plain
 from observer_actors.client._delivery import Answer
 from observer_actors.client._ledger import NowAndThen
 from observer_actors.client._outbox import BATCH_EVENTS_MAX
-from observer_actors.client._plain import _certificates
+from observer_actors.client._plain import _certificates, _headers
 from observer_actors.client._sender import REQUEST_SECONDS, Sender
 from observer_actors.errors import ConfigInvalid
 from tests.daemon.served import Served, served
@@ -994,3 +995,8 @@ def test_a_verdict_is_reported_before_it_returns(daemon: Served, observer: Obser
     assert report.recorded
     assert report.receipt is not None
     assert daemon.json(f"/ops/{report.receipt.seq}")["sig_hash"] == "pr1"
+
+
+def test_the_zone_of_an_address_is_for_the_sender_alone() -> None:
+    headers = dict(_headers(parse_address("http://[fe80::1%eth0]:3800"), b""))
+    assert headers["Host"] == "[fe80::1]:3800"

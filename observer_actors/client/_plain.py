@@ -42,7 +42,7 @@ def exchange(base: str, method: str, target: str, *, seconds: float, content: by
     with _translated(where):
         parts = urlsplit(where.base)
         with _connected(where, parts, deadline) as connection:
-            request = h11.Request(method=method, target=parts.path + target, headers=_headers(parts, content))
+            request = h11.Request(method=method, target=parts.path + target, headers=_headers(where, content))
             return _Exchange(connection, deadline).run(request, content)
 
 
@@ -133,10 +133,10 @@ def _certificates() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _headers(parts: SplitResult, content: bytes) -> list[tuple[str, str]]:
+def _headers(where: Address, content: bytes) -> list[tuple[str, str]]:
     token = observer_token()
     headers = [
-        ("Host", parts.netloc.rpartition("@")[2]),
+        ("Host", where.headers.get("Host", urlsplit(where.base).netloc.rpartition("@")[2])),
         ("User-Agent", "observer-actors"),
         ("Accept", "application/json"),
         ("Connection", "close"),

@@ -22,7 +22,7 @@ import certifi  # noqa: F401 - as above
 import httpcore  # noqa: F401 - as above
 import httpx
 
-from observer_actors.addresses import without_password
+from observer_actors.addresses import Address, without_password
 from observer_actors.client._delivery import Answer
 from observer_actors.errors import Unreachable
 from observer_actors.visible import visible
@@ -82,9 +82,9 @@ async def get(url: str, *, timeout_seconds: float, socket: str | None = None, to
 async def _exchange(
     url: str, content: bytes, *, method: str = "POST", as_fetch: bool = False, socket: str | None, token: str
 ) -> Answer:
-    headers = {**_HEADERS, "Authorization": f"Bearer {token}"} if token else _HEADERS
     raw = _Chunks()
     with _translated(url), anyio.CancelScope() as reading:
+        headers = _HEADERS | Address(url).headers | ({"Authorization": f"Bearer {token}"} if token else {})
         certificates = await _certificates()
         async with (
             httpx.AsyncClient(
