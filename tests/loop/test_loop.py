@@ -9,7 +9,8 @@ from tests.loop.reading import Understood, chosen, read
 from tests.loop.report import report
 
 ISO = "a date (YYYY-MM-DD)"
-BOUNDED = Plan(per_tool=5, rounds_on=20, poison_rounds=10, rounds_unseen=5)
+BOUNDED = Plan(per_tool=5, rounds_on=32, poison_rounds=10, rounds_unseen=5)
+"""With fewer rounds some of what helps is a candidate still, and half of the runs have to do without it."""
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +21,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 def test_failures_that_can_be_known_fall_on_tasks_that_nobody_has_seen(results: Results) -> None:
     found = compared(results, "", "unseen, off", "unseen, on", curable=True)
     assert found.failed_without >= 60
-    # A tenth of the runs are without advice, by chance: more than a quarter of them would be one time in thousands.
-    assert found.fall >= 0.75
+    # A tenth of the runs are without advice, by chance: a fifth of them would be rare.
+    assert found.fall >= 0.8
     assert (found.broken, found.p < 0.01) == (0, True)
 
 
