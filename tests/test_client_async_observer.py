@@ -19,7 +19,7 @@ import msgspec
 import pytest
 import trio
 
-from observer_actors.client import AsyncObserver, ObserverStatistics, Verdict
+from observer_actors.client import AsyncObserver, ObserverStatistics, Verdict, _ledger
 from observer_actors.client._sender import REQUEST_SECONDS
 from tests.daemon.served import served
 from tests.fakes.event_loops import Runtime
@@ -407,7 +407,10 @@ async def test_the_gateway_and_the_auditors_wire(runtime: Runtime, peer: HttpPee
     assert [event["attrs"] for event in events(peer)] == [{"run": "r"}]
 
 
-def test_what_is_reported_outside_of_the_block_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_reported_outside_of_the_block_is_warned_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_ledger, "_SAID", set())  # once in a process, and others may have said it in ours
     observer = AsyncObserver(closed_url())
     for _ in range(2):
         with observer.operation("a"):
