@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import pytest
+import structlog
 import trio
 
 from observer_actors.addresses import parse_address
@@ -496,6 +497,7 @@ def test_that_a_token_may_not_ask_for_advice_is_told_once_with_the_scope_that_it
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_ledger, "_SAID", set())  # once in a process, and others may have said it in ours
+    structlog.reset_defaults()  # an earlier test may have set the log up
     token = "oa_" + "x" * 40
     (tmp_path / "tokens").write_text(f"agent ingest {token}\n")
     monkeypatch.setenv("OBSERVER_TOKEN", token)
