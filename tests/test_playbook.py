@@ -356,7 +356,10 @@ def test_what_is_merged_is_told_in_the_words_of_most_and_keeps_its_way_back() ->
     assert fresh(playbook).rows() == playbook.rows()
 
 
-def test_what_was_decided_of_a_way_back_holds_also_where_its_failure_becomes_another_one() -> None:
+@pytest.mark.parametrize(("action", "mark"), [(Action.WITHHOLD, Mark.WITHHELD), (Action.PIN, Mark.PINNED)])
+def test_what_was_decided_of_a_way_back_holds_also_where_its_failure_becomes_another_one(
+    action: Action, mark: Mark
+) -> None:
     older, other = "gizmo alpha went wobbly in some way", "another wobble beta came about here now"
 
     def tries(error: str, between: str, after: str, name: str, count: int) -> list[Op]:
@@ -374,19 +377,22 @@ def test_what_was_decided_of_a_way_back_holds_also_where_its_failure_becomes_ano
     begun += [call("db", given='{"date":"2024/05/01"}', error=older, run="a")]
     playbook = fold(numbered([*begun, *tries(other, "login", "", "b", 4)]))
     key = only(playbook, Kind.RECIPE, "db").id
-    withheld = decided(Decision(action=Action.WITHHOLD, entry=key))
+    said = decided(Decision(action=action, entry=key))
     fold(
-        numbered([withheld, *tries(older, "flush", "", "c", 16), *tries(other, "nothing", other, "d", 16)], 100),
+        numbered([said, *tries(older, "flush", "", "c", 16), *tries(other, "nothing", other, "d", 16)], 100),
         playbook,
     )
     renamed = playbook.ledger.find(key)
     assert renamed is not None
-    assert (renamed.id == key, renamed.mark) == (False, Mark.WITHHELD)
+    assert (renamed.id == key, renamed.mark) == (False, mark)
     assert fresh(playbook).rows() == playbook.rows()
     fold(numbered([*tries(older, "flush", older, "e", 12), *tries(other, "login", "", "f", 12)], 1_000), playbook)
     drawn = playbook.ledger.find(key)
     assert drawn is not None
-    assert (drawn.id, drawn.mark, drawn.supported, drawn.available) == (renamed.id, Mark.WITHHELD, True, False)
+    is_pinned = mark is Mark.PINNED
+    assert (drawn.id, drawn.mark, drawn.supported, drawn.available) == (renamed.id, mark, True, is_pinned)
+    trial = playbook.ledger.trials.entries.get(drawn.id)
+    assert (trial is not None and trial.trusted) is is_pinned, "its runs are drawn with the small share"
     assert fresh(playbook).rows() == playbook.rows()
 
 

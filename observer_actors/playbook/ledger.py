@@ -125,11 +125,10 @@ class Ledger:
         standing = self.standings.get(gone.id)
         if not (gone.mark or gone.notes or standing):
             return
-        renamed = msgspec.structs.replace(gone, id=key, also=(*gone.also, gone.id), supported=False, trial=Trial())
+        also, mark = (*gone.also, gone.id), stricter(gone.mark, self.marks.pop(key, Mark.NONE))
         self.forget(gone.id)
-        self._by_endpoint.setdefault(renamed.endpoint, {})[key] = None
-        self._do(Created(renamed, self._seq))
-        self._merged.update(dict.fromkeys(renamed.also, key))
+        self._add(msgspec.structs.replace(gone, id=key, also=also, mark=mark, supported=False, trial=Trial()))
+        self._merged.update(dict.fromkeys(also, key))
         if standing is not None:
             self.standings[key] = standing
             self._touch(Section.STANDING, key)
@@ -210,11 +209,14 @@ class Ledger:
             trial=self.trials.trial(draft.id),
             **fields,
         )
+        self._add(entry)
+        self._judge(entry.id)  # without what was revoked it may come later than its uses
+
+    def _add(self, entry: Entry) -> None:
         self._by_endpoint.setdefault(entry.endpoint, {})[entry.id] = None
         self._do(Created(entry, self._seq))
         if is_trusted(entry):
             self._try_anew(entry.id)
-        self._judge(entry.id)  # without what was revoked it may come later than its uses
 
     def _make_room(self) -> bool:
         """Forget an entry that one source alone speaks for: of the source that has most of them, the oldest.

@@ -40,9 +40,8 @@ SEEN_CONTROL_MIN: Final = 2
 """Control runs that it takes for that: of an active entry a tenth of them is."""
 ALONE_MIN: Final = 15 * SEEN_MIN
 """Runs of a source from which on it need not wait until others have seen as much (`SEEN_MIN`) to say that an entry does
-harm. Simulated: one that lies, with 80 or 85 % of the runs, has a good entry withheld in 25 of 100 streams, as many as
-where it has to wait for ever; with 90 % in 68. It is less than `trial.WINDOW_RUNS`, or of late no source would
-ever have so many."""
+harm. With fewer, one that lies and has most of the runs would have any entry withheld before others can object. It is
+less than `trial.WINDOW_RUNS`, or of late no source would ever have so many."""
 TOLERANCE: Final = 1e-6
 """In units of log-likelihood; an end that is off by this is off outwards."""
 STEP_MAX: Final = 2.0

@@ -447,3 +447,16 @@ def test_progress_is_told_when_it_takes_long(
         progress(6, 10)
         progress(7, 0)
     assert capfd.readouterr().err.splitlines() == ["importing:  50% of 10 bytes", "importing: 7 bytes"]
+
+
+async def test_of_an_export_with_gaps_a_daemon_is_asked_for_what_lies_together() -> None:
+    seqs = (300_000, 5, 7)
+    lines = [json.dumps({"seq": seq, "recorded_at": "2026-11-22T10:00:00.000Z", "id": str(seq)}) for seq in seqs]
+    async with http_peer() as daemon:
+        daemon.on("/ops", Json({"ops": [], "next": None, "complete": True}))
+        daemon.on("/events", Json({"accepted": 3, "rejected": 0, "last_seq": 3}))
+        given = ("import", "-", "--url", daemon.url)
+        ended = await trio.to_thread.run_sync(partial(typed, *given, stdin="\n".join(lines) + "\n"))
+        assert ended.returncode == 0, ended.stderr
+        asked = [(request.query["after_seq"], request.query["before_seq"]) for request in daemon.received("/ops")]
+    assert asked == [(["4"], ["8"]), (["299999"], ["300001"])]
