@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -23,6 +24,7 @@ from observer_actors.journal.format import (
     Block,
     Paths,
     SegmentEntry,
+    SegmentIndex,
     decode_index,
 )
 from observer_actors.journal.lines import (
@@ -31,10 +33,11 @@ from observer_actors.journal.lines import (
     decode_head,
     decode_ops,
     decode_record,
-    event_range,
+    event_times,
 )
 from observer_actors.journal.places import in_place
 from observer_actors.journal.recovery import Mark, Scanner
+from observer_actors.journal.times import Times, overlap
 from observer_actors.op import Op
 
 ROTTEN_S: Final = 5.0
@@ -60,17 +63,15 @@ class Span(Struct, frozen=True):
     stored_bytes: int
     first_seq: int
     last_seq: int
-    times: tuple[int, int] | None = None
-    """Earliest and latest event time, where known."""
+    times: Times = ()
+    """When its ops happened, where known."""
     crc32: int | None = None
     """Of the plain bytes, where known; known means that the block is compacted."""
     is_compressed: bool = False
 
     def may_hold(self, since_us: int | None, until_us: int | None) -> bool:
         """Tell whether an op of that time (bounds included) can be in it."""
-        if self.times is None:
-            return True
-        return (since_us is None or self.times[1] >= since_us) and (until_us is None or self.times[0] <= until_us)
+        return overlap(self.times, since_us, until_us)
 
 
 class Patience:
@@ -202,31 +203,31 @@ class BlockStore:
         if segment.entry is None:
             marks, end = (segment.marks, segment.bytes) if segment.marks is not None else _scan(segment, disk)
             return tuple(_spans_between(segment.path, marks, end, segment.last_seq))
-        blocks = self.stored_blocks(segment.entry)
-        if blocks is None:
+        index = self.stored_index(segment.entry)
+        if index is None:
             self.indexes_rebuilt += 1
             return tuple(self._rebuilt(segment))
-        return tuple(_span(segment.path, block) for block in blocks)
+        return tuple(map(partial(_span, segment.path), index.blocks, index.times))
 
     def _rebuilt(self, segment: Segment) -> Iterator[Span]:
         """Find the blocks of a segment by reading it; what stands behind damage is given as one unreadable span."""
         end, seq = 0, segment.first_seq
         try:
             for part in members(self._disk, segment.path):
-                block = describe_block(*part).block
-                end, seq = part[0] + part[1], max(seq, block.last_seq + 1)
-                yield _span(segment.path, block)
+                facts = describe_block(*part)
+                end, seq = part[0] + part[1], max(seq, facts.block.last_seq + 1)
+                yield _span(segment.path, facts.block, facts.times)
         except zlib.error:
             yield unreadable(segment, end, seq)
 
-    def stored_blocks(self, entry: SegmentEntry) -> tuple[Block, ...] | None:
+    def stored_index(self, entry: SegmentEntry) -> SegmentIndex | None:
         """Read the side file of a segment; None when it cannot be read, is damaged, or about another file."""
         path = self._paths.index(entry.first_seq)
         try:
             index = decode_index(self._disk.read(path, 0, self._disk.size(path)))
         except (OSError, *UNREADABLE):
             return None
-        return index.blocks if index.entry == entry else None
+        return index if index.entry == entry else None
 
 
 def _scan(segment: Segment, disk: Readable) -> tuple[Sequence[Mark], int]:
@@ -254,14 +255,14 @@ def unreadable(segment: Segment, offset: int, first_seq: int) -> Span:
     return Span(segment.path, offset, 1, first_seq, segment.last_seq, crc32=-1, is_compressed=True)
 
 
-def _span(path: Path, block: Block) -> Span:
+def _span(path: Path, block: Block, times: Times) -> Span:
     return Span(
         path,
         block.offset,
         block.stored_bytes,
         block.first_seq,
         block.last_seq,
-        (block.min_time_us, block.max_time_us) if block.ops else None,
+        times,
         block.crc32,
         path.suffix == ".gz",
     )
@@ -303,6 +304,8 @@ class BlockFacts(Struct, frozen=True):
     bad: int
     first_recorded_at: str
     last_recorded_at: str
+    times: Times
+    """When its ops happened."""
 
 
 def describe_block(offset: int, stored_bytes: int, plain: bytes) -> BlockFacts:
@@ -310,7 +313,7 @@ def describe_block(offset: int, stored_bytes: int, plain: bytes) -> BlockFacts:
     ops, bad = decode_good_heads(plain)
     if ops and not _follow(ops, ops[0].seq):
         ops, bad = in_place(decode_head, plain)
-    first, last = event_range(ops)
+    times = event_times(ops)
     block = Block(
         offset=offset,
         stored_bytes=stored_bytes,
@@ -318,8 +321,8 @@ def describe_block(offset: int, stored_bytes: int, plain: bytes) -> BlockFacts:
         first_seq=ops[0].seq if ops else 0,
         last_seq=ops[-1].seq if ops else 0,
         ops=len(ops),
-        min_time_us=first,
-        max_time_us=last,
+        min_time_us=times[0] if times else 0,
+        max_time_us=times[-1] if times else 0,
         crc32=zlib.crc32(plain),
     )
-    return BlockFacts(block, bad, ops[0].recorded_at if ops else "", ops[-1].recorded_at if ops else "")
+    return BlockFacts(block, bad, ops[0].recorded_at if ops else "", ops[-1].recorded_at if ops else "", times)

@@ -7,15 +7,20 @@ or changed takes a new snapshot and finds out why.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from threading import Lock
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from observer_actors.journal.format import Manifest, SegmentEntry
 from observer_actors.journal.recovery import Mark
+
+_FIRST_SEQ: Final = attrgetter("first_seq")
 
 
 class Segment(Struct, frozen=True, kw_only=True):
@@ -136,7 +141,7 @@ class Catalog:
         """Put new segments in the place of old ones (which stand together), with a new manifest."""
         with self._lock:
             held = self._snapshot
-            at = held.segments.index(old[0]) if old else 0
+            at = bisect_left(held.segments, old[0].first_seq, key=_FIRST_SEQ) if old else 0
             assert held.segments[at : at + len(old)] == old
             segments = held.segments[:at] + new + held.segments[at + len(old) :]
             self._snapshot = Snapshot(

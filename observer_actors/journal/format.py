@@ -52,6 +52,9 @@ manifest names is a leftover. So a crash between any two steps is repaired by th
 raised to their last seq, then their files are removed. A file at or below ``removed_through`` is a leftover. The
 newest segment stays while the active file is empty: the journal always holds its last op, so that seq goes on.
 
+**Event times** of a block, and of a segment, are its earliest and latest. Where some lie more than an hour from all
+others, as those of a clock that is years off, ``time_ranges`` tells them apart (`times`): a query by time reads less.
+
 **Manifest and index** are JSON with a ``checksum``: the SHA-256 of the compact encoding of the same object with an
 empty ``checksum``. The manifest is replaced atomically (tmp, fdatasync, rename, sync of the directory). One that
 does not parse, cannot be read, or has a wrong checksum is set aside as ``manifest.json.damaged-<n>`` and rebuilt from
@@ -63,16 +66,18 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from observer_actors import problems
 from observer_actors.errors import FormatUnknown
+from observer_actors.journal.times import Times
 from observer_actors.op import time_us
 
 FORMAT: Final = 1
@@ -103,6 +108,15 @@ class SegmentEntry(Struct, frozen=True, kw_only=True):
     max_time_us: int
     first_recorded_at: str
     last_recorded_at: str
+    time_ranges: Times | UnsetType = UNSET
+    """Where the event times lie far apart; left out where they do not."""
+
+    @property
+    def times(self) -> Times:
+        """When its ops happened."""
+        if self.time_ranges is not UNSET:
+            return self.time_ranges
+        return (self.min_time_us, self.max_time_us) if self.ops else ()
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
@@ -137,6 +151,16 @@ class SegmentIndex(Struct, frozen=True, kw_only=True):
     checksum: str = ""
     entry: SegmentEntry
     blocks: tuple[Block, ...]
+    time_ranges: dict[int, Times] | UnsetType = UNSET
+    """Number of a block, from 0 -> where the event times in it lie far apart; left out where there is no such block."""
+
+    @property
+    def times(self) -> Iterator[Times]:
+        """When the ops of each block happened."""
+        apart = {} if self.time_ranges is UNSET else self.time_ranges
+        for number, block in enumerate(self.blocks):
+            hull = (block.min_time_us, block.max_time_us) if block.ops else ()
+            yield apart.get(number, hull)
 
 
 class ChecksumWrong(ValueError):
@@ -193,7 +217,12 @@ class Paths(Struct, frozen=True):
 
     def index(self, first_seq: int) -> Path:
         """The block index of a segment."""
-        return self.segments / f"ops-{first_seq:020d}.index.json"
+        return self.segments / index_name(first_seq)
+
+
+def index_name(first_seq: int) -> str:
+    """Name the block index of a segment."""
+    return f"ops-{first_seq:020d}.index.json"
 
 
 SEGMENT_NAME: Final = re.compile(r"ops-(?P<first_seq>\d{20})(?P<kind>\.jsonl|\.jsonl\.gz|\.index\.json)")

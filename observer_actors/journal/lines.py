@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from observer_actors.batch import newlines
 from observer_actors.journal.format import event_us
+from observer_actors.journal.times import APART_US, Times, ranges
 from observer_actors.op import Op, microseconds
 from observer_actors.problems import UNREADABLE
 
@@ -142,14 +143,14 @@ _TIMESTAMP: Final = attrgetter("timestamp")
 _TIMES: Final = attrgetter("timestamp", "recorded_at")
 
 
-def event_range(ops: Sequence[Op | Head]) -> tuple[int, int]:
-    """Earliest and latest event time in microseconds since 1970; (0, 0) for none."""
+def event_times(ops: Sequence[Op | Head]) -> Times:
+    """Say when the ops happened: by `recorded_at` where one does not say."""
     if not ops:
-        return 0, 0
+        return ()
     try:
         # Under load many ops share a millisecond; and to compare two times is faster than to count microseconds.
         times = list(map(datetime.fromisoformat, set(map(_TIMESTAMP, ops))))
-        return microseconds(min(times)), microseconds(max(times))
+        hull = microseconds(min(times)), microseconds(max(times))
     except (ValueError, TypeError):  # one is no time, or times with a zone stand beside others without
-        counted = [event_us(*pair) for pair in set(map(_TIMES, ops))]
-        return min(counted), max(counted)
+        return ranges(event_us(*pair) for pair in set(map(_TIMES, ops)))
+    return hull if hull[1] - hull[0] <= APART_US else ranges(map(microseconds, times))

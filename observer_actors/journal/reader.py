@@ -19,6 +19,7 @@ from observer_actors.journal.blocks import BlockStale, BlockStore, Patience, Spa
 from observer_actors.journal.catalog import Catalog, Segment, Snapshot
 from observer_actors.journal.files import Disk, translated
 from observer_actors.journal.format import event_us
+from observer_actors.journal.times import overlap
 from observer_actors.op import Op, Seq, text_bytes
 
 SCANNED_OPS_MAX: Final = 200_000
@@ -215,9 +216,7 @@ class JournalReader:
         segments = _overlapping(snapshot, low, high)
         for segment in reversed(segments) if query.newest_first else segments:
             entry = segment.entry
-            times = None if entry is None else (entry.min_time_us, entry.max_time_us)
-            whole = Span(segment.path, 0, 0, segment.first_seq, segment.last_seq, times)
-            if whole.may_hold(query.since_us, query.until_us):
+            if entry is None or overlap(entry.times, query.since_us, query.until_us):
                 yield self._segment_spans(snapshot, segment, trusting=trusting)
         if not query.newest_first and has_active:
             yield self._store.active_spans(active)

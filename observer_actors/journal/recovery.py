@@ -12,8 +12,9 @@ from collections import deque
 
 from msgspec import Struct, field
 
-from observer_actors.journal.lines import Head, decode_head, decode_heads, event_range, is_whole, split_lines
+from observer_actors.journal.lines import Head, decode_head, decode_heads, event_times, is_whole, split_lines
 from observer_actors.journal.places import Place, Places, first_seq_of
+from observer_actors.journal.times import Times
 
 
 class Mark(Struct, frozen=True):
@@ -21,8 +22,8 @@ class Mark(Struct, frozen=True):
 
     offset: int
     first_seq: int
-    times: tuple[int, int] | None = None
-    """Earliest and latest event time (microseconds since 1970) of the lines up to the next mark, where known."""
+    times: Times = ()
+    """When the ops up to the next mark happened, where known."""
 
 
 class Flaw(Struct, frozen=True):
@@ -121,7 +122,7 @@ class Scanner:
             return False
         heads = decode_heads(chunk)
         if heads is not None and self._fits(heads):
-            self.scan.marks.append(Mark(offset, heads[0].seq, event_range(heads)))
+            self.scan.marks.append(Mark(offset, heads[0].seq, event_times(heads)))
             self._places.advance(heads[-1].seq)
             self._jump = self._early = None
             self._absorb(heads, offset + chunk.rfind(b"\n", 0, -1) + 1)

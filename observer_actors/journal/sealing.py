@@ -28,6 +28,7 @@ from observer_actors.journal.format import (
     SegmentIndex,
     encode_index,
     encode_manifest,
+    index_name,
     recorded_us,
 )
 from observer_actors.journal.opening import set_aside
@@ -98,8 +99,9 @@ def compact(
     """
     paths, patience = Paths(data_dir), patience or Patience()
     with catalog.maintenance, translated("compacting a segment"):
-        _clear_leftovers(disk, paths, catalog)
-        _restore_indexes(disk, paths, catalog)
+        names = set(disk.list(paths.segments))
+        _clear_leftovers(disk, paths, catalog, names)
+        _restore_indexes(disk, paths, catalog, names)
         done: list[Compacted] = []
         for segment in catalog.snapshot().segments:
             if segment.entry is not None or len(done) == most or patience.is_given_up(segment.path):
@@ -174,7 +176,7 @@ def retain(
         manifest = Manifest(removed_through=through, segments=kept)
         replace_file(disk, paths.manifest, encode_manifest(manifest))
         catalog.replace(held.segments[: len(removed)], (), manifest)
-        _clear_leftovers(disk, paths, catalog)
+        _clear_leftovers(disk, paths, catalog, set(disk.list(paths.segments)))
     return removed
 
 
@@ -298,37 +300,30 @@ def _leave_plain(disk: Disk, paths: Paths, segment: Segment, end: int) -> Segmen
     return index
 
 
-def _clear_leftovers(disk: Disk, paths: Paths, catalog: Catalog) -> None:
+def _clear_leftovers(disk: Disk, paths: Paths, catalog: Catalog, names: set[str]) -> None:
     """Remove half-written files, raw files whose compressed form is in the manifest, and what retention left over."""
-    snapshot = catalog.snapshot()
-    files = {entry.first_seq: entry.file for entry in snapshot.manifest.segments}
-    leftovers = [
-        name for name in disk.list(paths.segments) if _is_leftover(name, files, snapshot.manifest.removed_through)
-    ]
+    manifest = catalog.snapshot().manifest
+    compacted = {entry.first_seq for entry in manifest.segments}
+    others = names.difference((entry.file for entry in manifest.segments), map(index_name, compacted))
+    leftovers = sorted(name for name in others if _is_leftover(name, compacted, manifest.removed_through))
     for name in leftovers:
         disk.remove(paths.segments / name)
     if leftovers:
         disk.sync_directory(paths.segments)
 
 
-def _is_leftover(name: str, files: dict[int, str], removed_through: int) -> bool:
-    if name.endswith(".tmp"):
-        return True
+def _is_leftover(name: str, compacted: set[int], removed_through: int) -> bool:
+    """Tell whether a file that the manifest does not call for has been replaced, or goes with what was removed."""
     match = SEGMENT_NAME.fullmatch(name)
-    if match is None:
-        return False
-    first_seq = int(match["first_seq"])
-    if first_seq in files:
-        return match["kind"] != ".index.json" and name != files[first_seq]
-    return first_seq <= removed_through
+    first_seq = int(match["first_seq"]) if match else 0
+    return name.endswith(".tmp") or first_seq in compacted or 0 < first_seq <= removed_through
 
 
-def _restore_indexes(disk: Disk, paths: Paths, catalog: Catalog) -> None:
+def _restore_indexes(disk: Disk, paths: Paths, catalog: Catalog, names: set[str]) -> None:
     """Write block indexes that are missing. One that is wrong is rebuilt by readers in memory, and told by `verify`."""
-    names = set(disk.list(paths.segments))
     for segment in catalog.snapshot().segments:
-        side = paths.index(segment.first_seq)
-        if segment.entry is None or side.name in names or segment.path.name not in names:
+        entry = segment.entry
+        if entry is None or index_name(entry.first_seq) in names or entry.file not in names:
             continue
         try:
             index = index_segment(disk, segment.path, segment.first_seq, segment.last_seq)
@@ -338,5 +333,5 @@ def _restore_indexes(disk: Disk, paths: Paths, catalog: Catalog) -> None:
             if is_rotten(error):  # the same
                 continue
             raise
-        if index.entry == segment.entry:
-            replace_file(disk, side, encode_index(index))
+        if index.entry == entry:
+            replace_file(disk, paths.index(entry.first_seq), encode_index(index))

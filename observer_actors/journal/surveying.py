@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from observer_actors.journal.blocks import BlockFacts, Patience, describe_block, members
 from observer_actors.journal.catalog import Active, Catalog, Segment, Snapshot
@@ -32,6 +32,7 @@ from observer_actors.journal.format import (
 )
 from observer_actors.journal.lines import decode_head
 from observer_actors.journal.recovery import Plan, Scan, Scanner, last_kept, plan
+from observer_actors.journal.times import union_of
 
 _LOOKS_MAX: Final = 8
 """A writer seals and compacts far more seldom than a look takes; more means that something else is wrong."""
@@ -277,6 +278,8 @@ def describe_segment(
 ) -> SegmentIndex:
     """Sum up the blocks of a segment."""
     with_ops = [facts for facts in blocks if facts.block.ops]
+    times = union_of(facts.times for facts in blocks)
+    apart = {number: facts.times for number, facts in enumerate(blocks) if facts.times[2:]}
     entry = SegmentEntry(
         file=name,
         first_seq=first_seq,
@@ -286,12 +289,13 @@ def describe_segment(
         bytes=sum(facts.block.plain_bytes for facts in blocks),
         stored_bytes=sum(facts.block.stored_bytes for facts in blocks),
         sha256=digest,
-        min_time_us=min((facts.block.min_time_us for facts in with_ops), default=0),
-        max_time_us=max((facts.block.max_time_us for facts in with_ops), default=0),
+        min_time_us=times[0] if times else 0,
+        max_time_us=times[-1] if times else 0,
         first_recorded_at=with_ops[0].first_recorded_at if with_ops else "",
         last_recorded_at=with_ops[-1].last_recorded_at if with_ops else "",
+        time_ranges=times if times[2:] else UNSET,
     )
-    return SegmentIndex(entry=entry, blocks=tuple(facts.block for facts in blocks))
+    return SegmentIndex(entry=entry, blocks=tuple(facts.block for facts in blocks), time_ranges=apart or UNSET)
 
 
 def _sha256(disk: Disk, path: Path) -> str:

@@ -164,7 +164,7 @@ class _Verification:
         elif position.ops - ops_before != entry.ops:
             what = f"holds {position.ops - ops_before} ops, and {entry.ops} by the manifest"
             findings.add(_finding("damage", name, what))
-        if BlockStore(self._disk, self._data_dir).stored_blocks(entry) is None:
+        if BlockStore(self._disk, self._data_dir).stored_index(entry) is None:
             if self._in_use and entry not in self._look().snapshot.manifest.segments:
                 raise FileNotFoundError(f"{name} was removed")
             what = "the block index is missing or wrong: reading is slower, nothing is lost"

@@ -27,9 +27,10 @@ from observer_actors.journal.catalog import Active, Catalog, Segment
 from observer_actors.journal.deduplication import IdWindow, Sifted
 from observer_actors.journal.files import AppendFile, Disk, PosixFile, disk_error, translated, write_all
 from observer_actors.journal.format import BLOCK_BYTES, Paths, recorded_text, recorded_us
-from observer_actors.journal.lines import event_range
+from observer_actors.journal.lines import event_times
 from observer_actors.journal.opening import Opened, RecoveryReport, open_directory
 from observer_actors.journal.recovery import Mark
+from observer_actors.journal.times import union
 from observer_actors.op import Op, Seq, encode_ops
 from observer_actors.settings import JournalSettings
 
@@ -405,13 +406,10 @@ def _mark(held: Active, ops: Sequence[Op], data: bytes) -> None:
     ends = [seq - first_seq for _, seq in begins] + [len(ops)]
     if ends[0]:  # the block before goes on
         before = held.marks[-1]
-        held.marks[-1] = Mark(before.offset, before.first_seq, _both(before.times, event_range(ops[: ends[0]])))
+        times = before.times and union(before.times, event_times(ops[: ends[0]]))
+        held.marks[-1] = Mark(before.offset, before.first_seq, times)
     for (offset, seq), begin, end in zip(begins, ends, ends[1:], strict=False):
-        held.marks.append(Mark(offset, seq, event_range(ops[begin:end])))
-
-
-def _both(one: tuple[int, int] | None, other: tuple[int, int]) -> tuple[int, int] | None:
-    return None if one is None else (min(one[0], other[0]), max(one[1], other[1]))
+        held.marks.append(Mark(offset, seq, event_times(ops[begin:end])))
 
 
 def _seq_in(data: bytes, at: int) -> int:

@@ -16,7 +16,8 @@ from observer_actors.journal import JournalReader, JournalWriter, PosixDisk, Que
 from observer_actors.journal.blocks import Span
 from observer_actors.journal.catalog import Segment
 from observer_actors.journal.format import event_us, recorded_text
-from observer_actors.journal.lines import event_range
+from observer_actors.journal.lines import event_times
+from observer_actors.journal.times import ranges
 from observer_actors.op import Op
 from observer_actors.settings import JournalSettings
 from tests.fakes.disk import FakeDisk
@@ -96,6 +97,43 @@ def test_the_times_of_blocks_are_known_before_any_is_compacted_or_read(*, is_ope
         assert op in found.ops
 
 
+@pytest.mark.parametrize("state", ["active", "sealed", "compacted", "plain", "opened anew"])
+def test_a_clock_that_is_years_off_costs_a_query_nothing(state: str) -> None:
+    """Each block holds an op of 1970, and one of no time at all, beside those of its day."""
+    disk, settings = FakeDisk(), JournalSettings(compress=state != "plain")
+    writer = open_writer(disk)
+    ops: list[Op] = []
+    for day in range(1, 21):
+        batch = make_ops(60, pad=4_600)
+        for op in batch:
+            op.timestamp = op.timestamp.replace("-22T", f"-{day:02d}T")
+        batch[7].timestamp = "1970-01-01T00:00:00.000Z"
+        batch[9].timestamp = "yesterday"
+        ops += commit(writer, batch)
+        if day % 4 == 0 and state != "active":
+            writer.seal()
+    if state in ("compacted", "plain", "opened anew"):
+        compact(disk, DATA, writer.catalog, settings)
+    if state == "opened anew":
+        writer = open_writer(disk)
+    reader = reader_of(writer, disk)
+    since = event_us("2026-11-03T00:00:00Z", "")
+    page = reader.query(Query(since_us=since, until_us=since + 86_400_000_000, limit=1_000))
+    assert [op.seq for op in page.ops] == [seq for seq in range(180, 120, -1) if seq not in (128, 130)]
+    assert (page.cursor, page.complete) == (None, True)
+    assert reader.statistics().blocks_read <= 3
+    assert [op.seq for op in reader.query(Query(until_us=10**9)).ops] == list(range(1_148, 0, -60))
+
+
+def test_where_times_are_near_each_other_the_files_say_no_more_than_they_used_to() -> None:
+    disk = FakeDisk()
+    long_journal(disk)
+    for name in disk.list(PATHS.segments):
+        if name.endswith(".json"):
+            path = PATHS.segments / name
+            assert b"time_ranges" not in disk.read(path, 0, disk.size(path))
+
+
 _TEXTS = ("2026-11-22T10:00:00.123Z", "2026-11-22T10:00:00.124+02:00", "2026-11-22T10:00:00", "2026-11-22", "x", "")
 
 
@@ -105,7 +143,7 @@ def test_the_times_of_a_block_are_those_of_its_ops_one_by_one(texts: list[str]) 
     for op, text in zip(ops, texts, strict=True):
         op.timestamp, op.recorded_at = text, recorded_text(START_US)
     times = [event_us(op.timestamp, op.recorded_at) for op in ops]
-    assert event_range(ops) == ((min(times), max(times)) if times else (0, 0))
+    assert event_times(ops) == ranges(times)
 
 
 def test_an_unreadable_time_counts_as_when_it_was_recorded() -> None:
