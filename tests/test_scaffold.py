@@ -65,6 +65,15 @@ def test_each_module_that_calls_itself_pure_stands_under_the_pure_contract() -> 
     assert loose == []
 
 
+def test_no_actor_measures_by_a_clock_that_the_simulation_does_not_hold() -> None:
+    paths = [
+        path for name in ("actors", "supervision") for path in sorted((ROOT / "observer_actors" / name).rglob("*.py"))
+    ]
+    real = re.compile(r"\btime\.(perf_counter|monotonic|process_time)|\bfrom time import|\btime\.time\(")
+    assert len(paths) > 30
+    assert [path.name for path in paths if real.search(path.read_text(encoding="utf-8"))] == ["surroundings.py"]
+
+
 def test_what_several_layers_say_by_themselves_is_the_same() -> None:
     """They do not import each other: an agent shall not load the playbook, nor the settings the patterns."""
     wanted = {constraint.le for constraint in get_type_hints(GetAdvice, include_extras=True)["limit"].__metadata__}

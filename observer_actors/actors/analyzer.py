@@ -162,8 +162,8 @@ class Analyzer:
 
     def _group(self, failures: Sequence[Op]) -> Sequence[Op]:
         """Take failures into their patterns for a moment; give those that are left."""
-        until = time.perf_counter() + GROUPING_S
-        changes = apply(self._patterns, failures, self._catalogue, lambda: time.perf_counter() >= until)
+        until = trio.current_time() + GROUPING_S
+        changes = apply(self._patterns, failures, self._catalogue, lambda: trio.current_time() >= until)
         self._note(changes.patterns)
         self._forget(changes.absorbed)
         if self._feed.has_caught_up:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
@@ -31,13 +30,13 @@ async def contrast_of(search: Search, pattern_of: Callable[[Op], str], pattern: 
     failed = await search(Query(endpoint=pattern.endpoint, success=False, limit=SAMPLE_OPS, newest_first=True))
     went_well = await search(Query(endpoint=pattern.endpoint, success=True, limit=SAMPLE_OPS, newest_first=True))
     own = []
-    until = time.perf_counter() + LOOKING_S
+    until = trio.current_time() + LOOKING_S
     for op in failed.ops:
         if pattern_of(op) == pattern.id:
             own.append(op)
-        if time.perf_counter() >= until:
+        if trio.current_time() >= until:
             await trio.lowlevel.checkpoint()
-            until = time.perf_counter() + LOOKING_S
+            until = trio.current_time() + LOOKING_S
     # A page that was full says nothing of what was before it, however few of its ops are this pattern's.
     since = max(page.cursor or 0 for page in (failed, went_well))
     return await in_thread(partial(_compare, own, tuple(went_well.ops), since))
