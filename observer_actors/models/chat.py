@@ -8,7 +8,7 @@ models that do take no temperature but their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any, Final, TypeVar
 
@@ -53,7 +53,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    total_tokens: int = 0
+    total_tokens: object = None
 
 
 class _Completion(msgspec.Struct):
@@ -63,8 +63,8 @@ class _Completion(msgspec.Struct):
 
 class _OllamaAnswer(msgspec.Struct):
     message: _Message
-    prompt_eval_count: int = 0
-    eval_count: int = 0
+    prompt_eval_count: object = None
+    eval_count: object = None
 
 
 class OpenAIModel:
@@ -147,8 +147,8 @@ class OllamaModel:
         }
         body = await exchange(self._client, self._url, request, timeout_s=self._settings.timeout_seconds)
         answer = _decoded(body, _OllamaAnswer, self._shown)
-        tokens = answer.prompt_eval_count + answer.eval_count
-        return _reply(answer.message.content, tokens, system + prompt, self._shown)
+        counts = (answer.prompt_eval_count, answer.eval_count)
+        return _reply(answer.message.content, counts, system + prompt, self._shown)
 
 
 def _in_form(schema: Schema, form: _Form) -> Schema | None:
@@ -171,13 +171,14 @@ def _read(body: bytes, asked: str, url: str) -> ChatReply:
     answer = _decoded(body, _Completion, url)
     if not answer.choices:
         raise ModelFailed(f"{url}: an answer without a choice")
-    tokens = answer.usage.total_tokens if answer.usage is not None else 0
-    return _reply(answer.choices[0].message.content, tokens, asked, url)
+    counts = () if answer.usage is None else (answer.usage.total_tokens,)
+    return _reply(answer.choices[0].message.content, counts, asked, url)
 
 
-def _reply(text: str | None, tokens: int, asked: str, url: str) -> ChatReply:
+def _reply(text: str | None, counts: Sequence[object], asked: str, url: str) -> ChatReply:
     if not text or not text.strip():
         raise ModelFailed(f"{url}: an answer without words")
+    tokens = sum(int(count) for count in counts if isinstance(count, int | float))  # some servers say null
     return ChatReply(text, tokens if 0 < tokens <= _TOKENS_MAX else (len(asked) + len(text)) // _CHARS_A_TOKEN)
 
 

@@ -174,7 +174,9 @@ async def test_ollama_is_spoken_to_in_its_own_way(tmp_path: Path) -> None:
     ("backend", "path", "counts"),
     [
         ("openai", CHAT, b'"usage": {"total_tokens": %s}' % (b"9" * 400)),
+        ("openai", CHAT, b'"usage": {"total_tokens": null, "prompt_tokens": 1.5}'),
         ("ollama", "/api/chat", b'"prompt_eval_count": %s, "eval_count": %s' % (b"9" * 4_300, b"9" * 4_300)),
+        ("ollama", "/api/chat", b'"prompt_eval_count": null, "eval_count": "12"'),
     ],
 )
 async def test_a_count_of_tokens_that_no_answer_takes_is_none(
