@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import trio
 
+from observer_actors.tokens import hash_of, new_token
 from tests.conftest import ROOT
 from tests.daemon.served import Served, served
 from tests.fakes.http_peer import closed_url
@@ -283,6 +284,24 @@ def test_an_address_that_it_cannot_use_is_told_at_once(runner: str, tmp_path: Pa
     """
     said = ["observer: wants an address with http:// or https://; nothing is sent"]
     assert run(runner, tmp_path, program, closed_url()) == said
+
+
+def test_a_token_that_is_refused_is_told_once(runner: str, tmp_path: Path) -> None:
+    program = """
+    const said: string[] = [];
+    console.warn = (text: string) => said.push(text);
+    const observer = new Observer({ token: "wrong", lingerMs: 1, adviceMs: 10_000 });
+    await observer.operation("a", {}, () => {});
+    await observer.advice("a", { input: "secret" });
+    await observer.close(2_000);
+    console.log(JSON.stringify({ said, counts: observer.counts }));
+    """
+    (tmp_path / "tokens").write_text(f"agent ingest,read {hash_of(new_token())}\n")
+    with served(tmp_path / "data", f'[auth]\ntokens_file = "{tmp_path / "tokens"}"\n') as daemon:
+        told = run(runner, tmp_path, program, daemon.url)
+    (said,) = told["said"]
+    assert re.fullmatch(r"observer: (POST /events|GET /advice) is answered 401: are address and token right\?", said)
+    assert told["counts"]["retries"] >= 1
 
 
 def test_what_could_not_be_sent_is_sent_later_and_stored_once(runner: str, tmp_path: Path) -> None:

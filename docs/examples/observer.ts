@@ -65,6 +65,7 @@ const INPUT_MAX = 2_000; // characters of an input, in a URL: enough to match wo
 const INPUT_BYTES_MAX = 8_000; // of these, as a URL writes them: the head of a request holds 16 KiB
 const ADVISED_MAX = 1_000;
 const TOO_LARGE = 413; // of many events: each half is sent by itself
+const DENIED = new Set([401, 403, 404]); // told once; the events wait, for the daemon may yet be set right
 const FINAL = new Set([400, TOO_LARGE, 422]); // answers about the events themselves: sending them again changes nothing
 
 export class Observer {
@@ -78,6 +79,7 @@ export class Observer {
   private readonly queue: Outgoing[] = [];
   private queueChars = 0;
   private lingers = false;
+  private readonly told = new Set<number>();
   private readonly advised = new Map<string, string>();
   private readonly ids = crypto.randomUUID();
   private failures = 0;
@@ -247,12 +249,17 @@ export class Observer {
     }
   }
 
-  private fetch(path: string, ms: number, body?: string): Promise<Response> {
+  private async fetch(path: string, ms: number, body?: string): Promise<Response> {
     const headers: Record<string, string> = { Accept: "application/json" };
     if (this.token) headers.Authorization = `Bearer ${this.token}`;
     if (body !== undefined) headers["Content-Type"] = "application/x-ndjson";
     const method = body === undefined ? "GET" : "POST";
-    return fetch(this.url + path, { method, headers, body, signal: AbortSignal.timeout(ms) });
+    const answer = await fetch(this.url + path, { method, headers, body, signal: AbortSignal.timeout(ms) });
+    if (DENIED.has(answer.status) && !this.told.has(answer.status)) {
+      this.told.add(answer.status);
+      console.warn(`observer: ${method} ${path.split("?")[0]} is answered ${answer.status}: are address and token right?`);
+    }
+    return answer;
   }
 
   private remember(what: string, adviceId: string): void {
