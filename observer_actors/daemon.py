@@ -331,11 +331,9 @@ class Daemon:
 
         self.ingest = IngestServer(
             self.intake,
-            Mount(
-                create_app(self.views), lambda: self._in_force.guard, seconds_max=settings.listen.request_seconds_max
-            ),
+            Mount(create_app(self.views), guard, seconds_max=settings.listen.request_seconds_max),
             listeners,
-            lambda: self._in_force.guard,
+            guard,
             settings.listen,
             advise=partial(answer_advice, self.views),
             wait_s=settings.admission.wait_seconds_max,
