@@ -191,15 +191,15 @@ def _attrs(text: str, name: str) -> dict[str, str]:
 
 
 _PARAMETERS: Final[Mapping[str, Parameter]] = {
-    "endpoint": ("endpoint", _text),
-    "input": ("input", _text),
-    "role": ("role", _text),
-    "city": ("city", _text),
-    "state": ("state", _text),
-    "attrs": ("attrs", _attrs),
-    "run": ("run", _name),
-    "task": ("task", _name),
-    "source": ("source", _name),
-    "limit": ("limit", partial(parse_limit, most=LIMIT_MAX)),
-    "format": ("format", parse_one_of("json", "markdown")),
+    "endpoint": _text,
+    "input": _text,
+    "role": _text,
+    "city": _text,
+    "state": _text,
+    "attrs": _attrs,
+    "run": _name,
+    "task": _name,
+    "source": _name,
+    "limit": partial(parse_limit, most=LIMIT_MAX),
+    "format": parse_one_of("json", "markdown"),
 }

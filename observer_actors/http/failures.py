@@ -294,13 +294,13 @@ _SORTS: Final[Mapping[str, Callable[[Pattern], Any]]] = {
     "first_seen": lambda pattern: pattern.first_seq,
 }
 _PARAMETERS: Final[Mapping[str, Parameter]] = {
-    "endpoint": ("endpoint", parse_label),
-    "source": ("source", parse_text),
-    "state": ("state", parse_one_of(*State)),
-    "cause": ("cause", parse_one_of(*Cause)),
-    "text": ("text", parse_text),
-    "since": ("since", parse_time),
-    "until": ("until", parse_time),
-    "sort": ("sort", parse_one_of(*_SORTS)),
-    "limit": ("limit", parse_limit),
+    "endpoint": parse_label,
+    "source": parse_text,
+    "state": parse_one_of(*State),
+    "cause": parse_one_of(*Cause),
+    "text": parse_text,
+    "since": parse_time,
+    "until": parse_time,
+    "sort": parse_one_of(*_SORTS),
+    "limit": parse_limit,
 }

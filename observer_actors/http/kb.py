@@ -70,7 +70,8 @@ def register_kb(app: QuartTrio, views: Views, send: Callable[[Reply], Response])
         """
         values = parse_parameters(request.args.items(multi=True), _OUTCOMES, "/kb/outcomes")
         await views.own_writes("librarian")
-        page = await views.librarian.find(OutcomeFilter(**values))
+        since_us, before = values.pop("since", None), values.pop("cursor", None)
+        page = await views.librarian.find(OutcomeFilter(since_us=since_us, before=before, **values))
         following = None if page.before is None else str(page.before)
         return send(json_reply(OutcomesAnswer(page.rows, following, page.complete, page.damaged)))
 
@@ -96,14 +97,14 @@ def _signature(text: str, name: str) -> str:
 
 
 _OUTCOMES: Final[Mapping[str, Parameter]] = {
-    "signature": ("signature", _signature),
-    "kind": ("kind", parse_text),
-    "overall": ("overall", parse_text),
-    "since": ("since_us", parse_time),
-    "limit": ("limit", parse_limit),
-    "cursor": ("before", parse_seq),
+    "signature": _signature,
+    "kind": parse_text,
+    "overall": parse_text,
+    "since": parse_time,
+    "limit": parse_limit,
+    "cursor": parse_seq,
 }
 _HISTORY: Final[Mapping[str, Parameter]] = {
-    "sig": ("sig", _signature),
-    "limit": ("limit", partial(parse_limit, most=NEWEST_MAX)),
+    "sig": _signature,
+    "limit": partial(parse_limit, most=NEWEST_MAX),
 }

@@ -294,11 +294,11 @@ def _verdicts(views: Views, ops: Iterable[Op]) -> list[Verdict]:
 
 
 _PARAMETERS: Final[Mapping[str, Parameter]] = {
-    "endpoint": ("endpoint", parse_label),
-    "kind": ("kind", parse_one_of(*Kind)),
-    "state": ("state", parse_one_of(*State)),
-    "handed_out": ("handed_out", parse_boolean),
-    "text": ("text", parse_text),
-    "seq": ("seq", parse_seq),
-    "limit": ("limit", parse_limit),
+    "endpoint": parse_label,
+    "kind": parse_one_of(*Kind),
+    "state": parse_one_of(*State),
+    "handed_out": parse_boolean,
+    "text": parse_text,
+    "seq": parse_seq,
+    "limit": parse_limit,
 }

@@ -18,8 +18,8 @@ from observer_actors.visible import cut
 
 T = TypeVar("T")
 
-Parameter = tuple[str, Callable[[str, str], Any]]
-"""The field that a parameter fills, and what reads its text, given its name for an error."""
+Parameter = Callable[[str, str], Any]
+"""Reads the text of a parameter, given its name for an error."""
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1_000
@@ -49,13 +49,14 @@ def parse_ops_query(parameters: Iterable[tuple[str, str]]) -> Query:
         else:
             values["after_seq"] = max(bound, values.get("after_seq", bound))
     values.setdefault("limit", LIMIT_DEFAULT)
-    return Query(newest_first=newest_first, **values)
+    since_us, until_us = values.pop("since", None), values.pop("until", None)
+    return Query(newest_first=newest_first, since_us=since_us, until_us=until_us, **values)
 
 
 def parse_parameters(
     parameters: Iterable[tuple[str, str]], known: Mapping[str, Parameter], path: str
 ) -> dict[str, Any]:
-    """Read the parameters of a query: name of the field -> value.
+    """Read the parameters of a query, each by its name.
 
     :raises QueryInvalid: names the parameter, and the nearest known one for a name that is not known.
     """
@@ -69,7 +70,7 @@ def parse_parameters(
             others = "known are " + ", ".join(known) if known else "it takes none"
             hint = f"did you mean {nearest[0]}?" if nearest else others
             raise QueryInvalid(f"is not a parameter of {path}", field=ascii(name)[1:-1][:60], hint=hint)
-    return {known[name][0]: known[name][1](text, name) for name, text in given.items()}
+    return {name: known[name](text, name) for name, text in given.items()}
 
 
 def parse_body(body: Any, kind: type[T], example: str) -> T:  # noqa: ANN401 - quart's bytes
@@ -150,14 +151,14 @@ def _cursor(text: str, name: str) -> tuple[bool, int]:
 
 
 _PARAMETERS: Final[Mapping[str, Parameter]] = {
-    "source": ("source", parse_text),
-    "endpoint": ("endpoint", parse_text),
-    "success": ("success", parse_boolean),
-    "since": ("since_us", parse_time),
-    "until": ("until_us", parse_time),
-    "after_seq": ("after_seq", parse_seq),
-    "before_seq": ("before_seq", parse_seq),
-    "limit": ("limit", parse_limit),
-    "order": ("order", parse_one_of("newest", "oldest")),
-    "cursor": ("cursor", _cursor),
+    "source": parse_text,
+    "endpoint": parse_text,
+    "success": parse_boolean,
+    "since": parse_time,
+    "until": parse_time,
+    "after_seq": parse_seq,
+    "before_seq": parse_seq,
+    "limit": parse_limit,
+    "order": parse_one_of("newest", "oldest"),
+    "cursor": _cursor,
 }
