@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl
 
 import msgspec
-from quart import Response, request
+from quart import request
 from quart.typing import ResponseReturnValue
 from quart_schema import document_querystring, document_response, tag
 from quart_trio import QuartTrio
@@ -18,6 +18,7 @@ from werkzeug.http import parse_accept_header
 from observer_actors.actors.adviser import Advice, Wanted
 from observer_actors.errors import ObserverError, QueryInvalid
 from observer_actors.http.description import document_problems, document_text
+from observer_actors.http.exchange import send
 from observer_actors.http.intake import Intake
 from observer_actors.http.queries import Parameter, parse_limit, parse_one_of, parse_parameters
 from observer_actors.http.replies import Reply, json_reply, problem_reply
@@ -83,7 +84,7 @@ class AdviceParameters(msgspec.Struct, frozen=True):
     format: Literal["json", "markdown"] = "json"
 
 
-def register_advice(app: QuartTrio, views: Views, send: Callable[[Reply], Response]) -> None:
+def register_advice(app: QuartTrio, views: Views) -> None:
     """Add the route."""
 
     @app.get("/advice")

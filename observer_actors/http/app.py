@@ -34,6 +34,7 @@ from observer_actors.event import Event
 from observer_actors.http.advice import register_advice
 from observer_actors.http.description import Description, document_problems, document_text
 from observer_actors.http.doubt import DoubtAnswer, DoubtfulOp, doubt_answer, marked_op
+from observer_actors.http.exchange import request_body, send
 from observer_actors.http.failures import register_failures
 from observer_actors.http.gate import ENDLESS
 from observer_actors.http.intake import BatchAnswer, EventAnswer
@@ -212,35 +213,22 @@ def create_app(views: Views) -> QuartTrio:
     _register_ingest(app, views)
     _register_status(app, views)
     _register_ops(app, views)
-    register_failures(app, views, _send)
-    register_playbook(app, views, _send)
-    register_advice(app, views, _send)
-    register_kb(app, views, _send)
+    register_failures(app, views)
+    register_playbook(app, views)
+    register_advice(app, views)
+    register_kb(app, views)
     return app
-
-
-def _send(reply: Reply) -> Response:
-    response = Response(reply.body, reply.status, content_type=reply.content_type)
-    for name, value in reply.headers:
-        response.headers[name] = value
-    return response
-
-
-async def _body() -> bytes:
-    body = await request.get_data(cache=False, as_text=False)
-    assert isinstance(body, bytes)
-    return body
 
 
 def _register_errors(app: QuartTrio) -> None:
     @app.errorhandler(ObserverError)
     async def observer_error(error: ObserverError) -> ResponseReturnValue:
-        return _send(problem_reply(error))
+        return send(problem_reply(error))
 
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> ResponseReturnValue:
         request.routing_exception = None  # which leads back to the request: only a search for garbage would find them
-        return _send(_problem_of_http(app, error))
+        return send(_problem_of_http(app, error))
 
 
 def _problem_of_http(app: QuartTrio, error: HTTPException) -> Reply:
@@ -280,8 +268,7 @@ def _register_ingest(app: QuartTrio, views: Views) -> None:
     @document_problems(400, 408, 413, 415, 422, 431, 503, 507)
     async def post_event() -> ResponseReturnValue:
         """Report one operation; answered once it is on disk."""
-        body = await _body()
-        return _send(await views.intake.event(body, *_about_body()))
+        return send(await views.intake.event(await request_body(), *_about_body()))
 
     @app.post("/events")
     @tag(["ingest"])
@@ -294,8 +281,7 @@ def _register_ingest(app: QuartTrio, views: Views) -> None:
         A batch of which nothing is taken because of what it is (4xx) is a problem with the fields of the answer, too.
         Where 0 are accepted and 0 rejected, it is refused as a whole: nothing is said of any single event in it.
         """
-        body = await _body()
-        return _send(await views.intake.batch(body, *_about_body()))
+        return send(await views.intake.batch(await request_body(), *_about_body()))
 
 
 def _register_status(app: QuartTrio, views: Views) -> None:
@@ -308,7 +294,7 @@ def _register_status(app: QuartTrio, views: Views) -> None:
     async def health() -> ResponseReturnValue:
         """Say that the process lives; at once, whoever is behind."""
         last_seq = views.commits.last_seq
-        return _send(json_reply(Health("ok", views.ring.size(), __version__, "fdatasync", last_seq)))
+        return send(json_reply(Health("ok", views.ring.size(), __version__, "fdatasync", last_seq)))
 
     @app.get("/ready")
     @tag(["status"])
@@ -317,7 +303,7 @@ def _register_status(app: QuartTrio, views: Views) -> None:
     async def ready() -> ResponseReturnValue:
         """Say whether events are taken now."""
         readiness = views.readiness()
-        return _send(json_reply(readiness, 200 if readiness.ready else 503))
+        return send(json_reply(readiness, 200 if readiness.ready else 503))
 
     @app.get("/stats")
     @tag(["status"])
@@ -326,7 +312,7 @@ def _register_status(app: QuartTrio, views: Views) -> None:
         """Count the ring, and everything ever committed."""
         await views.own_writes("ring_keeper")
         await views.own_writes("stats")
-        return _send(json_reply(_stats_answer(views.ring.ring.statistics(), views)))
+        return send(json_reply(_stats_answer(views.ring.ring.statistics(), views)))
 
     @app.get("/metrics")
     @tag(["status"])
@@ -342,7 +328,7 @@ def _register_status(app: QuartTrio, views: Views) -> None:
     @document_response(TreeAnswer, 200)
     async def actors() -> ResponseReturnValue:
         """Show the tree: state, restarts, last error, mailbox, and since when."""
-        return _send(json_reply(TreeAnswer(views.tree(), cast("Sequence[AnyLifecycleEvent]", views.events.recent()))))
+        return send(json_reply(TreeAnswer(views.tree(), cast("Sequence[AnyLifecycleEvent]", views.events.recent()))))
 
 
 def _register_ops(app: QuartTrio, views: Views) -> None:
@@ -359,7 +345,7 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
         query = parse_ops_query(request.args.items(multi=True))
         page = await views.query(query)
         following = None if page.cursor is None else cursor_after(query, page.cursor)
-        return _send(json_reply(OpsAnswer([marked_op(op) for op in page.ops], following, page.complete)))
+        return send(json_reply(OpsAnswer([marked_op(op) for op in page.ops], following, page.complete)))
 
     @app.get("/ops/<seq>")
     @tag(["ops"])
@@ -370,7 +356,7 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
         found = await views.get(parse_seq(seq, "seq"))
         if found is None:
             raise NotFound(f"there is no op {int(seq)}", hint=f"the last is {views.commits.last_seq}")
-        return _send(json_reply(marked_op(found)))
+        return send(json_reply(marked_op(found)))
 
     @app.get("/tail")
     @tag(["ops"])

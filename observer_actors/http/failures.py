@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import trio
-from quart import Response, request
+from quart import request
 from quart.typing import ResponseReturnValue
 from quart_schema import document_querystring, document_request, document_response, tag
 from quart_trio import QuartTrio
@@ -16,6 +16,7 @@ from observer_actors.actors.evidence import contrast_of
 from observer_actors.errors import NotFound, RequestInvalid
 from observer_actors.http.description import document_problems
 from observer_actors.http.doubt import DoubtAnswer, doubt_answer
+from observer_actors.http.exchange import request_body, send
 from observer_actors.http.queries import (
     Parameter,
     parse_body,
@@ -26,7 +27,7 @@ from observer_actors.http.queries import (
     parse_text,
     parse_time,
 )
-from observer_actors.http.replies import Reply, json_reply
+from observer_actors.http.replies import json_reply
 from observer_actors.http.views import Views
 from observer_actors.op import Op, time_us
 from observer_actors.patterns import (
@@ -140,10 +141,7 @@ class Act(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     note: Annotated[str, msgspec.Meta(max_length=NOTE_CHARS_MAX)] = ""
 
 
-Send = Callable[[Reply], Response]
-
-
-def register_failures(app: QuartTrio, views: Views, send: Send) -> None:
+def register_failures(app: QuartTrio, views: Views) -> None:
     """Add the routes."""
 
     @app.get("/failures")
@@ -176,7 +174,7 @@ def register_failures(app: QuartTrio, views: Views, send: Send) -> None:
     @document_problems(400, 404, 503, 507)
     async def act_on_failure(pattern: str) -> ResponseReturnValue:
         """Resolve, mute or unmute a pattern, or note something; answered once it is on disk."""
-        act = _act(await request.get_data(cache=False, as_text=False))
+        act = _act(await request_body())
         note, acknowledged_seq = views.intake.without_secrets(act.note), views.commits.last_seq
         await views.own_writes("analyzer")
         found = _found(views, pattern)
@@ -184,7 +182,7 @@ def register_failures(app: QuartTrio, views: Views, send: Send) -> None:
         return send(json_reply(Failure(**_fields(found, standing, views.now_us()))))
 
 
-def _act(body: Any) -> Act:  # noqa: ANN401 - quart's bytes
+def _act(body: bytes) -> Act:
     act = parse_body(body, Act, '{"action": "resolve"}; or "mute", "unmute", or "note" with a "note"')
     if act.action is Action.NOTE and not act.note.strip():
         raise RequestInvalid("note: is empty", hint='{"action": "note", "note": "…"}')

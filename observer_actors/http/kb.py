@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Final
 
 import msgspec
-from quart import Response, request
+from quart import request
 from quart.typing import ResponseReturnValue
 from quart_schema import document_querystring, document_response, tag
 from quart_trio import QuartTrio
 
 from observer_actors.errors import QueryInvalid
 from observer_actors.http.description import document_problems
+from observer_actors.http.exchange import send
 from observer_actors.http.queries import Parameter, parse_limit, parse_parameters, parse_seq, parse_text, parse_time
-from observer_actors.http.replies import Reply, json_reply
+from observer_actors.http.replies import json_reply
 from observer_actors.http.views import Views
 from observer_actors.kb import AuditHistory, OutcomeFilter, OutcomeRow
 from observer_actors.kb.rows import SIGNATURE_CHARS_MAX
@@ -55,7 +56,7 @@ class HistoryParameters(msgspec.Struct, frozen=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=NEWEST_MAX)] = NEWEST_DEFAULT
 
 
-def register_kb(app: QuartTrio, views: Views, send: Callable[[Reply], Response]) -> None:
+def register_kb(app: QuartTrio, views: Views) -> None:
     """Add the routes."""
 
     @app.get("/kb/outcomes")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
 import trio
-from quart import Response, request
+from quart import request
 from quart.typing import ResponseReturnValue
 from quart_schema import document_querystring, document_request, document_response, tag
 from quart_trio import QuartTrio
@@ -16,6 +16,7 @@ from observer_actors.doubt import suspicion
 from observer_actors.errors import NotFound, RequestInvalid
 from observer_actors.event import OWN_SOURCE
 from observer_actors.http.description import document_problems
+from observer_actors.http.exchange import request_body, send
 from observer_actors.http.queries import (
     Parameter,
     parse_body,
@@ -27,7 +28,7 @@ from observer_actors.http.queries import (
     parse_seq,
     parse_text,
 )
-from observer_actors.http.replies import Reply, json_reply
+from observer_actors.http.replies import json_reply
 from observer_actors.http.views import Views
 from observer_actors.op import Op, time_us
 from observer_actors.playbook import Action, Decision, Entry, Kind, Left, Of, Revocation, State, decision_attrs
@@ -42,8 +43,6 @@ DECIDED_S: Final = 5.0
 """A decision is on disk when it is answered; so long the answer waits for the playbook to take it in."""
 NAME_CHARS_MAX: Final = 1_024
 """As long as an attribute of an event."""
-
-Send = Callable[[Reply], Response]
 
 
 class ShownEntry(Entry, frozen=True, kw_only=True):
@@ -135,7 +134,7 @@ class Revoked(msgspec.Struct, frozen=True):
     """Entries that it may touch: not handed out until that is done."""
 
 
-def register_playbook(app: QuartTrio, views: Views, send: Send) -> None:
+def register_playbook(app: QuartTrio, views: Views) -> None:
     """Add the routes."""
     one_at_a_time = trio.Lock()
 
@@ -168,7 +167,7 @@ def register_playbook(app: QuartTrio, views: Views, send: Send) -> None:
     async def decide_on_entry(entry: str) -> ResponseReturnValue:
         """Pin, unpin, withhold, release or retire an entry, or note something; answered once it is on disk."""
         found = _found(views, entry)
-        decided = parse_body(await request.get_data(cache=False, as_text=False), Decide, '{"action": "withhold"}')
+        decided = parse_body(await request_body(), Decide, '{"action": "withhold"}')
         if decided.action is Action.NOTE and not decided.note.strip():
             raise RequestInvalid("note: is empty", hint='{"action": "note", "note": "…"}')
         note = views.intake.without_secrets(decided.note)
@@ -183,7 +182,7 @@ def register_playbook(app: QuartTrio, views: Views, send: Send) -> None:
     @document_problems(400, 503, 507)
     async def revoke() -> ResponseReturnValue:
         """Take back all that came from a source, a run or a staffer; answered once it is on disk."""
-        asked = parse_body(await request.get_data(cache=False, as_text=False), Revoke, '{"of": "source", "name": "…"}')
+        asked = parse_body(await request_body(), Revoke, '{"of": "source", "name": "…"}')
         if asked.since and time_us(asked.since) is None:
             raise RequestInvalid("since: is not an ISO 8601 time", hint="e.g. 2026-11-22T10:00:00Z")
         if asked.of is Of.SOURCE and asked.name == OWN_SOURCE:
