@@ -95,8 +95,7 @@ class Ledger:
         """Make or change the entry of a draft; where there is nothing to say any more, forget it."""
         known, evidence = self.entries.get(draft.id), draft.evidence
         if evidence is None:
-            if known is not None:
-                self._lose_support(known)
+            self.lose(draft.id)
         elif known is None:
             self._create(draft, evidence)
         elif any(getattr(known, name) != getattr(evidence, name) for name in evidence.__struct_fields__):
@@ -143,9 +142,18 @@ class Ledger:
         self._do(Forgotten(key, self._seq))
 
     def lose(self, key: str) -> None:
-        """Note that the evidence of an entry is gone; see `_lose_support`."""
-        if (entry := self.entries.get(key)) is not None:
-            self._lose_support(entry)
+        """Note that the evidence of an entry is gone: forget it, unless it was used or decided about.
+
+        What is known of such a one shall not be lost.
+        """
+        entry = self.entries.get(key)
+        if entry is None:
+            return
+        if not _is_used(entry) and not entry.mark and not entry.notes:
+            self.forget(key)
+        elif entry.supported:
+            fields = {name: getattr(entry, name) for name in Evidence.__struct_fields__}
+            self._do(Updated(key, self._seq, Evidence(**{**fields, "supported": False})))
 
     def inherit(self, old: Ledger, seq: int) -> int:
         """Take over what was decided before an op, by persons or by trials, of entries that have no evidence here yet.
@@ -254,14 +262,6 @@ class Ledger:
             self._lost[key] = None
         else:
             self._lost.pop(key, None)
-
-    def _lose_support(self, entry: Entry) -> None:
-        """Keep an entry that was used or decided about, so that what is known of it is not lost; forget any other."""
-        if not _is_used(entry) and not entry.mark and not entry.notes:
-            self.forget(entry.id)
-        elif entry.supported:
-            fields = {name: getattr(entry, name) for name in Evidence.__struct_fields__}
-            self._do(Updated(entry.id, self._seq, Evidence(**{**fields, "supported": False})))
 
     def _leave(self, entry: Entry) -> None:
         self._by_endpoint[entry.endpoint].pop(entry.id, None)
