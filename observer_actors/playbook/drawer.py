@@ -82,7 +82,7 @@ class Drawer:
                 endpoint.due = list(dict.fromkeys((DO, WAY, *endpoint.due, *_all_of(endpoint))))
         if endpoint.due:
             now, endpoint.due = endpoint.due[:DRAWN_AT_ONCE], endpoint.due[DRAWN_AT_ONCE:]
-            counts = Counts(endpoint, self._corroboration())
+            counts = Counts(endpoint, corroboration)
             for what in now:
                 self._draw(endpoint, what, counts)
 
@@ -107,12 +107,12 @@ class Drawer:
     def _draw_recovery(self, endpoint: Endpoint, recovery: Recovery) -> None:
         corroboration = self._corroboration()
         recovery.drawn = Drawn(_tries(recovery, corroboration), recovery.ok.suffice(corroboration))
-        self._ledger.write(draw_recovery(endpoint, recovery, self._corroboration()))
+        self._ledger.write(draw_recovery(endpoint, recovery, corroboration))
 
     def _draw_avoid(self, endpoint: Endpoint, text: str, failure: Failure, counts: Counts) -> None:
         """Draw a failure; where another one says the same, the older lives on."""
-        enough = failure.witnesses.suffice(self._corroboration())
-        failure.drawn = Drawn(failure.witnesses.weight(self._corroboration()), enough)
+        enough = failure.witnesses.suffice(counts.corroboration)
+        failure.drawn = Drawn(failure.witnesses.weight(counts.corroboration), enough)
         endpoint.corroborated |= enough
         draft = draw_avoid(counts, text, failure)
         failure.looks += draft.is_look
