@@ -26,7 +26,6 @@ from observer_actors.store import (
     Lane,
     Queued,
     Saved,
-    Snapshot,
     Store,
     StoreBusy,
     StoreFailed,
@@ -78,7 +77,7 @@ def copy(key: str) -> Copy:
 
 
 def enqueue(store: Store, keys: Iterable[str]) -> Saved:
-    return store.save_standings(Snapshot(0, b"{}"), [message(key) for key in keys])
+    return store.save_standings(b"{}", [message(key) for key in keys])
 
 
 def keys_waiting(store: Store) -> list[str]:
@@ -118,7 +117,7 @@ def store(open_store: Callable[..., Store]) -> Store:
 
 
 def test_a_new_store_is_empty(store: Store) -> None:
-    assert (store.cursor("analyzer"), store.snapshot("stats"), store.head(Lane.GATEWAY)) == (0, None, None)
+    assert (store.cursor("analyzer"), store.state("stats", object), store.head(Lane.GATEWAY)) == (0, None, None)
     assert (store.patterns(), entries(store), store.told(), store.diagnoses()) == ({}, {}, {}, [])
     assert store.set_aside is None
 
@@ -132,8 +131,8 @@ def test_only_its_owner_may_read_the_file_and_its_log(store: Store, path: Path) 
 
 def test_what_was_saved_is_there_after_a_restart(store: Store, open_store: Callable[..., Store]) -> None:
     store.save_patterns({}, consumer="stats", seq=4)
-    store.save_snapshot("stats", Snapshot(5, b'{"total":"\xc3\xa9"}'))
-    store.save_snapshot("stats", Snapshot(6, b'{"total":6}'))
+    store.save_snapshot("stats", b'{"total":"\xc3\xa9"}')
+    store.save_snapshot("stats", b'{"total":6}')
     store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
     store.save_playbook(PLAYBOOK, consumer="consolidator", seq=9)
     store.save_told([copy("e1")], queues=True)
@@ -141,7 +140,7 @@ def test_what_was_saved_is_there_after_a_restart(store: Store, open_store: Calla
     store.close()
     again = open_store()
     assert [again.cursor(name) for name in ("stats", "analyzer", "consolidator", "other")] == [4, 7, 9, 0]
-    assert again.snapshot("stats") == Snapshot(6, b'{"total":6}')
+    assert again.state("stats", object) == {"total": 6}
     assert again.patterns() == {"p1": PATTERN}
     assert (again.playbook("consolidator").cursor, entries(again)) == (9, {"e1": ENTRY})
     assert again.told() == {"sql:run": 5}
@@ -375,7 +374,7 @@ def everything(store: Store) -> object:
         store.told(),
         store.diagnoses(),
         [store.cursor(name) for name in ("analyzer", "consolidator")],
-        store.snapshot(learned.STANDINGS),
+        store.state(learned.STANDINGS, object),
         store.head(Lane.GATEWAY),
         store.statistics(),
     )
@@ -388,7 +387,7 @@ def everything(store: Store) -> object:
         lambda store: store.save_playbook(PLAYBOOK, consumer="consolidator", seq=9, whole=True),
         lambda store: store.save_told([copy("x"), copy("y")], queues=True),
         lambda store: store.save_diagnosis(DIAGNOSIS, {"p1": PATTERN}, [message("x"), message("y")]),
-        lambda store: store.save_standings(Snapshot(1, b"{}"), [message(key) for key in "wxyz"]),
+        lambda store: store.save_standings(b"{}", [message(key) for key in "wxyz"]),
         lambda store: store.delivered("a"),
         lambda store: store.refused("a", "no"),
         lambda store: store.failed("a", "down", now=1, next_at=2),

@@ -32,7 +32,6 @@ from observer_actors.store import (
     Lane,
     Queued,
     Saved,
-    Snapshot,
     Store,
     StoreDamaged,
     StoreFailed,
@@ -119,7 +118,7 @@ class Learned:
         :raises StoreReplaced: the file is another than the one loaded from; `save_diagnosis`, `save_standings`,
             `save_playbook` and `save_told` raise it too.
         """
-        snapshots = {} if doubts is None else {DOUBTS: Snapshot(seq, msgspec.json.encode(doubts))}
+        snapshots = {} if doubts is None else {DOUBTS: msgspec.json.encode(doubts)}
         await self._call(
             lambda store: store.save_patterns(
                 changes, consumer=ANALYZER, seq=seq, absorbed=absorbed, snapshots=snapshots
@@ -146,8 +145,8 @@ class Learned:
 
     async def save_standings(self, standings: Mapping[str, Standing], messages: Sequence[Outgoing]) -> None:
         """Save how the patterns stand, and queue what the webhook is told, both or neither."""
-        snapshot = Snapshot(0, msgspec.json.encode(standings))
-        saved = await self._call(lambda store: store.save_standings(snapshot, messages), saves=ANALYZER)
+        body = msgspec.json.encode(standings)
+        saved = await self._call(lambda store: store.save_standings(body, messages), saves=ANALYZER)
         self._note(saved)
 
     async def load_model_calls(self) -> list[Call]:
@@ -156,8 +155,8 @@ class Learned:
 
     async def save_model_calls(self, calls: Sequence[Call]) -> None:
         """Save the calls to a model that still count: what was spent stays spent after a restart."""
-        snapshot = Snapshot(0, msgspec.json.encode(calls))
-        await self._call(lambda store: store.save_snapshot(MODEL_CALLS, snapshot))
+        body = msgspec.json.encode(calls)
+        await self._call(lambda store: store.save_snapshot(MODEL_CALLS, body))
 
     async def load_playbook(self) -> Playbook:
         """Give the playbook as it was last saved."""

@@ -10,7 +10,6 @@ from observer_actors.store.learned import (
     Lane,
     Queued,
     Saved,
-    Snapshot,
     Store,
     StoreStatistics,
 )
@@ -27,7 +26,6 @@ __all__ = [
     "Queued",
     "Saved",
     "Shelf",
-    "Snapshot",
     "Store",
     "StoreBusy",
     "StoreDamaged",

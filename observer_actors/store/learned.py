@@ -67,13 +67,6 @@ class Lane(StrEnum):
     WEBHOOK = "http*"
 
 
-class Snapshot(msgspec.Struct, frozen=True):
-    """The state of a consumer, as JSON, with the last op that is in it."""
-
-    seq: int
-    body: bytes
-
-
 class Saved(msgspec.Struct, frozen=True):
     """What a save did to the outbox."""
 
@@ -172,31 +165,26 @@ class Store:
         rows = self._rows("SELECT seq FROM cursors WHERE consumer = ?", consumer)
         return int(rows[0][0]) if rows else 0
 
-    def snapshot(self, name: str) -> Snapshot | None:
-        """Give the newest state that was saved under the name."""
-        rows = self._rows("SELECT seq, body FROM snapshots WHERE name = ?", name)
-        return Snapshot(rows[0][0], rows[0][1].encode()) if rows else None
-
     def state(self, name: str, kind: type[T]) -> T | None:
-        """Give the newest state that was saved under the name, read.
+        """Give the newest state that was saved under the name; None before.
 
         :raises StoreDamaged: it is none.
         """
-        snapshot = self.snapshot(name)
+        rows = self._rows("SELECT body FROM snapshots WHERE name = ?", name)
         try:
-            return None if snapshot is None else msgspec.json.decode(snapshot.body, type=kind)
+            return msgspec.json.decode(rows[0][0], type=kind) if rows else None
         except UNREADABLE as error:
             raise StoreDamaged(f"the snapshot {name} cannot be read: {error}") from error
 
-    def save_snapshot(self, name: str, snapshot: Snapshot) -> None:
-        """Save a consumer's state together with its cursor: the two are one row."""
+    def save_snapshot(self, name: str, body: bytes) -> None:
+        """Save a state, as JSON, that goes with no op."""
         with self._saving() as sql:
-            sql.execute(_SAVE_SNAPSHOT, (name, snapshot.seq, snapshot.body.decode()))
+            sql.execute(_SAVE_SNAPSHOT, (name, 0, body.decode()))
 
-    def save_standings(self, snapshot: Snapshot, messages: Sequence[Outgoing]) -> Saved:
+    def save_standings(self, body: bytes, messages: Sequence[Outgoing]) -> Saved:
         """Save how the patterns stand, and the messages that announce what has changed, both or neither."""
         with self._saving() as sql:
-            sql.execute(_SAVE_SNAPSHOT, (STANDINGS, snapshot.seq, snapshot.body.decode()))
+            sql.execute(_SAVE_SNAPSHOT, (STANDINGS, 0, body.decode()))
             return self._enqueue(sql, messages)
 
     # ---------------------------------------------------------------------------- learned things
@@ -213,14 +201,14 @@ class Store:
         consumer: str,
         seq: int,
         absorbed: Collection[str] = (),
-        snapshots: Mapping[str, Snapshot] = MappingProxyType({}),
+        snapshots: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
         """Save new and changed patterns, let go of absorbed ones, and save that all ops up to ``seq`` are in them.
 
         :param snapshots: name -> what else the consumer has made of those ops.
         """
         with self._saving() as sql:
-            sql.executemany(_SAVE_SNAPSHOT, [(name, s.seq, s.body.decode()) for name, s in snapshots.items()])
+            sql.executemany(_SAVE_SNAPSHOT, [(name, seq, body.decode()) for name, body in snapshots.items()])
             sql.executemany("DELETE FROM patterns WHERE id = ?", [(key,) for key in absorbed])
             sql.executemany(_SAVE_PATTERN, map(_row, changes.values()))
             sql.execute(_SAVE_CURSOR, (consumer, seq))
