@@ -117,7 +117,8 @@ class Intake:
         self._settings = settings
         self._ring_size = ring_size
         self._log = log
-        self._labels: Counter[str] = Counter()
+        self._logged: set[str] = set()
+        """Notes about sources that were logged, `LABELS_LOGGED_MAX` at most."""
         self._now = _Now(around.time_ns)
         self._wait_s = wait_s
         self._judging_events, self._judging_batches = trio.CapacityLimiter(1), trio.CapacityLimiter(1)
@@ -305,9 +306,9 @@ class Intake:
         """Count foreign sources, and log each label once."""
         for note, count in notes.items():
             self.statistics.foreign_sources += count
-            if note not in self._labels and len(self._labels) < LABELS_LOGGED_MAX:
+            if note not in self._logged and len(self._logged) < LABELS_LOGGED_MAX:
                 self._log.warning("source_unknown", note=note, hint="add it to sources.extra to keep it")
-                self._labels[note] = 1
+                self._logged.add(note)
 
 
 def _traced(ops: Sequence[Op], trace: str) -> Sequence[Op]:

@@ -116,7 +116,7 @@ def touched(delta: Delta) -> tuple[str, ...]:
 
 
 def apply(entries: MutableMapping[str, Entry], delta: Delta) -> None:
-    """Make or change the one entry that the delta is about; no other is touched."""
+    """Make, change or remove the entry that the delta is about, and the one that has become part of it; no other."""
     match delta:
         case Created(entry, seq):
             created = Change(entry.version, seq, "created", entry.text, entry.mark)

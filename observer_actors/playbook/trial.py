@@ -179,7 +179,7 @@ class EntryTrial(msgspec.Struct):
 
 
 class Trials(msgspec.Struct):
-    """All trials, as far as they have come. As JSON it is its own snapshot."""
+    """All trials, as far as they have come."""
 
     runs: dict[str, Run] = msgspec.field(default_factory=dict)
     """By name, oldest first; a run without a name is here under its advice id."""
