@@ -11,7 +11,6 @@ A model that fails is asked again after 1 cycle, then 2, 4 … `SKIPS_MAX`; what
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -81,10 +80,10 @@ class Analyzer:
         model: Model | None,
         *,
         log: FilteringBoundLogger,
-        settings: FailuresSettings | None = None,
-        clock: Callable[[], float] = time.time,
-        announce: Callable[[StateChanged], None] = lambda _change: None,
-        consultant: Consultant | None = None,
+        settings: FailuresSettings,
+        clock: Callable[[], float],
+        announce: Callable[[StateChanged], None],
+        consultant: Consultant | None,
     ) -> None:
         self._feed = feed
         self._learned = learned
@@ -105,9 +104,7 @@ class Analyzer:
         self.consultant: Final = consultant
         self._diagnoses: dict[str, Diagnosis] = {}
         """Pattern -> what was said of it last."""
-        self.standings: Final = Standings(
-            learned, settings or FailuresSettings(), log=log, clock=clock, announce=announce
-        )
+        self.standings: Final = Standings(learned, settings, log=log, clock=clock, announce=announce)
 
     @property
     def patterns(self) -> Mapping[str, Pattern]:

@@ -174,7 +174,7 @@ class Feed:
         *,
         crashes_max: int,
         set_aside: SetAside,
-        linger_s: float = 0.0,
+        linger_s: float,
     ) -> None:
         self.name = name
         self.cursor = 0

@@ -23,7 +23,7 @@ from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.saving import saved
 from observer_actors.op import Op
-from observer_actors.playbook import Corroboration, Entry, Left, Playbook, Revocation, Row, copies
+from observer_actors.playbook import Corroboration, Entry, Playbook, Revocation, Row, copies
 from observer_actors.playbook.deltas import Delta, touched
 from observer_actors.store import Shelf
 from observer_actors.supervision import Life
@@ -66,7 +66,7 @@ class Consolidator:
         *,
         every: int,
         log: FilteringBoundLogger,
-        corroboration: Corroboration = Corroboration(),  # noqa: B008 - frozen
+        corroboration: Corroboration,
     ) -> None:
         self._feed = feed
         self._learned = learned
@@ -86,7 +86,8 @@ class Consolidator:
         self._saved_seq = 0
         self._is_new = False
         """The playbook was made anew, and none of it is saved."""
-        self._left = Left()
+        self._left_out = (0, 0)
+        """Ops and entries that had found no room when that was last warned of."""
         self._ahead: list[Revocation] = []
         """Revocations that are in the journal, and that the playbook has not taken in yet."""
         self._from_seq = inf
@@ -251,7 +252,7 @@ class Consolidator:
         if playbook is self._playbook:
             playbook.kept.saved()
             self._saved_seq, self._is_new = seq, False
-        self._warn_of_bounds(playbook.meta.left)
+        self._warn_of_bounds(playbook)
 
     async def _rows(self, playbook: Playbook, *, whole: bool) -> list[Row]:
         changed = playbook.kept.take()
@@ -262,11 +263,11 @@ class Consolidator:
                 await trio.lowlevel.checkpoint()
         return rows
 
-    def _warn_of_bounds(self, left: Left) -> None:
-        before, now = self._left, Left(left.ops, left.endpoints, left.entries, left.values, left.runs)
-        if (now.ops, now.entries) > (before.ops, before.entries):
-            self._log.warning("entries_full", ops_left_out=now.ops, entries_left_out=now.entries)
-        self._left = now
+    def _warn_of_bounds(self, playbook: Playbook) -> None:
+        before, self._left_out = self._left_out, (playbook.meta.left.ops, playbook.meta.left.entries)
+        if self._left_out > before:
+            ops, entries = self._left_out
+            self._log.warning("entries_full", ops_left_out=ops, entries_left_out=entries)
 
     # ------------------------------------------------------------------------------------------- the gateway
 
@@ -347,14 +348,14 @@ def _knows_more(old: Playbook, anew: Playbook) -> bool:
 
 
 def _take_turn(
-    playbook: Playbook, ops: Sequence[Op], taken: int, show: Callable[[Sequence[Delta]], None], end: float
+    playbook: Playbook, ops: Sequence[Op], taken: int, note: Callable[[Sequence[Delta]], None], end: float
 ) -> int:
     """Take ops into a playbook until a time has come, one at least; give how many are taken then.
 
-    :param show: is given what each has changed.
+    :param note: is given what each has changed.
     """
     while taken < len(ops):
-        show(playbook.take(ops[taken]))
+        note(playbook.take(ops[taken]))
         taken += 1
         if trio.current_time() >= end:
             break

@@ -171,7 +171,7 @@ class Consultant:
             self._log.warning("consultation_failed", error=str(failure), patterns=[inquiry.cases[0].pattern_id])
         return None
 
-    def _note_unanswered(self, inquiry: Inquiry, *, pause: bool = False) -> None:
+    def _note_unanswered(self, inquiry: Inquiry, *, pause: bool) -> None:
         """Let others have their turn before this one.
 
         :param pause: it will get no better answer soon.

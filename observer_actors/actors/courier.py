@@ -53,15 +53,15 @@ class Courier:
         settings: GatewaySettings,
         *,
         log: FilteringBoundLogger,
-        webhook_url: str = "",
-        around: Surroundings | None = None,
+        webhook_url: str,
+        around: Surroundings,
     ) -> None:
         self._learned = learned
         self._settings = settings
         self._log = log
         self._lanes = {Lane.GATEWAY: bool(settings.url), Lane.WEBHOOK: bool(webhook_url)}
         self._webhook_url = webhook_url
-        self._around = around or Surroundings()
+        self._around = around
 
     async def run(self, life: Life) -> None:
         """Serve as an actor."""

@@ -37,7 +37,7 @@ _EXITS: Final = {
 class Refused(ObserverError):
     """The daemon's own answer: it did not do it, and says why."""
 
-    def __init__(self, detail: str, *, hint: str = "", status: int = 500, body: bytes = b"") -> None:
+    def __init__(self, detail: str, *, hint: str, status: int, body: bytes) -> None:
         super().__init__(detail, hint=hint)
         self.answered = status
         self.body = body

@@ -86,7 +86,7 @@ class FrontDoor:
     :param guard: gives the guard in force; it changes when the settings are reloaded.
     :param connections_max: one more is answered 503 and closed.
     :param wait_s: how long a request waits at most for room.
-    :param tls: with it, TCP connections speak TLS.
+    :param tls: with it, TCP connections speak TLS; None: without.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class FrontDoor:
         advise: Advise,
         connections_max: int,
         wait_s: float,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | None,
     ) -> None:
         self.intake = intake
         self.advise = advise

@@ -24,7 +24,7 @@ class ModelRefused(ModelFailed):
     ``wait_s`` is how long it asks to be left alone, 0 when it does not say.
     """
 
-    def __init__(self, detail: str, http_status: int, wait_s: float = 0.0) -> None:
+    def __init__(self, detail: str, http_status: int, wait_s: float) -> None:
         super().__init__(detail)
         self.http_status = http_status
         self.wait_s = wait_s

@@ -25,7 +25,7 @@ from observer_actors.journal import Stretch
 from observer_actors.models import ModelFailed
 from observer_actors.op import Op, Seq, iso_at
 from observer_actors.patterns import Diagnosis, Outgoing, Pattern, State, StateChanged, apply
-from observer_actors.settings import GatewaySettings
+from observer_actors.settings import FailuresSettings, GatewaySettings
 from observer_actors.store import StoreBusy
 from observer_actors.supervision import Life
 
@@ -105,8 +105,10 @@ class Bench:
             self.cycle,
             model,
             log=log,
+            settings=FailuresSettings(),
             clock=lambda: START_S + clock.current_time(),
             announce=self.changes.append,
+            consultant=None,
         )
 
     async def _read(self, after_seq: int) -> Stretch:

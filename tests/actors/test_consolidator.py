@@ -23,7 +23,7 @@ from observer_actors.actors.consolidator import (
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.op import Op
-from observer_actors.playbook import Entry, Kind, Playbook
+from observer_actors.playbook import Corroboration, Entry, Kind, Playbook
 from observer_actors.playbook.deltas import Delta
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import Shelf
@@ -65,7 +65,9 @@ class World:
         log = structlog.get_logger()
         learned = Learned(self.data_dir, GatewaySettings(url="http://gateway"), log=log)
         cycle = Cycle(lambda: 1_000.0)
-        consolidator = Consolidator(self.feed, learned, Shelf(), cycle, self.journal.following, every=1, log=log)
+        consolidator = Consolidator(
+            self.feed, learned, Shelf(), cycle, self.journal.following, every=1, log=log, corroboration=Corroboration()
+        )
         async with trio.open_nursery() as nursery:
             life = Life("consolidator", 1, on_progress=lambda: None, on_step=lambda _name, _step: None)
             nursery.start_soon(consolidator.run, life)

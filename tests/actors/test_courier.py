@@ -116,7 +116,7 @@ async def at_work(
     settings = GatewaySettings(url=url, timeout_seconds=TIMEOUT_S, outbox_max=outbox_max)
     learned = Learned(data_dir, settings, log=log, around=around)
     await learned.load_playbook()
-    courier = Courier(learned, settings, log=log, around=around)
+    courier = Courier(learned, settings, log=log, webhook_url="", around=around)
     life = Life("courier", 1, on_progress=lambda: None, on_step=on_step)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(courier.run, life)
