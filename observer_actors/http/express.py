@@ -27,6 +27,7 @@ import select
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from enum import Enum
 from math import inf
 from typing import Final
 
@@ -67,6 +68,14 @@ class _Known(msgspec.Struct, frozen=True, gc=False):
     guard: Guard
 
 
+class Ending(Enum):
+    """How a connection ends on which nothing more is to be said."""
+
+    CLOSED = "closed"
+    LINGERING = "lingering"
+    """With an answer of ours: the client may still be sending, and has to be heard out (`Express.linger`)."""
+
+
 class Rider:
     """One connection. ``unread`` is what has been received and belongs to no answered request.
 
@@ -77,10 +86,9 @@ class Rider:
         "busy",
         "closing",
         "descriptor",
-        "ended",
+        "ending",
         "group",
         "is_half_closed",
-        "is_last_said",
         "is_off",
         "known",
         "more",
@@ -105,10 +113,8 @@ class Rider:
         self.unread = b""
         self.unsent = b""
         """What did not fit into the socket of an answer given in the lane."""
-        self.ended = False
-        """Nothing more is to be said on this connection."""
-        self.is_last_said = False
-        """We ended it, with an answer: the client may still be sending, and has to be heard out (`Express.linger`)."""
+        self.ending: Ending | None = None
+        """None while there may be more to say on this connection."""
         self.busy = False
         """It has a request under way."""
         self.until = inf
@@ -144,8 +150,8 @@ class Express:
     """The lane of one incarnation of ingest; `run` serves it.
 
     :param guard: gives the guard in force; it changes when the settings are reloaded.
-    :param let_off: takes over a connection that leaves the lane. ``unsent`` is to be sent first, ``ended`` says whether
-        that is all, and ``unread`` begins a request.
+    :param let_off: takes over a connection that leaves the lane. ``unsent`` is to be sent first, ``ending`` says
+        whether that is all, and ``unread`` begins a request.
     """
 
     def __init__(
@@ -195,7 +201,7 @@ class Express:
 
     def drop(self, rider: Rider) -> None:
         """Let off at once, to be closed."""
-        rider.ended, rider.is_last_said = True, False
+        rider.ending = Ending.CLOSED
         self._let_off(rider)
 
     def _enter(self, rider: Rider, events: int, seconds: float) -> None:
@@ -253,7 +259,7 @@ class Express:
         rider.more = len(data) == rider.piece or rider.is_half_closed
         if not data:
             self.drop(rider)
-        elif not rider.ended:
+        elif rider.ending is None:
             rider.unread += data
             self._take(rider, group)
 
@@ -354,14 +360,14 @@ class Express:
         except OSError:
             sent, close = len(answer), True
         rider.unsent = answer[sent:]
-        rider.ended = rider.is_last_said = close
+        rider.ending = Ending.LINGERING if close else None
 
     def _go_on(self, rider: Rider, following: Group) -> None:
         """Begin with what a rider has sent meanwhile."""
         rider.group = None
         rider.busy = bool(rider.unread)
         rider.until = self._now + self._settings.idle_seconds_max
-        if rider.ended or rider.unsent:
+        if rider.ending is not None or rider.unsent:
             self._let_off(rider)
         elif rider.unread:
             self._take(rider, following)

@@ -44,7 +44,7 @@ from observer_actors.http.bodies import (
     head_too_large,
     no_request,
 )
-from observer_actors.http.express import HEAD_BYTES, RECEIVE_BYTES, Express, Rider
+from observer_actors.http.express import HEAD_BYTES, RECEIVE_BYTES, Ending, Express, Rider
 from observer_actors.http.guard import PEER, Guard, Peer, peer_of
 from observer_actors.http.intake import Intake
 from observer_actors.http.replies import Reply, problem_reply
@@ -172,16 +172,17 @@ class FrontDoor:
     def _turn_away(self, connection: _Connection, refusal: ObserverError) -> None:
         self.intake.statistics.connections_refused += 1
         self._turned_away.add(connection)
-        connection.ended = True
+        connection.ending = Ending.CLOSED
         if not isinstance(connection, _Encrypted):  # to tell it why takes a handshake
             with suppress(OSError):
                 os.write(connection.descriptor, rendered(problem_reply(refusal), close=True))
-            connection.is_last_said = len(self._turned_away) <= TOLD_AT_ONCE_MAX
+            if len(self._turned_away) <= TOLD_AT_ONCE_MAX:
+                connection.ending = Ending.LINGERING
         self._settle(connection)
 
     def _let_off(self, connection: Rider) -> None:
         assert isinstance(connection, _Connection)
-        if connection.ended and not connection.unsent:
+        if connection.ending is not None and not connection.unsent:
             self._settle(connection)
         else:
             connection.busy = True
@@ -199,15 +200,15 @@ class FrontDoor:
             await connection.run()
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             # The client is gone, or speaks no TLS; what was stored for it is stored.
-            connection.ended, connection.is_last_said = True, False
+            connection.ending = Ending.CLOSED
         self._settle(connection)
 
     def _settle(self, connection: _Connection) -> None:
         """Say where a connection without a task goes: it lingers, is closed, or waits in the lane."""
         try:
-            if connection.is_last_said:
+            if connection.ending is Ending.LINGERING:
                 self.express.linger(connection)
-            elif connection.ended or self.letting_go:
+            elif connection.ending is Ending.CLOSED or self.letting_go:
                 self._close(connection)
             else:
                 self.express.board(connection)
@@ -309,7 +310,7 @@ class _Connection(Rider):
         if self.unsent:
             await self._send_all(self.unsent)
             self.unsent = b""
-        while not self.ended:
+        while self.ending is None:
             await self._pass_over_line()
             if not self.unread:
                 break
@@ -323,13 +324,14 @@ class _Connection(Rider):
         self._passed_over_at = self.requests
         if self.unread == b"\r":
             self.busy, self.until = False, trio.current_time() + self._door.settings.head_seconds_max
-            self.ended = not await self._receive(1)
+            if not await self._receive(1):
+                self.ending, self.unread = Ending.CLOSED, b""
             self.until = inf
-        self.unread = b"" if self.ended else self.unread.removeprefix(b"\r\n")
+        self.unread = self.unread.removeprefix(b"\r\n")
 
     async def _be_late(self) -> None:
         """End a connection whose time is over, and tell its client, if it waits for an answer and listens."""
-        self.ended, self.unsent = True, b""
+        self.ending, self.unsent = self.ending or Ending.CLOSED, b""
         if self.busy and not self._answering:
             with trio.move_on_after(LAST_WORD_S):
                 await self._refuse(self._arrival.late() if self._arrival else head_late())
@@ -382,14 +384,14 @@ class _Connection(Rider):
     async def _hand_over(self) -> None:
         """Have Hypercorn serve a request, unless there is nothing but ends of lines."""
         if not self.unread.strip():
-            self.ended = True
+            self.ending = Ending.CLOSED
             return
         unread, self.unread, self.busy = self.unread, b"", False
         behind = await self._door.hand_over(self.stream, unread, self.requests)
         self.requests += 1
         self.piece = HEAD_BYTES
         if behind is None:
-            self.ended = self.is_last_said = True
+            self.ending = Ending.LINGERING
         else:
             self.unread = behind
 
@@ -459,12 +461,11 @@ class _Connection(Rider):
 
     async def _send(self, reply: Reply, *, close: bool) -> None:
         """Send an answer, the last one if ``close``."""
-        self._answering, self.is_last_said = True, close
+        self._answering, self.ending = True, Ending.LINGERING if close else None
         data = rendered(reply, close=close)
         sent = self._send_now(data)
         if sent < len(data):
             await self._send_all(data[sent:])
-        self.ended = close
 
     def _send_now(self, data: bytes) -> int:
         """Send what can be sent without waiting, and say how much that was."""
@@ -508,8 +509,8 @@ class _Encrypted(_Connection):
         self._encrypted = trio.SSLStream(plain, self._tls, server_side=True, https_compatible=True)
         try:
             await super().run()
-            self.ended = True
-            if self.is_last_said:
+            self.ending = self.ending or Ending.CLOSED
+            if self.ending is Ending.LINGERING:
                 with trio.move_on_after(LAST_WORD_S), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     await self._encrypted.unwrap()
         finally:
@@ -525,7 +526,7 @@ class _Encrypted(_Connection):
     async def _serve_all(self) -> None:
         self.until = trio.current_time() + self._door.settings.head_seconds_max
         await self._encrypted.do_handshake()
-        while not (self.ended or self._door.letting_go):
+        while self.ending is None and not self._door.letting_go:
             await self._wait()
             await super()._serve_all()
 
@@ -537,7 +538,9 @@ class _Encrypted(_Connection):
         with self.scope:
             self.unread = bytes(await self._read(self.piece))
         self._is_idle, self.scope = False, whole
-        self.ended, self.until = not self.unread, inf
+        self.until = inf
+        if not self.unread:
+            self.ending = Ending.CLOSED
 
     async def _read(self, most: int) -> bytes | bytearray:
         return await self._encrypted.receive_some(most)
