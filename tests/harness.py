@@ -19,6 +19,7 @@ from observer_actors.op import Op, decode_op
 
 READY_S: Final = 15.0
 STOP_S: Final = 40.0
+TOLD_S: Final = 10.0
 SEEDS_VARIABLES: Final = (
     "OBSERVER_PORT",
     "OBSERVER_CYCLE",
@@ -201,7 +202,7 @@ async def _end(process: trio.Process) -> None:
     await process.wait()
 
 
-async def first_told(streams: Sequence[trio.SocketStream], within_s: float = 10.0) -> bytes:
+async def first_told(streams: Sequence[trio.SocketStream]) -> bytes:
     """Wait for the first of some connections that have asked nothing to be told something, and give that.
 
     Connections that wait together are accepted together, in any order: nobody can say which is one too many.
@@ -212,7 +213,7 @@ async def first_told(streams: Sequence[trio.SocketStream], within_s: float = 10.
         told.append(await stream.receive_some())
         nursery.cancel_scope.cancel()
 
-    with trio.fail_after(within_s):
+    with trio.fail_after(TOLD_S):
         async with trio.open_nursery() as nursery:
             for stream in streams:
                 nursery.start_soon(listen, stream)

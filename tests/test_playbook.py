@@ -56,9 +56,9 @@ def only(playbook: Playbook, kind: Kind, endpoint: str = "sql:run") -> Entry:
     return entry
 
 
-def in_runs(ops: list[Op], *, source: str = "mcp") -> list[Op]:
+def in_runs(ops: list[Op]) -> list[Op]:
     """Put each op into a run of its own."""
-    return [msgspec.structs.replace(op, source=source, attrs={"run": f"{source}-{n}"}) for n, op in enumerate(ops)]
+    return [msgspec.structs.replace(op, source="mcp", attrs={"run": f"mcp-{n}"}) for n, op in enumerate(ops)]
 
 
 # ------------------------------------------------------------------------------------------------ what entries say
@@ -1237,14 +1237,14 @@ def test_the_airline_data_gives_entries_that_are_true(shared_data: Path) -> None
 # ------------------------------------------------------------------------------------------------- one source alone
 
 
-def honest(endpoint: str = "api", *, field: str = "mode", works: str = "fast", fails: str = "slow") -> list[Op]:
+def honest() -> list[Op]:
     """Give what two sources report of an endpoint where one value works and another fails."""
     return [
         call(
-            endpoint,
-            given=f'{{"{field}":"{works if n % 2 else fails}"}}',
+            "api",
+            given='{"mode":"fast"}' if n % 2 else '{"mode":"slow"}',
             error="" if n % 2 else "the engine has stalled badly",
-            run=f"{source}{endpoint}{n}",
+            run=f"{source}api{n}",
             source=source,
         )
         for source in ("mcp", "scenario")
@@ -1256,8 +1256,8 @@ def told(playbook: Playbook, endpoint: str = "api") -> list[str]:
     return [entry.text for entry in playbook.ledger.at(endpoint) if entry.available]
 
 
-def evil(n: int, given: str, error: str = "", endpoint: str = "api") -> Op:
-    return call(endpoint, given=given, error=error, run=f"evil{n}", source="bot")
+def evil(n: int, given: str, error: str = "") -> Op:
+    return call("api", given=given, error=error, run=f"evil{n}", source="bot")
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,8 @@ def pattern_of(times_us: Iterable[int], before: Pattern | None = None) -> Patter
     return pattern
 
 
-def state_of(pattern: Pattern, after_us: int, standing: Standing | None = None) -> State:
-    return judged(pattern, standing, START_US + after_us).state
+def state_of(pattern: Pattern, after_us: int) -> State:
+    return judged(pattern, None, START_US + after_us).state
 
 
 def every(period_us: int, until_us: int, since_us: int = 0) -> list[int]:

@@ -35,8 +35,8 @@ def post(body: bytes, headers: bytes = b"", path: bytes = b"/events") -> bytes:
     return b"POST " + path + HOST + headers + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-def chunked(body: bytes, path: bytes = b"/events", end: bytes = b"0\r\n\r\n") -> bytes:
-    return b"POST " + path + HOST + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + body + b"\r\n" + end
+def chunked(body: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
+    return b"POST /events" + HOST + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + body + b"\r\n" + end
 
 
 def zipped(body: bytes) -> bytes:

@@ -19,14 +19,14 @@ WAIT_S: Final = 20.0
 ERROR: Final = "payment amount does not add up, total is {}"
 
 
-def an_episode(number: int, source: str = "scenario", *, good: bool = True) -> Iterator[dict[str, Any]]:
+def an_episode(number: int, source: str) -> Iterator[dict[str, Any]]:
     """Give what an agent reports of one run in which it books, and how an auditor judges it."""
     run = f"{source}-{number}"
     about = {"source": source, "run": run, "staffer_id": f"agent-{source}", "duration_ms": 20}
     yield {**about, "endpoint": "book", "success": False, "error": ERROR.format(number), "input_summary": '{"n":1}'}
     yield {**about, "endpoint": "calculate", "success": True, "input_summary": '{"sum":"1 + 2"}'}
     yield {**about, "endpoint": "book", "success": True, "input_summary": '{"n":1}'}
-    yield {"source": "auditor", "run": run, "ok": good, "one_liner": "as expected" if good else "failed"}
+    yield {"source": "auditor", "run": run, "ok": True, "one_liner": "as expected"}
 
 
 def report(daemon: Served, *, episodes: int, sources: tuple[str, ...] = ("scenario", "mcp")) -> None:

@@ -55,11 +55,6 @@ class Trial:
         self._faults = self._starts = 0
         self._ready_s_max = self._recovered_s_max = 0.0
 
-    def configure(self, more: str) -> None:
-        """Add to the configuration of daemons that are started from now on."""
-        with self._config.open("a") as file:
-            file.write(more)
-
     @asynccontextmanager
     async def daemon(
         self,
