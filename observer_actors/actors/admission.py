@@ -46,10 +46,10 @@ class Submission:
     __slots__ = (
         "_is_shared",
         "_on_answered",
-        "admission",
         "committed",
         "error",
         "finished",
+        "holder",
         "ops",
         "parts",
         "receipts",
@@ -77,8 +77,8 @@ class Submission:
         """The persister is done with it, and has said how it went."""
         self.receipts = Receipts(())
         self.error: ObserverError | None = None
-        self.admission: Admission | Submission | None = None
-        """Whose room it takes, or whose part it is."""
+        self.holder: Admission | Submission | None = None
+        """Whose room it takes, or whose part it is; None before, and once the persister is done with it."""
         self.taken = False
         self.withdrawn = False
         self.stamped: Sequence[Op] = ()
@@ -92,12 +92,12 @@ class Submission:
             return (self,)
         self.parts = [Submission((op,), self.weight // len(self.ops)) for op in self.ops]
         for part in self.parts:
-            part.admission, part.withdrawn = self, self.withdrawn
+            part.holder, part.withdrawn = self, self.withdrawn
         return self.parts
 
     def leave(self, _part: Submission) -> None:
         """Take note that the persister is done with a part, and answer with the last one."""
-        if all(one.admission is None for one in self.parts):
+        if all(one.holder is None for one in self.parts):
             self._finish()
 
     def withdraw(self) -> None:
@@ -122,9 +122,9 @@ class Submission:
 
     def drop(self) -> None:
         """Give back the room that it takes, once: nobody has it in hand any more, or will have."""
-        admission, self.admission = self.admission, None
-        if admission is not None:
-            admission.leave(self)
+        holder, self.holder = self.holder, None
+        if holder is not None:
+            holder.leave(self)
 
     def tell(self) -> None:
         """Tell the caller, once, that there is an answer.
@@ -283,7 +283,7 @@ class Admission:
         except trio.WouldBlock:
             return None
         room.take(len(ops), size)
-        submission.admission = self
+        submission.holder = self
         self._timed.append((trio.current_time() + self._settings.wait_seconds_max, submission))
         return submission
 
@@ -355,7 +355,7 @@ class Admission:
     def _give_up(self, submission: Submission) -> None:
         """Have the persister pass over it, unless it has it in hand already."""
         submission.withdraw()
-        self._overdue += submission.admission is not None
+        self._overdue += submission.holder is not None
 
     async def _pass(self, submission: Submission, answered: trio.Event) -> None:
         """Wait for room, for the mailbox, and for the answer."""
@@ -366,7 +366,7 @@ class Admission:
         # From here on the room is given back when the persister is done with the submission, also after we have
         # given up: what lies in the mailbox takes memory whether or not somebody still waits for it. The persister
         # may be done before `put` returns, so this comes first.
-        submission.admission = self
+        submission.holder = self
         try:
             await self._mailbox.put(submission)
         except trio.Cancelled:
