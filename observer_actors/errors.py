@@ -164,6 +164,12 @@ class DataDirectoryLocked(ObserverError):
     exit_code = 75
 
 
+class DataDirectoryHeld(DataDirectoryLocked):
+    """Its daemon is dead, and a child of it still waits for the disk. That may end, so that systemd tries again."""
+
+    exit_code = 71  # EX_OSERR
+
+
 class AddressUnavailable(ObserverError):
     """The address to listen on is taken or not ours."""
 

@@ -123,6 +123,10 @@ def test_an_empty_variable_counts_as_not_given() -> None:
         ("[listen]\nbody_bytes_max = 100\nbodies_bytes_max = 99", "no such body could ever pass", ""),
         ("[listen", "is not TOML", ""),
         ("\x00", "is not TOML", ""),
+        (f"data_dir = {'9' * 5_000}", "is not TOML", ""),
+        (f"data_dir = {'[' * 5_000}", "is not TOML", ""),
+        (f"data_dir = {'{a=' * 5_000}", "is not TOML", ""),
+        ('[listen]\ntls_cert = "a\\u0000b"', "listen.tls_cert holds a NUL character", ""),
     ],
 )
 def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, said: str, hint: str) -> None:
@@ -393,6 +397,8 @@ def test_a_credential_that_begins_like_a_setting_and_is_none_is_an_error(tmp_pat
         (f"listen.port={'9' * 5_000}", "--set listen.port: listen.port: Integer value out of range", ""),
         ("listen.port=70000", "--set listen.port: listen.port: Expected `int` <= 65535", "it may be 0 to 65,535"),
         ("sources.extra=[1", "is not TOML", ""),
+        (f"sources.extra={'[' * 5_000}", "is not TOML", ""),
+        ('data_dir="a\\u0000b"', "data_dir holds a NUL character", ""),
         ("sources.extra=[1]", "sources.extra[0]: Expected `str`", ""),
         ("journal.compress=perhaps", "journal.compress: Expected `bool`", "it may be true or false"),
         ("listen.unix_scopes=read,write", "listen.unix_scopes[1]: ", "it may be any of admin, ingest and read"),

@@ -109,7 +109,7 @@ def _file(file: Path) -> Iterator[Given]:
         tree = tomllib.loads(file.read_text(encoding="utf-8-sig"))  # some editors begin a text with a mark
     except OSError as error:
         raise ConfigInvalid(f"cannot read {file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, thousands of digits; nested without end
         raise ConfigInvalid(f"{file} is not TOML: {error}") from error
     yield from _flat(tree, str(file))
 

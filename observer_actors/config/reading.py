@@ -59,6 +59,8 @@ def _value(given: Given) -> Any:  # noqa: ANN401 - the setting's own type
         hint = "write it in UTF-8; reach what has another name through a link"
         raise ConfigInvalid(f"{given.origin}: {given.name} is no UTF-8", hint=hint)
     value = _from_text(leaf, given) if given.is_text else given.value
+    if isinstance(value, str) and "\0" in value:  # no path, address or name
+        raise ConfigInvalid(f"{given.origin}: {given.name} holds a NUL character")
     try:
         return convert(leaf, value, strict=not given.is_text)
     except msgspec.ValidationError as error:
@@ -87,7 +89,7 @@ def _from_text(leaf: Leaf, given: Given) -> object:
         return [part.strip() for part in text.split(",") if part.strip()]
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigInvalid(f"{given.origin}: {given.name}: {text!r} is not TOML: {error}") from error
 
 

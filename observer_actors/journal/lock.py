@@ -18,7 +18,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Final, Self
 
-from observer_actors.errors import DataDirectoryLocked
+from observer_actors.errors import DataDirectoryHeld, DataDirectoryLocked
 from observer_actors.journal.files import FILE_MODE, PosixDisk, taken_away, translated
 from observer_actors.journal.format import Paths
 
@@ -30,7 +30,7 @@ _PAUSE_SECONDS: Final = 0.01
 class DirectoryLock:
     """The lock, held from construction to `close`, or as a context manager.
 
-    :raises DataDirectoryLocked: another process holds it; names it.
+    :raises DataDirectoryLocked: another process holds it; names it. DataDirectoryHeld: what is left of one.
     :raises DiskFailed: the lock file cannot be made.
     """
 
@@ -56,7 +56,7 @@ class DirectoryLock:
                     hint="was the lock file removed? Stop that daemon, or choose another data directory",
                 )
             if _is_gone(holder):
-                raise DataDirectoryLocked(
+                raise DataDirectoryHeld(
                     f"{data_dir} is in use by what is left of process {holder}",
                     hint="its child, which runs appending.py, still waits for the disk, or was stopped",
                 )

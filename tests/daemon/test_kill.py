@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import msgspec
 import trio
 
 from benchmarks.processes import children
+from tests.conftest import ROOT
 from tests.daemon.load import Client, Ledger, clients, settle, stored_ops
 from tests.harness import Daemon, running_daemon
 
@@ -21,7 +23,7 @@ ROUNDS: Final = int(os.environ.get("OBSERVER_KILL_ROUNDS", "8"))
 SEED: Final = int(os.environ.get("OBSERVER_KILL_SEED", "20261122"))
 CLIENTS: Final = 6
 ROUND_S: Final = 60.0
-IN_USE: Final = 75
+HELD: Final = 71
 CONFIG: Final = """
 [journal]
 segment_bytes_max = 20_000
@@ -116,8 +118,11 @@ async def test_the_next_daemon_waits_for_a_disks_process_that_may_still_write(tm
         daemon.process.kill()
         await daemon.process.wait()
     async with running_daemon(tmp_path, wait_ready=False) as daemon:
-        assert await daemon.process.wait() == IN_USE
+        assert await daemon.process.wait() == HELD
     assert "is in use by what is left of process" in "".join(daemon.raw_log)
+    unit = (ROOT / "systemd" / "observer-actors.service").read_text(encoding="utf-8")
+    [never_again] = re.findall("^RestartPreventExitStatus=(.*)$", unit, re.MULTILINE)
+    assert str(HELD) not in never_again.split()  # systemd tries again
     os.kill(disk, signal.SIGKILL)
     async with running_daemon(tmp_path) as daemon:
         assert await daemon.stop() == 0

@@ -455,6 +455,9 @@ async def test_sighup_reloads_what_can_be_reloaded_and_names_what_cannot(tmp_pat
         config.write_text("[sauces]\n")
         daemon.process.send_signal(signal.SIGHUP)
         assert "sauces is no setting" in (await daemon.logged("reload_failed"))["error"]
+        config.write_text(f"data_dir = {'[' * 5_000}")
+        daemon.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: any("is not TOML" in line.get("error", "") for line in daemon.log))
         assert "notes" not in await daemon.event(source="robot")
         assert await daemon.stop() == 0
 
