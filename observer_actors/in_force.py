@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from observer_actors.addresses import TokenInvalid, check_token
 from observer_actors.config import changed_files, digests_of, is_for_all, read_secret, reload_settings
 from observer_actors.errors import ConfigInvalid
 from observer_actors.event import EventDecoder
@@ -89,14 +90,19 @@ def read_at_start(settings: Settings) -> Mapping[str, Callable[[], object]]:
 def api_key(file: str) -> str:
     """Read the model's key; "" where no file is named.
 
-    :raises ConfigInvalid: it cannot be read.
+    :raises ConfigInvalid: it cannot be read, or sent; does not tell it.
     """
     if not file:
         return ""
     try:
-        return read_secret(file).strip()
+        key = read_secret(file).strip()
+        check_token(key, file)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigInvalid(f"diagnosis.api_key_file: cannot read {file}: {error}") from error
+    except TokenInvalid as error:
+        hint = "one line with the key, and nothing else: ASCII, without blanks"
+        raise ConfigInvalid(f"diagnosis.api_key_file: {file} holds what no key has", hint=hint) from error
+    return key
 
 
 def _decoder(settings: Settings) -> EventDecoder:

@@ -130,6 +130,22 @@ def test_a_file_that_cannot_be_used_ends_serve_and_fails_the_check(tmp_path: Pat
     assert (code, name in said, "Traceback" in said) == (CONFIG, True, False), said
 
 
+@pytest.mark.parametrize("key", ["sk-hunter2\nsk-second\n", "sk-hunter2\u00e9", "Bearer sk-hunter2"])
+def test_a_models_key_that_cannot_be_sent_ends_serve_and_fails_the_checks_and_is_not_told(
+    tmp_path: Path, key: str
+) -> None:
+    (tmp_path / "key").write_text(key)
+    setting = ("--set", f"diagnosis.api_key_file={tmp_path / 'key'}")
+    refusal = f"diagnosis.api_key_file: {tmp_path / 'key'} holds what no key has"
+    data = ("--data-dir", str(tmp_path / "data"))
+    checked = typed("config", "check", *setting)
+    code, said = ended("serve", "--port", "0", *data, *setting)
+    assert (checked.returncode, code, refusal in said) == (CONFIG, CONFIG, True), said
+    looked = typed("doctor", *data, "--url", "http://127.0.0.1:9", *setting)
+    for told in (checked.stderr, said, looked.stdout):
+        assert (refusal in told, "hunter2" in told) == (True, False), told
+
+
 @pytest.mark.parametrize("name", ["listen.tls_cert", "auth.tokens_file", "diagnosis.api_key_file"])
 def test_a_pipe_in_a_files_place_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "pipe")
