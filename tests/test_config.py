@@ -428,6 +428,22 @@ def test_a_webhook_may_be_any_address_that_can_be_one(url: str) -> None:
     assert read.settings.failures.webhook_url == url
 
 
+@pytest.mark.parametrize("name", ["gateway.url", "model.lakehouse_url", "diagnosis.url", "failures.webhook_url"])
+@pytest.mark.parametrize("host", ["a..b", ".a", "a" * 64 + ".example", "-a", "[::g]", "a%2e.b"])
+def test_an_address_to_send_to_that_names_no_host_is_refused(name: str, host: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        read_settings(Places(assignments=(f"{name}=http://me:hunter2@{host}:3700/x",), environment={}))
+    assert str(caught.value) == f"--set {name}: {name}: {host!r} is no host name"
+
+
+@pytest.mark.parametrize("name", ["gateway.url", "model.lakehouse_url", "diagnosis.url", "failures.webhook_url"])
+@pytest.mark.parametrize(
+    "host", ["gateway", "my_gateway.local.", "Observer.Example", "b\u00fccher.example", "[fe80::1%25eth0]", "10.0.0.1"]
+)
+def test_an_address_to_send_to_may_name_any_host(name: str, host: str) -> None:
+    read_settings(Places(assignments=(f"{name}=https://me:p[@{host}:3700/x",), environment={}))
+
+
 @pytest.mark.parametrize("name", [name for name, leaf in LEAVES.items() if getattr(leaf.kind, "pattern", None)])
 def test_each_setting_that_takes_certain_texts_says_which(name: str) -> None:
     with pytest.raises(ConfigInvalid) as caught:

@@ -21,6 +21,7 @@ class Peer:
 
     def __init__(self, script: Script) -> None:
         self._script = script
+        self.url = ""
         self.heads: list[str] = []
         self.bodies: list[object] = []
 
@@ -75,8 +76,8 @@ async def model_before(script: Script, *, timeout_seconds: float = 5.0) -> Async
     async with trio.open_nursery() as nursery, httpx.AsyncClient(trust_env=False) as client:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, peer.serve, [listener])
-        port = listener.socket.getsockname()[1]
-        settings = ModelSettings(lakehouse_url=f"http://127.0.0.1:{port}/", timeout_seconds=timeout_seconds)
+        peer.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        settings = ModelSettings(lakehouse_url=f"{peer.url}/", timeout_seconds=timeout_seconds)
         yield LakehouseModel(client, settings), peer
         nursery.cancel_scope.cancel()
 
@@ -121,7 +122,9 @@ async def test_a_model_that_does_not_answer_in_time_has_failed() -> None:
             await model.generate("why?")
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense", "http://[broken"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:1", "nonsense", "http://[broken", "http://a..b", f"http://{'a' * 64}.example"]
+)
 async def test_a_model_that_cannot_be_reached_has_failed(url: str) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         model = LakehouseModel(client, ModelSettings(lakehouse_url=url))
@@ -143,6 +146,15 @@ async def test_a_failure_tells_no_password(url: str) -> None:
             with pytest.raises(ModelFailed) as raised:
                 await ask()
             assert "hun" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["sk-hunter2\nsecond", "sk-hunter2\u00e9"])
+async def test_a_failure_tells_no_key(key: str) -> None:
+    async with model_before(hanging) as (_model, peer), httpx.AsyncClient(trust_env=False) as client:
+        model = OpenAIModel(client, DiagnosisSettings(url=peer.url, model="m"), api_key=key)
+        with pytest.raises(ModelFailed) as raised:
+            await model.chat("you", "why?", {})
+    assert "hunter2" not in str(raised.value)
 
 
 async def test_asking_can_be_cancelled() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect as types
 
-from observer_actors.addresses import AddressInvalid, host_name, without_password
+from observer_actors.addresses import AddressInvalid, host_name, is_ip_address, without_password
 from observer_actors.config.layers import Given, Places, layers
 from observer_actors.config.schema import LEAVES, Leaf, convert, settings_from
 from observer_actors.errors import ConfigInvalid
@@ -126,6 +126,7 @@ class _Trouble:
     hint: str = ""
 
 
+_ORIGIN: Final = re.compile(HTTP_ORIGIN)
 _HTTP_URL: Final = re.compile(rf"{HTTP_ORIGIN}(/[^\s?#]*)?")
 
 
@@ -138,10 +139,37 @@ def _troubles(settings: Settings) -> Iterator[_Trouble]:
             yield _Trouble(
                 name, f"{name}: {without_password(url)!a} is no http or https URL", "e.g. http://127.0.0.1:3700"
             )
+    yield from _troubles_of_hosts(settings)
     if gateway.required and not gateway.url:
         yield _Trouble("gateway.required", "gateway.required is set, but gateway.url is not")
     yield from _troubles_of_diagnosis(settings.diagnosis)
     yield from _troubles_with_extras(settings)
+
+
+def _troubles_of_hosts(settings: Settings) -> Iterator[_Trouble]:
+    """Find addresses to send to that name no host: nobody could ever be reached there."""
+    for name, url in (
+        ("gateway.url", settings.gateway.url),
+        ("model.lakehouse_url", settings.model.lakehouse_url),
+        ("diagnosis.url", settings.diagnosis.url),
+        ("failures.webhook_url", settings.failures.webhook_url),
+    ):
+        found = _ORIGIN.match(url)
+        host = found[2] if found else ""
+        if host.startswith("["):  # the zone of an address of this link is for the sender alone
+            is_host = is_ip_address(host[1:-1].partition("%")[0])
+        else:
+            is_host = not url or _is_host_name(host)
+        if not is_host:
+            yield _Trouble(name, f"{name}: {host[:80]!a} is no host name", "e.g. http://127.0.0.1:3700")
+
+
+def _is_host_name(text: str) -> bool:
+    try:
+        host_name(text)
+    except AddressInvalid:
+        return False
+    return True
 
 
 def _troubles_with_extras(settings: Settings) -> Iterator[_Trouble]:

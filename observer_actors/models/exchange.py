@@ -60,8 +60,9 @@ async def exchange(
                 return await _body(shown, response)
     except trio.TooSlowError as error:
         raise ModelFailed(f"{shown}: no answer within {timeout_s:g} s") from error
-    except httpx.InvalidURL as error:  # it may quote a password that holds a slash
-        raise ModelFailed(f"{shown}: is no URL") from error
+    except (httpx.InvalidURL, httpx.LocalProtocolError, ValueError) as error:
+        # No such URL, host or header: it may quote a password that holds a slash, or our key.
+        raise ModelFailed(f"{shown}: nothing can be sent there: {type(error).__name__}") from error
     except httpx.HTTPError as error:
         raise ModelFailed(f"{shown}: {type(error).__name__}: {error}") from error
 
