@@ -158,18 +158,23 @@ class Consultant:
                 continue
             except ModelFailed as error:
                 failure, attempts = error, attempts + 1
+                await self._spend(error.tokens)
                 if not self._goes_on_after(error):
                     break
                 if attempts <= self._settings.retries_max:
                     await trio.sleep(RETRY_S * 2 ** (attempts - 1))
             else:
-                self._budget.spend(reply.tokens)
-                await self._learned.save_model_calls(self._budget.spent)
+                await self._spend(reply.tokens)
                 return self._read(inquiry, reply)
         if failure is not None:
             self._note_unanswered(inquiry, pause=_is_about_the_question(failure))
             self._log.warning("consultation_failed", error=str(failure), patterns=[inquiry.cases[0].pattern_id])
         return None
+
+    async def _spend(self, tokens: int) -> None:
+        self.statistics.tokens += tokens
+        self._budget.spend(tokens)
+        await self._learned.save_model_calls(self._budget.spent)
 
     def _note_unanswered(self, inquiry: Inquiry, *, pause: bool) -> None:
         """Let others have their turn before this one.
@@ -189,7 +194,6 @@ class Consultant:
 
     def _read(self, inquiry: Inquiry, reply: ChatReply) -> Statement | None:
         statistics, pattern = self.statistics, inquiry.cases[0].pattern_id
-        statistics.tokens += reply.tokens
         try:
             statement = read_statement(reply.text, inquiry.cases[0].seqs, inquiry.failures)
             statistics.claims_kept += len(statement.claims)

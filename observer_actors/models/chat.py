@@ -169,17 +169,17 @@ def _messages(system: str, prompt: str) -> list[dict[str, str]]:
 
 def _read(body: bytes, asked: str, url: str) -> ChatReply:
     answer = _decoded(body, _Completion, url)
-    if not answer.choices:
-        raise ModelFailed(f"{url}: an answer without a choice")
     counts = () if answer.usage is None else (answer.usage.total_tokens,)
-    return _reply(answer.choices[0].message.content, counts, asked, url)
+    return _reply(answer.choices[0].message.content if answer.choices else None, counts, asked, url)
 
 
 def _reply(text: str | None, counts: Sequence[object], asked: str, url: str) -> ChatReply:
-    if not text or not text.strip():
-        raise ModelFailed(f"{url}: an answer without words")
+    text = text or ""
     tokens = sum(int(count) for count in counts if isinstance(count, int | float))  # some servers say null
-    return ChatReply(text, tokens if 0 < tokens <= _TOKENS_MAX else (len(asked) + len(text)) // _CHARS_A_TOKEN)
+    tokens = tokens if 0 < tokens <= _TOKENS_MAX else (len(asked) + len(text)) // _CHARS_A_TOKEN
+    if not text.strip():  # a model that thinks may use up all its tokens for that
+        raise ModelFailed(f"{url}: an answer without words", tokens=tokens)
+    return ChatReply(text, tokens)
 
 
 def _decoded(body: bytes, kind: type[T], url: str) -> T:

@@ -11,11 +11,18 @@ from observer_actors.errors import ObserverError
 
 
 class ModelFailed(ObserverError):
-    """The model gave no usable answer: not reached, too slow, refused, not in the agreed form, or empty."""
+    """The model gave no usable answer: not reached, too slow, refused, not in the agreed form, or empty.
+
+    ``tokens`` is what it took all the same, 0 when nobody knows.
+    """
 
     status = 502
     title = "model failed"
     retryable = True
+
+    def __init__(self, detail: str, *, tokens: int = 0) -> None:
+        super().__init__(detail)
+        self.tokens = tokens
 
 
 class ModelRefused(ModelFailed):

@@ -367,6 +367,32 @@ async def test_the_budget_of_an_hour_is_kept(tmp_path: Path) -> None:
             assert len(peer.received(CHAT)) == 1, "what was spent stays spent"
 
 
+@pytest.mark.parametrize(
+    ("backend", "path", "reply"),
+    [
+        ("openai", CHAT, completion("")),
+        ("openai", CHAT, Json({"choices": [], "usage": {"total_tokens": 321}})),
+        ("ollama", "/api/chat", Json({"message": {"content": ""}, "prompt_eval_count": 300, "eval_count": 21})),
+    ],
+)
+async def test_the_tokens_of_an_answer_without_words_are_spent(
+    tmp_path: Path, backend: str, path: str, reply: Reply
+) -> None:
+    """A model that thinks may use up all its tokens for that."""
+    async with http_peer() as peer:
+        peer.on(path, reply)
+        config = configured(tmp_path, peer, backend=backend, more="tokens_per_hour_max = 600")
+        async with running_daemon(tmp_path / "data", "--config", config) as daemon:
+            await fail_and_find(daemon)
+            await _refusal(daemon)
+            assert await daemon.metric("observer_model_tokens_total") == 642
+            assert len(peer.received(path)) == 2
+            await daemon.stop()
+        async with running_daemon(tmp_path / "data", "--config", config) as daemon:
+            await _refusal(daemon)
+            assert len(peer.received(path)) == 2, "what was spent stays spent"
+
+
 async def _refusal(daemon: Daemon) -> None:
     with trio.fail_after(10):
         while await daemon.metric("observer_model_refusals_total") == 0:
