@@ -71,8 +71,8 @@ class Courier:
             life.at("no gateway")
             await trio.sleep_forever()
         async with (
+            # Without a base: a URL that is none then costs a try of its own lane, and not the client of both.
             httpx.AsyncClient(
-                base_url=self._settings.url,
                 timeout=self._settings.timeout_seconds,
                 trust_env=False,
                 transport=self._around.transport,
@@ -100,13 +100,14 @@ class Courier:
         """Try once."""
         # "close", since the body of the answer stays unread.
         headers = {"Content-Type": "application/json", "Idempotency-Key": message.key, "Connection": "close"}
-        url = self._webhook_url if lane is Lane.WEBHOOK else message.path
-        request = client.build_request("POST", url, content=message.body, headers=headers)
+        url = self._webhook_url if lane is Lane.WEBHOOK else self._settings.url.rstrip("/") + message.path
         try:
             with trio.fail_after(self._settings.timeout_seconds):
+                request = client.build_request("POST", url, content=message.body, headers=headers)
                 response = await client.send(request, stream=True)
                 await response.aclose()
-        except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError) as error:
+        # `ValueError`: a host that no name service is asked for, since a label of it is empty or too long.
+        except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError, ValueError) as error:
             return _Answer(0, f"{type(error).__name__}: {error}".rstrip(": "))
         status = response.status_code
         return _Answer(status, f"status {status}", _where_to(response) if httpx.codes.is_redirect(status) else "")

@@ -21,6 +21,7 @@ from observer_actors.actors.learned import Learned
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.backoff import backoff_s
 from observer_actors.patterns import Outgoing
+from observer_actors.patterns.outgoing import WEBHOOK_PATH
 from observer_actors.playbook import Copy
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import LEARNED_PATH
@@ -66,8 +67,8 @@ class Bench:
     data_dir: Path
     cancel: Callable[[], None]
 
-    async def queue(self, *keys: str) -> None:
-        await self.learned.save_told([Copy("sql:run", 5, message(key)) for key in keys])
+    async def queue(self, *keys: str, path: str = "/log") -> None:
+        await self.learned.save_told([Copy("sql:run", 5, message(key, path)) for key in keys])
 
     def rows(self) -> list[tuple[Any, ...]]:
         """Give key, state, tries that failed, and the delay after the last of them."""
@@ -92,8 +93,8 @@ class Bench:
         await self.until(lambda: [tries for _, state, tries, _ in self.rows() if state == "pending"][:1] == [attempts])
 
 
-def message(key: str) -> Outgoing:
-    return Outgoing(key=key, path="/log", body=b'{"of":"' + key.encode() + b'"}')
+def message(key: str, path: str) -> Outgoing:
+    return Outgoing(key=key, path=path, body=b'{"of":"' + key.encode() + b'"}')
 
 
 def keys(gateway: HttpPeer) -> list[str]:
@@ -108,6 +109,7 @@ async def at_work(
     data_dir: Path,
     url: str,
     *,
+    webhook_url: str = "",
     outbox_max: int = 100,
     on_step: Callable[[str, str], None] = lambda _name, _step: None,
 ) -> AsyncIterator[Bench]:
@@ -116,7 +118,7 @@ async def at_work(
     settings = GatewaySettings(url=url, timeout_seconds=TIMEOUT_S, outbox_max=outbox_max)
     learned = Learned(data_dir, settings, log=log, around=around)
     await learned.load_playbook()
-    courier = Courier(learned, settings, log=log, webhook_url="", around=around)
+    courier = Courier(learned, settings, log=log, webhook_url=webhook_url, around=around)
     life = Life("courier", 1, on_progress=lambda: None, on_step=on_step)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(courier.run, life)
@@ -170,6 +172,30 @@ async def test_a_gateway_that_does_not_answer_is_left_after_the_time_limit(
         mock_clock.jump(1)
         await bench.settled(1)
         assert keys(gateway) == ["a", "a"]
+
+
+NO_HOSTS: Final = pytest.mark.parametrize(
+    "host", ["hooks..example.com", "h" * 64 + ".example.com", "hö..example.com", "h" * 64 + "ö.example.com"]
+)
+
+
+@NO_HOSTS
+@pytest.mark.parametrize("other", ["gateway", "webhook"])
+async def test_a_url_whose_host_can_be_none_fails_by_itself_and_the_other_receiver_gets_its_messages(
+    tmp_path: Path, mock_clock: MockClock, host: str, other: str
+) -> None:
+    with capture_logs() as logs:
+        async with http_peer(Status(200)) as peer:
+            url, webhook_url = (f"http://{host}", peer.url) if other == "gateway" else (peer.url, f"http://{host}/a/b")
+            async with at_work(tmp_path, url, webhook_url=webhook_url) as bench:
+                await bench.queue("a", path="/log" if other == "gateway" else WEBHOOK_PATH)
+                await bench.queue("b", "c", path=WEBHOOK_PATH if other == "gateway" else "/log")
+                await bench.settled(2)
+                await bench.failed(1)
+                mock_clock.jump(1)
+                await bench.failed(2)
+                assert [row[:2] for row in bench.rows()] == [("a", "pending"), ("b", "delivered"), ("c", "delivered")]
+    assert [(line["event"], line["key"]) for line in logs] == [("delivery_failed", "a")]
 
 
 async def test_a_gateway_that_comes_up_later_gets_it_all(tmp_path: Path, mock_clock: MockClock) -> None:
