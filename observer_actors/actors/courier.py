@@ -8,6 +8,7 @@ learned in the order in which it was. Of its answers the status alone counts: no
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import httpx
@@ -76,6 +77,7 @@ class Courier:
                 timeout=self._settings.timeout_seconds,
                 trust_env=False,
                 transport=self._around.transport,
+                event_hooks={"response": [_set_location_aside]},
             ) as client,
             trio.open_nursery() as nursery,
         ):
@@ -138,9 +140,23 @@ class Courier:
         await self._learned.failed(message, error, delay_s)
 
 
+_LOCATION: Final = "location"
+
+
+async def _set_location_aside(response: httpx.Response) -> None:
+    """Hide from httpx where an answer redirects to.
+
+    It makes the next request also where it is to follow none, and raises where it cannot: the status would not be seen.
+    """
+    response.extensions[_LOCATION] = response.headers.pop("Location", "")
+
+
 def _where_to(response: httpx.Response) -> str:
     """Say which server a redirect names: the rest of the address may hold a token."""
-    if response.next_request is None:
+    target, location = httpx.URL(), response.extensions[_LOCATION]
+    if location:
+        with suppress(httpx.InvalidURL, ValueError):  # urllib raises the latter
+            target = response.request.url.join(location)
+    if not target.host:
         return "it redirects, but nowhere"
-    target = response.next_request.url
     return f"it redirects to {target.scheme}://{target.netloc.decode()}: configure the address that it has now"

@@ -262,8 +262,10 @@ REDIRECTS: Final = pytest.mark.parametrize(
         ("https://me:hunter2@new.example:8443/hunter2", "https://new.example:8443"),
         ("/elsewhere?token=hunter2", "http://127.0.0.1:"),
         ("", "nowhere"),
+        ("http://new.example:hunter2/", "nowhere"),
+        ("mailto:hunter2", "nowhere"),
     ],
-    ids=["elsewhere", "here", "nowhere"],
+    ids=["elsewhere", "here", "nowhere", "unreadable", "without a host"],
 )
 
 
