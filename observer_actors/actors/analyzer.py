@@ -246,9 +246,12 @@ class Analyzer:
 
     async def _consult(self, consultant: Consultant) -> None:
         """Ask about the patterns that are due, each by itself."""
-        known = {found.key: found.statement for found in self._diagnoses.values() if found.statement is not None}
-        for inquiry, statement in await consultant.consult(tuple(self._patterns.values()), self.standings.get, known):
+
+        async def take(inquiry: Inquiry, statement: Statement) -> None:
             await self._conclude(inquiry, statement.text, consultant.name, statement)
+
+        known = {found.key: found.statement for found in self._diagnoses.values() if found.statement is not None}
+        await consultant.consult(tuple(self._patterns.values()), self.standings.get, known, take)
 
     def _remember(self, *diagnoses: Diagnosis) -> None:
         """Take diagnoses in, oldest first, also of patterns that have become part of others since."""

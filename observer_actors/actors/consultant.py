@@ -117,17 +117,18 @@ class Consultant:
         patterns: Iterable[Pattern],
         standing: Callable[[str], Standing | None],
         known: Mapping[str, Statement],
-    ) -> list[tuple[Inquiry, Statement]]:
+        conclude: Callable[[Inquiry, Statement], Awaitable[None]],
+    ) -> None:
         """Ask about those that are due: those that were asked about least often in vain first, then as `turn` says.
 
         :param known: key of an inquiry -> what was answered: the same evidence is not asked about twice.
+        :param conclude: is given each answer as it comes: a slow question or a stop costs no other its answer.
         """
         now, unanswered = trio.current_time(), self._unanswered
         waiting = [(found, reason) for found in patterns if (reason := due(found, standing(found.id))) is not None]
         self._unanswered = {pattern.id: unanswered[pattern.id] for pattern, _ in waiting if pattern.id in unanswered}
         waiting = [item for item in waiting if unanswered.get(item[0].id, _NONE).until <= now]
         waiting.sort(key=lambda item: (unanswered.get(item[0].id, _NONE).times, turn(item[0], standing(item[0].id))))
-        answered: list[tuple[Inquiry, Statement]] = []
 
         async def one(pattern: Pattern, reason: Reason) -> None:
             async with self._limiter:
@@ -135,12 +136,11 @@ class Consultant:
                 statement = known.get(inquiry.key) or await self._ask(inquiry)
                 if statement is not None:
                     self._unanswered.pop(pattern.id, None)
-                    answered.append((inquiry, statement))
+                    await conclude(inquiry, statement)
 
         async with trio.open_nursery() as nursery:
             for pattern, reason in waiting[:PATTERNS_A_CYCLE]:
                 nursery.start_soon(one, pattern, reason)
-        return answered
 
     async def _ask(self, inquiry: Inquiry) -> Statement | None:
         """Put one question; None when there is no usable answer."""

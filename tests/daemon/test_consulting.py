@@ -259,6 +259,24 @@ async def test_what_is_resolved_is_not_asked_about_and_the_newest_comes_first(tm
             assert sorted(asked) == [f'Endpoint: <data>"{name}"</data>' for name in ("e3", "e4", "e6", "e8", "fresh")]
 
 
+async def test_an_answer_is_kept_while_another_question_goes_on_and_survives_a_kill(tmp_path: Path) -> None:
+    def answered(request: Request) -> Reply:
+        return Hang() if '"slow"' in request.json()["messages"][1]["content"] else sound(request)
+
+    async with http_peer() as peer:
+        peer.on(CHAT, answered)
+        flags = ("--config", configured(tmp_path, peer), "--set", "diagnosis.timeout_seconds=600")
+        async with running_daemon(tmp_path / "data", *flags) as daemon:
+            await daemon.post("/events", [{"endpoint": name, "ok": False, "error": "x"} for name in ("slow", "fast")])
+            [fast] = [one["id"] for one in (await daemon.json("/failures"))["failures"] if one["endpoint"] == "fast"]
+            said = await diagnosed(daemon, fast)
+            assert await daemon.stop(signal.SIGKILL) == -signal.SIGKILL
+        async with running_daemon(tmp_path / "data", *flags) as daemon:
+            assert await diagnosed(daemon, fast) == said
+            questions = [request.json()["messages"][1]["content"] for request in peer.received(CHAT)]
+            assert sum('"fast"' in question for question in questions) == 1
+
+
 @pytest.mark.parametrize("status", [400, 413, 422])
 async def test_a_question_that_is_refused_keeps_no_other_from_being_asked(tmp_path: Path, status: int) -> None:
     refusal = Json({"error": {"message": "too many\u202e tokens: Bearer secret"}}, status)
