@@ -18,6 +18,7 @@ from observer_actors.patterns import (
     Contrast,
     Pattern,
     Reason,
+    Statement,
     apply,
     inquire_about,
     read_statement,
@@ -212,9 +213,20 @@ def test_an_answer_in_a_fence_is_read_and_a_cause_that_is_none_is_unknown() -> N
     assert (statement.cause, len(statement.claims)) == (Cause.UNKNOWN, 1)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "no idea", "}{", "{}", '{"claims": 5}', '{"claims": [{"text": 5}]}', "{" * 5_000 + "}"]
-)
+@pytest.mark.parametrize("claim", ["plain", None, 5, [], {"text": None, "ops": [7]}, {"text": 5, "ops": [7]}, {}])
+def test_a_claim_that_is_none_is_thrown_out_alone(claim: object) -> None:
+    statement = read_statement(json.dumps({"claims": [claim, {"text": "true", "ops": [7]}], "advice": "wait"}), [7])
+    assert (statement.claims, statement.advice, statement.thrown_out) == ((Claim("true", (7,)),), "wait", 1)
+
+
+@pytest.mark.parametrize("none", [None, 5, [], {"a": 1}])
+def test_a_cause_and_advice_that_are_no_texts_are_not_taken(none: object) -> None:
+    claims = [{"text": "true", "ops": [7]}]
+    statement = read_statement(json.dumps({"cause": none, "claims": claims, "advice": none}), [7])
+    assert statement == Statement(cause=Cause.UNKNOWN, claims=(Claim("true", (7,)),), advice="")
+
+
+@pytest.mark.parametrize("text", ["", "no idea", "}{", "{}", '{"claims": 5}', "{" * 5_000 + "}"])
 def test_garbage_is_no_answer(text: str) -> None:
     with pytest.raises(AnswerUnusable):
         read_statement(text, [7])

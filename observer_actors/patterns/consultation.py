@@ -58,9 +58,10 @@ class _Claim(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    claims: list[_Claim]
-    cause: str = ""
-    advice: str = ""
+    claims: list[Any]
+    """Each is read by itself: one that is none costs no other."""
+    cause: Any = ""
+    advice: Any = ""
 
 
 def schema_for(seqs: Sequence[int]) -> dict[str, Any]:
@@ -113,19 +114,20 @@ def read_statement(text: str, seqs: Sequence[int], examples: Iterable[str] = ())
     :raises AnswerUnusable: it is no such object.
     """
     answer = _decoded(text)
+    cause, said = _text(answer.cause), _text(answer.advice)
     shown = set(seqs)
     known = shown | {int(number) for line in examples for number in _NUMBER.findall(line)}
     kept = [
         Claim(claim.text[:CLAIM_CHARS_MAX], tuple(dict.fromkeys(claim.ops)))
-        for claim in answer.claims
+        for claim in map(_claim, answer.claims)
         if _rests_on(claim.ops, shown) and claim.text.strip() and _cited(claim.text[:CLAIM_CHARS_MAX]) <= known
     ]
-    advice = answer.advice if kept and _cited(answer.advice[:CLAIM_CHARS_MAX]) <= known else ""
+    advice = said if kept and _cited(said[:CLAIM_CHARS_MAX]) <= known else ""
     return Statement(
-        cause=Cause(answer.cause) if kept and answer.cause in set(Cause) else Cause.UNKNOWN,
+        cause=Cause(cause) if kept and cause in set(Cause) else Cause.UNKNOWN,
         claims=tuple(kept[:CLAIMS_MAX]),
         advice=advice[:CLAIM_CHARS_MAX],
-        thrown_out=len(answer.claims) - len(kept) + (advice != answer.advice),
+        thrown_out=len(answer.claims) - len(kept) + (advice != said),
     )
 
 
@@ -146,6 +148,17 @@ def _cited(text: str) -> set[int]:
     """Give the ops that a text names: numbers that cannot be something else."""
     numbers = {int(number) for found in _NAMED_OPS.finditer(text) for number in _NUMBER.findall(found["list"])}
     return numbers - _STATUSES
+
+
+def _text(said: Any) -> str:  # noqa: ANN401 - whatever a model wrote
+    return said if isinstance(said, str) else ""
+
+
+def _claim(said: Any) -> _Claim:  # noqa: ANN401 - likewise
+    try:
+        return msgspec.convert(said, _Claim)
+    except msgspec.ValidationError:
+        return _Claim()  # it names no op
 
 
 _DECODER: Final = json.JSONDecoder()
