@@ -157,6 +157,19 @@ def test_a_claim_without_an_op_that_was_shown_is_thrown_out_and_counted() -> Non
         "Ops [7, 8, 99]",
         "ops 7 to 99",
         "operations 7/99",
+        "Operations: 99 failed",
+        "Operations: 99 and 98 failed",
+        "Operations: 7, 99",
+        "ops: 99 connection errors",
+        "failure 99 in 5",
+        "event 99 at 10:00",
+        "op 9:",
+        "Op 1: DNS",
+        "Failure 9: DNS",
+        "failures 1 and 2",
+        "failure 3 in the list",
+        "failure 3 in 5 s",
+        "at 10:00 op 99 failed",
     ],
 )
 def test_a_claim_whose_words_name_an_op_that_was_not_shown_is_thrown_out(text: str) -> None:
@@ -165,7 +178,21 @@ def test_a_claim_whose_words_name_an_op_that_was_not_shown_is_thrown_out(text: s
 
 
 @pytest.mark.parametrize(
-    "text", ["3 of 40 failed within 30 s", "the op took 30 s", "HTTP 404", "option 99", "ops 7 and 8"]
+    "text",
+    [
+        "3 of 40 failed within 30 s",
+        "the op took 30 s",
+        "HTTP 404",
+        "option 99",
+        "ops 7 and 8",
+        "The failures (2024-11-28) began at noon",
+        "Events 2024-11-28T10:00:05.123Z to 2024/11/29 are affected",
+        "Events 10:00 to 11:00 are affected",
+        "Failure 1: DNS. Failure 2: TLS.",
+        "Operations: 3 connection errors seen",
+        "failure 3 in 5",
+        "failure 3 in 5 requests",
+    ],
 )
 def test_other_numbers_in_a_claim_are_no_ops(text: str) -> None:
     assert len(read_statement(answer((text, [7])), [7, 8]).claims) == 1
@@ -186,6 +213,13 @@ def test_other_numbers_in_a_claim_are_no_ops(text: str) -> None:
 def test_a_number_that_can_be_something_else_is_no_op(text: str) -> None:
     statement = read_statement(answer((text, [1])), [1], ["[sql:run] select: operation 98765 timed out"])
     assert (len(statement.claims), statement.thrown_out) == (1, 0)
+
+
+def test_advice_that_is_not_taken_is_no_claim_that_was_thrown_out() -> None:
+    nothing = read_statement(json.dumps({"claims": [], "advice": "wait longer"}), [7])
+    assert (nothing.advice, nothing.thrown_out) == ("", 0)
+    made_up = read_statement(json.dumps({"claims": [{"text": "true", "ops": [7]}], "advice": "see op 99"}), [7])
+    assert (len(made_up.claims), made_up.advice, made_up.thrown_out) == (1, "", 0)
 
 
 def test_what_a_model_thinks_aloud_and_says_behind_its_answer_is_no_part_of_it() -> None:

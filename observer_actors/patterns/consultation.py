@@ -120,14 +120,16 @@ def read_statement(text: str, seqs: Sequence[int], examples: Iterable[str] = ())
     kept = [
         Claim(claim.text[:CLAIM_CHARS_MAX], tuple(dict.fromkeys(claim.ops)))
         for claim in map(_claim, answer.claims)
-        if _rests_on(claim.ops, shown) and claim.text.strip() and _cited(claim.text[:CLAIM_CHARS_MAX]) <= known
+        if _rests_on(claim.ops, shown)
+        and claim.text.strip()
+        and _cited(claim.text[:CLAIM_CHARS_MAX], len(seqs)) <= known
     ]
-    advice = said if kept and _cited(said[:CLAIM_CHARS_MAX]) <= known else ""
+    advice = said if kept and _cited(said[:CLAIM_CHARS_MAX], len(seqs)) <= known else ""
     return Statement(
         cause=Cause(cause) if kept and cause in set(Cause) else Cause.UNKNOWN,
         claims=tuple(kept[:CLAIMS_MAX]),
         advice=advice[:CLAIM_CHARS_MAX],
-        thrown_out=len(answer.claims) - len(kept) + (advice != said),
+        thrown_out=len(answer.claims) - len(kept),
     )
 
 
@@ -144,8 +146,29 @@ _STATUSES: Final = frozenset(range(400, 600))
 """``the failure: 404 Not Found`` names no op."""
 
 
-def _cited(text: str) -> set[int]:
-    """Give the ops that a text names: numbers that cannot be something else."""
+_NO_OPS: Final = re.compile(
+    r"""(?<!\d)\d{4}([-/.])\d\d?\1\d\d?(?:[T\s](?=\d\d:)|(?!\d))
+    |(?<!\d)(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)?(?:\.\d+)?(?!\d)
+    |\b(?:operations|failures|events):\s\d{1,18}\s(?=[a-z])(?!(?:and|or|to|through|as|ops?|is|are|was|were
+    |has|have|had|did|failed|fails?|shows?|timed)(?!\w))
+    |\b(?:failure|event)\s(?P<part>\d{1,4})\sin\s(?P<whole>\d{1,4})(?!\d|\s*(?:m?s|seconds?|minutes?|hours?|days?)(?!\w))
+    |\b(?:failure|event)\s(?P<place>\d{1,2}):(?!\d)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""A date, a time, ``Operations: 3 errors seen``, ``failure 3 in 5``, and ``Failure 1: …`` for what was shown first."""
+
+
+def _cited(text: str, examples: int) -> set[int]:
+    """Give the ops that a text names: numbers that cannot be something else.
+
+    :param examples: how many were shown.
+    """
+
+    def without(found: re.Match[str]) -> str:
+        number = int(found["part"] or found["place"] or 0)
+        return " then " if number <= int(found["whole"] or examples) else found[0]
+
+    text = _NO_OPS.sub(without, text)
     numbers = {int(number) for found in _NAMED_OPS.finditer(text) for number in _NUMBER.findall(found["list"])}
     return numbers - _STATUSES
 
