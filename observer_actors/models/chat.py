@@ -2,8 +2,9 @@
 
 The answer is asked for as JSON after a schema. An OpenAI-compatible server that does not know all of it answers 400 or
 422; it is asked without the schema's bounds from then on, or, if that is refused too, without a schema, unless that is
-refused likewise: then it was the question. One that says that it wants `max_completion_tokens` gets it from then on;
-models that do take no temperature but their own.
+refused likewise: then it was the question. One that has taken a form is trusted to know it, until `REFUSED_MAX`
+questions in a row are refused: another model may stand behind the same address. One that says that it wants
+`max_completion_tokens` gets it from then on; models that do take no temperature but their own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ TEMPERATURE: Final = 0.2
 OLD_LIMIT: Final = "max_tokens"
 NEW_LIMIT: Final = "max_completion_tokens"
 _NO_SCHEMA: Final = frozenset({400, 422})
+REFUSED_MAX: Final = 3
+"""Questions that are refused one after the other, for a reason that is mostly theirs."""
 _BOUNDS: Final = frozenset({"maxLength", "minItems", "maxItems"})
 """What OpenAI's strict mode, or a server that copies it, may not know, though it knows schemas."""
 _CHARS_A_TOKEN: Final = 4
@@ -84,6 +87,8 @@ class OpenAIModel:
         self._form = _Form.BOUNDED
         self._is_sure = False
         """That the server takes the form has been seen."""
+        self._refused: set[str] = set()
+        """Questions refused since then, in that form: fewer than `REFUSED_MAX`."""
 
     async def chat(self, system: str, prompt: str, schema: Schema) -> ChatReply:
         """Ask, and give the words of the first choice.
@@ -98,7 +103,7 @@ class OpenAIModel:
             if refused.http_status in _NO_SCHEMA and limit is OLD_LIMIT and NEW_LIMIT in str(refused):
                 self._limit = NEW_LIMIT
                 raise FormRefused(str(refused)) from refused
-            if refused.http_status not in _NO_SCHEMA or (self._is_sure and form is self._form):
+            if refused.http_status not in _NO_SCHEMA or (form is self._form and self._is_still_sure(prompt)):
                 raise
             if form is not _Form.FREE:
                 self._form = self._form if self._is_sure else max(self._form, _Form(form + 1))
@@ -106,7 +111,17 @@ class OpenAIModel:
             self._form = self._form if self._is_sure else _Form.BOUNDED
             raise
         self._form, self._is_sure = form, True
+        self._refused.clear()
         return _read(answer, system + prompt, self._shown)
+
+    def _is_still_sure(self, prompt: str) -> bool:
+        """Tell whether the refusal of a question says nothing of its form."""
+        self._refused.add(prompt)
+        if len(self._refused) >= REFUSED_MAX:
+            self._is_sure = False
+        if not self._is_sure:
+            self._refused.clear()
+        return self._is_sure
 
     async def _ask(self, system: str, prompt: str, schema: Schema | None) -> bytes:
         request: dict[str, Any] = {

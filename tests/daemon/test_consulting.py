@@ -131,6 +131,26 @@ async def test_a_server_that_knows_no_bounds_in_a_schema_is_asked_with_the_rest_
             assert second["schema"]["properties"]["advice"] == {"type": "string"}
 
 
+async def test_a_server_that_knew_the_schema_and_does_no_more_is_asked_without(tmp_path: Path) -> None:
+    """A model was exchanged behind the same address."""
+
+    def without(request: Request) -> Reply:
+        return Status(400) if "response_format" in request.json() else sound(request)
+
+    async with http_peer() as peer:
+        peer.on(CHAT, sound, without)
+        config = configured(tmp_path, peer, more="concurrency_max = 1")
+        async with running_daemon(tmp_path / "data", "--config", config) as daemon:
+            await diagnosed(daemon, await fail_and_find(daemon))
+            events = [{"endpoint": f"e{number}", "ok": False, "error": "x"} for number in range(5)]
+            await daemon.post("/events", events)
+            with trio.fail_after(20):
+                while await daemon.metric('observer_model_claims_total{outcome="kept"}') < 4:
+                    await trio.lowlevel.checkpoint()
+            asked = ["response_format" in request.json() for request in peer.received(CHAT)]
+            assert asked == [True] * 5 + [False] * 3, "two are given up, the third is asked in each form"
+
+
 async def test_questions_under_way_when_schemas_are_refused_are_put_without_too(tmp_path: Path) -> None:
     def answered(request: Request) -> Reply:
         return Status(400) if "response_format" in request.json() else sound(request)
