@@ -170,6 +170,8 @@ def test_a_claim_without_an_op_that_was_shown_is_thrown_out_and_counted() -> Non
         "failure 3 in the list",
         "failure 3 in 5 s",
         "at 10:00 op 99 failed",
+        "op 12:30 rows were lost",
+        "operation #12:30 rows were lost",
     ],
 )
 def test_a_claim_whose_words_name_an_op_that_was_not_shown_is_thrown_out(text: str) -> None:

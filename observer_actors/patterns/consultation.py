@@ -148,7 +148,7 @@ _STATUSES: Final = frozenset(range(400, 600))
 
 _NO_OPS: Final = re.compile(
     r"""(?<!\d)\d{4}([-/.])\d\d?\1\d\d?(?:[T\s](?=\d\d:)|(?!\d))
-    |(?<!\d)(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)?(?:\.\d+)?(?!\d)
+    |(?<!\bop\s)(?<!\bops\s)(?<!\bseq\s)(?<![\d#])(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)?(?:\.\d+)?(?!\d)
     |\b(?:operations|failures|events):\s\d{1,18}\s(?=[a-z])(?!(?:and|or|to|through|as|ops?|is|are|was|were
     |has|have|had|did|failed|fails?|shows?|timed)(?!\w))
     |\b(?:failure|event)\s(?P<part>\d{1,4})\sin\s(?P<whole>\d{1,4})(?!\d|\s*(?:m?s|seconds?|minutes?|hours?|days?)(?!\w))
