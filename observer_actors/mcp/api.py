@@ -1,16 +1,22 @@
-"""The daemon's HTTP API, as the tools use it: over a socket, or within the daemon."""
+"""The daemon's HTTP API, as the tools use it: over a socket, or within the daemon.
+
+What it says goes straight into the context of a model, and may quote what agents have reported: here, and nowhere else,
+all texts of answers and refusals are made `harmless`.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import httpx
+import msgspec
 
 from observer_actors.addresses import check_address, parse_address
 from observer_actors.client._places import observer_token
 from observer_actors.client._wire import certificates
 from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.mcp.tools import Call
+from observer_actors.playbook.markdown import harmless
 from observer_actors.problems import read_problem
 
 SECONDS: Final = 10.0
@@ -26,8 +32,8 @@ class Api:
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
-    async def carry_out(self, call: Call) -> bytes:
-        """Give the body of a good answer.
+    async def carry_out(self, call: Call) -> Any:  # noqa: ANN401 - JSON
+        """Give what a good answer says, its texts made harmless.
 
         :raises Refused: it is not one, or this makes no request.
         :raises Unreachable: there is none.
@@ -43,9 +49,22 @@ class Api:
                 f"the daemon does not answer: {str(error) or type(error).__name__}", hint="is it running?"
             ) from error
         if answer.is_success:
-            return answer.content
+            return _harmless(msgspec.json.decode(answer.content))
         problem = read_problem(answer.content)
-        raise Refused(problem.detail or f"the daemon answered {answer.status_code}", hint=problem.hint)
+        detail = harmless(problem.detail) or f"the daemon answered {answer.status_code}"
+        raise Refused(detail, hint=harmless(problem.hint))
+
+
+def _harmless(said: Any) -> Any:  # noqa: ANN401 - JSON
+    """Make all texts of an answer harmless, names of fields too: those of attributes are an agent's."""
+    match said:
+        case str():
+            return harmless(said)
+        case list():
+            return [_harmless(one) for one in said]
+        case dict():
+            return {harmless(name): _harmless(one) for name, one in said.items()}
+    return said
 
 
 def outside(address: str) -> httpx.AsyncClient:

@@ -49,6 +49,7 @@ from observer_actors.errors import ObserverError
 from observer_actors.event import SOURCE_NOTE, with_whole_characters
 from observer_actors.mcp.api import SECONDS, Api
 from observer_actors.mcp.tools import ENTRY_URI, SOURCE, TOOLS, entry_call, entry_uri, input_schema, list_entries
+from observer_actors.playbook.markdown import harmless
 from observer_actors.visible import cut
 
 INSTRUCTIONS: Final = (
@@ -102,19 +103,18 @@ class _Handlers:
     async def call(self, _context: Context, params: CallToolRequestParams) -> CallToolResult:
         tool = TOOLS.get(params.name)
         if tool is None:
-            raise MCPError(INVALID_PARAMS, f"there is no tool {params.name[:100]!a}")
+            raise MCPError(INVALID_PARAMS, f"there is no tool {harmless(params.name[:100])!a}")
         if not _is_json(params.arguments):
             return _said("the arguments: NaN and Infinity are no JSON numbers", is_error=True)
         try:
             given = msgspec.convert(params.arguments or {}, tool.arguments)
-            body = await self._api.carry_out(tool.call(given, self._source))
+            answer = await self._api.carry_out(tool.call(given, self._source))
         except msgspec.ValidationError as error:
             return _said(f"the arguments: {cut(str(error), ERROR_CHARS_MAX)}", is_error=True)
         except ObserverError as error:
             return _said(f"{error}; {error.hint}" if error.hint else str(error), is_error=True)
-        answer = msgspec.json.decode(body)
         self._warn_of_source(answer)
-        return CallToolResult(content=[TextContent(type="text", text=body.decode())], structured_content=answer)
+        return CallToolResult(content=[TextContent(type="text", text=_json(answer))], structured_content=answer)
 
     def _warn_of_source(self, answer: Mapping[str, Any]) -> None:
         """Tell whoever started this, once, that its reports count for another source: only the agent reads answers."""
@@ -124,7 +124,7 @@ class _Handlers:
 
     async def resources(self, _context: Context, _params: PaginatedRequestParams | None) -> ListResourcesResult:
         try:
-            playbook = msgspec.json.decode(await self._api.carry_out(list_entries()), type=_Playbook)
+            playbook = msgspec.convert(await self._api.carry_out(list_entries()), _Playbook)
         except ObserverError as error:
             raise MCPError(INVALID_PARAMS, str(error)) from error
         return ListResourcesResult(
@@ -153,12 +153,12 @@ class _Handlers:
     async def read(self, _context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         call = entry_call(str(params.uri))
         if call is None:
-            raise MCPError(INVALID_PARAMS, f"there is no resource {str(params.uri)[:100]!a}")
+            raise MCPError(INVALID_PARAMS, f"there is no resource {harmless(str(params.uri)[:100])!a}")
         try:
-            body = await self._api.carry_out(call)
+            entry = await self._api.carry_out(call)
         except ObserverError as error:
             raise MCPError(INVALID_PARAMS, str(error)) from error
-        return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=JSON, text=body.decode())])
+        return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=JSON, text=_json(entry))])
 
 
 def _is_json(arguments: object) -> bool:
@@ -170,8 +170,12 @@ def _is_json(arguments: object) -> bool:
     return True
 
 
+def _json(said: object) -> str:
+    return msgspec.json.encode(said).decode()
+
+
 def _said(text: str, *, is_error: bool) -> CallToolResult:
-    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=is_error)
+    return CallToolResult(content=[TextContent(type="text", text=harmless(text))], is_error=is_error)
 
 
 def _server(api: Api, source: str = SOURCE) -> Server[Any]:

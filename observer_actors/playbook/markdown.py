@@ -16,7 +16,7 @@ from typing import Final
 from observer_actors.patterns.masking import PLACEHOLDERS
 from observer_actors.playbook.entries import Entry
 from observer_actors.playbook.witnesses import WITNESSES_MAX
-from observer_actors.visible import cut
+from observer_actors.visible import cut, visible
 
 TEXT_CHARS_MAX: Final = 1_000
 ENDPOINT_CHARS_MAX: Final = 200
@@ -41,10 +41,15 @@ def line(kind: str, endpoint: str, text: str) -> str:
 
 def code_span(text: str, characters: int) -> str:
     """Quote a text so that nothing in it counts as Markdown, and nothing ends the quotation."""
-    shown = _TAGS.sub(r"\g<0> ", cut(text, characters)).strip(" ")
+    shown = harmless(cut(text, characters)).strip(" ")
     fence = "`" * (1 + max((len(run) for run in _BACKTICKS.findall(shown)), default=0))
     pad = " " if shown.startswith("`") or shown.endswith("`") or not shown else ""
     return f"{fence}{pad}{shown}{pad}{fence}"
+
+
+def harmless(text: str) -> str:
+    """Write a text so that a model finds no tag, no control token and no mark of direction in it."""
+    return _TAGS.sub(r"\g<0> ", visible(text))
 
 
 def _evidence(entry: Entry) -> str:
