@@ -27,8 +27,11 @@ OUTPUT_BYTES_MAX: Final = 256 * 1024 * 1024
 _SAFE: Final = (
     "--no-pager", "--no-replace-objects", "--no-optional-locks", "--literal-pathspecs",
     "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.untrackedCache=false",
-    "-c", "protocol.allow=never", "-c", "log.showSignature=false",
+    "-c", "log.showSignature=false",
 )  # fmt: skip
+_ALONE: Final = {"GIT_ALLOW_PROTOCOL": "", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
+"""No protocol is allowed: unlike ``protocol.allow``, the variable stands above what a repository allows (git(1)). Older
+gits do not know the second."""
 _SAID_CHARS_MAX: Final = 300
 OWN_FOLDERS: Final = ("_auditor", "_kb", "_observer")
 """Of a data directory. It may lie in the tree, and an audit is not part of what the next one looks at."""
@@ -55,7 +58,7 @@ class Git:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-        self._environment = {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"}
+        self._environment = {**kept, **_ALONE, "LC_ALL": "C"}
 
     def commit(self, revision: str) -> str:
         """Give the hash of a commit; "" when there is none of that name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -82,7 +83,11 @@ def test_nothing_of_it_is_run(tmp_path: Path, canary: Path) -> None:
     assert canary.exists(), "the trap works"
 
 
-def test_missing_objects_are_not_fetched(tmp_path: Path, canary: Path) -> None:
+@pytest.mark.parametrize("is_old", [False, True])
+def test_missing_objects_are_not_fetched(
+    tmp_path: Path, canary: Path, monkeypatch: pytest.MonkeyPatch, *, is_old: bool
+) -> None:
+    """An old git does not know GIT_NO_LAZY_FETCH; the repository's own configuration allows the way there."""
     repository = Repository(tmp_path / "evil")
     repository.branch()
     blob = repository.git("rev-parse", "main:shop/orders.py")
@@ -98,8 +103,15 @@ def test_missing_objects_are_not_fetched(tmp_path: Path, canary: Path) -> None:
         "protocol.ext.allow": "always",
     }.items():
         repository.git("config", name, value)
-    with suppress(AuditFailed):
-        audit(repository.root, base="main", environment={})
+    with monkeypatch.context() as patched:
+        if is_old:
+            old = tmp_path / "old" / "git"
+            old.parent.mkdir()
+            old.write_text(f'#!/bin/sh\nunset GIT_NO_LAZY_FETCH\nexec {shutil.which("git")} "$@"\n')
+            old.chmod(0o755)
+            patched.setenv("PATH", str(old.parent), prepend=os.pathsep)
+        with suppress(AuditFailed):
+            audit(repository.root, base="main", environment={})
     assert not canary.exists()
     subprocess.run(["git", "cat-file", "-p", blob], cwd=repository.root, check=False, capture_output=True)
     assert canary.exists(), "the trap works"
