@@ -45,7 +45,7 @@ from mcp_types import Tool as ToolDescription
 
 from observer_actors import __version__
 from observer_actors.client._ledger import warn_once
-from observer_actors.errors import ObserverError
+from observer_actors.errors import ObserverError, RequestTooLarge
 from observer_actors.event import SOURCE_NOTE, with_whole_characters
 from observer_actors.mcp.api import SECONDS, Api
 from observer_actors.mcp.tools import ENTRY_URI, SOURCE, TOOLS, entry_call, entry_uri, input_schema, list_entries
@@ -60,6 +60,9 @@ INSTRUCTIONS: Final = (
 JSON: Final = "application/json"
 ERROR_CHARS_MAX: Final = 200
 """Of what is said of arguments: it repeats their names."""
+BODY_BYTES_MAX: Final = 512 * 1024
+"""Of a request over HTTP: the SDK decodes it on the event loop, into many times its size. An event has half of it at
+most."""
 logging.getLogger("mcp").setLevel(logging.WARNING)  # it logs each request at "info"
 Context = ServerRequestContext[Any]
 
@@ -247,7 +250,10 @@ async def serve_stdio(api: Api, source: str) -> None:
 
 
 async def serve_request(api: Api, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI has no common type
-    """Answer one request of streamable HTTP, with JSON. How large it may be, the gate has looked."""
+    """Answer one request of streamable HTTP, with JSON.
+
+    :raises RequestTooLarge: it holds more than `BODY_BYTES_MAX`; the SDK has not seen it.
+    """
     body = bytearray()
     more = True
     while more:
@@ -255,6 +261,8 @@ async def serve_request(api: Api, scope: Any, receive: Any, send: Any) -> None: 
         if message["type"] != "http.request":  # its sender has gone
             return
         body += message.get("body", b"")
+        if len(body) > BODY_BYTES_MAX:
+            raise RequestTooLarge(f"a request to /mcp holds at most {BODY_BYTES_MAX:,} bytes", hint="report less of it")
         more = message.get("more_body", False)
     whole: list[Any] = [{"type": "http.request", "body": with_whole_characters(bytes(body)), "more_body": False}]
 

@@ -429,10 +429,16 @@ def test_a_request_that_does_not_arrive_is_given_up(tmp_path: Path) -> None:
         assert daemon.exchange(head).startswith(b"HTTP/1.1 408")
 
 
-def test_a_request_may_be_as_large_as_any_body(tmp_path: Path) -> None:
-    large = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"x":"%b"}}}' % (b"a" * 5_000_000)
-    with served(tmp_path / "data") as daemon:
-        assert daemon.client.post("/mcp", content=large, headers=HEADERS, timeout=30).status_code == 200
+def test_a_request_may_hold_twice_what_an_event_may_and_no_more(daemon: Served) -> None:
+    frame = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"x":"%b"}}}'
+    whole = frame % (b"a" * (512 * 1024 - len(frame) + 2))
+    larger = whole.replace(b"aa", b"aaa", 1)
+    assert daemon.client.post("/mcp", content=whole, headers=HEADERS).status_code == 200
+    for content in (larger, iter([larger])):
+        refusal = daemon.client.post("/mcp", content=content, headers=HEADERS)
+        assert (refusal.status_code, refusal.headers["content-type"]) == (413, "application/problem+json")
+        assert refusal.json()["title"] == "too large"
+        assert "a request to /mcp holds at most 524,288 bytes" in refusal.json()["detail"]
 
 
 def test_a_body_that_is_too_large_is_refused_and_its_connection_let_go_of(tmp_path: Path) -> None:
