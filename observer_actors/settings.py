@@ -12,8 +12,10 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-HTTP_ORIGIN: Final = r"https?://([^\s/?#]*@)?(\[[^\s\[\]]+\]|[^\s/?#@:\[\]]+)(:\d+)?"
-"""What an http or https URL begins with, as a regular expression."""
+HTTP_ORIGIN: Final = r"https?://([^\s/?#]*@)?(\[[^\s\[\]]+\]|[^\s/?#@:\[\]]+)(:PORT)?".replace(
+    "PORT", "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4})"
+)
+"""What an http or https URL begins with, as a regular expression; no port is above 65,535."""
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1)]
 Bytes = Annotated[int, Meta(ge=1)]

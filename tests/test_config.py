@@ -409,6 +409,11 @@ def test_a_credential_that_begins_like_a_setting_and_is_none_is_an_error(tmp_pat
         ("diagnosis.url=http://[::1", "diagnosis.url: no such value", "an http or https URL"),
         ("data_dir=", "--set data_dir: data_dir: an empty path", ""),
         ("gateway.url=ftp://x", "--set gateway.url: gateway.url: ", "e.g. http"),
+        ("gateway.url=http://u:p@h:1/p?token=hunter2", "gateway.url: no http or https URL without", "e.g. http"),
+        ("gateway.url=http://h:65536", "gateway.url: no http or https URL", "e.g. http"),
+        ("model.lakehouse_url=http://h:99999/", "model.lakehouse_url: no http or https URL", "e.g. http"),
+        ("diagnosis.url=http://h:65536", "diagnosis.url: no such value", "an http or https URL"),
+        ("failures.webhook_url=http://h:65536/", "failures.webhook_url: no such value", "an http or https URL"),
     ],
 )
 def test_a_mistake_in_an_assignment_is_named(assignment: str, said: str, hint: str) -> None:

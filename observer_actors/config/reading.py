@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect as types
 
-from observer_actors.addresses import AddressInvalid, host_name, is_ip_address, without_password
+from observer_actors.addresses import AddressInvalid, host_name, is_ip_address
 from observer_actors.config.layers import Given, Places, layers
 from observer_actors.config.schema import LEAVES, Leaf, convert, settings_from
 from observer_actors.errors import ConfigInvalid
@@ -136,9 +136,8 @@ def _troubles(settings: Settings) -> Iterator[_Trouble]:
     gateway = settings.gateway
     for name, url in (("gateway.url", gateway.url), ("model.lakehouse_url", settings.model.lakehouse_url)):
         if url and not _HTTP_URL.fullmatch(url):
-            yield _Trouble(
-                name, f"{name}: {without_password(url)!a} is no http or https URL", "e.g. http://127.0.0.1:3700"
-            )
+            detail = f"{name}: no http or https URL without query and fragment"  # unquoted: it may hold a secret
+            yield _Trouble(name, detail, "e.g. http://127.0.0.1:3700")
     yield from _troubles_of_hosts(settings)
     if gateway.required and not gateway.url:
         yield _Trouble("gateway.required", "gateway.required is set, but gateway.url is not")
