@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from observer_actors.models import LakehouseModel, Model, ModelFailed, OllamaModel, OpenAIModel
-from observer_actors.models.exchange import ANSWER_BYTES_MAX
+from observer_actors.models.exchange import ANSWER_BYTES_MAX, exchange
 from observer_actors.settings import DiagnosisSettings, ModelSettings
 
 Script = Callable[[trio.SocketStream], Awaitable[None]]
@@ -155,6 +155,22 @@ async def test_a_failure_tells_no_key(key: str) -> None:
         with pytest.raises(ModelFailed) as raised:
             await model.chat("you", "why?", {})
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("no key sk-abcdefghijklmnop.", "no key •••."),
+        ("no key sk-abcde***ijklmnop, nor ijklmno", "no key •••***•••, nor ijklmno"),
+    ],
+)
+async def test_a_refusal_tells_no_part_of_the_key(said: str, shown: str) -> None:
+    transport = httpx.MockTransport(lambda _request: httpx.Response(401, stream=httpx.ByteStream(said.encode())))
+    headers = {"Authorization": "Bearer sk-abcdefghijklmnop"}
+    async with httpx.AsyncClient(transport=transport) as client:
+        with pytest.raises(ModelFailed) as raised:
+            await exchange(client, "http://h/v1", {}, timeout_s=5.0, headers=headers)
+    assert str(raised.value).endswith(f"status 401: {shown}")
 
 
 async def test_asking_can_be_cancelled() -> None:

@@ -22,6 +22,8 @@ _HTTP_OK: Final = range(200, 300)
 SAID_BYTES_MAX: Final = 4_096
 SAID_CHARS_MAX: Final = 300
 """Of what a server says of its refusal: it goes into the log."""
+KEY_PART_CHARS_MIN: Final = 8
+"""Fewer characters of a key tell little of it, and words may share them."""
 SAID_S: Final = 1.0
 _RETRY_AFTER_S_MAX: Final = 3_600.0
 
@@ -76,7 +78,21 @@ async def _said(response: httpx.Response, key: str) -> str:
             if len(body) >= SAID_BYTES_MAX:
                 reading.cancel()  # as in `_body`
     text = " ".join(body[:SAID_BYTES_MAX].decode(errors="replace").split())
-    return cut(text.replace(key, "•••") if key else text, SAID_CHARS_MAX)
+    return cut(_without(key, text), SAID_CHARS_MAX)
+
+
+def _without(key: str, text: str) -> str:
+    """Hide a key, and what of the text is a part of it: servers repeat keys shortened."""
+    text = text.replace(key, "•••") if key else text
+    shown, place = "", 0
+    while place < len(text):
+        end = place
+        while end < len(text) and text[place : end + 1] in key:
+            end += 1
+        is_told = end - place >= KEY_PART_CHARS_MIN
+        shown += "•••" if is_told else text[place]
+        place = end if is_told else place + 1
+    return shown
 
 
 async def _body(url: str, response: httpx.Response) -> bytes:
