@@ -12,8 +12,9 @@ The rules:
   there is none it is, for each entry, the last report: an op with an advice id for whose answer the entry was drawn, at
   the endpoint that the advice was asked for, of the source that the request named, if it named one. A success whose own
   output says otherwise (`doubt.suspicion`) is a failure. An op without an advice id reports on all advice that its run
-  has asked for in its source's name. Nobody says how another one's run went: of the sources that report, the run is
-  that one's which asked first, and who has only asked owns nothing. What comes later corrects what was counted: a
+  has asked for in its source's name. Of the sources that report, the run is that one's which asked first, and who has
+  only asked owns nothing. But a source is a label that the reporter gives itself: who may report may speak for another
+  source, and as ``auditor`` for any run. What comes later corrects what was counted: a
   verdict counts instead of a report, a second verdict instead of the first.
 * A run without an outcome is *lost* once `OVERTAKEN_MAX` runs that were drawn for the entry after it have one: it
   counts as failed until an outcome comes, in either arm alike. Else advice that makes agents hang would never show it.
