@@ -196,7 +196,7 @@ async def test_sighup_says_that_a_renewed_certificate_takes_a_restart(tmp_path: 
 
 async def test_a_token_is_revoked_also_while_a_file_that_only_a_start_reads_cannot_be_used(tmp_path: Path) -> None:
     key = tmp_path / "key"
-    key.write_text("a key")
+    key.write_text("a-key")
     async with guarded(tmp_path, "--set", f"diagnosis.api_key_file={key}") as daemon:
         request = post("/event", GOOD, f"Authorization: Bearer {INGEST}")
         assert await answers(daemon, request) == [200, 200]
@@ -249,7 +249,7 @@ async def test_a_file_that_hangs_and_that_only_a_start_reads_keeps_no_reload_wai
 ) -> None:
     monkeypatch.setattr(module, "RELOAD_S", 0.5)
     key = tmp_path / "key"
-    key.write_text("a key")
+    key.write_text("a-key")
     diagnosis = DiagnosisSettings(api_key_file=str(key))
     settings = Settings(data_dir=tmp_path / "data", listen=ListenSettings(port=0), diagnosis=diagnosis)
     go_on = threading.Event()
@@ -271,7 +271,7 @@ async def test_a_pipe_in_a_files_place_is_refused_by_a_reload_and_the_next_one_r
         diagnosis=DiagnosisSettings(api_key_file=str(key)),
     )
     tokens.write_text(f"reader read {READ}\n")
-    key.write_text("a key")
+    key.write_text("a-key")
     async with daemon_inside(settings) as daemon:
         for file in (tokens, key):
             file.unlink()
@@ -282,7 +282,7 @@ async def test_a_pipe_in_a_files_place_is_refused_by_a_reload_and_the_next_one_r
         tokens.write_text(f"other read {READ}x\n")
         assert await daemon.reload(lambda: settings) == (["auth.tokens_file"], ["diagnosis.api_key_file"])
         key.unlink()
-        key.write_text("a key")
+        key.write_text("a-key")
         assert await daemon.reload(lambda: settings) == ([], [])
 
 
