@@ -135,7 +135,7 @@ def test_what_was_saved_is_there_after_a_restart(store: Store, open_store: Calla
     store.save_snapshot("stats", b'{"total":6}')
     store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
     store.save_playbook(PLAYBOOK, consumer="consolidator", seq=9)
-    store.save_told([copy("e1")], queues=True)
+    store.save_told([copy("e1")])
     store.save_diagnosis(DIAGNOSIS, {}, [message("d1")])
     store.close()
     again = open_store()
@@ -253,12 +253,12 @@ def test_a_key_is_queued_once(store: Store, settle: str) -> None:
         store.refused("a", "no")
     assert enqueue(store, "aa") == Saved()
     assert store.save_diagnosis(DIAGNOSIS, {}, [message("a")]) == Saved()
-    assert store.save_told([copy("a")], queues=True) == Saved()
+    assert store.save_told([copy("a")]) == Saved()
 
 
 def test_beyond_the_bound_the_oldest_is_dropped_and_counted(store: Store) -> None:
     assert enqueue(store, "abcde") == Saved(queued=5, dropped=2)
-    assert store.save_told([copy("f")], queues=True) == Saved(queued=1, dropped=1)
+    assert store.save_told([copy("f")]) == Saved(queued=1, dropped=1)
     assert store.statistics().dropped == 3
     assert enqueue(store, "a") == Saved()
     assert keys_waiting(store) == ["d", "e", "f"]
@@ -293,7 +293,7 @@ def test_settled_messages_are_remembered_within_a_bound(
 def test_the_numbers_are_told(store: Store) -> None:
     store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
     store.save_playbook(PLAYBOOK, consumer="consolidator", seq=9)
-    store.save_told([copy("a")], queues=True)
+    store.save_told([copy("a")])
     store.save_diagnosis(DIAGNOSIS, {}, [message("b"), message("c")])
     store.delivered("a")
     store.refused("b", "status 400")
@@ -385,7 +385,7 @@ def everything(store: Store) -> object:
     [
         lambda store: store.save_patterns({"p1": PATTERN, "p2": PATTERN}, consumer="analyzer", seq=7),
         lambda store: store.save_playbook(PLAYBOOK, consumer="consolidator", seq=9, whole=True),
-        lambda store: store.save_told([copy("x"), copy("y")], queues=True),
+        lambda store: store.save_told([copy("x"), copy("y")]),
         lambda store: store.save_diagnosis(DIAGNOSIS, {"p1": PATTERN}, [message("x"), message("y")]),
         lambda store: store.save_standings(b"{}", [message(key) for key in "wxyz"]),
         lambda store: store.delivered("a"),

@@ -163,7 +163,8 @@ class Consolidator:
         async with saved(self._save, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
             nursery.start_soon(self._follow, life)
             nursery.start_soon(self._show_the_rest)
-            nursery.start_soon(self._tell_now_and_then)
+            if self._learned.has_gateway:  # else one that is configured later would not hear of what was told to nobody
+                nursery.start_soon(self._tell_now_and_then)
             nursery.start_soon(self._make_anew_when_outdated)
             nursery.start_soon(self._forget_now_and_then)
 

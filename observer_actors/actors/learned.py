@@ -88,6 +88,11 @@ class Learned:
         self._queued = 0
         self._more = trio.lowlevel.ParkingLot()
 
+    @property
+    def has_gateway(self) -> bool:
+        """Whether there is anybody to be told what works."""
+        return bool(self._gateway.url)
+
     def statistics(self) -> StoreStatistics | None:
         """Give the numbers as of the last change; None before the store was opened."""
         return self._statistics
@@ -132,7 +137,7 @@ class Learned:
 
     async def save_diagnosis(self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], message: Outgoing) -> None:
         """Save what a model said, and queue the gateway's copy, both or neither."""
-        messages = (message,) if self._gateway.url else ()
+        messages = (message,) if self.has_gateway else ()
         # To its end: the analyzer saves its patterns once more when it is cancelled, and must know by then.
         saved = await self._call(
             lambda store: store.save_diagnosis(diagnosis, changes, messages), saves=ANALYZER, is_left=False
@@ -177,8 +182,7 @@ class Learned:
 
     async def save_told(self, copies: Sequence[Copy]) -> None:
         """Save what the gateway is told, and queue it, all or nothing."""
-        queues = bool(self._gateway.url)
-        self._note(await self._call(lambda store: store.save_told(copies, queues=queues), saves=CONSOLIDATOR))
+        self._note(await self._call(lambda store: store.save_told(copies), saves=CONSOLIDATOR))
 
     async def next_message(self, lane: Lane) -> Queued:
         """Wait until the head of a lane of the outbox is due."""

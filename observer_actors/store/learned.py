@@ -253,14 +253,11 @@ class Store:
         """Load what the gateway has been told: endpoint -> successes."""
         return dict(self._rows("SELECT endpoint, successes FROM told"))
 
-    def save_told(self, copies: Sequence[Copy], *, queues: bool) -> Saved:
-        """Save what the gateway is told, and queue it.
-
-        :param queues: False where there is no gateway.
-        """
+    def save_told(self, copies: Sequence[Copy]) -> Saved:
+        """Save what the gateway is told, and queue it, both or neither."""
         with self._saving() as sql:
             sql.executemany(_SAVE_TOLD, [(copy.endpoint, copy.successes) for copy in copies])
-            return self._enqueue(sql, [copy.message for copy in copies]) if queues else Saved()
+            return self._enqueue(sql, [copy.message for copy in copies])
 
     # ---------------------------------------------------------------------------- the outbox
 

@@ -393,10 +393,3 @@ async def test_beyond_the_bound_the_oldest_are_dropped_counted_and_said(tmp_path
                 assert keys(gateway) == ["c", "d", "e"]
     full = next(line for line in logs if line["event"] == "outbox_full")
     assert (full["log_level"], full["dropped"]) == ("error", 2)
-
-
-async def test_without_a_gateway_nothing_is_queued(tmp_path: Path, mock_clock: MockClock) -> None:  # noqa: ARG001
-    async with at_work(tmp_path, "") as bench:
-        await bench.queue("a")
-        assert bench.rows() == []
-        assert await bench.learned.load_told() == {"sql:run": 5}

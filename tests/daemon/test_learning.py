@@ -216,12 +216,16 @@ async def test_a_gateway_that_comes_up_later_gets_it_all(start: Callable[..., An
             assert keys(peer) == [key for key, _ in outbox(daemon)]
 
 
-async def test_without_a_gateway_nothing_is_queued(start: Callable[..., Any]) -> None:
+async def test_a_gateway_that_is_configured_later_hears_of_what_is_known_already(start: Callable[..., Any]) -> None:
     async with start() as daemon:
         await learn_three(daemon)
-        await daemon.logged("consolidated")
-        await daemon.cycles(3)
+        await until_counts(daemon, dict.fromkeys(ENDPOINTS, 2))
+        await daemon.cycles(5)
         assert outbox(daemon) == []
+        assert "consolidated" not in {line["event"] for line in daemon.log}
+    async with http_peer(Status(200)) as peer, start(peer.url) as daemon:
+        await settled(daemon, peer, 3)
+        assert sorted(told(peer)) == [f"consolidated: 5 successful {endpoint} calls" for endpoint in ENDPOINTS]
 
 
 @pytest.mark.parametrize("answer", [None, Status(200), Garbage()], ids=["down", "no JSON", "garbage"])
@@ -334,7 +338,7 @@ async def test_damage_while_it_runs_is_mended_and_the_patterns_are_all_there_aga
 
 
 async def test_a_file_that_another_process_holds_stops_no_event(start: Callable[..., Any]) -> None:
-    async with start() as daemon:
+    async with start(closed_url()) as daemon:
         await learn_three(daemon)
         await daemon.logged("consolidated")
         with closing(sqlite3.connect(daemon.data_dir / LEARNED_PATH, isolation_level=None)) as other:
@@ -368,7 +372,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_full_disk_under_the_file_stops_no_event_and_is_got_over(tmp_path: Path, small_disk: Path) -> None:
-    config, elsewhere = tmp_path / "config.toml", {PATH_VARIABLE: str(small_disk / LEARNED_PATH.name)}
+    config = tmp_path / "config.toml"
+    elsewhere = {PATH_VARIABLE: str(small_disk / LEARNED_PATH.name), "GATEWAY_URL": closed_url()}
     config.write_text(CONFIG)
     async with running_daemon(
         tmp_path / "data", "--config", str(config), module="tests.daemon.elsewhere", environment=elsewhere
