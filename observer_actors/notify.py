@@ -1,8 +1,9 @@
 """systemd's notification protocol (sd_notify(3)): datagrams to the socket that ``NOTIFY_SOCKET`` names.
 
-The watchdog is fed only while both ends of the pipeline make progress: the listener answers a request, and the
-persister takes an empty submission through its mailbox and answers it. That others have taken all connections is no
-reason to be ended: the question comes by one that is kept, and to be told that there are too many is an answer.
+The watchdog is fed while both ends of the pipeline make progress, and only then: the listener answers a request; the
+persister has made a commit since the last look, or takes an empty submission through its mailbox and answers it, which
+under load waits behind all callers. That others have taken all connections is no reason to be ended: the question comes
+by one that is kept, and to be told that there are too many is an answer.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import httpx
 import trio
 
 from observer_actors.actors.admission import Admission
+from observer_actors.actors.commits import Commits
 from observer_actors.addresses import parse_address
 from observer_actors.errors import ObserverError
 from observer_actors.http.views import Readiness
@@ -58,6 +60,7 @@ class Notified(Protocol):
 
     addresses: list[str]
     admission: Admission
+    commits: Commits
     life: Life
 
     def readiness(self) -> Readiness:
@@ -81,8 +84,10 @@ async def keep_notified(notifier: Notifier, daemon: Notified) -> None:
     async with httpx.AsyncClient(
         base_url=where.base, headers=where.headers, transport=transport, trust_env=False, timeout=period_s
     ) as client:
+        seen = daemon.commits.last_seq
         while not await _is_told_to_stop(daemon, period_s):
-            if await _makes_progress(client, daemon):
+            before, seen = seen, daemon.commits.last_seq
+            if await _listens(client) and (seen > before or await _takes(daemon)):
                 notifier.send(WATCHDOG="1", STATUS=_status(daemon))
 
 
@@ -93,13 +98,18 @@ async def _is_told_to_stop(daemon: Notified, within_s: float) -> bool:
     return daemon.life.stopping.is_set()
 
 
-async def _makes_progress(client: httpx.AsyncClient, daemon: Notified) -> bool:
+async def _listens(client: httpx.AsyncClient) -> bool:
     try:
         answer = await client.get("/health")
-        if not (answer.is_success or _is_one_too_many(answer)):
-            return False
+    except httpx.HTTPError:
+        return False
+    return answer.is_success or _is_one_too_many(answer)
+
+
+async def _takes(daemon: Notified) -> bool:
+    try:
         await daemon.admission.submit((), 0)
-    except (httpx.HTTPError, ObserverError):
+    except ObserverError:
         return False
     return True
 

@@ -1,7 +1,12 @@
-"""Saving what an actor knows: now and then while it serves, and once more at its end, within a budget."""
+"""Saving what an actor knows: now and then while it serves, and once more at its end, within a budget.
+
+Not after a crash: it may have come in the midst of an op, and what is half taken in must not be gone on from. What was
+saved last has its cursor with it, and the journal has the rest.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -21,7 +26,15 @@ async def saved(
             nursery.start_soon(_save_now_and_then, save, every_s)
             yield nursery
     finally:
-        await _save_at_the_end(save, budget_s, log)
+        if not _is_crash(sys.exception()):
+            await _save_at_the_end(save, budget_s, log)
+
+
+def _is_crash(error: BaseException | None) -> bool:
+    """Tell what an actor failed with from its being cancelled."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_crash, error.exceptions))
+    return isinstance(error, Exception)
 
 
 async def _save_now_and_then(save: Save, every_s: float) -> None:

@@ -57,7 +57,6 @@ class StatsKeeper:
         self._log = log
         self._one_at_a_time = trio.CapacityLimiter(1)
         self._saved_seq = 0
-        self._is_whole = True
 
     async def run(self, life: Life) -> None:
         """Serve as an actor: go on from the snapshot, and save one now and then and at the end."""
@@ -71,7 +70,6 @@ class StatsKeeper:
             stats = Stats()
         self.stats = stats
         self._saved_seq = self.stats.last_seq
-        self._is_whole = True
         await self._feed.open(self.stats.last_seq)
         life.ready()
         async with saved(self._snapshot, every_s=SNAPSHOT_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
@@ -86,16 +84,14 @@ class StatsKeeper:
         while True:
             async with self._feed.take() as ops:
                 life.at("counting")
-                self._is_whole = False
                 self.stats.add(ops)
-                self._is_whole = True
                 self._rate.add(trio.current_time(), sum(op.seq > self._feed.live_from for op in ops))
             life.progress()
 
     async def _snapshot(self) -> None:
         """Save the counters. A disk that refuses costs only time at the next start, so it is no failure of ours."""
-        if self.stats.last_seq == self._saved_seq or not self._is_whole:
-            return  # nothing new, or a crash has left some op half counted
+        if self.stats.last_seq == self._saved_seq:
+            return
         seq, content = self.stats.last_seq, _write_snapshot(self.stats)
         try:
             with translated("saving the counters"):

@@ -30,7 +30,7 @@ from observer_actors import daemon as daemon_module
 from observer_actors import start_observer
 from observer_actors.actors import persister
 from observer_actors.daemon import Daemon
-from observer_actors.errors import DataDirectoryLocked
+from observer_actors.errors import DataDirectoryLocked, Overloaded
 from observer_actors.journal import JournalWriter, PosixDisk, directory_in_use, verify
 from observer_actors.journal.compressing import Compressed, compress
 from observer_actors.notify import Notifier, keep_notified
@@ -537,6 +537,35 @@ async def test_the_watchdog_is_fed_by_no_other_refusal(tmp_path: Path, watching:
     async with asked(tmp_path, unread, Json([], 503), Status(500), Json({})) as peer:
         await _message(watching, "WATCHDOG")
     assert len(peer.received("/health")) >= 4
+
+
+class Full:
+    """Room for nobody."""
+
+    async def submit(self, _ops: Any, _bytes: int) -> None:
+        await trio.lowlevel.checkpoint()
+        raise Overloaded("no room", limit="admission.waiting_ops_max")
+
+
+async def test_the_watchdog_is_fed_by_commits_where_its_question_finds_no_room(
+    tmp_path: Path, watching: trio.socket.SocketType
+) -> None:
+    settings = Settings(data_dir=tmp_path / "data", listen=ListenSettings(port=0))
+    async with daemon_inside(settings) as daemon, httpx.AsyncClient(trust_env=False) as client:
+        daemon.admission = Full()  # type: ignore[assignment]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_notified, Notifier(), daemon)
+            with trio.move_on_after(0.3) as silence:
+                await _message(watching, "WATCHDOG")
+            assert silence.cancelled_caught
+            nursery.start_soon(_report_on_and_on, client, daemon.addresses[0])
+            await _message(watching, "WATCHDOG")
+            nursery.cancel_scope.cancel()
+
+
+async def _report_on_and_on(client: httpx.AsyncClient, url: str) -> None:
+    while True:
+        await client.post(f"{url}/event", json={"endpoint": "a"})
 
 
 async def test_the_watchdog_starves_while_the_disk_hangs(tmp_path: Path) -> None:
