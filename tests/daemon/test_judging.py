@@ -114,7 +114,7 @@ async def test_health_waits_for_no_consumer_and_figures_wait_for_none_that_is_fa
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("observer_actors.http.views.READ_OWN_WRITES_S", inf)
-    monkeypatch.setattr("observer_actors.http.views.BEHIND_OPS_MAX", 1)
+    monkeypatch.setattr("observer_actors.http.views.BEHIND_OPS_MAX", 0)  # stats may have taken one of them
     monkeypatch.setattr(Ring, "push", _broken)
     async with client_of(tmp_path) as client:
         for number in (1, 2):
