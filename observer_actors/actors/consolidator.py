@@ -92,7 +92,7 @@ class Consolidator:
         """Revocations that are in the journal, and that the playbook has not taken in yet."""
         self._from_seq = inf
         """Nothing is handed out before the playbook has taken in all up to this seq: there may be revocations in it.
-        Not known before the journal has been opened."""
+        Not known before the journal has been opened, and in each incarnation another."""
         self._seen_at, self._seen_ops, self._seen_lulls = -inf, 0, 0
         """When the load was looked at, and the end of the journal, and the lulls until then."""
         self._many_come = self._many_share = False
@@ -153,7 +153,9 @@ class Consolidator:
         if not playbook.cursor:
             playbook = Playbook(self._corroboration)
         playbook.set_rules(self._corroboration)
-        self._playbook, self._saved_seq, self._is_new = playbook, playbook.cursor, False
+        # It may be older than the one in memory, and what that had taken in is expected no more.
+        self._playbook, self._from_seq = playbook, inf
+        self._saved_seq, self._is_new = playbook.cursor, False
         self._turn = trio.Lock()
         await self._stock()
         await self._feed.open(playbook.cursor)

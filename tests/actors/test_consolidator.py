@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -23,17 +23,29 @@ from observer_actors.actors.consolidator import (
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.op import Op
-from observer_actors.playbook import Corroboration, Entry, Kind, Playbook
+from observer_actors.playbook import Corroboration, Entry, Kind, Of, Playbook, Revocation, Row
 from observer_actors.playbook.deltas import Delta
 from observer_actors.settings import GatewaySettings
-from observer_actors.store import Shelf
+from observer_actors.store import Shelf, StoreBusy
 from observer_actors.supervision import Life
 from tests.actors.ops import Journal
+from tests.playbook_ops import call, numbered, revoked
 
 RATE: Final = 2_000
 """Many events a second."""
 OPS_A_TURN: Final = 10
 LINGER_S: Final = 0.02
+
+
+class BusyLearned(Learned):
+    """The real one, whose file may be busy when the playbook is saved."""
+
+    is_busy = False
+
+    async def save_playbook(self, rows: Sequence[Row], seq: int, *, whole: bool = False) -> None:
+        if self.is_busy:
+            raise StoreBusy("locked")
+        await super().save_playbook(rows, seq, whole=whole)
 
 
 class World:
@@ -62,19 +74,35 @@ class World:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Consolidator]:
-        log = structlog.get_logger()
-        learned = Learned(self.data_dir, GatewaySettings(url="http://gateway"), log=log)
-        cycle = Cycle(lambda: 1_000.0)
-        consolidator = Consolidator(
+        learned = Learned(self.data_dir, GatewaySettings(url="http://gateway"), log=structlog.get_logger())
+        consolidator = self.consolidator(learned)
+        async with self.incarnation(consolidator):
+            yield consolidator
+        await learned.close()
+
+    def consolidator(self, learned: Learned) -> Consolidator:
+        cycle, log = Cycle(lambda: 1_000.0), structlog.get_logger()
+        return Consolidator(
             self.feed, learned, Shelf(), cycle, self.journal.following, every=1, log=log, corroboration=Corroboration()
         )
+
+    @asynccontextmanager
+    async def incarnation(self, consolidator: Consolidator) -> AsyncIterator[None]:
+        """Run it once, as the supervisor would."""
         async with trio.open_nursery() as nursery:
             life = Life("consolidator", 1, on_progress=lambda: None, on_step=lambda _name, _step: None)
             nursery.start_soon(consolidator.run, life)
             await life.wait_ready()
-            yield consolidator
+            yield
             nursery.cancel_scope.cancel()
-        await learned.close()
+
+    async def revoke(self, consolidator: Consolidator, source: str) -> None:
+        """Write down, as the API does, that a source is taken back, and wait until the playbook has taken it in."""
+        seq = len(self.journal.ops) + 1
+        self.journal.ops += numbered([revoked(Of.SOURCE, source)], first=seq)
+        self.commits.publish(self.journal.ops[-1:])
+        consolidator.expect(Revocation(of=Of.SOURCE, name=source, seq=seq))
+        await consolidator.reached(seq)
 
     async def events(self, per_second: int, seconds: float, *, at_once: int = 1) -> None:
         """Commit events, each by itself; then there is a lull."""
@@ -110,6 +138,50 @@ def test_nothing_is_handed_out_before_it_is_known_how_far_the_journal_goes(
             assert (before, consolidator.hands_out(entry)) == (False, True)
 
     trio.run(main, clock=world.clock)
+
+
+def test_what_was_revoked_is_handed_out_no_more_also_while_an_older_playbook_is_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash before the save: in the store the revocation is still to come, and was taken in in memory."""
+    world = World(tmp_path, monkeypatch)
+    world.journal.ops += numbered(call(run=f"r{n}", source=source) for n in range(6) for source in ("mcp", "bot"))
+    count = len(world.journal.ops)
+    learned = BusyLearned(tmp_path, GatewaySettings(), log=structlog.get_logger())
+    consolidator = world.consolidator(learned)
+    seen: set[bool] = set()
+
+    async def look(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        while True:
+            seen.add(handed_out())
+            await trio.lowlevel.checkpoint()
+
+    def handed_out() -> bool:
+        return any(map(consolidator.hands_out, consolidator.entries.values()))
+
+    async def main() -> None:
+        world.commits.resume(count)
+        async with world.incarnation(consolidator):
+            await consolidator.reached(count)
+            assert handed_out()
+        learned.is_busy = True
+        with pytest.RaisesGroup(StoreBusy, flatten_subgroups=True):
+            async with world.incarnation(consolidator):
+                await world.revoke(consolidator, "bot")
+                await world.revoke(consolidator, "another")
+                assert not handed_out()
+                await trio.sleep_forever()
+        learned.is_busy = False
+        async with trio.open_nursery() as nursery:
+            await nursery.start(look)
+            async with world.incarnation(consolidator):
+                await consolidator.reached(count + 2)
+            nursery.cancel_scope.cancel()
+        await learned.close()
+
+    trio.run(main, clock=world.clock)
+    assert seen == {False}
 
 
 def test_a_backlog_is_taken_in_without_waiting_while_few_events_come(world: World) -> None:
