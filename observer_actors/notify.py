@@ -1,22 +1,23 @@
 """systemd's notification protocol (sd_notify(3)): datagrams to the socket that ``NOTIFY_SOCKET`` names.
 
-The watchdog is fed while both ends of the pipeline make progress, and only then: the listener answers a request; the
-persister has made a commit since the last look, or takes an empty submission through its mailbox and answers it, which
-under load waits behind all callers. That others have taken all connections is no reason to be ended: the question comes
-by one that is kept, and to be told that there are too many is an answer.
+The watchdog is fed only while both ends of the pipeline make progress: the listener answers a request, and the
+persister has concluded a round since the last look. One that has had nothing to do is given an empty submission; it
+waits behind all callers, so that under overload the rounds themselves must do. That others have taken all connections
+is no reason to be ended: the question comes by one that is kept, and to be told that there are too many is an answer.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from typing import Final, Protocol
 
 import httpx
 import trio
 
 from observer_actors.actors.admission import Admission
-from observer_actors.actors.commits import Commits
+from observer_actors.actors.persister import Persister
 from observer_actors.addresses import parse_address
 from observer_actors.errors import ObserverError
 from observer_actors.http.views import Readiness
@@ -60,7 +61,7 @@ class Notified(Protocol):
 
     addresses: list[str]
     admission: Admission
-    commits: Commits
+    persister: Persister
     life: Life
 
     def readiness(self) -> Readiness:
@@ -84,11 +85,11 @@ async def keep_notified(notifier: Notifier, daemon: Notified) -> None:
     async with httpx.AsyncClient(
         base_url=where.base, headers=where.headers, transport=transport, trust_env=False, timeout=period_s
     ) as client:
-        seen = daemon.commits.last_seq
+        rounds = daemon.persister.status.rounds
         while not await _is_told_to_stop(daemon, period_s):
-            before, seen = seen, daemon.commits.last_seq
-            if await _listens(client) and (seen > before or await _takes(daemon)):
+            if await _listens(client) and await _persists(daemon, rounds, period_s):
                 notifier.send(WATCHDOG="1", STATUS=_status(daemon))
+            rounds = daemon.persister.status.rounds
 
 
 async def _is_told_to_stop(daemon: Notified, within_s: float) -> bool:
@@ -106,12 +107,14 @@ async def _listens(client: httpx.AsyncClient) -> bool:
     return answer.is_success or _is_one_too_many(answer)
 
 
-async def _takes(daemon: Notified) -> bool:
-    try:
-        await daemon.admission.submit((), 0)
-    except ObserverError:
-        return False
-    return True
+async def _persists(daemon: Notified, rounds: int, within_s: float) -> bool:
+    """Whether the persister has concluded a round since there were so many; one that was idle is given cause to."""
+    status = daemon.persister.status
+    if status.rounds == rounds:
+        # Any round counts, whatever has become of the submission. Its wait is ours: that of callers may be far longer.
+        with trio.move_on_after(within_s), suppress(ObserverError):
+            await daemon.admission.submit((), 0)
+    return status.rounds != rounds
 
 
 def _is_one_too_many(answer: httpx.Response) -> bool:

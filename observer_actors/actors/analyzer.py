@@ -128,13 +128,13 @@ class Analyzer:
     async def run(self, life: Life) -> None:
         """Serve as an actor."""
         life.at("loading")
+        await self.standings.load()  # first: who finds a pattern may act on it, and what was known would be overwritten
         self._patterns, self._saved_seq = await self._learned.load_patterns()
         self._catalogue = catalogue_of(self._patterns.values())
         self._unsaved, self._absorbed, self._model_failures, self._asks_from = {}, set(), 0, 0
         self.doubts = await self._learned.load_doubts()
         self._diagnoses = {}
         self._remember(*reversed(await self._learned.load_diagnoses()))
-        await self.standings.load()
         if self.consultant is not None:
             await self.consultant.load()
         await self._feed.open(self._saved_seq)

@@ -67,6 +67,7 @@ class PersisterStatus(msgspec.Struct):
     refusing: str = ""
     """Why the disk refuses; "" when it does not."""
     rounds: int = 0
+    """Rounds concluded, also by a disk that refused."""
     withdrawn: int = 0
     disk_errors: int = 0
     writer: JournalWriter | None = None
@@ -185,6 +186,7 @@ class Persister:
             try:
                 async with self._mailbox.take(most, weight_max=bytes_max) as submissions:
                     await self._round(writer, life, submissions)
+                    self.status.rounds += 1
             except Drained:
                 return
             if self._is_seal_due(writer):
@@ -207,7 +209,6 @@ class Persister:
         if ops:
             self._recovered()
         self._publish_and_answer(submissions)
-        self.status.rounds += 1
         life.progress()
 
     async def _write(self, writer: JournalWriter, ops: Sequence[Op], submissions: Sequence[Submission]) -> None:

@@ -63,6 +63,8 @@ class Standings:
         self._unsent: list[Outgoing] = []
         self._is_saved = True
         self._saving = trio.Lock()
+        self._loading: trio.Event | None = None
+        """Set when the load under way has ended."""
         self._minute = self._logged = self._omitted = 0
         self.changes: Counter[State] = Counter()
         """Changes since the start, by the state that was come into."""
@@ -78,10 +80,15 @@ class Standings:
         return Counter(standing.state for standing in self._standings.values())
 
     async def load(self) -> None:
-        """Go on from what was saved; what a person asks for meanwhile is done afterwards."""
-        async with self._saving:
-            self._standings = await self._learned.load_standings()
-            self._unsent, self._is_saved = [], True
+        """Go on from what was saved. What persons have done before is saved first; what they do meanwhile waits."""
+        loading = self._loading = trio.Event()
+        try:
+            async with self._saving:
+                self._standings = await self._learned.load_standings()
+                self._unsent, self._is_saved = [], True
+        finally:
+            self._loading = None
+            loading.set()
 
     def absorb(self, absorbed: Mapping[str, str]) -> None:
         """Let go of patterns that have become part of others; what a person wrote is kept."""
@@ -104,32 +111,30 @@ class Standings:
 
         :param acknowledged_seq: the newest op when they asked.
         """
-        async with self._saving:
-            now_us = self._now_us()
-            known = self._standings.get(pattern.id) or judged(pattern, None, now_us)
-            now = acted(pattern, known, action, text, now_us, acknowledged_seq=acknowledged_seq)
-            self._take(pattern, known, now, now_us)
-            await self._save()
+        if self._loading is not None:  # else no turn is given away, in which the pattern could become part of another
+            await self._loading.wait()
+        now_us = self._now_us()
+        known = self._standings.get(pattern.id) or judged(pattern, None, now_us)
+        now = acted(pattern, known, action, text, now_us, acknowledged_seq=acknowledged_seq)
+        self._take(pattern, known, now, now_us)
+        await self.save()
         return now
 
     async def save(self) -> None:
         """Save what has changed, and queue what is to be told of it."""
         async with self._saving:
-            await self._save()
-
-    async def _save(self) -> None:
-        if self._is_saved:
-            return
-        self._is_saved = True
-        unsent, self._unsent = self._unsent, []
-        done = False
-        try:
-            await self._learned.save_standings(self._standings, unsent)
-            done = True
-        finally:
-            if not done:
-                self._is_saved = False
-                self._unsent = [*unsent, *self._unsent]
+            if self._is_saved:
+                return
+            self._is_saved = True
+            unsent, self._unsent = self._unsent, []
+            done = False
+            try:
+                await self._learned.save_standings(self._standings, unsent)
+                done = True
+            finally:
+                if not done:
+                    self._is_saved = False
+                    self._unsent = [*unsent, *self._unsent]
 
     def _take(self, pattern: Pattern, known: Standing | None, now: Standing, now_us: int) -> None:
         if now is known:

@@ -147,15 +147,19 @@ _STATUSES: Final = frozenset(range(400, 600))
 
 
 _NO_OPS: Final = re.compile(
-    r"""(?<!\d)\d{4}([-/.])\d\d?\1\d\d?(?:[T\s](?=\d\d:)|(?!\d))
+    r"""  # a date, and a time unless it is an op's number:
+    (?<!\d)\d{4}([-/.])\d\d?\1\d\d?(?:[T\s](?=\d\d:)|(?!\d))
     |(?<!\bop\s)(?<!\bops\s)(?<!\bseq\s)(?<![\d#])(?:[01]?\d|2[0-3]):[0-5]\d(?::[0-5]\d)?(?:\.\d+)?(?!\d)
+    # a heading and a count: "Operations: 3 errors seen"
     |\b(?:operations|failures|events):\s\d{1,18}\s(?=[a-z])(?!(?:and|or|to|through|as|ops?|is|are|was|were
     |has|have|had|did|failed|fails?|shows?|timed)(?!\w))
+    # a share: "failure 3 in 5", but no seconds
     |\b(?:failure|event)\s(?P<part>\d{1,4})\sin\s(?P<whole>\d{1,4})(?!\d|\s*(?:m?s|seconds?|minutes?|hours?|days?)(?!\w))
+    # an enumeration of what was shown: "Failure 1: DNS"
     |\b(?:failure|event)\s(?P<place>\d{1,2}):(?!\d)""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""A date, a time, ``Operations: 3 errors seen``, ``failure 3 in 5``, and ``Failure 1: …`` for what was shown first."""
+"""What looks like an op's number to `_NAMED_OPS`, and is none."""
 
 
 def _cited(text: str, examples: int) -> set[int]:

@@ -24,7 +24,7 @@ from observer_actors.doubt import Doubts
 from observer_actors.journal import Stretch
 from observer_actors.models import ModelFailed
 from observer_actors.op import Op, Seq, iso_at
-from observer_actors.patterns import Diagnosis, Outgoing, Pattern, State, StateChanged, apply
+from observer_actors.patterns import Action, Diagnosis, Outgoing, Pattern, Standing, State, StateChanged, apply
 from observer_actors.settings import FailuresSettings, GatewaySettings
 from observer_actors.store import StoreBusy
 from observer_actors.supervision import Life
@@ -61,10 +61,30 @@ class ScriptedModel:
 
 
 class HeldLearned(Learned):
-    """The real one, with something happening just before a save reaches the file."""
+    """The real one, with something happening just before a save reaches the file, or when something was loaded."""
 
     before_patterns: Callable[[], Awaitable[None]] | None = None
     before_diagnosis: Callable[[], Awaitable[None]] | None = None
+    after_loading: Callable[[str], Awaitable[None]] | None = None
+
+    async def load_patterns(self) -> tuple[dict[str, Pattern], int]:
+        loaded = await super().load_patterns()
+        await self._loaded_now("patterns")
+        return loaded
+
+    async def load_doubts(self) -> Doubts:
+        loaded = await super().load_doubts()
+        await self._loaded_now("doubts")
+        return loaded
+
+    async def load_standings(self) -> dict[str, Standing]:
+        loaded = await super().load_standings()
+        await self._loaded_now("standings")
+        return loaded
+
+    async def _loaded_now(self, what: str) -> None:
+        if self.after_loading is not None:
+            await self.after_loading(what)
 
     async def save_patterns(
         self,
@@ -274,6 +294,51 @@ async def test_a_crash_before_the_save_costs_nothing(make_bench: Callable[..., B
     async with first.running():
         await first.feed.reached(3)
     assert await first.reopened() == (apply({}, first.ops).patterns, 3)
+
+
+@pytest.mark.parametrize("process", ["the same process", "another process"])
+@pytest.mark.parametrize("held", ["patterns", "doubts", "standings"])
+async def test_what_a_person_does_while_the_analyzer_loads_is_kept_and_so_is_what_they_did_before(
+    make_bench: Callable[..., Bench], mock_clock: MockClock, held: str, process: str
+) -> None:
+    first = make_bench(mock_clock)
+    async with first.running():
+        await first.fail("disk gone", "no such table")
+        before, meanwhile = first.analyzer.patterns
+        await act(first, before)
+    again = first if process == "the same process" else make_bench(mock_clock, ops=first.ops)
+    again.goes_on.set()
+    acted = {before}
+
+    async with trio.open_nursery() as nursery:
+
+        async def person() -> None:
+            await act(again, meanwhile)
+            acted.add(meanwhile)
+
+        async def hold(loaded: str) -> None:
+            if loaded == held and meanwhile in again.analyzer.patterns:  # else they are told that there is none
+                nursery.start_soon(person)
+                await trio.testing.wait_all_tasks_blocked()
+
+        again.learned.after_loading = hold
+        async with again.running():
+            again.learned.after_loading = None
+            await again.feed.reached(2)
+            await again.until(lambda: not nursery.child_tasks)
+            assert again.analyzer.patterns.keys() == {before, meanwhile}
+            in_memory = {key for key in (before, meanwhile) if muted(again.analyzer.standings.get(key))}
+        on_disk = {key for key, standing in (await again.learned.load_standings()).items() if muted(standing)}
+    assert (in_memory, on_disk) == (acted, acted)
+
+
+async def act(bench: Bench, pattern: str) -> None:
+    found = bench.analyzer.patterns[pattern]
+    assert muted(await bench.analyzer.standings.act(found, Action.MUTE, "", acknowledged_seq=2))
+
+
+def muted(standing: Standing | None) -> bool:
+    return standing is not None and standing.muted
 
 
 async def test_what_finds_no_room_is_told_once_and_counted(

@@ -30,14 +30,15 @@ from observer_actors import daemon as daemon_module
 from observer_actors import start_observer
 from observer_actors.actors import persister
 from observer_actors.daemon import Daemon
-from observer_actors.errors import DataDirectoryLocked, Overloaded
+from observer_actors.errors import DataDirectoryLocked
 from observer_actors.journal import JournalWriter, PosixDisk, directory_in_use, verify
 from observer_actors.journal.compressing import Compressed, compress
 from observer_actors.notify import Notifier, keep_notified
-from observer_actors.settings import JournalSettings, ListenSettings, Settings
+from observer_actors.settings import AdmissionSettings, JournalSettings, ListenSettings, Settings
 from tests.daemon.inside import daemon_inside, eventually
-from tests.daemon.load import stored_ops
+from tests.daemon.load import connected, stored_ops
 from tests.fakes.http_peer import Held, HttpPeer, Json, Partial, Reply, Status, http_peer
+from tests.fakes.troubled_disk import Kind, TroubledDisk
 from tests.harness import Daemon as Process
 from tests.harness import first_told, running_daemon
 from tests.journal.support import commit, make_ops
@@ -539,41 +540,83 @@ async def test_the_watchdog_is_fed_by_no_other_refusal(tmp_path: Path, watching:
     assert len(peer.received("/health")) >= 4
 
 
-class Full:
-    """Room for nobody."""
+class SlowDisk(TroubledDisk):
+    """Takes its time for a write, whether it fails or not."""
 
-    async def submit(self, _ops: Any, _bytes: int) -> None:
-        await trio.lowlevel.checkpoint()
-        raise Overloaded("no room", limit="admission.waiting_ops_max")
+    write_s = 0.0
+
+    def step(self, kind: Kind) -> None:
+        if kind == "write":
+            time.sleep(self.write_s)
+        super().step(kind)
 
 
-async def test_the_watchdog_is_fed_by_commits_where_its_question_finds_no_room(
-    tmp_path: Path, watching: trio.socket.SocketType
+@pytest.mark.parametrize(
+    ("callers", "write_s", "wait_s", "refuses"),
+    [(16, 0.05, 0.2, False), (16, 0.05, 0.2, True), (100, 0.3, 60.0, False)],
+    ids=["slow", "refusing", "patient callers"],
+)
+async def test_the_watchdog_is_fed_by_each_round_while_more_callers_wait_than_the_disk_can_serve(
+    tmp_path: Path,
+    watching: trio.socket.SocketType,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    callers: int,
+    write_s: float,
+    wait_s: float,
+    refuses: bool,
 ) -> None:
-    settings = Settings(data_dir=tmp_path / "data", listen=ListenSettings(port=0))
-    async with daemon_inside(settings) as daemon, httpx.AsyncClient(trust_env=False) as client:
-        daemon.admission = Full()  # type: ignore[assignment]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep_notified, Notifier(), daemon)
-            with trio.move_on_after(0.3) as silence:
-                await _message(watching, "WATCHDOG")
-            assert silence.cancelled_caught
-            nursery.start_soon(_report_on_and_on, client, daemon.addresses[0])
+    """A question that waits behind all of them gets no answer in time, or that of the disk that refuses."""
+    monkeypatch.setenv("WATCHDOG_USEC", "600000")
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        listen=ListenSettings(port=0),
+        admission=AdmissionSettings(waiting_ops_max=1, wait_seconds_max=wait_s),
+    )
+    disk = SlowDisk()
+
+    async def call(daemon: Daemon) -> None:
+        async with connected(daemon.addresses[0]) as wire:
+            while True:
+                await wire.post("/events", b"{}")
+
+    async with daemon_inside(settings, disk=disk) as daemon, trio.open_nursery() as nursery:
+        disk.write_s = write_s
+        if refuses:
+            disk.fail("write")
+        for _ in range(callers):
+            nursery.start_soon(call, daemon)
+        await eventually(lambda: daemon.admission.statistics().callers_waiting > callers / 2)
+        nursery.start_soon(keep_notified, Notifier(), daemon)
+        for _ in range(3):
             await _message(watching, "WATCHDOG")
-            nursery.cancel_scope.cancel()
+        disk.write_s = 0.0
+        nursery.cancel_scope.cancel()
 
 
-async def _report_on_and_on(client: httpx.AsyncClient, url: str) -> None:
-    while True:
-        await client.post(f"{url}/event", json={"endpoint": "a"})
-
-
-async def test_the_watchdog_starves_while_the_disk_hangs(tmp_path: Path) -> None:
+async def test_the_watchdog_starves_while_the_disk_hangs(
+    tmp_path: Path, watching: trio.socket.SocketType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A persister that makes no progress is what the watchdog is for, though the listener answers."""
-    daemon = Daemon(Settings(data_dir=tmp_path), [])
-    with trio.move_on_after(0.2) as waited:
-        await daemon.admission.submit((), 0)  # nobody takes it: the tree has not been started
-    assert waited.cancelled_caught
+    monkeypatch.setenv("WATCHDOG_USEC", "600000")
+    settings = Settings(
+        data_dir=tmp_path / "data", listen=ListenSettings(port=0), admission=AdmissionSettings(wait_seconds_max=0.2)
+    )
+    disk = TroubledDisk()
+    async with daemon_inside(settings, disk=disk) as daemon, trio.open_nursery() as nursery:
+        nursery.start_soon(keep_notified, Notifier(), daemon)
+        await _message(watching, "WATCHDOG")
+        disk.hold()
+        async with connected(daemon.addresses[0]) as wire:
+            assert (await wire.post("/event", b"{}")).status == 503
+        fed = 0
+        with trio.move_on_after(1.5):  # five looks of a daemon that is well
+            while True:
+                fed += "WATCHDOG=" in (await watching.recv(4_096)).decode()
+        disk.release()
+        assert fed <= 1, "but for what there was before it hung"
+        await _message(watching, "WATCHDOG")
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_daemon_runs_inside_another_trio_program(tmp_path: Path) -> None:

@@ -283,7 +283,7 @@ async def test_no_answer_holds_a_tag_a_control_token_or_a_mark_of_direction(conn
                 attrs = {"run": f"r-{number}", "</system>": HOSTILE}
                 source = ("mcp", "bot")[number % 2]
                 daemon.event(endpoint="hostile:<think>", source=source, success=False, error=HOSTILE, attrs=attrs)
-        while not (entries := daemon.json("/playbook", endpoint="hostile:<think>")["entries"]):
+        while not (entries := daemon.json("/playbook", endpoint="hostile:<think>", handed_out="true")["entries"]):
             time.sleep(0.05)
         return entries[0]
 
@@ -291,7 +291,12 @@ async def test_no_answer_holds_a_tag_a_control_token_or_a_mark_of_direction(conn
         entry = await trio.to_thread.run_sync(learned)
     assert "<|im_start|>" in entry["text"]
     async with connect(daemon.url) as client:
-        advice = await client.call_tool("get_advice", {"endpoint": "hostile:<think>", "input": "x", "run": "r-new"})
+        asked = {"endpoint": "hostile:<think>", "input": "x"}
+        advice, *_ = [  # half of the runs are control
+            answer
+            for number in range(32)
+            if "im_start" in said(answer := await client.call_tool("get_advice", asked | {"run": f"new-{number}"}))
+        ]
         failures = await client.call_tool("list_failures", {"endpoint": "hostile:<think>"})
         (resource,) = [one for one in (await client.list_resources()).resources if one.name == entry["id"]]
         (contents,) = (await client.read_resource(resource.uri)).contents
