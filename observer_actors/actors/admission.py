@@ -137,6 +137,7 @@ class Submission:
     def _finish(self) -> None:
         self.finished = True
         self.drop()
+        self.ops = self.stamped = ()  # we are looked at once more, by `keep_time`: they would be many megabytes till then
         self.tell()
 
 
