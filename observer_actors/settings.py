@@ -117,9 +117,10 @@ class AdmissionSettings(Section, frozen=True):
     waiting_ops_max: Count = 50_000
     """Ops that may wait for the disk; beyond it callers wait, and are then refused with 503."""
     waiting_bytes_max: Bytes = 12 * 1024 * 1024
-    """As they came in; decoded they take about five times as much."""
+    """As they came in; decoded they take about five times as much. Fewer where the disk takes less than four times as
+    much in `wait_seconds_max`."""
     wait_seconds_max: Seconds = 5.0
-    """A caller waits at most this long for room and for its commit, then it is refused with 503."""
+    """A caller waits at most this long for its commit, and half as long for room, then it is refused with 503."""
 
 
 class RingSettings(Section, frozen=True):

@@ -3,6 +3,10 @@
 Backpressure begins at the persister. Ops that wait for it are bounded in number and in bytes (`Room`); a caller waits
 for room and for its commit, up to one limit, then is refused. A refused submission that the persister has not yet
 taken in hand is withdrawn: 503 then means "not stored".
+
+Half of that limit at most is for room, and there is room for as much as the disk has lately taken in a quarter of it:
+else, with a slow disk, each would be let in, and written, and refused shortly before. The last quarter is for a disk
+that has become slower since, or takes what it takes by fits and starts.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import exp, inf
 from typing import Final, TypeVar
 
 import msgspec
@@ -25,6 +29,14 @@ T = TypeVar("T")
 
 LOOK_S: Final = 0.1
 """How often `Admission.keep_time` looks."""
+FOR_ROOM: Final = 1 / 2
+"""Share of its time that a caller waits for room."""
+FOR_DISK: Final = 1 / 4
+"""Share of that time in which the disk should have taken all that is let in."""
+LATELY_S: Final = 2.0
+"""What the disk took so long ago counts for a third (1/e) of what it takes now."""
+ROOM_BYTES_MIN: Final = 256 * 1024
+"""Room that there is with the slowest disk: some callers must be let in to see that it has become faster."""
 
 
 class Receipts(msgspec.Struct, frozen=True, gc=False):
@@ -137,7 +149,8 @@ class Submission:
     def _finish(self) -> None:
         self.finished = True
         self.drop()
-        self.ops = self.stamped = ()  # we are looked at once more, by `keep_time`: they would be many megabytes till then
+        # `keep_time` looks at us once more, a moment later: of batches they would be many megabytes till then.
+        self.ops = self.stamped = ()
         self.tell()
 
 
@@ -163,6 +176,11 @@ class Room:
     def waiting(self) -> int:
         """How many wait for room."""
         return len(self._waiting)
+
+    def resize(self, bytes_max: int) -> None:
+        """Have room for more bytes, or for fewer once those have left that are too many."""
+        self.bytes_max = bytes_max
+        self._admit()
 
     async def enter(self, count: int, size: int, *, first: bool = False) -> None:
         """Wait for room and take it; give it a deadline from outside.
@@ -216,6 +234,34 @@ async def in_time(work: Awaitable[T], seconds: float, what: str, *, limit: str =
     raise Overloaded(f"{what} within {seconds:g} s", limit=limit)
 
 
+class Pace:
+    """What the disk takes: a mean over the times in which something waited for it, newer ones count for more."""
+
+    def __init__(self) -> None:
+        self.bytes_per_second = inf
+        self._since = -inf
+        self._bytes = 0
+        self._has_rested = True
+
+    def took(self, size: int, *, rests: bool) -> None:
+        """Take note of what it has taken, and whether nothing is left for it."""
+        self._bytes += size
+        self._has_rested |= rests
+
+    def look(self, now: float, *, rests: bool) -> None:
+        """Take in what has happened since the last look, unless there was a moment with nothing to do.
+
+        :param now: seconds, of any clock.
+        :param rests: nothing waits now.
+        """
+        seconds = now - self._since
+        if not self._has_rested:
+            pace, old = self._bytes / seconds, exp(-seconds / LATELY_S)
+            before = pace if self.bytes_per_second == inf else self.bytes_per_second
+            self.bytes_per_second = old * before + (1 - old) * pace
+        self._since, self._bytes, self._has_rested = now, 0, rests
+
+
 @dataclass(frozen=True, slots=True)
 class AdmissionStatistics:
     """What waits, and what has been refused since the start."""
@@ -240,6 +286,7 @@ class Admission:
         self._mailbox = mailbox
         self._settings = settings
         self._room = Room(settings.waiting_ops_max, settings.waiting_bytes_max)
+        self._pace = Pace()
         self._waits = 0
         self._refusals = 0
         self._overdue = 0
@@ -259,8 +306,10 @@ class Admission:
         if submission is not None:
             await answered.wait()
         else:
+            until = trio.current_time() + self._settings.wait_seconds_max
+            await self._enter(len(ops), size)
             submission = Submission(ops, size, answered.set)
-            with trio.move_on_after(self._settings.wait_seconds_max) as limit:
+            with trio.move_on_at(until) as limit:
                 await self._pass(submission, answered)
             if limit.cancelled_caught:
                 self._give_up(submission)
@@ -310,6 +359,8 @@ class Admission:
         """Give the room of a submission back; the persister is done with it."""
         self._overdue -= submission.withdrawn
         self._room.leave(len(submission.ops), submission.weight)
+        is_stored = submission.finished and submission.error is None
+        self._pace.took(submission.weight if is_stored else 0, rests=self._room.count == 0)
 
     async def keep_time(self) -> None:
         """Wake callers that have waited long enough; for ever, once."""
@@ -317,7 +368,10 @@ class Admission:
         try:
             while True:
                 await trio.sleep(LOOK_S)
-                self._wake(trio.current_time())
+                now = trio.current_time()
+                self._wake(now)
+                self._pace.look(now, rests=self._room.count == 0)
+                self._fit_room()
         finally:
             self._keeps_time = False
             self._wake(inf)
@@ -353,17 +407,33 @@ class Admission:
                 self._give_up(submission)
                 submission.tell()
 
+    def _fit_room(self) -> None:
+        """Have room for what the disk takes in time."""
+        settings = self._settings
+        fitting = max(ROOM_BYTES_MIN, self._pace.bytes_per_second * settings.wait_seconds_max * FOR_DISK)
+        self._room.resize(int(min(settings.waiting_bytes_max, fitting)))
+
     def _give_up(self, submission: Submission) -> None:
         """Have the persister pass over it, unless it has it in hand already."""
         submission.withdraw()
         self._overdue += submission.holder is not None
 
-    async def _pass(self, submission: Submission, answered: trio.Event) -> None:
-        """Wait for room, for the mailbox, and for the answer."""
-        count, size = len(submission.ops), submission.weight
+    async def _enter(self, count: int, size: int) -> None:
+        """Wait for room, for a share of the time that a caller waits.
+
+        :raises Overloaded: there was none.
+        """
         if self._room.waiting or not self._room.fits(count, size):
             self._waits += 1
-        await self._room.enter(count, size)
+        seconds = self._settings.wait_seconds_max * FOR_ROOM
+        with trio.move_on_after(seconds):
+            await self._room.enter(count, size)
+            return
+        self._refusals += 1
+        raise Overloaded(f"waited {seconds:g} s for room; nothing was stored", limit="admission.wait_seconds_max")
+
+    async def _pass(self, submission: Submission, answered: trio.Event) -> None:
+        """Wait for the mailbox, and for the answer."""
         # From here on the room is given back when the persister is done with the submission, also after we have
         # given up: what lies in the mailbox takes memory whether or not somebody still waits for it. The persister
         # may be done before `put` returns, so this comes first.

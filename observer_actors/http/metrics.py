@@ -79,7 +79,11 @@ class DaemonCollector(Collector):
         yield _gauge("observer_waiting_ops", "Ops that wait for the disk.", waiting.waiting_ops)
         yield _gauge("observer_waiting_ops_max", "Bound on ops that wait.", waiting.waiting_ops_max)
         yield _gauge("observer_waiting_bytes", "Bytes that wait for the disk.", waiting.waiting_bytes)
-        yield _gauge("observer_waiting_bytes_max", "Bound on bytes that wait.", waiting.waiting_bytes_max)
+        yield _gauge(
+            "observer_waiting_bytes_max",
+            "Bound on bytes that wait, as of now: fewer with a slow disk.",
+            waiting.waiting_bytes_max,
+        )
         yield _gauge("observer_callers_waiting", "Callers that wait for room.", waiting.callers_waiting)
         yield _counter("observer_admission_waits", "Submissions that had to wait for room.", waiting.waits)
         yield _counter("observer_admission_refusals", "Submissions refused.", waiting.refusals)

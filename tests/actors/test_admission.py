@@ -14,6 +14,8 @@ from observer_actors.supervision import Events, Mailbox
 from tests.actors.ops import ops
 from tests.supervision.injected_time import injected_time
 
+MIB = 1024 * 1024
+
 
 class World:
     """Admission before a mailbox whose persister the test plays."""
@@ -96,7 +98,7 @@ async def test_without_room_callers_wait_then_are_refused_and_nothing_is_stored(
         nursery.start_soon(world.submit)
         await trio.testing.wait_all_tasks_blocked()
         assert world.admission.full
-    assert world.outcomes == ["waited 5 s; nothing was stored"] * 2
+    assert world.outcomes == ["waited 2.5 s for room; nothing was stored", "waited 5 s; nothing was stored"]
     assert (world.admission.statistics().waits, world.admission.statistics().refusals) == (1, 2)
     assert world.waiting() == (1, 10, 0), "what lies in the mailbox takes memory"
     with trio.move_on_after(1):
@@ -354,3 +356,45 @@ async def test_when_nobody_keeps_time_any_more_nobody_waits_for_ever() -> None:
         nursery.start_soon(world.submit)
         keeping.cancel_scope.cancel()
     assert world.outcomes == ["waited 5 s; nothing was stored"] * 2
+
+
+@pytest.mark.parametrize("mib_per_second", [0.2, 0.5, 2.0, 20.0])
+@injected_time
+async def test_what_is_let_in_is_what_the_disk_takes_in_time(mib_per_second: float) -> None:
+    world = World(ops_max=50_000, bytes_max=12 * MIB, mailbox_max=10_000)
+    stored = 0
+
+    async def call() -> None:
+        while True:
+            await world.submit(1, MIB // 10)
+            await trio.sleep(0.5)
+
+    async def persist() -> None:
+        nonlocal stored
+        while True:
+            async with world.mailbox.take(10_000, weight_max=2 * MIB) as submissions:
+                taken = [submission for submission in submissions if not submission.withdrawn]
+                for submission in submissions:
+                    submission.taken = not submission.withdrawn
+                    if submission.withdrawn:
+                        submission.drop()
+                await trio.sleep(0.01 + sum(submission.weight for submission in taken) / (mib_per_second * MIB))
+                for submission in taken:
+                    submission.accept()
+                stored += len(taken)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.admission.keep_time)
+        nursery.start_soon(persist)
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(200):
+            nursery.start_soon(call)
+        await trio.sleep(30)
+        world.outcomes.clear()
+        before, stored = world.admission.statistics(), 0
+        await trio.sleep(120)
+        nursery.cancel_scope.cancel()
+    answered = sum(isinstance(outcome, Receipts) for outcome in world.outcomes)
+    assert stored >= 0.9 * mib_per_second * 10 * 120, "the disk is never idle"
+    assert answered >= 0.95 * stored - 5, f"{answered} of {stored} were answered in time"
+    assert (before.waiting_bytes_max == 12 * MIB) == (mib_per_second == 20.0)
