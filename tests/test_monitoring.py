@@ -16,6 +16,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
 from observer_actors.logs import LINES_LOST
+from observer_actors.store import Lane
 from observer_actors.supervision.events import LifecycleEvent
 from observer_actors.visible import snake
 from tests.conftest import ROOT
@@ -126,9 +127,21 @@ TROUBLES: Final[dict[str, dict[str, str]]] = {
     "ObserverActorRestarts": {'observer_actor_restarts_total{actor="courier"}': "0x10 1+1x60"},
     "ObserverMessageQuarantined": {'observer_lifecycle_events_total{event="message_quarantined"}': "0x10 1x60"},
     "ObserverConsumerFallsBehind": {'observer_consumer_behind_ops{consumer="stats"}': "0x10 60000x60"},
-    "ObserverOutboxIsStuck": {"observer_outbox_pending": "0x10 5x60", "observer_outbox_delivered_total": "7x71"},
-    "ObserverOutboxDrops": {"observer_outbox_dropped_total": "0x10 1x60", "observer_webhook_dropped_total": "0x71"},
-    "ObserverOutboxRefused": {"observer_outbox_refused_total": "0x10 1x60"},
+    "ObserverOutboxIsStuck": {
+        'observer_outbox_pending{receiver="gateway"}': "0x10 1x60",
+        'observer_outbox_pending{receiver="webhook"}': "0x10 5x60",
+        'observer_outbox_delivered_total{receiver="gateway"}': "7+1x71",
+        'observer_outbox_delivered_total{receiver="webhook"}': "7x71",
+    },
+    "ObserverOutboxDrops": {
+        'observer_outbox_dropped_total{receiver="gateway"}': "0x71",
+        'observer_outbox_dropped_total{receiver="webhook"}': "0x10 1x60",
+        "observer_webhook_dropped_total": "0x10 1x60",
+    },
+    "ObserverOutboxRefused": {
+        'observer_outbox_refused_total{receiver="gateway"}': "0x71",
+        'observer_outbox_refused_total{receiver="webhook"}': "0x10 1x60",
+    },
     "ObserverEndpointFails": {
         'observer_endpoint_operations_total{endpoint="e",outcome="failure"}': "0x10 60+60x60",
         'observer_endpoint_operations_total{endpoint="e",outcome="success"}': "0x10 6+6x60",
@@ -164,6 +177,39 @@ def test_each_alert_fires_when_it_should_and_not_before(promtool: str, tmp_path:
         }
         for alert, trouble in TROUBLES.items()
     ]
+    evaluated(promtool, tmp_path, tests)
+
+
+@pytest.mark.parametrize(
+    ("alert", "series", "values"),
+    [
+        *(("ObserverOutboxDrops", f'observer_outbox_dropped_total{{receiver="{name}"}}', "0x10 1x60") for name in Lane),
+        ("ObserverOutboxDrops", "observer_webhook_dropped_total", "0x10 1x60"),
+        *(
+            ("ObserverOutboxRefused", f'observer_outbox_refused_total{{receiver="{name}"}}', "0x10 1x60")
+            for name in Lane
+        ),
+        *(("ObserverOutboxIsStuck", f'observer_outbox_pending{{receiver="{name}"}}', "5x71") for name in Lane),
+    ],
+)
+def test_an_alert_of_the_outbox_names_the_receiver(
+    promtool: str, tmp_path: Path, alert: str, series: str, values: str
+) -> None:
+    receiver = "gateway" if "gateway" in series else "webhook"
+    still = [f'observer_outbox_delivered_total{{receiver="{lane}"}}' for lane in Lane]
+    fires = {
+        "expr": f'count by (receiver) (ALERTS{{alertname="{alert}",alertstate="firing"}})',
+        "eval_time": "65m",
+        "exp_samples": [{"labels": f'{{receiver="{receiver}"}}', "value": 1}],
+    }
+    inputs = [{"series": series, "values": values}, *({"series": name, "values": "7x71"} for name in still)]
+    evaluated(promtool, tmp_path, [{"interval": "1m", "input_series": inputs, "promql_expr_test": [fires]}])
+    text = (MONITORING / "alerts.yml").read_text(encoding="utf-8")
+    summary = text.partition(f"- alert: {alert}\n")[2].partition("summary: ")[2].partition("action: ")[0]
+    assert "{{ $labels.receiver }}" in summary
+
+
+def evaluated(promtool: str, tmp_path: Path, tests: list[dict[str, Any]]) -> None:
     given = {"rule_files": [str(MONITORING / "alerts.yml")], "evaluation_interval": "1m", "tests": tests}
     (tmp_path / "alerts_test.yml").write_text(json.dumps(given))
     command = [promtool, "test", "rules", str(tmp_path / "alerts_test.yml")]

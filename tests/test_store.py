@@ -18,18 +18,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from observer_actors.errors import DiskFailed, FormatUnknown
-from observer_actors.patterns import Diagnosis, Example, Outgoing, Pattern
+from observer_actors.patterns import Diagnosis, Example, Outgoing, Pattern, webhook_message
 from observer_actors.playbook import Copy, Entry, Kind, Row, Section
 from observer_actors.store import (
     LEARNED_PATH,
     MIGRATIONS,
     Lane,
+    LaneStatistics,
     Queued,
     Saved,
     Store,
     StoreBusy,
     StoreFailed,
-    StoreStatistics,
     files,
     learned,
 )
@@ -257,9 +257,9 @@ def test_a_key_is_queued_once(store: Store, settle: str) -> None:
 
 
 def test_beyond_the_bound_the_oldest_is_dropped_and_counted(store: Store) -> None:
-    assert enqueue(store, "abcde") == Saved(queued=5, dropped=2)
-    assert store.save_told([copy("f")]) == Saved(queued=1, dropped=1)
-    assert store.statistics().dropped == 3
+    assert enqueue(store, "abcde") == Saved(queued=5, dropped={Lane.GATEWAY: 2})
+    assert store.save_told([copy("f")]) == Saved(queued=1, dropped={Lane.GATEWAY: 1})
+    assert store.statistics()[Lane.GATEWAY].dropped == 3
     assert enqueue(store, "a") == Saved()
     assert keys_waiting(store) == ["d", "e", "f"]
 
@@ -269,7 +269,7 @@ def test_a_message_that_was_dropped_while_it_was_sent_is_counted_as_dropped(stor
     enqueue(store, "bcd")
     assert not store.delivered("a")
     assert not store.refused("a", "no")
-    assert (store.statistics().dropped, store.statistics().delivered) == (1, 0)
+    assert store.statistics()[Lane.GATEWAY] == LaneStatistics(pending=3, dropped=1)
 
 
 def test_settled_messages_are_remembered_within_a_bound(
@@ -298,12 +298,31 @@ def test_the_numbers_are_told(store: Store) -> None:
     store.delivered("a")
     store.refused("b", "status 400")
     store.failed("c", "down", now=1, next_at=2)
-    assert store.statistics() == StoreStatistics(
-        pending=1,
-        delivered=1,
-        refused=1,
-        dropped=0,
-    )
+    assert store.statistics() == {
+        Lane.GATEWAY: LaneStatistics(pending=1, delivered=1, refused=1),
+        Lane.WEBHOOK: LaneStatistics(),
+    }
+
+
+def test_each_receiver_has_numbers_of_its_own(store: Store) -> None:
+    news = [webhook_message(f"w{number}", PATTERN) for number in range(4)]
+    assert store.save_standings(b"{}", news[:2]) == Saved(queued=2)
+    store.delivered("w0")
+    store.save_standings(b"{}", news[2:3])
+    store.refused("w1", "status 400")
+    enqueue(store, "ab")
+    assert store.save_standings(b"{}", news[3:]) == Saved(queued=1, dropped={Lane.WEBHOOK: 1})
+    assert enqueue(store, "cd") == Saved(queued=2, dropped={Lane.GATEWAY: 2})
+    assert store.statistics() == {
+        Lane.GATEWAY: LaneStatistics(pending=2, dropped=2),
+        Lane.WEBHOOK: LaneStatistics(pending=1, delivered=1, refused=1, dropped=1),
+    }
+
+
+def test_what_was_counted_before_receivers_were_told_apart_is_put_down_to_none(store: Store, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("INSERT INTO counters (name, n) VALUES ('delivered', 7), ('dropped', 5)")
+    assert store.statistics() == {lane: LaneStatistics() for lane in Lane}
 
 
 @settings(max_examples=30, stateful_step_count=30, deadline=None)
@@ -327,7 +346,7 @@ class OutboxMachine(RuleBasedStateMachine):
         dropped = max(0, len(self.waiting) - OUTBOX_MAX)
         self.waiting = self.waiting[dropped:]
         self.counts["dropped"] += dropped
-        assert enqueue(self.store, keys) == Saved(queued=len(new), dropped=dropped)
+        assert enqueue(self.store, keys) == Saved(queued=len(new), dropped={Lane.GATEWAY: dropped} if dropped else {})
 
     @precondition(lambda self: self.waiting)
     @rule(outcome=st.sampled_from(["delivered", "refused", "failed"]))
@@ -350,7 +369,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def agree(self) -> None:
         if not hasattr(self, "store"):
             return
-        head, numbers = self.store.head(Lane.GATEWAY), self.store.statistics()
+        head, numbers = self.store.head(Lane.GATEWAY), self.store.statistics()[Lane.GATEWAY]
         assert (head.key if head else None) == (self.waiting[0] if self.waiting else None)
         assert numbers.pending == len(self.waiting)
         assert {name: getattr(numbers, name) for name in self.counts} == self.counts

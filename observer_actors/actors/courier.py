@@ -85,6 +85,7 @@ class Courier:
                 nursery.start_soon(self._deliver, client, lane, life)
 
     async def _deliver(self, client: httpx.AsyncClient, lane: Lane, life: Life) -> None:
+        log = self._log.bind(receiver=lane.value)
         declined, key = 0, ""
         while True:
             life.at("waiting")
@@ -95,7 +96,7 @@ class Courier:
             declined, key = (declined if message.key == key else 0) + (answer.status in _DECLINED), message.key
             life.at("settling")
             with trio.CancelScope(shield=True, deadline=trio.current_time() + SETTLE_S):
-                if await self._settle(message, answer, declined):
+                if await self._settle(message, answer, declined, log):
                     life.progress()
 
     async def _send(self, client: httpx.AsyncClient, lane: Lane, message: Queued) -> _Answer:
@@ -114,7 +115,7 @@ class Courier:
         status = response.status_code
         return _Answer(status, f"status {status}", _where_to(response) if httpx.codes.is_redirect(status) else "")
 
-    async def _settle(self, message: Queued, answer: _Answer, declined: int) -> bool:
+    async def _settle(self, message: Queued, answer: _Answer, declined: int, log: FilteringBoundLogger) -> bool:
         """Note what became of a try; say whether the message is done with.
 
         :param declined: how many of its tries were answered with a status of `_DECLINED`.
@@ -124,19 +125,19 @@ class Courier:
             await self._learned.delivered(message)
         elif answer.status in _FINAL or declined >= DECLINED_MAX:
             problem = answer.problem if answer.status in _FINAL else f"{answer.problem}, {declined} times"
-            self._log.error("message_refused", key=message.key, error=problem, **hint)
+            log.error("message_refused", key=message.key, error=problem, **hint)
             await self._learned.refused(message, problem)
         else:
-            await self._again(message, answer.problem, hint)
+            await self._again(message, answer.problem, hint, log)
             return False
         return True
 
-    async def _again(self, message: Queued, error: str, hint: Mapping[str, str]) -> None:
+    async def _again(self, message: Queued, error: str, hint: Mapping[str, str], log: FilteringBoundLogger) -> None:
         delay_s = backoff_s(
             message.attempts + 1, BACKOFF_FIRST_S, self._settings.retry_seconds_max, self._around.chance()
         )
         if message.attempts == 0:
-            self._log.warning("delivery_failed", key=message.key, error=error, retry_s=round(delay_s, 1), **hint)
+            log.warning("delivery_failed", key=message.key, error=error, retry_s=round(delay_s, 1), **hint)
         await self._learned.failed(message, error, delay_s)
 
 

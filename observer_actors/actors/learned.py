@@ -30,12 +30,12 @@ from observer_actors.store import (
     LEARNED_PATH,
     STANDINGS,
     Lane,
+    LaneStatistics,
     Queued,
     Saved,
     Store,
     StoreDamaged,
     StoreFailed,
-    StoreStatistics,
 )
 from observer_actors.store.files import translated
 
@@ -79,7 +79,7 @@ class Learned:
         self._around = around or Surroundings()
         self._limiter = trio.CapacityLimiter(1)
         self._store: Store | None = None
-        self._statistics: StoreStatistics | None = None
+        self._statistics: Mapping[Lane, LaneStatistics] | None = None
         self._is_compared = False
         """The store was opened when the end of the journal was known."""
         self._replaced = 0
@@ -93,8 +93,8 @@ class Learned:
         """Whether there is anybody to be told what works."""
         return bool(self._gateway.url)
 
-    def statistics(self) -> StoreStatistics | None:
-        """Give the numbers as of the last change; None before the store was opened."""
+    def statistics(self) -> Mapping[Lane, LaneStatistics] | None:
+        """Give the numbers of the outbox, for each lane, as of the last change; None before the store was opened."""
         return self._statistics
 
     async def close(self) -> None:
@@ -215,10 +215,9 @@ class Learned:
         return self._around.seconds()
 
     def _note(self, saved: Saved) -> None:
-        if saved.dropped:
-            self._log.error(
-                "outbox_full", dropped=saved.dropped, hint="who is to get them is away; the oldest were dropped"
-            )
+        for lane, dropped in saved.dropped.items():
+            hint = "who is to get them is away; the oldest were dropped"
+            self._log.error("outbox_full", receiver=lane.value, dropped=dropped, hint=hint)
         if saved.queued:
             self._wake()
 

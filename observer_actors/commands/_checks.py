@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -179,7 +179,7 @@ def check_daemon(daemon: Api, data_dir: Path) -> Iterator[Finding]:
     try:
         yield _readiness(daemon)
         yield from check_actors(daemon.read(ActorsAnswer, "/actors").actors)
-        yield from _counted(_metrics(daemon))
+        yield from check_counters(daemon.get("/metrics").decode())
     except Refused as refusal:
         yield _no_more(refusal)
     except Unreachable as trouble:
@@ -240,13 +240,6 @@ def _after(error: str) -> str:
     return "it runs again; report the error as a defect"
 
 
-def _metrics(daemon: Api) -> Mapping[str, float]:
-    """Give the metrics without labels by name."""
-    text = daemon.get("/metrics").decode()
-    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
-    return {sample.name: sample.value for sample in samples if not sample.labels}
-
-
 _MISSING: Final = "ops of the journal are in no file any more"
 _RESTORE: Final = "run `observer-actors verify`, and restore the lost segments from a backup"
 _COUNTED: Final[tuple[tuple[str, Level, str, str], ...]] = (
@@ -277,8 +270,8 @@ _COUNTED: Final[tuple[tuple[str, Level, str, str], ...]] = (
     (
         "observer_outbox_dropped_total",
         "warning",
-        "messages for the gateway or the webhook were dropped, because too many waited",
-        "see why they do not answer, or raise gateway.outbox_max",
+        "messages for the {receiver} were dropped, because too many waited",
+        "see why it does not answer, or raise gateway.outbox_max",
     ),
     (
         "observer_sources_unknown_total",
@@ -289,11 +282,13 @@ _COUNTED: Final[tuple[tuple[str, Level, str, str], ...]] = (
 )
 
 
-def _counted(metrics: Mapping[str, float]) -> Iterator[Finding]:
+def check_counters(metrics: str) -> Iterator[Finding]:
+    """Look at what is counted and should not be: each series by itself, for its labels say whom to look at."""
+    samples = [sample for family in text_string_to_metric_families(metrics) for sample in family.samples]
     for name, level, what, advice in _COUNTED:
-        count = metrics.get(name, 0)
-        if count:
-            yield Finding(level, "counters", f"{count:,.0f} {what}", advice)
+        for sample in samples:
+            if sample.name == name and sample.value:
+                yield Finding(level, "counters", f"{sample.value:,.0f} {what.format(**sample.labels)}", advice)
 
 
 def _limits(lock: Path) -> Iterator[Finding]:

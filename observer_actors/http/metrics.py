@@ -55,7 +55,8 @@ class DaemonCollector(Collector):
         yield from self._patterns()
         yield from self._doubts()
         yield from self._consultations()
-        yield from self._tail_and_outbox()
+        yield from self._tail()
+        yield from self._outbox()
         yield from self._actors()
 
     def _intake(self) -> Iterator[Metric]:
@@ -210,20 +211,27 @@ class DaemonCollector(Collector):
         silent = doubts.runs_silent
         yield _gauge("observer_runs_silent", "Failed runs of which no op had said that it failed.", silent)
 
-    def _tail_and_outbox(self) -> Iterator[Metric]:
+    def _tail(self) -> Iterator[Metric]:
         tail = self._views.tail.statistics
         yield _gauge("observer_tail_readers", "Readers of /tail.", tail.readers)
         yield _counter("observer_tail_dropped", "Readers dropped because they were too slow.", tail.dropped)
         yield _counter("observer_tail_dropped_ops", "Ops those readers had waiting.", tail.dropped_ops)
         written = self._views.librarian.rows_written
         yield _counter("observer_audit_rows", "Verdicts whose row in the knowledge base the daemon wrote.", written)
-        outbox = self._views.outbox()
-        if outbox is None:
-            return
-        yield _gauge("observer_outbox_pending", "Messages to be delivered.", outbox.pending)
-        yield _counter("observer_outbox_delivered", "Messages delivered.", outbox.delivered)
-        yield _counter("observer_outbox_refused", "Messages the receiver refused for good.", outbox.refused)
-        yield _counter("observer_outbox_dropped", "Messages dropped because the outbox was full.", outbox.dropped)
+
+    def _outbox(self) -> Iterator[Metric]:
+        of = ["receiver"]
+        pending = GaugeMetricFamily("observer_outbox_pending", "Messages to be delivered.", labels=of)
+        delivered = CounterMetricFamily("observer_outbox_delivered", "Messages delivered.", labels=of)
+        refused = CounterMetricFamily("observer_outbox_refused", "Messages the receiver refused for good.", labels=of)
+        text = "Messages dropped because the outbox was full."
+        dropped = CounterMetricFamily("observer_outbox_dropped", text, labels=of)
+        for lane, counts in (self._views.outbox() or {}).items():
+            pending.add_metric([lane.value], counts.pending)
+            delivered.add_metric([lane.value], counts.delivered)
+            refused.add_metric([lane.value], counts.refused)
+            dropped.add_metric([lane.value], counts.dropped)
+        yield from (pending, delivered, refused, dropped)
 
     def _actors(self) -> Iterator[Metric]:
         states = GaugeMetricFamily("observer_actor_state", "1 for the state an actor is in.", labels=["actor", "state"])

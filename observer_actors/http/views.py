@@ -23,7 +23,7 @@ from observer_actors.actors.tail import Tail
 from observer_actors.http.intake import Intake
 from observer_actors.journal import Page, Query
 from observer_actors.op import Op
-from observer_actors.store import StoreStatistics
+from observer_actors.store import Lane, LaneStatistics
 from observer_actors.supervision import ActorStatistics, Events
 
 READ_OWN_WRITES_S: Final = 1.0
@@ -60,7 +60,7 @@ class Views:
     analyzer: Analyzer
     consolidator: Consolidator
     librarian: Librarian
-    outbox: Callable[[], StoreStatistics | None]
+    outbox: Callable[[], Mapping[Lane, LaneStatistics] | None]
     now_us: Callable[[], int]
 
     async def own_writes(self, consumer: str) -> None:

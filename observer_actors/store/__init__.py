@@ -8,10 +8,10 @@ from observer_actors.store.learned import (
     LEARNED_PATH,
     STANDINGS,
     Lane,
+    LaneStatistics,
     Queued,
     Saved,
     Store,
-    StoreStatistics,
 )
 from observer_actors.store.reading import read_playbook
 from observer_actors.store.schema import MIGRATIONS
@@ -23,6 +23,7 @@ __all__ = [
     "MIGRATIONS",
     "STANDINGS",
     "Lane",
+    "LaneStatistics",
     "Queued",
     "Saved",
     "Shelf",
@@ -30,7 +31,6 @@ __all__ = [
     "StoreBusy",
     "StoreDamaged",
     "StoreFailed",
-    "StoreStatistics",
     "read_playbook",
     "refuse_newer",
 ]

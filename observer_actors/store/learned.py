@@ -24,6 +24,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -61,10 +62,15 @@ STANDINGS: Final = "standings"
 
 
 class Lane(StrEnum):
-    """One queue for each receiver, whose messages wait for no other's. The value is a GLOB of their paths."""
+    """One queue for each receiver, whose messages wait for no other's. The value is the receiver, as people know it."""
 
-    GATEWAY = "/*"
-    WEBHOOK = "http*"
+    GATEWAY = "gateway"
+    WEBHOOK = "webhook"
+
+    @classmethod
+    def of(cls, path: str) -> Self:
+        """Tell the lane of a message: a path of the gateway's begins with a slash."""
+        return cls.WEBHOOK if path.startswith("http") else cls.GATEWAY
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -72,8 +78,8 @@ class Saved(msgspec.Struct, frozen=True):
 
     queued: int = 0
     """Messages that were new."""
-    dropped: int = 0
-    """Older ones that had to make room: lost to their receiver, and on purpose."""
+    dropped: dict[Lane, int] = msgspec.field(default_factory=dict)
+    """Older ones that had to make room, by receiver: lost to it, and on purpose."""
 
 
 class Queued(msgspec.Struct, frozen=True):
@@ -93,16 +99,16 @@ class Queued(msgspec.Struct, frozen=True):
         return 0.0 if now < self.tried_at else max(0.0, self.next_at - now)
 
 
-class StoreStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The outbox in numbers. Totals are over the file's life, not the process's."""
+class LaneStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """A lane of the outbox in numbers. Totals are over the file's life, not the process's."""
 
-    pending: int
+    pending: int = 0
     """Messages that wait."""
-    delivered: int
+    delivered: int = 0
     """Total."""
-    refused: int
+    refused: int = 0
     """Total: their receiver will never take them."""
-    dropped: int
+    dropped: int = 0
     """Total: they had to make room for newer ones."""
 
 
@@ -263,7 +269,7 @@ class Store:
 
     def head(self, lane: Lane) -> Queued | None:
         """Give the oldest message of a lane that waits, due or not; None when none waits."""
-        rows = self._rows(_HEAD, lane.value)
+        rows = self._rows(_HEAD, lane is Lane.WEBHOOK)
         return Queued(*rows[0]) if rows else None
 
     def delivered(self, key: str) -> bool:
@@ -279,15 +285,21 @@ class Store:
         """Set a message aside that the gateway will never take, so that the next one has its turn."""
         return self._settle(key, "refused", error)
 
-    def statistics(self) -> StoreStatistics:
-        """Count what is there."""
+    def statistics(self) -> dict[Lane, LaneStatistics]:
+        """Count what is there, for each lane."""
+        waiting: Counter[Lane] = Counter()
+        for path, n in self._rows(_WAITING):
+            waiting[Lane.of(path)] += n
         totals = dict(self._rows("SELECT name, n FROM counters"))
-        return StoreStatistics(
-            pending=self._rows("SELECT count(*) FROM outbox WHERE state = 'pending'")[0][0],
-            delivered=totals.get("delivered", 0),
-            refused=totals.get("refused", 0),
-            dropped=totals.get("dropped", 0),
-        )
+        return {
+            lane: LaneStatistics(
+                pending=waiting[lane],
+                delivered=totals.get(_total(lane, "delivered"), 0),
+                refused=totals.get(_total(lane, "refused"), 0),
+                dropped=totals.get(_total(lane, "dropped"), 0),
+            )
+            for lane in Lane
+        }
 
     # ---------------------------------------------------------------------------- how
 
@@ -304,17 +316,19 @@ class Store:
     def _enqueue(self, sql: sqlite3.Connection, messages: Sequence[Outgoing]) -> Saved:
         """Queue messages; a key that is remembered is passed over."""
         queued = sum(sql.execute(_ENQUEUE, (m.key, m.path, m.body)).rowcount for m in messages)
-        dropped = sql.execute(_DROP_OLDEST, (self._outbox_max,)).rowcount if queued else 0
+        rows = sql.execute(_DROP_OLDEST, (self._outbox_max,)).fetchall() if queued else []
+        dropped = Counter(Lane.of(path) for (path,) in rows)
         if dropped:
-            sql.execute(_COUNT, ("dropped", dropped))
+            sql.executemany(_COUNT, [(_total(lane, "dropped"), n) for lane, n in dropped.items()])
             sql.execute(_FORGET_SETTLED, (REMEMBERED_MAX,))
-        return Saved(queued=queued, dropped=dropped)
+        return Saved(queued=queued, dropped=dict(dropped))
 
     def _settle(self, key: str, state: str, error: str) -> bool:
         with self._saving() as sql:
-            if not sql.execute(_SETTLE, (state, error[:ERROR_CHARS_MAX], state, key)).rowcount:
+            rows = sql.execute(_SETTLE, (state, error[:ERROR_CHARS_MAX], state, key)).fetchall()
+            if not rows:
                 return False
-            sql.execute(_COUNT, (state, 1))
+            sql.executemany(_COUNT, [(_total(Lane.of(path), state), 1) for (path,) in rows])
             sql.execute(_FORGET_SETTLED, (REMEMBERED_MAX,))
             sql.execute(_FORGET_REFUSED, (REFUSED_MAX,))
             return True
@@ -354,19 +368,20 @@ _FORGET_DIAGNOSES: Final = (
 _ENQUEUE: Final = "INSERT INTO outbox (key, path, body) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING"
 _HEAD: Final = (
     "SELECT key, path, body, attempts, tried_at, next_at FROM outbox"
-    " WHERE state = 'pending' AND path GLOB ? ORDER BY id LIMIT 1"
+    " WHERE state = 'pending' AND (path GLOB 'http*') = ? ORDER BY id LIMIT 1"
 )
+_WAITING: Final = "SELECT path, count(*) FROM outbox WHERE state = 'pending' GROUP BY path"
 _NOTE_FAILURE: Final = (
     "UPDATE outbox SET attempts = attempts + 1, error = ?, tried_at = ?, next_at = ?"
     " WHERE key = ? AND state = 'pending'"
 )
 _SETTLE: Final = (
     "UPDATE outbox SET state = ?, error = ?, body = CASE ? WHEN 'refused' THEN body ELSE x'' END"
-    " WHERE key = ? AND state = 'pending'"
+    " WHERE key = ? AND state = 'pending' RETURNING path"
 )
 _DROP_OLDEST: Final = (
     "UPDATE outbox SET state = 'dropped', body = x'' WHERE id IN"
-    " (SELECT id FROM outbox WHERE state = 'pending' ORDER BY id DESC LIMIT -1 OFFSET ?)"
+    " (SELECT id FROM outbox WHERE state = 'pending' ORDER BY id DESC LIMIT -1 OFFSET ?) RETURNING path"
 )
 _FORGET_SETTLED: Final = (
     "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox"
@@ -376,6 +391,11 @@ _FORGET_REFUSED: Final = (
     "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE state = 'refused' ORDER BY id DESC LIMIT -1 OFFSET ?)"
 )
 _COUNT: Final = "INSERT INTO counters (name, n) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET n = n + excluded.n"
+
+
+def _total(lane: Lane, of: str) -> str:
+    """Name a counter. Those without a receiver are older, and of both: no longer read."""
+    return f"{lane.value} {of}"
 
 
 def _json(record: msgspec.Struct) -> str:

@@ -24,7 +24,7 @@ from observer_actors.patterns import Outgoing
 from observer_actors.patterns.outgoing import WEBHOOK_PATH
 from observer_actors.playbook import Copy
 from observer_actors.settings import GatewaySettings
-from observer_actors.store import LEARNED_PATH
+from observer_actors.store import LEARNED_PATH, Lane, LaneStatistics
 from observer_actors.supervision import Life
 from tests.fakes.http_peer import (
     Bytes,
@@ -84,8 +84,8 @@ class Bench:
 
     async def settled(self, delivered: int, refused: int = 0) -> None:
         def told() -> bool:
-            statistics = self.learned.statistics()
-            return statistics is not None and (statistics.delivered, statistics.refused) == (delivered, refused)
+            lanes = (self.learned.statistics() or {}).values()
+            return (sum(lane.delivered for lane in lanes), sum(lane.refused for lane in lanes)) == (delivered, refused)
 
         await self.until(told)
 
@@ -195,7 +195,7 @@ async def test_a_url_whose_host_can_be_none_fails_by_itself_and_the_other_receiv
                 mock_clock.jump(1)
                 await bench.failed(2)
                 assert [row[:2] for row in bench.rows()] == [("a", "pending"), ("b", "delivered"), ("c", "delivered")]
-    assert [(line["event"], line["key"]) for line in logs] == [("delivery_failed", "a")]
+    assert [(line["event"], line["receiver"], line["key"]) for line in logs] == [("delivery_failed", other, "a")]
 
 
 async def test_a_gateway_that_comes_up_later_gets_it_all(tmp_path: Path, mock_clock: MockClock) -> None:
@@ -223,8 +223,8 @@ async def test_a_refused_message_is_set_aside_and_the_next_has_its_turn(
             assert keys(gateway) == ["a", "b"]
             assert bench.rows() == [("a", "refused", 0, 0), ("b", "delivered", 0, 0)]
     hint = {"hint": "it redirects, but nowhere"} if status == 304 else {}
-    refused = {"event": "message_refused", "key": "a", "error": f"status {status}", "log_level": "error", **hint}
-    assert logs == [refused]
+    said = {"receiver": "gateway", "key": "a", "error": f"status {status}", **hint}
+    assert logs == [{"event": "message_refused", "log_level": "error", **said}]
 
 
 async def test_a_message_that_is_declined_again_and_again_stops_its_lane_for_some_hours_only(
@@ -386,10 +386,10 @@ async def test_beyond_the_bound_the_oldest_are_dropped_counted_and_said(tmp_path
             await bench.queue("b", "c", "d", "e")
             statistics = bench.learned.statistics()
             assert statistics is not None
-            assert (statistics.pending, statistics.dropped) == (3, 2)
+            assert statistics[Lane.GATEWAY] == LaneStatistics(pending=3, dropped=2)
             async with http_peer(Status(200), port=int(url.rpartition(":")[2])) as gateway:
                 mock_clock.jump(1)
                 await bench.settled(3)
                 assert keys(gateway) == ["c", "d", "e"]
     full = next(line for line in logs if line["event"] == "outbox_full")
-    assert (full["log_level"], full["dropped"]) == ("error", 2)
+    assert (full["log_level"], full["receiver"], full["dropped"]) == ("error", "gateway", 2)

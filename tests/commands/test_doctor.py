@@ -231,6 +231,19 @@ def test_actors_that_fail_are_named() -> None:
     assert found == [("problem", "courier is parked: no\\x1bway"), ("warning", "stats was restarted 1 times: once")]
 
 
+def test_messages_that_were_lost_are_told_by_receiver() -> None:
+    metrics = """\
+# TYPE observer_outbox_dropped_total counter
+observer_outbox_dropped_total{receiver="gateway"} 0.0
+observer_outbox_dropped_total{receiver="webhook"} 1200.0
+"""
+    (found,) = _checks.check_counters(metrics)
+    assert (found.level, found.what) == (
+        "warning",
+        "1,200 messages for the webhook were dropped, because too many waited",
+    )
+
+
 def ended_with(ended: Ended, status: int, said: str) -> None:
     assert (ended.returncode, said in ended.stdout + ended.stderr) == (status, True), ended
 

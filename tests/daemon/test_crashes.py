@@ -162,7 +162,7 @@ def _delivered(peer: HttpPeer) -> bool:
 
 def _pending(daemon: Daemon) -> int:
     statistics = daemon.learned.statistics()
-    return statistics.pending if statistics else 0
+    return sum(lane.pending for lane in statistics.values()) if statistics else 0
 
 
 def _look(daemon: Daemon) -> Outcome:

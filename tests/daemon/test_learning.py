@@ -122,7 +122,7 @@ async def settled(daemon: Daemon, peer: HttpPeer, messages: int) -> None:
     """Wait until the gateway has been told so much, and the daemon knows."""
     with trio.fail_after(LEARN_S):
         await peer.wait_requests(messages, "/log")
-    await until_metric(daemon, "observer_outbox_pending", 0)
+    await until_metric(daemon, 'observer_outbox_pending{receiver="gateway"}', 0)
 
 
 def outbox(daemon: Daemon) -> list[tuple[str, str]]:
@@ -169,7 +169,7 @@ async def test_sigkill_between_queueing_and_delivery_loses_nothing(start: Callab
             await learn_three(daemon)
             with trio.fail_after(LEARN_S):
                 await peer.wait_requests(1, "/log")
-            await until_metric(daemon, "observer_outbox_pending", 3)
+            await until_metric(daemon, 'observer_outbox_pending{receiver="gateway"}', 3)
             await daemon.stop(signal.SIGKILL)
         waiting = [key for key, state in outbox(daemon) if state == "pending"]
         assert len(waiting) == 3
@@ -196,7 +196,7 @@ async def test_a_gateway_with_troubles_gets_all_in_order_and_a_refusal_blocks_no
         peer.on("/log", *troubles, refuse_the_first)
         async with start(peer.url) as daemon:
             await learn_three(daemon)
-            await until_metric(daemon, "observer_outbox_delivered_total", 2)
+            await until_metric(daemon, 'observer_outbox_delivered_total{receiver="gateway"}', 2)
             sent = [key for key, _ in outbox(daemon)]
             assert keys(peer) == [sent[0]] * 6 + sent[1:]
             assert [state for _, state in outbox(daemon)] == ["refused", "delivered", "delivered"]
@@ -210,7 +210,7 @@ async def test_a_gateway_that_comes_up_later_gets_it_all(start: Callable[..., An
     async with start(url) as daemon:
         await learn_three(daemon)
         await daemon.logged("delivery_failed")
-        await until_metric(daemon, "observer_outbox_pending", 3)
+        await until_metric(daemon, 'observer_outbox_pending{receiver="gateway"}', 3)
         async with http_peer(Status(200), port=int(url.rpartition(":")[2])) as peer:
             await settled(daemon, peer, 3)
             assert keys(peer) == [key for key, _ in outbox(daemon)]

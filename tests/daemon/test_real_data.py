@@ -292,5 +292,5 @@ async def has_learned(airline: Airline, daemon: Daemon) -> None:
 
 async def drained(daemon: Daemon) -> None:
     with trio.fail_after(LEARN_S):
-        while "observer_outbox_pending 0.0" not in (await daemon.get("/metrics")).text:
+        while 'observer_outbox_pending{receiver="gateway"} 0.0' not in (await daemon.get("/metrics")).text:
             await daemon.cycles(1)

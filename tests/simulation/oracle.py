@@ -52,7 +52,7 @@ class Bounds:
             self._within(f"commits for {name}", feed.statistics().depth, feed.statistics().bound)
         self._within("ring", len(daemon.ring.ring), daemon.settings.ring.capacity_ops)
         if outbox is not None:
-            self._within("outbox", outbox.pending, daemon.settings.gateway.outbox_max)
+            self._within("outbox", sum(lane.pending for lane in outbox.values()), daemon.settings.gateway.outbox_max)
 
     def _within(self, name: str, depth: int, bound: int) -> None:
         self.most[name] = max(depth, self.most.get(name, 0))
@@ -68,7 +68,9 @@ def all_serve(daemon: Daemon) -> bool:
 def has_caught_up(daemon: Daemon) -> bool:
     """Say whether every consumer has taken in all that is committed, and nothing waits for the gateway."""
     outbox = daemon.learned.statistics()
-    return _reached(daemon.feeds, daemon.commits.last_seq) and outbox is not None and not outbox.pending
+    if outbox is None or any(lane.pending for lane in outbox.values()):
+        return False
+    return _reached(daemon.feeds, daemon.commits.last_seq)
 
 
 def _reached(feeds: Mapping[str, Feed], seq: int) -> bool:
