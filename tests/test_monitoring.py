@@ -120,7 +120,10 @@ TROUBLES: Final[dict[str, dict[str, str]]] = {
     "ObserverDiskRefuses": {"observer_disk_errors_total": "0x10 1+1x60"},
     "ObserverRefusesForLackOfRoom": {"observer_ingest_refused_total": "0x10 1+1x60"},
     "ObserverQueueIsFilling": {"observer_waiting_ops": "0x10 90x60", "observer_waiting_ops_max": "100x71"},
-    "ObserverSyncIsSlow": {"observer_journal_sync_seconds": "0.01x10 0.5x60"},
+    "ObserverSyncIsSlow": {
+        "observer_journal_sync_seconds": "0.01x10 0.5x60",
+        "observer_journal_commits_total": "0+1x71",
+    },
     "ObserverJournalDamaged": {"observer_journal_damaged_lines": "0x10 1x60"},
     "ObserverJournalOpsMissing": {"observer_journal_missing_ops": "0x10 1x60"},
     "ObserverActorParked": {'observer_actor_state{actor="courier",state="parked"}': "0x10 1x60"},
@@ -148,6 +151,14 @@ TROUBLES: Final[dict[str, dict[str, str]]] = {
     },
 }
 """What each alert is for: ten minutes in which all is well, and an hour in which it is not, a value a minute."""
+NO_TROUBLES: Final[dict[str, dict[str, str]]] = {
+    "ObserverRefusesForLackOfRoom": {"observer_ingest_refused_total": "0x10 400x60"},
+    "ObserverSyncIsSlow": {
+        "observer_journal_sync_seconds": "0.01x10 0.5x60",
+        "observer_journal_commits_total": "0x10 1x60",
+    },
+}
+"""What an alert is not for, likewise: one burst, and a slow sync after which nothing is written."""
 
 
 def test_each_series_that_an_alert_looks_at_is_there_before_anything_is_wrong(daemon: Served) -> None:
@@ -176,6 +187,24 @@ def test_each_alert_fires_when_it_should_and_not_before(promtool: str, tmp_path:
             ],
         }
         for alert, trouble in TROUBLES.items()
+    ]
+    evaluated(promtool, tmp_path, tests)
+
+
+def test_no_alert_fires_for_what_is_over(promtool: str, tmp_path: Path) -> None:
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [{"series": series, "values": values} for series, values in passing.items()],
+            "promql_expr_test": [
+                {
+                    "expr": f'count_over_time(ALERTS{{alertname="{alert}",alertstate="firing"}}[70m])',
+                    "eval_time": "70m",
+                    "exp_samples": [],
+                }
+            ],
+        }
+        for alert, passing in NO_TROUBLES.items()
     ]
     evaluated(promtool, tmp_path, tests)
 
