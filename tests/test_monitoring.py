@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
+from observer_actors.commands._checks import check_counters
 from observer_actors.logs import LINES_LOST
 from observer_actors.store import Lane
 from observer_actors.supervision.events import LifecycleEvent
@@ -112,6 +113,14 @@ def test_whatever_is_lost_for_good_is_alerted(names: set[str]) -> None:
     text = (MONITORING / "alerts.yml").read_text(encoding="utf-8")
     assert names >= LOSSES
     assert {name for alert in re.findall(r"expr:(.*?)labels:", text, re.DOTALL) for name in queried(alert)} >= LOSSES
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_doctor_tells_whatever_is_lost_for_good(daemon: Served, name: str) -> None:
+    families(daemon)
+    text, series = re.subn(rf"(?m)^({name}\S*) .*$", r"\1 3", daemon.client.get("/metrics").text)
+    found = [finding.what for finding in check_counters(text) if finding.what.startswith("3 ")]
+    assert len(set(found)) == series > 0
 
 
 TROUBLES: Final[dict[str, dict[str, str]]] = {

@@ -274,6 +274,18 @@ _COUNTED: Final[tuple[tuple[str, Level, str, str], ...]] = (
         "see why it does not answer, or raise gateway.outbox_max",
     ),
     (
+        "observer_outbox_refused_total",
+        "warning",
+        "messages were refused for good by the {receiver}",
+        "they are not sent again: the log says what was answered; look for message_refused",
+    ),
+    (
+        "observer_webhook_dropped_total",
+        "warning",
+        "messages for the webhook were let go before they were saved since the start",
+        "the disk does not take what is learned: check it and its space",
+    ),
+    (
         "observer_sources_unknown_total",
         "warning",
         "events had a source that is not known, and were kept as scenario",

@@ -236,12 +236,17 @@ def test_messages_that_were_lost_are_told_by_receiver() -> None:
 # TYPE observer_outbox_dropped_total counter
 observer_outbox_dropped_total{receiver="gateway"} 0.0
 observer_outbox_dropped_total{receiver="webhook"} 1200.0
+# TYPE observer_outbox_refused_total counter
+observer_outbox_refused_total{receiver="gateway"} 3.0
+observer_outbox_refused_total{receiver="webhook"} 0.0
+# TYPE observer_webhook_dropped_total counter
+observer_webhook_dropped_total 7.0
 """
-    (found,) = _checks.check_counters(metrics)
-    assert (found.level, found.what) == (
-        "warning",
-        "1,200 messages for the webhook were dropped, because too many waited",
-    )
+    assert [(found.level, found.what) for found in _checks.check_counters(metrics)] == [
+        ("warning", "1,200 messages for the webhook were dropped, because too many waited"),
+        ("warning", "3 messages were refused for good by the gateway"),
+        ("warning", "7 messages for the webhook were let go before they were saved since the start"),
+    ]
 
 
 def ended_with(ended: Ended, status: int, said: str) -> None:
