@@ -17,7 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.surroundings import Surroundings
-from observer_actors.backoff import backoff_s
+from observer_actors.backoff import asked_wait_s, backoff_s
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import Lane, Queued
 from observer_actors.supervision import Life
@@ -40,6 +40,8 @@ class _Answer(NamedTuple):
     """0: there is none."""
     problem: str = ""
     hint: str = ""
+    wait_s: float = 0.0
+    """How long it asks us to wait, at most as long as we ever do; 0 where it does not say."""
 
 
 class Courier:
@@ -112,8 +114,15 @@ class Courier:
         # `ValueError`: a host that no name service is asked for, since a label of it is empty or too long.
         except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError, ValueError) as error:
             return _Answer(0, f"{type(error).__name__}: {error}".rstrip(": "))
-        status = response.status_code
-        return _Answer(status, f"status {status}", _where_to(response) if httpx.codes.is_redirect(status) else "")
+        status, said = response.status_code, response.headers
+        hint = _where_to(response) if httpx.codes.is_redirect(status) else ""
+        wait_s = asked_wait_s(
+            said.get("Retry-After", ""),
+            said.get("Date", ""),
+            now=self._around.seconds(),
+            most_s=self._settings.retry_seconds_max,
+        )
+        return _Answer(status, f"status {status}", hint, wait_s)
 
     async def _settle(self, message: Queued, answer: _Answer, declined: int, log: FilteringBoundLogger) -> bool:
         """Note what became of a try; say whether the message is done with.
@@ -128,17 +137,18 @@ class Courier:
             log.error("message_refused", key=message.key, error=problem, **hint)
             await self._learned.refused(message, problem)
         else:
-            await self._again(message, answer.problem, hint, log)
+            await self._again(message, answer, hint, log)
             return False
         return True
 
-    async def _again(self, message: Queued, error: str, hint: Mapping[str, str], log: FilteringBoundLogger) -> None:
-        delay_s = backoff_s(
-            message.attempts + 1, BACKOFF_FIRST_S, self._settings.retry_seconds_max, self._around.chance()
-        )
+    async def _again(
+        self, message: Queued, answer: _Answer, hint: Mapping[str, str], log: FilteringBoundLogger
+    ) -> None:
+        most_s = self._settings.retry_seconds_max
+        delay_s = max(backoff_s(message.attempts + 1, BACKOFF_FIRST_S, most_s, self._around.chance()), answer.wait_s)
         if message.attempts == 0:
-            log.warning("delivery_failed", key=message.key, error=error, retry_s=round(delay_s, 1), **hint)
-        await self._learned.failed(message, error, delay_s)
+            log.warning("delivery_failed", key=message.key, error=answer.problem, retry_s=round(delay_s, 1), **hint)
+        await self._learned.failed(message, answer.problem, delay_s)
 
 
 _LOCATION: Final = "location"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 import httpx
@@ -13,6 +12,7 @@ import msgspec
 import trio
 
 from observer_actors.addresses import without_password
+from observer_actors.backoff import asked_wait_s
 from observer_actors.models.model import ModelFailed, ModelRefused
 from observer_actors.visible import cut
 
@@ -110,18 +110,8 @@ async def _body(url: str, response: httpx.Response) -> bytes:
 
 
 def _wait_s(response: httpx.Response) -> float:
-    """Give the seconds that a server asks us to wait (RFC 9110, 10.2.3); 0 when it does not say."""
-    text = response.headers.get("Retry-After", "")
-    if text.isascii() and text.isdigit():
-        return min(float(text), _RETRY_AFTER_S_MAX)
-    try:
-        said = response.headers.get("Date")
-        now = _time(said) if said else datetime.now(UTC)
-        return min(max(0.0, (_time(text) - now).total_seconds()), _RETRY_AFTER_S_MAX)
-    except (ValueError, OverflowError):  # no date
-        return 0.0
-
-
-def _time(text: str) -> datetime:
-    found = parsedate_to_datetime(text)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    """Give the seconds that a server asks us to wait; 0 when it does not say."""
+    headers = response.headers
+    return asked_wait_s(
+        headers.get("Retry-After", ""), headers.get("Date", ""), now=time.time(), most_s=_RETRY_AFTER_S_MAX
+    )

@@ -160,6 +160,31 @@ async def test_what_may_pass_is_tried_again_with_growing_delays_and_in_order(
     assert [line["event"] for line in logs] == ["delivery_failed"]
 
 
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("headers", "delay_s"),
+    [
+        ({"Retry-After": "30"}, 30),
+        ({"Retry-After": "0"}, 1),
+        ({"Retry-After": "86400"}, 300),
+        ({"Retry-After": "Fri, 15 Jan 2027 08:01:00 GMT"}, 60),
+        ({"Retry-After": "Fri, 15 Jan 2027 09:00:20 GMT", "Date": "Fri, 15 Jan 2027 09:00:00 GMT"}, 20),
+        ({"Retry-After": "in a minute"}, 1),
+    ],
+    ids=["seconds", "at once", "a day", "a date by our clock", "a date by its clock", "junk"],
+)
+async def test_a_receiver_that_asks_to_be_left_alone_is_within_the_bound(
+    tmp_path: Path, mock_clock: MockClock, status: int, headers: dict[str, str], delay_s: float
+) -> None:
+    async with http_peer() as gateway, at_work(tmp_path, gateway.url) as bench:
+        gateway.on("/log", Status(status, headers), Status(200))
+        await bench.queue("a")
+        await bench.failed(1)
+        assert bench.rows() == [("a", "pending", 1, delay_s)]
+        mock_clock.jump(delay_s)
+        await bench.settled(1)
+
+
 async def test_a_gateway_that_does_not_answer_is_left_after_the_time_limit(
     tmp_path: Path, mock_clock: MockClock
 ) -> None:
