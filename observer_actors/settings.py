@@ -158,7 +158,7 @@ class GatewaySettings(Section, frozen=True):
     timeout_seconds: Seconds = 10.0
     """For one delivery."""
     outbox_max: Count = 10_000
-    """Undelivered messages kept; beyond it the oldest is dropped, counted and logged."""
+    """Undelivered messages kept, and as many for the webhook; beyond it the oldest is dropped, counted and logged."""
     retry_seconds_max: Seconds = 300.0
     """Longest wait between two tries to deliver a message."""
 

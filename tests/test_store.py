@@ -311,12 +311,25 @@ def test_each_receiver_has_numbers_of_its_own(store: Store) -> None:
     store.save_standings(b"{}", news[2:3])
     store.refused("w1", "status 400")
     enqueue(store, "ab")
-    assert store.save_standings(b"{}", news[3:]) == Saved(queued=1, dropped={Lane.WEBHOOK: 1})
-    assert enqueue(store, "cd") == Saved(queued=2, dropped={Lane.GATEWAY: 2})
+    assert store.save_standings(b"{}", news[3:]) == Saved(queued=1)
+    assert enqueue(store, "cd") == Saved(queued=2, dropped={Lane.GATEWAY: 1})
     assert store.statistics() == {
-        Lane.GATEWAY: LaneStatistics(pending=2, dropped=2),
-        Lane.WEBHOOK: LaneStatistics(pending=1, delivered=1, refused=1, dropped=1),
+        Lane.GATEWAY: LaneStatistics(pending=3, dropped=1),
+        Lane.WEBHOOK: LaneStatistics(pending=2, delivered=1, refused=1),
     }
+
+
+def test_a_receiver_that_is_away_pushes_out_no_message_for_the_other(store: Store) -> None:
+    enqueue(store, "a")
+    for number in range(2 * OUTBOX_MAX):
+        store.save_standings(b"{}", [webhook_message(f"w{number}", PATTERN)])
+    assert store.statistics() == {
+        Lane.GATEWAY: LaneStatistics(pending=1),
+        Lane.WEBHOOK: LaneStatistics(pending=OUTBOX_MAX, dropped=OUTBOX_MAX),
+    }
+    head = store.head(Lane.WEBHOOK)
+    assert head is not None
+    assert head.key == f"w{OUTBOX_MAX}"
 
 
 def test_what_was_counted_before_receivers_were_told_apart_is_put_down_to_none(store: Store, path: Path) -> None:

@@ -133,7 +133,7 @@ class Store:
     def open(cls, path: Path, *, outbox_max: int, seq_max: int | None = None, trace: Trace | None = None) -> Self:
         """Open the file, made if it is absent, and bring it to this version's tables.
 
-        :param outbox_max: messages that may wait; beyond it the oldest are dropped and counted.
+        :param outbox_max: messages that may wait in each lane; beyond it the oldest are dropped and counted.
         :param seq_max: the end of the journal. A cursor beyond it says that the file was learned from another one,
             which makes it as useless as damage does: its consumers would pass over all that comes.
         :param trace: called with each statement just before it runs.
@@ -381,7 +381,8 @@ _SETTLE: Final = (
 )
 _DROP_OLDEST: Final = (
     "UPDATE outbox SET state = 'dropped', body = x'' WHERE id IN"
-    " (SELECT id FROM outbox WHERE state = 'pending' ORDER BY id DESC LIMIT -1 OFFSET ?) RETURNING path"
+    " (SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY path GLOB 'http*' ORDER BY id DESC) AS newest"
+    " FROM outbox WHERE state = 'pending') WHERE newest > ?) RETURNING path"
 )
 _FORGET_SETTLED: Final = (
     "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox"

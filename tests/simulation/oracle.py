@@ -52,7 +52,8 @@ class Bounds:
             self._within(f"commits for {name}", feed.statistics().depth, feed.statistics().bound)
         self._within("ring", len(daemon.ring.ring), daemon.settings.ring.capacity_ops)
         if outbox is not None:
-            self._within("outbox", sum(lane.pending for lane in outbox.values()), daemon.settings.gateway.outbox_max)
+            for lane, counts in outbox.items():
+                self._within(f"messages for the {lane}", counts.pending, daemon.settings.gateway.outbox_max)
 
     def _within(self, name: str, depth: int, bound: int) -> None:
         self.most[name] = max(depth, self.most.get(name, 0))
