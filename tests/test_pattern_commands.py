@@ -77,7 +77,7 @@ def test_a_compressed_file_and_one_with_a_byte_order_mark_are_read(tmp_path: Pat
     for name, damaged in (("torn.gz", gzip.compress(lines)[:-12]), ("none.gz", lines)):
         (tmp_path / name).write_bytes(damaged)
         done = subprocess.run([*COMMAND, str(tmp_path / name)], capture_output=True, check=False)
-        assert (done.returncode, done.stdout) == (65, b"")
+        assert (done.returncode, done.stdout) == (66, b"")
         assert f"cannot read {tmp_path / name}: ".encode() in done.stderr
 
 
@@ -108,5 +108,5 @@ def test_it_reads_a_file_and_says_when_it_cannot(tmp_path: Path) -> None:
     done = subprocess.run([*COMMAND, str(tmp_path / "errors.jsonl")], capture_output=True, check=True)
     assert len(done.stdout.splitlines()) == 2
     absent = subprocess.run([*COMMAND, str(tmp_path / "absent")], capture_output=True, check=False)
-    assert absent.returncode == 65
+    assert absent.returncode == 66
     assert b"No such file" in absent.stderr

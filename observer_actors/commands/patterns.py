@@ -14,6 +14,7 @@ import cyclopts
 import msgspec
 from cyclopts import Parameter
 
+from observer_actors.commands._log_file import FileUnreadable
 from observer_actors.errors import EventInvalid, ObserverError
 from observer_actors.event import EventDecoder
 from observer_actors.labels import bounded_endpoint
@@ -28,7 +29,7 @@ app = cyclopts.App(name="patterns", help="Group failures as the daemon does.")
 
 
 class InputInvalid(ObserverError):
-    """A file that cannot be read, or a line of it that is no event."""
+    """A line that is no event."""
 
     title = "invalid input"
     exit_code = 65  # EX_DATAERR
@@ -53,7 +54,8 @@ def group(file: Annotated[str, Parameter(allow_leading_hyphen=True, show_default
     The input is JSONL: events as they are sent to the daemon, or its journal, also compressed (.gz). Events are judged
     as the daemon judges them; rules of yours for secrets are not known here. All of it is read before anything is
     written: what comes later may show that two patterns are one. A success and a blank line have null for both. So has
-    what the daemon would reject; the exit status is then 65, and the first is named.
+    what the daemon would reject; the exit status is then 65, and the first is named. It is 66 when the file cannot be
+    read.
 
     Example: observer-actors patterns group data/_observer/ops.jsonl
 
@@ -69,7 +71,7 @@ def group(file: Annotated[str, Parameter(allow_leading_hyphen=True, show_default
             written = grouped(lines, invalid)
         except (OSError, EOFError, zlib.error) as error:
             said = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise InputInvalid(f"cannot read {file}: {said}") from error
+            raise FileUnreadable(f"cannot read {file}: {said}") from error
     sys.stdout.buffer.writelines(written)
     sys.stdout.buffer.flush()
     if invalid:
