@@ -14,7 +14,8 @@ from msgspec import Struct
 
 from observer_actors.errors import ObserverError
 
-UNIX = "unix://"
+UNIX: Final = "unix://"
+ADDRESS_HINT: Final = "e.g. http://127.0.0.1:3800 or unix:///run/x.sock"
 
 
 class AddressInvalid(ObserverError):
@@ -62,28 +63,52 @@ def parse_address(text: str) -> Address:
     return Address(text.rstrip("/"))
 
 
-_LOGIN: Final = re.compile(r"(?<=//).*@")
+_SCHEME: Final = re.compile(r"(\w+://)?")
+_QUERY: Final = re.compile(r"[?#].*", re.DOTALL)
 
 
 def without_password(url: str) -> str:
-    """Give a URL for use in a message: user and password are hidden, also where they hold a slash or an ``@``."""
-    return _LOGIN.sub("•••@", url)
+    """Give a URL for use in a message: user, password, query and fragment are hidden.
+
+    A password may hold what it should not, such as a slash, and a text that is no URL may hold one: then more is hidden
+    than need be, and never less.
+    """
+    begins = _SCHEME.match(url)
+    scheme = begins[0] if begins else ""
+    login, at, place = url.removeprefix(scheme).rpartition("@")
+    if _QUERY.search(login):  # of which the "@" may be a part
+        return f"{scheme}•••"
+    return f"{scheme}{'•••@' if at else ''}{_QUERY.sub('?•••', place)}"
 
 
 def check_address(text: str) -> None:
-    """Refuse what cannot be an address.
+    """Refuse what cannot be an address. One has no query and no fragment: paths are put behind it.
 
     :raises AddressInvalid: it is none.
     """
+    if not (_is_origin(text) or text.removeprefix(UNIX) not in ("", text)):
+        raise AddressInvalid(f"'{without_password(text)[:80]}' is no address", hint=ADDRESS_HINT)
+
+
+def _is_origin(text: str) -> bool:
+    """Tell whether it is an HTTP URL to which paths can be added."""
     try:
         parts = urlsplit(text)
-        is_url = parts.scheme in ("http", "https") and parts.port != 0 and text.isprintable() and bool(text.encode())
+        is_place = parts.scheme in ("http", "https") and parts.port != 0 and is_host(parts.netloc.rpartition("@")[2])
+        return is_place and text.isprintable() and not _QUERY.search(text) and bool(text.encode())
     except ValueError:
-        is_url = False
-    if not is_url and not text.startswith(UNIX):
-        raise AddressInvalid(
-            f"{without_password(text)[:80]!a} is no address", hint="e.g. http://127.0.0.1:3800 or unix:///run/x.sock"
-        )
+        return False
+
+
+def is_host(authority: str) -> bool:
+    """Say whether this names a host, as a URL does, with or without a port; an address in brackets may have a zone."""
+    name = host_of(authority)
+    if authority.startswith("["):  # the zone is for the sender alone
+        return is_ip_address(name.partition("%")[0]) and name.isascii()
+    try:
+        return bool(host_name(name))
+    except AddressInvalid:
+        return False
 
 
 _HOST_NAME: Final = re.compile(

@@ -206,6 +206,17 @@ def test_any_other_address_needs_leave(host: str) -> None:
     assert load_settings(None, {"listen.host": host, "listen.insecure_no_auth": True}, {}).listen.host == host
 
 
+@pytest.mark.parametrize("host", ["a..b", "é..com", "a b", "http://a", "a:1", "[::1]", "*"])
+def test_a_host_to_listen_on_that_names_none_is_refused(host: str) -> None:
+    error = refusal(None, {"listen.host": host, "listen.insecure_no_auth": True})
+    assert str(error) == f"--host: listen.host: {host!a} is no host name"
+
+
+@pytest.mark.parametrize("host", ["::", "fe80::1%eth0", "0.0.0.0", "my_host.local.", "bücher.example"])  # noqa: S104
+def test_a_host_to_listen_on_may_be_any_that_can_be_one(host: str) -> None:
+    assert load_settings(None, {"listen.host": host, "listen.insecure_no_auth": True}, {}).listen.host == host
+
+
 @pytest.mark.parametrize("name", ["http://b.example", "b.example ", "*.example", "", "-b.example", "b..example", "b:x"])
 def test_what_is_no_host_name_is_none_that_a_request_may_say(name: str) -> None:
     error = refusal(None, {"listen.hosts": ["a.example:1", "10.0.0.1", "::1", name]})

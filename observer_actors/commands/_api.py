@@ -11,9 +11,8 @@ from typing import Any, Final, Self, TypeVar
 import httpx
 import msgspec
 
-from observer_actors.addresses import check_address, parse_address, without_password
-from observer_actors.client._places import observer_token
-from observer_actors.client._wire import certificates
+from observer_actors.addresses import without_password
+from observer_actors.client._daemon import blocking_client
 from observer_actors.commands._aside import told
 from observer_actors.commands._screen import PROGRESS_S
 from observer_actors.errors import ObserverError, Unreachable
@@ -52,22 +51,16 @@ class Api:
     """A connection to one daemon. A refusal is raised as `Refused`, no answer as `Unreachable`."""
 
     def __init__(self, address: str, patience_s: float = PATIENCE_S) -> None:
-        """Say how long a request is sent again; no longer than that is an answer waited for either."""
+        """Say how long a request is sent again; no longer than that is an answer waited for either.
+
+        :raises AddressInvalid: this is no address.
+        :raises TokenInvalid: OBSERVER_TOKEN holds what cannot be sent.
+        :raises Unreachable: the certificates that are trusted cannot be loaded.
+        """
         self.address = address
         self._patience_s = patience_s
-        check_address(address)
-        where = parse_address(address)
-        transport = httpx.HTTPTransport(uds=where.socket) if where.socket else None
-        token = observer_token()
         self._is_told = False
-        self._client = httpx.Client(
-            base_url=where.base,
-            transport=transport,
-            verify=certificates() if where.is_encrypted else True,  # `trust_env` would bring proxies, too
-            timeout=min(TIMEOUT_S, patience_s),
-            trust_env=False,
-            headers=where.headers | ({"Authorization": f"Bearer {token}"} if token else {}),
-        )
+        self._client = blocking_client(address, min(TIMEOUT_S, patience_s))
 
     def __enter__(self) -> Self:
         return self

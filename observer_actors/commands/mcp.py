@@ -40,12 +40,13 @@ def mcp(*, source: str = "mcp", api: ApiOptions = ApiOptions()) -> None:  # noqa
 
 
 async def _serve(address: str, source: str) -> None:
-    from observer_actors.mcp.api import Api, outside  # noqa: PLC0415 - half a second
+    from observer_actors.client._daemon import async_client  # noqa: PLC0415 - half a second
+    from observer_actors.mcp.api import SECONDS, Api  # noqa: PLC0415 - as above
 
     try:
         serving = importlib.import_module("observer_actors.mcp.serving")
     except ImportError as error:
         hint = "in the project's folder: pipx install --global --force '.[mcp]'"
         raise McpAbsent("the Model Context Protocol needs an extra that is not installed", hint=hint) from error
-    async with outside(address) as client:
+    async with async_client(address, SECONDS) as client:
         await serving.serve_stdio(Api(client), source)

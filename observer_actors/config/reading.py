@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect as types
 
-from observer_actors.addresses import AddressInvalid, host_name, is_ip_address
+from observer_actors.addresses import AddressInvalid, host_name, is_host
 from observer_actors.config.layers import Given, Places, layers
 from observer_actors.config.schema import LEAVES, Leaf, convert, settings_from
 from observer_actors.errors import ConfigInvalid
@@ -155,20 +155,8 @@ def _troubles_of_hosts(settings: Settings) -> Iterator[_Trouble]:
     ):
         found = _ORIGIN.match(url)
         host = found[2] if found else ""
-        if host.startswith("["):  # the zone of an address of this link is for the sender alone
-            is_host = is_ip_address(host[1:-1].partition("%")[0])
-        else:
-            is_host = not url or _is_host_name(host)
-        if not is_host:
+        if url and not is_host(host):
             yield _Trouble(name, f"{name}: {host[:80]!a} is no host name", "e.g. http://127.0.0.1:3700")
-
-
-def _is_host_name(text: str) -> bool:
-    try:
-        host_name(text)
-    except AddressInvalid:
-        return False
-    return True
 
 
 def _troubles_with_extras(settings: Settings) -> Iterator[_Trouble]:
@@ -188,6 +176,9 @@ def _troubles_of_diagnosis(diagnosis: DiagnosisSettings) -> Iterator[_Trouble]:
 
 
 def _of_listening(listen: ListenSettings, *, has_tokens: bool) -> Iterator[_Trouble]:
+    if listen.host and not is_host(f"[{listen.host}]" if ":" in listen.host else listen.host):
+        hint = "e.g. 127.0.0.1, ::1 or a name of this machine; the port is listen.port"
+        yield _Trouble("listen.host", f"listen.host: {listen.host[:80]!a} is no host name", hint)
     is_guarded = has_tokens or listen.insecure_no_auth
     if listen.tcp and not is_guarded and not _is_loopback(listen.host):
         yield _Trouble(

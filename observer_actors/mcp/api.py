@@ -11,9 +11,6 @@ from typing import Any, Final
 import httpx
 import msgspec
 
-from observer_actors.addresses import check_address, parse_address
-from observer_actors.client._places import observer_token
-from observer_actors.client._wire import certificates
 from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.mcp.tools import Call
 from observer_actors.playbook.markdown import harmless
@@ -65,22 +62,3 @@ def _harmless(said: Any) -> Any:  # noqa: ANN401 - JSON
         case dict():
             return {harmless(name): _harmless(one) for name, one in said.items()}
     return said
-
-
-def outside(address: str) -> httpx.AsyncClient:
-    """Give a client of a daemon elsewhere; the token is taken from OBSERVER_TOKEN.
-
-    :raises AddressInvalid: this is no address.
-    :raises TokenInvalid: it is none that can be sent.
-    :raises Unreachable: the certificates that are trusted cannot be loaded.
-    """
-    check_address(address)
-    where, token = parse_address(address), observer_token()
-    return httpx.AsyncClient(
-        base_url=where.base,
-        transport=httpx.AsyncHTTPTransport(uds=where.socket) if where.socket else None,
-        verify=certificates() if where.is_encrypted else True,  # `trust_env` would bring proxies, too
-        timeout=SECONDS,
-        trust_env=False,
-        headers=where.headers | ({"Authorization": f"Bearer {token}"} if token else {}),
-    )

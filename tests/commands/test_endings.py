@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from observer_actors.addresses import ADDRESS_HINT
 from tests.commands.typed import COMMAND, answered, environment, typed, typed_for_real
 from tests.conftest import ROOT
 from tests.daemon.served import Served, served
@@ -38,12 +39,45 @@ def ended(*arguments: str | bytes, shell: str = "", **variables: str) -> tuple[i
         (("stats", "--url", "http://[::1"), "", USAGE),
         (("stats", "--url", "nowhere"), "", USAGE),
         (("mcp", "--url", "nowhere"), "", USAGE),
+        (("mcp", "--url", "http://é..com"), "", USAGE),
+        (("exec", "--endpoint", "a", "--url", "http://é..com", "--", "true"), "", 0),
         (("send", "--endpoint", b"\x9b"), "", USAGE),
     ],
 )
 def test_it_ends_in_words(arguments: tuple[str | bytes, ...], shell: str, status: int) -> None:
     code, said = ended(*arguments, shell=shell)
     assert (code, "Traceback" in said) == (status, False), said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://é..com",
+        "http://☃.example",
+        "http://a..b",
+        "http://a b",
+        "http://\uff05",
+        "http://",
+        "http:///x",
+        "http://me:hunter2@",
+        "http://[fe80::1%é]:1",
+        "http://127.0.0.1:9?token=hunter2",
+        "http://127.0.0.1:9#hunter2",
+        "ftp://me:hunter2@a",
+        "me:hunter2@127.0.0.1:9",
+        "http:/me:hunter2@a//b",
+        "ftp://a?b=1@hunter2",
+        "unix://",
+    ],
+)
+@pytest.mark.parametrize("command", [("stats",), ("tail",), ("send", "--endpoint", "a"), ("doctor",)])
+def test_an_address_that_is_none_is_refused_with_a_hint_and_no_secret_is_told(
+    command: tuple[str, ...], url: str
+) -> None:
+    refused = typed(*command, "--url", url)
+    said, hint = refused.stderr.splitlines()[-2:]
+    assert (refused.returncode, "is no address" in said, hint) == (64, True, f"  {ADDRESS_HINT}"), refused.stderr
+    assert "hunter2" not in refused.stdout + refused.stderr
 
 
 TEXT = "ü → 😀"

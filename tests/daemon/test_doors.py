@@ -26,13 +26,13 @@ from msgspec.structs import replace
 from observer_actors import daemon as module
 from observer_actors import in_force
 from observer_actors.actors.admission import Room
+from observer_actors.client._daemon import async_client
 from observer_actors.errors import ConfigInvalid, Overloaded, Unreachable
 from observer_actors.http import web
 from observer_actors.http.bodies import BYTES_A_SECOND_MIN, STALL_S, UNANNOUNCED_BYTES, Arrival, BodyRoom, Held
 from observer_actors.http.front_door import _Connection
 from observer_actors.http.gate import READ_S, Sends, _Answering, _Arriving, _by_path
 from observer_actors.http.guard import Peer
-from observer_actors.mcp.api import outside
 from observer_actors.settings import (
     AdmissionSettings,
     AuthSettings,
@@ -481,13 +481,13 @@ async def test_the_commands_and_mcp_trust_what_ssl_cert_file_names(
             asked = partial(typed, "stats", *where, OBSERVER_PORT=url.rpartition(":")[2])
             ended = await trio.to_thread.run_sync(asked)
             assert (ended.returncode, ended.stderr) == (0, "")
-        async with outside(url) as client:
+        async with async_client(url, 10) as client:
             assert (await client.get("/health")).status_code == 200
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
         ended = await trio.to_thread.run_sync(lambda: typed("stats", "--url", url))
         assert (ended.returncode, "SSL_CERT_FILE" in ended.stderr) == (69, True)
         with pytest.raises(Unreachable):
-            outside(url)
+            async_client(url, 10)
 
 
 async def test_the_watchdog_is_fed_whatever_name_the_certificate_is_for(tmp_path: Path) -> None:
