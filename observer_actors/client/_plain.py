@@ -18,10 +18,11 @@ from urllib.parse import SplitResult, urlsplit
 
 import h11
 
-from observer_actors.addresses import Address, parse_address
+from observer_actors.addresses import Address, parse_address, without_password
 from observer_actors.client._delivery import Answer
 from observer_actors.client._places import observer_token
 from observer_actors.errors import Unreachable
+from observer_actors.visible import visible
 
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 _READ_BYTES: Final = 65_536
@@ -152,7 +153,7 @@ def _translated(where: Address) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, h11.ProtocolError) as error:  # UnicodeError, of a host's name, is a ValueError
-        address = where.socket or where.base.rpartition("@")[2]
+        address = where.socket or without_password(where.base)
         quotes = isinstance(error, ValueError) and "@" in where.base  # of an address, and so perhaps of a password
         why = "no usable address" if quotes else getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise Unreachable(f"{ascii(address)[1:-1]}: {why}") from error
+        raise Unreachable(f"{visible(address)}: {why}") from error
