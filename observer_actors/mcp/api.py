@@ -14,13 +14,21 @@ import msgspec
 from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.mcp.tools import Call
 from observer_actors.playbook.markdown import harmless
-from observer_actors.problems import read_problem
+from observer_actors.problems import UNREADABLE, read_problem
 
 SECONDS: Final = 10.0
+_ABOUT_ARGUMENTS: Final = (400, 404, 413, 422)
 
 
 class Refused(ObserverError):
-    """It was not done, and here is why: the daemon's own answer, mostly."""
+    """It was not done, and here is why: the daemon's own answer, mostly.
+
+    ``is_for_its_arguments`` says that what was asked for is wrong, and not who asked, or when.
+    """
+
+    def __init__(self, detail: str, *, hint: str, is_for_its_arguments: bool) -> None:
+        super().__init__(detail, hint=hint)
+        self.is_for_its_arguments = is_for_its_arguments
 
 
 class Api:
@@ -33,23 +41,32 @@ class Api:
         """Give what a good answer says, its texts made harmless.
 
         :raises Refused: it is not one, or this makes no request.
-        :raises Unreachable: there is none.
+        :raises Unreachable: there is none, or none of a daemon.
         """
         try:
             answer = await self._client.request(
                 call.method, call.path, params=call.parameters, content=call.content or None
             )
         except httpx.InvalidURL as error:
-            raise Refused(f"the arguments make no request: {error}", hint="they may be too long") from error
+            hint = "they may be too long"
+            raise Refused(f"the arguments make no request: {error}", hint=hint, is_for_its_arguments=True) from error
         except httpx.HTTPError as error:
             raise Unreachable(
                 f"the daemon does not answer: {str(error) or type(error).__name__}", hint="is it running?"
             ) from error
         if answer.is_success:
-            return _harmless(msgspec.json.decode(answer.content))
+            return _harmless(_read(answer.content))
         problem = read_problem(answer.content)
         detail = harmless(problem.detail) or f"the daemon answered {answer.status_code}"
-        raise Refused(detail, hint=harmless(problem.hint))
+        is_for_its_arguments = answer.status_code in _ABOUT_ARGUMENTS
+        raise Refused(detail, hint=harmless(problem.hint), is_for_its_arguments=is_for_its_arguments)
+
+
+def _read(body: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except UNREADABLE as error:
+        raise Unreachable("this is no observer's answer", hint="is the address a daemon's?") from error
 
 
 def _harmless(said: Any) -> Any:  # noqa: ANN401 - JSON

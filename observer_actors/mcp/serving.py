@@ -21,6 +21,7 @@ from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import SessionMessage
 from mcp_types import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     CallToolRequestParams,
     CallToolResult,
@@ -47,7 +48,7 @@ from observer_actors import __version__
 from observer_actors.client._ledger import warn_once
 from observer_actors.errors import ObserverError, RequestTooLarge
 from observer_actors.event import SOURCE_NOTE, with_whole_characters
-from observer_actors.mcp.api import SECONDS, Api
+from observer_actors.mcp.api import SECONDS, Api, Refused
 from observer_actors.mcp.tools import ENTRY_URI, SOURCE, TOOLS, entry_call, entry_uri, input_schema, list_entries
 from observer_actors.playbook.markdown import harmless
 from observer_actors.visible import cut
@@ -115,7 +116,7 @@ class _Handlers:
         except msgspec.ValidationError as error:
             return _said(f"the arguments: {cut(str(error), ERROR_CHARS_MAX)}", is_error=True)
         except ObserverError as error:
-            return _said(f"{error}; {error.hint}" if error.hint else str(error), is_error=True)
+            return _said(_in_words(error), is_error=True)
         self._warn_of_source(answer)
         return CallToolResult(content=[TextContent(type="text", text=_json(answer))], structured_content=answer)
 
@@ -128,8 +129,8 @@ class _Handlers:
     async def resources(self, _context: Context, _params: PaginatedRequestParams | None) -> ListResourcesResult:
         try:
             playbook = msgspec.convert(await self._api.carry_out(list_entries()), _Playbook)
-        except ObserverError as error:
-            raise MCPError(INVALID_PARAMS, str(error)) from error
+        except (ObserverError, msgspec.ValidationError) as error:
+            raise MCPError(INTERNAL_ERROR, _in_words(error)) from error
         return ListResourcesResult(
             resources=[
                 Resource(
@@ -160,7 +161,8 @@ class _Handlers:
         try:
             entry = await self._api.carry_out(call)
         except ObserverError as error:
-            raise MCPError(INVALID_PARAMS, str(error)) from error
+            is_wrong = isinstance(error, Refused) and error.is_for_its_arguments
+            raise MCPError(INVALID_PARAMS if is_wrong else INTERNAL_ERROR, _in_words(error)) from error
         return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=JSON, text=_json(entry))])
 
 
@@ -171,6 +173,10 @@ def _is_json(arguments: object) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _in_words(error: Exception) -> str:
+    return f"{error}; {error.hint}" if isinstance(error, ObserverError) and error.hint else str(error)
 
 
 def _json(said: object) -> str:
