@@ -34,6 +34,8 @@ SMALLEST_MS: Final = 0.001
 """Shorter durations, negative ones too (a caller's clock may jump), count as zero."""
 LARGEST_MS: Final = 1e10
 """About four months; longer ones count as this. Bounds a sketch to about 1,500 buckets."""
+RATE_SECONDS: Final = 60
+"""The window of a rate, `per_second_1m`."""
 
 
 @lru_cache(8_192)
@@ -145,13 +147,12 @@ def _labelled(tallies: dict[str, _T], label: str, most: int, make: Callable[[], 
 
 
 class RateWindow:
-    """Events a second, over the last ``seconds``.
+    """Events a second, over the last `RATE_SECONDS`.
 
     Time is given from outside, in seconds on a clock that does not go back.
     """
 
-    def __init__(self, seconds: int = 60) -> None:
-        self._seconds = seconds
+    def __init__(self) -> None:
         self._counts: deque[tuple[int, int]] = deque()
 
     def add(self, now: float, count: int) -> None:
@@ -165,8 +166,8 @@ class RateWindow:
     def per_second(self, now: float) -> float:
         """Give the mean rate over the window that ends at ``now``."""
         self._forget(now)
-        return sum(count for _, count in self._counts) / self._seconds
+        return sum(count for _, count in self._counts) / RATE_SECONDS
 
     def _forget(self, now: float) -> None:
-        while self._counts and self._counts[0][0] <= now - self._seconds:
+        while self._counts and self._counts[0][0] <= now - RATE_SECONDS:
             self._counts.popleft()

@@ -32,7 +32,7 @@ from observer_actors.client._verdict import _stem
 from observer_actors.errors import DiskFailed, DiskFull, EventInvalid
 from observer_actors.event import EventDecoder
 from observer_actors.journal.files import AppendFile, PosixDisk
-from observer_actors.kb import append_row, outcomes_path, read_audit_rows
+from observer_actors.kb import append_row, append_rows, outcomes_path, read_audit_rows
 from tests.fakes.event_loops import Runtime
 from tests.fakes.http_peer import Close, HttpPeer, Json, closed_url, http_peer
 
@@ -435,7 +435,7 @@ class HalfDisk(PosixDisk):
 def test_a_row_that_was_taken_in_part_is_an_error_and_costs_no_other_row(tmp_path: Path) -> None:
     append_row(tmp_path, row(1))
     with pytest.raises(DiskFull, match="taken in part"):
-        append_row(tmp_path, row(2), disk=HalfDisk())
+        append_rows(tmp_path, [row(2)], disk=HalfDisk())
     append_row(tmp_path, row(2))
     assert read_audit_rows(tmp_path) == ([row(1), row(2)], 1)
 

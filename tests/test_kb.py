@@ -148,7 +148,7 @@ def test_history_sums_up_the_same_and_the_similar() -> None:
         row(3, overall="request_changes", ok=False, findings=FindingCounts(0, 1, 0), one_liner="no test"),
         row(4, signature="pr7-7fe47bab"),
     ]
-    history = history_of(rows, "pr6-7fe47bab", newest=2)
+    history = history_of(rows, "pr6-7fe47bab", newest=2, complete=True)
     assert (history.stem, history.newest) == ("pr6", [rows[2], rows[1]])
     same, similar = history.same, history.similar
     assert (same.audits, same.refused, same.overall) == (2, 1, {"approve": 1, "request_changes": 1})
@@ -158,20 +158,20 @@ def test_history_sums_up_the_same_and_the_similar() -> None:
         "pr6-7fe47bab was refused once in 2 earlier audits; pr6 (other commits) was refused once in 1 earlier audit;"
         " last for: no test"
     )
-    assert told(history_of(rows, "pr8-7fe47bab")) == ""
+    assert told(history_of(rows, "pr8-7fe47bab", newest=5, complete=True)) == ""
 
 
 def test_counts_that_no_audit_can_have_are_not_added_up() -> None:
     """Two of 4,300 digits come to a number that is no JSON."""
     most = 10**4_300 - 1
     rows = [row(n, findings=FindingCounts(most, n, -most)) for n in (1, 2)]
-    same = history_of(rows, "pr6-7fe47bab").same
+    same = history_of(rows, "pr6-7fe47bab", newest=5, complete=True).same
     assert msgspec.json.decode(msgspec.json.encode(same.findings)) == {"info": 0, "warn": 3, "block": 0}
 
 
 def test_many_verdicts_by_name_are_bounded() -> None:
     rows = [row(n, overall=f"o{n}") for n in range(50)]
-    overall = history_of(rows, "pr6-7fe47bab").same.overall
+    overall = history_of(rows, "pr6-7fe47bab", newest=5, complete=True).same.overall
     assert (len(overall), overall["other"], sum(overall.values())) == (21, 30, 50)
 
 

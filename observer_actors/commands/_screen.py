@@ -56,7 +56,7 @@ def say_more(total: int, shown: int, narrower: str) -> None:
         print(f"{total - shown:,} more; --limit shows them")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, numbers: Sequence[str] = ()) -> Table:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, numbers: Sequence[str]) -> Table:
     """Lay out rows; the columns named in ``numbers`` go to the right. Texts are shown as they are."""
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:

@@ -40,7 +40,7 @@ _NOT_HERE: Final = (97, 99)
 _NOT_OURS: Final = "it is no address of this machine; 0.0.0.0 and :: are all of its own"
 
 
-def open_listeners(settings: ListenSettings, *, needs_token: bool = False) -> list[socket.socket]:
+def open_listeners(settings: ListenSettings, *, needs_token: bool) -> list[socket.socket]:
     """Take over what systemd hands over, or bind and listen; port 0 takes a free one.
 
     What the environment says of handed-over sockets is taken out of it: no child shall take them for its own.
@@ -68,7 +68,7 @@ def open_listeners(settings: ListenSettings, *, needs_token: bool = False) -> li
 
 
 @contextmanager
-def serving_sockets(settings: ListenSettings, *, needs_token: bool = False) -> Iterator[list[socket.socket]]:
+def serving_sockets(settings: ListenSettings, *, needs_token: bool) -> Iterator[list[socket.socket]]:
     """Listen as `open_listeners` does for as long as the block runs; then close, and remove the Unix socket's file.
 
     A file that systemd made is left to systemd, also when the settings name the same one, and one that has taken the

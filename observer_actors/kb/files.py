@@ -36,12 +36,12 @@ def outcomes_path(data_dir: Path) -> Path:
     return data_dir / "_kb" / "outcomes.jsonl"
 
 
-def append_row(data_dir: Path, row: AuditRow, *, disk: Disk = _DISK) -> None:
+def append_row(data_dir: Path, row: AuditRow) -> None:
     """Append one row; on return it is on disk. Blocks: call it in a thread.
 
     :raises DiskFailed: it is not known to be on disk (`DiskFull` when there is no room).
     """
-    append_rows(data_dir, [row], disk=disk)
+    append_rows(data_dir, [row])
 
 
 def append_rows(

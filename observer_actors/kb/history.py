@@ -62,11 +62,12 @@ def stem_of(signature: str) -> str:
     return stem[:place] if place > 0 and _COMMIT.fullmatch(stem, place) else stem
 
 
-def history_of(rows: Iterable[AuditRow], signature: str, *, newest: int = 5, complete: bool = True) -> AuditHistory:
+def history_of(rows: Iterable[AuditRow], signature: str, *, newest: int, complete: bool) -> AuditHistory:
     """Sum up.
 
     :param rows: oldest first; those of other stems are passed over.
     :param newest: how many rows are given as they are.
+    :param complete: whether these are all rows that there are.
     """
     stem = stem_of(signature)
     found = [row for row in rows if stem_of(row.signature) == stem]

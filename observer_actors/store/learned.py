@@ -219,7 +219,7 @@ class Store:
             sql.executemany(_SAVE_PATTERN, map(_row, changes.values()))
             sql.execute(_SAVE_CURSOR, (consumer, seq))
 
-    def diagnoses(self, *, limit: int = 100) -> list[Diagnosis]:
+    def diagnoses(self, *, limit: int) -> list[Diagnosis]:
         """Load the newest diagnoses, newest first."""
         return _decoded(self._rows("SELECT record FROM diagnoses ORDER BY id DESC LIMIT ?", limit), Diagnosis)
 

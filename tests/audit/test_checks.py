@@ -38,7 +38,7 @@ def test_a_change_without_a_fault_is_approved(repository: Repository) -> None:
     repository.commit({"shop/orders.py": '"""Orders."""\n\n\ndef place():\n    return 1\n'} | TESTED)
     audited = audit(repository.root, environment={})
     assert (audited.findings, audited.changed, audited.uncommitted) == ([], 2, False)
-    assert judge(audited, history_of([], "x")).verdict.overall == "approve"
+    assert judge(audited, history_of([], "x", newest=5, complete=True)).verdict.overall == "approve"
 
 
 def test_a_new_file_that_nothing_imports(repository: Repository) -> None:
@@ -355,7 +355,7 @@ def test_secrets_in_added_lines_are_found_and_not_repeated(repository: Repositor
         ("warn", "what may be a password or a token", "shop/orders.py", 1),
         ("warn", "a secret: api_key", "tests/test_orders.py", 1),
     ]
-    outcome = judge(audited, history_of([], "x"))
+    outcome = judge(audited, history_of([], "x", newest=5, complete=True))
     assert KEY not in outcome.markdown + outcome.verdict.one_liner
     assert outcome.verdict.overall == "block"
 
@@ -664,7 +664,7 @@ def test_what_earlier_audits_said_is_named(repository: Repository) -> None:
                  findings=FindingCounts(0, 0, 1))
         for n in range(2)
     ]  # fmt: skip
-    outcome = judge(audited, history_of(rows, audited.signature))
+    outcome = judge(audited, history_of(rows, audited.signature, newest=5, complete=True))
     expected = "pr6-7fe47bab was refused twice in 2 earlier audits; last for: a key in deploy.env"
     assert outcome.verdict.findings == (Finding("info", expected),)
     assert expected in outcome.markdown

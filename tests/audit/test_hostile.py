@@ -228,7 +228,7 @@ def test_names_and_texts_forge_nothing(tmp_path: Path) -> None:
     (repository.root / os.fsdecode(b"not-utf8-\xff.py")).write_text("x = 1\n")
     audited = audit(repository.root, environment={})
     assert len(audited.inventory.items) == len(names) + 1
-    outcome = judge(audited, history_of([], "x"))
+    outcome = judge(audited, history_of([], "x", newest=5, complete=True))
     page = inventory_page(audited.inventory)
     for text in (page, outcome.markdown):
         assert all(line.isprintable() for line in text.splitlines())

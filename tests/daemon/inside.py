@@ -61,7 +61,7 @@ async def daemon_inside(
     structlog.reset_defaults()  # an earlier test may have sent the log to a file that is closed by now
     with ExitStack() as stack:
         stack.enter_context(DirectoryLock(settings.data_dir))
-        listeners = [stack.enter_context(listener) for listener in open_listeners(settings.listen)]
+        listeners = [stack.enter_context(listener) for listener in open_listeners(settings.listen, needs_token=False)]
         daemon = make(settings, listeners, disk=disk, on_step=on_step)
         async with trio.open_nursery() as nursery:
             if wait_ready:

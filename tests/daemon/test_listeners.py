@@ -34,7 +34,7 @@ READY_S: Final = 20.0
 
 @contextmanager
 def listening(**settings: Any) -> Iterator[list[str]]:
-    listeners = open_listeners(ListenSettings(**settings))
+    listeners = open_listeners(ListenSettings(**settings), needs_token=False)
     try:
         yield [address_of(listener) for listener in listeners]
     finally:
@@ -54,7 +54,7 @@ class _Turns(trio.abc.Instrument):
 async def test_those_who_wait_are_accepted_together() -> None:
     """Under load a turn of the event loop takes a millisecond: who came last of a thousand would wait for a second."""
     many = 2 * ACCEPTED_AT_ONCE + 2
-    with open_listeners(ListenSettings(port=0))[0] as listener, ExitStack() as stack:
+    with open_listeners(ListenSettings(port=0), needs_token=False)[0] as listener, ExitStack() as stack:
         for number in range(many):
             client = stack.enter_context(socket.create_connection(listener.getsockname(), timeout=5))
             client.sendall(b"%d" % number)
@@ -106,7 +106,7 @@ def test_ipv6_and_every_address_of_a_name() -> None:
             assert [address.rpartition(":")[0] for address in addresses] == ["http://[::1]"]
     else:
         with pytest.raises(AddressUnavailable, match="cannot listen on ::1"):
-            open_listeners(ListenSettings(host="::1", port=0))
+            open_listeners(ListenSettings(host="::1", port=0), needs_token=False)
     with listening(host="localhost", port=0) as addresses:
         assert len({address.rpartition(":")[2] for address in addresses}) == 1, "one port for all of them"
         for address in addresses:
@@ -125,11 +125,11 @@ def test_an_address_of_one_link_alone_has_its_zone_and_no_other_machine_is_told_
 
 def test_an_address_that_is_taken_or_unknown_is_told() -> None:
     with listening(port=0) as (address,), pytest.raises(AddressUnavailable, match="in use"):
-        open_listeners(ListenSettings(port=httpx.URL(address).port or 0))
+        open_listeners(ListenSettings(port=httpx.URL(address).port or 0), needs_token=False)
     with pytest.raises(AddressUnavailable, match="cannot find"):
-        open_listeners(ListenSettings(host="no.such.name.invalid"))
+        open_listeners(ListenSettings(host="no.such.name.invalid"), needs_token=False)
     with pytest.raises(ConfigInvalid, match="nothing to listen on"):
-        open_listeners(ListenSettings(tcp=False))
+        open_listeners(ListenSettings(tcp=False), needs_token=False)
 
 
 def test_a_unix_socket_has_its_mode_from_the_first_moment(tmp_path: Path) -> None:
@@ -138,17 +138,17 @@ def test_a_unix_socket_has_its_mode_from_the_first_moment(tmp_path: Path) -> Non
         assert addresses == [f"unix://{path}"]
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         with pytest.raises(AddressUnavailable, match="in use"):
-            open_listeners(ListenSettings(tcp=False, unix=str(path)))
+            open_listeners(ListenSettings(tcp=False, unix=str(path)), needs_token=False)
     assert path.exists(), "as a daemon that was killed leaves it"
     with listening(tcp=False, unix=str(path)):
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
     path.unlink()
     path.write_text("a file of somebody's")
     with pytest.raises(AddressUnavailable):
-        open_listeners(ListenSettings(tcp=False, unix=str(path)))
+        open_listeners(ListenSettings(tcp=False, unix=str(path)), needs_token=False)
     assert path.read_text() == "a file of somebody's"
     with pytest.raises(AddressUnavailable, match="too long"):
-        open_listeners(ListenSettings(tcp=False, unix=str(tmp_path / ("x" * 120))))
+        open_listeners(ListenSettings(tcp=False, unix=str(tmp_path / ("x" * 120))), needs_token=False)
 
 
 @pytest.mark.parametrize("how", ["removed by somebody", "left by one that drains"])
@@ -156,12 +156,12 @@ def test_a_unix_socket_that_another_daemon_has_made_since_stays(tmp_path: Path, 
     path = tmp_path / "s"
     settings = ListenSettings(tcp=False, unix=str(path))
     with ExitStack() as second:
-        with serving_sockets(settings) as [first]:
+        with serving_sockets(settings, needs_token=False) as [first]:
             if how == "removed by somebody":
                 path.unlink()
             else:
                 first.close()
-            [listener] = second.enter_context(serving_sockets(settings))
+            [listener] = second.enter_context(serving_sockets(settings, needs_token=False))
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.connect(str(path))
             listener.accept()[0].close()
@@ -299,7 +299,7 @@ def test_a_handed_over_descriptor_that_is_no_socket_is_refused(tmp_path: Path) -
 def test_sockets_that_are_meant_for_another_process_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LISTEN_PID", str(os.getpid() + 1))
     monkeypatch.setenv("LISTEN_FDS", "1")
-    listeners = open_listeners(ListenSettings(port=0))
+    listeners = open_listeners(ListenSettings(port=0), needs_token=False)
     assert address_of(listeners[0]).startswith("http://127.0.0.1:")
     assert os.environ.keys().isdisjoint({"LISTEN_PID", "LISTEN_FDS"}), "no child shall take them for its own"
     for listener in listeners:
