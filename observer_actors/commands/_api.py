@@ -15,7 +15,7 @@ from observer_actors.addresses import without_password
 from observer_actors.client._daemon import blocking_client
 from observer_actors.commands._aside import told
 from observer_actors.commands._screen import PROGRESS_S
-from observer_actors.errors import ObserverError, Unreachable
+from observer_actors.errors import ObserverError, Unreachable, UsageInvalid
 from observer_actors.problems import UNREADABLE, read_problem, retry_after_s
 from observer_actors.visible import visible
 
@@ -27,7 +27,7 @@ TIMEOUT_S: Final = 30.0
 
 
 _EXITS: Final = {
-    **dict.fromkeys((400, 413, 422), 65),  # EX_DATAERR
+    **dict.fromkeys((400, 413, 422, 431), 65),  # EX_DATAERR
     **dict.fromkeys((408, 429, 503, 507), 75),  # EX_TEMPFAIL
     **dict.fromkeys((401, 403), 77),  # EX_NOPERM
 }
@@ -130,7 +130,9 @@ class Api:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        except httpx.InvalidURL as error:  # a parameter of 64 KiB
+            raise UsageInvalid(f"the arguments make no request: {error}", hint="they may be too long") from error
+        except (httpx.HTTPError, ValueError) as error:
             why = str(error) or type(error).__name__
             refused = isinstance(error, httpx.ConnectError)
             hint = next((hint for part, hint in _HINTS.items() if part in why), _NOBODY if refused else "")

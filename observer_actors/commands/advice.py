@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter, validators
 
+from observer_actors.client._texts import advice_query
 from observer_actors.commands._aside import told
 from observer_actors.commands._options import ApiOptions, Attributes, JsonFlag, attributes_of
 from observer_actors.commands._screen import print_json
@@ -51,6 +52,8 @@ def advice(
     it also then: with the same `--run` and `--source`, or with the id of the advice, which is told on standard error.
     Without a source `send` reports as scenario, `exec` as bot.
 
+    Of an input only the beginning is looked at, so a long one is cut.
+
     Example: observer-actors advice sql:run --input "SELECT 1" --run "$RUN"
 
     Parameters
@@ -61,17 +64,17 @@ def advice(
     attributes = attributes_of(flags.attributes)
     given = {
         "endpoint": endpoint,
-        "input": flags.input,
-        "role": flags.role,
-        "run": flags.run,
-        "task": flags.task,
-        "source": flags.source or (FALLBACK_SOURCE if flags.run else None),
-        "attrs": dumps(attributes) if attributes else None,
-        "limit": flags.limit,
+        "input": flags.input or "",
+        "role": flags.role or "",
+        "run": flags.run or "",
+        "task": flags.task or "",
+        "source": flags.source or (FALLBACK_SOURCE if flags.run else ""),
+        "attrs": dumps(attributes) if attributes else "",
+        "limit": str(flags.limit),
         "format": "json" if json else "markdown",
     }
     with api.open() as daemon:
-        answer = daemon.answer("/advice", given)
+        answer = daemon.answer("/advice", advice_query(given))
     if json:
         print_json(answer.content)
         return

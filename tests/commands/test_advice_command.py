@@ -90,3 +90,8 @@ def test_an_attribute_without_a_value_is_refused_before_anybody_is_asked() -> No
 
 def test_more_than_three_is_refused_before_anybody_is_asked() -> None:
     assert typed("advice", "x", "--limit", "4", "--url", "http://127.0.0.1:9").returncode == 64
+
+
+def test_of_a_long_input_the_beginning_is_asked_with(daemon: Served) -> None:
+    said = typed("advice", "sql:run", "--input", "é " * 60_000, "--url", daemon.url)
+    assert (said.returncode, said.stdout, said.stderr[:10]) == (0, "", "advice id:"), said.stderr

@@ -7,6 +7,7 @@ import pwd
 import subprocess
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import pytest
 import trio
@@ -19,6 +20,7 @@ from tests.daemon.test_doors import certificate
 from tests.fakes.http_peer import Json, http_peer
 
 USAGE, UNAVAILABLE, OUTPUT, CONFIG = 64, 69, 74, 78
+LOGIN: Final = "me:hunter2"
 
 
 def ended(*arguments: str | bytes, shell: str = "", **variables: str) -> tuple[int, str]:
@@ -59,13 +61,13 @@ def test_it_ends_in_words(arguments: tuple[str | bytes, ...], shell: str, status
         "http://\uff05",
         "http://",
         "http:///x",
-        "http://me:hunter2@",
+        f"http://{LOGIN}@",
         "http://[fe80::1%é]:1",
         "http://127.0.0.1:9?token=hunter2",
         "http://127.0.0.1:9#hunter2",
-        "ftp://me:hunter2@a",
-        "me:hunter2@127.0.0.1:9",
-        "http:/me:hunter2@a//b",
+        f"ftp://{LOGIN}@a",
+        f"{LOGIN}@127.0.0.1:9",
+        f"http:/{LOGIN}@a//b",
         "ftp://a?b=1@hunter2",
         "unix://",
     ],
@@ -78,6 +80,12 @@ def test_an_address_that_is_none_is_refused_with_a_hint_and_no_secret_is_told(
     said, hint = refused.stderr.splitlines()[-2:]
     assert (refused.returncode, "is no address" in said, hint) == (64, True, f"  {ADDRESS_HINT}"), refused.stderr
     assert "hunter2" not in refused.stdout + refused.stderr
+
+
+@pytest.mark.parametrize("command", [("ops", "--endpoint"), ("failures", "--text"), ("audits",)])
+def test_what_is_too_long_for_a_request_is_told_as_such(command: tuple[str, ...]) -> None:
+    refused = typed(*command, "x" * 70_000, "--url", "http://127.0.0.1:9")
+    assert (refused.returncode, "the arguments make no request" in refused.stderr) == (64, True), refused.stderr
 
 
 TEXT = "ü → 😀"
@@ -293,7 +301,19 @@ def test_who_speaks_tls_to_a_port_that_does_not_is_told_so(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("answered", "status"),
-    [(400, 65), (401, 77), (403, 77), (404, 1), (413, 65), (422, 65), (429, 75), (500, 1), (503, 75), (507, 75)],
+    [
+        (400, 65),
+        (401, 77),
+        (403, 77),
+        (404, 1),
+        (413, 65),
+        (422, 65),
+        (431, 65),
+        (429, 75),
+        (500, 1),
+        (503, 75),
+        (507, 75),
+    ],
 )
 @pytest.mark.parametrize("command", [("stats",), ("send", "--endpoint", "a")])
 async def test_the_status_says_whether_to_mend_to_wait_or_to_get_a_token(
