@@ -82,6 +82,10 @@ def exec_(
     """
     if not command:
         raise UsageInvalid("no command given", hint="observer-actors exec --endpoint NAME -- COMMAND…")
+    if command[0].startswith("-"):  # a mistyped flag, which would be reported as a command that is not there
+        raise UsageInvalid(
+            f"{command[0]} is no option of exec", hint="a command of that name: ./NAME, or its whole path"
+        )
     event: dict[str, Any] = {
         "endpoint": _text(endpoint),
         "source": _text(source),

@@ -102,6 +102,13 @@ def test_an_attribute_without_a_value_is_refused_before_anything_is_done(
     assert (daemon.json("/ops", endpoint="n:none")["ops"], list(tmp_path.iterdir())) == ([], [])
 
 
+def test_a_mistyped_flag_of_exec_is_refused_and_is_no_command_that_failed(daemon: Served, tmp_path: Path) -> None:
+    flags = ("--endpoint", "n:flag", "--url", daemon.url, "--sorce", "bot")
+    ended = typed("exec", *flags, "--", "touch", "ran", cwd=tmp_path)
+    assert (ended.returncode, "--sorce is no option of exec" in ended.stderr) == (64, True), ended.stderr
+    assert (daemon.json("/ops", endpoint="n:flag")["ops"], list(tmp_path.iterdir())) == ([], [])
+
+
 def test_send_makes_an_id_where_it_is_null(daemon: Served) -> None:
     ended = typed("send", "--url", daemon.url, stdin='{"id":null,"endpoint":"s:null"}')
     assert ended.returncode == 0, ended.stderr
