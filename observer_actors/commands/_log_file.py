@@ -19,6 +19,8 @@ from observer_actors.errors import ObserverError
 BATCH_BYTES: Final = 1_048_576
 """An eighth of what the daemon takes at once by default; a larger batch gains nothing."""
 BATCH_LINES: Final = 5_000
+LINE_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Far more than a daemon takes. What has no ends of lines, also when it is decompressed, must not fill the memory."""
 STDIN: Final = Path("-")
 GZIP_BEGINS: Final = b"\x1f"
 """So does no JSON (RFC 1952, 2.3.1)."""
@@ -53,7 +55,7 @@ class LogFile:
             if self._is_gzip:
                 self.stream = cast("IO[bytes]", gzip.GzipFile(fileobj=self._stored))
             begins = self.stream.read(BEGINNING_BYTES)
-            self._ahead = BytesIO(begins + self.stream.readline())
+            self._ahead = BytesIO(begins + self._read_line())
         self.ids = LineIds(self.ids.name, begins)
 
     @property
@@ -92,7 +94,14 @@ class LogFile:
 
     def _line(self) -> bytes:
         with self._told():
-            return self._ahead.readline() or self.stream.readline()
+            return self._ahead.readline() or self._read_line()
+
+    def _read_line(self) -> bytes:
+        line = self.stream.readline(LINE_BYTES_MAX)
+        if len(line) == LINE_BYTES_MAX and not line.endswith(b"\n"):
+            hint = "it should be JSONL: one JSON object a line"
+            raise FileUnreadable(f"cannot read {self.path}: a line of {LINE_BYTES_MAX:,} bytes or more", hint=hint)
+        return line
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ import pytest
 import trio
 
 from observer_actors.commands import importing
+from observer_actors.commands._log_file import LINE_BYTES_MAX
 from observer_actors.commands._resume import PLACES_MAX, Progressed
 from observer_actors.commands._screen import LongWork
 from tests.commands.typed import COMMAND, answered, environment, typed
@@ -294,6 +295,16 @@ def test_a_compressed_file_and_standard_input(fresh: Served, tmp_path: Path) -> 
     for unreadable in ("none", "loop", "."):
         assert typed("import", str(tmp_path / unreadable), "--url", fresh.url).returncode == 66
     assert typed("import", "--url", fresh.url).returncode == 64
+
+
+@pytest.mark.parametrize("begins", ["", '{"endpoint":"a"}\n'])
+def test_a_file_without_ends_of_lines_is_no_log_and_does_not_fill_the_memory(
+    fresh: Served, tmp_path: Path, begins: str
+) -> None:
+    file = tmp_path / "ops.jsonl.gz"
+    file.write_bytes(gzip.compress(begins.encode() + b"x" * LINE_BYTES_MAX, compresslevel=1))
+    ended = typed("import", str(file), "--url", fresh.url)
+    assert (ended.returncode, "one JSON object a line" in ended.stderr) == (66, True), ended.stderr
 
 
 def test_a_log_is_known_again_wherever_it_lies_and_is_told_from_one_that_begins_alike(
