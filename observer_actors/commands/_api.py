@@ -92,7 +92,7 @@ class Api:
             return msgspec.json.decode(body, type=kind)
         except UNREADABLE as error:
             hint = "is this address a daemon's, of about this version?"
-            raise Unreachable(f"{self._shown}: not an observer's answer: {error}", hint=hint) from error
+            raise Unreachable(f"{self.shown}: not an observer's answer: {error}", hint=hint) from error
 
     def post(self, path: str, content: bytes) -> bytes:
         """Send a body, again for a while when there is no room for the moment, and give the answer's.
@@ -123,7 +123,8 @@ class Api:
             yield response.iter_lines()
 
     @property
-    def _shown(self) -> str:
+    def shown(self) -> str:
+        """The address for use in a message."""
         return visible(without_password(self.address))
 
     @contextmanager
@@ -136,7 +137,7 @@ class Api:
             why = str(error) or type(error).__name__
             refused = isinstance(error, httpx.ConnectError)
             hint = next((hint for part, hint in _HINTS.items() if part in why), _NOBODY if refused else "")
-            raise Unreachable(f"{self._shown}: {visible(why)}", hint=hint, broke=not refused) from error
+            raise Unreachable(f"{self.shown}: {visible(why)}", hint=hint, broke=not refused) from error
 
 
 _NOBODY: Final = "is the daemon running? --url says where; `observer-actors doctor` looks"

@@ -171,9 +171,9 @@ def check_daemon(daemon: Api, data_dir: Path) -> Iterator[Finding]:
     try:
         health = daemon.read(HealthAnswer, "/health")
     except (Unreachable, Refused) as trouble:
-        yield _no_answer(trouble, daemon.address, in_use=_in_use(data_dir))
+        yield _no_answer(trouble, daemon.shown, in_use=_in_use(data_dir))
         return
-    yield Finding("ok", "daemon", f"version {health.version} answers at {daemon.address}; last seq {health.last_seq:,}")
+    yield Finding("ok", "daemon", f"version {health.version} answers at {daemon.shown}; last seq {health.last_seq:,}")
     if health.version != __version__:
         yield Finding("warning", "daemon", f"this command is version {__version__}", "restart the daemon")
     try:

@@ -43,6 +43,14 @@ def test_of_a_daemon_that_is_well_it_finds_nothing(tmp_path: Path) -> None:
         assert "daemon: takes events" in typed("doctor", *where(daemon)).stdout
 
 
+def test_what_it_says_of_a_daemon_holds_no_password(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        address = daemon.url.replace("//", "//me:hunter2@")
+        ended = typed("doctor", "--data-dir", str(daemon.data_dir), "--url", address)
+    assert (ended.returncode, "answers at http" in ended.stdout) == (0, True), ended.stderr
+    assert "hunter2" not in ended.stdout + ended.stderr
+
+
 @pytest.mark.parametrize("token", ["", INGEST])
 def test_a_token_that_may_not_read_is_a_finding_beside_the_others(tmp_path: Path, token: str) -> None:
     tokens = tmp_path / "tokens"
