@@ -9,7 +9,7 @@ import pytest
 
 from observer_actors.errors import DiskFailed, DiskFull
 from observer_actors.journal import compact, verify
-from observer_actors.op import decode_op
+from observer_actors.op import decode_op, encode_ops
 from observer_actors.settings import JournalSettings
 from tests.fakes.disk import FakeDisk
 from tests.journal.support import (
@@ -133,6 +133,20 @@ def test_a_refused_batch_of_which_the_error_does_not_say_so_does_not_come_back(s
         writer.commit(batch)
     assert "may still succeed" not in str(refused.value)
     assert open_writer(disk.crash(seed)).last_seq == 1
+
+
+def test_what_is_cut_off_a_batch_that_a_full_disk_took_a_part_of_does_not_come_back_either() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    commit(writer, make_ops(1))
+    batch = make_ops(4, first=1)
+    writer.stamp(batch)
+    disk.quota_bytes = disk.used_bytes() + len(encode_ops(batch[:3]))
+    with pytest.raises(DiskFull) as refused:
+        writer.commit(batch)
+    assert "may still succeed" not in str(refused.value)
+    disk.quota_bytes = None
+    assert {open_writer(disk.crash(seed)).last_seq for seed in range(50)} == {1}
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
