@@ -3,7 +3,8 @@
 What it knows about:
 
 * **Pages and disk.** A write reaches memory at once and the disk with `datasync`; renames, creations and removals reach
-  the disk with `sync_directory` of either directory concerned.
+  the disk with `sync_directory`. A rename from one directory to another is whole or not there, and is sure to be there
+  once both were synced: some file systems need no more than one of them, and none says which.
 * **Failures** (`fail`): the n-th call of a kind from now on raises an `OSError`, once or from then on. `quota_bytes`
   gives ENOSPC after a short write of what still fits; `short_writes` makes writes take a part only.
 * **A failed fdatasync** loses what was waiting, as on Linux: it can still be read, later ones report success, and it
@@ -77,6 +78,8 @@ class Change:
     """Unsynced change of names: name -> inode, or None where the name is gone."""
 
     entries: dict[Path, Inode | None]
+    unsynced: set[Path]
+    """Directories that have to be synced before it is on disk."""
 
 
 class FakeFile:
@@ -254,10 +257,11 @@ class FakeDisk:
         self._directory(path)
         waiting: list[Change] = []
         for change in self._changes:
-            if any(name.parent == path for name in change.entries):
-                _apply(self._names_on_disk, change)
-            else:
+            change.unsynced.discard(path)
+            if change.unsynced:
                 waiting.append(change)
+            else:
+                _apply(self._names_on_disk, change)
         self._changes = waiting
 
     def make_directories(self, path: Path) -> None:
@@ -273,7 +277,7 @@ class FakeDisk:
             raise FileNotFoundError(errno.ENOENT, "no such directory", str(path))
 
     def _change(self, entries: dict[Path, Inode | None]) -> None:
-        change = Change(entries)
+        change = Change(entries, {name.parent for name in entries})
         self._changes.append(change)
         _apply(self._names, change)
 

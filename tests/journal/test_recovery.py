@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ from observer_actors.journal.format import Manifest, decode_manifest, encode_man
 from observer_actors.journal.opening import DamagedLine, TornTail
 from observer_actors.journal.recovery import Scanner, plan
 from observer_actors.journal.surveying import survey
-from observer_actors.op import encode_op
+from observer_actors.op import decode_op, encode_op
 from observer_actors.settings import JournalSettings
 from tests.fakes.disk import FakeDisk
 from tests.journal.support import (
@@ -341,6 +342,55 @@ def test_a_segment_of_which_nothing_was_acknowledged_goes_away() -> None:
     writer = open_writer(disk, unacknowledged_from=4)
     assert writer.last_seq == 3
     assert disk.list(PATHS.segments) == ["manifest.json", PATHS.raw(1).name]
+    ops = [decode_op(line) for line in (A1, A2, A3)] + commit(writer, make_ops(2))
+    for seed in range(20):
+        after = disk.crash(seed)
+        again = open_writer(after)
+        assert (again.recovery.is_clean, everything(again, after)) == (True, ops), "it has not come back either"
+
+
+LEFT_BY_A_CRASH: dict[str, tuple[dict[Path, bytes], int | None]] = {
+    "a torn tail": ({PATHS.raw(1): A1, PATHS.active: A2 + A3 + B4[:30]}, None),
+    "a torn tail of each file": ({PATHS.raw(1): A1 + A2 + A3 + B4 + B5[:30], PATHS.active: B4[:20]}, None),
+    "an unacknowledged batch": ({PATHS.raw(1): A1 + A2 + A3, PATHS.active: B4 + B5}, 4),
+    "the same in both files": ({PATHS.raw(1): A1 + A2 + A3 + B4 + B5, PATHS.active: B4 + B5}, 4),
+    "the same in a sealed file": ({PATHS.raw(1): A1 + A2 + A3, PATHS.raw(4): B4 + B5}, 4),
+    "a damaged manifest": ({PATHS.raw(1): A1 + A2 + A3, PATHS.manifest: b"rot", PATHS.active: B4}, None),
+}
+
+
+@pytest.mark.parametrize("left", LEFT_BY_A_CRASH)
+def test_power_lost_at_any_call_of_a_start_loses_nothing_that_was_there(left: str) -> None:
+    """What was not acknowledged may stay; what was, and what was set aside, must."""
+    files, start = LEFT_BY_A_CRASH[left]
+
+    def planted() -> FakeDisk:
+        disk = FakeDisk()
+        disk.make_directories(PATHS.segments)
+        for path, data in files.items():
+            disk.plant(path, data)
+        return disk
+
+    disk = planted()
+    expected = everything(open_writer(disk, unacknowledged_from=start), disk)
+    aside = sorted(disk.contents(PATHS.observer / name) for name in disk.list(PATHS.observer) if ".torn-" in name)
+    for call in range(disk.calls.total() + 1):
+        disk = planted()
+        disk.fail("any", after=call, times=10**6)
+        with suppress(DiskFailed):
+            open_writer(disk, unacknowledged_from=start)
+        for seed in range(8):
+            after = disk.durable() if seed == 0 else disk.crash(seed)
+            again = open_writer(after)
+            found = everything(again, after)
+            assert found[: len(expected)] == expected
+            assert len(found) == again.last_seq
+            assert again.recovery.damaged_lines == again.recovery.missing_ops == 0
+            held = [after.contents(PATHS.observer / name) for name in after.list(PATHS.observer) if ".torn-" in name]
+            assert sorted(held) == aside
+            ops = found + commit(again, make_ops(1))
+            after = after.durable()
+            assert everything(open_writer(after), after) == ops
 
 
 def test_a_newer_format_is_refused() -> None:
@@ -541,6 +591,34 @@ def test_an_active_file_of_which_the_medium_does_not_give_a_place_is_sealed_and_
     assert everything(again, disk)[-3:] == everything(open_writer(disk, settings), disk)[-3:] == more
     disk.is_rotten = False
     assert [op for op in everything(open_writer(disk, settings), disk) if op.seq <= ops_written] == ops
+
+
+def test_an_active_file_that_is_sealed_for_a_lost_place_is_synced_before_it_counts_and_never_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(blocks, "ROTTEN_S", 0.0)
+
+    def scarred() -> FakeDisk:
+        disk = Rotten(PATHS.active, PATHS.raw(1))
+        disk.place = 0
+        commit(open_writer(disk), make_ops(1, pad=5_000))
+        disk.open_append(PATHS.active, create=False).write(line(2, 999_999))  # and is killed before it can sync
+        return disk
+
+    def seqs_in(disk: FakeDisk) -> list[int]:
+        return [op.seq for op in everything(open_writer(disk), disk)]
+
+    disk = scarred()
+    before = disk.calls.total()
+    assert seqs_in(disk) == [2]
+    assert seqs_in(disk.durable()) == [1, 2]
+    for call in range(disk.calls.total() - before):
+        disk = scarred()
+        disk.fail("any", after=call, times=10**6)
+        with suppress(DiskFailed):
+            open_writer(disk)
+        for seed in range(8):
+            assert seqs_in(disk.crash(seed)) in ([1], [1, 2])
 
 
 def test_an_active_file_that_is_sealed_for_a_lost_place_is_waited_for_once_and_all_that_was_done_is_told(

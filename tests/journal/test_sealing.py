@@ -126,6 +126,35 @@ def test_residue_is_set_aside_when_its_segment_is_compacted(*, compress: bool) -
     assert everything(open_writer(disk), disk) == ops
 
 
+@pytest.mark.parametrize("compress", [True, False])
+def test_what_was_cut_and_not_synced_does_not_come_back_into_a_segment_that_is_described(*, compress: bool) -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    ops = commit(writer, make_ops(3))
+    disk.fail("datasync", times=2)  # the batch's, and that of the cut
+    ops += commit(writer, make_ops(2, first=3))
+    compact(disk, DATA, writer.catalog, SMALL if compress else PLAIN)
+    for seed in range(30):
+        after = disk.crash(seed)
+        assert everything(open_writer(after), after) == ops
+        assert not verify(DATA, disk=after, in_use=False).is_damaged
+
+
+def test_a_segment_stays_until_what_is_to_replace_it_is_there_whole() -> None:
+    class Forgetful(FakeDisk):
+        """Takes a compressed file, and does not keep all of it."""
+
+        def size(self, path: Path) -> int:
+            return super().size(path) - (path.suffix == ".gz")
+
+    disk = Forgetful()
+    writer, ops = three_segments(disk)
+    with pytest.raises(DiskFailed, match="compacting"):
+        compact(disk, DATA, writer.catalog, SMALL)
+    assert str(PATHS.raw(1)) in disk.names()
+    assert everything(writer, disk) == ops
+
+
 def retained(disk: FakeDisk, writer: JournalWriter, now_us: int | None = START_US, **given: float) -> list[int]:
     chosen = msgspec.convert({**msgspec.to_builtins(SMALL), **given}, JournalSettings)
     return [r.entry.first_seq for r in retain(disk, DATA, writer.catalog, chosen, now_us=now_us)]
