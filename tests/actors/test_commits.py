@@ -183,6 +183,47 @@ async def test_a_commit_published_twice_is_taken_once() -> None:
     assert await take(world.feed) == [4]
 
 
+async def test_what_is_published_again_after_later_commits_takes_nothing_back() -> None:
+    """As a persister does that crashed with it in hand."""
+    world = World()
+    first = world.commit(2)
+    world.commit(3)
+    world.commits.publish(first)
+    assert (world.commits.last_seq, world.feed.end) == (5, 5)
+    world.commits.resume(4)
+    assert world.commits.last_seq == 5
+    assert [await take(world.feed) for _ in range(2)] == [[1, 2], [3, 4, 5]]
+    assert world.feed.statistics().behind == 0
+
+
+@injected_time
+async def test_what_was_taken_makes_room_for_as_many_bytes() -> None:
+    world = World()
+    half = BYTES_WAITING_MAX // 2
+    for _ in range(3):
+        for _ in range(2):
+            world.commit(1, half)
+        assert world.feed.statistics().depth == 2
+        for _ in range(2):
+            await take(world.feed)
+    assert (world.feed.statistics().passed_over, world.journal.reads) == (0, 0)
+
+
+@injected_time
+async def test_what_found_no_place_takes_no_room() -> None:
+    world = World()
+    half = BYTES_WAITING_MAX // 2
+    for _ in range(COMMITS_WAITING_MAX):
+        world.commit(1)
+    world.commit(1, half)
+    assert world.feed.statistics().passed_over == 1
+    while world.feed.statistics().behind:
+        await take(world.feed)
+    for _ in range(2):
+        world.commit(1, half)
+    assert world.feed.statistics().depth == 2
+
+
 @injected_time
 async def test_after_the_journal_was_opened_consumers_read_what_it_holds() -> None:
     world = World()
@@ -506,6 +547,23 @@ async def test_a_gap_among_gathered_commits_is_filled_from_the_journal() -> None
         world.commit(2)
     assert taken == [1, 2, 3, 4, 5, 6]
     assert world.feed.statistics().depth == 0
+
+
+@injected_time
+async def test_a_commit_that_comes_again_among_gathered_ones_is_handed_out_once() -> None:
+    world = World(linger_s=1.0)
+    taken: list[int] = []
+
+    async def consume() -> None:
+        while len(taken) < 5:
+            taken.extend(await take(world.feed))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(consume)
+        await trio.testing.wait_all_tasks_blocked()
+        world.commits.publish(world.commit(3))
+        world.commit(2)
+    assert taken == [1, 2, 3, 4, 5]
 
 
 @injected_time
