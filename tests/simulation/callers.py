@@ -71,6 +71,8 @@ class Caller:
         self._reach = reach
         self._wait_s = wait_s
         self._count = 0
+        self._beside: set[str] = set()
+        """The events that were sent beside each other, each for itself."""
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -92,6 +94,7 @@ class Caller:
         events = self.pending or self._make()
         self.pending = events if self._habits.retries else []
         self._ledger.note_sent(events)
+        self._ledger.overtaken |= self._beside.intersection(event["input_summary"] for event in events)
         began = trio.current_time()
         with trio.move_on_after(patience_s):
             async with process.connected():
@@ -106,6 +109,7 @@ class Caller:
         if len(events) == 1:
             return [(events, _answer(await daemon.intake.event(bodies[0])))]
         if self._chance.random() < 0.3:
+            self._beside |= {event["input_summary"] for event in events}
             replies = await _in_lane(daemon, bodies)
             if replies is not None:
                 return [([event], _answer(reply)) for event, reply in zip(events, replies, strict=True)]

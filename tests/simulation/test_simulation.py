@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 
 from tests.conftest import ROOT
+from tests.simulation import world
 from tests.simulation.disk import SimulatedDisk
+from tests.simulation.network import Network
 from tests.simulation.run import Broken
 from tests.simulation.seeds import FAILED
 from tests.simulation.simulate import simulate
@@ -69,3 +72,19 @@ def complaint(seed: int, disk_kind: type[SimulatedDisk]) -> str:
 def test_a_disk_that_lies_is_found_out_and_the_complaint_says_how_to_see_it_again() -> None:
     complaints = (complaint(seed, LyingDisk) for seed in UNPLUGGED)
     assert "\nagain: python -m tests.simulation --seed " in next(filter(None, complaints), "nobody has noticed")
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"), [(0, "the gateway has received nothing"), (1, "messages were delivered, and the gateway has 1")]
+)
+def test_messages_that_get_lost_are_found_out(monkeypatch: pytest.MonkeyPatch, kept: int, said: str) -> None:
+    class ForgetfulGateway(Network):
+        """Says that it takes each message, and keeps the first ones."""
+
+        async def exchange(self, request: httpx.Request) -> httpx.Response:
+            response = await super().exchange(request)
+            del self.received[kept:]
+            return response
+
+    monkeypatch.setattr(world, "Network", ForgetfulGateway)
+    assert said in complaint(FIRST, SimulatedDisk)
