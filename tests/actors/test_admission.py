@@ -101,9 +101,11 @@ async def test_without_room_callers_wait_then_are_refused_and_nothing_is_stored(
     assert world.outcomes == ["waited 2.5 s for room; nothing was stored", "waited 5 s; nothing was stored"]
     assert (world.admission.statistics().waits, world.admission.statistics().refusals) == (1, 2)
     assert world.waiting() == (1, 10, 0), "what lies in the mailbox takes memory"
+    assert world.admission.overdue
     with trio.move_on_after(1):
         await world.persist()
     assert world.waiting() == (0, 0, 0)
+    assert not world.admission.overdue, "also not for the one that had found no room"
 
 
 @injected_time
@@ -164,6 +166,33 @@ async def test_anything_fits_into_an_empty_room_and_small_ones_do_not_overtake()
         room.leave(10, 1)
         await trio.testing.wait_all_tasks_blocked()
         assert (sorted(order), room.waiting) == ([0, 1, 2], 0)
+
+
+@injected_time
+async def test_who_would_fit_waits_behind_who_does_not_but_for_who_is_inside_and_needs_more() -> None:
+    room = Room(10, 100)
+    await room.enter(4, 60)
+    assert (room.fits(6, 40), room.fits(7, 40), room.fits(6, 41)) == (True, False, False)
+    await room.enter(1, 40)
+    order: list[str] = []
+
+    async def enter(name: str, count: int, *, first: bool = False) -> None:
+        await room.enter(count, 0, first=first)
+        order.append(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(enter, "large", 9)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(enter, "small", 1)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(lambda: enter("inside, large", 6, first=True))
+        nursery.start_soon(lambda: enter("inside", 2, first=True))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (room.waiting, order) == (3, ["inside"])
+        room.leave(4, 60)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert order == ["inside", "inside, large"]
 
 
 @injected_time

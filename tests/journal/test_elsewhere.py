@@ -76,7 +76,7 @@ def test_nothing_is_given_away_while_there_is_something_to_mend(writer: JournalW
     handed = begun(writer, lost)
     assert writer.begin(lost) is None, "a batch is under way already"
     (tmp_path / "_observer").rename(tmp_path / "away")
-    with pytest.raises(DiskFailed):
+    with pytest.raises(DiskFailed, match=r"; the write may still succeed$"):
         writer.conclude(lost, handed, OSError(errno.EIO, "input/output error"))
     assert writer.begin(lost) is None
     (tmp_path / "away").rename(tmp_path / "_observer")

@@ -236,6 +236,30 @@ def test_whatever_fails_a_commit_is_whole_or_not_there(kind: str, after: int) ->
         assert everything(open_writer(after_crash), after_crash) == acknowledged
 
 
+def test_a_file_of_which_the_sync_of_a_cut_failed_is_not_written_any_more() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    ops = commit(writer, make_ops(1))
+    disk.fail("write", code=errno.ENOSPC)
+    disk.fail("datasync")
+    with pytest.raises(DiskFull):
+        commit(writer, make_ops(1))
+    ops += commit(writer, make_ops(2, first=1))
+    assert disk.contents(PATHS.raw(1)).count(b"\n") == 1
+    assert everything(open_writer(disk.durable()), disk.durable()) == ops
+
+
+def test_the_age_of_a_file_is_that_of_its_first_op() -> None:
+    clock = Clock()
+    writer = open_writer(FakeDisk(), JournalSettings(segment_seconds_max=60), clock)
+    commit(writer, make_ops(1))
+    clock.now_us += 59_000_000
+    commit(writer, make_ops(1))
+    assert not writer.seal_due()
+    clock.now_us += 1_000_000
+    assert writer.seal_due()
+
+
 def test_sealing_is_due_by_size_or_age_and_never_for_an_empty_file() -> None:
     disk, clock = FakeDisk(), Clock()
     settings = JournalSettings(segment_bytes_max=1_000, segment_seconds_max=60)
