@@ -85,6 +85,10 @@ async def test_what_is_there_when_a_late_journal_is_opened_is_to_be_caught_up_wi
         assert (done.is_set(), world.feed.has_caught_up) == (False, False)
         assert await take(world.feed) == [1, 2, 3, 4, 5]
         await done.wait()
+    assert world.feed.has_caught_up
+    world.commit(1)
+    world.commits.resume(6)
+    assert world.feed.has_caught_up, "what comes later does not count, also where the persister begins anew"
 
 
 @injected_time

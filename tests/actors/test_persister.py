@@ -208,6 +208,7 @@ async def test_what_is_on_disk_at_a_crash_is_not_written_again_also_where_its_op
         world.put(make_ops(3), is_shared=True)
     assert (world.crashes, world.answers) == (1, [("", (1, 2, 3))])
     assert stored(disk) == ["op 0", "op 1", "op 2"]
+    assert {*world.published} == {1, 2, 3}, "who follows live is told of it"
 
 
 @injected_time
