@@ -18,6 +18,7 @@ from observer_actors.actors.commits import Commits
 from observer_actors.actors.disk_process import DiskProcess
 from observer_actors.actors.persister import DISK_RETRY_S, SEAL_RETRY_S, Persister
 from observer_actors.actors.surroundings import OneByOne, Surroundings
+from observer_actors.errors import DiskFailed
 from observer_actors.journal import Disk, Handed, JournalWriter, PosixDisk, Stretch
 from observer_actors.op import Op, Seq
 from observer_actors.settings import JournalSettings
@@ -106,6 +107,7 @@ class World:
         self.answers: list[tuple[str, tuple[int, ...]]] = []
         """Of each submission that was answered: why it was refused, "" for not; and its seqs."""
         self.published: list[int] = []
+        self.probe_fails = False
         self.mailbox: Mailbox[Submission] = Mailbox(
             "persister", 100, events=Events(), crashes_max=3, set_aside=self._set_aside, split=Submission.split
         )
@@ -118,12 +120,16 @@ class World:
             settings,
             log=structlog.get_logger(),
             on_seal=lambda: None,
-            probe=lambda: None,
+            probe=self._probe,
             around=Surroundings(
                 disk_thread=Inline.started, disk_process=None if elsewhere is None else elsewhere.started
             ),
         )
         self.life = self._life()
+
+    def _probe(self) -> None:
+        if self.probe_fails:
+            raise DiskFailed("the probe is refused")
 
     def _open(self, disk: Disk, data: Path, settings: JournalSettings, unacknowledged: Seq | None) -> JournalWriter:
         return open_writer(disk, settings, data=data, unacknowledged_from=unacknowledged)
@@ -317,3 +323,24 @@ async def test_a_file_that_cannot_be_sealed_is_written_on_and_sealed_a_while_lat
         await trio.sleep(2 * SEAL_RETRY_S)
         assert world.persister.status.writer is not None
         assert world.persister.status.writer.statistics().seals == 1
+
+
+@injected_time
+async def test_a_disk_refuses_until_it_takes_a_probe_or_a_batch() -> None:
+    disk = FakeDisk()
+    world = World(disk)
+    status = world.persister.status
+    async with served(world):
+        for fails, batch, refusing in ((True, 0, "the probe is refused"), (True, 1, ""), (False, 0, "")):
+            world.probe_fails = fails
+            disk.fail("write")
+            world.put(make_ops(1))
+            await trio.testing.wait_all_tasks_blocked()
+            assert "EIO while writing" in status.refusing
+            if batch:
+                world.put(make_ops(batch))
+                await trio.testing.wait_all_tasks_blocked()
+            else:
+                await trio.sleep(2 * DISK_RETRY_S)
+            assert status.refusing == refusing
+    assert (status.open, status.rounds) == (False, 4)
