@@ -45,7 +45,7 @@ def refuse_foreign(data_dir: Path, *shared: Path, socket: str = "") -> None:
     paths = Paths(data_dir)
     folders = (paths.observer, paths.segments, *(path.parent for path in shared))
     with translated("looking over the data directory"):
-        for path in chain(folders, _entries(paths), shared):  # a folder before what stands in it
+        for path in chain(folders, _other_than_files(paths), shared):  # a folder before what stands in it
             for found in _found(path):
                 mode = found.st_mode
                 if stat.S_ISREG(mode) and path in folders:
@@ -67,9 +67,9 @@ def linked_elsewhere(data_dir: Path) -> list[str]:
     with translated("looking over the data directory"):
         return [
             str(path)
-            for path in _entries(paths)
+            for path in _entries(paths.observer)
             for found in _found(path)
-            if path.parent == paths.observer and stat.S_ISREG(found.st_mode) and found.st_nlink > 1
+            if stat.S_ISREG(found.st_mode) and found.st_nlink > 1
         ]
 
 
@@ -87,13 +87,18 @@ class Closed(Struct, frozen=True):
 def close_to_others(data_dir: Path) -> Closed:
     """Take from group and others what they may do with the files and folders under `_observer`.
 
+    What stands in `segments` is out of their reach as long as the folder is closed, and is looked at only when it is
+    not: there may be tens of thousands of files.
+
     :raises DiskFailed: they cannot be looked at.
     """
     paths = Paths(data_dir)
     closed: list[str] = []
     left: list[str] = []
     with translated("looking over the data directory"):
-        for path in (paths.observer, *_entries(paths)):
+        is_reachable = any(found.st_mode & OTHERS for found in _found(paths.segments))
+        segments = _entries(paths.segments) if is_reachable else ()
+        for path in (paths.observer, *_entries(paths.observer), *segments):
             for found in _found(path):
                 mode = found.st_mode
                 if mode & OTHERS and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
@@ -111,11 +116,17 @@ def _is_set(path: Path, mode: int) -> bool:
     return True
 
 
-def _entries(paths: Paths) -> Iterator[Path]:
-    """Give what stands directly in the two folders."""
+def _entries(folder: Path) -> Iterator[Path]:
+    """Give what stands directly in a folder."""
+    with suppress(FileNotFoundError):
+        yield from sorted(folder.iterdir())
+
+
+def _other_than_files(paths: Paths) -> Iterator[Path]:
+    """Give what stands directly in the two folders and is no plain file, as their listings tell: segments are many."""
     for folder in (paths.observer, paths.segments):
-        with suppress(FileNotFoundError):
-            yield from sorted(folder.iterdir())
+        with suppress(FileNotFoundError), os.scandir(folder) as entries:
+            yield from sorted(Path(entry.path) for entry in entries if not entry.is_file(follow_symlinks=False))
 
 
 def _found(path: Path) -> Iterator[os.stat_result]:

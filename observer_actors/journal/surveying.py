@@ -205,7 +205,8 @@ def _segments(
     and the file may come back from a backup.
     """
     names = set(disk.list(paths.segments))
-    found = {entry.first_seq: _compacted(paths, entry) for entry in manifest.segments if entry.file in names}
+    folder = paths.segments
+    found = {entry.first_seq: _compacted(folder, entry) for entry in manifest.segments if entry.file in names}
     for first_seq, kind in _parsed(names):
         if first_seq in found or first_seq <= manifest.removed_through:
             continue
@@ -217,7 +218,7 @@ def _segments(
             if isinstance(entry_or_problem, str):
                 problems.append(entry_or_problem)
             else:
-                found[first_seq] = _compacted(paths, entry_or_problem)
+                found[first_seq] = _compacted(folder, entry_or_problem)
     segments = [found[first_seq] for first_seq in sorted(found)]
     lost = [entry for entry in manifest.segments if entry.first_seq not in found]
     problems += [f"{entry.file}, which the manifest names, is missing" for entry in lost]
@@ -230,8 +231,8 @@ def _parsed(names: Iterable[str]) -> list[tuple[int, str]]:
     return [(int(match["first_seq"]), match["kind"]) for match in matches if match is not None]
 
 
-def _compacted(paths: Paths, entry: SegmentEntry) -> Segment:
-    path = paths.segments / entry.file
+def _compacted(folder: Path, entry: SegmentEntry) -> Segment:
+    path = folder / entry.file
     return Segment(path=path, first_seq=entry.first_seq, last_seq=entry.last_seq, bytes=entry.bytes, entry=entry)
 
 

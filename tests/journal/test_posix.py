@@ -22,6 +22,7 @@ from observer_actors.journal import (
     PosixDisk,
     Query,
     blocks,
+    close_to_others,
     compact,
     directory_in_use,
     linked_elsewhere,
@@ -30,6 +31,7 @@ from observer_actors.journal import (
     retain,
     verify,
 )
+from observer_actors.journal.directory import Closed
 from observer_actors.journal.files import (
     LOST_PAGES_MAX,
     PAGE_BYTES,
@@ -229,6 +231,60 @@ def test_a_hard_link_is_told_of_where_files_are_written_in_place(tmp_path: Path)
         place.hardlink_to(theirs)
     assert linked_elsewhere(tmp_path) == [str(place) for place in written]
     refuse_foreign(tmp_path, tmp_path / "_kb" / "outcomes.jsonl")
+
+
+def test_what_is_open_within_a_closed_folder_of_segments_is_out_of_reach(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    tmp_path.chmod(0o700)
+    paths.segments.mkdir(parents=True)
+    places = (paths.observer, paths.active, paths.segments, paths.raw(1))
+    paths.active.touch()
+    paths.raw(1).touch()
+    for folder_mode, closed in ((0o700, places[:2]), (0o710, places)):
+        for place, mode in zip(places, (0o710, 0o640, folder_mode, 0o640), strict=True):
+            place.chmod(mode)
+        assert close_to_others(tmp_path) == Closed(tuple(map(str, closed)), (), is_directory_open=False)
+        assert close_to_others(tmp_path) == Closed((), (), is_directory_open=False)
+
+
+def test_a_start_asks_the_system_of_no_compacted_segment_by_name(tmp_path: Path) -> None:
+    """There may be tens of thousands: the folder's listing and the manifest tell enough."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed")
+    data, log = tmp_path / "data", tmp_path / "log"
+    writer = open_writer(PosixDisk(), data=data)
+    for number in range(3):
+        commit(writer, make_ops(1, first=number))
+        writer.seal()
+    assert len(compact(PosixDisk(), data, writer.catalog, SMALL)) == 3
+    writer.close()
+    command = [strace, "-f", "-o", str(log), "-e", "trace=%file", sys.executable, "-c", _START, str(data)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if "ptrace" in done.stderr:
+        pytest.skip(f"strace cannot trace: {done.stderr.strip()}")
+    assert (done.returncode, done.stdout) == (0, "3 segments\n"), done.stderr
+    asked = log.read_text()
+    assert str(Paths(data).manifest) in asked
+    assert [line for line in asked.splitlines() if "/segments/ops-" in line] == []
+
+
+_START = """
+import contextlib, sys, time
+from pathlib import Path
+from observer_actors.data_dir import take_directory
+from observer_actors.journal import JournalWriter, PosixDisk, compact, retain
+from observer_actors.settings import JournalSettings, Settings
+
+data, settings = Path(sys.argv[1]), JournalSettings(dedup_window_ops=0)
+with contextlib.ExitStack() as stack:
+    take_directory(stack, Settings(data_dir=data))
+    writer = JournalWriter.open(PosixDisk(), data, settings, now_us=lambda: time.time_ns() // 1_000)
+    compact(PosixDisk(), data, writer.catalog, settings)
+    retain(PosixDisk(), data, writer.catalog, settings, now_us=None)
+    print(writer.statistics().segments, "segments")
+    writer.close()
+"""
 
 
 @pytest.mark.parametrize("place", ["active", "manifest", "lock", "raw", "compressed"])
