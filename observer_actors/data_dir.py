@@ -14,7 +14,7 @@ from observer_actors.journal import (
     refuse_foreign,
     refuse_seeds_file,
 )
-from observer_actors.journal.format import UNREADABLE, Paths, decode_manifest
+from observer_actors.journal.format import UNREADABLE, Paths, refuse_newer_manifest
 from observer_actors.kb import outcomes_path
 from observer_actors.logs import logger
 from observer_actors.settings import Settings
@@ -48,7 +48,7 @@ def take_directory(stack: ExitStack, settings: Settings) -> DirectoryLock:
 def _refuse_newer_format(data_dir: Path) -> None:
     """Refuse what a newer version wrote. Damage is the recovery's business, and a disk that refuses the persister's."""
     with suppress(OSError, *UNREADABLE):
-        decode_manifest(Paths(data_dir).manifest.read_bytes())
+        refuse_newer_manifest(Paths(data_dir).manifest.read_bytes())
 
 
 def _close_to_others(data_dir: Path) -> None:

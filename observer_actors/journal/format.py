@@ -245,13 +245,22 @@ def decode_manifest(data: bytes) -> Manifest:
     :raises FormatUnknown: a newer version wrote it.
     :raises ChecksumWrong: it says something else than was written; or any other of `UNREADABLE`.
     """
+    refuse_newer_manifest(data)
+    return _checked(msgspec.json.decode(data, type=Manifest))
+
+
+def refuse_newer_manifest(data: bytes) -> None:
+    """Look at a manifest's format alone.
+
+    :raises FormatUnknown: a newer version wrote it.
+    :raises UNREADABLE: it is no JSON, or says no format.
+    """
     version = msgspec.json.decode(data, type=_Version).format
     if version > FORMAT and not _is_ours_otherwise(data):
         raise FormatUnknown(
             f"the journal has format {version}, this version knows formats up to {FORMAT}",
             hint="run the newer version that wrote this data directory",
         )
-    return _checked(msgspec.json.decode(data, type=Manifest))
 
 
 def _is_ours_otherwise(data: bytes) -> bool:

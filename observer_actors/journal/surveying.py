@@ -207,7 +207,7 @@ def _segments(
     names = set(disk.list(paths.segments))
     folder = paths.segments
     found = {entry.first_seq: _compacted(folder, entry) for entry in manifest.segments if entry.file in names}
-    for first_seq, kind in _parsed(names):
+    for first_seq, kind in _parsed(names.difference(entry.file for entry in manifest.segments)):
         if first_seq in found or first_seq <= manifest.removed_through:
             continue
         if kind == ".jsonl":
@@ -414,11 +414,15 @@ def _bounded(disk: Disk, segments: list[Segment], end_seq: int) -> list[Segment]
     """Give each raw segment its last seq: it ends before the next file begins."""
     bounded: list[Segment] = []
     for segment in reversed(segments):
-        last_seq = segment.last_seq or _raw_end(disk, segment, end_seq - 1)
-        if last_seq >= segment.first_seq:
-            bounded.append(msgspec.structs.replace(segment, last_seq=last_seq))
-            end_seq = segment.first_seq
+        ended = segment if segment.last_seq else _ended(disk, segment, end_seq - 1)
+        if ended.last_seq >= ended.first_seq:
+            bounded.append(ended)
+            end_seq = ended.first_seq
     return bounded[::-1]
+
+
+def _ended(disk: Disk, segment: Segment, most: int) -> Segment:
+    return msgspec.structs.replace(segment, last_seq=_raw_end(disk, segment, most))
 
 
 def _raw_end(disk: Disk, segment: Segment, most: int) -> int:
