@@ -9,7 +9,7 @@ that carries only one of the other ids is found by that, in the newest run that 
 either order; of two verdicts on a run the first counts.
 
 Bounds: the newest `RUNS_MAX` runs, with `RUN_LABELS_MAX` endpoints each, and `OTHER_IDS_MAX` ids that lead to one;
-`ENDPOINTS_MAX` endpoints and `SOURCES_MAX` sources by name, the others together as "other".
+`ENDPOINTS_MAX` endpoints and `SOURCES_MAX` sources by name, the others together (`counted_under`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import msgspec
 from msgspec import UNSET
 
 from observer_actors.event import AUDITOR, OWN_SOURCE
-from observer_actors.labels import bounded_endpoint
+from observer_actors.labels import bounded_endpoint, counted_under
 from observer_actors.op import Op
 from observer_actors.problems import UNREADABLE
 from observer_actors.visible import without_escapes
@@ -34,7 +34,6 @@ OTHER_IDS_MAX: Final = 2_000
 RUN_LABELS_MAX: Final = 50
 ENDPOINTS_MAX: Final = 200
 SOURCES_MAX: Final = 50
-OTHER: Final = "other"
 LOOKED_AT_CHARS_MAX: Final = 4_096
 """Of a long output, the first and the last ones: exit codes stand at the end."""
 OBJECTS_MAX: Final = 100
@@ -318,10 +317,9 @@ class Doubts(msgspec.Struct):
 
     def _labels(self, source: str, endpoint: str) -> tuple[Claims, Claims]:
         endpoint = bounded_endpoint(endpoint)
-        by_source, by_endpoint = self.sources.get(source), self.endpoints.get(endpoint)
         return (
-            by_source or _labelled(self.sources, source, SOURCES_MAX),
-            by_endpoint or _labelled(self.endpoints, endpoint, ENDPOINTS_MAX),
+            counted_under(self.sources, source, SOURCES_MAX, Claims),
+            counted_under(self.endpoints, endpoint, ENDPOINTS_MAX, Claims),
         )
 
     def _key(self, op: Op) -> str | None:
@@ -370,10 +368,6 @@ class Doubts(msgspec.Struct):
                 del self.runs[next(iter(self.runs))]
             run = self.runs[key] = Run()
         return run
-
-
-def _labelled(claims: dict[str, Claims], label: str, most: int) -> Claims:
-    return claims.setdefault(label if len(claims) < most else OTHER, Claims())
 
 
 def _of_object(output: _Output, *, is_alone: bool = False) -> str | None:

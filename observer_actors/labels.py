@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import msgspec
 
+_T = TypeVar("_T")
+OTHER: Final = "other"
 LABEL_CHARS_MAX: Final = 200
 WORD_CHARS_MAX: Final = 1_000
 """A longer one is cut: no password is that long, and of a text without blanks something has to be left."""
@@ -31,6 +34,22 @@ def bounded_label(text: str, kind: str) -> str:
         return text
     mark = "…" + stable_id(kind, text)
     return text[: LABEL_CHARS_MAX - len(mark)] + mark
+
+
+def counted_under(tallies: dict[str, _T], label: str, most: int, make: Callable[[], _T]) -> _T:
+    """Give the tally of a label: its own, or, when there are so many, the common one.
+
+    That is the last of them, `OTHER`. Where something counted here is itself called so, it is `OTHER` and ``…``.
+    """
+    if label in tallies:
+        return tallies[label]
+    if len(tallies) > most:
+        return next(reversed(tallies.values()))
+    if len(tallies) == most:
+        label = OTHER
+        while label in tallies:
+            label += "…"
+    return tallies.setdefault(label, make())
 
 
 def cut_between_words(text: str, chars_max: int) -> str:

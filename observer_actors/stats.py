@@ -10,22 +10,21 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
 from observer_actors.event import OWN_SOURCE
-from observer_actors.labels import bounded_endpoint
+from observer_actors.labels import bounded_endpoint, counted_under
 from observer_actors.op import Op
 
 ENDPOINTS_MAX: Final = 200
-"""Endpoints counted by name, of 200 characters at most; those that come later are counted together under `OTHER`.
+"""Endpoints counted by name, of 200 characters at most; those that come later are counted together (`counted_under`).
 Labels that grow with what callers send would grow the memory of this process and of any Prometheus that reads them."""
 SOURCES_MAX: Final = 50
-OTHER: Final = "other"
 
 RELATIVE_ERROR: Final = 0.01
 _GAMMA: Final = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
@@ -123,27 +122,17 @@ class Stats(msgspec.Struct):
             alike[op.source, op.endpoint, op.success].append(op.duration_ms)
         for (source, endpoint, success), durations_ms in alike.items():
             times = len(durations_ms)
-            by_source = self.sources.get(source) or _labelled(self.sources, source, SOURCES_MAX, Tally)
+            by_source = counted_under(self.sources, source, SOURCES_MAX, Tally)
             by_source.add(times, success=success)
             if source == OWN_SOURCE:
                 continue
             label = bounded_endpoint(endpoint)
-            by_endpoint = self.endpoints.get(label) or _labelled(self.endpoints, label, ENDPOINTS_MAX, EndpointTally)
+            by_endpoint = counted_under(self.endpoints, label, ENDPOINTS_MAX, EndpointTally)
             self.all.add(times, success=success)
             by_endpoint.add(times, success=success)
             by_endpoint.latency.add(durations_ms)
         if ops:
             self.last_seq = ops[-1].seq
-
-
-_T = TypeVar("_T")
-
-
-def _labelled(tallies: dict[str, _T], label: str, most: int, make: Callable[[], _T]) -> _T:
-    """Give the tally of a label not seen before: a new one, or the common one when there are too many."""
-    if len(tallies) >= most:
-        label = OTHER
-    return tallies.setdefault(label, make())
 
 
 class RateWindow:

@@ -25,9 +25,10 @@ What `GET /metrics` gives, in Prometheus's text format, or in OpenMetrics for th
 of an endpoint carry an exemplar: the seq of the newest one, and its `trace_id` if the caller gave one). This page is
 made by `make docs` from a daemon that runs; a test holds that it is complete.
 
-Labels are bounded: 200 endpoints and 50 sources, the rest is counted under `other`. Rules and a dashboard that use
-these names lie in [`monitoring/`](monitoring/). Counts of ops go on over a restart; those of what the process did
-itself, such as `observer_model_questions_total`, begin at 0 with each, which Prometheus takes for the reset that it is.
+Labels are bounded: 200 endpoints and 50 sources, the rest is counted under `other` (`other…`, where one of
+those is called `other`). Rules and a dashboard that use these names lie in [`monitoring/`](monitoring/). Counts of ops
+go on over a restart; those of what the process did itself, such as `observer_model_questions_total`, begin at 0 with
+each, which Prometheus takes for the reset that it is.
 
 | metric | kind | labels | meaning |
 |---|---|---|---|

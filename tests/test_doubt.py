@@ -298,6 +298,13 @@ def test_it_takes_bounded_memory() -> None:
     assert doubts.endpoints["other"].claimed == RUNS_MAX + 500 - ENDPOINTS_MAX
 
 
+def test_an_endpoint_called_other_is_told_from_the_overflow() -> None:
+    doubts = Doubts()
+    doubts.add([op(endpoint=endpoint) for endpoint in ("other", *(f"e{n}" for n in range(300)), "other", "late")])
+    assert (len(doubts.endpoints), doubts.endpoints["other"].claimed) == (ENDPOINTS_MAX + 1, 2)
+    assert doubts.endpoints["other…"].claimed == 303 - 2 - (ENDPOINTS_MAX - 1)
+
+
 def test_its_labels_are_of_a_bounded_length() -> None:
     doubts = Doubts()
     doubts.add([op(endpoint="a" * 250_000, output_summary=said, attrs={"run_id": "r"}) for said in ("ok", "failed")])

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observer_actors.labels import LABEL_CHARS_MAX
+from observer_actors.labels import LABEL_CHARS_MAX, OTHER
 from observer_actors.op import Op
 from observer_actors.stats import (
     ENDPOINTS_MAX,
     LARGEST_MS,
-    OTHER,
     RATE_SECONDS,
     RELATIVE_ERROR,
     SMALLEST_MS,
@@ -94,6 +93,23 @@ def test_labels_are_bounded_and_nothing_goes_uncounted() -> None:
     assert len(stats.sources) == SOURCES_MAX + 1
     assert stats.endpoints[OTHER].successes == 1_000 - ENDPOINTS_MAX
     assert sum(tally.successes for tally in stats.sources.values()) == 1_000
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_an_endpoint_called_other_is_told_from_the_overflow(*, is_saved: bool) -> None:
+    stats = Stats()
+    stats.add([op(5, endpoint=OTHER, source=OTHER)])
+    for n in range(10, 310):
+        stats.add([op(n, endpoint=f"/{n}", source=f"s{n}")])
+        if is_saved:
+            stats = msgspec.json.decode(msgspec.json.encode(stats), type=Stats)
+    stats.add([op(400, endpoint=OTHER, source=OTHER), op(401, endpoint=f"{OTHER}…", source=f"{OTHER}…")])
+    assert (stats.endpoints[OTHER].successes, stats.endpoints[OTHER].latency.sum_ms) == (2, 405)
+    assert (len(stats.endpoints), stats.endpoints[f"{OTHER}…"].successes) == (
+        ENDPOINTS_MAX + 1,
+        303 - ENDPOINTS_MAX - 1,
+    )
+    assert (len(stats.sources), stats.sources[OTHER].successes) == (SOURCES_MAX + 1, 2)
 
 
 def test_a_label_is_of_a_bounded_length_and_two_long_ones_are_told_apart() -> None:
