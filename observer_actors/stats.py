@@ -79,7 +79,9 @@ class LatencySketch(msgspec.Struct):
         if self.count == 0:
             return [0.0 for _ in shares]
         buckets = sorted(self.buckets)
-        seen = list(accumulate((self.buckets[bucket] for bucket in buckets), initial=self.zeros))
+        if buckets != list(self.buckets):  # the next time they are, but for a few, and quickly sorted
+            self.buckets = {bucket: self.buckets[bucket] for bucket in buckets}
+        seen = list(accumulate(self.buckets.values(), initial=self.zeros))
         places = [bisect_right(seen, share * (self.count - 1)) for share in shares]
         return [_middle_ms(buckets[place - 1]) if place else 0.0 for place in places]
 

@@ -43,6 +43,16 @@ def test_a_quantile_is_within_one_percent_of_a_true_one(values: list[float], sha
             assert abs(found - true) <= (RELATIVE_ERROR + ROUNDING) * true
 
 
+def test_what_was_sorted_once_stays_in_order_and_in_its_snapshot_too() -> None:
+    sketch = sketch_of([100.0, 1.0, 10.0])
+    asked = sketch.quantiles(0.0, 1.0)
+    again = msgspec.json.decode(msgspec.json.encode(sketch), type=LatencySketch)
+    assert list(again.buckets) == sorted(again.buckets)
+    again.add([0.1, 1_000.0, 1.0])
+    assert again.quantiles(0.0, 0.4, 1.0) == sketch_of([0.1, 1.0, 1.0, 10.0, 100.0, 1_000.0]).quantiles(0.0, 0.4, 1.0)
+    assert asked == sketch.quantiles(0.0, 1.0)
+
+
 def test_an_empty_sketch_gives_zero() -> None:
     assert LatencySketch().quantiles(0.5, 1.0) == [0.0, 0.0]
 
