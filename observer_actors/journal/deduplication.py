@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from typing import Final
 
 from msgspec import UNSET, Struct
 
 from observer_actors.op import Op, Seq
+
+SWEEPS: Final = 64
+"""Times that ids are let go of while a whole window of ops comes."""
+SWEPT_OPS_MIN: Final = 1_000
 
 
 class Sifted(Struct, frozen=True):
@@ -34,52 +39,66 @@ class IdWindow:
     def __init__(self, window_ops: int) -> None:
         self._window_ops = window_ops
         self._seqs: dict[str, int] = {}
-        self._order: deque[tuple[int, str]] = deque()
+        """Id -> seq, in the order of the seqs. The oldest are let go of many at a time, so some count no more."""
+        self._end = 0
+        """Ops up to this seq count no more."""
+        self._swept = 0
+        """None of them is held up to this one."""
 
     def copy(self) -> IdWindow:
         """Give a window that goes its own way from here on."""
         other = IdWindow(self._window_ops)
-        other._seqs, other._order = self._seqs.copy(), self._order.copy()
+        other._seqs, other._end, other._swept = self._seqs.copy(), self._end, self._swept
         return other
+
+    def __len__(self) -> int:
+        """Ids that are held, some of which count no more."""
+        return len(self._seqs)
 
     def known(self, id_: str) -> Seq | None:
         """Give the seq of the newest op within the window that carries this id."""
-        seq = self._seqs.get(id_)
-        return None if seq is None else Seq(seq)
+        seq = self._seqs.get(id_, 0)
+        return Seq(seq) if seq > self._end else None
 
     def sift(self, ops: Sequence[Op]) -> Sifted:
         """Separate what is new in a batch. Changes nothing: the window moves with `add` alone."""
-        if not self._window_ops or all(op.id is UNSET for op in ops):
+        ids = [op.id for op in ops if op.id is not UNSET] if self._window_ops else []
+        if len(set(ids)) == len(ids) and self._seqs.keys().isdisjoint(ids):
             return Sifted(list(ops), {}, {})
         sifted = Sifted([], {}, {})
         own: dict[str, Op] = {}
-        seqs, fresh = self._seqs, sifted.fresh
         for position, op in enumerate(ops):
-            id_ = op.id
-            if isinstance(id_, str):
-                seq = seqs.get(id_)
+            if op.id is not UNSET:
+                seq = self.known(op.id)
                 if seq is not None:
-                    sifted.known[position] = Seq(seq)
+                    sifted.known[position] = seq
                     continue
-                twin = own.setdefault(id_, op)
+                twin = own.setdefault(op.id, op)
                 if twin is not op:
                     sifted.twins[position] = twin
                     continue
-            fresh.append(op)
+            sifted.fresh.append(op)
         return sifted
 
-    def add(self, ids: Iterable[tuple[int, str]], last_seq: int) -> None:
+    def add(self, ids: Mapping[str, int], last_seq: int) -> None:
         """Take in the ids of ops that are durable now, in the order of their seq, and let the oldest go.
 
+        :param ids: id -> seq.
         :param last_seq: newest durable op, with an id or without.
         """
         if not self._window_ops:
             return
-        for seq, id_ in ids:
-            self._seqs[id_] = seq
-            self._order.append((seq, id_))
-        end = last_seq - self._window_ops
-        while self._order and self._order[0][0] <= end:
-            seq, id_ = self._order.popleft()
-            if self._seqs.get(id_) == seq:
-                del self._seqs[id_]
+        if not self._seqs.keys().isdisjoint(ids):
+            for id_ in ids:
+                self._seqs.pop(id_, None)  # else it would keep its place
+        self._seqs.update(ids)
+        self._end = max(self._end, last_seq - self._window_ops)
+        if self._end - self._swept >= max(SWEPT_OPS_MIN, self._window_ops // SWEEPS):
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Let go of what counts no more. To find where it begins takes time, so this is not done for each op."""
+        old = [id_ for id_, _ in takewhile(lambda held: held[1] <= self._end, self._seqs.items())]
+        for id_ in old:
+            del self._seqs[id_]
+        self._swept = self._end

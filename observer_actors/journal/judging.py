@@ -182,14 +182,14 @@ class LineJudge:
             return
         ids = [(op.seq, op.id) for op in ops if isinstance(op.id, str)]
         for seq, id_ in ids:
-            position.ids.add((), seq - 1)  # the window is counted from the op before
+            position.ids.add({}, seq - 1)  # the window is counted from the op before
             first = position.ids.known(id_)
             if first is not None:
                 what = f"the id of seq {seq} was given to seq {first} already"
                 self._findings.add(
                     Finding(severity="notice", file=self._file, what=what, line=line + 1 + seq - ops[0].seq)
                 )
-            position.ids.add([(seq, id_)], seq)
+            position.ids.add({id_: seq}, seq)
         position.expected = ops[-1].seq + 1
         position.recorded_at = ops[-1].recorded_at  # also an earlier one: who rotted to a later time is told once
         position.first_seq = position.first_seq or ops[0].seq

@@ -73,8 +73,8 @@ class Opened(Struct, frozen=True):
 
     catalog: Catalog
     report: RecoveryReport
-    ids: list[tuple[int, str]]
-    """Seq and id of the newest ops, oldest first: at least the window asked for."""
+    ids: dict[str, int]
+    """Id -> seq of the newest ops, oldest first: at least the window asked for."""
 
 
 def open_directory(
@@ -249,7 +249,16 @@ def _report(found: Survey, torn: list[TornTail]) -> RecoveryReport:
     )
 
 
-def _ids(store: BlockStore, found: Survey, window_ops: int) -> list[tuple[int, str]]:
+def _ids(store: BlockStore, found: Survey, window_ops: int) -> dict[str, int]:
+    """Give the ids of the newest ops, and the seq of each, in the order of the seqs."""
+    ids: dict[str, int] = {}
+    for seq, id_ in _pairs(store, found, window_ops):
+        ids.pop(id_, None)  # one that came again, outside the window of its time, has its place by the newer op
+        ids[id_] = seq
+    return ids
+
+
+def _pairs(store: BlockStore, found: Survey, window_ops: int) -> list[tuple[int, str]]:
     """Collect ids from the newest op backwards, as far as the window reaches."""
     snapshot = found.snapshot
     after = snapshot.last_seq - window_ops

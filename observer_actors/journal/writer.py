@@ -19,7 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final, Self
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from observer_actors.errors import DiskFailed
 from observer_actors.journal.blocks import Patience
@@ -250,7 +250,7 @@ class JournalWriter:
             marks=held.marks,
         )
         self._last_recorded_us = recorded_us(last.recorded_at)
-        self._ids.add([(op.seq, op.id) for op in ops if isinstance(op.id, str)], last.seq)
+        self._ids.add({op.id: op.seq for op in ops if op.id is not UNSET}, last.seq)
         self._commits += 1
         self._bytes_written += len(data)
         self.catalog.commit(self._active)
