@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Final
 
 import msgspec
@@ -14,7 +15,7 @@ import trio
 from msgspec import Struct
 
 from benchmarks.bench import Bench
-from benchmarks.payload import BATCH_EVENTS, batches, events
+from benchmarks.payload import BATCH_EVENTS, COUNTED, RUN, RUN_EVENTS, SALT, batches, events, reported
 from benchmarks.processes import TICK_SECONDS, cpu_seconds, note_cpu
 from benchmarks.rivals import Server, fresh_folder, redis_says
 from tests.parity.program import ProgramFailed, end_of, own_environment, started
@@ -29,17 +30,39 @@ redis-benchmark counts, and does not look at a clock."""
 REDIS_PROBE_MAX: Final = 100_000
 
 _SCRIPT: Final = """\
-local made, turn = {{}}, 0
+local made, turn, sent = {{}}, 0, 0
+local function parts_of(text)
+  local parts, from = {{}}, 1
+  while true do
+    local at, to = text:find("{hole}", from)
+    parts[#parts + 1] = text:sub(from, (at or 0) - 1)
+    if not at then return parts end
+    parts[#parts + 1] = text:sub(at, at)
+    from = to + 1
+  end
+end
 function init(args)
   for n = 0, {count} - 1 do
     local file = assert(io.open("{folder}/body-" .. n, "rb"))
-    made[n] = wrk.format("POST", "{path}", {{["Content-Type"] = "application/json"}}, file:read("*a"))
+    made[n] = parts_of(wrk.format("POST", "{path}", {{["Content-Type"] = "application/json"}}, file:read("*a")))
     file:close()
   end
 end
 function request()
   turn = (turn + 1) % {count}
-  return made[turn]
+  local parts = made[turn]
+  if #parts == 1 then return parts[1] end
+  local filled = {{}}
+  for n = 1, #parts, 2 do
+    filled[n] = parts[n]
+    if parts[n + 1] == "@" then
+      sent = sent + 1
+      filled[n + 1] = string.format("%012d", sent)
+    elseif parts[n + 1] then
+      filled[n + 1] = string.format("%012d", math.floor(sent / {run_events}))
+    end
+  end
+  return table.concat(filled)
 end
 function done(summary, latency, requests)
   local errors = summary.errors
@@ -63,6 +86,9 @@ class Load:
 
 SINGLES: Final = Load("/event", tuple(events()), 1)
 BATCHES: Final = Load("/events", tuple(batches()), BATCH_EVENTS)
+REPORTED: Final = Load("/event", tuple(events(reported)), 1)
+REPORTED_BATCHES: Final = Load("/events", tuple(batches(reported)), BATCH_EVENTS)
+"""Both as `Observer` sends them."""
 
 
 class _Said(Struct):
@@ -117,7 +143,7 @@ async def _wrk(
 ) -> tuple[_Said, float]:
     """Run wrk, and give what it counted and its processor time."""
     async with fresh_folder(bench, "wrk") as folder:
-        script = _write_script(folder, load)
+        script = write_script(folder, load)
         command = [
             str(bench.tool("wrk")),
             "-t1",
@@ -138,11 +164,14 @@ async def _wrk(
     return msgspec.json.decode(found[1], type=_Said), cpu
 
 
-def _write_script(folder: Path, load: Load) -> Path:
+def write_script(folder: Path, load: Load) -> Path:
+    """Write what wrk is to send, and give the script."""
+    salt = token_hex(len(SALT) // 2).encode()
     for number, body in enumerate(load.bodies):
-        (folder / f"body-{number}").write_bytes(body)
+        (folder / f"body-{number}").write_bytes(body.replace(SALT.encode(), salt))
     script = folder / "load.lua"
-    text = _SCRIPT.format(folder=folder, path=load.path, count=len(load.bodies))
+    hole, count = f"[{COUNTED[0]}{RUN[0]}]" * len(COUNTED), len(load.bodies)
+    text = _SCRIPT.format(folder=folder, path=load.path, count=count, hole=hole, run_events=RUN_EVENTS)
     script.write_text(text, encoding="utf-8")
     return script
 

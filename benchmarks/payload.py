@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -11,6 +12,13 @@ VARIATIONS: Final = 256
 """Different events, taken in turn: together they are longer than zlib's window, so the daemon's compression gets no
 help from the repetition."""
 BATCH_EVENTS: Final = 500
+COUNTED: Final = "@" * 12
+"""Stands in an event where the load generator puts a number that goes up with each event it sends."""
+RUN: Final = "~" * 12
+"""The same, for one that goes up with each `RUN_EVENTS` of them."""
+RUN_EVENTS: Final = 20
+SALT: Final = "0" * 20
+"""Stands where each load generator puts what no other one does: what is sent later is nothing that was sent before."""
 BATCHES: Final = 8
 FAILURES_ONE_IN: Final = 16
 
@@ -37,12 +45,21 @@ def event(number: int) -> dict[str, Any]:
     return made
 
 
-def events() -> list[bytes]:
+def reported(number: int) -> dict[str, Any]:
+    """Make the same event as `Observer` sends it: with an id that none has had, a time, and the run it belongs to."""
+    made = event(number)
+    of_op = {name: made[name] for name in ("source", "endpoint", "input_summary", "success", "duration_ms")}
+    told = {"output_summary": made["output_summary"]} if "output_summary" in made else {"error": made["error"]}
+    time = f"2026-11-22T10:{number // 1_000 % 60:02}:{number // 20 % 60:02}.{number * 37 % 1_000:03}Z"
+    return {"id": f"{SALT}-{COUNTED}", "timestamp": time, **of_op, **told, "attrs": {"run": f"task-{SALT}-{RUN}"}}
+
+
+def events(make: Callable[[int], dict[str, Any]] = event) -> list[bytes]:
     """Give all variations as JSON."""
-    return [msgspec.json.encode(event(number)) for number in range(VARIATIONS)]
+    return [msgspec.json.encode(make(number)) for number in range(VARIATIONS)]
 
 
-def batches() -> list[bytes]:
+def batches(make: Callable[[int], dict[str, Any]] = event) -> list[bytes]:
     """Give bodies of `BATCH_EVENTS` events each, as NDJSON."""
     numbers = (range(first, first + BATCH_EVENTS) for first in range(0, BATCHES * BATCH_EVENTS, BATCH_EVENTS))
-    return [b"\n".join(msgspec.json.encode(event(number)) for number in some) for some in numbers]
+    return [b"\n".join(msgspec.json.encode(make(number)) for number in some) for some in numbers]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ from benchmarks.events import BATCH, EVENT_C32, OURS, REDIS, SEED, check_stored
 from benchmarks.grouping import AIRLINE, ALL, SETS
 from benchmarks.history import EMPTY, FULL, FULL_COLD, QUERY_NAMES, START
 from benchmarks.journal_data import clone
+from benchmarks.load import REPORTED, write_script
 from benchmarks.memory import CONTESTANTS
-from benchmarks.payload import BATCH_EVENTS, EVENT_BYTES, batches, events
+from benchmarks.payload import BATCH_EVENTS, EVENT_BYTES, RUN_EVENTS, batches, events, reported
 from benchmarks.processes import children, cpu_seconds, resident_bytes
 from benchmarks.profile import PROFILE, shares_between
 from benchmarks.profiled import WAITING, Sums
@@ -33,8 +35,13 @@ from benchmarks.report import report
 from benchmarks.results import Results, Spread, spread
 from benchmarks.rivals import Server
 from benchmarks.targets import OPS, TARGETS, Target, Verdict, judge
+from observer_actors.client import Observer
+from observer_actors.doubt import run_of
 from observer_actors.event import EventDecoder
 from tests.conftest import ROOT
+from tests.daemon.served import served
+from tests.fakes.http_peer import Json, http_peer
+from tests.harness import journal_ops
 from tests.parity.program import ProgramFailed
 
 ISSUE_ROWS = 9 + 4 + 1
@@ -368,6 +375,38 @@ def test_what_is_sent_is_of_one_length_and_good() -> None:
     assert [decoder.one(event, now=NOW).notes for event in events() if decoder.one(event, now=NOW).notes] == []
     judged = [decoder.many(batch, now=NOW, lines_max=BATCH_EVENTS) for batch in batches()]
     assert {(len(batch.ops), len(batch.errors)) for batch in judged} == {(BATCH_EVENTS, 0)}
+
+
+async def test_what_is_sent_as_observer_sends_it_has_the_fields_that_it_sends() -> None:
+    async with http_peer() as peer:
+        peer.on("/events", Json({"accepted": 2}))
+
+        def report_two() -> None:
+            with Observer(peer.url) as observer, observer.run("task-17"):
+                for works in (True, False):
+                    with observer.operation("tool:book_reservation", input_summary="in Bonn") as op:
+                        op.output_summary = "ok, 1 changed" if works else None
+                        if not works:
+                            op.fail("HTTP 503 from upstream")
+
+        await trio.to_thread.run_sync(report_two)
+        lines = peer.received("/events")[0].body.splitlines()
+    ok, failed = (list(msgspec.json.decode(line)) for line in lines[:2])
+    assert list(reported(1)) == ok
+    assert [name for name in failed if name != "output_summary"] == list(reported(16))
+
+
+def test_each_event_that_is_sent_as_observer_sends_it_is_another(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with served(data) as daemon:
+        for _ in range(2):
+            script = write_script(tmp_path, REPORTED)
+            wrk = [shutil.which("wrk") or pytest.skip("no wrk"), "-t1", "-c2", "-d1s", "-s", str(script), daemon.url]
+            said = subprocess.run(wrk, check=True, capture_output=True, text=True).stdout
+            assert '"not_2xx":0,"broken":0' in said
+        ops = journal_ops(data)
+    assert len({op.id for op in ops}) == len(ops) > 0
+    assert max(Counter(run_of(op) for op in ops).values()) <= RUN_EVENTS
 
 
 def test_a_copy_shares_only_files_that_never_change(tmp_path: Path) -> None:

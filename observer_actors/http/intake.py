@@ -35,9 +35,9 @@ INLINE_BYTES_MAX: Final = 262_144
 """A larger batch is judged apart also when it is usual."""
 SHORT_EVENTS: Final = 64
 """A batch of as many is judged apart, unless it is usual."""
-JUDGED_EVENTS_MAX: Final = 50_000
-"""Events of batches that are judged, or wait for the disk: some 50 MB, whatever they were as bytes. One alone may have
-more."""
+JUDGED_EVENTS_MAX: Final = 10_000
+"""Events of batches that are judged, or wait for the disk, whatever they were as bytes: as many as go to the disk at
+once by default. As clients send them each takes some 1.5 KB of memory then. One batch alone may have more."""
 UNPACKED_AT_ONCE_MAX: Final = 1
 UNPACKED_MAX: Final = 10_000
 GZIP_MEMBERS_MAX: Final = 10_000
