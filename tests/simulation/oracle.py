@@ -21,6 +21,7 @@ from observer_actors.op import Op
 from observer_actors.patterns import Pattern, apply
 from observer_actors.playbook import Corroboration, Playbook
 from observer_actors.stats import Stats
+from observer_actors.store import Lane
 from tests.daemon.inside import leaves
 from tests.daemon.load import Ledger
 from tests.simulation.callers import BATCH_MAX
@@ -107,7 +108,7 @@ def check_settled(daemon: Daemon, ops: Sequence[Op], left_out: set[str], network
     assert outbox is not None
     if len(ops) >= TELLING_OPS and "consolidator" not in left_out:
         assert network.received, "the gateway has received nothing"
-    _check_gateway(network, outbox.delivered)
+    _check_gateway(network, outbox[Lane.GATEWAY].delivered)
 
 
 def _undiagnosed(patterns: Mapping[str, Pattern]) -> dict[str, Pattern]:
