@@ -149,8 +149,6 @@ class Submission:
     def _finish(self) -> None:
         self.finished = True
         self.drop()
-        # `keep_time` looks at us once more, a moment later: of batches they would be many megabytes till then.
-        self.ops = self.stamped = ()
         self.tell()
 
 

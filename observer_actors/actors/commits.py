@@ -35,7 +35,7 @@ COMMITS_WAITING_MAX: Final = 512
 OPS_WAITING_MAX: Final = 20_000
 """How far a commit may be ahead of the consumer that it waits for, unless it is the very next one. A consumer that is
 further behind reads it from the journal: to keep it in memory for so long would be waste."""
-BYTES_WAITING_MAX: Final = 3 * 1024 * 1024
+BYTES_WAITING_MAX: Final = 2 * 1024 * 1024
 """What the ops that wait were in the requests that brought them, unless it is one commit alone. In memory their texts
 take up to four times as much: where one character is an emoji, all of them are as wide."""
 GATHERED_OPS: Final = 1_000

@@ -361,20 +361,6 @@ async def test_a_caller_is_told_once_and_forgotten_also_when_the_disk_answers_af
 
 
 @injected_time
-async def test_what_was_answered_keeps_no_ops_until_somebody_looks_at_the_time() -> None:
-    world, caller = World(), Caller()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.admission.keep_time)
-        nursery.start_soon(world.persist)
-        await trio.testing.wait_all_tasks_blocked()
-        submission = world.admission.offer(ops(1, 3), 30, caller.tell)
-        assert submission is not None
-        await trio.testing.wait_all_tasks_blocked()
-        assert (caller.told, submission.receipts, submission.ops) == (1, Receipts(range(1, 4)), ())
-        nursery.cancel_scope.cancel()
-
-
-@injected_time
 async def test_when_nobody_keeps_time_any_more_nobody_waits_for_ever() -> None:
     world = World()
     async with trio.open_nursery() as nursery, trio.open_nursery() as keeping:
