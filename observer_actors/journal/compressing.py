@@ -36,11 +36,18 @@ START_S: Final = 10.0
 BYTES_A_SECOND_MIN: Final = 4 * 1024 * 1024
 """A tenth of what is usual. A process that is slower hangs, and is killed."""
 _NICENESS: Final = 10
-_PROGRAM: Final = (
-    "import sys; sys.path[:] = sys.argv[1].split('\\n');"
-    " from observer_actors.journal.compressing import main; main(*sys.argv[2:])"
-)
-"""Imports what this process would."""
+PROGRAM: Final = f"""
+import os, sys
+try:
+    os.nice({_NICENESS})
+except OSError:
+    pass
+sys.path[:] = sys.argv[1].split("\\n")
+from observer_actors.journal.compressing import main
+main(*sys.argv[2:])
+"""
+"""Is nice before it imports anything, which takes as long as a tenth of the compression; imports what this process
+would."""
 
 
 class Compressed(Struct, frozen=True, tag=True):
@@ -85,7 +92,7 @@ def _elsewhere(raw: Path, end: int, file: PosixFile) -> Compressed | None:
     try:
         with _lifeline() as lifeline:
             done = subprocess.run(  # noqa: S603 - our own program
-                [sys.executable, "-P", "-c", _PROGRAM, *given],
+                [sys.executable, "-P", "-c", PROGRAM, *given],
                 stdin=lifeline,
                 stdout=subprocess.PIPE,
                 pass_fds=[file.fileno()],
@@ -134,8 +141,6 @@ def _members(disk: Disk, raw: Path, end: int, file: Writable, note: Callable[[by
 def main(raw: str, end: str, descriptor: str) -> None:
     """Serve as the process: the answer, as JSON, goes to standard output."""
     _end_with(sys.stdin.fileno())
-    with suppress(OSError):
-        os.nice(_NICENESS)
     answer: Compressed | _Refused
     try:
         with io.FileIO(int(descriptor), "a") as file:

@@ -71,6 +71,16 @@ def test_only_what_counts_of_the_file_is_compressed(raw: Path, tmp_path: Path) -
     assert gzip.decompress((tmp_path / "some").read_bytes()) == b"".join(lines[:5])
 
 
+def test_it_is_nice_from_its_beginning(tmp_path: Path) -> None:
+    """The import of all that it needs is work, too."""
+    package = tmp_path / "observer_actors" / "journal"
+    package.mkdir(parents=True)
+    (package / "compressing.py").write_text("import os\nmain = print\nprint(os.nice(0))\n")
+    command = [sys.executable, "-P", "-c", compressing.PROGRAM, str(tmp_path), "then"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout == f"{min(19, os.nice(0) + 10)}\nthen\n"
+
+
 def test_what_the_system_refuses_there_is_raised_here(raw: Path) -> None:
     full = PosixFile(Path("/dev/full"), create=False)
     with pytest.raises(OSError, match="No space left") as refused:
@@ -122,8 +132,8 @@ IN_THE_MIDDLE = "import os; os.write(int(sys.argv[4]), b'half'); os.kill(os.getp
 def test_of_a_process_that_is_killed_or_hangs_nothing_is_left(
     writer: JournalWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
 ) -> None:
-    program = compressing._PROGRAM  # noqa: SLF001 - the moment is what counts
-    monkeypatch.setattr(compressing, "_PROGRAM", first + program)
+    program = compressing.PROGRAM
+    monkeypatch.setattr(compressing, "PROGRAM", first + program)
     monkeypatch.setattr(compressing, "START_S", 1.0)
     [done] = compact(PosixDisk(), tmp_path, writer.catalog, SMALL)
     assert (done.entry.ops, done.elsewhere) == (4_000, False)
@@ -137,7 +147,7 @@ from pathlib import Path
 from observer_actors.journal import PosixDisk, compressing
 from observer_actors.journal.files import PosixFile
 compressing.ELSEWHERE_BYTES_MIN = 0
-compressing._PROGRAM = (
+compressing.PROGRAM = (
     "import os, sys; sys.path[:] = sys.argv[1].split('\\n');"
     " from observer_actors.journal.compressing import _end_with; _end_with(0); os.kill(os.getpid(), 19)"
 )

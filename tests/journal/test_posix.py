@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import gzip
+import mmap
 import os
 import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -25,6 +28,7 @@ from observer_actors.journal import (
     close_to_others,
     compact,
     directory_in_use,
+    files,
     linked_elsewhere,
     look,
     refuse_foreign,
@@ -35,6 +39,7 @@ from observer_actors.journal.directory import Closed
 from observer_actors.journal.files import (
     LOST_PAGES_MAX,
     PAGE_BYTES,
+    PIECE_BYTES,
     Around,
     Disk,
     disk_error,
@@ -523,3 +528,93 @@ def test_what_may_be_read_later_is_no_damage(tmp_path: Path) -> None:
     disk.path, disk.places = paths.compressed(1), range(1)
     with pytest.raises(DiskFailed):
         reader_of(writer, disk, tmp_path).read(0, 100)
+
+
+LARGE = b"".join(b"%07d\n" % number for number in range(500_000))
+
+
+@pytest.fixture
+def sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What a removed file, still open, takes whenever the disk is left in peace."""
+    seen: list[int] = []
+
+    def look_on(_seconds: float) -> None:
+        for fd in Path("/proc/self/fd").iterdir():
+            with suppress(FileNotFoundError):  # the listing's own
+                name = str(fd.readlink())
+                if name.startswith(str(tmp_path)) and name.endswith(" (deleted)"):
+                    seen.append(fd.stat().st_size)
+
+    monkeypatch.setattr(files, "sleep", look_on)
+    return seen
+
+
+def test_a_large_file_is_given_back_in_pieces(tmp_path: Path, sizes: list[int]) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(LARGE)
+    PosixDisk().remove(path)
+    assert sizes == [3 * PIECE_BYTES, 2 * PIECE_BYTES, PIECE_BYTES]
+    assert not path.exists()
+    assert not [fd for fd in Path("/proc/self/fd").iterdir() if "/large" in os.path.realpath(fd)]
+
+
+def test_so_is_a_segment_that_is_compressed(tmp_path: Path, sizes: list[int]) -> None:
+    disk = PosixDisk()
+    writer = open_writer(disk, data=tmp_path)
+    commit(writer, make_ops(2_500, pad=1_000))
+    writer.seal()
+    raw = Paths(tmp_path).raw(1)
+    size = raw.stat().st_size
+    compact(disk, tmp_path, writer.catalog, JournalSettings())
+    assert sizes == list(reversed(range(PIECE_BYTES, size, PIECE_BYTES)))
+    assert len(sizes) > 1
+    assert not raw.exists()
+    writer.close()
+
+
+@pytest.mark.parametrize("how", ["linked", "read", "mapped", "read elsewhere"])
+def test_a_removed_file_that_others_have_stays_whole(tmp_path: Path, sizes: list[int], how: str) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(LARGE)
+    with ExitStack() as stack:
+        read: Callable[[], bytes]
+        if how == "linked":
+            backup = tmp_path / "backup"
+            backup.hardlink_to(path)
+            read = backup.read_bytes
+        elif how == "read elsewhere":
+            program = "import sys; f = open(sys.argv[1], 'rb'); print(flush=True); input(); print(f.read().decode())"
+            other = subprocess.Popen(
+                [sys.executable, "-c", program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            stack.enter_context(other)
+            assert other.stdout
+            assert other.stdout.readline() == b"\n"
+            read = lambda: other.communicate(b"\n")[0][:-1]  # noqa: E731
+        else:
+            file = path.open("rb")
+            if how == "mapped":
+                mapped = stack.enter_context(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+                file.close()
+                read = mapped.read
+            else:
+                stack.enter_context(file)
+                read = file.read
+        PosixDisk().remove(path)
+        assert not path.exists()
+        assert read() == LARGE
+    assert not sizes
+
+
+def test_what_cannot_be_opened_is_removed_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named, pipe, target = tmp_path / "named", tmp_path / "pipe", tmp_path / "target"
+    target.write_bytes(LARGE)
+    named.symlink_to(target)
+    os.mkfifo(pipe)
+    for path in (named, pipe):
+        PosixDisk().remove(path)
+    assert target.read_bytes() == LARGE
+    full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    monkeypatch.setattr(os, "open", Mock(side_effect=full))
+    PosixDisk().remove(target)
+    assert not any(tmp_path.iterdir())

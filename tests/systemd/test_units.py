@@ -160,6 +160,7 @@ if "protected" in sys.argv:
     refused([errno.EROFS], lambda: Path("/etc/observer").write_text(""))
 refused([errno.EAFNOSUPPORT], lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))
 refused([errno.EPERM], lambda: os.nice(-1))
+assert os.nice(1) == 1
 refused([errno.EPERM], lambda: os.chroot("/"))
 refused([errno.EPERM], lambda: os.sched_setaffinity(0, {0}))
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
