@@ -163,6 +163,7 @@ class OpenJournal:
                 self._retain(self._catalog)
         for done in compacted:
             self._log.info("segment_compacted", **msgspec.to_builtins(done))
+        self._disk.free()
         return bool(compacted)
 
     def probe(self) -> None:

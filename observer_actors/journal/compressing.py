@@ -32,9 +32,9 @@ _LEVEL: Final = 3
 0.11): compression shares the cores with the events that come meanwhile."""
 ELSEWHERE_BYTES_MIN: Final = 4 * 1024 * 1024
 """A smaller segment is compressed before a process would have started."""
-START_S: Final = 10.0
-BYTES_A_SECOND_MIN: Final = 4 * 1024 * 1024
-"""A tenth of what is usual. A process that is slower hangs, and is killed."""
+STALL_S: Final = 10.0
+"""A process that has written nothing for so long hangs, and is killed. It writes a block every 2 ms, or where it is the
+nice one among a hundred that never rest, every 2 s."""
 _NICENESS: Final = 10
 PROGRAM: Final = f"""
 import os, sys
@@ -90,23 +90,45 @@ def _elsewhere(raw: Path, end: int, file: PosixFile) -> Compressed | None:
     """
     given = ("\n".join(sys.path), str(raw), str(end), str(file.fileno()))
     try:
-        with _lifeline() as lifeline:
-            done = subprocess.run(  # noqa: S603 - our own program
+        with (
+            _lifeline() as lifeline,
+            subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-P", "-c", PROGRAM, *given],
                 stdin=lifeline,
                 stdout=subprocess.PIPE,
                 pass_fds=[file.fileno()],
-                start_new_session=True,  # what a terminal sends to the daemon is not meant for it
-                timeout=START_S + end / BYTES_A_SECOND_MIN,
-                check=True,
-            )
+                process_group=0,  # what a terminal sends to the daemon is not meant for it; a session has its own share
+            ) as process,
+        ):
+            said = _said(process, file)
         # The last line: whatever Python runs at its start may have said something, too.
-        answer = msgspec.json.decode(done.stdout.rpartition(b"\n")[2], type=Compressed | _Refused)
+        answer = msgspec.json.decode(said.rpartition(b"\n")[2], type=Compressed | _Refused)
     except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
         return None
     if isinstance(answer, _Refused):
         raise OSError(answer.code, answer.text)
     return msgspec.structs.replace(answer, elsewhere=True)
+
+
+def _said(process: subprocess.Popen[bytes], file: PosixFile) -> bytes:
+    """Wait for what a process says, for as long as its file grows.
+
+    :raises SubprocessError: it hangs, and was killed, or has failed.
+    """
+    size = 0
+    try:
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                said, _ = process.communicate(timeout=STALL_S)
+                break
+            before, size = size, file.size()
+            if before == size:
+                raise subprocess.TimeoutExpired(process.args, STALL_S)
+    finally:
+        process.kill()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args)
+    return said
 
 
 @contextmanager

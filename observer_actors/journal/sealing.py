@@ -93,7 +93,8 @@ def compact(
     :param patience: of the readers, with places that cannot be read.
     :param unreadable: told of each that is left, and why.
 
-    Memory: a few blocks. Time: about 1 s for 64 MiB, most of it another process's.
+    What the last raw file took is given back by `Disk.free`. Memory: a few blocks. Time: about 1 s for 64 MiB, most of
+    it another process's.
 
     :raises DiskFailed: the disk refuses (or DiskFull). Nothing is lost; the next run begins with the same segment.
     """
@@ -245,7 +246,7 @@ def _compact_one(disk: Disk, paths: Paths, catalog: Catalog, segment: Segment, *
     )
     catalog.replace((segment,), (stored,), manifest)
     if compressed:
-        disk.remove(raw)
+        disk.remove(raw, later=True)
         disk.sync_directory(paths.segments)
     return Compacted(index.entry, residue, elsewhere)
 

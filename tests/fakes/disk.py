@@ -247,10 +247,13 @@ class FakeDisk:
         self._directory(target.parent)
         self._change({source: None, target: self._inode(source)})
 
-    def remove(self, path: Path) -> None:
+    def remove(self, path: Path, *, later: bool = False) -> None:  # noqa: ARG002 - nobody waits for this disk
         self.step("remove")
         self._inode(path)
         self._change({path: None})
+
+    def free(self) -> None:
+        pass
 
     def sync_directory(self, path: Path) -> None:
         self.step("sync_directory")

@@ -134,11 +134,28 @@ def test_of_a_process_that_is_killed_or_hangs_nothing_is_left(
 ) -> None:
     program = compressing.PROGRAM
     monkeypatch.setattr(compressing, "PROGRAM", first + program)
-    monkeypatch.setattr(compressing, "START_S", 1.0)
+    monkeypatch.setattr(compressing, "STALL_S", 1.0)
     [done] = compact(PosixDisk(), tmp_path, writer.catalog, SMALL)
     assert (done.entry.ops, done.elsewhere) == (4_000, False)
     assert sorted(path.suffix for path in Paths(tmp_path).segments.iterdir()) == [".gz", ".json", ".json"]
     assert verify(tmp_path, in_use=False).findings == ()
+
+
+SLOWLY = """
+import os, time
+for _ in range(4):
+    time.sleep(0.5)
+    os.write(int(sys.argv[4]), b"x")
+os.ftruncate(int(sys.argv[4]), 0)
+"""
+
+
+def test_a_process_that_is_slow_does_not_hang(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a nice one is on a machine that is busy."""
+    monkeypatch.setattr(compressing, "PROGRAM", compressing.PROGRAM.replace("\nmain(", SLOWLY + "main("))
+    monkeypatch.setattr(compressing, "STALL_S", 1.0)
+    assert compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "elsewhere")).elsewhere
+    assert gzip.decompress((tmp_path / "elsewhere").read_bytes()) == raw.read_bytes()
 
 
 PARENT = r"""

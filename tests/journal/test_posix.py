@@ -48,6 +48,7 @@ from observer_actors.journal.files import (
 )
 from observer_actors.journal.format import BLOCK_BYTES, Paths
 from observer_actors.settings import JournalSettings
+from tests.conftest import ROOT
 from tests.fakes.disk import FakeDisk
 from tests.journal.support import SMALL, START_US, commit, make_op, make_ops, open_writer, reader_of
 
@@ -552,9 +553,14 @@ def sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_large_file_is_given_back_in_pieces(tmp_path: Path, sizes: list[int]) -> None:
     path = tmp_path / "large"
     path.write_bytes(LARGE)
-    PosixDisk().remove(path)
-    assert sizes == [3 * PIECE_BYTES, 2 * PIECE_BYTES, PIECE_BYTES]
+    disk = PosixDisk()
+    disk.remove(path, later=True)
     assert not path.exists()
+    assert not sizes
+    disk.free()
+    assert sizes == [3 * PIECE_BYTES, 2 * PIECE_BYTES, PIECE_BYTES]
+    disk.free()
+    assert len(sizes) == 3
     assert not [fd for fd in Path("/proc/self/fd").iterdir() if "/large" in os.path.realpath(fd)]
 
 
@@ -566,6 +572,7 @@ def test_so_is_a_segment_that_is_compressed(tmp_path: Path, sizes: list[int]) ->
     raw = Paths(tmp_path).raw(1)
     size = raw.stat().st_size
     compact(disk, tmp_path, writer.catalog, JournalSettings())
+    disk.free()
     assert sizes == list(reversed(range(PIECE_BYTES, size, PIECE_BYTES)))
     assert len(sizes) > 1
     assert not raw.exists()
@@ -600,7 +607,9 @@ def test_a_removed_file_that_others_have_stays_whole(tmp_path: Path, sizes: list
             else:
                 stack.enter_context(file)
                 read = file.read
-        PosixDisk().remove(path)
+        disk = PosixDisk()
+        disk.remove(path, later=True)
+        disk.free()
         assert not path.exists()
         assert read() == LARGE
     assert not sizes
@@ -611,10 +620,54 @@ def test_what_cannot_be_opened_is_removed_all_the_same(tmp_path: Path, monkeypat
     target.write_bytes(LARGE)
     named.symlink_to(target)
     os.mkfifo(pipe)
+    disk = PosixDisk()
     for path in (named, pipe):
-        PosixDisk().remove(path)
+        disk.remove(path, later=True)
+        disk.free()
     assert target.read_bytes() == LARGE
     full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     monkeypatch.setattr(os, "open", Mock(side_effect=full))
-    PosixDisk().remove(target)
+    disk.remove(target, later=True)
+    disk.free()
     assert not any(tmp_path.iterdir())
+
+
+def test_of_files_that_were_removed_one_is_held_open_at_most(tmp_path: Path, sizes: list[int]) -> None:
+    disk = PosixDisk()
+    for path in (tmp_path / "first", tmp_path / "second"):
+        path.write_bytes(LARGE)
+        disk.remove(path, later=True)
+    held = [fd for fd in Path("/proc/self/fd").iterdir() if os.path.realpath(fd).startswith(str(tmp_path))]
+    assert [os.path.realpath(fd) for fd in held] == [f"{tmp_path}/second (deleted)"]
+    with pytest.raises(FileNotFoundError):
+        disk.remove(tmp_path / "none", later=True)
+    disk.free()
+    assert len(sizes) == 3
+    assert not [fd for fd in held if fd.exists()]
+
+
+def test_who_opens_a_removed_file_just_then_does_not_end_us(tmp_path: Path) -> None:
+    """As what watches a folder does. The kernel tells us by a signal, which would be our end by default."""
+    program = """
+import fcntl, os, sys
+from pathlib import Path
+from observer_actors.journal import PosixDisk
+ask = fcntl.fcntl
+def opened(fd, command, argument=0):
+    done = ask(fd, command, argument)
+    if (command, argument) == (fcntl.F_SETLEASE, fcntl.F_WRLCK):
+        try:
+            os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK)
+        except BlockingIOError:
+            print("told")
+    return done
+fcntl.fcntl = opened
+disk = PosixDisk()
+disk.remove(Path(sys.argv[1]), later=True)
+disk.free()
+print("on")
+"""
+    (tmp_path / "large").write_bytes(LARGE)
+    command = [sys.executable, "-c", program, str(tmp_path / "large")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (ended.returncode, ended.stdout) == (0, "told\non\n"), ended.stderr
