@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -21,6 +22,9 @@ from observer_actors.settings import Settings
 
 GC_THRESHOLDS: Final = (700, 3, 3_000)
 """Of the three generations; Python's own are 700, 10 and 10."""
+SWITCH_S: Final = 0.0005
+"""How long a thread that computes keeps the interpreter from the event loop, which gives it away with each system call.
+With Python's own 5 ms an event takes many times that while somebody else's ops are looked for."""
 EXIT_HARD: Final = 70
 
 
@@ -29,6 +33,7 @@ async def serve_until_signalled(settings: Settings, load: Callable[[], Settings]
 
     :param load: reads the settings again, from where they came.
     """
+    sys.setswitchinterval(SWITCH_S)
     notifier = Notifier()
     # The receiver stays open until the very end: leaving it gives the signals their deadly default back, and a second
     # SIGTERM would cut the drain short.

@@ -16,6 +16,7 @@ import msgspec
 import trio
 from structlog.typing import FilteringBoundLogger
 
+from observer_actors.actors.admission import in_time
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.backoff import backoff_s
 from observer_actors.errors import DiskFailed, Overloaded
@@ -42,8 +43,12 @@ from observer_actors.settings import JournalSettings
 T = TypeVar("T")
 
 PROBE_BYTES: Final = 4_096
-READERS_MAX: Final = 4
-"""Threads that read at the same time. More would only take turns on two cores."""
+QUERIES_MAX: Final = 2
+READS_MAX: Final = 2
+"""Queries, and reads of a few ops, that are carried out at the same time, each in a thread. More would only take turns,
+with the event loop among them. A consumer that fell behind waits for neither, nor does one op for queries."""
+TURN_S: Final = 5.0
+"""How long who asks for ops waits at most for its turn, and for the answer."""
 RETRY_S_FIRST: Final = 0.1
 RETRY_S_MAX: Final = 1.0
 """How long a consumer waits before it reads again what the disk has not given. A ring keeper that begins has ten
@@ -77,7 +82,9 @@ class OpenJournal:
         self._clocks = ClockWatch()
         self._unreadable_told: set[Path] = set()
         self._patience = Patience()
-        self._limiter = trio.CapacityLimiter(READERS_MAX)
+        self._following = trio.CapacityLimiter(1)
+        self._reads = trio.CapacityLimiter(READS_MAX)
+        self._queries = trio.CapacityLimiter(QUERIES_MAX)
         self._sealed = trio.Event()
 
     def open_writer(self, unacknowledged_from: Seq | None) -> JournalWriter:
@@ -98,8 +105,12 @@ class OpenJournal:
         return writer
 
     async def read(self, after_seq: int, most: int) -> Sequence[Op]:
-        """Give up to ``most`` ops that follow ``after_seq``, in order."""
-        return await self._read(lambda reader: reader.read(after_seq, most))
+        """Give up to ``most`` ops that follow ``after_seq``, in order.
+
+        :raises DiskFailed: the disk cannot be read; of the others, likewise.
+        :raises Overloaded: others are read for, and its turn does not come; of the others, likewise.
+        """
+        return await self._in_turn(lambda reader: reader.read(after_seq, most), self._reads)
 
     async def following(self, after_seq: int) -> Stretch:
         """Give the ops that follow ``after_seq``, as far as one block has them, in order.
@@ -109,7 +120,7 @@ class OpenJournal:
         failures = 0
         while True:
             try:
-                return await self._read(lambda reader: reader.read_block(after_seq))
+                return await self._read(lambda reader: reader.read_block(after_seq), self._following)
             except DiskFailed as error:
                 failures += 1
                 if failures == 1:
@@ -117,15 +128,12 @@ class OpenJournal:
                 await trio.sleep(backoff_s(failures, RETRY_S_FIRST, RETRY_S_MAX))
 
     async def query(self, query: Query) -> Page:
-        """Find ops.
-
-        :raises DiskFailed: the disk cannot be read; of the others, likewise.
-        """
-        return await self._read(lambda reader: reader.query(query))
+        """Find ops."""
+        return await self._in_turn(lambda reader: reader.query(query), self._queries)
 
     async def get(self, seq: int) -> Op | None:
         """Give one op, or None when there is none."""
-        return await self._read(lambda reader: reader.get(seq))
+        return await self._in_turn(lambda reader: reader.get(seq), self._reads)
 
     @property
     def reader(self) -> JournalReader:
@@ -161,9 +169,10 @@ class OpenJournal:
             finally:
                 # On a full disk compaction fails, and retention is what makes room.
                 self._retain(self._catalog)
+            is_last = all(segment.entry is not None for segment in self._catalog.snapshot().segments)
         for done in compacted:
             self._log.info("segment_compacted", **msgspec.to_builtins(done))
-        self._disk.free()
+        self._disk.free(slowly=is_last)
         return bool(compacted)
 
     def probe(self) -> None:
@@ -205,7 +214,10 @@ class OpenJournal:
         """Give how many lines, or blocks of them, could not be read since the journal was opened."""
         return self._reader.statistics().damaged_lines if self._reader else 0
 
-    async def _read(self, call: Callable[[JournalReader], T]) -> T:
+    async def _in_turn(self, call: Callable[[JournalReader], T], limiter: trio.CapacityLimiter) -> T:
+        return await in_time(self._read(call, limiter), TURN_S, "too much else is read; not read", limit="")
+
+    async def _read(self, call: Callable[[JournalReader], T], limiter: trio.CapacityLimiter) -> T:
         """Have a reader asked, in a thread.
 
         Once more where another has taken its place meanwhile: what the old one took for damaged, as its file was gone,
@@ -213,7 +225,7 @@ class OpenJournal:
         """
         while True:
             reader = self.reader
-            result = await self._around.in_thread(partial(call, reader), limiter=self._limiter)
+            result = await self._around.in_thread(partial(call, reader), limiter=limiter)
             if reader is self.reader:
                 break
         damaged = self.damaged_lines()

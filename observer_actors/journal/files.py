@@ -94,8 +94,8 @@ class Disk(Readable, Protocol):
     def remove(self, path: Path, *, later: bool = False) -> None:
         """Remove a file; durable once its directory is synced. With ``later``, what it took is given back by `free`."""
 
-    def free(self) -> None:
-        """Give back what the last file took that was removed so: little by little, so call it with no lock held."""
+    def free(self, *, slowly: bool) -> None:
+        """Give back what the last file took that was removed so; ``slowly`` in pieces, so call it with no lock held."""
 
     def sync_directory(self, path: Path) -> None:
         """Return once what was made, renamed and removed in this directory is on disk."""
@@ -252,11 +252,12 @@ class PosixDisk:
         self._unfreed, unfreed = fd, self._unfreed
         _close(unfreed)
 
-    def free(self) -> None:
-        """Cut what was removed, piece by piece; see `Disk`. About 6 ms a MiB."""
+    def free(self, *, slowly: bool) -> None:
+        """Close what was removed, and cut it before, piece by piece; see `Disk`. In pieces about 6 ms a MiB."""
         fd, self._unfreed = self._unfreed, -1
         try:
-            _give_back(fd)
+            if slowly:
+                _give_back(fd)
         finally:
             _close(fd)
 

@@ -252,7 +252,7 @@ class FakeDisk:
         self._inode(path)
         self._change({path: None})
 
-    def free(self) -> None:
+    def free(self, *, slowly: bool) -> None:
         pass
 
     def sync_directory(self, path: Path) -> None:

@@ -557,9 +557,9 @@ def test_a_large_file_is_given_back_in_pieces(tmp_path: Path, sizes: list[int]) 
     disk.remove(path, later=True)
     assert not path.exists()
     assert not sizes
-    disk.free()
+    disk.free(slowly=True)
     assert sizes == [3 * PIECE_BYTES, 2 * PIECE_BYTES, PIECE_BYTES]
-    disk.free()
+    disk.free(slowly=True)
     assert len(sizes) == 3
     assert not [fd for fd in Path("/proc/self/fd").iterdir() if "/large" in os.path.realpath(fd)]
 
@@ -572,7 +572,7 @@ def test_so_is_a_segment_that_is_compressed(tmp_path: Path, sizes: list[int]) ->
     raw = Paths(tmp_path).raw(1)
     size = raw.stat().st_size
     compact(disk, tmp_path, writer.catalog, JournalSettings())
-    disk.free()
+    disk.free(slowly=True)
     assert sizes == list(reversed(range(PIECE_BYTES, size, PIECE_BYTES)))
     assert len(sizes) > 1
     assert not raw.exists()
@@ -609,7 +609,7 @@ def test_a_removed_file_that_others_have_stays_whole(tmp_path: Path, sizes: list
                 read = file.read
         disk = PosixDisk()
         disk.remove(path, later=True)
-        disk.free()
+        disk.free(slowly=True)
         assert not path.exists()
         assert read() == LARGE
     assert not sizes
@@ -623,13 +623,22 @@ def test_what_cannot_be_opened_is_removed_all_the_same(tmp_path: Path, monkeypat
     disk = PosixDisk()
     for path in (named, pipe):
         disk.remove(path, later=True)
-        disk.free()
+        disk.free(slowly=True)
     assert target.read_bytes() == LARGE
     full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     monkeypatch.setattr(os, "open", Mock(side_effect=full))
     disk.remove(target, later=True)
-    disk.free()
+    disk.free(slowly=True)
     assert not any(tmp_path.iterdir())
+
+
+def test_without_time_it_is_given_back_at_once(tmp_path: Path, sizes: list[int]) -> None:
+    disk, path = PosixDisk(), tmp_path / "large"
+    path.write_bytes(LARGE)
+    disk.remove(path, later=True)
+    disk.free(slowly=False)
+    assert not sizes
+    assert not [fd for fd in Path("/proc/self/fd").iterdir() if os.path.realpath(fd).startswith(str(tmp_path))]
 
 
 def test_of_files_that_were_removed_one_is_held_open_at_most(tmp_path: Path, sizes: list[int]) -> None:
@@ -641,7 +650,7 @@ def test_of_files_that_were_removed_one_is_held_open_at_most(tmp_path: Path, siz
     assert [os.path.realpath(fd) for fd in held] == [f"{tmp_path}/second (deleted)"]
     with pytest.raises(FileNotFoundError):
         disk.remove(tmp_path / "none", later=True)
-    disk.free()
+    disk.free(slowly=True)
     assert len(sizes) == 3
     assert not [fd for fd in held if fd.exists()]
 
@@ -664,7 +673,7 @@ def opened(fd, command, argument=0):
 fcntl.fcntl = opened
 disk = PosixDisk()
 disk.remove(Path(sys.argv[1]), later=True)
-disk.free()
+disk.free(slowly=True)
 print("on")
 """
     (tmp_path / "large").write_bytes(LARGE)
