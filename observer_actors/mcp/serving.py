@@ -64,17 +64,21 @@ ERROR_CHARS_MAX: Final = 200
 BODY_BYTES_MAX: Final = 512 * 1024
 """Of a request over HTTP: the SDK decodes it on the event loop, into many times its size. An event has half of it at
 most."""
+_NOT_HANDED_OUT: Final = (
+    "is not handed out: too few have shown it, or it was withheld, retired or revoked; get_advice gives what helps"
+)
 logging.getLogger("mcp").setLevel(logging.WARNING)  # it logs each request at "info"
 Context = ServerRequestContext[Any]
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """What we read of an entry in `GET /playbook`."""
+    """What we read of an entry in `GET /playbook` and `GET /playbook/{id}`."""
 
     id: str
     kind: str
     endpoint: str
     text: str
+    handed_out: bool
 
 
 class _Playbook(msgspec.Struct, frozen=True):
@@ -159,11 +163,14 @@ class _Handlers:
         if call is None:
             raise MCPError(INVALID_PARAMS, f"there is no resource {harmless(str(params.uri)[:100])!a}")
         try:
-            entry = await self._api.carry_out(call)
-        except ObserverError as error:
+            detail = await self._api.carry_out(call)
+            entry = msgspec.convert(detail, _Entry)
+        except (ObserverError, msgspec.ValidationError) as error:
             is_wrong = isinstance(error, Refused) and error.is_for_its_arguments
             raise MCPError(INVALID_PARAMS if is_wrong else INTERNAL_ERROR, _in_words(error)) from error
-        return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=JSON, text=_json(entry))])
+        if not entry.handed_out:
+            raise MCPError(INVALID_PARAMS, f"the entry {entry.id} {_NOT_HANDED_OUT}")
+        return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=JSON, text=_json(detail))])
 
 
 def _is_json(arguments: object) -> bool:

@@ -193,8 +193,8 @@ def input_schema(tool: Tool) -> dict[str, Any]:
 
 
 def list_entries() -> Call:
-    """Ask for the playbook."""
-    return Call("GET", "/playbook", {"limit": str(ENTRIES_MAX)})
+    """Ask for what of the playbook may be handed out: the rest is for persons."""
+    return Call("GET", "/playbook", {"handed_out": "true", "limit": str(ENTRIES_MAX)})
 
 
 def entry_uri(key: str) -> str:
