@@ -27,6 +27,11 @@ ATTR_NAME_CHARS_MAX: Final = 64
 NAME_CHARS_MAX: Final = 256
 """Of a run, a task, a source, where one is asked about: what their attribute can hold, with room to spare."""
 
+EXIT_STATUS: Final = "exit_status"
+HTTP_STATUS: Final = "http_status"
+OUTCOME_ATTRS: Final = frozenset({EXIT_STATUS, HTTP_STATUS})
+"""Attributes by which `exec` and the client say how an op ended: nobody can know it beforehand."""
+
 Scalar = str | int | float | bool | None
 
 MaybeText = str | None | UnsetType

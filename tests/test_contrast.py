@@ -15,7 +15,7 @@ from msgspec import UNSET
 from observer_actors.actors.evidence import SAMPLE_OPS, comparable, contrast_of
 from observer_actors.event import EventDecoder
 from observer_actors.journal import Page, Query
-from observer_actors.op import Op, Scalar, Seq
+from observer_actors.op import OUTCOME_ATTRS, Op, Scalar, Seq
 from observer_actors.patterns import apply
 from observer_actors.patterns.contrast import ABSENT, contrasts, features, mid_p
 
@@ -205,6 +205,11 @@ def test_the_features_of_an_op() -> None:
     }
     bands = [features(msgspec.structs.replace(op, duration_ms=ms))["duration"] for ms in (-1, 9.9, 10, 59_999, 60_000)]
     assert Counter(bands) == {"below 10 ms": 2, "10 to 100 ms": 1, "10 to 60 s": 1, "60 s and longer": 1}
+
+
+def test_how_an_op_ended_sets_nothing_apart() -> None:
+    found = features(op_of(1, "gone", region="eu", **dict.fromkeys(OUTCOME_ATTRS, 2)))
+    assert [name for name in found if name.startswith("attrs.")] == ["attrs.region"]
 
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:00:00-05:00"])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from observer_actors.event import EventDecoder
-from observer_actors.op import Op
+from observer_actors.op import OUTCOME_ATTRS, Op
 from observer_actors.patterns.taxonomy import ADVICE, Cause
 from observer_actors.playbook import (
     Action,
@@ -183,6 +183,20 @@ def test_a_failure_that_an_attribute_sets_apart_is_for_such_ops_alone() -> None:
     assert entry.scope == {"attrs.team": "south"}
     assert entry.text.endswith("Calls with `attrs.team` being south succeeded 0 of 10 times, all others 10 of 10.")
     assert [one.about for one in playbook.ledger.at("shift") if one.kind is Kind.DO] == [""], "nobody chooses a team"
+
+
+@pytest.mark.parametrize("name", sorted(OUTCOME_ATTRS))
+def test_how_a_call_ended_is_not_what_it_is_for_and_hides_no_cause(name: str) -> None:
+    ops = []
+    for n in range(40):
+        date, fails = ("2026-01-02", False) if n % 2 else ("2026/01/02", n != 20)
+        op = call("report", given=f'{{"date":"{date}"}}', error="exit status 2: cannot read the date" if fails else "")
+        ops.append(msgspec.structs.replace(op, attrs={"run": f"r{n}", name: 2 if fails else 0}))
+    entry = only(fold(numbered(ops)), Kind.AVOID, "report")
+    assert entry.scope == {}
+    assert entry.text.endswith(
+        "It works with `date` being a date (YYYY-MM-DD) (18 of 18), not with `date` being digits and signs (1 of 19)."
+    )
 
 
 @pytest.mark.parametrize("field", ["state", "role", "city", "event_kind", "attrs.team"])

@@ -23,7 +23,7 @@ from observer_actors.client._wire import join, post
 from observer_actors.client._wording import bounded, summarize, text_of
 from observer_actors.ecmascript import truthy
 from observer_actors.errors import ObserverError, Unreachable
-from observer_actors.op import Op, Seq, iso_milliseconds
+from observer_actors.op import HTTP_STATUS, Op, Seq, iso_milliseconds
 
 CALL_SECONDS: Final = 300.0
 """What Bun's fetch, and so the program that we replace, waits for an answer."""
@@ -147,7 +147,7 @@ def _op(endpoint: str, description: str, result: _Result, *, duration_ms: int) -
         error=UNSET if result.error is None else bounded(result.error),
         source="mcp",
         id=uuid4().hex,
-        attrs=UNSET if result.status in _HTTP_OK else {"http_status": result.status},
+        attrs=UNSET if result.status in _HTTP_OK else {HTTP_STATUS: result.status},
     )
 
 

@@ -25,6 +25,7 @@ from observer_actors.commands._options import ApiOptions, AttributeFlags
 from observer_actors.commands._signals import EXIT_SIGNALLED, PASSED_ON, taken
 from observer_actors.errors import ObserverError, UsageInvalid
 from observer_actors.labels import cut_between_words
+from observer_actors.op import EXIT_STATUS
 from observer_actors.trace import trace_attributes
 
 EXIT_NOT_EXECUTABLE: Final = 126
@@ -120,7 +121,7 @@ def _put(outcome: Outcome, event: dict[str, Any]) -> None:
     event["success"] = outcome.status == 0
     event["duration_ms"] = round(outcome.seconds * 1e3, 3)
     event["output_summary"] = f"exit status {outcome.status}"
-    event["attrs"]["exit_status"] = outcome.status
+    event["attrs"][EXIT_STATUS] = outcome.status
     if outcome.status != 0:
         said = f": {outcome.said}" if outcome.said else ""
         event["error"] = f"exit status {outcome.status}{said}"

@@ -31,7 +31,7 @@ from typing import Final
 
 import msgspec
 
-from observer_actors.op import Op
+from observer_actors.op import OUTCOME_ATTRS, Op
 from observer_actors.patterns.history import DAY_US, HOUR_US, event_time_us
 
 LEVEL: Final = 0.042
@@ -107,7 +107,11 @@ def features(op: Op) -> dict[str, str]:
         found["hour"] = f"{time_us % DAY_US // HOUR_US:02}"
     found["duration"] = next((name for bound, name in _BANDS_MS if op.duration_ms < bound), _LONGEST)
     if isinstance(op.attrs, dict):
-        found |= {f"{ATTRIBUTE}{name}": _text(value) for name, value in op.attrs.items() if value is not None}
+        found |= {
+            f"{ATTRIBUTE}{name}": _text(value)
+            for name, value in op.attrs.items()
+            if value is not None and name not in OUTCOME_ATTRS
+        }
     return found
 
 

@@ -25,7 +25,7 @@ from typing import Any, Final
 import msgspec
 
 from observer_actors.event import says_no_input
-from observer_actors.op import Op
+from observer_actors.op import OUTCOME_ATTRS, Op
 from observer_actors.patterns import template_of
 from observer_actors.problems import UNREADABLE
 
@@ -47,8 +47,8 @@ _ATTRIBUTE: Final = "@"
 """Begins the name of a feature that is an attribute of the op."""
 _ATTRIBUTES: Final = ("role", "city", "state", "event_kind")
 _labels: Final = attrgetter(*_ATTRIBUTES)
-_NO_FEATURES: Final = frozenset({"run", "run_id", "trace_id", "traceId", "span_id", "spanId", "advice_id"})
-"""Attributes that name the op's place and say nothing of its kind: none of those that are looked at."""
+_NO_FEATURES: Final = OUTCOME_ATTRS | {"run", "run_id", "trace_id", "traceId", "span_id", "spanId", "advice_id"}
+"""Attributes that name the op's place, or say how it ended, and nothing of its kind: none of those looked at."""
 _NAME: Final = re.compile(r"[A-Za-z_][\w.\-]{0,39}", re.ASCII)
 _VALUE: Final = re.compile(r"[\w.\-+:/@#%, ]{1,40}")
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|["{}\[\]:,]|[^\s{}\[\]:,"]+')
