@@ -206,11 +206,14 @@ def _standing(entry: EntryAnswer) -> str:
 
 
 def _in_words(entry: EntryDetailAnswer) -> Iterable[str]:
+    from observer_actors.playbook.markdown import counted  # noqa: PLC0415 - with all that it needs: for `show` alone
+
     yield visible(entry.text)
     yield ""
     yield f"{entry.kind} of {visible(entry.endpoint)}, version {entry.version}, handed out: {_standing(entry)}"
-    sources = ", ".join(map(visible, entry.sources)) or "none"
-    yield f"evidence: {entry.succeeded:,} succeeded, {entry.failed:,} failed; {entry.runs} runs; sources {sources}"
+    witnesses = f"{counted(entry.runs)} runs, {counted(len(entry.sources))} sources"
+    sources = ": " + ", ".join(map(visible, entry.sources)) if entry.sources else ""
+    yield f"evidence: {entry.succeeded:,} succeeded, {entry.failed:,} failed; {witnesses}{sources}"
     trial = entry.trial
     yield (
         f"uses: exposed {_rate(trial.exposed)} succeeded, control {_rate(trial.control)};"

@@ -54,8 +54,9 @@ def harmless(text: str) -> str:
 
 def _evidence(entry: Entry) -> str:
     seen = f"{entry.succeeded:,} succeeded, {entry.failed:,} failed"
-    return f"{seen}; {_counted(entry.runs)} runs, {_counted(len(entry.sources))} sources"
+    return f"{seen}; {counted(entry.runs)} runs, {counted(len(entry.sources))} sources"
 
 
-def _counted(witnesses: int) -> str:
+def counted(witnesses: int) -> str:
+    """Write how many runs, or sources, speak for an entry: no more are counted than `WITNESSES_MAX`."""
     return f"{witnesses} or more" if witnesses >= WITNESSES_MAX else f"{witnesses}"

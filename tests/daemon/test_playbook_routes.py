@@ -138,6 +138,18 @@ def test_what_a_person_decides_is_in_the_journal_and_is_done(daemon: Served) -> 
     assert re.search(r"^note of .*: look again$", words, re.MULTILINE)
 
 
+def test_runs_and_sources_are_shown_as_far_as_they_are_counted(tmp_path: Path) -> None:
+    with served(tmp_path, '[sources]\nextra = ["a", "b", "c", "d", "e", "f", "g", "h", "i"]\n') as daemon:
+        for endpoint, sources, runs in (("few", "ab", 4), ("many", "abcdefghi", 20)):
+            for number in range(runs):
+                source = sources[number % len(sources)]
+                daemon.event(endpoint=endpoint, source=source, success=True, run=f"r{number}")
+        entries = {endpoint: by_kind(caught_up(daemon), "do", endpoint)["id"] for endpoint in ("few", "many")}
+        words = {endpoint: typed("playbook", "show", key, "--url", daemon.url) for endpoint, key in entries.items()}
+    assert "evidence: 4 succeeded, 0 failed; 4 runs, 2 sources: a, b\n" in words["few"].stdout
+    assert "; 8 or more runs, 8 or more sources: a, b, c, d, e, f, g, h\n" in words["many"].stdout
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
