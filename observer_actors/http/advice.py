@@ -75,7 +75,8 @@ class AdviceParameters(msgspec.Struct, frozen=True):
     city: str | None = None
     state: str | None = None
     attrs: str | None = None
-    """Further attributes, as a JSON object."""
+    """Further attributes, as a JSON object. A ``role`` (``city``, ``state``, ``event_kind``) among them stands for the
+    field of that name, too, unless that is given by itself."""
     run: str | None = None
     """One episode of the agent: all of it gets an entry, or none of it."""
     task: str | None = None
@@ -135,9 +136,9 @@ def _wanted(given: Mapping[str, Any], intake: Intake) -> Wanted:
         raise QueryInvalid(
             "is missing, and so is input", field="endpoint", hint="say what is about to be called: ?endpoint=sql:run"
         )
-    about = {name: given[name] for name in ("role", "city", "state") if name in given}
-    for name, value in given.get("attrs", {}).items():
-        about |= {name: value, f"attrs.{name}": value}
+    attrs = given.get("attrs", {})  # may name a role, too: of callers that have no parameter for it
+    about = {**attrs, **{f"attrs.{name}": value for name, value in attrs.items()}}
+    about |= {name: given[name] for name in ("role", "city", "state") if name in given}
     plain = {name: given[name] for name in ("input", "limit") if name in given}
     kept: dict[str, Any] = {name: intake.without_secrets(given[name]) for name in ("run", "task") if name in given}
     if given.get("endpoint"):

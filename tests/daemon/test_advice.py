@@ -196,6 +196,27 @@ async def test_at_most_three_entries_best_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "ids"),
+    [
+        ({"state": "CA", "attrs": '{"state":"open"}'}, ["a", "b"]),
+        ({"state": "CA"}, ["a", "b", "c"]),
+        ({"attrs": '{"state":"open"}'}, ["b", "d"]),
+        ({"attrs": '{"state":"CA"}'}, ["a"]),
+        ({"attrs": '{"state":"CA","attrs.state":"open"}'}, ["a"]),
+    ],
+)
+async def test_an_attribute_does_not_stand_for_a_parameter_that_was_given(
+    tmp_path: Path, asked: dict[str, str], ids: list[str]
+) -> None:
+    scopes = {"a": {"state": "CA"}, "b": {"attrs.state": "open"}, "c": {"attrs.state": "shut"}, "d": {"state": "open"}}
+    run = next(run for run in map(str, range(999)) if not any(in_control(name, run, 0.1) for name in scopes))
+    async with advising(tmp_path, *(entry(name, scope=scope) for name, scope in scopes.items())) as (_daemon, client):
+        params = {"endpoint": "sql:run", "run": run, "limit": "3", **asked}
+        answer = (await client.get("/advice", params=params)).json()
+    assert sorted(one["id"] for one in answer["entries"]) == ids
+
+
+@pytest.mark.parametrize(
     ("params", "field"),
     [
         ({}, "endpoint"),
