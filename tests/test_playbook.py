@@ -1104,6 +1104,19 @@ def test_an_input_that_was_cut_gives_what_stood_before_the_cut() -> None:
     }
 
 
+@pytest.mark.parametrize("given", [' {"amount":1}', '\n{"amount":1}', '{"amount":1}\n', '\u00a0{"amount":1} '])
+def test_blanks_around_an_input_make_no_difference(given: str) -> None:
+    assert features(call(given=given)) == features(call(given='{"amount":1}'))
+
+
+@pytest.mark.parametrize("before", [" ", "\x1b[0m"])
+def test_a_field_of_an_input_that_is_no_object_is_not_taken_for_absent(before: str) -> None:
+    good = [call("pay", given=f'{{"amount":{n}}}', run=f"g{n}") for n in range(10)]
+    bad = [call("pay", given=f'{before}{{"amount":{n}}}', error="no rate", run=f"b{n}") for n in range(10)]
+    [avoid] = texts(fold(numbered(good + bad)), Kind.AVOID, "pay")
+    assert "absent" not in avoid
+
+
 def test_ids_are_none_of_the_attributes_that_are_looked_at() -> None:
     ids = dict.fromkeys(("run", "run_id", "trace_id", "traceId", "span_id", "spanId", "advice_id"), "7")
     others = {"no name": 1} | {f"a{n}": n for n in range(8)} | {"one": "too many"}

@@ -19,12 +19,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from observer_actors.patterns.contrast import mid_p
 from observer_actors.playbook.evidence import Endpoint, Value, feature_key
-from observer_actors.playbook.inputs import ABSENT, KIND, SHAPE
+from observer_actors.playbook.inputs import ABSENT, KIND, SHAPE, names_of_shape
 from observer_actors.playbook.witnesses import Balance, Corroboration
 
 P_MAX: Final = 0.05
@@ -111,7 +111,7 @@ class Counts:
         """Give those of which anything counts."""
         endpoint, corroboration = self.endpoint, self.corroboration
         shapes = [
-            (_names_of(text), feature_key((SHAPE, text)), *_counted(value, corroboration))
+            (names_of_shape(text), feature_key((SHAPE, text)), *_counted(value, corroboration))
             for text, value in (endpoint.features.get(SHAPE) or {}).items()
         ]
         return [
@@ -191,14 +191,6 @@ def _counted(value: Value, corroboration: Corroboration) -> tuple[int, int]:
         balance.weight(value.ok, corroboration) if value.ok.suffice(corroboration) else 0,
         balance.weight(value.bad, corroboration) if value.bad.suffice(corroboration) else 0,
     )
-
-
-@lru_cache(maxsize=1_024)
-def _names_of(shape: str) -> frozenset[str] | None:
-    """Give the names of the fields in inputs of a shape; None where there may be others."""
-    if not shape.startswith("{") or shape.endswith("…}"):
-        return None
-    return frozenset(shape[1:-1].split(", "))
 
 
 def _told(

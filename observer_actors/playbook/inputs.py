@@ -50,6 +50,8 @@ _labels: Final = attrgetter(*_ATTRIBUTES)
 _NO_FEATURES: Final = OUTCOME_ATTRS | {"run", "run_id", "trace_id", "traceId", "span_id", "spanId", "advice_id"}
 """Attributes that name the op's place, or say how it ended, and nothing of its kind: none of those looked at."""
 _NAME: Final = re.compile(r"[A-Za-z_][\w.\-]{0,39}", re.ASCII)
+_WHOLE_SHAPE: Final = re.compile(rf"\{{(?:{_NAME.pattern}(?:, {_NAME.pattern})*)?\}}", re.ASCII)
+"""As `_shape` writes it, and not the masked words of an input, which may begin with a brace, too."""
 _VALUE: Final = re.compile(r"[\w.\-+:/@#%, ]{1,40}")
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|["{}\[\]:,]|[^\s{}\[\]:,"]+')
 _KINDS: Final = tuple(
@@ -122,7 +124,14 @@ def _attributes(op: Op) -> Iterator[Feature]:
                 yield f"{_ATTRIBUTE}attrs.{name}", shown.strip('"')
 
 
+@lru_cache(maxsize=1_024)
+def names_of_shape(shape: str) -> frozenset[str] | None:
+    """Give the names of the fields in inputs of a shape; None where there may be others, or the input is no object."""
+    return frozenset(_NAME.findall(shape)) if _WHOLE_SHAPE.fullmatch(shape) else None
+
+
 def _input_features(text: str) -> dict[str, str]:
+    text = text.strip()
     if not text.startswith("{"):
         return {SHAPE: template_of(text[:SHAPE_CHARS_MAX])}
     given, is_whole = _object(text)
