@@ -1104,6 +1104,28 @@ def test_an_input_that_was_cut_gives_what_stood_before_the_cut() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        ',"amount":12',  # of 12345, perhaps
+        ',"amount":12…',
+        ',"amount":12.',
+        ',"amount":-',
+        ',"ok":tru',
+        ',"ok":true',
+        ',"ok":nope,',
+        ',"name":"\\x","more',
+    ],
+)
+def test_what_may_be_the_beginning_of_a_value_only_and_what_is_none_is_not_counted(rest: str) -> None:
+    assert dict(features(call(given='{"id":"a"' + rest))) == {"{}": "{id, …}", "id is": "a word", "id": '"a"'}
+
+
+@pytest.mark.parametrize("end", [",", "}", ',"b"', ',"b":2'])
+def test_a_number_that_something_follows_is_whole(end: str) -> None:
+    assert ("a", "12") in features(call(given='{"a":12' + end))
+
+
 @pytest.mark.parametrize("given", [' {"amount":1}', '\n{"amount":1}', '{"amount":1}\n', '\u00a0{"amount":1} '])
 def test_blanks_around_an_input_make_no_difference(given: str) -> None:
     assert features(call(given=given)) == features(call(given='{"amount":1}'))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
@@ -54,6 +55,7 @@ _WHOLE_SHAPE: Final = re.compile(rf"\{{(?:{_NAME.pattern}(?:, {_NAME.pattern})*)
 """As `_shape` writes it, and not the masked words of an input, which may begin with a brace, too."""
 _VALUE: Final = re.compile(r"[\w.\-+:/@#%, ]{1,40}")
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|["{}\[\]:,]|[^\s{}\[\]:,"]+')
+_SIGNS: Final = '"{}[]:,'
 _KINDS: Final = tuple(
     (kind, re.compile(pattern, re.ASCII))
     for kind, pattern in (
@@ -175,14 +177,21 @@ def _object(text: str) -> tuple[dict[str, Any], bool]:
 
 
 def _before_the_cut(text: str) -> dict[str, Any]:
-    """Give the fields of the outermost object, those that are no scalars as an empty list or object."""
+    """Give the fields of the outermost object, those that are no scalars as an empty list or object.
+
+    What is no value is left out, and a number, or a word, that nothing follows: it may have gone on.
+    """
     found: dict[str, Any] = {}
     depth, name, wants_value = 0, "", False
-    for part in _TOKEN.findall(text):
+    parts = _TOKEN.findall(text)
+    if parts and parts[-1][0] not in _SIGNS:
+        parts.pop()
+    for part in parts:
         if part == '"':  # a text that was cut
             break
         if depth == 1 and wants_value and part != ":":
-            found[name] = _scalar(part)
+            with suppress(*UNREADABLE):
+                found[name] = _scalar(part)
             wants_value = False
         elif depth == 1 and part.startswith('"'):
             name, wants_value = part[1:-1], True
@@ -195,7 +204,4 @@ def _before_the_cut(text: str) -> dict[str, Any]:
 def _scalar(part: str) -> Any:  # noqa: ANN401 - whatever JSON holds
     if part in {"{", "["}:
         return {} if part == "{" else []
-    try:
-        return msgspec.json.decode(part)
-    except UNREADABLE:
-        return None
+    return msgspec.json.decode(part)
