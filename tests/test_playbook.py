@@ -508,6 +508,23 @@ def test_a_success_in_a_run_that_was_judged_failed_is_none_whichever_came_first(
     assert (after.count, after.doubtful) == (before.count, before.doubtful) == (3, 3)
 
 
+def test_what_verdicts_take_away_is_drawn_anew_like_what_comes() -> None:
+    sources = ("mcp", "bot")
+    calls = [call(given=f'{{"a":{n}}}', run=f"r{n // 10}", source=sources[n // 10 % 2]) for n in range(200)]
+    playbook = fold(numbered([*calls, *(verdict(f"r{n}", good=False) for n in range(18))]), corroboration=BOTH)
+    assert only(playbook, Kind.DO).text.startswith("`sql:run` works: 20 of 20 calls succeeded (84 to 100 %). 1")
+    assert only(playbook, Kind.DO).text.endswith("Input that works: `{a}` (20 of 20).")
+    fold([msgspec.structs.replace(verdict(f"r{n}", good=False), seq=301 + n) for n in (18, 19)], playbook)
+    assert not texts(playbook, Kind.DO)
+
+
+def test_successes_that_count_for_nothing_are_told_as_they_come() -> None:
+    doubtful = msgspec.structs.replace(call(), output_summary="Error: no")
+    ops = [call(run=f"r{n}", source=("mcp", "bot")[n % 2]) for n in range(20)]
+    ops += [msgspec.structs.replace(doubtful, source=("mcp", "bot")[n % 2]) for n in range(40)]
+    assert "%). 38 more are not counted" in only(fold(numbered(ops), corroboration=BOTH), Kind.DO).text
+
+
 @pytest.mark.parametrize(
     ("ops", "expected"),
     [

@@ -1,4 +1,4 @@
-"""When the evidence of an endpoint is drawn into entries: what has grown by an eighth, or become corroborated. Pure.
+"""When the evidence of an endpoint is drawn into entries: what has changed by an eighth, or become corroborated. Pure.
 
 The failure or the way back in hand is drawn at once, all else a few things at each op of the endpoint, which may have
 many.
@@ -11,9 +11,6 @@ from typing import Final
 
 from observer_actors.playbook.differences import Counts
 from observer_actors.playbook.drawing import (
-    FAILURES_MIN,
-    RECOVERIES_MIN,
-    SUCCESSES_MIN,
     draw_avoid,
     draw_do,
     draw_habit,
@@ -24,7 +21,7 @@ from observer_actors.playbook.drawing import (
 from observer_actors.playbook.entries import Kind, entry_id
 from observer_actors.playbook.evidence import Drawn, Endpoint, Failure, Recovery
 from observer_actors.playbook.ledger import Ledger
-from observer_actors.playbook.witnesses import Corroboration, Witnesses
+from observer_actors.playbook.witnesses import Corroboration
 
 DO, WAY, FAILURE, RECOVERY, HABIT = "d", "w", "f", "r", "h"
 """What can be drawn of an endpoint; behind the last three stands which."""
@@ -44,42 +41,41 @@ class Drawer:
 
     def failed(self, endpoint: Endpoint, text: str, failure: Failure) -> None:
         """Draw a failure that has just come again, if it is due."""
-        if _is_due(failure.drawn, failure.witnesses, FAILURES_MIN, self._corroboration()):
+        if _failure_now(failure, self._corroboration()).is_other_than(failure.drawn):
             self._draw_avoid(endpoint, text, failure, Counts(endpoint, self._corroboration()))
 
     def recovered(self, endpoint: Endpoint, recovery: Recovery) -> None:
         """Draw a way back that has just been tried again, if it is due."""
-        if _is_recovery_due(recovery, self._corroboration()):
+        if _recovery_now(recovery, self._corroboration()).is_other_than(recovery.drawn):
             self._draw_recovery(endpoint, recovery)
 
     def judged(self, endpoint: Endpoint) -> None:
-        """Draw what has become corroborated by a verdict, before what has only grown."""
+        """Draw what a verdict has changed."""
         corroboration = self._corroboration()
         failures = [
             FAILURE + text
             for text, one in endpoint.failures.items()
-            if _is_due(one.drawn, one.witnesses, FAILURES_MIN, corroboration)
+            if _failure_now(one, corroboration).is_other_than(one.drawn)
         ]
         recoveries = [
-            RECOVERY + key for key, one in endpoint.recoveries.items() if _is_recovery_due(one, corroboration)
+            RECOVERY + key
+            for key, one in endpoint.recoveries.items()
+            if _recovery_now(one, corroboration).is_other_than(one.drawn)
         ]
         endpoint.due = list(dict.fromkeys((*failures, *recoveries, *endpoint.due)))
         self.grown(endpoint)
 
     def grown(self, endpoint: Endpoint) -> None:
-        """Draw all there is of an endpoint, when its evidence has grown by an eighth or become corroborated.
+        """Draw all there is of an endpoint, when its evidence has changed by an eighth or become corroborated.
 
         A few at each op: an endpoint may have many.
         """
         corroboration = self._corroboration()
-        enough = endpoint.ok.suffice(corroboration)
-        judged, due = endpoint.judged_good + endpoint.judged_bad, max(SUCCESSES_MIN, _grown(endpoint.drawn.count))
-        if endpoint.calls + judged >= due or enough != endpoint.drawn.corroborated:
-            count = endpoint.ok.weight(corroboration) + endpoint.bad.weight(corroboration) + judged
-            if count >= due or enough != endpoint.drawn.corroborated:
-                endpoint.drawn = Drawn(count, enough)
-                endpoint.corroborated |= enough
-                endpoint.due = list(dict.fromkeys((DO, WAY, *endpoint.due, *_all_of(endpoint))))
+        drawn = _endpoint_now(endpoint, corroboration)
+        if drawn.is_other_than(endpoint.drawn):
+            endpoint.drawn = drawn
+            endpoint.corroborated |= drawn.corroborated
+            endpoint.due = list(dict.fromkeys((DO, WAY, *endpoint.due, *_all_of(endpoint))))
         if endpoint.due:
             now, endpoint.due = endpoint.due[:DRAWN_AT_ONCE], endpoint.due[DRAWN_AT_ONCE:]
             counts = Counts(endpoint, corroboration)
@@ -106,13 +102,13 @@ class Drawer:
 
     def _draw_recovery(self, endpoint: Endpoint, recovery: Recovery) -> None:
         corroboration = self._corroboration()
-        recovery.drawn = Drawn(_tries(recovery, corroboration), recovery.ok.suffice(corroboration))
+        recovery.drawn = _recovery_now(recovery, corroboration)
         self._ledger.write(draw_recovery(endpoint, recovery, corroboration))
 
     def _draw_avoid(self, endpoint: Endpoint, text: str, failure: Failure, counts: Counts) -> None:
         """Draw a failure; where another one says the same, the older lives on."""
-        enough = failure.witnesses.suffice(counts.corroboration)
-        failure.drawn = Drawn(failure.witnesses.weight(counts.corroboration), enough)
+        failure.drawn = _failure_now(failure, counts.corroboration)
+        enough = failure.drawn.corroborated
         endpoint.corroborated |= enough
         draft = draw_avoid(counts, text, failure)
         failure.looks += draft.is_look
@@ -148,25 +144,20 @@ def _all_of(endpoint: Endpoint) -> Iterator[str]:
     yield from (HABIT + other for other in endpoint.habits)
 
 
-def _grown(count: int) -> int:
-    """Give the count from which on evidence is drawn again: an eighth more."""
-    return count + max(1, count // 8)
+def _endpoint_now(endpoint: Endpoint, corroboration: Corroboration) -> Drawn:
+    return Drawn(
+        endpoint.ok.weight(corroboration),
+        endpoint.ok.suffice(corroboration),
+        endpoint.bad.weight(corroboration),
+        endpoint.doubtful.shared(corroboration),
+        endpoint.judged_good + endpoint.judged_bad,
+    )
 
 
-def _is_due(drawn: Drawn, witnesses: Witnesses, least: int, corroboration: Corroboration) -> bool:
-    if witnesses.count < least:
-        return False
-    grown = witnesses.weight(corroboration) >= _grown(drawn.count)
-    return grown or drawn.corroborated != witnesses.suffice(corroboration)
+def _failure_now(failure: Failure, corroboration: Corroboration) -> Drawn:
+    return Drawn(failure.witnesses.weight(corroboration), failure.witnesses.suffice(corroboration))
 
 
-def _is_recovery_due(recovery: Recovery, corroboration: Corroboration) -> bool:
-    """Say whether a way was tried an eighth as often again, whatever came of it."""
-    if recovery.ok.count < RECOVERIES_MIN:
-        return False
-    grown = _tries(recovery, corroboration) >= _grown(recovery.drawn.count)
-    return grown or recovery.drawn.corroborated != recovery.ok.suffice(corroboration)
-
-
-def _tries(recovery: Recovery, corroboration: Corroboration) -> int:
-    return recovery.ok.weight(corroboration) + recovery.bad.weight(corroboration)
+def _recovery_now(recovery: Recovery, corroboration: Corroboration) -> Drawn:
+    ok, bad = recovery.ok, recovery.bad
+    return Drawn(ok.weight(corroboration), ok.suffice(corroboration), bad.weight(corroboration))

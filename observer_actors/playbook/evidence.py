@@ -70,10 +70,28 @@ class Room(msgspec.Struct):
 
 
 class Drawn(msgspec.Struct, array_like=True, gc=False):
-    """What an entry was last drawn from."""
+    """What is drawn from, as far as it counts."""
 
     count: int = 0
+    """Successes; of a failure: how often it was."""
     corroborated: bool = False
+    failed: int = 0
+    doubtful: int = 0
+    judged: int = 0
+
+    def is_other_than(self, before: Drawn) -> bool:
+        """Say whether its calls, or all of it, are others by an eighth, or it is corroborated now, or no more.
+
+        What has gone counts like what has come: a verdict takes more away than it brings.
+        """
+        calls = abs(self.count - before.count) + abs(self.failed - before.failed)
+        rest = abs(self.doubtful - before.doubtful) + abs(self.judged - before.judged)
+        then = before.count + before.failed
+        return (
+            self.corroborated != before.corroborated
+            or calls >= max(1, then // 8)
+            or calls + rest >= max(1, (then + before.doubtful + before.judged) // 8)
+        )
 
 
 class Value(msgspec.Struct, array_like=True, gc=False):

@@ -5,8 +5,8 @@ The rules:
 * Nothing but the ops decides: no clock, no chance, and not how they are divided into calls. So the same journal gives
   the same bytes (`Playbook.rows`), today, after a restart, and on another machine.
 * What callers report is evidence (`evidence`); an auditor's verdict says what the evidence of its run is worth
-  (`runs`). From evidence that has grown by an eighth since the last time, or that has become corroborated, entries are
-  drawn (`drawing`).
+  (`runs`). From evidence that has changed by an eighth since the last time, or that has become corroborated, entries
+  are drawn (`drawing`).
 * What the daemon itself has put into the journal says who got which entry, and what a person has decided (`trial`,
   `decisions`). Its source says that it is so; no caller can use it.
 * What was revoked is passed over as if it had never come. Counts cannot be taken back one by one, so a revocation that
@@ -43,8 +43,9 @@ from observer_actors.playbook.trial import ADVICE_ENDPOINT, Asked, EntryTrial, r
 from observer_actors.playbook.trial import Run as TrialRun
 from observer_actors.playbook.witnesses import Corroboration
 
-VERSION: Final = 6
-"""Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew."""
+VERSION: Final = 7
+"""Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew.
+Since 7 what verdicts take away is drawn anew."""
 ENDPOINTS_MAX: Final = 1_000
 """Endpoints with evidence. One more takes the place of the one that was quiet for longest among those of which nothing
 is corroborated."""
