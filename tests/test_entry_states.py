@@ -25,6 +25,7 @@ HARMS = Trial(Arm(50, 50), Arm(95, 5))
 NOTHING = Trial(Arm(30, 20), Arm(30, 20))
 SPENT = Trial(Arm(4_000, 2_000), Arm(4_000, 2_000))
 USELESS = Trial(Arm(300, 200), Arm(301, 199))
+HEEDED = Trial(Arm(60, 40), Arm(601, 399))
 CANDIDATE, ACTIVE, WITHHELD, RETIRED = (Standing(state) for state in State)
 
 
@@ -36,6 +37,7 @@ CANDIDATE, ACTIVE, WITHHELD, RETIRED = (Standing(state) for state in State)
         (CANDIDATE, HELPS, State.ACTIVE),
         (CANDIDATE, HARMS, State.WITHHELD),
         (CANDIDATE, USELESS, State.WITHHELD),
+        (CANDIDATE, HEEDED, State.CANDIDATE),
         (ACTIVE, HELPS, State.ACTIVE),
         (ACTIVE, Trial(), State.ACTIVE),
         (ACTIVE, NOTHING, State.ACTIVE),

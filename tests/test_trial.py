@@ -145,10 +145,14 @@ def test_a_success_whose_own_output_says_otherwise_is_a_failure() -> None:
 
 
 def begun(run: str, *, control: bool = False) -> list[Op]:
-    """Give a run that has asked, and reported from elsewhere."""
+    """Give a run that has asked for other advice, reported from elsewhere, and then asked."""
     exposed, held = ((), ("e",)) if control else (("e",), ())
     asked = Exposure(advice_id=f"a-{run}", run=run, asked_by="mcp", endpoint="sql:run", exposed=exposed, control=held)
-    return [op(own=exposure_attrs(asked)), msgspec.structs.replace(op(run=run), endpoint="log:write")]
+    return [exposure(f"before-{run}", "other", run=run), elsewhere(run), op(own=exposure_attrs(asked))]
+
+
+def elsewhere(run: str) -> Op:
+    return msgspec.structs.replace(op(run=run), endpoint="log:write")
 
 
 def test_a_run_without_an_outcome_is_lost_until_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +174,7 @@ def test_a_run_without_an_outcome_is_lost_until_one_comes(monkeypatch: pytest.Mo
     assert trials.add(op(False, advice_id="a-r1")).entries == []
 
 
-def test_a_run_that_is_heard_of_where_it_asked_is_not_lost_whoever_has_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_heard_of_since_it_asked_is_not_lost_whoever_has_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "OVERTAKEN_MAX", 1)
 
     def asked(run: str) -> Op:
@@ -185,6 +189,19 @@ def test_a_run_that_is_heard_of_where_it_asked_is_not_lost_whoever_has_said_so(m
     assert trials.trial("e") == after(*later).trial("e")
     trials.add(op(False, run="hangs"))
     assert trials.trial("e").exposed == Arm(1, 1)
+
+
+@pytest.mark.parametrize("is_control", [True, False])
+def test_a_run_that_goes_another_way_as_it_was_advised_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, *, is_control: bool
+) -> None:
+    monkeypatch.setattr(module, "OVERTAKEN_MAX", 1)
+    later = [*begun("q"), verdict(success=True, run="q")]
+    heeds, hangs = ([*begun(run, control=is_control)] for run in ("heeds", "hangs"))
+    trials = after(*heeds, elsewhere("heeds"), *hangs, *later)
+    assert trials.trial("e").lost == ((0, 1) if is_control else (1, 0))
+    trials.add(elsewhere("hangs"))
+    assert trials.trial("e") == after(*later).trial("e")
 
 
 def test_runs_that_are_on_their_way_make_none_late(monkeypatch: pytest.MonkeyPatch) -> None:

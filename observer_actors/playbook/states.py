@@ -46,6 +46,9 @@ RUNS_WITHOUT_USE_MAX: Final = 1_000
 points nearly always has, one by 15 points three times of four."""
 RUNS_OF_OTHERS_MIN: Final = 250
 """Of those, where several sources use the entry (`lift.runs_beside_any`), so many have to be left without any one."""
+EXPOSED_MIN: Final = 250
+"""Of those, so many have to have had it: runs that heed it by going another way have no outcome (`trial`), and the
+control alone shows nothing."""
 TRIES_MAX: Final = 3
 HARM_NOW: Final = "it does harm now"
 CANDIDATE_SHARE: Final = 0.5
@@ -127,7 +130,8 @@ def _against(state: State, trial: Trial) -> str:
     if state is State.ACTIVE and lift(in_all(trial.recent), ALPHA).high < 0 and none_alone(trial.recent, -1):
         return HARM_NOW
     runs = trial.exposed.total + trial.control.total
-    is_tried = runs >= RUNS_WITHOUT_USE_MAX and runs_beside_any(trial.by_source) >= RUNS_OF_OTHERS_MIN
+    is_tried = runs >= RUNS_WITHOUT_USE_MAX and trial.exposed.total >= EXPOSED_MIN
+    is_tried = is_tried and runs_beside_any(trial.by_source) >= RUNS_OF_OTHERS_MIN
     if state is State.CANDIDATE and is_tried and lift(trial, ALPHA).low <= 0:
         return f"no use shown in {runs:,} runs"
     return ""

@@ -18,10 +18,10 @@ The rules:
   verdict counts instead of a report, a second verdict instead of the first.
 * A run without an outcome is *lost* once `OVERTAKEN_MAX` runs that were drawn for the entry after it have one: it
   counts as failed until an outcome comes, in either arm alike. Else advice that makes agents hang would never show it.
-  Runs that are on their way, however many, make none late. But only a run that an op has named since is lost: one that
-  has only asked may never have begun, and the permission to ask is not yet the permission to report. Nor is one lost of
-  which an op has come from the endpoint that it asked about, whoever has sent it: that says nothing of how it went, but
-  it did not hang.
+  Runs that are on their way, however many, make none late. But only a run that an op had named before it was drawn for
+  the entry is lost: one that has only asked may never have begun, and the permission to ask is not yet the one to
+  report. Nor is one lost of which an op has come since, from whatever endpoint and whoever has sent it: that says
+  nothing of how it went, but it did not hang. Where it goes another way, as it was advised, it is in neither arm.
 * A task is what the request calls so. For each entry and task the outcomes that were settled last in either arm are
   compared: ``fixed`` when the control failed and the exposed succeeded, ``broken`` the other way round.
 
@@ -99,7 +99,7 @@ class Draw(msgspec.Struct):
     lost: bool = False
     """It counts as failed, as no outcome has come."""
     heard: bool = False
-    """An op of the run has come from the endpoint that was asked about, from whomever: it is not lost."""
+    """An op of the run has come since, from whomever: it is not lost."""
     label: str = ""
     """The source under which it is counted."""
 
@@ -209,13 +209,14 @@ class Trials(msgspec.Struct):
         advices = [asked] if asked else [self.advices[one] for one in run.advices if one in self.advices]
         heard = [one for one in advices if one.endpoint in ("", _place(op))]
         reported = [one for one in heard if one.is_reported_by(op, is_named=asked is not None)]
-        for draw in run.draws_of(heard).values():
+        draws = {entry: draw for entry, draw in run.draws.items() if not draw.heard}
+        for draw in draws.values():
             draw.heard = True
         if reported and _is_owner(run, op.source, min(one.number for one in reported)):
             is_good = op.success and suspicion(op) is None
-            for draw in run.draws_of(reported).values():
-                draw.reported = is_good
-        return self._settled(name, run.draws_of(heard))
+            for entry, draw in run.draws_of(reported).items():
+                draws[entry], draw.reported = draw, is_good
+        return self._settled(name, draws)
 
     def drawn(self, run: str, entry: str) -> bool | None:
         """Say whether a run is exposed to an entry; None when it has not been drawn."""
