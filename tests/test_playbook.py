@@ -612,6 +612,42 @@ def test_calls_of_a_source_are_weighed_whatever_came_of_them(
     assert (balance.weight(one, ALONE), balance.weight(two, ALONE)) == (one.count, two.count)
 
 
+def by_many(sources: dict[str, int]) -> tuple[Witnesses, Witnesses]:
+    """Give the successes and the failures, as many, of sources that report by turns."""
+    good, bad = Witnesses(), Witnesses()
+    for seq in range(1, max(sources.values()) + 1):
+        for source, count in sources.items():
+            if seq <= count:
+                good.add(seq, seq, source)
+                bad.add(seq, seq, source)
+    return good, bad
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ({f"s{n}": 100 for n in range(40)}, 4_000),
+        ({f"s{n}": 2 if n < 8 else 50 for n in range(11)}, 166),
+        ({f"s{n}": 1 if n < 8 else 1_000 for n in range(9)}, 16),
+        ({f"s{n}": 1 if n < 8 else 10 for n in range(10)} | {"s10": 1_000}, 46),
+    ],
+    ids=["alike", "the further ones have most", "the ninth alone", "one of the further ones"],
+)
+def test_of_many_sources_none_outweighs_the_others_and_the_further_ones_are_not_taken_for_one(
+    sources: dict[str, int], expected: int
+) -> None:
+    good, bad = by_many(sources)
+    balance = Balance.of(good, bad)
+    assert (good.shared(BOTH), balance.weight(good, BOTH), balance.weight(bad, BOTH)) == (expected,) * 3
+
+
+def test_of_many_sources_none_outweighs_the_others_also_where_two_counts_become_one() -> None:
+    one, two = (by_many({f"{name}{n}": 10 for n in range(8)})[0] for name in "ab")
+    assert one.joined(two).shared(BOTH) == 160
+    assert one.joined(by_many({"c": 1_000})[0]).shared(BOTH) == 160
+    assert by_many({"c": 1_000} | {f"b{n}": 10 for n in range(8)})[0].joined(two).shared(BOTH) == 320
+
+
 def test_a_failure_that_two_have_met_is_told_also_where_one_of_them_makes_most_calls() -> None:
     error = "relation orders is missing in this database"
     ops = [call(run=f"s{n}") for n in range(400)] + [call(source="scenario", run=f"b{n}") for n in range(20)]

@@ -45,7 +45,8 @@ from observer_actors.playbook.witnesses import Corroboration
 
 VERSION: Final = 7
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew.
-Since 7 what verdicts take away is drawn anew, and no run is lost that goes another way."""
+Since 7 what verdicts take away is drawn anew, no run is lost that goes another way, and the sources beyond the eighth
+are not taken for one."""
 ENDPOINTS_MAX: Final = 1_000
 """Endpoints with evidence. One more takes the place of the one that was quiet for longest among those of which nothing
 is corroborated."""

@@ -8,6 +8,7 @@ Only who reports is a witness. A verdict says how a run ended, and nothing of th
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Final, NamedTuple
 
 import msgspec
@@ -71,6 +72,8 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
     """Ops, by who reported them."""
     first_seq: int = 0
     """An op before it is not in these counts."""
+    others: Tally | None = None
+    """Whether one of the further sources has most of theirs, doubted since or not; None: there are none."""
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -86,6 +89,9 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
         if not self.first_seq:
             self.first_seq = seq
         if source not in self.by_source and len(self.by_source) >= WITNESSES_MAX:
+            self.others = self.others or Tally()
+            if not is_doubtful:
+                self.others.add(source)
             source = OTHERS
         self.by_source[source] = self.by_source.get(source, 0) + (not is_doubtful)
         if is_doubtful:
@@ -122,7 +128,10 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
         """
         if corroboration.sources_min < 2:  # noqa: PLR2004 - one is not alone then
             return self.count
-        return min(self.count, 2 * (self.count - max(self.by_source.values(), default=0)))
+        most = max((count for source, count in self.by_source.items() if source != OTHERS), default=0)
+        if self.others is not None:
+            most = max(most, _most_of_others(self))
+        return min(self.count, 2 * (self.count - most))
 
     def weight(self, corroboration: Corroboration) -> int:
         """Give how many count: all while they are not enough, since nobody is told of it then; after that, `shared`."""
@@ -131,16 +140,26 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
     def joined(self, other: Witnesses) -> Witnesses:
         """Give both together."""
         by_source: dict[str, int] = {}
+        others = [one.others for one in (self, other) if one.others is not None]
         for source, count in (*self.by_source.items(), *other.by_source.items()):
             kept = source if source in by_source or len(by_source) < WITNESSES_MAX else OTHERS
             by_source[kept] = by_source.get(kept, 0) + count
+            if kept != source:
+                others.append(Tally(count, count, source))
         return Witnesses(
             self.count + other.count,
             self.doubtful + other.doubtful,
             tuple(dict.fromkeys((*self.runs, *other.runs)))[:WITNESSES_MAX],
             by_source,
             min(filter(None, (self.first_seq, other.first_seq)), default=0),
+            reduce(Tally.joined, others) if others else None,
         )
+
+
+def _most_of_others(*parts: Witnesses) -> int:
+    """Give how many one of the further sources may have reported at most: about half, unless it leads the rest."""
+    led = reduce(Tally.joined, [part.others for part in parts if part.others is not None], Tally())
+    return min(sum(part.by_source.get(OTHERS, 0) for part in parts), (led.count + led.lead) // 2)
 
 
 class Balance(NamedTuple):
@@ -157,12 +176,16 @@ class Balance(NamedTuple):
 
     @classmethod
     def of(cls, good: Witnesses, bad: Witnesses) -> Balance:
-        """Find the source that has reported most of them, if it has to be weighed."""
+        """Find the source that has reported most of them, if it has to be weighed.
+
+        Of the further ones nobody knows which calls are whose: all of them shrink by as much as one would.
+        """
         total = good.count + bad.count
         for source in (*good.by_source, *bad.by_source):
             own = good.by_source.get(source, 0) + bad.by_source.get(source, 0)
-            if 2 * own > total:
-                return cls(source, total - own, own)
+            most = own if source != OTHERS else _most_of_others(good, bad)
+            if 2 * most > total:
+                return cls(source, own + total - 2 * most, own)
         return cls()
 
     def weight(self, witnesses: Witnesses, corroboration: Corroboration) -> int:
