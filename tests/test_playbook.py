@@ -139,6 +139,35 @@ def test_what_others_have_said_does_not_end_its_quotation() -> None:
     assert (avoid.count("“"), avoid.count("”"), avoid.count("`")) == (1, 1, 2)
 
 
+@pytest.mark.parametrize(("error", "output"), [("", ""), (" ", "ok"), ("", "\n")])
+def test_a_failure_that_says_nothing_is_an_entry_too(error: str, output: str) -> None:
+    failed = msgspec.structs.replace(call(), success=False, error=error, output_summary=output)
+    ops = [
+        one
+        for n in range(6)
+        for one in (
+            msgspec.structs.replace(failed, attrs={"run": f"r{n}"}),
+            call("look", run=f"r{n}"),
+            call(run=f"r{n}"),
+        )
+    ]
+    playbook = fold(numbered(ops))
+    assert only(playbook, Kind.AVOID).text == "`sql:run` fails with “<no text>” (6 of 12 calls)."
+    assert only(playbook, Kind.RECIPE).text.startswith("When `sql:run` fails with “<no text>”, call `look`, and then")
+    assert only(playbook, Kind.AVOID).id in playbook.shown_by(numbered([failed])[0])
+
+
+def test_a_success_whose_output_says_otherwise_is_no_failure_that_says_nothing() -> None:
+    failed = [msgspec.structs.replace(call(run=f"f{n}"), success=False, output_summary="") for n in range(6)]
+    doubtful = msgspec.structs.replace(call(), output_summary="Error: no such row")
+    ops = [
+        msgspec.structs.replace(one, attrs={"run": f"r{n}"})
+        for n in range(6)
+        for one in (doubtful, call("look"), call())
+    ]
+    assert not texts(fold(numbered([*failed, *ops])), Kind.RECIPE)
+
+
 def test_how_to_call_an_endpoint_is_an_entry_where_no_failure_says_it() -> None:
     good = [call("book", given='{"date":"2026-11-22"}', run=f"g{n}") for n in range(12)]
     words = ("amber", "birch", "cobalt", "dune", "ember", "flint", "grove", "heron", "iris", "jade", "kelp", "lark")

@@ -46,7 +46,7 @@ from observer_actors.playbook.witnesses import Corroboration
 VERSION: Final = 7
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew.
 Since 7 what verdicts take away is drawn anew, no run is lost that goes another way, and the sources beyond the eighth
-are not taken for one."""
+are not taken for one, and failures that say nothing are known."""
 ENDPOINTS_MAX: Final = 1_000
 """Endpoints with evidence. One more takes the place of the one that was quiet for longest among those of which nothing
 is corroborated."""
@@ -60,6 +60,8 @@ INPUTS_MAX: Final = 3
 INPUT_CHARS_MAX: Final = 200
 """These two are the seed's."""
 ERROR_CHARS_MAX: Final = 2_000
+NO_TEXT: Final = "<no text>"
+"""Stands for the masked text of a failure whose text is empty or blank."""
 DURATION_MS_MAX: Final = 1e15
 """A longer duration (30,000 years) is a caller's mistake, and must not make the sum infinite."""
 
@@ -189,7 +191,7 @@ class Playbook:
             run = self.runs.get(run_name(op))
             steps = [] if run is None else [(one.seq, one.endpoint, one.ok, one.failure) for one in run.steps]
         else:
-            text = template_of(error_text(op)[:ERROR_CHARS_MAX]) if not op.success else ""
+            text = _masked(error_text(op)) if not op.success else ""
             steps = [(op.seq, bounded_endpoint(op.endpoint), op.success, text)]
         return {key for step in steps for key in self._counted_in(*step)}
 
@@ -309,8 +311,8 @@ class Playbook:
 
     def _failure(self, endpoint: Endpoint, op: Op, source: str, run: int) -> str:
         """Give the text that a failure counts as, with room made for it if there can be."""
-        text = error_text(op)[:ERROR_CHARS_MAX]
-        masked, status = template_of(text), status_in(text) or 0
+        text = error_text(op)
+        masked, status = _masked(text), status_in(text[:ERROR_CHARS_MAX]) or 0
         root = endpoint.known_as(masked, status, self.meta.corroboration)
         if not root:
             if not endpoint.has_room():
@@ -480,6 +482,11 @@ class Playbook:
         else:
             assert isinstance(parts, dict)
             parts[row.key] = part
+
+
+def _masked(text: str) -> str:
+    """Give what a failure is known by; one that says nothing is a failure, too."""
+    return template_of(text[:ERROR_CHARS_MAX]) or NO_TEXT
 
 
 _BY_LAST_SEQ: Final = frozenset({Section.ENDPOINT, Section.RUN})

@@ -38,7 +38,7 @@ class Step(msgspec.Struct, array_like=True, frozen=True, gc=False):
     features: tuple[Feature, ...] = ()
     """None where it repeats an earlier one (`is_repeat`)."""
     failure: str = ""
-    """Its masked text."""
+    """Its masked text; "" for what is reported as a success, suspect or not."""
     given: int = 0
     """A checksum of its input: within a run it tells whether two calls are the same."""
 
@@ -141,7 +141,7 @@ def way_from_failure(steps: Sequence[Step], step: Step) -> tuple[Step, tuple[str
         if before.endpoint == step.endpoint:
             if not path and before.given != step.given:
                 path.append(OTHER_INPUT)
-            return None if before.ok else (before, tuple(reversed(path)))
+            return (before, tuple(reversed(path))) if before.failure else None
         if before.ok and (not path or path[-1] != before.endpoint):
             path.append(before.endpoint)
             if len(path) > PATH_MAX:
