@@ -41,6 +41,7 @@ from observer_actors.playbook.evidence import FAILURES_MAX, FEATURES_MAX, VALUES
 from observer_actors.playbook.inputs import features, is_attribute, kind_of, shown_name
 from observer_actors.playbook.lift import Arm, Sides
 from observer_actors.playbook.markdown import code_span
+from observer_actors.playbook.runs import STEPS_MAX
 from observer_actors.playbook.witnesses import Balance, Witnesses
 from tests.playbook_ops import ALONE, call, decided, deltas, exposed, fold, journals, numbered, revoked, verdict
 
@@ -281,6 +282,18 @@ def test_what_repeats_a_call_of_its_run_is_compared_once() -> None:
     assert (failure.witnesses.count, failure.compared.count) == (5, 3)
     values = endpoint.features["{}"] or {}
     assert {text: (one.ok.count, one.bad.count) for text, one in values.items()} == {"a": (2, 2), "b": (0, 1)}
+
+
+def test_of_a_run_that_is_full_further_calls_are_counted_and_show_nothing_else() -> None:
+    first = [call(f"step{n}", run="r1") for n in range(STEPS_MAX - 1)]
+    failed, good = call(given="a", error="timed out", run="r1"), call(given="a", run="r1")
+    endpoint = fold(numbered([*first, failed, *[failed, good] * 20])).endpoints["sql:run"]
+    assert not endpoint.recoveries
+    assert (endpoint.bad.count, endpoint.ok.count) == (21, 20)
+    assert endpoint.failures["timed out"].compared.count == 1
+    assert {text: (one.ok.count, one.bad.count) for text, one in (endpoint.features["{}"] or {}).items()} == {
+        "a": (0, 1)
+    }
 
 
 def test_where_many_values_work_none_of_them_is_advised() -> None:

@@ -6,8 +6,8 @@ that were judged (*habits*). Each count knows its witnesses.
 
 Failures whose masked texts differ in one word of `ALIKE_WORDS_MIN` or more, and have the same likely cause, are one.
 
-Features are counted of calls that say something new: what repeats an earlier call of its run (`runs.is_repeat`) is no
-further witness of what makes the difference.
+Features are counted of calls that say something new: what repeats an earlier call of its run (`runs.is_repeat`), or may
+as the run is full, is no further witness of what makes the difference.
 
 What finds no room is counted, not kept. What one failure text more would take from others goes at the cost of the one
 that has been quiet for longest among those that nothing corroborates; what is corroborated stays.

@@ -46,7 +46,7 @@ from observer_actors.playbook.witnesses import Corroboration
 VERSION: Final = 7
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew.
 Since 7 what verdicts take away is drawn anew, no run is lost that goes another way, and the sources beyond the eighth
-are not taken for one, and failures that say nothing are known."""
+are not taken for one, failures that say nothing are known, and of a run that is full nothing is compared."""
 ENDPOINTS_MAX: Final = 1_000
 """Endpoints with evidence. One more takes the place of the one that was quiet for longest among those of which nothing
 is corroborated."""
@@ -274,7 +274,7 @@ class Playbook:
         is_sound = op.success and suspicion(op) is None
         given = crc32(op.input_summary.encode("utf-8", "surrogatepass"))
         step = Step(op.seq, endpoint.name, source, is_sound, (), failure, given)
-        is_new = run is None or not is_repeat(run.steps, step)
+        is_new = run is None or not (run.is_full or is_repeat(run.steps, step))
         if is_new:
             step = msgspec.structs.replace(step, features=features(op))
         if op.success:
@@ -284,7 +284,8 @@ class Playbook:
         elif (failed := endpoint.failed(step, number, self._room, is_new=is_new)) is not None:
             self._drawer.failed(endpoint, failure, failed)
         if run is not None:
-            self._recover(endpoint, run, step)
+            if not run.is_full:
+                self._recover(endpoint, run, step)
             self.runs.add(run, step)
             self._keep_runs_bounded()
         self.meta.left.values = self._room.refused

@@ -3,7 +3,7 @@
 A verdict is an op of source `AUDITOR` that names a run (`trial.run_name`); the first one counts. It says how the run
 ended, and is nobody's word for what its ops say. A success in a run that was judged failed is no success, whoever
 reported it; the steps of whoever reported first in a run are what its verdict shows of habits. A verdict comes before
-or after the ops.
+or after the ops. A step beyond `STEPS_MAX` is counted as a call, and shows nothing else.
 
 Bounds: the `RUNS_MAX` runs that have had an op last, with `STEPS_MAX` steps each, `STEPS_ALL_MAX` in all. A verdict on
 a run that has been forgotten changes nothing.
@@ -59,6 +59,11 @@ class Run(msgspec.Struct):
     steps: list[Step] = []
 
     @property
+    def is_full(self) -> bool:
+        """Whether further steps are not noted: of those nobody knows what they repeat, or what they came after."""
+        return len(self.steps) >= STEPS_MAX
+
+    @property
     def is_bad(self) -> bool:
         """Whether it was judged failed."""
         return bool(self.judge) and not self.good
@@ -90,7 +95,7 @@ class Runs:
     def add(self, run: Run, step: Step) -> None:
         """Note a step, if there is room for it in the run."""
         run.source = run.source or step.source
-        if len(run.steps) < STEPS_MAX:
+        if not run.is_full:
             run.steps.append(step)
             self._steps += 1
 
