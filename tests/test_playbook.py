@@ -550,6 +550,23 @@ def test_a_success_in_a_run_that_was_judged_failed_is_none_whichever_came_first(
     assert (after.count, after.doubtful) == (before.count, before.doubtful) == (3, 3)
 
 
+@pytest.mark.parametrize("is_early", [True, False])
+def test_what_led_to_success_in_a_run_that_was_judged_failed_is_no_way_back(*, is_early: bool) -> None:
+    calls: list[Op] = []
+    for n in range(12):
+        calls += [call(error="no such row", run=f"r{n}"), call("lock", run=f"r{n}"), call(run=f"r{n}")]
+    judged = [verdict(f"r{n}", good=n < 4) for n in range(12)]
+    entry = only(fold(numbered([*judged, *calls] if is_early else [*calls, *judged])), Kind.RECIPE)
+    assert (entry.succeeded, entry.failed, entry.doubtful) == (4, 0, 8)
+    assert "that succeeded 4 of 4 times" in entry.text
+    again = [one for n in range(12) for one in (call("x", error="no", run=f"r{n}"), call("x", run=f"r{n}"))]
+    again += [call("x", error="no", run=f"s{n // 2}") for n in range(20)]
+    [avoid] = texts(fold(numbered([*judged, *again] if is_early else [*again, *judged])), Kind.AVOID, "x")
+    assert "Called again" not in avoid
+    bad = [verdict(f"r{n}", good=n < 2) for n in range(12)]
+    assert not texts(fold(numbered([*bad, *calls] if is_early else [*calls, *bad])), Kind.RECIPE)
+
+
 def test_what_verdicts_take_away_is_drawn_anew_like_what_comes() -> None:
     sources = ("mcp", "bot")
     calls = [call(given=f'{{"a":{n}}}', run=f"r{n // 10}", source=sources[n // 10 % 2]) for n in range(200)]

@@ -158,6 +158,7 @@ def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
     again = endpoint.recoveries.get(root)
     if again is not None and enough:
         again_bad, again_ok = _weighed(again.bad, again.ok, corroboration, like=failure.witnesses)
+        again_ok += again.ok.doubtful  # whatever became of the run, it did not fail
         if again_bad >= RETRIES_MIN and again_bad > 2 * again_ok:
             parts.append(f"Called again at once it failed {again_bad:,} of {again_bad + again_ok:,} times.")
     evidence = _evidence(

@@ -368,8 +368,13 @@ class Endpoint(msgspec.Struct):
             known.contrary_seqs = sorted({*known.contrary_seqs, *way.contrary_seqs})[-EXAMPLES_MAX:]
         return key, renamed
 
-    def recovered(self, failed: Step, step: Step, path: tuple[str, ...], run: int) -> Recovery | None:
-        """Count how a call went that followed a failed one, if there is room."""
+    def recovered(
+        self, failed: Step, path: tuple[str, ...], step: Step, run: int, *, is_doubtful: bool
+    ) -> Recovery | None:
+        """Count how a call went that followed a failed one, if there is room.
+
+        :param is_doubtful: a success would be none, as its run was judged failed.
+        """
         failure = self.aliases.get(failed.failure, failed.failure)
         key = recovery_key(failure, path)
         recovery = self.recoveries.get(key)
@@ -378,8 +383,9 @@ class Endpoint(msgspec.Struct):
                 return None
             recovery = self.recoveries[key] = Recovery(failure, path, Witnesses(), Witnesses())
         if step.ok:
-            recovery.ok.add(step.seq, run, step.source)
-            noted(recovery.seqs, step.seq)
+            recovery.ok.add(step.seq, run, step.source, is_doubtful=is_doubtful)
+            if not is_doubtful:
+                noted(recovery.seqs, step.seq)
         else:
             recovery.bad.add(step.seq, run, step.source)
             noted(recovery.contrary_seqs, step.seq)
@@ -414,14 +420,22 @@ class Endpoint(msgspec.Struct):
             self.recoveries.pop(greedy, None)
         return len(self.recoveries) < RECOVERIES_MAX
 
-    def doubted(self, step: Step) -> None:
-        """Take a success back that was counted before, as its run was judged failed."""
+    def doubted(self, step: Step, way: tuple[Step, tuple[str, ...]] | None) -> None:
+        """Take a success back that was counted before, as its run was judged failed.
+
+        :param way: the failed call that it followed, and how (`runs.way_from_failure`).
+        """
         if self.ok.doubt(step.seq, step.source):
             self.doubtful.add(step.source)
         for name, text in step.features:
             value = (self.features.get(name) or {}).get(text)
             if value is not None:
                 value.ok.doubt(step.seq, step.source)
+        if way is not None:
+            failed, path = way
+            recovery = self.recoveries.get(recovery_key(self.aliases.get(failed.failure, failed.failure), path))
+            if recovery is not None:
+                recovery.ok.doubt(step.seq, step.source)
 
     def _values(self, step: Step, room: Room) -> list[Value]:
         """Give the values to count, made where there is room for them."""

@@ -45,8 +45,9 @@ from observer_actors.playbook.witnesses import Corroboration
 
 VERSION: Final = 7
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew.
-Since 7 what verdicts take away is drawn anew, no run is lost that goes another way, and the sources beyond the eighth
-are not taken for one, failures that say nothing are known, and of a run that is full nothing is compared."""
+Since 7 what verdicts take away is drawn anew, no run is lost that goes another way, the sources beyond the eighth are
+not taken for one, failures that say nothing are known, of a run that is full nothing is compared, and in one that was
+judged failed nothing leads from a failure to success."""
 ENDPOINTS_MAX: Final = 1_000
 """Endpoints with evidence. One more takes the place of the one that was quiet for longest among those of which nothing
 is corroborated."""
@@ -333,7 +334,7 @@ class Playbook:
         found = way_from_failure(run.steps, step)
         if found is None:
             return
-        recovery = endpoint.recovered(found[0], step, found[1], run.number)
+        recovery = endpoint.recovered(*found, step, run.number, is_doubtful=run.is_bad)
         if recovery is not None:
             self._drawer.recovered(endpoint, recovery)
 
@@ -350,9 +351,9 @@ class Playbook:
             return
         run.judge, run.good, run.verdict_seq = AUDITOR, op.success, op.seq
         if run.is_bad:
-            for step in run.steps:
+            for n, step in enumerate(run.steps):
                 if step.ok and (endpoint := self.endpoints.get(step.endpoint)) is not None:
-                    endpoint.doubted(step)
+                    endpoint.doubted(step, way_from_failure(run.steps[:n], step))
         self._judge_habits(run)
         for name in dict.fromkeys(step.endpoint for step in run.steps):
             if (endpoint := self.endpoints.get(name)) is not None:
