@@ -211,7 +211,10 @@ def test_a_failure_that_an_attribute_sets_apart_is_for_such_ops_alone() -> None:
     playbook = fold(numbered(good + bad))
     entry = only(playbook, Kind.AVOID, "shift")
     assert entry.scope == {"attrs.team": "south"}
-    assert entry.text.endswith("Calls with `attrs.team` being south succeeded 0 of 10 times, all others 10 of 10.")
+    assert entry.text.endswith(
+        "Calls with `attrs.team` being south succeeded 0 of 10 times, all others 10 of 10"
+        " (calls of a run that are alike count once)."
+    )
     assert [one.about for one in playbook.ledger.at("shift") if one.kind is Kind.DO] == [""], "nobody chooses a team"
 
 
@@ -227,6 +230,29 @@ def test_how_a_call_ended_is_not_what_it_is_for_and_hides_no_cause(name: str) ->
     assert entry.text.endswith(
         "It works with `date` being a date (YYYY-MM-DD) (18 of 18), not with `date` being digits and signs (1 of 19)."
     )
+
+
+def in_teams(seed: int, runs: int) -> list[Op]:
+    """Give runs of ten calls that end alike, by chance, each of one team."""
+    chance, ops = random.Random(seed), []
+    for n in range(runs):
+        error, team, source = chance.choice(("", "it is closed")), chance.choice("ab"), chance.choice(("mcp", "bot"))
+        ops += [
+            call(given=f'{{"doc":"{n}-{k}"}}', error=error, run=f"r{n}", source=source, team=team) for k in range(10)
+        ]
+    return numbered(ops)
+
+
+def test_what_is_so_throughout_a_run_is_one_observation() -> None:
+    for seed in range(10):
+        changes = deltas(in_teams(seed, 12), Playbook(BOTH))
+        assert not any("team" in delta.evidence.text for delta in changes if isinstance(delta, Updated))
+    [failure] = fold(in_teams(1, 12), corroboration=BOTH).endpoints["sql:run"].failures.values()
+    assert failure.compared.count == 10 * failure.apart.count > 0
+    ops = [
+        call(given=f"{k}", error="closed" * (n % 2), run=f"r{n}", team="ab"[n % 2]) for n in range(20) for k in range(3)
+    ]
+    assert only(fold(numbered(ops)), Kind.AVOID).scope == {"attrs.team": "b"}
 
 
 @pytest.mark.parametrize("field", ["state", "role", "city", "event_kind", "attrs.team"])

@@ -171,7 +171,7 @@ def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
         failed=count,
         examples=failure.seqs,
         contrary=endpoint.ok_seqs,
-        scope=_scope(found, compared),
+        scope=_scope(found, failure.apart.shared(corroboration)),
     )
     said = "" if found is None else f"{ruling.cause}\n{_said(found)}"
     return Draft(key, Kind.AVOID, endpoint.name, evidence, said, is_look)
@@ -317,7 +317,10 @@ def _evidence(  # noqa: PLR0913 - what an entry has
 
 
 def _scope(found: Difference | None, count: int) -> dict[str, str]:
-    """Give the attribute that nearly all of the failures have, and that sets them apart: elsewhere it does not fail."""
+    """Give the attribute that nearly all of the failures have, and that sets them apart: elsewhere it does not fail.
+
+    :param count: the failures, as attributes are counted of them.
+    """
     if found is None or not found.tells_fails or not is_attribute(found.feature):
         return {}
     return {shown_name(found.feature): found.fails.value} if found.fails.compared >= SCOPE_SHARE_MIN * count else {}
@@ -351,7 +354,8 @@ def _difference(found: Difference) -> str:
         return ""
     such = f", such as {works.value} ({_of(works)})" if works and not is_attribute(found.feature) else ""
     failing = f"Calls with {_phrase(found.feature, fails)} succeeded {_of(fails)} times"
-    return f"{failing}, all others {_of(found.others)}{such}."
+    once = " (calls of a run that are alike count once)" if is_attribute(found.feature) else ""
+    return f"{failing}, all others {_of(found.others)}{such}{once}."
 
 
 def _said(found: Difference) -> str:

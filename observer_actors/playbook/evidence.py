@@ -6,8 +6,9 @@ that were judged (*habits*). Each count knows its witnesses.
 
 Failures whose masked texts differ in one word of `ALIKE_WORDS_MIN` or more, and have the same likely cause, are one.
 
-Features are counted of calls that say something new: what repeats an earlier call of its run (`runs.is_repeat`), or may
-as the run is full, is no further witness of what makes the difference.
+Features are counted of calls that say something new: what repeats an earlier call of its run, or may as the run is
+full, is no further witness of what makes the difference. Nor is an attribute one more than once among a run's calls
+that are alike (`runs.alike`): what is so throughout a run shows no more by its tenth call than by its first.
 
 What finds no room is counted, not kept. What one failure text more would take from others goes at the cost of the one
 that has been quiet for longest among those that nothing corroborates; what is corroborated stays.
@@ -117,6 +118,8 @@ class Failure(msgspec.Struct):
     """Feature and value (`feature_key`) -> how many of them had it, but for repeats."""
     compared: Tally = msgspec.field(default_factory=Tally)
     """All of them but for repeats."""
+    apart: Tally = msgspec.field(default_factory=Tally)
+    """The first ones of their runs: of these attributes are counted."""
     seqs: list[int] = []
     drawn: Drawn = msgspec.field(default_factory=Drawn)
     said: str = ""
@@ -270,10 +273,11 @@ class Endpoint(msgspec.Struct):
                 return float(1.2**place)
         return 0.0
 
-    def failed(self, step: Step, run: int, room: Room, *, is_new: bool) -> Failure | None:
+    def failed(self, step: Step, run: int, room: Room, *, is_new: bool, is_first: bool) -> Failure | None:
         """Count a failure; give the one that it counts for, if that is kept.
 
         :param is_new: it repeats no earlier one of its run.
+        :param is_first: none of its run is like it.
         """
         self.bad.add(step.seq, run, step.source)
         noted(self.bad_seqs, step.seq)
@@ -287,6 +291,8 @@ class Endpoint(msgspec.Struct):
         noted(failure.seqs, step.seq)
         if is_new:
             failure.compared.add(step.source)
+        if is_first:
+            failure.apart.add(step.source)
         for feature in step.features:
             key = feature_key(feature)
             if key in failure.values or len(failure.values) < FAILURE_VALUES_MAX or _forget_alone(failure.values):
@@ -347,7 +353,8 @@ class Endpoint(msgspec.Struct):
             known = one.statuses.get(status)
             if known is not None or len(one.statuses) < STATUSES_MAX:
                 one.statuses[status] = tally if known is None else known.joined(tally)
-        one.compared, one.looks = one.compared.joined(two.compared), max(one.looks, two.looks)
+        one.compared, one.apart = one.compared.joined(two.compared), one.apart.joined(two.apart)
+        one.looks = max(one.looks, two.looks)
         one.seqs = sorted({*one.seqs, *two.seqs})[-EXAMPLES_MAX:]
         for key, tally in two.values.items():
             if key in one.values or len(one.values) < FAILURE_VALUES_MAX:

@@ -34,10 +34,10 @@ from observer_actors.playbook.drawer import Drawer
 from observer_actors.playbook.drawing import ids_about
 from observer_actors.playbook.entries import Entry, Kind, Mark, entry_id
 from observer_actors.playbook.evidence import Endpoint, Room
-from observer_actors.playbook.inputs import features
+from observer_actors.playbook.inputs import Feature, features, is_attribute
 from observer_actors.playbook.keeping import Kept, Row, Section
 from observer_actors.playbook.ledger import Ledger
-from observer_actors.playbook.runs import Run, Runs, Step, habits, is_repeat, way_from_failure
+from observer_actors.playbook.runs import Run, Runs, Step, alike, habits, way_from_failure
 from observer_actors.playbook.states import Standing
 from observer_actors.playbook.trial import ADVICE_ENDPOINT, Asked, EntryTrial, run_name
 from observer_actors.playbook.trial import Run as TrialRun
@@ -47,7 +47,7 @@ VERSION: Final = 7
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew.
 Since 7 what verdicts take away is drawn anew, no run is lost that goes another way, the sources beyond the eighth are
 not taken for one, failures that say nothing are known, of a run that is full nothing is compared, and in one that was
-judged failed nothing leads from a failure to success."""
+judged failed nothing leads from a failure to success, and attributes count once among calls that are alike."""
 ENDPOINTS_MAX: Final = 1_000
 """Endpoints with evidence. One more takes the place of the one that was quiet for longest among those of which nothing
 is corroborated."""
@@ -275,14 +275,17 @@ class Playbook:
         is_sound = op.success and suspicion(op) is None
         given = crc32(op.input_summary.encode("utf-8", "surrogatepass"))
         step = Step(op.seq, endpoint.name, source, is_sound, (), failure, given)
-        is_new = run is None or not (run.is_full or is_repeat(run.steps, step))
+        before = [] if run is None else list(alike(run.steps, step))
+        is_new = not (run is not None and run.is_full) and all(one.given != given for one in before)
         if is_new:
-            step = msgspec.structs.replace(step, features=features(op))
+            step = msgspec.structs.replace(step, features=_not_said(features(op), before))
         if op.success:
             is_doubtful = not step.ok or (run is not None and run.is_bad)
             endpoint.succeeded(step, number, self._room, is_doubtful=is_doubtful)
             endpoint.took(op.duration_ms)
-        elif (failed := endpoint.failed(step, number, self._room, is_new=is_new)) is not None:
+        elif (
+            failed := endpoint.failed(step, number, self._room, is_new=is_new, is_first=is_new and not before)
+        ) is not None:
             self._drawer.failed(endpoint, failure, failed)
         if run is not None:
             if not run.is_full:
@@ -484,6 +487,12 @@ class Playbook:
         else:
             assert isinstance(parts, dict)
             parts[row.key] = part
+
+
+def _not_said(found: tuple[Feature, ...], before: Sequence[Step]) -> tuple[Feature, ...]:
+    """Give the features of a call but for attributes that calls like it have had: a run has them throughout."""
+    said = {feature for one in before for feature in one.features}
+    return tuple(feature for feature in found if feature not in said or not is_attribute(feature[0]))
 
 
 def _masked(text: str) -> str:

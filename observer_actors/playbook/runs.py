@@ -36,7 +36,7 @@ class Step(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ok: bool
     """It succeeded, and nothing that it gave speaks against that (`doubt.suspicion`)."""
     features: tuple[Feature, ...] = ()
-    """None where it repeats an earlier one (`is_repeat`)."""
+    """Without attributes that earlier calls like it (`alike`) have had; none where one of them had the same input."""
     failure: str = ""
     """Its masked text; "" for what is reported as a success, suspect or not."""
     given: int = 0
@@ -115,19 +115,14 @@ class Runs:
         return gone
 
 
-def is_repeat(steps: Sequence[Step], step: Step) -> bool:
-    """Say whether a step says no more than an earlier one of its source: same call, same input, same outcome.
+def alike(steps: Sequence[Step], step: Step) -> Iterator[Step]:
+    """Give the earlier calls of a step's source and endpoint that had the same outcome.
 
     :param steps: those of the run before it.
     """
-    return any(
-        one.given == step.given
-        and one.endpoint == step.endpoint
-        and one.ok == step.ok
-        and one.failure == step.failure
-        and one.source == step.source
-        for one in steps
-    )
+    for one in steps:
+        if (one.endpoint, one.source, one.ok, one.failure) == (step.endpoint, step.source, step.ok, step.failure):
+            yield one
 
 
 def way_from_failure(steps: Sequence[Step], step: Step) -> tuple[Step, tuple[str, ...]] | None:
