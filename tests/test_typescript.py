@@ -257,6 +257,30 @@ def test_what_is_thrown_is_a_failure_whatever_it_is(runner: str, tmp_path: Path)
     ]
 
 
+def test_a_wait_that_nobody_means_is_cut_to_one_that_a_timer_knows(runner: str, tmp_path: Path) -> None:
+    program = """
+    const send = globalThis.fetch;
+    let asked = 0;
+    globalThis.fetch = (async () => {
+      asked++;
+      return new Response("{}", { status: 503, headers: { "Retry-After": "3000000" } });
+    }) as any;
+    const away = new Observer({ lingerMs: 1 });
+    await away.operation("away", {}, () => {});
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const hot = asked;
+    globalThis.fetch = send;
+    const observer = new Observer({ lingerMs: 3_000_000_000, adviceMs: Infinity });
+    const advice = await observer.advice("a");
+    await observer.operation("a", {}, () => {});
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    console.log(JSON.stringify([hot, advice.adviceId !== "", observer.counts.accepted]));
+    process.exit(0);
+    """
+    with served(tmp_path / "data") as daemon:
+        assert run(runner, tmp_path, program, daemon.url) == [1, True, 0]
+
+
 def test_a_text_is_cut_between_two_words_so_that_no_part_of_a_password_is_left(runner: str, tmp_path: Path) -> None:
     program = """
     const observer = new Observer({ lingerMs: 1 });

@@ -61,6 +61,8 @@ const TEXT_MAX = 10_000; // characters of a text; four such fit into the 256 KiB
 const WORD_MAX = 1_000; // no password is that long
 const REQUEST_MS = 10_000;
 const BACKOFF_MS = { min: 500, max: 30_000 };
+const RETRY_AFTER_MS_MAX = 300_000; // a daemon asks for seconds
+const DAY_MS = 86_400_000; // is for ever; and a timer that is set to more than 24 days goes off at once
 const INPUT_MAX = 2_000; // characters of an input, in a URL: enough to match words by
 const INPUT_BYTES_MAX = 8_000; // of these, as a URL writes them: the head of a request holds 16 KiB
 const ADVISED_MAX = 1_000;
@@ -93,8 +95,8 @@ export class Observer {
     this.token = options.token ?? env.OBSERVER_TOKEN ?? "";
     this.source = options.source ?? "bot";
     this.queueMax = options.queueMax ?? 10_000;
-    this.lingerMs = options.lingerMs ?? 500;
-    this.adviceMs = options.adviceMs ?? 250;
+    this.lingerMs = Math.min(options.lingerMs ?? 500, DAY_MS);
+    this.adviceMs = Math.min(options.adviceMs ?? 250, DAY_MS);
   }
 
   /** Do something, and report how long it took and how it ended. What it throws is reported, and thrown on. */
@@ -239,7 +241,7 @@ export class Observer {
           this.counts.refused += batch.length;
           return;
         }
-        waitMs = 1_000 * Number(answer.headers.get("Retry-After") ?? 0) || 0;
+        waitMs = Math.min(1_000 * Number(answer.headers.get("Retry-After") ?? 0) || 0, RETRY_AFTER_MS_MAX);
       } catch {
         // nobody there, no answer in time, or none of an observer: it is sent again, and known by its ids
       }
