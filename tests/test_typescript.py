@@ -84,7 +84,7 @@ def test_it_reports_and_asks(runner: str, tmp_path: Path) -> None:
         said = run(runner, tmp_path, AGENT, daemon.url)
         good, thrown, failed = reversed(daemon.json("/ops", endpoint="sql:run")["ops"])
     assert said["sent"]
-    assert said["counts"] == {"events": 3, "accepted": 3, "refused": 0, "dropped": 0, "retries": 0}
+    assert said["counts"] == {"events": 3, "accepted": 3, "refused": 0, "dropped": 0, "retries": 0, "cancelled": 0}
     assert said["advice"]["entries"] == []
     assert (good["success"], good["input_summary"], good["output_summary"]) == (True, '{"q":1}', "3 rows")
     assert (good["role"], good["source"]) == ("clerk", "bot")
@@ -257,6 +257,62 @@ def test_what_is_thrown_is_a_failure_whatever_it_is(runner: str, tmp_path: Path)
     ]
 
 
+def test_what_is_aborted_is_counted_and_what_is_out_of_time_or_fails_with_causes_is_reported(
+    runner: str, tmp_path: Path
+) -> None:
+    program = """
+    const observer = new Observer({ lingerMs: 1 });
+    const cyclic = new Error("cyclic");
+    cyclic.cause = cyclic;
+    const refused = new AggregateError([new Error("::1"), new Error("127.0.0.1")], "");
+    const thrown = [
+      new DOMException("by hand", "AbortError"),
+      AbortSignal.abort().reason,
+      new DOMException("took too long", "TimeoutError"),
+      new TypeError("fetch failed", { cause: new Error("", { cause: refused }) }),
+      new AggregateError([1, 2, 3, 4], "all"),
+      new RangeError(),
+      cyclic,
+    ];
+    let last: unknown;
+    for (const error of thrown) {
+      await observer.operation("thrown", {}, () => { throw error; }).catch((error) => { last = error; });
+    }
+    for (const error of [null, undefined, "", new Error("set", { cause: "why" })]) {
+      await observer.operation("set", {}, (op) => { op.error = error; });
+    }
+    await observer.close(10_000);
+    console.log(JSON.stringify([observer.counts.events, observer.counts.cancelled, last === cyclic]));
+    """
+    with served(tmp_path / "data") as daemon:
+        assert run(runner, tmp_path, program, daemon.url) == [9, 2, True]
+        thrown, given = (
+            [op.get("error") for op in daemon.json("/ops", endpoint=one)["ops"]] for one in ("thrown", "set")
+        )
+    assert thrown[::-1] == [
+        "TimeoutError: took too long",
+        "TypeError: fetch failed: Error: AggregateError: Error: ::1; Error: 127.0.0.1",
+        "AggregateError: all: 1; 2; 3",
+        "RangeError",
+        "Error: cyclic: Error: cyclic: Error: cyclic: Error: cyclic",
+    ]
+    assert given[::-1] == [None, None, "failed", "Error: set: why"], "as in Python"
+
+
+def test_the_run_and_the_advice_come_before_the_other_attributes(runner: str, tmp_path: Path) -> None:
+    program = """
+    const observer = new Observer({ lingerMs: 1 });
+    const attrs = Object.fromEntries(Array.from({ length: 40 }, (_, n) => [`k${n}`, n]));
+    await observer.operation("many", { run: "r1", adviceId: "a1", attrs }, () => {});
+    await observer.close(10_000);
+    console.log("null");
+    """
+    with served(tmp_path / "data") as daemon:
+        run(runner, tmp_path, program, daemon.url)
+        (op,) = daemon.json("/ops", endpoint="many")["ops"]
+    assert (op["attrs"]["run"], op["attrs"]["advice_id"], len(op["attrs"])) == ("r1", "a1", 32)
+
+
 def test_a_wait_that_nobody_means_is_cut_to_one_that_a_timer_knows(runner: str, tmp_path: Path) -> None:
     program = """
     const send = globalThis.fetch;
@@ -279,6 +335,63 @@ def test_a_wait_that_nobody_means_is_cut_to_one_that_a_timer_knows(runner: str, 
     """
     with served(tmp_path / "data") as daemon:
         assert run(runner, tmp_path, program, daemon.url) == [1, True, 0]
+
+
+def test_what_the_daemon_cannot_take_is_refused_and_stands_in_nobodys_way(runner: str, tmp_path: Path) -> None:
+    program = """
+    const said: number[] = [];
+    globalThis.fetch = (async (_: any, { body }: any) => {
+      const last = said.push(body.split("\\n").length);
+      if (last === 1) return Response.json({ detail: "stopping", retryable: true }, { status: 503 });
+      if (last === 2) return new Response("<html>", { status: 502 });
+      if (last === 3) return Response.json({ detail: "set aside" }, { status: 500 });
+      return Response.json({ accepted: 1, rejected: 0 });
+    }) as any;
+    const observer = new Observer({ lingerMs: 1 });
+    await observer.operation("odd", {}, () => {});
+    const first = await observer.flush(10_000);
+    await observer.operation("even", {}, () => {});
+    const second = await observer.flush(10_000);
+    console.log(JSON.stringify([first, second, observer.counts.refused, observer.counts.accepted, said]));
+    """
+    assert run(runner, tmp_path, program, closed_url()) == [True, True, 1, 1, [1, 1, 1, 1]]
+
+
+def test_a_flush_during_which_an_event_was_dropped_says_so(runner: str, tmp_path: Path) -> None:
+    program = """
+    let answer: (response: Response) => void = () => {};
+    const asked = () => new Promise<Response>((resolve) => { answer = resolve; });
+    globalThis.fetch = asked as any;
+    const observer = new Observer({ lingerMs: 1, queueMax: 1 });
+    const take = async () => {
+      answer(Response.json({ accepted: 1, rejected: 0 }));
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    };
+    await observer.operation("a", {}, () => {});
+    const flushed = observer.flush(10_000);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    await observer.operation("a", {}, () => {});
+    await observer.operation("a", {}, () => {});
+    await take();
+    await take();
+    const second = observer.flush(10_000);
+    console.log(JSON.stringify([await flushed, await second, observer.counts]));
+    """
+    counts = {"events": 3, "accepted": 2, "refused": 0, "dropped": 1, "retries": 0, "cancelled": 0}
+    assert run(runner, tmp_path, program, closed_url()) == [False, True, counts]
+
+
+def test_a_question_that_the_daemon_does_not_take_is_told_once(runner: str, tmp_path: Path) -> None:
+    program = """
+    const said: string[] = [];
+    console.warn = (text: string) => said.push(text);
+    const observer = new Observer({ adviceMs: 10_000 });
+    for (let n = 0; n < 2; n++) await observer.advice("a", { run: "r".repeat(300) });
+    console.log(JSON.stringify(said));
+    """
+    with served(tmp_path / "data") as daemon:
+        (said,) = run(runner, tmp_path, program, daemon.url)
+    assert said == "observer: advice is answered 400: run: is longer than 256 characters"
 
 
 def test_a_text_is_cut_between_two_words_so_that_no_part_of_a_password_is_left(runner: str, tmp_path: Path) -> None:

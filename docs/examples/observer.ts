@@ -24,7 +24,7 @@ export interface Options {
 
 export interface About {
   input?: unknown; // a text, or what is shown as JSON
-  run?: string; // one name for a whole episode
+  run?: string; // one name for a whole episode, of 256 characters at most: a longer one gets no advice
   role?: string;
   attrs?: Record<string, string | number | boolean | null>;
   adviceId?: string; // by default what the run was advised on this endpoint; outside of a run, give it yourself
@@ -32,7 +32,7 @@ export interface About {
 
 export interface Operation {
   output?: unknown;
-  error?: unknown; // set it to make the operation a failure without throwing
+  error?: unknown; // set it to make the operation a failure without throwing; null, too, is none
   attrs: Record<string, string | number | boolean | null>;
 }
 
@@ -54,6 +54,13 @@ interface Outgoing {
   line: string;
 }
 
+interface Said {
+  accepted?: number;
+  rejected?: number;
+  detail?: string; // of a refusal, and so is the next
+  retryable?: boolean;
+}
+
 const BATCH_MAX = 500;
 const BATCH_CHARS_MAX = 1024 * 1024; // three bytes each at most: below the 8 MiB that a daemon takes by default
 const QUEUE_CHARS_MAX = 16 * 1024 * 1024;
@@ -68,10 +75,12 @@ const INPUT_BYTES_MAX = 8_000; // of these, as a URL writes them: the head of a 
 const ADVISED_MAX = 1_000;
 const TOO_LARGE = 413; // of many events: each half is sent by itself
 const DENIED = new Set([401, 403, 404]); // told once; the events wait, for the daemon may yet be set right
-const FINAL = new Set([400, TOO_LARGE, 422]); // answers about the events themselves: sending them again changes nothing
+const WRONG = 400; // of a question, told once
+const FINAL = new Set([WRONG, TOO_LARGE, 422]); // answers about the events themselves: sending them again changes nothing
+const CAUSES_MAX = 3; // of an error: how deep they are looked for, and how many beside each other
 
 export class Observer {
-  readonly counts = { events: 0, accepted: 0, refused: 0, dropped: 0, retries: 0 };
+  readonly counts = { events: 0, accepted: 0, refused: 0, dropped: 0, retries: 0, cancelled: 0 };
   private readonly url: string;
   private readonly token: string;
   private readonly source: string;
@@ -99,7 +108,10 @@ export class Observer {
     this.adviceMs = Math.min(options.adviceMs ?? 250, DAY_MS);
   }
 
-  /** Do something, and report how long it took and how it ended. What it throws is reported, and thrown on. */
+  /**
+   * Do something, and report how long it took and how it ended. What it throws is reported, and thrown on. What is aborted
+   * (`AbortError`) says nothing about the operation: it is counted. A `TimeoutError` of `AbortSignal.timeout` is a failure.
+   */
   async operation<T>(endpoint: string, about: About, work: (op: Operation) => T | Promise<T>): Promise<T> {
     const op: Operation = { attrs: { ...about.attrs } };
     const adviceId = about.adviceId ?? this.adviceId(about.run, endpoint);
@@ -130,7 +142,8 @@ export class Observer {
       if (about.run) query.set("run", about.run);
       if (about.role) query.set("role", about.role);
       const answer = await this.fetch(`/advice?${query}`, this.adviceMs);
-      const said = (await answer.json()) as { advice_id?: string; entries?: AdviceEntry[] };
+      const said = (await answer.json()) as { advice_id?: string; entries?: AdviceEntry[]; detail?: string };
+      if (answer.status === WRONG) this.tell(WRONG, `advice is answered ${WRONG}: ${said.detail}`);
       if (!answer.ok || !said.advice_id) return nothing();
       if (about.run) this.remember(text([about.run, endpoint]), said.advice_id);
       const entries = said.entries ?? [];
@@ -140,14 +153,15 @@ export class Observer {
     }
   }
 
-  /** Send what is there; true when all of it is accepted or refused within the limit. */
+  /** Send what is there; true when all of it is accepted or refused within the limit, and nothing was dropped meanwhile. */
   async flush(ms = 2_000): Promise<boolean> {
     const until = performance.now() + ms;
+    const { dropped } = this.counts;
     while (this.sending && performance.now() < until) {
       this.hurry();
       await Promise.race([this.sending, sleep(Math.min(200, until - performance.now()))]);
     }
-    return !this.sending && this.queue.length === 0;
+    return !this.sending && this.queue.length === 0 && this.counts.dropped === dropped;
   }
 
   /** Send what is left, within the limit: call it before the program ends. */
@@ -163,7 +177,11 @@ export class Observer {
     adviceId: string | undefined,
     tookMs: number,
   ): void {
-    const failure = thrown ?? (op.error === undefined ? undefined : { error: op.error });
+    if (thrown?.error instanceof Error && thrown.error.name === "AbortError") {
+      this.counts.cancelled++;
+      return;
+    }
+    const failure = thrown ?? (op.error === undefined || op.error === null ? undefined : { error: op.error });
     const byName = { ...(about.run && { run: about.run }), ...(about.adviceId && { advice_id: about.adviceId }) };
     const id = `${this.ids}-${this.counts.events + 1}`;
     const event = {
@@ -175,9 +193,9 @@ export class Observer {
       success: failure === undefined,
       duration_ms: Math.round(tookMs * 1_000) / 1_000,
       output_summary: op.output === undefined ? undefined : text(op.output),
-      error: failure && text(failure.error),
+      error: failure && (text(failure.error) || "failed"),
       role: about.role === undefined ? undefined : text(about.role),
-      attrs: scalars({ advice_id: adviceId, ...op.attrs, ...byName }),
+      attrs: scalars({ run: about.run || undefined, advice_id: adviceId, ...op.attrs, ...byName }), // the first 32 are kept
     };
     const line = JSON.stringify(event);
     this.queue.push({ id, line });
@@ -230,14 +248,14 @@ export class Observer {
           await this.deliver(batch.slice(0, half));
           return await this.deliver(batch.slice(half));
         }
-        const said = (await answer.json()) as { accepted?: number; rejected?: number; detail?: string };
+        const said = (await answer.json()) as Said;
         if (answer.ok && said.accepted !== undefined) {
           this.failures = 0;
           this.counts.accepted += said.accepted;
           this.counts.refused += said.rejected ?? 0;
           return;
         }
-        if (FINAL.has(answer.status) && said.detail !== undefined) {
+        if (said.detail !== undefined && (FINAL.has(answer.status) || (answer.status >= 500 && !said.retryable))) {
           this.counts.refused += batch.length;
           return;
         }
@@ -257,11 +275,14 @@ export class Observer {
     if (body !== undefined) headers["Content-Type"] = "application/x-ndjson";
     const method = body === undefined ? "GET" : "POST";
     const answer = await fetch(this.url + path, { method, headers, body, signal: AbortSignal.timeout(ms) });
-    if (DENIED.has(answer.status) && !this.told.has(answer.status)) {
-      this.told.add(answer.status);
-      console.warn(`observer: ${method} ${path.split("?")[0]} is answered ${answer.status}: are address and token right?`);
-    }
+    const what = `${method} ${path.split("?")[0]} is answered ${answer.status}`;
+    if (DENIED.has(answer.status)) this.tell(answer.status, `${what}: are address and token right?`);
     return answer;
+  }
+
+  private tell(status: number, what: string): void {
+    if (!this.told.has(status)) console.warn(`observer: ${what}`);
+    this.told.add(status);
   }
 
   private remember(what: string, adviceId: string): void {
@@ -333,10 +354,18 @@ function words(whole: string, most: number): string {
   return last < 0 ? cut(whole, most) : whole.slice(0, before + last);
 }
 
+/** An error and its causes: that of `fetch` alone says where it failed, and an `AggregateError` may say nothing itself. */
+function errorText(error: Error, depth = CAUSES_MAX): string {
+  const inner: unknown[] = error instanceof AggregateError ? error.errors : error.cause === undefined ? [] : [error.cause];
+  const causes = depth > 0 ? inner.slice(0, CAUSES_MAX) : [];
+  const because = causes.map((cause) => (cause instanceof Error ? errorText(cause, depth - 1) : text(cause))).join("; ");
+  return [error.name, error.message, because].filter((part) => part !== "").join(": ");
+}
+
 /** Show whatever a host hands over as a text; never throws. */
 function text(value: unknown): string {
   try {
-    const shown = value instanceof Error ? `${value.name}: ${value.message}` : value;
+    const shown = value instanceof Error ? errorText(value) : value;
     const said = typeof shown === "string" ? shown : (JSON.stringify(shown) ?? String(shown));
     return said.length > TEXT_MAX ? `${words(said, TEXT_MAX - 1)}…` : said;
   } catch {
