@@ -241,6 +241,57 @@ def test_a_generator_that_somebody_else_gives_is_followed_too(seen: Seen) -> Non
     assert seen.outcomes() == [(False, "ZeroDivisionError: integer division or modulo by zero")]
 
 
+def test_a_generator_that_the_host_holds_too_is_closed_by_who_closes_it_alone(seen: Seen) -> None:
+    held = numbers(5)
+    called = seen.observed(lambda: held)
+    for number in called():
+        assert number == 0
+        break
+    assert seen.outcomes() == [(True, None)], "who has had enough has not failed"
+    again = called()
+    assert (next(again), again.send("sent"), again.throw(KeyError()), next(held)) == (1, 2, 3, 4)
+    again.close()
+    assert list(held) == []
+    called().close()
+    assert list(called()) == []
+    assert seen.outcomes() == [(True, None), (True, None), (True, "None")]
+
+
+async def test_an_asynchronous_generator_that_the_host_holds_too_is_closed_by_who_closes_it_alone(
+    seen: Seen, runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps: list[str] = []
+
+    async def cleaned() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        finally:
+            await slept()
+            steps.append("cleaned")
+
+    async def agent() -> None:
+        held = numbers_later(5)
+        called = seen.observed(lambda: held)
+        async for one in called():
+            assert one == (0, None)
+            break
+        await slept()
+        assert seen.outcomes() == [(True, None)]
+        again = called()
+        found = [await anext(again), await again.asend("sent"), await again.athrow(KeyError())]
+        assert found == [(1, None), (2, "sent"), (3, "thrown")]
+        await again.aclose()
+        assert [one async for one in held] == []
+        alone = seen.observed(lambda: cleaned())()  # noqa: PLW0108 - it is no generator function
+        assert await anext(alone) == 1
+        await alone.aclose()
+        assert steps == ["cleaned"]
+
+    await runtime(agent)
+    assert caplog.records == []
+    assert seen.outcomes() == [(True, None)] * 3
+
+
 async def test_what_is_cancelled_is_not_reported_and_what_is_out_of_time_within_it_is(
     seen: Seen, runtime: Runtime
 ) -> None:

@@ -51,7 +51,7 @@ def _called(function: Function, begin: Begin, end: End) -> Function:
             operation.__exit__(type(error), error, error.__traceback__)
             raise
         if isinstance(result, _LASTING):  # nothing has been done yet
-            return _going_on(result)(lambda: result, lambda: operation, end)()
+            return _going_on(result, operation, end)
         end(operation, result)
         operation.__exit__(None, None, None)
         return result
@@ -59,10 +59,12 @@ def _called(function: Function, begin: Begin, end: End) -> Function:
     return called
 
 
-def _going_on(result: object) -> Callable[[Function, Begin, End], Function]:
+def _going_on(result: Any, operation: Operation, end: End) -> object:  # noqa: ANN401 - as above
     if isinstance(result, AsyncGeneratorType):
-        return _streamed
-    return _awaited if inspect.isawaitable(result) else _generated
+        return _FollowedLater(result, operation, end)
+    if inspect.isawaitable(result):
+        return _awaited(lambda: result, lambda: operation, end)()
+    return _Followed(result, operation, end)
 
 
 def _awaited(function: Function, begin: Begin, end: End) -> Function:
@@ -115,6 +117,91 @@ def _begun(inner: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
         return inner.asend(None)
     finally:
         sys.set_asyncgen_hooks(*hooks)
+
+
+class _Followed(Generator[Any, Any, Any]):
+    """A generator that a function gave: the host may hold it, too, and go on with it when this one is forgotten."""
+
+    def __init__(self, inner: Generator[Any, Any, Any], operation: Operation, end: End) -> None:
+        self._inner = inner
+        self._steps = _Steps(operation, end)
+
+    def send(self, value: object, /) -> Any:  # noqa: ANN401 - as above
+        self._steps.begin()
+        with self._steps:
+            return self._inner.send(value)
+
+    def throw(self, *error: Any) -> Any:  # noqa: ANN401 - as above
+        self._steps.begin()
+        with self._steps:
+            return self._inner.throw(*error)
+
+    def close(self) -> None:
+        with self._steps:
+            self._inner.close()
+        self._steps.over()
+
+    def __del__(self) -> None:
+        self._steps.over()
+
+
+class _FollowedLater(AsyncGenerator[Any, Any]):
+    """As `_Followed`; its loop closes the generator, as it would without us."""
+
+    def __init__(self, inner: AsyncGenerator[Any, Any], operation: Operation, end: End) -> None:
+        self._inner = inner
+        self._steps = _Steps(operation, end)
+
+    async def asend(self, value: object, /) -> Any:  # noqa: ANN401 - as above
+        self._steps.begin()
+        with self._steps:
+            return await self._inner.asend(value)
+
+    async def athrow(self, *error: Any) -> Any:  # noqa: ANN401 - as above
+        self._steps.begin()
+        with self._steps:
+            return await self._inner.athrow(*error)
+
+    async def aclose(self) -> None:
+        with self._steps:
+            await self._inner.aclose()
+        self._steps.over()
+
+    def __del__(self) -> None:
+        self._steps.over()
+
+
+class _Steps:
+    """The operation of such a generator: from its first step to the one that raises, or until nobody follows it."""
+
+    def __init__(self, operation: Operation, end: End) -> None:
+        self._operation = operation
+        self._end = end
+        self._is_begun = self._is_over = False
+
+    def begin(self) -> None:
+        """Begin with the first step."""
+        if not self._is_begun:
+            self._is_begun = True
+            self._operation.__enter__()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, StopIteration | StopAsyncIteration):
+            self._end(self._operation, getattr(error, "value", None))
+            self.over()
+        elif error is not None:
+            self.over(error)
+
+    def over(self, error: BaseException | None = None) -> None:
+        """End the operation, once; one that has not begun has done nothing."""
+        if self._is_begun and not self._is_over:
+            self._is_over = True
+            _Stream(self._operation).__exit__(None, error, None)
 
 
 class _Stream:
