@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from observer_actors.client import Observer
+from observer_actors.client import Observer, _ledger
 from observer_actors.client._outbox import OutgoingEvent
 from tests.fakes.event_loops import Runtime
 from tests.fakes.http_peer import closed_url
@@ -361,3 +361,41 @@ def test_static_and_class_methods_stay_what_they_are(seen: Seen) -> None:
 
     assert (Tool.static(1), Tool().static(2), Tool.of_class(), Tool().of_class()) == (1, 2, "Tool", "Tool")
     assert seen.outcomes() == [(True, "1"), (True, "2"), (True, "Tool"), (True, "Tool")]
+
+
+def test_what_cannot_be_called_is_left_as_it_is_and_told_once(
+    seen: Seen, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_ledger, "_SAID", set())
+    observed: Callable[[Any], Any] = seen.observed
+
+    class Tool:
+        shown = observed(property(lambda _: 1))
+        made = observed(functools.cached_property(lambda _: 2))
+
+        @observed
+        @functools.singledispatchmethod
+        def told(self, what: object) -> str:
+            return f"{what}"
+
+        def _times(self, first: int, second: int) -> int:
+            return first * second
+
+        twice = observed(functools.partialmethod(_times, 2))
+
+    tool = Tool()
+    assert (tool.shown, tool.made, vars(tool)["made"], tool.told(7), tool.twice(4)) == (1, 2, 2, "7", 8)
+    assert (observed(None), observed("text")) == (None, "text")
+    assert seen.events == []
+    kinds = ["property", "cached_property", "singledispatchmethod", "partialmethod", "NoneType", "str"]
+    assert [record.message.split("about=")[1].split()[0] for record in caplog.records] == [
+        f"'{kind}'" for kind in kinds
+    ]
+
+
+def test_a_cache_is_still_one(seen: Seen) -> None:
+    cached: Any = seen.observed(functools.lru_cache(lambda number: number))
+    assert [cached(1), cached(1), cached.cache_info().hits, cached.cache_parameters()["maxsize"]] == [1, 1, 1, 128]
+    cached.cache_clear()
+    assert cached.cache_info().currsize == 0
+    assert len(seen.events) == 2

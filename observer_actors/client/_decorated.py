@@ -10,6 +10,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackTyp
 from typing import Any, Final
 
 from observer_actors.client._guest import attempt
+from observer_actors.client._ledger import warn_once
 from observer_actors.client._operation import Operation
 
 Function = Callable[..., Any]
@@ -17,15 +18,26 @@ Begin = Callable[..., Operation]
 """Makes the operation of a call, of the call's arguments."""
 End = Callable[[Operation, object], None]
 """Takes in what the call gave, when it went well."""
+_OF_A_CACHE: Final = ("cache_info", "cache_clear")
+"""What `functools.lru_cache` gives to its own, and `functools.wraps` does not know."""
 _LASTING: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 
-def decorated(function: Function, begin: Begin, end: End) -> Function:
-    """Give a function of the same kind that does the same."""
+def decorated(function: Any, begin: Begin, end: End) -> Any:  # noqa: ANN401 - whatever the host decorates
+    """Give a function of the same kind that does the same; what cannot be called as it is, as it is, with a warning."""
     if isinstance(function, staticmethod | classmethod):
         return type(function)(decorated(function.__func__, begin, end))
+    if not callable(function):
+        warn_once(
+            "not_observed", type(function).__name__, "it cannot be called: decorate the function that it is made of"
+        )
+        return function
     wrap = attempt(_called, _wrapper, function)
-    return functools.wraps(function)(wrap(function, begin, end))
+    made = functools.wraps(function)(wrap(function, begin, end))
+    for name in _OF_A_CACHE:
+        if hasattr(function, name):
+            setattr(made, name, getattr(function, name))
+    return made
 
 
 def _wrapper(function: Function) -> Callable[[Function, Begin, End], Function]:
