@@ -899,6 +899,21 @@ def test_a_real_daemon_is_told_what_its_advice_came_to(daemon: Served) -> None:
     assert {op.attrs["told"] for op in ops if isinstance(op.attrs, dict)} == {True, False}
 
 
+def test_a_run_of_any_length_gets_advice_under_the_name_that_its_operations_report(daemon: Served) -> None:
+    names = ["r" * 256, "r" * 300, "r" * 301, "a " * 118 + "pass:" + "w" * 100]
+    with Observer(daemon.url, advice_seconds=LONG_S) as observer:
+        for name in names:
+            with observer.run(name):
+                asked = observer.advice("long:run")
+                assert asked.advice_id
+                with observer.operation("long:run") as op:
+                    assert op.advice_id == asked.advice_id
+    told = [op.attrs for op in journal_ops(daemon.data_dir) if op.endpoint == "long:run"]
+    runs = [attrs["run"] for attrs in told if isinstance(attrs, dict)]
+    assert [len(set(runs)), runs[0], *map(len, map(str, runs))] == [4, names[0], 256, 256, 256, 252]
+    assert "pass" not in str(runs), "no part of a word, which may be a password"
+
+
 async def test_advice_comes_within_its_limit_or_not_at_all_and_who_hangs_is_not_asked_each_time() -> None:
     """Without a limit of its own the first would take as long as a request may; the others ask nobody."""
     async with http_peer() as peer:

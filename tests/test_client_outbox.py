@@ -454,21 +454,39 @@ def test_a_task_is_any_text_and_a_limit_any_number() -> None:
     assert long["task"] != other["task"]
 
 
+@pytest.mark.parametrize("name", ["", "r1", "r" * 256, "r" * 257, "客 " * 5_000, "a " * 120 + "w" * 2_000])
+def test_a_run_has_the_same_name_in_a_question_and_in_an_event(name: str) -> None:
+    question = ask("a", "x", role="", run=name, task="", attrs={}, source="", limit=1)
+    asked = parse_qs(urlsplit(question.target).query).get("run", [""])
+    assert asked == [scalars({}, {"run": name})["run"]]
+    assert len(asked[0]) <= 256
+
+
 def test_what_the_daemon_has_against_a_question_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    refused = Answer(400, b'{"error":"is longer than 256 characters","field":"run","hint":"cut it"}')
-    assert [read_advice(refused), read_advice(refused)] == [None, None]
+    detail = "limit: is above 3"
+    refused = Answer(400, msgspec.json.encode({"detail": detail, "error": detail, "field": "limit"}))
+    hinted = Answer(400, b'{"detail":"odd","hint":"even"}')
+    assert [read_advice(answer) for answer in (refused, refused, hinted)] == [None, None, None]
     assert [record.message.partition(" ")[2] for record in caplog.records if "advice_refused" in record.message] == [
-        "actor='client' about='run is longer than 256 characters' hint='cut it'"
+        "actor='client' about='limit: is above 3' hint=''",
+        "actor='client' about='odd' hint='even'",
     ]
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
-def test_that_a_token_gets_no_advice_is_logged(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, status: int
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [
+        (401, "advice takes a token with the scope read: "),
+        (403, "advice takes a token with the scope read: "),
+        (404, "is OBSERVER_URL right?"),
+    ],
+)
+def test_that_a_token_or_an_address_gets_no_advice_is_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, status: int, hint: str
 ) -> None:
     monkeypatch.setattr(_ledger, "_SAID", set())
     assert read_advice(Answer(status, b"<html>")) is None
-    assert f"about='answered {status}' hint='advice takes a token with the scope read: " in caplog.text
+    assert f"about='answered {status}' hint='{hint}" in caplog.text
 
 
 def test_advice_is_read_and_anything_else_is_none() -> None:

@@ -14,7 +14,7 @@ from observer_actors.client._delivery import Answer
 from observer_actors.client._forks import IMPORTING
 from observer_actors.client._ledger import warn_once
 from observer_actors.client._runs import CURRENT_RUN
-from observer_actors.client._texts import advice_query, scalars, text
+from observer_actors.client._texts import advice_query, run_name, scalars, text
 from observer_actors.labels import bounded_label
 from observer_actors.problems import UNREADABLE, read_problem
 
@@ -25,7 +25,8 @@ LIMIT_MAX: Final = 3
 _OK: Final = 200
 _REFUSED: Final = frozenset({400, 401, 403, 404})
 """Asking again changes nothing."""
-_HINT: Final = "advice takes a token with the scope read: a token for reporting has none"
+_SCOPE_HINT: Final = "advice takes a token with the scope read: a token for reporting has none"
+_HINTS: Final[Mapping[int, str]] = {401: _SCOPE_HINT, 403: _SCOPE_HINT, 404: "is OBSERVER_URL right?"}
 PAUSE_S_MIN: Final = 1.0
 PAUSE_S_MAX: Final = 30.0
 
@@ -71,6 +72,7 @@ class Question(NamedTuple):
     """Path and query."""
     endpoint: str
     run: str
+    """By its whole name."""
 
 
 def ask(
@@ -86,28 +88,29 @@ def ask(
 ) -> Question:
     """Put a question in the words of the request.
 
-    :param run: "" for the run of the block around us.
+    :param run: "" for the run of the block around us; it is sent as `run_name` has it, as in an event.
     :param task: any text; of a long one the beginning and a hash are sent.
     """
+    run = text(run) or CURRENT_RUN.get()
     asked = {
         "endpoint": text(endpoint),
         "input": text(given)[:INPUT_CHARS_MAX],
         "role": text(role),
-        "run": text(run) or CURRENT_RUN.get(),
+        "run": run_name(run),
         "task": bounded_label(text(task), "task"),
         "attrs": msgspec.json.encode(scalars(attrs, {})).decode() if attrs else "",
         "source": source,
     }
     query = urlencode(advice_query({**asked, "limit": str(min(max(limit, 1), LIMIT_MAX))}))
-    return Question(f"/advice?{query}", asked["endpoint"], asked["run"])
+    return Question(f"/advice?{query}", asked["endpoint"], run)
 
 
 def read_advice(answer: Answer) -> Advice | None:
     """Read the answer; None when it is none. What the daemon has against the question is logged, once."""
     if answer.status in _REFUSED:
         problem = read_problem(answer.body)
-        said = f"{problem.field} {problem.error}".strip()
-        warn_once("advice_refused", said or f"answered {answer.status}", problem.hint or _HINT)
+        hint = problem.hint or _HINTS.get(answer.status, "")
+        warn_once("advice_refused", problem.detail or f"answered {answer.status}", hint)
     if answer.status != _OK:
         return None
     try:

@@ -16,8 +16,8 @@ import msgspec
 
 from observer_actors.client._beginning import beginning
 from observer_actors.client._guest import attempt_of_host
-from observer_actors.labels import cut_between_words
-from observer_actors.op import ATTR_CHARS_MAX, ATTR_NAME_CHARS_MAX, ATTRS_MAX, Scalar
+from observer_actors.labels import cut_between_words, last_word_end, stable_id
+from observer_actors.op import ATTR_CHARS_MAX, ATTR_NAME_CHARS_MAX, ATTRS_MAX, NAME_CHARS_MAX, Scalar
 
 TEXT_CHARS_MAX: Final = 10_000
 """As in `_wording`: four such texts fit into an event, however they are escaped."""
@@ -62,9 +62,22 @@ def scalar(value: object) -> Scalar:
     return cut_between_words(text(value), ATTR_CHARS_MAX)
 
 
+def run_name(run: str) -> str:
+    """Give the name of a run as the daemon takes it, in questions and events alike.
+
+    Of one with more than `NAME_CHARS_MAX` characters that is the beginning, up to a blank, and a hash.
+    """
+    if len(run) <= NAME_CHARS_MAX:
+        return run
+    mark = "…" + stable_id("run", run)
+    return run[: last_word_end(run, NAME_CHARS_MAX - len(mark))] + mark
+
+
 def scalars(attributes: Mapping[str, object], known: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Give the first `ATTRS_MAX` attributes: the known ones first, which no other of that name replaces."""
-    found: dict[str, Scalar] = dict(known)
+    found: dict[str, Scalar] = {
+        name: run_name(text(value)) if name == "run" else value for name, value in known.items()
+    }
     for name, value in attributes.items():
         if len(found) >= ATTRS_MAX:
             break
