@@ -362,6 +362,20 @@ def test_a_signal_handler_and_a_finalizer_may_report_in_the_middle_of_a_report(d
     assert set(names(daemon, "within-")) == {"within-main", "within-handler", "within-finalizer"}
 
 
+def test_advice_is_put_into_a_prompt_without_an_import() -> None:
+    ended = run_script(
+        """
+        from observer_actors.client import Advice, AdviceEntry
+        before = set(sys.modules)
+        said = str(Advice("a1", (AdviceEntry("e1", "do", "add LIMIT", "sql:run"),)))
+        assert said.endswith("- **Do** at `sql:run`: `add LIMIT`"), said
+        assert set(sys.modules) == before, sorted(set(sys.modules) - before)
+        """,
+        "http://127.0.0.1:9",
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_the_import_is_cheap_and_the_host_gets_no_event_loop_and_no_http_client() -> None:
     heavy = "('anyio', 'asyncio', 'httpx', 'structlog', 'trio', 'quart', 'http')"
     ended = run_script(

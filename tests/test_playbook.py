@@ -40,9 +40,9 @@ from observer_actors.playbook.decisions import stricter
 from observer_actors.playbook.evidence import FAILURES_MAX, FEATURES_MAX, VALUES_MAX
 from observer_actors.playbook.inputs import features, is_attribute, kind_of, shown_name
 from observer_actors.playbook.lift import Arm, Sides
-from observer_actors.playbook.markdown import code_span
 from observer_actors.playbook.runs import STEPS_MAX
 from observer_actors.playbook.witnesses import Balance, Witnesses
+from observer_actors.quoting import code_span
 from tests.playbook_ops import ALONE, call, decided, deltas, exposed, fold, journals, numbered, revoked, verdict
 
 BOTH = Corroboration()

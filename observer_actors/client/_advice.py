@@ -11,12 +11,12 @@ import msgspec
 
 from observer_actors.backoff import backoff_s
 from observer_actors.client._delivery import Answer
-from observer_actors.client._forks import IMPORTING
 from observer_actors.client._ledger import warn_once
 from observer_actors.client._runs import CURRENT_RUN
 from observer_actors.client._texts import advice_query, run_name, scalars, text
 from observer_actors.labels import bounded_label
 from observer_actors.problems import UNREADABLE, read_problem
+from observer_actors.quoting import INTRODUCTION, line
 
 INPUT_CHARS_MAX: Final = 2_000
 """Of an input, in a URL: enough to match words by."""
@@ -58,9 +58,6 @@ class Advice(msgspec.Struct, frozen=True):
         """Give the entries as Markdown for a prompt, one a line, quoted as the daemon quotes them."""
         if not self.entries:
             return ""
-        with IMPORTING:
-            from observer_actors.playbook.markdown import INTRODUCTION, line  # noqa: PLC0415 - for those who get advice
-
         lines = [line(entry.kind, entry.endpoint, entry.text) for entry in self.entries]
         return "\n".join([INTRODUCTION, "", *lines])
 

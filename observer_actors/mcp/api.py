@@ -13,8 +13,8 @@ import msgspec
 
 from observer_actors.errors import ObserverError, Unreachable
 from observer_actors.mcp.tools import Call
-from observer_actors.playbook.markdown import harmless
 from observer_actors.problems import UNREADABLE, read_problem
+from observer_actors.quoting import harmless
 
 SECONDS: Final = 10.0
 _ABOUT_ARGUMENTS: Final = (400, 404, 413, 422)

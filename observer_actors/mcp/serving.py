@@ -50,7 +50,7 @@ from observer_actors.errors import ObserverError, RequestTooLarge
 from observer_actors.event import SOURCE_NOTE, with_whole_characters
 from observer_actors.mcp.api import SECONDS, Api, Refused
 from observer_actors.mcp.tools import ENTRY_URI, SOURCE, TOOLS, entry_call, entry_uri, input_schema, list_entries
-from observer_actors.playbook.markdown import harmless
+from observer_actors.quoting import harmless
 from observer_actors.visible import cut
 
 INSTRUCTIONS: Final = (

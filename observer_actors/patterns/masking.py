@@ -29,6 +29,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from observer_actors.quoting import PLACEHOLDERS
 from observer_actors.visible import without_escapes
 
 ALGORITHM_VERSION: Final = 5
@@ -49,8 +50,6 @@ REMEMBERED_CHARS_MAX: Final = 400
 NESTING_MAX: Final = 4
 """Objects within objects, ``Window{1f token=Token{2e}}``, that are simplified from the inside out."""
 
-PLACEHOLDERS: Final = ("any", "url", "email", "str", "uuid", "time", "ip", "mac", "host", "path", "hex", "num", "value")
-"""What stands in a template, in ``<>``, for what was masked."""
 _FIRST_MARK: Final = 0xE000
 _MARK_OF: Final = {name: chr(_FIRST_MARK + number) for number, name in enumerate(PLACEHOLDERS)}
 ANY: Final = _MARK_OF["any"]
