@@ -899,6 +899,22 @@ def test_a_real_daemon_is_told_what_its_advice_came_to(daemon: Served) -> None:
     assert {op.attrs["told"] for op in ops if isinstance(op.attrs, dict)} == {True, False}
 
 
+def test_who_asks_in_a_context_of_its_own_names_a_run_or_the_advice(daemon: Served) -> None:
+    async def agent(observer: Observer) -> None:
+        outside = (await asyncio.to_thread(observer.advice, "child:ask")).advice_id
+        with observer.operation("child:ask") as lost, observer.operation("child:ask", advice_id=outside) as named:
+            pass
+        with observer.run("child"):
+            within = (await asyncio.to_thread(observer.advice, "child:ask")).advice_id
+            with observer.operation("child:ask") as kept:
+                pass
+        assert "" not in (outside, within)
+        assert [lost.advice_id, named.advice_id, kept.advice_id] == ["", outside, within]
+
+    with Observer(daemon.url, advice_seconds=LONG_S) as observer:
+        asyncio.run(agent(observer))
+
+
 def test_a_run_of_any_length_gets_advice_under_the_name_that_its_operations_report(daemon: Served) -> None:
     names = ["r" * 256, "r" * 300, "r" * 301, "a " * 118 + "pass:" + "w" * 100]
     with Observer(daemon.url, advice_seconds=LONG_S) as observer:

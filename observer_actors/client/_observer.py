@@ -71,8 +71,9 @@ class Observer(Recorder):
         """Ask what is known about an operation that is about to be done.
 
         The operations at this endpoint that follow carry its ``advice_id``, so that the outcome comes back by itself:
-        those of the same run, or, outside of any, those of this task or thread until it asks again. Without an
-        endpoint, it is the next operation alone.
+        those of the same run, or, outside of any, those of this task or thread until it asks again (not those of who
+        awaits `asyncio.to_thread` or `asyncio.gather` around this: they name a run, or the ``advice_id``). Without
+        an endpoint, it is the next operation alone.
 
         :param run: by default that of the `run` block around it. Whether advice is given or held back is drawn by run.
         :param attrs: those that the operation will have: some advice is for operations with certain ones.
