@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import gc
 import inspect
 import logging
 import math
+import pickle
 import signal
 import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -640,6 +642,22 @@ async def test_an_event_is_sent_again_with_its_id_until_it_is_taken(trouble: Rep
         assert len({request.body for request in requests}) == 1
         assert observer.statistics().accepted == 1
         assert observer.statistics().retries == 2
+
+
+def test_a_flush_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+    with Observer(closed_url(), close_seconds=0) as observer:
+        monkeypatch.setattr(observer._sender, "flush", given.append)  # noqa: SLF001 - who waits
+        observer.flush()
+        for seconds in ("x", 7, -1):
+            observer.flush(seconds)  # type: ignore[arg-type]
+    assert given == [2, 2, 7, 0]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
+def test_an_observer_is_no_value(copied: Callable[[object], object]) -> None:
+    with Observer(closed_url(), close_seconds=0) as observer, pytest.raises(TypeError):
+        copied([observer])
 
 
 async def test_retry_after_is_honoured_and_flush_tries_sooner() -> None:

@@ -9,7 +9,7 @@ import tracemalloc
 from collections import UserDict, UserList, deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qs, quote_plus, urlsplit
@@ -94,6 +94,15 @@ def test_a_text_is_cut_between_two_words_so_that_no_part_of_a_password_is_left(
 
 def test_a_word_that_is_longer_than_any_password_is_cut() -> None:
     assert text("a " + "x" * TEXT_CHARS_MAX) == "a " + "x" * (TEXT_CHARS_MAX - 3) + "…"
+
+
+def test_of_a_dataclass_all_fields_are_shown() -> None:
+    @dataclass
+    class Door:
+        number: int
+        code: str = field(repr=False)
+
+    assert text(Door(1, "1234")) == '{"number":1,"code":"1234"}'
 
 
 def test_what_refers_to_itself_is_shown_as_what_it_is() -> None:

@@ -34,8 +34,8 @@ class Observer(Recorder):
     but for `report_verdict`, nor waits longer than is said.
 
     At the end of the interpreter, or of a worker of `multiprocessing`, what is left is sent within ``close_seconds``. A
-    process that ends otherwise (`os._exit`, or a signal, by which the end of a `multiprocessing.Pool`'s block ends its
-    workers) calls `close` itself.
+    process that ends otherwise (`os._exit`, `os.exec*`, or a signal, by which the end of a `multiprocessing.Pool`'s
+    block ends its workers) calls `close` itself.
 
     :param url: the daemon: ``http://…`` or ``unix:///PATH``; by default OBSERVER_URL, else 127.0.0.1 at OBSERVER_PORT
         or 3800. A token is taken from OBSERVER_TOKEN. Both are read anew for each request.
@@ -118,7 +118,10 @@ class Observer(Recorder):
         return to_end(partial(report_verdict, verdict, data_dir=data_dir, observer_url=self._url))
 
     def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
-        """Send what is there; say whether all of it is accepted or refused within the limit."""
+        """Send what is there; say whether all of it is accepted or refused within the limit.
+
+        :param seconds: 2 unless given, whatever ``close_seconds`` is; what is no number is taken for that, too.
+        """
         return self._sender.flush(attempt(CLOSE_SECONDS, bounded_seconds, "seconds", seconds))
 
     def close(self) -> None:
