@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import copy
 import gc
@@ -977,23 +978,38 @@ async def test_an_answer_that_is_no_advice_is_none(reply: Reply) -> None:
 # ---------------------------------------------------------------------------------------- gateway and verdicts
 
 
-def test_all_addresses_of_a_name_have_one_limit_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as full:
+@contextlib.contextmanager
+def address_that_lets_nobody_in() -> Iterator[tuple[Any, ...]]:
+    """Give an address, as a look-up gives it, at which a connection is neither taken nor refused."""
+    with contextlib.ExitStack() as held:
+        full = held.enter_context(socket.socket())
         full.bind(("127.0.0.1", 0))
         full.listen(0)
-        port = full.getsockname()[1]
-        waiting = [socket.socket() for _ in range(4)]  # no more of them fit: the next is not let in
-        for one in waiting:
-            one.setblocking(False)
-            one.connect_ex(("127.0.0.1", port))
-        entry = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
+        for _ in range(4):  # no more of them fit: the next is not let in
+            waiting = held.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        yield socket.AF_INET, socket.SOCK_STREAM, 6, "", full.getsockname()
+
+
+def test_all_addresses_of_a_name_have_one_limit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    with address_that_lets_nobody_in() as entry:
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_given, **_named: [entry] * 6)
-        observer = Observer(f"http://witness.test:{port}", advice_seconds=0.2)
+        observer = Observer("http://witness.test:1", advice_seconds=0.2)
         began = time.monotonic()
         assert not observer.advice("a")
         assert 0.1 < time.monotonic() - began < 0.9, "seconds, of 1.2"
-        for one in waiting:
-            one.close()
+
+
+def test_an_address_that_lets_nobody_in_leaves_time_for_the_next(
+    daemon: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with address_that_lets_nobody_in() as entry:
+        found = [entry, (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", daemon.port))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_given, **_named: found)
+        observer = Observer(f"http://localhost:{daemon.port}", advice_seconds=2)
+        observer.advice("a")
+        assert (observer.statistics().advice_asked, observer.statistics().advice_failed) == (1, 0)
 
 
 def test_the_next_address_of_a_name_is_tried(daemon: Served, monkeypatch: pytest.MonkeyPatch) -> None:
