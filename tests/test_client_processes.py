@@ -258,6 +258,59 @@ def test_what_is_left_is_sent_at_the_end_of_a_worker(daemon: Served, tmp_path: P
     assert names(daemon, f"worker-{start}-") == sorted(f"worker-{start}-{number}" for number in range(21))
 
 
+OUTLIVED: Final = """
+import multiprocessing, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from observer_actors import Observer
+
+obs = Observer(sys.argv[1], close_seconds=0.5)
+pool = ThreadPoolExecutor(1)
+def work(name):
+    for number in range(3):
+        time.sleep(0.4)  # in all, longer than what is left may take
+        with obs.operation(f"outlived-{sys.argv[2]}-{name}-{number}"):
+            pass
+def target(name):
+    if name == "later":
+        with obs.operation(f"outlived-{sys.argv[2]}-{name}-first"):
+            pass
+    if name == "pool":
+        pool.submit(work, name)
+    else:
+        threading.Thread(target=work, args=(name,)).start()
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[2])
+    workers = [context.Process(target=target, args=(name,)) for name in ("later", "alone", "pool")]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_what_threads_report_that_outlive_a_workers_function_is_sent_too(
+    daemon: Served, tmp_path: Path, start: str
+) -> None:
+    program = tmp_path / "outlived.py"
+    program.write_text(OUTLIVED)
+    ended = subprocess.run(
+        [sys.executable, program, daemon.url, start],
+        capture_output=True,
+        text=True,
+        timeout=LONG_S,
+        check=False,
+        env={**_unmeasured(), "PYTHONPATH": str(ROOT)},
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    reported = [f"{name}-{number}" for name in ("later", "alone", "pool") for number in range(3)]
+    assert names(daemon, f"outlived-{start}-") == sorted(
+        f"outlived-{start}-{one}" for one in ["later-first", *reported]
+    )
+
+
 IMPORTED: Final = """
 class Spy:
     def find_spec(self, name, path=None, target=None):

@@ -2,8 +2,8 @@
 
 It is started by the first event, and is a daemon thread: it keeps no process alive. At the end of the interpreter each
 sender has a time limit to send what is left, and what is reported even later; so it is at the end of a worker of
-`multiprocessing`, and when nobody has the observer any more. A child process begins with an empty outbox and without a
-thread.
+`multiprocessing`, once the threads that it waits for have ended, and when nobody has the observer any more. A child
+process begins with an empty outbox and without a thread.
 """
 
 from __future__ import annotations
@@ -224,7 +224,39 @@ def _close_with_worker() -> None:
     if process is None or util is None or process.parent_process() is None or _closes_with.get("pid") == os.getpid():
         return
     _closes_with["pid"] = os.getpid()
-    util.Finalize(None, _close_all, exitpriority=0)
+    if util.is_exiting():  # a thread that it waits for is the first to report
+        _close_later()
+    else:
+        util.Finalize(None, _close_worker, exitpriority=0)
+
+
+def _close_worker() -> None:
+    if _others():
+        _close_later()
+    else:
+        _close_all()
+
+
+def _close_later() -> None:
+    """Have all closed by a thread for which the worker waits, as after its finalizers it does for others."""
+    try:
+        threading.Thread(target=_close_after_others, name="observer-actors-end", daemon=False).start()
+    except RuntimeError:  # no thread to be had
+        _close_all()
+
+
+def _close_after_others() -> None:
+    while others := [one for one in _others() if one is not threading.current_thread()]:
+        for other in others:
+            other.join()
+    _close_all()
+
+
+def _others() -> list[threading.Thread]:
+    """Give the threads that a process waits for at its end."""
+    return [
+        one for one in threading.enumerate() if one.is_alive() and not (one.daemon or one is threading.main_thread())
+    ]
 
 
 atexit.register(_close_all)
