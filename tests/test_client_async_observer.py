@@ -290,6 +290,28 @@ async def test_who_enters_again_sends_what_comes_then_and_nothing_that_was_given
     assert events(peer)[-1]["endpoint"] == "sent"
 
 
+async def test_a_flush_tells_what_was_dropped_from_what_was_taken(runtime: Runtime) -> None:
+    async def agent() -> None:
+        async with AsyncObserver(closed_url(), linger_seconds=0, close_seconds=0.1, queue_events_max=1) as observer:
+            with observer.operation("a"):
+                pass
+            taken: list[bool] = []
+
+            async def flush() -> None:
+                taken.append(await observer.flush(LONG_S))
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(flush)
+                while observer.statistics().retries < 2:  # the first comes by itself, the next by the flush
+                    await anyio.sleep(0.001)
+                for _ in range(3):
+                    with observer.operation("b"):
+                        pass
+            assert taken == [False]
+
+    await runtime(agent)
+
+
 @pytest.mark.parametrize(
     "trouble",
     [Hang(), Close(), Garbage(), Status(503), Json([]), Bytes(b'{"x":' * 20_000)],

@@ -202,7 +202,7 @@ def test_an_observer_that_is_closed_twice_while_a_request_hangs_goes_on_with_one
         pass
     assert not hanging.acquire(timeout=0.2), "one request at a time"
     answered.set()
-    assert sender.flush(LONG_S)
+    sender.flush(LONG_S)
     while sender._runs:  # noqa: SLF001 - its time was over: what came until it ended is given up
         time.sleep(0.001)
     with observer.operation("third"):
@@ -210,6 +210,27 @@ def test_an_observer_that_is_closed_twice_while_a_request_hangs_goes_on_with_one
     assert sender.flush(LONG_S)
     assert (observer.statistics().accepted, observer.statistics().abandoned) == (2, 1)
     observer.close()
+
+
+@pytest.mark.parametrize("lose", ["close", "drop"])
+def test_a_flush_tells_what_was_given_up_from_what_was_taken(lose: str) -> None:
+    observer = Observer(closed_url(), linger_seconds=0, close_seconds=0.1, queue_events_max=1)
+    with observer.operation("a"):
+        pass
+    taken: list[bool] = []
+    flushing = threading.Thread(target=lambda: taken.append(observer.flush(LONG_S)))
+    flushing.start()
+    while observer.statistics().retries < 2:  # the first comes by itself, the next by the flush
+        time.sleep(0.001)
+    for _ in range(3 if lose == "drop" else 0):
+        with observer.operation("b"):
+            pass
+    if lose == "close":
+        observer.close()
+    flushing.join(LONG_S)
+    assert taken == [False]
+    observer.close()
+    assert observer.flush(LONG_S), "nothing is there"
 
 
 def test_threads_close_an_observer_while_others_report_and_each_event_arrives(daemon: Served) -> None:

@@ -20,6 +20,7 @@ from observer_actors.client._guest import attempt, attempted
 from observer_actors.client._ledger import NowAndThen, warn_once
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._observed import Observed, called
+from observer_actors.client._outbox import ObserverStatistics
 from observer_actors.client._places import observer_base, observer_token
 from observer_actors.client._recorder import CLOSE_SECONDS, NO_ATTRS, Recorder
 from observer_actors.client._sender import CLOSING_PAUSE_S, FLUSH_PAUSE_S, REQUEST_SECONDS, warn_of, warn_of_source
@@ -139,17 +140,17 @@ class AsyncObserver(Recorder):
 
     async def _flushed(self, seconds: float) -> bool:
         self._come_home()
-        events = self._outbox.statistics().events
+        then = self._outbox.statistics()
         until = anyio.current_time() + seconds
-        while not self._is_over(events) and (left_s := until - anyio.current_time()) > 0:
+        while not self._is_over(then) and (left_s := until - anyio.current_time()) > 0:
             self._hurried.set()
             with anyio.move_on_after(min(FLUSH_PAUSE_S, left_s)):
-                while not self._is_over(events):  # noqa: ASYNC110 - any thread may settle it: by dropping
+                while not self._is_over(then):  # noqa: ASYNC110 - any thread may settle it: by dropping
                     await anyio.sleep(LOOK_S)
-        return self._outbox.is_settled(events)
+        return self._outbox.is_taken(then)
 
-    def _is_over(self, events: int) -> bool:
-        return self._outbox.is_settled(events) or not self._has_task
+    def _is_over(self, then: ObserverStatistics) -> bool:
+        return self._outbox.is_settled(then) or not self._has_task
 
     def _is_left(self, until: float) -> bool:
         return self._outbox.statistics().waiting > 0 and anyio.current_time() < until

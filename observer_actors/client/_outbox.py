@@ -157,14 +157,20 @@ class Outbox:
             self._trouble = trouble or self._trouble
             self._changed.notify_all()
 
-    def wait_settled(self, events: int, seconds: float) -> bool:
-        """Wait until the first so many events are settled, or this long; say whether they are."""
+    def wait_settled(self, then: ObserverStatistics, seconds: float) -> bool:
+        """Wait until all that was told until then is settled, or this long; say whether it is."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._settled() >= events, seconds)
+            return self._changed.wait_for(lambda: self.is_settled(then), seconds)
 
-    def is_settled(self, events: int) -> bool:
-        """Say whether the first so many events are settled."""
-        return self._settled() >= events
+    def is_settled(self, then: ObserverStatistics) -> bool:
+        """Say whether as much is settled as was told until then: accepted, refused, or given up."""
+        return self._counts["events"] - self._counts["waiting"] >= then.events
+
+    def is_taken(self, then: ObserverStatistics) -> bool:
+        """Say whether all that was told until then is settled, and nothing has been given up since."""
+        now = self.statistics()
+        given_up = now.dropped + now.abandoned - then.dropped - then.abandoned
+        return now.events - now.waiting >= then.events and not given_up
 
     def has_batch(self) -> bool:
         """Say whether there is as much as goes out at once."""
@@ -174,9 +180,6 @@ class Outbox:
         """Give the counts as they are now."""
         with self._changed:
             return ObserverStatistics(**self._counts, last_trouble=self._trouble)
-
-    def _settled(self) -> int:
-        return self._counts["events"] - self._counts["waiting"]
 
     def _is_due(self) -> bool:
         return self._hurried or self._closed or self.has_batch()

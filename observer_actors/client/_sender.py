@@ -71,14 +71,14 @@ class Sender:
             self._start()
 
     def flush(self, seconds: float) -> bool:
-        """Send what is there, and try more often; say whether all of it is settled within the limit."""
+        """Send what is there, and try more often; say whether all of it is accepted or refused within the limit."""
         deadline = time.monotonic() + seconds
-        events = self._outbox.statistics().events
+        then = self._outbox.statistics()
         while (left_s := deadline - time.monotonic()) > 0:
             self._outbox.hurry()
-            if self._outbox.wait_settled(events, min(FLUSH_PAUSE_S, left_s)):
-                return True
-        return self._outbox.is_settled(events)
+            if self._outbox.wait_settled(then, min(FLUSH_PAUSE_S, left_s)):
+                break
+        return self._outbox.is_taken(then)
 
     def close(self) -> None:
         """Send what is left within the limit, and end. With what comes later it begins anew."""
