@@ -302,7 +302,7 @@ async def test_a_flush_tells_what_was_dropped_from_what_was_taken(runtime: Runti
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(flush)
-                while observer.statistics().retries < 2:  # the first comes by itself, the next by the flush
+                while observer.statistics().retries < 2:  # noqa: ASYNC110 - the first by itself, the next by the flush
                     await anyio.sleep(0.001)
                 for _ in range(3):
                     with observer.operation("b"):

@@ -33,6 +33,8 @@ CLOSING_PAUSE_S: Final = 0.1
 """Between two tries while somebody waits for us."""
 COUNTING_S: Final = 0.1
 """When the time is over, the thread has this long to count what it gives up; only a name that is looked up takes it."""
+OVER: Final = "the time for closing was over"
+"""What is said of events that are given up before they were tried."""
 
 
 class Sender:
@@ -154,6 +156,7 @@ class Sender:
             left_s = self._left_s()
             if left_s <= 0:
                 self._outbox.count(abandoned=delivery.left)
+                self._warn(delivery.trouble or OVER)
                 return
             answer = tried(self._exchange, delivery.content(), min(REQUEST_SECONDS, left_s))
             counts, pause_s = delivery.answered(answer)
@@ -173,7 +176,7 @@ class Sender:
         return float("inf") if self._deadline is None else self._deadline - time.monotonic()
 
     def _warn(self, trouble: str) -> None:
-        if self._deadline is None and self._warnings.is_due():
+        if self._warnings.is_due():
             warn_of(trouble, self._outbox)
 
     def renew(self) -> None:
@@ -186,9 +189,10 @@ class Sender:
 
 
 def warn_of(trouble: str, outbox: Outbox) -> None:
-    """Log that events are not taken."""
+    """Log that events are not taken, or are given up."""
     counts = outbox.statistics()
-    warn("events_not_taken", error=trouble, waiting=counts.waiting, refused=counts.refused, dropped=counts.dropped)
+    numbers = {name: getattr(counts, name) for name in ("waiting", "refused", "dropped", "abandoned")}
+    warn("events_not_taken", error=trouble, **numbers)
 
 
 def warn_of_source(delivery: Delivery) -> None:
