@@ -21,6 +21,7 @@ import structlog
 import trio
 
 from observer_actors.client import AsyncObserver, ObserverStatistics, Verdict, _ledger
+from observer_actors.client._outbox import Outbox, OutgoingEvent
 from observer_actors.client._sender import REQUEST_SECONDS
 from tests.daemon.served import served
 from tests.fakes.event_loops import Runtime
@@ -310,6 +311,31 @@ async def test_a_flush_tells_what_was_dropped_from_what_was_taken(runtime: Runti
             assert taken == [False]
 
     await runtime(agent)
+
+
+async def test_what_another_thread_reports_while_the_rest_is_given_up_is_given_up_too_or_waits(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    count = Outbox.count
+
+    def counted(self: Outbox, *, trouble: str = "", **counts: int) -> None:
+        count(self, trouble=trouble, **counts)
+        if "abandoned" in counts:
+            self.put(OutgoingEvent("id", "2026-11-22T10:00:00.000Z", "bot", "late", "", success=True, duration_ms=1.0))
+
+    monkeypatch.setattr(Outbox, "count", counted)
+
+    async def agent() -> AsyncObserver:
+        async with AsyncObserver(closed_url(), close_seconds=0) as observer:
+            with observer.operation("a"):
+                pass
+        return observer
+
+    observer = await runtime(agent)
+    counts = observer.statistics()
+    assert (counts.events, counts.abandoned, counts.waiting) == (2, 1, 1)
+    assert "events_not_taken" in caplog.text
+    assert [event.endpoint for event in observer._outbox.take()] == ["late"]  # noqa: SLF001 - what goes out next
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,14 @@ from observer_actors.client._observed import Observed, called
 from observer_actors.client._outbox import ObserverStatistics
 from observer_actors.client._places import observer_base, observer_token
 from observer_actors.client._recorder import CLOSE_SECONDS, NO_ATTRS, Recorder
-from observer_actors.client._sender import CLOSING_PAUSE_S, FLUSH_PAUSE_S, REQUEST_SECONDS, warn_of, warn_of_source
+from observer_actors.client._sender import (
+    CLOSING_PAUSE_S,
+    FLUSH_PAUSE_S,
+    OVER,
+    REQUEST_SECONDS,
+    warn_of,
+    warn_of_source,
+)
 from observer_actors.client._verdict import Verdict, VerdictReport, report_verdict
 from observer_actors.client._wire import get, join, post
 
@@ -203,20 +210,27 @@ class AsyncObserver(Recorder):
             self._in_hand = None
 
     def _abandon(self) -> None:
+        given_up = 0 if self._in_hand is None else self._in_hand.left
         self._in_hand = None
-        self._outbox.count(abandoned=self._outbox.statistics().waiting)
-        while self._outbox.take():
-            pass
+        while batch := self._outbox.take():
+            given_up += len(batch)
+        if given_up:
+            self._outbox.count(abandoned=given_up)
+            self._warn(self._outbox.statistics().last_trouble or OVER)
 
     async def _deliver(self, delivery: Delivery) -> None:
         while delivery.left:
             answer = await attempted(self._post(delivery.content()))
             counts, pause_s = delivery.answered(answer)
             self._outbox.count(trouble=delivery.trouble, **counts)
-            if delivery.trouble and self._warnings.is_due():
-                warn_of(delivery.trouble, self._outbox)
+            if delivery.trouble:
+                self._warn(delivery.trouble)
             warn_of_source(delivery)
             await self._pause(pause_s if self._entries else min(pause_s, CLOSING_PAUSE_S))
+
+    def _warn(self, trouble: str) -> None:
+        if self._warnings.is_due():
+            warn_of(trouble, self._outbox)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but no longer than until somebody hurries."""
