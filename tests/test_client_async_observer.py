@@ -236,6 +236,36 @@ async def test_the_end_of_an_asyncio_loop_that_cancels_all_tasks_sends_what_is_l
     assert [event["endpoint"] for event in events(peer)] == ["a"]
 
 
+@pytest.mark.parametrize("begun_again_by", ["flush", "event"])
+async def test_a_host_that_cancels_all_tasks_once_still_has_what_comes_then_sent(
+    peer: HttpPeer, begun_again_by: str
+) -> None:
+    async def agent() -> ObserverStatistics:
+        async with AsyncObserver(peer.url, linger_seconds=0) as observer:
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            if begun_again_by == "event":
+                await asyncio.sleep(0.01)
+            with observer.operation("a"):
+                pass
+            await asyncio.sleep(0.01)
+            if begun_again_by == "flush":
+                assert await observer.flush(5)
+            else:
+                await anyio.to_thread.run_sync(peer_has_it.wait, 5)
+            return observer.statistics()
+
+    peer_has_it = threading.Event()
+
+    def answer(request: Request) -> Reply:
+        peer_has_it.set()
+        return accepted(request)
+
+    peer.on("/events", answer)
+    await trio.to_thread.run_sync(lambda: asyncio.run(agent()))
+    assert peer_has_it.is_set()
+
+
 async def test_large_events_do_not_wait_for_others(runtime: Runtime, peer: HttpPeer) -> None:
     async def agent() -> ObserverStatistics:
         async with AsyncObserver(peer.url, linger_seconds=60) as observer:

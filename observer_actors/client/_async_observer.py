@@ -6,7 +6,8 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -60,6 +61,8 @@ class AsyncObserver(Recorder):
     def _queued(self) -> None:
         if not self._entries or self._home[0] != os.getpid():
             warn_once("observer_not_entered", "AsyncObserver", "it sends within `async with` alone")
+        elif not self._has_task:
+            attempt(None, self._go_on)  # in another thread there is no loop
         elif self._lingers and self._outbox.has_batch() and threading.get_ident() == self._thread:
             attempt(None, self._hurried.set)  # from another thread it may not be; and its loop may be closed
 
@@ -147,6 +150,7 @@ class AsyncObserver(Recorder):
 
     async def _flushed(self, seconds: float) -> bool:
         self._come_home()
+        self._go_on()
         then = self._outbox.statistics()
         until = anyio.current_time() + seconds
         while not self._is_over(then) and (left_s := until - anyio.current_time()) > 0:
@@ -178,6 +182,11 @@ class AsyncObserver(Recorder):
         self._entries = 0
         self._has_task = False
 
+    def _go_on(self) -> None:
+        """Start the task again that its host has cancelled, with all others of the loop."""
+        if self._entries and not self._has_task and self._is_home():
+            self._start(math.inf)
+
     def _start(self, until: float) -> None:
         """Make sure that a task sends what there is: until then, or, if that is for ever, while anybody is within."""
         if not self._has_task:
@@ -185,22 +194,24 @@ class AsyncObserver(Recorder):
             self._hurried = anyio.Event()
             self._scope = anyio.CancelScope()
             self._has_task = True
-            self._task = _task_of_its_own(attempted(self._send_all()))
+            self._task = _task_of_its_own(self._run(), partial(self._ended, self._scope))
         self._scope.deadline = until
 
+    async def _run(self) -> None:
+        await attempted(self._send_all())
+
+    def _ended(self, scope: anyio.CancelScope) -> None:
+        if scope is self._scope:  # else its loop was left behind
+            self._has_task = False
+
     async def _send_all(self) -> None:
-        scope = self._scope
-        try:
-            with scope:
-                while self._entries:
-                    self._lingers = True
-                    await self._pause(self._linger_s)
-                    self._lingers = False
-                    await self._send_rest()
+        with self._scope:
+            while self._entries:
+                self._lingers = True
+                await self._pause(self._linger_s)
+                self._lingers = False
                 await self._send_rest()
-        finally:
-            if scope is self._scope:  # else its loop was left behind
-                self._has_task = False
+            await self._send_rest()
 
     async def _send_rest(self) -> None:
         """Send what is in hand, then what is in the queue. When it is cancelled, what is in hand stays there."""
@@ -253,17 +264,23 @@ class AsyncObserver(Recorder):
         return parse_address(observer_base(self._url)), observer_token()
 
 
-def _task_of_its_own(work: Coroutine[Any, Any, object]) -> object:
+def _task_of_its_own(work: Coroutine[Any, Any, None], ended: Callable[[], None]) -> object:
     """Start a task that is in no block of the host's: what cancels that, or leaves it last, ends no delivery.
 
+    :param ended: called when it has ended, also when asyncio cancels it before its first step.
     :returns: what must be kept for as long as it is there.
     """
     trio: Any = sys.modules.get("trio")  # whoever runs on one of the two has imported it
     if trio is not None and trio.lowlevel.in_trio_task():
-        return trio.lowlevel.spawn_system_task(_awaited, work)
+        return trio.lowlevel.spawn_system_task(_awaited, work, ended)
     asyncio: Any = sys.modules["asyncio"]
-    return asyncio.create_task(work)
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda _: ended())
+    return task
 
 
-async def _awaited(work: Awaitable[object]) -> None:
-    await work
+async def _awaited(work: Awaitable[None], ended: Callable[[], None]) -> None:
+    try:
+        await work
+    finally:
+        ended()
