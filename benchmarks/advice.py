@@ -41,7 +41,8 @@ ADVICE: Final = Contest(
     "GET /advice with a full playbook",
     f"A playbook of {ENTRIES:,} entries, all of which may be handed out, at {ENDPOINTS} endpoints. One connection asks"
     " with an endpoint and an input of twenty words, each time as another run; every answer was in the journal"
-    " (fdatasync) before it was sent.",
+    f" (fdatasync) before it was sent. {REQUESTS_A_SECOND} requests for each second of a load elsewhere, one after the"
+    " other, without a warm-up. Once.",
     (
         Figure("p99_ms", "p99 ms", "{:.2f}", ranged=True),
         Figure("p50_ms", "p50 ms", "{:.2f}"),

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 Run = Callable[[], Awaitable[Mapping[str, float]]]
-"""Starts a contestant afresh, warms it up, measures it once, stops it; gives figure -> value."""
+"""Starts a contestant afresh, warms it up where a load is sent, measures it once, stops it; gives figure -> value."""
 
 
 class Unmeasured(Exception):

@@ -50,8 +50,8 @@ START: Final = Contest(
     "history-start",
     "Start with a full journal",
     "From spawning the process to the first 200 of `GET /ready`, with its modules compiled, as they are where it is"
-    " installed. Not in memory: the kernel was asked to drop every page of the data directory beforehand (Python's own"
-    " files stay)." + _DATA,
+    " installed; without a warm-up. Not in memory: the kernel was asked to drop every page of the data directory"
+    " beforehand (Python's own files stay)." + _DATA,
     (
         Figure("seconds", "s", "{:.3f}", ranged=True),
         Figure("resident_mb", "resident MB when ready", "{:.0f}"),
@@ -62,7 +62,7 @@ QUERIES: Final = Contest(
     "history-queries",
     "First page of /ops over a full journal",
     f"{PAGE} ops a page, at {len(POSITIONS)} positions from the oldest to the newest ops, each asked once of a daemon"
-    " just started, over one connection; every answer is checked to begin where it must." + _DATA,
+    " just started, over one connection, without a warm-up; every answer is checked to begin where it must." + _DATA,
     (
         Figure("worst_ms", "worst ms", "{:.1f}", ranged=True),
         Figure("median_ms", "median ms", "{:.1f}"),

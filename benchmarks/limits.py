@@ -22,7 +22,8 @@ LIMITS: Final = Contest(
     "limits",
     "The bare limits",
     "fdatasync: one event appended to a file and synced, in a loop. msgspec: one event decoded into a Struct and"
-    " encoded again, in a loop; nothing else. One thread each. Bare HTTP stands in the tables of POST /event.",
+    " encoded again, in a loop; nothing else. One thread each, without a warm-up. Bare HTTP stands in the tables of"
+    " POST /event.",
     (Figure("per_second", "a second", ranged=True), Figure("us", "µs each", "{:,.2f}")),
     without_wrk=True,
 )

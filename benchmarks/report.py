@@ -37,10 +37,11 @@ def report(results: Results, contests: Sequence[Contest], notes: str) -> str:
 def _head(results: Results, *, is_whole: bool) -> str:
     rounds = "one round" if results.rounds == 1 else f"{results.rounds} rounds"
     how = (
-        f"{results.date}. Contestants in turn, {rounds}, {results.seconds:g} s each, after a warm-up, always with a"
-        " fresh process and a fresh data directory; everything on one machine, the load generator included, over the"
-        f" loopback interface. Shown is the median over the rounds, and where it matters (lowest{_TO}highest). A ratio"
-        " is the median of the same rounds' quotients. `wrk -t1` unless said otherwise; only 2xx answers count."
+        f"{results.date}. Contestants in turn, {rounds}; a load is sent for about {results.seconds:g} s, after a"
+        " warm-up by the same, with `wrk -t1`; unless a table says otherwise. Each server is started afresh, with an"
+        " empty data directory or a copy of the full journal's; everything is on one machine, the load generator"
+        " included, over the loopback interface. Shown is the median over the rounds, and where it matters"
+        f" (lowest{_TO}highest). A ratio is the median of the same rounds' quotients. Only 2xx answers count."
     )
     if results.is_quick:
         how += " **This was a quick run: it shows that the benchmark runs, and its figures mean little.**"

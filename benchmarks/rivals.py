@@ -1,4 +1,4 @@
-"""How each contestant is started and stopped. Each run gets a fresh process and a fresh data directory."""
+"""How each contestant is started and stopped. Each run gets a fresh process, and a data directory of its own."""
 
 from __future__ import annotations
 

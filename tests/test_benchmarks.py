@@ -232,6 +232,14 @@ def test_the_report_says_who_is_absent_what_failed_and_the_notes() -> None:
     assert "| Redis | 25,000 (25,000\u201325,000) | 1.00 (0.96\u20131.04) |" in text
 
 
+def test_the_report_claims_no_warm_up_and_no_empty_directory_of_who_has_none() -> None:
+    head = report(c32(ours=[1.0]), [EVENT_C32], "").partition("## Targets")[0]
+    assert "after a warm-up by the same, with `wrk -t1`; unless a table says otherwise." in head
+    assert "an empty data directory or a copy of the full journal's;" in head
+    without = {contest.name for contest in CONTESTS if "without a warm-up" in contest.text}
+    assert without == {"history-start", "history-queries", "advice", "limits"}
+
+
 @pytest.mark.parametrize(
     ("lacks", "is_whole"),
     [({}, True), ({"is_quick": True}, False), ({"rounds": 2}, False), ({"ops": OPS - 1}, False), ({"": ""}, False)],
