@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from statistics import median
@@ -30,6 +31,7 @@ FULL_COLD: Final = "full journal, not in memory"
 PAGE: Final = 100
 POSITIONS: Final = tuple(share / 100 for share in (1, 12, 25, 37, 50, 62, 75, 87, 99))
 CONNECTIONS: Final = 32
+HOUR_OPS: Final = 3_600_000_000 // STEP_US
 
 _DATA: Final = (
     " The full journal holds as many ops as said under Machine; it was made by the journal's writer, compressed, and"
@@ -62,7 +64,8 @@ QUERIES: Final = Contest(
     "history-queries",
     "First page of /ops over a full journal",
     f"{PAGE} ops a page, at {len(POSITIONS)} positions from the oldest to the newest ops, each asked once of a daemon"
-    " just started, over one connection, without a warm-up; every answer is checked to begin where it must." + _DATA,
+    " just started, over one connection, without a warm-up; every answer is checked to hold the ops that it"
+    " must." + _DATA,
     (
         Figure("worst_ms", "worst ms", "{:.1f}", ranged=True),
         Figure("median_ms", "median ms", "{:.1f}"),
@@ -87,7 +90,7 @@ def start_runs(bench: Bench) -> dict[str, Run]:
 
 def query_runs(bench: Bench) -> dict[str, Run]:
     """Give the contestants: kinds of query."""
-    return {name: partial(_query, bench, make) for name, make in _QUERIES.items()}
+    return {name: partial(_query, bench, query) for name, query in ASKED.items()}
 
 
 async def _throughput(bench: Bench, *, full: bool) -> Mapping[str, float]:
@@ -121,20 +124,45 @@ async def _start(bench: Bench, *, cold: bool) -> Mapping[str, float]:
             return {"seconds": server.start_seconds, "resident_mb": resident_mb}
 
 
-_Ask = Callable[[int, str, str], tuple[dict[str, object], int]]
-"""(seq, its time, an hour later) -> parameters, and the seq of the first op of the answer; 0 when that is not known."""
+@dataclass(frozen=True)
+class Position:
+    """Where in the journal is asked: a seq of so many ops, its time, and an hour later."""
 
-_QUERIES: Final[Mapping[str, _Ask]] = {
-    "after_seq": lambda seq, _time, _later: ({"after_seq": seq - 1}, seq),
-    "before_seq": lambda seq, _time, _later: ({"before_seq": seq + 1}, seq),
-    "since, oldest first": lambda seq, time, _later: ({"since": time, "order": "oldest"}, seq),
-    "until, newest first": lambda seq, time, _later: ({"until": time}, seq),
-    "an hour, newest first": lambda _seq, time, later: ({"since": time, "until": later}, 0),
+    seq: int
+    ops: int
+    time: str
+    later: str
+
+    @property
+    def older(self) -> range:
+        """The seqs from there on back, newest first."""
+        return range(self.seq, 0, -1)
+
+    @property
+    def newer(self) -> range:
+        """The seqs from there on, oldest first."""
+        return range(self.seq, self.ops + 1)
+
+    @property
+    def hour(self) -> range:
+        """The seqs of the hour from there on, newest first."""
+        return self.newer[: HOUR_OPS + 1][::-1]
+
+
+Query = Callable[[Position], tuple[dict[str, object], range]]
+"""Gives the parameters, and the seqs of all that they find, in the order of the answer."""
+
+ASKED: Final[Mapping[str, Query]] = {
+    "after_seq": lambda at: ({"after_seq": at.seq - 1}, at.newer),
+    "before_seq": lambda at: ({"before_seq": at.seq + 1}, at.older),
+    "since, oldest first": lambda at: ({"since": at.time, "order": "oldest"}, at.newer),
+    "until, newest first": lambda at: ({"until": at.time}, at.older),
+    "an hour, newest first": lambda at: ({"since": at.time, "until": at.later}, at.hour),
 }
-QUERY_NAMES: Final = tuple(_QUERIES)
+QUERY_NAMES: Final = tuple(ASKED)
 
 
-async def _query(bench: Bench, make: _Ask) -> Mapping[str, float]:
+async def _query(bench: Bench, query: Query) -> Mapping[str, float]:
     source = await full_journal(bench)
     began = first_time(source)
     async with fresh_folder(bench, "history") as folder:
@@ -146,21 +174,24 @@ async def _query(bench: Bench, make: _Ask) -> Mapping[str, float]:
             for position in POSITIONS:
                 seq = max(1, int(bench.ops * position))
                 time_ = began + timedelta(microseconds=(seq - 1) * STEP_US)
-                wanted, first = make(seq, iso_milliseconds(time_), iso_milliseconds(time_ + timedelta(hours=1)))
-                took.append(await _ask(client, server.url, {**wanted, "limit": PAGE}, first))
+                later = time_ + timedelta(hours=1)
+                at = Position(seq, bench.ops, iso_milliseconds(time_), iso_milliseconds(later))
+                took.append(await ask(client, server.url, *query(at)))
     return {"worst_ms": max(took), "median_ms": median(took)}
 
 
-async def _ask(client: httpx.AsyncClient, url: str, wanted: Mapping[str, object], first: int) -> float:
-    """Ask for one page; give the milliseconds it took.
+async def ask(client: httpx.AsyncClient, url: str, wanted: Mapping[str, object], found: range) -> float:
+    """Ask for the first page; give the milliseconds it took.
 
+    :param found: the seqs of all that is wanted, in the order of the answer.
     :raises ProgramFailed: it is not the page that was asked for.
     """
-    address = f"{url}/ops?{urlencode(wanted)}"
+    address = f"{url}/ops?{urlencode({**wanted, 'limit': PAGE})}"
     began = time.perf_counter()
     response = await client.get(address)
     took_ms = (time.perf_counter() - began) * 1e3
     answer: Any = msgspec.json.decode(response.raise_for_status().content)
-    if not answer["ops"] or (first and answer["ops"][0]["seq"] != first):
-        raise ProgramFailed(f"GET /ops?{urlencode(wanted)} does not begin with op {first}")
+    page = found[:PAGE]
+    if [op["seq"] for op in answer["ops"]] != list(page):
+        raise ProgramFailed(f"GET /ops?{urlencode(wanted)} does not give the ops {page[0]} to {page[-1]}")
     return took_ms

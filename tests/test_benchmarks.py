@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 import trio
@@ -23,7 +24,7 @@ from benchmarks.advice import FULL_PLAYBOOK
 from benchmarks.company import ALONE, IN_COMPANY, read_slowly
 from benchmarks.events import BATCH, EVENT_C32, OURS, REDIS, SEED, check_stored
 from benchmarks.grouping import AIRLINE, ALL, SETS
-from benchmarks.history import EMPTY, FULL, FULL_COLD, QUERY_NAMES, START
+from benchmarks.history import ASKED, EMPTY, FULL, FULL_COLD, PAGE, QUERY_NAMES, START, Position, ask
 from benchmarks.journal_data import clone
 from benchmarks.load import REPORTED, write_script
 from benchmarks.memory import CONTESTANTS
@@ -299,6 +300,32 @@ def test_what_the_warm_up_stored_does_not_make_up_for_what_is_missing() -> None:
     trio.run(lambda: check_stored(held, 400, since=600))
     with pytest.raises(ProgramFailed, match="401 events were acknowledged"):
         trio.run(lambda: check_stored(held, 401, since=600))
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        ("after_seq", 9_000_000, 9_000_099),
+        ("before_seq", 9_000_000, 8_999_901),
+        ("since, oldest first", 9_000_000, 9_000_099),
+        ("until, newest first", 9_000_000, 8_999_901),
+        ("an hour, newest first", 9_360_000, 9_359_901),
+    ],
+)
+async def test_a_page_of_other_ops_or_of_fewer_is_no_figure(name: str, first: int, last: int) -> None:
+    wanted, found = ASKED[name](Position(9_000_000, OPS, NOW, NOW))
+    page = list(found[:PAGE])
+    assert (page[0], page[-1], len(page)) == (first, last, PAGE)
+    async with http_peer() as peer, httpx.AsyncClient(trust_env=False) as client:
+        peer.on("/ops", *(Json({"ops": [{"seq": seq} for seq in seqs]}) for seqs in (page, page[1:], page[:-1])))
+        assert await ask(client, peer.url, wanted, found) > 0
+        for _ in range(2):
+            with pytest.raises(ProgramFailed, match=f"does not give the ops {first} to {last}"):
+                await ask(client, peer.url, wanted, found)
+
+
+def test_the_newest_hour_ends_with_the_newest_op() -> None:
+    assert ASKED["an hour, newest first"](Position(9_900_000, OPS, NOW, NOW))[1] == range(OPS, 9_899_999, -1)
 
 
 def test_a_reader_that_is_dropped_comes_back() -> None:
