@@ -20,6 +20,8 @@ REPORTED_TO_OURS: Final = "ours, events as `Observer` sends them"
 SEED: Final = "the seed"
 REDIS: Final = "Redis"
 REDIS_TWO: Final = "Redis, two threads of redis-benchmark"
+REDIS_ROWS: Final = (REDIS, REDIS_TWO)
+"""The faster of them in a round is what Redis can do: of either the load generator may be the limit."""
 BARE: Final = "bare HTTP"
 
 _FIGURES: Final = (
@@ -40,8 +42,9 @@ _HOW: Final = (
     " trio and httptools, a task a connection, that answers at once. A load generator has one thread; what it could"
     " send with a processor of its own is what it sent, divided by the share of one that it took. Where that is little"
     " more than what it sent, the generator was measured rather than the server: so Redis has a second row, with two"
-    f" threads of redis-benchmark. That sends one event of {EVENT_BYTES} bytes again and again, where the others get"
-    f" {VARIATIONS} variations in turn. The latencies here are those of a saturated server."
+    " threads of redis-benchmark, and the targets compare with the faster of both, round by round. That sends one event"
+    f" of {EVENT_BYTES} bytes again and again, where the others get {VARIATIONS} variations in turn. The latencies here"
+    " are those of a saturated server."
     " As `Observer` sends them, events have what the seed and its callers did not know, and what nobody compares: an id"
     " that none has had, by which one that comes again would be recognised, a time, and the name of a run, of"
     f" {RUN_EVENTS} events each; they are {len(REPORTED.bodies[1])} bytes long."

@@ -75,7 +75,7 @@ def _contest(contest: Contest, results: Results) -> str:
     if contest.against in measured:
         head.insert(2, f"× {contest.against}")
         for row, name in zip(rows, measured, strict=True):
-            row.insert(2, _ratio_cell(results.ratio(contest.name, name, contest.against, contest.main.name)))
+            row.insert(2, _ratio_cell(results.ratio(contest.name, name, (contest.against,), contest.main.name)))
     return f"## {contest.title}\n\n{contest.text}\n\n{_table(head, rows)}"
 
 

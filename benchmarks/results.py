@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from statistics import median
 
 from msgspec import Struct, field
@@ -82,7 +83,9 @@ class Results(Struct, kw_only=True):
             if not all(entries)
         ]
 
-    def ratio(self, contest: str, contestant: str, other: str, figure: str) -> Spread | None:
-        """Divide one contestant's figure by another's in the same round, and sum the quotients up."""
-        pairs = zip(self.values(contest, contestant, figure), self.values(contest, other, figure), strict=False)
+    def ratio(self, contest: str, contestant: str, others: Iterable[str], figure: str) -> Spread | None:
+        """Divide one contestant's figure by the largest of others' in the same round, and sum the quotients up."""
+        rounds = zip_longest(*(self.values(contest, other, figure) for other in others))
+        largest = (max((value for value in values if value is not None), default=None) for values in rounds)
+        pairs = zip(self.values(contest, contestant, figure), largest, strict=False)
         return spread(ours / theirs for ours, theirs in pairs if ours is not None and theirs)

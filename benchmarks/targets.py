@@ -10,7 +10,7 @@ from typing import Final
 from benchmarks.advice import ADVICE, FULL_PLAYBOOK
 from benchmarks.company import ALONE, COMPANY, IN_COMPANY
 from benchmarks.contest import Contest
-from benchmarks.events import BATCH, EVENT_C32, EVENT_C256, OURS, REDIS, SEED
+from benchmarks.events import BATCH, EVENT_C32, EVENT_C256, OURS, REDIS_ROWS, SEED
 from benchmarks.grouping import AIRLINE, ALL, GROUPING, SETS
 from benchmarks.grouping import OURS as OUR_GROUPING
 from benchmarks.half_load import HALF_LOAD
@@ -88,8 +88,8 @@ def _plain(value: float) -> str:
     return f"{value:,.0f}" if value >= 1_000 else f"{value:.4g}"  # noqa: PLR2004 - from there on, a unit is exact enough
 
 
-def _ratio(contest: Contest, ours: str, theirs: str, least: float, named: str) -> Check:
-    """Compare two contestants by the median of their quotients, round by round."""
+def _ratio(contest: Contest, ours: str, theirs: Sequence[str], least: float, named: str) -> Check:
+    """Compare with another contestant, or the best of its rows, by the median of the quotients, round by round."""
 
     def value(results: Results) -> float | None:
         found = results.ratio(contest.name, ours, theirs, contest.main.name)
@@ -141,19 +141,19 @@ TARGETS: Final = (
     Target(
         "POST /event, on disk before the answer, c=32",
         "≥ 1.0 × the seed (which answers from memory), ≥ 0.9 × Redis",
-        (_ratio(EVENT_C32, OURS, SEED, 1.0, "the seed"), _ratio(EVENT_C32, OURS, REDIS, 0.9, "Redis")),
+        (_ratio(EVENT_C32, OURS, (SEED,), 1.0, "the seed"), _ratio(EVENT_C32, OURS, REDIS_ROWS, 0.9, "Redis")),
     ),
     Target(
         "the same, c=256",
         "≥ 1.4 × the seed, ≥ 0.8 × Redis",
-        (_ratio(EVENT_C256, OURS, SEED, 1.4, "the seed"), _ratio(EVENT_C256, OURS, REDIS, 0.8, "Redis")),
+        (_ratio(EVENT_C256, OURS, (SEED,), 1.4, "the seed"), _ratio(EVENT_C256, OURS, REDIS_ROWS, 0.8, "Redis")),
     ),
     Target(
         "500 events a request, NDJSON, c=16",
         "≥ 300,000 events/s or ≥ 1.1 × Redis with a pipeline of 500",
         (
             _median(BATCH, OURS, BATCH.main.name, "{} events/s", lambda rate: rate >= 300_000),  # noqa: PLR2004
-            _ratio(BATCH, OURS, REDIS, 1.1, "Redis"),
+            _ratio(BATCH, OURS, REDIS_ROWS, 1.1, "Redis"),
         ),
         any_will_do=True,
         beside=_over_a_minute,
@@ -166,7 +166,7 @@ TARGETS: Final = (
     Target(
         "throughput with 10 million ops on disk against an empty journal",
         "≥ 0.9",
-        (_ratio(THROUGHPUT, FULL, EMPTY, 0.9, "the empty journal"),),
+        (_ratio(THROUGHPUT, FULL, (EMPTY,), 0.9, "the empty journal"),),
         short_of=_short_of_ops,
     ),
     Target(
@@ -198,7 +198,7 @@ TARGETS: Final = (
     Target(
         "ingest while a reader drains `/tail` slowly, `/stats` is polled, a cycle runs",
         "≥ 0.85 of the undisturbed rate",
-        (_ratio(COMPANY, IN_COMPANY, ALONE, 0.85, "undisturbed"),),
+        (_ratio(COMPANY, IN_COMPANY, (ALONE,), 0.85, "undisturbed"),),
     ),
     Target(
         "failures into patterns: each of the five Loghub sets",

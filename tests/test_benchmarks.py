@@ -22,7 +22,7 @@ from benchmarks import __main__ as program
 from benchmarks.__main__ import CONTESTS, main, shown
 from benchmarks.advice import FULL_PLAYBOOK
 from benchmarks.company import ALONE, IN_COMPANY, read_slowly
-from benchmarks.events import BATCH, EVENT_C32, OURS, REDIS, SEED, check_stored
+from benchmarks.events import BATCH, EVENT_C32, OURS, REDIS, REDIS_TWO, SEED, check_stored
 from benchmarks.grouping import AIRLINE, ALL, SETS
 from benchmarks.history import ASKED, EMPTY, FULL, FULL_COLD, PAGE, QUERY_NAMES, START, Position, ask
 from benchmarks.journal_data import clone
@@ -55,7 +55,7 @@ def target(beginning: str) -> Target:
 
 
 def c32(**rates: list[float | None]) -> Results:
-    names = {"ours": OURS, "seed": SEED, "redis": REDIS}
+    names = {"ours": OURS, "seed": SEED, "redis": REDIS, "redis_two": REDIS_TWO}
     results = Results()
     for name, values in rates.items():
         for value in values:
@@ -70,7 +70,7 @@ def test_a_spread_is_the_median_and_both_ends_of_what_is_there() -> None:
 
 def test_a_ratio_pairs_the_values_of_the_same_round_and_leaves_a_failed_round_out() -> None:
     results = c32(ours=[100.0, None, 300.0, 90.0], seed=[50.0, 1.0, 100.0, None])
-    assert results.ratio(EVENT_C32.name, OURS, SEED, "per_second") == Spread(median=2.5, low=2.0, high=3.0, count=2)
+    assert results.ratio(EVENT_C32.name, OURS, [SEED], "per_second") == Spread(median=2.5, low=2.0, high=3.0, count=2)
 
 
 def all_alike(contest: str, contestants: Sequence[str], **figures: float) -> dict[str, Any]:
@@ -176,6 +176,15 @@ def test_a_target_with_two_conditions_is_met_only_with_both() -> None:
     both, one = c32(ours=[100.0], seed=[100.0], redis=[110.0]), c32(ours=[100.0], seed=[100.0], redis=[112.0])
     assert judge(row, both).verdict is Verdict.MET
     assert judge(row, one).verdict is Verdict.MISSED
+
+
+def test_redis_is_as_fast_as_the_faster_of_its_rows_in_each_round() -> None:
+    row = target("POST /event")
+    ours, seed = [100.0, 90.0, 90.0], [1.0, 1.0, 1.0]
+    rounds = c32(ours=ours, seed=seed, redis=[50.0, 100.0, 110.0], redis_two=[125.0, 50.0, None])
+    assert judge(row, rounds).measured == "90 × the seed; 0.8182 × Redis"
+    assert judge(row, rounds).verdict is Verdict.MISSED
+    assert judge(row, c32(ours=ours, seed=seed, redis=[50.0, 100.0, 110.0])).measured.endswith("; 0.9 × Redis")
 
 
 def test_an_absent_rival_leaves_a_target_unjudged_unless_it_is_missed_anyway() -> None:
