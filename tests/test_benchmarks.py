@@ -19,8 +19,10 @@ import pytest
 import trio
 
 from benchmarks import __main__ as program
+from benchmarks import neighbours
 from benchmarks.__main__ import CONTESTS, main, shown
 from benchmarks.advice import FULL_PLAYBOOK
+from benchmarks.bench import Bench
 from benchmarks.company import ALONE, IN_COMPANY, read_slowly
 from benchmarks.events import BATCH, EVENT_C32, OURS, REDIS, REDIS_TWO, SEED, check_stored
 from benchmarks.grouping import AIRLINE, ALL, SETS
@@ -518,6 +520,17 @@ def test_a_profile_is_in_shares_of_the_time_between_two_looks() -> None:
     assert shown == {
         "reading": 20, "patterns": 10, "waiting": 30, "rest": 40, "per_second": 100, "loop_us": pytest.approx(7_000)
     }  # fmt: skip
+
+
+async def test_batches_beside_a_caller_are_sent_without_a_pause(tmp_path: Path) -> None:
+    wrk, starts = tmp_path / "wrk", tmp_path / "starts"
+    wrk.write_text(f'#!/bin/sh\necho >> {starts}\nexec {shutil.which("wrk") or pytest.skip("no wrk")} "$@"\n')
+    wrk.chmod(0o700)
+    bench = Bench(tmp_path, tmp_path, 1, 2, 1, 1, 1, Results(), tools={"wrk": wrk})
+    figures = await neighbours.runs(bench)["beside batches"]()
+    assert starts.read_text() == "\n", "it was started once"
+    assert figures["batched_per_second"] > 0
+    assert figures["answered"] == 2 * neighbours.RATE
 
 
 def test_a_quick_profile_shows_each_load(tmp_path: Path) -> None:
