@@ -56,7 +56,7 @@ def target(beginning: str) -> Target:
     return found
 
 
-def c32(**rates: list[float | None]) -> Results:
+def c32(**rates: Sequence[float | None]) -> Results:
     names = {"ours": OURS, "seed": SEED, "redis": REDIS, "redis_two": REDIS_TWO}
     results = Results()
     for name, values in rates.items():
