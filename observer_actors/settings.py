@@ -65,7 +65,8 @@ class ListenSettings(Section, frozen=True):
     decompressed_bytes_max: Bytes = 16 * 1024 * 1024
     """Largest body after decompression."""
     bodies_bytes_max: Bytes = 12 * 1024 * 1024
-    """All request bodies held in memory at once. Decoded they take about five times as much."""
+    """All request bodies held in memory at once; those without a length share what is more of it than `body_bytes_max`,
+    and one goes beyond that. Decoded they take about five times as much."""
     answers_bytes_max: Bytes = 16 * 1024 * 1024
     """All answers that are being sent at once, but those to events; beyond it 503."""
     batch_events_max: Count = 50_000

@@ -146,7 +146,8 @@ class Gate:
             return problem_reply(refusal)
         room, most = self._room_for(scope)
         is_report = scope["method"] == "POST" and scope["path"] in INGEST_PATHS
-        async with self._bodies.hold(room, *([self._on_no_room] if is_report else [])) as held:
+        on_no_room = [self._on_no_room] if is_report else []
+        async with self._bodies.hold(room, *on_no_room, grows=room < most) as held:
             await scope["state"][GO_ON]()
             arriving = _Arriving(receive, held, most, self._body_seconds_max)
             await self._application(scope, arriving, _Answering(send, self._answers, self._sends, arriving))

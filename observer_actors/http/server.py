@@ -83,11 +83,16 @@ class IngestServer:
     async def run(self, life: Life) -> None:
         """Serve as an actor; drains: stops accepting, and finishes what is under way."""
         settings = self._settings
-        announced = BodyRoom(settings.bodies_bytes_max, wait_s=self._wait_s, waiting_max=WEB_WAITING_MAX)
+        bodies = BodyRoom(
+            settings.bodies_bytes_max,
+            wait_s=self._wait_s,
+            whole_bytes=settings.body_bytes_max,
+            waiting_max=WEB_WAITING_MAX,
+        )
         sends = Sends()
         gate = Gate(
             self._application,
-            announced,
+            bodies,
             self._guard,
             sends,
             body_bytes_max=settings.body_bytes_max,
@@ -114,7 +119,7 @@ class IngestServer:
             web.drain()
             await door.drain()
             with trio.move_on_after(GRACE_S):
-                while door.busy or announced.requests:  # noqa: ASYNC110 - once in a life; an event would cost each request
+                while door.busy or bodies.requests:  # noqa: ASYNC110 - once in a life; an event would cost each request
                     await trio.sleep(DRAIN_LOOK_S)
             sends.abort()
             connections.cancel_scope.cancel()

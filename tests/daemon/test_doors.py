@@ -910,8 +910,7 @@ async def test_who_is_refused_and_still_drips_is_let_go_of(tmp_path: Path, head:
 
 
 async def test_bodies_without_a_length_take_room_for_what_has_come(tmp_path: Path) -> None:
-    settings = ("--set", "listen.bodies_bytes_max=8388608", "--set", "listen.connections_per_address_max=100")
-    async with running_daemon(tmp_path, *settings) as daemon, AsyncExitStack() as stack:
+    async with running_daemon(tmp_path) as daemon, AsyncExitStack() as stack:
         for _ in range(30):
             client = await stack.enter_async_context(connected_to(daemon.url, "web"))
             await client.send(CHUNKED + b"3\r\n{}\n\r\n")
