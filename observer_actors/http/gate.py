@@ -34,6 +34,9 @@ Application = Callable[[Message, Any, Any], Awaitable[None]]
 
 GO_ON: Final = "go_on"
 """The key, in a connection's state, of what tells a client that waits for "100 Continue" to send the body."""
+IDLE: Final = "idle"
+"""The key, there too, of what tells for how many seconds in all the socket has had nothing to read: only then is it the
+sender who is late. To take apart what has come may take us long."""
 ENDLESS: Final = "endless"
 """The key, there too, of what is to be told of an answer that does not end by itself."""
 READ_S: Final = 2.0
@@ -149,7 +152,7 @@ class Gate:
         on_no_room = [self._on_no_room] if is_report else []
         async with self._bodies.hold(room, *on_no_room, grows=room < most) as held:
             await scope["state"][GO_ON]()
-            arriving = _Arriving(receive, held, most, self._body_seconds_max)
+            arriving = _Arriving(receive, held, most, self._body_seconds_max, scope["state"][IDLE])
             await self._application(scope, arriving, _Answering(send, self._answers, self._sends, arriving))
         return None
 
@@ -181,11 +184,15 @@ class Gate:
 class _Arriving:
     """Gives the application what arrives of a body, while there is room; it has no patience with one that stalls.
 
+    :param idle: as `IDLE`.
     :raises RequestTimedOut, RequestTooLarge, Overloaded: from within the application, which passes it on.
     """
 
-    def __init__(self, receive: Receive, held: Held, bytes_max: int, seconds_max: float) -> None:
+    def __init__(
+        self, receive: Receive, held: Held, bytes_max: int, seconds_max: float, idle: Callable[[], float]
+    ) -> None:
         self.receive = receive
+        self._idle = idle
         self._held = held
         self._bytes_max = bytes_max
         self._came = 0
@@ -200,12 +207,8 @@ class _Arriving:
     async def __call__(self) -> Message:
         if self._arrival is None:
             return await self.receive()
-        message: Message = None
         self._arrival.waited(trio.current_time() - self._looked_at)
-        with trio.move_on_at(self._arrival.by):
-            message = await self.receive()
-        if message is None:
-            raise self._arrival.late()
+        message = await self._next(self._arrival)
         size = len(message.get("body", b""))
         self._arrival.came(size)
         self._came += size
@@ -222,6 +225,18 @@ class _Arriving:
             await self._held.grow(min(2 * self._held.size, self._bytes_max))  # for what comes next
             self._arrival.waited(trio.current_time() - began)
         self._looked_at = trio.current_time()
+        return message
+
+    async def _next(self, arrival: Arrival) -> Message:
+        message: Message = None
+        while message is None:
+            began, idle = trio.current_time(), self._idle()
+            with trio.move_on_at(arrival.by):
+                message = await self.receive()
+            busy = trio.current_time() - began - (self._idle() - idle)
+            arrival.waited(max(0.0, busy))
+            if message is None and trio.current_time() >= arrival.by:
+                raise arrival.late()
         return message
 
 

@@ -28,7 +28,7 @@ from hypercorn.utils import wrap_app
 from observer_actors.errors import ObserverError, Overloaded
 from observer_actors.http.bodies import BYTES_A_SECOND_MIN, head_too_large, no_request
 from observer_actors.http.front_door import Stream
-from observer_actors.http.gate import ENDLESS, GO_ON, Sends
+from observer_actors.http.gate import ENDLESS, GO_ON, IDLE, Sends
 from observer_actors.http.replies import problem_reply
 from observer_actors.http.wire import rendered
 from observer_actors.settings import ListenSettings
@@ -98,6 +98,7 @@ class Web:
         server = _Server(requests, half_closed_s, self._application, self._config, self._context, state, rest)
         state[GO_ON] = server.go_on
         state[ENDLESS] = server.wait_for_nobody
+        state[IDLE] = rest.idle
         self._servers.add(server)
         try:
             await server.run()
@@ -321,6 +322,8 @@ class _Ours:
         self._receiving = trio.CancelScope()
         self._is_closed = self._is_given_back = False
         self._pieces = 0
+        self._idle = 0.0
+        self._idle_since: float | None = None
         self._stream = stream
         self._sends = sends
         self._settings = settings
@@ -363,9 +366,17 @@ class _Ours:
             await trio.lowlevel.checkpoint()
             data, self.unread = self.unread[:max_bytes], self.unread[max_bytes:]
             return data
-        with trio.CancelScope() as self._receiving:
-            return await self._stream.receive_some(max_bytes)
+        self._idle_since = trio.current_time()
+        try:
+            with trio.CancelScope() as self._receiving:
+                return await self._stream.receive_some(max_bytes)
+        finally:
+            self._idle, self._idle_since = self.idle(), None
         raise trio.ClosedResourceError
+
+    def idle(self) -> float:
+        """Give for how many seconds in all there has been nothing to read."""
+        return self._idle + (0.0 if self._idle_since is None else trio.current_time() - self._idle_since)
 
 
 class _Rest(_Ours):

@@ -27,7 +27,7 @@ from observer_actors import daemon as module
 from observer_actors import in_force
 from observer_actors.actors.admission import Room
 from observer_actors.client._daemon import async_client
-from observer_actors.errors import ConfigInvalid, Overloaded, Unreachable
+from observer_actors.errors import ConfigInvalid, Overloaded, RequestTimedOut, Unreachable
 from observer_actors.http import web
 from observer_actors.http.bodies import BYTES_A_SECOND_MIN, STALL_S, UNANNOUNCED_BYTES, Arrival, BodyRoom, Held
 from observer_actors.http.front_door import _Connection
@@ -721,9 +721,46 @@ async def test_a_body_that_was_there_when_we_were_late_to_look_is_taken() -> Non
         await trio.lowlevel.checkpoint()
         return {"type": "http.request", "body": b"{}", "more_body": False}
 
-    arriving = _Arriving(receive, Held(BodyRoom(1, wait_s=1)), 10, 60.0)
+    arriving = _Arriving(receive, Held(BodyRoom(1, wait_s=1)), 10, 60.0, trio.current_time)
     await trio.sleep(2 * STALL_S)
     assert (await arriving())["body"] == b"{}"
+
+
+@injected_time
+async def test_only_while_there_is_nothing_to_read_is_a_body_late() -> None:
+    read_at = 10 * STALL_S
+
+    async def receive() -> dict[str, object]:
+        await trio.sleep_until(began + (60.0 if came else read_at))
+        came.append(b"{}")
+        return {"type": "http.request", "body": b"{}", "more_body": True}
+
+    def idle() -> float:
+        return max(0.0, trio.current_time() - began - read_at)
+
+    came: list[bytes] = []
+    began = trio.current_time()
+    arriving = _Arriving(receive, Held(BodyRoom(1, wait_s=1)), 10, 60.0, idle)
+    assert (await arriving())["body"] == b"{}"
+    with pytest.raises(RequestTimedOut):
+        await arriving()
+    assert trio.current_time() - began == pytest.approx(read_at + STALL_S, abs=0.01)
+
+
+@injected_time
+async def test_a_body_has_no_more_than_its_time_however_long_we_take() -> None:
+    arriving = _Arriving(trio.sleep_forever, Held(BodyRoom(1, wait_s=1)), 10, 30.0, lambda: 0.0)
+    began = trio.current_time()
+    with pytest.raises(RequestTimedOut) as late:
+        await arriving()
+    assert (trio.current_time() - began, late.value.limit) == (30.0, "listen.request_seconds_max")
+
+
+async def test_a_body_that_was_sent_at_once_is_not_late_however_small_its_chunks(tmp_path: Path) -> None:
+    body = b"{}\n" + b"\n" * 40_000
+    async with running_daemon(tmp_path) as daemon, connected_to(daemon.url, "web") as client:
+        await client.send(CHUNKED + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+        assert (await client.answer()).status == 200
 
 
 async def test_a_body_whose_time_is_over_as_its_end_comes_is_not_taken() -> None:
@@ -756,7 +793,7 @@ async def test_while_a_body_waits_for_room_its_sender_is_not_late() -> None:
     room = BodyRoom(2 * UNANNOUNCED_BYTES, wait_s=10)
     async with trio.open_nursery() as nursery, room.hold(UNANNOUNCED_BYTES) as held:
         await nursery.start(_holds_for, room, 2 * STALL_S + 2)
-        arriving = _Arriving(receive, held, 2 * UNANNOUNCED_BYTES, 60.0)
+        arriving = _Arriving(receive, held, 2 * UNANNOUNCED_BYTES, 60.0, trio.current_time)
         assert [len((await arriving())["body"]) for _ in range(2)] == [UNANNOUNCED_BYTES, 1]
     assert trio.current_time() >= 2 * STALL_S + 2, "it did wait"
 
@@ -803,7 +840,7 @@ async def test_an_answer_for_which_there_is_no_room_takes_that_of_whoever_has_ha
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def answer(size: int) -> None:
-        arriving = _Arriving(receive, Held(BodyRoom(1, wait_s=1)), 0, 1.0)
+        arriving = _Arriving(receive, Held(BodyRoom(1, wait_s=1)), 0, 1.0, trio.current_time)
         await arriving()
         answering = _Answering(send, room, sends, arriving)
         await answering({"type": "http.response.start", "status": 200, "headers": []})
