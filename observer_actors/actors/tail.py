@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 import msgspec
 import trio
@@ -15,9 +16,16 @@ from observer_actors.op import Op
 from observer_actors.patterns import StateChanged
 from observer_actors.settings import TailSettings
 
-REPLAY_OPS = 500
-BYTES_WAITING_MAX = 4 * 1024 * 1024
+PAGE_OPS: Final = 500
+"""Ops that a reader is given together: what it costs to send does not depend on how many there are."""
+PAGE_BYTES: Final = 64 * 1024
+"""Of a reader's buffer at once, as of the next: what it has been given waits in it no more."""
+BYTES_WAITING_MAX: Final = 4 * 1024 * 1024
 """What the ops that wait for one reader were in the requests that brought them, unless it is one commit alone."""
+
+
+Page = Sequence[Op | StateChanged]
+"""What a reader is given together, in order."""
 
 
 class TailStatistics(msgspec.Struct):
@@ -40,7 +48,7 @@ class Tap:
         self._bytes = 0
         self._more = trio.Event()
 
-    def offer(self, ops: Sequence[Op | StateChanged], size: int = 0) -> int:
+    def offer(self, ops: Page, size: int = 0) -> int:
         """Take a commit in, or drop the reader: give the number of ops that it lost just now.
 
         A reader that has read all is not slow: it gets one commit, however large.
@@ -68,16 +76,20 @@ class Tap:
         """Whether there will be no more."""
         return not self._buffer and (self.dropped or self.ended)
 
-    async def take(self) -> Op | StateChanged | None:
-        """Wait for the next op, or change of a pattern's state; None when there will be no more."""
+    async def take(self) -> Page:
+        """Wait for ops, or changes of patterns' states; give up to a page of them, none when there will be no more."""
         while not self._buffer:
             if self.over:
-                return None
+                return ()
             self._more = trio.Event()
             await self._more.wait()
-        op, share = self._buffer.popleft()
-        self._bytes -= share
-        return op
+        page: list[Op | StateChanged] = []
+        enough = self._bytes - PAGE_BYTES
+        while self._buffer and len(page) < PAGE_OPS and (not page or self._bytes > enough):
+            each, share = self._buffer.popleft()
+            self._bytes -= share
+            page.append(each)
+        return page
 
 
 class Tail:
@@ -93,45 +105,43 @@ class Tail:
         """How often all readers were ended."""
         commits.tap(self._offer)
 
-    def follow(self, after_seq: int | None, *, silence_s: float) -> AsyncGenerator[Op | StateChanged | None]:
-        """Give ops as they are committed, from ``after_seq`` on (out of the journal), or from now on.
+    def follow(self, after_seq: int | None, *, silence_s: float) -> AsyncGenerator[Page]:
+        """Give ops as they are committed, from ``after_seq`` on (out of the journal), or from now on: all that wait.
 
         And, as they happen, changes of patterns' states; those are not repeated out of the journal.
 
-        Gives None after each ``silence_s`` seconds without one. Ends when the reader was dropped, or told to (`end`),
-        also before the first op was asked for: a client may leave its answer's head unread until then.
+        Gives an empty page after each ``silence_s`` seconds without one. Ends when the reader was dropped, or told to
+        (`end`), also before the first op was asked for: a client may leave its answer's head unread until then.
 
         :raises Overloaded: as `check_room` does.
         """
         return self._following(after_seq, silence_s, self._ends)
 
-    async def _following(
-        self, after_seq: int | None, silence_s: float, ends: int
-    ) -> AsyncGenerator[Op | StateChanged | None]:
+    async def _following(self, after_seq: int | None, silence_s: float, ends: int) -> AsyncGenerator[Page]:
         with self._listening(ends) as tap:
             live_from = self._commits.last_seq
             cursor = live_from if after_seq is None else min(after_seq, live_from)
             while cursor < live_from:
-                replayed = await self._read(cursor, REPLAY_OPS)
+                replayed = await self._read(cursor, PAGE_OPS)
                 if tap.ended:
                     return  # what has been committed since would leave a gap
                 if not replayed:
                     break
-                for op in replayed:
-                    yield op
+                yield replayed
                 cursor = replayed[-1].seq
             while not tap.over:
-                committed: Op | StateChanged | None = None
+                page: Page = ()
                 with trio.move_on_after(silence_s):
-                    committed = await tap.take()
-                if committed is None:
-                    if not tap.over:
-                        yield None
-                elif isinstance(committed, StateChanged):
-                    yield committed
-                elif committed.seq > cursor:  # replayed already, or published twice
-                    cursor = committed.seq
-                    yield committed
+                    page = await tap.take()
+                fresh: list[Op | StateChanged] = []
+                for each in page:
+                    if isinstance(each, Op):
+                        if each.seq <= cursor:
+                            continue  # replayed already, or published twice
+                        cursor = each.seq
+                    fresh.append(each)
+                if fresh or not (page or tap.over):
+                    yield fresh
 
     def check_room(self) -> None:
         """Raise `Overloaded` when there are as many readers as may be, or nobody knows yet where the journal ends."""
@@ -164,7 +174,7 @@ class Tail:
         """Show a change of a pattern's state to all readers."""
         self._offer((change,))
 
-    def _offer(self, ops: Sequence[Op | StateChanged], size: int = 0) -> None:
+    def _offer(self, ops: Page, size: int = 0) -> None:
         for tap in self._taps:
             lost = tap.offer(ops, size)
             self.statistics.dropped += lost > 0

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Final
 
 import msgspec
 
-from observer_actors.actors.tail import Tail
+from observer_actors.actors.tail import Page, Tail
 from observer_actors.errors import Overloaded
 from observer_actors.op import Op, encode_op
 from observer_actors.patterns import StateChanged
@@ -17,6 +17,8 @@ from observer_actors.visible import visible_json
 KEEP_ALIVE_S: Final = 15.0
 """Proxies and clients give a silent connection up after 30 to 60 seconds."""
 RETRY_MS: Final = 2_000
+CHUNK_BYTES: Final = 64 * 1024
+"""A chunk is sent once it has as much, at least: with more, others would wait longer for their turn."""
 
 
 def stream(tail: Tail, after_seq: int | None) -> AsyncGenerator[bytes]:
@@ -24,18 +26,33 @@ def stream(tail: Tail, after_seq: int | None) -> AsyncGenerator[bytes]:
     return _written(tail.follow(after_seq, silence_s=KEEP_ALIVE_S))  # here: an end counts from now on
 
 
-async def _written(following: AsyncGenerator[Op | StateChanged | None]) -> AsyncGenerator[bytes]:
+async def _written(following: AsyncGenerator[Page]) -> AsyncGenerator[bytes]:
     yield f"retry: {RETRY_MS}\n\n".encode()
     try:
-        async with aclosing(following) as ops:
-            async for op in ops:
-                if op is None:
-                    yield b": still here\n\n"
-                elif isinstance(op, StateChanged):
-                    # Without an id: it is in no journal.
-                    yield b"event: pattern\ndata: %b\n\n" % visible_json(msgspec.json.encode(op))
-                else:
-                    yield b"id: %d\nevent: op\ndata: %b\n\n" % (op.seq, encode_op(op))
+        async with aclosing(following) as pages:
+            async for page in pages:
+                for chunk in _chunks(page):
+                    yield chunk
     except Overloaded:
         yield b": too many readers\n\n"  # they came at the same time, and the answer had begun
     yield b"event: end\ndata: {}\n\n"
+
+
+def _chunks(page: Page) -> Iterator[bytes]:
+    """Write a page: a chunk is a pass of its own through all that lies between here and the socket."""
+    if not page:
+        yield b": still here\n\n"
+    chunk = bytearray()
+    for each in page:
+        chunk += _message(each)
+        if len(chunk) >= CHUNK_BYTES:
+            yield bytes(chunk)
+            chunk.clear()
+    if chunk:
+        yield bytes(chunk)
+
+
+def _message(each: Op | StateChanged) -> bytes:
+    if isinstance(each, StateChanged):  # without an id: it is in no journal
+        return b"event: pattern\ndata: %b\n\n" % visible_json(msgspec.json.encode(each))
+    return b"id: %d\nevent: op\ndata: %b\n\n" % (each.seq, encode_op(each))

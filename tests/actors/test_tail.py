@@ -8,13 +8,17 @@ import trio
 import trio.testing
 
 from observer_actors.actors.commits import Commits
-from observer_actors.actors.tail import Tail, Tap
+from observer_actors.actors.tail import PAGE_BYTES, PAGE_OPS, Page, Tail, Tap
 from observer_actors.errors import Overloaded
 from observer_actors.op import Op
 from observer_actors.patterns import State, StateChanged
 from observer_actors.settings import TailSettings
-from tests.actors.ops import Journal, ops, seqs
+from tests.actors.ops import Journal, ops
 from tests.supervision.injected_time import injected_time
+
+
+def seqs(page: Page) -> list[int]:
+    return [each.last_seq if isinstance(each, StateChanged) else each.seq for each in page]
 
 
 class World:
@@ -41,8 +45,8 @@ class World:
 
         async def read() -> None:
             async with aclosing(self.tail.follow(after_seq, silence_s=10)) as following:
-                async for op in following:
-                    got.append(op.last_seq if isinstance(op, StateChanged) else op.seq if op else None)
+                async for page in following:
+                    got.extend(seqs(page) if page else [None])
                     if pause_s:
                         await trio.sleep(pause_s)
             got.append(-1)
@@ -176,7 +180,7 @@ async def test_a_dropped_tap_takes_nothing_more() -> None:
     assert [tap.offer(ops(1, 3)), tap.offer(ops(4, 5)), tap.offer(ops(6, 6))] == [0, 5, 0]
 
     assert tap.over
-    assert await tap.take() is None
+    assert not await tap.take()
 
 
 async def test_a_reader_of_long_ops_is_dropped_sooner() -> None:
@@ -188,9 +192,20 @@ async def test_a_reader_of_long_ops_is_dropped_sooner() -> None:
 @injected_time
 async def test_a_tap_gives_its_ops_in_order() -> None:
     tap = Tap(4)
-    tap.offer(ops(1, 3))
-    taken = [await tap.take() for _ in range(3)]
-    assert seqs([op for op in taken if isinstance(op, Op)]) == [1, 2, 3]
+    tap.offer(ops(1, 2))
+    tap.offer(ops(3, 3))
+    assert seqs(await tap.take()) == [1, 2, 3]
+
+
+async def test_a_tap_gives_all_that_waits_a_page_at_a_time() -> None:
+    tap = Tap(10_000)
+    tap.offer(ops(1, PAGE_OPS))
+    tap.offer(ops(PAGE_OPS + 1, PAGE_OPS + 4), 2 * PAGE_BYTES)
+    tap.offer(ops(PAGE_OPS + 5, PAGE_OPS + 5), 2 * PAGE_BYTES)
+    tap.offer(ops(PAGE_OPS + 6, PAGE_OPS + 6))
+    taken = [len(await tap.take()) for _ in range(4)]
+    assert taken == [PAGE_OPS, 2, 2, 1], "one, however long; and what waits behind it is left to the next"
+    assert seqs(await tap.take()) == [PAGE_OPS + 6]
 
 
 CHANGE = StateChanged(
@@ -214,4 +229,4 @@ async def test_a_reader_that_is_ended_gets_what_was_there_and_nothing_that_comes
     tap.offer([first])
     tap.end()
     tap.offer([second])
-    assert (await tap.take(), await tap.take()) == (first, None)
+    assert (await tap.take(), await tap.take()) == ([first], ())

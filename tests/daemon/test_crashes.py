@@ -248,10 +248,9 @@ async def test_a_live_reader_sees_what_is_on_disk_also_when_its_submission_is_se
     async with daemon_inside(quick_settings(tmp_path), on_step=crashes) as daemon:
 
         async def read() -> None:
-            async with aclosing(daemon.tail.follow(None, silence_s=LOAD_S)) as ops:
-                async for op in ops:
-                    if isinstance(op, Op):
-                        seen.append(op.seq)  # noqa: PERF401 - it is looked at while it grows
+            async with aclosing(daemon.tail.follow(None, silence_s=LOAD_S)) as pages:
+                async for page in pages:
+                    seen.extend(each.seq for each in page if isinstance(each, Op))
 
         with trio.fail_after(LOAD_S):
             async with trio.open_nursery() as nursery, connected(daemon.addresses[0]) as wire:

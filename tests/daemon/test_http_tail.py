@@ -14,7 +14,7 @@ import trio.testing
 
 from observer_actors.actors.commits import Commits
 from observer_actors.actors.tail import Tail
-from observer_actors.http.sse import KEEP_ALIVE_S, stream
+from observer_actors.http.sse import CHUNK_BYTES, KEEP_ALIVE_S, stream
 from observer_actors.op import Op, decode_op
 from observer_actors.settings import TailSettings
 from tests.actors.ops import Journal
@@ -281,14 +281,39 @@ async def test_a_stop_is_in_time_though_a_reader_does_not_read(tmp_path: Path) -
         assert not [line for line in daemon.log if line["event"] == "shutdown_forced"]
 
 
-async def test_a_silent_stream_is_kept_alive(autojump_clock: trio.testing.MockClock) -> None:
+def a_tail() -> tuple[Journal, Commits, Tail]:
     async def set_aside(_consumer: str, _op: Op, _crashes: int) -> None:
         raise AssertionError
 
     journal = Journal()
     commits = Commits(journal.following, crashes_max=3, set_aside=set_aside)
     commits.resume(0)
-    tail = Tail(commits, journal.read, TailSettings())
+    return journal, commits, Tail(commits, journal.read, TailSettings())
+
+
+async def test_what_waits_for_a_reader_is_sent_together_and_in_parts_where_it_is_much() -> None:
+    journal, commits, tail = a_tail()
+    async with aclosing(stream(tail, None)) as parts:
+        await anext(parts)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(anext, parts)
+            await trio.testing.wait_all_tasks_blocked()
+            commits.publish(journal.append(1))
+        for _ in range(100):
+            commits.publish(journal.append(2))
+        assert (await anext(parts)).count(b"event: op\n") == 200
+        commits.publish(journal.append(400))
+        first, rest = await anext(parts), await anext(parts)
+        assert first.count(b"event: op\n") + rest.count(b"event: op\n") == 400
+        assert CHUNK_BYTES <= len(first) < CHUNK_BYTES + 1_000
+    async with aclosing(stream(tail, 1)) as parts:
+        await anext(parts)
+        assert (await anext(parts)).startswith(b"id: 2\n")
+        assert (await anext(parts)).count(b"event: op\n") > 100, "from the journal, too"
+
+
+async def test_a_silent_stream_is_kept_alive(autojump_clock: trio.testing.MockClock) -> None:
+    _, _, tail = a_tail()
     began = autojump_clock.current_time()
     async with aclosing(stream(tail, None)) as parts:
         assert await anext(parts) == b"retry: 2000\n\n"

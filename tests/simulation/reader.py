@@ -43,14 +43,13 @@ class Reader:
 
     async def _follow(self, daemon: Daemon) -> None:
         last = None
-        async with aclosing(daemon.tail.follow(self.seen, silence_s=SILENCE_S)) as ops:
-            async for op in ops:
-                if not isinstance(op, Op):
-                    continue
-                # The journal may have shown us what was on disk, and not told yet: only that may come again.
-                assert op.seq == last + 1 if last is not None else op.seq <= self.seen + 1, f"{last}, then {op.seq}"
-                last = op.seq
-                self.seen = max(self.seen, last)
+        async with aclosing(daemon.tail.follow(self.seen, silence_s=SILENCE_S)) as pages:
+            async for page in pages:
+                for op in (each for each in page if isinstance(each, Op)):
+                    # The journal may have shown us what was on disk, and not told yet: only that may come again.
+                    assert op.seq == last + 1 if last is not None else op.seq <= self.seen + 1, f"{last}, then {op.seq}"
+                    last = op.seq
+                    self.seen = max(self.seen, last)
 
     async def _page(self, daemon: Daemon) -> None:
         for op in await daemon.journal.read(self.seen, PAGE_OPS):
