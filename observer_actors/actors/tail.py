@@ -119,8 +119,7 @@ class Tail:
 
     async def _following(self, after_seq: int | None, silence_s: float, ends: int) -> AsyncGenerator[Page]:
         with self._listening(ends) as tap:
-            live_from = self._commits.last_seq
-            cursor = live_from if after_seq is None else min(after_seq, live_from)
+            live_from, cursor = self._commits.last_seq, self.begins_behind(after_seq)
             while cursor < live_from:
                 replayed = await self._read(cursor, PAGE_OPS)
                 if tap.ended:
@@ -142,6 +141,11 @@ class Tail:
                     fresh.append(each)
                 if fresh or not (page or tap.over):
                     yield fresh
+
+    def begins_behind(self, after_seq: int | None) -> int:
+        """Give the seq behind which who asks for what follows ``after_seq`` begins: the last one, if it is beyond."""
+        last_seq = self._commits.last_seq
+        return last_seq if after_seq is None else min(after_seq, last_seq)
 
     def check_room(self) -> None:
         """Raise `Overloaded` when there are as many readers as may be, or nobody knows yet where the journal ends."""

@@ -366,6 +366,10 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
     async def tail() -> ResponseReturnValue:
         """Follow operations as server-sent events; goes on behind `Last-Event-ID`.
 
+        The events are `op` (an operation, with its seq as the id), `pattern` (a pattern of failures has changed its
+        state; without an id, and not repeated) and `end` (nothing more comes; come back). None is called `message`: in
+        a browser listen to each by its name, for `onmessage` is never called. At the beginning stands the seq that it
+        goes on behind, as an id alone: who comes back before any operation came misses none.
         It ends when the client closes its side of the connection, so that whoever comes back finds a place.
         When the settings are reloaded it ends, too: who comes back is judged by the tokens that are in force then.
         """

@@ -22,12 +22,17 @@ CHUNK_BYTES: Final = 64 * 1024
 
 
 def stream(tail: Tail, after_seq: int | None) -> AsyncGenerator[bytes]:
-    """Give the bytes of the event stream, until the reader was dropped or told that it is over."""
-    return _written(tail.follow(after_seq, silence_s=KEEP_ALIVE_S))  # here: an end counts from now on
+    """Give the bytes of the event stream, until the reader was dropped or told that it is over.
+
+    The id comes first: a browser that comes back before it was sent any op says that it goes on there.
+    """
+    begins_behind = tail.begins_behind(after_seq)
+    head = b"retry: %d\nid: %d\n\n" % (RETRY_MS, begins_behind)
+    return _written(head, tail.follow(begins_behind, silence_s=KEEP_ALIVE_S))  # here: an end counts from now on
 
 
-async def _written(following: AsyncGenerator[Page]) -> AsyncGenerator[bytes]:
-    yield f"retry: {RETRY_MS}\n\n".encode()
+async def _written(head: bytes, following: AsyncGenerator[Page]) -> AsyncGenerator[bytes]:
+    yield head
     try:
         async with aclosing(following) as pages:
             async for page in pages:

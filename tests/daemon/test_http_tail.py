@@ -33,6 +33,7 @@ class Reader:
     """Reads server-sent events: lines end at a newline, and at nothing that Unicode has besides."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
+        self.last_event_id = 0
         self._stream = stream
         self._unread = b""
 
@@ -83,7 +84,10 @@ async def following(daemon: Daemon, after: int | None = None) -> AsyncIterator[R
         assert head.startswith("http/1.1 200 ")
         assert "\r\ncontent-type: text/event-stream\r\n" in head
         assert "\r\ncache-control: no-store\r\n" in head
-        assert await reader.message() == {"retry": "2000"}
+        begin = await reader.message()
+        assert begin.keys() == {"retry", "id"}
+        assert begin["retry"] == "2000"
+        reader.last_event_id = int(begin["id"])
         yield reader
 
 
@@ -144,6 +148,17 @@ async def test_a_reader_that_comes_back_goes_on_where_it_left(tmp_path: Path) ->
             async with following(daemon, len(seen)) as reader:
                 seen += await reader.seqs(10)
         assert seen == list(range(1, 31))
+
+
+async def test_a_reader_that_comes_back_before_it_was_sent_an_op_misses_none(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path) as daemon:
+        await daemon.post("/events", b"{}\n" * 3)
+        for after, begins_behind in ((None, 3), (2, 2), (10**17, 3)):
+            async with following(daemon, after) as reader:
+                assert reader.last_event_id == begins_behind
+        await daemon.event()
+        async with following(daemon, 3) as reader:
+            assert await reader.seqs(1) == [4]
 
 
 async def test_a_last_event_id_beyond_the_journal_follows_from_now(tmp_path: Path) -> None:
@@ -306,6 +321,11 @@ async def test_what_waits_for_a_reader_is_sent_together_and_in_parts_where_it_is
         first, rest = await anext(parts), await anext(parts)
         assert first.count(b"event: op\n") + rest.count(b"event: op\n") == 400
         assert CHUNK_BYTES <= len(first) < CHUNK_BYTES + 1_000
+    following = stream(tail, None)
+    commits.publish(journal.append(1))
+    async with aclosing(following) as parts:
+        head, part = await anext(parts), await anext(parts)
+        assert (head, part.partition(b"\n")[0]) == (b"retry: 2000\nid: 601\n\n", b"id: 602"), "since it was let in"
     async with aclosing(stream(tail, 1)) as parts:
         await anext(parts)
         assert (await anext(parts)).startswith(b"id: 2\n")
@@ -316,13 +336,13 @@ async def test_a_silent_stream_is_kept_alive(autojump_clock: trio.testing.MockCl
     _, _, tail = a_tail()
     began = autojump_clock.current_time()
     async with aclosing(stream(tail, None)) as parts:
-        assert await anext(parts) == b"retry: 2000\n\n"
+        assert await anext(parts) == b"retry: 2000\nid: 0\n\n"
         assert await anext(parts) == b": still here\n\n"
         assert await anext(parts) == b": still here\n\n"
         assert autojump_clock.current_time() - began == 2 * KEEP_ALIVE_S
         tail.end()
         assert [part async for part in parts] == [b"event: end\ndata: {}\n\n"]
     async with aclosing(stream(tail, None)) as parts:
-        assert await anext(parts) == b"retry: 2000\n\n"
+        assert await anext(parts) == b"retry: 2000\nid: 0\n\n"
         tail.end()
         assert [part async for part in parts] == [b"event: end\ndata: {}\n\n"], "it was let in before"
