@@ -16,7 +16,7 @@ from observer_actors.actors.evidence import contrast_of
 from observer_actors.errors import NotFound, RequestInvalid
 from observer_actors.http.description import document_problems
 from observer_actors.http.doubt import DoubtAnswer, doubt_answer
-from observer_actors.http.exchange import request_body, send
+from observer_actors.http.exchange import list_reply, request_body, send
 from observer_actors.http.queries import (
     Parameter,
     parse_body,
@@ -27,7 +27,7 @@ from observer_actors.http.queries import (
     parse_text,
     parse_time,
 )
-from observer_actors.http.replies import json_reply
+from observer_actors.http.replies import Reply, json_reply
 from observer_actors.http.views import Views
 from observer_actors.op import Op, time_us
 from observer_actors.patterns import (
@@ -156,7 +156,7 @@ def register_failures(app: QuartTrio, views: Views) -> None:
         """
         given = parse_parameters(request.args.items(multi=True), _PARAMETERS, "/failures")
         await views.own_writes("analyzer")
-        return send(json_reply(await _answer(views, given, views.now_us())))
+        return send(await _answer(views, given, views.now_us()))
 
     @app.get("/failures/<pattern>")
     @tag(["learning"])
@@ -198,26 +198,19 @@ def _found(views: Views, key: str) -> Pattern:
     return found
 
 
-async def _answer(views: Views, given: Mapping[str, Any], now_us: int) -> FailuresAnswer:
+async def _answer(views: Views, given: Mapping[str, Any], now_us: int) -> Reply:
     standings = views.analyzer.standings
     wanted = {**given, "text": given["text"].casefold()} if "text" in given else given
     kept = []
     for number, pattern in enumerate(tuple(views.analyzer.patterns.values())):
-        await _turn(number)
+        if number % AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
         if _passes(pattern, standings.get(pattern.id), wanted):
             kept.append(pattern)
     kept.sort(key=_SORTS[given.get("sort", "impact")], reverse=True)
-    shown = []
-    for number, pattern in enumerate(kept[: given.get("limit", LIMIT_DEFAULT)]):
-        await _turn(number)
-        shown.append(Failure(**_fields(pattern, standings.get(pattern.id), now_us)))
-    return FailuresAnswer(shown, len(kept), doubt_answer(views.analyzer.doubts))
-
-
-async def _turn(number: int) -> None:
-    """Let others have their turn now and then."""
-    if number % AT_ONCE == 0:
-        await trio.lowlevel.checkpoint()
+    shown = kept[: given.get("limit", LIMIT_DEFAULT)]
+    failures = (Failure(**_fields(pattern, standings.get(pattern.id), now_us)) for pattern in shown)
+    return await list_reply("failures", failures, total=len(kept), doubt=doubt_answer(views.analyzer.doubts))
 
 
 def _passes(pattern: Pattern, standing: Standing | None, given: Mapping[str, Any]) -> bool:

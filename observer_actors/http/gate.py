@@ -283,7 +283,7 @@ class _Answering:
             with trio.move_on_after(ROOM_S):
                 await self._room.enter(1, size)
                 return
-        raise Overloaded("too many answers are being sent that nobody reads", limit="listen.answers_bytes_max")
+        raise Overloaded("no room for answers on their way", limit="listen.answers_bytes_max")
 
 
 def _headers(scope: Message) -> dict[str, str]:

@@ -14,7 +14,7 @@ from quart_trio import QuartTrio
 
 from observer_actors.errors import QueryInvalid
 from observer_actors.http.description import document_problems
-from observer_actors.http.exchange import send
+from observer_actors.http.exchange import list_reply, send
 from observer_actors.http.queries import Parameter, parse_limit, parse_parameters, parse_seq, parse_text, parse_time
 from observer_actors.http.replies import json_reply
 from observer_actors.http.views import Views
@@ -74,7 +74,8 @@ def register_kb(app: QuartTrio, views: Views) -> None:
         since_us, before = values.pop("since", None), values.pop("cursor", None)
         page = await views.librarian.find(OutcomeFilter(since_us=since_us, before=before, **values))
         following = None if page.before is None else str(page.before)
-        return send(json_reply(OutcomesAnswer(page.rows, following, page.complete, page.damaged)))
+        beside = {"next": following, "complete": page.complete, "damaged": page.damaged}
+        return send(await list_reply("outcomes", page.rows, **beside))
 
     @app.get("/kb/history")
     @tag(["audits"])
