@@ -6,6 +6,7 @@ import difflib
 import logging
 import re
 from collections.abc import AsyncGenerator, Sequence
+from functools import cache
 from typing import Annotated, Final, Literal, cast
 
 import msgspec
@@ -23,8 +24,10 @@ from quart_schema import (
     document_querystring,
     document_request,
     document_response,
+    hide,
     tag,
 )
+from quart_schema.openapi import OpenAPIProvider
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestTimeout
 
@@ -198,16 +201,14 @@ def create_app(views: Views) -> QuartTrio:
     app.config["RESPONSE_TIMEOUT"] = None  # and so has `web`
     app.url_map.merge_slashes = False  # it would redirect, with a page of its own, to a host that nobody has looked at
     app.logger = logging.getLogger("observer_actors.http")  # quart's would print by itself
-    QuartSchema(
+    schema = QuartSchema(
         app,
         info=Info(title="observer_actors", version=__version__, description="The third-party witness for AI agents."),
         conversion_preference="msgspec",
         openapi_provider_class=Description,
         security_schemes={"token": HttpSecurityScheme(scheme="bearer")},
         security=[{}, {"token": []}],  # where `auth.tokens_file` is set, each route but /health and /ready takes one
-        swagger_ui_path=None,
-        redoc_ui_path=None,
-        scalar_ui_path=None,
+        openapi_path=None,  # it would build the document anew for each request
     )
     _register_errors(app)
     _register_ingest(app, views)
@@ -217,7 +218,17 @@ def create_app(views: Views) -> QuartTrio:
     register_playbook(app, views)
     register_advice(app, views)
     register_kb(app, views)
+    _register_description(app, schema.openapi_provider)
     return app
+
+
+def _register_description(app: QuartTrio, provider: OpenAPIProvider) -> None:
+    described = cache(lambda: json_reply(provider.schema()))
+
+    @app.get("/openapi.json")
+    @hide
+    async def openapi() -> ResponseReturnValue:
+        return send(described())
 
 
 def _register_errors(app: QuartTrio) -> None:

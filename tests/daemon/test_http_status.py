@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from prometheus_client import Metric
@@ -16,6 +17,9 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.processes import children
+from observer_actors.http.app import create_app
+from observer_actors.http.description import Description
+from observer_actors.http.views import Views
 from observer_actors.labels import stable_id
 from observer_actors.visible import visible
 from tests.daemon.served import Served, served
@@ -387,6 +391,20 @@ def test_what_a_reader_goes_on_behind_is_described(document: Any) -> None:
     assert not header.get("required")
     for path in ("/ops", "/kb/outcomes"):
         assert "repeat the filters" in document["paths"][path]["get"]["description"]
+
+
+async def test_the_description_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Description] = []
+
+    def schema(self: Description) -> dict[str, str]:
+        built.append(self)
+        return {"openapi": "3.1.0"}
+
+    monkeypatch.setattr(Description, "schema", schema)
+    client = create_app(cast("Views", SimpleNamespace())).test_client()
+    answers = [await (await client.get("/openapi.json")).get_json() for _ in range(2)]
+    assert answers == [{"openapi": "3.1.0"}] * 2
+    assert len(built) == 1
 
 
 def test_no_url_of_another_place_is_in_the_description(daemon: Served) -> None:
