@@ -5,8 +5,9 @@ falls behind, for the journal waits for it. The playbook lives in memory; what h
 that belongs to it, a moment later. A crash loses nothing, for the cursor was not saved either.
 
 When evidence is revoked the playbook is made anew from the journal, beside the one that goes on being served, in which
-the entries that may be touched are suspended; then one takes the other's place. A revocation holds from the moment it
-is in the journal, however far the playbook is behind it: nothing that it may touch is given out until the two meet.
+the entries that may be touched are suspended; then one takes the other's place. What a person decides holds from the
+moment it is in the journal, however far the playbook is behind it: nothing that a revocation may touch is given out
+until the two meet, and an entry is given as it was decided about.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Final
 
+import msgspec
 import trio
 from structlog.typing import FilteringBoundLogger
 
@@ -23,8 +25,10 @@ from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.saving import saved
 from observer_actors.op import Op
-from observer_actors.playbook import Corroboration, Entry, Playbook, Revocation, Row, copies
+from observer_actors.playbook import Action, Corroboration, Decision, Entry, Playbook, Revocation, Row, State, copies
+from observer_actors.playbook.decisions import marked
 from observer_actors.playbook.deltas import Delta, touched
+from observer_actors.playbook.lift import Sides
 from observer_actors.store import Shelf
 from observer_actors.supervision import Life
 
@@ -47,6 +51,8 @@ LOOK_S: Final = 0.5
 """How often it looks whether the playbook has to be made anew."""
 FORGET_S: Final = 60.0
 """Between two looks at where the journal begins."""
+AHEAD_MAX: Final = 1_000
+"""What persons have decided, and the playbook has not come to yet; more is refused where it is asked for."""
 
 
 class Consolidator:
@@ -88,8 +94,9 @@ class Consolidator:
         """The playbook was made anew, and none of it is saved."""
         self._left_out = (0, 0)
         """Ops and entries that had found no room when that was last warned of."""
-        self._ahead: list[Revocation] = []
-        """Revocations that are in the journal, and that the playbook has not taken in yet."""
+        self._expected: list[Decision | Revocation] = []
+        """What persons have decided and is in the journal, in its order: at least what the playbook has not taken in
+        yet (`_ahead`)."""
         self._from_seq = inf
         """Nothing is handed out before the playbook has taken in all up to this seq: there may be revocations in it.
         Not known before the journal has been opened, and in each incarnation another."""
@@ -114,32 +121,52 @@ class Consolidator:
     def entry(self, key: str) -> Entry | None:
         """Give an entry as of now, to be handed out; None when there is none, or it may have been taken back."""
         entry = self._playbook.entries.get(key)
-        return None if entry is None or self._is_taken_back(entry) else entry
+        return None if entry is None or self._is_taken_back(entry) else self.as_decided(entry)
 
     @property
     def suspended(self) -> int:
         """Entries that are not handed out until the playbook has been made anew."""
         return sum(entry.suspended or self._is_taken_back(entry) for entry in self.entries.values())
 
-    def expect(self, revocation: Revocation) -> None:
-        """Let a revocation hold that is in the journal now."""
-        cursor = self._playbook.cursor
-        self._ahead = [one for one in (*self._ahead, revocation) if one.seq > cursor]
+    @property
+    def expects_more(self) -> bool:
+        """Whether there is room for one more that is to hold before the playbook has come to it."""
+        return len(self._ahead()) < AHEAD_MAX
+
+    def expect(self, decided: Decision | Revocation) -> None:
+        """Let hold what is in the journal now; call it in the order of `seq`."""
+        self._expected = [*self._ahead(), decided]
+        if isinstance(decided, Decision) and (entry := self._playbook.ledger.find(decided.entry)) is not None:
+            self._shelf.put(self.as_decided(entry))
 
     @property
     def revocations(self) -> int:
         """How many there are, those that the playbook has not come to yet among them."""
-        return len(self._playbook.meta.revocations) + len(self._ahead)
+        ahead = sum(isinstance(one, Revocation) for one in self._ahead())
+        return len(self._playbook.meta.revocations) + ahead
+
+    def as_decided(self, entry: Entry) -> Entry:
+        """Give an entry of the playbook as persons have decided of it by now; its version and notes may be to come."""
+        for one in self._ahead():
+            if isinstance(one, Decision) and one.entry in (entry.id, *entry.also):
+                entry = _decided(entry, one.action)
+        return entry
 
     def hands_out(self, entry: Entry) -> bool:
         """Say whether an entry may be handed out now."""
-        return entry.available and not self._is_taken_back(entry)
+        return self.as_decided(entry).available and not self._is_taken_back(entry)
+
+    def _ahead(self) -> list[Decision | Revocation]:
+        cursor = self._playbook.cursor
+        if self._expected and self._expected[0].seq <= cursor:
+            self._expected = [one for one in self._expected if one.seq > cursor]
+        return self._expected
 
     def _is_taken_back(self, entry: Entry) -> bool:
         playbook = self._playbook
         if playbook.cursor < self._from_seq:
             return True
-        return any(one.seq > playbook.cursor and playbook.may_touch(one, entry.endpoint) for one in self._ahead)
+        return any(isinstance(one, Revocation) and playbook.may_touch(one, entry.endpoint) for one in self._ahead())
 
     async def reached(self, seq: int) -> None:
         """Wait until everything up to ``seq`` is in the playbook; give it a deadline from outside."""
@@ -221,7 +248,7 @@ class Consolidator:
             if entry is None:
                 self._shelf.drop(key)
             else:
-                self._shelf.put(entry)
+                self._shelf.put(self.as_decided(entry))
         if self._unshown:
             self._is_behind.set()
 
@@ -239,7 +266,7 @@ class Consolidator:
         for key in self._shelf.ids() - self._playbook.entries.keys():
             self._shelf.drop(key)
         for number, entry in enumerate(tuple(self._playbook.entries.values()), start=1):
-            self._shelf.put(entry)
+            self._shelf.put(self.as_decided(entry))
             if number % ROWS_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
 
@@ -342,6 +369,14 @@ class Consolidator:
             taken = _take_turn(anew, ops, taken, lambda _deltas: None, trio.current_time() + TURN_S)
             await self._let_others()
         return min(found.through, end) if found.through > at else end
+
+
+def _decided(entry: Entry, action: Action) -> Entry:
+    """Give an entry after a decision, as far as that says whether it is handed out."""
+    entry = msgspec.structs.replace(entry, mark=marked(entry.mark, action))
+    if action is Action.RELEASE and entry.state in {State.WITHHELD, State.RETIRED}:
+        return msgspec.structs.replace(entry, state=State.CANDIDATE, reason="", decided_by=Sides())
+    return entry
 
 
 def _knows_more(old: Playbook, anew: Playbook) -> bool:

@@ -12,8 +12,9 @@ from quart.typing import ResponseReturnValue
 from quart_schema import document_querystring, document_request, document_response, tag
 from quart_trio import QuartTrio
 
+from observer_actors.actors.consolidator import AHEAD_MAX
 from observer_actors.doubt import suspicion
-from observer_actors.errors import NotFound, RequestInvalid
+from observer_actors.errors import NotFound, Overloaded, RequestInvalid
 from observer_actors.event import OWN_SOURCE
 from observer_actors.http.description import document_problems
 from observer_actors.http.exchange import request_body, send
@@ -39,8 +40,9 @@ from observer_actors.playbook.states import ALPHA
 from observer_actors.playbook.trial import run_name
 
 LIMIT_DEFAULT: Final = 100
-DECIDED_S: Final = 5.0
-"""A decision is on disk when it is answered; so long the answer waits for the playbook to take it in."""
+DECIDED_S: Final = 1.0
+"""A decision is on disk when it is answered, and holds; so long the answer waits for the playbook to take it in, too,
+so that it has the new version and the note."""
 NAME_CHARS_MAX: Final = 1_024
 """As long as an attribute of an event."""
 
@@ -165,14 +167,20 @@ def register_playbook(app: QuartTrio, views: Views) -> None:
     @document_response(ShownEntry, 200)
     @document_problems(400, 404, 503, 507)
     async def decide_on_entry(entry: str) -> ResponseReturnValue:
-        """Pin, unpin, withhold, release or retire an entry, or note something; answered once it is on disk."""
+        """Pin, unpin, withhold, release or retire an entry, or note something; answered once it is on disk.
+
+        It holds from the answer on. Where the playbook is behind the journal, the entry's version, history and notes
+        follow later.
+        """
         found = _found(views, entry)
         decided = parse_body(await request_body(), Decide, '{"action": "withhold"}')
         if decided.action is Action.NOTE and not decided.note.strip():
             raise RequestInvalid("note: is empty", hint='{"action": "note", "note": "…"}')
         note = views.intake.without_secrets(decided.note)
         decision = Decision(action=decided.action, entry=found.id, note=note)
-        await _taken_in(views, await views.recorder.record(PLAYBOOK_ENDPOINT, decision_attrs(decision)))
+        async with one_at_a_time:
+            seq = await _written_down(views, decision)
+        await _taken_in(views, seq)
         return send(json_reply(shown(views, _found(views, entry))))
 
     @app.post("/playbook/revoke")
@@ -192,10 +200,22 @@ def register_playbook(app: QuartTrio, views: Views) -> None:
         async with one_at_a_time:
             if views.consolidator.revocations >= REVOCATIONS_MAX:
                 raise RequestInvalid(f"there are {REVOCATIONS_MAX:,} revocations already")
-            seq = await views.recorder.record(PLAYBOOK_ENDPOINT, decision_attrs(revocation))
-            views.consolidator.expect(msgspec.structs.replace(revocation, seq=seq))
+            seq = await _written_down(views, revocation)
         await _taken_in(views, seq)
         return send(json_reply(Revoked(seq, views.consolidator.suspended)))
+
+
+async def _written_down(views: Views, decided: Decision | Revocation) -> int:
+    """Put a decision into the journal, and let it hold; give its seq.
+
+    :raises Overloaded: the playbook has so many to take in already, or the journal has no room.
+    :raises DiskFailed: the disk refused.
+    """
+    if not views.consolidator.expects_more:
+        raise Overloaded(f"{AHEAD_MAX:,} decisions wait for the playbook to take them in")
+    seq = await views.recorder.record(PLAYBOOK_ENDPOINT, decision_attrs(decided))
+    views.consolidator.expect(msgspec.structs.replace(decided, seq=seq))
+    return seq
 
 
 async def _taken_in(views: Views, seq: int) -> None:
@@ -219,7 +239,7 @@ def _found(views: Views, key: str) -> Entry:
     found = views.consolidator.playbook.ledger.find(key)
     if found is None:
         raise NotFound(f"there is no entry {key[:40]!a}", hint="GET /playbook lists them")
-    return found
+    return views.consolidator.as_decided(found)
 
 
 async def _answer(views: Views, given: Mapping[str, Any]) -> PlaybookAnswer:
@@ -228,7 +248,7 @@ async def _answer(views: Views, given: Mapping[str, Any]) -> PlaybookAnswer:
     if "seq" in given:
         op = await views.get(given["seq"])
         entries = () if op is None else _evidenced(views, op)
-    kept = [entry for entry in entries if _passes(views, entry, given)]
+    kept = [entry for entry in map(views.consolidator.as_decided, entries) if _passes(views, entry, given)]
     kept.sort(key=lambda entry: (-entry.succeeded - entry.failed, entry.id))
     return PlaybookAnswer(
         entries=[shown(views, entry) for entry in kept[: given.get("limit", LIMIT_DEFAULT)]],

@@ -55,6 +55,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     action: Action
     entry: str
     note: str = ""
+    seq: int = 0
+    """Of the op that says so."""
 
 
 class Revocation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -103,10 +105,9 @@ def decision_in(op: Op) -> Decision | Revocation | None:
         return None
     kind: type[Decision | Revocation] = Revocation if op.attrs.get("action") == REVOKE else Decision
     try:
-        decided = msgspec.convert(op.attrs, kind)
+        return msgspec.structs.replace(msgspec.convert(op.attrs, kind), seq=op.seq)
     except msgspec.ValidationError:
         return None  # of a later version
-    return decided if isinstance(decided, Decision) else msgspec.structs.replace(decided, seq=op.seq)
 
 
 def marked(mark: Mark, action: Action) -> Mark:

@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from observer_actors.actors.commits import LULL_S, Commits
 from observer_actors.actors.consolidator import (
+    AHEAD_MAX,
     LOOK_AT_LOAD_S,
     MANY_A_COMMIT,
     PAUSE_S,
@@ -23,13 +24,26 @@ from observer_actors.actors.consolidator import (
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.op import Op
-from observer_actors.playbook import Corroboration, Entry, Kind, Of, Playbook, Revocation, Row
+from observer_actors.playbook import (
+    Action,
+    Corroboration,
+    Decision,
+    Entry,
+    Kind,
+    Mark,
+    Of,
+    Playbook,
+    Revocation,
+    Row,
+    State,
+    entry_id,
+)
 from observer_actors.playbook.deltas import Delta
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import Shelf, StoreBusy
 from observer_actors.supervision import Life
 from tests.actors.ops import Journal
-from tests.playbook_ops import call, numbered, revoked
+from tests.playbook_ops import call, decided, numbered, revoked
 
 RATE: Final = 2_000
 """Many events a second."""
@@ -182,6 +196,86 @@ def test_what_was_revoked_is_handed_out_no_more_also_while_an_older_playbook_is_
 
     trio.run(main, clock=world.clock)
     assert seen == {False}
+
+
+@pytest.mark.parametrize(
+    ("actions", "mark"),
+    [
+        ([Action.WITHHOLD], Mark.WITHHELD),
+        ([Action.RETIRE], Mark.RETIRED),
+        ([Action.PIN], Mark.PINNED),
+        ([Action.PIN, Action.UNPIN], Mark.NONE),
+        ([Action.WITHHOLD, Action.UNPIN], Mark.WITHHELD),
+        ([Action.RETIRE, Action.RELEASE], Mark.NONE),
+        ([Action.NOTE], Mark.NONE),
+    ],
+)
+def test_a_decision_holds_at_once_however_far_the_playbook_is_behind_and_is_what_it_comes_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, actions: list[Action], mark: Mark
+) -> None:
+    world = World(tmp_path, monkeypatch)
+    world.journal.ops += numbered(call(run=f"r{n}", source=source) for n in range(6) for source in ("mcp", "bot"))
+    key, known = entry_id(Kind.DO, "sql:run"), len(world.journal.ops)
+
+    async def main() -> None:
+        world.commits.resume(known)
+        async with world.running() as consolidator:
+            await consolidator.reached(known)
+            backlog = [
+                *(call("filler") for _ in range(1_000)),
+                *(decided(Decision(action=a, entry=key)) for a in actions),
+            ]
+            world.journal.ops += numbered(backlog, first=known + 1)
+            world.commits.publish(world.journal.ops[known:])
+            end = len(world.journal.ops)
+            for seq, action in enumerate(actions, start=end - len(actions) + 1):
+                consolidator.expect(Decision(action=action, entry=key, seq=seq))
+            assert consolidator.playbook.cursor == known
+            at_once, is_handed_out = how_it_stands(consolidator, key), mark in {Mark.NONE, Mark.PINNED}
+            await consolidator.reached(end)
+            assert how_it_stands(consolidator, key) == at_once == (mark, State.CANDIDATE, is_handed_out, is_handed_out)
+
+    trio.run(main, clock=world.clock)
+
+
+def how_it_stands(consolidator: Consolidator, key: str) -> tuple[Mark, State, bool, bool]:
+    entry = consolidator.entry(key)
+    assert entry is not None
+    return entry.mark, entry.state, entry.available, consolidator.hands_out(consolidator.entries[key])
+
+
+def test_what_a_trial_has_withheld_is_handed_out_again_as_soon_as_a_person_has_released_it(world: World) -> None:
+    key = entry_id(Kind.DO, "sql:run")
+    withheld = Entry(
+        id=key, kind=Kind.DO, endpoint="sql:run", about="", text="", corroborated=True, state=State.WITHHELD
+    )
+
+    async def main() -> None:
+        world.journal.append(1)
+        world.commits.resume(1)
+        async with world.running() as consolidator:
+            await consolidator.reached(1)
+            assert not consolidator.hands_out(withheld)
+            consolidator.expect(Decision(action=Action.RELEASE, entry=key, seq=2))
+            assert consolidator.as_decided(withheld).state is State.CANDIDATE
+            assert consolidator.hands_out(withheld)
+
+    trio.run(main, clock=world.clock)
+
+
+def test_a_decision_too_many_has_to_wait_until_the_playbook_has_taken_others_in(world: World) -> None:
+    async def main() -> None:
+        world.commits.resume(0)
+        async with world.running() as consolidator:
+            for seq in range(1, AHEAD_MAX + 1):
+                assert consolidator.expects_more
+                consolidator.expect(Decision(action=Action.PIN, entry="e", seq=seq))
+            assert not consolidator.expects_more
+            world.commits.publish(world.journal.append(1))
+            await consolidator.reached(1)
+            assert consolidator.expects_more
+
+    trio.run(main, clock=world.clock)
 
 
 def test_a_backlog_is_taken_in_without_waiting_while_few_events_come(world: World) -> None:

@@ -259,6 +259,34 @@ def test_a_revocation_holds_however_far_the_playbook_is_behind_it(tmp_path: Path
         assert by_kind(caught_up(daemon), "avoid")["handed_out"]
 
 
+def got(daemon: Served, what: str) -> set[str]:
+    """Give what some runs get: each is control by one in a hundred."""
+    runs = (f"{what} {number}" for number in range(5))
+    return {key for run in runs for key in ids(daemon.json("/advice", endpoint="calculate", run=run))}
+
+
+def test_what_a_person_decides_of_an_entry_holds_however_far_the_playbook_is_behind_it(tmp_path: Path) -> None:
+    with served(tmp_path, "[advice]\ncontrol_share = 0.01\n") as daemon:
+        report(daemon, episodes=6)
+        key = by_kind(caught_up(daemon), "do", "calculate")["id"]
+        url = ("--url", daemon.url)
+        assert typed("playbook", "pin", key, *url).stdout == f"{key}: pinned\n"
+        assert got(daemon, "first") == {key}
+        line = {"endpoint": "filler", "source": "scenario", "success": True}
+        for _ in range(15):
+            daemon.events(*([line] * 4_000))
+        for action, stands, is_handed_out in (
+            ("withhold", "no: withheld", False),
+            ("pin", "pinned", True),
+            ("retire", "no: retired", False),
+        ):
+            assert typed("playbook", action, key, *url).stdout == f"{key}: {stands}\n"
+            assert got(daemon, f"after {action}") == ({key} if is_handed_out else set())
+            assert daemon.json(f"/playbook/{key}")["handed_out"] is is_handed_out
+            assert ids(daemon.json("/playbook", endpoint="calculate", handed_out="true")) == [key] * is_handed_out
+        assert by_kind(caught_up(daemon), "do", "calculate")["mark"] == "retired"
+
+
 @pytest.mark.parametrize("arguments", [(), ("--source", "a", "--run", "b")])
 def test_a_revocation_names_one_thing(arguments: tuple[str, ...]) -> None:
     ended = typed("revoke", *arguments, "--url", "http://127.0.0.1:1")
