@@ -36,11 +36,11 @@ from observer_actors.actors.quarantine import Quarantine
 from observer_actors.actors.recorder import Recorder
 from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.stats import StatsKeeper
-from observer_actors.actors.surroundings import Surroundings
+from observer_actors.actors.surroundings import Surroundings, trusted_certificates
 from observer_actors.actors.tail import Tail
 from observer_actors.addresses import without_password
 from observer_actors.data_dir import take_directory
-from observer_actors.errors import ConfigInvalid, GatewayRequired
+from observer_actors.errors import ConfigInvalid, GatewayRequired, said_by
 from observer_actors.http.advice import answer_advice
 from observer_actors.http.app import create_app
 from observer_actors.http.guard import Guard
@@ -257,7 +257,9 @@ class Daemon:
             last_seq=lambda: self.commits.last_seq if self.commits.is_open else None,
             around=around,
         )
-        self._model_client = httpx.AsyncClient(trust_env=False, transport=around.transport)
+        self._model_client = httpx.AsyncClient(
+            trust_env=False, verify=trusted_certificates(), transport=around.transport
+        )
         model = LakehouseModel(self._model_client, settings.model) if settings.model.lakehouse_url else None
         self.local_model = (
             LocalModel(self._model_client, settings.diagnosis, log=logger("model"))
@@ -505,10 +507,12 @@ async def require_gateway(settings: Settings) -> None:
     logger("daemon").info("gateway_awaited", url=where, seconds_max=gateway.timeout_seconds)
     try:
         with trio.fail_after(gateway.timeout_seconds):  # httpx's own limit is for each piece of an answer
-            async with httpx.AsyncClient(timeout=gateway.timeout_seconds, trust_env=False) as client:
+            async with httpx.AsyncClient(
+                timeout=gateway.timeout_seconds, trust_env=False, verify=trusted_certificates()
+            ) as client:
                 (await client.get(gateway.url.rstrip("/") + "/health")).json()
     except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError, ValueError) as error:
-        problem = str(error) or f"nothing within {gateway.timeout_seconds:g} s"
+        problem = said_by(error) or f"nothing within {gateway.timeout_seconds:g} s"
         raise GatewayRequired(
             f"the gateway at {where} does not answer GET /health: {type(error).__name__}: {problem}",
             hint="start it, or leave gateway.required out",

@@ -196,6 +196,17 @@ class Unreachable(ObserverError):
         """The connection was made and broke: the request may have been carried out."""
 
 
+def said_by(error: BaseException) -> str:
+    """Give the text of an error; where it has none, that of the first that has one of those it was raised from or in.
+
+    httpx gives none where TLS fails, and raises from None what says why: a certificate that is not trusted, or no TLS.
+    """
+    met: BaseException | None = error
+    while met is not None and not str(met):
+        met = met.__cause__ or met.__context__
+    return "" if met is None else str(met)
+
+
 def first_of(errors: BaseExceptionGroup[_Error]) -> _Error:
     """Give the first error of a group, or of the group that comes first in it."""
     first = errors.exceptions[0]

@@ -16,8 +16,9 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.learned import Learned
-from observer_actors.actors.surroundings import Surroundings
+from observer_actors.actors.surroundings import Surroundings, trusted_certificates
 from observer_actors.backoff import asked_wait_s, backoff_s
+from observer_actors.errors import said_by
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import Lane, Queued
 from observer_actors.supervision import Life
@@ -78,6 +79,7 @@ class Courier:
             httpx.AsyncClient(
                 timeout=self._settings.timeout_seconds,
                 trust_env=False,
+                verify=trusted_certificates(),  # `trust_env` would bring proxies, too
                 transport=self._around.transport,
                 event_hooks={"response": [_set_location_aside]},
             ) as client,
@@ -113,7 +115,7 @@ class Courier:
                 await response.aclose()
         # `ValueError`: a host that no name service is asked for, since a label of it is empty or too long.
         except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError, ValueError) as error:
-            return _Answer(0, f"{type(error).__name__}: {error}".rstrip(": "))
+            return _Answer(0, f"{type(error).__name__}: {said_by(error)}".rstrip(": "))
         status, said = response.status_code, response.headers
         hint = _where_to(response) if httpx.codes.is_redirect(status) else ""
         wait_s = asked_wait_s(

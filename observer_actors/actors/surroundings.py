@@ -5,13 +5,17 @@ As they are in the real process. A simulation gives others, on a clock and a see
 
 from __future__ import annotations
 
+import functools
+import os
 import random
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import certifi
 import httpx
 import trio
 
@@ -76,6 +80,18 @@ class Surroundings:
     def seconds(self) -> float:
         """Give the time of day: seconds since 1970."""
         return self.time_ns() / 1e9
+
+
+@functools.cache
+def trusted_certificates() -> ssl.SSLContext:
+    """Load the certificates that a gateway, a webhook or a model is known by, once in a process: it takes some 50 ms.
+
+    Those of `SSL_CERT_FILE` and `SSL_CERT_DIR`; unless either is set, the system's, and certifi's where it has none.
+    """
+    trusted = ssl.create_default_context()
+    if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        trusted.load_verify_locations(certifi.where())
+    return trusted
 
 
 def now_text(time_ns: Callable[[], int]) -> str:

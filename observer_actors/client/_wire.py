@@ -24,7 +24,7 @@ import httpx
 
 from observer_actors.addresses import Address, without_password
 from observer_actors.client._delivery import Answer
-from observer_actors.errors import Unreachable
+from observer_actors.errors import Unreachable, said_by
 from observer_actors.visible import visible
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -188,7 +188,7 @@ def _translated(url: str) -> Iterator[None]:
     try:
         yield
     except (httpx.HTTPError, RuntimeError) as error:  # the latter, while the interpreter ends: there is no thread
-        why = _NOBODY.sub("cannot connect", str(error)) or type(error).__name__
+        why = _NOBODY.sub("cannot connect", said_by(error)) or type(error).__name__
         raise Unreachable(f"{shown(url)}: {why}", broke=isinstance(error, _BROKE)) from error
     except _NO_ADDRESS as error:
         raise _no_address(url, error) from error

@@ -13,6 +13,7 @@ import trio
 
 from observer_actors.addresses import without_password
 from observer_actors.backoff import asked_wait_s
+from observer_actors.errors import said_by
 from observer_actors.models.model import ModelFailed, ModelRefused
 from observer_actors.visible import cut
 
@@ -66,7 +67,7 @@ async def exchange(
         # No such URL, host or header: it may quote a password that holds a slash, or our key.
         raise ModelFailed(f"{shown}: nothing can be sent there: {type(error).__name__}") from error
     except httpx.HTTPError as error:
-        raise ModelFailed(f"{shown}: {type(error).__name__}: {error}") from error
+        raise ModelFailed(f"{shown}: {type(error).__name__}: {said_by(error)}") from error
 
 
 async def _said(response: httpx.Response, key: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 from observer_actors.actors.courier import DECLINED_MAX, Courier
 from observer_actors.actors.learned import Learned
-from observer_actors.actors.surroundings import Surroundings
+from observer_actors.actors.surroundings import Surroundings, trusted_certificates
 from observer_actors.backoff import backoff_s
 from observer_actors.patterns import Outgoing
 from observer_actors.patterns.outgoing import WEBHOOK_PATH
@@ -26,6 +26,7 @@ from observer_actors.playbook import Copy
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import LEARNED_PATH, Lane, LaneStatistics
 from observer_actors.supervision import Life
+from tests.daemon.test_doors import certificate
 from tests.fakes.http_peer import (
     Bytes,
     Close,
@@ -39,6 +40,7 @@ from tests.fakes.http_peer import (
     Status,
     closed_url,
     http_peer,
+    speaking_tls,
 )
 
 EPOCH: Final = 1_800_000_000.0
@@ -197,6 +199,45 @@ async def test_a_gateway_that_does_not_answer_is_left_after_the_time_limit(
         mock_clock.jump(1)
         await bench.settled(1)
         assert keys(gateway) == ["a", "a"]
+
+
+@pytest.fixture
+def forget_certificates() -> Iterator[None]:
+    trusted_certificates.cache_clear()
+    yield
+    trusted_certificates.cache_clear()
+
+
+@pytest.mark.usefixtures("forget_certificates")
+async def test_a_receiver_of_a_private_authority_gets_its_messages_once_that_is_trusted_and_the_log_says_why_not_before(
+    tmp_path: Path, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert, key = certificate(tmp_path)
+    async with http_peer(Status(200), tls=speaking_tls(cert, key)) as gateway:
+        with capture_logs() as logs:
+            async with at_work(tmp_path, gateway.url) as bench:
+                await bench.queue("a")
+                await bench.failed(1)
+        assert "CERTIFICATE_VERIFY_FAILED" in logs[0]["error"]
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        trusted_certificates.cache_clear()
+        mock_clock.jump(1)
+        async with at_work(tmp_path, gateway.url) as bench:
+            await bench.settled(1)
+
+
+async def test_of_a_receiver_that_speaks_no_tls_the_log_says_so(
+    tmp_path: Path,
+    mock_clock: MockClock,  # noqa: ARG001 - no time passes
+) -> None:
+    with capture_logs() as logs:
+        async with (
+            http_peer(Status(200)) as gateway,
+            at_work(tmp_path, gateway.url.replace("http:", "https:")) as bench,
+        ):
+            await bench.queue("a")
+            await bench.failed(1)
+    assert "SSL" in logs[0]["error"]
 
 
 NO_HOSTS: Final = pytest.mark.parametrize(

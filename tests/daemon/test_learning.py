@@ -22,6 +22,7 @@ from observer_actors.store import LEARNED_PATH
 from tests.daemon.elsewhere import PATH_VARIABLE
 from tests.daemon.inside import Crashes, caught_up, daemon_inside
 from tests.daemon.load import stored_ops
+from tests.daemon.test_doors import certificate
 from tests.fakes.http_peer import (
     Close,
     Garbage,
@@ -34,6 +35,7 @@ from tests.fakes.http_peer import (
     Status,
     closed_url,
     http_peer,
+    speaking_tls,
 )
 from tests.harness import Daemon, running_daemon
 
@@ -251,6 +253,26 @@ async def test_a_required_gateway_that_is_there_lets_the_daemon_start(tmp_path: 
         config.write_text(f'[gateway]\nurl = "{peer.url}"\nrequired = true\n')
         async with running_daemon(tmp_path / "data", "--config", str(config)) as daemon:
             assert (await daemon.json("/health"))["status"] == "ok"
+
+
+async def test_a_gateway_and_a_model_of_a_private_authority_are_trusted_as_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert, key = certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+    async with http_peer(Status(200), tls=speaking_tls(cert, key)) as peer:
+        peer.on("GET /health", Json({"status": "ok"}))
+        peer.on("/ai/generate", ANSWER)
+        config = tmp_path / "config.toml"
+        config.write_text(
+            f'[gateway]\nurl = "{peer.url}"\nrequired = true\n[model]\nlakehouse_url = "{peer.url}"\n'
+            "[cycle]\nseconds = 0.1\n"
+        )
+        async with running_daemon(tmp_path / "data", "--config", str(config)) as daemon:
+            await report(daemon, "sql:run", failures=3)
+            with trio.fail_after(LEARN_S):
+                while "error_analysis: 3 failures" not in told(peer):
+                    await daemon.cycles(1)
 
 
 # ------------------------------------------------------------------------------------------ the model

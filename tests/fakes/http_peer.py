@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qs, urlsplit
 
@@ -56,7 +58,7 @@ class Request:
 class Wire:
     """One connection, as a reply sees it: whole responses, or any bytes."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self.http = h11.Connection(h11.SERVER)
 
@@ -197,9 +199,9 @@ def _not_scripted(request: Request) -> Reply:
 class HttpPeer:
     """The server; made by `http_peer`. Its methods belong to the trio thread that opened it."""
 
-    def __init__(self, port: int, default: Reply | Answerer, scope: trio.CancelScope) -> None:
+    def __init__(self, port: int, default: Reply | Answerer, scope: trio.CancelScope, scheme: str) -> None:
         self.port: Final = port
-        self.url: Final = f"http://127.0.0.1:{port}"
+        self.url: Final = f"{scheme}://127.0.0.1:{port}"
         self.requests: Final[list[Request]] = []
         self.connections = 0
         self.troubles: Final[list[str]] = []
@@ -231,7 +233,7 @@ class HttpPeer:
             await self._arrived.wait()
         return self.received(path)
 
-    async def serve(self, stream: trio.SocketStream) -> None:
+    async def serve(self, stream: trio.abc.Stream) -> None:
         """Serve one connection until either side ends it."""
         self.connections += 1
         number = self.connections
@@ -273,7 +275,7 @@ async def _next_request(wire: Wire, connection: int) -> Request | None:
                     await wire.stream.send_all(
                         wire.http.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
                     )
-                wire.http.receive_data(await wire.stream.receive_some(_READ_BYTES))
+                wire.http.receive_data(bytes(await wire.stream.receive_some(_READ_BYTES)))
             case h11.Request():
                 head = event
             case h11.Data():
@@ -289,16 +291,21 @@ async def _next_request(wire: Wire, connection: int) -> Request | None:
 
 
 @asynccontextmanager
-async def http_peer(default: Reply | Answerer = _not_scripted, *, port: int = 0) -> AsyncIterator[HttpPeer]:
+async def http_peer(
+    default: Reply | Answerer = _not_scripted, *, port: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[HttpPeer]:
     """Serve on 127.0.0.1 until the block is left; connections that are open then are cut.
 
     :param port: 0 for a free one; a given one serves tests in which a peer goes away and comes back.
+    :param tls: with it the peer speaks TLS.
     """
     failed: Exception | None = None
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(port, host="127.0.0.1")
-        peer = HttpPeer(listener.socket.getsockname()[1], default, nursery.cancel_scope)
-        nursery.start_soon(trio.serve_listeners, peer.serve, [listener])
+        scheme = "https" if tls else "http"
+        peer = HttpPeer(listener.socket.getsockname()[1], default, nursery.cancel_scope, scheme)
+        accepting = trio.SSLListener(listener, tls, https_compatible=True) if tls else listener
+        nursery.start_soon(trio.serve_listeners, peer.serve, [accepting])
         try:
             yield peer
         except Exception as error:  # noqa: BLE001 - raised again below, as itself rather than in the nursery's group
@@ -306,6 +313,13 @@ async def http_peer(default: Reply | Answerer = _not_scripted, *, port: int = 0)
         nursery.cancel_scope.cancel()
     if failed := peer.failure or failed:
         raise failed
+
+
+def speaking_tls(cert: Path, key: Path) -> ssl.SSLContext:
+    """Give what a peer speaks TLS with."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    return context
 
 
 def closed_url() -> str:
