@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import httpx
@@ -43,6 +44,20 @@ class _Answer(NamedTuple):
     hint: str = ""
     wait_s: float = 0.0
     """How long it asks us to wait, at most as long as we ever do; 0 where it does not say."""
+
+
+@dataclass(slots=True)
+class _Tried:
+    """What was met by the tries of a message, since the courier has started: `attempts`, in the store, says how many.
+
+    After a long outage the first 404 would refuse a message by those; and after a restart nothing would be said of it.
+    """
+
+    key: str = ""
+    declined: int = 0
+    """Tries that were answered with a status of `_DECLINED`."""
+    said: set[str] = field(default_factory=set)
+    """Problems that the log has: each once, also where they alternate."""
 
 
 class Courier:
@@ -90,17 +105,17 @@ class Courier:
 
     async def _deliver(self, client: httpx.AsyncClient, lane: Lane, life: Life) -> None:
         log = self._log.bind(receiver=lane.value)
-        declined, key = 0, ""
+        tried = _Tried()
         while True:
             life.at("waiting")
             message = await self._learned.next_message(lane)
             life.at("delivering")
             answer = await self._send(client, lane, message)
-            # Not `attempts`: after a long outage the first 404 would refuse the message.
-            declined, key = (declined if message.key == key else 0) + (answer.status in _DECLINED), message.key
+            tried = tried if message.key == tried.key else _Tried(message.key)
+            tried.declined += answer.status in _DECLINED
             life.at("settling")
             with trio.CancelScope(shield=True, deadline=trio.current_time() + SETTLE_S):
-                if await self._settle(message, answer, declined, log):
+                if await self._settle(message, answer, tried, log):
                     life.progress()
 
     async def _send(self, client: httpx.AsyncClient, lane: Lane, message: Queued) -> _Answer:
@@ -126,29 +141,27 @@ class Courier:
         )
         return _Answer(status, f"status {status}", hint, wait_s)
 
-    async def _settle(self, message: Queued, answer: _Answer, declined: int, log: FilteringBoundLogger) -> bool:
-        """Note what became of a try; say whether the message is done with.
-
-        :param declined: how many of its tries were answered with a status of `_DECLINED`.
-        """
+    async def _settle(self, message: Queued, answer: _Answer, tried: _Tried, log: FilteringBoundLogger) -> bool:
+        """Note what became of a try; say whether the message is done with."""
         hint = {"hint": answer.hint} if answer.hint else {}
         if httpx.codes.is_success(answer.status):
             await self._learned.delivered(message)
-        elif answer.status in _FINAL or declined >= DECLINED_MAX:
-            problem = answer.problem if answer.status in _FINAL else f"{answer.problem}, {declined} times"
+        elif answer.status in _FINAL or tried.declined >= DECLINED_MAX:
+            problem = answer.problem if answer.status in _FINAL else f"{answer.problem}, {tried.declined} times"
             log.error("message_refused", key=message.key, error=problem, **hint)
             await self._learned.refused(message, problem)
         else:
-            await self._again(message, answer, hint, log)
+            await self._again(message, answer, hint, tried, log)
             return False
         return True
 
     async def _again(
-        self, message: Queued, answer: _Answer, hint: Mapping[str, str], log: FilteringBoundLogger
+        self, message: Queued, answer: _Answer, hint: Mapping[str, str], tried: _Tried, log: FilteringBoundLogger
     ) -> None:
         most_s = self._settings.retry_seconds_max
         delay_s = max(backoff_s(message.attempts + 1, BACKOFF_FIRST_S, most_s, self._around.chance()), answer.wait_s)
-        if message.attempts == 0:
+        if answer.problem not in tried.said:
+            tried.said.add(answer.problem)
             log.warning("delivery_failed", key=message.key, error=answer.problem, retry_s=round(delay_s, 1), **hint)
         await self._learned.failed(message, answer.problem, delay_s)
 

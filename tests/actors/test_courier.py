@@ -275,6 +275,22 @@ async def test_a_gateway_that_comes_up_later_gets_it_all(tmp_path: Path, mock_cl
             assert keys(gateway) == ["a", "b"]
 
 
+async def test_what_stops_the_outbox_is_said_once_and_again_after_a_restart(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    async with http_peer() as gateway:
+        gateway.on("/log", Status(503), Status(500), Status(503), Status(503), Status(503), Status(200))
+        for begun, attempts, errors in (0, 3, ["status 503", "status 500"]), (3, 5, ["status 503"]):
+            with capture_logs() as logs:
+                async with at_work(tmp_path, gateway.url) as bench:
+                    if not begun:
+                        await bench.queue("a")
+                    for attempt in range(begun + 1, attempts + 1):
+                        await bench.failed(attempt)
+                        mock_clock.jump(backoff_s(attempt, 1, 300))
+            assert [(line["event"], line["error"]) for line in logs] == [("delivery_failed", error) for error in errors]
+
+
 @pytest.mark.parametrize("status", [304, 400, 405, 410, 411, 413, 414, 415, 422, 431, 451])
 async def test_a_refused_message_is_set_aside_and_the_next_has_its_turn(
     tmp_path: Path,
@@ -306,8 +322,11 @@ async def test_a_message_that_is_declined_again_and_again_stops_its_lane_for_som
             await bench.settled(1, refused=1)
             assert keys(gateway) == ["a"] * (DECLINED_MAX + 2) + ["b"]
             assert 4 < trio.current_time() / 3600 < 9
-    assert [line["event"] for line in logs] == ["delivery_failed", "message_refused"]
-    assert (logs[1]["key"], logs[1]["error"]) == ("a", f"status 403, {DECLINED_MAX} times")
+    assert [(line["event"], line["key"], line["error"]) for line in logs] == [
+        ("delivery_failed", "a", "status 503"),
+        ("delivery_failed", "a", "status 403"),
+        ("message_refused", "a", f"status 403, {DECLINED_MAX} times"),
+    ]
 
 
 async def test_an_outage_does_not_count_against_what_is_declined_after_it(
