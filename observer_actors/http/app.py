@@ -140,7 +140,7 @@ Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 
 
 class OpsParameters(msgspec.Struct, frozen=True):
-    """The parameters of `GET /ops`."""
+    """The parameters of `GET /ops`: what happened from `since` on, and before `until`."""
 
     source: str | UnsetType = UNSET
     endpoint: str | UnsetType = UNSET

@@ -70,7 +70,7 @@ class Span(Struct, frozen=True):
     is_compressed: bool = False
 
     def may_hold(self, since_us: int | None, until_us: int | None) -> bool:
-        """Tell whether an op of that time (bounds included) can be in it."""
+        """Tell whether an op from that time on, and before the other, can be in it."""
         return overlap(self.times, since_us, until_us)
 
 

@@ -34,7 +34,7 @@ _SEQ: Final = attrgetter("seq")
 
 
 class Query(Struct, frozen=True, kw_only=True):
-    """What is asked for: ops that fit every filter given. Bounds on seq exclude, bounds on time include."""
+    """What is asked for: ops that fit every filter given. Bounds exclude, but for `since_us`."""
 
     source: str | None = None
     endpoint: str | None = None
@@ -42,6 +42,7 @@ class Query(Struct, frozen=True, kw_only=True):
     since_us: int | None = None
     """Earliest event time, microseconds since 1970. An op whose own time cannot be read counts by `recorded_at`."""
     until_us: int | None = None
+    """Before this: what is asked for from here on is the rest."""
     after_seq: int | None = None
     before_seq: int | None = None
     limit: int = 100
@@ -59,7 +60,7 @@ class Query(Struct, frozen=True, kw_only=True):
 
     def _fits_time(self, op: Op) -> bool:
         time = event_us(op.timestamp, op.recorded_at)
-        return (self.since_us is None or time >= self.since_us) and (self.until_us is None or time <= self.until_us)
+        return (self.since_us is None or time >= self.since_us) and (self.until_us is None or time < self.until_us)
 
 
 class Page(Struct, frozen=True, kw_only=True):

@@ -42,10 +42,10 @@ def union_of(several: Iterable[Times]) -> Times:
 
 
 def overlap(times: Times, since_us: int | None, until_us: int | None) -> bool:
-    """Tell whether a time between these bounds (both included, None for none) may lie in one of the ranges."""
+    """Tell whether a time from one bound on and before the other (None for none) may lie in one of the ranges."""
     at = 0 if since_us is None else bisect_left(times, since_us)
     is_within = at % 2 == 1  # between a begin and its end
-    return not times or (at < len(times) and (until_us is None or is_within or times[at] <= until_us))
+    return not times or (at < len(times) and (until_us is None or is_within or times[at] < until_us))
 
 
 def _joined(pairs: list[tuple[int, int]]) -> Times:

@@ -74,7 +74,7 @@ def test_a_time_range_reads_the_blocks_that_can_hold_it() -> None:
     compact(disk, DATA, writer.catalog, SMALL)
     reader = reader_of(writer, disk)
     since = event_us("2026-11-22T03:00:30Z", "")
-    page = reader.query(Query(since_us=since, until_us=since + 9_000_000))
+    page = reader.query(Query(since_us=since, until_us=since + 9_000_001))
     assert [op.seq for op in page.ops] == list(range(220, 210, -1))
     assert (page.cursor, page.complete) == (None, True)
     assert reader.statistics().blocks_read <= 2
@@ -92,7 +92,7 @@ def test_the_times_of_blocks_are_known_before_any_is_compacted_or_read(*, is_ope
     assert reader.statistics().blocks_read == 0
     times = [event_us(op.timestamp, op.recorded_at) for op in ops]
     for op, time in [*zip(ops, times, strict=True)][:: len(ops) // 7]:
-        found = reader.query(Query(since_us=time, until_us=time, limit=10_000, newest_first=False))
+        found = reader.query(Query(since_us=time, until_us=time + 1, limit=10_000, newest_first=False))
         assert [one.seq for one in found.ops] == [other.seq for other, at in zip(ops, times, strict=True) if at == time]
         assert op in found.ops
 
@@ -153,7 +153,8 @@ def test_an_unreadable_time_counts_as_when_it_was_recorded() -> None:
     op.timestamp = "yesterday"
     commit(writer, [op])
     reader = reader_of(writer, disk)
-    assert reader.query(Query(since_us=START_US, until_us=START_US)).ops == [op]
+    assert reader.query(Query(since_us=START_US, until_us=START_US + 1)).ops == [op]
+    assert reader.query(Query(until_us=START_US)).ops == []
     assert reader.query(Query(since_us=START_US + 1)).ops == []
 
 
