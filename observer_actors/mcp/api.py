@@ -6,18 +6,23 @@ all texts of answers and refusals are made `harmless`.
 
 from __future__ import annotations
 
-from typing import Any, Final
+import re
+from typing import Any, Final, TypeVar
 
 import httpx
 import msgspec
 
 from observer_actors.errors import ObserverError, Unreachable
-from observer_actors.mcp.tools import Call
+from observer_actors.mcp.tools import Arguments, Call
 from observer_actors.problems import UNREADABLE, read_problem
 from observer_actors.quoting import harmless
 
 SECONDS: Final = 10.0
 _ABOUT_ARGUMENTS: Final = (400, 404, 413, 422)
+_BROKEN_UP: Final = re.compile(r"(?<=[<\u2039\uff1c\[]) ")
+"""What `harmless` puts in."""
+
+T = TypeVar("T", bound=Arguments)
 
 
 class Refused(ObserverError):
@@ -60,6 +65,31 @@ class Api:
         detail = harmless(problem.detail) or f"the daemon answered {answer.status_code}"
         is_for_its_arguments = answer.status_code in _ABOUT_ARGUMENTS
         raise Refused(detail, hint=harmless(problem.hint), is_for_its_arguments=is_for_its_arguments)
+
+    async def as_meant(self, given: T) -> T:
+        """Give a tool's arguments with the endpoint as agents report it.
+
+        Who has read of it here has read it broken up: where nothing is known of that name, and something is known of
+        the one that it was made of, the latter is meant.
+
+        :raises Unreachable: there is no answer, or none of a daemon.
+        """
+        read: str = getattr(given, "endpoint", "")
+        reported = _BROKEN_UP.sub("", read)
+        if reported == read or harmless(reported) != read:
+            return given
+        is_other = not await self._is_known(read) and await self._is_known(reported)
+        return msgspec.structs.replace(given, endpoint=reported) if is_other else given
+
+    async def _is_known(self, endpoint: str) -> bool:
+        """Say whether there is a failure or an entry of an endpoint; no, where the caller may not read that."""
+        try:
+            for path in ("/failures", "/playbook"):
+                if (await self.carry_out(Call("GET", path, {"endpoint": endpoint, "limit": "1"}))).get("total"):
+                    return True
+        except Refused:
+            return False
+        return False
 
 
 def _read(body: bytes) -> dict[str, Any]:

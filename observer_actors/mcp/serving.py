@@ -115,7 +115,7 @@ class _Handlers:
         if not _is_json(params.arguments):
             return _said("the arguments: NaN and Infinity are no JSON numbers", is_error=True)
         try:
-            given = msgspec.convert(params.arguments or {}, tool.arguments)
+            given = await self._api.as_meant(msgspec.convert(params.arguments or {}, tool.arguments))
             answer = await self._api.carry_out(tool.call(given, self._source))
         except msgspec.ValidationError as error:
             return _said(f"the arguments: {cut(str(error), ERROR_CHARS_MAX)}", is_error=True)

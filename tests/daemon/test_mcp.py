@@ -81,10 +81,10 @@ async def called(client: Client, tool: str, **arguments: Any) -> Any:
     return result.structured_content
 
 
-async def listed(client: Client) -> Any:
+async def listed(client: Client, endpoint: str) -> Any:
     """They are grouped just after they are acknowledged."""
     while True:
-        failures = await called(client, "list_failures", endpoint="sql:run", limit=1)
+        failures = await called(client, "list_failures", endpoint=endpoint, limit=1)
         if failures["failures"]:
             return failures
         await trio.sleep(0.02)
@@ -109,7 +109,7 @@ async def test_an_agent_asks_reports_and_looks_up(connect: Connect, daemon: Serv
         op = daemon.json(f"/ops/{seq}")
         assert (op["source"], op["success"], op["error"]) == ("mcp", False, "timeout after 30 s")
         assert op["attrs"] == {"run": "r1", "advice_id": advice["advice_id"], "n": 3}
-        failures = await listed(client)
+        failures = await listed(client, "sql:run")
         assert failures["failures"][0]["endpoint"] == "sql:run"
 
 
@@ -341,6 +341,24 @@ async def test_no_answer_holds_a_tag_a_control_token_or_a_mark_of_direction(conn
     answers = [said(advice), said(failures), *structured, resource.title, resource.description, contents.text]
     for text in (*answers, wrong, unknown, str(no_tool.value)):
         assert not any(sign in str(text) for sign in ("<|", "</", "<think", "[INST]", "\u202e"))
+
+
+async def test_an_endpoint_is_found_by_the_name_under_which_an_agent_has_read_of_it(
+    connect: Connect, daemon: Served
+) -> None:
+    reported, literal = "GET /users/<user_id>/orders/[ID]", "a < b"
+    for endpoint in (reported, literal):
+        daemon.event(endpoint=endpoint, success=False, error="gone")
+    async with connect(daemon.url) as client:
+        await listed(client, literal)
+        named = (await called(client, "list_failures", limit=100))["failures"]
+        (read,) = {one["endpoint"] for one in named if "orders" in one["endpoint"]}
+        assert read == "GET /users/< user_id>/orders/[ ID]"
+        for endpoint, one in ((read, reported), (reported, reported), (literal, literal), ("c < d", "c < d")):
+            found = await called(client, "list_failures", endpoint=endpoint)
+            assert found["total"] == daemon.json("/failures", endpoint=one)["total"], endpoint
+            seq = (await called(client, "report_outcome", endpoint=endpoint, success=True))["seq"]
+            assert daemon.json(f"/ops/{seq}")["endpoint"] == one
 
 
 async def test_what_is_wrong_is_said_to_the_agent(connect: Connect, daemon: Served) -> None:
