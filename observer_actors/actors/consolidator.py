@@ -51,7 +51,7 @@ LOOK_S: Final = 0.5
 """How often it looks whether the playbook has to be made anew."""
 FORGET_S: Final = 60.0
 """Between two looks at where the journal begins."""
-AHEAD_MAX: Final = 1_000
+AHEAD_MAX: Final = 100
 """What persons have decided, and the playbook has not come to yet; more is refused where it is asked for."""
 
 
