@@ -6,6 +6,7 @@ and none is refused. What is handed over replaces host, port and Unix socket of 
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import socket
@@ -35,8 +36,8 @@ with no limit of its own."""
 FIRST_FD: Final = 3
 """SD_LISTEN_FDS_START."""
 _NAMES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
-_NOT_HERE: Final = (97, 99)
-"""EAFNOSUPPORT, EADDRNOTAVAIL: a name may have an address of a kind that this machine does not have."""
+_NOT_HERE: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+"""A name may have an address of a kind that this machine does not have."""
 _NOT_OURS: Final = "it is no address of this machine; 0.0.0.0 and :: are all of its own"
 
 
@@ -261,8 +262,8 @@ def _bind_unix(path: Path, mode: int) -> socket.socket:
     """Listen on a Unix socket; what a daemon that was killed left lying is removed, what another uses is not."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _answers(path):
-            path.unlink()
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and _is_dead(path):
+            path.unlink(missing_ok=True)
         before = os.umask(0o777)  # nobody may connect before the mode is as it shall be
         try:
             listener.bind(str(path))
@@ -279,6 +280,8 @@ def _bind_unix(path: Path, mode: int) -> socket.socket:
     return listener
 
 
-def _answers(path: Path) -> bool:
+def _is_dead(path: Path) -> bool:
+    """Tell a socket that nobody listens on from one that is another user's, of another kind, or has a full backlog."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(str(path)) == 0
+        probe.setblocking(False)
+        return probe.connect_ex(str(path)) in (errno.ECONNREFUSED, errno.ENOENT)

@@ -25,7 +25,7 @@ from observer_actors.client import record_external_op
 from observer_actors.errors import AddressUnavailable, ConfigInvalid
 from observer_actors.http.listeners import ACCEPTED_AT_ONCE, accept, address_of, open_listeners, serving_sockets
 from observer_actors.settings import ListenSettings
-from tests.commands.typed import answered, environment, typed
+from tests.commands.typed import answered, as_ordinary_user, environment, typed, typed_for_real
 from tests.daemon.inside import eventually
 from tests.harness import journal_ops, running_daemon
 
@@ -149,6 +149,40 @@ def test_a_unix_socket_has_its_mode_from_the_first_moment(tmp_path: Path) -> Non
     assert path.read_text() == "a file of somebody's"
     with pytest.raises(AddressUnavailable, match="too long"):
         open_listeners(ListenSettings(tcp=False, unix=str(tmp_path / ("x" * 120))), needs_token=False)
+
+
+def test_only_a_unix_socket_that_nobody_listens_on_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    settings = ListenSettings(tcp=False, unix=str(path))
+
+    def is_refused_and_left() -> None:
+        found = path.lstat()
+        with pytest.raises(AddressUnavailable, match="in use"):
+            open_listeners(settings, needs_token=False)
+        assert os.path.samestat(found, path.lstat())
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as of_another_kind:
+        of_another_kind.bind(str(path))
+        is_refused_and_left()
+    path.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stopped, ExitStack() as waiting:
+        stopped.bind(str(path))
+        stopped.listen(0)
+        client = waiting.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        client.connect(str(path))  # its backlog is full now
+        is_refused_and_left()
+    with listening(tcp=False, unix=str(path)):
+        pass
+
+
+def test_a_unix_socket_that_this_user_may_not_connect_to_is_in_use(tmp_path: Path) -> None:
+    ordinary, path = as_ordinary_user(), tmp_path / "s"
+    given = ("--data-dir", str(tmp_path / "data"), "--set", "listen.tcp=false", "--set", f"listen.unix={path}")
+    with listening(tcp=False, unix=str(path), unix_mode="0000"):
+        found = path.lstat()
+        ended = typed_for_real("serve", *given, before=ordinary)
+        assert (ended.returncode, "in use" in ended.stderr) == (75, True), ended
+        assert os.path.samestat(found, path.lstat())
 
 
 @pytest.mark.parametrize("how", ["removed by somebody", "left by one that drains"])
