@@ -1,9 +1,9 @@
 """Tokens: who may do what. The file holds them or, better, their hashes; the process keeps only hashes. Pure.
 
-A line of the file: a name, the scopes with commas between, and the token or ``sha256:`` and its hash in hex. ``#``
-begins a comment: at the start of a line, behind a blank, or behind a hash. A token with ``#`` in it is refused: nobody
-could tell whether a comment was meant. Several lines may be in force: to rotate a token, add the new one, let callers
-change, remove the old.
+A line of the file: a name, the scopes with commas between, and the token (ASCII) or ``sha256:`` and its hash in hex.
+``#`` begins a comment: at the start of a line, behind a blank, or behind a hash. A token with ``#`` in it is refused:
+nobody could tell whether a comment was meant. Several lines may be in force: to rotate a token, add the new one, let
+callers change, remove the old.
 
     # name     scopes         token
     gateway    ingest         sha256:6ca13d52ca70c883e0f0bb101e425a89e8624de51db2d2392593af6a84118090
@@ -31,7 +31,9 @@ TOKEN_CHARS_MIN: Final = 20
 """A shorter token can be guessed: the hash is a fast one, as tokens are random and not words."""
 PREFIX: Final = "sha256:"
 _COMMENT: Final = re.compile(r"(?:^|\s|(?<=\ssha256:[0-9a-f]{64}))#")
-_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_MEANT_AS_HASH: Final = re.compile(r"sha-?256[:=]", re.IGNORECASE)
+"""Also where it is none: taken for a token, a hash that was to be kept would be what lets in who has read it."""
 
 
 class Scope(StrEnum):
@@ -118,11 +120,12 @@ def _token(number: int, words: list[str]) -> Token:
         granted = frozenset(map(Scope, scopes.split(",")))
     except ValueError:
         raise TokensInvalid(f"line {number}: scopes are {', '.join(Scope)}, with commas between") from None
-    if secret.startswith(PREFIX):
-        digest = secret.removeprefix(PREFIX)
-        if not _HASH.fullmatch(digest):
-            raise TokensInvalid(f"line {number}: after {PREFIX} come 64 hexadecimal digits")
-        return Token(name, granted, bytes.fromhex(digest))
+    if _MEANT_AS_HASH.match(secret):
+        if not _HASH.fullmatch(secret):
+            raise TokensInvalid(f"line {number}: after {PREFIX} come 64 hexadecimal digits, in lower case")
+        return Token(name, granted, bytes.fromhex(secret.removeprefix(PREFIX)))
+    if not (secret.isascii() and secret.isprintable()):
+        raise TokensInvalid(f"line {number}: a token is ASCII: nothing else could be sent")
     if len(secret) < TOKEN_CHARS_MIN:
         raise TokensInvalid(f"line {number}: a token has at least {TOKEN_CHARS_MIN} characters")
     return Token(name, granted, sha256(secret.encode()).digest())
