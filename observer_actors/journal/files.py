@@ -159,6 +159,11 @@ def is_rotten(error: OSError) -> bool:
     return error.errno in _ROTTEN
 
 
+def is_full(error: OSError) -> bool:
+    """Say whether there is no room, on the disk or within a quota."""
+    return error.errno in _FULL
+
+
 def lost() -> OSError:
     """Say that a file is not what we left."""
     return OSError(errno.ESTALE, "the file was removed, renamed or changed by somebody else")

@@ -19,7 +19,7 @@ from msgspec import Struct
 from observer_actors.journal.blocks import Patience
 from observer_actors.journal.catalog import Catalog, Segment
 from observer_actors.journal.compressing import Compressed, compress
-from observer_actors.journal.files import Disk, chunks, is_rotten, lost, replace_file, translated
+from observer_actors.journal.files import Disk, chunks, is_full, is_rotten, lost, replace_file, translated
 from observer_actors.journal.format import (
     SEGMENT_NAME,
     Manifest,
@@ -161,7 +161,8 @@ def retain(
     """Remove the oldest segments that size or age no longer allow.
 
     Raw ones wait for their compaction. One that this has left, and that stands before others, has the age of the next;
-    one whose ops were recorded in the future, for the clock was ahead, that of its file.
+    one whose ops were recorded in the future, for the clock was ahead, that of its file. On a
+    full disk room is made from what can be made anew.
 
     :param now_us: microseconds since 1970; None where that is not known for sure, and none is removed by its age.
     :raises DiskFailed: the disk refuses; what is half done is finished by the next run.
@@ -175,10 +176,28 @@ def retain(
         through = removed[-1].entry.last_seq
         kept = tuple(entry for entry in held.manifest.segments if entry.last_seq > through)
         manifest = Manifest(removed_through=through, segments=kept)
-        replace_file(disk, paths.manifest, encode_manifest(manifest))
+        try:
+            replace_file(disk, paths.manifest, encode_manifest(manifest))
+        except OSError as error:
+            if not is_full(error):
+                raise
+            _make_room(disk, paths, removed)
+            replace_file(disk, paths.manifest, encode_manifest(manifest))
         catalog.replace(held.segments[: len(removed)], (), manifest)
         _clear_leftovers(disk, paths, catalog, set(disk.list(paths.segments)))
     return removed
+
+
+def _make_room(disk: Disk, paths: Paths, going: list[Removed]) -> None:
+    """Remove what nobody needs, or can be made anew, so that a full disk takes the manifest that says what goes.
+
+    The segments themselves stay until it is there: a crash before it would leave a gap.
+    """
+    doomed = {index_name(gone.entry.first_seq) for gone in going}
+    for name in disk.list(paths.segments):
+        if name in doomed or name.endswith(".tmp"):
+            disk.remove(paths.segments / name)
+    disk.sync_directory(paths.segments)
 
 
 def _beyond_retention(disk: Disk, catalog: Catalog, settings: JournalSettings, now_us: int | None) -> list[Removed]:
