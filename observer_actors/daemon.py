@@ -45,7 +45,7 @@ from observer_actors.http.advice import answer_advice
 from observer_actors.http.app import create_app
 from observer_actors.http.guard import Guard
 from observer_actors.http.intake import Intake
-from observer_actors.http.listeners import address_of, serving_sockets
+from observer_actors.http.listeners import address_of, serving_sockets, tls_context
 from observer_actors.http.server import IngestServer, files_max
 from observer_actors.http.views import Readiness, Views
 from observer_actors.in_force import InForce, api_key, check_files, read_at_start
@@ -337,6 +337,7 @@ class Daemon:
             listeners,
             guard,
             settings.listen,
+            tls=tls_context(settings.listen),
             advise=partial(answer_advice, self.views),
             wait_s=settings.admission.wait_seconds_max,
             on_stopping=self.tail.end,

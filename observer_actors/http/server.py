@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import resource
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -20,7 +21,7 @@ from observer_actors.http.front_door import Advise, FrontDoor
 from observer_actors.http.gate import Application, Gate, Sends
 from observer_actors.http.guard import Guard
 from observer_actors.http.intake import Intake
-from observer_actors.http.listeners import accept, tls_context
+from observer_actors.http.listeners import accept
 from observer_actors.http.web import Web
 from observer_actors.settings import ListenSettings
 from observer_actors.supervision import Life
@@ -56,10 +57,11 @@ class IngestServer:
 
     :param guard: gives the guard in force.
     :param application: the ASGI application, for all that the front door does not do itself.
+    :param tls: what TLS needs, read once: its files may be half written when the actor is restarted; None without it.
     :param on_stopping: called once when the actor is told to stop, before it waits for requests under way.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - an actor gets everything it needs as arguments
         self,
         intake: Intake,
         application: Application,
@@ -67,6 +69,7 @@ class IngestServer:
         guard: Callable[[], Guard],
         settings: ListenSettings,
         *,
+        tls: ssl.SSLContext | None,
         advise: Advise,
         wait_s: float,
         on_stopping: Callable[[], None],
@@ -77,6 +80,7 @@ class IngestServer:
         self._listeners = listeners
         self._guard = guard
         self._settings = settings
+        self._tls = tls
         self._wait_s = wait_s
         self._on_stopping = on_stopping
 
@@ -109,7 +113,7 @@ class IngestServer:
             advise=self._advise,
             connections_max=min(settings.connections_max, files_max() - FILES_KEPT),
             wait_s=self._wait_s,
-            tls=tls_context(settings),
+            tls=self._tls,
         )
         async with web.started(), trio.open_nursery() as connections:
             await connections.start(door.run)

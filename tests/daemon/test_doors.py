@@ -43,7 +43,7 @@ from observer_actors.settings import (
 )
 from observer_actors.tokens import hash_of
 from tests.commands.typed import typed
-from tests.daemon.inside import daemon_inside
+from tests.daemon.inside import Crashes, daemon_inside, eventually, leaves
 from tests.daemon.test_front_door import WAYS, Client, Way, connected_to, get, post
 from tests.daemon.test_http_tail import Reader, port_of
 from tests.harness import Daemon, first_told, running_daemon
@@ -192,6 +192,24 @@ async def test_sighup_says_that_a_renewed_certificate_takes_a_restart(tmp_path: 
         line = await daemon.logged("reload_incomplete")
         assert line["setting"] == "listen.tls_cert"
         assert "cannot be used" in line["error"]
+
+
+async def test_ingest_is_restarted_also_while_its_certificate_is_being_replaced(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    trust = ssl.create_default_context(cafile=str(cert))
+    settings = Settings(data_dir=tmp_path / "data", listen=ListenSettings(port=0, tls_cert=str(cert), tls_key=str(key)))
+    crashes = Crashes({("ingest", "serving"): (1,)})
+
+    def replace_and_crash(name: str, step: str) -> None:
+        if (name, step) == ("ingest", "serving"):
+            key.write_text("half of")
+        crashes(name, step)
+
+    async with daemon_inside(settings, on_step=replace_and_crash) as daemon:
+        await eventually(lambda: leaves(daemon)["ingest"].restarts == 1)
+        port = int(daemon.addresses[0].rpartition(":")[2])
+        stream = await trio.open_ssl_over_tcp_stream("localhost", port, ssl_context=trust)
+        await stream.aclose()
 
 
 async def test_a_token_is_revoked_also_while_a_file_that_only_a_start_reads_cannot_be_used(tmp_path: Path) -> None:
