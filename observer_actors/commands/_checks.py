@@ -166,14 +166,20 @@ _LEFTOVERS: Final[tuple[tuple[str, Level, str, str], ...]] = (
 )
 
 
-def check_daemon(daemon: Api, data_dir: Path) -> Iterator[Finding]:
-    """Look at the daemon that runs, or say that none does."""
+def check_daemon(daemon: Api, data_dir: Path, *, is_named: bool) -> Iterator[Finding]:
+    """Look at the daemon that runs, or say that none does.
+
+    :param is_named: somebody has said that this is its directory.
+    """
     try:
         health = daemon.read(HealthAnswer, "/health")
     except (Unreachable, Refused) as trouble:
         yield _no_answer(trouble, daemon.shown, in_use=_in_use(data_dir))
         return
     yield Finding("ok", "daemon", f"version {health.version} answers at {daemon.shown}; last seq {health.last_seq:,}")
+    if is_named and _is_unused(data_dir):
+        what = f"the daemon at {daemon.shown} does not use {data_dir.absolute()}, and no other does"
+        yield Finding("problem", "daemon", what, "give the --url of the one that is meant, or start it")
     if health.version != __version__:
         yield Finding("warning", "daemon", f"this command is version {__version__}", "restart the daemon")
     try:
@@ -191,6 +197,12 @@ def check_daemon(daemon: Api, data_dir: Path) -> Iterator[Finding]:
 def _in_use(data_dir: Path) -> bool:
     with suppress(DiskFailed):  # that the lock cannot be looked at, is told with the directory
         return may_look_into(data_dir) and directory_in_use(data_dir)
+    return False
+
+
+def _is_unused(data_dir: Path) -> bool:
+    with suppress(DiskFailed):
+        return may_look_into(data_dir) and not directory_in_use(data_dir)
     return False
 
 

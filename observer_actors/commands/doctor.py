@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from rich.text import Text
 
+from observer_actors.addresses import AddressInvalid, TokenInvalid
 from observer_actors.commands._api import Api
 from observer_actors.commands._checks import (
     Finding,
@@ -60,30 +61,40 @@ def doctor(
 
 
 def _findings(options: ConfigOptions, api: ApiOptions) -> Iterator[Finding]:
-    loaded, address = None, api.url or os.environ.get("OBSERVER_URL")
+    loaded = None
     try:
         loaded = options.load()
-        address = api.address(options)
     except ConfigInvalid as error:
         yield Finding("problem", "configuration", str(error), error.hint or "correct it: `serve` refuses it too")
-    if loaded is not None:
+    else:
         yield from check_configuration(loaded)
     data_dir = _data_dir(loaded) if loaded is not None else options.data_dir
     if data_dir is not None:
         yield from check_directory(data_dir)
-    if address:
-        yield from _of_daemon(address, data_dir or SERVICE_DATA)
+    try:
+        address = api.address(options)
+    except ConfigInvalid as error:
+        if loaded is not None:
+            yield Finding("unknown", "daemon", str(error), error.hint or "give --url")
+    else:
+        yield from _of_daemon(address, data_dir or SERVICE_DATA, is_named=_names_directory(options, loaded))
     yield from check_unit()
 
 
-def _of_daemon(address: str, data_dir: Path) -> Iterator[Finding]:
+def _names_directory(options: ConfigOptions, loaded: Loaded | None) -> bool:
+    if loaded is None:
+        return options.data_dir is not None
+    return loaded.origins["data_dir"] != DEFAULT_ORIGIN
+
+
+def _of_daemon(address: str, data_dir: Path, *, is_named: bool) -> Iterator[Finding]:
     try:
         daemon = Api(address)
-    except Unreachable as trouble:
+    except (AddressInvalid, TokenInvalid, Unreachable) as trouble:
         yield Finding("problem", "daemon", str(trouble), trouble.hint)
         return
     with daemon:
-        yield from check_daemon(daemon, data_dir)
+        yield from check_daemon(daemon, data_dir, is_named=is_named)
 
 
 def _data_dir(loaded: Loaded) -> Path:

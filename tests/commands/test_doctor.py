@@ -96,6 +96,56 @@ def test_it_tells_a_stopped_daemon_from_one_that_is_elsewhere(tmp_path: Path) ->
     assert daemon.process.returncode == 0
 
 
+def test_a_daemon_that_uses_another_directory_than_the_one_that_is_named_is_a_problem(tmp_path: Path) -> None:
+    with served(tmp_path / "stopped"):
+        pass
+    with served(tmp_path / "other") as other:
+        config = tmp_path / "config.toml"
+        config.write_text(f'data_dir = "{tmp_path / "stopped"}"\n')
+        for named in (("--data-dir", str(tmp_path / "stopped")), ("--config", str(config))):
+            status, found = findings(*named, "--url", other.url)
+            assert status == 1
+            assert [finding["what"] for finding in found["problem"]] == [
+                f"the daemon at {other.url} does not use {tmp_path / 'stopped'}, and no other does"
+            ]
+        ended = typed("doctor", "--url", other.url, cwd=tmp_path / "stopped")
+        assert "does not use" not in ended.stdout, "nobody has said where"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "says"),
+    [
+        (("--url", "127.0.0.1"), {}, "'127.0.0.1' is no address"),
+        ((), {"OBSERVER_URL": "127.0.0.1"}, "'127.0.0.1' is no address"),
+        (("--url", "http://127.0.0.1:9"), {"OBSERVER_TOKEN": "two words"}, "OBSERVER_TOKEN holds what no token has"),
+    ],
+)
+def test_an_address_or_a_token_that_is_none_is_a_finding_beside_the_others(
+    tmp_path: Path, arguments: tuple[str, ...], variables: dict[str, Any], says: str
+) -> None:
+    (tmp_path / "_observer").mkdir(mode=0o700)
+    ended = typed("doctor", "--data-dir", str(tmp_path), *arguments, **variables)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert "ok       data directory: " in ended.stdout
+    assert f"PROBLEM  daemon: {says}" in ended.stdout
+
+
+def test_a_daemon_whose_port_is_known_to_its_log_alone_is_not_looked_at(tmp_path: Path) -> None:
+    with served(tmp_path / "data"):
+        config = tmp_path / "config.toml"
+        config.write_text("[listen]\nport = 0\n")
+        status, found = findings("--data-dir", str(tmp_path / "data"), "--config", str(config))
+    assert (status, found["problem"]) == (0, [])
+    assert found["unknown"] == [
+        {
+            "level": "unknown",
+            "about": "daemon",
+            "what": "listen.port is 0: only the daemon's log says which it is",
+            "advice": "give --url",
+        }
+    ]
+
+
 @pytest.mark.parametrize(
     ("place", "variables"),
     [
