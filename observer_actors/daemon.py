@@ -450,6 +450,7 @@ class Daemon:
             consolidator=self.consolidator,
             librarian=self.librarian,
             outbox=self.learned.statistics,
+            lanes=self.courier.lanes,
             now_us=lambda: self._around.time_ns() // 1_000,
         )
 

@@ -18,6 +18,8 @@ PAGE: Final = ROOT / "docs" / "metrics.md"
 CAUGHT_UP_S: Final = 10.0
 UNSEEN: Final[dict[str, tuple[str, ...]]] = {"observer_advice_lift": ("bound", "entry")}
 """The labels of what is there only once an entry of the playbook has had a trial."""
+RECEIVERS: Final = '[gateway]\nurl = "http://127.0.0.1:9"\n[failures]\nwebhook_url = "http://127.0.0.1:9"\n'
+"""The configuration of a daemon that has all there may be to count. Nobody is there to take anything."""
 _HEAD: Final = """\
 # Metrics
 
@@ -63,7 +65,7 @@ def _row(family: Metric) -> str:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder) / "data") as daemon:
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder) / "data", RECEIVERS) as daemon:
         PAGE.write_text(page(families(daemon)), encoding="utf-8")
 
 

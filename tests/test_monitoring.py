@@ -22,7 +22,7 @@ from observer_actors.supervision.events import LifecycleEvent
 from observer_actors.visible import snake
 from tests.conftest import ROOT
 from tests.daemon.served import Served, served
-from tests.metrics_page import PAGE, UNSEEN, families, page
+from tests.metrics_page import PAGE, RECEIVERS, UNSEEN, families, page
 
 MONITORING: Final = ROOT / "docs" / "monitoring"
 OPENMETRICS: Final = {"Accept": "application/openmetrics-text"}
@@ -31,7 +31,7 @@ TRACE_ID: Final = "0af7651916cd43dd8448eb211c80319c"
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(tmp_path_factory.mktemp("data")) as running:
+    with served(tmp_path_factory.mktemp("data"), RECEIVERS) as running:
         yield running
 
 

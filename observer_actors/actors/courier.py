@@ -78,15 +78,19 @@ class Courier:
         self._learned = learned
         self._settings = settings
         self._log = log
-        self._lanes = {Lane.GATEWAY: bool(settings.url), Lane.WEBHOOK: bool(webhook_url)}
+        self.lanes: Final = [
+            *([Lane.GATEWAY] if settings.url else []),
+            *([Lane.WEBHOOK] if webhook_url else []),
+        ]
+        """Those that have a receiver."""
         self._webhook_url = webhook_url
         self._around = around
 
     async def run(self, life: Life) -> None:
         """Serve as an actor."""
         life.ready()
-        lanes = [lane for lane, has_receiver in self._lanes.items() if has_receiver]
-        if not lanes:
+        await self._tell_stranded()
+        if not self.lanes:
             life.at("no gateway")
             await trio.sleep_forever()
         async with (
@@ -100,8 +104,15 @@ class Courier:
             ) as client,
             trio.open_nursery() as nursery,
         ):
-            for lane in lanes:
+            for lane in self.lanes:
                 nursery.start_soon(self._deliver, client, lane, life)
+
+    async def _tell_stranded(self) -> None:
+        """Say what waits for a receiver that has been taken out of the configuration."""
+        for lane, counts in (await self._learned.outbox()).items():
+            if counts.pending and lane not in self.lanes:
+                hint = "they are kept, and delivered once it is configured again"
+                self._log.warning("messages_stranded", receiver=lane.value, pending=counts.pending, hint=hint)
 
     async def _deliver(self, client: httpx.AsyncClient, lane: Lane, life: Life) -> None:
         log = self._log.bind(receiver=lane.value)

@@ -97,6 +97,10 @@ class Learned:
         """Give the numbers of the outbox, for each lane, as of the last change; None before the store was opened."""
         return self._statistics
 
+    async def outbox(self) -> Mapping[Lane, LaneStatistics]:
+        """Give the numbers of the outbox as they are now."""
+        return await self._call(lambda store: store.statistics())
+
     async def close(self) -> None:
         """Close the file; nothing durable depends on it."""
         store, self._store = self._store, None

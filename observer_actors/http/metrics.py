@@ -221,13 +221,15 @@ class DaemonCollector(Collector):
 
     def _outbox(self) -> Iterator[Metric]:
         of = ["receiver"]
-        pending = GaugeMetricFamily("observer_outbox_pending", "Messages to be delivered.", labels=of)
+        text = "Messages to be delivered, for each receiver that is configured."
+        pending = GaugeMetricFamily("observer_outbox_pending", text, labels=of)
         delivered = CounterMetricFamily("observer_outbox_delivered", "Messages delivered.", labels=of)
         refused = CounterMetricFamily("observer_outbox_refused", "Messages the receiver refused for good.", labels=of)
         text = "Messages dropped because the outbox was full."
         dropped = CounterMetricFamily("observer_outbox_dropped", text, labels=of)
         for lane, counts in (self._views.outbox() or {}).items():
-            pending.add_metric([lane.value], counts.pending)
+            if lane in self._views.lanes:
+                pending.add_metric([lane.value], counts.pending)
             delivered.add_metric([lane.value], counts.delivered)
             refused.add_metric([lane.value], counts.refused)
             dropped.add_metric([lane.value], counts.dropped)

@@ -61,6 +61,8 @@ class Views:
     consolidator: Consolidator
     librarian: Librarian
     outbox: Callable[[], Mapping[Lane, LaneStatistics] | None]
+    lanes: Sequence[Lane]
+    """Those of the outbox that have a receiver."""
     now_us: Callable[[], int]
 
     async def own_writes(self, consumer: str) -> None:

@@ -132,6 +132,24 @@ async def at_work(
         await learned.close()
 
 
+async def test_what_waits_for_a_receiver_that_is_no_longer_configured_is_told_and_kept(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    async with at_work(tmp_path, closed_url()) as bench:
+        await bench.queue("a", "b")
+        await bench.failed(1)
+    with capture_logs() as logs:
+        async with at_work(tmp_path, "", webhook_url=closed_url()) as bench:
+            await bench.until(lambda: logs)
+    assert [(line["event"], line["receiver"], line["pending"]) for line in logs] == [
+        ("messages_stranded", "gateway", 2)
+    ]
+    async with http_peer(Status(204)) as gateway, at_work(tmp_path, gateway.url) as bench:
+        mock_clock.jump(2)
+        await bench.settled(2)
+        assert keys(gateway) == ["a", "b"]
+
+
 async def test_messages_arrive_once_and_in_order(tmp_path: Path, mock_clock: MockClock) -> None:  # noqa: ARG001
     async with http_peer(Status(204)) as gateway, at_work(tmp_path, gateway.url) as bench:
         await bench.queue("a", "b")

@@ -218,6 +218,20 @@ async def test_a_gateway_that_comes_up_later_gets_it_all(start: Callable[..., An
             assert keys(peer) == [key for key, _ in outbox(daemon)]
 
 
+async def test_what_waits_for_a_gateway_that_was_taken_out_again_is_told_once_and_raises_no_alert(
+    start: Callable[..., Any],
+) -> None:
+    async with start(closed_url()) as daemon:
+        await learn_three(daemon)
+        await until_metric(daemon, 'observer_outbox_pending{receiver="gateway"}', 3)
+    async with start() as daemon:
+        stranded = await daemon.logged("messages_stranded")
+        assert (stranded["receiver"], stranded["pending"]) == ("gateway", 3)
+        metrics = (await daemon.get("/metrics")).text
+        assert 'observer_outbox_delivered_total{receiver="gateway"}' in metrics
+        assert "observer_outbox_pending{" not in metrics
+
+
 async def test_a_gateway_that_is_configured_later_hears_of_what_is_known_already(start: Callable[..., Any]) -> None:
     async with start() as daemon:
         await learn_three(daemon)
