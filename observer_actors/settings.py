@@ -17,8 +17,10 @@ HTTP_ORIGIN: Final = r"https?://([^\s/?#]*@)?(\[[^\s\[\]]+\]|[^\s/?#@:\[\]]+)(:P
 )
 """What an http or https URL begins with, as a regular expression; no port is above 65,535."""
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-Count = Annotated[int, Meta(ge=1)]
-Bytes = Annotated[int, Meta(ge=1)]
+INT_MAX: Final = 2**63 - 1
+"""The largest number that SQLite takes, and the system."""
+Count = Annotated[int, Meta(ge=1, le=INT_MAX)]
+Bytes = Annotated[int, Meta(ge=1, le=INT_MAX)]
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,7 +99,7 @@ class JournalSettings(Section, frozen=True):
     """Age at which the active file is sealed."""
     compress: bool = True
     """Compress what is sealed (gzip: about a tenth of the size)."""
-    retained_bytes_max: Annotated[int, Meta(ge=0)] = 0
+    retained_bytes_max: Annotated[int, Meta(ge=0, le=INT_MAX)] = 0
     """Sealed segments beyond this size are deleted, oldest first; 0 keeps all. (reload)"""
     retained_seconds_max: Annotated[float, Meta(ge=0)] = 0.0
     """Sealed segments whose last op was recorded longer ago than this are deleted, where the time of day has not been

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import inspect as types
 
 from observer_actors.config import (
     LEAVES,
@@ -133,6 +134,13 @@ def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, said: str, hi
     error = refusal(written(tmp_path, text))
     assert said in str(error)
     assert hint in error.hint
+
+
+@pytest.mark.parametrize("name", [name for name, leaf in LEAVES.items() if isinstance(leaf.kind, types.IntType)])
+def test_no_number_is_taken_that_sqlite_or_the_system_would_refuse(tmp_path: Path, name: str) -> None:
+    section, _, key = name.rpartition(".")
+    error = refusal(written(tmp_path, f"[{section}]\n{key} = {2**63}\n"))
+    assert f"{name}: Expected `int` <= " in str(error)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import inspect as types
 
 from observer_actors import settings as declared
-from observer_actors.settings import Section, Settings
+from observer_actors.settings import INT_MAX, Section, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,10 @@ class Leaf:
         kind = self.kind
         if not isinstance(kind, types.IntType | types.FloatType):
             return ""
-        if kind.ge is not None and kind.le is not None:
-            return f"{kind.ge:,} to {kind.le:,}"
-        told = (("at least", kind.ge), ("above", kind.gt), ("at most", kind.le), ("below", kind.lt))
+        most = None if kind.le == INT_MAX else kind.le
+        if kind.ge is not None and most is not None:
+            return f"{kind.ge:,} to {most:,}"
+        told = (("at least", kind.ge), ("above", kind.gt), ("at most", most), ("below", kind.lt))
         return ", ".join(f"{word} {bound:,}" for word, bound in told if bound is not None)
 
     def choices(self) -> str:
