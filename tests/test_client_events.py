@@ -134,6 +134,12 @@ async def test_no_answer_in_time_is_unreachable(runtime: Runtime, observer: Http
         await runtime(lambda: record_external_op({}, observer_url=observer.url, timeout_seconds=0.05))
 
 
+async def test_of_an_address_that_speaks_no_tls_it_is_said_so(runtime: Runtime, observer: HttpPeer) -> None:
+    url = observer.url.replace("http:", "https:")
+    with pytest.raises(Unreachable, match=r"\[SSL: "):
+        await runtime(lambda: record_external_op({}, observer_url=url))
+
+
 async def test_nobody_there_is_unreachable_and_worth_a_retry(runtime: Runtime) -> None:
     with pytest.raises(Unreachable) as caught:
         await runtime(lambda: record_external_op({}, observer_url=closed_url()))

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import httpx
 import msgspec
 
-from observer_actors.errors import ObserverError, Unreachable
+from observer_actors.errors import ObserverError, Unreachable, said_by
 from observer_actors.mcp.tools import Arguments, Call
 from observer_actors.problems import UNREADABLE, read_problem
 from observer_actors.quoting import harmless
@@ -57,7 +57,7 @@ class Api:
             raise Refused(f"the arguments make no request: {error}", hint=hint, is_for_its_arguments=True) from error
         except httpx.HTTPError as error:
             raise Unreachable(
-                f"the daemon does not answer: {str(error) or type(error).__name__}", hint="is it running?"
+                f"the daemon does not answer: {said_by(error) or type(error).__name__}", hint="is it running?"
             ) from error
         if answer.is_success:
             return _harmless(_read(answer.content))

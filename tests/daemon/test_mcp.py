@@ -430,6 +430,12 @@ async def test_a_daemon_that_is_away_is_an_error_of_the_tool_and_no_end_of_the_s
                 assert caught.value.code == INTERNAL_ERROR
 
 
+async def test_of_an_address_that_speaks_no_tls_the_agent_is_told_so() -> None:
+    with trio.fail_after(CONNECTED_S):
+        async with http_peer() as peer, Client(over_stdio(peer.url.replace("http:", "https:"))) as client:
+            assert "SSL" in await refused(client, "list_failures")
+
+
 @pytest.mark.parametrize("answer", ["<html>", "[]", '{"entries": 3}'])
 async def test_an_address_of_another_program_is_an_error_in_words(answer: str) -> None:
     with trio.fail_after(CONNECTED_S):
