@@ -23,7 +23,7 @@ from observer_actors import __version__
 from observer_actors.actors.consultant import ConsultantStatistics
 from observer_actors.http.advice_metrics import advice_metrics
 from observer_actors.http.views import Views
-from observer_actors.labels import stable_id
+from observer_actors.labels import bounded_label, stable_id
 from observer_actors.patterns import State
 from observer_actors.ring import Ring
 from observer_actors.supervision import ActorStatistics, LifecycleEvent
@@ -256,8 +256,11 @@ class DaemonCollector(Collector):
 
 
 def _label(text: str) -> str:
-    """Give a caller's text as a label: what cannot be printed is escaped, and a hash tells it from what looks so."""
-    return text if text.isprintable() else f"{visible(text)}#{stable_id('label', text)}"
+    """Give a caller's text as a label: what cannot be printed is escaped, and a hash tells it from what looks so.
+
+    What is escaped is longer, and so it may have to be cut.
+    """
+    return text if text.isprintable() else bounded_label(f"{visible(text)}#{stable_id('label', text)}", "label")
 
 
 def _flat(actors: Sequence[ActorStatistics]) -> Iterator[ActorStatistics]:

@@ -20,7 +20,7 @@ from benchmarks.processes import children
 from observer_actors.http.app import create_app
 from observer_actors.http.description import Description
 from observer_actors.http.views import Views
-from observer_actors.labels import stable_id
+from observer_actors.labels import LABEL_CHARS_MAX, stable_id
 from observer_actors.visible import visible
 from tests.daemon.served import Served, served
 
@@ -246,6 +246,16 @@ def test_labels_from_outside_cannot_break_the_format(tmp_path: Path) -> None:
             label = f"{visible(endpoint)}#{stable_id('label', endpoint)}"
             assert found[key("observer_endpoint_operations_total", endpoint=label, outcome="success")] == 1
             assert not any("forged" in name for name, _ in found)
+
+
+def test_labels_of_what_cannot_be_printed_are_bounded_and_not_the_same(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        for length in (198, 199, 200):
+            daemon.event(endpoint="\u200b" * length, ok=True)
+        assert daemon.json("/stats")["total"] == 3
+        found = samples(families(daemon, {}))
+    labels = {dict(labels)["endpoint"] for name, labels in found if name == "observer_endpoint_operations_total"}
+    assert [len(label) for label in labels] == [LABEL_CHARS_MAX] * 3
 
 
 # ------------------------------------------------------------------------------------------- what is not there
