@@ -44,6 +44,8 @@ HALF_CLOSED_S: Final = 1.0
 """A client that has closed its side may still wait for its answer: for as long as a request may wait for room and for
 the disk, and so much longer. Most have gone."""
 
+_CLOSE: Final = (b"connection", b"close")
+
 
 class Web:
     """The web application behind Hypercorn.
@@ -159,9 +161,12 @@ class _Patient(h11.Connection):
         return False
 
     def send(self, event: Any) -> Any:  # noqa: ANN401 - h11's
-        """Give the bytes of an event. An answer before the end of the request is the last one, and says so."""
-        if isinstance(event, h11.Response) and self.their_state is h11.SEND_BODY:
-            headers = [*event.headers.raw_items(), (b"connection", b"close")]
+        """Give the bytes of an event. An answer before the end of the request is the last one, and says so.
+
+        Once, although the gate may have said it, and Hypercorn too.
+        """
+        if isinstance(event, h11.Response) and (self.their_state is h11.SEND_BODY or _CLOSE in event.headers):
+            headers = [*(header for header in event.headers if header != _CLOSE), _CLOSE]
             event = h11.Response(status_code=event.status_code, headers=headers)
         return super().send(event)
 

@@ -889,6 +889,28 @@ async def test_empty_lines_hold_a_connection_no_longer_than_a_head(tmp_path: Pat
             raise AssertionError("it is open still")
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST /event HTTP/1.1\r\nHost: evil.com\r\nTE: trailers\r\nContent-Length: 2\r\n\r\n",
+        get("/stats").replace(b"localhost", b"evil.com"),
+        get("/stats"),
+    ],
+    ids=["refused before its body has come", "refused, the last of its connection", "the last of its connection"],
+)
+async def test_an_answer_says_once_that_it_is_the_last_one(tmp_path: Path, request_: bytes) -> None:
+    received = b""
+    async with (
+        running_daemon(tmp_path, "--set", "listen.requests_per_connection_max=1") as daemon,
+        await trio.open_tcp_stream("127.0.0.1", port_of(daemon)) as stream,
+    ):
+        await stream.send_all(request_)
+        with trio.fail_after(10):
+            while b"\r\n\r\n" not in received:
+                received += await stream.receive_some()
+    assert received.lower().count(b"\r\nconnection: close\r\n") == 1
+
+
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
 
 
