@@ -52,6 +52,15 @@ async def test_what_it_shows_can_be_typed(tmp_path: Path) -> None:
                 assert result == output
 
 
+async def test_it_names_every_parameter_of_what_it_lists(tmp_path: Path) -> None:
+    async with running_daemon(tmp_path) as daemon:
+        paths = (await daemon.json("/openapi.json"))["paths"]
+    for path in ("/ops", "/failures", "/playbook"):
+        (row,) = re.findall(rf"^\| `GET {path}`.*$", README, re.MULTILINE)
+        named = re.findall(r"`(\w+)`", row.rpartition(": ")[2])
+        assert named == [one["name"] for one in paths[path]["get"]["parameters"] if one["in"] == "query"]
+
+
 async def test_the_daemon_and_verify_take_the_flags_shown(tmp_path: Path) -> None:
     (tmp_path / "observer.toml").write_text("")
     commands = [shlex.split(command) for command, _ in _commands() if command.startswith("observer-actors")]
