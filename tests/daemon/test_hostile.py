@@ -84,6 +84,7 @@ def test_no_answer_holds_any(daemon: Served, path: str) -> None:
 
 
 def test_labels_that_look_alike_are_not_the_same(daemon: Served) -> None:
+    daemon.json("/stats")  # has waited until all is counted
     series = [line.rpartition(" ")[0] for line in daemon.client.get("/metrics").text.splitlines()]
     series = [line for line in series if line.startswith("observer_endpoint_operations_total")]
     assert len(series) == len(set(series)) == 4
