@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from quart import request
 from quart.typing import ResponseReturnValue
 from quart_schema import document_querystring, document_response, tag
@@ -64,23 +65,26 @@ class AdviceAnswer(msgspec.Struct, frozen=True):
     entries: list[AdviceEntry]
 
 
+Name = Annotated[str, msgspec.Meta(max_length=NAME_CHARS_MAX)]
+
+
 class AdviceParameters(msgspec.Struct, frozen=True):
     """The parameters of `GET /advice`."""
 
-    endpoint: str | None = None
+    endpoint: str | UnsetType = UNSET
     """What is about to be called."""
-    input: str | None = None
+    input: str | UnsetType = UNSET
     """What it is to be called with."""
-    role: str | None = None
-    city: str | None = None
-    state: str | None = None
-    attrs: str | None = None
+    role: str | UnsetType = UNSET
+    city: str | UnsetType = UNSET
+    state: str | UnsetType = UNSET
+    attrs: str | UnsetType = UNSET
     """Further attributes, as a JSON object. A ``role`` (``city``, ``state``, ``event_kind``) among them stands for the
     field of that name, too, unless that is given by itself."""
-    run: str | None = None
+    run: Name | UnsetType = UNSET
     """One episode of the agent: all of it gets an entry, or none of it."""
-    task: str | None = None
-    source: str | None = None
+    task: Name | UnsetType = UNSET
+    source: Name | UnsetType = UNSET
     limit: Annotated[int, msgspec.Meta(ge=1, le=LIMIT_MAX)] = 1
     format: Literal["json", "markdown"] = "json"
 

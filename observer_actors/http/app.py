@@ -46,7 +46,10 @@ from observer_actors.http.metrics import DaemonCollector
 from observer_actors.http.playbook import register_playbook
 from observer_actors.http.queries import (
     CURSOR,
-    SEQ_DIGITS_MAX,
+    LIMIT_DEFAULT,
+    LIMIT_MAX,
+    Seq,
+    Time,
     cursor_after,
     parse_ops_query,
     parse_parameters,
@@ -135,10 +138,6 @@ class OpsAnswer(msgspec.Struct, frozen=True):
     complete: bool
 
 
-Seq = Annotated[int, msgspec.Meta(ge=0, lt=10**SEQ_DIGITS_MAX)]
-Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
-
-
 class OpsParameters(msgspec.Struct, frozen=True):
     """The parameters of `GET /ops`: what happened from `since` on, and before `until`."""
 
@@ -149,7 +148,7 @@ class OpsParameters(msgspec.Struct, frozen=True):
     until: Time | UnsetType = UNSET
     after_seq: Seq | UnsetType = UNSET
     before_seq: Seq | UnsetType = UNSET
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 100
+    limit: Annotated[int, msgspec.Meta(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT
     order: Literal["newest", "oldest"] | UnsetType = UNSET
     cursor: Annotated[str, msgspec.Meta(pattern=CURSOR.pattern)] | UnsetType = UNSET
 
@@ -327,7 +326,7 @@ def _register_status(app: QuartTrio, views: Views) -> None:
 
     @app.get("/metrics")
     @tag(["status"])
-    @document_text("text/plain")
+    @document_text("text/plain", "application/openmetrics-text")
     async def metrics() -> ResponseReturnValue:
         """Everything that is counted, for Prometheus."""
         accept = request.headers.get("Accept", "")

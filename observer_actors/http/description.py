@@ -9,11 +9,15 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from msgspec.json import schema as json_schema
 from msgspec.json import schema_components
 from quart_schema import document_response
 from quart_schema.openapi import OpenAPIProvider
 from werkzeug.routing.rules import Rule
 
+from observer_actors.event import Event
+from observer_actors.http.guard import INGEST_PATHS
+from observer_actors.http.queries import Seq
 from observer_actors.http.replies import JSON, PROBLEM, Problem
 
 Schema = dict[str, Any]
@@ -27,11 +31,11 @@ _TEXT: Final = "_observer_text"
 _COMPRESSED: Final = "May be compressed: `Content-Encoding: gzip`."
 
 
-def document_text(content_type: str) -> Callable[[Route], Route]:
-    """Say that a route answers with a text of some type: alone, or beside the JSON that it is said to answer with."""
+def document_text(*content_types: str) -> Callable[[Route], Route]:
+    """Say that a route answers with a text of some types: alone, or beside the JSON that it is said to answer with."""
 
     def documented(route: Route) -> Route:
-        setattr(route, _TEXT, content_type)
+        setattr(route, _TEXT, content_types)
         return route
 
     return documented
@@ -64,11 +68,13 @@ class Description(OpenAPIProvider):
         components |= more
         for name, schema in components.items():
             assert self._known.setdefault(name, schema) == schema, f"two things are called {name}"
-        content_type = getattr(self._app.view_functions[rule.endpoint], _TEXT, None)
+        content_types = getattr(self._app.view_functions[rule.endpoint], _TEXT, ())
         for operation in (operation for path in paths.values() for operation in path.values()):
             operation["responses"] |= dict.fromkeys(GUARDS, problem)
-            if content_type is not None:
-                content = {content_type: {"schema": {"type": "string"}}}
+            if rule.rule in INGEST_PATHS:
+                operation["requestBody"]["description"] = _COMPRESSED
+            if content_types:
+                content = {one: {"schema": {"type": "string"}} for one in content_types}
                 answer = operation["responses"].get(OK, {"description": operation["summary"], "content": {}})
                 operation["responses"][OK] = {**answer, "content": {**answer["content"], **content}}
         return paths, components
@@ -82,24 +88,27 @@ class Description(OpenAPIProvider):
     def build_path_parameter(self, name: str, converter: Any) -> Schema:  # noqa: ANN401 - quart-schema's signature
         """Describe a part of a path: a seq, or a text."""
         parameter: Schema = super().build_path_parameter(name, converter)
-        schema = {"type": "integer", "minimum": 0} if name == "seq" else {"type": "string"}
-        return {**parameter, "schema": schema}
+        return {**parameter, "schema": json_schema(Seq if name == "seq" else str)}
 
     def build_querystring_parameters(self, model: Any) -> tuple[list[Schema], Schema]:  # noqa: ANN401 - see above
         """Describe the parameters of a query."""
         _, components = schema_components([model], ref_template=REFERENCE)
-        properties = components.pop(model.__name__)["properties"]
-        return [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()], components
+        described = components.pop(model.__name__)
+        required = described["required"]
+        parameters = [
+            {"name": name, "in": "query", "required": name in required, "schema": schema}
+            for name, schema in described["properties"].items()
+        ]
+        return parameters, components
 
     def build_request_body(self, model: Any, source: Any) -> tuple[Schema, Schema]:  # noqa: ANN401, ARG002 - see above
         """Describe what a caller sends: an object, or many as an array or a line each."""
         (schema,), components = schema_components([model], ref_template=REFERENCE)
-        for component in components.values():
-            component.pop("additionalProperties", None)  # fields that we do not know are attributes
+        components.get(Event.__name__, {}).pop("additionalProperties", None)  # those that we do not know are attributes
         content: Schema = {JSON: {"schema": schema}}
         if "$ref" not in schema:
             content["application/x-ndjson"] = {"schema": {"type": "string"}}
-        return {"required": True, "description": _COMPRESSED, "content": content}, components
+        return {"required": True, "content": content}, components
 
     def build_response_object(self, model: Any, headers_model: Any) -> tuple[Schema, Schema]:  # noqa: ANN401, ARG002
         """Describe an answer."""

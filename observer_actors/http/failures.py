@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import trio
+from msgspec import UNSET, UnsetType
 from quart import request
 from quart.typing import ResponseReturnValue
 from quart_schema import document_querystring, document_request, document_response, tag
@@ -19,6 +20,7 @@ from observer_actors.http.doubt import DoubtAnswer, doubt_answer
 from observer_actors.http.exchange import list_reply, request_body, send
 from observer_actors.http.queries import (
     Parameter,
+    Time,
     parse_body,
     parse_label,
     parse_limit,
@@ -123,13 +125,13 @@ class FailuresAnswer(msgspec.Struct, frozen=True):
 class FailuresParameters(msgspec.Struct, frozen=True):
     """The parameters of `GET /failures`; `since` and `until` ask for the newest failure."""
 
-    endpoint: str | None = None
-    source: str | None = None
-    state: State | None = None
-    cause: Cause | None = None
-    text: str | None = None
-    since: str | None = None
-    until: str | None = None
+    endpoint: str | UnsetType = UNSET
+    source: str | UnsetType = UNSET
+    state: State | UnsetType = UNSET
+    cause: Cause | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+    since: Time | UnsetType = UNSET
+    until: Time | UnsetType = UNSET
     sort: Literal["impact", "count", "wasted", "last_seen", "first_seen"] = "impact"
     limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = LIMIT_DEFAULT
 
@@ -148,7 +150,7 @@ def register_failures(app: QuartTrio, views: Views) -> None:
     @tag(["learning"])
     @document_querystring(FailuresParameters)
     @document_response(FailuresAnswer, 200)
-    @document_problems(400)
+    @document_problems(400, 503)
     async def failures() -> ResponseReturnValue:
         """Show what fails in the same way, what costs most first unless told otherwise.
 
@@ -171,7 +173,7 @@ def register_failures(app: QuartTrio, views: Views) -> None:
     @tag(["learning"])
     @document_request(Act)
     @document_response(Failure, 200)
-    @document_problems(400, 404, 503, 507)
+    @document_problems(400, 404, 408, 413, 503, 507)
     async def act_on_failure(pattern: str) -> ResponseReturnValue:
         """Resolve, mute or unmute a pattern, or note something; answered once it is on disk."""
         act = _act(await request_body())

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Annotated, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from quart import request
 from quart.typing import ResponseReturnValue
 from quart_schema import document_querystring, document_response, tag
@@ -15,14 +16,35 @@ from quart_trio import QuartTrio
 from observer_actors.errors import QueryInvalid
 from observer_actors.http.description import document_problems
 from observer_actors.http.exchange import list_reply, send
-from observer_actors.http.queries import Parameter, parse_limit, parse_parameters, parse_seq, parse_text, parse_time
+from observer_actors.http.queries import (
+    SEQ_DIGITS_MAX,
+    Parameter,
+    Time,
+    parse_limit,
+    parse_parameters,
+    parse_seq,
+    parse_text,
+    parse_time,
+)
 from observer_actors.http.replies import json_reply
 from observer_actors.http.views import Views
-from observer_actors.kb import AuditHistory, OutcomeFilter, OutcomeRow
+from observer_actors.kb import AuditHistory, FindingCounts, OutcomeFilter, OutcomeRow
 from observer_actors.kb.rows import SIGNATURE_CHARS_MAX
 
 NEWEST_DEFAULT: Final = 5
 NEWEST_MAX: Final = 100
+
+Signature = Annotated[str, msgspec.Meta(max_length=SIGNATURE_CHARS_MAX)]
+
+
+class Outcome(OutcomeRow, frozen=True, kw_only=True):
+    """A row; of an audit, and of nothing else, also what follows here."""
+
+    ok: bool | UnsetType = UNSET
+    findings: FindingCounts | UnsetType = UNSET
+    one_liner: str | UnsetType = UNSET
+    duration_ms: int | float | UnsetType = UNSET
+    id: str | UnsetType = UNSET
 
 
 class OutcomesAnswer(msgspec.Struct, frozen=True):
@@ -32,7 +54,7 @@ class OutcomesAnswer(msgspec.Struct, frozen=True):
     held and were not looked at. ``damaged``: lines that could not be read.
     """
 
-    outcomes: Sequence[OutcomeRow]
+    outcomes: Sequence[Outcome]
     next: str | None
     complete: bool
     damaged: int
@@ -41,18 +63,18 @@ class OutcomesAnswer(msgspec.Struct, frozen=True):
 class OutcomesParameters(msgspec.Struct, frozen=True):
     """The parameters of `GET /kb/outcomes`; `since` by the time that the row itself says."""
 
-    signature: str | None = None
-    kind: str | None = None
-    overall: str | None = None
-    since: str | None = None
+    signature: Signature | UnsetType = UNSET
+    kind: str | UnsetType = UNSET
+    overall: str | UnsetType = UNSET
+    since: Time | UnsetType = UNSET
     limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 100
-    cursor: str | None = None
+    cursor: Annotated[str, msgspec.Meta(pattern=rf"^[0-9]{{1,{SEQ_DIGITS_MAX}}}$")] | UnsetType = UNSET
 
 
 class HistoryParameters(msgspec.Struct, frozen=True):
     """The parameters of `GET /kb/history`: a signature, and how many of the newest audits are given as they are."""
 
-    sig: str
+    sig: Annotated[Signature, msgspec.Meta(min_length=1)]
     limit: Annotated[int, msgspec.Meta(ge=1, le=NEWEST_MAX)] = NEWEST_DEFAULT
 
 

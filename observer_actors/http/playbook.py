@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 import trio
+from msgspec import UNSET, UnsetType
 from quart import request
 from quart.typing import ResponseReturnValue
 from quart_schema import document_querystring, document_request, document_response, tag
@@ -20,6 +21,8 @@ from observer_actors.http.description import document_problems
 from observer_actors.http.exchange import request_body, send
 from observer_actors.http.queries import (
     Parameter,
+    Seq,
+    TimeOrEmpty,
     parse_body,
     parse_boolean,
     parse_label,
@@ -72,12 +75,12 @@ class PlaybookAnswer(msgspec.Struct, frozen=True):
 class PlaybookParameters(msgspec.Struct, frozen=True):
     """The parameters of `GET /playbook`; `seq` asks for the entries that an op, or a verdict's run, is evidence of."""
 
-    endpoint: str | None = None
-    kind: Kind | None = None
-    state: State | None = None
-    handed_out: bool | None = None
-    text: str | None = None
-    seq: int | None = None
+    endpoint: str | UnsetType = UNSET
+    kind: Kind | UnsetType = UNSET
+    state: State | UnsetType = UNSET
+    handed_out: bool | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+    seq: Seq | UnsetType = UNSET
     limit: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = LIMIT_DEFAULT
 
 
@@ -124,7 +127,7 @@ class Revoke(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     of: Of
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS_MAX)]
-    since: Annotated[str, msgspec.Meta(max_length=NAME_CHARS_MAX)] = ""
+    since: Annotated[TimeOrEmpty, msgspec.Meta(max_length=NAME_CHARS_MAX)] = ""
     note: Annotated[str, msgspec.Meta(max_length=NOTE_CHARS_MAX)] = ""
 
 
@@ -165,7 +168,7 @@ def register_playbook(app: QuartTrio, views: Views) -> None:
     @tag(["learning"])
     @document_request(Decide)
     @document_response(ShownEntry, 200)
-    @document_problems(400, 404, 503, 507)
+    @document_problems(400, 404, 408, 413, 503, 507)
     async def decide_on_entry(entry: str) -> ResponseReturnValue:
         """Pin, unpin, withhold, release or retire an entry, or note something; answered once it is on disk.
 
@@ -187,7 +190,7 @@ def register_playbook(app: QuartTrio, views: Views) -> None:
     @tag(["learning"])
     @document_request(Revoke)
     @document_response(Revoked, 200)
-    @document_problems(400, 503, 507)
+    @document_problems(400, 408, 413, 503, 507)
     async def revoke() -> ResponseReturnValue:
         """Take back all that came from a source, a run or a staffer; answered once it is on disk."""
         asked = parse_body(await request_body(), Revoke, '{"of": "source", "name": "…"}')

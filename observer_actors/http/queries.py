@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -23,8 +23,13 @@ Parameter = Callable[[str, str], Any]
 
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 1_000
-CURSOR: Final = re.compile(r"^(?P<order>newest|oldest)-(?P<seq>[0-9]{1,18})$")
+CURSOR: Final = re.compile(r"^(newest|oldest)-([0-9]{1,18})$")
+"""Written so that it is one of ECMA-262, too, as the description of the API wants it."""
 SEQ_DIGITS_MAX: Final = 18
+Seq = Annotated[int, msgspec.Meta(ge=0, lt=10**SEQ_DIGITS_MAX)]
+Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+"""Both as they are described."""
+TimeOrEmpty = Annotated[str, msgspec.Meta(extra_json_schema={"anyOf": [{"format": "date-time"}, {"const": ""}]})]
 ERROR_CHARS_MAX: Final = 200
 """Of what is said of a body: it repeats the names of fields, which may be as long as the body."""
 
@@ -147,7 +152,7 @@ def _cursor(text: str, name: str) -> tuple[bool, int]:
     found = CURSOR.fullmatch(text)
     if found is None:
         raise QueryInvalid("is not a cursor of ours", field=name, hint="give the `next` of an earlier answer back")
-    return found["order"] == "newest", int(found["seq"])
+    return found[1] == "newest", int(found[2])
 
 
 _PARAMETERS: Final[Mapping[str, Parameter]] = {

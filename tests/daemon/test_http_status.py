@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import resource
 import time
@@ -19,7 +20,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.processes import children
 from observer_actors.http.app import create_app
 from observer_actors.http.description import Description
+from observer_actors.http.kb import Outcome
 from observer_actors.http.views import Views
+from observer_actors.kb import AuditRow
 from observer_actors.labels import LABEL_CHARS_MAX, stable_id
 from observer_actors.visible import visible
 from tests.daemon.served import Served, served
@@ -339,14 +342,14 @@ def test_every_route_is_described_with_its_answers(document: Any) -> None:
         ("/ops", "get"): {"200", "400", "503"},
         ("/ops/{seq}", "get"): {"200", "400", "404", "503"},
         ("/tail", "get"): {"200", "400", "503"},
-        ("/failures", "get"): {"200", "400"},
+        ("/failures", "get"): {"200", "400", "503"},
         ("/failures/{pattern}", "get"): {"200", "404", "503"},
-        ("/failures/{pattern}", "post"): {"200", "400", "404", "503", "507"},
+        ("/failures/{pattern}", "post"): {"200", "400", "404", "408", "413", "503", "507"},
         ("/advice", "get"): {"200", "400", "503", "507"},
         ("/playbook", "get"): {"200", "400", "503"},
         ("/playbook/{entry}", "get"): {"200", "404", "503"},
-        ("/playbook/{entry}", "post"): {"200", "400", "404", "503", "507"},
-        ("/playbook/revoke", "post"): {"200", "400", "503", "507"},
+        ("/playbook/{entry}", "post"): {"200", "400", "404", "408", "413", "503", "507"},
+        ("/playbook/revoke", "post"): {"200", "400", "408", "413", "503", "507"},
         ("/kb/outcomes", "get"): {"200", "400", "503"},
         ("/kb/history", "get"): {"200", "400", "503"},
     }
@@ -415,6 +418,39 @@ async def test_the_description_is_built_once(monkeypatch: pytest.MonkeyPatch) ->
     answers = [await (await client.get("/openapi.json")).get_json() for _ in range(2)]
     assert answers == [{"openapi": "3.1.0"}] * 2
     assert len(built) == 1
+
+
+def test_what_a_caller_may_leave_out_is_described_as_such(document: Any) -> None:
+    parameters = {
+        (path, parameter["name"]): parameter
+        for path, operations in document["paths"].items()
+        for parameter in operations.get("get", {}).get("parameters", ())
+        if parameter["in"] == "query"
+    }
+    assert [key for key, parameter in parameters.items() if parameter.get("required")] == [("/kb/history", "sig")]
+    assert not [key for key, parameter in parameters.items() if "null" in str(parameter["schema"])]
+    assert "(?P" not in parameters["/ops", "cursor"]["schema"]["pattern"], "ECMA-262 has no such names"
+
+
+def test_only_reports_are_said_to_be_taken_compressed(daemon: Served, document: Any) -> None:
+    for path, operations in document["paths"].items():
+        if "post" not in operations:
+            continue
+        is_said = "gzip" in operations["post"]["requestBody"].get("description", "")
+        url = path.replace("{pattern}", "x").replace("{entry}", "x")
+        body, headers = gzip.compress(b'{"ok":true}'), {"Content-Encoding": "gzip"}
+        assert (daemon.client.post(url, content=body, headers=headers).status_code == 200) == is_said, path
+        assert "413" in operations["post"]["responses"]
+
+
+def test_each_field_of_an_outcome_is_described() -> None:
+    assert set(Outcome.__struct_fields__) == set(AuditRow.__struct_fields__)
+
+
+def test_each_type_of_the_metrics_is_described(daemon: Served, document: Any) -> None:
+    described = document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
+    types = [daemon.client.get("/metrics", headers=accept).headers["Content-Type"] for accept in ({}, OPENMETRICS)]
+    assert set(described) == {given.partition(";")[0] for given in types}
 
 
 def test_no_url_of_another_place_is_in_the_description(daemon: Served) -> None:
