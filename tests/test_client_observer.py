@@ -99,18 +99,26 @@ def test_the_outcome_may_be_set_by_its_names_in_an_event(daemon: Served, observe
         {"success": Unjudged()},
         {"error": "no rows", "success": True},
         {"success": True, "error": None},
+        {"ok": False},
+        {"error": "no rows", "ok": True},
+        {"error": ""},
+        {"success": False, "error": ""},
     ]
     for outcome in outcomes:
         with observer.operation("sql:run") as op:
             for name, value in outcome.items():
                 setattr(op, name, value)
-    assert [(op["success"], op.get("error")) for op in reported(daemon, observer, 6)] == [
+    assert [(op["success"], op.get("error")) for op in reported(daemon, observer, 10)] == [
         (False, "failed"),
         (False, "no rows"),
         (False, "KeyError: 'city'"),
         (False, "failed"),
         (True, None),
         (True, None),
+        (False, "failed"),
+        (True, None),
+        (True, None),
+        (False, "failed"),
     ]
 
 

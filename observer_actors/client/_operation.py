@@ -85,14 +85,18 @@ class Operation:
         elif self.failure is None:
             self.failure = "failed"
 
+    ok = success
+    """By its other name in an event."""
+
     @property
     def error(self) -> object:
-        """What went wrong, by its name in an event; the same as `failure`."""
+        """What went wrong, by its name in an event; the same as `failure`. An empty text says nothing."""
         return self.failure
 
     @error.setter
     def error(self, value: object) -> None:
-        self.failure = value
+        if type(value) is not str or value:
+            self.failure = value
 
     def __enter__(self) -> Self:
         self._inferred = self._reporter.begun(self)
