@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
+from enum import Enum
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -379,6 +380,27 @@ def test_nothing_that_a_host_hands_over_makes_it_raise(observer: Observer) -> No
     assert counts.events + counts.unusable == 4
     assert observer.flush(LONG_S)
     assert observer.statistics().refused == 0
+
+
+def test_what_cannot_be_read_costs_its_field_and_not_the_event_and_is_said_once(
+    daemon: Served, observer: Observer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_ledger, "_SAID", set())
+    bad: Any = Hostile()
+    for _ in range(2):
+        with observer.operation("a", run="r1", role=bad) as op:
+            op.attrs = None  # type: ignore[assignment]
+            op.rows = 3  # type: ignore[attr-defined]
+    with observer.operation("b", run=bad, advice_id=bad, attrs={"table": "w"}):
+        pass
+    told = reported(daemon, observer, 3)
+    assert [op["role"] for op in told[:2]] == ["<Hostile>"] * 2
+    assert [op["attrs"] for op in told] == [
+        *[{"run": "r1", "rows": 3}] * 2,
+        {"run": "<Hostile>", "advice_id": "<Hostile>", "table": "w"},
+    ]
+    assert observer.statistics().unusable == 0
+    assert caplog.text.count("attributes_unusable") == 1
 
 
 class Worse:
@@ -913,14 +935,20 @@ async def test_advice_is_asked_for_with_the_attributes_that_the_operation_will_h
     assert [query.get("input") for query in asked] == ["q", "q", None]
 
 
+class Source(Enum):
+    BOT = "bot"
+
+
 async def test_advice_is_asked_for_in_the_name_of_the_source_that_will_report() -> None:
     async with http_peer() as peer:
         peer.on("/advice", Json({"advice_id": "a", "entries": []}))
         async with AsyncObserver(peer.url, advice_seconds=LONG_S, source="team-a") as observer:
             await observer.advice("net:call")
             await observer.advice("net:call", source="team-b")
+            await observer.advice("net:call", source=Source.BOT)  # type: ignore[arg-type]
+            await observer.advice("net:call", source=Hostile())  # type: ignore[arg-type]
         asked = [dict(parse_qsl(urlsplit(request.target).query)) for request in peer.received("/advice")]
-    assert [query["source"] for query in asked] == ["team-a", "team-b"]
+    assert [query["source"] for query in asked] == ["team-a", "team-b", "bot", "<Hostile>"]
 
 
 def test_a_real_daemon_is_told_what_its_advice_came_to(daemon: Served) -> None:

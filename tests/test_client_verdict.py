@@ -92,7 +92,12 @@ def test_a_verdict_is_ok_when_it_approves() -> None:
         ({"duration_ms": float("nan")}, "duration_ms"),
         ({"one_liner": "\ud800"}, ""),
         ({"findings": (Finding("info", "\ud800"),)}, ""),
-        ({"findings": (object(),)}, ""),
+        ({"findings": (object(),)}, "findings"),
+        ({"findings": None}, "findings"),
+        ({"signature": None}, "signature"),
+        ({"one_liner": None}, "one_liner"),
+        ({"timestamp": 7}, "timestamp"),
+        ({"duration_ms": "1"}, "duration_ms"),
     ],
 )
 def test_a_verdict_is_valid_once_built(change: dict[str, Any], field: str) -> None:

@@ -13,6 +13,7 @@ from msgspec import UNSET
 from observer_actors.client._advice import Advice, Patience, Question, ask
 from observer_actors.client._decorated import decorated
 from observer_actors.client._guest import attempt, attempt_of_host
+from observer_actors.client._ledger import warn_once
 from observer_actors.client._limits import bounded_events, bounded_seconds
 from observer_actors.client._operation import Operation
 from observer_actors.client._outbox import ObserverStatistics, Outbox, OutgoingEvent, new_id
@@ -149,6 +150,7 @@ class Recorder:
         event = attempt_of_host(None, self._event, operation, seconds, error, inferred)
         if event is None:
             self._outbox.count(unusable=1)
+            warn_once("event_unusable", type(self).__name__, "what an operation was given cannot be read")
             return
         self._outbox.put(event)
         self._queued()
@@ -169,12 +171,12 @@ class Recorder:
         """See to it that somebody sends it."""
 
     def _place(self, operation: Operation) -> Mapping[str, object]:
-        attrs: dict[str, Any] = operation.attrs
+        attrs = _attributes(operation)
         inferred: dict[str, object] = {}
-        if not operation.run:
-            operation.run = inferred["run"] = attrs.get("run") or CURRENT_RUN.get()
-        if not operation.advice_id:
-            operation.advice_id = inferred["advice_id"] = attrs.get("advice_id") or self._advised.advice_id(
+        if not text(operation.run):
+            operation.run = inferred["run"] = text(attrs.get("run")) or CURRENT_RUN.get()
+        if not text(operation.advice_id):
+            operation.advice_id = inferred["advice_id"] = text(attrs.get("advice_id")) or self._advised.advice_id(
                 text(operation.run), text(operation.endpoint)
             )
         return inferred
@@ -186,12 +188,13 @@ class Recorder:
         if isinstance(failure, BaseException):
             failure = error_text(failure)
         said = operation.output_summary
-        attrs = {**operation.attrs, **others} if (others := vars(operation)) else operation.attrs
+        attrs = _attributes(operation)
         known: dict[str, Scalar] = {}
         for name, value in (("run", operation.run), ("advice_id", operation.advice_id)):
             # What the block has set among the attributes was said, and so counts before what was taken to be so.
-            if said_so := (attrs.get(name) or value) if value is inferred.get(name) else value:
-                known[name] = text(said_so)
+            given = text(attrs.get(name)) if value is inferred.get(name) else ""
+            if said_so := given or text(value):
+                known[name] = said_so
         return OutgoingEvent(
             new_id(),
             iso_milliseconds(datetime.now(UTC)),
@@ -202,13 +205,13 @@ class Recorder:
             round(seconds * 1e3, 3),
             None if said is None else text(said),
             UNSET if failure is None else text(failure) or "failed",
-            text(operation.role) if operation.role else UNSET,
+            text(operation.role) or UNSET,
             scalars(attrs, known) if known or attrs else UNSET,
         )
 
     def _question(self, endpoint: str, given: object, *, source: str, **more: Any) -> Question | None:  # noqa: ANN401 - as `ask` has them
         """Put the question; None when it is not to be asked now, or cannot be."""
-        question = attempt_of_host(None, ask, endpoint, given, source=source or self._source, **more)
+        question = attempt_of_host(None, ask, endpoint, given, source=text(source) or self._source, **more)
         if question is not None and not question.run:
             self._advised.forget(question.endpoint)
         return None if self._patience.is_over() else question
@@ -225,3 +228,12 @@ class Recorder:
         if advice.advice_id:
             self._advised.note(question.run, question.endpoint, advice.advice_id)
         return advice
+
+
+def _attributes(operation: Operation) -> Mapping[str, object]:
+    """Give what was set among the attributes, and by names that an operation does not know."""
+    attrs: object = operation.attrs
+    if not isinstance(attrs, Mapping):
+        warn_once("attributes_unusable", type(attrs).__name__, "attributes are a mapping; the event goes without them")
+        attrs = {}
+    return {**attrs, **others} if (others := vars(operation)) else attrs

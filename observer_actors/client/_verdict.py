@@ -46,8 +46,8 @@ _DISK: Final = PosixDisk(shared=True)
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of one audit. Two verdicts with equal contents are the same verdict.
 
-    :raises EventInvalid: an empty, long or unprintable signature or overall, a duration below 0, or a text that
-        UTF-8 cannot hold.
+    :raises EventInvalid: an empty, long or unprintable signature or overall, a duration below 0, a text that UTF-8
+        cannot hold, or a field that is of another type than stands here.
     """
 
     signature: str
@@ -60,6 +60,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: str = msgspec.field(default_factory=lambda: iso_milliseconds(datetime.now(UTC)))
 
     def __post_init__(self) -> None:
+        for field in ("signature", "overall", "one_liner", "timestamp"):
+            _check_type(getattr(self, field), field, str, "a text")
+        _check_type(self.findings, "findings", (tuple, list), "findings")
+        for finding in self.findings:
+            _check_type(finding, "findings", Finding, "findings")
+        _check_type(self.duration_ms, "duration_ms", (int, float), "a number")
         _check_name(self.signature, "signature", SIGNATURE_CHARS_MAX)
         _check_name(self.overall, "overall", OVERALL_CHARS_MAX)
         if not (math.isfinite(self.duration_ms) and self.duration_ms >= 0):
@@ -84,6 +90,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     def id(self) -> str:
         """The same for equal verdicts: of the event, and of the row."""
         return "audit-" + hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:32]
+
+
+def _check_type(value: object, field: str, kind: type | tuple[type, ...], wanted: str) -> None:
+    if not isinstance(value, kind):
+        raise EventInvalid(f"wants {wanted}, got {type(value).__name__}", field=field)
 
 
 def _check_name(text: str, field: str, chars_max: int) -> None:
