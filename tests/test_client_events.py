@@ -22,6 +22,7 @@ from observer_actors.client import (
     report_verdict,
     statistics,
 )
+from observer_actors.client._daemon import async_client
 from observer_actors.client._ledger import WARNING_SECONDS, Ledger
 from observer_actors.errors import (
     ConfigInvalid,
@@ -295,6 +296,17 @@ async def test_a_token_that_is_none_is_refused_and_not_told(
     with pytest.raises(TokenInvalid, match="OBSERVER_TOKEN holds what no token has"):
         await record_external_op({"endpoint": "a"}, observer_url=observer.url)
     assert observer.requests == []
+
+
+async def test_a_user_in_the_address_does_not_take_the_tokens_place(
+    observer: HttpPeer, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OBSERVER_TOKEN", "a-token")
+    address = observer.url.replace("http://", "http://me:secret@")
+    await runtime(lambda: record_external_op({"endpoint": "a"}, observer_url=address))
+    async with async_client(address, 5) as client:
+        await client.post("/event", json={"endpoint": "a"})
+    assert [request.headers["authorization"] for request in observer.received("/event")] == ["Bearer a-token"] * 2
 
 
 class Clock:

@@ -52,6 +52,7 @@ class _Arguments(TypedDict):
     timeout: float
     trust_env: bool
     headers: dict[str, str]
+    auth: httpx.Auth | None
 
 
 def _arguments(where: Address, timeout_s: float) -> _Arguments:
@@ -62,6 +63,7 @@ def _arguments(where: Address, timeout_s: float) -> _Arguments:
         "timeout": timeout_s,
         "trust_env": False,
         "headers": where.headers | ({"Authorization": f"Bearer {token}"} if token else {}),
+        "auth": httpx.Auth() if token else None,  # else a user in the address would take the token's place
     }
 
 

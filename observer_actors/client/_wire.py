@@ -90,6 +90,7 @@ async def _exchange(
             httpx.AsyncClient(
                 verify=certificates,
                 timeout=None,  # noqa: S113 - `post` limits the whole
+                auth=httpx.Auth() if token else None,  # else a user in the URL would take the token's place
                 trust_env=as_fetch and not _is_loopback(url),
                 follow_redirects=as_fetch,
                 transport=httpx.AsyncHTTPTransport(uds=socket, verify=certificates) if socket else None,
