@@ -128,7 +128,7 @@ class AsyncObserver(Recorder):
     ) -> Observed:
         """POST ``body`` to the gateway, and report the outcome, as `observer_actors.client.observed` does.
 
-        What it reports waits in the queue, so that the ``seq`` of its op is 0.
+        What it reports waits in the queue, as `Observer.observed` has it.
         """
         observed = await called(endpoint, body, description, gateway_url=gateway_url)
         self._report_op(observed.op, run)

@@ -95,7 +95,8 @@ class Observer(Recorder):
     ) -> Observed:
         """POST ``body`` to the gateway, and report the outcome, as `observer_actors.client.observed` does; blocks.
 
-        What it reports waits in the queue, so that the ``seq`` of its op is 0.
+        What it reports waits in the queue, so that the ``seq`` of its op is 0, and is an event with an id of its own.
+        Its source is ``mcp``, as it is there, whatever that of the observer is.
         """
         with IMPORTING:
             from observer_actors.client._blocking import to_end  # noqa: PLC0415 - for those who call a gateway
@@ -125,7 +126,10 @@ class Observer(Recorder):
         return self._sender.flush(attempt(CLOSE_SECONDS, bounded_seconds, "seconds", seconds))
 
     def close(self) -> None:
-        """Send what is left, within ``close_seconds``, and end the thread."""
+        """Send what is left, within ``close_seconds``, and end the thread.
+
+        What was on its way before, to a daemon that hangs, counts as waiting until that request is over: 10 s at most.
+        """
         self._sender.close()
 
     def _begin(self) -> None:

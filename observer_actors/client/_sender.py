@@ -32,9 +32,11 @@ FLUSH_PAUSE_S: Final = 0.2
 CLOSING_PAUSE_S: Final = 0.1
 """Between two tries while somebody waits for us."""
 COUNTING_S: Final = 0.1
-"""When the time is over, the thread has this long to count what it gives up; only a name that is looked up takes it."""
+"""When the time is over, the thread has this long to count what it gives up. A name that is looked up may hold it for
+longer, and so may a request that was on its way when closing began, for `REQUEST_SECONDS` at most: its events count as
+waiting until then."""
 OVER: Final = "the time for closing was over"
-"""What is said of events that are given up before they were tried."""
+"""What is said of events that are given up before they were tried, or while they are on their way."""
 
 
 class Sender:
@@ -108,6 +110,8 @@ class Sender:
             self._send_all()
         elif thread is not threading.current_thread():
             thread.join(max(0.0, self._left_s()) + COUNTING_S)
+            if thread.is_alive():
+                self._warn(OVER)
 
     def _start(self) -> None:
         with self._lock:
