@@ -1107,13 +1107,15 @@ async def test_a_call_to_the_gateway_is_observed_in_any_thread_also_within_a_loo
         with Observer(peer.url, linger_seconds=0) as observer:
             data, op = await trio.to_thread.run_sync(lambda: asyncio.run(within_a_loop(observer)))
             assert (data, op.success) == ({"rows": [1, 2]}, True)
-            data, op = await trio.to_thread.run_sync(
+            data, other = await trio.to_thread.run_sync(
                 lambda: observer.observed("/sql", {"q": 1}, "count", gateway_url=closed_url())
             )
             assert "error" in data
             assert await trio.to_thread.run_sync(observer.flush, LONG_S)
         lines = b"".join(request.body for request in peer.received("/events")).splitlines()
         assert [_attrs(line) for line in lines] == [{"run": "r"}, {}]
+        said = [msgspec.json.decode(line) for line in lines]
+        assert [(one["id"], one["timestamp"]) for one in said] == [(one.id, one.timestamp) for one in (op, other)]
 
 
 def test_a_verdict_is_reported_before_it_returns(daemon: Served, observer: Observer, tmp_path: Path) -> None:

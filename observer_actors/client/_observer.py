@@ -95,7 +95,7 @@ class Observer(Recorder):
     ) -> Observed:
         """POST ``body`` to the gateway, and report the outcome, as `observer_actors.client.observed` does; blocks.
 
-        What it reports waits in the queue, so that the ``seq`` of its op is 0, and is an event with an id of its own.
+        What it reports waits in the queue, so that the ``seq`` of its op is 0.
         Its source is ``mcp``, as it is there, whatever that of the observer is.
         """
         with IMPORTING:

@@ -147,7 +147,9 @@ class Recorder:
         if error is not None and not isinstance(error, Exception):
             self._outbox.count(cancelled=1)
             return
-        event = attempt_of_host(None, self._event, operation, seconds, error, inferred)
+        self._report(attempt_of_host(None, self._event, operation, seconds, error, inferred))
+
+    def _report(self, event: OutgoingEvent | None) -> None:
         if event is None:
             self._outbox.count(unusable=1)
             warn_once("event_unusable", type(self).__name__, "what an operation was given cannot be read")
@@ -162,7 +164,10 @@ class Recorder:
         operation.failure = None if op.success else op.error
         if op.attrs is not UNSET:
             operation.attrs.update(op.attrs)
-        self.ended(operation, op.duration_ms / 1e3, None, self.begun(operation))
+        event = attempt_of_host(None, self._event, operation, op.duration_ms / 1e3, None, self.begun(operation))
+        if event is not None and op.id is not UNSET:
+            event.id, event.timestamp = op.id, op.timestamp
+        self._report(event)
 
     def _begin(self) -> None:
         """Make what sends."""
