@@ -155,6 +155,8 @@ class Daemon:
         wanted, (self._in_force, now, later) = await self._read("settings", renew)
         self.tail.end()  # whose token is gone reads no more; any other reader comes back, and goes on where it was
         set_level(self.settings.log.level)
+        self.cycle.reconsider()
+        self.journal.sealed()  # the archivist looks at what retention allows now
         for name, read in read_at_start(wanted).items():
             try:
                 await self._read(name, read)

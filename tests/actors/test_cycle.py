@@ -50,3 +50,24 @@ async def test_a_changed_period_takes_effect_with_the_next_tick() -> None:
         await trio.sleep(8.5)
         assert cycle.number == 4
         nursery.cancel_scope.cancel()
+
+
+@injected_time
+async def test_a_changed_period_takes_effect_at_once_where_that_is_asked_for() -> None:
+    period = 10.0
+    cycle = Cycle(lambda: period)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cycle.run)
+        await trio.sleep(5)
+        period = 7.0
+        cycle.reconsider()
+        await trio.sleep(1.5)
+        assert cycle.number == 0, "counted from the last tick, and not from the change"
+        await trio.sleep(1)
+        assert cycle.number == 1
+        await trio.sleep(3.5)
+        period = 1.0
+        cycle.reconsider()
+        await trio.sleep(0.1)
+        assert cycle.number == 2, "it was due already"
+        nursery.cancel_scope.cancel()

@@ -229,6 +229,20 @@ async def test_a_token_is_revoked_also_while_a_file_that_only_a_start_reads_cann
         assert str(key) in line["error"]
 
 
+async def test_a_reload_shortens_the_cycle_and_has_retention_look_at_once(tmp_path: Path) -> None:
+    config, journal = tmp_path / "observer.toml", "[journal]\nsegment_bytes_max = 1000\n"
+    config.write_text(f"{journal}[cycle]\nseconds = 3600\n")
+    async with running_daemon(tmp_path / "data", "--config", str(config)) as daemon:
+        for _ in range(3):
+            assert (await daemon.post("/event", {"endpoint": "a", "input_summary": "x" * 900})).status_code == 200
+        await daemon.logged("segment_compacted")
+        config.write_text(f"{journal}retained_bytes_max = 1\n[cycle]\nseconds = 0.1\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        await daemon.logged("reloaded")
+        await daemon.logged("cycle")
+        await daemon.logged("segment_removed")
+
+
 async def test_a_reload_without_its_tokens_changes_nothing_else(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     good = f"reader read {READ}\n"
