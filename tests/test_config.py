@@ -122,6 +122,7 @@ def test_an_empty_variable_counts_as_not_given() -> None:
         ("[diagnosis]\nbackend = 'openai'\nmodel = 'm'", "diagnosis.url is not set", ""),
         ("[diagnosis]\nbackend = 'llama.cpp'", "diagnosis.model is not set", ""),
         ("[listen]\nbody_bytes_max = 100\nbodies_bytes_max = 99", "no such body could ever pass", ""),
+        (f"[listen]\nunix = '/{'ü' * 53}x'", "a path of 108 bytes is too long for a Unix socket", "107 bytes at most"),
         ("[listen", "is not TOML", ""),
         ("\x00", "is not TOML", ""),
         (f"data_dir = {'9' * 5_000}", "is not TOML", ""),

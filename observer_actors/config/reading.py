@@ -22,6 +22,8 @@ from observer_actors.secrets import RuleInvalid, compiled_secrets
 from observer_actors.settings import HTTP_ORIGIN, DiagnosisSettings, ListenSettings, Settings
 
 DEFAULT_ORIGIN: Final = "default"
+UNIX_BYTES_MAX: Final = 107
+"""Of the path of a Unix socket: `sun_path`, without the NUL behind it (unix(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,12 @@ def _of_listening(listen: ListenSettings, *, has_tokens: bool) -> Iterator[_Trou
     if listen.host and not is_host(f"[{listen.host}]" if ":" in listen.host else listen.host):
         hint = "e.g. 127.0.0.1, ::1 or a name of this machine; the port is listen.port"
         yield _Trouble("listen.host", f"listen.host: {listen.host[:80]!a} is no host name", hint)
+    if len(listen.unix.encode()) > UNIX_BYTES_MAX:
+        yield _Trouble(
+            "listen.unix",
+            f"listen.unix: a path of {len(listen.unix.encode())} bytes is too long for a Unix socket",
+            f"{UNIX_BYTES_MAX} bytes at most, e.g. /run/observer-actors/http.sock",
+        )
     is_guarded = has_tokens or listen.insecure_no_auth
     if listen.tcp and not is_guarded and not _is_loopback(listen.host):
         yield _Trouble(
