@@ -52,7 +52,7 @@ from observer_actors.in_force import InForce, api_key, check_files, read_at_star
 from observer_actors.journal import Disk, PosixDisk
 from observer_actors.journal.format import Paths
 from observer_actors.kb import OutcomesIndex
-from observer_actors.logs import log_lifecycle, logger, set_level
+from observer_actors.logs import log_lifecycle, logger, logger_at_any_level, set_level
 from observer_actors.mcp import Mount
 from observer_actors.models import ChatModel, LakehouseModel, OllamaModel, OpenAIModel
 from observer_actors.playbook import Corroboration
@@ -475,7 +475,8 @@ def open_daemon(settings: Settings) -> Iterator[Daemon]:
             disk_process=partial(DiskProcess.started, lock.descriptors), is_ours=lock.is_in_place, holding=lock.held
         )
         daemon = Daemon(settings, stack.enter_context(sockets), around=around)
-        logger("daemon").info(
+        log = logger("daemon") if settings.listen.port else logger_at_any_level("daemon")
+        log.info(
             "listening",
             url=daemon.addresses[0],
             addresses=daemon.addresses,

@@ -33,7 +33,7 @@ class ListenSettings(Section, frozen=True):
     host: str = "127.0.0.1"
     """Address or name; all addresses of a name are listened on."""
     port: Annotated[int, Meta(ge=0, le=65_535)] = 3800
-    """0 takes a free port; the first log line says which."""
+    """0 takes a free port; the log says which, with `listening`."""
     tcp: bool = True
     """Listen on host and port; without, on the Unix socket alone."""
     unix: str = ""

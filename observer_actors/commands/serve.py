@@ -21,7 +21,7 @@ M_ARENA_MAX: Final = -8
 def serve(options: ConfigOptions = ConfigOptions()) -> None:  # noqa: B008 - frozen
     """Run the daemon in the foreground until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 
-    The first line of the log says where it listens.
+    The line `listening` of the log says where it listens: at any level of the log where the port is 0.
 
     Example: observer-actors serve --port 3800 --data-dir ./data
     """

@@ -202,6 +202,16 @@ def test_a_unix_socket_that_another_daemon_has_made_since_stays(tmp_path: Path, 
     assert not path.exists()
 
 
+async def test_where_the_port_is_0_the_log_says_at_any_level_which_it_is(tmp_path: Path) -> None:
+    level = ("--set", "log.level=error")
+    async with running_daemon(tmp_path / "data", *level, wait_ready=False) as daemon:
+        line = await daemon.logged("listening")
+        assert (line["level"], line["actor"], line["addresses"]) == ("info", "daemon", [line["url"]])
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.get(f"{line['url']}/health")).status_code == 200
+        assert [line["event"] for line in daemon.log] == ["listening"]
+
+
 async def test_everything_works_over_a_unix_socket_alone(tmp_path: Path) -> None:
     path = tmp_path / "observer.sock"
     unix = ("--set", "listen.tcp=false", "--set", f"listen.unix={path}")
