@@ -49,11 +49,11 @@ def install_service(
     install
         Write the files where systemd looks for them.
     executable
-        The program that the service runs; unless given, this one.
+        The program that the service runs, as it is called below root; unless given, this one.
     root
-        The folder that counts as `/`, for packages and images.
+        The folder that counts as `/`, for packages and images: the program is looked for in it.
     """
-    program = _program(executable, user=user)
+    program = _program(executable, root, user=user)
     files = dict(unit_files(program, user=user))
     if not install:
         for path, text in files.items():
@@ -87,17 +87,23 @@ def _source() -> Path:
     return inside if inside.is_dir() else package.parent / "systemd"
 
 
-def _program(given: Path | None, *, user: bool) -> Path:
-    """Find the program, and refuse one that the service could not run.
+def _program(given: Path | None, root: Path, *, user: bool) -> Path:
+    """Find the program, and refuse one that the service could not run. Give its path below ``root``.
 
     :raises ConfigInvalid: there is none, or it lies where the sandbox does not look.
     """
     beside = Path(sys.executable).with_name(NAME)
     found = given or (beside if beside.is_file() else Path(shutil.which(NAME) or ""))
-    if not (found.is_file() and os.access(found, os.X_OK)):
-        raise ConfigInvalid(f"{found} is no program", hint="--executable says where observer-actors is")
-    program = found.absolute()
-    needed = [program, program.resolve(), *([] if given else (Path(sys.prefix), Path(sys.base_prefix)))]
+    program, is_here = found.absolute(), root == Path("/")
+    inside = root / program.relative_to("/")
+    # Where a link leads to below another root, cannot be followed from here.
+    if not (inside.is_file() and os.access(inside, os.X_OK)) and (is_here or not inside.is_symlink()):
+        raise ConfigInvalid(f"{inside} is no program", hint="--executable says where observer-actors is")
+    needed = [
+        program,
+        *([program.resolve()] if is_here else []),
+        *([] if given else (Path(sys.prefix), Path(sys.base_prefix))),
+    ]
     hidden = [path for path in needed if is_in_a_home(path)]
     if hidden and not user:
         raise ConfigInvalid(

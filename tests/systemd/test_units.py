@@ -35,12 +35,18 @@ def analyze() -> str:
     return tool
 
 
+def below(root: Path, path: Path) -> Path:
+    return root / path.relative_to("/")
+
+
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
     """The units as they are installed below a folder, for a program that is there."""
     program = tmp_path / "observer-actors"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
+    for place in (program, below(tmp_path / "root", program)):  # here too, where systemd-analyze looks for it
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("#!/bin/sh\n")
+        place.chmod(0o755)
     ended = typed("install-service", "--install", "--executable", str(program), "--root", str(tmp_path / "root"))
     assert ended.returncode == 0, ended.stderr
     return tmp_path / "root"
@@ -120,8 +126,26 @@ def test_a_program_that_the_sandbox_hides_or_that_is_none_is_refused(tmp_path: P
     program.chmod(0o755)
     text = dict(service.unit_files(program, user=False))[Path("/etc/systemd/system/observer-actors.service")]
     assert f'ExecStart="{tmp_path}/with space%%" serve' in text
-    ended = typed("install-service", "--install", "--executable", "/bin/true", "--root", "/proc/none")
+    (tmp_path / "etc").write_text("no folder")
+    (tmp_path / "opt").symlink_to("/bin/true")
+    ended = typed("install-service", "--install", "--executable", "/opt", "--root", str(tmp_path))
     assert (ended.returncode, "cannot write" in ended.stderr) == (77, True)
+
+
+@pytest.mark.parametrize("kind", ["a program", "a link"])
+def test_below_another_root_the_program_is_looked_for_there(tmp_path: Path, kind: str) -> None:
+    given = ("install-service", "--install", "--root", str(tmp_path), "--executable")
+    ended = typed(*given, "/bin/true")
+    assert (ended.returncode, f"{tmp_path}/bin/true is no program" in ended.stderr) == (78, True), "it is there here"
+    program = tmp_path / "opt" / "only-there"
+    program.parent.mkdir()
+    if kind == "a link":
+        program.symlink_to("/opt/elsewhere/only-there")
+    else:
+        program.touch(mode=0o755)
+    assert typed(*given, "/opt/only-there").returncode == 0
+    unit = (tmp_path / "etc/systemd/system/observer-actors.service").read_text()
+    assert "ExecStart=/opt/only-there serve" in unit
 
 
 # -------------------------------------------------------------------------------------------------- the sandbox
