@@ -118,6 +118,7 @@ def surroundings(tmp_path: Path) -> Iterator[dict[str, str]]:
         file.parent.mkdir(exist_ok=True)
         file.write_text("#!/bin/bash\nset -e\n" + text.format(python=sys.executable, root=tmp_path, port=port))
         file.chmod(0o755)
+    (tmp_path / "bin" / "true").symlink_to("/bin/true")
     for folder in ("etc/observer-actors", "etc/sysusers.d"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "etc/observer-actors/config.toml").write_text("")

@@ -27,7 +27,8 @@ from tests.harness import running_daemon
 from tests.journal.support import commit, make_ops
 from tests.journal.test_posix import Rotten
 
-CONFIG = "[journal]\nsegment_bytes_max = 2000\n"
+SEGMENT_BYTES = 2_000
+CONFIG = f"[journal]\nsegment_bytes_max = {SEGMENT_BYTES}\n"
 
 
 async def _left_by_a_daemon(folder: Path) -> Path:
@@ -132,9 +133,18 @@ async def test_segments_that_somebody_removes_while_the_daemon_runs_are_told_of_
     async with running_daemon(data, "--config", str(tmp_path / "observer.toml")) as daemon:
         for _ in range(30):
             await daemon.event(endpoint="tool:a")
-        segments = data / "_observer" / "segments"
+        segments, active = data / "_observer" / "segments", data / "_observer" / "ops.jsonl"
+
+        def is_worked_in() -> bool:
+            """A file that is full is about to be sealed, and moved there."""
+            try:
+                is_full = active.stat().st_size >= SEGMENT_BYTES
+            except FileNotFoundError:
+                is_full = True
+            return is_full or any((*segments.glob("*.jsonl"), *segments.glob("*.tmp")))
+
         with trio.fail_after(10):
-            while [*segments.glob("*.jsonl"), *segments.glob("*.tmp")]:  # nobody works in it any more
+            while is_worked_in():
                 await trio.lowlevel.checkpoint()
         sealed = daemon.ops()[0].seq - 1
         shutil.rmtree(segments)

@@ -87,8 +87,8 @@ async def test_it_opens_and_goes_on(data_dir: Path) -> None:
         entries = (await daemon.json("/playbook"))["entries"]
         page = await daemon.json("/ops", after_seq=0, limit=1000)
         assert await daemon.stop() == 0
-        warned = [line for line in daemon.log if line.get("level") in ("warning", "error")]
-    assert warned == []
+        warned = {line["event"] for line in daemon.log if line.get("level") in ("warning", "error")}
+    assert warned <= {"messages_stranded"}, "what an older daemon has kept for a gateway is for one that has none here"
     assert lifetime["total"] == len(EVENTS) + 1
     assert lifetime["failures"] == sum(not event["success"] for event in EVENTS) + 1
     assert sum(failure["count"] for failure in failures) == lifetime["failures"]
