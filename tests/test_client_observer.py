@@ -34,7 +34,7 @@ from observer_actors.client import AsyncObserver, Finding, Observer, ObserverSta
 from observer_actors.client._delivery import Answer
 from observer_actors.client._ledger import NowAndThen
 from observer_actors.client._outbox import BATCH_EVENTS_MAX
-from observer_actors.client._plain import _certificates, _headers
+from observer_actors.client._plain import _certificates, _headers, _opened
 from observer_actors.client._sender import REQUEST_SECONDS, Sender
 from observer_actors.errors import ConfigInvalid
 from tests.daemon.served import Served, served
@@ -1070,6 +1070,19 @@ def test_an_address_that_lets_nobody_in_leaves_time_for_the_next(
         observer = Observer(f"http://localhost:{daemon.port}", advice_seconds=2)
         observer.advice("a")
         assert (observer.statistics().advice_asked, observer.statistics().advice_failed) == (1, 0)
+
+
+def test_who_is_refused_leaves_no_garbage() -> None:
+    """A thread that tries again and again would gather it, with the frames of whoever waits."""
+    known = set(map(id, gc.get_objects()))
+    gc.disable()
+    try:
+        with pytest.raises(ConnectionRefusedError):
+            _opened("127.0.0.1", 9, time.monotonic() + 1)
+        left = [one for one in gc.get_objects() if isinstance(one, ConnectionRefusedError) and id(one) not in known]
+    finally:
+        gc.enable()
+    assert not left
 
 
 def test_the_next_address_of_a_name_is_tried(daemon: Served, monkeypatch: pytest.MonkeyPatch) -> None:

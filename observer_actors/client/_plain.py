@@ -130,7 +130,10 @@ def _opened(host: str, port: int, deadline: float) -> socket.socket:
             refused = refused or error
         else:
             return connection
-    raise refused or OSError("the name has no address")
+    try:
+        raise refused or OSError("the name has no address")
+    finally:
+        refused = None  # it holds this frame, by its traceback: only the search for garbage would free both
 
 
 @functools.cache
