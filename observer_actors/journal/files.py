@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -95,7 +96,7 @@ class Disk(Readable, Protocol):
         """Remove a file; durable once its directory is synced. With ``later``, what it took is given back by `free`."""
 
     def free(self, *, slowly: bool) -> None:
-        """Give back what the last file took that was removed so; ``slowly`` in pieces, so call it with no lock held."""
+        """Give back what the files took that were removed so; ``slowly`` in pieces, so call it with no lock held."""
 
     def sync_directory(self, path: Path) -> None:
         """Return once what was made, renamed and removed in this directory is on disk."""
@@ -185,8 +186,8 @@ class PosixDisk:
     def __init__(self, *, shared: bool = False, is_ours: Callable[[], bool] = lambda: True) -> None:
         self._shared = shared
         self._is_ours = is_ours
-        self._unfreed = -1
-        """The descriptor of a file that was removed, and is to be given back; -1 for none."""
+        self._unfreed: deque[int] = deque()
+        """Descriptors of files that were removed, and are to be given back. No two threads take the same."""
 
     def _refuse_another(self) -> None:
         if not self._is_ours():
@@ -254,17 +255,19 @@ class PosixDisk:
         except OSError:
             _close(fd)
             raise
-        self._unfreed, unfreed = fd, self._unfreed
-        _close(unfreed)
+        if fd >= 0:
+            self._unfreed.append(fd)
 
     def free(self, *, slowly: bool) -> None:
         """Close what was removed, and cut it before, piece by piece; see `Disk`. In pieces about 6 ms a MiB."""
-        fd, self._unfreed = self._unfreed, -1
-        try:
-            if slowly:
-                _give_back(fd)
-        finally:
-            _close(fd)
+        with suppress(IndexError):  # no more of them
+            while True:
+                fd = self._unfreed.popleft()
+                try:
+                    if slowly:
+                        _give_back(fd)
+                finally:
+                    _close(fd)
 
     def sync_directory(self, path: Path) -> None:
         """Sync a directory."""

@@ -93,7 +93,7 @@ def compact(
     :param patience: of the readers, with places that cannot be read.
     :param unreadable: told of each that is left, and why.
 
-    What the last raw file took is given back by `Disk.free`. Memory: a few blocks. Time: about 1 s for 64 MiB, most of
+    What raw files took is given back by `Disk.free`. Memory: a few blocks. Time: about 1 s for 64 MiB, most of
     it another process's.
 
     :raises DiskFailed: the disk refuses (or DiskFull). Nothing is lost; the next run begins with the same segment.
@@ -161,8 +161,8 @@ def retain(
     """Remove the oldest segments that size or age no longer allow.
 
     Raw ones wait for their compaction. One that this has left, and that stands before others, has the age of the next;
-    one whose ops were recorded in the future, for the clock was ahead, that of its file. On a
-    full disk room is made from what can be made anew.
+    one whose ops were recorded in the future, for the clock was ahead, that of its file. On a full disk room is made
+    from what can be made anew.
 
     :param now_us: microseconds since 1970; None where that is not known for sure, and none is removed by its age.
     :raises DiskFailed: the disk refuses; what is half done is finished by the next run.
