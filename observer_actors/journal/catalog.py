@@ -102,6 +102,11 @@ class Catalog:
         with self._lock:
             return self._snapshot
 
+    @property
+    def figures(self) -> Snapshot:
+        """The same, at once, for who opens no file by it: a disk that hangs may keep a rename for minutes."""
+        return self._snapshot
+
     def refresh(self) -> None:
         """Look again at a directory that another process writes. Nothing to do for a writer's own catalog."""
         if self._reload is None:

@@ -7,13 +7,14 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import trio
 
 from observer_actors.actors import librarian
 from observer_actors.journal.files import replace_file
 from observer_actors.kb import OutcomeFilter
-from observer_actors.settings import ListenSettings, Settings
+from observer_actors.settings import JournalSettings, ListenSettings, Settings
 from observer_actors.store import Store
 from tests.daemon.inside import END_S, caught_up, daemon_inside, eventually
 from tests.daemon.load import connected, stored_ops
@@ -81,3 +82,31 @@ async def test_while_the_librarians_cursor_is_saved_the_knowledge_base_answers(
                 assert (await daemon.librarian.history("a", newest=1)).newest == []
         finally:
             goes_on.set()
+
+
+async def test_while_the_active_file_is_renamed_the_daemon_goes_on_and_tells_of_its_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = JournalSettings(segment_bytes_max=1)
+    settings = Settings(data_dir=tmp_path, listen=ListenSettings(port=0), journal=journal)
+    goes_on, hangs = threading.Event(), threading.Event()
+    rename = TroubledDisk.rename
+    were_told: list[bool] = []
+
+    def hanging(disk: TroubledDisk, source: Path, target: Path) -> None:
+        if source.name == "ops.jsonl":
+            hangs.set()
+            were_told.append(goes_on.wait(5))
+        rename(disk, source, target)
+
+    monkeypatch.setattr(TroubledDisk, "rename", hanging)
+    async with daemon_inside(settings, disk=TroubledDisk()) as daemon, connected(daemon.addresses[0]) as wire:
+        try:
+            assert (await wire.post("/event", FAILED)).status == 200
+            await eventually(hangs.is_set)
+            async with httpx.AsyncClient(base_url=daemon.addresses[0], trust_env=False) as client:
+                told = (await client.get("/metrics")).text
+            assert "observer_journal_segments 0.0" in told
+        finally:
+            goes_on.set()
+    assert were_told == [True]
