@@ -321,9 +321,12 @@ def _leave_plain(disk: Disk, paths: Paths, segment: Segment, end: int) -> Segmen
 
 
 def _clear_leftovers(disk: Disk, paths: Paths, catalog: Catalog, names: set[str]) -> None:
-    """Remove half-written files, raw files whose compressed form is in the manifest, and what retention left over."""
+    """Remove half-written files, raw files whose compressed form is there, and what retention left over.
+
+    Where the compressed one is lost, somebody has put the raw one back: the next start takes it.
+    """
     manifest = catalog.snapshot().manifest
-    compacted = {entry.first_seq for entry in manifest.segments}
+    compacted = {entry.first_seq for entry in manifest.segments if entry.file in names}
     others = names.difference((entry.file for entry in manifest.segments), map(index_name, compacted))
     leftovers = sorted(name for name in others if _is_leftover(name, compacted, manifest.removed_through))
     for name in leftovers:

@@ -528,6 +528,22 @@ def test_a_lost_segment_is_told_at_each_start_until_it_comes_back(first: int) ->
     assert everything(restored, disk) == ops
 
 
+def test_a_lost_segment_that_comes_back_as_it_was_before_its_compression_stays_for_the_next_start() -> None:
+    disk = FakeDisk()
+    writer, ops = three_segments(disk)
+    held = disk.contents(PATHS.raw(11))
+    compact(disk, DATA, writer.catalog, SMALL)
+    disk.remove(PATHS.compressed(11))
+    assert forget_lost(disk, DATA, writer.catalog) == 1
+    disk.plant(PATHS.raw(11), held)
+    assert compact(disk, DATA, writer.catalog, SMALL) == []
+    assert retain(disk, DATA, writer.catalog, msgspec.structs.replace(SMALL, retained_bytes_max=600), now_us=None)
+    again = open_writer(disk)
+    assert (again.recovery.missing_ops, everything(again, disk)) == (0, ops[10:])
+    assert [done.entry.first_seq for done in compact(disk, DATA, again.catalog, SMALL)] == [11]
+    assert verify(DATA, disk=disk, in_use=False).findings == ()
+
+
 def test_seqs_of_the_newest_segment_are_given_out_once_also_when_it_is_lost() -> None:
     disk = FakeDisk()
     writer = open_writer(disk)
