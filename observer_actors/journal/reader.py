@@ -105,7 +105,8 @@ class JournalReader:
     def __init__(self, disk: Disk, data_dir: Path, catalog: Catalog, patience: Patience | None = None) -> None:
         self._catalog = catalog
         self._store = BlockStore(disk, data_dir, patience)
-        self._damaged: dict[tuple[int, int], int] = {}
+        self._damaged: dict[int, int] = {}
+        """First good seq of a block -> bad lines in it. By its end it is not known: the newest block grows."""
 
     @property
     def first_seq(self) -> Seq:
@@ -238,7 +239,7 @@ class JournalReader:
                 raise
             ops, bad = [], span.last_seq - span.first_seq + 1
         if bad and len(self._damaged) < _DAMAGED_PLACES_MAX:
-            self._damaged[span.first_seq, span.last_seq] = bad
+            self._damaged[ops[0].seq if ops else span.first_seq] = bad
         return ops
 
 

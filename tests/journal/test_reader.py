@@ -267,6 +267,25 @@ def test_damaged_lines_are_passed_over_and_counted(*, newest_first: bool) -> Non
     assert reader.get(501) is None
 
 
+def test_a_damaged_line_of_the_block_that_is_written_is_counted_once_however_often_it_is_read() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk, JournalSettings())
+    commit(writer, make_ops(5))
+    commit(writer, make_ops(5, first=5))
+    first, *others = disk.contents(PATHS.active).splitlines(keepends=True)
+    disk.plant(PATHS.active, b"#" * (len(first) - 1) + b"\n" + b"".join(others))
+    writer = open_writer(disk, JournalSettings())
+    reader = reader_of(writer, disk)
+    for length in range(9, 12):
+        assert len(reader.query(Query()).ops) == length
+        assert reader.statistics().damaged_lines == 1
+        commit(writer, make_ops(1))
+    writer.seal()
+    compact(disk, DATA, writer.catalog, JournalSettings())
+    assert len(reader.query(Query()).ops) == 12
+    assert reader.statistics().damaged_lines == 1
+
+
 def test_a_damaged_block_costs_its_own_ops_only() -> None:
     disk = FakeDisk()
     writer, ops = long_journal(disk)
