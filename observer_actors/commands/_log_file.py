@@ -60,8 +60,8 @@ class LogFile:
 
     @property
     def size(self) -> int:
-        """The bytes on disk; 0 when nobody knows."""
-        return 0 if self.is_stdin else self.path.stat().st_size
+        """The bytes on disk, also of a file that was rotated away since; 0 when nobody knows."""
+        return 0 if self.is_stdin else os.fstat(self._stored.fileno()).st_size
 
     def done(self, offset: int) -> int:
         """How far that is, in bytes on disk."""

@@ -201,8 +201,8 @@ def _note(daemon: Api, source: LogFile, place: _Place) -> None:
 
 def _without_torn_end(lines: list[bytes], source: LogFile) -> list[bytes]:
     """Leave out a file's last line that somebody is still writing: it comes with the next import."""
-    if source.is_stdin or lines[-1].endswith(b"\n") or _is_json(lines[-1]):
-        return lines
+    if source.is_stdin or lines[-1].endswith(b"\n") or _is_json(lines[-1]) or _is_json(b"".join(lines)):
+        return lines  # all together where it is one array
     told(f"{source.path}: the last line is not complete; left for the next import")
     return lines[:-1]
 

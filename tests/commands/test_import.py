@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 import trio
 
 from observer_actors.commands import importing
-from observer_actors.commands._log_file import LINE_BYTES_MAX
+from observer_actors.commands._log_file import LINE_BYTES_MAX, LogFile
 from observer_actors.commands._resume import PLACES_MAX, Progressed
 from observer_actors.commands._screen import LongWork
 from tests.commands.typed import COMMAND, answered, environment, typed
@@ -368,6 +369,31 @@ def test_the_items_of_an_array_are_known_again(fresh: Served, tmp_path: Path) ->
     file.write_text("[1, {}]")
     ended = typed("import", str(file), "--url", fresh.url)
     assert (ended.returncode, ended.stdout) == (1, "1 ops are in, 1 lines were rejected\n")
+
+
+def test_an_array_that_ends_without_a_newline_is_whole_and_one_that_is_being_written_is_not(
+    fresh: Served, tmp_path: Path
+) -> None:
+    file = tmp_path / "ops.json"
+    file.write_text(json.dumps([json.loads(line) for line in events(3)]).removesuffix("]"))
+    ended = typed("import", str(file), "--url", fresh.url)
+    assert (ended.returncode, ended.stdout) == (0, "0 ops are in\n")
+    assert "the last line is not complete; left for the next import" in ended.stderr
+    file.write_text(json.dumps([json.loads(line) for line in events(3)], indent=1))
+    ended = typed("import", str(file), "--url", fresh.url)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "3 ops are in\n", "")
+
+
+def test_a_log_that_is_rotated_or_removed_while_it_is_read_is_read_to_its_end(tmp_path: Path) -> None:
+    file = tmp_path / "ops.jsonl"
+    file.write_text("\n".join(events(10_000)) + "\n")
+    with closing(LogFile(file)) as log:
+        log.begin()
+        size = log.size
+        batches = log.batches(0)
+        first = next(batches)
+        file.rename(tmp_path / "ops.jsonl.1")
+        assert (len(first) + sum(map(len, batches)), log.size) == (10_000, size)
 
 
 def test_a_compressed_file_is_known_by_what_is_in_it(fresh: Served, tmp_path: Path) -> None:
