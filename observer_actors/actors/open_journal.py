@@ -36,6 +36,7 @@ from observer_actors.journal.blocks import Patience
 from observer_actors.journal.catalog import Catalog, Segment
 from observer_actors.journal.files import replace_file, translated
 from observer_actors.journal.format import Paths
+from observer_actors.journal.sealing import Compacted
 from observer_actors.journal.surveying import counted_seq
 from observer_actors.op import Op, Seq
 from observer_actors.settings import JournalSettings
@@ -151,29 +152,35 @@ class OpenJournal:
 
         :raises DiskFailed: the disk refuses; the next call tries the same again.
         """
-        with self._whole, self._around.holding():
-            if self._catalog is None:
-                return False
-            try:
-                if forget_lost(self._disk, self._data_dir, self._catalog):
-                    self._tell_gap(self._catalog.snapshot().missing_ops)
-                compacted = compact(
-                    self._disk,
-                    self._data_dir,
-                    self._catalog,
-                    self._settings(),
-                    most=1,
-                    patience=self._patience,
-                    unreadable=self._tell_unreadable,
-                )
-            finally:
-                # On a full disk compaction fails, and retention is what makes room.
-                self._retain(self._catalog)
-            is_last = all(segment.entry is not None for segment in self._catalog.snapshot().segments)
-        for done in compacted:
-            self._log.info("segment_compacted", **msgspec.to_builtins(done))
-        self._disk.free(slowly=is_last)
+        is_last = False
+        try:
+            with self._whole, self._around.holding():
+                if self._catalog is None:
+                    return False
+                compacted = self._tended(self._catalog)
+                is_last = all(segment.entry is not None for segment in self._catalog.snapshot().segments)
+            for done in compacted:
+                self._log.info("segment_compacted", **msgspec.to_builtins(done))
+        finally:
+            self._disk.free(slowly=is_last)  # at once where the pass fails: it may be for want of that room
         return bool(compacted)
+
+    def _tended(self, catalog: Catalog) -> list[Compacted]:
+        try:
+            if forget_lost(self._disk, self._data_dir, catalog):
+                self._tell_gap(catalog.snapshot().missing_ops)
+            return compact(
+                self._disk,
+                self._data_dir,
+                catalog,
+                self._settings(),
+                most=1,
+                patience=self._patience,
+                unreadable=self._tell_unreadable,
+            )
+        finally:
+            # On a full disk compaction fails, and retention is what makes room.
+            self._retain(catalog)
 
     def probe(self) -> None:
         """Try whether the disk takes a write, and the active file is still what it was. Blocking.

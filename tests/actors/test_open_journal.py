@@ -7,13 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
 import structlog
 import trio
 import trio.testing
 
 from observer_actors.actors.open_journal import QUERIES_MAX, READS_MAX, TURN_S, OpenJournal
 from observer_actors.actors.surroundings import Surroundings
-from observer_actors.errors import Overloaded
+from observer_actors.errors import DiskFailed, Overloaded
 from observer_actors.journal import Query
 from observer_actors.settings import JournalSettings
 from tests.fakes.disk import FakeDisk
@@ -107,3 +108,24 @@ def test_what_is_removed_is_given_back_slowly_only_when_nothing_waits_to_be_comp
     assert journal.maintain()
     assert journal.maintain()
     assert freed == [False, True]
+
+
+def test_what_is_removed_is_given_back_also_where_the_disk_refuses_what_follows() -> None:
+    """On a full disk it is the room that the rest of the pass lacks, and each pass after it."""
+    freed = []
+
+    class Disk(FakeDisk):
+        def remove(self, path: Path, *, later: bool = False) -> None:
+            super().remove(path, later=later)
+            self.fail("sync_directory")
+
+        def free(self, *, slowly: bool) -> None:
+            freed.append(slowly)
+
+    journal = OpenJournal(Disk(), Path("/data"), JournalSettings, log=structlog.get_logger(), around=Surroundings())
+    writer = journal.open_writer(None)
+    commit(writer, make_ops(10))
+    writer.seal()
+    with pytest.raises(DiskFailed):
+        journal.maintain()
+    assert freed == [False]
