@@ -202,6 +202,17 @@ def test_what_was_recorded_while_the_clock_was_ahead_is_as_old_as_its_file() -> 
     assert retained(disk, writer, now_us=START_US + 75 * 10**6, retained_seconds_max=60) == [1, 11]
 
 
+def test_a_segment_of_which_no_op_can_be_read_is_as_old_as_its_file() -> None:
+    disk = FakeDisk()
+    writer, _ = three_segments(disk)
+    disk.plant(PATHS.raw(1), bytes(len(disk.contents(PATHS.raw(1)))))
+    [rotten, *_] = compact(disk, DATA, writer.catalog, SMALL)
+    assert (rotten.entry.ops, rotten.entry.last_seq) == (0, 10)
+    disk.modified = {PATHS.compressed(1): START_US}
+    assert retained(disk, writer, now_us=START_US + 59 * 10**6, retained_seconds_max=60) == []
+    assert retained(disk, writer, now_us=START_US + 61 * 10**6, retained_seconds_max=60) == [1, 11, 21]
+
+
 def test_the_time_of_day_is_believed_once_it_has_gone_with_the_monotonic_clock_for_a_while() -> None:
     watch = ClockWatch()
 
