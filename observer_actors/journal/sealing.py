@@ -244,7 +244,7 @@ def _too_old(disk: Disk, segment: Segment, settings: JournalSettings, now_us: in
 def _compact_one(disk: Disk, paths: Paths, catalog: Catalog, segment: Segment, *, compressed: bool) -> Compacted:
     raw = segment.path
     end = segment.bytes if segment.marks is not None else _end(disk, segment)
-    residue = disk.size(raw) - end
+    residue = max(0, disk.size(raw) - end)  # none where somebody has cut it
     if residue:
         set_aside(disk, paths, raw, end, end + residue)
     elsewhere = False

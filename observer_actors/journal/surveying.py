@@ -183,7 +183,7 @@ def _read_manifest(disk: Disk, paths: Paths, limits: _Limits) -> tuple[Manifest,
     try:
         data = disk.read(paths.manifest, 0, disk.size(paths.manifest))
     except FileNotFoundError:
-        compacted = [name for name in disk.list(paths.segments) if name.endswith(".gz")]
+        compacted = [name for name in disk.list(paths.segments) if name.endswith((".gz", ".index.json"))]
         return Manifest(), False, "the manifest is missing" if compacted else ""
     except OSError as error:
         if not limits.is_damage(paths.manifest, error):

@@ -126,6 +126,17 @@ def test_residue_is_set_aside_when_its_segment_is_compacted(*, compress: bool) -
     assert everything(open_writer(disk), disk) == ops
 
 
+def test_of_a_segment_that_somebody_has_cut_nothing_is_set_aside() -> None:
+    disk = FakeDisk()
+    writer, ops = three_segments(disk)
+    raw = disk.contents(PATHS.raw(11))
+    disk.plant(PATHS.raw(11), raw[: len(raw) // 2])
+    done = compact(disk, DATA, writer.catalog, SMALL)
+    assert [(one.entry.ops, one.residue_bytes) for one in done] == [(10, 0), (5, 0), (10, 0)]
+    assert disk.list(PATHS.observer) == ["ops.jsonl", "segments"]
+    assert (writer.statistics().missing_ops, everything(writer, disk)) == (5, ops[:15] + ops[20:])
+
+
 @pytest.mark.parametrize("compress", [True, False])
 def test_what_was_cut_and_not_synced_does_not_come_back_into_a_segment_that_is_described(*, compress: bool) -> None:
     disk = FakeDisk()
@@ -458,6 +469,19 @@ def test_a_missing_manifest_is_rebuilt_from_the_block_indexes() -> None:
     assert again.recovery.manifest_problem == "the manifest is missing"
     assert decode_manifest(disk.contents(PATHS.manifest)) == before
     assert everything(again, disk) == ops
+
+
+def test_without_the_manifest_what_retention_removed_is_not_missing_of_plain_segments_either() -> None:
+    disk = FakeDisk()
+    writer, ops = three_segments(disk)
+    compact(disk, DATA, writer.catalog, PLAIN)
+    assert retained(disk, writer, now_us=None, retained_bytes_max=3_000) == [1, 11]
+    disk.remove(PATHS.manifest)
+    [damage] = verify(DATA, disk=disk, in_use=False).findings
+    assert damage.what == "the manifest is missing"
+    again = open_writer(disk)
+    assert (again.recovery.manifest_problem, again.recovery.missing_ops) == ("the manifest is missing", 0)
+    assert everything(again, disk) == ops[20:]
 
 
 @pytest.mark.parametrize("with_indexes", [True, False])
