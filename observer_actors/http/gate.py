@@ -276,12 +276,13 @@ class _Answering:
             self._room.leave(1, size)
 
     async def _enter(self, size: int) -> None:
-        if self._start is None or self._room.fits(1, size):
-            await self._room.enter(1, size)
+        begins = self._start is not None  # what goes on may have to wait for long, and keeps nobody waiting behind it
+        if not begins or self._room.fits(1, size):
+            await self._room.enter(1, size, first=begins)
             return
         if self._sends.cut_off_oldest():
             with trio.move_on_after(ROOM_S):
-                await self._room.enter(1, size)
+                await self._room.enter(1, size, first=True)
                 return
         raise Overloaded("no room for answers on their way", limit="listen.answers_bytes_max")
 

@@ -889,6 +889,37 @@ async def test_an_answer_for_which_there_is_no_room_takes_that_of_whoever_has_ha
     assert ended == [READ_S]
 
 
+async def test_an_answer_for_which_there_is_room_does_not_wait_behind_a_stream_for_which_there_is_none(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    room = Room(10, 100)
+
+    async def send(_message: dict[str, object]) -> None:
+        pass
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def answer(*sizes: int) -> float:
+        arriving = _Arriving(receive, Held(BodyRoom(1, wait_s=1)), 0, 1.0, trio.current_time)
+        await arriving()
+        answering = _Answering(send, room, Sends(), arriving)
+        await answering({"type": "http.response.start", "status": 200, "headers": []})
+        for size in sizes:
+            await answering({"type": "http.response.body", "body": bytes(size), "more_body": True})
+        return autojump_clock.current_time() - began
+
+    began = autojump_clock.current_time()
+    room.take(1, 60)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer, 10, 50)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            assert await answer(10) == 0
+        room.leave(1, 60)
+    assert (room.count, room.bytes) == (0, 0)
+
+
 @pytest.mark.parametrize("before", [b"", post("/event", GOOD), get("/health")], ids=["first", "event", "health"])
 async def test_empty_lines_hold_a_connection_no_longer_than_a_head(tmp_path: Path, before: bytes) -> None:
     seconds = ("--set", "listen.head_seconds_max=1", "--set", "listen.idle_seconds_max=2")
