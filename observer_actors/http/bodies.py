@@ -187,8 +187,6 @@ class BodyRoom:
         what: str = "body",
         limit: str = "listen.bodies_bytes_max",
     ) -> None:
-        self.requests = 0
-        """Requests that are inside."""
         self._room = Room(REQUESTS_MAX, bytes_max)
         self._growth = Growth(bytes_max - whole_bytes)
         self._wait_s = wait_s
@@ -209,11 +207,7 @@ class BodyRoom:
         try:
             if size:
                 await held.grow(size)
-            self.requests += 1
-            try:
-                yield held
-            finally:
-                self.requests -= 1
+            yield held
         finally:
             held.leave()
 

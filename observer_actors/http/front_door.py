@@ -254,7 +254,7 @@ class FrontDoor:
 
     @property
     def busy(self) -> int:
-        """Connections with a request under way; those are not counted whose request is Hypercorn's."""
+        """Connections with a request under way."""
         return sum(connection.busy for connection in self._connections)
 
 
@@ -386,7 +386,7 @@ class _Connection(Rider):
         if not self.unread.strip():
             self.ending = Ending.CLOSED
             return
-        unread, self.unread, self.busy = self.unread, b"", False
+        unread, self.unread = self.unread, b""
         behind = await self._door.hand_over(self.stream, unread, self.requests)
         self.requests += 1
         self.piece = HEAD_BYTES

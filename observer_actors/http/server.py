@@ -123,7 +123,7 @@ class IngestServer:
             web.drain()
             await door.drain()
             with trio.move_on_after(GRACE_S):
-                while door.busy or bodies.requests:  # noqa: ASYNC110 - once in a life; an event would cost each request
+                while door.busy:  # noqa: ASYNC110 - once in a life; an event would cost each request
                     await trio.sleep(DRAIN_LOOK_S)
             sends.abort()
             connections.cancel_scope.cancel()

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from observer_actors.http.intake import IntakeStatistics
+from observer_actors.http.web import Web
 from observer_actors.settings import ListenSettings, Settings
 from tests.daemon.inside import daemon_inside
 from tests.daemon.load import stored_ops
@@ -36,6 +37,26 @@ async def test_what_was_taken_while_draining_is_not_said_to_have_come_too_late(t
         assert (b" 200 " in answer) == (endpoint in stored), (endpoint, answer)
         assert answer == b"" or b" 200 " in answer or b" 503 " in answer
     assert stored, "some had been sent before it was to stop"
+
+
+async def test_who_waits_for_his_turn_at_hypercorn_is_answered_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = trio.Event()
+
+    async def enter(web: Web) -> None:
+        waits.set()
+        await trio.sleep(0.5)
+        await web._requests.acquire()  # noqa: SLF001 - as it does, late
+
+    monkeypatch.setattr(Web, "_enter", enter)
+    async with daemon_inside(Settings(data_dir=tmp_path, listen=ListenSettings(port=0))) as daemon:
+        client = socket.create_connection(("127.0.0.1", int(daemon.addresses[0].rpartition(":")[2])))
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with trio.fail_after(10):
+            await waits.wait()
+        daemon.stop()
+    assert b" 200 " in _answer(client)
 
 
 async def _accepted(statistics: IntakeStatistics) -> None:
