@@ -256,11 +256,12 @@ class DaemonCollector(Collector):
 
 
 def _label(text: str) -> str:
-    """Give a caller's text as a label: what cannot be printed is escaped, and a hash tells it from what looks so.
+    """Give a caller's text as a label: what cannot be seen is escaped, and a hash tells it from what looks so.
 
     What is escaped is longer, and so it may have to be cut.
     """
-    return text if text.isprintable() else bounded_label(f"{visible(text)}#{stable_id('label', text)}", "label")
+    shown = visible(text)
+    return text if shown == text else bounded_label(f"{shown}#{stable_id('label', text)}", "label")
 
 
 def _flat(actors: Sequence[ActorStatistics]) -> Iterator[ActorStatistics]:

@@ -19,11 +19,14 @@ from tests.daemon.served import Served, served
 from tests.harness import running_daemon
 
 HOSTILE: Final = "\x1b[2J\x9b31m\x7f\u202e\u2066\u200f\u2028\x85\r\n\x00é\u2019×"
+UNSEEN: Final = "\u200b\u3164\u115f\ufe00"
+"""Of which Python takes all but the first for printable."""
 FORBIDDEN: Final = [bytes([code]) for code in (*range(10), *range(11, 32), 127)] + [
     text.encode()
     for text in (
         *map(chr, range(0x80, 0xA0)),
         *"\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069",
+        *UNSEEN,
     )
 ]
 
@@ -40,6 +43,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         }
         one.event(**event)
         one.event(**{**event, "endpoint": "\\x1b[2J", "success": True})
+        one.event(endpoint=f"pay{UNSEEN[1:]}", input_summary="=1", success=False, error=UNSEEN)
         yield one
 
 
@@ -87,7 +91,7 @@ def test_labels_that_look_alike_are_not_the_same(daemon: Served) -> None:
     daemon.json("/stats")  # has waited until all is counted
     series = [line.rpartition(" ")[0] for line in daemon.client.get("/metrics").text.splitlines()]
     series = [line for line in series if line.startswith("observer_endpoint_operations_total")]
-    assert len(series) == len(set(series)) == 4
+    assert len(series) == len(set(series)) == 6
 
 
 @pytest.mark.parametrize(
@@ -103,5 +107,5 @@ def test_no_command_prints_any(daemon: Served, command: tuple[str, ...]) -> None
 def test_no_cell_is_a_formula(daemon: Served) -> None:
     ended = typed("export", "--format", "csv", "--url", daemon.url)
     rows = list(csv.DictReader(io.StringIO(ended.stdout)))
-    assert [row["input_summary"][:2] for row in rows] == ["'=", "'="]
+    assert [row["input_summary"][:2] for row in rows] == ["'="] * 3
     assert json.loads(rows[0]["attrs"]) == {"own": HOSTILE}
