@@ -16,6 +16,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
 from observer_actors.commands._checks import check_counters
+from observer_actors.labels import bounded_endpoint
 from observer_actors.logs import LINES_LOST
 from observer_actors.store import Lane
 from observer_actors.supervision.events import LifecycleEvent
@@ -315,6 +316,7 @@ def test_a_failure_leads_to_its_op_and_to_the_callers_trace(tmp_path: Path) -> N
         daemon.event(endpoint="a", success=False, error="x", trace_id=TRACE_ID)
         daemon.event(endpoint="b", success=False, error="x", trace_id='no"trace')
         daemon.event(endpoint="b", success=True)
+        daemon.event(endpoint="c" * 300, success=False, error="x")
         daemon.json("/stats")
         text = daemon.client.get("/metrics", headers=OPENMETRICS).text
         found: list[Metric] = list(openmetrics(text))  # type: ignore[no-untyped-call]
@@ -328,6 +330,8 @@ def test_a_failure_leads_to_its_op_and_to_the_callers_trace(tmp_path: Path) -> N
         ("a", "failure"): {"seq": "1", "trace_id": TRACE_ID},
         ("b", "success"): None,
         ("b", "failure"): {"seq": "2"},
+        (bounded_endpoint("c" * 300), "success"): None,
+        (bounded_endpoint("c" * 300), "failure"): {"seq": "4"},
     }
 
 

@@ -23,7 +23,7 @@ from observer_actors import __version__
 from observer_actors.actors.consultant import ConsultantStatistics
 from observer_actors.http.advice_metrics import advice_metrics
 from observer_actors.http.views import Views
-from observer_actors.labels import bounded_label, stable_id
+from observer_actors.labels import bounded_endpoint, bounded_label, stable_id
 from observer_actors.patterns import State
 from observer_actors.ring import Ring
 from observer_actors.supervision import ActorStatistics, LifecycleEvent
@@ -277,12 +277,13 @@ def _newest_failures(ring: Ring) -> dict[str, Exemplar]:
     """
     found: dict[str, Exemplar] = {}
     for op in ring.newest_first():
-        if not op.success and op.endpoint not in found:
-            labels = {"seq": str(op.seq)}
-            trace_id = op.attrs.get("trace_id") if isinstance(op.attrs, dict) else None
-            if isinstance(trace_id, str) and _TRACE_ID.fullmatch(trace_id):
-                labels["trace_id"] = trace_id
-            found[op.endpoint] = Exemplar(labels, 1.0)
+        if op.success or (endpoint := bounded_endpoint(op.endpoint)) in found:
+            continue
+        labels = {"seq": str(op.seq)}
+        trace_id = op.attrs.get("trace_id") if isinstance(op.attrs, dict) else None
+        if isinstance(trace_id, str) and _TRACE_ID.fullmatch(trace_id):
+            labels["trace_id"] = trace_id
+        found[endpoint] = Exemplar(labels, 1.0)
     return found
 
 
