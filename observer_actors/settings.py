@@ -80,7 +80,8 @@ class ListenSettings(Section, frozen=True):
     request_seconds_max: Seconds = 30.0
     """Time a client may take to send a body, else 408; after 2 s it must also come at 64 KiB a second."""
     answer_seconds_max: Seconds = 30.0
-    """Time a client may take to read an answer, and a second more for each 64 KiB; then it is let go."""
+    """Time a client may take to read an answer, and a second more for each 64 KiB; then it is let go. So is
+    one over TCP that reads nothing for so many seconds, 30 at least, however long the answer is."""
 
 
 class AuthSettings(Section, frozen=True):

@@ -30,9 +30,10 @@ ACCEPTED_AT_ONCE: Final = 64
 a thousand agents that come at once would wait for a second, with their first events sent already."""
 ACCEPT_AGAIN_S: Final = 0.1
 """After an error of accept(2), of which the usual one is that too many files are open."""
-UNREAD_MS_MAX: Final = 30_000
-"""A client that does not read what it asked for is cut off by the kernel after this long: Hypercorn shields its sends,
-with no limit of its own."""
+UNREAD_S_MIN: Final = 30.0
+"""The kernel cuts a client off that for so long has read, or confirmed, nothing of what was sent; after
+`listen.answer_seconds_max`, where that is longer. One whose machine is gone would keep its place in `/tail` for a
+quarter of an hour: what keeps that alive is too little to fill a buffer, and so we see nothing of it."""
 FIRST_FD: Final = 3
 """SD_LISTEN_FDS_START."""
 _NAMES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
@@ -50,11 +51,20 @@ def open_listeners(settings: ListenSettings, *, needs_token: bool) -> list[socke
     :raises AddressUnavailable: taken, not ours, or unknown.
     :raises ConfigInvalid: nothing to listen on, or a handed-over socket that the settings do not allow.
     """
-    handed_over = _handed_over()
-    if handed_over:
-        for listener in handed_over:
-            _prepare(listener, is_guarded=needs_token or settings.insecure_no_auth)
-        return handed_over
+    listeners = _handed_over()
+    if listeners:
+        for listener in listeners:
+            _check(listener, is_guarded=needs_token or settings.insecure_no_auth)
+    else:
+        listeners = _bound(settings)
+    for listener in listeners:
+        if listener.family != socket.AF_UNIX:
+            unread_s = max(UNREAD_S_MIN, settings.answer_seconds_max)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unread_s * 1_000))
+    return listeners
+
+
+def _bound(settings: ListenSettings) -> list[socket.socket]:
     listeners: list[socket.socket] = []
     try:
         listeners += _bind_name(settings) if settings.tcp else []
@@ -197,7 +207,7 @@ def _handed_over() -> list[socket.socket]:
     return found
 
 
-def _prepare(listener: socket.socket, *, is_guarded: bool) -> None:
+def _check(listener: socket.socket, *, is_guarded: bool) -> None:
     """Refuse what we cannot serve, and what the settings would refuse too."""
     families = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
     listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
@@ -214,7 +224,6 @@ def _prepare(listener: socket.socket, *, is_guarded: bool) -> None:
             f"systemd hands over {address_of(listener)}, which other machines reach, without tokens",
             hint="let ListenStream= say 127.0.0.1, or set auth.tokens_file",
         )
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS_MAX)
 
 
 def _bind_name(settings: ListenSettings) -> list[socket.socket]:
@@ -253,7 +262,6 @@ def _addresses(settings: ListenSettings) -> Iterator[tuple[socket.AddressFamily,
 
 def _listen(listener: socket.socket, address: tuple[Any, ...]) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS_MAX)
     listener.bind(address)
     listener.listen(BACKLOG)
 

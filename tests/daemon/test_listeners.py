@@ -23,6 +23,7 @@ import trio
 from observer_actors.addresses import parse_address
 from observer_actors.client import record_external_op
 from observer_actors.errors import AddressUnavailable, ConfigInvalid
+from observer_actors.http import listeners as module
 from observer_actors.http.listeners import ACCEPTED_AT_ONCE, accept, address_of, open_listeners, serving_sockets
 from observer_actors.settings import ListenSettings
 from tests.commands.typed import answered, as_ordinary_user, environment, typed, typed_for_real
@@ -68,6 +69,20 @@ async def test_those_who_wait_are_accepted_together() -> None:
             trio.lowlevel.remove_instrument(turns)
             assert [given.recv(10) for given in accepted] == [b"%d" % number for number in range(many)]
             nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("seconds", "milliseconds"), [(1, 30_000), (120, 120_000)])
+def test_the_kernel_cuts_nobody_off_who_still_has_time_to_read(
+    seconds: float, milliseconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts how long nothing has been read, which may be as long as there is time for an answer."""
+    settings = ListenSettings(port=0, answer_seconds_max=seconds)
+    with open_listeners(settings, needs_token=False)[0] as listener:
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == milliseconds
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        monkeypatch.setattr(module, "_handed_over", lambda: [ours])
+        (listener,) = open_listeners(settings, needs_token=False)
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == milliseconds
 
 
 async def test_where_no_more_files_can_be_opened_those_who_wait_are_accepted_later(tmp_path: Path) -> None:
