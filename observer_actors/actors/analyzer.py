@@ -265,7 +265,11 @@ class Analyzer:
         created = iso_at(self._clock())
         decide = partial(conclude, inquiry=inquiry, text=text, model=model, created=created, statement=statement)
         async with self._saving:
-            await self._learned.save_diagnosis(*decide(self._patterns), inquiry_message(inquiry, text))
+            diagnosis, diagnosed = decide(self._patterns)
+            # All that is unsaved with it: a pattern that has taken others in would stand beside them after a crash.
+            changes, absorbed = {**self._unsaved, **diagnosed}, frozenset(self._absorbed)
+            await self._learned.save_diagnosis(diagnosis, changes, absorbed, inquiry_message(inquiry, text))
+            self._absorbed -= absorbed
         # Once more: the patterns may have grown while that was saved.
         diagnosis, diagnosed = decide(self._patterns)
         self._note(diagnosed)

@@ -45,6 +45,8 @@ class ScriptedModel:
     """Fails so often, then answers."""
 
     name = "scripted"
+    meanwhile: Callable[[], Awaitable[None]] | None = None
+    """What happens while it thinks."""
 
     def __init__(self, failures: int = 0) -> None:
         self.failures = failures
@@ -57,6 +59,8 @@ class ScriptedModel:
         self.asked += 1
         if self.asked <= self.failures:
             raise ModelFailed("away")
+        if self.meanwhile is not None:
+            await self.meanwhile()
         return f"answer {self.asked}"
 
 
@@ -97,8 +101,10 @@ class HeldLearned(Learned):
             await self.before_patterns()
         await super().save_patterns(changes, seq, absorbed, doubts)
 
-    async def save_diagnosis(self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], message: Outgoing) -> None:
-        await super().save_diagnosis(diagnosis, changes, message)
+    async def save_diagnosis(
+        self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], absorbed: Collection[str], message: Outgoing
+    ) -> None:
+        await super().save_diagnosis(diagnosis, changes, absorbed, message)
         if self.before_diagnosis is not None:
             await self.before_diagnosis()
 
@@ -294,6 +300,35 @@ async def test_a_crash_before_the_save_costs_nothing(make_bench: Callable[..., B
     async with first.running():
         await first.feed.reached(3)
     assert await first.reopened() == (apply({}, first.ops).patterns, 3)
+
+
+async def test_patterns_that_became_one_just_before_a_diagnosis_and_a_crash_are_counted_once(
+    make_bench: Callable[..., Bench], mock_clock: MockClock
+) -> None:
+    model = ScriptedModel()
+    bench = make_bench(mock_clock, model)
+
+    async def become_one() -> None:
+        await bench.fail("no such table dave here", "no such table erin here")
+
+    async def crash() -> None:
+        await trio.lowlevel.checkpoint()
+        raise StoreBusy("locked")
+
+    model.meanwhile, bench.learned.before_diagnosis = become_one, crash
+    with pytest.RaisesGroup(StoreBusy, flatten_subgroups=True):
+        async with bench.running():
+            await bench.fail(*(f"no such table {name} here" for name in ("alice", "bob", "carol")))
+            await bench.tick()
+            await trio.Event().wait()
+    _, seq = await bench.reopened()
+    assert seq < len(bench.ops), "the cursor was not saved since"
+    bench.learned.before_diagnosis = None
+    async with bench.running():
+        await bench.feed.reached(5)
+    (kept,) = bench.analyzer.patterns.values()
+    assert (kept.count, len(kept.aliases)) == (5, 3)
+    assert list((await bench.reopened())[0]) == [kept.id]
 
 
 @pytest.mark.parametrize("process", ["the same process", "another process"])
