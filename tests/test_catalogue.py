@@ -139,6 +139,21 @@ def test_a_cut_text_belongs_to_the_whole_one_whichever_comes_first(cut: str) -> 
     assert set(templates(cut, WHOLE)) == set(templates(WHOLE, cut)) == set(templates(WHOLE))
 
 
+@pytest.mark.parametrize(
+    "whole",
+    [
+        'failed to parse "select 1" at line 3 of the input file',
+        'failed to parse "select 1" at offset 3',
+        'failed to parse "select 1", "select 2" at line 3 of the input file, from the second statement on',
+    ],
+)
+def test_a_cut_text_says_nothing_of_what_the_whole_one_has_behind_its_end(whole: str) -> None:
+    cut = 'failed to parse "select name, address from customers where...'
+    other = 'failed to parse "17" in line 3 of the config block'
+    assert templates(cut, whole, other) == templates(whole, cut, other)[:1] * 2 + templates(other)
+    assert set(templates(WHOLE[:-2] + "...", WHOLE)) == set(templates(WHOLE))
+
+
 def test_a_long_text_that_begins_like_a_longer_one_was_cut() -> None:
     trace = "TypeError: cannot read it " + " ".join(f"at module.{name}.call" for name in FIVE * 4)
     for length in (200, 255, 300):

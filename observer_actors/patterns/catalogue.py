@@ -355,22 +355,31 @@ class _Endpoint:
         """Join groups until none of those that have changed belongs to another."""
         while work:
             group = work.pop()
-            if group.into is None and (found := self._relatives(group)):
-                work += self._join([group, *found])
+            if group.into is not None:
+                continue
+            if alike := self._relatives(group):
+                work += self._join([group, *alike], [])
+            elif torn := self._torn(group):
+                work += self._join(torn[:1], torn[1:])
 
-    def _join(self, groups: list[Group]) -> list[Group]:
-        """Make one of several; give the groups to look at again."""
-        oldest, *others = sorted(groups, key=lambda group: group.order)
-        whole = max(groups, key=lambda group: len(group.shape.words))
+    def _join(self, alike: list[Group], beginnings: list[Group]) -> list[Group]:
+        """Make one of several; give the groups to look at again.
+
+        :param alike: those of one length, of which the shape is made.
+        :param beginnings: what was cut off: its torn end says nothing of the whole.
+        """
+        groups = [*alike, *beginnings]
+        oldest, *others = sorted(groups, key=_order)
         for group in groups:
             self._unfile(group)
-        same = [group for group in groups if len(group.shape.words) == len(whole.shape.words)]
         places = {
-            place for place, words in enumerate(zip(*(g.shape.words for g in same), strict=True)) if len(set(words)) > 1
+            place
+            for place, words in enumerate(zip(*(g.shape.words for g in alike), strict=True))
+            if len(set(words)) > 1
         }
-        new = self._noted(oldest, (group.shape.words[place] for group in same for place in places))
-        oldest.shape = whole.shape.varied(places)
-        for group in same:
+        new = self._noted(oldest, (group.shape.words[place] for group in alike for place in places))
+        oldest.shape = alike[0].shape.varied(places)
+        for group in alike:
             oldest.shape = oldest.shape.agreed(group.shape)
         oldest.is_cut = all(group.is_cut for group in groups)
         for group in others:
@@ -389,7 +398,7 @@ class _Endpoint:
         return [oldest, *(other for other in self.groups.values() if not new.isdisjoint(other.shape.words))]
 
     def _relatives(self, group: Group) -> list[Group]:
-        """Find the groups that are one with this one."""
+        """Find the groups of its length that are one with this one."""
         words = group.shape.words
         by_place: dict[tuple[int, ...], list[Group]] = defaultdict(list)
         for other in self._same_length(group.shape):
@@ -407,7 +416,7 @@ class _Endpoint:
                 return [other]
             if 1 <= len(apart) <= PLACES_MAX:
                 by_place[apart].append(other)
-        return next(self._varying(words, by_place), None) or self._torn(group)
+        return next(self._varying(words, by_place), [])
 
     def _varying(self, words: Sequence[str], by_place: dict[tuple[int, ...], list[Group]]) -> Iterator[list[Group]]:
         """Give groups that differ from a shape in places where names stand."""
@@ -439,10 +448,10 @@ class _Endpoint:
         )
 
     def _torn(self, group: Group) -> list[Group]:
-        """Find the whole that a group is the cut beginning of, or the beginnings of a whole."""
+        """Find the whole that a group is the cut beginning of, or the beginnings of a whole; the whole comes first."""
         whole = self._whole_of(group.shape.words, is_cut=group.is_cut, but=group) if _is_long(group) else None
         if whole is not None:
-            return [whole]
+            return [whole, group]
         of_first = self._alike.get(_first(group.shape.words), {})
         beginnings = [
             other
@@ -453,7 +462,7 @@ class _Endpoint:
             and _is_long(other)
             and self._whole_of(other.shape.words, is_cut=other.is_cut, but=other) is group
         ]
-        return sorted(beginnings, key=_order)
+        return [group, *sorted(beginnings, key=_order)] if beginnings else []
 
     def _whole_of(self, words: Sequence[str], *, is_cut: bool, but: Group | None = None) -> Group | None:
         """Find the group whose words begin with these; one that is at least as long is preferred.

@@ -32,7 +32,7 @@ from typing import Final
 from observer_actors.quoting import PLACEHOLDERS
 from observer_actors.visible import without_escapes
 
-ALGORITHM_VERSION: Final = 5
+ALGORITHM_VERSION: Final = 6
 """Kept in the record of each pattern, so that a later grouping can tell its own from the older ones."""
 TEXT_CHARS_MAX: Final = 2_000
 """Characters of an error that are looked at: a message and the head of its stack trace, not a dump."""
