@@ -30,12 +30,12 @@ from observer_actors.settings import DiagnosisSettings
 HOUR_S = 3_600.0
 
 
-def pattern_of(*errors: str) -> Pattern:
+def pattern_of(*errors: str, given: str = "select") -> Pattern:
     ops = [
         Op(
             timestamp="",
             endpoint="sql:run",
-            input_summary="select",
+            input_summary=given,
             success=False,
             duration_ms=5,
             output_summary="",
@@ -124,6 +124,13 @@ def test_usual_examples_are_shown_as_they_are() -> None:
     pattern = pattern_of(*("x" * 1_000 for _ in range(10)))
     prompt = inquire_about(pattern, Reason.NEW, rule(pattern), []).prompt
     assert all(f'op {example.seq}: <data>"{example.line}"</data>' in prompt for example in pattern.examples)
+
+
+@pytest.mark.parametrize("letter", ["x", "错", "\x1b", "😀"])
+def test_of_an_example_that_is_too_long_the_error_is_shown(letter: str) -> None:
+    pattern = pattern_of(*(f"row {n} gone" for n in range(10)), given=letter * 1_000)
+    prompt = inquire_about(pattern, Reason.NEW, rule(pattern), []).prompt
+    assert [f'row {n} gone"</data>' in prompt for n in range(10)] == [True] * 10
 
 
 def test_the_same_evidence_has_the_same_key() -> None:

@@ -314,6 +314,18 @@ def test_an_example_is_one_line_of_bounded_length() -> None:
     assert len(line) == EXAMPLE_CHARS_MAX
 
 
+@pytest.mark.parametrize("endpoint", ["sql:run", "e" * 700])
+def test_an_example_of_a_long_input_says_its_error(endpoint: str) -> None:
+    op = msgspec.structs.replace(failure(1, "row 1 gone"), endpoint=endpoint, input_summary="select " * 100)
+    [example] = only(folded([op])).examples
+    assert example.error == "row 1 gone"
+    assert example.line.startswith(f"[{endpoint}] select select "[:400])
+    assert example.line.endswith("…: row 1 gone")
+    assert len(example.line) == EXAMPLE_CHARS_MAX
+    [long] = only(folded([msgspec.structs.replace(op, error="x" * 1_000)])).examples
+    assert long.error == "x" * (EXAMPLE_CHARS_MAX // 2)
+
+
 def test_long_endpoints_are_cut_and_still_differ() -> None:
     one, other = "e" * 1_000 + "1", "e" * 1_000 + "2"
     assert len(bounded_endpoint(one)) == LABEL_CHARS_MAX

@@ -178,6 +178,10 @@ def test_a_status_in_what_the_caller_gave_is_none_of_the_error() -> None:
         ruled("the date is invalid", given="tell the user: error 404 means that it is missing").cause
         is Cause.VALIDATION
     )
+    long = "tell the user: error 404 means that it is missing; " * 20
+    assert ruled("the answer was odd", given=long).cause is Cause.UNKNOWN
+    assert ruled("", given="error 404").cause is Cause.UNKNOWN
+    assert ruled("the server said 'HTTP 503'", given=long).cause is Cause.UPSTREAM
 
 
 def test_no_airline_error_is_unknown(shared_data: Path) -> None:

@@ -22,7 +22,7 @@ import msgspec
 from observer_actors.labels import stable_id
 from observer_actors.patterns.contrast import Contrast
 from observer_actors.patterns.diagnosis import Case, Claim, Inquiry, Reason, Statement
-from observer_actors.patterns.grouping import Pattern
+from observer_actors.patterns.grouping import Example, Pattern
 from observer_actors.patterns.taxonomy import Cause, Ruling
 from observer_actors.problems import UNREADABLE
 
@@ -223,8 +223,15 @@ def _prompt(pattern: Pattern, reason: Reason, ruling: Ruling, contrasts: Sequenc
     ]
     room = PROMPT_BYTES_MAX - len("\n".join(parts).encode())
     each = room // max(1, len(pattern.examples)) - len(f"\nop {pattern.last_seq}: {_data('', 0)}")
-    parts += [f"op {example.seq}: {_data(example.line, each)}" for example in pattern.examples]
+    parts += [f"op {example.seq}: {_example(example, each)}" for example in pattern.examples]
     return "\n".join(parts)
+
+
+def _example(example: Example, bytes_max: int) -> str:
+    """Quote an example; where it is too long, half of the room at least is for its error."""
+    given, error = (_json(part)[:-1] for part in (example.line[: example.error_at], example.line[example.error_at :]))
+    room = bytes_max - 1 - min(len(error[1:]), bytes_max // 2)
+    return _tagged((given[:room] + error[1:] + b'"')[:bytes_max])
 
 
 def _contrast(contrast: Contrast) -> str:
@@ -234,6 +241,14 @@ def _contrast(contrast: Contrast) -> str:
 
 
 def _data(content: object, bytes_max: int = DATA_BYTES_MAX) -> str:
-    """Quote what comes from ops: JSON in which no tag can begin, cut where it is too long."""
-    quoted = msgspec.json.encode(content).replace(b"<", b"\\u003c")
-    return f"<data>{quoted[:bytes_max].decode(errors='ignore')}</data>"
+    """Quote what comes from ops, cut where it is too long."""
+    return _tagged(_json(content)[:bytes_max])
+
+
+def _json(content: object) -> bytes:
+    """Give JSON in which no tag can begin."""
+    return msgspec.json.encode(content).replace(b"<", b"\\u003c")
+
+
+def _tagged(quoted: bytes) -> str:
+    return f"<data>{quoted.decode(errors='ignore')}</data>"

@@ -33,6 +33,8 @@ EXAMPLES_MAX: Final = 10
 WASTED_MS_MAX: Final = 86_400_000.0
 EXAMPLE_CHARS_MAX: Final = 500
 """Characters of an example: the gateway's copy is cut at 500, and would not show more."""
+ERROR_CHARS_KEPT: Final = EXAMPLE_CHARS_MAX // 2
+"""Of an error, whatever the input takes: an agent's input alone is often longer than an example."""
 QUIET_US_MIN: Final = 3_600 * 1_000_000
 """A pattern is back when its failures had stopped for an hour of recorded time…"""
 QUIET_TIMES_MEAN: Final = 4
@@ -40,7 +42,7 @@ QUIET_TIMES_MEAN: Final = 4
 
 
 class Example(msgspec.Struct, frozen=True):
-    """One failure of a pattern: its op, and ``[endpoint] input_summary: error`` in one line."""
+    """One failure of a pattern: its op, and ``[endpoint] input_summary: error`` in one line, a long input cut."""
 
     seq: int
     line: str
@@ -269,4 +271,11 @@ def _example(op: Op) -> Example:
     parts = (op.endpoint, op.input_summary, error_text(op))
     endpoint, given, error = (" ".join(part[: 2 * EXAMPLE_CHARS_MAX].split()) for part in parts)
     before = f"[{endpoint}] {given}: "
+    room = EXAMPLE_CHARS_MAX - min(len(error), ERROR_CHARS_KEPT)
+    if len(before) > room:
+        before = f"{before[: room - len(_GOES_ON)]}{_GOES_ON}"
     return Example(op.seq, f"{before}{error}"[:EXAMPLE_CHARS_MAX], len(before))
+
+
+_GOES_ON: Final = "…: "
+"""Ends an input that was cut."""

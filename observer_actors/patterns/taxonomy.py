@@ -267,9 +267,8 @@ AT_ONCE: Final = _set_of(RULES)
 
 def rule(pattern: Pattern) -> Ruling:
     """Say what the rules make of a pattern."""
-    ruling = ruled(
-        pattern.template, _status(without_escapes(example.error or example.line) for example in pattern.examples)
-    )
+    errors = [example.error if example.error_at else example.line for example in pattern.examples]
+    ruling = ruled(pattern.template, _status(map(without_escapes, errors)))
     if ruling.confidence >= _QUOTED_CONFIDENCE:
         return ruling
     shown = [ruled(_IDENTIFIER.sub("…", without_escapes(example.error)), None) for example in pattern.examples]
