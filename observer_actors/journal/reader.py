@@ -20,6 +20,7 @@ from observer_actors.journal.catalog import Catalog, Segment, Snapshot
 from observer_actors.journal.files import Disk, translated
 from observer_actors.journal.format import event_us
 from observer_actors.journal.times import overlap
+from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op, Seq, text_bytes
 
 SCANNED_OPS_MAX: Final = 200_000
@@ -38,6 +39,7 @@ class Query(Struct, frozen=True, kw_only=True):
 
     source: str | None = None
     endpoint: str | None = None
+    """As it was reported; of a long one also as what is learned names it (`labels.bounded_endpoint`)."""
     success: bool | None = None
     since_us: int | None = None
     """Earliest event time, microseconds since 1970. An op whose own time cannot be read counts by `recorded_at`."""
@@ -54,7 +56,7 @@ class Query(Struct, frozen=True, kw_only=True):
         return (
             (self.success is None or op.success == self.success)
             and (self.source is None or op.source == self.source)
-            and (self.endpoint is None or op.endpoint == self.endpoint)
+            and (self.endpoint is None or self.endpoint in (op.endpoint, bounded_endpoint(op.endpoint)))
             and ((self.since_us is None and self.until_us is None) or self._fits_time(op))
         )
 

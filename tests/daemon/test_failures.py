@@ -76,14 +76,15 @@ async def test_one_is_shown_with_its_ops_and_its_history(tmp_path: Path) -> None
         assert (absent.status_code, absent.json()["detail"]) == (404, "there is no pattern '0000'")
 
 
-async def test_what_sets_the_failures_apart_is_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("endpoint", ["sql:run", "x" * 300])
+async def test_what_sets_the_failures_apart_is_shown(tmp_path: Path, endpoint: str) -> None:
     async with running_daemon(tmp_path) as daemon:
-        events = [{"endpoint": "sql:run", "ok": True, "attrs": {"version": "1.0"}} for _ in range(40)]
+        events = [{"endpoint": endpoint, "ok": True, "attrs": {"version": "1.0"}} for _ in range(40)]
         events += [
-            {"endpoint": "sql:run", "ok": False, "error": f"row {n} gone", "attrs": {"version": "2.0"}}
+            {"endpoint": endpoint, "ok": False, "error": f"row {n} gone", "attrs": {"version": "2.0"}}
             for n in range(10)
         ]
-        events += [{"endpoint": "sql:run", "ok": False, "error": "another one", "attrs": {"version": "1.0"}}] * 3
+        events += [{"endpoint": endpoint, "ok": False, "error": "another one", "attrs": {"version": "1.0"}}] * 3
         assert (await daemon.post("/events", events)).status_code == 200
         found = {pattern["template"]: pattern["id"] for pattern in await failures(daemon, 13)}
         [contrast] = (await daemon.json(f"/failures/{found['row <num> gone']}"))["contrast"]
@@ -95,6 +96,8 @@ async def test_what_sets_the_failures_apart_is_shown(tmp_path: Path) -> None:
             40,
         ]
         assert (await daemon.json(f"/failures/{found['another one']}"))["contrast"] == []
+        shown = (await daemon.json(f"/failures/{found['another one']}"))["endpoint"]
+        assert len((await daemon.json("/ops", endpoint=shown, success="false"))["ops"]) == 13
 
 
 async def test_a_pattern_is_found_by_the_id_that_it_had_before_it_became_part_of_another(tmp_path: Path) -> None:
