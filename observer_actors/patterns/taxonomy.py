@@ -93,14 +93,14 @@ RULES: Final = (
         Cause.RATE_LIMIT,
         0.9,
         r"rate.?limit|too many requests|throttl|RESOURCE_EXHAUSTED|overloaded_error"
-        r"|slow down",
+        r"|slow ?down|\bcode ?= ?ResourceExhausted|request ?limit ?exceeded|throughput ?exceeded",
     ),
     _rule(
         Cause.QUOTA,
         0.9,
         r"quotas?[ _]?(?:\w+ ){0,3}(?:exceeded|exhausted|reached|full|depleted|limit)|\bEDQUOT\b"
         r"|\b(?:exceed\w*|exhausted|insufficient|reached|out of|over|hit)[ _]?(?:\w+ ){0,3}quota"
-        r"|insufficient (?:credits?|funds)|usage limit|spending limit"
+        r"|insufficient (?:credits?|funds)|credit balance is too low|usage limit|spending limit"
         r"|billing (?:account|details|hard|is not|issue|limit|not|required)|enable billing"
         r"|disk limit exceeded",
     ),
@@ -110,39 +110,49 @@ RULES: Final = (
         0.95,
         r"certificate.?verif|certificate (?:has |is )?(?:expired|not (?:yet )?valid|revoked|unknown)"
         r"|self.?signed certificate|certificate signed by unknown|unable to get (?:local )?issuer|hostname mismatch"
-        r"|\bERR_CERT\w*|\bCERT_\w+|x509:",
+        r"|\bERR_CERT\w*|\bCERT_\w+|x509:|verify the first certificate|SELF_SIGNED_CERT|\bPKIX\b",
     ),
-    _rule(Cause.TIMEOUT, 0.9, r"time[d ]?[ -]?out|deadline|\bETIMEDOUT\b|too slow|took too long|no answer within"),
+    _rule(
+        Cause.TIMEOUT,
+        0.9,
+        r"time[d ]?[ -]?out|deadline|\bETIMEDOUT\b|too slow|took too long|no answer within"
+        r"|maximum execution time",
+    ),
     _rule(
         Cause.RESOURCE,
         0.9,
         r"out of memory|\bOOM(?:Killed)?\b|connection slots|MemoryError|no space left"
         r"|pool (?:is )?exhausted|too many (?:clients|connections)|\bENOSPC\b|disk full"
-        r"|too many open files|\bEMFILE\b",
+        r"|too many open files|\bEMFILE\b|insufficient memory|allowed memory size",
     ),
     _rule(
         Cause.AUTHENTICATION,
         0.9,
-        r"unauthori[sz]ed|unauthenticated|not authenticated|authentication ?(?:fail|required|error)"
+        r"unauthori[sz]ed(?:[\W_e]|$)|unauthenticated|not authenticated|authentication ?(?:fail|required|error)"
         r"|failed to authenticate"
         r"|(?:invalid|expired|missing|bad|wrong|revoked|incorrect)[ _]?(?:\w+[ _])?"
         r"(?:api.?key|token|credentials?|password)"
         r"|(?:invalid|expired|missing|bad|wrong) (?:\w+ )?signature"
         r"|(?:token|session|credentials?|JWT) (?:has |have |is |are )?(?:expired|revoked|invalid)|failed password"
-        r"|login failed",
+        r"|login failed|logon denied|locate credentials|using password"
+        r"|security token .{0,40}is invalid|signature .{0,40}does ?not ?match",
     ),
     _rule(
         Cause.PERMISSION,
         0.9,
-        r"forbidden|permission|access ?(?:is )?denied|not (?:allowed|permitted|authori[sz]ed)|\bEACCES\b|\bEPERM\b"
-        r"|insufficient (?:privilege|scope)|read-?only",
+        r"forbidden|permission|access ?(?:is |to .{1,80} )?denied|UnauthorizedAccess"
+        r"|not (?:allowed|permitted|authori[sz]ed)|\bEACCES\b|\bEPERM\b"
+        r"|AuthorizationFailed|not have authorization|insufficient (?:privilege|scope)|read-?only",
     ),
     _rule(
         Cause.NETWORK,
         0.9,
         r"\b(?:ECONN\w+|EPIPE|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN)\b"
         r"|connection (?:was )?(?:refused|reset|closed|aborted|lost)"
-        r"|connection error|connect failed|broken ?pipe|no route to host|failed to fetch"
+        r"|connection error|connect failed|broken ?pipe|no route to host|failed to fetch|\bfetch failed"
+        r"|cannot connect to|failed to connect|connection attempts failed|lost connection|server has gone away"
+        r"|disconnected|connection to .{1,80} was refused|no such host|could not resolve host|UnknownHost|empty reply"
+        r"|connection without response|unexpected EOF|(?-i:(?:^|: )EOF$)"
         r"|\bERR_(?:CONNECTION|NAME|INTERNET|NETWORK|ADDRESS|TUNNEL)\w*"
         r"|(?:is|host|network|server|destination|service|currently) unreachable|name resolution|getaddrinfo"
         r"|name or service not known"
@@ -152,10 +162,11 @@ RULES: Final = (
     _rule(
         Cause.BUG,
         0.9,
-        r"traceback|AttributeError|\bKeyError|IndexError|NameError|UnboundLocalError|ZeroDivisionError|AssertionError"
+        r"AttributeError|\bKeyError|IndexError|NameError|UnboundLocalError|ZeroDivisionError|AssertionError"
         r"|NullPointer|nil pointer|segmentation fault|segfault|cannot read propert|undefined is not|is not a function"
-        r"|NoneType|index out of (?:range|bounds)|stack overflow|maximum recursion|panicked|unhandled exception"
-        r"|list index|object has no attribute|not implemented|unimplemented|NotImplementedError"
+        r"|NoneType|index out of (?:range|bounds)|OutOfBounds|stack ?overflow|call stack size|maximum recursion"
+        r"|panicked|list index|object has no attribute|undefined (?:method|function)|ReferenceError|nil map"
+        r"|NullReference|ClassCast|(?:division|divide) by zero|not implemented|unimplemented|NotImplementedError"
         r"|assertion (?:.{0,80} )?failed",
     ),
     _rule(
@@ -164,14 +175,17 @@ RULES: Final = (
         r"conflict|already[ _]?(?:exists|in use|taken|been|booked|running)|duplicate|unique constraint|version mismatch"
         r"|\bEADDRINUSE\b|could not serialize|concurrent update"
         r"|deadlock|is locked|\bstale\b|optimistic lock|\betag\b|precondition failed"
-        r"|(?-i:\bABORTED\b)|\bcode ?= ?aborted",
+        r"|(?-i:\bABORTED\b)|\bcode ?= ?aborted|ConditionalCheckFailed|non-fast-forward"
+        r"|(?:get|acquir\w+) (?:the \w+ )?lock",
     ),
     _rule(
         Cause.NOT_FOUND,
         0.85,
         r"not.?found|no ?such|has no (?:column|table|field|attribute|member)|does ?n[o']t exist|doesn't exist"
         r"|do not exist"
-        r"|unknown (?:table|column|user|id|tool|function|model)"
+        r"|unknown (?:table|column|user|id|tool|function|model|database)|invalid object name|no rows in result"
+        r"|cannot find (?:module|package)|unable to (?:locate package|open database file)|no matching distribution"
+        r"|not a git repository"
         r"|\bENOENT\b|no (?:row|record|result|match)s? (?:for|found|with)|(?:is|was) gone"
         r"|undefined (?:table|column|variable)|no module named",
     ),
@@ -185,7 +199,8 @@ RULES: Final = (
     _rule(
         Cause.CANCELLED,
         0.8,
-        r"cancell?ed|cancell?ing|operation was aborted|interrupted|SIGTERM|SIGINT|context canceled|aborted by",
+        r"cancell?ed|cancell?ing|operation was aborted|interrupted|SIGTERM|SIGINT|KeyboardInterrupt"
+        r"|context canceled|aborted by",
     ),
     _rule(
         Cause.UPSTREAM,
@@ -205,10 +220,13 @@ RULES: Final = (
         r"|Expecting (?:value|property name|',' delimiter)|context[ _]length"
         r"|wrong type|does ?n[o']t (?:add up|match)|does not (?:add up|match)"
         r"|too (?:long|large|short|small|many)|cannot (?:parse|convert|decode)"
+        r"|(?:null|key|check) constraint failed|error in your SQL|for input string|wrong number of|WRONGTYPE"
         r"|JSON|unsupported|not supported|illegal|violates (?:foreign key|check|not-null)",
     ),
     _rule(Cause.VALIDATION, 0.95, r"unexpected token|closing token|token near|method not allowed"),
     _rule(Cause.TIMEOUT, 0.5, r"\bslow\b"),
+    # What nobody has caught may be anything: mostly its message says more.
+    _rule(Cause.BUG, 0.5, r"traceback|unhandled exception"),
     _rule(Cause.QUOTA, 0.5, r"(?:\b|_)quotas?(?:\b|_)"),
     # What ends a process so is mostly the kernel, for want of memory.
     _rule(Cause.RESOURCE, 0.5, r"(?-i:^Killed(?:: .)?$)|signal: killed|\bexit(?:ed with)? (?:code|status):? 137\b"),
@@ -246,7 +264,7 @@ _STATUS_CONFIDENCE: Final = 0.85
 _QUOTED_CONFIDENCE: Final = 0.8
 """At most: what is quoted may be a name."""
 _STATUS: Final = re.compile(
-    r"(?:\bHTTP(?:/[\d.]+)?|\bstatus(?:[ _]code)?|\bcode|\berror)\W{0,4}(?P<status>[45]\d\d)\b", re.IGNORECASE
+    r"(?:\bHTTP(?:/[\d.]+)?|\bstatus(?:[ _]?code)?|\bcode|\berror)\W{0,4}(?P<status>[45]\d\d)\b", re.IGNORECASE
 )
 _MASK: Final = re.compile(r"<\w+>")
 _IDENTIFIER: Final = re.compile(r"(?<!\w)[^\W_]*+_\w*")

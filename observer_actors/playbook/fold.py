@@ -43,11 +43,9 @@ from observer_actors.playbook.trial import ADVICE_ENDPOINT, Asked, EntryTrial, r
 from observer_actors.playbook.trial import Run as TrialRun
 from observer_actors.playbook.witnesses import Corroboration
 
-VERSION: Final = 7
+VERSION: Final = 8
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew.
-Since 7 what verdicts take away is drawn anew, no run is lost that goes another way, the sources beyond the eighth are
-not taken for one, failures that say nothing are known, of a run that is full nothing is compared, and in one that was
-judged failed nothing leads from a failure to success, and attributes count once among calls that are alike."""
+Since 8 more libraries' errors have their cause, and a traceback has that of the error at its end."""
 ENDPOINTS_MAX: Final = 1_000
 """Endpoints with evidence. One more takes the place of the one that was quiet for longest among those of which nothing
 is corroborated."""
