@@ -197,7 +197,7 @@ def test_each_cause_has_advice() -> None:
 
 
 def test_a_status_counts_only_when_all_examples_name_it() -> None:
-    def op(seq: int, status: int) -> Op:
+    def op(seq: int, said: str) -> Op:
         return Op(
             timestamp="",
             endpoint="tool",
@@ -205,15 +205,16 @@ def test_a_status_counts_only_when_all_examples_name_it() -> None:
             success=False,
             duration_ms=1,
             output_summary="",
-            error=f"HTTP {status} here",
+            error=f"it said '{said}'",
             source="mcp",
             seq=seq,
         )
 
-    [same] = apply({}, [op(1, 404), op(2, 404)]).patterns.values()
-    [mixed] = apply({}, [op(1, 404), op(2, 503)]).patterns.values()
+    [same] = apply({}, [op(1, "HTTP 404"), op(2, "HTTP 404")]).patterns.values()
+    [mixed] = apply({}, [op(1, "HTTP 404"), op(2, "HTTP 503")]).patterns.values()
+    [once] = apply({}, [op(1, "HTTP 404"), op(2, "odd"), op(3, "odd")]).patterns.values()
     assert (rule(same).cause, rule(same).because) == (Cause.NOT_FOUND, "status 404")
-    assert rule(mixed).cause is Cause.UNKNOWN
+    assert rule(mixed).cause is rule(once).cause is Cause.UNKNOWN
 
 
 def test_a_status_in_what_the_caller_gave_is_none_of_the_error() -> None:

@@ -328,6 +328,6 @@ def status_in(text: str) -> int | None:
 
 
 def _status(lines: Iterable[str]) -> int | None:
-    """Give the HTTP status that all examples name; None when they name several, or none."""
-    named = {status for line in lines if (status := status_in(line)) is not None}
+    """Give the HTTP status that all examples name; None when they name several, or one of them none."""
+    named = set(map(status_in, lines))
     return named.pop() if len(named) == 1 else None
