@@ -118,7 +118,7 @@ def store(open_store: Callable[..., Store]) -> Store:
 
 def test_a_new_store_is_empty(store: Store) -> None:
     assert (store.cursor("analyzer"), store.state("stats", object), store.head(Lane.GATEWAY)) == (0, None, None)
-    assert (store.patterns(), entries(store), store.told(), store.diagnoses(limit=100)) == ({}, {}, {}, [])
+    assert (store.patterns(), entries(store), store.told(), store.diagnoses()) == ({}, {}, {}, [])
     assert store.set_aside is None
 
 
@@ -144,7 +144,7 @@ def test_what_was_saved_is_there_after_a_restart(store: Store, open_store: Calla
     assert again.patterns() == {"p1": PATTERN}
     assert (again.playbook("consolidator").cursor, entries(again)) == (9, {"e1": ENTRY})
     assert again.told() == {"sql:run": 5}
-    assert again.diagnoses(limit=100) == [DIAGNOSIS]
+    assert again.diagnoses() == [DIAGNOSIS]
     assert keys_waiting(again) == ["e1", "d1"]
 
 
@@ -186,7 +186,7 @@ def test_the_same_evidence_is_diagnosed_and_announced_once(store: Store) -> None
     assert store.save_diagnosis(DIAGNOSIS, {"p1": PATTERN}, [message("d1")]) == Saved(queued=1)
     again = msgspec.structs.replace(DIAGNOSIS, text="another")
     assert store.save_diagnosis(again, {"p1": asked}, [message("d2")]) == Saved()
-    assert store.diagnoses(limit=100) == [DIAGNOSIS]
+    assert store.diagnoses() == [DIAGNOSIS]
     assert store.patterns() == {"p1": asked}
     assert keys_waiting(store) == ["d1"]
 
@@ -195,7 +195,7 @@ def test_the_newest_diagnoses_are_kept(store: Store, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(learned, "DIAGNOSES_MAX", 2)
     for key in "abcd":
         store.save_diagnosis(msgspec.structs.replace(DIAGNOSIS, key=key), {})
-    assert [diagnosis.key for diagnosis in store.diagnoses(limit=100)] == ["d", "c"]
+    assert [diagnosis.key for diagnosis in store.diagnoses()] == ["d", "c"]
 
 
 # ------------------------------------------------------------------------------------------- the outbox
@@ -404,7 +404,7 @@ def everything(store: Store) -> object:
         store.patterns(),
         entries(store),
         store.told(),
-        store.diagnoses(limit=100),
+        store.diagnoses(),
         [store.cursor(name) for name in ("analyzer", "consolidator")],
         store.state(learned.STANDINGS, object),
         store.head(Lane.GATEWAY),

@@ -44,8 +44,6 @@ ANALYZER: Final = "analyzer"
 DOUBTS: Final = "doubts"
 MODEL_CALLS: Final = "model_calls"
 _ANEW: Final = "all is learned anew from the journal, but what persons have decided: decide that again"
-DIAGNOSES_LOADED_MAX: Final = 2_000
-"""As many as there are patterns."""
 
 
 class StoreReplaced(StoreFailed):
@@ -136,8 +134,8 @@ class Learned:
         )
 
     async def load_diagnoses(self) -> list[Diagnosis]:
-        """Give what models have said, newest first, `DIAGNOSES_LOADED_MAX` at most."""
-        return await self._call(lambda store: store.diagnoses(limit=DIAGNOSES_LOADED_MAX))
+        """Give what models have said, newest first: all that is kept, for of a pattern it may be old."""
+        return await self._call(Store.diagnoses)
 
     async def save_diagnosis(
         self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], absorbed: Collection[str], message: Outgoing

@@ -218,9 +218,9 @@ class Store:
             _save_patterns(sql, changes, absorbed)
             sql.execute(_SAVE_CURSOR, (consumer, seq))
 
-    def diagnoses(self, *, limit: int) -> list[Diagnosis]:
-        """Load the newest diagnoses, newest first."""
-        return _decoded(self._rows("SELECT record FROM diagnoses ORDER BY id DESC LIMIT ?", limit), Diagnosis)
+    def diagnoses(self) -> list[Diagnosis]:
+        """Load the diagnoses, newest first: `DIAGNOSES_MAX` at most."""
+        return _decoded(self._rows("SELECT record FROM diagnoses ORDER BY id DESC"), Diagnosis)
 
     def save_diagnosis(
         self,
