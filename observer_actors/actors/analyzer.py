@@ -192,13 +192,16 @@ class Analyzer:
     async def _save(self) -> None:
         """Save what has changed since the last time, with the cursor; what could not be saved stays unsaved."""
         async with self._saving:
-            if self._saved_seq == self._feed.cursor and not self._unsaved:
-                return
-            changes, absorbed, seq = dict(self._unsaved), frozenset(self._absorbed), self._feed.cursor
-            await self._learned.save_patterns(changes, seq, absorbed, self.doubts)
-            self._saved_seq = seq
-            self._absorbed -= absorbed
-            self._unsaved = {key: now for key, now in self._unsaved.items() if changes.get(key) is not now}
+            await self._save_now()
+
+    async def _save_now(self) -> None:
+        if self._saved_seq == self._feed.cursor and not self._unsaved:
+            return
+        changes, absorbed, seq = dict(self._unsaved), frozenset(self._absorbed), self._feed.cursor
+        await self._learned.save_patterns(changes, seq, absorbed, self.doubts)
+        self._saved_seq = seq
+        self._absorbed -= absorbed
+        self._unsaved = {key: now for key, now in self._unsaved.items() if changes.get(key) is not now}
 
     async def _review_now_and_then(self) -> None:
         """Notice what time alone changes: quiet, and a spike that is over."""
@@ -265,11 +268,10 @@ class Analyzer:
         created = iso_at(self._clock())
         decide = partial(conclude, inquiry=inquiry, text=text, model=model, created=created, statement=statement)
         async with self._saving:
-            diagnosis, diagnosed = decide(self._patterns)
-            # All that is unsaved with it: a pattern that has taken others in would stand beside them after a crash.
-            changes, absorbed = {**self._unsaved, **diagnosed}, frozenset(self._absorbed)
-            await self._learned.save_diagnosis(diagnosis, changes, absorbed, inquiry_message(inquiry, text))
-            self._absorbed -= absorbed
+            # All of them first, with their cursor: one alone may have taken others in, which are still in the store.
+            known = dict(self._patterns)
+            await self._save_now()
+            await self._learned.save_diagnosis(*decide(known), inquiry_message(inquiry, text))
         # Once more: the patterns may have grown while that was saved.
         diagnosis, diagnosed = decide(self._patterns)
         self._note(diagnosed)

@@ -137,16 +137,12 @@ class Learned:
         """Give what models have said, newest first: all that is kept, for of a pattern it may be old."""
         return await self._call(Store.diagnoses)
 
-    async def save_diagnosis(
-        self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], absorbed: Collection[str], message: Outgoing
-    ) -> None:
-        """Save what a model said and all patterns as they stand, and queue the gateway's copy, all or nothing."""
+    async def save_diagnosis(self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], message: Outgoing) -> None:
+        """Save what a model said, and queue the gateway's copy, both or neither."""
         messages = (message,) if self.has_gateway else ()
         # To its end: the analyzer saves its patterns once more when it is cancelled, and must know by then.
         saved = await self._call(
-            lambda store: store.save_diagnosis(diagnosis, changes, messages, absorbed=absorbed),
-            saves=ANALYZER,
-            is_left=False,
+            lambda store: store.save_diagnosis(diagnosis, changes, messages), saves=ANALYZER, is_left=False
         )
         self._note(saved)
 

@@ -215,7 +215,8 @@ class Store:
         """
         with self._saving() as sql:
             sql.executemany(_SAVE_SNAPSHOT, [(name, seq, body.decode()) for name, body in snapshots.items()])
-            _save_patterns(sql, changes, absorbed)
+            sql.executemany("DELETE FROM patterns WHERE id = ?", [(key,) for key in absorbed])
+            sql.executemany(_SAVE_PATTERN, map(_row, changes.values()))
             sql.execute(_SAVE_CURSOR, (consumer, seq))
 
     def diagnoses(self) -> list[Diagnosis]:
@@ -223,20 +224,15 @@ class Store:
         return _decoded(self._rows("SELECT record FROM diagnoses ORDER BY id DESC"), Diagnosis)
 
     def save_diagnosis(
-        self,
-        diagnosis: Diagnosis,
-        changes: Mapping[str, Pattern],
-        messages: Sequence[Outgoing] = (),
-        *,
-        absorbed: Collection[str] = (),
+        self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], messages: Sequence[Outgoing] = ()
     ) -> Saved:
-        """Save a diagnosis, new and changed patterns, and the messages that announce it, and let go of absorbed ones.
+        """Save a diagnosis, the patterns that it is about, and the messages that announce it.
 
         The same evidence is kept and announced once: of a second diagnosis of it only the patterns are saved, so
         that they are not due for ever.
         """
         with self._saving() as sql:
-            _save_patterns(sql, changes, absorbed)
+            sql.executemany(_SAVE_PATTERN, map(_row, changes.values()))
             if not sql.execute(_SAVE_DIAGNOSIS, (diagnosis.key, _json(diagnosis))).rowcount:
                 return Saved()
             sql.execute(_FORGET_DIAGNOSES, (DIAGNOSES_MAX,))
@@ -405,11 +401,6 @@ def _total(lane: Lane, of: str) -> str:
 
 def _json(record: msgspec.Struct) -> str:
     return msgspec.json.encode(record).decode()
-
-
-def _save_patterns(sql: sqlite3.Connection, changes: Mapping[str, Pattern], absorbed: Collection[str]) -> None:
-    sql.executemany("DELETE FROM patterns WHERE id = ?", [(key,) for key in absorbed])
-    sql.executemany(_SAVE_PATTERN, map(_row, changes.values()))
 
 
 def _row(item: Pattern) -> tuple[str, str, int, str]:

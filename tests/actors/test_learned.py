@@ -82,7 +82,7 @@ async def test_what_was_loaded_from_a_damaged_file_is_not_saved_into_the_one_in_
         with pytest.raises(StoreReplaced):
             await learned.save_patterns({}, 8)
         with pytest.raises(StoreReplaced):
-            await learned.save_diagnosis(DIAGNOSIS, {}, (), message("b"))
+            await learned.save_diagnosis(DIAGNOSIS, {}, message("b"))
         with pytest.raises(StoreReplaced):
             await learned.save_playbook(PLAYBOOK, 9)
     assert [line["event"] for line in logs] == ["store_damaged"]
