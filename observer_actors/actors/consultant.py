@@ -17,6 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.learned import Learned
 from observer_actors.backoff import backoff_s
+from observer_actors.errors import DiskFailed, Overloaded
 from observer_actors.models import Breaker, Budget, ChatModel, ChatReply, FormRefused, ModelFailed, ModelRefused
 from observer_actors.patterns import (
     SYSTEM,
@@ -132,7 +133,12 @@ class Consultant:
 
         async def one(pattern: Pattern, reason: Reason) -> None:
             async with self._limiter:
-                inquiry = inquire_about(pattern, reason, rule(pattern), await self._contrast(pattern))
+                try:
+                    contrasts = await self._contrast(pattern)
+                except (DiskFailed, Overloaded) as error:  # nothing of the model, and its turn comes again
+                    self._log.warning("consultation_failed", error=str(error), patterns=[pattern.id])
+                    return
+                inquiry = inquire_about(pattern, reason, rule(pattern), contrasts)
                 statement = known.get(inquiry.key) or await self._ask(inquiry)
                 if statement is not None:
                     self._unanswered.pop(pattern.id, None)

@@ -1,0 +1,66 @@
+"""The consultant beside its model: what else a question takes may fail, and costs no other its answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import trio
+from structlog.testing import capture_logs
+
+from observer_actors.actors.consultant import Consultant
+from observer_actors.actors.learned import Learned
+from observer_actors.errors import DiskFailed, ObserverError, Overloaded
+from observer_actors.models import ChatReply
+from observer_actors.patterns import Contrast, Inquiry, Pattern, Statement, apply
+from observer_actors.settings import DiagnosisSettings, GatewaySettings
+from tests.actors.test_analyzer import failure
+
+
+class SoundModel:
+    """Claims something of whatever it is shown."""
+
+    name = "sound"
+
+    async def chat(self, system: str, prompt: str, schema: Mapping[str, Any]) -> ChatReply:
+        await trio.lowlevel.checkpoint()
+        assert system
+        assert prompt
+        ops = schema["properties"]["claims"]["items"]["properties"]["ops"]["items"]["enum"]
+        return ChatReply(json.dumps({"cause": "bug", "claims": [{"text": "x", "ops": ops}], "advice": "y"}), 1)
+
+
+@pytest.mark.parametrize("error", [DiskFailed("away"), Overloaded("too much else is read")])
+async def test_a_journal_that_cannot_be_read_costs_one_question_and_no_more(
+    tmp_path: Path, error: ObserverError
+) -> None:
+    one, other = apply({}, [failure(1, "disk gone"), failure(2, "out of memory")]).patterns.values()
+    said: list[str] = []
+    fails = [one.id]
+
+    async def contrast(pattern: Pattern) -> list[Contrast]:
+        await trio.lowlevel.checkpoint()
+        if pattern.id in fails:
+            raise error
+        return []
+
+    async def conclude(inquiry: Inquiry, _statement: Statement) -> None:
+        await trio.lowlevel.checkpoint()
+        said.append(inquiry.cases[0].pattern_id)
+
+    learned, log = Learned(tmp_path, GatewaySettings(), log=structlog.get_logger()), structlog.get_logger()
+    consultant = Consultant(SoundModel(), DiagnosisSettings(), learned, contrast, log=log, clock=lambda: 1.0)
+    with capture_logs() as logs:
+        await consultant.consult([one, other], lambda _pattern: None, {}, conclude)
+    assert [
+        (line["event"], line.get("error"), line["patterns"]) for line in logs if line["log_level"] == "warning"
+    ] == [("consultation_failed", str(error), [one.id])]
+    assert said == [other.id]
+    fails.clear()
+    await consultant.consult([one], lambda _pattern: None, {}, conclude)
+    assert said == [other.id, one.id]
+    await learned.close()
