@@ -354,7 +354,7 @@ class Daemon:
         if self.local_model is not None:
             model = self.local_model
         elif settings.backend == "ollama":
-            model = OllamaModel(self._model_client, settings)
+            model = OllamaModel(self._model_client, settings, api_key=api_key(settings.api_key_file))
         else:
             model = OpenAIModel(self._model_client, settings, api_key=api_key(settings.api_key_file))
         return Consultant(

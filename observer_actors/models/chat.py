@@ -82,7 +82,7 @@ class OpenAIModel:
         self._settings = settings
         self._url = settings.url.rstrip("/") + "/chat/completions"
         self._shown: Final = without_password(self._url)
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._headers = _headers(api_key)
         self._limit = OLD_LIMIT
         self._form = _Form.BOUNDED
         self._is_sure = False
@@ -139,14 +139,18 @@ class OpenAIModel:
 
 
 class OllamaModel:
-    """``POST {url}/api/chat``."""
+    """``POST {url}/api/chat``.
 
-    def __init__(self, client: httpx.AsyncClient, settings: DiagnosisSettings) -> None:
+    :param api_key: likewise: what stands before a server may ask for it, and Ollama's own cloud does.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, settings: DiagnosisSettings, *, api_key: str = "") -> None:
         self.name: Final = settings.model
         self._client = client
         self._settings = settings
         self._url = settings.url.rstrip("/") + "/api/chat"
         self._shown: Final = without_password(self._url)
+        self._headers = _headers(api_key)
 
     async def chat(self, system: str, prompt: str, schema: Schema) -> ChatReply:
         """Ask, and give the words of the message.
@@ -160,10 +164,15 @@ class OllamaModel:
             "format": schema,
             "options": {"temperature": TEMPERATURE, "num_predict": self._settings.answer_tokens_max},
         }
-        body = await exchange(self._client, self._url, request, timeout_s=self._settings.timeout_seconds)
+        timeout_s = self._settings.timeout_seconds
+        body = await exchange(self._client, self._url, request, timeout_s=timeout_s, headers=self._headers)
         answer = _decoded(body, _OllamaAnswer, self._shown)
         counts = (answer.prompt_eval_count, answer.eval_count)
         return _reply(answer.message.content, counts, system + prompt, self._shown)
+
+
+def _headers(api_key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def _in_form(schema: Schema, form: _Form) -> Schema | None:

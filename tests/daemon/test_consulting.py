@@ -187,6 +187,7 @@ async def test_ollama_is_spoken_to_in_its_own_way(tmp_path: Path) -> None:
             await diagnosed(daemon, await fail_and_find(daemon))
             [request] = peer.received("/api/chat")
             assert (request.json()["stream"], request.json()["format"]["type"]) == (False, "object")
+            assert request.headers["authorization"] == "Bearer secret"
             assert await daemon.metric("observer_model_tokens_total") == 11
 
 
