@@ -1168,6 +1168,43 @@ def test_features_and_their_values_are_bounded() -> None:
     assert all(values is None or len(values) <= max(VALUES_MAX, 16) for values in endpoint.features.values())
 
 
+def test_where_one_source_is_enough_what_came_once_makes_room_and_what_is_known_stays() -> None:
+    """Ways back by chance are many; a way that always works is known all the time."""
+    rng = random.Random(1)
+    lost = "connection lost to the primary"
+    ops: list[Op] = []
+    for n in range(200):
+        between = ["login"] if rng.random() < 0.7 else rng.sample("abcdefgh", 3)
+        again = "" if between == ["login"] else lost
+        ops += [call("db", error=lost, run=f"r{n}"), *(call(one, run=f"r{n}") for one in between)]
+        ops.append(call("db", error=again, run=f"r{n}"))
+    playbook = Playbook(Corroboration(sources_min=1))
+    done = list(deltas(numbered(ops), playbook))
+    way = entry_id(Kind.RECIPE, "db", f"{lost}\nlogin")
+    assert [delta for delta in done if isinstance(delta, Forgotten) and delta.id == way] == []
+    assert playbook.entries[way].succeeded > 100
+
+
+def test_where_one_source_is_enough_ids_in_inputs_do_not_hide_what_sets_failures_apart() -> None:
+    rng = random.Random(1)
+    ops = []
+    for n in range(300):
+        date = rng.choice(("2024-05-20", "05/20/2024"))
+        given = {"date": date, **{f"id{k}": f"k{rng.randrange(1_000_000)}" for k in range(5)}}
+        ops.append(call(error="invalid date" if "/" in date else "", given=json.dumps(given), run=f"r{n}"))
+    playbook = Playbook(Corroboration(sources_min=1))
+    drawn = [one.evidence for one in deltas(numbered(ops), playbook) if isinstance(one, Updated)]
+    said = [one.text for one in drawn if one.about == "invalid date" and one.failed > 20]
+    assert said
+    assert all("It works with `date` being a date (YYYY-MM-DD) (" in text for text in said)
+
+
+def test_a_feature_of_many_values_says_nothing_also_where_one_source_is_enough() -> None:
+    ops = [call(given=f'{{"customer":"c{n % 40}"}}', error="no" if n % 3 else "", run=f"r{n}") for n in range(400)]
+    playbook = fold(numbered(ops), corroboration=Corroboration(sources_min=1))
+    assert playbook.endpoints["sql:run"].features["customer"] is None
+
+
 def test_values_of_all_endpoints_together_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fold_module, "VALUES_MAX", 50)
     ops = numbered([call(f"e{n % 20}", given=f'{{"a":{n % 7},"b":"x"}}', run="r") for n in range(300)])

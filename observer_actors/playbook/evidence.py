@@ -33,8 +33,8 @@ EXAMPLES_MAX: Final = 5
 FEATURES_MAX: Final = 30
 """Features of an endpoint, by name."""
 VALUES_MAX: Final = 8
-"""Values that are kept of a feature. When it is full, one that one source alone has used makes room. When several
-sources bring as many again, the feature may be anything (an id, a free text), and is forgotten."""
+"""Values that are kept of a feature. When it is full, one that is not corroborated makes room. When as many again come,
+and not from one source alone, the feature may be anything (an id, a free text), and is forgotten."""
 STRAYS_MAX: Final = 64
 """Values of a source for which others made room, in a feature; further ones are passed over."""
 SHAPES_MAX: Final = 16
@@ -46,7 +46,6 @@ ALIASES_MAX: Final = 100
 ALIKE_WORDS_MIN: Final = 5
 TOLD_MAX: Final = 8
 """Texts of a failure that stands for several, of which is known who has told them."""
-TELLERS_MAX: Final = 2
 STATUSES_MAX: Final = 4
 RECOVERIES_MAX: Final = 24
 HABITS_MAX: Final = 24
@@ -59,6 +58,8 @@ class Room(msgspec.Struct):
     """Room for values of features, shared by all endpoints; what finds none is counted."""
 
     left: int
+    corroboration: Corroboration
+    """What falls short of it makes room for others."""
     refused: int = 0
 
     def take(self) -> bool:
@@ -159,11 +160,11 @@ class Failure(msgspec.Struct):
         if status in self.statuses or len(self.statuses) < STATUSES_MAX:
             self.statuses.setdefault(status, Tally()).add(source)
 
-    def tell(self, text: str, seq: int, run: int, source: str) -> None:
-        """Note who has told it in these words; what one alone has told makes room for others."""
+    def tell(self, text: str, seq: int, run: int, source: str, corroboration: Corroboration) -> None:
+        """Note who has told it in these words; what is not corroborated makes room for others."""
         if text not in self.texts:
             if len(self.texts) >= TOLD_MAX:
-                alone = next((one for one, who in self.texts.items() if len(who.sources) < TELLERS_MAX), None)
+                alone = next((one for one, who in self.texts.items() if not who.suffice(corroboration)), None)
                 if alone is None:
                     return
                 del self.texts[alone]
@@ -295,7 +296,8 @@ class Endpoint(msgspec.Struct):
             failure.apart.add(step.source)
         for feature in step.features:
             key = feature_key(feature)
-            if key in failure.values or len(failure.values) < FAILURE_VALUES_MAX or _forget_alone(failure.values):
+            has_room = len(failure.values) < FAILURE_VALUES_MAX
+            if key in failure.values or has_room or _forget_alone(failure.values, room.corroboration):
                 failure.values.setdefault(key, Tally()).add(step.source)
         return failure
 
@@ -325,9 +327,7 @@ class Endpoint(msgspec.Struct):
 
         Of the source that has most of them alone, so that none can crowd out another; of those the quietest.
         """
-        return _of_the_greediest(
-            {text: one.witnesses for text, one in self.failures.items() if not one.witnesses.suffice(corroboration)}
-        )
+        return _of_the_greediest({text: one.witnesses for text, one in self.failures.items()}, corroboration)
 
     def forget_failure(self, text: str) -> None:
         """Forget a failure, and what is known of recovering from it."""
@@ -376,7 +376,14 @@ class Endpoint(msgspec.Struct):
         return key, renamed
 
     def recovered(
-        self, failed: Step, path: tuple[str, ...], step: Step, run: int, *, is_doubtful: bool
+        self,
+        failed: Step,
+        path: tuple[str, ...],
+        step: Step,
+        run: int,
+        corroboration: Corroboration,
+        *,
+        is_doubtful: bool,
     ) -> Recovery | None:
         """Count how a call went that followed a failed one, if there is room.
 
@@ -386,7 +393,7 @@ class Endpoint(msgspec.Struct):
         key = recovery_key(failure, path)
         recovery = self.recoveries.get(key)
         if recovery is None:
-            if failure not in self.failures or not self._has_room_for_a_recovery():
+            if failure not in self.failures or not self._has_room_for_a_recovery(corroboration):
                 return None
             recovery = self.recoveries[key] = Recovery(failure, path, Witnesses(), Witnesses())
         if step.ok:
@@ -419,12 +426,11 @@ class Endpoint(msgspec.Struct):
                 habit.bad += 1
                 noted(habit.contrary_seqs, seq)
 
-    def _has_room_for_a_recovery(self) -> bool:
-        """Say whether there is room, made where one source alone has tried."""
+    def _has_room_for_a_recovery(self, corroboration: Corroboration) -> bool:
+        """Say whether there is room, made at the cost of what is not corroborated."""
         if len(self.recoveries) >= RECOVERIES_MAX:
             tried = {key: one.ok.joined(one.bad) for key, one in self.recoveries.items()}
-            greedy = _of_the_greediest({key: who for key, who in tried.items() if len(who.sources) < TELLERS_MAX})
-            self.recoveries.pop(greedy, None)
+            self.recoveries.pop(_of_the_greediest(tried, corroboration), None)
         return len(self.recoveries) < RECOVERIES_MAX
 
     def doubted(self, step: Step, way: tuple[Step, tuple[str, ...]] | None) -> None:
@@ -472,7 +478,7 @@ class Endpoint(msgspec.Struct):
             strays = self.strays.setdefault(name, Tally())
             if source == strays.leader and strays.lead >= STRAYS_MAX:
                 return None
-            if strays.count - strays.lead > most:  # not one source alone says that it may be anything
+            if strays.shared(room.corroboration) > most:  # nobody alone says that it may be anything
                 if name != SHAPE:
                     room.left += len(values)
                     self.features[name] = None
@@ -486,7 +492,7 @@ class Endpoint(msgspec.Struct):
         return value
 
     def _forget_a_feature(self, source: str, room: Room) -> bool:
-        """Make room for a feature of a source, at the cost of one that one source alone has used."""
+        """Make room for a feature of a source, at the cost of one that is not corroborated."""
         strays = self.strays.setdefault("", Tally())
         if source == strays.leader and strays.lead >= STRAYS_MAX:
             return False
@@ -496,10 +502,9 @@ class Endpoint(msgspec.Struct):
             for name, values in self.features.items()
             if values is not None
         }
-        alone = {name: who for name, who in used.items() if len(who.sources) < TELLERS_MAX}
-        if not alone:
+        name = _of_the_greediest(used, room.corroboration)
+        if not name:
             return False
-        name = _of_the_greediest(alone)
         room.left += len(self.features.pop(name) or ())
         self.strays.pop(name, None)
         return True
@@ -513,27 +518,28 @@ def _place_of(duration_ms: float) -> int:
     return round(math.log(min(duration_ms, DURATION_MS_MAX)) / _DURATION_LOG) if duration_ms > 1 else 0
 
 
-def _of_the_greediest(items: Mapping[str, Witnesses]) -> str:
-    """Give the first of those that are of the source that has most of them; "" where there are none."""
-    whose = {key: next(iter(who.by_source), "") for key, who in items.items()}
+def _of_the_greediest(items: Mapping[str, Witnesses], corroboration: Corroboration) -> str:
+    """Give, of what is not corroborated, the first that is of the source that has most of it; "" where all is."""
+    whose = {key: next(iter(who.by_source), "") for key, who in items.items() if not who.suffice(corroboration)}
     most = Counter(whose.values()).most_common(1)
     return next((key for key, source in whose.items() if most and source == most[0][0]), "")
 
 
 def _forget_a_value(values: dict[str, Value], room: Room) -> bool:
-    """Make room among values, at the cost of what one source alone has used."""
+    """Make room among values, at the cost of what is not corroborated."""
     used = {text: one.ok.joined(one.bad) for text, one in values.items()}
-    alone = {text: who for text, who in used.items() if len(who.sources) < TELLERS_MAX}
-    if not alone:
+    gone = _of_the_greediest(used, room.corroboration)
+    if not gone:
         return False
-    del values[_of_the_greediest(alone)]
+    del values[gone]
     room.left += 1
     return True
 
 
-def _forget_alone(tallies: dict[str, Tally]) -> bool:
-    """Make room at the cost of what one source alone has counted."""
-    alone = next((key for key, one in tallies.items() if one.lead == one.count), None)
+def _forget_alone(tallies: dict[str, Tally], corroboration: Corroboration) -> bool:
+    """Make room at the cost of what has not been counted often enough, but by one source alone."""
+    least = corroboration.runs_min
+    alone = next((key for key, one in tallies.items() if one.shared(corroboration) < least), None)
     if alone is None:
         return False
     del tallies[alone]

@@ -45,7 +45,8 @@ from observer_actors.playbook.witnesses import Corroboration
 
 VERSION: Final = 8
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew.
-Since 8 more libraries' errors have their cause, and a traceback has that of the error at its end."""
+Since 8 more libraries' errors have their cause, and a traceback has that of the error at its end; and what is not
+corroborated makes room, and not what one source alone has said, which may be enough."""
 ENDPOINTS_MAX: Final = 1_000
 """Endpoints with evidence. One more takes the place of the one that was quiet for longest among those of which nothing
 is corroborated."""
@@ -115,7 +116,7 @@ class Playbook:
         self.ledger = Ledger(self.kept)
         self.meta = Meta(corroboration)
         self._drawer = Drawer(self.ledger, lambda: self.meta.corroboration)
-        self._room = Room(VALUES_MAX)
+        self._room = Room(VALUES_MAX, corroboration)
         self.passed_over = 0
         """Ops that were left out since they are revoked, since this object was made."""
         self.undone: list[Revocation] = []
@@ -328,14 +329,14 @@ class Playbook:
         failure = endpoint.failures[root]
         failure.named(status, source)
         if failure.texts:
-            failure.tell(masked, op.seq, run, source)
+            failure.tell(masked, op.seq, run, source, self.meta.corroboration)
         return root
 
     def _recover(self, endpoint: Endpoint, run: Run, step: Step) -> None:
         found = way_from_failure(run.steps, step)
         if found is None:
             return
-        recovery = endpoint.recovered(*found, step, run.number, is_doubtful=run.is_bad)
+        recovery = endpoint.recovered(*found, step, run.number, self.meta.corroboration, is_doubtful=run.is_bad)
         if recovery is not None:
             self._drawer.recovered(endpoint, recovery)
 
@@ -468,7 +469,7 @@ class Playbook:
         playbook.ledger.suspends = playbook.meta.outdated
         playbook.undone = playbook.meta.revocations if playbook.meta.outdated else []
         taken = sum(endpoint.values() for endpoint in playbook.endpoints.values())
-        playbook._room = Room(VALUES_MAX - taken, playbook.meta.left.values)
+        playbook._room = Room(VALUES_MAX - taken, playbook.meta.corroboration, playbook.meta.left.values)
         return playbook
 
     def _restore(self, row: Row) -> None:
