@@ -519,6 +519,48 @@ def test_what_was_decided_of_either_holds_for_the_entry_that_two_become(
     assert fresh(playbook).rows() == playbook.rows()
 
 
+@pytest.mark.parametrize("is_made_anew", [True, False])
+@pytest.mark.parametrize("is_decided", [True, False])
+def test_what_was_decided_of_two_that_became_one_holds_for_each_that_comes_again(
+    *, is_decided: bool, is_made_anew: bool
+) -> None:
+    """Retention has deleted the ops that have shown that they are one, and one of them comes again."""
+
+    def bad(name: str, error: str, count: int = 8) -> list[Op]:
+        return [call("pay", given='{"currency":1}', error=error, run=f"{name}{n}") for n in range(count)]
+
+    older, other = "connection timed out waiting for the shard lock", "request timeout: replica did not answer"
+    good = [call("pay", given='{"currency":"EUR"}', run=f"g{n}") for n in range(24)]
+    old = fold(numbered([*good[:12], *bad("b", older, 4), *bad("c", other)]))
+    one, two = (entry_id(Kind.AVOID, "pay", error) for error in (older, other))
+    assert old.entries[one].also == (two,)
+    later = helped(one, 12, with_it=False, without=True)  # the trial says that it does harm
+    fold(numbered([decided(Decision(action=Action.RETIRE, entry=two))] if is_decided else later, 100), old)
+    again = Playbook(ALONE) if is_made_anew else old
+    if is_made_anew:
+        again.inherit(old, 1_000)
+    else:
+        again.forget_before(1_000)
+    fold(numbered(bad("d", other), 1_000), again)
+    mark, state = (Mark.RETIRED, State.CANDIDATE) if is_decided else (Mark.NONE, State.WITHHELD)
+    assert {
+        one.id: (one.mark, one.state, one.available) for one in again.ledger.at("pay") if one.kind is Kind.AVOID
+    } == {
+        one: (mark, state, False),
+        two: (mark, state, False),
+    }
+    assert fresh(again).rows() == again.rows()
+    fold(numbered([decided(Decision(action=Action.RELEASE, entry=two))], 2_000), again)
+    found = again.ledger.find(two)
+    assert found is not None
+    assert (found.id, found.available, again.entries[one].available) == (two, True, False)
+    ours = numbered([*good[12:], *bad("e", older), *bad("f", other)], 3_000)
+    entry = only(fold(ours, again), Kind.AVOID, "pay")
+    assert (entry.also, again.ledger.find(entry.also[0])) == ((({one, two} - {entry.id}).pop(),), entry)
+    assert not entry.available
+    assert fresh(again).rows() == again.rows()
+
+
 def test_of_two_marks_the_stricter_stays() -> None:
     assert stricter(Mark.PINNED, Mark.WITHHELD) is stricter(Mark.WITHHELD, Mark.PINNED) is Mark.WITHHELD
     assert stricter(Mark.RETIRED, Mark.WITHHELD) is Mark.RETIRED

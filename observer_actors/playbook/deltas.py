@@ -87,6 +87,14 @@ class Merged(msgspec.Struct, frozen=True):
     other: str
 
 
+class Parted(msgspec.Struct, frozen=True):
+    """An entry that had become part of this one is there by itself again: what had shown that is forgotten."""
+
+    id: str
+    seq: int
+    other: str
+
+
 class Suspended(msgspec.Struct, frozen=True):
     """Some of its evidence may have been revoked; or that is over, and none of it was."""
 
@@ -102,7 +110,7 @@ class Forgotten(msgspec.Struct, frozen=True):
     seq: int
 
 
-Delta = Created | Updated | Tried | Moved | Marked | Noted | Merged | Suspended | Forgotten
+Delta = Created | Updated | Tried | Moved | Marked | Noted | Merged | Parted | Suspended | Forgotten
 
 
 def touched(delta: Delta) -> tuple[str, ...]:
@@ -115,7 +123,7 @@ def touched(delta: Delta) -> tuple[str, ...]:
     return (delta.id,)
 
 
-def apply(entries: MutableMapping[str, Entry], delta: Delta) -> None:
+def apply(entries: MutableMapping[str, Entry], delta: Delta) -> None:  # noqa: C901 - a case for each delta
     """Make, change or remove the entry that the delta is about, and the one that has become part of it; no other."""
     match delta:
         case Created(entry, seq):
@@ -139,6 +147,9 @@ def apply(entries: MutableMapping[str, Entry], delta: Delta) -> None:
             notes = tuple(sorted((*entry.notes, *gone.notes), key=lambda note: note.seq))[-NOTES_KEPT:]
             also = tuple(dict.fromkeys((*entry.also, other, *gone.also)))
             entries[key] = entry.changed(seq, "merged", also=also, notes=notes)
+        case Parted(key, seq, other):
+            also = tuple(one for one in entries[key].also if one != other)
+            entries[key] = entries[key].changed(seq, "parted", also=also)
         case Suspended(key, seq, on):
             entries[key] = entries[key].changed(seq, "suspended" if on else "resumed", suspended=on)
 

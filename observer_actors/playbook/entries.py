@@ -65,8 +65,8 @@ class Change(msgspec.Struct, frozen=True):
     version: int
     seq: int
     what: str
-    """"created", "evidence", "merged", "state", "mark", "suspended", "resumed"; "corroboration" and "support" stand
-    behind "evidence" where they have changed with it, joined by "+"."""
+    """"created", "evidence", "merged", "parted", "state", "mark", "suspended", "resumed"; "corroboration" and "support"
+    stand behind "evidence" where they have changed with it, joined by "+"."""
     text: str = ""
     """The new text; "" where it is as before."""
     state: str = ""

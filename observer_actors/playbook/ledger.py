@@ -23,6 +23,7 @@ from observer_actors.playbook.deltas import (
     Merged,
     Moved,
     Noted,
+    Parted,
     Suspended,
     Tried,
     Updated,
@@ -110,12 +111,17 @@ class Ledger:
         if entry is None:
             self._rename(gone, key)
             return
-        before, others = self.standings.get(key, Standing()), self.standings.get(other, Standing())
+        others = self.standings.get(other, Standing())
         self._leave(gone)
         self._do(Merged(key, self._seq, other))
         self._merged.update(dict.fromkeys(self.entries[key].also, key))
         self._mark(key, stricter(entry.mark, gone.mark))
-        after = joined(before, others, _evidence_of(entry) + _evidence_of(gone))
+        self._hold_back_like(key, others, _evidence_of(entry) + _evidence_of(gone))
+
+    def _hold_back_like(self, key: str, other: Standing, evidence: int) -> None:
+        """Hold an entry back where one that says the same is."""
+        before = self.standings.get(key, Standing())
+        after = joined(before, other, evidence)
         if after is not before:
             self._stand(key, before, after)
 
@@ -124,7 +130,8 @@ class Ledger:
         standing = self.standings.get(gone.id)
         if not (gone.mark or gone.notes or standing):
             return
-        also, mark = (*gone.also, gone.id), stricter(gone.mark, self.marks.pop(key, Mark.NONE))
+        also = tuple(one for one in (*gone.also, gone.id) if one != key)
+        mark = stricter(gone.mark, self.marks.pop(key, Mark.NONE))
         self.forget(gone.id)
         self._add(msgspec.structs.replace(gone, id=key, also=also, mark=mark, supported=False, trial=Trial()))
         self._merged.update(dict.fromkeys(also, key))
@@ -176,7 +183,6 @@ class Ledger:
                     decided_by=standing.decided_by,
                     supported=False,
                     suspended=False,
-                    also=(),
                     trial=Trial(),
                     notes=notes,
                 )
@@ -208,16 +214,23 @@ class Ledger:
             self.left_out += 1
             return
         fields = {name: getattr(evidence, name) for name in evidence.__struct_fields__}
+        whole = self.find(draft.id)  # what it is part of, and the evidence that the two are one was forgotten
+        mark = self.marks.pop(draft.id, Mark.NONE)
         entry = Entry(
             id=draft.id,
             kind=draft.kind,
             endpoint=draft.endpoint,
-            mark=self.marks.pop(draft.id, Mark.NONE),
+            mark=mark if whole is None else stricter(mark, whole.mark),
             suspended=self.suspends,
             trial=self.trials.trial(draft.id),
             **fields,
         )
         self._add(entry)
+        if whole is not None:
+            del self._merged[draft.id]
+            self._do(Parted(whole.id, self._seq, draft.id))
+            standing = self.standings.get(whole.id, Standing())
+            self._hold_back_like(entry.id, standing, standing.evidence_then)
         self._judge(entry.id)  # without what was revoked it may come later than its uses
 
     def _add(self, entry: Entry) -> None:
