@@ -1,6 +1,7 @@
 """The adviser: which entries an agent gets, and which it gets not, so that it can be known whether they help.
 
 Not an actor: it has no task of its own. An answer is sent once the journal holds what was handed out and held back.
+What was taken back meanwhile is left out of it all the same: then a run counts as exposed that was not.
 """
 
 from __future__ import annotations
@@ -115,17 +116,22 @@ class Adviser:
         except ObserverError:
             self.statistics.requests["refused"] += 1
             raise
-        self.statistics.requests["given" if exposed else "held back"] += 1
-        self.statistics.exposed += len(exposed)
+        given = tuple(entry for entry in exposed if self._now(entry.id) is not None)
+        self.statistics.requests["given" if given else "held back"] += 1
+        self.statistics.exposed += len(given)
         self.statistics.control += len(exposure.control)
-        return Advice(advice_id, exposed)
+        return Advice(advice_id, given)
 
     def _available(self, found: Iterable[Match]) -> Iterator[Match]:
         """Give what was found as it is now, if it may be handed out now."""
         for match in found:
-            entry = self._entry(match.entry.id)
-            if entry is not None and entry.available:
+            entry = self._now(match.entry.id)
+            if entry is not None:
                 yield Match(entry, match.text, match.worth)
+
+    def _now(self, key: str) -> Entry | None:
+        entry = self._entry(key)
+        return entry if entry is not None and entry.available else None
 
     def _is_exposed(self, entry: Entry, run: str) -> bool:
         known = self._drawn(run, entry.id)

@@ -10,11 +10,13 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+import trio
 
 from observer_actors.daemon import Daemon
 from observer_actors.journal import Query
 from observer_actors.labels import bounded_endpoint
 from observer_actors.op import NAME_CHARS_MAX, Op
+from observer_actors.playbook import Action, Decision, Of, Revocation
 from observer_actors.playbook.entries import Entry, Kind, State
 from observer_actors.playbook.trial import in_control
 from observer_actors.settings import AdmissionSettings, ListenSettings, Settings
@@ -240,6 +242,29 @@ async def test_what_is_withheld_a_moment_ago_is_handed_out_no_more(tmp_path: Pat
         answer = (await client.get("/advice", params={"endpoint": "sql:run", "run": run})).json()
         assert answer["entries"] == []
         assert len(await exposures(daemon)) == 0
+
+
+@pytest.mark.parametrize(
+    "decided",
+    [Decision(action=Action.WITHHOLD, entry="e", seq=99), Revocation(of=Of.RUN, name="r", seq=99)],
+)
+async def test_what_is_taken_back_while_it_is_written_down_is_handed_out_no_more(
+    tmp_path: Path, decided: Decision | Revocation
+) -> None:
+    """Who has decided may have had the answer before: it came in an earlier write."""
+    disk, run = TroubledDisk(), run_of("e", 0.1, control=False)
+    async with advising(tmp_path, entry(), disk=disk) as (daemon, client), trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            answer = (await client.get("/advice", params={"endpoint": "sql:run", "run": run})).json()
+            assert answer["entries"] == []
+
+        disk.hold()
+        nursery.start_soon(ask)
+        await trio.to_thread.run_sync(disk.wait_held)
+        daemon.consolidator.expect(decided)
+        disk.release()
+    assert daemon.adviser.statistics.exposed == 0
 
 
 async def test_what_cannot_be_journalled_is_not_handed_out(tmp_path: Path) -> None:
