@@ -220,13 +220,19 @@ class Feed:
         if not left:
             return
         self._suspects = _widened(self._suspects, left)
-        if len(left) > 1:
-            return
-        seq = left[0].seq
-        self._crashes[seq] += 1
-        if self._crashes[seq] >= self._crashes_max and len(self._left_out) < SET_ASIDE_MAX:
-            await self._set_aside(self.name, left[0], self._crashes.pop(seq))
-            self._left_out.add(seq)
+        if len(left) == 1:
+            await self.crashed_at(left[0])
+
+    async def crashed_at(self, op: Op) -> None:
+        """Count a crash of the consumer with an op alone in hand, be it from here or not; after N set it aside."""
+        self._crashes[op.seq] += 1
+        if self._crashes[op.seq] >= self._crashes_max and len(self._left_out) < SET_ASIDE_MAX:
+            await self._set_aside(self.name, op, self._crashes.pop(op.seq))
+            self._left_out.add(op.seq)
+
+    def leaves_out(self, op: Op) -> bool:
+        """Say whether an op was set aside."""
+        return op.seq in self._left_out
 
     def take(self) -> Holding[Sequence[Op]]:
         """Wait for the ops that follow the cursor, and hold them until the block is left without an error.

@@ -86,6 +86,8 @@ class Consolidator:
         self._told: dict[str, int] = {}
         self._turn = trio.Lock()
         """Whoever changes the playbook, or reads all of it, has it."""
+        self._anew_in_hand: tuple[Playbook, Sequence[Op]] | None = None
+        """What a playbook that is made anew is taking in; after a crash its cursor says at which op that was."""
         self._unshown: dict[str, None] = {}
         """Ids of entries whose copy on the shelf is out of date, the oldest change first."""
         self._is_behind = trio.Event()
@@ -186,6 +188,7 @@ class Consolidator:
         self._turn = trio.Lock()
         await self._stock()
         await self._feed.open(playbook.cursor)
+        await self._note_a_crash_anew()
         life.ready()
         await self._feed.opened()
         self._from_seq = self._feed.end
@@ -359,14 +362,25 @@ class Consolidator:
                         self._note(self._playbook.forget_before(first.seq))
                         self._show(trio.current_time() + TURN_S)
 
+    async def _note_a_crash_anew(self) -> None:
+        """Have an op set aside on which making the playbook anew has crashed so often, as one of the feed would be."""
+        crashed, self._anew_in_hand = self._anew_in_hand, None
+        if crashed is not None:
+            anew, ops = crashed
+            for op in ops:
+                if op.seq == anew.cursor:
+                    await self._feed.crashed_at(op)
+
     async def _catch_up(self, anew: Playbook, at: int) -> int:
         """Take the next ops in, and give how far it is now; what cannot be read is passed over."""
         end = self._playbook.cursor
         found = await self._read(at)
-        ops = [op for op in found.ops if op.seq <= end]
+        ops = [op for op in found.ops if op.seq <= end and not self._feed.leaves_out(op)]
         taken = 0
         while taken < len(ops):
+            self._anew_in_hand = anew, ops
             taken = _take_turn(anew, ops, taken, lambda _deltas: None, trio.current_time() + TURN_S)
+            self._anew_in_hand = None
             await self._let_others()
         return min(found.through, end) if found.through > at else end
 

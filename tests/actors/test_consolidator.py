@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -62,13 +62,18 @@ class BusyLearned(Learned):
         await super().save_playbook(rows, seq, whole=whole)
 
 
+class Poisoned(Exception):
+    """An op makes the consolidator crash."""
+
+
 class World:
     """A journal, its commits, and a consolidator for which an op takes a tenth of its turn."""
 
     def __init__(self, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = MockClock(autojump_threshold=0)
         self.journal = Journal()
-        self.commits = Commits(self.journal.following, crashes_max=3, set_aside=_nothing_set_aside)
+        self.aside: list[int] = []
+        self.commits = Commits(self.journal.following, crashes_max=3, set_aside=self._set_aside)
         self.feed = self.commits.feed("consolidator", linger_s=LINGER_S)
         self.data_dir = data_dir
         self.turns = 0
@@ -110,6 +115,21 @@ class World:
             yield
             nursery.cancel_scope.cancel()
 
+    async def supervised(self, consolidator: Consolidator, is_done: Callable[[], bool]) -> int:
+        """Run it, again after each crash, until something is so; give how often it has crashed."""
+        for crashes in range(10):
+            try:
+                async with self.incarnation(consolidator):
+                    while not is_done():  # noqa: ASYNC110 - nothing tells
+                        await trio.sleep(0.1)
+                    return crashes
+            except* Poisoned:
+                pass
+        raise AssertionError("it crashes for ever")
+
+    async def _set_aside(self, _consumer: str, op: Op, _crashes: int) -> None:
+        self.aside.append(op.seq)
+
     async def revoke(self, consolidator: Consolidator, source: str) -> None:
         """Write down, as the API does, that a source is taken back, and wait until the playbook has taken it in."""
         seq = len(self.journal.ops) + 1
@@ -125,10 +145,6 @@ class World:
                 self.commits.publish(self.journal.append(1))
             self.commits.lull()
             await trio.sleep(at_once / per_second)
-
-
-async def _nothing_set_aside(_consumer: str, _op: Op, _crashes: int) -> None:
-    raise AssertionError("nothing crashes here")
 
 
 @pytest.fixture
@@ -276,6 +292,41 @@ def test_a_decision_too_many_has_to_wait_until_the_playbook_has_taken_others_in(
             assert consolidator.expects_more
 
     trio.run(main, clock=world.clock)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_an_op_that_cannot_be_taken_in_does_not_keep_the_playbook_from_being_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_known: bool
+) -> None:
+    """Also where it has become so only now, as by another version, or was set aside by an earlier process."""
+    world = World(tmp_path, monkeypatch)
+    world.journal.ops += numbered(call(run=f"r{n}", source=source) for n in range(6) for source in ("mcp", "bot"))
+    poison, count = 5, len(world.journal.ops)
+    learned = Learned(tmp_path, GatewaySettings(), log=structlog.get_logger())
+    consolidator = world.consolidator(learned)
+    take, is_poisoned = Playbook.take, is_known
+
+    def take_or_crash(playbook: Playbook, op: Op) -> list[Delta]:
+        if is_poisoned and op.seq == poison:
+            playbook.cursor = op.seq
+            raise Poisoned
+        return take(playbook, op)
+
+    monkeypatch.setattr(Playbook, "take", take_or_crash)
+
+    async def main() -> None:
+        nonlocal is_poisoned
+        world.commits.resume(count)
+        before = await world.supervised(consolidator, lambda: consolidator.playbook.cursor == count)
+        is_poisoned = True
+        world.journal.ops += numbered([revoked(Of.SOURCE, "mcp")], first=count + 1)
+        world.commits.publish(world.journal.ops[-1:])
+        crashes = await world.supervised(consolidator, lambda: bool(consolidator.playbook.passed_over))
+        await learned.close()
+        assert (world.aside, before, crashes) == ([poison], 4 if is_known else 0, 0 if is_known else 3)
+
+    trio.run(main, clock=world.clock)
+    assert [one.sources for one in consolidator.entries.values()] == [("bot",)]
 
 
 def test_a_backlog_is_taken_in_without_waiting_while_few_events_come(world: World) -> None:
