@@ -1008,6 +1008,19 @@ def _but_for_meta(playbook: Playbook) -> list[tuple[str, str, bytes]]:
     return [(row.section, row.key, row.record) for row in playbook.rows() if row.section != "meta"]
 
 
+def test_what_was_revoked_is_counted_in_nothing() -> None:
+    theirs, ours = (
+        [call(error=error, run=f"{source}{n}", source=source) for n, error in enumerate(("", "", "no"))]
+        for source in ("bot", "mcp")
+    )
+    ops = numbered([*ours, *theirs, verdict("bot0", good=True), verdict("mcp0", good=True), revoked(Of.SOURCE, "bot")])
+    *_, revocation = ops
+    playbook = fold(ops)
+    anew = fold([*ops], Playbook(ALONE, [Revocation(of=Of.SOURCE, name="bot", seq=revocation.seq)]))
+    counted = {op.seq: (bool(playbook.shown_by(op)), bool(anew.shown_by(op))) for op in ops[:-1]}
+    assert counted == {op.seq: (True, op.seq not in range(4, 8)) for op in ops[:-1]}
+
+
 def test_what_was_revoked_is_handed_out_no_more_until_the_playbook_is_made_anew() -> None:
     ops = numbered(
         [call(run=f"r{n}", source=source) for n, source in enumerate(("mcp", "scenario") * 4)]

@@ -188,6 +188,8 @@ class Playbook:
 
     def shown_by(self, op: Op) -> set[str]:
         """Give the ids of the entries that an op is counted in: as a verdict those that its run's steps are."""
+        if not self.outdated and any(revocation.covers(op) for revocation in self.meta.revocations):
+            return set()
         if op.source == AUDITOR:
             run = self.runs.get(run_name(op))
             steps = [] if run is None else [(one.seq, one.endpoint, one.ok, one.failure) for one in run.steps]
