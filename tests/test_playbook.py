@@ -1173,6 +1173,21 @@ def test_where_there_is_no_room_an_entry_whose_evidence_is_gone_makes_some(monke
     assert set(playbook.entries) == {pinned, noted, two, entry_id(Kind.DO, "e")}
 
 
+def test_where_there_is_no_room_what_has_become_part_of_another_failure_is_handed_out_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def bad(error: str, runs: range) -> list[Op]:
+        return [call("pay", given='{"currency":1}', error=error, run=f"{error}{n}") for n in runs]
+
+    older, other = "connection timed out waiting for the shard lock", "request timeout: replica did not answer"
+    good = [call("pay", given='{"currency":"EUR"}', run=f"g{n}") for n in range(12)]
+    playbook = fold(numbered([*good, *bad(older, range(1)), *bad(other, range(8))]))
+    monkeypatch.setattr(ledger_module, "ENTRIES_MAX", len(playbook.entries))
+    fold(numbered(bad(older, range(1, 9)), 100), playbook)
+    assert list(playbook.endpoints["pay"].failures) == [older]
+    assert only(playbook, Kind.AVOID, "pay").failed == 16
+
+
 def test_where_there_is_no_room_the_source_that_says_most_alone_makes_some(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of its entries the oldest; the older one of another source stays."""
     monkeypatch.setattr(ledger_module, "ENTRIES_MAX", 3)

@@ -135,7 +135,6 @@ class Drawer:
             self._draw_recovery(endpoint, endpoint.recoveries[now])
             one, other = (entry_id(Kind.RECIPE, endpoint.name, way) for way in (now, key))
             self._ledger.merge(one, other)
-            self._ledger.lose(other)
 
 
 def _all_of(endpoint: Endpoint) -> Iterator[str]:

@@ -104,12 +104,16 @@ class Ledger:
             self._judge(known.id)
 
     def merge(self, key: str, other: str) -> None:
-        """Make an entry part of another that says the same: what holds back either holds back both."""
+        """Make an entry part of another that says the same: what holds back either holds back both.
+
+        Where there is no other, its evidence is that one's all the same, and it has none any more.
+        """
         entry, gone = self.entries.get(key), self.entries.get(other)
         if gone is None:
             return
         if entry is None:
             self._rename(gone, key)
+            self.lose(other)
             return
         others = self.standings.get(other, Standing())
         self._leave(gone)
