@@ -39,6 +39,14 @@ def test_the_entry_whose_words_match_goes_first(shelf: Shelf) -> None:
     assert found(shelf, text="dates between 2026 and 2027") == ["dates", "names"]
 
 
+@pytest.mark.parametrize("word", ["Straße", "Größe", "ΟΔΟΣ", "οδός", "naïve", "東京都", "ﬁle"])
+def test_words_are_found_whose_letters_have_more_than_one_form(shelf: Shelf, word: str) -> None:
+    shelf.put(entry("older", "something else"))
+    shelf.put(entry("e", f"put {word} in quotation marks", first_seq=2))
+    assert found(shelf, text=word) == ["e", "older"]
+    assert found(shelf, text=word.lower()) == ["e", "older"]
+
+
 def test_nothing_of_another_endpoint_is_given(shelf: Shelf) -> None:
     shelf.put(entry("other", "put table names in quotation marks", endpoint="csv:load"))
     assert found(shelf, text="table names") == []

@@ -158,4 +158,4 @@ def _encodable(text: str) -> str:
 
 
 def _words(text: str) -> set[str]:
-    return {word[:WORD_CHARS_MAX].casefold() for word in _WORD.findall(text)}
+    return {word[:WORD_CHARS_MAX].lower() for word in _WORD.findall(text)}
