@@ -27,6 +27,8 @@ class ReceivedProblem(msgspec.Struct, frozen=True):
     hint: str = ""
     limit: str = ""
     retryable: bool = False
+    rejected: int = 0
+    """Events of a batch that were judged, each by itself, and of which none was good; 0: it was refused as a whole."""
 
 
 _TEXTS: Final = ("title", "detail", "error", "field", "hint", "limit")
@@ -41,7 +43,10 @@ def read_problem(body: bytes) -> ReceivedProblem:
     if not isinstance(said, dict):
         return ReceivedProblem()
     texts = {name: value[:TEXT_CHARS_MAX] for name in _TEXTS if isinstance(value := said.get(name), str)}
-    return ReceivedProblem(**texts, retryable=said.get("retryable") is True)
+    rejected = said.get("rejected")
+    return ReceivedProblem(
+        **texts, retryable=said.get("retryable") is True, rejected=rejected if type(rejected) is int else 0
+    )
 
 
 def retry_after_s(header: str | None) -> float | None:

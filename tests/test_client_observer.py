@@ -652,6 +652,21 @@ def test_a_daemon_that_is_killed_and_started_again_under_load_gets_each_event_on
     assert counts.retries > 0
 
 
+def test_a_batch_of_more_than_the_daemon_takes_at_once_costs_no_event(tmp_path: Path) -> None:
+    with served(tmp_path / "data", "[listen]\nbatch_events_max = 100\n") as daemon:
+        with Observer(daemon.url, linger_seconds=LONG_S) as observer:
+            for number in range(350):
+                with observer.operation(str(number)):
+                    pass
+            assert [op["endpoint"] for op in reported(daemon, observer, 350)] == [*map(str, range(350))]
+        with Observer(daemon.url, linger_seconds=LONG_S) as observer:  # more secrets than a batch may hold
+            for number in range(90):
+                secrets = " ".join(f"sk-{number:08}{place:08}abcdefghijklmnopqrstuvwx" for place in range(150))
+                with observer.operation("secrets", input_summary=secrets):
+                    pass
+            reported(daemon, observer, 90)
+
+
 # -------------------------------------------------------------------------------------------------- trouble
 
 ACCEPTED: Final = {"accepted": 1, "rejected": 0, "errors": [], "ring_size": 1}

@@ -318,8 +318,9 @@ def test_ids_are_unique_over_threads_and_short_enough() -> None:
 # -------------------------------------------------------------------------------------------------- delivery
 
 
-def problem(status: int, *, retryable: bool = False, retry_after: str = "") -> Answer:
-    return Answer(status, msgspec.json.encode({"detail": "why", "retryable": retryable}), retry_after)
+def problem(status: int, *, retryable: bool = False, retry_after: str = "", rejected: int = 0) -> Answer:
+    said = {"detail": "why", "retryable": retryable, "rejected": rejected}
+    return Answer(status, msgspec.json.encode(said), retry_after)
 
 
 def accepted(count: int, rejected: int = 0) -> Answer:
@@ -332,8 +333,9 @@ def accepted(count: int, rejected: int = 0) -> Answer:
     [
         (accepted(4), {"accepted": 4, "duplicates": 0, "refused": 0}, 0),
         (accepted(3, 1), {"accepted": 3, "duplicates": 0, "refused": 1}, 0),
-        (problem(400), {"refused": 4}, 0),
-        (problem(422), {"refused": 4}, 0),
+        (problem(400), {}, 4),
+        (problem(422), {}, 4),
+        (problem(400, rejected=4), {"refused": 4}, 0),
         (problem(500), {"refused": 4}, 0),
         (problem(413), {}, 4),
         (problem(503, retryable=True), {"retries": 1}, 4),
@@ -357,7 +359,8 @@ def test_what_an_answer_means(answer: Answer, counts: dict[str, int], left: int)
     assert (pause_s > 0) == ("retries" in counts)
 
 
-def test_a_batch_that_is_too_large_goes_in_halves_down_to_the_one_event_that_is() -> None:
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_batch_that_is_too_large_goes_in_halves_down_to_the_one_event_that_is(status: int) -> None:
     events = [event() for _ in range(5)]
     large = events[3]
     delivery = Delivery(list(events), Backoff())
@@ -365,7 +368,7 @@ def test_a_batch_that_is_too_large_goes_in_halves_down_to_the_one_event_that_is(
     refused = 0
     while delivery.left:
         ids = [msgspec.json.decode(line)["id"] for line in delivery.content().splitlines()]
-        answer = problem(413) if large.id in ids else accepted(len(ids))
+        answer = problem(status) if large.id in ids else accepted(len(ids))
         counts, pause_s = delivery.answered(answer)
         assert pause_s == 0
         taken += ids if answer.status == 200 else []

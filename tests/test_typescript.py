@@ -182,7 +182,10 @@ def test_many_large_events_all_arrive_and_the_queue_has_a_bound_in_characters(ru
     assert 50 < dropped < 300, "16 Mi characters are some 830 of them"
 
 
-def test_a_batch_that_is_too_large_goes_in_halves_down_to_the_one_event_that_is(runner: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("refused", ["'<html>', { status: 413 }", '\'{"detail":"too many"}\', { status: 400 }'])
+def test_a_batch_that_is_too_large_goes_in_halves_down_to_the_one_event_that_is(
+    runner: str, tmp_path: Path, refused: str
+) -> None:
     program = """
     const sent: number[] = [];
     globalThis.fetch = (async (_: any, { body }: any) => {
@@ -192,15 +195,30 @@ def test_a_batch_that_is_too_large_goes_in_halves_down_to_the_one_event_that_is(
       return fits
         ? Response.json({ accepted: lines.length, rejected: 0 })
         : lines.length > 1
-          ? new Response("<html>", { status: 413 })
+          ? new Response(REFUSED)
           : Response.json({ detail: "too large" }, { status: 413 });
     }) as any;
     const observer = new Observer({ lingerMs: 1 });
     for (let n = 0; n < 8; n++) await observer.operation(n === 3 ? "odd" : "even", {}, () => {});
     await observer.close();
     console.log(JSON.stringify([observer.counts.accepted, observer.counts.refused, sent]));
-    """
+    """.replace("REFUSED", refused)
     assert run(runner, tmp_path, program, closed_url()) == [7, 1, [8, 4, 2, 2, 1, 1, 4, 2, 2]]
+
+
+def test_a_batch_of_which_each_event_was_judged_is_refused_at_once(runner: str, tmp_path: Path) -> None:
+    program = """
+    const sent: number[] = [];
+    globalThis.fetch = (async (_: any, { body }: any) => {
+      const rejected = sent[sent.push(body.split("\\n").length) - 1];
+      return Response.json({ detail: "no line was good", rejected }, { status: 400 });
+    }) as any;
+    const observer = new Observer({ lingerMs: 1 });
+    for (let n = 0; n < 8; n++) await observer.operation("odd", {}, () => {});
+    await observer.close();
+    console.log(JSON.stringify([observer.counts.refused, sent]));
+    """
+    assert run(runner, tmp_path, program, closed_url()) == [8, [8]]
 
 
 def test_what_is_reported_while_the_last_batch_ends_is_sent_too(runner: str, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ interface Outgoing {
 
 interface Said {
   accepted?: number;
-  rejected?: number;
+  rejected?: number; // in a refusal: of how many each was judged by itself
   detail?: string; // of a refusal, and so is the next
   retryable?: boolean;
 }
@@ -244,9 +244,7 @@ export class Observer {
         const answer = await this.fetch("/events", REQUEST_MS, body);
         if (answer.status === TOO_LARGE && batch.length > 1) {
           await answer.body?.cancel();
-          const half = batch.length >> 1;
-          await this.deliver(batch.slice(0, half));
-          return await this.deliver(batch.slice(half));
+          return await this.deliverHalves(batch);
         }
         const said = (await answer.json()) as Said;
         if (answer.ok && said.accepted !== undefined) {
@@ -256,6 +254,7 @@ export class Observer {
           return;
         }
         if (said.detail !== undefined && (FINAL.has(answer.status) || (answer.status >= 500 && !said.retryable))) {
+          if (answer.status < 500 && !said.rejected && batch.length > 1) return await this.deliverHalves(batch);
           this.counts.refused += batch.length;
           return;
         }
@@ -267,6 +266,13 @@ export class Observer {
       const step = Math.min(BACKOFF_MS.max, BACKOFF_MS.min * 2 ** this.failures++);
       await this.pause(Math.max(waitMs, step * (0.5 + Math.random() / 2)));
     }
+  }
+
+  /** Too many, or too large together: perhaps each is good. */
+  private async deliverHalves(batch: Outgoing[]): Promise<void> {
+    const half = batch.length >> 1;
+    await this.deliver(batch.slice(0, half));
+    await this.deliver(batch.slice(half));
   }
 
   private async fetch(path: string, ms: number, body?: string): Promise<Response> {

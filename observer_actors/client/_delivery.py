@@ -3,7 +3,7 @@
 | the daemon | what happens |
 |---|---|
 | 200 | counted as it says; lines that it rejects are refused for good |
-| 413, more than one event | sent again in halves |
+| 413, or 400 or 422 to a batch as a whole; more than one event | sent again in halves |
 | 400, 413 or 422, or 5xx that is not retryable, each with a problem as an observer makes it | refused for good |
 | anything else; no answer; none of an observer's | sent again, with the same ids: after `Retry-After`, or backoff |
 
@@ -112,11 +112,10 @@ class Delivery:
             return self.unanswered(str(answer) if isinstance(answer, ObserverError) else error_text(answer))
         if answer.status == _OK:
             return self._taken(answer)
-        if answer.status == _TOO_LARGE and len(self._parts[0]) > 1:
-            part = self._parts.pop(0)
-            self._parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
+        part, problem = self._parts[0], read_problem(answer.body)
+        if len(part) > 1 and _is_about_the_batch(answer.status, problem):
+            self._parts[:1] = [part[: len(part) // 2], part[len(part) // 2 :]]
             return {}, 0.0
-        problem = read_problem(answer.body)
         if problem.detail and _is_final(answer.status, problem):
             self.trouble = problem.detail
             return {"refused": len(self._parts.pop(0))}, 0.0
@@ -142,6 +141,12 @@ class Delivery:
         about = next((note for note in said.notes if note.startswith(_SOURCE_NOTE)), "")
         self.foreign_source = about[:_TROUBLE_CHARS_MAX]
         return {"accepted": said.accepted, "duplicates": said.duplicates, "refused": said.rejected}, 0.0
+
+
+def _is_about_the_batch(status: int, problem: ReceivedProblem) -> bool:
+    """Tell what may be true of none of the events by itself: they are too many, or too large together."""
+    is_refused = status in _ABOUT_THE_EVENTS and problem.detail and not problem.rejected
+    return status == _TOO_LARGE or bool(is_refused)
 
 
 def _is_final(status: int, problem: ReceivedProblem) -> bool:
