@@ -85,6 +85,26 @@ def test_time_outcome_and_error_are_taken_by_themselves(daemon: Served, observer
     assert (raised["source"], raised["attrs"]) == ("mcp", {"run": "r7"})
 
 
+def test_what_goes_in_is_what_it_was_when_the_operation_began(daemon: Served, observer: Observer) -> None:
+    @observer.observed_as("llm:chat", input_summary=lambda messages: messages)
+    def chat(messages: list[str]) -> None:
+        messages.append("answer")
+
+    @observer.observed_as("llm:stream", input_summary=lambda messages: messages)
+    def stream(messages: list[str]) -> Iterator[int]:
+        messages.append("answer")
+        yield 1
+
+    chat(["question"])
+    list(stream(["question"]))
+    messages = ["question"]
+    with observer.operation("llm:chat", input_summary=messages) as op:
+        messages.append("answer")
+    with observer.operation("llm:chat", input_summary=messages) as op:
+        op.input_summary = {"set": "within"}
+    assert [op["input_summary"] for op in reported(daemon, observer, 4)] == 3 * ['["question"]'] + ['{"set":"within"}']
+
+
 def test_an_error_in_hand_is_said_as_if_it_were_raised(daemon: Served, observer: Observer) -> None:
     for error in (KeyError("city"), TimeoutError()):
         with observer.operation("sql:run") as op:

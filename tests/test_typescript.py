@@ -94,6 +94,19 @@ def test_it_reports_and_asks(runner: str, tmp_path: Path) -> None:
     assert (failed["error"], failed["attrs"]["odd"]) == ('{"code":7}', "<bigint>")
 
 
+def test_what_goes_in_is_what_it_was_when_the_operation_began(runner: str, tmp_path: Path) -> None:
+    program = """
+    const observer = new Observer();
+    const input = ["question"];
+    await observer.operation("llm:chat", { input }, () => { input.push("answer"); });
+    await observer.close(10_000);
+    console.log(JSON.stringify(observer.counts.accepted));
+    """
+    with served(tmp_path / "data") as daemon:
+        assert run(runner, tmp_path, program, daemon.url) == 1
+        assert [op.input_summary for op in journal_ops(daemon.data_dir)] == ['["question"]']
+
+
 def test_an_operation_reports_the_advice_on_its_endpoint_and_no_other(runner: str, tmp_path: Path) -> None:
     program = """
     const observer = new Observer({ adviceMs: 10_000 });

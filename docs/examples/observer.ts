@@ -115,6 +115,7 @@ export class Observer {
   async operation<T>(endpoint: string, about: About, work: (op: Operation) => T | Promise<T>): Promise<T> {
     const op: Operation = { attrs: { ...about.attrs } };
     const adviceId = about.adviceId ?? this.adviceId(about.run, endpoint);
+    const input = text(about.input ?? ""); // now: the work may add its answer to a list of messages
     const began = performance.now();
     let thrown: { error: unknown } | undefined; // also "undefined", which may be thrown, too
     try {
@@ -124,7 +125,7 @@ export class Observer {
       throw error;
     } finally {
       try {
-        this.report(endpoint, about, op, thrown, adviceId, performance.now() - began);
+        this.report(endpoint, about, input, op, thrown, adviceId, performance.now() - began);
       } catch {
         // what the host handed over cannot even be looked at: its own error, or what it made, is worth more
       }
@@ -172,6 +173,7 @@ export class Observer {
   private report(
     endpoint: string,
     about: About,
+    input: string,
     op: Operation,
     thrown: { error: unknown } | undefined,
     adviceId: string | undefined,
@@ -189,7 +191,7 @@ export class Observer {
       timestamp: new Date().toISOString(),
       source: this.source,
       endpoint: text(endpoint),
-      input_summary: text(about.input ?? ""),
+      input_summary: input,
       success: failure === undefined,
       duration_ms: Math.round(tookMs * 1_000) / 1_000,
       output_summary: op.output === undefined ? undefined : text(op.output),

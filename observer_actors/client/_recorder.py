@@ -72,7 +72,8 @@ class Recorder:
         """Report what is done in a ``with`` block: how long it took, whether it went well, and what went wrong.
 
         :param endpoint: what is called, such as ``sql:run``.
-        :param input_summary: what goes in: a text, or what is shown as JSON; 10,000 characters are kept.
+        :param input_summary: what goes in, as it is when the block begins: a text, or what is shown as JSON; 10,000
+            characters are kept.
         :param run: of which it is a step; by default that of the `run` block around it.
         :param advice_id: the advice that it follows; by default what was advised on its endpoint, in its run.
         :param attrs: 32 scalars at most; what is none is made a text. A ``run`` or an ``advice_id`` among them counts
@@ -137,7 +138,7 @@ class Recorder:
         return self._outbox.statistics()
 
     def begun(self, operation: Operation) -> Mapping[str, object]:
-        """See what run an operation belongs to, and what was advised on it there. Called by `Operation`."""
+        """See what run an operation belongs to, what was advised on it, and what goes in. Called by `Operation`."""
         return attempt_of_host({}, self._place, operation)
 
     def ended(
@@ -184,6 +185,8 @@ class Recorder:
             operation.advice_id = inferred["advice_id"] = text(attrs.get("advice_id")) or self._advised.advice_id(
                 text(operation.run), text(operation.endpoint)
             )
+        if type(operation.input_summary) is not str:  # a list of messages, say, to which the block adds the answer
+            operation.input_summary = text(operation.input_summary)
         return inferred
 
     def _event(
