@@ -169,6 +169,40 @@ def test_a_run_that_is_left_in_another_context_raises_nothing(observer: Observer
         one.throw(LookupError("the host's own"))
 
 
+@pytest.mark.parametrize("ending", [(0, 1), (1, 0)])
+def test_generators_that_take_turns_leave_no_run_behind(observer: Observer, ending: tuple[int, int]) -> None:
+    def steps(name: str) -> Iterator[str]:
+        with observer.run(name):
+            yield name
+
+    with observer.run("around"):
+        both = [steps("a"), steps("b")]
+        assert list(map(next, both)) == ["a", "b"]
+        for one in ending:
+            assert next(both[one], "") == ""
+        with observer.operation("x") as op:
+            assert op.run == "around"
+    with observer.operation("x") as op:
+        assert op.run == ""
+
+
+async def test_what_outlives_a_run_stays_in_it(observer: Observer) -> None:
+    ended, runs = trio.Event(), []
+
+    async def later() -> None:
+        await ended.wait()
+        with observer.run("within"):
+            pass
+        with observer.operation("x") as op:
+            runs.append(op.run)
+
+    async with trio.open_nursery() as nursery:
+        with observer.run("around"):
+            nursery.start_soon(later)
+        ended.set()
+    assert runs == ["around"]
+
+
 def test_an_observer_that_nobody_has_sends_what_is_left_and_ends_its_thread(daemon: Served) -> None:
     def forget(number: int) -> None:
         with Observer(daemon.url).operation(f"forgotten-{number}"):

@@ -12,7 +12,7 @@ import msgspec
 from observer_actors.backoff import backoff_s
 from observer_actors.client._delivery import Answer
 from observer_actors.client._ledger import warn_once
-from observer_actors.client._runs import CURRENT_RUN
+from observer_actors.client._runs import current_run
 from observer_actors.client._texts import advice_query, run_name, scalars, text
 from observer_actors.labels import bounded_label
 from observer_actors.problems import UNREADABLE, read_problem
@@ -88,7 +88,7 @@ def ask(
     :param run: "" for the run of the block around us; it is sent as `run_name` has it, as in an event.
     :param task: any text; of a long one the beginning and a hash are sent.
     """
-    run = text(run) or CURRENT_RUN.get()
+    run = text(run) or current_run()
     asked = {
         "endpoint": text(endpoint),
         "input": text(given)[:INPUT_CHARS_MAX],

@@ -12,12 +12,12 @@ from msgspec import UNSET
 
 from observer_actors.client._advice import Advice, Patience, Question, ask
 from observer_actors.client._decorated import decorated
-from observer_actors.client._guest import attempt, attempt_of_host
+from observer_actors.client._guest import attempt_of_host
 from observer_actors.client._ledger import warn_once
 from observer_actors.client._limits import bounded_events, bounded_seconds
 from observer_actors.client._operation import Operation
 from observer_actors.client._outbox import ObserverStatistics, Outbox, OutgoingEvent, new_id
-from observer_actors.client._runs import CURRENT_RUN, Advised
+from observer_actors.client._runs import Advised, current_run, run_block
 from observer_actors.client._texts import error_text, scalars, text
 from observer_actors.op import Op, Scalar, iso_milliseconds
 
@@ -92,15 +92,14 @@ class Recorder:
         """Let what this task or thread does in the block belong to one run: operations, and the advice for them.
 
         A thread that is started within it is another one: hand it a copy of the context (`contextvars.copy_context`).
+        In a generator it is the run of whoever goes on with that, too, until it is closed, and there is none in a step
+        that another thread goes on with: give its operations the ``run`` by name.
 
         :param name: of the run; one is made unless it is given.
         """
         name = text(name) or uuid4().hex
-        before = CURRENT_RUN.set(name)
-        try:
+        with run_block(name):
             yield name
-        finally:  # a generator that another task closes leaves it in another context, where it was never set
-            attempt(None, CURRENT_RUN.reset, before)
 
     def observed_as(
         self,
@@ -180,7 +179,7 @@ class Recorder:
         attrs = _attributes(operation)
         inferred: dict[str, object] = {}
         if not text(operation.run):
-            operation.run = inferred["run"] = text(attrs.get("run")) or CURRENT_RUN.get()
+            operation.run = inferred["run"] = text(attrs.get("run")) or current_run()
         if not text(operation.advice_id):
             operation.advice_id = inferred["advice_id"] = text(attrs.get("advice_id")) or self._advised.advice_id(
                 text(operation.run), text(operation.endpoint)

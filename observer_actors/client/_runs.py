@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Final
@@ -17,8 +17,49 @@ RUNS_MAX: Final = 1_000
 ENDPOINTS_MAX: Final = 50
 """Of a run, or of what was asked outside of any."""
 
-CURRENT_RUN: Final[ContextVar[str]] = ContextVar("observer_run", default="")
-"""The run of this task or thread, as `Observer.run` says it; "" for none."""
+
+class _Block:
+    """A block of `Observer.run`, and the one around it."""
+
+    __slots__ = ("around", "name")
+
+    def __init__(self, name: str, around: _Block | None) -> None:
+        self.name = name
+        self.around = around
+
+
+_BLOCK: Final[ContextVar[_Block | None]] = ContextVar("observer_run", default=None)
+"""The innermost of this task or thread. What outlives it, such as a task that was started within, stays in it."""
+
+
+def current_run() -> str:
+    """Give the run of this task or thread, as `Observer.run` says it; "" for none."""
+    block = _BLOCK.get()
+    return "" if block is None else block.name
+
+
+@contextmanager
+def run_block(name: str) -> Iterator[None]:
+    """Let a run be the current one in a block."""
+    block = _Block(name, _BLOCK.get())
+    _BLOCK.set(block)
+    try:
+        yield
+    finally:
+        _leave(block)
+
+
+def _leave(block: _Block) -> None:
+    """Go back to the block around. Generators that take turns may leave the outer one first, or in another context."""
+    inner = _BLOCK.get()
+    if inner is block:
+        _BLOCK.set(block.around)
+    while inner is not None and inner is not block:
+        if inner.around is block:
+            inner.around = block.around
+        inner = inner.around
+    block.around = None  # whoever stays in it has nowhere to go back to
+
 
 _ALONE: Final[ContextVar[Mapping[tuple[object, str], list[str]]]] = ContextVar(
     "observer_advised", default=MappingProxyType({})
