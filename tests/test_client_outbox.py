@@ -247,6 +247,15 @@ def test_the_texts_in_the_queue_have_a_bound_of_their_own_and_so_has_a_batch() -
     assert 0 < len(batch) * (TEXT_CHARS_MAX + 1_000) <= BATCH_CHARS_MAX
 
 
+@pytest.mark.parametrize("name", ["source", "endpoint", "input_summary", "output_summary", "error", "role"])
+def test_each_text_of_an_event_counts(name: str) -> None:
+    outbox = Outbox(100)
+    outbox.put(event(**{name: "x" * BATCH_CHARS_MAX}))
+    assert outbox.has_batch()
+    outbox.put(event(attrs={"x" * BATCH_CHARS_MAX: 1}))
+    assert [len(outbox.take()), outbox.has_batch(), len(outbox.take())] == [1, True, 1]
+
+
 def test_a_batch_has_a_bound_and_keeps_the_order() -> None:
     outbox = Outbox(10_000)
     events = [event() for _ in range(BATCH_EVENTS_MAX + 1)]

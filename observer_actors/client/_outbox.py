@@ -199,11 +199,14 @@ class Outbox:
 
 
 def _chars(event: OutgoingEvent) -> int:
-    chars = _OVERHEAD_CHARS + len(event.endpoint) + len(event.input_summary) + len(event.output_summary or "")
+    chars = _OVERHEAD_CHARS + len(event.source) + len(event.endpoint)
+    chars += len(event.input_summary) + len(event.output_summary or "")
     if event.error is not UNSET:
         chars += len(event.error)
+    if event.role is not UNSET:
+        chars += len(event.role)
     if event.attrs is not UNSET:
-        chars += sum([len(value) for value in event.attrs.values() if type(value) is str])
+        chars += sum(map(len, event.attrs)) + sum([len(value) for value in event.attrs.values() if type(value) is str])
     return chars
 
 
