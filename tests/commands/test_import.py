@@ -119,6 +119,17 @@ def test_of_an_export_a_daemon_that_lost_its_journals_end_gets_what_it_lacks(tmp
         assert imported(daemon, str(file))["resumed_lines"] == 6
 
 
+def test_what_the_daemon_does_not_take_at_once_comes_in_parts(tmp_path: Path) -> None:
+    file = tmp_path / "ops.jsonl"
+    secrets = " ".join(f"sk-{place:08}abcdefghijklmnopqrstuvwx" for place in range(150))
+    file.write_text("\n".join([*events(350), "no json", *events(90, error=secrets)]))
+    with served(tmp_path / "data", "[listen]\nbatch_events_max = 100\n") as daemon:
+        ended = typed("import", str(file), "--url", daemon.url)
+        assert (ended.returncode, ended.stdout) == (1, "440 ops are in, 1 lines were rejected\n"), ended
+        assert ended.stderr.startswith(f"{file}:351: ")
+        assert [op["input_summary"] for op in stored(daemon)] == [*map(str, range(350)), *map(str, range(90))]
+
+
 def test_how_lines_were_taken_otherwise_than_they_said_is_summed_up(fresh: Served, tmp_path: Path) -> None:
     file = tmp_path / "ops.jsonl"
     lines = [*events(5_999, source="mcp-fs"), *events(2, source="bot"), *events(2, source="cron")]
