@@ -412,6 +412,22 @@ def test_a_flush_during_which_an_event_was_dropped_says_so(runner: str, tmp_path
     assert run(runner, tmp_path, program, closed_url()) == [False, True, counts]
 
 
+def test_advice_is_asked_for_with_the_attributes_that_the_operation_will_have(runner: str, tmp_path: Path) -> None:
+    program = """
+    const asked: unknown[] = [];
+    globalThis.fetch = (async (url: any) => {
+      asked.push(new URL(url).searchParams.get("attrs"));
+      return Response.json({ advice_id: "1", entries: [] });
+    }) as any;
+    const observer = new Observer();
+    for (const attrs of [{ tenant: "a", tries: 2 }, {}, undefined, { long: "客".repeat(1_000) }]) {
+      await observer.advice("a", { attrs });
+    }
+    console.log(JSON.stringify(asked));
+    """
+    assert run(runner, tmp_path, program, closed_url()) == ['{"tenant":"a","tries":2}', None, None, None]
+
+
 def test_a_question_that_the_daemon_does_not_take_is_told_once(runner: str, tmp_path: Path) -> None:
     program = """
     const said: string[] = [];

@@ -26,7 +26,7 @@ export interface About {
   input?: unknown; // a text, or what is shown as JSON
   run?: string; // one name for a whole episode, of 256 characters at most: a longer one gets no advice
   role?: string;
-  attrs?: Record<string, string | number | boolean | null>;
+  attrs?: Record<string, string | number | boolean | null>; // some advice is for operations with certain ones
   adviceId?: string; // by default what the run was advised on this endpoint; outside of a run, give it yourself
 }
 
@@ -72,6 +72,7 @@ const RETRY_AFTER_MS_MAX = 300_000; // a daemon asks for seconds
 const DAY_MS = 86_400_000; // is for ever; and a timer that is set to more than 24 days goes off at once
 const INPUT_MAX = 2_000; // characters of an input, in a URL: enough to match words by
 const INPUT_BYTES_MAX = 8_000; // of these, as a URL writes them: the head of a request holds 16 KiB
+const ATTRS_BYTES_MAX = 4_000; // of the attributes, likewise; more of them are left out
 const ADVISED_MAX = 1_000;
 const TOO_LARGE = 413; // of many events: each half is sent by itself
 const DENIED = new Set([401, 403, 404]); // told once; the events wait, for the daemon may yet be set right
@@ -142,6 +143,8 @@ export class Observer {
       if (about.input !== undefined) query.set("input", beginning(text(about.input)));
       if (about.run) query.set("run", about.run);
       if (about.role) query.set("role", about.role);
+      const attrs = JSON.stringify(scalars(about.attrs ?? {}));
+      if (attrs !== "{}" && `${new URLSearchParams({ attrs })}`.length <= ATTRS_BYTES_MAX) query.set("attrs", attrs);
       const answer = await this.fetch(`/advice?${query}`, this.adviceMs);
       const said = (await answer.json()) as { advice_id?: string; entries?: AdviceEntry[]; detail?: string };
       if (answer.status === WRONG) this.tell(WRONG, `advice is answered ${WRONG}: ${said.detail}`);
