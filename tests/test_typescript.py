@@ -480,10 +480,12 @@ def test_an_address_that_it_cannot_use_is_told_at_once(runner: str, tmp_path: Pa
     const said: string[] = [];
     console.warn = (text: string) => said.push(text);
     new Observer({ url: "unix:///run/observer.sock" });
+    new Observer({ url: "http://user:secret@witness.example" });
+    new Observer({ url: "http://" });
     new Observer({ url: "https://witness.example/" });
     console.log(JSON.stringify(said));
     """
-    said = ["observer: wants an address with http:// or https://; nothing is sent"]
+    said = 3 * ["observer: wants an address http://HOST:PORT or https://…; nothing is sent"]
     assert run(runner, tmp_path, program, closed_url()) == said
 
 

@@ -105,7 +105,7 @@ export class Observer {
   constructor(options: Options = {}) {
     const env = (globalThis as { process?: { env: Record<string, string | undefined> } }).process?.env ?? {};
     this.url = (options.url || env.OBSERVER_URL || "http://127.0.0.1:3800").replace(/\/+$/, "");
-    if (!/^https?:\/\//.test(this.url)) console.warn("observer: wants an address with http:// or https://; nothing is sent");
+    if (!isUsable(this.url)) console.warn("observer: wants an address http://HOST:PORT or https://…; nothing is sent");
     this.token = options.token ?? env.OBSERVER_TOKEN ?? "";
     this.source = options.source ?? "bot";
     this.queueMax = options.queueMax ?? 10_000;
@@ -324,6 +324,16 @@ export class Observer {
         resolve();
       };
     });
+  }
+}
+
+/** Whether `fetch` takes an address: it does not with a name or a password in it. */
+function isUsable(address: string): boolean {
+  try {
+    const { protocol, username, password } = new URL(address);
+    return /^https?:$/.test(protocol) && username + password === "";
+  } catch {
+    return false;
   }
 }
 
