@@ -43,7 +43,8 @@ class AsyncObserver(Recorder):
     """As `Observer`, within ``async with``: at its end what is left is sent within ``close_seconds``.
 
     Its task raises nothing and its block's own exceptions come out as they are, in no group. Several tasks may be
-    within at once, one of them several times: it ends with the last.
+    within at once, one of them several times: it ends with the last. They are in one event loop; another one may follow
+    when that has ended, but for several at once there is `Observer`.
     """
 
     def _begin(self) -> None:
