@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import threading
@@ -30,6 +31,7 @@ from observer_actors.client._outbox import (
     ObserverStatistics,
     Outbox,
     OutgoingEvent,
+    _Ids,
     new_id,
 )
 from observer_actors.client._runs import ENDPOINTS_MAX, RUNS_MAX, Advised
@@ -322,6 +324,13 @@ def test_ids_are_unique_over_threads_and_short_enough() -> None:
         thread.join()
     assert len(set(found)) == len(found) == 8_000
     assert max(map(len, found)) < 40
+
+
+def test_copies_of_a_process_that_has_reported_nothing_make_other_ids() -> None:
+    frozen = _Ids()
+    made = [twin.make().partition("-") for twin in (frozen, copy.copy(frozen))]
+    assert made[0][0] != made[1][0]
+    assert {len(beginning) for beginning, _, _ in made} == {20}
 
 
 # -------------------------------------------------------------------------------------------------- delivery
