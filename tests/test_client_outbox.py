@@ -509,6 +509,9 @@ def test_what_the_daemon_has_against_a_question_is_logged(caplog: pytest.LogCapt
         (401, "advice takes a token with the scope read: "),
         (403, "advice takes a token with the scope read: "),
         (404, "is OBSERVER_URL right?"),
+        (414, ""),
+        (421, ""),
+        (431, ""),
     ],
 )
 def test_that_a_token_or_an_address_gets_no_advice_is_logged(

@@ -507,6 +507,21 @@ def test_a_token_that_is_refused_is_told_once(runner: str, tmp_path: Path) -> No
     assert told["counts"]["retries"] >= 1
 
 
+def test_that_the_daemon_does_not_know_the_name_it_is_called_by_is_told_once(runner: str, tmp_path: Path) -> None:
+    program = """
+    const said: string[] = [];
+    console.warn = (text: string) => said.push(text);
+    globalThis.fetch = (async () => Response.json({ detail: "'witness' is not a name" }, { status: 421 })) as any;
+    const observer = new Observer({ lingerMs: 1 });
+    await observer.operation("a", {}, () => {});
+    await observer.close(500);
+    console.log(JSON.stringify({ said, counts: observer.counts }));
+    """
+    told = run(runner, tmp_path, program, closed_url())
+    assert told["said"] == ["observer: POST /events is answered 421: are address and token right?"]
+    assert (told["counts"]["refused"], told["counts"]["retries"] > 0) == (0, True)
+
+
 def test_what_could_not_be_sent_is_sent_later_and_stored_once(runner: str, tmp_path: Path) -> None:
     def restarted(daemon: Served) -> None:
         daemon.process.send_signal(signal.SIGKILL)

@@ -79,7 +79,7 @@ const PLACEHOLDERS = "any|url|email|str|uuid|time|ip|mac|host|path|hex|num|value
 const TAGS = new RegExp(`[<‹＜](?!\\\\*(?:${PLACEHOLDERS})>)(?=[^\\s\\d=])|\\[(?=/?[A-Z][A-Z_]+\\])`, "g"); // </s>, [INST]
 const HIDDEN = /(?!\ufe0f)[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu; // what turns a direction, or nobody sees
 const TOO_LARGE = 413; // of many events: each half is sent by itself
-const DENIED = new Set([401, 403, 404]); // told once; the events wait, for the daemon may yet be set right
+const DENIED = new Set([401, 403, 404, 421]); // told once; the events wait, for the daemon may yet be set right
 const WRONG = 400; // of a question, told once
 const FINAL = new Set([WRONG, TOO_LARGE, 422]); // answers about the events themselves: sending them again changes nothing
 const CAUSES_MAX = 3; // of an error: how deep they are looked for, and how many beside each other

@@ -23,8 +23,8 @@ INPUT_CHARS_MAX: Final = 2_000
 LIMIT_MAX: Final = 3
 """Entries that the daemon gives at most."""
 _OK: Final = 200
-_REFUSED: Final = frozenset({400, 401, 403, 404})
-"""Asking again changes nothing."""
+_REFUSED: Final = frozenset(range(400, 500)) - {408, 425, 429}
+"""Asking again changes nothing: no entry, another name of the daemon's, a question that is too long for a proxy."""
 _SCOPE_HINT: Final = "advice takes a token with the scope read: a token for reporting has none"
 _HINTS: Final[Mapping[int, str]] = {401: _SCOPE_HINT, 403: _SCOPE_HINT, 404: "is OBSERVER_URL right?"}
 PAUSE_S_MIN: Final = 1.0
