@@ -41,6 +41,7 @@ from tests.daemon.served import Served, served
 from tests.daemon.test_doors import certificate
 from tests.fakes.http_peer import Bytes, Close, Garbage, Hang, Json, Partial, Reply, Status, closed_url, http_peer
 from tests.harness import journal_ops
+from tests.test_client_outbox import SafeString
 
 LONG_S: Final = 30.0
 
@@ -83,6 +84,19 @@ def test_time_outcome_and_error_are_taken_by_themselves(daemon: Served, observer
     assert (said["success"], said["error"]) == (False, "no rows")
     assert (raised["success"], raised["error"]) == (False, "ZeroDivisionError: division by zero")
     assert (raised["source"], raised["attrs"]) == ("mcp", {"run": "r7"})
+
+
+@pytest.mark.parametrize("kind", [Observer, AsyncObserver])
+async def test_a_prompt_of_djangos_templates_is_reported_as_any_text(daemon: Served, kind: Any) -> None:
+    made = kind(daemon.url, linger_seconds=0.01)
+    entered = made if kind is AsyncObserver else contextlib.nullcontext()
+    async with entered:
+        with made.operation(SafeString("llm"), input_summary=SafeString("a prompt"), run=SafeString("r")) as op:
+            op.output_summary = SafeString("an answer")
+        flushed = await made.flush(2) if kind is AsyncObserver else await trio.to_thread.run_sync(made.flush, 2)
+    (op,) = daemon.json("/ops", limit=1)["ops"]
+    said = (op["endpoint"], op["input_summary"], op["output_summary"], op["attrs"])
+    assert (flushed, *said) == (True, "llm", "a prompt", "an answer", {"run": "r"})
 
 
 def test_what_goes_in_is_what_it_was_when_the_operation_began(daemon: Served, observer: Observer) -> None:

@@ -79,6 +79,23 @@ def test_any_value_is_shown_as_a_text(value: object, said: str) -> None:
     assert text(value) == said
 
 
+class SafeString(str):
+    """As Django's, which is what its templates give."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self
+
+
+@pytest.mark.parametrize("said", ["a prompt", "ü", "x" * 2 * TEXT_CHARS_MAX, ""])
+def test_a_text_of_the_hosts_own_kind_is_a_text_and_no_more(said: str) -> None:
+    own = SafeString(said)
+    assert type(text(own)) is type(text([own])) is type(error_text(ValueError(own))) is str
+    assert text(own) == text(said)
+    assert [type(value) for pair in scalars({own: own}, {"run": text(own)}).items() for value in pair] == 4 * [str]
+
+
 def _error(said: str) -> str:
     return error_text(ValueError(said))
 

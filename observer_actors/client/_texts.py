@@ -119,16 +119,22 @@ def _said(value: object) -> str:
     enough = attempt_of_host(None, beginning, value, TEXT_CHARS_MAX)
     if enough is None:  # it changes under our hands, or does not let itself be looked at
         return f"<{type(value).__name__}>"
-    return attempt_of_host("", _json, enough) or shown(enough)
+    said = attempt_of_host(None, _json, enough)
+    return shown(enough) if said is None else said
 
 
 def _beginning_of_str(value: object) -> str:
-    return str(value)[: TEXT_CHARS_MAX + 1]
+    return _str(value)[: TEXT_CHARS_MAX + 1]
+
+
+def _str(value: object) -> str:
+    """Give a text that is no more than one: a kind of the host's (Django's `SafeString`) may show itself as itself."""
+    return str.__str__(str(value))
 
 
 def _json(value: object) -> str:
     if isinstance(value, str):
-        return str(value)
+        return _str(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).decode("utf-8", "replace")
     said = _encoder.encode(value)
