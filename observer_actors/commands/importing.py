@@ -138,6 +138,8 @@ def _import_file(daemon: Api, source: LogFile, result: Imported, progress: LongW
             if not source.is_stdin:
                 _note(daemon, source, place)
             progress(source.done(place.offset), source.size)
+            if len(whole) < len(lines):  # what has been written behind it since begins in the midst of a line
+                break
     except ObserverError:
         told(f"{source.path}: {place.lines:,} lines are in; {_how_to_go_on(source, place)}")
         raise

@@ -19,7 +19,9 @@ import pytest
 import trio
 
 from observer_actors.commands import importing
+from observer_actors.commands._exported import sift
 from observer_actors.commands._log_file import LINE_BYTES_MAX, LogFile
+from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._resume import PLACES_MAX, Progressed
 from observer_actors.commands._screen import LongWork
 from tests.commands.typed import COMMAND, answered, environment, typed
@@ -166,6 +168,27 @@ def test_a_file_that_grew_is_gone_on_with_and_one_that_was_replaced_is_begun_ane
     assert [op["input_summary"] for op in stored(fresh)] == ["0", "1", "2", "3", "4"]
     file.write_text("\n".join(events(5, endpoint="another")) + "\n")
     assert imported(fresh, str(file)) == counted(lines=5, accepted=5)
+
+
+def test_a_line_whose_end_is_written_during_the_import_comes_as_a_whole_with_the_next(
+    fresh: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "ops.jsonl"
+    lines = events(5)
+    file.write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])
+
+    def sift_while_somebody_writes(*arguments: Any) -> Any:
+        if file.stat().st_size < len("\n".join(lines)):
+            with file.open("a") as log:
+                log.write(lines[3][20:] + "\n" + lines[4] + "\n")
+        return sift(*arguments)
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(importing, "sift", sift_while_somebody_writes)
+    assert importing.import_(file, api=ApiOptions(url=fresh.url)) == 0
+    assert [op["input_summary"] for op in stored(fresh)] == ["0", "1", "2"]
+    assert imported_with(fresh, tmp_path / "state", str(file)) == counted(lines=2, accepted=2, resumed_lines=3)
+    assert [op["input_summary"] for op in stored(fresh)] == ["0", "1", "2", "3", "4"]
 
 
 def test_an_empty_journal_at_the_same_address_gets_the_file_from_its_beginning(tmp_path: Path) -> None:
