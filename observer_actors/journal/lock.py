@@ -65,8 +65,11 @@ class DirectoryLock:
                 hint="stop that daemon, or choose another data directory",
             )
         with translated("writing the lock file"):
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+            name = f"{os.getpid()}\n".encode()
+            os.pwrite(
+                file, name, 0
+            )  # over the old one: emptied first, on a full disk its room may be another's by then
+            os.ftruncate(file, len(name))
         self._path, self._locked = paths.observer, os.fstat(self.descriptors[-1])
 
     def is_in_place(self) -> bool:

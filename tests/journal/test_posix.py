@@ -124,6 +124,24 @@ def test_who_removes_the_lock_file_does_not_let_a_second_daemon_in(tmp_path: Pat
     assert not directory_in_use(tmp_path)
 
 
+def test_who_locks_on_a_full_disk_keeps_the_room_that_the_lock_file_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, write = Paths(tmp_path).lock, os.pwrite
+    with DirectoryLock(tmp_path):
+        pass
+    file.write_text("1234567890\n")
+
+    def write_over(descriptor: int, data: bytes, offset: int) -> int:
+        if not os.fstat(descriptor).st_size:  # others have filled the disk, by what became free just now
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", write_over)
+    with DirectoryLock(tmp_path):
+        assert file.read_text() == f"{os.getpid()}\n"
+
+
 def test_the_lock_knows_its_directory_by_more_than_its_name(tmp_path: Path) -> None:
     data, away = tmp_path / "data", tmp_path / "away"
     with DirectoryLock(data) as lock:
