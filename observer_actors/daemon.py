@@ -48,7 +48,7 @@ from observer_actors.http.intake import Intake
 from observer_actors.http.listeners import address_of, serving_sockets, tls_context
 from observer_actors.http.server import IngestServer, files_max
 from observer_actors.http.views import Readiness, Views
-from observer_actors.in_force import InForce, api_key, check_files, read_at_start
+from observer_actors.in_force import InForce, api_key, check_files, readings
 from observer_actors.journal import Disk, PosixDisk
 from observer_actors.journal.format import Paths
 from observer_actors.kb import OutcomesIndex
@@ -157,7 +157,7 @@ class Daemon:
         set_level(self.settings.log.level)
         self.cycle.reconsider()
         self.journal.sealed()  # the archivist looks at what retention allows now
-        for name, read in read_at_start(wanted).items():
+        for name, read in readings(wanted).items():
             try:
                 await self._read(name, read)
             except ConfigInvalid as error:

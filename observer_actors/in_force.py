@@ -70,21 +70,13 @@ def check_files(settings: Settings) -> None:
 
 
 def readings(settings: Settings) -> Mapping[str, Callable[[], object]]:
-    """Give the readings of all files that the settings name. As `read_at_start`."""
-    return {"auth.tokens_file": lambda: _guard(settings), **read_at_start(settings)}
-
-
-def read_at_start(settings: Settings) -> Mapping[str, Callable[[], object]]:
-    """Give the readings of those files that only a start reads, each under its setting's name.
-
-    They raise ConfigInvalid.
-    """
-    readings: dict[str, Callable[[], object]] = {}
+    """Give the reading of each file that the settings name, by its setting; one raises ConfigInvalid."""
+    found: dict[str, Callable[[], object]] = {"auth.tokens_file": lambda: _guard(settings)}
     if settings.diagnosis.api_key_file:
-        readings["diagnosis.api_key_file"] = lambda: api_key(settings.diagnosis.api_key_file)
+        found["diagnosis.api_key_file"] = lambda: api_key(settings.diagnosis.api_key_file)
     if settings.listen.tls_cert:
-        readings["listen.tls_cert"] = lambda: tls_context(settings.listen)
-    return readings
+        found["listen.tls_cert"] = lambda: tls_context(settings.listen)
+    return found
 
 
 def api_key(file: str) -> str:

@@ -212,6 +212,20 @@ async def test_ingest_is_restarted_also_while_its_certificate_is_being_replaced(
         await stream.aclose()
 
 
+async def test_sighup_says_that_another_file_of_tokens_could_not_be_used_by_a_start(tmp_path: Path) -> None:
+    tokens, config = tmp_path / "tokens", tmp_path / "observer.toml"
+    tokens.write_text(f"reader read {READ}x\n")
+    config.write_text(f'[auth]\ntokens_file = "{tokens}"\n')
+    async with running_daemon(tmp_path / "data", "--config", str(config)) as daemon:
+        config.write_text(f'[auth]\ntokens_file = "{tmp_path / "none"}"\n')
+        daemon.process.send_signal(signal.SIGHUP)
+        line = await daemon.logged("reloaded")
+        assert (line["changed"], line["needs_restart"]) == ([], ["auth.tokens_file"])
+        line = await daemon.logged("reload_incomplete")
+        assert line["setting"] == "auth.tokens_file"
+        assert "No such file" in line["error"]
+
+
 async def test_a_token_is_revoked_also_while_a_file_that_only_a_start_reads_cannot_be_used(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("a-key")
