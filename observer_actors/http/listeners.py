@@ -217,12 +217,22 @@ def _check(listener: socket.socket, *, is_guarded: bool) -> None:
             hint="use ListenStream= with an address or a path, and Accept=no",
         )
     if listener.family == socket.AF_UNIX:
+        _refuse_abstract(listener)
         return
     host = listener.getsockname()[0]
     if not is_guarded and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
         raise ConfigInvalid(
             f"systemd hands over {address_of(listener)}, which other machines reach, without tokens",
             hint="let ListenStream= say 127.0.0.1, or set auth.tokens_file",
+        )
+
+
+def _refuse_abstract(listener: socket.socket) -> None:
+    """Refuse one without a file: no mode says who may connect, and no address of ours names it for the watchdog."""
+    if isinstance(listener.getsockname(), bytes):
+        raise ConfigInvalid(
+            "systemd hands over an abstract Unix socket, which has no file",
+            hint="use ListenStream= with a path, e.g. /run/observer-actors/http.sock",
         )
 
 

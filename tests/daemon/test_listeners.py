@@ -349,6 +349,14 @@ def test_a_handed_over_socket_that_is_none_to_listen_on_is_refused(tmp_path: Pat
     assert (status, "none to listen on" in error) == (78, True)
 
 
+def test_a_handed_over_unix_socket_without_a_file_is_refused(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as abstract:
+        abstract.bind(f"\0{tmp_path}")
+        abstract.listen()
+        status, error = ended(start_with(abstract, tmp_path / "data"))
+    assert (status, "abstract" in error, "ListenStream=" in error) == (78, True, True), error
+
+
 def test_a_handed_over_descriptor_that_is_no_socket_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "file").open("wb") as file:
         status, error = ended(start_with(file, tmp_path))
