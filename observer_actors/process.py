@@ -109,6 +109,7 @@ async def _obey(
 
 async def _reload(daemon: Daemon, load: Callable[[], Settings], notifier: Notifier, one_at_a_time: trio.Lock) -> None:
     log = logger("daemon")
+    await daemon.life.wait_ready()  # before that nobody is served, and READY=1 would be untrue
     async with one_at_a_time:
         notifier.send(RELOADING="1", MONOTONIC_USEC=str(monotonic_ns() // 1_000))
         try:

@@ -482,6 +482,23 @@ async def test_systemd_hears_ready_status_watchdog_reload_and_stopping(tmp_path:
                 assert await daemon.process.wait() == 0
 
 
+async def test_systemd_is_not_told_of_a_reload_that_it_is_ready(tmp_path: Path) -> None:
+    async with http_peer() as peer:
+        is_up = trio.Event()
+        peer.on("/health", Held(is_up, Json({"ok": True})))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as plain:
+            plain.bind(str(tmp_path / "notify"))
+            environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "GATEWAY_URL": peer.url}
+            flags = ("--set", "gateway.required=true")
+            async with running_daemon(tmp_path / "data", *flags, environment=environment, wait_ready=False) as daemon:
+                await daemon.logged("gateway_awaited")
+                daemon.process.send_signal(signal.SIGHUP)
+                is_up.set()
+                await daemon.logged("reloaded")
+                first = await _message(trio.socket.from_stdlib_socket(plain), "READY")
+                assert "STATUS=" in first, first
+
+
 @pytest.mark.parametrize("limit", ["connections_max", "connections_per_address_max"])
 async def test_systemd_does_not_end_a_daemon_whose_connections_are_all_taken(tmp_path: Path, limit: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as plain:
