@@ -377,7 +377,7 @@ def _gunzip(body: bytes, size_max: int) -> bytes:
                 raise RequestInvalid("the gzip body ends too early")
             piece = body[at : at + GZIP_PIECE_BYTES]
             try:
-                part = member.decompress(piece, room)
+                part = member.decompress(piece, min(room, sys.maxsize))
             except zlib.error as error:
                 raise RequestInvalid(f"not gzip: {error}", hint="or leave Content-Encoding out") from error
             at += len(piece) - len(member.unused_data) - len(member.unconsumed_tail)

@@ -14,8 +14,10 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from observer_actors.config import LEAVES
 from observer_actors.http.intake import LABELS_LOGGED_MAX
 from observer_actors.op import decode_op
+from observer_actors.settings import INT_MAX
 from tests.daemon.served import Served, served
 
 BODY_BYTES_MAX: Final = 300_000
@@ -287,6 +289,23 @@ def test_a_gzip_body_that_grows_beyond_the_limit_is_refused(way: Way) -> None:
     two = gzip.compress(b"{}\n" + b" " * (PLAIN_BYTES_MAX // 2)) * 2
     assert_problem(way.post("/events", two, **GZIP), 413, says="decompression")
     assert way.post("/events", gzip.compress(b"{}" + b" " * (PLAIN_BYTES_MAX - 2)), **GZIP).status_code == 400  # event
+
+
+def test_with_limits_as_large_as_they_may_be_all_ways_are_open(tmp_path: Path) -> None:
+    unlimited = [name for name, leaf in LEAVES.items() if getattr(leaf.kind, "le", None) == INT_MAX]
+    sections = sorted({name.partition(".")[0] for name in unlimited})
+    config = "\n".join(f"{section} = {{ {_all_at_most(section, unlimited)} }}" for section in sections)
+    with served(tmp_path, config) as daemon:
+        body = lines({"city": "a"}, {"city": "b"})
+        for content, headers in ((body, {}), (gzip.compress(body), GZIP), (iter([body]), {})):
+            answer = daemon.ingest.post("/events", content=content, headers=headers)
+            assert (answer.status_code, answer.json()["accepted"]) == (200, 2)
+        assert len(daemon.json("/ops")["ops"]) == 6
+        assert not daemon.log.find("actor_failed")
+
+
+def _all_at_most(section: str, names: list[str]) -> str:
+    return ", ".join(f"{name.partition('.')[2]} = {INT_MAX}" for name in names if name.startswith(f"{section}."))
 
 
 @pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "nonsense", "\xff"])
