@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final, Self
 
 from msgspec import UNSET
@@ -81,7 +83,7 @@ def op_line(op: Op) -> Text:
     said = error if error and not op.success else op.output_summary
     summary = op.input_summary if op.error is UNSET and said == "ok" else f"{op.input_summary} → {said}"
     return Text.assemble(
-        (cut(op.timestamp[:19].replace("T", " "), 19), "dim"),
+        (shown_time(op.timestamp), "dim"),
         f"  {op.seq:>8}  ",
         outcome,
         "  ",
@@ -91,6 +93,14 @@ def op_line(op: Op) -> Text:
         f"  {op.duration_ms:g} ms  ",
         cut(summary, SUMMARY_CHARS),
     )
+
+
+def shown_time(text: str) -> str:
+    """Give a time as it is in UTC, to the second: who reported it has a zone of its own. What is none, as it stands."""
+    with suppress(ValueError, OverflowError):
+        read = datetime.fromisoformat(text)
+        return (read.astimezone(UTC) if read.tzinfo else read).isoformat(" ", "seconds")[:19]
+    return cut(text[:19].replace("T", " "), 19)
 
 
 class LongWork:

@@ -11,7 +11,7 @@ from cyclopts import Parameter, validators
 from observer_actors.commands._answers import AuditAnswer, HistoryAnswer, OutcomesAnswer, TallyAnswer
 from observer_actors.commands._filters import time_given
 from observer_actors.commands._options import ApiOptions, JsonFlag
-from observer_actors.commands._screen import console, print_json, table
+from observer_actors.commands._screen import console, print_json, shown_time, table
 from observer_actors.errors import UsageInvalid
 from observer_actors.visible import visible
 
@@ -68,7 +68,7 @@ def _summed_up(who: str, tally: TallyAnswer) -> str:
     if not tally.audits:
         return f"{who}: no audits"
     verdicts = ", ".join(f"{count} {visible(overall)}" for overall, count in tally.overall.items())
-    return f"{who}: {tally.audits} audits, {tally.refused} refused ({verdicts}), last {visible(tally.last[:19])}"
+    return f"{who}: {tally.audits} audits, {tally.refused} refused ({verdicts}), last {shown_time(tally.last)}"
 
 
 def _show(rows: Sequence[AuditAnswer]) -> None:
@@ -76,7 +76,9 @@ def _show(rows: Sequence[AuditAnswer]) -> None:
         print("no audits")
         return
     columns = ("when", "signature", "verdict", "info", "warn", "block", "why")
-    lines = [(row.timestamp[:19], row.signature, row.overall, *map(str, _counts(row)), row.one_liner) for row in rows]
+    lines = [
+        (shown_time(row.timestamp), row.signature, row.overall, *map(str, _counts(row)), row.one_liner) for row in rows
+    ]
     console().print(table(columns, lines, numbers=("info", "warn", "block")))
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from observer_actors.commands._answers import FailureAnswer, FailuresAnswer
 from observer_actors.commands._filters import time_given
 from observer_actors.commands._options import ApiOptions, JsonFlag
-from observer_actors.commands._screen import LISTED_MAX, console, print_json, say_more, table
+from observer_actors.commands._screen import LISTED_MAX, console, print_json, say_more, shown_time, table
 
 
 @Parameter(name="*", allow_leading_hyphen=True)
@@ -76,5 +76,5 @@ def failures(
 def table_of(found: Iterable[FailureAnswer]) -> Table:
     """Lay patterns out, one a line."""
     columns = ("count", "last seen", "endpoint", "pattern", "id")
-    rows = [(f"{one.count:,}", one.last_seen[:19], one.endpoint, one.template, one.id) for one in found]
+    rows = [(f"{one.count:,}", shown_time(one.last_seen), one.endpoint, one.template, one.id) for one in found]
     return table(columns, rows, numbers=("count",))

@@ -24,7 +24,7 @@ from observer_actors.commands import export as exporting
 from observer_actors.commands._filters import Filters
 from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._output import written
-from observer_actors.commands._screen import compact, say_more
+from observer_actors.commands._screen import compact, say_more, shown_time
 from observer_actors.commands._sse import Message, messages
 from observer_actors.commands.failures import FailureFilters
 from observer_actors.http.failures import FailuresParameters
@@ -174,6 +174,20 @@ def test_a_time_that_is_none_is_refused_with_the_forms_that_there_are(
     assert (refused.returncode, refused.stdout) == (64, "")
     assert refused.stderr.startswith(f"observer-actors: {flag}: {time!a} ")
     assert "90s, 15m, 2h, 7d" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("reported", "shown"),
+    [
+        ("2026-11-28T15:00:00.123+02:00", "2026-11-28 13:00:00"),
+        ("2026-11-28T15:00:00.123Z", "2026-11-28 15:00:00"),
+        ("2026-11-28 15:00", "2026-11-28 15:00:00"),
+        ("0001-01-01T00:00:00+02:00", "0001-01-01 00:00:00"),
+        ("yesterday\n", "yesterday\\n"),
+    ],
+)
+def test_a_time_is_shown_as_it_is_in_utc(reported: str, shown: str) -> None:
+    assert shown_time(reported) == shown
 
 
 @pytest.mark.parametrize("filters", [("--overall", "block"), ("--since", "1d")])
