@@ -47,7 +47,7 @@ class ListenSettings(Section, frozen=True):
     tls_cert: str = ""
     """File with the certificate chain (PEM): with it, the port speaks TLS alone."""
     tls_key: str = ""
-    """File with the key (PEM)."""
+    """File with the key (PEM); empty: it is in `tls_cert`."""
     insecure_no_auth: bool = False
     """Allow an address that other machines reach without tokens."""
     connections_max: Count = 10_000

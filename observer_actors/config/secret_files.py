@@ -43,9 +43,12 @@ def read_secret(file: str) -> str:
 
 
 def exposed_files(settings: Settings) -> Iterator[tuple[str, Path]]:
-    """Give each setting and its file that every user of the machine may read. A certificate is for all."""
+    """Give each setting and its file that every user of the machine may read.
+
+    A certificate is for all; but where no other file is named for the key, the key is in it.
+    """
     paths = leaves_of(settings)
-    for name in sorted(SECRET_FILES - {"listen.tls_cert"}):
+    for name in sorted(SECRET_FILES - ({"listen.tls_cert"} if paths["listen.tls_key"] else set())):
         if paths[name] and is_for_all(Path(paths[name])):
             yield name, Path(paths[name])
 

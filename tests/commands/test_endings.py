@@ -206,6 +206,16 @@ def test_that_every_user_may_read_a_secret_is_told_in_words_by_the_check(tmp_pat
     assert checked.stderr == f"auth.tokens_file: every user may read {tmp_path / 'tokens'}: chmod o= it\n"
 
 
+def test_a_certificate_is_for_every_user_unless_the_key_is_in_its_file(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    cert.chmod(0o644)
+    key.chmod(0o600)
+    assert typed("config", "check", "--set", f"listen.tls_cert={cert}", "--set", f"listen.tls_key={key}").stderr == ""
+    cert.write_text(cert.read_text() + key.read_text())
+    checked = typed("config", "check", "--set", f"listen.tls_cert={cert}")
+    assert (checked.returncode, checked.stderr) == (0, f"listen.tls_cert: every user may read {cert}: chmod o= it\n")
+
+
 def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
     cert, key = certificate(tmp_path)
     locked = tmp_path / "locked.pem"
