@@ -21,6 +21,8 @@ PATH_IN_UNITS: Final = f"/usr/bin/env {NAME}"
 """What the units run as they are; installed, they name the program itself."""
 HOMES: Final = ("/home", "/root", "/run/user")
 """What `ProtectHome=yes` hides."""
+REFUSED: Final = frozenset("\"'\\")
+"""Beside control characters: what systemd allows in no path of a program."""
 
 
 class NotInstalled(ObserverError):
@@ -99,6 +101,11 @@ def _program(given: Path | None, root: Path, *, user: bool) -> Path:
     # Where a link leads to below another root, cannot be followed from here.
     if not (inside.is_file() and os.access(inside, os.X_OK)) and (is_here or not inside.is_symlink()):
         raise ConfigInvalid(f"{inside} is no program", hint="--executable says where observer-actors is")
+    if not str(program).isprintable() or REFUSED.intersection(str(program)):
+        raise ConfigInvalid(
+            f"systemd runs no program with such a path: {str(program)!a}",
+            hint="it may have no quotes, backslashes and control characters: reach it through a link",
+        )
     needed = [
         program,
         *([program.resolve()] if is_here else []),
@@ -140,6 +147,6 @@ def _what_remains(*, user: bool) -> list[str]:
 
 
 def _quoted(program: Path) -> str:
-    """Write a path as ExecStart= wants it (systemd.service(5))."""
-    text = str(program).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    return f'"{text}"' if " " in text or text != str(program) else text
+    """Write a path as ExecStart= wants it (systemd.service(5)): of its first word no variable is expanded."""
+    text = str(program).replace("%", "%%")
+    return f'"{text}"' if " " in text else text

@@ -58,6 +58,26 @@ def test_systemd_verifies_the_units_without_a_word(analyze: str, installed: Path
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize("name", ["with space%", "a$b", "a;b"])
+def test_systemd_finds_a_program_whatever_its_path(analyze: str, tmp_path: Path, name: str) -> None:
+    program = tmp_path / name
+    for place in (program, below(tmp_path / "root", program)):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch(mode=0o755)
+    ended = typed("install-service", "--install", "--executable", str(program), "--root", str(tmp_path / "root"))
+    assert ended.returncode == 0, ended.stderr
+    files = [str(tmp_path / "root/etc/systemd/system" / name) for name in UNITS]
+    ended = subprocess.run([analyze, "verify", *files], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ["it's", 'a"b', "a\\b", "a\tb"])
+def test_a_program_whose_path_systemd_refuses_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch(mode=0o755)
+    with pytest.raises(ConfigInvalid, match="systemd runs no program with such a path"):
+        service.install_service(executable=tmp_path / name)
+
+
 @pytest.mark.parametrize("folder", ["systemd", "systemd/user"])
 def test_systemd_verifies_the_units_as_they_are_without_a_word(analyze: str, folder: str, tmp_path: Path) -> None:
     files = [str(ROOT / folder / name) for name in UNITS]
