@@ -19,6 +19,7 @@ from observer_actors.config import (
     Places,
     default_file,
     leaves_of,
+    read_secret,
     read_settings,
     reload_settings,
     toml_value,
@@ -156,6 +157,10 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     file = tmp_path / "marked.toml"
     file.write_bytes(b"\xef\xbb\xbf[listen]\nport = 81\n")
     assert load_settings(file, {}, {}).listen.port == 81
+    file.write_bytes(b"\xef\xbb\xbf# tokens\n")
+    assert read_secret(str(file)) == "# tokens\n"
+    (tmp_path / "gateway.url").write_bytes(b"\xef\xbb\xbfhttp://127.0.0.1:3700\n")
+    assert load_settings(None, {}, {"CREDENTIALS_DIRECTORY": str(tmp_path)}).gateway.url == "http://127.0.0.1:3700"
 
 
 @pytest.mark.parametrize("kind", ["a dangling link", "a folder"])

@@ -151,7 +151,7 @@ def _credential(file: Path) -> Iterator[Given]:
     if file.name in SECRET_FILES:
         if content != UNITS_PLACEHOLDER:  # one that was emptied is given, and refused: it must not open the daemon
             yield Given(file.name, str(file), str(file), is_text=True)
-    elif (text := content.decode().removesuffix("\n")).strip():
+    elif (text := content.decode("utf-8-sig").removesuffix("\n")).strip():
         yield Given(file.name, text, str(file), is_text=True)
 
 

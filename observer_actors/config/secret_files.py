@@ -39,7 +39,7 @@ def read_secret(file: str) -> str:
     path = Path(file)
     if path.exists() and not path.is_file():
         raise OSError(f"{file} is no plain file")
-    return path.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8-sig")  # some editors begin a text with a mark
 
 
 def exposed_files(settings: Settings) -> Iterator[tuple[str, Path]]:
