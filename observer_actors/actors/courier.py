@@ -194,6 +194,6 @@ def _where_to(response: httpx.Response) -> str:
     if location:
         with suppress(httpx.InvalidURL, ValueError):  # urllib raises the latter
             target = response.request.url.join(location)
-    if not target.host:
+    if not target.raw_host:  # `host` decodes it, and raises over what is no name (`xn--a`)
         return "it redirects, but nowhere"
     return f"it redirects to {target.scheme}://{target.netloc.decode()}: configure the address that it has now"

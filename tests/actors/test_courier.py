@@ -367,8 +367,9 @@ REDIRECTS: Final = pytest.mark.parametrize(
         ("", "nowhere"),
         ("http://new.example:hunter2/", "nowhere"),
         ("mailto:hunter2", "nowhere"),
+        ("http://me:hunter2@xn--a/hunter2", "http://xn--a"),
     ],
-    ids=["elsewhere", "here", "nowhere", "unreadable", "without a host"],
+    ids=["elsewhere", "here", "nowhere", "unreadable", "without a host", "a host that is no name"],
 )
 
 
