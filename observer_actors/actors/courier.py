@@ -26,7 +26,7 @@ from observer_actors.supervision import Life
 
 BACKOFF_FIRST_S: Final = 1.0
 SETTLE_S: Final = 0.5
-"""Time to write down what the gateway has answered, also when the courier is being stopped: else it gets it twice."""
+"""Time to write down what the gateway has answered while the courier is being stopped: else it gets it twice."""
 _FINAL: Final = frozenset({301, 304, 308, 400, 405, 410, 411, 413, 414, 415, 422, 431, 451})
 """Statuses that say that this message will never be taken, or not at this address."""
 _DECLINED: Final = frozenset(range(300, 500)) - _FINAL - {408, 429}
@@ -45,19 +45,37 @@ class _Answer(NamedTuple):
     wait_s: float = 0.0
     """How long it asks us to wait, at most as long as we ever do; 0 where it does not say."""
 
+    @property
+    def hints(self) -> Mapping[str, str]:
+        """The hint as a line of the log has it, where there is one."""
+        return {"hint": self.hint} if self.hint else {}
+
+
+_NONE: Final = _Answer(0)
+
 
 @dataclass(slots=True)
 class _Tried:
-    """What was met by the tries of a message, since the courier has started: `attempts`, in the store, says how many.
+    """What was met by the tries of a message, since the daemon has started: `attempts`, in the store, says how many.
 
     After a long outage the first 404 would refuse a message by those; and after a restart nothing would be said of it.
     """
 
     key: str = ""
+    attempts: int = -1
+    """Tries that had failed before the last one. While the store knows of no more, its answer is not written down."""
+    answer: _Answer = _NONE
+    """What the last try was answered with."""
     declined: int = 0
     """Tries that were answered with a status of `_DECLINED`."""
     said: set[str] = field(default_factory=set)
     """Problems that the log has: each once, also where they alternate."""
+
+    def is_news(self, problem: str) -> bool:
+        """Tell whether the log does not have a problem yet; from now on it has."""
+        is_news = problem not in self.said
+        self.said.add(problem)
+        return is_news
 
 
 class Courier:
@@ -85,6 +103,8 @@ class Courier:
         """Those that have a receiver."""
         self._webhook_url = webhook_url
         self._around = around
+        self._tried = {lane: _Tried() for lane in self.lanes}
+        """Of the head of each. Outlives incarnations: a store that refuses to write an answer down makes us crash."""
 
     async def run(self, life: Life) -> None:
         """Serve as an actor."""
@@ -116,18 +136,20 @@ class Courier:
 
     async def _deliver(self, client: httpx.AsyncClient, lane: Lane, life: Life) -> None:
         log = self._log.bind(receiver=lane.value)
-        tried = _Tried()
         while True:
             life.at("waiting")
             message = await self._learned.next_message(lane)
-            life.at("delivering")
-            answer = await self._send(client, lane, message)
-            tried = tried if message.key == tried.key else _Tried(message.key)
-            tried.declined += answer.status in _DECLINED
+            tried = self._tried[lane]
+            if message.key != tried.key:
+                tried = self._tried[lane] = _Tried(message.key)
+            if message.attempts != tried.attempts:
+                life.at("delivering")
+                tried.answer = await self._send(client, lane, message)
+                tried.attempts = message.attempts
+                tried.declined += tried.answer.status in _DECLINED
             life.at("settling")
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + SETTLE_S):
-                if await self._settle(message, answer, tried, log):
-                    life.progress()
+            if await self._settle(message, tried, log):
+                life.progress()
 
     async def _send(self, client: httpx.AsyncClient, lane: Lane, message: Queued) -> _Answer:
         """Try once."""
@@ -152,28 +174,35 @@ class Courier:
         )
         return _Answer(status, f"status {status}", hint, wait_s)
 
-    async def _settle(self, message: Queued, answer: _Answer, tried: _Tried, log: FilteringBoundLogger) -> bool:
-        """Note what became of a try; say whether the message is done with."""
-        hint = {"hint": answer.hint} if answer.hint else {}
+    async def _settle(self, message: Queued, tried: _Tried, log: FilteringBoundLogger) -> bool:
+        """Write down what became of a try, however long the store takes; say whether the message is done with."""
+        try:
+            return await self._note(message, tried, log)
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + SETTLE_S):
+                await self._note(message, tried, log)
+            raise
+
+    async def _note(self, message: Queued, tried: _Tried, log: FilteringBoundLogger) -> bool:
+        answer = tried.answer
         if httpx.codes.is_success(answer.status):
             await self._learned.delivered(message)
         elif answer.status in _FINAL or tried.declined >= DECLINED_MAX:
             problem = answer.problem if answer.status in _FINAL else f"{answer.problem}, {tried.declined} times"
-            log.error("message_refused", key=message.key, error=problem, **hint)
+            if tried.is_news(problem):
+                log.error("message_refused", key=message.key, error=problem, **answer.hints)
             await self._learned.refused(message, problem)
         else:
-            await self._again(message, answer, hint, tried, log)
+            await self._again(message, tried, log)
             return False
         return True
 
-    async def _again(
-        self, message: Queued, answer: _Answer, hint: Mapping[str, str], tried: _Tried, log: FilteringBoundLogger
-    ) -> None:
-        most_s = self._settings.retry_seconds_max
+    async def _again(self, message: Queued, tried: _Tried, log: FilteringBoundLogger) -> None:
+        answer, most_s = tried.answer, self._settings.retry_seconds_max
         delay_s = max(backoff_s(message.attempts + 1, BACKOFF_FIRST_S, most_s, self._around.chance()), answer.wait_s)
-        if answer.problem not in tried.said:
-            tried.said.add(answer.problem)
-            log.warning("delivery_failed", key=message.key, error=answer.problem, retry_s=round(delay_s, 1), **hint)
+        if tried.is_news(answer.problem):
+            retry_s = round(delay_s, 1)
+            log.warning("delivery_failed", key=message.key, error=answer.problem, retry_s=retry_s, **answer.hints)
         await self._learned.failed(message, answer.problem, delay_s)
 
 

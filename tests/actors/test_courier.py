@@ -8,24 +8,26 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pytest
 import structlog
 import trio
 from structlog.testing import capture_logs
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from observer_actors.actors.courier import DECLINED_MAX, Courier
 from observer_actors.actors.learned import Learned
-from observer_actors.actors.surroundings import Surroundings, trusted_certificates
+from observer_actors.actors.surroundings import InThread, Surroundings, trusted_certificates
 from observer_actors.backoff import backoff_s
+from observer_actors.errors import DiskFull
 from observer_actors.patterns import Outgoing
 from observer_actors.patterns.outgoing import WEBHOOK_PATH
 from observer_actors.playbook import Copy
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import LEARNED_PATH, Lane, LaneStatistics
-from observer_actors.supervision import Life
+from observer_actors.supervision import ChildSpec, Events, Life, Supervisor
+from observer_actors.threads import in_thread
 from tests.daemon.test_doors import certificate
 from tests.fakes.http_peer import (
     Bytes,
@@ -43,6 +45,7 @@ from tests.fakes.http_peer import (
     speaking_tls,
 )
 
+T = TypeVar("T")
 EPOCH: Final = 1_800_000_000.0
 WAIT_S: Final = 10.0
 TIMEOUT_S: Final = 10.0
@@ -114,16 +117,21 @@ async def at_work(
     webhook_url: str = "",
     outbox_max: int = 100,
     on_step: Callable[[str, str], None] = lambda _name, _step: None,
+    in_thread: InThread = in_thread,
 ) -> AsyncIterator[Bench]:
     log = structlog.get_logger()
-    around = Surroundings(time_ns=lambda: int((EPOCH + trio.current_time()) * 1e9), chance=lambda: 1.0)
+    around = Surroundings(
+        in_thread=in_thread, time_ns=lambda: int((EPOCH + trio.current_time()) * 1e9), chance=lambda: 1.0
+    )
     settings = GatewaySettings(url=url, timeout_seconds=TIMEOUT_S, outbox_max=outbox_max)
     learned = Learned(data_dir, settings, log=log, around=around)
     await learned.load_playbook()
     courier = Courier(learned, settings, log=log, webhook_url=webhook_url, around=around)
-    life = Life("courier", 1, on_progress=lambda: None, on_step=on_step)
+    spec = ChildSpec("courier", courier.run)
+    supervisor = Supervisor("learning", [spec], events=Events(), jitter=lambda: 1.0, on_step=on_step)
+    life = Life("learning", 1, on_progress=lambda: None, on_step=on_step)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(courier.run, life)
+        nursery.start_soon(supervisor.run, life)
         try:
             yield Bench(learned, data_dir, nursery.cancel_scope.cancel)
         finally:
@@ -458,6 +466,80 @@ async def test_what_the_gateway_took_is_noted_although_the_courier_is_stopped(
             await bench.queue("b")
             await bench.settled(2)
         assert keys(gateway) == ["a", "b"]
+
+
+@dataclass
+class SlowThreads:
+    """Threads that wait for a turn, as behind others who save, while ``turn`` is not set; or fail."""
+
+    turn: trio.Event
+    failures: int = 0
+
+    async def __call__(
+        self, call: Callable[[], T], /, *, abandon_on_cancel: bool = False, limiter: trio.CapacityLimiter | None = None
+    ) -> T:
+        await self.turn.wait()
+        if self.failures:
+            self.failures -= 1
+            raise DiskFull("no space left")
+        return await in_thread(call, abandon_on_cancel=abandon_on_cancel, limiter=limiter)
+
+
+async def test_a_store_that_is_busy_for_long_costs_the_receiver_no_second_copy(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    settling = trio.Event()
+    threads = SlowThreads(trio.Event())
+    threads.turn.set()
+
+    def busy_from_here(_name: str, step: str) -> None:
+        if step == "settling" and not settling.is_set():
+            threads.turn = trio.Event()
+            settling.set()
+
+    async with (
+        http_peer(Status(200)) as gateway,
+        at_work(tmp_path, gateway.url, on_step=busy_from_here, in_thread=threads) as bench,
+    ):
+        await bench.queue("a", "b")
+        await settling.wait()
+        for _ in range(5):
+            mock_clock.jump(60)
+            await wait_all_tasks_blocked()
+        threads.turn.set()
+        await bench.settled(2)
+        assert keys(gateway) == ["a", "b"]
+
+
+@pytest.mark.parametrize("status", [200, 503, 410])
+async def test_a_store_that_refuses_to_note_an_answer_costs_the_receiver_no_second_copy(
+    tmp_path: Path, mock_clock: MockClock, status: int
+) -> None:
+    threads = SlowThreads(trio.Event())
+    threads.turn.set()
+
+    def refuse_from_here(_name: str, step: str) -> None:
+        if step == "settling" and not crashed:
+            threads.failures = 2
+            crashed.append(step)
+
+    crashed: list[str] = []
+    with capture_logs() as logs:
+        async with (
+            http_peer() as gateway,
+            at_work(tmp_path, gateway.url, on_step=refuse_from_here, in_thread=threads) as bench,
+        ):
+            gateway.on("/log", Status(status), Status(200))
+            await bench.queue("a")
+            await bench.until(lambda: threads.failures == 1)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(10)
+            await bench.until(lambda: threads.failures == 0)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(10)
+            await bench.until(lambda: bench.rows()[0][1:3] != ("pending", 0))
+            assert keys(gateway) == ["a"]
+    assert [line["event"] for line in logs] == {200: [], 503: ["delivery_failed"], 410: ["message_refused"]}[status]
 
 
 async def test_a_request_that_is_cut_off_by_the_stop_is_sent_again_with_the_same_key(
