@@ -64,7 +64,9 @@ class LocalModel:
                 nursery.start_soon(self._keep_last_lines, process)
                 await self._serve(process, life)
         finally:
-            self._server, self._loaded = None, trio.Event()
+            self._server = None
+            if self._loaded.is_set():  # else whoever waits for this one is there for the next
+                self._loaded = trio.Event()
             with trio.CancelScope(shield=True):
                 process.kill()
                 await process.wait()
