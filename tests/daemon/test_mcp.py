@@ -378,6 +378,15 @@ async def test_what_is_wrong_is_said_to_the_agent(connect: Connect, daemon: Serv
             await client.read_resource("playbook://nowhere/x")
 
 
+async def test_a_whole_number_may_be_written_with_a_fraction(connect: Connect, daemon: Served) -> None:
+    async with connect(daemon.url) as client:
+        assert (await called(client, "list_failures", limit=2.0))["failures"] is not None
+        assert "limit" in await refused(client, "list_failures", limit=2.5)
+        advice = await called(client, "get_advice", endpoint="whole", limit=1.0)
+        assert advice["entries"] == []
+        await called(client, "report_outcome", endpoint="whole", success=True, duration_ms=1e300)
+
+
 def reported(error: str, more: str = "") -> bytes:
     """Give the report of an outcome as it is written, for what no client of the SDK would send."""
     arguments = f'{{"endpoint":"raw","success":false,"error":"{error}"{more}}}'
