@@ -148,6 +148,7 @@ class Analyzer:
 
     async def _follow(self, life: Life) -> None:
         while True:
+            life.at("waiting")
             async with self._feed.take() as ops:
                 life.at("grouping")
                 failures: Sequence[Op] = [op for op in ops if not op.success]

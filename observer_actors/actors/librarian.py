@@ -103,6 +103,7 @@ class Librarian:
 
     async def _follow(self, life: Life) -> None:
         while True:
+            life.at("waiting")
             async with self._feed.take() as ops:
                 life.at("filing")
                 # The source first: under load it is all that is looked at.

@@ -35,8 +35,8 @@ class RingKeeper:
         ring.last_seq = max(ring.last_seq, upto)  # what is missing at the end cannot be read, and is not to come
         self.ring = ring
         life.ready()
-        life.at("following")
         while True:
+            life.at("waiting")
             await self._take(ring, life)
             life.progress()
             # What is older would be pushed out before anybody saw it.

@@ -82,6 +82,7 @@ class StatsKeeper:
 
     async def _follow(self, life: Life) -> None:
         while True:
+            life.at("waiting")
             async with self._feed.take() as ops:
                 life.at("counting")
                 self.stats.add(ops)

@@ -158,6 +158,18 @@ def test_actors_shows_the_whole_tree(daemon: Served) -> None:
     assert {event["type"] for event in tree["events"]} == {"ActorStarted"}
 
 
+def test_an_actor_that_has_nothing_to_do_waits(daemon: Served) -> None:
+    def at_work() -> dict[str, str]:
+        branches = daemon.json("/actors")["actors"]
+        steps = {child["name"]: child["step"] for branch in branches for child in branch["children"]}
+        return {name: step for name, step in steps.items() if step not in ("waiting", "serving", "no gateway")}
+
+    until = time.monotonic() + 10
+    while at_work() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert at_work() == {}
+
+
 def test_failures_and_playbook_are_lists(daemon: Served) -> None:
     failures = daemon.json("/failures")["failures"]
     assert {"sql", "scenario:fill"} >= {failure["endpoint"] for failure in failures}
