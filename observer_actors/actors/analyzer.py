@@ -129,15 +129,18 @@ class Analyzer:
         """Serve as an actor."""
         life.at("loading")
         await self.standings.load()  # first: who finds a pattern may act on it, and what was known would be overwritten
-        self._patterns, self._saved_seq = await self._learned.load_patterns()
-        self._catalogue = catalogue_of(self._patterns.values())
-        self._unsaved, self._absorbed, self._model_failures, self._asks_from = {}, set(), 0, 0
-        self.doubts = await self._learned.load_doubts()
-        self._diagnoses = {}
-        self._remember(*reversed(await self._learned.load_diagnoses()))
+        patterns, saved_seq = await self._learned.load_patterns()
+        doubts = await self._learned.load_doubts()
+        diagnoses = await self._learned.load_diagnoses()
         if self.consultant is not None:
             await self.consultant.load()
-        await self._feed.open(self._saved_seq)
+        # All at once: of what is older now than it was, `has_caught_up` must not say that it is complete.
+        self._patterns, self._saved_seq, self.doubts = patterns, saved_seq, doubts
+        self._catalogue = catalogue_of(patterns.values())
+        self._unsaved, self._absorbed, self._model_failures, self._asks_from = {}, set(), 0, 0
+        self._diagnoses = {}
+        self._remember(*reversed(diagnoses))
+        await self._feed.open(saved_seq)
         life.ready()
         async with saved(self._save_all, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
             nursery.start_soon(self._follow, life)

@@ -169,8 +169,9 @@ class DaemonCollector(Collector):
             patterns.add_metric([state], counts.get(state, 0))
             changes.add_metric([state], standings.changes[state])
         yield from (patterns, changes)
-        ungrouped = self._views.analyzer.ungrouped
-        yield _counter("observer_failures_ungrouped", "Failures without room for a pattern of their own.", ungrouped)
+        if self._views.feeds["analyzer"].has_caught_up:  # as above
+            text = "Failures without room for a pattern of their own; absent while counted anew."
+            yield _counter("observer_failures_ungrouped", text, self._views.analyzer.ungrouped)
         dropped = standings.dropped
         yield _counter("observer_webhook_dropped", "Messages for the webhook let go before they were saved.", dropped)
 

@@ -718,17 +718,27 @@ async def test_no_counter_goes_back_over_a_start(tmp_path: Path) -> None:
     async with running_daemon(tmp_path) as daemon:
         lines = b"\n".join([b'{"endpoint":"a","success":true,"attrs":{"run":"r"}}'] * 20_000)
         assert (await daemon.post("/events", lines)).status_code == 200
+        each_its_own = [
+            {"endpoint": "b", "ok": False, "error": f"{'ab'[n % 2] * (n + 1)} is bad"} for n in range(1_020)
+        ]
+        assert (await daemon.post("/events", each_its_own)).status_code == 200
         await _caught_up(daemon)
+        ungrouped = await daemon.metric("observer_failures_ungrouped_total")
+        assert ungrouped > 0
         assert await daemon.stop() == 0
     for name in ("stats.json", "learned.sqlite3"):
         (tmp_path / "_observer" / name).unlink()
     async with running_daemon(tmp_path) as daemon:
-        seen: list[str] = []
-        with trio.fail_after(30):
-            while not seen:
-                text = (await daemon.get("/metrics")).text
-                seen = re.findall(r'observer_operations_total\{outcome="success",source="scenario"\} (\S+)', text)
-        assert list(map(float, seen)) == [20_000.0]
+        for name, counted in (
+            ('observer_operations_total{outcome="success",source="scenario"}', 20_000),
+            ("observer_failures_ungrouped_total", ungrouped),
+        ):
+            seen: list[str] = []
+            with trio.fail_after(60):
+                while not seen:
+                    text = (await daemon.get("/metrics")).text
+                    seen = re.findall(rf"^{re.escape(name)} (\S+)", text, re.MULTILINE)
+            assert list(map(float, seen)) == [counted], name
 
 
 async def _caught_up(daemon: Process) -> None:
