@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final, NamedTuple
 
 import httpx
@@ -120,6 +121,7 @@ class Courier:
                 trust_env=False,
                 verify=trusted_certificates(),  # `trust_env` would bring proxies, too
                 transport=self._around.transport,
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # takes none: it has both receivers'
                 event_hooks={"response": [_set_location_aside]},
             ) as client,
             trio.open_nursery() as nursery,

@@ -167,6 +167,20 @@ async def test_messages_arrive_once_and_in_order(tmp_path: Path, mock_clock: Moc
         assert {request.headers["content-type"] for request in gateway.requests} == {"application/json"}
 
 
+async def test_no_receiver_gets_a_cookie_back_or_that_of_the_other(
+    tmp_path: Path,
+    mock_clock: MockClock,  # noqa: ARG001 - no time passes
+) -> None:
+    async with http_peer(Status(200, {"Set-Cookie": "session=hunter2"})) as hook, http_peer(Status(200)) as gateway:
+        async with at_work(tmp_path, gateway.url, webhook_url=hook.url) as bench:
+            await bench.queue("a", "b", path=WEBHOOK_PATH)
+            await bench.settled(2)
+            await bench.queue("c")
+            await bench.settled(3)
+        requests = [*hook.requests, *gateway.requests]
+        assert [request.headers.get("cookie") for request in requests] == [None, None, None]
+
+
 @pytest.mark.parametrize(
     "trouble",
     [*map(Status, (500, 503, 429, 408, 401, 403, 404, 409, 307)), Garbage(), Garbage(b""), Close()],
