@@ -11,9 +11,10 @@ of these once, at the boundary, with ``from``.
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 _Error = TypeVar("_Error", bound=BaseException)
+SAID_CHARS_MAX: Final = 500
 
 
 class ObserverError(Exception):
@@ -200,11 +201,12 @@ def said_by(error: BaseException) -> str:
     """Give the text of an error; where it has none, that of the first that has one of those it was raised from or in.
 
     httpx gives none where TLS fails, and raises from None what says why: a certificate that is not trusted, or no TLS.
+    `SAID_CHARS_MAX` of it at most: of an answer that is no HTTP it quotes all that came.
     """
     met: BaseException | None = error
     while met is not None and not str(met):
         met = met.__cause__ or met.__context__
-    return "" if met is None else str(met)
+    return "" if met is None else str(met)[:SAID_CHARS_MAX]
 
 
 def first_of(errors: BaseExceptionGroup[_Error]) -> _Error:

@@ -20,10 +20,11 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.surroundings import Surroundings, trusted_certificates
 from observer_actors.backoff import asked_wait_s, backoff_s
-from observer_actors.errors import said_by
+from observer_actors.errors import SAID_CHARS_MAX, said_by
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import Lane, Queued
 from observer_actors.supervision import Life
+from observer_actors.visible import cut
 
 BACKOFF_FIRST_S: Final = 1.0
 SETTLE_S: Final = 0.5
@@ -227,4 +228,5 @@ def _where_to(response: httpx.Response) -> str:
             target = response.request.url.join(location)
     if not target.raw_host:  # `host` decodes it, and raises over what is no name (`xn--a`)
         return "it redirects, but nowhere"
-    return f"it redirects to {target.scheme}://{target.netloc.decode()}: configure the address that it has now"
+    server = cut(f"{target.scheme}://{target.netloc.decode()}", SAID_CHARS_MAX)
+    return f"it redirects to {server}: configure the address that it has now"

@@ -435,6 +435,23 @@ async def test_a_redirect_that_passes_costs_no_message_and_the_log_says_where_it
     assert "hunter2" not in str(failed)
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [Garbage(b"\xff" * 90_000 + b"\r\n\r\n"), Status(302, {"Location": f"http://{'a' * 60_000}/"})],
+    ids=["no HTTP", "a redirect"],
+)
+async def test_however_much_a_receiver_sends_the_log_has_a_line_of_it(
+    tmp_path: Path,
+    mock_clock: MockClock,  # noqa: ARG001 - no time passes
+    reply: Reply,
+) -> None:
+    with capture_logs() as logs:
+        async with http_peer(reply) as gateway, at_work(tmp_path, gateway.url) as bench:
+            await bench.queue("a")
+            await bench.failed(1)
+    assert len(str(logs[0])) < 1_000
+
+
 def redirect(status: int, location: str) -> Reply:
     return Status(status, {"Location": location} if location else {})
 
