@@ -22,6 +22,7 @@ import msgspec
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from observer_actors.errors import ObserverError
 from observer_actors.journald import JournalSocket, encode, is_journald
 from observer_actors.supervision import (
     ActorFailed,
@@ -207,9 +208,14 @@ def logger(actor: str) -> FilteringBoundLogger:
     return bound
 
 
-def log_lifecycle(event: LifecycleEvent) -> None:
-    """Write a lifecycle event; the field names are the event's."""
+def log_lifecycle(event: LifecycleEvent, error: Exception | None = None) -> None:
+    """Write a lifecycle event; the field names are the event's.
+
+    :param error: what it is about: its traceback is written, too, unless it says by itself what to do.
+    """
     fields = msgspec.to_builtins(event)
+    if error is not None and not _is_ours(error):
+        fields["exc_info"] = error
     name = snake(fields.pop("type"))
     log = logger(fields.pop("actor"))
     if isinstance(event, _ERRORS):
@@ -218,6 +224,13 @@ def log_lifecycle(event: LifecycleEvent) -> None:
         log.warning(name, **fields)
     else:
         log.info(name, **fields)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Tell an error with a hint, or a group of such, from what nobody has reckoned with."""
+    if isinstance(error, ExceptionGroup):
+        return all(map(_is_ours, error.exceptions))
+    return isinstance(error, ObserverError)
 
 
 def _number(level: str) -> int:

@@ -20,9 +20,17 @@ import httpx
 import pytest
 import structlog
 
+from observer_actors.errors import DiskFailed
 from observer_actors.http.intake import LABELS_LOGGED_MAX
 from observer_actors.logs import _Unfailing, configure_logs, log_lifecycle, logger, set_level
-from observer_actors.supervision import ActorFailed, ActorParked, ActorStarted, MessageQuarantined, RestartsExhausted
+from observer_actors.supervision import (
+    ActorFailed,
+    ActorParked,
+    ActorStarted,
+    ActorStopped,
+    MessageQuarantined,
+    RestartsExhausted,
+)
 from tests.daemon.served import served
 from tests.harness import SEEDS_VARIABLES
 
@@ -108,6 +116,24 @@ def test_lifecycle_events_are_logged_under_their_own_names(capfd: pytest.Capture
         ("error", "restarts_exhausted", "root"),
         ("error", "message_quarantined", "a"),
     ]
+
+
+def test_of_a_crash_that_nobody_has_reckoned_with_the_log_has_the_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info")
+    disk, group = DiskFailed("input/output error"), ExceptionGroup("", [DiskFailed("x"), DiskFailed("y")])
+    for error in (raised(KeyError("seq")), disk, group, ExceptionGroup("", [disk, raised(KeyError("seq"))])):
+        log_lifecycle(ActorFailed(actor="a", error="", step="s"), error)
+    log_lifecycle(ActorStopped(actor="a", error=""), raised(KeyError("seq")))
+    said = [line.get("exception", "") for line in lines(capfd)]
+    assert ["in raised" in text for text in said] == [True, False, False, True, True]
+    assert [bool(text) for text in said] == [True, False, False, True, True]
+
+
+def raised(error: Exception) -> Exception:
+    try:
+        raise error
+    except KeyError as caught:
+        return caught
 
 
 # ------------------------------------------------------------------------------------------- of a whole daemon

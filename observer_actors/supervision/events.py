@@ -76,7 +76,8 @@ class ShutdownForced(LifecycleEvent, frozen=True, kw_only=True):
     step: str = ""
 
 
-Sink = Callable[[LifecycleEvent], None]
+Sink = Callable[[LifecycleEvent, Exception | None], None]
+"""Is given an event, and the error that it is about, where there is one."""
 KEPT: Final = 200
 
 
@@ -88,12 +89,15 @@ class Events:
         self._counts: Counter[str] = Counter()
         self._recent: deque[LifecycleEvent] = deque(maxlen=KEPT)
 
-    def emit(self, event: LifecycleEvent) -> None:
-        """Take one event in; sinks must not raise."""
+    def emit(self, event: LifecycleEvent, error: Exception | None = None) -> None:
+        """Take one event in; sinks must not raise.
+
+        :param error: what it is about, for the sinks alone: it is not kept.
+        """
         self._counts[type(event).__name__] += 1
         self._recent.append(event)
         for sink in self._sinks:
-            sink(event)
+            sink(event, error)
 
     def counts(self) -> Mapping[str, int]:
         """Give how often each type has happened since the start."""

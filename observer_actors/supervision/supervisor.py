@@ -50,7 +50,7 @@ from observer_actors.supervision.events import (
 from observer_actors.supervision.restart import RestartHistory, RestartPolicy
 
 ERROR_CHARS_MAX: Final = 500
-"""What `/actors` and an event keep of an error; the log has it all."""
+"""What `/actors` and an event keep of an error; the log has its traceback, too, where it may be a fault of ours."""
 
 
 class Strategy(enum.Enum):
@@ -448,14 +448,14 @@ class Supervisor:
         child.due = None
         child.enter(State.STOPPED)
         child.last_error = _describe_error(error)
-        self._events.emit(ActorFailed(actor=child.spec.name, error=child.last_error, step=child.step))
+        self._events.emit(ActorFailed(actor=child.spec.name, error=child.last_error, step=child.step), error)
         return error
 
     def _note_stopped(self, child: _Child) -> None:
         error = _describe_error(child.error) if child.error else ""
         child.last_error = error or child.last_error
         child.enter(State.STOPPED)
-        self._events.emit(ActorStopped(actor=child.spec.name, error=error))
+        self._events.emit(ActorStopped(actor=child.spec.name, error=error), child.error)
 
     def _note_cancelled(self) -> None:
         """Record what became of the children when this supervisor was cancelled, and they with it."""

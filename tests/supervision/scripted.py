@@ -29,7 +29,7 @@ class Tree:
         self._began = trio.current_time()
         self.over = trio.Event()
 
-    def _note(self, event: LifecycleEvent) -> None:
+    def _note(self, event: LifecycleEvent, _error: Exception | None) -> None:
         self.log.append((round(trio.current_time() - self._began, 3), event))
 
     def _note_progress(self) -> None:

@@ -7,10 +7,17 @@ from observer_actors.supervision.events import KEPT
 def test_events_are_counted_kept_and_given_to_every_sink() -> None:
     first: list[LifecycleEvent] = []
     second: list[LifecycleEvent] = []
-    events = Events(first.append, second.append)
+    errors: list[Exception | None] = []
+    events = Events(
+        lambda event, _error: first.append(event),
+        lambda event, _error: second.append(event),
+        lambda _event, error: errors.append(error),
+    )
     told = [ActorStarted(actor="a", incarnation=1), ActorFailed(actor="a", error="x")]
-    for event in told:
-        events.emit(event)
+    wrong = ValueError("x")
+    events.emit(told[0])
+    events.emit(told[1], wrong)
+    assert errors == [None, wrong]
     assert first == second == list(events.recent()) == told
     assert events.counts() == {"ActorStarted": 1, "ActorFailed": 1}
 
