@@ -114,7 +114,7 @@ class FakeFile:
         return len(self._inode.memory)
 
     def close(self) -> None:
-        self._disk.closed += 1
+        self._disk.open.discard(self)
 
 
 class FakeDisk:
@@ -126,7 +126,8 @@ class FakeDisk:
     def __init__(self, seed: int = 0, *, short_writes: bool = False, quota_bytes: int | None = None) -> None:
         self.calls: Counter[str] = Counter()
         """Calls so far, by kind."""
-        self.closed = 0
+        self.open: set[FakeFile] = set()
+        """Files that nobody has closed yet."""
         self.short_writes = short_writes
         self.modified: dict[Path, int] = {}
         """When files were last written, in microseconds since 1970, where a test says so; the others will be."""
@@ -225,7 +226,9 @@ class FakeDisk:
                 raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
             self._directory(path.parent)
             self._change({path: Inode()})
-        return FakeFile(self, self._names[path])
+        file = FakeFile(self, self._names[path])
+        self.open.add(file)
+        return file
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
         self.step("read")

@@ -141,19 +141,27 @@ def test_of_a_process_that_is_killed_or_hangs_nothing_is_left(
     assert verify(tmp_path, in_use=False).findings == ()
 
 
-SLOWLY = """
-import os, time
-for _ in range(4):
-    time.sleep(0.5)
-    os.write(int(sys.argv[4]), b"x")
+GROWING = """
+import os, sys, threading, time
+begun = threading.Event()
+def grow():
+    while not begun.wait(0.1):
+        os.write(int(sys.argv[4]), b"x")
+growing = threading.Thread(target=grow)
+growing.start()
+time.sleep(2.5)
+"""
+BEGUN = """
+begun.set()
+growing.join()
 os.ftruncate(int(sys.argv[4]), 0)
 """
 
 
 def test_a_process_that_is_slow_does_not_hang(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a nice one is on a machine that is busy."""
-    monkeypatch.setattr(compressing, "PROGRAM", compressing.PROGRAM.replace("\nmain(", SLOWLY + "main("))
-    monkeypatch.setattr(compressing, "STALL_S", 1.0)
+    """As a nice one is on a machine that is busy. Its file grows, however long its imports take."""
+    monkeypatch.setattr(compressing, "PROGRAM", GROWING + compressing.PROGRAM.replace("\nmain(", BEGUN + "main("))
+    monkeypatch.setattr(compressing, "STALL_S", 2.0)
     assert compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "elsewhere")).elsewhere
     assert gzip.decompress((tmp_path / "elsewhere").read_bytes()) == raw.read_bytes()
 

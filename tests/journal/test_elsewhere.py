@@ -41,6 +41,7 @@ def test_one_commit_after_the_other(writer: JournalWriter, tmp_path: Path) -> No
         handed = written(begun(writer, more))
         handed.sync_us = 17
         writer.conclude(more, handed, None)
+        assert writer.statistics().last_sync_us == 17
         ops += more
     ops += commit(writer, make_ops(2, first=7))
     assert everything_in(writer, tmp_path) == ops

@@ -58,3 +58,11 @@ def test_what_is_beyond_the_window_is_let_go_of() -> None:
     for seq in range(20_001, 24_001):
         window.add({}, seq)
     assert len(window) == 0
+
+
+def test_an_id_that_comes_again_and_again_keeps_no_other_that_is_beyond_the_window() -> None:
+    window = IdWindow(2_000)
+    for seq in range(1, 30_001):
+        window.add({"again" if seq % 2_100 == 0 else f"id-{seq}": seq}, seq)
+        assert len(window) <= 2_000 + deduplication.SWEPT_OPS_MIN
+    assert window.known("again") == 29_400

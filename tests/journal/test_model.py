@@ -17,7 +17,7 @@ from observer_actors.settings import JournalSettings
 from tests.fakes.disk import FakeDisk
 from tests.journal.support import DATA, Clock, make_op, open_writer, seq_known
 
-SETTINGS = JournalSettings(segment_bytes_max=1_500, dedup_window_ops=20)
+SETTINGS = JournalSettings(segment_bytes_max=1_500, dedup_window_ops=8)
 KINDS = ["write", "datasync", "truncate", "rename", "remove", "sync_directory", "open_append", "any"]
 
 

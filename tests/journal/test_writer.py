@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import nullcontext
 
 import msgspec
 import pytest
@@ -228,6 +229,7 @@ def test_whatever_fails_a_commit_is_whole_or_not_there(kind: str, after: int) ->
             writer.seal()
         except DiskFailed:
             assert everything(writer, disk) == acknowledged
+        assert len(disk.open) <= 1
     assert everything(writer, disk) == acknowledged
     assert len(acknowledged) >= 4
     assert not verify(DATA, disk=disk, in_use=False).findings
@@ -287,6 +289,23 @@ def test_a_seal_that_fails_half_way_is_mended_by_the_next_commit() -> None:
     second = commit(writer, make_ops(2, first=2))
     assert everything(writer, disk) == first + second
     assert everything(open_writer(disk.durable()), disk.durable()) == first + second
+
+
+def test_what_a_failed_commit_has_left_is_cut_before_a_seal() -> None:
+    """In a segment that is the newest when the power is lost, it would be taken for acknowledged."""
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    kept = commit(writer, make_ops(2))
+    held = disk.contents(PATHS.active)
+    disk.fail("write", after=1)
+    disk.short_writes = True
+    disk.fail("truncate")
+    with pytest.raises(DiskFailed):
+        commit(writer, make_ops(2, first=2))
+    assert disk.contents(PATHS.active) != held
+    assert writer.seal()
+    assert disk.contents(PATHS.raw(1)) == held
+    assert everything(writer, disk) == kept
 
 
 def test_a_seal_whose_rename_fails_changes_nothing() -> None:
@@ -387,6 +406,19 @@ def test_statistics_tell_what_was_done() -> None:
     )
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_it_tells_how_long_the_last_sync_took(monkeypatch: pytest.MonkeyPatch, *, fails: bool) -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    if fails:
+        disk.fail("datasync", times=9)
+    clock = iter([5_000_000, 5_017_999, 9_000_000, 9_042_000])
+    monkeypatch.setattr("time.perf_counter_ns", lambda: next(clock))
+    with pytest.raises(DiskFailed) if fails else nullcontext():
+        commit(writer, make_ops(2))
+    assert (writer.statistics().syncs, writer.statistics().last_sync_us) == ((2, 42) if fails else (1, 17))
+
+
 def test_closing_takes_back_a_failed_commit_if_it_can() -> None:
     disk = FakeDisk()
     writer = open_writer(disk)
@@ -399,6 +431,7 @@ def test_closing_takes_back_a_failed_commit_if_it_can() -> None:
     writer.close()
     writer.close()
     assert disk.contents(PATHS.active) == b""
+    assert not disk.open
 
 
 def test_a_batch_stamped_again_after_a_failure_has_the_same_seqs() -> None:
