@@ -1138,10 +1138,10 @@ def address_that_lets_nobody_in() -> Iterator[tuple[Any, ...]]:
 def test_all_addresses_of_a_name_have_one_limit_together(monkeypatch: pytest.MonkeyPatch) -> None:
     with address_that_lets_nobody_in() as entry:
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_given, **_named: [entry] * 6)
-        observer = Observer("http://witness.test:1", advice_seconds=0.2)
+        observer = Observer("http://witness.test:1", advice_seconds=1)
         began = time.monotonic()
         assert not observer.advice("a")
-        assert 0.1 < time.monotonic() - began < 0.9, "seconds, of 1.2"
+        assert 0.9 < time.monotonic() - began < 5, "seconds, of 6"
 
 
 def test_an_address_that_lets_nobody_in_leaves_time_for_the_next(

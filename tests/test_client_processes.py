@@ -49,8 +49,18 @@ def run_script(
     script: str, url: str, *, timeout: float = LONG_S, close_s: float = 20
 ) -> subprocess.CompletedProcess[str]:
     """Run a program that has `obs`, an observer; it says how long its end took after it set `ended`."""
+    return _run("-c", HEAD + textwrap.dedent(script), url, str(close_s), timeout=timeout)
+
+
+def run_file(path: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program from a file, which its workers import."""
+    path.write_text(program)
+    return _run(str(path), *arguments, timeout=LONG_S)
+
+
+def _run(*arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", HEAD + textwrap.dedent(script), url, str(close_s)],
+        [sys.executable, *arguments],
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -129,6 +139,7 @@ def test_a_call_to_the_gateway_while_the_interpreter_ends_raises_nothing(host: s
         atexit.register(late)
         """,
         closed_url(),
+        close_s=0.5,
     )
     assert (ended.returncode, ended.stdout.splitlines()[0]) == (0, "False")
     assert len(ended.stderr.splitlines()) == ("events_not_taken" in ended.stderr), "one line of the log, or none"
@@ -263,16 +274,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("start", ["fork", "forkserver", "spawn"])
 def test_what_is_left_is_sent_at_the_end_of_a_worker(daemon: Served, tmp_path: Path, start: str) -> None:
-    program = tmp_path / "worker.py"
-    program.write_text(WORKER)
-    ended = subprocess.run(
-        [sys.executable, program, daemon.url, start],
-        capture_output=True,
-        text=True,
-        timeout=LONG_S,
-        check=False,
-        env={**_unmeasured(), "PYTHONPATH": str(ROOT)},
-    )
+    ended = run_file(tmp_path / "worker.py", WORKER, daemon.url, start)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert names(daemon, f"worker-{start}-") == sorted(f"worker-{start}-{number}" for number in range(21))
 
@@ -313,16 +315,7 @@ if __name__ == "__main__":
 def test_what_threads_report_that_outlive_a_workers_function_is_sent_too(
     daemon: Served, tmp_path: Path, start: str
 ) -> None:
-    program = tmp_path / "outlived.py"
-    program.write_text(OUTLIVED)
-    ended = subprocess.run(
-        [sys.executable, program, daemon.url, start],
-        capture_output=True,
-        text=True,
-        timeout=LONG_S,
-        check=False,
-        env={**_unmeasured(), "PYTHONPATH": str(ROOT)},
-    )
+    ended = run_file(tmp_path / "outlived.py", OUTLIVED, daemon.url, start)
     assert (ended.returncode, ended.stderr) == (0, "")
     reported = [f"{name}-{number}" for name in ("later", "alone", "pool") for number in range(3)]
     assert names(daemon, f"outlived-{start}-") == sorted(
@@ -392,7 +385,7 @@ def test_a_fork_at_any_moment_leaves_a_child_that_can_ask_and_report(working: st
                 time.sleep(0.002 * number)
                 child = os.fork()
                 if not child:
-                    signal.alarm(5)
+                    signal.alarm(60)
                     obs.advice("a")
                     str(Advice("a", (AdviceEntry("e"),)))
                     with obs.operation("b"):

@@ -409,7 +409,9 @@ async def test_the_daemon_serves_without_standard_streams(tmp_path: Path, closed
 
 
 async def test_connections_that_only_announce_bodies_keep_nobody_waiting(tmp_path: Path) -> None:
-    async with running_daemon(tmp_path) as daemon, contextlib.AsyncExitStack() as stack:
+    """Behind all of them one would wait for 38 s: each stands still for 2 s."""
+    patient = ("--set", "admission.wait_seconds_max=60")
+    async with running_daemon(tmp_path, *patient) as daemon, contextlib.AsyncExitStack() as stack:
         port = int(daemon.url.rpartition(":")[2])
         for path in ("/events", "/events?x"):
             for _ in range(20):
@@ -418,7 +420,7 @@ async def test_connections_that_only_announce_bodies_keep_nobody_waiting(tmp_pat
                     b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000000\r\n\r\n" % path.encode()
                 )
         slow = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
-        with trio.fail_after(3):
+        with trio.fail_after(20):
             for path in ("/health", "/ready", "/ops", "/actors", "/metrics"):
                 assert (await daemon.get(path)).status_code == 200
             await slow.send_all(b"POST /event HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n")
