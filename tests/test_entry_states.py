@@ -89,6 +89,8 @@ def test_an_active_entry_that_does_harm_of_late_is_withheld_whatever_it_did_befo
     now = Sides(Arm(10, 80), Arm(12, 1))
     late = msgspec.structs.replace(Trial(Arm(900, 90), Arm(60, 50)), recent={"mcp": now})
     assert judged(ACTIVE, late, 7) == Standing(State.WITHHELD, "it does harm now", evidence_then=7, decided_by=now)
+    mixed = msgspec.structs.replace(Trial(Arm(250, 245), Arm(245, 250)), recent={"mcp": now})
+    assert judged(CANDIDATE, mixed, 7) is CANDIDATE, "of one that is on trial all its runs decide"
 
 
 def test_where_several_sources_use_an_entry_none_alone_decides() -> None:

@@ -144,7 +144,12 @@ def test_a_cursor_of_the_other_order_is_an_error() -> None:
     assert parse_ops_query([("cursor", "newest-9"), ("order", "newest")]).before_seq == 9
 
 
-@given(st.lists(st.tuples(st.text(max_size=12), st.text(max_size=30)), max_size=4))
+NAMES = st.sampled_from(["limit", "before_seq", "after_seq", "cursor", "order", "success", "since", "until", "source"])
+VALUES = st.sampled_from(["0", "1", "1000", "1001", "newest", "oldest-7", "newest-", "true", "2026-11-22T10:00:00Z"])
+
+
+@given(st.lists(st.tuples(NAMES | st.text(max_size=12), VALUES | st.text(max_size=30)), max_size=4))
+@example([("limit", "7"), ("order", "oldest"), ("cursor", "oldest-7"), ("success", "true")])
 def test_any_parameters_give_a_query_or_an_error_of_ours(parameters: list[tuple[str, str]]) -> None:
     try:
         query = parse_ops_query(parameters)
@@ -153,7 +158,8 @@ def test_any_parameters_give_a_query_or_an_error_of_ours(parameters: list[tuple[
     assert 1 <= query.limit <= 1_000
 
 
-@given(st.text(max_size=30))
+@given(st.text(max_size=30) | st.text("0123456789٣², +-_", max_size=20))
+@example("0" * 18)
 @example("0" * 19)
 def test_a_seq_is_a_plain_whole_number(text: str) -> None:
     try:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from observer_actors.tokens import Scope, Tokens, TokensInvalid, hash_of, new_token
@@ -61,10 +61,20 @@ def test_no_two_tokens_are_the_same() -> None:
     assert len({new_token() for _ in range(100)}) == 100
 
 
-@given(st.text(max_size=300))
+LINES = st.text(max_size=60) | st.builds(
+    "{} {} {}".format,
+    st.sampled_from(["a", "b", "#", "é"]),
+    st.sampled_from(["ingest", "read,admin", "admin,", "write"]),
+    st.sampled_from([LONG, hash_of(LONG), f"{LONG} #", f"{LONG}#", LONG[:9], hash_of(LONG)[:-1]]),
+)
+
+
+@given(st.lists(LINES, max_size=4).map("\n".join))
+@example(f"a read {LONG}\nb admin {hash_of(LONG)}")
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         tokens = Tokens.read(text)
     except TokensInvalid:
         return
+    assert tokens.find(LONG)
     assert tokens.find(text) is None
