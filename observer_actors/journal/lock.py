@@ -66,9 +66,8 @@ class DirectoryLock:
             )
         with translated("writing the lock file"):
             name = f"{os.getpid()}\n".encode()
-            os.pwrite(
-                file, name, 0
-            )  # over the old one: emptied first, on a full disk its room may be another's by then
+            # Over the old one: emptied first, on a full disk its room may be another's by then.
+            os.pwrite(file, name, 0)
             os.ftruncate(file, len(name))
         self._path, self._locked = paths.observer, os.fstat(self.descriptors[-1])
 

@@ -20,7 +20,7 @@ from observer_actors.journal.catalog import Catalog, Segment, Snapshot
 from observer_actors.journal.files import Disk, translated
 from observer_actors.journal.format import event_us
 from observer_actors.journal.times import overlap
-from observer_actors.labels import bounded_endpoint
+from observer_actors.labels import LABEL_CHARS_MAX, bounded_endpoint
 from observer_actors.op import Op, Seq, text_bytes
 
 SCANNED_OPS_MAX: Final = 200_000
@@ -56,9 +56,12 @@ class Query(Struct, frozen=True, kw_only=True):
         return (
             (self.success is None or op.success == self.success)
             and (self.source is None or op.source == self.source)
-            and (self.endpoint is None or self.endpoint in (op.endpoint, bounded_endpoint(op.endpoint)))
+            and (self.endpoint is None or op.endpoint == self.endpoint or self._names_long(op.endpoint))
             and ((self.since_us is None and self.until_us is None) or self._fits_time(op))
         )
+
+    def _names_long(self, endpoint: str) -> bool:
+        return len(endpoint) > LABEL_CHARS_MAX and bounded_endpoint(endpoint) == self.endpoint
 
     def _fits_time(self, op: Op) -> bool:
         time = event_us(op.timestamp, op.recorded_at)
