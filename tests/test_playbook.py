@@ -690,6 +690,20 @@ def test_a_verdict_vouches_for_nobody_whoever_reported_first_in_the_run(*, is_fi
     assert not any("evil" in entry.text for entry in playbook.entries.values() if entry.available)
 
 
+@pytest.mark.parametrize("is_early", [True, False])
+def test_a_run_that_was_judged_failed_is_no_witness_whichever_came_first(*, is_early: bool) -> None:
+    failed, judged = call(run="a"), verdict("a", good=False)
+    good = [call(run="b", source=source) for source in ("mcp", "bot") * 3]
+    first = [judged, failed] if is_early else [failed, judged]
+    playbook = fold(numbered([*first, *good]), corroboration=BOTH)
+    entry = only(playbook, Kind.DO)
+    assert (entry.runs, entry.doubtful, entry.corroborated) == (1, 1, False)
+    fold(numbered([call(run=f"c{n}") for n in range(2)], 100), playbook)
+    entry = only(playbook, Kind.DO)
+    assert (entry.runs > 1, entry.corroborated) == (True, True)
+    assert fresh(playbook).rows() == playbook.rows()
+
+
 def test_one_source_outweighs_nobody_however_much_it_reports() -> None:
     honest = [call(run=f"{s}{n}", source=s) for s in ("mcp", "scenario") for n in range(20)]
     failures = [call(error="no table 7 at all", run=f"{s}f", source=s) for s in ("mcp", "scenario")]

@@ -433,22 +433,22 @@ class Endpoint(msgspec.Struct):
             self.recoveries.pop(_of_the_greediest(tried, corroboration), None)
         return len(self.recoveries) < RECOVERIES_MAX
 
-    def doubted(self, step: Step, way: tuple[Step, tuple[str, ...]] | None) -> None:
+    def doubted(self, step: Step, run: int, way: tuple[Step, tuple[str, ...]] | None) -> None:
         """Take a success back that was counted before, as its run was judged failed.
 
         :param way: the failed call that it followed, and how (`runs.way_from_failure`).
         """
-        if self.ok.doubt(step.seq, step.source):
+        if self.ok.doubt(step.seq, run, step.source):
             self.doubtful.add(step.source)
         for name, text in step.features:
             value = (self.features.get(name) or {}).get(text)
             if value is not None:
-                value.ok.doubt(step.seq, step.source)
+                value.ok.doubt(step.seq, run, step.source)
         if way is not None:
             failed, path = way
             recovery = self.recoveries.get(recovery_key(self.aliases.get(failed.failure, failed.failure), path))
             if recovery is not None:
-                recovery.ok.doubt(step.seq, step.source)
+                recovery.ok.doubt(step.seq, run, step.source)
 
     def _values(self, step: Step, room: Room) -> list[Value]:
         """Give the values to count, made where there is room for them."""

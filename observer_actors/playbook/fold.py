@@ -46,8 +46,9 @@ from observer_actors.playbook.witnesses import Corroboration
 VERSION: Final = 8
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew.
 Since 8 more libraries' errors have their cause, and a traceback has that of the error at its end; what is not
-corroborated makes room, and not what one source alone has said, which may be enough; and what was decided of two
-entries that became one holds for either of them that comes again by itself."""
+corroborated makes room, and not what one source alone has said, which may be enough; what was decided of two entries
+that became one holds for either of them that comes again by itself; and a run that was judged failed is no witness,
+also where the verdict comes late."""
 ENDPOINTS_MAX: Final = 1_000
 """Endpoints with evidence. One more takes the place of the one that was quiet for longest among those of which nothing
 is corroborated."""
@@ -358,7 +359,7 @@ class Playbook:
         if run.is_bad:
             for n, step in enumerate(run.steps):
                 if step.ok and (endpoint := self.endpoints.get(step.endpoint)) is not None:
-                    endpoint.doubted(step, way_from_failure(run.steps[:n], step))
+                    endpoint.doubted(step, run.number, way_from_failure(run.steps[:n], step))
         self._judge_habits(run)
         for name in dict.fromkeys(step.endpoint for step in run.steps):
             if (endpoint := self.endpoints.get(name)) is not None:

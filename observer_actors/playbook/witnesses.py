@@ -101,13 +101,18 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
         if run not in self.runs and len(self.runs) < WITNESSES_MAX:
             self.runs = (*self.runs, run)
 
-    def doubt(self, seq: int, source: str) -> bool:
-        """Take a success back whose run was judged failed, if it is in these counts: say whether it was."""
+    def doubt(self, seq: int, run: int, source: str) -> bool:
+        """Take a success back whose run was judged failed, if it is in these counts: say whether it was.
+
+        The run is no witness any more, unless there may be others that found no room.
+        """
         source = source if source in self.by_source else OTHERS
         if self.first_seq and seq >= self.first_seq and self.by_source.get(source, 0):
             self.by_source[source] -= 1
             self.count -= 1
             self.doubtful += 1
+            if len(self.runs) < WITNESSES_MAX:
+                self.runs = tuple(one for one in self.runs if one != run)
             return True
         return False
 
