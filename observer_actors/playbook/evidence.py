@@ -33,8 +33,9 @@ EXAMPLES_MAX: Final = 5
 FEATURES_MAX: Final = 30
 """Features of an endpoint, by name."""
 VALUES_MAX: Final = 8
-"""Values that are kept of a feature. When it is full, one that is not corroborated makes room. When as many again come,
-and not from one source alone, the feature may be anything (an id, a free text), and is forgotten."""
+"""Values that are kept of a feature. When it is full, one that is one source's alone makes room (`_is_alone`). When as
+many again come, and not from one source unless that is enough, the feature may be anything (an id, a free text), and is
+forgotten."""
 STRAYS_MAX: Final = 64
 """Values of a source for which others made room, in a feature; further ones are passed over."""
 SHAPES_MAX: Final = 16
@@ -46,6 +47,7 @@ ALIASES_MAX: Final = 100
 ALIKE_WORDS_MIN: Final = 5
 TOLD_MAX: Final = 8
 """Texts of a failure that stands for several, of which is known who has told them."""
+TELLERS_MAX: Final = 2
 STATUSES_MAX: Final = 4
 RECOVERIES_MAX: Final = 24
 HABITS_MAX: Final = 24
@@ -59,7 +61,6 @@ class Room(msgspec.Struct):
 
     left: int
     corroboration: Corroboration
-    """What falls short of it makes room for others."""
     refused: int = 0
 
     def take(self) -> bool:
@@ -161,10 +162,10 @@ class Failure(msgspec.Struct):
             self.statuses.setdefault(status, Tally()).add(source)
 
     def tell(self, text: str, seq: int, run: int, source: str, corroboration: Corroboration) -> None:
-        """Note who has told it in these words; what is not corroborated makes room for others."""
+        """Note who has told it in these words; what one alone has told makes room for others."""
         if text not in self.texts:
             if len(self.texts) >= TOLD_MAX:
-                alone = next((one for one, who in self.texts.items() if not who.suffice(corroboration)), None)
+                alone = next((one for one, who in self.texts.items() if _is_alone(who, corroboration)), None)
                 if alone is None:
                     return
                 del self.texts[alone]
@@ -327,7 +328,9 @@ class Endpoint(msgspec.Struct):
 
         Of the source that has most of them alone, so that none can crowd out another; of those the quietest.
         """
-        return _of_the_greediest({text: one.witnesses for text, one in self.failures.items()}, corroboration)
+        return _of_the_greediest(
+            {text: one.witnesses for text, one in self.failures.items() if not one.witnesses.suffice(corroboration)}
+        )
 
     def forget_failure(self, text: str) -> None:
         """Forget a failure, and what is known of recovering from it."""
@@ -427,10 +430,11 @@ class Endpoint(msgspec.Struct):
                 noted(habit.contrary_seqs, seq)
 
     def _has_room_for_a_recovery(self, corroboration: Corroboration) -> bool:
-        """Say whether there is room, made at the cost of what is not corroborated."""
+        """Say whether there is room, made where one source alone has tried."""
         if len(self.recoveries) >= RECOVERIES_MAX:
             tried = {key: one.ok.joined(one.bad) for key, one in self.recoveries.items()}
-            self.recoveries.pop(_of_the_greediest(tried, corroboration), None)
+            greedy = _of_the_greediest({key: who for key, who in tried.items() if _is_alone(who, corroboration)})
+            self.recoveries.pop(greedy, None)
         return len(self.recoveries) < RECOVERIES_MAX
 
     def doubted(self, step: Step, run: int, way: tuple[Step, tuple[str, ...]] | None) -> None:
@@ -492,7 +496,7 @@ class Endpoint(msgspec.Struct):
         return value
 
     def _forget_a_feature(self, source: str, room: Room) -> bool:
-        """Make room for a feature of a source, at the cost of one that is not corroborated."""
+        """Make room for a feature of a source, at the cost of one that one source alone has used."""
         strays = self.strays.setdefault("", Tally())
         if source == strays.leader and strays.lead >= STRAYS_MAX:
             return False
@@ -502,9 +506,10 @@ class Endpoint(msgspec.Struct):
             for name, values in self.features.items()
             if values is not None
         }
-        name = _of_the_greediest(used, room.corroboration)
-        if not name:
+        alone = {name: who for name, who in used.items() if _is_alone(who, room.corroboration)}
+        if not alone:
             return False
+        name = _of_the_greediest(alone)
         room.left += len(self.features.pop(name) or ())
         self.strays.pop(name, None)
         return True
@@ -518,28 +523,35 @@ def _place_of(duration_ms: float) -> int:
     return round(math.log(min(duration_ms, DURATION_MS_MAX)) / _DURATION_LOG) if duration_ms > 1 else 0
 
 
-def _of_the_greediest(items: Mapping[str, Witnesses], corroboration: Corroboration) -> str:
-    """Give, of what is not corroborated, the first that is of the source that has most of it; "" where all is."""
-    whose = {key: next(iter(who.by_source), "") for key, who in items.items() if not who.suffice(corroboration)}
+def _is_alone(who: Witnesses, corroboration: Corroboration) -> bool:
+    """Say whether no more than one source speaks for something, where that is not enough."""
+    return len(who.sources) < TELLERS_MAX and not who.suffice(corroboration)
+
+
+def _of_the_greediest(items: Mapping[str, Witnesses]) -> str:
+    """Give the first of those that are of the source that has most of them; "" where there are none."""
+    whose = {key: next(iter(who.by_source), "") for key, who in items.items()}
     most = Counter(whose.values()).most_common(1)
     return next((key for key, source in whose.items() if most and source == most[0][0]), "")
 
 
 def _forget_a_value(values: dict[str, Value], room: Room) -> bool:
-    """Make room among values, at the cost of what is not corroborated."""
+    """Make room among values, at the cost of what one source alone has used."""
     used = {text: one.ok.joined(one.bad) for text, one in values.items()}
-    gone = _of_the_greediest(used, room.corroboration)
-    if not gone:
+    alone = {text: who for text, who in used.items() if _is_alone(who, room.corroboration)}
+    if not alone:
         return False
-    del values[gone]
+    del values[_of_the_greediest(alone)]
     room.left += 1
     return True
 
 
 def _forget_alone(tallies: dict[str, Tally], corroboration: Corroboration) -> bool:
-    """Make room at the cost of what has not been counted often enough, but by one source alone."""
+    """Make room at the cost of what one source alone has counted, where that is not enough."""
     least = corroboration.runs_min
-    alone = next((key for key, one in tallies.items() if one.shared(corroboration) < least), None)
+    alone = next(
+        (key for key, one in tallies.items() if one.lead == one.count and one.shared(corroboration) < least), None
+    )
     if alone is None:
         return False
     del tallies[alone]

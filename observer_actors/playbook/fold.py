@@ -45,10 +45,9 @@ from observer_actors.playbook.witnesses import Corroboration
 
 VERSION: Final = 8
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew.
-Since 8 more libraries' errors have their cause, and a traceback has that of the error at its end; what is not
-corroborated makes room, and not what one source alone has said, which may be enough; what was decided of two entries
-that became one holds for either of them that comes again by itself; and a run that was judged failed is no witness,
-also where the verdict comes late."""
+Since 8 more libraries' errors have their cause, and a traceback has that of the error at its end; what one source alone
+has said makes no room where that is enough; what was decided of two entries that became one holds for either of them
+that comes again by itself; and a run that was judged failed is no witness, also where the verdict comes late."""
 ENDPOINTS_MAX: Final = 1_000
 """Endpoints with evidence. One more takes the place of the one that was quiet for longest among those of which nothing
 is corroborated."""
