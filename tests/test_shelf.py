@@ -51,6 +51,7 @@ def test_nothing_of_another_endpoint_is_given(shelf: Shelf) -> None:
     shelf.put(entry("other", "put table names in quotation marks", endpoint="csv:load"))
     assert found(shelf, text="table names") == []
     assert found(shelf, endpoint="", text="table names") == ["other"]
+    assert found(shelf, endpoint="", text="a refund for order 17") == []
 
 
 def test_what_contradicts_the_scope_is_not_given_and_what_agrees_goes_first(shelf: Shelf) -> None:

@@ -31,7 +31,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent asks advice for."""
 
     endpoint: str = ""
-    """Empty: any."""
+    """Empty: any of which the words match."""
     input: str = ""
     given: Mapping[str, str] = {}
     """Attributes of what it is about to do, by name."""

@@ -3,7 +3,7 @@
 The rules:
 
 * An entry is for one endpoint. Asked about an endpoint, no entry of another is given: what works there shows nothing
-  here.
+  here. Asked about none, one is given only where its words match.
 * An entry may be for ops with certain attributes. Where the request says otherwise it is not given. The more of them
   the request agrees with, the earlier it goes; one whose attributes the request leaves unsaid goes behind the others.
 * What says no more than that an endpoint works goes behind all that tells an agent what it could do otherwise.

@@ -51,7 +51,6 @@ class Shelf:
         self._kept: dict[str, _Kept] = {}
         self._by_row: dict[int, str] = {}
         self._by_endpoint: dict[str, list[_Rank]] = {}
-        self._all: list[_Rank] = []
         self._frequency: Counter[str] = Counter()
         """Word -> entries that have it."""
         self._rows = 0
@@ -96,11 +95,11 @@ class Shelf:
     def find(self, endpoint: str, text: str) -> list[Match]:
         """Give the entries that are worth ranking.
 
-        :param endpoint: of which they are; empty: of any.
+        :param endpoint: of which they are; empty: of any, as far as they have a word in common with the text.
         :param text: whose words theirs are compared with; the first `INPUT_CHARS_MAX` characters count.
         """
         scores = dict(self._search(endpoint, text[:INPUT_CHARS_MAX]))
-        ranks = self._by_endpoint.get(endpoint, []) if endpoint else self._all
+        ranks = self._by_endpoint.get(endpoint, [])
         ids = dict.fromkeys([*scores, *(entry_id for _, _, entry_id in ranks[:CONSIDERED_MAX])])
         kept = [self._kept[entry_id] for entry_id in ids]
         return [Match(one.entry, scores.get(one.entry.id, 0.0), -one.rank[0]) for one in kept]
@@ -128,13 +127,11 @@ class Shelf:
 
     def _rank(self, kept: _Kept) -> None:
         self._kept[kept.entry.id] = kept
-        insort(self._all, kept.rank)
         insort(self._by_endpoint.setdefault(kept.entry.endpoint, []), kept.rank)
 
     def _unrank(self, kept: _Kept) -> None:
         ranks = self._by_endpoint[kept.entry.endpoint]
-        for those in (self._all, ranks):
-            del those[bisect_left(those, kept.rank)]
+        del ranks[bisect_left(ranks, kept.rank)]
         if not ranks:
             del self._by_endpoint[kept.entry.endpoint]
 
