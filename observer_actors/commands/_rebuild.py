@@ -13,6 +13,7 @@ from observer_actors.errors import ConfigInvalid
 from observer_actors.journal import JournalReader, PosixDisk, look
 from observer_actors.op import Op
 from observer_actors.playbook import Playbook, Row
+from observer_actors.playbook.fold import VERSION
 from observer_actors.store import CONSOLIDATOR, LEARNED_PATH, read_playbook
 
 READ_OPS: Final = 5_000
@@ -66,6 +67,8 @@ def rebuilt(data_dir: Path, progress: Callable[[int, int], None]) -> Rebuilt:
 
 
 def _problem(stored: Playbook, first_seq: int) -> str:
+    if stored.meta.version != VERSION:
+        return f"it was made by rules {stored.meta.version} and not by {VERSION}: a start of the daemon makes it anew"
     if stored.outdated:
         return "evidence was revoked, and the daemon has not made the playbook anew yet"
     if stored.meta.first_seq and first_seq > stored.meta.first_seq:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from observer_actors.commands._rebuild import rebuilt
+from observer_actors.store import LEARNED_PATH
 from tests.commands.typed import answered, typed
 from tests.daemon.served import Served, served
 
@@ -200,6 +203,21 @@ def test_where_nothing_is_compared_no_part_is_called_different(tmp_path: Path) -
     report_ = rebuilt(tmp_path, lambda _done, _total: None)
     assert report_.problem.startswith("the journal begins at seq ")
     assert (report_.is_same, report_.different) == (False, ())
+
+
+def test_a_playbook_that_another_version_has_made_is_not_compared(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        report(daemon, episodes=6)
+        caught_up(daemon)
+    with closing(sqlite3.connect(tmp_path / LEARNED_PATH)) as store, store:
+        store.execute("UPDATE playbook SET record = json_set(record, '$.version', 1) WHERE section = 'meta'")
+    report_ = rebuilt(tmp_path, lambda _done, _total: None)
+    assert report_.problem.startswith("it was made by rules 1 and not by ")
+    assert (report_.is_same, report_.different) == (False, ())
+    with served(tmp_path) as daemon:
+        daemon.log.wait("playbook_made_anew")
+        caught_up(daemon)
+    assert rebuilt(tmp_path, lambda _done, _total: None).is_same
 
 
 def test_a_revocation_that_touches_nothing_asks_for_the_name(tmp_path: Path) -> None:
