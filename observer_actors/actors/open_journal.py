@@ -49,7 +49,7 @@ READS_MAX: Final = 2
 """Queries, and reads of a few ops, that are carried out at the same time, each in a thread. More would only take turns,
 with the event loop among them. A consumer that fell behind waits for neither, nor does one op for queries."""
 TURN_S: Final = 5.0
-"""How long who asks for ops waits at most for its turn, and for the answer."""
+"""How long who asks for ops waits at most for its turn. Who has it is answered, however long the disk takes."""
 RETRY_S_FIRST: Final = 0.1
 RETRY_S_MAX: Final = 1.0
 """How long a consumer waits before it reads again what the disk has not given. A ring keeper that begins has ten
@@ -116,12 +116,15 @@ class OpenJournal:
     async def following(self, after_seq: int) -> Stretch:
         """Give the ops that follow ``after_seq``, as far as one block has them, in order.
 
-        For consumers, who have nobody to answer: a disk that refuses is waited for.
+        For consumers, who have nobody to answer: a disk that refuses is waited for. One that hangs is left to its
+        thread when they are stopped, or the daemon would not end by itself; until then the others wait, too.
         """
         failures = 0
         while True:
             try:
-                return await self._read(lambda reader: reader.read_block(after_seq), self._following)
+                return await self._read(
+                    lambda reader: reader.read_block(after_seq), self._following, abandon_on_cancel=True
+                )
             except DiskFailed as error:
                 failures += 1
                 if failures == 1:
@@ -224,7 +227,9 @@ class OpenJournal:
     async def _in_turn(self, call: Callable[[JournalReader], T], limiter: trio.CapacityLimiter) -> T:
         return await in_time(self._read(call, limiter), TURN_S, "too much else is read; not read", limit="")
 
-    async def _read(self, call: Callable[[JournalReader], T], limiter: trio.CapacityLimiter) -> T:
+    async def _read(
+        self, call: Callable[[JournalReader], T], limiter: trio.CapacityLimiter, *, abandon_on_cancel: bool = False
+    ) -> T:
         """Have a reader asked, in a thread.
 
         Once more where another has taken its place meanwhile: what the old one took for damaged, as its file was gone,
@@ -232,7 +237,9 @@ class OpenJournal:
         """
         while True:
             reader = self.reader
-            result = await self._around.in_thread(partial(call, reader), limiter=limiter)
+            result = await self._around.in_thread(
+                partial(call, reader), limiter=limiter, abandon_on_cancel=abandon_on_cancel
+            )
             if reader is self.reader:
                 break
         damaged = self.damaged_lines()

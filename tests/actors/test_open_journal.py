@@ -33,9 +33,8 @@ class Threads:
     async def __call__(
         self, call: Callable[[], T], /, *, abandon_on_cancel: bool = False, limiter: trio.CapacityLimiter | None = None
     ) -> T:
-        assert not abandon_on_cancel
         async with limiter or trio.CapacityLimiter(1):
-            with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=not abandon_on_cancel):
                 await self.quick.wait()
             return call()
 

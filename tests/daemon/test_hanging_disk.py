@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from observer_actors.actors import librarian
+from observer_actors.actors.disk_thread import THREAD_NAME
 from observer_actors.journal.files import replace_file
 from observer_actors.kb import OutcomeFilter
 from observer_actors.settings import JournalSettings, ListenSettings, Settings
@@ -110,3 +111,27 @@ async def test_while_the_active_file_is_renamed_the_daemon_goes_on_and_tells_of_
         finally:
             goes_on.set()
     assert were_told == [True]
+
+
+async def test_a_disk_that_hangs_while_the_journal_is_read_for_those_who_follow_it_keeps_nobody_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data_dir=tmp_path, listen=ListenSettings(port=0))
+    async with daemon_inside(settings) as daemon, connected(daemon.addresses[0]) as wire:
+        assert (await wire.post("/event", FAILED)).status == 200
+    goes_on, hangs = threading.Event(), threading.Event()
+    read = TroubledDisk.read
+
+    def hanging(disk: TroubledDisk, path: Path, offset: int, length: int) -> bytes:
+        if threading.current_thread().name != THREAD_NAME:  # by which the journal is opened
+            hangs.set()
+            assert goes_on.wait(END_S + 5)
+        return read(disk, path, offset, length)
+
+    monkeypatch.setattr(TroubledDisk, "read", hanging)
+    try:
+        async with daemon_inside(settings, disk=TroubledDisk(), wait_ready=False) as daemon:
+            await eventually(hangs.is_set)
+        assert "ShutdownForced" not in daemon.events.counts()
+    finally:
+        goes_on.set()
