@@ -110,9 +110,9 @@ class JournalSettings(Section, frozen=True):
     whose op retention has deleted is recognised until the next start: it is answered with the seq that it had, and not
     stored anew."""
     batch_ops_max: Count = 10_000
-    """Ops written with one fdatasync."""
+    """Requests (a batch is one, and so are single events that came at the same moment) written with one fdatasync."""
     batch_bytes_max: Bytes = 2 * 1024 * 1024
-    """Bytes written with one fdatasync."""
+    """What is written with one fdatasync is added to until it has so many bytes, as they came in."""
 
 
 class AdmissionSettings(Section, frozen=True):
