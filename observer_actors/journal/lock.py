@@ -58,7 +58,8 @@ class DirectoryLock:
             if _is_gone(holder):
                 raise DataDirectoryHeld(
                     f"{data_dir} is in use by what is left of process {holder}",
-                    hint="its child, which runs appending.py, still waits for the disk, or was stopped",
+                    hint="its child, which runs appending.py, still waits for the disk, or was stopped; or the daemon "
+                    "runs in another container",
                 )
             raise DataDirectoryLocked(
                 f"{data_dir} is in use by process {holder}",

@@ -18,7 +18,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from observer_actors.errors import ConfigInvalid, DataDirectoryLocked, DiskFailed
+from observer_actors.errors import ConfigInvalid, DataDirectoryHeld, DataDirectoryLocked, DiskFailed
 from observer_actors.journal import (
     DirectoryLock,
     JournalReader,
@@ -110,6 +110,15 @@ def test_a_second_daemon_is_told_who_holds_the_directory(tmp_path: Path) -> None
         assert directory_in_use(tmp_path)
         lock.close()
         assert not directory_in_use(tmp_path)
+
+
+def test_of_a_holder_whose_number_nobody_has_here_it_is_said_what_it_may_be(tmp_path: Path) -> None:
+    with DirectoryLock(tmp_path):
+        Paths(tmp_path).lock.write_text("999999999\n")
+        with pytest.raises(DataDirectoryHeld, match="in use by what is left of process 999999999") as refused:
+            DirectoryLock(tmp_path)
+    assert "its child" in refused.value.hint
+    assert "in another container" in refused.value.hint
 
 
 def test_who_removes_the_lock_file_does_not_let_a_second_daemon_in(tmp_path: Path) -> None:
