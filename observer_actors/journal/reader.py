@@ -239,6 +239,8 @@ class JournalReader:
     def _read(self, snapshot: Snapshot, span: Span, *, trusting: bool) -> list[Op]:
         try:
             ops, bad = self._store.read_ops(span, trusting=trusting)
+            if trusting and self._catalog.snapshot().generation != snapshot.generation:
+                raise BlockStale(f"{span.path.name} may have been another file")
         except BlockStale:
             if not trusting or self._catalog.newer(snapshot):
                 raise

@@ -286,6 +286,32 @@ def test_a_damaged_line_of_the_block_that_is_written_is_counted_once_however_oft
     assert reader.statistics().damaged_lines == 1
 
 
+@pytest.mark.parametrize("reads", range(1, 4))
+def test_a_damaged_line_costs_no_other_op_where_its_file_is_sealed_while_it_is_read(
+    reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk, JournalSettings())
+    commit(writer, make_ops(5))
+    commit(writer, make_ops(5, first=5))
+    first, *others = disk.contents(PATHS.active).splitlines(keepends=True)
+    disk.plant(PATHS.active, b"#" * (len(first) - 1) + b"\n" + b"".join(others))
+    writer = open_writer(disk, JournalSettings())
+    reader = reader_of(writer, disk)
+    read, to_come = disk.read, iter(range(1, 100))
+
+    def read_later(path: Path, offset: int, length: int) -> bytes:
+        if next(to_come) == reads:
+            writer.seal()
+            commit(writer, make_ops(20, first=10))  # the new file is longer than the old one
+        return read(path, offset, length)
+
+    monkeypatch.setattr(disk, "read", read_later)
+    found = reader.read_block(0)
+    assert [op.seq for op in found.ops] == list(range(2, 11))
+    assert reader.statistics().damaged_lines == 1
+
+
 def test_a_damaged_block_costs_its_own_ops_only() -> None:
     disk = FakeDisk()
     writer, ops = long_journal(disk)
