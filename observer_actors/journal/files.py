@@ -429,6 +429,7 @@ _HINTS: Final = {
     errno.EMFILE: "allow the process more open files (LimitNOFILE=), or lower listen.connections_max",
     errno.EACCES: "the data directory, and all in it, must belong to the user that the daemon runs as",
     errno.EISDIR: "a folder stands where a file belongs: move it away",
+    errno.EFBIG: "no file may be as large here (LimitFSIZE=, or the file system): lower journal.segment_bytes_max",
     errno.EROFS: "the data directory lies on a read-only file system",
     errno.ELOOP: "no file in the data directory may be a symbolic link",
     errno.ENOTDIR: "the data directory's path leads through something that is no directory",

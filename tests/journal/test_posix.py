@@ -357,6 +357,8 @@ def test_an_error_names_the_file_and_what_fits_it(tmp_path: Path) -> None:
     closed = disk_error(PermissionError(errno.EACCES, "Permission denied", b"/data/\xff"), "reading the journal")
     assert str(closed) == "EACCES while reading the journal: Permission denied (\\udcff)"
     assert "must belong to" in closed.hint
+    long = disk_error(OSError(errno.EFBIG, "File too large"), "writing the journal")
+    assert "journal.segment_bytes_max" in long.hint
 
 
 def test_what_others_keep_beside_is_their_business(tmp_path: Path) -> None:
