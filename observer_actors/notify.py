@@ -2,8 +2,9 @@
 
 The watchdog is fed only while both ends of the pipeline make progress: the listener answers a request, and the
 persister has concluded a round since the last look. One that has had nothing to do is given an empty submission; it
-waits behind all callers, so that under overload the rounds themselves must do. That others have taken all connections
-is no reason to be ended: the question comes by one that is kept, and to be told that there are too many is an answer.
+waits behind all callers, so that under overload the rounds themselves must do. That others have taken all connections,
+or have as many requests served as may be, is no reason to be ended: the question comes by a connection that is kept,
+has the time to wait for its turn, and to be told that there are too many is an answer.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from observer_actors.actors.persister import Persister
 from observer_actors.addresses import parse_address
 from observer_actors.errors import ObserverError
 from observer_actors.http.views import Readiness
+from observer_actors.http.web import TooManyRequests
 from observer_actors.problems import read_problem
 from observer_actors.supervision import Life
 
@@ -77,13 +79,14 @@ async def keep_notified(notifier: Notifier, daemon: Notified) -> None:
         return
     await daemon.life.wait_ready()
     notifier.send(READY="1", STATUS=_status(daemon), MAINPID=str(os.getpid()))
-    period_s = min(STATUS_S, notifier.watchdog_s / 3) if notifier.watchdog_s else STATUS_S
+    answer_s = notifier.watchdog_s / 3 if notifier.watchdog_s else STATUS_S
+    period_s = min(STATUS_S, answer_s)
     where = parse_address(daemon.addresses[0])
     # No name is checked: a certificate is for the name by which others know us, and nothing is told but that we ask.
     kept = httpx.Limits(keepalive_expiry=None)
     transport = httpx.AsyncHTTPTransport(uds=where.socket, verify=False, limits=kept)
     async with httpx.AsyncClient(
-        base_url=where.base, headers=where.headers, transport=transport, trust_env=False, timeout=period_s
+        base_url=where.base, headers=where.headers, transport=transport, trust_env=False, timeout=answer_s
     ) as client:
         rounds = daemon.persister.status.rounds
         while not await _is_told_to_stop(daemon, period_s):
@@ -118,8 +121,9 @@ async def _persists(daemon: Notified, rounds: int, within_s: float) -> bool:
 
 
 def _is_one_too_many(answer: httpx.Response) -> bool:
-    """Whether the connection was accepted, judged, and turned away."""
-    return read_problem(answer.content).limit in TOO_MANY
+    """Whether the connection was accepted, judged, and turned away, or the request was."""
+    problem = read_problem(answer.content)
+    return problem.limit in TOO_MANY or problem.title == TooManyRequests.title
 
 
 def _status(daemon: Notified) -> str:

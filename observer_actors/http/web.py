@@ -89,7 +89,7 @@ class Web:
 
         :param unread: the request; at least its whole head, unless there will be no more of it.
         :return: what has come behind it; None when the connection is to be closed.
-        :raises Overloaded: too many are being served.
+        :raises TooManyRequests: so many are being served.
         """
         await self._enter()
         of_kind = _Rest if isinstance(stream, trio.SocketStream) else _EncryptedRest
@@ -114,7 +114,7 @@ class Web:
         with trio.move_on_after(self._wait_s) as waited:
             await self._requests.acquire()
         if waited.cancelled_caught:
-            raise Overloaded(f"{REQUESTS_MAX:,} requests are being served already")
+            raise TooManyRequests(f"{REQUESTS_MAX:,} requests are being served already")
 
     def drain(self) -> None:
         """Have each answer be the last of its connection, and say so.
@@ -125,6 +125,12 @@ class Web:
         self._is_draining = True
         for server in self._servers:
             server.be_last()
+
+
+class TooManyRequests(Overloaded):
+    """As many requests are being served as may be."""
+
+    title = "too many requests"
 
 
 class VersionRefused(ObserverError):

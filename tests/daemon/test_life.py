@@ -27,10 +27,11 @@ import trio
 
 from benchmarks.processes import children
 from observer_actors import daemon as daemon_module
-from observer_actors import start_observer
+from observer_actors import notify, start_observer
 from observer_actors.actors import persister
 from observer_actors.daemon import Daemon
 from observer_actors.errors import DataDirectoryLocked
+from observer_actors.http import web
 from observer_actors.journal import JournalWriter, PosixDisk, directory_in_use, verify
 from observer_actors.journal.compressing import Compressed, compress
 from observer_actors.notify import Notifier, keep_notified
@@ -517,6 +518,28 @@ async def test_systemd_does_not_end_a_daemon_whose_connections_are_all_taken(tmp
                     await taken.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
                 for _ in range(2):
                     await _message(channel, "WATCHDOG")
+
+
+async def test_systemd_does_not_end_a_daemon_that_has_as_many_requests_as_it_serves_at_once(
+    tmp_path: Path, watching: trio.socket.SocketType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "3000000")
+    monkeypatch.setattr(notify, "STATUS_S", 0.05)
+    monkeypatch.setattr(web, "REQUESTS_MAX", 1)
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        listen=ListenSettings(port=0),
+        admission=AdmissionSettings(wait_seconds_max=0.3),
+    )
+    async with daemon_inside(settings) as daemon, trio.open_nursery() as nursery:
+        port = int(daemon.addresses[0].rpartition(":")[2])
+        async with await trio.open_tcp_stream("127.0.0.1", port) as reader:
+            await reader.send_all(b"GET /tail HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await reader.receive_some()
+            nursery.start_soon(keep_notified, Notifier(), daemon)
+            for _ in range(2):
+                await _message(watching, "WATCHDOG")
+        nursery.cancel_scope.cancel()
 
 
 @pytest.fixture
