@@ -342,7 +342,7 @@ class Daemon:
             tls=tls_context(settings.listen),
             advise=partial(answer_advice, self.views),
             wait_s=settings.admission.wait_seconds_max,
-            on_stopping=self.tail.end,
+            on_stopping=self.tail.close,
         )
 
     def _consultant(self) -> Consultant | None:

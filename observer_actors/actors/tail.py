@@ -103,6 +103,7 @@ class Tail:
         self._taps: set[Tap] = set()
         self._ends = 0
         """How often all readers were ended."""
+        self._is_closed = False
         commits.tap(self._offer)
 
     def follow(self, after_seq: int | None, *, silence_s: float) -> AsyncGenerator[Page]:
@@ -154,8 +155,13 @@ class Tail:
         if self.statistics.readers >= self._settings.readers_max:
             raise Overloaded(f"{self._settings.readers_max} readers already", retry_after_s=5, limit="tail.readers_max")
 
+    def close(self) -> None:
+        """End all readers, and whoever comes yet: the daemon stops, and would wait for them."""
+        self._is_closed = True
+        self.end()
+
     def end(self) -> None:
-        """End all readers: the daemon stops, or who may read has changed."""
+        """End all readers: who may read has changed."""
         self._ends += 1
         for tap in self._taps:
             tap.end()
@@ -164,7 +170,7 @@ class Tail:
     def _listening(self, ends: int) -> Iterator[Tap]:
         self.check_room()  # again: many may have asked before the first of them begins
         tap = Tap(self._settings.buffer_ops_max)
-        if ends != self._ends:
+        if self._is_closed or ends != self._ends:
             tap.end()
         self._taps.add(tap)
         self.statistics.readers += 1

@@ -14,6 +14,7 @@ import trio.testing
 
 from observer_actors.actors.commits import Commits
 from observer_actors.actors.tail import Tail
+from observer_actors.http.server import GRACE_S
 from observer_actors.http.sse import CHUNK_BYTES, KEEP_ALIVE_S, stream
 from observer_actors.op import Op, decode_op
 from observer_actors.settings import TailSettings
@@ -286,6 +287,24 @@ async def test_a_stop_ends_the_readers_within_the_budgets(tmp_path: Path) -> Non
             assert await reader.message() == {"closed": ""}
         assert daemon.process.returncode == 0
         assert not [line for line in daemon.log if line["event"] == "shutdown_forced"]
+
+
+async def test_a_reader_that_comes_back_while_the_daemon_stops_does_not_hold_it_up(tmp_path: Path) -> None:
+    request = b"GET /tail HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with (
+        running_daemon(tmp_path) as daemon,
+        await trio.open_tcp_stream("127.0.0.1", port_of(daemon)) as connection,
+    ):
+        reader = Reader(connection)
+        await connection.send_all(request)
+        assert await reader.until(b"\nid: ") is not None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(daemon.stop)
+            assert await reader.until(b"event: end\n") is not None
+            assert await reader.until(b"\r\n0\r\n\r\n") is not None
+            await connection.send_all(request)
+            with trio.fail_after(GRACE_S / 2):
+                assert await reader.until(b"event: end\n") is not None
 
 
 async def test_a_stop_is_in_time_though_a_reader_does_not_read(tmp_path: Path) -> None:
