@@ -301,6 +301,7 @@ def _register_status(app: QuartTrio, views: Views) -> None:
     @app.get("/health")
     @tag(["status"])
     @document_response(Health, 200)
+    @document_problems(503)
     async def health() -> ResponseReturnValue:
         """Say that the process lives; at once, whoever is behind."""
         last_seq = views.commits.last_seq
@@ -318,6 +319,7 @@ def _register_status(app: QuartTrio, views: Views) -> None:
     @app.get("/stats")
     @tag(["status"])
     @document_response(StatsAnswer, 200)
+    @document_problems(503)
     async def stats() -> ResponseReturnValue:
         """Count the ring, and everything ever committed."""
         await views.own_writes("ring_keeper")
@@ -327,6 +329,7 @@ def _register_status(app: QuartTrio, views: Views) -> None:
     @app.get("/metrics")
     @tag(["status"])
     @document_text("text/plain", "application/openmetrics-text")
+    @document_problems(503)
     async def metrics() -> ResponseReturnValue:
         """Everything that is counted, for Prometheus."""
         accept = request.headers.get("Accept", "")
@@ -336,6 +339,7 @@ def _register_status(app: QuartTrio, views: Views) -> None:
     @app.get("/actors")
     @tag(["status"])
     @document_response(TreeAnswer, 200)
+    @document_problems(503)
     async def actors() -> ResponseReturnValue:
         """Show the tree: state, restarts, last error, mailbox, and since when."""
         return send(json_reply(TreeAnswer(views.tree(), cast("Sequence[AnyLifecycleEvent]", views.events.recent()))))
