@@ -36,6 +36,7 @@ import trio
 
 from observer_actors.errors import ObserverError, Overloaded
 from observer_actors.http.bodies import (
+    BYTES_A_SECOND_MIN,
     Arrival,
     BodyRoom,
     HeadTooLarge,
@@ -475,7 +476,8 @@ class _Connection(Rider):
 
     async def _send_all(self, data: bytes) -> None:
         self._answering = True
-        self.until = trio.current_time() + self._door.settings.answer_seconds_max
+        seconds_max = self._door.settings.answer_seconds_max + len(data) / BYTES_A_SECOND_MIN
+        self.until = trio.current_time() + seconds_max
         await self.stream.send_all(data)
         self.until = inf
         await trio.lowlevel.checkpoint_if_cancelled()  # whose time is over has no other request stored

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Final
 
 import httpx
@@ -826,6 +827,20 @@ async def test_a_body_whose_time_is_over_as_its_end_comes_is_not_taken() -> None
         with scope:
             is_whole = await connection._receive(10, Over(60.0))  # noqa: SLF001
         assert (is_whole, scope.cancelled_caught) == (None, True)
+
+
+async def test_the_front_door_gives_time_to_read_an_answer_as_it_is_long() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    door = SimpleNamespace(settings=ListenSettings(answer_seconds_max=1.0))
+    answer = bytes(60 * BYTES_A_SECOND_MIN)
+    with ours, theirs:
+        connection = _Connection(door, ours, Peer(""))  # type: ignore[arg-type]  # all that it needs of a door to send
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection._send_all, answer)  # noqa: SLF001
+            await trio.testing.wait_all_tasks_blocked()
+            assert 55 < connection.until - trio.current_time() <= 61
+            nursery.cancel_scope.cancel()
 
 
 @injected_time
