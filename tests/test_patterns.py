@@ -550,6 +550,23 @@ def test_the_gateway_hears_of_each_failure_once() -> None:
     assert announced == 55
 
 
+@pytest.mark.parametrize("is_together", [True, False])
+def test_the_gateway_hears_of_each_failure_once_also_of_patterns_that_become_one_meanwhile(
+    *, is_together: bool
+) -> None:
+    names = ("alice", "bob", "carol", "dave", "erin")
+    ops = [failure(seq, f"no such table {name} here", at_s=seq) for seq, name in enumerate(names, start=1)]
+    patterns = folded(ops[:2])
+    one, other = patterns
+    inquiries = [asked(patterns)] if is_together else [asked({key: patterns[key]}) for key in (other, one)]
+    announced = sum(int(json.loads(inquiry_message(one, "t").body)["operation"].split()[1]) for one in inquiries)
+    patterns = patterns if is_together else diagnosed(patterns, inquiries.pop(0))
+    patterns = onto(patterns, apply(patterns, ops[2:]))
+    patterns = diagnosed(patterns, inquiries.pop())
+    assert announced == 2
+    assert (only(patterns).count, only(patterns).undiagnosed, only(patterns).diagnosed_seq) == (5, 3, 2)
+
+
 def test_the_same_evidence_has_the_same_key_and_more_evidence_another() -> None:
     patterns = folded([failure(1)])
     more = onto(patterns, apply(patterns, [failure(2)]))

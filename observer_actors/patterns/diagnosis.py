@@ -162,7 +162,7 @@ def conclude(
 ) -> tuple[Diagnosis, dict[str, Pattern]]:
     """Take in a model's answer.
 
-    :param patterns: as they stand now; they may have grown since the inquiry was made.
+    :param patterns: as they stand now; they may have grown, and become one, since the inquiry was made.
     :returns: the diagnosis, and id -> pattern of those that count as diagnosed by it.
     """
     diagnosis = Diagnosis(
@@ -173,13 +173,16 @@ def conclude(
         created=created,
         statement=statement,
     )
-    diagnosed = {
-        case.pattern_id: msgspec.structs.replace(
-            patterns[case.pattern_id], diagnosed_seq=case.last_seq, diagnosed_count=case.count
-        )
-        for case in inquiry.cases
-        if case.pattern_id in patterns
-    }
+    owners = {key: pattern.id for pattern in patterns.values() for key in (pattern.id, *pattern.aliases)}
+    diagnosed: dict[str, Pattern] = {}
+    for case in inquiry.cases:
+        if (owner := owners.get(case.pattern_id)) is not None:
+            known = diagnosed.get(owner, patterns[owner])
+            diagnosed[owner] = msgspec.structs.replace(
+                known,
+                diagnosed_seq=max(known.diagnosed_seq, case.last_seq),
+                diagnosed_count=known.diagnosed_count + case.failures,  # of those it has taken in some may be, too
+            )
     return diagnosis, diagnosed
 
 
