@@ -136,6 +136,8 @@ class Analyzer:
             await self.consultant.load()
         # All at once: of what is older now than it was, `has_caught_up` must not say that it is complete.
         self._patterns, self._saved_seq, self.doubts = patterns, saved_seq, doubts
+        # Saved after the patterns: those of some that became one may not have been.
+        self.standings.absorb({one: p.id for p in patterns.values() for one in p.aliases if one not in patterns})
         self._catalogue = catalogue_of(patterns.values())
         self._unsaved, self._absorbed, self._model_failures, self._asks_from = {}, set(), 0, 0
         self._diagnoses = {}

@@ -327,6 +327,29 @@ async def test_patterns_that_became_one_just_before_a_diagnosis_and_a_crash_are_
     assert list((await bench.reopened())[0]) == [kept.id]
 
 
+async def test_what_a_person_wrote_is_kept_where_only_the_patterns_were_saved_as_one(
+    make_bench: Callable[..., Bench], mock_clock: MockClock
+) -> None:
+    bench = make_bench(mock_clock)
+    async with bench.running():
+        await bench.fail(*(f"no such table {name} here" for name in ("alice", "bob", "carol")))
+        await bench.analyzer.standings.act(
+            tuple(bench.analyzer.patterns.values())[1], Action.NOTE, "mine", acknowledged_seq=3
+        )
+        before = dict(await bench.learned.load_standings())
+        await bench.fail(*(f"no such table {name} here" for name in ("dave", "erin")))
+    [kept] = bench.analyzer.patterns
+    assert len(before) == 3
+    await bench.learned.save_standings(before, ())  # as a crash between the two saves leaves it
+    async with bench.running():
+        await trio.testing.wait_all_tasks_blocked()
+        standing = bench.analyzer.standings.get(kept)
+        assert standing is not None
+        assert [note.text for note in standing.notes] == ["mine"]
+        assert sum(bench.analyzer.standings.counts().values()) == 1
+    assert list(await bench.learned.load_standings()) == [kept]
+
+
 @pytest.mark.parametrize("process", ["the same process", "another process"])
 @pytest.mark.parametrize("held", ["patterns", "doubts", "standings"])
 async def test_what_a_person_does_while_the_analyzer_loads_is_kept_and_so_is_what_they_did_before(
