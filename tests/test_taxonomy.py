@@ -141,6 +141,8 @@ def ruled(error: str, given: str = "") -> Ruling:
         ("dial tcp: lookup api.prod.svc.cluster.local on 10.96.0.10:53: no such host", Cause.NETWORK),
         ("TypeError: fetch failed", Cause.NETWORK),
         ('Get "https://api.example.com/v1": EOF', Cause.NETWORK),
+        ("read body: unexpected EOF", Cause.NETWORK),
+        ("SyntaxError: unexpected EOF while parsing", Cause.UNKNOWN),
         ("java.net.UnknownHostException: db.internal", Cause.NETWORK),
         ("aiohttp.client_exceptions.ServerDisconnectedError: Server disconnected", Cause.NETWORK),
         ("The connection to the server localhost:8080 was refused", Cause.NETWORK),

@@ -152,7 +152,7 @@ RULES: Final = (
         r"|connection error|connect failed|broken ?pipe|no route to host|failed to fetch|\bfetch failed"
         r"|cannot connect to|failed to connect|connection attempts failed|lost connection|server has gone away"
         r"|disconnected|connection to .{1,80} was refused|no such host|could not resolve host|UnknownHost|empty reply"
-        r"|connection without response|unexpected EOF|(?-i:(?:^|: )EOF$)"
+        r"|connection without response|(?-i:(?:^|: )(?:unexpected )?EOF$)"
         r"|\bERR_(?:CONNECTION|NAME|INTERNET|NETWORK|ADDRESS|TUNNEL)\w*"
         r"|(?:is|host|network|server|destination|service|currently) unreachable|name resolution|getaddrinfo"
         r"|name or service not known"
