@@ -133,6 +133,8 @@ class Consultant:
 
         async def one(pattern: Pattern, reason: Reason) -> None:
             async with self._limiter:
+                if due(pattern, standing(pattern.id)) is None:
+                    return  # a person has muted or resolved it while it waited
                 try:
                     contrasts = await self._contrast(pattern)
                 except (DiskFailed, Overloaded) as error:  # nothing of the model, and its turn comes again

@@ -16,7 +16,7 @@ from observer_actors.actors.consultant import Consultant
 from observer_actors.actors.learned import Learned
 from observer_actors.errors import DiskFailed, ObserverError, Overloaded
 from observer_actors.models import ChatReply
-from observer_actors.patterns import Contrast, Inquiry, Pattern, Statement, apply
+from observer_actors.patterns import Contrast, Inquiry, Pattern, Standing, State, Statement, apply
 from observer_actors.settings import DiagnosisSettings, GatewaySettings
 from tests.actors.test_analyzer import failure
 
@@ -32,6 +32,28 @@ class SoundModel:
         assert prompt
         ops = schema["properties"]["claims"]["items"]["properties"]["ops"]["items"]["enum"]
         return ChatReply(json.dumps({"cause": "bug", "claims": [{"text": "x", "ops": ops}], "advice": "y"}), 1)
+
+
+async def test_what_a_person_mutes_while_it_waits_is_not_asked_about(tmp_path: Path) -> None:
+    one, other = apply({}, [failure(1, "disk gone"), failure(2, "out of memory")]).patterns.values()
+    standings: dict[str, Standing] = {}
+    said: list[str] = []
+
+    async def contrast(_pattern: Pattern) -> list[Contrast]:
+        await trio.lowlevel.checkpoint()
+        return []
+
+    async def conclude(inquiry: Inquiry, _statement: Statement) -> None:
+        await trio.lowlevel.checkpoint()
+        said.append(inquiry.cases[0].pattern_id)
+        standings[other.id if said == [one.id] else one.id] = Standing(state=State.MUTED, muted=True)
+
+    learned, log = Learned(tmp_path, GatewaySettings(), log=structlog.get_logger()), structlog.get_logger()
+    settings = DiagnosisSettings(concurrency_max=1)
+    consultant = Consultant(SoundModel(), settings, learned, contrast, log=log, clock=lambda: 1.0)
+    await consultant.consult([one, other], standings.get, {}, conclude)
+    assert (len(said), consultant.statistics.asked) == (1, 1)
+    await learned.close()
 
 
 @pytest.mark.parametrize("error", [DiskFailed("away"), Overloaded("too much else is read")])
