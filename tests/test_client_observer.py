@@ -31,7 +31,7 @@ import trio
 
 from observer_actors.addresses import parse_address
 from observer_actors.client import AsyncObserver, Finding, Observer, ObserverStatistics, Verdict, _ledger, _plain
-from observer_actors.client._delivery import Answer
+from observer_actors.client._delivery import Answer, Delivery
 from observer_actors.client._ledger import NowAndThen
 from observer_actors.client._outbox import BATCH_EVENTS_MAX
 from observer_actors.client._plain import _certificates, _headers, _opened
@@ -902,6 +902,26 @@ def test_a_fault_of_ours_costs_no_event(daemon: Served, monkeypatch: pytest.Monk
         assert observer.statistics().last_trouble == "LookupError: ours"
         assert observer.flush(LONG_S)
     assert (observer.statistics().accepted, observer.statistics().retries) == (1, 2)
+
+
+@pytest.mark.parametrize("kind", [Observer, AsyncObserver])
+async def test_no_room_for_a_batch_costs_no_event(daemon: Served, monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+    faults, content = iter([MemoryError()]), Delivery.content
+
+    def short_of_memory(delivery: Delivery) -> bytes:
+        for fault in faults:
+            raise fault
+        return content(delivery)
+
+    monkeypatch.setattr(Delivery, "content", short_of_memory)
+    made = kind(daemon.url, linger_seconds=0)
+    async with made if kind is AsyncObserver else contextlib.nullcontext():
+        with made.operation("a"):
+            pass
+        with trio.fail_after(LONG_S):
+            while made.statistics().accepted < 1:  # noqa: ASYNC110 - a thread counts
+                await trio.sleep(0.01)
+    assert (made.statistics().accepted, made.statistics().retries) == (1, 1)
 
 
 @pytest.mark.parametrize("leaving", [RuntimeError, SystemExit])

@@ -232,7 +232,7 @@ class AsyncObserver(Recorder):
 
     async def _deliver(self, delivery: Delivery) -> None:
         while delivery.left:
-            answer = await attempted(self._post(delivery.content()))
+            answer = await attempted(self._post(delivery))
             counts, pause_s = delivery.answered(answer)
             self._outbox.count(trouble=delivery.trouble, **counts)
             if delivery.trouble:
@@ -251,10 +251,10 @@ class AsyncObserver(Recorder):
         if self._hurried.is_set():
             self._hurried = anyio.Event()
 
-    async def _post(self, content: bytes) -> Answer:
+    async def _post(self, delivery: Delivery) -> Answer:
         where, token = self._where()
         url = join(where.base, "events")
-        return await post(url, content, timeout_seconds=REQUEST_SECONDS, socket=where.socket, token=token)
+        return await post(url, delivery.content(), timeout_seconds=REQUEST_SECONDS, socket=where.socket, token=token)
 
     async def _ask(self, target: str) -> Advice | None:
         where, token = self._where()

@@ -162,7 +162,7 @@ class Sender:
                 self._outbox.count(abandoned=delivery.left)
                 self._warn(delivery.trouble or OVER)
                 return
-            answer = tried(self._exchange, delivery.content(), min(REQUEST_SECONDS, left_s))
+            answer = tried(self._send, delivery, min(REQUEST_SECONDS, left_s))
             counts, pause_s = delivery.answered(answer)
             self._outbox.count(trouble=delivery.trouble, **counts)
             if delivery.trouble:
@@ -170,6 +170,9 @@ class Sender:
             warn_of_source(delivery)
             if pause_s:
                 self._pause(pause_s)
+
+    def _send(self, delivery: Delivery, seconds: float) -> Answer:
+        return self._exchange(delivery.content(), seconds)
 
     def _pause(self, seconds: float) -> None:
         self._outbox.pause(seconds)
