@@ -138,6 +138,8 @@ class Patience:
         self._failures = 0
 
     def failed(self) -> None:
-        """Note that it does not."""
+        """Note that it does not. What was asked at the same time as the first is one failure with that."""
+        if self.is_over():
+            return
         self._failures += 1
         self._until = self._clock() + backoff_s(self._failures, PAUSE_S_MIN, PAUSE_S_MAX)
