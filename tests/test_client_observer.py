@@ -471,6 +471,10 @@ def test_what_cannot_be_read_costs_its_field_and_not_the_event_and_is_said_once(
     ]
     assert observer.statistics().unusable == 0
     assert caplog.text.count("attributes_unusable") == 1
+    unread: dict[str, Any]
+    for unread in ({"attrs": [("table", "w")]}, {"limit": "3"}):
+        assert not observer.advice("a", **unread)
+    assert caplog.text.count("question_unusable") == 1
 
 
 class Worse:

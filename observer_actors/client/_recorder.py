@@ -219,7 +219,9 @@ class Recorder:
     def _question(self, endpoint: str, given: object, *, source: str, **more: Any) -> Question | None:  # noqa: ANN401 - as `ask` has them
         """Put the question; None when it is not to be asked now, or cannot be."""
         question = attempt_of_host(None, ask, endpoint, given, source=text(source) or self._source, **more)
-        if question is not None and not question.run:
+        if question is None:
+            warn_once("question_unusable", type(self).__name__, "what advice was asked for cannot be read")
+        elif not question.run:
             self._advised.forget(question.endpoint)
         return None if self._patience.is_over() else question
 
