@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ import msgspec
 import pytest
 import trio
 
+from observer_actors.client._sender import REQUEST_SECONDS
 from observer_actors.quoting import INTRODUCTION
 from observer_actors.tokens import hash_of, new_token
 from tests.conftest import ROOT
@@ -584,6 +587,19 @@ def _written(folder: Path, program: str) -> str:
     file = folder / "later.ts"
     file.write_text(f'import {{ Observer }} from "{EXAMPLE}";\n{program}')
     return str(file)
+
+
+def test_a_daemon_that_hangs_keeps_no_program_from_ending(runner: str, tmp_path: Path) -> None:
+    program = """
+    const observer = new Observer({ lingerMs: 1 });
+    await observer.operation("a", {}, () => {});
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    console.log(await observer.close(100));
+    """
+    began = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        assert run(runner, tmp_path, program, f"http://127.0.0.1:{deaf.getsockname()[1]}") is False
+    assert time.monotonic() - began < REQUEST_SECONDS
 
 
 def test_a_daemon_that_is_away_hurts_nobody(runner: str, tmp_path: Path) -> None:

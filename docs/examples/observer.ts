@@ -101,6 +101,7 @@ export class Observer {
   private failures = 0;
   private sending: Promise<void> | undefined;
   private hurry: () => void = () => {};
+  private request = new AbortController(); // of the events on their way
 
   constructor(options: Options = {}) {
     const env = (globalThis as { process?: { env: Record<string, string | undefined> } }).process?.env ?? {};
@@ -175,7 +176,9 @@ export class Observer {
 
   /** Send what is left, within the limit: call it before the program ends. */
   async close(ms = 2_000): Promise<boolean> {
-    return await this.flush(ms);
+    const sent = await this.flush(ms);
+    this.request.abort(); // to a daemon that hangs: it would keep the process alive
+    return sent;
   }
 
   private report(
@@ -251,7 +254,8 @@ export class Observer {
     for (;;) {
       let waitMs = 0;
       try {
-        const answer = await this.fetch("/events", REQUEST_MS, body);
+        this.request = new AbortController();
+        const answer = await this.fetch("/events", REQUEST_MS, body, this.request.signal);
         if (answer.status === TOO_LARGE && batch.length > 1) {
           await answer.body?.cancel();
           return await this.deliverHalves(batch);
@@ -285,12 +289,13 @@ export class Observer {
     await this.deliver(batch.slice(half));
   }
 
-  private async fetch(path: string, ms: number, body?: string): Promise<Response> {
+  private async fetch(path: string, ms: number, body?: string, stop?: AbortSignal): Promise<Response> {
     const headers: Record<string, string> = { Accept: "application/json" };
     if (this.token) headers.Authorization = `Bearer ${this.token}`;
     if (body !== undefined) headers["Content-Type"] = "application/x-ndjson";
     const method = body === undefined ? "GET" : "POST";
-    const answer = await fetch(this.url + path, { method, headers, body, signal: AbortSignal.timeout(ms) });
+    const signal = AbortSignal.any([AbortSignal.timeout(ms), ...(stop ? [stop] : [])]);
+    const answer = await fetch(this.url + path, { method, headers, body, signal });
     const what = `${method} ${path.split("?")[0]} is answered ${answer.status}`;
     if (DENIED.has(answer.status)) this.tell(answer.status, `${what}: are address and token right?`);
     return answer;
