@@ -602,6 +602,27 @@ def test_a_daemon_that_hangs_keeps_no_program_from_ending(runner: str, tmp_path:
     assert time.monotonic() - began < REQUEST_SECONDS
 
 
+def test_a_daemon_that_gives_no_advice_in_time_is_left_alone_for_longer_and_longer(runner: str, tmp_path: Path) -> None:
+    program = """
+    let [now, asked] = [0, 0];
+    performance.now = () => now;
+    globalThis.fetch = (async () => { asked++; now += 250; throw new Error("no answer in time"); }) as any;
+    const observer = new Observer();
+    const pauses: number[] = [];
+    for (let n = 0; n < 7; n++) {
+      await Promise.all([1, 2, 3].map(() => observer.advice("a")));
+      const [began, before] = [now, asked];
+      while (asked === before) {
+        now += 500;
+        await observer.advice("a");
+      }
+      pauses.push(Math.floor((now - 250 - began) / 1_000));
+    }
+    console.log(JSON.stringify(pauses));
+    """
+    assert run(runner, tmp_path, program, closed_url()) == [1, 2, 4, 8, 16, 30, 30]
+
+
 def test_a_daemon_that_is_away_hurts_nobody(runner: str, tmp_path: Path) -> None:
     program = """
     const observer = new Observer({ queueMax: 10, lingerMs: 1 });
