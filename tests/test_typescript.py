@@ -510,6 +510,25 @@ def test_a_token_that_is_refused_is_told_once(runner: str, tmp_path: Path) -> No
     assert told["counts"]["retries"] >= 1
 
 
+def test_that_a_source_is_not_known_is_told_once(runner: str, tmp_path: Path) -> None:
+    program = """
+    const said: string[] = [];
+    console.warn = (text: string) => said.push(text);
+    for (const source of ["bot", "team-a"]) {
+      const observer = new Observer({ lingerMs: 1, source });
+      for (let n = 0; n < 2; n++) {
+        await observer.operation("a", {}, () => {});
+        await observer.flush(10_000);
+      }
+    }
+    console.log(JSON.stringify(said));
+    """
+    note = 'source: "team-a" is not a known source; kept as scenario'
+    with served(tmp_path / "data") as daemon:
+        told = run(runner, tmp_path, program, daemon.url)
+    assert told == [f"observer: {note}: add it to the daemon's sources.extra"]
+
+
 def test_that_the_daemon_does_not_know_the_name_it_is_called_by_is_told_once(runner: str, tmp_path: Path) -> None:
     program = """
     const said: string[] = [];

@@ -59,6 +59,7 @@ interface Said {
   rejected?: number; // in a refusal: of how many each was judged by itself
   detail?: string; // of a refusal, and so is the next
   retryable?: boolean;
+  notes?: Record<string, number>; // how events were taken otherwise than they said
 }
 
 const BATCH_MAX = 500;
@@ -276,6 +277,8 @@ export class Observer {
           this.failures = 0;
           this.counts.accepted += said.accepted;
           this.counts.refused += said.rejected ?? 0;
+          const foreign = Object.keys(said.notes ?? {}).find((note) => note.startsWith("source: "));
+          if (foreign !== undefined) this.tell(answer.status, `${foreign}: add it to the daemon's sources.extra`);
           return;
         }
         if (said.detail !== undefined && (FINAL.has(answer.status) || (answer.status >= 500 && !said.retryable))) {
