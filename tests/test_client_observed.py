@@ -15,6 +15,7 @@ import trio
 from observer_actors import client
 from observer_actors.client import Observed, observed, statistics
 from observer_actors.client import _wire as wire
+from observer_actors.client._places import observer_base
 from observer_actors.event import EventDecoder
 from observer_actors.op import Op
 from tests.fakes.event_loops import Runtime, on_asyncio, on_trio
@@ -403,6 +404,15 @@ async def test_places_come_from_arguments_then_the_environment(
     assert (await observed("/sql", {}, "d")).op.seq == 17
     gateway.on("/sql", Json({}))
     assert (await observed("/sql", {}, "d", gateway_url=gateway.url)).op.success is True
+
+
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OBSERVER_URL", raising=False)
+    found = []
+    for port in ("", "3801", "tcp://10.0.0.1:3800", "wrong"):
+        monkeypatch.setenv("OBSERVER_PORT", port)
+        found.append(observer_base(None))
+    assert found == [f"http://127.0.0.1:{port}" for port in ("3800", "3801", "3800", "wrong")]
 
 
 async def test_no_proxy_of_the_environment_stands_before_loopback(

@@ -19,8 +19,12 @@ def gateway_base(given: object) -> str:
 
 
 def observer_base(given: object) -> str:
-    """Give the daemon's base URL: as given, else OBSERVER_URL, else this machine at OBSERVER_PORT or 3800."""
+    """Give the daemon's base URL: as given, else OBSERVER_URL, else this machine at OBSERVER_PORT or 3800.
+
+    What Kubernetes sets in OBSERVER_PORT for a Service named ``observer`` is passed over, as the daemon does.
+    """
     port = os.environ.get("OBSERVER_PORT") or "3800"
+    port = "3800" if port.startswith(("tcp://", "udp://", "sctp://")) else port
     return text(given) or os.environ.get("OBSERVER_URL") or f"http://127.0.0.1:{port}"
 
 
