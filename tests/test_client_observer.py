@@ -36,7 +36,7 @@ from observer_actors.client._ledger import NowAndThen
 from observer_actors.client._outbox import BATCH_EVENTS_MAX
 from observer_actors.client._plain import _certificates, _headers, _opened
 from observer_actors.client._sender import REQUEST_SECONDS, Sender
-from observer_actors.errors import ConfigInvalid
+from observer_actors.errors import ConfigInvalid, Unreachable
 from tests.daemon.served import Served, served
 from tests.daemon.test_doors import certificate
 from tests.fakes.http_peer import Bytes, Close, Garbage, Hang, Json, Partial, Reply, Status, closed_url, http_peer
@@ -1177,6 +1177,21 @@ def test_an_address_that_lets_nobody_in_leaves_time_for_the_next(
         observer = Observer(f"http://localhost:{daemon.port}", advice_seconds=2)
         observer.advice("a")
         assert (observer.statistics().advice_asked, observer.statistics().advice_failed) == (1, 0)
+
+
+def test_to_connect_and_to_agree_on_tls_have_one_limit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(host: str, port: int, deadline: float) -> socket.socket:
+        connection = _opened(host, port, deadline)
+        time.sleep(0.4)
+        return connection
+
+    monkeypatch.setattr(_plain, "_opened", slowly)
+    _certificates()
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match="timed out"):
+            _plain.exchange(f"https://127.0.0.1:{deaf.getsockname()[1]}", "GET", "/advice", seconds=0.5)
+        assert 0.5 <= time.monotonic() - began < 0.9
 
 
 def test_who_is_refused_leaves_no_garbage() -> None:

@@ -107,7 +107,9 @@ def _connected(where: Address, parts: SplitResult, deadline: float) -> Iterator[
         if parts.scheme == "http":
             yield plain
             return
-        with _certificates().wrap_socket(plain, server_hostname=parts.hostname) as encrypted:
+        certificates = _certificates()
+        plain.settimeout(_left(deadline))
+        with certificates.wrap_socket(plain, server_hostname=parts.hostname) as encrypted:
             yield encrypted
 
 
