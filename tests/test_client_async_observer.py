@@ -281,6 +281,19 @@ async def test_large_events_do_not_wait_for_others(runtime: Runtime, peer: HttpP
     assert (await runtime(agent)).accepted > 0
 
 
+async def test_one_that_lets_no_event_linger_rests_while_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, take = [], Outbox.take
+
+    def counted(outbox: Outbox) -> list[OutgoingEvent]:
+        looks.append(outbox)
+        return take(outbox)
+
+    monkeypatch.setattr(Outbox, "take", counted)
+    async with AsyncObserver(closed_url(), linger_seconds=0):
+        await anyio.sleep(0.3)
+    assert 1 < len(looks) < 60
+
+
 async def test_several_tasks_may_be_within_at_once_and_it_ends_with_the_last(runtime: Runtime, peer: HttpPeer) -> None:
     async def agent() -> AsyncObserver:
         observer = AsyncObserver(peer.url, linger_seconds=0.01, close_seconds=LONG_S)

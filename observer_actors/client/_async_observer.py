@@ -36,7 +36,7 @@ from observer_actors.client._verdict import Verdict, VerdictReport, report_verdi
 from observer_actors.client._wire import get, join, post
 
 LOOK_S: Final = 0.01
-"""Between two looks at the counts while somebody waits for them."""
+"""Between two looks at the counts while somebody waits for them, and at least between two at the queue."""
 
 
 class AsyncObserver(Recorder):
@@ -209,7 +209,7 @@ class AsyncObserver(Recorder):
         with self._scope:
             while self._entries:
                 self._lingers = True
-                await self._pause(self._linger_s)
+                await self._pause(max(LOOK_S, self._linger_s))
                 self._lingers = False
                 await self._send_rest()
             await self._send_rest()
