@@ -294,6 +294,17 @@ async def test_one_that_lets_no_event_linger_rests_while_there_is_none(monkeypat
     assert 1 < len(looks) < 60
 
 
+async def test_a_flush_in_another_event_loop_ends_nothing(peer: HttpPeer) -> None:
+    async with AsyncObserver(peer.url, linger_seconds=0.1) as observer:
+        for number in range(2):
+            with observer.operation(str(number)):
+                pass
+            assert await anyio.to_thread.run_sync(asyncio.run, observer.flush(LONG_S))
+        with observer.operation("2"):
+            pass
+    assert [event["endpoint"] for event in events(peer)] == ["0", "1", "2"]
+
+
 async def test_several_tasks_may_be_within_at_once_and_it_ends_with_the_last(runtime: Runtime, peer: HttpPeer) -> None:
     async def agent() -> AsyncObserver:
         observer = AsyncObserver(peer.url, linger_seconds=0.01, close_seconds=LONG_S)

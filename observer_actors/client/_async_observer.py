@@ -150,12 +150,12 @@ class AsyncObserver(Recorder):
         return await self._flushed(attempt(CLOSE_SECONDS, bounded_seconds, "seconds", seconds))
 
     async def _flushed(self, seconds: float) -> bool:
-        self._come_home()
         self._go_on()
         then = self._outbox.statistics()
         until = anyio.current_time() + seconds
         while not self._is_over(then) and (left_s := until - anyio.current_time()) > 0:
-            self._hurried.set()
+            if self._is_home():
+                self._hurried.set()
             with anyio.move_on_after(min(FLUSH_PAUSE_S, left_s)):
                 while not self._is_over(then):  # noqa: ASYNC110 - any thread may settle it: by dropping
                     await anyio.sleep(LOOK_S)
