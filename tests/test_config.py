@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -25,7 +26,7 @@ from observer_actors.config import (
     toml_value,
 )
 from observer_actors.errors import ConfigInvalid
-from observer_actors.settings import CycleSettings, LogSettings, Settings, SourcesSettings
+from observer_actors.settings import INT_MAX, CycleSettings, LogSettings, Settings, SourcesSettings
 from tests.commands.typed import as_ordinary_user
 from tests.conftest import ROOT
 from tests.harness import SEEDS_VARIABLES
@@ -487,6 +488,21 @@ def test_what_the_default_file_says_of_a_setting_can_be_assigned_as_it_stands(na
     assignment = f"{name}={toml_value(LEAVES[name].default)}"
     loaded = read_settings(Places(assignments=(assignment,), environment={}))
     assert (loaded.settings, loaded.origins[name]) == (Settings(), f"--set {name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("secrets.extra", ("door=[0-9]{4,6}", "key=k-[a-z]+")),
+        ("sources.extra", ()),
+        ("journal.segment_seconds_max", math.inf),
+        ("journal.segment_bytes_max", INT_MAX),
+        ("model.name", 'a "b", c'),
+    ],
+)
+def test_a_value_as_it_is_shown_can_be_assigned(name: str, value: object) -> None:
+    loaded = read_settings(Places(assignments=(f"{name}={toml_value(value)}",), environment={}))
+    assert leaves_of(loaded.settings)[name] == value
 
 
 @pytest.mark.parametrize(

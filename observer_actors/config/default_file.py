@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator
 from typing import Any, Final
@@ -28,13 +29,11 @@ def default_file() -> str:
 
 
 def toml_value(value: Any) -> str:  # noqa: ANN401 - a setting's value
-    """Give a value as TOML writes it: JSON, for the types that settings have."""
-    return msgspec.json.encode(value).decode().replace(",", ", ") if isinstance(value, list) else _scalar(value)
-
-
-def _scalar(value: Any) -> str:  # noqa: ANN401 - see above
+    """Give a value as TOML writes it: as JSON does, for the types that settings have."""
     if isinstance(value, int) and value >= GROUPED_FROM:
         return f"{value:_}"
+    if value == math.inf:  # which JSON cannot say
+        return "inf"
     return msgspec.json.encode(value).decode()
 
 
