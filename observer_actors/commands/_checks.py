@@ -345,8 +345,10 @@ def _unit(tool: str, scope: str) -> Iterator[Finding]:
         return
     state = said.get("ActiveState", "")
     if state == "failed":
+        restart = f"systemctl{scope} restart {UNIT}"
         what = f"{UNIT} failed: {said.get('Result')}, exit status {said.get('ExecMainStatus')}"
-        advice = f"`journalctl{scope} -u {UNIT} -n 50` says why; after mending, `systemctl{scope} restart {UNIT}`"
+        again = f"`systemctl{scope} reset-failed {UNIT}`, for connections may have used up its starts, and `{restart}`"
+        advice = f"`journalctl{scope} -u {UNIT} -n 50` says why; after mending, {again}"
         yield Finding("problem", "systemd", what, advice)
     elif said.get("NRestarts", "0") != "0":
         what = f"{UNIT} was restarted {said['NRestarts']} times by systemd"

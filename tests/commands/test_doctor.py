@@ -175,8 +175,8 @@ def test_it_asks_systemd_of_the_machine_and_of_the_user(
     monkeypatch.setattr(_checks, "SYSTEMD", tmp_path)
     (found,) = _checks.check_unit()
     assert (found.level, found.what) == ("problem", "observer-actors.service failed: exit-code, exit status 78")
-    command = " ".join(["systemctl", *scope, "restart"])
-    assert command in found.advice
+    for command in ("reset-failed", "restart"):
+        assert " ".join(["systemctl", *scope, command, "observer-actors.service"]) in found.advice
 
 
 def test_damage_that_it_does_not_look_for_it_does_not_deny(tmp_path: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -140,6 +143,30 @@ def test_a_bad_configuration_is_not_tried_again(manager: Manager) -> None:
         manager.systemctl("start", SERVICE, check=False)
         until(lambda: manager.shown(SERVICE, "ActiveState") == "failed")
         assert (manager.shown(SERVICE, "ExecMainStatus"), manager.shown(SERVICE, "NRestarts")) == ("78", "0")
+    finally:
+        (manager.units / f"{SERVICE}.d" / "bad.conf").unlink()
+        manager.systemctl("daemon-reload")
+
+
+def test_what_connections_have_started_in_vain_is_started_again_as_the_doctor_says(
+    manager: Manager, url: str, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad"
+    bad.touch()
+    serve = f"exec {sys.executable} -m observer_actors serve --data-dir ${{STATE_DIRECTORY}}"
+    command = f"/bin/sh -c 'test -e {bad} && exit 78; {serve}'"
+    manager.drop_in(SERVICE, "bad", f"[Service]\nExecStart=\nExecStart={command}\n")
+    try:
+        while manager.shown(SOCKET, "ActiveState") != "failed":
+            with suppress(httpx.HTTPError):
+                httpx.get(url + "/health", timeout=0.1, trust_env=False)
+        assert manager.shown(SOCKET, "Result") == "service-start-limit-hit"
+        bad.unlink()
+        manager.systemctl("restart", SERVICE, check=False)
+        assert manager.shown(SERVICE, "ActiveState") == "failed"
+        manager.systemctl("reset-failed", SERVICE)
+        manager.systemctl("restart", SERVICE)
+        report(url)
     finally:
         (manager.units / f"{SERVICE}.d" / "bad.conf").unlink()
         manager.systemctl("daemon-reload")
