@@ -176,9 +176,12 @@ def test_a_system_file_that_is_there_and_is_no_file_is_an_error(tmp_path: Path, 
     assert read_settings(Places(environment={}, system_file=tmp_path / "none")).settings == Settings()
 
 
-def test_a_system_file_whose_folder_may_not_be_entered_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "doing"), [(0, "look for"), (0o700, "read")])
+def test_a_system_file_that_may_not_be_looked_at_is_named(tmp_path: Path, mode: int, doing: str) -> None:
     folder = tmp_path / "etc"
-    folder.mkdir(mode=0)
+    folder.mkdir(mode=0o700)
+    (folder / "config.toml").touch(mode=0)
+    folder.chmod(mode)
     script = f"""
 from pathlib import Path
 from observer_actors.config import Places, read_settings
@@ -190,7 +193,7 @@ except ConfigInvalid as error:
 """
     command = [*as_ordinary_user(), sys.executable, "-c", script]
     said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.splitlines()
-    assert said[0] == f"cannot look for {folder / 'config.toml'}: Permission denied"
+    assert said[0] == f"cannot {doing} {folder / 'config.toml'}: Permission denied"
     assert "as root" in said[1]
 
 

@@ -89,8 +89,7 @@ def layers(places: Places) -> Iterator[Given]:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:  # a folder that this user may not enter: what holds there cannot be known
-        hint = "look as root; whoever only asks the daemon needs no configuration with --url"
-        raise ConfigInvalid(f"cannot look for {places.system_file}: {error.strerror}", hint=hint) from error
+        raise ConfigInvalid(f"cannot look for {places.system_file}: {error.strerror}", hint=_NOT_ALLOWED) from error
     else:
         yield from _file(places.system_file)
     if places.file is not None:
@@ -104,11 +103,17 @@ def layers(places: Places) -> Iterator[Given]:
         yield _assigned(assignment)
 
 
+_NOT_ALLOWED: Final = (
+    "let this user read it, or look as root; whoever only asks the daemon needs no configuration with --url"
+)
+
+
 def _file(file: Path) -> Iterator[Given]:
     try:
         tree = tomllib.loads(file.read_text(encoding="utf-8-sig"))  # some editors begin a text with a mark
     except OSError as error:
-        raise ConfigInvalid(f"cannot read {file}: {error.strerror}") from error
+        hint = _NOT_ALLOWED if isinstance(error, PermissionError) else ""
+        raise ConfigInvalid(f"cannot read {file}: {error.strerror}", hint=hint) from error
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, thousands of digits; nested without end
         raise ConfigInvalid(f"{file} is not TOML: {error}") from error
     yield from _flat(tree, str(file))
