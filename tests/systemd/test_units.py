@@ -67,8 +67,8 @@ def test_systemd_finds_a_program_whatever_its_path(analyze: str, tmp_path: Path,
     ended = typed("install-service", "--install", "--executable", str(program), "--root", str(tmp_path / "root"))
     assert ended.returncode == 0, ended.stderr
     files = [str(tmp_path / "root/etc/systemd/system" / name) for name in UNITS]
-    ended = subprocess.run([analyze, "verify", *files], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    verified = subprocess.run([analyze, "verify", *files], capture_output=True, text=True, check=False)
+    assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("name", ["it's", 'a"b', "a\\b", "a\tb"])
