@@ -136,20 +136,22 @@ class Api:
         except (httpx.HTTPError, ValueError) as error:
             why = str(error) or type(error).__name__
             refused = isinstance(error, httpx.ConnectError)
-            hint = next((hint for part, hint in _HINTS.items() if part in why), _NOBODY if refused else "")
+            hint = next((hint for part, hint in _HINTS.items() if part in why), NOBODY if refused else "")
             raise Unreachable(f"{self.shown}: {visible(why)}", hint=hint, broke=not refused) from error
 
 
-_NOBODY: Final = "is the daemon running? --url says where; `observer-actors doctor` looks"
+NOBODY: Final = "is the daemon running? --url says where; `observer-actors doctor` looks"
 UNAUTHORIZED: Final = 401
 NOT_LET_IN: Final = (UNAUTHORIZED, 403)
 _NO_ENTRY: Final = "OBSERVER_TOKEN holds it; `observer-actors token NAME` makes one"
 _HINTS: Final = {
+    "certificate is not valid for": "ask by a name that the certificate has: --url, or OBSERVER_URL",
     "CERTIFICATE_VERIFY_FAILED": "SSL_CERT_FILE names the certificate, or whose it is signed by",
     "WRONG_VERSION_NUMBER": "it does not speak TLS: http:// rather than https://?",
+    "Permission denied": "the socket's mode says who may connect; the service's lets in the group observer-agents",
     "Server disconnected": "perhaps it speaks TLS: https:// rather than http://?",
 }
-"""What OpenSSL's and httpx's words are about."""
+"""What the words of OpenSSL, httpx and the system are about; the first that fits counts."""
 
 
 def _judged(response: httpx.Response) -> httpx.Response:

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from observer_actors import __version__
 from observer_actors.commands._answers import ActorAnswer, ActorsAnswer, HealthAnswer, ReadyAnswer
-from observer_actors.commands._api import NOT_LET_IN, Api, Refused
+from observer_actors.commands._api import NOBODY, NOT_LET_IN, Api, Refused
 from observer_actors.commands._directory import NOT_HERE, may_look_into
 from observer_actors.config import Loaded, exposed_files
 from observer_actors.errors import ConfigInvalid, DiskFailed, FormatUnknown, Unreachable
@@ -206,13 +206,16 @@ def _is_unused(data_dir: Path) -> bool:
     return False
 
 
-def _no_answer(trouble: Exception, address: str, *, in_use: bool) -> Finding:
+def _no_answer(trouble: Unreachable | Refused, address: str, *, in_use: bool) -> Finding:
     if in_use:
         what = f"a daemon runs on this directory, and does not answer at {address}: {trouble}"
         advice = "its log says where it listens: give that with --url; if it does, it hangs, or was stopped"
-        return Finding("problem", "daemon", what, advice)
-    advice = "`systemctl start observer-actors`, or `observer-actors serve`"
-    return Finding("problem", "daemon", f"none runs: {trouble}", advice)
+        return Finding("problem", "daemon", what, advice if trouble.hint in ("", NOBODY) else trouble.hint)
+    if trouble.hint == NOBODY:
+        advice = "`systemctl start observer-actors`, or `observer-actors serve`"
+        return Finding("problem", "daemon", f"none runs: {trouble}", advice)
+    advice = trouble.hint or "is --url right? The daemon's log says where it listens"
+    return Finding("problem", "daemon", f"whether one runs cannot be seen: {trouble}", advice)
 
 
 def _no_more(refusal: Refused) -> Finding:

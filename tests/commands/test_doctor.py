@@ -17,6 +17,7 @@ from observer_actors.commands import _checks
 from observer_actors.commands._answers import ActorAnswer
 from tests.commands.typed import Ended, as_ordinary_user, typed, typed_for_real
 from tests.daemon.served import Served, served
+from tests.daemon.test_doors import certificate
 from tests.fakes.http_peer import Close, Json, http_peer
 
 INGEST: Final = "a-token-that-may-only-report-things"
@@ -94,6 +95,25 @@ def test_it_tells_a_stopped_daemon_from_one_that_is_elsewhere(tmp_path: Path) ->
     assert "none runs" in stopped["problem"][0]["what"]
     assert "systemctl start" in stopped["problem"][0]["advice"]
     assert daemon.process.returncode == 0
+
+
+def test_of_a_daemon_whose_certificate_has_another_name_it_does_not_say_that_none_runs(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    config = f'[listen]\nhost = "127.0.0.2"\ntls_cert = "{cert}"\ntls_key = "{key}"\n'
+    with served(tmp_path / "data", config) as daemon:
+        ended = typed("doctor", "--url", daemon.url, cwd=tmp_path / "data" / "_observer", SSL_CERT_FILE=str(cert))
+    assert "daemon: whether one runs cannot be seen: " in ended.stdout, ended
+    assert "ask by a name that the certificate has" in ended.stdout
+
+
+def test_of_a_daemon_whose_socket_is_for_others_it_does_not_say_that_none_runs(tmp_path: Path) -> None:
+    socket = tmp_path / "socket"
+    ordinary = as_ordinary_user()
+    with served(tmp_path / "data", f'[listen]\nunix = "{socket}"\nunix_mode = "0000"\n'):
+        given = ("--data-dir", str(tmp_path / "none"), "--url", f"unix://{socket}")
+        ended = typed_for_real("doctor", *given, before=ordinary)
+    assert "daemon: whether one runs cannot be seen: " in ended.stdout, ended
+    assert "the group observer-agents" in ended.stdout
 
 
 def test_a_daemon_that_uses_another_directory_than_the_one_that_is_named_is_a_problem(tmp_path: Path) -> None:
