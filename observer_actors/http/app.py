@@ -103,7 +103,10 @@ class EndpointStats(msgspec.Struct, frozen=True):
 
 
 class LifetimeStats(msgspec.Struct, frozen=True):
-    """Everything ever committed, up to `last_seq`."""
+    """Everything ever committed, up to `last_seq`.
+
+    What the daemon itself has written (source `observer`) is in `by_source` and `per_second_1m` alone.
+    """
 
     last_seq: int
     total: int
