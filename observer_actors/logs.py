@@ -12,6 +12,7 @@ import os
 import select
 import sys
 import threading
+import traceback
 from collections import deque
 from datetime import UTC, datetime
 from functools import cache
@@ -215,7 +216,8 @@ def log_lifecycle(event: LifecycleEvent, error: Exception | None = None) -> None
     """
     fields = msgspec.to_builtins(event)
     if error is not None and not _is_ours(error):
-        fields["exc_info"] = error
+        # As text: a program that has us inside it may show a traceback with all that its frames hold.
+        fields["exception"] = "".join(traceback.format_exception(error)).rstrip()
     name = snake(fields.pop("type"))
     log = logger(fields.pop("actor"))
     if isinstance(event, _ERRORS):
