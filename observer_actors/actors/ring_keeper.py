@@ -13,6 +13,10 @@ from observer_actors.supervision import Life
 LOADED_SHARE: Final = 2
 """Times the capacity: so many ops are read at the start, for up to half of them may be none that the ring holds."""
 
+HELD_MAX: Final = 100_000
+"""No ring holds more, however large it is to be: of the shortest ops so many take the 16 MiB that all may take. To read
+two million at the start would last longer than an actor may take to become ready."""
+
 
 class RingKeeper:
     """The actor, and the ring as others may read it, also while the actor is being restarted."""
@@ -21,12 +25,14 @@ class RingKeeper:
         self.ring = Ring(capacity)
         self._feed = feed
         self._commits = commits
+        self._newest = LOADED_SHARE * min(capacity, HELD_MAX)
+        """Ops at the end of the journal: what is older is not read."""
 
     async def run(self, life: Life) -> None:
         """Serve as an actor: a fresh ring from the journal, then whatever is committed."""
         ring = Ring(self.ring.capacity)
         upto = self._commits.last_seq
-        await self._feed.open(max(0, upto - LOADED_SHARE * ring.capacity))
+        await self._feed.open(max(0, upto - self._newest))
         life.at("loading")
         async with trio.open_nursery() as loading:
             loading.start_soon(self._take_all, ring, life)
@@ -40,7 +46,7 @@ class RingKeeper:
             await self._take(ring, life)
             life.progress()
             # What is older would be pushed out before anybody saw it.
-            self._feed.skip(self._commits.last_seq - LOADED_SHARE * ring.capacity)
+            self._feed.skip(self._commits.last_seq - self._newest)
 
     async def _take_all(self, ring: Ring, life: Life) -> None:
         while True:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -16,11 +17,12 @@ from observer_actors.actors.commits import (
     Commits,
     Feed,
 )
-from observer_actors.actors.ring_keeper import LOADED_SHARE, RingKeeper
+from observer_actors.actors.ring_keeper import HELD_MAX, LOADED_SHARE, RingKeeper
 from observer_actors.journal import Stretch
 from observer_actors.op import Op, Seq
+from observer_actors.ring import Ring
 from observer_actors.supervision import Life
-from tests.actors.ops import BLOCK_OPS, Journal, seqs
+from tests.actors.ops import BLOCK_OPS, Journal, op, seqs
 from tests.supervision.injected_time import injected_time
 
 
@@ -584,3 +586,27 @@ async def test_a_ring_keeper_that_fell_behind_does_not_read_what_its_ring_would_
         nursery.cancel_scope.cancel()
     assert seqs(list(keeper.ring)) == [*range(39 * BLOCK_OPS + 1, 40 * BLOCK_OPS + 1)]
     assert world.journal.reads == 1 + LOADED_SHARE, "the block at which it heard of it, and the newest"
+
+
+@injected_time
+async def test_a_ring_keeper_of_a_large_ring_does_not_read_what_no_ring_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("observer_actors.actors.ring_keeper.HELD_MAX", BLOCK_OPS)
+    world = World()
+    world.journal.append(40 * BLOCK_OPS)
+    world.commits.resume(40 * BLOCK_OPS)
+    keeper = RingKeeper(world.feed, world.commits, 1_000_000)
+    async with trio.open_nursery() as nursery:
+        life = Life("ring_keeper", 1, on_progress=lambda: None, on_step=lambda _name, _step: None)
+        nursery.start_soon(keeper.run, life)
+        await life.wait_ready()
+        nursery.cancel_scope.cancel()
+    assert world.journal.reads == LOADED_SHARE
+    assert keeper.size() == LOADED_SHARE * BLOCK_OPS
+
+
+def test_no_ring_holds_more_than_a_ring_keeper_reads() -> None:
+    ring = Ring(1_000_000)
+    shortest = msgspec.structs.replace(op(1), endpoint="", source="", duration_ms=0)
+    for _ in range(12):
+        ring.push([shortest] * 10_000)
+    assert len(ring) < HELD_MAX
