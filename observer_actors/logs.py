@@ -39,6 +39,8 @@ WAITING_BYTES_MAX: Final = 1024 * 1024
 """Of lines that nobody reads."""
 LAST_LINES_S: Final = 0.5
 LINES_LOST: Final = "log_lines_lost"
+TRACEBACK_CHARS_MAX: Final = 20_000
+"""Twice what a crash within nurseries takes; an error may quote all of an event."""
 _WARNINGS: Final = (ActorFailed, ActorParked, ShutdownForced)
 _ERRORS: Final = (RestartsExhausted, MessageQuarantined)
 
@@ -217,7 +219,7 @@ def log_lifecycle(event: LifecycleEvent, error: Exception | None = None) -> None
     fields = msgspec.to_builtins(event)
     if error is not None and not _is_ours(error):
         # As text: a program that has us inside it may show a traceback with all that its frames hold.
-        fields["exception"] = "".join(traceback.format_exception(error)).rstrip()
+        fields["exception"] = "".join(traceback.format_exception(error)).rstrip()[:TRACEBACK_CHARS_MAX]
     name = snake(fields.pop("type"))
     log = logger(fields.pop("actor"))
     if isinstance(event, _ERRORS):

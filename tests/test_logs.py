@@ -22,7 +22,7 @@ import structlog
 
 from observer_actors.errors import DiskFailed
 from observer_actors.http.intake import LABELS_LOGGED_MAX
-from observer_actors.logs import _Unfailing, configure_logs, log_lifecycle, logger, set_level
+from observer_actors.logs import TRACEBACK_CHARS_MAX, _Unfailing, configure_logs, log_lifecycle, logger, set_level
 from observer_actors.supervision import (
     ActorFailed,
     ActorParked,
@@ -123,10 +123,10 @@ def test_of_a_crash_that_nobody_has_reckoned_with_the_log_has_the_traceback(capf
     disk, group = DiskFailed("input/output error"), ExceptionGroup("", [DiskFailed("x"), DiskFailed("y")])
     for error in (raised(KeyError("seq")), disk, group, ExceptionGroup("", [disk, raised(KeyError("seq"))])):
         log_lifecycle(ActorFailed(actor="a", error="", step="s"), error)
-    log_lifecycle(ActorStopped(actor="a", error=""), raised(KeyError("seq")))
+    log_lifecycle(ActorStopped(actor="a", error=""), raised(KeyError("x" * 1_000_000)))
     said = [line.get("exception", "") for line in lines(capfd)]
     assert ["in raised" in text for text in said] == [True, False, False, True, True]
-    assert [bool(text) for text in said] == [True, False, False, True, True]
+    assert [0 < len(text) < 2 * TRACEBACK_CHARS_MAX for text in said] == [True, False, False, True, True]
 
 
 def raised(error: Exception) -> Exception:
