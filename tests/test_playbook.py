@@ -37,7 +37,7 @@ from observer_actors.playbook import fold as fold_module
 from observer_actors.playbook import ledger as ledger_module
 from observer_actors.playbook import runs as runs_module
 from observer_actors.playbook.decisions import stricter
-from observer_actors.playbook.evidence import FAILURES_MAX, FEATURES_MAX, VALUES_MAX
+from observer_actors.playbook.evidence import FAILURES_MAX, FEATURES_MAX, STATUSES_MAX, VALUES_MAX, Endpoint
 from observer_actors.playbook.inputs import features, is_attribute, kind_of, shown_name
 from observer_actors.playbook.lift import Arm, Sides
 from observer_actors.playbook.runs import STEPS_MAX
@@ -1243,6 +1243,44 @@ def test_failure_texts_are_bounded_and_the_corroborated_ones_stay() -> None:
     endpoint = fold(numbered(known + flood), corroboration=BOTH).endpoints["sql:run"]
     assert len(endpoint.failures) == FAILURES_MAX
     assert "the known failure of all" in endpoint.failures
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_statuses_are_bounded_and_those_that_one_alone_has_named_hide_no_others(*, is_first: bool) -> None:
+    """Were there no room for it, the liar's would decide what agents are advised."""
+    said = "upstream answered HTTP {} for the call"
+    lies = [(400, 100), (401, 9), (403, 9), (404, 1), (422, 1)]
+    liar = [call(error=said.format(status), run="evil", source="evil") for status, count in lies for _ in range(count)]
+    honest = [call(error=said.format(429), run=f"{s}{n}", source=s) for n in range(20) for s in ("mcp", "scenario")]
+    playbook = fold(numbered(liar + honest if is_first else honest + liar), corroboration=BOTH)
+    assert only(playbook, Kind.AVOID).text.endswith(ADVICE[Cause.RATE_LIMIT])
+    [failure] = playbook.endpoints["sql:run"].failures.values()
+    assert (len(failure.statuses), failure.statuses.keys() >= {400, 429}) == (STATUSES_MAX, True)
+
+
+def test_a_status_that_only_one_has_named_is_none_of_a_failure_that_others_have_seen_too() -> None:
+    said = "upstream answered HTTP {} for the call"
+    ops = [call(error=said.format(429), run=f"r{n}") for n in range(9)]
+    alone = fold(numbered(ops), corroboration=BOTH)
+    assert only(alone, Kind.AVOID).text.endswith(ADVICE[Cause.RATE_LIMIT])
+    both = fold(numbered([*ops, call(error=said.format(400), run="s", source="scenario")]), corroboration=BOTH)
+    [failure] = both.endpoints["sql:run"].failures.values()
+    assert (failure.witnesses.suffice(BOTH), failure.status(BOTH)) == (True, 0)
+
+
+def test_failures_that_become_one_have_no_more_statuses_than_others() -> None:
+    endpoint = Endpoint("sql:run", 1)
+    told = {"one": [(status, "evil") for status in range(400, 404)], "two": [(429, "mcp"), (429, "bot")]}
+    for text, said in told.items():
+        endpoint.found(text)
+        for status, source in said:
+            endpoint.failures[text].named(status, source)
+    endpoint.merge_failures("one", "two")
+    assert endpoint.failures["one"].statuses.keys() == {401, 402, 403, 429}
+    for source in ("mcp", "bot"):
+        for status in range(500, 506):
+            endpoint.failures["one"].named(status, source)
+    assert len(endpoint.failures["one"].statuses) == STATUSES_MAX
 
 
 def test_features_and_their_values_are_bounded() -> None:

@@ -124,7 +124,7 @@ class Drawer:
         for other in same:
             if other != root:
                 self._ledger.merge(ids_about(endpoint, root)[0], ids_about(endpoint, other)[0])
-                self._rewrite(endpoint, endpoint.merge_failures(root, other))
+                self._rewrite(endpoint, endpoint.merge_failures(root, other, counts.corroboration))
         merged = draw_avoid(counts, root, endpoint.failures[root])
         endpoint.failures[root].looks += merged.is_look
         self._ledger.write(merged)

@@ -47,8 +47,10 @@ ALIASES_MAX: Final = 100
 ALIKE_WORDS_MIN: Final = 5
 TOLD_MAX: Final = 8
 """Texts of a failure that stands for several, of which is known who has told them."""
-TELLERS_MAX: Final = 2
+TELLERS_MIN: Final = 2
+"""Sources that make what they have shown stay: with fewer it makes room for others."""
 STATUSES_MAX: Final = 4
+"""HTTP statuses that the failures of one text named; one that one source alone has named makes room."""
 RECOVERIES_MAX: Final = 24
 HABITS_MAX: Final = 24
 DURATION_MS_MAX: Final = 1e10
@@ -130,8 +132,12 @@ class Failure(msgspec.Struct):
     """How often it was looked at what sets it apart."""
 
     def status(self, corroboration: Corroboration) -> int:
-        """Give the HTTP status that most of them named; 0: none, or different ones."""
-        counts = {status: one.shared(corroboration) or one.count / 2 for status, one in self.statuses.items()}
+        """Give the HTTP status that most of them named; 0: none, or different ones.
+
+        Once the failure is corroborated, what one source alone has named is none.
+        """
+        enough = self.witnesses.suffice(corroboration)
+        counts = {status: one.shared(corroboration) if enough else one.count for status, one in self.statuses.items()}
         most = max(counts, key=lambda status: (counts[status], -status), default=0)
         return most if 2 * counts.get(most, 0) > sum(counts.values()) else 0
 
@@ -156,9 +162,9 @@ class Failure(msgspec.Struct):
         """Say whether others have told it in words that are not those that are shown."""
         return any(one.suffice(corroboration) and not _says(shown, text) for text, one in self.texts.items())
 
-    def named(self, status: int, source: str) -> None:
+    def named(self, status: int, source: str, corroboration: Corroboration) -> None:
         """Note the HTTP status that one of them named."""
-        if status in self.statuses or len(self.statuses) < STATUSES_MAX:
+        if status in self.statuses or _has_room_for_a_status(self.statuses, corroboration):
             self.statuses.setdefault(status, Tally()).add(source)
 
     def tell(self, text: str, seq: int, run: int, source: str, corroboration: Corroboration) -> None:
@@ -338,7 +344,7 @@ class Endpoint(msgspec.Struct):
         self.recoveries = {key: one for key, one in self.recoveries.items() if one.failure != text}
         self.aliases = {alias: root for alias, root in self.aliases.items() if root != text}
 
-    def merge_failures(self, text: str, other: str) -> list[tuple[str, str]]:
+    def merge_failures(self, text: str, other: str, corroboration: Corroboration) -> list[tuple[str, str]]:
         """Take the failures of another text for those of the first, with what is known of recovering from them.
 
         :returns: the recoveries that are known by another key now: the old one, the new one.
@@ -354,7 +360,7 @@ class Endpoint(msgspec.Struct):
         one.witnesses = one.witnesses.joined(two.witnesses)
         for status, tally in two.statuses.items():
             known = one.statuses.get(status)
-            if known is not None or len(one.statuses) < STATUSES_MAX:
+            if known is not None or _has_room_for_a_status(one.statuses, corroboration):
                 one.statuses[status] = tally if known is None else known.joined(tally)
         one.compared, one.apart = one.compared.joined(two.compared), one.apart.joined(two.apart)
         one.looks = max(one.looks, two.looks)
@@ -525,7 +531,7 @@ def _place_of(duration_ms: float) -> int:
 
 def _is_alone(who: Witnesses, corroboration: Corroboration) -> bool:
     """Say whether no more than one source speaks for something, where that is not enough."""
-    return len(who.sources) < TELLERS_MAX and not who.suffice(corroboration)
+    return len(who.sources) < TELLERS_MIN and not who.suffice(corroboration)
 
 
 def _of_the_greediest(items: Mapping[str, Witnesses]) -> str:
@@ -544,6 +550,25 @@ def _forget_a_value(values: dict[str, Value], room: Room) -> bool:
     del values[_of_the_greediest(alone)]
     room.left += 1
     return True
+
+
+def _has_room_for_a_status(statuses: dict[int, Tally], corroboration: Corroboration) -> bool:
+    """Say whether there is room, made where one source alone has named, and that is not enough.
+
+    Of the source that has most of them the rarest makes room.
+    """
+    if len(statuses) >= STATUSES_MAX:
+        least = corroboration.runs_min
+        alone = {
+            status: one
+            for status, one in statuses.items()
+            if one.lead == one.count and one.shared(corroboration) < least
+        }
+        if alone:
+            greedy = Counter(one.leader for one in alone.values()).most_common(1)[0][0]
+            own = [status for status, one in alone.items() if one.leader == greedy]
+            del statuses[min(own, key=lambda status: alone[status].count)]
+    return len(statuses) < STATUSES_MAX
 
 
 def _forget_alone(tallies: dict[str, Tally], corroboration: Corroboration) -> bool:
