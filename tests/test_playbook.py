@@ -37,10 +37,20 @@ from observer_actors.playbook import fold as fold_module
 from observer_actors.playbook import ledger as ledger_module
 from observer_actors.playbook import runs as runs_module
 from observer_actors.playbook.decisions import stricter
-from observer_actors.playbook.evidence import FAILURES_MAX, FEATURES_MAX, STATUSES_MAX, VALUES_MAX, Endpoint
+from observer_actors.playbook.deltas import Noted, apply
+from observer_actors.playbook.entries import CHANGES_KEPT, NOTES_KEPT, EntryNote
+from observer_actors.playbook.evidence import (
+    FAILURES_MAX,
+    FEATURES_MAX,
+    RECOVERIES_MAX,
+    STATUSES_MAX,
+    TOLD_MAX,
+    VALUES_MAX,
+    Endpoint,
+)
 from observer_actors.playbook.inputs import features, is_attribute, kind_of, shown_name
 from observer_actors.playbook.lift import Arm, Sides
-from observer_actors.playbook.runs import STEPS_MAX
+from observer_actors.playbook.runs import PATH_MAX, STEPS_MAX
 from observer_actors.playbook.witnesses import Balance, Witnesses
 from observer_actors.quoting import code_span
 from tests.playbook_ops import ALONE, call, decided, deltas, exposed, fold, journals, numbered, revoked, verdict
@@ -1274,12 +1284,12 @@ def test_failures_that_become_one_have_no_more_statuses_than_others() -> None:
     for text, said in told.items():
         endpoint.found(text)
         for status, source in said:
-            endpoint.failures[text].named(status, source)
-    endpoint.merge_failures("one", "two")
+            endpoint.failures[text].named(status, source, BOTH)
+    endpoint.merge_failures("one", "two", BOTH)
     assert endpoint.failures["one"].statuses.keys() == {401, 402, 403, 429}
     for source in ("mcp", "bot"):
         for status in range(500, 506):
-            endpoint.failures["one"].named(status, source)
+            endpoint.failures["one"].named(status, source, BOTH)
     assert len(endpoint.failures["one"].statuses) == STATUSES_MAX
 
 
@@ -1325,6 +1335,74 @@ def test_a_feature_of_many_values_says_nothing_also_where_one_source_is_enough()
     ops = [call(given=f'{{"customer":"c{n % 40}"}}', error="no" if n % 3 else "", run=f"r{n}") for n in range(400)]
     playbook = fold(numbered(ops), corroboration=Corroboration(sources_min=1))
     assert playbook.endpoints["sql:run"].features["customer"] is None
+
+
+def test_what_several_sources_have_shown_makes_no_room_for_what_one_shows() -> None:
+    def told(given: list[str], *sources: str) -> list[Op]:
+        return [call(given=one, run=f"{s}{n}", source=s) for n, one in enumerate(given) for s in sources]
+
+    def values(*names: str) -> list[str]:
+        return [f'{{"a":"{name}{n}"}}' for name in names for n in range(VALUES_MAX)]
+
+    def fields(name: str, count: int) -> list[str]:
+        return [f'{{"{name}{n}":"x"}}' for n in range(count)]
+
+    known = fold(numbered([*told(values("v"), "mcp", "bot"), *told(values("w", "x"), "evil")]), corroboration=BOTH)
+    assert known.endpoints["sql:run"].features["a"].keys() == {f'"v{n}"' for n in range(VALUES_MAX)}  # type: ignore[union-attr]
+    several = fields("k", FEATURES_MAX // 2 - 1)  # a kind and a value each, and the shape of all
+    known = fold(numbered([*told(several, "mcp", "bot"), *told(fields("z", 40), "evil")]), corroboration=BOTH)
+    assert known.endpoints["sql:run"].features.keys() >= {f"k{n}" for n in range(FEATURES_MAX // 2 - 1)}
+
+
+def test_a_way_back_that_several_have_tried_makes_no_room_for_those_of_one() -> None:
+    def ways(name: str, count: int, *sources: str) -> list[Op]:
+        return [
+            op
+            for n in range(count)
+            for s in sources
+            for run in [f"{s}-{name}{n}"]
+            for op in (
+                call(error="it is broken", run=run, source=s),
+                call(f"{name}{n}", run=run, source=s),
+                call(run=run, source=s),
+            )
+        ]
+
+    ops = [*ways("fix", RECOVERIES_MAX, "mcp", "bot"), *ways("hack", 9, "evil")]
+    endpoint = fold(numbered(ops), corroboration=BOTH).endpoints["sql:run"]
+    assert {way.steps for way in endpoint.recoveries.values()} == {(f"fix{n}",) for n in range(RECOVERIES_MAX)}
+
+
+def test_what_several_have_told_of_a_failure_makes_no_room_for_the_words_of_one() -> None:
+    def told(name: str, count: int, *sources: str) -> list[Op]:
+        error = "cannot open the file named {}".format
+        words = [name + chr(ord("a") + n) for n in range(count)]
+        return [call(error=error(word), run=f"{s}-{word}", source=s) for word in words for s in sources]
+
+    playbook = fold(numbered([*told("known", TOLD_MAX, "mcp", "bot"), *told("mine", 9, "evil")]), corroboration=BOTH)
+    [failure] = playbook.endpoints["sql:run"].failures.values()
+    assert failure.texts.keys() == {f"cannot open the file named known{chr(ord('a') + n)}" for n in range(TOLD_MAX)}
+
+
+def test_a_long_way_from_a_failure_to_success_is_none() -> None:
+    def way(steps: int) -> list[Op]:
+        return [call(error="it is broken", run="r"), *(call(f"step{n}", run="r") for n in range(steps)), call(run="r")]
+
+    assert [len(fold(numbered(way(steps))).endpoints["sql:run"].recoveries) for steps in (PATH_MAX, PATH_MAX + 1)] == [
+        1,
+        0,
+    ]
+
+
+def test_an_entry_keeps_its_first_change_the_newest_ones_and_the_newest_notes() -> None:
+    entry = only(fold(numbered([call(run=f"r{n}") for n in range(3)])), Kind.DO)
+    for seq in range(10, 40):
+        entry = entry.changed(seq, "evidence")
+    assert [change.seq for change in entry.history] == [3, *range(40 - CHANGES_KEPT + 1, 40)]
+    entries = {entry.id: entry}
+    for seq in range(50, 80):
+        apply(entries, Noted(entry.id, EntryNote(seq, "", f"note {seq}")))
+    assert [note.seq for note in entries[entry.id].notes] == list(range(80 - NOTES_KEPT, 80))
 
 
 def test_values_of_all_endpoints_together_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
