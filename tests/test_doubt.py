@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observer_actors.doubt import ENDPOINTS_MAX, RUNS_MAX, Claims, Doubts, run_of, suspicion
+from observer_actors.doubt import (
+    ENDPOINTS_MAX,
+    OTHER_IDS_MAX,
+    RUN_LABELS_MAX,
+    RUNS_MAX,
+    Claims,
+    Doubts,
+    run_of,
+    suspicion,
+)
 from observer_actors.event import EventDecoder
 from observer_actors.op import Op
 
@@ -296,6 +305,16 @@ def test_it_takes_bounded_memory() -> None:
     assert len(doubts.runs) == RUNS_MAX
     assert len(doubts.endpoints) == ENDPOINTS_MAX + 1
     assert doubts.endpoints["other"].claimed == RUNS_MAX + 500 - ENDPOINTS_MAX
+
+
+def test_of_a_run_so_many_endpoints_are_judged_and_of_its_ids_the_newest_lead_to_it() -> None:
+    doubts = Doubts()
+    doubts.add([op(run="r", endpoint=f"e{n}") for n in range(RUN_LABELS_MAX + 7)])
+    doubts.add([op(run="r", trace_id=f"t{n}", endpoint="e0") for n in range(OTHER_IDS_MAX + 1)])
+    assert (len(doubts.runs["run:r"].claims), len(doubts.other_ids)) == (RUN_LABELS_MAX, OTHER_IDS_MAX)
+    doubts.add([op(trace_id="t0", success=False), op(trace_id="t1"), verdict("r", ok=False)])
+    assert (doubts.runs_failed, doubts.runs_silent, len(doubts.runs)) == (1, 1, 2), "nobody knows any more whose t0 is"
+    assert sum(claims.judged for claims in doubts.endpoints.values()) == RUN_LABELS_MAX + OTHER_IDS_MAX + 1
 
 
 def test_an_endpoint_called_other_is_told_from_the_overflow() -> None:

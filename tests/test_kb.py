@@ -252,6 +252,29 @@ def test_of_a_long_file_the_end_is_held_and_the_answer_says_so(tmp_path: Path, m
     assert found(index) == ["id-100", "id-99", "id-98"]
 
 
+def test_of_long_rows_as_many_are_held_as_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "HELD_BYTES_MAX", 10_000)
+    append_rows(tmp_path, [row(n, one_liner="x" * 900) for n in range(50)])
+    page = OutcomesIndex(tmp_path).find(ALL)
+    assert (8 <= len(page.rows) <= 10, page.complete) == (True, False)
+
+
+@pytest.mark.parametrize(("bound", "most"), [("IDS_MAX", 2), ("TWINS_MAX", 1), ("TWINS_OF_ONE_MAX", 1)])
+def test_what_is_remembered_so_that_no_outcome_counts_twice_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+) -> None:
+    monkeypatch.setattr(index_module, bound, most)
+    index = OutcomesIndex(tmp_path)
+    if bound == "IDS_MAX":
+        told = [row(1, id=one) for one in "abc"]
+        append_rows(tmp_path, told)
+    else:  # an auditor's own rows, which have no id, and the daemon's of the same outcomes
+        other = {"ok": False} if bound == "TWINS_OF_ONE_MAX" else {"signature": "other"}
+        append_rows(tmp_path, [row(1, id=""), row(1, id="", **other)])
+        told = [row(1, id="op-1"), row(1, id="op-2", **other)]
+    assert [index.add([one]) for one in reversed(told)] == [0] * (len(told) - 1) + [1], "the oldest is forgotten"
+
+
 def test_a_line_without_end_is_damage_and_costs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_module, "CHUNK_BYTES", 1_000)
     append_row(tmp_path, row(1))

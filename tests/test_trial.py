@@ -380,6 +380,13 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert trials.trial("e").exposed == Arm(10, 0)
 
 
+def test_what_a_run_reports_without_an_advice_id_is_for_the_newest_of_its_advice() -> None:
+    asked = [Exposure(advice_id=f"a{n}", run="r", asked_by="mcp", exposed=(f"e{n}",)) for n in range(30)]
+    trials = after(*(op(own=exposure_attrs(one)) for one in asked), op(run="r"))
+    counted = [n for n in range(30) if trials.trial(f"e{n}").exposed == Arm(1, 0)]
+    assert counted == list(range(30 - module.ADVICES_OF_RUN_MAX, 30))
+
+
 def test_a_snapshot_goes_on_as_what_it_was_taken_of() -> None:
     chance = random.Random(7)
     ops: list[Op] = []

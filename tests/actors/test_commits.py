@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from observer_actors.actors.commits import (
+    BLOCKS_KEPT,
     BYTES_WAITING_MAX,
     COMMITS_WAITING_MAX,
     LULL_S,
@@ -146,6 +147,18 @@ async def test_consumers_that_are_behind_together_have_each_block_read_once() ->
         for feed in feeds:
             await take(feed)
     assert world.journal.reads == 10
+
+
+@injected_time
+async def test_the_blocks_that_were_read_last_are_kept_and_no_others() -> None:
+    world = World()
+    world.journal.append((BLOCKS_KEPT + 1) * BLOCK_OPS)
+    world.commits.resume((BLOCKS_KEPT + 1) * BLOCK_OPS)
+    for number in (*range(BLOCKS_KEPT + 1), BLOCKS_KEPT, 1):
+        await world.commits.following(number * BLOCK_OPS)
+    assert world.journal.reads == BLOCKS_KEPT + 1
+    await world.commits.following(0)
+    assert world.journal.reads == BLOCKS_KEPT + 2
 
 
 @injected_time
