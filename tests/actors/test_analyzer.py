@@ -20,6 +20,7 @@ from observer_actors.actors.analyzer import Analyzer, cycles_skipped
 from observer_actors.actors.commits import Commits
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
+from observer_actors.actors.standings import UNSENT_MAX, Standings
 from observer_actors.doubt import Doubts
 from observer_actors.journal import Stretch
 from observer_actors.models import ModelFailed
@@ -445,3 +446,48 @@ async def test_what_is_learned_anew_from_the_journal_is_judged_and_asked_about_w
 
 def iso(at_s: float) -> str:
     return iso_at(at_s)
+
+
+class MessagesKept(Learned):
+    """Takes what the webhook is to be told, unless its disk is away."""
+
+    def __init__(self) -> None:
+        self.is_away = True
+        self.messages: list[Outgoing] = []
+
+    async def save_standings(self, _standings: Mapping[str, Standing], messages: Sequence[Outgoing]) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.is_away:
+            raise StoreBusy("away")
+        self.messages += messages
+
+
+async def test_of_the_messages_that_cannot_be_saved_the_newest_wait_and_the_others_are_counted() -> None:
+    learned, log = MessagesKept(), structlog.get_logger()
+    settings = FailuresSettings(webhook_url="http://127.0.0.1:9", webhook_states=("new",))
+    standings = Standings(learned, settings, log=log, clock=lambda: START_S, announce=lambda _change: None)
+    at = iso_at(START_S)
+    ids = [f"p{n}" for n in range(UNSENT_MAX + 5)]
+    for half in (ids[:600], ids[600:]):
+        standings.review(
+            Pattern(
+                id=one,
+                version=1,
+                endpoint="a",
+                template=one,
+                first_seq=1,
+                last_seq=1,
+                first_seen=at,
+                last_seen=at,
+                count=1,
+                examples=(),
+                sources={},
+            )
+            for one in half
+        )
+        with pytest.raises(StoreBusy):
+            await standings.save()
+    learned.is_away = False
+    await standings.save()
+    assert [message.key.split(":")[1] for message in learned.messages] == ids[5:]
+    assert standings.dropped == 5
