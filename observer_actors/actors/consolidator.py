@@ -28,6 +28,7 @@ from observer_actors.op import Op
 from observer_actors.playbook import Action, Corroboration, Decision, Entry, Playbook, Revocation, Row, State, copies
 from observer_actors.playbook.decisions import marked
 from observer_actors.playbook.deltas import Delta, touched
+from observer_actors.playbook.fold import REVOCATIONS_MAX
 from observer_actors.playbook.lift import Sides
 from observer_actors.store import Shelf
 from observer_actors.supervision import Life
@@ -141,11 +142,12 @@ class Consolidator:
         if isinstance(decided, Decision) and (entry := self._playbook.ledger.find(decided.entry)) is not None:
             self._shelf.put(self.as_decided(entry))
 
-    @property
-    def revocations(self) -> int:
-        """How many there are, those that the playbook has not come to yet among them."""
-        ahead = sum(isinstance(one, Revocation) for one in self._ahead())
-        return len(self._playbook.meta.revocations) + ahead
+    def has_room_for(self, revocation: Revocation) -> bool:
+        """Say whether one more revocation finds room. One that takes in earlier ones has their place."""
+        newest = msgspec.structs.replace(revocation, seq=self._feed.end + 1)
+        ahead = [one for one in self._ahead() if isinstance(one, Revocation)]
+        others = [one for one in (*self._playbook.meta.revocations, *ahead) if not newest.takes_in(one)]
+        return len(others) < REVOCATIONS_MAX
 
     def as_decided(self, entry: Entry) -> Entry:
         """Give an entry of the playbook as persons have decided of it by now; its version and notes may be to come."""

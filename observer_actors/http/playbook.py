@@ -201,7 +201,7 @@ def register_playbook(app: QuartTrio, views: Views) -> None:
         clean = views.intake.without_secrets
         revocation = Revocation(of=asked.of, name=clean(asked.name), since=asked.since, note=clean(asked.note))
         async with one_at_a_time:
-            if views.consolidator.revocations >= REVOCATIONS_MAX:
+            if not views.consolidator.has_room_for(revocation):
                 raise RequestInvalid(f"there are {REVOCATIONS_MAX:,} revocations already")
             seq = await _written_down(views, revocation)
         await _taken_in(views, seq)

@@ -39,6 +39,7 @@ from observer_actors.playbook import (
     entry_id,
 )
 from observer_actors.playbook.deltas import Delta
+from observer_actors.playbook.fold import REVOCATIONS_MAX
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import Shelf, StoreBusy
 from observer_actors.supervision import Life
@@ -327,6 +328,25 @@ def test_an_op_that_cannot_be_taken_in_does_not_keep_the_playbook_from_being_mad
 
     trio.run(main, clock=world.clock)
     assert [one.sources for one in consolidator.entries.values()] == [("bot",)]
+
+
+def test_a_revocation_too_many_finds_no_room_unless_it_takes_the_place_of_an_earlier_one(world: World) -> None:
+    def of(name: str, since: str = "", seq: int = 0) -> Revocation:
+        return Revocation(of=Of.RUN, name=name, since=since, seq=seq)
+
+    async def main() -> None:
+        world.journal.ops += numbered(decided(of(f"r{n}")) for n in range(REVOCATIONS_MAX - 1))
+        world.commits.resume(REVOCATIONS_MAX - 1)
+        async with world.running() as consolidator:
+            await consolidator.reached(REVOCATIONS_MAX - 1)
+            assert consolidator.has_room_for(of("other"))
+            world.journal.ops += numbered([decided(of("last"))], first=REVOCATIONS_MAX)
+            world.commits.last_seq = REVOCATIONS_MAX
+            consolidator.expect(of("last", seq=REVOCATIONS_MAX))
+            asked = [of("other"), of("r7"), of("last"), of("r7", since="2026-11-22T10:00:00Z")]
+            assert [consolidator.has_room_for(one) for one in asked] == [False, True, True, False]
+
+    trio.run(main, clock=world.clock)
 
 
 def test_a_backlog_is_taken_in_without_waiting_while_few_events_come(world: World) -> None:
