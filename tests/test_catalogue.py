@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from benchmarks.scores import adjusted_rand, grouping_scores
 from observer_actors.op import Op
 from observer_actors.patterns import Catalogue, Pattern, apply, catalogue_of, pattern_id
+from observer_actors.patterns.catalogue import NAMES_KEPT_MAX
 from observer_actors.patterns.masking import ALGORITHM_VERSION, marked
 from observer_actors.patterns.shapes import is_name, shape_of, shape_of_template
 from tests.folding import onto
@@ -398,6 +399,16 @@ def test_a_catalogue_takes_bounded_memory() -> None:
     ]
     assert len({group.id for group in places}) == 1_001
     assert places[-1].template == "<other>"
+
+
+def test_so_many_texts_are_remembered_and_so_many_names_of_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("observer_actors.patterns.catalogue.SEEN_MAX", 10)
+    catalogue = Catalogue()
+    names = [f"{one}{other}" for one in FIVE for other in "bcdfghjklm"]
+    groups = [catalogue.place("", f"the account of user {name} is gone") for name in names]
+    assert groups[-1].last().template == "the account of user <any> is gone"
+    assert len(groups[-1].last().names) == NAMES_KEPT_MAX
+    assert len(catalogue._seen) <= 10  # noqa: SLF001 - nothing else tells of what it remembers
 
 
 def calls_of(act: Callable[[], object]) -> int:

@@ -24,7 +24,7 @@ from observer_actors.patterns import (
     read_statement,
     rule,
 )
-from observer_actors.patterns.consultation import PROMPT_BYTES_MAX
+from observer_actors.patterns.consultation import CLAIM_CHARS_MAX, CLAIMS_MAX, PROMPT_BYTES_MAX
 from observer_actors.settings import DiagnosisSettings
 
 HOUR_S = 3_600.0
@@ -236,6 +236,12 @@ def test_what_a_model_thinks_aloud_and_says_behind_its_answer_is_no_part_of_it()
     said = answer(("a {brace}, and {} too", [7]))
     statement = read_statement(f"<think>maybe {draft} or {{}}</think>{said}\nI hope {{this}} helps. {{", [7])
     assert [claim.text for claim in statement.claims] == ["a {brace}, and {} too"]
+
+
+def test_so_many_claims_are_kept_and_so_much_of_each() -> None:
+    statement = read_statement(answer(*[("x" * 1_100, [7])] * (CLAIMS_MAX + 5)), [7])
+    assert statement.claims == (Claim("x" * CLAIM_CHARS_MAX, (7,)),) * CLAIMS_MAX
+    assert len(read_statement(answer(("true", [7])).replace("wait", "w" * 2_000), [7]).advice) == CLAIM_CHARS_MAX
 
 
 def test_an_endless_answer_is_looked_through_within_bounds() -> None:

@@ -17,7 +17,7 @@ from observer_actors.event import EventDecoder
 from observer_actors.journal import Page, Query
 from observer_actors.op import OUTCOME_ATTRS, Op, Scalar, Seq
 from observer_actors.patterns import apply
-from observer_actors.patterns.contrast import ABSENT, contrasts, features, mid_p
+from observer_actors.patterns.contrast import ABSENT, ALSO_MAX, SHOWN_MAX, contrasts, features, mid_p
 
 SEEDS = 2_000
 RATE = 0.05
@@ -299,3 +299,17 @@ async def test_of_a_run_its_first_op_counts_alone_and_of_ops_without_a_run_all()
     failing, succeeding, _ = comparable(ops[::-2], ops[-2::-2], 0)
     seqs = [sorted(op.seq for op in sample) for sample in (failing, succeeding)]
     assert seqs == [[1, 21, 41, 61, 81, *range(101, 120, 2)], [0, 20, 40, 60, 80, *range(100, 120, 2)]]
+
+
+def test_so_many_findings_are_shown_the_strongest_first_and_so_many_beside_each() -> None:
+    random = Random(7)
+
+    def ops(count: int, share: float) -> list[dict[str, str]]:
+        return [{f"f{n}": "x" if random.random() < share else "y" for n in range(SHOWN_MAX + 5)} for _ in range(count)]
+
+    found = contrasts(ops(200, 0.6), ops(200, 0.1))
+    assert (len(found), {one.value for one in found}) == (SHOWN_MAX, {"x"})
+    assert [one.p for one in found] == sorted(one.p for one in found)
+    alike = [[{f"f{n:02}": value for n in range(ALSO_MAX + 5)}] * 20 for value in "xy"]
+    [one] = contrasts(*alike)
+    assert [other.feature for other in one.also] == [f"f{n:02}" for n in range(1, ALSO_MAX + 1)]
