@@ -13,7 +13,7 @@ from observer_actors.errors import DiskFailed, DiskFull, FormatUnknown
 from observer_actors.journal import JournalWriter, blocks, compact, look, verify
 from observer_actors.journal.blocks import Patience
 from observer_actors.journal.format import Manifest, decode_manifest, encode_manifest
-from observer_actors.journal.opening import DamagedLine, TornTail
+from observer_actors.journal.opening import REPORTED_MAX, DamagedLine, TornTail
 from observer_actors.journal.recovery import Scanner, plan
 from observer_actors.journal.surveying import survey
 from observer_actors.op import decode_op, encode_op
@@ -154,6 +154,19 @@ def test_a_start_decides(pieces: list[bytes], torn: int | None, damaged: list[in
     again = open_writer(disk)
     assert again.recovery.torn == ()
     assert everything(again, disk) == everything(writer, disk)
+
+
+def test_of_many_damaged_lines_a_report_names_the_first_and_counts_all() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    for first in range(0, 400, 100):
+        commit(writer, make_ops(100, first=first))
+    lines = disk.contents(PATHS.active).splitlines(keepends=True)
+    disk.plant(
+        PATHS.active, b"".join(b"?" * (len(line) - 1) + b"\n" if n % 2 else line for n, line in enumerate(lines))
+    )
+    report = open_writer(disk).recovery
+    assert (report.damaged_lines, len(report.damage), report.damage[0].offset) == (200, REPORTED_MAX, len(lines[0]))
 
 
 def test_reports_say_what_and_where() -> None:
