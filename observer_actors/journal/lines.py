@@ -60,11 +60,8 @@ def decode_heads(chunk: bytes) -> list[Head] | None:
         return None
     if len(heads) != newlines(chunk) or not heads:
         return None
-    recorded = [head.recorded_at for head in heads]
-    if len(min(recorded, key=len)) != RECORDED_AT_CHARS or not all(map(le, recorded, recorded[1:])):
+    if not _are_times([head.recorded_at for head in heads]):
         return None
-    if not _RECORDED_AT.fullmatch(recorded[0]) or not _RECORDED_AT.fullmatch(recorded[-1]):
-        return None  # what lies between two times, in order, does no harm
     return heads
 
 
@@ -122,9 +119,16 @@ def _decode_lines(decoder: msgspec.json.Decoder[_Record], chunk: bytes) -> tuple
 
 def _are_records(records: Sequence[Head | Op]) -> bool:
     """Tell whether each has a place in the journal: JSON of another kind may decode, with the defaults of an `Op`."""
-    if not records:
-        return True
-    return min(map(_seq, records)) > 0 and len(min(map(_recorded_at, records), key=len)) == RECORDED_AT_CHARS
+    return not records or (min(map(_seq, records)) > 0 and _are_times(list(map(_recorded_at, records))))
+
+
+def _are_times(recorded: list[str]) -> bool:
+    """Tell whether these are times of commits, in their order: what lies between two of them does no harm."""
+    return (
+        len(min(recorded, key=len)) == RECORDED_AT_CHARS
+        and all(map(le, recorded, recorded[1:]))
+        and all(map(_RECORDED_AT.fullmatch, (recorded[0], recorded[-1])))
+    )
 
 
 def _decode_singly(decoder: msgspec.json.Decoder[_Record], chunk: bytes) -> tuple[list[_Record], int]:

@@ -14,7 +14,7 @@ from observer_actors.journal import DirectoryLock, Finding, PosixDisk, VerifyRep
 from observer_actors.journal.files import replace_file
 from observer_actors.settings import JournalSettings
 from tests.fakes.disk import FakeDisk
-from tests.journal.support import DATA, PATHS, SMALL, START_US, commit, make_op, make_ops, open_writer
+from tests.journal.support import DATA, PATHS, SMALL, START_US, commit, everything, make_op, make_ops, open_writer
 
 
 def prepared() -> FakeDisk:
@@ -187,6 +187,22 @@ def test_a_time_that_has_rotted_to_a_later_one_is_told_once() -> None:
     edit(PATHS.active, replaced(1, b'recorded_at":"2', b'recorded_at":"3'))(disk)
     [finding] = check(disk).findings
     assert (finding.line, finding.what) == (3, "recorded_at of seq 23 is earlier than that of the op before")
+
+
+def test_a_time_that_has_rotted_to_none_is_told_once_and_its_op_given_to_nobody() -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    ops = commit(writer, make_ops(5)) + commit(writer, make_ops(5, first=5))
+    lines = disk.contents(PATHS.active).splitlines(keepends=True)
+    lines[2] = lines[2].replace(b'"recorded_at":"2', b'"recorded_at":"r')
+    disk.plant(PATHS.active, b"".join(lines))
+    writer = open_writer(disk)
+    assert writer.recovery.damaged_lines == 1
+    for prepare in (lambda: None, writer.seal, lambda: compact(disk, DATA, writer.catalog, SMALL)):
+        prepare()
+        [damage] = check(disk).findings
+        assert (damage.line, damage.what) == (3, "bad line: not a record: no seq or recorded_at of its own")
+        assert everything(writer, disk) == ops[:2] + ops[3:]
 
 
 def test_an_id_that_comes_twice_is_a_notice_within_the_window() -> None:
