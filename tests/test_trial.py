@@ -120,6 +120,7 @@ def test_the_outcome_comes_by_the_run_alone_where_the_request_has_named_its_sour
     assert both.add(op(advice_id="2")).entries == ["e2"]
     assert after(asking("1", ""), op(run="r")).trial("e1") == Trial()  # anybody may know the name
     assert after(asking("1", "mcp"), op(source="bot", run="r")).trial("e1") == Trial()
+    assert after(asking("1", "mcp"), op(source="bot", advice_id="1")).trial("e1") == Trial(), "nor for another source"
 
 
 def test_who_has_only_asked_owns_no_run() -> None:
@@ -172,6 +173,15 @@ def test_a_run_without_an_outcome_is_lost_until_one_comes(monkeypatch: pytest.Mo
     assert trials.add(op(False, advice_id="a-r1")).entries == ["e"]
     assert (trials.trial("e").exposed, trials.trial("e").lost) == (Arm(4, 1), (0, 1))
     assert trials.add(op(False, advice_id="a-r1")).entries == []
+
+
+def test_a_lost_run_is_no_outcome_of_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OVERTAKEN_MAX", 1)
+    named = [exposure("s", "other", run="hangs"), op(run="hangs")]
+    asked = [exposure("a", "e", run="hangs", task="t"), exposure("b", control=("e",), run="q", task="t")]
+    trial = after(*named, *asked, verdict(success=True, run="q")).trial("e")
+    assert (trial.exposed, trial.control, trial.lost) == (Arm(0, 1), Arm(1, 0), (1, 0))
+    assert (trial.fixed, trial.broken) == (0, 0)
 
 
 def test_a_run_that_is_heard_of_since_it_asked_is_not_lost_whoever_has_said_so(monkeypatch: pytest.MonkeyPatch) -> None:

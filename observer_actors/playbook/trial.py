@@ -315,7 +315,7 @@ class Trials(msgspec.Struct):
             if counts is None or counts.began != draw.trial:
                 continue
             outcome = run.verdict if run.verdict is not None else draw.reported
-            is_lost = outcome is None and not draw.heard and (is_over or draw.lost)
+            is_lost = outcome is None and is_over
             if outcome is not None:
                 counts.unsettled.pop(name, None)
             if is_lost:
