@@ -168,7 +168,7 @@ class Scanner:
             self._feed_line(offset + start, line)
             if self.scan.beyond_at is not None:
                 break
-        self.scan.marks.append(Mark(offset, min(due, self._first or due)))
+        self.scan.marks.append(Mark(offset, self._first or due))
 
     def _begin(self, offset: int, chunk: bytes) -> None:
         """Find out which seq comes first."""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observer_actors.errors import DiskFailed
-from observer_actors.journal import JournalReader, JournalWriter, PosixDisk, Query, compact, look, retain
+from observer_actors.journal import JournalReader, JournalWriter, PosixDisk, Query, compact, files, look, retain
 from observer_actors.journal.blocks import Span
 from observer_actors.journal.catalog import Segment
 from observer_actors.journal.format import event_us, recorded_text
@@ -310,6 +310,22 @@ def test_a_damaged_line_costs_no_other_op_where_its_file_is_sealed_while_it_is_r
     found = reader.read_block(0)
     assert [op.seq for op in found.ops] == list(range(2, 11))
     assert reader.statistics().damaged_lines == 1
+
+
+@pytest.mark.parametrize("first", range(1, 11))
+def test_two_lines_that_rot_to_one_cost_no_other_op_wherever_blocks_begin(
+    first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "BLOCK_BYTES", 1_000)
+    disk = FakeDisk()
+    writer = open_writer(disk, JournalSettings())
+    ops = [op for number in range(13) for op in commit(writer, make_ops(1, first=number))]
+    lines = disk.contents(PATHS.active).splitlines(keepends=True)
+    lines[first : first + 2] = [b"x" * (len(lines[first]) + len(lines[first + 1]) - 1) + b"\n"]
+    disk.plant(PATHS.active, b"".join(lines))
+    reader = reader_of(open_writer(disk, JournalSettings()), disk)
+    assert reader.last_seq == len(ops)
+    assert reader.read(0, 100) == [op for op in ops if op.seq not in {first + 1, first + 2}]
 
 
 def test_a_damaged_block_costs_its_own_ops_only() -> None:
