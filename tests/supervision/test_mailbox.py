@@ -105,6 +105,24 @@ async def test_an_error_on_the_way_out_of_a_cancellation_is_a_crash() -> None:
 
 
 @injected_time
+async def test_so_is_an_error_beside_a_cancellation_inside_a_nursery() -> None:
+    async def fails() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("dirty")
+
+    box = Box(crashes_max=1)
+    box.mailbox.put_nowait(7)
+    with pytest.RaisesGroup(ValueError), trio.move_on_after(1):
+        async with box.mailbox.take(), trio.open_nursery() as nursery:
+            nursery.start_soon(fails)
+            await trio.sleep_forever()
+    await box.mailbox.open()
+    assert box.aside == [(7, 1)]
+
+
+@injected_time
 async def test_what_cannot_be_set_aside_stays_in_hand() -> None:
     tries = 0
 
