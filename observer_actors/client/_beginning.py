@@ -120,7 +120,10 @@ class _Copy:
         if named is None:
             self._room -= 1
             return value
-        return {self.of(name, within): self.of(item, within) for name, item in self._items(named.items())}
+        copied: dict[object, object] = {}
+        for name, item in self._items(named.items()):
+            copied.setdefault(self.of(name, within), self.of(item, within))  # a cut name may be that of another
+        return copied
 
     def _list(self, value: Iterable[object], within: tuple[int, ...]) -> list[object]:
         copied: list[object] = []
