@@ -145,8 +145,8 @@ class Position:
 
     @property
     def hour(self) -> range:
-        """The seqs of the hour from there on, newest first."""
-        return self.newer[: HOUR_OPS + 1][::-1]
+        """The seqs of the hour from there on, newest first: the op at its end is in the next one."""
+        return self.newer[:HOUR_OPS][::-1]
 
 
 Query = Callable[[Position], tuple[dict[str, object], range]]
@@ -156,7 +156,7 @@ ASKED: Final[Mapping[str, Query]] = {
     "after_seq": lambda at: ({"after_seq": at.seq - 1}, at.newer),
     "before_seq": lambda at: ({"before_seq": at.seq + 1}, at.older),
     "since, oldest first": lambda at: ({"since": at.time, "order": "oldest"}, at.newer),
-    "until, newest first": lambda at: ({"until": at.time}, at.older),
+    "until, newest first": lambda at: ({"until": at.time}, at.older[1:]),  # before that time
     "an hour, newest first": lambda at: ({"since": at.time, "until": at.later}, at.hour),
 }
 QUERY_NAMES: Final = tuple(ASKED)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from benchmarks.bench import Bench
 from benchmarks.company import ALONE, IN_COMPANY, read_slowly
 from benchmarks.events import BATCH, EVENT_C32, OURS, REDIS, REDIS_TWO, SEED, check_stored
 from benchmarks.grouping import AIRLINE, ALL, SETS
-from benchmarks.history import ASKED, EMPTY, FULL, FULL_COLD, PAGE, QUERY_NAMES, START, Position, ask
-from benchmarks.journal_data import clone
+from benchmarks.history import ASKED, EMPTY, FULL, FULL_COLD, HOUR_OPS, PAGE, QUERY_NAMES, START, Position, ask
+from benchmarks.journal_data import STEP_US, clone
 from benchmarks.load import REPORTED, write_script
 from benchmarks.memory import CONTESTANTS
 from benchmarks.payload import BATCH_EVENTS, EVENT_BYTES, RUN_EVENTS, batches, events, reported
@@ -41,6 +42,9 @@ from benchmarks.targets import OPS, TARGETS, Target, Verdict, judge
 from observer_actors.client import Observer
 from observer_actors.doubt import run_of
 from observer_actors.event import EventDecoder
+from observer_actors.http.queries import parse_ops_query
+from observer_actors.op import iso_milliseconds
+from tests.actors.ops import op
 from tests.conftest import ROOT
 from tests.daemon.served import served
 from tests.fakes.http_peer import Json, http_peer
@@ -319,8 +323,8 @@ def test_what_the_warm_up_stored_does_not_make_up_for_what_is_missing() -> None:
         ("after_seq", 9_000_000, 9_000_099),
         ("before_seq", 9_000_000, 8_999_901),
         ("since, oldest first", 9_000_000, 9_000_099),
-        ("until, newest first", 9_000_000, 8_999_901),
-        ("an hour, newest first", 9_360_000, 9_359_901),
+        ("until, newest first", 8_999_999, 8_999_900),
+        ("an hour, newest first", 9_359_999, 9_359_900),
     ],
 )
 async def test_a_page_of_other_ops_or_of_fewer_is_no_figure(name: str, first: int, last: int) -> None:
@@ -333,6 +337,21 @@ async def test_a_page_of_other_ops_or_of_fewer_is_no_figure(name: str, first: in
         for _ in range(2):
             with pytest.raises(ProgramFailed, match=f"does not give the ops {first} to {last}"):
                 await ask(client, peer.url, wanted, found)
+
+
+@pytest.mark.parametrize("name", QUERY_NAMES)
+def test_what_a_query_should_find_is_what_it_asks_for(name: str) -> None:
+    def time_of(seq: int) -> str:
+        return iso_milliseconds(datetime(2026, 11, 22, tzinfo=UTC) + timedelta(microseconds=seq * STEP_US))
+
+    at, later = 9_000_000, 9_000_000 + HOUR_OPS
+    wanted, found = ASKED[name](Position(at, OPS, time_of(at), time_of(later)))
+    query = parse_ops_query([(key, str(value)) for key, value in wanted.items()])
+    for seq in (1, at - 1, at, at + 1, later - 1, later, later + 1, OPS):
+        fits = query.fits(msgspec.structs.replace(op(seq), timestamp=time_of(seq)))
+        is_behind = query.after_seq is None or seq > query.after_seq
+        is_before = query.before_seq is None or seq < query.before_seq
+        assert (fits and is_behind and is_before) == (seq in found)
 
 
 def test_the_newest_hour_ends_with_the_newest_op() -> None:
