@@ -15,6 +15,8 @@ from msgspec import Struct
 from observer_actors.errors import ObserverError
 
 UNIX: Final = "unix://"
+SERVICE_LINKS: Final = ("tcp://", "udp://", "sctp://")
+"""Begins what Kubernetes sets in ``…_PORT`` for a Service: in ``OBSERVER_PORT`` it is no port that anybody meant."""
 ADDRESS_HINT: Final = "e.g. http://127.0.0.1:3800 or unix:///run/x.sock"
 
 

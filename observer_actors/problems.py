@@ -12,6 +12,9 @@ import msgspec
 UNREADABLE: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
 """What decoding raises: no JSON or no such struct, no UTF-8, nested without end."""
 TEXT_CHARS_MAX: Final = 500
+TOO_LARGE: Final = 413
+ABOUT_THE_EVENTS: Final = frozenset({400, TOO_LARGE, 422})
+"""Statuses that say that it is because of what was sent."""
 RETRY_AFTER_S_MAX: Final = 300.0
 """A daemon asks for seconds; whoever asks for more than this is not a daemon."""
 
@@ -47,6 +50,12 @@ def read_problem(body: bytes) -> ReceivedProblem:
     return ReceivedProblem(
         **texts, retryable=said.get("retryable") is True, rejected=rejected if type(rejected) is int else 0
     )
+
+
+def is_about_the_batch(status: int, problem: ReceivedProblem) -> bool:
+    """Tell what may be true of none of a batch's events by itself: they are too many, or too large together."""
+    is_refused = status in ABOUT_THE_EVENTS and problem.detail != "" and not problem.rejected
+    return status == TOO_LARGE or is_refused
 
 
 def retry_after_s(header: str | None) -> float | None:

@@ -22,14 +22,19 @@ from observer_actors.backoff import backoff_s
 from observer_actors.client._outbox import OutgoingEvent
 from observer_actors.client._texts import error_text
 from observer_actors.errors import ObserverError
-from observer_actors.problems import UNREADABLE, ReceivedProblem, read_problem, retry_after_s
+from observer_actors.problems import (
+    ABOUT_THE_EVENTS,
+    UNREADABLE,
+    ReceivedProblem,
+    is_about_the_batch,
+    read_problem,
+    retry_after_s,
+)
 
 BACKOFF_S_MIN: Final = 0.5
 BACKOFF_S_MAX: Final = 30.0
 _TROUBLE_CHARS_MAX: Final = 500
 _OK: Final = 200
-_TOO_LARGE: Final = 413
-_ABOUT_THE_EVENTS: Final = frozenset({400, 413, 422})
 _SERVER_ERROR: Final = 500
 _SOURCE_NOTE: Final = "source: "
 """As `event.SOURCE_NOTE`; to import that would cost an agent RE2."""
@@ -113,7 +118,7 @@ class Delivery:
         if answer.status == _OK:
             return self._taken(answer)
         part, problem = self._parts[0], read_problem(answer.body)
-        if len(part) > 1 and _is_about_the_batch(answer.status, problem):
+        if len(part) > 1 and is_about_the_batch(answer.status, problem):
             self._parts[:1] = [part[: len(part) // 2], part[len(part) // 2 :]]
             return {}, 0.0
         if problem.detail and _is_final(answer.status, problem):
@@ -143,11 +148,5 @@ class Delivery:
         return {"accepted": said.accepted, "duplicates": said.duplicates, "refused": said.rejected}, 0.0
 
 
-def _is_about_the_batch(status: int, problem: ReceivedProblem) -> bool:
-    """Tell what may be true of none of the events by itself: they are too many, or too large together."""
-    is_refused = status in _ABOUT_THE_EVENTS and problem.detail and not problem.rejected
-    return status == _TOO_LARGE or bool(is_refused)
-
-
 def _is_final(status: int, problem: ReceivedProblem) -> bool:
-    return status in _ABOUT_THE_EVENTS or (status >= _SERVER_ERROR and not problem.retryable)
+    return status in ABOUT_THE_EVENTS or (status >= _SERVER_ERROR and not problem.retryable)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from observer_actors.addresses import check_token
+from observer_actors.addresses import SERVICE_LINKS, check_token
 from observer_actors.client._texts import text
 
 
@@ -24,7 +24,7 @@ def observer_base(given: object) -> str:
     What Kubernetes sets in OBSERVER_PORT for a Service named ``observer`` is passed over, as the daemon does.
     """
     port = os.environ.get("OBSERVER_PORT") or "3800"
-    port = "3800" if port.startswith(("tcp://", "udp://", "sctp://")) else port
+    port = "3800" if port.startswith(SERVICE_LINKS) else port
     return text(given) or os.environ.get("OBSERVER_URL") or f"http://127.0.0.1:{port}"
 
 

@@ -25,10 +25,8 @@ from observer_actors.commands._screen import LongWork, print_json
 from observer_actors.errors import ObserverError, UsageInvalid
 from observer_actors.event import with_whole_characters
 from observer_actors.op import Op
-from observer_actors.problems import UNREADABLE, read_problem
+from observer_actors.problems import TOO_LARGE, UNREADABLE, is_about_the_batch, read_problem
 
-TOO_LARGE: Final = 413
-ABOUT_THE_LINES: Final = frozenset({400, TOO_LARGE, 422})
 SHOWN_ERRORS_MAX: Final = 20
 NOTES_MAX: Final = 20
 EXIT_REJECTED: Final = 1
@@ -218,7 +216,7 @@ def _send(daemon: Api, source: LogFile, lines: list[bytes], place: _Place, resul
     try:
         answer = daemon.decoded(BatchAnswer, daemon.post("/events", source.ids.added(lines, place.offset)))
     except Refused as refusal:
-        if len(lines) > 1 and _is_about_all(refusal):
+        if len(lines) > 1 and is_about_the_batch(refusal.answered, read_problem(refusal.body)):
             half = len(lines) // 2
             between = place.behind(lines[:half], _send(daemon, source, lines[:half], place, result))
             return _send(daemon, source, lines[half:], between, result) or between.last_seq
@@ -233,11 +231,6 @@ def _send(daemon: Api, source: LogFile, lines: list[bytes], place: _Place, resul
     if answer.last_seq is None and answer.duplicates:  # somewhere in the journal: one without its end may not have them
         return daemon.read(HealthAnswer, "/health").last_seq
     return answer.last_seq
-
-
-def _is_about_all(refusal: Refused) -> bool:
-    """Tell what may be true of none of the lines by itself: they are too many, or too large together."""
-    return refusal.answered in ABOUT_THE_LINES and not read_problem(refusal.body).rejected
 
 
 def _as_answer(daemon: Api, refusal: Refused) -> BatchAnswer:

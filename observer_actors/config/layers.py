@@ -28,6 +28,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
+from observer_actors.addresses import SERVICE_LINKS
 from observer_actors.config.schema import LEAVES, SECTIONS, nearest_name
 from observer_actors.config.secret_files import SECRET_FILES
 from observer_actors.errors import ConfigInvalid
@@ -177,9 +178,7 @@ def _environment(environment: Mapping[str, str], *, is_strict: bool) -> Iterator
 
 def _is_of_kubernetes(variable: str, text: str) -> bool:
     """Tell what Kubernetes sets in each container for a Service whose name begins with ``observer``."""
-    return bool(_OF_A_SERVICE.search(variable)) or (
-        variable.endswith("_PORT") and text.startswith(("tcp://", "udp://", "sctp://"))
-    )
+    return bool(_OF_A_SERVICE.search(variable)) or (variable.endswith("_PORT") and text.startswith(SERVICE_LINKS))
 
 
 _OF_A_SERVICE: Final = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?$")

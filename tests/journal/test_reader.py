@@ -267,14 +267,19 @@ def test_damaged_lines_are_passed_over_and_counted(*, newest_first: bool) -> Non
     assert reader.get(501) is None
 
 
-def test_a_damaged_line_of_the_block_that_is_written_is_counted_once_however_often_it_is_read() -> None:
-    disk = FakeDisk()
+def writer_behind_a_damaged_line(disk: FakeDisk) -> JournalWriter:
+    """Open the journal anew with ten ops in it, of which the first has rotted."""
     writer = open_writer(disk, JournalSettings())
     commit(writer, make_ops(5))
     commit(writer, make_ops(5, first=5))
     first, *others = disk.contents(PATHS.active).splitlines(keepends=True)
     disk.plant(PATHS.active, b"#" * (len(first) - 1) + b"\n" + b"".join(others))
-    writer = open_writer(disk, JournalSettings())
+    return open_writer(disk, JournalSettings())
+
+
+def test_a_damaged_line_of_the_block_that_is_written_is_counted_once_however_often_it_is_read() -> None:
+    disk = FakeDisk()
+    writer = writer_behind_a_damaged_line(disk)
     reader = reader_of(writer, disk)
     for length in range(9, 12):
         assert len(reader.query(Query()).ops) == length
@@ -291,12 +296,7 @@ def test_a_damaged_line_costs_no_other_op_where_its_file_is_sealed_while_it_is_r
     reads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = FakeDisk()
-    writer = open_writer(disk, JournalSettings())
-    commit(writer, make_ops(5))
-    commit(writer, make_ops(5, first=5))
-    first, *others = disk.contents(PATHS.active).splitlines(keepends=True)
-    disk.plant(PATHS.active, b"#" * (len(first) - 1) + b"\n" + b"".join(others))
-    writer = open_writer(disk, JournalSettings())
+    writer = writer_behind_a_damaged_line(disk)
     reader = reader_of(writer, disk)
     read, to_come = disk.read, iter(range(1, 100))
 
