@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import tempfile
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from observer_actors.errors import DiskFailed, FormatUnknown
-from observer_actors.patterns import Diagnosis, Example, Outgoing, Pattern, webhook_message
+from observer_actors.patterns import Diagnosis, Example, Outgoing, Pattern, Reason, webhook_message
+from observer_actors.patterns.diagnosis import Case
 from observer_actors.playbook import Copy, Entry, Kind, Row, Section
 from observer_actors.store import (
     LEARNED_PATH,
@@ -57,7 +59,16 @@ PATTERN = Pattern(
 )
 ENTRY = Entry(id="e1", kind=Kind.DO, endpoint="sql:run", about="", text="works", example_seqs=(1, 9))
 PLAYBOOK = [Row(Section.ENTRY, "e1", 9, msgspec.json.encode(ENTRY))]
-DIAGNOSIS = Diagnosis(key="k1", cases=(), text="full disk", model="m", created="2026-11-22T10:00:02.000Z")
+CASE = Case(pattern_id="p1", reason=Reason.NEW, seqs=(7,), failures=1, count=1, last_seq=7)
+DIAGNOSIS = Diagnosis(key="k1", cases=(CASE,), text="full disk", model="m", created="2026-11-22T10:00:02.000Z")
+
+
+OWNERS = {"p1": "p1"}
+
+
+def said_of(pattern: str, key: str, text: str = "full disk") -> Diagnosis:
+    case = msgspec.structs.replace(CASE, pattern_id=pattern)
+    return msgspec.structs.replace(DIAGNOSIS, key=key, cases=(case,), text=text)
 
 
 def message(key: str) -> Outgoing:
@@ -118,7 +129,7 @@ def store(open_store: Callable[..., Store]) -> Store:
 
 def test_a_new_store_is_empty(store: Store) -> None:
     assert (store.cursor("analyzer"), store.state("stats", object), store.head(Lane.GATEWAY)) == (0, None, None)
-    assert (store.patterns(), entries(store), store.told(), store.diagnoses()) == ({}, {}, {}, [])
+    assert (store.patterns(), entries(store), store.told(), store.diagnoses(OWNERS)) == ({}, {}, {}, {})
     assert store.set_aside is None
 
 
@@ -144,7 +155,7 @@ def test_what_was_saved_is_there_after_a_restart(store: Store, open_store: Calla
     assert again.patterns() == {"p1": PATTERN}
     assert (again.playbook("consolidator").cursor, entries(again)) == (9, {"e1": ENTRY})
     assert again.told() == {"sql:run": 5}
-    assert again.diagnoses() == [DIAGNOSIS]
+    assert again.diagnoses(OWNERS) == {"p1": DIAGNOSIS}
     assert keys_waiting(again) == ["e1", "d1"]
 
 
@@ -186,7 +197,7 @@ def test_the_same_evidence_is_diagnosed_and_announced_once(store: Store) -> None
     assert store.save_diagnosis(DIAGNOSIS, {"p1": PATTERN}, [message("d1")]) == Saved(queued=1)
     again = msgspec.structs.replace(DIAGNOSIS, text="another")
     assert store.save_diagnosis(again, {"p1": asked}, [message("d2")]) == Saved()
-    assert store.diagnoses() == [DIAGNOSIS]
+    assert store.diagnoses(OWNERS) == {"p1": DIAGNOSIS}
     assert store.patterns() == {"p1": asked}
     assert keys_waiting(store) == ["d1"]
 
@@ -194,8 +205,26 @@ def test_the_same_evidence_is_diagnosed_and_announced_once(store: Store) -> None
 def test_the_newest_diagnoses_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learned, "DIAGNOSES_MAX", 2)
     for key in "abcd":
-        store.save_diagnosis(msgspec.structs.replace(DIAGNOSIS, key=key), {})
-    assert [diagnosis.key for diagnosis in store.diagnoses()] == ["d", "c"]
+        store.save_diagnosis(said_of(key, key), {})
+    assert list(store.diagnoses({key: key for key in "abcd"})) == ["c", "d"]
+
+
+def test_what_was_said_last_of_a_pattern_is_found_under_the_id_that_it_has_now(store: Store) -> None:
+    for pattern, key in [("p1", "a"), ("absorbed", "b"), ("p2", "c"), ("p1", "d"), ("gone", "e")]:
+        store.save_diagnosis(said_of(pattern, key), {})
+    said = store.diagnoses({"p1": "p1", "absorbed": "p2", "p2": "p2", "p3": "p3"})
+    assert {pattern: diagnosis.key for pattern, diagnosis in said.items()} == {"p1": "d", "p2": "c"}
+
+
+def test_to_load_what_was_said_takes_no_more_memory_than_what_is_kept_of_it(store: Store) -> None:
+    for number in range(200):
+        store.save_diagnosis(said_of("p1", str(number), text="x" * 20_000), {})
+    tracemalloc.start()
+    try:
+        assert store.diagnoses(OWNERS)["p1"].key == "199"
+        assert tracemalloc.get_traced_memory()[1] < 200_000  # 4 MB are in the file
+    finally:
+        tracemalloc.stop()
 
 
 # ------------------------------------------------------------------------------------------- the outbox
@@ -404,7 +433,7 @@ def everything(store: Store) -> object:
         store.patterns(),
         entries(store),
         store.told(),
-        store.diagnoses(),
+        store.diagnoses(OWNERS),
         [store.cursor(name) for name in ("analyzer", "consolidator")],
         store.state(learned.STANDINGS, object),
         store.head(Lane.GATEWAY),

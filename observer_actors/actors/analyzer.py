@@ -42,6 +42,7 @@ from observer_actors.patterns import (
     error_text,
     inquire,
     inquiry_message,
+    owners_of,
 )
 from observer_actors.settings import FailuresSettings
 from observer_actors.supervision import Life
@@ -131,17 +132,16 @@ class Analyzer:
         await self.standings.load()  # first: who finds a pattern may act on it, and what was known would be overwritten
         patterns, saved_seq = await self._learned.load_patterns()
         doubts = await self._learned.load_doubts()
-        diagnoses = await self._learned.load_diagnoses()
+        owners = owners_of(patterns)
+        diagnoses = await self._learned.load_diagnoses(owners)
         if self.consultant is not None:
             await self.consultant.load()
         # All at once: of what is older now than it was, `has_caught_up` must not say that it is complete.
-        self._patterns, self._saved_seq, self.doubts = patterns, saved_seq, doubts
+        self._patterns, self._saved_seq, self.doubts, self._diagnoses = patterns, saved_seq, doubts, diagnoses
         # Saved after the patterns: those of some that became one may not have been.
-        self.standings.absorb({one: p.id for p in patterns.values() for one in p.aliases if one not in patterns})
+        self.standings.absorb({key: owner for key, owner in owners.items() if key not in patterns})
         self._catalogue = catalogue_of(patterns.values())
         self._unsaved, self._absorbed, self._model_failures, self._asks_from = {}, set(), 0, 0
-        self._diagnoses = {}
-        self._remember(*reversed(diagnoses))
         await self._feed.open(saved_seq)
         life.ready()
         async with saved(self._save_all, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
@@ -262,14 +262,6 @@ class Analyzer:
         known = {found.key: found.statement for found in self._diagnoses.values() if found.statement is not None}
         await consultant.consult(tuple(self._patterns.values()), self.standings.get, known, take)
 
-    def _remember(self, *diagnoses: Diagnosis) -> None:
-        """Take diagnoses in, oldest first, also of patterns that have become part of others since."""
-        owners = {key: pattern.id for pattern in self._patterns.values() for key in (pattern.id, *pattern.aliases)}
-        for diagnosis in diagnoses:
-            for case in diagnosis.cases:
-                if case.pattern_id in owners:
-                    self._diagnoses[owners[case.pattern_id]] = diagnosis
-
     async def _conclude(self, inquiry: Inquiry, text: str, model: str, statement: Statement | None = None) -> None:
         created = iso_at(self._clock())
         decide = partial(conclude, inquiry=inquiry, text=text, model=model, created=created, statement=statement)
@@ -281,4 +273,4 @@ class Analyzer:
         # Once more: the patterns may have grown while that was saved.
         diagnosis, diagnosed = decide(self._patterns)
         self._note(diagnosed)
-        self._remember(diagnosis)
+        self._diagnoses |= dict.fromkeys(diagnosed, diagnosis)

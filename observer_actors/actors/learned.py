@@ -133,9 +133,9 @@ class Learned:
             saves=ANALYZER,
         )
 
-    async def load_diagnoses(self) -> list[Diagnosis]:
-        """Give what models have said, newest first: all that is kept, for of a pattern it may be old."""
-        return await self._call(Store.diagnoses)
+    async def load_diagnoses(self, owners: Mapping[str, str]) -> dict[str, Diagnosis]:
+        """Give what a model said last of each pattern; see `Store.diagnoses`."""
+        return await self._call(lambda store: store.diagnoses(owners))
 
     async def save_diagnosis(self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], message: Outgoing) -> None:
         """Save what a model said, and queue the gateway's copy, both or neither."""

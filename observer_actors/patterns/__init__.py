@@ -15,6 +15,7 @@ from observer_actors.patterns.diagnosis import (
     due,
     inquire,
     inquiry_message,
+    owners_of,
     turn,
 )
 from observer_actors.patterns.grouping import Changes, Example, Pattern, apply, catalogue_of, error_text
@@ -62,6 +63,7 @@ __all__ = [
     "judged",
     "log_message",
     "merged",
+    "owners_of",
     "pattern_id",
     "read_statement",
     "rule",

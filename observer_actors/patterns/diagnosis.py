@@ -110,6 +110,11 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """Where the model was asked for its evidence; each claim names ops that were shown to it."""
 
 
+def owners_of(patterns: Mapping[str, Pattern]) -> dict[str, str]:
+    """Give the pattern that each id belongs to now: its own, or that of one which has become part of it."""
+    return {key: pattern.id for pattern in patterns.values() for key in (pattern.id, *pattern.aliases)}
+
+
 def due(pattern: Pattern, standing: Standing | None = None) -> Reason | None:
     """Say why the pattern is to be shown to a model now; None when it is not."""
     state = standing.state if standing is not None else State.NEW
@@ -173,7 +178,7 @@ def conclude(
         created=created,
         statement=statement,
     )
-    owners = {key: pattern.id for pattern in patterns.values() for key in (pattern.id, *pattern.aliases)}
+    owners = owners_of(patterns)
     diagnosed: dict[str, Pattern] = {}
     for case in inquiry.cases:
         if (owner := owners.get(case.pattern_id)) is not None:

@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self, TypeVar
@@ -219,9 +220,16 @@ class Store:
             sql.executemany(_SAVE_PATTERN, map(_row, changes.values()))
             sql.execute(_SAVE_CURSOR, (consumer, seq))
 
-    def diagnoses(self) -> list[Diagnosis]:
-        """Load the diagnoses, newest first: `DIAGNOSES_MAX` at most."""
-        return _decoded(self._rows("SELECT record FROM diagnoses ORDER BY id DESC"), Diagnosis)
+    def diagnoses(self, owners: Mapping[str, str]) -> dict[str, Diagnosis]:
+        """Load what was said last of each pattern, by its id; one record after the other, for they may be 20 MB.
+
+        :param owners: the id that a pattern had when it was diagnosed -> the one that it has now (`owners_of`).
+        """
+        said: dict[str, Diagnosis] = {}
+        with self._lock, translated():
+            for diagnosis in _decoded(self._connection.execute("SELECT record FROM diagnoses ORDER BY id"), Diagnosis):
+                said |= {owners[case.pattern_id]: diagnosis for case in diagnosis.cases if case.pattern_id in owners}
+        return said
 
     def save_diagnosis(
         self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], messages: Sequence[Outgoing] = ()
@@ -412,12 +420,11 @@ def _read_all(connection: sqlite3.Connection) -> None:
 
     :raises StoreDamaged: a record does not say what it should.
     """
-    _decoded(connection.execute("SELECT record FROM patterns"), Pattern)
     _restored(playbook_rows(connection.execute(PLAYBOOK)))
-    _decoded(connection.execute("SELECT record FROM diagnoses"), Diagnosis)
-    for statement in _READ_REST:
-        for _row_read in connection.execute(statement):
-            pass
+    patterns = _decoded(connection.execute("SELECT record FROM patterns"), Pattern)
+    diagnoses = _decoded(connection.execute("SELECT record FROM diagnoses"), Diagnosis)
+    for _read in chain(patterns, diagnoses, *map(connection.execute, _READ_REST)):
+        pass
 
 
 def _restored(rows: Iterable[Row], seq: int = 0) -> Playbook:
@@ -427,8 +434,9 @@ def _restored(rows: Iterable[Row], seq: int = 0) -> Playbook:
         raise StoreDamaged(f"a part of the playbook is not what it should be: {error}") from error
 
 
-def _decoded(rows: Iterable[tuple[str]], kind: type[Record]) -> list[Record]:
+def _decoded(rows: Iterable[tuple[str]], kind: type[Record]) -> Iterator[Record]:
     try:
-        return [msgspec.json.decode(record, type=kind) for (record,) in rows]
+        for (record,) in rows:
+            yield msgspec.json.decode(record, type=kind)
     except UNREADABLE as error:
         raise StoreDamaged(f"a record is not a {kind.__name__}: {error}") from error

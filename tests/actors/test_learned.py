@@ -95,15 +95,6 @@ async def test_what_was_loaded_from_a_damaged_file_is_not_saved_into_the_one_in_
     assert await learned.load_patterns() == ({"p1": PATTERN}, 7)
 
 
-async def test_what_was_said_long_ago_is_loaded_too(learned: Learned, tmp_path: Path) -> None:
-    await learned.load_patterns()
-    said = [msgspec.structs.replace(DIAGNOSIS, key=f"k{number}") for number in range(3_000)]
-    with closing(sqlite3.connect(tmp_path / LEARNED_PATH)) as other, other:
-        rows = [(one.key, msgspec.json.encode(one).decode()) for one in said]
-        other.executemany("INSERT INTO diagnoses (evidence, record) VALUES (?, ?)", rows)
-    assert await learned.load_diagnoses() == said[::-1]
-
-
 @pytest.mark.parametrize("how", ["removed", "renamed", "replaced"])
 async def test_nothing_is_saved_to_a_file_that_was_taken_away(learned: Learned, tmp_path: Path, how: str) -> None:
     path = tmp_path / LEARNED_PATH
