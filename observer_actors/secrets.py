@@ -353,8 +353,8 @@ _RULES: Final = (
     _Rule("password", _NAMED_SO + r"[\"'\\]*\s*[:=]\s*\[\s*([\"'\\][^\]]*,[^\]]*)(?:\]|\z)", _is_list),
     _Rule("password", _NAMED_SO + r"[\"']?:[ \t]*\r?\n[ \t]*((?:- [^\n]+\n[ \t]*)*- [^\r\n]+)", _is_list_below),
     # What is quoted goes to its closing quote, to the end of the line, or to where the text was cut.
-    _Rule("password", _IS + r'[bu]?"((?:[^"\\\n]|\\.)+)(?:"|\n|\\?\z)', _is_quoted),
-    _Rule("password", _IS + r"[bu]?'((?:[^'\\\n]|\\.)+)(?:'|\n|\\?\z)", _is_quoted),
+    _Rule("password", _IS + r'[bu]?"((?:[^"\\\n]|\\.)+)(?:"|\\?(?:\n|\z))', _is_quoted),
+    _Rule("password", _IS + r"[bu]?'((?:[^'\\\n]|\\.)+)(?:'|\\?(?:\n|\z))", _is_quoted),
     _Rule("password", _IS + r"\\+[\"']([^\"'\\\n]+)", _is_quoted),
     _Rule(
         "password",

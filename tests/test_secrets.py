@@ -322,6 +322,33 @@ def test_the_search_before_decoding_overlooks_nothing(text: str, secret: str) ->
             assert secrets.may_be_in(written.replace(b"/", b"\\/"))
 
 
+PIECES: Final = [
+    "password='",
+    'token="',
+    "hunter2x",
+    "api_key: [",
+    "'",
+    '"',
+    "\\",
+    "\n",
+    "\\\n",
+    "{",
+    "]",
+    " ",
+    ",",
+    "curl -u ",
+]
+
+
+@given(*[st.lists(st.sampled_from(PIECES), max_size=6).map("".join)] * 2)
+@example("password='hunter2x", "curl \\\n -X POST")
+def test_what_stands_in_another_text_hides_no_secret(text: str, other: str) -> None:
+    """Of one that was cut, the search before decoding goes on to what stands behind it in the body."""
+    event = {"error": text, "output_summary": other}
+    if not secrets.may_be_in(msgspec.json.encode(event)):
+        assert secrets.taken_out(event, Findings()) == event
+
+
 def test_a_secret_is_found_anywhere_in_a_large_body() -> None:
     piece = b'{"error":"fine \\n\\u00e9 \\/"}\n'
     for before in range(9_990, 10_010):
