@@ -30,12 +30,16 @@ _ANY_HEAD_END: Final = re.compile(rb"\n\r?\n")
 _BEGINNINGS: Final = (b"POST /event HTTP/1.1\r\n", b"POST /events HTTP/1.1\r\n", b"GET /advice?")
 _ADVICE_LINE: Final = re.compile(rb"GET /advice\?([!-\"$-~]*) HTTP/1\.1\r\n")
 _MEANINGFUL: Final = frozenset(
-    {b"content-length", b"host", b"content-encoding", b"connection", b"authorization", b"traceparent", b"accept"}
+    {
+        *(b"content-length", b"host", b"content-encoding", b"connection", b"authorization", b"traceparent", b"accept"),
+        *(b"sec-fetch-dest", b"sec-fetch-mode"),
+    }
 )
+"""The last two only beside the site, of which a browser tells; `fetch` of Node sends a mode without one."""
 _NEVER_PLAIN: Final = frozenset(
     {
         *(b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"),
-        *(b"origin", b"referer", b"sec-fetch-dest", b"sec-fetch-mode", b"sec-fetch-site"),
+        *(b"origin", b"referer", b"sec-fetch-site"),
     }
 )
 

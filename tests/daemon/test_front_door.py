@@ -205,6 +205,7 @@ REQUESTS: Final = {
     "an empty body": post("/event", b""),
     "a field of a wrong type": post("/event", b'{"city":1}'),
     "any content type": post("/event", b"{}", "Content-Type: text/plain"),
+    "as fetch of Node sends it": post("/event", b"{}", "Accept: */*", "Accept-Language: *", "Sec-Fetch-Mode: cors"),
     "a batch of lines": post("/events", b'{"endpoint":"a"}\n{"city":1}\n\n{}'),
     "a batch in an array": post("/events", b'[{"endpoint":"a"},3]'),
     "a batch of bad lines": post("/events", b"1\n2"),
@@ -245,7 +246,8 @@ REQUESTS: Final = {
 
 
 def test_what_is_sent_on_the_other_way_is_never_plain() -> None:
-    assert any(isinstance(head_of(request), Head) for request in REQUESTS.values())
+    for name in ("an event", "a batch of lines", "advice", "as fetch of Node sends it"):
+        assert isinstance(head_of(REQUESTS[name]), Head)
     assert not any(isinstance(head_of(not_plain(request)), Head) for request in REQUESTS.values())
 
 
