@@ -273,7 +273,7 @@ class _Connection(Rider):
     Reads and writes go to the descriptor: it is ready when we are told so, and a small answer always fits.
     """
 
-    __slots__ = ("_answering", "_arrival", "_door", "_passed_over_at", "_reports", "_stream", "scope")
+    __slots__ = ("_answering", "_arrival", "_door", "_reports", "_stream", "scope")
 
     scope: trio.CancelScope
     """Around all that the task does. Cancelled when its time is over."""
@@ -287,8 +287,6 @@ class _Connection(Rider):
         """Of the body that is being received."""
         self._reports = False
         """The request under way is a report, as far as its head is there."""
-        self._passed_over_at = -1
-        """How many requests there had been when the end of a line was passed over."""
 
     @property
     def stream(self) -> Stream:
@@ -311,24 +309,9 @@ class _Connection(Rider):
         if self.unsent:
             await self._send_all(self.unsent)
             self.unsent = b""
-        while self.ending is None:
-            await self._pass_over_line()
-            if not self.unread:
-                break
+        while self.unread and self.ending is None:
             await self._serve_one()
         self.busy = self._answering = False
-
-    async def _pass_over_line(self) -> None:
-        """Pass over the end of a line, which some send behind a body (RFC 9112, 2.2): one alone."""
-        if self._passed_over_at == self.requests or not self.unread.startswith(b"\r"):
-            return
-        self._passed_over_at = self.requests
-        if self.unread == b"\r":
-            self.busy, self.until = False, trio.current_time() + self._door.settings.head_seconds_max
-            if not await self._receive(1):
-                self.ending, self.unread = Ending.CLOSED, b""
-            self.until = inf
-        self.unread = self.unread.removeprefix(b"\r\n")
 
     async def _be_late(self) -> None:
         """End a connection whose time is over, and tell its client, if it waits for an answer and listens."""
@@ -362,13 +345,16 @@ class _Connection(Rider):
         :raises HeadTooLarge: nor will there ever be.
         """
         settings = self._door.settings
-        self.busy, self._answering, self._arrival = True, False, None
+        self._answering, self._arrival = False, None
         self.until = trio.current_time() + settings.head_seconds_max
         head: Head | Incomplete | None = INCOMPLETE
         while head is INCOMPLETE:
-            head = read_head(
-                self.unread, body_bytes_max=settings.body_bytes_max, head_bytes_max=settings.head_bytes_max
-            )
+            self.unread = self.unread.lstrip(b"\r\n")  # which some send behind a body (RFC 9112, 2.2)
+            self.busy = bool(self.unread)
+            if self.busy:
+                head = read_head(
+                    self.unread, body_bytes_max=settings.body_bytes_max, head_bytes_max=settings.head_bytes_max
+                )
             self._reports = _REPORT.match(self.unread) is not None
             if head is INCOMPLETE:
                 if len(self.unread) >= FREE_BYTES and not held.size:
@@ -383,8 +369,8 @@ class _Connection(Rider):
         return None
 
     async def _hand_over(self) -> None:
-        """Have Hypercorn serve a request, unless there is nothing but ends of lines."""
-        if not self.unread.strip():
+        """Have Hypercorn serve a request, unless nothing has come of it."""
+        if not self.unread:
             self.ending = Ending.CLOSED
             return
         unread, self.unread = self.unread, b""

@@ -957,7 +957,7 @@ async def test_empty_lines_hold_a_connection_no_longer_than_a_head(tmp_path: Pat
             await client.send(before)
             assert (await client.answer()).status == 200
         with trio.fail_after(20), suppress(trio.BrokenResourceError):
-            for _ in range(40):  # a line is passed over, a second one is the beginning of a head that never comes
+            for _ in range(40):  # they stand before a head that never comes
                 await client.send(b"\r\n")
                 await trio.sleep(0.25)
             raise AssertionError("it is open still")
