@@ -39,11 +39,6 @@ def head_too_large(bytes_max: int) -> HeadTooLarge:
     return HeadTooLarge(f"the head of a request holds at most {bytes_max:,} bytes", limit="listen.head_bytes_max")
 
 
-def head_late() -> RequestTimedOut:
-    """Give the error of a head that did not come in time."""
-    return RequestTimedOut("the head did not arrive in time", limit="listen.head_seconds_max")
-
-
 def no_request() -> RequestInvalid:
     """Give the error of what is no request, or not a whole one."""
     return RequestInvalid("what was sent is no HTTP/1.1 request", hint="RFC 9112 says what one is")
@@ -162,10 +157,6 @@ class Held:
             raise
         self.size = size
 
-    def leave(self) -> None:
-        """Give it back."""
-        self._room.leave(self)
-
 
 class BodyRoom:
     """The room of one way in.
@@ -209,7 +200,7 @@ class BodyRoom:
                 await held.grow(size)
             yield held
         finally:
-            held.leave()
+            self.leave(held)
 
     async def enter(self, held: Held, size: int) -> None:
         """Wait for room for ``size`` bytes in all: who is inside already before all others.

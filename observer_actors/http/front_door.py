@@ -34,14 +34,13 @@ from typing import Final
 
 import trio
 
-from observer_actors.errors import ObserverError, Overloaded
+from observer_actors.errors import ObserverError, Overloaded, RequestTimedOut
 from observer_actors.http.bodies import (
     BYTES_A_SECOND_MIN,
     Arrival,
     BodyRoom,
     HeadTooLarge,
     Held,
-    head_late,
     head_too_large,
     no_request,
 )
@@ -318,7 +317,8 @@ class _Connection(Rider):
         self.ending, self.unsent = self.ending or Ending.CLOSED, b""
         if self.busy and not self._answering:
             with trio.move_on_after(LAST_WORD_S):
-                await self._refuse(self._arrival.late() if self._arrival else head_late())
+                late = RequestTimedOut("the head did not arrive in time", limit="listen.head_seconds_max")
+                await self._refuse(self._arrival.late() if self._arrival else late)
 
     def let_go(self) -> None:
         """Wait no longer for the rest of a head. Idle connections are in the lane: `Express.let_go` ends them."""
