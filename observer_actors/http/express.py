@@ -233,7 +233,6 @@ class Express:
                 with trio.move_on_after(GATHER_S):
                     await self._next_answer.park()
                 ready += self._ready()
-            self._now = trio.current_time()
             group = Group()
             for rider, events in ready:
                 rider.more = True

@@ -27,8 +27,7 @@ REMEMBERED_MAX: Final = 1_024
 
 _HEAD_END: Final = b"\r\n\r\n"
 _ANY_HEAD_END: Final = re.compile(rb"\n\r?\n")
-_BEGINNINGS: Final = (b"POST /event HTTP/1.1\r\n", b"POST /events HTTP/1.1\r\n", b"GET /advice?")
-_ADVICE_LINE: Final = re.compile(rb"GET /advice\?([!-\"$-~]*) HTTP/1\.1\r\n")
+_LINE: Final = re.compile(rb"(?:POST (/events?)|GET /advice\?([!-\"$-~]*)) HTTP/1\.1\r\n")
 _MEANINGFUL: Final = frozenset(
     {
         *(b"content-length", b"host", b"content-encoding", b"connection", b"authorization", b"traceparent", b"accept"),
@@ -115,8 +114,8 @@ def _may_be_head(begun: bytes) -> bool:
 
 def _parse(head: bytes) -> Head | None:
     """Parse a whole head; None when it is not plain."""
-    target = _target(head)
-    if target is None:
+    line = _LINE.match(head)
+    if line is None:
         return None
     headers = _Headers()
     try:
@@ -125,10 +124,11 @@ def _parse(head: bytes) -> Head | None:
         return None
     said = headers.said
     connection = said.get(b"connection", b"keep-alive").lower()
-    length = _length(target[0], said.get(b"content-length"))
+    is_advice = line[1] is None
+    method, path, query = ("GET", "/advice", line[2].decode()) if is_advice else ("POST", line[1].decode(), "")
+    length = _length(method, said.get(b"content-length"))
     if b"host" not in said or length is None or connection not in (b"keep-alive", b"close"):
         return None
-    method, path, query = target
     return Head(
         method=method,
         path=path,
@@ -142,17 +142,6 @@ def _parse(head: bytes) -> Head | None:
         body_at=len(head),
         end=len(head) + length,
     )
-
-
-def _target(head: bytes) -> tuple[str, str, str] | None:
-    """Give method, path and query of one of the three request lines."""
-    event, events, _ = _BEGINNINGS
-    if head.startswith(event):
-        return "POST", "/event", ""
-    if head.startswith(events):
-        return "POST", "/events", ""
-    advice = _ADVICE_LINE.match(head)
-    return ("GET", "/advice", advice[1].decode("ascii")) if advice else None
 
 
 def _length(method: str, announced: bytes | None) -> int | None:
