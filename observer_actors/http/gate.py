@@ -147,7 +147,7 @@ class Gate:
         refusal = self._guard().refusal_by_headers(PEER.get(), scope["method"], scope["path"], headers)
         if refusal is not None:
             return problem_reply(refusal)
-        room, most = self._room_for(scope)
+        room, most = self._room_for(scope["method"], headers)
         is_report = scope["method"] == "POST" and scope["path"] in INGEST_PATHS
         on_no_room = [self._on_no_room] if is_report else []
         async with self._bodies.hold(room, *on_no_room, grows=room < most) as held:
@@ -156,22 +156,21 @@ class Gate:
             await self._application(scope, arriving, _Answering(send, self._answers, self._sends, arriving))
         return None
 
-    def _room_for(self, scope: Message) -> tuple[int, int]:
+    def _room_for(self, method: str, headers: dict[str, str]) -> tuple[int, int]:
         """Give the room that a body takes at first, and at most."""
-        headers = dict(scope["headers"])
         largest = self._body_bytes_max
-        length = headers.get(b"content-length")
-        is_chunked = b"transfer-encoding" in headers
+        length = headers.get("content-length")
+        is_chunked = "transfer-encoding" in headers
         if length is not None and is_chunked:  # whoever stands between may have read it by its length (RFC 9112, 6.1)
             raise RequestInvalid("a request has a Content-Length or a Transfer-Encoding, not both")
-        if scope["method"] in _BODYLESS:
-            if is_chunked or (length or b"").strip(b"0"):  # it would hold its room for as long as the answer takes
-                raise RequestInvalid(f"a body means nothing to {scope['method']}", hint="leave it out, or POST")
+        if method in _BODYLESS:
+            if is_chunked or (length or "").strip("0"):  # it would hold its room for as long as the answer takes
+                raise RequestInvalid(f"a body means nothing to {method}", hint="leave it out, or POST")
             return 0, 0
         if length is None:
             return min(UNANNOUNCED_BYTES, largest), largest
-        if not length.isdigit() or len(length) > LENGTH_DIGITS_MAX:
-            raise RequestInvalid(f"Content-Length {ascii(length[:40])[1:]} is no length")
+        if not length.isdecimal() or len(length) > LENGTH_DIGITS_MAX:
+            raise RequestInvalid(f"Content-Length {length[:40]!a} is no length")
         if int(length) > largest:
             raise RequestTooLarge(
                 f"a body holds at most {largest:,} bytes, this one {int(length):,}",

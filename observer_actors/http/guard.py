@@ -111,12 +111,11 @@ class Guard:
         :param headers: by names in lower case.
         """
         host = headers.get("host", "")
-        origin = headers.get("origin")
-        if origin is not None and origin.lower().partition("://")[2] != host.lower():
-            return OriginForeign(f"a page of {origin[:HOST_SHOWN_MAX]!a} asks", hint="no web page may use this daemon")
-        referer = headers.get("referer")
-        if referer is not None and path in _LEAVES_A_TRACE and not _is_page_of(host, referer):
-            return OriginForeign(f"a page of {referer[:HOST_SHOWN_MAX]!a} asks", hint="no web page may use this daemon")
+        for page in (headers.get("origin"), headers.get("referer") if path in _LEAVES_A_TRACE else None):
+            if page is not None and not _is_page_of(host, page):
+                return OriginForeign(
+                    f"a page of {page[:HOST_SHOWN_MAX]!a} asks", hint="no web page may use this daemon"
+                )
         site = headers.get("sec-fetch-site", "none")
         in_a_window = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
         follows_link = method == "GET" and path not in _LEAVES_A_TRACE and in_a_window
