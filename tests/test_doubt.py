@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observer_actors.doubt import (
+    _REASONS,
     ENDPOINTS_MAX,
     OTHER_IDS_MAX,
     RUN_LABELS_MAX,
@@ -51,78 +52,6 @@ def op(**fields: object) -> Op:
         "make: exit code 2",
         "done, exited with status 1",
         "upstream status: 503",
-    ],
-)
-def test_a_success_whose_words_say_otherwise_is_suspect(output: str) -> None:
-    assert suspicion(op(output_summary=output)) is not None
-    assert suspicion(op(output_summary=output, success=False)) is None, "it says so itself"
-
-
-@pytest.mark.parametrize(
-    "output",
-    [
-        "ok",
-        "0 errors: all good",
-        '{"error": null, "rows": 3}',
-        '{"error": "", "errors": []}',
-        '{"isError": false, "ok": true}',
-        '{"status": "available", "seats": 404}',
-        '{"status": 200}',
-        '{"exit_code": 0}',
-        '[{"status": "cancelled"}]',
-        "exit code 0",
-        "status: 200",
-        "error handling was added",
-        "the exit 3 of the motorway",
-    ],
-)
-def test_a_plain_success_is_not(output: str) -> None:
-    assert suspicion(op(output_summary=output)) is None
-
-
-def test_a_success_that_carries_an_error_is_suspect() -> None:
-    assert suspicion(op(error="boom")) == "it carries an error"
-    assert suspicion(op(error=None)) is None
-
-
-@given(st.text(max_size=300))
-def test_any_output_is_looked_at_quickly_and_without_a_crash(output: str) -> None:
-    assert suspicion(op(output_summary=output)) in {None, suspicion(op(output_summary=output))}
-
-
-def test_the_run_is_the_first_that_an_op_names() -> None:
-    assert run_of(op(run="r1", sig_hash="s")) == "run:r1"
-    assert run_of(op(trace_id="t1", sig_hash="s")) == "trace_id:t1"
-    assert run_of(op(sig_hash="s")) == "sig_hash:s"
-    assert run_of(op()) is None
-
-
-def verdict(run: str, *, ok: bool) -> Op:
-    return op(source="auditor", endpoint="auditor:verdict", success=ok, run=run)
-
-
-def test_a_run_that_failed_without_a_word_is_silent_whichever_comes_first() -> None:
-    ops = [op(run="a"), op(run="a"), op(run="b"), op(run="b", success=False), op(run="c")]
-    verdicts = [verdict("a", ok=False), verdict("b", ok=False), verdict("c", ok=True)]
-    expected = (3, 2, 1, Claims(claimed=4, judged=4, refuted=3))
-    for seed in range(20):
-        order = [*ops, *verdicts]
-        Random(seed).shuffle(order)
-        doubts = Doubts()
-        doubts.add(order)
-        assert (doubts.runs_judged, doubts.runs_failed, doubts.runs_silent, doubts.endpoints["sql:run"]) == expected
-
-
-def test_a_verdict_may_name_any_id_of_a_run() -> None:
-    doubts = Doubts()
-    judged = op(source="auditor", endpoint="auditor:verdict", success=False, trace_id="t1")
-    doubts.add([op(run="a", trace_id="t1"), op(run="b", trace_id="t2"), judged])
-    assert (doubts.runs_judged, doubts.endpoints["sql:run"].judged, doubts.endpoints["sql:run"].refuted) == (1, 1, 1)
-
-
-@pytest.mark.parametrize(
-    "output",
-    [
         "500 Internal Server Error",
         "Exit code 1\nls: no such file",
         '{"id": 1, "error": "boom"}\n',
@@ -181,13 +110,27 @@ def test_a_verdict_may_name_any_id_of_a_run() -> None:
         "status code 404, nothing there",
     ],
 )
-def test_other_forms_of_failing_are_seen_too(output: str) -> None:
+def test_a_success_whose_words_say_otherwise_is_suspect(output: str) -> None:
     assert suspicion(op(output_summary=output)) is not None
+    assert suspicion(op(output_summary=output, success=False)) is None, "it says so itself"
 
 
 @pytest.mark.parametrize(
     "output",
     [
+        "ok",
+        "0 errors: all good",
+        '{"error": null, "rows": 3}',
+        '{"error": "", "errors": []}',
+        '{"isError": false, "ok": true}',
+        '{"status": "available", "seats": 404}',
+        '{"status": 200}',
+        '{"exit_code": 0}',
+        '[{"status": "cancelled"}]',
+        "exit code 0",
+        "status: 200",
+        "error handling was added",
+        "the exit 3 of the motorway",
         "Failed: 0, passed: 12",
         "Error: none",
         '{"error": "none", "rows": 3}',
@@ -231,8 +174,48 @@ def test_other_forms_of_failing_are_seen_too(output: str) -> None:
         '{"is_error": false}',
     ],
 )
-def test_what_only_looks_like_failing_is_not(output: str) -> None:
+def test_a_plain_success_is_not(output: str) -> None:
     assert suspicion(op(output_summary=output)) is None
+
+
+def test_a_success_that_carries_an_error_is_suspect() -> None:
+    assert suspicion(op(error="boom")) == "it carries an error"
+    assert suspicion(op(error=None)) is None
+
+
+@given(st.text(max_size=300))
+def test_of_any_output_one_of_the_reasons_is_said_or_none(output: str) -> None:
+    assert suspicion(op(output_summary=output)) in {None, *_REASONS.values()}
+
+
+def test_the_run_is_the_first_that_an_op_names() -> None:
+    assert run_of(op(run="r1", sig_hash="s")) == "run:r1"
+    assert run_of(op(trace_id="t1", sig_hash="s")) == "trace_id:t1"
+    assert run_of(op(sig_hash="s")) == "sig_hash:s"
+    assert run_of(op()) is None
+
+
+def verdict(run: str, *, ok: bool) -> Op:
+    return op(source="auditor", endpoint="auditor:verdict", success=ok, run=run)
+
+
+def test_a_run_that_failed_without_a_word_is_silent_whichever_comes_first() -> None:
+    ops = [op(run="a"), op(run="a"), op(run="b"), op(run="b", success=False), op(run="c")]
+    verdicts = [verdict("a", ok=False), verdict("b", ok=False), verdict("c", ok=True)]
+    expected = (3, 2, 1, Claims(claimed=4, judged=4, refuted=3))
+    for seed in range(20):
+        order = [*ops, *verdicts]
+        Random(seed).shuffle(order)
+        doubts = Doubts()
+        doubts.add(order)
+        assert (doubts.runs_judged, doubts.runs_failed, doubts.runs_silent, doubts.endpoints["sql:run"]) == expected
+
+
+def test_a_verdict_may_name_any_id_of_a_run() -> None:
+    doubts = Doubts()
+    judged = op(source="auditor", endpoint="auditor:verdict", success=False, trace_id="t1")
+    doubts.add([op(run="a", trace_id="t1"), op(run="b", trace_id="t2"), judged])
+    assert (doubts.runs_judged, doubts.endpoints["sql:run"].judged, doubts.endpoints["sql:run"].refuted) == (1, 1, 1)
 
 
 def test_a_run_is_one_by_whatever_its_ops_and_its_verdict_name_it_in_any_order() -> None:
