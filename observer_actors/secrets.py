@@ -171,7 +171,10 @@ _PLAIN: Final = str.maketrans({"*": None, "`": None, "\xa0": " ", "\u2007": " ",
 _GOES_ON: Final = re.compile(r"[ \t]+(?![\w.-]+\s*[:=])\w")
 """Another word, which names no value of its own: prose."""
 _COUNT: Final = re.compile(r"\d[\d_.,/]*[kKmM]?")
-_VARIABLE: Final = re.compile(r"\$\{?[A-Z_][A-Z0-9_]*\}?|<[\w -]*>|\{+[\w. ]*\}+|%\(\w+\)s|arn:\S*")
+_MARKED: Final = r"\[redacted:\w+\]"
+"""What was taken out already: of a text that comes back, or by another rule."""
+_MARKER: Final = re.compile(_MARKED)
+_VARIABLE: Final = re.compile(rf"\$\{{?[A-Z_][A-Z0-9_]*\}}?|<[\w -]*>|\{{+[\w. ]*\}}+|%\(\w+\)s|arn:\S*|{_MARKED}")
 _PLACE: Final = re.compile(r"https?://.*|~?(?:/[\w.-]+){2,}")
 _FILE: Final = re.compile(r"[\w.~-]*(?:/[\w.-]+)+\.(?:json|pem|key|crt|ya?ml|toml|txt|env|ini)")
 
@@ -339,13 +342,13 @@ _RULES: Final = (
     _Rule("bearer", r"(?i)authorization[\"'\\]*\s*[:=]\s*[\"'\\]*(?:[a-z]+\s+)?([A-Za-z0-9._~+/=-]{8,})"),
     _Rule("cookie", rf"(?i){_EDGE}set-cookie[\"'\\]*:\s*[\"'\\]*({_PAIR})", _is_cookie),
     _Rule("cookie", rf"(?i){_ALONE}cookie[\"'\\]*:\s*[\"'\\]*({_PAIR}(?:;\s*{_PAIR})*)", _is_cookie),
-    _Rule("url_password", r":\\?/\\?/[^/\s:@\"'\\]*:([^/\s\"'\\]+)@"),
+    _Rule("url_password", rf":\\?/\\?/(?:{_MARKED}|[^/\s:@\"'\\\[])*:([^/\s\"'\\]+)@"),
     _Rule("url_password", r":\\?/\\?/([A-Za-z0-9_-]{20,})@", _has_digit),
     # With a slash in it, where what stands before is no port: a page's address may have an @ too.
     _Rule(
         "url_password",
-        r"(?i)(?:postgres(?:ql)?|mysql|mariadb|mongodb|amqps?|rediss?)(?:\+\w+)?:\\?/\\?/[^/\s:@\"'\\]*:"
-        r"([^\s\"'\\@]*/[^\s\"'\\@]*)@",
+        r"(?i)(?:postgres(?:ql)?|mysql|mariadb|mongodb|amqps?|rediss?)(?:\+\w+)?:\\?/\\?/"
+        rf"(?:{_MARKED}|[^/\s:@\"'\\\[])*:([^\s\"'\\@]*/[^\s\"'\\@]*)@",
         _is_no_port,
     ),
     _Rule("url_password", r"(?i)%3a%2f%2f[^\s%/]*%3a([^\s/\"'\\&=]+?)%40", _is_no_port),
@@ -370,7 +373,7 @@ _RULES: Final = (
     _Rule(
         "password",
         rf"(?i)(?:{_ALONE}--?(?:[\w-]*-)?(?:{_NAMES})(?:[ \t]+|[\"'],\s*)|\bcurl\s(?:[^\n]*?\s)??(?:-u|--user)[ =]*"
-        rf"[\"'\\]*[^\s:\"'\\]*:|\b(?:mysql|mariadb)\w*\s(?:[^\n]*?\s)??-p|\bsshpass\s+-p\s*)"
+        rf"[\"'\\]*(?:{_MARKED}|[^\s:\"'\\\[])*:|\b(?:mysql|mariadb)\w*\s(?:[^\n]*?\s)??-p|\bsshpass\s+-p\s*)"
         r"[\"'\\]*([^\s\"'\\-][^\s\"'\\]*)",
         _is_argument,
     ),
@@ -639,7 +642,8 @@ def _accepted(
         group = expression.groups if expression.groups and match.group(expression.groups) is not None else 0
         start, end = match.span(group)
         before, behind = text[max(0, start - AROUND_CHARS) : start], text[end : end + AROUND_CHARS]
-        if rule.accepts(_Found(match.group(0), text[start:end], before, behind)):
+        found = _Found(match.group(0), text[start:end], before, behind)
+        if not _MARKER.fullmatch(found.value) and rule.accepts(found):
             yield start, end
 
 

@@ -535,10 +535,30 @@ def test_of_a_key_without_an_end_only_its_lines_are_taken() -> None:
     assert "MIIEow" not in secrets.text(in_one_line, Counter())
 
 
-def test_what_is_taken_out_is_not_taken_out_again() -> None:
+GITHUB: Final = "ghp_abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (f"password={JWT}", "password=[redacted:jwt]"),
+        (f"https://{GITHUB}@github.com/a", "https://[redacted:api_key]@github.com/a"),
+        (f"https://x-access-token:{GITHUB}@github.com/a", "https://x-access-token:[redacted:api_key]@github.com/a"),
+        (f"https://{GITHUB}:hunter2@h", "https://[redacted:api_key]:[redacted:url_password]@h"),
+        (f"postgres://{GITHUB}:ab/hunter2@h", "postgres://[redacted:api_key]:[redacted:url_password]@h"),
+        ("https%3A%2F%2Fu%3Ahunter2%40h", "https%3A%2F%2Fu%3A[redacted:url_password]%40h"),
+        ("curl -u sk_live_abcdefghijklmnop1234: -d a=b", "curl -u [redacted:api_key]: -d a=b"),
+        ("curl -u AKIAIOSFODNN7EXAMPLE:hunter2", "curl -u [redacted:api_key]:[redacted:password]"),
+        (f"curl -u joe:{GITHUB}", "curl -u joe:[redacted:api_key]"),
+        ("sshpass -p hunter2 ssh h", "sshpass -p [redacted:password] ssh h"),
+        ("create user joe identified by 'hunter2'", "create user joe identified by '[redacted:password]'"),
+    ],
+)
+def test_what_is_taken_out_is_not_taken_out_again(text: str, kept: str) -> None:
     found: Counter[str] = Counter()
-    assert secrets.text(f"password={JWT}", found) == "password=[redacted:jwt]"
-    assert found == {"jwt": 1}
+    assert secrets.text(text, found) == kept
+    assert found.total() == kept.count("[redacted:")
+    assert stored({"error": kept, "password": "[redacted:password]"})[1] == {}, "also where it comes back"
 
 
 def test_a_number_with_a_point_may_be_a_card() -> None:
