@@ -24,7 +24,8 @@ from benchmarks.pacing import CONNECTIONS, Paced
 from benchmarks.payload import events
 from benchmarks.rivals import Server, fresh_folder, running_bare, running_ours
 from observer_actors.settings import JournalSettings
-from tests.parity.program import ProgramFailed, end_of, own_environment, started
+from tests.harness import own_environment
+from tests.parity.program import ProgramFailed, end_of, started
 
 DISK: Final = "the disk alone"
 LONGER_MAX: Final = 4

@@ -21,8 +21,9 @@ import httpx
 import trio
 
 from benchmarks.bench import ROOT, Bench
+from tests.harness import own_environment
 from tests.parity.gateway import running_gateway
-from tests.parity.program import ProgramFailed, answers, end_of, own_environment, started, wait_until
+from tests.parity.program import ProgramFailed, answers, end_of, started, wait_until
 from tests.parity.seed import CYCLE_SECONDS, running_seed
 
 STOP_SECONDS_MAX: Final = 45.0
@@ -89,7 +90,7 @@ async def running_ours(
         if not await trio.to_thread.run_sync(partial(compile_dir, ROOT / "observer_actors", quiet=1)):
             raise ProgramFailed("the daemon's modules cannot be compiled")
         began = time.perf_counter()
-        env = {**own_environment(), **(environment or {})}
+        env = own_environment(**(environment or {}))
         async with started(command, folder=ROOT, env=env, log=log) as process:
             await answers(process, f"http://127.0.0.1:{port}/ready", log)
             yield Server(port, process.pid, time.perf_counter() - began)

@@ -20,13 +20,12 @@ from observer_actors.op import Op, decode_op
 READY_S: Final = 15.0
 STOP_S: Final = 40.0
 TOLD_S: Final = 10.0
-SEEDS_VARIABLES: Final = (
-    "OBSERVER_PORT",
-    "OBSERVER_CYCLE",
-    "GATEWAY_URL",
-    "LAKEHOUSE_URL",
-    "OBSERVER_DATA_DIR",
-)
+
+
+def own_environment(**more: str) -> dict[str, str]:
+    """Give this process's environment without what says how a daemon is configured, or where one is."""
+    foreign = ("OBSERVER_", "GATEWAY_URL", "LAKEHOUSE_URL")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | more
 
 
 class Daemon:
@@ -162,7 +161,6 @@ async def running_daemon(
     :param prefix: a command that becomes the daemon, such as ``prlimit --nofile=99``: its process id is the daemon's.
     :param ready_s: how long it may take until it takes events.
     """
-    inherited = {name: value for name, value in os.environ.items() if name not in SEEDS_VARIABLES}
     command = [
         *prefix,
         sys.executable,
@@ -176,7 +174,7 @@ async def running_daemon(
         *arguments,
     ]
     process = await trio.lowlevel.open_process(
-        command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env={**inherited, **(environment or {})}
+        command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=own_environment(**(environment or {}))
     )
     daemon = Daemon(process, data_dir)
     async with trio.open_nursery() as nursery:

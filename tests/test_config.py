@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from observer_actors.errors import ConfigInvalid
 from observer_actors.settings import INT_MAX, CycleSettings, LogSettings, Settings, SourcesSettings
 from tests.commands.typed import as_ordinary_user
 from tests.conftest import ROOT
-from tests.harness import SEEDS_VARIABLES
+from tests.harness import own_environment
 
 
 def load_settings(file: Path | None, flags: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
@@ -561,9 +560,9 @@ def test_each_setting_is_explained(name: str) -> None:
 
 
 def started(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in SEEDS_VARIABLES}
+    env = own_environment(**environment)
     command = [sys.executable, "-m", "observer_actors", "serve", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, env=inherited | environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, env=env)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from observer_actors.supervision import (
     RestartsExhausted,
 )
 from tests.daemon.served import served
-from tests.harness import SEEDS_VARIABLES
+from tests.harness import own_environment
 
 HOSTILE: Final = 'a\n{"event":"forged"}\r\x1b[31m\x9b\u202e\u2028\ud800\x00'
 LEVELS: Final = {"debug", "info", "warning", "error"}
@@ -159,7 +159,7 @@ def test_on_a_terminal_it_is_coloured_and_short(tmp_path: Path) -> None:
         [sys.executable, "-m", "observer_actors", "serve", "--port=0", f"--data-dir={tmp_path}"],
         stderr=theirs,
         stdin=subprocess.DEVNULL,
-        env={name: value for name, value in os.environ.items() if name not in (*SEEDS_VARIABLES, "NO_COLOR")},
+        env={name: value for name, value in own_environment().items() if name != "NO_COLOR"},
     )
     os.close(theirs)
     text = b""

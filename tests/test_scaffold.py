@@ -17,6 +17,7 @@ from observer_actors.patterns import State
 from observer_actors.playbook import ranking
 from observer_actors.settings import PatternState
 from tests.conftest import NO_SKIP_VARIABLE, ROOT
+from tests.harness import own_environment
 
 pytest_plugins = ["pytester"]
 
@@ -87,6 +88,13 @@ def test_the_layers_are_drawn_as_they_are_held() -> None:
     rows = page.partition("## Layers")[2].partition("\n## ")[0].split("|---|---|\n")[1].splitlines()
     names = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in rows if row]
     assert names == [layer.split(" | ") for layer in reversed(layers)]
+
+
+def test_what_a_shell_says_of_a_daemon_reaches_none_that_a_test_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = own_environment()
+    for name in ("OBSERVER_LOG__LEVEL", "OBSERVER_PORT", "OBSERVER_URL", "GATEWAY_URL"):
+        monkeypatch.setenv(name, "of the shell")
+    assert own_environment(OBSERVER_PORT="1") == {**there, "OBSERVER_PORT": "1"}
 
 
 SKIPPING = """

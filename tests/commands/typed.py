@@ -22,10 +22,11 @@ import msgspec
 import pytest
 
 from observer_actors.cli import main
-from tests.harness import SEEDS_VARIABLES
+from tests.harness import own_environment
 
 COMMAND: Final = (sys.executable, "-m", "observer_actors")
 COMMAND_S: Final = 60.0
+environment = own_environment
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,6 @@ class Ended:
     returncode: int
     stdout: str
     stderr: str
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Give the environment without anything that says how a daemon is configured or where it is."""
-    ours = (*SEEDS_VARIABLES, "OBSERVER_URL")
-    return {name: value for name, value in os.environ.items() if name not in ours} | more
 
 
 def typed(*arguments: str, stdin: str = "", cwd: Path | None = None, **variables: str) -> Ended:

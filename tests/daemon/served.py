@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any, Final
 import httpx
 import msgspec
 
-from tests.harness import READY_S, SEEDS_VARIABLES, STOP_S
+from tests.harness import READY_S, STOP_S, own_environment
 
 SOCKET_S: Final = 10.0
 
@@ -122,7 +121,7 @@ def served(
         ],
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
-        env={name: value for name, value in os.environ.items() if name not in SEEDS_VARIABLES} | environment,
+        env=own_environment(**environment),
     )
     log = Log()
     reader = threading.Thread(target=log.read, args=[process.stderr])

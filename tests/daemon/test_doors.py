@@ -522,10 +522,13 @@ async def test_the_commands_and_mcp_trust_what_ssl_cert_file_names(
         url = (await daemon.logged("listening"))["url"]
         await daemon.logged("ready")
         monkeypatch.setenv("SSL_CERT_FILE", str(cert))
-        monkeypatch.setenv("OBSERVER_LISTEN__TLS_CERT", str(cert))
-        monkeypatch.setenv("OBSERVER_LISTEN__TLS_KEY", str(key))
+        said = {
+            "OBSERVER_LISTEN__TLS_CERT": str(cert),
+            "OBSERVER_LISTEN__TLS_KEY": str(key),
+            "OBSERVER_PORT": url.rpartition(":")[2],
+        }
         for where in (("--url", url), ("--url", url.replace("https", "HTTPS")), ()):
-            asked = partial(typed, "stats", *where, OBSERVER_PORT=url.rpartition(":")[2])
+            asked = partial(typed, "stats", *where, **said)
             ended = await trio.to_thread.run_sync(asked)
             assert (ended.returncode, ended.stderr) == (0, "")
         async with async_client(url, 10) as client:

@@ -10,13 +10,13 @@ from typing import Final
 
 import trio
 
+from tests.harness import own_environment
 from tests.parity.program import (
     START_SECONDS_MAX,
     Program,
     ProgramFailed,
     answers,
     end_of,
-    own_environment,
     started,
     stop,
     wait_until,

@@ -1,6 +1,5 @@
 """A program under observation: a process, where it answers, and the file it writes."""
 
-import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -92,12 +91,6 @@ async def stop(process: trio.Process) -> int:
     with trio.move_on_after(STOP_SECONDS_MAX):
         return await process.wait()
     raise ProgramFailed(f"still running {STOP_SECONDS_MAX:g} s after SIGTERM")
-
-
-def own_environment() -> dict[str, str]:
-    """Return this process's environment without what sets up an observer."""
-    foreign = ("GATEWAY_URL", "LAKEHOUSE_URL")
-    return {k: v for k, v in os.environ.items() if not k.startswith("OBSERVER_") and k not in foreign}
 
 
 def end_of(log: Path) -> str:
