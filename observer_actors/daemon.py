@@ -102,12 +102,14 @@ class Daemon:
         self.addresses = [address_of(listener, tls=bool(settings.listen.tls_cert)) for listener in listeners]
         self.events = Events(log_lifecycle)
         self.life = Life("root", 1, on_progress=lambda: None, on_step=on_step)
-        self._on_step = on_step
         self._reading = defaultdict[str, trio.CapacityLimiter](lambda: trio.CapacityLimiter(1))
         """What a reload reads, one thread each: one that hangs keeps no other waiting."""
         self._around = around or Surroundings()
         self._disk = disk or PosixDisk(is_ours=self._around.is_ours)
-        self._build(listeners, disk)
+        self._build_pipeline()
+        self._build_learning(disk)
+        self._build_edge(listeners)
+        self.root = self._tree()
 
     async def run(self, *, task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop` is called, then drain.
@@ -189,13 +191,6 @@ class Daemon:
         await self.life.wait_ready()
         logger("daemon").info("ready", last_seq=self.commits.last_seq)
         task_status.started(self)
-
-    def _build(self, listeners: list[socket.socket], disk: Disk | None) -> None:
-        """Make the parts; each is given what it needs, and nothing else."""
-        self._build_pipeline()
-        self._build_learning(disk)
-        self._build_edge(listeners)
-        self.root = self._tree()
 
     def _build_pipeline(self) -> None:
         """Make what brings events to the disk, and what follows it at once; the archivist too."""
@@ -400,14 +395,7 @@ class Daemon:
             ChildSpec("ingest", self.ingest.run, drains=True, stop_s=8),
         )
         branches = [branch.as_child() for branch in (pipeline, upkeep, learning, edge)]
-        return Supervisor(
-            "root",
-            branches,
-            events=self.events,
-            policy=ROOT_POLICY,
-            jitter=self._around.chance,
-            on_step=self._on_step,
-        )
+        return Supervisor("root", branches, events=self.events, policy=ROOT_POLICY, jitter=self._around.chance)
 
     def _supervisor(
         self, name: str, strategy: Strategy, *children: ChildSpec, exhausted: Exhausted = Exhausted.ESCALATE
@@ -428,7 +416,6 @@ class Daemon:
             exhausted=exhausted,
             park_s=supervision.park_seconds,
             jitter=self._around.chance,
-            on_step=self._on_step,
         )
 
     def _views(self) -> Views:

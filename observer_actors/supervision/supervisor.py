@@ -159,7 +159,8 @@ class Life:
         self._ready = trio.Event()
         self._on_ready = on_ready
         self._on_progress = on_progress
-        self._on_step = on_step
+        self.on_step = on_step
+        """Called by `at`, also of the actors below this one."""
 
     def ready(self) -> None:
         """Say that the actor serves; the supervisor starts the next one. Again is harmless."""
@@ -179,7 +180,7 @@ class Life:
         """Say what the actor is doing now."""
         self.step = step
         self.step_since = trio.current_time()
-        self._on_step(self.name, step)
+        self.on_step(self.name, step)
 
 
 @dataclass(slots=True, eq=False)
@@ -233,10 +234,9 @@ class Supervisor:
 
     :param children: in the order of their start.
     :param jitter: gives a number from 0 to 1 for each delay.
-    :param on_step: see `Life.at`.
     """
 
-    def __init__(  # noqa: PLR0913 - settings by keyword, all with defaults
+    def __init__(
         self,
         name: str,
         children: Sequence[ChildSpec],
@@ -247,7 +247,6 @@ class Supervisor:
         exhausted: Exhausted = Exhausted.ESCALATE,
         park_s: float = 60.0,
         jitter: Callable[[], float] = random.random,
-        on_step: StepHook = lambda _name, _step: None,
     ) -> None:
         self.name = name
         self._children = [_Child(spec, index) for index, spec in enumerate(children)]
@@ -257,7 +256,6 @@ class Supervisor:
         self._exhausted = exhausted
         self._park_s = park_s
         self._jitter = jitter
-        self._on_step = on_step
         self._stopping = False
         self._given_up: GivenUp | None = None
         self._waiting = trio.CancelScope()
@@ -346,7 +344,7 @@ class Supervisor:
             child.spec.name,
             child.incarnation,
             on_progress=lambda: self._on_progress(child),
-            on_step=self._on_step,
+            on_step=self._life.on_step,
             on_ready=lambda: self._on_ready(child),
         )
         child.scope, child.is_ready, child.exited, child.error = trio.CancelScope(), False, trio.Event(), None

@@ -128,7 +128,7 @@ async def at_work(
     await learned.load_playbook()
     courier = Courier(learned, settings, log=log, webhook_url=webhook_url, around=around)
     spec = ChildSpec("courier", courier.run)
-    supervisor = Supervisor("learning", [spec], events=Events(), jitter=lambda: 1.0, on_step=on_step)
+    supervisor = Supervisor("learning", [spec], events=Events(), jitter=lambda: 1.0)
     life = Life("learning", 1, on_progress=lambda: None, on_step=on_step)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(supervisor.run, life)

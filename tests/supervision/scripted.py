@@ -18,12 +18,18 @@ PATIENT = RestartPolicy(intensity=3, window_s=100.0, backoff_first_s=1.0, backof
 class Tree:
     """A supervisor, and everything that it told, with the seconds since its start."""
 
-    def __init__(self, *children: ChildSpec, name: str = "top", **settings: Any) -> None:
+    def __init__(
+        self,
+        *children: ChildSpec,
+        name: str = "top",
+        on_step: Callable[[str, str], None] = lambda _name, _step: None,
+        **settings: Any,
+    ) -> None:
         self.log: list[tuple[float, LifecycleEvent]] = []
         self.events = Events(self._note)
         settings = {"policy": PATIENT, "jitter": lambda: 1.0, "strategy": Strategy.ONE_FOR_ONE, **settings}
         self.supervisor = Supervisor(name, children, events=self.events, **settings)
-        self.life = Life(name, 1, on_progress=self._note_progress, on_step=lambda _name, _step: None)
+        self.life = Life(name, 1, on_progress=self._note_progress, on_step=on_step)
         self.progress = 0
         self.error: BaseException | None = None
         self._began = trio.current_time()
