@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 import trio
 from structlog.typing import FilteringBoundLogger
 
+from observer_actors.supervision.mailbox import only_cancelled
+
 Save = Callable[[], Awaitable[None]]
 
 
@@ -26,15 +28,9 @@ async def saved(
             nursery.start_soon(_save_now_and_then, save, every_s)
             yield nursery
     finally:
-        if not _is_crash(sys.exception()):
+        error = sys.exception()
+        if error is None or only_cancelled(error):
             await _save_at_the_end(save, budget_s, log)
-
-
-def _is_crash(error: BaseException | None) -> bool:
-    """Tell what an actor failed with from its being cancelled."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(_is_crash, error.exceptions))
-    return isinstance(error, Exception)
 
 
 async def _save_now_and_then(save: Save, every_s: float) -> None:

@@ -38,7 +38,6 @@ class MailboxStatistics:
     depth: int
     bound: int
     in_hand: int
-    quarantined: int
 
 
 class Mailbox(Generic[T]):
@@ -72,7 +71,6 @@ class Mailbox(Generic[T]):
         self._crashes = 0
         self._waiting: trio.CancelScope | None = None
         self._draining = False
-        self._quarantined = 0
 
     def put_nowait(self, message: T) -> None:
         """Put a message in, or raise `trio.WouldBlock` when the mailbox is full."""
@@ -97,7 +95,6 @@ class Mailbox(Generic[T]):
             self._crashes += 1
             if self._crashes >= self._crashes_max:
                 await self._set_aside(left[0], self._crashes)
-                self._quarantined += 1
                 self._in_hand, self._crashes = [], 0
                 return
         self._events.emit(MessageRedelivered(actor=self.name, messages=len(left)))
@@ -120,9 +117,9 @@ class Mailbox(Generic[T]):
             self._waiting.cancel()
 
     def statistics(self) -> MailboxStatistics:
-        """Give the depth, the bound and what went wrong so far."""
+        """Give how many messages there are."""
         depth = self._send.statistics().current_buffer_used + len(self._again)
-        return MailboxStatistics(depth, self._bound, len(self._in_hand), self._quarantined)
+        return MailboxStatistics(depth, self._bound, len(self._in_hand))
 
     async def _hand_out(self, most: int, weight_max: int) -> list[T]:
         self._in_hand = [self._again.popleft()] if self._again else await self._gather(most, weight_max)

@@ -13,8 +13,9 @@ from observer_actors.actors.saving import saved
 class Actor:
     """Takes in an op every second, in two steps; saves every 10 s."""
 
-    def __init__(self, crashes_at: int = 0) -> None:
+    def __init__(self, crashes_at: int = 0, error: type[BaseException] = RuntimeError) -> None:
         self.crashes_at = crashes_at
+        self.error = error
         self.known = [0, 0]
         self.disk = [0, 0]
 
@@ -32,7 +33,7 @@ class Actor:
             await trio.sleep(1)
             self.known[0] = op
             if op == self.crashes_at:
-                raise RuntimeError("in the midst of it")
+                raise self.error("in the midst of it")
             self.known[1] = op
 
 
@@ -52,9 +53,10 @@ async def test_who_is_stopped_saves_what_it_knows(autojump_clock: MockClock) -> 
     assert autojump_clock.current_time() == 17.5
 
 
-async def test_a_crash_leaves_what_was_saved_before(autojump_clock: MockClock) -> None:
-    actor = Actor(crashes_at=17)
-    with pytest.RaisesGroup(RuntimeError, flatten_subgroups=True):
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+async def test_a_crash_leaves_what_was_saved_before(autojump_clock: MockClock, error: type[BaseException]) -> None:
+    actor = Actor(crashes_at=17, error=error)
+    with pytest.RaisesGroup(error, flatten_subgroups=True):
         await actor.run()
     assert actor.known == [17, 16]
     assert actor.disk == [10, 10]
