@@ -31,7 +31,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from observer_actors.audit.facts import PARSER, Facts, facts_of, is_python
+from observer_actors.audit.facts import PARSER, Facts, Need, facts_of, is_python
 from observer_actors.audit.inventory import Inventory, Item, Kind, Modules, is_data, is_test, reached_from
 from observer_actors.audit.scripts import includes
 from observer_actors.errors import EventTooComplex
@@ -217,9 +217,10 @@ def _still_imported(
     for path, facts in files.items() if gone.files else ():
         found: dict[str, bool] = {}
         may_be_none = bool(facts.error) or is_data(path)
-        for name in facts.imports - facts.optional:
-            for file, certain in gone.missing(name, path, files).items():
-                is_sure = certain and not may_be_none and name not in facts.conditional
+        for name, need in facts.imports.items():
+            missing = {} if need is Need.CAUGHT else gone.missing(name, path, files)
+            for file, certain in missing.items():
+                is_sure = certain and not may_be_none and need is Need.ALWAYS
                 found[file] = found.get(file, False) or is_sure
         for file, certain in sorted(found.items()):
             said = "still imports it" if certain else "may still import it"

@@ -11,7 +11,7 @@ import re
 import sys
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -45,17 +45,24 @@ _WEAKENING: Final = (
 _NO_MODULE: Final = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 
 
+class Need(IntEnum):
+    """How much a file needs what stands at a place in it."""
+
+    CAUGHT = 0
+    """It can do without: a missing module is caught."""
+    PERHAPS = 1
+    """It may never come to it: it stands below an ``if``, a ``case`` or a loop, behind ``and`` or ``or``, or where
+    something else has failed, or must not have."""
+    ALWAYS = 2
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """One file."""
 
     summary: str = ""
     """The first line of its docstring."""
-    imports: frozenset[str] = frozenset()
-    optional: frozenset[str] = frozenset()
-    """Those of ``imports`` that it can do without: a missing module is caught."""
-    conditional: frozenset[str] = frozenset()
-    """Those that it may never come to: they stand below an ``if``, a ``case`` or a loop, behind ``and`` or ``or``, or
-    where something else has failed, or must not have."""
+    imports: Mapping[str, Need] = {}
+    """Module -> where it is needed most."""
     replaced: frozenset[str] = frozenset()
     """Modules for which it puts something in ``sys.modules``; ``.``: for one below itself."""
     names: frozenset[str] = frozenset()
@@ -77,14 +84,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Of the error."""
     is_read: bool = True
     """Not when time or memory had an end first, so that nobody knows whether it is Python."""
-
-
-class _Need(IntEnum):
-    """How much a file needs what stands at a place in it."""
-
-    CAUGHT = 0
-    PERHAPS = 1
-    ALWAYS = 2
 
 
 class _Cell(msgspec.Struct):
@@ -120,14 +119,15 @@ def facts_of(source: bytes) -> Facts:
         return _facts(tree, is_program=is_program)
     except SyntaxError as error:
         said = (error.msg or "invalid syntax")[:SUMMARY_CHARS_MAX]
-        return Facts(error=said, line=error.lineno, is_program=is_program, imports=guessed_imports(source))
+        imports = dict.fromkeys(guessed_imports(source), Need.ALWAYS)
+        return Facts(error=said, line=error.lineno, is_program=is_program, imports=imports)
     except (ValueError, RecursionError, MemoryError) as error:  # a zero byte; nesting that no reader could follow
         said = f"cannot be parsed: {str(error)[:SUMMARY_CHARS_MAX] or type(error).__name__}"
         return Facts(error=said, is_program=is_program, is_read=isinstance(error, ValueError))
 
 
 def _facts(tree: ast.Module, *, is_program: bool) -> Facts:
-    imports: dict[str, _Need] = {}
+    imports: dict[str, Need] = {}
     replaced: set[str] = set()
     names: set[str] = set()
     settings = Settings()
@@ -149,9 +149,7 @@ def _facts(tree: ast.Module, *, is_program: bool) -> Facts:
                 names.add(text)
     return Facts(
         summary=_summary(tree),
-        imports=frozenset(name for name in imports if len(name) <= NAME_CHARS_MAX),
-        optional=frozenset(name for name, need in imports.items() if need is _Need.CAUGHT),
-        conditional=frozenset(name for name, need in imports.items() if need is _Need.PERHAPS),
+        imports={name: need for name, need in imports.items() if len(name) <= NAME_CHARS_MAX},
         replaced=frozenset(filter(None, replaced)),
         names=frozenset(names),
         binds=frozenset(name for statement in tree.body for name in _bound(statement)),
@@ -217,9 +215,9 @@ def _wanted(node: ast.AST) -> Iterator[str]:
         yield from _loaded(node)
 
 
-def _walked(tree: ast.Module) -> Iterator[tuple[ast.AST, _Need]]:
+def _walked(tree: ast.Module) -> Iterator[tuple[ast.AST, Need]]:
     """Give every node, and how much the file needs it."""
-    waiting: deque[tuple[ast.AST, _Need]] = deque([(tree, _Need.ALWAYS)])
+    waiting: deque[tuple[ast.AST, Need]] = deque([(tree, Need.ALWAYS)])
     while waiting:
         node, need = waiting.popleft()
         yield node, need
@@ -227,7 +225,7 @@ def _walked(tree: ast.Module) -> Iterator[tuple[ast.AST, _Need]]:
         waiting.extend((child, min(need, most.get(child, need))) for child in ast.iter_child_nodes(node))
 
 
-def _weakened(node: ast.AST) -> dict[ast.AST, _Need]:
+def _weakened(node: ast.AST) -> dict[ast.AST, Need]:
     """Give what stands below a node and may be needed less than itself, each with how much at most."""
     perhaps: Sequence[ast.AST | None] = ()
     caught: Sequence[ast.AST] = ()
@@ -248,7 +246,7 @@ def _weakened(node: ast.AST) -> dict[ast.AST, _Need]:
             perhaps, caught = node.orelse, node.body
         case ast.With() | ast.AsyncWith() if any(map(_catches_import, node.items)):
             caught = node.body
-    return dict.fromkeys(filter(None, perhaps), _Need.PERHAPS) | dict.fromkeys(caught, _Need.CAUGHT)
+    return dict.fromkeys(filter(None, perhaps), Need.PERHAPS) | dict.fromkeys(caught, Need.CAUGHT)
 
 
 def _catches_import(item: ast.withitem) -> bool:

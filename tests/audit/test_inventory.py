@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observer_actors.audit import audit, inventory_of, inventory_page
-from observer_actors.audit.facts import Facts, facts_of, is_python
+from observer_actors.audit.facts import Facts, Need, facts_of, is_python
 from observer_actors.audit.inventory import Inventory, Kind, Modules, take_inventory
 from observer_actors.audit.scripts import includes, settings_of
 from tests.conftest import ROOT
@@ -368,8 +368,7 @@ def test_facts() -> None:
     )
     assert facts == Facts(
         summary="First line.",
-        imports=frozenset({"fast", "a.b", "a.c"}),
-        optional=frozenset({"fast"}),
+        imports={"fast": Need.CAUGHT, "a.b": Need.ALWAYS, "a.c": Need.ALWAYS},
         binds=frozenset({"*", "b", "d", "x", "K"}),
         is_script=True,
     )
@@ -396,13 +395,13 @@ def test_facts() -> None:
 def test_what_is_no_python_says_why_and_harms_nobody(source: bytes, error: str) -> None:
     facts = facts_of(source)
     assert error in facts.error
-    assert facts.error or facts.imports == frozenset()
+    assert facts.error or not facts.imports
     assert facts.error.isprintable()
 
 
 def test_every_declared_encoding_is_read() -> None:
     assert facts_of("# coding: latin-1\n'''Stück'''\nimport a.b".encode("latin-1")).summary == "Stück"
-    assert facts_of("\ufeff'''Stück'''\nimport a.b".encode()).imports == {"a.b"}
+    assert facts_of("\ufeff'''Stück'''\nimport a.b".encode()).imports.keys() == {"a.b"}
     assert facts_of(b"'''\\d'''").error == "", "a warning is none of our business"
 
 
@@ -422,12 +421,12 @@ def test_any_tree_has_an_inventory_of_each_file(files: dict[str, str]) -> None:
 
 def test_deep_paths_and_long_names_can_be_taken_in() -> None:
     deep = "t/" * 2_000
-    imports = frozenset({f"m{n}.x" for n in range(20_000)} | {f"t.x{n}" for n in range(2_000)})
+    imports = dict.fromkeys([*(f"m{n}.x" for n in range(20_000)), *(f"t.x{n}" for n in range(2_000))], Need.ALWAYS)
     files = {f"{deep}a.py": Facts(imports=imports), "b.py": Facts()}
     name = ".".join(["a"] * 200_000)
     texts = {"docs/x.md": name, "Makefile": f"-m {name}", "pyproject.toml": f"[project.scripts]\nx = '{name}'\n"}
     assert take_inventory(files, texts).items
-    assert facts_of(b"!\n" + b"from a import (\n" * 60_000).imports == frozenset()
+    assert not facts_of(b"!\n" + b"from a import (\n" * 60_000).imports
 
 
 @given(st.text("abc[]=.,:'\"\n (){}_9\\"), st.sampled_from(["pyproject.toml", "setup.cfg"]))
@@ -445,7 +444,8 @@ def test_numbers_of_any_length_can_be_read() -> None:
 
 
 def test_a_large_tree_can_be_taken_in() -> None:
-    facts = Facts(imports=frozenset({f"p.m{n}" for n in range(50)}), names=frozenset({"p.m1", "x/m2.py", "p."}))
+    imports = dict.fromkeys((f"p.m{n}" for n in range(50)), Need.ALWAYS)
+    facts = Facts(imports=imports, names=frozenset({"p.m1", "x/m2.py", "p."}))
     files = {"p/__init__.py": Facts(), **{f"p/m{n}.py": facts for n in range(3_000)}}
     text = "\n".join(f"p/m{n}.py and p.m{n}" for n in range(3_000))
     assert len(take_inventory(files, {"docs/all.md": text, "Makefile": text}).items) == 3_001
