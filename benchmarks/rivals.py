@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -21,7 +20,7 @@ import httpx
 import trio
 
 from benchmarks.bench import ROOT, Bench
-from tests.harness import own_environment
+from tests.harness import free_port, own_environment
 from tests.parity.gateway import running_gateway
 from tests.parity.program import ProgramFailed, answers, end_of, started, wait_until
 from tests.parity.seed import CYCLE_SECONDS, running_seed
@@ -79,7 +78,7 @@ async def running_ours(
     :param profile: where `profiled` shall write what its event loop does.
     """
     async with fresh_folder(bench, "ours") as folder:
-        port = _free_port()
+        port = free_port()
         given = ["--port", str(port), "--data-dir", str(data or folder / "data")]
         program = ["observer_actors"] if profile is None else ["benchmarks.profiled", str(profile)]
         command = [sys.executable, "-m", *program, "serve", *given]
@@ -115,7 +114,7 @@ async def running_redis(bench: Bench) -> AsyncIterator[Server]:
     In its favour: no snapshots, and the file is never rewritten during a run. Our daemon seals and compresses.
     """
     async with fresh_folder(bench, "redis") as folder:
-        port = _free_port()
+        port = free_port()
         settings = {
             "--port": str(port),
             "--bind": "127.0.0.1",
@@ -137,7 +136,7 @@ async def running_redis(bench: Bench) -> AsyncIterator[Server]:
 async def running_bare(bench: Bench) -> AsyncIterator[Server]:
     """Run the bare limit: HTTP parsed by httptools on trio, answered, nothing stored."""
     async with fresh_folder(bench, "bare") as folder:
-        port = _free_port()
+        port = free_port()
         command = [sys.executable, "-m", "benchmarks.bare_server", str(port)]
         bench.note_command("bare HTTP", ["python", *command[1:]])
         log = folder / "log"
@@ -170,10 +169,3 @@ async def redis_says(port: int, command: str) -> str:
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             await stream.send_all(command.encode() + b"\r\n")
             return (await stream.receive_some(100)).decode().strip()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

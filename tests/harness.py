@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -26,6 +27,13 @@ def own_environment(**more: str) -> dict[str, str]:
     """Give this process's environment without what says how a daemon is configured, or where one is."""
     foreign = ("OBSERVER_", "GATEWAY_URL", "LAKEHOUSE_URL")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | more
+
+
+def free_port() -> int:
+    """Give a port of the loopback interface that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 class Daemon:

@@ -15,7 +15,6 @@ reply: 404, with what was asked for. It needs trio; a client on asyncio runs in 
 from __future__ import annotations
 
 import json
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -26,6 +25,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import h11
 import trio
+
+from tests.harness import free_port
 
 Headers = Mapping[str, str]
 _READ_BYTES: Final = 65_536
@@ -324,6 +325,4 @@ def speaking_tls(cert: Path, key: Path) -> ssl.SSLContext:
 
 def closed_url() -> str:
     """Give the URL of a loopback port that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"

@@ -4,7 +4,6 @@ Also for the benchmark: `running_seed` gives its address and its file.
 """
 
 import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Final
 
 import trio
 
+from tests.harness import free_port
 from tests.parity.bun import Unavailable
 from tests.parity.program import Program, ProgramFailed, answers, started, stop
 
@@ -52,7 +52,7 @@ async def running_seed(
     with TemporaryDirectory(prefix="parity-seed-") as made:
         folder = Path(made)
         for attempt in range(1, STARTS_MAX + 1):
-            port = _free_port()
+            port = free_port()
             environment = _environment(folder, gateway_url, port=port, cycle_seconds=cycle_seconds)
             url, log = f"http://127.0.0.1:{port}", folder / "log"
             async with started([bun, "run", program], folder=folder, env=environment, log=log) as process:
@@ -74,8 +74,8 @@ async def exit_code_without_gateway(bun: Path, program: Path) -> int:
     """
     with TemporaryDirectory(prefix="parity-seed-") as made:
         folder = Path(made)
-        nowhere = f"http://127.0.0.1:{_free_port()}"
-        environment = _environment(folder, nowhere, port=_free_port(), cycle_seconds=CYCLE_SECONDS)
+        nowhere = f"http://127.0.0.1:{free_port()}"
+        environment = _environment(folder, nowhere, port=free_port(), cycle_seconds=CYCLE_SECONDS)
         async with started([bun, "run", program], folder=folder, env=environment, log=folder / "log") as process:
             with trio.move_on_after(EXIT_SECONDS_MAX):
                 return await process.wait()
@@ -93,10 +93,3 @@ def _environment(folder: Path, gateway_url: str, *, port: int, cycle_seconds: in
         "OBSERVER_PORT": str(port),
         "OBSERVER_CYCLE": str(cycle_seconds),
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -17,6 +16,7 @@ import httpx
 import pytest
 
 from tests.commands.typed import typed
+from tests.harness import free_port
 from tests.systemd.manager import Manager, missing, running_manager
 
 SERVICE: Final = "observer-actors.service"
@@ -36,22 +36,16 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
 
 
 @pytest.fixture
-def url(manager: Manager, unused_port: int) -> Iterator[str]:
+def url(manager: Manager) -> Iterator[str]:
     """The address of the service, installed anew; only its socket has been started."""
     typed("install-service", "--user", "--install", XDG_CONFIG_HOME=manager.environment["XDG_CONFIG_HOME"])
-    manager.drop_in(SOCKET, "port", f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{unused_port}\n")
+    port = free_port()
+    manager.drop_in(SOCKET, "port", f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{port}\n")
     manager.drop_in(SERVICE, "quick", "[Service]\nRestartSec=0.1\nWatchdogSec=2\nTimeoutAbortSec=1\n")
     manager.systemctl("start", SOCKET)
-    yield f"http://127.0.0.1:{unused_port}"
+    yield f"http://127.0.0.1:{port}"
     manager.systemctl("stop", SERVICE, SOCKET)
     manager.systemctl("reset-failed", SERVICE, SOCKET, check=False)
-
-
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def until(holds: Callable[[], bool]) -> None:
