@@ -8,9 +8,8 @@ from typing import Final
 
 import pytest
 import trio
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from observer_actors.supervision import (
     ActorFailed,
@@ -189,57 +188,10 @@ KINDS: Final = {
 }
 
 
-@pytest.mark.parametrize("seed", range(300))
+@settings(max_examples=300)
+@given(st.integers(0))
 def test_the_supervisor_does_what_the_model_says(seed: int) -> None:
     compare(plan_of(random.Random(seed)))
-
-
-class SupervisorMachine(RuleBasedStateMachine):
-    """The same comparison, with Hypothesis writing the actors' scripts, step by step, and shrinking what fails.
-
-    All times differ a little from each other: what happens first when two things fall together is nobody's promise.
-    """
-
-    @initialize(
-        strategy=st.sampled_from(Strategy),
-        exhausted=st.sampled_from(Exhausted),
-        intensity=st.integers(1, 6),
-        window_s=st.integers(5, 60),
-        count=st.integers(1, 5),
-    )
-    def begin(self, strategy: Strategy, exhausted: Exhausted, intensity: int, window_s: int, count: int) -> None:
-        self.times = 0
-        self.plan = Plan(
-            strategy=strategy,
-            exhausted=exhausted,
-            policy=RestartPolicy(intensity, window_s, self.moment(0.7), self.moment(7)),
-            scripts=[[] for _ in range(count)],
-            stop_at=self.moment(90),
-        )
-
-    @rule(
-        child=st.integers(0, 4),
-        ready=st.integers(0, 80),
-        over=st.integers(0, 200),
-        crash=st.booleans(),
-        moves=st.booleans(),
-    )
-    def live(self, child: int, ready: int, over: int, crash: bool, moves: bool) -> None:  # noqa: FBT001 - a rule's own way
-        script = self.plan.scripts[child % len(self.plan.scripts)]
-        if len(script) < 8:
-            script.append(Act(self.moment(ready / 10), self.moment(over / 10), crash, moves))
-
-    def teardown(self) -> None:
-        compare(self.plan)
-
-    def moment(self, about_s: float) -> float:
-        """Give a time that no sum of others is likely to meet."""
-        self.times += 1
-        return about_s + self.times * 0.0173 + 0.0021
-
-
-TestSupervisorMachine = SupervisorMachine.TestCase
-TestSupervisorMachine.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
 
 
 @injected_time
