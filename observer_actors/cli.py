@@ -123,11 +123,14 @@ def main() -> None:
 def _open_what_is_closed() -> None:
     """Open what is closed of the three standard streams: what is printed there is for nobody, and no error.
 
-    In their order, so that each gets its own number, which no file or socket must have: libraries print there.
+    In their order, so that each gets its own number, which no file or socket must have, in no child either: libraries
+    print there.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - for as long as we run
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - for as long as we run
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def _escape_what_cannot_be_written() -> None:

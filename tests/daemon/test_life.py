@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -397,12 +397,13 @@ async def test_the_daemon_serves_without_standard_streams(tmp_path: Path, closed
             async with httpx.AsyncClient() as client:
                 while True:
                     with contextlib.suppress(httpx.ConnectError):
-                        assert (await client.get(f"http://127.0.0.1:{port}/health")).status_code == 200
+                        assert (await client.post(f"http://127.0.0.1:{port}/event", json={})).status_code == 200
                         break
                     await trio.sleep(0.05)
-            for number in (0, 1, 2):
+            [disks] = children(process.pid)  # which has been given the journal by now
+            for pid, number in product((process.pid, disks), (0, 1, 2)):
                 if str(number) in closed:
-                    assert leads_to(process.pid, number) == os.devnull
+                    assert leads_to(pid, number) == os.devnull
             process.terminate()
             assert await process.wait() == 0
     finally:
