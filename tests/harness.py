@@ -16,6 +16,7 @@ import httpx
 import msgspec
 import trio
 
+from benchmarks.processes import resident_bytes
 from observer_actors.op import Op, decode_op
 
 READY_S: Final = 15.0
@@ -113,10 +114,15 @@ class Daemon:
             parameters = {"cursor": page["next"], "limit": "1000"}
 
     async def metric(self, name: str) -> float:
-        """Give a metric that has no label."""
+        """Give a metric; where labels tell several of its name apart, the largest."""
         lines = (await self.get("/metrics")).text.splitlines()
-        [line] = [line for line in lines if line.startswith(name + " ")]
-        return float(line.rsplit(" ", 1)[1])
+        return max(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+    async def caught_up(self, *, within_s: float = STOP_S) -> None:
+        """Wait until every consumer has taken in all that is on disk."""
+        with trio.fail_after(within_s):
+            while await self.metric("observer_consumer_behind_ops"):  # noqa: ASYNC110 - another process gives no signal
+                await trio.sleep(0.05)
 
     async def cycles(self, count: int) -> None:
         """Let so many whole cycles pass."""
@@ -124,9 +130,8 @@ class Daemon:
         await self.logged("cycle", cycle=now + count + 1)
 
     def resident_bytes(self) -> int:
-        """Give the memory that it takes just now."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        """Give the memory that it and its children take just now."""
+        return resident_bytes(self.process.pid)
 
     async def post(self, path: str, body: object, **options: Any) -> httpx.Response:
         content = body if isinstance(body, bytes) else msgspec.json.encode(body)

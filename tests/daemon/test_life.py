@@ -25,7 +25,7 @@ import msgspec
 import pytest
 import trio
 
-from benchmarks.processes import children
+from benchmarks.processes import children, cpu_seconds
 from observer_actors import daemon as daemon_module
 from observer_actors import notify, start_observer
 from observer_actors.actors import persister
@@ -40,7 +40,6 @@ from tests.daemon.inside import daemon_inside, eventually
 from tests.daemon.load import connected, stored_ops
 from tests.fakes.http_peer import Held, HttpPeer, Json, Partial, Reply, Status, http_peer
 from tests.fakes.troubled_disk import Kind, TroubledDisk
-from tests.harness import Daemon as Process
 from tests.harness import first_told, running_daemon
 from tests.journal.support import commit, make_ops
 
@@ -186,7 +185,7 @@ async def test_who_takes_the_journal_away_begins_anew_with_everything(tmp_path: 
     (tmp_path / "_observer" / "ops.jsonl").unlink()
     async with running_daemon(tmp_path) as daemon:
         assert (await daemon.event(endpoint="b", success=False, error="new"))["seq"] == 1
-        await _caught_up(daemon)
+        await daemon.caught_up(within_s=120)
         failures = await daemon.json("/failures")
         stats = await daemon.json("/stats")
         await daemon.logged("store_damaged")
@@ -712,12 +711,12 @@ async def test_it_is_ready_soon_and_idles_cheaply(tmp_path: Path, ops: int) -> N
     async with running_daemon(tmp_path) as daemon:
         ready_s = trio.current_time() - started
         assert (await daemon.json("/health"))["last_seq"] == ops
-        await _caught_up(daemon)
+        await daemon.caught_up(within_s=120)
         caught_up_s = trio.current_time() - started
         resident = daemon.resident_bytes()
-        busy_s = _processor_seconds(daemon.process.pid)
+        busy_s = cpu_seconds(daemon.process.pid)
         await trio.sleep(IDLE_S)
-        share = (_processor_seconds(daemon.process.pid) - busy_s) / IDLE_S
+        share = (cpu_seconds(daemon.process.pid) - busy_s) / IDLE_S
     print(  # noqa: T201 - the figures, for -s
         f"{ops:,} ops on disk: ready in {ready_s:.2f} s, counted in {caught_up_s:.1f} s, "
         f"{resident / 1e6:.0f} MB, {share:.2%} of a processor"
@@ -748,7 +747,7 @@ async def test_no_counter_goes_back_over_a_start(tmp_path: Path) -> None:
             {"endpoint": "b", "ok": False, "error": f"{'ab'[n % 2] * (n + 1)} is bad"} for n in range(1_020)
         ]
         assert (await daemon.post("/events", each_its_own)).status_code == 200
-        await _caught_up(daemon)
+        await daemon.caught_up(within_s=120)
         ungrouped = await daemon.metric("observer_failures_ungrouped_total")
         assert ungrouped > 0
         assert await daemon.stop() == 0
@@ -765,22 +764,6 @@ async def test_no_counter_goes_back_over_a_start(tmp_path: Path) -> None:
                     text = (await daemon.get("/metrics")).text
                     seen = re.findall(rf"^{re.escape(name)} (\S+)", text, re.MULTILINE)
             assert list(map(float, seen)) == [counted], name
-
-
-async def _caught_up(daemon: Process) -> None:
-    """Wait until every consumer has taken in what is on disk: after a first start over a foreign journal, all of it."""
-    with trio.fail_after(120):
-        while True:
-            metrics = (await daemon.get("/metrics")).text
-            behind = [line for line in metrics.splitlines() if line.startswith("observer_consumer_behind_ops{")]
-            if behind and all(line.endswith(" 0.0") for line in behind):
-                return
-            await trio.sleep(0.05)
-
-
-def _processor_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _fill(data_dir: Path, ops: int) -> None:

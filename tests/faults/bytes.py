@@ -105,11 +105,10 @@ async def _is_compacted(data: Path, daemon: Daemon) -> bool:
     """Tell whether the daemon has done all that it will do by itself."""
     segments = Paths(data).segments
     names = [path.name for path in segments.iterdir()]
-    behind = [line for line in (await daemon.get("/metrics")).text.splitlines() if "consumer_behind_ops{" in line]
     return (
         len([name for name in names if name.endswith(".gz")]) >= SEGMENTS_MIN
         and not [name for name in names if name.endswith((".jsonl", ".tmp"))]
-        and all(line.endswith(" 0.0") for line in behind)
+        and await daemon.metric("observer_consumer_behind_ops") == 0
     )
 
 

@@ -19,7 +19,7 @@ from observer_actors.journal.format import FORMAT, Manifest, decode_manifest, en
 from observer_actors.store import MIGRATIONS
 from tests.daemon.load import stored_ops
 from tests.fakes.http_peer import Status, http_peer
-from tests.harness import Daemon, running_daemon
+from tests.harness import running_daemon
 from tests.upgrades.events import EVENTS
 
 VERSIONS: Final = sorted(Path(__file__).parent.glob("v*"))
@@ -81,7 +81,7 @@ async def test_it_opens_and_goes_on(data_dir: Path) -> None:
         again = await daemon.event(**EVENTS[0])
         assert (again["seq"], again["duplicate"]) == (1, True)
         assert (await daemon.event(endpoint="tool:new", success=False, error="new"))["seq"] == len(EVENTS) + 1
-        await _has_counted(daemon, len(EVENTS) + 1)
+        await daemon.caught_up()
         lifetime = (await daemon.json("/stats"))["lifetime"]
         failures = (await daemon.json("/failures"))["failures"]
         entries = (await daemon.json("/playbook"))["entries"]
@@ -97,17 +97,6 @@ async def test_it_opens_and_goes_on(data_dir: Path) -> None:
     after = stored_ops(data_dir)
     assert (after[:-1], after[-1].endpoint) == (before, "tool:new")
     assert verify(data_dir).findings == ()
-
-
-async def _has_counted(daemon: Daemon, seq: int) -> None:
-    with trio.fail_after(WAIT_S):
-        while True:
-            metrics = (await daemon.get("/metrics")).text
-            behind = [line for line in metrics.splitlines() if line.startswith("observer_consumer_behind_ops{")]
-            stats = await daemon.json("/stats")
-            if all(line.endswith(" 0.0") for line in behind) and stats["lifetime"]["last_seq"] >= seq:
-                return
-            await trio.sleep(0.05)
 
 
 @pytest.mark.parametrize("command", ["serve", "verify"])
@@ -162,7 +151,7 @@ async def test_who_moves_newer_learned_things_away_learns_them_anew(data_dir: Pa
     learned = data_dir / "_observer" / "learned.sqlite3"
     learned.rename(data_dir / "learned.sqlite3")
     async with running_daemon(data_dir) as daemon:
-        await _has_counted(daemon, len(EVENTS))
+        await daemon.caught_up()
         failures = (await daemon.json("/failures"))["failures"]
     assert sum(failure["count"] for failure in failures) == sum(not event["success"] for event in EVENTS)
 
