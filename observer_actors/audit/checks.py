@@ -158,13 +158,10 @@ def _conflicts(changes: Sequence[Change]) -> Iterator[Finding]:
         marks = {mark: number for number, line in reversed(change.added) for mark in _CONFLICT if _is_mark(line, mark)}
         if not marks.keys() >= _AROUND:
             continue
-        place, line = shown(change.path), marks[_CONFLICT[0]]
         is_certain = len(marks) == len(_CONFLICT) and not _is_prose(change.path)  # a document may show one
-        if is_certain and not is_data(change.path):
-            yield Finding("block", "a merge conflict was left", place, line)
-        else:
-            severity: Severity = "info" if is_data(change.path) else "warn"
-            yield Finding(severity, "what looks like a merge conflict", place, line)
+        severity: Severity = "info" if is_data(change.path) else "block" if is_certain else "warn"
+        said = "a merge conflict was left" if severity == "block" else "what looks like a merge conflict"
+        yield Finding(severity, said, shown(change.path), marks[_CONFLICT[0]])
 
 
 def _is_mark(line: str, mark: str) -> bool:

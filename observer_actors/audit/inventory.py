@@ -24,6 +24,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -139,12 +140,10 @@ class Modules:
         every = frozenset(paths)
         self._paths = frozenset(path for path in every if path.endswith(".py"))
         self._files: dict[str, set[str]] = {}
-        packages = {_folder(path) for path in self._paths if PurePosixPath(path).name == "__init__.py"}
-        self._packages = packages
+        self._packages = {_folder(path) for path in self._paths if PurePosixPath(path).name == "__init__.py"}
         self._folders: set[str] = set()
         self._holders: dict[str, set[str]] = {}
         """What a name begins with -> the folders that hold such a module or folder."""
-        self._above = ("", frozenset[str]())
         self._names: dict[str, set[str]] = {}
         self._inside: dict[str, set[str]] = {}
         """``a.b.`` -> what lies directly in it."""
@@ -153,7 +152,7 @@ class Modules:
             self._called.setdefault(PurePosixPath(path).name, []).append(path)
         for path in sorted(self._paths):
             self._hold(path)
-            self._names[path] = _names_of(path, packages)
+            self._names[path] = _names_of(path, self._packages)
             for name in self._names[path]:
                 self._files.setdefault(name, set()).add(path)
                 self._inside.setdefault(name.rpartition(".")[0] + ".", set()).add(path)
@@ -174,7 +173,7 @@ class Modules:
             return
         # Somebody may have put another folder on the path.
         parts = name.split(".")
-        above = self._holders.get(parts[0], set()) & self._folders_above(by)
+        above = self._holders.get(parts[0], set()) & _folders_above(_folder(by))
         found.update(self._along(max(above, key=len), parts) if above else ())
         # `import json` is the standard library's, `import json.ours` is not.
         if parts[0] not in sys.stdlib_module_names or (len(parts) > 1 and ".".join(parts[:2]) in self._files):
@@ -265,13 +264,6 @@ class Modules:
             if place not in self._folders:
                 return
 
-    def _folders_above(self, by: str) -> frozenset[str]:
-        """Give all folders that a file lies in. One file asks many times, and some paths are deep."""
-        folder = _folder(by)
-        if self._above[0] != folder:
-            self._above = (folder, frozenset(map(str, PurePosixPath(by).parents)))
-        return self._above[1]
-
     def _home(self, by: str) -> str:
         """Give the folder that is on the path when a file runs: its own, or the one that its package lies in."""
         folder = _folder(by)
@@ -282,6 +274,12 @@ class Modules:
 
 def _folder(path: str) -> str:
     return path.rpartition("/")[0]
+
+
+@lru_cache(maxsize=1)  # one file asks many times, and some paths are deep
+def _folders_above(folder: str) -> frozenset[str]:
+    """Give a folder, and all that it lies in."""
+    return frozenset(map(str, PurePosixPath(folder, "file").parents))
 
 
 def _names_of(path: str, packages: set[str]) -> set[str]:
