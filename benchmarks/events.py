@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Final
 
@@ -68,10 +69,10 @@ def runs(bench: Bench, connections: int) -> dict[str, Run]:
     return {
         OURS: partial(_ours, bench, SINGLES, connections),
         REPORTED_TO_OURS: partial(_ours, bench, REPORTED, connections),
-        SEED: partial(_the_seed, bench, connections),
+        SEED: partial(_pressed, bench, running_the_seed, connections),
         REDIS: partial(_redis, bench, connections, 1),
         REDIS_TWO: partial(_redis, bench, connections, 1, threads=2),
-        BARE: partial(_bare, bench, connections),
+        BARE: partial(_pressed, bench, running_bare, connections),
     }
 
 
@@ -117,8 +118,10 @@ async def _ours(bench: Bench, load: Load, connections: int) -> Mapping[str, floa
         return {**figures, "behind_ops": behind}
 
 
-async def _the_seed(bench: Bench, connections: int) -> Mapping[str, float]:
-    async with running_the_seed(bench) as server:
+async def _pressed(
+    bench: Bench, running: Callable[[Bench], AbstractAsyncContextManager[Server]], connections: int
+) -> Mapping[str, float]:
+    async with running(bench) as server:
         return await press(bench, server, SINGLES, connections)
 
 
@@ -126,11 +129,6 @@ async def _redis(bench: Bench, connections: int, pipeline: int, threads: int = 1
     bench.tool("redis-benchmark")
     async with running_redis(bench) as server:
         return await press_redis(bench, server, connections=connections, pipeline=pipeline, threads=threads)
-
-
-async def _bare(bench: Bench, connections: int) -> Mapping[str, float]:
-    async with running_bare(bench) as server:
-        return await press(bench, server, SINGLES, connections)
 
 
 async def behind_ops(server: Server) -> float:

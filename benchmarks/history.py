@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -21,7 +22,7 @@ from benchmarks.events import check_stored, warmed
 from benchmarks.journal_data import STEP_US, clone, first_time, forget_pages, full_journal
 from benchmarks.load import SINGLES, press
 from benchmarks.processes import resident_bytes
-from benchmarks.rivals import fresh_folder, running_ours
+from benchmarks.rivals import Server, fresh_folder, running_ours
 from observer_actors.op import iso_milliseconds
 from tests.parity.program import ProgramFailed
 
@@ -82,9 +83,9 @@ def throughput_runs(bench: Bench) -> dict[str, Run]:
 def start_runs(bench: Bench) -> dict[str, Run]:
     """Give the contestants."""
     return {
-        EMPTY: partial(_start_empty, bench),
-        FULL: partial(_start, bench, cold=False),
-        FULL_COLD: partial(_start, bench, cold=True),
+        EMPTY: partial(_start, bench, full=False),
+        FULL: partial(_start, bench, full=True),
+        FULL_COLD: partial(_start, bench, full=True, cold=True),
     }
 
 
@@ -93,35 +94,33 @@ def query_runs(bench: Bench) -> dict[str, Run]:
     return {name: partial(_query, bench, query) for name, query in ASKED.items()}
 
 
-async def _throughput(bench: Bench, *, full: bool) -> Mapping[str, float]:
+@asynccontextmanager
+async def _running(bench: Bench, *, full: bool, cold: bool = False) -> AsyncIterator[Server]:
+    """Run our daemon over an empty journal, or over a copy of the full one, which may be in memory or not."""
     async with fresh_folder(bench, "history") as folder:
         data = folder / "data"
         if full:
             await trio.to_thread.run_sync(clone, await full_journal(bench), data)
-        async with running_ours(bench, data) as server:
-            await check_stored(server, bench.ops if full else 0)
-            before = await warmed(bench, server, SINGLES, CONNECTIONS)
-            figures = await press(bench, server, SINGLES, CONNECTIONS, warm=False)
-            await check_stored(server, figures["acknowledged"], since=before)
-            return figures
-
-
-async def _start_empty(bench: Bench) -> Mapping[str, float]:
-    async with running_ours(bench) as server:
-        return {"seconds": server.start_seconds, "resident_mb": resident_bytes(server.pid) / 1e6}
-
-
-async def _start(bench: Bench, *, cold: bool) -> Mapping[str, float]:
-    source = await full_journal(bench)
-    async with fresh_folder(bench, "history") as folder:
-        data = folder / "data"
-        await trio.to_thread.run_sync(clone, source, data)
         if cold:
             await trio.to_thread.run_sync(forget_pages, data)
         async with running_ours(bench, data) as server:
-            resident_mb = resident_bytes(server.pid) / 1e6
-            await check_stored(server, bench.ops)
-            return {"seconds": server.start_seconds, "resident_mb": resident_mb}
+            yield server
+
+
+async def _throughput(bench: Bench, *, full: bool) -> Mapping[str, float]:
+    async with _running(bench, full=full) as server:
+        await check_stored(server, bench.ops if full else 0)
+        before = await warmed(bench, server, SINGLES, CONNECTIONS)
+        figures = await press(bench, server, SINGLES, CONNECTIONS, warm=False)
+        await check_stored(server, figures["acknowledged"], since=before)
+        return figures
+
+
+async def _start(bench: Bench, *, full: bool, cold: bool = False) -> Mapping[str, float]:
+    async with _running(bench, full=full, cold=cold) as server:
+        resident_mb = resident_bytes(server.pid) / 1e6
+        await check_stored(server, bench.ops if full else 0)
+        return {"seconds": server.start_seconds, "resident_mb": resident_mb}
 
 
 @dataclass(frozen=True)
@@ -163,20 +162,16 @@ QUERY_NAMES: Final = tuple(ASKED)
 
 
 async def _query(bench: Bench, query: Query) -> Mapping[str, float]:
-    source = await full_journal(bench)
-    began = first_time(source)
-    async with fresh_folder(bench, "history") as folder:
-        data = folder / "data"
-        await trio.to_thread.run_sync(clone, source, data)
-        async with running_ours(bench, data) as server, httpx.AsyncClient(trust_env=False, timeout=60) as client:
-            await client.get(server.url + "/health")  # the connection, and the web framework's first request
-            took: list[float] = []
-            for position in POSITIONS:
-                seq = max(1, int(bench.ops * position))
-                time_ = began + timedelta(microseconds=(seq - 1) * STEP_US)
-                later = time_ + timedelta(hours=1)
-                at = Position(seq, bench.ops, iso_milliseconds(time_), iso_milliseconds(later))
-                took.append(await ask(client, server.url, *query(at)))
+    began = first_time(await full_journal(bench))
+    async with _running(bench, full=True) as server, httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        await client.get(server.url + "/health")  # the connection, and the web framework's first request
+        took: list[float] = []
+        for position in POSITIONS:
+            seq = max(1, int(bench.ops * position))
+            time_ = began + timedelta(microseconds=(seq - 1) * STEP_US)
+            later = time_ + timedelta(hours=1)
+            at = Position(seq, bench.ops, iso_milliseconds(time_), iso_milliseconds(later))
+            took.append(await ask(client, server.url, *query(at)))
     return {"worst_ms": max(took), "median_ms": median(took)}
 
 

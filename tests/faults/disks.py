@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import trio
@@ -26,28 +27,27 @@ FAILING: Final = (
     (ALL, ""),
 )
 """System calls that fail together, and which of them: all unless a number says otherwise."""
+FULL: Final = (("write", ""), ("write", "1"), ("write,fdatasync", ""))
 DELAYS_US: Final = (20_000, 200_000, 1_500_000)
 """The last is longer than a caller waits."""
 
 
 async def disk_fails(trial: Trial) -> None:
     """EIO from one kind of system call, or from all."""
-    await _refusals(trial, "EIO")
+    await _refusals(trial, "EIO", FAILING)
 
 
 async def disk_is_full(trial: Trial) -> None:
     """ENOSPC from whatever makes files grow."""
-    await _refusals(trial, "ENOSPC")
+    await _refusals(trial, "ENOSPC", FULL)
 
 
-async def _refusals(trial: Trial, error: str) -> None:
+async def _refusals(trial: Trial, error: str, failing: Sequence[tuple[str, str]]) -> None:
     async with trial.daemon() as daemon:
         async with trial.callers(daemon):
             for number in range(trial.repeats):
                 await trial.more(trial.chance.randint(50, 200))
-                calls, when = trial.chance.choice(FAILING)
-                if error == "ENOSPC":
-                    calls, when = trial.chance.choice([("write", ""), ("write", "1"), ("write,fdatasync", "")])
+                calls, when = trial.chance.choice(failing)
                 await _inject(trial, daemon, number, calls=calls, error=error, when=when)
         await trial.finish_with(daemon)
         assert not [line for line in daemon.log if line["event"] == "restarts_exhausted"]
