@@ -142,7 +142,7 @@ class Playbook:
             self.meta.outdated = True
             self.ledger.begin(self.cursor)
             self.ledger.suspend(lambda _endpoint: True)
-            self._touch(Section.META)
+            self.kept.touch(Section.META)
 
     def take(self, op: Op) -> list[Delta]:
         """Take the next op in; give what it has changed. One that was taken in before changes nothing."""
@@ -164,7 +164,7 @@ class Playbook:
         self.meta.outdated, self.undone = False, []
         self.ledger.begin(self.cursor)
         self.ledger.resume()
-        self._touch(Section.META)
+        self.kept.touch(Section.META)
 
     def inherit(self, old: Playbook, seq: int) -> None:
         """Begin with what ops before ``seq`` have decided, as another playbook has it: the journal has them no more.
@@ -184,7 +184,7 @@ class Playbook:
                 continue
             for text in [text for text, one in endpoint.failures.items() if one.seqs and one.seqs[-1] < seq]:
                 self._forget_failure(endpoint, text)
-                self._touch(Section.ENDPOINT, endpoint.name)
+                self.kept.touch(Section.ENDPOINT, endpoint.name)
         return deltas
 
     def shown_by(self, op: Op) -> set[str]:
@@ -220,12 +220,12 @@ class Playbook:
             self._count_like_the_seed(endpoint, op)
             if op.source != AUDITOR:
                 self._learn(endpoint, op)
-            self._touch(Section.ENDPOINT, endpoint.name)
+            self.kept.touch(Section.ENDPOINT, endpoint.name)
         if op.source == AUDITOR:
             self._judge(op)
         self.ledger.take(op)
         self.meta.left.entries = self.ledger.left_out
-        self._touch(Section.META)
+        self.kept.touch(Section.META)
 
     def _endpoint(self, op: Op) -> Endpoint | None:
         """Give the endpoint of an op, as the one that was used last; None when there is no room for it."""
@@ -309,7 +309,7 @@ class Playbook:
         return name
 
     def _reached(self, name: str, seq: int) -> Run:
-        self._touch(Section.RUN, name)
+        self.kept.touch(Section.RUN, name)
         return self.runs.reached(name, seq)
 
     def _keep_runs_bounded(self) -> None:
@@ -363,7 +363,7 @@ class Playbook:
         self._judge_habits(run)
         for name in dict.fromkeys(step.endpoint for step in run.steps):
             if (endpoint := self.endpoints.get(name)) is not None:
-                self._touch(Section.ENDPOINT, name)
+                self.kept.touch(Section.ENDPOINT, name)
                 self._drawer.judged(endpoint)
 
     def _judge_habits(self, run: Run) -> None:
@@ -385,7 +385,7 @@ class Playbook:
         elif op.endpoint == ADVICE_ENDPOINT:
             self.ledger.take(op)
         self.meta.marks = self.ledger.marks
-        self._touch(Section.META)
+        self.kept.touch(Section.META)
 
     def _revoke(self, revocation: Revocation) -> None:
         known = next((one for one in self._ahead if one.takes_in(revocation)), None)
@@ -415,9 +415,6 @@ class Playbook:
         return bool(self._ahead) and any(revocation.covers(op) for revocation in self._ahead)
 
     # ---------------------------------------------------------------------------------------------------- rows
-
-    def _touch(self, section: Section, key: str = "") -> None:
-        self.kept.touch(section, key, self.cursor)
 
     def parts(self) -> Iterator[tuple[Section, str]]:
         """Give all parts of the state, in a fixed order."""

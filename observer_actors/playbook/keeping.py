@@ -39,11 +39,13 @@ class Kept:
         self._taken: dict[tuple[Section, str], None] = {}
         self.born: dict[tuple[Section, str], int] = {}
         """The seq that made a part, for those that are restored in that order."""
+        self.seq = 0
+        """Of the op in hand: what is touched was made or changed by it."""
 
-    def touch(self, section: Section, key: str, seq: int) -> None:
-        """Note that a part was made or changed by an op."""
+    def touch(self, section: Section, key: str = "") -> None:
+        """Note that a part was made or changed."""
         self._changed[section, key] = None
-        self.born.setdefault((section, key), seq)
+        self.born.setdefault((section, key), self.seq)
 
     def gone(self, section: Section, key: str) -> None:
         """Note that a part is no more; one of the same name is another one."""

@@ -11,7 +11,6 @@ from typing import Final
 
 import msgspec
 
-from observer_actors.event import OWN_SOURCE
 from observer_actors.op import Op
 from observer_actors.playbook.decisions import Action, Decision, marked, stricter
 from observer_actors.playbook.deltas import (
@@ -35,7 +34,7 @@ from observer_actors.playbook.entries import Entry, EntryNote, Mark, State
 from observer_actors.playbook.keeping import Kept, Section
 from observer_actors.playbook.lift import Trial
 from observer_actors.playbook.states import Standing, is_trusted, joined, judged
-from observer_actors.playbook.trial import ADVICE_ID, Trials, run_name
+from observer_actors.playbook.trial import Trials
 
 ENTRIES_MAX: Final = 10_000
 MARKS_MAX: Final = 1_000
@@ -50,7 +49,7 @@ class Ledger:
 
     def __init__(self, kept: Kept) -> None:
         self.entries: dict[str, Entry] = {}
-        self.trials = Trials()
+        self.trials = Trials(kept)
         self.standings: dict[str, Standing] = {}
         self.marks: dict[str, Mark] = {}
         """Entry -> what a person has decided of one that is not there: without what was revoked it may come later."""
@@ -68,11 +67,10 @@ class Ledger:
         self._by_endpoint: dict[str, dict[str, None]] = {}
         self._merged: dict[str, str] = {}
         self._deltas: list[Delta] = []
-        self._seq = 0
 
     def begin(self, seq: int) -> list[Delta]:
         """Begin with an op; give the list that its deltas go to."""
-        self._seq, self._deltas = seq, []
+        self._kept.seq, self._deltas = seq, []
         return self._deltas
 
     def restore(self, entry: Entry) -> None:
@@ -100,7 +98,7 @@ class Ledger:
         elif known is None:
             self._create(draft, evidence)
         elif any(getattr(known, name) != getattr(evidence, name) for name in evidence.__struct_fields__):
-            self._do(Updated(known.id, self._seq, evidence))
+            self._do(Updated(known.id, self._kept.seq, evidence))
             self._judge(known.id)
 
     def merge(self, key: str, other: str) -> None:
@@ -117,7 +115,7 @@ class Ledger:
             return
         others = self.standings.get(other, Standing())
         self._leave(gone)
-        self._do(Merged(key, self._seq, other))
+        self._do(Merged(key, self._kept.seq, other))
         self._merged.update(dict.fromkeys(self.entries[key].also, key))
         self._mark(key, stricter(entry.mark, gone.mark))
         self._hold_back_like(key, others, _evidence_of(entry) + _evidence_of(gone))
@@ -141,7 +139,7 @@ class Ledger:
         self._merged.update(dict.fromkeys(also, key))
         if standing is not None:
             self.standings[key] = standing
-            self._touch(Section.STANDING, key)
+            self._kept.touch(Section.STANDING, key)
 
     def forget(self, key: str) -> None:
         """Forget an entry with its evidence."""
@@ -150,7 +148,7 @@ class Ledger:
             return
         self._leave(entry)
         self._merged = {one: root for one, root in self._merged.items() if root != key}
-        self._do(Forgotten(key, self._seq))
+        self._do(Forgotten(key, self._kept.seq))
 
     def lose(self, key: str) -> None:
         """Note that the evidence of an entry is gone: forget it, unless it was used or decided about.
@@ -164,7 +162,7 @@ class Ledger:
             self.forget(key)
         elif entry.supported:
             fields = {name: getattr(entry, name) for name in Evidence.__struct_fields__}
-            self._do(Updated(key, self._seq, Evidence(**{**fields, "supported": False})))
+            self._do(Updated(key, self._kept.seq, Evidence(**{**fields, "supported": False})))
 
     def inherit(self, old: Ledger, seq: int) -> int:
         """Take over what was decided before an op, by persons or by trials, of entries that have no evidence here yet.
@@ -191,12 +189,12 @@ class Ledger:
                     notes=notes,
                 )
             )
-            self._touch(Section.ENTRY, entry.id)
+            self._kept.touch(Section.ENTRY, entry.id)
             if is_trusted(self.entries[entry.id]):
                 self._try_anew(entry.id)
             if is_kept_back:
                 self.standings[entry.id] = standing
-                self._touch(Section.STANDING, entry.id)
+                self._kept.touch(Section.STANDING, entry.id)
         return len(self.entries) + len(self.marks)
 
     def suspend(self, is_touched: Callable[[str], bool]) -> None:
@@ -204,14 +202,14 @@ class Ledger:
         self.suspends = True
         for entry in tuple(self.entries.values()):
             if not entry.suspended and is_touched(entry.endpoint):
-                self._do(Suspended(entry.id, self._seq))
+                self._do(Suspended(entry.id, self._kept.seq))
 
     def resume(self) -> None:
         """Hand out again what was suspended."""
         self.suspends = False
         for entry in tuple(self.entries.values()):
             if entry.suspended:
-                self._do(Suspended(entry.id, self._seq, on=False))
+                self._do(Suspended(entry.id, self._kept.seq, on=False))
 
     def _create(self, draft: Draft, evidence: Evidence) -> None:
         if len(self.entries) >= ENTRIES_MAX and not self._make_room():
@@ -232,14 +230,14 @@ class Ledger:
         self._add(entry)
         if whole is not None:
             del self._merged[draft.id]
-            self._do(Parted(whole.id, self._seq, draft.id))
+            self._do(Parted(whole.id, self._kept.seq, draft.id))
             standing = self.standings.get(whole.id, Standing())
             self._hold_back_like(entry.id, standing, standing.evidence_then)
         self._judge(entry.id)  # without what was revoked it may come later than its uses
 
     def _add(self, entry: Entry) -> None:
         self._by_endpoint.setdefault(entry.endpoint, {})[entry.id] = None
-        self._do(Created(entry, self._seq))
+        self._do(Created(entry, self._kept.seq))
         if is_trusted(entry):
             self._try_anew(entry.id)
 
@@ -287,40 +285,15 @@ class Ledger:
         if self.standings.pop(entry.id, None) is not None:
             self._kept.gone(Section.STANDING, entry.id)
         self.trials.forget(entry.id)
-        self._kept.gone(Section.TRIAL_ENTRY, entry.id)
 
     # -------------------------------------------------------------------------------------------------- trials
 
     def take(self, op: Op) -> None:
         """Take in what an op says of who got an entry, and of how it went."""
-        if not self.trials.runs and op.source != OWN_SOURCE:
-            return  # nobody has been handed anything
-        run, advice = _named(op)
-        oldest = [next(iter(self.trials.runs), ""), next(iter(self.trials.advices), "")]
-        asked = self.trials.advices.get(advice)
-        changed = self.trials.add(op)
-        self._touch_trials({run or advice, asked.run if asked else "", *changed.runs}, advice, oldest)
-        if op.source == OWN_SOURCE and (drawn := self.trials.advices.get(advice)) is not None:
-            for key in drawn.entries:
-                if key in self.trials.entries:
-                    self._touch(Section.TRIAL_ENTRY, key)
-        for key in changed.entries:
-            self._touch(Section.TRIAL_ENTRY, key)
+        for key in self.trials.add(op):
             if key in self.entries:
                 self._do(Tried(key, self.trials.trial(key)))
                 self._judge(key)
-
-    def _touch_trials(self, runs: set[str], advice: str, oldest: list[str]) -> None:
-        trials = self.trials
-        for name in runs - {""}:
-            if name in trials.runs:
-                self._touch(Section.TRIAL_RUN, name)
-        if advice in trials.advices:
-            self._touch(Section.TRIAL_ADVICE, advice)
-        if oldest[0] and oldest[0] not in trials.runs:
-            self._kept.gone(Section.TRIAL_RUN, oldest[0])
-        if oldest[1] and oldest[1] not in trials.advices:
-            self._kept.gone(Section.TRIAL_ADVICE, oldest[1])
 
     def _judge(self, key: str) -> None:
         """See where an entry stands now."""
@@ -333,9 +306,9 @@ class Ledger:
     def _stand(self, key: str, before: Standing, after: Standing) -> None:
         was_trusted = is_trusted(self.entries[key])
         self.standings[key] = after
-        self._touch(Section.STANDING, key)
+        self._kept.touch(Section.STANDING, key)
         if (after.state, after.reason) != (before.state, before.reason):
-            self._do(Moved(key, self._seq, after.state, after.reason, after.decided_by))
+            self._do(Moved(key, self._kept.seq, after.state, after.reason, after.decided_by))
         is_over = after.state in {State.WITHHELD, State.RETIRED}  # what has decided is to be seen until the next try
         if after.tries != before.tries or (is_trusted(self.entries[key]) is not was_trusted and not is_over):
             self._try_anew(key)
@@ -344,14 +317,13 @@ class Ledger:
         entry = self.entries[key]
         if mark is entry.mark:
             return
-        self._do(Marked(key, self._seq, mark))
+        self._do(Marked(key, self._kept.seq, mark))
         if is_trusted(self.entries[key]) is not is_trusted(entry):
             self._try_anew(key)
 
     def _try_anew(self, key: str) -> None:
         """Begin a new trial: the next runs are drawn with another share, or their outcomes are not to be mixed."""
-        self.trials.restart(key, self._seq, trusted=is_trusted(self.entries[key]))
-        self._touch(Section.TRIAL_ENTRY, key)
+        self.trials.restart(key, self._kept.seq, trusted=is_trusted(self.entries[key]))
         self._do(Tried(key, self.trials.trial(key)))
 
     # ----------------------------------------------------------------------------------------------- decisions
@@ -375,7 +347,7 @@ class Ledger:
             self.marks[decision.entry] = mark
         if len(self.marks) > MARKS_MAX:
             del self.marks[next(iter(self.marks))]
-        self._touch(Section.META)
+        self._kept.touch(Section.META)
 
     # ----------------------------------------------------------------------------------------------------- how
 
@@ -387,12 +359,9 @@ class Ledger:
         if isinstance(delta, Forgotten):
             self._kept.gone(Section.ENTRY, delta.id)
             return
-        self._touch(Section.ENTRY, delta.entry.id if isinstance(delta, Created) else delta.id)
+        self._kept.touch(Section.ENTRY, delta.entry.id if isinstance(delta, Created) else delta.id)
         if isinstance(delta, Merged):
             self._kept.gone(Section.ENTRY, delta.other)
-
-    def _touch(self, section: Section, key: str = "") -> None:
-        self._kept.touch(section, key, self._seq)
 
 
 def _is_alone(entry: Entry) -> bool:
@@ -408,10 +377,3 @@ def _is_used(entry: Entry) -> bool:
 def _evidence_of(entry: Entry) -> int:
     """Give how many ops, tries or runs speak for an entry, either way."""
     return entry.succeeded + entry.failed
-
-
-def _named(op: Op) -> tuple[str, str]:
-    """Give the run and the advice id that an op names, each "" where it names none."""
-    attrs = op.attrs if isinstance(op.attrs, dict) else {}
-    advice = attrs.get(ADVICE_ID)
-    return run_name(op), advice if isinstance(advice, str) else ""

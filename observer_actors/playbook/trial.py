@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator
-from typing import Final, NamedTuple, TypeVar
+from typing import Final
 
 import msgspec
 
@@ -43,6 +43,7 @@ from observer_actors.doubt import run_of, suspicion
 from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op, Scalar
+from observer_actors.playbook.keeping import Kept, Section
 from observer_actors.playbook.lift import UNKNOWN, Arm, Sides, Trial
 
 ADVICE_ENDPOINT: Final = "observer:advice"
@@ -61,8 +62,6 @@ several times sooner than in all of them. With half as many it is no sooner, and
 NO_TRIAL: Final = -1
 SOURCES_MAX: Final = 20
 OTHER: Final = "other"
-
-_T = TypeVar("_T")
 
 
 class Exposure(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,15 +145,6 @@ class Asked(msgspec.Struct, frozen=True):
         return op.source == self.source or (is_named and not self.source)
 
 
-class Changed(NamedTuple):
-    """What an op has changed, beside the run and the advice that it names."""
-
-    entries: Collection[str] = ()
-    """Ids of those whose counts are others now."""
-    runs: Collection[str] = ()
-    """Names."""
-
-
 class EntryTrial(msgspec.Struct):
     """The counts of one entry."""
 
@@ -179,33 +169,39 @@ class EntryTrial(msgspec.Struct):
     """Runs that count as failed since no outcome has come: exposed, control."""
 
 
-class Trials(msgspec.Struct):
-    """All trials, as far as they have come."""
+class Trials:
+    """All trials, as far as they have come.
 
-    runs: dict[str, Run] = msgspec.field(default_factory=dict)
-    """By name, oldest first; a run without a name is here under its advice id."""
-    advices: dict[str, Asked] = msgspec.field(default_factory=dict)
-    entries: dict[str, EntryTrial] = msgspec.field(default_factory=dict)
+    :param kept: is told what has changed.
+    """
 
-    def add(self, op: Op) -> Changed:
-        """Take the next op in."""
+    def __init__(self, kept: Kept) -> None:
+        self.runs: dict[str, Run] = {}
+        """By name, oldest first; a run without a name is here under its advice id."""
+        self.advices: dict[str, Asked] = {}
+        self.entries: dict[str, EntryTrial] = {}
+        self._kept = kept
+
+    def add(self, op: Op) -> list[str]:
+        """Take the next op in; give the ids of the entries whose counts are others now."""
         if op.source == OWN_SOURCE:
-            return self._expose(_exposure(op), op.seq) if op.endpoint == ADVICE_ENDPOINT else Changed()
+            return self._expose(_exposure(op), op.seq) if op.endpoint == ADVICE_ENDPOINT else []
         if not self.runs:
-            return Changed()
+            return []
         advice_id = _text(op, ADVICE_ID)
         asked = self.advices.get(advice_id) if advice_id else None
         named = run_name(op)
         name = named if named in self.runs or asked is None else asked.run
         run = self.runs.get(name)
         if run is None:
-            return Changed()
+            return []
+        self._kept.touch(Section.TRIAL_RUN, name)
         if op.source == AUDITOR:
             run.verdict = op.success
             return self._settled(name, tuple(run.draws))
         run.first = run.first or op.source
         if asked is not None and self.runs.get(asked.run) is not run:
-            return Changed()  # it names one run, and the advice of another: it says nothing of either
+            return []  # it names one run, and the advice of another: it says nothing of either
         advices = [asked] if asked else [self.advices[one] for one in run.advices if one in self.advices]
         heard = [one for one in advices if one.endpoint in ("", _place(op))]
         reported = [one for one in heard if one.is_reported_by(op, is_named=asked is not None)]
@@ -247,16 +243,16 @@ class Trials(msgspec.Struct):
         :param trusted: its runs are drawn with the small share of control.
         """
         self.entries[entry] = EntryTrial(seq, trusted=trusted)
+        self._kept.touch(Section.TRIAL_ENTRY, entry)
 
     def forget(self, entry: str) -> None:
         """Forget an entry that is gone; its draws stay until their runs go, and count for nothing."""
         self.entries.pop(entry, None)
+        self._kept.gone(Section.TRIAL_ENTRY, entry)
 
-    def _expose(self, exposure: Exposure, seq: int) -> Changed:
+    def _expose(self, exposure: Exposure, seq: int) -> list[str]:
         name = exposure.run or exposure.advice_id
-        run = self.runs.get(name)
-        if run is None:
-            run = _added(self.runs, name, Run(), RUNS_MAX)
+        run = self.runs.setdefault(name, Run())
         run.task, run.asker = run.task or exposure.task, run.asker or exposure.asked_by
         run.advices.append(exposure.advice_id)
         del run.advices[:-ADVICES_OF_RUN_MAX]
@@ -266,6 +262,7 @@ class Trials(msgspec.Struct):
         for entry, exposed in sides:
             if entry not in run.draws and len(run.draws) < DRAWS_MAX:
                 counts = self.entries.setdefault(entry, EntryTrial(seq))
+                self._kept.touch(Section.TRIAL_ENTRY, entry)
                 is_its = exposure.trusted is None or counts.trusted is (entry in exposure.trusted)
                 run.draws[entry] = Draw(exposed, counts.began if is_its else NO_TRIAL)
                 if not is_its:  # on its way as the share changed, or of a playbook that was otherwise then
@@ -275,19 +272,27 @@ class Trials(msgspec.Struct):
                 counts.unsettled[name] = counts.drawn
                 counts.drawn += 1
         asked = Asked(name, entries, exposure.endpoint, exposure.asked_by, run.asked)
+        self.advices[exposure.advice_id] = asked
         run.asked += 1
-        _added(self.advices, exposure.advice_id, asked, ADVICES_MAX)
+        self._kept.touch(Section.TRIAL_RUN, name)
+        self._kept.touch(Section.TRIAL_ADVICE, exposure.advice_id)
+        self._keep_bounded(Section.TRIAL_RUN, self.runs, RUNS_MAX)
+        self._keep_bounded(Section.TRIAL_ADVICE, self.advices, ADVICES_MAX)
         return self._settled(name, drawn)  # it may have been judged already
 
-    def _settled(self, name: str, entries: Collection[str]) -> Changed:
+    def _keep_bounded(self, section: Section, parts: dict[str, Run] | dict[str, Asked], most: int) -> None:
+        if len(parts) > most:
+            oldest = next(iter(parts))
+            del parts[oldest]
+            self._kept.gone(section, oldest)
+
+    def _settled(self, name: str, entries: Collection[str]) -> list[str]:
         """Count a run's outcome, and the runs that are lost now, for some of its entries."""
         changed = dict.fromkeys(self._settle(name, entries))
-        runs: list[str] = []
         for entry in entries:
             for late in self._overtaken(entry):
-                runs.append(late)
                 changed.update(dict.fromkeys(self._settle(late, (entry,), is_over=True)))
-        return Changed(list(changed), runs)
+        return list(changed)
 
     def _overtaken(self, entry: str) -> Iterator[str]:
         """Take out the runs that are not waited for any longer; give those of them that count as lost."""
@@ -325,6 +330,8 @@ class Trials(msgspec.Struct):
             if draw.counted is not None:
                 _count(counts, draw, -1)
             draw.counted, draw.lost = outcome, is_lost
+            self._kept.touch(Section.TRIAL_RUN, name)
+            self._kept.touch(Section.TRIAL_ENTRY, entry)
             if outcome is not None:
                 draw.label = run.source or run.first or run.asker or UNKNOWN
                 _count(counts, draw, 1)
@@ -401,13 +408,6 @@ def _text(op: Op, name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _added(table: dict[str, _T], key: str, value: _T, most: int) -> _T:
-    if len(table) >= most:
-        del table[next(iter(table))]
-    table[key] = value
-    return value
-
-
 def _count(counts: EntryTrial, draw: Draw, times: int) -> None:
     """Add a draw's counted outcome so many times: 1, or -1 to take it back."""
     if times > 0 and draw.label not in counts.by_source and len(counts.by_source) >= SOURCES_MAX:
@@ -445,4 +445,6 @@ def _note_task(counts: EntryTrial, task: str, draw: Draw) -> None:
     if task:
         control, with_it = counts.tasks.pop(task, (None, None))
         pair = (control, draw.counted) if draw.exposed else (draw.counted, with_it)
-        _added(counts.tasks, task, pair, TASKS_MAX)
+        counts.tasks[task] = pair
+        if len(counts.tasks) > TASKS_MAX:
+            del counts.tasks[next(iter(counts.tasks))]
