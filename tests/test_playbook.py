@@ -1219,7 +1219,7 @@ def test_where_there_is_no_room_the_source_that_says_most_alone_makes_some(monke
     playbook = fold(numbered(alone), corroboration=BOTH)
     fold(numbered(of_two("new"), 20), playbook)
     assert [entry.endpoint for entry in playbook.entries.values()] == ["z", "a2", "new"]
-    assert playbook.ledger.left_out == 1
+    assert playbook.meta.left.entries == 1
 
 
 def test_every_change_names_the_op_that_caused_it() -> None:

@@ -6,8 +6,9 @@ from observer_actors.playbook.copies import Copy, copies
 from observer_actors.playbook.decisions import Action, Decision, Of, Revocation, decision_attrs
 from observer_actors.playbook.deltas import Created, Delta, Forgotten, Merged, Updated
 from observer_actors.playbook.entries import Entry, Kind, Mark, State, entry_id
-from observer_actors.playbook.fold import Left, Playbook
+from observer_actors.playbook.fold import Playbook
 from observer_actors.playbook.keeping import Row, Section
+from observer_actors.playbook.meta import Left
 from observer_actors.playbook.witnesses import Corroboration
 
 __all__ = [

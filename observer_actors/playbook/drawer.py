@@ -6,7 +6,7 @@ many.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from observer_actors.playbook.differences import Counts
@@ -30,37 +30,33 @@ DRAWN_AT_ONCE: Final = 3
 
 
 class Drawer:
-    """Draws entries into the ledger.
+    """Draws entries into the ledger."""
 
-    :param corroboration: gives what it takes now.
-    """
-
-    def __init__(self, ledger: Ledger, corroboration: Callable[[], Corroboration]) -> None:
+    def __init__(self, ledger: Ledger, corroboration: Corroboration) -> None:
         self._ledger = ledger
         self._corroboration = corroboration
 
     def failed(self, endpoint: Endpoint, text: str, failure: Failure) -> None:
         """Draw a failure that has just come again, if it is due."""
-        if _failure_now(failure, self._corroboration()).is_other_than(failure.drawn):
-            self._draw_avoid(endpoint, text, failure, Counts(endpoint, self._corroboration()))
+        if _failure_now(failure, self._corroboration).is_other_than(failure.drawn):
+            self._draw_avoid(endpoint, text, failure, Counts(endpoint, self._corroboration))
 
     def recovered(self, endpoint: Endpoint, recovery: Recovery) -> None:
         """Draw a way back that has just been tried again, if it is due."""
-        if _recovery_now(recovery, self._corroboration()).is_other_than(recovery.drawn):
+        if _recovery_now(recovery, self._corroboration).is_other_than(recovery.drawn):
             self._draw_recovery(endpoint, recovery)
 
     def judged(self, endpoint: Endpoint) -> None:
         """Draw what a verdict has changed."""
-        corroboration = self._corroboration()
         failures = [
             FAILURE + text
             for text, one in endpoint.failures.items()
-            if _failure_now(one, corroboration).is_other_than(one.drawn)
+            if _failure_now(one, self._corroboration).is_other_than(one.drawn)
         ]
         recoveries = [
             RECOVERY + key
             for key, one in endpoint.recoveries.items()
-            if _recovery_now(one, corroboration).is_other_than(one.drawn)
+            if _recovery_now(one, self._corroboration).is_other_than(one.drawn)
         ]
         endpoint.due = list(dict.fromkeys((*failures, *recoveries, *endpoint.due)))
         self.grown(endpoint)
@@ -70,23 +66,22 @@ class Drawer:
 
         A few at each op: an endpoint may have many.
         """
-        corroboration = self._corroboration()
-        drawn = _endpoint_now(endpoint, corroboration)
+        drawn = _endpoint_now(endpoint, self._corroboration)
         if drawn.is_other_than(endpoint.drawn):
             endpoint.drawn = drawn
             endpoint.corroborated |= drawn.corroborated
             endpoint.due = list(dict.fromkeys((DO, WAY, *endpoint.due, *_all_of(endpoint))))
         if endpoint.due:
             now, endpoint.due = endpoint.due[:DRAWN_AT_ONCE], endpoint.due[DRAWN_AT_ONCE:]
-            counts = Counts(endpoint, corroboration)
+            counts = Counts(endpoint, self._corroboration)
             for what in now:
                 self._draw(endpoint, what, counts)
 
     def _draw(self, endpoint: Endpoint, what: str, counts: Counts) -> None:
         """Draw one thing, if it is there still."""
-        corroboration, key = self._corroboration(), what[1:]
+        key = what[1:]
         if what == DO:
-            self._ledger.write(draw_do(endpoint, corroboration))
+            self._ledger.write(draw_do(endpoint, self._corroboration))
         elif what == WAY:
             way = draw_way(counts)
             endpoint.looks += way.is_look
@@ -98,12 +93,11 @@ class Drawer:
         elif what[0] == RECOVERY and key in endpoint.recoveries:
             self._draw_recovery(endpoint, endpoint.recoveries[key])
         elif what[0] == HABIT:
-            self._ledger.write(draw_habit(endpoint, key, endpoint.habits[key], corroboration))
+            self._ledger.write(draw_habit(endpoint, key, endpoint.habits[key], self._corroboration))
 
     def _draw_recovery(self, endpoint: Endpoint, recovery: Recovery) -> None:
-        corroboration = self._corroboration()
-        recovery.drawn = _recovery_now(recovery, corroboration)
-        self._ledger.write(draw_recovery(endpoint, recovery, corroboration))
+        recovery.drawn = _recovery_now(recovery, self._corroboration)
+        self._ledger.write(draw_recovery(endpoint, recovery, self._corroboration))
 
     def _draw_avoid(self, endpoint: Endpoint, text: str, failure: Failure, counts: Counts) -> None:
         """Draw a failure; where another one says the same, the older lives on."""

@@ -26,6 +26,7 @@ import msgspec
 
 from observer_actors.patterns.taxonomy import Ruling, ruled
 from observer_actors.playbook.inputs import SHAPE, Feature
+from observer_actors.playbook.meta import Left
 from observer_actors.playbook.runs import Step
 from observer_actors.playbook.witnesses import Corroboration, Tally, Witnesses
 
@@ -63,12 +64,12 @@ class Room(msgspec.Struct):
 
     left: int
     corroboration: Corroboration
-    refused: int = 0
+    counted: Left
 
     def take(self) -> bool:
         """Take room for one."""
         if self.left <= 0:
-            self.refused += 1
+            self.counted.values += 1
             return False
         self.left -= 1
         return True

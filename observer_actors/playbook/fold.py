@@ -32,11 +32,12 @@ from observer_actors.playbook.decisions import Decision, Of, Revocation, decisio
 from observer_actors.playbook.deltas import Delta
 from observer_actors.playbook.drawer import Drawer
 from observer_actors.playbook.drawing import ids_about
-from observer_actors.playbook.entries import Entry, Kind, Mark, entry_id
+from observer_actors.playbook.entries import Entry, Kind, entry_id
 from observer_actors.playbook.evidence import Endpoint, Room
 from observer_actors.playbook.inputs import Feature, features, is_attribute
 from observer_actors.playbook.keeping import Kept, Row, Section
 from observer_actors.playbook.ledger import Ledger
+from observer_actors.playbook.meta import Meta
 from observer_actors.playbook.runs import Run, Runs, Step, alike, habits, way_from_failure
 from observer_actors.playbook.states import Standing
 from observer_actors.playbook.trial import ADVICE_ENDPOINT, Asked, EntryTrial, run_name
@@ -68,57 +69,28 @@ DURATION_MS_MAX: Final = 1e15
 """A longer duration (30,000 years) is a caller's mistake, and must not make the sum infinite."""
 
 
-class Left(msgspec.Struct):
-    """What found no room, and was counted only."""
-
-    ops: int = 0
-    """Ops of endpoints beyond the bound."""
-    endpoints: int = 0
-    """Endpoints that made room for others."""
-    entries: int = 0
-    values: int = 0
-    runs: int = 0
-    """Runs that were forgotten before a verdict came."""
-
-
-class Meta(msgspec.Struct):
-    """What belongs to no endpoint, run or entry."""
-
-    corroboration: Corroboration
-    version: int = VERSION
-    first_seq: int = 0
-    """The first op of all that was taken in; 0: none was."""
-    successes: int = 0
-    """Of all callers, as the seed counts them."""
-    sources: list[str] = []
-    revocations: list[Revocation] = []
-    outdated: bool = False
-    marks: dict[str, Mark] = {}
-    left: Left = msgspec.field(default_factory=Left)
-    inherited: int = 0
-    """Entries, and decisions about others, that were taken over from the playbook before it (`Playbook.inherit`)."""
-
-
 class Playbook:
     """The fold.
 
     :param revocations: those that stand in the journal, as far as they are known: what they cover is passed over.
+    :param meta: what was saved of one that this one goes on from; its corroboration holds.
     """
 
     def __init__(
         self,
         corroboration: Corroboration = Corroboration(),  # noqa: B008 - frozen
         revocations: Sequence[Revocation] = (),
+        meta: Meta | None = None,
     ) -> None:
         self.cursor = 0
         self.endpoints: dict[str, Endpoint] = {}
         """By name, the one that was quiet for longest first."""
         self.runs = Runs()
         self.kept = Kept()
-        self.ledger = Ledger(self.kept)
-        self.meta = Meta(corroboration)
-        self._drawer = Drawer(self.ledger, lambda: self.meta.corroboration)
-        self._room = Room(VALUES_MAX, corroboration)
+        self.meta = meta or Meta(corroboration, VERSION)
+        self.ledger = Ledger(self.kept, self.meta)
+        self._drawer = Drawer(self.ledger, self.meta.corroboration)
+        self._room = Room(VALUES_MAX, self.meta.corroboration, self.meta.left)
         self.passed_over = 0
         """Ops that were left out since they are revoked, since this object was made."""
         self.undone: list[Revocation] = []
@@ -139,7 +111,6 @@ class Playbook:
     def set_rules(self, corroboration: Corroboration) -> None:
         """Have it made anew if it was made by other rules; until then no entry of it is handed out."""
         if (self.meta.corroboration, self.meta.version) != (corroboration, VERSION):
-            self.meta.outdated = True
             self.ledger.begin(self.cursor)
             self.ledger.suspend(lambda _endpoint: True)
             self.kept.touch(Section.META)
@@ -161,7 +132,7 @@ class Playbook:
 
     def resume(self) -> None:
         """Go on with what was suspended: nothing that is still in the journal was meant by what was revoked."""
-        self.meta.outdated, self.undone = False, []
+        self.undone = []
         self.ledger.begin(self.cursor)
         self.ledger.resume()
         self.kept.touch(Section.META)
@@ -173,7 +144,6 @@ class Playbook:
         """
         if old.meta.first_seq < seq or old.meta.inherited:
             self.meta.inherited = self.ledger.inherit(old.ledger, seq)
-            self.meta.marks = self.ledger.marks
 
     def forget_before(self, seq: int) -> list[Delta]:
         """Forget what only ops before it have shown: they are in the journal no more. Give what has changed."""
@@ -224,7 +194,6 @@ class Playbook:
         if op.source == AUDITOR:
             self._judge(op)
         self.ledger.take(op)
-        self.meta.left.entries = self.ledger.left_out
         self.kept.touch(Section.META)
 
     def _endpoint(self, op: Op) -> Endpoint | None:
@@ -295,7 +264,6 @@ class Playbook:
                 self._recover(endpoint, run, step)
             self.runs.add(run, step)
             self._keep_runs_bounded()
-        self.meta.left.values = self._room.refused
         self._drawer.grown(endpoint)
 
     def _source(self, name: str) -> str:
@@ -384,7 +352,6 @@ class Playbook:
             self.passed_over += 1
         elif op.endpoint == ADVICE_ENDPOINT:
             self.ledger.take(op)
-        self.meta.marks = self.ledger.marks
         self.kept.touch(Section.META)
 
     def _revoke(self, revocation: Revocation) -> None:
@@ -396,7 +363,6 @@ class Playbook:
         if known is not None:
             self._ahead = [one for one in self._ahead if one.seq != revocation.seq]
             return
-        self.meta.outdated = True
         self.undone.append(revocation)
         self.ledger.suspend(lambda endpoint: self.may_touch(revocation, endpoint))
 
@@ -461,23 +427,19 @@ class Playbook:
         :param cursor: the last op that is in it.
         :raises msgspec.DecodeError: a row is not what it should be.
         """
-        playbook = cls()
+        saved = sorted(rows, key=lambda row: (row.seq, row.section, row.key))
+        meta = (msgspec.json.decode(row.record, type=Meta) for row in saved if row.section is Section.META)
+        playbook = cls(meta=next(meta, None))
         playbook.cursor = cursor
-        for row in sorted(rows, key=lambda row: (row.seq, row.section, row.key)):
-            playbook._restore(row)
-        playbook.ledger.marks = playbook.meta.marks
-        playbook.ledger.left_out = playbook.meta.left.entries
-        playbook.ledger.suspends = playbook.meta.outdated
-        playbook.undone = playbook.meta.revocations if playbook.meta.outdated else []
-        taken = sum(endpoint.values() for endpoint in playbook.endpoints.values())
-        playbook._room = Room(VALUES_MAX - taken, playbook.meta.corroboration, playbook.meta.left.values)
+        for row in saved:
+            if row.section is not Section.META:
+                playbook._restore(row)
+        playbook.undone = playbook.meta.revocations if playbook.outdated else []
+        playbook._room.left -= sum(endpoint.values() for endpoint in playbook.endpoints.values())
         return playbook
 
     def _restore(self, row: Row) -> None:
         self.kept.born[row.section, row.key] = row.seq
-        if row.section is Section.META:
-            self.meta = msgspec.json.decode(row.record, type=Meta)
-            return
         parts, kind = self._tables()[row.section]
         part = msgspec.json.decode(row.record, type=kind)
         if isinstance(part, Entry):

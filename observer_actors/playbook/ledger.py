@@ -33,6 +33,7 @@ from observer_actors.playbook.drawing import Draft
 from observer_actors.playbook.entries import Entry, EntryNote, Mark, State
 from observer_actors.playbook.keeping import Kept, Section
 from observer_actors.playbook.lift import Trial
+from observer_actors.playbook.meta import Meta
 from observer_actors.playbook.states import Standing, is_trusted, joined, judged
 from observer_actors.playbook.trial import Trials
 
@@ -47,17 +48,12 @@ class Ledger:
     :param kept: is told what has changed.
     """
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, kept: Kept, meta: Meta) -> None:
         self.entries: dict[str, Entry] = {}
         self.trials = Trials(kept)
         self.standings: dict[str, Standing] = {}
-        self.marks: dict[str, Mark] = {}
-        """Entry -> what a person has decided of one that is not there: without what was revoked it may come later."""
-        self.left_out = 0
-        """Drafts that found no room."""
-        self.suspends = False
-        """What is new is suspended, too: its evidence may be what is to be left out."""
         self._kept = kept
+        self._meta = meta
         self._alone: dict[str, list[tuple[int, str]]] = {}
         """Source -> the entries that it alone speaks for, by the op that made them, and by id."""
         self._of_one: dict[str, tuple[str, tuple[int, str]]] = {}
@@ -133,7 +129,7 @@ class Ledger:
         if not (gone.mark or gone.notes or standing):
             return
         also = tuple(one for one in (*gone.also, gone.id) if one != key)
-        mark = stricter(gone.mark, self.marks.pop(key, Mark.NONE))
+        mark = stricter(gone.mark, self._meta.marks.pop(key, Mark.NONE))
         self.forget(gone.id)
         self._add(msgspec.structs.replace(gone, id=key, also=also, mark=mark, supported=False, trial=Trial()))
         self._merged.update(dict.fromkeys(also, key))
@@ -169,7 +165,7 @@ class Ledger:
 
         :returns: how many entries, and decisions about entries that are not there.
         """
-        self.marks = dict(old.marks)
+        marks = self._meta.marks = dict(old._meta.marks)
         for entry in old.entries.values():
             notes = tuple(note for note in entry.notes if note.seq < seq)
             moved = max((change.seq for change in entry.history if change.what == "state"), default=0)
@@ -195,35 +191,35 @@ class Ledger:
             if is_kept_back:
                 self.standings[entry.id] = standing
                 self._kept.touch(Section.STANDING, entry.id)
-        return len(self.entries) + len(self.marks)
+        return len(self.entries) + len(marks)
 
     def suspend(self, is_touched: Callable[[str], bool]) -> None:
         """Hand out no entry of endpoints that are touched, until the playbook has been made anew."""
-        self.suspends = True
+        self._meta.outdated = True
         for entry in tuple(self.entries.values()):
             if not entry.suspended and is_touched(entry.endpoint):
                 self._do(Suspended(entry.id, self._kept.seq))
 
     def resume(self) -> None:
         """Hand out again what was suspended."""
-        self.suspends = False
+        self._meta.outdated = False
         for entry in tuple(self.entries.values()):
             if entry.suspended:
                 self._do(Suspended(entry.id, self._kept.seq, on=False))
 
     def _create(self, draft: Draft, evidence: Evidence) -> None:
         if len(self.entries) >= ENTRIES_MAX and not self._make_room():
-            self.left_out += 1
+            self._meta.left.entries += 1
             return
         fields = {name: getattr(evidence, name) for name in evidence.__struct_fields__}
         whole = self.find(draft.id)  # what it is part of, and the evidence that the two are one was forgotten
-        mark = self.marks.pop(draft.id, Mark.NONE)
+        mark = self._meta.marks.pop(draft.id, Mark.NONE)
         entry = Entry(
             id=draft.id,
             kind=draft.kind,
             endpoint=draft.endpoint,
             mark=mark if whole is None else stricter(mark, whole.mark),
-            suspended=self.suspends,
+            suspended=self._meta.outdated,
             trial=self.trials.trial(draft.id),
             **fields,
         )
@@ -254,7 +250,7 @@ class Ledger:
         if not key:
             return False
         self.forget(key)
-        self.left_out += 1
+        self._meta.left.entries += 1
         return True
 
     def _note_alone(self, key: str) -> None:
@@ -342,11 +338,11 @@ class Ledger:
             self._stand(entry.id, before, Standing(State.CANDIDATE, "a person has released it", before.tries + 1))
 
     def _remember(self, decision: Decision) -> None:
-        mark = marked(self.marks.pop(decision.entry, Mark.NONE), decision.action)
+        mark = marked(self._meta.marks.pop(decision.entry, Mark.NONE), decision.action)
         if mark is not Mark.NONE:
-            self.marks[decision.entry] = mark
-        if len(self.marks) > MARKS_MAX:
-            del self.marks[next(iter(self.marks))]
+            self._meta.marks[decision.entry] = mark
+        if len(self._meta.marks) > MARKS_MAX:
+            del self._meta.marks[next(iter(self._meta.marks))]
         self._kept.touch(Section.META)
 
     # ----------------------------------------------------------------------------------------------------- how
