@@ -92,7 +92,6 @@ class Consolidator:
         self._unshown: dict[str, None] = {}
         """Ids of entries whose copy on the shelf is out of date, the oldest change first."""
         self._is_behind = trio.Event()
-        self._saved_seq = 0
         self._is_new = False
         """The playbook was made anew, and none of it is saved."""
         self._left_out = (0, 0)
@@ -186,7 +185,7 @@ class Consolidator:
         playbook.set_rules(self._corroboration)
         # It may be older than the one in memory, and what that had taken in is expected no more.
         self._playbook, self._from_seq = playbook, inf
-        self._saved_seq, self._is_new = playbook.cursor, False
+        self._is_new = False
         self._turn = trio.Lock()
         await self._stock()
         await self._feed.open(playbook.cursor)
@@ -279,14 +278,14 @@ class Consolidator:
         """Save what has changed since the last time, with the cursor; what could not be saved stays unsaved."""
         async with self._turn:
             playbook, whole = self._playbook, self._is_new
-            if playbook.cursor == self._saved_seq and not whole:
-                return
             seq = playbook.cursor
             rows = await self._rows(playbook, whole=whole)
+        if not rows:
+            return
         await self._learned.save_playbook(rows, seq, whole=whole)
         if playbook is self._playbook:
             playbook.kept.saved()
-            self._saved_seq, self._is_new = seq, False
+            self._is_new = False
         self._warn_of_bounds(playbook)
 
     async def _rows(self, playbook: Playbook, *, whole: bool) -> list[Row]:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import pytest
 import structlog
 import trio
@@ -15,6 +16,7 @@ from trio.testing import MockClock
 from observer_actors.actors.commits import LULL_S, Commits
 from observer_actors.actors.consolidator import (
     AHEAD_MAX,
+    FORGET_S,
     LOOK_AT_LOAD_S,
     MANY_A_COMMIT,
     PAUSE_S,
@@ -328,6 +330,28 @@ def test_an_op_that_cannot_be_taken_in_does_not_keep_the_playbook_from_being_mad
 
     trio.run(main, clock=world.clock)
     assert [one.sources for one in consolidator.entries.values()] == [("bot",)]
+
+
+def test_what_is_forgotten_without_a_new_op_is_saved_too(world: World) -> None:
+    old = [call("old", run=f"r{n}", source=source) for n in range(6) for source in ("mcp", "bot")]
+    world.journal.ops += numbered([*old, *(msgspec.structs.replace(op, endpoint="new") for op in old)])
+    learned = Learned(world.data_dir, GatewaySettings(), log=structlog.get_logger())
+
+    async def main() -> None:
+        world.commits.resume(len(world.journal.ops))
+        async with world.incarnation(world.consolidator(learned)):
+            await trio.sleep(FORGET_S / 2)
+            world.journal.deleted = set(range(1, len(old) + 1))
+            before = await endpoints_saved(learned)
+            await trio.sleep(FORGET_S)
+            assert (before, await endpoints_saved(learned)) == ({"old", "new"}, {"new"})
+        await learned.close()
+
+    trio.run(main, clock=world.clock)
+
+
+async def endpoints_saved(learned: Learned) -> set[str]:
+    return {entry.endpoint for entry in (await learned.load_playbook()).entries.values()}
 
 
 def test_a_revocation_too_many_finds_no_room_unless_it_takes_the_place_of_an_earlier_one(world: World) -> None:
