@@ -18,6 +18,7 @@ from observer_actors.playbook import (
     Of,
     Playbook,
     Revocation,
+    Row,
     decision_attrs,
     entry_id,
 )
@@ -102,6 +103,17 @@ def fold(ops: Iterable[Op], playbook: Playbook | None = None, corroboration: Cor
     for op in ops:
         playbook.take(op)
     return playbook
+
+
+def save(playbook: Playbook, rows: dict[tuple[str, str], Row]) -> None:
+    """Save what has changed since the last time."""
+    for part in playbook.kept.take():
+        row = playbook.row(*part)
+        if row.record:
+            rows[part] = row
+        else:
+            rows.pop(part, None)
+    playbook.kept.saved()
 
 
 def deltas(ops: Iterable[Op], playbook: Playbook) -> Iterator[Delta]:

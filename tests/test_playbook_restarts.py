@@ -21,7 +21,7 @@ from observer_actors.playbook import (
     runs,
     trial,
 )
-from tests.playbook_ops import call, decided, exposed, numbered, revoked, verdict
+from tests.playbook_ops import call, decided, exposed, numbered, revoked, save, verdict
 
 SEEDS: Final = 60
 TINY: Final = {
@@ -85,17 +85,6 @@ def journal(seed: int) -> list[Op]:
     return ops
 
 
-def saved(playbook: Playbook, rows: dict[tuple[str, str], Row]) -> None:
-    """Save what has changed."""
-    for part in playbook.kept.take():
-        row = playbook.row(*part)
-        if row.record:
-            rows[part] = row
-        else:
-            rows.pop(part, None)
-    playbook.kept.saved()
-
-
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_cut_anywhere_it_is_the_same_to_the_byte(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, bounds in TINY.items():
@@ -108,7 +97,7 @@ def test_cut_anywhere_it_is_the_same_to_the_byte(seed: int, monkeypatch: pytest.
         whole.take(op)
         part.take(op)
         if number in cuts:
-            saved(part, rows)
+            save(part, rows)
             assert [rows[key] for key in sorted(rows)] == part.rows()
             part = Playbook.restored(rows.values(), part.cursor)
     assert part.rows() == whole.rows()
