@@ -95,7 +95,8 @@ class Standings:
         for one, other in absorbed.items():
             standing = self._standings.pop(one, None)
             if standing is not None:
-                self._standings[other] = merged(self._standings.get(other, standing), standing)
+                known = self._standings.get(other)
+                self._standings[other] = standing if known is None else merged(known, standing)
                 self._is_saved = False
 
     def review(self, patterns: Iterable[Pattern]) -> None:

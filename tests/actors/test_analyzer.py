@@ -351,6 +351,23 @@ async def test_what_a_person_wrote_is_kept_where_only_the_patterns_were_saved_as
     assert list(await bench.learned.load_standings()) == [kept]
 
 
+async def test_what_a_person_wrote_is_kept_once_where_the_pattern_becomes_part_of_one_that_was_not_judged_yet(
+    make_bench: Callable[..., Bench], mock_clock: MockClock
+) -> None:
+    names = ("alice", "bob", "carol", "dave", "erin", "frank")
+    bench = make_bench(mock_clock, ops=[failure(n, f"no such table {name} here") for n, name in enumerate(names, 1)])
+    async with bench.running():
+        await bench.feed.reached(bench.held_at)
+        _, pattern, _ = bench.analyzer.patterns.values()
+        await bench.analyzer.standings.act(pattern, Action.NOTE, "mine", acknowledged_seq=6)
+        bench.goes_on.set()
+        await bench.feed.reached(len(names))
+        [kept] = bench.analyzer.patterns
+        standing = bench.analyzer.standings.get(kept)
+    assert standing is not None
+    assert [note.text for note in standing.notes] == ["mine"]
+
+
 @pytest.mark.parametrize("process", ["the same process", "another process"])
 @pytest.mark.parametrize("held", ["patterns", "doubts", "standings"])
 async def test_what_a_person_does_while_the_analyzer_loads_is_kept_and_so_is_what_they_did_before(
