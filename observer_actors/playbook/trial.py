@@ -412,33 +412,27 @@ def _count(counts: EntryTrial, draw: Draw, times: int) -> None:
     """Add a draw's counted outcome so many times: 1, or -1 to take it back."""
     if times > 0 and draw.label not in counts.by_source and len(counts.by_source) >= SOURCES_MAX:
         draw.label = OTHER
-    _add_to_source(counts.by_source, draw, times)
-    total = _added_to(Sides(counts.exposed, counts.control), draw, times)
-    counts.exposed, counts.control = total.exposed, total.control
+    arm = Arm(succeeded=times) if draw.counted else Arm(failed=times)
+    one = Sides(exposed=arm) if draw.exposed else Sides(control=arm)
+    counts.exposed += one.exposed
+    counts.control += one.control
+    _add_to_source(counts.by_source, draw.label, one)
     if times > 0:
         if sum(sides.total for sides in counts.recent.values()) >= WINDOW_RUNS:
             counts.recent, counts.window = {}, counts.window + 1
         draw.window = counts.window
     if draw.window == counts.window:
-        _add_to_source(counts.recent, draw, times)
+        _add_to_source(counts.recent, draw.label, one)
     if draw.lost:
         exposed, control = counts.lost
         counts.lost = (exposed + times, control) if draw.exposed else (exposed, control + times)
 
 
-def _add_to_source(by_source: dict[str, Sides], draw: Draw, times: int) -> None:
-    """Add it where it is counted; a source of which nothing is left has no say (`lift.none_alone`)."""
-    sides = _added_to(by_source.get(draw.label, Sides()), draw, times)
-    if sides.total:
-        by_source[draw.label] = sides
-    else:
-        by_source.pop(draw.label, None)
-
-
-def _added_to(sides: Sides, draw: Draw, times: int) -> Sides:
-    arm = sides.exposed if draw.exposed else sides.control
-    arm = Arm(arm.succeeded + times, arm.failed) if draw.counted else Arm(arm.succeeded, arm.failed + times)
-    return Sides(arm, sides.control) if draw.exposed else Sides(sides.exposed, arm)
+def _add_to_source(by_source: dict[str, Sides], source: str, one: Sides) -> None:
+    """Add a run to those of its source; one of which nothing is left has no say (`lift.none_alone`)."""
+    by_source[source] = by_source.get(source, Sides()) + one
+    if not by_source[source].total:
+        del by_source[source]
 
 
 def _note_task(counts: EntryTrial, task: str, draw: Draw) -> None:
