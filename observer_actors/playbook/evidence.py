@@ -34,9 +34,8 @@ EXAMPLES_MAX: Final = 5
 FEATURES_MAX: Final = 30
 """Features of an endpoint, by name."""
 VALUES_MAX: Final = 8
-"""Values that are kept of a feature. When it is full, one that is one source's alone makes room (`_is_alone`). When as
-many again come, and not from one source unless that is enough, the feature may be anything (an id, a free text), and is
-forgotten."""
+"""Of a feature. When it is full, one that is one source's alone makes room. When as many again come,
+and not from one source unless that is enough, the feature may be anything (an id, a free text), and is forgotten."""
 STRAYS_MAX: Final = 64
 """Values of a source for which others made room, in a feature; further ones are passed over."""
 SHAPES_MAX: Final = 16
@@ -48,8 +47,6 @@ ALIASES_MAX: Final = 100
 ALIKE_WORDS_MIN: Final = 5
 TOLD_MAX: Final = 8
 """Texts of a failure that stands for several, of which is known who has told them."""
-TELLERS_MIN: Final = 2
-"""Sources that make what they have shown stay: with fewer it makes room for others."""
 STATUSES_MAX: Final = 4
 """HTTP statuses that the failures of one text named; one that one source alone has named makes room."""
 RECOVERIES_MAX: Final = 24
@@ -172,7 +169,7 @@ class Failure(msgspec.Struct):
         """Note who has told it in these words; what one alone has told makes room for others."""
         if text not in self.texts:
             if len(self.texts) >= TOLD_MAX:
-                alone = next((one for one, who in self.texts.items() if _is_alone(who, corroboration)), None)
+                alone = next((one for one, who in self.texts.items() if who.is_alone(corroboration)), None)
                 if alone is None:
                     return
                 del self.texts[alone]
@@ -330,8 +327,8 @@ class Endpoint(msgspec.Struct):
         """Keep a failure text that is new."""
         self.failures[masked] = Failure(masked, Witnesses())
 
-    def quiet_failure(self, corroboration: Corroboration) -> str:
-        """Give the one that makes room; "" where all are corroborated.
+    def quiet_failure(self, corroboration: Corroboration) -> str | None:
+        """Give the one that makes room; None where all are corroborated.
 
         Of the source that has most of them alone, so that none can crowd out another; of those the quietest.
         """
@@ -440,8 +437,9 @@ class Endpoint(msgspec.Struct):
         """Say whether there is room, made where one source alone has tried."""
         if len(self.recoveries) >= RECOVERIES_MAX:
             tried = {key: one.ok.joined(one.bad) for key, one in self.recoveries.items()}
-            greedy = _of_the_greediest({key: who for key, who in tried.items() if _is_alone(who, corroboration)})
-            self.recoveries.pop(greedy, None)
+            greedy = _makes_room(tried, corroboration)
+            if greedy is not None:
+                del self.recoveries[greedy]
         return len(self.recoveries) < RECOVERIES_MAX
 
     def doubted(self, step: Step, run: int, way: tuple[Step, tuple[str, ...]] | None) -> None:
@@ -513,10 +511,9 @@ class Endpoint(msgspec.Struct):
             for name, values in self.features.items()
             if values is not None
         }
-        alone = {name: who for name, who in used.items() if _is_alone(who, room.corroboration)}
-        if not alone:
+        name = _makes_room(used, room.corroboration)
+        if name is None:
             return False
-        name = _of_the_greediest(alone)
         room.left += len(self.features.pop(name) or ())
         self.strays.pop(name, None)
         return True
@@ -530,25 +527,26 @@ def _place_of(duration_ms: float) -> int:
     return round(math.log(min(duration_ms, DURATION_MS_MAX)) / _DURATION_LOG) if duration_ms > 1 else 0
 
 
-def _is_alone(who: Witnesses, corroboration: Corroboration) -> bool:
-    """Say whether no more than one source speaks for something, where that is not enough."""
-    return len(who.sources) < TELLERS_MIN and not who.suffice(corroboration)
-
-
-def _of_the_greediest(items: Mapping[str, Witnesses]) -> str:
-    """Give the first of those that are of the source that has most of them; "" where there are none."""
+def _of_the_greediest(items: Mapping[str, Witnesses]) -> str | None:
+    """Give the first of those that are of the source that has most of them; None where there are none."""
+    if not items:
+        return None
     whose = {key: next(iter(who.by_source), "") for key, who in items.items()}
-    most = Counter(whose.values()).most_common(1)
-    return next((key for key, source in whose.items() if most and source == most[0][0]), "")
+    [(greedy, _)] = Counter(whose.values()).most_common(1)
+    return next(key for key, source in whose.items() if source == greedy)
+
+
+def _makes_room(items: Mapping[str, Witnesses], corroboration: Corroboration) -> str | None:
+    """Give what one source alone has shown, of the source that has most of it; None where there is no such thing."""
+    return _of_the_greediest({key: who for key, who in items.items() if who.is_alone(corroboration)})
 
 
 def _forget_a_value(values: dict[str, Value], room: Room) -> bool:
     """Make room among values, at the cost of what one source alone has used."""
-    used = {text: one.ok.joined(one.bad) for text, one in values.items()}
-    alone = {text: who for text, who in used.items() if _is_alone(who, room.corroboration)}
-    if not alone:
+    text = _makes_room({text: one.ok.joined(one.bad) for text, one in values.items()}, room.corroboration)
+    if text is None:
         return False
-    del values[_of_the_greediest(alone)]
+    del values[text]
     room.left += 1
     return True
 
@@ -559,12 +557,7 @@ def _has_room_for_a_status(statuses: dict[int, Tally], corroboration: Corroborat
     Of the source that has most of them the rarest makes room.
     """
     if len(statuses) >= STATUSES_MAX:
-        least = corroboration.runs_min
-        alone = {
-            status: one
-            for status, one in statuses.items()
-            if one.lead == one.count and one.shared(corroboration) < least
-        }
+        alone = {status: one for status, one in statuses.items() if one.is_alone(corroboration)}
         if alone:
             greedy = Counter(one.leader for one in alone.values()).most_common(1)[0][0]
             own = [status for status, one in alone.items() if one.leader == greedy]
@@ -574,10 +567,7 @@ def _has_room_for_a_status(statuses: dict[int, Tally], corroboration: Corroborat
 
 def _forget_alone(tallies: dict[str, Tally], corroboration: Corroboration) -> bool:
     """Make room at the cost of what one source alone has counted, where that is not enough."""
-    least = corroboration.runs_min
-    alone = next(
-        (key for key, one in tallies.items() if one.lead == one.count and one.shared(corroboration) < least), None
-    )
+    alone = next((key for key, one in tallies.items() if one.is_alone(corroboration)), None)
     if alone is None:
         return False
     del tallies[alone]

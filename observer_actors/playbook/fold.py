@@ -293,7 +293,7 @@ class Playbook:
         if not root:
             if not endpoint.has_room():
                 quiet = endpoint.quiet_failure(self.meta.corroboration)
-                if not quiet:
+                if quiet is None:
                     return masked
                 self._forget_failure(endpoint, quiet)
             root = masked

@@ -51,6 +51,10 @@ class Tally(msgspec.Struct, array_like=True, gc=False):
         """Give how many count: of a source at most as many as of all others together."""
         return self.count if corroboration.sources_min < 2 else self.count - self.lead  # noqa: PLR2004 - alone
 
+    def is_alone(self, corroboration: Corroboration) -> bool:
+        """Say whether one source has counted all of it, and that is not enough: it makes room for others."""
+        return self.lead == self.count and self.shared(corroboration) < corroboration.runs_min
+
     def joined(self, other: Tally) -> Tally:
         """Give both together."""
         if self.leader == other.leader:
@@ -141,6 +145,10 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
     def weight(self, corroboration: Corroboration) -> int:
         """Give how many count: all while they are not enough, since nobody is told of it then; after that, `shared`."""
         return self.shared(corroboration) if self.suffice(corroboration) else self.count
+
+    def is_alone(self, corroboration: Corroboration) -> bool:
+        """Say whether no two sources speak for it, and that is not enough: it makes room for others."""
+        return len(self.sources) < 2 and not self.suffice(corroboration)  # noqa: PLR2004 - alone
 
     def joined(self, other: Witnesses) -> Witnesses:
         """Give both together."""
