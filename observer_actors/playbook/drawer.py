@@ -19,7 +19,7 @@ from observer_actors.playbook.drawing import (
     ids_about,
 )
 from observer_actors.playbook.entries import Kind, entry_id
-from observer_actors.playbook.evidence import Drawn, Endpoint, Failure, Recovery
+from observer_actors.playbook.evidence import Drawn, Endpoint, Failure, Recovery, recovery_key
 from observer_actors.playbook.ledger import Ledger
 from observer_actors.playbook.witnesses import Corroboration
 
@@ -81,23 +81,24 @@ class Drawer:
         """Draw one thing, if it is there still."""
         key = what[1:]
         if what == DO:
-            self._ledger.write(draw_do(endpoint, self._corroboration))
+            self._ledger.write(Kind.DO, endpoint.name, "", draw_do(endpoint, self._corroboration))
         elif what == WAY:
             way = draw_way(counts)
             endpoint.looks += way.is_look
-            if any(way.said and one.said.endswith(way.said) for one in endpoint.failures.values()):
-                way = way._replace(evidence=None)  # what is said of that failure says it
-            self._ledger.write(way)
+            is_said = any(way.said and one.said.endswith(way.said) for one in endpoint.failures.values())
+            self._ledger.write(Kind.DO, endpoint.name, "way", None if is_said else way.evidence)
         elif what[0] == FAILURE and key in endpoint.failures:
             self._draw_avoid(endpoint, key, endpoint.failures[key], counts)
         elif what[0] == RECOVERY and key in endpoint.recoveries:
             self._draw_recovery(endpoint, endpoint.recoveries[key])
         elif what[0] == HABIT:
-            self._ledger.write(draw_habit(endpoint, key, endpoint.habits[key], self._corroboration))
+            habit = draw_habit(endpoint, key, endpoint.habits[key], self._corroboration)
+            self._ledger.write(Kind.RECIPE, endpoint.name, f"before\n{key}", habit)
 
     def _draw_recovery(self, endpoint: Endpoint, recovery: Recovery) -> None:
         recovery.drawn = _recovery_now(recovery, self._corroboration)
-        self._ledger.write(draw_recovery(endpoint, recovery, self._corroboration))
+        way = recovery_key(recovery.failure, recovery.steps)
+        self._ledger.write(Kind.RECIPE, endpoint.name, way, draw_recovery(endpoint, recovery, self._corroboration))
 
     def _draw_avoid(self, endpoint: Endpoint, text: str, failure: Failure, counts: Counts) -> None:
         """Draw a failure; where another one says the same, the older lives on."""
@@ -110,7 +111,7 @@ class Drawer:
         if said != failure.said:
             failure.said = said
             endpoint.due = list(dict.fromkeys((WAY, *endpoint.due)))
-        self._ledger.write(draft)
+        self._ledger.write(Kind.AVOID, endpoint.name, text, draft.evidence)
         same = [root for root, one in endpoint.failures.items() if failure.said and one.said == failure.said]
         if len(same) < 2:  # noqa: PLR2004 - alone
             return
@@ -121,7 +122,7 @@ class Drawer:
                 self._rewrite(endpoint, endpoint.merge_failures(root, other, counts.corroboration))
         merged = draw_avoid(counts, root, endpoint.failures[root])
         endpoint.failures[root].looks += merged.is_look
-        self._ledger.write(merged)
+        self._ledger.write(Kind.AVOID, endpoint.name, root, merged.evidence)
 
     def _rewrite(self, endpoint: Endpoint, renamed: list[tuple[str, str]]) -> None:
         """Draw the ways back from a failure that has become part of another."""

@@ -33,7 +33,7 @@ from observer_actors.playbook.differences import (
     of_all_failures,
 )
 from observer_actors.playbook.entries import Kind, entry_id
-from observer_actors.playbook.evidence import Endpoint, Failure, Habit, Recovery, recovery_key
+from observer_actors.playbook.evidence import Endpoint, Failure, Habit, Recovery
 from observer_actors.playbook.inputs import SHAPE, is_attribute, shown_name
 from observer_actors.playbook.runs import OTHER_INPUT
 from observer_actors.playbook.witnesses import Balance, Corroboration, Witnesses
@@ -56,11 +56,8 @@ _PASSES: Final = frozenset({Cause.TIMEOUT, Cause.NETWORK, Cause.UPSTREAM, Cause.
 
 
 class Draft(NamedTuple):
-    """An entry as its evidence has it; without evidence there is nothing to say."""
+    """What an entry says that may say what makes the difference; without evidence there is nothing to say."""
 
-    id: str
-    kind: Kind
-    endpoint: str
     evidence: Evidence | None
     said: str = ""
     """What makes the difference, as one text: two drafts that say the same are one."""
@@ -68,13 +65,12 @@ class Draft(NamedTuple):
     """A difference was looked for."""
 
 
-def draw_do(endpoint: Endpoint, corroboration: Corroboration) -> Draft:
+def draw_do(endpoint: Endpoint, corroboration: Corroboration) -> Evidence | None:
     """Say that an endpoint works, how often, how fast, and with what."""
-    key = entry_id(Kind.DO, endpoint.name)
     ok, bad = _weighed(endpoint.ok, endpoint.bad, corroboration)
     calls = ok + bad
     if ok < SUCCESSES_MIN or 2 * ok < calls:
-        return Draft(key, Kind.DO, endpoint.name, None)
+        return None
     low, high = wilson(ok, calls)
     parts = [
         f"{_code(endpoint.name)} works: {ok:,} of {calls:,} calls succeeded ({_percent(low)} to {_percent(high)} %)."
@@ -88,24 +84,18 @@ def draw_do(endpoint: Endpoint, corroboration: Corroboration) -> Draft:
     shape = _usual_shape(endpoint, corroboration)
     if shape:
         parts.append(shape)
-    return Draft(
-        key,
-        Kind.DO,
-        endpoint.name,
-        _evidence(endpoint, endpoint.ok, corroboration, "", parts, succeeded=ok, failed=bad),
-    )
+    return _evidence(endpoint, endpoint.ok, corroboration, "", parts, succeeded=ok, failed=bad)
 
 
 def draw_way(counts: Counts) -> Draft:
     """Say how to call an endpoint, where that makes the difference."""
     endpoint, corroboration = counts.endpoint, counts.corroboration
-    key = entry_id(Kind.DO, endpoint.name, "way")
     found, is_look = of_all_failures(counts)
     if found is None or found.works is None or is_attribute(found.feature):
-        return Draft(key, Kind.DO, endpoint.name, None, is_look=is_look)
+        return Draft(None, is_look=is_look)
     works, fails = found.works, found.fails
     if found.is_one_of_many:
-        return _draw_other_way(counts, key, found)._replace(is_look=is_look)
+        return Draft(_draw_other_way(counts, found), _said(found), is_look)
     instead = f", with {_phrase(found.feature, fails)} {_of(fails)}" if found.tells_fails else ""
     parts = [
         f"Call {_code(endpoint.name)} with {_phrase(found.feature, works)}:",
@@ -117,32 +107,30 @@ def draw_way(counts: Counts) -> Draft:
     evidence = _evidence(
         endpoint, witnesses, corroboration, about, parts, succeeded=works.succeeded, failed=works.failed
     )
-    return Draft(key, Kind.DO, endpoint.name, evidence, said=_said(found), is_look=is_look)
+    return Draft(evidence, _said(found), is_look)
 
 
-def _draw_other_way(counts: Counts, key: str, found: Difference) -> Draft:
+def _draw_other_way(counts: Counts, found: Difference) -> Evidence | None:
     """Say how not to call an endpoint, where any other way will do."""
     endpoint, others = counts.endpoint, found.others
     if not found.tells_fails:
-        return Draft(key, Kind.DO, endpoint.name, None)
+        return None
     about = f"{_code(found.feature)} being another than {found.fails.value}"
     parts = [f"Call {_code(endpoint.name)} with {about}:", f"{_of(others)} did well so, with it {_of(found.fails)}."]
-    evidence = _evidence(
+    return _evidence(
         endpoint, endpoint.ok, counts.corroboration, about, parts, succeeded=others.succeeded, failed=others.failed
     )
-    return Draft(key, Kind.DO, endpoint.name, evidence, said=_said(found))
 
 
 def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
     """Say how an endpoint fails, why, what to do about it, and what works."""
     endpoint, corroboration = counts.endpoint, counts.corroboration
-    key = entry_id(Kind.AVOID, endpoint.name, root)
     enough = failure.witnesses.suffice(corroboration)
     counted = failure.witnesses, endpoint.ok, endpoint.bad
     balance = Balance.of(endpoint.ok, endpoint.bad)
     count, ok, failed = (balance.weight(one, corroboration) if enough else one.count for one in counted)
     if failure.witnesses.weight(corroboration) < FAILURES_MIN:
-        return Draft(key, Kind.AVOID, endpoint.name, None)
+        return Draft(None)
     ruling = failure.ruling(corroboration)
     text = failure.shown(corroboration)
     failed = max(count, failed)
@@ -174,26 +162,24 @@ def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
         scope=_scope(found, failure.apart.shared(corroboration)),
     )
     said = "" if found is None else f"{ruling.cause}\n{_said(found)}"
-    return Draft(key, Kind.AVOID, endpoint.name, evidence, said, is_look)
+    return Draft(evidence, said, is_look)
 
 
-def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corroboration) -> Draft:
+def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corroboration) -> Evidence | None:
     """Say what leads from a failure to success."""
-    key = entry_id(Kind.RECIPE, endpoint.name, recovery_key(recovery.failure, recovery.steps))
-    nothing = Draft(key, Kind.RECIPE, endpoint.name, None)
     ok, bad = _weighed(recovery.ok, recovery.bad, corroboration)
     tries = ok + bad
     failure = endpoint.failures.get(recovery.failure)
     if failure is None or recovery.steps == (OTHER_INPUT,) or ok < RECOVERIES_MIN or ok < RECOVERY_RATE_MIN * tries:
-        return nothing
+        return None
     ruling = failure.ruling(corroboration)
     if not recovery.steps and ruling.cause not in _PASSES:
-        return nothing
+        return None
     others = [one for one in endpoint.recoveries.values() if one.failure == recovery.failure and one is not recovery]
     weighed = [_weighed(one.ok, one.bad, corroboration, like=recovery.ok) for one in others]
     others_ok, others_tries = sum(good for good, _ in weighed), sum(map(sum, weighed))
     if others_tries and others_ok * tries >= ok * others_tries:
-        return nothing  # other ways work as well
+        return None  # other ways work as well
     steps = " then ".join(map(_code, recovery.steps))
     way = f"call {steps}, and then {_code(endpoint.name)} again" if steps else f"call {_code(endpoint.name)} again"
     text = _quoted(failure.shown(corroboration))
@@ -206,7 +192,7 @@ def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corrobo
     if not recovery.steps:
         parts.append(ruling.advice)
     about = f"after {text}: {' → '.join((*recovery.steps, endpoint.name))}"
-    evidence = _evidence(
+    return _evidence(
         endpoint,
         recovery.ok,
         corroboration,
@@ -217,27 +203,24 @@ def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corrobo
         examples=recovery.seqs,
         contrary=recovery.contrary_seqs,
     )
-    return Draft(key, Kind.RECIPE, endpoint.name, evidence)
 
 
-def draw_habit(endpoint: Endpoint, other: str, habit: Habit, corroboration: Corroboration) -> Draft:
+def draw_habit(endpoint: Endpoint, other: str, habit: Habit, corroboration: Corroboration) -> Evidence | None:
     """Say which endpoint to call before, where runs that did were judged better."""
-    key = entry_id(Kind.RECIPE, endpoint.name, f"before\n{other}")
-    nothing = Draft(key, Kind.RECIPE, endpoint.name, None)
     good, bad = habit.good.count, habit.bad
     without_good, without_bad = endpoint.judged_good - good, endpoint.judged_bad - bad
     with_, without = good + bad, without_good + without_bad
     if min(with_, without) < HABIT_RUNS_MIN or good < HABIT_RUNS_MIN:
-        return nothing
+        return None
     if good / with_ - without_good / without < HABIT_SHARE_MIN:
-        return nothing
+        return None
     if chance_p(good, endpoint.judged_good, bad, endpoint.judged_bad) * len(endpoint.habits) > HABIT_P_MAX:
-        return nothing
+        return None
     parts = [
         f"Before {_code(endpoint.name)}, call {_code(other)}.",
         f"Of the runs that did {good:,} of {with_:,} were judged good, of the others {without_good:,} of {without:,}.",
     ]
-    evidence = _evidence(
+    return _evidence(
         endpoint,
         habit.good,
         corroboration,
@@ -248,7 +231,6 @@ def draw_habit(endpoint: Endpoint, other: str, habit: Habit, corroboration: Corr
         examples=habit.seqs,
         contrary=habit.contrary_seqs,
     )
-    return Draft(key, Kind.RECIPE, endpoint.name, evidence)
 
 
 def ids_about(endpoint: Endpoint, failure: str) -> list[str]:

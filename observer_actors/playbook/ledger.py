@@ -29,8 +29,7 @@ from observer_actors.playbook.deltas import (
     apply,
     touched,
 )
-from observer_actors.playbook.drawing import Draft
-from observer_actors.playbook.entries import Entry, EntryNote, Mark, State
+from observer_actors.playbook.entries import Entry, EntryNote, Kind, Mark, State, entry_id
 from observer_actors.playbook.keeping import Kept, Section
 from observer_actors.playbook.lift import Trial
 from observer_actors.playbook.meta import Meta
@@ -86,13 +85,17 @@ class Ledger:
 
     # ------------------------------------------------------------------------------------------------ evidence
 
-    def write(self, draft: Draft) -> None:
-        """Make or change the entry of a draft; where there is nothing to say any more, forget it."""
-        known, evidence = self.entries.get(draft.id), draft.evidence
+    def write(self, kind: Kind, endpoint: str, about: str, evidence: Evidence | None) -> None:
+        """Make or change an entry; where there is nothing to say any more, forget it.
+
+        :param about: what makes its id.
+        """
+        key = entry_id(kind, endpoint, about)
+        known = self.entries.get(key)
         if evidence is None:
-            self.lose(draft.id)
+            self.lose(key)
         elif known is None:
-            self._create(draft, evidence)
+            self._create(key, kind, endpoint, evidence)
         elif any(getattr(known, name) != getattr(evidence, name) for name in evidence.__struct_fields__):
             self._do(Updated(known.id, self._kept.seq, evidence))
             self._judge(known.id)
@@ -207,26 +210,26 @@ class Ledger:
             if entry.suspended:
                 self._do(Suspended(entry.id, self._kept.seq, on=False))
 
-    def _create(self, draft: Draft, evidence: Evidence) -> None:
+    def _create(self, key: str, kind: Kind, endpoint: str, evidence: Evidence) -> None:
         if len(self.entries) >= ENTRIES_MAX and not self._make_room():
             self._meta.left.entries += 1
             return
         fields = {name: getattr(evidence, name) for name in evidence.__struct_fields__}
-        whole = self.find(draft.id)  # what it is part of, and the evidence that the two are one was forgotten
-        mark = self._meta.marks.pop(draft.id, Mark.NONE)
+        whole = self.find(key)  # what it is part of, and the evidence that the two are one was forgotten
+        mark = self._meta.marks.pop(key, Mark.NONE)
         entry = Entry(
-            id=draft.id,
-            kind=draft.kind,
-            endpoint=draft.endpoint,
+            id=key,
+            kind=kind,
+            endpoint=endpoint,
             mark=mark if whole is None else stricter(mark, whole.mark),
             suspended=self._meta.outdated,
-            trial=self.trials.trial(draft.id),
+            trial=self.trials.trial(key),
             **fields,
         )
         self._add(entry)
         if whole is not None:
-            del self._merged[draft.id]
-            self._do(Parted(whole.id, self._kept.seq, draft.id))
+            del self._merged[key]
+            self._do(Parted(whole.id, self._kept.seq, key))
             standing = self.standings.get(whole.id, Standing())
             self._hold_back_like(entry.id, standing, standing.evidence_then)
         self._judge(entry.id)  # without what was revoked it may come later than its uses
