@@ -301,7 +301,7 @@ def _patterns(views: Views, ops: Iterable[Op]) -> list[PatternReference]:
 
 
 def _verdicts(views: Views, ops: Iterable[Op]) -> list[Verdict]:
-    runs = views.consolidator.playbook.runs
+    runs = views.consolidator.playbook.runs.by_name
     seqs: dict[str, list[int]] = {}
     for op in ops:
         name = run_name(op)

@@ -162,7 +162,7 @@ class Playbook:
         if not self.outdated and any(revocation.covers(op) for revocation in self.meta.revocations):
             return set()
         if op.source == AUDITOR:
-            run = self.runs.get(run_name(op))
+            run = self.runs.by_name.get(run_name(op))
             steps = [] if run is None else [(one.seq, one.endpoint, one.ok, one.failure) for one in run.steps]
         else:
             text = _masked(error_text(op)) if not op.success else ""

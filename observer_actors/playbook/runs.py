@@ -11,7 +11,7 @@ a run that has been forgotten changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -70,26 +70,23 @@ class Run(msgspec.Struct):
 
 
 class Runs:
-    """All of them, the one whose last op is oldest first."""
+    """All of them."""
 
     def __init__(self) -> None:
-        self._runs: dict[str, Run] = {}
+        self.by_name: dict[str, Run] = {}
+        """The one whose last op is oldest first."""
         self._steps = 0
-
-    def get(self, name: str) -> Run | None:
-        """Give a run that is remembered."""
-        return self._runs.get(name)
 
     def restore(self, run: Run) -> None:
         """Take a run in as it was; by ascending ``last_seq``."""
-        self._runs[run.name] = run
+        self.by_name[run.name] = run
         self._steps += len(run.steps)
 
     def reached(self, name: str, seq: int) -> Run:
         """Give the run that an op belongs to."""
-        run = self._runs.pop(name, None) or Run(name, seq, seq)
+        run = self.by_name.pop(name, None) or Run(name, seq, seq)
         run.last_seq = seq
-        self._runs[name] = run
+        self.by_name[name] = run
         return run
 
     def add(self, run: Run, step: Step) -> None:
@@ -99,17 +96,12 @@ class Runs:
             run.steps.append(step)
             self._steps += 1
 
-    @property
-    def by_name(self) -> Mapping[str, Run]:
-        """All runs, the one whose last op is oldest first."""
-        return self._runs
-
     def forget_oldest(self) -> list[Run]:
         """Keep the bounds; give the runs that were forgotten."""
         gone = []
-        while len(self._runs) > RUNS_MAX or (self._steps > STEPS_ALL_MAX and len(self._runs) > 1):
-            name, run = next(iter(self._runs.items()))
-            del self._runs[name]
+        while len(self.by_name) > RUNS_MAX or (self._steps > STEPS_ALL_MAX and len(self.by_name) > 1):
+            name, run = next(iter(self.by_name.items()))
+            del self.by_name[name]
             self._steps -= len(run.steps)
             gone.append(run)
         return gone
