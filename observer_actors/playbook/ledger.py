@@ -146,7 +146,8 @@ class Ledger:
         if entry is None:
             return
         self._leave(entry)
-        self._merged = {one: root for one, root in self._merged.items() if root != key}
+        for other in entry.also:
+            self._merged.pop(other, None)
         self._do(Forgotten(key, self._kept.seq))
 
     def lose(self, key: str) -> None:
