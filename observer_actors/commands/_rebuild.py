@@ -40,12 +40,13 @@ def rebuilt(data_dir: Path, progress: Callable[[int, int], None]) -> Rebuilt:
 
     :param progress: is told how many ops are done, and of how many.
     :raises ConfigInvalid: there is no stored playbook.
+    :raises StoreFailed: it is not what it should be.
     """
     path = data_dir / LEARNED_PATH
     if not (may_look_into(data_dir) and path.exists()):
         raise ConfigInvalid(f"{data_dir} holds no playbook, or none that this user may look into", hint=NOT_HERE)
-    rows, last_seq = read_playbook(path, CONSOLIDATOR)
-    stored = Playbook.restored(rows, last_seq)
+    rows, stored = read_playbook(path, CONSOLIDATOR)
+    last_seq = stored.cursor
     reader = JournalReader(PosixDisk(), data_dir, look(PosixDisk(), data_dir))
     problem = _problem(stored, reader.first_seq)
     anew = Playbook(stored.meta.corroboration, stored.meta.revocations)

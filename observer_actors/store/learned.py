@@ -39,7 +39,7 @@ from observer_actors.patterns import Diagnosis, Outgoing, Pattern
 from observer_actors.playbook import Copy, Playbook, Row
 from observer_actors.problems import UNREADABLE
 from observer_actors.store.files import StoreDamaged, Trace, opened, transaction, translated
-from observer_actors.store.reading import PLAYBOOK, playbook_rows
+from observer_actors.store.reading import PLAYBOOK, playbook_rows, restored
 
 T = TypeVar("T")
 Record = TypeVar("Record", Pattern, Diagnosis)
@@ -248,7 +248,7 @@ class Store:
 
     def playbook(self, consumer: str) -> Playbook:
         """Load the playbook, as far as the consumer had come."""
-        return _restored(playbook_rows(self._rows(PLAYBOOK)), self.cursor(consumer))
+        return restored(playbook_rows(self._rows(PLAYBOOK)), self.cursor(consumer))
 
     def save_playbook(self, rows: Sequence[Row], *, consumer: str, seq: int, whole: bool = False) -> None:
         """Save what has changed of the playbook, and that all ops up to ``seq`` are in it.
@@ -420,18 +420,11 @@ def _read_all(connection: sqlite3.Connection) -> None:
 
     :raises StoreDamaged: a record does not say what it should.
     """
-    _restored(playbook_rows(connection.execute(PLAYBOOK)))
+    restored(playbook_rows(connection.execute(PLAYBOOK)))
     patterns = _decoded(connection.execute("SELECT record FROM patterns"), Pattern)
     diagnoses = _decoded(connection.execute("SELECT record FROM diagnoses"), Diagnosis)
     for _read in chain(patterns, diagnoses, *map(connection.execute, _READ_REST)):
         pass
-
-
-def _restored(rows: Iterable[Row], seq: int = 0) -> Playbook:
-    try:
-        return Playbook.restored(rows, seq)
-    except UNREADABLE as error:
-        raise StoreDamaged(f"a part of the playbook is not what it should be: {error}") from error
 
 
 def _decoded(rows: Iterable[tuple[str]], kind: type[Record]) -> Iterator[Record]:

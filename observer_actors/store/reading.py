@@ -8,14 +8,15 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from observer_actors.playbook import Row, Section
+from observer_actors.playbook import Playbook, Row, Section
+from observer_actors.problems import UNREADABLE
 from observer_actors.store.files import StoreDamaged, translated
 
 PLAYBOOK = "SELECT section, key, seq, record FROM playbook"
 
 
-def read_playbook(path: Path, consumer: str) -> tuple[list[Row], int]:
-    """Give the rows, and the last op that is in them; also while a daemon writes the file.
+def read_playbook(path: Path, consumer: str) -> tuple[list[Row], Playbook]:
+    """Give the rows, and the playbook that they are; also while a daemon writes the file.
 
     :raises StoreFailed: there is no such file, or it is not what it should be.
     """
@@ -23,7 +24,7 @@ def read_playbook(path: Path, consumer: str) -> tuple[list[Row], int]:
         file.execute("BEGIN")  # both are of the same moment
         rows = playbook_rows(file.execute(PLAYBOOK).fetchall())
         found = file.execute("SELECT seq FROM cursors WHERE consumer = ?", (consumer,)).fetchone()
-    return rows, found[0] if found else 0
+    return rows, restored(rows, found[0] if found else 0)
 
 
 def playbook_rows(rows: Iterable[tuple[str, str, int, str]]) -> list[Row]:
@@ -35,3 +36,15 @@ def playbook_rows(rows: Iterable[tuple[str, str, int, str]]) -> list[Row]:
         return [Row(Section(section), key, seq, record.encode()) for section, key, seq, record in rows]
     except ValueError as error:
         raise StoreDamaged(f"a part of the playbook is unknown: {error}") from error
+
+
+def restored(rows: Iterable[Row], seq: int = 0) -> Playbook:
+    """Make the playbook of its rows.
+
+    :param seq: the last op that is in it.
+    :raises StoreDamaged: a row does not say what it should.
+    """
+    try:
+        return Playbook.restored(rows, seq)
+    except UNREADABLE as error:
+        raise StoreDamaged(f"a part of the playbook is not what it should be: {error}") from error

@@ -220,6 +220,17 @@ def test_a_playbook_that_another_version_has_made_is_not_compared(tmp_path: Path
     assert rebuilt(tmp_path, lambda _done, _total: None).is_same
 
 
+def test_a_stored_playbook_that_is_damaged_is_said_to_be(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        report(daemon, episodes=6)
+        caught_up(daemon)
+    with closing(sqlite3.connect(tmp_path / LEARNED_PATH)) as store, store:
+        store.execute("UPDATE playbook SET record = '{}' WHERE section = 'endpoint'")
+    said = typed("playbook", "check", "--data-dir", str(tmp_path))
+    assert (said.returncode, said.stdout) == (1, "")
+    assert said.stderr.startswith("observer-actors: a part of the playbook is not what it should be")
+
+
 def test_a_revocation_that_touches_nothing_asks_for_the_name(tmp_path: Path) -> None:
     with served(tmp_path) as daemon:
         ended = typed("revoke", "--source", "bto", "--url", daemon.url)
