@@ -186,7 +186,6 @@ class Consolidator:
         # It may be older than the one in memory, and what that had taken in is expected no more.
         self._playbook, self._from_seq = playbook, inf
         self._is_new = False
-        self._turn = trio.Lock()
         await self._stock()
         await self._feed.open(playbook.cursor)
         await self._note_a_crash_anew()
