@@ -9,10 +9,10 @@ from typing import Final
 import msgspec
 
 from observer_actors.actors.tail import Page, Tail
-from observer_actors.errors import Overloaded
+from observer_actors.errors import ObserverError
 from observer_actors.op import Op, encode_op
 from observer_actors.patterns import StateChanged
-from observer_actors.visible import visible_json
+from observer_actors.visible import visible, visible_json
 
 KEEP_ALIVE_S: Final = 15.0
 """Proxies and clients give a silent connection up after 30 to 60 seconds."""
@@ -38,8 +38,8 @@ async def _written(head: bytes, following: AsyncGenerator[Page]) -> AsyncGenerat
             async for page in pages:
                 for chunk in _chunks(page):
                     yield chunk
-    except Overloaded:
-        yield b": too many readers\n\n"  # they came at the same time, and the answer had begun
+    except ObserverError as error:  # too many came at the same time, or the disk refuses: the answer has begun
+        yield f": {visible(error.detail)}\n\n".encode()
     yield b"event: end\ndata: {}\n\n"
 
 

@@ -14,6 +14,7 @@ import trio.testing
 
 from observer_actors.actors.commits import Commits
 from observer_actors.actors.tail import Tail
+from observer_actors.errors import DiskFailed
 from observer_actors.http.server import GRACE_S
 from observer_actors.http.sse import CHUNK_BYTES, KEEP_ALIVE_S, stream
 from observer_actors.op import Op, decode_op
@@ -349,6 +350,22 @@ async def test_what_waits_for_a_reader_is_sent_together_and_in_parts_where_it_is
         await anext(parts)
         assert (await anext(parts)).startswith(b"id: 2\n")
         assert (await anext(parts)).count(b"event: op\n") > 100, "from the journal, too"
+
+
+async def test_what_the_disk_does_not_give_ends_a_stream_and_the_reader_is_told_why() -> None:
+    async def refuses(_after_seq: int, _most: int) -> list[Op]:
+        raise DiskFailed("EIO while reading\nthe journal")
+
+    journal, commits, _ = a_tail()
+    commits.publish(journal.append(1))
+    with_room = Tail(commits, refuses, TailSettings(readers_max=1))
+    begin, end = b"retry: 2000\nid: 0\n\n", b"event: end\ndata: {}\n\n"
+    async with aclosing(stream(with_room, 0)) as parts:
+        assert [part async for part in parts] == [begin, b": EIO while reading\\nthe journal\n\n", end]
+    assert with_room.statistics.readers == 0
+    without_room = Tail(commits, refuses, TailSettings(readers_max=0))
+    async with aclosing(stream(without_room, 0)) as parts:
+        assert [part async for part in parts] == [begin, b": 0 readers already\n\n", end]
 
 
 async def test_a_silent_stream_is_kept_alive(autojump_clock: trio.testing.MockClock) -> None:
