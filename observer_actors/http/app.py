@@ -29,7 +29,7 @@ from quart_schema import (
 )
 from quart_schema.openapi import OpenAPIProvider
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestTimeout
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from observer_actors import __version__
 from observer_actors.errors import NotFound, ObserverError
@@ -55,7 +55,7 @@ from observer_actors.http.queries import (
     parse_parameters,
     parse_seq,
 )
-from observer_actors.http.replies import PROBLEM, Problem, Reply, json_reply, problem_reply
+from observer_actors.http.replies import json_reply, problem_reply
 from observer_actors.http.sse import stream
 from observer_actors.http.views import Readiness, Views
 from observer_actors.ring import RecentOp, RingStatistics
@@ -72,7 +72,6 @@ from observer_actors.supervision import (
     RestartsExhausted,
     ShutdownForced,
 )
-from observer_actors.visible import visible_json
 
 PATH_SHOWN_MAX: Final = 200
 _ODD_VERSION: Final = re.compile(r"\bversion=(?!\d{1,4}(\.\d{1,4}){0,4}\s*([;,]|$))", re.ASCII)
@@ -241,32 +240,19 @@ def _register_errors(app: QuartTrio) -> None:
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> ResponseReturnValue:
         request.routing_exception = None  # which leads back to the request: only a search for garbage would find them
-        return send(_problem_of_http(app, error))
+        return send(problem_reply(_of_ours(app, error)))
 
 
-def _problem_of_http(app: QuartTrio, error: HTTPException) -> Reply:
-    """Say werkzeug's errors as problems. A known path with another method is 404 too: the seed knows no 405."""
-    status, hint = error.code or 500, ""
+def _of_ours(app: QuartTrio, error: HTTPException) -> ObserverError:
+    """Say werkzeug's errors as ours. A known path with another method is 404 too: the seed knows no 405."""
     if isinstance(error, MethodNotAllowed):
-        status, hint = NotFound.status, f"{request.path} takes {', '.join(sorted(error.valid_methods or ()))}"
-    elif status == NotFound.status:
-        paths = [str(rule.rule) for rule in app.url_map.iter_rules() if "<" not in str(rule.rule)]
-        nearest = difflib.get_close_matches(request.path, paths, 1)
-        hint = f"did you mean {nearest[0]}?" if nearest else "GET /openapi.json says what there is"
-    detail = {
-        NotFound.status: "not found",
-        408: "the body did not arrive in time",
-        500: "internal error; see the log",
-    }.get(status, str(error.description))
-    title = "request timeout" if isinstance(error, RequestTimeout) else error.name.lower()
-    problem = Problem(
-        title="not found" if status == NotFound.status else title,
-        status=status,
-        detail=detail,
-        error=detail,
-        hint=hint,
-    )
-    return Reply(status, visible_json(msgspec.json.encode(problem)), PROBLEM)
+        return NotFound("not found", hint=f"{request.path} takes {', '.join(sorted(error.valid_methods or ()))}")
+    if error.code != NotFound.status:
+        return ObserverError("internal error; see the log")
+    paths = [str(rule.rule) for rule in app.url_map.iter_rules() if "<" not in str(rule.rule)]
+    nearest = difflib.get_close_matches(request.path, paths, 1)
+    hint = f"did you mean {nearest[0]}?" if nearest else "GET /openapi.json says what there is"
+    return NotFound("not found", hint=hint)
 
 
 def _about_body() -> tuple[str, str]:
