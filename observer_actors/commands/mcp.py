@@ -10,7 +10,7 @@ import trio
 
 from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._signals import taken
-from observer_actors.errors import UsageInvalid
+from observer_actors.errors import UsageInvalid, first_of
 from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.mcp import McpAbsent
 
@@ -48,5 +48,11 @@ async def _serve(address: str, source: str) -> None:
     except ImportError as error:
         hint = "in the project's folder: pipx install --global --force '.[mcp]'"
         raise McpAbsent("the Model Context Protocol needs an extra that is not installed", hint=hint) from error
-    async with async_client(address, SECONDS) as client:
-        await serving.serve_stdio(Api(client), source)
+    lost: OSError | None = None
+    try:
+        async with async_client(address, SECONDS) as client:
+            await serving.serve_stdio(Api(client), source)
+    except* OSError as errors:  # of the output: nobody reads it any more, or it takes no more
+        lost = first_of(errors)
+    if lost is not None:
+        raise lost

@@ -20,6 +20,7 @@ from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, CallToolResult, TextContent, TextResourceContents
 
+from observer_actors.cli import EXIT_READER_GONE
 from observer_actors.client import Finding, Observer, Verdict
 from observer_actors.mcp.tools import TOOLS as OURS
 from observer_actors.mcp.tools import GetAdvice, input_schema
@@ -169,6 +170,21 @@ def test_what_was_asked_before_the_input_ended_is_done_and_answered(daemon: Serv
     assert {answer["id"] for answer in answers} | {3} == set(range(21))
     stored = {op["attrs"]["n"] for op in daemon.json("/ops", endpoint="last:words", limit=100)["ops"]}
     assert stored | {2} == set(range(20))
+
+
+def test_a_client_that_reads_no_more_ends_it_without_a_traceback(daemon: Served) -> None:
+    shell = '"$@" | true; exit "${PIPESTATUS[0]}"'
+    command = ["bash", "-c", shell, "", sys.executable, "-m", "observer_actors", "mcp", "--url", daemon.url]
+    ended = subprocess.run(
+        command,
+        input=lines_of(GREETING),
+        env=environment(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=CONNECTED_S,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (EXIT_READER_GONE, "")
 
 
 def test_the_list_of_failures_names_every_state() -> None:
