@@ -12,7 +12,6 @@ from typing import Annotated, Final, Literal, cast
 import msgspec
 import structlog
 from msgspec import UNSET, UnsetType
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from quart import Response, request
 from quart.typing import ResponseReturnValue
@@ -284,9 +283,6 @@ def _register_ingest(app: QuartTrio, views: Views) -> None:
 
 
 def _register_status(app: QuartTrio, views: Views) -> None:
-    registry = CollectorRegistry()
-    registry.register(DaemonCollector(views))
-
     @app.get("/health")
     @tag(["status"])
     @document_response(Health, 200)
@@ -323,7 +319,7 @@ def _register_status(app: QuartTrio, views: Views) -> None:
         """Everything that is counted, for Prometheus."""
         accept = request.headers.get("Accept", "")
         encode, content_type = choose_encoder("" if _ODD_VERSION.search(accept) else accept)
-        return Response(encode(registry), content_type=content_type)
+        return Response(encode(DaemonCollector(views)), content_type=content_type)
 
     @app.get("/actors")
     @tag(["status"])

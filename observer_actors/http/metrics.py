@@ -39,10 +39,6 @@ class DaemonCollector(Collector):
     def __init__(self, views: Views) -> None:
         self._views = views
 
-    def describe(self) -> list[Metric]:
-        """Name nothing beforehand: the registry need not scrape us to take us in."""
-        return []
-
     def collect(self) -> Iterator[Metric]:
         """Give all metrics as of now."""
         yield InfoMetricFamily("observer", "What runs.", {"version": __version__})
