@@ -68,8 +68,7 @@ def doubt_answer(doubts: Doubts) -> DoubtAnswer:
 
 def marked_op(op: Op) -> DoubtfulOp:
     """Give the op with a mark, if there is reason for one: the record itself stays as it was reported."""
-    fields = {name: getattr(op, name) for name in Op.__struct_fields__}
-    return DoubtfulOp(**fields, suspect=suspicion(op) or msgspec.UNSET)
+    return DoubtfulOp(**msgspec.structs.asdict(op), suspect=suspicion(op) or msgspec.UNSET)
 
 
 def _claims(claims: Claims) -> ClaimsAnswer:

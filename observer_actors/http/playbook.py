@@ -233,7 +233,7 @@ def shown(views: Views, entry: Entry) -> ShownEntry:
 
 
 def _fields(views: Views, entry: Entry) -> dict[str, Any]:
-    fields = {name: getattr(entry, name) for name in Entry.__struct_fields__}
+    fields = msgspec.structs.asdict(entry)
     return {**fields, "handed_out": views.consolidator.hands_out(entry), "lift": lift(entry.trial, ALPHA)}
 
 
