@@ -92,8 +92,7 @@ class Web:
         :raises TooManyRequests: so many are being served.
         """
         await self._enter()
-        of_kind = _Rest if isinstance(stream, trio.SocketStream) else _EncryptedRest
-        rest = of_kind(stream, unread, self._sends, self._settings)  # type: ignore[arg-type]  # as just looked at
+        rest = _Rest(stream, unread, self._sends, self._settings)
         state = ConnectionState({})
         half_closed_s = 2 * self._wait_s + HALF_CLOSED_S
         requests = self._config.keep_alive_max_requests if self._is_draining else requests
@@ -217,7 +216,7 @@ class _Server(TCPServer):
     Hypercorn would cancel the request of a client that has closed its side, or wait for another one.
     """
 
-    stream: _Ours  # type: ignore[assignment]  # what Hypercorn uses of a stream
+    stream: _Rest  # type: ignore[assignment]  # what Hypercorn uses of a stream
 
     def __init__(self, requests: int, half_closed_s: float, *arguments: Any) -> None:  # noqa: ANN401 - Hypercorn's
         super().__init__(*arguments)
@@ -317,13 +316,15 @@ class _Never:
         """Do nothing."""
 
 
-class _Ours:
+class _Rest:
     """A stream of which some bytes have been read: they come first. What Hypercorn uses of a stream, and no more.
 
-    The stream itself stays open, for it is the front door's.
+    The stream itself stays open, for it is the front door's. One over TLS Hypercorn takes for a plain one: nothing that
+    it would do differently is left to it.
     """
 
     def __init__(self, stream: Stream, unread: bytes, sends: Sends, settings: ListenSettings) -> None:
+        self.socket = (stream if isinstance(stream, trio.SocketStream) else stream.transport_stream).socket
         self.unread = unread
         self.is_broken = False
         """An answer could not be sent."""
@@ -343,6 +344,12 @@ class _Ours:
         """End reading; what remains to be done by Hypercorn concerns the connection no more."""
         self._is_given_back = True
         self.reading.cancel()
+
+    async def send_eof(self) -> None:
+        """Say that no more is sent; over TLS nothing says so but the end of the connection."""
+        if not self._is_given_back and isinstance(self._stream, trio.SocketStream):
+            with suppress(OSError):  # Trio's own takes a turn for it, in which no other task may send
+                self.socket.shutdown(socket.SHUT_WR)
 
     async def aclose(self) -> None:
         """End receiving; again is harmless. Who is just handling what was received still has to tell others of it."""
@@ -388,37 +395,6 @@ class _Ours:
     def idle(self) -> float:
         """Give for how many seconds in all there has been nothing to read."""
         return self._idle + (0.0 if self._idle_since is None else trio.current_time() - self._idle_since)
-
-
-class _Rest(_Ours):
-    """Over plain TCP or a Unix socket."""
-
-    def __init__(self, stream: trio.SocketStream, unread: bytes, sends: Sends, settings: ListenSettings) -> None:
-        super().__init__(stream, unread, sends, settings)
-        self.socket = stream.socket
-        self._plain = stream
-
-    async def send_eof(self) -> None:
-        """Say that no more is sent."""
-        if not self._is_given_back:  # Trio's takes a turn for it, in which no other task may send
-            with suppress(OSError):
-                self._plain.socket.shutdown(socket.SHUT_WR)
-
-
-class _EncryptedRest(_Ours):
-    """Over TLS. Hypercorn tells it by `do_handshake`, which is over."""
-
-    def __init__(
-        self,
-        stream: trio.SSLStream[trio.SocketStream],
-        unread: bytes,
-        sends: Sends,
-        settings: ListenSettings,
-    ) -> None:
-        super().__init__(stream, unread, sends, settings)
-        self.transport_stream = stream.transport_stream
-        self.do_handshake = stream.do_handshake
-        self.selected_alpn_protocol = stream.selected_alpn_protocol
 
 
 def _said(data: bytes, settings: ListenSettings) -> bytes:
