@@ -128,9 +128,6 @@ class Gate:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
-            await self._application(scope, receive, send)
-            return
         refused: Reply | None = None  # no error: bound to a name here, it and this frame would keep each other alive
         try:
             refused = await self._served(scope, receive, send)

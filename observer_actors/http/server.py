@@ -115,7 +115,7 @@ class IngestServer:
             wait_s=self._wait_s,
             tls=self._tls,
         )
-        async with web.started(), trio.open_nursery() as connections:
+        async with trio.open_nursery() as connections:
             await connections.start(door.run)
             await self._accept_until_told(door, life)
             life.at("draining")

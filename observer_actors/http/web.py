@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any, Final
 
 import h11
@@ -19,7 +18,6 @@ import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -50,7 +48,7 @@ _CLOSE: Final = (b"connection", b"close")
 class Web:
     """The web application behind Hypercorn.
 
-    :param application: the ASGI application.
+    :param application: the ASGI application; there is nothing that it has to do at the start or at the end.
     :param sends: is told what is being sent.
     :param wait_s: how long a request waits at most until there are fewer than `REQUESTS_MAX`.
     """
@@ -72,17 +70,6 @@ class Web:
         self._is_draining = False
         self._wait_s = wait_s
         self._requests = trio.CapacityLimiter(REQUESTS_MAX)
-
-    @asynccontextmanager
-    async def started(self) -> AsyncIterator[None]:
-        """Run the application's start-up and shutdown around the block."""
-        lifespan = Lifespan(self._application, self._config, {})
-        async with trio.open_nursery() as nursery:
-            await nursery.start(lifespan.handle_lifespan)
-            await lifespan.wait_for_startup()
-            yield
-            await lifespan.wait_for_shutdown()
-            nursery.cancel_scope.cancel()
 
     async def serve(self, stream: Stream, unread: bytes, requests: int) -> bytes | None:
         """Serve the next request of a connection that has made so many before.

@@ -53,7 +53,7 @@ class Mount:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI has no common type
         """Serve one request."""
-        if scope["type"] != "http" or scope["path"] != MCP_PATH:
+        if scope["path"] != MCP_PATH:
             await self._application(scope, receive, send)
             return
         serving = await self._loaded()
