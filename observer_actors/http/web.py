@@ -210,6 +210,7 @@ class _Server(TCPServer):
         self.idle_task = _Never()  # type: ignore[assignment]  # what Hypercorn uses of it
         self.unread: bytes | None = None
         """What has come behind the request; None unless the connection may serve another one."""
+        self._connection = _Patient(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
         self._requests = requests
         self._half_closed_s = half_closed_s
         self._answered = trio.Event()
@@ -230,7 +231,7 @@ class _Server(TCPServer):
         # ProtocolWrapper has made one of its own, which nothing has been read by yet.
         protocol = self.protocol.protocol
         assert isinstance(protocol, H11Protocol)
-        protocol.connection = _Patient(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+        protocol.connection = self._connection
         protocol.keep_alive_requests = self._requests
         with self.stream.reading, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while data := await self.stream.receive_some(PIECE_BYTES):
@@ -266,17 +267,14 @@ class _Server(TCPServer):
 
     async def go_on(self) -> None:
         """Tell a client to send the body, if it waits for that (RFC 9110, 10.1.1)."""
-        connection = self.protocol.protocol.connection
-        if isinstance(connection, _Patient) and connection.client_is_waiting_for_100_continue:
-            data = connection.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
+        if self._connection.client_is_waiting_for_100_continue:
+            data = self._connection.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
             await self.protocol_send(RawData(data))
 
     async def protocol_send(self, event: Event) -> None:
         """Send, and end with the answer."""
         if isinstance(event, Updated) and event.idle and not self.stream.is_broken:
-            connection = self.protocol.protocol.connection
-            assert isinstance(connection, _Patient)
-            self.unread = connection.ended()
+            self.unread = self._connection.ended()
             self.stream.give_back()
         else:
             if isinstance(event, Closed):
@@ -288,9 +286,9 @@ class _Server(TCPServer):
     async def _read_no_more(self) -> None:
         """Have nothing wait for the next request: it may have come behind one that was answered before its end."""
         protocol = self.protocol.protocol
-        if isinstance(protocol, H11Protocol) and isinstance(protocol.connection, _Patient):
-            protocol.connection.ended()
-            await protocol.can_read.set()
+        assert isinstance(protocol, H11Protocol)
+        self._connection.ended()
+        await protocol.can_read.set()
 
 
 class _Never:
