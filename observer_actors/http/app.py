@@ -381,9 +381,7 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
         if request.method != "HEAD":
             body = stream(views.tail, after_seq)
             request.scope["state"][ENDLESS]()
-        response = Response(body, content_type="text/event-stream", headers=headers)
-        response.timeout = None
-        return response
+        return Response(body, content_type="text/event-stream", headers=headers)
 
 
 def _shown_ms(duration_ms: float) -> float:
