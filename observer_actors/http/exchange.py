@@ -23,10 +23,7 @@ async def request_body() -> bytes:
 
 def send(reply: Reply) -> Response:
     """Give an answer as Quart sends it."""
-    response = Response(reply.body, reply.status, content_type=reply.content_type)
-    for name, value in reply.headers:
-        response.headers[name] = value
-    return response
+    return Response(reply.body, reply.status, dict(reply.headers), content_type=reply.content_type)
 
 
 async def list_reply(name: str, items: Iterable[object], **beside: object) -> Reply:
