@@ -34,7 +34,7 @@ from observer_actors.http.queries import (
 )
 from observer_actors.http.replies import json_reply
 from observer_actors.http.views import Views
-from observer_actors.op import Op, time_us
+from observer_actors.op import ATTR_CHARS_MAX, Op, time_us
 from observer_actors.playbook import Action, Decision, Entry, Kind, Left, Of, Revocation, State, decision_attrs
 from observer_actors.playbook.decisions import NOTE_CHARS_MAX, PLAYBOOK_ENDPOINT
 from observer_actors.playbook.fold import REVOCATIONS_MAX
@@ -46,8 +46,6 @@ LIMIT_DEFAULT: Final = 100
 DECIDED_S: Final = 1.0
 """A decision is on disk when it is answered, and holds; so long the answer waits for the playbook to take it in, too,
 so that it has the new version and the note."""
-NAME_CHARS_MAX: Final = 1_024
-"""As long as an attribute of an event."""
 
 
 class ShownEntry(Entry, frozen=True, kw_only=True):
@@ -126,8 +124,8 @@ class Revoke(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of `POST /playbook/revoke`: all that came from a source, a run or a staffer, recorded since a time."""
 
     of: Of
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_CHARS_MAX)]
-    since: Annotated[TimeOrEmpty, msgspec.Meta(max_length=NAME_CHARS_MAX)] = ""
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=ATTR_CHARS_MAX)]
+    since: Annotated[TimeOrEmpty, msgspec.Meta(max_length=ATTR_CHARS_MAX)] = ""
     note: Annotated[str, msgspec.Meta(max_length=NOTE_CHARS_MAX)] = ""
 
 
