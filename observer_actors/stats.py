@@ -144,7 +144,8 @@ class RateWindow:
     """
 
     def __init__(self) -> None:
-        self._counts: deque[tuple[int, int]] = deque()
+        self._counts = deque[tuple[int, int]](maxlen=RATE_SECONDS)
+        """Seconds in which there were events, and how many: as many as a window has."""
 
     def add(self, now: float, count: int) -> None:
         """Note ``count`` events at ``now``."""
@@ -152,13 +153,7 @@ class RateWindow:
         if self._counts and self._counts[-1][0] == second:
             count += self._counts.pop()[1]
         self._counts.append((second, count))
-        self._forget(now)
 
     def per_second(self, now: float) -> float:
         """Give the mean rate over the window that ends at ``now``."""
-        self._forget(now)
-        return sum(count for _, count in self._counts) / RATE_SECONDS
-
-    def _forget(self, now: float) -> None:
-        while self._counts and self._counts[0][0] <= now - RATE_SECONDS:
-            self._counts.popleft()
+        return sum(count for second, count in self._counts if second > now - RATE_SECONDS) / RATE_SECONDS
