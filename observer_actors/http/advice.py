@@ -21,7 +21,7 @@ from observer_actors.errors import ObserverError, QueryInvalid
 from observer_actors.http.description import document_problems, document_text
 from observer_actors.http.exchange import send
 from observer_actors.http.intake import Intake
-from observer_actors.http.queries import Parameter, parse_limit, parse_one_of, parse_parameters
+from observer_actors.http.queries import Parameter, parse_limit, parse_one_of, parse_parameters, parse_text
 from observer_actors.http.replies import Reply, json_reply, problem_reply
 from observer_actors.http.views import Views
 from observer_actors.op import NAME_CHARS_MAX
@@ -173,17 +173,13 @@ def _shown(entry: Entry) -> AdviceEntry:
 
 def _markdown(found: Advice) -> Reply:
     headers = (*UNCACHED, (ADVICE_ID_HEADER, found.advice_id))
-    return Reply(200, as_markdown(found.entries).encode("utf-8", "replace"), f"{MARKDOWN}; charset=utf-8", headers)
-
-
-def _text(text: str, _name: str) -> str:
-    return text.encode("utf-8", "replace").decode()
+    return Reply(200, as_markdown(found.entries).encode(), f"{MARKDOWN}; charset=utf-8", headers)
 
 
 def _name(text: str, name: str) -> str:
     if len(text) > NAME_CHARS_MAX:
         raise QueryInvalid(f"is longer than {NAME_CHARS_MAX} characters", field=name)
-    return _text(text, name)
+    return text
 
 
 def _attrs(text: str, name: str) -> dict[str, str]:
@@ -197,11 +193,11 @@ def _attrs(text: str, name: str) -> dict[str, str]:
 
 
 _PARAMETERS: Final[Mapping[str, Parameter]] = {
-    "endpoint": _text,
-    "input": _text,
-    "role": _text,
-    "city": _text,
-    "state": _text,
+    "endpoint": parse_text,
+    "input": parse_text,
+    "role": parse_text,
+    "city": parse_text,
+    "state": parse_text,
     "attrs": _attrs,
     "run": _name,
     "task": _name,
