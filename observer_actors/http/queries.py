@@ -132,9 +132,8 @@ def parse_boolean(text: str, name: str) -> bool:
 
 def parse_time(text: str, name: str) -> int:
     """Read an ISO 8601 time as microseconds since 1970."""
-    time = time_us(text.replace(" ", "+"))  # a plus sign that was not percent-encoded arrives as a blank
-    if time is None:
-        time = time_us(text)
+    # A plus sign that was not percent-encoded arrives as a blank; between a date and a time any character may stand.
+    time = time_us(text.replace(" ", "+"))
     if time is None:
         raise QueryInvalid(f"{text[:40]!a} is not an ISO 8601 time", field=name, hint="e.g. 2026-11-22T10:00:00Z")
     return time
