@@ -309,6 +309,11 @@ async def test_a_user_in_the_address_does_not_take_the_tokens_place(
     assert [request.headers["authorization"] for request in observer.received("/event")] == ["Bearer a-token"] * 2
 
 
+async def test_a_daemon_behind_a_socket_is_told_by_its_socket(runtime: Runtime) -> None:
+    with pytest.raises(Unreachable, match=r"^unix:///nowhere: "):
+        await runtime(lambda: record_external_op({"endpoint": "a"}, observer_url="unix:///nowhere"))
+
+
 class Clock:
     now = 100.0
 

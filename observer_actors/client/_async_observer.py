@@ -14,7 +14,6 @@ from typing import Any, Final, Self
 import anyio
 from anyio.lowlevel import current_token
 
-from observer_actors.addresses import Address, parse_address
 from observer_actors.client._advice import Advice, read_advice
 from observer_actors.client._delivery import Answer, Backoff, Delivery
 from observer_actors.client._guest import attempt, attempted
@@ -22,7 +21,7 @@ from observer_actors.client._ledger import NowAndThen, warn_once
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._observed import Observed, called
 from observer_actors.client._outbox import ObserverStatistics
-from observer_actors.client._places import observer_base, observer_token
+from observer_actors.client._places import observer_base
 from observer_actors.client._recorder import CLOSE_SECONDS, NO_ATTRS, Recorder
 from observer_actors.client._sender import (
     CLOSING_PAUSE_S,
@@ -33,7 +32,7 @@ from observer_actors.client._sender import (
     warn_of_source,
 )
 from observer_actors.client._verdict import Verdict, VerdictReport, report_verdict
-from observer_actors.client._wire import get, join, post
+from observer_actors.client._wire import exchange
 
 LOOK_S: Final = 0.01
 """Between two looks at the counts while somebody waits for them, and at least between two at the queue."""
@@ -252,17 +251,11 @@ class AsyncObserver(Recorder):
             self._hurried = anyio.Event()
 
     async def _post(self, delivery: Delivery) -> Answer:
-        where, token = self._where()
-        url = join(where.base, "events")
-        return await post(url, delivery.content(), timeout_seconds=REQUEST_SECONDS, socket=where.socket, token=token)
+        base, content = observer_base(self._url), delivery.content()
+        return await exchange(base, "POST", "/events", content=content, seconds=REQUEST_SECONDS)
 
     async def _ask(self, target: str) -> Advice | None:
-        where, token = self._where()
-        url = join(where.base, target)
-        return read_advice(await get(url, timeout_seconds=self._advice_s, socket=where.socket, token=token))
-
-    def _where(self) -> tuple[Address, str]:
-        return parse_address(observer_base(self._url)), observer_token()
+        return read_advice(await exchange(observer_base(self._url), "GET", target, seconds=self._advice_s))
 
 
 def _task_of_its_own(work: Coroutine[Any, Any, None], ended: Callable[[], None]) -> object:

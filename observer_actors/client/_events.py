@@ -8,14 +8,13 @@ from uuid import uuid4
 
 import msgspec
 
-from observer_actors.addresses import parse_address
 from observer_actors.client._delivery import Answer
 from observer_actors.client._guest import tried
 from observer_actors.client._ledger import LEDGER
 from observer_actors.client._limits import bounded_seconds
-from observer_actors.client._places import observer_base, observer_token
+from observer_actors.client._places import observer_base
 from observer_actors.client._texts import text
-from observer_actors.client._wire import join, post, shown
+from observer_actors.client._wire import exchange, shown_place
 from observer_actors.errors import (
     DiskFailed,
     DiskFull,
@@ -33,6 +32,7 @@ from observer_actors.problems import UNREADABLE, read_problem, retry_after_s
 
 EVENT_SECONDS: Final = 10.0
 """Twice the 5 s after which the daemon itself refuses what it could not commit."""
+_TARGET: Final = "/event"
 _TRIES: Final = 2
 _ASSIGNED_BY_THE_WITNESS: Final = ("seq", "recorded_at")
 
@@ -74,21 +74,14 @@ async def record_external_op(
     """
     limit_s = bounded_seconds("timeout_seconds", timeout_seconds)
     try:
-        answer = await _exchange(_encoded(event), observer_base(observer_url), limit_s)
+        content, base = _encoded(event), observer_base(observer_url)
+        answer = await exchange(base, "POST", _TARGET, content=content, seconds=limit_s, tries=_TRIES)
+        receipt = _judge(shown_place(base, _TARGET), answer)
     except ObserverError as trouble:
         LEDGER.report_lost(trouble)
         raise
     LEDGER.report_accepted()
-    return answer
-
-
-async def _exchange(content: bytes, base: str, timeout_seconds: float) -> Receipt:
-    where = parse_address(base)
-    url = join(where.base, "event")
-    shown_url = shown(url if where.socket is None else base)
-    token = observer_token()
-    answer = await post(url, content, timeout_seconds=timeout_seconds, tries=_TRIES, socket=where.socket, token=token)
-    return _judge(shown_url, answer)
+    return receipt
 
 
 def _encoded(event: Mapping[str, object] | Op) -> bytes:

@@ -19,7 +19,7 @@ from observer_actors.client._ledger import LEDGER
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._places import gateway_base
 from observer_actors.client._texts import text
-from observer_actors.client._wire import join, post
+from observer_actors.client._wire import fetch, join
 from observer_actors.client._wording import bounded, summarize, text_of
 from observer_actors.ecmascript import truthy
 from observer_actors.errors import ObserverError, Unreachable
@@ -106,7 +106,7 @@ async def _call(url: str, body: object, timeout_seconds: float) -> _Result:
     if isinstance(content, Exception):
         return _failed(f"the body is no JSON: {text(content)}")
     try:
-        answer = await post(url, content, timeout_seconds=timeout_seconds, as_fetch=True)
+        answer = await fetch(url, content, seconds=timeout_seconds)
     except Unreachable as trouble:
         return _failed(str(trouble))
     return _judge(answer)

@@ -22,8 +22,9 @@ import certifi  # noqa: F401 - as above
 import httpcore  # noqa: F401 - as above
 import httpx
 
-from observer_actors.addresses import Address, without_password
+from observer_actors.addresses import UNIX, Address, parse_address, without_password
 from observer_actors.client._delivery import Answer
+from observer_actors.client._places import observer_token
 from observer_actors.errors import Unreachable, said_by
 from observer_actors.visible import visible
 
@@ -41,55 +42,70 @@ def join(base: str, path: str) -> str:
     return f"{base.rstrip('/')}/{path.lstrip('/')}"
 
 
-async def post(
+def shown_place(base: str, path: str) -> str:
+    """Name a place at the daemon, for use in a message: a socket's is the socket."""
+    return shown(base if base.startswith(UNIX) else join(base, path))
+
+
+async def exchange(
+    base: str, method: str, target: str, *, seconds: float, content: bytes = b"", tries: int = 1
+) -> Answer:
+    """Send a request to the daemon, and read the answer whatever its status; as that of `_plain`.
+
+    :param tries: again, at once, when the connection broke; more than 1 only for what may arrive twice.
+    :raises TokenInvalid: OBSERVER_TOKEN holds what cannot be sent.
+    :raises Unreachable: no answer within the limit, or one above `ANSWER_BYTES_MAX`.
+    """
+    where, token = parse_address(base), observer_token()
+    place = shown_place(base, target.partition("?")[0])
+    with anyio.move_on_after(seconds):
+        while True:
+            tries -= 1
+            try:
+                return await _exchange(
+                    place, method, join(where.base, target), content, socket=where.socket, token=token
+                )
+            except Unreachable as trouble:
+                if not (trouble.broke and tries):
+                    raise
+    raise _no_answer(place, seconds)
+
+
+async def fetch(url: str, content: bytes, *, seconds: float) -> Answer:
+    """POST JSON to the gateway, as JavaScript's `fetch` does: redirects are followed, and a proxy is used.
+
+    The daemon takes no part in either: the proxy of an environment would be handed the token.
+
+    :param seconds: from the look-up of the name to the answer's last byte.
+    :raises Unreachable: as `exchange`.
+    """
+    with anyio.move_on_after(seconds):
+        return await _exchange(shown(url), "POST", url, content, as_fetch=True)
+    raise _no_answer(shown(url), seconds)
+
+
+def _no_answer(place: str, seconds: float) -> Unreachable:
+    return Unreachable(f"{place}: no answer within {seconds:g} s")
+
+
+async def _exchange(
+    place: str,
+    method: str,
     url: str,
     content: bytes,
     *,
-    timeout_seconds: float,
-    tries: int = 1,
     as_fetch: bool = False,
     socket: str | None = None,
     token: str = "",
 ) -> Answer:
-    """POST JSON, and read the answer whatever its status.
-
-    :param timeout_seconds: for all tries together, from the look-up of the name to the answer's last byte.
-    :param socket: path of the Unix socket that takes it there.
-    :param token: sent as a bearer token.
-    :param as_fetch: follow redirects, and go by a proxy of the environment. The daemon takes no part in either: a proxy
-        would be handed the token.
-    :param tries: again, at once, when the connection broke; more than 1 only for what may arrive twice.
-    :raises Unreachable: no answer within the limit, or one above `ANSWER_BYTES_MAX`.
-    """
-    with anyio.move_on_after(timeout_seconds):
-        while True:
-            tries -= 1
-            try:
-                return await _exchange(url, content, as_fetch=as_fetch, socket=socket, token=token)
-            except Unreachable as trouble:
-                if not (trouble.broke and tries):
-                    raise
-    raise Unreachable(f"{shown(url)}: no answer within {timeout_seconds:g} s")
-
-
-async def get(url: str, *, timeout_seconds: float, socket: str | None = None, token: str = "") -> Answer:
-    """GET, and read the answer whatever its status; as `post`."""
-    with anyio.move_on_after(timeout_seconds):
-        return await _exchange(url, b"", method="GET", socket=socket, token=token)
-    raise Unreachable(f"{shown(url)}: no answer within {timeout_seconds:g} s")
-
-
-async def _exchange(
-    url: str, content: bytes, *, method: str = "POST", as_fetch: bool = False, socket: str | None, token: str
-) -> Answer:
     raw = _Chunks()
-    with _translated(url), anyio.CancelScope() as reading:
+    with _translated(place), anyio.CancelScope() as reading:
         headers = _HEADERS | Address(url).headers | ({"Authorization": f"Bearer {token}"} if token else {})
         certificates = await _certificates()
         async with (
             httpx.AsyncClient(
                 verify=certificates,
-                timeout=None,  # noqa: S113 - `post` limits the whole
+                timeout=None,  # noqa: S113 - the caller limits the whole
                 auth=httpx.Auth() if token else None,  # else a user in the URL would take the token's place
                 trust_env=as_fetch and not _is_loopback(url),
                 follow_redirects=as_fetch,
@@ -105,7 +121,7 @@ async def _exchange(
         body = _decompressed(response, raw.chunks) if raw.fits else None
         if body is not None:
             return Answer(response.status_code, body, response.headers.get("retry-after", ""))
-    raise Unreachable(f"{shown(url)}: an answer of more than {ANSWER_BYTES_MAX:,} bytes")
+    raise Unreachable(f"{place}: an answer of more than {ANSWER_BYTES_MAX:,} bytes")
 
 
 class _Chunks:
@@ -184,25 +200,25 @@ _NOBODY: Final = re.compile(r"(?i)all .*attempts.* failed")
 
 
 @contextmanager
-def _translated(url: str) -> Iterator[None]:
+def _translated(place: str) -> Iterator[None]:
     """Turn what httpx raises into ours."""
     try:
         yield
     except (httpx.HTTPError, RuntimeError) as error:  # the latter, while the interpreter ends: there is no thread
         why = _NOBODY.sub("cannot connect", said_by(error)) or type(error).__name__
-        raise Unreachable(f"{shown(url)}: {why}", broke=isinstance(error, _BROKE)) from error
+        raise Unreachable(f"{place}: {why}", broke=isinstance(error, _BROKE)) from error
     except _NO_ADDRESS as error:
-        raise _no_address(url, error) from error
+        raise _no_address(place, error) from error
     except ExceptionGroup as group:  # anyio, on asyncio, tells so of what went wrong while connecting
         known, other = group.split(_NO_ADDRESS)
         if known is None or other is not None:
             raise
-        raise _no_address(url, known.exceptions[0]) from group
+        raise _no_address(place, known.exceptions[0]) from group
 
 
-def _no_address(url: str, error: Exception) -> Unreachable:
-    why = "" if "@" in url else f": {error}"  # which may quote a password
-    return Unreachable(f"{shown(url)}: no usable address or proxy{why}")
+def _no_address(place: str, error: Exception) -> Unreachable:
+    why = "" if "•" in place else f": {error}"  # which may quote a password that is hidden there
+    return Unreachable(f"{place}: no usable address or proxy{why}")
 
 
 def shown(url: str) -> str:
