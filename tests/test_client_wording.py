@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observer_actors.client._wording import TEXT_UNITS_MAX, bounded, compact, summarize, text_of
+from observer_actors.client._texts import TEXT_CHARS_MAX
+from observer_actors.client._wording import compact, summarize, text_of
 from observer_actors.ecmascript import truthy
 
 # What the seed's function gives under JavaScript, and ours must give.
@@ -105,17 +106,9 @@ def test_nesting_deeper_than_the_stack_is_shown_from_its_beginning() -> None:
     for _ in range(100_000):
         deep = [deep]
     assert summarize(deep) == "[" * 100
-    assert len(summarize({"sql_matches": deep})) == TEXT_UNITS_MAX
+    assert len(summarize({"sql_matches": deep})) == TEXT_CHARS_MAX
     while deep:  # freeing it level by level keeps the interpreter's own stack short
         deep = deep.pop()
-
-
-def test_a_text_is_cut_between_two_characters_and_says_so() -> None:
-    assert bounded("abc", 3) == "abc"
-    assert bounded("abcd", 3) == "ab…"
-    assert bounded("a😀", 3) == "a😀"
-    assert bounded("a😀b", 3) == "a…"
-    assert bounded("😀😀", 3) == "😀…"
 
 
 any_json = st.recursive(
@@ -130,7 +123,7 @@ summarised = st.dictionaries(
 @given(any_json | summarised)
 def test_a_summary_of_anything_is_a_bounded_text_that_utf8_holds(data: object) -> None:
     summary = summarize(data)
-    assert len(summary.encode("utf-16-le")) <= 2 * TEXT_UNITS_MAX
+    assert len(summary) <= TEXT_CHARS_MAX
     assert summary.encode().decode() == summary
 
 

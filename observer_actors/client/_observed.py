@@ -20,9 +20,10 @@ from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._places import gateway_base
 from observer_actors.client._texts import text
 from observer_actors.client._wire import fetch, join
-from observer_actors.client._wording import bounded, summarize, text_of
+from observer_actors.client._wording import summarize, text_of
 from observer_actors.ecmascript import truthy
 from observer_actors.errors import ObserverError, Unreachable
+from observer_actors.labels import cut_between_words
 from observer_actors.op import HTTP_STATUS, Op, Seq, iso_milliseconds
 
 CALL_SECONDS: Final = 300.0
@@ -31,7 +32,7 @@ REPORT_SECONDS: Final = 2.0
 """What a call may take longer because of its witness. A commit takes milliseconds; a daemon that needs more is in
 trouble of its own, and must not pass it on."""
 _HTTP_OK: Final = range(200, 300)
-_SHOWN_UNITS: Final = 200
+_SHOWN_CHARS: Final = 200
 
 
 class Observed(NamedTuple):
@@ -117,7 +118,7 @@ def _judge(answer: Answer) -> _Result:
         # As fetch does: UTF-8 whatever the header says, a byte order mark passed over, bad bytes replaced.
         data = json.loads(answer.body.decode("utf-8-sig", "replace"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        shown = bounded(answer.body[: 4 * _SHOWN_UNITS].decode("utf-8", "replace"), _SHOWN_UNITS)
+        shown = cut_between_words(answer.body[: 4 * _SHOWN_CHARS].decode("utf-8", "replace"), _SHOWN_CHARS)
         why = "nested too deeply" if isinstance(error, RecursionError) else "no JSON"
         return _failed(f"HTTP {answer.status}, and the answer is {why}: {shown}", answer.status)
     error_given = data.get("error") if isinstance(data, dict) else None
@@ -131,7 +132,7 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def _failed(message: str, status: int = 200) -> _Result:
-    message = bounded(message)
+    message = text(message)
     return _Result({"error": message}, message, status)
 
 
@@ -139,12 +140,12 @@ def _op(endpoint: str, description: str, result: _Result, *, duration_ms: int) -
     success = result.error is None
     return Op(
         timestamp=iso_milliseconds(datetime.now(UTC)),
-        endpoint=bounded(endpoint),
-        input_summary=bounded(description),
+        endpoint=endpoint,
+        input_summary=description,
         success=success,
         duration_ms=duration_ms,
-        output_summary=summarize(result.data) if result.error is None else bounded(f"ERROR: {result.error}"),
-        error=UNSET if result.error is None else bounded(result.error),
+        output_summary=summarize(result.data) if result.error is None else text(f"ERROR: {result.error}"),
+        error=UNSET if result.error is None else text(result.error),
         source="mcp",
         id=uuid4().hex,
         attrs=UNSET if result.status in _HTTP_OK else {HTTP_STATUS: result.status},

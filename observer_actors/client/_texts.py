@@ -20,7 +20,7 @@ from observer_actors.labels import cut_between_words, last_word_end, stable_id
 from observer_actors.op import ATTR_CHARS_MAX, ATTR_NAME_CHARS_MAX, ATTRS_MAX, NAME_CHARS_MAX, Scalar
 
 TEXT_CHARS_MAX: Final = 10_000
-"""As in `_wording`: four such texts fit into an event, however they are escaped."""
+"""Four such texts, every character escaped as six bytes, fit into the 262,144 bytes of an event."""
 QUERY_BYTES_MAX: Final = 12_000
 ENDPOINT_BYTES_MAX: Final = 4_000
 INPUT_BYTES_MAX: Final = 8_000

@@ -29,7 +29,7 @@ from observer_actors.client._events import EVENT_SECONDS, Receipt, record_extern
 from observer_actors.client._ledger import LEDGER, warn
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._places import data_directory
-from observer_actors.client._wording import bounded
+from observer_actors.client._texts import text
 from observer_actors.errors import DiskFailed, EventInvalid, ObserverError
 from observer_actors.journal.files import FILE_MODE, PosixDisk, translated
 from observer_actors.kb.files import append_row, read_audit_rows, recently_told
@@ -97,9 +97,9 @@ def _check_type(value: object, field: str, kind: type | tuple[type, ...], wanted
         raise EventInvalid(f"wants {wanted}, got {type(value).__name__}", field=field)
 
 
-def _check_name(text: str, field: str, chars_max: int) -> None:
-    if not (0 < len(text) <= chars_max and text.isprintable()):
-        raise EventInvalid(f"wants 1 to {chars_max} printable characters, got {text!r:.60}", field=field)
+def _check_name(name: str, field: str, chars_max: int) -> None:
+    if not (0 < len(name) <= chars_max and name.isprintable()):
+        raise EventInvalid(f"wants 1 to {chars_max} printable characters, got {name!r:.60}", field=field)
 
 
 class VerdictReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,7 +202,7 @@ def _event(verdict: Verdict) -> dict[str, object]:
         "timestamp": verdict.timestamp,
         "source": "auditor",
         "ok": verdict.ok,
-        "one_liner": bounded(verdict.one_liner),
+        "one_liner": text(verdict.one_liner),
         "audit_duration_ms": verdict.duration_ms,
         "sig_hash": verdict.signature,
         "id": verdict.id,
@@ -221,7 +221,7 @@ def _row(verdict: Verdict) -> AuditRow:
         overall=verdict.overall,
         ok=verdict.ok,
         findings=verdict.counts,
-        one_liner=bounded(verdict.one_liner),
+        one_liner=text(verdict.one_liner),
         duration_ms=verdict.duration_ms,
         timestamp=verdict.timestamp,
         id=verdict.id,

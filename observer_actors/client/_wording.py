@@ -12,12 +12,9 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
+from observer_actors.client._texts import TEXT_CHARS_MAX, text
 from observer_actors.ecmascript import number_text, truthy
-from observer_actors.labels import last_word_end
 
-TEXT_UNITS_MAX: Final = 10_000
-"""Longest text in an op that we make. Four such texts, every character escaped as six bytes, still fit into the
-262,144 bytes of an event; a longer one would have the whole op refused."""
 _SUMMARY_UNITS: Final = 100
 _ANSWER_UNITS: Final = 80
 _ABSENT: Final = object()
@@ -27,9 +24,9 @@ def summarize(data: object) -> str:
     """Say in a line what a successful call answered.
 
     :param data: decoded JSON of any kind; what is no object is shown as its JSON.
-    :returns: at most `TEXT_UNITS_MAX` UTF-16 units, encodable as UTF-8.
+    :returns: at most `TEXT_CHARS_MAX` characters, encodable as UTF-8.
     """
-    return bounded(_summary(data) if isinstance(data, dict) else compact(data, _SUMMARY_UNITS))
+    return text(_summary(data) if isinstance(data, dict) else compact(data, _SUMMARY_UNITS))
 
 
 def _summary(data: dict[str, Any]) -> str:
@@ -54,7 +51,7 @@ def text_of(value: object) -> str:
         case _ if value is _ABSENT:
             return "undefined"
         case _:
-            return compact(value, TEXT_UNITS_MAX)
+            return compact(value, TEXT_CHARS_MAX)
 
 
 def compact(value: object, units_max: int) -> str:
@@ -65,14 +62,6 @@ def compact(value: object, units_max: int) -> str:
         if len(head) >= units_max:
             break
     return _first_units(head, units_max)
-
-
-def bounded(text: str, units_max: int = TEXT_UNITS_MAX) -> str:
-    """Make a text fit for an op: no lone surrogates, and an ellipsis where it was cut, between two words."""
-    # The round trip joins pairs that came as two halves, and replaces what has no other half.
-    head = text[: units_max + 1].encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    fits = len(text) <= units_max and _units(head) <= units_max
-    return head if fits else head[: last_word_end(head, len(_first_units(head, units_max - 1)))] + "…"
 
 
 def _length(value: object) -> str:
