@@ -238,14 +238,7 @@ def _close_with_worker() -> None:
     if util.is_exiting():  # a thread that it waits for is the first to report
         _close_later()
     else:
-        util.Finalize(None, _close_worker, exitpriority=0)
-
-
-def _close_worker() -> None:
-    if _others():
-        _close_later()
-    else:
-        _close_all()
+        util.Finalize(None, _close_later, exitpriority=0)
 
 
 def _close_later() -> None:
