@@ -74,7 +74,7 @@ try {
   if (!(error instanceof RangeError)) throw error;
 }
 await observer.operation("sql:run", { attrs: { run: "r2" } }, (op) => {
-  op.error = { code: 7 };
+  op.error = { code: 7, row: 9007199254740993n };
   op.attrs.odd = 12n as any;
 });
 const sent = await observer.close(10_000);
@@ -95,7 +95,7 @@ def test_it_reports_and_asks(runner: str, tmp_path: Path) -> None:
     assert good["attrs"] == {"run": "r1", "advice_id": said["advice"]["adviceId"], "rows": 3}
     assert (thrown["success"], thrown["error"]) == (False, "RangeError: mine")
     assert (thrown["attrs"]["run"], failed["attrs"]["run"]) == ("r1", "r2"), "what is given by name counts"
-    assert (failed["error"], failed["attrs"]["odd"]) == ('{"code":7}', "<bigint>")
+    assert (failed["error"], failed["attrs"]["odd"]) == ('{"code":7,"row":"9007199254740993"}', "12")
 
 
 def test_what_goes_in_is_what_it_was_when_the_operation_began(runner: str, tmp_path: Path) -> None:

@@ -412,11 +412,16 @@ function errorText(error: Error, depth = CAUSES_MAX): string {
   return [error.name, error.message, because].filter((part) => part !== "").join(": ");
 }
 
+/** JSON has no `bigint`: it is shown as a text of its digits. */
+function digits(_: string, value: unknown): unknown {
+  return typeof value === "bigint" ? `${value}` : value;
+}
+
 /** Show whatever a host hands over as a text; never throws. */
 function text(value: unknown): string {
   try {
-    const shown = value instanceof Error ? errorText(value) : value;
-    const said = typeof shown === "string" ? shown : (JSON.stringify(shown) ?? String(shown));
+    const shown = value instanceof Error ? errorText(value) : digits("", value);
+    const said = typeof shown === "string" ? shown : (JSON.stringify(shown, digits) ?? String(shown));
     return said.length > TEXT_MAX ? `${words(said, TEXT_MAX - 1)}…` : said;
   } catch {
     return `<${typeof value}>`;
