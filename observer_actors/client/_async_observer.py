@@ -15,22 +15,15 @@ import anyio
 from anyio.lowlevel import current_token
 
 from observer_actors.client._advice import Advice, read_advice
-from observer_actors.client._delivery import Answer, Backoff, Delivery
+from observer_actors.client._delivery import Answer, Deliveries, Delivery
 from observer_actors.client._guest import attempt, attempted
-from observer_actors.client._ledger import NowAndThen, warn_once
+from observer_actors.client._ledger import warn_once
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._observed import Observed, called
 from observer_actors.client._outbox import ObserverStatistics
 from observer_actors.client._places import observer_base
 from observer_actors.client._recorder import CLOSE_SECONDS, NO_ATTRS, Recorder
-from observer_actors.client._sender import (
-    CLOSING_PAUSE_S,
-    FLUSH_PAUSE_S,
-    OVER,
-    REQUEST_SECONDS,
-    warn_of,
-    warn_of_source,
-)
+from observer_actors.client._sender import CLOSING_PAUSE_S, FLUSH_PAUSE_S, REQUEST_SECONDS
 from observer_actors.client._verdict import Verdict, VerdictReport, report_verdict
 from observer_actors.client._wire import exchange
 
@@ -47,8 +40,7 @@ class AsyncObserver(Recorder):
     """
 
     def _begin(self) -> None:
-        self._backoff = Backoff()
-        self._warnings = NowAndThen()
+        self._deliveries = Deliveries(self._outbox)
         self._home: tuple[int, object] = (os.getpid(), None)
         """The process, and the event loop, that the rest is of."""
         self._entries = 0
@@ -216,7 +208,7 @@ class AsyncObserver(Recorder):
     async def _send_rest(self) -> None:
         """Send what is in hand, then what is in the queue. When it is cancelled, what is in hand stays there."""
         while self._in_hand is not None or (batch := self._outbox.take()):
-            self._in_hand = self._in_hand or Delivery(batch, self._backoff)
+            self._in_hand = self._in_hand or self._deliveries.begin(batch)
             await self._deliver(self._in_hand)
             self._in_hand = None
 
@@ -226,22 +218,13 @@ class AsyncObserver(Recorder):
         while batch := self._outbox.take():
             given_up += len(batch)
         if given_up:
-            self._outbox.count(abandoned=given_up)
-            self._warn(self._outbox.statistics().last_trouble or OVER)
+            self._deliveries.given_up(given_up, self._outbox.statistics().last_trouble)
 
     async def _deliver(self, delivery: Delivery) -> None:
         while delivery.left:
             answer = await attempted(self._post(delivery))
-            counts, pause_s = delivery.answered(answer)
-            self._outbox.count(trouble=delivery.trouble, **counts)
-            if delivery.trouble:
-                self._warn(delivery.trouble)
-            warn_of_source(delivery)
+            pause_s = self._deliveries.answered(delivery, answer)
             await self._pause(pause_s if self._entries else min(pause_s, CLOSING_PAUSE_S))
-
-    def _warn(self, trouble: str) -> None:
-        if self._warnings.is_due():
-            warn_of(trouble, self._outbox)
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but no longer than until somebody hurries."""

@@ -19,7 +19,8 @@ from typing import Final
 import msgspec
 
 from observer_actors.backoff import backoff_s
-from observer_actors.client._outbox import OutgoingEvent
+from observer_actors.client._ledger import NowAndThen, warn, warn_once
+from observer_actors.client._outbox import Outbox, OutgoingEvent
 from observer_actors.client._texts import error_text
 from observer_actors.errors import ObserverError
 from observer_actors.problems import (
@@ -33,6 +34,8 @@ from observer_actors.problems import (
 
 BACKOFF_S_MIN: Final = 0.5
 BACKOFF_S_MAX: Final = 30.0
+OVER: Final = "the time for closing was over"
+"""What is said of events that are given up before they were tried, or while they are on their way."""
 _TROUBLE_CHARS_MAX: Final = 500
 _OK: Final = 200
 _SERVER_ERROR: Final = 500
@@ -146,6 +149,42 @@ class Delivery:
         about = next((note for note in said.notes if note.startswith(_SOURCE_NOTE)), "")
         self.foreign_source = about[:_TROUBLE_CHARS_MAX]
         return {"accepted": said.accepted, "duplicates": said.duplicates, "refused": said.rejected}, 0.0
+
+
+class Deliveries:
+    """What came of an outbox's batches: counted there, and what has to be put right is logged, now and then."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._backoff = Backoff()
+        self._warnings = NowAndThen()
+
+    def begin(self, batch: list[OutgoingEvent]) -> Delivery:
+        """Take a batch in hand."""
+        return Delivery(batch, self._backoff)
+
+    def answered(self, delivery: Delivery, answer: Answer | Exception) -> float:
+        """Take an answer in; say how many seconds to wait before the next request."""
+        counts, pause_s = delivery.answered(answer)
+        self._outbox.count(trouble=delivery.trouble, **counts)
+        if delivery.trouble:
+            self.warn(delivery.trouble)
+        if delivery.foreign_source:
+            hint = "add it to the daemon's sources.extra: sources that are not told apart count as one"
+            warn_once("source_unknown", delivery.foreign_source, hint)
+        return pause_s
+
+    def given_up(self, events: int, trouble: str) -> None:
+        """Take in that the time is over."""
+        self._outbox.count(abandoned=events)
+        self.warn(trouble or OVER)
+
+    def warn(self, trouble: str) -> None:
+        """Log that events are not taken, or are given up."""
+        if self._warnings.is_due():
+            counts = self._outbox.statistics()
+            numbers = {name: getattr(counts, name) for name in ("waiting", "refused", "dropped", "abandoned")}
+            warn("events_not_taken", error=trouble, **numbers)
 
 
 def _is_final(status: int, problem: ReceivedProblem) -> bool:

@@ -17,10 +17,9 @@ import weakref
 from collections.abc import Callable
 from typing import Final
 
-from observer_actors.client._delivery import Answer, Backoff, Delivery
+from observer_actors.client._delivery import OVER, Answer, Deliveries, Delivery
 from observer_actors.client._forks import renewed_after_fork
 from observer_actors.client._guest import tried
-from observer_actors.client._ledger import NowAndThen, warn, warn_once
 from observer_actors.client._outbox import Outbox, OutgoingEvent
 
 Exchange = Callable[[bytes, float], Answer]
@@ -35,8 +34,6 @@ COUNTING_S: Final = 0.1
 """When the time is over, the thread has this long to count what it gives up. A name that is looked up may hold it for
 longer, and so may a request that was on its way when closing began, for `REQUEST_SECONDS` at most: its events count as
 waiting until then."""
-OVER: Final = "the time for closing was over"
-"""What is said of events that are given up before they were tried, or while they are on their way."""
 
 
 class Sender:
@@ -59,8 +56,7 @@ class Sender:
         self._exchange = exchange
         self._linger_s = linger_s
         self._close_s = close_s
-        self._backoff = Backoff()
-        self._warnings = NowAndThen()
+        self._deliveries = Deliveries(outbox)
         self.renew()
         renewed_after_fork(self)
         _living.add(self)
@@ -111,7 +107,7 @@ class Sender:
         elif thread is not threading.current_thread():
             thread.join(max(0.0, self._left_s()) + COUNTING_S)
             if thread.is_alive():
-                self._warn(OVER)
+                self._deliveries.warn(OVER)
 
     def _start(self) -> None:
         with self._lock:
@@ -155,20 +151,14 @@ class Sender:
                 self._begin_anew()
 
     def _deliver(self, batch: list[OutgoingEvent]) -> None:
-        delivery = Delivery(batch, self._backoff)
+        delivery = self._deliveries.begin(batch)
         while delivery.left:
             left_s = self._left_s()
             if left_s <= 0:
-                self._outbox.count(abandoned=delivery.left)
-                self._warn(delivery.trouble or OVER)
+                self._deliveries.given_up(delivery.left, delivery.trouble)
                 return
             answer = tried(self._send, delivery, min(REQUEST_SECONDS, left_s))
-            counts, pause_s = delivery.answered(answer)
-            self._outbox.count(trouble=delivery.trouble, **counts)
-            if delivery.trouble:
-                self._warn(delivery.trouble)
-            warn_of_source(delivery)
-            if pause_s:
+            if pause_s := self._deliveries.answered(delivery, answer):
                 self._pause(pause_s)
 
     def _send(self, delivery: Delivery, seconds: float) -> Answer:
@@ -182,10 +172,6 @@ class Sender:
     def _left_s(self) -> float:
         return float("inf") if self._deadline is None else self._deadline - time.monotonic()
 
-    def _warn(self, trouble: str) -> None:
-        if self._warnings.is_due():
-            warn_of(trouble, self._outbox)
-
     def renew(self) -> None:
         """Begin anew, in a child process."""
         self._lock = threading.RLock()  # as in `Outbox`
@@ -193,20 +179,6 @@ class Sender:
         self._runs = False
         self._deadline = None
         self._closing = 0
-
-
-def warn_of(trouble: str, outbox: Outbox) -> None:
-    """Log that events are not taken, or are given up."""
-    counts = outbox.statistics()
-    numbers = {name: getattr(counts, name) for name in ("waiting", "refused", "dropped", "abandoned")}
-    warn("events_not_taken", error=trouble, **numbers)
-
-
-def warn_of_source(delivery: Delivery) -> None:
-    """Log, once, that the daemon keeps events under another source than they name."""
-    if delivery.foreign_source:
-        hint = "add it to the daemon's sources.extra: sources that are not told apart count as one"
-        warn_once("source_unknown", delivery.foreign_source, hint)
 
 
 _ended: Final = threading.Event()
