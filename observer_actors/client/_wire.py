@@ -30,6 +30,8 @@ from observer_actors.visible import visible
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 """An answer is held in memory as a whole; a larger one is a failed call."""
+_PIECE_BYTES: Final = 65_536
+"""Are decompressed at once: to 64 MiB at most, with gzip."""
 _HEADERS: Final = {
     "Content-Type": "application/json",
     "Accept": "application/json",
@@ -98,7 +100,7 @@ async def _exchange(
     socket: str | None = None,
     token: str = "",
 ) -> Answer:
-    raw = _Chunks()
+    raw = bytearray()
     with _translated(place), anyio.CancelScope() as reading:
         headers = _HEADERS | Address(url).headers | ({"Authorization": f"Bearer {token}"} if token else {})
         certificates = await _certificates()
@@ -116,43 +118,27 @@ async def _exchange(
             # Anything raised in this loop, or by httpx's own decompression above it, would abandon the nested
             # generators to the garbage collector, which trio reports. Cancelling ends the innermost first.
             async for chunk in response.aiter_raw():
-                if not raw.add(chunk):
+                raw += chunk
+                if len(raw) > ANSWER_BYTES_MAX:
                     reading.cancel()
-        body = _decompressed(response, raw.chunks) if raw.fits else None
+        body = None if reading.cancel_called else _decompressed(response, raw)
         if body is not None:
             return Answer(response.status_code, body, response.headers.get("retry-after", ""))
     raise Unreachable(f"{place}: an answer of more than {ANSWER_BYTES_MAX:,} bytes")
 
 
-class _Chunks:
-    """What has been read, up to the bound."""
-
-    def __init__(self) -> None:
-        self.chunks: list[bytes] = []
-        self._size = 0
-
-    @property
-    def fits(self) -> bool:
-        """Whether nothing had to be left out."""
-        return self._size <= ANSWER_BYTES_MAX
-
-    def add(self, chunk: bytes) -> bool:
-        """Keep the chunk, or tell that it is one too many."""
-        self._size += len(chunk)
-        if self.fits:
-            self.chunks.append(chunk)
-        return self.fits
-
-
-def _decompressed(response: httpx.Response, raw: list[bytes]) -> bytes | None:
-    """Undo the Content-Encoding; None when that gives more than the bound.
+def _decompressed(response: httpx.Response, raw: bytearray) -> bytes | None:
+    """Undo the Content-Encoding, piece by piece; None when that gives more than the bound.
 
     :raises httpx.DecodingError: it cannot be undone.
     """
-    body = _Chunks()
-    whole = httpx.Response(200, headers=response.headers, content=iter(raw))
-    fits = all(body.add(chunk) for chunk in whole.iter_bytes())
-    return b"".join(body.chunks) if fits else None
+    pieces = (bytes(raw[at : at + _PIECE_BYTES]) for at in range(0, len(raw), _PIECE_BYTES))
+    body = bytearray()
+    for piece in httpx.Response(200, headers=response.headers, content=pieces).iter_bytes():
+        body += piece
+        if len(body) > ANSWER_BYTES_MAX:
+            return None
+    return bytes(body)
 
 
 async def _certificates() -> ssl.SSLContext:
