@@ -279,6 +279,39 @@ def test_what_is_left_is_sent_at_the_end_of_a_worker(daemon: Served, tmp_path: P
     assert names(daemon, f"worker-{start}-") == sorted(f"worker-{start}-{number}" for number in range(21))
 
 
+LOADING: Final = """
+import multiprocessing, sys
+from observer_actors import Observer
+
+obs = Observer(sys.argv[1], close_seconds=20)
+with obs.operation(f"loading-{sys.argv[2]}-{__name__}"):
+    pass
+def work(number):
+    if number:
+        with obs.operation(f"loading-{sys.argv[2]}-{number}"):
+            pass
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[2])
+    context.set_forkserver_preload([])  # each worker loads it
+    for number in range(2):
+        alone = context.Process(target=work, args=(number,))
+        alone.start()
+        alone.join()
+        assert alone.exitcode == 0
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "forkserver", "spawn"])
+def test_what_a_worker_reports_while_it_loads_its_module_and_then_is_sent_too(
+    daemon: Served, tmp_path: Path, start: str
+) -> None:
+    ended = run_file(tmp_path / "loading.py", LOADING, daemon.url, start)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    loads = [] if start == "fork" else 2 * ["__mp_main__"]
+    assert names(daemon, f"loading-{start}-") == sorted(f"loading-{start}-{one}" for one in ["1", "__main__", *loads])
+
+
 OUTLIVED: Final = """
 import multiprocessing, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor

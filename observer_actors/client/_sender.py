@@ -183,8 +183,8 @@ class Sender:
 
 _ended: Final = threading.Event()
 """All are closed: handlers of the host's that were registered before ours are called after it."""
-_closes_with: Final[dict[str, int]] = {}
-"""The worker in which `_close_all` is registered."""
+_closes_with: Final[set[tuple[int, bool]]] = set()
+"""The processes in which `_close_all` is seen to, and whether each was a worker by then."""
 _living: Final[weakref.WeakSet[Sender]] = weakref.WeakSet()
 
 
@@ -201,13 +201,19 @@ def _close_all() -> None:
 def _close_with_worker() -> None:
     """Have all closed at the end of a worker of `multiprocessing`, which calls its own finalizers and no `atexit`.
 
-    They are registered in the worker: it forgets those of its parent.
+    They are registered in the worker once it has begun: it forgets those of its parent, and those from before, when it
+    loads its main module.
     """
     process, util = map(sys.modules.get, ("multiprocessing.process", "multiprocessing.util"))
-    if process is None or util is None or process.parent_process() is None or _closes_with.get("pid") == os.getpid():
+    if process is None or util is None:
         return
-    _closes_with["pid"] = os.getpid()
-    if util.is_exiting():  # a thread that it waits for is the first to report
+    me = (os.getpid(), process.parent_process() is not None)
+    if me in _closes_with:
+        return
+    _closes_with.add(me)
+    if not me[1]:  # no worker, or none yet
+        util.register_after_fork(_close_all, lambda _: _close_with_worker())
+    elif util.is_exiting():  # a thread that it waits for is the first to report
         _close_later()
     else:
         util.Finalize(None, _close_later, exitpriority=0)
