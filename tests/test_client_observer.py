@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable, Generator, Iterator
 from enum import Enum
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -737,6 +738,35 @@ def test_a_batch_of_more_than_the_daemon_takes_at_once_costs_no_event(tmp_path: 
                 with observer.operation("secrets", input_summary=secrets):
                     pass
             reported(daemon, observer, 90)
+
+
+class HangsUpEarly(BaseHTTPRequestHandler):
+    """A proxy with a bound for bodies: of a larger one it reads nothing."""
+
+    def do_POST(self) -> None:
+        length = int(self.headers["Content-Length"])
+        self.send_response(200 if length <= 100_000 else 413)
+        taken = self.rfile.read(length).count(b"\n") if length <= 100_000 else 0
+        said = msgspec.json.encode({"accepted": taken, "rejected": 0})
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    def log_message(self, format: str, *_: object) -> None:  # noqa: A002 - its name there
+        pass
+
+
+def test_a_proxy_that_hangs_up_before_it_has_read_a_large_batch_costs_no_event() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), HangsUpEarly) as proxy:
+        proxy.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        with Observer(f"http://127.0.0.1:{proxy.server_port}", linger_seconds=LONG_S) as observer:
+            for _ in range(100):
+                with observer.operation("a", input_summary="x" * 9_000):
+                    pass
+            assert observer.flush(LONG_S)
+            assert observer.statistics().accepted == 100
+        proxy.shutdown()
 
 
 # -------------------------------------------------------------------------------------------------- trouble

@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -57,9 +57,10 @@ class _Exchange:
 
     def run(self, request: h11.Request, content: bytes) -> Answer:
         """Send, then read the answer to its end."""
-        for part in (request, h11.Data(data=content), h11.EndOfMessage()):
-            self._limit()
-            self._connection.sendall(self._http.send(part) or b"")
+        with suppress(OSError):  # who refuses may hang up before it has read all: its answer says why
+            for part in (request, h11.Data(data=content), h11.EndOfMessage()):
+                self._limit()
+                self._connection.sendall(self._http.send(part) or b"")
         head: h11.Response | None = None
         body = b""
         while not isinstance(event := self._next(), h11.EndOfMessage):
