@@ -138,12 +138,9 @@ class AsyncObserver(Recorder):
 
     async def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Send what is there; say whether all of it is accepted or refused within the limit."""
-        return await self._flushed(attempt(CLOSE_SECONDS, bounded_seconds, "seconds", seconds))
-
-    async def _flushed(self, seconds: float) -> bool:
+        until = anyio.current_time() + attempt(CLOSE_SECONDS, bounded_seconds, "seconds", seconds)
         self._go_on()
         then = self._outbox.statistics()
-        until = anyio.current_time() + seconds
         while not self._is_over(then) and (left_s := until - anyio.current_time()) > 0:
             if self._is_home():
                 self._hurried.set()

@@ -83,24 +83,20 @@ class Ledger:
 
     def call_ended(self, *, success: bool) -> None:
         """Count a call to the gateway."""
-        with self._lock:
-            self._add(calls=1, calls_failed=0 if success else 1)
+        self._add(calls=1, calls_failed=int(not success))
 
     def report_accepted(self) -> None:
         """Count an event that is stored."""
-        with self._lock:
-            self._add(reports_accepted=1)
+        self._add(reports_accepted=1)
 
     def report_lost(self, trouble: ObserverError) -> None:
         """Count an event that is not known to be stored."""
         unanswered = isinstance(trouble, Unreachable)
-        with self._lock:
-            self._add(reports_unanswered=int(unanswered), reports_refused=int(not unanswered), trouble=str(trouble))
+        self._add(reports_unanswered=int(unanswered), reports_refused=int(not unanswered), trouble=str(trouble))
 
     def row_lost(self, trouble: ObserverError) -> None:
         """Count a row that is not in the knowledge base."""
-        with self._lock:
-            self._add(rows_lost=1, trouble=str(trouble))
+        self._add(rows_lost=1, trouble=str(trouble))
 
     def warn_now_and_then(self, trouble: ObserverError) -> None:
         """Log a lost report, unless one was logged less than a minute ago; the next line says how many were not."""
@@ -112,9 +108,10 @@ class Ledger:
         warn("report_lost", lost=lost, error=str(trouble), hint=trouble.hint)
 
     def _add(self, *, trouble: str = "", **counts: int) -> None:
-        old = self._statistics
-        sums = {name: getattr(old, name) + count for name, count in counts.items()}
-        self._statistics = msgspec.structs.replace(old, last_trouble=trouble or old.last_trouble, **sums)
+        with self._lock:
+            old = self._statistics
+            sums = {name: getattr(old, name) + count for name, count in counts.items()}
+            self._statistics = msgspec.structs.replace(old, last_trouble=trouble or old.last_trouble, **sums)
 
 
 LEDGER: Final = Ledger()
