@@ -2,7 +2,9 @@
 
 import logging
 import math
+from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from observer_actors.client import (
 )
 from observer_actors.client._daemon import async_client
 from observer_actors.client._ledger import WARNING_SECONDS, Ledger
+from observer_actors.client._plain import exchange
 from observer_actors.errors import (
     ConfigInvalid,
     DiskFailed,
@@ -298,15 +301,19 @@ async def test_a_token_that_is_none_is_refused_and_not_told(
     assert observer.requests == []
 
 
-async def test_a_user_in_the_address_does_not_take_the_tokens_place(
-    observer: HttpPeer, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("token", "said"), [("a-token", "Bearer a-token"), ("", f"Basic {b64encode(b'me:s@cret').decode()}")]
+)
+async def test_a_user_in_the_address_is_told_to_whoever_stands_there_and_does_not_take_the_tokens_place(
+    observer: HttpPeer, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, token: str, said: str
 ) -> None:
-    monkeypatch.setenv("OBSERVER_TOKEN", "a-token")
-    address = observer.url.replace("http://", "http://me:secret@")
+    monkeypatch.setenv("OBSERVER_TOKEN", token)
+    address = observer.url.replace("http://", "http://me:s%40cret@")
     await runtime(lambda: record_external_op({"endpoint": "a"}, observer_url=address))
     async with async_client(address, 5) as client:
         await client.post("/event", json={"endpoint": "a"})
-    assert [request.headers["authorization"] for request in observer.received("/event")] == ["Bearer a-token"] * 2
+    await trio.to_thread.run_sync(partial(exchange, address, "POST", "/event", seconds=5, content=b"{}"))
+    assert [request.headers["authorization"] for request in observer.received("/event")] == [said] * 3
 
 
 async def test_a_daemon_behind_a_socket_is_told_by_its_socket(runtime: Runtime) -> None:

@@ -20,7 +20,7 @@ from observer_actors.addresses import (
     parse_address,
     without_password,
 )
-from observer_actors.client._places import observer_token
+from observer_actors.client._places import daemon_headers
 from observer_actors.client._wire import certificates
 
 
@@ -52,18 +52,17 @@ class _Arguments(TypedDict):
     timeout: float
     trust_env: bool
     headers: dict[str, str]
-    auth: httpx.Auth | None
+    auth: httpx.Auth
 
 
 def _arguments(where: Address, timeout_s: float) -> _Arguments:
-    token = observer_token()
     return {
         "base_url": where.base,
         "verify": certificates() if where.is_encrypted else True,  # `trust_env` would bring proxies, too
         "timeout": timeout_s,
         "trust_env": False,
-        "headers": where.headers | ({"Authorization": f"Bearer {token}"} if token else {}),
-        "auth": httpx.Auth() if token else None,  # else a user in the address would take the token's place
+        "headers": daemon_headers(where),
+        "auth": httpx.Auth(),  # none but what the headers say
     }
 
 

@@ -7,9 +7,11 @@ address that is no text is taken as one: that it leads nowhere is told where it 
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from observer_actors.addresses import SERVICE_LINKS, check_token
+from observer_actors.addresses import SERVICE_LINKS, Address, check_token
 from observer_actors.client._texts import text
 
 
@@ -28,14 +30,17 @@ def observer_base(given: object) -> str:
     return text(given) or os.environ.get("OBSERVER_URL") or f"http://127.0.0.1:{port}"
 
 
-def observer_token() -> str:
-    """Give the token of OBSERVER_TOKEN; "" when there is none.
+def daemon_headers(where: Address) -> dict[str, str]:
+    """Give what each request to the daemon says beside: who asks, by OBSERVER_TOKEN, else by the user in its address.
 
-    :raises TokenInvalid: it is none that can be sent; does not tell it.
+    :raises TokenInvalid: the token is none that can be sent; does not tell it.
     """
     token = os.environ.get("OBSERVER_TOKEN", "")
     check_token(token, "OBSERVER_TOKEN")
-    return token
+    user, _, password = urlsplit(where.base).netloc.rpartition("@")[0].partition(":")
+    basic = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode() if user or password else ""
+    said = f"Bearer {token}" if token else f"Basic {basic}" if basic else ""
+    return where.headers | ({"Authorization": said} if said else {})
 
 
 def data_directory(given: str | os.PathLike[str] | None) -> Path:

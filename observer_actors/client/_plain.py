@@ -20,7 +20,7 @@ import h11
 
 from observer_actors.addresses import Address, parse_address, without_password
 from observer_actors.client._delivery import Answer
-from observer_actors.client._places import observer_token
+from observer_actors.client._places import daemon_headers
 from observer_actors.errors import Unreachable
 from observer_actors.visible import visible
 
@@ -145,16 +145,15 @@ def _certificates() -> ssl.SSLContext:
 
 
 def _headers(where: Address, content: bytes) -> list[tuple[str, str]]:
-    token = observer_token()
-    headers = [
-        ("Host", where.headers.get("Host", urlsplit(where.base).netloc.rpartition("@")[2])),
-        ("User-Agent", "observer-actors"),
-        ("Accept", "application/json"),
-        ("Connection", "close"),
-    ]
-    headers += [("Content-Type", "application/x-ndjson")] if content else []
-    headers += [("Content-Length", str(len(content)))] if content else []
-    return headers + ([("Authorization", f"Bearer {token}")] if token else [])
+    headers = {
+        "Host": urlsplit(where.base).netloc.rpartition("@")[2],
+        "User-Agent": "observer-actors",
+        "Accept": "application/json",
+        "Connection": "close",
+    }
+    if content:
+        headers |= {"Content-Type": "application/x-ndjson", "Content-Length": str(len(content))}
+    return [*(headers | daemon_headers(where)).items()]
 
 
 @contextmanager

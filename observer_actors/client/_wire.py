@@ -24,7 +24,7 @@ import httpx
 
 from observer_actors.addresses import UNIX, Address, parse_address, without_password
 from observer_actors.client._delivery import Answer
-from observer_actors.client._places import observer_token
+from observer_actors.client._places import daemon_headers
 from observer_actors.errors import Unreachable, said_by
 from observer_actors.visible import visible
 
@@ -58,15 +58,14 @@ async def exchange(
     :raises TokenInvalid: OBSERVER_TOKEN holds what cannot be sent.
     :raises Unreachable: no answer within the limit, or one above `ANSWER_BYTES_MAX`.
     """
-    where, token = parse_address(base), observer_token()
+    where = parse_address(base)
+    where = Address(join(where.base, target), where.socket)
     place = shown_place(base, target.partition("?")[0])
     with anyio.move_on_after(seconds):
         while True:
             tries -= 1
             try:
-                return await _exchange(
-                    place, method, join(where.base, target), content, socket=where.socket, token=token
-                )
+                return await _exchange(place, method, where, content)
             except Unreachable as trouble:
                 if not (trouble.broke and tries):
                     raise
@@ -82,7 +81,7 @@ async def fetch(url: str, content: bytes, *, seconds: float) -> Answer:
     :raises Unreachable: as `exchange`.
     """
     with anyio.move_on_after(seconds):
-        return await _exchange(shown(url), "POST", url, content, as_fetch=True)
+        return await _exchange(shown(url), "POST", Address(url), content, as_fetch=True)
     raise _no_answer(shown(url), seconds)
 
 
@@ -90,30 +89,21 @@ def _no_answer(place: str, seconds: float) -> Unreachable:
     return Unreachable(f"{place}: no answer within {seconds:g} s")
 
 
-async def _exchange(
-    place: str,
-    method: str,
-    url: str,
-    content: bytes,
-    *,
-    as_fetch: bool = False,
-    socket: str | None = None,
-    token: str = "",
-) -> Answer:
+async def _exchange(place: str, method: str, where: Address, content: bytes, *, as_fetch: bool = False) -> Answer:
     raw = bytearray()
     with _translated(place), anyio.CancelScope() as reading:
-        headers = _HEADERS | Address(url).headers | ({"Authorization": f"Bearer {token}"} if token else {})
+        headers = _HEADERS | (where.headers if as_fetch else daemon_headers(where))
         certificates = await _certificates()
         async with (
             httpx.AsyncClient(
                 verify=certificates,
                 timeout=None,  # noqa: S113 - the caller limits the whole
-                auth=httpx.Auth() if token else None,  # else a user in the URL would take the token's place
-                trust_env=as_fetch and not _is_loopback(url),
+                auth=None if as_fetch else httpx.Auth(),  # none but what the headers say
+                trust_env=as_fetch and not _is_loopback(where.base),
                 follow_redirects=as_fetch,
-                transport=httpx.AsyncHTTPTransport(uds=socket, verify=certificates) if socket else None,
+                transport=httpx.AsyncHTTPTransport(uds=where.socket, verify=certificates) if where.socket else None,
             ) as client,
-            client.stream(method, url, content=content, headers=headers) as response,
+            client.stream(method, where.base, content=content, headers=headers) as response,
         ):
             # Anything raised in this loop, or by httpx's own decompression above it, would abandon the nested
             # generators to the garbage collector, which trio reports. Cancelling ends the innermost first.
