@@ -43,14 +43,6 @@ class Sender:
     :param close_s: how long closing may take.
     """
 
-    _lock: threading.RLock
-    _thread: threading.Thread | None
-    _runs: bool
-    _deadline: float | None
-    """None unless it is being closed."""
-    _closing: int
-    """Who closes it, and is not done."""
-
     def __init__(self, outbox: Outbox, exchange: Exchange, *, linger_s: float, close_s: float) -> None:
         self._outbox = outbox
         self._exchange = exchange
@@ -60,6 +52,16 @@ class Sender:
         self.renew()
         renewed_after_fork(self)
         _living.add(self)
+
+    def renew(self) -> None:
+        """Begin anew, in a child process."""
+        self._lock = threading.RLock()  # as in `Outbox`
+        self._thread: threading.Thread | None = None
+        self._runs = False
+        self._deadline: float | None = None
+        """None unless it is being closed."""
+        self._closing = 0
+        """Who closes it, and is not done."""
 
     def start(self) -> None:
         """Make sure that somebody sends."""
@@ -171,14 +173,6 @@ class Sender:
 
     def _left_s(self) -> float:
         return float("inf") if self._deadline is None else self._deadline - time.monotonic()
-
-    def renew(self) -> None:
-        """Begin anew, in a child process."""
-        self._lock = threading.RLock()  # as in `Outbox`
-        self._thread = None
-        self._runs = False
-        self._deadline = None
-        self._closing = 0
 
 
 _ended: Final = threading.Event()
