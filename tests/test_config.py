@@ -88,8 +88,26 @@ def test_the_seeds_variables_work() -> None:
     assert settings.data_dir == Path("/somewhere")
 
 
-def test_an_empty_variable_counts_as_not_given() -> None:
-    assert load_settings(None, {}, {"OBSERVER_PORT": "", "GATEWAY_URL": ""}) == Settings()
+@pytest.mark.parametrize("text", ["", "\n", " "])
+def test_an_empty_variable_counts_as_not_given(text: str) -> None:
+    variables = dict.fromkeys(("OBSERVER_PORT", "GATEWAY_URL", "OBSERVER_DATA_DIR"), text)
+    assert load_settings(None, {}, variables) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("log.level", "debug"),
+        ("failures.webhook_url", "http://a/x"),
+        ("gateway.url", "http://a"),
+        ("data_dir", "/srv/x"),
+        ("auth.tokens_file", "/srv/tokens"),
+        ("listen.unix_mode", "0600"),
+    ],
+)
+def test_a_variable_that_ends_with_a_newline_says_what_stands_before_it(name: str, text: str) -> None:
+    variable = f"OBSERVER_{name.upper().replace('.', '__')}"
+    assert leaves_of(load_settings(None, {}, {variable: f"{text}\n"}))[name] == text
 
 
 @pytest.mark.parametrize(
@@ -480,7 +498,7 @@ def test_an_address_to_send_to_may_name_any_host(name: str, host: str) -> None:
 @pytest.mark.parametrize("name", [name for name, leaf in LEAVES.items() if getattr(leaf.kind, "pattern", None)])
 def test_each_setting_that_takes_certain_texts_says_which(name: str) -> None:
     with pytest.raises(ConfigInvalid) as caught:
-        read_settings(Places(assignments=(f"{name}=\t",), environment={}))
+        read_settings(Places(assignments=(f"{name}=?",), environment={}))
     assert str(caught.value) == f"--set {name}: {name}: no such value"
     assert caught.value.hint.startswith("it may be ")
 

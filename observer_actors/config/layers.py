@@ -4,7 +4,7 @@ What stands further up beats what stands below:
 
 1. flags: ``--port``, and ``--set listen.port=3900`` for any setting;
 2. the environment: ``OBSERVER_LISTEN__PORT`` for any setting (two underscores where the name has a dot), and the
-   variables of `ENVIRONMENT`. A list is separated by commas. An empty variable counts as not given;
+   variables of `ENVIRONMENT`. A list is separated by commas. An empty or blank variable counts as not given;
 3. credentials: a file of ``$CREDENTIALS_DIRECTORY`` that has the name of a setting (systemd's ``LoadCredential=``);
    an empty text counts as not given, and where the credential is a file, `UNITS_PLACEHOLDER` alone;
 4. the file that ``--config`` names;
@@ -157,18 +157,18 @@ def _credential(file: Path) -> Iterator[Given]:
     if file.name in SECRET_FILES:
         if content != UNITS_PLACEHOLDER:  # one that was emptied is given, and refused: it must not open the daemon
             yield Given(file.name, str(file), str(file), is_text=True)
-    elif (text := content.decode("utf-8-sig").removesuffix("\n")).strip():
+    elif (text := content.decode("utf-8-sig")).strip():
         yield Given(file.name, text, str(file), is_text=True)
 
 
 def _environment(environment: Mapping[str, str], *, is_strict: bool) -> Iterator[Given]:
     """The variables with a name of their own first: the systematic name says more exactly what is meant."""
     for variable, name in ENVIRONMENT.items():
-        if environment.get(variable) and not _is_of_kubernetes(variable, environment[variable]):
+        if environment.get(variable, "").strip() and not _is_of_kubernetes(variable, environment[variable]):
             yield Given(name, environment[variable], variable, is_text=True)
     for variable, text in environment.items():
         name = variable.removeprefix(PREFIX).lower().replace("__", ".")
-        if not text or not variable.startswith(PREFIX) or variable in (*ENVIRONMENT, *OF_CLIENTS):
+        if not text.strip() or not variable.startswith(PREFIX) or variable in (*ENVIRONMENT, *OF_CLIENTS):
             continue
         if name in LEAVES:
             yield Given(name, text, variable, is_text=True)

@@ -81,12 +81,15 @@ def _allowed(leaf: Leaf) -> str:
 
 
 def _from_text(leaf: Leaf, given: Given) -> object:
-    """Read a text as `config show` writes it; also a list with commas, and a word without quotes."""
+    """Read a text as `config show` writes it; also a list with commas, and a word without quotes.
+
+    What is blank around it is none of it: a secret of Kubernetes that `echo` made ends with a newline.
+    """
     text = given.value.strip()
     if not isinstance(leaf.kind, types.VarTupleType | types.ListType | types.DictType):
         value = _toml(text)
         is_number = isinstance(leaf.kind, types.IntType | types.FloatType)
-        return value if type(value) in ((int, float) if is_number else (str,)) else given.value
+        return value if type(value) in ((int, float) if is_number else (str,)) else text
     if not text.startswith(("[", "{")):
         return [part.strip() for part in text.split(",") if part.strip()]
     try:
