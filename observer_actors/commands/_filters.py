@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from observer_actors.commands._answers import OpsAnswer
 from observer_actors.commands._api import Api
 from observer_actors.errors import UsageInvalid
-from observer_actors.op import time_us
+from observer_actors.op import Op, time_us
 
 PAGE_OPS: Final = 1_000
 """The most that the daemon gives at once."""
@@ -25,14 +25,29 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 @Parameter(name="*", allow_leading_hyphen=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
-    """Each one given must fit."""
+class Wanted:
+    """What is in an operation; each one given must fit."""
 
     source: Annotated[str | None, Parameter(help="Only of this source.")] = None
     endpoint: Annotated[str | None, Parameter(help="Only of this endpoint.")] = None
     success: Annotated[
         bool | None, Parameter(name="--success", negative="--failed", help="Only what succeeded, or only what failed.")
     ] = None
+
+    def parameters(self) -> dict[str, object]:
+        """Give them as the API wants them."""
+        return asdict(self)
+
+    def fits(self, op: Op) -> bool:
+        """Tell whether an op is wanted."""
+        pairs = ((self.source, op.source), (self.endpoint, op.endpoint), (self.success, op.success))
+        return all(wanted is None or wanted == found for wanted, found in pairs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters(Wanted):
+    """And when it was, and where it stands."""
+
     since: Annotated[str | None, Parameter(help="Not before: an ISO 8601 time, or how long ago: 90s, 15m, 2h, 7d.")] = (
         None
     )
@@ -47,12 +62,11 @@ class Filters:
 
     def parameters(self) -> dict[str, object]:
         """Give them as the API wants them."""
-        given: dict[str, object] = {name: getattr(self, name) for name in self.__slots__}
-        now = datetime.now(UTC)
-        return given | {name: time_given(f"--{name}", getattr(self, name), now) for name in ("since", "until")}
+        times = {"since": time_given("--since", self.since), "until": time_given("--until", self.until)}
+        return asdict(self) | times
 
 
-def time_given(flag: str, text: str | None, now: datetime) -> str | None:
+def time_given(flag: str, text: str | None) -> str | None:
     """Give a time as the API wants it: as it was given, but for one that says how long ago.
 
     :raises UsageInvalid: it is none; names the flag.
@@ -61,7 +75,7 @@ def time_given(flag: str, text: str | None, now: datetime) -> str | None:
         return None
     if found := _AGO.fullmatch(text):
         try:
-            return (now - timedelta(**{_UNITS[found["unit"]]: int(found["number"])})).isoformat()
+            return (datetime.now(UTC) - timedelta(**{_UNITS[found["unit"]]: int(found["number"])})).isoformat()
         except OverflowError as error:
             raise UsageInvalid(f"{flag}: {text!a} ago is before the year 1", hint=_FORMS) from error
     if time_us(text) is None:

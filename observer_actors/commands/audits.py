@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Annotated
 
 from cyclopts import Parameter, validators
@@ -44,7 +43,7 @@ def audits(
     if signature is not None and given:
         hint = "leave it out, or the signature"
         raise UsageInvalid(f"{' and '.join(given)}: not with a signature", hint=hint)
-    after = time_given("--since", since, datetime.now(UTC))
+    after = time_given("--since", since)
     with api.open() as daemon:
         if signature is not None:
             body = daemon.get("/kb/history", {"sig": signature, "limit": limit})

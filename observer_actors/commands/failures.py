@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
@@ -34,11 +33,9 @@ class FailureFilters:
     until: Annotated[str | None, Parameter(help="Failed last before: likewise.")] = None
 
     def parameters(self) -> dict[str, object]:
-        """Give those that were given, as the API wants them."""
-        now = datetime.now(UTC)
-        given = {name: getattr(self, name) for name in self.__slots__}
-        given |= {name: time_given(f"--{name}", given[name], now) for name in ("since", "until")}
-        return {name: value for name, value in given.items() if value is not None}
+        """Give them as the API wants them."""
+        times = {"since": time_given("--since", self.since), "until": time_given("--until", self.until)}
+        return asdict(self) | times
 
 
 def failures(
@@ -60,9 +57,8 @@ def failures(
     limit
         Most patterns to show.
     """
-    wanted = filters.parameters()
     with api.open() as daemon:
-        body = daemon.get("/failures", wanted | {"sort": sort, "limit": limit})
+        body = daemon.get("/failures", filters.parameters() | {"sort": sort, "limit": limit})
         answer = daemon.decoded(FailuresAnswer, body)
     if json:
         print_json(body)
@@ -70,7 +66,7 @@ def failures(
         console().print(table_of(answer.failures))
         say_more(answer.total, len(answer.failures), "--endpoint and the other filters")
     else:
-        print("nothing that has failed fits" if wanted else "nothing has failed")
+        print("nothing that has failed fits" if filters != FailureFilters() else "nothing has failed")
 
 
 def table_of(found: Iterable[FailureAnswer]) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
@@ -49,7 +48,7 @@ def revoke(
     if len(given) != 1:
         raise UsageInvalid("wants one of --source, --run and --staffer", hint="observer-actors revoke --source bot")
     of, name = given[0]
-    asked = {"of": of, "name": name, "since": time_given("--since", since, datetime.now(UTC)) or "", "note": note}
+    asked = {"of": of, "name": name, "since": time_given("--since", since) or "", "note": note}
     with api.open() as daemon:
         body = daemon.post("/playbook/revoke", msgspec.json.encode(asked))
         answer = daemon.decoded(RevokedAnswer, body)

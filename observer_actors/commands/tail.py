@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from cyclopts import Parameter, validators
@@ -13,7 +12,7 @@ from cyclopts import Parameter, validators
 from observer_actors.commands._answers import HealthAnswer
 from observer_actors.commands._api import Api, Refused
 from observer_actors.commands._aside import told
-from observer_actors.commands._filters import PAGE_OPS, pages, raw_ops
+from observer_actors.commands._filters import PAGE_OPS, Wanted, pages, raw_ops
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import console, op_line, print_bytes
 from observer_actors.commands._sse import messages
@@ -26,29 +25,8 @@ AGAIN_S: Final = (0.5, 1.0, 2.0, 5.0)
 """Waits before the daemon is tried again; the last one from then on."""
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which operations are shown."""
-
-    source: Annotated[str | None, Parameter(help="Only of this source.")] = None
-    endpoint: Annotated[str | None, Parameter(help="Only of this endpoint.")] = None
-    success: Annotated[
-        bool | None, Parameter(name="--success", negative="--failed", help="Only what succeeded, or only what failed.")
-    ] = None
-
-    def parameters(self) -> dict[str, object]:
-        """Give them as the API wants them."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-    def fits(self, op: Op) -> bool:
-        """Tell whether an op is wanted."""
-        pairs = ((self.source, op.source), (self.endpoint, op.endpoint), (self.success, op.success))
-        return all(wanted is None or wanted == found for wanted, found in pairs)
-
-
 def tail(
-    wanted: Wanted = Wanted(),
+    wanted: Wanted = Wanted(),  # noqa: B008 - frozen
     api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
     *,
     lines: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=PAGE_OPS))] = 10,
