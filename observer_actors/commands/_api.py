@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Self, TypeVar
 
 import httpx
@@ -13,6 +13,7 @@ import msgspec
 
 from observer_actors.addresses import without_password
 from observer_actors.client._daemon import blocking_client
+from observer_actors.commands._answers import ReadyAnswer
 from observer_actors.commands._aside import told
 from observer_actors.commands._screen import PROGRESS_S
 from observer_actors.errors import ObserverError, Unreachable, UsageInvalid
@@ -94,6 +95,15 @@ class Api:
             hint = "is this address a daemon's, of about this version?"
             raise Unreachable(f"{self.shown}: not an observer's answer: {error}", hint=hint) from error
 
+    def readiness(self) -> ReadyAnswer:
+        """Say whether it takes events; that it does not is an answer too."""
+        try:
+            return self.read(ReadyAnswer, "/ready")
+        except Refused as refusal:
+            with suppress(*UNREADABLE):
+                return msgspec.json.decode(refusal.body, type=ReadyAnswer)
+            raise
+
     def post(self, path: str, content: bytes) -> bytes:
         """Send a body, again for a while when there is no room for the moment, and give the answer's.
 
@@ -115,8 +125,7 @@ class Api:
     @contextmanager
     def lines(self, path: str, headers: Mapping[str, str]) -> Iterator[Iterator[str]]:
         """Give the lines of an answer that does not end, as they come."""
-        timeout = httpx.Timeout(TIMEOUT_S, read=TIMEOUT_S)
-        with self._told(), self._client.stream("GET", path, headers=dict(headers), timeout=timeout) as response:
+        with self._told(), self._client.stream("GET", path, headers=headers) as response:
             if response.is_error:
                 response.read()
                 _judged(response)

@@ -19,7 +19,7 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from observer_actors import __version__
-from observer_actors.commands._answers import ActorAnswer, ActorsAnswer, HealthAnswer, ReadyAnswer
+from observer_actors.commands._answers import ActorAnswer, ActorsAnswer, HealthAnswer
 from observer_actors.commands._api import NOBODY, NOT_LET_IN, Api, Refused
 from observer_actors.commands._directory import NOT_HERE, may_look_into
 from observer_actors.config import Loaded, exposed_files
@@ -37,7 +37,6 @@ FILES_WANTED: Final = 4_096
 SYSTEMD: Final = Path("/run/systemd/system")
 """There where systemd runs the machine (sd_booted(3))."""
 UNIT: Final = "observer-actors.service"
-NOT_READY: Final = 503
 ERROR_CHARS: Final = 200
 
 
@@ -226,15 +225,11 @@ def _no_more(refusal: Refused) -> Finding:
 
 
 def _readiness(daemon: Api) -> Finding:
-    try:
-        daemon.get("/ready")
-    except Refused as refusal:
-        if refusal.answered != NOT_READY:
-            raise
-        reasons = daemon.decoded(ReadyAnswer, refusal.body).reasons
-        advice = "if it is the disk, make room or mend it: the daemon goes on by itself; else look at the load"
-        return Finding("problem", "daemon", f"takes no events: {'; '.join(reasons)}", advice)
-    return Finding("ok", "daemon", "takes events")
+    answer = daemon.readiness()
+    if answer.ready:
+        return Finding("ok", "daemon", "takes events")
+    advice = "if it is the disk, make room or mend it: the daemon goes on by itself; else look at the load"
+    return Finding("problem", "daemon", f"takes no events: {'; '.join(answer.reasons)}", advice)
 
 
 def check_actors(found: tuple[ActorAnswer, ...]) -> Iterator[Finding]:

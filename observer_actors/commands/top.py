@@ -26,7 +26,6 @@ from observer_actors.commands.failures import table_of
 from observer_actors.errors import Unreachable, UsageInvalid
 from observer_actors.visible import visible
 
-NOT_READY: Final = 503
 SHOWN_ROWS: Final = 12
 PLAIN_WIDTH: Final = 120
 INTERVAL_S_MIN: Final = 0.1
@@ -101,20 +100,11 @@ def _look(daemon: Api) -> Look:
     return Look(
         time.monotonic(),
         daemon.read(HealthAnswer, "/health"),
-        _ready(daemon),
+        daemon.readiness(),
         daemon.read(StatsAnswer, "/stats"),
         daemon.read(ActorsAnswer, "/actors"),
         daemon.read(FailuresAnswer, "/failures"),
     )
-
-
-def _ready(daemon: Api) -> ReadyAnswer:
-    try:
-        return daemon.read(ReadyAnswer, "/ready")
-    except Refused as refusal:
-        if refusal.answered != NOT_READY:
-            raise
-        return daemon.decoded(ReadyAnswer, refusal.body)
 
 
 def _whole(look: Look, before: Look | None) -> Layout:

@@ -76,6 +76,25 @@ async def test_a_daemon_that_breaks_off_is_a_finding_beside_the_others(tmp_path:
     assert found["problem"][-1]["what"].startswith("hangs, or went away while it was asked: ")
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"ready": False, "reasons": ["the disk refuses"]}, "takes no events: the disk refuses"),
+        ({"title": "too many requests", "detail": "500 are served"}, "does not say how it is: 500 are served"),
+    ],
+)
+async def test_a_daemon_that_takes_no_events_is_told_from_one_that_is_too_busy_to_say(
+    tmp_path: Path, answer: dict[str, object], said: str
+) -> None:
+    (tmp_path / "_observer").mkdir(mode=0o700)
+    async with http_peer() as daemon:
+        daemon.on("/health", Json({"status": "ok", "version": __version__}))
+        daemon.on("/ready", Json(answer, status=503))
+        daemon.on("/actors", Json({"actors": []}))
+        _, found = await trio.to_thread.run_sync(partial(findings, "--data-dir", str(tmp_path), "--url", daemon.url))
+    assert said in [finding["what"] for finding in found["problem"]]
+
+
 def test_certificates_that_cannot_be_loaded_are_a_finding_beside_the_others(tmp_path: Path) -> None:
     (tmp_path / "_observer").mkdir(mode=0o700)
     ended = typed(
