@@ -176,7 +176,7 @@ def check_daemon(daemon: Api, data_dir: Path, *, is_named: bool) -> Iterator[Fin
         yield _no_answer(trouble, daemon.shown, in_use=_in_use(data_dir))
         return
     yield Finding("ok", "daemon", f"version {health.version} answers at {daemon.shown}; last seq {health.last_seq:,}")
-    if is_named and _is_unused(data_dir):
+    if is_named and _in_use(data_dir) is False:
         what = f"the daemon at {daemon.shown} does not use {data_dir.absolute()}, and no other does"
         yield Finding("problem", "daemon", what, "give the --url of the one that is meant, or start it")
     if health.version != __version__:
@@ -193,19 +193,14 @@ def check_daemon(daemon: Api, data_dir: Path, *, is_named: bool) -> Iterator[Fin
     yield from _limits(data_dir / "_observer" / "lock")
 
 
-def _in_use(data_dir: Path) -> bool:
-    with suppress(DiskFailed):  # that the lock cannot be looked at, is told with the directory
-        return may_look_into(data_dir) and directory_in_use(data_dir)
-    return False
-
-
-def _is_unused(data_dir: Path) -> bool:
+def _in_use(data_dir: Path) -> bool | None:
+    """Tell whether a daemon uses a directory; None when that cannot be seen, which is told with the directory."""
     with suppress(DiskFailed):
-        return may_look_into(data_dir) and not directory_in_use(data_dir)
-    return False
+        return directory_in_use(data_dir) if may_look_into(data_dir) else None
+    return None
 
 
-def _no_answer(trouble: Unreachable | Refused, address: str, *, in_use: bool) -> Finding:
+def _no_answer(trouble: Unreachable | Refused, address: str, *, in_use: bool | None) -> Finding:
     if in_use:
         what = f"a daemon runs on this directory, and does not answer at {address}: {trouble}"
         advice = "its log says where it listens: give that with --url; if it does, it hangs, or was stopped"
