@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
-from typing import Annotated, Any, Final, NoReturn, Self
+from typing import Annotated, Any, Final, NoReturn
 from uuid import uuid4
 
 import msgspec
@@ -130,7 +130,8 @@ def _put(outcome: Outcome, event: dict[str, Any]) -> None:
 def _run(command: tuple[str, ...]) -> Outcome:
     began = time.monotonic()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # were it ignored, nobody would learn how the command ended
-    with Signals() as signals:
+    signals = Signals()
+    with taken(signal.SIGINT, *PASSED_ON, by=signals.take):
         tee = None if os.isatty(STDERR) else _Tee()
         try:
             process = _started(command, tee)
@@ -199,14 +200,6 @@ class Signals:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._early: list[int] = []
-        self._taken = taken(signal.SIGINT, *PASSED_ON, by=self._take)
-
-    def __enter__(self) -> Self:
-        self._taken.__enter__()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._taken.__exit__(None, None, None)
 
     def go_to(self, process: subprocess.Popen[bytes]) -> None:
         """Say who gets them."""
@@ -214,7 +207,8 @@ class Signals:
         for number in self._early:
             process.send_signal(number)
 
-    def _take(self, number: int, _frame: FrameType | None) -> None:
+    def take(self, number: int, _frame: FrameType | None) -> None:
+        """Pass one on."""
         if number == signal.SIGINT:
             return
         if self._process is None:

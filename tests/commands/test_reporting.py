@@ -21,6 +21,7 @@ from typing import Any, Final
 import pytest
 import trio
 
+from observer_actors.commands._signals import PASSED_ON, taken
 from observer_actors.commands.running import COMMAND_CHARS_MAX, Signals, _wait
 from observer_actors.trace import trace_attributes
 from tests.commands.typed import COMMAND, Ended, answered, environment, typed, typed_for_real
@@ -287,7 +288,8 @@ def test_exec_reports_a_command_that_a_signal_ended(daemon: Served) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1])
 def test_exec_passes_a_signal_on_that_comes_before_the_command_has_started(number: int) -> None:
-    with Signals() as signals:
+    signals = Signals()
+    with taken(*PASSED_ON, by=signals.take):
         os.kill(os.getpid(), number)
         signals.go_to(sleeping := subprocess.Popen(["sleep", "60"]))
         assert sleeping.wait(20) == -number
@@ -308,7 +310,8 @@ def too_late_for_its_handler(number: int, blocking: Callable[..., Any]) -> Calla
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_exec_passes_a_signal_on_that_comes_just_before_it_waits(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    with Signals() as signals:
+    signals = Signals()
+    with taken(*PASSED_ON, by=signals.take):
         signals.go_to(sleeping := subprocess.Popen(["sleep", "60"]))
         given_up = threading.Timer(SIGNALLED_S, sleeping.kill)
         given_up.start()
