@@ -74,11 +74,10 @@ def test_a_compressed_file_and_one_with_a_byte_order_mark_are_read(tmp_path: Pat
     (tmp_path / "ops.jsonl.gz").write_bytes(gzip.compress(lines))
     done = subprocess.run([*COMMAND, str(tmp_path / "ops.jsonl.gz")], capture_output=True, check=True)
     assert [json.loads(line)["template"] for line in done.stdout.splitlines()] == ["row <num> gone"] * 2
-    for name, damaged in (("torn.gz", gzip.compress(lines)[:-12]), ("none.gz", lines)):
-        (tmp_path / name).write_bytes(damaged)
-        done = subprocess.run([*COMMAND, str(tmp_path / name)], capture_output=True, check=False)
-        assert (done.returncode, done.stdout) == (66, b"")
-        assert f"cannot read {tmp_path / name}: ".encode() in done.stderr
+    (tmp_path / "torn").write_bytes(gzip.compress(lines)[:-12])
+    done = subprocess.run([*COMMAND, str(tmp_path / "torn")], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (66, b"")
+    assert f"cannot read {tmp_path / 'torn'}: ".encode() in done.stderr
 
 
 @pytest.mark.parametrize("line", [b"{", b"[]", b'{"error":5}', b'{"error":"\xff"}', b"[" * 100_000])

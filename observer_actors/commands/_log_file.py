@@ -1,4 +1,4 @@
-"""A log to be imported: a file of lines, compressed or not, read in batches from any place; or standard input."""
+"""A log: a file of lines, compressed or not, read in batches from any place; or a stream, from its beginning."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ class FileUnreadable(ObserverError):
 
 
 class LogFile:
-    """One file, read from any place; offsets count what is in it when it is not compressed."""
+    """One file, read from any place; offsets count what is in it when it is not compressed.
+
+    ``is_stream`` says that it is standard input or a pipe, and can be read only once.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.is_stdin = path == STDIN
         self._stored = self._open()
+        self.is_stream = path == STDIN or not self._stored.seekable()
         self.stream: IO[bytes] = self._stored
-        name = uuid4().bytes if self.is_stdin else os.fsencode(path.resolve())
+        name = uuid4().bytes if self.is_stream else os.fsencode(path.resolve())
         self.ids = LineIds(name, begins=b"")
         self._ahead = BytesIO()
         self._is_gzip = False
 
     def begin(self) -> None:
         """Look at how it begins: whether it is compressed, and which log it is."""
-        if not (self.is_stdin or self._stored.seekable()):
-            hint = "let standard input be it: … | observer-actors import -"
-            raise FileUnreadable(f"cannot read {self.path}: it is a pipe, and no file", hint=hint)
         with self._told():
             self._is_gzip = self._stored.peek(1).startswith(GZIP_BEGINS)
             if self._is_gzip:
@@ -61,11 +61,11 @@ class LogFile:
     @property
     def size(self) -> int:
         """The bytes on disk, also of a file that was rotated away since; 0 when nobody knows."""
-        return 0 if self.is_stdin else os.fstat(self._stored.fileno()).st_size
+        return 0 if self.is_stream else os.fstat(self._stored.fileno()).st_size
 
     def done(self, offset: int) -> int:
         """How far that is, in bytes on disk."""
-        if self._is_gzip and not self.is_stdin:
+        if self._is_gzip and not self.is_stream:
             return self._stored.tell()
         return offset
 
@@ -77,7 +77,7 @@ class LogFile:
 
     def batches(self, offset: int) -> Iterator[list[bytes]]:
         """Give the lines from an offset on, in batches; the last line may have no end."""
-        if not self.is_stdin:
+        if not self.is_stream:
             self._ahead = BytesIO()
             with self._told():
                 self.stream.seek(offset)
@@ -112,7 +112,7 @@ class LogFile:
             raise FileUnreadable(f"cannot read {self.path}: {error}") from error
 
     def _open(self) -> BufferedReader:
-        if self.is_stdin:
+        if self.path == STDIN:
             return BufferedReader(cast("RawIOBase", sys.stdin.buffer))
         try:
             return self.path.open("rb")
@@ -123,7 +123,7 @@ class LogFile:
         """Close the file."""
         if self._is_gzip:
             self.stream.close()
-        if self.is_stdin:
+        if self.path == STDIN:
             self._stored.detach()
         else:
             self._stored.close()

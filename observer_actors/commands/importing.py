@@ -80,7 +80,7 @@ def import_(
     Parameters
     ----------
     files
-        The files; `-` is standard input, of which it is not noted how far it was.
+        The files; `-` is standard input. Of it, and of a pipe, it is not noted how far it was.
     from_start
         Read the files from their beginning, whatever was imported before; the lines that are among the newest 100,000
         operations are recognised.
@@ -122,7 +122,7 @@ class _Place:
 
 def _import_file(daemon: Api, source: LogFile, result: Imported, progress: LongWork, *, from_start: bool) -> None:
     source.begin()
-    place = _Place() if from_start or source.is_stdin else _where_it_was(daemon, source)
+    place = _Place() if from_start or source.is_stream else _where_it_was(daemon, source)
     result.resumed_lines += place.lines
     try:
         for lines in source.batches(place.offset):
@@ -133,7 +133,7 @@ def _import_file(daemon: Api, source: LogFile, result: Imported, progress: LongW
             result.left_out += sifted.own
             last_seq = _send(daemon, source, sifted.lines, place, result) or sifted.known_seq
             place = place.behind(whole, last_seq)
-            if not source.is_stdin:
+            if not source.is_stream:
                 _note(daemon, source, place)
             progress(source.done(place.offset), source.size)
             if len(whole) < len(lines):  # what has been written behind it since begins in the midst of a line
@@ -144,7 +144,7 @@ def _import_file(daemon: Api, source: LogFile, result: Imported, progress: LongW
 
 
 def _how_to_go_on(source: LogFile, place: _Place) -> str:
-    if source.is_stdin:
+    if source.is_stream:
         return f"go on with what follows them: … | tail -n +{place.lines + 1} | observer-actors import -"
     return "the same command goes on from there"
 
@@ -202,7 +202,7 @@ def _note(daemon: Api, source: LogFile, place: _Place) -> None:
 
 def _without_torn_end(lines: list[bytes], source: LogFile) -> list[bytes]:
     """Leave out a file's last line that somebody is still writing: it comes with the next import."""
-    if source.is_stdin or lines[-1].endswith(b"\n") or _is_json(lines[-1]) or _is_json(b"".join(lines)):
+    if source.is_stream or lines[-1].endswith(b"\n") or _is_json(lines[-1]) or _is_json(b"".join(lines)):
         return lines  # all together where it is one array
     told(f"{source.path}: the last line is not complete; left for the next import")
     return lines[:-1]

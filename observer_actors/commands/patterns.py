@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import sys
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
-from typing import IO, Annotated, Final, cast
+from typing import Annotated, Final
 
 import cyclopts
 import msgspec
 from cyclopts import Parameter
 
-from observer_actors.commands._log_file import FileUnreadable
+from observer_actors.commands._log_file import STDIN, LogFile
 from observer_actors.errors import EventInvalid, ObserverError
 from observer_actors.event import EventDecoder
 from observer_actors.labels import bounded_endpoint
@@ -22,8 +21,6 @@ from observer_actors.op import Op, decode_op
 from observer_actors.patterns import Catalogue, Group, error_text
 from observer_actors.problems import UNREADABLE
 from observer_actors.visible import visible_json
-
-STANDARD_INPUT: Final = "-"
 
 app = cyclopts.App(name="patterns", help="Group failures as the daemon does.")
 
@@ -48,7 +45,7 @@ _NO_FAILURE: Final = msgspec.json.encode(GroupedLine(None, None)) + b"\n"
 
 
 @app.command
-def group(file: Annotated[str, Parameter(allow_leading_hyphen=True, show_default=False)] = STANDARD_INPUT, /) -> None:
+def group(file: Annotated[Path, Parameter(allow_leading_hyphen=True, show_default=False)] = STDIN, /) -> None:
     """Print one JSON object a line of input: `pattern`, the id, and `template`.
 
     The input is JSONL: events as they are sent to the daemon, or its journal, also compressed (.gz). Events are judged
@@ -65,22 +62,14 @@ def group(file: Annotated[str, Parameter(allow_leading_hyphen=True, show_default
         The file to read; standard input when it is - or absent.
     """
     invalid: list[InputInvalid] = []
-    with ExitStack() as stack:
-        try:
-            lines = sys.stdin.buffer if file == STANDARD_INPUT else stack.enter_context(_opened(Path(file)))
-            written = grouped(lines, invalid)
-        except (OSError, EOFError, zlib.error) as error:
-            said = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise FileUnreadable(f"cannot read {file}: {said}") from error
+    with closing(LogFile(file)) as source:
+        source.begin()
+        written = grouped(chain.from_iterable(source.batches(0)), invalid)
     sys.stdout.buffer.writelines(written)
     sys.stdout.buffer.flush()
     if invalid:
         others = f" (and {len(invalid) - 1:,} more)" if len(invalid) > 1 else ""
         raise InputInvalid(f"{invalid[0]}{others}", hint="one event a line, as the daemon takes them")
-
-
-def _opened(file: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(file)) if file.suffix == ".gz" else file.open("rb")
 
 
 def grouped(lines: Iterable[bytes], invalid: list[InputInvalid]) -> Iterator[bytes]:
