@@ -36,7 +36,7 @@ from observer_actors.supervision import (
 from observer_actors.visible import snake, visible
 
 WAITING_BYTES_MAX: Final = 1024 * 1024
-"""Of lines that nobody reads."""
+"""Of lines that nobody reads, or the disk does not take."""
 LAST_LINES_S: Final = 0.5
 LINES_LOST: Final = "log_lines_lost"
 TRACEBACK_CHARS_MAX: Final = 20_000
@@ -124,7 +124,7 @@ def _lines_to(descriptor: int) -> _Unfailing:
 class _Unfailing:
     """Where lines go. A full disk, and a reader that has gone or does not read, stop no actor.
 
-    What a pipe has no room for waits here, for the next line to try again; what is beyond `WAITING_BYTES_MAX` is lost,
+    What cannot be written yet waits here, for the next line to try again; what is beyond `WAITING_BYTES_MAX` is lost,
     and counted.
 
     No class of `io`: their finalizer flushes once more, when at the end of the process nothing is there any longer.
@@ -171,12 +171,8 @@ class _Unfailing:
             line = self._waiting.popleft()
             try:
                 written = os.write(self._descriptor, line[: select.PIPE_BUF])  # for so much there is room
-            except BlockingIOError:  # somebody else has taken it
+            except OSError:  # somebody else has taken it, the disk is full, or nobody is there any more
                 self._waiting.appendleft(line)
-                return
-            except OSError:
-                self._waiting_bytes -= len(line)
-                self._lost += 1
                 return
             self._waiting_bytes -= written
             if written < len(line):

@@ -250,23 +250,41 @@ def test_whoever_does_not_read_the_log_holds_nobody_up_and_is_told_what_is_lost(
     ]
 
 
-def test_a_line_that_cannot_be_written_is_lost_and_told_of_later() -> None:
+FULL: Final = """
+import resource, sys
+from observer_actors.logs import configure_logs, logger
+configure_logs("info")
+logger("a").info("first")
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (150, hard))
+for number in range(int(sys.argv[1])):
+    logger("a").info("refused", number=number, text="x" * 1_000)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+logger("a").info("last")
+"""
+
+
+@pytest.mark.parametrize(("lines", "lost"), [(3, 0), (2_000, 1_000)])
+def test_what_a_full_disk_does_not_take_is_written_once_it_has_room_line_by_line(
+    tmp_path: Path, lines: int, lost: int
+) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        subprocess.run([sys.executable, "-c", FULL, str(lines)], stderr=log, check=True, timeout=30)
+    said = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    numbers = [line["number"] for line in said if line["event"] == "refused"]
+    assert numbers == list(range(len(numbers)))
+    told = sum(line["lines"] for line in said if line["event"] == "log_lines_lost")
+    assert (said[0]["event"], len(numbers) + told) == ("first", lines)
+    assert lost <= told <= lost * 1.1
+
+
+def test_a_reader_of_the_log_that_has_gone_holds_nobody_up() -> None:
     reader, writer = os.pipe()
     sink = _Unfailing(writer)
-    broken = os.dup(writer)
-    full = os.open("/dev/full", os.O_WRONLY)
-    os.dup2(full, writer)
-    for _ in range(3):
-        sink.write("nobody has it\n")
-    os.dup2(broken, writer)
-    sink.write("this one is there\n")
-    told = os.read(reader, 65_536).decode().splitlines()
-    assert told[0] == "this one is there"
-    assert json.loads(told[1])["lines"] == 3
     os.close(reader)
     sink.write("nobody there\n")
-    for descriptor in (writer, broken, full):
-        os.close(descriptor)
+    sink.finish()
+    os.close(writer)
 
 
 def test_a_daemon_whose_log_nobody_reads_serves_and_ends(tmp_path: Path) -> None:
