@@ -157,14 +157,21 @@ def _run() -> int:
         _say_all_of(sys.argv[1:2])
         status: int = app(sys.argv[1:], exit_on_error=False, print_error=False)
     except* ObserverError as errors:
-        status = _told(first_of(errors))
+        error = first_of(errors)
+        _say(error, error.hint)
+        status = error.exit_code
     except* CycloptsError as errors:
-        status = _misunderstood(errors)
+        _say(first_of(errors), _USAGE)
+        status = EXIT_USAGE
     except* UnicodeEncodeError as errors:
-        status = _not_utf8(errors)
+        _say(f"an argument or a variable is no UTF-8: {first_of(errors)}")
+        status = EXIT_USAGE
     except* KeyboardInterrupt:
         status = EXIT_INTERRUPTED
     return status
+
+
+_USAGE: Final = "`observer-actors --help` lists the commands, `observer-actors COMMAND --help` what one takes"
 
 
 def _say_all_of(names: list[str]) -> None:
@@ -172,24 +179,6 @@ def _say_all_of(names: list[str]) -> None:
     for name in names:
         if name in COMMANDS and app[name].default_command is not None:
             app[name].help = None
-
-
-def _told(error: BaseException) -> int:
-    assert isinstance(error, ObserverError)
-    _say(error, error.hint)
-    return error.exit_code
-
-
-def _not_utf8(errors: BaseExceptionGroup[UnicodeEncodeError]) -> int:
-    _say(f"an argument or a variable is no UTF-8: {first_of(errors)}")
-    return EXIT_USAGE
-
-
-def _misunderstood(errors: BaseExceptionGroup[CycloptsError]) -> int:
-    _say(
-        first_of(errors), "`observer-actors --help` lists the commands, `observer-actors COMMAND --help` what one takes"
-    )
-    return EXIT_USAGE
 
 
 def _say(what: object, hint: str = "") -> None:
