@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -69,18 +68,18 @@ class Api:
     def __exit__(self, *_error: object) -> None:
         self._client.close()
 
-    def get(self, path: str, parameters: Mapping[str, object] | None = None) -> bytes:
+    def get(self, path: str, parameters: Mapping[str, Any] | None = None) -> bytes:
         """Give the body of an answer. Parameters that are None are left out."""
         return self.answer(path, parameters).content
 
-    def answer(self, path: str, parameters: Mapping[str, object] | None = None) -> httpx.Response:
+    def answer(self, path: str, parameters: Mapping[str, Any] | None = None) -> httpx.Response:
         """Give an answer with its headers."""
-        given = {name: _text(value) for name, value in (parameters or {}).items() if value is not None}
+        given = {name: value for name, value in (parameters or {}).items() if value is not None}
         with self._told():
             response = self._client.get(path, params=given)
         return _judged(response)
 
-    def read(self, kind: type[T], path: str, parameters: Mapping[str, object] | None = None) -> T:
+    def read(self, kind: type[T], path: str, parameters: Mapping[str, Any] | None = None) -> T:
         """Give an answer as a value."""
         return self.decoded(kind, self.get(path, parameters))
 
@@ -174,7 +173,3 @@ def _refusal(response: httpx.Response) -> Refused:
     detail = problem.detail or problem.error or f"{without_password(str(response.url))} answered {response.status_code}"
     hint = problem.hint or (_NO_ENTRY if response.status_code == UNAUTHORIZED else "")
     return Refused(visible(detail), hint=visible(hint), status=response.status_code, body=response.content)
-
-
-def _text(value: Any) -> str:  # noqa: ANN401 - a parameter's value
-    return json.dumps(value) if isinstance(value, bool) else str(value)
