@@ -37,13 +37,9 @@ _DERIVED: Final = re.compile(rb',"suspect":"(?:[^"\\]|\\.)*"\}\Z')
 class OpsMissing(ObserverError):
     """Ops that should be there cannot be read; all others are written."""
 
-    title = "ops missing"
-
 
 class JournalEndsBefore(ObserverError):
     """What was exported the last time is not in this journal."""
-
-    title = "journal ends before"
 
 
 def export(

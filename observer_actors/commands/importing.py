@@ -35,7 +35,6 @@ EXIT_REJECTED: Final = 1
 class ImportUnknown(ObserverError):
     """The daemon's journal has nothing of what was imported before, and is not empty."""
 
-    title = "import unknown"
     exit_code: ClassVar[int] = 65
 
 

@@ -28,7 +28,6 @@ app = cyclopts.App(name="patterns", help="Group failures as the daemon does.")
 class InputInvalid(ObserverError):
     """A line that is no event."""
 
-    title = "invalid input"
     exit_code = 65  # EX_DATAERR
 
 
