@@ -16,6 +16,8 @@ HTTP_ORIGIN: Final = r"https?://([^\s/?#]*@)?(\[[^\s\[\]]+\]|[^\s/?#@:\[\]]+)(:P
     "PORT", "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4})"
 )
 """What an http or https URL begins with, as a regular expression; no port is above 65,535."""
+BaseUrl = Annotated[str, Meta(pattern=rf"^({HTTP_ORIGIN}(/[^\s?#]*)?)?\Z")]
+"""Paths can be added to it."""
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 INT_MAX: Final = 2**63 - 1
 """The largest number that SQLite takes, and the system."""
@@ -155,7 +157,7 @@ class CycleSettings(Section, frozen=True):
 class GatewaySettings(Section, frozen=True):
     """The program that gets a copy of what is learned; none is needed."""
 
-    url: str = ""
+    url: BaseUrl = ""
     """Base URL, e.g. http://127.0.0.1:3700; empty: there is none."""
     required: bool = False
     """Exit at the start when the gateway's `GET /health` does not answer, as the seed did."""
@@ -170,7 +172,7 @@ class GatewaySettings(Section, frozen=True):
 class ModelSettings(Section, frozen=True):
     """The language model that comments on failures; none is needed."""
 
-    lakehouse_url: str = ""
+    lakehouse_url: BaseUrl = ""
     """Base URL of the seed's `/ai/generate`; empty: there is none."""
     name: str = "qwen2.5"
     """The model that is asked for."""
@@ -183,7 +185,7 @@ class DiagnosisSettings(Section, frozen=True):
 
     backend: Annotated[str, Meta(pattern=r"^(openai|ollama|llama\.cpp)?$")] = ""
     """"openai" is any server with that API, "llama.cpp" a child process of ours; "" asks none."""
-    url: Annotated[str, Meta(pattern=rf"^({HTTP_ORIGIN}(/[^\s?#]*)?)?$")] = ""
+    url: BaseUrl = ""
     """The base: for "openai" mostly ending in /v1."""
     model: str = ""
     """The model's name; for "llama.cpp" the path of a GGUF file."""

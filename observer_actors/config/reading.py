@@ -132,19 +132,13 @@ class _Trouble:
 
 
 _ORIGIN: Final = re.compile(HTTP_ORIGIN)
-_HTTP_URL: Final = re.compile(rf"{HTTP_ORIGIN}(/[^\s?#]*)?")
 
 
 def _troubles(settings: Settings) -> Iterator[_Trouble]:
     """Find what no single field can know."""
     yield from _of_listening(settings.listen, has_tokens=bool(settings.auth.tokens_file))
-    gateway = settings.gateway
-    for name, url in (("gateway.url", gateway.url), ("model.lakehouse_url", settings.model.lakehouse_url)):
-        if url and not _HTTP_URL.fullmatch(url):
-            detail = f"{name}: no http or https URL without query and fragment"  # unquoted: it may hold a secret
-            yield _Trouble(name, detail, "e.g. http://127.0.0.1:3700")
     yield from _troubles_of_hosts(settings)
-    if gateway.required and not gateway.url:
+    if settings.gateway.required and not settings.gateway.url:
         yield _Trouble("gateway.required", "gateway.required is set, but gateway.url is not")
     yield from _troubles_of_diagnosis(settings.diagnosis)
     yield from _troubles_with_extras(settings)

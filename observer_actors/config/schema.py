@@ -66,12 +66,14 @@ class Leaf:
         return "true or false" if isinstance(kind, types.BoolType) else _CHOICES.get(self.name, "")
 
 
-_URL: Final = "empty, or an http or https URL, e.g. http://127.0.0.1:11434"
+_BASE_URL: Final = "empty, or an http or https URL without query and fragment, e.g. http://127.0.0.1:3700"
 _CHOICES: Final[Mapping[str, str]] = {
     "listen.unix_mode": "three octal digits, e.g. 0660",
     "diagnosis.backend": "openai, ollama, llama.cpp or empty",
-    "diagnosis.url": _URL,
-    "failures.webhook_url": _URL,
+    "gateway.url": _BASE_URL,
+    "model.lakehouse_url": _BASE_URL,
+    "diagnosis.url": _BASE_URL,
+    "failures.webhook_url": "empty, or an http or https URL",
     "log.level": "debug, info, warning or error",
 }
 """What the patterns of settings say, in words."""
