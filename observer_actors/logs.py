@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from time import monotonic
@@ -50,46 +51,32 @@ def configure_logs(level: str) -> None:
     if is_journald(sys.stderr.fileno(), os.environ):
         configure_journald(level, JournalSocket())
         return
-    lines = cast("TextIO", _lines_to(sys.stderr.fileno()))
-    terminal = sys.stderr.isatty()
-    time = (
-        structlog.processors.TimeStamper("%H:%M:%S", utc=False) if terminal else structlog.processors.TimeStamper("iso")
-    )
-    shared: list[Processor] = [
-        structlog.stdlib.add_log_level,
-        time,
-        structlog.processors.format_exc_info,
-        _escape_controls,
-    ]
-    renderer: Processor = (
-        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(serializer=_to_json)
-    )
-    structlog.configure(
-        processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
-        logger_factory=structlog.WriteLoggerFactory(lines),
-        cache_logger_on_first_use=False,
-    )
-    handler = logging.StreamHandler(lines)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[_name_library, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
-    )
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    lines = structlog.WriteLoggerFactory(cast("TextIO", _lines_to(sys.stderr.fileno())))
+    if sys.stderr.isatty():
+        now = structlog.processors.TimeStamper("%H:%M:%S", utc=False)
+        _configure(level, lines, now, structlog.dev.ConsoleRenderer())
+    else:
+        now = structlog.processors.TimeStamper("iso")
+        _configure(level, lines, now, structlog.processors.JSONRenderer(serializer=_to_json))
 
 
 def configure_journald(level: str, journal: JournalSocket) -> None:
     """Send our lines and those of the libraries to journald, field by field."""
-    shared: list[Processor] = [structlog.stdlib.add_log_level, structlog.processors.format_exc_info, _escape_controls]
+    _configure(level, lambda *_: _ToJournald(journal), lambda _logger, _method, fields: ((encode(fields),), {}))
+
+
+def _configure(level: str, lines: Callable[..., WrappedLogger], *rendering: Processor) -> None:
     structlog.configure(
-        processors=[*shared, lambda _logger, _method, fields: ((encode(fields),), {})],
+        processors=[
+            structlog.stdlib.add_log_level,
+            structlog.processors.format_exc_info,
+            _escape_controls,
+            *rendering,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
-        logger_factory=lambda *_: _ToJournald(journal),
-        cache_logger_on_first_use=False,
+        logger_factory=lines,
     )
-    logging.basicConfig(handlers=[_JournaldHandler(journal)], level=logging.WARNING, force=True)
+    logging.basicConfig(handlers=[_LibraryLines()], level=logging.WARNING, force=True)
 
 
 class _ToJournald:
@@ -99,19 +86,17 @@ class _ToJournald:
         self.debug = self.info = self.warning = self.error = self.critical = journal.send
 
 
-class _JournaldHandler(logging.Handler):
-    """The libraries' lines."""
-
-    def __init__(self, journal: JournalSocket) -> None:
-        super().__init__()
-        self._journal = journal
+class _LibraryLines(logging.Handler):
+    """The libraries' lines, as ours; at any level."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one."""
-        fields: EventDict = {"event": record.getMessage(), "actor": record.name, "level": record.levelname.lower()}
-        if record.exc_info:
-            fields["exception"] = logging.Formatter().formatException(record.exc_info)
-        self._journal.send(encode(_escape_controls(None, "", fields)))
+        """Write one."""
+        try:
+            said = record.getMessage()
+        except (TypeError, ValueError):  # its arguments do not fit
+            self.handleError(record)
+        else:
+            logger_at_any_level(record.name).log(record.levelno, said, exc_info=record.exc_info)
 
 
 @cache
@@ -241,12 +226,6 @@ def _to_json(content: EventDict, **_options: Any) -> str:  # noqa: ANN401 - stru
     return msgspec.json.encode(content, enc_hook=str).decode()
 
 
-def _name_library(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
-    record = fields["_record"]
-    fields["actor"] = record.name
-    return fields
-
-
 def _escape_controls(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
     """Make C0 and C1 controls, and marks that turn the direction of text, visible.
 
@@ -255,7 +234,7 @@ def _escape_controls(_logger: WrappedLogger, _method: str, fields: EventDict) ->
     for name, value in fields.items():
         if name == "exception" and isinstance(value, str):
             fields[name] = "\n".join("    " + visible(line) for line in value.split("\n"))
-        elif name != "_record":
+        else:
             fields[name] = _escaped(value)
     return fields
 

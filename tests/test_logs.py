@@ -90,6 +90,18 @@ def test_a_traceback_is_one_line_of_json(capfd: pytest.CaptureFixture[str]) -> N
     assert all(line.startswith("    ") for line in first["exception"].split("\n"))
 
 
+def test_lines_of_libraries_come_at_any_level_and_one_that_makes_no_text_ends_nobody(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    configure_logs("error")
+    logging.getLogger("lib").warning("%d", "x")
+    assert "Logging error" in capfd.readouterr().err
+    logging.getLogger("lib").info("no")
+    logging.getLogger("lib").warning("yes")
+    (line,) = lines(capfd)
+    assert (line["event"], line["actor"], line["level"]) == ("yes", "lib", "warning")
+
+
 def test_levels_are_held_and_can_be_changed(capfd: pytest.CaptureFixture[str]) -> None:
     configure_logs("warning")
     log = logger("daemon")
