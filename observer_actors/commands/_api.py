@@ -13,8 +13,7 @@ import msgspec
 from observer_actors.addresses import without_password
 from observer_actors.client._daemon import blocking_client
 from observer_actors.commands._answers import ReadyAnswer
-from observer_actors.commands._aside import told
-from observer_actors.commands._screen import PROGRESS_S
+from observer_actors.commands._aside import PROGRESS_S, told
 from observer_actors.errors import ObserverError, Unreachable, UsageInvalid
 from observer_actors.problems import UNREADABLE, read_problem, retry_after_s
 from observer_actors.visible import visible

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from typing import Final
 
 from observer_actors.visible import visible
+
+PROGRESS_S: Final = 2.0
+"""Nothing is said of progress before this; where it is not a terminal, then a line in this time."""
 
 
 def told(text: str) -> None:

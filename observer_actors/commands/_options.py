@@ -128,11 +128,11 @@ class ApiOptions:
         environment = {name: text for name, text in os.environ.items() if name != "CREDENTIALS_DIRECTORY"}
         return configured_address(options.load(environment, is_strict=False).settings.listen)
 
-    def open(self, **patience: float) -> Api:
-        """Give the daemon, ready to be asked, with ``patience_s``."""
+    def open(self) -> Api:
+        """Give the daemon, ready to be asked."""
         from observer_actors.commands._api import Api  # noqa: PLC0415 - half a second that `exec` spends only at its end
 
-        return Api(self.address(), **patience)
+        return Api(self.address())
 
 
 def configured_address(listen: ListenSettings) -> str:

@@ -15,14 +15,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from observer_actors.commands._aside import told
+from observer_actors.commands._aside import PROGRESS_S, told
 from observer_actors.op import Op
 from observer_actors.visible import cut, visible, visible_json
 
 PLAIN_WIDTH: Final = 4_096
 """Where output goes to a file or a pipe, no line is folded."""
-PROGRESS_S: Final = 2.0
-"""Nothing is said of progress before this; where it is not a terminal, then a line in this time."""
 LISTED_MAX: Final = 1_000
 """What the daemon gives of a list at once, whatever the limit; there is no next page."""
 SUMMARY_CHARS: Final = 160

@@ -101,9 +101,10 @@ def exec_(
     outcome = _run(command)
     _put(outcome, event)
     try:
-        with api.open(patience_s=REPORT_S) as daemon:
-            from observer_actors.commands._answers import EventAnswer  # noqa: PLC0415 - at the end, as what asks
+        from observer_actors.commands._answers import EventAnswer  # noqa: PLC0415 - half a second, spent at the end
+        from observer_actors.commands._api import Api  # noqa: PLC0415 - as above
 
+        with Api(api.address(), REPORT_S) as daemon:
             answer = daemon.decoded(EventAnswer, daemon.post("/event", msgspec.json.encode(event)))
         for note in answer.notes[:1]:
             told(f"observer-actors: {note}")
