@@ -24,7 +24,7 @@ _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical
 _OURS: Final = frozenset({"MESSAGE", "PRIORITY", "SYSLOG_IDENTIFIER"})
 _NO_NAME: Final = re.compile(r"[^A-Z0-9_]")
 NAME_CHARS_MAX: Final = 64
-_NOT_SHOWN: Final = frozenset({"event", "actor", "level", "timestamp"})
+_NOT_SHOWN: Final = frozenset({"event", "actor", "level"})
 
 
 def is_journald(descriptor: int, environment: Mapping[str, str]) -> bool:
@@ -48,7 +48,7 @@ def encode(fields: Mapping[str, Any]) -> bytes:
         "SYSLOG_IDENTIFIER": IDENTIFIER,
     }
     for name, value in fields.items():
-        if name not in ("level", "timestamp"):
+        if name != "level":
             pairs[_name(name)] = _text(value)
     return b"".join(_pair(name, value) for name, value in pairs.items())
 
