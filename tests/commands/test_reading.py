@@ -120,18 +120,6 @@ def test_failures_filters_as_the_api_does(tmp_path: Path) -> None:
     assert flags_of == set(FailuresParameters.__struct_fields__), "each parameter is a flag"
 
 
-def test_of_more_failures_than_any_limit_shows_the_way_to_the_others_is_said(tmp_path: Path) -> None:
-    with served(tmp_path) as daemon:
-        failed = {"success": False, "error": "gone"}
-        for hundreds in range(11):
-            daemon.events(*({"endpoint": f"e{hundreds}-{number}", **failed} for number in range(100)))
-        for limit, more in (("1000", "100"), ("1", "1,099")):
-            ended = typed("failures", "--limit", limit, "--url", daemon.url)
-            assert ended.stdout.endswith(
-                f"{more} more; --limit shows 1,000 at most: narrow with --endpoint and the other filters\n"
-            )
-
-
 @pytest.mark.parametrize(
     ("total", "said"),
     [
