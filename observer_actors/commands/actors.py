@@ -16,7 +16,7 @@ STYLES: Final = {"running": "green", "parked": "bold red", "backing_off": "yello
 ERROR_CHARS: Final = 120
 
 
-def actors(api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:  # noqa: B008 - frozen
+def actors(api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:
     """Show the tree of actors: state, restarts, queues, last error.
 
     Example: observer-actors actors

@@ -42,7 +42,7 @@ class AskFlags:
 def advice(
     endpoint: str,
     flags: AskFlags = AskFlags(),
-    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    api: ApiOptions = ApiOptions(),
     *,
     json: JsonFlag = False,
 ) -> None:

@@ -36,7 +36,7 @@ class DataUnusable(ObserverError):
 
 def audit_(
     path: Path = Path(),
-    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    api: ApiOptions = ApiOptions(),
     *,
     base: str = "",
     signature: str = "",

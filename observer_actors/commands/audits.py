@@ -17,7 +17,7 @@ from observer_actors.visible import visible
 
 def audits(
     signature: str | None = None,
-    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    api: ApiOptions = ApiOptions(),
     *,
     overall: str | None = None,
     since: str | None = None,

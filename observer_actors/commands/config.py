@@ -32,7 +32,7 @@ class ShownSetting(msgspec.Struct, frozen=True):
 
 
 @app.command
-def check(options: ConfigOptions = ConfigOptions()) -> None:  # noqa: B008 - frozen
+def check(options: ConfigOptions = ConfigOptions()) -> None:
     """Look for mistakes; exits 78 when there is one, and says where it is and what was probably meant.
 
     Takes the flags of `serve`, and reads what `serve` would read.
@@ -53,7 +53,7 @@ def check(options: ConfigOptions = ConfigOptions()) -> None:  # noqa: B008 - fro
 
 
 @app.command
-def show(options: ConfigOptions = ConfigOptions(), *, json: JsonFlag = False) -> None:  # noqa: B008 - frozen
+def show(options: ConfigOptions = ConfigOptions(), *, json: JsonFlag = False) -> None:
     """Show each setting that `serve` would use, and where its value comes from.
 
     Example: observer-actors config show --config observer.toml

@@ -39,8 +39,8 @@ _MARKS: Final = {
 
 
 def doctor(
-    options: ConfigOptions = ConfigOptions(),  # noqa: B008 - frozen
-    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    options: ConfigOptions = ConfigOptions(),
+    api: ApiOptions = ApiOptions(),
     *,
     json: JsonFlag = False,
 ) -> int:

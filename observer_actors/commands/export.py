@@ -43,8 +43,8 @@ class JournalEndsBefore(ObserverError):
 
 
 def export(
-    filters: Filters = Filters(),  # noqa: B008 - frozen
-    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    filters: Filters = Filters(),
+    api: ApiOptions = ApiOptions(),
     *,
     format: Literal["jsonl", "csv"] = "jsonl",  # noqa: A002 - the flag's name
     output: Path | None = None,

@@ -40,7 +40,7 @@ class FailureFilters:
 
 def failures(
     filters: FailureFilters = FailureFilters(),
-    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    api: ApiOptions = ApiOptions(),
     *,
     sort: Literal["impact", "count", "wasted", "last_seen", "first_seen"] = "impact",
     limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=LISTED_MAX))] = 100,

@@ -56,7 +56,7 @@ class Imported(msgspec.Struct):
 
 def import_(
     *files: Annotated[Path, Parameter(allow_leading_hyphen=True)],
-    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    api: ApiOptions = ApiOptions(),
     from_start: Annotated[bool, Parameter(negative=())] = False,
     json: JsonFlag = False,
 ) -> int:

@@ -18,7 +18,7 @@ _NO_AGENTS: Final = ("", AUDITOR, OWN_SOURCE)
 """Who judges what agents do is none of them."""
 
 
-def mcp(*, source: str = "mcp", api: ApiOptions = ApiOptions()) -> None:  # noqa: B008 - frozen
+def mcp(*, source: str = "mcp", api: ApiOptions = ApiOptions()) -> None:
     """Speak the Model Context Protocol over standard input and output, for a program that runs agents.
 
     Its tools ask for advice, report outcomes, list failures and look earlier audits up. It needs the extra: in the

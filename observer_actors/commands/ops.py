@@ -13,8 +13,8 @@ from observer_actors.commands._screen import console, op_line, print_json
 
 
 def ops(
-    filters: Filters = Filters(),  # noqa: B008 - frozen
-    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    filters: Filters = Filters(),
+    api: ApiOptions = ApiOptions(),
     *,
     limit: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 20,
     order: Literal["newest", "oldest"] = "newest",

@@ -32,7 +32,7 @@ Note = Annotated[str, Parameter(help="Why; kept with the entry.", allow_leading_
 
 @app.default
 def playbook(
-    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    api: ApiOptions = ApiOptions(),
     *,
     endpoint: str | None = None,
     kind: Literal["do", "avoid", "recipe"] | None = None,
@@ -76,7 +76,7 @@ def playbook(
 
 
 @app.command
-def show(entry: Id, api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:  # noqa: B008 - frozen
+def show(entry: Id, api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:
     """Show one entry: where it comes from, what its uses have come to, and how it became what it is.
 
     Example: observer-actors playbook show 8d7b13ab5acc1357
@@ -91,7 +91,7 @@ def show(entry: Id, api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -
 
 
 @app.command
-def pin(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:  # noqa: B008
+def pin(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:
     """Hand an entry out whatever its trial says, as long as it is corroborated.
 
     Example: observer-actors playbook pin 8d7b13ab5acc1357 --note "known to be right"
@@ -100,7 +100,7 @@ def pin(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: Jso
 
 
 @app.command
-def unpin(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:  # noqa: B008
+def unpin(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:
     """Let an entry's trial decide again.
 
     Example: observer-actors playbook unpin 8d7b13ab5acc1357
@@ -109,7 +109,7 @@ def unpin(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: J
 
 
 @app.command
-def withhold(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:  # noqa: B008
+def withhold(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:
     """Hand an entry out no more until it is released.
 
     Example: observer-actors playbook withhold 8d7b13ab5acc1357 --note "looks wrong"
@@ -118,7 +118,7 @@ def withhold(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json
 
 
 @app.command
-def release(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:  # noqa: B008
+def release(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:
     """Take back what was decided; one that its trial has withheld or retired is tried again.
 
     Example: observer-actors playbook release 8d7b13ab5acc1357
@@ -127,7 +127,7 @@ def release(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json:
 
 
 @app.command
-def retire(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:  # noqa: B008
+def retire(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:
     """Hand an entry out no more.
 
     Example: observer-actors playbook retire 8d7b13ab5acc1357 --note "the tool is gone"
@@ -136,7 +136,7 @@ def retire(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: 
 
 
 @app.command
-def note(entry: Id, text: str, api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:  # noqa: B008
+def note(entry: Id, text: str, api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:
     """Note something with an entry.
 
     Example: observer-actors playbook note 8d7b13ab5acc1357 "see the incident of May"

@@ -17,7 +17,7 @@ from observer_actors.visible import visible
 
 
 def revoke(
-    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    api: ApiOptions = ApiOptions(),
     *,
     source: str | None = None,
     run: str | None = None,

@@ -58,8 +58,8 @@ def exec_(
     endpoint: Annotated[str, Parameter(allow_leading_hyphen=True)],
     source: Annotated[str, Parameter(allow_leading_hyphen=True)] = "bot",
     description: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
-    beside: AttributeFlags = AttributeFlags(),  # noqa: B008 - frozen
-    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    beside: AttributeFlags = AttributeFlags(),
+    api: ApiOptions = ApiOptions(),
 ) -> int:
     """Run a command, report how it ended and how long it took, and exit as it did.
 

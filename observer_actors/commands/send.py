@@ -59,8 +59,8 @@ class EventFlags:
 
 def send(
     flags: EventFlags = EventFlags(),
-    beside: AttributeFlags = AttributeFlags(),  # noqa: B008 - frozen
-    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    beside: AttributeFlags = AttributeFlags(),
+    api: ApiOptions = ApiOptions(),
     *,
     json: JsonFlag = False,
 ) -> None:

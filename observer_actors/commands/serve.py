@@ -18,7 +18,7 @@ M_ARENA_MAX: Final = -8
 """See mallopt(3)."""
 
 
-def serve(options: ConfigOptions = ConfigOptions()) -> None:  # noqa: B008 - frozen
+def serve(options: ConfigOptions = ConfigOptions()) -> None:
     """Run the daemon in the foreground until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 
     The line `listening` of the log says where it listens: at any level of the log where the port is 0.

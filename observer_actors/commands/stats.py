@@ -10,7 +10,7 @@ from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import console, print_json, table
 
 
-def stats(api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:  # noqa: B008 - frozen
+def stats(api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:
     """Count the recent operations, and everything ever committed.
 
     Example: observer-actors stats

@@ -26,8 +26,8 @@ AGAIN_S: Final = (0.5, 1.0, 2.0, 5.0)
 
 
 def tail(
-    wanted: Wanted = Wanted(),  # noqa: B008 - frozen
-    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    wanted: Wanted = Wanted(),
+    api: ApiOptions = ApiOptions(),
     *,
     lines: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=PAGE_OPS))] = 10,
     count: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,

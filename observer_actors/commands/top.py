@@ -45,7 +45,7 @@ class Look(msgspec.Struct, frozen=True):
 
 
 def top(
-    api: ApiOptions = ApiOptions(),  # noqa: B008 - frozen
+    api: ApiOptions = ApiOptions(),
     *,
     interval: float = 1.0,
     once: Annotated[bool, Parameter(negative=())] = False,
