@@ -1,9 +1,7 @@
 """The command line: which commands there are, and how each of them ends.
 
-Exit statuses, as in sysexits.h: 0 done; 1 it did not go well, as the command's help says; 64 the command line cannot be
-understood; 65 what was sent, or a file, is no good; 66 a file cannot be read, 74 or written; 69 nobody answers; 75 not
-now: no room, or the address or the directory is taken; 77 no permission, or no token for it; 78 a configuration that
-cannot be used; 130 interrupted. `exec` passes on the status of what it ran. docs/guide/operate.md has them in a table.
+Exit statuses are 0, 1, those of sysexits.h, and a shell's for who was interrupted: docs/guide/operate.md has them in a
+table. `exec` passes on the status of what it ran.
 """
 
 from __future__ import annotations
