@@ -7,8 +7,8 @@ import os
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BufferedReader, BytesIO, RawIOBase
+from contextlib import contextmanager, nullcontext
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import IO, ClassVar, Final, cast
 from uuid import uuid4
@@ -32,31 +32,35 @@ class FileUnreadable(ObserverError):
     exit_code: ClassVar[int] = 66
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[LogFile]:
+    """Open a log.
+
+    :raises FileUnreadable: it cannot be read; also as long as it is read.
+    """
+    with _told(path):
+        stored = sys.stdin.buffer if path == STDIN else path.open("rb")
+    with nullcontext() if path == STDIN else stored:
+        yield LogFile(path, cast("BufferedReader", stored))
+
+
 class LogFile:
     """One file, read from any place; offsets count what is in it when it is not compressed.
 
-    ``is_stream`` says that it is standard input or a pipe, and can be read only once.
+    ``is_stream`` says that it is standard input or a pipe, and can be read only once. How it begins tells which log it
+    is, and whether it is compressed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stored: BufferedReader) -> None:
         self.path = path
-        self._stored = self._open()
-        self.is_stream = path == STDIN or not self._stored.seekable()
-        self.stream: IO[bytes] = self._stored
-        name = uuid4().bytes if self.is_stream else os.fsencode(path.resolve())
-        self.ids = LineIds(name, begins=b"")
-        self._ahead = BytesIO()
-        self._is_gzip = False
-
-    def begin(self) -> None:
-        """Look at how it begins: whether it is compressed, and which log it is."""
-        with self._told():
-            self._is_gzip = self._stored.peek(1).startswith(GZIP_BEGINS)
-            if self._is_gzip:
-                self.stream = cast("IO[bytes]", gzip.GzipFile(fileobj=self._stored))
-            begins = self.stream.read(BEGINNING_BYTES)
+        self.is_stream = path == STDIN or not stored.seekable()
+        self._stored = stored
+        with _told(path):
+            self._is_gzip = stored.peek(1).startswith(GZIP_BEGINS)
+            self._lines = cast("IO[bytes]", gzip.GzipFile(fileobj=stored)) if self._is_gzip else stored
+            begins = self._lines.read(BEGINNING_BYTES)
             self._ahead = BytesIO(begins + self._read_line())
-        self.ids = LineIds(self.ids.name, begins)
+        self.ids = LineIds(uuid4().bytes if self.is_stream else os.fsencode(path.resolve()), begins)
 
     @property
     def size(self) -> int:
@@ -71,16 +75,16 @@ class LogFile:
 
     def part(self, begin: int, end: int) -> bytes:
         """Read from one offset to another."""
-        with self._told():
-            self.stream.seek(begin)
-            return self.stream.read(end - begin)
+        with _told(self.path):
+            self._lines.seek(begin)
+            return self._lines.read(end - begin)
 
     def batches(self, offset: int) -> Iterator[list[bytes]]:
         """Give the lines from an offset on, in batches; the last line may have no end."""
         if not self.is_stream:
             self._ahead = BytesIO()
-            with self._told():
-                self.stream.seek(offset)
+            with _told(self.path):
+                self._lines.seek(offset)
         while lines := self._some_lines():
             yield lines
 
@@ -93,37 +97,22 @@ class LogFile:
         return lines
 
     def _line(self) -> bytes:
-        with self._told():
+        with _told(self.path):
             return self._ahead.readline() or self._read_line()
 
     def _read_line(self) -> bytes:
-        line = self.stream.readline(LINE_BYTES_MAX)
+        line = self._lines.readline(LINE_BYTES_MAX)
         if len(line) == LINE_BYTES_MAX and not line.endswith(b"\n"):
             hint = "it should be JSONL: one JSON object a line"
             raise FileUnreadable(f"cannot read {self.path}: a line of {LINE_BYTES_MAX:,} bytes or more", hint=hint)
         return line
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn what reading raises, also of a compressed file that is damaged, into `FileUnreadable`."""
-        try:
-            yield
-        except (OSError, EOFError, zlib.error) as error:
-            raise FileUnreadable(f"cannot read {self.path}: {error}") from error
 
-    def _open(self) -> BufferedReader:
-        if self.path == STDIN:
-            return BufferedReader(cast("RawIOBase", sys.stdin.buffer))
-        try:
-            return self.path.open("rb")
-        except OSError as error:
-            raise FileUnreadable(f"cannot read {self.path}: {error.strerror}") from error
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._is_gzip:
-            self.stream.close()
-        if self.path == STDIN:
-            self._stored.detach()
-        else:
-            self._stored.close()
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn what reading raises, also of a compressed file that is damaged, into `FileUnreadable`."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise FileUnreadable(f"cannot read {path}: {why}") from error

@@ -6,7 +6,6 @@ fall; so each line that has no id gets one (`_line_ids`), by which the daemon kn
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Final
@@ -19,7 +18,7 @@ from observer_actors.commands._answers import BatchAnswer, HealthAnswer, Rejecte
 from observer_actors.commands._api import Api, Refused
 from observer_actors.commands._aside import told
 from observer_actors.commands._exported import sift
-from observer_actors.commands._log_file import LogFile
+from observer_actors.commands._log_file import LogFile, opened
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import LongWork, print_json
 from observer_actors.errors import ObserverError, UsageInvalid
@@ -89,7 +88,7 @@ def import_(
     result = Imported()
     with api.open() as daemon, LongWork("importing", "bytes") as progress:
         for file in files:
-            with closing(LogFile(file)) as source:
+            with opened(file) as source:
                 _import_file(daemon, source, result, progress, from_start=from_start)
     if json:
         print_json(msgspec.json.encode(result))
@@ -120,7 +119,6 @@ class _Place:
 
 
 def _import_file(daemon: Api, source: LogFile, result: Imported, progress: LongWork, *, from_start: bool) -> None:
-    source.begin()
     place = _Place() if from_start or source.is_stream else _where_it_was(daemon, source)
     result.resumed_lines += place.lines
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Final
@@ -13,7 +12,7 @@ import cyclopts
 import msgspec
 from cyclopts import Parameter
 
-from observer_actors.commands._log_file import STDIN, LogFile
+from observer_actors.commands._log_file import STDIN, opened
 from observer_actors.errors import EventInvalid, ObserverError
 from observer_actors.event import EventDecoder
 from observer_actors.labels import bounded_endpoint
@@ -61,8 +60,7 @@ def group(file: Annotated[Path, Parameter(allow_leading_hyphen=True, show_defaul
         The file to read; standard input when it is - or absent.
     """
     invalid: list[InputInvalid] = []
-    with closing(LogFile(file)) as source:
-        source.begin()
+    with opened(file) as source:
         written = grouped(chain.from_iterable(source.batches(0)), invalid)
     sys.stdout.buffer.writelines(written)
     sys.stdout.buffer.flush()

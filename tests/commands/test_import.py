@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +19,7 @@ import trio
 
 from observer_actors.commands import importing
 from observer_actors.commands._exported import sift
-from observer_actors.commands._log_file import LINE_BYTES_MAX, LogFile
+from observer_actors.commands._log_file import LINE_BYTES_MAX, opened
 from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._resume import PLACES_MAX, Progressed
 from observer_actors.commands._screen import LongWork
@@ -421,8 +420,7 @@ def test_an_array_that_ends_without_a_newline_is_whole_and_one_that_is_being_wri
 def test_a_log_that_is_rotated_or_removed_while_it_is_read_is_read_to_its_end(tmp_path: Path) -> None:
     file = tmp_path / "ops.jsonl"
     file.write_text("\n".join(events(10_000)) + "\n")
-    with closing(LogFile(file)) as log:
-        log.begin()
+    with opened(file) as log:
         size = log.size
         batches = log.batches(0)
         first = next(batches)

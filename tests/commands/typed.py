@@ -41,7 +41,7 @@ class Ended:
 def typed(*arguments: str, stdin: str = "", cwd: Path | None = None, **variables: str) -> Ended:
     """Run `observer-actors` with these arguments."""
     out, err = _stream(), _stream()
-    given = _stream(stdin)
+    given = io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin.encode())), encoding="utf-8")
     with (
         _surroundings(["observer-actors", *arguments], environment(**variables), cwd or Path.cwd()),
         patch.object(sys, "stdin", given),
@@ -98,8 +98,8 @@ def _surroundings(argv: list[str], variables: Mapping[str, str], cwd: Path) -> I
         yield
 
 
-def _stream(text: str = "") -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8", write_through=True)
+def _stream() -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
 
 
 def _text(stream: io.TextIOWrapper) -> str:
