@@ -16,7 +16,6 @@ from observer_actors.commands._answers import ReadyAnswer
 from observer_actors.commands._aside import PROGRESS_S, told
 from observer_actors.errors import ObserverError, Unreachable, UsageInvalid
 from observer_actors.problems import UNREADABLE, read_problem, retry_after_s
-from observer_actors.visible import visible
 
 T = TypeVar("T")
 PATIENCE_S: Final = 60.0
@@ -132,7 +131,7 @@ class Api:
     @property
     def shown(self) -> str:
         """The address for use in a message."""
-        return visible(without_password(self.address))
+        return without_password(self.address)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -144,7 +143,7 @@ class Api:
             why = str(error) or type(error).__name__
             refused = isinstance(error, httpx.ConnectError)
             hint = next((hint for part, hint in _HINTS.items() if part in why), NOBODY if refused else "")
-            raise Unreachable(f"{self.shown}: {visible(why)}", hint=hint, broke=not refused) from error
+            raise Unreachable(f"{self.shown}: {why}", hint=hint, broke=not refused) from error
 
 
 NOBODY: Final = "is the daemon running? --url says where; `observer-actors doctor` looks"
@@ -171,4 +170,4 @@ def _refusal(response: httpx.Response) -> Refused:
     problem = read_problem(response.content)
     detail = problem.detail or problem.error or f"{without_password(str(response.url))} answered {response.status_code}"
     hint = problem.hint or (_NO_ENTRY if response.status_code == UNAUTHORIZED else "")
-    return Refused(visible(detail), hint=visible(hint), status=response.status_code, body=response.content)
+    return Refused(detail, hint=hint, status=response.status_code, body=response.content)

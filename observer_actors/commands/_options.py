@@ -14,7 +14,6 @@ from observer_actors.addresses import UNIX
 from observer_actors.config import Loaded, Places, read_settings
 from observer_actors.errors import ConfigInvalid, UsageInvalid
 from observer_actors.settings import ListenSettings
-from observer_actors.visible import visible
 
 if TYPE_CHECKING:
     from observer_actors.commands._api import Api
@@ -51,7 +50,7 @@ def attributes_of(given: Iterable[str]) -> dict[str, str]:
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise UsageInvalid(f"--attr {visible(text)}: wants NAME=VALUE")
+        raise UsageInvalid(f"--attr {text}: wants NAME=VALUE")
     return name, value
 
 

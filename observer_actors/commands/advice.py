@@ -13,7 +13,6 @@ from observer_actors.commands._aside import told
 from observer_actors.commands._options import ApiOptions, Attributes, JsonFlag, attributes_of
 from observer_actors.commands._screen import print_json
 from observer_actors.event import FALLBACK_SOURCE
-from observer_actors.visible import visible
 
 LIMIT_MAX: Final = 3
 ADVICE_ID_HEADER: Final = "Advice-Id"
@@ -80,4 +79,4 @@ def advice(
         return
     print(answer.text, end="", flush=True)
     if advice_id := answer.headers.get(ADVICE_ID_HEADER):
-        told(f"advice id: {visible(advice_id)} (`send` and `exec` take it as --advice-id)")
+        told(f"advice id: {advice_id} (`send` and `exec` take it as --advice-id)")

@@ -20,7 +20,7 @@ from observer_actors.commands._options import ApiOptions, Folder, JsonFlag
 from observer_actors.commands._screen import print_json
 from observer_actors.errors import DiskFailed, ObserverError
 from observer_actors.kb import AuditHistory, OutcomesIndex
-from observer_actors.visible import visible, visible_json
+from observer_actors.visible import visible_json
 
 EXITS: Final = {"approve": 0, "request_changes": 1, "block": 2}
 
@@ -111,4 +111,4 @@ def _report(outcome: Audit, api: ApiOptions, data_dir: Path | None) -> None:
     except DiskFailed as error:
         raise DataUnusable(f"the verdict is not on disk: {error}", hint=error.hint) from error
     for trouble in troubles:
-        told(visible(trouble))
+        told(trouble)

@@ -87,7 +87,7 @@ def show(entry: Id, api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -
     if json:
         print_json(body)
     else:
-        print("\n".join(_in_words(answer)))
+        print("\n".join(map(visible, _in_words(answer))))
 
 
 @app.command
@@ -208,11 +208,11 @@ def _standing(entry: EntryAnswer) -> str:
 def _in_words(entry: EntryDetailAnswer) -> Iterable[str]:
     from observer_actors.playbook.markdown import counted  # noqa: PLC0415 - with all that it needs: for `show` alone
 
-    yield visible(entry.text)
+    yield entry.text
     yield ""
-    yield f"{entry.kind} of {visible(entry.endpoint)}, version {entry.version}, handed out: {_standing(entry)}"
+    yield f"{entry.kind} of {entry.endpoint}, version {entry.version}, handed out: {_standing(entry)}"
     witnesses = f"{counted(entry.runs)} runs, {counted(len(entry.sources))} sources"
-    sources = ": " + ", ".join(map(visible, entry.sources)) if entry.sources else ""
+    sources = ": " + ", ".join(entry.sources) if entry.sources else ""
     yield f"evidence: {entry.succeeded:,} succeeded, {entry.failed:,} failed; {witnesses}{sources}"
     trial = entry.trial
     yield (
@@ -224,15 +224,15 @@ def _in_words(entry: EntryDetailAnswer) -> Iterable[str]:
         yield f"it became {entry.state} ({entry.reason}) by {runs}"
     yield f"shown by ops: {_seqs(entry.example_seqs)}; against: {_seqs(entry.contrary_seqs)}"
     for pattern in entry.patterns:
-        yield f"pattern {pattern.id}: {visible(pattern.template)} (ops {_seqs(pattern.seqs)})"
+        yield f"pattern {pattern.id}: {pattern.template} (ops {_seqs(pattern.seqs)})"
     for verdict in entry.verdicts:
         judged = "good" if verdict.good else "failed"
-        yield f"run {visible(verdict.run)}: judged {judged} by op {verdict.seq} (ops {_seqs(verdict.seqs)})"
+        yield f"run {verdict.run}: judged {judged} by op {verdict.seq} (ops {_seqs(verdict.seqs)})"
     for change in entry.history:
         state = f" {change.state}" if change.state else ""
         yield f"version {change.version} by op {change.seq}: {change.what}{state}"
     for noted in entry.notes:
-        yield f"note of {noted.time}: {visible(noted.text)}"
+        yield f"note of {noted.time}: {noted.text}"
 
 
 def _rate(arm: ArmAnswer) -> str:

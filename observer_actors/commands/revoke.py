@@ -13,7 +13,6 @@ from observer_actors.commands._filters import time_given
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import print_json
 from observer_actors.errors import UsageInvalid
-from observer_actors.visible import visible
 
 
 def revoke(
@@ -57,4 +56,4 @@ def revoke(
     else:
         print(f"revoked by op {answer.seq}; {answer.suspended:,} entries are held back until the playbook is made anew")
         if not answer.suspended:
-            told(f"nothing that was learned comes from the {of} {visible(name)}: is that the name?")
+            told(f"nothing that was learned comes from the {of} {name}: is that the name?")

@@ -21,7 +21,6 @@ from observer_actors.errors import EventInvalid, UsageInvalid
 from observer_actors.event import with_whole_characters
 from observer_actors.problems import UNREADABLE
 from observer_actors.trace import trace_attributes
-from observer_actors.visible import visible
 
 _LABELS: Final = frozenset({"source", "id"})
 """Who says it, and under which key: these alone make no event."""
@@ -87,7 +86,7 @@ def send(
         return
     print(f"{'known already' if answer.duplicate else 'stored'} as op {answer.seq}")
     for note in answer.notes:
-        told(f"  {visible(note)}")
+        told(f"  {note}")
 
 
 def _from_stdin(given: Mapping[str, Any], attributes: Mapping[str, str]) -> bytes:

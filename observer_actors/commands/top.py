@@ -89,7 +89,7 @@ def _follow(daemon: Api, live: Live, look: Look, interval: float) -> NoReturn:
             before, look = look, _look(daemon)
             live.update(_whole(look, before), refresh=True)
         except (Unreachable, Refused) as trouble:
-            live.update(Panel(Text(f"{trouble}\ntrying again", "bold red")), refresh=True)
+            live.update(Panel(Text(f"{visible(str(trouble))}\ntrying again", "bold red")), refresh=True)
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
