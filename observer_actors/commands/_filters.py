@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 import msgspec
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from observer_actors.commands._answers import OpsAnswer
 from observer_actors.commands._api import Api
@@ -23,6 +23,25 @@ _FORMS: Final = "an ISO 8601 time, or how long ago: 90s, 15m, 2h, 7d"
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
+def _time(_type: object, tokens: Sequence[Token]) -> str:
+    """Read a time as the API wants it: as it was given, but for one that says how long ago.
+
+    :raises UsageInvalid: it is none; names the flag.
+    """
+    flag, text = tokens[0].keyword, tokens[0].value
+    if found := _AGO.fullmatch(text):
+        try:
+            return (datetime.now(UTC) - timedelta(**{_UNITS[found["unit"]]: int(found["number"])})).isoformat()
+        except OverflowError as error:
+            raise UsageInvalid(f"{flag}: {text!a} ago is before the year 1", hint=_FORMS) from error
+    if time_us(text) is None:
+        raise UsageInvalid(f"{flag}: {text[:40]!a} is no time", hint=_FORMS)
+    return text
+
+
+Time = Annotated[str, Parameter(converter=_time)]
+
+
 @Parameter(name="*", allow_leading_hyphen=True)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
@@ -34,10 +53,6 @@ class Wanted:
         bool | None, Parameter(name="--success", negative="--failed", help="Only what succeeded, or only what failed.")
     ] = None
 
-    def parameters(self) -> dict[str, object]:
-        """Give them as the API wants them."""
-        return asdict(self)
-
     def fits(self, op: Op) -> bool:
         """Tell whether an op is wanted."""
         pairs = ((self.source, op.source), (self.endpoint, op.endpoint), (self.success, op.success))
@@ -48,10 +63,10 @@ class Wanted:
 class Filters(Wanted):
     """And when it was, and where it stands."""
 
-    since: Annotated[str | None, Parameter(help="Not before: an ISO 8601 time, or how long ago: 90s, 15m, 2h, 7d.")] = (
-        None
-    )
-    until: Annotated[str | None, Parameter(help="Before: likewise.")] = None
+    since: Annotated[
+        Time | None, Parameter(help="Not before: an ISO 8601 time, or how long ago: 90s, 15m, 2h, 7d.")
+    ] = None
+    until: Annotated[Time | None, Parameter(help="Before: likewise.")] = None
     after_seq: Annotated[int | None, Parameter(help="Only behind this seq.")] = None
     before_seq: Annotated[int | None, Parameter(help="Only before this seq.")] = None
 
@@ -59,28 +74,6 @@ class Filters(Wanted):
     def by_content(self) -> bool:
         """Whether ops are left out because of what is in them, and not only because of where they stand."""
         return any(value is not None for value in (self.source, self.endpoint, self.success, self.since, self.until))
-
-    def parameters(self) -> dict[str, object]:
-        """Give them as the API wants them."""
-        times = {"since": time_given("--since", self.since), "until": time_given("--until", self.until)}
-        return asdict(self) | times
-
-
-def time_given(flag: str, text: str | None) -> str | None:
-    """Give a time as the API wants it: as it was given, but for one that says how long ago.
-
-    :raises UsageInvalid: it is none; names the flag.
-    """
-    if text is None:
-        return None
-    if found := _AGO.fullmatch(text):
-        try:
-            return (datetime.now(UTC) - timedelta(**{_UNITS[found["unit"]]: int(found["number"])})).isoformat()
-        except OverflowError as error:
-            raise UsageInvalid(f"{flag}: {text!a} ago is before the year 1", hint=_FORMS) from error
-    if time_us(text) is None:
-        raise UsageInvalid(f"{flag}: {text[:40]!a} is no time", hint=_FORMS)
-    return text
 
 
 def pages(daemon: Api, parameters: dict[str, object], *, limit: int | None) -> Iterator[tuple[bytes, OpsAnswer]]:

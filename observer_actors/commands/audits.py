@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from observer_actors.commands._answers import AuditAnswer, HistoryAnswer, OutcomesAnswer, TallyAnswer
-from observer_actors.commands._filters import time_given
+from observer_actors.commands._filters import Time
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import console, print_json, shown_time, table
 from observer_actors.errors import UsageInvalid
@@ -20,7 +20,7 @@ def audits(
     api: ApiOptions = ApiOptions(),
     *,
     overall: str | None = None,
-    since: str | None = None,
+    since: Time | None = None,
     limit: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=100))] = 20,
     json: JsonFlag = False,
 ) -> None:
@@ -43,14 +43,13 @@ def audits(
     if signature is not None and given:
         hint = "leave it out, or the signature"
         raise UsageInvalid(f"{' and '.join(given)}: not with a signature", hint=hint)
-    after = time_given("--since", since)
     with api.open() as daemon:
         if signature is not None:
             body = daemon.get("/kb/history", {"sig": signature, "limit": limit})
             history = daemon.decoded(HistoryAnswer, body)
             rows = history.newest
         else:
-            wanted = {"kind": "audit", "overall": overall, "since": after, "limit": limit}
+            wanted = {"kind": "audit", "overall": overall, "since": since, "limit": limit}
             body = daemon.get("/kb/outcomes", wanted)
             history = None
             rows = daemon.decoded(OutcomesAnswer, body).outcomes

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -92,7 +92,7 @@ class _Written:
 def _write(stream: IO[bytes], filters: Filters, api: ApiOptions, *, as_csv: bool) -> _Written:
     count = 0
     behind, gaps = filters.after_seq or 0, []
-    wanted = filters.parameters() | {"order": "oldest"}
+    wanted = asdict(filters) | {"order": "oldest"}
     with api.open() as daemon, LongWork("exporting", "ops") as progress:
         last_seq = daemon.read(HealthAnswer, "/health").last_seq
         if (filters.after_seq or 0) > last_seq:

@@ -10,7 +10,7 @@ from cyclopts import Parameter, validators
 from rich.table import Table
 
 from observer_actors.commands._answers import FailureAnswer, FailuresAnswer
-from observer_actors.commands._filters import time_given
+from observer_actors.commands._filters import Time
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import LISTED_MAX, console, print_json, say_more, shown_time, table
 
@@ -28,14 +28,9 @@ class FailureFilters:
     cause: Annotated[str | None, Parameter(help="Only with this likely cause, such as timeout.")] = None
     text: Annotated[str | None, Parameter(help="Only with this in the pattern.")] = None
     since: Annotated[
-        str | None, Parameter(help="Failed last not before: an ISO 8601 time, or how long ago: 90s, 15m, 2h, 7d.")
+        Time | None, Parameter(help="Failed last not before: an ISO 8601 time, or how long ago: 90s, 15m, 2h, 7d.")
     ] = None
-    until: Annotated[str | None, Parameter(help="Failed last before: likewise.")] = None
-
-    def parameters(self) -> dict[str, object]:
-        """Give them as the API wants them."""
-        times = {"since": time_given("--since", self.since), "until": time_given("--until", self.until)}
-        return asdict(self) | times
+    until: Annotated[Time | None, Parameter(help="Failed last before: likewise.")] = None
 
 
 def failures(
@@ -58,7 +53,7 @@ def failures(
         Most patterns to show.
     """
     with api.open() as daemon:
-        body = daemon.get("/failures", filters.parameters() | {"sort": sort, "limit": limit})
+        body = daemon.get("/failures", asdict(filters) | {"sort": sort, "limit": limit})
         answer = daemon.decoded(FailuresAnswer, body)
     if json:
         print_json(body)

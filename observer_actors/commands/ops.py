@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 import msgspec
@@ -33,7 +34,7 @@ def ops(
     order
         Which of them first.
     """
-    parameters = filters.parameters() | {"order": order}
+    parameters = asdict(filters) | {"order": order}
     screen = console()
     found: list[msgspec.Raw] = []
     with api.open() as daemon:

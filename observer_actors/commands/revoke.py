@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from observer_actors.commands._answers import RevokedAnswer
 from observer_actors.commands._aside import told
-from observer_actors.commands._filters import time_given
+from observer_actors.commands._filters import Time
 from observer_actors.commands._options import ApiOptions, JsonFlag
 from observer_actors.commands._screen import print_json
 from observer_actors.errors import UsageInvalid
@@ -22,7 +22,7 @@ def revoke(
     run: str | None = None,
     staffer: str | None = None,
     since: Annotated[
-        str | None, Parameter(help="Only what was recorded since: an ISO 8601 time, or 90s, 2h, 7d.")
+        Time | None, Parameter(help="Only what was recorded since: an ISO 8601 time, or 90s, 2h, 7d.")
     ] = None,
     note: Annotated[str, Parameter(help="Why; kept in the journal.", allow_leading_hyphen=True)] = "",
     json: JsonFlag = False,
@@ -47,7 +47,7 @@ def revoke(
     if len(given) != 1:
         raise UsageInvalid("wants one of --source, --run and --staffer", hint="observer-actors revoke --source bot")
     of, name = given[0]
-    asked = {"of": of, "name": name, "since": time_given("--since", since) or "", "note": note}
+    asked = {"of": of, "name": name, "since": since or "", "note": note}
     with api.open() as daemon:
         body = daemon.post("/playbook/revoke", msgspec.json.encode(asked))
         answer = daemon.decoded(RevokedAnswer, body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Annotated, Final
 
 from cyclopts import Parameter, validators
@@ -63,7 +64,7 @@ def tail(
 
 def _newest(daemon: Api, wanted: Wanted, upto_seq: int, lines: int) -> Iterator[tuple[bytes, Op]]:
     """Give the newest ops that are wanted, oldest first."""
-    before = wanted.parameters() | {"before_seq": upto_seq + 1}
+    before = asdict(wanted) | {"before_seq": upto_seq + 1}
     found = [bytes(raw) for body, _ in pages(daemon, before, limit=lines) for raw in raw_ops(body)]
     return ((raw, decode_op(raw)) for raw in reversed(found))
 
