@@ -95,4 +95,4 @@ def _public(name: str, value: Any, *, secret: bool) -> Any:  # noqa: ANN401 - a 
 def _in_words(settings: list[ShownSetting]) -> str:
     rows = [(f"{setting.name} = {toml_value(setting.value)}", setting.origin) for setting in settings]
     width = max(len(left) for left, _ in rows)
-    return "\n".join(visible(f"{left:<{width}}  # {origin}") for left, origin in rows)
+    return "\n".join(f"{left:<{width}}  # {visible(origin)}" for left, origin in rows)
