@@ -89,8 +89,9 @@ def _walked(root: Path) -> Iterator[str]:
     for folder, folders, names in os.walk(root):
         here = Path(folder)
         kept = (name for name in folders if name not in _NOT_WALKED and not (name[0] == "." and name not in _KEPT))
-        folders[:] = sorted(name for name in kept if not (here / name / "pyvenv.cfg").exists())
-        yield from (str((here / name).relative_to(root)) for name in sorted(names))
+        folders[:] = sorted(name for name in kept if not os.path.exists(here / name / "pyvenv.cfg"))  # noqa: PTH110
+        shut = [name for name in folders if not os.access(here / name, os.R_OK | os.X_OK)]
+        yield from (str((here / name).relative_to(root)) for name in sorted((*names, *shut)))
 
 
 _KEPT: Final = frozenset({".ci", ".github", ".circleci"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from observer_actors.audit import tree as tree_module
 from observer_actors.audit.inventory import Kind
 from observer_actors.kb import history_of
 from tests.audit.repository import Repository
+from tests.commands.typed import as_ordinary_user, typed_for_real
 
 
 @pytest.fixture
@@ -115,6 +117,16 @@ def test_missing_objects_are_not_fetched(
     assert not canary.exists()
     subprocess.run(["git", "cat-file", "-p", blob], cwd=repository.root, check=False, capture_output=True)
     assert canary.exists(), "the trap works"
+
+
+def test_a_folder_that_this_user_may_not_look_into_is_left_out_and_said(tmp_path: Path) -> None:
+    (tmp_path / "project" / "data").mkdir(parents=True)
+    (tmp_path / "project" / "a.py").touch()
+    (tmp_path / "project" / "data").chmod(0)
+    ended = typed_for_real("audit", "--dry-run", str(tmp_path / "project"), before=as_ordinary_user())
+    (tmp_path / "project" / "data").chmod(0o700)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert re.search(r"not looked at .*: data/", ended.stdout), ended.stdout
 
 
 def test_links_pipes_and_what_is_too_large_are_left_out(tmp_path: Path) -> None:
