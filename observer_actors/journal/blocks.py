@@ -213,9 +213,9 @@ class BlockStore:
         """Find the blocks of a segment by reading it; what stands behind damage is given as one unreadable span."""
         end, seq = 0, segment.first_seq
         try:
-            for part in members(self._disk, segment.path):
-                facts = describe_block(*part)
-                end, seq = part[0] + part[1], max(seq, facts.block.last_seq + 1)
+            for offset, stored, plain in members(self._disk, segment.path):
+                facts = describe_block(offset, len(stored), plain)
+                end, seq = offset + len(stored), max(seq, facts.block.last_seq + 1)
                 yield _span(segment.path, facts.block, facts.times)
         except zlib.error:
             yield unreadable(segment, end, seq)
@@ -268,33 +268,32 @@ def _span(path: Path, block: Block, times: Times) -> Span:
     )
 
 
-def members(disk: Disk, path: Path) -> Iterator[tuple[int, int, bytes]]:
+def members(disk: Disk, path: Path, offset: int = 0) -> Iterator[tuple[int, bytes, bytes]]:
     """Cut a stored segment into its blocks by reading it: offset, stored bytes, plain bytes of each.
 
-    :raises zlib.error: a compressed segment is damaged.
+    :param offset: where one begins.
+    :raises zlib.error: a compressed segment is damaged, behind the last that was given.
     """
     size = disk.size(path)
     if path.suffix != ".gz":
-        yield from ((offset, len(chunk), chunk) for offset, chunk in chunks(disk, path, 0, size))
+        yield from ((begin, chunk, chunk) for begin, chunk in chunks(disk, path, offset, size))
         return
-    offset = 0
     while offset < size:
         stored, plain = _member(disk, path, offset)
         yield offset, stored, plain
-        offset += stored
+        offset += len(stored)
 
 
-def _member(disk: Disk, path: Path, offset: int) -> tuple[int, bytes]:
+def _member(disk: Disk, path: Path, offset: int) -> tuple[bytes, bytes]:
     inflate = zlib.decompressobj(wbits=31)
-    plain: list[bytes] = []
-    taken = 0
+    stored = plain = b""
     while not inflate.eof:
-        piece = disk.read(path, offset + taken, BLOCK_BYTES)
+        piece = disk.read(path, offset + len(stored), BLOCK_BYTES)
         if not piece:
-            raise zlib.error("ends within a block")
-        plain.append(inflate.decompress(piece))
-        taken += len(piece) - len(inflate.unused_data)
-    return taken, b"".join(plain)
+            raise zlib.error("it ends too early")
+        plain += inflate.decompress(piece)
+        stored += piece[: len(piece) - len(inflate.unused_data)]
+    return stored, plain
 
 
 class BlockFacts(Struct, frozen=True):

@@ -266,12 +266,15 @@ def index_segment(disk: Disk, path: Path, first_seq: int, last_seq: int | None =
     :raises zlib.error: it cannot be decompressed.
     :raises ValueError: where it ends is not known, and it holds no op.
     """
-    blocks = [describe_block(offset, stored, plain) for offset, stored, plain in members(disk, path)]
+    blocks, digest = [], sha256()
+    for offset, stored, plain in members(disk, path):
+        blocks.append(describe_block(offset, len(stored), plain))
+        digest.update(stored)
     if last_seq is None:
         last_seq = max(facts.block.last_seq for facts in blocks)
         if not last_seq:
             raise ValueError("it holds no op")
-    return describe_segment(path.name, first_seq, last_seq, blocks, _sha256(disk, path))
+    return describe_segment(path.name, first_seq, last_seq, blocks, digest.hexdigest())
 
 
 def describe_segment(
@@ -297,15 +300,6 @@ def describe_segment(
         time_ranges=times if times[2:] else UNSET,
     )
     return SegmentIndex(entry=entry, blocks=tuple(facts.block for facts in blocks), time_ranges=apart or UNSET)
-
-
-def _sha256(disk: Disk, path: Path) -> str:
-    digest = sha256()
-    offset = 0
-    while piece := disk.read(path, offset, BLOCK_BYTES):
-        digest.update(piece)
-        offset += len(piece)
-    return digest.hexdigest()
 
 
 def _expected(segments: list[Segment], manifest: Manifest, *, trusted: bool) -> int | None:

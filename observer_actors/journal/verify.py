@@ -10,10 +10,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 from msgspec import Struct
 
-from observer_actors.journal.blocks import BlockStore
+from observer_actors.journal.blocks import BlockStore, members
 from observer_actors.journal.catalog import Active, Segment
 from observer_actors.journal.deduplication import IdWindow
 from observer_actors.journal.files import Disk, PosixDisk, chunks, is_rotten, translated
@@ -239,7 +240,7 @@ def _total_bytes(found: Survey) -> int:
     return sealed + found.snapshot.active.durable_bytes
 
 
-_GZIP_HEADER = b"\x1f\x8b\x08\x00"
+_GZIP_HEADER: Final = b"\x1f\x8b\x08\x00"
 
 
 def _blocks(disk: Disk, path: Path) -> Iterator[tuple[bytes, bytes, str]]:
@@ -247,36 +248,23 @@ def _blocks(disk: Disk, path: Path) -> Iterator[tuple[bytes, bytes, str]]:
 
     Behind a damaged block, reading goes on with what looks like the header of the next.
     """
-    size = disk.size(path)
-    if path.suffix != ".gz":
-        yield from ((chunk, chunk, "") for _, chunk in chunks(disk, path, 0, size))
-        return
-    rest, read = b"", 0
-    while rest or read < size:
-        while read < size and len(rest) < BLOCK_BYTES:
-            piece = disk.read(path, read, BLOCK_BYTES)
-            if not piece:
-                size = read  # it was cut since
-                break
-            rest, read = rest + piece, read + len(piece)
-        stored, plain, problem = _first_member(rest)
-        if problem and read < size and stored == len(rest):
-            piece = disk.read(path, read, BLOCK_BYTES)
-            rest, read = rest + piece, read + len(piece)
-            continue
-        yield rest[:stored], plain, problem
-        rest = rest[stored:]
+    offset, size = 0, disk.size(path)
+    while offset < size:
+        try:
+            for begin, stored, plain in members(disk, path, offset):
+                offset = begin + len(stored)
+                yield stored, plain, ""
+        except zlib.error as error:
+            begin, offset = offset, _next_header(disk, path, offset + 1, size)
+            yield disk.read(path, begin, offset - begin), b"", str(error)
+        else:
+            return  # also where it was cut since
 
 
-def _first_member(data: bytes) -> tuple[int, bytes, str]:
-    """Decompress the first gzip member: its length, its lines, and what is wrong with it."""
-    inflate = zlib.decompressobj(wbits=31)
-    try:
-        plain = inflate.decompress(data)
-        if inflate.eof:
-            return len(data) - len(inflate.unused_data), plain, ""
-        problem = "it ends too early"
-    except zlib.error as error:
-        problem = str(error)
-    following = data.find(_GZIP_HEADER, 1)
-    return (following if following > 0 else len(data)), b"", problem
+def _next_header(disk: Disk, path: Path, start: int, size: int) -> int:
+    """Find what looks like the header of a gzip member; the end of the file where nothing does."""
+    for offset in range(start, size, BLOCK_BYTES):
+        found = disk.read(path, offset, BLOCK_BYTES + len(_GZIP_HEADER) - 1).find(_GZIP_HEADER)
+        if found >= 0:
+            return offset + found
+    return size
