@@ -36,7 +36,7 @@ from observer_actors.journal.lines import (
     event_times,
 )
 from observer_actors.journal.places import in_place
-from observer_actors.journal.recovery import Mark, Scanner
+from observer_actors.journal.recovery import Mark, scanned
 from observer_actors.journal.times import Times, overlap
 from observer_actors.op import Op
 
@@ -201,7 +201,7 @@ class BlockStore:
 
     def _find(self, segment: Segment, disk: Readable) -> tuple[Span, ...]:
         if segment.entry is None:
-            marks, end = (segment.marks, segment.bytes) if segment.marks is not None else _scan(segment, disk)
+            marks, end = contents(disk, segment)
             return tuple(_spans_between(segment.path, marks, end, segment.last_seq))
         index = self.stored_index(segment.entry)
         if index is None:
@@ -230,12 +230,12 @@ class BlockStore:
         return index if index.entry == entry else None
 
 
-def _scan(segment: Segment, disk: Readable) -> tuple[Sequence[Mark], int]:
-    scanner = Scanner(segment.first_seq, segment.last_seq + 1)
-    for offset, chunk in chunks(disk, segment.path, 0, segment.bytes):
-        if not scanner.feed(offset, chunk):
-            break
-    return scanner.scan.marks, scanner.scan.size
+def contents(disk: Readable, segment: Segment) -> tuple[Sequence[Mark], int]:
+    """Give the sparse index of a raw segment, and where its lines end: by reading it, unless that is known already."""
+    if segment.marks is not None:
+        return segment.marks, segment.bytes
+    found = scanned(chunks(disk, segment.path, 0, segment.bytes), segment.first_seq, segment.last_seq + 1)
+    return found.marks, found.size
 
 
 def _follow(records: Sequence[Op | Head], first_seq: int) -> bool:

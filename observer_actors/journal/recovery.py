@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterable
 
 from msgspec import Struct, field
 
@@ -89,20 +90,34 @@ class _Doubt(Struct, frozen=True):
     head: Head
 
 
-class Scanner:
-    """Takes the chunks of one file in order.
+def scanned(
+    chunks: Iterable[tuple[int, bytes]], expected: int | None, bound: int | None = None, ids_max: int = 0
+) -> Scan:
+    """Say what a file holds.
 
-    When `recorded_at` goes backwards, one of two lines is wrong, and the line after them decides which: if it follows
-    the second, the first has rotted to a later time. So with a seq that is too far on (`places`). Else one changed byte
-    would make all behind it a torn tail, or what comes again.
-
+    :param chunks: whole lines, with their offset, in order; only as many are taken as are needed.
     :param expected: seq of the first line; None when it is not known.
     :param bound: lines of this seq and later do not count; the scan ends at the first of them.
     :param ids_max: how many ids are wanted. A file may hold millions; of the newest it is one more than that, for one
         may turn out to be none.
     """
+    scanner = _Scanner(expected, bound, ids_max)
+    for offset, chunk in chunks:
+        scanner.feed(offset, chunk)
+        if scanner.scan.beyond_at is not None:
+            break
+    return scanner.scan
 
-    def __init__(self, expected: int | None = None, bound: int | None = None, ids_max: int = 0) -> None:
+
+class _Scanner:
+    """Takes the chunks of one file in order; see `scanned`.
+
+    When `recorded_at` goes backwards, one of two lines is wrong, and the line after them decides which: if it follows
+    the second, the first has rotted to a later time. So with a seq that is too far on (`places`). Else one changed byte
+    would make all behind it a torn tail, or what comes again.
+    """
+
+    def __init__(self, expected: int | None, bound: int | None, ids_max: int) -> None:
         self.scan = Scan() if expected is None else Scan(first_seq=expected, last_seq=expected - 1)
         self.scan.ids = deque(maxlen=ids_max + 1)
         self._places = Places(expected)
@@ -115,11 +130,10 @@ class Scanner:
         self._jump: _Doubt | None = None
         self._early: _Doubt | None = None
 
-    def feed(self, offset: int, chunk: bytes) -> bool:
-        """Take a chunk; False when the rest need not be read."""
+    def feed(self, offset: int, chunk: bytes) -> None:
         if self._is_beyond(self._places.expected):
             self.scan.beyond_at = offset
-            return False
+            return
         heads = decode_heads(chunk)
         if heads is not None and self._fits(heads):
             self.scan.marks.append(Mark(offset, heads[0].seq, event_times(heads)))
@@ -129,7 +143,6 @@ class Scanner:
         else:
             self._feed_lines(offset, chunk)
         self.scan.size = offset + len(chunk) if self.scan.beyond_at is None else self.scan.beyond_at
-        return self.scan.beyond_at is None
 
     def _is_beyond(self, seq: int | None) -> bool:
         return self._bound is not None and seq is not None and seq >= self._bound

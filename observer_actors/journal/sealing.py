@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from observer_actors.journal.blocks import Patience
+from observer_actors.journal.blocks import Patience, contents
 from observer_actors.journal.catalog import Catalog, Segment
 from observer_actors.journal.compressing import Compressed, compress
 from observer_actors.journal.files import Disk, chunks, is_full, is_rotten, lost, replace_file, translated
@@ -32,7 +32,6 @@ from observer_actors.journal.format import (
     recorded_us,
 )
 from observer_actors.journal.opening import set_aside
-from observer_actors.journal.recovery import Scanner
 from observer_actors.journal.surveying import describe_segment, index_segment
 from observer_actors.settings import JournalSettings
 
@@ -243,7 +242,7 @@ def _too_old(disk: Disk, segment: Segment, settings: JournalSettings, now_us: in
 
 def _compact_one(disk: Disk, paths: Paths, catalog: Catalog, segment: Segment, *, compressed: bool) -> Compacted:
     raw = segment.path
-    end = segment.bytes if segment.marks is not None else _end(disk, segment)
+    _, end = contents(disk, segment)
     residue = max(0, disk.size(raw) - end)  # none where somebody has cut it
     if residue:
         set_aside(disk, paths, raw, end, end + residue)
@@ -268,15 +267,6 @@ def _compact_one(disk: Disk, paths: Paths, catalog: Catalog, segment: Segment, *
         disk.remove(raw, later=True)
         disk.sync_directory(paths.segments)
     return Compacted(index.entry, residue, elsewhere)
-
-
-def _end(disk: Disk, segment: Segment) -> int:
-    """Find where the lines of a segment end that this process has not written."""
-    scanner = Scanner(segment.first_seq, segment.last_seq + 1)
-    for offset, chunk in chunks(disk, segment.path, 0, segment.bytes):
-        if not scanner.feed(offset, chunk):
-            break
-    return scanner.scan.size
 
 
 def _store_compressed(disk: Disk, paths: Paths, segment: Segment, end: int) -> tuple[SegmentIndex, bool]:

@@ -31,7 +31,7 @@ from observer_actors.journal.format import (
     decode_manifest,
 )
 from observer_actors.journal.lines import decode_head
-from observer_actors.journal.recovery import Plan, Scan, Scanner, last_kept, plan
+from observer_actors.journal.recovery import Plan, Scan, last_kept, plan, scanned
 from observer_actors.journal.times import union_of
 
 _LOOKS_MAX: Final = 8
@@ -352,23 +352,16 @@ def _tail(disk: Disk, path: Path, expected: int | None, limits: _Limits) -> Tail
 
 
 def _tail_of(disk: Readable, path: Path, size: int, expected: int | None, limits: _Limits) -> Tail:
-    scan = _scan(disk, path, size, expected, limits)
-    decided = plan(scan, size)
-    if decided.torn is not None and (decided.torn.good_before < scan.good or decided.keep_bytes == 0):
-        scan = _scan(disk, path, decided.keep_bytes, expected, limits)
-    scan.marks = [mark for mark in scan.marks if mark.offset < decided.keep_bytes]
-    scan.last_seq = last_kept(scan, decided.keep_bytes)
-    if limits.unacknowledged_from is not None:
-        scan.last_seq = min(scan.last_seq, limits.unacknowledged_from - 1)
-    return Tail(path, size, scan, decided)
-
-
-def _scan(disk: Readable, path: Path, size: int, expected: int | None, limits: _Limits) -> Scan:
-    scanner = Scanner(expected, limits.unacknowledged_from, limits.ids_max)
-    for offset, chunk in chunks(disk, path, 0, size):
-        if not scanner.feed(offset, chunk):
-            break
-    return scanner.scan
+    bound, ids_max = limits.unacknowledged_from, limits.ids_max
+    found = scanned(chunks(disk, path, 0, size), expected, bound, ids_max)
+    decided = plan(found, size)
+    if decided.torn is not None and (decided.torn.good_before < found.good or decided.keep_bytes == 0):
+        found = scanned(chunks(disk, path, 0, decided.keep_bytes), expected, bound, ids_max)
+    found.marks = [mark for mark in found.marks if mark.offset < decided.keep_bytes]
+    found.last_seq = last_kept(found, decided.keep_bytes)
+    if bound is not None:
+        found.last_seq = min(found.last_seq, bound - 1)
+    return Tail(path, size, found, decided)
 
 
 def _active(paths: Paths, tails: list[Tail], segments: list[Segment], manifest: Manifest) -> Active:
@@ -427,8 +420,7 @@ def _raw_end(disk: Disk, segment: Segment, most: int) -> int:
         if is_rotten(error):
             return most
         raise
-    scanner = Scanner(segment.first_seq if segment.bytes <= BLOCK_BYTES else None)
-    scanner.feed(0, data)
-    if not scanner.scan.good or isinstance(decode_head(data[data.rfind(b"\n", 0, -1) + 1 :]), str):
+    found = scanned([(0, data)], segment.first_seq if segment.bytes <= BLOCK_BYTES else None)
+    if not found.good or isinstance(decode_head(data[data.rfind(b"\n", 0, -1) + 1 :]), str):
         return most  # residue, or damage: what is missing shows when it is compacted
-    return min(most, last_kept(scanner.scan, len(data)))
+    return min(most, last_kept(found, len(data)))

@@ -13,7 +13,7 @@ from observer_actors.errors import FormatUnknown
 from observer_actors.journal import JournalReader, Query, compact, verify
 from observer_actors.journal.format import UNREADABLE, Manifest, SegmentIndex, decode_index, decode_manifest
 from observer_actors.journal.lines import decode_head, decode_heads, decode_ops, decode_record, split_lines
-from observer_actors.journal.recovery import Scanner, plan
+from observer_actors.journal.recovery import plan, scanned
 from observer_actors.op import Op
 from tests.fakes.disk import FakeDisk
 from tests.fuzz.examples import Change, changed, changes, fuzzed
@@ -110,9 +110,7 @@ def test_what_reads_lines_takes_any_bytes(given_: bytes | tuple[int, list[Change
     for _, line in lines:
         decode_head(line)
         decode_record(line)
-    scanner = Scanner(1)
-    scanner.feed(0, chunk)
-    assert 0 <= plan(scanner.scan, len(chunk)).keep_bytes <= len(chunk)
+    assert 0 <= plan(scanned([(0, chunk)], 1), len(chunk)).keep_bytes <= len(chunk)
 
 
 @given(st.binary(max_size=300) | st.tuples(st.integers(0, FILES), changes))

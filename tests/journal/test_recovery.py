@@ -14,7 +14,7 @@ from observer_actors.journal import JournalWriter, blocks, compact, look, verify
 from observer_actors.journal.blocks import Patience
 from observer_actors.journal.format import Manifest, decode_manifest, encode_manifest
 from observer_actors.journal.opening import REPORTED_MAX, DamagedLine, TornTail
-from observer_actors.journal.recovery import Scanner, plan
+from observer_actors.journal.recovery import plan, scanned
 from observer_actors.journal.surveying import survey
 from observer_actors.op import decode_op, encode_op
 from observer_actors.settings import JournalSettings
@@ -446,13 +446,10 @@ def test_what_a_killed_process_wrote_is_synced_before_it_counts() -> None:
 
 
 def test_a_scan_marks_the_file_sparsely_and_finds_the_last_commit() -> None:
-    scanner = Scanner(1)
-    assert scanner.feed(0, A1 + A2 + A3)
-    assert scanner.feed(len(A1) * 3, B4 + B5)
-    scan = scanner.scan
-    assert [(mark.offset, mark.first_seq) for mark in scan.marks] == [(0, 1), (3 * len(A1), 4)]
-    assert (scan.good, scan.good_before_last_commit, scan.size) == (5, 3, len(A1) * 3 + len(B4) * 2)
-    assert plan(scan, scan.size).keep_bytes == scan.size
+    found = scanned([(0, A1 + A2 + A3), (len(A1) * 3, B4 + B5)], 1)
+    assert [(mark.offset, mark.first_seq) for mark in found.marks] == [(0, 1), (3 * len(A1), 4)]
+    assert (found.good, found.good_before_last_commit, found.size) == (5, 3, len(A1) * 3 + len(B4) * 2)
+    assert plan(found, found.size).keep_bytes == found.size
 
 
 def test_a_scan_keeps_no_more_ids_than_are_wanted() -> None:
@@ -460,9 +457,8 @@ def test_a_scan_keeps_no_more_ids_than_are_wanted() -> None:
     disk = FakeDisk()
     writer = open_writer(disk)
     commit(writer, [msgspec.structs.replace(op, id=f"id-{number}") for number, op in enumerate(make_ops(50), 1)])
-    scanner = Scanner(1, ids_max=3)
-    scanner.feed(0, disk.read(PATHS.active, 0, disk.size(PATHS.active)))
-    assert list(scanner.scan.ids) == [(seq, f"id-{seq}") for seq in range(47, 51)]
+    found = scanned([(0, disk.contents(PATHS.active))], 1, ids_max=3)
+    assert list(found.ids) == [(seq, f"id-{seq}") for seq in range(47, 51)]
 
 
 def test_a_line_longer_than_a_chunk_is_read_whole() -> None:
