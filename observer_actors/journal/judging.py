@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from observer_actors.journal.deduplication import IdWindow
-from observer_actors.journal.lines import RECORDED_AT_CHARS, decode_ops, decode_record, split_lines
+from observer_actors.journal.lines import decode_ops, decode_record, split_lines
 from observer_actors.journal.places import Place, Places, first_seq_of
 from observer_actors.op import Op
 
@@ -117,7 +117,6 @@ class LineJudge:
         return (
             [op.seq for op in ops] == list(range(expected, expected + len(ops)))
             and all(map(le, recorded, recorded[1:]))
-            and len(recorded[-1]) == RECORDED_AT_CHARS
             and not self._is_beyond(expected + len(ops) - 1)
         )
 

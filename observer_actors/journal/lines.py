@@ -21,7 +21,7 @@ from observer_actors.journal.times import APART_US, Times, ranges
 from observer_actors.op import Op, microseconds
 from observer_actors.problems import UNREADABLE
 
-RECORDED_AT_CHARS: Final = 27
+_RECORDED_AT_CHARS: Final = 27
 _RECORDED_AT: Final = re.compile(
     r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z"
 )
@@ -54,15 +54,7 @@ def split_lines(chunk: bytes) -> Iterator[tuple[int, bytes]]:
 
 def decode_heads(chunk: bytes) -> list[Head] | None:
     """Decode a chunk of whole lines; None when any of them is bad, or the times go backwards."""
-    try:
-        heads = _heads.decode_lines(chunk)
-    except UNREADABLE:
-        return None
-    if len(heads) != newlines(chunk) or not heads:
-        return None
-    if not _are_times([head.recorded_at for head in heads]):
-        return None
-    return heads
+    return _decode_at_once(_heads, chunk)
 
 
 def decode_head(line: bytes) -> Head | str:
@@ -108,24 +100,28 @@ def decode_good_heads(chunk: bytes) -> tuple[list[Head], int]:
 
 
 def _decode_lines(decoder: msgspec.json.Decoder[_Record], chunk: bytes) -> tuple[list[_Record], int]:
+    records = _decode_at_once(decoder, chunk)
+    return _decode_singly(decoder, chunk) if records is None else (records, 0)
+
+
+def _decode_at_once(decoder: msgspec.json.Decoder[_Record], chunk: bytes) -> list[_Record] | None:
     try:
         records = decoder.decode_lines(chunk)
     except UNREADABLE:
-        return _decode_singly(decoder, chunk)
-    if len(records) != newlines(chunk) or not _are_records(records):
-        return _decode_singly(decoder, chunk)
-    return records, 0
+        return None
+    return records if len(records) == newlines(chunk) and _are_records(records) else None
 
 
 def _are_records(records: Sequence[Head | Op]) -> bool:
-    """Tell whether each has a place in the journal: JSON of another kind may decode, with the defaults of an `Op`."""
-    return not records or (min(map(_seq, records)) > 0 and _are_times(list(map(_recorded_at, records))))
+    """Tell whether each has a place in the journal: JSON of another kind may decode, with the defaults of an `Op`.
 
-
-def _are_times(recorded: list[str]) -> bool:
-    """Tell whether these are times of commits, in their order: what lies between two of them does no harm."""
+    The times are those of commits, in their order: what lies between two of them does no harm.
+    """
+    recorded = list(map(_recorded_at, records))
     return (
-        len(min(recorded, key=len)) == RECORDED_AT_CHARS
+        bool(records)
+        and min(map(_seq, records)) > 0
+        and len(min(recorded, key=len)) == _RECORDED_AT_CHARS
         and all(map(le, recorded, recorded[1:]))
         and all(map(_RECORDED_AT.fullmatch, (recorded[0], recorded[-1])))
     )
