@@ -123,9 +123,7 @@ class LineJudge:
     def _begin(self, chunk: bytes) -> None:
         """Find out whether what should stand before the file's first line is missing."""
         position = self._position
-        records = ((line, decode_record(line)) for _, line in split_lines(chunk))
-        lines = ((line, None if isinstance(record, str) else record.seq) for line, record in records)
-        first = first_seq_of(lines, position.expected) or position.expected
+        first = first_seq_of(decode_record, chunk, position.expected) or position.expected
         if first > position.expected and not self._is_beyond(first):
             self._add("damage", f"gap: seq {position.expected} to {first - 1} are missing")
             position.expected = first
@@ -140,7 +138,7 @@ class LineJudge:
             self.residue_at = self._offset
             return
         record = decode_record(line)
-        place = self._places.take(line, None if isinstance(record, str) else record.seq)
+        place = self._places.take(line, record)
         if self._doubt is not None:
             self._settle(self._doubt, is_right=place is Place.CONFIRMING)
         if isinstance(record, str):

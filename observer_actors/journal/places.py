@@ -8,7 +8,7 @@ it follows it, the ops between are gone, and it is good. Else its seq has rotted
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import Enum
 from typing import Final, TypeVar
 
@@ -119,11 +119,12 @@ class Places:
         if self.is_behind_bad:
             self._lost = _Lost()
 
-    def take(self, line: bytes, seq: int | None) -> Place:
+    def take(self, line: bytes, record: Head | Op | str) -> Place:
         """Say what a line is.
 
-        :param seq: what it says; None when it cannot be read.
+        :param record: what it decodes to; where it is bad, why.
         """
+        seq = _seq_of(record)
         doubted, self.doubted = self.doubted, 0
         if seq is None:
             place = Place.UNREADABLE
@@ -143,24 +144,25 @@ class Places:
         return place
 
 
-def first_seq_of(lines: Iterable[tuple[bytes, int | None]], expected: int | None) -> int | None:
+def first_seq_of(decode: Callable[[bytes], Head | Op | str], chunk: bytes, expected: int | None) -> int | None:
     """Tell with which seq a file begins, lest that of a first line that has rotted counts.
 
     It is the expected one if a line has its place so; else what the first line says that can be read, unless the next
     one contradicts it: then what two lines say that follow one another.
 
-    :param lines: with the seq of each, None for one that cannot be read.
     :param expected: by what lies before the file; None when nothing tells. What lies there may be lost: then it begins
         further on, and never before.
     """
     lost, places, first = _Lost(), Places(None), expected
     before = 0
     is_contradicted = False
-    for line, seq in lines:
+    for _, line in split_lines(chunk):
+        record = decode(line)
+        seq = _seq_of(record)
         if expected is not None and seq == expected + lost.ops:
             return expected
         lost.add(line, is_record=seq is not None, expected=None)
-        place = places.take(line, seq)
+        place = places.take(line, record)
         if seq is None:
             continue
         begin = seq - lost.ops + 1
@@ -188,12 +190,12 @@ def in_place(
     """
     read = [(line, decode(line)) for _, line in split_lines(chunk)]
     if expected is None:
-        expected = first_seq_of(((line, _seq_of(record)) for line, record in read), None)
+        expected = first_seq_of(decode, chunk, None)
     places = Places(expected)
     records: list[_Record] = []
     before: _Record | str = ""
     for line, record in read:
-        place = places.take(line, _seq_of(record))
+        place = places.take(line, record)
         if place is Place.CONFIRMING and not isinstance(before, str):
             records.append(before)
         if place in {Place.GOOD, Place.CONFIRMING} and not isinstance(record, str):

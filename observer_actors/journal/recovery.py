@@ -185,10 +185,8 @@ class _Scanner:
 
     def _begin(self, offset: int, chunk: bytes) -> None:
         """Find out which seq comes first."""
-        heads = ((line, decode_head(line)) for _, line in split_lines(chunk))
-        lines = ((line, None if isinstance(head, str) else head.seq) for line, head in heads)
         expected = self._places.expected
-        first = first_seq_of(lines, expected)
+        first = first_seq_of(decode_head, chunk, expected)
         if first is None or first == expected:
             return
         self._places = Places(first)
@@ -202,11 +200,10 @@ class _Scanner:
             scan.beyond_at = offset
             return
         head = decode_head(line)
+        place = self._places.take(line, head)
         if isinstance(head, str):
-            self._places.take(line, None)
             self._note_flaw(offset, head, is_whole=is_whole(line))
             return
-        place = self._places.take(line, head.seq)
         if place is Place.EARLY:
             self._note_flaw(offset, f"seq {head.seq} comes again or too late, expected {expected}")
         elif place is Place.DOUBTED:
