@@ -64,6 +64,8 @@ class Commits:
     """The hub: the persister publishes, consumers follow.
 
     :param read: reads the journal; shared by all that fell behind.
+    :param crashes_max: of a consumer with an op alone in hand; then it leaves that op out.
+    :param set_aside: takes what is left out.
     """
 
     def __init__(self, read: ReadBlock, *, crashes_max: int, set_aside: SetAside) -> None:
@@ -71,8 +73,8 @@ class Commits:
         self.is_open = False
         """Whether the journal has been opened in this process, and so `last_seq` is known."""
         self._read = read
-        self._crashes_max = crashes_max
-        self._set_aside = set_aside
+        self.crashes_max = crashes_max
+        self.set_aside = set_aside
         self._feeds: list[Feed] = []
         self._taps: list[Callable[[Sequence[Op], int], None]] = []
         self.lulls = 0
@@ -86,13 +88,7 @@ class Commits:
 
         :param linger_s: see `Feed`.
         """
-        feed = Feed(
-            name,
-            self,
-            crashes_max=self._crashes_max,
-            set_aside=self._set_aside,
-            linger_s=linger_s,
-        )
+        feed = Feed(name, self, linger_s)
         self._feeds.append(feed)
         return feed
 
@@ -167,22 +163,12 @@ class Feed:
         each would cost more than the work.
     """
 
-    def __init__(
-        self,
-        name: str,
-        commits: Commits,
-        *,
-        crashes_max: int,
-        set_aside: SetAside,
-        linger_s: float,
-    ) -> None:
+    def __init__(self, name: str, commits: Commits, linger_s: float) -> None:
         self.name = name
         self.cursor = 0
         self.live_from = 0
         """What was committed when this incarnation of the consumer began: what comes behind it is new."""
         self._commits = commits
-        self._crashes_max = crashes_max
-        self._set_aside = set_aside
         self._send, self._receive = trio.open_memory_channel[tuple[Sequence[Op], int]](COMMITS_WAITING_MAX)
         self._in_hand: Sequence[Op] = ()
         self._reaches = 0
@@ -226,8 +212,8 @@ class Feed:
     async def crashed_at(self, op: Op) -> None:
         """Count a crash of the consumer with an op alone in hand, be it from here or not; after N set it aside."""
         self._crashes[op.seq] += 1
-        if self._crashes[op.seq] >= self._crashes_max and len(self._left_out) < SET_ASIDE_MAX:
-            await self._set_aside(self.name, op, self._crashes.pop(op.seq))
+        if self._crashes[op.seq] >= self._commits.crashes_max and len(self._left_out) < SET_ASIDE_MAX:
+            await self._commits.set_aside(self.name, op, self._crashes.pop(op.seq))
             self._left_out.add(op.seq)
 
     def leaves_out(self, op: Op) -> bool:
