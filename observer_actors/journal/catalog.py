@@ -94,8 +94,6 @@ class Catalog:
         self._lock = Lock()
         self._snapshot = snapshot
         self._reload = reload
-        self.maintenance = Lock()
-        """Held by compaction and by retention, of which one runs at a time."""
 
     def snapshot(self) -> Snapshot:
         """The present view; waits while a file is being renamed."""
@@ -135,22 +133,19 @@ class Catalog:
         with self._lock:
             rename()
             held = self._snapshot
-            self._snapshot = Snapshot(
-                generation=held.generation + 1,
-                segments=(*held.segments, segment),
-                active=active,
-                manifest=held.manifest,
+            self._snapshot = msgspec.structs.replace(
+                held, generation=held.generation + 1, segments=(*held.segments, segment), active=active
             )
 
     def replace(self, old: tuple[Segment, ...], new: tuple[Segment, ...], manifest: Manifest) -> None:
         """Put new segments in the place of old ones (which stand together), with a new manifest."""
         with self._lock:
             held = self._snapshot
-            at = bisect_left(held.segments, old[0].first_seq, key=_FIRST_SEQ) if old else 0
+            at = bisect_left(held.segments, old[0].first_seq, key=_FIRST_SEQ)
             assert held.segments[at : at + len(old)] == old
             segments = held.segments[:at] + new + held.segments[at + len(old) :]
-            self._snapshot = Snapshot(
-                generation=held.generation + 1, segments=segments, active=held.active, manifest=manifest
+            self._snapshot = msgspec.structs.replace(
+                held, generation=held.generation + 1, segments=segments, manifest=manifest
             )
 
 

@@ -1,7 +1,7 @@
 """What happens to sealed segments beside the writing: compaction, retention, and what others do to them.
 
-Run off the commit path, in any thread; `Catalog.maintenance` lets one run at a time. Readers and the writer never wait
-for more than the swap of a snapshot. Each run first clears up what a crash has left of an earlier one.
+Run off the commit path, in any thread, but one at a time. Readers and the writer never wait for more than the swap of a
+snapshot. Each run first clears up what a crash has left of an earlier one.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def compact(
     :raises DiskFailed: the disk refuses (or DiskFull). Nothing is lost; the next run begins with the same segment.
     """
     paths, patience = Paths(data_dir), patience or Patience()
-    with catalog.maintenance, translated("compacting a segment"):
+    with translated("compacting a segment"):
         names = set(disk.list(paths.segments))
         _clear_leftovers(disk, paths, catalog, names)
         _restore_indexes(disk, paths, catalog, names)
@@ -142,7 +142,7 @@ def forget_lost(disk: Disk, data_dir: Path, catalog: Catalog) -> int:
     :raises DiskFailed: the disk refuses; the next run lets go of the same.
     """
     paths = Paths(data_dir)
-    with catalog.maintenance, translated("looking for the segments"):
+    with translated("looking for the segments"):
         held = catalog.snapshot()  # before the listing: a segment that is sealed meanwhile is not looked for
         names = set(disk.list(paths.segments))
         lost = [segment for segment in held.segments if segment.path.name not in names]
@@ -167,7 +167,7 @@ def retain(
     :raises DiskFailed: the disk refuses; what is half done is finished by the next run.
     """
     paths = Paths(data_dir)
-    with catalog.maintenance, translated("removing old segments"):
+    with translated("removing old segments"):
         removed = _beyond_retention(disk, catalog, settings, now_us)
         if not removed:
             return removed
