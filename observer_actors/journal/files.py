@@ -431,6 +431,7 @@ _HINTS: Final = {
     errno.EISDIR: "a folder stands where a file belongs: move it away",
     errno.EFBIG: "no file may be as large here (LimitFSIZE=, or the file system): lower journal.segment_bytes_max",
     errno.EROFS: "the data directory lies on a read-only file system",
+    errno.EXDEV: "a folder in the data directory is mounted by itself: link or mount the whole directory",
     errno.ELOOP: "no file in the data directory may be a symbolic link",
     errno.ENOTDIR: "the data directory's path leads through something that is no directory",
 }

@@ -359,6 +359,8 @@ def test_an_error_names_the_file_and_what_fits_it(tmp_path: Path) -> None:
     assert "must belong to" in closed.hint
     long = disk_error(OSError(errno.EFBIG, "File too large"), "writing the journal")
     assert "journal.segment_bytes_max" in long.hint
+    mounted = disk_error(OSError(errno.EXDEV, "Invalid cross-device link"), "sealing the active file")
+    assert "mount the whole directory" in mounted.hint
 
 
 def test_what_others_keep_beside_is_their_business(tmp_path: Path) -> None:
