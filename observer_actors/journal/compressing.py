@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -144,20 +144,15 @@ def _lifeline() -> Iterator[int]:
 
 def compress_here(disk: Disk, raw: Path, end: int, file: Writable) -> Compressed:
     """Do the same in this process, holding the interpreter's lock for a good part of it."""
-    digest = sha256()
-    blocks = tuple(_members(disk, raw, end, file, digest.update))
-    return Compressed(blocks, digest.hexdigest())
-
-
-def _members(disk: Disk, raw: Path, end: int, file: Writable, note: Callable[[bytes], None]) -> Iterator[BlockFacts]:
-    offset = 0
+    blocks, digest, offset = [], sha256(), 0
     for _, plain in chunks(disk, raw, 0, end):
         deflate = zlib.compressobj(_LEVEL, wbits=31)
         stored = deflate.compress(plain) + deflate.flush()
         write_all(file, stored)
-        note(stored)
-        yield describe_block(offset, len(stored), plain)
+        digest.update(stored)
+        blocks.append(describe_block(offset, len(stored), plain))
         offset += len(stored)
+    return Compressed(tuple(blocks), digest.hexdigest())
 
 
 def main(raw: str, end: str, descriptor: str) -> None:
