@@ -70,8 +70,6 @@ class Commits:
 
     def __init__(self, read: ReadBlock, *, crashes_max: int, set_aside: SetAside) -> None:
         self.last_seq = 0
-        self.is_open = False
-        """Whether the journal has been opened in this process, and so `last_seq` is known."""
         self._read = read
         self.crashes_max = crashes_max
         self.set_aside = set_aside
@@ -100,11 +98,15 @@ class Commits:
         """Say what the journal holds after it was opened."""
         self.last_seq = max(self.last_seq, last_seq)
         if not self.is_open:
-            self.is_open = True
             for feed in self._feeds:
                 feed.live_from = self.last_seq  # of consumers that began before
             self._opened.set()
         self.publish(())
+
+    @property
+    def is_open(self) -> bool:
+        """The journal has been opened in this process, and so `last_seq` is known."""
+        return self._opened.is_set()
 
     async def opened(self) -> None:
         """Wait until the journal has been opened; a disk that refuses may put that off."""
