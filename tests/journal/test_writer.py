@@ -320,17 +320,6 @@ def test_a_seal_whose_rename_fails_changes_nothing() -> None:
     assert [op.seq for op in everything(writer, disk)] == [1, 2, 3, 4]
 
 
-def test_a_known_id_is_recognised_within_the_window_only() -> None:
-    disk = FakeDisk()
-    writer = open_writer(disk, JournalSettings(dedup_window_ops=3))
-    commit(writer, [make_op(0, id_="a")])
-    assert (seq_known(writer, "a"), seq_known(writer, "b")) == (1, None)
-    commit(writer, make_ops(2))
-    assert seq_known(writer, "a") == 1
-    commit(writer, make_ops(1))
-    assert seq_known(writer, "a") is None
-
-
 @pytest.mark.parametrize("sealed", [False, True])
 @pytest.mark.parametrize("compacted", [False, True])
 def test_the_window_survives_a_restart(*, sealed: bool, compacted: bool) -> None:
@@ -366,23 +355,6 @@ def test_a_batch_is_sifted_into_new_known_and_twins() -> None:
     assert sifted.twins == {3: batch[0]}
     commit(writer, sifted.fresh)
     assert sifted.twins[3].seq == 2
-
-
-def test_without_a_window_nothing_is_recognised() -> None:
-    writer = open_writer(FakeDisk(), JournalSettings(dedup_window_ops=0))
-    commit(writer, [make_op(0, id_="a")])
-    assert seq_known(writer, "a") is None
-    assert len(writer.sift([make_op(id_="a"), make_op(id_="a")]).fresh) == 2
-
-
-def test_an_id_used_again_after_its_window_counts_anew() -> None:
-    writer = open_writer(FakeDisk(), JournalSettings(dedup_window_ops=2))
-    for _ in range(3):
-        commit(writer, [make_op(id_="a")])
-        commit(writer, make_ops(2))
-    assert seq_known(writer, "a") is None
-    commit(writer, [make_op(id_="a")])
-    assert seq_known(writer, "a") == 10
 
 
 def test_statistics_tell_what_was_done() -> None:
