@@ -86,8 +86,6 @@ class IdWindow:
         :param ids: id -> seq.
         :param last_seq: newest durable op, with an id or without.
         """
-        if not self._window_ops:
-            return
         if not self._seqs.keys().isdisjoint(ids):
             for id_ in ids:
                 self._seqs.pop(id_, None)  # else it would keep its place

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -250,28 +251,19 @@ def _report(found: Survey, torn: list[TornTail]) -> RecoveryReport:
 
 
 def _ids(store: BlockStore, found: Survey, window_ops: int) -> dict[str, int]:
-    """Give the ids of the newest ops, and the seq of each, in the order of the seqs."""
+    """Give the ids of the newest ops, and the seq of each, in the order of the seqs.
+
+    What lies before the tails, which have been scanned, is read as far as the window reaches.
+    """
+    last_seq = found.snapshot.last_seq
+    scanned_from = min((tail.scan.first_seq for tail in found.tails if tail.scan.good), default=last_seq + 1)
+    older = list(_older_ids(store, found.snapshot, scanned_from, last_seq - window_ops))
+    newest = (tail.scan.ids for tail in reversed(found.tails))
     ids: dict[str, int] = {}
-    for seq, id_ in _pairs(store, found, window_ops):
+    for seq, id_ in chain.from_iterable([*reversed(older), *newest]):
         ids.pop(id_, None)  # one that came again, outside the window of its time, has its place by the newer op
         ids[id_] = seq
     return ids
-
-
-def _pairs(store: BlockStore, found: Survey, window_ops: int) -> list[tuple[int, str]]:
-    """Collect ids from the newest op backwards, as far as the window reaches."""
-    snapshot = found.snapshot
-    after = snapshot.last_seq - window_ops
-    newest = [pair for tail in reversed(found.tails) for pair in tail.scan.ids]
-    if not window_ops or (found.tails and _oldest(found) <= after + 1):
-        return newest
-    older = list(_older_ids(store, snapshot, _oldest(found), after))
-    return [pair for ids in reversed(older) for pair in ids] + newest
-
-
-def _oldest(found: Survey) -> int:
-    """Give the oldest seq that the tails' scans cover."""
-    return min((tail.scan.first_seq for tail in found.tails if tail.scan.good), default=found.snapshot.last_seq + 1)
 
 
 def _older_ids(store: BlockStore, snapshot: Snapshot, before: int, after: int) -> Iterator[list[tuple[int, str]]]:
