@@ -160,8 +160,8 @@ def retain(
     """Remove the oldest segments that size or age no longer allow.
 
     Raw ones wait for their compaction. One that this has left, and that stands before others, has the age of the next;
-    one whose ops were recorded in the future, for the clock was ahead, or cannot be read, that of its file. On a full
-    disk room is made from what can be made anew.
+    one that was recorded in the future, for the clock was ahead, or at no time that can be read, that of its file. On a
+    full disk room is made from what can be made anew.
 
     :param now_us: microseconds since 1970; None where that is not known for sure, and none is removed by its age.
     :raises DiskFailed: the disk refuses; what is half done is finished by the next run.
@@ -232,7 +232,7 @@ def _too_old(disk: Disk, segment: Segment, settings: JournalSettings, now_us: in
     if not settings.retained_seconds_max or now_us is None or segment.entry is None:
         return ""
     last_us = recorded_us(segment.entry.last_recorded_at)
-    if last_us > now_us or not segment.entry.ops:
+    if not 0 < last_us <= now_us:
         last_us = disk.modified_us(segment.path)
     age_us = now_us - last_us
     if age_us > settings.retained_seconds_max * 1_000_000:

@@ -224,6 +224,17 @@ def test_a_segment_of_which_no_op_can_be_read_is_as_old_as_its_file() -> None:
     assert retained(disk, writer, now_us=START_US + 61 * 10**6, retained_seconds_max=60) == [1, 11, 21]
 
 
+def test_a_segment_whose_last_time_has_rotted_to_none_is_as_old_as_its_file() -> None:
+    disk = FakeDisk()
+    writer, _ = three_segments(disk)
+    *lines, last = disk.contents(PATHS.raw(1)).splitlines(keepends=True)
+    disk.plant(PATHS.raw(1), b"".join(lines) + last.replace(b'"2027-01-15T', b'"2027-02-31T'))
+    [rotten, *_] = compact(disk, DATA, writer.catalog, SMALL)
+    assert rotten.entry.last_recorded_at.startswith("2027-02-31T")
+    disk.modified = {PATHS.compressed(1): START_US}
+    assert retained(disk, writer, now_us=START_US + 59 * 10**6, retained_seconds_max=60) == []
+
+
 def test_the_time_of_day_is_believed_once_it_has_gone_with_the_monotonic_clock_for_a_while() -> None:
     watch = ClockWatch()
 
