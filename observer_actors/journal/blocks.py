@@ -23,7 +23,6 @@ from observer_actors.journal.format import (
     UNREADABLE,
     Block,
     Paths,
-    SegmentEntry,
     SegmentIndex,
     decode_index,
 )
@@ -203,8 +202,8 @@ class BlockStore:
         if segment.entry is None:
             marks, end = contents(disk, segment)
             return tuple(_spans_between(segment.path, marks, end, segment.last_seq))
-        index = self.stored_index(segment.entry)
-        if index is None:
+        index = stored_index(self._disk, self._paths, segment.first_seq)
+        if index is None or index.entry != segment.entry:
             self.indexes_rebuilt += 1
             return tuple(self._rebuilt(segment))
         return tuple(map(partial(_span, segment.path), index.blocks, index.times))
@@ -220,14 +219,14 @@ class BlockStore:
         except zlib.error:
             yield unreadable(segment, end, seq)
 
-    def stored_index(self, entry: SegmentEntry) -> SegmentIndex | None:
-        """Read the side file of a segment; None when it cannot be read, is damaged, or about another file."""
-        path = self._paths.index(entry.first_seq)
-        try:
-            index = decode_index(self._disk.read(path, 0, self._disk.size(path)))
-        except (OSError, *UNREADABLE):
-            return None
-        return index if index.entry == entry else None
+
+def stored_index(disk: Disk, paths: Paths, first_seq: int) -> SegmentIndex | None:
+    """Read the side file of a segment, which may be about another file; None when it cannot be read, or is damaged."""
+    path = paths.index(first_seq)
+    try:
+        return decode_index(disk.read(path, 0, disk.size(path)))
+    except (OSError, *UNREADABLE):
+        return None
 
 
 def contents(disk: Readable, segment: Segment) -> tuple[Sequence[Mark], int]:

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, Struct
 
-from observer_actors.journal.blocks import BlockFacts, Patience, describe_block, members
+from observer_actors.journal.blocks import BlockFacts, Patience, describe_block, members, stored_index
 from observer_actors.journal.catalog import Active, Catalog, Segment, Snapshot
 from observer_actors.journal.files import Around, Disk, Readable, chunks, is_rotten, translated
 from observer_actors.journal.format import (
@@ -27,7 +27,6 @@ from observer_actors.journal.format import (
     Paths,
     SegmentEntry,
     SegmentIndex,
-    decode_index,
     decode_manifest,
 )
 from observer_actors.journal.lines import decode_head
@@ -118,12 +117,11 @@ def survey(
     tails, sealed = _tails(disk, paths, expected, segments, limits)
     active = _active(paths, tails, sealed, manifest)
     if tails and tails[-1].path != paths.active and not tails[-1].is_empty:
-        sealed.append(_raw(tails[-1].path, tails[-1]))
+        sealed.append(_raw(tails[-1]))
     segments = _bounded(disk, sealed, active.first_seq)
-    if problem or entries != manifest.segments:
-        # Without a manifest nothing tells what retention removed from what was lost: believe in retention.
-        first = segments[0].first_seq if segments else active.first_seq
-        manifest = Manifest(removed_through=first - 1 if problem else manifest.removed_through, segments=entries)
+    # Without a manifest nothing tells what retention removed from what was lost: believe in retention.
+    first = segments[0].first_seq if segments else active.first_seq
+    manifest = Manifest(removed_through=first - 1 if problem else manifest.removed_through, segments=entries)
     snapshot = Snapshot(generation=0, segments=tuple(segments), active=active, manifest=manifest)
     return Survey(snapshot, tuple(tails), problem, found, tuple(problems))
 
@@ -240,14 +238,10 @@ def _orphan(disk: Disk, paths: Paths, first_seq: int, limits: _Limits) -> Segmen
     """Find out what a compressed segment holds that no manifest names, or say what is wrong with it."""
     path = paths.compressed(first_seq)
     size = disk.size(path)
-    side = paths.index(first_seq)
-    try:
-        entry = decode_index(disk.read(side, 0, disk.size(side))).entry
-        if entry.file == path.name and entry.stored_bytes == size:
-            return entry
-    except (OSError, *UNREADABLE):
-        pass  # the segment itself says the same, in more time
-    try:
+    index = stored_index(disk, paths, first_seq)
+    if index is not None and (index.entry.file, index.entry.stored_bytes) == (path.name, size):
+        return index.entry
+    try:  # the segment itself says the same, in more time
         entry = index_segment(disk, path, first_seq).entry
     except (zlib.error, ValueError) as error:
         return f"{path.name} is damaged and not in the manifest: {error}"
@@ -387,9 +381,9 @@ def _active(paths: Paths, tails: list[Tail], segments: list[Segment], manifest: 
     return Active(path=paths.active, first_seq=last_seq + 1, last_seq=last_seq, last_recorded_at=recorded_at)
 
 
-def _raw(path: Path, tail: Tail) -> Segment:
+def _raw(tail: Tail) -> Segment:
     return Segment(
-        path=path,
+        path=tail.path,
         first_seq=tail.scan.first_seq,
         last_seq=tail.scan.last_seq,
         bytes=tail.plan.keep_bytes,
@@ -401,15 +395,11 @@ def _bounded(disk: Disk, segments: list[Segment], end_seq: int) -> list[Segment]
     """Give each raw segment its last seq: it ends before the next file begins."""
     bounded: list[Segment] = []
     for segment in reversed(segments):
-        ended = segment if segment.last_seq else _ended(disk, segment, end_seq - 1)
-        if ended.last_seq >= ended.first_seq:
-            bounded.append(ended)
-            end_seq = ended.first_seq
+        last_seq = segment.last_seq or _raw_end(disk, segment, end_seq - 1)
+        if last_seq >= segment.first_seq:
+            bounded.append(msgspec.structs.replace(segment, last_seq=last_seq))
+            end_seq = segment.first_seq
     return bounded[::-1]
-
-
-def _ended(disk: Disk, segment: Segment, most: int) -> Segment:
-    return msgspec.structs.replace(segment, last_seq=_raw_end(disk, segment, most))
 
 
 def _raw_end(disk: Disk, segment: Segment, most: int) -> int:

@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from observer_actors.journal.blocks import BlockStore, members
+from observer_actors.journal.blocks import members, stored_index
 from observer_actors.journal.catalog import Active, Segment
 from observer_actors.journal.deduplication import IdWindow
 from observer_actors.journal.files import Disk, PosixDisk, chunks, is_rotten, translated
@@ -165,7 +165,8 @@ class _Verification:
         elif position.ops - ops_before != entry.ops:
             what = f"holds {position.ops - ops_before} ops, and {entry.ops} by the manifest"
             findings.add(_finding("damage", name, what))
-        if BlockStore(self._disk, self._data_dir).stored_index(entry) is None:
+        index = stored_index(self._disk, self._paths, entry.first_seq)
+        if index is None or index.entry != entry:
             if self._in_use and entry not in self._look().snapshot.manifest.segments:
                 raise FileNotFoundError(f"{name} was removed")
             what = "the block index is missing or wrong: reading is slower, nothing is lost"
