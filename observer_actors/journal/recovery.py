@@ -181,7 +181,8 @@ class _Scanner:
             self._feed_line(offset + start, line)
             if self.scan.beyond_at is not None:
                 break
-        self.scan.marks.append(Mark(offset, self._first or due))
+        if self.scan.beyond_at != offset:
+            self.scan.marks.append(Mark(offset, self._first or due))
 
     def _begin(self, offset: int, chunk: bytes) -> None:
         """Find out which seq comes first."""
@@ -293,7 +294,7 @@ def _is_torn(scan: Scan, flaw: Flaw) -> bool:
     return flaw.good_before >= scan.good_before_last_commit and not (flaw.is_whole and scan.first_seq)
 
 
-def last_kept(scan: Scan, keep_bytes: int) -> int:
+def last_kept(scan: Scan) -> int:
     """Give the last seq of what stays: those of rotten lines behind the last good one are not given out again."""
-    kept = [flaw for flaw in scan.flaws if flaw.offset < keep_bytes]
-    return kept[-1].due - 1 if kept and kept[-1].good_before == scan.good else scan.last_seq
+    flaws = scan.flaws
+    return flaws[-1].due - 1 if flaws and flaws[-1].good_before == scan.good else scan.last_seq

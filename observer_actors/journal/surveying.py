@@ -349,10 +349,9 @@ def _tail_of(disk: Readable, path: Path, size: int, expected: int | None, limits
     bound, ids_max = limits.unacknowledged_from, limits.ids_max
     found = scanned(chunks(disk, path, 0, size), expected, bound, ids_max)
     decided = plan(found, size)
-    if decided.torn is not None and (decided.torn.good_before < found.good or decided.keep_bytes == 0):
+    if decided.torn is not None:
         found = scanned(chunks(disk, path, 0, decided.keep_bytes), expected, bound, ids_max)
-    found.marks = [mark for mark in found.marks if mark.offset < decided.keep_bytes]
-    found.last_seq = last_kept(found, decided.keep_bytes)
+    found.last_seq = last_kept(found)
     if bound is not None:
         found.last_seq = min(found.last_seq, bound - 1)
     return Tail(path, size, found, decided)
@@ -413,4 +412,4 @@ def _raw_end(disk: Disk, segment: Segment, most: int) -> int:
     found = scanned([(0, data)], segment.first_seq if segment.bytes <= BLOCK_BYTES else None)
     if not found.good or isinstance(decode_head(data[data.rfind(b"\n", 0, -1) + 1 :]), str):
         return most  # residue, or damage: what is missing shows when it is compacted
-    return min(most, last_kept(found, len(data)))
+    return min(most, last_kept(found))
