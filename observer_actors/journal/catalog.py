@@ -35,6 +35,11 @@ class Segment(Struct, frozen=True, kw_only=True):
     marks: tuple[Mark, ...] | None = None
     """Sparse index of a raw segment; None when nobody has scanned it yet."""
 
+    @property
+    def stored_bytes(self) -> int:
+        """What it takes on disk."""
+        return self.bytes if self.entry is None else self.entry.stored_bytes
+
 
 class Active(Struct, frozen=True, kw_only=True):
     """The file that is being written."""

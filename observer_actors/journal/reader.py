@@ -187,7 +187,6 @@ class JournalReader:
         trusted = -1  # a generation: its files are as they are, so what does not fit is damage
         while low <= high:
             snapshot = self._catalog.snapshot()
-            is_done = True
             try:
                 trusting = trusted == snapshot.generation
                 for span in self._spans(snapshot, low, high, query, trusting=trusting):
@@ -197,11 +196,10 @@ class JournalReader:
                     retries = 0
             except (BlockStale, FileNotFoundError):
                 # Changed files: look again from where we are. The same files: damage, so take what can be read.
-                is_done = False
                 retries += 1
                 if not self._catalog.newer(snapshot) or retries > _RETRIES_MAX:
                     trusted = self._catalog.snapshot().generation
-            if is_done:
+            else:
                 return
 
     def _spans(self, snapshot: Snapshot, low: int, high: int, query: Query, *, trusting: bool) -> Iterator[Span]:

@@ -203,7 +203,7 @@ def _beyond_retention(disk: Disk, catalog: Catalog, settings: JournalSettings, n
     snapshot = catalog.snapshot()
     is_active_empty = not snapshot.active.durable_bytes
     candidates = snapshot.segments[:-1] if is_active_empty else snapshot.segments
-    stored = sum(s.bytes if s.entry is None else s.entry.stored_bytes for s in snapshot.segments)
+    stored = sum(segment.stored_bytes for segment in snapshot.segments)
     removed: list[Removed] = []
     for at, segment in enumerate(candidates):
         judged = next((one for one in candidates[at:] if one.entry is not None), None)
@@ -340,7 +340,7 @@ def _restore_indexes(disk: Disk, paths: Paths, catalog: Catalog, names: set[str]
             continue
         try:
             index = index_segment(disk, segment.path, segment.first_seq, segment.last_seq)
-        except (zlib.error, ValueError):  # damaged: that is for `verify` to say
+        except zlib.error:  # damaged: that is for `verify` to say
             continue
         except OSError as error:
             if is_rotten(error):  # the same

@@ -88,9 +88,10 @@ class _Verification:
 
     def run(self, window_ops: int) -> VerifyReport:
         found = self._look()
-        self._bytes_total = _total_bytes(found)
+        held = found.snapshot
+        self._bytes_total = held.active.durable_bytes + sum(segment.stored_bytes for segment in held.segments)
         self._judge_manifest(found)
-        position = Position(found.snapshot.manifest.removed_through + 1, IdWindow(window_ops))
+        position = Position(held.manifest.removed_through + 1, IdWindow(window_ops))
         segments = 0
         file: Segment | Active | None = None
         while not isinstance(file, Active):
@@ -233,12 +234,6 @@ def _following(found: Survey, first_seq: int) -> Segment | Active:
     """Give the file behind the one that begins with this seq."""
     later = (segment for segment in found.snapshot.segments if segment.first_seq > first_seq)
     return next(later, found.snapshot.active)
-
-
-def _total_bytes(found: Survey) -> int:
-    segments = found.snapshot.segments
-    sealed = sum(s.bytes if s.entry is None else s.entry.stored_bytes for s in segments)
-    return sealed + found.snapshot.active.durable_bytes
 
 
 _GZIP_HEADER: Final = b"\x1f\x8b\x08\x00"
