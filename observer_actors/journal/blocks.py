@@ -9,7 +9,6 @@ from __future__ import annotations
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -62,6 +61,8 @@ class Span(Struct, frozen=True):
     stored_bytes: int
     first_seq: int
     last_seq: int
+    due: int
+    """The seq that its first line must have, by what lies before it: one that has rotted may say another."""
     times: Times = ()
     """When its ops happened, where known."""
     crc32: int | None = None
@@ -189,9 +190,8 @@ class BlockStore:
         if not is_wanted and not trusting:
             raise BlockStale(f"{span.path.name} at byte {span.offset}: not what the index says")
         if not _follow(ops, span.first_seq) or len(ops) > span.last_seq - span.first_seq + 1:
-            # Of a compacted one the index says the first good seq, and a line before it may have rotted to the same.
-            ops, bad = in_place(decode_record, plain, span.first_seq if span.crc32 is None else None)
-            ops = [op for op in ops if span.first_seq <= op.seq <= span.last_seq]
+            ops, bad = in_place(decode_record, plain, span.due)
+            ops = [op for op in ops if span.due <= op.seq <= span.last_seq]
         return ops, bad
 
     def _is_damage(self, path: Path, offset: int, error: OSError) -> bool:
@@ -206,18 +206,24 @@ class BlockStore:
         if index is None or index.entry != segment.entry:
             self.indexes_rebuilt += 1
             return tuple(self._rebuilt(segment))
-        return tuple(map(partial(_span, segment.path), index.blocks, index.times))
+        spans: list[Span] = []
+        due = segment.first_seq
+        for block, times in zip(index.blocks, index.times, strict=True):
+            spans.append(_span(segment, block, times, due))
+            due = max(due, spans[-1].last_seq + 1)
+        return tuple(spans)
 
     def _rebuilt(self, segment: Segment) -> Iterator[Span]:
         """Find the blocks of a segment by reading it; what stands behind damage is given as one unreadable span."""
-        end, seq = 0, segment.first_seq
+        end, due = 0, segment.first_seq
         try:
             for offset, stored, plain in members(self._disk, segment.path):
-                facts = describe_block(offset, len(stored), plain)
-                end, seq = offset + len(stored), max(seq, facts.block.last_seq + 1)
-                yield _span(segment.path, facts.block, facts.times)
+                facts = describe_block(offset, len(stored), plain, due)
+                span = _span(segment, facts.block, facts.times, due)
+                end, due = offset + len(stored), max(due, span.last_seq + 1)
+                yield span
         except zlib.error:
-            yield unreadable(segment, end, seq)
+            yield unreadable(segment, end, due)
 
 
 def stored_index(disk: Disk, paths: Paths, first_seq: int) -> SegmentIndex | None:
@@ -246,24 +252,25 @@ def _spans_between(path: Path, marks: Sequence[Mark], end: int, last_seq: int) -
     for at, mark in enumerate(marks):
         following = marks[at + 1] if at + 1 < len(marks) else Mark(end, last_seq + 1)
         bytes_ = following.offset - mark.offset
-        yield Span(path, mark.offset, bytes_, mark.first_seq, following.first_seq - 1, mark.times)
+        yield Span(path, mark.offset, bytes_, mark.first_seq, following.first_seq - 1, mark.first_seq, mark.times)
 
 
 def unreadable(segment: Segment, offset: int, first_seq: int) -> Span:
     """Stand for the rest of a segment that cannot be read: no bytes have this checksum and this length."""
-    return Span(segment.path, offset, 1, first_seq, segment.last_seq, crc32=-1, is_compressed=True)
+    return Span(segment.path, offset, 1, first_seq, segment.last_seq, first_seq, crc32=-1, is_compressed=True)
 
 
-def _span(path: Path, block: Block, times: Times) -> Span:
+def _span(segment: Segment, block: Block, times: Times, due: int) -> Span:
     return Span(
-        path,
+        segment.path,
         block.offset,
         block.stored_bytes,
         block.first_seq,
-        block.last_seq,
+        min(block.last_seq, segment.last_seq),  # one that has rotted must not hide the segments that follow
+        due,
         times,
         block.crc32,
-        path.suffix == ".gz",
+        segment.path.suffix == ".gz",
     )
 
 
@@ -306,11 +313,14 @@ class BlockFacts(Struct, frozen=True):
     """When its ops happened."""
 
 
-def describe_block(offset: int, stored_bytes: int, plain: bytes) -> BlockFacts:
-    """Say what a block holds. One without any record says seq 0."""
+def describe_block(offset: int, stored_bytes: int, plain: bytes, due: int) -> BlockFacts:
+    """Say what a block holds. One without any record says seq 0.
+
+    :param due: the seq that its first line must have, as of `Span`.
+    """
     ops, bad = decode_good_heads(plain)
     if ops and not _follow(ops, ops[0].seq):
-        ops, bad = in_place(decode_head, plain)
+        ops, bad = in_place(decode_head, plain, due)
     times = event_times(ops)
     block = Block(
         offset=offset,

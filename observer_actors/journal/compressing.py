@@ -66,7 +66,7 @@ class _Refused(Struct, frozen=True, tag=True):
     text: str
 
 
-def compress(disk: Disk, raw: Path, end: int, file: AppendFile) -> Compressed:
+def compress(disk: Disk, raw: Path, end: int, file: AppendFile, first_seq: int) -> Compressed:
     """Compress a raw segment into an empty file, in a process of its own. Blocking; syncs nothing.
 
     Done here where it is not worth a process, where the file is not just one of the system's, and where the process
@@ -76,19 +76,19 @@ def compress(disk: Disk, raw: Path, end: int, file: AppendFile) -> Compressed:
     :raises OSError: the disk refuses.
     """
     if end >= ELSEWHERE_BYTES_MIN and type(file) is PosixFile and sys.executable:
-        done = _elsewhere(raw, end, file)
+        done = _elsewhere(raw, end, file, first_seq)
         if done is not None:
             return done
         file.truncate(0)
-    return compress_here(disk, raw, end, file)
+    return compress_here(disk, raw, end, file, first_seq)
 
 
-def _elsewhere(raw: Path, end: int, file: PosixFile) -> Compressed | None:
+def _elsewhere(raw: Path, end: int, file: PosixFile, first_seq: int) -> Compressed | None:
     """Have a process do it; None when it does not.
 
     :raises OSError: the disk refuses, as it says.
     """
-    given = ("\n".join(sys.path), str(raw), str(end), str(file.fileno()))
+    given = ("\n".join(sys.path), str(raw), str(end), str(file.fileno()), str(first_seq))
     try:
         with (
             _lifeline() as lifeline,
@@ -142,26 +142,27 @@ def _lifeline() -> Iterator[int]:
         os.close(ours)
 
 
-def compress_here(disk: Disk, raw: Path, end: int, file: Writable) -> Compressed:
+def compress_here(disk: Disk, raw: Path, end: int, file: Writable, first_seq: int) -> Compressed:
     """Do the same in this process, holding the interpreter's lock for a good part of it."""
-    blocks, digest, offset = [], sha256(), 0
+    blocks, digest, offset, due = [], sha256(), 0, first_seq
     for _, plain in chunks(disk, raw, 0, end):
         deflate = zlib.compressobj(_LEVEL, wbits=31)
         stored = deflate.compress(plain) + deflate.flush()
         write_all(file, stored)
         digest.update(stored)
-        blocks.append(describe_block(offset, len(stored), plain))
+        blocks.append(describe_block(offset, len(stored), plain, due))
+        due = max(due, blocks[-1].block.last_seq + 1)
         offset += len(stored)
     return Compressed(tuple(blocks), digest.hexdigest())
 
 
-def main(raw: str, end: str, descriptor: str) -> None:
+def main(raw: str, end: str, descriptor: str, first_seq: str) -> None:
     """Serve as the process: the answer, as JSON, goes to standard output."""
     _end_with(sys.stdin.fileno())
     answer: Compressed | _Refused
     try:
         with io.FileIO(int(descriptor), "a") as file:
-            answer = compress_here(PosixDisk(), Path(raw), int(end), file)
+            answer = compress_here(PosixDisk(), Path(raw), int(end), file, int(first_seq))
     except OSError as error:
         answer = _Refused(error.errno or 0, error.strerror or str(error))
     sys.stdout.buffer.write(b"\n" + msgspec.json.encode(answer))

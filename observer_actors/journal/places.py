@@ -181,16 +181,12 @@ def first_seq_of(decode: Callable[[bytes], Head | Op | str], chunk: bytes, expec
 _Record = TypeVar("_Record", Head, Op)
 
 
-def in_place(
-    decode: Callable[[bytes], _Record | str], chunk: bytes, expected: int | None = None
-) -> tuple[list[_Record], int]:
+def in_place(decode: Callable[[bytes], _Record | str], chunk: bytes, expected: int) -> tuple[list[_Record], int]:
     """Decode the lines of a block that are in their place; give them and the number of the others.
 
-    :param expected: seq of the first; None when it is not known.
+    :param expected: seq of the first.
     """
     read = [(line, decode(line)) for _, line in split_lines(chunk)]
-    if expected is None:
-        expected = first_seq_of(decode, chunk, None)
     places = Places(expected)
     records: list[_Record] = []
     before: _Record | str = ""

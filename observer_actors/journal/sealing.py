@@ -273,7 +273,7 @@ def _store_compressed(disk: Disk, paths: Paths, segment: Segment, end: int) -> t
     target = paths.compressed(segment.first_seq)
     temporary = target.with_name(target.name + ".tmp")
     try:
-        done = _write_temporary(disk, temporary, segment.path, end)
+        done = _write_temporary(disk, temporary, segment, end)
     except OSError:
         with suppress(OSError):  # on a full disk this is room that the rest of the journal needs
             disk.remove(temporary)
@@ -287,10 +287,10 @@ def _store_compressed(disk: Disk, paths: Paths, segment: Segment, end: int) -> t
     return index, done.elsewhere
 
 
-def _write_temporary(disk: Disk, temporary: Path, raw: Path, end: int) -> Compressed:
+def _write_temporary(disk: Disk, temporary: Path, segment: Segment, end: int) -> Compressed:
     with closing(disk.open_append(temporary, create=True)) as file:
         file.truncate(0)
-        done = compress(disk, raw, end, file)
+        done = compress(disk, segment.path, end, file, segment.first_seq)
         file.datasync()
         return done
 

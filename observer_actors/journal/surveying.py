@@ -260,9 +260,10 @@ def index_segment(disk: Disk, path: Path, first_seq: int, last_seq: int | None =
     :raises zlib.error: it cannot be decompressed.
     :raises ValueError: where it ends is not known, and it holds no op.
     """
-    blocks, digest = [], sha256()
+    blocks, digest, due = [], sha256(), first_seq
     for offset, stored, plain in members(disk, path):
-        blocks.append(describe_block(offset, len(stored), plain))
+        blocks.append(describe_block(offset, len(stored), plain, due))
+        due = max(due, blocks[-1].block.last_seq + 1)
         digest.update(stored)
     if last_seq is None:
         last_seq = max(facts.block.last_seq for facts in blocks)

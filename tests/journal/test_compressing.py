@@ -50,9 +50,9 @@ def opened(path: Path) -> PosixFile:
 def test_another_process_writes_and_says_what_this_one_would(raw: Path, tmp_path: Path) -> None:
     disk, end = PosixDisk(), raw.stat().st_size
     here, elsewhere = opened(tmp_path / "here"), opened(tmp_path / "elsewhere")
-    done = compress(disk, raw, end, elsewhere)
+    done = compress(disk, raw, end, elsewhere, 1)
     assert done.elsewhere
-    assert msgspec.structs.replace(done, elsewhere=False) == compress_here(disk, raw, end, here)
+    assert msgspec.structs.replace(done, elsewhere=False) == compress_here(disk, raw, end, here, 1)
     assert (tmp_path / "elsewhere").read_bytes() == (tmp_path / "here").read_bytes()
     assert gzip.decompress((tmp_path / "here").read_bytes()) == raw.read_bytes()
     assert len(done.blocks) > 2
@@ -60,14 +60,14 @@ def test_another_process_writes_and_says_what_this_one_would(raw: Path, tmp_path
 
 def test_a_small_segment_is_not_worth_a_process(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compressing, "ELSEWHERE_BYTES_MIN", raw.stat().st_size + 1)
-    assert not compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "here")).elsewhere
+    assert not compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "here"), 1).elsewhere
     assert gzip.decompress((tmp_path / "here").read_bytes()) == raw.read_bytes()
 
 
 def test_only_what_counts_of_the_file_is_compressed(raw: Path, tmp_path: Path) -> None:
     lines = raw.read_bytes().splitlines(keepends=True)
     end = len(b"".join(lines[:5]))
-    compress(PosixDisk(), raw, end, opened(tmp_path / "some"))
+    compress(PosixDisk(), raw, end, opened(tmp_path / "some"), 1)
     assert gzip.decompress((tmp_path / "some").read_bytes()) == b"".join(lines[:5])
 
 
@@ -84,13 +84,13 @@ def test_it_is_nice_from_its_beginning(tmp_path: Path) -> None:
 def test_what_the_system_refuses_there_is_raised_here(raw: Path) -> None:
     full = PosixFile(Path("/dev/full"), create=False)
     with pytest.raises(OSError, match="No space left") as refused:
-        compress(PosixDisk(), raw, raw.stat().st_size, full)
+        compress(PosixDisk(), raw, raw.stat().st_size, full, 1)
     assert refused.value.errno == errno.ENOSPC
 
 
 def test_a_segment_that_is_gone_is_said_to_be(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        compress(PosixDisk(), raw.with_name("gone"), 10, opened(tmp_path / "none"))
+        compress(PosixDisk(), raw.with_name("gone"), 10, opened(tmp_path / "none"), 1)
 
 
 @pytest.mark.parametrize("executable", ["", "/nowhere/python", "/bin/true", "/bin/false"])
@@ -98,7 +98,7 @@ def test_what_no_such_process_does_is_done_here(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executable: str
 ) -> None:
     monkeypatch.setattr(sys, "executable", executable)
-    assert not compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "here")).elsewhere
+    assert not compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "here"), 1).elsewhere
     assert gzip.decompress((tmp_path / "here").read_bytes()) == raw.read_bytes()
 
 
@@ -109,7 +109,7 @@ def test_without_a_descriptor_to_spare_it_is_done_here(
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(os, "pipe", refuse)
-    assert not compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "here")).elsewhere
+    assert not compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "here"), 1).elsewhere
     assert gzip.decompress((tmp_path / "here").read_bytes()) == raw.read_bytes()
 
 
@@ -118,7 +118,7 @@ def test_what_is_printed_as_the_process_starts_does_no_harm(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text("print('hello', end='')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "elsewhere")).elsewhere
+    assert compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "elsewhere"), 1).elsewhere
     assert gzip.decompress((tmp_path / "elsewhere").read_bytes()) == raw.read_bytes()
 
 
@@ -162,7 +162,7 @@ def test_a_process_that_is_slow_does_not_hang(raw: Path, tmp_path: Path, monkeyp
     """As a nice one is on a machine that is busy. Its file grows, however long its imports take."""
     monkeypatch.setattr(compressing, "PROGRAM", GROWING + compressing.PROGRAM.replace("\nmain(", BEGUN + "main("))
     monkeypatch.setattr(compressing, "STALL_S", 2.0)
-    assert compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "elsewhere")).elsewhere
+    assert compress(PosixDisk(), raw, raw.stat().st_size, opened(tmp_path / "elsewhere"), 1).elsewhere
     assert gzip.decompress((tmp_path / "elsewhere").read_bytes()) == raw.read_bytes()
 
 
@@ -177,7 +177,7 @@ compressing.PROGRAM = (
     " from observer_actors.journal.compressing import _end_with; _end_with(0); os.kill(os.getpid(), 19)"
 )
 raw, target = map(Path, sys.argv[1:])
-compressing.compress(PosixDisk(), raw, 1_000, PosixFile(target, create=True))
+compressing.compress(PosixDisk(), raw, 1_000, PosixFile(target, create=True), 1)
 """
 
 

@@ -243,6 +243,39 @@ def test_a_rotten_line_at_the_end_keeps_its_seq_through_sealing_and_compaction()
 ROTTEN_SEQS = [(1, 900), (1, 2), (2, 1), (700, 710), (700, 7_000), (1_500, 1_000), (1_999, 2_001), (2_000, 9_000)]
 
 
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize(
+    ("size", "edited", "by", "lost"),
+    [
+        (2, 11, seq_rotten(line(11, 1), 91), 11),
+        (2, 11, seq_rotten(line(11, 1), 13), 11),
+        (2, 11, seq_rotten(line(11, 1), 711), 11),
+        (2, 12, seq_rotten(line(12, 1), 92), 12),
+        (5, 12, b"", 12),
+        (5, 12, BAD, 12),
+    ],
+)
+def test_a_line_of_a_short_segment_costs_its_op_alone_once_that_is_compacted(
+    size: int, edited: int, by: bytes, lost: int, *, compress: bool
+) -> None:
+    disk = FakeDisk()
+    writer = open_writer(disk)
+    for ops in (10, size, 100):
+        commit(writer, make_ops(ops))
+        writer.seal()
+    lines = disk.contents(PATHS.raw(11)).splitlines(keepends=True)
+    lines[edited - 11] = by
+    disk.plant(PATHS.raw(11), b"".join(lines))
+    writer = open_writer(disk)
+    compact(disk, DATA, writer.catalog, msgspec.structs.replace(SMALL, compress=compress))
+    kept = [seq for seq in range(1, 111 + size) if seq != lost]
+    assert [op.seq for op in everything(writer, disk)] == kept
+    [damage] = verify(DATA, disk=disk, in_use=False).findings
+    assert damage.line == lost - 10
+    disk.remove(PATHS.index(11))
+    assert [op.seq for op in everything(open_writer(disk), disk)] == kept
+
+
 @pytest.mark.parametrize(("seq", "rotten"), [*ROTTEN_SEQS, (1_047, 9_000), (1_048, 9_000)])
 def test_a_seq_that_has_rotted_costs_its_op_alone_wherever_it_lies(seq: int, rotten: int) -> None:
     disk = FakeDisk()
