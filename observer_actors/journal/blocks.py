@@ -60,9 +60,8 @@ class Span(Struct, frozen=True):
     offset: int
     stored_bytes: int
     first_seq: int
+    """Behind the last good op of the block before: what its own first line says may have rotted."""
     last_seq: int
-    due: int
-    """The seq that its first line must have, by what lies before it: one that has rotted may say another."""
     times: Times = ()
     """When its ops happened, where known."""
     crc32: int | None = None
@@ -190,8 +189,8 @@ class BlockStore:
         if not is_wanted and not trusting:
             raise BlockStale(f"{span.path.name} at byte {span.offset}: not what the index says")
         if not _follow(ops, span.first_seq) or len(ops) > span.last_seq - span.first_seq + 1:
-            ops, bad = in_place(decode_record, plain, span.due)
-            ops = [op for op in ops if span.due <= op.seq <= span.last_seq]
+            ops, bad = in_place(decode_record, plain, span.first_seq)
+            ops = [op for op in ops if span.first_seq <= op.seq <= span.last_seq]
         return ops, bad
 
     def _is_damage(self, path: Path, offset: int, error: OSError) -> bool:
@@ -252,12 +251,12 @@ def _spans_between(path: Path, marks: Sequence[Mark], end: int, last_seq: int) -
     for at, mark in enumerate(marks):
         following = marks[at + 1] if at + 1 < len(marks) else Mark(end, last_seq + 1)
         bytes_ = following.offset - mark.offset
-        yield Span(path, mark.offset, bytes_, mark.first_seq, following.first_seq - 1, mark.first_seq, mark.times)
+        yield Span(path, mark.offset, bytes_, mark.first_seq, following.first_seq - 1, mark.times)
 
 
 def unreadable(segment: Segment, offset: int, first_seq: int) -> Span:
     """Stand for the rest of a segment that cannot be read: no bytes have this checksum and this length."""
-    return Span(segment.path, offset, 1, first_seq, segment.last_seq, first_seq, crc32=-1, is_compressed=True)
+    return Span(segment.path, offset, 1, first_seq, segment.last_seq, crc32=-1, is_compressed=True)
 
 
 def _span(segment: Segment, block: Block, times: Times, due: int) -> Span:
@@ -265,9 +264,8 @@ def _span(segment: Segment, block: Block, times: Times, due: int) -> Span:
         segment.path,
         block.offset,
         block.stored_bytes,
-        block.first_seq,
-        min(block.last_seq, segment.last_seq),  # one that has rotted must not hide the segments that follow
         due,
+        min(block.last_seq, segment.last_seq),  # one that has rotted must not hide the segments that follow
         times,
         block.crc32,
         segment.path.suffix == ".gz",
@@ -316,7 +314,7 @@ class BlockFacts(Struct, frozen=True):
 def describe_block(offset: int, stored_bytes: int, plain: bytes, due: int) -> BlockFacts:
     """Say what a block holds. One without any record says seq 0.
 
-    :param due: the seq that its first line must have, as of `Span`.
+    :param due: the seq that its first line must have, by what lies before it.
     """
     ops, bad = decode_good_heads(plain)
     if ops and not _follow(ops, ops[0].seq):

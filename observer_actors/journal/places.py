@@ -184,10 +184,10 @@ _Record = TypeVar("_Record", Head, Op)
 def in_place(decode: Callable[[bytes], _Record | str], chunk: bytes, expected: int) -> tuple[list[_Record], int]:
     """Decode the lines of a block that are in their place; give them and the number of the others.
 
-    :param expected: seq of the first.
+    :param expected: seq of the first, as of `first_seq_of`.
     """
     read = [(line, decode(line)) for _, line in split_lines(chunk)]
-    places = Places(expected)
+    places = Places(first_seq_of(decode, chunk, expected))
     records: list[_Record] = []
     before: _Record | str = ""
     for line, record in read:

@@ -125,8 +125,6 @@ class _Scanner:
         self._before = _Before()
         self._last_at = 0
         """Where the last good line begins."""
-        self._first = 0
-        """The first seq that is in its place in the chunk at hand."""
         self._jump: _Doubt | None = None
         self._early: _Doubt | None = None
 
@@ -176,13 +174,13 @@ class _Scanner:
     def _feed_lines(self, offset: int, chunk: bytes) -> None:
         if not self.scan.marks or self._places.expected is None:
             self._begin(offset, chunk)
-        due, self._first = self._places.due or 0, 0
+        expected = self._places.expected or 0
         for start, line in split_lines(chunk):
             self._feed_line(offset + start, line)
             if self.scan.beyond_at is not None:
                 break
         if self.scan.beyond_at != offset:
-            self.scan.marks.append(Mark(offset, self._first or due))
+            self.scan.marks.append(Mark(offset, expected))
 
     def _begin(self, offset: int, chunk: bytes) -> None:
         """Find out which seq comes first."""
@@ -233,7 +231,6 @@ class _Scanner:
     def _take_record(self, offset: int, head: Head) -> None:
         """Take a line whose seq is right."""
         early = self._early
-        self._first = self._first or head.seq
         if self._is_beyond(head.seq):
             self.scan.beyond_at = offset
         elif early is not None and self._confirms(early.head, head):
