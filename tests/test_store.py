@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 import stat
 import tempfile
-import threading
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -80,7 +79,7 @@ def part(entry: Entry) -> Row:
 
 
 def entries(store: Store) -> dict[str, Entry]:
-    return dict(store.playbook("consolidator").entries)
+    return dict(store.playbook().entries)
 
 
 def copy(key: str) -> Copy:
@@ -88,7 +87,7 @@ def copy(key: str) -> Copy:
 
 
 def enqueue(store: Store, keys: Iterable[str]) -> Saved:
-    return store.save_standings(b"{}", [message(key) for key in keys])
+    return store.save_state("standings", b"{}", [message(key) for key in keys])
 
 
 def keys_waiting(store: Store) -> list[str]:
@@ -134,26 +133,25 @@ def test_a_new_store_is_empty(store: Store) -> None:
 
 
 def test_only_its_owner_may_read_the_file_and_its_log(store: Store, path: Path) -> None:
-    store.save_patterns({}, consumer="analyzer", seq=1)
+    store.save_patterns({}, seq=1)
     files = sorted(path.parent.iterdir())
     assert [file.name for file in files] == [path.name, path.name + "-shm", path.name + "-wal"]
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
 def test_what_was_saved_is_there_after_a_restart(store: Store, open_store: Callable[..., Store]) -> None:
-    store.save_patterns({}, consumer="stats", seq=4)
-    store.save_snapshot("stats", b'{"total":"\xc3\xa9"}')
-    store.save_snapshot("stats", b'{"total":6}')
-    store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
-    store.save_playbook(PLAYBOOK, consumer="consolidator", seq=9)
+    store.save_state("stats", b'{"total":"\xc3\xa9"}')
+    store.save_state("stats", b'{"total":6}')
+    store.save_patterns({"p1": PATTERN}, seq=7)
+    store.save_playbook(PLAYBOOK, seq=9)
     store.save_told([copy("e1")])
     store.save_diagnosis(DIAGNOSIS, {}, [message("d1")])
     store.close()
     again = open_store()
-    assert [again.cursor(name) for name in ("stats", "analyzer", "consolidator", "other")] == [4, 7, 9, 0]
+    assert [again.cursor(name) for name in ("analyzer", "consolidator", "other")] == [7, 9, 0]
     assert again.state("stats", object) == {"total": 6}
     assert again.patterns() == {"p1": PATTERN}
-    assert (again.playbook("consolidator").cursor, entries(again)) == (9, {"e1": ENTRY})
+    assert (again.playbook().cursor, entries(again)) == (9, {"e1": ENTRY})
     assert again.told() == {"sql:run": 5}
     assert again.diagnoses(OWNERS) == {"p1": DIAGNOSIS}
     assert keys_waiting(again) == ["e1", "d1"]
@@ -161,21 +159,21 @@ def test_what_was_saved_is_there_after_a_restart(store: Store, open_store: Calla
 
 def test_a_saved_thing_replaces_the_one_before(store: Store) -> None:
     newer = msgspec.structs.replace(PATTERN, count=3, last_seq=8)
-    store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
-    store.save_patterns({"p1": newer}, consumer="analyzer", seq=8)
+    store.save_patterns({"p1": PATTERN}, seq=7)
+    store.save_patterns({"p1": newer}, seq=8)
     better = msgspec.structs.replace(ENTRY, version=2)
-    store.save_playbook(PLAYBOOK, consumer="consolidator", seq=9)
-    store.save_playbook([part(better)], consumer="consolidator", seq=9)
+    store.save_playbook(PLAYBOOK, seq=9)
+    store.save_playbook([part(better)], seq=9)
     assert (store.patterns(), entries(store)) == ({"p1": newer}, {"e1": better})
-    store.save_playbook([Row(Section.ENTRY, "e1", 0, b"")], consumer="consolidator", seq=10)
+    store.save_playbook([Row(Section.ENTRY, "e1", 0, b"")], seq=10)
     assert entries(store) == {}
 
 
 def test_a_playbook_that_was_made_anew_takes_the_place_of_all_there_was(store: Store) -> None:
-    store.save_playbook(PLAYBOOK, consumer="consolidator", seq=9)
+    store.save_playbook(PLAYBOOK, seq=9)
     other = msgspec.structs.replace(ENTRY, id="e2")
-    store.save_playbook([part(other)], consumer="consolidator", seq=8, whole=True)
-    assert (store.playbook("consolidator").cursor, entries(store)) == (8, {"e2": other})
+    store.save_playbook([part(other)], seq=8, whole=True)
+    assert (store.playbook().cursor, entries(store)) == (8, {"e2": other})
 
 
 def test_what_the_gateway_was_told_by_an_older_version_stays_told(path: Path, open_store: Callable[..., Store]) -> None:
@@ -320,8 +318,8 @@ def test_settled_messages_are_remembered_within_a_bound(
 
 
 def test_the_numbers_are_told(store: Store) -> None:
-    store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
-    store.save_playbook(PLAYBOOK, consumer="consolidator", seq=9)
+    store.save_patterns({"p1": PATTERN}, seq=7)
+    store.save_playbook(PLAYBOOK, seq=9)
     store.save_told([copy("a")])
     store.save_diagnosis(DIAGNOSIS, {}, [message("b"), message("c")])
     store.delivered("a")
@@ -335,12 +333,12 @@ def test_the_numbers_are_told(store: Store) -> None:
 
 def test_each_receiver_has_numbers_of_its_own(store: Store) -> None:
     news = [webhook_message(f"w{number}", PATTERN) for number in range(4)]
-    assert store.save_standings(b"{}", news[:2]) == Saved(queued=2)
+    assert store.save_state("standings", b"{}", news[:2]) == Saved(queued=2)
     store.delivered("w0")
-    store.save_standings(b"{}", news[2:3])
+    store.save_state("standings", b"{}", news[2:3])
     store.refused("w1", "status 400")
     enqueue(store, "ab")
-    assert store.save_standings(b"{}", news[3:]) == Saved(queued=1)
+    assert store.save_state("standings", b"{}", news[3:]) == Saved(queued=1)
     assert enqueue(store, "cd") == Saved(queued=2, dropped={Lane.GATEWAY: 1})
     assert store.statistics() == {
         Lane.GATEWAY: LaneStatistics(pending=3, dropped=1),
@@ -351,7 +349,7 @@ def test_each_receiver_has_numbers_of_its_own(store: Store) -> None:
 def test_a_receiver_that_is_away_pushes_out_no_message_for_the_other(store: Store) -> None:
     enqueue(store, "a")
     for number in range(2 * OUTBOX_MAX):
-        store.save_standings(b"{}", [webhook_message(f"w{number}", PATTERN)])
+        store.save_state("standings", b"{}", [webhook_message(f"w{number}", PATTERN)])
     assert store.statistics() == {
         Lane.GATEWAY: LaneStatistics(pending=1),
         Lane.WEBHOOK: LaneStatistics(pending=OUTBOX_MAX, dropped=OUTBOX_MAX),
@@ -435,7 +433,7 @@ def everything(store: Store) -> object:
         store.told(),
         store.diagnoses(OWNERS),
         [store.cursor(name) for name in ("analyzer", "consolidator")],
-        store.state(learned.STANDINGS, object),
+        store.state("standings", object),
         store.head(Lane.GATEWAY),
         store.statistics(),
     )
@@ -444,11 +442,11 @@ def everything(store: Store) -> object:
 @pytest.mark.parametrize(
     "save",
     [
-        lambda store: store.save_patterns({"p1": PATTERN, "p2": PATTERN}, consumer="analyzer", seq=7),
-        lambda store: store.save_playbook(PLAYBOOK, consumer="consolidator", seq=9, whole=True),
+        lambda store: store.save_patterns({"p1": PATTERN, "p2": PATTERN}, seq=7),
+        lambda store: store.save_playbook(PLAYBOOK, seq=9, whole=True),
         lambda store: store.save_told([copy("x"), copy("y")]),
         lambda store: store.save_diagnosis(DIAGNOSIS, {"p1": PATTERN}, [message("x"), message("y")]),
-        lambda store: store.save_standings(b"{}", [message(key) for key in "wxyz"]),
+        lambda store: store.save_state("standings", b"{}", [message(key) for key in "wxyz"]),
         lambda store: store.delivered("a"),
         lambda store: store.refused("a", "no"),
         lambda store: store.failed("a", "down", now=1, next_at=2),
@@ -483,32 +481,17 @@ def test_a_crash_between_any_two_statements_leaves_all_or_nothing(
 
 def test_a_save_that_fails_saves_nothing(store: Store) -> None:
     with pytest.raises(StoreFailed, match="CHECK"):
-        store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=-1)
+        store.save_patterns({"p1": PATTERN}, seq=-1)
     assert store.patterns() == {}
-    store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
+    store.save_patterns({"p1": PATTERN}, seq=7)
     assert store.patterns() == {"p1": PATTERN}
-
-
-def test_two_threads_may_meet(store: Store) -> None:
-    """Each saves under a key of its own, again and again; nothing is lost."""
-
-    def save(name: str) -> None:
-        for seq in range(1, 21):
-            store.save_patterns({}, consumer=name, seq=seq)
-
-    threads = [threading.Thread(target=save, args=(name,)) for name in ("a", "b")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (store.cursor("a"), store.cursor("b")) == (20, 20)
 
 
 # ------------------------------------------------------------------------------------ versions, damage
 
 
 def test_a_file_of_a_newer_version_is_left_alone(store: Store, path: Path) -> None:
-    store.save_patterns({}, consumer="analyzer", seq=3)
+    store.save_patterns({}, seq=3)
     store.close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE newer (x)")
@@ -550,7 +533,7 @@ def damage(path: Path, table: str) -> None:
 
 def with_content(open_store: Callable[..., Store]) -> None:
     store = open_store()
-    store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
+    store.save_patterns({"p1": PATTERN}, seq=7)
     enqueue(store, "abcd")
     store.delivered("b")
     store.refused("c", "status 400")
@@ -601,7 +584,7 @@ def test_a_version_that_the_tables_do_not_bear_out_is_damage(
 
 def test_whatever_byte_of_the_head_has_rotted_the_file_opens_or_is_set_aside(tmp_path: Path, path: Path) -> None:
     store = Store.open(path, outbox_max=OUTBOX_MAX)
-    store.save_patterns({}, consumer="analyzer", seq=3)
+    store.save_patterns({}, seq=3)
     store.close()
     whole = path.read_bytes()
     kept: list[int] = []
@@ -613,7 +596,7 @@ def test_whatever_byte_of_the_head_has_rotted_the_file_opens_or_is_set_aside(tmp
         with closing(Store.open(rotten, outbox_max=OUTBOX_MAX)) as store:
             if store.set_aside is None:
                 kept.append(store.cursor("analyzer"))
-            store.save_patterns({}, consumer="analyzer", seq=4)
+            store.save_patterns({}, seq=4)
     assert set(kept) == {3}
 
 
@@ -668,7 +651,7 @@ def test_a_file_that_is_no_database_is_set_aside_beside_those_before(
         store = open_store()
         assert store.set_aside == path.with_name(f"{path.name}.corrupt-{number}")
         assert store.set_aside.read_bytes().startswith(b"no database %d" % number)
-        store.save_patterns({}, consumer="analyzer", seq=number)
+        store.save_patterns({}, seq=number)
         store.close()
     store = open_store()
     assert (store.set_aside, store.cursor("analyzer")) == (None, 2)
@@ -688,7 +671,7 @@ def test_a_rebuilding_that_was_cut_short_early_begins_anew(path: Path, open_stor
 
 
 def test_a_record_that_cannot_be_read_is_an_error_of_ours(store: Store, path: Path) -> None:
-    store.save_patterns({"p1": PATTERN}, consumer="analyzer", seq=7)
+    store.save_patterns({"p1": PATTERN}, seq=7)
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE patterns SET record = '{}'")
     connection.close()
@@ -710,10 +693,10 @@ def test_a_file_that_another_program_holds_is_worth_another_try(
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreBusy) as raised:
-        store.save_patterns({}, consumer="analyzer", seq=1)
+        store.save_patterns({}, seq=1)
     assert raised.value.retryable
     other.close()
-    store.save_patterns({}, consumer="analyzer", seq=1)
+    store.save_patterns({}, seq=1)
     assert store.cursor("analyzer") == 1
 
 

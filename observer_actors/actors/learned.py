@@ -26,9 +26,9 @@ from observer_actors.patterns import Diagnosis, Outgoing, Pattern, Standing
 from observer_actors.playbook import Copy, Playbook, Row
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import (
+    ANALYZER,
     CONSOLIDATOR,
     LEARNED_PATH,
-    STANDINGS,
     Lane,
     LaneStatistics,
     Queued,
@@ -40,8 +40,8 @@ from observer_actors.store import (
 from observer_actors.store.files import translated
 
 T = TypeVar("T")
-ANALYZER: Final = "analyzer"
 DOUBTS: Final = "doubts"
+STANDINGS: Final = "standings"
 MODEL_CALLS: Final = "model_calls"
 _ANEW: Final = "all is learned anew from the journal, but what persons have decided: decide that again"
 
@@ -127,10 +127,7 @@ class Learned:
         """
         snapshots = {} if doubts is None else {DOUBTS: msgspec.json.encode(doubts)}
         await self._call(
-            lambda store: store.save_patterns(
-                changes, consumer=ANALYZER, seq=seq, absorbed=absorbed, snapshots=snapshots
-            ),
-            saves=ANALYZER,
+            lambda store: store.save_patterns(changes, seq, absorbed=absorbed, snapshots=snapshots), saves=ANALYZER
         )
 
     async def load_diagnoses(self, owners: Mapping[str, str]) -> dict[str, Diagnosis]:
@@ -153,7 +150,7 @@ class Learned:
     async def save_standings(self, standings: Mapping[str, Standing], messages: Sequence[Outgoing]) -> None:
         """Save how the patterns stand, and queue what the webhook is told, both or neither."""
         body = msgspec.json.encode(standings)
-        saved = await self._call(lambda store: store.save_standings(body, messages), saves=ANALYZER)
+        saved = await self._call(lambda store: store.save_state(STANDINGS, body, messages), saves=ANALYZER)
         self._note(saved)
 
     async def load_model_calls(self) -> list[Call]:
@@ -163,20 +160,18 @@ class Learned:
     async def save_model_calls(self, calls: Sequence[Call]) -> None:
         """Save the calls to a model that still count: what was spent stays spent after a restart."""
         body = msgspec.json.encode(calls)
-        await self._call(lambda store: store.save_snapshot(MODEL_CALLS, body))
+        await self._call(lambda store: store.save_state(MODEL_CALLS, body))
 
     async def load_playbook(self) -> Playbook:
         """Give the playbook as it was last saved."""
-        return await self._call(lambda store: store.playbook(CONSOLIDATOR), loads=CONSOLIDATOR)
+        return await self._call(Store.playbook, loads=CONSOLIDATOR)
 
     async def save_playbook(self, rows: Sequence[Row], seq: int, *, whole: bool = False) -> None:
         """Save what has changed of the playbook, with the last seq that is in it.
 
         :param whole: the rows are all there is.
         """
-        await self._call(
-            lambda store: store.save_playbook(rows, consumer=CONSOLIDATOR, seq=seq, whole=whole), saves=CONSOLIDATOR
-        )
+        await self._call(lambda store: store.save_playbook(rows, seq, whole=whole), saves=CONSOLIDATOR)
 
     async def load_told(self) -> dict[str, int]:
         """Give what the gateway has been told: endpoint -> successes."""

@@ -14,7 +14,7 @@ from observer_actors.journal import JournalReader, PosixDisk, look
 from observer_actors.op import Op
 from observer_actors.playbook import Playbook, Row
 from observer_actors.playbook.fold import VERSION
-from observer_actors.store import CONSOLIDATOR, LEARNED_PATH, read_playbook
+from observer_actors.store import LEARNED_PATH, read_playbook
 
 READ_OPS: Final = 5_000
 SHOWN_MAX: Final = 20
@@ -45,7 +45,7 @@ def rebuilt(data_dir: Path, progress: Callable[[int, int], None]) -> Rebuilt:
     path = data_dir / LEARNED_PATH
     if not (may_look_into(data_dir) and path.exists()):
         raise ConfigInvalid(f"{data_dir} holds no playbook, or none that this user may look into", hint=NOT_HERE)
-    rows, stored = read_playbook(path, CONSOLIDATOR)
+    rows, stored = read_playbook(path)
     last_seq = stored.cursor
     reader = JournalReader(PosixDisk(), data_dir, look(PosixDisk(), data_dir))
     problem = _problem(stored, reader.first_seq)

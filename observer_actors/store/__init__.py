@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from observer_actors.store.files import StoreBusy, StoreDamaged, StoreFailed, refuse_newer
 from observer_actors.store.learned import (
-    CONSOLIDATOR,
+    ANALYZER,
     LEARNED_PATH,
-    STANDINGS,
     Lane,
     LaneStatistics,
     Queued,
     Saved,
     Store,
 )
-from observer_actors.store.reading import read_playbook
+from observer_actors.store.reading import CONSOLIDATOR, read_playbook
 from observer_actors.store.schema import MIGRATIONS
 from observer_actors.store.shelf import Shelf
 
 __all__ = [
+    "ANALYZER",
     "CONSOLIDATOR",
     "LEARNED_PATH",
     "MIGRATIONS",
-    "STANDINGS",
     "Lane",
     "LaneStatistics",
     "Queued",

@@ -6,7 +6,7 @@ Rules:
   go, a diagnosis and the message that announces it. After a crash either all of it is there or nothing.
 * Saved means on disk: WAL with ``synchronous=FULL``.
 * Synchronous. The actors call it from one worker thread at a time (a ``CapacityLimiter(1)``), never from the trio
-  thread; a lock of its own makes it safe, not fast, if two should meet.
+  thread.
 * The journal remains the source of truth. Patterns and entries can be made again from it, and a damaged file
   must not take the witness down: `Store.open` sets it aside as ``learned.sqlite3.corrupt-<n>`` and begins an
   empty one, which takes over what can still be read of the outbox, since that stands in no journal.
@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,13 +38,13 @@ from observer_actors.patterns import Diagnosis, Outgoing, Pattern
 from observer_actors.playbook import Copy, Playbook, Row
 from observer_actors.problems import UNREADABLE
 from observer_actors.store.files import StoreDamaged, Trace, opened, transaction, translated
-from observer_actors.store.reading import PLAYBOOK, playbook_rows, restored
+from observer_actors.store.reading import CONSOLIDATOR, PLAYBOOK, playbook_rows, restored
 
 T = TypeVar("T")
 Record = TypeVar("Record", Pattern, Diagnosis)
 
-CONSOLIDATOR: Final = "consolidator"
-"""The consumer that makes the playbook."""
+ANALYZER: Final = "analyzer"
+"""The consumer that makes the patterns."""
 LEARNED_PATH: Final = Path("_observer/learned.sqlite3")
 """Where the file lies under the data directory."""
 REMEMBERED_MAX: Final = 10_000
@@ -56,10 +55,6 @@ DIAGNOSES_MAX: Final = 10_000
 """Diagnoses that are kept: the newest ones, about 20 MB."""
 ERROR_CHARS_MAX: Final = 500
 """Characters of a reason that are kept with a message."""
-
-
-STANDINGS: Final = "standings"
-"""The snapshot that holds how the patterns stand."""
 
 
 class Lane(StrEnum):
@@ -126,7 +121,6 @@ class Store:
         self._connection = connection
         self._path, self._file = path, path.stat()
         self._outbox_max = outbox_max
-        self._lock = threading.Lock()
         self.set_aside: Final = set_aside
         """Where the damaged file went that this one replaces; None when there was none."""
 
@@ -162,7 +156,7 @@ class Store:
 
     def close(self) -> None:
         """Close the file; its write-ahead log is folded in. A second call does nothing."""
-        with self._lock, translated():
+        with translated():
             self._connection.close()
 
     # ---------------------------------------------------------------------------- cursors and snapshots
@@ -183,15 +177,10 @@ class Store:
         except UNREADABLE as error:
             raise StoreDamaged(f"the snapshot {name} cannot be read: {error}") from error
 
-    def save_snapshot(self, name: str, body: bytes) -> None:
-        """Save a state, as JSON, that goes with no op."""
+    def save_state(self, name: str, body: bytes, messages: Sequence[Outgoing] = ()) -> Saved:
+        """Save a state, as JSON, that goes with no op, and the messages that announce what has changed, or neither."""
         with self._saving() as sql:
             sql.execute(_SAVE_SNAPSHOT, (name, 0, body.decode()))
-
-    def save_standings(self, body: bytes, messages: Sequence[Outgoing]) -> Saved:
-        """Save how the patterns stand, and the messages that announce what has changed, both or neither."""
-        with self._saving() as sql:
-            sql.execute(_SAVE_SNAPSHOT, (STANDINGS, 0, body.decode()))
             return self._enqueue(sql, messages)
 
     # ---------------------------------------------------------------------------- learned things
@@ -204,21 +193,20 @@ class Store:
     def save_patterns(
         self,
         changes: Mapping[str, Pattern],
-        *,
-        consumer: str,
         seq: int,
+        *,
         absorbed: Collection[str] = (),
         snapshots: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
         """Save new and changed patterns, let go of absorbed ones, and save that all ops up to ``seq`` are in them.
 
-        :param snapshots: name -> what else the consumer has made of those ops.
+        :param snapshots: name -> what else the analyzer has made of those ops.
         """
         with self._saving() as sql:
             sql.executemany(_SAVE_SNAPSHOT, [(name, seq, body.decode()) for name, body in snapshots.items()])
             sql.executemany("DELETE FROM patterns WHERE id = ?", [(key,) for key in absorbed])
             sql.executemany(_SAVE_PATTERN, map(_row, changes.values()))
-            sql.execute(_SAVE_CURSOR, (consumer, seq))
+            sql.execute(_SAVE_CURSOR, (ANALYZER, seq))
 
     def diagnoses(self, owners: Mapping[str, str]) -> dict[str, Diagnosis]:
         """Load what was said last of each pattern, by its id; one record after the other, for they may be 20 MB.
@@ -226,7 +214,7 @@ class Store:
         :param owners: the id that a pattern had when it was diagnosed -> the one that it has now (`owners_of`).
         """
         said: dict[str, Diagnosis] = {}
-        with self._lock, translated():
+        with translated():
             for diagnosis in _decoded(self._connection.execute("SELECT record FROM diagnoses ORDER BY id"), Diagnosis):
                 said |= {owners[case.pattern_id]: diagnosis for case in diagnosis.cases if case.pattern_id in owners}
         return said
@@ -246,11 +234,11 @@ class Store:
             sql.execute(_FORGET_DIAGNOSES, (DIAGNOSES_MAX,))
             return self._enqueue(sql, messages)
 
-    def playbook(self, consumer: str) -> Playbook:
-        """Load the playbook, as far as the consumer had come."""
-        return restored(playbook_rows(self._rows(PLAYBOOK)), self.cursor(consumer))
+    def playbook(self) -> Playbook:
+        """Load the playbook, as far as the consolidator had come."""
+        return restored(playbook_rows(self._rows(PLAYBOOK)), self.cursor(CONSOLIDATOR))
 
-    def save_playbook(self, rows: Sequence[Row], *, consumer: str, seq: int, whole: bool = False) -> None:
+    def save_playbook(self, rows: Sequence[Row], seq: int, *, whole: bool = False) -> None:
         """Save what has changed of the playbook, and that all ops up to ``seq`` are in it.
 
         :param whole: the rows are all there is; what stood there before goes.
@@ -261,7 +249,7 @@ class Store:
             sql.executemany(_FORGET_PART, [(row.section.value, row.key) for row in rows if not row.record])
             kept = [(row.section.value, row.key, row.seq, row.record.decode()) for row in rows if row.record]
             sql.executemany(_SAVE_PART, kept)
-            sql.execute(_SAVE_CURSOR, (consumer, seq))
+            sql.execute(_SAVE_CURSOR, (CONSOLIDATOR, seq))
 
     def told(self) -> dict[str, int]:
         """Load what the gateway has been told: endpoint -> successes."""
@@ -312,13 +300,13 @@ class Store:
     # ---------------------------------------------------------------------------- how
 
     def _rows(self, statement: str, *values: object) -> list[Any]:
-        with self._lock, translated():
+        with translated():
             return self._connection.execute(statement, values).fetchall()
 
     @contextmanager
     def _saving(self) -> Iterator[sqlite3.Connection]:
         """Save all that is done inside, or, when anything raises, nothing."""
-        with self._lock, translated(), transaction(self._connection) as sql:
+        with translated(), transaction(self._connection) as sql:
             yield sql
 
     def _enqueue(self, sql: sqlite3.Connection, messages: Sequence[Outgoing]) -> Saved:

@@ -6,16 +6,19 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from observer_actors.playbook import Playbook, Row, Section
 from observer_actors.problems import UNREADABLE
 from observer_actors.store.files import StoreDamaged, translated
 
-PLAYBOOK = "SELECT section, key, seq, record FROM playbook"
+CONSOLIDATOR: Final = "consolidator"
+"""The consumer that makes the playbook."""
+PLAYBOOK: Final = "SELECT section, key, seq, record FROM playbook"
 
 
-def read_playbook(path: Path, consumer: str) -> tuple[list[Row], Playbook]:
+def read_playbook(path: Path) -> tuple[list[Row], Playbook]:
     """Give the rows, and the playbook that they are; also while a daemon writes the file.
 
     :raises StoreFailed: there is no such file, or it is not what it should be.
@@ -23,7 +26,7 @@ def read_playbook(path: Path, consumer: str) -> tuple[list[Row], Playbook]:
     with translated(), closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as file:
         file.execute("BEGIN")  # both are of the same moment
         rows = playbook_rows(file.execute(PLAYBOOK).fetchall())
-        found = file.execute("SELECT seq FROM cursors WHERE consumer = ?", (consumer,)).fetchone()
+        found = file.execute("SELECT seq FROM cursors WHERE consumer = ?", (CONSOLIDATOR,)).fetchone()
     return rows, restored(rows, found[0] if found else 0)
 
 
