@@ -166,10 +166,9 @@ async def test_a_failure_tells_no_key(key: str) -> None:
 )
 async def test_a_refusal_tells_no_part_of_the_key(said: str, shown: str) -> None:
     transport = httpx.MockTransport(lambda _request: httpx.Response(401, stream=httpx.ByteStream(said.encode())))
-    headers = {"Authorization": "Bearer sk-abcdefghijklmnop"}
     async with httpx.AsyncClient(transport=transport) as client:
         with pytest.raises(ModelFailed) as raised:
-            await exchange(client, "http://h/v1", {}, timeout_s=5.0, headers=headers)
+            await exchange(client, "http://h/v1", {}, object, timeout_s=5.0, api_key="sk-abcdefghijklmnop")
     assert str(raised.value).endswith(f"status 401: {shown}")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import httpx
 import msgspec
@@ -19,7 +19,6 @@ import msgspec
 from observer_actors.addresses import without_password
 from observer_actors.models.exchange import exchange
 from observer_actors.models.model import ChatReply, FormRefused, ModelFailed, ModelRefused
-from observer_actors.problems import UNREADABLE
 from observer_actors.settings import DiagnosisSettings
 
 TEMPERATURE: Final = 0.2
@@ -70,19 +69,41 @@ class _OllamaAnswer(msgspec.Struct):
     eval_count: object = None
 
 
-class OpenAIModel:
-    """``POST {url}/chat/completions``.
+class _Server:
+    """What both have in common.
 
-    :param api_key: sent as a bearer token unless it is empty.
+    :param api_key: sent as a bearer token unless it is empty: Ollama's own cloud wants one, too.
     """
+
+    _path: ClassVar[str]
 
     def __init__(self, client: httpx.AsyncClient, settings: DiagnosisSettings, *, api_key: str = "") -> None:
         self.name: Final = settings.model
         self._client = client
         self._settings = settings
-        self._url = settings.url.rstrip("/") + "/chat/completions"
-        self._shown: Final = without_password(self._url)
-        self._headers = _headers(api_key)
+        self._url = settings.url.rstrip("/") + self._path
+        self._api_key = api_key
+
+    async def _post(self, request: Mapping[str, Any], kind: type[T]) -> T:
+        timeout_s = self._settings.timeout_seconds
+        return await exchange(self._client, self._url, request, kind, timeout_s=timeout_s, api_key=self._api_key)
+
+    def _reply(self, text: str | None, counts: Sequence[object], asked: str) -> ChatReply:
+        text = text or ""
+        tokens = sum(int(count) for count in counts if isinstance(count, int | float))  # some servers say null
+        tokens = tokens if 0 < tokens <= _TOKENS_MAX else (len(asked) + len(text)) // _CHARS_A_TOKEN
+        if not text.strip():  # a model that thinks may use up all its tokens for that
+            raise ModelFailed(f"{without_password(self._url)}: an answer without words", tokens=tokens)
+        return ChatReply(text, tokens)
+
+
+class OpenAIModel(_Server):
+    """``POST {url}/chat/completions``."""
+
+    _path = "/chat/completions"
+
+    def __init__(self, client: httpx.AsyncClient, settings: DiagnosisSettings, *, api_key: str = "") -> None:
+        super().__init__(client, settings, api_key=api_key)
         self._limit = OLD_LIMIT
         self._form = _Form.BOUNDED
         self._is_sure = False
@@ -112,7 +133,8 @@ class OpenAIModel:
             raise
         self._form, self._is_sure = form, True
         self._refused.clear()
-        return _read(answer, system + prompt, self._shown)
+        counts = () if answer.usage is None else (answer.usage.total_tokens,)
+        return self._reply(answer.choices[0].message.content if answer.choices else None, counts, system + prompt)
 
     def _is_still_sure(self, prompt: str) -> bool:
         """Tell whether the refusal of a question says nothing of its form."""
@@ -123,7 +145,7 @@ class OpenAIModel:
             self._refused.clear()
         return self._is_sure
 
-    async def _ask(self, system: str, prompt: str, schema: Schema | None) -> bytes:
+    async def _ask(self, system: str, prompt: str, schema: Schema | None) -> _Completion:
         request: dict[str, Any] = {
             "model": self.name,
             "messages": _messages(system, prompt),
@@ -134,23 +156,13 @@ class OpenAIModel:
         if schema is not None:
             described = {"name": "diagnosis", "schema": schema, "strict": True}
             request["response_format"] = {"type": "json_schema", "json_schema": described}
-        timeout_s = self._settings.timeout_seconds
-        return await exchange(self._client, self._url, request, timeout_s=timeout_s, headers=self._headers)
+        return await self._post(request, _Completion)
 
 
-class OllamaModel:
-    """``POST {url}/api/chat``.
+class OllamaModel(_Server):
+    """``POST {url}/api/chat``."""
 
-    :param api_key: likewise: what stands before a server may ask for it, and Ollama's own cloud does.
-    """
-
-    def __init__(self, client: httpx.AsyncClient, settings: DiagnosisSettings, *, api_key: str = "") -> None:
-        self.name: Final = settings.model
-        self._client = client
-        self._settings = settings
-        self._url = settings.url.rstrip("/") + "/api/chat"
-        self._shown: Final = without_password(self._url)
-        self._headers = _headers(api_key)
+    _path = "/api/chat"
 
     async def chat(self, system: str, prompt: str, schema: Schema) -> ChatReply:
         """Ask, and give the words of the message.
@@ -164,15 +176,8 @@ class OllamaModel:
             "format": schema,
             "options": {"temperature": TEMPERATURE, "num_predict": self._settings.answer_tokens_max},
         }
-        timeout_s = self._settings.timeout_seconds
-        body = await exchange(self._client, self._url, request, timeout_s=timeout_s, headers=self._headers)
-        answer = _decoded(body, _OllamaAnswer, self._shown)
-        counts = (answer.prompt_eval_count, answer.eval_count)
-        return _reply(answer.message.content, counts, system + prompt, self._shown)
-
-
-def _headers(api_key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        answer = await self._post(request, _OllamaAnswer)
+        return self._reply(answer.message.content, (answer.prompt_eval_count, answer.eval_count), system + prompt)
 
 
 def _in_form(schema: Schema, form: _Form) -> Schema | None:
@@ -189,25 +194,3 @@ def _without_bounds(part: Any) -> Any:  # noqa: ANN401 - a part of a schema
 
 def _messages(system: str, prompt: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
-
-
-def _read(body: bytes, asked: str, url: str) -> ChatReply:
-    answer = _decoded(body, _Completion, url)
-    counts = () if answer.usage is None else (answer.usage.total_tokens,)
-    return _reply(answer.choices[0].message.content if answer.choices else None, counts, asked, url)
-
-
-def _reply(text: str | None, counts: Sequence[object], asked: str, url: str) -> ChatReply:
-    text = text or ""
-    tokens = sum(int(count) for count in counts if isinstance(count, int | float))  # some servers say null
-    tokens = tokens if 0 < tokens <= _TOKENS_MAX else (len(asked) + len(text)) // _CHARS_A_TOKEN
-    if not text.strip():  # a model that thinks may use up all its tokens for that
-        raise ModelFailed(f"{url}: an answer without words", tokens=tokens)
-    return ChatReply(text, tokens)
-
-
-def _decoded(body: bytes, kind: type[T], url: str) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except UNREADABLE as error:
-        raise ModelFailed(f"{url}: not an answer: {error}") from error

@@ -1,11 +1,10 @@
-"""One request to a model's server: bounded in time and in bytes, and its troubles told as `ModelFailed`."""
+"""One question to a model's server: bounded in time and in bytes, and its troubles told as `ModelFailed`."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
 import httpx
 import msgspec
@@ -15,7 +14,10 @@ from observer_actors.addresses import without_password
 from observer_actors.backoff import asked_wait_s
 from observer_actors.errors import said_by
 from observer_actors.models.model import ModelFailed, ModelRefused
+from observer_actors.problems import UNREADABLE
 from observer_actors.visible import cut
+
+T = TypeVar("T")
 
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 """Many times what 400 tokens take; a server that sends more is not what we think it is."""
@@ -33,19 +35,23 @@ async def exchange(
     client: httpx.AsyncClient,
     url: str,
     request: object,
+    kind: type[T],
     *,
     timeout_s: float,
-    headers: Mapping[str, str] | None = None,
-) -> bytes:
-    """POST a request as JSON and give the body of the answer, `ANSWER_BYTES_MAX` at most.
+    api_key: str = "",
+) -> T:
+    """POST a request as JSON and read the answer, JSON of `ANSWER_BYTES_MAX` at most, as one of a kind.
 
     :param timeout_s: for the whole exchange.
+    :param api_key: sent as a bearer token unless it is empty.
     :raises ModelRefused: a status that is not 2xx.
-    :raises ModelFailed: no answer in time, or one that is too long.
+    :raises ModelFailed: no answer in time, or one that is too long, or of another kind.
     """
     shown = without_password(url)
     # Uncompressed: what is counted is then what arrives.
-    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **(headers or {})}
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+    if api_key:
+        headers["Authorization"] = f"Bearer {api_key}"
     try:
         with trio.fail_after(timeout_s):
             async with client.stream(
@@ -56,11 +62,10 @@ async def exchange(
                 timeout=None,  # the limit holds for the whole exchange
             ) as response:
                 if response.status_code not in _HTTP_OK:
-                    key = headers.get("Authorization", "").removeprefix("Bearer ")
-                    said = await _said(response, key)
+                    said = await _said(response, api_key)
                     status = response.status_code
                     raise ModelRefused(f"{shown}: status {status}{said and ': '}{said}", status, _wait_s(response))
-                return await _body(shown, response)
+                body = await _body(shown, response)
     except trio.TooSlowError as error:
         raise ModelFailed(f"{shown}: no answer within {timeout_s:g} s") from error
     except (httpx.InvalidURL, httpx.LocalProtocolError, ValueError) as error:
@@ -68,6 +73,10 @@ async def exchange(
         raise ModelFailed(f"{shown}: nothing can be sent there: {type(error).__name__}") from error
     except httpx.HTTPError as error:
         raise ModelFailed(f"{shown}: {type(error).__name__}: {said_by(error)}") from error
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except UNREADABLE as error:
+        raise ModelFailed(f"{shown}: not an answer: {error}") from error
 
 
 async def _said(response: httpx.Response, key: str) -> str:

@@ -10,7 +10,6 @@ import msgspec
 from observer_actors.addresses import without_password
 from observer_actors.models.exchange import exchange
 from observer_actors.models.model import ModelFailed
-from observer_actors.problems import UNREADABLE
 from observer_actors.settings import ModelSettings
 
 _TOKENS_MAX: Final = 400
@@ -35,7 +34,6 @@ class LakehouseModel:
     def __init__(self, client: httpx.AsyncClient, settings: ModelSettings) -> None:
         self._client = client
         self._url = settings.lakehouse_url.rstrip("/") + _PATH
-        self._shown: Final = without_password(self._url)
         self._timeout_seconds = settings.timeout_seconds
         self.name: Final = settings.name
 
@@ -51,13 +49,7 @@ class LakehouseModel:
             "max_tokens": _TOKENS_MAX,
             "temperature": _TEMPERATURE,
         }
-        return self._text(await exchange(self._client, self._url, request, timeout_s=self._timeout_seconds))
-
-    def _text(self, answer: bytes) -> str:
-        try:
-            text = msgspec.json.decode(answer, type=_Answer).text
-        except UNREADABLE as error:
-            raise ModelFailed(f"{self._shown}: not an answer: {error}") from error
-        if not text.strip():
-            raise ModelFailed(f"{self._shown}: an answer without words")
-        return text
+        answer = await exchange(self._client, self._url, request, _Answer, timeout_s=self._timeout_seconds)
+        if not answer.text.strip():
+            raise ModelFailed(f"{without_password(self._url)}: an answer without words")
+        return answer.text
