@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from benchmarks.scores import adjusted_rand, grouping_scores
 from observer_actors.op import Op
-from observer_actors.patterns import Catalogue, Pattern, apply, catalogue_of, pattern_id
+from observer_actors.patterns import Catalogue, Pattern, apply, pattern_id
 from observer_actors.patterns.catalogue import NAMES_KEPT_MAX
-from observer_actors.patterns.masking import ALGORITHM_VERSION, marked
+from observer_actors.patterns.masking import ALGORITHM_VERSION
 from observer_actors.patterns.shapes import is_name, shape_of, shape_of_template
 from tests.folding import onto
 
@@ -504,15 +504,6 @@ def test_the_airline_errors_fall_into_their_kinds_exactly(shared_data: Path) -> 
     errors = [op["error"] for op in map(json.loads, lines) if op.get("error") in truth]
     assert len(errors) == 73
     assert grouping_scores([truth[error] for error in errors], ids(errors)) == (1.0, 1.0)
-
-
-@given(st.text(max_size=200))
-def test_masking_a_template_again_changes_nothing_that_matters(text: str) -> None:
-    assert len(marked(text)) <= 1_000
-
-
-def test_the_catalogue_of_no_patterns_is_empty() -> None:
-    assert catalogue_of([]).place("a", "b c d").template == "b c d"
 
 
 TEXTS = st.sampled_from(

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from observer_actors.errors import DiskFailed, FormatUnknown
-from observer_actors.patterns import Diagnosis, Example, Outgoing, Pattern, Reason, webhook_message
+from observer_actors.patterns import Diagnosis, Example, Outgoing, Pattern, Reason, by_any_id, webhook_message
 from observer_actors.patterns.diagnosis import Case
 from observer_actors.playbook import Copy, Entry, Kind, Row, Section
 from observer_actors.store import (
@@ -62,7 +62,7 @@ CASE = Case(pattern_id="p1", reason=Reason.NEW, seqs=(7,), failures=1, count=1, 
 DIAGNOSIS = Diagnosis(key="k1", cases=(CASE,), text="full disk", model="m", created="2026-11-22T10:00:02.000Z")
 
 
-OWNERS = {"p1": "p1"}
+OWNERS = {"p1": PATTERN}
 
 
 def said_of(pattern: str, key: str, text: str = "full disk") -> Diagnosis:
@@ -204,13 +204,15 @@ def test_the_newest_diagnoses_are_kept(store: Store, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(learned, "DIAGNOSES_MAX", 2)
     for key in "abcd":
         store.save_diagnosis(said_of(key, key), {})
-    assert list(store.diagnoses({key: key for key in "abcd"})) == ["c", "d"]
+    assert list(store.diagnoses({key: msgspec.structs.replace(PATTERN, id=key) for key in "abcd"})) == ["c", "d"]
 
 
 def test_what_was_said_last_of_a_pattern_is_found_under_the_id_that_it_has_now(store: Store) -> None:
     for pattern, key in [("p1", "a"), ("absorbed", "b"), ("p2", "c"), ("p1", "d"), ("gone", "e")]:
         store.save_diagnosis(said_of(pattern, key), {})
-    said = store.diagnoses({"p1": "p1", "absorbed": "p2", "p2": "p2", "p3": "p3"})
+    other = msgspec.structs.replace(PATTERN, id="p2", aliases=("absorbed",))
+    never = msgspec.structs.replace(PATTERN, id="p3")
+    said = store.diagnoses(by_any_id([PATTERN, other, never]))
     assert {pattern: diagnosis.key for pattern, diagnosis in said.items()} == {"p1": "d", "p2": "c"}
 
 

@@ -24,6 +24,7 @@ from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.saving import saved
 from observer_actors.actors.standings import Standings
+from observer_actors.backoff import backoff_s
 from observer_actors.doubt import Doubts
 from observer_actors.labels import bounded_endpoint
 from observer_actors.models import Model, ModelFailed
@@ -37,12 +38,12 @@ from observer_actors.patterns import (
     StateChanged,
     Statement,
     apply,
+    by_any_id,
     catalogue_of,
     conclude,
     error_text,
     inquire,
     inquiry_message,
-    owners_of,
 )
 from observer_actors.settings import FailuresSettings
 from observer_actors.supervision import Life
@@ -57,11 +58,6 @@ LOGGED_CHARS_MAX: Final = 4_000
 """Characters of an answer in the log: twice what 400 tokens take."""
 SKIPS_MAX: Final = 16
 """Cycles between two questions to a model that is away: with the seed's 30 s, eight minutes."""
-
-
-def cycles_skipped(failures: int) -> int:
-    """Give how many cycles a model is left alone after so many failures in a row: none, 1, 2, 4 … `SKIPS_MAX`."""
-    return min(SKIPS_MAX, (1 << min(failures, SKIPS_MAX)) >> 1)
 
 
 class Analyzer:
@@ -132,14 +128,14 @@ class Analyzer:
         await self.standings.load()  # first: who finds a pattern may act on it, and what was known would be overwritten
         patterns, saved_seq = await self._learned.load_patterns()
         doubts = await self._learned.load_doubts()
-        owners = owners_of(patterns)
+        owners = by_any_id(patterns.values())
         diagnoses = await self._learned.load_diagnoses(owners)
         if self.consultant is not None:
             await self.consultant.load()
         # All at once: of what is older now than it was, `has_caught_up` must not say that it is complete.
         self._patterns, self._saved_seq, self.doubts, self._diagnoses = patterns, saved_seq, doubts, diagnoses
         # Saved after the patterns: those of some that became one may not have been.
-        self.standings.absorb({key: owner for key, owner in owners.items() if key not in patterns})
+        self.standings.absorb({key: owner.id for key, owner in owners.items() if key not in patterns})
         self._catalogue = catalogue_of(patterns.values())
         self._unsaved, self._absorbed, self._model_failures, self._asks_from = {}, set(), 0, 0
         await self._feed.open(saved_seq)
@@ -243,7 +239,7 @@ class Analyzer:
             text = await self._model.generate(inquiry.prompt)
         except ModelFailed as error:
             self._model_failures += 1
-            skipped = cycles_skipped(self._model_failures)
+            skipped = int(backoff_s(self._model_failures, 1, SKIPS_MAX))
             self._asks_from = self._cycle.number + 1 + skipped
             self._log.warning("analysis_failed", error=str(error), patterns=len(inquiry.cases), cycles_skipped=skipped)
             return

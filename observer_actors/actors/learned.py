@@ -130,7 +130,7 @@ class Learned:
             lambda store: store.save_patterns(changes, seq, absorbed=absorbed, snapshots=snapshots), saves=ANALYZER
         )
 
-    async def load_diagnoses(self, owners: Mapping[str, str]) -> dict[str, Diagnosis]:
+    async def load_diagnoses(self, owners: Mapping[str, Pattern]) -> dict[str, Diagnosis]:
         """Give what a model said last of each pattern; see `Store.diagnoses`."""
         return await self._call(lambda store: store.diagnoses(owners))
 

@@ -15,10 +15,9 @@ from observer_actors.patterns.diagnosis import (
     due,
     inquire,
     inquiry_message,
-    owners_of,
     turn,
 )
-from observer_actors.patterns.grouping import Changes, Example, Pattern, apply, catalogue_of, error_text
+from observer_actors.patterns.grouping import Changes, Example, Pattern, apply, by_any_id, catalogue_of, error_text
 from observer_actors.patterns.history import series
 from observer_actors.patterns.masking import template_of
 from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message, webhook_message
@@ -51,6 +50,7 @@ __all__ = [
     "Statement",
     "acted",
     "apply",
+    "by_any_id",
     "catalogue_of",
     "conclude",
     "contrasts",
@@ -63,7 +63,6 @@ __all__ = [
     "judged",
     "log_message",
     "merged",
-    "owners_of",
     "pattern_id",
     "read_statement",
     "rule",

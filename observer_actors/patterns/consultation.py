@@ -21,7 +21,7 @@ import msgspec
 
 from observer_actors.labels import stable_id
 from observer_actors.patterns.contrast import Contrast
-from observer_actors.patterns.diagnosis import Case, Claim, Inquiry, Reason, Statement
+from observer_actors.patterns.diagnosis import Claim, Inquiry, Reason, Statement, case_of
 from observer_actors.patterns.grouping import Example, Pattern
 from observer_actors.patterns.taxonomy import Cause, Ruling
 from observer_actors.problems import UNREADABLE
@@ -87,17 +87,9 @@ def _object(**properties: Any) -> dict[str, Any]:  # noqa: ANN401 - a schema
 
 def inquire_about(pattern: Pattern, reason: Reason, ruling: Ruling, contrasts: Sequence[Contrast]) -> Inquiry:
     """Put the question about one pattern. The same evidence has the same ``key``."""
-    seqs = tuple(example.seq for example in pattern.examples)
-    case = Case(
-        pattern_id=pattern.id,
-        reason=reason,
-        seqs=seqs,
-        failures=pattern.undiagnosed,
-        count=pattern.count,
-        last_seq=pattern.last_seq,
-    )
+    case = case_of(pattern, reason, pattern.examples)
     return Inquiry(
-        key=stable_id("consultation", pattern.id, pattern.template, msgspec.json.encode(seqs).decode()),
+        key=stable_id("consultation", pattern.id, pattern.template, msgspec.json.encode(case.seqs).decode()),
         cases=(case,),
         failures=tuple(example.line for example in pattern.examples),
         prompt=_prompt(pattern, reason, ruling, contrasts),

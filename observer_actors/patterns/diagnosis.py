@@ -25,7 +25,7 @@ from typing import Final
 import msgspec
 
 from observer_actors.labels import stable_id
-from observer_actors.patterns.grouping import Example, Pattern
+from observer_actors.patterns.grouping import Example, Pattern, by_any_id
 from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message
 from observer_actors.patterns.states import Standing, State
 from observer_actors.patterns.taxonomy import Cause
@@ -110,11 +110,6 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """Where the model was asked for its evidence; each claim names ops that were shown to it."""
 
 
-def owners_of(patterns: Mapping[str, Pattern]) -> dict[str, str]:
-    """Give the pattern that each id belongs to now: its own, or that of one which has become part of it."""
-    return {key: pattern.id for pattern in patterns.values() for key in (pattern.id, *pattern.aliases)}
-
-
 def due(pattern: Pattern, standing: Standing | None = None) -> Reason | None:
     """Say why the pattern is to be shown to a model now; None when it is not."""
     state = standing.state if standing is not None else State.NEW
@@ -151,7 +146,7 @@ def inquire(
     reasons.sort(key=lambda item: (-item[0].undiagnosed, item[0].id))
     chosen = reasons[:CASES_MAX]
     quoted = _quoted([pattern for pattern, _ in chosen])
-    cases = tuple(_case(pattern, reason, quoted) for pattern, reason in chosen)
+    cases = tuple(case_of(pattern, reason, quoted) for pattern, reason in chosen)
     failures = tuple(example.line for example in quoted)
     return Inquiry(key=_evidence_key(cases), cases=cases, failures=failures, prompt=_prompt("\n".join(failures)))
 
@@ -178,12 +173,12 @@ def conclude(
         created=created,
         statement=statement,
     )
-    owners = owners_of(patterns)
+    owners = by_any_id(patterns.values())
     diagnosed: dict[str, Pattern] = {}
     for case in inquiry.cases:
         if (owner := owners.get(case.pattern_id)) is not None:
-            known = diagnosed.get(owner, patterns[owner])
-            diagnosed[owner] = msgspec.structs.replace(
+            known = diagnosed.get(owner.id, owner)
+            diagnosed[owner.id] = msgspec.structs.replace(
                 known,
                 diagnosed_seq=max(known.diagnosed_seq, case.last_seq),
                 diagnosed_count=known.diagnosed_count + case.failures,  # of those it has taken in some may be, too
@@ -219,7 +214,11 @@ def _quoted(patterns: Iterable[Pattern]) -> list[Example]:
     return sorted(newest + (rest[-room:] if room > 0 else []), key=lambda example: example.seq)
 
 
-def _case(pattern: Pattern, reason: Reason, quoted: Iterable[Example]) -> Case:
+def case_of(pattern: Pattern, reason: Reason, quoted: Iterable[Example]) -> Case:
+    """Give the case of a pattern as it stands.
+
+    :param quoted: the failures that the prompt quotes, also of other patterns.
+    """
     own = {example.seq for example in pattern.examples}
     return Case(
         pattern_id=pattern.id,

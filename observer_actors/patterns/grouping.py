@@ -107,6 +107,11 @@ class Changes(msgspec.Struct, frozen=True):
     """Failures that were not looked at, as it was enough."""
 
 
+def by_any_id(patterns: Iterable[Pattern]) -> dict[str, Pattern]:
+    """Give each pattern by its id, and by those of the ones that have become part of it."""
+    return {key: pattern for pattern in patterns for key in (pattern.id, *pattern.aliases)}
+
+
 def catalogue_of(patterns: Iterable[Pattern]) -> Catalogue:
     """Make the catalogue that has led to these patterns."""
     ordered = sorted(patterns, key=lambda pattern: (pattern.first_seq, pattern.id))
@@ -198,18 +203,11 @@ def _folded(known: Pattern | None, group: Group, failures: Sequence[Op]) -> Patt
         last_seen=last.recorded_at,
         count=known.count + len(failures),
         examples=(*known.examples, *new)[-EXAMPLES_MAX:],
-        sources=_counted(known.sources, [op.source for op in failures]),
+        sources=dict(Counter(known.sources) + Counter(op.source for op in failures)),
         history=added(known.history, failures),
         wasted_ms=_wasted_ms(known.wasted_ms, failures),
         back_seq=_back_seq(known.first_seen, known.last_seen, known.count, failures) or known.back_seq,
     )
-
-
-def _counted(sources: Mapping[str, int], more: Iterable[str]) -> dict[str, int]:
-    counts = dict(sources)
-    for source in more:
-        counts[source] = counts.get(source, 0) + 1
-    return counts
 
 
 def _wasted_ms(before: float, failures: Sequence[Op]) -> float:

@@ -208,15 +208,16 @@ class Store:
             sql.executemany(_SAVE_PATTERN, map(_row, changes.values()))
             sql.execute(_SAVE_CURSOR, (ANALYZER, seq))
 
-    def diagnoses(self, owners: Mapping[str, str]) -> dict[str, Diagnosis]:
+    def diagnoses(self, owners: Mapping[str, Pattern]) -> dict[str, Diagnosis]:
         """Load what was said last of each pattern, by its id; one record after the other, for they may be 20 MB.
 
-        :param owners: the id that a pattern had when it was diagnosed -> the one that it has now (`owners_of`).
+        :param owners: `by_any_id` of the patterns.
         """
         said: dict[str, Diagnosis] = {}
         with translated():
             for diagnosis in _decoded(self._connection.execute("SELECT record FROM diagnoses ORDER BY id"), Diagnosis):
-                said |= {owners[case.pattern_id]: diagnosis for case in diagnosis.cases if case.pattern_id in owners}
+                found = (owners.get(case.pattern_id) for case in diagnosis.cases)
+                said |= {pattern.id: diagnosis for pattern in found if pattern is not None}
         return said
 
     def save_diagnosis(

@@ -16,7 +16,7 @@ import trio.testing
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from observer_actors.actors.analyzer import Analyzer, cycles_skipped
+from observer_actors.actors.analyzer import Analyzer
 from observer_actors.actors.commits import Commits
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
@@ -33,13 +33,6 @@ from observer_actors.supervision import Life
 CYCLE_S = 30.0
 WAIT_S = 10.0
 START_S = datetime(2026, 11, 22, 10, tzinfo=UTC).timestamp()
-
-
-@pytest.mark.parametrize(
-    ("failures", "skipped"), [(0, 0), (1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 16), (10_000, 16)]
-)
-def test_a_model_that_is_away_is_left_alone_for_longer_and_longer(failures: int, skipped: int) -> None:
-    assert cycles_skipped(failures) == skipped
 
 
 class ScriptedModel:
