@@ -91,9 +91,8 @@ class Analyzer:
         self._patterns: dict[str, Pattern] = {}
         self._catalogue = Catalogue()
         self.doubts = Doubts()
-        self._unsaved: dict[str, Pattern] = {}
-        self._absorbed: set[str] = set()
-        """Patterns that are no more, and still in the store."""
+        self._unsaved: dict[str, Pattern | None] = {}
+        """None: the pattern is no more, and still in the store."""
         self._saved_seq = 0
         self._saving = trio.Lock()
         self._model_failures = 0
@@ -137,7 +136,7 @@ class Analyzer:
         # Saved after the patterns: those of some that became one may not have been.
         self.standings.absorb({key: owner.id for key, owner in owners.items() if key not in patterns})
         self._catalogue = catalogue_of(patterns.values())
-        self._unsaved, self._absorbed, self._model_failures, self._asks_from = {}, set(), 0, 0
+        self._unsaved, self._model_failures, self._asks_from = {}, 0, 0
         await self._feed.open(saved_seq)
         life.ready()
         async with saved(self._save_all, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
@@ -180,11 +179,10 @@ class Analyzer:
         """Let go of patterns that have become part of others; what was said of one last is said of the other."""
         for pattern, other in absorbed.items():
             self._patterns.pop(pattern, None)
-            self._unsaved.pop(pattern, None)
+            self._unsaved[pattern] = None
             said = [found for key in (other, pattern) if (found := self._diagnoses.pop(key, None)) is not None]
             if said:
                 self._diagnoses[other] = max(said, key=lambda found: found.created)
-        self._absorbed |= absorbed.keys()
         self.standings.absorb(absorbed)
 
     async def _save_all(self) -> None:
@@ -199,11 +197,12 @@ class Analyzer:
     async def _save_now(self) -> None:
         if self._saved_seq == self._feed.cursor and not self._unsaved:
             return
-        changes, absorbed, seq = dict(self._unsaved), frozenset(self._absorbed), self._feed.cursor
-        await self._learned.save_patterns(changes, seq, absorbed, self.doubts)
+        changes, seq = dict(self._unsaved), self._feed.cursor
+        await self._learned.save_patterns(changes, seq, self.doubts)
         self._saved_seq = seq
-        self._absorbed -= absorbed
-        self._unsaved = {key: now for key, now in self._unsaved.items() if changes.get(key) is not now}
+        self._unsaved = {
+            key: now for key, now in self._unsaved.items() if key not in changes or changes[key] is not now
+        }
 
     async def _review_now_and_then(self) -> None:
         """Notice what time alone changes: quiet, and a spike that is over."""

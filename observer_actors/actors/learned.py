@@ -9,7 +9,7 @@ back, and what has its name meanwhile is not ours to open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -114,21 +114,15 @@ class Learned:
         return await self._call(lambda store: store.state(DOUBTS, Doubts)) or Doubts()
 
     async def save_patterns(
-        self,
-        changes: Mapping[str, Pattern],
-        seq: int,
-        absorbed: Collection[str] = (),
-        doubts: Doubts | None = None,
+        self, changes: Mapping[str, Pattern | None], seq: int, doubts: Doubts | None = None
     ) -> None:
-        """Save patterns and doubts together with the last seq that is in them, and let go of those that were absorbed.
+        """Save patterns, None for one that is no more, and doubts together with the last seq that is in them.
 
         :raises StoreReplaced: the file is another than the one loaded from; `save_diagnosis`, `save_standings`,
             `save_playbook` and `save_told` raise it too.
         """
         snapshots = {} if doubts is None else {DOUBTS: msgspec.json.encode(doubts)}
-        await self._call(
-            lambda store: store.save_patterns(changes, seq, absorbed=absorbed, snapshots=snapshots), saves=ANALYZER
-        )
+        await self._call(lambda store: store.save_patterns(changes, seq, snapshots=snapshots), saves=ANALYZER)
 
     async def load_diagnoses(self, owners: Mapping[str, Pattern]) -> dict[str, Diagnosis]:
         """Give what a model said last of each pattern; see `Store.diagnoses`."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import chain
@@ -192,20 +192,22 @@ class Store:
 
     def save_patterns(
         self,
-        changes: Mapping[str, Pattern],
+        changes: Mapping[str, Pattern | None],
         seq: int,
         *,
-        absorbed: Collection[str] = (),
         snapshots: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
-        """Save new and changed patterns, let go of absorbed ones, and save that all ops up to ``seq`` are in them.
+        """Save new and changed patterns, and that all ops up to ``seq`` are in them.
 
+        :param changes: None for one that is no more.
         :param snapshots: name -> what else the analyzer has made of those ops.
         """
         with self._saving() as sql:
             sql.executemany(_SAVE_SNAPSHOT, [(name, seq, body.decode()) for name, body in snapshots.items()])
-            sql.executemany("DELETE FROM patterns WHERE id = ?", [(key,) for key in absorbed])
-            sql.executemany(_SAVE_PATTERN, map(_row, changes.values()))
+            sql.executemany(
+                "DELETE FROM patterns WHERE id = ?", [(key,) for key, now in changes.items() if now is None]
+            )
+            sql.executemany(_SAVE_PATTERN, [_row(now) for now in changes.values() if now is not None])
             sql.execute(_SAVE_CURSOR, (ANALYZER, seq))
 
     def diagnoses(self, owners: Mapping[str, Pattern]) -> dict[str, Diagnosis]:

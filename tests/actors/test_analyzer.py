@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,15 +85,11 @@ class HeldLearned(Learned):
             await self.after_loading(what)
 
     async def save_patterns(
-        self,
-        changes: Mapping[str, Pattern],
-        seq: int,
-        absorbed: Collection[str] = (),
-        doubts: Doubts | None = None,
+        self, changes: Mapping[str, Pattern | None], seq: int, doubts: Doubts | None = None
     ) -> None:
         if self.before_patterns is not None:
             await self.before_patterns()
-        await super().save_patterns(changes, seq, absorbed, doubts)
+        await super().save_patterns(changes, seq, doubts)
 
     async def save_diagnosis(self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], message: Outgoing) -> None:
         await super().save_diagnosis(diagnosis, changes, message)
