@@ -103,17 +103,20 @@ def pattern_id(endpoint: str, template: str) -> str:
     return stable_id("pattern", endpoint, template)
 
 
-class Known(msgspec.Struct, frozen=True):
-    """What a catalogue needs of a pattern to go on from it."""
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What a catalogue needs of a pattern to go on from it. ``version`` names the algorithm that wrote the template."""
 
     id: str
+    version: int
     endpoint: str
     template: str
-    version: int
     scope: Scope = Scope.TEMPLATE
-    names: tuple[str, ...] = ()
-    is_cut: bool = False
     aliases: tuple[str, ...] = ()
+    """Ids of patterns that turned out to be this one, the first hundred."""
+    names: tuple[str, ...] = ()
+    """Some of what has stood in the places that comparison has masked: the next incarnation knows them, too."""
+    is_cut: bool = False
+    """Its text looks cut, and no whole one that begins like it has come."""
 
 
 @dataclass(slots=True, eq=False)

@@ -24,7 +24,7 @@ import msgspec
 
 from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op, time_us
-from observer_actors.patterns.catalogue import Catalogue, Group, Known, Scope
+from observer_actors.patterns.catalogue import Catalogue, Group, Known
 from observer_actors.patterns.history import History, added, joined
 from observer_actors.patterns.masking import ALGORITHM_VERSION
 
@@ -55,14 +55,9 @@ class Example(msgspec.Struct, frozen=True):
         return self.line[self.error_at :] if self.error_at else ""
 
 
-class Pattern(msgspec.Struct, frozen=True, kw_only=True):
-    """Failures that look the same. ``version`` names the algorithm that wrote the template."""
+class Pattern(Known, frozen=True, kw_only=True):
+    """Failures that look the same."""
 
-    id: str
-    version: int
-    endpoint: str
-    template: str
-    scope: Scope = Scope.TEMPLATE
     first_seq: int
     last_seq: int
     first_seen: str
@@ -83,12 +78,6 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     """``last_seq`` at the last diagnosis; 0: never diagnosed."""
     diagnosed_count: int = 0
     """``count`` at the last diagnosis."""
-    aliases: tuple[str, ...] = ()
-    """Ids of patterns that turned out to be this one, the first hundred."""
-    names: tuple[str, ...] = ()
-    """Some of what has stood in the places that comparison has masked: the next incarnation knows them, too."""
-    is_cut: bool = False
-    """Its text looks cut, and no whole one that begins like it has come."""
 
     @property
     def undiagnosed(self) -> int:
@@ -115,10 +104,7 @@ def by_any_id(patterns: Iterable[Pattern]) -> dict[str, Pattern]:
 def catalogue_of(patterns: Iterable[Pattern]) -> Catalogue:
     """Make the catalogue that has led to these patterns."""
     ordered = sorted(patterns, key=lambda pattern: (pattern.first_seq, pattern.id))
-    return Catalogue(
-        Known(item.id, item.endpoint, item.template, item.version, item.scope, item.names, item.is_cut, item.aliases)
-        for item in ordered
-    )
+    return Catalogue(ordered)
 
 
 def apply(
