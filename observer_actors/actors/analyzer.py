@@ -254,8 +254,7 @@ class Analyzer:
         async def take(inquiry: Inquiry, statement: Statement) -> None:
             await self._conclude(inquiry, statement.text, consultant.name, statement)
 
-        known = {found.key: found.statement for found in self._diagnoses.values() if found.statement is not None}
-        await consultant.consult(tuple(self._patterns.values()), self.standings.get, known, take)
+        await consultant.consult(tuple(self._patterns.values()), self.standings.get, take)
 
     async def _conclude(self, inquiry: Inquiry, text: str, model: str, statement: Statement | None = None) -> None:
         created = iso_at(self._clock())

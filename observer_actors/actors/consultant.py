@@ -8,7 +8,7 @@ or the question was refused, after a pause that grows.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -117,12 +117,10 @@ class Consultant:
         self,
         patterns: Iterable[Pattern],
         standing: Callable[[str], Standing | None],
-        known: Mapping[str, Statement],
         conclude: Callable[[Inquiry, Statement], Awaitable[None]],
     ) -> None:
         """Ask about those that are due: those that were asked about least often in vain first, then as `turn` says.
 
-        :param known: key of an inquiry -> what was answered: the same evidence is not asked about twice.
         :param conclude: is given each answer as it comes: a slow question or a stop costs no other its answer.
         """
         now, unanswered = trio.current_time(), self._unanswered
@@ -141,7 +139,7 @@ class Consultant:
                     self._log.warning("consultation_failed", error=str(error), patterns=[pattern.id])
                     return
                 inquiry = inquire_about(pattern, reason, rule(pattern), contrasts)
-                statement = known.get(inquiry.key) or await self._ask(inquiry)
+                statement = await self._ask(inquiry)
                 if statement is not None:
                     self._unanswered.pop(pattern.id, None)
                     await conclude(inquiry, statement)

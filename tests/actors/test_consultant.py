@@ -51,7 +51,7 @@ async def test_what_a_person_mutes_while_it_waits_is_not_asked_about(tmp_path: P
     learned, log = Learned(tmp_path, GatewaySettings(), log=structlog.get_logger()), structlog.get_logger()
     settings = DiagnosisSettings(concurrency_max=1)
     consultant = Consultant(SoundModel(), settings, learned, contrast, log=log, clock=lambda: 1.0)
-    await consultant.consult([one, other], standings.get, {}, conclude)
+    await consultant.consult([one, other], standings.get, conclude)
     assert (len(said), consultant.statistics.asked) == (1, 1)
     await learned.close()
 
@@ -77,12 +77,12 @@ async def test_a_journal_that_cannot_be_read_costs_one_question_and_no_more(
     learned, log = Learned(tmp_path, GatewaySettings(), log=structlog.get_logger()), structlog.get_logger()
     consultant = Consultant(SoundModel(), DiagnosisSettings(), learned, contrast, log=log, clock=lambda: 1.0)
     with capture_logs() as logs:
-        await consultant.consult([one, other], lambda _pattern: None, {}, conclude)
+        await consultant.consult([one, other], lambda _pattern: None, conclude)
     assert [
         (line["event"], line.get("error"), line["patterns"]) for line in logs if line["log_level"] == "warning"
     ] == [("consultation_failed", str(error), [one.id])]
     assert said == [other.id]
     fails.clear()
-    await consultant.consult([one], lambda _pattern: None, {}, conclude)
+    await consultant.consult([one], lambda _pattern: None, conclude)
     assert said == [other.id, one.id]
     await learned.close()
