@@ -194,7 +194,6 @@ def test_the_features_of_an_op() -> None:
         attrs={"retry": True, "model": "m" * 500, "none": None, "n": 1.5},
     )
     assert features(op) == {
-        "endpoint": "sql:run",
         "source": "mcp",
         "role": "welder",
         "hour": "17",

@@ -139,7 +139,7 @@ class Analyzer:
         self._unsaved, self._model_failures, self._asks_from = {}, 0, 0
         await self._feed.open(saved_seq)
         life.ready()
-        async with saved(self._save_all, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
+        async with saved(self._save, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
             nursery.start_soon(self._follow, life)
             await self._feed.caught_up()  # till then a pattern that goes on looks quiet
             await self._review_all()
@@ -185,16 +185,13 @@ class Analyzer:
                 self._diagnoses[other] = max(said, key=lambda found: found.created)
         self.standings.absorb(absorbed)
 
-    async def _save_all(self) -> None:
-        await self._save()
-        await self.standings.save()
-
     async def _save(self) -> None:
         """Save what has changed since the last time, with the cursor; what could not be saved stays unsaved."""
         async with self._saving:
-            await self._save_now()
+            await self._save_patterns()
+        await self.standings.save()
 
-    async def _save_now(self) -> None:
+    async def _save_patterns(self) -> None:
         if self._saved_seq == self._feed.cursor and not self._unsaved:
             return
         changes, seq = dict(self._unsaved), self._feed.cursor
@@ -262,7 +259,7 @@ class Analyzer:
         async with self._saving:
             # All of them first, with their cursor: one alone may have taken others in, which are still in the store.
             known = dict(self._patterns)
-            await self._save_now()
+            await self._save_patterns()
             await self._learned.save_diagnosis(*decide(known), inquiry_message(inquiry, text))
         # Once more: the patterns may have grown while that was saved.
         diagnosis, diagnosed = decide(self._patterns)

@@ -97,7 +97,7 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
 
 def features(op: Op) -> dict[str, str]:
     """Give what may set an op apart: feature -> value."""
-    found = {"endpoint": op.endpoint}
+    found: dict[str, str] = {}
     for name in _NAMED:
         value = getattr(op, name)
         if isinstance(value, str) and value:
