@@ -15,7 +15,7 @@ Rules of the file, which several programs append to at once and nobody rewrites:
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -44,18 +44,10 @@ def append_row(data_dir: Path, row: AuditRow) -> None:
     append_rows(data_dir, [row])
 
 
-def append_rows(
-    data_dir: Path,
-    rows: Sequence[AuditRow],
-    *,
-    disk: Disk = _DISK,
-    is_end_lost: bool = False,
-    written: Callable[[], None] = lambda: None,
-) -> None:
+def append_rows(data_dir: Path, rows: Sequence[AuditRow], *, disk: Disk = _DISK, is_end_lost: bool = False) -> None:
     """Append rows, each by a write of its own; on return all are on disk. Blocks: call it in a thread.
 
-    :param is_end_lost: the last sync has failed, so what is the end now may be a hole by the next start.
-    :param written: called when they stand in the file, before it is synced.
+    :param is_end_lost: the last sync may have failed, so what is the end now may be a hole by the next start.
     :raises DiskFailed: as of `append_row`; the first of them may be on disk.
     """
     path = outcomes_path(data_dir)
@@ -69,7 +61,6 @@ def append_rows(
             for row in rows:
                 _append(file, b"\n" * torn + visible_json(msgspec.json.encode(row)) + b"\n")
                 torn = False
-            written()
             file.datasync()
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -100,8 +99,8 @@ class OutcomesIndex:
         self._rules = secrets
         self._secrets = secrets()
         self._unsynced: set[str] = set()
-        """Ids of rows that stand in the file, and whose sync has failed: the system may have thrown them away, and
-        would report success of the next one. Only to append them anew brings them to the disk."""
+        """Ids of rows whose append has failed. Of those that stand in the file the sync may have: the system may have
+        thrown them away, and would report success of the next one. Only to append them anew brings them to the disk."""
         self._forget()
 
     def is_there(self) -> bool:
@@ -123,14 +122,9 @@ class OutcomesIndex:
         self._refresh()
         new = {row.id: row for row in rows if row.id in self._unsynced or self._is_missing(row)}
         if new:
-            written = partial(self._unsynced.update, new)
-            append_rows(
-                self._data_dir,
-                tuple(new.values()),
-                disk=self._disk,
-                is_end_lost=bool(self._unsynced),
-                written=written,
-            )
+            is_end_lost = bool(self._unsynced)
+            self._unsynced.update(new)
+            append_rows(self._data_dir, tuple(new.values()), disk=self._disk, is_end_lost=is_end_lost)
             self._unsynced.difference_update(new)
         return len(new)
 
