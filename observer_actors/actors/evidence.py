@@ -66,9 +66,4 @@ def _one_a_run(ops: Iterable[Op]) -> Sequence[Op]:
 
 def _compare(failing: Sequence[Op], succeeding: Sequence[Op], since: int) -> list[Contrast]:
     failing, succeeding, with_times = comparable(failing, succeeding, since)
-    samples = [[features(op) for op in ops] for ops in (failing, succeeding)]
-    if not with_times:
-        for sample in samples:
-            for found in sample:
-                found.pop("hour", None)
-    return contrasts(*samples)
+    return contrasts(*([features(op, with_hour=with_times) for op in ops] for ops in (failing, succeeding)))

@@ -28,12 +28,11 @@ from observer_actors.patterns import (
     merged,
     webhook_message,
 )
+from observer_actors.patterns.history import MINUTE_US
 from observer_actors.settings import FailuresSettings
 
 LOGGED_A_MINUTE_MAX: Final = 30
 """Changes that get a line of the log; the others of a minute are counted in one."""
-MINUTE_US: Final = 60_000_000
-
 UNSENT_MAX: Final = 1_000
 """Messages that wait to be saved; more than that means that the disk is away, and the oldest are let go and counted."""
 

@@ -95,14 +95,14 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
     """Values that say the same."""
 
 
-def features(op: Op) -> dict[str, str]:
+def features(op: Op, *, with_hour: bool = True) -> dict[str, str]:
     """Give what may set an op apart: feature -> value."""
     found: dict[str, str] = {}
     for name in _NAMED:
         value = getattr(op, name)
         if isinstance(value, str) and value:
             found[name] = value[:VALUE_CHARS_MAX]
-    time_us = event_time_us(op)
+    time_us = event_time_us(op) if with_hour else None
     if time_us is not None:
         found["hour"] = f"{time_us % DAY_US // HOUR_US:02}"
     found["duration"] = next((name for bound, name in _BANDS_MS if op.duration_ms < bound), _LONGEST)

@@ -8,6 +8,7 @@ pattern alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -44,12 +45,7 @@ def event_time_us(op: Op) -> int | None:
 
 def added(history: History, ops: Iterable[Op]) -> History:
     """Count failures."""
-    minutes: dict[int, int] = {}
-    for op in ops:
-        time = event_time_us(op)
-        if time is not None:
-            minute = time // MINUTE_US
-            minutes[minute] = minutes.get(minute, 0) + 1
+    minutes = Counter(time // MINUTE_US for time in map(event_time_us, ops) if time is not None)
     hours, days = _summed(minutes, HOUR_US // MINUTE_US), _summed(minutes, DAY_US // MINUTE_US)
     return History(
         _counted(history.minutes, minutes, MINUTES_KEPT),
