@@ -83,8 +83,8 @@ class Learned:
         self._replaced = 0
         self._loaded: dict[str, int] = {}
         """Consumer -> how often the file had been replaced when the consumer loaded from it."""
-        self._queued = 0
-        self._more = trio.lowlevel.ParkingLot()
+        self._more = trio.Event()
+        """Set, and replaced, when there may be another message to look at."""
 
     @property
     def has_gateway(self) -> bool:
@@ -178,11 +178,10 @@ class Learned:
     async def next_message(self, lane: Lane) -> Queued:
         """Wait until the head of a lane of the outbox is due."""
         while True:
-            queued = self._queued  # before the look: what is queued during it is not missed
+            more = self._more  # before the look: what is queued during it is not missed
             head = await self._call(lambda store: store.head(lane))
             if head is None:
-                while queued == self._queued:
-                    await self._more.park()
+                await more.wait()
                 continue
             wait_s = head.wait_seconds(self._clock())
             if not wait_s:
@@ -214,8 +213,8 @@ class Learned:
 
     def _wake(self) -> None:
         """Have those look who wait for a message."""
-        self._queued += 1
-        self._more.unpark_all()
+        self._more.set()
+        self._more = trio.Event()
 
     async def _call(self, call: Callable[[Store], T], *, loads: str = "", saves: str = "", is_left: bool = True) -> T:
         """Run a call in the thread. When its caller is cancelled it goes on there, and the next call waits for its end.
