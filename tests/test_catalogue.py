@@ -161,6 +161,17 @@ def test_a_long_text_that_begins_like_a_longer_one_was_cut() -> None:
         assert is_one(trace, trace[:length]), length
 
 
+@pytest.mark.parametrize(("length", "is_cut"), [(99, False), (100, True), (101, False)])
+def test_a_text_of_a_length_at_which_programs_cut_belongs_to_a_whole_one_that_has_come(
+    length: int, *, is_cut: bool
+) -> None:
+    text = f"the copy of {'x' * (length - 37)} ended with no space left"
+    assert len(text) == length
+    whole = text + " on the device"
+    assert is_one(whole, text) == is_cut
+    assert not is_one(text, whole, text), "it may be whole, and of that length by chance"
+
+
 def test_two_words_and_an_ellipsis_are_enough() -> None:
     for cut in ("Got ass...", "Connection closed..."):
         assert is_one("Got assigned task 7" if cut[0] == "G" else "Connection closed by 10.1.2.3 [preauth]", cut)
