@@ -102,6 +102,19 @@ def test_a_mask_opposite_a_word_is_no_difference_beside_names() -> None:
         assert set(templates(*order)) == {"lock of <any> was given to port <any>"}
 
 
+def test_up_to_four_places_may_differ_where_one_of_two_is_masked() -> None:
+    assert is_one("lock of 'q' was given to erin at carol then", "lock of table was given to 17 at 17 then")
+
+
+def test_of_two_places_that_vary_together_what_differs_in_one_of_them_alone_counts_too() -> None:
+    assert is_one(
+        "lock of 'q' was given to LEADING at bob then",
+        "lock of alice was given to carol at alice then",
+        "lock of bob was given to 'q' at carol then",
+        "lock of dave was given to 'q' at dave then",
+    )
+
+
 def test_what_says_too_little_without_the_word_stays_apart() -> None:
     assert len(set(templates("link up", "link ok", "link slow", "link lost", "link idle"))) == 5
     assert len(set(templates(*(f"{name} startup succeeded" for name in FIVE)))) == 5, "the first word is never masked"
