@@ -156,6 +156,21 @@ def test_a_steady_rate_is_usual_however_young_the_pattern_is(minutes: int) -> No
     assert state_of(steady, (minutes + 1) * MINUTE_US - 1) is State.NEW
 
 
+def test_what_was_usual_in_the_hours_before_is_so_over_the_age_of_the_pattern() -> None:
+    busy, quiet = every(30 * SECOND_US, 5 * HOUR_US), 6 * HOUR_US + MINUTE_US
+    spike = every(10 * SECOND_US, quiet + 3 * MINUTE_US, quiet)
+    assert state_of(pattern_of([*busy, *spike]), quiet + 3 * MINUTE_US) is State.NEW
+
+
+@pytest.mark.parametrize(("recent", "state"), [(5, State.ESCALATING), (4, State.NEW)])
+def test_a_spike_of_what_never_failed_before_is_over_below_half_of_the_least_there_is(
+    recent: int, state: State
+) -> None:
+    pattern = pattern_of([0, *range(HOUR_US, HOUR_US + recent)])
+    standing = Standing(state=State.ESCALATING, since_us=START_US + HOUR_US)
+    assert judged(pattern, standing, START_US + HOUR_US + MINUTE_US).state is state
+
+
 def test_a_rate_that_lasts_for_an_hour_is_usual() -> None:
     steady = pattern_of(every(5 * MINUTE_US, 3 * HOUR_US))
     risen = pattern_of(every(6 * SECOND_US, 4 * HOUR_US + 6 * MINUTE_US, 3 * HOUR_US), steady)

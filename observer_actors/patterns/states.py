@@ -138,10 +138,6 @@ def acted(
         standing = msgspec.structs.replace(standing, notes=notes)
     if action is Action.RESOLVE:
         standing = _resolved(standing, max(pattern.last_seq, acknowledged_seq))
-        if not standing.muted:
-            standing = msgspec.structs.replace(
-                standing, state=State.RESOLVED, since_us=now_us, since_seq=pattern.last_seq
-            )
     elif action is not Action.NOTE:
         standing = msgspec.structs.replace(standing, muted=action is Action.MUTE)
     return judged(pattern, standing, now_us)
