@@ -1,12 +1,14 @@
 """What every test may use, and one rule: where nothing may be missing, a skipped test is a failed one."""
 
+import logging
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from tests.fakes.event_loops import RUNTIMES, Runtime
@@ -31,6 +33,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """End what a test has set up of the log with it: it is one of the process, and may lead to a closed file."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

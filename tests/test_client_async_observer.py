@@ -17,7 +17,6 @@ import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 import pytest
-import structlog
 import trio
 
 from observer_actors.client import AsyncObserver, ObserverStatistics, Verdict, _ledger
@@ -514,7 +513,6 @@ def test_what_is_reported_outside_of_the_block_is_warned_of(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_ledger, "_SAID", set())  # once in a process, and others may have said it in ours
-    structlog.reset_defaults()  # an earlier test may have set the log up
     observer = AsyncObserver(closed_url())
     for _ in range(2):
         with observer.operation("a"):

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any, Final
 
 import pytest
-import structlog
 import trio
 
 from observer_actors.client import Observer, _ledger
@@ -367,7 +366,6 @@ def test_static_and_class_methods_stay_what_they_are(seen: Seen) -> None:
 def test_what_cannot_be_called_is_left_as_it_is_and_told_once(
     seen: Seen, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    structlog.reset_defaults()  # an earlier test may have set the log up
     monkeypatch.setattr(_ledger, "_SAID", set())
     observed: Callable[[Any], Any] = seen.observed
 

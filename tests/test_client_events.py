@@ -328,14 +328,6 @@ class Clock:
         return self.now
 
 
-@pytest.fixture
-def unconfigured() -> Iterator[None]:
-    structlog.reset_defaults()
-    yield
-    structlog.reset_defaults()
-
-
-@pytest.mark.usefixtures("unconfigured")
 def test_lost_reports_are_logged_once_in_a_while_with_the_number_of_those_that_were_not() -> None:
     clock = Clock()
     ledger = Ledger(clock=clock)
@@ -351,7 +343,6 @@ def test_lost_reports_are_logged_once_in_a_while_with_the_number_of_those_that_w
     ]
 
 
-@pytest.mark.usefixtures("unconfigured")
 def test_a_host_without_structlog_gets_the_warning_by_standard_logging_and_nothing_on_standard_output(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

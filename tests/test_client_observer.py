@@ -27,7 +27,6 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import pytest
-import structlog
 import trio
 
 from observer_actors.addresses import parse_address
@@ -332,7 +331,6 @@ def test_threads_close_an_observer_while_others_report_and_each_event_arrives(da
 
 
 def test_that_a_source_is_not_known_is_said_once(daemon: Served, caplog: pytest.LogCaptureFixture) -> None:
-    structlog.reset_defaults()  # an earlier test may have set the log up
     for source in ("team-a", "team-a", "team-b"):
         with Observer(daemon.url, source=source) as observer, observer.operation("a"):
             pass
@@ -455,7 +453,6 @@ def test_nothing_that_a_host_hands_over_makes_it_raise(observer: Observer) -> No
 def test_what_cannot_be_read_costs_its_field_and_not_the_event_and_is_said_once(
     daemon: Served, observer: Observer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    structlog.reset_defaults()  # an earlier test may have set the log up
     monkeypatch.setattr(_ledger, "_SAID", set())
     bad: Any = Hostile()
     for _ in range(2):
@@ -626,7 +623,6 @@ def test_that_a_token_may_not_ask_for_advice_is_told_once_with_the_scope_that_it
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(_ledger, "_SAID", set())  # once in a process, and others may have said it in ours
-    structlog.reset_defaults()  # an earlier test may have set the log up
     token = "oa_" + "x" * 40
     (tmp_path / "tokens").write_text(f"agent ingest {token}\n")
     monkeypatch.setenv("OBSERVER_TOKEN", token)
@@ -858,7 +854,6 @@ def test_a_full_queue_drops_the_oldest_and_counts_them() -> None:
 
 
 def test_a_daemon_that_is_away_costs_one_line_of_the_log_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    structlog.reset_defaults()  # an earlier test may have set the log up
     observer = Observer(closed_url(), linger_seconds=0)
     with caplog.at_level(logging.DEBUG, "observer_actors.client"):
         for _ in range(5):

@@ -73,7 +73,6 @@ async def observer(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HttpPeer]:
 def logged() -> Iterator[list[Any]]:
     with structlog.testing.capture_logs() as lines:
         yield lines
-    structlog.reset_defaults()
 
 
 def test_a_verdict_is_ok_when_it_approves() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-import structlog
 
 from observer_actors.journald import JournalSocket, encode, is_journald
 from observer_actors.logs import configure_journald, log_lifecycle, logger
@@ -58,15 +57,10 @@ class Journald:
 
 @pytest.fixture
 def journald(tmp_path: Path) -> Iterator[Journald]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     there = Journald(tmp_path / "socket")
     journal = JournalSocket(there.path)
     configure_journald("info", journal)
     yield there
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
     journal.close()
     there.close()
 

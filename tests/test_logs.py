@@ -12,13 +12,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
-import structlog
 
 from observer_actors.errors import DiskFailed
 from observer_actors.http.intake import LABELS_LOGGED_MAX
@@ -36,16 +34,6 @@ from tests.harness import own_environment
 
 HOSTILE: Final = 'a\n{"event":"forged"}\r\x1b[31m\x9b\u202e\u2028\ud800\x00'
 LEVELS: Final = {"debug", "info", "warning", "error"}
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 
-import structlog
 import trio
 
 from observer_actors.daemon import Daemon
@@ -58,7 +57,6 @@ async def daemon_inside(
     make: type[Daemon] = Daemon,
 ) -> AsyncIterator[Daemon]:
     """Run a daemon; at the end it is drained, and must have ended by itself."""
-    structlog.reset_defaults()  # an earlier test may have sent the log to a file that is closed by now
     with ExitStack() as stack:
         stack.enter_context(DirectoryLock(settings.data_dir))
         listeners = [stack.enter_context(listener) for listener in open_listeners(settings.listen, needs_token=False)]
