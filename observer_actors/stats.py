@@ -8,6 +8,7 @@ a true one.
 from __future__ import annotations
 
 import math
+import zlib
 from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ import msgspec
 from observer_actors.event import OWN_SOURCE
 from observer_actors.labels import bounded_endpoint, counted_under
 from observer_actors.op import Op
+from observer_actors.visible import visible_json
 
 ENDPOINTS_MAX: Final = 200
 """Endpoints counted by name, of 200 characters at most; those that come later are counted together (`counted_under`).
@@ -107,7 +109,7 @@ class EndpointTally(Tally):
 
 
 class Stats(msgspec.Struct):
-    """Everything counted so far, up to the op ``last_seq``. As JSON it is its own snapshot.
+    """Everything counted so far, up to the op ``last_seq``.
 
     What the daemon itself has put into the journal (`event.OWN_SOURCE`) is counted under its source alone.
     """
@@ -135,6 +137,33 @@ class Stats(msgspec.Struct):
             by_endpoint.latency.add(durations_ms)
         if ops:
             self.last_seq = ops[-1].seq
+
+
+class _Snapshot(msgspec.Struct, frozen=True):
+    """The counters as they are saved, and what they must add up to."""
+
+    stats: msgspec.Raw
+    crc32: int
+
+
+def encode_snapshot(stats: Stats) -> bytes:
+    """Give what is saved of the counters."""
+    content = visible_json(msgspec.json.encode(stats))
+    return msgspec.json.encode(_Snapshot(msgspec.Raw(content), zlib.crc32(content)))
+
+
+def decode_snapshot(content: bytes) -> Stats:
+    """Read saved counters; earlier versions wrote them alone, without a checksum.
+
+    :raises problems.UNREADABLE: they are none, or not what was written.
+    """
+    try:
+        snapshot = msgspec.json.decode(content, type=_Snapshot)
+    except msgspec.ValidationError:
+        return msgspec.json.decode(content, type=Stats)
+    if zlib.crc32(bytes(snapshot.stats)) != snapshot.crc32:
+        raise msgspec.ValidationError("its checksum is another")
+    return msgspec.json.decode(snapshot.stats, type=Stats)
 
 
 class RateWindow:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import trio
 from structlog.typing import FilteringBoundLogger
 
@@ -21,9 +19,8 @@ from observer_actors.errors import DiskFailed
 from observer_actors.journal import Disk
 from observer_actors.journal.files import replace_file, translated
 from observer_actors.problems import UNREADABLE
-from observer_actors.stats import RateWindow, Stats
+from observer_actors.stats import RateWindow, Stats, decode_snapshot, encode_snapshot
 from observer_actors.supervision import Life
-from observer_actors.visible import visible_json
 
 SNAPSHOT_S: Final = 30.0
 """Ops since the last snapshot are read from the journal again at the next start: at worst half a minute's."""
@@ -66,7 +63,7 @@ class StatsKeeper:
             self._log.warning(
                 "snapshot_foreign", seq=stats.last_seq, last_seq=self._commits.last_seq, hint="counting anew"
             )
-            await self._in_thread(partial(self._set_aside, stats.last_seq))
+            await self._in_thread(partial(self._set_aside, f"foreign-{stats.last_seq}"))
             stats = Stats()
         self.stats = stats
         self._saved_seq = self.stats.last_seq
@@ -93,7 +90,7 @@ class StatsKeeper:
         """Save the counters. A disk that refuses costs only time at the next start, so it is no failure of ours."""
         if self.stats.last_seq == self._saved_seq:
             return
-        seq, content = self.stats.last_seq, _write_snapshot(self.stats)
+        seq, content = self.stats.last_seq, encode_snapshot(self.stats)
         try:
             with translated("saving the counters"):
                 save = partial(replace_file, self._disk, self._path, content)
@@ -103,18 +100,19 @@ class StatsKeeper:
             return
         self._saved_seq = seq
 
-    def _set_aside(self, seq: int) -> None:
-        """Keep what says that ops up to a seq were acknowledged: nothing else does, once they are counted anew."""
+    def _set_aside(self, why: str) -> None:
+        """Keep what says which ops were acknowledged, and what was counted of ops that retention has removed."""
         with suppress(OSError):  # then they are counted anew all the same
-            self._disk.rename(self._path, self._path.with_name(f"{self._path.name}.foreign-{seq}"))
+            self._disk.rename(self._path, self._path.with_name(f"{self._path.name}.{why}"))
 
     def _load(self) -> Stats:
         try:
-            return _read_snapshot(self._disk.read(self._path, 0, self._disk.size(self._path)))
+            return decode_snapshot(self._disk.read(self._path, 0, self._disk.size(self._path)))
         except FileNotFoundError:
             return Stats()
-        except (OSError, *UNREADABLE, SnapshotRotten) as error:
+        except (OSError, *UNREADABLE) as error:
             self._log.warning("snapshot_unreadable", path=str(self._path), error=str(error), hint="counting anew")
+            self._set_aside("unreadable")
             return Stats()
 
     async def _report_cycles(self) -> None:
@@ -129,30 +127,3 @@ class StatsKeeper:
                 failures=counts.failures,
                 scenario_ops=self._ring.ring.scenario_ops(),
             )
-
-
-class SnapshotRotten(Exception):
-    """The snapshot is not what was written."""
-
-
-class _Snapshot(msgspec.Struct, frozen=True):
-    """The file: the counters, and what they must add up to."""
-
-    stats: msgspec.Raw
-    crc32: int
-
-
-def _write_snapshot(stats: Stats) -> bytes:
-    content = visible_json(msgspec.json.encode(stats))
-    return msgspec.json.encode(_Snapshot(msgspec.Raw(content), zlib.crc32(content)))
-
-
-def _read_snapshot(content: bytes) -> Stats:
-    """Read the file; earlier versions wrote the counters alone."""
-    try:
-        snapshot = msgspec.json.decode(content, type=_Snapshot)
-    except msgspec.ValidationError:
-        return msgspec.json.decode(content, type=Stats)
-    if zlib.crc32(bytes(snapshot.stats)) != snapshot.crc32:
-        raise SnapshotRotten("its checksum is another")
-    return msgspec.json.decode(snapshot.stats, type=Stats)

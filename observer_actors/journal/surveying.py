@@ -32,6 +32,7 @@ from observer_actors.journal.format import (
 from observer_actors.journal.lines import decode_head
 from observer_actors.journal.recovery import Plan, Scan, last_kept, plan, scanned
 from observer_actors.journal.times import union_of
+from observer_actors.stats import decode_snapshot
 
 _LOOKS_MAX: Final = 8
 """A writer seals and compacts far more seldom than a look takes; more means that something else is wrong."""
@@ -143,21 +144,11 @@ class _Limits(Struct, frozen=True):
             self.patience.was_read(path)
 
 
-class _Counters(Struct, frozen=True):
-    last_seq: int = 0
-
-
-class _Counted(Struct, frozen=True):
-    """What is read of the counters that were saved."""
-
-    stats: _Counters
-
-
 def counted_seq(disk: Disk, paths: Paths) -> int:
     """Give the newest op that was counted: it was acknowledged, wherever the journal ends. 0 where none is known."""
     try:
         data = disk.read(paths.counters, 0, disk.size(paths.counters))
-        return msgspec.json.decode(data, type=_Counted).stats.last_seq
+        return decode_snapshot(data).last_seq
     except (OSError, *UNREADABLE):
         return 0
 

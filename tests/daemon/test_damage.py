@@ -67,8 +67,10 @@ async def test_versions_that_have_rotted_stop_nothing(tmp_path: Path) -> None:
 async def test_counters_that_are_no_text_any_more_are_counted_anew(tmp_path: Path) -> None:
     observer = await _left_by_a_daemon(tmp_path)
     _replace_once(observer / "stats.json", b"tool:a", b"tool\xfca")
+    left = (observer / "stats.json").read_bytes()
     async with running_daemon(tmp_path / "data") as daemon:
         await daemon.logged("snapshot_unreadable", within_s=5)
+        assert (observer / "stats.json.unreadable").read_bytes() == left, "it may hold what the journal no longer does"
         with trio.fail_after(10):  # counted anew from the journal, which takes its time
             while (await daemon.json("/stats"))["lifetime"]["total"] != 30:
                 await trio.lowlevel.checkpoint()
@@ -76,11 +78,12 @@ async def test_counters_that_are_no_text_any_more_are_counted_anew(tmp_path: Pat
 
 async def test_counters_that_have_rotted_are_not_believed(tmp_path: Path) -> None:
     observer = await _left_by_a_daemon(tmp_path)
-    _replace_once(observer / "stats.json", b'"successes":30', b'"successes":70')
+    _replace_once(observer / "stats.json", b'"last_seq":30', b'"last_seq":70')
     async with running_daemon(tmp_path / "data") as daemon:
         with trio.fail_after(10):  # counted anew from the journal, which takes its time
             while (await daemon.json("/stats"))["lifetime"]["total"] != 30:
                 await trio.lowlevel.checkpoint()
+        assert [line for line in daemon.log if line["event"] == "journal_cut"] == []
 
 
 @pytest.mark.parametrize("rotten", [b'"fndpoint":"three"', b'"endpoint"z"three"', b'"endpoint":"three\xff'])

@@ -13,6 +13,7 @@ from observer_actors.errors import DiskFailed, FormatUnknown
 from observer_actors.journal import DirectoryLock, Finding, PosixDisk, VerifyReport, compact, retain, verify
 from observer_actors.journal.files import replace_file
 from observer_actors.settings import JournalSettings
+from observer_actors.stats import Stats, encode_snapshot
 from tests.fakes.disk import FakeDisk
 from tests.journal.support import DATA, PATHS, SMALL, START_US, commit, everything, make_op, make_ops, open_writer
 
@@ -315,7 +316,10 @@ def test_a_writer_at_any_point_of_a_check_makes_no_false_damage(reads: int, what
     assert report.last_seq in {25, 32}
 
 
-@pytest.mark.parametrize("content", [b'{"stats":{"last_seq":30},"crc32":0}', b"{", b'{"stats":3}', b"[" * 100_000])
+ROTTEN = encode_snapshot(Stats(last_seq=30)).replace(b"30", b"70")
+
+
+@pytest.mark.parametrize("content", [encode_snapshot(Stats(last_seq=30)), ROTTEN, b"{", b'{"stats":3}', b"[" * 100_000])
 def test_counters_that_end_with_the_journal_or_cannot_be_read_say_nothing(content: bytes) -> None:
     disk = prepared()
     replace_file(disk, PATHS.counters, content)
@@ -324,7 +328,7 @@ def test_counters_that_end_with_the_journal_or_cannot_be_read_say_nothing(conten
 
 def test_a_journal_that_ends_before_what_was_counted_has_lost_something() -> None:
     disk = prepared()
-    replace_file(disk, PATHS.counters, b'{"stats":{"last_seq":33},"crc32":0}')
+    replace_file(disk, PATHS.counters, encode_snapshot(Stats(last_seq=33)))
     (found,) = check(disk).findings
     assert (found.severity, found.file) == ("damage", "ops.jsonl")
     assert "up to 33" in found.what
