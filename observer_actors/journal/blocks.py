@@ -202,7 +202,8 @@ class BlockStore:
             marks, end = contents(disk, segment)
             return tuple(_spans_between(segment.path, marks, end, segment.last_seq))
         index = stored_index(self._disk, self._paths, segment.first_seq)
-        if index is None or index.entry != segment.entry:
+        is_as_written = self._disk.size(segment.path) == segment.entry.stored_bytes
+        if index is None or index.entry != segment.entry or not is_as_written:
             self.indexes_rebuilt += 1
             return tuple(self._rebuilt(segment))
         spans: list[Span] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -390,6 +391,21 @@ def test_plain_compacted_blocks_that_rot_give_what_can_be_read() -> None:
     disk.plant(PATHS.raw(1), b"".join(lines))
     reader = reader_of(writer, disk)
     assert reader.read(0, 10) == ops[:2] + ops[3:]
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("shown", [b"[redacted]", b"[redacted]" * 50])
+def test_a_compacted_segment_that_a_person_has_edited_is_read_as_it_is_now(shown: bytes, *, compressed: bool) -> None:
+    disk = FakeDisk()
+    writer, ops = long_journal(disk, compacted=False)
+    compact(disk, DATA, writer.catalog, JournalSettings(compress=compressed))
+    path = PATHS.compressed(1) if compressed else PATHS.raw(1)
+    lines = gzip.decompress(disk.contents(path)) if compressed else disk.contents(path)
+    edited = lines.replace(b"x" * 400, shown)
+    disk.plant(path, gzip.compress(edited) if compressed else edited)
+    reader = reader_of(writer, disk)
+    assert [op.seq for op in reader.read(0, 600)] == [op.seq for op in ops[:600]]
+    assert reader.statistics().damaged_lines == 0
 
 
 def test_a_look_from_outside_follows_a_writer() -> None:
