@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import trio
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.admission import Submission
@@ -47,6 +48,7 @@ class Quarantine:
         self._disk = disk
         self._log = log
         self._around = around
+        self._one_at_a_time = trio.CapacityLimiter(1)
 
     async def submission(self, submission: Submission, crashes: int) -> None:
         """Set aside what the persister could not write, and tell its caller; what is on disk is just answered."""
@@ -66,7 +68,8 @@ class Quarantine:
         message = QuarantinedMessage(actor, now_text(self._around.time_ns), crashes, ops)
         line = visible_json(msgspec.json.encode(message))
         try:
-            await self._around.in_thread(partial(append_line, self._disk, self._path, line))
+            append = partial(append_line, self._disk, self._path, line)
+            await self._around.in_thread(append, limiter=self._one_at_a_time)
         except DiskFailed as error:
             shown = line[:LINE_LOGGED_BYTES_MAX].decode(errors="replace")
             self._log.error("quarantine_not_written", error=str(error), line=shown)
