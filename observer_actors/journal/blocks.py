@@ -118,7 +118,8 @@ class BlockStore:
         self._around = Around(disk)
         self._patience = patience or Patience()
         self._paths = Paths(data_dir)
-        self._spans: OrderedDict[tuple[Path, int], tuple[Span, ...]] = OrderedDict()
+        self._spans: OrderedDict[tuple[Path, int, int], tuple[Span, ...]] = OrderedDict()
+        """Path, last seq and size -> blocks: a segment that somebody edits has others."""
         self.blocks_read = 0
         self.indexes_rebuilt = 0
 
@@ -128,7 +129,7 @@ class BlockStore:
         :raises FileNotFoundError: it has been replaced or removed meanwhile.
         :raises BlockStale: the medium has not given it for `ROTTEN_S`; before, it is an `OSError`, as of `read_plain`.
         """
-        key = (segment.path, segment.last_seq)
+        key = (segment.path, segment.last_seq, self._disk.size(segment.path))
         found = self._spans.get(key)
         if found is None:
             try:

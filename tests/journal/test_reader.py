@@ -399,11 +399,12 @@ def test_a_compacted_segment_that_a_person_has_edited_is_read_as_it_is_now(shown
     disk = FakeDisk()
     writer, ops = long_journal(disk, compacted=False)
     compact(disk, DATA, writer.catalog, JournalSettings(compress=compressed))
+    reader = reader_of(writer, disk)
+    assert reader.read(0, 1) == ops[:1]
     path = PATHS.compressed(1) if compressed else PATHS.raw(1)
     lines = gzip.decompress(disk.contents(path)) if compressed else disk.contents(path)
     edited = lines.replace(b"x" * 400, shown)
     disk.plant(path, gzip.compress(edited) if compressed else edited)
-    reader = reader_of(writer, disk)
     assert [op.seq for op in reader.read(0, 600)] == [op.seq for op in ops[:600]]
     assert reader.statistics().damaged_lines == 0
 
