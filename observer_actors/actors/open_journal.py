@@ -222,7 +222,7 @@ class OpenJournal:
 
     def damaged_lines(self) -> int:
         """Give how many lines, or blocks of them, could not be read since the journal was opened."""
-        return self._reader.statistics().damaged_lines if self._reader else 0
+        return self._reader.damaged_lines if self._reader else 0
 
     async def _in_turn(self, call: Callable[[JournalReader], T], limiter: trio.CapacityLimiter) -> T:
         return await in_time(self._read(call, limiter), TURN_S, "too much else is read; not read", limit="")

@@ -121,7 +121,6 @@ class BlockStore:
         self._spans: OrderedDict[tuple[Path, int, int], tuple[Span, ...]] = OrderedDict()
         """Path, last seq and size -> blocks: a segment that somebody edits has others."""
         self.blocks_read = 0
-        self.indexes_rebuilt = 0
 
     def spans(self, segment: Segment) -> Sequence[Span]:
         """Give the blocks of a sealed segment in order: of a raw one, also where the medium does not give all of it.
@@ -205,7 +204,6 @@ class BlockStore:
         index = stored_index(self._disk, self._paths, segment.first_seq)
         is_as_written = self._disk.size(segment.path) == segment.entry.stored_bytes
         if index is None or index.entry != segment.entry or not is_as_written:
-            self.indexes_rebuilt += 1
             return tuple(self._rebuilt(segment))
         spans: list[Span] = []
         due = segment.first_seq

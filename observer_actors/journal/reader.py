@@ -90,16 +90,6 @@ class Stretch(Struct, frozen=True):
     and that one itself where the journal ends there, or before."""
 
 
-class ReaderStatistics(Struct, frozen=True, kw_only=True):
-    """Counters since the reader was made."""
-
-    blocks_read: int
-    indexes_rebuilt: int
-    """Block indexes that were missing or wrong, and made anew in memory."""
-    damaged_lines: int
-    """Bad lines met, each place counted once; an op lost with its block counts as one."""
-
-
 class JournalReader:
     """Reads; safe to use from several threads at once.
 
@@ -173,13 +163,15 @@ class JournalReader:
         with translated("reading the journal"):
             return _collect(query, self._walk(low, high, query))
 
-    def statistics(self) -> ReaderStatistics:
-        """Give the counters; from any thread."""
-        return ReaderStatistics(
-            blocks_read=self._store.blocks_read,
-            indexes_rebuilt=self._store.indexes_rebuilt,
-            damaged_lines=sum(self._damaged.copy().values()),
-        )
+    @property
+    def blocks_read(self) -> int:
+        """How many blocks were read since the reader was made; from any thread."""
+        return self._store.blocks_read
+
+    @property
+    def damaged_lines(self) -> int:
+        """How many bad lines were met, each place counted once; an op lost with its block counts as one."""
+        return sum(self._damaged.copy().values())
 
     def _walk(self, low: int, high: int, query: Query) -> Iterator[_Part]:
         """Give the ops from `low` to `high` in the query's order, block by block, without those ruled out by time."""

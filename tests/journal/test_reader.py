@@ -46,7 +46,7 @@ def test_one_op_costs_one_block() -> None:
     writer, ops = long_journal(disk)
     reader = reader_of(writer, disk)
     assert reader.get(1_234) == ops[1_233]
-    assert reader.statistics().blocks_read == 1
+    assert reader.blocks_read == 1
     assert (reader.get(0), reader.get(3_001), reader.get(-5)) == (None, None, None)
     assert (reader.first_seq, reader.last_seq) == (1, 3_000)
 
@@ -59,7 +59,7 @@ def test_the_newest_ops_are_found_without_reading_the_history(*, compacted: bool
     page = reader.query(Query(limit=10))
     assert page.ops == ops[:-11:-1]
     assert (page.cursor, page.complete) == (2_991, True)
-    assert reader.statistics().blocks_read == 1
+    assert reader.blocks_read == 1
 
 
 def test_a_time_range_reads_the_blocks_that_can_hold_it() -> None:
@@ -78,7 +78,7 @@ def test_a_time_range_reads_the_blocks_that_can_hold_it() -> None:
     page = reader.query(Query(since_us=since, until_us=since + 9_000_001))
     assert [op.seq for op in page.ops] == list(range(220, 210, -1))
     assert (page.cursor, page.complete) == (None, True)
-    assert reader.statistics().blocks_read <= 2
+    assert reader.blocks_read <= 2
 
 
 @pytest.mark.parametrize("is_opened_anew", [False, True])
@@ -90,7 +90,7 @@ def test_the_times_of_blocks_are_known_before_any_is_compacted_or_read(*, is_ope
     reader = reader_of(writer, disk)
     assert reader.query(Query(since_us=BASE_US + 10**12)).ops == []
     assert reader.query(Query(until_us=BASE_US - 10**12, newest_first=False)).ops == []
-    assert reader.statistics().blocks_read == 0
+    assert reader.blocks_read == 0
     times = [event_us(op.timestamp, op.recorded_at) for op in ops]
     for op, time in [*zip(ops, times, strict=True)][:: len(ops) // 7]:
         found = reader.query(Query(since_us=time, until_us=time + 1, limit=10_000, newest_first=False))
@@ -122,7 +122,7 @@ def test_a_clock_that_is_years_off_costs_a_query_nothing(state: str) -> None:
     page = reader.query(Query(since_us=since, until_us=since + 86_400_000_000, limit=1_000))
     assert [op.seq for op in page.ops] == [seq for seq in range(180, 120, -1) if seq not in (128, 130)]
     assert (page.cursor, page.complete) == (None, True)
-    assert reader.statistics().blocks_read <= 3
+    assert reader.blocks_read <= 3
     assert [op.seq for op in reader.query(Query(until_us=10**9)).ops] == list(range(1_148, 0, -60))
 
 
@@ -187,7 +187,7 @@ def test_who_reads_block_by_block_meets_every_op_and_each_block_once() -> None:
         found += block
         reads += 1
     assert found == ops
-    assert reader.statistics().blocks_read == reads > 1
+    assert reader.blocks_read == reads > 1
 
 
 def test_a_limit_of_nothing_gives_nothing() -> None:
@@ -196,7 +196,7 @@ def test_a_limit_of_nothing_gives_nothing() -> None:
     reader = reader_of(writer, disk)
     assert reader.read(0, 0) == []
     assert reader.query(Query(limit=0)).ops == []
-    assert reader.statistics().blocks_read == 0
+    assert reader.blocks_read == 0
 
 
 def test_bytes_that_are_not_durable_are_not_seen() -> None:
@@ -248,7 +248,7 @@ def test_a_removed_history_ends_the_walk_where_it_ends() -> None:
     retain(disk, DATA, writer.catalog, JournalSettings(retained_bytes_max=1), now_us=START_US)
     got += [op.seq for part in walk for op in part.ops]
     assert got == list(range(3_000, 2_500, -1))
-    assert reader.statistics().damaged_lines == 0
+    assert reader.damaged_lines == 0
 
 
 @pytest.mark.parametrize("newest_first", [True, False])
@@ -264,7 +264,7 @@ def test_damaged_lines_are_passed_over_and_counted(*, newest_first: bool) -> Non
     for _ in range(2):
         page = reader.query(Query(limit=10_000, newest_first=newest_first))
         assert sorted(op.seq for op in page.ops) == [op.seq for op in ops if op.seq not in lost]
-        assert reader.statistics().damaged_lines == 4
+        assert reader.damaged_lines == 4
     assert reader.get(501) is None
 
 
@@ -284,12 +284,12 @@ def test_a_damaged_line_of_the_block_that_is_written_is_counted_once_however_oft
     reader = reader_of(writer, disk)
     for length in range(9, 12):
         assert len(reader.query(Query()).ops) == length
-        assert reader.statistics().damaged_lines == 1
+        assert reader.damaged_lines == 1
         commit(writer, make_ops(1))
     writer.seal()
     compact(disk, DATA, writer.catalog, JournalSettings())
     assert len(reader.query(Query()).ops) == 12
-    assert reader.statistics().damaged_lines == 1
+    assert reader.damaged_lines == 1
 
 
 @pytest.mark.parametrize("reads", range(1, 4))
@@ -310,7 +310,7 @@ def test_a_damaged_line_costs_no_other_op_where_its_file_is_sealed_while_it_is_r
     monkeypatch.setattr(disk, "read", read_later)
     found = reader.read_block(0)
     assert [op.seq for op in found.ops] == list(range(2, 11))
-    assert reader.statistics().damaged_lines == 1
+    assert reader.damaged_lines == 1
 
 
 @pytest.mark.parametrize("first", range(1, 11))
@@ -337,7 +337,7 @@ def test_a_damaged_block_costs_its_own_ops_only() -> None:
     disk.plant(PATHS.compressed(501), bytes(stored))
     reader = reader_of(writer, disk)
     found = [op.seq for op in reader.read(0, 10_000)]
-    lost = reader.statistics().damaged_lines
+    lost = reader.damaged_lines
     assert 0 < lost < 500
     assert found == [op.seq for op in ops if not 501 <= op.seq < 501 + lost]
     disk.remove(PATHS.index(501))
@@ -377,7 +377,7 @@ def test_a_segment_that_is_gone_is_passed_over() -> None:
     disk.remove(PATHS.index(501))
     reader = reader_of(writer, disk)
     assert [op.seq for op in reader.read(0, 10_000)] == [*range(1, 501), *range(1_001, 3_001)]
-    assert reader.statistics().damaged_lines == 500
+    assert reader.damaged_lines == 500
 
 
 def test_plain_compacted_blocks_that_rot_give_what_can_be_read() -> None:
@@ -406,7 +406,7 @@ def test_a_compacted_segment_that_a_person_has_edited_is_read_as_it_is_now(shown
     edited = lines.replace(b"x" * 400, shown)
     disk.plant(path, gzip.compress(edited) if compressed else edited)
     assert [op.seq for op in reader.read(0, 600)] == [op.seq for op in ops[:600]]
-    assert reader.statistics().damaged_lines == 0
+    assert reader.damaged_lines == 0
 
 
 def test_a_look_from_outside_follows_a_writer() -> None:
@@ -457,4 +457,4 @@ def test_readers_in_threads_see_a_prefix_without_gaps_while_all_goes_on(tmp_path
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert reader.statistics().damaged_lines == 0
+    assert reader.damaged_lines == 0
