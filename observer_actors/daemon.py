@@ -370,7 +370,7 @@ class Daemon:
             ChildSpec(
                 "persister", self.persister.run, drains=True, stop_s=10, start_s=60, depth=self.mailbox.statistics
             ),
-            ChildSpec("ring_keeper", self.ring.run, depth=feed["ring_keeper"]),
+            ChildSpec("ring_keeper", self.ring.run, start_s=60, depth=feed["ring_keeper"]),  # reads up to 1 GiB
             ChildSpec("stats", self.stats.run, depth=feed["stats"]),
         )
         upkeep = self._supervisor(

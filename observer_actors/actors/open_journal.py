@@ -52,8 +52,8 @@ TURN_S: Final = 5.0
 """How long who asks for ops waits at most for its turn. Who has it is answered, however long the disk takes."""
 RETRY_S_FIRST: Final = 0.1
 RETRY_S_MAX: Final = 1.0
-"""How long a consumer waits before it reads again what the disk has not given. A ring keeper that begins has ten
-seconds, and a place counts as damaged after five."""
+"""How long a consumer waits before it reads again what the disk has not given. A ring keeper that begins has a minute,
+and a place counts as damaged after five seconds."""
 
 
 class OpenJournal:

@@ -95,7 +95,7 @@ async def test_a_newest_op_that_cannot_be_read_keeps_nobody_waiting(tmp_path: Pa
         assert await daemon.stop() == 0
     _replace_once(data / "_observer" / "ops.jsonl", b'"endpoint":"three"', rotten)
     async with running_daemon(data) as daemon:
-        with trio.fail_after(5):  # the ring keeper would be given up after ten seconds, again and again
+        with trio.fail_after(5):  # the ring keeper would be given up after a minute, again and again
             while (await daemon.json("/stats"))["lifetime"]["last_seq"] != 3:
                 await trio.lowlevel.checkpoint()
         assert [actor for actor in _leaves(await daemon.json("/actors")) if actor["restarts"]] == []
