@@ -75,7 +75,8 @@ class Description(OpenAPIProvider):
                 operation["requestBody"]["description"] = _COMPRESSED
             if content_types:
                 content = {one: {"schema": {"type": "string"}} for one in content_types}
-                answer = operation["responses"].get(OK, {"description": operation["summary"], "content": {}})
+                summary = operation.get("summary", "")  # without docstrings (PYTHONOPTIMIZE=2) there is none
+                answer = operation["responses"].get(OK, {"description": summary, "content": {}})
                 operation["responses"][OK] = {**answer, "content": {**answer["content"], **content}}
         return paths, components
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import re
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
@@ -436,6 +439,16 @@ async def test_the_description_is_built_once(monkeypatch: pytest.MonkeyPatch) ->
     answers = [await (await client.get("/openapi.json")).get_json() for _ in range(2)]
     assert answers == [{"openapi": "3.1.0"}] * 2
     assert len(built) == 1
+
+
+def test_a_python_without_docstrings_describes_the_same_routes(document: Any) -> None:
+    script = (
+        "import trio; from observer_actors.http.app import create_app; get = create_app(None).test_client().get\n"
+        "async def ask(): print(await (await get('/openapi.json')).get_data(as_text=True))\n"
+        "trio.run(ask)"
+    )
+    said = subprocess.run([sys.executable, "-OO", "-c", script], capture_output=True, check=True, timeout=60)
+    assert msgspec.json.decode(said.stdout)["paths"].keys() == document["paths"].keys()
 
 
 def test_what_a_caller_may_leave_out_is_described_as_such(document: Any) -> None:
