@@ -18,7 +18,7 @@ from observer_actors.doubt import suspicion
 from observer_actors.errors import NotFound, Overloaded, RequestInvalid
 from observer_actors.event import OWN_SOURCE
 from observer_actors.http.description import document_problems
-from observer_actors.http.exchange import request_body, send
+from observer_actors.http.exchange import list_reply, request_body, send
 from observer_actors.http.queries import (
     Parameter,
     Seq,
@@ -32,7 +32,7 @@ from observer_actors.http.queries import (
     parse_seq,
     parse_text,
 )
-from observer_actors.http.replies import json_reply
+from observer_actors.http.replies import Reply, json_reply
 from observer_actors.http.views import Views
 from observer_actors.op import ATTR_CHARS_MAX, Op, time_us
 from observer_actors.playbook import Action, Decision, Entry, Kind, Left, Of, Revocation, State, decision_attrs
@@ -152,7 +152,7 @@ def register_playbook(app: QuartTrio, views: Views) -> None:
         There is no next page: where `total` is above 1,000, narrow it by the filters.
         """
         given = parse_parameters(request.args.items(multi=True), _PARAMETERS, "/playbook")
-        return send(json_reply(await _answer(views, given)))
+        return send(await _answer(views, given))
 
     @app.get("/playbook/<entry>")
     @tag(["learning"])
@@ -243,7 +243,7 @@ def _found(views: Views, key: str) -> Entry:
     return views.consolidator.as_decided(found)
 
 
-async def _answer(views: Views, given: Mapping[str, Any]) -> PlaybookAnswer:
+async def _answer(views: Views, given: Mapping[str, Any]) -> Reply:
     playbook = views.consolidator.playbook
     entries: Sequence[Entry] = tuple(playbook.entries.values())
     if "seq" in given:
@@ -251,8 +251,9 @@ async def _answer(views: Views, given: Mapping[str, Any]) -> PlaybookAnswer:
         entries = () if op is None else _evidenced(views, op)
     kept = [entry for entry in map(views.consolidator.as_decided, entries) if _passes(views, entry, given)]
     kept.sort(key=lambda entry: (-entry.succeeded - entry.failed, entry.id))
-    return PlaybookAnswer(
-        entries=[shown(views, entry) for entry in kept[: given.get("limit", LIMIT_DEFAULT)]],
+    return await list_reply(
+        "entries",
+        (shown(views, entry) for entry in kept[: given.get("limit", LIMIT_DEFAULT)]),
         total=len(kept),
         last_seq=playbook.cursor,
         outdated=playbook.outdated,
