@@ -8,11 +8,11 @@ nothing waits for it but this actor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import trio
@@ -28,6 +28,8 @@ from observer_actors.journal.files import Disk, replace_file, translated
 from observer_actors.kb import AuditHistory, AuditRow, OutcomeFilter, OutcomePage, OutcomesIndex, verdict_row
 from observer_actors.problems import UNREADABLE
 from observer_actors.supervision import Life
+
+T = TypeVar("T")
 
 SAVE_S: Final = 10.0
 SAVE_BUDGET_S: Final = 1.0
@@ -93,13 +95,11 @@ class Librarian:
 
         :raises DiskFailed: there is a file and it cannot be read.
         """
-        return await self._in_thread(partial(self._index.find, wanted), limiter=self._one_at_a_time)
+        return await self._ask(partial(self._index.find, wanted))
 
     async def history(self, signature: str, *, newest: int) -> AuditHistory:
         """Sum up what audits of this signature, and of similar ones, came to. Raises as `find` does."""
-        return await self._in_thread(
-            partial(self._index.history, signature, newest=newest), limiter=self._one_at_a_time
-        )
+        return await self._ask(partial(self._index.history, signature, newest=newest))
 
     async def _follow(self, life: Life) -> None:
         while True:
@@ -115,8 +115,7 @@ class Librarian:
     async def _file(self, rows: Sequence[AuditRow]) -> None:
         for failures in count(1):
             try:
-                add = partial(self._index.add, rows)
-                written = await self._in_thread(add, limiter=self._one_at_a_time, abandon_on_cancel=True)
+                written = await self._ask(partial(self._index.add, rows))
             except DiskFailed as error:
                 wait_s = backoff_s(failures, RETRY_S_FIRST, RETRY_S_MAX)
                 self._log.warning("knowledge_base_refused", error=str(error), rows=len(rows), retry_s=wait_s)
@@ -124,6 +123,10 @@ class Librarian:
             else:
                 self.rows_written += written
                 return
+
+    async def _ask(self, call: Callable[[], T]) -> T:
+        """Have the index do something, in a thread; where the disk hangs it is left there."""
+        return await self._in_thread(call, limiter=self._one_at_a_time, abandon_on_cancel=True)
 
     async def _save(self) -> None:
         """Save the cursor. A disk that refuses costs only time at the next start, so it is no failure of ours."""

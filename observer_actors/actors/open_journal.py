@@ -56,6 +56,25 @@ RETRY_S_MAX: Final = 1.0
 and a place counts as damaged after five seconds."""
 
 
+class _Turns:
+    """A limiter of threads for which nobody waits longer than `TURN_S`."""
+
+    def __init__(self, most: int) -> None:
+        self._limiter = trio.CapacityLimiter(most)
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        """Wait for a turn.
+
+        :raises Overloaded: it does not come in time.
+        """
+        turn = self._limiter.acquire_on_behalf_of(borrower)
+        await in_time(turn, TURN_S, "too much else is read; not read", limit="")
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        """Give it back, once the thread has ended."""
+        self._limiter.release_on_behalf_of(borrower)
+
+
 class OpenJournal:
     """One data directory.
 
@@ -84,8 +103,8 @@ class OpenJournal:
         self._unreadable_told: set[Path] = set()
         self._patience = Patience()
         self._following = trio.CapacityLimiter(1)
-        self._reads = trio.CapacityLimiter(READS_MAX)
-        self._queries = trio.CapacityLimiter(QUERIES_MAX)
+        self._reads = _Turns(READS_MAX)
+        self._queries = _Turns(QUERIES_MAX)
         self._sealed = trio.Event()
 
     def open_writer(self, unacknowledged_from: Seq | None) -> JournalWriter:
@@ -111,20 +130,18 @@ class OpenJournal:
         :raises DiskFailed: the disk cannot be read; of the others, likewise.
         :raises Overloaded: others are read for, and its turn does not come; of the others, likewise.
         """
-        return await self._in_turn(lambda reader: reader.read(after_seq, most), self._reads)
+        return await self._read(lambda reader: reader.read(after_seq, most), self._reads)
 
     async def following(self, after_seq: int) -> Stretch:
         """Give the ops that follow ``after_seq``, as far as one block has them, in order.
 
-        For consumers, who have nobody to answer: a disk that refuses is waited for. One that hangs is left to its
-        thread when they are stopped, or the daemon would not end by itself; until then the others wait, too.
+        For consumers, who have nobody to answer: a disk that refuses is waited for. While it hangs, the others wait,
+        too.
         """
         failures = 0
         while True:
             try:
-                return await self._read(
-                    lambda reader: reader.read_block(after_seq), self._following, abandon_on_cancel=True
-                )
+                return await self._read(lambda reader: reader.read_block(after_seq), self._following)
             except DiskFailed as error:
                 failures += 1
                 if failures == 1:
@@ -133,11 +150,11 @@ class OpenJournal:
 
     async def query(self, query: Query) -> Page:
         """Find ops."""
-        return await self._in_turn(lambda reader: reader.query(query), self._queries)
+        return await self._read(lambda reader: reader.query(query), self._queries)
 
     async def get(self, seq: int) -> Op | None:
         """Give one op, or None when there is none."""
-        return await self._in_turn(lambda reader: reader.get(seq), self._reads)
+        return await self._read(lambda reader: reader.get(seq), self._reads)
 
     @property
     def reader(self) -> JournalReader:
@@ -224,13 +241,8 @@ class OpenJournal:
         """Give how many lines, or blocks of them, could not be read since the journal was opened."""
         return self._reader.damaged_lines if self._reader else 0
 
-    async def _in_turn(self, call: Callable[[JournalReader], T], limiter: trio.CapacityLimiter) -> T:
-        return await in_time(self._read(call, limiter), TURN_S, "too much else is read; not read", limit="")
-
-    async def _read(
-        self, call: Callable[[JournalReader], T], limiter: trio.CapacityLimiter, *, abandon_on_cancel: bool = False
-    ) -> T:
-        """Have a reader asked, in a thread.
+    async def _read(self, call: Callable[[JournalReader], T], turns: trio.CapacityLimiter | _Turns) -> T:
+        """Have a reader asked, in a thread. Who is cancelled leaves it there, as the disk may hang.
 
         Once more where another has taken its place meanwhile: what the old one took for damaged, as its file was gone,
         may just have been compacted.
@@ -238,7 +250,9 @@ class OpenJournal:
         while True:
             reader = self.reader
             result = await self._around.in_thread(
-                partial(call, reader), limiter=limiter, abandon_on_cancel=abandon_on_cancel
+                partial(call, reader),
+                limiter=turns,  # type: ignore[arg-type]  # trio takes whatever has these two methods of one
+                abandon_on_cancel=True,
             )
             if reader is self.reader:
                 break

@@ -33,10 +33,14 @@ class Threads:
     async def __call__(
         self, call: Callable[[], T], /, *, abandon_on_cancel: bool = False, limiter: trio.CapacityLimiter | None = None
     ) -> T:
-        async with limiter or trio.CapacityLimiter(1):
+        assert limiter is not None
+        await limiter.acquire_on_behalf_of(call)
+        try:
             with trio.CancelScope(shield=not abandon_on_cancel):
                 await self.quick.wait()
             return call()
+        finally:
+            limiter.release_on_behalf_of(call)
 
 
 def opened(threads: Threads) -> OpenJournal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import trio
 
 from observer_actors.actors import librarian
 from observer_actors.actors.disk_thread import THREAD_NAME
+from observer_actors.http import server
 from observer_actors.journal.files import replace_file
 from observer_actors.kb import OutcomeFilter
-from observer_actors.settings import JournalSettings, ListenSettings, Settings
+from observer_actors.settings import JournalSettings, ListenSettings, RingSettings, Settings
 from observer_actors.store import Store
 from tests.daemon.inside import END_S, caught_up, daemon_inside, eventually
 from tests.daemon.load import connected, stored_ops
@@ -133,5 +135,42 @@ async def test_a_disk_that_hangs_while_the_journal_is_read_for_those_who_follow_
         async with daemon_inside(settings, disk=TroubledDisk(), wait_ready=False) as daemon:
             await eventually(hangs.is_set)
         assert "ShutdownForced" not in daemon.events.counts()
+    finally:
+        goes_on.set()
+
+
+@pytest.mark.parametrize("path", ["/ops", "/kb/outcomes"])
+async def test_a_disk_that_hangs_while_a_caller_is_read_for_keeps_nobody_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    settings = Settings(data_dir=tmp_path, listen=ListenSettings(port=0), ring=RingSettings(capacity_ops=1))
+    (tmp_path / "_kb").mkdir()
+    (tmp_path / "_kb" / "outcomes.jsonl").write_text("{}\n")
+    goes_on, hangs, is_held = threading.Event(), threading.Event(), threading.Event()
+    read = TroubledDisk.read
+
+    def hanging(disk: TroubledDisk, path: Path, offset: int, length: int) -> bytes:
+        if is_held.is_set():
+            hangs.set()
+            assert goes_on.wait(60)
+        return read(disk, path, offset, length)
+
+    async def ask(url: str) -> None:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=60) as client:
+            with suppress(httpx.TransportError):
+                await client.get(path)
+
+    monkeypatch.setattr(TroubledDisk, "read", hanging)
+    monkeypatch.setattr(server, "GRACE_S", 0.1)
+    try:
+        async with trio.open_nursery() as callers:
+            async with daemon_inside(settings, disk=TroubledDisk()) as daemon, connected(daemon.addresses[0]) as wire:
+                for _ in range(2):
+                    assert (await wire.post("/event", FAILED)).status == 200
+                await caught_up(daemon)
+                is_held.set()
+                callers.start_soon(ask, daemon.addresses[0])
+                await eventually(hangs.is_set)
+            assert "ShutdownForced" not in daemon.events.counts()
     finally:
         goes_on.set()
