@@ -2,8 +2,8 @@
 
 A line of the file: a name, the scopes with commas between, and the token (ASCII) or ``sha256:`` and its hash in hex.
 ``#`` begins a comment: at the start of a line, behind a blank, or behind a hash. A token with ``#`` in it is refused:
-nobody could tell whether a comment was meant. Several lines may be in force: to rotate a token, add the new one, let
-callers change, remove the old.
+nobody could tell whether a comment was meant. Several lines may be in force, also of one name: to rotate a token, add
+the new one, let callers change, remove the old.
 
     # name     scopes         token
     gateway    ingest         sha256:6ca13d52ca70c883e0f0bb101e425a89e8624de51db2d2392593af6a84118090
@@ -72,19 +72,13 @@ class Tokens:
     def read(cls, text: str) -> Tokens:
         """Read the content of a file.
 
-        :raises TokensInvalid: a line is none, a name comes twice, or there is no token at all.
+        :raises TokensInvalid: a line is none, or there is no token at all.
         """
         lines = [(number, _COMMENT.split(line, 1)[0].split()) for number, line in enumerate(text.splitlines(), 1)]
         tokens = [_token(number, words) for number, words in lines if words]
         if not tokens:
             raise TokensInvalid(
                 "holds no token", hint="a line each: NAME SCOPES TOKEN; `observer-actors token` makes one"
-            )
-        names = [token.name for token in tokens]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise TokensInvalid(
-                f"the name {twice[:40]!a} comes twice", hint="a name each, to tell them apart in the log"
             )
         return cls(tokens)
 

@@ -35,7 +35,7 @@ def token(
     Parameters
     ----------
     name
-        Whose it is; the log calls it so.
+        Whose it is; what it may not do is refused in this name.
     scopes
         What it may do: ingest, read, admin; several with commas, or given again.
     """
