@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from email.utils import formatdate
 from enum import Enum
 from functools import lru_cache
@@ -31,16 +32,19 @@ _LINE: Final = re.compile(rb"(?:POST (/events?)|GET /advice\?([!-\"$-~]*)) HTTP/
 _MEANINGFUL: Final = frozenset(
     {
         *(b"content-length", b"host", b"content-encoding", b"connection", b"authorization", b"traceparent", b"accept"),
-        *(b"sec-fetch-dest", b"sec-fetch-mode"),
+        *(b"upgrade", b"sec-fetch-dest", b"sec-fetch-mode"),
     }
 )
 """The last two only beside the site, of which a browser tells; `fetch` of Node sends a mode without one."""
 _NEVER_PLAIN: Final = frozenset(
     {
-        *(b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer"),
+        *(b"transfer-encoding", b"expect", b"te", b"trailer"),
         *(b"origin", b"referer", b"sec-fetch-site"),
     }
 )
+_OFFERS: Final = {b"keep-alive": None, b"close": None, b"upgrade, http2-settings": b"h2c"}
+"""Each ``Connection`` that is plain, and the ``Upgrade`` that goes with it: the client of Java offers HTTP/2 with each
+request, and nobody has to take it (RFC 9110, 7.8)."""
 
 
 class Head(Struct, frozen=True, gc=False):
@@ -119,15 +123,17 @@ def _parse(head: bytes) -> Head | None:
         return None
     headers = _Headers()
     try:
-        httptools.HttpRequestParser(headers).feed_data(head)
+        with suppress(httptools.HttpParserUpgrade):  # said at the end of the head
+            httptools.HttpRequestParser(headers).feed_data(head)
     except (httptools.HttpParserError, _NotPlain):
         return None
     said = headers.said
     connection = said.get(b"connection", b"keep-alive").lower()
+    is_offered = connection in _OFFERS and said.get(b"upgrade") == _OFFERS[connection]
     is_advice = line[1] is None
     method, path, query = ("GET", "/advice", line[2].decode()) if is_advice else ("POST", line[1].decode(), "")
     length = _length(method, said.get(b"content-length"))
-    if b"host" not in said or length is None or connection not in (b"keep-alive", b"close"):
+    if b"host" not in said or length is None or not is_offered:
         return None
     return Head(
         method=method,
@@ -147,7 +153,7 @@ def _parse(head: bytes) -> Head | None:
 def _length(method: str, announced: bytes | None) -> int | None:
     """Give the length of a body; None when it is not plain: none with POST, or one with GET."""
     if method == "GET":
-        return 0 if announced is None else None
+        return 0 if announced in (None, b"0") else None
     if announced is None or not announced.isdigit() or len(announced) > LENGTH_DIGITS_MAX:
         return None
     return int(announced)

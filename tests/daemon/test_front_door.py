@@ -197,6 +197,10 @@ async def test_who_comes_while_the_disk_hangs_is_looked_at_and_who_needs_no_disk
         assert [(await client.answer()).status for client in waiting] == [200] * len(waiting)
 
 
+OF_JAVA: Final = (
+    *("Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAAAAUAAEAAAAYABgAA"),
+    *("Upgrade: h2c", "User-Agent: Java-http-client/17.0.15"),
+)
 REQUESTS: Final = {
     "an event": post("/event", b'{"endpoint":"a","success":true}'),
     "an event with a note": post("/event", b'{"source":"nobody"}'),
@@ -206,6 +210,7 @@ REQUESTS: Final = {
     "a field of a wrong type": post("/event", b'{"city":1}'),
     "any content type": post("/event", b"{}", "Content-Type: text/plain"),
     "as fetch of Node sends it": post("/event", b"{}", "Accept: */*", "Accept-Language: *", "Sec-Fetch-Mode: cors"),
+    "as HttpClient of Java sends it": post("/event", b"{}", *OF_JAVA),
     "a batch of lines": post("/events", b'{"endpoint":"a"}\n{"city":1}\n\n{}'),
     "a batch in an array": post("/events", b'[{"endpoint":"a"},3]'),
     "a batch of bad lines": post("/events", b"1\n2"),
@@ -223,6 +228,7 @@ REQUESTS: Final = {
     "two encodings in two lines": post("/event", b"{}", "Content-Encoding: identity", "Content-Encoding: gzip"),
     "a body above the limit": post("/events", b" " * 20_001),
     "advice": get("/advice?endpoint=a&input=b%20c&role=d&run=e&limit=3"),
+    "advice for HttpClient of Java": get("/advice?endpoint=a", "Content-Length: 0", *OF_JAVA),
     "advice as Markdown": get("/advice?endpoint=a&format=markdown"),
     "advice as the header has it": get("/advice?endpoint=a", "Accept: text/html;q=0.1, text/markdown"),
     "advice as no header can have it": get("/advice?endpoint=a", "Accept: ;;q=x,image/*"),
@@ -246,7 +252,8 @@ REQUESTS: Final = {
 
 
 def test_what_is_sent_on_the_other_way_is_never_plain() -> None:
-    for name in ("an event", "a batch of lines", "advice", "as fetch of Node sends it"):
+    plain = ("an event", "a batch of lines", "advice", "advice and an empty body", "as fetch of Node sends it")
+    for name in (*plain, "as HttpClient of Java sends it", "advice for HttpClient of Java"):
         assert isinstance(head_of(REQUESTS[name]), Head)
     assert not any(isinstance(head_of(not_plain(request)), Head) for request in REQUESTS.values())
 
