@@ -9,18 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Final, cast
+from typing import Any, Final
 
-import msgspec
 import pytest
-import trio
 
 from observer_actors.commands._rebuild import rebuilt
-from observer_actors.http.app import create_app
-from observer_actors.http.exchange import ITEMS_AT_ONCE
-from observer_actors.http.views import Views
-from observer_actors.playbook import Entry, Kind, Left
 from observer_actors.store import LEARNED_PATH
 from tests.commands.typed import answered, typed
 from tests.daemon.served import Served, served
@@ -95,35 +88,6 @@ def test_the_filters_let_through_what_they_say(daemon: Served) -> None:
     assert len(daemon.json("/playbook", limit=1)["entries"]) == 1
     for name, wrong in (("kind", "cure"), ("handed_out", "perhaps"), ("seq", "x"), ("limit", "0")):
         assert daemon.client.get("/playbook", params={name: wrong}).status_code == 400
-
-
-async def test_others_have_their_turn_while_a_long_playbook_is_answered() -> None:
-    turns = [0]
-    entries = {
-        f"e{number}": Entry(id=f"e{number}", kind=Kind.DO, endpoint="a", about="", text="b") for number in range(300)
-    }
-    playbook = SimpleNamespace(entries=entries, cursor=5, outdated=False, meta=SimpleNamespace(left=Left()))
-    consolidator = SimpleNamespace(playbook=playbook, as_decided=lambda entry: entry, hands_out=lambda _entry: True)
-    client = create_app(cast("Views", SimpleNamespace(consolidator=consolidator))).test_client()
-
-    async def others() -> None:
-        while True:
-            await trio.lowlevel.checkpoint()
-            turns[0] += 1
-
-    answers, waited = [], []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(others)
-        for limit in (1, 300):
-            before = turns[0]
-            answers.append(await (await client.get(f"/playbook?limit={limit}")).get_json())
-            waited.append(turns[0] - before)
-        nursery.cancel_scope.cancel()
-    assert [(len(answer.pop("entries")), answer) for answer in answers] == [
-        (shown, {"total": 300, "last_seq": 5, "outdated": False, "left": msgspec.to_builtins(Left())})
-        for shown in (1, 300)
-    ]
-    assert waited[1] - waited[0] >= 300 // ITEMS_AT_ONCE - 5
 
 
 def test_log_pattern_entry_and_verdict_lead_to_each_other(daemon: Served) -> None:
