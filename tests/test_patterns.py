@@ -26,6 +26,7 @@ from observer_actors.patterns import (
     apply,
     catalogue,
     conclude,
+    diagnosed_by,
     due,
     error_text,
     inquire,
@@ -368,7 +369,7 @@ def test_what_finds_no_room_is_counted_under_other() -> None:
 
 
 def diagnosed(patterns: dict[str, Pattern], inquiry: Inquiry) -> dict[str, Pattern]:
-    return patterns | conclude(patterns, inquiry, "text", model="m", created=recorded(0))[1]
+    return patterns | diagnosed_by(conclude(inquiry, "text", model="m", created=recorded(0)), patterns)
 
 
 def asked(patterns: dict[str, Pattern]) -> Inquiry:
@@ -569,7 +570,8 @@ def test_failures_that_come_while_the_model_thinks_are_not_counted_as_diagnosed(
     patterns = folded([failure(1)])
     inquiry = asked(patterns)
     patterns = onto(patterns, apply(patterns, [failure(seq, at_s=seq) for seq in range(2, 12)]))
-    diagnosis, changes = conclude(patterns, inquiry, "w" * 30_000, model="m", created=recorded(9))
+    diagnosis = conclude(inquiry, "w" * 30_000, model="m", created=recorded(9))
+    changes = diagnosed_by(diagnosis, patterns)
     assert (diagnosis.model, diagnosis.created, len(diagnosis.text)) == ("m", recorded(9), 20_000)
     assert only(changes).count == 11
     assert due(only(changes)) is Reason.ESCALATING

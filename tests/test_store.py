@@ -145,7 +145,7 @@ def test_what_was_saved_is_there_after_a_restart(store: Store, open_store: Calla
     store.save_patterns({"p1": PATTERN}, seq=7)
     store.save_playbook(PLAYBOOK, seq=9)
     store.save_told([copy("e1")])
-    store.save_diagnosis(DIAGNOSIS, {}, [message("d1")])
+    store.save_patterns({}, seq=7, said={DIAGNOSIS: [message("d1")]})
     store.close()
     again = open_store()
     assert [again.cursor(name) for name in ("analyzer", "consolidator", "other")] == [7, 9, 0]
@@ -192,9 +192,9 @@ def test_what_the_gateway_was_told_by_an_older_version_stays_told(path: Path, op
 
 def test_the_same_evidence_is_diagnosed_and_announced_once(store: Store) -> None:
     asked = msgspec.structs.replace(PATTERN, diagnosed_seq=7)
-    assert store.save_diagnosis(DIAGNOSIS, {"p1": PATTERN}, [message("d1")]) == Saved(queued=1)
+    assert store.save_patterns({"p1": PATTERN}, seq=7, said={DIAGNOSIS: [message("d1")]}) == Saved(queued=1)
     again = msgspec.structs.replace(DIAGNOSIS, text="another")
-    assert store.save_diagnosis(again, {"p1": asked}, [message("d2")]) == Saved()
+    assert store.save_patterns({"p1": asked}, seq=7, said={again: [message("d2")]}) == Saved()
     assert store.diagnoses(OWNERS) == {"p1": DIAGNOSIS}
     assert store.patterns() == {"p1": asked}
     assert keys_waiting(store) == ["d1"]
@@ -203,13 +203,13 @@ def test_the_same_evidence_is_diagnosed_and_announced_once(store: Store) -> None
 def test_the_newest_diagnoses_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learned, "DIAGNOSES_MAX", 2)
     for key in "abcd":
-        store.save_diagnosis(said_of(key, key), {})
+        store.save_patterns({}, seq=7, said={said_of(key, key): ()})
     assert list(store.diagnoses({key: msgspec.structs.replace(PATTERN, id=key) for key in "abcd"})) == ["c", "d"]
 
 
 def test_what_was_said_last_of_a_pattern_is_found_under_the_id_that_it_has_now(store: Store) -> None:
     for pattern, key in [("p1", "a"), ("absorbed", "b"), ("p2", "c"), ("p1", "d"), ("gone", "e")]:
-        store.save_diagnosis(said_of(pattern, key), {})
+        store.save_patterns({}, seq=7, said={said_of(pattern, key): ()})
     other = msgspec.structs.replace(PATTERN, id="p2", aliases=("absorbed",))
     never = msgspec.structs.replace(PATTERN, id="p3")
     said = store.diagnoses(by_any_id([PATTERN, other, never]))
@@ -218,7 +218,7 @@ def test_what_was_said_last_of_a_pattern_is_found_under_the_id_that_it_has_now(s
 
 def test_to_load_what_was_said_takes_no_more_memory_than_what_is_kept_of_it(store: Store) -> None:
     for number in range(200):
-        store.save_diagnosis(said_of("p1", str(number), text="x" * 20_000), {})
+        store.save_patterns({}, seq=7, said={said_of("p1", str(number), text="x" * 20_000): ()})
     tracemalloc.start()
     try:
         assert store.diagnoses(OWNERS)["p1"].key == "199"
@@ -281,7 +281,7 @@ def test_a_key_is_queued_once(store: Store, settle: str) -> None:
     elif settle == "refused":
         store.refused("a", "no")
     assert enqueue(store, "aa") == Saved()
-    assert store.save_diagnosis(DIAGNOSIS, {}, [message("a")]) == Saved()
+    assert store.save_patterns({}, seq=7, said={DIAGNOSIS: [message("a")]}) == Saved()
     assert store.save_told([copy("a")]) == Saved()
 
 
@@ -323,7 +323,7 @@ def test_the_numbers_are_told(store: Store) -> None:
     store.save_patterns({"p1": PATTERN}, seq=7)
     store.save_playbook(PLAYBOOK, seq=9)
     store.save_told([copy("a")])
-    store.save_diagnosis(DIAGNOSIS, {}, [message("b"), message("c")])
+    store.save_patterns({}, seq=7, said={DIAGNOSIS: [message("b"), message("c")]})
     store.delivered("a")
     store.refused("b", "status 400")
     store.failed("c", "down", now=1, next_at=2)
@@ -444,16 +444,20 @@ def everything(store: Store) -> object:
 @pytest.mark.parametrize(
     "save",
     [
-        lambda store: store.save_patterns({"p1": PATTERN, "p2": PATTERN}, seq=7),
+        lambda store: store.save_patterns(
+            {"p1": PATTERN, "p2": PATTERN},
+            seq=7,
+            snapshots={"doubts": b"{}"},
+            said={DIAGNOSIS: [message("x"), message("y")], said_of("p1", "k2"): [message("z")]},
+        ),
         lambda store: store.save_playbook(PLAYBOOK, seq=9, whole=True),
         lambda store: store.save_told([copy("x"), copy("y")]),
-        lambda store: store.save_diagnosis(DIAGNOSIS, {"p1": PATTERN}, [message("x"), message("y")]),
         lambda store: store.save_state("standings", b"{}", [message(key) for key in "wxyz"]),
         lambda store: store.delivered("a"),
         lambda store: store.refused("a", "no"),
         lambda store: store.failed("a", "down", now=1, next_at=2),
     ],
-    ids=["patterns", "playbook", "told", "diagnosis", "standings", "delivered", "refused", "failed"],
+    ids=["patterns", "playbook", "told", "standings", "delivered", "refused", "failed"],
 )
 def test_a_crash_between_any_two_statements_leaves_all_or_nothing(
     save: Callable[[Store], object], path: Path, tmp_path: Path, open_store: Callable[..., Store]

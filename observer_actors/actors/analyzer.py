@@ -11,8 +11,7 @@ A model that fails is asked again after 1 cycle, then 2, 4 … `SKIPS_MAX`; what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import trio
@@ -33,6 +32,7 @@ from observer_actors.patterns import (
     Catalogue,
     Diagnosis,
     Inquiry,
+    Outgoing,
     Pattern,
     Scope,
     StateChanged,
@@ -41,6 +41,7 @@ from observer_actors.patterns import (
     by_any_id,
     catalogue_of,
     conclude,
+    diagnosed_by,
     error_text,
     inquire,
     inquiry_message,
@@ -100,6 +101,10 @@ class Analyzer:
         self.consultant: Final = consultant
         self._diagnoses: dict[str, Diagnosis] = {}
         """Pattern -> what was said of it last."""
+        self._said: dict[Diagnosis, Sequence[Outgoing]] = {}
+        """What is not saved yet, and what the gateway is told of it."""
+        self._kept: dict[Diagnosis, Sequence[Outgoing]] = {}
+        """The same, of incarnations before: it was paid for."""
         self.standings: Final = Standings(learned, settings, log=log, clock=clock, announce=announce)
 
     @property
@@ -137,11 +142,13 @@ class Analyzer:
         self.standings.absorb({key: owner.id for key, owner in owners.items() if key not in patterns})
         self._catalogue = catalogue_of(patterns.values())
         self._unsaved, self._model_failures, self._asks_from = {}, 0, 0
+        self._kept, self._said = self._kept | self._said, {}
         await self._feed.open(saved_seq)
         life.ready()
         async with saved(self._save, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
             nursery.start_soon(self._follow, life)
             await self._feed.caught_up()  # till then a pattern that goes on looks quiet
+            self._take_what_was_kept({diagnosis.key for diagnosis in diagnoses.values()})
             await self._review_all()
             nursery.start_soon(self._review_now_and_then)
             nursery.start_soon(self._inquire_each_cycle, life)
@@ -192,11 +199,12 @@ class Analyzer:
         await self.standings.save()
 
     async def _save_patterns(self) -> None:
-        if self._saved_seq == self._feed.cursor and not self._unsaved:
+        if self._saved_seq == self._feed.cursor and not self._unsaved and not self._said:
             return
-        changes, seq = dict(self._unsaved), self._feed.cursor
-        await self._learned.save_patterns(changes, seq, self.doubts)
+        changes, said, seq = dict(self._unsaved), dict(self._said), self._feed.cursor
+        await self._learned.save_patterns(changes, seq, self.doubts, said)
         self._saved_seq = seq
+        self._said = {found: told for found, told in self._said.items() if found not in said}
         self._unsaved = {
             key: now for key, now in self._unsaved.items() if key not in changes or changes[key] is not now
         }
@@ -254,14 +262,22 @@ class Analyzer:
         await consultant.consult(tuple(self._patterns.values()), self.standings.get, take)
 
     async def _conclude(self, inquiry: Inquiry, text: str, model: str, statement: Statement | None = None) -> None:
-        created = iso_at(self._clock())
-        decide = partial(conclude, inquiry=inquiry, text=text, model=model, created=created, statement=statement)
-        async with self._saving:
-            # All of them first, with their cursor: one alone may have taken others in, which are still in the store.
-            known = dict(self._patterns)
-            await self._save_patterns()
-            await self._learned.save_diagnosis(*decide(known), inquiry_message(inquiry, text))
-        # Once more: the patterns may have grown while that was saved.
-        diagnosis, diagnosed = decide(self._patterns)
+        diagnosis = conclude(inquiry, text, model=model, created=iso_at(self._clock()), statement=statement)
+        self._take(diagnosis, (inquiry_message(inquiry, text),) if self._learned.has_gateway else ())
+        await self._save()
+
+    def _take_what_was_kept(self, saved: Collection[str]) -> None:
+        """Take in what was said before a crash.
+
+        :param saved: keys of what the store has: the save may have come to its end all the same.
+        """
+        kept, self._kept = self._kept, {}
+        for diagnosis, messages in kept.items():
+            if diagnosis.key not in saved:
+                self._take(diagnosis, messages)
+
+    def _take(self, diagnosis: Diagnosis, messages: Sequence[Outgoing]) -> None:
+        self._said[diagnosis] = messages
+        diagnosed = diagnosed_by(diagnosis, self._patterns)
         self._note(diagnosed)
         self._diagnoses |= dict.fromkeys(diagnosed, diagnosis)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 import msgspec
@@ -114,28 +115,27 @@ class Learned:
         return await self._call(lambda store: store.state(DOUBTS, Doubts)) or Doubts()
 
     async def save_patterns(
-        self, changes: Mapping[str, Pattern | None], seq: int, doubts: Doubts | None = None
+        self,
+        changes: Mapping[str, Pattern | None],
+        seq: int,
+        doubts: Doubts | None = None,
+        said: Mapping[Diagnosis, Sequence[Outgoing]] = MappingProxyType({}),
     ) -> None:
         """Save patterns, None for one that is no more, and doubts together with the last seq that is in them.
 
-        :raises StoreReplaced: the file is another than the one loaded from; `save_diagnosis`, `save_standings`,
-            `save_playbook` and `save_told` raise it too.
+        :param said: what a model said of some, and what is queued of it; see `Store.save_patterns`.
+        :raises StoreReplaced: the file is another than the one loaded from; `save_standings`, `save_playbook` and
+            `save_told` raise it too.
         """
         snapshots = {} if doubts is None else {DOUBTS: msgspec.json.encode(doubts)}
-        await self._call(lambda store: store.save_patterns(changes, seq, snapshots=snapshots), saves=ANALYZER)
+        saved = await self._call(
+            lambda store: store.save_patterns(changes, seq, snapshots=snapshots, said=said), saves=ANALYZER
+        )
+        self._note(saved)
 
     async def load_diagnoses(self, owners: Mapping[str, Pattern]) -> dict[str, Diagnosis]:
         """Give what a model said last of each pattern; see `Store.diagnoses`."""
         return await self._call(lambda store: store.diagnoses(owners))
-
-    async def save_diagnosis(self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], message: Outgoing) -> None:
-        """Save what a model said, and queue the gateway's copy, both or neither."""
-        messages = (message,) if self.has_gateway else ()
-        # To its end: the analyzer saves its patterns once more when it is cancelled, and must know by then.
-        saved = await self._call(
-            lambda store: store.save_diagnosis(diagnosis, changes, messages), saves=ANALYZER, is_left=False
-        )
-        self._note(saved)
 
     async def load_standings(self) -> dict[str, Standing]:
         """Give how the patterns stood when that was last saved."""
@@ -216,7 +216,7 @@ class Learned:
         self._more.set()
         self._more = trio.Event()
 
-    async def _call(self, call: Callable[[Store], T], *, loads: str = "", saves: str = "", is_left: bool = True) -> T:
+    async def _call(self, call: Callable[[Store], T], *, loads: str = "", saves: str = "") -> T:
         """Run a call in the thread. When its caller is cancelled it goes on there, and the next call waits for its end.
 
         What is saved may so be saved again, which changes nothing.
@@ -224,7 +224,7 @@ class Learned:
         work = partial(self._in_thread, call, loads, saves)
         replaced = self._replaced
         try:
-            return await self._around.in_thread(work, limiter=self._limiter, abandon_on_cancel=is_left)
+            return await self._around.in_thread(work, limiter=self._limiter, abandon_on_cancel=True)
         except trio.Cancelled:
             self._wake()  # it may queue a message that nobody hears of; who looks now looks after it
             raise

@@ -151,21 +151,9 @@ def inquire(
     return Inquiry(key=_evidence_key(cases), cases=cases, failures=failures, prompt=_prompt("\n".join(failures)))
 
 
-def conclude(
-    patterns: Mapping[str, Pattern],
-    inquiry: Inquiry,
-    text: str,
-    *,
-    model: str,
-    created: str,
-    statement: Statement | None = None,
-) -> tuple[Diagnosis, dict[str, Pattern]]:
-    """Take in a model's answer.
-
-    :param patterns: as they stand now; they may have grown, and become one, since the inquiry was made.
-    :returns: the diagnosis, and id -> pattern of those that count as diagnosed by it.
-    """
-    diagnosis = Diagnosis(
+def conclude(inquiry: Inquiry, text: str, *, model: str, created: str, statement: Statement | None = None) -> Diagnosis:
+    """Make a diagnosis of a model's answer."""
+    return Diagnosis(
         key=inquiry.key,
         cases=inquiry.cases,
         text=text[:TEXT_CHARS_MAX],
@@ -173,9 +161,16 @@ def conclude(
         created=created,
         statement=statement,
     )
+
+
+def diagnosed_by(diagnosis: Diagnosis, patterns: Mapping[str, Pattern]) -> dict[str, Pattern]:
+    """Give, by id, the patterns that count as diagnosed now.
+
+    :param patterns: as they stand; they may have grown, and become one, since the inquiry was made.
+    """
     owners = by_any_id(patterns.values())
     diagnosed: dict[str, Pattern] = {}
-    for case in inquiry.cases:
+    for case in diagnosis.cases:
         if (owner := owners.get(case.pattern_id)) is not None:
             known = diagnosed.get(owner.id, owner)
             diagnosed[owner.id] = msgspec.structs.replace(
@@ -183,7 +178,7 @@ def conclude(
                 diagnosed_seq=max(known.diagnosed_seq, case.last_seq),
                 diagnosed_count=known.diagnosed_count + case.failures,  # of those it has taken in some may be, too
             )
-    return diagnosis, diagnosed
+    return diagnosed
 
 
 def inquiry_message(inquiry: Inquiry, text: str) -> Outgoing:

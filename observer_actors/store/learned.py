@@ -196,11 +196,13 @@ class Store:
         seq: int,
         *,
         snapshots: Mapping[str, bytes] = MappingProxyType({}),
-    ) -> None:
+        said: Mapping[Diagnosis, Sequence[Outgoing]] = MappingProxyType({}),
+    ) -> Saved:
         """Save new and changed patterns, and that all ops up to ``seq`` are in them.
 
         :param changes: None for one that is no more.
         :param snapshots: name -> what else the analyzer has made of those ops.
+        :param said: what a model said of some, and the messages that announce it: once for the same evidence.
         """
         with self._saving() as sql:
             sql.executemany(_SAVE_SNAPSHOT, [(name, seq, body.decode()) for name, body in snapshots.items()])
@@ -209,6 +211,10 @@ class Store:
             )
             sql.executemany(_SAVE_PATTERN, [_row(now) for now in changes.values() if now is not None])
             sql.execute(_SAVE_CURSOR, (ANALYZER, seq))
+            news = [found for found in said if sql.execute(_SAVE_DIAGNOSIS, (found.key, _json(found))).rowcount]
+            if news:
+                sql.execute(_FORGET_DIAGNOSES, (DIAGNOSES_MAX,))
+            return self._enqueue(sql, [message for found in news for message in said[found]])
 
     def diagnoses(self, owners: Mapping[str, Pattern]) -> dict[str, Diagnosis]:
         """Load what was said last of each pattern, by its id; one record after the other, for they may be 20 MB.
@@ -221,21 +227,6 @@ class Store:
                 found = (owners.get(case.pattern_id) for case in diagnosis.cases)
                 said |= {pattern.id: diagnosis for pattern in found if pattern is not None}
         return said
-
-    def save_diagnosis(
-        self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], messages: Sequence[Outgoing] = ()
-    ) -> Saved:
-        """Save a diagnosis, the patterns that it is about, and the messages that announce it.
-
-        The same evidence is kept and announced once: of a second diagnosis of it only the patterns are saved, so
-        that they are not due for ever.
-        """
-        with self._saving() as sql:
-            sql.executemany(_SAVE_PATTERN, map(_row, changes.values()))
-            if not sql.execute(_SAVE_DIAGNOSIS, (diagnosis.key, _json(diagnosis))).rowcount:
-                return Saved()
-            sql.execute(_FORGET_DIAGNOSES, (DIAGNOSES_MAX,))
-            return self._enqueue(sql, messages)
 
     def playbook(self) -> Playbook:
         """Load the playbook, as far as the consolidator had come."""

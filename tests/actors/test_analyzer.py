@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from observer_actors.models import ModelFailed
 from observer_actors.op import Op, Seq, iso_at
 from observer_actors.patterns import Action, Diagnosis, Outgoing, Pattern, Standing, State, StateChanged, apply
 from observer_actors.settings import FailuresSettings, GatewaySettings
-from observer_actors.store import StoreBusy
+from observer_actors.store import Lane, StoreBusy
 from observer_actors.supervision import Life
 
 CYCLE_S = 30.0
@@ -63,6 +64,7 @@ class HeldLearned(Learned):
 
     before_patterns: Callable[[], Awaitable[None]] | None = None
     before_diagnosis: Callable[[], Awaitable[None]] | None = None
+    after_diagnosis: Callable[[], Awaitable[None]] | None = None
     after_loading: Callable[[str], Awaitable[None]] | None = None
 
     async def load_patterns(self) -> tuple[dict[str, Pattern], int]:
@@ -85,16 +87,19 @@ class HeldLearned(Learned):
             await self.after_loading(what)
 
     async def save_patterns(
-        self, changes: Mapping[str, Pattern | None], seq: int, doubts: Doubts | None = None
+        self,
+        changes: Mapping[str, Pattern | None],
+        seq: int,
+        doubts: Doubts | None = None,
+        said: Mapping[Diagnosis, Sequence[Outgoing]] = MappingProxyType({}),
     ) -> None:
         if self.before_patterns is not None:
             await self.before_patterns()
-        await super().save_patterns(changes, seq, doubts)
-
-    async def save_diagnosis(self, diagnosis: Diagnosis, changes: Mapping[str, Pattern], message: Outgoing) -> None:
-        await super().save_diagnosis(diagnosis, changes, message)
-        if self.before_diagnosis is not None:
+        if said and self.before_diagnosis is not None:
             await self.before_diagnosis()
+        await super().save_patterns(changes, seq, doubts, said)
+        if said and self.after_diagnosis is not None:
+            await self.after_diagnosis()
 
 
 class Bench:
@@ -224,8 +229,9 @@ async def test_a_model_that_fails_is_asked_again_with_a_backoff_and_what_is_due_
     assert len(set(model.prompts[:7])) == 1
 
 
+@pytest.mark.parametrize("moment", ["before_diagnosis", "after_diagnosis"])
 async def test_failures_that_come_while_a_diagnosis_is_saved_are_counted(
-    make_bench: Callable[..., Bench], mock_clock: MockClock
+    make_bench: Callable[..., Bench], mock_clock: MockClock, moment: str
 ) -> None:
     bench = make_bench(mock_clock)
     saved = trio.Event()
@@ -234,7 +240,7 @@ async def test_failures_that_come_while_a_diagnosis_is_saved_are_counted(
         await bench.fail("disk 3 gone", "disk 4 gone")
         saved.set()
 
-    bench.learned.before_diagnosis = meanwhile
+    setattr(bench.learned, moment, meanwhile)
     async with bench.running():
         await bench.fail("disk 1 gone", "disk 2 gone")
         await bench.tick()
@@ -290,8 +296,50 @@ async def test_a_crash_before_the_save_costs_nothing(make_bench: Callable[..., B
     assert await first.reopened() == (apply({}, first.ops).patterns, 3)
 
 
+@pytest.mark.parametrize("moment", ["before_patterns", "before_diagnosis", "after_diagnosis"])
+async def test_what_was_said_is_kept_where_the_store_is_busy_and_nobody_is_asked_or_told_twice(
+    make_bench: Callable[..., Bench], mock_clock: MockClock, moment: str
+) -> None:
+    """Also where the pattern itself is not in the store yet, or the save comes to its end all the same."""
+    model = ScriptedModel()
+    bench = make_bench(mock_clock, model)
+
+    async def refuse() -> None:
+        await trio.lowlevel.checkpoint()
+        raise StoreBusy("locked")
+
+    async def begin_to_refuse() -> None:
+        setattr(bench.learned, moment, refuse)
+        await bench.fail("disk 2 gone")
+
+    model.meanwhile = begin_to_refuse
+    with pytest.RaisesGroup(StoreBusy, flatten_subgroups=True):
+        async with bench.running():
+            await bench.fail("disk 1 gone")
+            await bench.tick()
+            await trio.Event().wait()
+    if moment != "after_diagnosis":
+        with pytest.RaisesGroup(StoreBusy, flatten_subgroups=True):
+            async with bench.running():
+                await trio.testing.wait_all_tasks_blocked()
+                bench.clock.jump(2)
+                await trio.Event().wait()
+    setattr(bench.learned, moment, None)
+    async with bench.running():
+        await bench.fail("disk 3 gone")
+        await bench.tick()
+    assert model.asked == 1
+    [kept] = bench.analyzer.patterns.values()
+    assert (kept.count, kept.diagnosed_count, kept.diagnosed_seq) == (3, 1, 1)
+    assert await bench.reopened() == ({kept.id: kept}, 3)
+    assert bench.analyzer.diagnosis_of(kept.id) == (await bench.learned.load_diagnoses({kept.id: kept}))[kept.id]
+    outbox = await bench.learned.outbox()
+    assert outbox[Lane.GATEWAY].pending == 1
+
+
+@pytest.mark.parametrize("moment", ["before_diagnosis", "after_diagnosis"])
 async def test_patterns_that_became_one_just_before_a_diagnosis_and_a_crash_are_counted_once(
-    make_bench: Callable[..., Bench], mock_clock: MockClock
+    make_bench: Callable[..., Bench], mock_clock: MockClock, moment: str
 ) -> None:
     model = ScriptedModel()
     bench = make_bench(mock_clock, model)
@@ -303,13 +351,14 @@ async def test_patterns_that_became_one_just_before_a_diagnosis_and_a_crash_are_
         await trio.lowlevel.checkpoint()
         raise StoreBusy("locked")
 
-    model.meanwhile, bench.learned.before_diagnosis = become_one, crash
+    model.meanwhile = become_one
+    setattr(bench.learned, moment, crash)
     with pytest.RaisesGroup(StoreBusy, flatten_subgroups=True):
         async with bench.running():
             await bench.fail(*(f"no such table {name} here" for name in ("alice", "bob", "carol")))
             await bench.tick()
             await trio.Event().wait()
-    bench.learned.before_diagnosis = None
+    setattr(bench.learned, moment, None)
     async with bench.running():
         await bench.feed.reached(5)
     (kept,) = bench.analyzer.patterns.values()

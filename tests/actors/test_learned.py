@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from observer_actors.actors.learned import Learned, StoreReplaced
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.errors import DiskFailed
-from observer_actors.patterns import Diagnosis, Example, Outgoing, Pattern
+from observer_actors.patterns import Example, Outgoing, Pattern
 from observer_actors.playbook import Copy, Entry, Kind, Row, Section
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import LEARNED_PATH, Lane, LaneStatistics, StoreDamaged
@@ -36,7 +36,6 @@ PATTERN = Pattern(
 )
 ENTRY = Entry(id="e1", kind=Kind.DO, endpoint="sql:run", about="", text="works")
 PLAYBOOK = [Row(Section.ENTRY, "e1", 9, msgspec.json.encode(ENTRY))]
-DIAGNOSIS = Diagnosis(key="k1", cases=(), text="full disk", model="m", created="2026-11-22T10:00:02.000Z")
 
 
 def message(key: str) -> Outgoing:
@@ -81,8 +80,6 @@ async def test_what_was_loaded_from_a_damaged_file_is_not_saved_into_the_one_in_
         await damaged_under(learned, tmp_path)
         with pytest.raises(StoreReplaced):
             await learned.save_patterns({}, 8)
-        with pytest.raises(StoreReplaced):
-            await learned.save_diagnosis(DIAGNOSIS, {}, message("b"))
         with pytest.raises(StoreReplaced):
             await learned.save_playbook(PLAYBOOK, 9)
     assert [line["event"] for line in logs] == ["store_damaged"]

@@ -35,10 +35,10 @@ async def test_a_disk_that_hangs_at_the_end_keeps_nobody_and_what_was_not_saved_
     disk, goes_on, hangs = TroubledDisk(), threading.Event(), threading.Event()
     save_patterns, save_playbook = Store.save_patterns, Store.save_playbook
 
-    def hanging(store: Store, *arguments: Any, save: Any, **options: Any) -> None:
+    def hanging(store: Store, *arguments: Any, save: Any, **options: Any) -> Any:
         hangs.set()
         assert goes_on.wait(60)
-        save(store, *arguments, **options)
+        return save(store, *arguments, **options)
 
     try:
         async with daemon_inside(settings, disk=disk) as daemon, connected(daemon.addresses[0]) as wire:
