@@ -35,15 +35,19 @@ from observer_actors.store import (
     Queued,
     Saved,
     Store,
+    StoreBusy,
     StoreDamaged,
     StoreFailed,
 )
-from observer_actors.store.files import translated
+from observer_actors.store.files import BUSY_SECONDS, translated
 
 T = TypeVar("T")
 DOUBTS: Final = "doubts"
 STANDINGS: Final = "standings"
 MODEL_CALLS: Final = "model_calls"
+_HELD: Final = (
+    "another process is writing to it, as an sqlite3 shell within BEGIN: what was learned waits until it ends"
+)
 _ANEW: Final = "all is learned anew from the journal, but what persons have decided: decide that again"
 
 
@@ -81,6 +85,8 @@ class Learned:
         self._statistics: Mapping[Lane, LaneStatistics] | None = None
         self._is_compared = False
         """The store was opened when the end of the journal was known."""
+        self._is_held = False
+        """Another process has the file, and the log says so."""
         self._replaced = 0
         self._loaded: dict[str, int] = {}
         """Consumer -> how often the file had been replaced when the consumer loaded from it."""
@@ -128,10 +134,9 @@ class Learned:
             `save_told` raise it too.
         """
         snapshots = {} if doubts is None else {DOUBTS: msgspec.json.encode(doubts)}
-        saved = await self._call(
-            lambda store: store.save_patterns(changes, seq, snapshots=snapshots, said=said), saves=ANALYZER
+        self._note(
+            await self._save(lambda store: store.save_patterns(changes, seq, snapshots=snapshots, said=said), ANALYZER)
         )
-        self._note(saved)
 
     async def load_diagnoses(self, owners: Mapping[str, Pattern]) -> dict[str, Diagnosis]:
         """Give what a model said last of each pattern; see `Store.diagnoses`."""
@@ -144,8 +149,7 @@ class Learned:
     async def save_standings(self, standings: Mapping[str, Standing], messages: Sequence[Outgoing]) -> None:
         """Save how the patterns stand, and queue what the webhook is told, both or neither."""
         body = msgspec.json.encode(standings)
-        saved = await self._call(lambda store: store.save_state(STANDINGS, body, messages), saves=ANALYZER)
-        self._note(saved)
+        self._note(await self._save(lambda store: store.save_state(STANDINGS, body, messages), ANALYZER))
 
     async def load_model_calls(self) -> list[Call]:
         """Give the calls to a model that still count, oldest first."""
@@ -154,7 +158,7 @@ class Learned:
     async def save_model_calls(self, calls: Sequence[Call]) -> None:
         """Save the calls to a model that still count: what was spent stays spent after a restart."""
         body = msgspec.json.encode(calls)
-        await self._call(lambda store: store.save_state(MODEL_CALLS, body))
+        await self._save(lambda store: store.save_state(MODEL_CALLS, body), ANALYZER)
 
     async def load_playbook(self) -> Playbook:
         """Give the playbook as it was last saved."""
@@ -165,7 +169,7 @@ class Learned:
 
         :param whole: the rows are all there is.
         """
-        await self._call(lambda store: store.save_playbook(rows, seq, whole=whole), saves=CONSOLIDATOR)
+        await self._save(lambda store: store.save_playbook(rows, seq, whole=whole), CONSOLIDATOR)
 
     async def load_told(self) -> dict[str, int]:
         """Give what the gateway has been told: endpoint -> successes."""
@@ -173,7 +177,7 @@ class Learned:
 
     async def save_told(self, copies: Sequence[Copy]) -> None:
         """Save what the gateway is told, and queue it, all or nothing."""
-        self._note(await self._call(lambda store: store.save_told(copies), saves=CONSOLIDATOR))
+        self._note(await self._save(lambda store: store.save_told(copies), CONSOLIDATOR))
 
     async def next_message(self, lane: Lane) -> Queued:
         """Wait until the head of a lane of the outbox is due."""
@@ -190,16 +194,16 @@ class Learned:
 
     async def delivered(self, message: Queued) -> None:
         """Let go of a message."""
-        await self._call(lambda store: store.delivered(message.key))
+        await self._save(lambda store: store.delivered(message.key))
 
     async def refused(self, message: Queued, error: str) -> None:
         """Set a message aside that the receiver will never take."""
-        await self._call(lambda store: store.refused(message.key, error))
+        await self._save(lambda store: store.refused(message.key, error))
 
     async def failed(self, message: Queued, error: str, delay_s: float) -> None:
         """Try a message again later."""
         now = self._clock()
-        await self._call(lambda store: store.failed(message.key, error, now=now, next_at=now + delay_s))
+        await self._save(lambda store: store.failed(message.key, error, now=now, next_at=now + delay_s))
 
     def _clock(self) -> float:
         return self._around.seconds()
@@ -215,6 +219,20 @@ class Learned:
         """Have those look who wait for a message."""
         self._more.set()
         self._more = trio.Event()
+
+    async def _save(self, call: Callable[[Store], T], saves: str = "") -> T:
+        """Run a call that saves. While another process holds the file it is tried again: a crash would mend nothing."""
+        while True:
+            try:
+                done = await self._call(call, saves=saves)
+            except StoreBusy as error:
+                if not self._is_held:
+                    self._log.warning("store_busy", error=str(error), hint=_HELD)
+                self._is_held = True
+                await trio.sleep(BUSY_SECONDS)
+            else:
+                self._is_held = False
+                return done
 
     async def _call(self, call: Callable[[Store], T], *, loads: str = "", saves: str = "") -> T:
         """Run a call in the thread. When its caller is cancelled it goes on there, and the next call waits for its end.

@@ -30,7 +30,10 @@ from observer_actors.patterns import (
 )
 from observer_actors.patterns.history import MINUTE_US
 from observer_actors.settings import FailuresSettings
+from observer_actors.store import StoreBusy
 
+ACT_S: Final = 5.0
+"""A person waits so long at most until what they did is on disk."""
 LOGGED_A_MINUTE_MAX: Final = 30
 """Changes that get a line of the log; the others of a minute are counted in one."""
 UNSENT_MAX: Final = 1_000
@@ -117,8 +120,12 @@ class Standings:
         known = self._standings.get(pattern.id) or judged(pattern, None, now_us)
         now = acted(pattern, known, action, text, now_us, acknowledged_seq=acknowledged_seq)
         self._take(pattern, known, now, now_us)
-        await self.save()
-        return now
+        with trio.move_on_after(ACT_S):
+            await self.save()
+            return now
+        raise StoreBusy(
+            f"not saved within {ACT_S:g} s", hint="what was asked for holds, and is saved once the store is free"
+        )
 
     async def save(self) -> None:
         """Save what has changed, and queue what is to be told of it."""

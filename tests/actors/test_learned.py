@@ -14,12 +14,13 @@ import trio
 from structlog.testing import capture_logs
 
 from observer_actors.actors.learned import Learned, StoreReplaced
+from observer_actors.actors.standings import Standings
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.errors import DiskFailed
-from observer_actors.patterns import Example, Outgoing, Pattern
+from observer_actors.patterns import Action, Example, Outgoing, Pattern
 from observer_actors.playbook import Copy, Entry, Kind, Row, Section
-from observer_actors.settings import GatewaySettings
-from observer_actors.store import LEARNED_PATH, Lane, LaneStatistics, StoreDamaged
+from observer_actors.settings import FailuresSettings, GatewaySettings
+from observer_actors.store import LEARNED_PATH, Lane, LaneStatistics, StoreBusy, StoreDamaged
 
 PATTERN = Pattern(
     id="p1",
@@ -112,6 +113,29 @@ async def test_nothing_is_saved_to_a_file_that_was_taken_away(learned: Learned, 
     await learned.save_patterns({"p1": PATTERN}, 8)
     with closing(sqlite3.connect(path)) as other:
         assert other.execute("SELECT seq FROM cursors").fetchall() == [(8,)]
+
+
+async def test_what_is_saved_waits_while_another_process_holds_the_file_and_nothing_crashes(
+    learned: Learned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("observer_actors.store.files.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("observer_actors.actors.learned.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("observer_actors.actors.standings.ACT_S", 0.3)
+    standings = Standings(
+        learned, FailuresSettings(), log=structlog.get_logger(), clock=lambda: 1e9, announce=lambda _change: None
+    )
+    await learned.load_patterns()
+    with closing(sqlite3.connect(tmp_path / LEARNED_PATH, isolation_level=None)) as other, capture_logs() as logs:
+        other.execute("BEGIN IMMEDIATE")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(learned.save_patterns, {"p1": PATTERN}, 7)
+            with pytest.raises(StoreBusy, match="not saved within"):  # a person does not wait for ever
+                await standings.act(PATTERN, Action.NOTE, "mine", acknowledged_seq=7)
+            other.execute("ROLLBACK")
+    await standings.save()
+    assert [line["event"] for line in logs] == ["store_busy"]
+    assert await learned.load_patterns() == ({"p1": PATTERN}, 7)
+    assert [note.text for note in (await learned.load_standings())["p1"].notes] == ["mine"]
 
 
 async def test_a_file_whose_directory_is_away_is_waited_for(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pytest
 import trio
 import trio.lowlevel
 
+from observer_actors.store import LEARNED_PATH
+from observer_actors.store.files import BUSY_SECONDS
 from tests.fakes.http_peer import Bytes, Close, Garbage, Hang, Held, HttpPeer, Json, Reply, Request, Status, http_peer
 from tests.harness import Daemon, running_daemon
 
@@ -278,6 +282,28 @@ async def test_what_is_resolved_is_not_asked_about_and_the_newest_comes_first(tm
             await _refusal(daemon)
             asked = [request.json()["messages"][1]["content"].splitlines()[0] for request in peer.received(CHAT)]
             assert sorted(asked) == [f'Endpoint: <data>"{name}"</data>' for name in ("e3", "e4", "e6", "e8", "fresh")]
+
+
+async def test_a_store_that_another_process_holds_has_no_question_put_twice(tmp_path: Path) -> None:
+    """Neither the one under way nor the one whose cost, or whose answer, is to be saved."""
+    goes_on = trio.Event()
+    async with http_peer() as peer:
+        peer.on(CHAT, lambda request: Held(goes_on, sound(request)))
+        flags = ("--config", configured(tmp_path, peer), "--set", "diagnosis.timeout_seconds=60")
+        async with running_daemon(tmp_path / "data", *flags) as daemon:
+            await daemon.post("/events", [{"endpoint": name, "ok": False, "error": "x"} for name in ("a", "b", "c")])
+            with trio.fail_after(15):
+                while len(peer.received(CHAT)) < 2:
+                    await trio.lowlevel.checkpoint()
+            with closing(sqlite3.connect(tmp_path / "data" / LEARNED_PATH, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                goes_on.set()
+                await trio.sleep(2 * BUSY_SECONDS + 0.5)
+            for failure in (await daemon.json("/failures"))["failures"]:
+                await diagnosed(daemon, failure["id"])
+            assert len(peer.received(CHAT)) == 3
+            events = [line["event"] for line in daemon.log]
+            assert ("store_busy" in events, "actor_failed" in events) == (True, False)
 
 
 async def test_an_answer_is_kept_while_another_question_goes_on_and_survives_a_kill(tmp_path: Path) -> None:
