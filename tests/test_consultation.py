@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observer_actors.models import Breaker, Budget
-from observer_actors.models.local import CONTEXT_TOKENS
+from observer_actors.models.model import CONTEXT_TOKENS
 from observer_actors.op import Op
 from observer_actors.patterns import (
     SYSTEM,

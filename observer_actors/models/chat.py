@@ -18,7 +18,7 @@ import msgspec
 
 from observer_actors.addresses import without_password
 from observer_actors.models.exchange import exchange
-from observer_actors.models.model import ChatReply, FormRefused, ModelFailed, ModelRefused
+from observer_actors.models.model import CONTEXT_TOKENS, ChatReply, FormRefused, ModelFailed, ModelRefused
 from observer_actors.settings import DiagnosisSettings
 
 TEMPERATURE: Final = 0.2
@@ -174,7 +174,11 @@ class OllamaModel(_Server):
             "messages": _messages(system, prompt),
             "stream": False,
             "format": schema,
-            "options": {"temperature": TEMPERATURE, "num_predict": self._settings.answer_tokens_max},
+            "options": {
+                "temperature": TEMPERATURE,
+                "num_predict": self._settings.answer_tokens_max,
+                "num_ctx": CONTEXT_TOKENS,  # else it takes some thousands, and cuts what is longer without a word
+            },
         }
         answer = await self._post(request, _OllamaAnswer)
         return self._reply(answer.message.content, (answer.prompt_eval_count, answer.eval_count), system + prompt)

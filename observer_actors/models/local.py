@@ -14,10 +14,10 @@ import os
 import sys
 from typing import Any, Final
 
+from observer_actors.models.model import CONTEXT_TOKENS
+
 EXIT_UNUSABLE: Final = 78
 """EX_CONFIG: no such file, or xllamacpp is not installed. Trying again does not help."""
-CONTEXT_TOKENS: Final = 8_192
-"""A question of `consultation.PROMPT_BYTES_MAX`, of letters that take a token a byte, and its answer."""
 THREADS_MAX: Final = 4
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from observer_actors.errors import ObserverError
+
+CONTEXT_TOKENS: Final = 8_192
+"""A question of `consultation.PROMPT_BYTES_MAX`, of letters that take a token a byte, and its answer."""
 
 
 class ModelFailed(ObserverError):

@@ -36,7 +36,7 @@ CONTRASTS_SHOWN_MAX: Final = 5
 SOURCES_SHOWN_MAX: Final = 10
 PROMPT_BYTES_MAX: Final = 7_000
 """Ten examples of 500 letters that are a byte each, and what stands above them. Of other letters less is shown, since a
-small model may take a token for each byte of theirs (`models.local.CONTEXT_TOKENS`)."""
+small model may take a token for each byte of theirs (`models.model.CONTEXT_TOKENS`)."""
 DATA_BYTES_MAX: Final = 500
 """Of each text above the examples."""
 

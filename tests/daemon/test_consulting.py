@@ -191,6 +191,7 @@ async def test_ollama_is_spoken_to_in_its_own_way(tmp_path: Path) -> None:
             await diagnosed(daemon, await fail_and_find(daemon))
             [request] = peer.received("/api/chat")
             assert (request.json()["stream"], request.json()["format"]["type"]) == (False, "object")
+            assert request.json()["options"] == {"temperature": 0.2, "num_predict": 400, "num_ctx": 8_192}
             assert request.headers["authorization"] == "Bearer secret"
             assert await daemon.metric("observer_model_tokens_total") == 11
 
