@@ -40,7 +40,7 @@ from observer_actors.playbook.ledger import Ledger
 from observer_actors.playbook.meta import Meta
 from observer_actors.playbook.runs import Run, Runs, Step, alike, habits, way_from_failure
 from observer_actors.playbook.states import Standing
-from observer_actors.playbook.trial import ADVICE_ENDPOINT, Asked, EntryTrial, run_name
+from observer_actors.playbook.trial import Asked, EntryTrial, run_name
 from observer_actors.playbook.trial import Run as TrialRun
 from observer_actors.playbook.witnesses import Corroboration
 
@@ -122,12 +122,15 @@ class Playbook:
         self.cursor = op.seq
         self.meta.first_seq = self.meta.first_seq or op.seq
         deltas = self.ledger.begin(op.seq)
-        if op.source == OWN_SOURCE:
-            self._take_own(op)
+        self.kept.touch(Section.META)
+        if (decided := decision_in(op)) is not None:
+            self._decide(decided, op)
         elif self._is_revoked(op):
             self.passed_over += 1
         else:
-            self._take_reported(op)
+            if op.source != OWN_SOURCE:
+                self._take_reported(op)
+            self.ledger.take(op)
         return deltas
 
     def resume(self) -> None:
@@ -193,8 +196,6 @@ class Playbook:
             self.kept.touch(Section.ENDPOINT, endpoint.name)
         if op.source == AUDITOR:
             self._judge(op)
-        self.ledger.take(op)
-        self.kept.touch(Section.META)
 
     def _endpoint(self, op: Op) -> Endpoint | None:
         """Give the endpoint of an op, as the one that was used last; None when there is no room for it."""
@@ -340,19 +341,13 @@ class Playbook:
             if (endpoint := self.endpoints.get(name)) is not None:
                 endpoint.judged(run.number, run.source, seq, before, good=run.good)
 
-    # --------------------------------------------------------------------------------- what the daemon has said
+    # ----------------------------------------------------------------------------------- what persons have decided
 
-    def _take_own(self, op: Op) -> None:
-        decided = decision_in(op)
+    def _decide(self, decided: Decision | Revocation, op: Op) -> None:
         if isinstance(decided, Revocation):
             self._revoke(decided)
-        elif isinstance(decided, Decision):
+        else:
             self.ledger.decide(decided, op)
-        elif self._is_revoked(op):
-            self.passed_over += 1
-        elif op.endpoint == ADVICE_ENDPOINT:
-            self.ledger.take(op)
-        self.kept.touch(Section.META)
 
     def _revoke(self, revocation: Revocation) -> None:
         known = next((one for one in self._ahead if one.takes_in(revocation)), None)

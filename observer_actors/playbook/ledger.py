@@ -347,7 +347,6 @@ class Ledger:
             self._meta.marks[decision.entry] = mark
         if len(self._meta.marks) > MARKS_MAX:
             del self._meta.marks[next(iter(self._meta.marks))]
-        self._kept.touch(Section.META)
 
     # ----------------------------------------------------------------------------------------------------- how
 
