@@ -1041,10 +1041,23 @@ def test_what_was_revoked_is_handed_out_no_more_until_the_playbook_is_made_anew(
     [order] = numbered([revoked(Of.SOURCE, "mcp")], len(ops) + 1)
     fold([order], playbook)
     assert playbook.outdated
-    assert {entry.endpoint: entry.available for entry in playbook.entries.values()} == {"sql:run": False, "safe": True}
+    assert not told(playbook, "sql:run")
+    assert told(playbook, "safe")
+    assert (playbook.suspends("sql:run"), fresh(playbook).suspends("sql:run")) == (True, True)
     anew = fold([*ops, order], Playbook(BOTH, playbook.meta.revocations))
     assert {entry.endpoint: entry.available for entry in anew.entries.values()} == {"sql:run": False, "safe": True}
-    assert not only(anew, Kind.DO).suspended
+    assert not anew.suspends("sql:run")
+
+
+def test_a_revocation_changes_no_entry_however_many_it_touches_and_one_of_nothing_leaves_no_trace() -> None:
+    ops = numbered(call(f"e{n % 50}", run=f"r{n}") for n in range(200))
+    [order] = numbered([revoked(Of.RUN, "another")], len(ops) + 1)
+    playbook = fold(ops)
+    assert playbook.take(order) == []
+    assert all(map(playbook.suspends, playbook.endpoints))
+    playbook.resume()
+    assert not any(map(playbook.suspends, playbook.endpoints))
+    assert playbook.rows() == fold([*ops, order], Playbook(ALONE, playbook.meta.revocations)).rows()
 
 
 def test_the_uses_of_a_source_are_taken_back_with_it() -> None:
@@ -1663,7 +1676,7 @@ def honest() -> list[Op]:
 
 
 def told(playbook: Playbook, endpoint: str = "api") -> list[str]:
-    return [entry.text for entry in playbook.ledger.at(endpoint) if entry.available]
+    return [entry.text for entry in playbook.ledger.at(endpoint) if entry.available and not playbook.suspends(endpoint)]
 
 
 def evil(n: int, given: str, error: str = "") -> Op:
@@ -1691,14 +1704,15 @@ def test_what_two_have_shown_is_told_whatever_a_third_reports(flood: list[Op], p
     assert not any("junk" in text or "kind" in text for text in texts_)
 
 
-def test_what_is_drawn_while_something_is_revoked_waits_until_all_is_made_anew() -> None:
+def test_what_is_drawn_while_something_is_revoked_waits_too_where_that_was_reported() -> None:
     said = [call(error="words of one", run=f"evil{n}", source="bot") for n in range(3)]
     playbook = fold(numbered([*said, revoked(Of.SOURCE, "bot")]), corroboration=BOTH)
     fold(numbered([call(error="words of one", run=f"g{n}") for n in range(3)], first=10), playbook)
     assert told(playbook, "sql:run") == []
     again = Playbook.restored(playbook.rows(), playbook.cursor)
     fold(numbered([call("new", run=f"{s}{n}", source=s) for s in ("a", "b") for n in range(9)], first=20), again)
-    assert told(again, "new") == []
+    assert told(again, "sql:run") == []
+    assert told(again, "new")
 
 
 def test_a_later_revocation_of_the_same_takes_the_place_of_the_earlier_one() -> None:

@@ -86,7 +86,6 @@ def test_evidence_the_interval_and_a_person_speak_for_an_entry(shelf: Shelf) -> 
     [
         {"corroborated": False},
         {"supported": False},
-        {"suspended": True},
         {"state": State.WITHHELD},
         {"state": State.RETIRED},
         {"mark": Mark.WITHHELD},

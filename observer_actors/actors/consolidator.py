@@ -123,12 +123,12 @@ class Consolidator:
     def entry(self, key: str) -> Entry | None:
         """Give an entry as of now, to be handed out; None when there is none, or it may have been taken back."""
         entry = self._playbook.entries.get(key)
-        return None if entry is None or self._is_taken_back(entry) else self.as_decided(entry)
+        return None if entry is None or self.is_taken_back(entry) else self.as_decided(entry)
 
     @property
     def suspended(self) -> int:
         """Entries that are not handed out until the playbook has been made anew."""
-        return sum(entry.suspended or self._is_taken_back(entry) for entry in self.entries.values())
+        return sum(map(self.is_taken_back, self.entries.values()))
 
     @property
     def expects_more(self) -> bool:
@@ -157,19 +157,20 @@ class Consolidator:
 
     def hands_out(self, entry: Entry) -> bool:
         """Say whether an entry may be handed out now."""
-        return self.as_decided(entry).available and not self._is_taken_back(entry)
+        return self.as_decided(entry).available and not self.is_taken_back(entry)
+
+    def is_taken_back(self, entry: Entry) -> bool:
+        """Say whether an entry may come from what was revoked, or nobody knows that yet."""
+        playbook = self._playbook
+        if playbook.cursor < self._from_seq or playbook.suspends(entry.endpoint):
+            return True
+        return any(isinstance(one, Revocation) and playbook.may_touch(one, entry.endpoint) for one in self._ahead())
 
     def _ahead(self) -> list[Decision | Revocation]:
         cursor = self._playbook.cursor
         if self._expected and self._expected[0].seq <= cursor:
             self._expected = [one for one in self._expected if one.seq > cursor]
         return self._expected
-
-    def _is_taken_back(self, entry: Entry) -> bool:
-        playbook = self._playbook
-        if playbook.cursor < self._from_seq:
-            return True
-        return any(isinstance(one, Revocation) and playbook.may_touch(one, entry.endpoint) for one in self._ahead())
 
     async def reached(self, seq: int) -> None:
         """Wait until everything up to ``seq`` is in the playbook; give it a deadline from outside."""

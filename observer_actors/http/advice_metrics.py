@@ -10,6 +10,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from observer_actors.actors.adviser import ANSWERS
+from observer_actors.actors.consolidator import Consolidator
 from observer_actors.http.views import Views
 from observer_actors.playbook.entries import Entry, Mark, State
 from observer_actors.playbook.lift import Sides, lift
@@ -39,14 +40,15 @@ def advice_metrics(views: Views) -> Iterator[Metric]:
     uses.add_metric(["exposed"], counts.exposed)
     uses.add_metric(["control"], counts.control)
     yield uses
-    yield from _of_entries(tuple(views.consolidator.entries.values()))
+    yield from _of_entries(views.consolidator)
 
 
-def _of_entries(entries: Sequence[Entry]) -> Iterator[Metric]:
+def _of_entries(consolidator: Consolidator) -> Iterator[Metric]:
+    entries = tuple(consolidator.entries.values())
     standing: Counter[str] = Counter()
     outcomes: dict[str, Sides] = defaultdict(Sides)
     for entry in entries:
-        stands = _stands(entry)
+        stands = _stands(entry, is_taken_back=consolidator.is_taken_back(entry))
         standing[stands] += 1
         outcomes[stands] += Sides(entry.trial.exposed, entry.trial.control)
     number = GaugeMetricFamily("observer_playbook_entries", "Entries, by how they stand.", labels=["state"])
@@ -80,9 +82,9 @@ def _lift_of_the_most_used(entries: Sequence[Entry]) -> Metric:
     return shown
 
 
-def _stands(entry: Entry) -> str:
+def _stands(entry: Entry, *, is_taken_back: bool) -> str:
     if not entry.corroborated:
         return UNCORROBORATED
-    if not entry.supported or entry.suspended:
+    if not entry.supported or is_taken_back:
         return UNSUPPORTED
     return entry.mark or entry.state

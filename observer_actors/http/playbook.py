@@ -231,8 +231,9 @@ def shown(views: Views, entry: Entry) -> ShownEntry:
 
 
 def _fields(views: Views, entry: Entry) -> dict[str, Any]:
-    fields = msgspec.structs.asdict(entry)
-    return {**fields, "handed_out": views.consolidator.hands_out(entry), "lift": lift(entry.trial, ALPHA)}
+    consolidator = views.consolidator
+    shown = {"handed_out": consolidator.hands_out(entry), "suspended": consolidator.is_taken_back(entry)}
+    return {**msgspec.structs.asdict(entry), **shown, "lift": lift(entry.trial, ALPHA)}
 
 
 def _found(views: Views, key: str) -> Entry:

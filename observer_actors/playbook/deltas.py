@@ -95,14 +95,6 @@ class Parted(msgspec.Struct, frozen=True):
     other: str
 
 
-class Suspended(msgspec.Struct, frozen=True):
-    """Some of its evidence may have been revoked; or that is over, and none of it was."""
-
-    id: str
-    seq: int
-    on: bool = True
-
-
 class Forgotten(msgspec.Struct, frozen=True):
     """Its evidence is gone, or shows it no longer."""
 
@@ -110,7 +102,7 @@ class Forgotten(msgspec.Struct, frozen=True):
     seq: int
 
 
-Delta = Created | Updated | Tried | Moved | Marked | Noted | Merged | Parted | Suspended | Forgotten
+Delta = Created | Updated | Tried | Moved | Marked | Noted | Merged | Parted | Forgotten
 
 
 def touched(delta: Delta) -> tuple[str, ...]:
@@ -123,7 +115,7 @@ def touched(delta: Delta) -> tuple[str, ...]:
     return (delta.id,)
 
 
-def apply(entries: MutableMapping[str, Entry], delta: Delta) -> None:  # noqa: C901 - a case for each delta
+def apply(entries: MutableMapping[str, Entry], delta: Delta) -> None:
     """Make, change or remove the entry that the delta is about, and the one that has become part of it; no other."""
     match delta:
         case Created(entry, seq):
@@ -150,8 +142,6 @@ def apply(entries: MutableMapping[str, Entry], delta: Delta) -> None:  # noqa: C
         case Parted(key, seq, other):
             also = tuple(one for one in entries[key].also if one != other)
             entries[key] = entries[key].changed(seq, "parted", also=also)
-        case Suspended(key, seq, on):
-            entries[key] = entries[key].changed(seq, "suspended" if on else "resumed", suspended=on)
 
 
 def _updated(entry: Entry, seq: int, evidence: Evidence) -> Entry:

@@ -65,8 +65,8 @@ class Change(msgspec.Struct, frozen=True):
     version: int
     seq: int
     what: str
-    """"created", "evidence", "merged", "parted", "state", "mark", "suspended", "resumed"; "corroboration" and "support"
-    stand behind "evidence" where they have changed with it, joined by "+"."""
+    """"created", "evidence", "merged", "parted", "state", "mark"; "corroboration" and "support" stand behind "evidence"
+    where they have changed with it, joined by "+"."""
     text: str = ""
     """The new text; "" where it is as before."""
     state: str = ""
@@ -115,7 +115,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     supported: bool = True
     """The evidence still shows what the entry says."""
     suspended: bool = False
-    """Some of its evidence has been revoked; not handed out until the playbook has been made anew."""
+    """Some of its evidence may have been revoked; not handed out until the playbook has been made anew. Said where an
+    entry is shown; in the playbook itself it follows from what was revoked (`Playbook.suspends`)."""
     example_seqs: tuple[int, ...] = ()
     """The newest ops that show it, oldest first."""
     contrary_seqs: tuple[int, ...] = ()
@@ -133,7 +134,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def available(self) -> bool:
         """Whether it may be handed out at all: by its evidence, by persons, by its trial, in this order."""
-        if not self.corroborated or not self.supported or self.suspended:
+        if not self.corroborated or not self.supported:
             return False
         if self.mark is not Mark.NONE:
             return self.mark is Mark.PINNED

@@ -10,8 +10,8 @@ The rules:
 * What the daemon itself has put into the journal says who got which entry, and what a person has decided (`trial`,
   `decisions`). Its source says that it is so; no caller can use it.
 * What was revoked is passed over as if it had never come. Counts cannot be taken back one by one, so a revocation that
-  was not known at the beginning leaves the fold `outdated`: entries that it may touch are suspended, and a new fold
-  that knows of it takes its place. The one that knows of all of them gives the bytes that count.
+  was not known at the beginning leaves the fold `outdated`: what it may touch is suspended (`Playbook.suspends`), and a
+  new fold that knows of it takes its place. The one that knows of all of them gives the bytes that count.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ class Playbook:
         """Ops that were left out since they are revoked, since this object was made."""
         self.undone: list[Revocation] = []
         """Revocations that it is to be made anew for."""
+        self._has_other_rules = False
         self._ahead = list(revocations)
         """Known revocations that have not come yet."""
 
@@ -111,8 +112,7 @@ class Playbook:
     def set_rules(self, corroboration: Corroboration) -> None:
         """Have it made anew if it was made by other rules; until then no entry of it is handed out."""
         if (self.meta.corroboration, self.meta.version) != (corroboration, VERSION):
-            self.ledger.begin(self.cursor)
-            self.ledger.suspend(lambda _endpoint: True)
+            self._has_other_rules = self.meta.outdated = True
             self.kept.touch(Section.META)
 
     def take(self, op: Op) -> list[Delta]:
@@ -136,8 +136,7 @@ class Playbook:
     def resume(self) -> None:
         """Go on with what was suspended: nothing that is still in the journal was meant by what was revoked."""
         self.undone = []
-        self.ledger.begin(self.cursor)
-        self.ledger.resume()
+        self.meta.outdated = False
         self.kept.touch(Section.META)
 
     def inherit(self, old: Playbook, seq: int) -> None:
@@ -359,7 +358,11 @@ class Playbook:
             self._ahead = [one for one in self._ahead if one.seq != revocation.seq]
             return
         self.undone.append(revocation)
-        self.ledger.suspend(lambda endpoint: self.may_touch(revocation, endpoint))
+        self.meta.outdated = True
+
+    def suspends(self, endpoint: str) -> bool:
+        """Say whether no entry of an endpoint is to be handed out until the playbook has been made anew."""
+        return self._has_other_rules or any(self.may_touch(one, endpoint) for one in self.undone)
 
     def may_hold(self, revocation: Revocation) -> bool:
         """Say whether anything here may come from what was revoked."""

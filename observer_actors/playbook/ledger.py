@@ -6,7 +6,6 @@ Every change is a delta (`deltas`), and is caused by the op in hand.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -23,7 +22,6 @@ from observer_actors.playbook.deltas import (
     Moved,
     Noted,
     Parted,
-    Suspended,
     Tried,
     Updated,
     apply,
@@ -184,7 +182,6 @@ class Ledger:
                     reason=standing.reason,
                     decided_by=standing.decided_by,
                     supported=False,
-                    suspended=False,
                     trial=Trial(),
                     notes=notes,
                 )
@@ -196,20 +193,6 @@ class Ledger:
                 self.standings[entry.id] = standing
                 self._kept.touch(Section.STANDING, entry.id)
         return len(self.entries) + len(marks)
-
-    def suspend(self, is_touched: Callable[[str], bool]) -> None:
-        """Hand out no entry of endpoints that are touched, until the playbook has been made anew."""
-        self._meta.outdated = True
-        for entry in tuple(self.entries.values()):
-            if not entry.suspended and is_touched(entry.endpoint):
-                self._do(Suspended(entry.id, self._kept.seq))
-
-    def resume(self) -> None:
-        """Hand out again what was suspended."""
-        self._meta.outdated = False
-        for entry in tuple(self.entries.values()):
-            if entry.suspended:
-                self._do(Suspended(entry.id, self._kept.seq, on=False))
 
     def _create(self, key: str, kind: Kind, endpoint: str, evidence: Evidence) -> None:
         if len(self.entries) >= ENTRIES_MAX and not self._make_room():
@@ -223,7 +206,6 @@ class Ledger:
             kind=kind,
             endpoint=endpoint,
             mark=mark if whole is None else stricter(mark, whole.mark),
-            suspended=self._meta.outdated,
             trial=self.trials.trial(key),
             **fields,
         )

@@ -35,8 +35,7 @@ class Meta(msgspec.Struct):
     sources: list[str] = []
     revocations: list[Revocation] = []
     outdated: bool = False
-    """It has to be made anew: something was revoked that still counts, or the rules are others. Until then what is new
-    is suspended, too: its evidence may be what is to be left out."""
+    """It has to be made anew: something was revoked that still counts, or the rules are others."""
     marks: dict[str, Mark] = {}
     """Entry -> what a person has decided of one that is not there: without what was revoked it may come later."""
     left: Left = msgspec.field(default_factory=Left)
