@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observer_actors.playbook.entries import Entry, Kind, Mark, State
-from observer_actors.playbook.lift import Arm, Trial
+from observer_actors.playbook.lift import Arm, Sides, Trial
 from observer_actors.playbook.ranking import ranked
 from observer_actors.store.shelf import CONSIDERED_MAX, Shelf
 
@@ -79,6 +79,13 @@ def test_evidence_the_interval_and_a_person_speak_for_an_entry(shelf: Shelf) -> 
     assert found(shelf, limit=4) == ["helps", "much", "little", "harms"]
     shelf.put(entry("little", succeeded=1, mark=Mark.PINNED))
     assert found(shelf, limit=2) == ["helps", "little"]
+
+
+def test_what_was_tried_less_goes_before_what_has_shown_no_use_so_far_and_behind_what_helps(shelf: Shelf) -> None:
+    shelf.put(entry("no use so far", succeeded=1_000, trial=Trial(Arm(100, 50), Arm(100, 50))))
+    shelf.put(entry("untried", succeeded=900))
+    shelf.put(entry("helps", succeeded=900, decided_by=Sides(Arm(100, 20), Arm(60, 60)), state=State.ACTIVE))
+    assert found(shelf) == ["helps", "untried", "no use so far"]
 
 
 @pytest.mark.parametrize(
