@@ -28,7 +28,7 @@ from observer_actors.labels import bounded_endpoint
 from observer_actors.op import Op
 from observer_actors.patterns import error_text, template_of
 from observer_actors.patterns.taxonomy import status_in
-from observer_actors.playbook.decisions import Decision, Of, Revocation, decision_in
+from observer_actors.playbook.decisions import Of, Revocation, decision_in
 from observer_actors.playbook.deltas import Delta
 from observer_actors.playbook.drawer import Drawer
 from observer_actors.playbook.drawing import ids_about
@@ -123,8 +123,11 @@ class Playbook:
         self.meta.first_seq = self.meta.first_seq or op.seq
         deltas = self.ledger.begin(op.seq)
         self.kept.touch(Section.META)
-        if (decided := decision_in(op)) is not None:
-            self._decide(decided, op)
+        decided = decision_in(op)
+        if isinstance(decided, Revocation):
+            self._revoke(decided)
+        elif decided is not None:
+            self.ledger.decide(decided, op)
         elif self._is_revoked(op):
             self.passed_over += 1
         else:
@@ -340,13 +343,7 @@ class Playbook:
             if (endpoint := self.endpoints.get(name)) is not None:
                 endpoint.judged(run.number, run.source, seq, before, good=run.good)
 
-    # ----------------------------------------------------------------------------------- what persons have decided
-
-    def _decide(self, decided: Decision | Revocation, op: Op) -> None:
-        if isinstance(decided, Revocation):
-            self._revoke(decided)
-        else:
-            self.ledger.decide(decided, op)
+    # ------------------------------------------------------------------------------------------------- revocations
 
     def _revoke(self, revocation: Revocation) -> None:
         known = next((one for one in self._ahead if one.takes_in(revocation)), None)
