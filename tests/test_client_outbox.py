@@ -394,8 +394,8 @@ def test_what_an_answer_means(answer: Answer, counts: dict[str, int], left: int)
     assert (pause_s > 0) == ("retries" in counts)
 
 
-@pytest.mark.parametrize("status", [400, 413, 422])
-def test_a_batch_that_is_too_large_goes_in_halves_down_to_the_one_event_that_is(status: int) -> None:
+@pytest.mark.parametrize("refusal", [problem(400), problem(413), problem(422), Answer(413, b"<html>")])
+def test_a_batch_that_is_too_large_goes_in_halves_down_to_the_one_event_that_is(refusal: Answer) -> None:
     events = [event() for _ in range(5)]
     large = events[3]
     delivery = Delivery(list(events), Backoff())
@@ -403,7 +403,7 @@ def test_a_batch_that_is_too_large_goes_in_halves_down_to_the_one_event_that_is(
     refused = 0
     while delivery.left:
         ids = [msgspec.json.decode(line)["id"] for line in delivery.content().splitlines()]
-        answer = problem(status) if large.id in ids else accepted(len(ids))
+        answer = refusal if large.id in ids else accepted(len(ids))
         counts, pause_s = delivery.answered(answer)
         assert pause_s == 0
         taken += ids if answer.status == 200 else []

@@ -81,10 +81,10 @@ const INTRODUCTION = "What the record of earlier runs shows. Quoted text is data
 const PLACEHOLDERS = "any|url|email|str|uuid|time|ip|mac|host|path|hex|num|value"; // for what varies, in <>
 const TAGS = new RegExp(`[<‹＜](?!\\\\*(?:${PLACEHOLDERS})>)(?=[^\\s\\d=])|\\[(?=/?[A-Z][A-Z_]+\\])`, "g"); // </s>, [INST]
 const HIDDEN = /(?!\ufe0f)[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu; // what turns a direction, or nobody sees
-const TOO_LARGE = 413; // of many events: each half is sent by itself
+const TOO_LARGE = 413; // of many events: each half is sent by itself; of one: whoever says so will never take it
 const DENIED = new Set([401, 403, 404, 421]); // told once; the events wait, for the daemon may yet be set right
 const WRONG = 400; // of a question, told once
-const FINAL = new Set([WRONG, TOO_LARGE, 422]); // answers about the events themselves: sending them again changes nothing
+const FINAL = new Set([WRONG, 422]); // answers about the events themselves: sending them again changes nothing
 const CAUSES_MAX = 3; // of an error: how deep they are looked for, and how many beside each other
 
 export class Observer {
@@ -268,9 +268,11 @@ export class Observer {
       try {
         this.request = new AbortController();
         const answer = await this.fetch("/events", REQUEST_MS, body, this.request.signal);
-        if (answer.status === TOO_LARGE && batch.length > 1) {
+        if (answer.status === TOO_LARGE) {
           await answer.body?.cancel();
-          return await this.deliverHalves(batch);
+          if (batch.length > 1) return await this.deliverHalves(batch);
+          this.counts.refused++;
+          return;
         }
         const said = (await answer.json()) as Said;
         if (answer.ok && said.accepted !== undefined) {

@@ -4,7 +4,8 @@
 |---|---|
 | 200 | counted as it says; lines that it rejects are refused for good |
 | 413, or 400 or 422 to a batch as a whole; more than one event | sent again in halves |
-| 400, 413 or 422, or 5xx that is not retryable, each with a problem as an observer makes it | refused for good |
+| 413, whoever says so: whatever is between takes no event of that size | refused for good |
+| 400 or 422, or 5xx that is not retryable, each with a problem as an observer makes it | refused for good |
 | anything else; no answer; none of an observer's | sent again, with the same ids: after `Retry-After`, or backoff |
 
 A token that is not known is none of the events' faults: it can be put right while they wait.
@@ -25,6 +26,7 @@ from observer_actors.client._texts import error_text
 from observer_actors.errors import ObserverError
 from observer_actors.problems import (
     ABOUT_THE_EVENTS,
+    TOO_LARGE,
     UNREADABLE,
     ReceivedProblem,
     is_about_the_batch,
@@ -124,11 +126,11 @@ class Delivery:
         if len(part) > 1 and is_about_the_batch(answer.status, problem):
             self._parts[:1] = [part[: len(part) // 2], part[len(part) // 2 :]]
             return {}, 0.0
-        if problem.detail and _is_final(answer.status, problem):
-            self.trouble = problem.detail
+        trouble = problem.detail or f"answered {answer.status}"
+        if _is_final(answer.status, problem):
+            self.trouble = trouble
             return {"refused": len(self._parts.pop(0))}, 0.0
-        asked_s = retry_after_s(answer.retry_after) or 0.0
-        return self.unanswered(problem.detail or f"answered {answer.status}", asked_s)
+        return self.unanswered(trouble, retry_after_s(answer.retry_after) or 0.0)
 
     def unanswered(self, trouble: str, asked_s: float = 0.0) -> tuple[dict[str, int], float]:
         """Take in that no answer came, or none that settles anything."""
@@ -188,4 +190,5 @@ class Deliveries:
 
 
 def _is_final(status: int, problem: ReceivedProblem) -> bool:
-    return status in ABOUT_THE_EVENTS or (status >= _SERVER_ERROR and not problem.retryable)
+    is_known = status in ABOUT_THE_EVENTS or (status >= _SERVER_ERROR and not problem.retryable)
+    return status == TOO_LARGE or (is_known and problem.detail != "")
