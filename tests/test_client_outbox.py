@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 import threading
+import time
 import tracemalloc
 from collections import UserDict, UserList, deque
 from collections.abc import Callable
@@ -31,7 +31,6 @@ from observer_actors.client._outbox import (
     ObserverStatistics,
     Outbox,
     OutgoingEvent,
-    _Ids,
     new_id,
 )
 from observer_actors.client._runs import ENDPOINTS_MAX, RUNS_MAX, Advised
@@ -343,11 +342,16 @@ def test_ids_are_unique_over_threads_and_short_enough() -> None:
     assert max(map(len, found)) < 40
 
 
-def test_copies_of_a_process_that_has_reported_nothing_make_other_ids() -> None:
-    frozen = _Ids()
-    made = [twin.make().partition("-") for twin in (frozen, copy.copy(frozen))]
-    assert made[0][0] != made[1][0]
-    assert {len(beginning) for beginning, _, _ in made} == {20}
+def test_copies_of_a_frozen_process_draw_the_beginning_of_their_ids_anew_after_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+    for now in (60.0, 119.9, 120.0, 60.0):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        made.append(new_id().partition("-")[0])
+    assert made[0] == made[1]
+    assert len(set(made[1:])) == 3
+    assert set(map(len, made)) == {20}
 
 
 # -------------------------------------------------------------------------------------------------- delivery

@@ -8,8 +8,11 @@ the newest says more about what is wrong now. At all times
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections import deque
+from functools import lru_cache
 from itertools import count
 from typing import Final
 from uuid import uuid4
@@ -26,6 +29,7 @@ BATCH_CHARS_MAX: Final = 1024 * 1024
 """Even with each character escaped as six, below the 8 MiB that a daemon takes by default."""
 QUEUE_CHARS_MAX: Final = 16 * 1024 * 1024
 """Of the texts in the queue, together."""
+_MINUTE_S: Final = 60
 _OVERHEAD_CHARS: Final = 256
 """What an event costs beside its texts, about."""
 
@@ -210,27 +214,15 @@ def _chars(event: OutgoingEvent) -> int:
     return chars
 
 
-class _Ids:
-    """Ids of this process: a random beginning, and a number.
-
-    The beginning is made with the first id: processes that are started from a copy of a frozen one (Lambda SnapStart,
-    CRIU) each make their own then, if that has reported nothing.
-    """
-
-    def __init__(self) -> None:
-        self.renew()
-        renewed_after_fork(self)
-
-    def renew(self) -> None:
-        """Begin another series."""
-        self._beginning = ""
-        self._numbers = count(1)
-
-    def make(self) -> str:
-        """Make an id that no other event has, in no other process: a tenth of the price of a UUID each."""
-        self._beginning = self._beginning or f"{uuid4().hex[:20]}-"
-        return self._beginning + str(next(self._numbers))
+_numbers: Final = count(1)
 
 
-_ids: Final = _Ids()
-new_id: Final = _ids.make
+def new_id() -> str:
+    """Make an id that no other event has, in no other process: a tenth of the price of a UUID each."""
+    return f"{_beginning(os.getpid(), int(time.time() // _MINUTE_S))}-{next(_numbers)}"
+
+
+@lru_cache(maxsize=1)
+def _beginning(_process: int, _minute: int) -> str:
+    """Draw what the ids of a process begin with for a minute: a copy of a frozen one draws its own after that."""
+    return uuid4().hex[:20]
