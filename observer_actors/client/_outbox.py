@@ -219,10 +219,13 @@ _numbers: Final = count(1)
 
 def new_id() -> str:
     """Make an id that no other event has, in no other process: a tenth of the price of a UUID each."""
-    return f"{_beginning(os.getpid(), int(time.time() // _MINUTE_S))}-{next(_numbers)}"
+    return f"{_beginning(int(time.time() // _MINUTE_S))}-{next(_numbers)}"
 
 
 @lru_cache(maxsize=1)
-def _beginning(_process: int, _minute: int) -> str:
+def _beginning(_minute: int) -> str:
     """Draw what the ids of a process begin with for a minute: a copy of a frozen one draws its own after that."""
     return uuid4().hex[:20]
+
+
+os.register_at_fork(after_in_child=_beginning.cache_clear)
