@@ -540,6 +540,25 @@ async def test_an_event_loop_that_ended_while_somebody_was_within_keeps_no_other
     assert observer.statistics().waiting == 0
 
 
+async def test_to_enter_in_two_event_loops_at_once_is_warned_of(
+    peer: HttpPeer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_ledger, "_SAID", set())  # as above
+    observer = AsyncObserver(peer.url)
+
+    async def enter() -> None:
+        async with observer:
+            pass
+
+    for _ in range(2):
+        await trio.to_thread.run_sync(asyncio.run, enter())
+    assert not caplog.records, "one after the other they may be"
+    async with observer:
+        await trio.to_thread.run_sync(asyncio.run, enter())
+    (record,) = caplog.records
+    assert "observer_in_two_event_loops" in record.getMessage()
+
+
 async def test_a_child_process_sends_by_a_task_of_its_own(peer: HttpPeer) -> None:
     program = """
 import asyncio, os, sys

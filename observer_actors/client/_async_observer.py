@@ -167,6 +167,9 @@ class AsyncObserver(Recorder):
             return
         if self._home[0] != os.getpid():
             self._in_hand = None
+        elif self._has_task:
+            hint = "of what the other one reports, nothing more is sent: for several at once there is Observer"
+            warn_once("observer_in_two_event_loops", "AsyncObserver", hint)
         self._home = (os.getpid(), current_token())
         self._entries = 0
         self._has_task = False
