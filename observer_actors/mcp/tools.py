@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
-from uuid import uuid4
 
 import msgspec
 from msgspec import Meta
@@ -34,7 +33,8 @@ class Call(msgspec.Struct, frozen=True):
     method: Literal["GET", "POST"]
     path: str
     parameters: dict[str, str] = {}
-    content: bytes = b""
+    event: dict[str, Any] = {}
+    """What is reported; its id is made by who carries this out."""
 
 
 class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -119,7 +119,6 @@ def _advice(given: GetAdvice, source: str) -> Call:
 
 def _outcome(given: ReportOutcome, source: str) -> Call:
     event: dict[str, Any] = {
-        "id": uuid4().hex,
         "source": source,
         "endpoint": given.endpoint,
         "success": given.success,
@@ -128,7 +127,7 @@ def _outcome(given: ReportOutcome, source: str) -> Call:
         "attrs": _known(run=given.run, advice_id=given.advice_id) | given.attrs,
     }
     event |= _known(output_summary=_said(given.output), error=given.error, role=given.role)
-    return Call("POST", "/event", content=msgspec.json.encode(event))
+    return Call("POST", "/event", event=event)
 
 
 def _failures(given: ListFailures, _source: str) -> Call:
@@ -156,7 +155,7 @@ TOOLS: Final[Mapping[str, Tool]] = {
     "report_outcome": Tool(
         "Report an outcome",
         "Report how an operation went: it is on disk when this answers. Report failures as plainly as successes, with"
-        " the error's own words.",
+        " the error's own words. A report that was answered with an error may be repeated as it is: it counts once.",
         ReportOutcome,
         _outcome,
         writes=True,
