@@ -115,7 +115,7 @@ class _Handlers:
         if not _is_json(params.arguments):
             return _said("the arguments: NaN and Infinity are no JSON numbers", is_error=True)
         try:
-            given = await self._api.as_meant(msgspec.convert(_with_integers(params.arguments or {}), tool.arguments))
+            given = await self._api.as_meant(msgspec.convert(_given(params.arguments or {}), tool.arguments))
             answer = await self._api.carry_out(tool.call(given, self._source))
         except msgspec.ValidationError as error:
             return _said(f"the arguments: {cut(str(error), ERROR_CHARS_MAX)}", is_error=True)
@@ -182,11 +182,15 @@ def _is_json(arguments: object) -> bool:
     return True
 
 
-def _with_integers(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Write 5.0 as 5: JSON Schema tells no difference, and some clients know floats alone."""
+def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what clients write in ways of their own: null for what they do not give, and 5.0 for 5.
+
+    JSON Schema tells no difference between the latter, and some clients know floats alone.
+    """
     return {
         name: int(given) if isinstance(given, float) and given.is_integer() else given
         for name, given in arguments.items()
+        if given is not None
     }
 
 

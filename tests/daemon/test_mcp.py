@@ -404,6 +404,14 @@ async def test_a_whole_number_may_be_written_with_a_fraction(connect: Connect, d
         await called(client, "report_outcome", endpoint="whole", success=True, duration_ms=1e300)
 
 
+async def test_null_stands_for_what_is_not_given(connect: Connect, daemon: Served) -> None:
+    async with connect(daemon.url) as client:
+        nothing = dict.fromkeys(("error", "input", "output", "duration_ms", "run", "advice_id", "role", "attrs"))
+        seq = (await called(client, "report_outcome", endpoint="a", success=True, **nothing))["seq"]
+        assert "attrs" not in daemon.json(f"/ops/{seq}")
+        assert "endpoint" in await refused(client, "report_outcome", endpoint=None, success=True)
+
+
 def reported(error: str, more: str = "") -> bytes:
     """Give the report of an outcome as it is written, for what no client of the SDK would send."""
     arguments = f'{{"endpoint":"raw","success":false,"error":"{error}"{more}}}'
