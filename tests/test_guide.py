@@ -207,6 +207,7 @@ def test_every_snippet_of_python_runs_and_what_it_reports_arrives(
         "flush()": (1, "True"),
         "observed_as": (2, ""),
         "copy_context": (3, ""),
+        "on_tool_start": (1, ""),
         "AsyncObserver": (1, ""),
         "nobody is there": (0, "1 …"),
     }
