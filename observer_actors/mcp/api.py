@@ -101,7 +101,7 @@ class Api:
                 f"the daemon does not answer: {said_by(error) or type(error).__name__}", hint="is it running?"
             ) from error
         if answer.is_success:
-            return _harmless(_read(answer.content))
+            return _harmless(msgspec.to_builtins(_read(answer.content, call.answer)))
         problem = read_problem(answer.content)
         detail = harmless(problem.detail) or f"the daemon answered {answer.status_code}"
         is_for_its_arguments = answer.status_code in _ABOUT_ARGUMENTS
@@ -133,9 +133,9 @@ class Api:
         return False
 
 
-def _read(body: bytes) -> dict[str, Any]:
+def _read(body: bytes, kind: Any) -> Any:  # noqa: ANN401 - as `Call.answer`
     try:
-        return msgspec.json.decode(body, type=dict[str, Any])
+        return msgspec.json.decode(body, type=kind)
     except UNREADABLE as error:
         raise Unreachable("this is no observer's answer", hint="is the address a daemon's?") from error
 

@@ -115,6 +115,22 @@ async def test_an_agent_asks_reports_and_looks_up(connect: Connect, daemon: Serv
         assert failures["failures"][0]["endpoint"] == "sql:run"
 
 
+async def test_of_a_failure_an_agent_is_told_what_fits_into_its_context(connect: Connect, daemon: Served) -> None:
+    for number in range(9):
+        daemon.event(endpoint="context", success=False, error=f"no row {number}: {'x' * 400}")
+    async with connect(daemon.url) as client:
+        while True:
+            answer = await listed(client, "context")
+            if answer["failures"][0]["count"] >= 9:
+                break
+            await trio.sleep(0.02)
+    assert list(answer) == ["failures", "total"]
+    (first, second) = answer["failures"][0]["examples"]
+    assert "no row" in first["line"]
+    assert "no row" in second["line"]
+    assert len(msgspec.json.encode(answer)) < 2_000
+
+
 async def test_what_goes_in_and_comes_out_may_be_json(connect: Connect, daemon: Served) -> None:
     async with connect(daemon.url) as client:
         given = {"q": "select 1", "limit": 3}
