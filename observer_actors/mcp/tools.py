@@ -50,7 +50,7 @@ class GetAdvice(Arguments, frozen=True):
     endpoint: Annotated[str, Meta(max_length=1_000, description="What you are about to call, such as sql:run.")]
     input: Annotated[Given, Meta(description="What you are about to call it with: a text, or JSON.")] = ""
     role: Annotated[Name, Meta(description="In which role you act.")] = ""
-    run: Annotated[Name, Meta(description="A name for this whole episode; the same in each call.")] = ""
+    run: Annotated[Name, Meta(description="A name for this whole episode, and no other: add a random number.")] = ""
     task: Annotated[Name, Meta(description="What the episode is for.")] = ""
     attrs: Annotated[dict[str, Scalar], Meta(max_length=30, description="What report_outcome will have there.")] = {}
     limit: Annotated[int, Meta(ge=1, le=3, description="Most entries to give.")] = 1
