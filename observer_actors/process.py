@@ -16,7 +16,7 @@ import trio
 
 from observer_actors.daemon import HARD_EXIT_S, Daemon, open_daemon, require_gateway
 from observer_actors.errors import ConfigInvalid, GatewayRequired
-from observer_actors.logs import logger
+from observer_actors.logs import configure_logs, logger
 from observer_actors.notify import Notifier, keep_notified
 from observer_actors.settings import Settings
 
@@ -26,18 +26,25 @@ SWITCH_S: Final = 0.0005
 """How long a thread that computes keeps the interpreter from the event loop, which gives it away with each system call.
 With Python's own 5 ms an event takes many times that while somebody else's ops are looked for."""
 EXIT_HARD: Final = 70
+_TAKEN: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-async def serve_until_signalled(settings: Settings, load: Callable[[], Settings]) -> None:
+def serve_until_signalled(settings: Settings, load: Callable[[], Settings]) -> None:
     """Run the daemon of this process: SIGTERM and SIGINT drain, SIGHUP reloads.
 
     :param load: reads the settings again, from where they came.
     """
+    configure_logs(settings.log.level)
+    trio.run(_serve, settings, load)
+
+
+async def _serve(settings: Settings, load: Callable[[], Settings]) -> None:
     sys.setswitchinterval(SWITCH_S)
     notifier = Notifier()
     # The receiver stays open until the very end: leaving it gives the signals their deadly default back, and a second
     # SIGTERM would cut the drain short.
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(*_TAKEN) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TAKEN)  # those that came before now
         heard = await _heard_while_gateway_is_awaited(signals, settings)
         if heard - {signal.SIGHUP}:
             return

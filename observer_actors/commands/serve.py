@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import signal
 from contextlib import suppress
-from functools import partial
 from typing import Final
 
-import trio
-
 from observer_actors.commands._options import ConfigOptions
-from observer_actors.logs import configure_logs
+from observer_actors.commands._signals import ENDING
 from observer_actors.settings import Settings
 
 M_TRIM_THRESHOLD: Final = -1
@@ -29,8 +27,9 @@ def serve(options: ConfigOptions = ConfigOptions()) -> None:
 
     Example: observer-actors serve --port 3800 --data-dir ./data
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # they wait until the process takes them
     gc.disable()  # nothing of what is imported is garbage: to search for it would take an eighth of the time
-    from observer_actors.process import serve_until_signalled  # noqa: PLC0415 - 0.3 s that `--help` need not pay
+    from observer_actors.process import serve_until_signalled  # noqa: PLC0415 - 0.5 s that `--help` need not pay
 
     gc.enable()
 
@@ -38,9 +37,7 @@ def serve(options: ConfigOptions = ConfigOptions()) -> None:
         return options.load().settings
 
     _give_memory_back()
-    settings = load()
-    configure_logs(settings.log.level)
-    trio.run(partial(serve_until_signalled, settings, load))
+    serve_until_signalled(load(), load)
 
 
 def _give_memory_back() -> None:

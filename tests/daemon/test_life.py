@@ -68,6 +68,22 @@ async def test_a_signal_drains_and_exits_0(tmp_path: Path, number: signal.Signal
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("number", "then"), [(signal.SIGHUP, "reloaded"), (signal.SIGTERM, "stopped")])
+async def test_a_signal_that_comes_before_the_settings_are_read_is_obeyed_as_later(
+    tmp_path: Path, number: signal.Signals, then: str
+) -> None:
+    config, read_again = tmp_path / "observer.toml", tmp_path / "as-a-file"
+    os.mkfifo(config)
+    read_again.touch()
+    async with running_daemon(tmp_path / "data", "--config", str(config), wait_ready=False) as daemon:
+        with trio.fail_after(10):
+            writer = await trio.to_thread.run_sync(os.open, config, os.O_WRONLY, abandon_on_cancel=True)
+        daemon.process.send_signal(number)
+        read_again.replace(config)
+        os.close(writer)  # now it is read to its end
+        await daemon.logged(then)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_the_wait_for_a_gateway_that_is_required(tmp_path: Path, number: signal.Signals) -> None:
     async with http_peer() as peer:
