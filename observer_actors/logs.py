@@ -96,7 +96,8 @@ class _LibraryLines(logging.Handler):
         except (TypeError, ValueError):  # its arguments do not fit
             self.handleError(record)
         else:
-            logger_at_any_level(record.name).log(record.levelno, said, exc_info=record.exc_info)
+            named = min(record.levelno // 10 * 10, logging.CRITICAL)  # a level between two is the lower one
+            logger_at_any_level(record.name).log(named, said, exc_info=record.exc_info)
 
 
 @cache

@@ -90,6 +90,15 @@ def test_lines_of_libraries_come_at_any_level_and_one_that_makes_no_text_ends_no
     assert (line["event"], line["actor"], line["level"]) == ("yes", "lib", "warning")
 
 
+@pytest.mark.parametrize(("number", "level"), [(30, "warning"), (35, "warning"), (49, "error"), (60, "critical")])
+def test_a_line_of_a_library_at_a_level_without_a_name_has_the_next_one_below(
+    capfd: pytest.CaptureFixture[str], number: int, level: str
+) -> None:
+    configure_logs("info")
+    logging.getLogger("lib").log(number, "said")
+    assert [line["level"] for line in lines(capfd)] == [level]
+
+
 def test_levels_are_held_and_can_be_changed(capfd: pytest.CaptureFixture[str]) -> None:
     configure_logs("warning")
     log = logger("daemon")
