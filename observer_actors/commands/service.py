@@ -99,7 +99,7 @@ def _program(given: Path | None, root: Path, *, user: bool) -> Path:
     program, is_here = found.absolute(), root == Path("/")
     inside = root / program.relative_to("/")
     # Where a link leads to below another root, cannot be followed from here.
-    if not (inside.is_file() and os.access(inside, os.X_OK)) and (is_here or not inside.is_symlink()):
+    if not shutil.which(inside) and (is_here or not os.path.islink(inside)):  # noqa: PTH114 - Path's may raise
         raise ConfigInvalid(f"{inside} is no program", hint="--executable says where observer-actors is")
     if not str(program).isprintable() or REFUSED.intersection(str(program)):
         raise ConfigInvalid(

@@ -136,6 +136,10 @@ def test_what_is_hidden_is_a_home_and_not_what_is_called_nearly_so() -> None:
 def test_a_program_that_the_sandbox_hides_or_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match="is no program"):
         service.install_service(executable=tmp_path / "none")
+    too_long = Path("/" + 300 * "x")
+    for given, root in ((too_long, Path("/")), (Path("/bin/true"), too_long)):
+        with pytest.raises(ConfigInvalid, match="is no program"):
+            service.install_service(executable=given, root=root)
     program = tmp_path / "with space%"
     program.write_text("")
     program.chmod(0o755)
