@@ -118,10 +118,17 @@ def _readable(data_dir: Path) -> Iterator[Finding]:
 
 
 def _space(data_dir: Path) -> Finding:
-    free = shutil.disk_usage(data_dir).free
+    disk = os.statvfs(data_dir)
+    free = disk.f_bavail * disk.f_frsize
+    what = f"{free / 1e9:,.1f} GB free"
+    if disk.f_flag & os.ST_RDONLY:
+        advice = "mount it for writing; where the system itself made it so, `dmesg` says why: check the disk first"
+        return Finding("problem", "disk", f"{what}, but mounted read-only", advice)
+    if disk.f_files and not disk.f_favail:  # some file systems do not count them
+        return Finding("problem", "disk", f"{what}, but no inodes are left for another file", "remove files (`df -i`)")
     level: Level = "ok" if free >= FREE_BYTES_WANTED else "warning" if free >= FREE_BYTES_MIN else "problem"
     advice = "" if level == "ok" else "make room, or set journal.retained_bytes_max so that old segments are deleted"
-    return Finding(level, "disk", f"{free / 1e9:,.1f} GB free", advice)
+    return Finding(level, "disk", what, advice)
 
 
 def _leftovers(observer: Path) -> Iterator[Finding]:

@@ -317,6 +317,19 @@ def test_a_disk_that_is_filling_up(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [finding.level for finding in _checks.check_directory(tmp_path)] == ["ok", "problem", "unknown"]
 
 
+@pytest.mark.parametrize(
+    ("free_files", "flag", "what"), [(5, os.ST_RDONLY, "mounted read-only"), (0, 0, "no inodes are left"), (5, 0, "")]
+)
+def test_a_disk_with_room_on_which_no_file_can_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_files: int, flag: int, what: str
+) -> None:
+    (tmp_path / "_observer").mkdir(mode=0o700)
+    looked_at = os.statvfs_result((4096, 4096, 10**9, 10**9, 10**9, 10, 10, free_files, flag, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _path: looked_at)
+    problems = [finding for finding in _checks.check_directory(tmp_path) if finding.level == "problem"]
+    assert [(finding.about, what in finding.what) for finding in problems] == ([("disk", True)] if what else [])
+
+
 def test_actors_that_fail_are_named() -> None:
     tree = msgspec.convert(
         [{"name": "root", "state": "running", "children": [
