@@ -1,8 +1,8 @@
 """Every command of the user's guide, typed in the order of its page, by bash, against a real daemon.
 
 What a test may not do to the machine that it runs on is done below a folder of its own: the guide's paths and its port
-are exchanged, and four programs are stood in for. `systemctl` starts, stops, restarts and reloads a real daemon;
-`journalctl` prints its log; `pipx` and `systemd-sysusers` do nothing, and refuse what they should not be asked.
+are exchanged, and programs are stood in for. `systemctl` starts, stops, restarts and reloads a real daemon;
+`journalctl` prints its log; the others do nothing, and refuse what they should not be asked.
 """
 
 from __future__ import annotations
@@ -93,6 +93,9 @@ case "$*" in "install --global ."|"install --global --force .") ;; *) exit 2 ;; 
 grep -qx 'name = "observer-actors"' pyproject.toml
 """
 """It is in no index: what is installed is the checkout that it is typed in. `test_packaging` builds that for real."""
+DOCKER: Final = """
+case "$*" in "build -t observer-actors ."|"run -d "*" observer-actors") ;; *) exit 2 ;; esac
+"""
 SYSUSERS: Final = "test -f {root}/etc/sysusers.d/$1"
 
 
@@ -109,6 +112,7 @@ def surroundings(tmp_path: Path) -> Iterator[dict[str, str]]:
         "systemctl": SYSTEMCTL,
         "journalctl": JOURNALCTL,
         "pipx": PIPX,
+        "docker": DOCKER,
         "claude": AGENTS_PROGRAM,
         "codex": AGENTS_PROGRAM,
         "systemd-sysusers": SYSUSERS,
@@ -232,6 +236,17 @@ def test_what_programs_are_told_to_start_or_to_ask_answers(tmp_path: Path, surro
             assert "get_advice" in (tmp_path / "tools").read_text()
         else:
             bash(shlex.join([server["command"], *server["args"]]), tmp_path, surroundings)
+
+
+def test_what_the_container_is_told_to_run_serves(tmp_path: Path, surroundings: dict[str, str]) -> None:
+    (file,) = blocks("install.md", "dockerfile")
+    (run,) = (command for command, _ in shown("install.md") if command.startswith("docker run"))
+    words = json.loads(file.partition("ENTRYPOINT ")[2])
+    given = dict(word.split("=", 1) for word in shlex.split(run) if word.startswith("OBSERVER_"))
+    bash("observer-actors token agents | tail -n 1 > tokens", tmp_path, surroundings)
+    inside = {"/data": str(tmp_path / "data"), "/tokens": str(tmp_path / "tokens")}
+    variables = {name: inside.get(value, value) for name, value in given.items()}
+    check_serves(shlex.join(inside.get(word, word) for word in words), tmp_path, surroundings | variables)
 
 
 def check_serves(command: str, folder: Path, variables: dict[str, str]) -> None:
