@@ -252,7 +252,7 @@ class LogSettings(Section, frozen=True):
     """What goes to standard error."""
 
     level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
-    """debug, info, warning or error. (reload)"""
+    """debug, info, warning or error; nothing is said that is below info. (reload)"""
 
 
 class SupervisionSettings(Section, frozen=True):
