@@ -34,11 +34,11 @@ from benchmarks import (
 )
 from benchmarks.bench import ROOT, Bench, find_tools
 from benchmarks.contest import Contest, Run
-from benchmarks.machine import disk_folder, file_system, machine, versions
 from benchmarks.report import report
 from benchmarks.results import Results
 from benchmarks.rounds import hold
 from benchmarks.targets import MEMORY_SECONDS, OPS
+from tests.machine import disk_folder, file_system, machine, versions
 
 REPORT: Final = ROOT / "docs" / "benchmarks.md"
 NOTES: Final = Path(__file__).with_name("notes.md")

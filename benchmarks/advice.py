@@ -18,9 +18,9 @@ import trio
 
 from benchmarks.bench import Bench
 from benchmarks.contest import Contest, Figure, Run
-from benchmarks.processes import cpu_seconds
 from benchmarks.rivals import Server, running_ours
 from tests.parity.program import ProgramFailed
+from tests.processes import cpu_seconds
 
 ENTRIES: Final = 10_000
 """As many as the playbook holds."""

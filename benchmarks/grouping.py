@@ -23,10 +23,10 @@ import trio
 
 from benchmarks.bench import ROOT, Bench
 from benchmarks.contest import Contest, Figure, Run, Unmeasured
-from benchmarks.processes import resident_bytes
 from benchmarks.scores import adjusted_rand, grouping_scores
 from observer_actors.patterns import Catalogue
 from observer_actors.patterns.masking import marked
+from tests.processes import resident_bytes
 
 SHARED_VARIABLE: Final = "OBSERVER_SHARED"
 """The folder of real data; without it, `shared` beside the repository, as in the tests."""

@@ -21,10 +21,10 @@ from benchmarks.contest import Contest, Figure, Run
 from benchmarks.events import check_stored, warmed
 from benchmarks.journal_data import STEP_US, clone, first_time, forget_pages, full_journal
 from benchmarks.load import SINGLES, press
-from benchmarks.processes import resident_bytes
 from benchmarks.rivals import Server, fresh_folder, running_ours
 from observer_actors.op import iso_milliseconds
 from tests.parity.program import ProgramFailed
+from tests.processes import resident_bytes
 
 EMPTY: Final = "empty journal"
 FULL: Final = "full journal"

@@ -18,7 +18,6 @@ from msgspec import Struct
 from benchmarks.bench import Bench
 from benchmarks.contest import Unmeasured
 from benchmarks.events import behind_ops
-from benchmarks.machine import free_bytes
 from benchmarks.payload import VARIATIONS, event, events
 from benchmarks.rivals import running_ours
 from observer_actors import __version__
@@ -28,6 +27,7 @@ from observer_actors.journal.format import FORMAT
 from observer_actors.op import Op, iso_milliseconds
 from observer_actors.playbook.fold import VERSION
 from observer_actors.settings import JournalSettings
+from tests.machine import free_bytes
 from tests.parity.program import ProgramFailed
 
 STEP_US: Final = 10_000

@@ -16,10 +16,10 @@ from msgspec import Struct
 
 from benchmarks.bench import Bench
 from benchmarks.payload import BATCH_EVENTS, COUNTED, RUN, RUN_EVENTS, SALT, batches, events, reported
-from benchmarks.processes import TICK_SECONDS, cpu_seconds, note_cpu
 from benchmarks.rivals import Server, fresh_folder, redis_says
 from tests.harness import own_environment
 from tests.parity.program import ProgramFailed, end_of, started
+from tests.processes import TICK_SECONDS, cpu_seconds, note_cpu
 
 LATE_SECONDS_MAX: Final = 60.0
 """A load generator that is this late does not come back."""

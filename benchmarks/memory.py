@@ -16,10 +16,10 @@ from benchmarks.bench import Bench
 from benchmarks.contest import Contest, Figure, Run, Unmeasured
 from benchmarks.events import check_stored, last_seq
 from benchmarks.load import BATCHES, REPORTED_BATCHES, SINGLES, Load, press
-from benchmarks.machine import free_bytes
 from benchmarks.payload import VARIATIONS, event
-from benchmarks.processes import sample_memory
 from benchmarks.rivals import running_ours
+from tests.machine import free_bytes
+from tests.processes import sample_memory
 
 _WIDE: Final = [
     {**event(number), "error": f"timeout of unit {number} \U0001f600 {'lorem ipsum dolor ' * 400}", "success": False}

@@ -16,8 +16,8 @@ import httpx
 import msgspec
 import trio
 
-from benchmarks.processes import resident_bytes
 from observer_actors.op import Op, decode_op
+from tests.processes import resident_bytes
 
 READY_S: Final = 15.0
 STOP_S: Final = 40.0

@@ -32,7 +32,6 @@ from benchmarks.journal_data import STEP_US, clone
 from benchmarks.load import REPORTED, write_script
 from benchmarks.memory import CONTESTANTS
 from benchmarks.payload import BATCH_EVENTS, EVENT_BYTES, RUN_EVENTS, batches, events, reported
-from benchmarks.processes import children, cpu_seconds, resident_bytes
 from benchmarks.profile import PROFILE, shares_between
 from benchmarks.profiled import WAITING, Sums
 from benchmarks.report import report
@@ -50,6 +49,7 @@ from tests.daemon.served import served
 from tests.fakes.http_peer import Json, http_peer
 from tests.harness import journal_ops
 from tests.parity.program import ProgramFailed
+from tests.processes import children, cpu_seconds, resident_bytes
 
 ISSUE_ROWS = 9 + 4 + 1
 NOW = "2026-11-22T10:00:00.000Z"

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from benchmarks.processes import children
 from observer_actors.actors.disk_process import DiskProcess, DiskProcessEnded
 from observer_actors.errors import DataDirectoryLocked
 from observer_actors.journal import DirectoryLock, Handed
 from observer_actors.journal.files import PosixFile
+from tests.processes import children
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.processes import children
 from observer_actors.actors.admission import LOOK_S
 from observer_actors.http.express import FEW, Group
 from observer_actors.http.wire import Head, read_head
@@ -29,6 +28,7 @@ from tests.daemon.load import Answer
 from tests.daemon.served import Served, served
 from tests.daemon.test_listeners import has_ipv6
 from tests.harness import Daemon, running_daemon
+from tests.processes import children
 
 Way = Literal["front", "web"]
 WAYS: Final[tuple[Way, Way]] = ("front", "web")

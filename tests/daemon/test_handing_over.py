@@ -18,7 +18,6 @@ import trio
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from benchmarks.processes import children
 from observer_actors.daemon import Daemon as DaemonInside
 from observer_actors.http import front_door, web
 from observer_actors.http.wire import INCOMPLETE, read_head
@@ -27,6 +26,7 @@ from tests.daemon.inside import daemon_inside
 from tests.daemon.test_doors import certificate
 from tests.daemon.test_front_door import WAYS, Client, Way, connected_to, get, not_plain, post
 from tests.harness import running_daemon
+from tests.processes import children
 
 GOOD: Final = b'{"endpoint":"a","success":true}'
 CHUNKED: Final = b"POST /event HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -20,7 +20,6 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.processes import children
 from observer_actors.http.app import create_app
 from observer_actors.http.description import Description
 from observer_actors.http.kb import Outcome
@@ -29,6 +28,7 @@ from observer_actors.kb import AuditRow
 from observer_actors.labels import LABEL_CHARS_MAX, stable_id
 from observer_actors.visible import visible
 from tests.daemon.served import Served, served
+from tests.processes import children
 
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 

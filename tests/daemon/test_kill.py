@@ -14,10 +14,10 @@ from typing import Any, Final
 import msgspec
 import trio
 
-from benchmarks.processes import children
 from tests.conftest import ROOT
 from tests.daemon.load import Client, Ledger, clients, settle, stored_ops
 from tests.harness import Daemon, running_daemon
+from tests.processes import children
 
 ROUNDS: Final = int(os.environ.get("OBSERVER_KILL_ROUNDS", "8"))
 SEED: Final = int(os.environ.get("OBSERVER_KILL_SEED", "20261122"))

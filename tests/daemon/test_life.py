@@ -25,7 +25,6 @@ import msgspec
 import pytest
 import trio
 
-from benchmarks.processes import children, cpu_seconds
 from observer_actors import daemon as daemon_module
 from observer_actors import notify, start_observer
 from observer_actors.actors import persister
@@ -42,6 +41,7 @@ from tests.fakes.http_peer import Held, HttpPeer, Json, Partial, Reply, Status, 
 from tests.fakes.troubled_disk import Kind, TroubledDisk
 from tests.harness import first_told, running_daemon
 from tests.journal.support import commit, make_ops
+from tests.processes import children, cpu_seconds
 
 IDLE_S: Final = 3.0
 """How long an idle daemon is watched."""

@@ -13,13 +13,13 @@ from typing import Final
 import msgspec
 import trio
 
-from benchmarks.machine import disk_folder, machine, versions
 from tests.conftest import ROOT
 from tests.faults.campaign import EXIT_UNAVAILABLE, Result, run_rounds
 from tests.faults.report import report
 from tests.faults.scenario import ROUND_SECONDS_MAX, Scenario, Unavailable
 from tests.faults.table import SCENARIOS
 from tests.faults.trial import Trial
+from tests.machine import disk_folder, machine, versions
 
 REPORT: Final = ROOT / "docs" / "reliability.md"
 

@@ -8,10 +8,10 @@ from typing import Final
 
 import trio
 
-from benchmarks.processes import children
 from tests.faults.tracing import Injection, started_under
 from tests.faults.trial import LIMIT_S, Trial
 from tests.harness import Daemon
+from tests.processes import children
 
 STARTING_SHARE: Final = 0.2
 """Of the kills come while the daemon is starting: in the middle of a recovery, often."""

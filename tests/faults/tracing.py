@@ -15,8 +15,8 @@ from typing import Final
 
 import trio
 
-from benchmarks.processes import children
 from tests.faults.scenario import Unavailable
+from tests.processes import children
 
 ATTACHED: Final = b"attached"
 ATTACH_S: Final = 30.0
