@@ -38,8 +38,8 @@ def test_the_ends_of_one_arm_are_where_the_martingale_reaches_one_over_alpha() -
             assert log_martingale(arm, end) == pytest.approx(log(20), abs=1e-5)
 
 
-def test_the_ends_of_the_difference_are_the_furthest_pair_that_is_not_excluded() -> None:
-    trial = Trial(Arm(16, 4), Arm(6, 14))
+@pytest.mark.parametrize("trial", [Trial(Arm(16, 4), Arm(6, 14)), Trial(Arm(0, 6), Arm(9, 1))])
+def test_the_ends_of_the_difference_are_the_furthest_pair_that_is_not_excluded(trial: Trial) -> None:
     steps = [i / 500 for i in range(1, 500)]
     left = [
         (p - q)
