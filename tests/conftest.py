@@ -32,6 +32,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As of what a shell runs in the background. All that tests start would have it ignored, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[variable]  # a proxy does not find what a test starts: all of that is on this machine
+
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 
