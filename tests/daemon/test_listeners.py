@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any, Final, cast
+from typing import IO, Any, cast
 
 import httpx
 import pytest
@@ -28,9 +28,7 @@ from observer_actors.http.listeners import ACCEPTED_AT_ONCE, accept, address_of,
 from observer_actors.settings import ListenSettings
 from tests.commands.typed import answered, as_ordinary_user, environment, typed, typed_for_real
 from tests.daemon.inside import eventually
-from tests.harness import journal_ops, running_daemon
-
-READY_S: Final = 20.0
+from tests.harness import READY_S, journal_ops, running_daemon
 
 
 @contextmanager

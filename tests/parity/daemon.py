@@ -10,17 +10,8 @@ from typing import Final
 
 import trio
 
-from tests.harness import own_environment
-from tests.parity.program import (
-    START_SECONDS_MAX,
-    Program,
-    ProgramFailed,
-    answers,
-    end_of,
-    started,
-    stop,
-    wait_until,
-)
+from tests.harness import READY_S, own_environment
+from tests.parity.program import Program, ProgramFailed, answers, end_of, started, stop, wait_until
 
 COMMAND: Final = (sys.executable, "-m", "observer_actors", "serve")
 ROOT: Final = Path(__file__).parents[2]
@@ -53,7 +44,7 @@ async def _address(process: trio.Process, log: Path) -> str:
             raise ProgramFailed(f"ours ended with {process.returncode}: {end_of(log)}")
         return _first_line(log)
 
-    first = await wait_until(look, seconds_max=START_SECONDS_MAX, what="the first line of our log")
+    first = await wait_until(look, seconds_max=READY_S, what="the first line of our log")
     found = _ADDRESS.search(first)
     if found is None:
         raise ProgramFailed(f"no address in the first line of our log: {end_of(log)}")

@@ -11,12 +11,12 @@ from typing import Final, TypeVar
 import httpx
 import trio
 
+from tests.harness import READY_S, STOP_S
+
 T = TypeVar("T")
 
 POLL_SECONDS: Final = 0.001
 """Between two looks at what another process does; it has no way to tell us."""
-START_SECONDS_MAX: Final = 20.0
-STOP_SECONDS_MAX: Final = 20.0
 
 
 class ProgramFailed(Exception):
@@ -79,18 +79,18 @@ async def answers(process: trio.Process, url: str, log: Path) -> None:
             return None
 
     async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
-        await wait_until(look, seconds_max=START_SECONDS_MAX, what=f"an answer from {url}")
+        await wait_until(look, seconds_max=READY_S, what=f"an answer from {url}")
 
 
 async def stop(process: trio.Process) -> int:
     """Ask the process to end with SIGTERM, and return its exit code.
 
-    :raises ProgramFailed: it is still there after `STOP_SECONDS_MAX`.
+    :raises ProgramFailed: it is still there after `STOP_S`.
     """
     process.send_signal(signal.SIGTERM)
-    with trio.move_on_after(STOP_SECONDS_MAX):
+    with trio.move_on_after(STOP_S):
         return await process.wait()
-    raise ProgramFailed(f"still running {STOP_SECONDS_MAX:g} s after SIGTERM")
+    raise ProgramFailed(f"still running {STOP_S:g} s after SIGTERM")
 
 
 def end_of(log: Path) -> str:
