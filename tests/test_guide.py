@@ -30,6 +30,7 @@ from tests.conftest import ROOT
 GUIDE: Final = ROOT / "docs" / "guide"
 PAGES: Final = sorted(path.name for path in GUIDE.glob("*.md") if path.name != "README.md")
 COMMAND_S: Final = 60
+PYTHON: Final = shlex.quote(sys.executable)
 MOVED: Final = ("/var/lib/observer-actors", "/var/backups", "/etc/observer-actors")
 ENDLESS: Final = ("observer-actors serve",)
 """Started, asked, and stopped again: it does not end by itself."""
@@ -120,7 +121,7 @@ def surroundings(tmp_path: Path) -> Iterator[dict[str, str]]:
     for name, text in programs.items():
         file = tmp_path / "bin" / name
         file.parent.mkdir(exist_ok=True)
-        file.write_text("#!/bin/bash\nset -e\n" + text.format(python=sys.executable, root=tmp_path, port=port))
+        file.write_text("#!/bin/bash\nset -e\n" + text.format(python=PYTHON, root=tmp_path, port=port))
         file.chmod(0o755)
     (tmp_path / "bin" / "true").symlink_to("/bin/true")
     for folder in ("etc/observer-actors", "etc/sysusers.d"):
@@ -205,7 +206,7 @@ def test_every_snippet_of_python_runs_and_what_it_reports_arrives(
     snippet = blocks("agents.md", "python")[number]
     bash("systemctl start observer-actors", tmp_path, surroundings)
     (tmp_path / "agent.py").write_text(snippet)
-    said = bash(f"{sys.executable} -W error agent.py", tmp_path, surroundings)
+    said = bash(f"{PYTHON} -W error agent.py", tmp_path, surroundings)
     ops = json.loads(bash("observer-actors ops --json", tmp_path, surroundings))
     expected = {
         "flush()": (1, "True"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from importlib import import_module
 from typing import Any
@@ -92,7 +93,7 @@ def test_a_command_line_that_cannot_be_understood_is_told_in_two_lines_and_exits
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
-    script = f"{COMMAND[0]} -m observer_actors config default | head -1; echo ${{PIPESTATUS[0]}}"
+    script = f"{shlex.join(COMMAND)} config default | head -1; echo ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=environment())
     assert ended.stderr == ""
     assert ended.stdout.splitlines()[-1] in ("0", "141"), "it may have been done before head was"

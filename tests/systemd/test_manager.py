@@ -147,7 +147,7 @@ def test_what_connections_have_started_in_vain_is_started_again_as_the_doctor_sa
 ) -> None:
     bad = tmp_path / "bad"
     bad.touch()
-    serve = f"exec {sys.executable} -m observer_actors serve --data-dir ${{STATE_DIRECTORY}}"
+    serve = f'exec "{sys.executable}" -m observer_actors serve --data-dir ${{STATE_DIRECTORY}}'
     command = f"/bin/sh -c 'test -e {bad} && exit 78; {serve}'"
     manager.drop_in(SERVICE, "bad", f"[Service]\nExecStart=\nExecStart={command}\n")
     try:
