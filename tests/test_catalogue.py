@@ -220,6 +220,18 @@ def test_what_begins_like_two_belongs_to_the_one_it_has_most_in_common_with_and_
     assert found[-1] == found[-2] != found[0]
 
 
+def test_a_text_that_is_torn_within_a_word_is_no_pattern_of_its_own_in_whatever_order_two_come_that_begin_so() -> None:
+    torn = "could not write the snapshot of table orders because of a full dis"
+    groups = in_every_order([torn, f"{torn}k on the device", f"{torn}agreement in the house"])
+    assert {len(found) for found in groups} == {2}
+
+
+def test_a_long_text_is_no_beginning_of_a_short_one_that_says_something_else_behind_a_value() -> None:
+    trace = "Error: /srv/app.py raised an exception while the order was handled: " + "nothing was booked for it, " * 6
+    assert len(trace) > 200
+    assert not is_one("Error: /srv/b.py not found", trace)
+
+
 # ------------------------------------------------------------------------------------------ stability
 
 some_texts = st.lists(
@@ -409,8 +421,14 @@ def test_a_cut_text_stays_where_it_was_when_another_whole_one_comes_that_begins_
     assert onto(before, apply(before, ops[-1:])) == at_once
 
 
-def test_the_private_characters_of_a_text_are_no_harm() -> None:
-    assert templates("odd \ue000 text \ue005 here") == ["odd <any> text <time> here"]
+def test_the_private_characters_of_a_text_are_no_masks() -> None:
+    """Fonts for terminals have their signs there."""
+    text = "odd \ue000 text \ue005 here"
+    assert templates(text) == [text]
+
+
+def test_the_characters_that_no_text_has_are_no_harm() -> None:
+    assert templates("odd \ufdd0 text here") == ["odd <any> text here"]
 
 
 def test_a_catalogue_takes_bounded_memory() -> None:
@@ -464,6 +482,31 @@ def test_a_text_that_is_like_none_costs_little_for_each_that_is_there(words: int
     catalogue = Catalogue()
     assert len({catalogue.place("e", text).id for text in texts[:-1]}) == groups
     assert calls_of(lambda: catalogue.place("e", texts[-1])) < groups * calls_each_max
+
+
+@pytest.mark.parametrize("end", ["jour", "jour..."])
+def test_the_whole_of_many_that_were_cut_costs_little_for_each_of_them(end: str) -> None:
+    states = [
+        "abort",
+        "access",
+        "add",
+        "allow",
+        "block",
+        "call",
+        "check",
+        "clear",
+        "close",
+        "commit",
+        "connect",
+        "copy",
+    ]
+    pairs = [f"Error: cannot {one} the {other} of what holds the {end}" for one in states for other in states]
+    catalogue = Catalogue()
+    assert len({catalogue.place("e", text).last().id for text in pairs}) == len(pairs)
+    calls_each_max = 100
+    whole = "Error: cannot 5 the 5 of what holds the journal of the day"
+    assert calls_of(lambda: catalogue.place("e", whole)) < len(pairs) * calls_each_max
+    assert len({catalogue.place("e", text).last().id for text in (*pairs, whole)}) == 1
 
 
 def test_a_long_text_that_was_seen_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:

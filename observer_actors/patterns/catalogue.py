@@ -43,7 +43,6 @@ from observer_actors.patterns.masking import ANY, digits_alike
 from observer_actors.patterns.shapes import (
     CUT_CHARS_MIN,
     CUT_LENGTHS,
-    CUT_TAIL_WORDS_MAX,
     READ_AS_TODAY,
     Shape,
     begins,
@@ -463,29 +462,22 @@ class _Endpoint:
             if other is not group
             and begins(other.shape.words, group.shape.words, is_cut=other.is_cut)
             and _is_long(other)
-            and self._whole_of(other.shape.words, is_cut=other.is_cut, but=other) is group
         ]
         return [group, *sorted(beginnings, key=_order)] if beginnings else []
 
     def _whole_of(self, words: Sequence[str], *, is_cut: bool, but: Group | None = None) -> Group | None:
-        """Find the group whose words begin with these; one that is at least as long is preferred.
+        """Find the group whose words begin with these.
 
-        Where several do, of what looks cut the one counts that has most of the words for its own, the oldest first:
-        which it was nobody can tell, and a pattern for each place at which a text was cut would help nobody.
+        Where several do, the one counts that has most of the words for its own, the oldest first: which it was nobody
+        can tell, and a pattern for each place at which a text was cut would help nobody.
         """
-        of_first = self._alike.get(_first(words), {})
-        found = [
+        found = (
             group
-            for length, groups in of_first.items()
-            if length > len(words) - CUT_TAIL_WORDS_MAX
+            for groups in self._alike.get(_first(words), {}).values()
             for group in groups
             if group is not but and begins(words, group.shape.words, is_cut=is_cut)
-        ]
-        found = [group for group in found if len(group.shape.words) >= len(words)] or found
-        if len(found) > 1 and is_cut:
-            whole = [group for group in found if not group.is_cut] or found
-            return max(whole, key=lambda group: (_in_common(words, group.shape.words), -group.order))
-        return found[0] if len(found) == 1 else None
+        )
+        return max(found, key=lambda group: (_in_common(words, group.shape.words), -group.order), default=None)
 
 
 def _remembered_as(text: str) -> str | bytes:

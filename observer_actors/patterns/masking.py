@@ -11,9 +11,9 @@ that the time grows with the text and not with its square; and then the words th
 * A list of values is one value, however long: ``1, 2, 3`` becomes ``<any>``. Groups of up to four words that are
   repeated with other values stand there once.
 
-Inside the program a mask is one character of Unicode's private area (`MARKS`), so that no text can be taken for one;
-outside it is ``<num>``, ``<path>`` and so on. What a text itself calls ``<num>`` is written ``<\num>``, so that the two
-are told apart, and have two ids.
+Inside the program a mask is one of the characters that Unicode keeps for use within a program (`MARKS`), so that no
+text is taken for one; outside it is ``<num>``, ``<path>`` and so on. What a text itself calls ``<num>`` is written
+``<\num>``, so that the two are told apart, and have two ids.
 
 What is *not* masked although it is quoted: a key (``"code": 5`` keeps ``"code"``); the value of a key that holds prose
 (``"error": "no such table"``), of which the inside is masked like any other text, since otherwise all JSON errors of an
@@ -32,7 +32,7 @@ from typing import Final
 from observer_actors.quoting import PLACEHOLDERS
 from observer_actors.visible import without_escapes
 
-ALGORITHM_VERSION: Final = 6
+ALGORITHM_VERSION: Final = 7
 """Kept in the record of each pattern, so that a later grouping can tell its own from the older ones."""
 TEXT_CHARS_MAX: Final = 2_000
 """Characters of an error that are looked at: a message and the head of its stack trace, not a dump."""
@@ -50,7 +50,7 @@ REMEMBERED_CHARS_MAX: Final = 400
 NESTING_MAX: Final = 4
 """Objects within objects, ``Window{1f token=Token{2e}}``, that are simplified from the inside out."""
 
-_FIRST_MARK: Final = 0xE000
+_FIRST_MARK: Final = 0xFDD0
 _MARK_OF: Final = {name: chr(_FIRST_MARK + number) for number, name in enumerate(PLACEHOLDERS)}
 ANY: Final = _MARK_OF["any"]
 MARKS: Final = frozenset(_MARK_OF.values())

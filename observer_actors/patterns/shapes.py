@@ -72,8 +72,6 @@ _CODES: Final = frozenset(
     """.split()  # noqa: SIM905 - as above
 )
 """Kinds of errors, and gRPC's codes (``code = NotFound``): they tell errors apart wherever they stand."""
-_STATUS_CHARS_MIN: Final = 5
-"""A word of this length that ends like a participle or an abstract noun is taken for one."""
 
 CUT_CHARS_MIN: Final = 40
 """Below that nobody cuts; a short text that begins like a longer one is another event."""
@@ -181,7 +179,7 @@ def is_name(word: str, before: str = "") -> bool:
         return True
     if word in _STATUS or word.lower() in _STATUS:
         return False
-    return word.isupper() or len(word) < _STATUS_CHARS_MIN or not word.endswith(_STATUS_ENDS)
+    return word.isupper() or not word.endswith(_STATUS_ENDS)
 
 
 def differences(words: Sequence[str], others: Sequence[str], most: int) -> list[int] | None:
@@ -257,7 +255,7 @@ def _goes_on(words: Sequence[str], whole: Sequence[str], *, is_cut: bool) -> boo
 def _is_torn(word: str, whole: str, *, is_last: bool) -> bool:
     """Tell a word that was cut from one that is another form, or a part, of a longer one."""
     rest = whole.removeprefix(word)
-    if not is_word(word) or not rest[0].isalpha() or word.lower() in _STATUS:
+    if not is_word(word) or not rest[0].isalpha():
         return False
     return not (is_last and rest.lower() in _ENDINGS)
 
