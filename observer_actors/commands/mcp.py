@@ -41,7 +41,7 @@ def mcp(*, source: str = "mcp", api: ApiOptions = ApiOptions()) -> None:
 
 async def _serve(address: str, source: str) -> None:
     from observer_actors.client._daemon import async_client  # noqa: PLC0415 - half a second
-    from observer_actors.mcp.api import SECONDS, Api, Unanswered  # noqa: PLC0415 - as above
+    from observer_actors.mcp.api import SECONDS, Api  # noqa: PLC0415 - as above
 
     try:
         serving = importlib.import_module("observer_actors.mcp.serving")
@@ -51,7 +51,7 @@ async def _serve(address: str, source: str) -> None:
     lost: OSError | None = None
     try:
         async with async_client(address, SECONDS) as client:
-            await serving.serve_stdio(Api(client, Unanswered()), source)
+            await serving.serve_stdio(Api(client), source)
     except* OSError as errors:  # of the output: nobody reads it any more, or it takes no more
         lost = first_of(errors)
     if lost is not None:

@@ -6,14 +6,8 @@ all texts of answers and refusals are made `harmless`.
 
 from __future__ import annotations
 
-import hashlib
 import re
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Final, TypeVar
-from uuid import uuid4
 
 import httpx
 import msgspec
@@ -24,9 +18,6 @@ from observer_actors.problems import UNREADABLE, read_problem
 from observer_actors.quoting import harmless
 
 SECONDS: Final = 10.0
-UNANSWERED_MAX: Final = 1_000
-UNANSWERED_S: Final = 600.0
-"""For an agent that repeats itself; what is reported word for word after that is another operation."""
 _ABOUT_ARGUMENTS: Final = (400, 404, 413, 422)
 _BROKEN_UP: Final = re.compile(r"(?<=[<\u2039\uff1c\[]) ")
 """What `harmless` puts in."""
@@ -45,39 +36,11 @@ class Refused(ObserverError):
         self.is_for_its_arguments = is_for_its_arguments
 
 
-class Unanswered:
-    """Ids of reports that may be stored, although no good answer said so: the same report, made again, has the same id.
-
-    :param clock: seconds, never going back.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._known: deque[tuple[float, bytes, str]] = deque(maxlen=UNANSWERED_MAX)
-
-    @contextmanager
-    def id_of(self, report: bytes) -> Iterator[str]:
-        """Give the id of a report that is made in this block, and is answered if that raises nothing."""
-        digest, now = hashlib.sha256(report).digest(), self._clock()
-        known = next((one for one in self._known if one[1] == digest and now - one[0] < UNANSWERED_S), None)
-        if known is not None:
-            self._known.remove(known)  # who reports the same meanwhile means another operation
-        key = uuid4().hex if known is None else known[2]
-        is_answered = False
-        try:
-            yield key
-            is_answered = True
-        finally:
-            if not is_answered:
-                self._known.append((self._clock(), digest, key))
-
-
 class Api:
     """Carries calls out; used within ``async with``."""
 
-    def __init__(self, client: httpx.AsyncClient, unanswered: Unanswered) -> None:
+    def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
-        self._unanswered = unanswered
 
     async def carry_out(self, call: Call) -> Any:  # noqa: ANN401 - JSON
         """Give what a good answer says, its texts made harmless.
@@ -85,14 +48,9 @@ class Api:
         :raises Refused: it is not one, or this makes no request.
         :raises Unreachable: there is none, or none of a daemon.
         """
-        if not call.event:
-            return await self._answer(call, b"")
-        with self._unanswered.id_of(msgspec.json.encode(call.event)) as key:
-            return await self._answer(call, msgspec.json.encode(call.event | {"id": key}))
-
-    async def _answer(self, call: Call, content: bytes) -> Any:  # noqa: ANN401 - as above
+        content = msgspec.json.encode(call.event) if call.event else None
         try:
-            answer = await self._client.request(call.method, call.path, params=call.parameters, content=content or None)
+            answer = await self._client.request(call.method, call.path, params=call.parameters, content=content)
         except httpx.InvalidURL as error:
             hint = "they may be too long"
             raise Refused(f"the arguments make no request: {error}", hint=hint, is_for_its_arguments=True) from error

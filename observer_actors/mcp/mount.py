@@ -18,7 +18,7 @@ import trio
 from observer_actors.errors import NotFound, ObserverError, RequestTimedOut
 from observer_actors.http.gate import Application
 from observer_actors.http.guard import PEER, Guard, Peer
-from observer_actors.mcp.api import Api, Unanswered
+from observer_actors.mcp.api import Api
 from observer_actors.threads import in_thread
 
 MCP_PATH: Final = "/mcp"
@@ -48,7 +48,6 @@ class Mount:
         self._application = application
         self._guard = guard
         self._seconds_max = seconds_max
-        self._unanswered = Unanswered()
         self._loading = trio.Lock()
         self._serving: Any = None
 
@@ -69,7 +68,7 @@ class Mount:
 
         with trio.move_on_after(self._seconds_max) as limit:
             async with self._inside(scope) as client:
-                await serving.serve_request(Api(client, self._unanswered), scope, receive, sent)
+                await serving.serve_request(Api(client), scope, receive, sent)
         if limit.cancelled_caught and not answering:
             raise RequestTimedOut("the request took too long")
 

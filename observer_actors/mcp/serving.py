@@ -49,7 +49,7 @@ from observer_actors.client._ledger import warn_once
 from observer_actors.errors import ObserverError, RequestTooLarge
 from observer_actors.event import SOURCE_NOTE, with_whole_characters
 from observer_actors.mcp.api import SECONDS, Api, Refused
-from observer_actors.mcp.tools import ENTRY_URI, SOURCE, TOOLS, entry_call, entry_uri, input_schema, list_entries
+from observer_actors.mcp.tools import ENTRY_URI, SOURCE, TOOLS, Call, entry_call, entry_uri, input_schema, list_entries
 from observer_actors.quoting import harmless
 from observer_actors.visible import cut
 
@@ -115,13 +115,15 @@ class _Handlers:
             raise MCPError(INVALID_PARAMS, f"there is no tool {harmless(params.name[:100])!a}")
         if not _is_json(params.arguments):
             return _said("the arguments: NaN and Infinity are no JSON numbers", is_error=True)
+        call: Call | None = None
         try:
             given = await self._api.as_meant(msgspec.convert(_given(params.arguments or {}), tool.arguments))
-            answer = await self._api.carry_out(tool.call(given, self._source))
+            call = tool.call(given, self._source)
+            answer = await self._api.carry_out(call)
         except msgspec.ValidationError as error:
             return _said(f"the arguments: {cut(str(error), ERROR_CHARS_MAX)}", is_error=True)
         except ObserverError as error:
-            return _said(_in_words(error), is_error=True)
+            return _said(_in_words(error) + _again(call, error), is_error=True)
         self._warn_of_source(answer)
         return CallToolResult(content=[TextContent(type="text", text=_json(answer))], structured_content=answer)
 
@@ -197,6 +199,13 @@ def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _in_words(error: Exception) -> str:
     return f"{error}; {error.hint}" if isinstance(error, ObserverError) and error.hint else str(error)
+
+
+def _again(call: Call | None, error: ObserverError) -> str:
+    """Say how to make a report again that may be stored all the same, so that it counts once."""
+    is_refused = isinstance(error, Refused) and error.is_for_its_arguments
+    key = None if call is None or is_refused else call.event.get("id")
+    return f"; to report it again, give id {key}" if key else ""
 
 
 def _json(said: object) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote
+from uuid import uuid4
 
 import msgspec
 from msgspec import Meta
 
 from observer_actors.client._texts import advice_query
+from observer_actors.event import ID_CHARS_MAX
 from observer_actors.labels import cut_between_words
 from observer_actors.op import NAME_CHARS_MAX
 from observer_actors.patterns import State
@@ -35,7 +37,7 @@ class Call(msgspec.Struct, frozen=True):
     path: str
     parameters: dict[str, str] = {}
     event: dict[str, Any] = {}
-    """What is reported; its id is made by who carries this out."""
+    """What is reported."""
     answer: Any = dict[str, Any]
     """The type that a good answer is read as: what it does not have is left out."""
 
@@ -68,6 +70,7 @@ class ReportOutcome(Arguments, frozen=True):
     run: Annotated[Name, Meta(description="The name of this episode.")] = ""
     advice_id: Annotated[Name, Meta(description="From get_advice, also when it gave no entries.")] = ""
     role: Annotated[Name, Meta(description="In which role you acted.")] = ""
+    id: Annotated[str, Meta(max_length=ID_CHARS_MAX, description="Only to report again: the one an error gave.")] = ""
     attrs: Annotated[dict[str, Scalar], Meta(max_length=30, description="Anything else that is worth keeping.")] = {}
 
     def __post_init__(self) -> None:
@@ -154,6 +157,7 @@ def _advice(given: GetAdvice, source: str) -> Call:
 
 def _outcome(given: ReportOutcome, source: str) -> Call:
     event: dict[str, Any] = {
+        "id": given.id or uuid4().hex,
         "source": source,
         "endpoint": given.endpoint,
         "success": given.success,
@@ -190,7 +194,7 @@ TOOLS: Final[Mapping[str, Tool]] = {
     "report_outcome": Tool(
         "Report an outcome",
         "Report how an operation went: it is on disk when this answers. Report failures as plainly as successes, with"
-        " the error's own words. A report that was answered with an error may be repeated as it is: it counts once.",
+        " the error's own words. Where an error gives an id, report again with it: so it counts once.",
         ReportOutcome,
         _outcome,
         writes=True,

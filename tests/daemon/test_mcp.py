@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,6 @@ from mcp_types import INTERNAL_ERROR, INVALID_PARAMS, CallToolResult, TextConten
 
 from observer_actors.cli import EXIT_READER_GONE
 from observer_actors.client import Finding, Observer, Verdict
-from observer_actors.mcp.api import UNANSWERED_S, Unanswered
 from observer_actors.mcp.tools import TOOLS as OURS
 from observer_actors.mcp.tools import GetAdvice, input_schema
 from observer_actors.patterns import State
@@ -483,38 +482,19 @@ async def test_a_daemon_that_is_away_is_an_error_of_the_tool_and_no_end_of_the_s
 BUSY: Final = {"title": "overloaded", "detail": "the write may still succeed", "retryable": True}
 
 
-async def test_a_report_that_is_repeated_because_it_may_be_stored_has_the_same_id() -> None:
+async def test_a_report_that_may_be_stored_is_made_again_with_the_id_that_its_error_gives() -> None:
     report = {"endpoint": "sql:run", "success": False, "error": "timeout", "run": "r"}
     with trio.fail_after(CONNECTED_S):
         async with http_peer() as peer, Client(over_stdio(peer.url)) as client:
-            peer.on("/event", Json(BUSY, 503), Json(BUSY, 503), Json({"accepted": True, "seq": 1}))
-            for one in (report, report | {"run": "another"}):
-                assert "may still succeed" in await refused(client, "report_outcome", **one)
-            for _ in range(2):
-                await called(client, "report_outcome", **report)
-            first, other, again, later = [request.json()["id"] for request in peer.received("/event")]
-    assert first == again
-    assert len({first, other, later}) == 3
-
-
-def test_reports_that_are_alike_count_as_many_as_are_made() -> None:
-    now = 0.0
-    unanswered = Unanswered(lambda: now)
-
-    def reported(*, answered: bool) -> str:
-        with suppress(LookupError), unanswered.id_of(b"x") as key:
-            if not answered:
-                raise LookupError
-        return key
-
-    with unanswered.id_of(b"x") as first, unanswered.id_of(b"x") as second:
-        assert first != second, "at the same time"
-    lost = {reported(answered=False), reported(answered=False)}
-    assert len(lost) == 1, "the second is the first, repeated"
-    assert {reported(answered=True)} == lost
-    lost = {reported(answered=False)}
-    now = UNANSWERED_S
-    assert reported(answered=True) not in lost
+            peer.on("/event", Json(BUSY, 503), Json({"accepted": True, "seq": 1}))
+            said = await refused(client, "report_outcome", **report)
+            assert "may still succeed" in said
+            given = said.rpartition("give id ")[2]
+            await called(client, "report_outcome", **report, id=given)
+            await called(client, "report_outcome", **report)
+            first, again, another = [request.json()["id"] for request in peer.received("/event")]
+    assert first == again == given
+    assert another != first
 
 
 async def test_of_an_address_that_speaks_no_tls_the_agent_is_told_so() -> None:
