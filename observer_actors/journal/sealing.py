@@ -333,7 +333,10 @@ def _is_leftover(name: str, compacted: set[int], removed_through: int) -> bool:
 
 
 def _restore_indexes(disk: Disk, paths: Paths, catalog: Catalog, names: set[str]) -> None:
-    """Write block indexes that are missing. One that is wrong is rebuilt by readers in memory, and told by `verify`."""
+    """Write block indexes that are missing. One that is wrong is rebuilt by readers in memory, and told by `verify`.
+
+    So is that of a segment that somebody has edited; without it, each run would read the segment anew.
+    """
     for segment in catalog.snapshot().segments:
         entry = segment.entry
         if entry is None or index_name(entry.first_seq) in names or entry.file not in names:
@@ -346,5 +349,4 @@ def _restore_indexes(disk: Disk, paths: Paths, catalog: Catalog, names: set[str]
             if is_rotten(error):  # the same
                 continue
             raise
-        if index.entry == entry:
-            replace_file(disk, paths.index(entry.first_seq), encode_index(index))
+        replace_file(disk, paths.index(entry.first_seq), encode_index(index))

@@ -514,6 +514,20 @@ def test_a_damaged_manifest_is_set_aside_and_rebuilt(*, with_indexes: bool) -> N
     assert open_writer(disk).recovery.is_clean
 
 
+def test_a_segment_that_a_person_has_edited_and_its_index_removed_is_read_once_for_another() -> None:
+    disk = FakeDisk()
+    writer, ops = three_segments(disk)
+    compact(disk, DATA, writer.catalog, PLAIN)
+    disk.plant(PATHS.raw(11), disk.contents(PATHS.raw(11)).replace(b'"op ', b'"edited op '))
+    disk.remove(PATHS.index(11))
+    compact(disk, DATA, writer.catalog, PLAIN)
+    read = disk.calls["read"]
+    compact(disk, DATA, writer.catalog, PLAIN)
+    assert disk.calls["read"] == read
+    assert [op.seq for op in everything(writer, disk)] == [op.seq for op in ops]
+    assert verify(DATA, disk=disk, in_use=False).is_damaged
+
+
 def test_missing_block_indexes_are_rebuilt_by_readers_and_written_by_the_next_compaction() -> None:
     disk = FakeDisk()
     writer, ops = three_segments(disk)
