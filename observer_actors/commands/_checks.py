@@ -152,6 +152,12 @@ _LEFTOVERS: Final[tuple[tuple[str, Level, str, str], ...]] = (
         "bring the lost ops back: `observer-actors import` of an export leaves out what is there; then remove it",
     ),
     (
+        "stats.json.unreadable",
+        "warning",
+        "saved counters that could not be read at a start, or not by the daemon's user: they were counted anew",
+        "if it is whole, stop the daemon, give it to that user and rename it back to stats.json; else remove it",
+    ),
+    (
         "manifest.json.damaged-*",
         "warning",
         "a list of segments that could not be read, and has been made anew",

@@ -298,13 +298,22 @@ def test_what_has_been_left_lying_and_who_may_read(tmp_path: Path) -> None:
         observer = tmp_path / "_observer"
         (observer / "ops.jsonl.torn-1").write_text("x")
         (observer / "learned.sqlite3.corrupt-1").write_text("x")
+        (observer / "stats.json.unreadable").write_text("x")
         (observer / "quarantine.jsonl").write_text("{}\n")
         observer.chmod(0o755)
         daemon.event(source="odd")
         status, found = findings(*where(daemon), "--insecure-no-auth")
     assert (status, found["problem"]) == (0, [])
     told = "\n".join(finding["what"] for finding in found["warning"])
-    for part in ("torn-1", "corrupt-1", "quarantine.jsonl", "other users", "insecure_no_auth", "1 events had a source"):
+    for part in (
+        "torn-1",
+        "corrupt-1",
+        "unreadable",
+        "quarantine",
+        "other users",
+        "insecure_no_auth",
+        "1 events had a",
+    ):
         assert part in told
 
 
