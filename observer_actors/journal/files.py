@@ -397,14 +397,31 @@ def write_all(file: Writable, data: bytes) -> None:
         rest = rest[written:]
 
 
+@contextmanager
+def replacing(disk: Disk, target: Path, temporary: Path | None = None) -> Iterator[AppendFile]:
+    """Give an empty file, which has the target's name once the block has written it and it is synced.
+
+    Where the disk refuses, nothing is left of it: on a full one, it is room that the rest of the journal needs.
+
+    :param temporary: what it is called meanwhile; the target's name and ``.tmp`` unless given.
+    """
+    temporary = temporary or target.with_name(target.name + ".tmp")
+    try:
+        with closing(disk.open_append(temporary, create=True)) as file:
+            file.truncate(0)
+            yield file
+            file.datasync()
+        disk.rename(temporary, target)
+    except OSError:
+        with suppress(OSError):
+            disk.remove(temporary)
+        raise
+
+
 def replace_file(disk: Disk, path: Path, data: bytes) -> None:
     """Give a file new contents at once: a crash leaves the old or the new, and a return means that the new stays."""
-    temporary = path.with_name(path.name + ".tmp")
-    with closing(disk.open_append(temporary, create=True)) as file:
-        file.truncate(0)
+    with replacing(disk, path) as file:
         write_all(file, data)
-        file.datasync()
-    disk.rename(temporary, path)
     disk.sync_directory(path.parent)
 
 

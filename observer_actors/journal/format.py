@@ -43,7 +43,7 @@ or missing, the newest uncompacted segment is treated as if it were the active f
 
 **Compaction** happens later, beside the writing: ``.jsonl.gz`` is made of independent gzip members ("blocks") of
 about 256 KiB of lines each, so that zcat reads the whole and a reader decodes one block alone. Steps: write
-``….gz.tmp``, fdatasync; write the index; rename to ``….gz``, sync the directory; replace the manifest; remove the raw
+``….gz.tmp``; write the index; fdatasync, rename to ``….gz``, sync the directory; replace the manifest; remove the raw
 file. Without compression the raw file stays and only index and manifest are written. A raw file that the manifest
 does not name is still to be compacted, whatever else lies beside it; a raw file beside the compressed one that the
 manifest names is a leftover. So a crash between any two steps is repaired by the next pass.

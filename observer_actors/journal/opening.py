@@ -17,7 +17,7 @@ from msgspec import Struct
 from observer_actors.errors import FormatUnknown
 from observer_actors.journal.blocks import BlockStale, BlockStore, Patience, Span
 from observer_actors.journal.catalog import Catalog, Snapshot
-from observer_actors.journal.files import Around, Disk, Readable, chunks, replace_file, write_all
+from observer_actors.journal.files import Around, Disk, Readable, chunks, replace_file, replacing, write_all
 from observer_actors.journal.format import BLOCK_BYTES, Paths, encode_manifest
 from observer_actors.journal.lines import split_lines
 from observer_actors.journal.surveying import Survey, Tail, survey
@@ -150,7 +150,7 @@ def _is_seeds(disk: Disk, path: Path) -> bool:
 def set_aside(disk: Disk, paths: Paths, source: Path, start: int, end: int) -> str:
     """Copy bytes of a file to the next free ``ops.jsonl.torn-<n>``, durably, and give that name.
 
-    Again is harmless: what could not be cut afterwards has its copy already. On a full disk nothing is left of it.
+    Again is harmless: what could not be cut afterwards has its copy already.
     """
     names = disk.list(paths.observer)
     copies = [paths.observer / name for name in names if name.startswith("ops.jsonl.torn-")]
@@ -158,18 +158,10 @@ def set_aside(disk: Disk, paths: Paths, source: Path, start: int, end: int) -> s
     if done is not None:
         return done.name
     number = next(n for n in range(1, len(names) + 2) if f"ops.jsonl.torn-{n}" not in names)
-    target, temporary = paths.observer / f"ops.jsonl.torn-{number}", paths.observer / "ops.jsonl.torn.tmp"
-    try:
-        with closing(disk.open_append(temporary, create=True)) as file:
-            file.truncate(0)
-            for _, piece in _pieces(Around(disk), source, start, end):
-                write_all(file, piece)
-            file.datasync()
-        disk.rename(temporary, target)
-    except OSError:
-        with suppress(OSError):  # it is room that the next try needs
-            disk.remove(temporary)
-        raise
+    target = paths.observer / f"ops.jsonl.torn-{number}"
+    with replacing(disk, target, paths.observer / "ops.jsonl.torn.tmp") as file:
+        for _, piece in _pieces(Around(disk), source, start, end):
+            write_all(file, piece)
     disk.sync_directory(paths.observer)
     return target.name
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from math import inf
 from pathlib import Path
 from typing import Final
@@ -18,8 +18,8 @@ from msgspec import Struct
 
 from observer_actors.journal.blocks import Patience, contents
 from observer_actors.journal.catalog import Catalog, Segment
-from observer_actors.journal.compressing import Compressed, compress
-from observer_actors.journal.files import Disk, chunks, is_full, is_rotten, lost, replace_file, translated
+from observer_actors.journal.compressing import compress
+from observer_actors.journal.files import Disk, chunks, is_full, is_rotten, lost, replace_file, replacing, translated
 from observer_actors.journal.format import (
     SEGMENT_NAME,
     Manifest,
@@ -271,28 +271,14 @@ def _compact_one(disk: Disk, paths: Paths, catalog: Catalog, segment: Segment, *
 
 def _store_compressed(disk: Disk, paths: Paths, segment: Segment, end: int) -> tuple[SegmentIndex, bool]:
     target = paths.compressed(segment.first_seq)
-    temporary = target.with_name(target.name + ".tmp")
-    try:
-        done = _write_temporary(disk, temporary, segment, end)
-    except OSError:
-        with suppress(OSError):  # on a full disk this is room that the rest of the journal needs
-            disk.remove(temporary)
-        raise
-    index = describe_segment(target.name, segment.first_seq, segment.last_seq, done.blocks, done.sha256)
-    replace_file(disk, paths.index(segment.first_seq), encode_index(index))
-    disk.rename(temporary, target)
+    with replacing(disk, target) as file:
+        done = compress(disk, segment.path, end, file, segment.first_seq)
+        index = describe_segment(target.name, segment.first_seq, segment.last_seq, done.blocks, done.sha256)
+        replace_file(disk, paths.index(segment.first_seq), encode_index(index))
     disk.sync_directory(paths.segments)
     if disk.size(target) != index.entry.stored_bytes:  # asked before the raw file goes
         raise lost()
     return index, done.elsewhere
-
-
-def _write_temporary(disk: Disk, temporary: Path, segment: Segment, end: int) -> Compressed:
-    with closing(disk.open_append(temporary, create=True)) as file:
-        file.truncate(0)
-        done = compress(disk, segment.path, end, file, segment.first_seq)
-        file.datasync()
-        return done
 
 
 def _leave_plain(disk: Disk, paths: Paths, segment: Segment, end: int) -> SegmentIndex:
