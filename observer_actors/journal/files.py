@@ -436,7 +436,9 @@ def disk_error(error: OSError, doing: str, then: str = "") -> DiskFailed:
     where = f" ({visible(Path(os.fsdecode(path)).name)})" if path else ""  # callers hear it too: nothing of the folders
     detail = f"{name} while {doing}: {error.strerror or error}{where}{then}"
     if error.errno in _FULL:
-        return DiskFull(detail, hint="make room on the data directory's file system, or set a retention")
+        return DiskFull(
+            detail, hint="make room on the data directory's file system (`df`, `df -i`), or set a retention"
+        )
     return DiskFailed(detail, hint=_HINTS.get(error.errno or 0, "look for errors of the disk in the kernel log"))
 
 
