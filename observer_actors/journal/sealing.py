@@ -101,7 +101,7 @@ def compact(
     with translated("compacting a segment"):
         names = set(disk.list(paths.segments))
         _clear_leftovers(disk, paths, catalog, names)
-        _restore_indexes(disk, paths, catalog, names)
+        _restore_indexes(disk, paths, catalog, names, patience)
         done: list[Compacted] = []
         for segment in catalog.snapshot().segments:
             if segment.entry is not None or len(done) == most or patience.is_given_up(segment.path):
@@ -318,7 +318,7 @@ def _is_leftover(name: str, compacted: set[int], removed_through: int) -> bool:
     return name.endswith(".tmp") or first_seq in compacted or 0 < first_seq <= removed_through
 
 
-def _restore_indexes(disk: Disk, paths: Paths, catalog: Catalog, names: set[str]) -> None:
+def _restore_indexes(disk: Disk, paths: Paths, catalog: Catalog, names: set[str], patience: Patience) -> None:
     """Write block indexes that are missing. One that is wrong is rebuilt by readers in memory, and told by `verify`.
 
     So is that of a segment that somebody has edited; without it, each run would read the segment anew.
@@ -327,12 +327,13 @@ def _restore_indexes(disk: Disk, paths: Paths, catalog: Catalog, names: set[str]
         entry = segment.entry
         if entry is None or index_name(entry.first_seq) in names or entry.file not in names:
             continue
+        if patience.is_given_up(segment.path):
+            continue
         try:
             index = index_segment(disk, segment.path, segment.first_seq, segment.last_seq)
-        except zlib.error:  # damaged: that is for `verify` to say
-            continue
-        except OSError as error:
-            if is_rotten(error):  # the same
-                continue
-            raise
-        replace_file(disk, paths.index(entry.first_seq), encode_index(index))
+        except (zlib.error, OSError) as error:
+            if isinstance(error, OSError) and not is_rotten(error):
+                raise
+            patience.give_up(segment.path)  # damaged: that is for `verify` to say
+        else:
+            replace_file(disk, paths.index(entry.first_seq), encode_index(index))

@@ -531,6 +531,19 @@ def test_a_segment_that_a_person_has_edited_and_its_index_removed_is_read_once_f
     assert verify(DATA, disk=disk, in_use=False).is_damaged
 
 
+def test_a_damaged_segment_without_its_index_is_not_read_again_by_each_run() -> None:
+    disk = FakeDisk()
+    writer, _ = three_segments(disk)
+    compact(disk, DATA, writer.catalog, SMALL)
+    disk.plant(PATHS.compressed(11), b"?" + disk.contents(PATHS.compressed(11))[1:])
+    disk.remove(PATHS.index(11))
+    patience = Patience()
+    compact(disk, DATA, writer.catalog, SMALL, patience=patience)
+    read = disk.calls["read"]
+    compact(disk, DATA, writer.catalog, SMALL, patience=patience)
+    assert disk.calls["read"] == read
+
+
 def test_missing_block_indexes_are_rebuilt_by_readers_and_written_by_the_next_compaction() -> None:
     disk = FakeDisk()
     writer, ops = three_segments(disk)
