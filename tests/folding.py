@@ -10,4 +10,5 @@ from observer_actors.patterns.grouping import Changes
 
 def onto(patterns: Mapping[str, Pattern], changes: Changes) -> dict[str, Pattern]:
     """Give the patterns as they are with the changes."""
-    return {key: kept for key, kept in {**patterns, **changes.patterns}.items() if key not in changes.absorbed}
+    gone = {*changes.absorbed, changes.forgotten}
+    return {key: kept for key, kept in {**patterns, **changes.patterns}.items() if key not in gone}

@@ -3,7 +3,8 @@
 import itertools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from random import Random
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from benchmarks.scores import adjusted_rand, grouping_scores
 from observer_actors.op import Op
-from observer_actors.patterns import Catalogue, Pattern, apply, pattern_id
+from observer_actors.patterns import Catalogue, Pattern, Scope, apply, catalogue_of, pattern_id
 from observer_actors.patterns.catalogue import NAMES_KEPT_MAX
 from observer_actors.patterns.masking import ALGORITHM_VERSION
 from observer_actors.patterns.shapes import is_name, shape_of, shape_of_template
@@ -532,6 +533,128 @@ def test_a_name_is_told_from_what_programs_say_of_themselves(word: str, before: 
     assert is_name(word, before) is expected
 
 
+# ---------------------------------------------------------------------------------------------- room
+
+DAY_US = 24 * 3_600 * 1_000_000
+PLACES = ("ant", "bee", "cat")
+
+
+def recorded(us: int) -> str:
+    return (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)).isoformat()
+
+
+def room_ops(random: Random, count: int) -> list[Op]:
+    """Give failures of kinds that have nothing in common, most of one endpoint, with pauses of days among them."""
+    ops, now_us = [], 0
+    for seq in range(1, count + 1):
+        now_us += random.choice([0, 1, DAY_US // 50, DAY_US // 2, 3 * DAY_US])
+        kind = f"{random.choice('abcdefghij')}word was {random.choice(['lost', 'gone'])}"
+        op = failure(seq, kind, endpoint=random.choice([*PLACES, PLACES[0], PLACES[0]]))
+        ops.append(msgspec.structs.replace(op, recorded_at=recorded(now_us)))
+    return ops
+
+
+def room_model(ops: Sequence[Op], kept: Collection[str], most: int, most_of_one: int) -> dict[tuple[str, str], int]:
+    """Give the count of each kind that is known in the end, as docs/failures.md says it."""
+    found: dict[tuple[str, str], list[Op]] = {}
+    for op in ops:
+        kind = (op.endpoint, op.error or "")
+        own = [known for known in found if known[0] == op.endpoint]
+        if kind not in found and len(own) >= min(most_of_one, most - len(found)):
+            limit = datetime.fromisoformat(op.recorded_at) - timedelta(days=8)
+            idle = [
+                known
+                for known, failures in found.items()
+                if datetime.fromisoformat(failures[-1].recorded_at) <= limit
+                and known[1] not in kept
+                and (len(own) < most_of_one or known in own)
+            ]
+            if not idle:
+                continue
+            del found[min(idle, key=lambda known: (found[known][-1].recorded_at, found[known][0].seq))]
+        found.setdefault(kind, []).append(op)
+    return {kind: len(failures) for kind, failures in found.items()}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_longest_idle_makes_room_however_the_ops_are_divided_and_whenever_it_restarts(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = Random(seed)
+    most, most_of_one = random.randint(3, 12), random.randint(2, 8)
+    monkeypatch.setattr("observer_actors.patterns.catalogue.PATTERNS_MAX", most)
+    monkeypatch.setattr("observer_actors.patterns.catalogue.PATTERNS_PER_ENDPOINT_MAX", most_of_one)
+    kept = {f"{letter}word was lost" for letter in random.sample("abcdefghij", 2)}
+    ids_kept = {pattern_id(endpoint, kind) for endpoint in PLACES for kind in kept}
+    ops = room_ops(random, 150)
+    runs = []
+    for _ in range(3):
+        patterns: dict[str, Pattern] = {}
+        catalogue = catalogue_of((), ids_kept.__contains__)
+        left = list(ops)
+        while left:
+            size = random.randint(1, 20)
+            changes = apply(patterns, left[:size], catalogue)
+            patterns, left = onto(patterns, changes), [*changes.left, *left[size:]]
+            if random.random() < 0.2:
+                patterns = msgspec.json.decode(msgspec.json.encode(patterns), type=dict[str, Pattern])
+                catalogue = catalogue_of(patterns.values(), ids_kept.__contains__)
+        runs.append(patterns)
+    assert runs[0] == runs[1] == runs[2]
+    of_kinds = [pattern for pattern in runs[0].values() if pattern.scope is Scope.TEMPLATE]
+    expected = room_model(ops, kept, most, most_of_one)
+    assert {(pattern.endpoint, pattern.template): pattern.count for pattern in of_kinds} == expected
+    assert all(pattern.id == pattern_id(pattern.endpoint, pattern.template) for pattern in of_kinds)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_texts_that_become_one_make_room_the_same_way_whenever_it_restarts(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("observer_actors.patterns.catalogue.PATTERNS_MAX", 9)
+    random = Random(seed)
+    ops = [
+        msgspec.structs.replace(op, error=f"session of {random.choice(FIVE)} was lost") if random.random() < 0.2 else op
+        for op in room_ops(random, 200)
+    ]
+    runs = []
+    for share in (0.0, 0.3, 1.0):
+        patterns: dict[str, Pattern] = {}
+        catalogue = Catalogue()
+        for op in ops:
+            patterns = onto(patterns, apply(patterns, [op], catalogue))
+            if random.random() < share:
+                catalogue = catalogue_of(patterns.values())
+        runs.append(patterns)
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_a_pattern_that_became_one_with_another_is_as_old_as_the_younger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing fails as they do when they become one."""
+    catalogue = Catalogue()
+    for day, name in ((0, "alice"), (6, "bob")):
+        catalogue.place("e", f"session opened for {name} again", day * DAY_US)
+    for name in FIVE:
+        catalogue.place("e", f"session closed for user {name}", 6 * DAY_US)
+    monkeypatch.setattr("observer_actors.patterns.catalogue.PATTERNS_MAX", 2)
+    assert catalogue.place("e", "the disk is full", 9 * DAY_US).scope is Scope.ENDPOINT_OTHER
+    assert catalogue.place("e", "the disk is full", 14 * DAY_US).scope is Scope.TEMPLATE
+
+
+def test_what_found_no_room_finds_it_when_patterns_elsewhere_become_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("observer_actors.patterns.catalogue.PATTERNS_MAX", 7)
+    catalogue = Catalogue()
+    for text in ("closed for user 17", "opened for alice again", "opened for bob again"):
+        catalogue.place("users", f"session {text}")
+    for endpoint in "abcd":
+        catalogue.place(endpoint, "it broke")
+    assert catalogue.place("new", "it broke").scope is Scope.ENDPOINT_OTHER
+    for name in FIVE[:2]:
+        catalogue.place("users", f"session closed for user {name}")
+    assert catalogue.take_absorbed()
+    assert catalogue.place("new", "it broke").scope is Scope.TEMPLATE
+
+
 # ------------------------------------------------------------------------------------------ real data
 
 
@@ -613,6 +736,14 @@ def test_what_finds_no_room_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatc
     assert len(there.groups) == 10
     assert sum(len(groups) for of_first in there._alike.values() for groups in of_first.values()) == 10  # noqa: SLF001 - as above
     assert len(there._alike) <= 10  # noqa: SLF001 - as above
+
+
+def test_an_endpoint_of_which_nothing_is_known_any_more_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("observer_actors.patterns.catalogue.PATTERNS_MAX", 3)
+    catalogue = Catalogue()
+    for day in range(0, 500, 10):
+        catalogue.place(f"GET /users/{day}", "boom", day * DAY_US)
+    assert len(catalogue._endpoints) == 3  # noqa: SLF001 - what it holds is what this is about
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ class Analyzer:
         self._patterns, self._saved_seq, self.doubts, self._diagnoses = patterns, saved_seq, doubts, diagnoses
         # Saved after the patterns: those of some that became one may not have been.
         self.standings.absorb({key: owner.id for key, owner in owners.items() if key not in patterns})
-        self._catalogue = catalogue_of(patterns.values())
+        self._catalogue = catalogue_of(patterns.values(), self.standings.is_kept)
         self._unsaved, self._model_failures, self._asks_from = {}, 0, 0
         self._kept, self._said = self._kept | self._said, {}
         await self._feed.open(saved_seq)
@@ -170,7 +170,9 @@ class Analyzer:
         until = trio.current_time() + GROUPING_S
         changes = apply(self._patterns, failures, self._catalogue, lambda: trio.current_time() >= until)
         self._note(changes.patterns)
-        self._forget(changes.absorbed)
+        self._absorb(changes.absorbed)
+        if changes.forgotten:
+            self._forget(changes.forgotten)
         if self._feed.has_caught_up:
             self.standings.review(changes.patterns.values())
         return changes.left
@@ -182,7 +184,7 @@ class Analyzer:
         self._patterns.update(changes)
         self._unsaved.update(changes)
 
-    def _forget(self, absorbed: Mapping[str, str]) -> None:
+    def _absorb(self, absorbed: Mapping[str, str]) -> None:
         """Let go of patterns that have become part of others; what was said of one last is said of the other."""
         for pattern, other in absorbed.items():
             self._patterns.pop(pattern, None)
@@ -191,6 +193,16 @@ class Analyzer:
             if said:
                 self._diagnoses[other] = max(said, key=lambda found: found.created)
         self.standings.absorb(absorbed)
+
+    def _forget(self, pattern: str) -> None:
+        """Let go of a pattern that has made room."""
+        forgotten = self._patterns.pop(pattern, None)
+        if forgotten is None:  # founded by the failures that were taken in with it, long before the last of them
+            return
+        self._unsaved[pattern] = None
+        self._diagnoses.pop(pattern, None)
+        self.standings.forget(pattern)
+        self._log.info("pattern_forgotten", pattern=pattern, endpoint=forgotten.endpoint, count=forgotten.count)
 
     async def _save(self) -> None:
         """Save what has changed since the last time, with the cursor; what could not be saved stays unsaved."""

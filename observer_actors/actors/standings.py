@@ -101,6 +101,16 @@ class Standings:
                 self._standings[other] = standing if known is None else merged(known, standing)
                 self._is_saved = False
 
+    def is_kept(self, pattern: str) -> bool:
+        """Tell whether a person has muted a pattern, or noted something of it: it is not forgotten then."""
+        standing = self._standings.get(pattern)
+        return standing is not None and (standing.muted or bool(standing.notes))
+
+    def forget(self, pattern: str) -> None:
+        """Let go of a pattern that is no more."""
+        if self._standings.pop(pattern, None) is not None:
+            self._is_saved = False
+
     def review(self, patterns: Iterable[Pattern]) -> None:
         """Judge patterns as of now."""
         now_us = self._now_us()

@@ -19,9 +19,10 @@ whose id lives on. Nothing is taken apart again. A text that was cut off belongs
 of all and then the oldest where several do. Where the ideas are from, and what else was tried: docs/adr/0003.
 
 Bounds: `PATTERNS_MAX` groups, `PATTERNS_PER_ENDPOINT_MAX` of one endpoint, and no more than are left: so there is room
-for endpoints to come. What finds none is counted under the endpoint's "other", and where those are `OTHERS_MAX`, under
-the one for all. `SEEN_MAX` texts are remembered with their group, `NAMES_KEPT_MAX` names with a group, and
-`ALIASES_MAX` ids of groups that it has taken in.
+for endpoints to come. What finds none takes the place of a group that has been idle for `IDLE_US_MIN`. Where there is
+no such, it is counted under the endpoint's "other", and where those are `OTHERS_MAX`, under the one for all.
+`SEEN_MAX` texts are remembered with their group, `NAMES_KEPT_MAX` names with a group, and `ALIASES_MAX` ids of groups
+that it has taken in.
 
 One file, though a long one: the rules above decide together, over the same groups.
 """
@@ -30,7 +31,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
@@ -39,6 +40,7 @@ from typing import Final
 import msgspec
 
 from observer_actors.labels import stable_id
+from observer_actors.op import time_us
 from observer_actors.patterns.masking import ANY, digits_alike
 from observer_actors.patterns.shapes import (
     CUT_CHARS_MIN,
@@ -62,6 +64,8 @@ PATTERNS_MAX: Final = 2_000
 examples and histories."""
 PATTERNS_PER_ENDPOINT_MAX: Final = 1_000
 """Patterns of one endpoint, so that one whose errors defy grouping leaves room for the rest."""
+IDLE_US_MIN: Final = 8 * 24 * 3_600 * 1_000_000
+"""What has not come for so long makes room: what comes every week stays."""
 OTHERS_MAX: Final = 100
 """Endpoints with an "other" pattern of their own."""
 NAMES_MIN: Final = 4
@@ -116,6 +120,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """Some of what has stood in the places that comparison has masked: the next incarnation knows them, too."""
     is_cut: bool = False
     """Its text looks cut, and no whole one that begins like it has come."""
+    last_seen: str
+    """When the witness recorded the newest failure: its time never runs backwards, a caller's may."""
 
 
 @dataclass(slots=True, eq=False)
@@ -129,6 +135,8 @@ class Group:
     order: int = 0
     is_cut: bool = False
     """Its text looked cut, and no whole one has come yet."""
+    seen_us: int = 0
+    """When its newest failure was recorded."""
     names: set[str] = field(default_factory=set)
     """Some of what has stood in the places that were masked by comparison."""
     aliases: list[str] = field(default_factory=list)
@@ -153,31 +161,43 @@ class Catalogue:
     """All groups.
 
     :param known: the patterns so far, oldest first.
+    :param is_kept: tells of an id whether that pattern never makes room.
     """
 
-    def __init__(self, known: Iterable[Known] = ()) -> None:
+    def __init__(self, known: Iterable[Known] = (), is_kept: Callable[[str], bool] = lambda _: False) -> None:
+        self._is_kept = is_kept
         self._endpoints: dict[str, _Endpoint] = {}
         self._others: dict[str, Group] = {}
         self._seen: dict[tuple[str, str | bytes], tuple[Group, int]] = {}
         """Text -> group, and how often the endpoint had changed: after a change it is looked at again, as it would be
         after a restart."""
         self._absorbed: list[Group] = []
+        self._forgotten = ""
         self._founded = 0
         for pattern in known:
             self._restore(pattern)
         for there in self._endpoints.values():
             there.settle()
 
-    def place(self, endpoint: str, text: str) -> Group:
-        """Give the group of a failure; it may become part of another one later (`Group.last`)."""
-        text = digits_alike(text)
+    def place(self, endpoint: str, text: str, now_us: int = 0) -> Group:
+        """Give the group of a failure; it may become part of another one later (`Group.last`).
+
+        :param now_us: when it was recorded; 0 where that is not known: then nothing makes room.
+        """
+        group = self._place(endpoint, digits_alike(text), now_us)
+        counts = group.last()
+        counts.seen_us = max(counts.seen_us, now_us)
+        return group
+
+    def _place(self, endpoint: str, text: str, now_us: int) -> Group:
         key = (endpoint, _remembered_as(text))
         seen = self._seen.get(key)
         if seen is not None and seen[1] == self._changes(endpoint):
             return seen[0]
-        group = self._find(endpoint, text)
+        group = self._find(endpoint, text, now_us)
         # A text that may have been cut by chance of its length is looked at again: a group of its own may have come.
-        if len(text) not in CUT_LENGTHS:
+        # So is one that found no room: there may be some.
+        if len(text) not in CUT_LENGTHS and group.scope is Scope.TEMPLATE:
             if len(self._seen) == SEEN_MAX:
                 self._seen.clear()
             self._seen[key] = (group, self._changes(endpoint))
@@ -201,20 +221,27 @@ class Catalogue:
         self._absorbed.clear()
         return absorbed
 
+    def take_forgotten(self) -> str:
+        """Give the id of the group that has made room since the last call; "" where none had to.
+
+        Each is to be asked for before the next failure is placed.
+        """
+        forgotten, self._forgotten = self._forgotten, ""
+        return forgotten
+
     def _changes(self, endpoint: str) -> int:
         there = self._endpoints.get(endpoint)
         return 0 if there is None else there.changes
 
-    def _find(self, endpoint: str, text: str) -> Group:
+    def _find(self, endpoint: str, text: str, now_us: int) -> Group:
         shape = shape_of(without_ellipsis(text))
         there = self._endpoints.get(endpoint)
         group = there.group_of(shape, text) if there is not None else None
         if group is not None:
             return group
-        if not self._has_room(there):
+        if not self._has_room(there) and not self._make_room(there, now_us):
             return self._other(endpoint)
-        if there is None:
-            there = self._endpoints[endpoint] = _Endpoint(endpoint, self._absorbed)
+        there = self._endpoints.setdefault(endpoint, _Endpoint(endpoint, self._absorbed))
         return there.found(self._group(endpoint, shape, text))
 
     def _group(self, endpoint: str, shape: Shape, text: str) -> Group:
@@ -227,6 +254,27 @@ class Catalogue:
         left = PATTERNS_MAX - sum(len(endpoint.groups) for endpoint in self._endpoints.values())
         return own < min(PATTERNS_PER_ENDPOINT_MAX, left)
 
+    def _make_room(self, there: _Endpoint | None, now_us: int) -> bool:
+        """Forget the group that has been idle for longest; where the endpoint is full, of its own."""
+        is_full = there is not None and len(there.groups) >= PATTERNS_PER_ENDPOINT_MAX
+        idle = (
+            group
+            for one in self._endpoints.values()
+            if one is there or not is_full
+            for group in one.groups.values()
+            if now_us - group.seen_us >= IDLE_US_MIN and not self._is_kept(group.id)
+        )
+        group = min(idle, key=lambda group: (group.seen_us, group.order), default=None)
+        if group is None:
+            return False
+        one = self._endpoints[group.endpoint]
+        one.forget(group)
+        if not one.groups:
+            del self._endpoints[group.endpoint]
+        self._seen.clear()
+        self._forgotten = group.id
+        return True
+
     def _other(self, endpoint: str) -> Group:
         if endpoint not in self._others and len(self._others) < OTHERS_MAX:
             self._others[endpoint] = _other_group(endpoint)
@@ -238,7 +286,8 @@ class Catalogue:
             return
         self._founded += 1
         shape = shape_of_template(known.template, known.version)
-        group = Group(known.id, known.endpoint, shape, order=self._founded, is_cut=known.is_cut)
+        seen_us = time_us(known.last_seen) or 0
+        group = Group(known.id, known.endpoint, shape, order=self._founded, is_cut=known.is_cut, seen_us=seen_us)
         group.names.update(known.names)
         group.aliases.extend(known.aliases)
         there = self._endpoints.setdefault(known.endpoint, _Endpoint(known.endpoint, self._absorbed))
@@ -314,6 +363,16 @@ class _Endpoint:
         if is_old:
             self._old.append(group)
 
+    def forget(self, group: Group) -> None:
+        """Let a group go, with all that it was known by."""
+        self._unfile(group)
+        del self.groups[group.id]
+        self._ids = {key: one for key, one in self._ids.items() if one.last() is not group}
+        self._note_names()
+
+    def _note_names(self) -> None:
+        self._names = set().union(*(group.names for group in self.groups.values()))
+
     def settle(self) -> None:
         """Join what belongs together of what was restored."""
         self._settle(self._old)
@@ -384,6 +443,7 @@ class _Endpoint:
         for group in alike:
             oldest.shape = oldest.shape.agreed(group.shape)
         oldest.is_cut = all(group.is_cut for group in groups)
+        oldest.seen_us = max(group.seen_us for group in groups)
         for group in others:
             group.into = oldest
             self._absorbed.append(group)
@@ -394,7 +454,7 @@ class _Endpoint:
                     del self._ids[forgotten]
             self._noted(oldest, group.names)
             del self.groups[group.id]
-        self._names = set().union(*(group.names for group in self.groups.values()))
+        self._note_names()
         self.changes += 1
         self._file(oldest)
         return [oldest, *(other for other in self.groups.values() if not new.isdisjoint(other.shape.words))]

@@ -10,8 +10,8 @@ The rules:
 * Ops are taken in by ascending ``seq``; an op at or below a pattern's ``last_seq`` is in it already and
   changes nothing. So one fold over all ops and many folds over parts of them, also overlapping ones, give the
   same; only whether a pattern is "back" is judged before two are joined, not anew.
-* Memory is bounded, and nothing is left uncounted: what finds no room is counted under the endpoint's "other"
-  pattern, and where those are too many, under the one for all endpoints.
+* Memory is bounded: what finds no room takes the place of what has been idle for long, or is counted under the
+  endpoint's "other" pattern, and where those are too many, under the one for all endpoints.
 """
 
 from __future__ import annotations
@@ -61,8 +61,7 @@ class Pattern(Known, frozen=True, kw_only=True):
     first_seq: int
     last_seq: int
     first_seen: str
-    """When the witness recorded the first failure: its time never runs backwards, a caller's may."""
-    last_seen: str
+    """When the witness recorded the first failure."""
     count: int
     examples: tuple[Example, ...]
     """The newest `EXAMPLES_MAX`, oldest first."""
@@ -92,8 +91,10 @@ class Changes(msgspec.Struct, frozen=True):
     """Id -> pattern of those that are new or changed."""
     absorbed: dict[str, str]
     """Id of a pattern that is no more -> id of the one that it has become part of."""
+    forgotten: str = ""
+    """Id of the pattern that made room for that of the last failure that was looked at; "": none had to."""
     left: Sequence[Op] = ()
-    """Failures that were not looked at, as it was enough."""
+    """Failures that were not looked at, as it was enough, or a pattern was forgotten."""
 
 
 def by_any_id(patterns: Iterable[Pattern]) -> dict[str, Pattern]:
@@ -101,10 +102,13 @@ def by_any_id(patterns: Iterable[Pattern]) -> dict[str, Pattern]:
     return {key: pattern for pattern in patterns for key in (pattern.id, *pattern.aliases)}
 
 
-def catalogue_of(patterns: Iterable[Pattern]) -> Catalogue:
-    """Make the catalogue that has led to these patterns."""
+def catalogue_of(patterns: Iterable[Pattern], is_kept: Callable[[str], bool] = lambda _: False) -> Catalogue:
+    """Make the catalogue that has led to these patterns.
+
+    :param is_kept: tells of an id whether that pattern never makes room.
+    """
     ordered = sorted(patterns, key=lambda pattern: (pattern.first_seq, pattern.id))
-    return Catalogue(ordered)
+    return Catalogue(ordered, is_kept)
 
 
 def apply(
@@ -125,9 +129,12 @@ def apply(
     catalogue = catalogue or catalogue_of(patterns.values())
     failed = sorted((op for op in ops if not op.success), key=lambda op: op.seq)
     placed: list[tuple[Group, Op]] = []
+    forgotten = ""
     for op in failed:
-        placed.append((catalogue.place(bounded_endpoint(op.endpoint), error_text(op)), op))
-        if is_enough():
+        now_us = time_us(op.recorded_at) or 0
+        placed.append((catalogue.place(bounded_endpoint(op.endpoint), error_text(op), now_us), op))
+        forgotten = catalogue.take_forgotten()
+        if is_enough() or forgotten:
             break
     absorbed = {one: group for one, group in catalogue.take_absorbed().items() if one in patterns}
     folds: dict[str, tuple[Group, list[Op]]] = {group.id: (group, []) for group in absorbed.values()}
@@ -141,8 +148,9 @@ def apply(
         bases[group.id] = _joined(base, patterns[one])
     changes = {key: _folded(bases[key], group, failures) for key, (group, failures) in folds.items()}
     return Changes(
-        {key: changed for key, changed in changes.items() if changed is not patterns.get(key)},
+        {key: changed for key, changed in changes.items() if changed is not patterns.get(key) and key != forgotten},
         {one: group.id for one, group in absorbed.items()},
+        forgotten,
         tuple(failed[len(placed) :]),
     )
 

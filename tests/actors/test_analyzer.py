@@ -470,6 +470,29 @@ async def test_what_finds_no_room_is_told_once_and_counted(
     assert bench.analyzer.ungrouped == 4
 
 
+async def test_what_has_been_idle_makes_room_unless_a_person_wrote_of_it(
+    make_bench: Callable[..., Bench], mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("observer_actors.patterns.catalogue.PATTERNS_MAX", 3)
+    old = iso(START_S - 20 * 86_400)
+    bench = make_bench(mock_clock, ops=[failure(1, "the disk is full", old), failure(2, "no such table", old)])
+    bench.goes_on.set()
+    with capture_logs() as logs:
+        async with bench.running():
+            await bench.until(lambda: bench.feed.has_caught_up)
+            noted, idle = bench.analyzer.patterns.values()
+            await bench.analyzer.standings.act(noted, Action.NOTE, "ours", acknowledged_seq=2)
+            await bench.fail("division by zero")
+        async with bench.running():
+            [_, new] = bench.analyzer.patterns.values()
+            assert bench.analyzer.patterns.keys() == {noted.id, new.id} == (await bench.reopened())[0].keys()
+            assert new.template == "division by zero"
+            assert bench.analyzer.standings.get(idle.id) is None
+    assert logs_of(logs, "pattern_forgotten") == [
+        {"event": "pattern_forgotten", "log_level": "info", "pattern": idle.id, "endpoint": "sql:run", "count": 1}
+    ]
+
+
 def logs_of(logs: Sequence[MutableMapping[str, Any]], event: str) -> list[MutableMapping[str, Any]]:
     return [line for line in logs if line["event"] == event]
 
