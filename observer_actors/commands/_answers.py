@@ -91,6 +91,7 @@ class FailureAnswer(Struct, frozen=True):
     id: str
     endpoint: str = ""
     template: str = ""
+    state: str = ""
     count: int = 0
     last_seen: str = ""
 

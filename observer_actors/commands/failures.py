@@ -66,6 +66,8 @@ def failures(
 
 def table_of(found: Iterable[FailureAnswer]) -> Table:
     """Lay patterns out, one a line."""
-    columns = ("count", "last seen", "endpoint", "pattern", "id")
-    rows = [(f"{one.count:,}", shown_time(one.last_seen), one.endpoint, one.template, one.id) for one in found]
+    columns = ("count", "state", "last seen", "endpoint", "pattern", "id")
+    rows = [
+        (f"{one.count:,}", one.state, shown_time(one.last_seen), one.endpoint, one.template, one.id) for one in found
+    ]
     return table(columns, rows, numbers=("count",))

@@ -91,6 +91,16 @@ def test_of_more_failures_than_fit_the_dearest_are_shown_and_the_others_counted(
         assert len(answered("failures", "--limit", "2", "--url", daemon.url)["failures"]) == 2
 
 
+def test_failures_says_how_each_stands(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        for endpoint in ("known", "fresh"):
+            daemon.event(endpoint=endpoint, success=False, error="gone")
+        (known,) = daemon.json("/failures", endpoint="known")["failures"]
+        daemon.client.post(f"/failures/{known['id']}", json={"action": "mute"})
+        lines = typed("failures", "--sort", "last_seen", "--url", daemon.url).stdout.splitlines()
+        assert [line.split()[1] for line in lines] == ["state", "new", "muted"]
+
+
 def test_failures_filters_as_the_api_does(tmp_path: Path) -> None:
     with served(tmp_path) as daemon:
         daemon.event(endpoint="f:1", source="mcp", success=False, error="timeout after 3 s")
