@@ -407,6 +407,13 @@ def test_an_id_leads_to_one_pattern(texts: list[str]) -> None:
     assert len(set(answering)) == len(answering)
 
 
+def test_a_text_is_where_it_was_as_a_cut_one_when_it_comes_again_without_the_sign_of_it() -> None:
+    """It would found a pattern with the id that it was founded with before."""
+    begun = "could not write the snapshot of all tables"
+    assert is_one(f"{begun}...", f"{begun} to the disk", begun)
+    assert not is_one(begun, f"{begun} to the disk")
+
+
 CUT_ANYWHERE = "could not write the snapshot of table orders because of a full dis"
 
 

@@ -72,7 +72,6 @@ NAMES_MIN: Final = 4
 """Different names in one place that make it a place for names. Of 3, 4, 5 and 6 the sets at hand like 4 best, and no
 other much less (docs/adr/0003)."""
 STATES_MIN: Final = 3
-KNOWN_MIN: Final = 2
 CONSTANTS_MIN: Final = 2
 PLACES_MAX: Final = 2
 """Places that may vary together."""
@@ -505,9 +504,8 @@ class _Endpoint:
             return True
         if names != values or not alone:
             return False
-        return (len(names) >= STATES_MIN and all(name.isupper() and name.isalpha() for name in names)) or (
-            len(names) >= KNOWN_MIN and names <= self._names
-        )
+        is_states = len(names) >= STATES_MIN and all(name.isupper() and name.isalpha() for name in names)
+        return is_states or names <= self._names
 
     def _torn(self, group: Group) -> list[Group]:
         """Find the whole that a group is the cut beginning of, or the beginnings of a whole; the whole comes first."""

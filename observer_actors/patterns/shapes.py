@@ -90,8 +90,6 @@ _ELLIPSIS: Final = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 """``...``, ``[truncated]``, ``... (truncated 400 chars)``, ``…[400 more bytes]``."""
-_ENDINGS: Final = frozenset({"s", "es", "ed", "d", "ing", "ly", "er", "al", "able", "ion", "ions", "ment"})
-"""What makes another word of a word: "error" is no "errors" that was cut."""
 _OPEN_ENDS: Final = tuple("-/([{,#\\_&+@<")
 """No text ends so."""
 CUT_WORDS_MIN: Final = 3
@@ -244,7 +242,7 @@ def _goes_on(words: Sequence[str], whole: Sequence[str], *, is_cut: bool) -> boo
         if other == ANY and is_word(word):
             continue
         if place == last and other.startswith(word):
-            return is_cut or _is_torn(word, other, is_last=len(whole) == len(words))
+            return is_cut or _is_torn(word, other)
         # A quoted text, a list or an address that was cut within is no mask, and has more words than its mask.
         behind_mask = ANY in (other, whole[place - 1]) and last - place < CUT_TAIL_WORDS_MAX
         return is_cut and place >= CUT_WORDS_MIN - 1 and behind_mask
@@ -252,12 +250,9 @@ def _goes_on(words: Sequence[str], whole: Sequence[str], *, is_cut: bool) -> boo
     return is_cut and (beyond < 0 or (beyond > 0 and whole[-1] == ANY))
 
 
-def _is_torn(word: str, whole: str, *, is_last: bool) -> bool:
-    """Tell a word that was cut from one that is another form, or a part, of a longer one."""
-    rest = whole.removeprefix(word)
-    if not is_word(word) or not rest[0].isalpha():
-        return False
-    return not (is_last and rest.lower() in _ENDINGS)
+def _is_torn(word: str, whole: str) -> bool:
+    """Tell a word that was cut from one that is a part of a longer one."""
+    return is_word(word) and whole.removeprefix(word)[0].isalpha()
 
 
 def _is_left_open(words: Sequence[str]) -> bool:
