@@ -145,7 +145,7 @@ class Analyzer:
         self._kept, self._said = self._kept | self._said, {}
         await self._feed.open(saved_seq)
         life.ready()
-        async with saved(self._save, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
+        async with saved(self._save, life, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
             nursery.start_soon(self._follow, life)
             await self._feed.caught_up()  # till then a pattern that goes on looks quiet
             self._take_what_was_kept({diagnosis.key for diagnosis in diagnoses.values()})
@@ -163,7 +163,6 @@ class Analyzer:
                     failures = self._group(failures)
                     await trio.lowlevel.checkpoint()
                 self.doubts.add(ops)  # last: a pattern knows which ops it holds, what is counted here does not
-            life.progress()
 
     def _group(self, failures: Sequence[Op]) -> Sequence[Op]:
         """Take failures into their patterns for a moment; give those that are left."""
@@ -239,14 +238,12 @@ class Analyzer:
             if self.consultant is not None:
                 life.at("consulting")
                 await self._consult(self.consultant)
-                life.progress()
                 continue
             is_time = self._model and number >= self._asks_from
             inquiry = inquire(self._patterns.values(), self.standings.get) if is_time else None
             if inquiry is not None:
                 life.at("asking")
                 await self._ask(inquiry)
-                life.progress()
 
     async def _ask(self, inquiry: Inquiry) -> None:
         """Show the patterns that are due to the model. When it fails, they stay due."""

@@ -193,7 +193,7 @@ class Consolidator:
         life.ready()
         await self._feed.opened()
         self._from_seq = self._feed.end
-        async with saved(self._save, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
+        async with saved(self._save, life, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
             nursery.start_soon(self._follow, life)
             nursery.start_soon(self._show_the_rest)
             if self._learned.has_gateway:  # else one that is configured later would not hear of what was told to nobody
@@ -211,7 +211,6 @@ class Consolidator:
                     async with self._turn:
                         taken = self._take(ops, taken)
                     await self._let_others()
-            life.progress()
 
     def _take(self, ops: Sequence[Op], taken: int) -> int:
         """Take ops in for one turn; give how many are taken then."""

@@ -87,7 +87,7 @@ class Librarian:
         if self._saved_seq > self._commits.last_seq:
             self._saved_seq = 0  # of another journal; what is read again is in the file already
         await self._feed.open(self._saved_seq)
-        async with saved(self._save, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
+        async with saved(self._save, life, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
             nursery.start_soon(self._follow, life)
 
     async def find(self, wanted: OutcomeFilter) -> OutcomePage:
@@ -110,7 +110,6 @@ class Librarian:
                 rows = [row for op in ops if op.source == AUDITOR and (row := verdict_row(op)) is not None]
                 if rows:
                     await self._file(rows)
-            life.progress()
 
     async def _file(self, rows: Sequence[AuditRow]) -> None:
         for failures in count(1):

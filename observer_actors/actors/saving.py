@@ -1,7 +1,7 @@
 """Saving what an actor knows: now and then while it serves, and once more at its end, within a budget.
 
 Not after a crash: it may have come in the midst of an op, and what is half taken in must not be gone on from. What was
-saved last has its cursor with it, and the journal has the rest.
+saved last has its cursor with it, and the journal has the rest. So a save is what such an actor has finished.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import trio
 from structlog.typing import FilteringBoundLogger
 
+from observer_actors.supervision import Life
 from observer_actors.supervision.mailbox import only_cancelled
 
 Save = Callable[[], Awaitable[None]]
@@ -20,12 +21,12 @@ Save = Callable[[], Awaitable[None]]
 
 @asynccontextmanager
 async def saved(
-    save: Save, *, every_s: float, budget_s: float, log: FilteringBoundLogger
+    save: Save, life: Life, *, every_s: float, budget_s: float, log: FilteringBoundLogger
 ) -> AsyncIterator[trio.Nursery]:
     """Give a nursery for what the actor does; save every so often beside it, and when it ends or is cancelled."""
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_save_now_and_then, save, every_s)
+            nursery.start_soon(_save_now_and_then, save, life, every_s)
             yield nursery
     finally:
         error = sys.exception()
@@ -33,10 +34,11 @@ async def saved(
             await _save_at_the_end(save, budget_s, log)
 
 
-async def _save_now_and_then(save: Save, every_s: float) -> None:
+async def _save_now_and_then(save: Save, life: Life, every_s: float) -> None:
     while True:
         await trio.sleep(every_s)
         await save()
+        life.progress()
 
 
 async def _save_at_the_end(save: Save, budget_s: float, log: FilteringBoundLogger) -> None:

@@ -69,7 +69,7 @@ class StatsKeeper:
         self._saved_seq = self.stats.last_seq
         await self._feed.open(self.stats.last_seq)
         life.ready()
-        async with saved(self._snapshot, every_s=SNAPSHOT_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
+        async with saved(self._snapshot, life, every_s=SNAPSHOT_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
             nursery.start_soon(self._follow, life)
             nursery.start_soon(self._report_cycles)
 
@@ -84,7 +84,6 @@ class StatsKeeper:
                 life.at("counting")
                 self.stats.add(ops)
                 self._rate.add(trio.current_time(), sum(op.seq > self._feed.live_from for op in ops))
-            life.progress()
 
     async def _snapshot(self) -> None:
         """Save the counters. A disk that refuses costs only time at the next start, so it is no failure of ours."""

@@ -5,8 +5,8 @@ The contract of an actor, ``async def actor(life: Life) -> None``:
 * It serves until it is cancelled, or, when its spec says ``drains``, until ``life.stopping`` is set and it has
   finished what it had accepted. Returning before that is a failure.
 * It begins by cleaning up whatever its last incarnation may have left, then calls ``life.ready()``.
-* It calls ``life.progress()`` when it has finished something, which resets the backoff, and ``life.at(step)``
-  when it begins a step: operators see it in `/actors`, and tests make actors crash there.
+* It calls ``life.progress()`` when it has finished something that a crash would not undo, which resets the backoff, and
+  ``life.at(step)`` when it begins a step: operators see it in `/actors`, and tests make actors crash there.
 * It lets errors out. Only the supervisor catches broadly, here, once (`_incarnate`).
 
 After Erlang/OTP: `one_for_one` restarts the child that failed, `rest_for_one` also those started after it. Every

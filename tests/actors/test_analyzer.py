@@ -23,6 +23,7 @@ from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.standings import UNSENT_MAX, Standings
 from observer_actors.doubt import Doubts
+from observer_actors.errors import DiskFull
 from observer_actors.journal import Stretch
 from observer_actors.models import ModelFailed
 from observer_actors.op import Op, Seq, iso_at
@@ -113,6 +114,7 @@ class Bench:
         self.held_at, self.goes_on = len(ops) // 2, trio.Event()
         """The journal takes its time there; what is committed later is handed over without it."""
         self.changes: list[StateChanged] = []
+        self.progress: list[None] = []
         self.commits = Commits(self._read, crashes_max=3, set_aside=self._set_aside)
         self.feed = self.commits.feed("analyzer")
         self.commits.resume(len(self.ops))
@@ -166,7 +168,7 @@ class Bench:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run an incarnation, as the supervisor would."""
-        life = Life("analyzer", 1, on_progress=lambda: None, on_step=lambda _name, _step: None)
+        life = Life("analyzer", 1, on_progress=lambda: self.progress.append(None), on_step=lambda _name, _step: None)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.cycle.run)
             nursery.start_soon(self.analyzer.run, life)
@@ -294,6 +296,31 @@ async def test_a_crash_before_the_save_costs_nothing(make_bench: Callable[..., B
     async with first.running():
         await first.feed.reached(3)
     assert await first.reopened() == (apply({}, first.ops).patterns, 3)
+
+
+async def test_only_what_is_saved_is_progress_so_that_a_full_disk_is_tried_ever_later(
+    make_bench: Callable[..., Bench], mock_clock: MockClock
+) -> None:
+    bench = make_bench(mock_clock)
+
+    async def refuse() -> None:
+        await trio.lowlevel.checkpoint()
+        raise DiskFull("database or disk is full")
+
+    bench.learned.before_patterns = refuse
+    with pytest.RaisesGroup(DiskFull, flatten_subgroups=True):
+        async with bench.running():
+            await bench.fail("disk gone")
+            await trio.testing.wait_all_tasks_blocked()
+            bench.clock.jump(2)
+            await trio.Event().wait()
+    assert not bench.progress
+    bench.learned.before_patterns = None
+    async with bench.running():
+        await bench.feed.reached(1)
+        await trio.testing.wait_all_tasks_blocked()
+        bench.clock.jump(2)
+        await bench.until(lambda: bench.progress)
 
 
 @pytest.mark.parametrize("moment", ["before_patterns", "before_diagnosis", "after_diagnosis"])

@@ -8,6 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from observer_actors.actors.saving import saved
+from observer_actors.supervision import Life
 
 
 class Actor:
@@ -25,7 +26,8 @@ class Actor:
 
     async def run(self) -> None:
         log = structlog.get_logger()
-        async with saved(self.save, every_s=10, budget_s=1, log=log) as nursery:
+        life = Life("actor", 1, on_progress=lambda: None, on_step=lambda _name, _step: None)
+        async with saved(self.save, life, every_s=10, budget_s=1, log=log) as nursery:
             nursery.start_soon(self.take_in)
 
     async def take_in(self) -> None:
