@@ -241,12 +241,12 @@ def _readiness(daemon: Api) -> Finding:
 
 
 def check_actors(found: tuple[ActorAnswer, ...]) -> Iterator[Finding]:
-    """Look at the tree: who does not run, and who had to be started again."""
+    """Look at the tree: who does not run, and who had to be started again, but for those that another took along."""
     for actor in found:
-        if actor.state in ("parked", "backing_off"):
+        if actor.last_error and actor.state in ("parked", "backing_off"):
             what = f"{actor.name} is {actor.state.replace('_', ' ')}: {cut(actor.last_error, ERROR_CHARS)}"
             yield Finding("problem", "actors", what, "the log says what happened: look for actor_failed")
-        elif actor.restarts:
+        elif actor.last_error and actor.restarts:
             what = f"{actor.name} was restarted {actor.restarts} times: {cut(actor.last_error, ERROR_CHARS)}"
             yield Finding("warning", "actors", what, _after(actor.last_error))
         yield from check_actors(actor.children)

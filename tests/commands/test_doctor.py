@@ -339,15 +339,17 @@ def test_a_disk_with_room_on_which_no_file_can_be_made(
     assert [(finding.about, what in finding.what) for finding in problems] == ([("disk", True)] if what else [])
 
 
-def test_actors_that_fail_are_named() -> None:
+def test_actors_that_fail_are_named_and_not_those_that_were_restarted_with_them() -> None:
     tree = msgspec.convert(
         [{"name": "root", "state": "running", "children": [
             {"name": "courier", "state": "parked", "last_error": "no\x1bway", "restarts": 6},
-            {"name": "stats", "state": "running", "last_error": "once", "restarts": 1}]}],
+            {"name": "persister", "state": "running", "last_error": "once", "restarts": 1},
+            {"name": "ring_keeper", "state": "running", "last_error": "", "restarts": 1},
+            {"name": "stats", "state": "backing_off", "last_error": "", "restarts": 1}]}],
         tuple[ActorAnswer, ...],
     )  # fmt: skip
     found = [(finding.level, finding.what) for finding in _checks.check_actors(tree)]
-    assert found == [("problem", "courier is parked: no\\x1bway"), ("warning", "stats was restarted 1 times: once")]
+    assert found == [("problem", "courier is parked: no\\x1bway"), ("warning", "persister was restarted 1 times: once")]
 
 
 def test_messages_that_were_lost_are_told_by_receiver() -> None:
