@@ -245,7 +245,7 @@ def test_what_the_container_is_told_to_run_serves(tmp_path: Path, surroundings: 
     words = json.loads(file.partition("ENTRYPOINT ")[2])
     given = dict(word.split("=", 1) for word in shlex.split(run) if word.startswith("OBSERVER_"))
     bash("observer-actors token agents | tail -n 1 > tokens", tmp_path, surroundings)
-    inside = {"/data": str(tmp_path / "data"), "/tokens": str(tmp_path / "tokens")}
+    inside = {"/data": str(tmp_path / "data"), "/etc/observer-actors/tokens": str(tmp_path / "tokens")}
     variables = {name: inside.get(value, value) for name, value in given.items()}
     check_serves(shlex.join(inside.get(word, word) for word in words), tmp_path, surroundings | variables)
 
