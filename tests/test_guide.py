@@ -242,12 +242,12 @@ def test_what_programs_are_told_to_start_or_to_ask_answers(tmp_path: Path, surro
 def test_what_the_container_is_told_to_run_serves(tmp_path: Path, surroundings: dict[str, str]) -> None:
     (file,) = blocks("install.md", "dockerfile")
     (run,) = (command for command, _ in shown("install.md") if command.startswith("docker run"))
-    words = json.loads(file.partition("ENTRYPOINT ")[2])
-    given = dict(word.split("=", 1) for word in shlex.split(run) if word.startswith("OBSERVER_"))
+    words = json.loads(file.partition("CMD ")[2])
+    given = dict(word.split("=", 1) for word in shlex.split(f"{file} {run}") if word.startswith("OBSERVER_"))
     bash("observer-actors token agents | tail -n 1 > tokens", tmp_path, surroundings)
     inside = {"/data": str(tmp_path / "data"), "/etc/observer-actors/tokens": str(tmp_path / "tokens")}
     variables = {name: inside.get(value, value) for name, value in given.items()}
-    check_serves(shlex.join(inside.get(word, word) for word in words), tmp_path, surroundings | variables)
+    check_serves(shlex.join(words), tmp_path, surroundings | variables)
 
 
 def check_serves(command: str, folder: Path, variables: dict[str, str]) -> None:
