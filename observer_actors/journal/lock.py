@@ -63,7 +63,7 @@ class DirectoryLock:
                 )
             raise DataDirectoryLocked(
                 f"{data_dir} is in use by process {holder}",
-                hint="stop that daemon, or choose another data directory",
+                hint="stop that daemon, or choose another data directory; in another container it has that number",
             )
         with translated("writing the lock file"):
             name = f"{os.getpid()}\n".encode()
