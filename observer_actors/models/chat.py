@@ -92,8 +92,10 @@ class _Server:
         text = text or ""
         tokens = sum(int(count) for count in counts if isinstance(count, int | float))  # some servers say null
         tokens = tokens if 0 < tokens <= _TOKENS_MAX else (len(asked) + len(text)) // _CHARS_A_TOKEN
-        if not text.strip():  # a model that thinks may use up all its tokens for that
-            raise ModelFailed(f"{without_password(self._url)}: an answer without words", tokens=tokens)
+        if not text.strip():
+            most = f"diagnosis.answer_tokens_max, {self._settings.answer_tokens_max}"
+            detail = f"an answer without words; a model that thinks first may have used up {most}, for that"
+            raise ModelFailed(f"{without_password(self._url)}: {detail}", tokens=tokens)
         return ChatReply(text, tokens)
 
 

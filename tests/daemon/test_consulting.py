@@ -452,6 +452,8 @@ async def test_the_tokens_of_an_answer_without_words_are_spent(
             await fail_and_find(daemon)
             await _refusal(daemon)
             assert await daemon.metric("observer_model_tokens_total") == 642
+            [said] = [line["error"] for line in daemon.log if line["event"] == "consultation_failed"][:1]
+            assert "diagnosis.answer_tokens_max, 400" in said
             assert len(peer.received(path)) == 2
             await daemon.stop()
         async with running_daemon(tmp_path / "data", "--config", config) as daemon:
