@@ -47,6 +47,8 @@ _FINAL: Final = frozenset(range(400, 500)) - {408, 429}
 _ABOUT_THE_QUESTION: Final = frozenset({400, 413, 414, 422})
 """Those that another question may not get; the others say something of the server, the account or the way there."""
 
+_SPENT: Final = "what is due waits; diagnosis.calls_per_hour_max and tokens_per_hour_max say how much an hour may cost"
+
 ContrastOf = Callable[[Pattern], Awaitable[list[Contrast]]]
 
 
@@ -103,6 +105,7 @@ class Consultant:
         self._contrast = contrast
         self._log = log
         self._budget = Budget(settings.calls_per_hour_max, settings.tokens_per_hour_max)
+        self._had_room = True
         self._breaker = Breaker()
         self._limiter = trio.CapacityLimiter(settings.concurrency_max)
         self._unanswered: dict[str, _Unanswered] = {}
@@ -153,7 +156,7 @@ class Consultant:
         attempts = 0
         failure: ModelFailed | None = None
         while attempts <= self._settings.retries_max:
-            if not (self._breaker.admits(trio.current_time()) and self._budget.take(self._clock())):
+            if not (self._breaker.admits(trio.current_time()) and self._has_room()):
                 self.statistics.refused += 1
                 break
             await self._learned.save_model_calls(self._budget.spent)  # before: what ends the process was spent too
@@ -176,6 +179,14 @@ class Consultant:
             self._note_unanswered(inquiry, pause=_is_about_the_question(failure))
             self._log.warning("consultation_failed", error=str(failure), patterns=[inquiry.cases[0].pattern_id])
         return None
+
+    def _has_room(self) -> bool:
+        """Take a call from the budget; where there is none left, the log has it once."""
+        had_room, self._had_room = self._had_room, self._budget.take(self._clock())
+        if had_room and not self._had_room:
+            calls, tokens = len(self._budget.spent), sum(call.tokens for call in self._budget.spent)
+            self._log.info("consultation_budget_spent", calls=calls, tokens=tokens, hint=_SPENT)
+        return self._had_room
 
     async def _spend(self, tokens: int) -> None:
         self.statistics.tokens += tokens

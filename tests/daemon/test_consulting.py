@@ -426,7 +426,10 @@ async def test_the_budget_of_an_hour_is_kept(tmp_path: Path) -> None:
             await diagnosed(daemon, await fail_and_find(daemon))
             await daemon.event(endpoint="other", ok=False, error="no route to host")
             await _refusal(daemon)
+            await _cycles(daemon, 2)
             assert len(peer.received(CHAT)) == 1
+            [spent] = [line for line in daemon.log if line["event"] == "consultation_budget_spent"]
+            assert (spent["calls"], spent["tokens"]) == (1, 321)
             assert await daemon.stop(signal.SIGKILL) == -signal.SIGKILL
         async with running_daemon(tmp_path / "data", "--config", config) as daemon:
             await _refusal(daemon)
