@@ -100,7 +100,7 @@ async def test_the_seeds_question_is_asked_and_the_text_is_the_answer() -> None:
         (answering(b'{"text":"\xff"}'), "not an answer"),
         (answering(b"[" * 100_000), "not an answer"),
         (answering(b'{"text":7}'), "not an answer"),
-        (answering(b'{"error":"no model"}'), "not an answer"),
+        (answering(b'{"error":"no model"}'), 'not an answer: .* `text`: {"error":"no model"}$'),
         (answering(b'{"text":" \\n"}'), "without words"),
         (answering(b'{"text":"' + b"x" * ANSWER_BYTES_MAX + b'"}'), "more than 1,048,576 bytes"),
         (endless, "more than 1,048,576 bytes"),
@@ -157,6 +157,7 @@ async def test_a_failure_tells_no_key(key: str) -> None:
     assert "hunter2" not in str(raised.value)
 
 
+@pytest.mark.parametrize(("status", "begins"), [(401, "status 401"), (200, "not an answer")])
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
@@ -164,12 +165,13 @@ async def test_a_failure_tells_no_key(key: str) -> None:
         ("no key sk-abcde***ijklmnop, nor ijklmno", "no key •••***•••, nor ijklmno"),
     ],
 )
-async def test_a_refusal_tells_no_part_of_the_key(said: str, shown: str) -> None:
-    transport = httpx.MockTransport(lambda _request: httpx.Response(401, stream=httpx.ByteStream(said.encode())))
+async def test_what_is_no_answer_tells_no_part_of_the_key(said: str, shown: str, status: int, begins: str) -> None:
+    transport = httpx.MockTransport(lambda _request: httpx.Response(status, stream=httpx.ByteStream(said.encode())))
     async with httpx.AsyncClient(transport=transport) as client:
         with pytest.raises(ModelFailed) as raised:
             await exchange(client, "http://h/v1", {}, object, timeout_s=5.0, api_key="sk-abcdefghijklmnop")
-    assert str(raised.value).endswith(f"status 401: {shown}")
+    assert str(raised.value).startswith(f"http://h/v1: {begins}: ")
+    assert str(raised.value).endswith(f": {shown}")
 
 
 async def test_asking_can_be_cancelled() -> None:

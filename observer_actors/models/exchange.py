@@ -24,7 +24,7 @@ ANSWER_BYTES_MAX: Final = 1024 * 1024
 _HTTP_OK: Final = range(200, 300)
 SAID_BYTES_MAX: Final = 4_096
 SAID_CHARS_MAX: Final = 300
-"""Of what a server says of its refusal: it goes into the log."""
+"""Of what a server says where it gives no answer: it goes into the log."""
 KEY_PART_CHARS_MIN: Final = 8
 """Fewer characters of a key tell little of it, and words may share them."""
 SAID_S: Final = 1.0
@@ -76,17 +76,22 @@ async def exchange(
     try:
         return msgspec.json.decode(body, type=kind)
     except UNREADABLE as error:
-        raise ModelFailed(f"{shown}: not an answer: {error}") from error
+        raise ModelFailed(f"{shown}: not an answer: {error}: {_quoted(body, api_key)}") from error
 
 
 async def _said(response: httpx.Response, key: str) -> str:
-    """Give the beginning of what a server says of its refusal, without our key; "" where it says nothing."""
+    """Give the beginning of what a server says of its refusal; "" where it says nothing."""
     body = bytearray()
     with trio.move_on_after(SAID_S) as reading, suppress(httpx.HTTPError):
         async for chunk in response.aiter_raw():
             body += chunk
             if len(body) >= SAID_BYTES_MAX:
                 reading.cancel()  # as in `_body`
+    return _quoted(body, key)
+
+
+def _quoted(body: bytes | bytearray, key: str) -> str:
+    """Give the beginning of what a server sent, on one line, without our key."""
     text = " ".join(body[:SAID_BYTES_MAX].decode(errors="replace").split())
     return cut(_without(key, text), SAID_CHARS_MAX)
 
