@@ -49,6 +49,8 @@ def check(options: ConfigOptions = ConfigOptions()) -> None:
     listen = loaded.settings.listen
     if not (listen.tcp or listen.unix):
         print("listen.tcp is off, and listen.unix is not set: it listens only where systemd hands it a socket")
+    if loaded.settings.diagnosis.url and not loaded.settings.diagnosis.backend:
+        print("diagnosis.url is set, and diagnosis.backend is not: no model is asked")
     print(f"the configuration is good: {given} of {len(LEAVES)} settings are given, the others have their defaults")
 
 

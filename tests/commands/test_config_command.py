@@ -25,6 +25,16 @@ def test_check_says_good_or_exits_78_and_says_why(tmp_path: Path) -> None:
     ]
 
 
+def test_a_model_that_nobody_asks_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "observer.toml"
+    file.write_text('[diagnosis]\nurl = "http://127.0.0.1:11434"\nmodel = "m"\n')
+    found = typed("config", "check", "--config", str(file))
+    assert (found.returncode, found.stdout.split("\n")[0]) == (
+        0,
+        "diagnosis.url is set, and diagnosis.backend is not: no model is asked",
+    )
+
+
 @pytest.mark.parametrize("command", [["config", "check"], ["serve", "--port", "0"]])
 @pytest.mark.parametrize("where", [["--data-dir", "d\udcff"], ["--set", "model.name=m\udcff"]])
 def test_check_refuses_a_text_that_is_no_utf_8_in_the_words_of_serve(
