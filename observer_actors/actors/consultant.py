@@ -136,6 +136,9 @@ class Consultant:
             async with self._limiter:
                 if due(pattern, standing(pattern.id)) is None:
                     return  # a person has muted or resolved it while it waited
+                if self._breaker.is_open(trio.current_time()) or not self._has_room():
+                    self.statistics.refused += 1
+                    return
                 try:
                     contrasts = await self._contrast(pattern)
                 except (DiskFailed, Overloaded) as error:  # nothing of the model, and its turn comes again
@@ -156,7 +159,7 @@ class Consultant:
         attempts = 0
         failure: ModelFailed | None = None
         while attempts <= self._settings.retries_max:
-            if not (self._breaker.admits(trio.current_time()) and self._has_room()):
+            if not (self._breaker.admits(trio.current_time()) and self._budget.take(self._clock())):
                 self.statistics.refused += 1
                 break
             await self._learned.save_model_calls(self._budget.spent)  # before: what ends the process was spent too
@@ -181,8 +184,8 @@ class Consultant:
         return None
 
     def _has_room(self) -> bool:
-        """Take a call from the budget; where there is none left, the log has it once."""
-        had_room, self._had_room = self._had_room, self._budget.take(self._clock())
+        """Tell whether the budget has room for a question; where it has none, the log has it once."""
+        had_room, self._had_room = self._had_room, self._budget.has_room(self._clock())
         if had_room and not self._had_room:
             calls, tokens = len(self._budget.spent), sum(call.tokens for call in self._budget.spent)
             self._log.info("consultation_budget_spent", calls=calls, tokens=tokens, hint=_SPENT)

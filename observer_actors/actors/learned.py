@@ -158,7 +158,7 @@ class Learned:
     async def save_model_calls(self, calls: Sequence[Call]) -> None:
         """Save the calls to a model that still count: what was spent stays spent after a restart."""
         body = msgspec.json.encode(calls)
-        await self._save(lambda store: store.save_state(MODEL_CALLS, body), ANALYZER)
+        await self._save(lambda store: store.save_state(MODEL_CALLS, body))
 
     async def load_playbook(self) -> Playbook:
         """Give the playbook as it was last saved."""

@@ -43,14 +43,17 @@ class Budget:
         """The calls that count, oldest first: at most ``calls_max``."""
         return tuple(self._spent)
 
+    def has_room(self, now: float) -> bool:
+        """Tell whether there is room for a call."""
+        self._spent = deque((call for call in self._spent if abs(now - call.at) < HOUR_S), maxlen=self._calls_max)
+        return len(self._spent) < self._calls_max and sum(call.tokens for call in self._spent) < self._tokens_max
+
     def take(self, now: float) -> bool:
         """Take a call, if there is room for one."""
-        self._spent = deque((call for call in self._spent if abs(now - call.at) < HOUR_S), maxlen=self._calls_max)
-        tokens = sum(call.tokens for call in self._spent)
-        if len(self._spent) >= self._calls_max or tokens >= self._tokens_max:
-            return False
-        self._spent.append(Call(now))
-        return True
+        has_room = self.has_room(now)
+        if has_room:
+            self._spent.append(Call(now))
+        return has_room
 
     def spend(self, tokens: int) -> None:
         """Note what the calls under way have used."""
@@ -68,9 +71,13 @@ class Breaker:
         self._is_tried = False
         """Open, and one question is under way that decides."""
 
+    def is_open(self, now: float) -> bool:
+        """Tell whether the model is left alone."""
+        return now < self._until
+
     def admits(self, now: float) -> bool:
         """Tell whether the model may be asked now; after a pause one question decides, and others wait for it."""
-        if now < self._until:
+        if self.is_open(now):
             return False
         if self._failures >= FAILURES_MAX:
             self._until = now + OPEN_S_FIRST

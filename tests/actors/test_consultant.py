@@ -11,11 +11,12 @@ import pytest
 import structlog
 import trio
 from structlog.testing import capture_logs
+from trio.testing import MockClock
 
 from observer_actors.actors.consultant import Consultant
 from observer_actors.actors.learned import Learned
 from observer_actors.errors import DiskFailed, ObserverError, Overloaded
-from observer_actors.models import ChatReply
+from observer_actors.models import ChatModel, ChatReply, ModelFailed
 from observer_actors.patterns import Contrast, Inquiry, Pattern, Standing, State, Statement, apply
 from observer_actors.settings import DiagnosisSettings, GatewaySettings
 from tests.actors.test_analyzer import failure
@@ -53,6 +54,46 @@ async def test_what_a_person_mutes_while_it_waits_is_not_asked_about(tmp_path: P
     consultant = Consultant(SoundModel(), settings, learned, contrast, log=log, clock=lambda: 1.0)
     await consultant.consult([one, other], standings.get, conclude)
     assert (len(said), consultant.statistics.asked) == (1, 1)
+    await learned.close()
+
+
+class AwayModel:
+    """Answers nothing."""
+
+    name = "away"
+
+    async def chat(self, system: str, prompt: str, schema: Mapping[str, Any]) -> ChatReply:
+        await trio.lowlevel.checkpoint()
+        raise ModelFailed(f"away: {system[:0]}{prompt[:0]}{len(schema)}")
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        (AwayModel(), DiagnosisSettings(concurrency_max=1, retries_max=2)),
+        (SoundModel(), DiagnosisSettings(concurrency_max=1, calls_per_hour_max=1)),
+    ],
+    ids=["the model is away", "the budget is spent"],
+)
+async def test_while_nothing_may_be_asked_no_evidence_is_looked_for(
+    tmp_path: Path, model: ChatModel, settings: DiagnosisSettings, autojump_clock: MockClock
+) -> None:
+    one, other = apply({}, [failure(1, "disk gone"), failure(2, "out of memory")]).patterns.values()
+    looked: list[str] = []
+
+    async def contrast(pattern: Pattern) -> list[Contrast]:
+        await trio.lowlevel.checkpoint()
+        looked.append(pattern.id)
+        return []
+
+    async def conclude(_inquiry: Inquiry, _statement: Statement) -> None:
+        await trio.lowlevel.checkpoint()
+
+    learned, log = Learned(tmp_path, GatewaySettings(), log=structlog.get_logger()), structlog.get_logger()
+    consultant = Consultant(model, settings, learned, contrast, log=log, clock=autojump_clock.current_time)
+    await consultant.consult([one, other], lambda _pattern: None, conclude)
+    await consultant.consult([one, other], lambda _pattern: None, conclude)
+    assert (len(looked), consultant.statistics.refused) == (1, 3)
     await learned.close()
 
 
