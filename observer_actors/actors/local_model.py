@@ -38,6 +38,8 @@ class LocalModel:
         self._log = log
         self._server: OpenAIModel | None = None
         self._loaded = trio.Event()
+        self._turn = trio.Lock()
+        """The child answers one question at a time: the limit of another does not run while it waits for that."""
         self._last_lines: deque[str] = deque(maxlen=LOG_LINES_KEPT)
 
     async def chat(self, system: str, prompt: str, schema: Mapping[str, Any]) -> ChatReply:
@@ -47,9 +49,10 @@ class LocalModel:
         """
         with trio.move_on_after(self._settings.timeout_seconds):
             await self._loaded.wait()
-        if self._server is None:
-            raise ModelFailed(f"{self.name} is not loaded")
-        return await self._server.chat(system, prompt, schema)
+        async with self._turn:
+            if self._server is None:
+                raise ModelFailed(f"{self.name} is not loaded")
+            return await self._server.chat(system, prompt, schema)
 
     async def run(self, life: Life) -> None:
         """Serve as an actor."""
