@@ -21,6 +21,7 @@ from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.doubt import Doubts
+from observer_actors.errors import DiskFull, ObserverError
 from observer_actors.journal.files import taken_away
 from observer_actors.models import Call
 from observer_actors.patterns import Diagnosis, Outgoing, Pattern, Standing
@@ -45,8 +46,8 @@ T = TypeVar("T")
 DOUBTS: Final = "doubts"
 STANDINGS: Final = "standings"
 MODEL_CALLS: Final = "model_calls"
-_HELD: Final = (
-    "another process is writing to it, as an sqlite3 shell within BEGIN: what was learned waits until it ends"
+_WAITS: Final = (
+    "make room, or end what writes to it, as an sqlite3 shell within BEGIN: what was learned waits till then"
 )
 _ANEW: Final = "all is learned anew from the journal, but what persons have decided: decide that again"
 
@@ -85,8 +86,8 @@ class Learned:
         self._statistics: Mapping[Lane, LaneStatistics] | None = None
         self._is_compared = False
         """The store was opened when the end of the journal was known."""
-        self._is_held = False
-        """Another process has the file, and the log says so."""
+        self.refusal: ObserverError | None = None
+        """Why nothing can be saved at present, though trying again may help; the log says so."""
         self._replaced = 0
         self._loaded: dict[str, int] = {}
         """Consumer -> how often the file had been replaced when the consumer loaded from it."""
@@ -221,17 +222,20 @@ class Learned:
         self._more = trio.Event()
 
     async def _save(self, call: Callable[[Store], T], saves: str = "") -> T:
-        """Run a call that saves. While another process holds the file it is tried again: a crash would mend nothing."""
+        """Run a call that saves; tried again while another process holds the file, or the disk is full.
+
+        A crash would mend nothing of that, and cost what is under way, such as questions to a model.
+        """
         while True:
             try:
                 done = await self._call(call, saves=saves)
-            except StoreBusy as error:
-                if not self._is_held:
-                    self._log.warning("store_busy", error=str(error), hint=_HELD)
-                self._is_held = True
+            except (StoreBusy, DiskFull) as error:
+                if self.refusal is None:
+                    self._log.warning("store_refused", error=str(error), hint=_WAITS)
+                self.refusal = error
                 await trio.sleep(BUSY_SECONDS)
             else:
-                self._is_held = False
+                self.refusal = None
                 return done
 
     async def _call(self, call: Callable[[Store], T], *, loads: str = "", saves: str = "") -> T:

@@ -133,9 +133,7 @@ class Standings:
         with trio.move_on_after(ACT_S):
             await self.save()
             return now
-        raise StoreBusy(
-            f"not saved within {ACT_S:g} s", hint="what was asked for holds, and is saved once the store is free"
-        )
+        raise self._learned.refusal or StoreBusy(f"not saved within {ACT_S:g} s")
 
     async def save(self) -> None:
         """Save what has changed, and queue what is to be told of it."""

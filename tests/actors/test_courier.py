@@ -20,7 +20,7 @@ from observer_actors.actors.courier import DECLINED_MAX, Courier
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.surroundings import InThread, Surroundings, trusted_certificates
 from observer_actors.backoff import backoff_s
-from observer_actors.errors import DiskFull
+from observer_actors.errors import DiskFailed
 from observer_actors.patterns import Outgoing
 from observer_actors.patterns.outgoing import WEBHOOK_PATH
 from observer_actors.playbook import Copy
@@ -512,7 +512,7 @@ class SlowThreads:
         await self.turn.wait()
         if self.failures:
             self.failures -= 1
-            raise DiskFull("no space left")
+            raise DiskFailed("input/output error")
         return await in_thread(call, abandon_on_cancel=abandon_on_cancel, limiter=limiter)
 
 

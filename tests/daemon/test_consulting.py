@@ -304,7 +304,7 @@ async def test_a_store_that_another_process_holds_has_no_question_put_twice(tmp_
                 await diagnosed(daemon, failure["id"])
             assert len(peer.received(CHAT)) == 3
             events = [line["event"] for line in daemon.log]
-            assert ("store_busy" in events, "actor_failed" in events) == (True, False)
+            assert ("store_refused" in events, "actor_failed" in events) == (True, False)
 
 
 async def test_an_answer_is_kept_while_another_question_goes_on_and_survives_a_kill(tmp_path: Path) -> None:
