@@ -39,6 +39,15 @@ def test_the_entry_whose_words_match_goes_first(shelf: Shelf) -> None:
     assert found(shelf, text="dates between 2026 and 2027") == ["dates", "names"]
 
 
+def test_what_we_count_is_no_word_that_an_input_has_in_common_with_an_entry(shelf: Shelf) -> None:
+    shelf.put(entry("older", "fails with “no seats left” on port 8080 (12 of 97 calls)"))
+    shelf.put(entry("newer", "fails with “timeout” (1,130 of 2,383 calls)", first_seq=2))
+    assert found(shelf, text='{"n":1,"date":"2024-05-12","m":130}') == ["older", "newer"]
+    assert found(shelf, text='{"port":1130,"at":383,"kind":"timeout"}') == ["newer", "older"]
+    assert shelf.find("sql:run", '{"n":1,"m":130}')[0].text == 0
+    assert found(shelf, text='{"to":8080}') == ["older", "newer"]
+
+
 @pytest.mark.parametrize("word", ["Straße", "Größe", "ΟΔΟΣ", "οδός", "naïve", "東京都", "ﬁle"])
 def test_words_are_found_whose_letters_have_more_than_one_form(shelf: Shelf, word: str) -> None:
     shelf.put(entry("older", "something else"))

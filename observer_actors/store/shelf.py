@@ -30,6 +30,8 @@ ROWS_MAX: Final = 500
 INPUT_CHARS_MAX: Final = 4_096
 WORD_CHARS_MAX: Final = 64
 _WORD: Final = re.compile(r"[^\W_]+")
+_COUNT: Final = re.compile(r"\d{1,3}")
+"""No word: the numbers that we count by stand in each text, in groups of three digits, and so in inputs by chance."""
 _TABLE: Final = "CREATE VIRTUAL TABLE words USING fts5(place, body, tokenize = 'unicode61')"
 _RANK: Final = "INSERT INTO words (words, rank) VALUES ('rank', 'bm25(0.0, 1.0)')"
 _SEARCH: Final = "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?"
@@ -155,4 +157,4 @@ def _encodable(text: str) -> str:
 
 
 def _words(text: str) -> set[str]:
-    return {word[:WORD_CHARS_MAX].lower() for word in _WORD.findall(text)}
+    return {word[:WORD_CHARS_MAX].lower() for word in _WORD.findall(text) if not _COUNT.fullmatch(word)}
