@@ -595,6 +595,27 @@ def test_what_leads_from_a_failure_to_success_is_a_recipe() -> None:
     assert entry.about == "after “payment does not add up”: calculate → book"
 
 
+def test_a_way_back_that_has_failed_each_of_the_last_times_is_none_whatever_it_did_before() -> None:
+    def tried(way: str, count: int, *sources: str, error: str = "") -> list[Op]:
+        names = [(f"{source}-{way}{error}{n}", source) for n in range(count) for source in sources]
+        failed = "seat 12A is not held"
+        steps = [("book", failed), (way, ""), ("book", error and failed)]
+        return [call(at, error=text, run=run, source=source) for run, source in names for at, text in steps]
+
+    def ways(*parts: list[Op]) -> list[str]:
+        told_ = told(fold(numbered([op for part in parts for op in part]), corroboration=BOTH), "book")
+        return [way for way in ("hold", "hold2") if any(f"call `{way}`," in text for text in told_)]
+
+    old, new = tried("hold", 40, "mcp", "bot"), tried("hold2", 3, "mcp", "bot")
+    gone = tried("hold", 4, "mcp", "bot", error="no more")
+    assert ways(old) == ["hold"]
+    assert ways(old, gone) == []
+    assert ways(old, gone, new) == ["hold2"]
+    assert ways(old, gone, new, tried("hold2", 1, "mcp", error="once")) == ["hold2"]  # and is not compared with it
+    assert ways(old, tried("hold", 9, "mcp", error="no more")) == ["hold"]  # by the word of one
+    assert ways(old, gone, tried("hold", 1, "bot", error="")) == ["hold"]
+
+
 def test_nobody_can_put_a_step_into_anothers_way() -> None:
     ops = []
     for n in range(6):

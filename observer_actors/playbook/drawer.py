@@ -154,4 +154,5 @@ def _failure_now(failure: Failure, corroboration: Corroboration) -> Drawn:
 
 def _recovery_now(recovery: Recovery, corroboration: Corroboration) -> Drawn:
     ok, bad = recovery.ok, recovery.bad
-    return Drawn(ok.weight(corroboration), ok.suffice(corroboration), bad.weight(corroboration))
+    enough = ok.suffice(corroboration) and not recovery.is_of_the_past(corroboration)
+    return Drawn(ok.weight(corroboration), enough, bad.weight(corroboration))

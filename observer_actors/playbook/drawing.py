@@ -7,8 +7,8 @@ What is drawn:
 * `avoid`: a failure (`FAILURES_MIN`) with its likely cause, what to do about it, and what works where this fails. Where
   an attribute of the op sets it apart, and nearly all of it has that (`SCOPE_SHARE_MIN`), it is for such ops alone.
 * `recipe`: the steps after which a call succeeds that had failed (`RECOVERIES_MIN`, in `RECOVERY_RATE_MIN` of the
-  tries); and the step that runs judged good have before a call, and bad ones have not (Fisher, `HABIT_P_MAX`,
-  Bonferroni).
+  tries, and not in none of the last ones); and the step that runs judged good have before a call, and bad ones have
+  not (Fisher, `HABIT_P_MAX`, Bonferroni).
 
 A word of a caller stands in a text only where it is corroborated by itself, or is what the entry is about: that is
 handed out only when it is corroborated.
@@ -172,10 +172,16 @@ def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corrobo
     failure = endpoint.failures.get(recovery.failure)
     if failure is None or recovery.steps == (OTHER_INPUT,) or ok < RECOVERIES_MIN or ok < RECOVERY_RATE_MIN * tries:
         return None
+    if recovery.is_of_the_past(corroboration):
+        return None
     ruling = failure.ruling(corroboration)
     if not recovery.steps and ruling.cause not in _PASSES:
         return None
-    others = [one for one in endpoint.recoveries.values() if one.failure == recovery.failure and one is not recovery]
+    others = [
+        one
+        for one in endpoint.recoveries.values()
+        if one.failure == recovery.failure and one is not recovery and not one.is_of_the_past(corroboration)
+    ]
     weighed = [_weighed(one.ok, one.bad, corroboration, like=recovery.ok) for one in others]
     others_ok, others_tries = sum(good for good, _ in weighed), sum(map(sum, weighed))
     if others_tries and others_ok * tries >= ok * others_tries:

@@ -51,6 +51,9 @@ STATUSES_MAX: Final = 4
 """HTTP statuses that the failures of one text named; one that one source alone has named makes room."""
 RECOVERIES_MAX: Final = 24
 HABITS_MAX: Final = 24
+FAILING_MAX: Final = 5
+"""Tries of a way back in a row that may fail, as far as they count beside what others say. Of a way that leads back
+every second time one more do so once in 64."""
 DURATION_MS_MAX: Final = 1e10
 _DURATION_LOG: Final = math.log(1.2)
 """Durations are counted in steps of 20 %: a quantile is right within 10 %."""
@@ -190,9 +193,15 @@ class Recovery(msgspec.Struct):
     ok: Witnesses
     bad: Witnesses
     """Calls that failed again."""
+    failing: Tally = msgspec.field(default_factory=Tally)
+    """Those of them since the last success."""
     seqs: list[int] = []
     contrary_seqs: list[int] = []
     drawn: Drawn = msgspec.field(default_factory=Drawn)
+
+    def is_of_the_past(self, corroboration: Corroboration) -> bool:
+        """Say whether it has failed each of the last times, so that the world is another by now."""
+        return self.failing.shared(corroboration) > FAILING_MAX
 
 
 class Habit(msgspec.Struct):
@@ -378,6 +387,7 @@ class Endpoint(msgspec.Struct):
         known = self.recoveries.setdefault(renamed, way)
         if known is not way:
             known.ok, known.bad = known.ok.joined(way.ok), known.bad.joined(way.bad)
+            known.failing = known.failing.joined(way.failing)
             known.seqs = sorted({*known.seqs, *way.seqs})[-EXAMPLES_MAX:]
             known.contrary_seqs = sorted({*known.contrary_seqs, *way.contrary_seqs})[-EXAMPLES_MAX:]
         return key, renamed
@@ -407,8 +417,10 @@ class Endpoint(msgspec.Struct):
             recovery.ok.add(step.seq, run, step.source, is_doubtful=is_doubtful)
             if not is_doubtful:
                 noted(recovery.seqs, step.seq)
+                recovery.failing = Tally()
         else:
             recovery.bad.add(step.seq, run, step.source)
+            recovery.failing.add(step.source)
             noted(recovery.contrary_seqs, step.seq)
         return recovery
 
