@@ -39,10 +39,10 @@ class Match(msgspec.Struct, frozen=True):
     """An entry and how well its words match the input's."""
 
     entry: Entry
-    text: float = 0.0
+    text: float
     """Higher is better, from 0: no word in common."""
-    worth: float | None = None
-    """`worth` of the entry, where it is known already."""
+    worth: float
+    """`worth` of the entry."""
 
 
 def ranked(matches: Iterable[Match], given: Mapping[str, str], limit: int) -> list[Entry]:
@@ -55,9 +55,9 @@ def ranked(matches: Iterable[Match], given: Mapping[str, str], limit: int) -> li
 
     def key(item: tuple[Match, float]) -> tuple[bool, float, float, int, str]:
         match, share = item
-        entry, value = match.entry, worth(match.entry) if match.worth is None else match.worth
+        entry = match.entry
         is_general = entry.kind is Kind.DO and not entry.about
-        return is_general, -share, -(value + match.text / best), entry.first_seq, entry.id
+        return is_general, -share, -(match.worth + match.text / best), entry.first_seq, entry.id
 
     return [match.entry for match, _ in sorted(fitting, key=key)[:limit]]
 
