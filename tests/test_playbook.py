@@ -611,9 +611,12 @@ def test_a_way_back_that_has_failed_each_of_the_last_times_is_none_whatever_it_d
     assert ways(old) == ["hold"]
     assert ways(old, gone) == []
     assert ways(old, gone, new) == ["hold2"]
-    assert ways(old, gone, new, tried("hold2", 1, "mcp", error="once")) == ["hold2"]  # and is not compared with it
+    assert ways(old, gone, new, tried("hold2", 1, "mcp", error="once")) == ["hold2"]  # however often the old one did
+    assert ways(old, new, gone) == ["hold2"]  # which says no more than the old one before
     assert ways(old, tried("hold", 9, "mcp", error="no more")) == ["hold"]  # by the word of one
-    assert ways(old, gone, tried("hold", 1, "bot", error="")) == ["hold"]
+    assert ways(old, gone, tried("hold", 1, "bot")) == ["hold"]
+    [entry] = [one for one in fold(numbered([*old, *gone, *new])).ledger.at("book") if "call `hold2`" in one.text]
+    assert "Other ways did 0 of 8 times." in entry.text
 
 
 def test_nobody_can_put_a_step_into_anothers_way() -> None:

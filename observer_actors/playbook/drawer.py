@@ -42,8 +42,16 @@ class Drawer:
             self._draw_avoid(endpoint, text, failure, Counts(endpoint, self._corroboration))
 
     def recovered(self, endpoint: Endpoint, recovery: Recovery) -> None:
-        """Draw a way back that has just been tried again, if it is due."""
-        if _recovery_now(recovery, self._corroboration).is_other_than(recovery.drawn):
+        """Draw a way back that was just tried again, if it is due; where it is one or none now, the others, too."""
+        now = _recovery_now(recovery, self._corroboration)
+        if now.corroborated != recovery.drawn.corroborated:
+            others = [
+                RECOVERY + key
+                for key, one in endpoint.recoveries.items()
+                if one.failure == recovery.failure and one is not recovery
+            ]
+            endpoint.due = list(dict.fromkeys((*endpoint.due, *others)))
+        if now.is_other_than(recovery.drawn):
             self._draw_recovery(endpoint, recovery)
 
     def judged(self, endpoint: Endpoint) -> None:

@@ -177,12 +177,13 @@ def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corrobo
     ruling = failure.ruling(corroboration)
     if not recovery.steps and ruling.cause not in _PASSES:
         return None
-    others = [
-        one
-        for one in endpoint.recoveries.values()
-        if one.failure == recovery.failure and one is not recovery and not one.is_of_the_past(corroboration)
+    others = [one for one in endpoint.recoveries.values() if one.failure == recovery.failure and one is not recovery]
+    weighed = [
+        (0, one.failing.shared(corroboration))
+        if one.is_of_the_past(corroboration)
+        else _weighed(one.ok, one.bad, corroboration, like=recovery.ok)
+        for one in others
     ]
-    weighed = [_weighed(one.ok, one.bad, corroboration, like=recovery.ok) for one in others]
     others_ok, others_tries = sum(good for good, _ in weighed), sum(map(sum, weighed))
     if others_tries and others_ok * tries >= ok * others_tries:
         return None  # other ways work as well
