@@ -387,7 +387,7 @@ class Endpoint(msgspec.Struct):
         known = self.recoveries.setdefault(renamed, way)
         if known is not way:
             known.ok, known.bad = known.ok.joined(way.ok), known.bad.joined(way.bad)
-            known.failing = known.failing.joined(way.failing)
+            known.failing = min(known.failing, way.failing, key=lambda tally: tally.count)
             known.seqs = sorted({*known.seqs, *way.seqs})[-EXAMPLES_MAX:]
             known.contrary_seqs = sorted({*known.contrary_seqs, *way.contrary_seqs})[-EXAMPLES_MAX:]
         return key, renamed
