@@ -688,6 +688,7 @@ def test_what_is_lost_beside_the_writing_is_told_as_a_start_tells_it(what: str) 
     assert forget_lost(disk, DATA, writer.catalog) == len(lost)
     assert writer.statistics().missing_ops == 10 * len(lost)
     assert forget_lost(disk, DATA, writer.catalog) == 0
+    assert open_writer(disk.durable()).recovery.missing_ops == 10 * len(lost), "also where the process ends now"
     kept = [op for op in ops if not any(first <= op.seq < first + 10 for first in lost)]
     assert everything(writer, disk) == kept
     writer.seal()
