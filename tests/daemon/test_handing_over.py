@@ -116,8 +116,9 @@ async def test_who_is_cut_off_is_served_no_further(tmp_path: Path) -> None:
     """The descriptor is somebody else's by then: what came behind was answered to whoever that was."""
     async with running_daemon(tmp_path, "--set", SLOW) as daemon, AsyncExitStack() as stack:
         await daemon.post("/events", b"\n".join([b'{"endpoint":"a","error":"%b"}' % (b"e" * 4_000)] * 40))
-        for _ in range(20):
-            await _ask_and_read_nothing(await stack.enter_async_context(_deaf(daemon.url)))
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(_ask_and_read_nothing, await stack.enter_async_context(_deaf(daemon.url)))
         silent = []
         for _ in range(400):
             silent.append(await stack.enter_async_context(connected_to(daemon.url, "front")))
