@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,8 +16,9 @@ from observer_actors.op import Op
 from tests.daemon.load import Answer, Ledger
 from tests.faults.campaign import Result, Round, replay_command
 from tests.faults.report import report
-from tests.faults.scenario import Seen, summed
+from tests.faults.scenario import Seen, Unavailable, summed
 from tests.faults.table import SCENARIOS
+from tests.faults.tracing import Injection, started_under
 
 PROBLEM = {"content-type": "application/problem+json", "retry-after": "1"}
 
@@ -105,3 +110,16 @@ def test_rounds_are_summed_up() -> None:
 
 def test_each_fault_has_a_name_of_its_own() -> None:
     assert len({scenario.name for scenario in SCENARIOS}) == len(SCENARIOS)
+
+
+def test_a_process_is_killed_at_the_call_that_is_named(tmp_path: Path) -> None:
+    syncs = "import os, sys\nfor n in range(5): os.fsync(sys.stdout.fileno()); os.write(2, b'.')"
+    try:
+        prefix = started_under(Injection("fsync", "signal=SIGKILL", when="3"), tmp_path / "log")
+    except Unavailable as absent:
+        pytest.skip(str(absent))
+    with (tmp_path / "file").open("wb") as file:
+        ended = subprocess.run(
+            [*prefix, sys.executable, "-c", syncs], stdout=file, stderr=subprocess.PIPE, check=False, timeout=60
+        )
+    assert (ended.returncode, ended.stderr) == (-signal.SIGKILL, b"..")
