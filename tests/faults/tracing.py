@@ -54,6 +54,11 @@ def started_under(injection: Injection, log: Path) -> list[str]:
     return [*injection.arguments(log), "-D", "-qq", "--"]
 
 
+def has_killed(log: Path) -> bool:
+    """Tell whether a call of a process that was started so, or of a child, was its last: it has no result."""
+    return " = ?\n" in log.read_text(errors="replace")
+
+
 @asynccontextmanager
 async def injections(pid: int, injection: Injection, log: Path) -> AsyncIterator[None]:
     """Inject into a process that runs, and into its children, while the block lasts."""
