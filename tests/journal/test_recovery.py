@@ -35,14 +35,17 @@ from tests.journal.support import (
 from tests.journal.test_sealing import Rotten, injected_monotonic
 
 
-def line(seq: int, commit_number: int) -> bytes:
+def line(seq: int, commit_number: int, note: str = "") -> bytes:
     op = make_op(seq)
+    if note:
+        op.attrs = {"note": note}
     op.seq, op.recorded_at = seq, f"2027-01-15T08:00:00.{commit_number:06d}Z"
     return encode_op(op) + b"\n"
 
 
 A1, A2, A3, B4, B5, B6, C7 = (line(s, c) for s, c in [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2), (7, 3)])
 C7_LATE = line(6, 3)
+LONG3 = line(3, 1, note="x" * 300)
 BAD = b'{"timestamp":"2026-\n'
 
 
@@ -107,6 +110,7 @@ CASES: list[tuple[str, list[bytes], int | None, list[int], int]] = [
     ("a newline at the beginning of the last line", [A1, A2, b"\n", A3[1:]], None, [2, 3], 3),
     ("a newline within the first key of the last line", [A1, A2, A3[:5] + b"\n", A3[6:]], None, [2, 3], 3),
     ("a newline behind the seq of the last line", [A1, A2, A3[:-4] + b"\n", A3[-3:]], None, [2, 3], 3),
+    ("the same with much behind it", [A1, A2, LONG3[:-250] + b"\n", LONG3[-249:]], None, [2, 3], 3),
     (
         "a newline in the seq of the last line",
         [A1, A2, *A3.replace(b'"seq":3', b'"se\n":3').splitlines(keepends=True)],
