@@ -28,7 +28,7 @@ from observer_actors.errors import ConfigInvalid
 from observer_actors.settings import INT_MAX, CycleSettings, LogSettings, Settings, SourcesSettings
 from tests.commands.typed import as_ordinary_user
 from tests.conftest import ROOT
-from tests.harness import own_environment
+from tests.harness import STOP_S, own_environment
 
 
 def load_settings(file: Path | None, flags: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
@@ -580,7 +580,7 @@ def test_each_setting_is_explained(name: str) -> None:
 def started(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     env = own_environment(**environment)
     command = [sys.executable, "-m", "observer_actors", "serve", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, env=env)
+    return subprocess.run(command, capture_output=True, text=True, timeout=STOP_S, check=False, env=env)
 
 
 @pytest.mark.parametrize(
