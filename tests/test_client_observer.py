@@ -654,7 +654,20 @@ def test_over_a_unix_socket_and_with_a_token(tmp_path: Path, monkeypatch: pytest
         assert by_token.statistics().accepted == 1
 
 
-@pytest.mark.parametrize("token", ["ü", "s3cret with a blank", "s3cret\n"])
+def test_a_newline_at_the_end_of_a_variable_is_none_of_it(daemon: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OBSERVER_URL", f"{daemon.url}\n")
+    monkeypatch.setenv("OBSERVER_TOKEN", "oa_token\n")
+
+    async def asynchronous() -> bool:
+        async with AsyncObserver(advice_seconds=LONG_S) as observer:
+            return bool((await observer.advice("a")).advice_id)
+
+    with Observer(advice_seconds=LONG_S) as observer:
+        assert observer.advice("a").advice_id
+    assert trio.run(asynchronous)
+
+
+@pytest.mark.parametrize("token", ["ü", "s3cret with a blank", "s3cret\nx"])
 def test_a_token_that_is_none_is_told_by_its_variable_and_costs_no_event(
     daemon: Served, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,8 @@
 """Where the gateway, the daemon and the data directory are, unless a caller says otherwise; and the token.
 
-Read from the environment at each call: a program may set it after the import. An empty variable counts as unset. An
-address that is no text is taken as one: that it leads nowhere is told where it is used, as of any other.
+Read from the environment at each call: a program may set it after the import. An empty variable counts as unset, and
+blanks around one are none of it: a secret that is made with `echo` ends with a newline. An address that is no text is
+taken as one: that it leads nowhere is told where it is used, as of any other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from observer_actors.client._texts import text
 
 def gateway_base(given: object) -> str:
     """Give the gateway's base URL: as given, else GATEWAY_URL, else the seed's default."""
-    return text(given) or os.environ.get("GATEWAY_URL") or "http://localhost:3700"
+    return text(given) or _variable("GATEWAY_URL") or "http://localhost:3700"
 
 
 def observer_base(given: object) -> str:
@@ -25,9 +26,9 @@ def observer_base(given: object) -> str:
 
     What Kubernetes sets in OBSERVER_PORT for a Service named ``observer`` is passed over, as the daemon does.
     """
-    port = os.environ.get("OBSERVER_PORT") or "3800"
+    port = _variable("OBSERVER_PORT") or "3800"
     port = "3800" if port.startswith(SERVICE_LINKS) else port
-    return text(given) or os.environ.get("OBSERVER_URL") or f"http://127.0.0.1:{port}"
+    return text(given) or _variable("OBSERVER_URL") or f"http://127.0.0.1:{port}"
 
 
 def daemon_headers(where: Address) -> dict[str, str]:
@@ -35,7 +36,7 @@ def daemon_headers(where: Address) -> dict[str, str]:
 
     :raises TokenInvalid: the token is none that can be sent; does not tell it.
     """
-    token = os.environ.get("OBSERVER_TOKEN", "")
+    token = _variable("OBSERVER_TOKEN")
     check_token(token, "OBSERVER_TOKEN")
     user, _, password = urlsplit(where.base).netloc.rpartition("@")[0].partition(":")
     basic = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode() if user or password else ""
@@ -45,4 +46,8 @@ def daemon_headers(where: Address) -> dict[str, str]:
 
 def data_directory(given: str | os.PathLike[str] | None) -> Path:
     """Give the data directory: as given, else OBSERVER_DATA_DIR, else ``data`` in the working directory."""
-    return Path(given or os.environ.get("OBSERVER_DATA_DIR") or "data")
+    return Path(given or _variable("OBSERVER_DATA_DIR") or "data")
+
+
+def _variable(name: str) -> str:
+    return os.environ.get(name, "").strip()

@@ -121,7 +121,7 @@ class ApiOptions:
 
         :raises ConfigInvalid: it is not given, and the configuration cannot be used or does not say.
         """
-        if given := self.url or os.environ.get("OBSERVER_URL"):
+        if given := self.url or os.environ.get("OBSERVER_URL", "").strip():
             return given
         # A unit's credentials are its program's, and who asks may be run by an agent's.
         environment = {name: text for name, text in os.environ.items() if name != "CREDENTIALS_DIRECTORY"}
