@@ -654,6 +654,16 @@ def test_over_a_unix_socket_and_with_a_token(tmp_path: Path, monkeypatch: pytest
         assert by_token.statistics().accepted == 1
 
 
+def test_a_host_whose_tests_have_stopped_the_clock_is_not_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 1e9)
+    observer = Observer(closed_url(), close_seconds=0.3)
+    with observer.operation("a"):
+        pass
+    assert not observer.flush(0.3)
+    observer.close()
+    assert observer.statistics().abandoned == 1
+
+
 def test_a_newline_at_the_end_of_a_variable_is_none_of_it(daemon: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OBSERVER_URL", f"{daemon.url}\n")
     monkeypatch.setenv("OBSERVER_TOKEN", "oa_token\n")

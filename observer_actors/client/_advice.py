@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
@@ -11,6 +10,7 @@ import msgspec
 
 from observer_actors.backoff import backoff_s
 from observer_actors.client._delivery import Answer
+from observer_actors.client._guest import monotonic_s
 from observer_actors.client._ledger import warn_once
 from observer_actors.client._runs import current_run
 from observer_actors.client._texts import advice_query, run_name, scalars, text
@@ -124,7 +124,7 @@ class Patience:
     :param clock: seconds, never going back.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic_s) -> None:
         self._clock = clock
         self._failures = 0
         self._until = float("-inf")

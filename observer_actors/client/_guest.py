@@ -1,15 +1,21 @@
-"""Where the client catches whatever comes: it is a guest in somebody else's program.
+"""Where the client catches whatever comes: it is a guest in somebody else's program. And its clock.
 
 The end of an operation alone does so by itself: the stack may have no room for a call more.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar
+from functools import partial
+from typing import Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+monotonic_s: Final[Callable[[], float]] = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
+"""Seconds, never going back. What a host's tests put in the place of `time.monotonic` (freezegun) may stand still, and
+who waited by that would wait for ever."""
 
 
 def attempt(otherwise: T, call: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
 from observer_actors.client._forks import renewed_after_fork
-from observer_actors.client._guest import attempt_of_host
+from observer_actors.client._guest import attempt_of_host, monotonic_s
 from observer_actors.errors import ObserverError, Unreachable
 
 WARNING_SECONDS: Final = 60.0
@@ -47,7 +46,7 @@ class NowAndThen:
     :param clock: seconds, never going back.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic_s) -> None:
         self._clock = clock
         self._said_at: float | None = None
 
@@ -66,7 +65,7 @@ class Ledger:
     :param clock: seconds, never going back.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, clock: Callable[[], float] = monotonic_s) -> None:
         self._warnings = NowAndThen(clock)
         self._statistics = ClientStatistics()
         self._unmentioned = 0

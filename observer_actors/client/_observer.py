@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Mapping
 from functools import partial
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from observer_actors.client._advice import Advice, read_advice
 from observer_actors.client._delivery import Answer
 from observer_actors.client._forks import IMPORTING
-from observer_actors.client._guest import attempt
+from observer_actors.client._guest import attempt, monotonic_s
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._places import observer_base
 from observer_actors.client._plain import exchange
@@ -86,9 +85,9 @@ class Observer(Recorder):
         )
         if question is None:
             return Advice()
-        began = time.monotonic()
+        began = monotonic_s()
         advice = attempt(None, _ask, self._url, question.target, self._advice_s)
-        return self._advised_by(question, advice, took_s=time.monotonic() - began)
+        return self._advised_by(question, advice, took_s=monotonic_s() - began)
 
     def observed(
         self, endpoint: str, body: object, description: str, *, gateway_url: str | None = None, run: str = ""

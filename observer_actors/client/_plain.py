@@ -10,7 +10,6 @@ import encodings.idna  # noqa: F401 - looking a host up would import it, in the 
 import functools
 import socket
 import ssl
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -20,6 +19,7 @@ import h11
 
 from observer_actors.addresses import Address, parse_address, without_password
 from observer_actors.client._delivery import Answer
+from observer_actors.client._guest import monotonic_s
 from observer_actors.client._places import daemon_headers
 from observer_actors.errors import Unreachable
 from observer_actors.visible import visible
@@ -39,7 +39,7 @@ def exchange(base: str, method: str, target: str, *, seconds: float, content: by
     :raises Unreachable: no answer within the limit, none in HTTP, or one above `ANSWER_BYTES_MAX`.
     """
     where = parse_address(base)
-    deadline = time.monotonic() + seconds
+    deadline = monotonic_s() + seconds
     with _translated(where):
         parts = urlsplit(where.base)
         with _connected(where, parts, deadline) as connection:
@@ -87,7 +87,7 @@ class _Exchange:
 
 
 def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
+    left = deadline - monotonic_s()
     if left <= 0:
         raise TimeoutError("timed out")
     return left

@@ -19,7 +19,7 @@ from typing import Final
 
 from observer_actors.client._delivery import OVER, Answer, Deliveries, Delivery
 from observer_actors.client._forks import renewed_after_fork
-from observer_actors.client._guest import tried
+from observer_actors.client._guest import monotonic_s, tried
 from observer_actors.client._outbox import Outbox, OutgoingEvent
 
 Exchange = Callable[[bytes, float], Answer]
@@ -74,9 +74,9 @@ class Sender:
 
     def flush(self, seconds: float) -> bool:
         """Send what is there, and try more often; say whether all of it is accepted or refused within the limit."""
-        deadline = time.monotonic() + seconds
+        deadline = monotonic_s() + seconds
         then = self._outbox.statistics()
-        while (left_s := deadline - time.monotonic()) > 0:
+        while (left_s := deadline - monotonic_s()) > 0:
             self._outbox.hurry()
             if self._outbox.wait_settled(then, min(FLUSH_PAUSE_S, left_s)):
                 break
@@ -97,7 +97,7 @@ class Sender:
         with self._lock:
             self._closing += 1
             if self._deadline is None:
-                self._deadline = time.monotonic() + self._close_s
+                self._deadline = monotonic_s() + self._close_s
         self._outbox.hurry(close=True)
 
     def wait_ended(self) -> None:
@@ -172,7 +172,7 @@ class Sender:
             time.sleep(min(CLOSING_PAUSE_S, max(0.0, self._left_s())))
 
     def _left_s(self) -> float:
-        return float("inf") if self._deadline is None else self._deadline - time.monotonic()
+        return float("inf") if self._deadline is None else self._deadline - monotonic_s()
 
 
 _ended: Final = threading.Event()
