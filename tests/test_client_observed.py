@@ -4,10 +4,12 @@ import asyncio
 import gzip
 import json
 import re
+import ssl
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
+import certifi
 import msgspec
 import pytest
 import trio
@@ -440,6 +442,16 @@ async def test_a_password_in_an_address_is_not_told(gateway: HttpPeer, observer:
     observer.on("/event", Bytes(status=401))
     await observed("/sql", {}, "d", observer_url=observer.url.replace("//", "//user:secret@"))
     assert statistics().last_trouble == f"{observer.url.replace('//', '//•••@')}/event answered 401"
+
+
+def test_what_the_machine_trusts_is_trusted_unless_a_variable_says_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[ssl.SSLContext] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda context: loaded.extend([context]))
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    assert wire.certificates() in loaded
+    monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
+    assert wire.certificates() not in loaded
 
 
 async def test_certificates_that_cannot_be_loaded_are_a_failed_call(
