@@ -44,7 +44,8 @@ class AsyncObserver(Recorder):
         self._home: tuple[int, object] = (os.getpid(), None)
         """The process, and the event loop, that the rest is of."""
         self._entries = 0
-        self._has_task = False
+        self._scope: anyio.CancelScope | None = None
+        """Of the task that sends; None while there is none."""
         self._lingers = False
         self._in_hand: Delivery | None = None
         self._hurried: anyio.Event
@@ -53,14 +54,14 @@ class AsyncObserver(Recorder):
     def _queued(self) -> None:
         if not self._entries or self._home[0] != os.getpid():
             warn_once("observer_not_entered", "AsyncObserver", "it sends within `async with` alone")
-        elif not self._has_task:
+        elif self._scope is None:
             attempt(None, self._go_on)  # in another thread there is no loop
         elif self._lingers and self._outbox.has_batch() and threading.get_ident() == self._thread:
             attempt(None, self._hurried.set)  # from another thread it may not be; and its loop may be closed
 
     async def __aenter__(self) -> Self:
         self._come_home()
-        while self._has_task and self._scope.cancel_called:  # noqa: ASYNC110 - its time is over: some milliseconds
+        while self._scope is not None and self._scope.cancel_called:  # noqa: ASYNC110 - its time is over: some milliseconds
             await anyio.sleep(LOOK_S)
         self._entries += 1
         self._start(math.inf)
@@ -80,7 +81,7 @@ class AsyncObserver(Recorder):
         interruption: BaseException | None = None
         self._hurried.set()
         with anyio.CancelScope(shield=True):  # a host that is being cancelled waits no longer than this either
-            while not self._entries and (self._has_task or self._is_left(until)):
+            while not self._entries and (self._scope is not None or self._is_left(until)):
                 self._start(until)
                 try:
                     await anyio.sleep(LOOK_S)
@@ -150,7 +151,7 @@ class AsyncObserver(Recorder):
         return self._outbox.is_taken(then)
 
     def _is_over(self, then: ObserverStatistics) -> bool:
-        return self._outbox.is_settled(then) or not self._has_task
+        return self._outbox.is_settled(then) or self._scope is None
 
     def _is_left(self, until: float) -> bool:
         return self._outbox.statistics().waiting > 0 and anyio.current_time() < until
@@ -167,37 +168,36 @@ class AsyncObserver(Recorder):
             return
         if self._home[0] != os.getpid():
             self._in_hand = None
-        elif self._has_task:
+        elif self._scope is not None:
             hint = "of what the other one reports, nothing more is sent: for several at once there is Observer"
             warn_once("observer_in_two_event_loops", "AsyncObserver", hint)
         self._home = (os.getpid(), current_token())
         self._entries = 0
-        self._has_task = False
+        self._scope = None
 
     def _go_on(self) -> None:
         """Start the task again that its host has cancelled, with all others of the loop."""
-        if self._entries and not self._has_task and self._is_home():
+        if self._entries and self._scope is None and self._is_home():
             self._start(math.inf)
 
     def _start(self, until: float) -> None:
         """Make sure that a task sends what there is: until then, or, if that is for ever, while anybody is within."""
-        if not self._has_task:
+        if self._scope is None:
             self._thread = threading.get_ident()
             self._hurried = anyio.Event()
             self._scope = anyio.CancelScope()
-            self._has_task = True
-            self._task = _task_of_its_own(self._run(), partial(self._ended, self._scope))
+            self._task = _task_of_its_own(self._run(self._scope), partial(self._ended, self._scope))
         self._scope.deadline = until
 
-    async def _run(self) -> None:
-        await attempted(self._send_all())
+    async def _run(self, scope: anyio.CancelScope) -> None:
+        await attempted(self._send_all(scope))
 
     def _ended(self, scope: anyio.CancelScope) -> None:
         if scope is self._scope:  # else its loop was left behind
-            self._has_task = False
+            self._scope = None
 
-    async def _send_all(self) -> None:
-        with self._scope:
+    async def _send_all(self, scope: anyio.CancelScope) -> None:
+        with scope:
             while self._entries:
                 self._lingers = True
                 await self._pause(max(LOOK_S, self._linger_s))
