@@ -210,11 +210,22 @@ def _close_with_worker() -> None:
     elif util.is_exiting():  # a thread that it waits for is the first to report
         _close_later()
     else:
-        util.Finalize(None, _close_later, exitpriority=0)
+        util.Finalize(None, _close_at_end, exitpriority=0)
+
+
+def _close_at_end() -> None:
+    """Have all closed when its threads have ended, too: the worker waits for them after its finalizers.
+
+    From Python 3.13 on it has done so before.
+    """
+    if threading.main_thread().is_alive():
+        _close_later()
+    else:
+        _close_all()
 
 
 def _close_later() -> None:
-    """Have all closed by a thread for which the worker waits, as after its finalizers it does for others."""
+    """Have all closed by a thread for which the worker waits, as it does for others."""
     try:
         threading.Thread(target=_close_after_others, name="observer-actors-end", daemon=False).start()
     except RuntimeError:  # no thread to be had
