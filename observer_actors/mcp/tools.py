@@ -11,7 +11,6 @@ import msgspec
 from msgspec import Meta
 
 from observer_actors.client._texts import advice_query
-from observer_actors.event import ID_CHARS_MAX
 from observer_actors.labels import cut_between_words
 from observer_actors.op import NAME_CHARS_MAX
 from observer_actors.patterns import State
@@ -22,6 +21,8 @@ ENTRY_URI: Final = "playbook://entries/"
 ENTRIES_MAX: Final = 1_000
 EXAMPLES_MAX: Final = 2
 TEXT_CHARS_MAX: Final = 10_000
+MADE_ID: Final = "^([0-9a-f]{32})?$"
+"""An id that was made here: one that a model has thought out might be another report's."""
 Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
 Few = Annotated[int, Meta(ge=1, le=100)]
@@ -70,7 +71,7 @@ class ReportOutcome(Arguments, frozen=True):
     run: Annotated[Name, Meta(description="The name of this episode.")] = ""
     advice_id: Annotated[Name, Meta(description="From get_advice, also when it gave no entries.")] = ""
     role: Annotated[Name, Meta(description="In which role you acted.")] = ""
-    id: Annotated[str, Meta(max_length=ID_CHARS_MAX, description="Only to report again: the one an error gave.")] = ""
+    id: Annotated[str, Meta(pattern=MADE_ID, description="Only to report again: the one that the error gave.")] = ""
     attrs: Annotated[dict[str, Scalar], Meta(max_length=30, description="Anything else that is worth keeping.")] = {}
 
     def __post_init__(self) -> None:

@@ -491,6 +491,7 @@ async def test_a_report_that_may_be_stored_is_made_again_with_the_id_that_its_er
             assert "may still succeed" in said
             given = said.rpartition("give id ")[2]
             await called(client, "report_outcome", **report, id=given)
+            assert "the arguments" in await refused(client, "report_outcome", **report, id="report-1")
             await called(client, "report_outcome", **report)
             first, again, another = [request.json()["id"] for request in peer.received("/event")]
     assert first == again == given
