@@ -344,7 +344,7 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
         query = parse_ops_query(request.args.items(multi=True))
         page = await views.query(query)
         following = None if page.cursor is None else cursor_after(query, page.cursor)
-        return send(await list_reply("ops", map(marked_op, page.ops), next=following, complete=page.complete))
+        return send(await list_reply(OpsAnswer([], following, page.complete), map(marked_op, page.ops)))
 
     @app.get("/ops/<seq>")
     @tag(["ops"])

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import trio
+from msgspec import Struct
 from quart import Response, request
 
 from observer_actors.http.replies import Reply, json_reply
@@ -26,9 +27,10 @@ def send(reply: Reply) -> Response:
     return Response(reply.body, reply.status, dict(reply.headers), content_type=reply.content_type)
 
 
-async def list_reply(name: str, items: Iterable[object], **beside: object) -> Reply:
-    """Answer with a long list under a name, and what stands beside it: others have their turn while it is made.
+async def list_reply(answer: Struct, items: Iterable[object]) -> Reply:
+    """Answer with a long list: others have their turn while it is made.
 
+    :param answer: its first field is the list, with nothing in it yet.
     :param items: asked for and encoded a few at a time.
     """
     parts = []
@@ -36,5 +38,4 @@ async def list_reply(name: str, items: Iterable[object], **beside: object) -> Re
         if number % ITEMS_AT_ONCE == 0:
             await trio.lowlevel.checkpoint()
         parts.append(json_reply(item).body)
-    around = json_reply({name: (), **beside}).body
-    return Reply(200, around.replace(b"[]", b"[%b]" % b",".join(parts), 1))  # the first one: no name holds any
+    return Reply(200, json_reply(answer).body.replace(b"[]", b"[%b]" % b",".join(parts), 1))

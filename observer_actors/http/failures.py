@@ -212,7 +212,7 @@ async def _answer(views: Views, given: Mapping[str, Any], now_us: int) -> Reply:
     kept.sort(key=_SORTS[given.get("sort", "impact")], reverse=True)
     shown = kept[: given.get("limit", LIMIT_DEFAULT)]
     failures = (Failure(**_fields(pattern, standings.get(pattern.id), now_us)) for pattern in shown)
-    return await list_reply("failures", failures, total=len(kept), doubt=doubt_answer(views.analyzer.doubts))
+    return await list_reply(FailuresAnswer([], len(kept), doubt_answer(views.analyzer.doubts)), failures)
 
 
 def _passes(pattern: Pattern, standing: Standing | None, given: Mapping[str, Any]) -> bool:

@@ -96,8 +96,7 @@ def register_kb(app: QuartTrio, views: Views) -> None:
         since_us, before = values.pop("since", None), values.pop("cursor", None)
         page = await views.librarian.find(OutcomeFilter(since_us=since_us, before=before, **values))
         following = None if page.before is None else str(page.before)
-        beside = {"next": following, "complete": page.complete, "damaged": page.damaged}
-        return send(await list_reply("outcomes", page.rows, **beside))
+        return send(await list_reply(OutcomesAnswer([], following, page.complete, page.damaged), page.rows))
 
     @app.get("/kb/history")
     @tag(["audits"])

@@ -252,14 +252,8 @@ async def _answer(views: Views, given: Mapping[str, Any]) -> Reply:
         entries = () if op is None else _evidenced(views, op)
     kept = [entry for entry in map(views.consolidator.as_decided, entries) if _passes(views, entry, given)]
     kept.sort(key=lambda entry: (-entry.succeeded - entry.failed, entry.id))
-    return await list_reply(
-        "entries",
-        (shown(views, entry) for entry in kept[: given.get("limit", LIMIT_DEFAULT)]),
-        total=len(kept),
-        last_seq=playbook.cursor,
-        outdated=playbook.outdated,
-        left=playbook.meta.left,
-    )
+    answer = PlaybookAnswer([], len(kept), playbook.cursor, playbook.outdated, playbook.meta.left)
+    return await list_reply(answer, (shown(views, entry) for entry in kept[: given.get("limit", LIMIT_DEFAULT)]))
 
 
 def _evidenced(views: Views, op: Op) -> list[Entry]:
