@@ -27,6 +27,7 @@ import select
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
 from typing import Final
@@ -76,61 +77,44 @@ class Ending(Enum):
     """With an answer of ours: the client may still be sending, and has to be heard out (`Express.linger`)."""
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Rider:
     """One connection. ``unread`` is what has been received and belongs to no answered request.
 
     :param accepted: the connection; it never blocks.
     """
 
-    __slots__ = (
-        "busy",
-        "closing",
-        "descriptor",
-        "ending",
-        "group",
-        "is_half_closed",
-        "is_off",
-        "known",
-        "more",
-        "peer",
-        "piece",
-        "requests",
-        "socket",
-        "taken",
-        "unread",
-        "unsent",
-        "until",
-    )
+    accepted: socket.socket
+    peer: Peer
+    descriptor: int = field(init=False)
+    requests: int = 0
+    """Taken on this connection."""
+    piece: int = HEAD_BYTES
+    """Bytes that are read at once."""
+    unread: bytes = b""
+    unsent: bytes = b""
+    """What did not fit into the socket of an answer given in the lane."""
+    ending: Ending | None = None
+    """None while there may be more to say on this connection."""
+    busy: bool = False
+    """It has a request under way."""
+    until: float = inf
+    """When it is let go unless something happens."""
+    group: Group | None = None
+    """With whose events its own is under way."""
+    closing: bool = False
+    taken: int = 0
+    """Bytes of ``unread`` that are under way."""
+    more: bool = False
+    is_half_closed: bool = False
+    """The client sends no more: behind what it has sent comes the end, of which nothing will tell us again."""
+    known: _Known | None = None
+    """The head of its last event: callers send the same one again and again."""
+    is_off: bool = True
+    """It does not ride, or no more."""
 
-    def __init__(self, accepted: socket.socket, peer: Peer) -> None:
-        self.socket = accepted
-        self.descriptor = accepted.fileno()
-        self.peer = peer
-        self.requests = 0
-        """Taken on this connection."""
-        self.piece = HEAD_BYTES
-        """Bytes that are read at once."""
-        self.unread = b""
-        self.unsent = b""
-        """What did not fit into the socket of an answer given in the lane."""
-        self.ending: Ending | None = None
-        """None while there may be more to say on this connection."""
-        self.busy = False
-        """It has a request under way."""
-        self.until = inf
-        """When it is let go unless something happens."""
-        self.group: Group | None = None
-        """With whose events its own is under way."""
-        self.closing = False
-        self.taken = 0
-        """Bytes of ``unread`` that are under way."""
-        self.more = False
-        self.is_half_closed = False
-        """The client sends no more: behind what it has sent comes the end, of which nothing will tell us again."""
-        self.known: _Known | None = None
-        """The head of its last event: callers send the same one again and again."""
-        self.is_off = True
-        """It does not ride, or no more."""
+    def __post_init__(self) -> None:
+        self.descriptor = self.accepted.fileno()
 
 
 class Group:
@@ -195,7 +179,7 @@ class Express:
         :raises OSError: as of `board`.
         """
         with suppress(OSError):
-            rider.socket.shutdown(socket.SHUT_WR)
+            rider.accepted.shutdown(socket.SHUT_WR)
         rider.piece = LINGERING_BYTES
         self._enter(rider, select.EPOLLIN, LINGER_S)
 

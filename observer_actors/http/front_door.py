@@ -216,7 +216,7 @@ class FrontDoor:
             self._close(connection)
 
     def _close(self, connection: _Connection) -> None:
-        connection.socket.close()
+        connection.accepted.close()
         self.intake.statistics.connections -= 1
         if connection in self._turned_away:
             self._turned_away.remove(connection)
@@ -291,7 +291,7 @@ class _Connection(Rider):
     def stream(self) -> Stream:
         """The connection for those who send much, and for Hypercorn."""
         if self._stream is None:
-            self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(self.socket))
+            self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(self.accepted))
         return self._stream
 
     async def run(self) -> None:
@@ -493,7 +493,7 @@ class _Encrypted(_Connection):
 
         :raises OSError, trio.BrokenResourceError: the client is gone, or speaks no TLS.
         """
-        plain = trio.SocketStream(trio.socket.from_stdlib_socket(self.socket))
+        plain = trio.SocketStream(trio.socket.from_stdlib_socket(self.accepted))
         self._encrypted = trio.SSLStream(plain, self._tls, server_side=True, https_compatible=True)
         try:
             await super().run()
