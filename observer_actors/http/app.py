@@ -6,11 +6,12 @@ import difflib
 import logging
 import re
 from collections.abc import AsyncGenerator, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Final, Literal, cast
 
 import msgspec
 import structlog
+import trio
 from msgspec import UNSET, UnsetType
 from prometheus_client.exposition import choose_encoder
 from quart import Response, request
@@ -71,6 +72,7 @@ from observer_actors.supervision import (
     RestartsExhausted,
     ShutdownForced,
 )
+from observer_actors.threads import in_thread
 
 PATH_SHOWN_MAX: Final = 200
 _ODD_VERSION: Final = re.compile(r"\bversion=(?!\d{1,4}(\.\d{1,4}){0,4}\s*([;,]|$))", re.ASCII)
@@ -283,6 +285,8 @@ def _register_ingest(app: QuartTrio, views: Views) -> None:
 
 
 def _register_status(app: QuartTrio, views: Views) -> None:
+    encoding = trio.CapacityLimiter(1)
+
     @app.get("/health")
     @tag(["status"])
     @document_response(Health, 200)
@@ -319,7 +323,8 @@ def _register_status(app: QuartTrio, views: Views) -> None:
         """Everything that is counted, for Prometheus."""
         accept = request.headers.get("Accept", "")
         encode, content_type = choose_encoder("" if _ODD_VERSION.search(accept) else accept)
-        return Response(encode(DaemonCollector(views)), content_type=content_type)
+        encoded = partial(encode, DaemonCollector(views))  # which takes up to some 50 ms
+        return Response(await in_thread(encoded, limiter=encoding), content_type=content_type)
 
     @app.get("/actors")
     @tag(["status"])

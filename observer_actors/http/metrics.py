@@ -34,13 +34,17 @@ _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class DaemonCollector(Collector):
-    """Reads the daemon's counters for prometheus_client."""
+    """The daemon's counters as they were when it was made, for prometheus_client, which may encode them in a thread."""
 
     def __init__(self, views: Views) -> None:
         self._views = views
+        self._metrics = tuple(self._read())
 
-    def collect(self) -> Iterator[Metric]:
-        """Give all metrics as of now."""
+    def collect(self) -> Sequence[Metric]:
+        """Give all metrics."""
+        return self._metrics
+
+    def _read(self) -> Iterator[Metric]:
         yield InfoMetricFamily("observer", "What runs.", {"version": __version__})
         yield from self._intake()
         yield from self._waiting()

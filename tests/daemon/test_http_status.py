@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from observer_actors.http import app
 from observer_actors.http.app import create_app
 from observer_actors.http.description import Description
 from observer_actors.http.kb import Outcome
@@ -439,6 +441,21 @@ async def test_the_description_is_built_once(monkeypatch: pytest.MonkeyPatch) ->
     answers = [await (await client.get("/openapi.json")).get_json() for _ in range(2)]
     assert answers == [{"openapi": "3.1.0"}] * 2
     assert len(built) == 1
+
+
+async def test_metrics_are_encoded_where_they_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded_in: list[threading.Thread] = []
+
+    def encode(_collector: object) -> bytes:
+        encoded_in.append(threading.current_thread())
+        return b"# EOF\n"
+
+    monkeypatch.setattr(app, "choose_encoder", lambda _accept: (encode, "text/plain"))
+    monkeypatch.setattr(app, "DaemonCollector", lambda _views: None)
+    answer = await create_app(cast("Views", SimpleNamespace())).test_client().get("/metrics")
+    assert await answer.get_data() == b"# EOF\n"
+    [thread] = encoded_in
+    assert thread is not threading.current_thread()
 
 
 def test_a_python_without_docstrings_describes_the_same_routes(document: Any) -> None:
