@@ -5,7 +5,7 @@ request before anyone else does:
 
 * A *plain* request is parsed by httptools (llhttp) and answered here. Plain means: `POST /event`, `POST /events` or
   `GET /advice?…`, one ``Host``, one ``Content-Length`` with POST and none above 0 with GET, and neither
-  ``Transfer-Encoding`` nor ``Expect`` nor ``Upgrade`` to anything but HTTP/2 nor what only browsers say.
+  ``Transfer-Encoding`` nor ``Expect`` nor what only browsers say. An ``Upgrade`` is passed over, here as there.
 * Anything else, and anything that llhttp will not have, goes to Hypercorn once its head is there, with every byte that
   has been read. So what is wrong with a request, and where one ends that is not plain, is only ever decided there:
   there are no two opinions for a smuggler to play off against each other. What has come behind it comes back.

@@ -32,7 +32,7 @@ _LINE: Final = re.compile(rb"(?:POST (/events?)|GET /advice\?([!-\"$-~]*)) HTTP/
 _MEANINGFUL: Final = frozenset(
     {
         *(b"content-length", b"host", b"content-encoding", b"connection", b"authorization", b"traceparent", b"accept"),
-        *(b"upgrade", b"sec-fetch-dest", b"sec-fetch-mode"),
+        *(b"sec-fetch-dest", b"sec-fetch-mode"),
     }
 )
 """The last two only beside the site, of which a browser tells; `fetch` of Node sends a mode without one."""
@@ -42,9 +42,8 @@ _NEVER_PLAIN: Final = frozenset(
         *(b"origin", b"referer", b"sec-fetch-site"),
     }
 )
-_OFFERS: Final = {b"keep-alive": None, b"close": None, b"upgrade, http2-settings": b"h2c"}
-"""Each ``Connection`` that is plain, and the ``Upgrade`` that goes with it: the client of Java offers HTTP/2 with each
-request, and nobody has to take it (RFC 9110, 7.8)."""
+_CONNECTIONS: Final = frozenset({b"keep-alive", b"close", b"upgrade", b"upgrade, http2-settings"})
+"""Java's own client offers HTTP/2 with each request, and Apache's TLS: nobody has to take that (RFC 9110, 7.8)."""
 
 
 class Head(Struct, frozen=True, gc=False):
@@ -129,11 +128,10 @@ def _parse(head: bytes) -> Head | None:
         return None
     said = headers.said
     connection = said.get(b"connection", b"keep-alive").lower()
-    is_offered = connection in _OFFERS and said.get(b"upgrade") == _OFFERS[connection]
     is_advice = line[1] is None
     method, path, query = ("GET", "/advice", line[2].decode()) if is_advice else ("POST", line[1].decode(), "")
     length = _length(method, said.get(b"content-length"))
-    if b"host" not in said or length is None or not is_offered:
+    if b"host" not in said or length is None or connection not in _CONNECTIONS:
         return None
     return Head(
         method=method,

@@ -211,6 +211,7 @@ REQUESTS: Final = {
     "any content type": post("/event", b"{}", "Content-Type: text/plain"),
     "as fetch of Node sends it": post("/event", b"{}", "Accept: */*", "Accept-Language: *", "Sec-Fetch-Mode: cors"),
     "as HttpClient of Java sends it": post("/event", b"{}", *OF_JAVA),
+    "as HttpClient of Apache sends it": post("/event", b"{}", "Connection: Upgrade", "Upgrade: TLS/1.2"),
     "a batch of lines": post("/events", b'{"endpoint":"a"}\n{"city":1}\n\n{}'),
     "a batch in an array": post("/events", b'[{"endpoint":"a"},3]'),
     "a batch of bad lines": post("/events", b"1\n2"),
@@ -253,7 +254,8 @@ REQUESTS: Final = {
 
 def test_what_is_sent_on_the_other_way_is_never_plain() -> None:
     plain = ("an event", "a batch of lines", "advice", "advice and an empty body", "as fetch of Node sends it")
-    for name in (*plain, "as HttpClient of Java sends it", "advice for HttpClient of Java"):
+    of_java = ("as HttpClient of Java sends it", "as HttpClient of Apache sends it", "advice for HttpClient of Java")
+    for name in (*plain, *of_java):
         assert isinstance(head_of(REQUESTS[name]), Head)
     assert not any(isinstance(head_of(not_plain(request)), Head) for request in REQUESTS.values())
 
