@@ -16,7 +16,7 @@ from quart_schema.openapi import OpenAPIProvider
 from werkzeug.routing.rules import Rule
 
 from observer_actors.event import Event
-from observer_actors.http.guard import INGEST_PATHS
+from observer_actors.http.guard import DENIALS, INGEST_PATHS
 from observer_actors.http.queries import Seq
 from observer_actors.http.replies import JSON, PROBLEM, Problem
 
@@ -24,7 +24,7 @@ Schema = dict[str, Any]
 Route = TypeVar("Route", bound=Callable[..., Any])
 
 OK: Final = 200
-GUARDS: Final = (401, 403, 421, 429)
+GUARDS: Final = (*DENIALS, 429)
 """What any route answers with to those whom the guard does not let in: see `guard`, and `FrontDoor` for 429."""
 REFERENCE: Final = "#/components/schemas/{name}"
 _TEXT: Final = "_observer_text"

@@ -389,6 +389,7 @@ class _Connection(Rider):
         """
         refusal = self._door.guard().refusal(self.peer, head.method, head.path, head.host, head.authorization)
         if refusal is not None:
+            self._door.intake.statistics.denied[refusal.status] += 1
             await self._refuse(refusal)
             return
         self.requests += 1

@@ -23,6 +23,7 @@ from observer_actors.actors.admission import Room
 from observer_actors.errors import ObserverError, Overloaded, RequestInvalid, RequestTooLarge, first_of
 from observer_actors.http.bodies import REQUESTS_MAX, UNANNOUNCED_BYTES, Arrival, BodyRoom, Held
 from observer_actors.http.guard import INGEST_PATHS, PEER, Guard
+from observer_actors.http.intake import Intake
 from observer_actors.http.replies import FOR_BROWSERS, Reply, problem_reply
 from observer_actors.http.wire import LENGTH_DIGITS_MAX
 
@@ -102,7 +103,8 @@ class Gate:
     :param sends: what the server is sending of its answers.
     :param answers_bytes_max: of all answers that are being sent.
     :param body_seconds_max: time for a body to arrive.
-    :param on_no_room: called for each report whose body finds no room: one for whose answer there is none was counted.
+    :param intake: is told of each report whose body finds no room (one for whose answer there is none was counted), and
+        of whom the guard does not let in.
     """
 
     def __init__(
@@ -115,9 +117,9 @@ class Gate:
         body_bytes_max: int,
         body_seconds_max: float,
         answers_bytes_max: int,
-        on_no_room: Callable[[], None],
+        intake: Intake,
     ) -> None:
-        self._on_no_room = on_no_room
+        self._intake = intake
         self._application = application
         self._guard = guard
         self._bodies = bodies
@@ -143,10 +145,11 @@ class Gate:
         scope = _by_path(scope, headers)
         refusal = self._guard().refusal_by_headers(PEER.get(), scope["method"], scope["path"], headers)
         if refusal is not None:
+            self._intake.statistics.denied[refusal.status] += 1
             return problem_reply(refusal)
         room, most = self._room_for(scope["method"], headers)
         is_report = scope["method"] == "POST" and scope["path"] in INGEST_PATHS
-        on_no_room = [self._on_no_room] if is_report else []
+        on_no_room = [self._intake.note_refused] if is_report else []
         async with self._bodies.hold(room, *on_no_room, grows=room < most) as held:
             await scope["state"][GO_ON]()
             arriving = _Arriving(receive, held, most, self._body_seconds_max, scope["state"][IDLE])

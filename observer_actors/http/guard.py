@@ -39,6 +39,8 @@ _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CREDENTIALS: Final = struct.Struct("3i")
 """struct ucred: pid, uid, gid."""
 HOST_SHOWN_MAX: Final = 100
+DENIALS: Final = (401, 403, 421)
+"""The statuses of what follows."""
 
 
 class HostUnknown(ObserverError):

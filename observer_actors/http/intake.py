@@ -84,6 +84,8 @@ class IntakeStatistics(msgspec.Struct):
     foreign_sources: int = 0
     redacted: Counter[str] = msgspec.field(default_factory=Counter)
     """Secrets that were taken out, by kind."""
+    denied: Counter[int] = msgspec.field(default_factory=Counter)
+    """Requests of any kind that the guard did not let in, by the status of the answer."""
     connections: int = 0
     """Open now, those handed over to Hypercorn too."""
     connections_refused: int = 0

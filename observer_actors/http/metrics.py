@@ -22,6 +22,7 @@ from prometheus_client.samples import Exemplar
 from observer_actors import __version__
 from observer_actors.actors.consultant import ConsultantStatistics
 from observer_actors.http.advice_metrics import advice_metrics
+from observer_actors.http.guard import DENIALS
 from observer_actors.http.views import Views
 from observer_actors.labels import bounded_endpoint, bounded_label, stable_id
 from observer_actors.patterns import State
@@ -71,6 +72,11 @@ class DaemonCollector(Collector):
         for kind, times in sorted(counts.redacted.items()):
             redacted.add_metric([kind], times)
         yield redacted
+        text = "Requests not let in: no token (401), not the scope or a foreign page (403), not our host (421)."
+        denied = CounterMetricFamily("observer_requests_denied", text, labels=["status"])
+        for status in DENIALS:
+            denied.add_metric([str(status)], counts.denied[status])
+        yield denied
         yield _gauge("observer_connections", "Connections that are open.", counts.connections)
         yield _counter("observer_connections_refused", "Connections turned away.", counts.connections_refused)
         yield _counter("observer_sources_unknown", "Events with an unknown source.", counts.foreign_sources)

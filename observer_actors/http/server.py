@@ -102,7 +102,7 @@ class IngestServer:
             body_bytes_max=settings.body_bytes_max,
             body_seconds_max=settings.request_seconds_max,
             answers_bytes_max=settings.answers_bytes_max,
-            on_no_room=self._intake.note_refused,
+            intake=self._intake,
         )
         web = Web(gate, settings, sends, wait_s=self._wait_s)
         door = FrontDoor(

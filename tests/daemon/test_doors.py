@@ -93,6 +93,9 @@ async def test_a_token_with_the_scope_is_needed_both_ways_in(tmp_path: Path) -> 
         assert await answers(daemon, post("/event", GOOD)) == [401, 401]
         assert await answers(daemon, post("/event", GOOD, f"Authorization: Basic {INGEST}")) == [401, 401]
         assert (await daemon.get("/health")).status_code == 200
+        metrics = (await daemon.get("/metrics", headers={"Authorization": f"Bearer {READ}"})).text
+        for status, times in (("401", 11), ("403", 7), ("421", 0)):
+            assert f'observer_requests_denied_total{{status="{status}"}} {times}.0\n' in metrics
     assert len(daemon.ops()) == 8
     assert INGEST not in "".join(daemon.raw_log)
 
