@@ -120,11 +120,13 @@ class Rider:
 class Group:
     """Events that are submitted together, and whose they are."""
 
-    __slots__ = ("bodies", "events", "riders", "size", "submission")
+    __slots__ = ("bodies", "events", "riders", "size", "submission", "traces")
 
     def __init__(self) -> None:
         self.riders: list[Rider] = []
         self.bodies: list[bytes] = []
+        self.traces: list[str] = []
+        """Of each that was taken, its caller's."""
         self.events: Sequence[JudgedEvent] = ()
         self.size = 0
         self.submission: Submission | None = None
@@ -258,6 +260,7 @@ class Express:
         body = data[head.body_at : head.end]
         group.riders.append(rider)
         group.bodies.append(body)
+        group.traces.append(head.trace)
         group.size += len(body)
         rider.requests += 1
         rider.closing = head.close or rider.requests >= self._settings.requests_per_connection_max
@@ -268,7 +271,7 @@ class Express:
         """Read the head that is there, and ask the guard; None when it is not for the lane."""
         data, settings, guard = rider.unread, self._settings, self._guard()
         head = read_head(data, body_bytes_max=settings.body_bytes_max, head_bytes_max=settings.head_bytes_max)
-        if not isinstance(head, Head) or head.path != "/event" or head.encoding or head.trace:
+        if not isinstance(head, Head) or head.path != "/event" or head.encoding:
             return None
         if guard.refusal(rider.peer, "POST", head.path, head.host, head.authorization) is not None:
             return None
@@ -280,7 +283,7 @@ class Express:
         """Judge and submit a group. Whose event is not good is let off, and told why there; without room, all are."""
         if not group.riders:
             return
-        judged = self._intake.judged(group.bodies)
+        judged = self._intake.judged(group.bodies, group.traces)
         if None in judged:
             self._give_back(group, [event is not None for event in judged])
         group.events = [event for event in judged if event is not None]

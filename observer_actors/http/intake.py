@@ -152,9 +152,18 @@ class Intake:
         self._count(receipts, 0)
         return self._accepted(event, receipts, 0)
 
-    def judged(self, bodies: Sequence[bytes]) -> Sequence[JudgedEvent | None]:
-        """Judge events of several callers; None in place of one that is invalid or takes long: give that to `event`."""
-        return self._decoder().several(bodies, now=self._now.text())
+    def judged(self, bodies: Sequence[bytes], traces: Sequence[str]) -> Sequence[JudgedEvent | None]:
+        """Judge events of several callers; None in place of one that is invalid or takes long: give that to `event`.
+
+        :param traces: one for each, as of `event`.
+        """
+        events = self._decoder().several(bodies, now=self._now.text())
+        if not any(traces):
+            return events
+        return [
+            event and msgspec.structs.replace(event, op=_traced((event.op,), trace)[0])
+            for event, trace in zip(events, traces, strict=True)
+        ]
 
     def offer(self, events: Sequence[JudgedEvent], size: int, on_answered: Callable[[], None]) -> Submission | None:
         """Take single events of several callers in together, if there is room for them now; None if not.

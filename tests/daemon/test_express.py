@@ -58,9 +58,9 @@ async def lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     sizes: list[int] = []
     judged = Intake.judged
 
-    def counted(intake: Intake, bodies: Sequence[bytes]) -> Sequence[JudgedEvent | None]:
+    def counted(intake: Intake, bodies: Sequence[bytes], traces: Sequence[str]) -> Sequence[JudgedEvent | None]:
         sizes.append(len(bodies))
-        return judged(intake, bodies)
+        return judged(intake, bodies, traces)
 
     monkeypatch.setattr(Intake, "judged", counted)
     disk = TroubledDisk()
@@ -94,6 +94,22 @@ async def test_a_few_that_come_while_the_disk_has_many_are_looked_at_together_wh
         made.disk.release()
         await made.answered([*many, *few])
         assert made.sizes == [FEW, len(few)]
+
+
+async def test_of_callers_that_are_looked_at_together_each_has_its_own_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with lane(tmp_path, monkeypatch) as made:
+        last_seq, [bad, *good] = made.daemon.commits.last_seq, made.riders[:4]
+        bad.sendall(EVENT.replace(b'{"', b"{''", 1).replace(b"16", b"17"))
+        for rider, digit in zip(good, (b"1", b"", b"2"), strict=True):
+            trace = b"00-%b-%b-01" % (digit * 32, digit * 16)
+            rider.sendall(EVENT.replace(b"\r\n\r\n", b"\r\ntraceparent: %b\r\n\r\n" % trace))
+        await made.answered(good)
+        assert made.sizes == [len(good) + 1]
+        ops = [await made.daemon.journal.get(last_seq + number) for number in range(1, 4)]
+        named = [op.attrs["trace_id"] if op.attrs else None for op in ops if op is not None]
+        assert named == ["1" * 32, None, "2" * 32]
 
 
 async def test_while_the_disk_has_few_what_comes_is_looked_at_at_once(
@@ -142,9 +158,9 @@ async def test_of_a_batch_that_waits_for_room_no_more_than_a_head_is_read(
         look(lane, rider, group)
         read.append(len(rider.unread))
 
-    def counted(intake: Intake, bodies: Sequence[bytes]) -> Sequence[JudgedEvent | None]:
+    def counted(intake: Intake, bodies: Sequence[bytes], traces: Sequence[str]) -> Sequence[JudgedEvent | None]:
         judged.append(len(bodies))
-        return several(intake, bodies)
+        return several(intake, bodies, traces)
 
     async def held(connection: _Connection, head: Head) -> None:
         holding.append(len(connection.unread))

@@ -209,6 +209,7 @@ REQUESTS: Final = {
     "an empty body": post("/event", b""),
     "a field of a wrong type": post("/event", b'{"city":1}'),
     "any content type": post("/event", b"{}", "Content-Type: text/plain"),
+    "an event of a trace": post("/event", b"{}", f"traceparent: 00-{'1' * 32}-{'2' * 16}-01"),
     "as fetch of Node sends it": post("/event", b"{}", "Accept: */*", "Accept-Language: *", "Sec-Fetch-Mode: cors"),
     "as HttpClient of Java sends it": post("/event", b"{}", *OF_JAVA),
     "as HttpClient of Apache sends it": post("/event", b"{}", "Connection: Upgrade", "Upgrade: TLS/1.2"),

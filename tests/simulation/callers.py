@@ -153,7 +153,7 @@ class Caller:
 async def _in_lane(daemon: Daemon, bodies: Sequence[bytes]) -> list[Reply] | None:
     """Submit single events together, as the express lane does; None when there is no room for them now."""
     intake = daemon.intake
-    judged = [event for event in intake.judged(bodies) if event is not None]
+    judged = [event for event in intake.judged(bodies, [""] * len(bodies)) if event is not None]
     assert len(judged) == len(bodies)
     answered = trio.Event()
     submission = intake.offer(judged, sum(map(len, bodies)), answered.set)
