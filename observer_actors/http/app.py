@@ -279,6 +279,7 @@ def _register_ingest(app: QuartTrio, views: Views) -> None:
         """Report many: NDJSON or a JSON array, each line judged by itself.
 
         A batch of which nothing is taken because of what it is (4xx) is a problem with the fields of the answer, too.
+        One above `listen.body_bytes_max` is not read, and is a problem alone.
         Where 0 are accepted and 0 rejected, it is refused as a whole: nothing is said of any single event in it.
         """
         return send(await views.intake.batch(await request_body(), *_about_body()))
