@@ -56,9 +56,9 @@ class Mount:
         if scope["path"] != MCP_PATH:
             await self._application(scope, receive, send)
             return
+        serving = await self._loaded()
         if scope["method"] != "POST":
             raise OnlyPost("/mcp takes POST alone", hint="no session is kept: each request is answered by itself")
-        serving = await self._loaded()
         answering = False
 
         async def sent(message: Any) -> None:  # noqa: ANN401 - as above
