@@ -57,7 +57,8 @@ def views_of_much() -> Views:
     entries = [Entry(id=f"e{number}", kind=Kind.DO, endpoint="a", about="", text="b") for number in range(LENGTH)]
     of_all = {"entries": {entry.id: entry for entry in entries}, "meta": SimpleNamespace(left=Left())}
     playbook = SimpleNamespace(**of_all, cursor=5, outdated=False)
-    consolidator = SimpleNamespace(playbook=playbook, as_decided=lambda entry: entry, hands_out=lambda _entry: True)
+    told = {"as_decided": lambda entry: entry, "hands_out": lambda _: True, "is_taken_back": lambda _: False}
+    consolidator = SimpleNamespace(playbook=playbook, **told)
 
     async def query(query: Query) -> Page:
         return Page(ops=make_ops(query.limit), cursor=None, complete=True, scanned=0)

@@ -35,6 +35,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
+from math import inf
 from typing import Final
 
 import msgspec
@@ -167,9 +168,11 @@ class Catalogue:
         self._is_kept = is_kept
         self._endpoints: dict[str, _Endpoint] = {}
         self._others: dict[str, Group] = {}
-        self._seen: dict[tuple[str, str | bytes], tuple[Group, int]] = {}
-        """Text -> group, and how often the endpoint had changed: after a change it is looked at again, as it would be
-        after a restart."""
+        self._seen: dict[tuple[str, str | bytes], tuple[Group, int, float]] = {}
+        """Text -> group, how often the endpoint had changed, and when there may be room for what has found none: after
+        a change, and then, it is looked at again, as it would be after a restart."""
+        self._room_us: dict[_Endpoint | None, float] = {}
+        """A full endpoint, or None for all -> when the group that has been idle for longest will make room."""
         self._absorbed: list[Group] = []
         self._forgotten = ""
         self._founded = 0
@@ -191,15 +194,17 @@ class Catalogue:
     def _place(self, endpoint: str, text: str, now_us: int) -> Group:
         key = (endpoint, _remembered_as(text))
         seen = self._seen.get(key)
-        if seen is not None and seen[1] == self._changes(endpoint):
+        if seen is not None and seen[1] == self._changes(endpoint) and now_us < seen[2]:
             return seen[0]
-        group = self._find(endpoint, text, now_us)
+        absorbed = len(self._absorbed)
+        group, until_us = self._find(endpoint, text, now_us)
+        if self._others and len(self._absorbed) > absorbed:
+            self._note_vacancy()
         # A text that may have been cut by chance of its length is looked at again: a group of its own may have come.
-        # So is one that found no room: there may be some.
-        if len(text) not in CUT_LENGTHS and group.scope is Scope.TEMPLATE:
+        if len(text) not in CUT_LENGTHS:
             if len(self._seen) == SEEN_MAX:
                 self._seen.clear()
-            self._seen[key] = (group, self._changes(endpoint))
+            self._seen[key] = (group, self._changes(endpoint), until_us)
         return group
 
     def find(self, endpoint: str, text: str) -> Group | None:
@@ -232,16 +237,17 @@ class Catalogue:
         there = self._endpoints.get(endpoint)
         return 0 if there is None else there.changes
 
-    def _find(self, endpoint: str, text: str, now_us: int) -> Group:
+    def _find(self, endpoint: str, text: str, now_us: int) -> tuple[Group, float]:
+        """Find the group, or found it; and say until when that holds if nothing changes."""
         shape = shape_of(without_ellipsis(text))
         there = self._endpoints.get(endpoint)
         group = there.group_of(shape, text) if there is not None else None
         if group is not None:
-            return group
-        if not self._has_room(there) and not self._make_room(there, now_us):
-            return self._other(endpoint)
+            return group, inf
+        if not self._has_room(there) and now_us < (room_us := self._make_room(there, now_us)):
+            return self._other(endpoint), room_us
         there = self._endpoints.setdefault(endpoint, _Endpoint(endpoint, self._absorbed))
-        return there.found(self._group(endpoint, shape, text))
+        return there.found(self._group(endpoint, shape, text)), inf
 
     def _group(self, endpoint: str, shape: Shape, text: str) -> Group:
         self._founded += 1
@@ -253,26 +259,37 @@ class Catalogue:
         left = PATTERNS_MAX - sum(len(endpoint.groups) for endpoint in self._endpoints.values())
         return own < min(PATTERNS_PER_ENDPOINT_MAX, left)
 
-    def _make_room(self, there: _Endpoint | None, now_us: int) -> bool:
-        """Forget the group that has been idle for longest; where the endpoint is full, of its own."""
-        is_full = there is not None and len(there.groups) >= PATTERNS_PER_ENDPOINT_MAX
-        idle = (
-            group
-            for one in self._endpoints.values()
-            if one is there or not is_full
-            for group in one.groups.values()
-            if now_us - group.seen_us >= IDLE_US_MIN and not self._is_kept(group.id)
-        )
-        group = min(idle, key=lambda group: (group.seen_us, group.order), default=None)
-        if group is None:
-            return False
-        one = self._endpoints[group.endpoint]
-        one.forget(group)
-        if not one.groups:
+    def _make_room(self, there: _Endpoint | None, now_us: int) -> float:
+        """Forget the group that has been idle for longest, if that is long enough, and say since or from when it is.
+
+        Where the endpoint is full, one of its own.
+        """
+        full = there if there is not None and len(there.groups) >= PATTERNS_PER_ENDPOINT_MAX else None
+        room_us = self._room_us.get(full, 0.0)
+        if now_us < room_us:
+            return room_us
+        among = self._endpoints.values() if full is None else (full,)
+        groups = (group for one in among for group in one.groups.values() if not self._is_kept(group.id))
+        idle = min(groups, key=lambda group: (group.seen_us, group.order), default=None)
+        room_us = inf if idle is None else idle.seen_us + IDLE_US_MIN
+        if idle is None or now_us < room_us:
+            self._room_us[full] = room_us
+        else:
+            self._forget(idle)
+        return room_us
+
+    def _forget(self, group: Group) -> None:
+        there = self._endpoints[group.endpoint]
+        there.forget(group)
+        if not there.groups:
             del self._endpoints[group.endpoint]
-        self._seen.clear()
         self._forgotten = group.id
-        return True
+        self._note_vacancy()
+
+    def _note_vacancy(self) -> None:
+        """Look again at what has found no room."""
+        self._seen.clear()
+        self._room_us.clear()
 
     def _other(self, endpoint: str) -> Group:
         if endpoint not in self._others and len(self._others) < OTHERS_MAX:
