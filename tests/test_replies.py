@@ -8,16 +8,13 @@ from types import SimpleNamespace
 from typing import cast
 
 import msgspec
-import pytest
 import trio
 
 from observer_actors.http.app import create_app
 from observer_actors.http.exchange import ITEMS_AT_ONCE, list_reply
 from observer_actors.http.replies import json_reply
 from observer_actors.http.views import Views
-from observer_actors.journal import Page, Query
 from observer_actors.playbook import Entry, Kind, Left
-from tests.journal.support import make_ops
 
 LENGTH = 100 * ITEMS_AT_ONCE
 
@@ -52,49 +49,29 @@ async def test_others_have_their_turn_while_a_long_list_is_made_and_encoded() ->
     assert msgspec.json.decode(reply.body)["items"] == [*range(LENGTH)]
 
 
-def views_of_much() -> Views:
-    """Give what is looked at by `/playbook` and `/ops`."""
-    entries = [Entry(id=f"e{number}", kind=Kind.DO, endpoint="a", about="", text="b") for number in range(LENGTH)]
-    of_all = {"entries": {entry.id: entry for entry in entries}, "meta": SimpleNamespace(left=Left())}
-    playbook = SimpleNamespace(**of_all, cursor=5, outdated=False)
+async def test_others_have_their_turn_while_a_long_playbook_is_answered() -> None:
+    turns = [0]
+    entries = {f"e{n}": Entry(id=f"e{n}", kind=Kind.DO, endpoint="a", about="", text="b") for n in range(LENGTH)}
+    playbook = SimpleNamespace(entries=entries, meta=SimpleNamespace(left=Left()), cursor=5, outdated=False)
     told = {"as_decided": lambda entry: entry, "hands_out": lambda _: True, "is_taken_back": lambda _: False}
     consolidator = SimpleNamespace(playbook=playbook, **told)
-
-    async def query(query: Query) -> Page:
-        return Page(ops=make_ops(query.limit), cursor=None, complete=True, scanned=0)
-
-    return cast("Views", SimpleNamespace(consolidator=consolidator, query=query))
-
-
-@pytest.mark.parametrize(
-    ("path", "name", "beside"),
-    [
-        (
-            *("/playbook", "entries"),
-            {"total": LENGTH, "last_seq": 5, "outdated": False, "left": msgspec.to_builtins(Left())},
-        ),
-        ("/ops", "ops", {"next": None, "complete": True}),
-    ],
-)
-async def test_others_have_their_turn_while_a_route_answers_with_a_long_list(
-    path: str, name: str, beside: dict[str, object]
-) -> None:
-    turns, waited = [0], []
-    client = create_app(views_of_much()).test_client()
+    client = create_app(cast("Views", SimpleNamespace(consolidator=consolidator))).test_client()
 
     async def others() -> None:
         while True:
             await trio.lowlevel.checkpoint()
             turns[0] += 1
 
+    answers, waited = [], []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(others)
         for limit in (1, LENGTH):
             before = turns[0]
-            answer = await (await client.get(f"{path}?limit={limit}")).get_json()
+            answers.append(await (await client.get(f"/playbook?limit={limit}")).get_json())
             waited.append(turns[0] - before)
-            assert (len(answer.pop(name)), answer) == (limit, beside)
         nursery.cancel_scope.cancel()
+    beside = {"total": LENGTH, "last_seq": 5, "outdated": False, "left": msgspec.to_builtins(Left())}
+    assert [(len(answer.pop("entries")), answer) for answer in answers] == [(1, beside), (LENGTH, beside)]
     assert waited[1] - waited[0] >= LENGTH // ITEMS_AT_ONCE - 5
 
 

@@ -37,7 +37,7 @@ from observer_actors.event import Event
 from observer_actors.http.advice import register_advice
 from observer_actors.http.description import Description, document_problems, document_text
 from observer_actors.http.doubt import DoubtAnswer, DoubtfulOp, doubt_answer, marked_op
-from observer_actors.http.exchange import list_reply, request_body, send
+from observer_actors.http.exchange import request_body, send
 from observer_actors.http.failures import register_failures
 from observer_actors.http.gate import ENDLESS
 from observer_actors.http.intake import BatchAnswer, EventAnswer
@@ -350,7 +350,8 @@ def _register_ops(app: QuartTrio, views: Views) -> None:
         query = parse_ops_query(request.args.items(multi=True))
         page = await views.query(query)
         following = None if page.cursor is None else cursor_after(query, page.cursor)
-        return send(await list_reply(OpsAnswer([], following, page.complete), map(marked_op, page.ops)))
+        # In one go: pages that wait for their next turn beside each other would take more memory than the answers.
+        return send(json_reply(OpsAnswer([marked_op(op) for op in page.ops], following, page.complete)))
 
     @app.get("/ops/<seq>")
     @tag(["ops"])
