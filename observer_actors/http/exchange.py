@@ -30,6 +30,9 @@ def send(reply: Reply) -> Response:
 async def list_reply(answer: Struct, items: Iterable[object]) -> Reply:
     """Answer with a long list: others have their turn while it is made.
 
+    A route makes one after the other: those that are made have their bounds (`listen.answers_bytes_max`), and hundreds
+    that are made beside each other would have none.
+
     :param answer: its first field is the list, with nothing in it yet.
     :param items: asked for and encoded a few at a time.
     """

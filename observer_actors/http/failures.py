@@ -145,6 +145,7 @@ class Act(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def register_failures(app: QuartTrio, views: Views) -> None:
     """Add the routes."""
+    making = trio.Lock()
 
     @app.get("/failures")
     @tag(["learning"])
@@ -158,7 +159,8 @@ def register_failures(app: QuartTrio, views: Views) -> None:
         """
         given = parse_parameters(request.args.items(multi=True), _PARAMETERS, "/failures")
         await views.own_writes("analyzer")
-        return send(await _answer(views, given, views.now_us()))
+        async with making:
+            return send(await _answer(views, given, views.now_us()))
 
     @app.get("/failures/<pattern>")
     @tag(["learning"])

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Annotated, Final
 
 import msgspec
+import trio
 from msgspec import UNSET, UnsetType
 from quart import request
 from quart.typing import ResponseReturnValue
@@ -80,6 +81,7 @@ class HistoryParameters(msgspec.Struct, frozen=True):
 
 def register_kb(app: QuartTrio, views: Views) -> None:
     """Add the routes."""
+    making = trio.Lock()
 
     @app.get("/kb/outcomes")
     @tag(["audits"])
@@ -94,9 +96,10 @@ def register_kb(app: QuartTrio, views: Views) -> None:
         values = parse_parameters(request.args.items(multi=True), _OUTCOMES, "/kb/outcomes")
         await views.own_writes("librarian")
         since_us, before = values.pop("since", None), values.pop("cursor", None)
-        page = await views.librarian.find(OutcomeFilter(since_us=since_us, before=before, **values))
-        following = None if page.before is None else str(page.before)
-        return send(await list_reply(OutcomesAnswer([], following, page.complete, page.damaged), page.rows))
+        async with making:
+            page = await views.librarian.find(OutcomeFilter(since_us=since_us, before=before, **values))
+            following = None if page.before is None else str(page.before)
+            return send(await list_reply(OutcomesAnswer([], following, page.complete, page.damaged), page.rows))
 
     @app.get("/kb/history")
     @tag(["audits"])

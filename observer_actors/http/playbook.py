@@ -140,6 +140,7 @@ class Revoked(msgspec.Struct, frozen=True):
 def register_playbook(app: QuartTrio, views: Views) -> None:
     """Add the routes."""
     one_at_a_time = trio.Lock()
+    making = trio.Lock()
 
     @app.get("/playbook")
     @tag(["learning"])
@@ -152,7 +153,9 @@ def register_playbook(app: QuartTrio, views: Views) -> None:
         There is no next page: where `total` is above 1,000, narrow it by the filters.
         """
         given = parse_parameters(request.args.items(multi=True), _PARAMETERS, "/playbook")
-        return send(await _answer(views, given))
+        op = await views.get(given["seq"]) if "seq" in given else None
+        async with making:
+            return send(await _answer(views, given, op))
 
     @app.get("/playbook/<entry>")
     @tag(["learning"])
@@ -244,11 +247,10 @@ def _found(views: Views, key: str) -> Entry:
     return views.consolidator.as_decided(found)
 
 
-async def _answer(views: Views, given: Mapping[str, Any]) -> Reply:
+async def _answer(views: Views, given: Mapping[str, Any], op: Op | None) -> Reply:
     playbook = views.consolidator.playbook
     entries: Sequence[Entry] = tuple(playbook.entries.values())
     if "seq" in given:
-        op = await views.get(given["seq"])
         entries = () if op is None else _evidenced(views, op)
     kept = [entry for entry in map(views.consolidator.as_decided, entries) if _passes(views, entry, given)]
     kept.sort(key=lambda entry: (-entry.succeeded - entry.failed, entry.id))

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from contextlib import AsyncExitStack
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, Final
 
@@ -465,6 +467,30 @@ async def test_memory_stays_flat_when_far_more_is_offered_than_a_slow_disk_takes
     assert grown < GROWTH_BYTES_MAX, f"{grown:,} bytes, with {OFFERED_CLIENTS * OFFERED_BYTES:,} offered at any time"
     assert 503 in statuses
     assert 200 in statuses
+
+
+async def test_memory_stays_flat_when_many_ask_for_all_failures_and_read_none(tmp_path: Path) -> None:
+    """An answer has some 2 MB; sixty that were made beside each other took 200."""
+    words = ("".join(letters) for letters in product("abcdefghij", repeat=6))
+    failures = [
+        {"endpoint": f"e{n % 100}", "success": False, "error": " ".join(islice(words, 250))} for n in range(1_000)
+    ]
+    ask = b"GET /failures?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with running_daemon(tmp_path) as daemon, AsyncExitStack() as stack:
+        assert (await daemon.post("/events", b"\n".join(map(msgspec.json.encode, failures)))).status_code == 200
+        for _ in range(9):  # each waits a second for the analyzer
+            await daemon.get("/failures?limit=1000")
+        found = (await daemon.get("/failures?limit=1000")).json()
+        assert found["total"] == len(failures)
+        assert len(msgspec.json.encode(found)) > 2_000_000
+        before = peak_bytes(daemon.process.pid)
+        for _ in range(60):
+            stream = await trio.open_tcp_stream("127.0.0.1", int(daemon.url.rpartition(":")[2]))
+            await (await stack.enter_async_context(stream)).send_all(ask)
+        with trio.fail_after(LIMIT_S):  # who asks last is answered last
+            assert (await daemon.get("/failures?limit=1000")).status_code in {200, 503}
+        grown = peak_bytes(daemon.process.pid) - before
+    assert grown < 60_000_000, f"{grown:,} bytes"
 
 
 def peak_bytes(pid: int) -> int:
