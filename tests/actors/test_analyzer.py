@@ -23,7 +23,7 @@ from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.standings import UNSENT_MAX, Standings
 from observer_actors.doubt import Doubts
-from observer_actors.errors import DiskFull
+from observer_actors.errors import DiskFailed
 from observer_actors.journal import Stretch
 from observer_actors.models import ModelFailed
 from observer_actors.op import Op, Seq, iso_at
@@ -298,17 +298,17 @@ async def test_a_crash_before_the_save_costs_nothing(make_bench: Callable[..., B
     assert await first.reopened() == (apply({}, first.ops).patterns, 3)
 
 
-async def test_only_what_is_saved_is_progress_so_that_a_full_disk_is_tried_ever_later(
+async def test_only_what_is_saved_is_progress_so_that_a_disk_that_fails_is_tried_ever_later(
     make_bench: Callable[..., Bench], mock_clock: MockClock
 ) -> None:
     bench = make_bench(mock_clock)
 
     async def refuse() -> None:
         await trio.lowlevel.checkpoint()
-        raise DiskFull("database or disk is full")
+        raise DiskFailed("disk I/O error")
 
     bench.learned.before_patterns = refuse
-    with pytest.RaisesGroup(DiskFull, flatten_subgroups=True):
+    with pytest.RaisesGroup(DiskFailed, flatten_subgroups=True):
         async with bench.running():
             await bench.fail("disk gone")
             await trio.testing.wait_all_tasks_blocked()
