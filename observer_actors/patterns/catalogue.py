@@ -67,6 +67,8 @@ PATTERNS_PER_ENDPOINT_MAX: Final = 1_000
 """Patterns of one endpoint, so that one whose errors defy grouping leaves room for the rest."""
 IDLE_US_MIN: Final = 8 * 24 * 3_600 * 1_000_000
 """What has not come for so long makes room: what comes every week stays."""
+LOOK_US: Final = 3_600 * 1_000_000
+"""What finds no room is looked at again after so long at the latest: a person may have let one go that was kept."""
 OTHERS_MAX: Final = 100
 """Endpoints with an "other" pattern of their own."""
 NAMES_MIN: Final = 4
@@ -208,7 +210,10 @@ class Catalogue:
         return group
 
     def find(self, endpoint: str, text: str) -> Group | None:
-        """Give the group that `place` would give, and change nothing; None for a failure that would found one."""
+        """Give the group that `place` would give, and change nothing; None for a failure that would found one.
+
+        Where there is no room, the "other" one, though it may be time for another to make some.
+        """
         text = digits_alike(text)
         seen = self._seen.get((endpoint, _remembered_as(text)))
         if seen is not None and seen[1] == self._changes(endpoint):
@@ -260,7 +265,7 @@ class Catalogue:
         return own < min(PATTERNS_PER_ENDPOINT_MAX, left)
 
     def _make_room(self, there: _Endpoint | None, now_us: int) -> float:
-        """Forget the group that has been idle for longest, if that is long enough, and say since or from when it is.
+        """Forget the group that has been idle for longest, if that is long enough, and say since or from when it may be.
 
         Where the endpoint is full, one of its own.
         """
@@ -271,11 +276,11 @@ class Catalogue:
         among = self._endpoints.values() if full is None else (full,)
         groups = (group for one in among for group in one.groups.values() if not self._is_kept(group.id))
         idle = min(groups, key=lambda group: (group.seen_us, group.order), default=None)
-        room_us = inf if idle is None else idle.seen_us + IDLE_US_MIN
-        if idle is None or now_us < room_us:
-            self._room_us[full] = room_us
-        else:
+        if idle is not None and now_us >= idle.seen_us + IDLE_US_MIN:
             self._forget(idle)
+            return now_us
+        room_us = now_us + LOOK_US if idle is None else min(idle.seen_us + IDLE_US_MIN, now_us + LOOK_US)
+        self._room_us[full] = room_us
         return room_us
 
     def _forget(self, group: Group) -> None:
