@@ -29,6 +29,9 @@ T = TypeVar("T")
 
 LOOK_S: Final = 0.1
 """How often `Admission.keep_time` looks."""
+TURN_S: Final = 5.0
+"""How long who asks for ops, or a long answer, waits at most for its turn. Who has it is answered, however long that
+takes."""
 FOR_ROOM: Final = 1 / 2
 """Share of its time that a caller waits for room."""
 FOR_DISK: Final = 1 / 4
@@ -230,6 +233,35 @@ async def in_time(work: Awaitable[T], seconds: float, what: str, *, limit: str =
     with trio.move_on_after(seconds):
         return await work
     raise Overloaded(f"{what} within {seconds:g} s", limit=limit)
+
+
+class Turns:
+    """A limiter that nobody waits for longer than `TURN_S`: trio's threads take it as one, and ``async with`` does.
+
+    :param most: have a turn at the same time.
+    :param what: the others do not get, in words that "within 5 s" can follow.
+    """
+
+    def __init__(self, most: int, what: str) -> None:
+        self._limiter = trio.CapacityLimiter(most)
+        self._what = what
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        """Wait for a turn.
+
+        :raises Overloaded: it does not come in time; of ``async with``, likewise.
+        """
+        await in_time(self._limiter.acquire_on_behalf_of(borrower), TURN_S, self._what, limit="")
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        """Give it back."""
+        self._limiter.release_on_behalf_of(borrower)
+
+    async def __aenter__(self) -> None:
+        await self.acquire_on_behalf_of(trio.lowlevel.current_task())
+
+    async def __aexit__(self, *_error: object) -> None:
+        self.release_on_behalf_of(trio.lowlevel.current_task())
 
 
 class Pace:

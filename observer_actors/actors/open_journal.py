@@ -16,7 +16,7 @@ import msgspec
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from observer_actors.actors.admission import in_time
+from observer_actors.actors.admission import Turns
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.backoff import backoff_s
 from observer_actors.errors import DiskFailed, Overloaded
@@ -48,31 +48,11 @@ QUERIES_MAX: Final = 2
 READS_MAX: Final = 2
 """Queries, and reads of a few ops, that are carried out at the same time, each in a thread. More would only take turns,
 with the event loop among them. A consumer that fell behind waits for neither, nor does one op for queries."""
-TURN_S: Final = 5.0
-"""How long who asks for ops waits at most for its turn. Who has it is answered, however long the disk takes."""
+NOT_READ: Final = "too much else is read; not read"
 RETRY_S_FIRST: Final = 0.1
 RETRY_S_MAX: Final = 1.0
 """How long a consumer waits before it reads again what the disk has not given. A ring keeper that begins has a minute,
 and a place counts as damaged after five seconds."""
-
-
-class _Turns:
-    """A limiter of threads for which nobody waits longer than `TURN_S`."""
-
-    def __init__(self, most: int) -> None:
-        self._limiter = trio.CapacityLimiter(most)
-
-    async def acquire_on_behalf_of(self, borrower: object) -> None:
-        """Wait for a turn.
-
-        :raises Overloaded: it does not come in time.
-        """
-        turn = self._limiter.acquire_on_behalf_of(borrower)
-        await in_time(turn, TURN_S, "too much else is read; not read", limit="")
-
-    def release_on_behalf_of(self, borrower: object) -> None:
-        """Give it back, once the thread has ended."""
-        self._limiter.release_on_behalf_of(borrower)
 
 
 class OpenJournal:
@@ -103,8 +83,8 @@ class OpenJournal:
         self._unreadable_told: set[Path] = set()
         self._patience = Patience()
         self._following = trio.CapacityLimiter(1)
-        self._reads = _Turns(READS_MAX)
-        self._queries = _Turns(QUERIES_MAX)
+        self._reads = Turns(READS_MAX, NOT_READ)
+        self._queries = Turns(QUERIES_MAX, NOT_READ)
         self._sealed = trio.Event()
 
     def open_writer(self, unacknowledged_from: Seq | None) -> JournalWriter:
@@ -241,7 +221,7 @@ class OpenJournal:
         """Give how many lines, or blocks of them, could not be read since the journal was opened."""
         return self._reader.damaged_lines if self._reader else 0
 
-    async def _read(self, call: Callable[[JournalReader], T], turns: trio.CapacityLimiter | _Turns) -> T:
+    async def _read(self, call: Callable[[JournalReader], T], turns: trio.CapacityLimiter | Turns) -> T:
         """Have a reader asked, in a thread. Who is cancelled leaves it there, as the disk may hang.
 
         Once more where another has taken its place meanwhile: what the old one took for damaged, as its file was gone,

@@ -9,6 +9,7 @@ import trio
 from msgspec import Struct
 from quart import Response, request
 
+from observer_actors.actors.admission import Turns
 from observer_actors.http.replies import Reply, json_reply
 
 ITEMS_AT_ONCE: Final = 10
@@ -27,11 +28,17 @@ def send(reply: Reply) -> Response:
     return Response(reply.body, reply.status, dict(reply.headers), content_type=reply.content_type)
 
 
+def turns_of_long_answers() -> Turns:
+    """Give what a route makes its long answers in, one after the other.
+
+    Those that are made have their bounds (`listen.answers_bytes_max`); hundreds that are made beside each other would
+    have none.
+    """
+    return Turns(1, "too many ask for long answers; not made")
+
+
 async def list_reply(answer: Struct, items: Iterable[object]) -> Reply:
     """Answer with a long list: others have their turn while it is made.
-
-    A route makes one after the other: those that are made have their bounds (`listen.answers_bytes_max`), and hundreds
-    that are made beside each other would have none.
 
     :param answer: its first field is the list, with nothing in it yet.
     :param items: asked for and encoded a few at a time.

@@ -17,7 +17,7 @@ from observer_actors.actors.evidence import contrast_of
 from observer_actors.errors import NotFound, RequestInvalid
 from observer_actors.http.description import document_problems
 from observer_actors.http.doubt import DoubtAnswer, doubt_answer
-from observer_actors.http.exchange import list_reply, request_body, send
+from observer_actors.http.exchange import list_reply, request_body, send, turns_of_long_answers
 from observer_actors.http.queries import (
     Parameter,
     Time,
@@ -145,7 +145,7 @@ class Act(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def register_failures(app: QuartTrio, views: Views) -> None:
     """Add the routes."""
-    making = trio.Lock()
+    making = turns_of_long_answers()
 
     @app.get("/failures")
     @tag(["learning"])

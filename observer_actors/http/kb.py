@@ -7,7 +7,6 @@ from functools import partial
 from typing import Annotated, Final
 
 import msgspec
-import trio
 from msgspec import UNSET, UnsetType
 from quart import request
 from quart.typing import ResponseReturnValue
@@ -16,7 +15,7 @@ from quart_trio import QuartTrio
 
 from observer_actors.errors import QueryInvalid
 from observer_actors.http.description import document_problems
-from observer_actors.http.exchange import list_reply, send
+from observer_actors.http.exchange import list_reply, send, turns_of_long_answers
 from observer_actors.http.queries import (
     SEQ_DIGITS_MAX,
     Parameter,
@@ -81,7 +80,7 @@ class HistoryParameters(msgspec.Struct, frozen=True):
 
 def register_kb(app: QuartTrio, views: Views) -> None:
     """Add the routes."""
-    making = trio.Lock()
+    making = turns_of_long_answers()
 
     @app.get("/kb/outcomes")
     @tag(["audits"])

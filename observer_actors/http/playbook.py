@@ -18,7 +18,7 @@ from observer_actors.doubt import suspicion
 from observer_actors.errors import NotFound, Overloaded, RequestInvalid
 from observer_actors.event import OWN_SOURCE
 from observer_actors.http.description import document_problems
-from observer_actors.http.exchange import list_reply, request_body, send
+from observer_actors.http.exchange import list_reply, request_body, send, turns_of_long_answers
 from observer_actors.http.queries import (
     Parameter,
     Seq,
@@ -140,7 +140,7 @@ class Revoked(msgspec.Struct, frozen=True):
 def register_playbook(app: QuartTrio, views: Views) -> None:
     """Add the routes."""
     one_at_a_time = trio.Lock()
-    making = trio.Lock()
+    making = turns_of_long_answers()
 
     @app.get("/playbook")
     @tag(["learning"])

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from observer_actors.actors.admission import Admission, Receipts, Room, Submission
+from observer_actors.actors.admission import TURN_S, Admission, Receipts, Room, Submission, Turns
 from observer_actors.errors import DiskFailed, Overloaded
 from observer_actors.settings import AdmissionSettings
 from observer_actors.supervision import Events, Mailbox
@@ -413,3 +413,26 @@ async def test_what_is_let_in_is_what_the_disk_takes_in_time(mib_per_second: flo
     assert stored >= 0.9 * mib_per_second * 10 * 120, "the disk is never idle"
     assert answered >= 0.95 * stored - 5, f"{answered} of {stored} were answered in time"
     assert (before.waiting_bytes_max == 12 * MIB) == (mib_per_second == 20.0)
+
+
+@injected_time
+async def test_a_turn_that_does_not_come_in_time_is_refused_and_a_long_one_is_given_back_whatever_ends_it() -> None:
+    turns = Turns(1, "no turn")
+    told: list[object] = []
+
+    async def take(takes_s: float) -> None:
+        try:
+            async with turns:
+                with trio.fail_after(takes_s):
+                    await trio.sleep_forever()
+        except (Overloaded, trio.TooSlowError) as error:
+            told.append((trio.current_time() - began, str(error)))
+
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take, TURN_S + 1)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(take, 1)
+        await trio.sleep(TURN_S + 0.5)
+        nursery.start_soon(take, 1)
+    assert told == [(TURN_S, "no turn within 5 s"), (TURN_S + 1, ""), (TURN_S + 2, "")]

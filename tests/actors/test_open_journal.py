@@ -12,7 +12,8 @@ import structlog
 import trio
 import trio.testing
 
-from observer_actors.actors.open_journal import QUERIES_MAX, READS_MAX, TURN_S, OpenJournal
+from observer_actors.actors.admission import TURN_S
+from observer_actors.actors.open_journal import QUERIES_MAX, READS_MAX, OpenJournal
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.errors import DiskFailed, Overloaded
 from observer_actors.journal import Query
