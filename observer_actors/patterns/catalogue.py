@@ -265,7 +265,7 @@ class Catalogue:
         return own < min(PATTERNS_PER_ENDPOINT_MAX, left)
 
     def _make_room(self, there: _Endpoint | None, now_us: int) -> float:
-        """Forget the group that has been idle for longest, if that is long enough, and say since or from when it may be.
+        """Forget the group that has been idle for longest, if that is long enough, and say from when it may be.
 
         Where the endpoint is full, one of its own.
         """

@@ -23,7 +23,7 @@ from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.actors.standings import UNSENT_MAX, Standings
 from observer_actors.doubt import Doubts
-from observer_actors.errors import DiskFailed
+from observer_actors.errors import DiskFailed, ObserverError
 from observer_actors.journal import Stretch
 from observer_actors.models import ModelFailed
 from observer_actors.op import Op, Seq, iso_at
@@ -176,6 +176,22 @@ class Bench:
             yield
             nursery.cancel_scope.cancel()
 
+    async def crash_saving(self, refusal: ObserverError, *errors: str) -> None:
+        """Run an incarnation that ends with the save of these failures, which is refused."""
+
+        async def refuse() -> None:
+            await trio.lowlevel.checkpoint()
+            raise refusal
+
+        self.learned.before_patterns = refuse
+        with pytest.RaisesGroup(type(refusal), flatten_subgroups=True):
+            async with self.running():
+                await self.fail(*errors)
+                await trio.testing.wait_all_tasks_blocked()
+                self.clock.jump(2)
+                await trio.Event().wait()
+        self.learned.before_patterns = None
+
     async def reopened(self) -> tuple[dict[str, Pattern], int]:
         """Give what the file holds."""
         return await self.learned.load_patterns()
@@ -278,44 +294,20 @@ async def test_what_could_not_be_saved_is_not_taken_for_saved(
 
 
 async def test_a_crash_before_the_save_costs_nothing(make_bench: Callable[..., Bench], mock_clock: MockClock) -> None:
-    first = make_bench(mock_clock)
-
-    async def refuse() -> None:
-        await trio.lowlevel.checkpoint()
-        raise StoreBusy("locked")
-
-    first.learned.before_patterns = refuse
-    with pytest.RaisesGroup(StoreBusy, flatten_subgroups=True):
-        async with first.running():
-            await first.fail("disk 1 gone", "no such table", "disk 2 gone")
-            await trio.testing.wait_all_tasks_blocked()
-            first.clock.jump(2)
-            await trio.Event().wait()
-    assert await first.reopened() == ({}, 0)
-    first.learned.before_patterns = None
-    async with first.running():
-        await first.feed.reached(3)
-    assert await first.reopened() == (apply({}, first.ops).patterns, 3)
+    bench = make_bench(mock_clock)
+    await bench.crash_saving(StoreBusy("locked"), "disk 1 gone", "no such table", "disk 2 gone")
+    assert await bench.reopened() == ({}, 0)
+    async with bench.running():
+        await bench.feed.reached(3)
+    assert await bench.reopened() == (apply({}, bench.ops).patterns, 3)
 
 
 async def test_only_what_is_saved_is_progress_so_that_a_disk_that_fails_is_tried_ever_later(
     make_bench: Callable[..., Bench], mock_clock: MockClock
 ) -> None:
     bench = make_bench(mock_clock)
-
-    async def refuse() -> None:
-        await trio.lowlevel.checkpoint()
-        raise DiskFailed("disk I/O error")
-
-    bench.learned.before_patterns = refuse
-    with pytest.RaisesGroup(DiskFailed, flatten_subgroups=True):
-        async with bench.running():
-            await bench.fail("disk gone")
-            await trio.testing.wait_all_tasks_blocked()
-            bench.clock.jump(2)
-            await trio.Event().wait()
+    await bench.crash_saving(DiskFailed("disk I/O error"), "disk gone")
     assert not bench.progress
-    bench.learned.before_patterns = None
     async with bench.running():
         await bench.feed.reached(1)
         await trio.testing.wait_all_tasks_blocked()
