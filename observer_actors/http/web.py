@@ -33,6 +33,8 @@ from observer_actors.settings import ListenSettings
 
 REQUESTS_MAX: Final = 500
 """At once: each takes some 50 KB, whatever it is about."""
+WAITING_MAX: Final = 500
+"""Requests that wait until there are fewer: each takes some 8 KB, and there may be as many as connections."""
 PIECE_BYTES: Final = 16_384
 """Read at once. Hypercorn takes in ten of them before it waits for somebody to read them."""
 SMALL_PIECES: Final = 12
@@ -76,7 +78,7 @@ class Web:
 
         :param unread: the request; at least its whole head, unless there will be no more of it.
         :return: what has come behind it; None when the connection is to be closed.
-        :raises TooManyRequests: so many are being served.
+        :raises TooManyRequests: so many are being served, or wait for that.
         """
         await self._enter()
         rest = _Rest(stream, unread, self._sends, self._settings)
@@ -97,6 +99,8 @@ class Web:
             self._requests.release()
 
     async def _enter(self) -> None:
+        if self._requests.statistics().tasks_waiting >= WAITING_MAX:
+            raise TooManyRequests(f"{WAITING_MAX:,} requests wait to be served already")
         with trio.move_on_after(self._wait_s) as waited:
             await self._requests.acquire()
         if waited.cancelled_caught:

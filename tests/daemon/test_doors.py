@@ -741,6 +741,32 @@ async def test_a_report_that_finds_hypercorn_full_is_counted_as_refused(
         assert inside.intake.statistics.refused == (target != "/stats")
 
 
+async def test_a_few_wait_for_hypercorn_and_the_next_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "REQUESTS_MAX", 1)
+    monkeypatch.setattr(web, "WAITING_MAX", 1)
+    answered: list[int] = []
+
+    async def ask(address: str) -> None:
+        async with connected_to(address, "web") as client:
+            await client.send(get("/stats"))
+            answered.append((await client.answer()).status)
+
+    async with daemon_inside(Settings(data_dir=tmp_path, listen=ListenSettings(port=0))) as inside:
+        [address] = inside.addresses
+        async with (
+            trio.open_nursery() as nursery,
+            await trio.open_tcp_stream("127.0.0.1", int(address.rpartition(":")[2])) as served,
+        ):
+            await served.send_all(get("/tail"))
+            await Reader(served).until(b"200")
+            for _ in range(2):
+                nursery.start_soon(ask, address)
+            await eventually(lambda: answered == [503])
+    assert answered == [503, 200]
+
+
 @injected_time
 async def test_what_comes_of_a_body_puts_off_when_the_next_of_it_must_be_there() -> None:
     ours, theirs = socket.socketpair()
