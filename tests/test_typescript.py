@@ -622,7 +622,8 @@ def test_a_daemon_that_gives_no_advice_in_time_is_left_alone_for_longer_and_long
     let [now, asked] = [0, 0];
     performance.now = () => now;
     globalThis.fetch = (async () => { asked++; now += 250; throw new Error("no answer in time"); }) as any;
-    const observer = new Observer();
+    const { Observer: Late } = await import("%s?late");
+    const observer = new Late() as Observer;
     const pauses: number[] = [];
     for (let n = 0; n < 7; n++) {
       await Promise.all([1, 2, 3].map(() => observer.advice("a")));
@@ -635,7 +636,7 @@ def test_a_daemon_that_gives_no_advice_in_time_is_left_alone_for_longer_and_long
     }
     console.log(JSON.stringify(pauses));
     """
-    assert run(runner, tmp_path, program, closed_url()) == [1, 2, 4, 8, 16, 30, 30]
+    assert run(runner, tmp_path, program % EXAMPLE, closed_url()) == [1, 2, 4, 8, 16, 30, 30]
 
 
 def test_a_daemon_that_is_away_hurts_nobody(runner: str, tmp_path: Path) -> None:
@@ -652,3 +653,14 @@ def test_a_daemon_that_is_away_hurts_nobody(runner: str, tmp_path: Path) -> None
     assert said["counts"]["accepted"] == 0
     assert said["counts"]["dropped"] >= 80
     assert said["tookMs"] < 5_000
+
+
+def test_a_host_that_stops_its_clock_and_timers_for_a_test_gets_its_flush_back(runner: str, tmp_path: Path) -> None:
+    program = """
+    performance.now = () => 0;
+    globalThis.setTimeout = (() => 0) as any;
+    const observer = new Observer({ lingerMs: 1 });
+    await observer.operation("a", {}, () => {});
+    console.log(await observer.close(300));
+    """
+    assert run(runner, tmp_path, program, closed_url()) is False

@@ -62,6 +62,9 @@ interface Said {
   notes?: Record<string, number>; // how events were taken otherwise than they said
 }
 
+// As they are now: what a host's tests put in their place may stand still, and who waited by that would wait for ever.
+const { setTimeout, clearTimeout } = globalThis;
+const clock = performance.now.bind(performance);
 const BATCH_MAX = 500;
 const BATCH_CHARS_MAX = 1024 * 1024; // three bytes each at most: below the 8 MiB that a daemon takes by default
 const QUEUE_CHARS_MAX = 16 * 1024 * 1024;
@@ -127,7 +130,7 @@ export class Observer {
     const op: Operation = { attrs: { ...about.attrs } };
     const adviceId = about.adviceId ?? this.adviceId(about.run, endpoint);
     const input = text(about.input ?? ""); // now: the work may add its answer to a list of messages
-    const began = performance.now();
+    const began = clock();
     let thrown: { error: unknown } | undefined; // also "undefined", which may be thrown, too
     try {
       return await work(op);
@@ -136,7 +139,7 @@ export class Observer {
       throw error;
     } finally {
       try {
-        this.report(endpoint, about, input, op, thrown, adviceId, performance.now() - began);
+        this.report(endpoint, about, input, op, thrown, adviceId, clock() - began);
       } catch {
         // what the host handed over cannot even be looked at: its own error, or what it made, is worth more
       }
@@ -148,7 +151,7 @@ export class Observer {
    * this endpoint report its id; when it is "", the next operation of the run alone.
    */
   async advice(endpoint: string, about: About = {}): Promise<Advice> {
-    const began = performance.now();
+    const began = clock();
     if (began < this.adviceAfter) return nothing();
     try {
       const query = new URLSearchParams({ endpoint, source: this.source });
@@ -167,7 +170,7 @@ export class Observer {
       const prompt = entries.length > 0 ? [INTRODUCTION, "", ...entries.map(quoted)].join("\n") : "";
       return { adviceId: said.advice_id, entries, text: prompt };
     } catch {
-      const now = performance.now();
+      const now = clock();
       if (now - began > SLOW_MS && now >= this.adviceAfter) {
         this.adviceAfter = now + Math.min(ADVICE_PAUSE_MS.max, ADVICE_PAUSE_MS.min * 2 ** this.advicePauses++);
       }
@@ -177,11 +180,11 @@ export class Observer {
 
   /** Send what is there; true when all of it is accepted or refused within the limit, and nothing was dropped meanwhile. */
   async flush(ms = 2_000): Promise<boolean> {
-    const until = performance.now() + ms;
+    const until = clock() + ms;
     const { dropped } = this.counts;
-    while (this.sending && performance.now() < until) {
+    while (this.sending && clock() < until) {
       this.hurry();
-      await Promise.race([this.sending, sleep(Math.min(200, until - performance.now()))]);
+      await Promise.race([this.sending, sleep(Math.min(200, until - clock()))]);
     }
     return !this.sending && this.queue.length === 0 && this.counts.dropped === dropped;
   }
