@@ -34,7 +34,6 @@ EVENT_SECONDS: Final = 10.0
 """Twice the 5 s after which the daemon itself refuses what it could not commit."""
 _TARGET: Final = "/event"
 _TRIES: Final = 2
-_ASSIGNED_BY_THE_WITNESS: Final = ("seq", "recorded_at")
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -93,13 +92,9 @@ def _encoded(event: Mapping[str, object] | Op) -> bytes:
 
 
 def _as_json(event: Mapping[str, object] | Op) -> bytes:
-    fields = msgspec.structs.asdict(event) if isinstance(event, Op) else dict(event)
+    fields = msgspec.to_builtins(event) if isinstance(event, Op) else dict(event)
     if isinstance(event, Op):
-        fields = {
-            name: value
-            for name, value in fields.items()
-            if value is not msgspec.UNSET and name not in _ASSIGNED_BY_THE_WITNESS
-        }
+        del fields["seq"], fields["recorded_at"]  # which the witness assigns
     if fields.get("id") is None:
         fields["id"] = uuid4().hex
     return msgspec.json.encode(fields)
