@@ -347,6 +347,19 @@ def run_to_its_end(given: Any) -> None:
         list(given)
 
 
+def test_without_parentheses_a_function_does_what_it_does_and_is_reported_by_its_own_name(seen: Seen) -> None:
+    observed: Any = seen.observer.observed_as
+
+    def double(number: int) -> int:
+        return 2 * number
+
+    class Tool:
+        named = observed(classmethod(lambda cls: cls.__name__))
+
+    assert (observed(double)(2), Tool().named(), observed(functools.partial(double, 3))()) == (4, "Tool", 6)
+    assert [event.endpoint.rpartition(".")[2] for event in seen.events] == ["double", "<lambda>", "partial"]
+
+
 def test_static_and_class_methods_stay_what_they_are(seen: Seen) -> None:
     class Tool:
         @seen.observed

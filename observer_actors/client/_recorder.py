@@ -113,9 +113,14 @@ class Recorder:
         What a coroutine function, a generator or an asynchronous generator does is an operation from its first step to
         its last: until it is exhausted or closed, or raises.
 
+        :param endpoint: what is called, such as ``sql:run``. Where it was forgotten, with the parentheses, it is the
+            function's own name.
         :param input_summary: made of the call's arguments, if it is a function.
         :param output_summary: made of what the call returns, if it is a function; an async generator gives None.
         """
+        bare: Any = endpoint
+        if callable(bare) or isinstance(bare, classmethod):
+            return self.observed_as(getattr(bare, "__qualname__", type(bare).__name__))(bare)
 
         def begin(*arguments: Any, **named: Any) -> Operation:  # noqa: ANN401 - whatever the function takes
             summary = (
