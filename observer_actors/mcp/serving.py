@@ -115,9 +115,11 @@ class _Handlers:
             raise MCPError(INVALID_PARAMS, f"there is no tool {harmless(params.name[:100])!a}")
         if not _is_json(params.arguments):
             return _said("the arguments: NaN and Infinity are no JSON numbers", is_error=True)
+        # Some clients write null for what they do not give, some models numbers and booleans as texts, or 5.0 for 5.
+        arguments = {name: given for name, given in (params.arguments or {}).items() if given is not None}
         call: Call | None = None
         try:
-            given = await self._api.as_meant(msgspec.convert(_given(params.arguments or {}), tool.arguments))
+            given = await self._api.as_meant(msgspec.convert(arguments, tool.arguments, strict=False))
             call = tool.call(given, self._source)
             answer = await self._api.carry_out(call)
         except msgspec.ValidationError as error:
@@ -183,18 +185,6 @@ def _is_json(arguments: object) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Read what clients write in ways of their own: null for what they do not give, and 5.0 for 5.
-
-    JSON Schema tells no difference between the latter, and some clients know floats alone.
-    """
-    return {
-        name: int(given) if isinstance(given, float) and given.is_integer() else given
-        for name, given in arguments.items()
-        if given is not None
-    }
 
 
 def _in_words(error: Exception) -> str:

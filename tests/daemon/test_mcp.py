@@ -419,6 +419,18 @@ async def test_a_whole_number_may_be_written_with_a_fraction(connect: Connect, d
         await called(client, "report_outcome", endpoint="whole", success=True, duration_ms=1e300)
 
 
+async def test_numbers_and_booleans_may_be_written_as_texts_and_what_is_a_text_stays_one(
+    connect: Connect, daemon: Served
+) -> None:
+    async with connect(daemon.url) as client:
+        said = {"success": "false", "duration_ms": "12.5", "error": "7", "attrs": {"zip": "01067", "vip": "true"}}
+        seq = (await called(client, "report_outcome", endpoint="a", **said))["seq"]
+        op = daemon.json(f"/ops/{seq}")
+        assert (op["success"], op["duration_ms"], op["error"], op["attrs"]) == (False, 12.5, "7", said["attrs"])
+        assert "duration_ms" in await refused(client, "report_outcome", endpoint="a", success=True, duration_ms="nan")
+        assert "success" in await refused(client, "report_outcome", endpoint="a", success="perhaps")
+
+
 async def test_null_stands_for_what_is_not_given(connect: Connect, daemon: Served) -> None:
     async with connect(daemon.url) as client:
         nothing = dict.fromkeys(("error", "input", "output", "duration_ms", "run", "advice_id", "role", "attrs"))
