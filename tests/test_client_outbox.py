@@ -468,6 +468,13 @@ def test_what_is_sent_again_is_the_same() -> None:
     assert delivery.trouble == "nobody there"
 
 
+def test_of_a_refusal_it_is_told_what_to_do_too() -> None:
+    delivery = Delivery([event()], Backoff())
+    said = {"detail": "'witness' is not a name of this daemon", "hint": "add the name to listen.hosts"}
+    delivery.answered(Answer(421, msgspec.json.encode(said)))
+    assert delivery.trouble == "'witness' is not a name of this daemon; add the name to listen.hosts"
+
+
 def test_retry_after_is_honoured_and_bounded() -> None:
     delivery = Delivery([event()], Backoff(lambda: 0.0))
     assert delivery.answered(problem(503, retryable=True, retry_after="7"))[1] == 7

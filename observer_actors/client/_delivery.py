@@ -126,7 +126,7 @@ class Delivery:
         if len(part) > 1 and is_about_the_batch(answer.status, problem):
             self._parts[:1] = [part[: len(part) // 2], part[len(part) // 2 :]]
             return {}, 0.0
-        trouble = problem.detail or f"answered {answer.status}"
+        trouble = "; ".join(filter(None, (problem.detail or f"answered {answer.status}", problem.hint)))
         if _is_final(answer.status, problem):
             self.trouble = trouble
             return {"refused": len(self._parts.pop(0))}, 0.0
