@@ -118,15 +118,17 @@ class Delivery:
 
         An exception is no answer; one that is no `ObserverError` is a fault of ours, and costs no event either.
         """
+        if isinstance(answer, ObserverError):
+            return self.unanswered(_told(str(answer), answer.hint))
         if isinstance(answer, Exception):
-            return self.unanswered(str(answer) if isinstance(answer, ObserverError) else error_text(answer))
+            return self.unanswered(error_text(answer))
         if answer.status == _OK:
             return self._taken(answer)
         part, problem = self._parts[0], read_problem(answer.body)
         if len(part) > 1 and is_about_the_batch(answer.status, problem):
             self._parts[:1] = [part[: len(part) // 2], part[len(part) // 2 :]]
             return {}, 0.0
-        trouble = "; ".join(filter(None, (problem.detail or f"answered {answer.status}", problem.hint)))
+        trouble = _told(problem.detail or f"answered {answer.status}", problem.hint)
         if _is_final(answer.status, problem):
             self.trouble = trouble
             return {"refused": len(self._parts.pop(0))}, 0.0
@@ -187,6 +189,10 @@ class Deliveries:
             counts = self._outbox.statistics()
             numbers = {name: getattr(counts, name) for name in ("waiting", "refused", "dropped", "abandoned")}
             warn("events_not_taken", error=trouble, **numbers)
+
+
+def _told(what: str, hint: str) -> str:
+    return f"{what}; {hint}" if hint else what
 
 
 def _is_final(status: int, problem: ReceivedProblem) -> bool:
