@@ -119,8 +119,8 @@ class Recorder:
         :param output_summary: made of what the call returns, if it is a function; an async generator gives None.
         """
         bare: Any = endpoint
-        if callable(bare) or isinstance(bare, classmethod):
-            return self.observed_as(getattr(bare, "__qualname__", type(bare).__name__))(bare)
+        if hasattr(bare, "__qualname__"):
+            return self.observed_as(bare.__qualname__)(bare)
 
         def begin(*arguments: Any, **named: Any) -> Operation:  # noqa: ANN401 - whatever the function takes
             summary = (
