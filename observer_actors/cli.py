@@ -39,7 +39,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "stats": ("stats:stats", "Count the recent operations, and everything ever committed."),
     "ops": ("ops:ops", "Find operations, newest first unless told otherwise."),
     "tail": ("tail:tail", "Follow operations as they are committed, until interrupted."),
-    "failures": ("failures:failures", "Show what fails in the same way, what costs most first."),
+    "failures": ("failures:app", "Show what fails in the same way, mute it, resolve it, or note something."),
     "playbook": ("playbook:app", "Show what is known to work and to fail, and decide what is handed out."),
     "revoke": ("revoke:revoke", "Take back all that the playbook has from a source, a run or a staffer."),
     "advice": (

@@ -96,6 +96,49 @@ class FailureAnswer(Struct, frozen=True):
     last_seen: str = ""
 
 
+class RulingAnswer(Struct, frozen=True):
+    """The likely cause by rules."""
+
+    cause: str = ""
+    confidence: float = 0.0
+    advice: str = ""
+    because: str = ""
+
+
+class SeriesAnswer(Struct, frozen=True):
+    """Failures by time."""
+
+    minutes: tuple[int, ...] = ()
+    hours: tuple[int, ...] = ()
+    days: tuple[int, ...] = ()
+
+
+class DiagnosisAnswer(Struct, frozen=True):
+    """What a model said."""
+
+    text: str
+    model: str = ""
+    created: str = ""
+
+
+class ContrastAnswer(Struct, frozen=True):
+    """What the failing ops have more often."""
+
+    feature: str
+    value: str
+    failing_with: int = 0
+    failing: int = 0
+    succeeding_with: int = 0
+    succeeding: int = 0
+
+
+class PatternNoteAnswer(Struct, frozen=True):
+    """What a person has noted with a pattern."""
+
+    at_us: int
+    text: str
+
+
 class FailuresAnswer(Struct, frozen=True):
     """`GET /failures`."""
 
@@ -207,6 +250,25 @@ class PlaybookAnswer(Struct, frozen=True):
     entries: tuple[EntryAnswer, ...]
     total: int = 0
     outdated: bool = False
+
+
+class FailureDetailAnswer(FailureAnswer, frozen=True):
+    """`GET /failures/{id}`."""
+
+    state_since_us: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+    first_seen: str = ""
+    wasted_ms: float = 0.0
+    sources: dict[str, int] = field(default_factory=dict)
+    ruling: RulingAnswer = RulingAnswer()
+    history: SeriesAnswer = SeriesAnswer()
+    ops: tuple[Op, ...] = ()
+    diagnosis: DiagnosisAnswer | None = None
+    contrast: tuple[ContrastAnswer, ...] = ()
+    notes: tuple[PatternNoteAnswer, ...] = ()
+    lessons: tuple[EntryAnswer, ...] = ()
+    aliases: tuple[str, ...] = ()
 
 
 class RevokedAnswer(Struct, frozen=True):

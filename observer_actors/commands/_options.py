@@ -33,6 +33,16 @@ def _folder(_type: object, tokens: Sequence[Token]) -> Path:
 Folder = Annotated[Path, Parameter(converter=_folder)]
 
 
+def _check_id(_type: object, given: str) -> None:
+    """Refuse what would lead to another place of the API: a client resolves ``..``, quoted or not."""
+    if not (given.isascii() and given.isalnum()):
+        raise ValueError("an id is of letters and digits, as the list shows it")
+
+
+Id = Annotated[str, Parameter(help="Its id, as the list shows it.", validator=_check_id)]
+Note = Annotated[str, Parameter(help="Why; kept with it.", allow_leading_hyphen=True)]
+
+
 Attributes = Annotated[
     tuple[str, ...],
     Parameter(name="--attr", negative=(), n_tokens=1, help="Anything else, as NAME=VALUE; may be given again."),

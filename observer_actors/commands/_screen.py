@@ -23,7 +23,9 @@ PLAIN_WIDTH: Final = 4_096
 """Where output goes to a file or a pipe, no line is folded."""
 LISTED_MAX: Final = 1_000
 """What the daemon gives of a list at once, whatever the limit; there is no next page."""
+ENDPOINT_CHARS: Final = 60
 SUMMARY_CHARS: Final = 160
+"""What a line of a list shows of a text; JSON has all of it."""
 _THOUSANDS: Final = ((1e9, "G"), (1e6, "M"), (1e4, "k"))
 
 
@@ -57,10 +59,15 @@ def say_more(total: int, shown: int, narrower: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, numbers: Sequence[str]) -> Table:
-    """Lay out rows; the columns named in ``numbers`` go to the right. Texts are shown as they are."""
+    """Lay out rows; the columns named in ``numbers`` go to the right. Texts are shown as they are.
+
+    An ``id`` stands in one line, however narrow the screen: it is there to be copied.
+    """
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        grid.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        grid.add_column(
+            column, justify="right" if column in numbers else "left", overflow="fold", no_wrap=column == "id"
+        )
     for row in rows:
         grid.add_row(*(cell if isinstance(cell, Text) else Text(visible(cell)) for cell in row))
     return grid
@@ -87,7 +94,7 @@ def op_line(op: Op) -> Text:
         "  ",
         (cut(op.source, 12), "cyan"),
         "  ",
-        (cut(op.endpoint, 60), "bold"),
+        (cut(op.endpoint, ENDPOINT_CHARS), "bold"),
         f"  {op.duration_ms:g} ms  ",
         cut(summary, SUMMARY_CHARS),
     )

@@ -1,4 +1,4 @@
-"""`observer-actors failures`."""
+"""`observer-actors failures`: what fails in the same way, one of it whole, and what a person does with it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,29 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
+import cyclopts
+import msgspec
 from cyclopts import Parameter, validators
 from rich.table import Table
 
-from observer_actors.commands._answers import FailureAnswer, FailuresAnswer
+from observer_actors.commands._answers import FailureAnswer, FailureDetailAnswer, FailuresAnswer
 from observer_actors.commands._filters import Time
-from observer_actors.commands._options import ApiOptions, JsonFlag
-from observer_actors.commands._screen import LISTED_MAX, console, print_json, say_more, shown_time, table
+from observer_actors.commands._options import ApiOptions, Id, JsonFlag, Note
+from observer_actors.commands._screen import (
+    ENDPOINT_CHARS,
+    LISTED_MAX,
+    SUMMARY_CHARS,
+    console,
+    op_line,
+    print_json,
+    say_more,
+    shown_time,
+    table,
+)
+from observer_actors.op import iso_at
+from observer_actors.visible import cut, visible
+
+app = cyclopts.App(name="failures", help="Show what fails in the same way, mute it, resolve it, or note something.")
 
 
 @Parameter(name="*", allow_leading_hyphen=True)
@@ -33,6 +49,7 @@ class FailureFilters:
     until: Annotated[Time | None, Parameter(help="Failed last before: likewise.")] = None
 
 
+@app.default
 def failures(
     filters: FailureFilters = FailureFilters(),
     api: ApiOptions = ApiOptions(),
@@ -64,10 +81,116 @@ def failures(
         print("nothing that has failed fits" if filters != FailureFilters() else "nothing has failed")
 
 
+@app.command
+def show(pattern: Id, api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:
+    """Show one pattern: how it stands, how often it failed, why, what was noted, and its newest operations.
+
+    Example: observer-actors failures show 8d7b13ab5acc1357
+    """
+    with api.open() as daemon:
+        body = daemon.get(f"/failures/{pattern}")
+        answer = daemon.decoded(FailureDetailAnswer, body)
+    if json:
+        print_json(body)
+        return
+    print("\n".join(map(visible, _in_words(answer))))
+    screen = console()
+    for op in answer.ops:
+        screen.print(op_line(op), soft_wrap=True)
+
+
+@app.command
+def mute(pattern: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:
+    """Say no more of a pattern until it is unmuted: no webhook is told, no model asked. It goes on being counted.
+
+    Example: observer-actors failures mute 8d7b13ab5acc1357 --note "known; the vendor mends it in June"
+    """
+    _act(api, pattern, "mute", note, json=json)
+
+
+@app.command
+def unmute(pattern: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:
+    """Let a pattern be told of again.
+
+    Example: observer-actors failures unmute 8d7b13ab5acc1357
+    """
+    _act(api, pattern, "unmute", note, json=json)
+
+
+@app.command
+def resolve(pattern: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: JsonFlag = False) -> None:
+    """Say that a pattern is mended. If it fails again it is regressed.
+
+    Example: observer-actors failures resolve 8d7b13ab5acc1357 --note "released in 2.4.1"
+    """
+    _act(api, pattern, "resolve", note, json=json)
+
+
+@app.command
+def note(
+    pattern: Id,
+    text: Annotated[str, Parameter(help="What to note.", allow_leading_hyphen=True)],
+    api: ApiOptions = ApiOptions(),
+    *,
+    json: JsonFlag = False,
+) -> None:
+    """Note something with a pattern, such as who looks after it.
+
+    Example: observer-actors failures note 8d7b13ab5acc1357 "Ada looks after it"
+    """
+    _act(api, pattern, "note", text, json=json)
+
+
+def _act(api: ApiOptions, pattern: str, action: str, note: str, *, json: bool) -> None:
+    with api.open() as daemon:
+        body = daemon.post(f"/failures/{pattern}", msgspec.json.encode({"action": action, "note": note}))
+        answer = daemon.decoded(FailureAnswer, body)
+    if json:
+        print_json(body)
+    else:
+        print(visible(f"{answer.id}: {answer.state}"))
+
+
+def _in_words(one: FailureDetailAnswer) -> Iterable[str]:
+    yield one.template
+    yield ""
+    yield f"{one.state} since {shown_time(iso_at(one.state_since_us / 1e6))}, at {one.endpoint}"
+    spans = ((one.history.minutes, "hour"), (one.history.hours[-24:], "24 hours"), (one.history.days, "30 days"))
+    recent = ", ".join(f"{span} {sum(counts):,}" for counts, span in spans)
+    yield f"count: {one.count:,}; by event time, in the last {recent}"
+    seen = f"first {shown_time(one.first_seen)} (op {one.first_seq}), last {shown_time(one.last_seen)}"
+    yield f"recorded: {seen} (op {one.last_seq}); they took {one.wasted_ms / 1_000:,.1f} s"
+    yield "sources: " + ", ".join(f"{source} {count:,}" for source, count in one.sources.items())
+    because = f", by “{one.ruling.because}”" if one.ruling.because else ""
+    yield f"likely cause: {one.ruling.cause} ({one.ruling.confidence:.0%}{because}). {one.ruling.advice}"
+    for found in one.contrast:
+        shares = f"{found.failing_with:,} of {found.failing:,}, of the successes {found.succeeding_with:,} of"
+        yield f"more often than others: {found.feature} {found.value} ({shares} {found.succeeding:,})"
+    if (said := one.diagnosis) is not None:
+        yield f"diagnosis by {said.model}, {shown_time(said.created)}:"
+        yield from (f"  {line}" for line in said.text.splitlines())
+    for lesson in one.lessons:
+        yield f"lesson {lesson.id} ({lesson.kind}): {cut(lesson.text, SUMMARY_CHARS)}"
+    for noted in one.notes:
+        yield f"note of {shown_time(iso_at(noted.at_us / 1e6))}: {noted.text}"
+    if one.aliases:
+        yield f"once also: {', '.join(one.aliases)}"
+    if one.ops:
+        yield "newest:"
+
+
 def table_of(found: Iterable[FailureAnswer]) -> Table:
     """Lay patterns out, one a line."""
     columns = ("count", "state", "last seen", "endpoint", "pattern", "id")
     rows = [
-        (f"{one.count:,}", one.state, shown_time(one.last_seen), one.endpoint, one.template, one.id) for one in found
+        (
+            f"{one.count:,}",
+            one.state,
+            shown_time(one.last_seen),
+            cut(one.endpoint, ENDPOINT_CHARS),
+            cut(one.template, SUMMARY_CHARS),
+            one.id,
+        )
+        for one in found
     ]
     return table(columns, rows, numbers=("count",))

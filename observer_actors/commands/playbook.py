@@ -11,23 +11,13 @@ import msgspec
 from cyclopts import Parameter, validators
 
 from observer_actors.commands._answers import ArmAnswer, EntryAnswer, EntryDetailAnswer, PlaybookAnswer, SidesAnswer
-from observer_actors.commands._options import ApiOptions, ConfigOptions, Folder, JsonFlag
+from observer_actors.commands._options import ApiOptions, ConfigOptions, Folder, Id, JsonFlag, Note
 from observer_actors.commands._screen import LISTED_MAX, LongWork, console, print_json, say_more, table
 from observer_actors.visible import visible
 
 app = cyclopts.App(name="playbook", help="Show what is known to work and to fail, and decide what is handed out.")
 
 EXIT_DIFFERENT: Final = 1
-
-
-def _check_id(_type: object, entry: str) -> None:
-    """Refuse what would lead to another place of the API: a client resolves ``..``, quoted or not."""
-    if not (entry.isascii() and entry.isalnum()):
-        raise ValueError("an id is of letters and digits, as the list shows it")
-
-
-Id = Annotated[str, Parameter(help="The entry's id, as the list shows it.", validator=_check_id)]
-Note = Annotated[str, Parameter(help="Why; kept with the entry.", allow_leading_hyphen=True)]
 
 
 @app.default

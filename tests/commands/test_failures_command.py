@@ -1,0 +1,95 @@
+"""`observer-actors failures`: one pattern, looked at and acted on by a person, against a real daemon."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Final
+
+import pytest
+from rich.console import Console
+
+from observer_actors.commands._answers import FailureAnswer
+from observer_actors.commands.failures import table_of
+from observer_actors.patterns import Action
+from tests.commands.typed import answered, typed
+from tests.daemon.served import Served, served
+
+HOSTILE: Final = "\x1b[31mred\u202e 2026\nforged " + "very long, " * 80
+
+
+def id_of(daemon: Served, endpoint: str) -> str:
+    (found,) = daemon.json("/failures", endpoint=endpoint)["failures"]
+    assert isinstance(found["id"], str)
+    return found["id"]
+
+
+def acted(daemon: Served, *arguments: str) -> str:
+    ended = typed("failures", *arguments, "--url", daemon.url)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout
+
+
+def test_one_pattern_is_shown_whole(daemon: Served) -> None:
+    for number in (1, 2):
+        daemon.event(
+            endpoint="shown:whole", success=False, error=f"timed out after {number} s", source="bot", duration_ms=750
+        )
+    key = id_of(daemon, "shown:whole")
+    acted(daemon, "note", key, "Ada looks\nafter it")
+    shown = acted(daemon, "show", key).splitlines()
+    assert shown[0] == "timed out after <num>"
+    assert shown[2].startswith("new since 20")
+    assert shown[2].endswith(", at shown:whole")
+    assert shown[3] == "count: 2; by event time, in the last hour 2, 24 hours 2, 30 days 2"
+    assert shown[4].endswith("they took 1.5 s")
+    assert shown[5] == "sources: bot 2"
+    assert shown[6].startswith("likely cause: timeout (")
+    (noted,) = (line for line in shown if line.startswith("note of 20"))
+    assert noted.endswith(r": Ada looks\nafter it")
+    assert ["timed out after" in line and "FAIL" in line for line in shown[shown.index("newest:") + 1 :]] == [True] * 2
+    assert answered("failures", "show", key, "--url", daemon.url)["notes"][0]["text"] == "Ada looks\nafter it"
+
+
+def test_what_the_api_lets_a_person_do_the_command_does(daemon: Served) -> None:
+    daemon.event(endpoint="done:with", success=False, error="no route")
+    key = id_of(daemon, "done:with")
+    said = [acted(daemon, *words) for words in (("mute", key, "--note", "why"), ("note", key, "-x"), ("unmute", key))]
+    assert said == [f"{key}: muted\n", f"{key}: muted\n", f"{key}: new\n"]
+    assert answered("failures", "resolve", key, "--url", daemon.url)["state"] == "resolved"
+    daemon.event(endpoint="done:with", success=False, error="no route")
+    detail = daemon.json(f"/failures/{key}")
+    assert (detail["state"], [note["text"] for note in detail["notes"]]) == ("regressed", ["why", "-x"])
+    commands = typed("failures", "--help").stdout
+    assert all(f"│ {action} " in commands for action in Action)
+
+
+@pytest.mark.parametrize("words", [("show",), ("mute",), ("note",)])
+def test_of_an_id_that_is_not_there_those_near_it_are_named(tmp_path: Path, words: tuple[str, ...]) -> None:
+    with served(tmp_path) as daemon:
+        daemon.event(endpoint="near", success=False, error="no route")
+        key = id_of(daemon, "near")
+        for wrong, hint in ((key[:7], f"near it: {key}"), (f"{key[:15]}x", f"near it: {key}"), ("x1", "GET /failures")):
+            text = ["text"] if words == ("note",) else []
+            ended = typed("failures", *words, wrong, *text, "--url", daemon.url)
+            assert (ended.returncode, ended.stdout) == (1, "")
+            assert f"there is no pattern '{wrong}'" in ended.stderr
+            assert hint in ended.stderr
+
+
+def test_a_text_that_would_take_the_screen_is_cut_in_the_list_and_whole_by_itself(daemon: Served) -> None:
+    daemon.event(endpoint="hostile", success=False, error=HOSTILE)
+    (line,) = (line for line in acted(daemon).splitlines() if "hostile" in line)
+    assert "…" in line
+    assert len(line) < 300
+    whole = acted(daemon, "show", id_of(daemon, "hostile"))
+    assert whole.startswith(r"red\u202e <num> forged very long, very long")
+    assert not {"\x1b", "\u202e"} & set(line + whole)
+    assert not any(line.startswith("forged") for line in whole.splitlines())
+
+
+def test_an_id_can_be_copied_from_a_narrow_screen() -> None:
+    found = FailureAnswer("93cc03aecfb642e7", "e" * 300, "word " * 50, "escalating", 1_000, "2026-11-22T10:00:00Z")
+    with io.StringIO() as screen:
+        Console(file=screen, width=60).print(table_of([found]))
+        assert found.id in screen.getvalue()
