@@ -103,7 +103,7 @@ def _look(daemon: Api) -> Look:
         daemon.readiness(),
         daemon.read(StatsAnswer, "/stats"),
         daemon.read(ActorsAnswer, "/actors"),
-        daemon.read(FailuresAnswer, "/failures"),
+        daemon.read(FailuresAnswer, "/failures", {"sort": "last_seen", "limit": SHOWN_ROWS}),
     )
 
 
@@ -118,13 +118,13 @@ def _whole(look: Look, before: Look | None) -> Layout:
 
 
 def _parts(look: Look, before: Look | None, *, is_cut: bool = False) -> tuple[RenderableType, ...]:
-    patterns = table_of(look.failures.failures[:SHOWN_ROWS])
+    patterns = table_of(look.failures.failures)
     return (
         _head(look, before),
         Panel(_sources(look, before), title="sources"),
         Panel(_endpoints(look), title="endpoints"),
         Panel(tree_of(look.actors.actors, is_cut=is_cut), title="actors and their queues"),
-        Panel(patterns, title="failing patterns"),
+        Panel(patterns, title="failing patterns, the newest failure first"),
     )
 
 

@@ -93,3 +93,12 @@ def test_an_id_can_be_copied_from_a_narrow_screen() -> None:
     with io.StringIO() as screen:
         Console(file=screen, width=60).print(table_of([found]))
         assert found.id in screen.getvalue()
+
+
+def test_top_shows_what_fails_now_and_not_what_once_cost_more(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        for number in range(20):
+            daemon.event(endpoint=f"once:{number}", success=False, error="gone", duration_ms=60_000)
+        daemon.event(endpoint="fails:now", success=False, error="gone", duration_ms=1)
+        shown = typed("top", "--once", "--url", daemon.url).stdout
+        assert "fails:now" in shown.partition("failing patterns")[2]
