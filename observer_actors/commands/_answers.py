@@ -144,6 +144,7 @@ class FailuresAnswer(Struct, frozen=True):
 
     failures: tuple[FailureAnswer, ...]
     total: int
+    complete: bool = True
 
 
 class ArmAnswer(Struct, frozen=True):

@@ -74,11 +74,14 @@ def failures(
         answer = daemon.decoded(FailuresAnswer, body)
     if json:
         print_json(body)
-    elif answer.failures:
+        return
+    if answer.failures:
         console().print(table_of(answer.failures))
         say_more(answer.total, len(answer.failures), "--endpoint and the other filters")
     else:
         print("nothing that has failed fits" if filters != FailureFilters() else "nothing has failed")
+    if not answer.complete:
+        print("failures are counted anew from the journal: this is not all of them yet")
 
 
 @app.command

@@ -118,10 +118,14 @@ class FailureDetail(Failure, frozen=True, kw_only=True):
 
 
 class FailuresAnswer(msgspec.Struct, frozen=True):
-    """`GET /failures`: what fails in the same way; `total` counts what the filters let through."""
+    """`GET /failures`: what fails in the same way; `total` counts what the filters let through.
+
+    `complete`: false while what the journal holds is counted anew, after the loss of the store or an upgrade.
+    """
 
     failures: list[Failure]
     total: int
+    complete: bool
     doubt: DoubtAnswer
 
 
@@ -201,10 +205,16 @@ def _found(views: Views, key: str) -> Pattern:
     patterns = views.analyzer.patterns
     found = patterns.get(key) or next((p for p in patterns.values() if key in p.aliases), None)
     if found is None:
+        if not _is_complete(views):
+            raise NotFound(f"there is no pattern {key[:40]!a} yet", hint="failures are counted anew; try again later")
         near = sorted(key_of for key_of in patterns if key_of.startswith(key[:NEAR_CHARS]))[:NEAR_MAX]
         hint = f"near it: {', '.join(near)}" if near else "`observer-actors failures`, or GET /failures, lists them"
         raise NotFound(f"there is no pattern {key[:40]!a}", hint=hint)
     return found
+
+
+def _is_complete(views: Views) -> bool:
+    return views.feeds["analyzer"].has_caught_up
 
 
 async def _answer(views: Views, given: Mapping[str, Any], now_us: int) -> Reply:
@@ -219,7 +229,9 @@ async def _answer(views: Views, given: Mapping[str, Any], now_us: int) -> Reply:
     kept.sort(key=_SORTS[given.get("sort", "impact")], reverse=True)
     shown = kept[: given.get("limit", LIMIT_DEFAULT)]
     failures = (Failure(**_fields(pattern, standings.get(pattern.id), now_us)) for pattern in shown)
-    return await list_reply(FailuresAnswer([], len(kept), doubt_answer(views.analyzer.doubts)), failures)
+    return await list_reply(
+        FailuresAnswer([], len(kept), _is_complete(views), doubt_answer(views.analyzer.doubts)), failures
+    )
 
 
 def _passes(pattern: Pattern, standing: Standing | None, given: Mapping[str, Any]) -> bool:

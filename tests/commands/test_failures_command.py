@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Final
 
@@ -102,3 +103,20 @@ def test_top_shows_what_fails_now_and_not_what_once_cost_more(tmp_path: Path) ->
         daemon.event(endpoint="fails:now", success=False, error="gone", duration_ms=1)
         shown = typed("top", "--once", "--url", daemon.url).stdout
         assert "fails:now" in shown.partition("failing patterns")[2]
+
+
+def test_that_failures_are_counted_anew_is_said(tmp_path: Path) -> None:
+    with served(tmp_path) as daemon:
+        daemon.events(*({"endpoint": "a", "ok": False, "error": f"{n} " + "row is gone " * 150} for n in range(1_500)))
+        for _ in range(3):  # so far behind that no reader waits for it
+            daemon.events(*[{"endpoint": "b", "ok": True}] * 7_000)
+    (tmp_path / "_observer" / "learned.sqlite3").unlink()
+    with served(tmp_path) as daemon:
+        listed = acted(daemon)
+        shown = typed("failures", "show", "0000", "--url", daemon.url)
+        assert listed.endswith("this is not all of them yet\n")
+        assert (shown.returncode, "failures are counted anew" in shown.stderr) == (1, True)
+        while not (answer := daemon.json("/failures"))["complete"]:
+            time.sleep(0.1)
+        assert sum(found["count"] for found in answer["failures"]) == 1_500
+        assert "not all" not in acted(daemon)
