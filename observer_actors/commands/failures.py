@@ -39,7 +39,10 @@ class FailureFilters:
     endpoint: Annotated[str | None, Parameter(help="Only of this endpoint.")] = None
     source: Annotated[str | None, Parameter(help="Only what this source has seen.")] = None
     state: Annotated[
-        str | None, Parameter(help="Only in this state: new, ongoing, escalating, resolved, regressed, muted.")
+        str | None,
+        Parameter(
+            help="Only in this state: new, ongoing, escalating, regressed, resolved, muted; open: the first four."
+        ),
     ] = None
     cause: Annotated[str | None, Parameter(help="Only with this likely cause, such as timeout.")] = None
     text: Annotated[str | None, Parameter(help="Only with this in the pattern.")] = None

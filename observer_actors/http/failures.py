@@ -50,6 +50,7 @@ from observer_actors.patterns import (
 from observer_actors.patterns.history import DAY_US, HOUR_US, MINUTE_US
 from observer_actors.patterns.states import NOTE_CHARS_MAX
 from observer_actors.playbook import Entry, Kind
+from observer_actors.settings import PatternState
 
 SPARK_HOURS: Final = 24
 MINUTES_SHOWN: Final = 60
@@ -61,6 +62,8 @@ AT_ONCE: Final = 50
 NEAR_CHARS: Final = 4
 """Ids that begin alike: one was cut, or mistyped further on. Of 2,000 some 3 % have another one so near."""
 NEAR_MAX: Final = 3
+OPEN: Final = "open"
+"""What a person still has to look at: neither resolved nor muted."""
 OP_COST_MS: Final = 1_000.0
 """What a failed operation costs beside the time it took: a turn of the agent that has to think again."""
 
@@ -130,11 +133,14 @@ class FailuresAnswer(msgspec.Struct, frozen=True):
 
 
 class FailuresParameters(msgspec.Struct, frozen=True):
-    """The parameters of `GET /failures`; `since` and `until` ask for the newest failure."""
+    """The parameters of `GET /failures`; `since` and `until` ask for the newest failure.
+
+    `state`: ``open`` is any but resolved and muted.
+    """
 
     endpoint: str | UnsetType = UNSET
     source: str | UnsetType = UNSET
-    state: State | UnsetType = UNSET
+    state: Literal[PatternState, "open"] | UnsetType = UNSET
     cause: Cause | UnsetType = UNSET
     text: str | UnsetType = UNSET
     since: Time | UnsetType = UNSET
@@ -237,13 +243,17 @@ async def _answer(views: Views, given: Mapping[str, Any], now_us: int) -> Reply:
 def _passes(pattern: Pattern, standing: Standing | None, given: Mapping[str, Any]) -> bool:
     return (
         given.get("endpoint") in (None, pattern.endpoint)
-        and given.get("state") in (None, (standing or Standing()).state)
+        and ("state" not in given or _is_in((standing or Standing()).state, given["state"]))
         and ("source" not in given or given["source"] in pattern.sources)
         and ("text" not in given or given["text"] in pattern.template.casefold())
         and ("since" not in given or (time_us(pattern.last_seen) or 0) >= given["since"])
         and ("until" not in given or (time_us(pattern.last_seen) or 0) < given["until"])
         and ("cause" not in given or given["cause"] == rule(pattern).cause)
     )
+
+
+def _is_in(state: State, wanted: str) -> bool:
+    return state not in (State.RESOLVED, State.MUTED) if wanted == OPEN else state == wanted
 
 
 def _impact_ms(pattern: Pattern) -> float:
@@ -308,7 +318,7 @@ _SORTS: Final[Mapping[str, Callable[[Pattern], Any]]] = {
 _PARAMETERS: Final[Mapping[str, Parameter]] = {
     "endpoint": parse_label,
     "source": parse_text,
-    "state": parse_one_of(*State),
+    "state": parse_one_of(*State, OPEN),
     "cause": parse_one_of(*Cause),
     "text": parse_text,
     "since": parse_time,

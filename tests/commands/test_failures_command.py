@@ -58,7 +58,9 @@ def test_what_the_api_lets_a_person_do_the_command_does(daemon: Served) -> None:
     said = [acted(daemon, *words) for words in (("mute", key, "--note", "why"), ("note", key, "-x"), ("unmute", key))]
     assert said == [f"{key}: muted\n", f"{key}: muted\n", f"{key}: new\n"]
     assert answered("failures", "resolve", key, "--url", daemon.url)["state"] == "resolved"
+    assert key not in acted(daemon, "--state", "open")
     daemon.event(endpoint="done:with", success=False, error="no route")
+    assert key in acted(daemon, "--state", "open")
     detail = daemon.json(f"/failures/{key}")
     assert (detail["state"], [note["text"] for note in detail["notes"]]) == ("regressed", ["why", "-x"])
     commands = typed("failures", "--help").stdout

@@ -44,6 +44,7 @@ async def test_what_costs_most_comes_first_and_filters_choose(tmp_path: Path) ->
             ({"text": "ROW"}, ["row <num> gone"]),
             ({"cause": "timeout"}, ["the disk is slow"]),
             ({"state": "escalating"}, []),
+            ({"state": "open", "sort": "last_seen"}, ["the disk is slow", "row <num> gone"]),
             ({"limit": 1, "sort": "last_seen"}, ["the disk is slow"]),
             ({"until": "2020-01-01T00:00:00Z"}, []),
         ):
