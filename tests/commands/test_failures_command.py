@@ -122,3 +122,13 @@ def test_that_failures_are_counted_anew_is_said(tmp_path: Path) -> None:
             time.sleep(0.1)
         assert sum(found["count"] for found in answer["failures"]) == 1_500
         assert "not all" not in acted(daemon)
+
+
+def test_what_sets_the_failures_apart_is_shown(daemon: Served) -> None:
+    fine = [{"endpoint": "apart", "ok": True, "attrs": {"version": "1.0"}}] * 40
+    failing = [
+        {"endpoint": "apart", "ok": False, "error": f"row {n} gone", "attrs": {"version": "2.0"}} for n in range(10)
+    ]
+    daemon.events(*fine, *failing)
+    shown = acted(daemon, "show", id_of(daemon, "apart"))
+    assert "more often than others: attrs.version 2.0 (10 of 10, of the successes 0 of 40)\n" in shown

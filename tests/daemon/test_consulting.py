@@ -16,6 +16,7 @@ import trio.lowlevel
 
 from observer_actors.store import LEARNED_PATH
 from observer_actors.store.files import BUSY_SECONDS
+from tests.commands.typed import typed
 from tests.fakes.http_peer import Bytes, Close, Garbage, Hang, Held, HttpPeer, Json, Reply, Request, Status, http_peer
 from tests.harness import Daemon, running_daemon
 
@@ -79,6 +80,9 @@ async def test_a_pattern_is_asked_about_once_and_what_is_made_up_is_thrown_out(t
                 1,
                 "m",
             )
+            shown = (await trio.to_thread.run_sync(typed, "failures", "show", key, "--url", daemon.url)).stdout
+            said = shown.partition("diagnosis by m, ")[2].splitlines()
+            assert said[1:4] == ["  Cause: not_found", "  the row was deleted (ops 1)", "  look first"]
             assert await daemon.metric("observer_model_fabrication_ratio") == 0.5
             assert await daemon.metric("observer_model_tokens_total") == 321
             [request] = peer.received(CHAT)
