@@ -103,7 +103,7 @@ def _look(daemon: Api) -> Look:
         daemon.readiness(),
         daemon.read(StatsAnswer, "/stats"),
         daemon.read(ActorsAnswer, "/actors"),
-        daemon.read(FailuresAnswer, "/failures", {"sort": "last_seen", "limit": SHOWN_ROWS}),
+        daemon.read(FailuresAnswer, "/failures", {"sort": "last_seen"}),
     )
 
 
@@ -118,7 +118,7 @@ def _whole(look: Look, before: Look | None) -> Layout:
 
 
 def _parts(look: Look, before: Look | None, *, is_cut: bool = False) -> tuple[RenderableType, ...]:
-    patterns = table_of(look.failures.failures)
+    patterns = table_of([one for one in look.failures.failures if one.state != "muted"][:SHOWN_ROWS])
     return (
         _head(look, before),
         Panel(_sources(look, before), title="sources"),
