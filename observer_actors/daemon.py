@@ -39,13 +39,14 @@ from observer_actors.actors.stats import StatsKeeper
 from observer_actors.actors.surroundings import Surroundings, trusted_certificates
 from observer_actors.actors.tail import Tail
 from observer_actors.addresses import without_password
+from observer_actors.config import REREAD
 from observer_actors.data_dir import take_directory
 from observer_actors.errors import ConfigInvalid, GatewayRequired, said_by
 from observer_actors.http.advice import answer_advice
 from observer_actors.http.app import create_app
 from observer_actors.http.guard import Guard
 from observer_actors.http.intake import Intake
-from observer_actors.http.listeners import address_of, serving_sockets, tls_context
+from observer_actors.http.listeners import address_of, serving_sockets
 from observer_actors.http.server import IngestServer, files_max
 from observer_actors.http.views import Readiness, Views
 from observer_actors.in_force import InForce, api_key, check_files, readings
@@ -160,6 +161,8 @@ class Daemon:
         self.cycle.reconsider()
         self.journal.sealed()  # the archivist looks at what retention allows now
         for name, read in readings(wanted).items():
+            if name in REREAD and name not in later:
+                continue  # it has just been read
             try:
                 await self._read(name, read)
             except ConfigInvalid as error:
@@ -334,7 +337,7 @@ class Daemon:
             listeners,
             guard,
             settings.listen,
-            tls=tls_context(settings.listen),
+            tls=lambda: self._in_force.tls,
             advise=partial(answer_advice, self.views),
             wait_s=settings.admission.wait_seconds_max,
             on_stopping=self.tail.close,

@@ -5,6 +5,7 @@ A reload puts another in its place, as a whole or not at all.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,21 +26,26 @@ from observer_actors.tokens import Tokens, TokensInvalid
 class InForce:
     """The settings in force, and what is asked by them at every request.
 
-    ``digests`` are those of the files in use, each under its setting's name.
+    ``tls`` is None without it; ``digests`` are those of the files in use, each under its setting's name.
     """
 
     settings: Settings
     decoder: EventDecoder
     guard: Guard
+    tls: ssl.SSLContext | None
     digests: Mapping[str, bytes]
 
     @classmethod
     def of(cls, settings: Settings) -> InForce:
         """Read what the settings name.
 
-        :raises ConfigInvalid: the tokens cannot be used.
+        :raises ConfigInvalid: the tokens, or the certificate, cannot be used.
         """
-        found = cls(settings, _decoder(settings), _guard(settings), digests_of(settings))
+        return cls._made(settings, tls_context(settings.listen), digests_of(settings))
+
+    @classmethod
+    def _made(cls, settings: Settings, tls: ssl.SSLContext | None, digests: Mapping[str, bytes]) -> InForce:
+        found = cls(settings, _decoder(settings), _guard(settings), tls, digests)
         tokens = settings.auth.tokens_file
         if tokens and is_for_all(Path(tokens)):
             logger("daemon").warning("tokens_exposed", file=tokens, hint="every user may read it: chmod o= it")
@@ -49,15 +55,21 @@ class InForce:
         """Take over what can change while the daemon runs.
 
         :return: what is to be in force, the names of the settings that changed, and of those that wait for a restart.
-            A setting that names a file is among them too when the file is another than the one in use.
+            A setting that names a file is among them too when the file is another than the one in use. A certificate
+            that cannot be used is told of, and the one in force stays: it must not keep a revoked token valid.
         :raises ConfigInvalid: the tokens cannot be used.
         """
         settings, now, later = reload_settings(self.settings, wanted)
-        found = InForce.of(settings)
-        reread, waiting = changed_files(self.digests, found.digests)
-        digests = {**self.digests, **{name: found.digests[name] for name in reread}}
-        renewed = InForce(settings, found.decoder, found.guard, digests)
-        return renewed, [*now, *reread], list(dict.fromkeys([*later, *waiting]))
+        tls, digests = self.tls, digests_of(settings)
+        try:
+            tls = tls_context(settings.listen)
+        except ConfigInvalid as error:
+            hint = f"the one in force stays; {error.hint or 'mend it'}, and reload again"
+            logger("daemon").error("reload_incomplete", setting="listen.tls_cert", error=str(error), hint=hint)
+            digests = {name: digest for name, digest in digests.items() if not name.startswith("listen.tls_")}
+        reread, waiting = changed_files(self.digests, digests)
+        in_use = {**self.digests, **{name: digests[name] for name in reread}}
+        return self._made(settings, tls, in_use), [*now, *reread], list(dict.fromkeys([*later, *waiting]))
 
 
 def check_files(settings: Settings) -> None:

@@ -47,9 +47,9 @@ class ListenSettings(Section, frozen=True):
     hosts: tuple[str, ...] = ()
     """Names, beside addresses, `localhost` and this machine's, that a request's `Host` may say. (reload)"""
     tls_cert: str = ""
-    """File with the certificate chain (PEM): with it, the port speaks TLS alone."""
+    """File with the certificate chain (PEM): with it, the port speaks TLS alone; read again on SIGHUP."""
     tls_key: str = ""
-    """File with the key (PEM); empty: it is in `tls_cert`."""
+    """File with the key (PEM); empty: it is in `tls_cert`. Read again on SIGHUP."""
     insecure_no_auth: bool = False
     """Allow an address that other machines reach without tokens."""
     connections_max: Count = 10_000

@@ -19,7 +19,7 @@ RELOADABLE: Final = (
     "sources.extra",
 )
 
-REREAD: Final = frozenset({"auth.tokens_file"})
+REREAD: Final = frozenset({"auth.tokens_file", "listen.tls_cert", "listen.tls_key"})
 """Of the files that settings name, those that are read again; any other is read at a start alone."""
 
 

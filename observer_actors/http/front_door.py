@@ -86,7 +86,7 @@ class FrontDoor:
     :param guard: gives the guard in force; it changes when the settings are reloaded.
     :param connections_max: one more is answered 503 and closed.
     :param wait_s: how long a request waits at most for room.
-    :param tls: with it, TCP connections speak TLS; None: without.
+    :param tls: gives what the next TCP connection needs to speak TLS; None: it speaks none.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class FrontDoor:
         advise: Advise,
         connections_max: int,
         wait_s: float,
-        tls: ssl.SSLContext | None,
+        tls: Callable[[], ssl.SSLContext | None],
     ) -> None:
         self.intake = intake
         self.advise = advise
@@ -144,8 +144,9 @@ class FrontDoor:
             accepted.close()
             return
         self.intake.statistics.connections += 1
-        if self._tls is not None and peer.address:
-            connection: _Connection = _Encrypted(self, accepted, peer, self._tls)
+        tls = self._tls() if peer.address else None
+        if tls is not None:
+            connection: _Connection = _Encrypted(self, accepted, peer, tls)
         else:
             connection = _Connection(self, accepted, peer)
         refusal = self._one_too_many(peer)

@@ -57,7 +57,7 @@ class IngestServer:
 
     :param guard: gives the guard in force.
     :param application: the ASGI application, for all that the front door does not do itself.
-    :param tls: what TLS needs, read once: its files may be half written when the actor is restarted; None without it.
+    :param tls: gives what TLS needs, as it is in force for the next connection; None without it.
     :param on_stopping: called once when the actor is told to stop, before it waits for requests under way.
     """
 
@@ -69,7 +69,7 @@ class IngestServer:
         guard: Callable[[], Guard],
         settings: ListenSettings,
         *,
-        tls: ssl.SSLContext | None,
+        tls: Callable[[], ssl.SSLContext | None],
         advise: Advise,
         wait_s: float,
         on_stopping: Callable[[], None],

@@ -174,28 +174,46 @@ async def test_a_reload_tells_a_file_that_is_read_anew_from_one_that_takes_a_res
         key.write_text("second")
         assert await daemon.reload(lambda: settings) == (["auth.tokens_file"], ["diagnosis.api_key_file"])
         certificate(tmp_path)  # another one, under the same names
-        renewed = ["diagnosis.api_key_file", "listen.tls_cert", "listen.tls_key"]
-        for _ in range(2):
-            assert await daemon.reload(lambda: settings) == ([], renewed), "what waits for a restart goes on waiting"
-        cert.write_text("garbage")
-        now, later = await daemon.reload(lambda: settings)
-        assert (now, sorted(later)) == ([], renewed), "named once, though it cannot be used either"
+        waiting = ["diagnosis.api_key_file"]
+        assert await daemon.reload(lambda: settings) == (["listen.tls_cert", "listen.tls_key"], waiting)
+        assert await daemon.reload(lambda: settings) == ([], waiting), "what waits for a restart goes on waiting"
+        key.unlink()
+        assert await daemon.reload(lambda: settings) == ([], waiting), "named once, though it cannot be used either"
 
 
-async def test_sighup_says_that_a_renewed_certificate_takes_a_restart(tmp_path: Path) -> None:
+async def test_a_renewed_certificate_is_that_of_connections_after_a_reload_and_a_broken_one_is_told_of(
+    tmp_path: Path,
+) -> None:
     cert, key = certificate(tmp_path)
     tls = ("--set", f"listen.tls_cert={cert}", "--set", f"listen.tls_key={key}")
     async with running_daemon(tmp_path / "data", *tls, wait_ready=False) as daemon:
+        address = ("127.0.0.1", int((await daemon.logged("listening"))["url"].rpartition(":")[2]))
         await daemon.logged("ready")
-        certificate(tmp_path)
-        daemon.process.send_signal(signal.SIGHUP)
-        line = await daemon.logged("reloaded")
-        assert (line["changed"], line["needs_restart"]) == ([], ["listen.tls_cert", "listen.tls_key"])
-        cert.write_text("garbage")
+
+        async def shown() -> str:
+            return await trio.to_thread.run_sync(ssl.get_server_certificate, address)
+
+        first = cert.read_text()
+        assert await shown() == first
+        trust = ssl.create_default_context(cafile=str(cert))
+        async with await trio.open_ssl_over_tcp_stream(*address, ssl_context=trust, https_compatible=True) as old:
+            await old.do_handshake()
+            certificate(tmp_path)
+            second = cert.read_text()
+            daemon.process.send_signal(signal.SIGHUP)
+            line = await daemon.logged("reloaded")
+            assert (line["changed"], line["needs_restart"]) == (["listen.tls_cert", "listen.tls_key"], [])
+            assert await shown() == second != first
+            await old.send_all(post("/event", GOOD))
+            assert (await old.receive_some()).startswith(b"HTTP/1.1 200 "), "who had shaken hands before is served on"
+        cert.write_text(first)  # to which the key does not belong
         daemon.process.send_signal(signal.SIGHUP)
         line = await daemon.logged("reload_incomplete")
-        assert line["setting"] == "listen.tls_cert"
+        assert (line["setting"], "the one in force stays" in line["hint"]) == ("listen.tls_cert", True)
         assert "cannot be used" in line["error"]
+        await eventually(lambda: sum(line["event"] == "reloaded" for line in daemon.log) == 2)
+        assert (daemon.log[-1]["changed"], daemon.log[-1]["needs_restart"]) == ([], [])
+        assert await shown() == second
 
 
 async def test_ingest_is_restarted_also_while_its_certificate_is_being_replaced(tmp_path: Path) -> None:
