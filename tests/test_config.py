@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import subprocess
 import sys
@@ -48,6 +49,16 @@ def refusal(
         load_settings(file, flags or {}, environment or {})
     assert "\n" not in str(caught.value)
     return caught.value
+
+
+def test_a_pipe_that_has_been_read_does_not_count_as_an_empty_configuration() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"[sources]\nextra = ['crm']\n")
+    os.close(writer)
+    file = Path(f"/dev/fd/{reader}")  # as of `--config <(…)`
+    assert load_settings(file, {}, {}).sources.extra == ("crm",)
+    assert f"{file} is a pipe, and gives nothing" in str(refusal(file)), "as at a reload"
+    os.close(reader)
 
 
 def test_with_nothing_given_the_defaults_hold() -> None:

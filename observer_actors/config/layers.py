@@ -111,7 +111,10 @@ _NOT_ALLOWED: Final = (
 
 def _file(file: Path) -> Iterator[Given]:
     try:
-        tree = tomllib.loads(file.read_text(encoding="utf-8-sig"))  # some editors begin a text with a mark
+        text = file.read_text(encoding="utf-8-sig")  # some editors begin a text with a mark
+        if not text and file.is_fifo():  # read before: a reload must not take that for the defaults
+            raise ConfigInvalid(f"{file} is a pipe, and gives nothing, or nothing any more", hint="name a file")
+        tree = tomllib.loads(text)
     except OSError as error:
         hint = _NOT_ALLOWED if isinstance(error, PermissionError) else ""
         raise ConfigInvalid(f"cannot read {file}: {error.strerror}", hint=hint) from error
