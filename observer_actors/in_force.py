@@ -64,7 +64,7 @@ class InForce:
         try:
             tls = tls_context(settings.listen)
         except ConfigInvalid as error:
-            hint = f"the one in force stays; {error.hint or 'mend it'}, and reload again"
+            hint = f"{error.hint or 'mend it'}; until a reload can use it, the one in force stays"
             logger("daemon").error("reload_incomplete", setting="listen.tls_cert", error=str(error), hint=hint)
             digests = {name: digest for name, digest in digests.items() if not name.startswith("listen.tls_")}
         reread, waiting = changed_files(self.digests, digests)
