@@ -39,7 +39,10 @@ FIRST_FD: Final = 3
 _NAMES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 _NOT_HERE: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 """A name may have an address of a kind that this machine does not have."""
-_NOT_OURS: Final = "it is no address of this machine; 0.0.0.0 and :: are all of its own"
+_HINTS: Final = dict.fromkeys(_NOT_HERE, "it is no address of this machine; 0.0.0.0 and :: are all of its own") | {
+    errno.EADDRINUSE: "is another daemon running? --port 0 takes a free port",
+    errno.EACCES: "a port below 1024 is root's: take another, or have systemd's socket unit hand it over",
+}
 
 
 def open_listeners(settings: ListenSettings, *, needs_token: bool) -> list[socket.socket]:
@@ -258,7 +261,7 @@ def _bind_name(settings: ListenSettings) -> list[socket.socket]:
         listener.close()
     raise AddressUnavailable(
         f"cannot listen on {settings.host} port {settings.port}: {failed.strerror}",
-        hint=_NOT_OURS if failed.errno in _NOT_HERE else "is another daemon running? --port 0 takes a free port",
+        hint=_HINTS.get(failed.errno or 0, ""),
     ) from failed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -143,6 +144,16 @@ def test_an_address_that_is_taken_or_unknown_is_told() -> None:
         open_listeners(ListenSettings(host="no.such.name.invalid"), needs_token=False)
     with pytest.raises(ConfigInvalid, match="nothing to listen on"):
         open_listeners(ListenSettings(tcp=False), needs_token=False)
+
+
+def test_of_a_port_that_is_roots_nobody_hears_that_another_daemon_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_listener: socket.socket, _address: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(module, "_listen", refuse)
+    with pytest.raises(AddressUnavailable, match="port 80: Permission denied") as told:
+        open_listeners(ListenSettings(port=80), needs_token=False)
+    assert "below 1024" in told.value.hint
 
 
 def test_a_unix_socket_has_its_mode_from_the_first_moment(tmp_path: Path) -> None:
