@@ -125,6 +125,9 @@ def _guard(settings: Settings) -> Guard:
 def _tokens(path: str) -> Tokens:
     try:
         return Tokens.read(read_secret(path))
-    except (OSError, UnicodeError, TokensInvalid) as error:
+    except OSError as error:
+        said = f"auth.tokens_file: {path}: {error.strerror or error}"
+        raise ConfigInvalid(said, hint="name a file that the daemon's user may read") from error
+    except (UnicodeError, TokensInvalid) as error:
         hint = error.hint if isinstance(error, TokensInvalid) else "one line each: NAME SCOPES TOKEN"
         raise ConfigInvalid(f"auth.tokens_file: {path}: {error}", hint=hint) from error

@@ -296,7 +296,7 @@ def _bind_unix(path: Path, mode: int) -> socket.socket:
         listener.close()
         raise AddressUnavailable(
             f"cannot listen on {path}: {error.strerror or error}",
-            hint="is another daemon running, or the folder missing?",
+            hint="is another daemon running, or the folder missing, or another user's?",
         ) from error
     return listener
 

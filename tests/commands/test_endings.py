@@ -166,6 +166,12 @@ def test_exec_passes_on_the_status_of_a_command_with_other_characters_and_report
         assert (op["attrs"]["run"], op["attrs"]["n\ufffd"]) == ("r\ufffd", "v\ufffd")
 
 
+def test_of_tokens_that_cannot_be_read_nobody_hears_how_they_are_written(tmp_path: Path) -> None:
+    ended = typed("config", "check", "--set", f"auth.tokens_file={tmp_path / 'none'}")
+    said = f"auth.tokens_file: {tmp_path / 'none'}: No such file or directory\n  name a file that the daemon's user may"
+    assert (ended.returncode, said in ended.stderr) == (CONFIG, True), ended.stderr
+
+
 @pytest.mark.parametrize("name", ["listen.tls_cert", "auth.tokens_file", "diagnosis.api_key_file"])
 def test_a_file_that_cannot_be_used_ends_serve_and_fails_the_check(tmp_path: Path, name: str) -> None:
     setting = f"{name}={tmp_path / 'none'}"
