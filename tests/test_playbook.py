@@ -619,6 +619,28 @@ def test_a_way_back_that_has_failed_each_of_the_last_times_is_none_whatever_it_d
     assert "Other ways did 0 of 8 times." in entry.text
 
 
+def test_a_rule_that_turns_after_a_long_history_is_told_at_once_and_a_bad_hour_turns_nothing() -> None:
+    def calls(count: int, works: str, error: str = "no graph for the metric") -> list[Op]:
+        said = [(n, unit, "" if unit == works else error) for n in range(count) for unit in ("km", "mi")]
+        return [
+            call(
+                "route", given=f'{{"unit":"{unit}"}}', run=f"{works}{n}{unit}", source=("mcp", "bot")[n % 2], error=text
+            )
+            for n, unit, text in said
+        ]
+
+    def ways(*parts: list[Op]) -> list[str]:
+        text = " ".join(told(fold(numbered([op for part in parts for op in part]), corroboration=BOTH), "route"))
+        return [unit for unit in ("km", "mi") if f'works with `unit` being "{unit}"' in text]
+
+    long = calls(600, "km")
+    assert ways(long) == ["km"]
+    assert ways(long, calls(16, "mi")) == ["mi"]
+    assert ways(long, calls(40, "nothing", "HTTP 503 upstream")) == ["km"]
+    lies = [msgspec.structs.replace(op, source="scenario") for op in calls(40, "mi")]
+    assert ways(long, lies) == ["km"]  # by the word of one
+
+
 def test_nobody_can_put_a_step_into_anothers_way() -> None:
     ops = []
     for n in range(6):

@@ -10,6 +10,9 @@ Features are counted of calls that say something new: what repeats an earlier ca
 full, is no further witness of what makes the difference. Nor is an attribute one more than once among a run's calls
 that are alike (`runs.alike`): what is so throughout a run shows no more by its tenth call than by its first.
 
+A value that worked may fail from one day on, or the other way round, while calls without it do not: then it has turned
+(`Value.add`), and what it did before is no longer counted.
+
 What finds no room is counted, not kept. What one failure text more would take from others goes at the cost of the one
 that has been quiet for longest among those that nothing corroborates; what is corroborated stays.
 """
@@ -24,6 +27,7 @@ from typing import Final
 
 import msgspec
 
+from observer_actors.patterns.contrast import mid_p
 from observer_actors.patterns.taxonomy import Ruling, ruled
 from observer_actors.playbook.inputs import SHAPE, Feature
 from observer_actors.playbook.meta import Left
@@ -53,7 +57,13 @@ RECOVERIES_MAX: Final = 24
 HABITS_MAX: Final = 24
 FAILING_MAX: Final = 5
 """Tries of a way back in a row that may fail, as far as they count beside what others say. Of a way that leads back
-every second time one more do so once in 64."""
+every second time one more do so once in 64. As many calls in a row with a value may go otherwise than most have."""
+USUAL_TIMES: Final = 4
+"""So many times as often a value has worked as failed, or failed as worked, of which it is said that it has turned. Of
+one that works in four calls of five six in a row fail once in 15,000."""
+TURN_P_MAX: Final = 1e-6
+"""The chance at most that a value which is said to have turned has only met a bad hour of its endpoint, or a good one;
+so small that the look which follows finds what works now."""
 DURATION_MS_MAX: Final = 1e10
 _DURATION_LOG: Final = math.log(1.2)
 """Durations are counted in steps of 20 %: a quantile is right within 10 %."""
@@ -101,10 +111,48 @@ class Drawn(msgspec.Struct, array_like=True, gc=False):
 
 
 class Value(msgspec.Struct, array_like=True, gc=False):
-    """The calls that had one value of a feature."""
+    """The calls that had one value of a feature; once it has turned only those since then."""
 
     ok: Witnesses
     bad: Witnesses
+    lately: Witnesses | None = None
+    """The newest ones, all of which went otherwise than four in five had until then; None: there are none."""
+    before: tuple[int, int] = (0, 0)
+    """Calls of the endpoint that had succeeded, and that had failed, when the first of these came."""
+    is_lately_ok: bool = False
+
+    def add(self, step: Step, run: int, calls: tuple[int, int], corroboration: Corroboration) -> bool:
+        """Count a call; say whether the value has turned by it, as calls without it have not: earlier ones are past.
+
+        :param calls: of the endpoint that succeeded, and that failed, with this one.
+        """
+        side, other = (self.ok, self.bad) if step.ok else (self.bad, self.ok)
+        if self.lately is None or self.is_lately_ok is not step.ok:
+            self.lately = None
+            if other.count >= USUAL_TIMES * FAILING_MAX and (
+                other.shared(corroboration) >= USUAL_TIMES * (side.shared(corroboration) + FAILING_MAX)
+            ):
+                self.lately, self.is_lately_ok, self.before = Witnesses(), step.ok, calls
+        side.add(step.seq, run, step.source)
+        if self.lately is None:
+            return False
+        self.lately.add(step.seq, run, step.source)
+        if not self.lately.suffice(corroboration) or self.lately.shared(corroboration) <= FAILING_MAX:
+            return False
+        succeeded, failed = (now - then for now, then in zip(calls, self.before, strict=True))
+        alike, others = (succeeded, failed) if step.ok else (failed, succeeded)
+        alike = max(alike, self.lately.count)
+        if mid_p(self.lately.count, alike, self.lately.count, alike + max(others, 0)) > TURN_P_MAX:
+            return False
+        self.ok, self.bad = (self.lately, Witnesses()) if step.ok else (Witnesses(), self.lately)
+        self.lately = None
+        return True
+
+    def doubt(self, step: Step, run: int) -> None:
+        """Take a success back, as its run was judged failed."""
+        self.ok.doubt(step.seq, run, step.source)
+        if self.lately is not None:
+            self.lately.doubt(step.seq, run, step.source)
 
 
 class Failure(msgspec.Struct):
@@ -269,8 +317,7 @@ class Endpoint(msgspec.Struct):
             self.doubtful.add(step.source)
         else:
             noted(self.ok_seqs, step.seq)
-        for value in self._values(step, room):
-            value.ok.add(step.seq, run, step.source, is_doubtful=is_doubtful)
+        self._count(step, run, room, is_doubtful=is_doubtful)
 
     def took(self, duration_ms: float) -> None:
         """Note how long a success took, where it is said: nothing is said as 0."""
@@ -296,8 +343,7 @@ class Endpoint(msgspec.Struct):
         """
         self.bad.add(step.seq, run, step.source)
         noted(self.bad_seqs, step.seq)
-        for value in self._values(step, room):
-            value.bad.add(step.seq, run, step.source)
+        self._count(step, run, room, is_doubtful=False)
         failure = self.failures.pop(step.failure, None)
         if failure is None:
             return None
@@ -464,15 +510,26 @@ class Endpoint(msgspec.Struct):
         for name, text in step.features:
             value = (self.features.get(name) or {}).get(text)
             if value is not None:
-                value.ok.doubt(step.seq, run, step.source)
+                value.doubt(step, run)
         if way is not None:
             failed, path = way
             recovery = self.recoveries.get(recovery_key(self.aliases.get(failed.failure, failed.failure), path))
             if recovery is not None:
                 recovery.ok.doubt(step.seq, run, step.source)
 
-    def _values(self, step: Step, room: Room) -> list[Value]:
-        """Give the values to count, made where there is room for them."""
+    def _count(self, step: Step, run: int, room: Room, *, is_doubtful: bool) -> None:
+        """Count a call for each of its values; what is said of one that has turned is drawn anew."""
+        for feature, value in self._values(step, room):
+            if is_doubtful:
+                value.ok.add(step.seq, run, step.source, is_doubtful=True)
+            elif value.add(step, run, (self.ok.count, self.bad.count), room.corroboration):
+                self.drawn = Drawn()
+                for text, failure in self.failures.items():
+                    if text != step.failure:  # of which these calls are
+                        failure.values.pop(feature_key(feature), None)
+
+    def _values(self, step: Step, room: Room) -> list[tuple[Feature, Value]]:
+        """Give the values to count with their features, made where there is room for them."""
         found = []
         for name, text in step.features:
             values = self.features.get(name, _NOTHING)
@@ -487,7 +544,7 @@ class Endpoint(msgspec.Struct):
                 value = self._value(name, text, step.source, room)
                 if value is None:
                     continue
-            found.append(value)
+            found.append(((name, text), value))
         return found
 
     def _value(self, name: str, text: str, source: str, room: Room) -> Value | None:

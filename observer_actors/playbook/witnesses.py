@@ -137,9 +137,10 @@ class Witnesses(msgspec.Struct, array_like=True, gc=False):
         """
         if corroboration.sources_min < 2:  # noqa: PLR2004 - one is not alone then
             return self.count
-        most = max((count for source, count in self.by_source.items() if source != OTHERS), default=0)
+        most = max(self.by_source.values(), default=0)
         if self.others is not None:
-            most = max(most, _most_of_others(self))
+            named = (count for source, count in self.by_source.items() if source != OTHERS)
+            most = max(_most_of_others(self), *named)
         return min(self.count, 2 * (self.count - most))
 
     def weight(self, corroboration: Corroboration) -> int:
