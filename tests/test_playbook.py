@@ -1291,6 +1291,19 @@ def test_endpoints_are_bounded_and_what_is_corroborated_stays(monkeypatch: pytes
     assert playbook.meta.left.endpoints == 96
 
 
+def test_where_all_failure_texts_are_corroborated_the_quietest_makes_room_and_one_source_costs_one_place() -> None:
+    def seen(words: list[str], *sources: str) -> list[Op]:
+        told_by = [(word, source) for word in words for source in sources]
+        return [call(error=f"{word} {word[::-1]}", run=word + source, source=source) for word, source in told_by]
+
+    old = [letter * 5 for letter in "abcdefghijklmnopqrstuvwxyz"[:FAILURES_MAX]]
+    playbook = fold(numbered(seen([*old, old[0]], "mcp", "bot")), corroboration=BOTH)
+    fold(numbered(seen(["young"], "mcp", "bot"), 100), playbook)
+    fold(numbered(seen([a + b for a in old for b in old], "mcp"), 200), playbook)
+    avoided = [entry.about for entry in playbook.ledger.at("sql:run") if entry.available]
+    assert avoided == [f"{word} {word[::-1]}" for word in (old[0], *old[3:], "young")]
+
+
 def test_failure_texts_are_bounded_and_the_corroborated_ones_stay() -> None:
     words = ["alpha", "beta", "gamma", "delta", "omega", "sigma", "kappa"]
     known = [call(error="the known failure of all", run=f"r{n}", source=s) for n, s in enumerate(("mcp", "scenario"))]

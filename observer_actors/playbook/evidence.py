@@ -14,7 +14,8 @@ A value that worked may fail from one day on, or the other way round, while call
 (`Value.add`), and what it did before is no longer counted.
 
 What finds no room is counted, not kept. What one failure text more would take from others goes at the cost of the one
-that has been quiet for longest among those that nothing corroborates; what is corroborated stays.
+that has been quiet for longest among those that nothing corroborates; where all are, of these: an endpoint that lives
+for months fails in other words than it did.
 """
 
 from __future__ import annotations
@@ -335,8 +336,8 @@ class Endpoint(msgspec.Struct):
                 return float(1.2**place)
         return 0.0
 
-    def failed(self, step: Step, run: int, room: Room, *, is_new: bool, is_first: bool) -> Failure | None:
-        """Count a failure; give the one that it counts for, if that is kept.
+    def failed(self, step: Step, run: int, room: Room, *, is_new: bool, is_first: bool) -> Failure:
+        """Count a failure; give the one that it counts for.
 
         :param is_new: it repeats no earlier one of its run.
         :param is_first: none of its run is like it.
@@ -344,10 +345,7 @@ class Endpoint(msgspec.Struct):
         self.bad.add(step.seq, run, step.source)
         noted(self.bad_seqs, step.seq)
         self._count(step, run, room, is_doubtful=False)
-        failure = self.failures.pop(step.failure, None)
-        if failure is None:
-            return None
-        self.failures[step.failure] = failure
+        failure = self.failures[step.failure] = self.failures.pop(step.failure)
         failure.witnesses.add(step.seq, run, step.source)
         noted(failure.seqs, step.seq)
         if is_new:
@@ -382,14 +380,13 @@ class Endpoint(msgspec.Struct):
         """Keep a failure text that is new."""
         self.failures[masked] = Failure(masked, Witnesses())
 
-    def quiet_failure(self, corroboration: Corroboration) -> str | None:
-        """Give the one that makes room; None where all are corroborated.
+    def quiet_failure(self, corroboration: Corroboration) -> str:
+        """Give the one that makes room: of those that are not corroborated, or, where all are, the quietest.
 
         Of the source that has most of them alone, so that none can crowd out another; of those the quietest.
         """
-        return _of_the_greediest(
-            {text: one.witnesses for text, one in self.failures.items() if not one.witnesses.suffice(corroboration)}
-        )
+        alone = {text: one.witnesses for text, one in self.failures.items() if not one.witnesses.suffice(corroboration)}
+        return _of_the_greediest(alone) or next(iter(self.failures))
 
     def forget_failure(self, text: str) -> None:
         """Forget a failure, and what is known of recovering from it."""

@@ -46,7 +46,9 @@ from observer_actors.playbook.witnesses import Corroboration
 
 VERSION: Final = 10
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew. Since
-10 what a value did before it has turned is past. Since 9 a way back that has failed each of the last times is none,
+10 what a value did before it has turned is past, of failures that are all corroborated the quietest makes room, and
+who has hardly used an entry has no say in whether it helps.
+Since 9 a way back that has failed each of the last times is none,
 whatever it did before. Since 8 more libraries' errors have their cause, and a traceback has that of the error at its
 end; what one source alone has said makes no room where that is enough; what was decided of two entries that became one
 holds for either of them that comes again by itself; a run that was judged failed is no witness, also where the verdict
@@ -260,9 +262,8 @@ class Playbook:
             is_doubtful = not step.ok or (run is not None and run.is_bad)
             endpoint.succeeded(step, number, self._room, is_doubtful=is_doubtful)
             endpoint.took(op.duration_ms)
-        elif (
-            failed := endpoint.failed(step, number, self._room, is_new=is_new, is_first=is_new and not before)
-        ) is not None:
+        else:
+            failed = endpoint.failed(step, number, self._room, is_new=is_new, is_first=is_new and not before)
             self._drawer.failed(endpoint, failure, failed)
         if run is not None:
             if not run.is_full:
@@ -297,10 +298,7 @@ class Playbook:
         root = endpoint.known_as(masked, status, self.meta.corroboration)
         if not root:
             if not endpoint.has_room():
-                quiet = endpoint.quiet_failure(self.meta.corroboration)
-                if quiet is None:
-                    return masked
-                self._forget_failure(endpoint, quiet)
+                self._forget_failure(endpoint, endpoint.quiet_failure(self.meta.corroboration))
             root = masked
             endpoint.found(masked)
         failure = endpoint.failures[root]
