@@ -138,6 +138,18 @@ def test_a_source_that_has_hardly_used_an_entry_keeps_nothing_harmful_handed_out
     assert judged(CANDIDATE, of(good, Sides(exposed=Arm(1, 0))), 1) is CANDIDATE  # nobody else says that it helps
 
 
+def test_a_source_that_has_hardly_used_an_entry_keeps_what_helps_from_nobody() -> None:
+    helps = Sides(Arm(190, 10), Arm(100, 100))
+    for one, state in (
+        (Sides(exposed=Arm(1, 0)), State.ACTIVE),
+        (Sides(Arm(2, 3), Arm(4, 1)), State.ACTIVE),
+        (Sides(Arm(10, 10), Arm(12, 8)), State.CANDIDATE),  # it has seen something else
+    ):
+        total = helps + one
+        trial = Trial(total.exposed, total.control, by_source={"mcp": helps, "bot": one})
+        assert (lift(trial, ALPHA).low > 0, judged(CANDIDATE, trial, 1).state) == (True, state)
+
+
 def test_half_of_a_candidates_runs_are_control_and_of_an_active_or_pinned_ones_as_many_as_is_set() -> None:
     entry = Entry(id="e", kind=Kind.DO, endpoint="sql:run", about="", text="")
     assert share_of(entry, 0.1) == 0.5

@@ -34,13 +34,13 @@ UNKNOWN: Final = "unknown"
 LOG_BETA_HALVES: Final = 2 * lgamma(0.5)
 """The logarithm of the Beta function at (1/2, 1/2), Jeffreys' prior: it costs least where chances are near 0 or 1."""
 SEEN_MIN: Final = 20
-"""Exposed runs from which on sources can say that an entry does no harm: of 20 points of it two arms of so many
-show the sign six times of seven."""
+"""Exposed runs from which on sources can say what an entry does: of 20 points of help or harm two arms of so many show
+the sign six times of seven."""
 SEEN_CONTROL_MIN: Final = 2
 """Control runs that it takes for that: of an active entry a tenth of them is."""
 ALONE_MIN: Final = 15 * SEEN_MIN
-"""Runs of a source from which on it need not wait until others have seen as much (`SEEN_MIN`) to say that an entry does
-harm. With fewer, one that lies and has most of the runs would have any entry withheld before others can object. It is
+"""Runs of a source from which on it need not wait until others have seen as much (`SEEN_MIN`) to say what an entry
+does. With fewer, one that lies and has most of the runs would have any entry withheld before others can object. It is
 less than `trial.WINDOW_RUNS`, or of late no source would ever have so many."""
 TOLERANCE: Final = 1e-6
 """In units of log-likelihood; an end that is off by this is off outwards."""
@@ -110,9 +110,9 @@ def none_alone(by_source: Mapping[str, Sides], sign: int, beside: float = 0.0) -
     """Say whether the difference of the rates lies on this side also without the runs of any one source.
 
     Where there is only one it is its word that counts: nobody else has seen anything. Runs of which nobody knows whose
-    they are (`UNKNOWN`) are nobody's word. Of harm those have seen nothing, either, that have fewer than `SEEN_MIN`
-    runs with the entry, or than `SEEN_CONTROL_MIN` without, once the one that is left out has `ALONE_MIN`: or one run
-    would keep what does harm to all others handed out for good.
+    they are (`UNKNOWN`) are nobody's word. Those have seen nothing, either, that have fewer than `SEEN_MIN` runs with
+    the entry, or than `SEEN_CONTROL_MIN` without, once the one that is left out has `ALONE_MIN`: or one run would keep
+    what does harm to all others handed out for good, and what helps from half of them.
 
     :param sign: 1: above ``beside``, the exposed do better; -1: below, they do worse.
     """
@@ -121,7 +121,7 @@ def none_alone(by_source: Mapping[str, Sides], sign: int, beside: float = 0.0) -
         return True
     for left_out in sources:
         rest = _without(left_out, by_source)
-        if sign < 0 and not _has_seen(rest) and by_source[left_out].total >= ALONE_MIN:
+        if not _has_seen(rest) and by_source[left_out].total >= ALONE_MIN:
             continue
         with_it, without_it = rest.exposed.rate, rest.control.rate
         if with_it is None or without_it is None or sign * (with_it - without_it - beside) <= 0:

@@ -23,7 +23,7 @@ between, most of the control would be from the easy time, and most of the expose
 look harmful (Simpson's paradox). What an entry's state was decided by is kept (`Standing.decided_by`).
 
 Where several sources use an entry, none of them alone decides: without its runs the rates must differ the same way
-(`lift.none_alone`). To be withheld, or a candidate again, those that have hardly used it have no say.
+(`lift.none_alone`). Those that have hardly used it have no say.
 """
 
 from __future__ import annotations
