@@ -372,19 +372,18 @@ class Endpoint(msgspec.Struct):
                     return root
         return ""
 
-    def has_room(self) -> bool:
-        """Say whether one failure text more can be kept."""
-        return len(self.failures) < FAILURES_MAX
-
     def found(self, masked: str) -> None:
         """Keep a failure text that is new."""
         self.failures[masked] = Failure(masked, Witnesses())
 
-    def quiet_failure(self, corroboration: Corroboration) -> str:
-        """Give the one that makes room: of those that are not corroborated, or, where all are, the quietest.
+    def quiet_failure(self, corroboration: Corroboration) -> str | None:
+        """Give the one that makes room for another; None where there is some.
 
-        Of the source that has most of them alone, so that none can crowd out another; of those the quietest.
+        Of the source that has most of those that are not corroborated, so that none can crowd out another, the
+        quietest; where all are corroborated the quietest of all.
         """
+        if len(self.failures) < FAILURES_MAX:
+            return None
         alone = {text: one.witnesses for text, one in self.failures.items() if not one.witnesses.suffice(corroboration)}
         return _of_the_greediest(alone) or next(iter(self.failures))
 

@@ -297,8 +297,8 @@ class Playbook:
         masked, status = _masked(text), status_in(text[:ERROR_CHARS_MAX]) or 0
         root = endpoint.known_as(masked, status, self.meta.corroboration)
         if not root:
-            if not endpoint.has_room():
-                self._forget_failure(endpoint, endpoint.quiet_failure(self.meta.corroboration))
+            if (quiet := endpoint.quiet_failure(self.meta.corroboration)) is not None:
+                self._forget_failure(endpoint, quiet)
             root = masked
             endpoint.found(masked)
         failure = endpoint.failures[root]
