@@ -619,26 +619,49 @@ def test_a_way_back_that_has_failed_each_of_the_last_times_is_none_whatever_it_d
     assert "Other ways did 0 of 8 times." in entry.text
 
 
-def test_a_rule_that_turns_after_a_long_history_is_told_at_once_and_a_bad_hour_turns_nothing() -> None:
-    def calls(count: int, works: str, error: str = "no graph for the metric") -> list[Op]:
-        said = [(n, unit, "" if unit == works else error) for n in range(count) for unit in ("km", "mi")]
-        return [
-            call(
-                "route", given=f'{{"unit":"{unit}"}}', run=f"{works}{n}{unit}", source=("mcp", "bot")[n % 2], error=text
-            )
-            for n, unit, text in said
-        ]
+def routed(count: int, works: str, error: str = "no graph for the metric") -> list[Op]:
+    said = [(n, unit, "" if unit == works else error) for n in range(count) for unit in ("km", "mi")]
+    return [
+        call("route", given=f'{{"unit":"{unit}"}}', run=f"{works}{n}{unit}", source=("mcp", "bot")[n % 2], error=text)
+        for n, unit, text in said
+    ]
 
+
+def test_a_rule_that_turns_after_a_long_history_is_told_at_once_and_a_bad_hour_turns_nothing() -> None:
     def ways(*parts: list[Op]) -> list[str]:
         text = " ".join(told(fold(numbered([op for part in parts for op in part]), corroboration=BOTH), "route"))
         return [unit for unit in ("km", "mi") if f'works with `unit` being "{unit}"' in text]
 
-    long = calls(600, "km")
+    long = routed(600, "km")
     assert ways(long) == ["km"]
-    assert ways(long, calls(16, "mi")) == ["mi"]
-    assert ways(long, calls(40, "nothing", "HTTP 503 upstream")) == ["km"]
-    lies = [msgspec.structs.replace(op, source="scenario") for op in calls(40, "mi")]
+    assert ways(long, routed(16, "mi")) == ["mi"]
+    assert ways(long, routed(40, "nothing", "HTTP 503 upstream")) == ["km"]
+    lies = [msgspec.structs.replace(op, source="scenario") for op in routed(40, "mi")]
     assert ways(long, lies) == ["km"]  # by the word of one
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_what_did_harm_as_the_tool_had_changed_is_tried_anew_once_it_advises_what_works_now(*, is_late: bool) -> None:
+    playbook = fold(numbered(routed(600, "km")), corroboration=BOTH)
+    entry = only(playbook, Kind.AVOID, "route")
+    harm = [
+        op
+        for n in range(40)
+        for op in (
+            exposed(f"a{n}", entry.id, run=f"harmed {n}"),
+            verdict(f"harmed {n}", good=False),
+            exposed(f"b{n}", "", control=entry.id, run=f"spared {n}"),
+            verdict(f"spared {n}", good=True),
+        )
+    ]
+    before, after = (harm[::2], harm[1::2]) if is_late else (harm, [])
+    fold(numbered(before, 2_000), playbook)
+    assert only(playbook, Kind.AVOID, "route").state is (State.CANDIDATE if is_late else State.WITHHELD)
+    fold(numbered([*routed(16, "mi"), *after], 3_000), playbook)
+    entry = only(playbook, Kind.AVOID, "route")
+    assert (entry.state, entry.trial.exposed.total) == (State.CANDIDATE, 0)
+    assert entry.reason == ("" if is_late else "it advises something else")
+    assert 'It works with `unit` being "mi"' in entry.text
 
 
 def test_nobody_can_put_a_step_into_anothers_way() -> None:

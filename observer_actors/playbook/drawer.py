@@ -120,6 +120,10 @@ class Drawer:
             failure.said = said
             endpoint.due = list(dict.fromkeys((WAY, *endpoint.due)))
         self._ledger.write(Kind.AVOID, endpoint.name, text, draft.evidence)
+        if draft.way and draft.way != failure.way:
+            if draft.way.partition("\n")[0] == failure.way.partition("\n")[0]:  # another value of the same feature
+                self._ledger.try_otherwise(entry_id(Kind.AVOID, endpoint.name, text))
+            failure.way = draft.way
         same = [root for root, one in endpoint.failures.items() if failure.said and one.said == failure.said]
         if len(same) < 2:  # noqa: PLR2004 - alone
             return

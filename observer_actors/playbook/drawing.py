@@ -63,6 +63,8 @@ class Draft(NamedTuple):
     """What makes the difference, as one text: two drafts that say the same are one."""
     is_look: bool = False
     """A difference was looked for."""
+    way: str = ""
+    """Which value works, where an `avoid` knows of just one."""
 
 
 def draw_do(endpoint: Endpoint, corroboration: Corroboration) -> Evidence | None:
@@ -162,7 +164,8 @@ def draw_avoid(counts: Counts, root: str, failure: Failure) -> Draft:
         scope=_scope(found, failure.apart.shared(corroboration)),
     )
     said = "" if found is None else f"{ruling.cause}\n{_said(found)}"
-    return Draft(evidence, said, is_look)
+    way = f"{found.feature}\n{found.works.value}" if found is not None and found.works and found.ways == 1 else ""
+    return Draft(evidence, said, is_look, way)
 
 
 def draw_recovery(endpoint: Endpoint, recovery: Recovery, corroboration: Corroboration) -> Evidence | None:

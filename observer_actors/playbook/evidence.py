@@ -180,6 +180,8 @@ class Failure(msgspec.Struct):
     """What sets it apart, as it was last drawn: one that says the same is merged with it."""
     looks: int = 0
     """How often it was looked at what sets it apart."""
+    way: str = ""
+    """The one value that was last known to work."""
 
     def status(self, corroboration: Corroboration) -> int:
         """Give the HTTP status that most of them named; 0: none, or different ones.

@@ -295,6 +295,14 @@ class Ledger:
         if after.tries != before.tries or (is_trusted(self.entries[key]) is not was_trusted and not is_over):
             self._try_anew(key)
 
+    def try_otherwise(self, key: str) -> None:
+        """Begin a new trial of an entry that advises something else now, also of one that is withheld."""
+        before = self.standings.get(key, Standing())
+        if before.state is State.WITHHELD:
+            self._stand(key, before, Standing(State.CANDIDATE, "it advises something else", before.tries + 1))
+        elif key in self.entries:
+            self._try_anew(key)
+
     def _mark(self, key: str, mark: Mark) -> None:
         entry = self.entries[key]
         if mark is entry.mark:

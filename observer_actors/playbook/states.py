@@ -6,7 +6,7 @@
         │                                        │
         │     high < 0, or no use shown          │              for an active one also of late
         ├──────────────► withheld ◄──────────────┘              nobody gets it
-        │                   │ its evidence has grown by half
+        │                   │ its evidence has grown by half, or it advises something else
         └───────────────────┤                                   a new trial: the counts start from nothing
                             │ withheld for the `TRIES_MAX`th time
                             ▼
