@@ -42,6 +42,7 @@ DEPTH_MAX: Final = 32
 USUAL_DEPTH: Final = 2
 """Of an event whose attributes are scalars."""
 SOURCE_NOTE: Final = "source: "
+ONE_OBJECT: Final = "send one JSON object, in UTF-8; many go to /events, each a line or in one array"
 HALF_NOTE: Final = "half of a character in a text; kept as U+FFFD"
 """Of a text that was cut within a pair of surrogates: `JSON.stringify` and `json.dumps` write what is left of it."""
 NOTES_MAX: Final = 20
@@ -459,7 +460,7 @@ def _unreadable(body: bytes, error: Exception) -> EventUnreadable:
             return EventUnreadable(
                 f"{number.decode()} is no JSON number", field=field, hint="send null, or leave it out"
             )
-    return EventUnreadable(f"not JSON: {error}", hint="send one JSON object, in UTF-8")
+    return EventUnreadable(f"not JSON: {error}", hint=ONE_OBJECT)
 
 
 _ESCAPE: Final = re.compile(
@@ -475,9 +476,15 @@ _TEXT_OR_NO_NUMBER: Final = re.compile(
 
 def _with_unknown_fields(given: Any, notes: list[str]) -> Event:  # noqa: ANN401 - whatever JSON holds
     if not isinstance(given, dict):
-        raise EventInvalid("expected `object`", hint="send one JSON object")
+        raise EventInvalid("expected `object`", hint=ONE_OBJECT)
     known = {name: value for name, value in given.items() if name in _KNOWN}
     unknown = {name: value for name, value in given.items() if name not in _KNOWN}
+    if len(given) == 1 and any(map(_holds_objects, unknown.values())):
+        raise EventInvalid(
+            "no field of an event: send what is in it without a wrapper",
+            field=ascii(*unknown)[1:-1][:ATTR_NAME_CHARS_MAX],
+            hint=ONE_OBJECT,
+        )
     for name in sorted(_ASSIGNED_HERE & unknown.keys()):
         del unknown[name]
         notes.append(f"{name}: assigned by the witness; the given one is left out")
@@ -489,6 +496,10 @@ def _with_unknown_fields(given: Any, notes: list[str]) -> Event:  # noqa: ANN401
     return event
 
 
+def _holds_objects(value: Any) -> bool:  # noqa: ANN401 - whatever JSON holds
+    return isinstance(value, dict) or (isinstance(value, list) and isinstance(next(iter(value), None), dict))
+
+
 _FIELD_PATH: Final = re.compile(r"^(?P<detail>.*?) - at `\$\.(?P<field>[^`.\[]+).*`$", re.DOTALL)
 
 
@@ -496,7 +507,7 @@ def _field_error(error: msgspec.ValidationError) -> EventInvalid:
     """Turn msgspec's "Expected `str`, got `int` - at `$.city`" into an error that names the field."""
     found = _FIELD_PATH.match(str(error))
     if found is None:
-        return EventInvalid(_lower_first(str(error)), hint="send one JSON object")
+        return EventInvalid(_lower_first(str(error)), hint=ONE_OBJECT)
     return EventInvalid(_lower_first(found["detail"]), field=found["field"])
 
 

@@ -155,6 +155,7 @@ def _values() -> Iterator[tuple[str, Any]]:
 def _beyond_the_table() -> Iterator[tuple[str, Any]]:
     yield "unknown scalar", {"model": "qwen2.5", "tokens": 12, "cost": 0.25, "cached": True, "parent": None}
     yield "unknown compound", {"tags": ["a"], "usage": {"in": 1}}
+    yield "unknown wrapper", {"events": [{"ok": True}]}
     yield "unknown, of both kinds", {"tags": ["a"], "tokens": 12}
     yield "unknown, too many", {f"k{n}": n for n in range(40)}
     yield "unknown, too long", {"note": "é" * 2_000, "n" * 100: 1}

@@ -88,6 +88,15 @@ def _not_an_object(difference: Difference) -> bool:
     return exchange is not None and not isinstance(exchange.given, dict) and exchange.given is not ABSENT
 
 
+def _only_a_wrapper(difference: Difference) -> bool:
+    exchange = _refused(difference)
+    if exchange is None or len(exchange.event) != 1:
+        return False
+    ((name, value),) = exchange.event.items()
+    first = value[0] if isinstance(value, list) and value else value
+    return name not in KNOWN_FIELDS | ASSIGNED_FIELDS and isinstance(first, dict)
+
+
 def _wrong_type(difference: Difference) -> bool:
     exchange = _refused(difference)
     return exchange is not None and any(_names(exchange, field) for field in _wrong_fields(exchange.event))
@@ -345,6 +354,7 @@ NAMED: Final = (
         _is("without a gateway", seed="exits with 1", ours="runs"),
     ),
     Named("a body that is no object is refused", "a non-object body becomes an op full of defaults", _not_an_object),
+    Named("a wrapper around events is refused", "unknown fields are dropped", _only_a_wrapper),
     Named("a wrong type is refused, and the field named", "wrong types pass through", _wrong_type),
     Named(
         "an unknown source is said in the answer",
