@@ -28,7 +28,7 @@ REMEMBERED_MAX: Final = 1_024
 
 _HEAD_END: Final = b"\r\n\r\n"
 _ANY_HEAD_END: Final = re.compile(rb"\n\r?\n")
-_LINE: Final = re.compile(rb"(?:POST (/events?)|GET /advice\?([!-\"$-~]*)) HTTP/1\.1\r\n")
+_LINE: Final = re.compile(rb"(?:POST (/events?)|GET /advice\?([!-\"$-~]*)) HTTP/1\.([01])\r\n")
 _MEANINGFUL: Final = frozenset(
     {
         *(b"content-length", b"host", b"content-encoding", b"connection", b"authorization", b"traceparent", b"accept"),
@@ -139,7 +139,7 @@ def _parse(head: bytes) -> Head | None:
         query=query,
         accept=said.get(b"accept", b"").decode("latin-1"),
         encoding=said.get(b"content-encoding", b"").decode("latin-1"),
-        close=connection == b"close",
+        close=connection == b"close" or line[3] == b"0",
         host=said[b"host"].decode("latin-1"),
         authorization=said.get(b"authorization", b"").decode("latin-1"),
         trace=said.get(b"traceparent", b"").decode("latin-1"),

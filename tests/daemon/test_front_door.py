@@ -33,7 +33,7 @@ from tests.processes import children
 Way = Literal["front", "web"]
 WAYS: Final[tuple[Way, Way]] = ("front", "web")
 START: Final = b"POST /event HTTP/1.1\r\nHost: localhost\r\n"
-PLAIN_LINE: Final = re.compile(rb"(POST /events?|GET /advice\?\S*) HTTP/1\.1\r\n")
+PLAIN_LINE: Final = re.compile(rb"(POST /events?|GET /advice\?\S*) HTTP/1\.[01]\r\n")
 CONFIG: Final = "[listen]\nbody_bytes_max = 20000\nrequest_seconds_max = 1.0\nbatch_events_max = 100\n"
 
 BEHIND: Final = "observer_consumer_behind_ops"
@@ -213,6 +213,7 @@ REQUESTS: Final = {
     "as fetch of Node sends it": post("/event", b"{}", "Accept: */*", "Accept-Language: *", "Sec-Fetch-Mode: cors"),
     "as HttpClient of Java sends it": post("/event", b"{}", *OF_JAVA),
     "as HttpClient of Apache sends it": post("/event", b"{}", "Connection: Upgrade", "Upgrade: TLS/1.2"),
+    "as nginx passes it on": post("/event", b"{}", "Connection: close").replace(b"HTTP/1.1", b"HTTP/1.0"),
     "a batch of lines": post("/events", b'{"endpoint":"a"}\n{"city":1}\n\n{}'),
     "a batch in an array": post("/events", b'[{"endpoint":"a"},3]'),
     "a batch of bad lines": post("/events", b"1\n2"),
@@ -254,7 +255,14 @@ REQUESTS: Final = {
 
 
 def test_what_is_sent_on_the_other_way_is_never_plain() -> None:
-    plain = ("an event", "a batch of lines", "advice", "advice and an empty body", "as fetch of Node sends it")
+    plain = (
+        "an event",
+        "a batch of lines",
+        "advice",
+        "advice and an empty body",
+        "as fetch of Node sends it",
+        "as nginx passes it on",
+    )
     of_java = ("as HttpClient of Java sends it", "as HttpClient of Apache sends it", "advice for HttpClient of Java")
     for name in (*plain, *of_java):
         assert isinstance(head_of(REQUESTS[name]), Head)
@@ -563,9 +571,10 @@ async def test_who_ends_in_the_middle_of_a_request_is_told_that_it_is_none(daemo
         assert await client.ended()
 
 
-async def test_http_1_0_is_answered_and_closed(daemon: Daemon) -> None:
+@pytest.mark.parametrize("headers", [b"", b"Host: localhost\r\n", b"Host: localhost\r\nConnection: keep-alive\r\n"])
+async def test_http_1_0_is_answered_and_closed(daemon: Daemon, headers: bytes) -> None:
     async with connected(daemon, "front") as client:
-        await client.send(b"POST /event HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}")
+        await client.send(b"POST /event HTTP/1.0\r\n" + headers + b"Content-Length: 2\r\n\r\n{}")
         assert (await client.answer()).json["accepted"]
         assert await client.ended()
 
