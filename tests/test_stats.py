@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from random import Random
 
 import msgspec
 import pytest
@@ -41,6 +43,29 @@ def test_a_quantile_is_within_one_percent_of_a_true_one(values: list[float], sha
             assert found == 0.0
         else:
             assert abs(found - true) <= (RELATIVE_ERROR + ROUNDING) * true
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        lambda _: 57,
+        lambda chance: chance.choice((1, 10_000)),
+        lambda chance: chance.paretovariate(0.3),
+        lambda chance: chance.uniform(-5, 5),
+        lambda chance: 10 ** chance.randint(-9, 308),
+    ],
+    ids=["constant", "bimodal", "heavy tail", "around zero", "tiny to huge"],
+)
+def test_quantiles_and_sum_hold_for_any_distribution(drawn: Callable[[Random], float]) -> None:
+    chance, sketch = Random(1), LatencySketch()
+    values = [drawn(chance) for _ in range(20_000)]
+    for at in range(0, len(values), 500):
+        sketch.add(values[at : at + 500])
+    true = sorted(min(value, LARGEST_MS) if value > SMALLEST_MS else 0.0 for value in values)
+    shares = (0.0, 0.01, 0.5, 0.9, 0.99, 0.999, 1.0)
+    expected = [pytest.approx(true[int(share * (len(true) - 1))], rel=RELATIVE_ERROR + ROUNDING) for share in shares]
+    assert sketch.quantiles(*shares) == expected
+    assert sketch.sum_ms == pytest.approx(math.fsum(true))
 
 
 def test_what_was_sorted_once_stays_in_order_and_in_its_snapshot_too() -> None:
