@@ -120,7 +120,7 @@ class Rider:
 class Group:
     """Events that are submitted together, and whose they are."""
 
-    __slots__ = ("bodies", "events", "riders", "size", "submission", "traces")
+    __slots__ = ("bodies", "events", "riders", "submission", "traces")
 
     def __init__(self) -> None:
         self.riders: list[Rider] = []
@@ -128,7 +128,6 @@ class Group:
         self.traces: list[str] = []
         """Of each that was taken, its caller's."""
         self.events: Sequence[JudgedEvent] = ()
-        self.size = 0
         self.submission: Submission | None = None
 
 
@@ -257,11 +256,9 @@ class Express:
             self._let_off(rider)
             return
         head = known.head
-        body = data[head.body_at : head.end]
         group.riders.append(rider)
-        group.bodies.append(body)
+        group.bodies.append(data[head.body_at : head.end])
         group.traces.append(head.trace)
-        group.size += len(body)
         rider.requests += 1
         rider.closing = head.close or rider.requests >= self._settings.requests_per_connection_max
         rider.group, rider.busy, rider.until = group, True, inf
@@ -289,7 +286,8 @@ class Express:
         group.events = [event for event in judged if event is not None]
         if not group.riders:
             return
-        group.submission = self._intake.offer(group.events, group.size, lambda: self._note_answer(group))
+        size = sum(map(len, group.bodies))
+        group.submission = self._intake.offer(group.events, size, lambda: self._note_answer(group))
         if group.submission is None:
             self._give_back(group, [False] * len(group.riders))
         else:
@@ -299,9 +297,8 @@ class Express:
 
     def _give_back(self, group: Group, is_kept: Sequence[bool]) -> None:
         """Let riders off, before their events are submitted: who takes them in now counts them."""
-        for rider, body, stays in zip(group.riders, group.bodies, is_kept, strict=True):
+        for rider, stays in zip(group.riders, is_kept, strict=True):
             if not stays:
-                group.size -= len(body)
                 rider.requests -= 1
                 self._let_off(rider)
         kept = [(rider, body) for rider, body in zip(group.riders, group.bodies, strict=True) if rider.group is group]
