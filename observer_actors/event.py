@@ -43,6 +43,7 @@ USUAL_DEPTH: Final = 2
 """Of an event whose attributes are scalars."""
 SOURCE_NOTE: Final = "source: "
 ONE_OBJECT: Final = "send one JSON object, in UTF-8; many go to /events, each a line or in one array"
+BATCH_SHAPE: Final = "send one JSON object a line, or an array of objects"
 HALF_NOTE: Final = "half of a character in a text; kept as U+FFFD"
 """Of a text that was cut within a pair of surrogates: `JSON.stringify` and `json.dumps` write what is left of it."""
 NOTES_MAX: Final = 20
@@ -287,7 +288,7 @@ class EventDecoder:
                     f"the batch holds more than {BATCH_SECRETS_MAX:,} secrets", hint="send less at once"
                 )
         if not batch.ops and not batch.errors:
-            raise EventInvalid("the batch is empty", hint="send one JSON object a line, or an array of objects")
+            raise EventInvalid("the batch is empty", hint=BATCH_SHAPE)
         return batch
 
     def _usual(self, body: bytes, now: str, lines_max: int) -> list[Op]:

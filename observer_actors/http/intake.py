@@ -23,7 +23,7 @@ from observer_actors.actors.admission import Admission, Receipts, Room, Submissi
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.batch import events_at_most
 from observer_actors.errors import ObserverError, RequestInvalid, RequestTooLarge
-from observer_actors.event import SOURCE_NOTE, EventDecoder, JudgedBatch, JudgedEvent, LineError
+from observer_actors.event import BATCH_SHAPE, SOURCE_NOTE, EventDecoder, JudgedBatch, JudgedEvent, LineError
 from observer_actors.http.replies import PROBLEM, Problem, Reply, json_reply, problem_of, problem_reply
 from observer_actors.op import ATTRS_MAX, Op, Scalar
 from observer_actors.settings import ListenSettings
@@ -368,7 +368,8 @@ class _Now:
 def _all_rejected(answer: BatchAnswer) -> Problem:
     first = answer.errors[0]
     detail = f"no line was good; line {first.line}: {first.error}"
-    return Problem(title="invalid batch", status=400, detail=detail, error=detail, field=first.field)
+    hint = "" if first.field else BATCH_SHAPE
+    return Problem(title="invalid batch", status=400, detail=detail, error=detail, field=first.field, hint=hint)
 
 
 def _refused_batch(problem: Problem, answer: BatchAnswer) -> Reply:

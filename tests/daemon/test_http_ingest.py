@@ -192,6 +192,11 @@ def test_when_no_line_was_good_the_same_fields_come_with_a_400(way: Way) -> None
     assert (problem["first_seq"], problem["last_seq"], problem["duplicates"]) == (None, None, 0)
 
 
+def test_an_event_over_several_lines_is_told_the_shape_of_a_batch(way: Way) -> None:
+    response = way.post("/events", b'{\n  "endpoint": "a"\n}\n')
+    assert "one JSON object a line" in assert_problem(response, 400, says="no line was good; line 1: not JSON")["hint"]
+
+
 NOTHING_TAKEN: Final = {
     "accepted": 0,
     "rejected": 0,
