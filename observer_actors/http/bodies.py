@@ -19,6 +19,8 @@ from observer_actors.actors.admission import Room, in_time
 from observer_actors.errors import Overloaded, RequestInvalid, RequestTimedOut
 
 REQUESTS_MAX: Final = 10_000
+WAITING_MAX: Final = 2_500
+"""Requests that wait for room: each takes some 8 KB beside what has come of it."""
 UNANNOUNCED_BYTES: Final = 131_072
 """What a body without a length takes at first: half of what the largest event holds."""
 STALL_S: Final = 2.0
@@ -174,7 +176,7 @@ class BodyRoom:
         *,
         wait_s: float,
         whole_bytes: int = 0,
-        waiting_max: int = REQUESTS_MAX,
+        waiting_max: int = WAITING_MAX,
         what: str = "body",
         limit: str = "listen.bodies_bytes_max",
     ) -> None:
