@@ -87,7 +87,11 @@ def test_an_endpoint_that_works_is_an_entry_with_its_rate_its_times_and_its_inpu
     )
     assert (entry.succeeded, entry.failed, entry.runs, entry.sources) == (9, 1, 8, ("mcp",))
     assert entry.example_seqs == (5, 6, 7, 8, 9)
-    assert [change.seq for change in entry.history] == [3, 4, 5, 6, 7, 8, 9, 10]
+    assert [(change.version, change.seq, change.what) for change in entry.history] == [
+        (1, 3, "created"),
+        (8, 10, "evidence"),
+    ]
+    assert entry.history[-1].text == entry.text
 
 
 def test_what_was_not_said_is_in_no_text() -> None:
@@ -1478,12 +1482,32 @@ def test_a_long_way_from_a_failure_to_success_is_none() -> None:
 def test_an_entry_keeps_its_first_change_the_newest_ones_and_the_newest_notes() -> None:
     entry = only(fold(numbered([call(run=f"r{n}") for n in range(3)])), Kind.DO)
     for seq in range(10, 40):
-        entry = entry.changed(seq, "evidence")
+        entry = entry.changed(seq, "merged")
     assert [change.seq for change in entry.history] == [3, *range(40 - CHANGES_KEPT + 1, 40)]
     entries = {entry.id: entry}
     for seq in range(50, 80):
         apply(entries, Noted(entry.id, EntryNote(seq, "", f"note {seq}")))
     assert [note.seq for note in entries[entry.id].notes] == list(range(80 - NOTES_KEPT, 80))
+
+
+def test_of_changes_of_evidence_that_follow_each_other_the_newest_is_remembered_with_the_text_that_came_of_them() -> (
+    None
+):
+    entry = Entry(id="e", kind=Kind.DO, endpoint="sql:run", about="", text="first")
+    for seq, what, text in (
+        (1, "created", "first"),
+        (2, "evidence", "second"),
+        (3, "evidence", "second"),
+        (4, "evidence+support", "third"),
+        (5, "evidence", "fourth"),
+    ):
+        entry = entry.changed(seq, what, text=text)
+    assert [(change.version, change.seq, change.text) for change in entry.history] == [
+        (2, 1, ""),
+        (4, 3, "second"),
+        (5, 4, "third"),
+        (6, 5, "fourth"),
+    ]
 
 
 def test_values_of_all_endpoints_together_are_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from collections.abc import MutableMapping
 
 import msgspec
 
-from observer_actors.playbook.entries import NOTES_KEPT, Change, Entry, EntryNote, Mark, State
+from observer_actors.playbook.entries import EVIDENCE, NOTES_KEPT, Change, Entry, EntryNote, Mark, State
 from observer_actors.playbook.lift import Sides, Trial
 
 
@@ -153,4 +153,4 @@ def _updated(entry: Entry, seq: int, evidence: Evidence) -> Entry:
         )
         if one != other
     ]
-    return entry.changed(seq, "+".join(["evidence", *what]), **msgspec.structs.asdict(evidence))
+    return entry.changed(seq, "+".join([EVIDENCE, *what]), **msgspec.structs.asdict(evidence))

@@ -13,6 +13,8 @@ import msgspec
 from observer_actors.labels import stable_id
 from observer_actors.playbook.lift import Sides, Trial
 
+EVIDENCE: Final = "evidence"
+"""What has changed where nothing but the evidence has: of such that follow each other an entry remembers the newest."""
 CHANGES_KEPT: Final = 20
 """Changes that an entry remembers: the first one, and the newest others."""
 NOTES_KEPT: Final = 20
@@ -148,7 +150,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         version = self.version + 1
         text = str(fields["text"]) if fields.get("text", self.text) != self.text else ""
         state = next((str(fields[name]) for name in ("mark", "state") if name in fields), "")
-        history = (*self.history, Change(version, seq, what, text, state))
+        before = self.history
+        if what == EVIDENCE and before and before[-1].what == EVIDENCE:  # most versions are such, for years
+            text, before = text or before[-1].text, before[:-1]
+        history = (*before, Change(version, seq, what, text, state))
         if len(history) > CHANGES_KEPT:
             history = (history[0], *history[-CHANGES_KEPT + 1 :])
         return msgspec.structs.replace(self, version=version, history=history, **fields)

@@ -47,7 +47,8 @@ from observer_actors.playbook.witnesses import Corroboration
 VERSION: Final = 10
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew. Since
 10 what a value did before it has turned is past, of failures that are all corroborated the quietest makes room, and
-who has hardly used an entry has no say in whether it helps; what is withheld is tried again once it advises otherwise.
+who has hardly used an entry has no say in whether it helps; what is withheld is tried again once it advises otherwise;
+of changes of evidence that follow each other an entry keeps the newest.
 Since 9 a way back that has failed each of the last times is none,
 whatever it did before. Since 8 more libraries' errors have their cause, and a traceback has that of the error at its
 end; what one source alone has said makes no room where that is enough; what was decided of two entries that became one
