@@ -19,12 +19,12 @@ import trio
 from structlog.typing import FilteringBoundLogger
 
 from observer_actors.actors.commits import Commits, Feed
-from observer_actors.actors.saving import saved
+from observer_actors.actors.saving import Snapshots, saved
 from observer_actors.actors.surroundings import InThread
 from observer_actors.backoff import backoff_s
 from observer_actors.errors import DiskFailed
 from observer_actors.event import AUDITOR
-from observer_actors.journal.files import Disk, replace_file, translated
+from observer_actors.journal.files import Disk, replace_file
 from observer_actors.kb import AuditHistory, AuditRow, OutcomeFilter, OutcomePage, OutcomesIndex, verdict_row
 from observer_actors.problems import UNREADABLE
 from observer_actors.supervision import Life
@@ -72,8 +72,7 @@ class Librarian:
         self._log = log
         self._one_at_a_time = trio.CapacityLimiter(1)
         """For the index."""
-        self._saving = trio.CapacityLimiter(1)
-        """For the cursor: while a disk holds it up, the index answers."""
+        self._cursors = Snapshots("the librarian's cursor", in_thread, log)
         self._saved_seq = 0
         self._had_rows = False
         self.rows_written = 0
@@ -128,17 +127,9 @@ class Librarian:
         return await self._in_thread(call, limiter=self._one_at_a_time, abandon_on_cancel=True)
 
     async def _save(self) -> None:
-        """Save the cursor. A disk that refuses costs only time at the next start, so it is no failure of ours."""
         seq = self._feed.cursor
-        if seq == self._saved_seq:
-            return
-        try:
-            with translated("saving the librarian's cursor"):
-                await self._in_thread(partial(self._write, seq), limiter=self._saving, abandon_on_cancel=True)
-        except DiskFailed as error:
-            self._log.warning("snapshot_failed", error=str(error))
-            return
-        self._saved_seq = seq
+        if seq != self._saved_seq and await self._cursors.written(partial(self._write, seq)):
+            self._saved_seq = seq
 
     def _write(self, seq: int) -> None:
         self._had_rows = self._had_rows or self._index.is_there()  # what is removed now is made again at the next start

@@ -13,10 +13,41 @@ from contextlib import asynccontextmanager
 import trio
 from structlog.typing import FilteringBoundLogger
 
+from observer_actors.actors.surroundings import InThread
+from observer_actors.errors import DiskFailed
+from observer_actors.journal.files import translated
 from observer_actors.supervision import Life
 from observer_actors.supervision.mailbox import only_cancelled
 
 Save = Callable[[], Awaitable[None]]
+
+
+class Snapshots:
+    """Writes a file that can be made again from the journal: a disk that refuses costs only time at the next start.
+
+    :param what: what is saved, to follow "saving": ``the counters``.
+    """
+
+    def __init__(self, what: str, in_thread: InThread, log: FilteringBoundLogger) -> None:
+        self._what = what
+        self._in_thread = in_thread
+        self._log = log
+        self._one_at_a_time = trio.CapacityLimiter(1)
+        self._fails = ""
+        """Why the last one could not be written; "" when it could."""
+
+    async def written(self, write: Callable[[], None]) -> bool:
+        """Write, in a thread, and say whether that went well. Where the disk hangs, it is left there."""
+        try:
+            with translated(f"saving {self._what}"):
+                await self._in_thread(write, limiter=self._one_at_a_time, abandon_on_cancel=True)
+        except DiskFailed as error:
+            if str(error) != self._fails:
+                self._log.warning("snapshot_failed", error=str(error), hint=error.hint)
+            self._fails = str(error)
+            return False
+        self._fails = ""
+        return True
 
 
 @asynccontextmanager

@@ -13,11 +13,10 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.commits import Commits, Feed
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.ring_keeper import RingKeeper
-from observer_actors.actors.saving import saved
+from observer_actors.actors.saving import Snapshots, saved
 from observer_actors.actors.surroundings import InThread
-from observer_actors.errors import DiskFailed
 from observer_actors.journal import Disk
-from observer_actors.journal.files import replace_file, translated
+from observer_actors.journal.files import replace_file
 from observer_actors.problems import UNREADABLE
 from observer_actors.stats import RateWindow, Stats, decode_snapshot, encode_snapshot
 from observer_actors.supervision import Life
@@ -52,7 +51,7 @@ class StatsKeeper:
         self._disk = disk
         self._in_thread = in_thread
         self._log = log
-        self._one_at_a_time = trio.CapacityLimiter(1)
+        self._snapshots = Snapshots("the counters", in_thread, log)
         self._saved_seq = 0
 
     async def run(self, life: Life) -> None:
@@ -86,18 +85,11 @@ class StatsKeeper:
                 self._rate.add(trio.current_time(), sum(op.seq > self._feed.live_from for op in ops))
 
     async def _snapshot(self) -> None:
-        """Save the counters. A disk that refuses costs only time at the next start, so it is no failure of ours."""
         if self.stats.last_seq == self._saved_seq:
             return
         seq, content = self.stats.last_seq, encode_snapshot(self.stats)
-        try:
-            with translated("saving the counters"):
-                save = partial(replace_file, self._disk, self._path, content)
-                await self._in_thread(save, limiter=self._one_at_a_time, abandon_on_cancel=True)
-        except DiskFailed as error:
-            self._log.warning("snapshot_failed", error=str(error))
-            return
-        self._saved_seq = seq
+        if await self._snapshots.written(partial(replace_file, self._disk, self._path, content)):
+            self._saved_seq = seq
 
     def _set_aside(self, why: str) -> None:
         """Keep what says which ops were acknowledged, and what was counted of ops that retention has removed."""

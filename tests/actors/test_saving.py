@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import structlog
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from observer_actors.actors.saving import saved
+from observer_actors.actors.saving import Snapshots, saved
 from observer_actors.supervision import Life
+from observer_actors.threads import in_thread
 
 
 class Actor:
@@ -63,3 +67,21 @@ async def test_a_crash_leaves_what_was_saved_before(autojump_clock: MockClock, e
     assert actor.known == [17, 16]
     assert actor.disk == [10, 10]
     assert autojump_clock.current_time() == 17
+
+
+async def test_a_disk_that_refuses_is_told_of_once_and_again_when_it_says_otherwise() -> None:
+    disk: list[int] = [errno.ENOSPC, errno.ENOSPC, errno.EIO, 0, errno.EIO]
+
+    def write() -> None:
+        if code := disk.pop(0):
+            raise OSError(code, "refused")
+
+    with capture_logs() as lines:
+        snapshots = Snapshots("the counters", in_thread, structlog.get_logger())
+        written = [await snapshots.written(write) for _ in range(5)]
+    assert written == [False, False, False, True, False]
+    assert [(line["event"], line["error"].split()[0]) for line in lines] == [
+        ("snapshot_failed", "ENOSPC"),
+        ("snapshot_failed", "EIO"),
+        ("snapshot_failed", "EIO"),
+    ]
