@@ -22,6 +22,7 @@ from observer_actors.journal.format import BLOCK_BYTES, Paths, SegmentEntry
 from observer_actors.journal.judging import Finding, Findings, LineJudge, Position, Severity
 from observer_actors.journal.lock import directory_in_use
 from observer_actors.journal.surveying import Survey, counted_seq, undisturbed_survey
+from observer_actors.visible import visible
 
 
 class VerifyReport(Struct, frozen=True, kw_only=True):
@@ -186,13 +187,13 @@ class _Verification:
                 if tail.plan.torn is not None:
                     what = f"torn tail of {tail.plan.torn_bytes} bytes, never acknowledged: {tail.plan.torn.reason}"
                     self._findings.add(_finding("notice", self._name(tail.path), what, tail.plan.keep_bytes))
-        for name in self._disk.list(self._paths.observer):
+        for name in map(visible, self._disk.list(self._paths.observer)):
             if ".torn-" in name:
                 self._findings.add(_finding("notice", name, "bytes of a torn commit, set aside by a recovery"))
             if name.startswith(f"{self._paths.counters.name}.foreign-"):
                 what = f"the journal once went up to {name.rpartition('-')[2]}, as these counters say, and began anew"
                 self._findings.add(_finding("notice", name, what))
-        for name in self._disk.list(self._paths.segments):
+        for name in map(visible, self._disk.list(self._paths.segments)):
             if ".damaged-" in name:
                 what = "a damaged manifest, set aside and rebuilt"
                 self._findings.add(_finding("notice", f"segments/{name}", what))

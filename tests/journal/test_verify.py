@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from observer_actors.errors import DiskFailed, FormatUnknown
@@ -149,6 +150,10 @@ DAMAGE: dict[str, tuple[Callable[[FakeDisk], object], tuple[str, str, int | None
         lambda disk: disk.plant(PATHS.observer / "ops.jsonl.torn-1", b"x"),
         ("notice", "ops.jsonl.torn-1", None, "bytes of a torn commit"),
     ),
+    "a tail set aside under a name that is no UTF-8": (
+        lambda disk: disk.plant(PATHS.observer / "ops.jsonl.torn-\udcff", b"x"),
+        ("notice", "ops.jsonl.torn-\\udcff", None, "bytes of a torn commit"),
+    ),
     "a manifest set aside": (
         lambda disk: disk.plant(PATHS.segments / "manifest.json.damaged-1", b"x"),
         ("notice", "segments/manifest.json.damaged-1", None, "a damaged manifest"),
@@ -167,6 +172,7 @@ def test_planted_damage_is_found_and_located(name: str) -> None:
         for found in report.findings
     ), report.findings
     assert report.is_damaged == (severity == "damage")
+    assert msgspec.json.encode(report), "whatever a file is called"
     assert (report.damage, report.notices) == (
         sum(f.severity == "damage" for f in report.findings),
         sum(f.severity == "notice" for f in report.findings),
