@@ -16,7 +16,7 @@ from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.saving import Snapshots, saved
 from observer_actors.actors.surroundings import InThread
 from observer_actors.journal import Disk
-from observer_actors.journal.files import replace_file
+from observer_actors.journal.files import aside, replace_file
 from observer_actors.problems import UNREADABLE
 from observer_actors.stats import RateWindow, Stats, decode_snapshot, encode_snapshot
 from observer_actors.supervision import Life
@@ -57,14 +57,7 @@ class StatsKeeper:
     async def run(self, life: Life) -> None:
         """Serve as an actor: go on from the snapshot, and save one now and then and at the end."""
         life.at("loading")
-        stats = await self._in_thread(self._load)
-        if stats.last_seq > self._commits.last_seq:
-            self._log.warning(
-                "snapshot_foreign", seq=stats.last_seq, last_seq=self._commits.last_seq, hint="counting anew"
-            )
-            await self._in_thread(partial(self._set_aside, f"foreign-{stats.last_seq}"))
-            stats = Stats()
-        self.stats = stats
+        self.stats = await self._in_thread(partial(self._load, self._commits.last_seq))
         self._saved_seq = self.stats.last_seq
         await self._feed.open(self.stats.last_seq)
         life.ready()
@@ -91,20 +84,26 @@ class StatsKeeper:
         if await self._snapshots.written(partial(replace_file, self._disk, self._path, content)):
             self._saved_seq = seq
 
-    def _set_aside(self, why: str) -> None:
-        """Keep what says which ops were acknowledged, and what was counted of ops that retention has removed."""
-        with suppress(OSError):  # then they are counted anew all the same
-            self._disk.rename(self._path, self._path.with_name(f"{self._path.name}.{why}"))
+    def _load(self, last_seq: int) -> Stats:
+        """Read the counters. Those that are no use are kept: they may tell of ops that are lost, or were removed.
 
-    def _load(self) -> Stats:
+        :param last_seq: the journal's end.
+        """
+        foreign = None
         try:
-            return decode_snapshot(self._disk.read(self._path, 0, self._disk.size(self._path)))
+            stats = decode_snapshot(self._disk.read(self._path, 0, self._disk.size(self._path)))
         except FileNotFoundError:
             return Stats()
         except (OSError, *UNREADABLE) as error:
             self._log.warning("snapshot_unreadable", path=str(self._path), error=str(error), hint="counting anew")
-            self._set_aside("unreadable")
-            return Stats()
+        else:
+            if stats.last_seq <= last_seq:
+                return stats
+            self._log.warning("snapshot_foreign", seq=stats.last_seq, last_seq=last_seq, hint="counting anew")
+            foreign = self._path.with_name(f"{self._path.name}.foreign-{stats.last_seq}")
+        with suppress(OSError):  # then they are counted anew all the same
+            self._disk.rename(self._path, foreign or aside(self._disk, self._path, "unreadable"))
+        return Stats()
 
     async def _report_cycles(self) -> None:
         """Write the seed's line, once a cycle."""

@@ -152,7 +152,7 @@ _LEFTOVERS: Final[tuple[tuple[str, Level, str, str], ...]] = (
         "bring the lost ops back: `observer-actors import` of an export leaves out what is there; then remove it",
     ),
     (
-        "stats.json.unreadable",
+        "stats.json.unreadable*",
         "warning",
         "saved counters that could not be read at a start, or not by the daemon's user: they were counted anew",
         "if it is whole, stop the daemon, give it to that user and rename it back to stats.json; else remove it",

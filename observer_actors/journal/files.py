@@ -13,6 +13,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from time import sleep
 from typing import Final, Protocol
@@ -423,6 +424,13 @@ def replace_file(disk: Disk, path: Path, data: bytes) -> None:
     with replacing(disk, path) as file:
         write_all(file, data)
     disk.sync_directory(path.parent)
+
+
+def aside(disk: Disk, path: Path, why: str) -> Path:
+    """Name what is set aside of a file: ``<its name>.<why>-<n>``, with the first number that is free."""
+    taken = set(disk.list(path.parent))
+    names = (f"{path.name}.{why}-{number}" for number in count(1))
+    return path.with_name(next(name for name in names if name not in taken))
 
 
 def disk_error(error: OSError, doing: str, then: str = "") -> DiskFailed:

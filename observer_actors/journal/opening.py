@@ -17,7 +17,7 @@ from msgspec import Struct
 from observer_actors.errors import FormatUnknown
 from observer_actors.journal.blocks import BlockStale, BlockStore, Patience, Span
 from observer_actors.journal.catalog import Catalog, Snapshot
-from observer_actors.journal.files import Around, Disk, Readable, chunks, replace_file, replacing, write_all
+from observer_actors.journal.files import Around, Disk, Readable, aside, chunks, replace_file, replacing, write_all
 from observer_actors.journal.format import BLOCK_BYTES, Paths, encode_manifest
 from observer_actors.journal.lines import split_lines
 from observer_actors.journal.surveying import Survey, Tail, survey
@@ -152,13 +152,11 @@ def set_aside(disk: Disk, paths: Paths, source: Path, start: int, end: int) -> s
 
     Again is harmless: what could not be cut afterwards has its copy already.
     """
-    names = disk.list(paths.observer)
-    copies = [paths.observer / name for name in names if name.startswith("ops.jsonl.torn-")]
+    copies = [paths.observer / name for name in disk.list(paths.observer) if name.startswith("ops.jsonl.torn-")]
     done = next((copy for copy in copies if _is_copy(disk, copy, source, start, end)), None)
     if done is not None:
         return done.name
-    number = next(n for n in range(1, len(names) + 2) if f"ops.jsonl.torn-{n}" not in names)
-    target = paths.observer / f"ops.jsonl.torn-{number}"
+    target = aside(disk, paths.active, "torn")
     with replacing(disk, target, paths.observer / "ops.jsonl.torn.tmp") as file:
         for _, piece in _pieces(Around(disk), source, start, end):
             write_all(file, piece)
@@ -186,9 +184,7 @@ def _pieces(disk: Readable, source: Path, start: int, end: int) -> Iterator[tupl
 def _store_manifest(disk: Disk, paths: Paths, found: Survey) -> None:
     """Write a manifest where there is none, and in the place of a damaged one, which is kept beside it."""
     if found.manifest_problem and found.manifest_found:
-        taken = set(disk.list(paths.segments))
-        number = next(n for n in range(1, len(taken) + 2) if f"manifest.json.damaged-{n}" not in taken)
-        disk.rename(paths.manifest, paths.segments / f"manifest.json.damaged-{number}")
+        disk.rename(paths.manifest, aside(disk, paths.manifest, "damaged"))
     if found.manifest_problem or not found.manifest_found:
         replace_file(disk, paths.manifest, encode_manifest(found.snapshot.manifest))
 

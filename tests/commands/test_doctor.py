@@ -298,7 +298,7 @@ def test_what_has_been_left_lying_and_who_may_read(tmp_path: Path) -> None:
         observer = tmp_path / "_observer"
         (observer / "ops.jsonl.torn-1").write_text("x")
         (observer / "learned.sqlite3.corrupt-1").write_text("x")
-        (observer / "stats.json.unreadable").write_text("x")
+        (observer / "stats.json.unreadable-1").write_text("x")
         (observer / "quarantine.jsonl").write_text("{}\n")
         observer.chmod(0o755)
         daemon.event(source="odd")

@@ -68,9 +68,13 @@ async def test_counters_that_are_no_text_any_more_are_counted_anew(tmp_path: Pat
     observer = await _left_by_a_daemon(tmp_path)
     _replace_once(observer / "stats.json", b"tool:a", b"tool\xfca")
     left = (observer / "stats.json").read_bytes()
+    (observer / "stats.json.unreadable-1").write_bytes(b"of an earlier start")
     async with running_daemon(tmp_path / "data") as daemon:
         await daemon.logged("snapshot_unreadable", within_s=5)
-        assert (observer / "stats.json.unreadable").read_bytes() == left, "it may hold what the journal no longer does"
+        assert (observer / "stats.json.unreadable-2").read_bytes() == left, (
+            "it may hold what the journal no longer does"
+        )
+        assert (observer / "stats.json.unreadable-1").read_bytes() == b"of an earlier start"
         with trio.fail_after(10):  # counted anew from the journal, which takes its time
             while (await daemon.json("/stats"))["lifetime"]["total"] != 30:
                 await trio.lowlevel.checkpoint()
