@@ -583,6 +583,28 @@ def test_a_place_that_the_medium_does_not_give_keeps_a_start_waiting_for_a_while
     assert [op.seq for op in commit(again, make_ops(1))] == [41]
 
 
+def test_a_copy_put_over_a_newer_directory_is_told_of_and_without_its_open_file_what_is_left_is_whole() -> None:
+    disk, settings = FakeDisk(), msgspec.structs.replace(SMALL, segment_bytes_max=10**6)
+    writer = open_writer(disk, settings)
+    commit(writer, make_ops(10))
+    copied = {path: disk.contents(path) for path in (PATHS.active, PATHS.manifest)}
+    commit(writer, make_ops(10))
+    writer.seal()
+    compact(disk, DATA, writer.catalog, settings)
+    commit(writer, make_ops(5))
+    writer.close()
+    for path, contents in copied.items():
+        disk.plant(path, contents)
+    found = verify(DATA, disk=disk, in_use=False)
+    assert [one.what for one in found.findings] == [
+        f"seq {seq} comes again or too late, expected 21" for seq in range(1, 11)
+    ]
+    disk.remove(PATHS.active)
+    report = verify(DATA, disk=disk, in_use=False)
+    assert (report.findings, report.last_seq) == ((), 20)
+    assert [op.seq for op in commit(open_writer(disk, settings), make_ops(1))] == [21]
+
+
 @pytest.mark.parametrize("path", [PATHS.manifest, PATHS.active, PATHS.compressed(1)], ids=["manifest", "end", "orphan"])
 def test_a_second_place_that_is_not_given_much_later_is_waited_for_anew(
     path: Path, monkeypatch: pytest.MonkeyPatch
