@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -34,7 +35,7 @@ from observer_actors.store import (
     files,
     learned,
 )
-from observer_actors.store.files import Trace, refuse_newer
+from observer_actors.store.files import refuse_newer
 from tests.conftest import ROOT
 
 HEAD_BYTES = 100
@@ -105,12 +106,22 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def open_store(path: Path) -> Iterator[Callable[..., Store]]:
+def open_store(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Store]]:
     """Open the one file, again and again; what is open at the end is closed."""
     opened: list[Store] = []
+    connect = sqlite3.connect
 
-    def open_one(at: Path = path, *, trace: Trace | None = None) -> Store:
-        opened.append(Store.open(at, outbox_max=OUTBOX_MAX, trace=trace))
+    def open_one(at: Path = path, *, trace: Callable[[str], None] | None = None) -> Store:
+        """Open it; ``trace`` is called with each statement just before it runs."""
+
+        def traced(*args: Any, **options: Any) -> sqlite3.Connection:
+            connection: sqlite3.Connection = connect(*args, **options)
+            connection.set_trace_callback(trace)
+            return connection
+
+        with monkeypatch.context() as patched:
+            patched.setattr(sqlite3, "connect", traced)
+            opened.append(Store.open(at, outbox_max=OUTBOX_MAX))
         return opened[-1]
 
     yield open_one

@@ -21,8 +21,6 @@ from urllib.parse import quote
 from observer_actors.errors import DiskFailed, DiskFull, FormatUnknown, ObserverError
 from observer_actors.store.schema import MIGRATIONS
 
-Trace = Callable[[str], None]
-"""Called with each statement just before it runs."""
 Check = Callable[[sqlite3.Connection], None]
 BUSY_SECONDS: Final = 2.0
 """Wait for a person's sqlite3 shell; the daemon itself has one connection."""
@@ -54,7 +52,7 @@ class StoreDamaged(StoreFailed):
     title = "store damaged"
 
 
-def opened(path: Path, check: Check, trace: Trace | None = None) -> tuple[sqlite3.Connection, Path | None]:
+def opened(path: Path, check: Check) -> tuple[sqlite3.Connection, Path | None]:
     """Open or make the file; put a new one in its place when it is damaged.
 
     :param check: reads all that will ever be read; `StoreDamaged`, or an error of SQLite's, says that it cannot be.
@@ -63,10 +61,10 @@ def opened(path: Path, check: Check, trace: Trace | None = None) -> tuple[sqlite
     with translated():
         _finish_rebuilding(path)
         try:
-            return _connected(path, check, trace), None
+            return _connected(path, check), None
         except StoreDamaged:
             set_aside = _rebuilt(path, check)
-            return _connected(path, check, trace), set_aside
+            return _connected(path, check), set_aside
 
 
 def refuse_newer(path: Path) -> None:
@@ -86,7 +84,7 @@ def refuse_newer(path: Path) -> None:
         _known_version(connection, path)
 
 
-def _connected(path: Path, check: Check, trace: Trace | None = None) -> sqlite3.Connection:
+def _connected(path: Path, check: Check) -> sqlite3.Connection:
     """Open or make the file, look it over, and bring it to this version's tables."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -94,7 +92,6 @@ def _connected(path: Path, check: Check, trace: Trace | None = None) -> sqlite3.
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         with translated():
-            connection.set_trace_callback(trace)
             _prepare(connection, path)
             with _reading(path):
                 check(connection)

@@ -37,7 +37,7 @@ import msgspec
 from observer_actors.patterns import Diagnosis, Outgoing, Pattern
 from observer_actors.playbook import Copy, Playbook, Row
 from observer_actors.problems import UNREADABLE
-from observer_actors.store.files import StoreDamaged, Trace, opened, transaction, translated
+from observer_actors.store.files import StoreDamaged, opened, transaction, translated
 from observer_actors.store.reading import CONSOLIDATOR, PLAYBOOK, playbook_rows, restored
 
 T = TypeVar("T")
@@ -125,13 +125,12 @@ class Store:
         """Where the damaged file went that this one replaces; None when there was none."""
 
     @classmethod
-    def open(cls, path: Path, *, outbox_max: int, seq_max: int | None = None, trace: Trace | None = None) -> Self:
+    def open(cls, path: Path, *, outbox_max: int, seq_max: int | None = None) -> Self:
         """Open the file, made if it is absent, and bring it to this version's tables.
 
         :param outbox_max: messages that may wait in each lane; beyond it the oldest are dropped and counted.
         :param seq_max: the end of the journal. A cursor beyond it says that the file was learned from another one,
             which makes it as useless as damage does: its consumers would pass over all that comes.
-        :param trace: called with each statement just before it runs.
         :raises FormatUnknown: a newer version wrote it.
         """
 
@@ -141,7 +140,7 @@ class Store:
             if seq_max is not None and furthest > seq_max:
                 raise StoreDamaged(f"{path} knows ops up to {furthest}, and the journal ends at {seq_max}")
 
-        connection, set_aside = opened(path, check, trace)
+        connection, set_aside = opened(path, check)
         return cls(connection, path, outbox_max=outbox_max, set_aside=set_aside)
 
     def is_in_place(self) -> bool:
