@@ -243,7 +243,7 @@ def search_in(ops: Sequence[Op], room: int = SAMPLE_OPS) -> Callable[[Query], Aw
         found = [op for op in reversed(ops) if query.fits(op)]
         page = found[: min(query.limit, room)]
         cursor = Seq(page[-1].seq) if len(page) < len(found) else None
-        return Page(ops=page, cursor=cursor, complete=True, scanned=len(ops))
+        return Page(ops=page, cursor=cursor, complete=True)
 
     return search
 

@@ -77,8 +77,6 @@ class Page(Struct, frozen=True, kw_only=True):
     """Where to go on, as `before_seq` or `after_seq`; None when nothing more can follow."""
     complete: bool
     """False when the scan was cut short: fewer ops than `limit`, although more may follow."""
-    scanned: int
-    """Ops looked at."""
 
 
 class Stretch(Struct, frozen=True):
@@ -266,17 +264,17 @@ def _collect(query: Query, parts: Iterator[_Part]) -> Page:
     found: list[Op] = []
     scanned = texts = 0
     if query.limit <= 0:
-        return Page(ops=found, cursor=None, complete=True, scanned=0)
+        return Page(ops=found, cursor=None, complete=True)
     for part in parts:
-        for position, op in enumerate(part.ops, 1):
+        for op in part.ops:
             if not query.fits(op):
                 continue
             found.append(op)
             texts += text_bytes((op,))
             if len(found) == query.limit or texts >= PAGE_TEXT_BYTES_MAX:
-                return Page(ops=found, cursor=Seq(op.seq), complete=True, scanned=scanned + position)
+                return Page(ops=found, cursor=Seq(op.seq), complete=True)
         scanned += len(part.ops)
         if scanned >= query.scanned_ops_max and part.low <= part.high:
             cursor = Seq(part.high + 1 if query.newest_first else part.low - 1)
-            return Page(ops=found, cursor=cursor, complete=False, scanned=scanned)
-    return Page(ops=found, cursor=None, complete=True, scanned=scanned)
+            return Page(ops=found, cursor=cursor, complete=False)
+    return Page(ops=found, cursor=None, complete=True)

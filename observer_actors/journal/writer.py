@@ -45,12 +45,9 @@ class JournalStatistics(Struct, frozen=True, kw_only=True):
     is_broken: bool
     """A failure has not been mended yet; the next commit tries to."""
     commits: int
-    commit_failures: int
     bytes_written: int
-    syncs: int
-    """Calls of fdatasync for commits, failed ones included."""
     last_sync_us: int
-    """Duration of the last of them, in microseconds."""
+    """Duration of the last fdatasync for a commit, failed or not, in microseconds."""
     seals: int
     repairs: int
     """Times that a failure was mended."""
@@ -101,8 +98,7 @@ class JournalWriter:
         self._is_left_behind = False
         """That holds of the file that was moved away before this one was tried: to cut this one changes nothing."""
         self._file: AppendFile | None = disk.open_append(paths.active, create=False)
-        self._commits = self._commit_failures = self._bytes_written = 0
-        self._syncs = self._last_sync_us = self._seals = self._repairs = 0
+        self._commits = self._bytes_written = self._last_sync_us = self._seals = self._repairs = 0
 
     @classmethod
     def open(
@@ -178,7 +174,6 @@ class JournalWriter:
         Where it did not, this blocks, and raises, as `commit` does.
         """
         if handed.is_written:
-            self._syncs += 1
             self._last_sync_us = handed.sync_us
         if error is not None:
             self._fault = _Fault.TAINTED if handed.is_written else _Fault.UNCUT
@@ -201,7 +196,6 @@ class JournalWriter:
                 self._mend()
             self._write(data, failed)
         except OSError as error:
-            self._commit_failures += 1
             # Cut now if that works; if not, the fault stays and the next commit begins with it.
             with suppress(OSError):
                 self._mend()
@@ -228,7 +222,6 @@ class JournalWriter:
         self._is_left_behind, self._may_return = self._may_return, True
         write_all(self._file, data)
         self._fault = _Fault.TAINTED
-        self._syncs += 1
         started = time.perf_counter_ns()
         try:
             self._file.datasync()
@@ -373,9 +366,7 @@ class JournalWriter:
             segments=len(snapshot.segments),
             is_broken=self._fault is not None,
             commits=self._commits,
-            commit_failures=self._commit_failures,
             bytes_written=self._bytes_written,
-            syncs=self._syncs,
             last_sync_us=self._last_sync_us,
             seals=self._seals,
             repairs=self._repairs,

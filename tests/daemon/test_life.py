@@ -380,7 +380,7 @@ async def test_a_file_that_cannot_be_sealed_is_written_on(
             assert (await client.get("/ready")).status_code == 200
         journal = daemon.persister.status.journal
         assert journal is not None
-        assert (journal.seals, journal.commit_failures) == (0, 0)
+        assert journal.seals == 0
         disk.is_shut = False
         await trio.sleep(0.3)
         await client.post("/event", json={"endpoint": "a"})
