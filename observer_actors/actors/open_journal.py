@@ -80,7 +80,6 @@ class OpenJournal:
         self._reader: JournalReader | None = None
         self._damaged_told = 0
         self._clocks = ClockWatch()
-        self._unreadable_told: set[Path] = set()
         self._patience = Patience()
         self._following = trio.CapacityLimiter(1)
         self._reads = Turns(READS_MAX, NOT_READ)
@@ -243,10 +242,8 @@ class OpenJournal:
         return result
 
     def _tell_unreadable(self, segment: Segment, error: OSError) -> None:
-        if segment.path not in self._unreadable_told:
-            self._unreadable_told.add(segment.path)
-            hint = "look for errors of the disk in the kernel log; what can be read of it is"
-            self._log.error("segment_unreadable", file=segment.path.name, error=str(error), hint=hint)
+        hint = "look for errors of the disk in the kernel log; what can be read of it is"
+        self._log.error("segment_unreadable", file=segment.path.name, error=str(error), hint=hint)
 
     def _retain(self, catalog: Catalog) -> None:
         is_steady = self._clocks.is_steady(self._around.seconds(), self._around.monotonic())
@@ -256,10 +253,8 @@ class OpenJournal:
 
     def _report(self, writer: JournalWriter) -> None:
         report = writer.recovery
-        if report.is_clean:
-            self._log.info("journal_opened", **msgspec.to_builtins(report))
-        else:
-            self._log.warning("journal_opened", **msgspec.to_builtins(report))
+        say = self._log.info if report.is_clean else self._log.warning
+        say("journal_opened", **msgspec.to_builtins(report))
         if report.missing_ops:
             self._tell_gap(report.missing_ops)
         counted = counted_seq(self._disk, Paths(self._data_dir))

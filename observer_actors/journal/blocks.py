@@ -101,9 +101,11 @@ class Patience:
         if source in self._since:
             self._since[target] = self._since.pop(source)
 
-    def give_up(self, path: Path) -> None:
-        """Note that a segment cannot be compacted."""
+    def give_up(self, path: Path) -> bool:
+        """Note that a segment cannot be compacted; say whether that is news."""
+        is_news = path not in self._given_up
         self._given_up[path] = monotonic()
+        return is_news
 
     def is_given_up(self, path: Path) -> bool:
         """Say whether that was within `GIVEN_UP_S`."""

@@ -90,7 +90,7 @@ def compact(
 
     :param most: do so many at most; None does all.
     :param patience: of the readers, with places that cannot be read.
-    :param unreadable: told of each that is left, and why.
+    :param unreadable: told, once, of each that is left, and why.
 
     What raw files took is given back by `Disk.free`. Memory: a few blocks. Time: about 1 s for 64 MiB, most of
     it another process's.
@@ -114,8 +114,8 @@ def compact(
                 if _can_be_read(disk, segment.path):
                     patience.was_read(segment.path)
                     raise
-                patience.give_up(segment.path)
-                unreadable(segment, error)
+                if patience.give_up(segment.path):
+                    unreadable(segment, error)
             else:
                 patience.was_read(segment.path)
         return done

@@ -322,6 +322,10 @@ def test_a_segment_that_cannot_be_read_holds_up_no_other_for_long(
     assert [compacted() for _ in range(2)] == [[21], []]
     disk.is_rotten = False
     assert compacted() == [], "it is not asked for again with each pass"
+    disk.is_rotten = True
+    now_s[0] += blocks.GIVEN_UP_S
+    assert compacted() == [], "still, which is no news"
+    disk.is_rotten = False
     now_s[0] += blocks.GIVEN_UP_S
     assert (compacted(), everything(writer, disk)) == ([11], ops), "it was a matter of the moment"
     assert told == [PATHS.raw(11).name]
