@@ -111,12 +111,15 @@ class Librarian:
                     await self._file(rows)
 
     async def _file(self, rows: Sequence[AuditRow]) -> None:
+        said = ""
         for failures in count(1):
             try:
                 written = await self._ask(partial(self._index.add, rows))
             except DiskFailed as error:
                 wait_s = backoff_s(failures, RETRY_S_FIRST, RETRY_S_MAX)
-                self._log.warning("knowledge_base_refused", error=str(error), rows=len(rows), retry_s=wait_s)
+                if str(error) != said:
+                    self._log.warning("knowledge_base_refused", error=str(error), rows=len(rows), retry_s=wait_s)
+                said = str(error)
                 await trio.sleep(wait_s)
             else:
                 self.rows_written += written

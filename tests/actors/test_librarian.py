@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
+import pytest
 import structlog
 import trio
+from structlog.testing import capture_logs
 
+from observer_actors.actors import librarian
 from observer_actors.actors.commits import Commits
-from observer_actors.actors.librarian import Librarian
+from observer_actors.event import AUDITOR
 from observer_actors.journal import Stretch
 from observer_actors.kb import OutcomesIndex
 from observer_actors.op import Op
@@ -32,7 +36,7 @@ async def test_it_goes_on_from_its_cursor_also_where_the_journal_is_opened_later
 
     commits = Commits(following, crashes_max=3, set_aside=_nothing_set_aside)
     feed = commits.feed("librarian")
-    librarian = Librarian(
+    actor = librarian.Librarian(
         feed,
         commits,
         OutcomesIndex(tmp_path, disk),
@@ -44,12 +48,40 @@ async def test_it_goes_on_from_its_cursor_also_where_the_journal_is_opened_later
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             life = Life("librarian", 1, on_progress=lambda: None, on_step=lambda _name, _step: None)
-            nursery.start_soon(librarian.run, life)
+            nursery.start_soon(actor.run, life)
             await life.wait_ready()
             commits.resume(3)
             await feed.reached(3)
             assert read_from == [2]
             nursery.cancel_scope.cancel()
+
+
+async def test_a_full_disk_is_told_of_once_and_the_row_comes_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(librarian, "RETRY_S_MAX", 0.001)
+    disk, journal = FakeDisk(), Journal()
+    (verdict,) = journal.append(1)
+    verdict.source, verdict.sig_hash, verdict.endpoint = AUDITOR, "sig", "auditor:verdict"
+    disk.make_directories(tmp_path / "_kb")
+    disk.fail("write", code=errno.ENOSPC, times=3)
+    commits = Commits(journal.following, crashes_max=3, set_aside=_nothing_set_aside)
+    feed = commits.feed("librarian")
+    with capture_logs() as lines:
+        log = structlog.get_logger()
+        index = OutcomesIndex(tmp_path, disk)
+        actor = librarian.Librarian(
+            feed, commits, index, path=tmp_path / "librarian.json", disk=disk, in_thread=in_thread, log=log
+        )
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                life = Life("librarian", 1, on_progress=lambda: None, on_step=lambda _name, _step: None)
+                nursery.start_soon(actor.run, life)
+                commits.resume(1)
+                await feed.reached(1)
+                nursery.cancel_scope.cancel()
+    assert disk.contents(tmp_path / "_kb" / "outcomes.jsonl").count(b'"signature":"sig"') == 1
+    assert [line["event"] for line in lines] == ["knowledge_base_refused"]
 
 
 async def _nothing_set_aside(_consumer: str, _op: Op, _crashes: int) -> None:
