@@ -81,5 +81,5 @@ async def _save_at_the_end(save: Save, budget_s: float, log: FilteringBoundLogge
     with trio.move_on_after(budget_s, shield=True) as budget:
         await save()
     if budget.cancelled_caught:
-        hint = "the disk hangs, or another program holds the store; the journal holds all that matters"
+        hint = "the disk hangs or is full, or another program holds the store; the journal holds all that matters"
         log.warning("save_abandoned", budget_s=budget_s, hint=hint)

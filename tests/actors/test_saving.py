@@ -59,6 +59,19 @@ async def test_who_is_stopped_saves_what_it_knows(autojump_clock: MockClock) -> 
     assert autojump_clock.current_time() == 17.5
 
 
+async def test_who_cannot_save_at_the_end_is_told_of_the_disk_whether_it_hangs_or_is_full(
+    autojump_clock: MockClock,
+) -> None:
+    actor = Actor()
+    with capture_logs() as lines, trio.move_on_after(5):
+        actor.save = trio.sleep_forever  # type: ignore[method-assign]
+        await actor.run()
+    assert [(line["event"], line["hint"].partition(";")[0]) for line in lines] == [
+        ("save_abandoned", "the disk hangs, or is full")
+    ]
+    assert autojump_clock.current_time() == 6
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 async def test_a_crash_leaves_what_was_saved_before(autojump_clock: MockClock, error: type[BaseException]) -> None:
     actor = Actor(crashes_at=17, error=error)
