@@ -124,18 +124,7 @@ class JournalReader:
 
         :raises DiskFailed: the disk cannot be read.
         """
-        ops: list[Op] = []
-        texts = 0
-        if limit <= 0:
-            return ops
-        with translated("reading the journal"):
-            for part in self._walk(after_seq + 1, self.last_seq, Query(newest_first=False)):
-                following = part.ops[: limit - len(ops)]
-                ops += following
-                texts += text_bytes(following)
-                if len(ops) == limit or texts >= PAGE_TEXT_BYTES_MAX:
-                    break
-        return ops
+        return self.query(Query(after_seq=after_seq, limit=limit, newest_first=False, scanned_ops_max=limit)).ops
 
     def read_block(self, after_seq: int) -> Stretch:
         """Give the next ops that follow a seq, in order: those of the block that holds the first; none at the end.
