@@ -113,7 +113,7 @@ class Patience:
 
 
 class BlockStore:
-    """Finds and reads blocks; counts what it read."""
+    """Finds and reads blocks."""
 
     def __init__(self, disk: Disk, data_dir: Path, patience: Patience | None = None) -> None:
         self._disk = disk
@@ -122,7 +122,6 @@ class BlockStore:
         self._paths = Paths(data_dir)
         self._spans: OrderedDict[tuple[Path, int, int], tuple[Span, ...]] = OrderedDict()
         """Path, last seq and size -> blocks: a segment that somebody edits has others."""
-        self.blocks_read = 0
 
     def spans(self, segment: Segment) -> Sequence[Span]:
         """Give the blocks of a sealed segment in order: of a raw one, also where the medium does not give all of it.
@@ -160,7 +159,6 @@ class BlockStore:
 
         :raises BlockStale: they are not there, or cannot be decompressed.
         """
-        self.blocks_read += 1
         try:
             stored = self._disk.read(span.path, span.offset, span.stored_bytes)
             self._patience.was_read(span.path, span.offset)

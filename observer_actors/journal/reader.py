@@ -151,11 +151,6 @@ class JournalReader:
             return _collect(query, self._walk(low, high, query))
 
     @property
-    def blocks_read(self) -> int:
-        """How many blocks were read since the reader was made; from any thread."""
-        return self._store.blocks_read
-
-    @property
     def damaged_lines(self) -> int:
         """How many bad lines were met, each place counted once; an op lost with its block counts as one."""
         return sum(self._damaged.copy().values())
