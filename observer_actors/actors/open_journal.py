@@ -253,8 +253,10 @@ class OpenJournal:
 
     def _report(self, writer: JournalWriter) -> None:
         report = writer.recovery
-        say = self._log.info if report.is_clean else self._log.warning
-        say("journal_opened", **msgspec.to_builtins(report))
+        if report.is_clean:
+            self._log.info("journal_opened", **msgspec.to_builtins(report))
+        else:
+            self._log.warning("journal_opened", **msgspec.to_builtins(report))
         if report.missing_ops:
             self._tell_gap(report.missing_ops)
         counted = counted_seq(self._disk, Paths(self._data_dir))
