@@ -37,7 +37,7 @@ from observer_actors.event import Event
 from observer_actors.http.advice import register_advice
 from observer_actors.http.description import Description, document_problems, document_text
 from observer_actors.http.doubt import DoubtAnswer, DoubtfulOp, doubt_answer, marked_op
-from observer_actors.http.exchange import request_body, send
+from observer_actors.http.exchange import request_body, send, turns_of_long_answers
 from observer_actors.http.failures import register_failures
 from observer_actors.http.gate import ENDLESS
 from observer_actors.http.intake import BatchAnswer, EventAnswer
@@ -286,7 +286,8 @@ def _register_ingest(app: QuartTrio, views: Views) -> None:
 
 
 def _register_status(app: QuartTrio, views: Views) -> None:
-    encoding = trio.CapacityLimiter(1)
+    counting = turns_of_long_answers()
+    encoding = turns_of_long_answers()
 
     @app.get("/health")
     @tag(["status"])
@@ -314,7 +315,8 @@ def _register_status(app: QuartTrio, views: Views) -> None:
         """Count the ring, and everything ever committed."""
         await views.own_writes("ring_keeper")
         await views.own_writes("stats")
-        return send(json_reply(_stats_answer(views.ring.ring.statistics(), views)))
+        async with counting:  # or all others would wait for all of them
+            return send(json_reply(_stats_answer(views.ring.ring.statistics(), views)))
 
     @app.get("/metrics")
     @tag(["status"])
@@ -324,8 +326,9 @@ def _register_status(app: QuartTrio, views: Views) -> None:
         """Everything that is counted, for Prometheus."""
         accept = request.headers.get("Accept", "")
         encode, content_type = choose_encoder("" if _ODD_VERSION.search(accept) else accept)
-        encoded = partial(encode, DaemonCollector(views))  # which takes up to some 50 ms
-        return Response(await in_thread(encoded, limiter=encoding), content_type=content_type)
+        async with encoding:  # from the reading of the counters on: with 200 endpoints it takes 20 ms, and 700 KB
+            encoded = await in_thread(partial(encode, DaemonCollector(views)))  # which takes up to some 50 ms
+        return Response(encoded, content_type=content_type)
 
     @app.get("/actors")
     @tag(["status"])

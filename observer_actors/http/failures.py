@@ -159,6 +159,7 @@ class Act(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def register_failures(app: QuartTrio, views: Views) -> None:
     """Add the routes."""
     making = turns_of_long_answers()
+    detailing = turns_of_long_answers()  # one holds ten ops, of up to 256 KiB each, while it waits for the journal
 
     @app.get("/failures")
     @tag(["learning"])
@@ -182,7 +183,8 @@ def register_failures(app: QuartTrio, views: Views) -> None:
     async def one_failure(pattern: str) -> ResponseReturnValue:
         """Show one pattern with its newest failures, its history, and what is known to work."""
         await views.own_writes("analyzer")
-        return send(json_reply(await _detail(views, _found(views, pattern))))
+        async with detailing:
+            return send(json_reply(await _detail(views, _found(views, pattern))))
 
     @app.post("/failures/<pattern>")
     @tag(["learning"])

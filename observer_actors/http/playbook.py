@@ -141,6 +141,7 @@ def register_playbook(app: QuartTrio, views: Views) -> None:
     """Add the routes."""
     one_at_a_time = trio.Lock()
     making = turns_of_long_answers()
+    detailing = turns_of_long_answers()  # one holds ten ops, of up to 256 KiB each, while it waits for the journal
 
     @app.get("/playbook")
     @tag(["learning"])
@@ -163,7 +164,8 @@ def register_playbook(app: QuartTrio, views: Views) -> None:
     @document_problems(404, 503)
     async def one_entry(entry: str) -> ResponseReturnValue:
         """Show one entry with the ops, patterns and verdicts that it comes from, and its history."""
-        return send(json_reply(await _detail(views, _found(views, entry))))
+        async with detailing:
+            return send(json_reply(await _detail(views, _found(views, entry))))
 
     @app.post("/playbook/<entry>")
     @tag(["learning"])

@@ -38,6 +38,7 @@ from tests.daemon.crashing import PLAN_VARIABLE
 from tests.daemon.inside import Crash, caught_up, daemon_inside, eventually
 from tests.daemon.load import Answer, Ledger, Wire, clients, connected, name_in, settle, stored_ops
 from tests.fakes.troubled_disk import Kind, TroubledDisk
+from tests.harness import Daemon as DaemonProcess
 from tests.harness import running_daemon
 
 LIMIT_S: Final = 30.0
@@ -475,22 +476,60 @@ async def test_memory_stays_flat_when_many_ask_for_all_failures_and_read_none(tm
     failures = [
         {"endpoint": f"e{n % 100}", "success": False, "error": " ".join(islice(words, 250))} for n in range(1_000)
     ]
-    ask = b"GET /failures?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    async with running_daemon(tmp_path) as daemon, AsyncExitStack() as stack:
+    async with running_daemon(tmp_path) as daemon:
         assert (await daemon.post("/events", b"\n".join(map(msgspec.json.encode, failures)))).status_code == 200
         for _ in range(9):  # each waits a second for the analyzer
             await daemon.get("/failures?limit=1000")
         found = (await daemon.get("/failures?limit=1000")).json()
         assert found["total"] == len(failures)
         assert len(msgspec.json.encode(found)) > 2_000_000
-        before = peak_bytes(daemon.process.pid)
-        for _ in range(60):
-            stream = await trio.open_tcp_stream("127.0.0.1", int(daemon.url.rpartition(":")[2]))
-            await (await stack.enter_async_context(stream)).send_all(ask)
-        with trio.fail_after(LIMIT_S):  # who asks last is answered last
-            assert (await daemon.get("/failures?limit=1000")).status_code in {200, 503}
-        grown = peak_bytes(daemon.process.pid) - before
+        grown = await grown_by_readers(daemon, "/failures?limit=1000", 60)
     assert grown < 60_000_000, f"{grown:,} bytes"
+
+
+@pytest.mark.parametrize("learned", ["failures", "entries"])
+async def test_memory_stays_flat_when_many_ask_where_something_comes_from_and_read_none(
+    tmp_path: Path, learned: str
+) -> None:
+    """It comes from ten operations of 200 KB; sixty answers that waited for the journal side by side took 120 MB."""
+    words = ("".join(letters) for letters in product("abcdefghij", repeat=6))
+    async with running_daemon(tmp_path) as daemon:
+        for number in range(10):
+            about = {"endpoint": "sql:run", "source": ("mcp", "bot")[number % 2], "run": f"r{number}"}
+            said = {"input_summary": " ".join(islice(words, 28_000))}
+            tried = [{"success": False, "error": "refused", **about, **said}, {"success": True, **about, **said}]
+            assert (await daemon.post("/events", b"\n".join(map(msgspec.json.encode, tried)))).status_code == 200
+        path = {"failures": "/failures", "entries": "/playbook"}[learned]
+        with trio.fail_after(LIMIT_S):
+            while not (found := (await daemon.get(path)).json()[learned]):  # noqa: ASYNC110 - of another process
+                await trio.sleep(0.1)
+        path = f"{path}/{found[0]['id']}"
+        assert len((await daemon.get(path)).content) > 1_900_000
+        grown = await grown_by_readers(daemon, path, 60)
+    assert grown < 60_000_000, f"{grown:,} bytes"
+
+
+async def test_memory_stays_flat_when_many_ask_for_metrics_and_read_none(tmp_path: Path) -> None:
+    """The counters of 200 endpoints take 700 KB until they are encoded."""
+    events = [{"endpoint": f"e{number}", "success": True} for number in range(300)]
+    async with running_daemon(tmp_path) as daemon:
+        assert (await daemon.post("/events", b"\n".join(map(msgspec.json.encode, events)))).status_code == 200
+        await daemon.get("/metrics")
+        grown = await grown_by_readers(daemon, "/metrics", 200)
+    assert grown < 60_000_000, f"{grown:,} bytes"
+
+
+async def grown_by_readers(daemon: DaemonProcess, path: str, count: int) -> int:
+    """Ask so often and read no answer; give the memory that this took, until one more who asks is answered."""
+    before = peak_bytes(daemon.process.pid)
+    async with AsyncExitStack() as stack:
+        for _ in range(count):
+            stream = await trio.open_tcp_stream("127.0.0.1", int(daemon.url.rpartition(":")[2]))
+            await stack.enter_async_context(stream)
+            await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        with trio.fail_after(LIMIT_S):
+            assert (await daemon.get(path)).status_code in {200, 503}
+    return peak_bytes(daemon.process.pid) - before
 
 
 def peak_bytes(pid: int) -> int:
