@@ -48,7 +48,16 @@ from observer_actors.http.express import HEAD_BYTES, RECEIVE_BYTES, Ending, Expr
 from observer_actors.http.guard import PEER, Guard, Peer, peer_of
 from observer_actors.http.intake import Intake
 from observer_actors.http.replies import Reply, problem_reply
-from observer_actors.http.wire import INCOMPLETE, Head, Incomplete, head_bytes, read_head, rendered
+from observer_actors.http.wire import (
+    HEADERS_MAX,
+    INCOMPLETE,
+    Head,
+    Incomplete,
+    has_too_many_headers,
+    head_bytes,
+    read_head,
+    rendered,
+)
 from observer_actors.settings import ListenSettings
 from observer_actors.tokens import Scope
 
@@ -365,8 +374,11 @@ class _Connection(Rider):
         self.until = inf
         if isinstance(head, Head):
             return head
-        if head_bytes(self.unread) > settings.head_bytes_max:
+        size = head_bytes(self.unread)
+        if size > settings.head_bytes_max:
             raise head_too_large(settings.head_bytes_max)
+        if has_too_many_headers(self.unread[:size]):
+            raise HeadTooLarge(f"the head of a request has at most {HEADERS_MAX} headers")
         return None
 
     async def _hand_over(self) -> None:

@@ -22,6 +22,8 @@ from observer_actors.http.replies import FOR_BROWSERS, Reply
 
 LENGTH_DIGITS_MAX: Final = 18
 """A longer length is the gate's case: the same limit there."""
+HEADERS_MAX: Final = 100
+"""As Apache and gunicorn have it. A header of three bytes takes a thousand until its request has been answered."""
 REMEMBERED_BYTES_MAX: Final = 1_024
 REMEMBERED_MAX: Final = 1_024
 """Heads remembered, and how long one may be: a MiB in all."""
@@ -81,7 +83,7 @@ def read_head(data: bytes, *, body_bytes_max: int, head_bytes_max: int) -> Head 
     never has to wait for the rest of one.
 
     :param body_bytes_max: a longer body is not plain.
-    :param head_bytes_max: nor is a longer head.
+    :param head_bytes_max: nor is a longer head, or one of more headers than `HEADERS_MAX`.
     """
     body_at = data.find(_HEAD_END) + len(_HEAD_END)
     if body_at < len(_HEAD_END):
@@ -97,6 +99,11 @@ def head_bytes(data: bytes) -> int:
     """Give the length of the head at the beginning of the data, as far as it has come."""
     end = _ANY_HEAD_END.search(data)
     return end.end() if end else len(data)
+
+
+def has_too_many_headers(head: bytes) -> bool:
+    """Say whether a head, with the line before and behind its headers, has more than `HEADERS_MAX`."""
+    return head.count(b"\n") > HEADERS_MAX + 2
 
 
 def _is_remembered(head: bytes) -> bool:
@@ -118,7 +125,7 @@ def _may_be_head(begun: bytes) -> bool:
 def _parse(head: bytes) -> Head | None:
     """Parse a whole head; None when it is not plain."""
     line = _LINE.match(head)
-    if line is None:
+    if line is None or has_too_many_headers(head):
         return None
     headers = _Headers()
     try:

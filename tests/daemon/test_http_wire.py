@@ -80,6 +80,18 @@ def test_a_head_is_remembered_but_not_what_holds_a_token_or_comes_but_once(heade
     assert (one is again) is is_kept
 
 
+@pytest.mark.parametrize("line", [b"GET /health", b"POST /event"])
+@pytest.mark.parametrize(("headers", "expected"), [(100, 200), (101, 431), (3_000, 431)])
+def test_a_request_of_more_than_a_hundred_headers_is_refused(
+    daemon: Served, line: bytes, headers: int, expected: int
+) -> None:
+    usual = HEAD + (b"Content-Length: 2\r\n" if line.startswith(b"POST") else b"")
+    others = b"a:\r\n" * (headers - usual.count(b"\n"))
+    answer = daemon.exchange(line + b" HTTP/1.1\r\n" + usual + others + b"\r\n" + b"{}" * line.startswith(b"POST"))
+    assert status(answer) == expected
+    assert (b'"error":"the head of a request has at most 100 headers"' in answer) is (expected == 431)
+
+
 @pytest.mark.parametrize("ends", [b"", b"\r\n\r\n"], ids=["unfinished", "whole"])
 @pytest.mark.parametrize("size", [20_000, 100_000])
 def test_a_head_that_is_too_long_is_told_the_limit(daemon: Served, size: int, ends: bytes) -> None:
