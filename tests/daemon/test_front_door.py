@@ -27,7 +27,7 @@ from tests.daemon.inside import daemon_inside
 from tests.daemon.load import Answer
 from tests.daemon.served import Served, served
 from tests.daemon.test_listeners import has_ipv6
-from tests.harness import Daemon, running_daemon
+from tests.harness import journal_ops, running_daemon
 from tests.processes import children
 
 Way = Literal["front", "web"]
@@ -100,20 +100,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield running
 
 
-@pytest.fixture
-async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
-    (tmp_path / "observer.toml").write_text(CONFIG)
-    async with running_daemon(tmp_path / "data", "--config", str(tmp_path / "observer.toml")) as running:
-        yield running
-
-
-@asynccontextmanager
-async def connected(daemon: Daemon, way: Way) -> AsyncIterator[Client]:
-    """Connect; what is sent goes to Hypercorn if that is the way, whatever it is."""
-    async with connected_to(daemon.url, way) as client:
-        yield client
-
-
 @asynccontextmanager
 async def every_kind_of_socket(folder: Path) -> AsyncIterator[dict[str, str]]:
     """Run a daemon on IPv4 and a Unix socket, and one on IPv6; give the address of each kind."""
@@ -129,6 +115,7 @@ async def every_kind_of_socket(folder: Path) -> AsyncIterator[dict[str, str]]:
 
 @asynccontextmanager
 async def connected_to(address: str, way: Way) -> AsyncIterator[Client]:
+    """Connect; what is sent goes to Hypercorn if that is the way, whatever it is."""
     if address.startswith("unix://"):
         stream = await trio.open_unix_socket(address.removeprefix("unix://"))
     else:
@@ -431,41 +418,42 @@ async def test_every_kind_of_socket_takes_a_pipeline_of_both_kinds_of_request(tm
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_requests_in_a_pipeline_are_answered_in_order(daemon: Daemon, way: Way) -> None:
-    async with connected(daemon, way) as client:
+async def test_requests_in_a_pipeline_are_answered_in_order(shared: Served, way: Way) -> None:
+    async with connected_to(shared.url, way) as client:
         requests = [post("/event", b'{"endpoint":"%d"}' % number) for number in range(20)]
         await client.send(b"".join(requests))
         seqs = [(await client.answer()).json["seq"] for _ in requests]
-    assert seqs == list(range(1, 21))
-    assert [op.endpoint for op in daemon.ops()] == [str(number) for number in range(20)]
+    assert seqs == list(range(seqs[0], seqs[0] + 20))
+    assert [op.endpoint for op in journal_ops(shared.data_dir)[-20:]] == [str(number) for number in range(20)]
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_halves_of_requests_that_come_together_are_put_together(daemon: Daemon, way: Way) -> None:
-    async with connected(daemon, way) as client:
+async def test_halves_of_requests_that_come_together_are_put_together(shared: Served, way: Way) -> None:
+    async with connected_to(shared.url, way) as client:
         stream = client.form(b"".join(post("/event", b'{"endpoint":"%d"}' % number) for number in range(6)))
         for at in range(0, len(stream), 50):  # no piece ends where a request does
             await client.send(stream[at : at + 50])
             await trio.lowlevel.checkpoint()
-        assert [(await client.answer()).json["seq"] for _ in range(6)] == list(range(1, 7))
-    assert [op.endpoint for op in daemon.ops()] == [str(number) for number in range(6)]
+        seqs = [(await client.answer()).json["seq"] for _ in range(6)]
+    assert seqs == list(range(seqs[0], seqs[0] + 6))
+    assert [op.endpoint for op in journal_ops(shared.data_dir)[-6:]] == [str(number) for number in range(6)]
 
 
-async def test_any_mixture_of_requests_goes_through_one_connection(daemon: Daemon) -> None:
-    async with connected(daemon, "front") as client:
+async def test_any_mixture_of_requests_goes_through_one_connection(shared: Served) -> None:
+    async with connected_to(shared.url, "front") as client:
         await client.send(post("/event", b"{}"))
-        assert (await client.answer()).json["seq"] == 1
+        first = (await client.answer()).json["seq"]
         await client.send(
             post("/events", b"{}\n{}") + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" + post("/event", b"{}")
         )
-        assert (await client.answer()).json["last_seq"] == 3
-        assert (await client.answer()).json["ops_in_ring"] == 3
-        assert (await client.answer()).json["seq"] == 4
+        assert (await client.answer()).json["last_seq"] == first + 2
+        assert (await client.answer()).json["last_seq"] == first + 2
+        assert (await client.answer()).json["seq"] == first + 3
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_request_may_come_byte_by_byte(daemon: Daemon, way: Way) -> None:
-    async with connected(daemon, way) as client:
+async def test_a_request_may_come_byte_by_byte(shared: Served, way: Way) -> None:
+    async with connected_to(shared.url, way) as client:
         for byte in client.form(post("/event", b'{"endpoint":"slow"}')):
             await client.send(bytes([byte]))
             await trio.lowlevel.checkpoint()
@@ -473,22 +461,24 @@ async def test_a_request_may_come_byte_by_byte(daemon: Daemon, way: Way) -> None
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_body_that_does_not_come_is_not_waited_for(daemon: Daemon, way: Way) -> None:
-    async with connected(daemon, way) as client:
+async def test_a_body_that_does_not_come_is_not_waited_for(shared: Served, way: Way) -> None:
+    before = shared.json("/health")["last_seq"]
+    async with connected_to(shared.url, way) as client:
         await client.send(post("/event", b"{}")[:-1])
         answer = await client.answer()
     assert answer.status == 408
     assert answer.json["error"]
-    assert daemon.ops() == []
+    assert shared.json("/health")["last_seq"] == before
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_the_trace_that_a_caller_names_is_kept_with_each_op_that_names_none(daemon: Daemon, way: Way) -> None:
+async def test_the_trace_that_a_caller_names_is_kept_with_each_op_that_names_none(shared: Served, way: Way) -> None:
     header = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     mine = {"trace_id": "0af7651916cd43dd8448eb211c80319c", "span_id": "b7ad6b7169203331"}
     many = b'{"endpoint":"a","attrs":{"x":1}}\n{"endpoint":"a","trace_id":"own"}'
     many += b'\n{"endpoint":"a","attrs":{"span_id":"own"}}'
-    async with connected(daemon, way) as client:
+    before = shared.json("/health")["last_seq"]
+    async with connected_to(shared.url, way) as client:
         for request in (
             post("/event", b"{}", header),
             post("/events", many, header),
@@ -496,22 +486,22 @@ async def test_the_trace_that_a_caller_names_is_kept_with_each_op_that_names_non
         ):
             await client.send(request)
             assert (await client.answer()).status == 200
-    kept = [op.get("attrs") for op in (await daemon.json("/ops", order="oldest"))["ops"]]
+    kept = [op.get("attrs") for op in shared.json("/ops", after_seq=before)["ops"]]
     assert kept == [mine, {"x": 1, **mine}, {"trace_id": "own"}, {"span_id": "own"}, None]
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("path", ["/event", "/events"])
-async def test_what_comes_behind_the_last_request_changes_nothing(daemon: Daemon, way: Way, path: str) -> None:
-    async with connected(daemon, way) as client:
+async def test_what_comes_behind_the_last_request_changes_nothing(shared: Served, way: Way, path: str) -> None:
+    async with connected_to(shared.url, way) as client:
         await client.send(post(path, b"{}", "Connection: close") + b"\r\nmore")
         assert (await client.answer()).status == 200
         assert await client.ended()
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_who_expects_100_continue_is_told_to(daemon: Daemon, way: Way) -> None:
-    async with connected(daemon, way) as client:
+async def test_who_expects_100_continue_is_told_to(shared: Served, way: Way) -> None:
+    async with connected_to(shared.url, way) as client:
         head, _, body = post("/event", b"{}", "Expect: 100-continue").partition(b"\r\n\r\n")
         await client.send(head + b"\r\n\r\n")
         await client.send(body)
@@ -519,28 +509,27 @@ async def test_who_expects_100_continue_is_told_to(daemon: Daemon, way: Way) -> 
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_who_is_refused_while_still_sending_is_not_cut_off(daemon: Daemon, way: Way) -> None:
+async def test_who_is_refused_while_still_sending_is_not_cut_off(shared: Served, way: Way) -> None:
     """Closed with bytes unread, the connection would be reset, and the answer might never be seen."""
     refused = post("/event", b"x" * 15_000).replace(b"Host: localhost", b"Host: elsewhere.example")
-    async with connected(daemon, way) as client:
+    async with connected_to(shared.url, way) as client:
         await client.send(refused)
         assert (await client.answer()).status == 421
         assert await client.ended()
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_connection_close_is_obeyed(daemon: Daemon, way: Way) -> None:
-    async with connected(daemon, way) as client:
+async def test_connection_close_is_obeyed(shared: Served, way: Way) -> None:
+    async with connected_to(shared.url, way) as client:
         await client.send(post("/event", b"{}", "Connection: close"))
         answer = await client.answer()
         assert answer.headers["connection"] == "close"
         assert await client.ended()
 
 
-async def test_who_ends_with_a_request_is_answered_and_let_go_of(daemon: Daemon) -> None:
+async def test_who_ends_with_a_request_is_answered_and_let_go_of(shared: Served) -> None:
     """The request and the end in one segment: the end is told once, with the request."""
-    host, port = daemon.url.removeprefix("http://").split(":")
-    async with await trio.open_tcp_stream(host, int(port)) as stream:
+    async with await trio.open_tcp_stream("127.0.0.1", shared.port) as stream:
         client = Client(stream, "front")
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         await client.send(post("/event", b"{}"))
@@ -550,11 +539,11 @@ async def test_who_ends_with_a_request_is_answered_and_let_go_of(daemon: Daemon)
 
 
 @pytest.mark.parametrize("asked", ["an event", "a page"])
-async def test_who_ends_with_a_request_of_the_web_framework_is_answered_too(daemon: Daemon, asked: str) -> None:
+async def test_who_ends_with_a_request_of_the_web_framework_is_answered_too(shared: Served, asked: str) -> None:
     chunked = START + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
     request = chunked if asked == "an event" else b"GET /stats HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for _ in range(20):
-        async with connected(daemon, "front") as client:
+        async with connected_to(shared.url, "front") as client:
             await client.send(request)
             await client.end()
             assert (await client.answer()).status == 200
@@ -562,8 +551,8 @@ async def test_who_ends_with_a_request_of_the_web_framework_is_answered_too(daem
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_who_ends_in_the_middle_of_a_request_is_told_that_it_is_none(daemon: Daemon, way: Way) -> None:
-    async with connected(daemon, way) as client:
+async def test_who_ends_in_the_middle_of_a_request_is_told_that_it_is_none(shared: Served, way: Way) -> None:
+    async with connected_to(shared.url, way) as client:
         await client.send(post("/event", b"{}")[:-1])
         await client.end()
         answer = await client.answer()
@@ -572,8 +561,8 @@ async def test_who_ends_in_the_middle_of_a_request_is_told_that_it_is_none(daemo
 
 
 @pytest.mark.parametrize("headers", [b"", b"Host: localhost\r\n", b"Host: localhost\r\nConnection: keep-alive\r\n"])
-async def test_http_1_0_is_answered_and_closed(daemon: Daemon, headers: bytes) -> None:
-    async with connected(daemon, "front") as client:
+async def test_http_1_0_is_answered_and_closed(shared: Served, headers: bytes) -> None:
+    async with connected_to(shared.url, "front") as client:
         await client.send(b"POST /event HTTP/1.0\r\n" + headers + b"Content-Length: 2\r\n\r\n{}")
         assert (await client.answer()).json["accepted"]
         assert await client.ended()
