@@ -96,26 +96,24 @@ NOT_UTF8 = ({"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "C", "PYTHONUTF8": "0", 
 
 @pytest.mark.parametrize("variables", NOT_UTF8)
 def test_in_a_locale_that_is_not_utf_8_json_is_and_words_have_escapes(
-    tmp_path: Path, variables: dict[str, str]
+    daemon: Served, variables: dict[str, str]
 ) -> None:
     def printed(*arguments: str) -> bytes:
         command = [*COMMAND, *arguments]
-        done = subprocess.run(command, env=environment(**variables), capture_output=True, check=False, timeout=60)
+        given = environment(**variables, OBSERVER_URL=daemon.url)
+        done = subprocess.run(command, env=given, capture_output=True, check=False, timeout=60)
         assert (done.returncode, done.stderr) == (0, b"")
         return done.stdout
 
-    with served(tmp_path) as daemon:
-        variables = {**variables, "OBSERVER_URL": daemon.url}
-        daemon.event(endpoint=TEXT, source=TEXT, success=False, error=TEXT)
-        assert printed("export") == (tmp_path / "_observer" / "ops.jsonl").read_bytes()
-        for arguments in (("export", "--format", "csv"), ("ops", "--json"), ("tail", "--json", "--count", "1")):
-            assert TEXT in printed(*arguments).decode(), arguments
-        for command in ("ops", "failures", "stats"):
-            assert r"\u2192 \U0001f600" in printed(command).decode("latin-1"), command
-        printed("playbook")
-        hidden = ("config", "show", "--set", "failures.webhook_url=https://a.example/secret")
-        assert "•••" in printed(*hidden, "--json").decode()
-        printed(*hidden)
+    daemon.event(endpoint=TEXT, source=TEXT, success=False, error=TEXT)
+    assert printed("export") == (daemon.data_dir / "_observer" / "ops.jsonl").read_bytes()
+    for arguments in (("export", "--format", "csv"), ("ops", "--json"), ("tail", "--json", "--count", "1")):
+        assert TEXT in printed(*arguments).decode(), arguments
+    for command in ("ops", "failures", "stats"):
+        assert r"\u2192 \U0001f600" in printed(command).decode("latin-1"), command
+    hidden = ("config", "show", "--set", "failures.webhook_url=https://a.example/secret")
+    assert "•••" in printed(*hidden, "--json").decode()
+    printed(*hidden)
 
 
 @pytest.mark.parametrize(
@@ -152,18 +150,19 @@ def test_a_working_directory_that_was_removed_is_told(tmp_path: Path, arguments:
 @pytest.mark.parametrize("token", ["ü", "s3cret with a blank", "s3cret\nx"])
 @pytest.mark.parametrize("command", ["stats", "mcp"])
 def test_a_token_that_is_none_is_refused_by_its_variable_and_not_told(command: str, token: str) -> None:
-    code, said = ended(command, "--url", "http://127.0.0.1:9", OBSERVER_TOKEN=token)
-    assert (code, "OBSERVER_TOKEN" in said, "ASCII" in said, "s3cret" in said) == (USAGE, True, True, False), said
+    refused = typed(command, "--url", "http://127.0.0.1:9", OBSERVER_TOKEN=token)
+    said = refused.stdout + refused.stderr
+    found = ("OBSERVER_TOKEN" in said, "ASCII" in said, "s3cret" in said)
+    assert (refused.returncode, *found) == (USAGE, True, True, False), said
 
 
-def test_exec_passes_on_the_status_of_a_command_with_other_characters_and_reports_it(tmp_path: Path) -> None:
-    with served(tmp_path) as daemon:
-        flags = ("--endpoint", b"a\xff", "--source", b"\xfe", "--run", b"r\xff", "--attr", b"n\xff=v\xff")
-        code, said = ended("exec", *flags, "--url", daemon.url, "--", "sh", "-c", b"exit 3 # \xff")
-        assert (code, "is not a known source" in said, "not reported" in said) == (3, True, False), said
-        (op,) = daemon.json("/ops")["ops"]
-        assert (op["endpoint"], op["attrs"]["exit_status"]) == ("a\ufffd", 3)
-        assert (op["attrs"]["run"], op["attrs"]["n\ufffd"]) == ("r\ufffd", "v\ufffd")
+def test_exec_passes_on_the_status_of_a_command_with_other_characters_and_reports_it(daemon: Served) -> None:
+    flags = ("--endpoint", b"a\xff", "--source", b"\xfe", "--run", b"r\xff", "--attr", b"n\xff=v\xff")
+    code, said = ended("exec", *flags, "--url", daemon.url, "--", "sh", "-c", b"exit 3 # \xff")
+    assert (code, "is not a known source" in said, "not reported" in said) == (3, True, False), said
+    (op,) = daemon.json("/ops", endpoint="a\ufffd")["ops"]
+    assert (op["endpoint"], op["attrs"]["exit_status"]) == ("a\ufffd", 3)
+    assert (op["attrs"]["run"], op["attrs"]["n\ufffd"]) == ("r\ufffd", "v\ufffd")
 
 
 def test_of_tokens_that_cannot_be_read_nobody_hears_how_they_are_written(tmp_path: Path) -> None:
@@ -312,10 +311,9 @@ def test_a_scope_of_a_token_that_is_none_is_refused(scopes: str) -> None:
     assert (refused.returncode, refused.stdout, "ingest, read, admin" in refused.stderr) == (64, "", True), refused
 
 
-def test_who_speaks_tls_to_a_port_that_does_not_is_told_so(tmp_path: Path) -> None:
-    with served(tmp_path) as daemon:
-        ended = typed("stats", "--url", daemon.url.replace("http://", "https://"))
-        assert (ended.returncode, "http:// rather than https://?" in ended.stderr) == (69, True), ended.stderr
+def test_who_speaks_tls_to_a_port_that_does_not_is_told_so(daemon: Served) -> None:
+    ended = typed("stats", "--url", daemon.url.replace("http://", "https://"))
+    assert (ended.returncode, "http:// rather than https://?" in ended.stderr) == (69, True), ended.stderr
 
 
 @pytest.mark.parametrize(

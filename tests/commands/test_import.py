@@ -512,7 +512,7 @@ def test_progress_is_told_when_it_takes_long(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([0.0, 1.0, 2.5, 2.6, 5.0])
-    monkeypatch.setattr("observer_actors.commands._screen.time.monotonic", lambda: next(times))
+    monkeypatch.setattr("observer_actors.commands._screen.time", SimpleNamespace(monotonic=lambda: next(times)))
     with LongWork("importing", "bytes") as progress:
         progress(1, 10)
         progress(5, 10)
