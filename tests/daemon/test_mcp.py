@@ -25,7 +25,7 @@ from observer_actors.client import Finding, Observer, Verdict
 from observer_actors.mcp.tools import TOOLS as OURS
 from observer_actors.mcp.tools import GetAdvice, input_schema
 from observer_actors.patterns import State
-from tests.commands.typed import environment, typed_for_real
+from tests.commands.typed import environment, typed, typed_for_real
 from tests.conftest import ROOT
 from tests.daemon.served import Served, served
 from tests.fakes.http_peer import Bytes, Json, closed_url, http_peer
@@ -53,10 +53,11 @@ def over_stdio(url: str, *options: str, **variables: str) -> StdioServerParamete
 
 
 TWO: Final = ("http, auto", "stdio, legacy")
+"""Behind either stands the same server: both ways are tried by tests of what its requests to the daemon differ in."""
 ALL: Final = (*TWO, "http, legacy", "stdio, auto")
 
 
-@pytest.fixture(params=TWO)
+@pytest.fixture(params=TWO[:1])
 def connect(request: pytest.FixtureRequest) -> Connect:
     transport, mode = request.param.split(", ")
 
@@ -245,11 +246,12 @@ def test_that_the_daemon_does_not_know_the_source_is_said_once_to_the_operator(t
 
 @pytest.mark.parametrize("source", ["auditor", "observer", ""])
 def test_no_operator_makes_an_agent_the_auditor(source: str) -> None:
-    ended = typed_for_real("mcp", "--url", closed_url(), "--source", source, PYTHONPATH=str(ROOT))
+    ended = typed("mcp", "--url", closed_url(), "--source", source)
     assert ended.returncode == 64
     assert f"'{source}' is no agent" in ended.stderr
 
 
+@pytest.mark.parametrize("connect", TWO, indirect=True)
 async def test_advice_on_any_text_is_given(connect: Connect, daemon: Served) -> None:
     async with connect(daemon.url) as client:
         for endpoint, given in (("sql:run", "客" * 10_000), ("😀" * 1_000, "é" * 10_000), ("sql:run", '"' * 10_000)):
@@ -276,6 +278,7 @@ async def test_the_history_of_audits(connect: Connect, daemon: Served, tmp_path:
         assert audits["outcomes"][0]["overall"] == "request_changes"
 
 
+@pytest.mark.parametrize("connect", TWO, indirect=True)
 async def test_the_entries_of_the_playbook_are_resources(connect: Connect, daemon: Served) -> None:
     def learned() -> list[Any]:
         if not daemon.json("/playbook", endpoint="learn:this")["entries"]:
@@ -393,6 +396,7 @@ async def test_an_endpoint_is_found_by_the_name_under_which_an_agent_has_read_of
             assert daemon.json(f"/ops/{seq}")["endpoint"] == one
 
 
+@pytest.mark.parametrize("connect", TWO, indirect=True)
 async def test_what_is_wrong_is_said_to_the_agent(connect: Connect, daemon: Served) -> None:
     async with connect(daemon.url) as client:
         assert "endpoint" in await refused(client, "get_advice")
