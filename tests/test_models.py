@@ -9,7 +9,7 @@ import httpx
 import pytest
 import trio
 
-from observer_actors.models import LakehouseModel, Model, ModelFailed, OllamaModel, OpenAIModel
+from observer_actors.models import ChatReply, LakehouseModel, Model, ModelFailed, OllamaModel, OpenAIModel
 from observer_actors.models.exchange import ANSWER_BYTES_MAX, exchange
 from observer_actors.settings import DiagnosisSettings, ModelSettings
 
@@ -172,6 +172,47 @@ async def test_what_is_no_answer_tells_no_part_of_the_key(said: str, shown: str,
             await exchange(client, "http://h/v1", {}, object, timeout_s=5.0, api_key="sk-abcdefghijklmnop")
     assert str(raised.value).startswith(f"http://h/v1: {begins}: ")
     assert str(raised.value).endswith(f": {shown}")
+
+
+async def asked(model: type[OpenAIModel | OllamaModel], answer: bytes) -> ChatReply:
+    """Give what a model makes of what its server answers."""
+    transport = httpx.MockTransport(lambda _request: httpx.Response(200, stream=httpx.ByteStream(answer)))
+    async with httpx.AsyncClient(transport=transport) as client:
+        return await model(client, DiagnosisSettings(url="http://h", model="m")).chat("you", "why?", {})
+
+
+@pytest.mark.parametrize(
+    ("model", "counts"),
+    [
+        (OpenAIModel, b'"usage": {"total_tokens": %s}' % (b"9" * 400)),
+        (OpenAIModel, b'"usage": {"total_tokens": null, "prompt_tokens": 1.5}'),
+        (OllamaModel, b'"prompt_eval_count": %s, "eval_count": %s' % (b"9" * 4_300, b"9" * 4_300)),
+        (OllamaModel, b'"prompt_eval_count": null, "eval_count": "12"'),
+    ],
+)
+async def test_a_count_of_tokens_that_no_answer_takes_is_none(
+    model: type[OpenAIModel | OllamaModel], counts: bytes
+) -> None:
+    """Beyond a double there are no metrics, and beyond 4,300 digits no JSON."""
+    said = b'{"content": "%b"}' % (b"x" * 400)
+    reply = await asked(model, b'{"choices": [{"message": %s}], "message": %s, %s}' % (said, said, counts))
+    assert 100 < reply.tokens < 1_000
+
+
+@pytest.mark.parametrize(
+    ("model", "answer"),
+    [
+        (OpenAIModel, b'{"choices": [{"message": {"content": ""}}], "usage": {"total_tokens": 321}}'),
+        (OpenAIModel, b'{"choices": [], "usage": {"total_tokens": 321}}'),
+        (OllamaModel, b'{"message": {"content": ""}, "prompt_eval_count": 300, "eval_count": 21}'),
+    ],
+)
+async def test_an_answer_without_words_has_cost_its_tokens(
+    model: type[OpenAIModel | OllamaModel], answer: bytes
+) -> None:
+    with pytest.raises(ModelFailed, match=r"diagnosis\.answer_tokens_max, 400") as raised:
+        await asked(model, answer)
+    assert raised.value.tokens == 321
 
 
 async def test_asking_can_be_cancelled() -> None:

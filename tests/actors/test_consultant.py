@@ -13,10 +13,11 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from observer_actors.actors.consultant import Consultant
+from observer_actors.actors.consultant import PAUSE_S_MAX, Consultant
 from observer_actors.actors.learned import Learned
 from observer_actors.errors import DiskFailed, ObserverError, Overloaded
 from observer_actors.models import ChatModel, ChatReply, ModelFailed
+from observer_actors.models.model import ModelRefused
 from observer_actors.patterns import Contrast, Inquiry, Pattern, Standing, State, Statement, apply
 from observer_actors.settings import DiagnosisSettings, GatewaySettings
 from tests.actors.test_analyzer import failure
@@ -57,20 +58,24 @@ async def test_what_a_person_mutes_while_it_waits_is_not_asked_about(tmp_path: P
     await learned.close()
 
 
-class AwayModel:
-    """Answers nothing."""
+class FailingModel(SoundModel):
+    """Fails, for so many questions."""
 
-    name = "away"
+    def __init__(self, failure: ModelFailed, *, times: int = 1_000) -> None:
+        self._failure = failure
+        self._times = times
 
     async def chat(self, system: str, prompt: str, schema: Mapping[str, Any]) -> ChatReply:
-        await trio.lowlevel.checkpoint()
-        raise ModelFailed(f"away: {system[:0]}{prompt[:0]}{len(schema)}")
+        self._times -= 1
+        if self._times >= 0:
+            raise self._failure
+        return await super().chat(system, prompt, schema)
 
 
 @pytest.mark.parametrize(
     ("model", "settings"),
     [
-        (AwayModel(), DiagnosisSettings(concurrency_max=1, retries_max=2)),
+        (FailingModel(ModelFailed("away")), DiagnosisSettings(concurrency_max=1, retries_max=2)),
         (SoundModel(), DiagnosisSettings(concurrency_max=1, calls_per_hour_max=1)),
     ],
     ids=["the model is away", "the budget is spent"],
@@ -94,6 +99,38 @@ async def test_while_nothing_may_be_asked_no_evidence_is_looked_for(
     await consultant.consult([one, other], lambda _pattern: None, conclude)
     await consultant.consult([one, other], lambda _pattern: None, conclude)
     assert (len(looked), consultant.statistics.refused) == (1, 3)
+    await learned.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "is_of_the_question"),
+    [*((status, True) for status in (400, 413, 422)), *((status, False) for status in (402, 407, 410, 429, 503))],
+)
+async def test_a_refusal_of_a_question_stops_no_other_and_one_of_the_server_all(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    status: int,
+    is_of_the_question: bool,  # noqa: FBT001 - a table's column
+) -> None:
+    patterns = apply({}, [failure(1, "disk gone"), failure(2, "out of memory")]).patterns.values()
+    model = FailingModel(ModelRefused("no", status, 0.0), times=3)
+    settings = DiagnosisSettings(concurrency_max=1, retries_max=0)
+    said: list[str] = []
+
+    async def contrast(_pattern: Pattern) -> list[Contrast]:
+        await trio.lowlevel.checkpoint()
+        return []
+
+    async def conclude(inquiry: Inquiry, _statement: Statement) -> None:
+        await trio.lowlevel.checkpoint()
+        said.append(inquiry.cases[0].pattern_id)
+
+    learned, log = Learned(tmp_path, GatewaySettings(), log=structlog.get_logger()), structlog.get_logger()
+    consultant = Consultant(model, settings, learned, contrast, log=log, clock=autojump_clock.current_time)
+    for _ in range(3):
+        await consultant.consult(patterns, lambda _pattern: None, conclude)
+        await trio.sleep(PAUSE_S_MAX if is_of_the_question else 1)
+    assert (consultant.statistics.refused == 0, bool(said)) == (is_of_the_question, is_of_the_question)
     await learned.close()
 
 

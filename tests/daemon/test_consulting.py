@@ -17,7 +17,7 @@ import trio.lowlevel
 from observer_actors.store import LEARNED_PATH
 from observer_actors.store.files import BUSY_SECONDS
 from tests.commands.typed import typed
-from tests.fakes.http_peer import Bytes, Close, Garbage, Hang, Held, HttpPeer, Json, Reply, Request, Status, http_peer
+from tests.fakes.http_peer import Bytes, Garbage, Hang, Held, HttpPeer, Json, Reply, Request, Status, http_peer
 from tests.harness import Daemon, running_daemon
 
 CHAT = "/v1/chat/completions"
@@ -116,13 +116,10 @@ async def test_a_server_that_knows_no_schema_is_asked_without(tmp_path: Path) ->
             assert ["response_format" in request.json() for request in peer.received(CHAT)] == [True, True, False]
 
 
-@pytest.mark.parametrize("status", [400, 422])
-async def test_a_server_that_knows_no_bounds_in_a_schema_is_asked_with_the_rest_of_it(
-    tmp_path: Path, status: int
-) -> None:
+async def test_a_server_that_knows_no_bounds_in_a_schema_is_asked_with_the_rest_of_it(tmp_path: Path) -> None:
     def answered(request: Request) -> Reply:
         known = not re.search(rb"maxLength|minItems|maxItems", request.body)
-        return sound(request) if known else Status(status)
+        return sound(request) if known else Status(422)
 
     async with http_peer() as peer:
         peer.on(CHAT, answered)
@@ -201,42 +198,11 @@ async def test_ollama_is_spoken_to_in_its_own_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backend", "path", "counts"),
-    [
-        ("openai", CHAT, b'"usage": {"total_tokens": %s}' % (b"9" * 400)),
-        ("openai", CHAT, b'"usage": {"total_tokens": null, "prompt_tokens": 1.5}'),
-        ("ollama", "/api/chat", b'"prompt_eval_count": %s, "eval_count": %s' % (b"9" * 4_300, b"9" * 4_300)),
-        ("ollama", "/api/chat", b'"prompt_eval_count": null, "eval_count": "12"'),
-    ],
-)
-async def test_a_count_of_tokens_that_no_answer_takes_is_none(
-    tmp_path: Path, backend: str, path: str, counts: bytes
-) -> None:
-    """Beyond a double there are no metrics, and beyond 4,300 digits no JSON."""
-    said = b'{"content": %s}' % json.dumps(statement(("x", [1]))).encode()
-    body = b'{"choices": [{"message": %s}], "message": %s, %s}' % (said, said, counts)
-    async with http_peer() as peer:
-        peer.on(path, Bytes(body))
-        config = configured(tmp_path, peer, backend=backend)
-        async with running_daemon(tmp_path / "data", "--config", config) as daemon:
-            await diagnosed(daemon, await fail_and_find(daemon))
-            assert 100 < await daemon.metric("observer_model_tokens_total") < 1_000
-
-
-@pytest.mark.parametrize(
     "reply",
     [
         Hang(),
-        Close(),
         Garbage(),
-        Status(402),
-        Status(407),
-        Status(410),
-        Status(429),
         Status(503),
-        completion(""),
-        Json({"choices": []}),
-        Json([1, 2, 3]),
         Bytes(b"x" * 2_000_000),
     ],
     ids=lambda reply: type(reply).__name__,
@@ -329,9 +295,8 @@ async def test_an_answer_is_kept_while_another_question_goes_on_and_survives_a_k
             assert sum('"fast"' in question for question in questions) == 1
 
 
-@pytest.mark.parametrize("status", [400, 413, 422])
-async def test_a_question_that_is_refused_keeps_no_other_from_being_asked(tmp_path: Path, status: int) -> None:
-    refusal = Json({"error": {"message": "too many\u202e tokens: Bearer secret"}}, status)
+async def test_a_question_that_is_refused_keeps_no_other_from_being_asked(tmp_path: Path) -> None:
+    refusal = Json({"error": {"message": "too many\u202e tokens: Bearer secret"}}, 413)
 
     def answered(request: Request) -> Reply:
         is_long = "long" in request.json()["messages"][1]["content"].splitlines()[0]
@@ -344,7 +309,7 @@ async def test_a_question_that_is_refused_keeps_no_other_from_being_asked(tmp_pa
             events = [{"endpoint": f"long{number}", "ok": False, "error": "x"} for number in range(10)]
             await daemon.post("/events", events)
             failed = await daemon.logged("consultation_failed")
-            assert failed["error"].startswith(f"{peer.url}/v1/chat/completions: status {status}: ")
+            assert failed["error"].startswith(f"{peer.url}/v1/chat/completions: status 413: ")
             assert "too many\\u202e tokens" in failed["error"]
             assert "secret" not in failed["error"]
             await daemon.event(endpoint="fresh", ok=False, error="x")
@@ -440,32 +405,22 @@ async def test_the_budget_of_an_hour_is_kept(tmp_path: Path) -> None:
             assert len(peer.received(CHAT)) == 1, "what was spent stays spent"
 
 
-@pytest.mark.parametrize(
-    ("backend", "path", "reply"),
-    [
-        ("openai", CHAT, completion("")),
-        ("openai", CHAT, Json({"choices": [], "usage": {"total_tokens": 321}})),
-        ("ollama", "/api/chat", Json({"message": {"content": ""}, "prompt_eval_count": 300, "eval_count": 21})),
-    ],
-)
-async def test_the_tokens_of_an_answer_without_words_are_spent(
-    tmp_path: Path, backend: str, path: str, reply: Reply
-) -> None:
+async def test_the_tokens_of_an_answer_without_words_are_spent(tmp_path: Path) -> None:
     """A model that thinks may use up all its tokens for that."""
     async with http_peer() as peer:
-        peer.on(path, reply)
-        config = configured(tmp_path, peer, backend=backend, more="tokens_per_hour_max = 600")
+        peer.on(CHAT, completion(""))
+        config = configured(tmp_path, peer, more="tokens_per_hour_max = 600")
         async with running_daemon(tmp_path / "data", "--config", config) as daemon:
             await fail_and_find(daemon)
             await _refusal(daemon)
             assert await daemon.metric("observer_model_tokens_total") == 642
             [said] = [line["error"] for line in daemon.log if line["event"] == "consultation_failed"][:1]
             assert "diagnosis.answer_tokens_max, 400" in said
-            assert len(peer.received(path)) == 2
+            assert len(peer.received(CHAT)) == 2
             await daemon.stop()
         async with running_daemon(tmp_path / "data", "--config", config) as daemon:
             await _refusal(daemon)
-            assert len(peer.received(path)) == 2, "what was spent stays spent"
+            assert len(peer.received(CHAT)) == 2, "what was spent stays spent"
 
 
 async def _refusal(daemon: Daemon) -> None:
