@@ -23,6 +23,7 @@ from observer_actors.journal.format import Paths
 from observer_actors.settings import JournalSettings, ListenSettings, Settings
 from tests.commands.typed import typed
 from tests.daemon.inside import daemon_inside, eventually
+from tests.daemon.served import served
 from tests.harness import running_daemon
 from tests.journal.support import commit, make_ops
 from tests.journal.test_posix import Rotten
@@ -31,29 +32,33 @@ SEGMENT_BYTES = 2_000
 CONFIG = f"[journal]\nsegment_bytes_max = {SEGMENT_BYTES}\n"
 
 
-async def _left_by_a_daemon(folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a directory with compacted segments and saved counters: 30 ops."""
-    (folder / "observer.toml").write_text(CONFIG)
-    data = folder / "data"
-    async with running_daemon(data, "--config", str(folder / "observer.toml")) as daemon:
+    data = tmp_path_factory.mktemp("left")
+    with served(data, CONFIG) as daemon:
         for _ in range(30):
-            await daemon.event(endpoint="tool:a", success=True)
-        await daemon.logged("segment_compacted")
-        assert await daemon.stop() == 0
-    return data / "_observer"
+            daemon.event(endpoint="tool:a", success=True)
+        daemon.log.wait("segment_compacted")
+    return data
 
 
-async def test_a_manifest_that_is_no_text_any_more_is_rebuilt(tmp_path: Path) -> None:
-    observer = await _left_by_a_daemon(tmp_path)
+@pytest.fixture
+def observer(left: Path, tmp_path: Path) -> Path:
+    """Give a copy of it, to be damaged: the folder within ``data``."""
+    shutil.copytree(left, tmp_path / "data", ignore=shutil.ignore_patterns("lock"))
+    return tmp_path / "data" / "_observer"
+
+
+async def test_a_manifest_that_is_no_text_any_more_is_rebuilt(tmp_path: Path, observer: Path) -> None:
     _replace_once(observer / "segments" / "manifest.json", b'"checksum": "', b'"checksum": "\xfc')
     async with running_daemon(tmp_path / "data") as daemon:
         assert "damaged" in (await daemon.logged("journal_opened"))["manifest_problem"]
         assert (await daemon.event(endpoint="tool:a"))["seq"] == 31
 
 
-async def test_versions_that_have_rotted_stop_nothing(tmp_path: Path) -> None:
+async def test_versions_that_have_rotted_stop_nothing(tmp_path: Path, observer: Path) -> None:
     """The numbers that say which version wrote a file: another there is no newer version."""
-    observer = await _left_by_a_daemon(tmp_path)
     _replace_once(observer / "segments" / "manifest.json", b'"format": 1', b'"format":21')
     with (observer / "learned.sqlite3").open("r+b") as file:
         file.seek(61)  # within user_version
@@ -64,8 +69,7 @@ async def test_versions_that_have_rotted_stop_nothing(tmp_path: Path) -> None:
         assert (await daemon.event(endpoint="tool:a"))["seq"] == 31
 
 
-async def test_counters_that_are_no_text_any_more_are_counted_anew(tmp_path: Path) -> None:
-    observer = await _left_by_a_daemon(tmp_path)
+async def test_counters_that_are_no_text_any_more_are_counted_anew(tmp_path: Path, observer: Path) -> None:
     _replace_once(observer / "stats.json", b"tool:a", b"tool\xfca")
     left = (observer / "stats.json").read_bytes()
     (observer / "stats.json.unreadable-1").write_bytes(b"of an earlier start")
@@ -80,8 +84,7 @@ async def test_counters_that_are_no_text_any_more_are_counted_anew(tmp_path: Pat
                 await trio.lowlevel.checkpoint()
 
 
-async def test_counters_that_have_rotted_are_not_believed(tmp_path: Path) -> None:
-    observer = await _left_by_a_daemon(tmp_path)
+async def test_counters_that_have_rotted_are_not_believed(tmp_path: Path, observer: Path) -> None:
     _replace_once(observer / "stats.json", b'"last_seq":30', b'"last_seq":70')
     async with running_daemon(tmp_path / "data") as daemon:
         with trio.fail_after(10):  # counted anew from the journal, which takes its time
@@ -90,25 +93,24 @@ async def test_counters_that_have_rotted_are_not_believed(tmp_path: Path) -> Non
         assert [line for line in daemon.log if line["event"] == "journal_cut"] == []
 
 
-@pytest.mark.parametrize("rotten", [b'"fndpoint":"three"', b'"endpoint"z"three"', b'"endpoint":"three\xff'])
-async def test_a_newest_op_that_cannot_be_read_keeps_nobody_waiting(tmp_path: Path, rotten: bytes) -> None:
-    data = tmp_path / "data"
-    async with running_daemon(data) as daemon:
-        for endpoint in ("one", "two", "three"):
-            await daemon.event(endpoint=endpoint, success=True)
-        assert await daemon.stop() == 0
-    _replace_once(data / "_observer" / "ops.jsonl", b'"endpoint":"three"', rotten)
+@pytest.mark.parametrize("rotten", [b'"fndpoint":"tool:a"', b'"endpoint"z"tool:a"', b'"endpoint":"tool:a\xff'])
+async def test_a_newest_op_that_cannot_be_read_keeps_nobody_waiting(
+    tmp_path: Path, observer: Path, rotten: bytes
+) -> None:
+    data, active = tmp_path / "data", observer / "ops.jsonl"
+    before, _, behind = active.read_bytes().rpartition(b'"endpoint":"tool:a"')
+    active.write_bytes(before + rotten + behind)
     async with running_daemon(data) as daemon:
         with trio.fail_after(5):  # the ring keeper would be given up after a minute, again and again
-            while (await daemon.json("/stats"))["lifetime"]["last_seq"] != 3:
+            while (await daemon.json("/stats"))["lifetime"]["last_seq"] != 30:
                 await trio.lowlevel.checkpoint()
         assert [actor for actor in _leaves(await daemon.json("/actors")) if actor["restarts"]] == []
-        receipt = await daemon.event(endpoint="four")
-        assert (receipt["seq"], receipt["ring_size"]) == (4, 3), "the one that is lost is not to come"
+        receipt = await daemon.event(endpoint="next")
+        assert (receipt["seq"], receipt["ring_size"]) == (31, 30), "the one that is lost is not to come"
         assert "observer_journal_damaged_lines 1.0" in (await daemon.get("/metrics")).text
     async with running_daemon(data) as daemon:
         told = await daemon.logged("journal_opened")
-        assert (told["last_seq"], told["torn"]) == (4, [])
+        assert (told["last_seq"], told["torn"]) == (31, [])
 
 
 def _leaves(tree: Any) -> list[Any]:
@@ -119,8 +121,9 @@ def _below(actor: Any) -> list[Any]:
     return [leaf for child in actor["children"] for leaf in _below(child)] if actor.get("children") else [actor]
 
 
-async def test_a_lost_segment_is_told_by_each_start_by_the_metrics_and_by_doctor(tmp_path: Path) -> None:
-    observer = await _left_by_a_daemon(tmp_path)
+async def test_a_lost_segment_is_told_by_each_start_by_the_metrics_and_by_doctor(
+    tmp_path: Path, observer: Path
+) -> None:
     (observer / "segments" / "ops-00000000000000000001.jsonl.gz").unlink()
     for _ in range(2):
         async with running_daemon(tmp_path / "data") as daemon:
@@ -167,10 +170,9 @@ async def test_segments_that_somebody_removes_while_the_daemon_runs_are_told_of_
 
 
 async def test_a_segment_that_the_medium_does_not_give_stops_nothing_for_long(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, observer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocks, "ROTTEN_S", 0.5)
-    observer = await _left_by_a_daemon(tmp_path)
     disk = Rotten(errno.EIO)
     disk.path, disk.places = next((observer / "segments").glob("*.gz")), range(1_000_000)
     (observer / "stats.json").unlink()
@@ -187,8 +189,9 @@ async def test_a_segment_that_the_medium_does_not_give_stops_nothing_for_long(
             assert daemon.views.damaged_lines()
 
 
-async def test_a_last_line_that_has_rotted_is_told_from_a_torn_one_by_the_counters_that_hold_it(tmp_path: Path) -> None:
-    observer = await _left_by_a_daemon(tmp_path)
+async def test_a_last_line_that_has_rotted_is_told_from_a_torn_one_by_the_counters_that_hold_it(
+    tmp_path: Path, observer: Path
+) -> None:
     active = (observer / "ops.jsonl").read_bytes()
     (observer / "ops.jsonl").write_bytes(active[:-1] + b" ")  # rot that looks like a torn write
     async with running_daemon(tmp_path / "data") as daemon:
@@ -203,9 +206,8 @@ async def test_a_last_line_that_has_rotted_is_told_from_a_torn_one_by_the_counte
 
 @pytest.mark.parametrize(("old", "new"), [(b'"seq":30', b'"seq":10'), (b'"seq":30', b'"seq"_30')])
 async def test_a_last_line_that_has_rotted_is_damage_and_its_seq_is_not_given_again(
-    tmp_path: Path, old: bytes, new: bytes
+    tmp_path: Path, observer: Path, old: bytes, new: bytes
 ) -> None:
-    observer = await _left_by_a_daemon(tmp_path)
     _replace_once(observer / "ops.jsonl", old, new)
     for seq in (31, 32):
         async with running_daemon(tmp_path / "data") as daemon:
@@ -216,8 +218,7 @@ async def test_a_last_line_that_has_rotted_is_damage_and_its_seq_is_not_given_ag
     assert typed("verify", "--data-dir", str(tmp_path / "data")).returncode == 1
 
 
-async def test_doctor_says_what_is_the_matter_with_a_stopped_directory(tmp_path: Path) -> None:
-    observer = await _left_by_a_daemon(tmp_path)
+async def test_doctor_says_what_is_the_matter_with_a_stopped_directory(tmp_path: Path, observer: Path) -> None:
     first = observer / "segments" / "ops-00000000000000000001.jsonl.gz"
     first.unlink()
     assert "ops of the journal are in no file" in typed("doctor", "--data-dir", str(tmp_path / "data")).stdout
