@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +45,18 @@ def runner() -> str:
         return str(trio.run(installed_bun, ROOT / ".parity"))
     except Unavailable as why:
         pytest.skip(f"no Node of 22.18 or later, and no Bun: {why}")
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("typescript")) as running:
+        yield running
+
+
+def newest(daemon: Served, endpoint: str, count: int) -> list[dict[str, Any]]:
+    """Give the newest ops of an endpoint, in the order in which they came."""
+    ops: list[dict[str, Any]] = daemon.json("/ops", endpoint=endpoint, limit=count)["ops"]
+    return ops[::-1]
 
 
 def run(runner: str, folder: Path, program: str, url: str) -> Any:
@@ -83,10 +96,9 @@ console.log(JSON.stringify({ sent, counts: observer.counts, advice }));
 
 
 @pytest.mark.timeout(INSTALL_SECONDS_MAX + 120)
-def test_it_reports_and_asks(runner: str, tmp_path: Path) -> None:
-    with served(tmp_path / "data") as daemon:
-        said = run(runner, tmp_path, AGENT, daemon.url)
-        good, thrown, failed = reversed(daemon.json("/ops", endpoint="sql:run")["ops"])
+def test_it_reports_and_asks(runner: str, tmp_path: Path, daemon: Served) -> None:
+    said = run(runner, tmp_path, AGENT, daemon.url)
+    good, thrown, failed = newest(daemon, "sql:run", 3)
     assert said["sent"]
     assert said["counts"] == {"events": 3, "accepted": 3, "refused": 0, "dropped": 0, "retries": 0, "cancelled": 0}
     assert said["advice"]["entries"] == []
@@ -98,7 +110,7 @@ def test_it_reports_and_asks(runner: str, tmp_path: Path) -> None:
     assert (failed["error"], failed["attrs"]["odd"]) == ('{"code":7,"row":"9007199254740993"}', "12")
 
 
-def test_what_goes_in_is_what_it_was_when_the_operation_began(runner: str, tmp_path: Path) -> None:
+def test_what_goes_in_is_what_it_was_when_the_operation_began(runner: str, tmp_path: Path, daemon: Served) -> None:
     program = """
     const observer = new Observer();
     const input = ["question"];
@@ -106,12 +118,13 @@ def test_what_goes_in_is_what_it_was_when_the_operation_began(runner: str, tmp_p
     await observer.close(10_000);
     console.log(JSON.stringify(observer.counts.accepted));
     """
-    with served(tmp_path / "data") as daemon:
-        assert run(runner, tmp_path, program, daemon.url) == 1
-        assert [op.input_summary for op in journal_ops(daemon.data_dir)] == ['["question"]']
+    assert run(runner, tmp_path, program, daemon.url) == 1
+    assert newest(daemon, "llm:chat", 1)[0]["input_summary"] == '["question"]'
 
 
-def test_an_operation_reports_the_advice_on_its_endpoint_and_no_other(runner: str, tmp_path: Path) -> None:
+def test_an_operation_reports_the_advice_on_its_endpoint_and_no_other(
+    runner: str, tmp_path: Path, daemon: Served
+) -> None:
     program = """
     const observer = new Observer({ adviceMs: 10_000 });
     const [a, b] = [{ run: "r1" }, { run: "r2" }];
@@ -123,16 +136,17 @@ def test_an_operation_reports_the_advice_on_its_endpoint_and_no_other(runner: st
     await observer.close(10_000);
     console.log(JSON.stringify([given.adviceId, next.adviceId]));
     """
-    with served(tmp_path / "data") as daemon:
-        given, following = run(runner, tmp_path, program, daemon.url)
-    ops = [op for op in journal_ops(tmp_path / "data") if op.source == "bot"]
+    given, following = run(runner, tmp_path, program, daemon.url)
+    ops = [op for op in journal_ops(daemon.data_dir) if op.source == "bot"][-6:]
     advised = [op.attrs.get("advice_id") if isinstance(op.attrs, dict) else None for op in ops]
     assert given
     assert following
     assert advised == [None, given, given, following, None, None]
 
 
-def test_what_the_work_sets_among_the_attributes_counts_before_what_was_inferred(runner: str, tmp_path: Path) -> None:
+def test_what_the_work_sets_among_the_attributes_counts_before_what_was_inferred(
+    runner: str, tmp_path: Path, daemon: Served
+) -> None:
     program = """
     const observer = new Observer({ adviceMs: 10_000 });
     const given = await observer.advice("sql:run", { run: "r1" });
@@ -144,9 +158,8 @@ def test_what_the_work_sets_among_the_attributes_counts_before_what_was_inferred
     await observer.close(10_000);
     console.log(JSON.stringify(given.adviceId));
     """
-    with served(tmp_path / "data") as daemon:
-        given = run(runner, tmp_path, program, daemon.url)
-        ops = reversed(daemon.json("/ops", endpoint="sql:run")["ops"])
+    given = run(runner, tmp_path, program, daemon.url)
+    ops = newest(daemon, "sql:run", 4)
     assert [(op["attrs"]["run"], op["attrs"]["advice_id"]) for op in ops] == [
         ("r1", "later"),
         ("r1", "named"),
@@ -178,7 +191,9 @@ def test_what_a_host_hands_over_never_takes_the_place_of_its_own_error(runner: s
     assert run(runner, tmp_path, program, closed_url()) == {"said": ["mine", "mine"], "advice": ""}
 
 
-def test_many_large_events_all_arrive_and_the_queue_has_a_bound_in_characters(runner: str, tmp_path: Path) -> None:
+def test_many_large_events_all_arrive_and_the_queue_has_a_bound_in_characters(
+    runner: str, tmp_path: Path, daemon: Served
+) -> None:
     program = """
     const big = "x".repeat(10_000);
     const observer = new Observer();
@@ -193,8 +208,7 @@ def test_many_large_events_all_arrive_and_the_queue_has_a_bound_in_characters(ru
     console.log(JSON.stringify([observer.counts, away.counts.dropped]));
     process.exit(0);
     """
-    with served(tmp_path / "data") as daemon:
-        counts, dropped = run(runner, tmp_path, program, daemon.url)
+    counts, dropped = run(runner, tmp_path, program, daemon.url)
     assert (counts["accepted"], counts["refused"], counts["dropped"]) == (800, 0, 0)
     assert 50 < dropped < 300, "16 Mi characters are some 830 of them"
 
@@ -263,7 +277,7 @@ def test_what_is_reported_while_the_last_batch_ends_is_sent_too(runner: str, tmp
     assert run(runner, tmp_path, program, closed_url()) == [[True, 2]] * 30
 
 
-def test_what_is_thrown_is_a_failure_whatever_it_is(runner: str, tmp_path: Path) -> None:
+def test_what_is_thrown_is_a_failure_whatever_it_is(runner: str, tmp_path: Path, daemon: Served) -> None:
     program = """
     const observer = new Observer({ lingerMs: 1 });
     const said: unknown[] = [];
@@ -278,9 +292,8 @@ def test_what_is_thrown_is_a_failure_whatever_it_is(runner: str, tmp_path: Path)
     await observer.close(10_000);
     console.log(JSON.stringify(said));
     """
-    with served(tmp_path / "data") as daemon:
-        assert run(runner, tmp_path, program, daemon.url) == ["undefined", "null", "RangeError: mine"]
-        ops = reversed(daemon.json("/ops", endpoint="thrown")["ops"])
+    assert run(runner, tmp_path, program, daemon.url) == ["undefined", "null", "RangeError: mine"]
+    ops = newest(daemon, "thrown", 3)
     assert [(op["success"], op["error"]) for op in ops] == [
         (False, "undefined"),
         (False, "null"),
@@ -289,7 +302,7 @@ def test_what_is_thrown_is_a_failure_whatever_it_is(runner: str, tmp_path: Path)
 
 
 def test_what_is_aborted_is_counted_and_what_is_out_of_time_or_fails_with_causes_is_reported(
-    runner: str, tmp_path: Path
+    runner: str, tmp_path: Path, daemon: Served
 ) -> None:
     program = """
     const observer = new Observer({ lingerMs: 1 });
@@ -315,22 +328,21 @@ def test_what_is_aborted_is_counted_and_what_is_out_of_time_or_fails_with_causes
     await observer.close(10_000);
     console.log(JSON.stringify([observer.counts.events, observer.counts.cancelled, last === cyclic]));
     """
-    with served(tmp_path / "data") as daemon:
-        assert run(runner, tmp_path, program, daemon.url) == [9, 2, True]
-        thrown, given = (
-            [op.get("error") for op in daemon.json("/ops", endpoint=one)["ops"]] for one in ("thrown", "set")
-        )
-    assert thrown[::-1] == [
+    assert run(runner, tmp_path, program, daemon.url) == [9, 2, True]
+    thrown, given = (
+        [op.get("error") for op in newest(daemon, one, count)] for one, count in (("thrown", 5), ("set", 4))
+    )
+    assert thrown == [
         "TimeoutError: took too long",
         "TypeError: fetch failed: Error: AggregateError: Error: ::1; Error: 127.0.0.1",
         "AggregateError: all: 1; 2; 3",
         "RangeError",
         "Error: cyclic: Error: cyclic: Error: cyclic: Error: cyclic",
     ]
-    assert given[::-1] == [None, None, "failed", "Error: set: why"], "as in Python"
+    assert given == [None, None, "failed", "Error: set: why"], "as in Python"
 
 
-def test_the_run_and_the_advice_come_before_the_other_attributes(runner: str, tmp_path: Path) -> None:
+def test_the_run_and_the_advice_come_before_the_other_attributes(runner: str, tmp_path: Path, daemon: Served) -> None:
     program = """
     const observer = new Observer({ lingerMs: 1 });
     const attrs = Object.fromEntries(Array.from({ length: 40 }, (_, n) => [`k${n}`, n]));
@@ -338,13 +350,12 @@ def test_the_run_and_the_advice_come_before_the_other_attributes(runner: str, tm
     await observer.close(10_000);
     console.log("null");
     """
-    with served(tmp_path / "data") as daemon:
-        run(runner, tmp_path, program, daemon.url)
-        (op,) = daemon.json("/ops", endpoint="many")["ops"]
+    run(runner, tmp_path, program, daemon.url)
+    (op,) = newest(daemon, "many", 1)
     assert (op["attrs"]["run"], op["attrs"]["advice_id"], len(op["attrs"])) == ("r1", "a1", 32)
 
 
-def test_a_wait_that_nobody_means_is_cut_to_one_that_a_timer_knows(runner: str, tmp_path: Path) -> None:
+def test_a_wait_that_nobody_means_is_cut_to_one_that_a_timer_knows(runner: str, tmp_path: Path, daemon: Served) -> None:
     program = """
     const send = globalThis.fetch;
     let asked = 0;
@@ -364,8 +375,7 @@ def test_a_wait_that_nobody_means_is_cut_to_one_that_a_timer_knows(runner: str, 
     console.log(JSON.stringify([hot, advice.adviceId !== "", observer.counts.accepted]));
     process.exit(0);
     """
-    with served(tmp_path / "data") as daemon:
-        assert run(runner, tmp_path, program, daemon.url) == [1, True, 0]
+    assert run(runner, tmp_path, program, daemon.url) == [1, True, 0]
 
 
 def test_what_the_daemon_cannot_take_is_refused_and_stands_in_nobodys_way(runner: str, tmp_path: Path) -> None:
@@ -428,7 +438,7 @@ def test_advice_is_asked_for_with_the_attributes_that_the_operation_will_have(ru
     assert run(runner, tmp_path, program, closed_url()) == ['{"tenant":"a","tries":2}', None, None, None]
 
 
-def test_a_question_that_the_daemon_does_not_take_is_told_once(runner: str, tmp_path: Path) -> None:
+def test_a_question_that_the_daemon_does_not_take_is_told_once(runner: str, tmp_path: Path, daemon: Served) -> None:
     program = """
     const said: string[] = [];
     console.warn = (text: string) => said.push(text);
@@ -436,8 +446,7 @@ def test_a_question_that_the_daemon_does_not_take_is_told_once(runner: str, tmp_
     for (let n = 0; n < 2; n++) await observer.advice("a", { run: "r".repeat(300) });
     console.log(JSON.stringify(said));
     """
-    with served(tmp_path / "data") as daemon:
-        (said,) = run(runner, tmp_path, program, daemon.url)
+    (said,) = run(runner, tmp_path, program, daemon.url)
     assert said == "observer: advice is answered 400: run: is longer than 256 characters"
 
 
@@ -457,7 +466,9 @@ def test_advice_for_a_prompt_says_that_it_is_data_and_holds_no_tag(runner: str, 
     ]
 
 
-def test_a_text_is_cut_between_two_words_so_that_no_part_of_a_password_is_left(runner: str, tmp_path: Path) -> None:
+def test_a_text_is_cut_between_two_words_so_that_no_part_of_a_password_is_left(
+    runner: str, tmp_path: Path, daemon: Served
+) -> None:
     program = """
     const observer = new Observer({ lingerMs: 1 });
     for (let before = 9_920; before < 10_000; before += 3) {
@@ -467,9 +478,8 @@ def test_a_text_is_cut_between_two_words_so_that_no_part_of_a_password_is_left(r
     await observer.close(10_000);
     console.log(JSON.stringify(observer.counts.accepted));
     """
-    with served(tmp_path / "data") as daemon:
-        assert run(runner, tmp_path, program, daemon.url) == 27
-        ops = daemon.json("/ops", endpoint="cut")["ops"]
+    assert run(runner, tmp_path, program, daemon.url) == 27
+    ops = newest(daemon, "cut", 27)
     assert [op for op in ops if "hunter2" in str(op)] == []
     assert {len(op["input_summary"]) > 9_920 for op in ops} == {True}
 
@@ -506,7 +516,7 @@ def test_a_token_that_is_refused_is_told_once(runner: str, tmp_path: Path) -> No
     assert told["counts"]["retries"] >= 1
 
 
-def test_that_a_source_is_not_known_is_told_once(runner: str, tmp_path: Path) -> None:
+def test_that_a_source_is_not_known_is_told_once(runner: str, tmp_path: Path, daemon: Served) -> None:
     program = """
     const said: string[] = [];
     console.warn = (text: string) => said.push(text);
@@ -520,8 +530,7 @@ def test_that_a_source_is_not_known_is_told_once(runner: str, tmp_path: Path) ->
     console.log(JSON.stringify(said));
     """
     note = 'source: "team-a" is not a known source; kept as scenario'
-    with served(tmp_path / "data") as daemon:
-        told = run(runner, tmp_path, program, daemon.url)
+    told = run(runner, tmp_path, program, daemon.url)
     assert told == [f"observer: {note}: add it to the daemon's sources.extra"]
 
 
@@ -569,7 +578,7 @@ def test_what_could_not_be_sent_is_sent_later_and_stored_once(runner: str, tmp_p
     assert len(ids) == len(set(ids)) == 700
 
 
-def test_a_long_text_is_cut_between_two_characters(runner: str, tmp_path: Path) -> None:
+def test_a_long_text_is_cut_between_two_characters(runner: str, tmp_path: Path, daemon: Served) -> None:
     program = """
     const observer = new Observer({ lingerMs: 1 });
     const asked: string[] = [];
@@ -581,20 +590,18 @@ def test_a_long_text_is_cut_between_two_characters(runner: str, tmp_path: Path) 
     await observer.close(10_000);
     console.log(JSON.stringify([observer.counts.accepted, asked.some((body) => /\\\\ud83d/i.test(body))]));
     """
-    with served(tmp_path / "data") as daemon:
-        assert run(runner, tmp_path, program, daemon.url) == [2, False]
-        odd, even = daemon.json("/ops", endpoint="long")["ops"]
+    assert run(runner, tmp_path, program, daemon.url) == [2, False]
+    even, odd = newest(daemon, "long", 2)
     assert (even["error"], odd["error"]) == ("😀" * 4_999 + "…", "x" + "😀" * 4_999 + "…")
 
 
-def test_the_snippet_of_the_guide_runs(runner: str, tmp_path: Path) -> None:
+def test_the_snippet_of_the_guide_runs(runner: str, tmp_path: Path, daemon: Served) -> None:
     page = (ROOT / "docs" / "guide" / "agents.md").read_text(encoding="utf-8")
     (snippet,) = re.findall(r"```typescript\n(.*?)```", page, re.DOTALL)
     program = snippet.replace('import { Observer } from "./observer.ts";\n', "")
     assert program != snippet
-    with served(tmp_path / "data") as daemon:
-        run(runner, tmp_path, program + 'console.log("null");\n', daemon.url)
-        (op,) = daemon.json("/ops", endpoint="sql:run")["ops"]
+    run(runner, tmp_path, program + 'console.log("null");\n', daemon.url)
+    (op,) = newest(daemon, "sql:run", 1)
     assert (op["success"], op["attrs"]["run"]) == (True, "episode-19")
 
 
