@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -41,6 +42,20 @@ def fresh(tmp_path: Path) -> Iterator[Served]:
         yield daemon
 
 
+@dataclass(frozen=True)
+class Used:
+    """A daemon that others have imported into, and how many ops it held before."""
+
+    url: str
+    data_dir: Path
+    ops: int
+
+
+@pytest.fixture
+def used(daemon: Served) -> Used:
+    return Used(daemon.url, daemon.data_dir, len(stored(daemon)))
+
+
 def events(count: int, **fields: object) -> list[str]:
     return [
         json.dumps({"endpoint": "i", "input_summary": str(number), "success": True, **fields})
@@ -48,12 +63,13 @@ def events(count: int, **fields: object) -> list[str]:
     ]
 
 
-def stored(daemon: Served) -> list[dict[str, Any]]:
+def stored(daemon: Served | Used) -> list[dict[str, Any]]:
+    """Give what was stored in the test."""
     lines = (daemon.data_dir / "_observer" / "ops.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    return [json.loads(line) for line in lines[daemon.ops if isinstance(daemon, Used) else 0 :]]
 
 
-def imported(daemon: Served, *arguments: str, stdin: str = "", cwd: Path | None = None) -> Any:
+def imported(daemon: Served | Used, *arguments: str, stdin: str = "", cwd: Path | None = None) -> Any:
     return answered("import", *arguments, "--url", daemon.url, stdin=stdin, cwd=cwd)
 
 
@@ -62,30 +78,28 @@ def counted(**counts: int) -> dict[str, object]:
     return {**nothing, "notes": {}, **counts}
 
 
-def imported_with(daemon: Served, state: Path, *arguments: str) -> Any:
+def imported_with(daemon: Served | Used, state: Path, *arguments: str) -> Any:
     return answered("import", *arguments, "--url", daemon.url, XDG_STATE_HOME=str(state))
 
 
-def test_lines_come_in_order_with_their_own_times_and_once(fresh: Served, tmp_path: Path) -> None:
+def test_lines_come_in_order_with_their_own_times_and_once(used: Used, tmp_path: Path) -> None:
     file = tmp_path / "ops.jsonl"
     file.write_text("\n".join([SEEDS_LINE, "", *events(11_000)]) + "\n")
-    result = imported(fresh, str(file))
+    result = imported(used, str(file))
     assert result == counted(lines=11_002, accepted=11_001)
-    ops = stored(fresh)
+    ops = stored(used)
     assert [op["input_summary"] for op in ops[1:]] == [str(number) for number in range(11_000)]
     kept = {name: value for name, value in ops[0].items() if name not in ("seq", "recorded_at", "id")}
     assert kept == json.loads(SEEDS_LINE)
 
-    again = imported(fresh, str(file))
+    again = imported(used, str(file))
     assert again == counted(resumed_lines=11_002)
-    known = imported(fresh, str(file), "--from-start")
+    known = imported(used, str(file), "--from-start")
     assert (known["accepted"], known["duplicates"]) == (11_001, 11_001), "they have the ids that they had"
-    assert len(stored(fresh)) == 11_001
+    assert len(stored(used)) == 11_001
 
 
-def test_what_the_daemon_itself_has_put_into_its_journal_is_left_out_of_an_export(
-    fresh: Served, tmp_path: Path
-) -> None:
+def test_what_the_daemon_itself_has_put_into_its_journal_is_left_out_of_an_export(used: Used, tmp_path: Path) -> None:
     file = tmp_path / "export.jsonl"
     with served(tmp_path / "old") as old:
         old.events(*map(json.loads, events(3)))
@@ -94,11 +108,11 @@ def test_what_the_daemon_itself_has_put_into_its_journal_is_left_out_of_an_expor
         old.event(endpoint="i", source="observer", input_summary="3", success=True)
         assert typed("export", "--output", str(file), "--url", old.url).returncode == 0
     file.write_text(file.read_text() + "no json\n" + json.dumps({"endpoint": "i", "source": "observer"}))
-    ended = typed("import", str(file), "--url", fresh.url)
+    ended = typed("import", str(file), "--url", used.url)
     said = "5 ops are in, 1 lines were rejected, 2 lines were left out: the daemon's own ops (decisions, revocations, "
     assert (ended.returncode, ended.stdout.startswith(said)) == (1, True), ended
     assert ended.stderr.startswith(f"{file}:7: ")
-    assert [op["source"] for op in stored(fresh)] == ["scenario"] * 5
+    assert [op["source"] for op in stored(used)] == ["scenario"] * 5
 
 
 def test_of_an_export_a_daemon_that_lost_its_journals_end_gets_what_it_lacks(tmp_path: Path) -> None:
@@ -131,46 +145,44 @@ def test_what_the_daemon_does_not_take_at_once_comes_in_parts(tmp_path: Path) ->
         assert [op["input_summary"] for op in stored(daemon)] == [*map(str, range(350)), *map(str, range(90))]
 
 
-def test_how_lines_were_taken_otherwise_than_they_said_is_summed_up(fresh: Served, tmp_path: Path) -> None:
+def test_how_lines_were_taken_otherwise_than_they_said_is_summed_up(used: Used, tmp_path: Path) -> None:
     file = tmp_path / "ops.jsonl"
     lines = [*events(5_999, source="mcp-fs"), *events(2, source="bot"), *events(2, source="cron")]
     file.write_text("\n".join(lines))
     notes = {
         f'source: "{name}" is not a known source; kept as scenario': n for name, n in (("mcp-fs", 5_999), ("cron", 2))
     }
-    assert imported(fresh, str(file))["notes"] == notes
-    said = typed("import", str(file), "--from-start", "--url", fresh.url).stderr.splitlines()
+    assert imported(used, str(file))["notes"] == notes
+    said = typed("import", str(file), "--from-start", "--url", used.url).stderr.splitlines()
     assert said == [f"{note} ({count:,} lines)" for note, count in notes.items()]
     names = "\n".join(line for n in range(30) for line in events(1, source=f"s{n}"))
-    assert imported(fresh, "-", stdin=names)["notes"]["further notes"] == 30 - importing.NOTES_MAX
+    assert imported(used, "-", stdin=names)["notes"]["further notes"] == 30 - importing.NOTES_MAX
 
 
-def test_a_torn_last_line_of_standard_input_is_rejected_for_there_is_no_next_import(fresh: Served) -> None:
+def test_a_torn_last_line_of_standard_input_is_rejected_for_there_is_no_next_import(used: Used) -> None:
     lines = events(3)
-    ended = typed("import", "-", "--url", fresh.url, stdin="\n".join(lines)[:-20])
+    ended = typed("import", "-", "--url", used.url, stdin="\n".join(lines)[:-20])
     assert (ended.returncode, ended.stdout) == (1, "2 ops are in, 1 lines were rejected\n")
     assert ended.stderr.startswith("-:3: ")
-    assert imported(fresh, "-", stdin="\n".join(lines))["accepted"] == 3
+    assert imported(used, "-", stdin="\n".join(lines))["accepted"] == 3
 
 
-def test_a_file_that_grew_is_gone_on_with_and_one_that_was_replaced_is_begun_anew(
-    fresh: Served, tmp_path: Path
-) -> None:
+def test_a_file_that_grew_is_gone_on_with_and_one_that_was_replaced_is_begun_anew(used: Used, tmp_path: Path) -> None:
     file = tmp_path / "ops.jsonl"
     lines = events(5)
     file.write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])
-    first = typed("import", str(file), "--url", fresh.url)
+    first = typed("import", str(file), "--url", used.url)
     assert (first.returncode, first.stdout) == (0, "3 ops are in\n")
     assert "the last line is not complete" in first.stderr
     file.write_text("\n".join(lines))
-    assert imported(fresh, str(file))["resumed_lines"] == 3
-    assert [op["input_summary"] for op in stored(fresh)] == ["0", "1", "2", "3", "4"]
+    assert imported(used, str(file))["resumed_lines"] == 3
+    assert [op["input_summary"] for op in stored(used)] == ["0", "1", "2", "3", "4"]
     file.write_text("\n".join(events(5, endpoint="another")) + "\n")
-    assert imported(fresh, str(file)) == counted(lines=5, accepted=5)
+    assert imported(used, str(file)) == counted(lines=5, accepted=5)
 
 
 def test_a_line_whose_end_is_written_during_the_import_comes_as_a_whole_with_the_next(
-    fresh: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    used: Used, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "ops.jsonl"
     lines = events(5)
@@ -184,10 +196,10 @@ def test_a_line_whose_end_is_written_during_the_import_comes_as_a_whole_with_the
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(importing, "sift", sift_while_somebody_writes)
-    assert importing.import_(file, api=ApiOptions(url=fresh.url)) == 0
-    assert [op["input_summary"] for op in stored(fresh)] == ["0", "1", "2"]
-    assert imported_with(fresh, tmp_path / "state", str(file)) == counted(lines=2, accepted=2, resumed_lines=3)
-    assert [op["input_summary"] for op in stored(fresh)] == ["0", "1", "2", "3", "4"]
+    assert importing.import_(file, api=ApiOptions(url=used.url)) == 0
+    assert [op["input_summary"] for op in stored(used)] == ["0", "1", "2"]
+    assert imported_with(used, tmp_path / "state", str(file)) == counted(lines=2, accepted=2, resumed_lines=3)
+    assert [op["input_summary"] for op in stored(used)] == ["0", "1", "2", "3", "4"]
 
 
 def test_an_empty_journal_at_the_same_address_gets_the_file_from_its_beginning(tmp_path: Path) -> None:
@@ -241,15 +253,15 @@ def test_an_older_copy_of_the_journal_gets_what_it_has_not(tmp_path: Path) -> No
         assert ops == [str(number) for number in range(12_500)]
 
 
-def test_a_note_without_earlier_places_is_gone_on_with(fresh: Served, tmp_path: Path) -> None:
+def test_a_note_without_earlier_places_is_gone_on_with(used: Used, tmp_path: Path) -> None:
     file, state = tmp_path / "ops.jsonl", tmp_path / "state"
     file.write_text("\n".join(events(5)) + "\n")
-    assert imported_with(fresh, state, str(file))["accepted"] == 5
+    assert imported_with(used, state, str(file))["accepted"] == 5
     (note,) = state.rglob("*.json")
     noted = json.loads(note.read_text())
     del noted["earlier"]
     note.write_text(json.dumps(noted))
-    assert imported_with(fresh, state, str(file))["resumed_lines"] == 5
+    assert imported_with(used, state, str(file))["resumed_lines"] == 5
 
 
 def test_of_many_places_some_are_kept_the_closer_the_newer() -> None:
@@ -274,12 +286,12 @@ def test_who_may_only_report_can_go_on_with_an_import_too(tmp_path: Path) -> Non
             assert result["resumed_lines"] == resumed
 
 
-def test_a_line_that_is_bad_is_named_and_the_others_come_in(fresh: Served, tmp_path: Path) -> None:
+def test_a_line_that_is_bad_is_named_and_the_others_come_in(used: Used, tmp_path: Path) -> None:
     file = tmp_path / "ops.jsonl"
     good = events(3)
     bad = ["no json", '{"city": 5}', "[]", "{}", '{"id":null,"endpoint":"n"}', '{"a":{"id":1}}']
     file.write_text("\n".join([good[0], *bad, *good[1:]]) + "\n")
-    ended = typed("import", str(file), "--url", fresh.url)
+    ended = typed("import", str(file), "--url", used.url)
     assert (ended.returncode, ended.stdout) == (1, "6 ops are in, 3 lines were rejected\n")
     *named, note = ended.stderr.splitlines()
     assert [line.partition(": ")[0] for line in named] == [f"{file}:{n}" for n in (2, 3, 4)]
@@ -287,133 +299,133 @@ def test_a_line_that_is_bad_is_named_and_the_others_come_in(fresh: Served, tmp_p
     assert ended.stderr.count("city: ") == 1
     only_bad = tmp_path / "bad.jsonl"
     only_bad.write_text("x\n" * 50)
-    ended = typed("import", str(only_bad), "--url", fresh.url)
+    ended = typed("import", str(only_bad), "--url", used.url)
     assert (ended.returncode, ended.stdout) == (1, "0 ops are in, 50 lines were rejected\n")
     assert len(ended.stderr.splitlines()) == importing.SHOWN_ERRORS_MAX + 1
 
 
-def test_an_id_that_is_null_is_none(fresh: Served, tmp_path: Path) -> None:
+def test_an_id_that_is_null_is_none(used: Used, tmp_path: Path) -> None:
     file = tmp_path / "ops.jsonl"
     file.write_text('{"id":null,"endpoint":"a"}\n {"endpoint":"b", "id" : null } \r\n{"id":"x","id":null}\n')
-    assert imported(fresh, str(file))["accepted"] == 3
-    assert imported(fresh, str(file), "--from-start")["duplicates"] == 3
-    assert ["id" in op for op in stored(fresh)] == [True] * 3
+    assert imported(used, str(file))["accepted"] == 3
+    assert imported(used, str(file), "--from-start")["duplicates"] == 3
+    assert ["id" in op for op in stored(used)] == [True] * 3
 
 
-def test_a_line_with_half_a_character_has_an_id_as_any_other(fresh: Served, tmp_path: Path) -> None:
+def test_a_line_with_half_a_character_has_an_id_as_any_other(used: Used, tmp_path: Path) -> None:
     """As the seed's file has it, of a text that was cut within a pair."""
     file = tmp_path / "ops.jsonl"
     file.write_text(r'{"endpoint":"a","error":"cut \ud83d"}' + "\n" + r'{"endpoint":"b","error":"\ude00"}')
-    assert imported(fresh, str(file))["accepted"] == 2
-    assert imported(fresh, str(file), "--from-start")["duplicates"] == 2
-    assert [op["error"] for op in stored(fresh)] == ["cut \ufffd", "\ufffd"]
+    assert imported(used, str(file))["accepted"] == 2
+    assert imported(used, str(file), "--from-start")["duplicates"] == 2
+    assert [op["error"] for op in stored(used)] == ["cut \ufffd", "\ufffd"]
 
 
-def test_a_compressed_file_and_standard_input(fresh: Served, tmp_path: Path) -> None:
+def test_a_compressed_file_and_standard_input(used: Used, tmp_path: Path) -> None:
     file = tmp_path / "ops.jsonl.gz"
     whole = "".join(line + "\n" for line in events(20))
     file.write_bytes(gzip.compress(whole.encode()))
-    assert imported(fresh, str(file))["accepted"] == 20
-    assert imported(fresh, str(file))["resumed_lines"] == 20
-    assert imported(fresh, "-", stdin=whole)["accepted"] == 20
-    assert imported(fresh, "-", stdin=whole)["accepted"] == 20
-    assert len(stored(fresh)) == 60, "what comes from standard input is new each time"
+    assert imported(used, str(file))["accepted"] == 20
+    assert imported(used, str(file))["resumed_lines"] == 20
+    assert imported(used, "-", stdin=whole)["accepted"] == 20
+    assert imported(used, "-", stdin=whole)["accepted"] == 20
+    assert len(stored(used)) == 60, "what comes from standard input is new each time"
     file.write_bytes(gzip.compress(whole.encode())[:-20])
-    ended = typed("import", str(file), "--from-start", "--url", fresh.url)
+    ended = typed("import", str(file), "--from-start", "--url", used.url)
     assert (ended.returncode, "cannot read" in ended.stderr) == (66, True)
     file.write_bytes(gzip.compress(whole.encode())[:10] + b"\xff" * 50)
     for flags in ((), ("--from-start",)):  # where it was, and what stands before that, lie in the same stream
-        ended = typed("import", str(file), *flags, "--url", fresh.url)
+        ended = typed("import", str(file), *flags, "--url", used.url)
         assert (ended.returncode, "cannot read" in ended.stderr) == (66, True)
     (tmp_path / "loop").symlink_to("loop")
     for unreadable in ("none", "loop", "."):
-        assert typed("import", str(tmp_path / unreadable), "--url", fresh.url).returncode == 66
-    assert typed("import", "--url", fresh.url).returncode == 64
+        assert typed("import", str(tmp_path / unreadable), "--url", used.url).returncode == 66
+    assert typed("import", "--url", used.url).returncode == 64
 
 
 @pytest.mark.parametrize("begins", ["", '{"endpoint":"a"}\n'])
 def test_a_file_without_ends_of_lines_is_no_log_and_does_not_fill_the_memory(
-    fresh: Served, tmp_path: Path, begins: str
+    used: Used, tmp_path: Path, begins: str
 ) -> None:
     file = tmp_path / "ops.jsonl.gz"
     file.write_bytes(gzip.compress(begins.encode() + b"x" * LINE_BYTES_MAX, compresslevel=1))
-    ended = typed("import", str(file), "--url", fresh.url)
+    ended = typed("import", str(file), "--url", used.url)
     assert (ended.returncode, "one JSON object a line" in ended.stderr) == (66, True), ended.stderr
 
 
 def test_a_log_is_known_again_wherever_it_lies_and_is_told_from_one_that_begins_alike(
-    fresh: Served, tmp_path: Path
+    used: Used, tmp_path: Path
 ) -> None:
     folder, moved = tmp_path / "logs", tmp_path / "logs" / "a.jsonl.1"
     folder.mkdir()
     file = folder / "a.jsonl"
     lines = events(3, timestamp="2026-11-22T10:00:00.123Z", output_summary="x" * 2_000)
     file.write_text("\n".join(lines))
-    assert imported(fresh, str(file))["accepted"] == 3
+    assert imported(used, str(file))["accepted"] == 3
     lines += events(1, timestamp="2026-11-22T10:00:01Z")
     file.write_text("\n".join(lines) + "\n")
-    again = imported(fresh, "logs/../logs/a.jsonl", "--from-start", cwd=tmp_path)
+    again = imported(used, "logs/../logs/a.jsonl", "--from-start", cwd=tmp_path)
     assert (again["accepted"], again["duplicates"]) == (4, 3), "also one that had no newline yet"
     packed = folder / "a.old"
     packed.write_bytes(gzip.compress(file.read_bytes()))
     file.rename(moved)
     for given in (moved, packed):
-        assert imported(fresh, str(given))["duplicates"] == 4
-    assert imported(fresh, "-", stdin=moved.read_text())["duplicates"] == 4
+        assert imported(used, str(given))["duplicates"] == 4
+    assert imported(used, "-", stdin=moved.read_text())["duplicates"] == 4
     file.write_text("\n".join([lines[0], lines[2], lines[1]]) + "\n")
-    assert imported(fresh, str(file))["duplicates"] == 0
-    assert [op["input_summary"] for op in stored(fresh)] == ["0", "1", "2", "0", "0", "2", "1"]
+    assert imported(used, str(file))["duplicates"] == 0
+    assert [op["input_summary"] for op in stored(used)] == ["0", "1", "2", "0", "0", "2", "1"]
 
 
-def test_two_short_logs_that_begin_with_the_same_lines_both_come_in(fresh: Served, tmp_path: Path) -> None:
+def test_two_short_logs_that_begin_with_the_same_lines_both_come_in(used: Used, tmp_path: Path) -> None:
     for ending in ("jsonl", "json"):
         for name in ("a", "b"):
             file, lines = tmp_path / f"{name}.{ending}", events(3, timestamp="2026-11-22T10:00:00Z", source=name)
             lines[:2] = events(2, timestamp="2026-11-22T10:00:00Z")
             file.write_text("".join(f"{line}\n" for line in lines) if ending == "jsonl" else f"[{','.join(lines)}]")
-            assert imported(fresh, str(file))["duplicates"] == 0
-            assert imported(fresh, str(file), "--from-start")["duplicates"] == 3
+            assert imported(used, str(file))["duplicates"] == 0
+            assert imported(used, str(file), "--from-start")["duplicates"] == 3
 
 
-def test_two_long_arrays_are_told_from_each_other_by_how_they_begin(fresh: Served, tmp_path: Path) -> None:
-    first = events(1, timestamp="2026-11-22T10:00:00Z")
+def test_two_long_arrays_are_told_from_each_other_by_how_they_begin(used: Used, tmp_path: Path) -> None:
+    first = events(1, timestamp="2026-11-22T11:00:00Z")
     for name, text, known in (("a", "a", 0), ("b", "b", 0), ("moved", "b", 3)):
-        lines = [*first, *events(2, timestamp="2026-11-22T10:00:00Z", output_summary=text * 2_500)]
+        lines = [*first, *events(2, timestamp="2026-11-22T11:00:00Z", output_summary=text * 2_500)]
         (tmp_path / name).write_text(f"[{','.join(lines)}]")
-        assert imported(fresh, str(tmp_path / name))["duplicates"] == known
+        assert imported(used, str(tmp_path / name))["duplicates"] == known
 
 
-def test_lines_without_a_time_are_known_by_their_file(fresh: Served, tmp_path: Path) -> None:
+def test_lines_without_a_time_are_known_by_their_file(used: Used, tmp_path: Path) -> None:
     for name in ("a.jsonl", "b.jsonl"):
         (tmp_path / name).write_text("\n".join(events(2)) + "\n")
-        assert imported(fresh, str(tmp_path / name))["duplicates"] == 0, "two agents did the same"
+        assert imported(used, str(tmp_path / name))["duplicates"] == 0, "two agents did the same"
     (tmp_path / "link.jsonl").symlink_to("a.jsonl")
-    assert imported(fresh, "link.jsonl", "--from-start", cwd=tmp_path)["duplicates"] == 2
+    assert imported(used, "link.jsonl", "--from-start", cwd=tmp_path)["duplicates"] == 2
 
 
-def test_the_items_of_an_array_are_known_again(fresh: Served, tmp_path: Path) -> None:
+def test_the_items_of_an_array_are_known_again(used: Used, tmp_path: Path) -> None:
     file = tmp_path / "ops.json"
     lines = events(3, timestamp="2026-11-22T10:00:00.123Z")
     file.write_text(f"[{lines[0]},\n{lines[1]}]\n")
-    assert imported(fresh, str(file))["accepted"] == 2
+    assert imported(used, str(file))["accepted"] == 2
     file.write_text(f"[{','.join(lines)}]")
-    again = imported(fresh, str(file))
+    again = imported(used, str(file))
     assert (again["accepted"], again["duplicates"]) == (3, 2)
     file.write_text("[1, {}]")
-    ended = typed("import", str(file), "--url", fresh.url)
+    ended = typed("import", str(file), "--url", used.url)
     assert (ended.returncode, ended.stdout) == (1, "1 ops are in, 1 lines were rejected\n")
 
 
 def test_an_array_that_ends_without_a_newline_is_whole_and_one_that_is_being_written_is_not(
-    fresh: Served, tmp_path: Path
+    used: Used, tmp_path: Path
 ) -> None:
     file = tmp_path / "ops.json"
     file.write_text(json.dumps([json.loads(line) for line in events(3)]).removesuffix("]"))
-    ended = typed("import", str(file), "--url", fresh.url)
+    ended = typed("import", str(file), "--url", used.url)
     assert (ended.returncode, ended.stdout) == (0, "0 ops are in\n")
     assert "the last line is not complete; left for the next import" in ended.stderr
     file.write_text(json.dumps([json.loads(line) for line in events(3)], indent=1))
-    ended = typed("import", str(file), "--url", fresh.url)
+    ended = typed("import", str(file), "--url", used.url)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "3 ops are in\n", "")
 
 
@@ -428,22 +440,20 @@ def test_a_log_that_is_rotated_or_removed_while_it_is_read_is_read_to_its_end(tm
         assert (len(first) + sum(map(len, batches)), log.size) == (10_000, size)
 
 
-def test_a_compressed_file_is_known_by_what_is_in_it(fresh: Served, tmp_path: Path) -> None:
+def test_a_compressed_file_is_known_by_what_is_in_it(used: Used, tmp_path: Path) -> None:
     whole = gzip.compress("".join(line + "\n" for line in events(20)).encode())
     (tmp_path / "ops").write_bytes(whole)
-    assert imported(fresh, str(tmp_path / "ops"))["accepted"] == 20
+    assert imported(used, str(tmp_path / "ops"))["accepted"] == 20
     (tmp_path / "plain.gz").write_text("\n".join(events(2)) + "\n")
-    assert imported(fresh, str(tmp_path / "plain.gz"))["accepted"] == 2
-    command = [*COMMAND, "import", "-", "--url", fresh.url]
+    assert imported(used, str(tmp_path / "plain.gz"))["accepted"] == 2
+    command = [*COMMAND, "import", "-", "--url", used.url]
     ended = subprocess.run(command, input=whole, env=environment(), capture_output=True, timeout=60, check=True)
     assert ended.stdout == b"20 ops are in\n"
 
 
-def test_a_pipe_that_is_given_as_a_file_is_read_as_standard_input_is(
-    fresh: Served, tmp_path: Path, state: Path
-) -> None:
+def test_a_pipe_that_is_given_as_a_file_is_read_as_standard_input_is(used: Used, tmp_path: Path, state: Path) -> None:
     (tmp_path / "ops.gz").write_bytes(gzip.compress(b'{"ok":true}\n{"error":"torn'))
-    script = f"{' '.join(COMMAND)} import <(cat {tmp_path / 'ops.gz'}) --url {fresh.url}"
+    script = f"{' '.join(COMMAND)} import <(cat {tmp_path / 'ops.gz'}) --url {used.url}"
     ended = subprocess.run(
         ["bash", "-c", script], env=environment(), capture_output=True, text=True, timeout=60, check=False
     )
