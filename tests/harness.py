@@ -7,10 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import httpx
 import msgspec
@@ -23,6 +23,10 @@ READY_S: Final = 40.0
 STOP_S: Final = 40.0
 """Both are reached only by what fails: on a machine that has much else to do, a second's start takes twenty."""
 TOLD_S: Final = 10.0
+LOOK_S: Final = 0.02
+"""Between two looks at what gives no signal: without a pause they would keep the processor from what is waited for."""
+
+T = TypeVar("T")
 
 
 def own_environment(**more: str) -> dict[str, str]:
@@ -121,9 +125,7 @@ class Daemon:
 
     async def caught_up(self, *, within_s: float = STOP_S) -> None:
         """Wait until every consumer has taken in all that is on disk."""
-        with trio.fail_after(within_s):
-            while await self.metric("observer_consumer_behind_ops"):  # noqa: ASYNC110 - another process gives no signal
-                await trio.sleep(0.05)
+        await seen(lambda: self.metric("observer_consumer_behind_ops"), lambda behind: not behind, within_s=within_s)
 
     async def cycles(self, count: int) -> None:
         """Let so many whole cycles pass."""
@@ -203,6 +205,14 @@ async def running_daemon(
                 if process.returncode is None:
                     await _end(process)
         nursery.cancel_scope.cancel()
+
+
+async def seen(ask: Callable[[], Awaitable[T]], holds: Callable[[T], object] = bool, *, within_s: float = STOP_S) -> T:
+    """Ask another process, which gives no signal, until its answer is as wanted; give that answer."""
+    with trio.fail_after(within_s):
+        while not holds(answer := await ask()):  # noqa: ASYNC110 - see above
+            await trio.sleep(LOOK_S)
+    return answer
 
 
 async def _end(process: trio.Process) -> None:

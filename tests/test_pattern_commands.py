@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import trio
 
 from observer_actors.commands.patterns import InputInvalid, grouped
-from tests.harness import running_daemon
+from tests.harness import running_daemon, seen
 
 COMMAND = [sys.executable, "-m", "observer_actors", "patterns", "group"]
 
@@ -59,9 +58,10 @@ async def test_events_get_the_patterns_that_the_daemon_gives_them_and_its_journa
         for event in EVENTS:
             await daemon.event(**event)
         failing = {f"{event}" for event in EVENTS if event.get("ok") is not True}
-        with trio.fail_after(10):
-            while sum(found["count"] for found in (await daemon.json("/failures"))["failures"]) < len(failing):
-                await trio.lowlevel.checkpoint()
+        await seen(
+            lambda: daemon.json("/failures"),
+            lambda answer: sum(found["count"] for found in answer["failures"]) >= len(failing),
+        )
         found = {found["id"]: found["template"] for found in (await daemon.json("/failures"))["failures"]}
     answers = written(*(json.dumps(event).encode() for event in EVENTS))
     assert {answer["pattern"]: answer["template"] for answer in answers[1:]} == found

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 import trio
-import trio.lowlevel
 
 from observer_actors.store import LEARNED_PATH
 from observer_actors.store.files import BUSY_SECONDS
 from tests.commands.typed import typed
+from tests.daemon.inside import eventually
 from tests.fakes.http_peer import Bytes, Garbage, Hang, Held, HttpPeer, Json, Reply, Request, Status, http_peer
-from tests.harness import Daemon, running_daemon
+from tests.harness import Daemon, running_daemon, seen
 
 CHAT = "/v1/chat/completions"
 
@@ -53,19 +53,15 @@ def configured(tmp_path: Path, peer: HttpPeer, *, backend: str = "openai", more:
 
 async def fail_and_find(daemon: Daemon) -> str:
     await daemon.event(endpoint="sql:run", ok=False, error="row 1 gone")
-    with trio.fail_after(10):
-        while not (found := (await daemon.json("/failures"))["failures"]):
-            await trio.lowlevel.checkpoint()
-    key: str = found[0]["id"]
+    found = await seen(lambda: daemon.json("/failures"), lambda answer: answer["failures"])
+    key: str = found["failures"][0]["id"]
     return key
 
 
 async def diagnosed(daemon: Daemon, key: str) -> dict[str, Any]:
-    with trio.fail_after(15):
-        while (found := (await daemon.json(f"/failures/{key}"))["diagnosis"]) is None:
-            await trio.lowlevel.checkpoint()
-    answer: dict[str, Any] = found
-    return answer
+    found = await seen(lambda: daemon.json(f"/failures/{key}"), lambda answer: answer["diagnosis"])
+    diagnosis: dict[str, Any] = found["diagnosis"]
+    return diagnosis
 
 
 async def test_a_pattern_is_asked_about_once_and_what_is_made_up_is_thrown_out(tmp_path: Path) -> None:
@@ -103,9 +99,7 @@ async def test_a_pattern_is_asked_about_once_and_what_is_made_up_is_thrown_out(t
 async def _cycles(daemon: Daemon, count: int) -> None:
     """Wait until so many more cycles have been logged."""
     before = sum(line.get("event") == "cycle" for line in daemon.log)
-    with trio.fail_after(10):
-        while sum(line.get("event") == "cycle" for line in daemon.log) < before + count:
-            await trio.lowlevel.checkpoint()
+    await eventually(lambda: sum(line.get("event") == "cycle" for line in daemon.log) >= before + count)
 
 
 async def test_a_server_that_knows_no_schema_is_asked_without(tmp_path: Path) -> None:
@@ -149,9 +143,7 @@ async def test_a_server_that_knew_the_schema_and_does_no_more_is_asked_without(t
             await diagnosed(daemon, await fail_and_find(daemon))
             events = [{"endpoint": f"e{number}", "ok": False, "error": "x"} for number in range(5)]
             await daemon.post("/events", events)
-            with trio.fail_after(20):
-                while await daemon.metric('observer_model_claims_total{outcome="kept"}') < 4:
-                    await trio.lowlevel.checkpoint()
+            await seen(lambda: daemon.metric('observer_model_claims_total{outcome="kept"}'), lambda kept: kept >= 4)
             asked = ["response_format" in request.json() for request in peer.received(CHAT)]
             assert asked == [True] * 5 + [False] * 3, "two are given up, the third is asked in each form"
 
@@ -164,8 +156,7 @@ async def test_questions_under_way_when_schemas_are_refused_are_put_without_too(
         refused = trio.Event()
 
         async def until_both_are_there() -> None:
-            while len(peer.received(CHAT)) < 2:
-                await trio.lowlevel.checkpoint()
+            await eventually(lambda: len(peer.received(CHAT)) >= 2)
             refused.set()
 
         peer.on(CHAT, Held(refused, Status(400)), Held(refused, Status(400)), answered)
@@ -175,9 +166,8 @@ async def test_questions_under_way_when_schemas_are_refused_are_put_without_too(
         ):
             nursery.start_soon(until_both_are_there)
             await daemon.post("/events", [{"endpoint": f"e{number}", "ok": False, "error": "x"} for number in range(4)])
-            with trio.fail_after(20):
-                while (asked := ["response_format" in one.json() for one in peer.received(CHAT)]).count(False) < 4:
-                    await trio.lowlevel.checkpoint()
+            await eventually(lambda: sum("response_format" not in one.json() for one in peer.received(CHAT)) >= 4)
+            asked = ["response_format" in one.json() for one in peer.received(CHAT)]
             assert asked[:2] == [True, True]
             assert asked.count(True) <= 4, "with bounds and without, by the first two alone"
 
@@ -213,9 +203,7 @@ async def test_a_model_that_fails_harms_nothing_and_is_left_alone(tmp_path: Path
         config = configured(tmp_path, peer, more="retries_max = 0")
         async with running_daemon(tmp_path / "data", "--config", config) as daemon:
             key = await fail_and_find(daemon)
-            with trio.fail_after(20):
-                while await daemon.metric("observer_model_refusals_total") == 0:
-                    await trio.lowlevel.checkpoint()
+            await _refusal(daemon)
             assert await daemon.metric("observer_model_questions_total") == 3
             assert (await daemon.json(f"/failures/{key}"))["diagnosis"] is None
             await daemon.event(endpoint="sql:run", ok=True)
@@ -229,9 +217,7 @@ async def test_a_question_whose_answer_is_of_no_use_keeps_no_other_from_being_as
         async with running_daemon(tmp_path / "data", "--config", config) as daemon:
             events = [{"endpoint": f"e{number}", "success": False, "error": "x"} for number in range(7)]
             await daemon.post("/events", [*events, *events[:1]])
-            with trio.fail_after(20):
-                while await daemon.metric("observer_model_questions_total") < 7:
-                    await trio.lowlevel.checkpoint()
+            await seen(lambda: daemon.metric("observer_model_questions_total"), lambda asked: asked >= 7)
             await _cycles(daemon, 3)
             asked = [request.json()["messages"][1]["content"] for request in peer.received(CHAT)]
             assert len(asked) == len({question.splitlines()[0] for question in asked}) == 7, "each once"
@@ -263,9 +249,7 @@ async def test_a_store_that_another_process_holds_has_no_question_put_twice(tmp_
         flags = ("--config", configured(tmp_path, peer), "--set", "diagnosis.timeout_seconds=60")
         async with running_daemon(tmp_path / "data", *flags) as daemon:
             await daemon.post("/events", [{"endpoint": name, "ok": False, "error": "x"} for name in ("a", "b", "c")])
-            with trio.fail_after(15):
-                while len(peer.received(CHAT)) < 2:
-                    await trio.lowlevel.checkpoint()
+            await eventually(lambda: len(peer.received(CHAT)) >= 2)
             with closing(sqlite3.connect(tmp_path / "data" / LEARNED_PATH, isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
                 goes_on.set()
@@ -424,6 +408,4 @@ async def test_the_tokens_of_an_answer_without_words_are_spent(tmp_path: Path) -
 
 
 async def _refusal(daemon: Daemon) -> None:
-    with trio.fail_after(10):
-        while await daemon.metric("observer_model_refusals_total") == 0:
-            await trio.lowlevel.checkpoint()
+    await seen(lambda: daemon.metric("observer_model_refusals_total"))

@@ -24,7 +24,7 @@ from observer_actors.settings import JournalSettings, ListenSettings, Settings
 from tests.commands.typed import typed
 from tests.daemon.inside import daemon_inside, eventually
 from tests.daemon.served import served
-from tests.harness import running_daemon
+from tests.harness import running_daemon, seen
 from tests.journal.support import commit, make_ops
 from tests.journal.test_posix import Rotten
 
@@ -75,21 +75,18 @@ async def test_counters_that_are_no_text_any_more_are_counted_anew(tmp_path: Pat
     (observer / "stats.json.unreadable-1").write_bytes(b"of an earlier start")
     async with running_daemon(tmp_path / "data") as daemon:
         await daemon.logged("snapshot_unreadable", within_s=5)
-        assert (observer / "stats.json.unreadable-2").read_bytes() == left, (
-            "it may hold what the journal no longer does"
-        )
+        kept = (observer / "stats.json.unreadable-2").read_bytes()
+        assert kept == left, "it may hold what the journal no longer does"
         assert (observer / "stats.json.unreadable-1").read_bytes() == b"of an earlier start"
-        with trio.fail_after(10):  # counted anew from the journal, which takes its time
-            while (await daemon.json("/stats"))["lifetime"]["total"] != 30:
-                await trio.lowlevel.checkpoint()
+        # Counted anew from the journal, which takes its time.
+        await seen(lambda: daemon.json("/stats"), lambda stats: stats["lifetime"]["total"] == 30)
 
 
 async def test_counters_that_have_rotted_are_not_believed(tmp_path: Path, observer: Path) -> None:
     _replace_once(observer / "stats.json", b'"last_seq":30', b'"last_seq":70')
     async with running_daemon(tmp_path / "data") as daemon:
-        with trio.fail_after(10):  # counted anew from the journal, which takes its time
-            while (await daemon.json("/stats"))["lifetime"]["total"] != 30:
-                await trio.lowlevel.checkpoint()
+        # Counted anew from the journal, which takes its time.
+        await seen(lambda: daemon.json("/stats"), lambda stats: stats["lifetime"]["total"] == 30)
         assert [line for line in daemon.log if line["event"] == "journal_cut"] == []
 
 
@@ -101,9 +98,8 @@ async def test_a_newest_op_that_cannot_be_read_keeps_nobody_waiting(
     before, _, behind = active.read_bytes().rpartition(b'"endpoint":"tool:a"')
     active.write_bytes(before + rotten + behind)
     async with running_daemon(data) as daemon:
-        with trio.fail_after(5):  # the ring keeper would be given up after a minute, again and again
-            while (await daemon.json("/stats"))["lifetime"]["last_seq"] != 30:
-                await trio.lowlevel.checkpoint()
+        # The ring keeper would be given up after a minute, again and again.
+        await seen(lambda: daemon.json("/stats"), lambda stats: stats["lifetime"]["last_seq"] == 30)
         assert [actor for actor in _leaves(await daemon.json("/actors")) if actor["restarts"]] == []
         receipt = await daemon.event(endpoint="next")
         assert (receipt["seq"], receipt["ring_size"]) == (31, 30), "the one that is lost is not to come"
@@ -153,9 +149,7 @@ async def test_segments_that_somebody_removes_while_the_daemon_runs_are_told_of_
                 is_full = True
             return is_full or any((*segments.glob("*.jsonl"), *segments.glob("*.tmp")))
 
-        with trio.fail_after(10):
-            while is_worked_in():
-                await trio.lowlevel.checkpoint()
+        await eventually(lambda: not is_worked_in())
         sealed = daemon.ops()[0].seq - 1
         shutil.rmtree(segments)
         for _ in range(10):

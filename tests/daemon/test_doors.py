@@ -49,7 +49,7 @@ from tests.daemon.inside import Crashes, daemon_inside, eventually, leaves
 from tests.daemon.served import Served, served
 from tests.daemon.test_front_door import WAYS, Way, connected_to, get, post
 from tests.daemon.test_http_tail import Reader, port_of
-from tests.harness import Daemon, first_told, running_daemon
+from tests.harness import Daemon, first_told, running_daemon, seen
 from tests.supervision.injected_time import injected_time
 
 INGEST: Final = "a-token-that-may-only-report-things"
@@ -150,9 +150,8 @@ async def test_tokens_are_rotated_without_a_restart(tmp_path: Path) -> None:
             assert await answers(daemon, post("/event", GOOD, f"Authorization: Bearer {token}")) == [200, 200]
         (tmp_path / "tokens").write_text(f"new ingest {READ}x\n")
         daemon.process.send_signal(signal.SIGHUP)
-        with trio.fail_after(10):
-            while await answers(daemon, post("/event", GOOD, f"Authorization: Bearer {INGEST}")) != [401, 401]:
-                await trio.lowlevel.checkpoint()
+        old = post("/event", GOOD, f"Authorization: Bearer {INGEST}")
+        await seen(lambda: answers(daemon, old), lambda statuses: statuses == [401, 401])
         (tmp_path / "tokens").write_text("nonsense\n")
         daemon.process.send_signal(signal.SIGHUP)
         await daemon.logged("reload_failed")
@@ -884,9 +883,8 @@ async def test_readers_that_do_not_read_cost_a_bounded_amount_of_memory(tmp_path
         for _ in range(4):
             client = await stack.enter_async_context(connected_to(daemon.url, "web"))
             await client.send(b"GET /ops?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        with trio.fail_after(20):  # whoever has had his time makes room, so others are served meanwhile
-            while (await daemon.get("/ops", params={"limit": 1000})).status_code != 200:  # noqa: ASYNC110 - the daemon's
-                await trio.sleep(0.1)
+        # Whoever has had his time makes room, so others are served meanwhile.
+        await seen(lambda: daemon.get("/ops", params={"limit": 1000}), lambda page: page.status_code == 200)
         assert (await daemon.get("/health")).status_code == 200
     assert len({op["seq"] for op in page["ops"] + rest["ops"]}) == len(page["ops"]) + len(rest["ops"])
 
@@ -1022,9 +1020,7 @@ async def test_an_offer_of_another_protocol_is_passed_over(tmp_path: Path) -> No
                 await client.send(asked + PREFACE)
                 assert [(await client.answer()).status for _ in range(2)] == [200, 505]
                 assert await client.ended()
-        with trio.fail_after(10):
-            while await daemon.metric("observer_connections") != 1:  # noqa: ASYNC110 - the daemon's
-                await trio.sleep(0.05)
+        await seen(lambda: daemon.metric("observer_connections"), lambda connections: connections == 1)
 
 
 async def test_what_comes_behind_the_last_request_is_not_kept(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.fakes.http_peer import Status, http_peer
-from tests.harness import Daemon, running_daemon
+from tests.harness import Daemon, running_daemon, seen
 
 
 async def fail(daemon: Daemon, *errors: str, endpoint: str = "sql:run", **more: object) -> None:
@@ -20,9 +20,10 @@ async def fail(daemon: Daemon, *errors: str, endpoint: str = "sql:run", **more: 
 
 async def failures(daemon: Daemon, count: int = 1, **parameters: Any) -> list[dict[str, Any]]:
     """Wait until so many failures in all are grouped, and give the patterns."""
-    with trio.fail_after(10):
-        while sum(found["count"] for found in (await daemon.json("/failures"))["failures"]) < count:
-            await trio.lowlevel.checkpoint()
+    await seen(
+        lambda: daemon.json("/failures"),
+        lambda answer: sum(found["count"] for found in answer["failures"]) >= count,
+    )
     found: list[dict[str, Any]] = (await daemon.json("/failures", **parameters))["failures"]
     return found
 
@@ -138,9 +139,8 @@ async def test_a_decision_is_not_acknowledged_when_its_file_was_taken_away(tmp_p
         refused = await daemon.post(path, {"action": "mute"})
         assert (refused.status_code, refused.json()["title"]) == (503, "store replaced")
         await daemon.logged("store_taken_away")
-        with trio.fail_after(30):  # until the analyzer has learned anew
-            while (await daemon.post(path, {"action": "mute"})).status_code != 200:
-                await trio.lowlevel.checkpoint()
+        # Until the analyzer has learned anew.
+        await seen(lambda: daemon.post(path, {"action": "mute"}), lambda answer: answer.status_code == 200)
         assert await daemon.stop() == 0
     async with running_daemon(tmp_path) as daemon:
         assert [found["state"] for found in await failures(daemon)] == ["muted"]

@@ -39,7 +39,7 @@ from tests.daemon.inside import daemon_inside, eventually
 from tests.daemon.load import connected, stored_ops
 from tests.fakes.http_peer import Held, HttpPeer, Json, Partial, Reply, Status, http_peer
 from tests.fakes.troubled_disk import Kind, TroubledDisk
-from tests.harness import first_told, running_daemon
+from tests.harness import first_told, running_daemon, seen
 from tests.journal.support import commit, make_ops
 from tests.processes import children, cpu_seconds
 
@@ -453,9 +453,7 @@ async def test_one_connection_too_many_is_told_so(tmp_path: Path) -> None:
         async with contextlib.AsyncExitStack() as stack:
             streams = [await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port)) for _ in range(4)]
             assert b" 503 " in await first_told(streams)
-        with trio.fail_after(10):
-            while (await daemon.get("/health")).status_code != 200:
-                await trio.lowlevel.checkpoint()
+        await seen(lambda: daemon.get("/health"), lambda answer: answer.status_code == 200)
         metrics = (await daemon.get("/metrics")).text
         assert "\nobserver_connections_refused_total " in metrics
         assert "\nobserver_connections_refused_total 0.0" not in metrics
@@ -712,9 +710,7 @@ async def test_a_directory_is_not_free_before_the_archivists_thread_has_ended(
     with pytest.raises(DataDirectoryLocked, match=f"in use by process {os.getpid()}"):
         await start_observer(settings)
     goes_on.set()
-    with trio.fail_after(20):
-        while directory_in_use(tmp_path):
-            await trio.lowlevel.checkpoint()
+    await eventually(lambda: not directory_in_use(tmp_path))
     assert (verify(tmp_path).findings, stored_ops(tmp_path)) == ((), ops)
 
 
