@@ -155,17 +155,14 @@ async def _ask_and_read_nothing(client: Client) -> None:
         await client.send(PAGE_AND_EVENT * 500)
 
 
-@pytest.mark.parametrize("ends", ["bad", "cut off"])
-async def test_a_body_that_breaks_off_gives_its_room_back_at_once(tmp_path: Path, ends: str) -> None:
+async def test_a_body_that_breaks_off_gives_its_room_back_at_once(tmp_path: Path) -> None:
     bytes_max = ("--set", "listen.bodies_bytes_max=400000", "--set", "listen.body_bytes_max=400000")
     room = (*bytes_max, "--set", "admission.wait_seconds_max=0.5")
     async with running_daemon(tmp_path, *room) as daemon:
-        for _ in range(3):
+        for is_bad in (True, True, True, False, False, False):
             async with connected_to(daemon.url, "front") as client:
-                await client.send(
-                    CHUNKED + b"30000\r\n" + b" " * 0x30000 + b"\r\n" + (b"ZZZ\r\n" if ends == "bad" else b"")
-                )
-                await (client.send(b"\r\n") if ends == "bad" else client.end())
+                await client.send(CHUNKED + b"30000\r\n" + b" " * 0x30000 + b"\r\n" + (b"ZZZ\r\n" if is_bad else b""))
+                await (client.send(b"\r\n") if is_bad else client.end())
                 assert (await client.answer()).status == 400
         async with connected_to(daemon.url, "front") as client:
             await client.send(CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(GOOD), GOOD))

@@ -231,10 +231,9 @@ def test_a_stored_playbook_that_is_damaged_is_said_to_be(tmp_path: Path) -> None
     assert said.stderr.startswith("observer-actors: a part of the playbook is not what it should be")
 
 
-def test_a_revocation_that_touches_nothing_asks_for_the_name(tmp_path: Path) -> None:
-    with served(tmp_path) as daemon:
-        ended = typed("revoke", "--source", "bto", "--url", daemon.url)
-        assert (ended.returncode, "comes from the source bto: is that the name?" in ended.stderr) == (0, True)
+def test_a_revocation_that_touches_nothing_asks_for_the_name(daemon: Served) -> None:
+    ended = typed("revoke", "--source", "bto", "--url", daemon.url)
+    assert (ended.returncode, "comes from the source bto: is that the name?" in ended.stderr) == (0, True)
 
 
 def test_what_is_revoked_is_gone_from_the_playbook_and_stays_gone(tmp_path: Path) -> None:
