@@ -654,9 +654,9 @@ def test_what_found_no_room_finds_it_an_hour_after_a_person_has_let_go_of_what_w
     monkeypatch.setattr("observer_actors.patterns.catalogue.PATTERNS_MAX", 2)
     kept = {pattern_id("e", "no route to host")}
     catalogue = Catalogue((), kept.__contains__)
-    for day, text in ((0, "no route to host"), (30, "the disk is full"), (30, "no such table")):
-        found = catalogue.place("e", text, day * DAY_US)
-    assert found.scope is Scope.ENDPOINT_OTHER
+    for day, text in ((0, "no route to host"), (30, "the disk is full")):
+        catalogue.place("e", text, day * DAY_US)
+    assert catalogue.place("e", "no such table", 30 * DAY_US).scope is Scope.ENDPOINT_OTHER
     kept.clear()
     assert catalogue.place("e", "no such table", 30 * DAY_US + DAY_US // 24).scope is Scope.TEMPLATE
     assert catalogue.take_forgotten() == pattern_id("e", "no route to host")

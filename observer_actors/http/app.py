@@ -11,7 +11,6 @@ from typing import Annotated, Final, Literal, cast
 
 import msgspec
 import structlog
-import trio
 from msgspec import UNSET, UnsetType
 from prometheus_client.exposition import choose_encoder
 from quart import Response, request
