@@ -208,7 +208,7 @@ class Store:
             sql.executemany(
                 "DELETE FROM patterns WHERE id = ?", [(key,) for key, now in changes.items() if now is None]
             )
-            sql.executemany(_SAVE_PATTERN, [_row(now) for now in changes.values() if now is not None])
+            sql.executemany(_SAVE_PATTERN, (_row(now) for now in changes.values() if now is not None))
             sql.execute(_SAVE_CURSOR, (ANALYZER, seq))
             news = [found for found in said if sql.execute(_SAVE_DIAGNOSIS, (found.key, _json(found))).rowcount]
             if news:
@@ -240,8 +240,8 @@ class Store:
             if whole:
                 sql.execute("DELETE FROM playbook")
             sql.executemany(_FORGET_PART, [(row.section.value, row.key) for row in rows if not row.record])
-            kept = [(row.section.value, row.key, row.seq, row.record.decode()) for row in rows if row.record]
-            sql.executemany(_SAVE_PART, kept)
+            kept = ((row.section.value, row.key, row.seq, row.record.decode()) for row in rows if row.record)
+            sql.executemany(_SAVE_PART, kept)  # one after the other: a whole playbook would be in memory once more
             sql.execute(_SAVE_CURSOR, (CONSOLIDATOR, seq))
 
     def told(self) -> dict[str, int]:
