@@ -62,9 +62,8 @@ def runs(bench: Bench) -> dict[str, Run]:
 
 
 async def _asked(bench: Bench) -> Mapping[str, float]:
-    async with running_ours(bench) as server, httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        await _teach(server, client)
-        entries = await _learnt(server, client)
+    async with running_ours(bench) as server:
+        entries = await teach(server)
         await trio.sleep(SETTLED_S)
         cpu = cpu_seconds(server.pid)
         took = await trio.to_thread.run_sync(_ask, server.port, int(bench.seconds * REQUESTS_A_SECOND))
@@ -102,10 +101,16 @@ def _ask(port: int, times: int) -> list[float]:
     return took
 
 
-async def _teach(server: Server, client: httpx.AsyncClient) -> None:
+async def teach(server: Server) -> int:
+    """Report what fills the playbook, wait until it is in it, and give how many entries may be handed out.
+
+    :raises ProgramFailed: they are too few.
+    """
     lines = list(_lines())
-    for at in range(0, len(lines), BATCH):
-        (await client.post(f"{server.url}/events", content=b"\n".join(lines[at : at + BATCH]))).raise_for_status()
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        for at in range(0, len(lines), BATCH):
+            (await client.post(f"{server.url}/events", content=b"\n".join(lines[at : at + BATCH]))).raise_for_status()
+        return await _learnt(server, client)
 
 
 def _lines() -> Iterator[bytes]:
@@ -131,10 +136,6 @@ def _event(endpoint: int, source: str, number: int, error: str) -> bytes:
 
 
 async def _learnt(server: Server, client: httpx.AsyncClient) -> int:
-    """Wait until all is in the playbook, and give how many entries may be handed out.
-
-    :raises ProgramFailed: they are too few.
-    """
     last_seq = (await client.get(f"{server.url}/health")).json()["last_seq"]
     with trio.fail_after(LEARNT_S):
         while True:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from statistics import mean
 from typing import Final
@@ -12,12 +13,13 @@ from typing import Final
 import msgspec
 import trio
 
+from benchmarks.advice import teach
 from benchmarks.bench import Bench
 from benchmarks.contest import Contest, Figure, Run, Unmeasured
 from benchmarks.events import check_stored, last_seq
 from benchmarks.load import BATCHES, REPORTED_BATCHES, SINGLES, Load, press
 from benchmarks.payload import VARIATIONS, event
-from benchmarks.rivals import running_ours
+from benchmarks.rivals import Server, running_ours
 from tests.machine import free_bytes
 from tests.processes import sample_memory
 
@@ -46,18 +48,43 @@ def _request(line: str, header: str = "", body: bytes = b"") -> bytes:
     return f"{line} HTTP/1.1\r\nHost: localhost\r\n{header}".encode() + body
 
 
-HOARDS: Final[Mapping[str, bytes]] = {
-    f"{HOARDERS:,} connections that have asked for /health": _request("GET /health", "\r\n"),
-    f"{HOARDERS:,} requests for 1,000 ops, of which nothing is read": _request(
-        "GET /ops?limit=1000", "Connection: close\r\n\r\n"
+def _unread(path: str) -> bytes:
+    return _request(f"GET {path}", "Connection: close\r\n\r\n")
+
+
+async def _nothing(_bench: Bench, _server: Server) -> None:
+    pass
+
+
+async def _some_ops(bench: Bench, server: Server) -> None:
+    await press(bench, server, SINGLES, 16, seconds=1, warm=False)
+
+
+async def _a_full_playbook(_bench: Bench, server: Server) -> None:
+    await teach(server)
+
+
+@dataclass(frozen=True)
+class Hoard:
+    """What each of the connections sends, and what the daemon holds before. Whoever is let go of comes back."""
+
+    sent: bytes
+    held: Callable[[Bench, Server], Awaitable[None]] = _nothing
+
+
+HOARDS: Final[Mapping[str, Hoard]] = {
+    f"{HOARDERS:,} connections that have asked for /health": Hoard(_request("GET /health", "\r\n")),
+    f"{HOARDERS:,} requests for 1,000 ops, of which nothing is read": Hoard(_unread("/ops?limit=1000"), _some_ops),
+    f"{HOARDERS:,} requests for 1,000 failures, likewise": Hoard(_unread("/failures?limit=1000"), _a_full_playbook),
+    f"{HOARDERS:,} requests for 1,000 entries, likewise": Hoard(_unread("/playbook?limit=1000"), _a_full_playbook),
+    f"{HOARDERS:,} heads of 16 KB, unfinished": Hoard(_request("GET /health", "X: ", b"x" * 16_000)),
+    f"{HOARDERS:,} events of 8 KB, unfinished": Hoard(
+        _request("POST /event", "Content-Length: 8000\r\n\r\n", b"x" * 7_900)
     ),
-    f"{HOARDERS:,} heads of 16 KB, unfinished": _request("GET /health", "X: ", b"x" * 16_000),
-    f"{HOARDERS:,} events of 8 KB, unfinished": _request("POST /event", "Content-Length: 8000\r\n\r\n", b"x" * 7_900),
-    f"{HOARDERS:,} chunked events, unfinished": _request(
-        "POST /event", "Transfer-Encoding: chunked\r\n\r\n2000\r\n", b"x" * 8_000
+    f"{HOARDERS:,} chunked events, unfinished": Hoard(
+        _request("POST /event", "Transfer-Encoding: chunked\r\n\r\n2000\r\n", b"x" * 8_000)
     ),
 }
-"""What each of them sends. Whoever is let go of comes back."""
 CONTESTANTS: Final = (*LOADS, *HOARDS)
 DISK_BYTES: Final = 25_000_000_000
 """Half a million events a second, for a minute, before compression."""
@@ -89,7 +116,7 @@ MEMORY: Final = Contest(
 def runs(bench: Bench) -> dict[str, Run]:
     """Give the loads, and the hoards."""
     loads = {name: partial(_loaded, bench, *load) for name, load in LOADS.items()}
-    return {**loads, **{name: partial(_hoarded, bench, sent) for name, sent in HOARDS.items()}}
+    return {**loads, **{name: partial(_hoarded, bench, hoard) for name, hoard in HOARDS.items()}}
 
 
 async def _loaded(bench: Bench, load: Load, connections: int) -> Mapping[str, float]:
@@ -106,7 +133,7 @@ async def _loaded(bench: Bench, load: Load, connections: int) -> Mapping[str, fl
     return {**figures, **_figures(bench, samples)}
 
 
-async def _hoarded(bench: Bench, sent: bytes) -> Mapping[str, float]:
+async def _hoarded(bench: Bench, hoard: Hoard) -> Mapping[str, float]:
     files = HOARDERS + 500  # so many each: the daemon inherits the limit
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most != resource.RLIM_INFINITY and most < files:
@@ -114,11 +141,10 @@ async def _hoarded(bench: Bench, sent: bytes) -> Mapping[str, float]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     samples: list[int] = []
     async with running_ours(bench) as server:
-        if b"/ops" in sent:
-            await press(bench, server, SINGLES, 16, seconds=1, warm=False)
+        await hoard.held(bench, server)
         async with trio.open_nursery() as nursery:
             for _ in range(HOARDERS):
-                nursery.start_soon(_hoard, server.port, sent)
+                nursery.start_soon(_keep_sending, server.port, hoard.sent)
             await trio.sleep(_warm_seconds(bench))
             nursery.start_soon(sample_memory, server.pid, samples)
             await trio.sleep(bench.memory_seconds)
@@ -126,7 +152,7 @@ async def _hoarded(bench: Bench, sent: bytes) -> Mapping[str, float]:
     return _figures(bench, samples)
 
 
-async def _hoard(port: int, sent: bytes) -> None:
+async def _keep_sending(port: int, sent: bytes) -> None:
     """Connect, send, and wait until the connection is closed, again and again."""
     while True:
         with suppress(OSError, trio.BrokenResourceError):
