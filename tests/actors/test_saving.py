@@ -67,7 +67,7 @@ async def test_who_cannot_save_at_the_end_is_told_of_the_disk_whether_it_hangs_o
         actor.save = trio.sleep_forever  # type: ignore[method-assign]
         await actor.run()
     assert [(line["event"], line["hint"].partition(";")[0]) for line in lines] == [
-        ("save_abandoned", "the disk hangs or is full")
+        ("save_abandoned", "the disk hangs or is full, or another program holds the store")
     ]
     assert autojump_clock.current_time() == 6
 

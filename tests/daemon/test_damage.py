@@ -40,6 +40,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for _ in range(30):
             daemon.event(endpoint="tool:a", success=True)
         daemon.log.wait("segment_compacted")
+        assert daemon.json("/stats")["lifetime"]["total"] == 30  # or it ends with fewer in its counters
     return data
 
 

@@ -583,7 +583,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        (b'{"a":{"b":{"c":1}}}', 200),
+        (b'{"a":{"b":{"c":1}},"f":1}', 200),
         (b'{"attrs":{"b":{"c":{"d":1}}}}', 422),
         (b"{" + b",".join(b'"f%d":1' % n for n in range(10)) + b"}", 200),
         (b'{"error":"' + b"x" * 5_000 + b'"}', 413),
