@@ -3,7 +3,7 @@
 In a thread of ours each of a commit's system calls gives the interpreter's lock away, and waits for it again behind
 whatever runs by then; with the event loop busy, that costs more than the disk (docs/adr/0011). So the usual commit, on
 a file that is whole, goes to a process that does nothing else (`journal/appending.py`). Whatever is not usual stays
-with a thread of the persister's: opening, sealing, and mending after a failure.
+with the thread (`disk_thread`): opening, sealing, and mending after a failure.
 
 The process lives as long as an incarnation of the persister. When it dies, nobody knows what it has written of the
 batch: the persister fails, and its next incarnation cuts the journal back to what was acknowledged, as after any crash.

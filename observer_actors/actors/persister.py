@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 import trio
@@ -31,14 +31,13 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.admission import Receipts, Submission
 from observer_actors.actors.commits import Commits
 from observer_actors.actors.disk_process import DiskProcess
-from observer_actors.actors.surroundings import Surroundings
+from observer_actors.actors.surroundings import OneByOne, Surroundings
 from observer_actors.errors import DiskFailed
 from observer_actors.journal import Handed, JournalStatistics, JournalWriter, Sifted
 from observer_actors.op import Op, Seq
 from observer_actors.settings import JournalSettings
 from observer_actors.supervision import Drained, Life, Mailbox
 
-T = TypeVar("T")
 OpenWriter = Callable[[Seq | None], JournalWriter]
 """Opens the journal, recovers it, and cuts it back to the first unacknowledged seq if there is one. Blocking."""
 
@@ -84,7 +83,7 @@ class Persister:
 
     :param on_seal: called after the active file was sealed; must not block.
     :param probe: tries whether the disk takes a write again; blocking.
-    :param around: gives threads, and the process that writes the usual commit.
+    :param around: gives the thread of each incarnation, and the process that writes the usual commit.
     """
 
     def __init__(
@@ -115,19 +114,15 @@ class Persister:
         """Why the active file cannot be sealed; "" when it can."""
         self._seal_again_at = 0.0
         self._is_clock_behind = False
-        self._one_at_a_time = trio.CapacityLimiter(1)
+        # Each incarnation has its own:
+        self._disk: OneByOne
         self._elsewhere: DiskProcess | None = None
-        """Each incarnation has its own."""
 
     async def run(self, life: Life) -> None:
         """Serve as an actor; drains."""
-        async with AsyncExitStack() as stack:
+        async with self._around.disk_thread() as self._disk, AsyncExitStack() as stack:
             self._elsewhere = await self._process(stack)
             await self._run(life)
-
-    async def _disk(self, call: Callable[[], T]) -> T:
-        """Run a blocking call in a thread, after those before it, and to its end, whatever happens meanwhile."""
-        return await self._around.in_thread(call, limiter=self._one_at_a_time)
 
     async def _process(self, stack: AsyncExitStack) -> DiskProcess | None:
         """Start the disk's process; None where there is to be none, or it cannot be started."""

@@ -20,6 +20,7 @@ import httpx
 import trio
 
 from observer_actors.actors.disk_process import DiskProcess
+from observer_actors.actors.disk_thread import DiskThread
 from observer_actors.op import iso_at
 from observer_actors.threads import in_thread
 
@@ -40,6 +41,14 @@ class InThread(Protocol):
         """Give what the call gives; raise what it raises."""
 
 
+class OneByOne(Protocol):
+    """Runs blocking calls one at a time, each to its end; as `DiskThread` does, which is the real one."""
+
+    async def __call__(self, call: Callable[[], T]) -> T:
+        """Give what the call gives; raise what it raises."""
+
+
+StartDiskThread = Callable[[], AbstractAsyncContextManager[OneByOne]]
 StartDiskProcess = Callable[[], AbstractAsyncContextManager[DiskProcess]]
 
 
@@ -47,8 +56,9 @@ StartDiskProcess = Callable[[], AbstractAsyncContextManager[DiskProcess]]
 class Surroundings:
     """See the module.
 
-    :param disk_process: starts the process of an incarnation of the persister; None where there is none, and a thread
-        writes.
+    :param in_thread: for calls that may run beside each other.
+    :param disk_thread: starts the thread of an incarnation of the persister.
+    :param disk_process: starts the process of one; None where there is none, and the thread writes.
     :param is_ours: says whether the data directory that has the name is still the one that this daemon has locked.
     :param holding: keeps the data directory locked while a thread works in it that is not waited for at the end.
     :param time_ns: nanoseconds since 1970.
@@ -58,6 +68,7 @@ class Surroundings:
     """
 
     in_thread: InThread = in_thread
+    disk_thread: StartDiskThread = DiskThread.started
     disk_process: StartDiskProcess | None = DiskProcess.started
     is_ours: Callable[[], bool] = lambda: True
     holding: Callable[[], AbstractContextManager[None]] = nullcontext

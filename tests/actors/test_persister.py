@@ -17,7 +17,7 @@ from observer_actors.actors.admission import Submission
 from observer_actors.actors.commits import Commits
 from observer_actors.actors.disk_process import DiskProcess
 from observer_actors.actors.persister import DISK_RETRY_S, SEAL_RETRY_S, Persister
-from observer_actors.actors.surroundings import Surroundings
+from observer_actors.actors.surroundings import OneByOne, Surroundings
 from observer_actors.errors import DiskFailed
 from observer_actors.journal import Disk, Handed, JournalWriter, PosixDisk, Stretch
 from observer_actors.op import Op, Seq
@@ -81,13 +81,18 @@ class Elsewhere:
         yield cast("DiskProcess", self)
 
 
-async def inline(
-    call: Callable[[], T], *, abandon_on_cancel: bool = False, limiter: trio.CapacityLimiter | None = None
-) -> T:
-    """Stand in for threads: each call at once."""
-    del abandon_on_cancel, limiter
-    await trio.lowlevel.checkpoint()
-    return call()
+class Inline:
+    """In the place of the disk's thread: each call at once."""
+
+    async def __call__(self, call: Callable[[], T]) -> T:
+        await trio.lowlevel.checkpoint()
+        return call()
+
+    @classmethod
+    @asynccontextmanager
+    async def started(cls) -> AsyncIterator[OneByOne]:
+        await trio.lowlevel.checkpoint()
+        yield cls()
 
 
 class World:
@@ -116,7 +121,9 @@ class World:
             log=structlog.get_logger(),
             on_seal=lambda: None,
             probe=self._probe,
-            around=Surroundings(in_thread=inline, disk_process=None if elsewhere is None else elsewhere.started),
+            around=Surroundings(
+                disk_thread=Inline.started, disk_process=None if elsewhere is None else elsewhere.started
+            ),
         )
         self.life = self._life()
 

@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from observer_actors.actors import librarian
+from observer_actors.actors.disk_thread import THREAD_NAME
 from observer_actors.http import server
-from observer_actors.journal import JournalReader, Stretch
 from observer_actors.journal.files import replace_file
 from observer_actors.kb import OutcomeFilter
 from observer_actors.settings import JournalSettings, ListenSettings, RingSettings, Settings
@@ -122,16 +122,17 @@ async def test_a_disk_that_hangs_while_the_journal_is_read_for_those_who_follow_
     async with daemon_inside(settings) as daemon, connected(daemon.addresses[0]) as wire:
         assert (await wire.post("/event", FAILED)).status == 200
     goes_on, hangs = threading.Event(), threading.Event()
-    read_block = JournalReader.read_block
+    read = TroubledDisk.read
 
-    def hanging(reader: JournalReader, after_seq: int) -> Stretch:
-        hangs.set()
-        assert goes_on.wait(END_S + 5)
-        return read_block(reader, after_seq)
+    def hanging(disk: TroubledDisk, path: Path, offset: int, length: int) -> bytes:
+        if threading.current_thread().name != THREAD_NAME:  # by which the journal is opened
+            hangs.set()
+            assert goes_on.wait(END_S + 5)
+        return read(disk, path, offset, length)
 
-    monkeypatch.setattr(JournalReader, "read_block", hanging)
+    monkeypatch.setattr(TroubledDisk, "read", hanging)
     try:
-        async with daemon_inside(settings, wait_ready=False) as daemon:
+        async with daemon_inside(settings, disk=TroubledDisk(), wait_ready=False) as daemon:
             await eventually(hangs.is_set)
         assert "ShutdownForced" not in daemon.events.counts()
     finally:

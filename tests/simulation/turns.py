@@ -17,8 +17,8 @@ The rules:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from queue import SimpleQueue
 from typing import Final, TypeVar
 
@@ -136,6 +136,11 @@ class Turns:
         assert job.result is not None
         return job.result.unwrap()  # type: ignore[return-value]  # it is this call's
 
+    @asynccontextmanager
+    async def disk_thread(self) -> AsyncIterator[OneAtATime]:
+        """Give what runs calls as `DiskThread` does."""
+        yield OneAtATime(self)
+
     def end(self) -> None:
         """Run what is under way to its end: the process is dead, and its disk refuses."""
         waiting = list(self._jobs)
@@ -177,6 +182,26 @@ class Turns:
         if limiter is not None:
             limiter.release_on_behalf_of(job)
         done.set()
+
+
+class OneAtATime:
+    """Runs calls one at a time, each to its end, as `DiskThread` does."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._busy = False
+        self._waiting = trio.lowlevel.ParkingLot()
+
+    async def __call__(self, call: Callable[[], T]) -> T:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self._busy:
+            await self._waiting.park()
+        self._busy = True
+        try:
+            return await self._turns.in_thread(call)
+        finally:
+            self._busy = False
+            self._waiting.unpark()
 
 
 class TurnLock:

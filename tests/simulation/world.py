@@ -303,6 +303,7 @@ class World:
         self.run.note("a process starts")
         around = Surroundings(
             in_thread=turns.in_thread,
+            disk_thread=turns.disk_thread,
             disk_process=None,
             time_ns=self.clock,
             monotonic=self.run.clock.current_time,
