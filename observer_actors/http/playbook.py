@@ -139,7 +139,6 @@ class Revoked(msgspec.Struct, frozen=True):
 
 def register_playbook(app: QuartTrio, views: Views) -> None:
     """Add the routes."""
-    one_at_a_time = trio.Lock()
     making = turns_of_long_answers()
     detailing = turns_of_long_answers()  # one holds ten ops, of up to 256 KiB each, while it waits for the journal
 
@@ -166,6 +165,12 @@ def register_playbook(app: QuartTrio, views: Views) -> None:
         """Show one entry with the ops, patterns and verdicts that it comes from, and its history."""
         async with detailing:
             return send(json_reply(await _detail(views, _found(views, entry))))
+
+    _register_decisions(app, views)
+
+
+def _register_decisions(app: QuartTrio, views: Views) -> None:
+    one_at_a_time = trio.Lock()
 
     @app.post("/playbook/<entry>")
     @tag(["learning"])

@@ -36,14 +36,15 @@ class SoundModel:
         return ChatReply(json.dumps({"cause": "bug", "claims": [{"text": "x", "ops": ops}], "advice": "y"}), 1)
 
 
+async def no_contrast(_pattern: Pattern) -> list[Contrast]:
+    await trio.lowlevel.checkpoint()
+    return []
+
+
 async def test_what_a_person_mutes_while_it_waits_is_not_asked_about(tmp_path: Path) -> None:
     one, other = apply({}, [failure(1, "disk gone"), failure(2, "out of memory")]).patterns.values()
     standings: dict[str, Standing] = {}
     said: list[str] = []
-
-    async def contrast(_pattern: Pattern) -> list[Contrast]:
-        await trio.lowlevel.checkpoint()
-        return []
 
     async def conclude(inquiry: Inquiry, _statement: Statement) -> None:
         await trio.lowlevel.checkpoint()
@@ -52,7 +53,7 @@ async def test_what_a_person_mutes_while_it_waits_is_not_asked_about(tmp_path: P
 
     learned, log = Learned(tmp_path, GatewaySettings(), log=structlog.get_logger()), structlog.get_logger()
     settings = DiagnosisSettings(concurrency_max=1)
-    consultant = Consultant(SoundModel(), settings, learned, contrast, log=log, clock=lambda: 1.0)
+    consultant = Consultant(SoundModel(), settings, learned, no_contrast, log=log, clock=lambda: 1.0)
     await consultant.consult([one, other], standings.get, conclude)
     assert (len(said), consultant.statistics.asked) == (1, 1)
     await learned.close()
@@ -117,16 +118,12 @@ async def test_a_refusal_of_a_question_stops_no_other_and_one_of_the_server_all(
     settings = DiagnosisSettings(concurrency_max=1, retries_max=0)
     said: list[str] = []
 
-    async def contrast(_pattern: Pattern) -> list[Contrast]:
-        await trio.lowlevel.checkpoint()
-        return []
-
     async def conclude(inquiry: Inquiry, _statement: Statement) -> None:
         await trio.lowlevel.checkpoint()
         said.append(inquiry.cases[0].pattern_id)
 
     learned, log = Learned(tmp_path, GatewaySettings(), log=structlog.get_logger()), structlog.get_logger()
-    consultant = Consultant(model, settings, learned, contrast, log=log, clock=autojump_clock.current_time)
+    consultant = Consultant(model, settings, learned, no_contrast, log=log, clock=autojump_clock.current_time)
     for _ in range(3):
         await consultant.consult(patterns, lambda _pattern: None, conclude)
         await trio.sleep(PAUSE_S_MAX if is_of_the_question else 1)
