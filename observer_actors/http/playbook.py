@@ -241,8 +241,16 @@ def shown(views: Views, entry: Entry) -> ShownEntry:
 
 
 def _fields(views: Views, entry: Entry) -> dict[str, Any]:
-    consolidator = views.consolidator
-    shown = {"handed_out": consolidator.hands_out(entry), "suspended": consolidator.is_taken_back(entry)}
+    return _as_stands(entry, *_standing(views, entry))
+
+
+def _standing(views: Views, entry: Entry) -> tuple[bool, bool]:
+    """Say whether an entry is handed out, and whether it may have been revoked: by the playbook that it is of."""
+    return views.consolidator.hands_out(entry), views.consolidator.is_taken_back(entry)
+
+
+def _as_stands(entry: Entry, handed_out: bool, suspended: bool) -> dict[str, Any]:  # noqa: FBT001 - of `_standing`
+    shown = {"handed_out": handed_out, "suspended": suspended}
     return {**msgspec.structs.asdict(entry), **shown, "lift": lift(entry.trial, ALPHA)}
 
 
@@ -262,7 +270,9 @@ async def _answer(views: Views, given: Mapping[str, Any], op: Op | None) -> Repl
     kept = [entry for entry in map(views.consolidator.as_decided, entries) if _passes(views, entry, given)]
     kept.sort(key=lambda entry: (-entry.succeeded - entry.failed, entry.id))
     answer = PlaybookAnswer([], len(kept), playbook.cursor, playbook.outdated, playbook.meta.left)
-    return await list_reply(answer, (shown(views, entry) for entry in kept[: given.get("limit", LIMIT_DEFAULT)]))
+    # While the answer is made, another playbook may take this one's place: by it, what was revoked here stands again.
+    stand = [(entry, *_standing(views, entry)) for entry in kept[: given.get("limit", LIMIT_DEFAULT)]]
+    return await list_reply(answer, (ShownEntry(**_as_stands(*one)) for one in stand))
 
 
 def _evidenced(views: Views, op: Op) -> list[Entry]:
