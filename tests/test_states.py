@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from observer_actors.op import Op
-from observer_actors.patterns import Action, Pattern, Standing, State, acted, apply, judged, merged, series
+from observer_actors.patterns import Absence, Action, Pattern, Standing, State, acted, apply, judged, merged, series
 from observer_actors.patterns.history import DAYS_KEPT, HOURS_KEPT, MINUTES_KEPT, History, added, event_time_us, joined
 from tests.folding import onto
 
@@ -99,6 +99,21 @@ def test_resolving_leaves_what_is_muted_muted() -> None:
 @pytest.mark.parametrize(("quiet_us", "state"), [(HOUR_US - 1, State.NEW), (HOUR_US, State.RESOLVED)])
 def test_an_hour_of_quiet_resolves_it(quiet_us: int, state: State) -> None:
     assert state_of(pattern_of([0, SECOND_US]), SECOND_US + quiet_us) is state
+
+
+def test_time_without_a_witness_is_no_quiet() -> None:
+    pattern = pattern_of(every(MINUTE_US, HOUR_US))
+    standing = judged(pattern, None, START_US + HOUR_US)
+    absence = Absence(START_US + HOUR_US, START_US + 9 * HOUR_US)
+    last_us = START_US + HOUR_US - MINUTE_US
+    resolved_us = last_us + 8 * HOUR_US + HOUR_US
+    assert judged(pattern, standing, resolved_us - 1, absence) is standing
+    assert acted(pattern, standing, Action.NOTE, "up again", resolved_us - 1, absence=absence).state is State.NEW
+    assert judged(pattern, standing, resolved_us, absence).state is State.RESOLVED
+    assert judged(pattern, standing, resolved_us - 8 * HOUR_US).state is State.RESOLVED
+    again = pattern_of([10 * HOUR_US], pattern)  # after it
+    assert judged(again, standing, START_US + 11 * HOUR_US - 1, absence).state is State.NEW
+    assert judged(again, standing, START_US + 11 * HOUR_US, absence).state is State.RESOLVED
 
 
 def test_what_fails_every_two_hours_is_not_resolved_in_between() -> None:

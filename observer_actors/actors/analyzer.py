@@ -148,6 +148,7 @@ class Analyzer:
         async with saved(self._save, life, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
             nursery.start_soon(self._follow, life)
             await self._feed.caught_up()  # till then a pattern that goes on looks quiet
+            self.standings.note_absence(self._feed.resumed_us)
             self._take_what_was_kept({diagnosis.key for diagnosis in diagnoses.values()})
             await self._review_all()
             nursery.start_soon(self._review_now_and_then)

@@ -70,6 +70,8 @@ class Commits:
 
     def __init__(self, read: ReadBlock, *, crashes_max: int, set_aside: SetAside) -> None:
         self.last_seq = 0
+        self.resumed_us = 0
+        """When the newest op that the journal held as it was opened was recorded, in µs since 1970; 0 for none."""
         self._read = read
         self.crashes_max = crashes_max
         self.set_aside = set_aside
@@ -94,10 +96,14 @@ class Commits:
         """Have ``offer`` called with each commit and its size, as of `publish`; it must neither block nor raise."""
         self._taps.append(offer)
 
-    def resume(self, last_seq: int) -> None:
-        """Say what the journal holds after it was opened."""
+    def resume(self, last_seq: int, recorded_us: int = 0) -> None:
+        """Say what the journal holds after it was opened.
+
+        :param recorded_us: when the last op was recorded; 0 for none.
+        """
         self.last_seq = max(self.last_seq, last_seq)
         if not self.is_open:
+            self.resumed_us = recorded_us
             for feed in self._feeds:
                 feed.live_from = self.last_seq  # of consumers that began before
             self._opened.set()
@@ -258,6 +264,11 @@ class Feed:
     def has_caught_up(self) -> bool:
         """The consumer has taken in all that was there when it began."""
         return self.cursor >= self.live_from
+
+    @property
+    def resumed_us(self) -> int:
+        """As of `Commits`."""
+        return self._commits.resumed_us
 
     @property
     def lulls(self) -> int:

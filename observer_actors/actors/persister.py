@@ -144,7 +144,7 @@ class Persister:
             # Before anything of it is set aside: who watches live is told by nobody else.
             self._publish(self._mailbox.in_hand)
             await self._mailbox.open()
-            self._commits.resume(writer.last_seq)
+            self._commits.resume(writer.last_seq, writer.last_recorded_us)
             self.status.open = True
             self.status.writer = writer
             life.ready()

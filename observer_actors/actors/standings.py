@@ -17,6 +17,8 @@ from structlog.typing import FilteringBoundLogger
 from observer_actors.actors.learned import Learned
 from observer_actors.op import iso_at
 from observer_actors.patterns import (
+    NO_ABSENCE,
+    Absence,
     Action,
     Outgoing,
     Pattern,
@@ -61,6 +63,8 @@ class Standings:
         self._log = log
         self._clock = clock
         self._announce = announce
+        self._began_us = self._now_us()
+        self._absence = NO_ABSENCE
         self._standings: dict[str, Standing] = {}
         self._unsent: list[Outgoing] = []
         self._is_saved = True
@@ -92,6 +96,10 @@ class Standings:
             self._loading = None
             loading.set()
 
+    def note_absence(self, from_us: int) -> None:
+        """Take note that there was no witness from then (0: since ever) until this process began."""
+        self._absence = Absence(from_us, self._began_us) if from_us else NO_ABSENCE
+
     def absorb(self, absorbed: Mapping[str, str]) -> None:
         """Let go of patterns that have become part of others; what a person wrote is kept."""
         for one, other in absorbed.items():
@@ -117,7 +125,7 @@ class Standings:
         self._begin_minute(now_us)
         for pattern in patterns:
             known = self._standings.get(pattern.id)
-            self._take(pattern, known, judged(pattern, known, now_us), now_us)
+            self._take(pattern, known, judged(pattern, known, now_us, self._absence), now_us)
 
     async def act(self, pattern: Pattern, action: Action, text: str, *, acknowledged_seq: int) -> Standing:
         """Do what a person asks for; it is on disk when this returns.
@@ -127,8 +135,9 @@ class Standings:
         if self._loading is not None:  # else no turn is given away, in which the pattern could become part of another
             await self._loading.wait()
         now_us = self._now_us()
-        known = self._standings.get(pattern.id) or judged(pattern, None, now_us)
-        now = acted(pattern, known, action, text, now_us, acknowledged_seq=acknowledged_seq)
+        known = self._standings.get(pattern.id) or judged(pattern, None, now_us, self._absence)
+        absence = self._absence
+        now = acted(pattern, known, action, text, now_us, acknowledged_seq=acknowledged_seq, absence=absence)
         self._take(pattern, known, now, now_us)
         with trio.move_on_after(ACT_S):
             await self.save()

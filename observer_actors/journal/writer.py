@@ -130,6 +130,11 @@ class JournalWriter:
         return Seq(self._active.last_seq)
 
     @property
+    def last_recorded_us(self) -> int:
+        """When the newest op was recorded, in microseconds since 1970; 0 for none."""
+        return self._last_recorded_us
+
+    @property
     def clock_behind_s(self) -> float:
         """How far the machine's clock is behind the newest op, in seconds; 0 where it is not."""
         return max(0.0, (self._last_recorded_us - self._now_us()) / 1e6)

@@ -22,11 +22,24 @@ from observer_actors.patterns.grouping import Changes, Example, Pattern, apply, 
 from observer_actors.patterns.history import series
 from observer_actors.patterns.masking import template_of
 from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message, webhook_message
-from observer_actors.patterns.states import Action, Note, Standing, State, StateChanged, acted, judged, merged
+from observer_actors.patterns.states import (
+    NO_ABSENCE,
+    Absence,
+    Action,
+    Note,
+    Standing,
+    State,
+    StateChanged,
+    acted,
+    judged,
+    merged,
+)
 from observer_actors.patterns.taxonomy import Cause, Ruling, rule
 
 __all__ = [
+    "NO_ABSENCE",
     "SYSTEM",
+    "Absence",
     "Action",
     "AnswerUnusable",
     "Catalogue",

@@ -4,8 +4,8 @@ The definitions, with their numbers, are in docs/failures.md; the first that hol
 
 =============  =====================================================================================================
 muted          a person said so, and has not taken it back
-resolved       a person said so, or it has not failed for an hour and for 4 times its mean distance between failures;
-               it has not failed since
+resolved       a person said so, or it has not failed for an hour and for 4 times its mean distance between failures,
+               without the time in which there was no witness; it has not failed since
 escalating     in the last 5 minutes at least 10 failures, and at least 4 times as many as are usual in 5 minutes:
                the higher of the mean of the hour and of the day before. It is 15 minutes old or older. It stays so for
                an hour, unless the last 5 minutes hold less than half of that
@@ -89,6 +89,16 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     notes: tuple[Note, ...] = ()
 
 
+class Absence(msgspec.Struct, frozen=True):
+    """A time in which there was no witness that could have been told of a failure."""
+
+    from_us: int
+    until_us: int
+
+
+NO_ABSENCE: Final = Absence(0, 0)
+
+
 class StateChanged(msgspec.Struct, frozen=True, kw_only=True):
     """A pattern has come into another state; ``was`` is null for one that has just been founded."""
 
@@ -103,16 +113,17 @@ class StateChanged(msgspec.Struct, frozen=True, kw_only=True):
     last_seq: int
 
 
-def judged(pattern: Pattern, standing: Standing | None, now_us: int) -> Standing:
+def judged(pattern: Pattern, standing: Standing | None, now_us: int, absence: Absence = NO_ABSENCE) -> Standing:
     """Give the standing of a pattern as of now; the same object when nothing has changed.
 
     :param standing: the last one; None for a pattern that has none yet.
+    :param absence: the last one.
     """
     known = standing or Standing(since_us=now_us)
     has_failed_since = pattern.last_seq > known.resolved_seq
     if known.resolved_seq and has_failed_since and not known.regressed_us:
         known = msgspec.structs.replace(known, regressed_us=now_us)
-    state = _state(pattern, known, now_us)
+    state = _state(pattern, known, now_us, absence)
     if state is State.RESOLVED and has_failed_since:  # also where nobody looked until that was over
         known = _resolved(known, pattern.last_seq)
     if state is known.state:
@@ -127,10 +138,18 @@ def judged(pattern: Pattern, standing: Standing | None, now_us: int) -> Standing
 
 
 def acted(
-    pattern: Pattern, standing: Standing, action: Action, text: str, now_us: int, *, acknowledged_seq: int = 0
+    pattern: Pattern,
+    standing: Standing,
+    action: Action,
+    text: str,
+    now_us: int,
+    *,
+    acknowledged_seq: int = 0,
+    absence: Absence = NO_ABSENCE,
 ) -> Standing:
     """Give the standing after a person has done something.
 
+    :param absence: as of `judged`.
     :param acknowledged_seq: the newest op when they asked: what was acknowledged by then is resolved too.
     """
     if text:
@@ -140,7 +159,7 @@ def acted(
         standing = _resolved(standing, max(pattern.last_seq, acknowledged_seq))
     elif action is not Action.NOTE:
         standing = msgspec.structs.replace(standing, muted=action is Action.MUTE)
-    return judged(pattern, standing, now_us)
+    return judged(pattern, standing, now_us, absence)
 
 
 def _resolved(standing: Standing, seq: int) -> Standing:
@@ -153,11 +172,11 @@ def merged(one: Standing, other: Standing) -> Standing:
     return msgspec.structs.replace(one, notes=notes, muted=one.muted and other.muted)
 
 
-def _state(pattern: Pattern, known: Standing, now_us: int) -> State:
+def _state(pattern: Pattern, known: Standing, now_us: int, absence: Absence) -> State:
     if known.muted:
         return State.MUTED
     is_same = pattern.last_seq <= known.resolved_seq
-    if is_same or _is_quiet(pattern, now_us):
+    if is_same or _is_quiet(pattern, now_us, absence):
         return State.RESOLVED
     if _is_escalating(pattern, known, now_us):
         return State.ESCALATING
@@ -169,12 +188,13 @@ def _state(pattern: Pattern, known: Standing, now_us: int) -> State:
     return State.ONGOING
 
 
-def _is_quiet(pattern: Pattern, now_us: int) -> bool:
+def _is_quiet(pattern: Pattern, now_us: int, absence: Absence) -> bool:
     first, last = time_us(pattern.first_seen), time_us(pattern.last_seen)
     if first is None or last is None:
         return False
     mean_us = (last - first) / max(1, pattern.count - 1)
-    return now_us - last >= max(QUIET_US_MIN, QUIET_TIMES_MEAN * mean_us)
+    unheard_us = max(0, absence.until_us - max(absence.from_us, last))
+    return now_us - last - unheard_us >= max(QUIET_US_MIN, QUIET_TIMES_MEAN * mean_us)
 
 
 def _is_escalating(pattern: Pattern, known: Standing, now_us: int) -> bool:

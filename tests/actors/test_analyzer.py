@@ -25,6 +25,7 @@ from observer_actors.actors.standings import UNSENT_MAX, Standings
 from observer_actors.doubt import Doubts
 from observer_actors.errors import DiskFailed, ObserverError
 from observer_actors.journal import Stretch
+from observer_actors.journal.format import recorded_us
 from observer_actors.models import ModelFailed
 from observer_actors.op import Op, Seq, iso_at
 from observer_actors.patterns import Action, Diagnosis, Outgoing, Pattern, Standing, State, StateChanged, apply
@@ -117,7 +118,7 @@ class Bench:
         self.progress: list[None] = []
         self.commits = Commits(self._read, crashes_max=3, set_aside=self._set_aside)
         self.feed = self.commits.feed("analyzer")
-        self.commits.resume(len(self.ops))
+        self.commits.resume(len(self.ops), recorded_us(self.ops[-1].recorded_at) if self.ops else 0)
         self.cycle = Cycle(lambda: CYCLE_S)
         self.learned = HeldLearned(data_dir, GatewaySettings(url="http://gateway"), log=log)
         self.analyzer = Analyzer(
@@ -539,6 +540,26 @@ async def test_what_is_learned_anew_from_the_journal_is_judged_and_asked_about_w
         await bench.until(lambda: len(bench.changes) == 2)
     changes = {change.template: (change.was, change.state, change.count) for change in bench.changes}
     assert changes == {"disk gone": (None, State.ONGOING, count - 6), "no route": (None, State.RESOLVED, 6)}
+
+
+async def test_what_fails_all_the_time_is_not_resolved_by_a_daemon_that_was_down(
+    make_bench: Callable[..., Bench], mock_clock: MockClock
+) -> None:
+    down_s, ops = 8 * 3_600, 30
+    times_s = [START_S - down_s - 60 * (ops - number) for number in range(ops)]
+    model = ScriptedModel()
+    bench = make_bench(
+        mock_clock, model, [failure(seq, "disk gone", iso(at_s)) for seq, at_s in enumerate(times_s, start=1)]
+    )
+    async with bench.running():
+        bench.goes_on.set()
+        await bench.until(lambda: bench.changes)
+        assert [change.state for change in bench.changes] == [State.NEW]
+        for more_s, changes in ((3_500, 1), (200, 2)):
+            mock_clock.jump(more_s)
+            bench.analyzer.standings.review(bench.analyzer.patterns.values())
+            assert len(bench.changes) == changes
+    assert [change.state for change in bench.changes] == [State.NEW, State.RESOLVED]
 
 
 def iso(at_s: float) -> str:
