@@ -85,6 +85,7 @@ class Librarian:
         await self._commits.opened()  # a disk that refuses may put that off, and until then nobody knows the end
         if self._saved_seq > self._commits.last_seq:
             self._saved_seq = 0  # of another journal; what is read again is in the file already
+            await self._cursors.written(partial(self._write, 0))  # the next start may find this one longer
         await self._feed.open(self._saved_seq)
         async with saved(self._save, life, every_s=SAVE_S, budget_s=SAVE_BUDGET_S, log=self._log) as nursery:
             nursery.start_soon(self._follow, life)

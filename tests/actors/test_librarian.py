@@ -56,6 +56,36 @@ async def test_it_goes_on_from_its_cursor_also_where_the_journal_is_opened_later
             nursery.cancel_scope.cancel()
 
 
+async def test_of_a_cursor_of_another_journal_nothing_is_left_before_the_first_row(tmp_path: Path) -> None:
+    """Killed before the next save, it would go on from there once this journal is as long, and pass over verdicts."""
+    disk, journal, cursor = FakeDisk(), Journal(), tmp_path / "librarian.json"
+    (verdict,) = journal.append(1)
+    verdict.source, verdict.sig_hash, verdict.endpoint = AUDITOR, "sig", "auditor:verdict"
+    disk.make_directories(tmp_path / "_kb")
+    disk.plant(cursor, b'{"seq":9,"has_rows":false}')
+    commits = Commits(journal.following, crashes_max=3, set_aside=_nothing_set_aside)
+    feed = commits.feed("librarian")
+    actor = librarian.Librarian(
+        feed,
+        commits,
+        OutcomesIndex(tmp_path, disk),
+        path=cursor,
+        disk=disk,
+        in_thread=in_thread,
+        log=structlog.get_logger(),
+    )
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            life = Life("librarian", 1, on_progress=lambda: None, on_step=lambda _name, _step: None)
+            nursery.start_soon(actor.run, life)
+            commits.resume(1)
+            await feed.reached(1)
+            assert actor.rows_written == 1
+            killed = disk.durable()
+            nursery.cancel_scope.cancel()
+    assert killed.contents(cursor) == b'{"seq":0,"has_rows":false}'
+
+
 async def test_a_full_disk_is_told_of_once_and_the_row_comes_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
