@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -66,9 +67,9 @@ def verify(
     :raises FormatUnknown: a newer version wrote it.
     :raises DiskFailed: it cannot be read.
     """
-    writing = directory_in_use(data_dir) if in_use is None else in_use
+    ask = partial(directory_in_use, data_dir) if in_use is None else lambda: in_use
     with translated("verifying the journal"):
-        run = _Verification(disk or PosixDisk(), data_dir, progress, in_use=writing)
+        run = _Verification(disk or PosixDisk(), data_dir, progress, ask)
         return run.run(dedup_window_ops)
 
 
@@ -76,13 +77,18 @@ class _Verification:
     """One run."""
 
     def __init__(
-        self, disk: Disk, data_dir: Path, progress: Callable[[int, int], None] | None, *, in_use: bool
+        self,
+        disk: Disk,
+        data_dir: Path,
+        progress: Callable[[int, int], None] | None,
+        is_in_use: Callable[[], bool],
     ) -> None:
         self._disk = disk
         self._data_dir = data_dir
         self._paths = Paths(data_dir)
         self._progress = progress
-        self._in_use = in_use
+        self._is_in_use = is_in_use
+        self._was_in_use = is_in_use()
         self._findings = Findings()
         self._bytes_done = 0
         self._bytes_total = 0
@@ -109,6 +115,12 @@ class _Verification:
         self._judge_surroundings(found)
         self._judge_end(position.expected - 1)
         return self._report(position, segments)
+
+    @property
+    def _in_use(self) -> bool:
+        """A daemon writes there, or was seen to: asked each time, for one may start in the midst of a run."""
+        self._was_in_use = self._was_in_use or self._is_in_use()
+        return self._was_in_use
 
     def _look(self) -> Survey:
         return undisturbed_survey(self._disk, self._data_dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ import pytest
 from observer_actors.errors import DiskFailed, FormatUnknown
 from observer_actors.journal import DirectoryLock, Finding, PosixDisk, VerifyReport, compact, retain, verify
 from observer_actors.journal.files import replace_file
+from observer_actors.journal.format import Paths
 from observer_actors.settings import JournalSettings
 from observer_actors.stats import Stats, encode_snapshot
 from tests.fakes.disk import FakeDisk
@@ -371,3 +373,31 @@ def test_a_directory_in_use_gives_no_false_damage(tmp_path: Path) -> None:
     assert all(report.in_use for report in reports)
     assert reports[-1].last_seq > reports[0].last_seq
     assert not verify(tmp_path).in_use
+
+
+@pytest.mark.parametrize("looks", range(1, 6))
+def test_a_daemon_that_starts_in_the_midst_of_a_check_makes_no_false_damage(tmp_path: Path, looks: int) -> None:
+    disk, left = PosixDisk(), [looks]
+    writer = open_writer(disk, data=tmp_path)
+    for part in range(4):
+        commit(writer, make_ops(5, first=part * 5))
+        writer.seal()
+    commit(writer, make_ops(5, first=20))
+    writer.close()
+    with ExitStack() as stack:
+
+        def start(_done: int, _total: int) -> None:
+            left[0] -= 1
+            if left[0]:
+                return
+            stack.enter_context(DirectoryLock(tmp_path))
+            daemon = open_writer(disk, data=tmp_path)
+            commit(daemon, make_ops(5, first=25))
+            daemon.seal()
+            commit(daemon, make_ops(5, first=30))
+            compact(disk, tmp_path, daemon.catalog, SMALL)
+            replace_file(disk, Paths(tmp_path).counters, encode_snapshot(Stats(last_seq=35)))
+
+        report = verify(tmp_path, progress=start)
+    assert (report.findings, report.in_use) == ((), True)
+    assert report.last_seq in {25, 35}
