@@ -59,6 +59,7 @@ _SAID_ONCE: Final = frozenset(
 )
 """What the guard asks for, and what a body is read by."""
 _WITH_HOST: Final = re.compile(rb"https?://([^/]*)(/.*)?", re.IGNORECASE)
+_OUR_HOST: Final = (b"host", b"localhost")
 _FOR_BROWSERS: Final = [(name.encode(), value.encode()) for name, value in FOR_BROWSERS]
 
 
@@ -305,19 +306,20 @@ def _headers(scope: Message) -> dict[str, str]:
 def _by_path(scope: Message, headers: dict[str, str]) -> Message:
     """Give a request as it is understood: its path as Quart reads it, to which more slashes at the beginning are one.
 
-    A target that names a host is for that host, whatever ``Host`` says (RFC 9112, 3.2.2).
+    A target that names a host is for that host, whatever ``Host`` says (RFC 9112, 3.2.2). Which one it is for only the
+    guard has to know: Quart, whose routes are the same for all, would fail over what is none.
 
     :raises RequestInvalid: the target is neither a path nor such a one.
     """
-    target, path, raw = scope["raw_path"], scope["path"], scope["headers"]
+    target, path = scope["raw_path"], scope["path"]
     if not target.startswith(b"/"):
         found = _WITH_HOST.fullmatch(target)
         if found is None:
             raise RequestInvalid("the target of a request is a path, or begins with http:// or https://")
         headers["host"] = found[1].decode("latin-1")
-        raw = [(b"host", found[1]), *(header for header in raw if header[0] != b"host")]
         target = found[2] or b"/"
         path = unquote(target.decode("latin-1"))
+    raw = [_OUR_HOST, *(header for header in scope["headers"] if header[0] != b"host")]
     return {**scope, "headers": raw, "raw_path": target, "path": "/" + path.lstrip("/")}
 
 
