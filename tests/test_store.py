@@ -34,6 +34,7 @@ from observer_actors.store import (
     StoreFailed,
     files,
     learned,
+    read_playbook,
 )
 from observer_actors.store.files import refuse_newer
 from tests.conftest import ROOT
@@ -515,6 +516,14 @@ def test_a_file_of_a_newer_version_is_left_alone(store: Store, path: Path) -> No
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     with pytest.raises(FormatUnknown, match=r"has version"):
         Store.open(path, outbox_max=OUTBOX_MAX)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_who_looks_into_a_file_that_nobody_has_open_makes_nothing_beside_it(store: Store, path: Path) -> None:
+    store.save_playbook(PLAYBOOK, seq=9)
+    store.close()
+    rows, _ = read_playbook(path)
+    assert rows == PLAYBOOK
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 

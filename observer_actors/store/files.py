@@ -74,14 +74,16 @@ def refuse_newer(path: Path) -> None:
 
     :raises FormatUnknown: a newer version wrote it.
     """
-    # Without a log the file is all there is, and nothing has to be made beside it to read it.
+    with suppress(sqlite3.Error, StoreDamaged), closing(for_reading(path)) as connection:
+        _known_version(connection, path)
+
+
+def for_reading(path: Path) -> sqlite3.Connection:
+    """Open the file for who only looks: nothing is made beside it that stays there."""
+    # Without a log nobody has it open, and it is all there is: else SQLite would make a log and an index to read it.
     alone = "" if _named(path, "-wal").exists() else "&immutable=1"
     name = f"file:{quote(str(path.absolute()))}?mode=ro{alone}"
-    with (
-        suppress(sqlite3.Error, StoreDamaged),
-        closing(sqlite3.connect(name, uri=True, timeout=BUSY_SECONDS)) as connection,
-    ):
-        _known_version(connection, path)
+    return sqlite3.connect(name, uri=True, timeout=BUSY_SECONDS)
 
 
 def _connected(path: Path, check: Check) -> sqlite3.Connection:

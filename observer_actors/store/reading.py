@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from observer_actors.playbook import Playbook, Row, Section
 from observer_actors.problems import UNREADABLE
-from observer_actors.store.files import StoreDamaged, translated
+from observer_actors.store.files import StoreDamaged, for_reading, translated
 
 CONSOLIDATOR: Final = "consolidator"
 """The consumer that makes the playbook."""
@@ -23,7 +21,7 @@ def read_playbook(path: Path) -> tuple[list[Row], Playbook]:
 
     :raises StoreFailed: there is no such file, or it is not what it should be.
     """
-    with translated(), closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as file:
+    with translated(), closing(for_reading(path)) as file:
         file.execute("BEGIN")  # both are of the same moment
         rows = playbook_rows(file.execute(PLAYBOOK).fetchall())
         found = file.execute("SELECT seq FROM cursors WHERE consumer = ?", (CONSOLIDATOR,)).fetchone()
