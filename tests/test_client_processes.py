@@ -190,6 +190,23 @@ def test_a_daemon_that_is_away_or_hangs_delays_the_end_no_longer_than_the_limit(
             assert 3 < float(said.stdout) < REQUEST_SECONDS
 
 
+def test_many_observers_of_a_daemon_that_hangs_delay_the_end_no_longer_than_one() -> None:
+    with socket_that_hangs() as hanging:
+        said = run_script(
+            """
+            many = [Observer(sys.argv[1], close_seconds=1) for _ in range(100)]
+            for one in many:
+                with one.operation("a"):
+                    pass
+            time.sleep(0.8)
+            ended = time.monotonic()
+            """,
+            hanging,
+        )
+    assert said.returncode == 0
+    assert float(said.stdout) < REQUEST_SECONDS / 2, "each had a tenth of a second more, one after the other"
+
+
 @pytest.mark.parametrize("close_s", [0, 0.5])
 @pytest.mark.parametrize("trouble", ["nobody", "hangs", "hangs before", "address"])
 def test_a_short_program_says_that_what_it_reports_is_not_taken(trouble: str, close_s: float) -> None:

@@ -107,7 +107,7 @@ class Sender:
         if thread is None:  # nothing was ever sent, or the interpreter starts no thread any more
             self._send_all()
         elif thread is not threading.current_thread():
-            thread.join(max(0.0, self._left_s()) + COUNTING_S)
+            thread.join(max(0.0, self._left_s() + COUNTING_S))
             if thread.is_alive():
                 self._deliveries.warn(OVER)
 
