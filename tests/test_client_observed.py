@@ -5,10 +5,14 @@ import gzip
 import json
 import re
 import ssl
+import time
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, tzinfo
+from functools import cache
+from itertools import count
 from typing import Any
 
+import anyio
 import certifi
 import msgspec
 import pytest
@@ -17,6 +21,7 @@ import trio
 from observer_actors import client
 from observer_actors.client import Observed, observed, statistics
 from observer_actors.client import _wire as wire
+from observer_actors.client._daemon import async_client, blocking_client
 from observer_actors.client._places import observer_base
 from observer_actors.event import EventDecoder
 from observer_actors.op import Op
@@ -452,6 +457,42 @@ def test_what_the_machine_trusts_is_trusted_unless_a_variable_says_what(monkeypa
     assert wire.certificates() in loaded
     monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
     assert wire.certificates() not in loaded
+
+
+async def test_calls_at_the_same_time_load_the_certificates_once(
+    runtime: Runtime, gateway: HttpPeer, observer: HttpPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway.on("/sql", Json({}))
+    loads = count()
+
+    def load() -> ssl.SSLContext:
+        next(loads)
+        time.sleep(0.2)
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    async def several() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(10):
+                group.start_soon(observed, "/sql", {}, "d")
+
+    monkeypatch.setattr(wire, "_loaded", cache(load))
+    await runtime(several)
+    assert (next(loads), len(observer.requests)) == (1, 10)
+
+
+async def test_for_a_daemon_to_whom_no_tls_is_spoken_no_certificates_are_loaded(
+    runtime: Runtime, observer: HttpPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_given: object, **_named: object) -> ssl.SSLContext:
+        raise AssertionError("these are for TLS")
+
+    monkeypatch.setattr(wire, "_loaded", cache(load))
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", load)
+    receipt = await runtime(lambda: client.record_external_op({"endpoint": "a"}))
+    assert receipt.seq == 17
+    for address in (observer.url, "unix:///run/x.sock"):
+        blocking_client(address, 1).close()
+        await async_client(address, 1).aclose()
 
 
 async def test_certificates_that_cannot_be_loaded_are_a_failed_call(

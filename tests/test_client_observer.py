@@ -13,14 +13,18 @@ import math
 import pickle
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from fractions import Fraction
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -34,7 +38,7 @@ from observer_actors.client import AsyncObserver, Finding, Observer, ObserverSta
 from observer_actors.client._delivery import Answer, Delivery
 from observer_actors.client._ledger import NowAndThen
 from observer_actors.client._outbox import BATCH_EVENTS_MAX
-from observer_actors.client._plain import _certificates, _headers, _opened
+from observer_actors.client._plain import _certificates, _headers, _loaded, _opened
 from observer_actors.client._sender import REQUEST_SECONDS, Sender
 from observer_actors.errors import ConfigInvalid, Unreachable
 from tests.daemon.served import Served, served
@@ -702,11 +706,25 @@ def test_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             pass
         while "certificate" not in unknown.statistics().last_trouble:
             assert not unknown.flush(0.3)
-        _certificates.cache_clear()
+        _loaded.cache_clear()
         monkeypatch.setenv("SSL_CERT_FILE", str(cert))
         assert unknown.flush(LONG_S)
         unknown.close()
-    _certificates.cache_clear()
+    _loaded.cache_clear()
+
+
+def test_threads_that_ask_at_the_same_time_load_the_certificates_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = count()
+
+    def load() -> ssl.SSLContext:
+        next(loads)
+        time.sleep(0.2)
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    monkeypatch.setattr(_plain, "_loaded", cache(load))
+    with ThreadPoolExecutor(10) as pool:
+        given = [one.result() for one in [pool.submit(_certificates) for _ in range(10)]]
+    assert (next(loads), len(set(given))) == (1, 1)
 
 
 def test_a_daemon_that_is_killed_and_started_again_under_load_gets_each_event_once(tmp_path: Path) -> None:

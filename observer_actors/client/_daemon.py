@@ -21,7 +21,7 @@ from observer_actors.addresses import (
     without_password,
 )
 from observer_actors.client._places import daemon_headers
-from observer_actors.client._wire import certificates
+from observer_actors.client._wire import NO_CERTIFICATES, certificates
 
 
 def blocking_client(address: str, timeout_s: float) -> httpx.Client:
@@ -33,14 +33,14 @@ def blocking_client(address: str, timeout_s: float) -> httpx.Client:
     :raises Unreachable: the certificates that are trusted cannot be loaded.
     """
     with _checked(address) as where:
-        transport = httpx.HTTPTransport(uds=where.socket) if where.socket else None
+        transport = httpx.HTTPTransport(uds=where.socket, verify=NO_CERTIFICATES) if where.socket else None
         return httpx.Client(transport=transport, **_arguments(where, timeout_s))
 
 
 def async_client(address: str, timeout_s: float) -> httpx.AsyncClient:
     """Give one that does not block; as `blocking_client`."""
     with _checked(address) as where:
-        transport = httpx.AsyncHTTPTransport(uds=where.socket) if where.socket else None
+        transport = httpx.AsyncHTTPTransport(uds=where.socket, verify=NO_CERTIFICATES) if where.socket else None
         return httpx.AsyncClient(transport=transport, **_arguments(where, timeout_s))
 
 
@@ -48,7 +48,7 @@ class _Arguments(TypedDict):
     """What both are made with."""
 
     base_url: str
-    verify: ssl.SSLContext | bool
+    verify: ssl.SSLContext
     timeout: float
     trust_env: bool
     headers: dict[str, str]
@@ -58,7 +58,7 @@ class _Arguments(TypedDict):
 def _arguments(where: Address, timeout_s: float) -> _Arguments:
     return {
         "base_url": where.base,
-        "verify": certificates() if where.is_encrypted else True,  # `trust_env` would bring proxies, too
+        "verify": certificates() if where.is_encrypted else NO_CERTIFICATES,  # `trust_env` would bring proxies, too
         "timeout": timeout_s,
         "trust_env": False,
         "headers": daemon_headers(where),

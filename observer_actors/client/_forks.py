@@ -8,8 +8,9 @@ import weakref
 from typing import Final, Protocol
 
 IMPORTING: Final = threading.RLock()
-"""Held while something is imported that not every host needs: a fork waits for it, as an import that it cuts short
-could never be done in the child. What our own threads need is imported before there are any."""
+"""Held while something is imported that not every host needs, or certificates are loaded, once: a fork waits for it, as
+an import that it cuts short could never be done in the child. What our own threads need is imported before there are
+any."""
 
 
 class Renewable(Protocol):

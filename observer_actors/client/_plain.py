@@ -19,6 +19,7 @@ import h11
 
 from observer_actors.addresses import Address, parse_address, without_password
 from observer_actors.client._delivery import Answer
+from observer_actors.client._forks import IMPORTING
 from observer_actors.client._guest import monotonic_s
 from observer_actors.client._places import daemon_headers
 from observer_actors.errors import Unreachable
@@ -139,9 +140,12 @@ def _opened(host: str, port: int, deadline: float) -> socket.socket:
         refused = None  # it holds this frame, by its traceback: only the search for garbage would free both
 
 
-@functools.cache
 def _certificates() -> ssl.SSLContext:
-    return ssl.create_default_context()
+    with IMPORTING:  # else each of the threads that ask at first would load them, which takes some 50 ms
+        return _loaded()
+
+
+_loaded: Final = functools.cache(ssl.create_default_context)
 
 
 def _headers(where: Address, content: bytes) -> list[tuple[str, str]]:

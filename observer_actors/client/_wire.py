@@ -25,6 +25,7 @@ import httpx
 
 from observer_actors.addresses import UNIX, Address, parse_address, without_password
 from observer_actors.client._delivery import Answer
+from observer_actors.client._forks import IMPORTING
 from observer_actors.client._places import daemon_headers
 from observer_actors.errors import Unreachable, said_by
 from observer_actors.visible import visible
@@ -33,6 +34,8 @@ ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 """An answer is held in memory as a whole; a larger one is a failed call."""
 _PIECE_BYTES: Final = 65_536
 """Are decompressed at once: to 64 MiB at most, with gzip."""
+NO_CERTIFICATES: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For a daemon to whom no TLS is spoken: to load those that are trusted takes some 50 ms."""
 _HEADERS: Final = {
     "Content-Type": "application/json",
     "Accept": "application/json",
@@ -94,7 +97,7 @@ async def _exchange(place: str, method: str, where: Address, content: bytes, *, 
     raw = bytearray()
     with _translated(place), anyio.CancelScope() as reading:
         headers = _HEADERS | (where.headers if as_fetch else daemon_headers(where))
-        certificates = await _certificates()
+        certificates = await _certificates() if as_fetch or where.is_encrypted else NO_CERTIFICATES
         async with (
             httpx.AsyncClient(
                 verify=certificates,
@@ -133,10 +136,15 @@ def _decompressed(response: httpx.Response, raw: bytearray) -> bytes | None:
 
 
 async def _certificates() -> ssl.SSLContext:
-    """Load the certificates once in a process, off the loop. A redirect may need them too."""
+    """Load the certificates once in a process, off the loop. A redirect of a gateway's may need them too."""
     if not _loaded.cache_info().currsize:
-        await anyio.to_thread.run_sync(_loaded)
+        await anyio.to_thread.run_sync(_load, abandon_on_cancel=True)
     return _loaded()
+
+
+def _load() -> None:
+    with IMPORTING:  # else each of those who call at the same time would, and all of them take as long as that
+        _loaded()
 
 
 def certificates() -> ssl.SSLContext:
