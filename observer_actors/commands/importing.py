@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Final
 import msgspec
 from cyclopts import Parameter
 
+from observer_actors.batch import BYTE_ORDER_MARK
 from observer_actors.commands import _resume
 from observer_actors.commands._answers import BatchAnswer, HealthAnswer, RejectedLine
 from observer_actors.commands._api import Api, Refused
@@ -124,7 +125,7 @@ def _import_file(daemon: Api, source: LogFile, result: Imported, progress: LongW
     try:
         for lines in source.batches(place.offset):
             whole = _without_torn_end(lines, source)
-            sifted = sift(daemon, whole)
+            sifted = sift(daemon, _without_mark(whole))
             result.accepted += sifted.known
             result.duplicates += sifted.known
             result.left_out += sifted.own
@@ -205,6 +206,13 @@ def _without_torn_end(lines: list[bytes], source: LogFile) -> list[bytes]:
     return lines[:-1]
 
 
+def _without_mark(lines: list[bytes]) -> list[bytes]:
+    """Put blanks where some editors begin a text with a mark, so that the places of all others stay."""
+    if not lines or not lines[0].startswith(BYTE_ORDER_MARK):
+        return lines
+    return [lines[0].removeprefix(BYTE_ORDER_MARK).rjust(len(lines[0])), *lines[1:]]
+
+
 def _send(daemon: Api, source: LogFile, lines: list[bytes], place: _Place, result: Imported) -> int | None:
     """Send some lines; half of them at a time where the daemon takes less at once. Give the seq of the last op."""
     if not any(line.strip() for line in lines):
@@ -253,7 +261,7 @@ def _tell_rejected(source: LogFile, answer: BatchAnswer, lines_before: int, resu
 
 def _is_json(line: bytes) -> bool:
     try:
-        msgspec.json.decode(with_whole_characters(line))
+        msgspec.json.decode(with_whole_characters(line.removeprefix(BYTE_ORDER_MARK)))
     except UNREADABLE:
         return False
     return True

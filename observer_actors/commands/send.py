@@ -13,6 +13,7 @@ from uuid import uuid4
 import msgspec
 from cyclopts import Parameter
 
+from observer_actors.batch import BYTE_ORDER_MARK
 from observer_actors.commands._answers import EventAnswer
 from observer_actors.commands._aside import told
 from observer_actors.commands._options import ApiOptions, AttributeFlags, JsonFlag
@@ -98,7 +99,7 @@ def _from_stdin(given: Mapping[str, Any], attributes: Mapping[str, str]) -> byte
         raise UsageInvalid(
             "no event given", hint="give flags, e.g. --endpoint NAME, or a JSON object on standard input"
         )
-    body = sys.stdin.buffer.read()
+    body = sys.stdin.buffer.read().removeprefix(BYTE_ORDER_MARK)
     try:
         event = msgspec.json.decode(with_whole_characters(body))
     except UNREADABLE as error:

@@ -321,6 +321,23 @@ def test_a_line_with_half_a_character_has_an_id_as_any_other(used: Used, tmp_pat
     assert [op["error"] for op in stored(used)] == ["cut \ufffd", "\ufffd"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"endpoint":"a"}\r\n{"endpoint":"b"}\r\n',
+        '{"endpoint":"a"}\n{"endpoint":"b"}',
+        '[{"endpoint":"a"},{"endpoint":"b"}]',
+    ],
+)
+def test_a_file_that_begins_with_a_byte_order_mark_comes_as_any_other(used: Used, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "ops.jsonl"
+    file.write_text(text, encoding="utf-8-sig", newline="")
+    assert imported(used, str(file))["accepted"] == 2
+    assert imported(used, str(file))["accepted"] == 0
+    assert imported(used, str(file), "--from-start")["duplicates"] == 2
+    assert [op["endpoint"] for op in stored(used)] == ["a", "b"]
+
+
 def test_a_compressed_file_and_standard_input(used: Used, tmp_path: Path) -> None:
     file = tmp_path / "ops.jsonl.gz"
     whole = "".join(line + "\n" for line in events(20))

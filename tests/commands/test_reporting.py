@@ -158,6 +158,12 @@ def test_send_takes_a_text_that_was_cut_within_a_character(daemon: Served) -> No
     assert newest(daemon, "s:half")["error"] == "\ufffd cut"
 
 
+def test_send_takes_what_begins_with_a_byte_order_mark_as_the_daemon_does(daemon: Served) -> None:
+    ended = typed("send", "--run", "r1", "--url", daemon.url, stdin='\ufeff{"endpoint":"s:mark","success":true}\r\n')
+    assert ended.returncode == 0, ended
+    assert newest(daemon, "s:mark")["attrs"] == {"run": "r1"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "said"),
     [
