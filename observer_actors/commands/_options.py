@@ -41,6 +41,7 @@ def _check_id(_type: object, given: str) -> None:
 
 Id = Annotated[str, Parameter(help="Its id, as the list shows it.", validator=_check_id)]
 Note = Annotated[str, Parameter(help="Why; kept with it.", allow_leading_hyphen=True)]
+NoteText = Annotated[str, Parameter(help="What to note.", allow_leading_hyphen=True)]
 
 
 Attributes = Annotated[

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from observer_actors.commands._answers import FailureAnswer, FailureDetailAnswer, FailuresAnswer
 from observer_actors.commands._filters import Time
-from observer_actors.commands._options import ApiOptions, Id, JsonFlag, Note
+from observer_actors.commands._options import ApiOptions, Id, JsonFlag, Note, NoteText
 from observer_actors.commands._screen import (
     ENDPOINT_CHARS,
     LISTED_MAX,
@@ -133,13 +133,7 @@ def resolve(pattern: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", jso
 
 
 @app.command
-def note(
-    pattern: Id,
-    text: Annotated[str, Parameter(help="What to note.", allow_leading_hyphen=True)],
-    api: ApiOptions = ApiOptions(),
-    *,
-    json: JsonFlag = False,
-) -> None:
+def note(pattern: Id, text: NoteText, api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:
     """Note something with a pattern, such as who looks after it.
 
     Example: observer-actors failures note 8d7b13ab5acc1357 "Ada looks after it"

@@ -11,7 +11,7 @@ import msgspec
 from cyclopts import Parameter, validators
 
 from observer_actors.commands._answers import ArmAnswer, EntryAnswer, EntryDetailAnswer, PlaybookAnswer, SidesAnswer
-from observer_actors.commands._options import ApiOptions, ConfigOptions, Folder, Id, JsonFlag, Note
+from observer_actors.commands._options import ApiOptions, ConfigOptions, Folder, Id, JsonFlag, Note, NoteText
 from observer_actors.commands._screen import LISTED_MAX, LongWork, console, print_json, say_more, table
 from observer_actors.visible import visible
 
@@ -24,7 +24,7 @@ EXIT_DIFFERENT: Final = 1
 def playbook(
     api: ApiOptions = ApiOptions(),
     *,
-    endpoint: str | None = None,
+    endpoint: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     kind: Literal["do", "avoid", "recipe"] | None = None,
     handed_out: Annotated[bool | None, Parameter(negative="--held-back")] = None,
     seq: int | None = None,
@@ -126,7 +126,7 @@ def retire(entry: Id, api: ApiOptions = ApiOptions(), *, note: Note = "", json: 
 
 
 @app.command
-def note(entry: Id, text: str, api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:
+def note(entry: Id, text: NoteText, api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:
     """Note something with an entry.
 
     Example: observer-actors playbook note 8d7b13ab5acc1357 "see the incident of May"

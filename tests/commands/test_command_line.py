@@ -92,6 +92,20 @@ def test_a_command_line_that_cannot_be_understood_is_told_in_two_lines_and_exits
     assert said in lines[0]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("failures", "--endpoint", "-h:1"),
+        ("failures", "note", "8d7b", "- known"),
+        ("playbook", "--endpoint", "-h:1"),
+        ("playbook", "note", "8d7b", "- known"),
+    ],
+)
+def test_what_is_asked_for_or_noted_may_begin_with_a_hyphen(arguments: tuple[str, ...]) -> None:
+    ended = typed(*arguments, "--url", "http://127.0.0.1:1")
+    assert (ended.returncode, "refused" in ended.stderr) == (69, True), ended.stderr
+
+
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     script = f"{shlex.join(COMMAND)} config default | head -1; echo ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=environment())
