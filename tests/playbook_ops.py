@@ -13,16 +13,16 @@ from observer_actors.playbook import (
     Action,
     Corroboration,
     Decision,
-    Delta,
     Kind,
     Of,
     Playbook,
     Revocation,
     Row,
     decision_attrs,
-    entry_id,
 )
 from observer_actors.playbook.decisions import PLAYBOOK_ENDPOINT
+from observer_actors.playbook.deltas import Delta
+from observer_actors.playbook.entries import entry_id
 from observer_actors.playbook.trial import ADVICE_ENDPOINT
 
 ALONE: Final = Corroboration(runs_min=1, sources_min=1)

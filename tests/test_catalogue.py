@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from benchmarks.scores import adjusted_rand, grouping_scores
 from observer_actors.op import Op
-from observer_actors.patterns import Catalogue, Pattern, Scope, apply, catalogue_of, pattern_id
-from observer_actors.patterns.catalogue import NAMES_KEPT_MAX
+from observer_actors.patterns import Catalogue, Pattern, Scope, apply, catalogue_of
+from observer_actors.patterns.catalogue import NAMES_KEPT_MAX, pattern_id
 from observer_actors.patterns.masking import ALGORITHM_VERSION
 from observer_actors.patterns.shapes import is_name, shape_of, shape_of_template
 from tests.folding import onto

@@ -32,7 +32,8 @@ from observer_actors.client._verdict import _stem
 from observer_actors.errors import DiskFailed, DiskFull, EventInvalid
 from observer_actors.event import EventDecoder
 from observer_actors.journal.files import AppendFile, PosixDisk
-from observer_actors.kb import append_row, append_rows, outcomes_path, read_audit_rows
+from observer_actors.kb import outcomes_path
+from observer_actors.kb.files import append_row, append_rows, read_audit_rows
 from tests.fakes.event_loops import Runtime
 from tests.fakes.http_peer import Close, HttpPeer, Json, closed_url, http_peer
 
@@ -447,7 +448,8 @@ def test_a_row_that_was_taken_in_part_is_an_error_and_costs_no_other_row(tmp_pat
 APPENDER = """
 import sys
 from pathlib import Path
-from observer_actors.kb import AuditRow, append_row
+from observer_actors.kb.files import append_row
+from observer_actors.kb.rows import AuditRow
 name = sys.argv[2]
 for number in range(50):
     row = AuditRow(kind="audit", signature=name, overall="o" * 3000, id=f"{name}-{number}")

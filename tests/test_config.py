@@ -16,7 +16,6 @@ from msgspec import inspect as types
 
 from observer_actors.config import (
     LEAVES,
-    RELOADABLE,
     Places,
     default_file,
     leaves_of,
@@ -25,6 +24,7 @@ from observer_actors.config import (
     reload_settings,
     toml_value,
 )
+from observer_actors.config.reloading import RELOADABLE
 from observer_actors.errors import ConfigInvalid
 from observer_actors.settings import INT_MAX, CycleSettings, LogSettings, Settings, SourcesSettings
 from tests.commands.typed import as_ordinary_user

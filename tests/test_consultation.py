@@ -14,7 +14,6 @@ from observer_actors.patterns import (
     SYSTEM,
     AnswerUnusable,
     Cause,
-    Claim,
     Contrast,
     Pattern,
     Reason,
@@ -25,6 +24,7 @@ from observer_actors.patterns import (
     rule,
 )
 from observer_actors.patterns.consultation import CLAIM_CHARS_MAX, CLAIMS_MAX, PROMPT_BYTES_MAX
+from observer_actors.patterns.diagnosis import Claim
 from observer_actors.settings import DiagnosisSettings
 
 HOUR_S = 3_600.0

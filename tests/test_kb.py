@@ -20,16 +20,12 @@ from observer_actors.kb import (
     OutcomeFilter,
     OutcomeRow,
     OutcomesIndex,
-    append_row,
-    append_rows,
-    history_of,
     outcomes_path,
-    read_audit_rows,
-    stem_of,
-    told,
     verdict_row,
 )
 from observer_actors.kb import index as index_module
+from observer_actors.kb.files import append_row, append_rows, read_audit_rows
+from observer_actors.kb.history import history_of, stem_of, told
 from observer_actors.op import Op, time_us
 from observer_actors.secrets import compiled_secrets
 from tests.fakes.disk import FakeDisk

@@ -16,7 +16,6 @@ from observer_actors.event import EventDecoder
 from observer_actors.labels import LABEL_CHARS_MAX, bounded_endpoint
 from observer_actors.op import Op
 from observer_actors.patterns import (
-    Changes,
     Inquiry,
     Pattern,
     Reason,
@@ -32,13 +31,12 @@ from observer_actors.patterns import (
     inquire,
     inquiry_message,
     masking,
-    pattern_id,
     taxonomy,
     template_of,
     turn,
 )
-from observer_actors.patterns.catalogue import OTHERS_MAX, PATTERNS_MAX, PATTERNS_PER_ENDPOINT_MAX
-from observer_actors.patterns.grouping import EXAMPLE_CHARS_MAX, EXAMPLES_MAX
+from observer_actors.patterns.catalogue import OTHERS_MAX, PATTERNS_MAX, PATTERNS_PER_ENDPOINT_MAX, pattern_id
+from observer_actors.patterns.grouping import EXAMPLE_CHARS_MAX, EXAMPLES_MAX, Changes
 from observer_actors.patterns.history import History, added
 from observer_actors.patterns.masking import ALGORITHM_VERSION, ANY, TEMPLATE_CHARS_MAX, TEXT_CHARS_MAX, digits_alike
 from observer_actors.patterns.shapes import without_ellipsis

@@ -18,28 +18,22 @@ from observer_actors.patterns.taxonomy import ADVICE, Cause
 from observer_actors.playbook import (
     Action,
     Corroboration,
-    Created,
     Decision,
     Entry,
-    Forgotten,
     Kind,
-    Mark,
-    Merged,
     Of,
     Playbook,
     Revocation,
     Row,
     State,
-    Updated,
     copies,
-    entry_id,
 )
 from observer_actors.playbook import fold as fold_module
 from observer_actors.playbook import ledger as ledger_module
 from observer_actors.playbook import runs as runs_module
 from observer_actors.playbook.decisions import stricter
-from observer_actors.playbook.deltas import Noted, apply
-from observer_actors.playbook.entries import CHANGES_KEPT, NOTES_KEPT, EntryNote
+from observer_actors.playbook.deltas import Created, Forgotten, Merged, Noted, Updated, apply
+from observer_actors.playbook.entries import CHANGES_KEPT, NOTES_KEPT, EntryNote, Mark, entry_id
 from observer_actors.playbook.evidence import (
     FAILURES_MAX,
     FEATURES_MAX,

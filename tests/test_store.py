@@ -24,7 +24,6 @@ from observer_actors.patterns.diagnosis import Case
 from observer_actors.playbook import Copy, Entry, Kind, Row, Section
 from observer_actors.store import (
     LEARNED_PATH,
-    MIGRATIONS,
     Lane,
     LaneStatistics,
     Queued,
@@ -37,6 +36,7 @@ from observer_actors.store import (
     read_playbook,
 )
 from observer_actors.store.files import refuse_newer
+from observer_actors.store.schema import MIGRATIONS
 from tests.conftest import ROOT
 
 HEAD_BYTES = 100

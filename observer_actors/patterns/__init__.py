@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from observer_actors.patterns.catalogue import Catalogue, Group, Scope, pattern_id
+from observer_actors.patterns.catalogue import Catalogue, Group, Scope
 from observer_actors.patterns.consultation import SYSTEM, AnswerUnusable, inquire_about, read_statement, schema_for
 from observer_actors.patterns.contrast import Contrast, contrasts, features
 from observer_actors.patterns.diagnosis import (
-    Claim,
     Diagnosis,
     Inquiry,
     Reason,
@@ -18,7 +17,7 @@ from observer_actors.patterns.diagnosis import (
     inquiry_message,
     turn,
 )
-from observer_actors.patterns.grouping import Changes, Example, Pattern, apply, by_any_id, catalogue_of, error_text
+from observer_actors.patterns.grouping import Example, Pattern, apply, by_any_id, catalogue_of, error_text
 from observer_actors.patterns.history import series
 from observer_actors.patterns.masking import template_of
 from observer_actors.patterns.outgoing import LogEntry, Outgoing, log_message, webhook_message
@@ -44,8 +43,6 @@ __all__ = [
     "AnswerUnusable",
     "Catalogue",
     "Cause",
-    "Changes",
-    "Claim",
     "Contrast",
     "Diagnosis",
     "Example",
@@ -78,7 +75,6 @@ __all__ = [
     "judged",
     "log_message",
     "merged",
-    "pattern_id",
     "read_statement",
     "rule",
     "schema_for",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from observer_actors.playbook.copies import Copy, copies
 from observer_actors.playbook.decisions import Action, Decision, Of, Revocation, decision_attrs
-from observer_actors.playbook.deltas import Created, Delta, Forgotten, Merged, Updated
-from observer_actors.playbook.entries import Entry, Kind, Mark, State, entry_id
+from observer_actors.playbook.entries import Entry, Kind, State
 from observer_actors.playbook.fold import Playbook
 from observer_actors.playbook.keeping import Row, Section
 from observer_actors.playbook.meta import Left
@@ -15,23 +14,16 @@ __all__ = [
     "Action",
     "Copy",
     "Corroboration",
-    "Created",
     "Decision",
-    "Delta",
     "Entry",
-    "Forgotten",
     "Kind",
     "Left",
-    "Mark",
-    "Merged",
     "Of",
     "Playbook",
     "Revocation",
     "Row",
     "Section",
     "State",
-    "Updated",
     "copies",
     "decision_attrs",
-    "entry_id",
 ]

@@ -13,14 +13,12 @@ from observer_actors.store.learned import (
     Store,
 )
 from observer_actors.store.reading import CONSOLIDATOR, read_playbook
-from observer_actors.store.schema import MIGRATIONS
 from observer_actors.store.shelf import Shelf
 
 __all__ = [
     "ANALYZER",
     "CONSOLIDATOR",
     "LEARNED_PATH",
-    "MIGRATIONS",
     "Lane",
     "LaneStatistics",
     "Queued",

@@ -14,7 +14,7 @@ from observer_actors.supervision.events import (
     ShutdownForced,
 )
 from observer_actors.supervision.mailbox import Drained, Mailbox
-from observer_actors.supervision.restart import RestartHistory, RestartPolicy
+from observer_actors.supervision.restart import RestartPolicy
 from observer_actors.supervision.supervisor import (
     ActorStatistics,
     ChildSpec,
@@ -42,7 +42,6 @@ __all__ = [
     "Mailbox",
     "MessageQuarantined",
     "MessageRedelivered",
-    "RestartHistory",
     "RestartPolicy",
     "RestartScheduled",
     "RestartsExhausted",

@@ -26,21 +26,9 @@ from observer_actors.actors.consolidator import (
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.learned import Learned
 from observer_actors.op import Op
-from observer_actors.playbook import (
-    Action,
-    Corroboration,
-    Decision,
-    Entry,
-    Kind,
-    Mark,
-    Of,
-    Playbook,
-    Revocation,
-    Row,
-    State,
-    entry_id,
-)
+from observer_actors.playbook import Action, Corroboration, Decision, Entry, Kind, Of, Playbook, Revocation, Row, State
 from observer_actors.playbook.deltas import Delta
+from observer_actors.playbook.entries import Mark, entry_id
 from observer_actors.playbook.fold import REVOCATIONS_MAX
 from observer_actors.settings import GatewaySettings
 from observer_actors.store import Shelf, StoreBusy

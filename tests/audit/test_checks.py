@@ -13,7 +13,9 @@ import pytest
 from observer_actors.audit import AuditFailed, audit, inventory_of, inventory_page, judge
 from observer_actors.audit import tree as tree_module
 from observer_actors.audit.checks import overall_of
-from observer_actors.kb import AuditRow, Finding, FindingCounts, history_of
+from observer_actors.kb import AuditRow, FindingCounts
+from observer_actors.kb.history import history_of
+from observer_actors.kb.rows import Finding
 from tests.audit.repository import Repository
 
 KEY = "AKIA" + "Q3EGRIWXF5ZCT7LM"

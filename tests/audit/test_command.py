@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from observer_actors.kb import AuditRow, append_row, outcomes_path, read_audit_rows
+from observer_actors.kb import AuditRow, outcomes_path
+from observer_actors.kb.files import append_row, read_audit_rows
 from tests.audit.repository import Repository
 from tests.commands.typed import Ended, answered, typed, typed_for_real
 from tests.daemon.served import Served, served

@@ -18,7 +18,7 @@ from observer_actors.audit import auditor as auditor_module
 from observer_actors.audit import git as git_module
 from observer_actors.audit import tree as tree_module
 from observer_actors.audit.inventory import Kind
-from observer_actors.kb import history_of
+from observer_actors.kb.history import history_of
 from tests.audit.repository import Repository
 from tests.commands.typed import as_ordinary_user, typed_for_real
 

@@ -15,7 +15,8 @@ import pytest
 import trio
 
 from observer_actors.client import Finding, Verdict, report_verdict
-from observer_actors.kb import AuditRow, OutcomeFilter, append_row, outcomes_path, read_audit_rows
+from observer_actors.kb import AuditRow, OutcomeFilter, outcomes_path
+from observer_actors.kb.files import append_row, read_audit_rows
 from observer_actors.settings import ListenSettings, SecretsSettings, Settings, SupervisionSettings
 from observer_actors.supervision import MessageQuarantined
 from observer_actors.tokens import Scope, hash_of, new_token

@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observer_actors.supervision import RestartHistory, RestartPolicy
+from observer_actors.supervision import RestartPolicy
+from observer_actors.supervision.restart import RestartHistory
 
 policies = st.builds(
     RestartPolicy,

@@ -18,11 +18,11 @@ from observer_actors.supervision import (
     ChildSpec,
     Exhausted,
     Life,
-    RestartHistory,
     RestartPolicy,
     RestartScheduled,
     Strategy,
 )
+from observer_actors.supervision.restart import RestartHistory
 from tests.supervision.injected_time import injected_time
 from tests.supervision.scripted import Tree
 

@@ -16,7 +16,7 @@ import trio
 
 from observer_actors.journal import verify
 from observer_actors.journal.format import FORMAT, Manifest, decode_manifest, encode_manifest
-from observer_actors.store import MIGRATIONS
+from observer_actors.store.schema import MIGRATIONS
 from tests.daemon.load import stored_ops
 from tests.fakes.http_peer import Status, http_peer
 from tests.harness import running_daemon
