@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 from cyclopts import Parameter, Token
 
@@ -17,6 +17,8 @@ from observer_actors.settings import ListenSettings
 
 if TYPE_CHECKING:
     from observer_actors.commands._api import Api
+
+T = TypeVar("T")
 
 _ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound to; spoken to
 
@@ -137,6 +139,18 @@ class ApiOptions:
         # A unit's credentials are its program's, and who asks may be run by an agent's.
         environment = {name: text for name, text in os.environ.items() if name != "CREDENTIALS_DIRECTORY"}
         return configured_address(options.load(environment, is_strict=False).settings.listen)
+
+    def get(self, kind: type[T], path: str, parameters: Mapping[str, object] | None = None) -> tuple[bytes, T]:
+        """Ask for something, and give the answer as it came and as a value; see `Api.get`."""
+        with self.open() as daemon:
+            body = daemon.get(path, parameters)
+            return body, daemon.decoded(kind, body)
+
+    def post(self, kind: type[T], path: str, content: bytes) -> tuple[bytes, T]:
+        """Send something, likewise; see `Api.post`."""
+        with self.open() as daemon:
+            body = daemon.post(path, content)
+            return body, daemon.decoded(kind, body)
 
     def open(self) -> Api:
         """Give the daemon, ready to be asked."""

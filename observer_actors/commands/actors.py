@@ -21,9 +21,7 @@ def actors(api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:
 
     Example: observer-actors actors
     """
-    with api.open() as daemon:
-        body = daemon.get("/actors")
-        answer = daemon.decoded(ActorsAnswer, body)
+    body, answer = api.get(ActorsAnswer, "/actors")
     if json:
         print_json(body)
     else:

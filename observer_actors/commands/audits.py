@@ -43,22 +43,20 @@ def audits(
     if signature is not None and given:
         hint = "leave it out, or the signature"
         raise UsageInvalid(f"{' and '.join(given)}: not with a signature", hint=hint)
-    with api.open() as daemon:
-        if signature is not None:
-            body = daemon.get("/kb/history", {"sig": signature, "limit": limit})
-            history = daemon.decoded(HistoryAnswer, body)
-            rows = history.newest
-        else:
-            wanted = {"kind": "audit", "overall": overall, "since": since, "limit": limit}
-            body = daemon.get("/kb/outcomes", wanted)
-            history = None
-            rows = daemon.decoded(OutcomesAnswer, body).outcomes
+    if signature is None:
+        wanted = {"kind": "audit", "overall": overall, "since": since, "limit": limit}
+        body, found = api.get(OutcomesAnswer, "/kb/outcomes", wanted)
+        lines, rows = [], found.outcomes
+    else:
+        body, history = api.get(HistoryAnswer, "/kb/history", {"sig": signature, "limit": limit})
+        similar = f"similar ones ({visible(history.stem)})"
+        lines = [_summed_up("the same signature", history.same), _summed_up(similar, history.similar)]
+        rows = history.newest
     if json:
         print_json(body)
         return
-    if history is not None:
-        print(_summed_up("the same signature", history.same))
-        print(_summed_up(f"similar ones ({visible(history.stem)})", history.similar))
+    for line in lines:
+        print(line)
     _show(rows)
 
 

@@ -72,9 +72,7 @@ def failures(
     limit
         Most patterns to show.
     """
-    with api.open() as daemon:
-        body = daemon.get("/failures", asdict(filters) | {"sort": sort, "limit": limit})
-        answer = daemon.decoded(FailuresAnswer, body)
+    body, answer = api.get(FailuresAnswer, "/failures", asdict(filters) | {"sort": sort, "limit": limit})
     if json:
         print_json(body)
         return
@@ -93,9 +91,7 @@ def show(pattern: Id, api: ApiOptions = ApiOptions(), *, json: JsonFlag = False)
 
     Example: observer-actors failures show 8d7b13ab5acc1357
     """
-    with api.open() as daemon:
-        body = daemon.get(f"/failures/{pattern}")
-        answer = daemon.decoded(FailureDetailAnswer, body)
+    body, answer = api.get(FailureDetailAnswer, f"/failures/{pattern}")
     if json:
         print_json(body)
         return
@@ -142,9 +138,9 @@ def note(pattern: Id, text: NoteText, api: ApiOptions = ApiOptions(), *, json: J
 
 
 def _act(api: ApiOptions, pattern: str, action: str, note: str, *, json: bool) -> None:
-    with api.open() as daemon:
-        body = daemon.post(f"/failures/{pattern}", msgspec.json.encode({"action": action, "note": note}))
-        answer = daemon.decoded(FailureAnswer, body)
+    body, answer = api.post(
+        FailureAnswer, f"/failures/{pattern}", msgspec.json.encode({"action": action, "note": note})
+    )
     if json:
         print_json(body)
     else:

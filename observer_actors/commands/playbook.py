@@ -49,9 +49,7 @@ def playbook(
         Most entries to show.
     """
     asked = {"endpoint": endpoint, "kind": kind, "handed_out": handed_out, "seq": seq, "limit": limit}
-    with api.open() as daemon:
-        body = daemon.get("/playbook", asked)
-        answer = daemon.decoded(PlaybookAnswer, body)
+    body, answer = api.get(PlaybookAnswer, "/playbook", asked)
     if json:
         print_json(body)
         return
@@ -71,9 +69,7 @@ def show(entry: Id, api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -
 
     Example: observer-actors playbook show 8d7b13ab5acc1357
     """
-    with api.open() as daemon:
-        body = daemon.get(f"/playbook/{entry}")
-        answer = daemon.decoded(EntryDetailAnswer, body)
+    body, answer = api.get(EntryDetailAnswer, f"/playbook/{entry}")
     if json:
         print_json(body)
     else:
@@ -168,9 +164,7 @@ def check(data_dir: Folder | None = None, *, config: Path | None = None, json: J
 
 
 def _decide(api: ApiOptions, entry: str, action: str, note: str, *, json: bool) -> None:
-    with api.open() as daemon:
-        body = daemon.post(f"/playbook/{entry}", msgspec.json.encode({"action": action, "note": note}))
-        answer = daemon.decoded(EntryAnswer, body)
+    body, answer = api.post(EntryAnswer, f"/playbook/{entry}", msgspec.json.encode({"action": action, "note": note}))
     if json:
         print_json(body)
     else:

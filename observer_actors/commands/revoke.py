@@ -48,9 +48,7 @@ def revoke(
         raise UsageInvalid("wants one of --source, --run and --staffer", hint="observer-actors revoke --source bot")
     of, name = given[0]
     asked = {"of": of, "name": name, "since": since or "", "note": note}
-    with api.open() as daemon:
-        body = daemon.post("/playbook/revoke", msgspec.json.encode(asked))
-        answer = daemon.decoded(RevokedAnswer, body)
+    body, answer = api.post(RevokedAnswer, "/playbook/revoke", msgspec.json.encode(asked))
     if json:
         print_json(body)
     else:

@@ -79,9 +79,7 @@ def send(
         content = msgspec.json.encode(event)
     else:
         content = _from_stdin(given, attributes)
-    with api.open() as daemon:
-        body = daemon.post("/event", content)
-        answer = daemon.decoded(EventAnswer, body)
+    body, answer = api.post(EventAnswer, "/event", content)
     if json:
         print_json(body)
         return

@@ -15,9 +15,7 @@ def stats(api: ApiOptions = ApiOptions(), *, json: JsonFlag = False) -> None:
 
     Example: observer-actors stats
     """
-    with api.open() as daemon:
-        body = daemon.get("/stats")
-        answer = daemon.decoded(StatsAnswer, body)
+    body, answer = api.get(StatsAnswer, "/stats")
     if json:
         print_json(body)
     else:
