@@ -11,8 +11,10 @@ import pytest
 from observer_actors.event import OWN_SOURCE
 from observer_actors.op import Op, Scalar
 from observer_actors.playbook import trial as module
+from observer_actors.playbook.entries import State
 from observer_actors.playbook.keeping import Kept
 from observer_actors.playbook.lift import Arm, Sides, Trial
+from observer_actors.playbook.states import Standing, judged
 from observer_actors.playbook.trial import (
     ADVICE_ENDPOINT,
     Exposure,
@@ -86,6 +88,45 @@ def test_a_run_counts_once_and_is_corrected_by_what_comes_later() -> None:
     assert trials.trial("e") == Trial(
         exposed=Arm(0, 1), by_source={"mcp": Sides(exposed=Arm(0, 1))}, recent={"mcp": Sides(exposed=Arm(0, 1))}
     )
+
+
+def test_what_comes_after_the_third_report_or_verdict_of_a_run_changes_nothing() -> None:
+    trials = after(exposure("a1", "e", run="r"), *(op(good, advice_id="a1") for good in (False, False, True)))
+    assert (trials.add(op(False, advice_id="a1")), trials.trial("e").exposed) == ([], Arm(1, 0))
+    trials.add(exposure("a2", "f", run="r"))  # of another entry they are the first ones
+    assert trials.add(op(False, advice_id="a2")) == ["f"]
+    for good in (True, True, False, True):
+        trials.add(verdict(good, run="r"))
+    assert (trials.trial("e").exposed, trials.trial("f").exposed) == (Arm(0, 1), Arm(0, 1))
+
+
+def test_who_does_not_own_a_run_uses_up_none_of_its_reports() -> None:
+    asks, steals = (
+        op(own=exposure_attrs(Exposure(advice_id=source, run="r", asked_by=source, exposed=("e",))))
+        for source in ("mcp", "bot")
+    )
+    lies = [op(False, source="bot", run="r") for _ in range(9)]
+    assert after(asks, steals, *lies, op(run="r"), *lies).trial("e").exposed == Arm(1, 0)
+
+
+@pytest.mark.parametrize("runs", [10, 20])
+def test_a_few_runs_that_report_for_ever_show_nothing_by_chance(runs: int) -> None:
+    moved = [state for seed in range(60) if (state := _null(seed, runs)) is not State.CANDIDATE]
+    assert len(moved) <= 6
+
+
+def _null(seed: int, runs: int) -> State:
+    """Have runs ask and report 40 times each, with the same chances in both arms; look at each change."""
+    chance, trials, standing = random.Random(seed), Trials(Kept()), Standing()
+    for number in range(40 * runs):
+        run = f"r{seed}-{number % runs}"
+        held = in_control("e", run, 0.5)
+        trials.add(exposure(f"a{number}", *(() if held else ("e",)), control=("e",) if held else (), run=run))
+        if trials.add(op(chance.random() < 0.7, advice_id=f"a{number}")):
+            standing = judged(standing, trials.trial("e"), 1)
+            if standing.state is not State.CANDIDATE:
+                break
+    return standing.state
 
 
 def test_nobody_reports_how_another_ones_run_went() -> None:

@@ -15,7 +15,8 @@ The rules:
   has asked for in its source's name. Of the sources that report, the run is that one's which asked first, and who has
   only asked owns nothing. But a source is a label that the reporter gives itself: who may report may speak for another
   source, and as ``auditor`` for any run. What comes later corrects what was counted: a
-  verdict counts instead of a report, a second verdict instead of the first.
+  verdict counts instead of a report, a second verdict instead of the first. But of the verdicts on a run no more than
+  the first `OUTCOMES_MAX` count, and as many reports on it for an entry: those of who comes to own it anew.
 * A run without an outcome is *lost* once `OVERTAKEN_MAX` runs that were drawn for the entry after it have one: it
   counts as failed until an outcome comes, in either arm alike. Else advice that makes agents hang would never show it.
   Runs that are on their way, however many, make none late. But only a run that an op had named before it was drawn for
@@ -54,6 +55,11 @@ ADVICES_MAX: Final = 20_000
 DRAWS_MAX: Final = 50
 ADVICES_OF_RUN_MAX: Final = 20
 TASKS_MAX: Final = 200
+OUTCOMES_MAX: Final = 3
+"""Reports of a run on an entry that count, each instead of the one before, and verdicts on a run, too. An outcome that
+changes for ever is as if the run were drawn by chance again and again: of ten runs that report a hundred times each two
+of three showed help or harm at some look, where there was neither. With so many the interval misses no more often than
+it says."""
 OVERTAKEN_MAX: Final = 100
 WAITING_MAX: Final = 1_000
 WINDOW_RUNS: Final = 400
@@ -90,7 +96,9 @@ class Draw(msgspec.Struct):
     trial: int
     """Which trial of the entry it belongs to: `EntryTrial.began`."""
     reported: bool | None = None
-    """The last outcome that came with an advice id."""
+    """The last outcome that was reported, of the first `OUTCOMES_MAX`."""
+    reports: int = 0
+    """How many have come, of those."""
     counted: bool | None = None
     """The outcome as it stands in the counts."""
     window: int = 0
@@ -101,6 +109,11 @@ class Draw(msgspec.Struct):
     """An op of the run has come since, from whomever: it is not lost."""
     label: str = ""
     """The source under which it is counted."""
+
+    def report(self, *, is_good: bool) -> None:
+        """Take a report in, if it counts."""
+        if self.reports < OUTCOMES_MAX:
+            self.reported, self.reports = is_good, self.reports + 1
 
 
 class Run(msgspec.Struct):
@@ -116,11 +129,18 @@ class Run(msgspec.Struct):
     asker: str = ""
     """In whose name it has asked first: counts go there until an op has named it."""
     verdict: bool | None = None
+    verdicts: int = 0
+    """How many have come, of those that count."""
     draws: dict[str, Draw] = msgspec.field(default_factory=dict)
     advices: list[str] = []
     """Ids of the advice that it has asked for, the newest last."""
     asked: int = 0
     """How often it has asked."""
+
+    def judge(self, *, is_good: bool) -> None:
+        """Take a verdict in, if it counts."""
+        if self.verdicts < OUTCOMES_MAX:
+            self.verdict, self.verdicts = is_good, self.verdicts + 1
 
     def draws_of(self, advices: Iterable[Asked]) -> dict[str, Draw]:
         """Give the draws of the entries that some of its advice was about, by entry."""
@@ -197,7 +217,7 @@ class Trials:
             return []
         self._kept.touch(Section.TRIAL_RUN, name)
         if op.source == AUDITOR:
-            run.verdict = op.success
+            run.judge(is_good=op.success)
             return self._settled(name, tuple(run.draws))
         run.first = run.first or op.source
         if asked is not None and self.runs.get(asked.run) is not run:
@@ -210,8 +230,9 @@ class Trials:
             draw.heard = True
         if reported and _is_owner(run, op.source, min(one.number for one in reported)):
             is_good = op.success and suspicion(op) is None
-            for entry, draw in run.draws_of(reported).items():
-                draws[entry], draw.reported = draw, is_good
+            draws |= run.draws_of(reported)
+            for draw in run.draws_of(reported).values():
+                draw.report(is_good=is_good)
         return self._settled(name, draws)
 
     def drawn(self, run: str, entry: str) -> bool | None:
@@ -345,6 +366,8 @@ def _is_owner(run: Run, source: str, number: int) -> bool:
     """Say whether a source that reports on some advice of a run owns it; it does from now on if it asked first."""
     if not run.source or (source != run.source and number < run.since):
         run.source, run.since = source, number
+        for draw in run.draws.values():
+            draw.reports = 0
     return source == run.source
 
 
