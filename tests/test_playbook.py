@@ -31,6 +31,7 @@ from observer_actors.playbook import (
 from observer_actors.playbook import fold as fold_module
 from observer_actors.playbook import ledger as ledger_module
 from observer_actors.playbook import runs as runs_module
+from observer_actors.playbook import trial as trial_module
 from observer_actors.playbook.decisions import stricter
 from observer_actors.playbook.deltas import Created, Forgotten, Merged, Noted, Updated, apply
 from observer_actors.playbook.entries import CHANGES_KEPT, NOTES_KEPT, EntryNote, Mark, entry_id
@@ -1141,6 +1142,18 @@ def test_the_uses_of_a_source_are_taken_back_with_it() -> None:
     anew = fold([*taken, *numbered([decided(revocation)], len(ops) + 1)], Playbook(ALONE, [revocation]))
     assert (anew.entries[key].state, anew.entries[key].trial.by_source) == (State.CANDIDATE, {})
     assert anew.passed_over == 24  # so that it takes the old one's place
+
+
+def test_a_run_that_has_reported_before_it_first_asks_and_then_hangs_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial_module, "OVERTAKEN_MAX", 1)
+    ops = [call(run=f"r{n}") for n in range(4)]
+    [key] = fold(numbered(ops)).entries
+    ops += [call("other", run="hangs"), exposed("a1", key, run="hangs"), exposed("a2", key, run="asks")]
+    ops += [verdict("judged", good=True), exposed("a3", key, run="judged"), exposed("a4", "", control=key, run="r0")]
+    ops += [exposed("a5", key, run="ends"), verdict("ends", good=True)]
+    trial = fold(numbered(ops)).entries[key].trial
+    assert (trial.exposed, trial.control, trial.lost) == (Arm(1, 1), Arm(0, 1), (1, 1))
+    assert trial.by_source["mcp"] == Sides(exposed=Arm(0, 1), control=Arm(0, 1))
 
 
 def test_an_entry_that_comes_later_than_its_uses_stands_where_they_have_led() -> None:

@@ -49,8 +49,12 @@ def verdict(success: bool, **names: str) -> Op:  # noqa: FBT001
     return op(success, source="auditor", own=None, **names)
 
 
+def nobody(_run: str) -> str:
+    return ""
+
+
 def after(*ops: Op) -> Trials:
-    trials = Trials(Kept())
+    trials = Trials(Kept(), nobody)
     for one in ops:
         trials.add(one)
     return trials
@@ -117,7 +121,7 @@ def test_a_few_runs_that_report_for_ever_show_nothing_by_chance(runs: int) -> No
 
 def _null(seed: int, runs: int) -> State:
     """Have runs ask and report 40 times each, with the same chances in both arms; look at each change."""
-    chance, trials, standing = random.Random(seed), Trials(Kept()), Standing()
+    chance, trials, standing = random.Random(seed), Trials(Kept(), nobody), Standing()
     for number in range(40 * runs):
         run = f"r{seed}-{number % runs}"
         held = in_control("e", run, 0.5)
@@ -274,7 +278,7 @@ def test_runs_that_are_on_their_way_make_none_late(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(("slower", "at_once"), [(1.1, 150), (1.1, 300), (1.3, 110), (0.8, 300)])
 def test_advice_that_only_takes_longer_is_not_harmful(slower: float, at_once: int) -> None:
-    chance, trials, ends, now = random.Random(1), Trials(Kept()), [], 0.0
+    chance, trials, ends, now = random.Random(1), Trials(Kept(), nobody), [], 0.0
     for number in range(900):
         now += 1 / at_once
         held = chance.random() < 0.5
@@ -346,7 +350,7 @@ def test_a_run_that_was_drawn_with_another_share_stays_out() -> None:
         given = Exposure(advice_id=f"a-{run}", run=run, exposed=("e", "f"), trusted=trusted)
         return [op(own=exposure_attrs(given)), verdict(success=True, run=run)]
 
-    trials = Trials(Kept())
+    trials = Trials(Kept(), nobody)
     trials.restart("e", next(SEQ), trusted=True)
     for one in (*drawn("r1", "e"), *drawn("r2"), *drawn("r3", "e", "f"), *drawn("r4", "f")):
         trials.add(one)
@@ -420,7 +424,7 @@ def test_the_recent_counts_begin_anew_and_a_correction_finds_its_own(monkeypatch
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, most in {"RUNS_MAX": 3, "ADVICES_MAX": 4, "DRAWS_MAX": 2, "TASKS_MAX": 2, "SOURCES_MAX": 1}.items():
         monkeypatch.setattr(module, name, most)
-    trials = Trials(Kept())
+    trials = Trials(Kept(), nobody)
     for number in range(10):
         trials.add(exposure(f"a{number}", "e", "f", "g", run=f"r{number}", task=f"t{number}"))
         trials.add(op(source=f"s{number}", run=f"r{number}", advice_id=f"a{number}"))

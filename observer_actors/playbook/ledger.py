@@ -6,6 +6,7 @@ Every change is a delta (`deltas`), and is caused by the op in hand.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -43,11 +44,12 @@ class Ledger:
     """All entries.
 
     :param kept: is told what has changed.
+    :param reporter: see `Trials`.
     """
 
-    def __init__(self, kept: Kept, meta: Meta) -> None:
+    def __init__(self, kept: Kept, meta: Meta, reporter: Callable[[str], str]) -> None:
         self.entries: dict[str, Entry] = {}
-        self.trials = Trials(kept)
+        self.trials = Trials(kept, reporter)
         self.standings: dict[str, Standing] = {}
         self._kept = kept
         self._meta = meta

@@ -89,6 +89,11 @@ class Runs:
         self.by_name[name] = run
         return run
 
+    def reporter(self, name: str) -> str:
+        """Give who reported first in a run; "" where nobody has, or it is forgotten."""
+        run = self.by_name.get(name)
+        return "" if run is None else run.source
+
     def add(self, run: Run, step: Step) -> None:
         """Note a step, if there is room for it in the run."""
         run.source = run.source or step.source

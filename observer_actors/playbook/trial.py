@@ -35,7 +35,7 @@ forgotten stays as it was counted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -193,14 +193,16 @@ class Trials:
     """All trials, as far as they have come.
 
     :param kept: is told what has changed.
+    :param reporter: gives the source of a run's first op, by its name; "" where none is remembered.
     """
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, kept: Kept, reporter: Callable[[str], str]) -> None:
         self.runs: dict[str, Run] = {}
         """By name, oldest first; a run without a name is here under its advice id."""
         self.advices: dict[str, Asked] = {}
         self.entries: dict[str, EntryTrial] = {}
         self._kept = kept
+        self._reporter = reporter
 
     def add(self, op: Op) -> list[str]:
         """Take the next op in; give the ids of the entries whose counts are others now."""
@@ -275,6 +277,7 @@ class Trials:
         name = exposure.run or exposure.advice_id
         run = self.runs.setdefault(name, Run())
         run.task, run.asker = run.task or exposure.task, run.asker or exposure.asked_by
+        run.first = run.first or self._reporter(name)
         run.advices.append(exposure.advice_id)
         del run.advices[:-ADVICES_OF_RUN_MAX]
         sides = [(entry, True) for entry in exposure.exposed] + [(entry, False) for entry in exposure.control]
