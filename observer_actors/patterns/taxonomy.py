@@ -93,7 +93,7 @@ RULES: Final = (
         Cause.RATE_LIMIT,
         0.9,
         r"rate.?limit|too many requests|throttl|RESOURCE_EXHAUSTED|overloaded_error"
-        r"|slow ?down|\bcode ?= ?ResourceExhausted|request ?limit ?exceeded|throughput ?exceeded",
+        r"|slow ?down|\bcode ?= ?ResourceExhausted|request ?limit ?exceeded|throughput ?exceeded|(?-i:\bRate exceeded)",
     ),
     _rule(
         Cause.QUOTA,
@@ -123,33 +123,38 @@ RULES: Final = (
         0.9,
         r"out of memory|\bOOM(?:Killed)?\b|connection slots|MemoryError|no space left"
         r"|pool (?:is )?exhausted|too many (?:clients|connections)|\bENOSPC\b|disk full"
-        r"|too many open files|\bEMFILE\b|insufficient memory|allowed memory size",
+        r"|too many open files|\bEMFILE\b|insufficient memory|allowed memory size|cannot allocate memory|\bENOMEM\b"
+        r"|\bfork: (?:\w+: )?resource temporarily",
     ),
+    _rule(Cause.RESOURCE, 0.95, r"QueuePool limit"),
     _rule(
         Cause.AUTHENTICATION,
         0.9,
-        r"unauthori[sz]ed(?:[\W_e]|$)|unauthenticated|not authenticated|authentication ?(?:fail|required|error)"
+        r"unauthori[sz]ed(?:[\W_e]|$)|unauthenticated|not authenticated|authentication[ _]?(?:fail|required|error)"
         r"|failed to authenticate"
         r"|(?:invalid|expired|missing|bad|wrong|revoked|incorrect)[ _]?(?:\w+[ _])?"
-        r"(?:api.?key|token|credentials?|password)"
+        r"(?:x-)?(?:api.?key|token|credentials?|password)"
+        r"|(?:invalid|wrong|bad|incorrect) (?:user ?name|e-?mail(?: address)?|login)(?:[-/]| or | and )password"
         r"|(?:invalid|expired|missing|bad|wrong) (?:\w+ )?signature"
-        r"|(?:token|session|credentials?|JWT) (?:has |have |is |are )?(?:expired|revoked|invalid)|failed password"
-        r"|login failed|logon denied|locate credentials|using password"
-        r"|security token .{0,40}is invalid|signature .{0,40}does ?not ?match",
+        r"|(?:token|session|credentials?|JWT|signature) (?:has |have |is |are )?(?:been )?(?:expired|revoked|invalid)"
+        r"|failed password|login failed|logon denied|locate credentials|using password"
+        r"|security token .{0,40}is (?:invalid|expired)|signature .{0,40}does ?not ?match"
+        r"|HTTP Basic: access denied|could not read (?:username|password)",
     ),
     _rule(
         Cause.PERMISSION,
         0.9,
         r"forbidden|permission|access ?(?:is |to .{1,80} )?denied|UnauthorizedAccess"
         r"|not (?:allowed|permitted|authori[sz]ed)|\bEACCES\b|\bEPERM\b"
-        r"|AuthorizationFailed|not have authorization|insufficient (?:privilege|scope)|read-?only",
+        r"|AuthorizationFailed|not have authorization|insufficient (?:privilege|scope)|read-?only"
+        r"|sudo: a (?:password|terminal) is required",
     ),
     _rule(
         Cause.NETWORK,
         0.9,
         r"\b(?:ECONN\w+|EPIPE|EHOSTUNREACH|ENETUNREACH|ENOTFOUND|EAI_AGAIN)\b"
-        r"|connection (?:was )?(?:refused|reset|closed|aborted|lost)"
-        r"|connection error|connect failed|broken ?pipe|no route to host|failed to fetch|\bfetch failed"
+        r"|connection ?(?:was )?(?:refused|reset|closed|aborted|lost)|clos\w+ (?:the |network )?connection"
+        r"|connection ?error|connect failed|broken ?pipe|no route to host|failed to fetch|\bfetch failed"
         r"|cannot connect to|failed to connect|connection attempts failed|lost connection|server has gone away"
         r"|disconnected|connection to .{1,80} was refused|no such host|could not resolve host|UnknownHost|empty reply"
         r"|connection without response|(?-i:(?:^|: )(?:unexpected )?EOF$)"
@@ -157,7 +162,7 @@ RULES: Final = (
         r"|(?:is|host|network|server|destination|service|currently) unreachable|name resolution|getaddrinfo"
         r"|name or service not known"
         r"|\bDNS\b"
-        r"|socket hang up|\b(?:TLS|SSL)\b|handshake",
+        r"|socket hang up|\b(?:TLS|SSL)\b|handshake|SSL(?:EOF)?Error",
     ),
     _rule(
         Cause.BUG,
@@ -176,7 +181,8 @@ RULES: Final = (
         r"|\bEADDRINUSE\b|could not serialize|concurrent update"
         r"|deadlock|is locked|\bstale\b|optimistic lock|\betag\b|precondition failed"
         r"|(?-i:\bABORTED\b)|\bcode ?= ?aborted|ConditionalCheckFailed|non-fast-forward"
-        r"|(?:get|acquir\w+) (?:the \w+ )?lock",
+        r"|(?:get|acquir\w+) (?:the \w+ )?lock|[:\]] file exists|FileExists|\bEEXIST\b"
+        r"|would be overwritten|\(fetch first\)|used by another process",
     ),
     _rule(
         Cause.NOT_FOUND,
@@ -184,8 +190,8 @@ RULES: Final = (
         r"not.?found|no ?such|has no (?:column|table|field|attribute|member)|does ?n[o']t exist|doesn't exist"
         r"|do not exist"
         r"|unknown (?:table|column|user|id|tool|function|model|database)|invalid object name|no rows in result"
-        r"|cannot find (?:module|package)|unable to (?:locate package|open database file)|no matching distribution"
-        r"|not a git repository"
+        r"|cannot (?:find|import) (?:module|package|name)|unable to (?:find|locate|open database file)"
+        r"|no matching distribution|could ?(?:not|n't) find|did not match any|not a git repository"
         r"|\bENOENT\b|no (?:row|record|result|match)s? (?:for|found|with)|(?:is|was) gone"
         r"|undefined (?:table|column|variable)|no module named",
     ),
@@ -193,34 +199,35 @@ RULES: Final = (
         Cause.UNAVAILABLE,
         0.8,
         r"not enough|sold out|(?:is|are|was)?\s?not available|insufficient (?:balance|stock|seats|inventory|amount)"
-        r"|out of stock|no longer available"
+        r"|out of stock|no longer available|\bno (?:\w+ ){1,2}available"
         r"|(?:can ?not|cannot|can't) be (?:used|changed|modified|cancelled|refunded)|failed_?precondition",
     ),
     _rule(
         Cause.CANCELLED,
         0.8,
-        r"cancell?ed|cancell?ing|operation was aborted|interrupted|SIGTERM|SIGINT|KeyboardInterrupt"
-        r"|context canceled|aborted by",
+        r"cancell?ed|cancell?ing|(?:operation|request) was aborted|AbortError|interrupted|SIGTERM|SIGINT"
+        r"|KeyboardInterrupt|signal: terminated|context canceled|aborted by|doesn't want to proceed",
     ),
     _rule(
         Cause.UPSTREAM,
         0.8,
         r"bad gateway|service unavailable|internal server error|gateway time|upstream|temporarily unavailable"
-        r"|server error|\boverloaded\b|\bcode ?= ?internal\b|(?-i:\bINTERNAL:|StatusCode\.INTERNAL\b)",
+        r"|server (?:had an )?error|\boverloaded\b|\bcode ?= ?internal\b|(?-i:\bINTERNAL:|StatusCode\.INTERNAL\b)",
     ),
     _rule(
         Cause.VALIDATION,
         0.7,
         r"invalid|validation|schema|malformed|parse error|syntax error|bad request|unprocessable"
         r"|missing (?:required|field|arg)"
-        r"|is required|required (?:field|parameter|argument|propert)"
+        r"|(?:is|are) required|required (?:field|parameter|argument|propert)"
         r"|unexpected (?:token|keyword|argument|end|field|type)"
-        r"|expected\b.{0,80}\b(?:got|but|found)|must (?:be|not|have|contain|match)|should be|TypeError"
+        r"|expected\b.{0,80}\b(?:got|but|found)|must (?:be|not|have|contain|match|appear)|should be|TypeError"
         r"|ValueError|out of range"
         r"|Expecting (?:value|property name|',' delimiter)|context[ _]length"
         r"|wrong type|does ?n[o']t (?:add up|match)|does not (?:add up|match)"
         r"|too (?:long|large|short|small|many)|cannot (?:parse|convert|decode)"
         r"|(?:null|key|check) constraint failed|error in your SQL|for input string|wrong number of|WRONGTYPE"
+        r"|(?:unknown|unrecognized) (?:flag|option|argument)"
         r"|JSON|unsupported|not supported|illegal|violates (?:foreign key|check|not-null)",
     ),
     _rule(Cause.VALIDATION, 0.95, r"unexpected token|closing token|token near|method not allowed"),
