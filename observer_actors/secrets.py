@@ -309,29 +309,43 @@ _RULES: Final = (
         begins=_KTY,
     ),
     _key(_JOINED + r"(eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,3})", kind="jwt"),
-    _key(_JOINED + r"(sk-(?:proj|ant|or|svcacct|admin)-[A-Za-z0-9_-]{16,})", _is_key),
+    _key(_JOINED + r"(sk-(?:proj|ant|or|svcacct|admin|None)-[A-Za-z0-9_-]{16,})", _is_key),
     _key(
-        _JOINED + r"(gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}"
-        r"|(?:AKIA|ASIA)[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{30,})",
+        _JOINED + r"(gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}"
+        r"|gl(?:pat|dt|rt|ptt|ft|imt|cbt|oas|soat|ffct|agent)-[A-Za-z0-9_-]{16,}(?:\.[0-9a-z]{2}\.[0-9a-z]{9})?"
+        r"|A[KSB]IA[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{30,}|ABSK[A-Za-z0-9+/]{80,}={0,2})",
     ),
     _key(_EDGE + r"(sk-[A-Za-z0-9]{16,}[A-Za-z0-9_-]*)", _has_digit),
     _key(
-        _EDGE + r"([srp]k_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9+/=]{16,}|ya29\.[A-Za-z0-9_-]{20,}"
+        _EDGE + r"([srp]k_(?:org_)?(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9+/=]{16,}|ya29\.[A-Za-z0-9_-]{20,}"
         r"|gsk_[A-Za-z0-9]{20,}|xai-[A-Za-z0-9]{20,}|pplx-[A-Za-z0-9]{40,}|hf_[A-Za-z0-9]{30,}|r8_[A-Za-z0-9]{37}"
-        r"|xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}"
+        r"|xox[abceoprs]-[A-Za-z0-9-]{10,}|xoxd-[A-Za-z0-9%+/=_-]{20,}|xapp-[A-Za-z0-9-]{10,}"
         r"|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}|SK[0-9a-f]{32}|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}"
-        r"|npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|glrt-[A-Za-z0-9_-]{16,}|lin_api_[A-Za-z0-9]{40}"
+        r"|npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|lin_api_[A-Za-z0-9]{40}"
         r"|ntn_[A-Za-z0-9]{40,}|PMAK-[A-Za-z0-9]{24}-[A-Za-z0-9]{34}|NRAK-[A-Z0-9]{27}|oa_[A-Za-z0-9_-]{43}"
-        r"|dop_v1_[a-f0-9]{40,}|dapi[0-9a-f]{32}|dp\.[a-z]{2,5}\.[A-Za-z0-9]{40,}|hvs\.[A-Za-z0-9_-]{24,}"
-        r"|GOCSPX-[A-Za-z0-9_-]{28}|AGE-SECRET-KEY-1[A-Z0-9]{58}|dckr_pat_[A-Za-z0-9_-]{20,}|ATATT3x[A-Za-z0-9_=-]{20,}"
+        r"|do[por]_v1_[a-f0-9]{40,}|dapi[0-9a-f]{32}|dp\.[a-z]{2,5}\.[A-Za-z0-9]{40,}|hv[sbr]\.[A-Za-z0-9_-]{24,}"
+        r"|GOCSPX-[A-Za-z0-9_-]{28}|AGE-SECRET-KEY-1[A-Z0-9]{58}|dckr_[po]at_[A-Za-z0-9_-]{20,}|AT[AC]TT3x[A-Za-z0-9_=-]{20,}"
         r"|figd_[A-Za-z0-9_-]{20,}|gls[ao]_[A-Za-z0-9_]{20,}|sbp_[a-f0-9]{40}|xkeysib-[a-f0-9-]{40,}|sq0[a-z]{3}-[A-Za-z0-9_-]{22,}"
         r"|pcsk_[A-Za-z0-9_]{20,}|lsv2_[a-z]{2}_[a-f0-9_]{32,}|tvly-[A-Za-z0-9-]{20,})",
+    ),
+    _key(
+        _EDGE + r"(AQ\.Ab8[A-Za-z0-9_-]{30,}|1//0[A-Za-z0-9_-]{40,}|bedrock-api-key-[A-Za-z0-9+/=_-]{40,}"
+        r"|nvapi-[A-Za-z0-9_-]{40,}|tgp_v1_[A-Za-z0-9_-]{40,}|csk-[a-z0-9]{40,}|fw_[A-Za-z0-9]{22,}|jina_[A-Za-z0-9]{40,}"
+        r"|sk-lf-[0-9a-f-]{36}|sk_[0-9a-f]{48}|e2b_[0-9a-f]{40}|fc-[0-9a-f]{32}|apify_api_[A-Za-z0-9]{36}|api_org_[A-Za-z0-9]{30,}"
+        r"|vc[kpiar]_[A-Za-z0-9]{24,}|sb_secret_[A-Za-z0-9_-]{20,}|napi_[a-z0-9]{40,}|pscale_[a-z]{2,5}_[A-Za-z0-9_.-]{32,}"
+        r"|lin_oauth_[a-f0-9]{40,}|secret_[A-Za-z0-9]{43}|ATBB[A-Za-z0-9]{32}|HRKU-[A-Za-z0-9_-]{36,}|nfp_[A-Za-z0-9]{36,}"
+        r"|rubygems_[a-f0-9]{48}|sntry[su]_[A-Za-z0-9+/=_-]{40,}|glc_eyJ[A-Za-z0-9+/=]{20,}|pul-[a-f0-9]{40}|sgp_[a-f0-9_]{40,}"
+        r"|CCIPAT_[A-Za-z0-9_]{40,}|phx_[A-Za-z0-9]{40,}|CFPAT-[A-Za-z0-9_-]{40,}|dt0[a-z]\d\d\.[A-Z0-9]{24}\.[A-Z0-9]{64}"
+        r"|pat-(?:na|eu|ap)\d-[0-9a-f-]{36}|tskey-[a-z]{3,9}-[A-Za-z0-9-]{20,}|ops_eyJ[A-Za-z0-9_-]{50,}|sq[apu]_[a-f0-9]{40}"
+        r"|re_[A-Za-z0-9]{8}_[A-Za-z0-9]{24}|fm2_[A-Za-z0-9+/=_-]{40,}|fo1_[A-Za-z0-9_-]{40,}"
+        r"|wandb_v1_[A-Za-z0-9_]{40,}|GR1348941[A-Za-z0-9_-]{20}|LTAI[A-Za-z0-9]{20,})",
     ),
     _Rule(
         "api_key",
         _EDGE + r"((?:bot)?\d{8,10}:AA[A-Za-z0-9_-]{33}|[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_-]{40,}"
-        r"|pat[A-Za-z0-9]{14}\.[a-f0-9]{64})",
-        begins=r"\d:AA[A-Za-z0-9_-]{4}|\.atlasv1\.[A-Za-z0-9_-]{4}|pat[A-Za-z0-9]{14}\.[a-f0-9]{4}",
+        r"|pat[A-Za-z0-9]{14}\.[a-f0-9]{64}|[A-Za-z0-9_~.]{3}\dQ~[A-Za-z0-9_~.-]{31,34}|[A-Za-z0-9]{40,}JQQJ99[A-Za-z0-9]{20,})",
+        begins=r"\d:AA[A-Za-z0-9_-]{4}|\.atlasv1\.[A-Za-z0-9_-]{4}|pat[A-Za-z0-9]{14}\.[a-f0-9]{4}"
+        r"|\dQ~[A-Za-z0-9_~.-]{4}|JQQJ99[A-Za-z0-9]{4}",
     ),
     _Rule("api_key", _ALONE + r"(key-[0-9a-f]{32})\b"),
     _key(r"hooks\.slack\.com\\?/services\\?/([A-Za-z0-9/\\]{20,})"),

@@ -535,6 +535,77 @@ def test_of_a_key_without_an_end_only_its_lines_are_taken() -> None:
     assert "MIIEow" not in secrets.text(in_one_line, Counter())
 
 
+HEX: Final = "0a1b2c3d4e5f6071" * 10
+MIXED: Final = "aB3dE5gH7jK9mN1pQ" * 10
+OTHER_KEYS: Final = [
+    f"sk-None-{MIXED[:48]}",
+    f"sk-lf-{HEX[:8]}-{HEX[:4]}-{HEX[:4]}-{HEX[:4]}-{HEX[:12]}",
+    f"sk_org_live_{MIXED[:40]}",
+    f"sk_{HEX[:48]}",
+    f"AQ.Ab8{MIXED[:46]}",
+    f"1//0{MIXED[:60]}",
+    f"ABIA{'A1B2' * 4}",
+    f"ABSK{MIXED[:128]}",
+    f"bedrock-api-key-{MIXED[:80]}",
+    f"LTAI5t{MIXED[:20]}",
+    f"nvapi-{MIXED[:64]}",
+    f"tgp_v1_{MIXED[:43]}",
+    f"csk-{HEX[:48]}",
+    f"fw_{MIXED[:22]}",
+    f"jina_{MIXED[:60]}",
+    f"e2b_{HEX[:40]}",
+    f"fc-{HEX[:32]}",
+    f"apify_api_{MIXED[:36]}",
+    f"api_org_{MIXED[:34]}",
+    f"vck_{MIXED[:56]}",
+    f"sb_secret_{MIXED[:22]}_{MIXED[:8]}",
+    f"napi_{HEX[:64]}",
+    f"pscale_tkn_{MIXED[:43]}",
+    f"lin_oauth_{HEX[:64]}",
+    f"secret_{MIXED[:43]}",
+    f"ATBB{MIXED[:32]}",
+    f"ATCTT3x{MIXED[:100]}={HEX[:8].upper()}",
+    f"HRKU-AA{MIXED[:58]}",
+    f"nfp_{MIXED[:36]}",
+    f"rubygems_{HEX[:48]}",
+    f"sntryu_{HEX[:64]}",
+    f"glc_eyJ{MIXED[:80]}",
+    f"pul-{HEX[:40]}",
+    f"sgp_{HEX[:16]}_{HEX[:40]}",
+    f"CCIPAT_{MIXED[:22]}_{HEX[:40]}",
+    f"phx_{MIXED[:43]}",
+    f"CFPAT-{MIXED[:43]}",
+    f"dt0c01.{'A1B2' * 6}.{'A1B2' * 16}",
+    f"pat-na1-{HEX[:8]}-{HEX[:4]}-{HEX[:4]}-{HEX[:4]}-{HEX[:12]}",
+    f"tskey-auth-{MIXED[:12]}CNTRL-{MIXED[:32]}",
+    f"ops_eyJ{MIXED[:150]}",
+    f"squ_{HEX[:40]}",
+    f"re_{MIXED[:8]}_{MIXED[:24]}",
+    f"fm2_{MIXED[:120]}",
+    f"fo1_{MIXED[:43]}",
+    f"wandb_v1_{MIXED[:60]}",
+    f"GR1348941{MIXED[:20]}",
+    f"hvb.{MIXED[:100]}",
+    f"dckr_oat_{MIXED[:32]}",
+    f"doo_v1_{HEX[:64]}",
+    f"gldt-{MIXED[:20]}",
+    f"glptt-{HEX[:40]}",
+    f"glcbt-64_{MIXED[:20]}",
+    f"glpat-{MIXED[:27]}.01.{HEX[:9]}",
+    f"xoxc-123456789012-123456789012-{HEX[:64]}",
+    f"xoxd-{MIXED[:40]}%2B{MIXED[:40]}%3D",
+    f"a1b8Q~{MIXED[:34]}",
+    f"{MIXED[:52]}JQQJ99{MIXED[:26]}",
+]
+
+
+@pytest.mark.parametrize("key", OTHER_KEYS, ids=lambda key: key[:8])
+def test_keys_of_many_providers_go_as_a_whole(key: str) -> None:
+    record, found = stored({"error": f"refused {key}, said the server"})
+    assert record["error"] == "refused [redacted:api_key], said the server"
+    assert found == {"api_key": 1}
+
+
 GITHUB: Final = "ghp_abcdefghijklmnopqrstuvwxyz0123456789"
 
 
