@@ -47,14 +47,14 @@ from observer_actors.playbook.witnesses import Corroboration
 VERSION: Final = 11
 """Of these rules. Rules that make other entries of the same ops have another; what older ones made is made anew. Since
 11 a run's outcome is settled by its first reports, and verdicts, one that had reported before it first asked may be
-lost, and more errors of tools and providers have their cause. Since 10 what a value did before it has turned is past; of failures that are all corroborated the quietest
-makes room; who has hardly used an entry has no say in whether it helps; what is withheld is tried again once it
-advises otherwise; and of changes of evidence that follow each other an entry keeps the newest. Since 9 a way back that
-has failed each of the last times is none, whatever it did before. Since 8 more libraries' errors have their cause, and
-a traceback has that of the error at its end; what one source alone has said makes no room where that is enough; what
-was decided of two entries that became one holds for either of them that comes again by itself; a run that was judged
-failed is no witness, also where the verdict comes late; and what one source alone says of a failure's HTTP status
-decides nothing, and makes room for what others say of it."""
+lost, and more errors of tools and providers have their cause. Since 10 what a value did before it has turned is past;
+of failures that are all corroborated the quietest makes room; who has hardly used an entry has no say in whether it
+helps; what is withheld is tried again once it advises otherwise; and of changes of evidence that follow each other an
+entry keeps the newest. Since 9 a way back that has failed each of the last times is none, whatever it did before. Since
+8 more libraries' errors have their cause, and a traceback has that of the error at its end; what one source alone has
+said makes no room where that is enough; what was decided of two entries that became one holds for either of them that
+comes again by itself; a run that was judged failed is no witness, also where the verdict comes late; and what one
+source alone says of a failure's HTTP status decides nothing, and makes room for what others say of it."""
 ENDPOINTS_MAX: Final = 1_000
 """Endpoints with evidence. One more takes the place of the one that was quiet for longest among those of which nothing
 is corroborated."""
