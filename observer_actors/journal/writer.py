@@ -25,7 +25,7 @@ from observer_actors.errors import DiskFailed
 from observer_actors.journal.blocks import Patience
 from observer_actors.journal.catalog import Active, Catalog, Segment
 from observer_actors.journal.deduplication import IdWindow, Sifted
-from observer_actors.journal.files import AppendFile, Disk, PosixFile, disk_error, translated, write_all
+from observer_actors.journal.files import AppendFile, Disk, PosixFile, disk_error, lost, translated, write_all
 from observer_actors.journal.format import BLOCK_BYTES, Paths, recorded_text, recorded_us
 from observer_actors.journal.lines import event_times
 from observer_actors.journal.opening import Opened, RecoveryReport, open_directory
@@ -281,6 +281,8 @@ class JournalWriter:
         """Cut the file to its last durable byte, through a fresh descriptor: the old one may be what is broken."""
         self._close_file()
         self._file = self._disk.open_append(self._paths.active, create=False)
+        if self._fault is _Fault.UNCUT and self._ends_within_a_line():
+            raise lost()  # somebody has edited it: what is written behind half a line is lost with that
         self._file.truncate(self._active.durable_bytes)
         if self._fault is _Fault.UNCUT:
             # Synced, so that no later crash can mix what is cut here with what is written in its place.
@@ -293,6 +295,11 @@ class JournalWriter:
             # For the cut alone: no bytes are asked of a file whose fdatasync failed.
             self._file.datasync()
             self._may_return = self._is_left_behind
+
+    def _ends_within_a_line(self) -> bool:
+        """Tell whether the last durable byte is another than was written there. A shorter file has none."""
+        end = self._active.durable_bytes
+        return end > 0 and self._disk.read(self._paths.active, end - 1, 1) not in {b"\n", b""}
 
     def _move_away(self) -> None:
         """Seal the active file; one that holds nothing durable is removed."""

@@ -76,6 +76,31 @@ def test_a_journal_on_a_real_disk(tmp_path: Path) -> None:
     again.close()
 
 
+@pytest.mark.parametrize("how", ["in place", "by another of its name"])
+def test_a_file_that_somebody_has_edited_is_not_cut_in_the_midst_of_a_line(tmp_path: Path, how: str) -> None:
+    """The op that came next would go on that line, and be acknowledged and lost with it."""
+    disk, active = PosixDisk(), Paths(tmp_path).active
+    writer = open_writer(disk, data=tmp_path)
+    ops = commit(writer, make_ops(5))
+    edited = active.read_bytes().replace(b'"op 1"', b'"op one"')
+    if how == "in place":
+        active.write_bytes(edited)
+    else:
+        active.with_suffix(".new").write_bytes(edited)
+        active.with_suffix(".new").replace(active)
+    for _ in range(3):
+        with pytest.raises(DiskFailed, match="changed by somebody else"):
+            commit(writer, make_ops(1, first=5))
+    writer.close()
+    assert active.read_bytes() == edited
+    again = open_writer(disk, data=tmp_path)
+    ops[1].input_summary = "op one"
+    ops += commit(again, make_ops(1, first=5))
+    assert reader_of(again, disk, tmp_path).read(0, 100) == ops
+    assert verify(tmp_path).findings == ()
+    again.close()
+
+
 def test_files_and_directories_are_closed_to_others(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with DirectoryLock(data):
