@@ -355,6 +355,20 @@ def test_the_run_and_the_advice_come_before_the_other_attributes(runner: str, tm
     assert (op["attrs"]["run"], op["attrs"]["advice_id"], len(op["attrs"])) == ("r1", "a1", 32)
 
 
+def test_attributes_of_any_length_and_number_cost_no_event(runner: str, tmp_path: Path, daemon: Served) -> None:
+    program = """
+    const observer = new Observer({ lingerMs: 1 });
+    const attrs = Object.fromEntries(Array.from({ length: 40 }, (_, n) => [`k${n}`, "世 ".repeat(5_000)]));
+    await observer.operation("long", { run: "r1", attrs: { none: undefined as any, ...attrs } }, () => {});
+    await observer.close(10_000);
+    console.log(JSON.stringify(observer.counts));
+    """
+    assert run(runner, tmp_path, program, daemon.url)["accepted"] == 1
+    (op,) = newest(daemon, "long", 1)
+    assert list(op["attrs"]) == ["run", *(f"k{number}" for number in range(31))]
+    assert {len(value) for name, value in op["attrs"].items() if name != "run"} <= set(range(1_000, 1_025))
+
+
 def test_a_wait_that_nobody_means_is_cut_to_one_that_a_timer_knows(runner: str, tmp_path: Path, daemon: Served) -> None:
     program = """
     const send = globalThis.fetch;

@@ -69,6 +69,7 @@ const BATCH_MAX = 500;
 const BATCH_CHARS_MAX = 1024 * 1024; // three bytes each at most: below the 8 MiB that a daemon takes by default
 const QUEUE_CHARS_MAX = 16 * 1024 * 1024;
 const TEXT_MAX = 10_000; // characters of a text; four such fit into the 256 KiB of an event
+const ATTRS_KEPT = { count: 32, chars: 1_024 }; // by the daemon
 const WORD_MAX = 1_000; // no password is that long
 const REQUEST_MS = 10_000;
 const BACKOFF_MS = { min: 500, max: 30_000 };
@@ -223,7 +224,7 @@ export class Observer {
       output_summary: op.output === undefined ? undefined : text(op.output),
       error: failure && (text(failure.error) || "failed"),
       role: about.role === undefined ? undefined : text(about.role),
-      attrs: scalars({ run: about.run || undefined, advice_id: adviceId, ...op.attrs, ...byName }), // the first 32 are kept
+      attrs: scalars({ run: about.run || undefined, advice_id: adviceId, ...op.attrs, ...byName }),
     };
     const line = JSON.stringify(event);
     this.queue.push({ id, line });
@@ -392,9 +393,11 @@ function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, Math.max(0, ms)));
 }
 
+/** The attributes that are kept, the first of them: more would make the event, or the question, too large to be taken. */
 function scalars(values: Record<string, unknown>): Record<string, unknown> {
-  const isScalar = (value: unknown) => value === null || ["number", "boolean", "undefined"].includes(typeof value);
-  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, isScalar(value) ? value : text(value)]));
+  const isScalar = (value: unknown) => value === null || ["number", "boolean"].includes(typeof value);
+  const kept = Object.entries(values).filter(([, value]) => value !== undefined).slice(0, ATTRS_KEPT.count);
+  return Object.fromEntries(kept.map(([name, value]) => [name, isScalar(value) ? value : text(value, ATTRS_KEPT.chars)]));
 }
 
 /** The beginning of a text; never half a character. */
@@ -423,11 +426,11 @@ function digits(_: string, value: unknown): unknown {
 }
 
 /** Show whatever a host hands over as a text; never throws. */
-function text(value: unknown): string {
+function text(value: unknown, most = TEXT_MAX): string {
   try {
     const shown = value instanceof Error ? errorText(value) : digits("", value);
     const said = typeof shown === "string" ? shown : (JSON.stringify(shown, digits) ?? String(shown));
-    return said.length > TEXT_MAX ? `${words(said, TEXT_MAX - 1)}…` : said;
+    return said.length > most ? `${words(said, most - 1)}…` : said;
   } catch {
     return `<${typeof value}>`;
   }
