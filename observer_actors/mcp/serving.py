@@ -113,19 +113,20 @@ class _Handlers:
         tool = TOOLS.get(params.name)
         if tool is None:
             raise MCPError(INVALID_PARAMS, f"there is no tool {harmless(params.name[:100])!a}")
-        if not _is_json(params.arguments):
-            return _said("the arguments: NaN and Infinity are no JSON numbers", is_error=True)
         # Some clients write null for what they do not give, some models numbers and booleans as texts, or 5.0 for 5.
         arguments = {name: given for name, given in (params.arguments or {}).items() if given is not None}
         call: Call | None = None
         try:
-            given = await self._api.as_meant(msgspec.convert(arguments, tool.arguments, strict=False))
+            converted = msgspec.convert(arguments, tool.arguments, strict=False)
+            if not _is_json(msgspec.to_builtins(converted)):  # also where it was the text "inf"
+                return _failed("the arguments: NaN and Infinity are no JSON numbers")
+            given = await self._api.as_meant(converted)
             call = tool.call(given, self._source)
             answer = await self._api.carry_out(call)
         except msgspec.ValidationError as error:
-            return _said(f"the arguments: {cut(str(error), ERROR_CHARS_MAX)}", is_error=True)
+            return _failed(f"the arguments: {cut(str(error), ERROR_CHARS_MAX)}")
         except ObserverError as error:
-            return _said(_in_words(error) + _again(call, error), is_error=True)
+            return _failed(_in_words(error) + _again(call, error))
         self._warn_of_source(answer)
         return CallToolResult(content=[TextContent(type="text", text=_json(answer))], structured_content=answer)
 
@@ -202,8 +203,8 @@ def _json(said: object) -> str:
     return msgspec.json.encode(said).decode()
 
 
-def _said(text: str, *, is_error: bool) -> CallToolResult:
-    return CallToolResult(content=[TextContent(type="text", text=harmless(text))], is_error=is_error)
+def _failed(text: str) -> CallToolResult:
+    return CallToolResult(content=[TextContent(type="text", text=harmless(text))], is_error=True)
 
 
 def _server(api: Api, source: str = SOURCE) -> Server[Any]:

@@ -86,7 +86,9 @@ class ListFailures(Arguments, frozen=True):
 
     endpoint: Annotated[str, Meta(max_length=1_000, description="Only those at this endpoint.")] = ""
     source: Annotated[Name, Meta(description="Only those that this source reported.")] = ""
-    state: Annotated[Name, Meta(description=f"Only those in this state: {', '.join(State)}.")] = ""
+    state: Annotated[
+        Name, Meta(description=f"Only those in this state: {', '.join(State)}, or open: any but muted and resolved.")
+    ] = ""
     text: Annotated[str, Meta(max_length=1_000, description="Only those whose pattern holds this text.")] = ""
     limit: Annotated[Few, Meta(description="Most patterns to give.")] = 10
 

@@ -477,7 +477,9 @@ def test_a_text_that_was_cut_is_stored_over_standard_input_too(daemon: Served) -
     assert daemon.json(f"/ops/{answer['result']['structuredContent']['seq']}")["error"] == "\ufffd cut"
 
 
-@pytest.mark.parametrize("more", [',"duration_ms":Infinity', ',"attrs":{"n":NaN}', ',"output":[-Infinity]'])
+@pytest.mark.parametrize(
+    "more", [',"duration_ms":Infinity', ',"duration_ms":"inf"', ',"attrs":{"n":NaN}', ',"output":[-Infinity]']
+)
 def test_what_is_no_json_number_is_refused_and_not_stored_as_null(daemon: Served, more: str) -> None:
     response = daemon.client.post("/mcp", content=reported("x", more), headers=HEADERS)
     assert response.json()["result"]["isError"]
