@@ -236,7 +236,6 @@ class Daemon:
         self.ring = RingKeeper(self.feeds["ring_keeper"], self.commits, settings.ring.capacity_ops)
         self.stats = StatsKeeper(
             self.feeds["stats"],
-            self.commits,
             self.ring,
             self.cycle,
             path=Paths(data_dir).counters,
@@ -299,7 +298,6 @@ class Daemon:
         kept = disk or PosixDisk(shared=True, is_ours=around.is_ours)
         self.librarian = Librarian(
             self.feeds["librarian"],
-            self.commits,
             OutcomesIndex(data_dir, kept, secrets=lambda: self._in_force.decoder.secrets),
             path=data_dir / "_observer" / "librarian.json",
             disk=self._disk,

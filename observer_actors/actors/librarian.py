@@ -18,7 +18,7 @@ import msgspec
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from observer_actors.actors.commits import Commits, Feed
+from observer_actors.actors.commits import Feed
 from observer_actors.actors.saving import Snapshots, saved
 from observer_actors.actors.surroundings import InThread
 from observer_actors.backoff import backoff_s
@@ -55,7 +55,6 @@ class Librarian:
     def __init__(
         self,
         feed: Feed,
-        commits: Commits,
         index: OutcomesIndex,
         *,
         path: Path,
@@ -64,7 +63,6 @@ class Librarian:
         log: FilteringBoundLogger,
     ) -> None:
         self._feed = feed
-        self._commits = commits
         self._index = index
         self._path = path
         self._disk = disk
@@ -82,8 +80,8 @@ class Librarian:
         life.at("loading")
         self._saved_seq = await self._in_thread(self._load)
         life.ready()
-        await self._commits.opened()  # a disk that refuses may put that off, and until then nobody knows the end
-        if self._saved_seq > self._commits.last_seq:
+        await self._feed.opened()  # a disk that refuses may put that off, and until then nobody knows the end
+        if self._saved_seq > self._feed.end:
             self._saved_seq = 0  # of another journal; what is read again is in the file already
             await self._cursors.written(partial(self._write, 0))  # the next start may find this one longer
         await self._feed.open(self._saved_seq)

@@ -10,7 +10,7 @@ from typing import Final
 import trio
 from structlog.typing import FilteringBoundLogger
 
-from observer_actors.actors.commits import Commits, Feed
+from observer_actors.actors.commits import Feed
 from observer_actors.actors.cycle import Cycle
 from observer_actors.actors.ring_keeper import RingKeeper
 from observer_actors.actors.saving import Snapshots, saved
@@ -32,7 +32,6 @@ class StatsKeeper:
     def __init__(
         self,
         feed: Feed,
-        commits: Commits,
         ring: RingKeeper,
         cycle: Cycle,
         *,
@@ -44,7 +43,6 @@ class StatsKeeper:
         self.stats = Stats()
         self._rate = RateWindow()
         self._feed = feed
-        self._commits = commits
         self._ring = ring
         self._cycle = cycle
         self._path = path
@@ -57,7 +55,7 @@ class StatsKeeper:
     async def run(self, life: Life) -> None:
         """Serve as an actor: go on from the snapshot, and save one now and then and at the end."""
         life.at("loading")
-        self.stats = await self._in_thread(partial(self._load, self._commits.last_seq))
+        self.stats = await self._in_thread(partial(self._load, self._feed.end))
         self._saved_seq = self.stats.last_seq
         await self._feed.open(self.stats.last_seq)
         life.ready()

@@ -244,7 +244,7 @@ def _as_answer(daemon: Api, refusal: Refused) -> BatchAnswer:
     :raises Refused: that was not because of the lines.
     """
     if refusal.answered == TOO_LARGE:
-        return BatchAnswer(rejected=1, errors=(msgspec.convert({"line": 1, "error": str(refusal)}, RejectedLine),))
+        return BatchAnswer(rejected=1, errors=(RejectedLine(1, str(refusal)),))
     answer = daemon.decoded(BatchAnswer, refusal.body)
     if not answer.rejected:
         raise refusal

@@ -21,7 +21,7 @@ from observer_actors.errors import ObserverError, QueryInvalid
 from observer_actors.http.description import document_problems, document_text
 from observer_actors.http.exchange import send
 from observer_actors.http.intake import Intake
-from observer_actors.http.queries import Parameter, parse_limit, parse_one_of, parse_parameters, parse_text
+from observer_actors.http.queries import Parameter, parse_limit, parse_one_of, parse_parameters, parse_short, parse_text
 from observer_actors.http.replies import Reply, json_reply, problem_reply
 from observer_actors.http.views import Views
 from observer_actors.op import NAME_CHARS_MAX
@@ -176,12 +176,6 @@ def _markdown(found: Advice) -> Reply:
     return Reply(200, as_markdown(found.entries).encode(), f"{MARKDOWN}; charset=utf-8", headers)
 
 
-def _name(text: str, name: str) -> str:
-    if len(text) > NAME_CHARS_MAX:
-        raise QueryInvalid(f"is longer than {NAME_CHARS_MAX} characters", field=name)
-    return text
-
-
 def _attrs(text: str, name: str) -> dict[str, str]:
     try:
         given = msgspec.json.decode(text, type=dict[str, str | int | float | bool | None])
@@ -192,6 +186,7 @@ def _attrs(text: str, name: str) -> dict[str, str]:
     }
 
 
+_name: Final = parse_short(NAME_CHARS_MAX)
 _PARAMETERS: Final[Mapping[str, Parameter]] = {
     "endpoint": parse_text,
     "input": parse_text,

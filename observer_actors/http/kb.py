@@ -23,6 +23,7 @@ from observer_actors.http.queries import (
     parse_limit,
     parse_parameters,
     parse_seq,
+    parse_short,
     parse_text,
     parse_time,
 )
@@ -115,12 +116,7 @@ def register_kb(app: QuartTrio, views: Views) -> None:
         return send(json_reply(await views.librarian.history(values["sig"], newest=newest)))
 
 
-def _signature(text: str, name: str) -> str:
-    if len(text) > SIGNATURE_CHARS_MAX:
-        raise QueryInvalid(f"is longer than {SIGNATURE_CHARS_MAX} characters", field=name)
-    return text
-
-
+_signature: Final = parse_short(SIGNATURE_CHARS_MAX)
 _OUTCOMES: Final[Mapping[str, Parameter]] = {
     "signature": _signature,
     "kind": parse_text,

@@ -106,6 +106,17 @@ def parse_text(text: str, _name: str) -> str:
     return text
 
 
+def parse_short(chars_max: int) -> Callable[[str, str], str]:
+    """Give what takes a text of so many characters at most."""
+
+    def parse(text: str, name: str) -> str:
+        if len(text) > chars_max:
+            raise QueryInvalid(f"is longer than {chars_max} characters", field=name)
+        return text
+
+    return parse
+
+
 def parse_label(text: str, _name: str) -> str:
     """Take an endpoint as what is learned names it: a long one in short."""
     return bounded_endpoint(text)

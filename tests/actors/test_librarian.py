@@ -38,7 +38,6 @@ async def test_it_goes_on_from_its_cursor_also_where_the_journal_is_opened_later
     feed = commits.feed("librarian")
     actor = librarian.Librarian(
         feed,
-        commits,
         OutcomesIndex(tmp_path, disk),
         path=tmp_path / "librarian.json",
         disk=disk,
@@ -67,7 +66,6 @@ async def test_of_a_cursor_of_another_journal_nothing_is_left_before_the_first_r
     feed = commits.feed("librarian")
     actor = librarian.Librarian(
         feed,
-        commits,
         OutcomesIndex(tmp_path, disk),
         path=cursor,
         disk=disk,
@@ -101,7 +99,7 @@ async def test_a_full_disk_is_told_of_once_and_the_row_comes_when_there_is_room(
         log = structlog.get_logger()
         index = OutcomesIndex(tmp_path, disk)
         actor = librarian.Librarian(
-            feed, commits, index, path=tmp_path / "librarian.json", disk=disk, in_thread=in_thread, log=log
+            feed, index, path=tmp_path / "librarian.json", disk=disk, in_thread=in_thread, log=log
         )
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
