@@ -36,7 +36,7 @@ types: $(TESTS) ## mypy, strict
 imports: $(TESTS) ## imports flow one way
 	$(BIN)/lint-imports --no-cache
 
-tests: $(TESTS) ## the tests, with branch coverage, a file a core; ARGS="-k journal" for some
+tests: $(TESTS) ## the tests, with branch coverage, several files at once; ARGS="-k journal" for some
 	$(BIN)/python -m pytest --cov --cov-report=term --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 parity: $(TESTS) ## the program this one replaces and this one, side by side

@@ -38,6 +38,11 @@ for variable in [name for name in os.environ if name.lower().endswith("_proxy")]
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Give how many files of tests run at once: one more than cores, as most tests wait for daemons, or for time."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(autouse=True)
 def _log_as_before() -> Iterator[None]:
     """End what a test has set up of the log with it: it is one of the process, and may lead to a closed file."""

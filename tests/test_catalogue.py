@@ -439,6 +439,7 @@ def test_the_characters_that_no_text_has_are_no_harm() -> None:
     assert templates("odd \ufdd0 text here") == ["odd <any> text here"]
 
 
+@pytest.mark.no_cover
 def test_a_catalogue_takes_bounded_memory() -> None:
     """Twenty thousand texts that have nothing in common: one endpoint has room for so many, and the rest is counted."""
     random = Random(7)

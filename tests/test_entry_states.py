@@ -168,6 +168,7 @@ def life(with_it: float, without_it: float, seed: int, runs: int) -> tuple[Stand
     return found.standing, runs
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(("phases", "is_pinned"), DRIFTS)
 def test_tools_that_become_harder_make_nothing_look_harmful(phases: tuple[Phase, Phase], *, is_pinned: bool) -> None:
     reasons = withheld(phases, streams=15, is_pinned=is_pinned)
@@ -175,6 +176,7 @@ def test_tools_that_become_harder_make_nothing_look_harmful(phases: tuple[Phase,
     assert is_pinned or reasons[""] >= 12  # the others had not shown by then that they help
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(("cost", "runs_max"), [(0.3, 300), (0.2, 900)])
 def test_a_harmful_entry_is_withheld_within_so_many_runs(cost: float, runs_max: int) -> None:
     ends = [life(0.8 - cost, 0.8, seed, 2 * runs_max) for seed in range(20)]
@@ -182,11 +184,13 @@ def test_a_harmful_entry_is_withheld_within_so_many_runs(cost: float, runs_max: 
     assert sum(runs <= runs_max for _, runs in ends) >= 19
 
 
+@pytest.mark.no_cover
 def test_a_useless_entry_is_not_kept_as_helpful() -> None:
     ends = [life(0.7, 0.7, seed, RUNS_WITHOUT_USE_MAX) for seed in range(20)]
     assert all(standing.state is State.WITHHELD for standing, _ in ends)
 
 
+@pytest.mark.no_cover
 def test_an_entry_that_cures_is_active_soon_and_stays_so() -> None:
     ends = [(life(0.95, 0.5, seed, 200), life(0.95, 0.5, seed, 400)) for seed in range(10)]
     assert all(standing.state is State.ACTIVE for end in ends for standing, _ in end)

@@ -10,6 +10,8 @@ import pytest
 from observer_actors.playbook.lift import Trial
 from tests.lift import misses
 
+pytestmark = pytest.mark.no_cover
+
 STREAMS = 300
 RUNS = 120
 

@@ -336,6 +336,7 @@ def test_endpoints_whose_errors_defy_grouping_leave_room_for_others(monkeypatch:
     assert of == {"noisy 0": 100, "noisy 1": 50, "noisy 2": 25, "noisy 3": 13, "new": 1}
 
 
+@pytest.mark.no_cover
 def test_what_finds_no_room_is_counted_under_other() -> None:
     """One endpoint fills its share, others the whole; then all get an "other", and the rest share one."""
     noisy = [("noisy", f"error {letters(n)}") for n in range(PATTERNS_PER_ENDPOINT_MAX + 5)]

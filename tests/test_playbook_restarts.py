@@ -23,6 +23,8 @@ from observer_actors.playbook import (
 )
 from tests.playbook_ops import call, decided, exposed, numbered, revoked, save, verdict
 
+pytestmark = pytest.mark.no_cover
+
 SEEDS: Final = 60
 TINY: Final = {
     trial: {

@@ -113,6 +113,7 @@ def test_who_does_not_own_a_run_uses_up_none_of_its_reports() -> None:
     assert after(asks, steals, *lies, op(run="r"), *lies).trial("e").exposed == Arm(1, 0)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("runs", [10, 20])
 def test_a_few_runs_that_report_for_ever_show_nothing_by_chance(runs: int) -> None:
     moved = [state for seed in range(60) if (state := _null(seed, runs)) is not State.CANDIDATE]

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import structlog
 import trio
+import trio.testing
 
 from observer_actors.actors.local_model import LocalModel
 from observer_actors.settings import DiagnosisSettings
@@ -64,7 +65,7 @@ async def test_one_question_at_a_time_is_put_and_its_limit_begins_then(
             nursery.start_soon(ask)
             nursery.start_soon(ask)
             while not peer.received(CHAT):
-                await trio.lowlevel.checkpoint()
+                await trio.testing.wait_all_tasks_blocked(0.001)
             for _ in range(100):
                 await trio.lowlevel.checkpoint()
             assert len(peer.received(CHAT)) == 1

@@ -19,6 +19,8 @@ from tests.simulation.run import Broken
 from tests.simulation.seeds import FAILED
 from tests.simulation.simulate import simulate
 
+pytestmark = pytest.mark.no_cover
+
 SEEDS: Final = 12
 FIRST: Final = int(os.environ.get("OBSERVER_SIMULATION_FIRST", "1"))
 """Another one runs other seeds."""
