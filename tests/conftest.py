@@ -22,7 +22,7 @@ SHARED_VARIABLE: Final = "OBSERVER_SHARED"
 """The folder of real data; without it, `shared` beside the repository."""
 
 settings.register_profile("timeless", deadline=None)  # how long an example takes decides nothing
-settings.register_profile("gate", settings.get_profile("timeless"), derandomize=True)
+settings.register_profile("gate", settings.get_profile("timeless"), derandomize=True, max_examples=50)
 settings.load_profile("timeless")
 if os.environ.get(NO_SKIP_VARIABLE):
     # The gate decides the same way twice. Chance has its place elsewhere: in every other run, and in `make faults`.
