@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import select
 import shlex
+import shutil
 import signal
 import stat
 import subprocess
@@ -13,6 +15,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Final, NoReturn
 from uuid import uuid4
@@ -40,6 +43,7 @@ DRAINED_S: Final = 1.0
 REPORT_S: Final = 5.0
 """How long an answer is waited for, and the report sent again while the daemon is full: our caller waits, too."""
 _SIGNALS_AT_ONCE: Final = 4_096
+_HEAD_BYTES: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +156,29 @@ def _run(command: tuple[str, ...]) -> Outcome:
 def _started(command: tuple[str, ...], tee: _Tee | None) -> subprocess.Popen[bytes]:
     """Start it with our descriptors. Outputs that go to one place go through one pipe, or their order would change."""
     if tee is None:
-        return subprocess.Popen(command, close_fds=False)  # noqa: S603 - to run what one is given is the point
+        return _opened(command, None, None)
     is_one = os.path.sameopenfile(STDOUT, STDERR) and not stat.S_ISCHR(os.fstat(STDERR).st_mode)  # as /dev/null
     try:
-        return subprocess.Popen(command, stdout=tee.entry if is_one else None, stderr=tee.entry, close_fds=False)  # noqa: S603
+        return _opened(command, tee.entry if is_one else None, tee.entry)
     finally:
         os.close(tee.entry)
+
+
+def _opened(command: tuple[str, ...], out: int | None, err: int | None) -> subprocess.Popen[bytes]:
+    """Start it; what is no program, but a text, is sh's to read, as it is where a shell, `env` or `nice` starts it."""
+    try:
+        return subprocess.Popen(command, stdout=out, stderr=err, close_fds=False)  # noqa: S603 - to run what one is given is the point
+    except OSError as error:
+        script = shutil.which(command[0]) if error.errno == errno.ENOEXEC else None
+        if script is None or not _is_text(script):
+            raise
+        return subprocess.Popen(("/bin/sh", script, *command[1:]), stdout=out, stderr=err, close_fds=False)  # noqa: S603
+
+
+def _is_text(path: str) -> bool:
+    """Tell a script from a program for another machine: none of a script's first bytes is 0."""
+    with Path(path).open("rb") as file:
+        return b"\0" not in file.read(_HEAD_BYTES)
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:

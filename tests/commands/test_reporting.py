@@ -276,7 +276,7 @@ def test_exec_says_how_long_it_took(daemon: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "status"), [(["no-such-command-anywhere", "--flag"], 127), (["/etc/hostname"], 126), (["/etc"], 126)]
+    ("command", "status"), [(["no-such-command-anywhere", "--flag"], 127), (["/etc/passwd"], 126), (["/etc"], 126)]
 )
 def test_exec_reports_a_command_that_cannot_be_run_with_a_shells_status(
     daemon: Served, command: list[str], status: int
@@ -285,6 +285,23 @@ def test_exec_reports_a_command_that_cannot_be_run_with_a_shells_status(
     assert ended.returncode == status
     assert command[0] in ended.stderr
     assert newest(daemon, "x:none")["attrs"]["exit_status"] == status
+
+
+def test_exec_has_sh_run_a_script_that_names_no_interpreter_as_a_shell_does(daemon: Served, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text('printf "%s|" "$@"; echo aside >&2; exit 7\n')
+    script.chmod(0o755)
+    ended = executed(daemon, "x:script", str(script), "a b", "-c")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (7, "a b|-c|", "aside\n")
+    assert newest(daemon, "x:script")["error"] == "exit status 7: aside"
+
+
+def test_exec_hands_no_program_for_another_machine_to_sh(daemon: Served, tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF\x02\x01\x01\0\0\n")
+    program.chmod(0o755)
+    ended = executed(daemon, "x:foreign-program", str(program))
+    assert (ended.returncode, ended.stderr) == (126, f"observer-actors: {program}: Exec format error\n")
 
 
 def test_exec_reports_a_command_that_a_signal_ended(daemon: Served) -> None:
