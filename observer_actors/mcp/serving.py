@@ -166,14 +166,16 @@ class _Handlers:
 
     async def read(self, _context: Context, params: ReadResourceRequestParams) -> ReadResourceResult:
         call = entry_call(str(params.uri))
+        unknown = MCPError(INVALID_PARAMS, f"there is no resource {harmless(str(params.uri)[:100])!a}")
         if call is None:
-            raise MCPError(INVALID_PARAMS, f"there is no resource {harmless(str(params.uri)[:100])!a}")
+            raise unknown
         try:
             detail = await self._api.carry_out(call)
             entry = msgspec.convert(detail, _Entry)
         except (ObserverError, msgspec.ValidationError) as error:
-            is_wrong = isinstance(error, Refused) and error.is_for_its_arguments
-            raise MCPError(INVALID_PARAMS if is_wrong else INTERNAL_ERROR, _in_words(error)) from error
+            if isinstance(error, Refused) and error.is_for_its_arguments:
+                raise unknown from error
+            raise MCPError(INTERNAL_ERROR, _in_words(error)) from error
         if not entry.handed_out:
             raise MCPError(INVALID_PARAMS, f"the entry {entry.id} {_NOT_HANDED_OUT}")
         return ReadResourceResult(contents=[TextResourceContents(uri=params.uri, mime_type=JSON, text=_json(detail))])

@@ -58,6 +58,11 @@ class GetAdvice(Arguments, frozen=True):
     attrs: Annotated[dict[str, Scalar], Meta(max_length=30, description="What report_outcome will have there.")] = {}
     limit: Annotated[int, Meta(ge=1, le=3, description="Most entries to give.")] = 1
 
+    def __post_init__(self) -> None:
+        """Refuse what says nothing of the operation: the daemon's own words are for those who speak HTTP."""
+        if not self.endpoint and not self.input:
+            raise ValueError("endpoint and input are empty: say what you are about to call")
+
 
 class ReportOutcome(Arguments, frozen=True):
     """See `TOOLS`."""
@@ -160,7 +165,7 @@ def _advice(given: GetAdvice, source: str) -> Call:
 
 def _outcome(given: ReportOutcome, source: str) -> Call:
     event: dict[str, Any] = {
-        "id": given.id or uuid4().hex,
+        "id": given.id.rstrip("\n") or uuid4().hex,  # which the pattern lets pass
         "source": source,
         "endpoint": given.endpoint,
         "success": given.success,

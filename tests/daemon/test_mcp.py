@@ -304,9 +304,11 @@ async def test_the_entries_of_the_playbook_are_resources(connect: Connect, daemo
         assert isinstance(contents, TextResourceContents)
         entry = msgspec.json.decode(contents.text)
         assert (entry["id"], entry["endpoint"]) == (resource.name, "learn:this")
-        with pytest.raises(MCPError, match="no entry") as caught:
-            await client.read_resource("playbook://entries/unknown")
-        assert caught.value.code == INVALID_PARAMS
+        for name in ("unknown", "a%2Fb", ".."):
+            with pytest.raises(MCPError) as caught:
+                await client.read_resource(f"playbook://entries/{name}")
+            assert str(caught.value) == f"there is no resource 'playbook://entries/{name}'"
+            assert caught.value.code == INVALID_PARAMS
 
 
 async def test_what_is_not_handed_out_is_no_resource(connect: Connect, daemon: Served) -> None:
@@ -400,6 +402,8 @@ async def test_an_endpoint_is_found_by_the_name_under_which_an_agent_has_read_of
 async def test_what_is_wrong_is_said_to_the_agent(connect: Connect, daemon: Served) -> None:
     async with connect(daemon.url) as client:
         assert "endpoint" in await refused(client, "get_advice")
+        nothing = "the arguments: endpoint and input are empty: say what you are about to call"
+        assert await refused(client, "get_advice", endpoint="", input={}) == nothing
         assert "limit" in await refused(client, "list_failures", limit=0)
         assert "unknown field" in await refused(client, "list_failures", wish="x")
         for name in ("endpoint", "source", "state", "text"):
@@ -514,6 +518,14 @@ async def test_a_report_that_may_be_stored_is_made_again_with_the_id_that_its_er
             first, again, another = [request.json()["id"] for request in peer.received("/event")]
     assert first == again == given
     assert another != first
+
+
+@pytest.mark.parametrize("given", ["a" * 32, ""])
+def test_a_newline_at_the_end_of_an_id_is_none_of_it(given: str) -> None:
+    tool = OURS["report_outcome"]
+    said = {"endpoint": "a", "success": True, "id": f"{given}\n"}
+    key = tool.call(msgspec.convert(said, tool.arguments), "mcp").event["id"]
+    assert key == given or (not given and len(key) == 32)
 
 
 async def test_of_an_address_that_speaks_no_tls_the_agent_is_told_so() -> None:
