@@ -40,7 +40,7 @@ class ListenSettings(Section, frozen=True):
     """Listen on host and port; without, on the Unix socket alone."""
     unix: str = ""
     """Path of a Unix socket to listen on too; empty: none."""
-    unix_mode: Annotated[str, Meta(pattern="^0?[0-7]{3}$")] = "0660"
+    unix_mode: Annotated[str, Meta(pattern=r"^0?[0-7]{3}\Z")] = "0660"
     """Who may connect to the Unix socket: 0600 its owner alone, 0660 its group too."""
     unix_scopes: tuple[Literal["ingest", "read", "admin"], ...] = ("ingest", "read")
     """What users of the Unix socket may do without a token; root and the daemon's own user may do everything."""
@@ -183,7 +183,7 @@ class ModelSettings(Section, frozen=True):
 class DiagnosisSettings(Section, frozen=True):
     """The language model that is asked about one pattern at a time, for its evidence; none is needed."""
 
-    backend: Annotated[str, Meta(pattern=r"^(openai|ollama|llama\.cpp)?$")] = ""
+    backend: Annotated[str, Meta(pattern=r"^(openai|ollama|llama\.cpp)?\Z")] = ""
     """"openai" is any server with that API, "llama.cpp" a child process of ours; "" asks none."""
     url: BaseUrl = ""
     """The base: for "openai" mostly ending in /v1."""
@@ -219,7 +219,7 @@ PatternState = Literal["new", "ongoing", "escalating", "resolved", "regressed", 
 class FailuresSettings(Section, frozen=True):
     """What is done about failure patterns."""
 
-    webhook_url: Annotated[str, Meta(pattern=rf"^({HTTP_ORIGIN}([/?#]\S*)?)?$")] = ""
+    webhook_url: Annotated[str, Meta(pattern=rf"^({HTTP_ORIGIN}([/?#]\S*)?)?\Z")] = ""
     """Is sent a JSON object (`StateChanged`) by POST for each change of a pattern's state."""
     webhook_states: tuple[PatternState, ...] = ("new", "escalating", "regressed")
     """The states that are worth a message."""
@@ -251,7 +251,7 @@ class SecretsSettings(Section, frozen=True):
 class LogSettings(Section, frozen=True):
     """What goes to standard error."""
 
-    level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)\Z")] = "info"
     """debug, info, warning or error; nothing is said that is below info. (reload)"""
 
 

@@ -122,6 +122,25 @@ def test_a_variable_that_ends_with_a_newline_says_what_stands_before_it(name: st
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("log.level", "info"),
+        ("diagnosis.backend", ""),
+        ("listen.unix_mode", "0660"),
+        ("failures.webhook_url", "http://a/x"),
+        ("gateway.url", "http://a"),
+    ],
+)
+def test_a_value_of_a_file_that_ends_with_a_newline_is_none(tmp_path: Path, name: str, text: str) -> None:
+    file = tmp_path / "observer.toml"
+    file.write_text(f'{name} = "{text}"')
+    assert leaves_of(load_settings(file, {}, {}))[name] == text
+    file.write_text(f'{name} = "{text}\\n"')
+    with pytest.raises(ConfigInvalid, match=re.escape(name)):
+        load_settings(file, {}, {})
+
+
+@pytest.mark.parametrize(
     ("text", "said", "hint"),
     [
         ("[listen]\nprot = 1", "listen.prot is no setting", "did you mean listen.port?"),
