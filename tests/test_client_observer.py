@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from fractions import Fraction
@@ -490,6 +490,54 @@ class Worse:
 
     def __bool__(self) -> bool:
         raise self._leaving
+
+
+class Lazy:
+    """Is not there yet, as a `SimpleLazyObject` of Django's whose database is away: `isinstance` alone looks it up."""
+
+    def __init__(self, leaving: type[BaseException]) -> None:
+        vars(self)["leaving"] = leaving
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise vars(self)["leaving"]
+
+
+@pytest.mark.parametrize("leaving", [RuntimeError, SystemExit])
+def test_what_is_not_there_yet_is_not_looked_up_and_costs_no_event(
+    daemon: Served, observer: Observer, leaving: type[BaseException]
+) -> None:
+    lazy: Any = Lazy(leaving)
+    assert observer.observed_as("lazy:result")(lambda: lazy)() is lazy
+    with observer.operation("lazy:failure") as op:
+        op.fail(lazy)
+    with observer.operation("lazy:attributes", run="r1") as op:
+        op.attrs = lazy
+    assert observer.flush(lazy) in (True, False)
+    assert observer.observed_as("lazy:decorated")(lazy) is lazy
+    told = reported(daemon, observer, 3)
+    assert [(op["endpoint"], op["success"], op.get("error"), op.get("attrs")) for op in told] == [
+        ("lazy:result", True, None, None),
+        ("lazy:failure", False, "<Lazy>", None),
+        ("lazy:attributes", True, None, {"run": "r1"}),
+    ]
+
+
+class Unreadable(Mapping[str, object]):
+    def __getitem__(self, name: str) -> object:
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError("no")
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_attributes_that_cannot_be_read_cost_no_event(daemon: Served, observer: Observer) -> None:
+    with observer.operation("unreadable", run="r1") as op:
+        op.attrs = Unreadable()  # type: ignore[assignment]
+    assert reported(daemon, observer, 1)[0]["attrs"] == {"run": "r1"}
 
 
 class WorseError(Exception):

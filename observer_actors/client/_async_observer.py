@@ -16,7 +16,7 @@ from anyio.lowlevel import current_token
 
 from observer_actors.client._advice import Advice, read_advice
 from observer_actors.client._delivery import Answer, Deliveries, Delivery
-from observer_actors.client._guest import attempt, attempted
+from observer_actors.client._guest import attempt, attempt_of_host, attempted
 from observer_actors.client._ledger import warn_once
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._observed import Observed, called
@@ -139,7 +139,7 @@ class AsyncObserver(Recorder):
 
     async def flush(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Send what is there; say whether all of it is accepted or refused within the limit."""
-        until = anyio.current_time() + attempt(CLOSE_SECONDS, bounded_seconds, "seconds", seconds)
+        until = anyio.current_time() + attempt_of_host(CLOSE_SECONDS, bounded_seconds, "seconds", seconds)
         self._go_on()
         then = self._outbox.statistics()
         while not self._is_over(then) and (left_s := until - anyio.current_time()) > 0:

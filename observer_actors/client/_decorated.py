@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any, Final
 
-from observer_actors.client._guest import attempt
+from observer_actors.client._guest import attempt_of_host
 from observer_actors.client._ledger import warn_once
 from observer_actors.client._operation import Operation
 
@@ -25,14 +25,14 @@ _LASTING: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 def decorated(function: Any, begin: Begin, end: End) -> Any:  # noqa: ANN401 - whatever the host decorates
     """Give a function of the same kind that does the same; what cannot be called as it is, as it is, with a warning."""
-    if isinstance(function, staticmethod | classmethod):
+    if issubclass(type(function), staticmethod | classmethod):
         return type(function)(decorated(function.__func__, begin, end))
     if not callable(function):
         warn_once(
             "not_observed", type(function).__name__, "it cannot be called: decorate the function that it is made of"
         )
         return function
-    wrap = attempt(_called, _wrapper, function)
+    wrap = attempt_of_host(_called, _wrapper, function)
     made = functools.wraps(function)(wrap(function, begin, end))
     for name in _OF_A_CACHE:
         if hasattr(function, name):
@@ -62,7 +62,7 @@ def _called(function: Function, begin: Begin, end: End) -> Function:
         except BaseException as error:
             operation.__exit__(type(error), error, error.__traceback__)
             raise
-        if isinstance(result, _LASTING):  # nothing has been done yet
+        if type(result) in _LASTING:  # nothing has been done yet; `isinstance` would have a lazy object look itself up
             return _going_on(result, operation, end)
         end(operation, result)
         operation.__exit__(None, None, None)

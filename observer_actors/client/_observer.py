@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from observer_actors.client._advice import Advice, read_advice
 from observer_actors.client._delivery import Answer
 from observer_actors.client._forks import IMPORTING
-from observer_actors.client._guest import attempt, monotonic_s
+from observer_actors.client._guest import attempt, attempt_of_host, monotonic_s
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._places import observer_base
 from observer_actors.client._plain import exchange
@@ -122,7 +122,7 @@ class Observer(Recorder):
 
         :param seconds: 2 unless given, whatever ``close_seconds`` is; what is no number is taken for that, too.
         """
-        return self._sender.flush(attempt(CLOSE_SECONDS, bounded_seconds, "seconds", seconds))
+        return self._sender.flush(attempt_of_host(CLOSE_SECONDS, bounded_seconds, "seconds", seconds))
 
     def close(self) -> None:
         """Send what is left, within ``close_seconds``, and end the thread.

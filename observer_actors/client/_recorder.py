@@ -197,8 +197,8 @@ class Recorder:
         self, operation: Operation, seconds: float, error: BaseException | None, inferred: Mapping[str, object]
     ) -> OutgoingEvent:
         failure = operation.failure if error is None else error
-        if isinstance(failure, BaseException):
-            failure = error_text(failure)
+        if issubclass(type(failure), BaseException):  # `isinstance` would ask the host's own `__class__`
+            failure = error_text(cast("BaseException", failure))
         said = operation.output_summary
         attrs = _attributes(operation)
         known: dict[str, Scalar] = {}
@@ -246,8 +246,15 @@ class Recorder:
 
 def _attributes(operation: Operation) -> Mapping[str, object]:
     """Give what was set among the attributes, and by names that an operation does not know."""
-    attrs: object = operation.attrs
-    if not isinstance(attrs, Mapping):
-        warn_once("attributes_unusable", type(attrs).__name__, "attributes are a mapping; the event goes without them")
-        attrs = {}
+    attrs: Any = operation.attrs
+    if type(attrs) is not dict:  # a kind of the host's: what cannot be read costs the attributes, and not the event
+        attrs = attempt_of_host(None, _copied, attrs)
+        if attrs is None:
+            kind = type(operation.attrs).__name__
+            warn_once("attributes_unusable", kind, "attributes are a mapping; the event goes without them")
+            attrs = {}
     return {**attrs, **others} if (others := vars(operation)) else attrs
+
+
+def _copied(attrs: object) -> dict[Any, object] | None:
+    return {**attrs} if isinstance(attrs, Mapping) else None
