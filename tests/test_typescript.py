@@ -191,6 +191,31 @@ def test_what_a_host_hands_over_never_takes_the_place_of_its_own_error(runner: s
     assert run(runner, tmp_path, program, closed_url()) == {"said": ["mine", "mine"], "advice": ""}
 
 
+def test_what_cannot_be_looked_at_costs_its_field_and_no_operation(runner: str, tmp_path: Path, daemon: Served) -> None:
+    program = """
+    const observer = new Observer({ lingerMs: 1 });
+    const gone = Proxy.revocable({}, {});
+    gone.revoke();
+    const attrs = gone.proxy as any;
+    const said = [await observer.operation("odd", { run: "r1", attrs }, () => 7)];
+    await observer.operation("odd", { run: "r2" }, (op: any) => { op.attrs = attrs; });
+    try {
+      await observer.operation("odd", { run: "r3" }, () => { throw attrs; });
+    } catch (error) {
+      said.push(error === attrs ? 8 : 0);
+    }
+    await observer.close(10_000);
+    console.log(JSON.stringify(said));
+    """
+    assert run(runner, tmp_path, program, daemon.url) == [7, 8]
+    ops = newest(daemon, "odd", 3)
+    assert [(op["attrs"], op.get("error")) for op in ops] == [
+        ({"run": "r1"}, None),
+        ({"run": "r2"}, None),
+        ({"run": "r3"}, "<object>"),
+    ]
+
+
 def test_many_large_events_all_arrive_and_the_queue_has_a_bound_in_characters(
     runner: str, tmp_path: Path, daemon: Served
 ) -> None:

@@ -128,7 +128,7 @@ export class Observer {
    * (`AbortError`) says nothing about the operation: it is counted. A `TimeoutError` of `AbortSignal.timeout` is a failure.
    */
   async operation<T>(endpoint: string, about: About, work: (op: Operation) => T | Promise<T>): Promise<T> {
-    const op: Operation = { attrs: { ...about.attrs } };
+    const op: Operation = { attrs: attempt(() => ({ ...about.attrs }), {}) };
     const adviceId = about.adviceId ?? this.adviceId(about.run, endpoint);
     const input = text(about.input ?? ""); // now: the work may add its answer to a list of messages
     const began = clock();
@@ -206,12 +206,13 @@ export class Observer {
     adviceId: string | undefined,
     tookMs: number,
   ): void {
-    if (thrown?.error instanceof Error && thrown.error.name === "AbortError") {
+    if (attempt(() => thrown?.error instanceof Error && thrown.error.name === "AbortError", false)) {
       this.counts.cancelled++;
       return;
     }
     const failure = thrown ?? (op.error === undefined || op.error === null ? undefined : { error: op.error });
     const byName = { ...(about.run && { run: about.run }), ...(about.adviceId && { advice_id: about.adviceId }) };
+    const attrs = attempt(() => ({ ...op.attrs }), {});
     const id = `${this.ids}-${this.counts.events + 1}`;
     const event = {
       id,
@@ -224,7 +225,7 @@ export class Observer {
       output_summary: op.output === undefined ? undefined : text(op.output),
       error: failure && (text(failure.error) || "failed"),
       role: about.role === undefined ? undefined : text(about.role),
-      attrs: scalars({ run: about.run || undefined, advice_id: adviceId, ...op.attrs, ...byName }),
+      attrs: scalars({ run: about.run || undefined, advice_id: adviceId, ...attrs, ...byName }),
     };
     const line = JSON.stringify(event);
     this.queue.push({ id, line });
@@ -359,6 +360,15 @@ function isUsable(address: string): boolean {
     return /^https?:$/.test(protocol) && username + password === "";
   } catch {
     return false;
+  }
+}
+
+/** What the host's own objects give, or something else where they throw: a `Proxy`, a getter. */
+function attempt<T>(look: () => T, otherwise: T): T {
+  try {
+    return look();
+  } catch {
+    return otherwise;
   }
 }
 
