@@ -352,6 +352,21 @@ def test_a_host_without_structlog_gets_the_warning_by_standard_logging_and_nothi
     assert capsys.readouterr().out == ""
 
 
+def test_a_host_whose_structlog_is_to_be_awaited_gets_the_warning_without() -> None:
+    lines: list[Any] = []
+
+    def kept(_logger: object, _method: str, line: Any) -> Any:
+        lines.append(line)
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[kept], wrapper_class=structlog.stdlib.AsyncBoundLogger)
+    try:
+        Ledger().warn_now_and_then(Unreachable("gone"))
+    finally:
+        structlog.reset_defaults()
+    assert lines == [{"event": "report_lost", "actor": "client", "lost": 1, "error": "gone", "hint": ""}]
+
+
 def test_the_ledger_counts_by_kind() -> None:
     ledger = Ledger()
     ledger.call_ended(success=True)

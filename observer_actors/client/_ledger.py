@@ -19,6 +19,7 @@ from observer_actors.errors import ObserverError, Unreachable
 
 WARNING_SECONDS: Final = 60.0
 SAID_MAX: Final = 100
+LOGGER: Final = "observer_actors.client"
 _SAID: Final[set[tuple[str, str]]] = set()
 """What `warn_once` has said."""
 
@@ -140,7 +141,11 @@ def warn_once(event: str, about: str, hint: str) -> None:
 def _log(event: str, fields: dict[str, object]) -> None:
     structlog: Any = sys.modules.get("structlog")  # whoever has set it up has imported it
     if structlog is not None and structlog.is_configured():
-        structlog.get_logger("observer_actors.client", actor="client").warning(event, **fields)
+        kind = structlog.get_config()["wrapper_class"]
+        if issubclass(kind, structlog.stdlib.AsyncBoundLogger):  # a thread of ours has no loop, and awaits nothing
+            kind = structlog.stdlib.BoundLogger
+        about = {"wrapper_class": kind, "logger_factory_args": (LOGGER,), "actor": "client"}
+        structlog.wrap_logger(None, **about).warning(event, **fields)
         return
     said = {"event": event, "actor": "client", **fields}
-    logging.getLogger("observer_actors.client").warning(" ".join(f"{name}={value!r}" for name, value in said.items()))
+    logging.getLogger(LOGGER).warning(" ".join(f"{name}={value!r}" for name, value in said.items()))
