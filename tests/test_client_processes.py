@@ -73,6 +73,29 @@ def names(daemon: Served, prefix: str) -> list[str]:
     return sorted(op.endpoint for op in journal_ops(daemon.data_dir) if op.endpoint.startswith(prefix))
 
 
+def test_an_observer_from_before_a_reload_of_its_modules_ends_and_forks_as_ever(daemon: Served) -> None:
+    ended = run_script(
+        """
+        import importlib
+        with obs.operation("reload:before"):
+            pass
+        assert obs.flush(30)
+        for name in [name for name in sys.modules if name.startswith("observer_actors")]:
+            importlib.reload(sys.modules[name])
+        if (child := os.fork()) == 0:
+            assert obs.statistics().events == 0
+        else:
+            os.waitpid(child, 0)
+        with obs.operation(f"reload:{'parent' if child else 'child'}"):
+            pass
+        ended = time.monotonic()
+        """,
+        daemon.url,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert names(daemon, "reload:") == ["reload:before", "reload:child", "reload:parent"]
+
+
 @pytest.mark.parametrize("ending", ["", "sys.exit(3)", "raise ValueError('the host has its own troubles')"])
 def test_what_is_left_is_sent_at_the_end_of_the_interpreter(daemon: Served, ending: str) -> None:
     name = f"exit-{len(ending)}-"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 IMPORTING: Final = threading.RLock()
@@ -28,8 +29,8 @@ def renewed_after_fork(thing: Renewable) -> None:
     _known.add(thing)
 
 
-def _renew_all() -> None:
-    for thing in list(_known):
+def _renew_all(known: Iterable[Renewable] = _known) -> None:
+    for thing in list(known):  # of the module as it was when this was made: one that is reloaded has others
         thing.renew()
 
 

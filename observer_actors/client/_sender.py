@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from observer_actors.client._delivery import OVER, Answer, Deliveries, Delivery
@@ -182,9 +182,12 @@ _closes_with: Final[set[tuple[int, bool]]] = set()
 _living: Final[weakref.WeakSet[Sender]] = weakref.WeakSet()
 
 
-def _close_all() -> None:
-    """Let all end at the same time, so that their limits do not add up."""
-    senders = list(_living)
+def _close_all(living: Iterable[Sender] = _living) -> None:
+    """Let all end at the same time, so that their limits do not add up.
+
+    :param living: those of the module as it was when this was made, and registered: one that is reloaded has others.
+    """
+    senders = list(living)
     for sender in senders:
         sender.end()
     for sender in senders:
