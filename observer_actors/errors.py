@@ -15,6 +15,8 @@ from typing import ClassVar, Final, TypeVar
 
 _Error = TypeVar("_Error", bound=BaseException)
 SAID_CHARS_MAX: Final = 500
+INSTALL_EXTRA: Final = "in the project's folder: pipx install --global --force '.[{}]'"
+"""What to do where an extra is missing."""
 
 
 class ObserverError(Exception):

@@ -10,7 +10,7 @@ import trio
 
 from observer_actors.commands._options import ApiOptions
 from observer_actors.commands._signals import taken
-from observer_actors.errors import UsageInvalid, first_of
+from observer_actors.errors import INSTALL_EXTRA, UsageInvalid, first_of
 from observer_actors.event import AUDITOR, OWN_SOURCE
 from observer_actors.mcp import McpAbsent
 
@@ -46,8 +46,8 @@ async def _serve(address: str, source: str) -> None:
     try:
         serving = importlib.import_module("observer_actors.mcp.serving")
     except ImportError as error:
-        hint = "in the project's folder: pipx install --global --force '.[mcp]'"
-        raise McpAbsent("the Model Context Protocol needs an extra that is not installed", hint=hint) from error
+        told = "the Model Context Protocol needs an extra that is not installed"
+        raise McpAbsent(told, hint=INSTALL_EXTRA.format("mcp")) from error
     lost: OSError | None = None
     try:
         async with async_client(address, SECONDS) as client:

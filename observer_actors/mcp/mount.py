@@ -15,7 +15,7 @@ from typing import Any, Final
 import httpx
 import trio
 
-from observer_actors.errors import NotFound, ObserverError, RequestTimedOut
+from observer_actors.errors import INSTALL_EXTRA, NotFound, ObserverError, RequestTimedOut
 from observer_actors.http.gate import Application
 from observer_actors.http.guard import PEER, Guard, Peer
 from observer_actors.mcp.api import Api
@@ -78,7 +78,7 @@ class Mount:
                 try:
                     self._serving = await in_thread(partial(importlib.import_module, _SERVING))
                 except ImportError as error:
-                    hint = "in the project's folder: pipx install --global --force '.[mcp]', and restart the daemon"
+                    hint = INSTALL_EXTRA.format("mcp") + ", and restart the daemon"
                     raise McpAbsent("this daemon does not speak MCP: the extra is not installed", hint=hint) from error
             return self._serving
 

@@ -14,6 +14,7 @@ import os
 import sys
 from typing import Any, Final
 
+from observer_actors.errors import INSTALL_EXTRA
 from observer_actors.models.model import CONTEXT_TOKENS
 
 EXIT_UNUSABLE: Final = 78
@@ -29,8 +30,7 @@ def main() -> None:
     try:
         llama: Any = importlib.import_module("xllamacpp")
     except ModuleNotFoundError:
-        how = "in the project's folder: pipx install --global --force '.[local-llm]'"
-        sys.exit(_unusable(f"xllamacpp is not installed; {how}"))
+        sys.exit(_unusable(f"xllamacpp is not installed; {INSTALL_EXTRA.format('local-llm')}"))
     serve(llama, file)
 
 

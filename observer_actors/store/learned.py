@@ -262,7 +262,7 @@ class Store:
         return Queued(*rows[0]) if rows else None
 
     def delivered(self, key: str) -> bool:
-        """Note that the gateway has it. False: it was not waiting any more, but dropped in the meantime."""
+        """Note that its receiver has it. False: it was not waiting any more, but dropped in the meantime."""
         return self._settle(key, "delivered", "")
 
     def failed(self, key: str, error: str, *, now: float, next_at: float) -> None:
@@ -271,7 +271,7 @@ class Store:
             sql.execute(_NOTE_FAILURE, (error[:ERROR_CHARS_MAX], now, next_at, key))
 
     def refused(self, key: str, error: str) -> bool:
-        """Set a message aside that the gateway will never take, so that the next one has its turn."""
+        """Set a message aside that its receiver will never take, so that the next one of its lane has its turn."""
         return self._settle(key, "refused", error)
 
     def statistics(self) -> dict[Lane, LaneStatistics]:

@@ -1,4 +1,4 @@
-"""What happens to actors, as typed values: logged, counted, kept for `/actors` and the dashboard.
+"""What happens to actors, as typed values: logged, counted, kept for `/actors`.
 
 Events are named noun-past-verb. They are facts, never commands: nothing in the daemon reacts to one.
 """
