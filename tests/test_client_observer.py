@@ -523,6 +523,26 @@ def test_what_is_not_there_yet_is_not_looked_up_and_costs_no_event(
     ]
 
 
+class LazyError(Lazy, Exception):
+    pass
+
+
+def test_an_error_that_cannot_be_looked_at_is_reported_and_goes_on_its_way(daemon: Served, observer: Observer) -> None:
+    @observer.observed_as("odd:generated")
+    def generated() -> Iterator[int]:
+        yield 1
+        raise LazyError(RuntimeError)
+
+    with pytest.raises(LazyError), observer.operation("odd:raised"):
+        raise LazyError(RuntimeError)
+    with pytest.raises(LazyError):
+        list(generated())
+    with observer.operation("odd:group") as op:
+        op.fail(ExceptionGroup("both", [LazyError(RuntimeError), ValueError("no")]))
+    told = reported(daemon, observer, 3)
+    assert [op["error"].partition(":")[0] for op in told] == ["LazyError"] * 3
+
+
 class Unreadable(Mapping[str, object]):
     def __getitem__(self, name: str) -> object:
         raise KeyError(name)

@@ -203,7 +203,7 @@ class _Steps:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if isinstance(error, StopIteration | StopAsyncIteration):
+        if issubclass(type(error), StopIteration | StopAsyncIteration):  # as in `_Stream`
             self._end(self._operation, getattr(error, "value", None))
             self.over()
         elif error is not None:
@@ -228,7 +228,8 @@ class _Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._operation.__exit__(kind, None if isinstance(error, GeneratorExit) else error, traceback)
+        had_enough = issubclass(type(error), GeneratorExit)  # `isinstance` would ask the host's own `__class__`
+        self._operation.__exit__(kind, None if had_enough else error, traceback)
 
 
 def _is_old_coroutine(code: object) -> bool:

@@ -9,7 +9,7 @@ import encodings.utf_16_le  # noqa: F401 - the first text that is not ASCII woul
 import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Final
+from typing import Final, cast
 from urllib.parse import quote_plus, unquote_plus, urlencode
 
 import msgspec
@@ -150,8 +150,8 @@ def _encodable(value: str) -> str:
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
+    if issubclass(type(error), BaseExceptionGroup):  # `isinstance` would ask the host's own `__class__`
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             yield from _leaves(inner)
     else:
         yield error
