@@ -537,6 +537,17 @@ def test_an_address_that_it_cannot_use_is_told_at_once(runner: str, tmp_path: Pa
     assert run(runner, tmp_path, program, closed_url()) == said
 
 
+def test_a_token_that_cannot_be_sent_is_told_at_once(runner: str, tmp_path: Path) -> None:
+    program = """
+    const said: string[] = [];
+    console.warn = (text: string) => said.push(text);
+    for (const token of ["one\\ntwo", "ключ", "oa_good\\n"]) new Observer({ token });
+    console.log(JSON.stringify(said));
+    """
+    said = 2 * ["observer: the token holds what no token has"]
+    assert run(runner, tmp_path, program, closed_url()) == said
+
+
 def test_a_token_that_is_refused_is_told_once(runner: str, tmp_path: Path) -> None:
     program = """
     const said: string[] = [];

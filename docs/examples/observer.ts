@@ -116,7 +116,8 @@ export class Observer {
     const env = (globalThis as { process?: { env: Record<string, string | undefined> } }).process?.env ?? {};
     this.url = (options.url || env.OBSERVER_URL || "http://127.0.0.1:3800").replace(/\/+$/, "");
     if (!isUsable(this.url)) console.warn("observer: wants an address http://HOST:PORT or https://…; nothing is sent");
-    this.token = options.token ?? env.OBSERVER_TOKEN ?? "";
+    this.token = (options.token ?? env.OBSERVER_TOKEN ?? "").trim(); // a file of one ends with a newline
+    if (!/^[!-~]*$/.test(this.token)) console.warn("observer: the token holds what no token has");
     this.source = options.source ?? "bot";
     this.queueMax = options.queueMax ?? 10_000;
     this.lingerMs = Math.min(options.lingerMs ?? 500, DAY_MS);
