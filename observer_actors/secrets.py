@@ -119,7 +119,13 @@ def _is_pem(found: _Found) -> bool:
 
 
 def _is_cookie(found: _Found) -> bool:
-    return len(found.value) >= COOKIE_CHARS_MIN
+    values = (pair.partition("=")[2].strip() for pair in found.value.split(";"))
+    return len(found.value) >= COOKIE_CHARS_MIN and not all(map(_is_stand_in, values))
+
+
+def _is_shown(found: _Found) -> bool:
+    """Tell what stands there itself from a mask, a placeholder and the name of a variable."""
+    return not _is_stand_in(found.value)
 
 
 def _is_no_port(found: _Found) -> bool:
@@ -175,6 +181,12 @@ _MARKED: Final = r"\[redacted:\w+\]"
 """What was taken out already: of a text that comes back, or by another rule."""
 _MARKER: Final = re.compile(_MARKED)
 _VARIABLE: Final = re.compile(rf"\$\{{?[A-Z_][A-Z0-9_]*\}}?|<[\w -]*>|\{{+[\w. ]*\}}+|%\(\w+\)s|arn:\S*|{_MARKED}")
+_MASKED: Final = re.compile(
+    r"(?i)[*\u2022\u25cf._\u2026-]{3,}|x{3,}|(?:sk-(?:[a-z]+-)?)?\w{0,4}[*\u2022]{4,}\w{0,4}|sk-(?:[a-z]+-)?\w{0,4}(?:\.{3}|\u2026)\w{0,4}"
+    r"|[*<\[({]*(?:redacted|filtered|masked|sanitized|scrubbed)[*>\])}]*|[*<\[({]+(?:hidden|removed|omitted|secret)[*>\])}]+"
+    r"|(?:<|(?:insert|enter|put|add|replace[_-]with)[_-])?your(?:[_-][a-z]+)*[_-](?:key|token|password|secret|here)>?"
+)
+"""What others have hidden, but for at most four characters at each end; and what a manual writes in a key's place."""
 _PLACE: Final = re.compile(r"https?://.*|~?(?:/[\w.-]+){2,}")
 _FILE: Final = re.compile(r"[\w.~-]*(?:/[\w.-]+)+\.(?:json|pem|key|crt|ya?ml|toml|txt|env|ini)")
 
@@ -245,6 +257,10 @@ def _is_argument(found: _Found) -> bool:
     return "curl" in name or "sshpass" in name or (len(value) >= ARGUMENT_CHARS_MIN and _has_digit(found))
 
 
+def _is_stand_in(value: str) -> bool:
+    return _VARIABLE.fullmatch(value) is not None or _MASKED.fullmatch(value.rstrip(".,") or value) is not None
+
+
 def _may_be_secret(name: str, value: str) -> bool:
     """Say whether a value under a telling name is one that must be hidden: no word, no count, no path, no variable."""
     name = name.lower()
@@ -254,7 +270,9 @@ def _may_be_secret(name: str, value: str) -> bool:
         return False
     if (" key" in name or "`" in name) and _PLACE.fullmatch(value):
         return False
-    if _VARIABLE.fullmatch(value) or _FILE.fullmatch(value) or ("pwd" in name and value.startswith(("/", "~"))):
+    if _is_stand_in(value):
+        return False
+    if _FILE.fullmatch(value) or ("pwd" in name and value.startswith(("/", "~"))):
         return False
     return "pass" in name or "pwd" in name or "secret" in name or " " not in value
 
@@ -353,10 +371,10 @@ _RULES: Final = (
     _Rule("api_key", r"(?i)\bsig=([A-Za-z0-9+/%]{43,}(?:%3d|=))"),
     _Rule("bearer", rf"(?i){_EDGE}bearer{_BLANK}+([A-Za-z0-9._~+/=-]{{16,}})", _is_bearer),
     _Rule("bearer", rf"(?i){_EDGE}basic{_BLANK}+([A-Za-z0-9+/]{{8,}}={{0,2}})", _is_basic),
-    _Rule("bearer", r"(?i)authorization[\"'\\]*\s*[:=]\s*[\"'\\]*(?:[a-z]+\s+)?([A-Za-z0-9._~+/=-]{8,})"),
+    _Rule("bearer", r"(?i)authorization[\"'\\]*\s*[:=]\s*[\"'\\]*(?:[a-z]+\s+)?([A-Za-z0-9._~+/=-]{8,})", _is_shown),
     _Rule("cookie", rf"(?i){_EDGE}set-cookie[\"'\\]*:\s*[\"'\\]*({_PAIR})", _is_cookie),
     _Rule("cookie", rf"(?i){_ALONE}cookie[\"'\\]*:\s*[\"'\\]*({_PAIR}(?:;\s*{_PAIR})*)", _is_cookie),
-    _Rule("url_password", rf":\\?/\\?/(?:{_MARKED}|[^/\s:@\"'\\\[])*:([^/\s\"'\\]+)@"),
+    _Rule("url_password", rf":\\?/\\?/(?:{_MARKED}|[^/\s:@\"'\\\[])*:([^/\s\"'\\]+)@", _is_shown),
     _Rule("url_password", r":\\?/\\?/([A-Za-z0-9_-]{20,})@", _has_digit),
     # With a slash in it, where what stands before is no port: a page's address may have an @ too.
     _Rule(

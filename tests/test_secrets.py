@@ -192,6 +192,46 @@ def test_a_single_word_may_be_a_password(around: str) -> None:
     assert found == {"password": 1}
 
 
+MASKED: Final = (
+    "password=********, password: ***",
+    '"password": "********", token=\'***\'',
+    '"api_key": "***", api_key=***REDACTED***, "secret": "\u2022\u2022\u2022\u2022"',
+    'password: [FILTERED], "password"=>"[FILTERED]", token=REDACTED',
+    '"password": "<redacted>", password: <redacted>, "token": "[Masked]"',
+    "password=xxxxxxxx, token=...",
+    "Incorrect API key: sk-abcd*********************wxyz.",
+    '"api_key": "sk-...abcd"',
+    "postgres://user:***@localhost/db, https://user:xxxxx@github.com/a, postgres://u:[REDACTED]@h/db",
+    "postgres://<user>:<password>@<host>/x, https://user:${PASSWORD}@host, https://{user}:{password}@{host}/",
+    "Set-Cookie: session=[FILTERED]; path=/",
+    "Cookie: session=***; token=***",
+    'api_key=YOUR_API_KEY, api_key="your-api-key", OPENAI_API_KEY=your_api_key_here, token: <your-token>',
+    "Authorization: Bearer YOUR_ACCESS_TOKEN",
+    "Authorization: Bearer [REDACTED], Authorization: xxxxxxxx, Authorization: <redacted>",
+)
+
+
+@pytest.mark.parametrize("text", MASKED)
+def test_what_is_masked_already_and_what_stands_for_a_secret_stay(text: str) -> None:
+    assert secrets.text(text, Counter()) == text
+
+
+@pytest.mark.parametrize("name", ["password", "api_key", "Authorization", "token"])
+@pytest.mark.parametrize("value", ["********", "[FILTERED]", "sk-abcd****wxyz", "<redacted>", "YOUR_API_KEY"])
+def test_a_field_whose_value_is_masked_stays(name: str, value: str) -> None:
+    record, found = stored({"attrs": {name: value}})
+    assert (record["attrs"], found) == ({name: value}, {})
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["hunter***", "***hunter2", "ab...cd9", "x1xxxx", "your9key7", "secret", "hidden", "yourpassword", "a1b2c****"],
+)
+def test_what_is_not_quite_a_mask_may_be_a_secret(value: str) -> None:
+    for text in (f'"password": "{value}"', f"https://joe:{value}@host/x", f"Set-Cookie: session={value}"):
+        assert value not in secrets.text(text, Counter())
+
+
 @pytest.mark.parametrize("text", NO_SECRET)
 def test_what_only_looks_like_one_is_left_alone(text: str) -> None:
     found: Counter[str] = Counter()
