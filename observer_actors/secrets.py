@@ -161,7 +161,7 @@ _WORDS: Final = frozenset({"true", "false", "null", "none", "yes", "no", "accept
 _SAID_OF_PASSWORDS: Final = frozenset(
     """
     blank changed denied disabled empty enabled expired failed hidden incorrect invalid mismatch mismatched ok optional
-    prompted redacted refused reset short string text unchanged unknown unset updated weak wrong
+    prompted redacted refused reset short str string text unchanged unknown unset updated weak wrong
     """.split()  # noqa: SIM905 - a list of quoted words is harder to read
 )
 _SENTENCE: Final = re.compile(r"(?i)\b(?:is|are|be|must|should|has|have|does|do|did|was) \w")
@@ -236,7 +236,12 @@ def _is_command(found: _Found) -> bool:
 def _is_no_prose(found: _Found) -> bool:
     """Tell `password=hunter2` from "password: must be longer", "tokens: 512" and `PWD=/home/me`."""
     name, value = found.name.translate(_PLAIN), found.value
-    if not _is_value(found) or name.startswith("unexpected") or ("(" in value and not _has_digit(found)):
+    if (
+        not _is_value(found)
+        or _is_code(found)
+        or name.startswith("unexpected")
+        or ("(" in value and not _has_digit(found))
+    ):
         return False
     word = value.strip(".!?").lower()
     is_quoted = ('"' in name or "'" in name) and "`" not in found.name
@@ -247,6 +252,38 @@ def _is_no_prose(found: _Found) -> bool:
         return True
     is_password = "pass" in name or "pwd" in name
     return is_password and word not in _SAID_OF_PASSWORDS and not _GOES_ON.match(found.behind)
+
+
+def _is_code(found: _Found) -> bool:
+    """Tell `token = self.client.login(user)` and `api_key=settings.api_key` from a secret: a call, or another's name.
+
+    A password may be words with a point or a bracket, too. What is not called must end with a name that secrets have,
+    or begin with what settings are in; and nothing has a digit.
+    """
+    value, behind = found.value, found.behind
+    if value in ("await", "new", "lambda:"):
+        return _CALLED_NEXT.match(behind) is not None
+    if value.startswith("$") and value.endswith("-") and behind.startswith(">"):  # what PHP calls is cut there
+        return _PATH.fullmatch(value[:-1]) is not None
+    if _RETURNS.search(found.before):
+        return True
+    path = _PATH.fullmatch(value.rstrip(":?"))
+    if path and _SET_ON.search(found.before):
+        return True
+    is_password = _OF_PASSWORDS.search(found.name) is not None
+    if _A_NAME.fullmatch(value) and (value[0] in "$:@" or not (is_password or _OF_PASSWORDS.search(value))):
+        return True
+    if path is None:
+        return False
+    is_taken = _TAKEN.match(behind) is not None
+    if path["rest"]:
+        last = _STEPS.split(value)[-1].strip("_")
+        is_known = _A_NAME.fullmatch(last) is not None or path["root"].strip("_") in _ROOTS
+        is_known = is_known or ("token" in path["root"].lower() and not is_password)
+        return is_known or is_taken or _CALLED.match(behind) is not None
+    is_camel = _CAMEL.fullmatch(value) is not None and (value[0].islower() or not (is_password or value.istitle()))
+    is_function = "_" in value or value in _BUILT_IN or is_camel
+    return (is_function and _CALLED.match(behind) is not None) or is_taken
 
 
 def _is_argument(found: _Found) -> bool:
@@ -294,6 +331,27 @@ _NAMES: Final = (
 )
 _ENDS: Final = r"s?(?:[_-]?(?:confirm(?:ation)?|value|prod|dev|test|old|new|again|\d{1,3}))?"
 """What may follow such a name and leave it one."""
+_WORD: Final = (
+    r"_*(?:[a-z]+(?:_[a-z]+)*|[A-Z]+(?:_[A-Z]+)*"
+    r"|[a-zA-Z][a-z]*(?:[A-Z]{1,3}[a-z]+)+|[A-Z][a-z]+|(?:b(?:ase)?64|v\d)_?[a-z]*)_*"
+)
+_STEP: Final = r"(?:\??\.|::)"
+_STEPS: Final = re.compile(_STEP)
+_PATH: Final = re.compile(rf"\$?(?P<root>{_WORD})(?P<rest>(?:{_STEP}{_WORD})*)")
+"""`self.client.login`, `process.env.TOKEN`, `std::env::var`: words of code, without a digit."""
+_ROOTS: Final = frozenset(
+    "args cfg cls conf config ctx env opts options os params process props req request self settings this".split()  # noqa: SIM905
+)
+_BUILT_IN: Final = frozenset(
+    "SecretBytes SecretStr bytes env getattr getpass hash input int len list max min next open str".split()  # noqa: SIM905
+)
+_CALLED: Final = re.compile(r"\((?:\)|[frbu]?[\"']|[*&]*[A-Za-z_]+(?:\d?\(|[),.=:\[ ])|\d+[),]|[{\[])")
+_CALLED_NEXT: Final = re.compile(r" +\(?[\w.]+\(")
+_TAKEN: Final = re.compile(r"\[(?:f?[\"']|:[a-z_]+\])")
+_SET_ON: Final = re.compile(r"\b(?:self|this|cls)\.\w+ *= *$")
+_RETURNS: Final = re.compile(r"\) -> \w+:\s+$")
+_OF_PASSWORDS: Final = re.compile("pass|pwd|secret", re.IGNORECASE)
+_A_NAME: Final = re.compile(rf"(?i:[$:@]?(?:[a-z]+_)*(?:{_NAMES}|creds)s?)|[a-z]+(?:Token|Key|Secret|Password)s?")
 _NAMED_SO: Final = rf"(?i)(?:unexpected\s+)?(?:{_NAMES}|[a-z]_pass){_ENDS}"
 _S: Final = r"[\s\x{a0}\x{2007}\x{202f}]*"
 _IS: Final = (
@@ -391,6 +449,7 @@ _RULES: Final = (
     _Rule("password", _IS + r'[bu]?"((?:[^"\\\n]|\\.)+)(?:"|\\?(?:\n|\z))', _is_quoted),
     _Rule("password", _IS + r"[bu]?'((?:[^'\\\n]|\\.)+)(?:'|\\?(?:\n|\z))", _is_quoted),
     _Rule("password", _IS + r"\\+[\"']([^\"'\\\n]+)", _is_quoted),
+    _Rule("password", _IS + r"Secret(?:Str|Bytes)\(b?\\*[\"']([^\"'\\\n]+)", _is_quoted),
     _Rule(
         "password",
         # A bracket may be the secret's where too little stands before it to be a name of code.

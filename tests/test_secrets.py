@@ -232,6 +232,59 @@ def test_what_is_not_quite_a_mask_may_be_a_secret(value: str) -> None:
         assert value not in secrets.text(text, Counter())
 
 
+CODE: Final = (
+    "    token = self.client.login(user)",
+    'password = os.environ["DB_PASSWORD"], password=os.environ.get("DB_PASSWORD")',
+    "    client = OpenAI(api_key=settings.api_key)",
+    'self.api_key = api_key or os.environ.get("OPENAI_API_KEY")',
+    "self.password = password\nself._token = token",
+    "token = await self._get_token(session)\nconst token = await getToken();",
+    "def login(user: str, password: str | None = None, token: str = '') -> Token:",
+    "secret = secrets.token_hex(16)\nkey = base64.b64decode(self.secret)",
+    'access_token = response.json()["access_token"]',
+    "const apiKey = process.env.OPENAI_API_KEY; let password = req.body.password;",
+    "tokens = self.tokenizer(text)\ntoken = tokens[i]\ntoken = next(tokens)",
+    "password_hash = bcrypt.hashpw(password.encode(), salt)",
+    "private_key = load_pem_private_key(data, password=None)",
+    'let token = std::env::var("TOKEN").unwrap();',
+    'String password = System.getenv("DB_PASSWORD"); token := os.Getenv("TOKEN")',
+    "$token = $this->getToken(); $password = env('DB_PASSWORD'); ['token' => $token]",
+    "password: ENV['DB_PASSWORD'], password = params[:user][:password]",
+    "UPDATE users SET password = :password, token = @token",
+    "accessToken: session?.accessToken ?? null, token: req.headers.authorization?.split(' ')[1]",
+    "if token := TokenKind.Eof: max_tokens=min(4096, limit), max_tokens=args.max_tokens",
+    "password=SecretStr('**********'), api_key=lambda: get_key(), password=str(uuid4())",
+)
+
+
+@pytest.mark.parametrize("text", CODE)
+@pytest.mark.parametrize("around", ["{}", "  File \"/app/a.py\", line 3, in f\n    {}\nKeyError: 'x'"])
+def test_a_line_of_code_stays_as_it_is(text: str, around: str) -> None:
+    assert secrets.text(around.format(text), Counter()) == around.format(text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("letmein.now", "MyDog.Rex", "correct.horse.battery", "password", "os2.environ", "settings.x9", "hunter"),
+        *("self.hunter2", "user.pass2", "my_secret_pw", "$ecret", "abc.def(ghi9", "Summer(2024)", "monkey"),
+    ],
+)
+def test_what_is_not_quite_code_may_be_a_password(value: str) -> None:
+    for text in (
+        f"password={value}",
+        f"DB_PASSWORD = {value}\n",
+        f"login(password={value}, x)",
+        f"client_secret={value}",
+    ):
+        assert value.partition("(")[0] not in secrets.text(text, Counter()).replace(":password]", "").partition("=")[2]
+
+
+def test_what_a_wrapper_of_secrets_is_given_is_one() -> None:
+    for text in ("password=SecretStr('hunter2x')", 'api_key: SecretStr("hunter2x")', "token=SecretBytes(b'hunter2x')"):
+        assert "hunter2x" not in secrets.text(text, Counter())
+
+
 @pytest.mark.parametrize("text", NO_SECRET)
 def test_what_only_looks_like_one_is_left_alone(text: str) -> None:
     found: Counter[str] = Counter()
