@@ -199,7 +199,10 @@ def _is_quoted(found: _Found) -> bool:
 
 def _is_value(found: _Found) -> bool:
     value = found.value
-    if len(value) < VALUE_CHARS_MIN or value.startswith((*_TAKEN_OUT, "```")):
+    if len(value) < VALUE_CHARS_MIN or value.startswith((*_TAKEN_OUT, "```")) or _NAMES_NONE.search(found.before):
+        return False
+    is_short = len(value) < PROSE_CHARS_MAX and (found.name.startswith("unexpected") or not _has_digit(found))
+    if is_short and _PARSERS.search(found.before):
         return False
     if ("==" in found.name or "->" in found.name) and not (_SURELY.search(found.name) and _has_digit(found)):
         return False  # code compares, and prose points, at anything
@@ -334,6 +337,16 @@ _ENDS: Final = r"s?(?:[_-]?(?:confirm(?:ation)?|value|prod|dev|test|old|new|agai
 _WORD: Final = (
     r"_*(?:[a-z]+(?:_[a-z]+)*|[A-Z]+(?:_[A-Z]+)*"
     r"|[a-zA-Z][a-z]*(?:[A-Z]{1,3}[a-z]+)+|[A-Z][a-z]+|(?:b(?:ase)?64|v\d)_?[a-z]*)_*"
+)
+_NAMES_NONE: Final = re.compile(
+    r"(?<![A-Za-z0-9_-])(?:(?:(?:[Nn]ew|[Ss]tart|[Pp]rev(?:ious)?|[Nn]ext)[_-]?)*(?:[Nn]ext|[Pp]age|[Cc]ontinuation)[_-]?[Tt]oken"
+    r"|[Nn]ext[_-]?[Ss]ync[_-]?[Tt]oken|(?i:(?:max|min|num)[_-]?(?:new[_-]?|(?:in|out)put[_-]?|completion[_-]?)?tokens"
+    r"|(?:prompt|completion|total|(?:in|out)put|cached|reasoning)[_-]?tokens)|(?:eos|bos|pad|unk|cls|sep|mask|stop)_token)"
+    r"[\"'\\*`]*\s*[:=>]*[\s\"'\\`*(]*$"
+)
+"""Where a listing goes on, what a model may spend, what a tokenizer puts between texts; but not `FB_PAGE_TOKEN`."""
+_PARSERS: Final = re.compile(
+    r"(?i)\b(?:unexpected|expected|unrecogni[sz]ed|illegal|stray|near) +token[:=]?\s*[\\\"'`]*$"
 )
 _STEP: Final = r"(?:\??\.|::)"
 _STEPS: Final = re.compile(_STEP)
@@ -641,7 +654,8 @@ class Secrets:
         return _marker(NAMED_KIND)
 
     def _names_a_secret(self, name: str) -> bool:
-        return self._named.fullmatch(_bare(name)) is not None
+        name = _bare(name)
+        return self._named.fullmatch(name) is not None and _NAMES_NONE.search(name) is None
 
     def _within(self, name: str, value: list[Any] | dict[str, Any], found: Findings) -> Any:  # noqa: ANN401 - see above
         """Take the secrets out of what stands under a telling name: each text in it is one."""

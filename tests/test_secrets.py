@@ -285,6 +285,44 @@ def test_what_a_wrapper_of_secrets_is_given_is_one() -> None:
         assert "hunter2x" not in secrets.text(text, Counter())
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"nextPageToken": "CiAKGjBpNDd2Nmp2", next_page_token: abc123def, "NextToken": "AAAAKgAAAAIAAA"',
+        "GET /files?pageToken=CDIQAA&x=1, page_token=abc123, newStartPageToken: 'a12', nextSyncToken=CPDAlvWDx70C",
+        '{"continuationToken": "1!48!MDAwMDA1", "log": "{\\"nextToken\\": \\"abc123\\"}"}',
+        'max_tokens="auto", maxOutputTokens: "8k or so", max_new_tokens=x1, prompt_tokens: "12 of 80"',
+        'eos_token=\'</s>\', "eos_token": "<|endoftext|>", pad_token=x1',
+        "Unexpected token: 'EOF', unexpected token: \"foo1\", Expected token: 'end', unexpected token <",
+        "unrecognized token: \"@foo\", parse error near token: 'then'",
+    ],
+)
+def test_a_token_that_opens_no_door_is_none(text: str) -> None:
+    assert secrets.text(text, Counter()) == text
+    assert stored({"attrs": {"nextPageToken": "CiAKGjBp", "max_tokens": "auto"}})[1] == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FB_PAGE_TOKEN={}",
+        "page_access_token: {}",
+        '"sync_token": "{}"',
+        "NEXT_PUBLIC_TOKEN={}",
+        "input_token={}",
+        "access_tokens: {}",
+        "nextPageToken=x, token={}",
+        "invalid token: '{}'",
+        "Unexpected token: 'x', password: '{}'",
+        "max_tokens: 5, token: {}",
+        "unrecognized token: '{}'",
+    ],
+)
+def test_other_tokens_are(text: str) -> None:
+    assert "hunter2x" not in secrets.text(text.format("hunter2x"), Counter())
+    assert stored({"attrs": {"page_access_token": "hunter2x"}})[1] == {"password": 1}
+
+
 @pytest.mark.parametrize("text", NO_SECRET)
 def test_what_only_looks_like_one_is_left_alone(text: str) -> None:
     found: Counter[str] = Counter()
