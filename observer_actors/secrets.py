@@ -123,6 +123,12 @@ def _is_cookie(found: _Found) -> bool:
     return len(found.value) >= COOKIE_CHARS_MIN and not all(map(_is_stand_in, values))
 
 
+def _is_authorization(found: _Found) -> bool:
+    """Tell what is sent from what is said of it: `Authorization: required`, `authorization=self.authorization`."""
+    words = {found.value.rstrip(".!").lower()} | (set() if _has_digit(found) else set(found.name.split()[-1:]))
+    return _is_shown(found) and not _is_code(found) and not words & _SAID_OF_HEADERS
+
+
 def _is_shown(found: _Found) -> bool:
     """Tell what stands there itself from a mask, a placeholder and the name of a variable."""
     return not _is_stand_in(found.value)
@@ -163,6 +169,9 @@ _SAID_OF_PASSWORDS: Final = frozenset(
     blank changed denied disabled empty enabled expired failed hidden incorrect invalid mismatch mismatched ok optional
     prompted redacted refused reset short str string text unchanged unknown unset updated weak wrong
     """.split()  # noqa: SIM905 - a list of quoted words is harder to read
+)
+_SAID_OF_HEADERS: Final = frozenset(
+    "denied disabled expired failed forbidden invalid malformed missing optional rejected required unauthorized".split()  # noqa: SIM905
 )
 _SENTENCE: Final = re.compile(r"(?i)\b(?:is|are|be|must|should|has|have|does|do|did|was) \w")
 _ALGORITHM: Final = re.compile(
@@ -442,7 +451,11 @@ _RULES: Final = (
     _Rule("api_key", r"(?i)\bsig=([A-Za-z0-9+/%]{43,}(?:%3d|=))"),
     _Rule("bearer", rf"(?i){_EDGE}bearer{_BLANK}+([A-Za-z0-9._~+/=-]{{16,}})", _is_bearer),
     _Rule("bearer", rf"(?i){_EDGE}basic{_BLANK}+([A-Za-z0-9+/]{{8,}}={{0,2}})", _is_basic),
-    _Rule("bearer", r"(?i)authorization[\"'\\]*\s*[:=]\s*[\"'\\]*(?:[a-z]+\s+)?([A-Za-z0-9._~+/=-]{8,})", _is_shown),
+    _Rule(
+        "bearer",
+        r"(?i)authorization[\"'\\]*\s*[:=]\s*[\"'\\]*(?:[a-z]+\s+)?([A-Za-z0-9._~+/=-]{8,})",
+        _is_authorization,
+    ),
     _Rule("cookie", rf"(?i){_EDGE}set-cookie[\"'\\]*:\s*[\"'\\]*({_PAIR})", _is_cookie),
     _Rule("cookie", rf"(?i){_ALONE}cookie[\"'\\]*:\s*[\"'\\]*({_PAIR}(?:;\s*{_PAIR})*)", _is_cookie),
     _Rule("url_password", rf":\\?/\\?/(?:{_MARKED}|[^/\s:@\"'\\\[])*:([^/\s\"'\\]+)@", _is_shown),

@@ -323,6 +323,36 @@ def test_other_tokens_are(text: str) -> None:
     assert stored({"attrs": {"page_access_token": "hunter2x"}})[1] == {"password": 1}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Authorization: required",
+        '{"authorization": "required"}, authorization: Optional.',
+        "authorization: unauthorized request, Authorization: missing credentials",
+        "Authorization: malformed",
+        "authorization=self.authorization, authorization: req.headers.authorization",
+    ],
+)
+def test_what_is_said_of_a_header_stays(text: str) -> None:
+    assert secrets.text(text, Counter()) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Authorization: {}",
+        "authorization: token {}",
+        '"authorization": "{}"',
+        "Authorization: Custom {}",
+        "Authorization: basic {}",
+    ],
+)
+@pytest.mark.parametrize("value", ["hunter2x", "swordfish", "correct.horse", "requiredx"])
+def test_what_stands_in_a_header_goes(text: str, value: str) -> None:
+    assert secrets.text(text.format(value), Counter()) == text.format("[redacted:bearer]")
+    assert "hunter2x" not in secrets.text("Authorization: invalid hunter2x", Counter())
+
+
 @pytest.mark.parametrize("text", NO_SECRET)
 def test_what_only_looks_like_one_is_left_alone(text: str) -> None:
     found: Counter[str] = Counter()
