@@ -89,6 +89,12 @@ def _is_key(found: _Found) -> bool:
     return mixed or _KEYS_RUN.search(value) is not None
 
 
+def _is_mixed(found: _Found) -> bool:
+    """Tell a key behind a short beginning from a name and from a hash: digits and letters of both cases."""
+    value = found.value[BEGINNING_CHARS:]
+    return _has_digit(found) and value != value.lower() and value != value.upper()
+
+
 _CAMEL: Final = re.compile(r"[a-z]*(?:[A-Z]+[a-z]{2,})+[A-Z]*")
 
 
@@ -161,6 +167,7 @@ VALUE_CHARS_MIN: Final = 3
 PROSE_CHARS_MAX: Final = 16
 AROUND_CHARS: Final = 40
 BEARER_LETTERS_MIN: Final = 20
+BEGINNING_CHARS: Final = 4
 COOKIE_CHARS_MIN: Final = 8
 ARGUMENT_CHARS_MIN: Final = 6
 _WORDS: Final = frozenset({"true", "false", "null", "none", "yes", "no", "accepted", "rejected", "required", "missing"})
@@ -382,6 +389,7 @@ _IS: Final = (
 )
 """In JSON, YAML, Markdown, code and prose; a blank may be one that does not break a line."""
 _BLANK: Final = r"(?:\s|\\[nrt]|%20)"
+_UUID: Final = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _PEM_BEGINS: Final = r"-{4,5} ?BEGIN(?:[A-Z0-9 +]|%20)*PRIVATE(?:[ +]|%20)KEY(?:(?:[ +]|%20)BLOCK)? ?-{4,5}"
 _PEM_ENDS: Final = r"-{4,5} ?END(?:[A-Z0-9 +]|%20)*KEY(?:(?:[ +]|%20)BLOCK)? ?-{4,5}"
 _PEM_LINES: Final = (
@@ -414,6 +422,26 @@ _RULES: Final = (
         r"|A[KSB]IA[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{30,}|ABSK[A-Za-z0-9+/]{80,}={0,2})",
     ),
     _key(_EDGE + r"(sk-[A-Za-z0-9]{16,}[A-Za-z0-9_-]*)", _has_digit),
+    _key(_EDGE + r"(sk-[A-Za-z0-9_-]{20,})", _is_mixed),
+    _Rule(
+        "api_key",
+        _ALONE + r"(sess-[A-Za-z0-9]{32,}|pa-[A-Za-z0-9_-]{43}|a[ks]-[A-Za-z0-9]{22}\b|BSA[A-Za-z0-9_-]{24,29}"
+        r"|EAAA[A-Za-z0-9_-]{60,}|EAA[MC][A-Za-z0-9]{100,}|AKCp[A-Za-z0-9]{69,}|cmVmdGtuOj[A-Za-z0-9]{54}"
+        r"|AQVN[A-Za-z0-9_-]{35,38}|(?:cio[A-Za-z0-9]{32}|secret-[A-Za-z0-9]{43}|ico-[A-Za-z0-9]{32}"
+        r"|[0-9a-f]{32}\.[A-Za-z0-9]{16})\b)",
+        _is_mixed,
+        begins=rf"{_ALONE}(?:sess-[A-Za-z0-9]{{6}}|pa-[A-Za-z0-9_-]{{12}}|a[ks]-[A-Za-z0-9]{{12}}|BSA[A-Za-z0-9_-]{{6}}"
+        r"|EAA[AMC][A-Za-z0-9_-]{6}|AKCp[A-Za-z0-9]{4}|cmVmdGtuOj|cio[A-Za-z0-9]{12}|(?:secret|ico)-[A-Za-z0-9]{12}"
+        r"|AQVN[A-Za-z0-9_-]{4})|[0-9a-f]{8}\.[A-Za-z0-9]{16}",
+    ),
+    _Rule(
+        "api_key",
+        _ALONE + rf"([0-9a-f]{{32}}-us\d{{1,2}}|[0-9a-f]{{32}}-[0-9a-f]{{8}}-[0-9a-f]{{8}}|[0-9a-f]{{36}}NRAL"
+        rf"|(?:sdk|api|mob|xa[ap]t|access-(?:production|sandbox))-{_UUID}|ak-{_UUID}-[A-Za-z0-9_-]{{20,}}"
+        r"|LLM\|\d{10,}\|[A-Za-z0-9_-]{20,})(?:\b|_)",
+        begins=r"[0-9a-f]{4}(?:-us\d|-[0-9a-f]{8}-[0-9a-f]{8}|NRAL)|(?:sdk|api|mob|xa[ap]t|production|sandbox|ak)-[0-9a-f]{8}-"
+        r"|LLM\|\d{4}",
+    ),
     _key(
         _EDGE + r"([srp]k_(?:org_)?(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9+/=]{16,}|ya29\.[A-Za-z0-9_-]{20,}"
         r"|gsk_[A-Za-z0-9]{20,}|xai-[A-Za-z0-9]{20,}|pplx-[A-Za-z0-9]{40,}|hf_[A-Za-z0-9]{30,}|r8_[A-Za-z0-9]{37}"
@@ -422,31 +450,59 @@ _RULES: Final = (
         r"|npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|lin_api_[A-Za-z0-9]{40}"
         r"|ntn_[A-Za-z0-9]{40,}|PMAK-[A-Za-z0-9]{24}-[A-Za-z0-9]{34}|NRAK-[A-Z0-9]{27}|oa_[A-Za-z0-9_-]{43}"
         r"|do[por]_v1_[a-f0-9]{40,}|dapi[0-9a-f]{32}|dp\.[a-z]{2,5}\.[A-Za-z0-9]{40,}|hv[sbr]\.[A-Za-z0-9_-]{24,}"
-        r"|GOCSPX-[A-Za-z0-9_-]{28}|AGE-SECRET-KEY-1[A-Z0-9]{58}|dckr_[po]at_[A-Za-z0-9_-]{20,}|AT[AC]TT3x[A-Za-z0-9_=-]{20,}"
-        r"|figd_[A-Za-z0-9_-]{20,}|gls[ao]_[A-Za-z0-9_]{20,}|sbp_[a-f0-9]{40}|xkeysib-[a-f0-9-]{40,}|sq0[a-z]{3}-[A-Za-z0-9_-]{22,}"
+        r"|GOCSPX-[A-Za-z0-9_-]{28}|AGE-SECRET-KEY-1[A-Z0-9]{58}|dckr_[po]at_[A-Za-z0-9_-]{20,}"
+        r"|AT[AC]TT3x[A-Za-z0-9_=-]{20,}"
+        r"|figd_[A-Za-z0-9_-]{20,}|gls[ao]_[A-Za-z0-9_]{20,}|sbp_[a-f0-9]{40}|xkeysib-[a-f0-9-]{40,}"
+        r"|sq0[a-z]{3}-[A-Za-z0-9_-]{22,}"
         r"|pcsk_[A-Za-z0-9_]{20,}|lsv2_[a-z]{2}_[a-f0-9_]{32,}|tvly-[A-Za-z0-9-]{20,})",
     ),
     _key(
         _EDGE + r"(AQ\.Ab8[A-Za-z0-9_-]{30,}|1//0[A-Za-z0-9_-]{40,}|bedrock-api-key-[A-Za-z0-9+/=_-]{40,}"
-        r"|nvapi-[A-Za-z0-9_-]{40,}|tgp_v1_[A-Za-z0-9_-]{40,}|csk-[a-z0-9]{40,}|fw_[A-Za-z0-9]{22,}|jina_[A-Za-z0-9]{40,}"
-        r"|sk-lf-[0-9a-f-]{36}|sk_[0-9a-f]{48}|e2b_[0-9a-f]{40}|fc-[0-9a-f]{32}|apify_api_[A-Za-z0-9]{36}|api_org_[A-Za-z0-9]{30,}"
-        r"|vc[kpiar]_[A-Za-z0-9]{24,}|sb_secret_[A-Za-z0-9_-]{20,}|napi_[a-z0-9]{40,}|pscale_[a-z]{2,5}_[A-Za-z0-9_.-]{32,}"
-        r"|lin_oauth_[a-f0-9]{40,}|secret_[A-Za-z0-9]{43}|ATBB[A-Za-z0-9]{32}|HRKU-[A-Za-z0-9_-]{36,}|nfp_[A-Za-z0-9]{36,}"
-        r"|rubygems_[a-f0-9]{48}|sntry[su]_[A-Za-z0-9+/=_-]{40,}|glc_eyJ[A-Za-z0-9+/=]{20,}|pul-[a-f0-9]{40}|sgp_[a-f0-9_]{40,}"
-        r"|CCIPAT_[A-Za-z0-9_]{40,}|phx_[A-Za-z0-9]{40,}|CFPAT-[A-Za-z0-9_-]{40,}|dt0[a-z]\d\d\.[A-Z0-9]{24}\.[A-Z0-9]{64}"
-        r"|pat-(?:na|eu|ap)\d-[0-9a-f-]{36}|tskey-[a-z]{3,9}-[A-Za-z0-9-]{20,}|ops_eyJ[A-Za-z0-9_-]{50,}|sq[apu]_[a-f0-9]{40}"
+        r"|nvapi-[A-Za-z0-9_-]{40,}|tgp_v1_[A-Za-z0-9_-]{40,}|csk-[a-z0-9]{40,}|fw_[A-Za-z0-9]{22,}"
+        r"|jina_[A-Za-z0-9]{40,}"
+        r"|sk-lf-[0-9a-f-]{36}|sk_[0-9a-f]{48}|e2b_[0-9a-f]{40}|fc-[0-9a-f]{32}|apify_api_[A-Za-z0-9]{36}"
+        r"|api_org_[A-Za-z0-9]{30,}"
+        r"|vc[kpiar]_[A-Za-z0-9]{24,}|sb_secret_[A-Za-z0-9_-]{20,}|napi_[a-z0-9]{40,}"
+        r"|pscale_[a-z]{2,5}_[A-Za-z0-9_.-]{32,}"
+        r"|lin_oauth_[a-f0-9]{40,}|secret_[A-Za-z0-9]{43}|ATBB[A-Za-z0-9]{32}|HRKU-[A-Za-z0-9_-]{36,}"
+        r"|nfp_[A-Za-z0-9]{36,}"
+        r"|rubygems_[a-f0-9]{48}|sntry[su]_[A-Za-z0-9+/=_-]{40,}|glc_eyJ[A-Za-z0-9+/=]{20,}|pul-[a-f0-9]{40}"
+        r"|sgp_[a-f0-9_]{40,}"
+        r"|CCIPAT_[A-Za-z0-9_]{40,}|phx_[A-Za-z0-9]{40,}|CFPAT-[A-Za-z0-9_-]{40,}"
+        r"|dt0[a-z]\d\d\.[A-Z0-9]{24}\.[A-Z0-9]{64}"
+        r"|pat-(?:na|eu|ap)\d-[0-9a-f-]{36}|tskey-[a-z]{3,9}-[A-Za-z0-9-]{20,}|ops_eyJ[A-Za-z0-9_-]{50,}"
+        r"|sq[apu]_[a-f0-9]{40}"
         r"|re_[A-Za-z0-9]{8}_[A-Za-z0-9]{24}|fm2_[A-Za-z0-9+/=_-]{40,}|fo1_[A-Za-z0-9_-]{40,}"
+        r"|wk-1\.[0-9a-f.]{60,}|key_[a-f0-9]{64}|cf(?:k|ut|at)_[A-Za-z0-9]{44,}"
+        r"|esecret_[A-Za-z0-9]{20,}|llx-[A-Za-z0-9]{40,}|pylf_v\d_[a-z]{2}_[A-Za-z0-9]{40,}|hc[a-z]ik_[a-z0-9]{50,}"
+        r"|rpa_[A-Za-z0-9]{40,}"
+        r"|rnd_[A-Za-z0-9]{28}|bk[a-z]{2}_[a-f0-9]{40}|snyk_[us]at\.[a-f0-9]{8}\.[A-Za-z0-9_-]{40,}"
+        r"|os_v2_(?:app|org)_[a-z0-9]{80,}"
+        r"|sl\.(?:u\.)?[A-Za-z0-9_-]{130,}|xau_[A-Za-z0-9]{32,}|mdb_sa_sk_[A-Za-z0-9_-]{32,}"
+        r"|CCDB1_[A-Za-z0-9]{22}_[A-Za-z0-9]{40}"
+        r"|crsr_[a-f0-9]{64}|polar_[a-z]{2,5}_[A-Za-z0-9]{32,}|pdl_(?:live|sdbx)_apikey_[A-Za-z0-9_]{40,}"
+        r"|EZ[AT]K[A-Za-z0-9]{54}"
+        r"|FLWSECK(?:_TEST)?-[A-Za-z0-9]{12,}-X|shippo_(?:live|test)_[a-f0-9]{40}|aio_[A-Za-z0-9]{28}"
+        r"|duffel_(?:live|test)_[A-Za-z0-9_-]{40,}"
+        r"|CLOJARS_[a-z0-9]{60}|rdme_[a-z0-9]{70}|pn[ub]_[A-Za-z0-9]{36}|tfp_[A-Za-z0-9_.=-]{50,}"
+        r"|[ps]at\.[A-Za-z0-9_-]{22}\.[0-9a-f]{24}\.[A-Za-z0-9]{20}"
+        r"|NRII-[A-Za-z0-9_-]{32}|dtn_[a-f0-9]{64}|bb_(?:live|test)_[A-Za-z0-9_-]{20,}|phs_[A-Za-z0-9]{40,}"
+        r"|flp_[A-Za-z0-9]{40,}"
+        r"|v1\.0-[a-f0-9]{24}-[a-f0-9]{146}|sgp_[A-Za-z0-9]{64}|fio-u-[A-Za-z0-9_-]{64}|tk-us-[A-Za-z0-9_-]{48}"
+        r"|oy2[a-z0-9]{43}"
         r"|wandb_v1_[A-Za-z0-9_]{40,}|GR1348941[A-Za-z0-9_-]{20}|LTAI[A-Za-z0-9]{20,})",
     ),
     _Rule(
         "api_key",
         _EDGE + r"((?:bot)?\d{8,10}:AA[A-Za-z0-9_-]{33}|[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_-]{40,}"
-        r"|pat[A-Za-z0-9]{14}\.[a-f0-9]{64}|[A-Za-z0-9_~.]{3}\dQ~[A-Za-z0-9_~.-]{31,34}|[A-Za-z0-9]{40,}JQQJ99[A-Za-z0-9]{20,})",
+        r"|pat[A-Za-z0-9]{14}\.[a-f0-9]{64}|[A-Za-z0-9_~.]{3}\dQ~[A-Za-z0-9_~.-]{31,34}"
+        r"|[A-Za-z0-9]{40,}JQQJ99[A-Za-z0-9]{20,})",
         begins=r"\d:AA[A-Za-z0-9_-]{4}|\.atlasv1\.[A-Za-z0-9_-]{4}|pat[A-Za-z0-9]{14}\.[a-f0-9]{4}"
         r"|\dQ~[A-Za-z0-9_~.-]{4}|JQQJ99[A-Za-z0-9]{4}",
     ),
     _Rule("api_key", _ALONE + r"(key-[0-9a-f]{32})\b"),
-    _key(r"hooks\.slack\.com\\?/services\\?/([A-Za-z0-9/\\]{20,})"),
+    _key(r"hooks\.slack\.com\\?/(?:services|workflows|triggers)\\?/([A-Za-z0-9/\\]{20,})"),
+    _key(r"IncomingWebhook\\?/([0-9a-f]{32})"),
     _key(r"discord(?:app)?\.com\\?/api\\?/webhooks\\?/\d+\\?/([A-Za-z0-9_-]{40,})"),
     _Rule("api_key", r"(?i)\bsig=([A-Za-z0-9+/%]{43,}(?:%3d|=))"),
     _Rule("bearer", rf"(?i){_EDGE}bearer{_BLANK}+([A-Za-z0-9._~+/=-]{{16,}})", _is_bearer),

@@ -149,6 +149,9 @@ NO_SECRET: Final = (
     "signing key: RS256, encryption key: aes256, encryption_key = AES-256-GCM.",
     "password_hash: argon2id, 'password_hash': 'pbkdf2_sha256'",
     "certificate-authority-data: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSURCVENDQWUyZ0F3SUJBZ0lJ",
+    "as-documented-somewhere-else, pa-system, sess-8f14e45fceea467f95751c0a3f2b6d118f14, BSA, api-8f14e45f, task-us12",
+    "d41d8cd98f00b204e9800998ecf8427e.js, 12345678.1234567890123456, d41d8cd98f00b204e9800998ecf8427e.chunkofthemodul",
+    "AAAAAAAA, EAAAEAAA, sk-learn-contrib-Package-something, secret-management-for-teams-of-many-people-at-work",
     "took 4222222222222 ns, trace 4444444444444444442, id 6304000000000000, id 30569309025905 1",
 )
 
@@ -698,6 +701,7 @@ def test_of_a_key_without_an_end_only_its_lines_are_taken() -> None:
 
 HEX: Final = "0a1b2c3d4e5f6071" * 10
 MIXED: Final = "aB3dE5gH7jK9mN1pQ" * 10
+UUID: Final = f"{HEX[:8]}-{HEX[:4]}-{HEX[:4]}-{HEX[:4]}-{HEX[:12]}"
 OTHER_KEYS: Final = [
     f"sk-None-{MIXED[:48]}",
     f"sk-lf-{HEX[:8]}-{HEX[:4]}-{HEX[:4]}-{HEX[:4]}-{HEX[:12]}",
@@ -757,6 +761,70 @@ OTHER_KEYS: Final = [
     f"xoxd-{MIXED[:40]}%2B{MIXED[:40]}%3D",
     f"a1b8Q~{MIXED[:34]}",
     f"{MIXED[:52]}JQQJ99{MIXED[:26]}",
+    f"sk-{MIXED[:8]}_{MIXED[:6]}-{MIXED[:6]}",
+    f"sess-{MIXED[:40]}",
+    f"pa-{MIXED[:20]}_{MIXED[:10]}-{MIXED[:11]}",
+    f"ak-{MIXED[:22]}",
+    f"as-{MIXED[:22]}",
+    f"BSA{MIXED[:20]}_{MIXED[:7]}",
+    f"{HEX[:32]}.{MIXED[:16]}",
+    f"{HEX[:32]}-us12",
+    f"{HEX[:32]}-{HEX[:8]}-{HEX[:8]}",
+    f"{HEX[:36]}NRAL",
+    f"EAAA{MIXED[:30]}-{MIXED[:29]}",
+    f"EAAC{MIXED[:140]}",
+    f"AKCp{MIXED[:69]}",
+    f"cmVmdGtuOjAxOj{MIXED[:50]}",
+    f"sdk-{UUID}",
+    f"api-{UUID}",
+    f"mob-{UUID}",
+    f"xaat-{UUID}",
+    f"access-production-{UUID}",
+    f"ak-{UUID}-{MIXED[:22]}",
+    f"cio{MIXED[:32]}",
+    f"secret-{MIXED[:43]}",
+    f"ico-{MIXED[:32]}",
+    f"AQVN{MIXED[:36]}",
+    f"LLM|1234567890123456|{MIXED[:27]}",
+    f"wk-1.{HEX[:64]}",
+    f"key_{HEX[:64]}",
+    f"cfut_{MIXED[:40]}{HEX[:8]}",
+    f"esecret_{MIXED[:26]}",
+    f"llx-{MIXED[:48]}",
+    f"pylf_v1_us_{MIXED[:44]}",
+    f"hcaik_01{HEX[:56]}",
+    f"rpa_{MIXED[:46]}",
+    f"rnd_{MIXED[:28]}",
+    f"bkua_{HEX[:40]}",
+    f"snyk_uat.{HEX[:8]}.{MIXED[:60]}",
+    f"os_v2_app_{HEX[:103]}",
+    f"sl.u.{MIXED[:136]}",
+    f"xau_{MIXED[:39]}",
+    f"mdb_sa_sk_{MIXED[:40]}",
+    f"CCDB1_{MIXED[:22]}_{MIXED[:40]}",
+    f"crsr_{HEX[:64]}",
+    f"polar_oat_{MIXED[:43]}",
+    f"pdl_live_apikey_{HEX[:26]}_{MIXED[:22]}_{MIXED[:3]}",
+    f"EZAK{MIXED[:54]}",
+    f"FLWSECK_TEST-{HEX[:32]}-X",
+    f"shippo_live_{HEX[:40]}",
+    f"aio_{MIXED[:28]}",
+    f"duffel_live_{MIXED[:43]}",
+    f"CLOJARS_{HEX[:60]}",
+    f"rdme_{HEX[:70]}",
+    f"pnu_{MIXED[:36]}",
+    f"tfp_{MIXED[:59]}",
+    f"pat.{MIXED[:22]}.{HEX[:24]}.{MIXED[:20]}",
+    f"NRII-{MIXED[:32]}",
+    f"dtn_{HEX[:64]}",
+    f"bb_live_{MIXED[:27]}",
+    f"phs_{MIXED[:43]}",
+    f"flp_{MIXED[:46]}",
+    f"v1.0-{HEX[:24]}-{HEX[:146]}",
+    f"sgp_{MIXED[:64]}",
+    f"fio-u-{MIXED[:64]}",
+    f"tk-us-{MIXED[:48]}",
+    f"oy2{HEX[:43]}",
 ]
 
 
@@ -765,6 +833,11 @@ def test_keys_of_many_providers_go_as_a_whole(key: str) -> None:
     record, found = stored({"error": f"refused {key}, said the server"})
     assert record["error"] == "refused [redacted:api_key], said the server"
     assert found == {"api_key": 1}
+
+
+def test_keys_that_stand_side_by_side_go_both() -> None:
+    pair = f"ak-{MIXED[:22]} as-{MIXED[:22]}"
+    assert secrets.text(pair, Counter()) == "[redacted:api_key] [redacted:api_key]"
 
 
 GITHUB: Final = "ghp_abcdefghijklmnopqrstuvwxyz0123456789"
