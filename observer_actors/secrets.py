@@ -42,11 +42,8 @@ class _Found(Struct, frozen=True):
     value: str
     before: str
     behind: str
-
-    @property
-    def name(self) -> str:
-        """What stands before the secret within the match, in lower case."""
-        return self.match.rpartition(self.value)[0].lower()
+    name: str
+    """What stands before the secret within the match, in lower case."""
 
 
 def _always(_found: _Found) -> bool:
@@ -213,12 +210,17 @@ def _is_quoted(found: _Found) -> bool:
     return not found.value.startswith(_BEHIND_A_QUOTE) and not is_said and _is_value(found)
 
 
+def _opens_no_door(found: _Found) -> bool:
+    """Tell a parser's tokens, those that are counted, and where a listing goes on."""
+    is_short = len(found.value) < PROSE_CHARS_MAX and (found.name.startswith("unexpected") or not _has_digit(found))
+    return _NAMES_NONE.search(found.before) is not None or (is_short and _PARSERS.search(found.before) is not None)
+
+
 def _is_value(found: _Found) -> bool:
     value = found.value
-    if len(value) < VALUE_CHARS_MIN or value.startswith((*_TAKEN_OUT, "```")) or _NAMES_NONE.search(found.before):
+    if len(value) < VALUE_CHARS_MIN or value.startswith((*_TAKEN_OUT, "```")):
         return False
-    is_short = len(value) < PROSE_CHARS_MAX and (found.name.startswith("unexpected") or not _has_digit(found))
-    if is_short and _PARSERS.search(found.before):
+    if "token" in found.name and _opens_no_door(found):
         return False
     if ("==" in found.name or "->" in found.name) and not (_SURELY.search(found.name) and _has_digit(found)):
         return False  # code compares, and prose points, at anything
@@ -811,13 +813,15 @@ def _accepted(
     look: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, int]]:
     """Give where a rule's secrets are. ``look``: called at each place in question."""
+    last = expression.groups
     for match in expression.finditer(text):
         look()
-        group = expression.groups if expression.groups and match.group(expression.groups) is not None else 0
-        start, end = match.span(group)
+        whole = match.group(0)
+        start, end = match.span(last if last and match.group(last) is not None else 0)
+        value = text[start:end]
         before, behind = text[max(0, start - AROUND_CHARS) : start], text[end : end + AROUND_CHARS]
-        found = _Found(match.group(0), text[start:end], before, behind)
-        if not _MARKER.fullmatch(found.value) and rule.accepts(found):
+        found = _Found(whole, value, before, behind, whole.rpartition(value)[0].lower())
+        if not _MARKER.fullmatch(value) and rule.accepts(found):
             yield start, end
 
 
