@@ -195,11 +195,11 @@ _MARKED: Final = r"\[redacted:\w+\]"
 _MARKER: Final = re.compile(_MARKED)
 _VARIABLE: Final = re.compile(rf"\$\{{?[A-Z_][A-Z0-9_]*\}}?|<[\w -]*>|\{{+[\w. ]*\}}+|%\(\w+\)s|arn:\S*|{_MARKED}")
 _MASKED: Final = re.compile(
-    r"(?i)[*\u2022\u25cf._\u2026-]{3,}|x{3,}|(?:sk-(?:[a-z]+-)?)?\w{0,4}[*\u2022]{4,}\w{0,4}|sk-(?:[a-z]+-)?\w{0,4}(?:\.{3}|\u2026)\w{0,4}"
+    r"(?i)[*\u2022\u25cf._\u2026-]{3,}|x{3,}|(?:sk-(?:[a-z]+-)?\w{0,8}|\w{0,4})[*\u2022]{4,}\w{0,4}|sk-(?:[a-z]+-)?\w{0,4}(?:\.{3}|\u2026)\w{0,4}"
     r"|[*<\[({]*(?:redacted|filtered|masked|sanitized|scrubbed)[*>\])}]*|[*<\[({]+(?:hidden|removed|omitted|secret)[*>\])}]+"
     r"|(?:<|(?:insert|enter|put|add|replace[_-]with)[_-])?your(?:[_-][a-z]+)*[_-](?:key|token|password|secret|here)>?"
 )
-"""What others have hidden, but for at most four characters at each end; and what a manual writes in a key's place."""
+"""What others hid, but for four characters at each end (eight behind `sk-`); and what manuals write in a key's place."""
 _PLACE: Final = re.compile(r"https?://.*|~?(?:/[\w.-]+){2,}")
 _FILE: Final = re.compile(r"[\w.~-]*(?:/[\w.-]+)+\.(?:json|pem|key|crt|ya?ml|toml|txt|env|ini)")
 
@@ -383,7 +383,7 @@ _SET_ON: Final = re.compile(r"\b(?:self|this|cls)\.\w+ *= *$")
 _RETURNS: Final = re.compile(r"\) -> \w+:\s+$")
 _OF_PASSWORDS: Final = re.compile("pass|pwd|secret", re.IGNORECASE)
 _A_NAME: Final = re.compile(rf"(?i:[$:@]?(?:[a-z]+_)*(?:{_NAMES}|creds)s?)|[a-z]+(?:Token|Key|Secret|Password)s?")
-_NAMED_SO: Final = rf"(?i)(?:unexpected\s+)?(?:{_NAMES}|[a-z]_pass){_ENDS}"
+_NAMED_SO: Final = rf"(?i)(?:unexpected\s+)?(?:{_NAMES}|[a-z]_pass){_ENDS}(?: (?:provided|supplied|received))?"
 _S: Final = r"[\s\x{a0}\x{2007}\x{202f}]*"
 _IS: Final = (
     rf"{_NAMED_SO}(?:[\"'\\]*{_S}|[\"'\\*`_]*[ \t]*)(?:=>|:=|===?|->|[:=>])(?:\*\*?|__)?{_S}"
