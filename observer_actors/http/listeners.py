@@ -11,7 +11,6 @@ import ipaddress
 import os
 import socket
 import ssl
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -44,6 +43,13 @@ _HINTS: Final = dict.fromkeys(_NOT_HERE, "it is no address of this machine; 0.0.
     errno.EACCES: "a port below 1024 is root's: take another, or have systemd's socket unit hand it over",
 }
 
+_UNIX_HINTS: Final = {
+    errno.EADDRINUSE: "is another daemon running? Stop it, or give this one another path",
+    errno.ENOENT: "make the folder of the socket first, for the daemon's user to write in",
+    errno.ENOTDIR: "its path leads through something that is no folder",
+    errno.EACCES: "the daemon's user must be allowed to write in the folder of the socket",
+}
+
 
 def open_listeners(settings: ListenSettings, *, needs_token: bool) -> list[socket.socket]:
     """Take over what systemd hands over, or bind and listen; port 0 takes a free one.
@@ -52,7 +58,8 @@ def open_listeners(settings: ListenSettings, *, needs_token: bool) -> list[socke
 
     :param needs_token: whoever comes needs a token: any address will do.
     :raises AddressUnavailable: taken, not ours, or unknown.
-    :raises ConfigInvalid: nothing to listen on, or a handed-over socket that the settings do not allow.
+    :raises ConfigInvalid: nothing to listen on, a handed-over socket that the settings do not allow, or a file in the
+        place of a Unix socket.
     """
     listeners = _handed_over()
     if listeners:
@@ -281,9 +288,12 @@ def _listen(listener: socket.socket, address: tuple[Any, ...]) -> None:
 
 def _bind_unix(path: Path, mode: int) -> socket.socket:
     """Listen on a Unix socket; what a daemon that was killed left lying is removed, what another uses is not."""
+    if os.path.lexists(path) and not path.is_socket():
+        said = f"listen.unix: {path} is there, and is no socket"
+        raise ConfigInvalid(said, hint="move it away, or give another path")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and _is_dead(path):
+        if path.is_socket() and _is_dead(path):
             path.unlink(missing_ok=True)
         before = os.umask(0o777)  # nobody may connect before the mode is as it shall be
         try:
@@ -296,7 +306,7 @@ def _bind_unix(path: Path, mode: int) -> socket.socket:
         listener.close()
         raise AddressUnavailable(
             f"cannot listen on {path}: {error.strerror or error}",
-            hint="is another daemon running, or the folder missing, or another user's?",
+            hint=_UNIX_HINTS.get(error.errno or 0, ""),
         ) from error
     return listener
 

@@ -166,13 +166,32 @@ def test_a_unix_socket_has_its_mode_from_the_first_moment(tmp_path: Path) -> Non
     assert path.exists(), "as a daemon that was killed leaves it"
     with listening(tcp=False, unix=str(path)):
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
-    path.unlink()
-    path.write_text("a file of somebody's")
-    with pytest.raises(AddressUnavailable):
-        open_listeners(ListenSettings(tcp=False, unix=str(path)), needs_token=False)
-    assert path.read_text() == "a file of somebody's"
     with pytest.raises(AddressUnavailable, match="too long"):
         open_listeners(ListenSettings(tcp=False, unix=str(tmp_path / ("x" * 120))), needs_token=False)
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "dangling link"])
+def test_what_stands_in_the_place_of_a_unix_socket_and_is_none_is_named_and_stays(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "s"
+    if what == "file":
+        path.write_text("somebody's")
+    elif what == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("nowhere")
+    found = path.lstat()
+    with pytest.raises(ConfigInvalid, match=f"listen.unix: {path} is there, and is no socket") as told:
+        open_listeners(ListenSettings(tcp=False, unix=str(path)), needs_token=False)
+    assert "another path" in told.value.hint
+    assert os.path.samestat(found, path.lstat())
+
+
+def test_the_hint_about_a_unix_socket_fits_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, says in (("missing/s", "make the folder"), ("file/s", "no folder"), ("used", "another daemon")):
+        with listening(tcp=False, unix=str(tmp_path / "used")), pytest.raises(AddressUnavailable) as told:
+            open_listeners(ListenSettings(tcp=False, unix=str(tmp_path / path)), needs_token=False)
+        assert says in told.value.hint, path
 
 
 def test_only_a_unix_socket_that_nobody_listens_on_is_taken_over(tmp_path: Path) -> None:
