@@ -461,6 +461,8 @@ _HINTS: Final = {
     errno.EXDEV: "a folder in the data directory is mounted by itself: link or mount the whole directory",
     errno.ELOOP: "no file in the data directory may be a symbolic link",
     errno.ENOTDIR: "the data directory's path leads through something that is no directory",
+    errno.ENAMETOOLONG: "the data directory's path is too long: give it a shorter one",
+    errno.EPERM: "the file system itself does not allow it: is it the kernel's own, or made immutable (`lsattr -d`)?",
 }
 
 

@@ -384,6 +384,10 @@ def test_an_error_names_the_file_and_what_fits_it(tmp_path: Path) -> None:
     assert "must belong to" in closed.hint
     long = disk_error(OSError(errno.EFBIG, "File too large"), "writing the journal")
     assert "journal.segment_bytes_max" in long.hint
+    deep = disk_error(OSError(errno.ENAMETOOLONG, "File name too long"), "looking over the data directory")
+    assert "shorter" in deep.hint
+    fixed = disk_error(PermissionError(errno.EPERM, "Operation not permitted"), "opening the lock file")
+    assert "lsattr" in fixed.hint
     mounted = disk_error(OSError(errno.EXDEV, "Invalid cross-device link"), "sealing the active file")
     assert "mount the whole directory" in mounted.hint
 
