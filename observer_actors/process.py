@@ -16,7 +16,7 @@ import trio
 
 from observer_actors.daemon import HARD_EXIT_S, Daemon, open_daemon, require_gateway
 from observer_actors.errors import ConfigInvalid, GatewayRequired
-from observer_actors.logs import configure_logs, logger
+from observer_actors.logs import configure_logs, logger, logger_at_any_level
 from observer_actors.notify import Notifier, keep_notified
 from observer_actors.settings import Settings
 
@@ -124,7 +124,8 @@ async def _reload(daemon: Daemon, load: Callable[[], Settings], notifier: Notifi
         except ConfigInvalid as error:
             log.error("reload_failed", error=str(error), hint="the settings in force stay")  # noqa: TRY400 - no defect
         else:
-            log.info("reloaded", changed=now, needs_restart=later)
+            telling = logger_at_any_level("daemon") if later else log  # the level may be another one since
+            telling.info("reloaded", changed=now, needs_restart=later)
         notifier.send(READY="1")
 
 

@@ -480,6 +480,16 @@ async def test_sighup_reloads_what_can_be_reloaded_and_names_what_cannot(tmp_pat
         assert await daemon.stop() == 0
 
 
+async def test_what_waits_for_a_restart_is_told_at_any_level_of_the_log(tmp_path: Path) -> None:
+    file = tmp_path / "observer.toml"
+    file.write_text("")
+    async with running_daemon(tmp_path / "data", "--config", str(file)) as daemon:
+        file.write_text("[log]\nlevel = 'error'\n[ring]\ncapacity_ops = 500\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        line = await daemon.logged("reloaded")
+        assert (line["changed"], line["needs_restart"]) == (["log.level"], ["ring.capacity_ops"])
+
+
 async def test_systemd_hears_ready_status_watchdog_reload_and_stopping(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as plain:
         path = tmp_path / "notify"
