@@ -24,6 +24,7 @@ from observer_actors.config import (
     reload_settings,
     toml_value,
 )
+from observer_actors.config.reading import PATHS
 from observer_actors.config.reloading import RELOADABLE
 from observer_actors.errors import ConfigInvalid
 from observer_actors.settings import INT_MAX, CycleSettings, LogSettings, Settings, SourcesSettings
@@ -59,6 +60,19 @@ def test_a_pipe_that_has_been_read_does_not_count_as_an_empty_configuration() ->
     assert load_settings(file, {}, {}).sources.extra == ("crm",)
     assert f"{file} is a pipe, and gives nothing" in str(refusal(file)), "as at a reload"
     os.close(reader)
+
+
+@pytest.mark.parametrize("name", sorted(PATHS))
+def test_a_tilde_stands_for_nobodys_home(name: str) -> None:
+    """Else a folder of that name would be made, or be the home of whoever looks."""
+    told = refusal(environment={f"OBSERVER_{name.upper().replace('.', '__')}": "~/x"})
+    assert f"{name}: a path that begins with ~" in str(told)
+    assert "./~" in told.hint
+
+
+def test_a_path_may_hold_a_tilde(tmp_path: Path) -> None:
+    assert load_settings(None, {"data_dir": f"{tmp_path}/~"}, {}).data_dir == tmp_path / "~"
+    assert load_settings(None, {"listen.unix": "./~/s"}, {}).listen.unix == "./~/s"
 
 
 def test_with_nothing_given_the_defaults_hold() -> None:

@@ -26,9 +26,15 @@ JsonFlag = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSO
 
 
 def _folder(_type: object, tokens: Sequence[Token]) -> Path:
-    """Read a path; an empty one, from a variable of a script that is not set, say, would be the working directory."""
+    """Read a path.
+
+    An empty one, from a variable of a script that is not set, say, would be the working directory, and of
+    ``--data-dir=~/x`` no shell makes a home.
+    """
     if not tokens[0].value:
         raise ValueError("an empty path; the working directory is .")
+    if tokens[0].value.startswith("~"):
+        raise ValueError("a path that begins with ~, which nobody expands here; write the whole path")
     return Path(tokens[0].value)
 
 

@@ -15,7 +15,8 @@ from msgspec import inspect as types
 
 from observer_actors.addresses import AddressInvalid, host_name, is_host
 from observer_actors.config.layers import Given, Places, layers
-from observer_actors.config.schema import LEAVES, Leaf, convert, settings_from
+from observer_actors.config.schema import LEAVES, Leaf, convert, leaves_of, settings_from
+from observer_actors.config.secret_files import SECRET_FILES
 from observer_actors.errors import ConfigInvalid
 from observer_actors.event import OWN_SOURCE
 from observer_actors.secrets import RuleInvalid, compiled_secrets
@@ -24,6 +25,9 @@ from observer_actors.settings import HTTP_ORIGIN, DiagnosisSettings, ListenSetti
 DEFAULT_ORIGIN: Final = "default"
 UNIX_BYTES_MAX: Final = 107
 """Of the path of a Unix socket: `sun_path`, without the NUL behind it (unix(7))."""
+
+PATHS: Final = SECRET_FILES | {"data_dir", "listen.unix"}
+"""Settings that are paths, whatever else is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +140,22 @@ _ORIGIN: Final = re.compile(HTTP_ORIGIN)
 
 def _troubles(settings: Settings) -> Iterator[_Trouble]:
     """Find what no single field can know."""
+    yield from _troubles_of_paths(settings)
     yield from _of_listening(settings.listen, has_tokens=bool(settings.auth.tokens_file))
     yield from _troubles_of_hosts(settings)
     if settings.gateway.required and not settings.gateway.url:
         yield _Trouble("gateway.required", "gateway.required is set, but gateway.url is not")
     yield from _troubles_of_diagnosis(settings.diagnosis)
     yield from _troubles_with_extras(settings)
+
+
+def _troubles_of_paths(settings: Settings) -> Iterator[_Trouble]:
+    """Find paths that a shell was to expand: here ~ would be a folder of that name, or the home of whoever looks."""
+    values = leaves_of(settings)
+    for name in sorted(PATHS):
+        if values[name].startswith("~"):
+            detail = f"{name}: a path that begins with ~, which nobody expands here"
+            yield _Trouble(name, detail, "write the whole path; what is called so is reached as ./~")
 
 
 def _troubles_of_hosts(settings: Settings) -> Iterator[_Trouble]:

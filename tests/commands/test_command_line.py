@@ -78,6 +78,8 @@ def test_help_lists_all_commands_without_loading_the_daemon() -> None:
         (["serve", "--data-dir", ""], "an empty path"),
         (["verify", ""], "an empty path"),
         (["playbook", "check", "--data-dir="], "an empty path"),
+        (["serve", "--data-dir=~/x"], "a path that begins with ~"),
+        (["audit", "--data-dir=~/x"], "a path that begins with ~"),
     ],
 )
 def test_a_command_line_that_cannot_be_understood_is_told_in_two_lines_and_exits_64(
