@@ -1,6 +1,8 @@
 """What has been learned, on disk: transactions, the outbox, mending."""
 
+import errno
 import itertools
+import os
 import re
 import shutil
 import sqlite3
@@ -18,7 +20,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from observer_actors.errors import DiskFailed, FormatUnknown
+from observer_actors.errors import DiskFailed, DiskFull, FormatUnknown, ObserverError
 from observer_actors.patterns import Diagnosis, Example, Outgoing, Pattern, Reason, by_any_id, webhook_message
 from observer_actors.patterns.diagnosis import Case
 from observer_actors.playbook import Copy, Entry, Kind, Row, Section
@@ -709,6 +711,28 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_the_disk(tmp_path: Path) ->
     (tmp_path / "file").touch()
     with pytest.raises(DiskFailed):
         Store.open(tmp_path / "file" / LEARNED_PATH, outbox_max=OUTBOX_MAX)
+
+
+def test_what_sqlite_refuses_says_what_to_do(tmp_path: Path) -> None:
+    def run(path: Path, script: str) -> None:
+        with files.translated(), closing(sqlite3.connect(path, timeout=0)) as connection:
+            connection.executescript(script)
+
+    def refused(kind: type[ObserverError], path: Path, script: str = "") -> str:
+        with pytest.raises(kind) as told:
+            run(path, script)
+        return told.value.hint
+
+    path, insert = tmp_path / "s.sqlite3", "INSERT INTO t VALUES (zeroblob(100000))"
+    with closing(sqlite3.connect(path)) as other:
+        other.executescript("CREATE TABLE t (b BLOB); BEGIN IMMEDIATE")
+        assert "another program" in refused(StoreBusy, path, insert)
+    assert "make room" in refused(DiskFull, path, f"PRAGMA max_page_count = 3; {insert}")
+    assert "must belong to" in refused(DiskFailed, path, f"PRAGMA query_only = 1; {insert}")
+    assert "must belong to" in refused(DiskFailed, tmp_path / "missing" / "s.sqlite3")
+    with pytest.raises(DiskFull, match="No space") as told, files.translated():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert "make room" in told.value.hint
 
 
 def test_a_file_that_another_program_holds_is_worth_another_try(

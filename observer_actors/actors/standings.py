@@ -36,6 +36,7 @@ from observer_actors.store import StoreBusy
 
 ACT_S: Final = 5.0
 """A person waits so long at most until what they did is on disk."""
+_SLOW: Final = "it stands, and is saved as soon as the disk takes it: look at the pattern before trying again"
 LOGGED_A_MINUTE_MAX: Final = 30
 """Changes that get a line of the log; the others of a minute are counted in one."""
 UNSENT_MAX: Final = 1_000
@@ -142,7 +143,7 @@ class Standings:
         with trio.move_on_after(ACT_S):
             await self.save()
             return now
-        raise self._learned.refusal or StoreBusy(f"not saved within {ACT_S:g} s")
+        raise self._learned.refusal or StoreBusy(f"not saved within {ACT_S:g} s", hint=_SLOW)
 
     async def save(self) -> None:
         """Save what has changed, and queue what is to be told of it."""

@@ -252,19 +252,25 @@ def translated() -> Iterator[None]:
     except sqlite3.Error as error:
         # The primary result code is the low byte (sqlite.org/rescode.html); 0: raised by the module itself.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        raise _LEAVES.get(code, StoreFailed)(f"learned.sqlite3: {error}") from error
+        leaf, hint = _LEAVES.get(code, (StoreFailed, ""))
+        raise leaf(f"learned.sqlite3: {error}", hint=hint) from error
     except OSError as error:
-        leaf = DiskFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else DiskFailed
-        raise leaf(f"learned.sqlite3: {error}") from error
+        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        leaf, hint = (DiskFull, _ROOM) if is_full else (DiskFailed, _DISK)
+        raise leaf(f"learned.sqlite3: {error}", hint=hint) from error
 
 
-_LEAVES: Final[Mapping[int, type[ObserverError]]] = {
-    sqlite3.SQLITE_BUSY: StoreBusy,
-    sqlite3.SQLITE_LOCKED: StoreBusy,
-    sqlite3.SQLITE_FULL: DiskFull,
-    sqlite3.SQLITE_IOERR: DiskFailed,
-    sqlite3.SQLITE_READONLY: DiskFailed,
-    sqlite3.SQLITE_CANTOPEN: DiskFailed,
-    sqlite3.SQLITE_CORRUPT: StoreDamaged,
-    sqlite3.SQLITE_NOTADB: StoreDamaged,
+_OTHER: Final = "does another program, as an sqlite3 shell, have the file open? Close it there, and try again"
+_ROOM: Final = "make room on the data directory's file system (`df`, `df -i`), or set a retention"
+_OWNER: Final = "the data directory, and all in it, must belong to the user that the daemon runs as, and be writable"
+_DISK: Final = "look for errors of the disk in the kernel log"
+_LEAVES: Final[Mapping[int, tuple[type[ObserverError], str]]] = {
+    sqlite3.SQLITE_BUSY: (StoreBusy, _OTHER),
+    sqlite3.SQLITE_LOCKED: (StoreBusy, _OTHER),
+    sqlite3.SQLITE_FULL: (DiskFull, _ROOM),
+    sqlite3.SQLITE_IOERR: (DiskFailed, _DISK),
+    sqlite3.SQLITE_READONLY: (DiskFailed, _OWNER),
+    sqlite3.SQLITE_CANTOPEN: (DiskFailed, _OWNER),
+    sqlite3.SQLITE_CORRUPT: (StoreDamaged, ""),
+    sqlite3.SQLITE_NOTADB: (StoreDamaged, ""),
 }
