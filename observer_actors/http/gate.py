@@ -184,6 +184,9 @@ class Gate:
 class _Arriving:
     """Gives the application what arrives of a body, while there is room; it has no patience with one that stalls.
 
+    Once the answer has begun nothing is said against the body any more, and what still comes of it is passed over: the
+    application reads while it answers, and would break its answer off.
+
     :param idle: as `IDLE`.
     :raises RequestTimedOut, RequestTooLarge, Overloaded: from within the application, which passes it on.
     """
@@ -192,6 +195,8 @@ class _Arriving:
         self, receive: Receive, held: Held, bytes_max: int, seconds_max: float, idle: Callable[[], float]
     ) -> None:
         self.receive = receive
+        self.is_answered = False
+        """Whether the answer has begun."""
         self._idle = idle
         self._held = held
         self._bytes_max = bytes_max
@@ -207,10 +212,19 @@ class _Arriving:
     async def __call__(self) -> Message:
         if self._arrival is None:
             return await self.receive()
-        self._arrival.waited(trio.current_time() - self._looked_at)
-        message = await self._next(self._arrival)
+        try:
+            return await self._more(self._arrival)
+        except ObserverError:
+            if not self.is_answered:
+                raise
+        await _pass_over(self.receive)
+        return {"type": "http.disconnect"}
+
+    async def _more(self, arrival: Arrival) -> Message:
+        arrival.waited(trio.current_time() - self._looked_at)
+        message = await self._next(arrival)
         size = len(message.get("body", b""))
-        self._arrival.came(size)
+        arrival.came(size)
         self._came += size
         if self._came > self._bytes_max:
             raise RequestTooLarge(
@@ -223,7 +237,7 @@ class _Arriving:
         elif self._came > self._held.size // 2 and self._held.size < self._bytes_max:
             began = trio.current_time()
             await self._held.grow(min(2 * self._held.size, self._bytes_max))  # for what comes next
-            self._arrival.waited(trio.current_time() - began)
+            arrival.waited(trio.current_time() - began)
         self._looked_at = trio.current_time()
         return message
 
@@ -262,6 +276,7 @@ class _Answering:
         try:
             start, self._start = self._start, None
             if start is not None:
+                self._arriving.is_answered = True
                 await self._send(start)
             # As soon as Hypercorn has the end, it tells the application that the client is gone; Quart then cancels the
             # request, and with it Hypercorn, which is just about to close the connection or to make it idle.

@@ -820,6 +820,35 @@ async def test_a_body_has_no_more_than_its_time_however_long_we_take() -> None:
     assert (trio.current_time() - began, late.value.limit) == (30.0, "listen.request_seconds_max")
 
 
+@injected_time
+@pytest.mark.parametrize("piece", [b"", bytes(11)], ids=["late", "too large"])
+async def test_a_body_that_is_no_good_does_not_break_off_the_answer_that_has_begun(piece: bytes) -> None:
+    """Quart reads it while it answers; a second answer behind the first would be an error of ASGI."""
+    ends = trio.Event()
+    coming = [{"type": "http.request", "body": b"{}", "more_body": True}]
+    coming += [{"type": "http.request", "body": piece, "more_body": True}] if piece else []
+
+    async def receive() -> dict[str, object]:
+        if coming:
+            return coming.pop(0)
+        await ends.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_message: dict[str, object]) -> None:
+        """Take it."""
+
+    arriving = _Arriving(receive, Held(BodyRoom(1, wait_s=1)), 10, 30.0, trio.current_time)
+    assert (await arriving())["body"] == b"{}"
+    answering = _Answering(send, Room(1, 100), Sends(), arriving)
+    await answering({"type": "http.response.start", "status": 200, "headers": []})
+    await answering({"type": "http.response.body", "body": b"[", "more_body": True})
+    with trio.move_on_after(60.0) as waited:
+        await arriving()
+    assert waited.cancelled_caught
+    ends.set()
+    assert await arriving() == {"type": "http.disconnect"}
+
+
 async def test_a_body_that_was_sent_at_once_is_not_late_however_small_its_chunks(tmp_path: Path) -> None:
     body = b"{}\n" + b"\n" * 40_000
     async with running_daemon(tmp_path) as daemon, connected_to(daemon.url, "web") as client:
