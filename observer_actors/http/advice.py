@@ -177,6 +177,8 @@ def _markdown(found: Advice) -> Reply:
 
 
 def _attrs(text: str, name: str) -> dict[str, str]:
+    if not text:  # of a script that has none; the other parameters may be empty, too
+        return {}
     try:
         given = msgspec.json.decode(text, type=dict[str, str | int | float | bool | None])
     except UNREADABLE as error:

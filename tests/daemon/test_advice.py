@@ -203,6 +203,7 @@ async def test_at_most_three_entries_best_first(tmp_path: Path) -> None:
         ({"state": "CA", "attrs": '{"state":"open"}'}, ["a", "b"]),
         ({"state": "CA"}, ["a", "b", "c"]),
         ({"attrs": '{"state":"open"}'}, ["b", "d"]),
+        ({"state": "CA", "attrs": ""}, ["a", "b", "c"]),
         ({"attrs": '{"state":"CA"}'}, ["a"]),
         ({"attrs": '{"state":"CA","attrs.state":"open"}'}, ["a"]),
     ],
