@@ -105,6 +105,8 @@ class Daemon:
         self.life = Life("root", 1, on_progress=lambda: None, on_step=on_step)
         self._reading = defaultdict[str, trio.CapacityLimiter](lambda: trio.CapacityLimiter(1))
         """What a reload reads, one thread each: one that hangs keeps no other waiting."""
+        self._reloads_failed = 0
+        """Since the last one that did not; its settings are in force."""
         self._around = around or Surroundings()
         self._disk = disk or PosixDisk(is_ours=self._around.is_ours)
         self._build_pipeline()
@@ -155,7 +157,12 @@ class Daemon:
             wanted = load()
             return wanted, self._in_force.renewed(wanted)
 
-        wanted, (self._in_force, now, later) = await self._read("settings", renew)
+        try:
+            wanted, (self._in_force, now, later) = await self._read("settings", renew)
+        except ConfigInvalid:
+            self._reloads_failed += 1
+            raise
+        self._reloads_failed = 0
         self.tail.end()  # whose token is gone reads no more; any other reader comes back, and goes on where it was
         set_level(self.settings.log.level)
         self.cycle.reconsider()
@@ -436,6 +443,7 @@ class Daemon:
             query=self.journal.query,
             get=self.journal.get,
             damaged_lines=self.journal.damaged_lines,
+            reloads_failed=lambda: self._reloads_failed,
             analyzer=self.analyzer,
             consolidator=self.consolidator,
             librarian=self.librarian,

@@ -274,6 +274,12 @@ _COUNTED: Final[tuple[tuple[str, Level, str, str], ...]] = (
         _RESTORE,
     ),
     (
+        "observer_reloads_failed",
+        "warning",
+        "reloads have failed since the start, or since the last good one: older settings are in force",
+        "the log says why: look for reload_failed; mend it, and reload again",
+    ),
+    (
         "observer_disk_errors_total",
         "warning",
         "writes or syncs were refused by the disk since the start",

@@ -57,6 +57,8 @@ class Views:
     query: Callable[[Query], Awaitable[Page]]
     get: Callable[[int], Awaitable[Op | None]]
     damaged_lines: Callable[[], int]
+    reloads_failed: Callable[[], int]
+    """Since the last that did not."""
     analyzer: Analyzer
     consolidator: Consolidator
     librarian: Librarian

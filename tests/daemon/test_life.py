@@ -35,6 +35,7 @@ from observer_actors.journal import JournalWriter, PosixDisk, directory_in_use, 
 from observer_actors.journal.compressing import Compressed, compress
 from observer_actors.notify import Notifier, keep_notified
 from observer_actors.settings import AdmissionSettings, JournalSettings, ListenSettings, Settings
+from tests.commands.typed import typed
 from tests.daemon.inside import daemon_inside, eventually
 from tests.daemon.load import connected, stored_ops
 from tests.fakes.http_peer import Held, HttpPeer, Json, Partial, Reply, Status, http_peer
@@ -477,6 +478,13 @@ async def test_sighup_reloads_what_can_be_reloaded_and_names_what_cannot(tmp_pat
         daemon.process.send_signal(signal.SIGHUP)
         await eventually(lambda: any("is not TOML" in line.get("error", "") for line in daemon.log))
         assert "notes" not in await daemon.event(source="robot")
+        failed = ("doctor", "--json", "--data-dir", str(tmp_path / "data"), "--url", daemon.url)
+        found = await trio.to_thread.run_sync(lambda: typed(*failed))
+        assert "2 reloads have failed since" in found.stdout, found
+        config.write_text("")
+        daemon.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: len([line for line in daemon.log if line["event"] == "reloaded"]) > 1)
+        assert "\nobserver_reloads_failed 0.0\n" in (await daemon.get("/metrics")).text
         assert await daemon.stop() == 0
 
 
