@@ -152,6 +152,7 @@ NOT_LET_IN: Final = (UNAUTHORIZED, 403)
 _NO_ENTRY: Final = "OBSERVER_TOKEN holds it; `observer-actors token NAME` makes one"
 _HINTS: Final = {
     "certificate is not valid for": "ask by a name that the certificate has: --url, or OBSERVER_URL",
+    "certificate has expired": "renew it; the daemon takes the new one at a reload (SIGHUP), or a restart",
     "CERTIFICATE_VERIFY_FAILED": "SSL_CERT_FILE names the certificate, or whose it is signed by",
     "WRONG_VERSION_NUMBER": "it does not speak TLS: http:// rather than https://?",
     "Permission denied": "the socket's mode says who may connect; the service's lets in the group observer-agents",

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import ssl
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
+import httpx
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -34,6 +38,9 @@ FREE_BYTES_MIN: Final = 200_000_000
 FREE_BYTES_WANTED: Final = 2_000_000_000
 """A day of a busy observer, and room to compress a segment in."""
 FILES_WANTED: Final = 4_096
+EXPIRES_S: Final = 14 * 86_400.0
+EXPIRES_SHARE: Final = 0.25
+"""A certificate is about to expire when so much is left, or that share of its time where it is shorter."""
 SYSTEMD: Final = Path("/run/systemd/system")
 """There where systemd runs the machine (sd_booted(3))."""
 UNIT: Final = "observer-actors.service"
@@ -184,7 +191,8 @@ def check_daemon(daemon: Api, data_dir: Path, *, is_named: bool) -> Iterator[Fin
     :param is_named: somebody has said that this is its directory.
     """
     try:
-        health = daemon.read(HealthAnswer, "/health")
+        answer = daemon.answer("/health")
+        health = daemon.decoded(HealthAnswer, answer.content)
     except (Unreachable, Refused) as trouble:
         yield _no_answer(trouble, daemon.shown, in_use=_in_use(data_dir))
         return
@@ -192,6 +200,7 @@ def check_daemon(daemon: Api, data_dir: Path, *, is_named: bool) -> Iterator[Fin
     if is_named and _in_use(data_dir) is False:
         what = f"the daemon at {daemon.shown} does not use {data_dir.absolute()}, and no other does"
         yield Finding("problem", "daemon", what, "give the --url of the one that is meant, or start it")
+    yield from _certificate(answer)
     if health.version != __version__:
         yield Finding("warning", "daemon", f"this command is version {__version__}", "restart the daemon")
     try:
@@ -204,6 +213,22 @@ def check_daemon(daemon: Api, data_dir: Path, *, is_named: bool) -> Iterator[Fin
         advice = "look again: if it is no other time either, its log says why"
         yield Finding("problem", "daemon", f"hangs, or went away while it was asked: {trouble}", advice)
     yield from _limits(data_dir / "_observer" / "lock")
+
+
+def _certificate(answer: httpx.Response) -> Iterator[Finding]:
+    """Look at the certificate in force, which came with an answer, and may be another than that of the file."""
+    encrypted = answer.extensions["network_stream"].get_extra_info("ssl_object")
+    with suppress(OSError, ValueError):  # the connection has been closed since
+        if encrypted is not None and (found := encrypted.getpeercert()):
+            began, ends = (ssl.cert_time_to_seconds(found[name]) for name in ("notBefore", "notAfter"))
+            yield from check_certificate(began, ends, now=time.time())
+
+
+def check_certificate(began: float, ends: float, *, now: float) -> Iterator[Finding]:
+    """Look at how long a certificate holds; all in seconds since 1970."""
+    if ends - now < min(EXPIRES_S, EXPIRES_SHARE * (ends - began)):
+        what = f"its certificate expires on {datetime.fromtimestamp(ends, UTC):%Y-%m-%d, %H:%M} UTC"
+        yield Finding("warning", "daemon", what, "renew it; a reload (SIGHUP) takes the new one, or a restart")
 
 
 def _in_use(data_dir: Path) -> bool | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -123,6 +124,38 @@ def test_of_a_daemon_whose_certificate_has_another_name_it_does_not_say_that_non
         ended = typed("doctor", "--url", daemon.url, cwd=tmp_path / "data" / "_observer", SSL_CERT_FILE=str(cert))
     assert "daemon: whether one runs cannot be seen: " in ended.stdout, ended
     assert "ask by a name that the certificate has" in ended.stdout
+
+
+def test_a_certificate_in_force_that_is_about_to_expire_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert, key = certificate(tmp_path)  # for two days
+    with served(tmp_path / "data", f'[listen]\ntls_cert = "{cert}"\ntls_key = "{key}"\n') as daemon:
+        new = typed("doctor", *where(daemon), SSL_CERT_FILE=str(cert))
+        monkeypatch.setattr(_checks, "EXPIRES_SHARE", 1.1)
+        old = typed("doctor", *where(daemon), SSL_CERT_FILE=str(cert))
+    assert (new.returncode, "expires on" in new.stdout) == (0, False), new
+    assert (old.returncode, "its certificate expires on " in old.stdout) == (0, True), old
+    assert "a reload (SIGHUP) takes the new one" in old.stdout
+
+
+@pytest.mark.parametrize(
+    ("whole_days", "left_days", "is_told"), [(90, 15, False), (90, 13, True), (6, 2, False), (6, 1, True)]
+)
+def test_a_certificate_of_a_few_days_is_not_about_to_expire_from_the_first(
+    whole_days: int, left_days: int, *, is_told: bool
+) -> None:
+    day = 86_400.0
+    assert bool([*_checks.check_certificate((left_days - whole_days) * day, left_days * day, now=0.0)]) == is_told
+
+
+def test_of_a_daemon_whose_certificate_has_expired_it_does_not_advise_to_trust_it(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    signed = ["openssl", "x509", "-in", str(cert), "-signkey", str(key), "-days", "-1", "-out", str(cert)]
+    subprocess.run(signed, check=True, capture_output=True)
+    with served(tmp_path / "data", f'[listen]\ntls_cert = "{cert}"\ntls_key = "{key}"\n') as daemon:
+        ended = typed("doctor", *where(daemon), SSL_CERT_FILE=str(cert))
+    assert (ended.returncode, "renew it" in ended.stdout, "SSL_CERT_FILE" in ended.stdout) == (1, True, False), ended
 
 
 def test_of_a_daemon_whose_socket_is_for_others_it_does_not_say_that_none_runs(tmp_path: Path) -> None:
