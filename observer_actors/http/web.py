@@ -24,7 +24,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
 from observer_actors.errors import ObserverError, Overloaded
-from observer_actors.http.bodies import BYTES_A_SECOND_MIN, head_too_large, no_request
+from observer_actors.http.bodies import BYTES_A_SECOND_MIN, HeadTooLarge, no_request
 from observer_actors.http.front_door import Stream
 from observer_actors.http.gate import ENDLESS, GO_ON, IDLE, Sends
 from observer_actors.http.replies import problem_reply
@@ -392,7 +392,10 @@ def _said(data: bytes, settings: ListenSettings) -> bytes:
     if status == b"400":
         refusal: ObserverError = no_request()
     elif status == b"431":
-        refusal = head_too_large(settings.head_bytes_max)
+        what = (
+            "what stands behind the head of a request besides its body: trailers, or the line of a chunk, hold at most"
+        )
+        refusal = HeadTooLarge(f"{what} {settings.head_bytes_max:,} bytes", limit="listen.head_bytes_max")
     elif status == b"501":
         refusal = EncodingRefused("of transfer encodings only chunked is spoken here", hint="or send a Content-Length")
     elif status == b"505":

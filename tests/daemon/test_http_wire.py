@@ -117,6 +117,17 @@ def test_an_old_client_that_reads_to_the_end_gets_one(daemon: Served, path: byte
     assert len(body) == int(announced[1])
 
 
+@pytest.mark.parametrize(
+    "rest", [b"2\r\n{}\r\n0\r\nX: %s\r\n\r\n", b"2;%s\r\n{}\r\n0\r\n\r\n"], ids=["trailer", "chunk"]
+)
+def test_what_is_too_large_behind_the_head_is_not_called_the_head(daemon: Served, rest: bytes) -> None:
+    head = b"POST /event HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = daemon.exchange(head + rest % (b"x" * 100_000))
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b"trailers, or the line of a chunk, hold at most 16,384 bytes" in answer
+    assert b'"limit":"listen.head_bytes_max"' in answer
+
+
 def test_requests_in_a_row_are_answered_in_order_whichever_way_each_takes(daemon: Served) -> None:
     posts = [b'{"endpoint":"%d"}' % number for number in range(6)]
     plain, web = b"POST /event HTTP/1.1\r\n", b"POST /event?a=1 HTTP/1.1\r\n"
