@@ -34,7 +34,7 @@ def _folder(_type: object, tokens: Sequence[Token]) -> Path:
     if not tokens[0].value:
         raise ValueError("an empty path; the working directory is .")
     if tokens[0].value.startswith("~"):
-        raise ValueError("a path that begins with ~, which nobody expands here; write the whole path")
+        raise ValueError("a path that begins with ~, which nobody expands here; write the whole path, from / on")
     return Path(tokens[0].value)
 
 

@@ -18,7 +18,7 @@ from observer_actors.client._verdict import reported
 from observer_actors.commands._aside import told
 from observer_actors.commands._options import ApiOptions, Folder, JsonFlag
 from observer_actors.commands._screen import print_json
-from observer_actors.errors import DiskFailed, ObserverError
+from observer_actors.errors import ConfigInvalid, DiskFailed, ObserverError
 from observer_actors.kb import AuditHistory, OutcomesIndex
 from observer_actors.visible import visible_json
 
@@ -74,6 +74,10 @@ def audit_(
     if inventory:
         sys.stdout.write(inventory_page(inventory_of(path)))
         return 0
+    data_dir = data_directory(data_dir)
+    if str(data_dir).startswith("~"):  # of --data-dir it has been refused already
+        said = "OBSERVER_DATA_DIR: a path that begins with ~, which nobody expands here"
+        raise ConfigInvalid(said, hint="write the whole path, from / on")
     audited = audit(path, base=base, signature=signature)
     outcome = judge(audited, _history(api, audited, data_dir))
     if not dry_run:
@@ -85,21 +89,21 @@ def audit_(
     return EXITS[outcome.verdict.overall]
 
 
-def _history(api: ApiOptions, audited: Audited, data_dir: Path | None) -> AuditHistory:
+def _history(api: ApiOptions, audited: Audited, data_dir: Path) -> AuditHistory:
     """Ask the daemon; when it is away, read the file."""
     parameters = {"sig": audited.signature}
     try:
         with api.open() as daemon:
             return daemon.read(AuditHistory, "/kb/history", parameters)
     except ObserverError:
-        index = OutcomesIndex(data_directory(data_dir))
+        index = OutcomesIndex(data_dir)
     try:
         return index.history(audited.signature, newest=HISTORY_ROWS)
     except DiskFailed as error:
         raise DataUnusable(f"the history cannot be read: {error}", hint=error.hint) from error
 
 
-def _report(outcome: Audit, api: ApiOptions, data_dir: Path | None) -> None:
+def _report(outcome: Audit, api: ApiOptions, data_dir: Path) -> None:
     async def post(event: Mapping[str, object]) -> Receipt:
         return await record_external_op(event, observer_url=api.address())  # also that may fail, and alone
 

@@ -155,7 +155,7 @@ def _troubles_of_paths(settings: Settings) -> Iterator[_Trouble]:
     for name in sorted(PATHS):
         if values[name].startswith("~"):
             detail = f"{name}: a path that begins with ~, which nobody expands here"
-            yield _Trouble(name, detail, "write the whole path; what is called so is reached as ./~")
+            yield _Trouble(name, detail, "write the whole path, from / on")
 
 
 def _troubles_of_hosts(settings: Settings) -> Iterator[_Trouble]:

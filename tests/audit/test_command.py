@@ -110,6 +110,12 @@ def test_without_a_daemon_the_file_is_the_history(repository: Repository, tmp_pa
     assert len(list((data_dir / "_auditor" / "verdicts").iterdir())) == 1
 
 
+def test_no_verdict_is_kept_in_a_folder_that_is_called_like_a_home(repository: Repository) -> None:
+    ended = typed("audit", str(repository.root), cwd=repository.root, OBSERVER_DATA_DIR="~/x")
+    assert (ended.returncode, "OBSERVER_DATA_DIR: a path that begins with ~" in ended.stderr) == (78, True), ended
+    assert not (repository.root / "~").exists()
+
+
 def test_where_the_daemon_is_not_known_the_verdict_is_kept_all_the_same(repository: Repository, tmp_path: Path) -> None:
     ended = typed("audit", str(repository.root), "--data-dir", str(tmp_path / "data"), OBSERVER_PORT="0")
     assert (ended.returncode, ended.stdout.splitlines()[0].endswith(": approve")) == (0, True)
