@@ -199,7 +199,7 @@ _MASKED: Final = re.compile(
     r"|[*<\[({]*(?:redacted|filtered|masked|sanitized|scrubbed)[*>\])}]*|[*<\[({]+(?:hidden|removed|omitted|secret)[*>\])}]+"
     r"|(?:<|(?:insert|enter|put|add|replace[_-]with)[_-])?your(?:[_-][a-z]+)*[_-](?:key|token|password|secret|here)>?"
 )
-"""What others hid, but for four characters at each end (eight behind `sk-`); and what manuals write in a key's place."""
+"""What others hid, but for four characters at each end (eight behind `sk-`); and what manuals write for a key."""
 _PLACE: Final = re.compile(r"https?://.*|~?(?:/[\w.-]+){2,}")
 _FILE: Final = re.compile(r"[\w.~-]*(?:/[\w.-]+)+\.(?:json|pem|key|crt|ya?ml|toml|txt|env|ini)")
 
