@@ -483,7 +483,7 @@ def _with_unknown_fields(given: Any, notes: list[str]) -> Event:  # noqa: ANN401
     if len(given) == 1 and any(map(_holds_objects, unknown.values())):
         raise EventInvalid(
             "no field of an event: send what is in it without a wrapper",
-            field=ascii(*unknown)[1:-1][:ATTR_NAME_CHARS_MAX],
+            field=ascii(next(iter(unknown))[:ATTR_NAME_CHARS_MAX])[1:-1],
             hint=ONE_OBJECT,
         )
     for name in sorted(_ASSIGNED_HERE & unknown.keys()):

@@ -719,6 +719,7 @@ def judged_or_refused(judge: Callable[[], T]) -> T | EventInvalid:
 
 
 @given(wild_events)
+@example({"0\x1f\x1f\x1f\x1f\x1f\x08" + "\U00010000" * 4: {}})
 def test_any_object_becomes_an_op_or_an_error_that_names_a_field(event: dict[str, Any]) -> None:
     judged = judged_or_refused(lambda: decoder.one(msgspec.json.encode(event), now=NOW))
     if isinstance(judged, EventInvalid):
