@@ -140,6 +140,7 @@ TROUBLES: Final[dict[str, dict[str, str]]] = {
     "ObserverActorRestarts": {'observer_actor_restarts_total{actor="courier"}': "0x10 1+1x60"},
     "ObserverMessageQuarantined": {'observer_lifecycle_events_total{event="message_quarantined"}': "0x10 1x60"},
     "ObserverConsumerFallsBehind": {'observer_consumer_behind_ops{consumer="stats"}': "0x10 60000x60"},
+    "ObserverReloadFailed": {"observer_reloads_failed": "0x10 1x60"},
     "ObserverOutboxIsStuck": {
         'observer_outbox_pending{receiver="gateway"}': "0x10 1x60",
         'observer_outbox_pending{receiver="webhook"}': "0x10 5x60",
