@@ -288,26 +288,27 @@ def _listen(listener: socket.socket, address: tuple[Any, ...]) -> None:
 
 def _bind_unix(path: Path, mode: int) -> socket.socket:
     """Listen on a Unix socket; what a daemon that was killed left lying is removed, what another uses is not."""
-    if os.path.lexists(path) and not path.is_socket():
-        said = f"listen.unix: {path} is there, and is no socket"
-        raise ConfigInvalid(said, hint="move it away, or give another path")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if path.is_socket() and _is_dead(path):
-            path.unlink(missing_ok=True)
-        before = os.umask(0o777)  # nobody may connect before the mode is as it shall be
+    with ExitStack() as opened:
         try:
-            listener.bind(str(path))
-        finally:
-            os.umask(before)
-        path.chmod(mode)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise AddressUnavailable(
-            f"cannot listen on {path}: {error.strerror or error}",
-            hint=_UNIX_HINTS.get(error.errno or 0, ""),
-        ) from error
+            if os.path.lexists(path) and not path.is_socket():
+                said = f"listen.unix: {path} is there, and is no socket"
+                raise ConfigInvalid(said, hint="move it away, or give another path")
+            listener = opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            if path.is_socket() and _is_dead(path):
+                path.unlink(missing_ok=True)
+            before = os.umask(0o777)  # nobody may connect before the mode is as it shall be
+            try:
+                listener.bind(str(path))
+            finally:
+                os.umask(before)
+            path.chmod(mode)
+            listener.listen(BACKLOG)
+        except OSError as error:  # of the looks too: a link may lead where this user may not look
+            raise AddressUnavailable(
+                f"cannot listen on {path}: {error.strerror or error}",
+                hint=_UNIX_HINTS.get(error.errno or 0, ""),
+            ) from error
+        opened.pop_all()
     return listener
 
 

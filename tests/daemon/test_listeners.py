@@ -194,6 +194,15 @@ def test_the_hint_about_a_unix_socket_fits_what_is_wrong(tmp_path: Path) -> None
         assert says in told.value.hint, path
 
 
+def test_a_link_in_the_place_of_a_unix_socket_that_leads_where_nobody_may_look_is_told(tmp_path: Path) -> None:
+    ordinary, folder, path = as_ordinary_user(), tmp_path / "closed", tmp_path / "s"
+    folder.mkdir(mode=0o000)
+    path.symlink_to(folder / "s")
+    given = ("--data-dir", str(tmp_path / "data"), "--set", "listen.tcp=false", "--set", f"listen.unix={path}")
+    ended = typed_for_real("serve", *given, before=ordinary)
+    assert (ended.returncode, f"cannot listen on {path}: Permission denied" in ended.stderr) == (75, True), ended
+
+
 def test_only_a_unix_socket_that_nobody_listens_on_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "s"
     settings = ListenSettings(tcp=False, unix=str(path))
