@@ -29,7 +29,7 @@ from observer_actors.client import (
 )
 from observer_actors.client import _verdict as wire
 from observer_actors.client._verdict import _stem
-from observer_actors.errors import DiskFailed, DiskFull, EventInvalid
+from observer_actors.errors import ConfigInvalid, DiskFailed, DiskFull, EventInvalid
 from observer_actors.event import EventDecoder
 from observer_actors.journal.files import AppendFile, PosixDisk
 from observer_actors.kb import outcomes_path
@@ -341,6 +341,20 @@ async def test_the_data_directory_comes_from_the_environment(
     report = await report_verdict(VERDICT)
     assert report.path.is_relative_to(tmp_path / "there")
     assert audit_history() == [ROW]
+
+
+@pytest.mark.parametrize("given", [None, "~/x", Path("~/x")], ids=["variable", "text", "path"])
+async def test_no_verdict_is_kept_in_a_folder_that_is_called_like_a_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | Path | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OBSERVER_DATA_DIR", "~/x")
+    said = f"{'data_dir' if given else 'OBSERVER_DATA_DIR'}: a path that begins with ~"
+    with pytest.raises(ConfigInvalid, match=said):
+        await report_verdict(VERDICT, data_dir=given, observer_url=closed_url())
+    with pytest.raises(ConfigInvalid, match=said):
+        audit_history(given)
+    assert not (tmp_path / "~").exists()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from observer_actors.addresses import SERVICE_LINKS, Address, check_token
 from observer_actors.client._texts import text
+from observer_actors.errors import ConfigInvalid
 
 
 def gateway_base(given: object) -> str:
@@ -45,8 +46,15 @@ def daemon_headers(where: Address) -> dict[str, str]:
 
 
 def data_directory(given: str | os.PathLike[str] | None) -> Path:
-    """Give the data directory: as given, else OBSERVER_DATA_DIR, else ``data`` in the working directory."""
-    return Path(given or _variable("OBSERVER_DATA_DIR") or "data")
+    """Give the data directory: as given, else OBSERVER_DATA_DIR, else ``data`` in the working directory.
+
+    :raises ConfigInvalid: it begins with ~, and would be a folder of that name.
+    """
+    path = Path(given or _variable("OBSERVER_DATA_DIR") or "data")
+    if str(path).startswith("~"):
+        said = f"{'data_dir' if given else 'OBSERVER_DATA_DIR'}: a path that begins with ~, which nobody expands here"
+        raise ConfigInvalid(said, hint="write the whole path, from / on")
+    return path
 
 
 def _variable(name: str) -> str:

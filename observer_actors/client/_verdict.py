@@ -132,7 +132,7 @@ async def report_verdict(
     :param observer_url: as of `record_external_op`.
     :param timeout_seconds: for the daemon's answer; files take what they take.
     :raises DiskFailed: the verdict is not on disk (`DiskFull`: there is no room); nothing else was done.
-    :raises ConfigInvalid: the time limit is no number; nothing was done.
+    :raises ConfigInvalid: the time limit is no number, or the directory's path begins with ~; nothing was done.
     :raises EventInvalid: the signature or the overall holds a secret: a marker in its place would be another's name.
     """
     limit_s = bounded_seconds("timeout_seconds", timeout_seconds)
@@ -173,6 +173,7 @@ def audit_history(data_dir: str | os.PathLike[str] | None = None, signature: str
     :param data_dir: by default OBSERVER_DATA_DIR, else ``data``.
     :param signature: only the audits of this one.
     :returns: each audit once. Rows of other kinds and torn lines are passed over; the latter are logged.
+    :raises ConfigInvalid: the directory's path begins with ~.
     :raises DiskFailed: the file is there and cannot be read.
     """
     rows, damaged = read_audit_rows(data_directory(data_dir), signature)

@@ -18,7 +18,7 @@ from observer_actors.client._verdict import reported
 from observer_actors.commands._aside import told
 from observer_actors.commands._options import ApiOptions, Folder, JsonFlag
 from observer_actors.commands._screen import print_json
-from observer_actors.errors import ConfigInvalid, DiskFailed, ObserverError
+from observer_actors.errors import DiskFailed, ObserverError
 from observer_actors.kb import AuditHistory, OutcomesIndex
 from observer_actors.visible import visible_json
 
@@ -75,9 +75,6 @@ def audit_(
         sys.stdout.write(inventory_page(inventory_of(path)))
         return 0
     data_dir = data_directory(data_dir)
-    if str(data_dir).startswith("~"):  # of --data-dir it has been refused already
-        said = "OBSERVER_DATA_DIR: a path that begins with ~, which nobody expands here"
-        raise ConfigInvalid(said, hint="write the whole path, from / on")
     audited = audit(path, base=base, signature=signature)
     outcome = judge(audited, _history(api, audited, data_dir))
     if not dry_run:
