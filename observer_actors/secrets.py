@@ -354,7 +354,7 @@ _ENDS: Final = r"s?(?:[_-]?(?:confirm(?:ation)?|value|prod|dev|test|old|new|agai
 """What may follow such a name and leave it one."""
 _WORD: Final = (
     r"_*(?:[a-z]+(?:_[a-z]+)*|[A-Z]+(?:_[A-Z]+)*"
-    r"|[a-zA-Z][a-z]*(?:[A-Z]{1,3}[a-z]+)+|[A-Z][a-z]+|(?:b(?:ase)?64|v\d)_?[a-z]*)_*"
+    r"|[a-zA-Z][a-z]*(?:[A-Z]{1,3}[a-z]+)+|[A-Z][a-z]+|(?:b(?:ase)?64|v\d)(?:_?[a-z]+)?)_*"
 )
 _NAMES_NONE: Final = re.compile(
     r"(?<![A-Za-z0-9_-])(?:(?:(?:[Nn]ew|[Ss]tart|[Pp]rev(?:ious)?|[Nn]ext)[_-]?)*(?:[Nn]ext|[Pp]age|[Cc]ontinuation)[_-]?[Tt]oken"
@@ -726,7 +726,7 @@ class Secrets:
 
     def _names_a_secret(self, name: str) -> bool:
         name = _bare(name)
-        return self._named.fullmatch(name) is not None and _NAMES_NONE.search(name) is None
+        return self._named.fullmatch(name) is not None and _NAMES_NONE.search(name[-AROUND_CHARS:]) is None
 
     def _within(self, name: str, value: list[Any] | dict[str, Any], found: Findings) -> Any:  # noqa: ANN401 - see above
         """Take the secrets out of what stands under a telling name: each text in it is one."""

@@ -938,6 +938,14 @@ def test_what_is_full_of_secrets_is_refused() -> None:
         decoder.many(b"\n".join([half] * 21), now=NOW, lines_max=100)
 
 
+def test_a_hostile_text_takes_no_longer_than_others() -> None:
+    """Where an expression tries again and again, this does not end."""
+    text = "token=" + "v1_." * 10_000 + "9, token: " + "b64_." * 50 + "9"
+    assert secrets.text(text, Counter()) == "token=[redacted:password], token: [redacted:password]"
+    for between in ("'", " "):
+        assert stored({"attrs": {f"max_tokens{between * 200_000}token": "hunter2x"}})[1] == {"password": 1}
+
+
 def test_an_id_that_holds_a_secret_is_refused_and_not_shown() -> None:
     with pytest.raises(EventInvalid, match="holds a secret") as caught:
         stored({"id": JWT})
