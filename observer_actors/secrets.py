@@ -820,7 +820,7 @@ def _accepted(
         start, end = match.span(last if last and match.group(last) is not None else 0)
         value = text[start:end]
         before, behind = text[max(0, start - AROUND_CHARS) : start], text[end : end + AROUND_CHARS]
-        found = _Found(whole, value, before, behind, whole.rpartition(value)[0].lower())
+        found = _Found(whole, value, before, behind, whole[: whole.rfind(value)].lower())
         if not _MARKER.fullmatch(value) and rule.accepts(found):
             yield start, end
 

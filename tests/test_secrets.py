@@ -956,6 +956,8 @@ def test_an_id_that_holds_a_secret_is_refused_and_not_shown() -> None:
 def test_an_operator_adds_rules_and_is_told_of_bad_ones() -> None:
     own = EventDecoder(secrets=Secrets([r"ticket=\bTICKET-(\d+)"]))
     assert own.one(b'{"error":"see TICKET-4711"}', now=NOW).op.error == "see TICKET-[redacted:ticket]"
+    optional = Secrets([r"ticket=TICKET-?(\d*)"])
+    assert optional.text("TICKET, TICKET-4711", Counter()) == "TICKET[redacted:ticket], TICKET-[redacted:ticket]"
     for bad in (r"back=(a)\1", "no name", "=x", "two words=x", "empty=x*"):
         with pytest.raises(RuleInvalid):
             Secrets([bad])
