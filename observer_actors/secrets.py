@@ -286,10 +286,8 @@ def _is_code(found: _Found) -> bool:
         return _CALLED_NEXT.match(behind) is not None
     if value.startswith("$") and value.endswith("-") and behind.startswith(">"):  # what PHP calls is cut there
         return _PATH.fullmatch(value[:-1]) is not None
-    if _RETURNS.search(found.before):
-        return True
     path = _PATH.fullmatch(value.rstrip(":?"))
-    if path and _SET_ON.search(found.before):
+    if path and (_SET_ON.search(found.before) or _RETURNS.search(found.before)):
         return True
     is_password = _OF_PASSWORDS.search(found.name) is not None
     if _A_NAME.fullmatch(value) and (value[0] in "$:@" or not (is_password or _OF_PASSWORDS.search(value))):
@@ -380,7 +378,7 @@ _CALLED: Final = re.compile(r"\((?:\)|[frbu]?[\"']|[*&]*[A-Za-z_]+(?:\d?\(|[),.=
 _CALLED_NEXT: Final = re.compile(r" +\(?[\w.]+\(")
 _TAKEN: Final = re.compile(r"\[(?:f?[\"']|:[a-z_]+\])")
 _SET_ON: Final = re.compile(r"\b(?:self|this|cls)\.\w+ *= *$")
-_RETURNS: Final = re.compile(r"\) -> \w+:\s+$")
+_RETURNS: Final = re.compile(r"\) -> \w+:[ \t]*\r?\n\s*$")
 _OF_PASSWORDS: Final = re.compile("pass|pwd|secret", re.IGNORECASE)
 _A_NAME: Final = re.compile(rf"(?i:[$:@]?(?:[a-z]+_)*(?:{_NAMES}|creds)s?)|[a-z]+(?:Token|Key|Secret|Password)s?")
 _NAMED_SO: Final = rf"(?i)(?:unexpected\s+)?(?:{_NAMES}|[a-z]_pass){_ENDS}(?: (?:provided|supplied|received))?"

@@ -285,6 +285,12 @@ def test_what_is_not_quite_code_may_be_a_password(value: str) -> None:
         assert value.partition("(")[0] not in secrets.text(text, Counter()).replace(":password]", "").partition("=")[2]
 
 
+@pytest.mark.parametrize("text", ["login(bob) -> password: {}", "get() -> token: {}", "get() -> api_key:\n  {}"])
+def test_what_a_call_gave_may_be_a_secret(text: str) -> None:
+    assert "hunter2x" not in secrets.text(text.format("hunter2x"), Counter())
+    assert "swordfish" not in secrets.text("login(bob) -> password: swordfish", Counter())
+
+
 def test_what_a_wrapper_of_secrets_is_given_is_one() -> None:
     for text in ("password=SecretStr('hunter2x')", 'api_key: SecretStr("hunter2x")', "token=SecretBytes(b'hunter2x')"):
         assert "hunter2x" not in secrets.text(text, Counter())
