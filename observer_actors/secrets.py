@@ -213,7 +213,10 @@ def _is_quoted(found: _Found) -> bool:
 def _opens_no_door(found: _Found) -> bool:
     """Tell a parser's tokens, those that are counted, and where a listing goes on."""
     is_short = len(found.value) < PROSE_CHARS_MAX and (found.name.startswith("unexpected") or not _has_digit(found))
-    return _NAMES_NONE.search(found.before) is not None or (is_short and _PARSERS.search(found.before) is not None)
+    names_none = _NAMES_NONE.search(found.before)
+    if names_none is not None and (names_none.start() > 0 or len(found.before) < AROUND_CHARS):
+        return True  # the name is whole: more may stand before one where we begin to look
+    return is_short and _PARSERS.search(found.before) is not None
 
 
 def _is_value(found: _Found) -> bool:

@@ -327,6 +327,7 @@ def test_a_token_that_opens_no_door_is_none(text: str) -> None:
         "Unexpected token: 'x', password: '{}'",
         "max_tokens: 5, token: {}",
         "unrecognized token: '{}'",
+        "fb_page_token:" + " " * 29 + "{}",  # where we begin to look, within the name
     ],
 )
 def test_other_tokens_are(text: str) -> None:
