@@ -440,9 +440,9 @@ _RULES: Final = (
     _Rule(
         "api_key",
         _ALONE + rf"([0-9a-f]{{32}}-us\d{{1,2}}|[0-9a-f]{{32}}-[0-9a-f]{{8}}-[0-9a-f]{{8}}|[0-9a-f]{{36}}NRAL"
-        rf"|(?:sdk|api|mob|xa[ap]t|access-(?:production|sandbox))-{_UUID}|ak-{_UUID}-[A-Za-z0-9_-]{{20,}}"
+        rf"|(?:sdk|xa[ap]t|access-(?:production|sandbox))-{_UUID}|ak-{_UUID}-[A-Za-z0-9_-]{{20,}}"
         r"|LLM\|\d{10,}\|[A-Za-z0-9_-]{20,})(?:\b|_)",
-        begins=r"[0-9a-f]{4}(?:-us\d|-[0-9a-f]{8}-[0-9a-f]{8}|NRAL)|(?:sdk|api|mob|xa[ap]t|production|sandbox|ak)-[0-9a-f]{8}-"
+        begins=r"[0-9a-f]{4}(?:-us\d|-[0-9a-f]{8}-[0-9a-f]{8}|NRAL)|(?:sdk|xa[ap]t|production|sandbox|ak)-[0-9a-f]{8}-"
         r"|LLM\|\d{4}",
     ),
     _key(

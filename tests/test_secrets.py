@@ -787,8 +787,6 @@ OTHER_KEYS: Final = [
     f"AKCp{MIXED[:69]}",
     f"cmVmdGtuOjAxOj{MIXED[:50]}",
     f"sdk-{UUID}",
-    f"api-{UUID}",
-    f"mob-{UUID}",
     f"xaat-{UUID}",
     f"access-production-{UUID}",
     f"ak-{UUID}-{MIXED[:22]}",
@@ -924,6 +922,12 @@ def test_a_list_of_passwords_goes_as_a_whole_and_what_stands_around_it_stays() -
 def test_a_card_behind_a_point_that_is_no_numbers_is_one() -> None:
     for text in (".4111111111111111", "by card.4111111111111111", "no. 4111 1111 1111 1111", "a.4111-1111-1111-1111"):
         assert stored({"error": text})[1] == {"card": 1}, text
+
+
+@pytest.mark.parametrize("beginning", ["api", "mob", "req", "run"])
+def test_an_id_of_a_word_and_a_uuid_is_none(beginning: str) -> None:
+    event = {"id": f"{beginning}-{UUID}", "attrs": {"run": f"{beginning}-{UUID}"}}
+    assert stored(event)[1] == {}
 
 
 @pytest.mark.parametrize(
