@@ -428,9 +428,9 @@ _RULES: Final = (
     _key(_EDGE + r"(sk-[A-Za-z0-9_-]{20,})", _is_mixed),
     _Rule(
         "api_key",
-        _ALONE + r"(sess-[A-Za-z0-9]{32,}|pa-[A-Za-z0-9_-]{43}|a[ks]-[A-Za-z0-9]{22}\b|BSA[A-Za-z0-9_-]{24,29}"
-        r"|EAAA[A-Za-z0-9_-]{60,}|EAA[MC][A-Za-z0-9]{100,}|AKCp[A-Za-z0-9]{69,}|cmVmdGtuOj[A-Za-z0-9]{54}"
-        r"|AQVN[A-Za-z0-9_-]{35,38}|(?:cio[A-Za-z0-9]{32}|secret-[A-Za-z0-9]{43}|ico-[A-Za-z0-9]{32}"
+        _ALONE + r"(sess-[A-Za-z0-9]{32,}|pa-[A-Za-z0-9_-]{43,}|a[ks]-[A-Za-z0-9]{22}\b|BSA[A-Za-z0-9_-]{24,}"
+        r"|EAAA[A-Za-z0-9_-]{60,}|EAA[MC][A-Za-z0-9]{100,}|AKCp[A-Za-z0-9]{69,}|cmVmdGtuOj[A-Za-z0-9]{54,}"
+        r"|AQVN[A-Za-z0-9_-]{35,}|(?:cio[A-Za-z0-9]{32}|secret-[A-Za-z0-9]{43}|ico-[A-Za-z0-9]{32}"
         r"|[0-9a-f]{32}\.[A-Za-z0-9]{16})\b)",
         _is_mixed,
         begins=rf"{_ALONE}(?:sess-[A-Za-z0-9]{{6}}|pa-[A-Za-z0-9_-]{{12}}|a[ks]-[A-Za-z0-9]{{12}}|BSA[A-Za-z0-9_-]{{6}}"
@@ -476,23 +476,23 @@ _RULES: Final = (
         r"|pat-(?:na|eu|ap)\d-[0-9a-f-]{36}|tskey-[a-z]{3,9}-[A-Za-z0-9-]{20,}|ops_eyJ[A-Za-z0-9_-]{50,}"
         r"|sq[apu]_[a-f0-9]{40}"
         r"|re_[A-Za-z0-9]{8}_[A-Za-z0-9]{24}|fm2_[A-Za-z0-9+/=_-]{40,}|fo1_[A-Za-z0-9_-]{40,}"
-        r"|wk-1\.[0-9a-f.]{60,}|key_[a-f0-9]{64}|cf(?:k|ut|at)_[A-Za-z0-9]{44,}"
+        r"|wk-1\.[0-9a-f.]{60,}|key_[a-f0-9]{64,}|cf(?:k|ut|at)_[A-Za-z0-9]{44,}"
         r"|esecret_[A-Za-z0-9]{20,}|llx-[A-Za-z0-9]{40,}|pylf_v\d_[a-z]{2}_[A-Za-z0-9]{40,}|hc[a-z]ik_[a-z0-9]{50,}"
         r"|rpa_[A-Za-z0-9]{40,}"
-        r"|rnd_[A-Za-z0-9]{28}|bk[a-z]{2}_[a-f0-9]{40}|snyk_[us]at\.[a-f0-9]{8}\.[A-Za-z0-9_-]{40,}"
+        r"|rnd_[A-Za-z0-9]{28,}|bk[a-z]{2}_[a-f0-9]{40}|snyk_[us]at\.[a-f0-9]{8}\.[A-Za-z0-9_-]{40,}"
         r"|os_v2_(?:app|org)_[a-z0-9]{80,}"
         r"|sl\.(?:u\.)?[A-Za-z0-9_-]{130,}|xau_[A-Za-z0-9]{32,}|mdb_sa_sk_[A-Za-z0-9_-]{32,}"
         r"|CCDB1_[A-Za-z0-9]{22}_[A-Za-z0-9]{40}"
         r"|crsr_[a-f0-9]{64}|polar_[a-z]{2,5}_[A-Za-z0-9]{32,}|pdl_(?:live|sdbx)_apikey_[A-Za-z0-9_]{40,}"
-        r"|EZ[AT]K[A-Za-z0-9]{54}"
-        r"|FLWSECK(?:_TEST)?-[A-Za-z0-9]{12,}-X|shippo_(?:live|test)_[a-f0-9]{40}|aio_[A-Za-z0-9]{28}"
+        r"|EZ[AT]K[A-Za-z0-9]{54,}"
+        r"|FLWSECK(?:_TEST)?-[A-Za-z0-9]{12,}-X|shippo_(?:live|test)_[a-f0-9]{40}|aio_[A-Za-z0-9]{28,}"
         r"|duffel_(?:live|test)_[A-Za-z0-9_-]{40,}"
-        r"|CLOJARS_[a-z0-9]{60}|rdme_[a-z0-9]{70}|pn[ub]_[A-Za-z0-9]{36}|tfp_[A-Za-z0-9_.=-]{50,}"
+        r"|CLOJARS_[a-z0-9]{60}|rdme_[a-z0-9]{70}|pn[ub]_[A-Za-z0-9]{36,}|tfp_[A-Za-z0-9_.=-]{50,}"
         r"|[ps]at\.[A-Za-z0-9_-]{22}\.[0-9a-f]{24}\.[A-Za-z0-9]{20}"
-        r"|NRII-[A-Za-z0-9_-]{32}|dtn_[a-f0-9]{64}|bb_(?:live|test)_[A-Za-z0-9_-]{20,}|phs_[A-Za-z0-9]{40,}"
+        r"|NRII-[A-Za-z0-9_-]{32,}|dtn_[a-f0-9]{64}|bb_(?:live|test)_[A-Za-z0-9_-]{20,}|phs_[A-Za-z0-9]{40,}"
         r"|flp_[A-Za-z0-9]{40,}"
-        r"|v1\.0-[a-f0-9]{24}-[a-f0-9]{146}|sgp_[A-Za-z0-9]{64}|fio-u-[A-Za-z0-9_-]{64}|tk-us-[A-Za-z0-9_-]{48}"
-        r"|oy2[a-z0-9]{43}"
+        r"|v1\.0-[a-f0-9]{24}-[a-f0-9]{146}|sgp_[A-Za-z0-9]{64,}|fio-u-[A-Za-z0-9_-]{64,}|tk-us-[A-Za-z0-9_-]{48,}"
+        r"|oy2[a-z0-9]{43,}"
         r"|wandb_v1_[A-Za-z0-9_]{40,}|GR1348941[A-Za-z0-9_-]{20}|LTAI[A-Za-z0-9]{20,})",
     ),
     _Rule(

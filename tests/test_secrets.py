@@ -844,6 +844,11 @@ def test_keys_of_many_providers_go_as_a_whole(key: str) -> None:
     assert found == {"api_key": 1}
 
 
+@pytest.mark.parametrize("begins", ["BSA", "AQVN", "pa-", "rnd_", "aio_", "EZAK", "pnu_", "cmVmdGtuOj", "NRII-"])
+def test_of_a_token_that_begins_like_a_shorter_key_nothing_stays(begins: str) -> None:
+    assert secrets.text(f"token={begins}{MIXED}{MIXED[::-1]}", Counter()).partition("]")[2] == ""
+
+
 def test_keys_that_stand_side_by_side_go_both() -> None:
     pair = f"ak-{MIXED[:22]} as-{MIXED[:22]}"
     assert secrets.text(pair, Counter()) == "[redacted:api_key] [redacted:api_key]"
