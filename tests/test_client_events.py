@@ -352,14 +352,15 @@ def test_a_host_without_structlog_gets_the_warning_by_standard_logging_and_nothi
     assert capsys.readouterr().out == ""
 
 
-def test_a_host_whose_structlog_is_to_be_awaited_gets_the_warning_without() -> None:
+@pytest.mark.parametrize("kind", [structlog.stdlib.AsyncBoundLogger, partial(structlog.stdlib.BoundLogger)])
+def test_a_host_whose_structlog_is_to_be_awaited_or_made_by_a_function_gets_the_warning_too(kind: Any) -> None:
     lines: list[Any] = []
 
     def kept(_logger: object, _method: str, line: Any) -> Any:
         lines.append(line)
         raise structlog.DropEvent
 
-    structlog.configure(processors=[kept], wrapper_class=structlog.stdlib.AsyncBoundLogger)
+    structlog.configure(processors=[kept], wrapper_class=kind)
     try:
         Ledger().warn_now_and_then(Unreachable("gone"))
     finally:

@@ -142,8 +142,8 @@ def _log(event: str, fields: dict[str, object]) -> None:
     structlog: Any = sys.modules.get("structlog")  # whoever has set it up has imported it
     if structlog is not None and structlog.is_configured():
         kind = structlog.get_config()["wrapper_class"]
-        if issubclass(kind, structlog.stdlib.AsyncBoundLogger):  # a thread of ours has no loop, and awaits nothing
-            kind = structlog.stdlib.BoundLogger
+        if isinstance(kind, type) and issubclass(kind, structlog.stdlib.AsyncBoundLogger):
+            kind = structlog.stdlib.BoundLogger  # a thread of ours has no loop, and awaits nothing
         about = {"wrapper_class": kind, "logger_factory_args": (LOGGER,), "actor": "client"}
         structlog.wrap_logger(None, **about).warning(event, **fields)
         return
