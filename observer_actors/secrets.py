@@ -384,7 +384,7 @@ _SET_ON: Final = re.compile(r"\b(?:self|this|cls)\.\w+ *= *$")
 _RETURNS: Final = re.compile(r"\) -> \w+:[ \t]*\r?\n\s*$")
 _OF_PASSWORDS: Final = re.compile("pass|pwd|secret", re.IGNORECASE)
 _A_NAME: Final = re.compile(rf"(?i:[$:@]?(?:[a-z]+_)*(?:{_NAMES}|creds)s?)|[a-z]+(?:Token|Key|Secret|Password)s?")
-_NAMED_SO: Final = rf"(?i)(?:unexpected\s+)?(?:{_NAMES}|[a-z]_pass){_ENDS}(?: (?:provided|supplied|received))?"
+_NAMED_SO: Final = rf"(?i)(?:unexpected\s+)?(?:{_NAMES}|[a-z]_pass){_ENDS}"
 _S: Final = r"[\s\x{a0}\x{2007}\x{202f}]*"
 _IS: Final = (
     rf"{_NAMED_SO}(?:[\"'\\]*{_S}|[\"'\\*`_]*[ \t]*)(?:=>|:=|===?|->|[:=>])(?:\*\*?|__)?{_S}"
@@ -539,6 +539,12 @@ _RULES: Final = (
         "password",
         # A bracket may be the secret's where too little stands before it to be a name of code.
         _IS + r"[\\(\[]*([^\s\"'\\,;&<>(){}\[\]]{1,2}\([^\s\"'\\,;&<>(){}\[\]]+|[^\s\"'\\,;&<>(){}\[\]]+)",
+        _is_no_prose,
+    ),
+    # Behind those above: what was provided may be named once more.
+    _Rule(
+        "password",
+        _NAMED_SO + r" (?:provided|supplied|received)[ \t]*[:=]>?\s*[\"'\\`]*([^\s\"'\\`,;:=&<>(){}\[\]]+)",
         _is_no_prose,
     ),
     _Rule(

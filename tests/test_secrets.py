@@ -291,6 +291,12 @@ def test_what_a_call_gave_may_be_a_secret(text: str) -> None:
     assert "swordfish" not in secrets.text("login(bob) -> password: swordfish", Counter())
 
 
+@pytest.mark.parametrize("said", ["Invalid API key provided", "No token supplied", "password received"])
+def test_what_was_provided_may_be_named_once_more(said: str) -> None:
+    for named in ("password: {}", "secret={}", "{}", "'{}'", "token: '{}'"):
+        assert "hunter2x" not in secrets.text(f"{said}: {named.format('hunter2x')}", Counter())
+
+
 def test_what_a_wrapper_of_secrets_is_given_is_one() -> None:
     for text in ("password=SecretStr('hunter2x')", 'api_key: SecretStr("hunter2x")', "token=SecretBytes(b'hunter2x')"):
         assert "hunter2x" not in secrets.text(text, Counter())
