@@ -17,6 +17,9 @@ _Error = TypeVar("_Error", bound=BaseException)
 SAID_CHARS_MAX: Final = 500
 INSTALL_EXTRA: Final = "in the project's folder: pipx install --global --force '.[{}]'"
 """What to do where an extra is missing."""
+UNEXPANDED: Final = "a path that begins with ~, which nobody expands here"
+WHOLE_PATH: Final = "write the whole path, from / on"
+"""What is wrong with such a path, and what to do: it would be that of a folder called so."""
 
 
 class ObserverError(Exception):

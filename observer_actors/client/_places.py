@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from observer_actors.addresses import SERVICE_LINKS, Address, check_token
 from observer_actors.client._texts import text
-from observer_actors.errors import ConfigInvalid
+from observer_actors.errors import UNEXPANDED, WHOLE_PATH, ConfigInvalid
 
 
 def gateway_base(given: object) -> str:
@@ -52,8 +52,7 @@ def data_directory(given: str | os.PathLike[str] | None) -> Path:
     """
     path = Path(given or _variable("OBSERVER_DATA_DIR") or "data")
     if str(path).startswith("~"):
-        said = f"{'data_dir' if given else 'OBSERVER_DATA_DIR'}: a path that begins with ~, which nobody expands here"
-        raise ConfigInvalid(said, hint="write the whole path, from / on")
+        raise ConfigInvalid(f"{'data_dir' if given else 'OBSERVER_DATA_DIR'}: {UNEXPANDED}", hint=WHOLE_PATH)
     return path
 
 

@@ -12,7 +12,7 @@ from cyclopts import Parameter, Token
 
 from observer_actors.addresses import UNIX
 from observer_actors.config import Loaded, Places, read_settings
-from observer_actors.errors import ConfigInvalid, UsageInvalid
+from observer_actors.errors import UNEXPANDED, WHOLE_PATH, ConfigInvalid, UsageInvalid
 from observer_actors.settings import ListenSettings
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def _folder(_type: object, tokens: Sequence[Token]) -> Path:
     if not tokens[0].value:
         raise ValueError("an empty path; the working directory is .")
     if tokens[0].value.startswith("~"):
-        raise ValueError("a path that begins with ~, which nobody expands here; write the whole path, from / on")
+        raise ValueError(f"{UNEXPANDED}; {WHOLE_PATH}")
     return Path(tokens[0].value)
 
 

@@ -17,7 +17,7 @@ from observer_actors.addresses import AddressInvalid, host_name, is_host
 from observer_actors.config.layers import Given, Places, layers
 from observer_actors.config.schema import LEAVES, Leaf, convert, leaves_of, settings_from
 from observer_actors.config.secret_files import SECRET_FILES
-from observer_actors.errors import ConfigInvalid
+from observer_actors.errors import UNEXPANDED, WHOLE_PATH, ConfigInvalid
 from observer_actors.event import OWN_SOURCE
 from observer_actors.secrets import RuleInvalid, compiled_secrets
 from observer_actors.settings import HTTP_ORIGIN, DiagnosisSettings, ListenSettings, Settings
@@ -154,8 +154,7 @@ def _troubles_of_paths(settings: Settings) -> Iterator[_Trouble]:
     values = leaves_of(settings)
     for name in sorted(PATHS):
         if values[name].startswith("~"):
-            detail = f"{name}: a path that begins with ~, which nobody expands here"
-            yield _Trouble(name, detail, "write the whole path, from / on")
+            yield _Trouble(name, f"{name}: {UNEXPANDED}", WHOLE_PATH)
 
 
 def _troubles_of_hosts(settings: Settings) -> Iterator[_Trouble]:
