@@ -146,6 +146,10 @@ class _Snapshot(msgspec.Struct, frozen=True):
     crc32: int
 
 
+_snapshots: Final = msgspec.json.Decoder(_Snapshot)
+_stats: Final = msgspec.json.Decoder(Stats)
+
+
 def encode_snapshot(stats: Stats) -> bytes:
     """Give what is saved of the counters."""
     content = visible_json(msgspec.json.encode(stats))
@@ -158,12 +162,12 @@ def decode_snapshot(content: bytes) -> Stats:
     :raises problems.UNREADABLE: they are none, or not what was written.
     """
     try:
-        snapshot = msgspec.json.decode(content, type=_Snapshot)
+        snapshot = _snapshots.decode(content)
     except msgspec.ValidationError:
-        return msgspec.json.decode(content, type=Stats)
+        return _stats.decode(content)
     if zlib.crc32(bytes(snapshot.stats)) != snapshot.crc32:
         raise msgspec.ValidationError("its checksum is another")
-    return msgspec.json.decode(snapshot.stats, type=Stats)
+    return _stats.decode(snapshot.stats)
 
 
 class RateWindow:

@@ -141,7 +141,11 @@ def store(open_store: Callable[..., Store]) -> Store:
 
 
 def test_a_new_store_is_empty(store: Store) -> None:
-    assert (store.cursor("analyzer"), store.state("stats", object), store.head(Lane.GATEWAY)) == (0, None, None)
+    assert (store.cursor("analyzer"), store.state("stats", msgspec.json.Decoder()), store.head(Lane.GATEWAY)) == (
+        0,
+        None,
+        None,
+    )
     assert (store.patterns(), entries(store), store.told(), store.diagnoses(OWNERS)) == ({}, {}, {}, {})
     assert store.set_aside is None
 
@@ -163,7 +167,7 @@ def test_what_was_saved_is_there_after_a_restart(store: Store, open_store: Calla
     store.close()
     again = open_store()
     assert [again.cursor(name) for name in ("analyzer", "consolidator", "other")] == [7, 9, 0]
-    assert again.state("stats", object) == {"total": 6}
+    assert again.state("stats", msgspec.json.Decoder()) == {"total": 6}
     assert again.patterns() == {"p1": PATTERN}
     assert (again.playbook().cursor, entries(again)) == (9, {"e1": ENTRY})
     assert again.told() == {"sql:run": 5}
@@ -449,7 +453,7 @@ def everything(store: Store) -> object:
         store.told(),
         store.diagnoses(OWNERS),
         [store.cursor(name) for name in ("analyzer", "consolidator")],
-        store.state("standings", object),
+        store.state("standings", msgspec.json.Decoder()),
         store.head(Lane.GATEWAY),
         store.statistics(),
     )

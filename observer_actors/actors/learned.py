@@ -46,6 +46,9 @@ T = TypeVar("T")
 DOUBTS: Final = "doubts"
 STANDINGS: Final = "standings"
 MODEL_CALLS: Final = "model_calls"
+_doubts: Final = msgspec.json.Decoder(Doubts)  # here, as in `journal.format`
+_standings: Final = msgspec.json.Decoder(dict[str, Standing])
+_calls: Final = msgspec.json.Decoder(list[Call])
 _WAITS: Final = (
     "make room, or end what writes to it, as an sqlite3 shell within BEGIN: what was learned waits till then"
 )
@@ -119,7 +122,7 @@ class Learned:
 
     async def load_doubts(self) -> Doubts:
         """Give what was counted up to the same seq."""
-        return await self._call(lambda store: store.state(DOUBTS, Doubts)) or Doubts()
+        return await self._call(lambda store: store.state(DOUBTS, _doubts)) or Doubts()
 
     async def save_patterns(
         self,
@@ -145,7 +148,7 @@ class Learned:
 
     async def load_standings(self) -> dict[str, Standing]:
         """Give how the patterns stood when that was last saved."""
-        return await self._call(lambda store: store.state(STANDINGS, dict[str, Standing])) or {}
+        return await self._call(lambda store: store.state(STANDINGS, _standings)) or {}
 
     async def save_standings(self, standings: Mapping[str, Standing], messages: Sequence[Outgoing]) -> None:
         """Save how the patterns stand, and queue what the webhook is told, both or neither."""
@@ -154,7 +157,7 @@ class Learned:
 
     async def load_model_calls(self) -> list[Call]:
         """Give the calls to a model that still count, oldest first."""
-        return await self._call(lambda store: store.state(MODEL_CALLS, list[Call])) or []
+        return await self._call(lambda store: store.state(MODEL_CALLS, _calls)) or []
 
     async def save_model_calls(self, calls: Sequence[Call]) -> None:
         """Save the calls to a model that still count: what was spent stays spent after a restart."""

@@ -45,6 +45,9 @@ class _Cursor(msgspec.Struct, frozen=True):
     """Whether there was one; where no verdict has ever come, there is none."""
 
 
+_cursors: Final = msgspec.json.Decoder(_Cursor)
+
+
 class Librarian:
     """The actor, and the knowledge base as others may ask it.
 
@@ -141,7 +144,7 @@ class Librarian:
     def _load(self) -> int:
         """Read the cursor; of one that cannot be read, or whose rows are gone, 0: all verdicts are looked at again."""
         try:
-            kept = msgspec.json.decode(self._disk.read(self._path, 0, self._disk.size(self._path)), type=_Cursor)
+            kept = _cursors.decode(self._disk.read(self._path, 0, self._disk.size(self._path)))
             self._had_rows = self._index.is_there()
             if kept.has_rows and not self._had_rows:
                 self._write(0)  # before the first row: with that there, the next start would not know

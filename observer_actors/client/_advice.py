@@ -62,6 +62,9 @@ class Advice(msgspec.Struct, frozen=True):
         return "\n".join([INTRODUCTION, "", *lines])
 
 
+_advices: Final = msgspec.json.Decoder(Advice)  # here, as in `journal.format`: a host may ask in several threads
+
+
 class Question(NamedTuple):
     """What is asked, and about what."""
 
@@ -111,7 +114,7 @@ def read_advice(answer: Answer) -> Advice | None:
     if answer.status != _OK:
         return None
     try:
-        return msgspec.json.decode(answer.body, type=Advice)
+        return _advices.decode(answer.body)
     except UNREADABLE:
         return None
 

@@ -68,6 +68,9 @@ class _LineError(msgspec.Struct, frozen=True):
     error: str = ""
 
 
+_batch_answers: Final = msgspec.json.Decoder(_BatchAnswer)  # here, as in `journal.format`: each observer has a thread
+
+
 _CHANCE: Final = random.SystemRandom()
 """Not the host's own series: a seeded host draws what it would without a client, and hosts with the same seed come back
 at different moments."""
@@ -141,7 +144,7 @@ class Delivery:
 
     def _taken(self, answer: Answer) -> tuple[dict[str, int], float]:
         try:
-            said = msgspec.json.decode(answer.body, type=_BatchAnswer)
+            said = _batch_answers.decode(answer.body)
         except UNREADABLE:
             return self.unanswered("not an observer's answer")
         sent = len(self._parts[0])

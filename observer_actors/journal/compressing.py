@@ -66,6 +66,9 @@ class _Refused(Struct, frozen=True, tag=True):
     text: str
 
 
+_answers: Final[msgspec.json.Decoder[Compressed | _Refused]] = msgspec.json.Decoder(Compressed | _Refused)
+
+
 def compress(disk: Disk, raw: Path, end: int, file: AppendFile, first_seq: int) -> Compressed:
     """Compress a raw segment into an empty file, in a process of its own. Blocking; syncs nothing.
 
@@ -102,7 +105,7 @@ def _elsewhere(raw: Path, end: int, file: PosixFile, first_seq: int) -> Compress
         ):
             said = _said(process, file)
         # The last line: whatever Python runs at its start may have said something, too.
-        answer = msgspec.json.decode(said.rpartition(b"\n")[2], type=Compressed | _Refused)
+        answer = _answers.decode(said.rpartition(b"\n")[2])
     except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
         return None
     if isinstance(answer, _Refused):

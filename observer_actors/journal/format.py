@@ -234,6 +234,13 @@ class _Version(Struct):
     format: int
 
 
+# Made here: what of a type is looked up at its first use must not be met half done by another thread, which would end
+# the process (msgspec 0.22). So wherever threads read.
+_versions: Final = msgspec.json.Decoder(_Version)
+_manifests: Final = msgspec.json.Decoder(Manifest)
+_indexes: Final = msgspec.json.Decoder(SegmentIndex)
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     """Give the manifest as JSON for people and programs, its checksum filled in."""
     return msgspec.json.format(msgspec.json.encode(_with_checksum(manifest)), indent=1) + b"\n"
@@ -246,7 +253,7 @@ def decode_manifest(data: bytes) -> Manifest:
     :raises ChecksumWrong: it says something else than was written; or any other of `UNREADABLE`.
     """
     refuse_newer_manifest(data)
-    return _checked(msgspec.json.decode(data, type=Manifest))
+    return _checked(_manifests.decode(data))
 
 
 def refuse_newer_manifest(data: bytes) -> None:
@@ -255,7 +262,7 @@ def refuse_newer_manifest(data: bytes) -> None:
     :raises FormatUnknown: a newer version wrote it.
     :raises UNREADABLE: it is no JSON, or says no format.
     """
-    version = msgspec.json.decode(data, type=_Version).format
+    version = _versions.decode(data).format
     if version > FORMAT and not _is_ours_otherwise(data):
         raise FormatUnknown(
             f"the journal has format {version}, this version knows formats up to {FORMAT}",
@@ -266,7 +273,7 @@ def refuse_newer_manifest(data: bytes) -> None:
 def _is_ours_otherwise(data: bytes) -> bool:
     """Tell whether it is the format's number alone that has rotted: with ours in its place the checksum holds."""
     try:
-        _checked(msgspec.structs.replace(msgspec.json.decode(data, type=Manifest), format=FORMAT))
+        _checked(msgspec.structs.replace(_manifests.decode(data), format=FORMAT))
     except UNREADABLE:
         return False
     return True
@@ -282,7 +289,7 @@ def decode_index(data: bytes) -> SegmentIndex:
 
     :raises ChecksumWrong: it says something else than was written; or any other of `UNREADABLE`.
     """
-    return _checked(msgspec.json.decode(data, type=SegmentIndex))
+    return _checked(_indexes.decode(data))
 
 
 def _with_checksum(value: _Sealed) -> _Sealed:

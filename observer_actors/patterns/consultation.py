@@ -180,6 +180,7 @@ def _claim(said: Any) -> _Claim:  # noqa: ANN401 - likewise
         return _Claim()  # it names no op
 
 
+_answers: Final = msgspec.json.Decoder(_Answer)
 _DECODER: Final = json.JSONDecoder()
 """It says where an object ends; what is in it, msgspec does."""
 
@@ -198,7 +199,7 @@ def _decoded(text: str) -> _Answer:
             break
         with suppress(ValueError, *UNREADABLE):
             _, end = _DECODER.raw_decode(text, begin)
-            return msgspec.json.decode(text[begin:end], type=_Answer)
+            return _answers.decode(text[begin:end])
     raise AnswerUnusable("it holds no JSON object after the schema")
 
 

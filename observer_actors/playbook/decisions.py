@@ -93,6 +93,10 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return op.staffer_id if isinstance(op.staffer_id, str) else None
 
 
+for _kind in (Decision, Revocation):
+    msgspec.json.Decoder(_kind)  # read by `convert`, which looks them up once, too: as in `journal.format`
+
+
 def decision_attrs(decided: Decision | Revocation) -> dict[str, Scalar]:
     """Give the attributes of the op that journals a decision."""
     attrs: dict[str, Scalar] = msgspec.to_builtins(decided)

@@ -17,7 +17,7 @@ The rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, Self
+from typing import Any, Final, Self
 from zlib import crc32
 
 import msgspec
@@ -403,17 +403,17 @@ class Playbook:
     def _part(self, section: Section, key: str) -> msgspec.Struct | None:
         return self.meta if section is Section.META else self._tables()[section][0].get(key)
 
-    def _tables(self) -> dict[Section, tuple[Mapping[str, msgspec.Struct], type[msgspec.Struct]]]:
-        """Give the parts of each section but the first, by key, and what they are."""
+    def _tables(self) -> dict[Section, tuple[Mapping[str, msgspec.Struct], msgspec.json.Decoder[Any]]]:
+        """Give the parts of each section but the first, by key, and what reads them."""
         ledger = self.ledger
         return {
-            Section.ENDPOINT: (self.endpoints, Endpoint),
-            Section.RUN: (self.runs.by_name, Run),
-            Section.ENTRY: (ledger.entries, Entry),
-            Section.STANDING: (ledger.standings, Standing),
-            Section.TRIAL_RUN: (ledger.trials.runs, TrialRun),
-            Section.TRIAL_ADVICE: (ledger.trials.advices, Asked),
-            Section.TRIAL_ENTRY: (ledger.trials.entries, EntryTrial),
+            Section.ENDPOINT: (self.endpoints, _ENDPOINTS),
+            Section.RUN: (self.runs.by_name, _RUNS),
+            Section.ENTRY: (ledger.entries, _ENTRIES),
+            Section.STANDING: (ledger.standings, _STANDINGS),
+            Section.TRIAL_RUN: (ledger.trials.runs, _TRIAL_RUNS),
+            Section.TRIAL_ADVICE: (ledger.trials.advices, _ASKED),
+            Section.TRIAL_ENTRY: (ledger.trials.entries, _ENTRY_TRIALS),
         }
 
     @classmethod
@@ -424,7 +424,7 @@ class Playbook:
         :raises msgspec.DecodeError: a row is not what it should be.
         """
         saved = sorted(rows, key=lambda row: (row.seq, row.section, row.key))
-        meta = (msgspec.json.decode(row.record, type=Meta) for row in saved if row.section is Section.META)
+        meta = (_META.decode(row.record) for row in saved if row.section is Section.META)
         playbook = cls(meta=next(meta, None))
         playbook.cursor = cursor
         for row in saved:
@@ -436,8 +436,8 @@ class Playbook:
 
     def _restore(self, row: Row) -> None:
         self.kept.born[row.section, row.key] = row.seq
-        parts, kind = self._tables()[row.section]
-        part = msgspec.json.decode(row.record, type=kind)
+        parts, decoder = self._tables()[row.section]
+        part = decoder.decode(row.record)
         if isinstance(part, Entry):
             self.ledger.restore(part)
         elif isinstance(part, Run):
@@ -458,5 +458,13 @@ def _masked(text: str) -> str:
     return template_of(text[:ERROR_CHARS_MAX]) or NO_TEXT
 
 
+_META: Final = msgspec.json.Decoder(Meta)
+_ENDPOINTS: Final = msgspec.json.Decoder(Endpoint)
+_RUNS: Final = msgspec.json.Decoder(Run)
+_ENTRIES: Final = msgspec.json.Decoder(Entry)
+_STANDINGS: Final = msgspec.json.Decoder(Standing)
+_TRIAL_RUNS: Final = msgspec.json.Decoder(TrialRun)
+_ASKED: Final = msgspec.json.Decoder(Asked)
+_ENTRY_TRIALS: Final = msgspec.json.Decoder(EntryTrial)
 _BY_LAST_SEQ: Final = frozenset({Section.ENDPOINT, Section.RUN})
 """Sections whose parts are in the order of their last use; the others are in that in which they were made."""

@@ -42,6 +42,8 @@ from observer_actors.store.reading import CONSOLIDATOR, PLAYBOOK, playbook_rows,
 
 T = TypeVar("T")
 Record = TypeVar("Record", Pattern, Diagnosis)
+_patterns: Final = msgspec.json.Decoder(Pattern)
+_diagnoses: Final = msgspec.json.Decoder(Diagnosis)
 
 ANALYZER: Final = "analyzer"
 """The consumer that makes the patterns."""
@@ -165,14 +167,14 @@ class Store:
         rows = self._rows("SELECT seq FROM cursors WHERE consumer = ?", consumer)
         return int(rows[0][0]) if rows else 0
 
-    def state(self, name: str, kind: type[T]) -> T | None:
+    def state(self, name: str, decoder: msgspec.json.Decoder[T]) -> T | None:
         """Give the newest state that was saved under the name; None before.
 
         :raises StoreDamaged: it is none.
         """
         rows = self._rows("SELECT body FROM snapshots WHERE name = ?", name)
         try:
-            return msgspec.json.decode(rows[0][0], type=kind) if rows else None
+            return decoder.decode(rows[0][0]) if rows else None
         except UNREADABLE as error:
             raise StoreDamaged(f"the snapshot {name} cannot be read: {error}") from error
 
@@ -187,7 +189,7 @@ class Store:
     def patterns(self) -> dict[str, Pattern]:
         """Load all patterns by id."""
         rows = self._rows("SELECT record FROM patterns ORDER BY id")
-        return {pattern.id: pattern for pattern in _decoded(rows, Pattern)}
+        return {pattern.id: pattern for pattern in _decoded(rows, _patterns)}
 
     def save_patterns(
         self,
@@ -222,7 +224,7 @@ class Store:
         """
         said: dict[str, Diagnosis] = {}
         with translated():
-            for diagnosis in _decoded(self._connection.execute("SELECT record FROM diagnoses ORDER BY id"), Diagnosis):
+            for diagnosis in _decoded(self._connection.execute("SELECT record FROM diagnoses ORDER BY id"), _diagnoses):
                 found = (owners.get(case.pattern_id) for case in diagnosis.cases)
                 said |= {pattern.id: diagnosis for pattern in found if pattern is not None}
         return said
@@ -402,15 +404,15 @@ def _read_all(connection: sqlite3.Connection) -> None:
     :raises StoreDamaged: a record does not say what it should.
     """
     restored(playbook_rows(connection.execute(PLAYBOOK)))
-    patterns = _decoded(connection.execute("SELECT record FROM patterns"), Pattern)
-    diagnoses = _decoded(connection.execute("SELECT record FROM diagnoses"), Diagnosis)
+    patterns = _decoded(connection.execute("SELECT record FROM patterns"), _patterns)
+    diagnoses = _decoded(connection.execute("SELECT record FROM diagnoses"), _diagnoses)
     for _read in chain(patterns, diagnoses, *map(connection.execute, _READ_REST)):
         pass
 
 
-def _decoded(rows: Iterable[tuple[str]], kind: type[Record]) -> Iterator[Record]:
+def _decoded(rows: Iterable[tuple[str]], decoder: msgspec.json.Decoder[Record]) -> Iterator[Record]:
     try:
         for (record,) in rows:
-            yield msgspec.json.decode(record, type=kind)
+            yield decoder.decode(record)
     except UNREADABLE as error:
-        raise StoreDamaged(f"a record is not a {kind.__name__}: {error}") from error
+        raise StoreDamaged(f"a record is not a {decoder.type.__name__}: {error}") from error
