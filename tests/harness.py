@@ -17,6 +17,7 @@ import msgspec
 import trio
 
 from observer_actors.op import Op, decode_op
+from tests.forked import ForkedForTrio, may_fork
 from tests.processes import resident_bytes
 
 READY_S: Final = 40.0
@@ -45,7 +46,7 @@ def free_port() -> int:
 class Daemon:
     """A daemon that runs, its log, and a client of it."""
 
-    def __init__(self, process: trio.Process, data_dir: Path) -> None:
+    def __init__(self, process: trio.Process | ForkedForTrio, data_dir: Path) -> None:
         self.process = process
         self.data_dir = data_dir
         self.url = ""
@@ -177,21 +178,17 @@ async def running_daemon(
     :param prefix: a command that becomes the daemon, such as ``prlimit --nofile=99``: its process id is the daemon's.
     :param ready_s: how long it may take until it takes events.
     """
-    command = [
-        *prefix,
-        sys.executable,
-        "-m",
-        module,
-        "serve",
-        "--port",
-        "0",
-        "--data-dir",
-        str(data_dir),
-        *arguments,
-    ]
-    process = await trio.lowlevel.open_process(
-        command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=own_environment(**(environment or {}))
-    )
+    given = ["serve", "--port", "0", "--data-dir", str(data_dir), *arguments]
+    process: trio.Process | ForkedForTrio
+    if may_fork(module, environment or {}) and not prefix:
+        process = ForkedForTrio(module, given, own_environment(**(environment or {})))
+    else:
+        process = await trio.lowlevel.open_process(
+            [*prefix, sys.executable, "-m", module, *given],
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env=own_environment(**(environment or {})),
+        )
     daemon = Daemon(process, data_dir)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(daemon.read_log)
@@ -215,7 +212,7 @@ async def seen(ask: Callable[[], Awaitable[T]], holds: Callable[[T], object] = b
     return answer
 
 
-async def _end(process: trio.Process) -> None:
+async def _end(process: trio.Process | ForkedForTrio) -> None:
     process.terminate()
     with trio.move_on_after(STOP_S):
         await process.wait()

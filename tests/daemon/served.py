@@ -15,6 +15,7 @@ from typing import Any, Final
 import httpx
 import msgspec
 
+from tests.forked import Forked, may_fork
 from tests.harness import READY_S, STOP_S, own_environment
 
 SOCKET_S: Final = 10.0
@@ -23,7 +24,7 @@ SOCKET_S: Final = 10.0
 class Served:
     """A daemon that runs. ``ingest`` never asks for anything but ingest, so that it stays at the front door."""
 
-    def __init__(self, process: subprocess.Popen[bytes], data_dir: Path, url: str, log: Log) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | Forked, data_dir: Path, url: str, log: Log) -> None:
         self.process = process
         self.url = url
         self.data_dir = data_dir
@@ -108,21 +109,17 @@ def served(
     file = data_dir / "observer.toml"
     data_dir.mkdir(mode=0o700, exist_ok=True)
     file.write_text(config)
-    process = subprocess.Popen(
-        [
-            *before,
-            sys.executable,
-            "-m",
-            "observer_actors",
-            "serve",
-            f"--port={port}",
-            f"--data-dir={data_dir}",
-            f"--config={file}",
-        ],
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        env=own_environment(**environment),
-    )
+    module, given = "observer_actors", ["serve", f"--port={port}", f"--data-dir={data_dir}", f"--config={file}"]
+    process: subprocess.Popen[bytes] | Forked
+    if may_fork(module, environment) and not before:
+        process = Forked(module, given, own_environment(**environment))
+    else:
+        process = subprocess.Popen(
+            [*before, sys.executable, "-m", module, *given],
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env=own_environment(**environment),
+        )
     log = Log()
     reader = threading.Thread(target=log.read, args=[process.stderr])
     reader.start()
