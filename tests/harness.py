@@ -18,7 +18,7 @@ import trio
 
 from observer_actors.op import Op, decode_op
 from tests.forked import ForkedForTrio, may_fork
-from tests.processes import resident_bytes
+from tests.processes import refuse_crash, resident_bytes
 
 READY_S: Final = 40.0
 STOP_S: Final = 40.0
@@ -201,6 +201,7 @@ async def running_daemon(
                 await daemon.client.aclose()  # first: a connection that stays open holds the drain up
                 if process.returncode is None:
                     await _end(process)
+                refuse_crash(process.returncode)
         nursery.cancel_scope.cancel()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,15 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _USER, _SYSTEM, _USER_OF_ENDED, _SYSTEM_OF_ENDED = 11, 12, 13, 14
 """Fields of /proc/<pid>/stat behind the name, which may hold anything (proc(5)); the latter are of children that have
 ended and were waited for."""
+
+
+CRASHES: Final = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
+
+
+def refuse_crash(returncode: int | None) -> None:
+    """Fail where a process has ended by what no test sends; all that its test has seen is a closed connection."""
+    for crash in CRASHES:
+        assert returncode != -crash, f"the process ended by {crash.name}"
 
 
 def children(pid: int) -> set[int]:

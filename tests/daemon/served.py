@@ -17,6 +17,7 @@ import msgspec
 
 from tests.forked import Forked, may_fork
 from tests.harness import READY_S, STOP_S, own_environment
+from tests.processes import refuse_crash
 
 SOCKET_S: Final = 10.0
 
@@ -139,3 +140,4 @@ def served(
             reader.join()
             assert process.stderr is not None
             process.stderr.close()
+            refuse_crash(process.returncode)
