@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
@@ -268,8 +269,9 @@ async def serve_stdio(api: Api, source: str) -> None:
     asked, from_client = create_memory_object_stream[SessionMessage | Exception]()
     answered, from_server = create_memory_object_stream[SessionMessage]()
     under_way = _UnderWay()
-    # The type: it is read line by line, and nothing else of a file is used.
-    async with stdio_server(stdin=_lines()) as (read, write), trio.open_nursery() as nursery:  # type: ignore[arg-type]
+    # The types: one is read line by line, the other written to and flushed, and nothing else of a file is used.
+    files = stdio_server(stdin=_lines(), stdout=_Output())  # type: ignore[arg-type]
+    async with files as (read, write), trio.open_nursery() as nursery:
         nursery.start_soon(under_way.answer, from_server, write)
         async with trio.open_nursery() as reading:
             reading.start_soon(under_way.ask, read, asked)
@@ -302,6 +304,27 @@ async def serve_request(api: Api, scope: Any, receive: Any, send: Any) -> None: 
     )
     async with manager.run():
         await manager.handle_request(scope, received, send)
+
+
+class _Output:
+    """Standard output, which nothing else writes to from now on: what libraries print goes to standard error.
+
+    Without a buffer: what it held as the client went away would be tried once more at the exit, and be told of there.
+    """
+
+    def __init__(self) -> None:
+        self._file = os.dup(sys.stdout.fileno())
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    async def write(self, text: str) -> None:
+        await trio.to_thread.run_sync(self._write, text.encode())
+
+    async def flush(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._file, data) :]
 
 
 async def _lines() -> AsyncIterator[str]:

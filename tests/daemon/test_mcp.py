@@ -204,6 +204,12 @@ def test_a_client_that_reads_no_more_ends_it_without_a_traceback(daemon: Served)
     assert (ended.returncode, ended.stderr) == (EXIT_READER_GONE, "")
 
 
+def test_what_a_library_prints_is_no_answer() -> None:
+    code = "from observer_actors.mcp.serving import _Output; _Output(); print('hello')"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert (ended.stdout, ended.stderr) == ("", "hello\n")
+
+
 def test_the_list_of_failures_names_every_state() -> None:
     said = input_schema(OURS["list_failures"])["properties"]["state"]["description"]
     assert [state for state in State if state in said] == list(State)
