@@ -116,6 +116,13 @@ async def until_counts(daemon: Daemon, expected: dict[str, int]) -> None:
             await daemon.cycles(1)
 
 
+async def until_consolidated(daemon: Daemon, endpoints: int) -> None:
+    """Wait until the gateway is to be told of so many, in one go or in several."""
+    with trio.fail_after(LEARN_S):
+        while sum(line["created"] for line in daemon.log if line["event"] == "consolidated") < endpoints:
+            await daemon.cycles(1)
+
+
 async def counts(daemon: Daemon) -> dict[str, int]:
     return {pattern["endpoint"]: pattern["count"] for pattern in (await daemon.json("/failures"))["failures"]}
 
@@ -327,7 +334,7 @@ async def test_a_file_that_is_damaged_at_the_start_is_learned_anew_and_nothing_i
             assert (said["level"], said["actor"]) == ("error", "store")
             assert Path(said["set_aside"]).exists()  # noqa: ASYNC240 - a test may look
             await until_counts(daemon, dict.fromkeys(ENDPOINTS, 2))
-            await daemon.logged("consolidated", created=3)
+            await until_consolidated(daemon, len(ENDPOINTS))
             await report(daemon, "sql:run", failures=1)
             await until_counts(daemon, {**dict.fromkeys(ENDPOINTS, 2), "sql:run": 3})
             await daemon.cycles(3)
@@ -376,7 +383,7 @@ async def test_damage_while_it_runs_is_mended_and_the_patterns_are_all_there_aga
 async def test_a_file_that_another_process_holds_stops_no_event(start: Callable[..., Any]) -> None:
     async with start(closed_url()) as daemon:
         await learn_three(daemon)
-        await daemon.logged("consolidated")
+        await until_consolidated(daemon, len(ENDPOINTS))
         with closing(sqlite3.connect(daemon.data_dir / LEARNED_PATH, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             await report(daemon, "tool:new", successes=5, failures=1)
@@ -385,7 +392,7 @@ async def test_a_file_that_another_process_holds_stops_no_event(start: Callable[
             assert (await daemon.get("/ready")).status_code == 200
             other.execute("ROLLBACK")
         await until_counts(daemon, {**dict.fromkeys(ENDPOINTS, 2), "tool:new": 2})
-        await daemon.logged("consolidated", created=1)
+        await until_consolidated(daemon, len(ENDPOINTS) + 1)
         assert not crashed(daemon)
 
 
@@ -414,7 +421,7 @@ async def test_a_full_disk_under_the_file_stops_no_event_and_is_got_over(tmp_pat
         tmp_path / "data", "--config", str(config), module="tests.daemon.elsewhere", environment=elsewhere
     ) as daemon:
         await learn_three(daemon)
-        await daemon.logged("consolidated")
+        await until_consolidated(daemon, len(ENDPOINTS))
         ballast = small_disk / "ballast"
         with ballast.open("wb", buffering=0) as file:
             while fits(file.write):
@@ -425,7 +432,7 @@ async def test_a_full_disk_under_the_file_stops_no_event_and_is_got_over(tmp_pat
         assert (await daemon.get("/ready")).status_code == 200
         ballast.unlink()
         await until_counts(daemon, {**dict.fromkeys(ENDPOINTS, 2), "tool:new": 2})
-        await daemon.logged("consolidated", created=1)
+        await until_consolidated(daemon, len(ENDPOINTS) + 1)
         assert not crashed(daemon)
 
 

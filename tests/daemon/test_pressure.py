@@ -97,7 +97,7 @@ async def test_callers_of_a_disk_that_hangs_wait_and_are_refused_and_what_was_wi
             samples.append(daemon.admission.statistics())
             await trio.lowlevel.checkpoint()
 
-    bounds = {"waiting_ops_max": 50, "waiting_bytes_max": 1_500, "wait_seconds_max": 0.5}
+    bounds = {"waiting_ops_max": 50, "waiting_bytes_max": 1_500, "wait_seconds_max": 3.0}  # long enough to look
     async with daemon_inside(settings_for(tmp_path, **bounds), disk=disk) as daemon:
         with trio.fail_after(LIMIT_S):
             async with trio.open_nursery() as sampling:
