@@ -70,6 +70,18 @@ def test_a_tilde_stands_for_nobodys_home(name: str) -> None:
     assert told.hint == "write the whole path, from / on"
 
 
+def test_the_file_of_a_local_model_is_a_path_too() -> None:
+    environment = {"OBSERVER_DIAGNOSIS__BACKEND": "llama.cpp", "OBSERVER_DIAGNOSIS__MODEL": "~/m.gguf"}
+    told = refusal(environment=environment)
+    assert "OBSERVER_DIAGNOSIS__MODEL: diagnosis.model: a path that begins with ~" in str(told)
+    assert told.hint == "write the whole path, from / on"
+
+
+def test_the_name_of_a_model_is_no_path() -> None:
+    diagnosis = {"diagnosis.backend": "ollama", "diagnosis.url": "http://127.0.0.1:1", "diagnosis.model": "~m"}
+    assert load_settings(None, diagnosis, {}).diagnosis.model == "~m"
+
+
 def test_a_path_may_hold_a_tilde(tmp_path: Path) -> None:
     assert load_settings(None, {"data_dir": f"{tmp_path}/~"}, {}).data_dir == tmp_path / "~"
     assert load_settings(None, {"listen.unix": "./~/s"}, {}).listen.unix == "./~/s"

@@ -152,7 +152,8 @@ def _troubles(settings: Settings) -> Iterator[_Trouble]:
 def _troubles_of_paths(settings: Settings) -> Iterator[_Trouble]:
     """Find paths that a shell was to expand: here ~ would be a folder of that name, or the home of whoever looks."""
     values = leaves_of(settings)
-    for name in sorted(PATHS):
+    names = PATHS | ({"diagnosis.model"} if settings.diagnosis.backend == "llama.cpp" else set())
+    for name in sorted(names):
         if values[name].startswith("~"):
             yield _Trouble(name, f"{name}: {UNEXPANDED}", WHOLE_PATH)
 
