@@ -106,7 +106,7 @@ class Daemon:
         self._reading = defaultdict[str, trio.CapacityLimiter](lambda: trio.CapacityLimiter(1))
         """What a reload reads, one thread each: one that hangs keeps no other waiting."""
         self._reloads_failed = 0
-        """Since the last one that did not; its settings are in force."""
+        """Since the last one that did not, and had every file that its settings name be of use."""
         self._around = around or Surroundings()
         self._disk = disk or PosixDisk(is_ours=self._around.is_ours)
         self._build_pipeline()
@@ -146,36 +146,39 @@ class Daemon:
         """Put new settings in force where that can be done; give the names of what changed, and of what waits.
 
         See `InForce.renewed`. A file that only a restart reads, and that cannot be used, is told of and waits too: it
-        must not keep a revoked token valid.
+        must not keep a revoked token valid. Such a reload counts as one that failed: a start would.
 
         :param load: reads them; in a thread, for a file may hang.
         :raises ConfigInvalid: they or the tokens cannot be used, or were not read within `RELOAD_S`: those in force
             stay.
         """
 
-        def renew() -> tuple[Settings, tuple[InForce, list[str], list[str]]]:
+        def renew() -> tuple[Settings, tuple[InForce, list[str], list[str], ConfigInvalid | None]]:
             wanted = load()
             return wanted, self._in_force.renewed(wanted)
 
         try:
-            wanted, (self._in_force, now, later) = await self._read("settings", renew)
+            wanted, (self._in_force, now, later, trouble) = await self._read("settings", renew)
         except ConfigInvalid:
             self._reloads_failed += 1
             raise
-        self._reloads_failed = 0
         self.tail.end()  # whose token is gone reads no more; any other reader comes back, and goes on where it was
         set_level(self.settings.log.level)
         self.cycle.reconsider()
         self.journal.sealed()  # the archivist looks at what retention allows now
+        troubles = [("listen.tls_cert", trouble)] if trouble is not None else []
         for name, read in readings(wanted).items():
             if name in REREAD and name not in later:
                 continue  # it has just been read
             try:
                 await self._read(name, read)
             except ConfigInvalid as error:
-                hint = error.hint or "mend it: the next start reads it"
-                logger("daemon").error("reload_incomplete", setting=name, error=str(error), hint=hint)
+                troubles.append((name, error))
                 later.append(name)
+        for name, found in troubles:
+            hint = found.hint or "mend it: the next start reads it"
+            logger("daemon").error("reload_incomplete", setting=name, error=str(found), hint=hint)
+        self._reloads_failed = self._reloads_failed + 1 if troubles else 0
         return now, list(dict.fromkeys(later))
 
     async def _read(self, what: str, read: Callable[[], T]) -> T:

@@ -51,25 +51,25 @@ class InForce:
             logger("daemon").warning("tokens_exposed", file=tokens, hint="every user may read it: chmod o= it")
         return found
 
-    def renewed(self, wanted: Settings) -> tuple[InForce, list[str], list[str]]:
+    def renewed(self, wanted: Settings) -> tuple[InForce, list[str], list[str], ConfigInvalid | None]:
         """Take over what can change while the daemon runs.
 
         :return: what is to be in force, the names of the settings that changed, and of those that wait for a restart.
-            A setting that names a file is among them too when the file is another than the one in use. A certificate
-            that cannot be used is told of, and the one in force stays: it must not keep a revoked token valid.
+            A setting that names a file is among them too when the file is another than the one in use. Last, why the
+            certificate cannot be used, if so: the one in force stays, for it must not keep a revoked token valid.
         :raises ConfigInvalid: the tokens cannot be used.
         """
         settings, now, later = reload_settings(self.settings, wanted)
-        tls, digests = self.tls, digests_of(settings)
+        tls, digests, trouble = self.tls, digests_of(settings), None
         try:
             tls = tls_context(settings.listen)
         except ConfigInvalid as error:
             hint = f"{error.hint or 'mend it'}; until a reload can use it, the one in force stays"
-            logger("daemon").error("reload_incomplete", setting="listen.tls_cert", error=str(error), hint=hint)
+            trouble = ConfigInvalid(str(error), hint=hint)
             digests = {name: digest for name, digest in digests.items() if not name.startswith("listen.tls_")}
         reread, waiting = changed_files(self.digests, digests)
         in_use = {**self.digests, **{name: digests[name] for name in reread}}
-        return self._made(settings, tls, in_use), [*now, *reread], list(dict.fromkeys([*later, *waiting]))
+        return self._made(settings, tls, in_use), [*now, *reread], list(dict.fromkeys([*later, *waiting])), trouble
 
 
 def check_files(settings: Settings) -> None:

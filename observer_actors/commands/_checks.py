@@ -301,8 +301,8 @@ _COUNTED: Final[tuple[tuple[str, Level, str, str], ...]] = (
     (
         "observer_reloads_failed",
         "warning",
-        "reloads have failed since the start, or since the last good one: older settings are in force",
-        "the log says why: look for reload_failed; mend it, and reload again",
+        "reloads have failed since the start, or since the last good one: something older is in force",
+        "the log says why: look for reload_failed and reload_incomplete; mend it, and reload again",
     ),
     (
         "observer_disk_errors_total",

@@ -47,8 +47,8 @@ class DaemonCollector(Collector):
 
     def _read(self) -> Iterator[Metric]:
         yield InfoMetricFamily("observer", "What runs.", {"version": __version__})
-        failed = self._views.reloads_failed()
-        yield _gauge("observer_reloads_failed", "Reloads (SIGHUP) that failed since the last that did not.", failed)
+        reloads = "Reloads (SIGHUP) that failed, or could not use a file, since the last good one."
+        yield _gauge("observer_reloads_failed", reloads, self._views.reloads_failed())
         yield from self._intake()
         yield from self._waiting()
         yield from self._journal()

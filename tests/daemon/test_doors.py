@@ -266,6 +266,30 @@ async def test_a_token_is_revoked_also_while_a_file_that_only_a_start_reads_cann
         assert str(key) in line["error"]
 
 
+async def test_a_reload_that_could_not_use_a_file_counts_as_failed_until_one_can(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    good, secret = cert.read_text(), tmp_path / "key"
+    secret.write_text("a-key")
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        listen=ListenSettings(port=0, tls_cert=str(cert), tls_key=str(key)),
+        diagnosis=DiagnosisSettings(api_key_file=str(secret)),
+    )
+    async with daemon_inside(settings) as daemon:
+        await daemon.reload(lambda: settings)
+        assert daemon.views.reloads_failed() == 0
+        cert.write_text("half of one")
+        await daemon.reload(lambda: settings)
+        assert daemon.views.reloads_failed() == 1
+        cert.write_text(good)
+        secret.unlink()
+        await daemon.reload(lambda: settings)
+        assert daemon.views.reloads_failed() == 2
+        secret.write_text("a-key")
+        await daemon.reload(lambda: settings)
+        assert daemon.views.reloads_failed() == 0
+
+
 async def test_a_reload_shortens_the_cycle_and_has_retention_look_at_once(tmp_path: Path) -> None:
     config, journal = tmp_path / "observer.toml", "[journal]\nsegment_bytes_max = 1000\n"
     config.write_text(f"{journal}[cycle]\nseconds = 3600\n")
