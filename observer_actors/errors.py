@@ -11,6 +11,7 @@ of these once, at the boundary, with ``from``.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar, Final, TypeVar
 
 _Error = TypeVar("_Error", bound=BaseException)
@@ -200,6 +201,29 @@ class Unreachable(ObserverError):
         super().__init__(detail, hint=hint)
         self.broke = broke
         """The connection was made and broke: the request may have been carried out."""
+
+
+DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_HINTS: Final = {
+    **dict.fromkeys(DISK_FULL, "make room on the data directory's file system (`df`, `df -i`), or set a retention"),
+    errno.ENOENT: "was the data directory, or a file in it, removed?",
+    errno.ESTALE: "was the data directory, or a file in it, removed, renamed or replaced? Put it back, or restart",
+    errno.EMFILE: "allow the process more open files (LimitNOFILE=), or lower listen.connections_max",
+    errno.EACCES: "the data directory, and all in it, must belong to the user that the daemon runs as",
+    errno.EISDIR: "a folder stands where a file belongs: move it away",
+    errno.EFBIG: "no file may be as large here (LimitFSIZE=, or the file system): lower journal.segment_bytes_max",
+    errno.EROFS: "the data directory lies on a read-only file system",
+    errno.EXDEV: "a folder in the data directory is mounted by itself: link or mount the whole directory",
+    errno.ELOOP: "no file in the data directory may be a symbolic link",
+    errno.ENOTDIR: "the data directory's path leads through something that is no directory",
+    errno.ENAMETOOLONG: "the data directory's path is too long: give it a shorter one",
+    errno.EPERM: "the file system itself does not allow it: is it the kernel's own, or made immutable (`lsattr -d`)?",
+}
+
+
+def disk_hint(error: OSError) -> str:
+    """Say what to do about a call, on something in the data directory, that the system has refused."""
+    return _HINTS.get(error.errno or 0, "look for errors of the disk in the kernel log")
 
 
 def said_by(error: BaseException) -> str:

@@ -4,6 +4,7 @@ import errno
 import itertools
 import os
 import re
+import resource
 import shutil
 import sqlite3
 import stat
@@ -737,6 +738,23 @@ def test_what_sqlite_refuses_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DiskFull, match="No space") as told, files.translated():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert "make room" in told.value.hint
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_lack_of_file_descriptors_is_no_matter_of_whose_the_directory_is(path: Path, left: int) -> None:
+    """With none left it is the system that refuses; with one or two SQLite does, and does not say why."""
+    path.parent.mkdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = [os.dup(0) for _ in range(left + 1)]
+    for descriptor in free:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(free), hard))
+    try:
+        with pytest.raises(DiskFailed) as told:
+            Store.open(path, outbox_max=OUTBOX_MAX)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "more open files" in told.value.hint
 
 
 def test_a_file_that_another_program_holds_is_worth_another_try(

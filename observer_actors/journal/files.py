@@ -18,7 +18,7 @@ from pathlib import Path
 from time import sleep
 from typing import Final, Protocol
 
-from observer_actors.errors import DiskFailed, DiskFull
+from observer_actors.errors import DISK_FULL, DiskFailed, DiskFull, disk_hint
 from observer_actors.journal.appending import is_as_left
 from observer_actors.journal.format import BLOCK_BYTES
 from observer_actors.journal.places import lost_place
@@ -35,7 +35,6 @@ PIECE_BYTES: Final = 1024 * 1024
 PIECE_S: Final = 0.005
 """How a large file is given back. 64 MiB at once kept the disk from syncing for 12 to 15 ms, such pieces for less than
 one (ext4 that discards)."""
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ROTTEN: Final = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
 
 
@@ -163,7 +162,7 @@ def is_rotten(error: OSError) -> bool:
 
 def is_full(error: OSError) -> bool:
     """Say whether there is no room, on the disk or within a quota."""
-    return error.errno in _FULL
+    return error.errno in DISK_FULL
 
 
 def lost() -> OSError:
@@ -443,27 +442,7 @@ def disk_error(error: OSError, doing: str, then: str = "") -> DiskFailed:
     path = error.filename2 or error.filename
     where = f" ({visible(Path(os.fsdecode(path)).name)})" if path else ""  # callers hear it too: nothing of the folders
     detail = f"{name} while {doing}: {error.strerror or error}{where}{then}"
-    if error.errno in _FULL:
-        return DiskFull(
-            detail, hint="make room on the data directory's file system (`df`, `df -i`), or set a retention"
-        )
-    return DiskFailed(detail, hint=_HINTS.get(error.errno or 0, "look for errors of the disk in the kernel log"))
-
-
-_HINTS: Final = {
-    errno.ENOENT: "was the data directory, or a file in it, removed?",
-    errno.ESTALE: "was the data directory, or a file in it, removed, renamed or replaced? Put it back, or restart",
-    errno.EMFILE: "allow the process more open files (LimitNOFILE=), or lower listen.connections_max",
-    errno.EACCES: "the data directory, and all in it, must belong to the user that the daemon runs as",
-    errno.EISDIR: "a folder stands where a file belongs: move it away",
-    errno.EFBIG: "no file may be as large here (LimitFSIZE=, or the file system): lower journal.segment_bytes_max",
-    errno.EROFS: "the data directory lies on a read-only file system",
-    errno.EXDEV: "a folder in the data directory is mounted by itself: link or mount the whole directory",
-    errno.ELOOP: "no file in the data directory may be a symbolic link",
-    errno.ENOTDIR: "the data directory's path leads through something that is no directory",
-    errno.ENAMETOOLONG: "the data directory's path is too long: give it a shorter one",
-    errno.EPERM: "the file system itself does not allow it: is it the kernel's own, or made immutable (`lsattr -d`)?",
-}
+    return (DiskFull if error.errno in DISK_FULL else DiskFailed)(detail, hint=disk_hint(error))
 
 
 @contextmanager

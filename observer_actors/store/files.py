@@ -7,23 +7,24 @@ step leaves a state from which the next start goes on.
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from observer_actors.errors import DiskFailed, DiskFull, FormatUnknown, ObserverError
+from observer_actors.errors import DISK_FULL, DiskFailed, DiskFull, FormatUnknown, ObserverError, disk_hint
 from observer_actors.store.schema import MIGRATIONS
 
 Check = Callable[[sqlite3.Connection], None]
 BUSY_SECONDS: Final = 2.0
 """Wait for a person's sqlite3 shell; the daemon itself has one connection."""
+FILES_AT_ONCE: Final = 4
+"""The file, its log, the log's index, and the folder when one of them is made."""
 _PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
@@ -253,11 +254,23 @@ def translated() -> Iterator[None]:
         # The primary result code is the low byte (sqlite.org/rescode.html); 0: raised by the module itself.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         leaf, hint = _LEAVES.get(code, (StoreFailed, ""))
+        if code == sqlite3.SQLITE_CANTOPEN and (lacking := _lack_of_files()) is not None:
+            hint = disk_hint(lacking)
         raise leaf(f"learned.sqlite3: {error}", hint=hint) from error
     except OSError as error:
-        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        leaf, hint = (DiskFull, _ROOM) if is_full else (DiskFailed, _DISK)
-        raise leaf(f"learned.sqlite3: {error}", hint=hint) from error
+        leaf = DiskFull if error.errno in DISK_FULL else DiskFailed
+        raise leaf(f"learned.sqlite3: {error}", hint=disk_hint(error)) from error
+
+
+def _lack_of_files() -> OSError | None:
+    """Give what the system says to opening as many files as SQLite does, which does not tell why it could not."""
+    with ExitStack() as held:
+        try:
+            for _ in range(FILES_AT_ONCE):
+                held.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            return error
+    return None
 
 
 _OTHER: Final = "does another program, as an sqlite3 shell, have the file open? Close it there, and try again"
