@@ -6,11 +6,12 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Self
 
 from msgspec import UNSET
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -26,6 +27,8 @@ LISTED_MAX: Final = 1_000
 ENDPOINT_CHARS: Final = 60
 SUMMARY_CHARS: Final = 160
 """What a line of a list shows of a text; JSON has all of it."""
+ONE_LINE_CHARS: Final = 120
+"""A narrower screen would leave less than half of it to the two texts of a row of a `Listing`."""
 _THOUSANDS: Final = ((1e9, "G"), (1e6, "M"), (1e4, "k"))
 
 
@@ -58,19 +61,52 @@ def say_more(total: int, shown: int, narrower: str) -> None:
         print(f"{total - shown:,} more; --limit shows them")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, numbers: Sequence[str]) -> Table:
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    *,
+    numbers: Sequence[str],
+    whole: Sequence[str] = ("id",),
+) -> Table:
     """Lay out rows; the columns named in ``numbers`` go to the right. Texts are shown as they are.
 
-    An ``id`` stands in one line, however narrow the screen: it is there to be copied.
+    What stands in the columns ``whole`` is not folded, however narrow the screen: an id is there to be copied.
     """
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         grid.add_column(
-            column, justify="right" if column in numbers else "left", overflow="fold", no_wrap=column == "id"
+            column, justify="right" if column in numbers else "left", overflow="fold", no_wrap=column in whole
         )
     for row in rows:
         grid.add_row(*(cell if isinstance(cell, Text) else Text(visible(cell)) for cell in row))
     return grid
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Rows of texts, one a line; on a screen that is too narrow for that, cells stand below each other.
+
+    ``below`` names for each column of a narrow screen the columns that it holds: the last may be folded, no other.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: tuple[str, ...]
+    below: tuple[tuple[str, ...], ...]
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        """Give the table that fits."""
+        if options.max_width >= ONE_LINE_CHARS:
+            yield table(self.columns, self.rows, numbers=self.numbers)
+            return
+        heads = self._stacked(self.columns)
+        numbers = [head.plain for head, names in zip(heads, self.below, strict=True) if names[0] in self.numbers]
+        *whole, _folded = columns = [head.plain for head in heads]
+        yield table(columns, map(self._stacked, self.rows), numbers=numbers, whole=whole)
+
+    def _stacked(self, cells: tuple[str, ...]) -> tuple[Text, ...]:
+        named = dict(zip(self.columns, map(visible, cells), strict=True))
+        return tuple(Text("\n".join(named[name] for name in names)) for names in self.below)
 
 
 def compact(number: float) -> str:

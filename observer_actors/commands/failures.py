@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 import cyclopts
 import msgspec
 from cyclopts import Parameter, validators
-from rich.table import Table
 
 from observer_actors.commands._answers import FailureAnswer, FailureDetailAnswer, FailuresAnswer
 from observer_actors.commands._filters import Time
@@ -18,12 +17,12 @@ from observer_actors.commands._screen import (
     ENDPOINT_CHARS,
     LISTED_MAX,
     SUMMARY_CHARS,
+    Listing,
     console,
     op_line,
     print_json,
     say_more,
     shown_time,
-    table,
 )
 from observer_actors.op import iso_at
 from observer_actors.visible import cut, visible
@@ -175,18 +174,19 @@ def _in_words(one: FailureDetailAnswer) -> Iterable[str]:
         yield "newest:"
 
 
-def table_of(found: Iterable[FailureAnswer]) -> Table:
-    """Lay patterns out, one a line."""
+def table_of(found: Iterable[FailureAnswer]) -> Listing:
+    """Lay patterns out, one a line where the screen is wide enough."""
     columns = ("count", "state", "last seen", "endpoint", "pattern", "id")
-    rows = [
-        (
-            f"{one.count:,}",
-            one.state,
-            shown_time(one.last_seen),
-            cut(one.endpoint, ENDPOINT_CHARS),
-            cut(one.template, SUMMARY_CHARS),
-            one.id,
-        )
-        for one in found
-    ]
-    return table(columns, rows, numbers=("count",))
+    below = (("count", "state"), ("last seen", "id"), ("endpoint", "pattern"))
+    return Listing(columns, tuple(map(_cells, found)), numbers=("count",), below=below)
+
+
+def _cells(one: FailureAnswer) -> tuple[str, ...]:
+    return (
+        f"{one.count:,}",
+        one.state,
+        shown_time(one.last_seen),
+        cut(one.endpoint, ENDPOINT_CHARS),
+        cut(one.template, SUMMARY_CHARS),
+        one.id,
+    )

@@ -12,7 +12,7 @@ from cyclopts import Parameter, validators
 
 from observer_actors.commands._answers import ArmAnswer, EntryAnswer, EntryDetailAnswer, PlaybookAnswer, SidesAnswer
 from observer_actors.commands._options import ApiOptions, ConfigOptions, Folder, Id, JsonFlag, Note, NoteText
-from observer_actors.commands._screen import LISTED_MAX, LongWork, console, print_json, say_more, table
+from observer_actors.commands._screen import LISTED_MAX, Listing, LongWork, console, print_json, say_more
 from observer_actors.visible import visible
 
 app = cyclopts.App(name="playbook", help="Show what is known to work and to fail, and decide what is handed out.")
@@ -57,7 +57,9 @@ def playbook(
         print("there is no such entry: nothing has been learned yet, or the filters leave nothing")
         return
     columns = ("succeeded", "failed", "handed out", "kind", "endpoint", "text", "id")
-    console().print(table(columns, map(_cells, answer.entries), numbers=("succeeded", "failed")))
+    below = (("succeeded", "failed", "kind"), ("handed out", "id"), ("endpoint", "text"))
+    rows = tuple(map(_cells, answer.entries))
+    console().print(Listing(columns, rows, numbers=("succeeded", "failed"), below=below))
     say_more(answer.total, len(answer.entries), "--endpoint, --kind, --handed-out or --held-back")
     if answer.outdated:
         print("evidence was revoked: the playbook is being made anew")

@@ -98,6 +98,17 @@ def test_an_id_can_be_copied_from_a_narrow_screen() -> None:
         assert found.id in screen.getvalue()
 
 
+@pytest.mark.parametrize(("columns", "lines"), [(80, 4), (4_096, 2)])
+def test_a_pattern_can_be_read_on_a_narrow_screen(columns: int, lines: int) -> None:
+    pattern = "connection to <host> refused after <num> tries"
+    found = FailureAnswer("93cc03aecfb642e7", "sql:run", pattern, "escalating", 1_000, "2026-11-22T10:00:00Z")
+    with io.StringIO() as screen:
+        Console(file=screen, width=columns).print(table_of([found]))
+        shown = screen.getvalue()
+    assert len(shown.splitlines()) == lines
+    assert all(part in shown for part in (pattern, "93cc03aecfb642e7", "1,000", "escalating", "2026-11-22 10:00:00"))
+
+
 def test_top_shows_what_fails_now_and_not_what_once_cost_more(tmp_path: Path) -> None:
     with served(tmp_path) as daemon:
         for number in range(20):
