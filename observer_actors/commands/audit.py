@@ -65,7 +65,8 @@ def audit_(
     signature
         What the audit is filed under, such as pr6-7fe47bab; else made of what CI or git say.
     data_dir
-        Where the verdict is kept, and the history when the daemon is away; else OBSERVER_DATA_DIR, else ./data.
+        Where the verdict is kept, and the history when the daemon is away; else OBSERVER_DATA_DIR, else ./data. A
+        configuration file says where the daemon keeps what is its own: that is not looked at.
     dry_run
         Write nothing and tell nobody.
     inventory
