@@ -10,7 +10,7 @@ from typing import Any, Final, Self, TypeVar
 import httpx
 import msgspec
 
-from observer_actors.addresses import without_password
+from observer_actors.addresses import UNIX, without_password
 from observer_actors.client._daemon import blocking_client
 from observer_actors.commands._answers import ReadyAnswer
 from observer_actors.commands._aside import PROGRESS_S, told
@@ -142,7 +142,8 @@ class Api:
         except (httpx.HTTPError, ValueError) as error:
             why = str(error) or type(error).__name__
             refused = isinstance(error, httpx.ConnectError)
-            hint = next((hint for part, hint in _HINTS.items() if part in why), NOBODY if refused else "")
+            hints = _HINTS_OF_SOCKETS if self.address.startswith(UNIX) else _HINTS
+            hint = next((hint for part, hint in hints.items() if part in why), NOBODY if refused else "")
             raise Unreachable(f"{self.shown}: {why}", hint=hint, broke=not refused) from error
 
 
@@ -155,10 +156,16 @@ _HINTS: Final = {
     "certificate has expired": "renew it; the daemon takes the new one at a reload (SIGHUP), or a restart",
     "CERTIFICATE_VERIFY_FAILED": "SSL_CERT_FILE names the certificate, or whose it is signed by",
     "WRONG_VERSION_NUMBER": "it does not speak TLS: http:// rather than https://?",
-    "Permission denied": "the socket's mode says who may connect; the service's lets in the group observer-agents",
     "Server disconnected": "perhaps it speaks TLS: https:// rather than http://?",
 }
 """What the words of OpenSSL, httpx and the system are about; the first that fits counts."""
+_HINTS_OF_SOCKETS: Final = {
+    "Permission denied": "the socket's mode says who may connect; the service's lets in the group observer-agents",
+    "No such file": "no daemon has made a socket there: is it running, and is that its listen.unix, from / on?",
+    "too long": "the path of a socket has 107 bytes at most",
+    "Server disconnected": "is that socket a daemon's?",
+}
+"""The same of Unix sockets, over which no TLS is spoken."""
 
 
 def _judged(response: httpx.Response) -> httpx.Response:

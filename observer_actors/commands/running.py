@@ -114,6 +114,8 @@ def exec_(
             told(f"observer-actors: {note}")
     except ObserverError as trouble:
         told(f"observer-actors: not reported: {trouble}")
+        if trouble.hint:
+            told(f"  {trouble.hint}")
     return outcome.status
 
 

@@ -12,6 +12,7 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 import tracemalloc
 from dataclasses import fields
 from functools import partial
@@ -440,6 +441,27 @@ def test_nobody_there_is_told_in_two_lines_and_exits_69() -> None:
     assert (ended.returncode, ended.stdout) == (69, "")
     assert ended.stderr.splitlines()[0].startswith("observer-actors: http://127.0.0.1:9: ")
     assert "is the daemon running?" in ended.stderr.splitlines()[1]
+
+
+def test_what_is_wrong_with_a_unix_socket_has_a_hint_of_its_own(tmp_path: Path) -> None:
+    def told(path: str) -> str:
+        return typed_for_real("stats", "--url", f"unix://{path}").stderr.splitlines()[1]
+
+    assert "is that its listen.unix" in told(f"{tmp_path}/none")
+    assert "107 bytes" in told(f"{tmp_path}/{'x' * 107}")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(f"{tmp_path}/other")
+        assert "is the daemon running?" in told(f"{tmp_path}/other")
+        other.listen()
+
+        def hang_up() -> None:
+            with other.accept()[0] as caller:
+                caller.recv(65_536)
+
+        ending = threading.Thread(target=hang_up)
+        ending.start()
+        assert "is that socket a daemon's?" in told(f"{tmp_path}/other"), "TLS is not spoken there"
+        ending.join()
 
 
 def test_the_address_comes_from_the_environment_or_from_the_configuration(daemon: Served) -> None:

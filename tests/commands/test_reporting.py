@@ -487,6 +487,7 @@ def test_exec_does_not_depend_on_the_daemon(tmp_path: Path) -> None:
     )
     assert (ended.returncode, ended.stdout) == (4, "5\n")
     assert ended.stderr.startswith(f"observer-actors: not reported: {NOBODY}")
+    assert ended.stderr.splitlines()[1].startswith("  is the daemon running?")
     for lost in ("2>/dev/full", "2>&1 | true"):  # and so nobody learns that it was not reported
         command = [*COMMAND, "exec", "--endpoint", "x", "--url", NOBODY, "--", "sh", "-c", "exit 4"]
         shell = ["bash", "-c", f'"$@" {lost}; exit ${{PIPESTATUS[0]}}', "bash", *command]
