@@ -48,7 +48,7 @@ class LogFile:
     """One file, read from any place; offsets count what is in it when it is not compressed.
 
     ``is_stream`` says that it is standard input or a pipe, and can be read only once. How it begins tells which log it
-    is, and whether it is compressed.
+    is, and whether it is compressed (``is_gzip``).
     """
 
     def __init__(self, path: Path, stored: BufferedReader) -> None:
@@ -56,8 +56,8 @@ class LogFile:
         self.is_stream = path == STDIN or not stored.seekable()
         self._stored = stored
         with _told(path):
-            self._is_gzip = stored.peek(1).startswith(GZIP_BEGINS)
-            self._lines = cast("IO[bytes]", gzip.GzipFile(fileobj=stored)) if self._is_gzip else stored
+            self.is_gzip = stored.peek(1).startswith(GZIP_BEGINS)
+            self._lines = cast("IO[bytes]", gzip.GzipFile(fileobj=stored)) if self.is_gzip else stored
             begins = self._lines.read(BEGINNING_BYTES)
             self._ahead = BytesIO(begins + self._read_line())
         self.ids = LineIds(uuid4().bytes if self.is_stream else os.fsencode(path.resolve()), begins)
@@ -69,7 +69,7 @@ class LogFile:
 
     def done(self, offset: int) -> int:
         """How far that is, in bytes on disk."""
-        if self._is_gzip and not self.is_stream:
+        if self.is_gzip and not self.is_stream:
             return self._stored.tell()
         return offset
 

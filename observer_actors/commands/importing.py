@@ -136,14 +136,15 @@ def _import_file(daemon: Api, source: LogFile, result: Imported, progress: LongW
             progress(source.done(place.offset), source.size)
             if len(whole) < len(lines):  # what has been written behind it since begins in the midst of a line
                 break
-    except ObserverError:
+    except (ObserverError, KeyboardInterrupt):
         told(f"{source.path}: {place.lines:,} lines are in; {_how_to_go_on(source, place)}")
         raise
 
 
 def _how_to_go_on(source: LogFile, place: _Place) -> str:
     if source.is_stream:
-        return f"go on with what follows them: … | tail -n +{place.lines + 1} | observer-actors import -"
+        unpacked = "… | gunzip" if source.is_gzip else "…"
+        return f"go on with what follows them: {unpacked} | tail -n +{place.lines + 1} | observer-actors import -"
     return "the same command goes on from there"
 
 

@@ -27,7 +27,7 @@ from observer_actors.commands._screen import LongWork
 from tests.commands.typed import COMMAND, answered, environment, typed
 from tests.daemon.served import Served, served
 from tests.daemon.test_http_status import no_file_may_grow
-from tests.fakes.http_peer import Close, Json, http_peer
+from tests.fakes.http_peer import Close, Hang, Json, http_peer
 
 SEEDS_LINE: Final = (
     '{"timestamp":"2026-11-22T10:00:00.123Z","endpoint":"scenario:fill","input_summary":"fill Welder×3 in Ada, OK",'
@@ -492,6 +492,35 @@ async def test_an_import_that_fails_says_how_to_go_on(tmp_path: Path, given: str
     assert ended.returncode == 69, ended
     assert f"{given}: 10,000 lines are in; " in ended.stderr
     assert said in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "given", "said"),
+    [
+        ("file", "-", "… | tail -n +5001 | observer-actors import -"),
+        ("file.gz", "-", "… | gunzip | tail -n +5001 | observer-actors import -"),
+        ("file", "file", "the same command goes on from"),
+    ],
+)
+async def test_an_import_that_is_interrupted_says_how_to_go_on(
+    tmp_path: Path, file: str, given: str, said: str
+) -> None:
+    lines = "".join(line + "\n" for line in events(10_000)).encode()
+    (tmp_path / file).write_bytes(gzip.compress(lines) if file.endswith(".gz") else lines)
+    async with http_peer() as daemon:
+        daemon.on("/events", Json({"accepted": 5_000, "last_seq": 1}), Hang())
+        with (tmp_path / file).open("rb") as stdin:
+            command = [*COMMAND, "import", given, "--url", daemon.url]
+            to = subprocess.PIPE
+            running = await trio.lowlevel.open_process(command, env=environment(), cwd=tmp_path, stdin=stdin, stderr=to)
+        await daemon.wait_requests(2, "/events")
+        running.send_signal(signal.SIGINT)
+        assert running.stderr is not None
+        stderr = b"".join([part async for part in running.stderr]).decode()
+        await running.wait()
+    assert running.returncode == 130
+    assert f"{given}: 5,000 lines are in; " in stderr
+    assert said in stderr
 
 
 def test_a_daemon_that_takes_less_at_once_gets_less_at_once(tmp_path: Path) -> None:
