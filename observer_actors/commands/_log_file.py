@@ -55,11 +55,15 @@ class LogFile:
         self.path = path
         self.is_stream = path == STDIN or not stored.seekable()
         self._stored = stored
+        self._trouble: FileUnreadable | None = None
         with _told(path):
             self.is_gzip = stored.peek(1).startswith(GZIP_BEGINS)
-            self._lines = cast("IO[bytes]", gzip.GzipFile(fileobj=stored)) if self.is_gzip else stored
-            begins = self._lines.read(BEGINNING_BYTES)
-            self._ahead = BytesIO(begins + self._read_line())
+        self._lines = cast("IO[bytes]", gzip.GzipFile(fileobj=stored)) if self.is_gzip else stored
+        ahead = b""
+        while len(ahead) < BEGINNING_BYTES and (line := self._read_line()):
+            ahead += line
+        self._ahead = BytesIO(ahead)
+        begins = ahead[:BEGINNING_BYTES]
         self.ids = LineIds(uuid4().bytes if self.is_stream else os.fsencode(path.resolve()), begins)
 
     @property
@@ -82,29 +86,40 @@ class LogFile:
     def batches(self, offset: int) -> Iterator[list[bytes]]:
         """Give the lines from an offset on, in batches; the last line may have no end."""
         if not self.is_stream:
-            self._ahead = BytesIO()
+            self._ahead, self._trouble = BytesIO(), None
             with _told(self.path):
                 self._lines.seek(offset)
         while lines := self._some_lines():
             yield lines
+        if self._trouble is not None:
+            raise self._trouble
 
     def _some_lines(self) -> list[bytes]:
         lines: list[bytes] = []
         size = 0
-        while len(lines) < BATCH_LINES and size < BATCH_BYTES and (line := self._line()):
+        while len(lines) < BATCH_LINES and size < BATCH_BYTES and (line := self._ahead.readline() or self._read_line()):
             lines.append(line)
             size += len(line)
         return lines
 
-    def _line(self) -> bytes:
-        with _told(self.path):
-            return self._ahead.readline() or self._read_line()
-
     def _read_line(self) -> bytes:
-        line = self._lines.readline(LINE_BYTES_MAX)
+        """Give the next line; none where the file ends, or cannot be read any further, which is then told at the end.
+
+        What stands before that is good: it must come in.
+        """
+        if self._trouble is not None:
+            return b""
+        try:
+            with _told(self.path):
+                line = self._lines.readline(LINE_BYTES_MAX)
+        except FileUnreadable as trouble:
+            self._trouble = trouble
+            return b""
         if len(line) == LINE_BYTES_MAX and not line.endswith(b"\n"):
             hint = "it should be JSONL: one JSON object a line"
-            raise FileUnreadable(f"cannot read {self.path}: a line of {LINE_BYTES_MAX:,} bytes or more", hint=hint)
+            why = f"cannot read {self.path}: a line of {LINE_BYTES_MAX:,} bytes or more"
+            self._trouble = FileUnreadable(why, hint=hint)
+            return b""
         return line
 
 

@@ -370,6 +370,38 @@ def test_a_file_without_ends_of_lines_is_no_log_and_does_not_fill_the_memory(
     assert (ended.returncode, "one JSON object a line" in ended.stderr) == (66, True), ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("damage", "given", "count"),
+    [
+        ("cut", "ops.jsonl.gz", 9),
+        ("cut", "-", 3_000),
+        ("garbage", "ops.jsonl.gz", 3_000),
+        ("garbage", "-", 9),
+        ("line", "ops.jsonl.gz", 3_000),
+    ],
+)
+def test_what_stands_before_the_place_where_a_file_cannot_be_read_comes_in(
+    used: Used, tmp_path: Path, damage: str, given: str, count: int
+) -> None:
+    file = tmp_path / "ops.jsonl.gz"
+    whole = gzip.compress("".join(line + "\n" for line in events(count)).encode())
+    behind = {"cut": b"", "garbage": b"garbage", "line": gzip.compress(b"x" * LINE_BYTES_MAX, 1)}[damage]
+    # what is cut off is the checksum: what is compressed is there as a whole
+    file.write_bytes((whole[:-8] if damage == "cut" else whole) + behind)
+    with file.open("rb") as stdin:
+        command = [*COMMAND, "import", given, "--url", used.url]
+        ended = subprocess.run(
+            command, env=environment(), cwd=tmp_path, stdin=stdin, capture_output=True, text=True, check=False
+        )
+    assert ended.returncode == 66
+    assert f"{given}: {count:,} lines are in; " in ended.stderr
+    assert f"cannot read {given}: " in ended.stderr
+    assert len(stored(used)) == count
+    file.write_bytes(whole + gzip.compress(events(1)[0].encode()))
+    if given != "-":
+        assert imported(used, str(file)) == counted(lines=1, accepted=1, resumed_lines=count)
+
+
 def test_a_log_is_known_again_wherever_it_lies_and_is_told_from_one_that_begins_alike(
     used: Used, tmp_path: Path
 ) -> None:
