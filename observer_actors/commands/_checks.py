@@ -29,6 +29,8 @@ from observer_actors.commands._directory import NOT_HERE, may_look_into
 from observer_actors.config import Loaded, exposed_files
 from observer_actors.errors import ConfigInvalid, DiskFailed, FormatUnknown, Unreachable
 from observer_actors.journal import PosixDisk, directory_in_use, look, refuse_seeds_file
+from observer_actors.journal.format import Paths
+from observer_actors.journal.surveying import counted_seq
 from observer_actors.visible import cut
 
 Level = Literal["ok", "unknown", "warning", "problem"]
@@ -114,13 +116,17 @@ def _readable(data_dir: Path) -> Iterator[Finding]:
         if directory_in_use(data_dir):
             return
         refuse_seeds_file(PosixDisk(), data_dir)
-        missing = look(PosixDisk(), data_dir).snapshot().missing_ops
+        journal = look(PosixDisk(), data_dir).snapshot()
     except (DiskFailed, FormatUnknown) as trouble:
         yield Finding("problem", "journal", str(trouble), trouble.hint)
         return
-    if missing:
-        yield Finding("problem", "journal", f"{missing:,} {_MISSING}", _RESTORE)
-    else:
+    counted = counted_seq(PosixDisk(), Paths(data_dir))
+    if journal.missing_ops:
+        yield Finding("problem", "journal", f"{journal.missing_ops:,} {_MISSING}", _RESTORE)
+    if counted > journal.last_seq:
+        what = f"ends at seq {journal.last_seq:,}, and ops up to {counted:,} were counted: those between are lost"
+        yield Finding("problem", "journal", what, _PUT_BACK)
+    elif not journal.missing_ops:
         yield Finding("unknown", "journal", "not checked whether each line can be read", "run `observer-actors verify`")
 
 
@@ -285,6 +291,7 @@ def _after(error: str) -> str:
 
 _MISSING: Final = "ops of the journal are in no file any more"
 _RESTORE: Final = "run `observer-actors verify`, and restore the lost segments from a backup"
+_PUT_BACK: Final = "before a daemon is started, put back what was cut or removed: it gives the seqs of these ops again"
 _COUNTED: Final[tuple[tuple[str, Level, str, str], ...]] = (
     (
         "observer_journal_damaged_lines",

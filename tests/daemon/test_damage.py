@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from functools import partial
@@ -18,7 +19,7 @@ import trio
 from observer_actors.actors.open_journal import OpenJournal
 from observer_actors.actors.surroundings import Surroundings
 from observer_actors.errors import DiskFailed
-from observer_actors.journal import DirectoryLock, PosixDisk, Query, blocks
+from observer_actors.journal import DirectoryLock, PosixDisk, Query, blocks, verify
 from observer_actors.journal.format import Paths
 from observer_actors.settings import JournalSettings, ListenSettings, Settings
 from tests.commands.typed import typed
@@ -222,6 +223,15 @@ async def test_doctor_says_what_is_the_matter_with_a_stopped_directory(tmp_path:
     manifest.mkdir()
     said = typed("doctor", "--data-dir", str(tmp_path / "data"), "--json").stdout
     assert f"Is a directory ({manifest.name})" in said
+
+
+def test_doctor_says_before_a_start_that_a_journal_ends_too_early(tmp_path: Path, observer: Path) -> None:
+    (observer / "ops.jsonl").unlink()
+    last = verify(tmp_path / "data").last_seq
+    found = json.loads(typed("doctor", "--data-dir", str(tmp_path / "data"), "--json").stdout)
+    assert [(one["level"], one["what"]) for one in found if one["about"] == "journal"] == [
+        ("problem", f"ends at seq {last}, and ops up to 30 were counted: those between are lost")
+    ]
 
 
 async def test_a_probe_sees_that_the_active_file_was_cut(tmp_path: Path) -> None:
