@@ -223,6 +223,9 @@ class BlockStore:
                 yield span
         except zlib.error:
             yield unreadable(segment, end, due)
+        else:
+            if segment.entry is not None and end < segment.entry.stored_bytes and due <= segment.last_seq:
+                yield unreadable(segment, end, due)  # cut between two blocks
 
 
 def stored_index(disk: Disk, paths: Paths, first_seq: int) -> SegmentIndex | None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from observer_actors.errors import DiskFailed
 from observer_actors.journal import JournalReader, JournalWriter, PosixDisk, Query, compact, files, look, retain
-from observer_actors.journal.blocks import BlockStore, Span
+from observer_actors.journal.blocks import BlockStore, Span, stored_index
 from observer_actors.journal.catalog import Segment
 from observer_actors.journal.format import event_us, recorded_text
 from observer_actors.journal.lines import event_times
@@ -362,6 +362,21 @@ def test_a_damaged_block_costs_its_own_ops_only() -> None:
     again = JournalReader(disk, DATA, look(disk, DATA))
     assert [op.seq for op in again.read(1_000, 10_000)] == list(range(1_001, 3_001))
     assert [op.seq for op in again.read(0, 600)] == [*range(1, 501), *range(1_001, 1_101)]
+
+
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_what_a_segment_lacks_that_ends_between_two_blocks_is_counted(blocks: int) -> None:
+    disk = FakeDisk()
+    writer, ops = long_journal(disk)
+    index = stored_index(disk, PATHS, 501)
+    assert index is not None
+    cut_at = index.blocks[blocks]
+    disk.plant(PATHS.compressed(501), disk.contents(PATHS.compressed(501))[: cut_at.offset])
+    for newest_first in (False, True):
+        reader = reader_of(writer, disk)
+        found = sorted(op.seq for op in reader.query(Query(limit=10_000, newest_first=newest_first)).ops)
+        assert found == [op.seq for op in ops if not cut_at.first_seq <= op.seq <= 1_000]
+        assert reader.damaged_lines == 1_001 - cut_at.first_seq
 
 
 def test_what_is_compacted_behind_a_damaged_block_is_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
