@@ -18,6 +18,7 @@ from observer_actors.client import Observer, _ledger
 from observer_actors.client._outbox import OutgoingEvent
 from tests.fakes.event_loops import Runtime
 from tests.fakes.http_peer import closed_url
+from tests.test_client_outbox import Unnamed
 
 SOON_S: Final = 0.02
 
@@ -405,6 +406,23 @@ def test_what_cannot_be_called_is_left_as_it_is_and_told_once(
     assert [record.message.split("about=")[1].split()[0] for record in caplog.records] == [
         f"'{kind}'" for kind in kinds
     ]
+
+
+def test_what_does_not_let_itself_be_looked_at_is_decorated_and_raises_nothing(seen: Seen) -> None:
+    class Lazy:
+        def __getattr__(self, name: str) -> object:
+            raise RuntimeError(name)
+
+    class Tool(Lazy):
+        def __call__(self) -> int:
+            return 7
+
+    observed: Any = seen.observer.observed_as
+    assert observed("a")(Tool())() == 7
+    assert observed(Tool()) is not None
+    for unnamed in (Lazy(), Unnamed()):
+        assert observed("a")(unnamed) is unnamed
+    assert len(seen.events) == 1
 
 
 def test_a_cache_is_still_one(seen: Seen) -> None:

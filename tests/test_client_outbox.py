@@ -51,6 +51,19 @@ class Hostile:
     __repr__ = __str__
 
 
+class Nameless(type):
+    """The kind of classes that do not say what they are called."""
+
+    def __getattribute__(cls, name: str) -> object:
+        if name in {"__name__", "__qualname__"}:
+            raise RuntimeError(name)
+        return super().__getattribute__(name)
+
+
+class Unnamed(Hostile, Exception, metaclass=Nameless):
+    pass
+
+
 # ----------------------------------------------------------------------------------------------------- texts
 
 
@@ -75,6 +88,11 @@ class Hostile:
 )
 def test_any_value_is_shown_as_a_text(value: object, said: str) -> None:
     assert text(value) == said
+
+
+def test_what_cannot_be_shown_is_told_by_its_kind_also_where_that_hides_its_name() -> None:
+    assert error_text(Unnamed()) == "Unnamed"
+    assert (text(Unnamed()), text([Unnamed()]), scalar(Unnamed())) == ("<Unnamed>", '["<Unnamed>"]', "<Unnamed>")
 
 
 class SafeString(str):

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any, Final
 
-from observer_actors.client._guest import attempt_of_host
+from observer_actors.client._guest import attempt_of_host, kind_of
 from observer_actors.client._ledger import warn_once
 from observer_actors.client._operation import Operation
 
@@ -28,15 +28,14 @@ def decorated(function: Any, begin: Begin, end: End) -> Any:  # noqa: ANN401 - w
     if issubclass(type(function), staticmethod | classmethod):
         return type(function)(decorated(function.__func__, begin, end))
     if not callable(function):
-        warn_once(
-            "not_observed", type(function).__name__, "it cannot be called: decorate the function that it is made of"
-        )
+        warn_once("not_observed", kind_of(function), "it cannot be called: decorate the function that it is made of")
         return function
     wrap = attempt_of_host(_called, _wrapper, function)
-    made = functools.wraps(function)(wrap(function, begin, end))
+    made = wrap(function, begin, end)
+    attempt_of_host(made, functools.update_wrapper, made, function)  # a lazy object looks itself up, and may fail
     for name in _OF_A_CACHE:
-        if hasattr(function, name):
-            setattr(made, name, getattr(function, name))
+        if (method := attempt_of_host(None, getattr, function, name, None)) is not None:
+            setattr(made, name, method)
     return made
 
 

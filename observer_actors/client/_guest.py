@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -16,6 +16,14 @@ T = TypeVar("T")
 monotonic_s: Final[Callable[[], float]] = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
 """Seconds, never going back. What a host's tests put in the place of `time.monotonic` (freezegun) may stand still, and
 who waited by that would wait for ever."""
+
+
+_NAME_OF: Final[Callable[[type[Any]], str]] = type.__dict__["__name__"].__get__
+
+
+def kind_of(value: object) -> str:
+    """Give the name of a value's class, also where a metaclass of the host's hides it."""
+    return _NAME_OF(type(value))
 
 
 def attempt(otherwise: T, call: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T:

@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from observer_actors.client._advice import Advice, Patience, Question, ask
 from observer_actors.client._decorated import decorated
-from observer_actors.client._guest import attempt_of_host
+from observer_actors.client._guest import attempt_of_host, kind_of
 from observer_actors.client._ledger import warn_once
 from observer_actors.client._limits import bounded_events, bounded_seconds
 from observer_actors.client._operation import Operation
@@ -119,8 +119,8 @@ class Recorder:
         :param output_summary: made of what the call returns, if it is a function; an async generator gives None.
         """
         bare: Any = endpoint
-        if hasattr(bare, "__qualname__"):
-            return self.observed_as(bare.__qualname__)(bare)
+        if own_name := attempt_of_host("", getattr, bare, "__qualname__", ""):
+            return self.observed_as(own_name)(bare)
 
         def begin(*arguments: Any, **named: Any) -> Operation:  # noqa: ANN401 - whatever the function takes
             summary = (
@@ -157,7 +157,7 @@ class Recorder:
     def _report(self, event: OutgoingEvent | None) -> None:
         if event is None:
             self._outbox.count(unusable=1)
-            warn_once("event_unusable", type(self).__name__, "what an operation was given cannot be read")
+            warn_once("event_unusable", kind_of(self), "what an operation was given cannot be read")
             return
         self._outbox.put(event)
         self._queued()
@@ -225,7 +225,7 @@ class Recorder:
         """Put the question; None when it is not to be asked now, or cannot be."""
         question = attempt_of_host(None, ask, endpoint, given, source=text(source) or self._source, **more)
         if question is None:
-            warn_once("question_unusable", type(self).__name__, "what advice was asked for cannot be read")
+            warn_once("question_unusable", kind_of(self), "what advice was asked for cannot be read")
         elif not question.run:
             self._advised.forget(question.endpoint)
         return None if self._patience.is_over() else question
@@ -250,7 +250,7 @@ def _attributes(operation: Operation) -> Mapping[str, object]:
     if type(attrs) is not dict:  # a kind of the host's: what cannot be read costs the attributes, and not the event
         attrs = attempt_of_host(None, _copied, attrs)
         if attrs is None:
-            kind = type(operation.attrs).__name__
+            kind = kind_of(operation.attrs)
             warn_once("attributes_unusable", kind, "attributes are a mapping; the event goes without them")
             attrs = {}
     return {**attrs, **others} if (others := vars(operation)) else attrs

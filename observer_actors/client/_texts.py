@@ -15,7 +15,7 @@ from urllib.parse import quote_plus, unquote_plus, urlencode
 import msgspec
 
 from observer_actors.client._beginning import beginning
-from observer_actors.client._guest import attempt_of_host
+from observer_actors.client._guest import attempt_of_host, kind_of
 from observer_actors.labels import cut_between_words, last_word_end, stable_id
 from observer_actors.op import ATTR_CHARS_MAX, ATTR_NAME_CHARS_MAX, ATTRS_MAX, NAME_CHARS_MAX, Scalar
 
@@ -44,7 +44,7 @@ def text(value: object) -> str:
 
 def shown(value: object) -> str:
     """Give the beginning of `str(value)`, or at least what kind of value it is."""
-    return attempt_of_host("", _beginning_of_str, value) or f"<{type(value).__name__}>"
+    return attempt_of_host("", _beginning_of_str, value) or f"<{kind_of(value)}>"
 
 
 def error_text(error: BaseException) -> str:
@@ -118,7 +118,7 @@ def _room_for_input(query: Mapping[str, str]) -> int:
 def _said(value: object) -> str:
     enough = attempt_of_host(None, beginning, value, TEXT_CHARS_MAX)
     if enough is None:  # it changes under our hands, or does not let itself be looked at
-        return f"<{type(value).__name__}>"
+        return f"<{kind_of(value)}>"
     said = attempt_of_host(None, _json, enough)
     return shown(enough) if said is None else said
 
@@ -159,4 +159,4 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _named(error: BaseException) -> str:
     said = attempt_of_host("", _beginning_of_str, error)
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return f"{kind_of(error)}: {said}" if said else kind_of(error)

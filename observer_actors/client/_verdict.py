@@ -26,6 +26,7 @@ import anyio.to_thread
 import msgspec
 
 from observer_actors.client._events import EVENT_SECONDS, Receipt, record_external_op
+from observer_actors.client._guest import kind_of
 from observer_actors.client._ledger import LEDGER, warn
 from observer_actors.client._limits import bounded_seconds
 from observer_actors.client._places import data_directory
@@ -94,7 +95,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 def _check_type(value: object, field: str, kind: type | tuple[type, ...], wanted: str) -> None:
     if not isinstance(value, kind):
-        raise EventInvalid(f"wants {wanted}, got {type(value).__name__}", field=field)
+        raise EventInvalid(f"wants {wanted}, got {kind_of(value)}", field=field)
 
 
 def _check_name(name: str, field: str, chars_max: int) -> None:
