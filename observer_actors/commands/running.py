@@ -168,6 +168,8 @@ def _started(command: tuple[str, ...], tee: _Tee | None) -> subprocess.Popen[byt
 
 def _opened(command: tuple[str, ...], out: int | None, err: int | None) -> subprocess.Popen[bytes]:
     """Start it; what is no program, but a text, is sh's to read, as it is where a shell, `env` or `nice` starts it."""
+    if not command[0]:  # which Popen would look up as each folder of PATH
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     try:
         return subprocess.Popen(command, stdout=out, stderr=err, close_fds=False)  # noqa: S603 - to run what one is given is the point
     except OSError as error:

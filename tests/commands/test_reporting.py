@@ -276,7 +276,8 @@ def test_exec_says_how_long_it_took(daemon: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "status"), [(["no-such-command-anywhere", "--flag"], 127), (["/etc/passwd"], 126), (["/etc"], 126)]
+    ("command", "status"),
+    [(["no-such-command-anywhere", "--flag"], 127), ([""], 127), (["/etc/passwd"], 126), (["/etc"], 126)],
 )
 def test_exec_reports_a_command_that_cannot_be_run_with_a_shells_status(
     daemon: Served, command: list[str], status: int
