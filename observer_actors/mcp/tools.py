@@ -21,12 +21,12 @@ ENTRY_URI: Final = "playbook://entries/"
 ENTRIES_MAX: Final = 1_000
 EXAMPLES_MAX: Final = 2
 TEXT_CHARS_MAX: Final = 10_000
+"""Of a text that is reported; as the clients, which cut it as well."""
 MADE_ID: Final = "^([0-9a-f]{32})?$"
 """An id that was made here: one that a model has thought out might be another report's."""
-Text = Annotated[str, Meta(max_length=TEXT_CHARS_MAX)]
 Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
 Few = Annotated[int, Meta(ge=1, le=100)]
-Given = Text | dict[str, Any] | list[Any]
+Given = str | dict[str, Any] | list[Any]
 """What goes in or comes out: a text, or JSON, which becomes one."""
 Scalar = str | int | float | bool | None
 
@@ -69,7 +69,7 @@ class ReportOutcome(Arguments, frozen=True):
 
     endpoint: Annotated[str, Meta(max_length=1_000, description="What was called, such as sql:run.")]
     success: Annotated[bool, Meta(description="Whether it did what it was called for.")]
-    error: Annotated[Text, Meta(description="What went wrong, in the words of the error.")] = ""
+    error: Annotated[str, Meta(description="What went wrong, in the words of the error.")] = ""
     input: Annotated[Given, Meta(description="What went in: a text, or JSON.")] = ""
     output: Annotated[Given, Meta(description="What came out, in short: a text, or JSON.")] = ""
     duration_ms: Annotated[float, Meta(ge=0, description="How long it took.")] = 0
@@ -173,7 +173,7 @@ def _outcome(given: ReportOutcome, source: str) -> Call:
         "input_summary": _said(given.input),
         "attrs": _known(run=given.run, advice_id=given.advice_id) | given.attrs,
     }
-    event |= _known(output_summary=_said(given.output), error=given.error, role=given.role)
+    event |= _known(output_summary=_said(given.output), error=_said(given.error), role=given.role)
     return Call("POST", "/event", event=event)
 
 
@@ -202,7 +202,8 @@ TOOLS: Final[Mapping[str, Tool]] = {
     "report_outcome": Tool(
         "Report an outcome",
         "Report how an operation went: it is on disk when this answers. Report failures as plainly as successes, with"
-        " the error's own words. Where an error gives an id, report again with it: so it counts once.",
+        " the error's own words; of each text 10,000 characters are kept. Where an error gives an id, report again with"
+        " it: so it counts once.",
         ReportOutcome,
         _outcome,
         writes=True,
@@ -259,10 +260,10 @@ def _get(path: str, given: Arguments) -> Call:
 
 
 def _said(given: str | dict[str, Any] | list[Any]) -> str:
-    """Give a text as it is, and JSON as one; nothing for what is empty."""
-    if isinstance(given, str):
-        return given
-    return cut_between_words(msgspec.json.encode(given).decode(), TEXT_CHARS_MAX) if given else ""
+    """Give a text, or JSON as one, up to `TEXT_CHARS_MAX`; nothing for what is empty."""
+    if not given:
+        return ""
+    return cut_between_words(given if isinstance(given, str) else msgspec.json.encode(given).decode(), TEXT_CHARS_MAX)
 
 
 def _known(**values: str) -> dict[str, Any]:

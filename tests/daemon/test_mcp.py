@@ -142,6 +142,16 @@ async def test_what_goes_in_and_comes_out_may_be_json(connect: Connect, daemon: 
         assert "input" in await refused(client, "report_outcome", endpoint="a", success=True, input=3)
 
 
+async def test_of_a_long_text_the_beginning_is_kept(connect: Connect, daemon: Served) -> None:
+    async with connect(daemon.url) as client:
+        long = "word " * 4_000
+        told = {"endpoint": "sql:run", "success": False, "input": long, "output": long, "error": long}
+        op = daemon.json(f"/ops/{(await called(client, 'report_outcome', **told))['seq']}")
+        kept = {op[name] for name in ("input_summary", "output_summary", "error")}
+        assert kept == {"word " * 1_999 + "word…"}
+        assert (await called(client, "get_advice", endpoint="sql:run", input=long))["advice_id"]
+
+
 async def test_a_run_or_advice_that_is_named_twice_and_not_alike_is_refused(connect: Connect, daemon: Served) -> None:
     async with connect(daemon.url) as client:
         given = {"endpoint": "sql:run", "success": True, "run": "m" * 256, "advice_id": "a1"}
