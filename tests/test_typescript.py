@@ -216,6 +216,43 @@ def test_what_cannot_be_looked_at_costs_its_field_and_no_operation(runner: str, 
     ]
 
 
+def test_an_operation_about_which_nothing_can_be_read_is_done_and_reported(
+    runner: str, tmp_path: Path, daemon: Served
+) -> None:
+    program = """
+    const observer = new Observer({ lingerMs: 1, adviceMs: 10_000 });
+    const gone = Proxy.revocable({}, {});
+    gone.revoke();
+    const thrower = { input: "in", get run(): string { throw new Error("run"); }, get adviceId() { throw 1; } };
+    const getter = { input: "in", get attrs(): any { throw new Error("attrs"); } };
+    const said: unknown[] = [];
+    for (const about of [gone.proxy, thrower, getter, null, undefined, { get input() { throw 1; } }] as any[]) {
+      said.push(await observer.operation("unread", about, () => 7).catch(String));
+      said.push((await observer.advice("unread", about)).adviceId !== "");
+    }
+    await observer.close(10_000);
+    console.log(JSON.stringify(said));
+    """
+    assert run(runner, tmp_path, program, daemon.url) == [7, True] * 6
+    assert [op["input_summary"] for op in newest(daemon, "unread", 6)] == ["", "in", "in", "", "", ""]
+
+
+@pytest.mark.parametrize("given", ["NaN", "-1", '"many"', "null", "undefined"])
+def test_what_is_no_number_of_events_or_milliseconds_stands_for_the_default(
+    runner: str, tmp_path: Path, daemon: Served, given: str
+) -> None:
+    program = """
+    const odd = GIVEN as any;
+    const away = new Observer({ url: "http://127.0.0.1:9", queueMax: odd, lingerMs: odd });
+    for (let n = 0; n < 10_502; n++) await away.operation("a", {}, () => {});
+    const observer = new Observer({ adviceMs: odd });
+    const advice = await observer.advice("a");
+    console.log(JSON.stringify([away.counts.dropped, advice.adviceId !== ""]));
+    process.exit(0);
+    """.replace("GIVEN", given)  # the first 500 are on their way, for ever
+    assert run(runner, tmp_path, program, daemon.url) == [2, True]
+
+
 def test_many_large_events_all_arrive_and_the_queue_has_a_bound_in_characters(
     runner: str, tmp_path: Path, daemon: Served
 ) -> None:

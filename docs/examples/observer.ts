@@ -119,17 +119,18 @@ export class Observer {
     this.token = (options.token ?? env.OBSERVER_TOKEN ?? "").trim(); // a file of one ends with a newline
     if (!/^[!-~]*$/.test(this.token)) console.warn("observer: the token holds what no token has");
     this.source = options.source ?? "bot";
-    this.queueMax = options.queueMax ?? 10_000;
-    this.lingerMs = Math.min(options.lingerMs ?? 500, DAY_MS);
-    this.adviceMs = Math.min(options.adviceMs ?? 250, DAY_MS);
+    this.queueMax = limit(options.queueMax, 10_000);
+    this.lingerMs = limit(options.lingerMs, 500, DAY_MS);
+    this.adviceMs = limit(options.adviceMs, 250, DAY_MS);
   }
 
   /**
    * Do something, and report how long it took and how it ended. What it throws is reported, and thrown on. What is aborted
    * (`AbortError`) says nothing about the operation: it is counted. A `TimeoutError` of `AbortSignal.timeout` is a failure.
    */
-  async operation<T>(endpoint: string, about: About, work: (op: Operation) => T | Promise<T>): Promise<T> {
-    const op: Operation = { attrs: attempt(() => ({ ...about.attrs }), {}) };
+  async operation<T>(endpoint: string, given: About, work: (op: Operation) => T | Promise<T>): Promise<T> {
+    const about = read(given);
+    const op: Operation = { attrs: { ...about.attrs } };
     const adviceId = about.adviceId ?? this.adviceId(about.run, endpoint);
     const input = text(about.input ?? ""); // now: the work may add its answer to a list of messages
     const began = clock();
@@ -152,7 +153,8 @@ export class Observer {
    * Ask what is known about what is about to be done. Nothing, when no answer comes in time. The operations of the run at
    * this endpoint report its id; when it is "", the next operation of the run alone.
    */
-  async advice(endpoint: string, about: About = {}): Promise<Advice> {
+  async advice(endpoint: string, given: About = {}): Promise<Advice> {
+    const about = read(given);
     const began = clock();
     if (began < this.adviceAfter) return nothing();
     try {
@@ -160,7 +162,7 @@ export class Observer {
       if (about.input !== undefined) query.set("input", beginning(text(about.input)));
       if (about.run) query.set("run", about.run);
       if (about.role) query.set("role", about.role);
-      const attrs = JSON.stringify(scalars(about.attrs ?? {}));
+      const attrs = JSON.stringify(scalars({ ...about.attrs }));
       if (attrs !== "{}" && `${new URLSearchParams({ attrs })}`.length <= ATTRS_BYTES_MAX) query.set("attrs", attrs);
       const answer = await this.fetch(`/advice?${query}`, this.adviceMs);
       const said = (await answer.json()) as { advice_id?: string; entries?: AdviceEntry[]; detail?: string };
@@ -371,6 +373,18 @@ function attempt<T>(look: () => T, otherwise: T): T {
   } catch {
     return otherwise;
   }
+}
+
+/** What a host says of an operation, each part looked at once: what throws then, or is not there, says nothing. */
+function read(about: About): About {
+  const part = <Name extends keyof About>(name: Name) => attempt(() => about[name], undefined);
+  const attrs = attempt(() => ({ ...about.attrs }), {});
+  return { input: part("input"), run: part("run"), role: part("role"), attrs, adviceId: part("adviceId") };
+}
+
+/** A limit that a host gives, or the usual one in place of what is none: `NaN`, say, which is below nothing. */
+function limit(given: number | undefined, usual: number, most = Infinity): number {
+  return given !== undefined && given !== null && given >= 0 ? Math.min(given, most) : usual;
 }
 
 function nothing(): Advice {
