@@ -636,6 +636,30 @@ def test_that_the_daemon_does_not_know_the_name_it_is_called_by_is_told_once(run
     assert (told["counts"]["refused"], told["counts"]["retries"] > 0) == (0, True)
 
 
+@pytest.mark.parametrize("status", [302, 307])
+def test_a_redirect_is_not_followed_and_told_once(runner: str, tmp_path: Path, daemon: Served, status: int) -> None:
+    program = """
+    import { createServer } from "node:http";
+    const said: string[] = [];
+    console.warn = (text: string) => said.push(text);
+    const server = createServer((question, answer) => {
+      answer.writeHead(STATUS, { Location: process.env.OBSERVER_URL + question.url }).end();
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const url = `http://127.0.0.1:${(server.address() as any).port}`;
+    const observer = new Observer({ url, lingerMs: 1, adviceMs: 10_000 });
+    await observer.operation("redirected", {}, () => {});
+    const advice = await observer.advice("redirected");
+    const sent = await observer.close(500);
+    console.log(JSON.stringify([sent, observer.counts.accepted, advice.adviceId, ...said]));
+    process.exit(0);
+    """.replace("STATUS", str(status))
+    sent, accepted, advice_id, told = run(runner, tmp_path, program, daemon.url)
+    assert (sent, accepted, advice_id) == (False, 0, "")
+    assert re.fullmatch(rf"observer: \w+ /\w+ is answered {status}: are address and token right\?", told)
+    assert newest(daemon, "redirected", 1) == []
+
+
 def test_what_could_not_be_sent_is_sent_later_and_stored_once(runner: str, tmp_path: Path) -> None:
     def restarted(daemon: Served) -> None:
         daemon.process.send_signal(signal.SIGKILL)

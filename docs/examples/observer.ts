@@ -86,7 +86,8 @@ const PLACEHOLDERS = "any|url|email|str|uuid|time|ip|mac|host|path|hex|num|value
 const TAGS = new RegExp(`[<‹＜](?!\\\\*(?:${PLACEHOLDERS})>)(?=[^\\s\\d=])|\\[(?=/?[A-Z][A-Z_]+\\])`, "g"); // </s>, [INST]
 const HIDDEN = /(?!\ufe0f)[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu; // what turns a direction, or nobody sees
 const TOO_LARGE = 413; // of many events: each half is sent by itself; of one: whoever says so will never take it
-const DENIED = new Set([401, 403, 404, 421]); // told once; the events wait, for the daemon may yet be set right
+// Told once; the events wait, for the daemon may yet be set right. What it redirects to is somebody else.
+const DENIED = new Set([301, 302, 303, 307, 308, 401, 403, 404, 421]);
 const WRONG = 400; // of a question, told once
 const FINAL = new Set([WRONG, 422]); // answers about the events themselves: sending them again changes nothing
 const CAUSES_MAX = 3; // of an error: how deep they are looked for, and how many beside each other
@@ -319,7 +320,7 @@ export class Observer {
     if (body !== undefined) headers["Content-Type"] = "application/x-ndjson";
     const method = body === undefined ? "GET" : "POST";
     const signal = AbortSignal.any([AbortSignal.timeout(ms), ...(stop ? [stop] : [])]);
-    const answer = await fetch(this.url + path, { method, headers, body, signal });
+    const answer = await fetch(this.url + path, { method, headers, body, signal, redirect: "manual" });
     const what = `${method} ${path.split("?")[0]} is answered ${answer.status}`;
     if (DENIED.has(answer.status)) this.tell(answer.status, `${what}: are address and token right?`);
     return answer;
