@@ -636,6 +636,21 @@ def test_that_the_daemon_does_not_know_the_name_it_is_called_by_is_told_once(run
     assert (told["counts"]["refused"], told["counts"]["retries"] > 0) == (0, True)
 
 
+@pytest.mark.parametrize(
+    "answer", ['{"accepted": 0}', '{"accepted": "many"}', '{"accepted": 2}', '{"accepted": 1, "rejected": "x"}', "null"]
+)
+def test_an_answer_about_other_events_settles_none(runner: str, tmp_path: Path, answer: str) -> None:
+    program = """
+    let asked = 0;
+    globalThis.fetch = (async () => Response.json(asked++ ? { accepted: 1, rejected: 0 } : ANSWER)) as any;
+    const observer = new Observer({ lingerMs: 1 });
+    await observer.operation("a", {}, () => {});
+    const { accepted, refused } = (await observer.close(10_000), observer.counts);
+    console.log(JSON.stringify([accepted, refused, asked]));
+    """.replace("ANSWER", answer)
+    assert run(runner, tmp_path, program, closed_url()) == [1, 0, 2]
+
+
 @pytest.mark.parametrize("status", [302, 307])
 def test_a_redirect_is_not_followed_and_told_once(runner: str, tmp_path: Path, daemon: Served, status: int) -> None:
     program = """

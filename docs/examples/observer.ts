@@ -284,10 +284,11 @@ export class Observer {
           return;
         }
         const said = (await answer.json()) as Said;
-        if (answer.ok && said.accepted !== undefined) {
+        const { accepted = 0, rejected = 0 } = said;
+        if (answer.ok && accepted + rejected === batch.length) { // else it is about other events
           this.failures = 0;
-          this.counts.accepted += said.accepted;
-          this.counts.refused += said.rejected ?? 0;
+          this.counts.accepted += accepted;
+          this.counts.refused += rejected;
           const foreign = Object.keys(said.notes ?? {}).find((note) => note.startsWith("source: "));
           if (foreign !== undefined) this.tell(answer.status, `${foreign}: add it to the daemon's sources.extra`);
           return;
