@@ -322,14 +322,17 @@ def test_what_is_reported_while_the_last_batch_ends_is_sent_too(runner: str, tmp
         ended.resolve();
       };
       let first = true;
-      globalThis.fetch = (async (_: any, { body }: any) => ({
-        ok: true,
-        json: async () => {
-          if (first) later();
-          first = false;
-          return { accepted: body.split("\\n").length, rejected: 0 };
-        },
-      })) as any;
+      globalThis.fetch = (async (_: any, { body }: any) => {
+        const answer = [new TextEncoder().encode(JSON.stringify({ accepted: body.split("\\n").length }))];
+        const read = async () => {
+          if (first && answer.length === 0) {
+            first = false;
+            later();
+          }
+          return { value: answer.pop() };
+        };
+        return { ok: true, body: { getReader: () => ({ read }) } };
+      }) as any;
       await observer.operation("first", {}, () => {});
       await ended.promise;
       said.push([await observer.close(10_000), observer.counts.accepted]);
@@ -649,6 +652,22 @@ def test_an_answer_about_other_events_settles_none(runner: str, tmp_path: Path, 
     console.log(JSON.stringify([accepted, refused, asked]));
     """.replace("ANSWER", answer)
     assert run(runner, tmp_path, program, closed_url()) == [1, 0, 2]
+
+
+def test_of_an_answer_that_is_no_daemons_little_is_read(runner: str, tmp_path: Path) -> None:
+    program = """
+    let sent = 0;
+    const pull = (to: any) => {
+      sent += 65_536;
+      if (sent > 16 * 1024 * 1024) to.close();
+      else to.enqueue(new Uint8Array(65_536));
+    };
+    globalThis.fetch = (async () => new Response(new ReadableStream({ pull }))) as any;
+    const observer = new Observer({ adviceMs: 10_000 });
+    const advice = await observer.advice("a");
+    console.log(JSON.stringify([advice.adviceId, sent < 4 * 1024 * 1024]));
+    """
+    assert run(runner, tmp_path, program, closed_url()) == ["", True]
 
 
 @pytest.mark.parametrize("status", [302, 307])

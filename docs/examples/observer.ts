@@ -71,6 +71,7 @@ const QUEUE_CHARS_MAX = 16 * 1024 * 1024;
 const TEXT_MAX = 10_000; // characters of a text; four such fit into the 256 KiB of an event
 const ATTRS_KEPT = { count: 32, chars: 1_024 }; // by the daemon
 const WORD_MAX = 1_000; // no password is that long
+const ANSWER_MAX = 1024 * 1024; // characters; who sends more is no daemon
 const REQUEST_MS = 10_000;
 const BACKOFF_MS = { min: 500, max: 30_000 };
 const RETRY_AFTER_MS_MAX = 300_000; // a daemon asks for seconds
@@ -130,7 +131,7 @@ export class Observer {
    * (`AbortError`) says nothing about the operation: it is counted. A `TimeoutError` of `AbortSignal.timeout` is a failure.
    */
   async operation<T>(endpoint: string, given: About, work: (op: Operation) => T | Promise<T>): Promise<T> {
-    const about = read(given);
+    const about = plain(given);
     const op: Operation = { attrs: { ...about.attrs } };
     const adviceId = about.adviceId ?? this.adviceId(about.run, endpoint);
     const input = text(about.input ?? ""); // now: the work may add its answer to a list of messages
@@ -155,7 +156,7 @@ export class Observer {
    * this endpoint report its id; when it is "", the next operation of the run alone.
    */
   async advice(endpoint: string, given: About = {}): Promise<Advice> {
-    const about = read(given);
+    const about = plain(given);
     const began = clock();
     if (began < this.adviceAfter) return nothing();
     try {
@@ -166,7 +167,7 @@ export class Observer {
       const attrs = JSON.stringify(scalars({ ...about.attrs }));
       if (attrs !== "{}" && `${new URLSearchParams({ attrs })}`.length <= ATTRS_BYTES_MAX) query.set("attrs", attrs);
       const answer = await this.fetch(`/advice?${query}`, this.adviceMs);
-      const said = (await answer.json()) as { advice_id?: string; entries?: AdviceEntry[]; detail?: string };
+      const said = (await read(answer)) as { advice_id?: string; entries?: AdviceEntry[]; detail?: string };
       this.advicePauses = 0;
       if (answer.status === WRONG) this.tell(WRONG, `advice is answered ${WRONG}: ${said.detail}`);
       if (!answer.ok || !said.advice_id) return nothing();
@@ -283,7 +284,7 @@ export class Observer {
           this.counts.refused++;
           return;
         }
-        const said = (await answer.json()) as Said;
+        const said = (await read(answer)) as Said;
         const { accepted = 0, rejected = 0 } = said;
         if (answer.ok && accepted + rejected === batch.length) { // else it is about other events
           this.failures = 0;
@@ -377,8 +378,20 @@ function attempt<T>(look: () => T, otherwise: T): T {
   }
 }
 
+/** The JSON of an answer. */
+async function read(answer: Response): Promise<unknown> {
+  const reader = answer.body?.getReader();
+  const decoder = new TextDecoder();
+  let said = "";
+  for (let part = await reader?.read(); part?.value; part = await reader?.read()) {
+    said += decoder.decode(part.value, { stream: true });
+    if (said.length > ANSWER_MAX) await reader?.cancel(); // what is left of it is no JSON
+  }
+  return JSON.parse(said);
+}
+
 /** What a host says of an operation, each part looked at once: what throws then, or is not there, says nothing. */
-function read(about: About): About {
+function plain(about: About): About {
   const part = <Name extends keyof About>(name: Name) => attempt(() => about[name], undefined);
   const attrs = attempt(() => ({ ...about.attrs }), {});
   return { input: part("input"), run: part("run"), role: part("role"), attrs, adviceId: part("adviceId") };
