@@ -243,6 +243,9 @@ def test_errors_name_their_kind_and_groups_what_is_in_them() -> None:
     assert error_text(KeyError()) == "KeyError"
     group = ExceptionGroup("two", [ValueError("a"), ExceptionGroup("one", [OSError("b")])])
     assert error_text(group) == "ValueError: a; OSError: b"
+    for _ in range(2_000):
+        group = ExceptionGroup("deep", [group])
+    assert error_text(group) == "ValueError: a; OSError: b"
 
 
 # ---------------------------------------------------------------------------------------------------- outbox

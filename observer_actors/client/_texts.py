@@ -150,11 +150,13 @@ def _encodable(value: str) -> str:
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if issubclass(type(error), BaseExceptionGroup):  # `isinstance` would ask the host's own `__class__`
-        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
+    waiting = [error]  # a group may be nested more deeply than a stack has room
+    while waiting:
+        one = waiting.pop()
+        if issubclass(type(one), BaseExceptionGroup):  # `isinstance` would ask the host's own `__class__`
+            waiting.extend(reversed(cast("BaseExceptionGroup[BaseException]", one).exceptions))
+        else:
+            yield one
 
 
 def _named(error: BaseException) -> str:
