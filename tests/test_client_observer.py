@@ -22,7 +22,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
@@ -919,6 +919,14 @@ async def test_an_event_is_sent_again_with_its_id_until_it_is_taken(trouble: Rep
         assert len({request.body for request in requests}) == 1
         assert observer.statistics().accepted == 1
         assert observer.statistics().retries == 2
+
+
+async def test_of_a_daemon_that_hangs_up_without_an_answer_that_is_said() -> None:
+    async with http_peer() as peer:
+        peer.on("/events", Close())
+        with pytest.raises(Unreachable) as caught:
+            await trio.to_thread.run_sync(partial(_plain.exchange, peer.url, "POST", "/events", seconds=LONG_S))
+        assert str(caught.value) == f"{peer.url}: the connection was closed before an answer came"
 
 
 def test_a_flush_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

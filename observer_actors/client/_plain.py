@@ -78,7 +78,10 @@ class _Exchange:
     def _next(self) -> h11.Event:
         while (event := self._http.next_event()) is h11.NEED_DATA:
             self._limit()
-            self._http.receive_data(self._connection.recv(_READ_BYTES))
+            received = self._connection.recv(_READ_BYTES)
+            if not received and self._http.their_state is h11.SEND_RESPONSE and not self._http.trailing_data[0]:
+                raise ConnectionError("the connection was closed before an answer came")
+            self._http.receive_data(received)
         if isinstance(event, h11.Event):
             return event
         raise ConnectionError("the connection was closed")
