@@ -141,12 +141,20 @@ def _check(arguments: argparse.Namespace) -> None:
         _refuse(f"--quick: is one round of a second, so {said[0]} has no meaning")
     if arguments.ops is not None and arguments.ops < 1:
         _refuse("--ops: at least 1")
-    for option, file in (("--json", arguments.json), ("--report", arguments.report)):
-        if file is not None and not _is_writable(file):
-            _refuse(f"{option}: {file} cannot be written")
+    _check_files(arguments)
     for option, folder in (("--folder", arguments.folder), ("--cache", _made(arguments.cache))):
         if folder is not None and not _is_open(folder):
             _refuse(f"{option}: {folder} is no folder that can be written to")
+
+
+def _check_files(arguments: argparse.Namespace) -> None:
+    """Refuse files that cannot be written, and a report in place of the figures that it is made from."""
+    for option, file in (("--json", arguments.json), ("--report", arguments.report)):
+        if file is not None and not _is_writable(file):
+            _refuse(f"{option}: {file} cannot be written")
+    kept = arguments.earlier or arguments.json
+    if arguments.report is not None and kept is not None and arguments.report.resolve() == kept.resolve():
+        _refuse(f"--report: {arguments.report} is where the figures themselves are kept")
 
 
 def _given(arguments: argparse.Namespace, *names: str) -> list[str]:
@@ -192,8 +200,8 @@ def _chosen(only: list[str] | None) -> list[Contest]:
     """Give the measurements that were asked for, all unless told otherwise."""
     names = [contest.name for contest in CONTESTS]
     for asked in only or ():
-        if not any(name.startswith(asked) for name in names):
-            _refuse(f"--only: no measurement is called {asked}; there are: {', '.join(names)}")
+        if not asked or not any(name.startswith(asked) for name in names):
+            _refuse(f"--only: no measurement is called {shlex.quote(asked)}; there are: {', '.join(names)}")
     return [contest for contest in CONTESTS if not only or contest.name.startswith(tuple(only))]
 
 
