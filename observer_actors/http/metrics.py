@@ -24,7 +24,7 @@ from observer_actors.actors.consultant import ConsultantStatistics
 from observer_actors.http.advice_metrics import advice_metrics
 from observer_actors.http.guard import DENIALS
 from observer_actors.http.views import Views
-from observer_actors.labels import bounded_endpoint, bounded_label, stable_id
+from observer_actors.labels import LABEL_CHARS_MAX, bounded_endpoint, stable_id
 from observer_actors.patterns import State
 from observer_actors.ring import Ring
 from observer_actors.supervision import ActorStatistics, LifecycleEvent
@@ -32,6 +32,8 @@ from observer_actors.supervision import State as ActorState
 from observer_actors.visible import snake, visible
 
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
+_HASH: Final = re.compile(r"#[0-9a-f]{16}\Z")
+_HASH_CHARS: Final = 17
 
 
 class DaemonCollector(Collector):
@@ -267,10 +269,12 @@ class DaemonCollector(Collector):
 def _label(text: str) -> str:
     """Give a caller's text as a label: what cannot be seen is escaped, and a hash tells it from what looks so.
 
-    What is escaped is longer, and so it may have to be cut.
+    What is escaped is longer, and so it may have to be cut. What ends as if it had such a hash gets one, too.
     """
     shown = visible(text)
-    return text if shown == text else bounded_label(f"{shown}#{stable_id('label', text)}", "label")
+    if shown == text and not _HASH.search(text):
+        return text
+    return f"{shown[: LABEL_CHARS_MAX - _HASH_CHARS]}#{stable_id('label', text)}"
 
 
 def _flat(actors: Sequence[ActorStatistics]) -> Iterator[ActorStatistics]:

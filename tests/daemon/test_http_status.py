@@ -278,6 +278,17 @@ def test_labels_of_what_cannot_be_printed_are_bounded_and_not_the_same(tmp_path:
     assert [len(label) for label in labels] == [LABEL_CHARS_MAX] * 3
 
 
+def test_nobody_can_name_an_endpoint_as_the_label_of_another(tmp_path: Path) -> None:
+    names = ["a\u200b", "\u200b" * LABEL_CHARS_MAX]
+    with served(tmp_path) as daemon:
+        for _ in range(3):
+            daemon.events(*({"endpoint": name} for name in names))
+            assert daemon.json("/stats")["total"] > 0
+            [family] = (one for one in families(daemon, {}) if one.name == "observer_endpoint_duration_seconds")
+            names = [one.labels["endpoint"] for one in family.samples if one.name.endswith("_count")]
+            assert len(names) == len(set(names))
+
+
 # ------------------------------------------------------------------------------------------- what is not there
 
 
