@@ -11,7 +11,7 @@ from benchmarks.payload import BATCH_EVENTS, events
 from observer_actors.client import Observer
 from observer_actors.event import EventDecoder
 from observer_actors.http.replies import Reply
-from observer_actors.http.wire import read_head, rendered
+from observer_actors.http.wire import all_rendered, read_head, rendered
 from observer_actors.journal import JournalWriter, PosixDisk
 from observer_actors.journal.files import AppendFile
 from observer_actors.op import Op, decode_op, encode_op, encode_ops
@@ -45,6 +45,8 @@ _requests: Final = [HEAD % len(body) + body for body in BODIES]
 _texts: Final = [error.replace("4", str(n)) for n in range(BATCH_EVENTS // len(ERRORS)) for error in ERRORS]
 _catalogue: Final = Catalogue()
 _secrets: Final = Secrets()
+_replies: Final = [Reply(200, REPLY.body) for _ in range(BATCH_EVENTS)]
+_stay: Final = [False] * BATCH_EVENTS
 _ring: Final = Ring(2_000)
 _stats: Final = Stats()
 
@@ -64,10 +66,12 @@ PASSES: Final[Mapping[str, Pass]] = {
     "read_head": lambda: sum(
         read_head(request, body_bytes_max=1_000, head_bytes_max=1_000) is not None for request in _requests
     ),
+    "EventDecoder.several": lambda: sum(event is not None for event in _decoder.several(BODIES, now=NOW)),
     "EventDecoder.one": lambda: sum(bool(_decoder.one(body, now=NOW).op) for body in BODIES),
     "EventDecoder.many": lambda: len(_decoder.many(_batch, now=NOW, lines_max=BATCH_EVENTS).ops),
     "encode_ops": lambda: encode_ops(_ops).count(b"\n"),
     "decode_op": lambda: sum(bool(decode_op(line)) for line in _lines),
+    "all_rendered": lambda: len(all_rendered(_replies, _stay)),
     "rendered": lambda: sum(bool(rendered(REPLY, close=False)) for _ in range(BATCH_EVENTS)),
     "Ring.push": _push,
     "Stats.add": _add,
