@@ -30,6 +30,7 @@ COLUMNS: Final = Op.__struct_fields__
 FORMULA_BEGINS: Final = ("=", "+", "-", "@", "\t", "\r")
 """A text that begins so is a formula to a spreadsheet, unless a quote stands before it (OWASP, CSV Injection)."""
 
+_REMOVED_SEQ: Final = re.compile(rb"^observer_journal_removed_seq (\S+)$", re.MULTILINE)
 _DERIVED: Final = re.compile(rb',"suspect":"(?:[^"\\]|\\.)*"\}\Z')
 """What `/ops` says of an op behind all that the op has."""
 
@@ -112,14 +113,20 @@ def _write(stream: IO[bytes], filters: Filters, api: ApiOptions, *, as_csv: bool
             progress(behind, last_seq)
         end = last_seq + 1 if filters.before_seq is None else min(last_seq + 1, filters.before_seq)
         gaps = [] if filters.by_content else [gap for gap in (*gaps, range(behind + 1, end)) if gap]
-        kept = _oldest_seq(daemon, end) if gaps or filters.after_seq is not None else 0
+        kept = _kept_from(daemon, end) if gaps or filters.after_seq is not None else 0
     missing = sum(len(range(max(gap.start, kept), gap.stop)) for gap in gaps)
     deleted = 0 if filters.after_seq is None else len(range(filters.after_seq + 1, min(kept, end)))
     return _Written(count, missing, deleted)
 
 
-def _oldest_seq(daemon: Api, end: int) -> int:
-    """Give the oldest op's seq, or ``end``: retention has deleted those before it, perhaps meanwhile."""
+def _kept_from(daemon: Api, end: int) -> int:
+    """Give the seq from which on the daemon should have each op: retention has deleted those before, perhaps meanwhile.
+
+    Of a daemon that does not say it, the oldest op's, or ``end``.
+    """
+    removed = _REMOVED_SEQ.search(daemon.get("/metrics"))
+    if removed is not None:
+        return int(float(removed[1])) + 1
     ops = daemon.read(OpsAnswer, "/ops", {"order": "oldest", "limit": 1}).ops
     return ops[0].seq if ops else end
 

@@ -112,6 +112,8 @@ class DaemonCollector(Collector):
         if journal is None:
             return
         yield _gauge("observer_journal_missing_ops", "Ops that no file holds any more.", journal.missing_ops)
+        removed = journal.removed_through
+        yield _gauge("observer_journal_removed_seq", "Ops up to this seq were deleted by retention.", removed)
         yield _gauge("observer_journal_active_bytes", "Size of the active file.", journal.active_bytes)
         yield _gauge("observer_journal_segments", "Sealed segments.", journal.segments)
         yield _counter("observer_journal_commits", "Group commits.", journal.commits)

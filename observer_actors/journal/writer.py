@@ -53,6 +53,8 @@ class JournalStatistics(Struct, frozen=True, kw_only=True):
     """Times that a failure was mended."""
     missing_ops: int
     """Acknowledged, and in no file any more."""
+    removed_through: int
+    """Ops up to this seq were removed by retention."""
 
 
 class Handed(Struct):
@@ -383,6 +385,7 @@ class JournalWriter:
             seals=self._seals,
             repairs=self._repairs,
             missing_ops=snapshot.missing_ops,
+            removed_through=snapshot.manifest.removed_through,
         )
 
     def close(self) -> None:

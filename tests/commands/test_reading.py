@@ -244,6 +244,22 @@ def test_an_export_says_how_many_ops_are_missing_and_keeps_the_others(tmp_path: 
         assert typed("export", "--source", "mcp", "--url", daemon.url).returncode == 0, "nobody can tell"
 
 
+def test_an_export_says_that_the_oldest_ops_are_missing_which_retention_has_not_deleted(tmp_path: Path) -> None:
+    oldest = tmp_path / "data" / "_observer" / "segments" / "ops-00000000000000000001.jsonl.gz"
+    with served(tmp_path / "data", SMALL_SEGMENTS) as daemon:
+        for part in range(2):
+            daemon.events(*({"endpoint": f"part {part}", "input_summary": str(number)} for number in range(20)))
+        daemon.log.wait("segment_compacted")
+    oldest.write_bytes(b"")
+    with served(tmp_path / "data", SMALL_SEGMENTS) as daemon:
+        for flags in ((), ("--after-seq", "0")):
+            ended = typed("export", *flags, "--url", daemon.url)
+            seqs = [json.loads(line)["seq"] for line in ended.stdout.splitlines()]
+            assert seqs == list(range(seqs[0], 41))
+            assert (ended.returncode, seqs[0] > 1) == (1, True)
+            assert ended.stderr.startswith(f"observer-actors: {seqs[0] - 1} ops of the journal cannot be read")
+
+
 class HeldWhenWritten(io.BytesIO):
     """Counts what the module that writes to it holds in memory at its last write."""
 

@@ -372,6 +372,7 @@ def test_statistics_tell_what_was_done() -> None:
         seals=0,
         repairs=0,
         missing_ops=0,
+        removed_through=0,
     )
 
 
