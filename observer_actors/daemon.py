@@ -515,7 +515,7 @@ async def require_gateway(settings: Settings) -> None:
                 timeout=gateway.timeout_seconds, trust_env=False, verify=trusted_certificates()
             ) as client:
                 (await client.get(gateway.url.rstrip("/") + "/health")).json()
-    except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError, ValueError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, trio.TooSlowError, ValueError, RecursionError) as error:
         problem = said_by(error) or f"nothing within {gateway.timeout_seconds:g} s"
         raise GatewayRequired(
             f"the gateway at {where} does not answer GET /health: {type(error).__name__}: {problem}",

@@ -24,6 +24,7 @@ from tests.daemon.inside import Crashes, caught_up, daemon_inside
 from tests.daemon.load import stored_ops
 from tests.daemon.test_doors import certificate
 from tests.fakes.http_peer import (
+    Bytes,
     Close,
     Garbage,
     Hang,
@@ -251,7 +252,11 @@ async def test_a_gateway_that_is_configured_later_hears_of_what_is_known_already
         assert sorted(told(peer)) == [f"consolidated: 5 successful {endpoint} calls" for endpoint in ENDPOINTS]
 
 
-@pytest.mark.parametrize("answer", [None, Status(200), Garbage()], ids=["down", "no JSON", "garbage"])
+@pytest.mark.parametrize(
+    "answer",
+    [None, Status(200), Garbage(), Bytes(b"[" * 100_000)],
+    ids=["down", "no JSON", "garbage", "nested without end"],
+)
 async def test_a_required_gateway_that_is_not_there_ends_the_process_with_69(
     tmp_path: Path, answer: Reply | None
 ) -> None:
