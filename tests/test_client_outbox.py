@@ -248,6 +248,12 @@ def test_errors_name_their_kind_and_groups_what_is_in_them() -> None:
     assert error_text(group) == "ValueError: a; OSError: b"
 
 
+@pytest.mark.parametrize("shown", [lambda _: iter([KeyError()]), lambda group: (group,), lambda _: 1 / 0])
+def test_what_a_group_was_made_of_is_in_it_whatever_it_shows(shown: Callable[[Any], object]) -> None:
+    kind: Any = type("Shown", (ExceptionGroup,), {"exceptions": property(shown)})
+    assert error_text(kind("one", [OSError("b")])) == "OSError: b"
+
+
 # ---------------------------------------------------------------------------------------------------- outbox
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import encodings.utf_16_le  # noqa: F401 - the first text that is not ASCII would import it
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Final, cast
+from typing import Any, Final
 from urllib.parse import quote_plus, unquote_plus, urlencode
 
 import msgspec
@@ -149,12 +149,16 @@ def _encodable(value: str) -> str:
     return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+_IN_A_GROUP: Final[Callable[[Any], tuple[BaseException, ...]]] = BaseExceptionGroup.__dict__["exceptions"].__get__
+"""What a group was made of; what one of the host's shows instead may be anything, itself too."""
+
+
 def _leaves(error: BaseException) -> Iterator[BaseException]:
     waiting = [error]  # a group may be nested more deeply than a stack has room
     while waiting:
         one = waiting.pop()
         if issubclass(type(one), BaseExceptionGroup):  # `isinstance` would ask the host's own `__class__`
-            waiting.extend(reversed(cast("BaseExceptionGroup[BaseException]", one).exceptions))
+            waiting.extend(reversed(_IN_A_GROUP(one)))
         else:
             yield one
 
