@@ -425,6 +425,19 @@ def test_what_does_not_let_itself_be_looked_at_is_decorated_and_raises_nothing(s
     assert len(seen.events) == 1
 
 
+def test_a_name_that_is_empty_or_is_no_truth_is_one_too(seen: Seen) -> None:
+    class Undecided:
+        def __bool__(self) -> bool:
+            raise TypeError
+
+    observed: Any = seen.observer.observed_as
+    for name in ("", Undecided()):
+        made: Any = type("Tool", (), {"__call__": lambda _: 7})()
+        made.__qualname__ = name
+        assert observed(made)() == 7
+    assert len(seen.events) == 2
+
+
 def test_a_cache_is_still_one(seen: Seen) -> None:
     cached: Any = seen.observed(functools.lru_cache(lambda number: number))
     assert [cached(1), cached(1), cached.cache_info().hits, cached.cache_parameters()["maxsize"]] == [1, 1, 1, 128]

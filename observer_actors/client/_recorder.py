@@ -119,7 +119,7 @@ class Recorder:
         :param output_summary: made of what the call returns, if it is a function; an async generator gives None.
         """
         bare: Any = endpoint
-        if own_name := attempt_of_host("", getattr, bare, "__qualname__", ""):
+        if (own_name := attempt_of_host(None, getattr, bare, "__qualname__", None)) is not None:
             return self.observed_as(own_name)(bare)
 
         def begin(*arguments: Any, **named: Any) -> Operation:  # noqa: ANN401 - whatever the function takes
