@@ -239,18 +239,21 @@ def test_an_operation_about_which_nothing_can_be_read_is_done_and_reported(
 
 @pytest.mark.parametrize("given", ["NaN", "-1", '"many"', "null", "undefined"])
 def test_what_is_no_number_of_events_or_milliseconds_stands_for_the_default(
-    runner: str, tmp_path: Path, daemon: Served, given: str
+    runner: str, tmp_path: Path, given: str
 ) -> None:
     program = """
     const odd = GIVEN as any;
-    const away = new Observer({ url: "http://127.0.0.1:9", queueMax: odd, lingerMs: odd });
-    for (let n = 0; n < 10_502; n++) await away.operation("a", {}, () => {});
-    const observer = new Observer({ adviceMs: odd });
-    const advice = await observer.advice("a");
-    console.log(JSON.stringify([away.counts.dropped, advice.adviceId !== ""]));
+    const [never, limits] = [new AbortController().signal, [] as number[]];
+    AbortSignal.timeout = (ms) => (limits.push(ms), never);
+    globalThis.fetch = (async (path: string, { method }: any) =>
+      method === "GET" ? Response.json({ advice_id: "a1" }) : new Promise(() => {})) as any;
+    const observer = new Observer({ queueMax: odd, lingerMs: odd, adviceMs: odd });
+    const { adviceId } = await observer.advice("a");
+    for (let n = 0; n < 10_502; n++) await observer.operation("a", {}, () => {});
+    console.log(JSON.stringify([adviceId, limits[0], observer.counts.dropped]));
     process.exit(0);
     """.replace("GIVEN", given)  # the first 500 are on their way, for ever
-    assert run(runner, tmp_path, program, daemon.url) == [2, True]
+    assert run(runner, tmp_path, program, closed_url()) == ["a1", 250, 2]
 
 
 def test_many_large_events_all_arrive_and_the_queue_has_a_bound_in_characters(
