@@ -643,7 +643,17 @@ def test_that_the_daemon_does_not_know_the_name_it_is_called_by_is_told_once(run
 
 
 @pytest.mark.parametrize(
-    "answer", ['{"accepted": 0}', '{"accepted": "many"}', '{"accepted": 2}', '{"accepted": 1, "rejected": "x"}', "null"]
+    "answer",
+    [
+        '{"accepted": 0}',
+        '{"accepted": "many"}',
+        '{"accepted": 2}',
+        '{"accepted": 1, "rejected": "x"}',
+        '{"accepted": true}',
+        '{"accepted": 0, "rejected": true}',
+        '{"rejected": 1}',
+        "null",
+    ],
 )
 def test_an_answer_about_other_events_settles_none(runner: str, tmp_path: Path, answer: str) -> None:
     program = """

@@ -285,8 +285,9 @@ export class Observer {
           return;
         }
         const said = (await read(answer)) as Said;
-        const { accepted = 0, rejected = 0 } = said;
-        if (answer.ok && accepted + rejected === batch.length) { // else it is about other events
+        const { accepted, rejected = 0 } = said;
+        const areCounts = typeof accepted === "number" && typeof rejected === "number"; // `true` would count as one
+        if (answer.ok && areCounts && accepted + rejected === batch.length) { // else it is about other events
           this.failures = 0;
           this.counts.accepted += accepted;
           this.counts.refused += rejected;
