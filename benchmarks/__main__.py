@@ -153,8 +153,9 @@ def _check_files(arguments: argparse.Namespace) -> None:
         if file is not None and not _is_writable(file):
             _refuse(f"{option}: {file} cannot be written")
     kept = arguments.earlier or arguments.json
-    if arguments.report is not None and kept is not None and arguments.report.resolve() == kept.resolve():
-        _refuse(f"--report: {arguments.report} is where the figures themselves are kept")
+    target = arguments.report or REPORT
+    if kept is not None and target.resolve() == kept.resolve():
+        _refuse(f"--report: {target} is where the figures themselves are kept")
 
 
 def _given(arguments: argparse.Namespace, *names: str) -> list[str]:

@@ -21,7 +21,7 @@ import trio
 
 from benchmarks import __main__ as program
 from benchmarks import neighbours
-from benchmarks.__main__ import CONTESTS, main, shown
+from benchmarks.__main__ import CONTESTS, REPORT, main, shown
 from benchmarks.advice import FULL_PLAYBOOK
 from benchmarks.bench import Bench
 from benchmarks.company import ALONE, IN_COMPANY, read_slowly
@@ -394,6 +394,7 @@ def test_a_reader_that_is_dropped_comes_back() -> None:
         (("--json", "."), "--json: "),
         (("--json", "results.json", "--report", "./results.json"), "--report: "),
         (("--from", "empty", "--report", "empty"), "--report: "),
+        (("--json", str(REPORT), "--only", "nothing"), "--report: "),
         (("--folder", "absent"), "--folder: "),
         (("--cache", "text/cache"), "--cache: "),
         (("--from", "absent"), "--from: "),
