@@ -19,7 +19,7 @@ from rich.text import Text
 from observer_actors.commands._answers import ActorsAnswer, FailuresAnswer, HealthAnswer, ReadyAnswer, StatsAnswer
 from observer_actors.commands._api import Api, Refused
 from observer_actors.commands._options import ApiOptions
-from observer_actors.commands._screen import compact, console, table
+from observer_actors.commands._screen import ONE_LINE_CHARS, compact, console, table
 from observer_actors.commands._signals import ENDING, EXIT_SIGNALLED, taken
 from observer_actors.commands.actors import lines_of, tree_of
 from observer_actors.commands.failures import table_of
@@ -27,7 +27,8 @@ from observer_actors.errors import Unreachable, UsageInvalid
 from observer_actors.visible import visible
 
 SHOWN_ROWS: Final = 12
-PLAIN_WIDTH: Final = 120
+FRAME_COLUMNS: Final = 4
+PLAIN_WIDTH: Final = ONE_LINE_CHARS + FRAME_COLUMNS
 INTERVAL_S_MIN: Final = 0.1
 INTERVAL_S_MAX: Final = 86_400.0
 FRAME_LINES: Final = 2

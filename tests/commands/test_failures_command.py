@@ -118,6 +118,8 @@ def test_top_shows_what_fails_now_and_not_what_once_cost_more(tmp_path: Path) ->
         acted(daemon, "mute", id_of(daemon, "is:muted"))
         shown = typed("top", "--once", "--url", daemon.url).stdout.partition("failing patterns")[2]
         assert ("fails:now" in shown, "is:muted" in shown) == (True, False)
+        (line,) = (line for line in shown.splitlines() if "fails:now" in line)
+        assert id_of(daemon, "fails:now") in line, "a file is no narrow screen"
 
 
 def test_that_failures_are_counted_anew_is_said(tmp_path: Path) -> None:
