@@ -55,7 +55,8 @@ class LogFile:
         self.path = path
         self.is_stream = path == STDIN or not stored.seekable()
         self._stored = stored
-        self._trouble: FileUnreadable | None = None
+        self.trouble: FileUnreadable | None = None
+        """Why it cannot be read any further."""
         with _told(path):
             self.is_gzip = stored.peek(1).startswith(GZIP_BEGINS)
         self._lines = cast("IO[bytes]", gzip.GzipFile(fileobj=stored)) if self.is_gzip else stored
@@ -86,13 +87,13 @@ class LogFile:
     def batches(self, offset: int) -> Iterator[list[bytes]]:
         """Give the lines from an offset on, in batches; the last line may have no end."""
         if not self.is_stream:
-            self._ahead, self._trouble = BytesIO(), None
+            self._ahead, self.trouble = BytesIO(), None
             with _told(self.path):
                 self._lines.seek(offset)
         while lines := self._some_lines():
             yield lines
-        if self._trouble is not None:
-            raise self._trouble
+        if self.trouble is not None:
+            raise self.trouble
 
     def _some_lines(self) -> list[bytes]:
         lines: list[bytes] = []
@@ -107,18 +108,18 @@ class LogFile:
 
         What stands before that is good: it must come in.
         """
-        if self._trouble is not None:
+        if self.trouble is not None:
             return b""
         try:
             with _told(self.path):
                 line = self._lines.readline(LINE_BYTES_MAX)
         except FileUnreadable as trouble:
-            self._trouble = trouble
+            self.trouble = trouble
             return b""
         if len(line) == LINE_BYTES_MAX and not line.endswith(b"\n"):
             hint = "it should be JSONL: one JSON object a line"
             why = f"cannot read {self.path}: a line of {LINE_BYTES_MAX:,} bytes or more"
-            self._trouble = FileUnreadable(why, hint=hint)
+            self.trouble = FileUnreadable(why, hint=hint)
             return b""
         return line
 

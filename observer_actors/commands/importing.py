@@ -136,7 +136,9 @@ def _import_file(daemon: Api, source: LogFile, result: Imported, progress: LongW
             progress(source.done(place.offset), source.size)
             if len(whole) < len(lines):  # what has been written behind it since begins in the midst of a line
                 break
-    except (ObserverError, KeyboardInterrupt):
+    except (ObserverError, KeyboardInterrupt) as end:
+        if source.trouble not in (None, end):  # why the daemon did not take what is half of an array
+            told(str(source.trouble))
         told(f"{source.path}: {place.lines:,} lines are in; {_how_to_go_on(source, place)}")
         raise
 

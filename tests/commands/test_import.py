@@ -402,6 +402,14 @@ def test_what_stands_before_the_place_where_a_file_cannot_be_read_comes_in(
         assert imported(used, str(file)) == counted(lines=1, accepted=1, resumed_lines=count)
 
 
+def test_of_an_array_that_was_cut_with_its_file_both_are_told(used: Used, tmp_path: Path) -> None:
+    file = tmp_path / "ops.json.gz"
+    file.write_bytes(gzip.compress(("[\n" + ",\n".join(events(9))).encode())[:-8])
+    ended = typed("import", str(file), "--url", used.url)
+    assert (ended.returncode, stored(used)) == (65, [])
+    assert f"cannot read {file}: Compressed file ended" in ended.stderr
+
+
 def test_a_log_is_known_again_wherever_it_lies_and_is_told_from_one_that_begins_alike(
     used: Used, tmp_path: Path
 ) -> None:
