@@ -1,8 +1,9 @@
 """Daemons without the second of a processor that Python takes to import one; a gate starts hundreds.
 
 A fork server of the standard library's has imported it once. Each daemon is a process forked from that, which goes on
-as ``python -m`` does once it has imported: with its own environment, standard error, descriptors and end. What only a
-process of its own program shows is started as one: see `may_fork`.
+as ``python -m`` does once it has imported: with its own environment and standard error. What only a process of its own
+program shows is started as one (see `may_fork`): how it begins and how the interpreter is taken down, for a forked one
+ends by `os._exit` before that; and whether anything depends on the hashes of texts, which are alike in all of a worker.
 """
 
 from __future__ import annotations

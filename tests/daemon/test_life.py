@@ -59,9 +59,12 @@ async def test_the_first_log_line_names_the_bound_address(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_drains_and_exits_0(tmp_path: Path, number: signal.Signals) -> None:
-    async with running_daemon(tmp_path) as daemon:
+    own_program = {"PYTHONHASHSEED": "random"}  # whose interpreter is taken down, too
+    async with running_daemon(tmp_path, environment=own_program) as daemon:
         await daemon.event(endpoint="a")
         assert await daemon.stop(number) == 0
+        await daemon.log_ended()
+        assert daemon.log[-1]["event"] == "stopped"
         stopped = [line["actor"] for line in daemon.log if line["event"] == "actor_stopped"]
     leaves = [name for name in stopped if name not in ("edge", "learning", "upkeep", "pipeline")]
     assert leaves == [
