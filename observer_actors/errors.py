@@ -209,6 +209,7 @@ _HINTS: Final = {
     errno.ENOENT: "was the data directory, or a file in it, removed?",
     errno.ESTALE: "was the data directory, or a file in it, removed, renamed or replaced? Put it back, or restart",
     errno.EMFILE: "allow the process more open files (LimitNOFILE=), or lower listen.connections_max",
+    errno.ENFILE: "the system has no room for more open files (`sysctl fs.file-max`)",
     errno.EACCES: "the data directory, and all in it, must belong to the user that the daemon runs as",
     errno.EISDIR: "a folder stands where a file belongs: move it away",
     errno.EFBIG: "no file may be as large here (LimitFSIZE=, or the file system): lower journal.segment_bytes_max",

@@ -116,11 +116,11 @@ def _readable(data_dir: Path) -> Iterator[Finding]:
         if directory_in_use(data_dir):
             return
         refuse_seeds_file(PosixDisk(), data_dir)
+        counted = counted_seq(PosixDisk(), Paths(data_dir))  # first: a daemon may start meanwhile
         journal = look(PosixDisk(), data_dir).snapshot()
     except (DiskFailed, FormatUnknown) as trouble:
         yield Finding("problem", "journal", str(trouble), trouble.hint)
         return
-    counted = counted_seq(PosixDisk(), Paths(data_dir))
     if journal.missing_ops:
         yield Finding("problem", "journal", f"{journal.missing_ops:,} {_MISSING}", _RESTORE)
     if counted > journal.last_seq:
