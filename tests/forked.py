@@ -82,11 +82,9 @@ class ForkedForTrio:
     def __init__(self, module: str, arguments: list[str], environment: Mapping[str, str]) -> None:
         self._process = Forked(module, arguments, environment)
         self.pid = self._process.pid
-        self.send_signal, self.terminate, self.kill = (
-            self._process.send_signal,
-            self._process.terminate,
-            self._process.kill,
-        )
+        self.send_signal = self._process.send_signal
+        self.terminate = self._process.terminate
+        self.kill = self._process.kill
         with self._process.stderr as stderr:
             self.stderr = trio.lowlevel.FdStream(os.dup(stderr.fileno()))
 

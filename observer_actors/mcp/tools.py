@@ -202,8 +202,8 @@ TOOLS: Final[Mapping[str, Tool]] = {
     "report_outcome": Tool(
         "Report an outcome",
         "Report how an operation went: it is on disk when this answers. Report failures as plainly as successes, with"
-        " the error's own words; of each text 10,000 characters are kept. Where an error gives an id, report again with"
-        " it: so it counts once.",
+        " the error's own words; of input, output and error 10,000 characters each are kept. Where an error gives an"
+        " id, report again with it: so it counts once.",
         ReportOutcome,
         _outcome,
         writes=True,

@@ -7,6 +7,7 @@ step leaves a state from which the next start goes on.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -274,14 +275,12 @@ def _lack_of_files() -> OSError | None:
 
 
 _OTHER: Final = "does another program, as an sqlite3 shell, have the file open? Close it there, and try again"
-_ROOM: Final = "make room on the data directory's file system (`df`, `df -i`), or set a retention"
 _OWNER: Final = "the data directory, and all in it, must belong to the user that the daemon runs as, and be writable"
-_DISK: Final = "look for errors of the disk in the kernel log"
 _LEAVES: Final[Mapping[int, tuple[type[ObserverError], str]]] = {
     sqlite3.SQLITE_BUSY: (StoreBusy, _OTHER),
     sqlite3.SQLITE_LOCKED: (StoreBusy, _OTHER),
-    sqlite3.SQLITE_FULL: (DiskFull, _ROOM),
-    sqlite3.SQLITE_IOERR: (DiskFailed, _DISK),
+    sqlite3.SQLITE_FULL: (DiskFull, disk_hint(OSError(errno.ENOSPC, ""))),
+    sqlite3.SQLITE_IOERR: (DiskFailed, disk_hint(OSError(errno.EIO, ""))),
     sqlite3.SQLITE_READONLY: (DiskFailed, _OWNER),
     sqlite3.SQLITE_CANTOPEN: (DiskFailed, _OWNER),
     sqlite3.SQLITE_CORRUPT: (StoreDamaged, ""),
